@@ -1,0 +1,94 @@
+"""Back ends: one module each. ``load(name)`` imports the one that a stage names; nothing else knows them by name."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from jobs.core.deadline import StopRequest
+from jobs.core.progress import ProgressWriter
+from jobs.core.spec import StageSpec
+from jobs.saves import Saves
+
+PROBE_TEXTS = (
+    "The capital of France is Paris",
+    "def main():\n    return 12345",
+    "Não há atualizações disponíveis — ação concluída.",
+    "  leading and   inner spaces\t tab",
+    "日本語と한국어 emoji 🌙",
+)
+"""Fixed texts whose ids make up the behaviour of a tokenizer: words, digits, accents, white space, other scripts."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a back end can do. ``launcher``: how its processes start on several nodes."""
+
+    kinds: frozenset[str]
+    formats_in: frozenset[str]
+    formats_out: frozenset[str]
+    stop: str = "file"
+    launcher: str = "python"
+    distributed: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """How the work ended. ``stopped``: saved and left before the target, on request."""
+
+    outcome: str
+    step: int | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class WorkContext:
+    """What the lifecycle gives to a back end. ``output`` is the directory to fill (empty at start)."""
+
+    output: Path
+    progress: ProgressWriter
+    stop: StopRequest
+    saves: Saves
+    event: Callable[..., None]
+    restart: int = 0
+    rank: int = 0
+    world: int = 1
+
+
+class BackEnd(Protocol):
+    """The interface of a back-end module."""
+
+    NAME: str
+    CAPABILITIES: Capabilities
+
+    def probe(self) -> dict[str, str]:
+        """Versions of the packages that decide results, without importing them."""
+        ...
+
+    def behaviour(self, checkpoint: Path) -> dict[str, Any] | None:
+        """Ids of ``PROBE_TEXTS`` by the very loader call that training uses; None if the format has no tokenizer."""
+        ...
+
+    def run(self, spec: StageSpec, ctx: WorkContext) -> Result:
+        """Do the stage's work; called on every rank."""
+        ...
+
+
+def load(name: str) -> BackEnd:
+    """Import a back end by name.
+
+    Raises:
+        LookupError: no such back end.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise LookupError(f"not a back end name: {name!r}")
+    try:
+        return cast(BackEnd, importlib.import_module(f"jobs.backends.{name}"))
+    except ModuleNotFoundError as error:
+        if error.name == f"jobs.backends.{name}":
+            raise LookupError(f"no back end {name!r}") from None
+        raise

@@ -1,0 +1,123 @@
+"""Who may write a store entry: a claim made with exclusive creation before any work.
+
+A submission carries an attempt token. The prologue of the job takes ``claims/<attempt>.<link>.<restart>``. Of two
+copies of a job that Slurm accepted, one takes it and the other leaves. Whoever gives an attempt up (``resume`` after an
+ambiguous sbatch) takes the attempt's first claim itself: from then on no copy of it can start work, and if the job was
+faster the taking fails and the job is adopted. So the question "did it run?" has one answer, with or without sacct.
+
+Within a claimed attempt the newest (link, restart) holds the entry; an older one, on a node presumed dead, finds that
+out before it publishes anything.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from jobs.core import files
+from jobs.core.paths import StorePaths
+
+_NAME = re.compile(r"(?P<attempt>[0-9a-z]+)\.(?P<link>\d{3})\.(?P<restart>\d{5})\Z")
+SUPERSEDED = "superseded"
+
+
+class ClaimLost(RuntimeError):
+    """Another job or a later restart holds the store entry; nothing may be published."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One start of one job on one attempt. ``job`` is the Slurm job id, or ``local-<pid>``."""
+
+    attempt: str
+    link: int
+    restart: int
+    job: str
+    host: str
+    time: float
+
+    @property
+    def order(self) -> tuple[int, int]:
+        return (self.link, self.restart)
+
+
+def read(path: Path) -> Claim:
+    """Parse a claim file.
+
+    Raises:
+        ValueError: the file is torn or not a claim.
+    """
+    value = files.read_json(path)
+    try:
+        return Claim(**value)
+    except TypeError as error:
+        raise ValueError(f"{path}: not a claim: {error}") from error
+
+
+def of_attempt(store: StorePaths, attempt: str) -> list[Claim]:
+    """Claims of one attempt, oldest first."""
+    try:
+        names = sorted(entry.name for entry in store.claims.iterdir())
+    except FileNotFoundError:
+        return []
+    return [read(store.claims / name) for name in names if (found := _NAME.match(name)) and found["attempt"] == attempt]
+
+
+def take(store: StorePaths, claim: Claim) -> Claim | None:
+    """Take the claim; None if it is ours now, else the claim that was there first.
+
+    Restart 0 of a link names the owner of the link, also when the job that takes it was requeued before its first
+    prologue ran; later restarts add their own file, so that the order of starts is on disk.
+    """
+    store.claims.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(asdict(claim)) + "\n"
+    for restart in sorted({0, claim.restart}):
+        path = store.claim(claim.attempt, claim.link, restart)
+        if not files.create_exclusive(path, text):
+            holder = read(path)
+            if holder.job != claim.job:
+                return holder
+    return None
+
+
+def supersede(store: StorePaths, attempt: str, by: str, links: int = 1) -> Claim | None:
+    """Bar every copy of ``attempt`` from starting; None if barred, else the claim of the job that had started.
+
+    ``by`` is the new attempt's token, kept in the claim for the reader.
+    """
+    store.claims.mkdir(parents=True, exist_ok=True)
+    started = of_attempt(store, attempt)
+    if started:
+        return None if started[0].job == SUPERSEDED else started[0]
+    for link in range(links):
+        mark = Claim(attempt, link, 0, SUPERSEDED, by, time.time())
+        path = store.claim(attempt, link, 0)
+        if not files.create_exclusive(path, json.dumps(asdict(mark)) + "\n"):
+            holder = read(path)
+            if holder.job != SUPERSEDED:
+                return holder
+    return None
+
+
+def check_held(store: StorePaths, claim: Claim) -> None:
+    """Called before every publish.
+
+    Raises:
+        ClaimLost: a later start or a newer attempt holds the entry, or the claim file is gone.
+    """
+    current = files.read_json_or_none(store.attempt)
+    if current is not None and current.get("attempt") != claim.attempt:
+        raise ClaimLost(f"{store.root.name}: attempt {claim.attempt} was replaced by {current.get('attempt')}")
+    held = of_attempt(store, claim.attempt)
+    if not held:
+        raise ClaimLost(f"{store.claims}: the claim of job {claim.job} restart {claim.restart} is gone")
+    newest = max(held, key=lambda other: other.order)
+    # A job requeued before its first prologue owns restart 0 with its own, higher, restart number inside.
+    if newest.job != claim.job or newest.order > claim.order:
+        raise ClaimLost(
+            f"job {claim.job} restart {claim.restart} lost {store.root.name}: "
+            f"job {newest.job} restart {newest.restart} on {newest.host} took it"
+        )

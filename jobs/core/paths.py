@@ -1,0 +1,193 @@
+"""Every name inside the workspace, in one place. Nothing else joins path parts by hand."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_SAVE = re.compile(r"checkpoint-(\d+)\Z")
+
+
+@dataclass(frozen=True)
+class StorePaths:
+    """One store entry: the output of a stage, shared by all runs whose fingerprint is the same."""
+
+    root: Path
+
+    @property
+    def output(self) -> Path:
+        return self.root / "output"
+
+    @property
+    def partial(self) -> Path:
+        """Where a running stage writes; renamed to ``output`` before the seal."""
+        return self.root / "output.partial"
+
+    @property
+    def seal(self) -> Path:
+        return self.root / "seal.json"
+
+    @property
+    def attempt(self) -> Path:
+        return self.root / "attempt.json"
+
+    @property
+    def claims(self) -> Path:
+        return self.root / "claims"
+
+    @property
+    def saves(self) -> Path:
+        return self.root / "saves"
+
+    def claim(self, attempt: str, link: int, restart: int) -> Path:
+        return self.claims / f"{attempt}.{link:03d}.{restart:05d}"
+
+    def save(self, step: int) -> Path:
+        return self.saves / f"checkpoint-{step}"
+
+    def save_steps(self) -> list[int]:
+        """Steps that have a save directory (sealed or not), newest first."""
+        try:
+            names = [entry.name for entry in self.saves.iterdir()]
+        except FileNotFoundError:
+            return []
+        return sorted((int(found[1]) for name in names if (found := _SAVE.match(name))), reverse=True)
+
+
+@dataclass(frozen=True)
+class StagePaths:
+    """One stage of one run: scripts, logs, progress and verdicts."""
+
+    root: Path
+
+    @property
+    def spec(self) -> Path:
+        return self.root / "spec.json"
+
+    @property
+    def host_script(self) -> Path:
+        """Sourced by the batch shell: trap, prologue, watcher."""
+        return self.root / "host.sh"
+
+    @property
+    def node_script(self) -> Path:
+        """Started by srun on every node: the work."""
+        return self.root / "node.sh"
+
+    @property
+    def job_script(self) -> Path:
+        """What sbatch gets: header of the executor around the two above."""
+        return self.root / "job.sh"
+
+    @property
+    def progress(self) -> Path:
+        return self.root / "progress.jsonl"
+
+    @property
+    def result(self) -> Path:
+        """What the work says it did; the finish step turns it into a verdict."""
+        return self.root / "result.json"
+
+    @property
+    def deadline(self) -> Path:
+        """Epoch second at which the allocation ends, rewritten by the watcher."""
+        return self.root / "deadline"
+
+    @property
+    def stop(self) -> Path:
+        """Exists when the work must save and leave at the next step boundary."""
+        return self.root / "stop"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def events(self) -> Path:
+        """Append-only notes of the lifecycle: gates, resumes, saves skipped, verdicts."""
+        return self.root / "events.jsonl"
+
+    def log(self, job: str, restart: int) -> Path:
+        return self.logs / f"{job}_{restart}.log"
+
+    def verdict(self, job: str, restart: int) -> Path:
+        return self.root / f"verdict-{job}_{restart}.json"
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """One run: what was submitted together."""
+
+    root: Path
+
+    @property
+    def pipeline(self) -> Path:
+        return self.root / "pipeline.yaml"
+
+    @property
+    def profile(self) -> Path:
+        return self.root / "profile.yaml"
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan.json"
+
+    @property
+    def journal(self) -> Path:
+        return self.root / "journal.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "lock"
+
+    @property
+    def toolkit(self) -> Path:
+        return self.root / "code" / "toolkit"
+
+    @property
+    def stages(self) -> Path:
+        return self.root / "stages"
+
+    @property
+    def results(self) -> Path:
+        """The table of improvements, as JSON, written when the chain has ended."""
+        return self.root / "results.json"
+
+    def stage(self, name: str) -> StagePaths:
+        return StagePaths(self.stages / name)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The directory on the shared file system that holds everything."""
+
+    root: Path
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    @property
+    def digests(self) -> Path:
+        return self.cache / "digests.json"
+
+    @property
+    def pins(self) -> Path:
+        """What ``overnight fetch`` resolved: request -> exact revision."""
+        return self.root / "pins.json"
+
+    def run(self, run: str) -> RunPaths:
+        return RunPaths(self.runs / run)
+
+    def entry(self, kind: str, fingerprint: str) -> StorePaths:
+        """Store entry of a fingerprint (hex); 16 digits keep paths short, 64 bits keep them apart."""
+        return StorePaths(self.store / f"{kind}-{fingerprint[:16]}")

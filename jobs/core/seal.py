@@ -1,0 +1,254 @@
+"""Seals: the proof that a directory is complete and unchanged. Exit codes are hints; a seal is the proof.
+
+``seal.json`` lists every file with size and SHA-256 digest and is written last. SHA-256 because every Python has it,
+OpenSSL uses the CPU's SHA instructions, and hashlib releases the interpreter lock, so threads add up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from jobs.core import files
+
+SCHEMA = 1
+ALGORITHM = "sha256"
+_CHUNK = 8 * 1024 * 1024
+_BLOCK = 1024 * 1024
+
+
+class Depth(str, Enum):
+    """How much of each file is read. ``LIGHT`` (size, first and last MiB) does not detect bit flips in between."""
+
+    FULL = "full"
+    LIGHT = "light"
+
+
+class SealKind(str, Enum):
+    DOWNLOAD = "download"
+    DATASET = "dataset"
+    CHECKPOINT = "checkpoint"
+    SAVE = "save"
+    EVALUATION = "evaluation"
+
+
+class SealBroken(Exception):
+    """A directory does not match its seal, or has none. ``path`` is the file at fault, ``reason`` says how."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    """One sealed file: path relative to the sealed directory, size in bytes, hex digest."""
+
+    path: str
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What a finished directory is: its files, the stage that made it, the seals it was made from.
+
+    ``behaviour`` holds what the loader of the stage made of fixed probes (token ids, template digest): the next
+    stage's loader must make the same of them.
+    """
+
+    kind: SealKind
+    format: str
+    fingerprint: str
+    files: tuple[FileDigest, ...]
+    step: int | None = None
+    behaviour: dict[str, Any] | None = None
+    parents: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    run: str = ""
+    stage: str = ""
+    job: str = ""
+    restart: int = 0
+    depth: Depth = Depth.FULL
+    algorithm: str = ALGORITHM
+    schema: int = SCHEMA
+
+    @property
+    def content(self) -> str:
+        """Content id (hex): the digest of all paths, sizes and digests; equal content, equal id."""
+        text = "\n".join(f"{entry.path}\0{entry.size}\0{entry.digest}" for entry in self.files)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def bytes(self) -> int:
+        return sum(entry.size for entry in self.files)
+
+
+def digest_file(path: Path, depth: Depth = Depth.FULL) -> str:
+    """Hex digest of a file's content (``FULL``) or of its size, first and last MiB (``LIGHT``)."""
+    hasher = hashlib.sha256()
+    with open(path, "rb", buffering=0) as stream:
+        if depth is Depth.LIGHT:
+            size = os.fstat(stream.fileno()).st_size
+            hasher.update(str(size).encode())
+            hasher.update(stream.read(_BLOCK))
+            stream.seek(max(0, size - _BLOCK))
+            hasher.update(stream.read(_BLOCK))
+            return hasher.hexdigest()
+        buffer = memoryview(bytearray(_CHUNK))
+        while count := stream.readinto(buffer):
+            hasher.update(buffer[:count])
+    return hasher.hexdigest()
+
+
+def list_files(directory: Path, leave_out: Iterable[str] = ("seal.json",)) -> list[str]:
+    """Relative paths of all regular files below ``directory``, sorted.
+
+    Raises:
+        SealBroken: a symbolic link or special file is among them: its content could change behind the seal.
+    """
+    skip = set(leave_out)
+    found: list[str] = []
+    for root, _, names in os.walk(directory):
+        for name in names:
+            path = Path(root, name)
+            relative = str(path.relative_to(directory))
+            if relative in skip:
+                continue
+            if path.is_symlink() or not path.is_file():
+                raise SealBroken(path, "only regular files can be sealed")
+            found.append(relative)
+    return sorted(found)
+
+
+def digest_files(
+    directory: Path,
+    names: list[str],
+    depth: Depth = Depth.FULL,
+    on_bytes: Callable[[int], None] | None = None,
+) -> tuple[FileDigest, ...]:
+    """Digest ``names`` below ``directory`` on all cores, in the given order."""
+
+    def one(name: str) -> FileDigest:
+        path = directory / name
+        size = path.stat().st_size
+        value = FileDigest(name, size, digest_file(path, depth))
+        if on_bytes is not None:
+            on_bytes(size)
+        return value
+
+    with ThreadPoolExecutor(max_workers=min(len(names), os.cpu_count() or 1) or 1) as pool:
+        return tuple(pool.map(one, names))
+
+
+def seal_directory(directory: Path, seal_path: Path, *, depth: Depth = Depth.FULL, **facts: Any) -> Seal:
+    """Digest ``directory``, flush its files to disk and write the seal last.
+
+    ``facts`` are the other fields of ``Seal`` (kind, format, fingerprint, step, ...).
+
+    Raises:
+        SealBroken: nothing to seal, an empty weights file, or a link among the files.
+    """
+    names = list_files(directory)
+    if not names:
+        raise SealBroken(directory, "is empty: nothing to seal")
+    for name in names:
+        handle = os.open(directory / name, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    seal = Seal(files=digest_files(directory, names, depth), depth=depth, **facts)
+    write(seal_path, seal)
+    return seal
+
+
+def write(path: Path, seal: Seal) -> None:
+    """Write ``seal`` atomically."""
+    files.write_json(path, asdict(seal))
+
+
+def load(path: Path) -> Seal:
+    """Read a seal.
+
+    Raises:
+        SealBroken: missing, torn, of an unknown schema, or with paths that leave the directory.
+    """
+    try:
+        value = files.read_json(path)
+    except FileNotFoundError:
+        raise SealBroken(path, "no seal: the stage that writes it has not finished") from None
+    except (ValueError, OSError) as error:
+        raise SealBroken(path, f"unreadable seal: {error}") from error
+    try:
+        if value["schema"] != SCHEMA:
+            raise SealBroken(path, f"schema {value['schema']}, this version reads {SCHEMA}")
+        value["kind"] = SealKind(value["kind"])
+        value["depth"] = Depth(value["depth"])
+        value["files"] = tuple(FileDigest(**entry) for entry in value["files"])
+        seal = Seal(**value)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SealBroken(path, f"not a seal: {error}") from error
+    if seal.algorithm != ALGORITHM:
+        raise SealBroken(path, f"digests by {seal.algorithm}, this version knows {ALGORITHM}")
+    for entry in seal.files:
+        parts = Path(entry.path).parts
+        if not parts or Path(entry.path).is_absolute() or ".." in parts:
+            raise SealBroken(path, f"names a file outside the directory: {entry.path!r}")
+    return seal
+
+
+def digest_of(seal_path: Path) -> str:
+    """Digest of the seal file itself: how a child names its parent."""
+    return digest_file(seal_path)
+
+
+def verify(
+    directory: Path,
+    seal_path: Path,
+    *,
+    wait_seconds: float = 0.0,
+    on_bytes: Callable[[int], None] | None = None,
+) -> Seal:
+    """Compare ``directory`` with its seal: no file missing, none cut, none changed.
+
+    Sizes are compared for all files before any is read, so a cut file is reported at once. ``wait_seconds`` is for
+    file systems on which a file just written elsewhere is not visible yet (NFS attribute cache).
+
+    Raises:
+        SealBroken: with the file and what is wrong with it.
+    """
+    if wait_seconds:
+        files.wait_for(seal_path, wait_seconds)
+    seal = load(seal_path)
+    for entry in seal.files:
+        path = directory / entry.path
+        if wait_seconds:
+            files.wait_for(path, wait_seconds)
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            raise SealBroken(path, f"is missing ({entry.size} bytes sealed)") from None
+        if size != entry.size:
+            raise SealBroken(path, f"has {size} bytes, sealed with {entry.size}")
+    names = [entry.path for entry in seal.files]
+    for entry, found in zip(seal.files, digest_files(directory, names, seal.depth, on_bytes), strict=True):
+        if found.digest != entry.digest:
+            raise SealBroken(directory / entry.path, "content differs from its seal (same size, other digest)")
+    extra = sorted(set(list_files(directory)) - set(names))
+    if extra:
+        raise SealBroken(directory / extra[0], "is not in the seal: it was added afterwards")
+    return seal
+
+
+def dumps(seal: Seal) -> str:
+    """The seal as one JSON line, for logs."""
+    return json.dumps(asdict(seal), sort_keys=True)

@@ -1,0 +1,96 @@
+"""The stage spec: everything that a job needs, resolved on the login node. A job reads no YAML."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobs.core import files
+from jobs.core.paths import StagePaths, StorePaths
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Input:
+    """A sealed store entry that the stage reads."""
+
+    stage: str
+    store: str
+    kind: str
+    format: str
+    fingerprint: str
+
+    @property
+    def paths(self) -> StorePaths:
+        return StorePaths(Path(self.store))
+
+    @property
+    def output(self) -> Path:
+        return self.paths.output
+
+
+@dataclass(frozen=True)
+class Source:
+    """A user's file that the stage reads; digested at submission and again when it is read."""
+
+    path: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """See docs/architecture.md, "Stage spec"."""
+
+    run: str
+    pipeline: str
+    stage: str
+    kind: str
+    backend: str
+    attempt: str
+    fingerprint: str
+    stage_dir: str
+    store_dir: str
+    produces: dict[str, str]
+    settings: dict[str, Any]
+    inputs: dict[str, Input] = field(default_factory=dict)
+    sources: tuple[Source, ...] = ()
+    target_step: int | None = None
+    links: int = 1
+    continuation: str = "none"
+    lead_seconds: float = 120.0
+    core_python: str = ""
+    stage_python: str = ""
+    schema: int = SCHEMA
+
+    @property
+    def stage_paths(self) -> StagePaths:
+        return StagePaths(Path(self.stage_dir))
+
+    @property
+    def store_paths(self) -> StorePaths:
+        return StorePaths(Path(self.store_dir))
+
+
+def save(path: Path, spec: StageSpec) -> None:
+    files.write_json(path, asdict(spec))
+
+
+def load(path: Path) -> StageSpec:
+    """Read a spec.
+
+    Raises:
+        ValueError: not a spec of this schema; the message names the file.
+        FileNotFoundError: no such file.
+    """
+    value = files.read_json(path)
+    try:
+        if value["schema"] != SCHEMA:
+            raise ValueError(f"schema {value['schema']}, this version reads {SCHEMA}")
+        value["inputs"] = {role: Input(**entry) for role, entry in value["inputs"].items()}
+        value["sources"] = tuple(Source(**entry) for entry in value["sources"])
+        return StageSpec(**value)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path}: not a stage spec: {error}") from error

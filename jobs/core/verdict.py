@@ -1,0 +1,80 @@
+"""What a restart of a job concluded, carried in a file: exit codes get lost in step tear-down."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from jobs.core import files
+from jobs.core.paths import StagePaths
+
+
+class Outcome(str, Enum):
+    DONE = "done"
+    CONTINUE = "continue"
+    RETRY = "retry"
+    FAIL = "fail"
+
+
+class FailureClass(str, Enum):
+    """Why a restart ended without finishing. Closed: anything else is CODE_ERROR or KILLED."""
+
+    NONE = "none"
+    TIME_LIMIT = "time_limit"
+    PREEMPTED = "preempted"
+    KILLED = "killed"
+    NO_PROGRESS = "no_progress"
+    MISSING_INPUT = "missing_input"
+    BROKEN_INPUT = "broken_input"
+    TOKENIZER = "wrong_tokenizer"
+    BAD_CONFIGURATION = "bad_configuration"
+    STORAGE_FULL = "storage_full"
+    OUT_OF_MEMORY = "out_of_memory"
+    DATA_ERROR = "data_error"
+    GATE = "quality_gate"
+    CODE_ERROR = "code_error"
+    CANCELLED = "cancelled"
+    CLAIM_LOST = "claim_lost"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The conclusion of one restart. ``evidence`` is the line that shows it."""
+
+    outcome: Outcome
+    failure: FailureClass = FailureClass.NONE
+    evidence: str = ""
+    step: int | None = None
+    job: str = ""
+    restart: int = 0
+    host: str = ""
+    time: float = field(default_factory=time.time)
+
+
+def write(stage: StagePaths, verdict: Verdict) -> None:
+    files.write_json(stage.verdict(verdict.job, verdict.restart), asdict(verdict))
+
+
+def read(path: Path) -> Verdict | None:
+    """The verdict in ``path``; None where there is none.
+
+    Raises:
+        ValueError: the file is not a verdict.
+    """
+    value = files.read_json_or_none(path)
+    if value is None:
+        return None
+    try:
+        value["outcome"] = Outcome(value["outcome"])
+        value["failure"] = FailureClass(value["failure"])
+        return Verdict(**value)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not a verdict: {error}") from error
+
+
+def all_of(stage: StagePaths) -> list[Verdict]:
+    """All verdicts of a stage, oldest first."""
+    found = [read(path) for path in stage.root.glob("verdict-*_*.json")]
+    return sorted((verdict for verdict in found if verdict is not None), key=lambda verdict: verdict.time)

@@ -1,0 +1,77 @@
+"""Periodic saves inside a stage: each is sealed, and only a sealed one is resumed from."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from jobs.core import claim as claims
+from jobs.core import seal
+from jobs.core.claim import Claim
+from jobs.core.paths import StorePaths
+
+
+class Saves:
+    """The saves of one store entry, as seen by one start of a job (``held`` is its claim)."""
+
+    def __init__(self, store: StorePaths, fingerprint: str, held: Claim | None, event: Callable[..., None]) -> None:
+        self._store = store
+        self._fingerprint = fingerprint
+        self._held = held
+        self._event = event
+
+    @property
+    def directory(self) -> Path:
+        """Where the trainer writes ``checkpoint-N``."""
+        return self._store.saves
+
+    def newest_sound(self) -> tuple[int, Path] | None:
+        """Step and directory of the newest save that verifies; says which newer ones it passed over and why.
+
+        No trainer chooses for itself: the newest directory may be half written.
+        """
+        for step in self._store.save_steps():
+            directory = self._store.save(step)
+            try:
+                found = seal.verify(directory, directory / "seal.json")
+            except seal.SealBroken as error:
+                self._event("save_skipped", step=step, path=str(error.path), reason=error.reason)
+                continue
+            if found.fingerprint != self._fingerprint or found.step != step:
+                self._event("save_skipped", step=step, path=str(directory), reason="belongs to another configuration")
+                continue
+            return step, directory
+        return None
+
+    def seal(self, step: int) -> None:
+        """Seal ``checkpoint-<step>``; called on rank 0 after all ranks have written (barrier before).
+
+        Raises:
+            ClaimLost: a later start holds the store entry.
+        """
+        if self._held is not None:
+            claims.check_held(self._store, self._held)
+        directory = self._store.save(step)
+        seal.seal_directory(
+            directory, directory / "seal.json", kind=seal.SealKind.SAVE, format="trainer",
+            fingerprint=self._fingerprint, step=step,
+            job=self._held.job if self._held else "", restart=self._held.restart if self._held else 0,
+        )  # fmt: skip
+        self._event("saved", step=step, path=str(directory))
+
+    def discard_newer_than(self, step: int) -> None:
+        """Remove saves after ``step``: they did not verify, and the trainer must not meet them again."""
+        for other in self._store.save_steps():
+            if other > step:
+                shutil.rmtree(self._store.save(other), ignore_errors=True)
+
+    def keep_last(self, count: int) -> None:
+        """Remove all but the newest ``count`` sealed saves. Unsealed ones older than the newest sealed go, too."""
+        sealed = [step for step in self._store.save_steps() if (self._store.save(step) / "seal.json").exists()]
+        if not sealed:
+            return
+        keep = set(sealed[:count])
+        for step in self._store.save_steps():
+            if step not in keep and step < sealed[0]:
+                shutil.rmtree(self._store.save(step), ignore_errors=True)
