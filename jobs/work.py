@@ -1,0 +1,161 @@
+"""The work itself, inside the stage's own environment: behaviour gate, back end, result.
+
+The result goes to ``result.json``; the exit code is only a hint (torchrun ends with 1 after a clean save on TERM).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from jobs import backends, lifecycle
+from jobs.backends import BackEnd, Result, WorkContext
+from jobs.core import claim as claims
+from jobs.core import files, seal
+from jobs.core.deadline import StopRequest
+from jobs.core.progress import ProgressWriter
+from jobs.core.spec import StageSpec
+from jobs.core.verdict import FailureClass
+from jobs.saves import Saves
+
+
+class BehaviourDiffers(RuntimeError):
+    """The stage's own loader makes something else of the probe texts than the parent's did."""
+
+
+def rank_and_world() -> tuple[int, int]:
+    """From torchrun's variables, else from srun's, else a single process."""
+    env = os.environ
+    rank = env.get("RANK") or env.get("SLURM_PROCID") or "0"
+    world = env.get("WORLD_SIZE") or env.get("SLURM_STEP_NUM_TASKS") or "1"
+    return int(rank), int(world)
+
+
+def behaviour_gate(spec: StageSpec, backend: BackEnd) -> None:
+    """Compare the stage's loader with the parent's seal before any training.
+
+    Raises:
+        BehaviourDiffers: names the first fact that differs.
+    """
+    parent = spec.inputs.get("checkpoint")
+    if parent is None:
+        return
+    sealed = seal.load(parent.paths.seal).behaviour
+    found = backend.behaviour(parent.output)
+    if sealed is None or found is None:
+        return
+    for name in sorted(sealed.keys() & found.keys()):
+        if sealed[name] != found[name]:
+            raise BehaviourDiffers(
+                f"{parent.output}: this environment's loader gives another {name} than the stage {parent.stage!r} did:\n"
+                f"  sealed: {_first_difference(sealed[name], found[name])}\n"
+                f"  here:   {_first_difference(found[name], sealed[name])}"
+            )
+
+
+def _first_difference(value: Any, other: Any) -> str:
+    if isinstance(value, list) and isinstance(other, list):
+        for index, (mine, theirs) in enumerate(zip(value, other, strict=False)):
+            if mine != theirs:
+                return f"[{index}] {str(mine)[:160]}"
+    return str(value)[:160]
+
+
+_CLASSES: tuple[tuple[type[BaseException], FailureClass], ...] = (
+    (BehaviourDiffers, FailureClass.TOKENIZER),
+    (claims.ClaimLost, FailureClass.CLAIM_LOST),
+    (seal.SealBroken, FailureClass.BROKEN_INPUT),
+    (MemoryError, FailureClass.OUT_OF_MEMORY),
+    (FileNotFoundError, FailureClass.MISSING_INPUT),
+)
+
+
+def classify(error: BaseException) -> FailureClass:
+    """Failure class of an exception. A back end's exception may carry its own as attribute ``failure``."""
+    own = getattr(error, "failure", None)
+    if isinstance(own, FailureClass):
+        return own
+    if isinstance(error, OSError) and error.errno in (28, 122):  # ENOSPC, EDQUOT
+        return FailureClass.STORAGE_FULL
+    for kind, failure in _CLASSES:
+        if isinstance(error, kind):
+            return failure
+    return FailureClass.CODE_ERROR
+
+
+class _SignalledStop(StopRequest):
+    """A stop request that TERM and USR2 raise, too; the handler only sets a flag (ranks agree at a boundary)."""
+
+    signalled = False
+
+    def on_signal(self, number: int, frame: Any) -> None:
+        self.signalled = True
+
+    def reason(self, now: float | None = None) -> str | None:
+        return super().reason(now) or ("signalled" if self.signalled else None)
+
+
+def main(spec: StageSpec) -> int:
+    """Run the stage's back end on this rank; 0 when the result was written."""
+    start = lifecycle.Start.from_environment()
+    stage, store = spec.stage_paths, spec.store_paths
+    rank, world = rank_and_world()
+    held = lifecycle.claim_of(spec, start)
+
+    def event(name: str, **facts: Any) -> None:
+        if rank == 0:
+            lifecycle.event(stage, start, name, **facts)
+
+    stop = _SignalledStop(stage, spec.lead_seconds)
+    signal.signal(signal.SIGTERM, stop.on_signal)
+    signal.signal(signal.SIGUSR2, stop.on_signal)
+    context = WorkContext(
+        output=store.partial,
+        progress=ProgressWriter(stage.progress, start.restart, enabled=rank == 0),
+        stop=stop,
+        saves=Saves(store, spec.fingerprint, held, event),
+        event=event,
+        restart=start.restart,
+        rank=rank,
+        world=world,
+    )
+    try:
+        backend = backends.load(spec.backend)
+        if rank == 0:
+            behaviour_gate(spec, backend)
+        result = backend.run(spec, context)
+        if rank == 0:
+            _write_result(spec, start, result, backend)
+    except BaseException as error:  # also SystemExit of a library: the verdict needs a reason
+        traceback.print_exc()
+        if rank == 0 or not stage.result.exists():
+            text = str(error).strip() or type(error).__name__
+            _write(spec, start, {"outcome": "failed", "failure": classify(error).value, "evidence": _evidence(error, text)})
+        return 1
+    return 0
+
+
+def _evidence(error: BaseException, text: str) -> str:
+    """The message, and for our user the place it came from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{place}"[:4000]
+
+
+def _write_result(spec: StageSpec, start: lifecycle.Start, result: Result, backend: BackEnd) -> None:
+    value: dict[str, Any] = {"outcome": result.outcome, "step": result.step, "metrics": result.metrics}
+    if result.outcome == "done" and spec.produces["kind"] == seal.SealKind.CHECKPOINT.value:
+        value["behaviour"] = backend.behaviour(spec.store_paths.partial)
+    _write(spec, start, value)
+
+
+def _write(spec: StageSpec, start: lifecycle.Start, value: dict[str, Any]) -> None:
+    files.write_json(spec.stage_paths.result, {**value, "job": start.job, "restart": start.restart})
+
+
+if __name__ == "__main__":
+    sys.exit("start through overnight_job.py")
