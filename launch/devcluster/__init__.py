@@ -1,0 +1,1 @@
+"""A throw-away multi-node Slurm on this machine, for trying chains before they cost GPU hours."""
