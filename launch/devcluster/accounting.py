@@ -1,8 +1,96 @@
 """The optional half of the dev cluster: MariaDB, slurmdbd, and the account that jobs are charged to."""
 
 from __future__ import annotations
-from launch.devcluster.config import ClusterConfig
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from launch.devcluster.config import ACCOUNT, CLUSTER_NAME, ClusterConfig
+from launch.errors import OvernightError
+
+# Nothing here must survive a power cut of the machine, so no file is flushed: installing the database takes
+# 0.6 s instead of 1.7 s, creating Slurm's tables a quarter.
+_NO_FLUSH = ("--innodb-flush-method=nosync", "--innodb-flush-log-at-trx-commit=0", "--innodb-log-file-size=16M")
+
+
+def _data(settings: ClusterConfig) -> Path:
+    return settings.directory / "mysql" / "data"
+
+
+def _server_options(settings: ClusterConfig) -> list[str]:
+    # MariaDB refuses to run as root unless told to.
+    as_root = ["--user=root"] if os.geteuid() == 0 else []
+    return ["--no-defaults", *as_root, f"--datadir={_data(settings)}", *_NO_FLUSH]
 
 
 def server_argv(settings: ClusterConfig) -> list[str]:
-    return []
+    """Command of the database server. It listens on no port: only on a socket in a directory of mode 0700."""
+    return [
+        "mariadbd",
+        *_server_options(settings),
+        f"--socket={settings.database_socket}",
+        "--skip-networking",
+        "--skip-log-bin",
+        "--performance-schema=OFF",
+        "--innodb-buffer-pool-size=64M",
+        # slurmdbd complains about any smaller value.
+        "--innodb-lock-wait-timeout=900",
+        "--max-connections=32",
+    ]
+
+
+def install_database(settings: ClusterConfig, environment: Mapping[str, str]) -> None:
+    """Create the server's own tables, once per cluster.
+
+    Raises:
+        OvernightError: the installer failed; the message has its output.
+    """
+    if (_data(settings) / "mysql" / "user.frm").exists() or (_data(settings) / "mysql" / "db.frm").exists():
+        return
+    _run(
+        ["mariadb-install-db", *_server_options(settings)]
+        + ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"],
+        environment,
+    )
+
+
+def answers(environment: Mapping[str, str]) -> bool:
+    """Whether slurmdbd answers a question about its (perhaps empty) list of clusters."""
+    done = subprocess.run(
+        ["sacctmgr", "-n", "show", "cluster"], env=dict(environment), capture_output=True, timeout=30
+    )
+    return done.returncode == 0
+
+
+def create_account(settings: ClusterConfig, environment: Mapping[str, str]) -> None:
+    """The cluster, its account with this user in it, and two QOS to choose from. Nothing happens where they exist.
+
+    Raises:
+        OvernightError: sacctmgr failed; the message has its output.
+    """
+    shown = _run(["sacctmgr", "-n", "-P", "show", "user", settings.user, "format=defaultaccount"], environment)
+    if shown.strip() == ACCOUNT:
+        return
+    # One process for all lines: each sacctmgr costs half a second. The user comes last, so that it is also the proof
+    # that a set-up was not cut short.
+    lines = [
+        f"add cluster {CLUSTER_NAME}",
+        "add qos high,low",
+        "modify qos high set priority=100",
+        f"add account {ACCOUNT} Description={ACCOUNT} Organization={CLUSTER_NAME}",
+        f"modify account {ACCOUNT} set qos=normal,high,low",
+        f"add user {settings.user} account={ACCOUNT} defaultaccount={ACCOUNT}",
+        "quit",
+    ]
+    _run(["sacctmgr", "-i", "-Q"], environment, "\n".join(lines) + "\n")
+
+
+def _run(argv: list[str], environment: Mapping[str, str], stdin: str = "") -> str:
+    done = subprocess.run(
+        argv, env=dict(environment), input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120
+    )
+    if done.returncode != 0:
+        raise OvernightError(f"{argv[0]} failed with exit code {done.returncode}:\n{done.stdout.strip()}")
+    return done.stdout

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs.core import files
-from launch.devcluster import accounting, config, packages, ports
+from launch.devcluster import accounting, config, ports
 from launch.devcluster.config import ClusterConfig
 from launch.devcluster.daemons import (
     DAEMON_PATH,
@@ -317,7 +317,13 @@ class DevCluster:
         start("munged")
         wait("munged", "munged answers", lambda: _accepts(settings.munge_socket), 10)
         if settings.accounting:
-            self._start_accounting(settings, start, wait)
+            accounting.install_database(settings, self.client_environment())
+            start("mariadbd")
+            wait("mariadbd", "mariadbd answers", lambda: _accepts(settings.database_socket), 30)
+            start("slurmdbd")
+            wait("slurmdbd", "slurmdbd answers", lambda: accounting.answers(self.client_environment()), 60)
+            accounting.create_account(settings, self.client_environment())
+            say(f"account {config.ACCOUNT} is there")
         start("slurmctld")
         for node in settings.node_names:
             start(node)
