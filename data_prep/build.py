@@ -1,0 +1,210 @@
+"""A data stage: source -> units -> rows in splits -> files and card."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+from data_prep import card, files_source, messages_source, text
+from data_prep.catalogues import Wheel
+from data_prep.drafts import Row, Tally, Unit, identify
+from data_prep.errors import DataError
+from data_prep.settings import Settings
+from data_prep.split import Assignment, Groups
+from jobs.core.progress import ProgressWriter
+from jobs.core.spec import Source, StageSpec
+
+
+def prepare(spec: StageSpec, output: Path, progress: ProgressWriter) -> dict[str, int]:
+    """Do the work of a data stage: fill ``output`` with the three splits and ``card.json``.
+
+    Returns the number of rows of each split.
+
+    Raises:
+        SettingsError: settings that do not fit.
+        DataError: the source is not what it has to be; the message begins with its place.
+    """
+    settings = Settings.parse(spec.kind, spec.settings)
+    wheels: Path | None = None
+    if settings.source.type == "gettext":
+        if "source" not in spec.inputs:
+            raise DataError(f"stage {spec.stage}: the source type gettext needs an input 'source' (wheels)")
+        wheels = spec.inputs["source"].output
+
+    def report(phase: str) -> Callable[[int, int], None]:
+        return lambda step, total: progress.report(step, total, phase)
+
+    return build(settings, output, wheels=wheels, sources=spec.sources, report=report)
+
+
+def build(
+    settings: Settings,
+    output: Path,
+    *,
+    wheels: Path | None = None,
+    sources: tuple[Source, ...] = (),
+    report: Callable[[str], Callable[[int, int], None]] = lambda phase: lambda step, total: None,
+) -> dict[str, int]:
+    """Like ``prepare``, from a directory of wheels or from user files. ``report(phase)`` gives (step, total) -> None.
+
+    All rows are held in memory. The bytes written depend on contents and settings only.
+    """
+    groups = Groups()
+    opened: list[Wheel] = []
+    if wheels is not None:
+        opened = messages_source.find_wheels(wheels)
+        tally = Tally("message")
+        units = messages_source.units(settings, opened, groups, tally, report("read"))
+    else:
+        tally = Tally("row")
+        units = _file_units(settings, sources, groups, tally, report("read"))
+    units = _unique(settings.kind, units, tally)
+    if settings.kind == "corpus" and wheels is None:
+        rows, assignment = _file_documents(settings, units, groups)
+    else:
+        assignment = Assignment(groups, settings.split)
+        if settings.kind == "corpus":
+            rows = _documents(settings, units, assignment.of)
+        else:
+            rows = [_pair(settings, unit, assignment.of(unit.group)) for unit in units]
+    rows = _limited(settings, rows, tally)
+    for row in rows:
+        for unit in row.units:
+            tally.keep(unit.origin)
+    _check_splits(settings, rows)
+    progress = report("write")
+    progress(0, len(rows))
+    counts = card.write_rows(output, rows)
+    facts = card.describe(settings, rows, tally, assignment, opened, sources)
+    card.write_card(output, facts)
+    progress(len(rows), len(rows))
+    return counts
+
+
+def _file_units(
+    settings: Settings,
+    sources: tuple[Source, ...],
+    groups: Groups,
+    tally: Tally,
+    progress: Callable[[int, int], None],
+) -> list[Unit]:
+    """Rows of user files that serve. Rows with the same prompt are of one group; completions may repeat (labels do)."""
+    found: list[Unit] = []
+    for row in files_source.rows(settings.kind, sources, progress):
+        tally.saw(row.path)
+        group = "s:" + (text.key(row.texts[0]) or row.texts[0])
+        if settings.kind != "corpus":
+            groups.join([group])
+        if settings.kind == "preferences" and row.texts[1].strip() == row.texts[2].strip():
+            tally.drop("no_difference")
+        elif flaw := messages_source.length_flaw(settings, row.texts):
+            tally.drop(flaw)
+        else:
+            alone = row.path.lower().endswith(".jsonl")
+            found.append(Unit(identify(*row.texts), row.path, row.path, row.position, group, row.texts, alone))
+    return found
+
+
+def _unique(kind: str, units: list[Unit], tally: Tally) -> list[Unit]:
+    """Leave out repeated units: of a corpus, those that say the same; of pairs from messages, all but the most frequent
+    translation of a source text; of rows of files, exact repetitions (one prompt may well have several completions)."""
+    by_key: dict[object, list[Unit]] = defaultdict(list)
+    for unit in sorted(units, key=lambda unit: unit.order):
+        from_file = unit.origin == unit.project
+        own = unit.texts if from_file and kind != "corpus" else text.key(unit.texts[0]) or unit.texts[0]
+        by_key[own].append(unit)
+    kept: list[Unit] = []
+    for same in by_key.values():
+        votes = Counter(tuple(map(text.key, unit.texts[1:])) for unit in same)
+        most = max(votes.values())
+        best = next(unit for unit in same if votes[tuple(map(text.key, unit.texts[1:]))] == most)
+        chosen = tuple(map(text.key, best.texts[1:]))
+        kept.append(best)
+        if most > 1:
+            tally.drop("duplicate", most - 1)
+        if len(same) > most:
+            tally.drop("other_translation", len(same) - votes[chosen])
+    return sorted(kept, key=lambda unit: unit.order)
+
+
+def _pair(settings: Settings, unit: Unit, split: str) -> Row:
+    names = ("completion",) if settings.kind == "instructions" else ("chosen", "rejected")
+    fields = {"prompt": settings.prompt_of(unit.texts[0]), **dict(zip(names, unit.texts[1:], strict=True))}
+    return Row(identify(unit.name), split, fields, (unit,))
+
+
+def _documents(settings: Settings, units: list[Unit], split_of: Callable[[str], str]) -> list[Row]:
+    """Messages of one project and one split, neighbours together, one a line, until a document is long enough."""
+    streams: dict[tuple[str, str], list[Unit]] = defaultdict(list)
+    for unit in units:
+        streams[unit.project, split_of(unit.group)].append(unit)
+    rows: list[Row] = []
+    for (_, split), stream in sorted(streams.items()):
+        rows += [_document(part, split, "\n") for part in _cut(stream, settings.document_chars)]
+    return rows
+
+
+def _file_documents(settings: Settings, units: list[Unit], groups: Groups) -> tuple[list[Row], Assignment]:
+    """Paragraphs of one file joined to documents, which are what is split: a text is not torn paragraph by paragraph."""
+    streams: dict[str, list[Unit]] = defaultdict(list)
+    for unit in units:
+        streams[unit.origin].append(unit)
+    parts: list[list[Unit]] = []
+    for _, stream in sorted(streams.items()):
+        parts += [[unit] for unit in stream] if stream[0].alone else _cut(stream, settings.document_chars)
+    for part in parts:
+        groups.join([part[0].group])
+    assignment = Assignment(groups, settings.split)
+    return [_document(part, assignment.of(part[0].group), "\n\n") for part in parts], assignment
+
+
+def _cut(stream: list[Unit], characters: int) -> list[list[Unit]]:
+    """Parts of at least ``characters``; a short rest (under half of it) goes to the part before."""
+    parts: list[list[Unit]] = []
+    size = 0
+    current: list[Unit] = []
+    for unit in stream:
+        current.append(unit)
+        size += len(unit.texts[0]) + 1
+        if size >= characters:
+            parts.append(current)
+            current, size = [], 0
+    if current and parts and size < characters / 2:
+        parts[-1] += current
+    elif current:
+        parts.append(current)
+    return parts
+
+
+def _document(part: list[Unit], split: str, between: str) -> Row:
+    return Row(
+        identify(*(unit.name for unit in part)), split, {"text": between.join(unit.texts[0] for unit in part)}, tuple(part)
+    )
+
+
+def _limited(settings: Settings, rows: list[Row], tally: Tally) -> list[Row]:
+    """The first rows of each split by id (a choice that no order of files changes), at most ``limit``."""
+    kept: list[Row] = []
+    count: Counter[str] = Counter()
+    for row in sorted(rows, key=lambda row: row.id):
+        if count[row.split] < settings.limit.get(row.split, len(rows)):
+            count[row.split] += 1
+            kept.append(row)
+        else:
+            tally.drop("over_limit", len(row.units))
+    return kept
+
+
+def _check_splits(settings: Settings, rows: list[Row]) -> None:
+    """Refuse an empty split: the stage that reads it would fail hours later."""
+    count = Counter(row.split for row in rows)
+    for name, part in settings.split.parts().items():
+        if part > 0 and not count[name]:
+            raise DataError(
+                f"nothing is left for the {name} split ({len(rows)} rows in all, split.{name} is {part:g}): "
+                f"give more data, or set split.{name if name != 'train' else 'test'} "
+                + ("to 0 if it is not needed" if name != "train" else "lower")
+            )
+
+

@@ -1,0 +1,61 @@
+"""What the kinds have in common: rows on their way to a split, and the count of all that was read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Tally:
+    """Every unit (message, row or paragraph) read is kept or dropped for one reason; by origin, too."""
+
+    unit: str
+    read: Counter[str] = field(default_factory=Counter)
+    kept: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def saw(self, origin: str) -> None:
+        self.read[origin] += 1
+
+    def drop(self, reason: str, count: int = 1) -> None:
+        self.dropped[reason] += count
+
+    def keep(self, origin: str) -> None:
+        self.kept[origin] += 1
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A text or a tuple of texts that may be used. ``group``: its key for the split.
+
+    ``alone``: a document by itself (a row of a JSON-lines corpus); others may be joined with their neighbours.
+    """
+
+    name: str
+    origin: str
+    project: str
+    position: int
+    group: str
+    texts: tuple[str, ...]
+    alone: bool = False
+
+    @property
+    def order(self) -> tuple[str, str, int, str]:
+        return (self.project, self.origin, self.position, self.name)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of an output file and the units in it."""
+
+    id: str
+    split: str
+    fields: dict[str, str]
+    units: tuple[Unit, ...]
+
+
+def identify(*parts: str) -> str:
+    """16 hex digits that stay the same as long as ``parts`` do; rows are in their order, which mixes the origins."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

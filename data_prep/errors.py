@@ -1,0 +1,26 @@
+"""What is wrong with the user's data or settings. Each error says where and carries its failure class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jobs.core.verdict import FailureClass
+
+
+class DataError(Exception):
+    """A source is not what it has to be. ``str()`` starts with ``file:line`` where these are known."""
+
+    failure = FailureClass.DATA_ERROR
+
+    def __init__(self, message: str, path: Path | str | None = None, line: int | None = None) -> None:
+        place = "" if path is None else f"{path}: " if line is None else f"{path}:{line}: "
+        super().__init__(place + message)
+        self.message = message
+        self.path = path
+        self.line = line
+
+
+class SettingsError(DataError):
+    """The stage's settings name something that does not exist or does not fit together."""
+
+    failure = FailureClass.BAD_CONFIGURATION

@@ -1,0 +1,64 @@
+"""What we do to and ask about single texts."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+
+_SPACE = re.compile(r"\s+")
+_NOT_WORD = re.compile(r"[\W_]+")
+_LETTER = re.compile(r"[^\W\d_]")
+
+# One pattern for what must be copied, not translated: printf, brace and $ placeholders, markup, entities,
+# and the & or _ of a keyboard accelerator.
+_PLACEHOLDER = re.compile(
+    r"%\([^)]*\)[#0\-+]*\d*(?:\.\d+)?[a-zA-Z]"
+    r"|%%"
+    r"|%[#0\-+]*\d*(?:\.\d+)?[diouxXeEfFgGcrsa](?!\w)"
+    r"|\$?\{[^{}]*\}"
+    r"|\$[A-Za-z_]\w*"
+    r"|</?[A-Za-z][^<>]*>"
+    r"|&#?\w+;"
+    r"|&(?=\w)"
+    r"|(?<!\S)_(?=[^\W_])"
+)
+
+
+def clean(text: str) -> str:
+    """Composed characters (NFC), one space for any run of white space, none at the ends."""
+    return _SPACE.sub(" ", unicodedata.normalize("NFC", text)).strip()
+
+
+def key(text: str) -> str:
+    """What two texts have in common when they say the same: case, white space, punctuation do not count.
+
+    Empty where there are no letters or digits.
+    """
+    return _NOT_WORD.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def placeholders(text: str) -> Counter[str]:
+    """Placeholders, markup and accelerators in ``text`` and how often each occurs."""
+    return Counter(_PLACEHOLDER.findall(text))
+
+
+def letters(text: str) -> int:
+    """Number of letters of any script."""
+    return len(_LETTER.findall(text))
+
+
+def odd_length(source: str, target: str) -> bool:
+    """True where one text is so much longer than the other that it is hardly its translation.
+
+    Short labels may differ freely ("OK", "Aceitar"), so 20 characters are added to both before comparing.
+    """
+    one, other = len(source) + 20, len(target) + 20
+    return max(one, other) > 2.5 * min(one, other)
+
+
+def word_pattern(words: tuple[str, ...]) -> re.Pattern[str] | None:
+    """Pattern that finds any of ``words`` as a whole word whatever its case; None for no words."""
+    if not words:
+        return None
+    return re.compile(r"(?<!\w)(?:" + "|".join(re.escape(clean(word)) for word in words) + r")(?!\w)", re.IGNORECASE)
