@@ -1,0 +1,146 @@
+"""What the types of a pipeline cannot say: references between stages, kinds that fit, cycles, batches, tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from launch.load import KeyPath, Problem, suggest
+from launch.stages import (
+    DATA_KINDS,
+    FETCHED,
+    TASK_KINDS,
+    TRAINING_DATA,
+    TRAINING_KINDS,
+    DataStage,
+    EvaluateStage,
+    Stage,
+    TrainingStage,
+)
+
+if TYPE_CHECKING:
+    from launch.pipeline import Pipeline
+
+_OURS = ("convert", "data")  # back ends of the kinds that name none
+
+def problems(pipeline: Pipeline) -> list[Problem]:
+    """Every fault that shows only between the parts of a pipeline; empty where it is sound."""
+    found: list[Problem] = []
+    for name, stage in pipeline.stages.items():
+        if isinstance(stage, DataStage):
+            found += _data(pipeline, name, stage)
+        elif isinstance(stage, TrainingStage):
+            found += _training(pipeline, name, stage)
+        else:
+            found += _evaluation(pipeline, name, stage)
+    return found or list(_cycles(pipeline))
+
+
+def backends() -> list[str]:
+    """Back ends that a pipeline may name: the modules and packages of ``jobs/backends``, which is not imported."""
+    directory = resources.files("jobs").joinpath("backends")
+    names = {entry.name.removesuffix(".py") for entry in directory.iterdir() if entry.is_dir() or entry.name.endswith(".py")}
+    return sorted(name for name in names if not name.startswith("_") and name not in _OURS)
+
+
+def _of_kinds(pipeline: Pipeline, kinds: tuple[str, ...]) -> list[str]:
+    return [name for name, stage in pipeline.stages.items() if stage.kind in kinds]
+
+
+def _reference(pipeline: Pipeline, path: KeyPath, name: str, kinds: tuple[str, ...], extra: str = "") -> list[Problem]:
+    """Check that ``name`` is a stage of one of ``kinds`` and not the one that refers to it."""
+    options = [option for option in _of_kinds(pipeline, kinds) if option != path[1]]
+    if extra:
+        if name == extra:
+            return []
+        options.insert(0, extra)
+    if name == path[1]:
+        return [Problem(path, f"{name!r} is this stage itself; {suggest('', options)}")]
+    if name not in pipeline.stages:
+        return [Problem(path, f"there is no stage {name!r}; {suggest(name, options)}")]
+    kind = pipeline.stages[name].kind
+    if kind not in kinds:
+        return [Problem(path, f"{name!r} is of kind {kind}, needed is {' or '.join(kinds)}; {suggest('', options)}")]
+    return []
+
+
+def _backend(name: str, stage: TrainingStage | EvaluateStage) -> list[Problem]:
+    known = backends()
+    if stage.backend in known:
+        return []
+    text = f"there is no back end {stage.backend!r}; {suggest(stage.backend, known)}"
+    return [Problem(("stages", name, "backend"), text)]
+
+
+def _data(pipeline: Pipeline, name: str, stage: DataStage) -> Iterator[Problem]:
+    place: KeyPath = ("stages", name)
+    known = stage.source in pipeline.sources
+    if not known and not any(mark in stage.source for mark in "/.~"):
+        options = list(pipeline.sources)
+        yield Problem((*place, "from"), f"there is no source {stage.source!r} (a path has a / or .); {suggest(stage.source, options)}")
+    if stage.max_chars is not None and stage.max_chars < stage.min_chars:
+        yield Problem((*place, "max_chars"), f"{stage.max_chars} is less than min_chars ({stage.min_chars})")
+    if known and stage.kind == "preferences":
+        source = pipeline.sources[stage.source]
+        if source.type == "gettext" and not source.contrast:
+            yield Problem(("sources", stage.source, "contrast"), f"stage {name} (preferences) needs a locale to reject")
+
+
+def _training(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator[Problem]:
+    place: KeyPath = ("stages", name)
+    yield from _backend(name, stage)
+    yield from _reference(pipeline, (*place, "checkpoint"), stage.checkpoint, TRAINING_KINDS, FETCHED)
+    yield from _reference(pipeline, (*place, "data"), stage.data, (TRAINING_DATA[stage.kind],))
+    shared = stage.batch_problem(stage.nodes or 1, stage.processes_per_node or 1)
+    if shared:
+        yield Problem((*place, "batch_size"), shared)
+    if stage.warmup_steps > stage.steps:
+        yield Problem((*place, "warmup_steps"), f"{stage.warmup_steps} is more than steps ({stage.steps})")
+
+
+def _evaluation(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator[Problem]:
+    place: KeyPath = ("stages", name)
+    yield from _backend(name, stage)
+    yield from _reference(pipeline, (*place, "checkpoint"), stage.checkpoint, TRAINING_KINDS, FETCHED)
+    for task, keys in stage.tasks.items():
+        at: KeyPath = (*place, "tasks", task)
+        if task not in TASK_KINDS:
+            yield Problem(at, f"there is no task {task!r}; {suggest(task, list(TASK_KINDS))}", at_key=True)
+        elif keys.data is not None:
+            yield from _reference(pipeline, (*at, "data"), keys.data, (TASK_KINDS[task],))
+        else:
+            options = _of_kinds(pipeline, (TASK_KINDS[task],))
+            if len(options) != 1:
+                what = f"one of {', '.join(options)}" if options else f"a stage of kind {TASK_KINDS[task]}; there is none"
+                yield Problem(at, f"which data? write {task}: {{data: NAME}} with {what}", at_key=True)
+    if stage.compare_to is not None:
+        yield from _reference(pipeline, (*place, "compare_to"), stage.compare_to, ("evaluate",))
+    elif stage.gate:
+        yield Problem((*place, "gate"), "needs compare_to: NAME of an evaluation to compare with", at_key=True)
+
+
+def _cycles(pipeline: Pipeline) -> Iterator[Problem]:
+    """The first cycle, shown whole at the reference that closes it."""
+    finished: set[str] = set()
+    for start in pipeline.stages:
+        trail: dict[str, str] = {}
+        stack: list[tuple[str, Iterator[tuple[str, str]]]] = [(start, iter(pipeline.parents(start).items()))]
+        trail[start] = ""
+        while stack:
+            name, parents = stack[-1]
+            step = next(parents, None)
+            if step is None:
+                finished.add(name)
+                del trail[name]
+                stack.pop()
+                continue
+            role, parent = step
+            if parent in trail:
+                names = list(trail)
+                ring = [*names[names.index(parent) :], parent]
+                yield Problem(("stages", name, role.partition(":")[0]), f"the stages wait for each other: {' -> '.join(ring)}")
+                return
+            if parent not in finished:
+                trail[parent] = role
+                stack.append((parent, iter(pipeline.parents(parent).items())))

@@ -1,0 +1,126 @@
+"""Field types that both kinds of files use, and durations.
+
+Scalars are strict: ``"4"`` is not a number and ``4`` is not text, because a silent conversion is how an account
+``0123`` turns into 123. Text that may end up in a script line holds no line break or other control character.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+
+_SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,31}\Z")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
+_DURATION = re.compile(
+    r"(?:(?P<days>\d{1,4})-(?P<h>\d{1,2})(?::(?P<m>\d{1,2})(?::(?P<s>\d{1,2}))?)?"
+    r"|(?P<a>\d{1,6})(?::(?P<b>\d{1,2})(?::(?P<c>\d{1,2}))?)?)\Z",
+    re.ASCII,
+)
+_MEMORY = re.compile(r"\d{1,12}[KMGT]?\Z", re.ASCII)
+
+
+def one_line(value: str) -> str:
+    """Refuse what could start a new line of a script or hide in one."""
+    for character in value:
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+            raise ValueError(f"{value[:40]!r} has a line break or control character (U+{ord(character):04X})")
+    return value
+
+
+def _filled(value: str) -> str:
+    if not value.strip():
+        raise ValueError("is empty")
+    return value
+
+
+def slug(value: str) -> str:
+    """Check a name that becomes part of job names and directories."""
+    if not _SLUG.match(value):
+        raise ValueError(f"{value!r} is not a name: a-z, 0-9 and -, not - first, at most 32")
+    return value
+
+
+def _module_name(value: str) -> str:
+    if not _NAME.match(value):
+        raise ValueError(f"{value!r} is not a name: a-z, 0-9, - and _, at most 32")
+    return value
+
+
+def parse_duration(text: str) -> int:
+    """Seconds of a Slurm duration: ``M``, ``M:SS``, ``H:MM:SS``, ``D-HH``, ``D-HH:MM`` or ``D-HH:MM:SS``.
+
+    Raises:
+        ValueError: it is none, or zero (which Slurm reads as no limit).
+    """
+    found = _DURATION.match(text)
+    if not found:
+        raise ValueError(f"{text!r} is not a duration: write minutes (30), H:MM:SS or D-HH:MM:SS")
+    days, h, m, s, a, b, c = (int(part) if part is not None else None for part in found.groups())
+    if a is None:
+        first, minutes, seconds = (days or 0) * 24 + (h or 0), m or 0, s or 0
+        whole = first * 3600 + minutes * 60 + seconds
+        in_range = (h or 0) < 24 and minutes < 60 and seconds < 60
+    elif c is not None:
+        whole = a * 3600 + (b or 0) * 60 + c
+        in_range = (b or 0) < 60 and c < 60
+    else:
+        whole = a * 60 + (b or 0)
+        in_range = (b or 0) < 60
+    if not in_range:
+        raise ValueError(f"{text!r} is not a duration: minutes and seconds go to 59, hours after days to 23")
+    if whole == 0:
+        raise ValueError(f"{text!r} is no time at all (Slurm reads it as no limit)")
+    return whole
+
+
+def _duration(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise ValueError(f'a duration is text: write "{value}" for {value} minutes, or H:MM:SS')
+    if isinstance(value, str):
+        parse_duration(value)
+    return value
+
+
+def _memory(value: str) -> str:
+    if not _MEMORY.match(value):
+        raise ValueError(f"{value!r} is not an amount of memory: a number and K, M, G or T, such as 16G")
+    return value
+
+
+Text = Annotated[str, Strict()]
+Line = Annotated[str, Strict(), AfterValidator(one_line), AfterValidator(_filled)]
+Slug = Annotated[str, Strict(), AfterValidator(slug)]
+ModuleName = Annotated[str, Strict(), AfterValidator(_module_name)]
+Duration = Annotated[str, Strict(), BeforeValidator(_duration)]
+Memory = Annotated[str, Strict(), AfterValidator(_memory)]
+Flag = Annotated[bool, Strict()]
+Whole = Annotated[int, Strict()]
+Count = Annotated[int, Strict(), Field(gt=0)]
+Amount = Annotated[int, Strict(), Field(ge=0)]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
+
+
+class Model(BaseModel):
+    """Base of everything read from a file: frozen, no unknown keys, defaults checked like what is written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ResourceKeys(Model):
+    """What a job asks for; any key may be left to the next layer."""
+
+    partition: Line | None = None
+    nodes: Count | None = None
+    processes_per_node: Count | None = None
+    cpus: Count | None = None
+    gpus_per_node: Amount | None = None
+    mem: Memory | None = None
+    time: Duration | None = None
+
+
+RESOURCE_KEYS = tuple(ResourceKeys.model_fields)

@@ -1,0 +1,394 @@
+"""YAML in, plain values and their positions out: the reader of pipeline and profile files.
+
+PyYAML reads YAML 1.1, where an account ``0123`` becomes 83, a time ``1:30:00`` becomes 5400, ``no`` becomes false and
+``1e-5`` stays text. We use its scanner and parser and resolve scalars ourselves by the core schema of YAML 1.2,
+narrowed: a number with a leading zero, a radix prefix or underscores stays text, because in our files it is a name.
+Every key and value keeps its file, line and column, so that whoever finds a fault later can point at it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from yaml.reader import Reader
+
+from launch.errors import InputError
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
+MAX_NODES = 50_000
+MAX_SHOWN = 10
+
+KeyPath = tuple[str | int, ...]
+
+_TAG = "tag:yaml.org,2002:"
+_NULL = re.compile(r"(?:~|null|Null|NULL|)\Z")
+_BOOL = re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z")
+_INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)\Z")
+_FLOAT = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?\Z")
+_SPECIAL_FLOAT = re.compile(r"(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z")
+_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # what PyYAML counts as the end of a line
+_MAX_DIGITS = 40
+_BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
+
+
+class Position(NamedTuple):
+    """Where a key or value stands. An option of the command line has no line."""
+
+    file: str
+    line: int | None = None
+    column: int | None = None
+
+    def __str__(self) -> str:
+        return self.file if self.line is None else f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Positions of keys and values by their path, e.g. ``("stages", "cpt", "lr")``. List items have values only."""
+
+    file: str
+    lines: tuple[str, ...] = ()
+    keys: dict[KeyPath, Position] = field(default_factory=dict)
+    values: dict[KeyPath, Position] = field(default_factory=dict)
+
+    def key(self, path: KeyPath) -> Position:
+        """Position of the key, else of the nearest thing around it that was written."""
+        return self.keys.get(path) or self.value(path)
+
+    def value(self, path: KeyPath) -> Position:
+        """Position of the value, else of the nearest thing around it that was written."""
+        if path in self.values:
+            return self.values[path]
+        while path:
+            path = path[:-1]
+            found = self.keys.get(path) or self.values.get(path)
+            if found is not None:
+                return found
+        return Position(self.file)
+
+    def excerpt(self, position: Position) -> str:
+        """The source line with a caret under the column; empty where there is none."""
+        if position.file != self.file or position.line is None or not 0 < position.line <= len(self.lines):
+            return ""
+        line, column = self.lines[position.line - 1], (position.column or 1) - 1
+        start = max(0, column - 90)
+        shown = line[start : start + 110].replace("\t", " ")
+        number = f"{position.line:>5} | "
+        return f"{number}{shown}\n{' ' * (len(number) - 2)}| {' ' * (column - start)}^"
+
+
+class Document(NamedTuple):
+    """A file as read: plain dicts, lists and scalars, and where each stands."""
+
+    data: dict[str, Any]
+    marks: Marks
+
+
+class Problem(NamedTuple):
+    """One fault at one path. ``at_key``: the key is wrong, not its value."""
+
+    path: KeyPath
+    text: str
+    at_key: bool = False
+
+
+def dotted(path: KeyPath) -> str:
+    """``("stages", "cpt", "tasks", 0)`` as ``stages.cpt.tasks[0]``."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def failure(problems: Iterable[Problem], marks: Marks, *, hint: str | None = None) -> InputError:
+    """One error that lists every problem in the order of the file, each with its line and a caret."""
+    placed = [(marks.key(each.path) if each.at_key else marks.value(each.path), each) for each in problems]
+    placed.sort(key=lambda pair: (pair[0].file != marks.file, pair[0].line or 0, pair[0].column or 0))
+    blocks = []
+    for position, problem in placed[:MAX_SHOWN]:
+        name = dotted(problem.path)
+        head = f"{name}: {problem.text}" if name else problem.text
+        excerpt = marks.excerpt(position)
+        blocks.append((position, f"{head}\n{excerpt}" if excerpt else head))
+    message = blocks[0][1] + "".join(f"\n{position}: {block}" for position, block in blocks[1:])
+    if len(placed) > MAX_SHOWN:
+        message += f"\nand {len(placed) - MAX_SHOWN} more"
+    return InputError(message, where=str(blocks[0][0]), hint=hint)
+
+
+def scalar(text: str) -> Any:
+    """The value of an unquoted scalar: None, a bool, an int, a float or text."""
+    return _convert(_core_tag(text), text)
+
+
+def read(path: Path) -> Document:
+    """Read a YAML file.
+
+    Raises:
+        InputError: missing, unreadable, not UTF-8, not YAML of the kind described above, or no mapping.
+    """
+    name = str(path)
+    try:
+        with open(path, "rb") as stream:
+            raw = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"cannot read {name}: {error.strerror or error}") from error
+    if len(raw) > MAX_BYTES:
+        raise InputError(f"larger than {MAX_BYTES} bytes: not one of our files", where=name)
+    if raw.startswith(_BYTE_ORDER_MARKS):
+        raise InputError("starts with a byte order mark: save it as UTF-8 without one", where=f"{name}:1:1")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = raw[: error.start].decode("utf-8")
+        line, column = _line_and_column(before)
+        raise InputError(f"byte 0x{raw[error.start]:02x} is not UTF-8", where=f"{name}:{line}:{column}") from error
+    return parse(text, name)
+
+
+def parse(text: str, name: str) -> Document:
+    """``read`` of a text; ``name`` stands for the file in messages."""
+    marks = Marks(name, tuple(_LINE_BREAK.split(text)))
+    builder = _Builder(text, marks)
+    node = builder.compose()
+    if node is None:
+        raise InputError("is empty", where=name)
+    value = builder.build(node, ())
+    if not isinstance(value, dict):
+        raise builder.error("expected a mapping (key: value) at the top", node)
+    return Document(value, marks)
+
+
+def parse_value(text: str, name: str) -> Any:
+    """A single value in flow style or quotes, as an option gives it."""
+    builder = _Builder(text, Marks(name, ()))
+    node = builder.compose()
+    return None if node is None else builder.build(node, ())
+
+
+def _line_and_column(before: str) -> tuple[int, int]:
+    lines = _LINE_BREAK.split(before)
+    return len(lines), len(lines[-1]) + 1
+
+
+def _core_tag(text: str) -> str:
+    if _NULL.match(text):
+        return f"{_TAG}null"
+    if _BOOL.match(text):
+        return f"{_TAG}bool"
+    if _INT.match(text):
+        return f"{_TAG}int"
+    if _FLOAT.match(text) or _SPECIAL_FLOAT.match(text):
+        return f"{_TAG}float"
+    return f"{_TAG}str"
+
+
+def _convert(tag: str, text: str) -> Any:
+    """``text`` as the type of ``tag``.
+
+    Raises:
+        ValueError: it is none (an explicit tag may claim anything), too long, or the tag is not one of ours.
+    """
+    kind = tag.removeprefix(_TAG)
+    if kind == "str":
+        return text
+    if kind == "null" and _NULL.match(text):
+        return None
+    if kind == "bool" and _BOOL.match(text):
+        return text.lower() == "true"
+    if kind in ("int", "float") and len(text) > _MAX_DIGITS:
+        raise ValueError(f"a number of {len(text)} characters; quote it if it is text")
+    if kind == "int" and _INT.match(text):
+        return int(text)
+    if kind == "float" and (_INT.match(text) or _FLOAT.match(text)):
+        value = float(text)
+        if math.isinf(value):
+            raise ValueError(f"{text} is too large for a number")
+        return value
+    if kind == "float" and _SPECIAL_FLOAT.match(text):
+        return float(text.replace(".", ""))
+    if kind in ("null", "bool", "int", "float"):
+        raise ValueError(f"{text!r} is no {kind}")
+    raise ValueError(f"the tag {tag.replace(_TAG, '!!')} is not supported")
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML up to the node graph, with our resolution of scalars and a bound on nesting."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+
+    def resolve(self, kind: type[Node], value: str | None, implicit: Any) -> str:
+        if kind is ScalarNode:
+            return _core_tag(value or "") if implicit[0] else f"{_TAG}str"
+        return f"{_TAG}map" if kind is MappingNode else f"{_TAG}seq"
+
+    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem=f"nested more than {MAX_DEPTH} deep", problem_mark=mark)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+
+class _Builder:
+    """Turns the node graph of one text into plain values and fills in the marks."""
+
+    def __init__(self, text: str, marks: Marks) -> None:
+        self._text = text
+        self._marks = marks
+        self._count = 0
+        self._open: set[int] = set()  # nodes being built: meeting one again is an anchor that contains itself
+
+    def compose(self) -> Node | None:
+        found = Reader.NON_PRINTABLE.search(self._text)
+        if found:
+            line, column = _line_and_column(self._text[: found.start()])
+            raise self._fault(f"control character U+{ord(found[0]):04X}", line, column)
+        loader = _Loader(self._text)
+        try:
+            return loader.get_single_node()
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            text = (error.problem or error.context or "not valid YAML").strip()
+            if text == "found character '\\t' that cannot start any token":
+                text = "a tab; YAML is indented with spaces"
+            if mark is None:
+                raise InputError(text, where=self._marks.file) from error
+            raise self._fault(text, mark.line + 1, mark.column + 1) from error
+        except (ValueError, OverflowError) as error:  # an escape such as \Uffffffff
+            raise self._fault(f"not valid YAML: {error}", loader.line + 1, loader.column + 1) from error
+        finally:
+            loader.dispose()  # type: ignore[no-untyped-call]
+
+    def build(self, node: Node, path: KeyPath) -> Any:
+        self._count += 1
+        if self._count > MAX_NODES:
+            raise self.error(f"more than {MAX_NODES} values: are the anchors nested?", node)
+        if len(path) > MAX_DEPTH:
+            raise self.error(f"nested more than {MAX_DEPTH} deep", node)
+        if id(node) in self._open:
+            raise self.error("an anchor that contains itself", node)
+        self._marks.values[path] = self._position(node)
+        self._open.add(id(node))
+        try:
+            if isinstance(node, MappingNode):
+                return self._mapping(node, path)
+            if isinstance(node, SequenceNode):
+                self._check_tag(node, "seq")
+                return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
+            return self._scalar(node)
+        finally:
+            self._open.discard(id(node))
+
+    def error(self, text: str, node: Node) -> InputError:
+        position = self._position(node)
+        return self._fault(text, position.line, position.column)
+
+    def _fault(self, text: str, line: int | None, column: int | None) -> InputError:
+        position = Position(self._marks.file, line, column)
+        excerpt = self._marks.excerpt(position)
+        return InputError(f"{text}\n{excerpt}" if excerpt else text, where=str(position))
+
+    def _position(self, node: Node) -> Position:
+        return Position(self._marks.file, node.start_mark.line + 1, node.start_mark.column + 1)
+
+    def _check_tag(self, node: Node, kind: str) -> None:
+        if node.tag != f"{_TAG}{kind}":
+            raise self.error(f"the tag {node.tag.replace(_TAG, '!!')} is not supported", node)
+
+    def _mapping(self, node: MappingNode, path: KeyPath) -> dict[str, Any]:
+        self._check_tag(node, "map")
+        result: dict[str, Any] = {}
+        written: dict[str, int] = {}
+        merged: list[Node] = []
+        for key_node, value_node in node.value:
+            if isinstance(key_node, ScalarNode) and key_node.value == "<<" and key_node.style is None:
+                merged += value_node.value if isinstance(value_node, SequenceNode) else [value_node]
+                continue
+            key = self._key(key_node, path)
+            line = key_node.start_mark.line + 1
+            if key in written:
+                raise self.error(f"{dotted((*path, key))}: is already set in line {written[key]}", key_node)
+            written[key] = line
+            self._marks.keys[*path, key] = self._position(key_node)
+            result[key] = self.build(value_node, (*path, key))
+        for parent in merged:
+            self._merge(parent, path, result)
+        return result
+
+    def _merge(self, parent: Node, path: KeyPath, result: dict[str, Any]) -> None:
+        """Add what ``<<: *anchor`` brings: keys written here, or brought before, stand."""
+        if not isinstance(parent, MappingNode):
+            raise self.error("<< takes a mapping or a list of mappings", parent)
+        apart = _Builder(self._text, Marks(self._marks.file, self._marks.lines))
+        apart._count, apart._open = self._count, self._open
+        brought = apart.build(parent, path)
+        self._count = apart._count
+        for key, value in brought.items():
+            if key in result:
+                continue
+            result[key] = value
+            place = (*path, key)
+            for ours, theirs in (
+                (self._marks.keys, apart._marks.keys),
+                (self._marks.values, apart._marks.values),
+            ):
+                ours.update({at: mark for at, mark in theirs.items() if at[: len(place)] == place})
+
+    def _key(self, node: Node, path: KeyPath) -> str:
+        inside = f"{dotted(path)}: " if path else ""
+        if not isinstance(node, ScalarNode):
+            raise self.error(f"{inside}a key must be text", node)
+        value = self._scalar(node)
+        if not isinstance(value, str):
+            raise self.error(f"{inside}the key {node.value} is not text; quote it if it is meant", node)
+        return value
+
+    def _scalar(self, node: Node) -> Any:
+        text = node.value
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            # JSON, which is YAML too, writes one character as two escapes; PyYAML leaves them as they are.
+            try:
+                text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+            except UnicodeDecodeError:
+                raise self.error("half of a surrogate pair is not a character", node) from None
+        for character in text:
+            if (character < " " and character not in "\n\t") or "\x7f" <= character <= "\x9f":
+                raise self.error(f"control character U+{ord(character):04X} in {text[:40]!r}", node)
+        try:
+            return _convert(node.tag, text)
+        except ValueError as error:
+            raise self.error(str(error), node) from error
+
+
+def nearest(name: str, options: Sequence[str], synonyms: dict[str, str] | None = None) -> str | None:
+    """The option that ``name`` was probably meant to be; ``synonyms`` are other words for some of them."""
+    import difflib  # only when something is wrong
+
+    words = {option.lower().replace("-", "_"): option for option in options}
+    for word, option in (synonyms or {}).items():
+        if option in options:
+            words.setdefault(word, option)
+    found = difflib.get_close_matches(name.lower().replace("-", "_"), list(words), n=1, cutoff=0.6)
+    return words[found[0]] if found else None
+
+
+def suggest(name: str, options: Sequence[str], synonyms: dict[str, str] | None = None) -> str:
+    """``nearest: lr``, or the whole list where nothing is near."""
+    close = nearest(name, options, synonyms)
+    if close is not None:
+        return f"nearest: {close}"
+    return f"there are: {', '.join(options)}" if options else "there are none"

@@ -1,0 +1,65 @@
+"""``--set stages.cpt.steps=4``: values of the command line over those of the file, with positions of their own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from launch.errors import InputError
+from launch.load import KeyPath, Marks, Position, parse_value, scalar, suggest
+
+_NAMED = ("stages", "sources")  # their keys are the user's names: an option may change one, not invent one
+
+
+def apply_overrides(data: dict[str, Any], marks: Marks, options: Sequence[str]) -> tuple[dict[str, Any], Marks]:
+    """``data`` with the options applied, and marks in which what they set is at ``--set ...``.
+
+    The value is read by the rules of the file; one that starts with ``[``, ``{`` or a quote is YAML in flow style.
+
+    Raises:
+        InputError: an option is not ``a.b.c=value``, or leads through something that is no mapping or is not there.
+    """
+    if not options:
+        return data, marks
+    data = copy.deepcopy(data)
+    marks = Marks(marks.file, marks.lines, dict(marks.keys), dict(marks.values))
+    for option in options:
+        _apply(data, marks, option)
+    return data, marks
+
+
+def _apply(data: dict[str, Any], marks: Marks, option: str) -> None:
+    origin = f"--set {option}"
+    dotted, equals, text = option.partition("=")
+    path: KeyPath = tuple(dotted.strip().split("."))
+    if not equals or not all(path):
+        raise InputError("write --set stages.NAME.KEY=VALUE", where=origin)
+    value = _value(text.strip(), origin)
+    inner = data
+    for depth, part in enumerate(path[:-1], start=1):
+        if part not in inner:
+            if depth == 2 and path[0] in _NAMED:
+                raise InputError(f"there is no {path[0]}.{part}; {suggest(str(part), list(inner))}", where=origin)
+            inner[str(part)] = {}
+            _place(marks, path[:depth], origin)
+        inner = inner[str(part)]
+        if not isinstance(inner, dict):
+            raise InputError(f"{'.'.join(map(str, path[:depth]))} is no mapping", where=origin)
+    inner[str(path[-1])] = value
+    _place(marks, path, origin)
+
+
+def _value(text: str, origin: str) -> Any:
+    try:
+        return parse_value(text, origin) if text[:1] in ("[", "{", '"', "'") else scalar(text)
+    except ValueError as error:
+        raise InputError(str(error), where=origin) from error
+
+
+def _place(marks: Marks, path: KeyPath, origin: str) -> None:
+    """Everything at and below ``path`` now comes from the option."""
+    for known in (marks.keys, marks.values):
+        for other in [other for other in known if other[: len(path)] == path]:
+            del known[other]
+        known[path] = Position(origin)

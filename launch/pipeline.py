@@ -1,0 +1,155 @@
+"""The pipeline file: what to make, in typed and frozen values. Where and how it runs is the profile's business."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from launch import check
+from launch.errors import InputError
+from launch.fields import Amount, Model, Slug
+from launch.load import KeyPath, Marks, Problem, failure, read
+from launch.overrides import apply_overrides
+from launch.stages import (
+    FETCHED,
+    TASK_KINDS,
+    CorpusStage,
+    DataStage,
+    EvaluateStage,
+    GettextSource,
+    ModelKeys,
+    PathSource,
+    Source,
+    Stage,
+    StageName,
+    TrainingStage,
+)
+from launch.validate import validate
+
+
+class Pipeline(Model):
+    """One pipeline file. The stages stand in the order of the file."""
+
+    name: Slug
+    seed: Amount = 1
+    model: ModelKeys
+    sources: dict[Slug, Source] = Field(default_factory=dict)
+    stages: dict[StageName, Stage] = Field(min_length=1)
+
+    def seed_of(self, name: str) -> int:
+        """Seed of a stage: its own, else the pipeline's."""
+        own = self.stages[name].seed
+        return self.seed if own is None else own
+
+    def source_of(self, name: str) -> GettextSource | PathSource:
+        """Source of a data stage; a ``from`` that names none is a path."""
+        stage = self.stages[name]
+        assert isinstance(stage, DataStage)
+        return self.sources.get(stage.source) or PathSource(type="path", path=stage.source)
+
+    def task_data(self, name: str) -> dict[str, str]:
+        """Task -> data stage of an evaluation. Where a task names none it is the only one of the task's kind."""
+        stage = self.stages[name]
+        assert isinstance(stage, EvaluateStage)
+        return {
+            task: keys.data or next(other for other, it in self.stages.items() if it.kind == TASK_KINDS.get(task))
+            for task, keys in stage.tasks.items()
+        }
+
+    def parents(self, name: str) -> dict[str, str]:
+        """Role -> stage that this one reads: ``checkpoint``, ``data``, ``compare_to``, ``data:<task>``.
+
+        The base model is no stage and is left out.
+        """
+        stage = self.stages[name]
+        found: dict[str, str] = {}
+        if isinstance(stage, TrainingStage | EvaluateStage) and stage.checkpoint != FETCHED:
+            found["checkpoint"] = stage.checkpoint
+        if isinstance(stage, TrainingStage):
+            found["data"] = stage.data
+        if isinstance(stage, EvaluateStage):
+            if stage.compare_to is not None:
+                found["compare_to"] = stage.compare_to
+            found |= {f"data:{task}": data for task, data in self.task_data(name).items()}
+        return found
+
+    def order(self) -> tuple[str, ...]:
+        """Stage names, parents first; of those that are free to run, the first in the file."""
+        done: dict[str, None] = {}
+        waiting = list(self.stages)
+        while waiting:
+            ready = next(
+                (name for name in waiting if all(parent in done for parent in self.parents(name).values())), None
+            )
+            if ready is None:
+                raise ValueError(f"the stages {', '.join(waiting)} wait for each other")
+            done[ready] = None
+            waiting.remove(ready)
+        return tuple(done)
+
+    def data_settings(self, name: str) -> dict[str, Any]:
+        """Settings of a data stage in the shape that ``data_prep`` reads."""
+        stage = self.stages[name]
+        assert isinstance(stage, DataStage)
+        source = self.source_of(name)
+        settings: dict[str, Any] = {
+            "source": {"type": source.type},
+            "split": {**stage.split.model_dump(), "seed": self.seed_of(name)},
+            "min_chars": stage.min_chars,
+            "max_chars": stage.max_chars,
+            "limit": stage.limit.model_dump(),
+        }
+        if isinstance(source, GettextSource):
+            settings["source"] |= {
+                "target": list(source.target),
+                "contrast": list(source.contrast),
+                "placeholders": stage.placeholders,
+                "reject_words": list(stage.reject_words),
+            }
+        if isinstance(stage, CorpusStage):
+            settings["document_chars"] = stage.document_chars
+        else:
+            settings["prompt"] = stage.prompt
+        return settings
+
+
+@dataclass(frozen=True)
+class PipelineFile:
+    """A pipeline and where it came from. ``data`` holds what was written, overrides applied."""
+
+    path: Path
+    data: dict[str, Any]
+    marks: Marks
+    pipeline: Pipeline
+
+    def resolve(self, text: str) -> Path:
+        """A path of the file: relative to the file's directory, ``~`` expanded."""
+        return (self.path.parent / Path(text).expanduser()).resolve()
+
+    def where(self, *path: str | int) -> str:
+        """``file:line:column`` of the value at ``path``."""
+        return str(self.marks.value(path))
+
+    def error(self, path: KeyPath, text: str, hint: str | None = None) -> InputError:
+        """An error about the value at ``path``, for faults that only the planner can see."""
+        return failure([Problem(path, text)], self.marks, hint=hint)
+
+
+def read_pipeline(path: Path, overrides: Sequence[str] = ()) -> PipelineFile:
+    """Read and check a pipeline file; ``overrides`` are the texts of ``--set``.
+
+    Raises:
+        InputError: lists every fault with its line.
+    """
+    document = read(path)
+    data, marks = apply_overrides(document.data, document.marks, overrides)
+    hint = f"correct the file, then: overnight plan {path}"
+    pipeline = validate(Pipeline, data, marks, hint=hint)
+    problems = check.problems(pipeline)
+    if problems:
+        raise failure(problems, marks, hint=hint)
+    return PipelineFile(Path(path), data, marks, pipeline)

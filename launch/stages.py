@@ -1,0 +1,269 @@
+"""The stages of a pipeline file as typed values: data, training, evaluation, and what they read from.
+
+``convert`` is a kind, too, but no user writes it: the planner inserts it where formats differ.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from launch.fields import (
+    RESOURCE_KEYS,
+    Amount,
+    Count,
+    Line,
+    Model,
+    ModuleName,
+    NotNegative,
+    Positive,
+    ResourceKeys,
+    Slug,
+    Text,
+)
+
+DATA_KINDS = ("corpus", "instructions", "preferences")
+TRAINING_DATA = {"cpt": "corpus", "sft": "instructions", "dpo": "preferences"}
+"""Kind of a training stage -> kind of the data stage that it reads."""
+TRAINING_KINDS = tuple(TRAINING_DATA)
+TASK_KINDS = {"perplexity": "corpus", "translation": "instructions", "preferences": "preferences"}
+"""Evaluation task -> kind of the data stage that it reads."""
+FETCHED = "base"
+"""What ``checkpoint`` says for the fetched base model."""
+
+_PYPI = re.compile(r"pypi:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)\Z")
+_HUB = re.compile(r"hf:(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<version>[\w./-]+))?\Z", re.ASCII)
+_PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*\Z")
+
+
+@dataclass(frozen=True)
+class Base:
+    """The base model, taken apart. ``kind``: pypi, hf or path; ``version``: of the package, or revision of the hub."""
+
+    kind: Literal["pypi", "hf", "path"]
+    name: str
+    version: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Base:
+        """Raises:
+        ValueError: ``pypi:`` without an exact version, or a malformed ``hf:``.
+        """
+        if text.startswith("pypi:"):
+            if not (found := _PYPI.match(text)):
+                raise ValueError(f"{text!r}: write pypi:NAME==VERSION with an exact version")
+            return cls("pypi", found["name"], found["version"])
+        if text.startswith("hf:"):
+            if not (found := _HUB.match(text)):
+                raise ValueError(f"{text!r}: write hf:ORG/NAME or hf:ORG/NAME@REVISION")
+            return cls("hf", found["name"], found["version"])
+        return cls("path", text)
+
+
+def _base(text: str) -> str:
+    Base.parse(text)
+    return text
+
+
+def _pin(text: str) -> str:
+    if not _PIN.match(text):
+        raise ValueError(f"{text!r} is no exact pin: write NAME==VERSION")
+    return text
+
+
+def _not_reserved(name: str) -> str:
+    if name == FETCHED:
+        raise ValueError(f"{FETCHED!r} means the base model; call the stage something else")
+    return name
+
+
+def _with_mark(text: str) -> str:
+    if text.count("{source}") != 1:
+        raise ValueError(f"{text!r} must have {{source}} in it once")
+    return text
+
+
+def _names_as_mapping(value: Any) -> Any:
+    """``tasks: [perplexity]`` says the same as ``tasks: {perplexity: {}}``."""
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return {name: {} for name in value}
+    if isinstance(value, dict):
+        return {name: {} if task is None else task for name, task in value.items()}
+    return value
+
+
+class ModelKeys(Model):
+    """``model:``. ``base`` is ``pypi:NAME==VERSION``, ``hf:ORG/NAME[@REVISION]`` or a path."""
+
+    base: Annotated[Line, AfterValidator(_base)]
+
+    @property
+    def parsed(self) -> Base:
+        return Base.parse(self.base)
+
+
+class GettextSource(Model):
+    """Translations in the wheels of PyPI packages."""
+
+    type: Literal["gettext"]
+    packages: tuple[Annotated[Line, AfterValidator(_pin)], ...] = Field(min_length=1)
+    target: tuple[Line, ...] = Field(min_length=1)
+    contrast: tuple[Line, ...] = ()
+
+
+class PathSource(Model):
+    """The user's own file or directory."""
+
+    type: Literal["path"]
+    path: Line
+
+
+Source = Annotated[GettextSource | PathSource, Field(discriminator="type")]
+
+
+class Split(Model):
+    """Parts that are held out; the rest is for training."""
+
+    validation: Annotated[NotNegative, Field(lt=1)] = 0.05
+    test: Annotated[NotNegative, Field(lt=1)] = 0.15
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> Split:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test together leave nothing to train on")
+        return self
+
+
+class Limit(Model):
+    """The most rows (of a corpus: documents) of each split; None: all."""
+
+    train: Count | None = None
+    validation: Count | None = None
+    test: Count | None = None
+
+
+class _Stage(ResourceKeys):
+    executor: ModuleName | None = None
+    seed: Amount | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """The keys that decide the result, as plain JSON: everything but what the job asks of the cluster."""
+        return self.model_dump(mode="json", by_alias=True, exclude={*RESOURCE_KEYS, "executor"})
+
+
+class _DataStage(_Stage):
+    source: Line = Field(alias="from")
+    split: Split = Split()
+    min_chars: Count = 1
+    max_chars: Count | None = None
+    limit: Limit = Limit()
+    placeholders: Literal["drop", "keep"] = "drop"
+    reject_words: tuple[Line, ...] = ()
+
+
+class CorpusStage(_DataStage):
+    """Documents for continued pre-training."""
+
+    kind: Literal["corpus"]
+    document_chars: Count = 2000
+
+
+class InstructionsStage(_DataStage):
+    """Prompts with their completions. ``prompt``: None keeps the prompts of the user's rows."""
+
+    kind: Literal["instructions"]
+    prompt: Annotated[Text, AfterValidator(_with_mark)] | None = None
+
+
+class PreferencesStage(_DataStage):
+    """Prompts with a chosen and a rejected answer."""
+
+    kind: Literal["preferences"]
+    prompt: Annotated[Text, AfterValidator(_with_mark)] | None = None
+
+
+class _TrainingStage(_Stage):
+    backend: ModuleName = "trl"
+    checkpoint: Line
+    data: Line
+    steps: Count
+    lr: Positive
+    batch_size: Count = 8
+    micro_batch_size: Count | None = None
+    sequence_length: Count = 512
+    warmup_steps: Amount = 0
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    weight_decay: NotNegative = 0.0
+    max_grad_norm: Positive = 1.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    save_every: Count | None = None
+    keep_saves: Count = 2
+    threads: Count | None = None
+    options: dict[Line, Any] = Field(default_factory=dict)
+
+    def batch_problem(self, nodes: int, processes_per_node: int) -> str | None:
+        """Why the batch cannot be shared out over these processes, or None. The profile may set the numbers."""
+        world = nodes * processes_per_node
+        shape = f"{nodes} nodes x {processes_per_node} processes"
+        if self.batch_size % world:
+            return f"batch_size {self.batch_size} is not divisible by {shape} = {world}"
+        share = self.batch_size // world
+        if self.micro_batch_size is not None and share % self.micro_batch_size:
+            return f"{share} rows per process ({shape}) are not divisible by micro_batch_size {self.micro_batch_size}"
+        return None
+
+
+class CptStage(_TrainingStage):
+    """Continued pre-training on a corpus."""
+
+    kind: Literal["cpt"]
+
+
+class SftStage(_TrainingStage):
+    """Supervised fine-tuning on instructions."""
+
+    kind: Literal["sft"]
+
+
+class DpoStage(_TrainingStage):
+    """Direct preference optimisation."""
+
+    kind: Literal["dpo"]
+    beta: Positive = 0.1
+
+
+class Task(Model):
+    """One evaluation task. ``data``: None means the only data stage of the task's kind."""
+
+    data: Line | None = None
+    split: Literal["validation", "test"] = "test"
+    limit: Count | None = None
+    options: dict[Line, Any] = Field(default_factory=dict)
+
+
+class GateRule(Model):
+    """Which way a metric must have moved against ``compare_to``."""
+
+    must: Literal["rise", "fall"]
+
+
+class EvaluateStage(_Stage):
+    """Measure a checkpoint; with ``gate`` the chain fails where a metric moved the wrong way."""
+
+    kind: Literal["evaluate"]
+    backend: ModuleName = "trl"
+    checkpoint: Line
+    tasks: Annotated[dict[Line, Task], BeforeValidator(_names_as_mapping), Field(min_length=1)]
+    compare_to: Line | None = None
+    gate: dict[Line, GateRule] = Field(default_factory=dict)
+    threads: Count | None = None
+    options: dict[Line, Any] = Field(default_factory=dict)
+
+
+DataStage = CorpusStage | InstructionsStage | PreferencesStage
+TrainingStage = CptStage | SftStage | DpoStage
+Stage = Annotated[DataStage | TrainingStage | EvaluateStage, Field(discriminator="kind")]
+StageName = Annotated[Slug, AfterValidator(_not_reserved)]

@@ -1,0 +1,1 @@
+"""Jinja2 templates of job scripts, found through importlib.resources."""
