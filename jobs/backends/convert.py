@@ -1,0 +1,43 @@
+"""Back end ``convert``: one checkpoint format to another, on one process."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from jobs import tokenizers
+from jobs.backends import Capabilities, Result, WorkContext
+from jobs.core.spec import StageSpec
+
+NAME = "convert"
+CAPABILITIES = Capabilities(
+    kinds=frozenset({"convert"}), formats_in=frozenset({"gguf"}), formats_out=frozenset({"hf"})
+)
+
+PACKAGES = ("torch", "transformers", "tokenizers", "gguf", "safetensors")
+
+
+def probe() -> dict[str, str]:
+    """Versions of the packages that decide results; those not installed are left out."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def behaviour(checkpoint: Path) -> dict[str, Any] | None:
+    """Ids of the probe texts; None for a directory without a tokenizer of its own (a GGUF file)."""
+    if not (checkpoint / "tokenizer_config.json").is_file():
+        return None
+    return tokenizers.behaviour(checkpoint)
+
+
+def run(spec: StageSpec, ctx: WorkContext) -> Result:
+    """See ``jobs.convert.run``."""
+    from jobs import convert
+
+    return convert.run(spec, ctx)

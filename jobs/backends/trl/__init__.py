@@ -1,0 +1,53 @@
+"""Back end ``trl``: Hugging Face checkpoints trained with transformers and TRL, on CPU or GPU, one process or DDP.
+
+``settings`` checks what the stage was told, ``train`` puts a trainer together, ``control`` sits inside its loop
+(progress, stop, saves). Evaluation is in ``jobs.evaluate``.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from jobs import tokenizers
+from jobs.backends import Capabilities, Result, WorkContext
+from jobs.core.spec import StageSpec
+
+NAME = "trl"
+CAPABILITIES = Capabilities(
+    kinds=frozenset({"cpt", "sft", "dpo", "evaluate"}),
+    formats_in=frozenset({"hf"}),
+    formats_out=frozenset({"hf", "metrics"}),
+    launcher="torchrun",
+    distributed=True,
+)
+
+PACKAGES = ("torch", "transformers", "tokenizers", "trl", "accelerate", "datasets", "numpy")
+
+
+def probe() -> dict[str, str]:
+    """Versions of the packages that decide results; those not installed are left out."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def behaviour(checkpoint: Path) -> dict[str, Any]:
+    """Ids of the probe texts by the loader call of training. See ``jobs.tokenizers``."""
+    return tokenizers.behaviour(checkpoint)
+
+
+def run(spec: StageSpec, ctx: WorkContext) -> Result:
+    """Train or evaluate; called on every rank."""
+    if spec.kind == "evaluate":
+        from jobs import evaluate
+
+        return evaluate.run(spec, ctx)
+    from jobs.backends.trl import train
+
+    return train.run(spec, ctx)

@@ -1,0 +1,138 @@
+"""What sits inside the training loop: progress, the decision to stop, sealed saves.
+
+The order of the hooks within one optimizer step of ``transformers.Trainer`` is: ``training_step`` (per micro batch),
+``on_step_end``, ``on_log``, then, if a save was asked for, the save and ``on_save``.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from transformers import TrainerCallback
+
+from jobs.backends import WorkContext
+from jobs.backends.trl.settings import TrainSettings
+from jobs.core.verdict import FailureClass
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+
+class Diverged(ArithmeticError):
+    """The loss is not a number any more; going on would only overwrite good saves with bad ones."""
+
+    failure = FailureClass.DATA_ERROR
+
+
+def barrier() -> None:
+    """Wait for all ranks; nothing to do in a single process."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def from_first_rank(value: Any) -> Any:
+    """``value`` of rank 0, on every rank."""
+    if not dist.is_initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+class StepControl(TrainerCallback):
+    """Reports every optimizer step and answers, at its end, whether to save and whether to leave.
+
+    Losses are the mean over ranks of what ``training_step`` returned, in full precision: the numbers that are compared
+    when a run was interrupted. ``stopped`` is True when the loop was left on request.
+    """
+
+    def __init__(self, ctx: WorkContext, settings: TrainSettings, device: torch.device) -> None:
+        self._ctx = ctx
+        self._settings = settings
+        self._device = device
+        self._loss = torch.zeros((), dtype=torch.float64, device=device)
+        self._tokens = 0
+        self._clock = time.monotonic()
+        self._save_began = 0.0
+        self._rate = 0.0
+        self.stopped = False
+        self.losses: list[float] = []
+        self.tokens = 0
+
+    def add(self, loss: torch.Tensor, tokens: int) -> None:
+        """One micro batch of this rank: its share of the step's loss and the tokens that went through the model."""
+        self._loss += loss.detach().double()
+        self._tokens += tokens
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._clock = time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        step = state.global_step
+        loss, tokens, stop = self._agree(self._ctx.stop.should_stop())
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss is {loss} at step {step}: lower lr, or look at the data of this step")
+        now = time.monotonic()
+        self._rate = tokens / max(now - self._clock, 1e-9)
+        self._clock = now
+        self.losses.append(loss)
+        self.tokens += tokens
+        control.should_log = True
+        if step >= self._settings.steps:
+            return  # the finished model is written next, so neither a save nor a stop is of use
+        every = self._settings.save_every
+        self.stopped = stop
+        control.should_save = stop or (every is not None and step % every == 0)
+        control.should_training_stop = stop
+
+    def _agree(self, stop: bool) -> tuple[float, int, bool]:
+        """Mean loss and sum of tokens over the ranks, and whether any of them was told to stop.
+
+        One small all-reduce a step: ranks that stopped at different steps would wait for each other for ever.
+        """
+        facts = torch.stack(
+            [self._loss, self._loss.new_tensor(float(self._tokens)), self._loss.new_tensor(float(stop))]
+        )
+        world = 1
+        if dist.is_initialized():
+            dist.all_reduce(facts)
+            world = dist.get_world_size()
+        self._loss = torch.zeros_like(self._loss)
+        self._tokens = 0
+        loss, tokens, stops = facts.tolist()
+        return loss / world, int(tokens), stops > 0
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._save_began = time.monotonic()
+        if logs is None or "learning_rate" not in logs:
+            return  # the summary at the end of training
+        self._ctx.progress.report(
+            state.global_step,
+            self._settings.steps,
+            loss=self.losses[-1],
+            lr=logs["learning_rate"],
+            grad_norm=logs.get("grad_norm", math.nan),
+            tokens_per_second=self._rate,
+            **{name: logs[name] for name in ("rewards/margins", "rewards/accuracies") if name in logs},
+        )
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        barrier()
+        if self._ctx.rank == 0:
+            self._ctx.saves.seal(state.global_step)
+            self._ctx.saves.keep_last(self._settings.keep_saves)
+        self._ctx.stop.saved(time.monotonic() - self._save_began)
+        self._clock = time.monotonic()

@@ -1,0 +1,258 @@
+"""Conversion of checkpoints between formats; so far GGUF (quantised, one file) to a Hugging Face directory.
+
+The weights are de-quantised by transformers. The tokenizer is not taken from there: transformers guesses its class and
+its special tokens, and the directory that it saves gives other ids when it is loaded by another version. It is built
+here from the facts in the GGUF file, and the result is refused unless the loader that training uses gives exactly the
+ids of the plain tokenizer.json, read by the ``tokenizers`` library.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs import tokenizers as loaders
+from jobs.backends import PROBE_TEXTS, Result, WorkContext
+from jobs.core.spec import StageSpec
+from jobs.core.verdict import FailureClass
+
+if TYPE_CHECKING:
+    import torch
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedModel
+
+CONTROL_TOKEN = 3
+"""``tokenizer.ggml.token_type`` of a token that stands for itself and is never split (llama.h, LLAMA_TOKEN_TYPE)."""
+
+MAX_LOGIT_DIFFERENCE = 1e-3
+"""Saved and de-quantised model hold the same fp32 numbers; kernels may only sum them in another order."""
+
+PROMPT = "The capital of France is"
+
+
+class ConversionFailed(RuntimeError):
+    """The converted checkpoint does not behave as its source."""
+
+    failure = FailureClass.CODE_ERROR
+
+
+class WrongTokenizer(RuntimeError):
+    """The loader of this environment gives other ids than the tokenizer's own file."""
+
+    failure = FailureClass.TOKENIZER
+
+
+@dataclass(frozen=True)
+class GgufTokenizer:
+    """What a GGUF file says about its tokenizer (keys ``tokenizer.*`` of the GGUF specification)."""
+
+    model: str
+    pre: str
+    tokens: list[str]
+    types: list[int]
+    merges: list[str]
+    bos: int | None
+    eos: int | None
+    pad: int | None
+    unknown: int | None
+    add_bos: bool
+    chat_template: str | None
+    context_length: int
+
+
+def run(spec: StageSpec, ctx: WorkContext) -> Result:
+    """Convert the input ``source`` (format gguf) to the format hf, on rank 0.
+
+    Raises:
+        ConversionFailed: no or several GGUF files, a tokenizer of an unknown kind, or other logits after saving.
+        WrongTokenizer: the loader of training reads the written tokenizer differently.
+    """
+    if ctx.rank != 0:
+        return Result("done", step=STEPS)
+    found = sorted(spec.inputs["source"].output.rglob("*.gguf"))
+    if len(found) != 1:
+        raise ConversionFailed(f"{spec.inputs['source'].output}: {len(found)} GGUF files, one is needed")
+    difference = gguf_to_hf(found[0], ctx.output, lambda step, phase: ctx.progress.report(step, STEPS, phase))
+    return Result("done", step=STEPS, metrics={"logit_difference": difference})
+
+
+STEPS = 4
+
+
+def gguf_to_hf(path: Path, output: Path, report: Any = lambda step, phase: None) -> float:
+    """Write ``path`` as a Hugging Face directory with fp32 weights; the largest logit difference on the probe texts.
+
+    Raises: see ``run``.
+    """
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    facts = read_gguf_tokenizer(path)
+    write_tokenizer(facts, output)
+    check_tokenizer(output)
+    report(1, "tokenizer")
+
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(
+        str(path.parent), gguf_file=path.name, dtype=torch.float32, local_files_only=True
+    )
+    report(2, "de-quantised")
+    probes = _probe_ids(output)
+    expected = _logits(loaded, probes)
+    _save(loaded, facts, output)
+    del loaded
+    gc.collect()
+    report(3, "saved")
+
+    saved = transformers.AutoModelForCausalLM.from_pretrained(
+        str(output), dtype=torch.float32, use_safetensors=True, local_files_only=True
+    )
+    difference = max(
+        float((mine - theirs).abs().max()) for mine, theirs in zip(_logits(saved, probes), expected, strict=True)
+    )
+    if not difference <= MAX_LOGIT_DIFFERENCE:
+        raise ConversionFailed(f"{output}: logits differ by {difference} from those of {path}")
+    report(4, "compared")
+    return difference
+
+
+def read_gguf_tokenizer(path: Path) -> GgufTokenizer:
+    """The tokenizer's facts in a GGUF file.
+
+    Raises:
+        ConversionFailed: no byte-level BPE tokenizer in it.
+    """
+    from gguf import GGUFReader
+
+    fields = GGUFReader(str(path)).fields
+
+    def value(name: str, default: Any = None) -> Any:
+        return fields[name].contents() if name in fields else default
+
+    model = value("tokenizer.ggml.model")
+    if model != "gpt2":
+        raise ConversionFailed(f"{path}: tokenizer model {model!r}; only byte-level BPE ('gpt2') can be converted")
+    prefix = "tokenizer.ggml."
+    return GgufTokenizer(
+        model=model,
+        pre=value(prefix + "pre", "default"),
+        tokens=value(prefix + "tokens"),
+        types=value(prefix + "token_type"),
+        merges=value(prefix + "merges"),
+        bos=value(prefix + "bos_token_id"),
+        eos=value(prefix + "eos_token_id"),
+        pad=value(prefix + "padding_token_id"),
+        unknown=value(prefix + "unknown_token_id"),
+        add_bos=value(prefix + "add_bos_token", False),
+        chat_template=value("tokenizer.chat_template"),
+        context_length=value(f"{value('general.architecture')}.context_length"),
+    )
+
+
+def build_tokenizer(facts: GgufTokenizer) -> Tokenizer:
+    """A byte-level BPE tokenizer, by the ``tokenizers`` library alone.
+
+    How text is cut before merging follows llama.cpp (``llama_vocab``, pre-tokenizer types): ``smollm`` cuts digits
+    apart and then applies the pattern of GPT-2.
+
+    Raises:
+        ConversionFailed: a pre-tokenizer that is not known here, or one that adds a BOS token.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    if facts.add_bos:
+        raise ConversionFailed("a tokenizer that adds a BOS token by itself cannot be converted yet")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    known = {
+        "default": byte_level,
+        "gpt-2": byte_level,
+        "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level]),
+    }
+    if facts.pre not in known:
+        raise ConversionFailed(f"pre-tokenizer {facts.pre!r} is not known; known: {', '.join(sorted(known))}")
+    merges = [tuple(merge.split(" ", 1)) for merge in facts.merges]
+    vocabulary = {token: index for index, token in enumerate(facts.tokens)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer.pre_tokenizer = known[facts.pre]
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([
+        AddedToken(token, special=True, normalized=False)
+        for token, kind in zip(facts.tokens, facts.types, strict=True)
+        if kind == CONTROL_TOKEN
+    ])
+    return tokenizer
+
+
+def write_tokenizer(facts: GgufTokenizer, output: Path) -> None:
+    """Write tokenizer.json and tokenizer_config.json.
+
+    The class is the generic ``PreTrainedTokenizerFast``, which takes tokenizer.json as it is, in transformers 4 and 5.
+    """
+    build_tokenizer(facts).save(str(output / "tokenizer.json"))
+    config: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": facts.context_length,
+        "clean_up_tokenization_spaces": False,
+    }
+    for name, index in (("bos", facts.bos), ("eos", facts.eos), ("pad", facts.pad), ("unk", facts.unknown)):
+        if index is not None:
+            config[f"{name}_token"] = facts.tokens[index]
+    if facts.chat_template:
+        config["chat_template"] = facts.chat_template
+    (output / "tokenizer_config.json").write_text(
+        json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+
+
+def check_tokenizer(checkpoint: Path) -> None:
+    """Compare the loader of training with the plain file, on the probe texts and on special tokens within text.
+
+    Raises:
+        WrongTokenizer: with the text and both lists of ids.
+    """
+    from tokenizers import Tokenizer
+
+    raw = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    loaded = loaders.load(checkpoint)
+    special = "".join(token for token in (loaded.bos_token, "user\nOlá", loaded.eos_token, "\n") if token)
+    for text in (*PROBE_TEXTS, special):
+        right, found = raw.encode(text).ids, list(loaded(text)["input_ids"])
+        if found != right:
+            raise WrongTokenizer(
+                f"{checkpoint}: {type(loaded).__name__} gives other ids than tokenizer.json for {text!r}:\n"
+                f"  tokenizer.json: {right}\n  loader:         {found}"
+            )
+        if raw.decode(right, skip_special_tokens=False) != text:
+            raise WrongTokenizer(f"{checkpoint}: {text!r} is not the same after encoding and decoding")
+
+
+def _probe_ids(checkpoint: Path) -> list[list[int]]:
+    tokenizer = loaders.load(checkpoint)
+    return [list(tokenizer(text)["input_ids"]) for text in (PROMPT, *PROBE_TEXTS)]
+
+
+def _logits(model: PreTrainedModel, probes: list[list[int]]) -> list[torch.Tensor]:
+    """Logits of each probe text, (tokens, vocabulary)."""
+    import torch
+
+    with torch.inference_mode():
+        return [model(torch.tensor([ids])).logits[0] for ids in probes]
+
+
+def _save(loaded: PreTrainedModel, facts: GgufTokenizer, output: Path) -> None:
+    """Save through a fresh model of the same class: the loaded one believes to be quantised and refuses."""
+    config = loaded.config.to_dict()
+    for name in ("quantization_config", "_name_or_path", "gguf_file"):
+        config.pop(name, None)
+    config |= {"bos_token_id": facts.bos, "eos_token_id": facts.eos, "pad_token_id": facts.pad}
+    fresh = type(loaded)(type(loaded.config)(**config))
+    fresh.load_state_dict(loaded.state_dict(), assign=True)
+    fresh.tie_weights()
+    fresh.generation_config.bos_token_id = facts.bos
+    fresh.generation_config.eos_token_id = facts.eos
+    fresh.generation_config.pad_token_id = facts.pad
+    fresh.save_pretrained(output)

@@ -1,0 +1,158 @@
+"""Examples for training and evaluation: read from JSON lines, turned into token ids, put into a fixed order.
+
+Training and evaluation share this module, so the ids that are scored are the ids that were learned.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.core.verdict import FailureClass
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FIELDS = {
+    "corpus": ("text",),
+    "instructions": ("prompt", "completion"),
+    "preferences": ("prompt", "chosen", "rejected"),
+}
+"""Text fields of each dataset format (docs/architecture.md)."""
+
+
+class DataError(ValueError):
+    """Something in a data file cannot be used; the message starts with ``file:line``."""
+
+    failure = FailureClass.DATA_ERROR
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a data file. ``texts`` holds the fields of its format, ``place`` is ``file:line``."""
+
+    place: str
+    id: str
+    texts: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A prompt and what follows it, as ids. ``completion`` ends with the end-of-sequence token."""
+
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.completion)
+
+
+def read_rows(path: Path, format: str, limit: int | None = None) -> list[Row]:
+    """All rows of a data file, or the first ``limit``.
+
+    Raises:
+        DataError: not JSON, a field missing, empty or not text, or no row at all; with file and line.
+        FileNotFoundError: no such file.
+    """
+    rows: list[Row] = []
+    for place, value in _lines(path):
+        if limit is not None and len(rows) == limit:
+            break
+        texts = {}
+        for name in FIELDS[format]:
+            text = value.get(name)
+            if not isinstance(text, str) or not text.strip():
+                what = "is missing" if name not in value else f"is not a text with content: {text!r}"
+                raise DataError(f"{place}: field {name!r} of a row of {format} {what}")
+            texts[name] = text
+        rows.append(Row(place, str(value.get("id", len(rows))), texts))
+    if not rows:
+        raise DataError(f"{path}:1: no row of {format}")
+    return rows
+
+
+def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with open(path, encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            place = f"{path}:{number}"
+            try:
+                value = json.loads(line)
+            except ValueError as error:
+                raise DataError(f"{place}: not JSON: {error}") from error
+            if not isinstance(value, dict):
+                raise DataError(f"{place}: a row must be an object, not {type(value).__name__}")
+            yield place, value
+
+
+def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of one document of a corpus, closed by the end-of-sequence token."""
+    return [*tokenizer(text)["input_ids"], end_id(tokenizer)]
+
+
+def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> Pair:
+    """Ids of prompt and completion.
+
+    Both are tokenised together, as the model will meet them, and divided where the prompt's own ids end. Where the last
+    characters of a prompt merge with the first of the completion, the merged token counts to the completion.
+    """
+    alone = tokenizer(prompt)["input_ids"]
+    whole = [*tokenizer(prompt + completion)["input_ids"], end_id(tokenizer)]
+    split = 0
+    while split < len(alone) and alone[split] == whole[split]:
+        split += 1
+    return Pair(tuple(whole[:split]), tuple(whole[split:]))
+
+
+def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Id of the end-of-sequence token.
+
+    Raises:
+        DataError: the tokenizer has none, so that no example could be closed.
+    """
+    if tokenizer.eos_token_id is None:
+        raise DataError(f"{tokenizer.name_or_path}: the tokenizer has no end-of-sequence token")
+    return int(tokenizer.eos_token_id)
+
+
+def pack(documents: Sequence[Sequence[int]], length: int) -> list[list[int]]:
+    """Join documents and cut them into blocks of exactly ``length`` ids; the rest is dropped.
+
+    Raises:
+        DataError: not even one block.
+    """
+    joined = [token for document in documents for token in document]
+    blocks = [joined[start : start + length] for start in range(0, len(joined) - length + 1, length)]
+    if not blocks:
+        raise DataError(f"the corpus has {len(joined)} tokens, less than one block of {length}")
+    return blocks
+
+
+def training_order(
+    count: int, batch: int, steps: int, seed: int, lengths: Sequence[int] | None = None, window: int = 16
+) -> list[int]:
+    """Which example is trained when: ``steps * batch`` indices below ``count``, fixed before training starts.
+
+    The order depends on nothing but the arguments: not on the number of processes, not on where a run was interrupted.
+    Every pass over the data is shuffled anew. With ``lengths``, each ``window`` of batches is sorted by length and its
+    batches shuffled again, so that a batch holds examples of similar length and little padding.
+    """
+    rng = random.Random(seed)
+    order: list[int] = []
+    while len(order) < steps * batch:
+        epoch = list(range(count))
+        rng.shuffle(epoch)
+        order.extend(epoch)
+    del order[steps * batch :]
+    if lengths is None:
+        return order
+    grouped: list[int] = []
+    for start in range(0, len(order), window * batch):
+        part = sorted(order[start : start + window * batch], key=lambda index: lengths[index])
+        batches = [part[at : at + batch] for at in range(0, len(part), batch)]
+        rng.shuffle(batches)
+        grouped.extend(index for group in batches for index in group)
+    return grouped

@@ -1,0 +1,55 @@
+"""How every stage loads a tokenizer, and what that loader makes of the probe texts.
+
+One loader call for training, evaluation and the behaviour gate, because the same directory gives different ids in
+different versions of transformers: a Llama directory saved under 4.57 names ``LlamaTokenizerFast``, whose 5.x successor
+rebuilds the pre-tokenizer from scratch and ignores the one in tokenizer.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.backends import PROBE_TEXTS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
+    "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json", "generation_config.json",
+)  # fmt: skip
+"""What makes up the tokenizer of a Hugging Face directory (and the generation settings beside it)."""
+
+
+def load(checkpoint: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a Hugging Face directory, without the network and without code from the directory."""
+    from transformers import AutoTokenizer
+
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(checkpoint), local_files_only=True)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def behaviour(checkpoint: Path) -> dict[str, Any]:
+    """What ``load`` makes of the probe texts: plain JSON, compared with ``==`` across versions."""
+    tokenizer = load(checkpoint)
+    template = tokenizer.chat_template
+    return {
+        "probe_ids": [list(tokenizer(text)["input_ids"]) for text in PROBE_TEXTS],
+        "special_ids": {
+            "bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id, "pad": tokenizer.pad_token_id,
+        },
+        "chat_template": None if template is None else hashlib.sha256(str(template).encode()).hexdigest(),
+        "vocab_size": len(tokenizer),
+    }  # fmt: skip
+
+
+def carry_over(source: Path, target: Path) -> None:
+    """Copy the tokenizer files byte by byte: saving them through the library would rewrite class names in them."""
+    for name in FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
