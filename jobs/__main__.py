@@ -1,10 +1,12 @@
-"""The verbs of a job: ``prologue``, ``work`` and ``finish``; each takes the stage's ``spec.json``."""
+"""The verbs of a job: ``prologue``, ``work`` and ``finish`` take a ``spec.json``; ``probe`` takes back-end names."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jobs.core import spec as specs
 
@@ -12,6 +14,9 @@ from jobs.core import spec as specs
 def main(argv: Sequence[str]) -> int:
     """Run one verb; the exit codes of ``prologue`` are those of ``lifecycle.Entry``."""
     verb, path, *rest = argv
+    if verb == "probe":
+        print(json.dumps({name: _probe(name) for name in argv[1:]}))
+        return 0
     spec = specs.load(Path(path))
     if verb == "work":
         from jobs import work
@@ -27,6 +32,25 @@ def main(argv: Sequence[str]) -> int:
         return 0
     print(f"unknown verb {verb!r}", file=sys.stderr)
     return 2
+
+
+def _probe(name: str) -> dict[str, Any]:
+    """What the planner must know of a back end in this interpreter; ``error`` where it cannot be had."""
+    from jobs import backends
+
+    try:
+        backend = backends.load(name)
+        able = backend.CAPABILITIES
+        return {
+            "versions": backend.probe(),
+            "kinds": sorted(able.kinds),
+            "formats_in": sorted(able.formats_in),
+            "formats_out": sorted(able.formats_out),
+            "launcher": able.launcher,
+            "distributed": able.distributed,
+        }
+    except (LookupError, ImportError) as error:
+        return {"error": f"{type(error).__name__}: {error}"}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Start script of every job, copied to ``code/toolkit/overnight_job.py`` of a run: ``overnight_job.py VERB spec.json [...]``.
 
-It is addressed by path and puts its own directory first, so that neither the working directory nor PYTHONPATH nor the
-site-packages of the interpreter can offer another ``jobs``. Every interpreter from Python 3.10 on can run it.
+It is addressed by path and puts the directory that holds our packages first, so that neither the working directory nor
+PYTHONPATH nor the site-packages of the interpreter can offer another ``jobs``. Any Python from 3.10 on can run it.
 """
 
 import os
@@ -9,8 +9,10 @@ import sys
 
 
 def main() -> int:
-    toolkit = os.path.dirname(os.path.abspath(__file__))
-    sys.path[:] = [toolkit, *(entry for entry in sys.path if entry not in ("", toolkit, os.getcwd()))]
+    here = os.path.dirname(os.path.abspath(__file__))
+    if os.path.basename(here) == "jobs":  # run from the installed package, not from a run's snapshot
+        here = os.path.dirname(here)
+    sys.path[:] = [here, *(entry for entry in sys.path if entry not in ("", here, os.path.join(here, "jobs"), os.getcwd()))]
     from jobs import __main__ as commands
 
     return commands.main(sys.argv[1:])

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.core import claim as claims
-from jobs.core import files, seal, verdict
+from jobs.core import attempts, files, seal, verdict
 from jobs.core.claim import Claim, ClaimLost
 from jobs.core.paths import StagePaths
 from jobs.core.spec import Input, StageSpec
@@ -110,15 +110,15 @@ def prologue(spec: StageSpec, start: Start) -> Entry:
         stale.unlink(missing_ok=True)
     shutil.rmtree(store.partial, ignore_errors=True)
     store.partial.mkdir(parents=True)
-    event(stage, start, "start", host=start.host, step=newest_save(spec) or 0)
+    event(stage, start, "start", host=start.host, attempt=spec.attempt, step=newest_save(spec) or 0)
     return Entry.WORK
 
 
 def _take_claim(spec: StageSpec, start: Start) -> Entry:
     stage, store = spec.stage_paths, spec.store_paths
-    current = files.read_json_or_none(store.attempt)
-    if current is not None and current.get("attempt") != spec.attempt:
-        event(stage, start, "superseded", attempt=spec.attempt, by=current.get("attempt"))
+    current = attempts.current(store)
+    if current is not None and current.token != spec.attempt:
+        event(stage, start, "superseded", attempt=spec.attempt, by=current.token)
         return Entry.FAIL
     rival = claims.take(store, claim_of(spec, start))
     if rival is None:
@@ -140,30 +140,30 @@ def newest_save(spec: StageSpec) -> int | None:
 
 
 def _judge_before(spec: StageSpec, start: Start) -> tuple[FailureClass, str] | None:
-    """Look at the starts before this one: a failed link ends the chain, no progress ends the loop."""
+    """Look at the starts of this attempt before this one: a failed link ends the chain, no progress ends the loop."""
     stage = spec.stage_paths
-    verdicts = verdict.all_of(stage)
-    if start.link and any(found.outcome is Outcome.FAIL for found in verdicts):
-        failed = next(found for found in verdicts if found.outcome is Outcome.FAIL)
-        return failed.failure, f"an earlier link (job {failed.job}) failed: {failed.evidence}"
-    starts = [line for line in files.read_json_lines(stage.events) if line.get("event") == "start"]
+    starts = [
+        line for line in files.read_json_lines(stage.events)
+        if line.get("event") == "start" and line.get("attempt") == spec.attempt
+    ]  # fmt: skip
+    if not starts:
+        return None
+    verdicts = {(found.job, found.restart): found for found in verdict.all_of(stage)}
+    last = starts[-1]
+    before = verdicts.get((last.get("job", ""), last.get("restart", 0)))
+    if before is not None and before.outcome is Outcome.FAIL:
+        return before.failure, f"job {before.job} failed before this link: {before.evidence}"
     now = newest_save(spec) or 0
     idle = 0
     for line in reversed(starts):
         if line.get("step", 0) != now:
             break
         idle += 1
-    known = {(found.job, found.restart) for found in verdicts}
-    if starts and (starts[-1].get("job"), starts[-1].get("restart")) not in known:
-        last = starts[-1]
+    if before is None:
         event(stage, start, "no_verdict", of_job=last.get("job"), of_restart=last.get("restart"), newest_save=now)
-        if idle < IDLE_RESTARTS:
-            return None
-    elif idle == 0 or not starts:
-        return None
-    if spec.target_step is None and idle < IDLE_RESTARTS:
-        return None
-    return FailureClass.NO_PROGRESS, f"{idle} start(s) in a row ended at step {now} without a newer save"
+    if idle >= (IDLE_RESTARTS if before is None else 1):
+        return FailureClass.NO_PROGRESS, f"{idle} start(s) in a row ended at step {now} without a newer save"
+    return None
 
 
 def gate(spec: StageSpec, start: Start) -> None:
@@ -207,10 +207,7 @@ def finish(spec: StageSpec, start: Start, exit_code: int) -> str:
     try:
         outcome, failure, evidence, step = _judge(spec, start, result, exit_code)
     except (ClaimLost, seal.SealBroken, OSError) as error:
-        lost = isinstance(error, ClaimLost)
-        outcome, failure, evidence, step = (
-            Outcome.FAIL, FailureClass.CLAIM_LOST if lost else FailureClass.BROKEN_INPUT, str(error), None,
-        )  # fmt: skip
+        outcome, failure, evidence, step = Outcome.FAIL, verdict.classify(error), str(error), None
     _conclude(spec, start, outcome, failure, evidence, step)
     return _decision(spec, start, Verdict(outcome, failure, evidence, step, start.job, start.restart, start.host))
 

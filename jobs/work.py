@@ -14,8 +14,7 @@ from typing import Any
 
 from jobs import backends, lifecycle
 from jobs.backends import BackEnd, Result, WorkContext
-from jobs.core import claim as claims
-from jobs.core import files, seal
+from jobs.core import files, seal, verdict
 from jobs.core.deadline import StopRequest
 from jobs.core.progress import ProgressWriter
 from jobs.core.spec import StageSpec
@@ -25,6 +24,8 @@ from jobs.saves import Saves
 
 class BehaviourDiffers(RuntimeError):
     """The stage's own loader makes something else of the probe texts than the parent's did."""
+
+    failure = FailureClass.TOKENIZER
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -63,28 +64,6 @@ def _first_difference(value: Any, other: Any) -> str:
             if mine != theirs:
                 return f"[{index}] {str(mine)[:160]}"
     return str(value)[:160]
-
-
-_CLASSES: tuple[tuple[type[BaseException], FailureClass], ...] = (
-    (BehaviourDiffers, FailureClass.TOKENIZER),
-    (claims.ClaimLost, FailureClass.CLAIM_LOST),
-    (seal.SealBroken, FailureClass.BROKEN_INPUT),
-    (MemoryError, FailureClass.OUT_OF_MEMORY),
-    (FileNotFoundError, FailureClass.MISSING_INPUT),
-)
-
-
-def classify(error: BaseException) -> FailureClass:
-    """Failure class of an exception. A back end's exception may carry its own as attribute ``failure``."""
-    own = getattr(error, "failure", None)
-    if isinstance(own, FailureClass):
-        return own
-    if isinstance(error, OSError) and error.errno in (28, 122):  # ENOSPC, EDQUOT
-        return FailureClass.STORAGE_FULL
-    for kind, failure in _CLASSES:
-        if isinstance(error, kind):
-            return failure
-    return FailureClass.CODE_ERROR
 
 
 class _SignalledStop(StopRequest):
@@ -134,7 +113,7 @@ def main(spec: StageSpec) -> int:
         traceback.print_exc()
         if rank == 0 or not stage.result.exists():
             text = str(error).strip() or type(error).__name__
-            _write(spec, start, {"outcome": "failed", "failure": classify(error).value, "evidence": _evidence(error, text)})
+            _write(spec, start, {"outcome": "failed", "failure": verdict.classify(error).value, "evidence": _evidence(error, text)})
         return 1
     return 0
 

@@ -17,7 +17,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from jobs.core import files
+from jobs.core import attempts, files
 from jobs.core.paths import StorePaths
 
 _NAME = re.compile(r"(?P<attempt>[0-9a-z]+)\.(?P<link>\d{3})\.(?P<restart>\d{5})\Z")
@@ -108,9 +108,9 @@ def check_held(store: StorePaths, claim: Claim) -> None:
     Raises:
         ClaimLost: a later start or a newer attempt holds the entry, or the claim file is gone.
     """
-    current = files.read_json_or_none(store.attempt)
-    if current is not None and current.get("attempt") != claim.attempt:
-        raise ClaimLost(f"{store.root.name}: attempt {claim.attempt} was replaced by {current.get('attempt')}")
+    current = attempts.current(store)
+    if current is not None and current.token != claim.attempt:
+        raise ClaimLost(f"{store.root.name}: attempt {claim.attempt} was replaced by {current.token} of run {current.run}")
     held = of_attempt(store, claim.attempt)
     if not held:
         raise ClaimLost(f"{store.claims}: the claim of job {claim.job} restart {claim.restart} is gone")

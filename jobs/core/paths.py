@@ -29,8 +29,14 @@ class StorePaths:
         return self.root / "seal.json"
 
     @property
-    def attempt(self) -> Path:
-        return self.root / "attempt.json"
+    def attempts(self) -> Path:
+        return self.root / "attempts"
+
+    def attempt(self, number: int) -> Path:
+        return self.attempts / f"{number:04d}.json"
+
+    def attempt_jobs(self, number: int) -> Path:
+        return self.attempts / f"{number:04d}.jobs.json"
 
     @property
     def claims(self) -> Path:
@@ -56,8 +62,8 @@ class StorePaths:
 
 
 @dataclass(frozen=True)
-class StagePaths:
-    """One stage of one run: scripts, logs, progress and verdicts."""
+class ScriptPaths:
+    """What one attempt at a stage submits. Kept apart by attempt: a job of an old attempt must read its own spec."""
 
     root: Path
 
@@ -66,19 +72,28 @@ class StagePaths:
         return self.root / "spec.json"
 
     @property
-    def host_script(self) -> Path:
+    def host(self) -> Path:
         """Sourced by the batch shell: trap, prologue, watcher."""
         return self.root / "host.sh"
 
     @property
-    def node_script(self) -> Path:
+    def node(self) -> Path:
         """Started by srun on every node: the work."""
         return self.root / "node.sh"
 
-    @property
-    def job_script(self) -> Path:
+    def job(self, link: int) -> Path:
         """What sbatch gets: header of the executor around the two above."""
-        return self.root / "job.sh"
+        return self.root / (f"job-{link}.sh" if link else "job.sh")
+
+
+@dataclass(frozen=True)
+class StagePaths:
+    """One stage of one run: scripts, logs, progress and verdicts."""
+
+    root: Path
+
+    def scripts(self, attempt: str) -> ScriptPaths:
+        return ScriptPaths(self.root / "attempts" / attempt)
 
     @property
     def progress(self) -> Path:
@@ -144,6 +159,11 @@ class RunPaths:
     @property
     def toolkit(self) -> Path:
         return self.root / "code" / "toolkit"
+
+    @property
+    def boot(self) -> Path:
+        """Start script of every job, addressed by path."""
+        return self.toolkit / "overnight_job.py"
 
     @property
     def stages(self) -> Path:

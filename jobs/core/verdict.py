@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
 
 from jobs.core import files
+from jobs.core.claim import ClaimLost
 from jobs.core.paths import StagePaths
+from jobs.core.seal import SealBroken
 
 
 class Outcome(str, Enum):
@@ -78,3 +81,24 @@ def all_of(stage: StagePaths) -> list[Verdict]:
     """All verdicts of a stage, oldest first."""
     found = [read(path) for path in stage.root.glob("verdict-*_*.json")]
     return sorted((verdict for verdict in found if verdict is not None), key=lambda verdict: verdict.time)
+
+
+def classify(error: BaseException) -> FailureClass:
+    """Failure class of an exception. An exception of a back end may carry its own as attribute ``failure``."""
+    own = getattr(error, "failure", None)
+    if isinstance(own, FailureClass):
+        return own
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return FailureClass.STORAGE_FULL
+    for kind, failure in _CLASSES:
+        if isinstance(error, kind):
+            return failure
+    return FailureClass.CODE_ERROR
+
+
+_CLASSES: tuple[tuple[type[BaseException], FailureClass], ...] = (
+    (ClaimLost, FailureClass.CLAIM_LOST),
+    (SealBroken, FailureClass.BROKEN_INPUT),
+    (MemoryError, FailureClass.OUT_OF_MEMORY),
+    (FileNotFoundError, FailureClass.MISSING_INPUT),
+)

@@ -1,0 +1,83 @@
+"""Attempts at a store entry: numbered, created with exclusive creation, so that two submitters cannot both be next.
+
+``attempts/0001.json`` says who submits (run, stage, token, job name); it is the durable *intent*, written before sbatch.
+``attempts/0001.jobs.json`` holds the job ids that sbatch answered. The highest number is the current attempt; jobs of
+an older one may no longer publish.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from dataclasses import asdict, dataclass, field
+
+from jobs.core import files
+from jobs.core.paths import StorePaths
+
+_NAME = re.compile(r"(\d{4})\.json\Z")
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One submission of a stage. ``carrier`` is ``slurm`` or ``local``; ``job_names`` has one unique name a link."""
+
+    number: int
+    token: str
+    run: str
+    stage: str
+    stage_dir: str
+    carrier: str
+    job_names: tuple[str, ...]
+    time: float = field(default_factory=time.time)
+
+    @property
+    def links(self) -> int:
+        return len(self.job_names)
+
+
+def new_token(length: int = 6) -> str:
+    """Random token of letters and digits that are safe in file and Slurm job names."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+
+
+def current(store: StorePaths) -> Attempt | None:
+    """The newest attempt, or None.
+
+    Raises:
+        ValueError: its file is not an attempt.
+    """
+    try:
+        numbers = [int(found[1]) for entry in store.attempts.iterdir() if (found := _NAME.match(entry.name))]
+    except FileNotFoundError:
+        return None
+    if not numbers:
+        return None
+    path = store.attempt(max(numbers))
+    value = files.read_json(path)
+    try:
+        value["job_names"] = tuple(value["job_names"])
+        return Attempt(**value)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not an attempt: {error}") from error
+
+
+def open_next(store: StorePaths, attempt: Attempt) -> bool:
+    """Make ``attempt`` the current one; False if somebody else opened that number first."""
+    store.attempts.mkdir(parents=True, exist_ok=True)
+    files.fsync_directory(store.root)
+    return files.create_exclusive(store.attempt(attempt.number), json.dumps(asdict(attempt), sort_keys=True) + "\n")
+
+
+def job_ids(store: StorePaths, attempt: Attempt) -> dict[int, str]:
+    """Known job ids by link; empty where sbatch's answer was never recorded."""
+    value = files.read_json_or_none(store.attempt_jobs(attempt.number)) or {}
+    return {int(link): str(job) for link, job in value.items()}
+
+
+def record_job(store: StorePaths, attempt: Attempt, link: int, job: str) -> None:
+    """Remember the id that sbatch answered for a link."""
+    known = job_ids(store, attempt)
+    files.write_json(store.attempt_jobs(attempt.number), {**known, link: job})

@@ -1,0 +1,271 @@
+"""From a pipeline and a profile to the jobs of a chain: pure, no file and no clock is read here.
+
+What the plan must know of the world (digests of source files, versions of back ends, what was fetched) is gathered
+before, in ``facts.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobs.core.spec import Source
+from launch.errors import InputError
+from launch.pipeline import Pipeline
+from launch.profile import Profile, Resources
+from launch.stages import FETCHED, DataStage, EvaluateStage, TrainingStage
+
+REVISION = 1
+"""Part of every fingerprint: raised when a change of ours makes old results invalid."""
+
+NOT_IN_RESULT = frozenset({"save_every", "keep_saves", "threads", "micro_batch_size"})
+"""Settings that change how a stage gets to its result, not the result (up to rounding)."""
+
+
+@dataclass(frozen=True)
+class BackEndFacts:
+    """What ``probe`` said of a back end in the environment that the profile gives it."""
+
+    versions: Mapping[str, str]
+    kinds: frozenset[str]
+    formats_in: tuple[str, ...]
+    formats_out: tuple[str, ...]
+    launcher: str
+    distributed: bool
+    python: str
+
+
+@dataclass(frozen=True)
+class FetchedFacts:
+    """A thing that ``overnight fetch`` brings; ``fingerprint`` None: not resolved to an exact revision yet."""
+
+    name: str
+    request: str
+    format: str
+    fingerprint: str | None
+    present: bool
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The world as far as the plan depends on it. ``fetched`` by name: ``base`` or the name of a source."""
+
+    back_ends: Mapping[str, BackEndFacts]
+    sources: Mapping[str, tuple[Source, ...]]
+    fetched: Mapping[str, FetchedFacts]
+    core_python: str
+
+
+@dataclass(frozen=True)
+class PlannedInput:
+    """What a stage reads: another stage, or something fetched (``is_job`` False)."""
+
+    stage: str
+    kind: str
+    format: str
+    fingerprint: str
+    is_job: bool
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One job of the chain."""
+
+    name: str
+    kind: str
+    backend: str
+    produces_kind: str
+    produces_format: str
+    fingerprint: str
+    inputs: Mapping[str, PlannedInput]
+    settings: Mapping[str, Any]
+    resources: Resources
+    executor: str
+    continuation: str
+    python: str
+    launcher: str
+    sources: tuple[Source, ...] = ()
+    target_step: int | None = None
+    inserted: bool = False
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Stages whose jobs this one waits for, without repetition."""
+        return tuple(dict.fromkeys(entry.stage for entry in self.inputs.values() if entry.is_job))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The chain, parents first."""
+
+    pipeline: str
+    stages: tuple[PlannedStage, ...]
+    fetched: tuple[FetchedFacts, ...] = ()
+    core_python: str = ""
+
+    @property
+    def missing(self) -> tuple[FetchedFacts, ...]:
+        """What ``overnight fetch`` has to bring first."""
+        return tuple(item for item in self.fetched if not item.present)
+
+    def stage(self, name: str) -> PlannedStage:
+        """Raises:
+        KeyError: no such stage.
+        """
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise KeyError(name)
+
+    def below(self, names: set[str]) -> set[str]:
+        """``names`` and every stage that reads from them, directly or not."""
+        found = set(names)
+        for stage in self.stages:
+            if found & set(stage.parents):
+                found.add(stage.name)
+        return found
+
+
+def fingerprint(**parts: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of ``parts``."""
+    text = json.dumps({"revision": REVISION, **parts}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass
+class _Builder:
+    pipeline: Pipeline
+    profile: Profile
+    facts: Facts
+    done: dict[str, PlannedStage] = field(default_factory=dict)
+
+    def build(self) -> tuple[PlannedStage, ...]:
+        for name in self.pipeline.order():
+            stage = self.pipeline.stages[name]
+            if isinstance(stage, DataStage):
+                self.add_data(name, stage)
+            elif isinstance(stage, TrainingStage):
+                self.add_training(name, stage)
+            else:
+                self.add_evaluation(name, stage)
+        return tuple(self.done.values())
+
+    def back_end(self, name: str, kind: str, stage: str) -> BackEndFacts:
+        found = self.facts.back_ends[name]
+        if kind not in found.kinds:
+            raise InputError(f"stage {stage!r}: back end {name!r} does no {kind!r}; it does {', '.join(sorted(found.kinds))}")
+        return found
+
+    def of_stage(self, name: str) -> PlannedInput:
+        stage = self.done[name]
+        return PlannedInput(name, stage.produces_kind, stage.produces_format, stage.fingerprint, is_job=True)
+
+    def of_fetched(self, name: str) -> PlannedInput:
+        item = self.facts.fetched[name]
+        # Not resolved yet: the plan can be shown, not submitted; the request stands in for the revision.
+        known = item.fingerprint or fingerprint(unresolved=item.request)
+        return PlannedInput(name, "download", item.format, known, is_job=False)
+
+    def add(
+        self,
+        name: str,
+        kind: str,
+        backend: str,
+        produces: tuple[str, str],
+        settings: dict[str, Any],
+        inputs: dict[str, PlannedInput],
+        stage: DataStage | TrainingStage | EvaluateStage | None,
+        sources: tuple[Source, ...] = (),
+        target_step: int | None = None,
+    ) -> None:
+        able = self.back_end(backend, kind, name)
+        resources = self.profile.resources_for(kind, stage)
+        executor = self.profile.executor_for(kind, stage.executor if stage else None)
+        result = {key: value for key, value in settings.items() if key not in NOT_IN_RESULT}
+        resumable = target_step is not None
+        self.done[name] = PlannedStage(
+            name=name, kind=kind, backend=backend, produces_kind=produces[0], produces_format=produces[1],
+            fingerprint=fingerprint(
+                kind=kind, backend=backend, versions=dict(able.versions), settings=result, produces=produces,
+                inputs={role: parent.fingerprint for role, parent in inputs.items()},
+                sources=[source.sha256 for source in sources],
+            ),
+            inputs=inputs, settings=settings, resources=resources, executor=executor,
+            continuation=self.profile.continuation.value if resumable and executor != "local" else "none",
+            python=able.python, launcher=able.launcher if resources.processes > 1 else "python",
+            sources=sources, target_step=target_step, inserted=stage is None,
+        )  # fmt: skip
+        if resources.processes > 1 and not able.distributed:
+            raise InputError(f"stage {name!r}: back end {backend!r} runs as one process, not as {resources.processes}")
+
+    def add_data(self, name: str, stage: DataStage) -> None:
+        source = stage.source
+        inputs = {"source": self.of_fetched(source)} if source in self.facts.fetched else {}
+        self.add(
+            name, stage.kind, "data", ("dataset", stage.kind), self.pipeline.data_settings(name), inputs, stage,
+            sources=self.facts.sources.get(name, ()),
+        )  # fmt: skip
+
+    def checkpoint(self, wanted: str, backend: str) -> PlannedInput:
+        """The checkpoint that a stage names, in a format that its back end reads; a conversion is inserted if not."""
+        found = self.of_fetched(FETCHED) if wanted == FETCHED else self.of_stage(wanted)
+        formats = self.facts.back_ends[backend].formats_in
+        if found.format in formats:
+            return found
+        target = next((form for form in self.facts.back_ends["convert"].formats_out if form in formats), None)
+        if target is None or found.format not in self.facts.back_ends["convert"].formats_in:
+            raise InputError(
+                f"back end {backend!r} reads {', '.join(formats)}, and nothing converts {found.format!r} of {wanted!r} to that"
+            )
+        name = f"{wanted}-{target}"
+        if name not in self.done:
+            settings = {"from": found.format, "to": target}
+            self.add(name, "convert", "convert", ("checkpoint", target), settings, {"source": found}, None)
+        return self.of_stage(name)
+
+    def add_training(self, name: str, stage: TrainingStage) -> None:
+        resources = self.profile.resources_for(stage.kind, stage)
+        problem = stage.batch_problem(resources.nodes, resources.processes_per_node)
+        if problem:
+            raise InputError(f"stage {name!r}: {problem}")
+        settings = stage.settings()
+        for reference in ("kind", "backend", "checkpoint", "data"):
+            settings.pop(reference)
+        settings["seed"] = self.pipeline.seed_of(name)
+        inputs = {"checkpoint": self.checkpoint(stage.checkpoint, stage.backend), "data": self.of_stage(stage.data)}
+        form = self.facts.back_ends[stage.backend].formats_out[0]
+        self.add(
+            name, stage.kind, stage.backend, ("checkpoint", form), settings, inputs, stage, target_step=stage.steps
+        )  # fmt: skip
+
+    def add_evaluation(self, name: str, stage: EvaluateStage) -> None:
+        settings = stage.settings()
+        for reference in ("kind", "backend", "checkpoint", "compare_to"):
+            settings.pop(reference)
+        settings["seed"] = self.pipeline.seed_of(name)
+        inputs = {"checkpoint": self.checkpoint(stage.checkpoint, stage.backend)}
+        for task, data in self.pipeline.task_data(name).items():
+            settings["tasks"][task]["data"] = data
+            inputs[data] = self.of_stage(data)
+        if stage.compare_to:
+            inputs["compare_to"] = self.of_stage(stage.compare_to)
+        self.add(name, "evaluate", stage.backend, ("evaluation", "metrics"), settings, inputs, stage)
+
+
+def build(pipeline: Pipeline, profile: Profile, facts: Facts) -> Plan:
+    """Plan the chain.
+
+    Raises:
+        InputError: a back end cannot do what a stage asks of it.
+    """
+    stages = _Builder(pipeline, profile, facts).build()
+    return Plan(pipeline.name, stages, tuple(facts.fetched.values()), facts.core_python)
+
+
+def back_ends_of(pipeline: Pipeline) -> tuple[str, ...]:
+    """Names of the back ends that planning has to ask about."""
+    named = {stage.backend for stage in pipeline.stages.values() if isinstance(stage, TrainingStage | EvaluateStage)}
+    return tuple(sorted(named | {"data", "convert"}))

@@ -1,0 +1,37 @@
+"""From a planned stage to the scripts of one attempt: the only place that renders templates."""
+
+from __future__ import annotations
+
+import shlex
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from launch.errors import InputError
+
+
+def quote(value: object) -> str:
+    """Quote a value for bash. Control characters are refused: no name, path or value of ours needs one.
+
+    Raises:
+        InputError: the value has a control character.
+    """
+    text = str(value)
+    if any(ord(char) < 32 or ord(char) == 127 for char in text):
+        raise InputError(f"control character in {text!r}; it would end up in a job script")
+    return shlex.quote(text)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
+    )
+    environment.filters["sh"] = quote
+    return environment
+
+
+def template(name: str, **values: Any) -> str:
+    """Render a template of ``sbatch_templates``; every value that reaches the shell goes through the ``sh`` filter."""
+    text = resources.files("sbatch_templates").joinpath(name).read_text(encoding="utf-8")
+    return _environment().from_string(text).render(**values)
