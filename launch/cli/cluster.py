@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the actions and their options."""
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--dir", type=Path, metavar="DIR", help="default: $OVERNIGHT_DEVCLUSTER or ~/.overnight/devcluster")
+    default = "default: $OVERNIGHT_DEVCLUSTER or ~/.overnight/devcluster"
+    common.add_argument("--dir", type=Path, metavar="DIR", help=default)
     common.add_argument("--json", action="store_true", help="print machine-readable output")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         _print(args, {"removed": removed}, f"{'removed' if removed else 'nothing in'} {cluster.directory}")
     elif args.action == "kill":
         cluster.kill(args.name)
-        _print(args, {"killed": args.name}, f"{args.name}: power cut; `overnight cluster start {args.name}` restores it")
+        _print(args, {"killed": args.name}, f"{args.name}: power cut (back with: overnight cluster start {args.name})")
     else:
         cluster.start(args.name)
         _print(args, {"started": args.name}, f"{args.name}: started")
@@ -84,8 +85,7 @@ def _up(cluster: DevCluster, args: argparse.Namespace) -> int:
         },
         f"\nSlurm's own commands:   export SLURM_CONF={settings.slurm_conf}\n"
         f"Profile `devcluster`:   {finds}\n"
-        "Remove it:              overnight cluster down"
-        + ("" if by_itself else f" --dir {cluster.directory}"),
+        "Remove it:              overnight cluster down" + ("" if by_itself else f" --dir {cluster.directory}"),
     )
     return 0
 

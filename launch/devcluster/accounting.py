@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,17 +20,17 @@ def _data(settings: ClusterConfig) -> Path:
     return settings.directory / "mysql" / "data"
 
 
-def _server_options(settings: ClusterConfig) -> list[str]:
+def _server_options(data: Path) -> list[str]:
     # MariaDB refuses to run as root unless told to.
     as_root = ["--user=root"] if os.geteuid() == 0 else []
-    return ["--no-defaults", *as_root, f"--datadir={_data(settings)}", *_NO_FLUSH]
+    return ["--no-defaults", *as_root, f"--datadir={data}", *_NO_FLUSH]
 
 
 def server_argv(settings: ClusterConfig) -> list[str]:
     """Command of the database server. It listens on no port: only on a socket in a directory of mode 0700."""
     return [
         "mariadbd",
-        *_server_options(settings),
+        *_server_options(_data(settings)),
         f"--socket={settings.database_socket}",
         "--skip-networking",
         "--skip-log-bin",
@@ -47,20 +48,22 @@ def install_database(settings: ClusterConfig, environment: Mapping[str, str]) ->
     Raises:
         OvernightError: the installer failed; the message has its output.
     """
-    if (_data(settings) / "mysql" / "user.frm").exists() or (_data(settings) / "mysql" / "db.frm").exists():
+    data = _data(settings)
+    if data.exists():
         return
+    partial = data.with_name("data.partial")  # renamed when complete, so that an interrupted `up` starts it over
+    shutil.rmtree(partial, ignore_errors=True)
     _run(
-        ["mariadb-install-db", *_server_options(settings)]
+        ["mariadb-install-db", *_server_options(partial)]
         + ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"],
         environment,
     )
+    partial.rename(data)
 
 
 def answers(environment: Mapping[str, str]) -> bool:
     """Whether slurmdbd answers a question about its (perhaps empty) list of clusters."""
-    done = subprocess.run(
-        ["sacctmgr", "-n", "show", "cluster"], env=dict(environment), capture_output=True, timeout=30
-    )
+    done = subprocess.run(["sacctmgr", "-n", "show", "cluster"], env=dict(environment), capture_output=True, timeout=30)
     return done.returncode == 0
 
 
@@ -70,11 +73,14 @@ def create_account(settings: ClusterConfig, environment: Mapping[str, str]) -> N
     Raises:
         OvernightError: sacctmgr failed; the message has its output.
     """
-    shown = _run(["sacctmgr", "-n", "-P", "show", "user", settings.user, "format=defaultaccount"], environment)
-    if shown.strip() == ACCOUNT:
+
+    def exists() -> bool:
+        argv = ["sacctmgr", "-n", "-P", "show", "user", settings.user, "format=defaultaccount"]
+        return _run(argv, environment).strip() == ACCOUNT
+
+    if exists():
         return
-    # One process for all lines: each sacctmgr costs half a second. The user comes last, so that it is also the proof
-    # that a set-up was not cut short.
+    # One process for all lines. The user comes last, so that it also proves that nothing before it was cut short.
     lines = [
         f"add cluster {CLUSTER_NAME}",
         "add qos high,low",
@@ -84,12 +90,20 @@ def create_account(settings: ClusterConfig, environment: Mapping[str, str]) -> N
         f"add user {settings.user} account={ACCOUNT} defaultaccount={ACCOUNT}",
         "quit",
     ]
-    _run(["sacctmgr", "-i", "-Q"], environment, "\n".join(lines) + "\n")
+    said = _run(["sacctmgr", "-i", "-Q"], environment, "\n".join(lines) + "\n")
+    if not exists():  # a refused line is not in sacctmgr's exit code
+        raise OvernightError(f"sacctmgr did not create account {ACCOUNT}:\n{said.strip()}")
 
 
 def _run(argv: list[str], environment: Mapping[str, str], stdin: str = "") -> str:
     done = subprocess.run(
-        argv, env=dict(environment), input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120
+        argv,
+        env=dict(environment),
+        input=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
     )
     if done.returncode != 0:
         raise OvernightError(f"{argv[0]} failed with exit code {done.returncode}:\n{done.stdout.strip()}")

@@ -13,17 +13,15 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs.core import files
-from launch.devcluster import accounting, config, ports
+from launch.devcluster import accounting, config, location, ports, services
 from launch.devcluster.config import ClusterConfig
 from launch.devcluster.daemons import (
-    DAEMON_PATH,
-    MARKER,
     Daemon,
     Records,
     kill,
@@ -38,14 +36,6 @@ Say = Callable[[str], None]
 _SAFE_PATH = re.compile(r"[A-Za-z0-9_./+@-]+\Z")
 _SOCKET_PATH_LIMIT = 107  # of sockaddr_un
 _UP_STATES = frozenset({"idle", "mixed", "allocated", "completing"})
-
-# First process of a node's namespaces: gives the node its name and hosts file and reaps what is orphaned in it
-# (slurmd as process 1 never reaps its slurmstepds). When slurmd ends, so does the node.
-_NODE_INIT = """
-hostname "$1" && mount --bind "$2" /etc/hosts || exit 1
-slurmd -D -N "$1" -f "$3" & slurmd=$!
-while kill -0 "$slurmd" 2>/dev/null; do wait "$slurmd"; done
-"""
 
 
 class DevClusterFailed(OvernightError):
@@ -90,17 +80,8 @@ class DevCluster:
             InputError: no cluster here.
         """
         settings = self._require_config()
-        alive = {daemon.name: self._records.alive(daemon.name) for daemon in self._daemons(settings)}
+        alive = {daemon.name: self._records.alive(daemon.name) for daemon in services.daemons(settings)}
         return Status(settings, alive, self._node_states(settings) if alive["slurmctld"] else {})
-
-    def client_environment(self) -> dict[str, str]:
-        """Environment in which Slurm's commands talk to this cluster."""
-        return {
-            "PATH": DAEMON_PATH,
-            "LANG": "C.UTF-8",
-            "HOME": pwd.getpwuid(os.getuid()).pw_dir,
-            "SLURM_CONF": str(self.directory / "etc" / "slurm.conf"),
-        }
 
     # -- up and down ---------------------------------------------------------------------------------------------
 
@@ -125,11 +106,10 @@ class DevCluster:
             DevClusterFailed: a daemon did not come up. What was started is stopped; the logs stay.
         """
         self._check_directory()
-        self.directory.mkdir(parents=True, exist_ok=True)
         with self._lock():
             settings = self.config()
             if settings is not None:
-                _refuse_change(settings, nodes, with_accounting, port)
+                self._refuse_change(settings, {"nodes": nodes, "accounting": with_accounting, "port": port})
                 self._write(settings)
                 self._start_all(settings, say)
                 return settings
@@ -155,11 +135,12 @@ class DevCluster:
             self._kill_all()
             return False
         with self._lock():
-            if self.config() is None and any(self.directory.iterdir()):
+            existed = self.config() is not None
+            if not existed and any(self.directory.iterdir()):
                 raise InputError(f"{self.directory} holds no dev cluster: nothing removed")
             self._kill_all()
             shutil.rmtree(self.directory)
-        return True
+            return existed
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
@@ -169,13 +150,20 @@ class DevCluster:
         process = self._records[daemon.name]
         left = kill([process]) if process else []
         if left:
-            raise DevClusterFailed(f"{name}: processes survived SIGKILL: {[one.pid for one in left]}")
+            raise DevClusterFailed(f"{name}: cannot kill processes {[one.pid for one in left]}")
 
     def start(self, name: str) -> None:
-        """Start a node or a daemon again; does nothing when it lives."""
-        daemon = self._daemon(name)
+        """Start a node or a daemon again and wait until it works; does nothing when it lives.
+
+        Raises:
+            DevClusterFailed: it did not come up.
+        """
         with self._lock():
-            self._records.start(daemon, self._environment())
+            daemon = self._daemon(name)
+            settings = self._require_config()
+            self._records.start(daemon, services.environment(settings))
+            if name not in settings.node_names or self._records.alive("slurmctld"):
+                self._wait(settings, daemon)  # without a controller nobody knows how a node is
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -186,8 +174,19 @@ class DevCluster:
     def _require_config(self) -> ClusterConfig:
         settings = self.config()
         if settings is None:
-            raise InputError(f"no dev cluster in {self.directory}", hint="overnight cluster up")
+            raise InputError(f"no dev cluster in {self.directory}", hint=self._command("up"))
         return settings
+
+    def _command(self, action: str) -> str:
+        by_default = self.directory == location.default_directory().resolve()
+        return f"overnight cluster {action}" + ("" if by_default else f" --dir {self.directory}")
+
+    def _refuse_change(self, settings: ClusterConfig, asked: Mapping[str, object]) -> None:
+        for name, value in asked.items():
+            has = getattr(settings, name)
+            if value is not None and value != has:
+                message = f"the dev cluster in {self.directory} has {name} {has}, not {value}"
+                raise InputError(message, hint=self._command("down"))
 
     def _check_directory(self) -> None:
         text = str(self.directory)
@@ -201,16 +200,22 @@ class DevCluster:
     def _lock(self) -> Iterator[None]:
         """One ``up``, ``down`` or ``start`` at a time. The lock is on the directory itself: no file stays behind."""
         while True:
+            self.directory.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX)
-                if os.fstat(handle).st_nlink == 0:  # removed by a `down` that we waited for
-                    self.directory.mkdir(parents=True, exist_ok=True)
-                    continue
-                yield
-                return
+                if self._is_still(handle):
+                    yield
+                    return
             finally:
                 os.close(handle)
+
+    def _is_still(self, handle: int) -> bool:
+        """Whether the directory that was locked is the one of that name, not one that a ``down`` removed meanwhile."""
+        try:
+            return os.path.samestat(os.fstat(handle), os.stat(self.directory))
+        except FileNotFoundError:
+            return False
 
     def _new_config(self, nodes: int, with_accounting: bool) -> ClusterConfig:
         if not 1 <= nodes <= config.MAX_NODES:
@@ -254,122 +259,91 @@ class DevCluster:
             path.write_text(text, encoding="utf-8")
             path.chmod(0o600 if name == "slurmdbd.conf" else 0o644)  # slurmdbd refuses any other mode
 
-    def _environment(self) -> dict[str, str]:
-        database = self.directory / "mysql" / "socket"
-        return {**self.client_environment(), MARKER: str(self.directory), "MYSQL_UNIX_PORT": str(database)}
-
-    def _daemons(self, settings: ClusterConfig) -> list[Daemon]:
-        """All daemons in the order of their starts."""
-        munge = self.directory / "munge"
-        daemons = [
-            self._service(
-                "munged",
-                ["munged", "--foreground", "--force", f"--socket={settings.munge_socket}", f"--key-file={munge}/key"]
-                + [f"--pid-file={munge}/pid", f"--seed-file={munge}/seed", "--num-threads=4"],
-            )
-        ]
-        if settings.accounting:
-            daemons += [
-                self._service("mariadbd", accounting.server_argv(settings)),
-                self._service("slurmdbd", ["slurmdbd", "-D"], log=settings.logs / "slurmdbd.log"),
-            ]
-        slurmctld = ["slurmctld", "-D", "-f", str(settings.slurm_conf)]
-        daemons.append(self._service("slurmctld", slurmctld, log=settings.logs / "slurmctld.log"))
-        # An ordinary user gets the node's namespaces inside a user namespace of his own.
-        as_user = [] if os.geteuid() == 0 else ["--user", "--map-current-user", "--keep-caps"]
-        for node in settings.node_names:
-            argv = ["unshare", *as_user, "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-            argv += ["bash", "-c", _NODE_INIT, "node-init", node, str(settings.hosts), str(settings.slurm_conf)]
-            daemons.append(self._service(node, argv, log=settings.logs / f"{node}.log"))
-        return daemons
-
-    def _service(self, name: str, argv: list[str], log: Path | None = None) -> Daemon:
-        output = self.directory / "log" / f"{name}.out"
-        return Daemon(name=name, argv=argv, output=output, log=log or output)
-
     def _daemon(self, name: str) -> Daemon:
-        daemons = {daemon.name: daemon for daemon in self._daemons(self._require_config())}
+        daemons = {daemon.name: daemon for daemon in services.daemons(self._require_config())}
         if name not in daemons:
             raise InputError(f"no {name!r} in this cluster; there are: {', '.join(daemons)}")
         return daemons[name]
 
     def _start_all(self, settings: ClusterConfig, say: Say) -> None:
-        daemons = {daemon.name: daemon for daemon in self._daemons(settings)}
+        fresh = not any(self._records.alive(name) for name in self._records.names())
         try:
-            self._start_in_order(settings, daemons, say)
+            self._start_in_order(settings, say)
         except BaseException:
-            self._kill_all()
+            if fresh:  # else something of the user's may run: leave it as it is
+                self._kill_all()
             raise
 
-    def _start_in_order(self, settings: ClusterConfig, daemons: dict[str, Daemon], say: Say) -> None:
-        def start(name: str) -> None:
-            self._records.start(daemons[name], self._environment())
+    def _start_in_order(self, settings: ClusterConfig, say: Say) -> None:
+        daemons = {daemon.name: daemon for daemon in services.daemons(settings)}
+        environment = services.client_environment(settings)
+        for name, daemon in daemons.items():
+            if name == "mariadbd":
+                accounting.install_database(settings, environment)
+            self._records.start(daemon, services.environment(settings))
+            # The nodes start together with the controller and find it as soon as it listens.
+            if name not in settings.node_names and name != "slurmctld":
+                self._wait(settings, daemon)
+                say(f"{name} answers")
+            if name == "slurmdbd":
+                accounting.create_account(settings, environment)
+                say(f"account {config.ACCOUNT} is there")
+        for name in ("slurmctld", *settings.node_names):
+            self._wait(settings, daemons[name])
+        say(f"slurmctld answers, {settings.nodes} nodes are up")
 
-        def wait(name: str, what: str, condition: Callable[[], bool], timeout: float) -> None:
-            def settled() -> bool:
-                return condition() or not self._records.alive(name)
-
-            wait_until(settled, timeout)
-            if not condition():
-                raise self._failure(daemons[name], timeout)
-            say(what)
-
-        start("munged")
-        wait("munged", "munged answers", lambda: _accepts(settings.munge_socket), 10)
-        if settings.accounting:
-            accounting.install_database(settings, self.client_environment())
-            start("mariadbd")
-            wait("mariadbd", "mariadbd answers", lambda: _accepts(settings.database_socket), 30)
-            start("slurmdbd")
-            wait("slurmdbd", "slurmdbd answers", lambda: accounting.answers(self.client_environment()), 60)
-            accounting.create_account(settings, self.client_environment())
-            say(f"account {config.ACCOUNT} is there")
-        start("slurmctld")
-        for node in settings.node_names:
-            start(node)
-        wait("slurmctld", "slurmctld answers", lambda: bool(self._node_states(settings)), 30)
-        self._wait_for_nodes(settings, daemons)
-        say(f"{settings.nodes} nodes are up")
-
-    def _wait_for_nodes(self, settings: ClusterConfig, daemons: dict[str, Daemon]) -> None:
-        timeout = 60
-
-        def down() -> list[str]:
-            states = self._node_states(settings)
-            return [name for name in settings.node_names if states.get(name) not in _UP_STATES]
+    def _wait(self, settings: ClusterConfig, daemon: Daemon, timeout: float = 60) -> None:
+        """Wait until a daemon does its work; at once an error when it ends instead."""
 
         def settled() -> bool:
-            absent = down()
-            return not absent or not all(self._records.alive(name) for name in absent)
+            return self._works(settings, daemon.name) or not self._records.alive(daemon.name)
 
         wait_until(settled, timeout)
-        absent = down()
-        if absent:
-            raise self._failure(daemons[absent[0]], timeout)
+        if not self._works(settings, daemon.name):
+            raise self._failure(daemon, timeout)
+
+    def _works(self, settings: ClusterConfig, name: str) -> bool:
+        if name == "munged":
+            return _accepts(settings.munge_socket)
+        if name == "mariadbd":
+            return _accepts(settings.database_socket)
+        if name == "slurmdbd":
+            return accounting.answers(services.client_environment(settings))
+        states = self._node_states(settings)
+        return bool(states) if name == "slurmctld" else states.get(name) in _UP_STATES
 
     def _node_states(self, settings: ClusterConfig) -> dict[str, str]:
         """Node -> state as sinfo prints it (``idle``, ``down*``); empty when the controller does not answer."""
         argv = ["sinfo", "--noheader", "--Node", "--partition=batch", "--format=%N %T"]
         try:
-            done = subprocess.run(argv, env=self.client_environment(), capture_output=True, text=True, timeout=15)
+            done = subprocess.run(
+                argv, env=services.client_environment(settings), capture_output=True, text=True, timeout=15
+            )
         except subprocess.TimeoutExpired:
             return {}
         pairs = (line.split() for line in done.stdout.splitlines())
         return {pair[0]: pair[1] for pair in pairs if len(pair) == 2} if done.returncode == 0 else {}
 
     def _kill_all(self) -> None:
-        recorded = (self._records[name] for name in self._records.names())
-        left = kill([*filter(None, recorded), *marked(str(self.directory))])
-        if left:
-            raise DevClusterFailed(f"processes survived SIGKILL: {[process.pid for process in left]}")
+        # Again until nothing is found: a process may have started another between our look and its end.
+        for _ in range(3):
+            recorded = (self._records[name] for name in self._records.names())
+            left = [process for process in (*filter(None, recorded), *marked(str(self.directory))) if process.alive]
+            if not left:
+                return
+            kill(left)
+        raise DevClusterFailed(f"cannot kill processes {sorted(process.pid for process in left)}")
 
     def _failure(self, daemon: Daemon, waited: float) -> DevClusterFailed:
-        ended = "" if self._records.alive(daemon.name) else ": it ended by itself"
-        parts = [f"{daemon.name} did not come up within {waited:.0f} s{ended}"]
+        ended = not self._records.alive(daemon.name)
+        parts = [f"{daemon.name} ended by itself" if ended else f"{daemon.name} did not come up within {waited:.0f} s"]
         for log in dict.fromkeys((daemon.log, daemon.output)):
             if text := last_lines(log):
                 parts.append(f"end of {log}:\n" + "\n".join(f"  {line}" for line in text.splitlines()))
-        return DevClusterFailed("\n".join(parts), hint=f"the logs stay in {self.directory}/log; overnight cluster down")
+        hint = f"read the logs in {self.directory}/log, then: {self._command('down')}"
+        if "unshare failed" in parts[-1]:
+            hint = "nodes need namespaces: in a container allow them (--privileged), elsewhere try as root"
+        return DevClusterFailed("\n".join(parts), hint=hint)
 
 
 def _accepts(path: Path) -> bool:
@@ -380,13 +354,3 @@ def _accepts(path: Path) -> bool:
         except OSError:
             return False
     return True
-
-
-def _refuse_change(settings: ClusterConfig, nodes: int | None, with_accounting: bool | None, port: int | None) -> None:
-    asked = {"nodes": nodes, "accounting": with_accounting, "port": port}
-    for name, value in asked.items():
-        has = getattr(settings, name)
-        if value is not None and value != has:
-            raise InputError(
-                f"the dev cluster in {settings.directory} has {name} {has}, not {value}", hint="overnight cluster down"
-            )

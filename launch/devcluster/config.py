@@ -21,7 +21,8 @@ _NODE_PORT = 10
 class ClusterConfig:
     """Everything that the rendered files depend on.
 
-    ``cpus``, ``memory_mb`` and ``gpus`` are what each node *declares*: Slurm schedules by them, whatever the machine has.
+    ``cpus``, ``memory_mb`` and ``gpus`` are what each node *declares*: Slurm schedules by them, whatever
+    the machine has.
     """
 
     directory: Path

@@ -109,7 +109,7 @@ def kill(roots: Iterable[Process], timeout: float = 10.0) -> list[Process]:
     for process in left:
         try:
             os.kill(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):  # gone, or not ours: the caller is told that it is left
             continue
     wait_until(lambda: not any(process.alive for process in left), timeout, interval=0.01)
     return [process for process in left if process.alive]
@@ -168,6 +168,7 @@ class Records:
                 env=dict(environment),
                 cwd="/",
                 start_new_session=True,
+                umask=0o022,
             )
         _children[child.pid] = child
         process = Process.of(child.pid)

@@ -48,6 +48,8 @@ def block(offsets: tuple[int, ...], size: int, wanted: int | None = None) -> Ite
     Raises:
         InputError: ``wanted`` is in use, or no block is free.
     """
+    if wanted is not None and not 1024 <= wanted <= 65535 - size:
+        raise InputError(f"--port {wanted}: must be 1024 to {65535 - size}")
     for base in [wanted] if wanted is not None else range(_FIRST, _LAST, size):
         lock = _reserve(base)
         if lock is None:
