@@ -1,0 +1,30 @@
+"""Executors carry: each wraps the same two scripts into a Slurm job in the way of its library.
+
+Importing this package imports neither nemo_run (two seconds) nor submitit.
+"""
+
+from __future__ import annotations
+
+from launch.errors import InputError
+from launch.executors.base import Carrier, JobRequest
+
+__all__ = ["NAMES", "Carrier", "JobRequest", "carrier"]
+
+NAMES = ("nemo_run", "submitit")
+
+
+def carrier(name: str) -> Carrier:
+    """The carrier of this name.
+
+    Raises:
+        InputError: no such carrier, or its library is missing or of an unsupported version; says what to install.
+    """
+    if name == "nemo_run":
+        from launch.executors.nemo_run import NemoRunCarrier
+
+        return NemoRunCarrier()
+    if name == "submitit":
+        from launch.executors.submitit import SubmititCarrier
+
+        return SubmititCarrier()
+    raise InputError(f"there is no executor {name!r}", hint=f"executors: {', '.join(NAMES)}")

@@ -1,0 +1,298 @@
+"""What every executor is given, what it has to do, and the script rules that hold for all of them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from jobs.core.files import write_atomic
+from jobs.core.paths import ScriptPaths, StagePaths
+from launch.errors import InputError
+from launch.slurm.gateway import Gateway
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+_FLAG = re.compile(r"[a-z][a-z0-9-]*\Z")
+_DEPENDENCY = re.compile(r"(?:after|afterok|afterany|afternotok|aftercorr)(?::\d+)+\Z")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # all but the tabulator
+
+#: Options that belong to the hand-off itself; the profile cannot set them.
+_OURS = {
+    "array": "a stage is one job",
+    "dependency": "it comes from the pipeline's edges",
+    "error": "the log is kept per job and restart in the stage's directory",
+    "job-name": "its unique name is how a lost submission is found again",
+    "nodes": "set nodes in the stage's resources",
+    "open-mode": "a requeued job appends to the log of its previous run",
+    "output": "the log is kept per job and restart in the stage's directory",
+    "parsable": "the submission parses it",
+    "test-only": "no job would be made",
+    "wait": "nothing of ours stays alive",
+    "wrap": "the job runs a script",
+}
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """One Slurm job to be: what it asks for, and where its scripts lie.
+
+    The scripts' directory holds ``host.sh`` and ``node.sh``; the executor's script is written beside them. srun starts
+    one ``node.sh`` per node; the processes of a node are started inside it.
+
+    Attributes:
+        name: unique Slurm job name.
+        stage_dir: the stage's directory, with an existing ``logs/`` in it; the job's working directory.
+        processes_per_node: for the record; srun's tasks per node are always 1.
+        dependency: such as ``afterok:12:13``; goes on sbatch's command line, so that the script does not depend on it.
+        sbatch: further options of the profile; True for an option without a value, False or None to drop one.
+        srun: further arguments of srun; they come last and win.
+        remove: options to drop from header and srun line, ours or the executor's: ``--wckey``, ``exclusive``.
+        setup: lines run in the batch shell before host.sh is sourced.
+        scripts_dir: where host.sh, node.sh and job.sh of this attempt lie; default: the stage directory.
+        link: number of this job in a chain of jobs for one stage (continuation: chain).
+
+    Raises:
+        InputError: a value that Slurm would misread (a control character would become a line of the script).
+    """
+
+    name: str
+    stage_dir: Path
+    nodes: int
+    time_minutes: int
+    processes_per_node: int = 1
+    cpus: int | None = None
+    gpus_per_node: int | None = None
+    mem: str | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    reservation: str | None = None
+    constraint: str | None = None
+    requeue: bool = False
+    dependency: str | None = None
+    kill_on_invalid_dep: bool = True
+    sbatch: Mapping[str, str | bool | None] = field(default_factory=dict)
+    srun: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+    setup: tuple[str, ...] = ()
+    scripts_dir: Path | None = None
+    link: int = 0
+
+    def __post_init__(self) -> None:
+        if not _NAME.match(self.name):
+            raise InputError(f"job name {self.name!r}: only letters, digits, '.', '_' and '-' are safe in every tool")
+        for what, count in (("nodes", self.nodes), ("time", self.time_minutes)):
+            if count < 1:
+                raise InputError(f"{self.name}: {what} must be at least 1, not {count}")
+        if self.dependency is not None and not all(map(_DEPENDENCY.match, self.dependency.split(","))):
+            raise InputError(f"{self.name}: {self.dependency!r} is not a dependency such as afterok:12:13")
+        if not self.stage_dir.is_absolute():
+            raise InputError(f"{self.name}: stage directory {self.stage_dir} is not absolute")
+        texts = {
+            "stage directory": str(self.stage_dir),
+            "script directory": str(self.scripts.root),
+            **{key: str(value) for key in _TEXT_FIELDS if (value := getattr(self, key)) is not None},
+            **{f"sbatch option {key}": str(value) for key, value in self.sbatch.items()},
+            **{f"srun argument {number}": value for number, value in enumerate(self.srun, 1)},
+            **{f"set-up line {number}": value for number, value in enumerate(self.setup, 1)},
+        }
+        for what, text in texts.items():
+            if _CONTROL.search(text):
+                raise InputError(f"{self.name}: {what} holds a control character: {text!r}")
+        for key in self.sbatch:
+            if not _FLAG.match(flag_name(key)):
+                raise InputError(f"{self.name}: {key!r} is not an option of sbatch")
+            if flag_name(key) in _OURS:
+                raise InputError(f"{self.name}: sbatch option {key!r} cannot be set: {_OURS[flag_name(key)]}")
+
+    @property
+    def logs(self) -> Path:
+        """Where the logs of the stage are."""
+        return StagePaths(self.stage_dir).logs
+
+    @property
+    def scripts(self) -> ScriptPaths:
+        """The scripts of this attempt."""
+        return ScriptPaths(self.scripts_dir or self.stage_dir)
+
+    @property
+    def source_host(self) -> str:
+        """The line of the batch shell that brings in host.sh."""
+        return f". {shlex.quote(str(self.scripts.host))}"
+
+    @property
+    def start_node(self) -> str:
+        """The command that srun starts on every node."""
+        return shlex.quote(str(self.scripts.node))
+
+
+_TEXT_FIELDS = ("mem", "partition", "account", "qos", "reservation", "constraint")
+
+
+class Carrier(Protocol):
+    """An executor: gives the two scripts a Slurm job."""
+
+    @property
+    def name(self) -> str:
+        """As in the profile."""
+
+    def render(self, request: JobRequest) -> str:
+        """The full text of the script; the same request gives the same text."""
+
+    def submit(self, request: JobRequest, gateway: Gateway) -> str:
+        """Write the job script, submit it by the library's own path with the gateway underneath, return the job id.
+
+        Raises:
+            ClusterRefused: no job was made.
+            ClusterSilent: a job may have been made.
+        """
+
+
+def flag_name(text: str) -> str:
+    """``--cpus-per-task``, ``cpus_per_task`` and ``cpus-per-task=4`` are the same option: ``cpus-per-task``."""
+    return text.strip().lstrip("-").partition("=")[0].replace("_", "-")
+
+
+def header(request: JobRequest) -> dict[str, str | bool]:
+    """The options of sbatch that the script's header is to hold, whichever library writes it.
+
+    Keys have underscores, as both libraries want them. True stands for an option without a value.
+    """
+    flags: dict[str, str | bool | None] = {
+        "job_name": request.name,
+        "nodes": str(request.nodes),
+        "ntasks_per_node": "1",
+        "cpus_per_task": None if request.cpus is None else str(request.cpus),
+        "gpus_per_node": str(request.gpus_per_node) if request.gpus_per_node else None,
+        "mem": request.mem,
+        "time": str(request.time_minutes),
+        "partition": request.partition,
+        "account": request.account,
+        "qos": request.qos,
+        "reservation": request.reservation,
+        "constraint": request.constraint,
+        "requeue" if request.requeue else "no_requeue": True,
+        "kill_on_invalid_dep": "yes" if request.kill_on_invalid_dep else None,
+        # The submitter's working directory may not exist on the nodes.
+        "chdir": str(request.stage_dir),
+        # What happens before host.sh opens the log of this restart. "%" begins a pattern there (sbatch(1), FILENAME
+        # PATTERN), so one in the path is doubled.
+        "output": f"{str(request.logs).replace('%', '%%')}/%j.batch.log",
+        "open_mode": "append",
+    }
+    if {"requeue", "no-requeue"} & {flag_name(key) for key in request.sbatch}:
+        flags.pop("requeue", None)
+        flags.pop("no_requeue", None)
+    flags.update({flag_name(key).replace("-", "_"): value for key, value in request.sbatch.items()})
+    return {key: value for key, value in flags.items() if value is not None and value is not False}
+
+
+def setup_lines(request: JobRequest) -> list[str]:
+    """What runs in the batch shell before srun: the profile's lines, then host.sh.
+
+    host.sh is sourced, not started: its EXIT trap has to be the batch shell's, and it may leave the job with ``exit``.
+    """
+    return [*request.setup, request.source_host]
+
+
+def srun_arguments(request: JobRequest) -> list[str]:
+    """Arguments of srun that both libraries get.
+
+    - one task per node, said outright: SLURM_NTASKS may come from elsewhere;
+    - ``--cpus-per-task``: since 22.05 srun does not take it over from sbatch;
+    - ``--kill-on-bad-exit=1``: when one node fails the others would wait for it until the time limit.
+    """
+    arguments = [f"--nodes={request.nodes}", f"--ntasks={request.nodes}", "--ntasks-per-node=1"]
+    if request.cpus is not None:
+        arguments.append(f"--cpus-per-task={request.cpus}")
+    return [*arguments, "--kill-on-bad-exit=1"]
+
+
+def finished(
+    text: str, request: JobRequest, *, drop_header: tuple[str, ...] = (), drop_srun: tuple[str, ...] = ()
+) -> str:
+    """The library's text with the unwanted options taken out, checked.
+
+    Args:
+        drop_header: options of the library's own that we never want in the header.
+        drop_srun: likewise in the srun line.
+
+    Raises:
+        RuntimeError: the text does not have the shape that it has to have, so the library has changed.
+    """
+    removed = {flag_name(flag) for flag in request.remove}
+    removed |= {flag_name(key) for key, value in request.sbatch.items() if value is False}
+    lines = _without_header_flags(text.rstrip("\n").split("\n"), removed.union(drop_header))
+    node, host = request.start_node, request.source_host
+    sruns = [number for number, line in enumerate(lines) if line.startswith("srun ")]
+    if len(sruns) != 1 or not lines[sruns[0]].endswith(f" {node}"):
+        raise RuntimeError(f"expected one srun line that starts {node}, got: {[lines[number] for number in sruns]}")
+    if lines.count(host) != 1 or lines.index(host) > sruns[0]:
+        raise RuntimeError(f"expected {host} once, before srun")
+    flags = shlex.split(lines[sruns[0]])[1:-1]
+    # The profile's own arguments are not removed again, and come last: the last one wins.
+    flags = [*_without_flags(flags, removed.union(drop_srun)), *request.srun]
+    lines[sruns[0]] = f"srun {shlex.join(flags)} {node}"
+    result = "\n".join(lines) + "\n"
+    if control := _CONTROL.search(result.replace("\n", "")):
+        raise RuntimeError(f"the script holds a control character: {control[0]!r}")
+    return result
+
+
+def _without_header_flags(lines: list[str], removed: set[str]) -> list[str]:
+    """``lines`` without the #SBATCH lines of ``removed``; checks the others."""
+    kept: list[str] = []
+    seen: set[str] = set()
+    for number, line in enumerate(lines):
+        if not line.startswith("#SBATCH"):
+            # sbatch stops reading options at the first line that is not a comment.
+            if line and not line.startswith("#"):
+                return [*kept, *lines[number:]]
+            kept.append(line)
+            continue
+        found = re.match(r"#SBATCH --([a-z][a-z0-9-]*)(?:=.+)?\Z", line)
+        if found is None or found[1] in seen:
+            raise RuntimeError(f"malformed or repeated header line: {line!r}")
+        seen.add(found[1])
+        if found[1] not in removed:
+            kept.append(line)
+    return kept
+
+
+def _without_flags(arguments: list[str], removed: set[str]) -> list[str]:
+    """``arguments`` without the options of ``removed``; a value may follow as a word of its own (``--output all``)."""
+    kept = []
+    skip_value = False
+    for argument in arguments:
+        if argument.startswith("--"):
+            skip_value = flag_name(argument) in removed and "=" not in argument
+            if flag_name(argument) in removed:
+                continue
+        elif skip_value:
+            skip_value = False
+            continue
+        kept.append(argument)
+    return kept
+
+
+def write_script(request: JobRequest, text: str) -> Path:
+    """Write ``job.sh``, readable and runnable by its owner only; returns its path."""
+    path = request.scripts.job(request.link)
+    write_atomic(path, text, mode=0o700)
+    return path
+
+
+def sbatch_extra(request: JobRequest) -> list[str]:
+    """What goes on sbatch's command line and not into the script: the edges."""
+    return [] if request.dependency is None else [f"--dependency={request.dependency}"]
+
+
+def missing(library: str, extra: str, error: ImportError) -> InputError:
+    """The error for a library that is not installed."""
+    return InputError(
+        f"the executor {extra.replace('-', '_')!r} needs {library}: {error}",
+        hint=f'pip install "overnight[{extra}]", or route the stage to another executor in the cluster profile',
+    )

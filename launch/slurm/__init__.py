@@ -1,0 +1,1 @@
+"""Slurm: the one gateway to its commands, and the words for what it answers."""

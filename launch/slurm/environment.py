@@ -1,0 +1,55 @@
+"""The environment in which Slurm's commands run, and which ``sbatch`` then hands to the job.
+
+Two reasons to scrub it. Inherited ``SLURM_*`` and ``SBATCH_*`` variables override what our scripts say by design
+(sbatch(1), INPUT ENVIRONMENT VARIABLES): a ``SLURM_CPU_BIND`` left over from an interactive allocation has slowed whole
+fleets down. And everything here ends up in the job, in ``scontrol show`` and in the accounting database where the site
+stores job environments: secrets do not belong there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+#: Set by an enclosing allocation, MPI launcher or desktop session; meaningless or harmful in another job.
+_DROPPED_PREFIXES = (
+    "SLURM_",
+    "SLURMD_",
+    "SBATCH_",
+    "SRUN_",
+    "SALLOC_",
+    "PMI",
+    "OMPI_",
+    "XDG_",
+    "DBUS_",
+)
+
+#: Where Slurm finds its controller; without it every command looks in DNS and fails.
+_KEPT = frozenset({"SLURM_CONF"})
+
+_SECRET = re.compile(r"(?:^|_)(?:TOKEN|KEY|PAT)\Z | SECRET | PASSWORD | PASSWD", re.VERBOSE | re.IGNORECASE)
+
+
+def looks_secret(name: str) -> bool:
+    """Whether a variable of this name probably holds a secret (``HF_TOKEN``, ``WANDB_API_KEY``, ``DB_PASSWORD``)."""
+    return _SECRET.search(name) is not None
+
+
+def scrubbed(environment: Mapping[str, str], keep: Iterable[str] = ()) -> dict[str, str]:
+    """``environment`` without scheduler left-overs and secrets, and with what our parsers rely on.
+
+    ``LC_ALL`` keeps messages in English and names in UTF-8; ``SLURM_TIME_FORMAT=%s`` makes every time an epoch second,
+    so that no parser depends on the site's time zone or format. Both reach the job, too.
+
+    Args:
+        keep: names that stay whatever they look like (the profile's whitelist).
+    """
+    kept = _KEPT.union(keep)
+    result = {
+        name: value
+        for name, value in environment.items()
+        if name in kept or not (name.startswith(_DROPPED_PREFIXES) or looks_secret(name))
+    }
+    result["LC_ALL"] = "C.UTF-8"
+    result["SLURM_TIME_FORMAT"] = "%s"
+    return result

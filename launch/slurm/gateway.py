@@ -1,0 +1,227 @@
+"""The only place that starts Slurm's commands.
+
+Every call: an argument list (no shell), a scrubbed environment, its own session, a time-out after which the whole
+process group is killed, and a typed error that carries command, exit code and stderr. Nothing is retried here: whether
+a repeated question is safe depends on who asks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.errors import ClusterRefused, ClusterSilent
+from launch.slurm import queue, refusals
+from launch.slurm.environment import scrubbed
+from launch.slurm.queue import AccountRow, QueueRow
+
+#: sbatch itself tries for up to two minutes to get an answer; giving up earlier makes "accepted, but we do not know".
+SBATCH_TIMEOUT = 180.0
+TIMEOUT = 60.0
+
+_JOB_ID = re.compile(r"^(\d+)(?:;[\w.-]+)?\s*$", re.MULTILINE)
+#: From a site's wrapper that loses --parsable.
+_SUBMITTED = re.compile(r"^Submitted batch job (\d+)", re.MULTILINE)
+
+_GONE = re.compile(r"Invalid job id|already complet", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    command: tuple[str, ...]
+    exit_code: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+
+class Gateway:
+    """Slurm, as the current user.
+
+    Args:
+        slurm_conf: configuration of the cluster to talk to; default: what the environment or the installation says.
+        keep: environment variables that reach the job although they look like left-overs or secrets.
+        environment: to start from; default: this process's.
+        timeout: seconds for every command but sbatch.
+        sbatch_timeout: seconds for sbatch.
+    """
+
+    def __init__(
+        self,
+        slurm_conf: Path | None = None,
+        *,
+        keep: Iterable[str] = (),
+        environment: Mapping[str, str] | None = None,
+        timeout: float = TIMEOUT,
+        sbatch_timeout: float = SBATCH_TIMEOUT,
+    ) -> None:
+        self._environment = scrubbed(os.environ if environment is None else environment, keep)
+        if slurm_conf is not None:
+            self._environment["SLURM_CONF"] = str(slurm_conf)
+        self._timeout = timeout
+        self._sbatch_timeout = sbatch_timeout
+
+    def sbatch(self, script: Path, *, extra: Sequence[str] = ()) -> str:
+        """Submit ``script`` and return the job id.
+
+        Args:
+            extra: further options; on the command line they win over the script's header.
+
+        Raises:
+            ClusterRefused: no job was made.
+            ClusterSilent: **a job may have been made**: look its name up before submitting again.
+        """
+        command = ("sbatch", "--parsable", *extra, str(script))
+        answer = self._run(command, timeout=self._sbatch_timeout, directory=script.parent)
+        # The last match: banners of a site come first.
+        ids = _JOB_ID.findall(answer.stdout) or _SUBMITTED.findall(answer.stdout)
+        if answer.exit_code != 0 and not ids:
+            raise self._error(answer, f"sbatch refused {script.name}")
+        if answer.exit_code != 0 or not ids:
+            raise ClusterSilent(
+                f"sbatch ended with {answer.exit_code} and printed {answer.stdout.strip()!r}: "
+                "whether the job was accepted is not known",
+                command=command,
+                since=answer.seconds,
+                hint="overnight resume looks it up by its name",
+            )
+        return str(ids[-1])
+
+    def squeue(self) -> list[QueueRow]:
+        """All jobs of this user that the controller remembers, finished ones too (for MinJobAge after their end).
+
+        One call whatever the number of jobs. Not ``-j IDS``: an unknown id among them is dropped silently.
+
+        Raises:
+            ClusterSilent, ClusterRefused: there is no answer; a missing job must not be taken for a finished one.
+        """
+        answer = self._checked(("squeue", "--me", "-h", "-t", "all", "-o", queue.SQUEUE_FORMAT), "squeue failed")
+        try:
+            return queue.parse_squeue(answer.stdout)
+        except ValueError as error:
+            raise ClusterSilent(str(error), command=answer.command, since=answer.seconds) from error
+
+    def sacct(self, since: float) -> list[AccountRow] | None:
+        """Runs of this user's jobs since an epoch second, earlier runs of requeued jobs included.
+
+        None where accounting is off, down or slow: it only adds to what squeue, seals and the journal say. It lags
+        behind: a job that is missing, or whose state is older than squeue's, means nothing.
+        """
+        # sacct reads no epoch seconds; local time, as the command runs on this machine.
+        start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since))
+        command = ("sacct", "-X", "-D", "-n", "-P", f"--delimiter={queue.SACCT_DELIMITER}",
+                   "-u", str(os.getuid()), "-S", start, "-o", queue.SACCT_FIELDS)  # fmt: skip
+        try:
+            answer = self._run(command)
+        except (ClusterSilent, ClusterRefused):
+            return None
+        return queue.parse_sacct(answer.stdout) if answer.exit_code == 0 else None
+
+    def scancel(self, ids: Sequence[str]) -> None:
+        """Cancel jobs in one call, so that no dependent starts in between. Ended and unknown ones are passed over.
+
+        Raises:
+            ClusterSilent: some may be cancelled and some not; it is safe to repeat.
+            ClusterRefused: likewise, but repeating will not help.
+        """
+        if not ids:
+            return
+        answer = self._run(("scancel", *ids))
+        # 22.05 ends with 0 and says nothing about an ended job; later versions complain about it.
+        complaints = [line for line in answer.stderr.splitlines() if line.strip() and not _GONE.search(line)]
+        if answer.exit_code != 0 and (complaints or not answer.stderr.strip()):
+            raise self._error(answer, "scancel failed")
+
+    def requeue(self, job_id: str) -> None:
+        """Put a job back into the queue under its id.
+
+        Raises:
+            ClusterRefused: it was submitted with --no-requeue, has gone, or is not yours.
+            ClusterSilent: no answer.
+        """
+        self._checked(("scontrol", "requeue", job_id), f"job {job_id} cannot be requeued")
+
+    def update_dependency(self, job_id: str, dependency: str) -> None:
+        """Replace what a waiting job waits for; an empty ``dependency`` frees it.
+
+        Raises:
+            ClusterRefused: it is not waiting any more, or a job named is not known.
+            ClusterSilent: no answer.
+        """
+        command = ("scontrol", "update", f"jobid={job_id}", f"dependency={dependency}")
+        self._checked(command, f"the dependency of job {job_id} cannot be changed")
+
+    def _checked(self, command: tuple[str, ...], failure: str) -> _Answer:
+        answer = self._run(command)
+        if answer.exit_code != 0:
+            raise self._error(answer, failure)
+        return answer
+
+    def _run(self, command: tuple[str, ...], *, timeout: float | None = None, directory: Path | None = None) -> _Answer:
+        timeout = self._timeout if timeout is None else timeout
+        began = time.monotonic()
+        try:
+            process = subprocess.Popen(
+                command,
+                env=self._environment,
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
+                # Its own process group: a site's wrapper script and its children go together, and Ctrl-C in our
+                # terminal does not cut an sbatch in two.
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            raise ClusterRefused(
+                f"there is no {command[0]} on this machine",
+                command=command,
+                exit_code=127,
+                stderr=str(error),
+                hint="run this on a login node of the cluster, or use --cluster local",
+            ) from error
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            _kill_group(process)
+            raise ClusterSilent(
+                f"{command[0]} did not answer", command=command, since=time.monotonic() - began
+            ) from error
+        except BaseException:
+            _kill_group(process)
+            raise
+        return _Answer(command, process.returncode, stdout, stderr, time.monotonic() - began)
+
+    @staticmethod
+    def _error(answer: _Answer, failure: str) -> ClusterRefused | ClusterSilent:
+        if refusals.is_silence(answer.stderr):
+            return ClusterSilent(
+                f"{failure}: {answer.stderr.strip().splitlines()[-1]}", command=answer.command, since=answer.seconds
+            )
+        meaning, hint = refusals.explain(answer.stderr)
+        return ClusterRefused(
+            f"{failure}: {meaning}",
+            command=answer.command,
+            exit_code=answer.exit_code,
+            stderr=answer.stderr,
+            hint=hint,
+        )
+
+
+def _kill_group(process: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    # A grandchild that left the group may hold the pipes open: do not read them to the end.
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
+    process.wait()
