@@ -146,7 +146,7 @@ def _documents(settings: Settings, units: list[Unit], split_of: Callable[[str], 
 
 
 def _file_documents(settings: Settings, units: list[Unit], groups: Groups) -> tuple[list[Row], Assignment]:
-    """Paragraphs of one file joined to documents, which are what is split: a text is not torn paragraph by paragraph."""
+    """Paragraphs of one file joined to documents, which are what is split: no text is torn paragraph by paragraph."""
     streams: dict[str, list[Unit]] = defaultdict(list)
     for unit in units:
         streams[unit.origin].append(unit)
@@ -178,9 +178,8 @@ def _cut(stream: list[Unit], characters: int) -> list[list[Unit]]:
 
 
 def _document(part: list[Unit], split: str, between: str) -> Row:
-    return Row(
-        identify(*(unit.name for unit in part)), split, {"text": between.join(unit.texts[0] for unit in part)}, tuple(part)
-    )
+    fields = {"text": between.join(unit.texts[0] for unit in part)}
+    return Row(identify(*(unit.name for unit in part)), split, fields, tuple(part))
 
 
 def _limited(settings: Settings, rows: list[Row], tally: Tally) -> list[Row]:

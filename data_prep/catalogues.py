@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from data_prep import text
 from data_prep.errors import DataError
@@ -64,7 +64,8 @@ def _licence(headers: Any) -> str:
     """Licence as the wheel states it: expression, else classifiers, else the first line of the free text."""
     if expression := headers.get("License-Expression"):
         return str(expression).strip()
-    classifiers = [entry.split("::")[-1].strip() for entry in headers.get_all("Classifier", []) if "License ::" in entry]
+    stated = [entry for entry in headers.get_all("Classifier", []) if entry.startswith("License ::")]
+    classifiers = [entry.split("::")[-1].strip() for entry in stated]
     free = str(headers.get("License") or "").strip().splitlines()
     return ", ".join(classifiers) or (free[0].strip() if free else "") or "not stated"
 
@@ -134,7 +135,7 @@ def _parse(archive: zipfile.ZipFile, name: str, place: str) -> Any:
     encoding = charset[1].decode() if charset and charset[1] != b"CHARSET" else "utf-8"
     try:
         if name.endswith(".mo"):
-            return polib.mofile(raw, encoding=encoding)
+            return polib.mofile(cast(str, raw), encoding=encoding)  # takes bytes, too; its stubs do not say so
         return polib.pofile(raw.decode(encoding))
     except (UnicodeDecodeError, LookupError) as error:
         raise DataError(f"is not {encoding}: {error}", place) from error

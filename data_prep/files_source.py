@@ -1,4 +1,4 @@
-"""Rows of the user's own files, read once: digested while they are read, refused with ``file:line`` where they are bad."""
+"""Rows of the user's own files, digested while they are read, refused with ``file:line`` where they are bad."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class FileRow:
 
 
 def rows(kind: str, sources: tuple[Source, ...], progress: Callable[[int, int], None]) -> Iterator[FileRow]:
-    """All rows of ``sources``; of text files, all paragraphs. The caller must exhaust it: the digest is known at the end.
+    """All rows of ``sources``; of text files, all paragraphs. To be exhausted: the digest is known at the end.
 
     Raises:
-        DataError: a bad line, an empty file, an ending that this kind does not read, or a content other than the spec's.
+        DataError: a bad line, an empty file, an ending that this kind does not read, other content than planned.
     """
     if not sources:
         raise DataError("no source files are given")
@@ -41,18 +41,25 @@ def rows(kind: str, sources: tuple[Source, ...], progress: Callable[[int, int], 
     done = 0
     for source in sorted(sources, key=lambda source: source.path):
         suffix = Path(source.path).suffix.lower()
-        read = _read_json if suffix == ".jsonl" else _read_text if suffix in (".txt", ".md") and kind == "corpus" else None
-        if read is None:
-            known = ".jsonl, .txt, .md" if kind == "corpus" else ".jsonl"
+        if suffix == ".jsonl":
+            read = _read_json
+        elif kind == "corpus" and suffix in (".txt", ".md"):
+            read = _read_text
+        else:
+            known = ".jsonl, .txt or .md" if kind == "corpus" else ".jsonl"
             raise DataError(f"a file of {kind} must end in {known}", source.path)
         empty = True
-        for row in read(kind, source, lambda count, before=done: progress(before + count, total)):  # type: ignore[misc]
+        for row in read(kind, source, _after(done, total, progress)):
             empty = False
             yield row
         if empty:
             raise DataError("has no rows", source.path)
         done += source.size
     progress(total, total)
+
+
+def _after(done: int, total: int, progress: Callable[[int, int], None]) -> Callable[[int], None]:
+    return lambda count: progress(done + count, total)
 
 
 def _lines(source: Source, progress: Callable[[int], None]) -> Iterator[tuple[int, str]]:
@@ -135,6 +142,7 @@ def _texts(kind: str, value: Any, path: str, line: int) -> tuple[str, ...]:
         try:
             entry.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise DataError(f'field "{name}" has half a surrogate pair at character {error.start + 1}', path, line) from error
+            where = f"at character {error.start + 1}"
+            raise DataError(f'field "{name}" has half a surrogate pair {where}', path, line) from error
         texts.append(entry)
     return tuple(texts)

