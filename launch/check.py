@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from importlib import resources
 from typing import TYPE_CHECKING
 
 from launch.load import KeyPath, Problem, suggest
 from launch.stages import (
-    DATA_KINDS,
     FETCHED,
     TASK_KINDS,
     TRAINING_DATA,
     TRAINING_KINDS,
     DataStage,
     EvaluateStage,
-    Stage,
     TrainingStage,
 )
 
@@ -39,8 +38,8 @@ def problems(pipeline: Pipeline) -> list[Problem]:
 
 def backends() -> list[str]:
     """Back ends that a pipeline may name: the modules and packages of ``jobs/backends``, which is not imported."""
-    directory = resources.files("jobs").joinpath("backends")
-    names = {entry.name.removesuffix(".py") for entry in directory.iterdir() if entry.is_dir() or entry.name.endswith(".py")}
+    entries = resources.files("jobs").joinpath("backends").iterdir()
+    names = {entry.name.removesuffix(".py") for entry in entries if entry.is_dir() or entry.name.endswith(".py")}
     return sorted(name for name in names if not name.startswith("_") and name not in _OURS)
 
 
@@ -77,8 +76,8 @@ def _data(pipeline: Pipeline, name: str, stage: DataStage) -> Iterator[Problem]:
     place: KeyPath = ("stages", name)
     known = stage.source in pipeline.sources
     if not known and not any(mark in stage.source for mark in "/.~"):
-        options = list(pipeline.sources)
-        yield Problem((*place, "from"), f"there is no source {stage.source!r} (a path has a / or .); {suggest(stage.source, options)}")
+        near = suggest(stage.source, list(pipeline.sources))
+        yield Problem((*place, "from"), f"there is no source {stage.source!r}, and a path has a / or a dot; {near}")
     if stage.max_chars is not None and stage.max_chars < stage.min_chars:
         yield Problem((*place, "max_chars"), f"{stage.max_chars} is less than min_chars ({stage.min_chars})")
     if known and stage.kind == "preferences":
@@ -110,10 +109,12 @@ def _evaluation(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator
         elif keys.data is not None:
             yield from _reference(pipeline, (*at, "data"), keys.data, (TASK_KINDS[task],))
         else:
-            options = _of_kinds(pipeline, (TASK_KINDS[task],))
-            if len(options) != 1:
-                what = f"one of {', '.join(options)}" if options else f"a stage of kind {TASK_KINDS[task]}; there is none"
-                yield Problem(at, f"which data? write {task}: {{data: NAME}} with {what}", at_key=True)
+            kind = TASK_KINDS[task]
+            options = _of_kinds(pipeline, (kind,))
+            if not options:
+                yield Problem(at, f"needs a stage of kind {kind}; there is none", at_key=True)
+            elif len(options) > 1:
+                yield Problem(at, f"which data? write {task}: {{data: NAME}}, one of {', '.join(options)}", at_key=True)
     if stage.compare_to is not None:
         yield from _reference(pipeline, (*place, "compare_to"), stage.compare_to, ("evaluate",))
     elif stage.gate:
@@ -121,26 +122,13 @@ def _evaluation(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator
 
 
 def _cycles(pipeline: Pipeline) -> Iterator[Problem]:
-    """The first cycle, shown whole at the reference that closes it."""
-    finished: set[str] = set()
-    for start in pipeline.stages:
-        trail: dict[str, str] = {}
-        stack: list[tuple[str, Iterator[tuple[str, str]]]] = [(start, iter(pipeline.parents(start).items()))]
-        trail[start] = ""
-        while stack:
-            name, parents = stack[-1]
-            step = next(parents, None)
-            if step is None:
-                finished.add(name)
-                del trail[name]
-                stack.pop()
-                continue
-            role, parent = step
-            if parent in trail:
-                names = list(trail)
-                ring = [*names[names.index(parent) :], parent]
-                yield Problem(("stages", name, role.partition(":")[0]), f"the stages wait for each other: {' -> '.join(ring)}")
-                return
-            if parent not in finished:
-                trail[parent] = role
-                stack.append((parent, iter(pipeline.parents(parent).items())))
+    """A cycle, shown whole at the reference that closes it."""
+    parents = {name: pipeline.parents(name) for name in pipeline.stages}
+    try:
+        TopologicalSorter({name: list(roles.values()) for name, roles in parents.items()}).prepare()
+    except CycleError as error:
+        ring: list[str] = error.args[1]
+        parent, name = ring[-2], ring[-1]
+        role = next(role for role, stage in parents[name].items() if stage == parent)
+        text = f"the stages wait for each other: {' -> '.join(ring)}"
+        yield Problem(("stages", name, role.partition(":")[0]), text)

@@ -1,4 +1,4 @@
-"""The three ways in which something expected goes wrong: the caller's fault, the cluster said no, the cluster is silent.
+"""The three ways in which something expected goes wrong: the caller erred, the cluster said no, the cluster is silent.
 
 Each says what to type next. Anything that is raised outside these three is a bug of ours and is shown as one.
 """

@@ -235,7 +235,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            mark = self.peek_event().start_mark
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem=f"nested more than {MAX_DEPTH} deep", problem_mark=mark)
         try:
             return super().compose_node(parent, index)
@@ -271,7 +271,7 @@ class _Builder:
         except (ValueError, OverflowError) as error:  # an escape such as \Uffffffff
             raise self._fault(f"not valid YAML: {error}", loader.line + 1, loader.column + 1) from error
         finally:
-            loader.dispose()  # type: ignore[no-untyped-call]
+            loader.dispose()
 
     def build(self, node: Node, path: KeyPath) -> Any:
         self._count += 1

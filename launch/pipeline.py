@@ -79,16 +79,14 @@ class Pipeline(Model):
 
     def order(self) -> tuple[str, ...]:
         """Stage names, parents first; of those that are free to run, the first in the file."""
-        done: dict[str, None] = {}
-        waiting = list(self.stages)
+        waiting = {name: set(self.parents(name).values()) for name in self.stages}
+        done: list[str] = []
         while waiting:
-            ready = next(
-                (name for name in waiting if all(parent in done for parent in self.parents(name).values())), None
-            )
+            ready = next((name for name, parents in waiting.items() if parents.isdisjoint(waiting)), None)
             if ready is None:
                 raise ValueError(f"the stages {', '.join(waiting)} wait for each other")
-            done[ready] = None
-            waiting.remove(ready)
+            done.append(ready)
+            del waiting[ready]
         return tuple(done)
 
     def data_settings(self, name: str) -> dict[str, Any]:

@@ -145,9 +145,7 @@ def _data_path(loc: Sequence[str | int], data: Any, keep_last: bool) -> tuple[Ke
     """Drop from pydantic's location what is not in the file (tags of unions, ``[key]``); is a required key missing?"""
     path: list[str | int] = []
     for number, part in enumerate(loc):
-        if isinstance(data, Mapping) and part in data:
-            data = data[part]
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+        if part in (data if isinstance(data, Mapping) else range(len(data)) if isinstance(data, list) else ()):
             data = data[part]
         elif keep_last and number == len(loc) - 1:
             return (*path, part), True

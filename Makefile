@@ -1,0 +1,66 @@
+# make demo       install for CPU and take a small model through the whole chain on this machine
+# make test       checks and tests; what takes longer is left to make test-full
+# make clean      remove everything that make made
+#
+# Everything is installed into .venv by pip; a stamp there says what is done, so a second make is quick.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off --root-user-action ignore \
+	--constraint constraints.txt
+EXTRAS := train,nemo-run,submitit,hub,dev
+
+.DELETE_ON_ERROR:
+.PHONY: demo test test-full check bench clean
+
+demo: $(VENV)/.train
+	$(BIN)/overnight fetch pipelines/pt_pt.yaml
+	$(BIN)/overnight run pipelines/pt_pt.yaml --cluster local
+
+test: check
+	@command -v slurmctld >/dev/null || echo "slurmctld is not installed: the tests on a real Slurm will be skipped"
+	$(BIN)/python -m pytest -m "not full"
+
+test-full: check
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev
+	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
+
+# The first Python of at least 3.11 with a working venv module; PYTHON=/path/to/python3 chooses another.
+$(VENV)/.created:
+	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+		"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+		found=$$python; \
+		rm -rf $(VENV); \
+		if "$$python" -m venv $(VENV); then touch $@; exit 0; fi; \
+	done; \
+	rm -rf $(VENV); \
+	if [ -n "$$found" ]; then \
+		echo "make: $$found cannot make a virtual environment: apt-get install python3-venv, then make again" >&2; \
+	else \
+		echo "make: Python 3.11 or newer is needed; if you have one: make PYTHON=/path/to/python3" >&2; \
+	fi; \
+	exit 1
+
+# torch comes first and by its exact version: that is the CPU build of a few hundred MB, where a range brings CUDA's.
+$(VENV)/.torch: $(VENV)/.created
+	$(PIP) "$$(grep '^torch==' constraints.txt)"
+	touch $@
+
+$(VENV)/.train: $(VENV)/.torch pyproject.toml constraints.txt
+	$(PIP) --editable '.[train]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml constraints.txt
+	$(PIP) --editable '.[$(EXTRAS)]'
+	touch $@

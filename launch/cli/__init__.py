@@ -1,0 +1,1 @@
+"""The ``overnight`` command: one module a sub-command, each with ``configure(parser)`` and ``run(args) -> int``."""

@@ -1,0 +1,145 @@
+"""Entry point of ``overnight``: finds the sub-command, imports that one alone, and turns errors into exit codes.
+
+Nothing but argparse is imported for ``--help``: the table below holds the names and the help lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import NamedTuple, NoReturn
+
+from launch import __version__
+from launch.errors import InputError, OvernightError
+
+
+class Command(NamedTuple):
+    """A sub-command: the module that carries it and its line in ``overnight --help``."""
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "fetch": Command("launch.cli.fetch", "bring base models and data sources into the workspace"),
+    "plan": Command("launch.cli.plan", "show the jobs of a pipeline, and what is already done"),
+    "submit": Command("launch.cli.submit", "submit a pipeline as a chain of Slurm jobs"),
+    "run": Command("launch.cli.run", "run a pipeline on this machine, in the foreground"),
+    "status": Command("launch.cli.status", "how a run stands, and why a job waits"),
+    "logs": Command("launch.cli.logs", "show or follow the log of a stage"),
+    "cancel": Command("launch.cli.cancel", "cancel a run, or a stage and what depends on it"),
+    "resume": Command("launch.cli.resume", "submit again only what is missing"),
+    "list": Command("launch.cli.list", "list the runs of a workspace"),
+    "cluster": Command("launch.cli.cluster", "start or stop a throw-away Slurm on this machine"),
+}
+
+INTERRUPTED = 128 + 2
+BROKEN_PIPE = 128 + 13
+BUG = 70  # EX_SOFTWARE: apart from every expected exit code
+
+# What the machine can do to us at any write; a traceback would not help.
+_WORLD_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ESTALE, errno.EIO)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports wrong usage as an InputError, so that it looks like every other error and honours ``--json``."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message, hint=f"{self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``overnight`` with ``argv`` (default: of the process) and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in arguments
+    try:
+        try:
+            code = _dispatch(arguments)
+        except SystemExit as done:  # how argparse leaves after --help
+            code = done.code if isinstance(done.code, int) else 0
+        sys.stdout.flush()
+        return code
+    except OvernightError as error:
+        return _report(error, as_json)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has left (`| head`). Python would complain once more at its own last flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except OSError as error:
+        if error.errno in _WORLD_ERRNOS:
+            return _report(InputError(f"{error.filename or 'this machine'}: {error.strerror}"), as_json)
+        return _bug()
+    except Exception:
+        return _bug()
+
+
+def _dispatch(arguments: list[str]) -> int:
+    name = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if name is not None and name not in COMMANDS:
+        from launch.load import suggest
+
+        raise InputError(f"there is no command {name!r}; {suggest(name, list(COMMANDS))}", hint="overnight --help")
+    module = None if name is None else _load(name)
+    args = _parser(name, module).parse_args(arguments)
+    if module is None:
+        raise InputError("which command?", hint="overnight --help")
+    return int(module.run(args))
+
+
+def _load(name: str) -> ModuleType:
+    module = COMMANDS[name].module
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise InputError(f"the command {name!r} is not part of this installation ({module})") from error
+
+
+def _parser(chosen: str | None, module: ModuleType | None) -> argparse.ArgumentParser:
+    """The parser of ``overnight``, with the options of the chosen command only."""
+    parser = _Parser(
+        prog="overnight",
+        description="One pipeline file and one cluster profile become a chain of Slurm jobs with verified hand-offs.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"overnight {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name, command in COMMANDS.items():
+        own = commands.add_parser(name, help=command.help)
+        if name == chosen and module is not None:
+            own.description = module.__doc__
+            module.configure(own)
+    return parser
+
+
+def _report(error: OvernightError, as_json: bool) -> int:
+    if as_json:
+        import json
+
+        print(json.dumps(error.as_json(), ensure_ascii=False), file=sys.stderr)
+    else:
+        print(f"overnight: {error}", file=sys.stderr)
+        if error.hint:
+            print(f"next: {error.hint}", file=sys.stderr)
+    return error.exit_code
+
+
+def _bug() -> int:
+    import traceback
+
+    traceback.print_exc()
+    print(f"overnight {__version__}: this is a bug of ours; please report it with the lines above", file=sys.stderr)
+    return BUG
+
+
+if __name__ == "__main__":
+    sys.exit(main())
