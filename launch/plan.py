@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jobs.core.spec import Source
@@ -184,6 +184,8 @@ class _Builder:
         able = self.back_end(backend, kind, name)
         resources = self.profile.resources_for(kind, stage)
         executor = self.profile.executor_for(kind, stage.executor if stage else None)
+        if executor == "local":  # one process after the other; the batch is the global one all the same
+            resources = replace(resources, nodes=1, processes_per_node=1)
         result = {key: value for key, value in settings.items() if key not in NOT_IN_RESULT}
         resumable = target_step is not None
         self.done[name] = PlannedStage(

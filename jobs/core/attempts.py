@@ -8,8 +8,10 @@ an older one may no longer publish.
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
+import socket
 import time
 from dataclasses import asdict, dataclass, field
 
@@ -31,6 +33,8 @@ class Attempt:
     stage_dir: str
     carrier: str
     job_names: tuple[str, ...]
+    host: str = field(default_factory=socket.gethostname)
+    pid: int = field(default_factory=os.getpid)
     time: float = field(default_factory=time.time)
 
     @property

@@ -7,7 +7,6 @@ OpenSSL uses the CPU's SHA instructions, and hashlib releases the interpreter lo
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -228,17 +227,9 @@ def verify(
     """
     if wait_seconds:
         files.wait_for(seal_path, wait_seconds)
-    seal = load(seal_path)
-    for entry in seal.files:
-        path = directory / entry.path
-        if wait_seconds:
-            files.wait_for(path, wait_seconds)
-        try:
-            size = path.stat().st_size
-        except FileNotFoundError:
-            raise SealBroken(path, f"is missing ({entry.size} bytes sealed)") from None
-        if size != entry.size:
-            raise SealBroken(path, f"has {size} bytes, sealed with {entry.size}")
+        for entry in load(seal_path).files:
+            files.wait_for(directory / entry.path, wait_seconds)
+    seal = check_sizes(directory, seal_path)
     names = [entry.path for entry in seal.files]
     for entry, found in zip(seal.files, digest_files(directory, names, seal.depth, on_bytes), strict=True):
         if found.digest != entry.digest:
@@ -249,6 +240,19 @@ def verify(
     return seal
 
 
-def dumps(seal: Seal) -> str:
-    """The seal as one JSON line, for logs."""
-    return json.dumps(asdict(seal), sort_keys=True)
+def check_sizes(directory: Path, seal_path: Path) -> Seal:
+    """The quick look: seal readable, every file there with its sealed size. Does not read the files.
+
+    Raises:
+        SealBroken: with the file and what is wrong with it.
+    """
+    seal = load(seal_path)
+    for entry in seal.files:
+        path = directory / entry.path
+        try:
+            size = path.stat().st_size
+        except OSError:
+            raise SealBroken(path, f"is missing ({entry.size} bytes sealed)") from None
+        if size != entry.size:
+            raise SealBroken(path, f"has {size} bytes, sealed with {entry.size}")
+    return seal

@@ -1,0 +1,114 @@
+"""What several commands share: options, reading pipeline and profile, planning."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jobs.core.paths import Workspace
+    from launch.pipeline import PipelineFile
+    from launch.plan import Plan
+    from launch.profile import Profile, ProfileFile
+    from launch.slurm.gateway import Gateway
+
+
+def add_pipeline(parser: argparse.ArgumentParser, cluster: str | None = None) -> None:
+    """The pipeline file, the profile and overrides."""
+    parser.add_argument("pipeline", type=Path, metavar="PIPELINE", help="pipeline file (YAML)")
+    parser.add_argument(
+        "--cluster", metavar="PROFILE", default=cluster, required=cluster is None, help="profile: a name or a YAML file"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value: --set stages.cpt.steps=4"
+    )
+    add_workspace(parser)
+
+
+def add_workspace(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workspace", type=Path, metavar="DIR", help="default: $OVERNIGHT_WORKSPACE, the profile's, or ~/overnight"
+    )
+    parser.add_argument("--json", action="store_true", help="print machine-readable output")
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """The run, by the beginning of its id."""
+    parser.add_argument("run", nargs="?", metavar="RUN", help="beginning of a run id (default: the newest run)")
+    add_workspace(parser)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A pipeline with its profile, planned."""
+
+    pipeline: PipelineFile
+    profile: ProfileFile
+    workspace: Workspace
+    plan: Plan
+
+
+def read(args: argparse.Namespace) -> tuple[PipelineFile, ProfileFile, Workspace]:
+    """Raises:
+    InputError: with file, line and column.
+    """
+    from launch.pipeline import read_pipeline
+    from launch.profile import locate, read_profile
+    from launch.rundir import workspace_for
+
+    pipeline = read_pipeline(args.pipeline, args.set)
+    profile = read_profile(locate(args.cluster))
+    return pipeline, profile, workspace_for(profile.profile, args.workspace)
+
+
+def plan(args: argparse.Namespace) -> Planned:
+    """Read and plan.
+
+    Raises:
+        InputError: with file, line and column.
+    """
+    from launch import facts
+    from launch import plan as planning
+
+    pipeline, profile, workspace = read(args)
+    gathered = facts.gather(pipeline, profile.profile, workspace)
+    return Planned(pipeline, profile, workspace, planning.build(pipeline.pipeline, profile.profile, gathered))
+
+
+def refuse_missing(planned: Planned, args: argparse.Namespace) -> None:
+    """Nothing is submitted whose input has not been fetched: compute nodes have no internet.
+
+    Raises:
+        InputError: names what is missing and the command that brings it.
+    """
+    from launch.errors import InputError
+
+    missing = planned.plan.missing
+    if missing:
+        names = ", ".join(f"{item.name} ({item.request})" for item in missing)
+        workspace = f" --workspace {args.workspace}" if args.workspace else ""
+        raise InputError(
+            f"not in the workspace {planned.workspace.root}: {names}",
+            hint=f"overnight fetch {args.pipeline} --cluster {args.cluster}{workspace}",
+        )
+
+
+def gateway(profile: Profile) -> Gateway:
+    """The way to the profile's Slurm.
+
+    Raises:
+        InputError: the profile is of the dev cluster, and it is not up.
+    """
+    from launch.errors import InputError
+    from launch.slurm.gateway import Gateway
+
+    if not profile.devcluster:
+        return Gateway()
+    from launch.devcluster.location import slurm_conf
+
+    conf = slurm_conf()
+    if conf is None:
+        raise InputError(f"the profile {profile.name!r} is of the throw-away cluster, which is not up", hint="overnight cluster up")
+    return Gateway(conf)

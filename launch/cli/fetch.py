@@ -1,0 +1,41 @@
+"""Bring base models and data sources into the workspace, pinned and sealed; jobs run without the internet."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from launch.cli import common
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    common.add_pipeline(parser, cluster="local")
+    parser.add_argument("--update", action="store_true", help="ask the hub again what a branch stands for")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fetch what is missing, verify what is there."""
+    from launch import facts, fetch
+    from launch.rundir import remember
+    from launch.show import fetching
+
+    pipeline, _, workspace = common.read(args)
+    items = list({item.pin_key: item for item in facts.fetch_items(pipeline).values()}.values())
+    again = f"overnight fetch {args.pipeline}" + (f" --workspace {args.workspace}" if args.workspace else "")
+    with fetching(quiet=args.json) as progress:
+        done = fetch.fetch(items, workspace, progress=progress, again=again, update=args.update)
+    remember(workspace)
+    if args.json:
+        print(json.dumps([
+            {"name": one.item.name, "request": one.item.request, "store": str(one.store.root), "bytes": one.seal.bytes,
+             "content": one.seal.content, "new": one.new}
+            for one in done
+        ]))  # fmt: skip
+        return 0
+    for one in done:
+        state = "fetched" if one.new else "already here, verified"
+        print(f"{one.item.name:12} {state}: {one.item.request} ({one.seal.bytes / 1e6:.1f} MB)")
+    if not done:
+        print("nothing to fetch: the pipeline reads files of yours only")
+    return 0

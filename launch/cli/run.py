@@ -1,0 +1,44 @@
+"""Run a pipeline on this machine, one stage after the other, without Slurm."""
+
+from __future__ import annotations
+
+import argparse
+
+from launch.cli import common
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    common.add_pipeline(parser, cluster="local")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make a run and carry every stage that is not sealed."""
+    from launch import rundir
+    from launch.errors import InputError
+
+    planned = common.plan(args)
+    if planned.profile.profile.executor != "local":
+        raise InputError(
+            f"the profile {args.cluster!r} is of a Slurm cluster", hint=f"overnight submit {args.pipeline} --cluster {args.cluster}"
+        )
+    common.refuse_missing(planned, args)
+    run = rundir.create(planned.workspace, planned.pipeline, planned.profile, planned.plan)
+    return advance(run, as_json=args.json)
+
+
+def advance(run: object, *, as_json: bool) -> int:
+    """Carry a run here until it has ended, and print its table; ``run`` and ``resume`` share it."""
+    from launch import results, rundir
+    from launch.executors.local import LocalRunner
+    from launch.rundir import Run
+    from launch.show import local_display
+
+    assert isinstance(run, Run)
+    plan = run.plan()
+    if not as_json:
+        print(f"run {run.id} in {run.paths.root}", flush=True)
+    with rundir.locked(run), local_display(plan, quiet=as_json) as display:
+        LocalRunner(run, plan, run.profile(), display).advance()
+    results.print_results(run, plan, as_json=as_json)
+    return 0

@@ -1,0 +1,72 @@
+"""Submit a pipeline as a chain of Slurm jobs and return; nothing of ours stays alive."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+from launch.cli import common
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    common.add_pipeline(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make a run and submit every stage that is not sealed or queued already."""
+    from launch import rundir
+    from launch.errors import InputError
+
+    planned = common.plan(args)
+    profile = planned.profile.profile
+    if profile.executor == "local":
+        raise InputError(
+            f"the profile {profile.name!r} has no Slurm", hint=f"overnight run {args.pipeline} --cluster {args.cluster}"
+        )
+    common.refuse_missing(planned, args)
+    gateway = common.gateway(profile)
+    began = time.monotonic()
+    run = rundir.create(planned.workspace, planned.pipeline, planned.profile, planned.plan)
+    snapshot_seconds = time.monotonic() - began
+    return advance(run, gateway, as_json=args.json, snapshot_seconds=snapshot_seconds)
+
+
+def advance(run: object, gateway: object, *, as_json: bool, snapshot_seconds: float | None = None) -> int:
+    """Bring a run on Slurm forward and print what was done; ``submit`` and ``resume`` share it."""
+    from launch import rundir
+    from launch.errors import OvernightError
+    from launch.rundir import Run
+    from launch.slurm.gateway import Gateway
+    from launch.submit import Interrupted, Step, Submitter
+
+    assert isinstance(run, Run) and isinstance(gateway, Gateway)
+    steps: list[Step] = []
+
+    def on_step(step: Step) -> None:
+        steps.append(step)
+        if not as_json:
+            of_run = f" (queued by run {step.of_run})" if step.of_run not in ("", run.id) else ""
+            print(f"  {step.stage:16} {step.action:10} {step.job or ''}{of_run}", flush=True)
+
+    if not as_json:
+        print(f"run {run.id} in {run.paths.root}", flush=True)
+    try:
+        with rundir.locked(run):
+            Submitter(run, run.plan(), run.profile(), gateway, on_step).advance()
+    except Interrupted:
+        print(f"\ninterrupted; submitted so far: {len(steps)} of {len(run.plan().stages)} stages, nothing is lost")
+        print(f"go on: overnight resume {run.id}\ncancel: overnight cancel {run.id}")
+        return 130
+    except OvernightError as error:
+        jobs = ", ".join(f"{step.stage} ({step.job})" for step in steps if step.job) or "nothing"
+        error.message += f"\n  submitted so far: {jobs}"
+        error.hint = f"{error.hint + '; ' if error.hint else ''}then: overnight resume {run.id}"
+        raise
+    if as_json:
+        values = [{"stage": step.stage, "action": step.action, "job": step.job} for step in steps]
+        print(json.dumps({"run": run.id, "snapshot_seconds": snapshot_seconds, "stages": values}))
+    else:
+        print(f"follow it: overnight status {run.id}")
+    return 0

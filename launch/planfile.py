@@ -1,0 +1,65 @@
+"""A plan as JSON and back: ``plan.json`` of a run and ``overnight plan --json``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jobs.core import files
+from jobs.core.spec import Source
+from launch.errors import InputError
+from launch.plan import FetchedFacts, Plan, PlannedInput, PlannedStage
+from launch.profile import Resources
+
+SCHEMA = 1
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    """Plain data with nothing secret in it: names and numbers only."""
+    return {"schema": SCHEMA, **asdict(plan)}
+
+
+def _stage(value: dict[str, Any]) -> PlannedStage:
+    value["inputs"] = {role: PlannedInput(**entry) for role, entry in value["inputs"].items()}
+    value["resources"] = Resources(**value["resources"])
+    value["sources"] = tuple(Source(**entry) for entry in value["sources"])
+    return PlannedStage(**value)
+
+
+def from_json(value: dict[str, Any]) -> Plan:
+    """Raises:
+    ValueError: of another schema, or not a plan.
+    """
+    try:
+        if value["schema"] != SCHEMA:
+            raise ValueError(f"plan of schema {value['schema']}, this version reads {SCHEMA}")
+        return Plan(
+            value["pipeline"],
+            tuple(_stage(entry) for entry in value["stages"]),
+            tuple(FetchedFacts(**entry) for entry in value["fetched"]),
+            value["core_python"],
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a plan: {error}") from error
+
+
+def save(path: Path, plan: Plan) -> None:
+    files.write_json(path, to_json(plan))
+
+
+def load(path: Path) -> Plan:
+    """Read a run's plan.
+
+    Raises:
+        InputError: missing (the run was cut off before anything was submitted) or unreadable.
+    """
+    try:
+        return from_json(files.read_json(path))
+    except FileNotFoundError:
+        raise InputError(
+            f"run {path.parent.name} has no plan: it was cut off before anything was submitted",
+            hint="submit the pipeline again",
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error

@@ -1,0 +1,214 @@
+"""Runs in a workspace: making one, finding one by the beginning of its id, and where workspaces are."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from jobs.core import attempts, files
+from jobs.core.paths import RunPaths, Workspace
+from launch import planfile, snapshot
+from launch.errors import InputError
+from launch.journal import Event, Journal
+from launch.pipeline import PipelineFile
+from launch.plan import Plan
+from launch.profile import Profile, ProfileFile, read_profile
+
+ID_LENGTH = 5
+LOCK_STALE_SECONDS = 600.0
+
+
+def default_workspace() -> Path:
+    """``$OVERNIGHT_WORKSPACE``, else ``~/overnight``."""
+    chosen = os.environ.get("OVERNIGHT_WORKSPACE")
+    return Path(chosen).absolute() if chosen else Path.home() / "overnight"
+
+
+def workspace_for(profile: Profile | None, option: Path | None) -> Workspace:
+    """The option, else the environment, else the profile, else ``~/overnight``."""
+    if option is not None:
+        return Workspace(option.absolute())
+    if profile is not None and profile.workspace is not None and "OVERNIGHT_WORKSPACE" not in os.environ:
+        return Workspace(profile.workspace)
+    return Workspace(default_workspace())
+
+
+def _known_file() -> Path:
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "overnight" / "workspaces"
+
+
+def known_workspaces(option: Path | None) -> list[Workspace]:
+    """Where to look for a run: the option alone, else the default and every workspace that this user submitted to."""
+    if option is not None:
+        return [Workspace(option.absolute())]
+    found = [default_workspace()]
+    with contextlib.suppress(OSError):
+        found += [Path(line) for line in _known_file().read_text(encoding="utf-8").splitlines() if line]
+    return [Workspace(path) for path in dict.fromkeys(found) if (path / "runs").is_dir()]
+
+
+def remember(workspace: Workspace) -> None:
+    """Note the workspace for later look-ups of runs; not being able to is no error."""
+    path = _known_file()
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        if str(workspace.root) not in known:
+            files.write_atomic(path, "\n".join([*known, str(workspace.root)]) + "\n")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run and the workspace that it lies in."""
+
+    workspace: Workspace
+    id: str
+
+    @property
+    def paths(self) -> RunPaths:
+        return self.workspace.run(self.id)
+
+    @property
+    def journal(self) -> Journal:
+        return Journal(self.paths.journal)
+
+    def plan(self) -> Plan:
+        """Raises:
+        InputError: the run has none.
+        """
+        return planfile.load(self.paths.plan)
+
+    def profile(self) -> Profile:
+        return read_profile(self.paths.profile).profile
+
+
+def create(workspace: Workspace, pipeline: PipelineFile, profile: ProfileFile, plan: Plan) -> Run:
+    """Make the directory of a new run with everything that its jobs need; nothing is submitted yet.
+
+    Raises:
+        InputError: the workspace cannot be written.
+    """
+    try:
+        workspace.runs.mkdir(parents=True, exist_ok=True)
+        workspace.store.mkdir(parents=True, exist_ok=True)
+        run = _new(workspace)
+    except OSError as error:
+        raise InputError(
+            f"cannot write the workspace {workspace.root}: {error.strerror}", hint="choose one: --workspace DIR"
+        ) from error
+    paths = run.paths
+    files.write_atomic(paths.pipeline, yaml.safe_dump(pipeline.data, sort_keys=False, allow_unicode=True))
+    files.write_atomic(paths.profile, yaml.safe_dump(profile.data, sort_keys=False, allow_unicode=True))
+    paths.stages.mkdir()
+    paths.toolkit.parent.mkdir()
+    snapshot.take(paths.toolkit)
+    run.journal.write(Event.CREATED, run=run.id, pipeline=str(pipeline.path.absolute()), profile=str(profile.path))
+    planfile.save(paths.plan, plan)
+    remember(workspace)
+    return run
+
+
+def _new(workspace: Workspace) -> Run:
+    while True:
+        run = Run(workspace, attempts.new_token(ID_LENGTH))
+        try:
+            run.paths.root.mkdir()
+            return run
+        except FileExistsError:
+            continue
+
+
+def all_runs(option: Path | None) -> list[Run]:
+    """Every run of the known workspaces, newest first."""
+    found = [
+        Run(workspace, entry.name)
+        for workspace in known_workspaces(option)
+        for entry in workspace.runs.iterdir()
+        if entry.is_dir()
+    ]
+    return sorted(found, key=lambda run: run.paths.root.stat().st_mtime, reverse=True)
+
+
+def find(abbreviation: str | None, option: Path | None = None) -> Run:
+    """The run whose id begins with ``abbreviation``; None: the newest.
+
+    Raises:
+        InputError: none, or more than one.
+    """
+    runs = all_runs(option)
+    if not runs:
+        raise InputError("there are no runs yet", hint="overnight submit PIPELINE --cluster NAME")
+    if abbreviation is None:
+        return runs[0]
+    found = [run for run in runs if run.id.startswith(abbreviation)]
+    exact = [run for run in found if run.id == abbreviation]
+    found = exact or found
+    if len(found) == 1:
+        return found[0]
+    ids = ", ".join(run.id for run in (found or runs)[:8])
+    if found:
+        raise InputError(f"{abbreviation!r} is the beginning of several runs: {ids}")
+    raise InputError(f"there is no run {abbreviation!r}; the newest: {ids}", hint="overnight list")
+
+
+@contextlib.contextmanager
+def locked(run: Run) -> Iterator[None]:
+    """Let one ``overnight`` at a time change a run (two login nodes share it).
+
+    A lock file made with exclusive creation: flock is not dependable on NFS and Lustre. A lock whose process is dead
+    (same host), or that is older than ten minutes, is taken over.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    path = run.paths.lock
+    mine = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()})
+    for _ in range(2):
+        if files.create_exclusive(path, mine):
+            break
+        if not _is_stale(path):
+            raise InputError(
+                f"another overnight is working on run {run.id}: {path.read_text(encoding='utf-8').strip()}",
+                hint=f"wait for it; if it is dead, remove {path}",
+            )
+        with contextlib.suppress(FileNotFoundError):
+            # Renamed first: of two that find it stale one wins, and a fresh lock is never removed.
+            aside = path.with_name(f".lock.stale.{os.getpid()}")
+            path.rename(aside)
+            aside.unlink()
+    else:
+        raise InputError(f"run {run.id} is locked by another overnight that was quicker", hint="try again")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _is_stale(path: Path) -> bool:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if value["host"] == socket.gethostname():
+            return not process_alive(int(value["pid"]))
+        return time.time() - float(value["time"]) > LOCK_STALE_SECONDS
+    except FileNotFoundError:
+        return True
+    except (ValueError, KeyError, TypeError, OSError):
+        return True
+
+
+def process_alive(pid: int) -> bool:
+    """Whether a process of that id exists on this host and is no zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+        return state not in ("Z", "X")
+    except (OSError, IndexError):
+        return False

@@ -1,0 +1,252 @@
+"""Bring a run forward: submit what is missing, adopt what is queued, reuse what is sealed. Doing it twice changes nothing.
+
+``submit`` and ``resume`` are the same thing; submit makes the run first. Exactly once, whatever dies and whenever:
+
+1. the attempt is opened in the store entry (exclusive creation, on disk) and the intent is journaled;
+2. sbatch;
+3. the id is recorded in the store entry and journaled.
+
+A kill between 1 and 3 leaves an attempt without an id. It is looked up by its unique name in the queue; if it is not
+there, its claim is taken from it, and only if that succeeds (no copy of it can start any more) a new attempt follows.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from types import FrameType
+
+from jobs.core import attempts, claim
+from jobs.core.attempts import Attempt
+from jobs.core.files import wait_for
+from jobs.core.paths import StorePaths
+from launch import ledger, scripts, sealed
+from launch.errors import ClusterRefused, ClusterSilent, InputError
+from launch.executors import carrier
+from launch.journal import Event
+from launch.ledger import Fate, QueueView, Standing
+from launch.plan import Plan, PlannedStage
+from launch.profile import Continuation, Profile
+from launch.rundir import Run
+from launch.slurm.gateway import Gateway
+
+SEAL_WAIT_SECONDS = 5.0
+"""A job that Slurm calls COMPLETED has sealed; on NFS the seal may take a moment to be seen here."""
+
+
+class Action(StrEnum):
+    SUBMITTED = "submitted"
+    ADOPTED = "adopted"
+    REUSED = "reused"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What was done for one stage; ``job`` is the one that later stages wait for (None: sealed)."""
+
+    stage: str
+    action: Action
+    job: str | None
+    of_run: str = ""
+
+
+class Interrupted(Exception):
+    """Ctrl-C during submission: everything that happened is recorded."""
+
+
+class _Interrupt:
+    """Ctrl-C is noted and acted on between two submissions, never between sbatch and its record."""
+
+    def __init__(self) -> None:
+        self.pending = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.pending = True
+
+
+@contextmanager
+def _deferred_interrupts() -> Iterator[_Interrupt]:
+    note = _Interrupt()
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield note
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class Submitter:
+    """Brings one run forward on Slurm. Hold ``rundir.locked(run)`` around it."""
+
+    def __init__(
+        self,
+        run: Run,
+        plan: Plan,
+        profile: Profile,
+        gateway: Gateway,
+        on_step: Callable[[Step], None] = lambda step: None,
+    ) -> None:
+        self._run = run
+        self._plan = plan
+        self._profile = profile
+        self._gateway = gateway
+        self._on_step = on_step
+        self._queue: QueueView | None = None
+        self._jobs: dict[str, str | None] = {}
+        self._new: set[str] = set()
+        self._suspects = sealed.suspects(run, plan)
+
+    def advance(self) -> list[Step]:
+        """Bring every stage forward, parents first.
+
+        Raises:
+            ClusterRefused, ClusterSilent: with what was submitted so far in the journal; ``resume`` goes on.
+            Interrupted: Ctrl-C.
+        """
+        steps: list[Step] = []
+        with _deferred_interrupts() as interrupt:
+            for stage in self._plan.stages:
+                if interrupt.pending:
+                    self._run.journal.write(Event.INTERRUPTED, before=stage.name)
+                    raise Interrupted
+                step = self._bring_forward(stage)
+                self._jobs[stage.name] = step.job
+                steps.append(step)
+                self._on_step(step)
+        return steps
+
+    def _store(self, stage: PlannedStage) -> StorePaths:
+        return self._run.workspace.entry(stage.produces_kind, stage.fingerprint)
+
+    def _view(self, fresh: bool = False) -> QueueView:
+        if self._queue is None or fresh:
+            self._queue = QueueView(self._gateway.squeue())
+        return self._queue
+
+    def _bring_forward(self, stage: PlannedStage) -> Step:
+        store = self._store(stage)
+        while True:
+            if sealed.is_sound(store, thorough=stage.name in self._suspects):
+                self._run.journal.write(Event.REUSED, stage=stage.name, store=store.root.name)
+                return Step(stage.name, Action.REUSED, None)
+            current = attempts.current(store)
+            if current is None:
+                number = 1
+            else:
+                found = self._settled(store, current)
+                if found.fate is Fate.LIVE:
+                    return self._adopt(stage, store, found)
+                if store.seal.exists():
+                    continue  # sealed while we looked
+                if found.fate is Fate.NEVER_STARTED and not self._bar(store, current):
+                    continue  # it was quicker: its claim is there now
+                number = current.number + 1
+            step = self._submit(stage, store, number)
+            if step is not None:
+                return step
+
+    def _settled(self, store: StorePaths, current: Attempt) -> Standing:
+        """The standing of an attempt, waited for while another ``overnight`` may be in the middle of its sbatch."""
+        while True:
+            found = ledger.standing(store, current, self._view())
+            if found.fate is Fate.ENDED and any(row.state == "COMPLETED" for row in found.rows.values()):
+                wait_for(store.seal, SEAL_WAIT_SECONDS)
+            if found.fate is not Fate.IN_FLIGHT:
+                return found
+            time.sleep(1.0)
+            self._view(fresh=True)
+
+    def _bar(self, store: StorePaths, current: Attempt) -> bool:
+        """Take the claims of an attempt that never started; False if a job of it has started meanwhile."""
+        started = claim.supersede(store, current.token, by=self._run.id, links=current.links)
+        if started is None:
+            self._run.journal.write(Event.SUPERSEDED, attempt=current.token, store=store.root.name)
+            return True
+        self._view(fresh=True)
+        return False
+
+    def _adopt(self, stage: PlannedStage, store: StorePaths, found: Standing) -> Step:
+        current = found.attempt
+        if current.carrier != "slurm":
+            raise InputError(
+                f"stage {stage.name!r} is being run right now by {', '.join(found.jobs.values()) or current.host} "
+                f"(run {current.run})",
+                hint="wait for it, or stop it",
+            )
+        known = attempts.job_ids(store, current)
+        for link in range(current.links):
+            if link not in known and link in found.jobs:
+                attempts.record_job(store, current, link, found.jobs[link])
+        jobs = dict(found.jobs)
+        if current.run == self._run.id:
+            for link in range(current.links):
+                if link not in jobs:  # killed between two links of a chain
+                    jobs[link] = self._sbatch(stage, store, current, link, jobs.get(link - 1))
+        job = jobs[max(jobs)]
+        self._run.journal.write(
+            Event.ADOPTED, stage=stage.name, attempt=current.token, job=job, of_run=current.run, jobs=sorted(jobs.values())
+        )
+        self._repoint(stage, found)
+        return Step(stage.name, Action.ADOPTED, job, current.run)
+
+    def _repoint(self, stage: PlannedStage, found: Standing) -> None:
+        """A waiting job of ours whose parent has a new job waits for that one from now on."""
+        if found.attempt.run != self._run.id or not self._new & set(stage.parents):
+            return
+        first = found.rows.get(0)
+        dependency = self._dependency(stage)
+        if first is not None and first.state.is_queued and dependency:
+            self._gateway.update_dependency(first.job_id, dependency)
+            self._run.journal.write(Event.REPOINTED, stage=stage.name, job=first.job_id, dependency=dependency)
+
+    def _dependency(self, stage: PlannedStage) -> str | None:
+        """Edges to the jobs of parents that are not sealed. A finished stage is never passed to sbatch: ids are purged
+        after MinJobAge, and Slurm then takes the edge for satisfied (22.05) or refuses it (24.11)."""
+        ids = [job for parent in stage.parents if (job := self._jobs.get(parent)) is not None]
+        return "afterok:" + ":".join(dict.fromkeys(ids)) if ids else None
+
+    def _submit(self, stage: PlannedStage, store: StorePaths, number: int) -> Step | None:
+        """Open the next attempt and submit it; None if another run opened that number first."""
+        links = self._profile.links if stage.continuation == Continuation.CHAIN.value else 1
+        token = attempts.new_token()
+        names = tuple(scripts.job_name(self._run.id, stage.name, token, link) for link in range(links))
+        stage_dir = str(self._run.paths.stage(stage.name).root)
+        attempt = Attempt(number, token, self._run.id, stage.name, stage_dir, "slurm", names)
+        scripts.write(self._run, self._plan, stage, self._profile, token, links)
+        if not attempts.open_next(store, attempt):
+            return None
+        self._run.journal.write(Event.INTENT, stage=stage.name, attempt=token, names=list(names), store=store.root.name)
+        self._new.add(stage.name)
+        job: str | None = None
+        for link in range(links):
+            job = self._sbatch(stage, store, attempt, link, job)
+        return Step(stage.name, Action.SUBMITTED, job, self._run.id)
+
+    def _sbatch(self, stage: PlannedStage, store: StorePaths, attempt: Attempt, link: int, before: str | None) -> str:
+        dependency = self._dependency(stage) if link == 0 else f"afterany:{before}"
+        request = scripts.request(self._run, stage, self._profile, attempt.token, link, dependency)
+        try:
+            job = carrier(stage.executor).submit(request, self._gateway)
+        except ClusterRefused as error:
+            if link == 0:  # no job was made: close the attempt, so that resume need not wonder about it
+                claim.supersede(store, attempt.token, by="refused", links=attempt.links)
+            self._run.journal.write(Event.REFUSED, stage=stage.name, attempt=attempt.token, link=link, stderr=error.stderr)
+            raise
+        except ClusterSilent as error:
+            self._run.journal.write(Event.SILENT, stage=stage.name, attempt=attempt.token, link=link, error=error.message)
+            job = self._look_up(attempt, link, error)
+        attempts.record_job(store, attempt, link, job)
+        self._run.journal.write(Event.SUBMITTED, stage=stage.name, attempt=attempt.token, link=link, job=job)
+        return job
+
+    def _look_up(self, attempt: Attempt, link: int, error: ClusterSilent) -> str:
+        """After an ambiguous answer: the job under its unique name, else the error goes up (resume decides later)."""
+        row = self._view(fresh=True).find(attempt.job_names[link], None)
+        if row is None:
+            raise error
+        return row.job_id
+
+
