@@ -264,12 +264,13 @@ def _without_header_flags(lines: list[str], removed: set[str]) -> list[str]:
 
 def _without_flags(arguments: list[str], removed: set[str]) -> list[str]:
     """``arguments`` without the options of ``removed``; a value may follow as a word of its own (``--output all``)."""
-    kept = []
+    kept: list[str] = []
     skip_value = False
     for argument in arguments:
         if argument.startswith("--"):
             skip_value = flag_name(argument) in removed and "=" not in argument
-            if flag_name(argument) in removed:
+            # The library may say what we say.
+            if flag_name(argument) in removed or ("=" in argument and argument in kept):
                 continue
         elif skip_value:
             skip_value = False

@@ -5,9 +5,9 @@ app and ``SlurmExecutor`` into a script and submits it through the executor's tu
 Experiment, its state, status polling, logs and cancel are not used: they lose dependencies and take a job that they
 cannot see for cancelled.
 
-Private hooks used (nemo_run 0.11; each has a test that fails when the library changes): ``_submit_dryrun`` and the
-module constant ``SLURM_JOB_DIRS`` of the scheduler, ``launch_cmd`` of its request, and the template's text where
-``_EDITS`` changes it.
+Private hooks used (nemo_run 0.11; each has a test that fails when the library changes): the module constant
+``SLURM_JOB_DIRS`` of the scheduler, the name of the script that it writes, its one use of the tunnel's ``run``, and the
+template's text where ``_EDITS`` changes it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from launch.slurm.gateway import Gateway
 
 #: Text of the library's template -> what stands there instead. Each must occur exactly once.
 _EDITS: tuple[tuple[str, str], ...] = (
+    # Whether the job may be requeued is said in the header; whoever follows this comment would overrule it.
+    (r"^# Run with: sbatch --requeue --parsable$", "# and edited by Overnight"),
     # Tracing would print every command, and with it what the set-up lines export, into the log.
     (r"^set -evx$", "set -e"),
     # Gives every task a pseudo-terminal, so that progress bars are drawn into the log.
@@ -100,17 +102,17 @@ class _Submission:
             account=None,
             # Without it the library takes the account apart to name the job; the name in additional_parameters wins.
             job_name_prefix="overnight",
-            time=None,
-            nodes=None,
-            ntasks_per_node=None,
-            open_mode=None,
+            time=str(request.time_minutes),
+            nodes=request.nodes,
+            ntasks_per_node=1,
             additional_parameters={
                 key: value if value is True else f"{_HEADER}{key}_END" for key, value in self._header.items()
             },
             srun_args=base.srun_arguments(request),
             setup_lines=_SETUP,
             tunnel=self._tunnel,
-            packager=library.nemo_run.Packager(),
+            # With this the packager does nothing. Without, it runs "mkdir" by a shell that swallows our standard input.
+            packager=library.nemo_run.Packager(symlink_from_remote_dir="unused"),
             launcher=None,
             retries=0,
             poll_estimated_start_time=False,
@@ -123,20 +125,19 @@ class _Submission:
         app.roles[0].entrypoint, app.roles[0].args = _WORK, []
         self._scheduler = library.scheduler.create_scheduler("overnight")
         self._job = self._scheduler.submit_dryrun(app, executor)
-        # The script's comment quotes it. Whether the job may be requeued is said in the header, not here.
-        self._job.request.launch_cmd = ["sbatch", "--parsable"]
 
     @property
     def text(self) -> str:
-        text = str(self._job.request.materialize())
+        text = (self._scratch / "job_sbatch.sh").read_text(encoding="utf-8")
         for pattern, replacement in _EDITS:
             text, count = re.subn(pattern, replacement, text, flags=re.MULTILINE)
             if count != 1:
                 raise RuntimeError(f"nemo_run's template has changed: {pattern!r} occurs {count} times")
-        for key, value in self._header.items():
-            text = text.replace(f"{_HEADER}{key}_END", shlex.quote(str(value)))
-        text = text.replace(_SETUP, "\n".join(base.setup_lines(self._request)))
-        text = text.replace(_WORK, self._request.start_node)
+        words = {f"{_HEADER}{key}_END": shlex.quote(str(value)) for key, value in self._header.items()}
+        words[_SETUP] = "\n".join(base.setup_lines(self._request))
+        words[_WORK] = self._request.start_node
+        # In one pass, so that no replacement is searched again.
+        text = re.sub("|".join(words), lambda found: words[found[0]], text)
         return base.finished(text, self._request, drop_srun=_DROP_SRUN)
 
     def submit(self, gateway: Gateway) -> str:

@@ -19,7 +19,7 @@ _SILENT = re.compile(
     r"|Zero Bytes were transmitted or received"
     r"|Message (?:send|receive) failure"
     r"|Unexpected message received"
-    r"|(?:controller|Controller) is in standby mode"
+    r"|controller (?:is )?in standby mode"
     r"|slurmctld? (?:is )?not responding"
     r"|Resource temporarily unavailable"
     r"|temporarily unable to accept job"

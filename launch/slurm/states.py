@@ -7,10 +7,10 @@ Neither says anything about success; only a seal does.
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 
-class JobState(str, Enum):
+class JobState(StrEnum):
     """States and state flags of squeue(1) and sacct(1), Slurm 22.05 to 24.11."""
 
     # Waiting
@@ -48,9 +48,6 @@ class JobState(str, Enum):
     # Ours
     UNKNOWN = "UNKNOWN"
     LOST = "LOST"
-
-    def __str__(self) -> str:
-        return self.value
 
     @classmethod
     def parse(cls, text: str) -> JobState:
