@@ -15,6 +15,7 @@ from launch.stages import (
     TRAINING_KINDS,
     DataStage,
     EvaluateStage,
+    Task,
     TrainingStage,
 )
 
@@ -72,6 +73,13 @@ def _backend(name: str, stage: TrainingStage | EvaluateStage) -> list[Problem]:
     return [Problem(("stages", name, "backend"), text)]
 
 
+def _options(path: KeyPath, owner: TrainingStage | EvaluateStage | Task) -> Iterator[Problem]:
+    """Options stand beside the owner's own keys in the settings, so they must not share a name."""
+    for option in owner.options:
+        if option in type(owner).model_fields:
+            yield Problem((*path, option), "is a key of its own: write it one level up", at_key=True)
+
+
 def _data(pipeline: Pipeline, name: str, stage: DataStage) -> Iterator[Problem]:
     place: KeyPath = ("stages", name)
     known = stage.source in pipeline.sources
@@ -94,6 +102,7 @@ def _training(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator[P
     shared = stage.batch_problem(stage.nodes or 1, stage.processes_per_node or 1)
     if shared:
         yield Problem((*place, "batch_size"), shared)
+    yield from _options((*place, "options"), stage)
     if stage.warmup_steps > stage.steps:
         yield Problem((*place, "warmup_steps"), f"{stage.warmup_steps} is more than steps ({stage.steps})")
 
@@ -102,8 +111,10 @@ def _evaluation(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator
     place: KeyPath = ("stages", name)
     yield from _backend(name, stage)
     yield from _reference(pipeline, (*place, "checkpoint"), stage.checkpoint, TRAINING_KINDS, FETCHED)
+    yield from _options((*place, "options"), stage)
     for task, keys in stage.tasks.items():
         at: KeyPath = (*place, "tasks", task)
+        yield from _options((*at, "options"), keys)
         if task not in TASK_KINDS:
             yield Problem(at, f"there is no task {task!r}; {suggest(task, list(TASK_KINDS))}", at_key=True)
         elif keys.data is not None:

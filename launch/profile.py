@@ -25,6 +25,7 @@ from launch.fields import (
     Positive,
     ResourceKeys,
     Slug,
+    one_line,
     parse_duration,
 )
 from launch.load import Marks, read, suggest
@@ -101,11 +102,21 @@ def _option(name: str) -> str:
     return name.removeprefix("--")
 
 
+def _addition(value: Any) -> Any:
+    """One message for all that a raw option may be, in place of one for each member of the union."""
+    if isinstance(value, str):
+        return one_line(value)
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(f'expected text, true, false or nothing, got {value!r}; quote this value: "{value}"')
+    return value
+
+
 Group = Annotated[str, Strict(), AfterValidator(_group)]
 SharedPath = Annotated[Path, BeforeValidator(_expanded), AfterValidator(_absolute)]
 EnvironmentName = Annotated[str, Strict(), AfterValidator(_environment_name)]
 OptionName = Annotated[str, Strict(), AfterValidator(_option)]
-Addition = Line | Flag | None
+Addition = Annotated[str | bool | None, BeforeValidator(_addition)]
+Value = Annotated[str, Strict(), AfterValidator(one_line)]
 
 
 @dataclass(frozen=True)
@@ -160,7 +171,7 @@ class Profile(Model):
     sbatch: dict[OptionName, Addition] = Field(default_factory=dict)
     srun: tuple[Line, ...] = ()
     remove: tuple[OptionName, ...] = ()
-    env: dict[EnvironmentName, Line] = Field(default_factory=dict)
+    env: dict[EnvironmentName, Value] = Field(default_factory=dict)
     setup: tuple[Line, ...] = ()
     devcluster: Flag = False
     poll_seconds: Positive = 30.0

@@ -95,6 +95,10 @@ def _names_as_mapping(value: Any) -> Any:
     return value
 
 
+def _with_options(settings: dict[str, Any]) -> dict[str, Any]:
+    return {**settings, **settings.pop("options", {})}
+
+
 class ModelKeys(Model):
     """``model:``. ``base`` is ``pypi:NAME==VERSION``, ``hf:ORG/NAME[@REVISION]`` or a path."""
 
@@ -150,8 +154,12 @@ class _Stage(ResourceKeys):
     seed: Amount | None = None
 
     def settings(self) -> dict[str, Any]:
-        """The keys that decide the result, as plain JSON: everything but what the job asks of the cluster."""
-        return self.model_dump(mode="json", by_alias=True, exclude={*RESOURCE_KEYS, "executor"})
+        """What was asked for, defaults filled in, as plain JSON: all keys but those about the cluster.
+
+        The ``options`` of a back end (and of a task) stand beside the other keys: a back end has one kind of setting.
+        """
+        settings = self.model_dump(mode="json", by_alias=True, exclude={*RESOURCE_KEYS, "executor"})
+        return _with_options(settings)
 
 
 class _DataStage(_Stage):
@@ -186,6 +194,8 @@ class PreferencesStage(_DataStage):
 
 
 class _TrainingStage(_Stage):
+    """``batch_size`` counts rows over all processes; ``options`` are settings that only the back end knows."""
+
     backend: ModuleName = "trl"
     checkpoint: Line
     data: Line
@@ -195,7 +205,7 @@ class _TrainingStage(_Stage):
     micro_batch_size: Count | None = None
     sequence_length: Count = 512
     warmup_steps: Amount = 0
-    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
     weight_decay: NotNegative = 0.0
     max_grad_norm: Positive = 1.0
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -211,7 +221,7 @@ class _TrainingStage(_Stage):
         if self.batch_size % world:
             return f"batch_size {self.batch_size} is not divisible by {shape} = {world}"
         share = self.batch_size // world
-        if self.micro_batch_size is not None and share % self.micro_batch_size:
+        if self.micro_batch_size is not None and share % min(self.micro_batch_size, share):
             return f"{share} rows per process ({shape}) are not divisible by micro_batch_size {self.micro_batch_size}"
         return None
 
@@ -261,6 +271,10 @@ class EvaluateStage(_Stage):
     gate: dict[Line, GateRule] = Field(default_factory=dict)
     threads: Count | None = None
     options: dict[Line, Any] = Field(default_factory=dict)
+
+    def settings(self) -> dict[str, Any]:
+        settings = super().settings()
+        return {**settings, "tasks": {name: _with_options(task) for name, task in settings["tasks"].items()}}
 
 
 DataStage = CorpusStage | InstructionsStage | PreferencesStage

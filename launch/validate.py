@@ -40,6 +40,7 @@ SYNONYMS = {
 }
 """Words that people bring from elsewhere, and what we call it."""
 
+_DISCRIMINATORS = ("kind", "type")
 _EXPECTED = {
     "int_type": "expected a whole number",
     "int_from_float": "expected a whole number",
@@ -52,6 +53,7 @@ _EXPECTED = {
     "list_type": "expected a list",
     "finite_number": "expected a finite number",
     "string_type": "expected text",
+    "path_type": "expected a path",
 }
 _COMPARED = {
     "greater_than": ("gt", "must be greater than"),
@@ -144,15 +146,22 @@ def _at(data: Any, path: KeyPath) -> Any:
 def _data_path(loc: Sequence[str | int], data: Any, keep_last: bool) -> tuple[KeyPath, bool]:
     """Drop from pydantic's location what is not in the file (tags of unions, ``[key]``); is a required key missing?"""
     path: list[str | int] = []
+    tags = _tags_of(data)
     for number, part in enumerate(loc):
-        if part in (data if isinstance(data, Mapping) else range(len(data)) if isinstance(data, list) else ()):
+        if part in tags:
+            tags = ()
+        elif part in (data if isinstance(data, Mapping) else range(len(data)) if isinstance(data, list) else ()):
             data = data[part]
+            tags = _tags_of(data)
+            path.append(part)
         elif keep_last and number == len(loc) - 1:
             return (*path, part), True
-        else:
-            continue
-        path.append(part)
     return tuple(path), False
+
+
+def _tags_of(data: Any) -> tuple[Any, ...]:
+    """What pydantic puts into a location where it has chosen a member of a union by this mapping's kind or type."""
+    return tuple(data[key] for key in _DISCRIMINATORS if key in data) if isinstance(data, Mapping) else ()
 
 
 def _valid_keys(annotation: Any, data: Any, path: KeyPath) -> Iterator[str]:
@@ -184,5 +193,5 @@ def _could_be(fields: Mapping[str, Any], data: Any) -> bool:
     return all(
         data[name] in get_args(field.annotation)
         for name, field in fields.items()
-        if get_origin(field.annotation) is Literal and name in data and name in ("kind", "type")
+        if name in _DISCRIMINATORS and name in data and get_origin(field.annotation) is Literal
     )
