@@ -53,11 +53,8 @@ def install_database(settings: ClusterConfig, environment: Mapping[str, str]) ->
         return
     partial = data.with_name("data.partial")  # renamed when complete, so that an interrupted `up` starts it over
     shutil.rmtree(partial, ignore_errors=True)
-    _run(
-        ["mariadb-install-db", *_server_options(partial)]
-        + ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"],
-        environment,
-    )
+    options = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
+    _run(["mariadb-install-db", *_server_options(partial), *options], environment)
     partial.rename(data)
 
 

@@ -81,7 +81,7 @@ class DevCluster:
         """
         settings = self._require_config()
         alive = {daemon.name: self._records.alive(daemon.name) for daemon in services.daemons(settings)}
-        return Status(settings, alive, self._node_states(settings) if alive["slurmctld"] else {})
+        return Status(settings, alive, self._node_states(settings))
 
     # -- up and down ---------------------------------------------------------------------------------------------
 
@@ -106,6 +106,7 @@ class DevCluster:
             DevClusterFailed: a daemon did not come up. What was started is stopped; the logs stay.
         """
         self._check_directory()
+        new = self._new_config(4 if nodes is None else nodes, bool(with_accounting))
         with self._lock():
             settings = self.config()
             if settings is not None:
@@ -115,9 +116,8 @@ class DevCluster:
                 return settings
             if any(self.directory.iterdir()):
                 raise InputError(f"{self.directory} is not empty and holds no dev cluster", hint="choose another --dir")
-            settings = self._new_config(4 if nodes is None else nodes, bool(with_accounting))
-            with ports.block(settings.ports, config.BLOCK, port) as base:
-                settings = replace(settings, port=base)
+            with ports.block(new.ports, config.BLOCK, port) as base:
+                settings = replace(new, port=base)
                 self._write(settings)
                 self._start_all(settings, say)
             return settings
@@ -276,11 +276,11 @@ class DevCluster:
 
     def _start_in_order(self, settings: ClusterConfig, say: Say) -> None:
         daemons = {daemon.name: daemon for daemon in services.daemons(settings)}
-        environment = services.client_environment(settings)
+        environment = services.environment(settings)
         for name, daemon in daemons.items():
             if name == "mariadbd":
                 accounting.install_database(settings, environment)
-            self._records.start(daemon, services.environment(settings))
+            self._records.start(daemon, environment)
             # The nodes start together with the controller and find it as soon as it listens.
             if name not in settings.node_names and name != "slurmctld":
                 self._wait(settings, daemon)
@@ -308,17 +308,18 @@ class DevCluster:
         if name == "mariadbd":
             return _accepts(settings.database_socket)
         if name == "slurmdbd":
-            return accounting.answers(services.client_environment(settings))
+            return accounting.answers(services.environment(settings))
         states = self._node_states(settings)
         return bool(states) if name == "slurmctld" else states.get(name) in _UP_STATES
 
     def _node_states(self, settings: ClusterConfig) -> dict[str, str]:
         """Node -> state as sinfo prints it (``idle``, ``down*``); empty when the controller does not answer."""
+        # Asked first, because sinfo waits a second or nine for a controller that does not listen.
+        if not self._records.alive("slurmctld") or not _accepts(("127.0.0.1", settings.port)):
+            return {}
         argv = ["sinfo", "--noheader", "--Node", "--partition=batch", "--format=%N %T"]
         try:
-            done = subprocess.run(
-                argv, env=services.client_environment(settings), capture_output=True, text=True, timeout=15
-            )
+            done = subprocess.run(argv, env=services.environment(settings), capture_output=True, text=True, timeout=15)
         except subprocess.TimeoutExpired:
             return {}
         pairs = (line.split() for line in done.stdout.splitlines())
@@ -346,11 +347,12 @@ class DevCluster:
         return DevClusterFailed("\n".join(parts), hint=hint)
 
 
-def _accepts(path: Path) -> bool:
-    """Whether somebody listens on a Unix socket (its file alone may be a dead daemon's)."""
-    with socket.socket(socket.AF_UNIX) as probe:
+def _accepts(address: Path | tuple[str, int]) -> bool:
+    """Whether somebody listens on a port or a Unix socket (whose file alone may be a dead daemon's)."""
+    family = socket.AF_UNIX if isinstance(address, Path) else socket.AF_INET
+    with socket.socket(family) as probe:
         try:
-            probe.connect(str(path))
+            probe.connect(str(address) if isinstance(address, Path) else address)
         except OSError:
             return False
     return True

@@ -19,20 +19,16 @@ while kill -0 "$slurmd" 2>/dev/null; do wait "$slurmd"; done
 """
 
 
-def client_environment(settings: ClusterConfig) -> dict[str, str]:
-    """Environment in which Slurm's commands talk to this cluster, whatever the user's shell has set."""
+def environment(settings: ClusterConfig) -> dict[str, str]:
+    """Environment of the daemons and of our own questions to them, whatever the user's shell has set.
+
+    It holds the mark by which ``down`` finds them, and tells slurmdbd where the database listens.
+    """
     return {
         "PATH": DAEMON_PATH,
         "LANG": "C.UTF-8",
         "HOME": pwd.getpwuid(os.getuid()).pw_dir,
         "SLURM_CONF": str(settings.slurm_conf),
-    }
-
-
-def environment(settings: ClusterConfig) -> dict[str, str]:
-    """Environment of the daemons: also the mark by which they are found, and where slurmdbd finds the database."""
-    return {
-        **client_environment(settings),
         MARKER: str(settings.directory),
         "MYSQL_UNIX_PORT": str(settings.database_socket),
     }
