@@ -238,7 +238,7 @@ class _Builder:
             settings.pop(reference)
         settings["seed"] = self.pipeline.seed_of(name)
         inputs = {"checkpoint": self.checkpoint(stage.checkpoint, stage.backend), "data": self.of_stage(stage.data)}
-        form = self.facts.back_ends[stage.backend].formats_out[0]
+        form = next(form for form in self.facts.back_ends[stage.backend].formats_out if form != "metrics")
         self.add(
             name, stage.kind, stage.backend, ("checkpoint", form), settings, inputs, stage, target_step=stage.steps
         )  # fmt: skip
