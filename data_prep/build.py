@@ -141,7 +141,7 @@ def _documents(settings: Settings, units: list[Unit], split_of: Callable[[str], 
         streams[unit.project, split_of(unit.group)].append(unit)
     rows: list[Row] = []
     for (_, split), stream in sorted(streams.items()):
-        rows += [_document(part, split, "\n") for part in _cut(stream, settings.document_chars)]
+        rows += [_document(part, split, "\n") for part in _cut(stream, settings.document_chars, "\n")]
     return rows
 
 
@@ -152,21 +152,21 @@ def _file_documents(settings: Settings, units: list[Unit], groups: Groups) -> tu
         streams[unit.origin].append(unit)
     parts: list[list[Unit]] = []
     for _, stream in sorted(streams.items()):
-        parts += [[unit] for unit in stream] if stream[0].alone else _cut(stream, settings.document_chars)
+        parts += [[unit] for unit in stream] if stream[0].alone else _cut(stream, settings.document_chars, "\n\n")
     for part in parts:
         groups.join([part[0].group])
     assignment = Assignment(groups, settings.split)
     return [_document(part, assignment.of(part[0].group), "\n\n") for part in parts], assignment
 
 
-def _cut(stream: list[Unit], characters: int) -> list[list[Unit]]:
-    """Parts of at least ``characters``; a short rest (under half of it) goes to the part before."""
+def _cut(stream: list[Unit], characters: int, between: str) -> list[list[Unit]]:
+    """Parts that, joined, have at least ``characters``; a short rest (under half of it) goes to the part before."""
     parts: list[list[Unit]] = []
     size = 0
     current: list[Unit] = []
     for unit in stream:
+        size += len(unit.texts[0]) + (len(between) if current else 0)
         current.append(unit)
-        size += len(unit.texts[0]) + 1
         if size >= characters:
             parts.append(current)
             current, size = [], 0

@@ -21,7 +21,7 @@ _CATALOGUE = re.compile(
 _CHARSET = re.compile(rb"charset=([\w.-]+)")
 # Zope's catalogues have ids such as "label_title" as msgid and the English text in a comment.
 _DEFAULT = re.compile(r'Default:\s*"(?P<text>.*)"\s*\Z', re.DOTALL)
-_SYMBOL = re.compile(r"(?=.*[_.:-])[a-z0-9]+(?:[_.:-]+[A-Za-z0-9]+)+_?\Z|[a-z0-9]+(?:_[a-z0-9]*)+\Z")
+_SYMBOL = re.compile(r"[a-z][a-z0-9]*(?:[_.:]+[A-Za-z0-9]+)+_*\Z")
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,9 @@ def _entries(archive: zipfile.ZipFile, name: str, place: str) -> dict[tuple[str,
             continue
         for form, source, translation in _forms(entry):
             cleaned = text.clean(translation)
-            flaw = "obsolete" if entry.obsolete else "fuzzy" if entry.fuzzy else None if cleaned else "untranslated"
+            flaw = None if cleaned else "untranslated"
+            if entry.obsolete or "fuzzy" in entry.flags:
+                flaw = "obsolete" if entry.obsolete else "fuzzy"
             own = (entry.msgctxt or "", entry.msgid, form)
             if own not in found or found[own].flaw:  # an obsolete entry may repeat a current one
                 found[own] = _Entry(text.clean(_english(entry, source)), cleaned, flaw, position)

@@ -1,0 +1,47 @@
+"""Fixtures of the data stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_prep.build import build
+from data_prep.settings import Settings
+from tests.data_prep.helpers import invented, po, write_wheel
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "network: asks the package index that pip is configured for")
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three wheels of invented messages that overlap."""
+    directory = tmp_path_factory.mktemp("wheels")
+    for number, project in enumerate(("alpha", "beta", "gamma-app")):
+        target, contrast = invented(number)
+        folder = project.replace("-", "_")
+        write_wheel(
+            directory,
+            project,
+            {
+                f"{folder}/locale/pt_PT/LC_MESSAGES/django.po": po(target),
+                f"{folder}/locale/pt_BR/LC_MESSAGES/django.po": po(contrast),
+            },
+        )
+    return directory
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., Path]:
+    """Run one data stage; returns its output directory."""
+    def run(kind: str, settings: dict[str, Any], name: str = "", **sources: Any) -> Path:
+        output = tmp_path / f"{kind}{name}"
+        output.mkdir()
+        build(Settings.parse(kind, settings), output, **sources)
+        return output
+
+    return run
