@@ -1,0 +1,60 @@
+"""``overnight plan --scripts``: what each job would run, rendered exactly as for a submission, and nothing written."""
+
+from __future__ import annotations
+
+import json
+
+from launch import scripts
+from launch.cli.common import Planned
+from launch.executors import carrier
+from launch.plan import PlannedStage
+from launch.profile import Continuation, Profile
+from launch.rundir import Run
+
+RUN, ATTEMPT = "RUN", "ATTEMPT"
+"""Stand for the run id and the attempt's token, which a submission draws."""
+
+
+def print_scripts(planned: Planned, as_json: bool) -> int:
+    """Print the scripts of every stage, parents first.
+
+    Raises:
+        InputError: an executor's library is not installed, or a value cannot go into a script.
+    """
+    rendered = {stage.name: _render(planned, stage) for stage in planned.plan.stages}
+    if as_json:
+        print(json.dumps({"run": RUN, "attempt": ATTEMPT, "stages": rendered}))
+        return 0
+    for name, parts in rendered.items():
+        for what, text in parts.items():
+            if what == "edges":
+                continue
+            print(f"\n{'=' * 8} {name}: {what} {'=' * 8}")
+            if what == "job.sh":
+                # Not part of the script: sbatch gets them on its command line, so that ids stay out of the file.
+                print("".join(f"# {edge}\n" for edge in parts["edges"]), end="")
+            print(text, end="")
+    return 0
+
+
+def _render(planned: Planned, stage: PlannedStage) -> dict[str, str | list[str]]:
+    run = Run(planned.workspace, RUN)
+    profile = planned.profile.profile
+    texts = scripts.stage_scripts(run, planned.plan, stage, profile, ATTEMPT)
+    found: dict[str, str | list[str]] = {"edges": edges(stage, profile)}
+    if stage.executor != "local":
+        request = scripts.request(run, stage, profile, ATTEMPT, 0, None)
+        found["job.sh"] = carrier(stage.executor).render(request)
+        found["host.sh"] = texts.host
+    found["node.sh"] = texts.node
+    return found
+
+
+def edges(stage: PlannedStage, profile: Profile) -> list[str]:
+    """What sbatch is told on its command line, with stage names where a submission has job ids."""
+    waits = f" --dependency=afterok:{':'.join(f'<{parent}>' for parent in stage.parents)}" if stage.parents else ""
+    lines = [f"sbatch --parsable{waits} job.sh"]
+    if stage.continuation == Continuation.CHAIN.value:
+        for link in range(1, profile.links):
+            lines.append(f"sbatch --parsable --dependency=afterany:<{stage.name} link {link - 1}> job-{link}.sh")
+    return lines

@@ -1,0 +1,248 @@
+"""Progress on the terminal while ``fetch`` and ``run`` are at work: bars where somebody looks, lines where a log reads.
+
+rich is imported when a bar is drawn and not before: no other command pays for it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from jobs.core.progress import Report
+from launch import pace
+from launch.executors.local import Display
+from launch.fetch import FetchItem, Progress
+from launch.plan import Plan, PlannedStage
+from launch.table import duration
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+LINE_SECONDS = 10.0
+"""In a log: at most one line of progress in this time."""
+
+KEPT_REPORTS = 200
+
+
+def _is_terminal() -> bool:
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def fetching(quiet: bool) -> Iterator[Progress]:
+    """Show downloads and verifications on stderr; yields the callable that ``fetch`` reports to."""
+    if quiet:
+        yield lambda item, done, total, what: None
+    elif _is_terminal():
+        with _download_bars() as bars:
+            yield _FetchBars(bars).update
+    else:
+        yield _FetchLines().update
+
+
+class _FetchLines:
+    """One line when something new begins, then one every ten seconds."""
+
+    def __init__(self) -> None:
+        self._now: tuple[str, str] | None = None
+        self._said = 0.0
+
+    def update(self, item: FetchItem, done: int, total: int | None, what: str) -> None:
+        new = (item.name, what) != self._now
+        if not new and time.monotonic() - self._said < LINE_SECONDS:
+            return
+        self._now, self._said = (item.name, what), time.monotonic()
+        of = f" of {total / 1e6:.1f}" if total else ""
+        _say(f"{item.name}: {what}" + (f": {done / 1e6:.1f}{of} MB" if done else ""))
+
+
+class _FetchBars:
+    """A bar per item; a new activity of the item (downloading, then verifying) starts the bar again."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+        self._what: dict[str, str] = {}
+
+    def update(self, item: FetchItem, done: int, total: int | None, what: str) -> None:
+        name = item.name
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=total)
+        if self._what.get(name) != what:
+            self._what[name] = what
+            self._bars.reset(self._tasks[name], total=total, description=f"{name}: {what}")
+        self._bars.update(self._tasks[name], completed=done, total=total)
+
+
+def _download_bars() -> Bars:
+    from rich import progress
+    from rich.console import Console
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"), progress.BarColumn(), progress.DownloadColumn(),
+        progress.TransferSpeedColumn(), progress.TimeRemainingColumn(compact=True),
+        console=Console(stderr=True), refresh_per_second=4,
+    )  # fmt: skip
+
+
+@contextmanager
+def local_display(plan: Plan, quiet: bool) -> Iterator[Display]:
+    """Show the stages of a run on this machine, on stderr."""
+    if quiet:
+        yield _Silent()
+    elif _is_terminal():
+        with _stage_bars() as bars:
+            yield _StageBars(plan, bars)
+    else:
+        yield _StageLines(plan)
+
+
+class _Silent:
+    """For ``--json``."""
+
+    def begin(self, stage: PlannedStage, reused: bool) -> None:
+        pass
+
+    def update(self, report: Report) -> None:
+        pass
+
+    def end(self, seconds: float) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+
+class _Count:
+    """Which stage of how many, and the reports of the current one."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._total = len(plan.stages)
+        self._number = 0
+        self.name = ""
+        self.reports: list[Report] = []
+
+    def begin(self, stage: PlannedStage) -> str:
+        """``stage 3 of 10: cpt``"""
+        self._number += 1
+        self.name = stage.name
+        self.reports.clear()
+        return f"stage {self._number} of {self._total}: {stage.name}"
+
+    @property
+    def done(self) -> int:
+        """Stages before the current one."""
+        return self._number - 1
+
+    def add(self, report: Report) -> bool:
+        """Remember a report; False if it is the one that we have seen."""
+        if self.reports and report.time == self.reports[-1].time:
+            return False
+        self.reports = [*self.reports[-KEPT_REPORTS:], report]
+        return True
+
+    @property
+    def eta(self) -> str:
+        """Time left in the current phase, or an empty text."""
+        left = pace.seconds_left(self.reports)
+        return "" if left is None else duration(left)
+
+
+def _metrics(report: Report) -> str:
+    """``loss 2.314``, with whatever else a stage reports where it has no loss."""
+    chosen = {"loss": report.metrics["loss"]} if "loss" in report.metrics else report.metrics
+    return "  ".join(f"{name} {value:.4g}" for name, value in list(chosen.items())[:3])
+
+
+def progress_text(report: Report) -> str:
+    """``training 12 of 60  loss 2.314``"""
+    steps = f"{report.step}" if report.total is None else f"{report.step} of {report.total}"
+    return "  ".join(filter(None, [" ".join(filter(None, [report.phase or "step", steps])), _metrics(report)]))
+
+
+class _StageLines:
+    """For a log: a line when a stage begins, one when it ends, and one every ten seconds between."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._count = _Count(plan)
+        self._said = 0.0
+
+    def begin(self, stage: PlannedStage, reused: bool) -> None:
+        title = self._count.begin(stage)
+        _say(f"{title} ({stage.kind}): {'sealed already, reused' if reused else 'begins'}")
+        self._said = time.monotonic()
+
+    def update(self, report: Report) -> None:
+        if not self._count.add(report) or time.monotonic() - self._said < LINE_SECONDS:
+            return
+        self._said = time.monotonic()
+        eta = self._count.eta
+        _say(f"  {self._count.name}: {progress_text(report)}" + (f"  {eta} left" if eta else ""))
+
+    def end(self, seconds: float) -> None:
+        reports = self._count.reports
+        last = f", {progress_text(reports[-1])}" if reports else ""
+        _say(f"  {self._count.name}: sealed after {duration(seconds)}{last}")
+
+    def note(self, text: str) -> None:
+        _say(f"  {text}")
+
+
+class _StageBars:
+    """For a terminal: finished stages as lines above, then the bar of the current stage and that of the whole chain."""
+
+    def __init__(self, plan: Plan, bars: Bars) -> None:
+        self._count = _Count(plan)
+        self._bars = bars
+        self._stage = bars.add_task("", total=None, detail="", eta="", visible=False)
+        self._chain = bars.add_task("", total=len(plan.stages), detail="", eta="")
+
+    def begin(self, stage: PlannedStage, reused: bool) -> None:
+        title = self._count.begin(stage)
+        self._bars.update(self._chain, description=title, completed=self._count.done)
+        if reused:
+            self._print(f"{stage.name:16} sealed already, reused")
+            self._bars.update(self._chain, completed=self._count.done + 1)
+            return
+        self._bars.reset(self._stage, total=None, description=stage.name, detail="starting", eta="", visible=True)
+
+    def update(self, report: Report) -> None:
+        self._count.add(report)
+        eta = self._count.eta
+        self._bars.update(
+            self._stage, completed=report.step, total=report.total, detail=progress_text(report),
+            eta=f"{eta} left" if eta else "",
+        )  # fmt: skip
+
+    def end(self, seconds: float) -> None:
+        last = "".join(progress_text(report) for report in self._count.reports[-1:])
+        self._print(f"{self._count.name:16} sealed after {duration(seconds)}", last)
+        self._bars.update(self._stage, visible=False)
+        self._bars.update(self._chain, completed=self._count.done + 1)
+
+    def note(self, text: str) -> None:
+        self._print(text)
+
+    def _print(self, *texts: str) -> None:
+        self._bars.console.print("  ".join(filter(None, texts)), markup=False, highlight=False)
+
+
+def _stage_bars() -> Bars:
+    from rich import progress
+    from rich.console import Console
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}", markup=False), progress.BarColumn(bar_width=28),
+        progress.TextColumn("{task.fields[detail]}", markup=False), progress.TimeElapsedColumn(),
+        progress.TextColumn("{task.fields[eta]}", markup=False),
+        console=Console(stderr=True), refresh_per_second=4,
+    )  # fmt: skip

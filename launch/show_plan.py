@@ -1,0 +1,215 @@
+"""``overnight plan`` for people: what would be submitted, on what, for how long, and what is there already.
+
+Only files are read: no Slurm command is started, and nothing is imported that a job needs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.core import attempts, seal, verdict
+from jobs.core.paths import RunPaths, StagePaths, StorePaths, Workspace
+from jobs.core.seal import SealBroken
+from jobs.core.verdict import Outcome
+from launch import ledger, pace
+from launch.ledger import Fate, QueueView
+from launch.plan import Plan, PlannedStage
+from launch.profile import Continuation, Profile
+from launch.table import count, duration, table
+
+NEW = "new"
+SEALED = "sealed"
+MISSING = "missing input"
+
+LOOKED_AT_RUNS = 20
+"""How many earlier runs of the workspace are asked how long a stage takes."""
+
+
+def states(plan: Plan, workspace: Workspace) -> dict[str, str]:
+    """Stage -> what is there of it: ``sealed``, ``submitted by run ...``, ``missing input``, ``new`` or why not.
+
+    Without asking Slurm: a submitted stage may be waiting, running, or cancelled by somebody.
+    """
+    absent = {item.fingerprint for item in plan.missing} | {None}
+    return {stage.name: _state(stage, workspace, absent) for stage in plan.stages}
+
+
+def _state(stage: PlannedStage, workspace: Workspace, absent: set[str | None]) -> str:
+    store = workspace.entry(stage.produces_kind, stage.fingerprint)
+    if store.seal.exists():
+        try:
+            seal.check_sizes(store.output, store.seal)
+        except SealBroken as error:
+            return f"damaged ({error.path.name} {error.reason}): will be made again"
+        return SEALED
+    if any(not entry.is_job and entry.fingerprint in absent for entry in stage.inputs.values()):
+        return MISSING
+    return _attempted(store)
+
+
+def _attempted(store: StorePaths) -> str:
+    """What the newest attempt at an entry without a seal came to, as far as files tell."""
+    current = attempts.current(store)
+    if current is None:
+        return NEW
+    verdicts = verdict.all_of(StagePaths(Path(current.stage_dir)))
+    jobs = set(attempts.job_ids(store, current).values())
+    last = next((found for found in reversed(verdicts) if found.job in jobs), None)
+    if last is not None and last.outcome is Outcome.FAIL:
+        return f"new (run {current.run}: {last.failure.value})"
+    if current.carrier == "local":
+        alive = ledger.standing(store, current, QueueView(())).fate is Fate.LIVE
+        return f"running here in run {current.run}" if alive else f"new (run {current.run} was cut off)"
+    return f"submitted by run {current.run}"
+
+
+def is_new(state: str) -> bool:
+    """Whether a submission makes a job for a stage in this state."""
+    return state.startswith((NEW, MISSING, "damaged"))
+
+
+_NO_MATTER_OF_TIME = ("seed", "steps", "save_every", "keep_saves")
+"""Settings that do not change how long a step takes."""
+
+
+@dataclass(frozen=True)
+class _Past:
+    """A stage of an earlier run that did work: what it was and how long a step took."""
+
+    signature: str
+    seconds_per_step: float
+
+
+def _signature(kind: str, backend: str, settings: dict[str, Any], resources: dict[str, Any]) -> str:
+    """What decides the time of a step, as text."""
+    decisive = {key: value for key, value in settings.items() if key not in _NO_MATTER_OF_TIME}
+    shape = {key: resources[key] for key in ("nodes", "processes_per_node", "gpus_per_node")}
+    return json.dumps([kind, backend, decisive, shape], sort_keys=True)
+
+
+def _past(workspace: Workspace) -> list[_Past]:
+    """Training stages of the newest runs, newest first. Read as plain JSON: a plan of an older version is no error."""
+    try:
+        roots = sorted(workspace.runs.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    except FileNotFoundError:
+        return []
+    found = []
+    for root in roots[:LOOKED_AT_RUNS]:
+        paths = RunPaths(root)
+        try:
+            stages = [entry for entry in json.loads(paths.plan.read_bytes())["stages"] if entry["target_step"]]
+            for entry in stages:
+                each = pace.seconds_per_step(pace.recent(paths.stage(entry["name"]).progress))
+                if each is not None:
+                    signature = _signature(entry["kind"], entry["backend"], entry["settings"], entry["resources"])
+                    found.append(_Past(signature, each))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def expected_seconds(stage: PlannedStage, past: list[_Past]) -> float | None:
+    """How long the training would take, from the newest earlier run of the same settings on the same shape."""
+    if stage.target_step is None:
+        return None
+    resources = {key: getattr(stage.resources, key) for key in ("nodes", "processes_per_node", "gpus_per_node")}
+    wanted = _signature(stage.kind, stage.backend, dict(stage.settings), resources)
+    each = next((entry.seconds_per_step for entry in past if entry.signature == wanted), None)
+    return None if each is None else each * stage.target_step
+
+
+def segments(stage: PlannedStage, profile: Profile, expected: float | None) -> str:
+    """How many starts the stage will need: a number, ``1+`` where it can go on and nothing is known, or empty."""
+    limit = stage.resources.time_seconds
+    if limit is None:
+        return ""
+    if stage.continuation == "none":
+        return "1"
+    if expected is None:
+        return "1+"
+    usable = limit - profile.lead_seconds
+    return str(math.ceil(expected / usable)) if usable > 0 else "1+"
+
+
+def _row(stage: PlannedStage, profile: Profile, state: str, expected: float | None) -> list[str]:
+    resources = stage.resources
+    limit = resources.time_seconds
+    return [
+        stage.name,
+        f"{stage.kind} (inserted)" if stage.inserted else stage.kind,
+        stage.backend,
+        stage.executor,
+        f"{resources.nodes} x {resources.processes_per_node}",
+        str(resources.nodes * resources.gpus_per_node) if resources.gpus_per_node else "",
+        "" if limit is None else duration(limit),
+        "" if expected is None else f"~{duration(expected)}",
+        segments(stage, profile, expected),
+        ", ".join(stage.parents),
+        state,
+    ]
+
+
+_HEADER = (
+    "stage", "kind", "back end", "executor", "nodes x procs", "GPUs", "limit", "expected", "segments", "waits for",
+    "state",
+)  # fmt: skip
+
+
+def print_plan(
+    plan: Plan, profile: Profile, workspace: Workspace, fetch_command: str = "overnight fetch PIPELINE"
+) -> None:
+    """Print the table of stages, what a submission would cost at most, and what has to be fetched first."""
+    state = states(plan, workspace)
+    past = _past(workspace)
+    expected = {stage.name: expected_seconds(stage, past) for stage in plan.stages}
+    rows = [_row(stage, profile, state[stage.name], expected[stage.name]) for stage in plan.stages]
+    print(f"{plan.pipeline} on {profile.name}, workspace {workspace.root}\n")
+    print("\n".join(table(_HEADER, rows, right=(5, 6, 7, 8))))
+    print()
+    print(_totals(plan, profile, state, expected))
+    for stage in plan.stages:
+        if warning := _warning(stage, profile, expected[stage.name]):
+            print(warning)
+    for item in plan.missing:
+        print(f"not fetched yet: {item.name} ({item.request})")
+    if plan.missing:
+        print(f"next: {fetch_command}")
+
+
+def _totals(plan: Plan, profile: Profile, state: dict[str, str], expected: dict[str, float | None]) -> str:
+    new = [stage for stage in plan.stages if is_new(state[stage.name])]
+    here = len(plan.stages) - len(new)
+    if profile.executor != "slurm":
+        return f"{count(len(new), 'stage')} to run here, {here} not needed again"
+    jobs = 0
+    hours = 0.0
+    for stage in new:
+        links = profile.links if stage.continuation == Continuation.CHAIN.value else 1
+        jobs += links
+        gpus = stage.resources.nodes * (stage.resources.gpus_per_node or 0)
+        known = segments(stage, profile, expected[stage.name])
+        starts = max(links, int(known)) if known.isdigit() else links
+        hours += starts * gpus * (stage.resources.time_seconds or 0) / 3600
+    text = f"{count(len(new), 'stage')} to submit as {count(jobs, 'job')}, {here} not needed again"
+    if hours:
+        text += f"; at most {hours:.1f} GPU-hours"
+        if any(segments(stage, profile, expected[stage.name]) == "1+" for stage in new):
+            text += ", counting one time limit for each stage whose need is not known (1+)"
+    return text
+
+
+def _warning(stage: PlannedStage, profile: Profile, expected: float | None) -> str | None:
+    """What will not work out, as far as earlier runs tell."""
+    limit = stage.resources.time_seconds
+    if expected is None or limit is None:
+        return None
+    if stage.continuation == "none" and expected > limit:
+        return f"{stage.name}: takes about {duration(expected)}, is ended after {duration(limit)}, and cannot go on"
+    needed = segments(stage, profile, expected)
+    if stage.continuation == Continuation.CHAIN.value and needed.isdigit() and int(needed) > profile.links:
+        return f"{stage.name}: needs about {needed} jobs, the profile's links are {profile.links}"
+    return None

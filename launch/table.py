@@ -1,0 +1,52 @@
+"""Plain tables and plain words for times and sizes: what ``plan``, ``status``, ``list`` and the results print.
+
+Not rich: importing it takes longer than making the table, and the output is as often read by ``grep`` as by people.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+GAP = "  "
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """Lines of a table whose columns are as wide as their widest cell; columns of ``right`` are flush right.
+
+    A column without any content is left out, so that a caller need not know beforehand what there is to say.
+    """
+    used = [index for index in range(len(header)) if any(row[index] for row in rows)]
+    widths = {index: max(len(header[index]), *(len(row[index]) for row in rows)) for index in used}
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (
+            cells[index].rjust(widths[index]) if index in right else cells[index].ljust(widths[index]) for index in used
+        )
+        return GAP.join(padded).rstrip()
+
+    return [line(header), line(["-" * widths.get(index, 0) for index in range(len(header))]), *map(line, rows)]
+
+
+def duration(seconds: float) -> str:
+    """``0:42``, ``1:05:00`` or ``2-03:00:00``, as Slurm writes them but without leading zeros."""
+    whole = max(0, round(seconds))
+    days, rest = divmod(whole, 86400)
+    hours, rest = divmod(rest, 3600)
+    minutes, left = divmod(rest, 60)
+    if days:
+        return f"{days}-{hours:02}:{minutes:02}:{left:02}"
+    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
+
+
+def clock(epoch: float, now: float | None = None) -> str:
+    """``14:03:11`` for a time of today, with the date for any other day."""
+    today = time.localtime(now)
+    then = time.localtime(epoch)
+    same_day = (then.tm_year, then.tm_yday) == (today.tm_year, today.tm_yday)
+    return time.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M", then)
+
+
+def count(number: int, singular: str, plural: str | None = None) -> str:
+    """``1 job``, ``2 jobs``."""
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"
