@@ -19,7 +19,7 @@ import pytest
 
 from launch.devcluster import packages
 from launch.devcluster.cluster import DevCluster, DevClusterFailed
-from launch.devcluster.daemons import Records
+from launch.devcluster.daemons import Records, wait_until
 from launch.errors import InputError
 from tests.slurm.helpers import Slurm, traces
 
@@ -91,12 +91,15 @@ def test_asked_for_gpus_are_seen(slurm: Slurm) -> None:
 
 
 def test_controller_can_be_killed_under_a_running_job(slurm: Slurm) -> None:
-    job = slurm.sbatch("sleep 7; echo done")
+    go = slurm.directory / "go"
+    job = slurm.sbatch(f"until [ -e {go} ]; do sleep 0.1; done")
     slurm.wait_for_state(job, "RUNNING")
     # It saves its state within five seconds; one that dies earlier starts the job a second time, in vain.
-    time.sleep(5.5)
+    state, running = slurm.directory / "state" / "job_state", time.time()
+    assert wait_until(lambda: state.stat().st_mtime > running, 15)
     slurm.cluster.kill("slurmctld")
     assert slurm.cluster.status().nodes == {}
+    go.touch()
     slurm.cluster.start("slurmctld")
     slurm.wait_for_state(job, "COMPLETED")
 
@@ -159,9 +162,8 @@ def test_two_at_once_side_by_side_and_down_leaves_nothing(slurm: Slurm, director
 def test_down_after_a_crash_of_half_the_daemons(directory: Path) -> None:
     cluster = DevCluster(directory)
     cluster.up(nodes=3)
-    job = Slurm(cluster, accounting=False)
-    for node in ("node1", "node2", "node3"):
-        job.wait_for_state(job.sbatch("sleep 300", f"--nodelist={node}"), "RUNNING")
+    mine = Slurm(cluster, accounting=False)
+    mine.wait_for_state(mine.sbatch("srun sleep 300", "--nodes=3"), "RUNNING")
     records = Records(directory / "run")
     for name in ("slurmctld", "node1"):
         process = records[name]
