@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _OURS = ("convert", "data")  # back ends of the kinds that name none
 
+
 def problems(pipeline: Pipeline) -> list[Problem]:
     """Every fault that shows only between the parts of a pipeline; empty where it is sound."""
     found: list[Problem] = []

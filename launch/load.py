@@ -80,7 +80,7 @@ class Marks:
             return ""
         line, column = self.lines[position.line - 1], (position.column or 1) - 1
         start = max(0, column - 90)
-        shown = line[start : start + 110].replace("\t", " ")
+        shown = "".join(letter if letter.isprintable() else " " for letter in line[start : start + 110])
         number = f"{position.line:>5} | "
         return f"{number}{shown}\n{' ' * (len(number) - 2)}| {' ' * (column - start)}^"
 
@@ -263,6 +263,8 @@ class _Builder:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             text = (error.problem or error.context or "not valid YAML").strip()
+            if text.startswith("but "):  # the second half of a sentence
+                text = f"{error.context}, {text}"
             if text == "found character '\\t' that cannot start any token":
                 text = "a tab; YAML is indented with spaces"
             if mark is None:

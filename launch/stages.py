@@ -96,7 +96,8 @@ def _names_as_mapping(value: Any) -> Any:
 
 
 def _with_options(settings: dict[str, Any]) -> dict[str, Any]:
-    return {**settings, **settings.pop("options", {})}
+    options = settings.pop("options", {})
+    return {**settings, **options}
 
 
 class ModelKeys(Model):

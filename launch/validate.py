@@ -108,7 +108,7 @@ def _sentence(error: Mapping[str, Any], value: Any) -> str:
         return f"{_EXPECTED[kind]}, got {show(value)}"
     if kind in _COMPARED:
         bound, words = _COMPARED[kind]
-        return f"{words} {context[bound]}, got {show(value)}"
+        return f"{words} {context[bound]:g}, got {show(value)}"
     if kind in ("literal_error", "enum"):
         options = [word.strip("'") for word in context["expected"].replace(" or ", ", ").split(", ")]
         return f"got {show(value)}; {suggest(str(value), options)}"

