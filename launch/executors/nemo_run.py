@@ -35,6 +35,8 @@ _EDITS: tuple[tuple[str, str], ...] = (
     (r"^set -evx$", "set -e"),
     # Gives every task a pseudo-terminal, so that progress bars are drawn into the log.
     (r"^export SLURM_UNBUFFEREDIO=1\n", ""),
+    # host.sh's EXIT trap would run with it, and end at the first command that fails.
+    (r"^exitcode=\$\?\n+set -e$", "exitcode=$?"),
     # Starts a job step before host.sh has set its trap; nobody reads the variable.
     (r"^nodes=\( \$\( scontrol show hostnames \$SLURM_JOB_NODELIST \) \)\n(?:.*\n){2}head_node_ip=.*\n", ""),
 )

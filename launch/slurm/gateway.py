@@ -30,7 +30,7 @@ _JOB_ID = re.compile(r"^(\d+)(?:;[\w.-]+)?\s*$", re.MULTILINE)
 #: From a site's wrapper that loses --parsable.
 _SUBMITTED = re.compile(r"^Submitted batch job (\d+)", re.MULTILINE)
 
-_GONE = re.compile(r"Invalid job id|already complet", re.IGNORECASE)
+_GONE = re.compile(r"Invalid job id|already (?:complet|finished)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Gateway:
             extra: further options; on the command line they win over the script's header.
 
         Raises:
-            ClusterRefused: no job was made.
+            ClusterRefused: no job was made. (The queue may show one all the same: ``QueueRow.is_refusal``.)
             ClusterSilent: **a job may have been made**: look its name up before submitting again.
         """
         command = ("sbatch", "--parsable", *extra, str(script))

@@ -51,6 +51,12 @@ class QueueRow:
         """Why it waits, in plain words; empty for a job that does not wait."""
         return reasons.in_words(self.reason) if self.state.is_queued else ""
 
+    @property
+    def is_refusal(self) -> bool:
+        """The trace of a refused submission, not a job: sbatch said "Requested node configuration is not available",
+        and the controller keeps a FAILED record of that name all the same (22.05)."""
+        return self.state is JobState.FAILED and self.reason == "BadConstraints"
+
 
 @dataclass(frozen=True)
 class AccountRow:

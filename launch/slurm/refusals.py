@@ -67,8 +67,8 @@ _REFUSALS: tuple[tuple[str, str, str | None], ...] = (
     (r"reservation", "the reservation cannot be used", "scontrol show reservation"),
     (
         r"More processors requested than permitted|CPU count (?:per node|specification)",
-        "no node has this many CPUs",
-        "sinfo -o '%P %c' shows how many they have",
+        "there are not this many nodes or CPUs",
+        "sinfo -o '%P %D %c' shows how many there are",
     ),
     (
         r"Requested node configuration is not available",
@@ -84,7 +84,7 @@ _REFUSALS: tuple[tuple[str, str, str | None], ...] = (
     (r"Requested operation is presently disabled", "the site or the job's --no-requeue forbids this", None),
     (r"Invalid job id", "Slurm does not know this job (any more)", None),
     (r"no longer pending", "the job is not waiting any more", None),
-    (r"already complet", "the job has already ended", None),
+    (r"already (?:complet|finished)", "the job has already ended", None),
     (r"Access/permission denied|Invalid user id|not permitted", "you may not do this", None),
     (r"accounting storage is disabled", "this cluster keeps no accounting", None),
 )

@@ -271,7 +271,7 @@ def test_canary_nemo_run_template():
 
     text = resources.files("nemo_run.core.execution").joinpath("templates/slurm.sh.j2").read_bytes()
     assert hashlib.sha256(text).hexdigest() == TEMPLATE, changed("nemo_run", "the template slurm.sh.j2: read it again")
-    assert len(nemo_run._EDITS) == 4
+    assert len(nemo_run._EDITS) == 5
 
 
 #: Of nemo_run 0.11.1.

@@ -27,6 +27,15 @@ def test_a_job_that_does_not_wait_has_no_reason_to():
     assert (row.why, row.dependency) == ("", "")
 
 
+def test_the_trace_of_a_refused_submission_is_no_job():
+    rows = parse_squeue(
+        squeue_row(state="FAILED", reason="BadConstraints")
+        + squeue_row(state="FAILED", reason="NonZeroExitCode")
+        + squeue_row(state="PENDING", reason="BadConstraints")
+    )
+    assert [row.is_refusal for row in rows] == [True, False, False]
+
+
 @pytest.mark.parametrize(
     "name",
     ["a|b;c", "line\nbreak", "quo\"te ' é", "\x1f", "a\x1fb\x1fc", "", "\x1e", "\x1e\x1f", "x\x1eno row\x1f", "%i %j"],
