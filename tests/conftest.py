@@ -1,0 +1,27 @@
+"""What a run of the tests left out, said where everybody looks: right above the summary line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+_left = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_left] = []
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("full"):
+            item.config.stash[_left].append(item.nodeid)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    left = config.stash[_left]
+    if left:
+        terminalreporter.section(f"{len(left)} tests left to make test-full")
+        for name in left:
+            terminalreporter.write_line(name)
