@@ -77,6 +77,7 @@ class Gateway:
         Raises:
             ClusterRefused: no job was made. (The queue may show one all the same: ``QueueRow.is_refusal``.)
             ClusterSilent: **a job may have been made**: look its name up before submitting again.
+            KeyboardInterrupt: likewise. Whoever submits a chain had better note the signal and finish the call.
         """
         command = ("sbatch", "--parsable", *extra, str(script))
         answer = self._run(command, timeout=self._sbatch_timeout, directory=script.parent)
