@@ -1,0 +1,122 @@
+"""Cancel stages of a run with everything below them: one scancel, and then the queue is asked whether it worked.
+
+Jobs are found in the queue by their names, which hold run, stage and attempt: so a second copy that Slurm accepted and
+a job whose id was never recorded go, too, and a job of another run never does.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from jobs.core import attempts
+from jobs.core.attempts import Attempt
+from jobs.core.paths import StagePaths, StorePaths
+from launch import ledger, scripts
+from launch.journal import Event
+from launch.ledger import Fate, QueueView
+from launch.plan import Plan, PlannedStage
+from launch.rundir import Run
+from launch.slurm.gateway import Gateway
+from launch.slurm.queue import QueueRow
+
+VERIFY_SECONDS = 30.0
+"""How long to wait for the jobs to go: Slurm gives a running one KillWait (30 s by default) to end by itself."""
+
+_REST = re.compile(r"[0-9a-z]{6}(?:-\d{1,3})?\Z")
+"""Of a job name what follows run and stage: the attempt's token and the number of the link."""
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """What was done. ``jobs``: id -> stage; ``left``: ids still in the queue when we stopped looking; ``spared``: stage
+    -> run, for jobs that belong to another run."""
+
+    stages: tuple[str, ...]
+    jobs: dict[str, str]
+    left: tuple[str, ...]
+    spared: dict[str, str]
+
+
+def on_slurm(run: Run, plan: Plan, gateway: Gateway, stages: set[str], adopted: bool = False) -> Cancelled:
+    """Cancel the jobs of ``stages``. With ``adopted`` also those that another run submitted and this one waits for.
+
+    Raises:
+        ClusterSilent: the queue cannot be asked, or scancel got no answer; cancelling again is safe.
+        ClusterRefused: likewise, but it will be refused again.
+    """
+    rows = [row for row in gateway.squeue() if not row.state.is_final]
+    jobs = {row.job_id: name for row in rows if (name := _stage_of(row, run, stages)) is not None}
+    spared: dict[str, str] = {}
+    for stage, attempt in _of_other_runs(run, plan, stages):
+        theirs = [row.job_id for row in rows if row.name in attempt.job_names]
+        if theirs and adopted:
+            jobs.update(dict.fromkeys(theirs, stage.name))
+        elif theirs:
+            spared[stage.name] = attempt.run
+    names = tuple(stage.name for stage in plan.stages if stage.name in stages)
+    left: tuple[str, ...] = ()
+    if jobs:
+        run.journal.write(Event.CANCELLED, stages=list(names), jobs=list(jobs), phase="before")
+        gateway.scancel(list(jobs))
+        left = _wait_until_gone(gateway, set(jobs))
+        run.journal.write(Event.CANCELLED, stages=list(names), jobs=list(jobs), phase="after", left=list(left))
+    return Cancelled(names, jobs, left, spared)
+
+
+def _stage_of(row: QueueRow, run: Run, stages: Iterable[str]) -> str | None:
+    """The stage whose job this is, if it is one of this run and these stages."""
+    for stage in stages:
+        prefix = scripts.job_name(run.id, stage, "", 0)
+        if row.name.startswith(prefix) and _REST.match(row.name[len(prefix) :]):
+            return stage
+    return None
+
+
+def _of_other_runs(run: Run, plan: Plan, stages: set[str]) -> list[tuple[PlannedStage, Attempt]]:
+    found = []
+    for stage in plan.stages:
+        if stage.name in stages:
+            current = attempts.current(_store(run, stage))
+            if current is not None and current.run != run.id:
+                found.append((stage, current))
+    return found
+
+
+def _store(run: Run, stage: PlannedStage) -> StorePaths:
+    return run.workspace.entry(stage.produces_kind, stage.fingerprint)
+
+
+def _wait_until_gone(gateway: Gateway, jobs: set[str]) -> tuple[str, ...]:
+    """Ask the queue until none of ``jobs`` is alive; what is left after ``VERIFY_SECONDS``.
+
+    A job that saved on the way out may have put itself back into the queue before it was dead: it is cancelled again.
+    """
+    end = time.monotonic() + VERIFY_SECONDS
+    pause = 0.25
+    while True:
+        alive = [row for row in gateway.squeue() if row.job_id in jobs and not row.state.is_final]
+        if not alive:
+            return ()
+        if time.monotonic() >= end:
+            return tuple(row.job_id for row in alive)
+        gateway.scancel([row.job_id for row in alive if row.state.is_queued])
+        time.sleep(pause)
+        pause = min(2.0, pause * 2)
+
+
+def here(run: Run, plan: Plan, stages: set[str]) -> list[str]:
+    """Ask the stages that a process of ``overnight run`` carries to save and leave at their next step; their names."""
+    asked = []
+    for stage in plan.stages:
+        store = _store(run, stage)
+        current = attempts.current(store) if stage.name in stages and not store.seal.exists() else None
+        if current is None or current.carrier != "local" or current.run != run.id:
+            continue
+        if ledger.standing(store, current, QueueView(())).fate is Fate.LIVE:
+            StagePaths(run.paths.stage(stage.name).root).stop.touch()
+            run.journal.write(Event.CANCELLED, stages=[stage.name], jobs=[], phase="before")
+            asked.append(stage.name)
+    return asked

@@ -1,0 +1,69 @@
+"""Cancel a run, or one stage of it with every stage that depends on it; what is sealed stays."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from launch.cli import common
+
+if TYPE_CHECKING:
+    from launch.cancel import Cancelled
+    from launch.plan import Plan
+    from launch.rundir import Run
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("run", metavar="RUN", help="beginning of a run id")
+    parser.add_argument("stage", nargs="?", metavar="STAGE", help="this stage and all below it (default: all stages)")
+    parser.add_argument("--adopted", action="store_true", help="also jobs that another run submitted")
+    common.add_workspace(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Cancel; 1 if a job is still in the queue after half a minute. Doing it twice is fine."""
+    from launch import cancel, rundir, stage_names
+
+    found = rundir.find(args.run, args.workspace)
+    plan, profile = found.plan(), found.profile()
+    stages = {stage.name for stage in plan.stages}
+    if args.stage is not None:
+        stages = plan.below({stage_names.find(plan, args.stage).name})
+    if profile.executor == "local":
+        return _here(found, plan, stages, args.json)
+    # Not while a submission is at work: what it adds next would escape.
+    with rundir.locked(found):
+        done = cancel.on_slurm(found, plan, common.gateway(profile), stages, args.adopted)
+    _print(found, done, args.json)
+    return 1 if done.left else 0
+
+
+def _here(run: Run, plan: Plan, stages: set[str], as_json: bool) -> int:
+    from launch import cancel
+
+    asked = cancel.here(run, plan, stages)
+    if as_json:
+        print(json.dumps({"run": run.id, "stopping": asked}))
+    elif asked:
+        print(f"{', '.join(asked)}: asked to save and leave at the next step\nnext: overnight status {run.id}")
+    else:
+        print(f"nothing of run {run.id} runs here")
+    return 0
+
+
+def _print(run: Run, done: Cancelled, as_json: bool) -> None:
+    if as_json:
+        value = {"run": run.id, "stages": done.stages, "jobs": done.jobs, "left": done.left, "spared": done.spared}
+        print(json.dumps(value))
+        return
+    for job, stage in done.jobs.items():
+        state = "still in the queue" if job in done.left else "cancelled"
+        print(f"  {stage:16} {job:10} {state}")
+    if not done.jobs:
+        print(f"run {run.id} has no jobs in the queue")
+    for stage, other in done.spared.items():
+        print(f"  {stage:16} left alone: it is a job of run {other} (--adopted cancels it, too)")
+    again = f"overnight cancel {run.id}" if done.left else f"overnight resume {run.id} to go on from what is sealed and saved"
+    print(f"next: {again}")

@@ -1,0 +1,36 @@
+"""List the runs of the workspaces that this user has submitted to, newest first; no Slurm command is started."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+
+from launch.cli import common
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    common.add_workspace(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one line a run."""
+    from launch import rundir
+    from launch.overview import overview
+    from launch.table import clock, table
+
+    found = [overview(one) for one in rundir.all_runs(args.workspace)]
+    if args.json:
+        print(json.dumps([asdict(one) for one in found]))
+        return 0
+    if not found:
+        print("no runs yet\nnext: overnight submit PIPELINE --cluster NAME")
+        return 0
+    rows = [
+        [one.run, one.pipeline, one.profile, "" if one.created_at is None else clock(one.created_at),
+         f"{one.sealed}/{one.total}", one.state]
+        for one in found
+    ]  # fmt: skip
+    print("\n".join(table(("run", "pipeline", "profile", "created", "sealed", "state"), rows, right=(4,))))
+    return 0

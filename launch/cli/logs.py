@@ -1,0 +1,146 @@
+"""Show the log of a stage, or follow it over restarts until the stage is sealed or has failed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from launch.cli import common
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jobs.core.paths import StagePaths, StorePaths
+    from launch.plan import Plan
+    from launch.profile import Profile
+    from launch.rundir import Run
+    from launch.stage_status import StageStatus
+
+QUEUE_SECONDS = 30.0
+"""While following: how often the queue is asked whether there is still a job that could write."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("run", metavar="RUN", help="beginning of a run id")
+    parser.add_argument("stage", metavar="STAGE", help="name of a stage")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the stage is sealed or has failed")
+    parser.add_argument("--all", action="store_true", help="the logs of all its jobs and restarts, oldest first")
+    common.add_workspace(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print; with ``--follow`` 0 once the stage is sealed and 1 once it has ended otherwise."""
+    from launch import logs, rundir
+
+    found = rundir.find(args.run, args.workspace)
+    view = _View(found, found.plan(), found.profile(), args.stage)
+    paths = logs.all_of(view.paths)
+    if args.json:
+        _print_json(view, paths)
+        return 0
+    shown = paths if args.all else paths[-1:]
+    if args.follow:
+        for path in paths[:-1] if args.all else []:
+            _print(path, with_title=True)
+        return view.follow()
+    for path in shown:
+        _print(path, with_title=args.all)
+    if not shown:
+        view.explain_absence()
+    return 0
+
+
+class _View:
+    """One stage of a run, and what can be said of its logs."""
+
+    def __init__(self, run: Run, plan: Plan, profile: Profile, name: str) -> None:
+        from launch.stage_names import find
+
+        self._run = run
+        self._plan = plan
+        self._profile = profile
+        self.stage = find(plan, name)
+        self._asked = time.monotonic()
+
+    @property
+    def store(self) -> StorePaths:
+        return self._run.workspace.entry(self.stage.produces_kind, self.stage.fingerprint)
+
+    @property
+    def paths(self) -> StagePaths:
+        """Where the stage runs, or ran."""
+        from launch import logs
+
+        return logs.directory(self.store, self._run.paths.stage(self.stage.name))
+
+    def status(self) -> StageStatus:
+        """Asks the queue."""
+        from launch.cli.status import look
+
+        return look(self._run, self._plan, self._profile, only={self.stage.name}).stages[0]
+
+    def explain_absence(self) -> None:
+        """Say on stderr why there is no log."""
+        from launch import logs
+
+        print(f"{self.stage.name} has no log yet: {self.status().text}", file=sys.stderr)
+        if batch := logs.batch_output(self.paths):
+            print(f"its batch shell has printed ({batch}):", file=sys.stderr)
+            _print(batch, with_title=False)
+
+    def follow(self) -> int:
+        from launch import logs
+
+        if not logs.all_of(self.paths):
+            self.explain_absence()
+
+        def announce(title: str) -> None:
+            print(title, file=sys.stderr, flush=True)
+
+        logs.Follower(lambda: self.paths, _write, announce).follow(self._is_over)
+        if self.store.seal.exists():
+            return 0
+        status = self.status()
+        print(f"{self.stage.name}: {status.text}", file=sys.stderr)
+        return 1
+
+    def _is_over(self) -> bool:
+        """Sealed, failed by its own word, or (asked rarely) out of the queue."""
+        from jobs.core import attempts, verdict
+        from jobs.core.verdict import Outcome
+
+        if self.store.seal.exists():
+            return True
+        current = attempts.current(self.store)
+        if current is not None:
+            jobs = set(attempts.job_ids(self.store, current).values())
+            said = [found for found in verdict.all_of(self.paths) if found.job in jobs]
+            if said and said[-1].outcome is Outcome.FAIL:
+                return True
+        if time.monotonic() - self._asked < QUEUE_SECONDS:
+            return False
+        self._asked = time.monotonic()
+        return self.status().state.is_over
+
+
+def _write(chunk: bytes) -> None:
+    sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()
+
+
+def _print(path: Path, with_title: bool) -> None:
+    from launch import logs
+
+    if with_title:
+        print(logs.title(path), flush=True)
+    for chunk in logs.read(path):
+        _write(chunk)
+
+
+def _print_json(view: _View, paths: list[Path]) -> None:
+    import json
+
+    print(json.dumps({"stage": view.stage.name, "directory": str(view.paths.logs), "logs": [str(path) for path in paths]}))

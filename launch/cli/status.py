@@ -1,0 +1,58 @@
+"""Show how a run stands: what is sealed, what runs and how far it is, why the rest waits, and what to type next."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from launch.cli import common
+
+if TYPE_CHECKING:
+    from launch.plan import Plan
+    from launch.profile import Profile
+    from launch.rundir import Run
+    from launch.stage_status import RunStatus
+
+SILENT = 4
+"""Exit code where the cluster did not answer and nothing is known to have failed; as of every such error of ours."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    common.add_run(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the status; 1 if something failed, 4 if the cluster did not answer, else 0."""
+    from launch import rundir, show_status
+
+    found = rundir.find(args.run, args.workspace)
+    profile, plan = found.profile(), found.plan()
+    status = look(found, plan, profile)
+    if args.json:
+        print(json.dumps(show_status.as_json(found, plan, profile.name, status)))
+    else:
+        print("\n".join(show_status.lines(found, plan, profile.name, status)))
+        if status.is_done:
+            from launch.results import print_results
+
+            print_results(found, plan, as_json=False)
+    if any(stage.state.is_bad for stage in status.stages):
+        return 1
+    return SILENT if status.silence else 0
+
+
+def look(run: Run, plan: Plan, profile: Profile, only: set[str] | None = None) -> RunStatus:
+    """Ask the run's cluster once, and judge."""
+    from launch.errors import InputError
+    from launch.status import Queue
+    from launch.status import look as judge
+
+    if profile.executor == "local":
+        return judge(run, plan, Queue.ask(None), only=only)
+    try:
+        gateway = common.gateway(profile)
+    except InputError as error:  # the throw-away cluster is down
+        return judge(run, plan, Queue.silent(error), only=only)
+    return judge(run, plan, Queue.ask(gateway), gateway.sacct, only=only)

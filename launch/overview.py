@@ -1,0 +1,79 @@
+"""A run in one line, from its files alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from jobs.core import attempts, verdict
+from jobs.core.paths import StagePaths
+from jobs.core.verdict import FailureClass, Outcome
+from launch import ledger
+from launch.errors import InputError
+from launch.journal import Event
+from launch.ledger import Fate, QueueView
+from launch.plan import PlannedStage
+from launch.rundir import Run
+
+
+@dataclass(frozen=True)
+class Overview:
+    """One line of ``overnight list``. ``state`` is a word, and no promise: Slurm was not asked."""
+
+    run: str
+    pipeline: str
+    profile: str
+    created_at: float | None
+    sealed: int
+    total: int
+    state: str
+    path: str
+
+
+def overview(run: Run) -> Overview:
+    """What files say of a run; one that was cut off while it was made has no plan and counts no stages."""
+    entries = list(run.journal.read())
+    created = next((float(entry["time"]) for entry in entries if entry.get("event") == Event.CREATED), None)
+    try:
+        plan = run.plan()
+    except InputError:
+        return Overview(run.id, "", _profile(run), created, 0, 0, "cut off", str(run.paths.root))
+    open_stages = [stage for stage in plan.stages if not _is_sealed(run, stage)]
+    cancelled = bool(entries) and entries[-1].get("event") == Event.CANCELLED
+    state = "done" if not open_stages else "cancelled" if cancelled else _state(run, open_stages)
+    sealed = len(plan.stages) - len(open_stages)
+    return Overview(run.id, plan.pipeline, _profile(run), created, sealed, len(plan.stages), state, str(run.paths.root))
+
+
+def _is_sealed(run: Run, stage: PlannedStage) -> bool:
+    return run.workspace.entry(stage.produces_kind, stage.fingerprint).seal.exists()
+
+
+def _profile(run: Run) -> str:
+    """Its name. Not read as a profile: a run of an older version is listed, too."""
+    try:
+        value = yaml.load(run.paths.profile.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return str(value["name"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return ""
+
+
+def _state(run: Run, open_stages: list[PlannedStage]) -> str:
+    """``failed`` if a stage's newest attempt says so, ``running`` for a living local run, else ``submitted``."""
+    tried = False
+    for stage in open_stages:
+        store = run.workspace.entry(stage.produces_kind, stage.fingerprint)
+        current = attempts.current(store)
+        if current is None:
+            continue
+        tried = True
+        jobs = set(attempts.job_ids(store, current).values())
+        said = [found for found in verdict.all_of(StagePaths(Path(current.stage_dir))) if found.job in jobs]
+        if said and said[-1].outcome is Outcome.FAIL:
+            return "stopped" if said[-1].failure is FailureClass.CANCELLED else "failed"
+        if current.carrier == "local":
+            alive = ledger.standing(store, current, QueueView(())).fate is Fate.LIVE
+            return "running" if alive else "cut off"
+    return "submitted" if tried else "not submitted"

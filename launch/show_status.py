@@ -1,0 +1,78 @@
+"""``overnight status`` for people and for programs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from launch.history import History
+from launch.plan import Plan
+from launch.rundir import Run
+from launch.stage_status import RunStatus, StageStatus, State
+from launch.table import clock, count, duration, table
+
+EVIDENCE_LINES = 6
+
+
+def lines(run: Run, plan: Plan, profile: str, status: RunStatus) -> list[str]:
+    """The whole answer, but for the table of results of a chain that is done."""
+    created = History.read(run.journal).created_at
+    since = "" if created is None else f", submitted {clock(created)}"
+    sealed = f"{len(status.of(State.SEALED))} of {count(len(plan.stages), 'stage')} sealed"
+    found = [f"run {run.id}: {plan.pipeline} on {profile}{since}; {sealed}"]
+    if status.silence:
+        found += ["", *_silence(status)]
+    rows = [_row(stage) for stage in status.stages]
+    found += ["", *table(("stage", "job", "nodes", "elapsed", "state"), rows, right=(3,))]
+    for stage in status.stages:
+        if stage.evidence:
+            found += ["", f"{stage.stage} {stage.text}", *_evidence(stage.evidence)]
+    return [*found, "", f"next: {next_command(run, status)}"]
+
+
+def _silence(status: RunStatus) -> list[str]:
+    heard = "never heard of before" if status.heard_at is None else f"it last answered at {clock(status.heard_at)}"
+    first, *rest = status.silence.splitlines()
+    first = f"The cluster does not answer ({heard}): {first}"
+    return [first, *rest, "What follows is what the files of the run prove."]
+
+
+def _row(stage: StageStatus) -> list[str]:
+    text = stage.text
+    if stage.continued and stage.state is not State.SEALED:
+        text += f"; continued {count(stage.continued, 'time')}"
+    if stage.of_run:
+        text += f" (in run {stage.of_run})"
+    return [stage.stage, stage.job, stage.nodes, "" if stage.elapsed is None else duration(stage.elapsed), text]
+
+
+def _evidence(text: str) -> list[str]:
+    shown = text.strip().splitlines()
+    more = [f"  ... {len(shown) - EVIDENCE_LINES} more lines in its log"] if len(shown) > EVIDENCE_LINES else []
+    return [f"  {line}" for line in shown[:EVIDENCE_LINES]] + more
+
+
+def next_command(run: Run, status: RunStatus) -> str:
+    """What to type now; in words where there is nothing to type."""
+    if status.silence:
+        return f"overnight status {run.id}, when the cluster answers again"
+    if status.is_done:
+        return "nothing: every stage is sealed"
+    failed = status.of(State.FAILED)
+    if failed:
+        return f"overnight logs {run.id} {failed[0].stage}; then: overnight resume {run.id}"
+    running = status.of(State.RUNNING)
+    if any(stage.state.is_over for stage in status.stages):
+        return f"overnight resume {run.id}"
+    if running:
+        return f"overnight logs {run.id} {running[0].stage} -f"
+    return f"overnight status {run.id}, later: nothing runs yet"
+
+
+def as_json(run: Run, plan: Plan, profile: str, status: RunStatus) -> dict[str, Any]:
+    """The same as plain data."""
+    return {
+        "run": run.id, "pipeline": plan.pipeline, "profile": profile, "path": str(run.paths.root),
+        "done": status.is_done, "cluster": {"silence": status.silence or None, "heard_at": status.heard_at},
+        "stages": [asdict(stage) for stage in status.stages], "next": next_command(run, status),
+    }  # fmt: skip

@@ -1,0 +1,329 @@
+"""How a run stands: one verdict a stage, from seals, claims, verdicts and progress, one squeue and perhaps one sacct.
+
+Nothing is assumed. A stage is done when it is sealed and failed when its job said so or Slurm says so; a job that the
+queue no longer contains, without either, is *lost*; and while the cluster is silent, only what files prove is said.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from jobs.core import attempts, claim, files, verdict
+from jobs.core.attempts import Attempt
+from jobs.core.claim import Claim
+from jobs.core.paths import StagePaths, StorePaths
+from jobs.core.verdict import FailureClass, Outcome
+from launch import ledger, pace, status_words
+from launch.errors import OvernightError
+from launch.history import History
+from launch.ledger import Fate, QueueView, Standing
+from launch.plan import Plan, PlannedStage
+from launch.rundir import Run
+from launch.slurm.gateway import Gateway
+from launch.slurm.queue import AccountRow, QueueRow
+from launch.slurm.states import JobState
+from launch.stage_status import RunStatus, StageStatus, State, by_slurm, by_verdict
+
+
+@dataclass(frozen=True)
+class Queue:
+    """What squeue answered, and when it was asked; or why it did not answer. Asked *before* files are read, so that a
+    job which ends meanwhile is seen by its seal and not taken for lost."""
+
+    view: QueueView
+    asked_at: float
+    silence: str = ""
+
+    @classmethod
+    def ask(cls, gateway: Gateway | None) -> Queue:
+        """One squeue; none for a run without Slurm."""
+        now = time.time()
+        if gateway is None:
+            return cls(QueueView(()), now)
+        try:
+            return cls(QueueView(gateway.squeue()), now)
+        except OvernightError as error:
+            return cls.silent(error)
+
+    @classmethod
+    def silent(cls, error: OvernightError) -> Queue:
+        """No answer to be had."""
+        return cls(QueueView(()), time.time(), str(error))
+
+
+def look(
+    run: Run,
+    plan: Plan,
+    queue: Queue,
+    sacct: Callable[[float], list[AccountRow] | None] = lambda since: None,
+    only: Iterable[str] | None = None,
+) -> RunStatus:
+    """Judge every stage (or those of ``only``, whose parents are then looked at by their seals alone).
+
+    ``sacct`` is called at most once, and only if something cannot be told without it.
+    """
+    return _Look(run, plan, queue, only).result(sacct)
+
+
+BEFORE_IT_BEGAN = " before its work began"
+
+
+@dataclass(frozen=True)
+class _Unclear:
+    """An attempt that ended, or never began, without a word: the accounting database may know."""
+
+    attempt: Attempt
+    jobs: frozenset[str]
+
+
+class _Look:
+    def __init__(self, run: Run, plan: Plan, queue: Queue, only: Iterable[str] | None) -> None:
+        self._run = run
+        self._plan = plan
+        self._queue = queue
+        self._only = None if only is None else set(only)
+        self._history = History.read(run.journal)
+        self._unclear: dict[str, _Unclear] = {}
+        self._never_ran: set[str] = set()
+        self._found: dict[str, StageStatus] = {}
+        self._heard = self._history.heard_at
+
+    def result(self, sacct: Callable[[float], list[AccountRow] | None]) -> RunStatus:
+        for stage in self._plan.stages:
+            if self._only is None or stage.name in self._only:
+                self._found[stage.name] = self._stage(stage)
+        if self._unclear and not self._queue.silence:
+            # A minute of grace: the clocks of this machine and of the controller may differ.
+            since = min(unclear.attempt.time for unclear in self._unclear.values()) - 60
+            self._add_accounting(sacct(since) or [])
+        self._explain_skipped()
+        return RunStatus(tuple(self._found.values()), self._queue.silence, self._heard)
+
+    def _stage(self, stage: PlannedStage) -> StageStatus:
+        store = self._run.workspace.entry(stage.produces_kind, stage.fingerprint)
+        if store.seal.exists():
+            return self._sealed(stage)
+        current = attempts.current(store)
+        if current is None:
+            return StageStatus(stage.name, State.NOT_SUBMITTED, "not submitted")
+        starts = _starts(store, current)
+        found = self._judged(stage, store, current, starts)
+        of_run = "" if current.run == self._run.id else current.run
+        return replace(found, of_run=of_run, continued=max(0, len(starts) - 1))
+
+    def _sealed(self, stage: PlannedStage) -> StageStatus:
+        job, of_run = self._history.jobs.get(stage.name, ("", ""))
+        if stage.name in self._history.reused:
+            return StageStatus(stage.name, State.SEALED, "sealed", of_run=of_run)
+        began, ended = _span(self._run.paths.stage(stage.name))
+        elapsed = ended - began if began is not None and ended is not None else None
+        return StageStatus(stage.name, State.SEALED, "sealed", job=job, elapsed=elapsed, of_run=of_run)
+
+    def _judged(self, stage: PlannedStage, store: StorePaths, current: Attempt, starts: list[Claim]) -> StageStatus:
+        """A stage that has an attempt and no seal."""
+        paths = StagePaths(Path(current.stage_dir))
+        standing = ledger.standing(store, current, self._queue.view)
+        job = _newest(standing, starts)
+        if self._queue.silence and current.carrier == "slurm":
+            return self._without_cluster(stage, paths, starts, job)
+        if standing.fate is Fate.LIVE:
+            return self._live(stage, paths, standing, starts)
+        if standing.fate is Fate.IN_FLIGHT or self._is_just_submitted(store, standing):
+            return StageStatus(stage.name, State.SUBMITTING, "is being submitted right now", job=job)
+        if starts:
+            return self._ended(stage, paths, standing, starts[-1])
+        return self._never_started(stage, store, standing)
+
+    def _is_just_submitted(self, store: StorePaths, standing: Standing) -> bool:
+        """Its id was recorded after the queue had been asked."""
+        if standing.fate is not Fate.NEVER_STARTED or not standing.jobs:
+            return False
+        return store.attempt_jobs(standing.attempt.number).stat().st_mtime >= self._queue.asked_at
+
+    # What is alive
+
+    def _live(self, stage: PlannedStage, paths: StagePaths, standing: Standing, starts: list[Claim]) -> StageStatus:
+        row = _decisive(standing.rows.values())
+        if row is None:  # carried by a process of `overnight run`
+            began = starts[-1].time if starts else None
+            return self._running(stage, paths, began, _newest(standing, starts), "")
+        if row.state.is_queued:
+            return self._waiting(stage, paths, row, starts)
+        found = self._running(stage, paths, row.start, row.job_id, row.node_list)
+        if not row.state.is_running:
+            return replace(found, state=State.UNKNOWN, text=f"Slurm says {row.state}, which this version does not know")
+        special = status_words.ACTIVE.get(row.state)
+        return replace(found, text=f"{special}; {found.text}") if special else found
+
+    def _running(
+        self, stage: PlannedStage, paths: StagePaths, began: float | None, job: str, nodes: str
+    ) -> StageStatus:
+        now = time.time()
+        reports = [report for report in pace.recent(paths.progress) if began is None or report.time >= began]
+        base = StageStatus(
+            stage.name, State.RUNNING, "running, no step reported yet", job=job, nodes=nodes,
+            elapsed=None if began is None else max(0.0, now - began),
+        )  # fmt: skip
+        if not reports:
+            return base
+        last = reports[-1]
+        left = pace.seconds_left(reports)
+        left = None if left is None else max(0.0, left - (now - last.time))
+        quiet = now - last.time
+        each = pace.seconds_per_step(reports) or 0.0
+        return replace(
+            base, step=last.step, total=last.total, loss=last.metrics.get("loss"), left=left,
+            text=status_words.running(last, left, quiet if quiet > max(60.0, 5 * each) else None),
+        )  # fmt: skip
+
+    def _waiting(self, stage: PlannedStage, paths: StagePaths, row: QueueRow, starts: list[Claim]) -> StageStatus:
+        starts_at = row.start if row.start is not None and row.start > time.time() else None
+        pending = [parent for parent in stage.parents if self._is_unsealed(parent)]
+        never = row.reason == "DependencyNeverSatisfied"
+        text = status_words.waiting(row, pending, starts_at)
+        last = pace.recent(paths.progress)[-1:] if starts else []
+        if starts:
+            text = f"waits to go on{status_words.at_step(last)}: {text}"
+        return StageStatus(
+            stage.name, State.BLOCKED if never else State.WAITING, text, job=row.job_id, starts_at=starts_at,
+            step=last[0].step if last else None, total=last[0].total if last else None,
+        )  # fmt: skip
+
+    def _is_unsealed(self, name: str) -> bool:
+        found = self._found.get(name)
+        if found is not None:
+            return found.state is not State.SEALED
+        stage = self._plan.stage(name)
+        return not self._run.workspace.entry(stage.produces_kind, stage.fingerprint).seal.exists()
+
+    # What is over
+
+    def _ended(self, stage: PlannedStage, paths: StagePaths, standing: Standing, last: Claim) -> StageStatus:
+        """It started, it is not in the queue (any more), and there is no seal."""
+        # Of a chain of jobs the last one decides: the first may have handed on, and the second been cancelled.
+        row = standing.rows[max(standing.rows)] if standing.rows else None
+        base = StageStatus(
+            stage.name, State.LOST, "", job=row.job_id if row else last.job, nodes=row.node_list if row else ""
+        )
+        said = verdict.read(paths.verdict(last.job, last.restart))
+        saved = "" if said is None or said.step is None else f", saved at step {said.step}"
+        if said is not None and said.outcome is not Outcome.CONTINUE and said.failure is not FailureClass.KILLED:
+            return by_verdict(base, said)
+        # A job that we ended says that it was killed; who did it is known here.
+        if base.job in self._history.cancelled or (row is not None and row.state is JobState.CANCELLED):
+            return replace(base, state=State.CANCELLED, text=f"cancelled{saved}")
+        if said is not None and said.outcome is Outcome.FAIL:
+            return by_verdict(base, said)
+        if row is not None:
+            return by_slurm(base, row.state, saved)
+        if standing.attempt.carrier == "local":
+            return replace(base, text=f"was cut off{saved}")
+        self._unclear[stage.name] = _Unclear(standing.attempt, frozenset({last.job}))
+        return replace(base, text=f"ended without a word{saved}")
+
+    def _never_started(self, stage: PlannedStage, store: StorePaths, standing: Standing) -> StageStatus:
+        self._never_ran.add(stage.name)
+        current = standing.attempt
+        jobs = list(standing.jobs.values())
+        base = StageStatus(stage.name, State.LOST, "", job=jobs[0] if jobs else "")
+        barred = [found for found in claim.of_attempt(store, current.token) if found.job == claim.SUPERSEDED]
+        if barred:
+            refused = self._history.refused.get(stage.name)
+            if refused is not None and current.run == self._run.id:
+                return replace(base, state=State.FAILED, text="failed: refused by Slurm", evidence=refused)
+            return replace(base, state=State.SUPERSEDED, text=f"given up by run {barred[0].host} before it started")
+        if set(jobs) & self._history.cancelled:
+            return replace(base, state=State.CANCELLED, text=f"cancelled{BEFORE_IT_BEGAN}")
+        if standing.rows:
+            return by_slurm(base, standing.rows[max(standing.rows)].state, BEFORE_IT_BEGAN)
+        if jobs:
+            self._unclear[stage.name] = _Unclear(current, frozenset(jobs))
+            return replace(base, text="never began")
+        if current.carrier == "local":
+            return replace(base, text=f"was cut off{BEFORE_IT_BEGAN}")
+        return replace(base, text="its submission was cut off; resume finds out whether there is a job")
+
+    # What cannot be told from the queue
+
+    def _without_cluster(self, stage: PlannedStage, paths: StagePaths, starts: list[Claim], job: str) -> StageStatus:
+        """Only what files prove."""
+        self._hear(paths)
+        if not starts:
+            return StageStatus(stage.name, State.UNKNOWN, "submitted; had not started when last heard of", job=job)
+        said = verdict.read(paths.verdict(starts[-1].job, starts[-1].restart))
+        if said is not None and said.outcome is Outcome.FAIL:
+            return by_verdict(StageStatus(stage.name, State.FAILED, "", job=job), said)
+        if said is not None:
+            at = "" if said.step is None else f" at step {said.step}"
+            return StageStatus(stage.name, State.UNKNOWN, f"had saved{at} and was to go on", job=job)
+        found = self._running(stage, paths, starts[-1].time, job, "")
+        return replace(found, state=State.UNKNOWN, elapsed=None, left=None, text=f"when last heard of: {found.text}")
+
+    def _hear(self, paths: StagePaths) -> None:
+        """A running job rewrites its deadline each time that the controller answers it."""
+        try:
+            answered = paths.deadline.stat().st_mtime
+        except OSError:
+            return
+        self._heard = max(self._heard or 0.0, answered)
+
+    def _add_accounting(self, rows: list[AccountRow]) -> None:
+        """Ids are used again after a while: a row counts if its name is ours, too; of several runs the newest."""
+        for name, unclear in self._unclear.items():
+            mine = [row for row in rows if row.job_id in unclear.jobs and row.name in unclear.attempt.job_names]
+            before = self._found[name]
+            if not mine:
+                text = f"{before.text}; neither the queue nor the accounting knows its job"
+                self._found[name] = replace(before, text=text)
+                continue
+            last = max(mine, key=lambda row: (row.submitted or 0.0, row.start or 0.0))
+            elapsed = last.end - last.start if last.start and last.end else None
+            when = BEFORE_IT_BEGAN if name in self._never_ran else ""
+            self._found[name] = by_slurm(replace(before, nodes=last.node_list, elapsed=elapsed), last.state, when)
+
+    def _explain_skipped(self) -> None:
+        """A job that went before it began, below a stage that did not succeed: that is the reason, whoever took it."""
+        for stage in self._plan.stages:
+            found = self._found.get(stage.name)
+            if stage.name not in self._never_ran or found is None or found.job in self._history.cancelled:
+                continue
+            above = [name for name in stage.parents if name in self._found and self._found[name].state.is_over]
+            if above and found.state in (State.CANCELLED, State.LOST):
+                text = f"did not run: {', '.join(above)} {'has' if len(above) == 1 else 'have'} not succeeded"
+                self._found[stage.name] = replace(found, state=State.SKIPPED, text=text)
+
+
+def _starts(store: StorePaths, current: Attempt) -> list[Claim]:
+    """Starts of an attempt, oldest first. A job requeued before its first prologue left the same claim twice."""
+    seen: dict[tuple[str, int, int], Claim] = {}
+    for found in claim.of_attempt(store, current.token):
+        if found.job != claim.SUPERSEDED:
+            seen[found.job, found.link, found.restart] = found
+    return sorted(seen.values(), key=lambda found: found.order)
+
+
+def _newest(standing: Standing, starts: list[Claim]) -> str:
+    """The job to name: the one that started last, else the first that was submitted."""
+    if starts:
+        return starts[-1].job
+    return standing.jobs[min(standing.jobs)] if standing.jobs else ""
+
+
+def _decisive(rows: Iterable[QueueRow]) -> QueueRow | None:
+    """Of the links of a chain the one at work, else the first that waits."""
+    alive = [row for row in rows if not row.state.is_final]
+    return next((row for row in alive if not row.state.is_queued), alive[0] if alive else None)
+
+
+def _span(paths: StagePaths) -> tuple[float | None, float | None]:
+    """When a stage's work began and when it was sealed, from the notes of its jobs."""
+    began = ended = None
+    for line in files.read_json_lines(paths.events):
+        if line.get("event") == "start" and began is None:
+            began = line.get("time")
+        elif line.get("event") == "sealed":
+            ended = line.get("time")
+    return began, ended
