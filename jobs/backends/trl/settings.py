@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, fields
 from typing import Any
 
-from jobs.core.verdict import FailureClass
+from jobs.settings import BadSettings, typed, unknown
 
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 """Our names for learning rate schedules, and those of transformers."""
 
 PRECISIONS = ("fp32", "bf16")
 TOO_LONG = ("error", "skip")
-
-
-class BadSettings(ValueError):
-    """A setting of the stage is unknown, of the wrong type or does not fit the others."""
-
-    failure = FailureClass.BAD_CONFIGURATION
 
 
 @dataclass(frozen=True)
@@ -56,14 +49,11 @@ class TrainSettings:
             BadSettings: naming the setting, its value and what would fit.
         """
         known = {field.name: str(field.type) for field in fields(cls)}
-        for name in settings:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                raise BadSettings(f"unknown setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        unknown(settings, known)
         for name in ("steps", "lr", "batch_size", "sequence_length"):
             if settings.get(name) is None:
                 raise BadSettings(f"setting {name!r} is missing")
-        values = {name: _typed(name, value, known[name]) for name, value in settings.items()}
+        values = {name: typed(name, value, known[name]) for name, value in settings.items()}
         found = cls(**values)
         found._check()
         return found
@@ -99,16 +89,3 @@ class TrainSettings:
             )
         return micro, share // micro
 
-
-def _typed(name: str, value: Any, annotation: str) -> Any:
-    """``value`` as the annotated type; an int passes for a float, nothing else is converted."""
-    if value is None and "None" in annotation:
-        return None
-    wanted: tuple[type, ...] = (str,)
-    if annotation.startswith("int"):
-        wanted = (int,)
-    elif annotation.startswith("float"):
-        wanted = (int, float)
-    if not isinstance(value, wanted) or isinstance(value, bool):
-        raise BadSettings(f"setting {name!r} must be {annotation}, not {value!r}")
-    return float(value) if annotation.startswith("float") else value

@@ -31,7 +31,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         Diverged: the loss became infinite or not a number.
     """
     settings = TrainSettings.read(spec.settings)
-    micro, accumulate = settings.split_batch(ctx.world)
+    settings.split_batch(ctx.world)  # refuse before the model is loaded
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     if settings.threads is not None:
@@ -41,7 +41,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     dataset = _dataset(spec, settings, tokenizer)
     model = load_model(source)
 
-    config, arguments = _arguments(spec.kind, settings, micro, accumulate, ctx.saves.directory)
+    config, arguments = _arguments(spec.kind, settings, ctx.world, ctx.saves.directory)
     args = config(**arguments)
     control = StepControl(ctx, settings, args.device)
     trainer = _trainer(spec.kind, model, args, dataset, tokenizer, control, source)
@@ -131,9 +131,10 @@ def _pairs(rows: list[Row], settings: TrainSettings, tokenizer: PreTrainedTokeni
 
 
 def _arguments(
-    kind: str, settings: TrainSettings, micro: int, accumulate: int, saves: Path
+    kind: str, settings: TrainSettings, world: int, saves: Path
 ) -> tuple[type[TrainingArguments], dict[str, Any]]:
     """Configuration class and arguments of the trainer of a kind."""
+    micro, accumulate = settings.split_batch(world)
     common: dict[str, Any] = {
         "output_dir": str(saves),
         "max_steps": settings.steps,
@@ -159,7 +160,9 @@ def _arguments(
         "ddp_find_unused_parameters": False,
     }
     if not torch.cuda.is_available():
-        common |= {"use_cpu": True, "ddp_backend": "gloo", "dataloader_pin_memory": False}
+        common |= {"use_cpu": True, "dataloader_pin_memory": False}
+        if world > 1:
+            common["ddp_backend"] = "gloo"
     if kind == "cpt":
         return TrainingArguments, common
     from trl import DPOConfig, SFTConfig

@@ -1,0 +1,122 @@
+"""The evaluation tasks: which examples they take, what they run, what a sample of theirs holds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs import examples
+from jobs.evaluate import measure
+from jobs.evaluate.metrics import TASKS
+from jobs.evaluate.settings import EvaluateSettings, TaskSettings
+from jobs.examples import DataError, Pair, Row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A task made ready: its batches are known, so that progress has a total before the first one runs."""
+
+    name: str
+    groups: list[list[int]]
+    run: Callable[[Callable[[], None]], list[dict[str, Any]]]
+
+
+def choose(path: Path, task: str, settings: TaskSettings) -> list[Row]:
+    """The rows a task takes: all, or the ``limit`` whose hashed ids come first.
+
+    By hash, so that the choice neither depends on the order of the file nor on a seed, and two evaluations of the same
+    data have the same examples. Preferences whose two answers are equal say nothing and are left out.
+
+    Raises:
+        DataError: no row is left.
+    """
+    rows = examples.read_rows(path, TASKS[task].format)
+    if task == "preferences":
+        rows = [row for row in rows if row.texts["chosen"] != row.texts["rejected"]]
+    if not rows:
+        raise DataError(f"{path}:1: no row for the task {task}")
+    rows.sort(key=lambda row: hashlib.sha256(row.id.encode()).digest())
+    return rows[: settings.limit]
+
+
+def prepare(
+    task: str,
+    rows: list[Row],
+    settings: EvaluateSettings,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+) -> Prepared:
+    """Tokenise the rows of a task and group them into batches."""
+    if task == "translation":
+        return _translation(rows, settings, model, tokenizer)
+    if task == "preferences":
+        return _preferences(rows, settings, model, tokenizer)
+    pairs = []
+    for row in rows:
+        if task == "perplexity":
+            # In training an end-of-sequence token stands before every document, so it does here.
+            pairs.append(Pair((examples.end_id(tokenizer),), tuple(examples.encode_text(tokenizer, row.texts["text"]))))
+        else:
+            pairs.append(examples.encode_pair(tokenizer, row.texts["prompt"], row.texts["completion"]))
+    groups = list(measure.batches([len(pair) for pair in pairs], settings.batch_tokens))
+
+    def run(done: Callable[[], None]) -> list[dict[str, Any]]:
+        found = measure.in_batches(pairs, groups, lambda batch: measure.log_likelihoods(model, batch), done)
+        return [
+            {"task": task, "id": row.id, "nll": -value, "tokens": len(pair.completion)}
+            for row, pair, value in zip(rows, pairs, found, strict=True)
+        ]
+
+    return Prepared(task, groups, run)
+
+
+def _translation(
+    rows: list[Row], settings: EvaluateSettings, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Prepared:
+    longest = settings.tasks["translation"].max_new_tokens
+    prompts = [
+        examples.encode_pair(tokenizer, row.texts["prompt"], row.texts["completion"]).prompt for row in rows
+    ]
+    groups = list(
+        measure.batches([len(prompt) for prompt in prompts], settings.batch_tokens * 4, settings.batch_prompts)
+    )
+
+    def run(done: Callable[[], None]) -> list[dict[str, Any]]:
+        made = measure.in_batches(
+            prompts, groups, lambda batch: measure.answers(model, tokenizer, batch, longest), done
+        )
+        return [
+            {
+                "task": "translation", "id": row.id, "hypothesis": text, "reference": row.texts["completion"].strip(),
+                "exact": text == row.texts["completion"].strip(),
+            }
+            for row, text in zip(rows, made, strict=True)
+        ]  # fmt: skip
+
+    return Prepared("translation", groups, run)
+
+
+def _preferences(
+    rows: list[Row], settings: EvaluateSettings, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Prepared:
+    both = [
+        examples.encode_pair(tokenizer, row.texts["prompt"], row.texts[answer])
+        for row in rows
+        for answer in ("chosen", "rejected")
+    ]
+    groups = list(measure.batches([len(pair) for pair in both], settings.batch_tokens))
+
+    def run(done: Callable[[], None]) -> list[dict[str, Any]]:
+        found = measure.in_batches(both, groups, lambda batch: measure.log_likelihoods(model, batch), done)
+        return [
+            {"task": "preferences", "id": row.id, "chosen": chosen, "rejected": rejected, "margin": chosen - rejected}
+            for row, chosen, rejected in zip(rows, found[::2], found[1::2], strict=True)
+        ]
+
+    return Prepared("preferences", groups, run)
