@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from launch.devcluster.config import ACCOUNT, CLUSTER_NAME, ClusterConfig
+from launch.devcluster.config import ACCOUNT, CLUSTER_NAME, DATABASE, ClusterConfig
 from launch.errors import OvernightError
 
 # Nothing here must survive a power cut of the machine, so no file is flushed: installing the database takes
@@ -56,6 +56,20 @@ def install_database(settings: ClusterConfig, environment: Mapping[str, str]) ->
     options = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
     _run(["mariadb-install-db", *_server_options(partial), *options], environment)
     partial.rename(data)
+
+
+def create_database(settings: ClusterConfig, environment: Mapping[str, str]) -> None:
+    """An empty database for slurmdbd.
+
+    It would create one itself, but with MariaDB's newer client libraries (seen with 11.8.9) its connection is unusable
+    after the first attempt that finds none.
+
+    Raises:
+        OvernightError: the server refused; the message has its answer.
+    """
+    statement = f"create database if not exists {DATABASE}"
+    argv = ["mariadb", "--no-defaults", f"--socket={settings.database_socket}", "--user=root", f"--execute={statement}"]
+    _run(argv, environment)
 
 
 def answers(environment: Mapping[str, str]) -> bool:

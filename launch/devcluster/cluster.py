@@ -285,6 +285,8 @@ class DevCluster:
             if name not in settings.node_names and name != "slurmctld":
                 self._wait(settings, daemon)
                 say(f"{name} answers")
+            if name == "mariadbd":
+                accounting.create_database(settings, environment)
             if name == "slurmdbd":
                 accounting.create_account(settings, environment)
                 say(f"account {config.ACCOUNT} is there")
