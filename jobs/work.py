@@ -74,8 +74,8 @@ class _SignalledStop(StopRequest):
     def on_signal(self, number: int, frame: Any) -> None:
         self.signalled = True
 
-    def reason(self, now: float | None = None) -> str | None:
-        return super().reason(now) or ("signalled" if self.signalled else None)
+    def _reason(self, now: float) -> str | None:
+        return super()._reason(now) or ("signalled" if self.signalled else None)
 
 
 def main(spec: StageSpec) -> int:
@@ -108,7 +108,7 @@ def main(spec: StageSpec) -> int:
             behaviour_gate(spec, backend)
         result = backend.run(spec, context)
         if rank == 0:
-            _write_result(spec, start, result, backend)
+            _write_result(spec, start, result, backend, stop.last_reason)
     except BaseException as error:  # also SystemExit of a library: the verdict needs a reason
         traceback.print_exc()
         if rank == 0 or not stage.result.exists():
@@ -125,8 +125,12 @@ def _evidence(error: BaseException, text: str) -> str:
     return f"{type(error).__name__}: {text}{place}"[:4000]
 
 
-def _write_result(spec: StageSpec, start: lifecycle.Start, result: Result, backend: BackEnd) -> None:
+def _write_result(
+    spec: StageSpec, start: lifecycle.Start, result: Result, backend: BackEnd, stop_reason: str
+) -> None:
     value: dict[str, Any] = {"outcome": result.outcome, "step": result.step, "metrics": result.metrics}
+    if result.outcome == "stopped":
+        value["reason"] = stop_reason
     if result.outcome == "done" and spec.produces["kind"] == seal.SealKind.CHECKPOINT.value:
         value["behaviour"] = backend.behaviour(spec.store_paths.partial)
     _write(spec, start, value)

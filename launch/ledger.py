@@ -48,6 +48,8 @@ class QueueView:
         self._by_name: dict[str, QueueRow] = {}
         self._by_id: dict[str, QueueRow] = {}
         for row in rows:
+            if row.is_refusal:  # the trace of a refused submission is no job
+                continue
             self._by_id[row.job_id] = row
             # Of two copies of one submission the one that is not over counts.
             known = self._by_name.get(row.name)

@@ -23,6 +23,7 @@ class StopRequest:
         self._last_boundary: float | None = None
         self._mtime: tuple[int, int] | None = None
         self._end: float | None = None
+        self.last_reason = ""
 
     @property
     def lead(self) -> float:
@@ -54,6 +55,12 @@ class StopRequest:
         if self._last_boundary is not None:
             self._longest_step = max(self._longest_step, now - self._last_boundary)
         self._last_boundary = now
+        found = self._reason(now)
+        if found is not None:
+            self.last_reason = found
+        return found
+
+    def _reason(self, now: float) -> str | None:
         if self._stage.stop.exists():
             return "asked to stop"
         end = self._read_end()

@@ -1,0 +1,94 @@
+"""Small shared files: old or new, never half; appended lines survive a torn one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs.core import files, progress
+from jobs.core.deadline import StopRequest, write_deadline
+from jobs.core.paths import StagePaths
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
+    """A writer is killed with -9 at random moments; the file is always one of the two texts."""
+    path = tmp_path / "value.json"
+    texts = {"a" * 200_000, "b" * 200_000}
+    files.write_atomic(path, "a" * 200_000)
+    for round_ in range(20):
+        child = os.fork()
+        if child == 0:
+            while True:
+                for text in texts:
+                    files.write_atomic(path, text)
+        time.sleep(0.003 * (round_ % 7 + 1))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert path.read_text() in texts
+
+
+def test_a_torn_line_costs_itself_alone(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    files.append_json_line(path, {"n": 1})
+    with open(path, "a") as stream:
+        stream.write('{"n": 2, "cut')
+    files.append_json_line(path, {"n": 3})
+    assert [line["n"] for line in files.read_json_lines(path)] == [1, 3]
+
+
+def test_exclusive_creation_is_whole_or_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "claim"
+    assert files.create_exclusive(path, "first") and not files.create_exclusive(path, "second")
+    assert path.read_text() == "first" and sorted(entry.name for entry in tmp_path.iterdir()) == ["claim"]
+
+
+def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "value"
+    files.write_atomic(path, "old")
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        files.write_atomic(path, "new")
+    assert path.read_text() == "old" and [entry.name for entry in tmp_path.iterdir()] == ["value"]
+
+
+def test_latest_progress_comes_from_the_tail(tmp_path: Path) -> None:
+    writer = progress.ProgressWriter(tmp_path / "progress.jsonl")
+    for step in range(2000):
+        writer.report(step, 2000, loss=1 / (step + 1), bad=float("nan"))
+    found = progress.latest(tmp_path / "progress.jsonl")
+    assert found is not None and found.step == 1999 and found.metrics == {"loss": 1 / 2000}
+    assert [report.step for report in progress.read(tmp_path / "progress.jsonl")] == list(range(2000))
+
+
+def test_the_deadline_is_read_again_when_it_moves(tmp_path: Path) -> None:
+    stage = StagePaths(tmp_path)
+    stop = StopRequest(stage, lead_seconds=30)
+    now = time.time()
+    assert stop.reason(now) is None, "no deadline known: go on"
+    write_deadline(stage, now + 100)
+    assert stop.reason(now) is None
+    write_deadline(stage, now + 29)
+    assert "ends in 29 s" in (stop.reason(now) or "")
+    write_deadline(stage, now + 1000)
+    assert stop.reason(now) is None, "an administrator has extended the job"
+    stop.saved(100.0)
+    assert stop.lead == 300.0, "three times the longest save"
+    assert stop.reason(now + 710) is not None
+    stage.stop.touch()
+    assert stop.reason(now) == "asked to stop"
+
+
+def test_the_next_step_must_fit_before_the_lead(tmp_path: Path) -> None:
+    stage = StagePaths(tmp_path)
+    stop = StopRequest(stage, lead_seconds=10)
+    write_deadline(stage, 2000)
+    assert stop.reason(1000) is None and stop.reason(1200) is None  # a step takes 200 s
+    assert stop.reason(1795) is not None, "195 s left to the lead: not enough for another step"

@@ -1,0 +1,115 @@
+"""A seal is the proof: whatever is done to a sealed directory, verification names the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs.core import seal
+
+
+@pytest.fixture
+def sealed(tmp_path: Path) -> Path:
+    directory = tmp_path / "output"
+    (directory / "deep").mkdir(parents=True)
+    (directory / "model.safetensors").write_bytes(bytes(range(256)) * 20000)
+    (directory / "deep" / "config.json").write_text("{}")
+    seal.seal_directory(
+        directory, tmp_path / "seal.json", kind=seal.SealKind.CHECKPOINT, format="hf", fingerprint="f" * 64, step=7
+    )
+    return tmp_path
+
+
+def broken(root: Path) -> seal.SealBroken:
+    with pytest.raises(seal.SealBroken) as caught:
+        seal.verify(root / "output", root / "seal.json")
+    return caught.value
+
+
+def test_untouched_directory_passes(sealed: Path) -> None:
+    found = seal.verify(sealed / "output", sealed / "seal.json")
+    assert found.step == 7 and found.bytes == 256 * 20000 + 2
+
+
+def test_a_cut_file_is_named_before_anything_is_read(sealed: Path) -> None:
+    path = sealed / "output" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    error = broken(sealed)
+    assert error.path == path and "5119999 bytes, sealed with 5120000" in error.reason
+
+
+def test_an_emptied_file_is_named(sealed: Path) -> None:
+    path = sealed / "output" / "deep" / "config.json"
+    path.write_bytes(b"")
+    assert broken(sealed).path == path
+
+
+@pytest.mark.parametrize("offset", [0, 2_500_000, 5_119_999])
+def test_one_flipped_bit_is_named(sealed: Path, offset: int) -> None:
+    path = sealed / "output" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 1
+    path.write_bytes(content)
+    error = broken(sealed)
+    assert error.path == path and "content differs" in error.reason
+
+
+def test_a_missing_and_an_added_file_are_named(sealed: Path) -> None:
+    added = sealed / "output" / "extra.bin"
+    added.write_bytes(b"x")
+    assert broken(sealed).path == added
+    added.unlink()
+    (sealed / "output" / "deep" / "config.json").unlink()
+    assert "missing" in broken(sealed).reason
+
+
+def test_a_torn_or_foreign_seal_does_not_pass(sealed: Path) -> None:
+    path = sealed / "seal.json"
+    text = path.read_text()
+    path.write_text(text[: len(text) // 2])
+    assert "unreadable" in broken(sealed).reason
+    path.write_text("[]")
+    assert "not a seal" in broken(sealed).reason
+    path.write_text(text.replace("deep/config.json", "../../etc/passwd"))
+    assert "outside" in broken(sealed).reason
+    path.unlink()
+    assert "no seal" in broken(sealed).reason
+
+
+def test_links_and_nothing_cannot_be_sealed(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    facts = {"kind": seal.SealKind.DATASET, "format": "corpus", "fingerprint": "0" * 64}
+    with pytest.raises(seal.SealBroken, match="nothing to seal"):
+        seal.seal_directory(empty, tmp_path / "a.json", **facts)
+    (empty / "link").symlink_to("/etc/hostname")
+    with pytest.raises(seal.SealBroken, match="regular files"):
+        seal.seal_directory(empty, tmp_path / "a.json", **facts)
+
+
+def test_light_is_labelled_and_misses_a_flip_in_the_middle(sealed: Path) -> None:
+    """The reason why it is opt-in: it says what it does not see."""
+    found = seal.seal_directory(
+        sealed / "output", sealed / "seal.json", depth=seal.Depth.LIGHT,
+        kind=seal.SealKind.CHECKPOINT, format="hf", fingerprint="f" * 64,
+    )  # fmt: skip
+    assert found.depth is seal.Depth.LIGHT
+    path = sealed / "output" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[2_500_000] ^= 1
+    path.write_bytes(content)
+    assert seal.verify(sealed / "output", sealed / "seal.json").depth is seal.Depth.LIGHT
+    content[10] ^= 1
+    path.write_bytes(content)
+    assert "content differs" in broken(sealed).reason
+
+
+def test_content_id_depends_on_content_alone(tmp_path: Path) -> None:
+    facts = {"kind": seal.SealKind.DATASET, "format": "corpus", "fingerprint": "0" * 64}
+    ids = []
+    for name, text in (("a", "same"), ("b", "same"), ("c", "other")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.jsonl").write_text(text)
+        ids.append(seal.seal_directory(tmp_path / name, tmp_path / f"{name}.json", **facts).content)
+    assert ids[0] == ids[1] != ids[2]
