@@ -21,21 +21,15 @@ from pathlib import Path
 from jobs.core import files
 from launch.devcluster import accounting, config, location, ports, services
 from launch.devcluster.config import ClusterConfig
-from launch.devcluster.daemons import (
-    Daemon,
-    Records,
-    kill,
-    last_lines,
-    marked,
-    wait_until,
-)
+from launch.devcluster.daemons import Daemon, Process, Records, kill, last_lines, marked, wait_until
 from launch.errors import InputError, OvernightError
 
 Say = Callable[[str], None]
 
 _SAFE_PATH = re.compile(r"[A-Za-z0-9_./+@-]+\Z")
 _SOCKET_PATH_LIMIT = 107  # of sockaddr_un
-_UP_STATES = frozenset({"idle", "mixed", "allocated", "completing"})
+# In sinfo's words. A star means that the node does not respond; a drained node is up: somebody wants it so.
+_NOT_UP = ("down", "unk", "fail", "error")
 
 
 class DevClusterFailed(OvernightError):
@@ -54,7 +48,7 @@ class Status:
 
     @property
     def healthy(self) -> bool:
-        return all(self.daemons.values()) and set(self.nodes.values()) <= _UP_STATES and bool(self.nodes)
+        return all(self.daemons.values()) and bool(self.nodes) and all(map(_is_up, self.nodes.values()))
 
 
 class DevCluster:
@@ -158,9 +152,9 @@ class DevCluster:
         Raises:
             DevClusterFailed: it did not come up.
         """
+        daemon = self._daemon(name)
+        settings = self._require_config()
         with self._lock():
-            daemon = self._daemon(name)
-            settings = self._require_config()
             self._records.start(daemon, services.environment(settings))
             if name not in settings.node_names or self._records.alive("slurmctld"):
                 self._wait(settings, daemon)  # without a controller nobody knows how a node is
@@ -312,7 +306,7 @@ class DevCluster:
         if name == "slurmdbd":
             return accounting.answers(services.environment(settings))
         states = self._node_states(settings)
-        return bool(states) if name == "slurmctld" else states.get(name) in _UP_STATES
+        return bool(states) if name == "slurmctld" else name in states and _is_up(states[name])
 
     def _node_states(self, settings: ClusterConfig) -> dict[str, str]:
         """Node -> state as sinfo prints it (``idle``, ``down*``); empty when the controller does not answer."""
@@ -327,15 +321,18 @@ class DevCluster:
         pairs = (line.split() for line in done.stdout.splitlines())
         return {pair[0]: pair[1] for pair in pairs if len(pair) == 2} if done.returncode == 0 else {}
 
+    def _ours(self) -> list[Process]:
+        """Living processes of this cluster, also those whose record was lost."""
+        recorded = (self._records[name] for name in self._records.names())
+        return [process for process in (*filter(None, recorded), *marked(str(self.directory))) if process.alive]
+
     def _kill_all(self) -> None:
         # Again until nothing is found: a process may have started another between our look and its end.
         for _ in range(3):
-            recorded = (self._records[name] for name in self._records.names())
-            left = [process for process in (*filter(None, recorded), *marked(str(self.directory))) if process.alive]
-            if not left:
+            kill(self._ours())
+            if not self._ours():
                 return
-            kill(left)
-        raise DevClusterFailed(f"cannot kill processes {sorted(process.pid for process in left)}")
+        raise DevClusterFailed(f"cannot kill processes {sorted(process.pid for process in self._ours())}")
 
     def _failure(self, daemon: Daemon, waited: float) -> DevClusterFailed:
         ended = not self._records.alive(daemon.name)
@@ -347,6 +344,10 @@ class DevCluster:
         if "unshare failed" in parts[-1]:
             hint = "nodes need namespaces: in a container allow them (--privileged), elsewhere try as root"
         return DevClusterFailed("\n".join(parts), hint=hint)
+
+
+def _is_up(state: str) -> bool:
+    return not state.endswith("*") and not state.startswith(_NOT_UP)
 
 
 def _accepts(address: Path | tuple[str, int]) -> bool:
