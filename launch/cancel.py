@@ -13,14 +13,16 @@ from dataclasses import dataclass
 
 from jobs.core import attempts
 from jobs.core.attempts import Attempt
-from jobs.core.paths import StagePaths, StorePaths
+from jobs.core.paths import StorePaths
 from launch import ledger, scripts
+from launch.errors import ClusterSilent
 from launch.journal import Event
 from launch.ledger import Fate, QueueView
 from launch.plan import Plan, PlannedStage
 from launch.rundir import Run
 from launch.slurm.gateway import Gateway
 from launch.slurm.queue import QueueRow
+from launch.slurm.states import JobState
 
 VERIFY_SECONDS = 30.0
 """How long to wait for the jobs to go: Slurm gives a running one KillWait (30 s by default) to end by itself."""
@@ -61,7 +63,7 @@ def on_slurm(run: Run, plan: Plan, gateway: Gateway, stages: set[str], adopted: 
     if jobs:
         run.journal.write(Event.CANCELLED, stages=list(names), jobs=list(jobs), phase="before")
         gateway.scancel(list(jobs))
-        left = _wait_until_gone(gateway, set(jobs))
+        left = _verified(gateway, set(jobs), run.id)
         run.journal.write(Event.CANCELLED, stages=list(names), jobs=list(jobs), phase="after", left=list(left))
     return Cancelled(names, jobs, left, spared)
 
@@ -89,6 +91,15 @@ def _store(run: Run, stage: PlannedStage) -> StorePaths:
     return run.workspace.entry(stage.produces_kind, stage.fingerprint)
 
 
+def _verified(gateway: Gateway, jobs: set[str], run: str) -> tuple[str, ...]:
+    try:
+        return _wait_until_gone(gateway, jobs)
+    except ClusterSilent as error:
+        error.message += f"\n  scancel was accepted for {', '.join(sorted(jobs))}; whether they are gone is not known"
+        error.hint = f"overnight cancel {run}, when the cluster answers again"
+        raise
+
+
 def _wait_until_gone(gateway: Gateway, jobs: set[str]) -> tuple[str, ...]:
     """Ask the queue until none of ``jobs`` is alive; what is left after ``VERIFY_SECONDS``.
 
@@ -102,7 +113,7 @@ def _wait_until_gone(gateway: Gateway, jobs: set[str]) -> tuple[str, ...]:
             return ()
         if time.monotonic() >= end:
             return tuple(row.job_id for row in alive)
-        gateway.scancel([row.job_id for row in alive if row.state.is_queued])
+        gateway.scancel([row.job_id for row in alive if row.state is not JobState.COMPLETING])
         time.sleep(pause)
         pause = min(2.0, pause * 2)
 
@@ -116,7 +127,7 @@ def here(run: Run, plan: Plan, stages: set[str]) -> list[str]:
         if current is None or current.carrier != "local" or current.run != run.id:
             continue
         if ledger.standing(store, current, QueueView(())).fate is Fate.LIVE:
-            StagePaths(run.paths.stage(stage.name).root).stop.touch()
+            run.paths.stage(stage.name).stop.touch()
             run.journal.write(Event.CANCELLED, stages=[stage.name], jobs=[], phase="before")
             asked.append(stage.name)
     return asked

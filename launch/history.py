@@ -1,10 +1,16 @@
-"""What the journal of a run says of its stages, read once."""
+"""What is on record: in the journal of a run, and in the claims and verdicts of an attempt."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from jobs.core import claim, verdict
+from jobs.core.attempts import Attempt
+from jobs.core.claim import Claim
+from jobs.core.paths import StagePaths, StorePaths
+from jobs.core.verdict import Verdict
 from launch.journal import Event, Journal
 
 
@@ -47,3 +53,20 @@ class History:
             self.heard_at = now
         elif event == Event.CANCELLED:
             self.cancelled.update(map(str, entry.get("jobs", [])))
+
+
+def starts_of(store: StorePaths, attempt: Attempt) -> list[Claim]:
+    """Starts of an attempt, oldest first. A job requeued before its first prologue left the same claim twice."""
+    seen: dict[tuple[str, int, int], Claim] = {}
+    for found in claim.of_attempt(store, attempt.token):
+        if found.job != claim.SUPERSEDED:
+            seen[found.job, found.link, found.restart] = found
+    return sorted(seen.values(), key=lambda found: found.order)
+
+
+def last_word(store: StorePaths, attempt: Attempt) -> Verdict | None:
+    """The verdict of the newest start of an attempt; None if it has none (yet) or nothing has started."""
+    starts = starts_of(store, attempt)
+    if not starts:
+        return None
+    return verdict.read(StagePaths(Path(attempt.stage_dir)).verdict(starts[-1].job, starts[-1].restart))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import yaml
 
-from jobs.core import attempts, verdict
-from jobs.core.paths import StagePaths
+from jobs.core import attempts
 from jobs.core.verdict import FailureClass, Outcome
 from launch import ledger
 from launch.errors import InputError
+from launch.history import last_word
 from launch.journal import Event
 from launch.ledger import Fate, QueueView
 from launch.plan import PlannedStage
@@ -69,10 +68,9 @@ def _state(run: Run, open_stages: list[PlannedStage]) -> str:
         if current is None:
             continue
         tried = True
-        jobs = set(attempts.job_ids(store, current).values())
-        said = [found for found in verdict.all_of(StagePaths(Path(current.stage_dir))) if found.job in jobs]
-        if said and said[-1].outcome is Outcome.FAIL:
-            return "stopped" if said[-1].failure is FailureClass.CANCELLED else "failed"
+        said = last_word(store, current)
+        if said is not None and said.outcome is Outcome.FAIL:
+            return "stopped" if said.failure is FailureClass.CANCELLED else "failed"
         if current.carrier == "local":
             alive = ledger.standing(store, current, QueueView(())).fate is Fate.LIVE
             return "running" if alive else "cut off"

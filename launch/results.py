@@ -1,126 +1,128 @@
-"""The table of improvements: what the sealed evaluations of a run measured, against what each compares itself with."""
+"""The table of improvements: what the sealed evaluations of a run measured, and how that changed.
+
+Numbers, intervals, differences and gates are those that the evaluation itself wrote; nothing is computed again here.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from jobs.core import files
 from jobs.core.paths import Workspace
+from launch.errors import InputError
 from launch.plan import Plan, PlannedStage
 from launch.rundir import Run
 from launch.table import table
 
 METRICS_FILE = "metrics.json"
+"""In the output of an evaluation: task -> metric -> numbers."""
 
 
 @dataclass(frozen=True)
-class Line:
-    """One metric of one evaluation. ``low`` and ``high`` bound its bootstrap 95 % interval."""
+class Number:
+    """A value with its bootstrap 95 % interval, over ``n`` examples."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One metric of one evaluation. ``before`` is over the examples that both evaluations measured."""
 
     evaluation: str
+    compared_with: str | None
     task: str
     metric: str
-    value: float
-    low: float | None
-    high: float | None
-    n: int | None
-    compare_to: str | None
-    before: float | None
-    difference: float | None
-    gate: str | None
+    now: Number
+    before: float | None = None
+    difference: Number | None = None
+    must: str | None = None
+    passed: bool | None = None
 
 
-def collect(plan: Plan, workspace: Workspace) -> list[Line]:
-    """Every metric of every sealed evaluation, in the order of the plan."""
-    lines: list[Line] = []
+def collect(plan: Plan, workspace: Workspace) -> list[Measured]:
+    """Every metric of every sealed evaluation, in the order of the plan.
+
+    Raises:
+        InputError: a metrics file is not one.
+    """
+    found: list[Measured] = []
     for stage in plan.stages:
-        measured = _read(stage, workspace)
-        if measured is None:
-            continue
-        parent = stage.inputs.get("compare_to")
-        before = _read(plan.stage(parent.stage), workspace) if parent is not None else None
-        lines += _lines(stage, measured, parent.stage if parent else None, before or {})
-    return lines
-
-
-def _read(stage: PlannedStage, workspace: Workspace) -> dict[str, Any] | None:
-    """The metrics of a sealed evaluation; None for any other stage."""
-    if stage.produces_kind != "evaluation":
-        return None
-    store = workspace.entry(stage.produces_kind, stage.fingerprint)
-    if not store.seal.exists():
-        return None
-    value = files.read_json_or_none(store.output / METRICS_FILE)
-    return value if isinstance(value, dict) else None
-
-
-def _tasks(measured: dict[str, Any]) -> dict[str, Any]:
-    found = measured.get("tasks", measured)
-    return {name: task for name, task in found.items() if isinstance(task, dict)}
-
-
-def _lines(
-    stage: PlannedStage, measured: dict[str, Any], compare_to: str | None, before: dict[str, Any]
-) -> list[Line]:
-    found = []
-    earlier = _tasks(before)
-    for task, metrics in _tasks(measured).items():
-        for metric, entry in metrics.items():
-            if not isinstance(entry, dict) or not isinstance(entry.get("value"), int | float):
-                continue
-            value = float(entry["value"])
-            old = earlier.get(task, {}).get(metric, {}).get("value")
-            line = Line(
-                stage.name, task, metric, value, entry.get("low"), entry.get("high"), entry.get("n"), compare_to, old,
-                None if old is None else value - float(old), _gate(stage, task, metric, value, old),
-            )  # fmt: skip
-            found.append(line)
+        store = workspace.entry(stage.produces_kind, stage.fingerprint)
+        if stage.produces_kind == "evaluation" and store.seal.exists():
+            found += _of_stage(stage, store.output / METRICS_FILE)
     return found
 
 
-def _gate(stage: PlannedStage, task: str, metric: str, value: float, before: float | None) -> str | None:
-    """``passed`` or ``missed`` where the pipeline asks that this metric rise or fall."""
-    rules = stage.settings.get("gate", {})
-    rule = rules.get(f"{task}.{metric}") or rules.get(metric)
-    if rule is None or before is None:
-        return None
-    better = value > before if rule["must"] == "rise" else value < before
-    return "passed" if better else "missed"
-
-
-def lines_of_table(lines: list[Line]) -> list[str]:
-    """The table as text."""
-    rows = [
-        [
-            line.evaluation, line.task, line.metric, _number(line.before), _number(line.value), _interval(line),
-            "" if line.difference is None else f"{line.difference:+.4g}", "" if line.n is None else str(line.n),
-            line.gate or "",
+def _of_stage(stage: PlannedStage, path: Path) -> list[Measured]:
+    other = stage.inputs.get("compare_to")
+    try:
+        return [
+            _measured(stage.name, other.stage if other else None, task, metric, entry)
+            for task, entries in files.read_json(path).items()
+            for metric, entry in entries.items()
         ]
-        for line in lines
-    ]  # fmt: skip
-    header = ("evaluation", "task", "metric", "before", "value", "95 % interval", "change", "n", "gate")
-    return table(header, rows, right=(3, 4, 6, 7))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: cannot be read as the metrics of an evaluation: {error}") from error
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+def _measured(evaluation: str, other: str | None, task: str, metric: str, entry: dict[str, Any]) -> Measured:
+    difference, gate = entry.get("difference"), entry.get("gate") or {}
+    return Measured(
+        evaluation, other, task, metric, _number(entry), entry.get("before"),
+        None if difference is None else _number(difference), gate.get("must"), gate.get("passed"),
+    )  # fmt: skip
 
 
-def _interval(line: Line) -> str:
-    return "" if line.low is None or line.high is None else f"[{line.low:.4g}, {line.high:.4g}]"
+def _number(entry: dict[str, Any]) -> Number:
+    return Number(float(entry["value"]), float(entry["low"]), float(entry["high"]), int(entry["n"]))
+
+
+def lines(found: list[Measured]) -> list[str]:
+    """The table as text, a block an evaluation."""
+    rows: list[list[str]] = []
+    shown: str | None = None
+    for one in found:
+        name = one.evaluation + (f" against {one.compared_with}" if one.compared_with else "")
+        if shown not in (None, name):
+            rows.append([""] * len(_HEADER))
+        rows.append([name if shown != name else "", *_cells(one)])
+        shown = name
+    return table(_HEADER, rows, right=(2, 3, 4, 5, 6, 7))
+
+
+_HEADER = ("evaluation", "metric", "before", "value", "95 % interval", "change", "95 % interval", "examples", "gate")
+
+
+def _cells(one: Measured) -> list[str]:
+    gate = "" if one.must is None else f"must {one.must}: {'passed' if one.passed else 'MISSED'}"
+    before = "" if one.before is None else f"{one.before:.4g}"
+    change = ["", ""] if one.difference is None else [f"{one.difference.value:+.4g}", _interval(one.difference, "+")]
+    metric = one.metric if one.metric == one.task else f"{one.task} {one.metric}"
+    return [metric, before, f"{one.now.value:.4g}", _interval(one.now), *change, str(one.now.n), gate]
+
+
+def _interval(number: Number, sign: str = "") -> str:
+    return f"[{number.low:{sign}.4g}, {number.high:{sign}.4g}]"
 
 
 def print_results(run: Run, plan: Plan, as_json: bool) -> None:
-    """Print the table and keep it as JSON in the run; a pipeline without evaluations has none."""
-    lines = collect(plan, run.workspace)
-    value = {"run": run.id, "pipeline": plan.pipeline, "results": [asdict(line) for line in lines]}
-    if lines:
+    """Print the table and keep it as JSON in the run; a pipeline without evaluations has none.
+
+    Raises:
+        InputError: a metrics file is not one.
+    """
+    found = collect(plan, run.workspace)
+    value = {"run": run.id, "pipeline": plan.pipeline, "results": [asdict(one) for one in found]}
+    if found:
         files.write_json(run.paths.results, value)
     if as_json:
         print(json.dumps(value))
-    elif lines:
-        print()
-        print("\n".join(lines_of_table(lines)))
-        print(f"\nkept in {run.paths.results}")
+    elif found:
+        print("\n" + "\n".join(lines(found)) + f"\n\nalso in {run.paths.results}")

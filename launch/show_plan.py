@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from jobs.core import attempts, seal, verdict
-from jobs.core.paths import RunPaths, StagePaths, StorePaths, Workspace
+from jobs.core import attempts, seal
+from jobs.core.paths import RunPaths, StorePaths, Workspace
 from jobs.core.seal import SealBroken
 from jobs.core.verdict import Outcome
 from launch import ledger, pace
+from launch.history import last_word
 from launch.ledger import Fate, QueueView
 from launch.plan import Plan, PlannedStage
 from launch.profile import Continuation, Profile
@@ -56,9 +56,7 @@ def _attempted(store: StorePaths) -> str:
     current = attempts.current(store)
     if current is None:
         return NEW
-    verdicts = verdict.all_of(StagePaths(Path(current.stage_dir)))
-    jobs = set(attempts.job_ids(store, current).values())
-    last = next((found for found in reversed(verdicts) if found.job in jobs), None)
+    last = last_word(store, current)
     if last is not None and last.outcome is Outcome.FAIL:
         return f"new (run {current.run}: {last.failure.value})"
     if current.carrier == "local":

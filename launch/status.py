@@ -18,7 +18,7 @@ from jobs.core.paths import StagePaths, StorePaths
 from jobs.core.verdict import FailureClass, Outcome
 from launch import ledger, pace, status_words
 from launch.errors import OvernightError
-from launch.history import History
+from launch.history import History, starts_of
 from launch.ledger import Fate, QueueView, Standing
 from launch.plan import Plan, PlannedStage
 from launch.rundir import Run
@@ -109,7 +109,7 @@ class _Look:
         current = attempts.current(store)
         if current is None:
             return StageStatus(stage.name, State.NOT_SUBMITTED, "not submitted")
-        starts = _starts(store, current)
+        starts = starts_of(store, current)
         found = self._judged(stage, store, current, starts)
         of_run = "" if current.run == self._run.id else current.run
         return replace(found, of_run=of_run, continued=max(0, len(starts) - 1))
@@ -152,19 +152,19 @@ class _Look:
             return self._running(stage, paths, began, _newest(standing, starts), "")
         if row.state.is_queued:
             return self._waiting(stage, paths, row, starts)
-        found = self._running(stage, paths, row.start, row.job_id, row.node_list)
+        doing = status_words.ACTIVE.get(row.state, "running")
+        found = self._running(stage, paths, row.start, row.job_id, row.node_list, doing)
         if not row.state.is_running:
             return replace(found, state=State.UNKNOWN, text=f"Slurm says {row.state}, which this version does not know")
-        special = status_words.ACTIVE.get(row.state)
-        return replace(found, text=f"{special}; {found.text}") if special else found
+        return found
 
     def _running(
-        self, stage: PlannedStage, paths: StagePaths, began: float | None, job: str, nodes: str
+        self, stage: PlannedStage, paths: StagePaths, began: float | None, job: str, nodes: str, doing: str = "running"
     ) -> StageStatus:
         now = time.time()
         reports = [report for report in pace.recent(paths.progress) if began is None or report.time >= began]
         base = StageStatus(
-            stage.name, State.RUNNING, "running, no step reported yet", job=job, nodes=nodes,
+            stage.name, State.RUNNING, f"{doing}, no step reported yet", job=job, nodes=nodes,
             elapsed=None if began is None else max(0.0, now - began),
         )  # fmt: skip
         if not reports:
@@ -176,7 +176,7 @@ class _Look:
         each = pace.seconds_per_step(reports) or 0.0
         return replace(
             base, step=last.step, total=last.total, loss=last.metrics.get("loss"), left=left,
-            text=status_words.running(last, left, quiet if quiet > max(60.0, 5 * each) else None),
+            text=status_words.running(doing, last, left, quiet if quiet > max(60.0, 5 * each) else None),
         )  # fmt: skip
 
     def _waiting(self, stage: PlannedStage, paths: StagePaths, row: QueueRow, starts: list[Claim]) -> StageStatus:
@@ -294,15 +294,6 @@ class _Look:
             if above and found.state in (State.CANCELLED, State.LOST):
                 text = f"did not run: {', '.join(above)} {'has' if len(above) == 1 else 'have'} not succeeded"
                 self._found[stage.name] = replace(found, state=State.SKIPPED, text=text)
-
-
-def _starts(store: StorePaths, current: Attempt) -> list[Claim]:
-    """Starts of an attempt, oldest first. A job requeued before its first prologue left the same claim twice."""
-    seen: dict[tuple[str, int, int], Claim] = {}
-    for found in claim.of_attempt(store, current.token):
-        if found.job != claim.SUPERSEDED:
-            seen[found.job, found.link, found.restart] = found
-    return sorted(seen.values(), key=lambda found: found.order)
 
 
 def _newest(standing: Standing, starts: list[Claim]) -> str:

@@ -53,10 +53,10 @@ ACTIVE: dict[JobState, str] = {
 }
 
 
-def running(last: Report, left: float | None, quiet: float | None) -> str:
+def running(doing: str, last: Report, left: float | None, quiet: float | None) -> str:
     """``running, step 12 of 60, loss 3.214, 4:10 left``; ``quiet``: seconds since the last step if they are many."""
     of = "" if last.total is None else f" of {last.total}"
-    parts = ["running", f"{last.phase or 'step'} {last.step}{of}"]
+    parts = [doing, f"{last.phase or 'step'} {last.step}{of}"]
     if "loss" in last.metrics:
         parts.append(f"loss {last.metrics['loss']:.4g}")
     if quiet is not None:

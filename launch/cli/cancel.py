@@ -65,5 +65,7 @@ def _print(run: Run, done: Cancelled, as_json: bool) -> None:
         print(f"run {run.id} has no jobs in the queue")
     for stage, other in done.spared.items():
         print(f"  {stage:16} left alone: it is a job of run {other} (--adopted cancels it, too)")
-    again = f"overnight cancel {run.id}" if done.left else f"overnight resume {run.id} to go on from what is sealed and saved"
-    print(f"next: {again}")
+    if done.left:
+        print(f"next: overnight cancel {run.id}")
+    else:
+        print(f"next: overnight resume {run.id}, to go on from what is sealed and saved")

@@ -109,17 +109,16 @@ class _View:
 
     def _is_over(self) -> bool:
         """Sealed, failed by its own word, or (asked rarely) out of the queue."""
-        from jobs.core import attempts, verdict
+        from jobs.core import attempts
         from jobs.core.verdict import Outcome
+        from launch.history import last_word
 
         if self.store.seal.exists():
             return True
         current = attempts.current(self.store)
-        if current is not None:
-            jobs = set(attempts.job_ids(self.store, current).values())
-            said = [found for found in verdict.all_of(self.paths) if found.job in jobs]
-            if said and said[-1].outcome is Outcome.FAIL:
-                return True
+        said = None if current is None else last_word(self.store, current)
+        if said is not None and said.outcome is Outcome.FAIL:
+            return True
         if time.monotonic() - self._asked < QUEUE_SECONDS:
             return False
         self._asked = time.monotonic()
@@ -143,4 +142,5 @@ def _print(path: Path, with_title: bool) -> None:
 def _print_json(view: _View, paths: list[Path]) -> None:
     import json
 
-    print(json.dumps({"stage": view.stage.name, "directory": str(view.paths.logs), "logs": [str(path) for path in paths]}))
+    logs = [str(path) for path in paths]
+    print(json.dumps({"stage": view.stage.name, "directory": str(view.paths.logs), "logs": logs}))
