@@ -31,7 +31,7 @@ KIND = seal.SealKind.DOWNLOAD
 BASE = "base"
 """Name of the item that is the base model."""
 _REPO = re.compile(r"(?:hf:)?(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^\s@]+))?\Z")
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR}
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 
 Pins = Mapping[str, Mapping[str, Any]]
@@ -226,7 +226,7 @@ def fetch(
         except DownloadFailed as error:
             here = ", ".join(entry.item.name for entry in done) or "nothing yet"
             rest = ", ".join(other.name for other in items[len(done) :])
-            error.message += f"\n  here and sealed: {here}; still to fetch: {rest}; what arrived in part is kept"
+            error.said += f"\nhere and sealed: {here}; still to fetch: {rest}; what arrived in part is kept"
             error.hint = error.hint or again
             raise
     return done

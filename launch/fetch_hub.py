@@ -25,6 +25,8 @@ _OTHER_PROGRAMS = re.compile(
     r"(?:original|onnx|openvino|coreml)/.*|.*\.(?:onnx|h5|msgpack|ot|tflite|gguf|mlmodel|pth)|\.gitattributes"
 )
 _TORCH_WEIGHTS = re.compile(r".*\.(?:bin|pt)(?:\.index\.json)?")
+# The client's name for the file of one process; an older client's has no such middle part and is gone on with.
+_UNIQUE = re.compile(r".+\.[0-9a-f]{8}\.incomplete")
 _POLL_SECONDS = 0.3
 
 
@@ -98,13 +100,19 @@ def resolve(repo: str, revision: str | None, repo_type: str) -> Snapshot:
 
 
 def download(snapshot: Snapshot, directory: Path, progress: Callable[[int, int | None], None]) -> None:
-    """Bring the files of ``snapshot`` into ``directory``; what lies there from an earlier try is gone on with.
+    """Bring the files of ``snapshot`` into ``directory``; files that are whole from an earlier try are kept.
+
+    A connection that breaks is taken up again in the middle of the file; of a file whose download was killed the
+    client (2.x) keeps nothing, because on file systems where locks do not hold it cannot know whose bytes these are.
 
     Raises:
         InputError: no access.
         DownloadFailed: the connection broke, or a file is not what the hub listed.
     """
     hub = _client()
+    for leftover in directory.glob(".cache/huggingface/download/**/*.incomplete"):
+        if _UNIQUE.fullmatch(leftover.name):
+            leftover.unlink()
     done = threading.Event()
 
     def watch() -> None:
@@ -134,9 +142,9 @@ def download(snapshot: Snapshot, directory: Path, progress: Callable[[int, int |
             hub.utils.enable_progress_bars()
     # The client is content with what it finds when it cannot reach the hub: so look at every file ourselves.
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        for flaw in pool.map(lambda entry: _flaw(directory, entry), snapshot.files):
-            if flaw is not None:
-                raise DownloadFailed(f"{snapshot.repo} at {snapshot.revision}: {flaw}")
+        flaws = [flaw for flaw in pool.map(lambda entry: _flaw(directory, entry), snapshot.files) if flaw is not None]
+    if flaws:
+        raise DownloadFailed(f"{snapshot.repo} at {snapshot.revision}: not what the hub listed", "\n".join(flaws[:5]))
     shutil.rmtree(directory / ".cache", ignore_errors=True)
     progress(snapshot.bytes, snapshot.bytes)
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 import zlib
@@ -68,8 +69,9 @@ def newest_version(name: str, timeout: float = 30.0) -> str | None:
 def download(requirement: str, directory: Path, scratch: Path, progress: Progress) -> Path:
     """Path of the wheel for ``NAME==VERSION`` in ``directory``; downloads it unless a sound one is there.
 
-    ``progress`` gets (bytes so far, bytes in all or None). ``scratch`` holds pip's temporary files: they are as big as
-    the wheel, and /tmp of a login node is not.
+    ``progress`` gets (bytes so far, bytes in all or None). Below ``scratch`` pip works, in a directory that no other
+    pip has: one that a kill of ours orphaned may still be writing. (Its files are as big as the wheel, and /tmp of a
+    login node is not; nor could it be renamed from there.)
 
     Raises:
         InputError: no such version, or no wheel of it.
@@ -81,23 +83,22 @@ def download(requirement: str, directory: Path, scratch: Path, progress: Progres
         here.unlink()  # cut off by a kill while pip copied it
     if importlib.util.find_spec("pip") is None:
         raise InputError(f"this Python has no pip: {sys.executable}", hint=f"{sys.executable} -m ensurepip")
-    # Wheels are read, not installed here: the Python that runs this need not be one that they support.
+    scratch.mkdir(parents=True, exist_ok=True)
+    own = Path(tempfile.mkdtemp(dir=scratch))
+    # -vv, because pip else says "no matching distribution" when it could not ask. Wheels are read, not installed:
+    # the Python that runs this need not be one that they support.
     command = [
-        sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--progress-bar=off",
-        "--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--dest", str(directory), requirement,
+        sys.executable, "-m", "pip", "download", "-vv", "--disable-pip-version-check", "--no-input",
+        "--progress-bar=off", "--no-deps", "--only-binary=:all:", "--ignore-requires-python",
+        "--dest", str(own / "wheels"), requirement,
     ]  # fmt: skip
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    code, said = _run(command, scratch, progress)
+    code, said = _run(command, own, progress)
     if code != 0:
         raise _failure(requirement, command, code, said)
-    found = find(requirement, directory)
-    if found is None:
-        raise DownloadFailed(f"pip ended well but left no wheel of {requirement} in {directory}", said)
-    if not is_sound(found):
-        found.unlink()
-        raise DownloadFailed(f"the wheel of {requirement} that pip brought is damaged", said)
-    return found
+    found = find(requirement, own / "wheels")
+    if found is None or not is_sound(found):
+        raise DownloadFailed(f"{requirement}: pip ended well but left no sound wheel", said[-1000:])
+    return found.rename(directory / found.name)
 
 
 def _run(command: list[str], scratch: Path, progress: Progress) -> tuple[int, str]:
@@ -123,9 +124,9 @@ def _run(command: list[str], scratch: Path, progress: Progress) -> tuple[int, st
 
 
 def _failure(requirement: str, command: list[str], code: int, said: str) -> InputError | DownloadFailed:
-    tail = "\n".join(line for line in said.strip().splitlines()[-6:] if not line.startswith("WARNING"))
-    if _NETWORK.search(said):
-        return DownloadFailed(f"{requirement}: the package index cannot be reached", tail)
+    lines = said.strip().splitlines()
+    if broken := [line for line in lines if _NETWORK.search(line)]:
+        return DownloadFailed(f"{requirement}: the package index cannot be reached", broken[0].strip())
     if "No matching distribution" in said or "Could not find a version" in said:
         name = requirement.partition("==")[0]
         version = newest_version(name)
@@ -133,7 +134,7 @@ def _failure(requirement: str, command: list[str], code: int, said: str) -> Inpu
             f"{requirement}: the package index has no wheel of this version",
             hint=f"the newest is {name}=={version}" if version else f"see what there is: pip index versions {name}",
         )
-    return DownloadFailed(f"{requirement}: pip failed ({' '.join(command[1:4])}: exit {code})", tail)
+    return DownloadFailed(f"{requirement}: pip failed ({' '.join(command[1:4])}: exit {code})", "\n".join(lines[-6:]))
 
 
 def directory_bytes(directory: Path) -> int:

@@ -103,7 +103,7 @@ def test_preferences_differ_and_instructions_are_translations(wheels: Path, make
     preferences = make("preferences", settings("preferences"), wheels=wheels)
     rows = [row for split in SPLITS for row in read_rows(preferences / f"{split}.jsonl")]
     assert all(text.key(row["chosen"]) != text.key(row["rejected"]) for row in rows)
-    assert all("caneca" not in row["chosen"] or "Encontrar" in row["chosen"] or "Virar" in row["chosen"] for row in rows)
+    assert "caneca" not in " ".join(row["chosen"] for row in rows if row["chosen"].startswith("Levantar"))
     assert {tuple(row) for row in rows} == {("id", "prompt", "chosen", "rejected")}
     instructions = make("instructions", settings("instructions"), wheels=wheels)
     found = [row for split in SPLITS for row in read_rows(instructions / f"{split}.jsonl")]
@@ -132,7 +132,8 @@ def test_texts_that_do_not_serve(tmp_path: Path, make: Make) -> None:
     messages = {f"Good message {word}": f"Mensagem boa {word}" for word in "abcdefghij"}
     bad = {
         "Hi %(name)s": "Olá %(name)s", "Login": "Login", "3.5": "3,5", "No such user": "Não há tal usuário",
-        "One short label": "Uma explicação " + "muito longa " * 12, "Same words!": "Palavras iguais", "Same words": "Palavras iguais",
+        "One short label": "Uma explicação " + "muito longa " * 12,
+        "Same words!": "Palavras iguais", "Same words": "Palavras iguais",
     }  # fmt: skip
     write_wheel(tmp_path, "app", {"app/locale/pt/LC_MESSAGES/app.po": po({**messages, **bad})})
     source = {**GETTEXT, "reject_words": ["Usuário"]}

@@ -36,7 +36,8 @@ def test_instructions_in_both_forms(tmp_path: Path, make: Make) -> None:
         {name: row[name] for name in ("prompt", "completion")} for row in rows
     ]
     swapped = make("instructions", PATH, name="-swapped", sources=(source_of(other), source_of(one)))
-    assert all((output / f"{split}.jsonl").read_bytes() == (swapped / f"{split}.jsonl").read_bytes() for split in SPLITS)
+    for split in SPLITS:
+        assert (output / f"{split}.jsonl").read_bytes() == (swapped / f"{split}.jsonl").read_bytes()
     card = json.loads((output / "card.json").read_text())
     assert [entry["sha256"] for entry in card["sources"]] == [source_of(one).sha256, source_of(other).sha256]
 
@@ -110,7 +111,7 @@ def test_changed_file_is_refused(tmp_path: Path, make: Make) -> None:
     path = lines(tmp_path / "a.jsonl", [{"text": f"row {n}"} for n in range(50)])
     planned = source_of(path)
     path.write_text(path.read_text().replace("row 7", "row 8"))
-    with pytest.raises(DataError, match=r"a\.jsonl: changed since this run was planned: sha256 .* plan and submit again"):
+    with pytest.raises(DataError, match=r"a\.jsonl: changed since this run was planned: sha256 .* plan and submit"):
         make("corpus", PATH, sources=(planned,))
 
 

@@ -44,8 +44,8 @@ def test_enough_and_apart(wheels: Path, tmp_path: Path, seed: int) -> None:
         for split in SPLITS:
             for row in read_rows(output / f"{split}.jsonl"):
                 seen[split] |= {"s:" + text.key(row[name]) for name in ("prompt",) if name in row}
-                lines = [line for name, value in row.items() if name not in ("id", "prompt") for line in value.split("\n")]
-                seen[split] |= {"t:" + text.key(line) for line in lines}
+                for name in row.keys() - {"id", "prompt"}:
+                    seen[split] |= {"t:" + text.key(line) for line in row[name].split("\n")}
     for one, other in itertools.combinations(SPLITS, 2):
         assert not seen[one] & seen[other]
     assert cards["instructions"]["rows"]["train"] >= 2500
