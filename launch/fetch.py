@@ -14,7 +14,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -28,8 +28,6 @@ from launch.fetch_errors import DownloadFailed
 from launch.fetch_lock import FetchLock
 
 KIND = seal.SealKind.DOWNLOAD
-BASE = "base"
-"""Name of the item that is the base model."""
 _REPO = re.compile(r"(?:hf:)?(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^\s@]+))?\Z")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR}
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
@@ -148,28 +146,6 @@ def item(
     )
 
 
-def items(
-    model_base: str | None,
-    sources: Mapping[str, str | Sequence[str]],
-    *,
-    base: Path = Path(),
-    newest: Callable[[str], str | None] = lambda name: None,
-) -> list[FetchItem]:
-    """What a pipeline needs: its base model and its sources (name -> request), each entry once.
-
-    Raises:
-        InputError: see ``item``.
-    """
-    found: dict[str, FetchItem] = {}
-    if model_base is not None:
-        model = item(BASE, model_base, base=base, newest=newest)
-        found[model.pin_key] = model
-    for name, request in sources.items():
-        source = item(name, request, base=base, repo_type="dataset", newest=newest)
-        found.setdefault(source.pin_key, source)
-    return list(found.values())
-
-
 def read_pins(workspace: Workspace) -> dict[str, dict[str, Any]]:
     """Request -> what it stood for when it was fetched.
 
@@ -189,12 +165,6 @@ def _write_pin(workspace: Workspace, key: str, pin: dict[str, Any]) -> None:
         pins = read_pins(workspace)
         if pins.get(key) != pin:
             files.write_json(workspace.pins, {"schema": 1, "pins": {**pins, key: pin}})
-
-
-def missing(items: Iterable[FetchItem], workspace: Workspace) -> list[FetchItem]:
-    """Items that have no seal here. Cheap: nothing is read or verified (the jobs do that)."""
-    pins = read_pins(workspace)
-    return [item for item in items if not item.entry(workspace, pins).seal.exists()]
 
 
 def fetch(

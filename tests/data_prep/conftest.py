@@ -13,10 +13,6 @@ from data_prep.settings import Settings
 from tests.data_prep.helpers import invented, po, write_wheel
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "network: asks the package index that pip is configured for")
-
-
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three wheels of invented messages that overlap."""

@@ -11,10 +11,6 @@ from jobs.core.paths import Workspace
 from tests.fetch.helpers import Hub, Index
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "network: asks the package index that pip is configured for")
-
-
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path / "workspace")

@@ -15,11 +15,14 @@ import textwrap
 import threading
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import unquote
+
+from jobs.core.paths import Workspace
+from launch.fetch import FetchItem
 
 ROOT = Path(__file__).parents[2]
 JSON = {"Content-Type": "application/json"}
@@ -203,6 +206,11 @@ class Hub(Server):
             self.send_file(request, content, {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"})
         else:
             self.send(request, b"not here", {"X-Error-Code": "EntryNotFound"}, code=404)
+
+
+def missing(items: Sequence[FetchItem], workspace: Workspace) -> list[FetchItem]:
+    """Items that have no seal, as a plan sees it."""
+    return [item for item in items if not item.entry(workspace).seal.exists()]
 
 
 def start_fetch(workspace: Path, request: object) -> subprocess.Popen[str]:

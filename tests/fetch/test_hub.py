@@ -7,9 +7,9 @@ import pytest
 
 from jobs.core.paths import Workspace
 from launch.errors import InputError
-from launch.fetch import FetchItem, fetch, item, items, missing, read_pins
+from launch.fetch import FetchItem, fetch, item, read_pins
 from launch.fetch_errors import DownloadFailed
-from tests.fetch.helpers import Hub, start_fetch, wait_until
+from tests.fetch.helpers import Hub, missing, start_fetch, wait_until
 
 REPO = "org/tiny"
 WEIGHTS = os.urandom(400_000)
@@ -71,9 +71,8 @@ def test_pinned_commit_is_fetched_again_in_an_emptied_store(hub: Hub, workspace:
 
 def test_tag_and_data_set(hub: Hub, workspace: Workspace) -> None:
     commit = hub.push(REPO, {"data/train.bin": b"rows", "x.gguf": b"kept in a data set"}, branch="v1")
-    wanted = items(None, {"texts": f"{REPO}@v1"})
-    (found,) = fetch(wanted, workspace)
-    assert found.item.repo_type == "dataset"
+    (found,) = fetch([item("texts", f"{REPO}@v1", repo_type="dataset")], workspace)
+    assert list(read_pins(workspace)) == [f"hf:datasets/{REPO}@v1"]
     assert found.seal.metrics["revision"] == commit
     assert [entry.path for entry in found.seal.files] == ["data/train.bin", "x.gguf"]
     assert hub.count(f"/datasets/{REPO}/resolve/{commit}/data/train.bin", "GET") == 1

@@ -13,8 +13,9 @@ from jobs.core import files, seal
 from jobs.core.paths import Workspace
 from launch import fetch_lock
 from launch.errors import InputError
-from launch.fetch import fetch, item, items, missing, read_pins
+from launch.fetch import fetch, item, read_pins
 from launch.fetch_lock import FetchLock
+from tests.fetch.helpers import missing
 
 
 @pytest.fixture
@@ -84,11 +85,12 @@ def test_single_model_file(tmp_path: Path, workspace: Workspace) -> None:
 
 
 def test_requests(model: Path, tmp_path: Path) -> None:
-    found = items("hf:org/name@v1.0", {"a": ["x==1"], "b": ["X==1"], "c": str(model)})
-    assert [(one.name, one.pin_key, one.format) for one in found] == [
-        ("base", "hf:models/org/name@v1.0", "hf"), ("a", "wheels:x==1", "wheels"), ("c", f"path:{model}", "hf"),
+    found = [item("a", request) for request in ("hf:org/name@v1.0", ("X_y==1",), "pypi:x-y==1", str(model))]
+    assert [(one.pin_key, one.format) for one in found] == [
+        ("hf:models/org/name@v1.0", "hf"), ("wheels:x-y==1", "wheels"), ("pypi:x-y==1", "gguf"), (f"path:{model}", "hf"),
     ]  # fmt: skip
-    assert len({one.fingerprint({}) for one in found}) == 3
+    assert len({one.fingerprint({}) for one in found}) == 4
+    assert item("b", ["x.y==1"]).fingerprint({}) == found[1].fingerprint({})
     assert all(len(one.fingerprint({})) == 64 for one in found)
     assert item("base", "org/name").pin_key == "hf:models/org/name"
     for wrong in ("/no/such/place", "name", "./org/name/x", "hf:org/name@", "https://host/x"):

@@ -9,9 +9,9 @@ from jobs.core import seal
 from jobs.core.paths import Workspace
 from launch import fetch_pip
 from launch.errors import InputError
-from launch.fetch import Fetched, FetchItem, fetch, item, items, missing, read_pins
+from launch.fetch import Fetched, FetchItem, fetch, item, read_pins
 from launch.fetch_errors import DownloadFailed
-from tests.fetch.helpers import Index, start_fetch, wait_until
+from tests.fetch.helpers import Index, missing, start_fetch, wait_until
 
 BIG = os.urandom(400_000)
 
@@ -31,7 +31,7 @@ def stocked(index: Index, tmp_path: Path) -> Index:
 
 
 def test_model_package_leaves_model_and_licence(stocked: Index, workspace: Workspace) -> None:
-    wanted = items("pypi:Mini.Model==0.1", {})
+    wanted = [item("base", "pypi:Mini.Model==0.1")]
     assert missing(wanted, workspace) == wanted
     found = one(workspace, wanted[0])
     assert found.new
@@ -118,7 +118,8 @@ def test_two_fetches_at_a_time_download_once(stocked: Index, workspace: Workspac
 def test_network_cut_says_what_is_here_and_what_to_type(
     stocked: Index, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = items("pypi:mini-model==0.1", {"texts": ["words==1.0"], "other": ["more-words==2.0"]})
+    asked = {"base": "pypi:mini-model==0.1", "texts": ["words==1.0"], "other": ["more-words==2.0"]}
+    wanted = [item(name, request) for name, request in asked.items()]
     fetch(wanted[:1], workspace)
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     with pytest.raises(DownloadFailed) as caught:
