@@ -43,6 +43,9 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
 
     config, arguments = _arguments(spec.kind, settings, ctx.world, ctx.saves.directory)
     args = config(**arguments)
+    if args.device.type == "cpu":
+        # With several processes accelerate says "cpu:0", and torch.load of the optimizer does not know that device.
+        vars(args)["_setup_devices"] = torch.device("cpu")
     control = StepControl(ctx, settings, args.device)
     trainer = _trainer(spec.kind, model, args, dataset, tokenizer, control, source)
 

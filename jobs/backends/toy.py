@@ -1,0 +1,266 @@
+"""Back end ``toy``: a character model in the standard library, for trying a cluster within seconds.
+
+It really trains, saves, resumes bit by bit and hands on what it learned, so chains, time limits and broken saves can be
+tried without torch and without a GPU. The model gives each pair of neighbouring characters a score; the probability of
+the next character is the softmax of its row (a bigram model). All arithmetic is Python floats: the same on every machine
+that follows IEEE 754.
+
+Kinds: ``cpt`` and ``sft`` descend the mean negative log-likelihood of a text; ``dpo`` descends the DPO loss
+(Rafailov et al. 2023, https://arxiv.org/abs/2305.18290, equation 7) against the scores at the start; ``evaluate``
+measures the loss on the test split. On several nodes rank 0 works and the others leave at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from jobs import examples
+from jobs.backends import Capabilities, Result, WorkContext
+from jobs.core import files
+from jobs.core.spec import StageSpec
+from jobs.settings import BadSettings, typed, unknown
+
+NAME = "toy"
+CAPABILITIES = Capabilities(
+    kinds=frozenset({"cpt", "sft", "dpo", "evaluate"}),
+    formats_in=frozenset({"toy", "hf", "gguf"}),
+    formats_out=frozenset({"toy", "metrics"}),
+    distributed=True,
+)
+
+MODEL_FILE = "model.json"
+LETTERS = " abcdefghijklmnopqrstuvwxyz0123456789.,:;!?'\"()-/\nàáâãçéêíóôõúABCDEFGHIJKLMNOPQRSTUVWXYZ"
+OTHER = "\ufffd"
+"""Stands for every character that is not in the alphabet."""
+
+VOCABULARY = LETTERS + OTHER
+INDEX = {letter: index for index, letter in enumerate(VOCABULARY)}
+FORMATS = {"cpt": "corpus", "sft": "instructions", "dpo": "preferences"}
+
+Scores = list[list[float]]
+"""Score of each next character after each character, (vocabulary, vocabulary)."""
+
+Gradient = dict[int, list[float]]
+"""Rows of the gradient; a text touches few of them."""
+
+
+@dataclass(frozen=True)
+class ToySettings:
+    """What a stage can be told. ``step_seconds`` is slept in every step, so that time limits can be tried."""
+
+    steps: int = 20
+    lr: float = 0.5
+    batch_size: int = 8
+    beta: float = 0.1
+    seed: int = 0
+    step_seconds: float = 0.0
+    save_every: int | None = None
+    keep_saves: int = 2
+
+    @classmethod
+    def read(cls, settings: Mapping[str, Any]) -> ToySettings:
+        """Check and build. Settings of other training back ends that mean nothing here are passed over, so that a
+        pipeline can be tried by changing ``backend`` alone.
+
+        Raises:
+            BadSettings: of the wrong type or out of range.
+        """
+        known = {entry.name: str(entry.type) for entry in fields(cls)}
+        unknown(settings, [*known, *_PASSED_OVER])
+        found = cls(**{name: typed(name, value, known[name]) for name, value in settings.items() if name in known})
+        if found.steps < 1 or found.batch_size < 1 or found.lr <= 0 or found.keep_saves < 1:
+            raise BadSettings("steps, batch_size, keep_saves and lr must be above 0")
+        return found
+
+
+_PASSED_OVER = (
+    "micro_batch_size", "sequence_length", "warmup_steps", "schedule", "weight_decay", "max_grad_norm", "precision",
+    "threads", "tasks", "gate",
+)  # fmt: skip
+
+
+@dataclass
+class State:
+    """All that changes in training; a save is this as JSON (``repr`` of a float is exact)."""
+
+    scores: Scores
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+
+
+def probe() -> dict[str, str]:
+    """The interpreter decides the results, nothing else does."""
+    return {"python": platform.python_version()}
+
+
+def behaviour(checkpoint: Path) -> dict[str, Any]:
+    """The alphabet's digest: ids are places in the alphabet, so this is all there is to know."""
+    return {"alphabet": hashlib.sha256(VOCABULARY.encode()).hexdigest()}
+
+
+def encode(text: str) -> list[int]:
+    """Ids of the characters of a text."""
+    return [INDEX.get(letter, INDEX[OTHER]) for letter in text]
+
+
+def run(spec: StageSpec, ctx: WorkContext) -> Result:
+    """Train or evaluate on rank 0.
+
+    Raises:
+        BadSettings, DataError: before any work.
+    """
+    if ctx.rank != 0:
+        return Result("done")
+    settings = ToySettings.read(spec.settings)
+    return _evaluate(spec, ctx, settings) if spec.kind == "evaluate" else _train(spec, ctx, settings)
+
+
+def _start_scores(spec: StageSpec) -> Scores:
+    """Scores of the input checkpoint; all equal where it is of another format (a real base model)."""
+    given = spec.inputs["checkpoint"]
+    value = files.read_json_or_none(given.output / MODEL_FILE) if given.format == "toy" else None
+    if value is None:
+        return [[0.0] * len(VOCABULARY) for _ in VOCABULARY]
+    scores: Scores = value["scores"]
+    return scores
+
+
+def _train(spec: StageSpec, ctx: WorkContext, settings: ToySettings) -> Result:
+    reference = _start_scores(spec)
+    rows = examples.read_rows(spec.inputs["data"].output / "train.jsonl", FORMATS[spec.kind])
+    order = examples.training_order(len(rows), settings.batch_size, settings.steps, settings.seed)
+    state = _resume(ctx) or State([list(row) for row in reference])
+    while state.step < settings.steps:
+        began = time.monotonic()
+        batch = order[state.step * settings.batch_size : (state.step + 1) * settings.batch_size]
+        loss = _step(spec.kind, [rows[index].texts for index in batch], state.scores, reference, settings)
+        state.step += 1
+        state.losses.append(loss)
+        time.sleep(settings.step_seconds)
+        ctx.progress.report(
+            state.step, settings.steps, loss=loss, lr=settings.lr, seconds=time.monotonic() - began
+        )
+        if state.step == settings.steps:
+            break
+        stop = ctx.stop.should_stop()
+        if stop or (settings.save_every and state.step % settings.save_every == 0):
+            _save(ctx, state, settings)
+        if stop:
+            return Result("stopped", state.step, {"loss": loss})
+    files.write_json(ctx.output / MODEL_FILE, {"scores": state.scores, "vocabulary": VOCABULARY})
+    return Result("done", state.step, {"loss": state.losses[-1]})
+
+
+def _resume(ctx: WorkContext) -> State | None:
+    found = ctx.saves.newest_sound()
+    ctx.saves.discard_newer_than(found[0] if found else 0)
+    if found is None:
+        return None
+    ctx.event("resumed", step=found[0], path=str(found[1]))
+    return State(**files.read_json(found[1] / "state.json"))
+
+
+def _save(ctx: WorkContext, state: State, settings: ToySettings) -> None:
+    began = time.monotonic()
+    directory = ctx.saves.directory / f"checkpoint-{state.step}"
+    directory.mkdir(parents=True, exist_ok=True)
+    files.write_json(directory / "state.json", vars(state))
+    ctx.saves.seal(state.step)
+    ctx.saves.keep_last(settings.keep_saves)
+    ctx.stop.saved(time.monotonic() - began)
+
+
+def _step(
+    kind: str, batch: list[dict[str, str]], scores: Scores, reference: Scores, settings: ToySettings
+) -> float:
+    """One step of plain gradient descent in place; mean loss of the batch before it."""
+    total: Gradient = {}
+    loss = 0.0
+    for texts in batch:
+        if kind == "dpo":
+            value, weighted = _preference(texts, scores, reference, settings.beta)
+        else:
+            text = texts["text"] if kind == "cpt" else texts["completion"]
+            chain = encode(text)
+            likelihood, gradient = _log_likelihood(chain, scores)
+            links = max(len(chain) - 1, 1)
+            value, weighted = -likelihood / links, [(-1.0 / links, gradient)]
+        loss += value
+        for weight, gradient in weighted:
+            for row, slopes in gradient.items():
+                into = total.setdefault(row, [0.0] * len(VOCABULARY))
+                for column, slope in enumerate(slopes):
+                    into[column] += weight * slope
+    for row, slopes in total.items():
+        for column, slope in enumerate(slopes):
+            scores[row][column] -= settings.lr * slope / len(batch)
+    return loss / len(batch)
+
+
+def _preference(
+    texts: dict[str, str], scores: Scores, reference: Scores, beta: float
+) -> tuple[float, list[tuple[float, Gradient]]]:
+    """DPO loss of a pair and its gradient as weighted gradients of the two log-likelihoods."""
+    chosen, rejected = encode(texts["chosen"]), encode(texts["rejected"])
+    good, good_slopes = _log_likelihood(chosen, scores)
+    bad, bad_slopes = _log_likelihood(rejected, scores)
+    good_before, bad_before = (_log_likelihood(chain, reference)[0] for chain in (chosen, rejected))
+    margin = beta * ((good - good_before) - (bad - bad_before))
+    push = beta / (1 + math.exp(margin))
+    return math.log1p(math.exp(-margin)), [(-push, good_slopes), (push, bad_slopes)]
+
+
+def _log_likelihood(chain: list[int], scores: Scores) -> tuple[float, Gradient]:
+    """Log-likelihood of a chain of characters given its first one, and its gradient."""
+    value = 0.0
+    gradient: Gradient = {}
+    softmax: dict[int, tuple[float, list[float]]] = {}
+    for before, after in zip(chain, chain[1:], strict=False):
+        row = scores[before]
+        if before not in softmax:
+            top = max(row)
+            weights = [math.exp(score - top) for score in row]
+            total = sum(weights)
+            softmax[before] = (top + math.log(total), [weight / total for weight in weights])
+        normaliser, chances = softmax[before]
+        value += row[after] - normaliser
+        slopes = gradient.setdefault(before, [0.0] * len(VOCABULARY))
+        for column, chance in enumerate(chances):
+            slopes[column] -= chance
+        slopes[after] += 1.0
+    return value, gradient
+
+
+def _evaluate(spec: StageSpec, ctx: WorkContext, settings: ToySettings) -> Result:
+    """Loss per character on each task's data, with a seeded bootstrap interval."""
+    scores = _start_scores(spec)
+    summary: dict[str, Any] = {}
+    with open(ctx.output / "samples.jsonl", "w", encoding="utf-8") as stream:
+        for step, (task, wanted) in enumerate(sorted(spec.settings.get("tasks", {}).items()), start=1):
+            given = spec.inputs[wanted["data"]]
+            losses = []
+            for row in examples.read_rows(given.output / f"{wanted.get('split', 'test')}.jsonl", given.format):
+                text = row.texts.get("text") or row.texts.get("completion") or row.texts["chosen"]
+                chain = encode(text)
+                losses.append(-_log_likelihood(chain, scores)[0] / max(len(chain) - 1, 1))
+                stream.write(json.dumps({"task": task, "id": row.id, "loss": losses[-1]}) + "\n")
+            summary[task] = {"loss": _with_interval(losses, settings.seed)}
+            ctx.progress.report(step, len(spec.settings["tasks"]), task)
+    files.write_json(ctx.output / "metrics.json", summary)
+    return Result("done", metrics={f"{task}.loss": entry["loss"]["value"] for task, entry in summary.items()})
+
+
+def _with_interval(losses: list[float], seed: int, resamples: int = 200) -> dict[str, float]:
+    rng = random.Random(seed)
+    means = sorted(sum(rng.choices(losses, k=len(losses))) / len(losses) for _ in range(resamples))
+    low, high = means[int(0.025 * resamples)], means[int(0.975 * resamples)]
+    return {"value": sum(losses) / len(losses), "low": low, "high": high, "n": len(losses)}

@@ -1,0 +1,189 @@
+"""Stages made by hand, and a model so small that a training step takes milliseconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from jobs import backends
+from jobs.backends import Result, WorkContext
+from jobs.core import progress
+from jobs.core.deadline import StopRequest
+from jobs.core.progress import ProgressWriter, Report
+from jobs.core.spec import Input, StageSpec, load, save
+from jobs.saves import Saves
+
+ROOT = Path(__file__).resolve().parents[2]
+FINGERPRINT = "ab" * 32
+
+ENGLISH = ("Save page", "Delete user", "New file", "Open the list", "Change language", "Log in", "Search", "Home")
+EUROPEAN = (
+    "Guardar página", "Apagar utilizador", "Novo ficheiro", "Abrir a lista", "Mudar idioma", "Iniciar sessão", "Procurar",
+    "Ecrã inicial",
+)  # fmt: skip
+BRAZILIAN = (
+    "Salvar página", "Excluir usuário", "Novo arquivo", "Abrir a listagem", "Trocar idioma", "Entrar", "Pesquisar",
+    "Tela inicial",
+)  # fmt: skip
+
+
+@dataclass
+class StopAfter(StopRequest):
+    """Says stop at the ``step``-th boundary that it is asked about; never if None."""
+
+    step: int | None = None
+    asked: int = 0
+    saves: list[float] = field(default_factory=list)
+
+    def reason(self, now: float | None = None) -> str | None:
+        self.asked += 1
+        return "asked to stop" if self.asked == self.step else None
+
+    def saved(self, seconds: float) -> None:
+        self.saves.append(seconds)
+
+
+@dataclass
+class Stage:
+    """One stage that can be started again and again, as a requeued job is."""
+
+    spec: StageSpec
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    def start(self, stop_after: int | None = None) -> Result:
+        """One start in this process."""
+        return run_spec(self.spec, StopAfter(step=stop_after), self.events)
+
+    def reports(self) -> list[Report]:
+        return list(progress.read(self.spec.stage_paths.progress))
+
+    def losses(self) -> dict[int, float]:
+        """Step -> loss, the newest report of a step winning."""
+        return {report.step: report.metrics["loss"] for report in self.reports()}
+
+    @property
+    def output(self) -> Path:
+        return self.spec.store_paths.partial
+
+
+def run_spec(spec: StageSpec, stop: StopRequest, events: list[dict[str, Any]]) -> Result:
+    """What ``jobs.work`` does around a back end, without gate and verdict."""
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if rank == 0:
+        shutil.rmtree(spec.store_paths.partial, ignore_errors=True)
+        spec.store_paths.partial.mkdir(parents=True)
+
+    def event(name: str, **facts: Any) -> None:
+        events.append({"event": name, **facts})
+
+    context = WorkContext(
+        output=spec.store_paths.partial, progress=ProgressWriter(spec.stage_paths.progress, enabled=rank == 0), stop=stop,
+        saves=Saves(spec.store_paths, spec.fingerprint, None, event), event=event, rank=rank, world=world,
+    )  # fmt: skip
+    return backends.load(spec.backend).run(spec, context)
+
+
+def start_ranks(world: int, *starts: tuple[Stage, int | None]) -> None:
+    """Start stages, one after the other, on the processes of one torchrun; each with the boundary to stop at."""
+    arguments = []
+    for given, stop_after in starts:
+        path = given.spec.stage_paths.root / "spec.json"
+        save(path, given.spec)
+        arguments += [str(path), str(stop_after or 0)]
+    subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}",
+            str(Path(__file__)), *arguments,
+        ],
+        check=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, timeout=240,
+    )  # fmt: skip
+
+
+def stage(
+    root: Path, kind: str, backend: str, settings: dict[str, Any], inputs: dict[str, Path], formats: dict[str, str] | None = None
+) -> Stage:
+    """A stage below ``root`` that reads the store entries ``inputs`` (role -> root of the entry)."""
+    for part in ("stage", "store/saves"):
+        (root / part).mkdir(parents=True, exist_ok=True)
+    given = {
+        role: Input(role, str(path), "checkpoint", (formats or {}).get(role, "hf"), FINGERPRINT) for role, path in inputs.items()
+    }
+    spec = StageSpec(
+        run="r", pipeline="p", stage=root.name, kind=kind, backend=backend, attempt="a", fingerprint=FINGERPRINT,
+        stage_dir=str(root / "stage"), store_dir=str(root / "store"), produces={"kind": "checkpoint", "format": "hf"},
+        settings=settings, inputs=given,
+    )  # fmt: skip
+    return Stage(spec)
+
+
+def with_settings(given: Stage, root: Path, **changes: Any) -> Stage:
+    """The same stage elsewhere with other settings."""
+    settings = {**given.spec.settings, **changes}
+    made = stage(root, given.spec.kind, given.spec.backend, settings, {})
+    return Stage(replace(made.spec, inputs=given.spec.inputs))
+
+
+def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def make_data(root: Path) -> None:
+    """Entries ``corpus``, ``instructions`` and ``preferences`` below ``root``."""
+    rows: dict[str, list[dict[str, str]]] = {"corpus": [], "instructions": [], "preferences": []}
+    for index in range(24):
+        english, european, brazilian = (texts[index % 8] for texts in (ENGLISH, EUROPEAN, BRAZILIAN))
+        prompt = f"Translate: {english} {index}\n"
+        rows["corpus"].append({"id": str(index), "text": f"{european} {index}. {EUROPEAN[(index * 3) % 8]}"})
+        rows["instructions"].append({"id": str(index), "prompt": prompt, "completion": european})
+        rows["preferences"].append({"id": str(index), "prompt": prompt, "chosen": european, "rejected": brazilian})
+    for name, found in rows.items():
+        for split in ("train", "test"):
+            write_rows(root / name / "output" / f"{split}.jsonl", found)
+
+
+def make_tokenizer(output: Path, vocabulary: int = 400, tokenizer_class: str = "PreTrainedTokenizerFast") -> None:
+    """A byte-level BPE tokenizer of our few words, as a directory of Hugging Face's."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    tokenizer.train_from_iterator([*ENGLISH, *EUROPEAN, *BRAZILIAN] * 4, trainer)
+    output.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(output / "tokenizer.json"))
+    config = {
+        "tokenizer_class": tokenizer_class, "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>",
+        "pad_token": "</s>", "model_max_length": 256, "clean_up_tokenization_spaces": False,
+    }  # fmt: skip
+    (output / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def make_model(output: Path, dropout: float = 0.0, seed: int = 0) -> None:
+    """A Llama of 2 layers, 64 wide, with random weights."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    make_tokenizer(output)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=400, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, attention_dropout=dropout, bos_token_id=1, eos_token_id=2,
+        pad_token_id=2, tie_word_embeddings=True,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(output)
+
+
+if __name__ == "__main__":  # one rank of start_ranks
+    for place, boundary in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+        run_spec(load(Path(place)), StopAfter(step=int(boundary) or None), [])
