@@ -77,8 +77,9 @@ def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, a
         "environment": environment(profile, stage),
     }
     host = render.template(
-        "host.sh.j2", **common, core_python=plan.core_python, watch_seconds=max(1, round(profile.poll_seconds))
-    )
+        "host.sh.j2", **common, core_python=plan.core_python, watch_seconds=max(1, round(profile.poll_seconds)),
+        seal=run.workspace.entry(stage.produces_kind, stage.fingerprint).seal,
+    )  # fmt: skip
     node = render.template(
         "node.sh.j2", **common, stage_python=stage.python, torchrun=stage.launcher == "torchrun",
         nodes=stage.resources.nodes, processes=stage.resources.processes_per_node,

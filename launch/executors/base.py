@@ -195,7 +195,8 @@ def setup_lines(request: JobRequest) -> list[str]:
 
     host.sh is sourced, not started: its EXIT trap has to be the batch shell's, and it may leave the job with ``exit``.
     """
-    return [*request.setup, request.source_host]
+    link = [f"export OVERNIGHT_LINK={request.link}"] if request.link else []
+    return [*request.setup, *link, request.source_host]
 
 
 def srun_arguments(request: JobRequest) -> list[str]:
