@@ -13,7 +13,8 @@ EXTRAS := train,nemo-run,submitit,hub,dev
 .DELETE_ON_ERROR:
 .PHONY: demo test test-full check bench clean
 
-demo: $(VENV)/.train
+# What the tests need is more than what the demo needs: one installation is enough.
+demo: $(if $(wildcard $(VENV)/.dev),$(VENV)/.dev,$(VENV)/.train)
 	$(BIN)/overnight fetch pipelines/pt_pt.yaml
 	$(BIN)/overnight run pipelines/pt_pt.yaml --cluster local
 
@@ -52,7 +53,8 @@ $(VENV)/.created:
 	fi; \
 	exit 1
 
-# torch comes first and by its exact version: that is the CPU build of a few hundred MB, where a range brings CUDA's.
+# torch comes first and by its exact version, so that pip takes a CPU build (1 GB installed) where it is set up to find
+# one, as by PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS. Where it is not, this is the CUDA build (5 GB), which works, too.
 $(VENV)/.torch: $(VENV)/.created
 	$(PIP) "$$(grep '^torch==' constraints.txt)"
 	touch $@
