@@ -1,4 +1,4 @@
-"""Start script of every job, copied to ``code/toolkit/overnight_job.py`` of a run: ``overnight_job.py VERB spec.json [...]``.
+"""Start script of every job: ``overnight_job.py VERB spec.json [...]``, copied to ``code/toolkit/`` of a run.
 
 It is addressed by path and puts the directory that holds our packages first, so that neither the working directory nor
 PYTHONPATH nor the site-packages of the interpreter can offer another ``jobs``. Any Python from 3.10 on can run it.
@@ -9,10 +9,12 @@ import sys
 
 
 def main() -> int:
+    """Put our packages first and run the verb."""
     here = os.path.dirname(os.path.abspath(__file__))
     if os.path.basename(here) == "jobs":  # run from the installed package, not from a run's snapshot
         here = os.path.dirname(here)
-    sys.path[:] = [here, *(entry for entry in sys.path if entry not in ("", here, os.path.join(here, "jobs"), os.getcwd()))]
+    unwanted = ("", here, os.path.join(here, "jobs"), os.getcwd())
+    sys.path[:] = [here, *(entry for entry in sys.path if entry not in unwanted)]
     from jobs import __main__ as commands
 
     return commands.main(sys.argv[1:])

@@ -15,18 +15,18 @@ from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Any
 
-from jobs.core import claim as claims
 from jobs.core import attempts, files, seal, verdict
+from jobs.core import claim as claims
 from jobs.core.claim import Claim, ClaimLost
 from jobs.core.paths import StagePaths
 from jobs.core.spec import Input, StageSpec
 from jobs.core.verdict import FailureClass, Outcome, Verdict
 
 GATE_WAIT_SECONDS = 60.0
-"""How long a parent's seal may stay invisible (NFS caches a directory for up to 60 s by default, acdirmax)."""
+"""How long a parent's seal may stay invisible (NFS caches a directory for up to 60 s, acdirmax)."""
 
 IDLE_RESTARTS = 3
-"""Restarts in a row that may end without a verdict and without a new save (preempted, node lost) before it is a loop."""
+"""Restarts in a row that may end without a verdict and a new save (preempted, node lost) before it is a loop."""
 
 
 class Entry(IntEnum):
@@ -76,10 +76,13 @@ def event(stage: StagePaths, start: Start, name: str, **facts: Any) -> None:
 
 
 def claim_of(spec: StageSpec, start: Start) -> Claim:
+    """The claim that this start makes."""
     return Claim(spec.attempt, start.link, start.restart, start.job, start.host, time.time())
 
 
-def _conclude(spec: StageSpec, start: Start, outcome: Outcome, failure: FailureClass, evidence: str, step: int | None) -> None:
+def _conclude(
+    spec: StageSpec, start: Start, outcome: Outcome, failure: FailureClass, evidence: str, step: int | None
+) -> None:
     stage = spec.stage_paths
     verdict.write(stage, Verdict(outcome, failure, evidence, step, start.job, start.restart, start.host))
     event(stage, start, "verdict", outcome=outcome.value, failure=failure.value, evidence=evidence, step=step)
@@ -174,7 +177,8 @@ def gate(spec: StageSpec, start: Start) -> None:
     """
     stage = spec.stage_paths
     passed = any(
-        line.get("event") == "file_gate" and line.get("job") == start.job for line in files.read_json_lines(stage.events)
+        line.get("event") == "file_gate" and line.get("job") == start.job
+        for line in files.read_json_lines(stage.events)
     )
     if passed:
         return
@@ -234,7 +238,8 @@ def _judge(
         return Outcome.DONE, FailureClass.NONE, "", step
     if said == "stopped":
         if spec.continuation == "none":
-            return Outcome.FAIL, FailureClass.CANCELLED, f"stopped at step {step}, saved; resume goes on from there", step
+            text = f"stopped at step {step}, saved; resume goes on from there"
+            return Outcome.FAIL, FailureClass.CANCELLED, text, step
         if spec.continuation == "chain" and start.link + 1 >= spec.links:
             text = f"the last of {spec.links} links ended at step {step} of {spec.target_step}; resume adds links"
             return Outcome.FAIL, FailureClass.TIME_LIMIT, text, step

@@ -52,7 +52,7 @@ def behaviour_gate(spec: StageSpec, backend: BackEnd) -> None:
     for name in sorted(sealed.keys() & found.keys()):
         if sealed[name] != found[name]:
             raise BehaviourDiffers(
-                f"{parent.output}: this environment's loader gives another {name} than the stage {parent.stage!r} did:\n"
+                f"{parent.output}: this environment's loader gives another {name} than stage {parent.stage!r} did:\n"
                 f"  sealed: {_first_difference(sealed[name], found[name])}\n"
                 f"  here:   {_first_difference(found[name], sealed[name])}"
             )
@@ -113,7 +113,8 @@ def main(spec: StageSpec) -> int:
         traceback.print_exc()
         if rank == 0 or not stage.result.exists():
             text = str(error).strip() or type(error).__name__
-            _write(spec, start, {"outcome": "failed", "failure": verdict.classify(error).value, "evidence": _evidence(error, text)})
+            failure = verdict.classify(error).value
+            _write(spec, start, {"outcome": "failed", "failure": failure, "evidence": _evidence(error, text)})
         return 1
     return 0
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from jobs.core.paths import Workspace
 from jobs.core.spec import Source
@@ -66,7 +67,7 @@ def probe(names: Iterable[str], profile: Profile) -> dict[str, BackEndFacts]:
     return found
 
 
-def _ask(python: str, names: list[str]) -> dict[str, dict[str, object]]:
+def _ask(python: str, names: list[str]) -> dict[str, dict[str, Any]]:
     command = [python, str(snapshot.installed_boot()), "probe", *names]
     hint = f"{python} must be a Python 3.10 or newer that this machine can run"
     try:
@@ -91,7 +92,8 @@ def _sources(pipeline: PipelineFile, workspace: Workspace) -> dict[str, tuple[So
         try:
             found[name] = tuple(cache.digest(path) for path in source_files(pipeline.resolve(source.path)))
         except InputError as error:
-            place = ("sources", stage.source, "path") if stage.source in pipeline.pipeline.sources else ("stages", name, "from")
+            named = stage.source in pipeline.pipeline.sources
+            place = ("sources", stage.source, "path") if named else ("stages", name, "from")
             raise pipeline.error(place, error.message, error.hint) from error
     cache.save()
     return found

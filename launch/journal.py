@@ -17,6 +17,8 @@ from jobs.core import files
 
 
 class Event(StrEnum):
+    """What happened to a run on the login node."""
+
     CREATED = "created"
     INTENT = "intent"
     SUBMITTED = "submitted"

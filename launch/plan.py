@@ -156,7 +156,8 @@ class _Builder:
     def back_end(self, name: str, kind: str, stage: str) -> BackEndFacts:
         found = self.facts.back_ends[name]
         if kind not in found.kinds:
-            raise InputError(f"stage {stage!r}: back end {name!r} does no {kind!r}; it does {', '.join(sorted(found.kinds))}")
+            known = ", ".join(sorted(found.kinds))
+            raise InputError(f"stage {stage!r}: back end {name!r} does no {kind!r}; it does {known}")
         return found
 
     def of_stage(self, name: str) -> PlannedInput:
@@ -220,7 +221,8 @@ class _Builder:
         target = next((form for form in self.facts.back_ends["convert"].formats_out if form in formats), None)
         if target is None or found.format not in self.facts.back_ends["convert"].formats_in:
             raise InputError(
-                f"back end {backend!r} reads {', '.join(formats)}, and nothing converts {found.format!r} of {wanted!r} to that"
+                f"back end {backend!r} reads {', '.join(formats)}; "
+                f"nothing converts {found.format!r} of {wanted!r} to that"
             )
         name = f"{wanted}-{target}"
         if name not in self.done:

@@ -45,6 +45,7 @@ def from_json(value: dict[str, Any]) -> Plan:
 
 
 def save(path: Path, plan: Plan) -> None:
+    """Write a run's plan."""
     files.write_json(path, to_json(plan))
 
 

@@ -33,9 +33,15 @@ def stage_spec(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, atte
     """The spec of one attempt at a stage."""
     workspace = run.workspace
     inputs = {
-        role: Input(entry.stage, str(_entry(workspace, entry.kind, entry.fingerprint)), entry.kind, entry.format, entry.fingerprint)
+        role: Input(
+            stage=entry.stage,
+            store=str(_entry(workspace, entry.kind, entry.fingerprint)),
+            kind=entry.kind,
+            format=entry.format,
+            fingerprint=entry.fingerprint,
+        )
         for role, entry in stage.inputs.items()
-    }  # fmt: skip
+    }
     return StageSpec(
         run=run.id, pipeline=plan.pipeline, stage=stage.name, kind=stage.kind, backend=stage.backend, attempt=attempt,
         fingerprint=stage.fingerprint, stage_dir=str(run.paths.stage(stage.name).root),

@@ -1,4 +1,4 @@
-"""Bring a run forward: submit what is missing, adopt what is queued, reuse what is sealed. Doing it twice changes nothing.
+"""Bring a run forward: submit what is missing, adopt what is queued, reuse what is sealed. Twice changes nothing.
 
 ``submit`` and ``resume`` are the same thing; submit makes the run first. Exactly once, whatever dies and whenever:
 
@@ -39,6 +39,8 @@ SEAL_WAIT_SECONDS = 5.0
 
 
 class Action(StrEnum):
+    """What was done for a stage."""
+
     SUBMITTED = "submitted"
     ADOPTED = "adopted"
     REUSED = "reused"
@@ -187,8 +189,9 @@ class Submitter:
                     jobs[link] = self._sbatch(stage, store, current, link, jobs.get(link - 1))
         job = jobs[max(jobs)]
         self._run.journal.write(
-            Event.ADOPTED, stage=stage.name, attempt=current.token, job=job, of_run=current.run, jobs=sorted(jobs.values())
-        )
+            Event.ADOPTED, stage=stage.name, attempt=current.token, job=job, of_run=current.run,
+            jobs=sorted(jobs.values()),
+        )  # fmt: skip
         self._repoint(stage, found)
         return Step(stage.name, Action.ADOPTED, job, current.run)
 
@@ -233,14 +236,17 @@ class Submitter:
         except ClusterRefused as error:
             if link == 0:  # no job was made: close the attempt, so that resume need not wonder about it
                 claim.supersede(store, attempt.token, by="refused", links=attempt.links)
-            self._run.journal.write(Event.REFUSED, stage=stage.name, attempt=attempt.token, link=link, stderr=error.stderr)
+            self._note(Event.REFUSED, stage, attempt, link, stderr=error.stderr)
             raise
         except ClusterSilent as error:
-            self._run.journal.write(Event.SILENT, stage=stage.name, attempt=attempt.token, link=link, error=error.message)
+            self._note(Event.SILENT, stage, attempt, link, error=error.message)
             job = self._look_up(attempt, link, error)
         attempts.record_job(store, attempt, link, job)
-        self._run.journal.write(Event.SUBMITTED, stage=stage.name, attempt=attempt.token, link=link, job=job)
+        self._note(Event.SUBMITTED, stage, attempt, link, job=job)
         return job
+
+    def _note(self, event: Event, stage: PlannedStage, attempt: Attempt, link: int, **facts: str) -> None:
+        self._run.journal.write(event, stage=stage.name, attempt=attempt.token, link=link, **facts)
 
     def _look_up(self, attempt: Attempt, link: int, error: ClusterSilent) -> str:
         """After an ambiguous answer: the job under its unique name, else the error goes up (resume decides later)."""

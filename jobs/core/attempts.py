@@ -1,6 +1,6 @@
 """Attempts at a store entry: numbered, created with exclusive creation, so that two submitters cannot both be next.
 
-``attempts/0001.json`` says who submits (run, stage, token, job name); it is the durable *intent*, written before sbatch.
+``attempts/0001.json`` says who submits (run, stage, token, job name): the durable *intent*, written before sbatch.
 ``attempts/0001.jobs.json`` holds the job ids that sbatch answered. The highest number is the current attempt; jobs of
 an older one may no longer publish.
 """

@@ -110,7 +110,8 @@ def check_held(store: StorePaths, claim: Claim) -> None:
     """
     current = attempts.current(store)
     if current is not None and current.token != claim.attempt:
-        raise ClaimLost(f"{store.root.name}: attempt {claim.attempt} was replaced by {current.token} of run {current.run}")
+        by = f"{current.token} of run {current.run}"
+        raise ClaimLost(f"{store.root.name}: attempt {claim.attempt} was replaced by {by}")
     held = of_attempt(store, claim.attempt)
     if not held:
         raise ClaimLost(f"{store.claims}: the claim of job {claim.job} restart {claim.restart} is gone")

@@ -136,11 +136,9 @@ def append_json_line(path: Path, value: Any, durable: bool = True) -> None:
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The complete lines of a JSON-lines file; a torn line (no JSON object) is passed over."""
-    try:
-        stream = open(path, encoding="utf-8", errors="replace")
-    except FileNotFoundError:
+    if not path.exists():
         return
-    with stream:
+    with open(path, encoding="utf-8", errors="replace") as stream:
         for line in stream:
             try:
                 value = json.loads(line)

@@ -31,6 +31,8 @@ class Depth(str, Enum):
 
 
 class SealKind(str, Enum):
+    """What kind of thing is sealed; all but ``SAVE`` are store entries."""
+
     DOWNLOAD = "download"
     DATASET = "dataset"
     CHECKPOINT = "checkpoint"

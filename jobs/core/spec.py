@@ -75,6 +75,7 @@ class StageSpec:
 
 
 def save(path: Path, spec: StageSpec) -> None:
+    """Write a spec atomically."""
     files.write_json(path, asdict(spec))
 
 

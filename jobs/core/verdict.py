@@ -15,6 +15,8 @@ from jobs.core.seal import SealBroken
 
 
 class Outcome(str, Enum):
+    """How a restart ended: sealed, to go on from a save, to try again, or for good."""
+
     DONE = "done"
     CONTINUE = "continue"
     RETRY = "retry"
@@ -57,6 +59,7 @@ class Verdict:
 
 
 def write(stage: StagePaths, verdict: Verdict) -> None:
+    """Write the verdict of its job and restart."""
     files.write_json(stage.verdict(verdict.job, verdict.restart), asdict(verdict))
 
 

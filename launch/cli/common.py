@@ -28,6 +28,7 @@ def add_pipeline(parser: argparse.ArgumentParser, cluster: str | None = None) ->
 
 
 def add_workspace(parser: argparse.ArgumentParser) -> None:
+    """Where runs and results lie, and the form of the output."""
     parser.add_argument(
         "--workspace", type=Path, metavar="DIR", help="default: $OVERNIGHT_WORKSPACE, the profile's, or ~/overnight"
     )
@@ -110,5 +111,7 @@ def gateway(profile: Profile) -> Gateway:
 
     conf = slurm_conf()
     if conf is None:
-        raise InputError(f"the profile {profile.name!r} is of the throw-away cluster, which is not up", hint="overnight cluster up")
+        raise InputError(
+            f"the profile {profile.name!r} is of the throw-away cluster, which is not up", hint="overnight cluster up"
+        )
     return Gateway(conf)

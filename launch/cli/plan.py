@@ -1,4 +1,4 @@
-"""Show the jobs of a pipeline before any is queued: what runs where, for how long, on what, and what is already done."""
+"""Show the jobs of a pipeline before any is queued: what runs where, on what, and what is already done."""
 
 from __future__ import annotations
 

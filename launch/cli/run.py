@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from launch.cli import common
+
+if TYPE_CHECKING:
+    from launch.rundir import Run
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,21 +24,20 @@ def run(args: argparse.Namespace) -> int:
     planned = common.plan(args)
     if planned.profile.profile.executor != "local":
         raise InputError(
-            f"the profile {args.cluster!r} is of a Slurm cluster", hint=f"overnight submit {args.pipeline} --cluster {args.cluster}"
+            f"the profile {args.cluster!r} is of a Slurm cluster",
+            hint=f"overnight submit {args.pipeline} --cluster {args.cluster}",
         )
     common.refuse_missing(planned, args)
     run = rundir.create(planned.workspace, planned.pipeline, planned.profile, planned.plan)
     return advance(run, as_json=args.json)
 
 
-def advance(run: object, *, as_json: bool) -> int:
+def advance(run: Run, *, as_json: bool) -> int:
     """Carry a run here until it has ended, and print its table; ``run`` and ``resume`` share it."""
     from launch import results, rundir
     from launch.executors.local import LocalRunner
-    from launch.rundir import Run
     from launch.show import local_display
 
-    assert isinstance(run, Run)
     plan = run.plan()
     if not as_json:
         print(f"run {run.id} in {run.paths.root}", flush=True)

@@ -5,8 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from typing import TYPE_CHECKING
 
 from launch.cli import common
+
+if TYPE_CHECKING:
+    from launch.rundir import Run
+    from launch.slurm.gateway import Gateway
+    from launch.submit import Step
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,15 +39,12 @@ def run(args: argparse.Namespace) -> int:
     return advance(run, gateway, as_json=args.json, snapshot_seconds=snapshot_seconds)
 
 
-def advance(run: object, gateway: object, *, as_json: bool, snapshot_seconds: float | None = None) -> int:
+def advance(run: Run, gateway: Gateway, *, as_json: bool, snapshot_seconds: float | None = None) -> int:
     """Bring a run on Slurm forward and print what was done; ``submit`` and ``resume`` share it."""
     from launch import rundir
     from launch.errors import OvernightError
-    from launch.rundir import Run
-    from launch.slurm.gateway import Gateway
-    from launch.submit import Interrupted, Step, Submitter
+    from launch.submit import Interrupted, Submitter
 
-    assert isinstance(run, Run) and isinstance(gateway, Gateway)
     steps: list[Step] = []
 
     def on_step(step: Step) -> None:

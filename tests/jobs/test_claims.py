@@ -28,9 +28,11 @@ def start(job: str, restart: int = 0, link: int = 0, attempt: str = "aaaaaa") ->
 def test_one_of_two_copies_gets_it(store: StorePaths) -> None:
     assert claim.take(store, start("100")) is None
     rival = claim.take(store, start("101"))
-    assert rival is not None and rival.job == "100"
+    assert rival is not None
+    assert rival.job == "100"
     late = claim.take(store, start("101", restart=1))
-    assert late is not None and late.job == "100"
+    assert late is not None
+    assert late.job == "100"
 
 
 def _race(root: Path, job: int, gate: object, answers: object) -> None:
@@ -67,7 +69,8 @@ def test_a_job_requeued_before_its_first_prologue_holds_its_claim(store: StorePa
     assert claim.take(store, start("100", restart=2)) is None
     claim.check_held(store, start("100", restart=2))
     rival = claim.take(store, start("101"))
-    assert rival is not None and rival.job == "100"
+    assert rival is not None
+    assert rival.job == "100"
 
 
 def test_links_of_a_chain_follow_each_other(store: StorePaths) -> None:
@@ -82,14 +85,16 @@ def test_a_superseded_attempt_never_starts(store: StorePaths) -> None:
     assert claim.supersede(store, "aaaaaa", by="bbbbbb", links=2) is None
     for link in range(2):
         found = claim.take(store, start("100", link=link))
-        assert found is not None and found.job == claim.SUPERSEDED
+        assert found is not None
+        assert found.job == claim.SUPERSEDED
     assert claim.supersede(store, "aaaaaa", by="cccccc") is None, "giving up twice is giving up"
 
 
 def test_an_attempt_that_has_started_cannot_be_superseded(store: StorePaths) -> None:
     assert claim.take(store, start("100")) is None
     found = claim.supersede(store, "aaaaaa", by="bbbbbb")
-    assert found is not None and found.job == "100"
+    assert found is not None
+    assert found.job == "100"
 
 
 def test_a_newer_attempt_ends_the_right_to_publish(store: StorePaths) -> None:
@@ -104,7 +109,8 @@ def test_a_newer_attempt_ends_the_right_to_publish(store: StorePaths) -> None:
 def test_a_number_is_opened_once(store: StorePaths) -> None:
     mine = Attempt(1, "aaaaaa", "run1", "cpt", "/x", "slurm", ("on-a",))
     theirs = Attempt(1, "bbbbbb", "run2", "cpt", "/y", "slurm", ("on-b",))
-    assert attempts.open_next(store, mine) and not attempts.open_next(store, theirs)
+    assert attempts.open_next(store, mine)
+    assert not attempts.open_next(store, theirs)
     assert attempts.current(store) == mine
     attempts.record_job(store, mine, 0, "77")
     assert attempts.job_ids(store, mine) == {0: "77"}

@@ -42,8 +42,10 @@ def test_a_torn_line_costs_itself_alone(tmp_path: Path) -> None:
 
 def test_exclusive_creation_is_whole_or_not_there(tmp_path: Path) -> None:
     path = tmp_path / "claim"
-    assert files.create_exclusive(path, "first") and not files.create_exclusive(path, "second")
-    assert path.read_text() == "first" and sorted(entry.name for entry in tmp_path.iterdir()) == ["claim"]
+    assert files.create_exclusive(path, "first")
+    assert not files.create_exclusive(path, "second")
+    assert path.read_text() == "first"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["claim"]
 
 
 def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +58,8 @@ def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         files.write_atomic(path, "new")
-    assert path.read_text() == "old" and [entry.name for entry in tmp_path.iterdir()] == ["value"]
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["value"]
 
 
 def test_latest_progress_comes_from_the_tail(tmp_path: Path) -> None:
@@ -64,7 +67,9 @@ def test_latest_progress_comes_from_the_tail(tmp_path: Path) -> None:
     for step in range(2000):
         writer.report(step, 2000, loss=1 / (step + 1), bad=float("nan"))
     found = progress.latest(tmp_path / "progress.jsonl")
-    assert found is not None and found.step == 1999 and found.metrics == {"loss": 1 / 2000}
+    assert found is not None
+    assert found.step == 1999
+    assert found.metrics == {"loss": 1 / 2000}
     assert [report.step for report in progress.read(tmp_path / "progress.jsonl")] == list(range(2000))
 
 
@@ -90,5 +95,6 @@ def test_the_next_step_must_fit_before_the_lead(tmp_path: Path) -> None:
     stage = StagePaths(tmp_path)
     stop = StopRequest(stage, lead_seconds=10)
     write_deadline(stage, 2000)
-    assert stop.reason(1000) is None and stop.reason(1200) is None  # a step takes 200 s
+    assert stop.reason(1000) is None
+    assert stop.reason(1200) is None
     assert stop.reason(1795) is not None, "195 s left to the lead: not enough for another step"

@@ -29,14 +29,16 @@ def broken(root: Path) -> seal.SealBroken:
 
 def test_untouched_directory_passes(sealed: Path) -> None:
     found = seal.verify(sealed / "output", sealed / "seal.json")
-    assert found.step == 7 and found.bytes == 256 * 20000 + 2
+    assert found.step == 7
+    assert found.bytes == 256 * 20000 + 2
 
 
 def test_a_cut_file_is_named_before_anything_is_read(sealed: Path) -> None:
     path = sealed / "output" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     error = broken(sealed)
-    assert error.path == path and "5119999 bytes, sealed with 5120000" in error.reason
+    assert error.path == path
+    assert "5119999 bytes, sealed with 5120000" in error.reason
 
 
 def test_an_emptied_file_is_named(sealed: Path) -> None:
@@ -52,7 +54,8 @@ def test_one_flipped_bit_is_named(sealed: Path, offset: int) -> None:
     content[offset] ^= 1
     path.write_bytes(content)
     error = broken(sealed)
-    assert error.path == path and "content differs" in error.reason
+    assert error.path == path
+    assert "content differs" in error.reason
 
 
 def test_a_missing_and_an_added_file_are_named(sealed: Path) -> None:
