@@ -97,7 +97,6 @@ ModuleName = Annotated[str, Strict(), AfterValidator(_module_name)]
 Duration = Annotated[str, Strict(), BeforeValidator(_duration)]
 Memory = Annotated[str, Strict(), AfterValidator(_memory)]
 Flag = Annotated[bool, Strict()]
-Whole = Annotated[int, Strict()]
 Count = Annotated[int, Strict(), Field(gt=0)]
 Amount = Annotated[int, Strict(), Field(ge=0)]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
@@ -106,9 +105,9 @@ NotNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
 
 
 class Model(BaseModel):
-    """Base of everything read from a file: frozen, no unknown keys, defaults checked like what is written."""
+    """Base of everything read from a file: frozen, no unknown keys. Schemas are built once, inside the outermost."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class ResourceKeys(Model):

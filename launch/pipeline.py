@@ -145,7 +145,7 @@ def read_pipeline(path: Path, overrides: Sequence[str] = ()) -> PipelineFile:
     """
     document = read(path)
     data, marks = apply_overrides(document.data, document.marks, overrides)
-    hint = f"correct the file, then: overnight plan {path}"
+    hint = f"overnight plan {path} --cluster PROFILE"
     pipeline = validate(Pipeline, data, marks, hint=hint)
     problems = check.problems(pipeline)
     if problems:

