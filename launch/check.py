@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from launch.load import KeyPath, Problem, suggest
 from launch.stages import (
     FETCHED,
+    FORMATS,
     TASK_KINDS,
+    TASK_METRICS,
     TRAINING_DATA,
     TRAINING_KINDS,
     DataStage,
@@ -29,6 +31,11 @@ def problems(pipeline: Pipeline) -> list[Problem]:
     """Every fault that shows only between the parts of a pipeline; empty where it is sound."""
     found: list[Problem] = []
     for name, stage in pipeline.stages.items():
+        converted, _, form = name.rpartition("-")
+        if form in FORMATS and (converted == FETCHED or converted in pipeline.stages):
+            found.append(
+                Problem(("stages", name), f"is the name of the conversion of {converted} to {form}", at_key=True)
+            )
         if isinstance(stage, DataStage):
             found += _data(pipeline, name, stage)
         elif isinstance(stage, TrainingStage):
@@ -129,8 +136,24 @@ def _evaluation(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator
                 yield Problem(at, f"which data? write {task}: {{data: NAME}}, one of {', '.join(options)}", at_key=True)
     if stage.compare_to is not None:
         yield from _reference(pipeline, (*place, "compare_to"), stage.compare_to, ("evaluate",))
-    elif stage.gate:
-        yield Problem((*place, "gate"), "needs compare_to: NAME of an evaluation to compare with", at_key=True)
+    yield from _gate(pipeline, name, stage)
+
+
+def _gate(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator[Problem]:
+    """A gate that cannot be judged would be found out at the end of the night."""
+    place: KeyPath = ("stages", name, "gate")
+    if stage.gate and stage.compare_to is None:
+        yield Problem(place, "needs compare_to: NAME of an evaluation to compare with", at_key=True)
+    earlier = pipeline.stages.get(stage.compare_to or "")
+    measured = {metric: task for task in stage.tasks for metric in TASK_METRICS.get(task, ())}
+    measured |= {f"{task}.{metric}": task for metric, task in measured.items()}
+    for metric in stage.gate:
+        if metric not in measured:
+            near = suggest(metric, list(measured))
+            yield Problem((*place, metric), f"no task of this evaluation measures {metric!r}; {near}", at_key=True)
+        elif isinstance(earlier, EvaluateStage) and measured[metric] not in earlier.tasks:
+            text = f"{stage.compare_to} does not run the task {measured[metric]!r}"
+            yield Problem((*place, metric), text, at_key=True)
 
 
 def _cycles(pipeline: Pipeline) -> Iterator[Problem]:

@@ -28,8 +28,22 @@ DATA_KINDS = ("corpus", "instructions", "preferences")
 TRAINING_DATA = {"cpt": "corpus", "sft": "instructions", "dpo": "preferences"}
 """Kind of a training stage -> kind of the data stage that it reads."""
 TRAINING_KINDS = tuple(TRAINING_DATA)
-TASK_KINDS = {"perplexity": "corpus", "translation": "instructions", "preferences": "preferences"}
+TASK_KINDS = {
+    "perplexity": "corpus",
+    "answers": "instructions",
+    "translation": "instructions",
+    "preferences": "preferences",
+}
 """Evaluation task -> kind of the data stage that it reads."""
+TASK_METRICS = {
+    "perplexity": ("perplexity",),
+    "answers": ("answer_loss",),
+    "translation": ("chrf", "exact_match"),
+    "preferences": ("accuracy", "margin"),
+}
+"""Evaluation task -> what it measures, for the gate. A test holds both tables against ``jobs.evaluate``."""
+FORMATS = ("hf", "nemo", "dcp")
+"""Checkpoint formats; the planner names a conversion ``<stage>-<format>``."""
 FETCHED = "base"
 """What ``checkpoint`` says for the fetched base model."""
 
@@ -55,6 +69,8 @@ def _pin(text: str) -> str:
 def _not_reserved(name: str) -> str:
     if name == FETCHED:
         raise ValueError(f"{FETCHED!r} means the base model; call the stage something else")
+    if name == "checkpoint":  # the role of a stage's input; evaluations have inputs named after data stages beside it
+        raise ValueError(f"{name!r} has a meaning of its own; call the stage something else")
     return name
 
 
@@ -221,11 +237,12 @@ class DpoStage(_TrainingStage):
 
 
 class Task(Model):
-    """One evaluation task. ``data``: None means the only data stage of the task's kind."""
+    """One evaluation task. ``data``: None means the only data stage of its kind; ``limit``: the most examples."""
 
     data: Line | None = None
     split: Literal["validation", "test"] = "test"
     limit: Count | None = None
+    max_new_tokens: Count = 64
     options: dict[Line, Any] = Field(default_factory=dict)
 
 
@@ -236,7 +253,7 @@ class GateRule(Model):
 
 
 class EvaluateStage(_Stage):
-    """Measure a checkpoint; with ``gate`` the chain fails where a metric moved the wrong way."""
+    """Measure a checkpoint. ``gate``: the chain fails where a ``metric`` or ``task.metric`` moved the wrong way."""
 
     kind: Literal["evaluate"]
     backend: ModuleName = "trl"

@@ -16,6 +16,7 @@ from launch.errors import InputError
 from launch.fields import parse_duration
 from launch.load import Marks, failure, parse
 from launch.pipeline import Pipeline, PipelineFile, read_pipeline
+from launch.stages import TASK_KINDS, TASK_METRICS
 from launch.validate import validate
 
 PIPELINE = """\
@@ -82,7 +83,7 @@ def test_defaults_and_settings(tmp_path: Path) -> None:
         "keep_saves": 2, "threads": None, "too_long": "skip",
     }  # fmt: skip
     final = pipeline.stages["final"].settings()
-    assert final["tasks"] == {"perplexity": {"data": None, "split": "test", "limit": 20}}
+    assert final["tasks"] == {"perplexity": {"data": None, "split": "test", "limit": 20, "max_new_tokens": 64}}
 
 
 def test_data_settings_are_what_data_prep_reads(tmp_path: Path) -> None:
@@ -157,6 +158,8 @@ pipeline.yaml:24:87: stages.sft.time: a duration is text: write "30" for 30 minu
         ("type: path, path: data/rows.jsonl", "type: path", "sources.mine.path: this key is required"),
         ("type: path, path: data/rows.jsonl", "type: path, path: 3", "sources.mine.path: expected text, got 3"),
         ("  dpo: {", "  base: {", "stages.base: 'base' means the base model"),
+        ("  dpo: {", "  checkpoint: {", "'checkpoint' has a meaning of its own"),
+        ("  dpo: {", "  sft-hf: {", "stages.sft-hf: is the name of the conversion of sft to hf"),
         ("  dpo: {", "  D_P: {", "stages.D_P: 'D_P' is not a name"),
         ("from: mine", "from: mien", "there is no source 'mien', and a path has a / or a dot; nearest: mine"),
         ("checkpoint: cpt", "checkpoint: ctp", "stages.sft.checkpoint: there is no stage 'ctp'; nearest: cpt"),
@@ -168,6 +171,8 @@ pipeline.yaml:24:87: stages.sft.time: a duration is text: write "30" for 30 minu
         ("compare_to: baseline", "compare_to: final", "'final' is this stage itself"),
         ("compare_to: baseline", "gate: {perplexity: {must: fall}}", "stages.final.gate: needs compare_to"),
         ("compare_to: baseline", "gate: {perplexity: {must: drop}}", "stages.final.gate.perplexity.must: got 'drop'"),
+        ("compare_to: baseline", "compare_to: baseline, gate: {chrff: {must: rise}}", "measures 'chrff'; there are: perplexity"),
+        ("compare_to: baseline", "compare_to: baseline, gate: {perplexity.perplexty: {must: fall}}", "nearest: perplexity.perplexity"),
         ("tasks: [perplexity, translation]", "tasks: [perplexty]", "there is no task 'perplexty'; nearest: perplexity"),
         ("tasks: [perplexity, translation]", "tasks: []", "stages.baseline.tasks"),
         ("tasks: [perplexity, translation]", "tasks: {translation: {data: prefs}}", "needed is instructions"),
@@ -205,6 +210,21 @@ def test_refused(tmp_path: Path, old: str, new: str, part: str) -> None:
 def test_two_data_stages_of_a_kind_must_be_told_apart(tmp_path: Path) -> None:
     text = PIPELINE.replace("stages:\n", "stages:\n  second: {kind: corpus, from: catalogues}\n")
     assert "write perplexity: {data: NAME}, one of second, corpus" in refused(tmp_path, text)
+
+
+def test_a_gate_needs_its_task_on_both_sides(tmp_path: Path) -> None:
+    text = PIPELINE.replace("compare_to: baseline", "compare_to: baseline, gate: {perplexity.perplexity: {must: fall}}")
+    assert load(tmp_path, text).pipeline.stages["final"].settings()["gate"] == {
+        "perplexity.perplexity": {"must": "fall"}
+    }
+    text = text.replace("tasks: [perplexity, translation]", "tasks: [translation]")
+    assert "final.gate.perplexity.perplexity: baseline does not run the task 'perplexity'" in refused(tmp_path, text)
+
+
+def test_tasks_and_metrics_are_those_of_the_job_side() -> None:
+    metrics = pytest.importorskip("jobs.evaluate.metrics")
+    assert {name: task.format for name, task in metrics.TASKS.items()} == TASK_KINDS
+    assert {name: tuple(task.metrics) for name, task in metrics.TASKS.items()} == TASK_METRICS
 
 
 def test_a_cycle_is_shown_whole(tmp_path: Path) -> None:
