@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from functools import cache
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 
 from launch.errors import InputError
 
@@ -23,15 +24,16 @@ def quote(value: object) -> str:
     return shlex.quote(text)
 
 
-def _environment() -> Environment:
+@cache
+def _compiled(name: str) -> Template:
+    """A template, compiled once: every stage of a chain renders the same two."""
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
     )
     environment.filters["sh"] = quote
-    return environment
+    return environment.from_string(resources.files("sbatch_templates").joinpath(name).read_text(encoding="utf-8"))
 
 
 def template(name: str, **values: Any) -> str:
     """Render a template of ``sbatch_templates``; every value that reaches the shell goes through the ``sh`` filter."""
-    text = resources.files("sbatch_templates").joinpath(name).read_text(encoding="utf-8")
-    return _environment().from_string(text).render(**values)
+    return _compiled(name).render(**values)
