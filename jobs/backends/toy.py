@@ -55,7 +55,8 @@ Gradient = dict[int, list[float]]
 
 @dataclass(frozen=True)
 class ToySettings:
-    """What a stage can be told. ``step_seconds`` is slept in every step, so that time limits can be tried."""
+    """What a stage can be told. ``step_seconds`` is slept in every step, so that time limits can be tried;
+    ``ballast_mb`` MiB lie beside the model, so that hand-offs of real sizes can be."""
 
     steps: int = 20
     lr: float = 0.5
@@ -63,6 +64,7 @@ class ToySettings:
     beta: float = 0.1
     seed: int = 0
     step_seconds: float = 0.0
+    ballast_mb: int = 0
     save_every: int | None = None
     keep_saves: int = 2
 
@@ -157,7 +159,16 @@ def _train(spec: StageSpec, ctx: WorkContext, settings: ToySettings) -> Result:
         if stop:
             return Result("stopped", state.step, {"loss": loss})
     files.write_json(ctx.output / MODEL_FILE, {"scores": state.scores, "vocabulary": VOCABULARY})
+    _write_ballast(ctx.output / "ballast.bin", settings)
     return Result("done", state.step, {"loss": state.losses[-1]})
+
+
+def _write_ballast(path: Path, settings: ToySettings) -> None:
+    if settings.ballast_mb > 0:
+        block = random.Random(settings.seed).randbytes(1 << 20)
+        with open(path, "wb") as stream:
+            for _ in range(settings.ballast_mb):
+                stream.write(block)
 
 
 def _resume(ctx: WorkContext) -> State | None:
