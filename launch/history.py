@@ -16,10 +16,12 @@ from launch.journal import Event, Journal
 
 @dataclass
 class History:
-    """By stage name: ``jobs``, the newest job with the run that it belongs to (empty: this one), ``reused`` ones, and
-    ``refused``, what Slurm said to those. ``cancelled`` holds ids of jobs; ``heard_at`` is the cluster's last answer.
+    """By stage name: ``names`` of the newest attempt's jobs, ``jobs``, the newest job with the run that it belongs to
+    (empty: this one), ``reused`` ones, and ``refused``, what Slurm said to those. ``cancelled`` holds ids of jobs;
+    ``heard_at`` is the cluster's last answer.
     """
 
+    names: dict[str, list[str]] = field(default_factory=dict)
     jobs: dict[str, tuple[str, str]] = field(default_factory=dict)
     reused: set[str] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
@@ -39,6 +41,8 @@ class History:
         event, stage, now = entry.get("event"), str(entry.get("stage", "")), float(entry["time"])
         if event == Event.CREATED:
             self.created_at = now
+        elif event == Event.INTENT:
+            self.names[stage] = list(map(str, entry["names"]))
         elif event in (Event.SUBMITTED, Event.ADOPTED):
             of_run = str(entry.get("of_run", ""))
             self.jobs[stage] = (str(entry["job"]), of_run)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
-from launch.history import History
 from launch.plan import Plan
 from launch.rundir import Run
 from launch.stage_status import RunStatus, StageStatus, State
@@ -16,8 +14,7 @@ EVIDENCE_LINES = 6
 
 def lines(run: Run, plan: Plan, profile: str, status: RunStatus) -> list[str]:
     """The whole answer, but for the table of results of a chain that is done."""
-    created = History.read(run.journal).created_at
-    since = "" if created is None else f", submitted {clock(created)}"
+    since = "" if status.created_at is None else f", submitted {clock(status.created_at)}"
     sealed = f"{len(status.of(State.SEALED))} of {count(len(plan.stages), 'stage')} sealed"
     found = [f"run {run.id}: {plan.pipeline} on {profile}{since}; {sealed}"]
     if status.silence:
@@ -39,7 +36,7 @@ def _silence(status: RunStatus) -> list[str]:
 
 def _row(stage: StageStatus) -> list[str]:
     text = stage.text
-    if stage.continued and stage.state is not State.SEALED:
+    if stage.continued:
         text += f"; continued {count(stage.continued, 'time')}"
     if stage.of_run:
         text += f" (in run {stage.of_run})"
@@ -74,5 +71,5 @@ def as_json(run: Run, plan: Plan, profile: str, status: RunStatus) -> dict[str, 
     return {
         "run": run.id, "pipeline": plan.pipeline, "profile": profile, "path": str(run.paths.root),
         "done": status.is_done, "cluster": {"silence": status.silence or None, "heard_at": status.heard_at},
-        "stages": [asdict(stage) for stage in status.stages], "next": next_command(run, status),
+        "stages": [vars(stage) for stage in status.stages], "next": next_command(run, status),
     }  # fmt: skip

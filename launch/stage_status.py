@@ -67,9 +67,11 @@ class StageStatus:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """All stages in the order of the plan. ``silence``: why the cluster was not heard, or empty."""
+    """All stages in the order of the plan. ``silence``: why the cluster was not heard, or empty; ``heard_at``: when it
+    last answered us or one of our jobs."""
 
     stages: tuple[StageStatus, ...]
+    created_at: float | None = None
     silence: str = ""
     heard_at: float | None = None
 

@@ -100,12 +100,14 @@ class _Look:
             since = min(unclear.attempt.time for unclear in self._unclear.values()) - 60
             self._add_accounting(sacct(since) or [])
         self._explain_skipped()
-        return RunStatus(tuple(self._found.values()), self._queue.silence, self._heard)
+        return RunStatus(tuple(self._found.values()), self._history.created_at, self._queue.silence, self._heard)
 
     def _stage(self, stage: PlannedStage) -> StageStatus:
         store = self._run.workspace.entry(stage.produces_kind, stage.fingerprint)
         if store.seal.exists():
             return self._sealed(stage)
+        if (found := self._untouched(stage, store)) is not None:
+            return found
         current = attempts.current(store)
         if current is None:
             return StageStatus(stage.name, State.NOT_SUBMITTED, "not submitted")
@@ -114,13 +116,23 @@ class _Look:
         of_run = "" if current.run == self._run.id else current.run
         return replace(found, of_run=of_run, continued=max(0, len(starts) - 1))
 
+    def _untouched(self, stage: PlannedStage, store: StorePaths) -> StageStatus | None:
+        """The short way for what most stages of a long chain are: the job of our last submission waits in the queue,
+        and nothing has ever been started for the entry, so there is nothing else to read."""
+        names = self._history.names.get(stage.name, [])
+        row = _decisive(row for name in names if (row := self._queue.view.find(name, None)) is not None)
+        if row is None or not row.state.is_queued or store.claims.exists():
+            return None
+        return self._waiting(stage, self._run.paths.stage(stage.name), row, [])
+
     def _sealed(self, stage: PlannedStage) -> StageStatus:
         job, of_run = self._history.jobs.get(stage.name, ("", ""))
+        base = StageStatus(stage.name, State.SEALED, "sealed", of_run=of_run)
         if stage.name in self._history.reused:
-            return StageStatus(stage.name, State.SEALED, "sealed", of_run=of_run)
-        began, ended = _span(self._run.paths.stage(stage.name))
+            return base
+        began, ended, starts = _span(self._run.paths.stage(stage.name))
         elapsed = ended - began if began is not None and ended is not None else None
-        return StageStatus(stage.name, State.SEALED, "sealed", job=job, elapsed=elapsed, of_run=of_run)
+        return replace(base, job=job, elapsed=elapsed, continued=max(0, starts - 1))
 
     def _judged(self, stage: PlannedStage, store: StorePaths, current: Attempt, starts: list[Claim]) -> StageStatus:
         """A stage that has an attempt and no seal."""
@@ -131,11 +143,13 @@ class _Look:
             return self._without_cluster(stage, paths, starts, job)
         if standing.fate is Fate.LIVE:
             return self._live(stage, paths, standing, starts)
+        if not starts and (barred := claim.of_attempt(store, current.token)):
+            return self._given_up(stage, current, barred[0])
         if standing.fate is Fate.IN_FLIGHT or self._is_just_submitted(store, standing):
             return StageStatus(stage.name, State.SUBMITTING, "is being submitted right now", job=job)
         if starts:
             return self._ended(stage, paths, standing, starts[-1])
-        return self._never_started(stage, store, standing)
+        return self._never_started(stage, standing)
 
     def _is_just_submitted(self, store: StorePaths, standing: Standing) -> bool:
         """Its id was recorded after the queue had been asked."""
@@ -224,26 +238,28 @@ class _Look:
         self._unclear[stage.name] = _Unclear(standing.attempt, frozenset({last.job}))
         return replace(base, text=f"ended without a word{saved}")
 
-    def _never_started(self, stage: PlannedStage, store: StorePaths, standing: Standing) -> StageStatus:
+    def _given_up(self, stage: PlannedStage, current: Attempt, barred: Claim) -> StageStatus:
+        """Slurm refused it, or a ``resume`` took its claims before a job of it had begun."""
+        self._never_ran.add(stage.name)
+        refused = self._history.refused.get(stage.name)
+        if refused is not None and current.run == self._run.id:
+            return StageStatus(stage.name, State.FAILED, "failed: refused by Slurm", evidence=refused)
+        return StageStatus(stage.name, State.SUPERSEDED, f"given up by run {barred.host} before it started")
+
+    def _never_started(self, stage: PlannedStage, standing: Standing) -> StageStatus:
         self._never_ran.add(stage.name)
         current = standing.attempt
         jobs = list(standing.jobs.values())
         base = StageStatus(stage.name, State.LOST, "", job=jobs[0] if jobs else "")
-        barred = [found for found in claim.of_attempt(store, current.token) if found.job == claim.SUPERSEDED]
-        if barred:
-            refused = self._history.refused.get(stage.name)
-            if refused is not None and current.run == self._run.id:
-                return replace(base, state=State.FAILED, text="failed: refused by Slurm", evidence=refused)
-            return replace(base, state=State.SUPERSEDED, text=f"given up by run {barred[0].host} before it started")
         if set(jobs) & self._history.cancelled:
             return replace(base, state=State.CANCELLED, text=f"cancelled{BEFORE_IT_BEGAN}")
         if standing.rows:
             return by_slurm(base, standing.rows[max(standing.rows)].state, BEFORE_IT_BEGAN)
+        if current.carrier == "local":
+            return replace(base, text=f"was cut off{BEFORE_IT_BEGAN}")
         if jobs:
             self._unclear[stage.name] = _Unclear(current, frozenset(jobs))
             return replace(base, text="never began")
-        if current.carrier == "local":
-            return replace(base, text=f"was cut off{BEFORE_IT_BEGAN}")
         return replace(base, text="its submission was cut off; resume finds out whether there is a job")
 
     # What cannot be told from the queue
@@ -309,12 +325,14 @@ def _decisive(rows: Iterable[QueueRow]) -> QueueRow | None:
     return next((row for row in alive if not row.state.is_queued), alive[0] if alive else None)
 
 
-def _span(paths: StagePaths) -> tuple[float | None, float | None]:
-    """When a stage's work began and when it was sealed, from the notes of its jobs."""
+def _span(paths: StagePaths) -> tuple[float | None, float | None, int]:
+    """When a stage's work first began, when it was sealed, and how often it was started, by the notes of its jobs."""
     began = ended = None
+    starts = 0
     for line in files.read_json_lines(paths.events):
-        if line.get("event") == "start" and began is None:
-            began = line.get("time")
+        if line.get("event") == "start":
+            starts += 1
+            began = line.get("time") if began is None else began
         elif line.get("event") == "sealed":
             ended = line.get("time")
-    return began, ended
+    return began, ended, starts

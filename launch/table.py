@@ -25,7 +25,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[
         )
         return GAP.join(padded).rstrip()
 
-    return [line(header), line(["-" * widths.get(index, 0) for index in range(len(header))]), *map(line, rows)]
+    # The last column is not padded, and may hold sentences: its rule is as long as its header.
+    rule = {index: "-" * width for index, width in widths.items()} | {used[-1]: "-" * len(header[used[-1]])}
+    return [line(header), line([rule.get(index, "") for index in range(len(header))]), *map(line, rows)]
 
 
 def duration(seconds: float) -> str:

@@ -5,18 +5,27 @@ The back end is put into the run's snapshot, where the jobs look for it; nothing
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs.core.paths import Workspace
+from jobs.core import attempts, claim, files, seal, verdict
+from jobs.core.attempts import Attempt
+from jobs.core.claim import Claim
+from jobs.core.paths import StorePaths, Workspace
+from jobs.core.verdict import FailureClass, Outcome, Verdict
 from launch import plan as planning
-from launch import rundir
+from launch import rundir, scripts
+from launch.journal import Event
 from launch.pipeline import read_pipeline
 from launch.plan import Plan, PlannedInput, PlannedStage
 from launch.profile import Resources, read_profile
 from launch.rundir import Run
+from launch.slurm.queue import QueueRow
+from launch.slurm.states import JobState
 
 BACK_END = '''
 """Waits, step by step, and saves each step; does what its settings say at the step that they name."""
@@ -74,7 +83,7 @@ stages:
 
 def stage(
     name: str, *parents: str, resumable: bool = True, continuation: str | None = None, executor: str = "submitit",
-    time: str = "10:00", nodes: int = 1, **settings: Any,
+    limit: str = "10:00", nodes: int = 1, **settings: Any,
 ) -> PlannedStage:  # fmt: skip
     """A stage of the back end that waits; ``settings``: steps, seconds, fail_at, die_at."""
     settings = {"steps": 3, "seconds": 0.05, **settings}
@@ -83,7 +92,7 @@ def stage(
     return PlannedStage(
         name=name, kind="cpt", backend="waiting", produces_kind="checkpoint", produces_format="hf",
         fingerprint=print_of(name), inputs=inputs, settings=settings,
-        resources=Resources(nodes=nodes, time=None if local else time, cpus=None if local else 1), executor=executor,
+        resources=Resources(nodes=nodes, time=None if local else limit, cpus=None if local else 1), executor=executor,
         continuation=continuation or ("none" if local or not resumable else "requeue"), python=sys.executable,
         launcher="python", target_step=settings["steps"] if resumable else None,
     )  # fmt: skip
@@ -108,3 +117,63 @@ def make(workspace: Path, *stages: PlannedStage, profile: Mapping[str, Any] | No
     )
     (run.paths.toolkit / "jobs" / "backends" / "waiting.py").write_text(BACK_END, encoding="utf-8")
     return run
+
+
+def store_of(run: Run, name: str) -> StorePaths:
+    """Store entry of a stage."""
+    planned = run.plan().stage(name)
+    return run.workspace.entry(planned.produces_kind, planned.fingerprint)
+
+
+def submitted(
+    run: Run, name: str, *jobs: str, number: int = 1, token: str = "aaaaaa", carrier: str = "slurm", links: int = 1,
+    pid: int | None = None,
+) -> Attempt:  # fmt: skip
+    """What a submission leaves behind: the attempt, the ids that sbatch answered, and the journal."""
+    names = tuple(scripts.job_name(run.id, name, token, link) for link in range(links))
+    root = str(run.paths.stage(name).root)
+    run.paths.stage(name).logs.mkdir(parents=True, exist_ok=True)
+    attempt = Attempt(number, token, run.id, name, root, carrier, names, pid=pid or os.getpid())
+    store = store_of(run, name)
+    store.root.mkdir(parents=True, exist_ok=True)
+    assert attempts.open_next(store, attempt)
+    run.journal.write(Event.INTENT, stage=name, attempt=token, names=list(names))
+    for link, job in enumerate(jobs):
+        attempts.record_job(store, attempt, link, job)
+        run.journal.write(Event.SUBMITTED, stage=name, attempt=token, link=link, job=job)
+    return attempt
+
+
+def started(run: Run, name: str, job: str, restart: int = 0, token: str = "aaaaaa", link: int = 0) -> None:
+    """What the prologue of a job leaves behind."""
+    assert claim.take(store_of(run, name), Claim(token, link, restart, job, "node1", time.time())) is None
+    line = {"time": time.time(), "event": "start", "job": job, "restart": restart, "attempt": token}
+    files.append_json_line(run.paths.stage(name).events, line)
+
+
+def said(
+    run: Run, name: str, job: str, outcome: Outcome, failure: FailureClass, evidence: str = "", **facts: Any
+) -> None:
+    """The verdict of a start."""
+    verdict.write(run.paths.stage(name), Verdict(outcome, failure, evidence, job=job, **facts))
+
+
+def sealed(run: Run, name: str, kind: seal.SealKind = seal.SealKind.CHECKPOINT, **outputs: str) -> None:
+    """The finished output of a stage."""
+    store = store_of(run, name)
+    store.output.mkdir(parents=True)
+    for file, text in (outputs or {"text": "done"}).items():
+        (store.output / file.replace("_json", ".json")).write_text(text, encoding="utf-8")
+    fingerprint = run.plan().stage(name).fingerprint
+    seal.seal_directory(store.output, store.seal, kind=kind, format="hf", fingerprint=fingerprint)
+    run.paths.stage(name).root.mkdir(parents=True, exist_ok=True)
+    files.append_json_line(run.paths.stage(name).events, {"time": time.time() + 5, "event": "sealed"})
+
+
+def row(
+    run: Run, name: str, job: str, state: JobState, reason: str = "None", token: str = "aaaaaa", link: int = 0,
+    start: float | None = None, nodes: str = "",
+) -> QueueRow:  # fmt: skip
+    """A row of squeue."""
+    job_name = scripts.job_name(run.id, name, token, link)
+    return QueueRow(job, job_name, state, reason, time.time(), start, None, 1, nodes, "batch", "")

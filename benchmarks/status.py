@@ -1,0 +1,146 @@
+"""CPU of ``overnight status`` for a run of 1,000 jobs: one squeue, no sacct, under 0.5 s.
+
+The run directory is a real one, made with our own functions; squeue is a program that prints 1,000 prepared rows, since
+no controller here has so many jobs. A quarter of the stages is sealed, one runs, the rest waits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from jobs.core import attempts, claim, files
+from jobs.core.attempts import Attempt
+from jobs.core.claim import Claim
+from jobs.core.paths import Workspace
+from jobs.core.progress import ProgressWriter
+from launch import plan as planning
+from launch import rundir, scripts
+from launch.journal import Event
+from launch.pipeline import read_pipeline
+from launch.plan import Plan, PlannedInput, PlannedStage
+from launch.profile import Resources, read_profile
+from launch.rundir import Run
+from launch.slurm import queue
+
+STAGES = 1000
+SEALED = STAGES // 4
+LIMIT = 0.5
+
+PIPELINE = "name: many\nmodel: {base: ./nowhere}\nstages:\n  corpus: {kind: corpus, from: text.txt}\n"
+
+
+def stage(number: int) -> PlannedStage:
+    """Stage of a long chain."""
+    parent = f"stage-{number - 1}"
+    inputs = {"checkpoint": PlannedInput(parent, "checkpoint", "hf", planning.fingerprint(stage=parent), True)}
+    name = f"stage-{number}"
+    return PlannedStage(
+        name=name, kind="cpt", backend="trl", produces_kind="checkpoint", produces_format="hf",
+        fingerprint=planning.fingerprint(stage=name), inputs=inputs if number else {}, settings={"steps": 100},
+        resources=Resources(time="1:00:00"), executor="submitit", continuation="requeue", python=sys.executable,
+        launcher="python", target_step=100,
+    )  # fmt: skip
+
+
+def make_run(directory: Path) -> Run:
+    """A run of ``STAGES`` submitted stages."""
+    (directory / "many.yaml").write_text(PIPELINE, encoding="utf-8")
+    (directory / "site.yaml").write_text("executor: slurm\n", encoding="utf-8")
+    plan = Plan("many", tuple(map(stage, range(STAGES))), (), sys.executable)
+    pipeline, profile = read_pipeline(directory / "many.yaml"), read_profile(directory / "site.yaml")
+    run = rundir.create(Workspace(directory / "workspace"), pipeline, profile, plan)
+    lines = []
+    rows = []
+    for number, planned in enumerate(plan.stages):
+        name, job = submit(run, planned, number)
+        lines += [
+            {"time": time.time(), "event": Event.INTENT, "stage": planned.name, "names": [name]},
+            {"time": time.time(), "event": Event.SUBMITTED, "stage": planned.name, "link": 0, "job": job},
+        ]
+        if number >= SEALED:
+            rows.append(row(job, name, running=number == SEALED))
+    with open(run.paths.journal, "a", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(line) + "\n" for line in lines)
+    (directory / "rows").write_text("".join(rows), encoding="utf-8")
+    return run
+
+
+def submit(run: Run, planned: PlannedStage, number: int) -> tuple[str, str]:
+    """What a submission, and the job if it has begun, leave behind of one stage; its job's name and id."""
+    store = run.workspace.entry(planned.produces_kind, planned.fingerprint)
+    paths = run.paths.stage(planned.name)
+    name, job = scripts.job_name(run.id, planned.name, "abcdef", 0), str(1000 + number)
+    for path in (store.attempts, paths.logs):
+        path.mkdir(parents=True)
+    attempt = Attempt(1, "abcdef", run.id, planned.name, str(paths.root), "slurm", (name,))
+    # Not by the durable functions of ours: 4,000 fsyncs would take minutes and change nothing that is read.
+    store.attempt(1).write_text(json.dumps({**vars(attempt), "job_names": [name]}), encoding="utf-8")
+    store.attempt_jobs(1).write_text(json.dumps({"0": job}), encoding="utf-8")
+    assert number or attempts.current(store) == attempt
+    if number <= SEALED:
+        assert claim.take(store, Claim("abcdef", 0, 0, job, "node1", time.time())) is None
+        for event in ("file_gate", "start", "sealed", "verdict"):
+            files.append_json_line(paths.events, {"time": time.time(), "event": event, "job": job}, durable=False)
+    if number < SEALED:
+        store.seal.write_text("{}", encoding="utf-8")
+    if number == SEALED:
+        writer = ProgressWriter(paths.progress)
+        for step in range(1000):
+            writer.report(step, 2000, "training", loss=1.0)
+    return name, job
+
+
+def row(job: str, name: str, running: bool) -> str:
+    """A row as squeue prints it."""
+    now = f"{time.time():.0f}"
+    state, start, node, reason = ("RUNNING", now, "node1", "None") if running else ("PENDING", "N/A", "", "Dependency")
+    fields = [job, state, now, start, "N/A", "1", node, "batch", name, "(null)", reason]
+    return "\x1e" + "\x1f".join(fields) + "\n"
+
+
+def measure(directory: Path, run: Run) -> tuple[float, float, int]:
+    """CPU seconds of ``overnight status`` with its children, the same of a bare Python, and the calls of squeue."""
+    programs = directory / "bin"
+    programs.mkdir()
+    for name, answer in (("squeue", f"cat {directory}/rows"), ("sacct", "true")):
+        (programs / name).write_text(f"#!/bin/sh\necho {name} >>{directory}/calls\n{answer}\n", encoding="utf-8")
+        (programs / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    command = [sys.executable, "-m", "launch.cli", "status", run.id, "--workspace", str(run.workspace.root), "--json"]
+    before = cpu()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    used = cpu() - before
+    shown = json.loads(done.stdout)
+    assert sum(entry["state"] == "sealed" for entry in shown["stages"]) == SEALED, shown["stages"][:2]
+    assert sum(entry["state"] == "waiting" for entry in shown["stages"]) == STAGES - SEALED - 1
+    before = cpu()
+    subprocess.run([sys.executable, "-c", "pass"], check=True)
+    return used, cpu() - before, len((directory / "calls").read_text().splitlines())
+
+
+def cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory(prefix="overnight-status-") as name:
+        directory = Path(name)
+        assert queue.parse_squeue(row("1", "on-x", True))[0].state.is_running
+        # The list of workspaces of whoever runs this stays as it is.
+        os.environ["XDG_STATE_HOME"] = name
+        used, bare, calls = measure(directory, make_run(directory))
+    print(f"overnight status of {STAGES} jobs: {used:.2f} s CPU (bare Python {bare:.2f} s), {calls} Slurm command(s)")
+    print(f"limit {LIMIT} s: {'kept' if used < LIMIT else 'MISSED'}")
+    return 0 if used < LIMIT and calls == 1 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
