@@ -164,6 +164,8 @@ def _judge_before(spec: StageSpec, start: Start) -> tuple[FailureClass, str] | N
         idle += 1
     if before is None:
         event(stage, start, "no_verdict", of_job=last.get("job"), of_restart=last.get("restart"), newest_save=now)
+    if before is not None and before.outcome is Outcome.DONE:
+        return None  # it had finished; its seal was set aside since
     if idle >= (IDLE_RESTARTS if before is None else 1):
         return FailureClass.NO_PROGRESS, f"{idle} start(s) in a row ended at step {now} without a newer save"
     return None
