@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,16 +110,35 @@ class Chain:
         self.directory = directory
         self.workspace = Workspace(directory / "workspace")
         self.gateway = Gateway(slurm.slurm_conf)
-        self.pipeline = directory / "pipeline.yaml"
-        self.profile = directory / "profile.yaml"
         if not directory.exists():
             make_inputs(directory)
-        given = settings or {}
-        chosen = {name: {**stage, **given.get(name, {})} for name, stage in STAGES.items() if name in stages}
+        self._write(stages, seed, settings or {}, profile or {})
+
+    def _write(
+        self, stages: Collection[str], seed: int, settings: Mapping[str, Mapping[str, Any]], profile: Mapping[str, Any]
+    ) -> None:
+        chosen = {name: {**stage, **settings.get(name, {})} for name, stage in STAGES.items() if name in stages}
         value = {"name": "toy-chain", "seed": seed, "model": {"base": "./tiny"}, "stages": chosen}
+        number = len(list(self.directory.glob("pipeline-*.yaml")))
+        self.pipeline = self.directory / f"pipeline-{number}.yaml"
         self.pipeline.write_text(yaml.safe_dump(value, sort_keys=False))
         packaged = yaml.safe_load(locate("devcluster").read_text())
-        self.profile.write_text(yaml.safe_dump({**packaged, **(profile or {})}, sort_keys=False))
+        self.profile = self.directory / f"profile-{number}.yaml"
+        self.profile.write_text(yaml.safe_dump({**packaged, **profile}, sort_keys=False))
+
+    def beside(
+        self,
+        stages: Collection[str],
+        *,
+        seed: int = 3,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+        profile: Mapping[str, Any] | None = None,
+    ) -> Chain:
+        """Another pipeline and profile in the same workspace, with the same inputs."""
+        other = object.__new__(Chain)
+        other.__dict__.update(self.__dict__)
+        other._write(stages, seed, settings or {}, profile or {})
+        return other
 
     def clone(self, directory: Path) -> Chain:
         """The same pipeline with a workspace of its own that holds what this one's holds; its inputs are shared."""
@@ -249,12 +268,30 @@ class Chain:
         """Wait until no job of this chain is alive."""
         wait_for_all([self], timeout)
 
-    def hold(self) -> None:
-        """No job starts from now on."""
-        self.slurm.run(["scontrol", "update", "partitionname=batch", "state=down"])
+    def release(self, *jobs: str) -> None:
+        """Let held jobs go; default: all of this chain. (With ``sbatch: {hold: true}`` in the profile every job is.)"""
+        held = jobs or tuple(job.row.job_id for job in self.jobs() if job.row.reason == "JobHeldUser")
+        if held:
+            self.slurm.run(["scontrol", "release", ",".join(held)])
 
-    def release(self) -> None:
-        self.slurm.run(["scontrol", "update", "partitionname=batch", "state=up"])
+    def sbatch_again(self, run: str, stage: str, token: str, *options: str) -> str:
+        """Submit the very script of an attempt once more, by hand, as if Slurm had accepted it twice; the new id."""
+        script = self.stage(run, stage).scripts(token).job(0)
+        done = self.slurm.run(["sbatch", "--parsable", *options, script], cwd=script.parent)
+        return done.stdout.strip().partition(";")[0]
+
+    def wait_until(self, what: Callable[[], object], why: str, timeout: float = 120) -> None:
+        """Wait until ``what()`` is true.
+
+        Raises:
+            AssertionError: it was not in time; ``why`` says what was waited for.
+        """
+        end = time.monotonic() + timeout
+        while not what():
+            if time.monotonic() >= end:
+                jobs = "\n".join(map(str, self.jobs()))
+                raise AssertionError(f"waited {timeout:.0f} s for {why}\n{jobs}")
+            time.sleep(0.2)
 
     # Invariants
 
