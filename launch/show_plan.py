@@ -14,7 +14,7 @@ from jobs.core import attempts, seal
 from jobs.core.paths import RunPaths, StorePaths, Workspace
 from jobs.core.seal import SealBroken
 from jobs.core.verdict import Outcome
-from launch import ledger, pace
+from launch import ledger, pace, status_words
 from launch.history import last_word
 from launch.ledger import Fate, QueueView
 from launch.plan import Plan, PlannedStage
@@ -58,7 +58,7 @@ def _attempted(store: StorePaths) -> str:
         return NEW
     last = last_word(store, current)
     if last is not None and last.outcome is Outcome.FAIL:
-        return f"new (run {current.run}: {last.failure.value})"
+        return f"new (run {current.run}: {status_words.FAILURES[last.failure]})"
     if current.carrier == "local":
         alive = ledger.standing(store, current, QueueView(())).fate is Fate.LIVE
         return f"running here in run {current.run}" if alive else f"new (run {current.run} was cut off)"

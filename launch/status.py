@@ -6,15 +6,18 @@ queue no longer contains, without either, is *lost*; and while the cluster is si
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from jobs.core import attempts, claim, files, verdict
+from jobs.core import attempts, claim, verdict
 from jobs.core.attempts import Attempt
 from jobs.core.claim import Claim
 from jobs.core.paths import StagePaths, StorePaths
+from jobs.core.progress import Report
 from jobs.core.verdict import FailureClass, Outcome
 from launch import ledger, pace, status_words
 from launch.errors import OvernightError
@@ -82,6 +85,7 @@ class _Unclear:
 class _Look:
     def __init__(self, run: Run, plan: Plan, queue: Queue, only: Iterable[str] | None) -> None:
         self._run = run
+        self._paths = run.paths
         self._plan = plan
         self._queue = queue
         self._only = None if only is None else set(only)
@@ -123,14 +127,14 @@ class _Look:
         row = _decisive(row for name in names if (row := self._queue.view.find(name, None)) is not None)
         if row is None or not row.state.is_queued or store.claims.exists():
             return None
-        return self._waiting(stage, self._run.paths.stage(stage.name), row, [])
+        return self._waiting(stage, row, started=False, last=[])
 
     def _sealed(self, stage: PlannedStage) -> StageStatus:
         job, of_run = self._history.jobs.get(stage.name, ("", ""))
-        base = StageStatus(stage.name, State.SEALED, "sealed", of_run=of_run)
+        base = StageStatus(stage.name, State.SEALED, "sealed", of_run="" if of_run == self._run.id else of_run)
         if stage.name in self._history.reused:
             return base
-        began, ended, starts = _span(self._run.paths.stage(stage.name))
+        began, ended, starts = _span(self._paths.stage(stage.name))
         elapsed = ended - began if began is not None and ended is not None else None
         return replace(base, job=job, elapsed=elapsed, continued=max(0, starts - 1))
 
@@ -165,7 +169,8 @@ class _Look:
             began = starts[-1].time if starts else None
             return self._running(stage, paths, began, _newest(standing, starts), "")
         if row.state.is_queued:
-            return self._waiting(stage, paths, row, starts)
+            last = pace.recent(paths.progress)[-1:] if starts else []
+            return self._waiting(stage, row, bool(starts), last)
         doing = status_words.ACTIVE.get(row.state, "running")
         found = self._running(stage, paths, row.start, row.job_id, row.node_list, doing)
         if not row.state.is_running:
@@ -193,13 +198,13 @@ class _Look:
             text=status_words.running(doing, last, left, quiet if quiet > max(60.0, 5 * each) else None),
         )  # fmt: skip
 
-    def _waiting(self, stage: PlannedStage, paths: StagePaths, row: QueueRow, starts: list[Claim]) -> StageStatus:
+    def _waiting(self, stage: PlannedStage, row: QueueRow, started: bool, last: list[Report]) -> StageStatus:
+        """``started``: it has run before and waits to go on; ``last`` holds the newest report if there is one."""
         starts_at = row.start if row.start is not None and row.start > time.time() else None
         pending = [parent for parent in stage.parents if self._is_unsealed(parent)]
         never = row.reason == "DependencyNeverSatisfied"
         text = status_words.waiting(row, pending, starts_at)
-        last = pace.recent(paths.progress)[-1:] if starts else []
-        if starts:
+        if started:
             text = f"waits to go on{status_words.at_step(last)}: {text}"
         return StageStatus(
             stage.name, State.BLOCKED if never else State.WAITING, text, job=row.job_id, starts_at=starts_at,
@@ -327,12 +332,20 @@ def _decisive(rows: Iterable[QueueRow]) -> QueueRow | None:
 
 def _span(paths: StagePaths) -> tuple[float | None, float | None, int]:
     """When a stage's work first began, when it was sealed, and how often it was started, by the notes of its jobs."""
-    began = ended = None
-    starts = 0
-    for line in files.read_json_lines(paths.events):
-        if line.get("event") == "start":
-            starts += 1
-            began = line.get("time") if began is None else began
-        elif line.get("event") == "sealed":
-            ended = line.get("time")
-    return began, ended, starts
+    try:
+        lines = paths.events.read_bytes().splitlines()
+    except FileNotFoundError:
+        return None, None, 0
+    # Asked for every finished stage: the lines of other events are not worth parsing.
+    notes = [note for line in lines if b'"start"' in line or b'"sealed"' in line if (note := _note(line))]
+    began = [note["time"] for note in notes if note.get("event") == "start"]
+    ended = [note["time"] for note in notes if note.get("event") == "sealed"]
+    return began[0] if began else None, ended[-1] if ended else None, len(began)
+
+
+def _note(line: bytes) -> dict[str, Any]:
+    """A line of events; empty for a torn one."""
+    try:
+        return dict(json.loads(line))
+    except ValueError:
+        return {}

@@ -71,7 +71,7 @@ def waiting(row: QueueRow, pending: Sequence[str], starts_at: float | None) -> s
     if row.reason == "Dependency" and pending:
         text = f"waits for {', '.join(pending)}"
     else:
-        text = row.why
+        text = row.why.replace("scontrol release JOB", f"scontrol release {row.job_id}")
     return text if starts_at is None else f"{text}; Slurm expects to start it about {clock(starts_at)}"
 
 

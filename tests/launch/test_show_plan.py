@@ -46,7 +46,7 @@ def test_states_of_everything_that_can_be_there(run: Run) -> None:
     found = states(plan, run.workspace)
     assert found["cpt"] == "sealed"
     assert found["sft"] == f"submitted by run {run.id}"
-    assert found["dpo"] == f"new (run {run.id}: code_error)"
+    assert found["dpo"] == f"new (run {run.id}: an error in the code)"
     (store_of(run, "cpt").output / "text").write_text("d")
     damaged = states(plan, run.workspace)["cpt"]
     assert damaged == "damaged (text has 1 bytes, sealed with 4): will be made again"

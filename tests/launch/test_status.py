@@ -127,7 +127,8 @@ def test_what_holds_nodes_is_not_over(run: Run, state: JobState) -> None:
 @pytest.mark.parametrize("state", [JobState.REQUEUE_HOLD, JobState.SPECIAL_EXIT, JobState.REQUEUED])
 def test_what_is_held_is_not_over(run: Run, state: JobState) -> None:
     submitted(run, "cpt", "11")
-    assert first(run, row(run, "cpt", "11", state, "JobHeldUser")).state is State.WAITING
+    found = first(run, row(run, "cpt", "11", state, "JobHeldUser"))
+    assert (found.state, found.text) == (State.WAITING, "held by its owner; release it with: scontrol release 11")
 
 
 def test_a_state_that_we_do_not_know_is_neither_running_nor_over(run: Run) -> None:
@@ -285,6 +286,16 @@ def test_a_stage_of_another_run_shows_that_runs_progress(run: Run, tmp_path: Pat
     found = first(run, row(other, "cpt", "11", JobState.RUNNING, start=time.time() - 60))
     assert (found.step, found.of_run) == (30, other.id)
     assert f"(in run {other.id})" in "\n".join(show_status.lines(run, run.plan(), "site", judged(run)))
+
+
+def test_a_stage_that_resume_adopted_from_its_own_run_is_its_own(run: Run) -> None:
+    submitted(run, "cpt", "11")
+    started(run, "cpt", "11")
+    run.journal.write(Event.ADOPTED, stage="cpt", job="11", of_run=run.id)
+    sealed(run, "cpt")
+    found = first(run)
+    assert (found.state, found.job, found.of_run) == (State.SEALED, "11", "")
+    assert found.elapsed == pytest.approx(5, abs=1)
 
 
 def test_blocked_by_a_dependency_that_never_comes(run: Run) -> None:
