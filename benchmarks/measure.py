@@ -61,13 +61,16 @@ def child(
 ) -> Cost:
     """Run a command to its end and say what it cost.
 
+    Python may cache byte code, as it does wherever it is not forbidden: else every child compiles all of our modules.
+
     Raises:
         RuntimeError: it ended with another exit code; the message has what it printed.
     """
+    given = os.environ if environment is None else environment
     began = time.perf_counter()
     process = subprocess.Popen(
         [str(part) for part in command],
-        env=None if environment is None else dict(environment),
+        env={name: value for name, value in given.items() if name != "PYTHONDONTWRITEBYTECODE"},
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

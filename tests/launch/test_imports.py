@@ -1,0 +1,70 @@
+"""What the light commands import. Their speed is measured by ``benchmarks/cli.py``; what makes them slow is caught here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import launch
+
+ROOT = Path(launch.__file__).parent.parent
+HEAVY = {
+    "accelerate", "datasets", "fastapi", "fiddle", "gguf", "huggingface_hub", "leptonai", "nemo_run", "numpy", "pandas",
+    "sacrebleu", "submitit", "tokenizers", "torch", "torchx", "transformers", "trl",
+}  # fmt: skip
+SHOWING = {"jinja2", "rich"}
+"""Light enough for a bar or a script, too much for a table."""
+
+PIPELINE = """\
+name: light
+model: {base: ./base}
+stages:
+  corpus: {kind: corpus, from: text.txt}
+  cpt: {kind: cpt, checkpoint: base, data: corpus, steps: 4, lr: 1e-5}
+  final: {kind: evaluate, checkpoint: cpt, tasks: {perplexity: {data: corpus}}}
+"""
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Path:
+    (tmp_path / "text.txt").write_text("One line.\n", encoding="utf-8")
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}\n", encoding="utf-8")
+    path = tmp_path / "light.yaml"
+    path.write_text(PIPELINE, encoding="utf-8")
+    return path
+
+
+def imported_by(*arguments: str | Path) -> set[str]:
+    """Top-level packages that a Python process imports."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    found = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+    assert len(found) > 10
+    return found
+
+
+def test_help_imports_next_to_nothing() -> None:
+    found = imported_by("-m", "launch.cli", "--help")
+    assert not found & (HEAVY | SHOWING | {"jobs", "json", "pathlib", "pydantic", "subprocess", "yaml"})
+
+
+@pytest.mark.parametrize("cluster", ["devcluster", "local"])
+def test_plan_imports_no_executor_no_trainer_and_nothing_to_draw_with(pipeline: Path, cluster: str) -> None:
+    found = imported_by("-m", "launch.cli", "plan", pipeline, "--cluster", cluster, "--workspace", pipeline.parent / "w")
+    assert {"launch", "pydantic", "yaml"} <= found
+    assert not found & (HEAVY | SHOWING)
+
+
+def test_the_probe_of_the_back_ends_reads_versions_without_importing_the_packages() -> None:
+    found = imported_by(ROOT / "jobs" / "boot.py", "probe", "convert", "data", "toy", "trl")
+    assert "jobs" in found
+    assert not found & (HEAVY | SHOWING)
