@@ -21,6 +21,8 @@ class TrainSettings:
     ``steps`` are optimizer steps and ``batch_size`` is the number of examples a step takes over all processes together,
     so a stage learns the same on one node as on four. ``micro_batch_size`` is what one process takes in one pass;
     the rest is accumulated. ``save_every`` None: save only when told to stop.
+    ``sft_weight`` (dpo) adds that much of the chosen answers' own loss, as in RPO (Pang et al. 2024,
+    https://arxiv.org/abs/2404.19733): DPO alone may widen the margin by making both answers less likely.
     """
 
     steps: int
@@ -33,6 +35,7 @@ class TrainSettings:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     beta: float = 0.1
+    sft_weight: float = 0.0
     seed: int = 0
     save_every: int | None = None
     keep_saves: int = 2
@@ -66,6 +69,8 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadSettings(f"{name} must be at least 1 or null, not {value}")
+        if self.sft_weight < 0:
+            raise BadSettings(f"sft_weight must not be below 0, but is {self.sft_weight}")
         if self.lr <= 0 or self.beta <= 0:
             raise BadSettings(f"lr and beta must be above 0, not {self.lr} and {self.beta}")
         for name, allowed in (("schedule", tuple(SCHEDULES)), ("precision", PRECISIONS), ("too_long", TOO_LONG)):

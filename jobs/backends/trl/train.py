@@ -172,7 +172,10 @@ def _arguments(
 
     if kind == "sft":
         return SFTConfig, {**common, "max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
-    return DPOConfig, {**common, "max_length": None, "beta": settings.beta}
+    mixed: dict[str, Any] = {}
+    if settings.sft_weight:
+        mixed = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, settings.sft_weight]}
+    return DPOConfig, {**common, "max_length": None, "beta": settings.beta, **mixed}
 
 
 def _trainer(
