@@ -134,9 +134,10 @@ class _Look:
         base = StageStatus(stage.name, State.SEALED, "sealed", of_run="" if of_run == self._run.id else of_run)
         if stage.name in self._history.reused:
             return base
-        began, ended, starts = _span(self._paths.stage(stage.name))
-        elapsed = ended - began if began is not None and ended is not None else None
-        return replace(base, job=job, elapsed=elapsed, continued=max(0, starts - 1))
+        starts, end = _starts_and_end(self._paths.stage(stage.name))
+        elapsed = end["time"] - starts[0]["time"] if starts and end else None
+        # Of a chain of jobs the one that sealed, not a spare one behind it.
+        return replace(base, job=end.get("job", job), elapsed=elapsed, continued=max(0, len(starts) - 1))
 
     def _judged(self, stage: PlannedStage, store: StorePaths, current: Attempt, starts: list[Claim]) -> StageStatus:
         """A stage that has an attempt and no seal."""
@@ -330,17 +331,16 @@ def _decisive(rows: Iterable[QueueRow]) -> QueueRow | None:
     return next((row for row in alive if not row.state.is_queued), alive[0] if alive else None)
 
 
-def _span(paths: StagePaths) -> tuple[float | None, float | None, int]:
-    """When a stage's work first began, when it was sealed, and how often it was started, by the notes of its jobs."""
+def _starts_and_end(paths: StagePaths) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """What the jobs of a stage noted when they began to work, and when one of them sealed (empty: nothing)."""
     try:
         lines = paths.events.read_bytes().splitlines()
     except FileNotFoundError:
-        return None, None, 0
+        return [], {}
     # Asked for every finished stage: the lines of other events are not worth parsing.
     notes = [note for line in lines if b'"start"' in line or b'"sealed"' in line if (note := _note(line))]
-    began = [note["time"] for note in notes if note.get("event") == "start"]
-    ended = [note["time"] for note in notes if note.get("event") == "sealed"]
-    return began[0] if began else None, ended[-1] if ended else None, len(began)
+    ends = [note for note in notes if note.get("event") == "sealed"]
+    return [note for note in notes if note.get("event") == "start"], ends[-1] if ends else {}
 
 
 def _note(line: bytes) -> dict[str, Any]:

@@ -158,16 +158,21 @@ def said(
     verdict.write(run.paths.stage(name), Verdict(outcome, failure, evidence, job=job, **facts))
 
 
-def sealed(run: Run, name: str, kind: seal.SealKind = seal.SealKind.CHECKPOINT, **outputs: str) -> None:
+def sealed(
+    run: Run, name: str, kind: seal.SealKind = seal.SealKind.CHECKPOINT, metrics: Any = None, job: str | None = None
+) -> None:
     """The finished output of a stage."""
     store = store_of(run, name)
     store.output.mkdir(parents=True)
-    for file, text in (outputs or {"text": "done"}).items():
-        (store.output / file.replace("_json", ".json")).write_text(text, encoding="utf-8")
+    if metrics is None:
+        (store.output / "text").write_text("done", encoding="utf-8")
+    else:
+        files.write_json(store.output / "metrics.json", metrics)
     fingerprint = run.plan().stage(name).fingerprint
     seal.seal_directory(store.output, store.seal, kind=kind, format="hf", fingerprint=fingerprint)
     run.paths.stage(name).root.mkdir(parents=True, exist_ok=True)
-    files.append_json_line(run.paths.stage(name).events, {"time": time.time() + 5, "event": "sealed"})
+    line = {"time": time.time() + 5, "event": "sealed", **({} if job is None else {"job": job})}
+    files.append_json_line(run.paths.stage(name).events, line)
 
 
 def row(

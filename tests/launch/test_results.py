@@ -62,8 +62,8 @@ def test_nothing_measured_prints_nothing(run: Run, capsys: pytest.CaptureFixture
 
 
 def test_table_and_file(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    sealed(run, "baseline", SealKind.EVALUATION, metrics_json=json.dumps(BEFORE))
-    sealed(run, "final", SealKind.EVALUATION, metrics_json=json.dumps(AFTER))
+    sealed(run, "baseline", SealKind.EVALUATION, metrics=BEFORE)
+    sealed(run, "final", SealKind.EVALUATION, metrics=AFTER)
     results.print_results(run, run.plan(), as_json=False)
     lines = [line.split("  ") for line in capsys.readouterr().out.strip().splitlines()]
     text = "\n".join("|".join(filter(None, map(str.strip, line))) for line in lines)
@@ -78,19 +78,19 @@ def test_table_and_file(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_chain_that_is_done_shows_its_table_in_status(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     for name, value in (("baseline", BEFORE), ("final", AFTER)):
-        sealed(run, name, SealKind.EVALUATION, metrics_json=json.dumps(value))
+        sealed(run, name, SealKind.EVALUATION, metrics=value)
     sealed(run, "dpo")
     assert main(["status", "--workspace", str(run.workspace.root)]) == 0
     assert "must fall: passed" in capsys.readouterr().out
 
 
 def test_json(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    sealed(run, "baseline", SealKind.EVALUATION, metrics_json=json.dumps(BEFORE))
+    sealed(run, "baseline", SealKind.EVALUATION, metrics=BEFORE)
     results.print_results(run, run.plan(), as_json=True)
     assert [one["metric"] for one in json.loads(capsys.readouterr().out)["results"]] == ["perplexity", "accuracy"]
 
 
 def test_a_file_of_another_shape_is_named(run: Run) -> None:
-    sealed(run, "baseline", SealKind.EVALUATION, metrics_json='{"perplexity": 3}')
+    sealed(run, "baseline", SealKind.EVALUATION, metrics={"perplexity": 3})
     with pytest.raises(InputError, match=r"output/metrics\.json: cannot be read as the metrics"):
         results.collect(run.plan(), run.workspace)

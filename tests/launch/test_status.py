@@ -228,6 +228,15 @@ def test_the_last_link_of_a_chain_decides(run: Run) -> None:
     assert (found.state, found.job) == (State.CANCELLED, "12")
 
 
+def test_of_a_sealed_chain_of_jobs_the_one_that_sealed_is_named(run: Run) -> None:
+    submitted(run, "cpt", "11", "12", "13", links=3)
+    started(run, "cpt", "11")
+    started(run, "cpt", "12", link=1)
+    sealed(run, "cpt", job="12")
+    found = first(run)
+    assert (found.job, found.continued) == ("12", 1)
+
+
 def test_a_silent_cluster_is_said_and_nothing_is_concluded_from_it(run: Run) -> None:
     sealed(run, "cpt")
     submitted(run, "sft", "12")

@@ -97,7 +97,7 @@ def test_a_chain_from_waiting_over_a_requeue_to_a_failure(
 def test_cancel_takes_what_is_below_and_nothing_comes_back(
     slurm: Slurm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = chain(tmp_path, steps=400, seconds=0.1)
+    run = chain(tmp_path, steps=900, seconds=0.1)
     jobs = submit(run, slurm)
     wait_for(lambda: status(run)["cpt"].step is not None, "a step of cpt")
     running = status(run)["cpt"]
@@ -121,9 +121,9 @@ def test_cancel_takes_what_is_below_and_nothing_comes_back(
 def test_the_job_of_another_run_is_shown_and_spared(
     slurm: Slurm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = chain(tmp_path, steps=400, seconds=0.1)
+    first = chain(tmp_path, steps=900, seconds=0.1)
     jobs = submit(first, slurm)
-    second = chain(tmp_path, steps=400, seconds=0.1)
+    second = chain(tmp_path, steps=900, seconds=0.1)
     assert submit(second, slurm)["cpt"] == jobs["cpt"]
     wait_for(lambda: status(second)["cpt"].step is not None, "a step of cpt, seen from the other run")
     assert status(second)["cpt"].of_run == first.id
@@ -137,9 +137,10 @@ def test_the_job_of_another_run_is_shown_and_spared(
 
 
 def test_a_dead_controller_is_no_answer(slurm: Slurm, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = chain(tmp_path, steps=400, seconds=0.1)
+    run = chain(tmp_path, steps=900, seconds=0.1)
     submit(run, slurm)
     wait_for(lambda: status(run)["cpt"].step is not None, "a step of cpt")
+    time.sleep(6)  # a controller killed within 5 s, before it has saved its state, forgets the jobs
     slurm.cluster.kill("slurmctld")
     try:
         assert main(["status", run.id]) == 4
