@@ -59,6 +59,7 @@ def on_slurm(run: Run, plan: Plan, gateway: Gateway, stages: set[str], adopted: 
         elif theirs:
             spared[stage.name] = attempt.run
     names = tuple(stage.name for stage in plan.stages if stage.name in stages)
+    jobs = dict(sorted(jobs.items(), key=lambda item: names.index(item[1])))
     left: tuple[str, ...] = ()
     if jobs:
         run.journal.write(Event.CANCELLED, stages=list(names), jobs=list(jobs), phase="before")

@@ -135,7 +135,9 @@ def test_list_gives_a_word_for_every_run(run: Run, capsys: pytest.CaptureFixture
     assert listed(run, capsys)[run.id] == "stopped"
     said(run, "cpt", "7", Outcome.FAIL, FailureClass.GATE, "perplexity rose")
     assert listed(run, capsys)[run.id] == "failed"
-    run.journal.write(Event.CANCELLED, stages=["cpt"], jobs=["7"])
+    run.journal.write(Event.CANCELLED, stages=["sft"], jobs=["8"])
+    assert listed(run, capsys)[run.id] == "failed", "only a part of what is open was cancelled"
+    run.journal.write(Event.CANCELLED, stages=["cpt", "sft"], jobs=["7"])
     assert listed(run, capsys)[run.id] == "cancelled"
     sealed(run, "cpt")
     sealed(run, "sft")
