@@ -1,0 +1,152 @@
+"""A time limit is not a failure: save before it, go on at the very next step, with the losses of a run without limits."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.core import progress, verdict
+from jobs.core.verdict import FailureClass, Outcome
+from launch.profile import locate
+from tests.backends.stages import make_model
+from tests.slurm.chains import Chain, ended, wait_for_all
+from tests.slurm.helpers import Slurm
+
+LIMIT = {"partition": "short", "time": "1", "nodes": 1, "cpus": 2}
+TOY = {"steps": 84, "options": {"step_seconds": 0.7}, **LIMIT}  # 59 s of steps; a start may use about 20 s
+STAGES = ("corpus", "pairs", "cpt", "sft")
+
+
+@dataclass
+class Trial:
+    """A chain whose ``cpt`` hits its limit, and the same chain without limits, run here."""
+
+    chain: Chain
+    run: str
+
+    @property
+    def verdicts(self) -> list[verdict.Verdict]:
+        return verdict.all_of(self.chain.stage(self.run, "cpt"))
+
+    def losses(self) -> list[tuple[int, float]]:
+        found = progress.read(self.chain.stage(self.run, "cpt").progress)
+        return [(report.step, report.metrics["loss"]) for report in found if "loss" in report.metrics]
+
+    def starts(self) -> list[dict[str, Any]]:
+        return self.chain.events("cpt", "start")
+
+
+def make(slurm: Slurm, directory: Path, settings: dict[str, Any], **profile: Any) -> Trial:
+    chain = Chain(slurm, directory, STAGES, settings=settings, profile={"lead": "0:35", **profile})
+    return Trial(chain, "")
+
+
+def submit(trial: Trial) -> None:
+    trial.chain.fetch()
+    trial.run = trial.chain.submit()
+
+
+def unlimited(trial: Trial, directory: Path) -> Trial:
+    """The same stages on this machine, one after the other, without Slurm."""
+    twin = trial.chain.clone(directory)
+    for kept in twin.workspace.store.iterdir():
+        if not kept.name.startswith(("download", "dataset")):
+            shutil.rmtree(kept)
+    process = twin.start("run", twin.pipeline, "--cluster", locate("local"))
+    ended(process, timeout=1500)
+    return Trial(twin, twin.runs()[-1])
+
+
+@pytest.fixture(scope="module")
+def trials(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trial]:
+    """Both continuations at once: they sleep most of the time."""
+    root = tmp_path_factory.mktemp("limits")
+    found = {
+        "requeue": make(slurm, root / "requeue", {"cpt": TOY, "sft": {"nodes": 1}}),
+        "chain": make(slurm, root / "chain", {"cpt": TOY, "sft": {"nodes": 1}}, continuation="chain", links=5),
+    }
+    for trial in found.values():
+        submit(trial)
+    wait_for_all([trial.chain for trial in found.values()], timeout=400)
+    return found
+
+
+def assert_continued(trial: Trial, whole: Trial) -> None:
+    """Ended before each limit with a save, began again at that step, lost and repeated nothing."""
+    *before, last = trial.verdicts[: len(trial.starts())]
+    assert len(before) >= 2, f"it should have needed three starts: {trial.verdicts}"
+    assert {(one.outcome, one.failure) for one in before} == {(Outcome.CONTINUE, FailureClass.TIME_LIMIT)}
+    assert all("the allocation ends in" in one.evidence for one in before)
+    assert last.outcome is Outcome.DONE
+    saved = [one.step for one in before]
+    resumed = [line["step"] for line in trial.chain.events("cpt", "resumed")]
+    assert saved == resumed == [line["step"] for line in trial.starts()[1:]]
+    losses = trial.losses()
+    assert [step for step, _ in losses] == list(range(1, len(losses) + 1)), "every step once, none lost"
+    assert losses == whole.losses(), "bit by bit the losses of a run without limits"
+
+
+def test_a_stage_three_times_its_limit_completes_under_one_job_id(trials: dict[str, Trial], tmp_path: Path) -> None:
+    trial = trials["requeue"]
+    assert_continued(trial, unlimited(trial, tmp_path / "whole"))
+    jobs = {line["job"] for line in trial.starts()}
+    assert len(jobs) == 1, "one stage, one Slurm job id"
+    rows = {job.stage: job.row for job in trial.chain.jobs()}
+    assert rows["cpt"].state == "COMPLETED"
+    assert rows["sft"].state == "COMPLETED", "it waited by afterok through all the requeues"
+    sft = trial.chain.events("sft", "start")
+    assert len(sft) == 1
+    assert sft[0]["time"] >= trial.chain.events("cpt", "sealed")[0]["time"]
+
+
+def test_a_chain_of_links_where_requeue_is_forbidden(trials: dict[str, Trial], tmp_path: Path) -> None:
+    trial = trials["chain"]
+    assert_continued(trial, unlimited(trial, tmp_path / "whole"))
+    links = [job.row for job in trial.chain.jobs() if job.stage == "cpt"]
+    assert len(links) == 5
+    assert [row.state.value for row in links[-1:]] == ["COMPLETED"], "the last link, on which sft waits, found the seal"
+    spare = [row for row in links if row.job_id not in {line["job"] for line in trial.starts()}]
+    assert spare, "one link at least had nothing left to do"
+    for row in spare:
+        assert row.end is not None
+        assert row.start is not None
+        assert row.end - row.start <= 5, "a spare link ends within seconds"
+    assert next(job.row for job in trial.chain.jobs() if job.stage == "sft").state == "COMPLETED"
+
+
+def test_a_last_link_without_a_seal_fails_and_resume_adds_links(slurm: Slurm, tmp_path: Path) -> None:
+    settings = {"cpt": {**TOY, "steps": 40}, "sft": {"nodes": 1}}
+    trial = make(slurm, tmp_path / "work", settings, continuation="chain", links=1)
+    submit(trial)
+    trial.chain.wait()
+    assert trial.verdicts[-1].outcome is Outcome.FAIL
+    assert "resume adds links" in trial.verdicts[-1].evidence
+    trial.chain.resume(trial.run)
+    trial.chain.wait()
+    trial.chain.resume(trial.run)
+    trial.chain.wait()
+    assert trial.chain.store(trial.run, "sft").seal.exists()
+    assert [step for step, _ in trial.losses()] == list(range(1, 41))
+
+
+@pytest.mark.full
+@pytest.mark.train
+def test_a_language_model_over_three_limits_has_the_losses_of_an_uninterrupted_run(slurm: Slurm, tmp_path: Path) -> None:
+    """The real trainer: optimizer, scheduler, data order and random state come back with the save."""
+    pytest.importorskip("trl", reason="the train extra is not installed")
+    settings = {
+        "cpt": {
+            "backend": "trl", "steps": 3600, "batch_size": 8, "sequence_length": 128, "lr": 1e-3, "threads": 1, **LIMIT,
+        },
+        "sft": {"nodes": 1, "backend": "trl", "steps": 3, "sequence_length": 64},
+    }  # fmt: skip
+    trial = make(slurm, tmp_path / "work", settings, lead="0:15")
+    make_model(trial.chain.directory / "tiny", dropout=0.1)
+    submit(trial)
+    trial.chain.wait(timeout=1500)
+    assert_continued(trial, unlimited(trial, tmp_path / "whole"))
+    assert trial.chain.store(trial.run, "sft").seal.exists()
