@@ -222,6 +222,9 @@ class Chain:
     def plan(self, run: str) -> Plan:
         return planfile.load(self.workspace.run(run).plan)
 
+    def plan_names(self, run: str) -> list[str]:
+        return [stage.name for stage in self.plan(run).stages]
+
     def has_plan(self, run: str) -> bool:
         return self.workspace.run(run).plan.exists()
 
