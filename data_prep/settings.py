@@ -26,43 +26,12 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from data_prep.errors import SettingsError
+from data_prep.values import count, fail, known, part, texts
 
 KINDS = ("corpus", "instructions", "preferences")
 SPLITS = ("train", "validation", "test")
 SOURCE_MARK = "{source}"
 DEFAULT_PROMPT = "Translate to European Portuguese: {source}\n"
-
-
-def _fail(key: str, value: Any, wanted: str) -> SettingsError:
-    return SettingsError(f"setting {key}: {wanted}, not {value!r}")
-
-
-def _known(where: str, value: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """``value`` as a mapping with no other keys than ``names``; keys that are null count as not given."""
-    if not isinstance(value, Mapping):
-        raise _fail(where or "(all)", value, "must be a mapping")
-    for name in value:
-        if name not in names:
-            raise SettingsError(f"setting {where + '.' if where else ''}{name}: unknown; known: {', '.join(names)}")
-    return {name: entry for name, entry in value.items() if entry is not None}
-
-
-def _texts(key: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(entry, str) and entry.strip() for entry in value):
-        raise _fail(key, value, "must be a list of words")
-    return tuple(value)
-
-
-def _count(key: str, value: Any, minimum: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise _fail(key, value, f"must be a whole number of at least {minimum}")
-    return value
-
-
-def _part(key: str, value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
-        raise _fail(key, value, "must be a part of 1 (0 <= part < 1)")
-    return float(value)
 
 
 @dataclass(frozen=True)
@@ -75,11 +44,11 @@ class Split:
 
     @classmethod
     def parse(cls, value: Any) -> Split:
-        given = _known("split", value, ("validation", "test", "seed"))
+        given = known("split", value, ("validation", "test", "seed"))
         split = cls(
-            _part("split.validation", given.get("validation", cls.validation)),
-            _part("split.test", given.get("test", cls.test)),
-            _count("split.seed", given.get("seed", cls.seed), 0),
+            part("split.validation", given.get("validation", cls.validation)),
+            part("split.test", given.get("test", cls.test)),
+            count("split.seed", given.get("seed", cls.seed), 0),
         )
         if split.validation + split.test >= 1:
             raise SettingsError("setting split: validation and test together leave nothing to train on")
@@ -102,25 +71,25 @@ class Source:
 
     @classmethod
     def parse(cls, value: Any) -> Source:
-        given = _known("source", value, tuple(entry.name for entry in fields(cls)))
+        given = known("source", value, tuple(entry.name for entry in fields(cls)))
         kind = given.pop("type", None)
         if kind not in ("gettext", "path"):
-            raise _fail("source.type", kind, "must be gettext or path")
+            raise fail("source.type", kind, "must be gettext or path")
         if kind == "path":
             if given:
                 raise SettingsError(f"setting source.{min(given)}: only for source type gettext")
             return cls(kind)
         source = cls(
             kind,
-            _texts("source.target", given.get("target", cls.target)),
-            _texts("source.contrast", given.get("contrast", cls.contrast)),
+            texts("source.target", given.get("target", cls.target)),
+            texts("source.contrast", given.get("contrast", cls.contrast)),
             given.get("placeholders", cls.placeholders),
-            _texts("source.reject_words", given.get("reject_words", cls.reject_words)),
+            texts("source.reject_words", given.get("reject_words", cls.reject_words)),
         )
         if not source.target:
-            raise _fail("source.target", given.get("target"), "must name at least one locale")
+            raise fail("source.target", given.get("target"), "must name at least one locale")
         if source.placeholders not in ("drop", "keep"):
-            raise _fail("source.placeholders", source.placeholders, "must be drop or keep")
+            raise fail("source.placeholders", source.placeholders, "must be drop or keep")
         return source
 
 
@@ -147,26 +116,26 @@ class Settings:
         if kind not in KINDS:
             raise SettingsError(f"data_prep does not make {kind!r}; it makes: {', '.join(KINDS)}")
         own = ("document_chars",) if kind == "corpus" else ("prompt",)
-        given = _known("", value, ("source", "split", "min_chars", "max_chars", "limit", *own))
+        given = known("", value, ("source", "split", "min_chars", "max_chars", "limit", *own))
         if "source" not in given:
             raise SettingsError("setting source: missing")
-        limit = _known("limit", given.get("limit", {}), SPLITS)
+        limit = known("limit", given.get("limit", {}), SPLITS)
         settings = cls(
             kind=kind,
             source=Source.parse(given["source"]),
             split=Split.parse(given.get("split", {})),
-            min_chars=_count("min_chars", given.get("min_chars", cls.min_chars), 1),
-            max_chars=_count("max_chars", given["max_chars"], 1) if "max_chars" in given else None,
-            limit={name: _count(f"limit.{name}", limit[name], 1) for name in SPLITS if name in limit},
+            min_chars=count("min_chars", given.get("min_chars", cls.min_chars), 1),
+            max_chars=count("max_chars", given["max_chars"], 1) if "max_chars" in given else None,
+            limit={name: count(f"limit.{name}", limit[name], 1) for name in SPLITS if name in limit},
             prompt=given.get("prompt"),
-            document_chars=_count("document_chars", given.get("document_chars", cls.document_chars), 1),
+            document_chars=count("document_chars", given.get("document_chars", cls.document_chars), 1),
         )
         if settings.max_chars is not None and settings.max_chars < settings.min_chars:
-            raise _fail("max_chars", settings.max_chars, f"must not be less than min_chars ({settings.min_chars})")
+            raise fail("max_chars", settings.max_chars, f"must not be less than min_chars ({settings.min_chars})")
         if settings.prompt is not None and (
             not isinstance(settings.prompt, str) or settings.prompt.count(SOURCE_MARK) != 1
         ):
-            raise _fail("prompt", settings.prompt, f"must be a text with {SOURCE_MARK} in it once")
+            raise fail("prompt", settings.prompt, f"must be a text with {SOURCE_MARK} in it once")
         if kind == "preferences" and settings.source.type == "gettext" and not settings.source.contrast:
             raise SettingsError("setting source.contrast: preferences need a locale to reject")
         return settings
