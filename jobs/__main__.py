@@ -12,7 +12,10 @@ from jobs.core import spec as specs
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one verb; the exit codes of ``prologue`` are those of ``lifecycle.Entry``."""
+    """Run one verb; the exit codes of ``prologue`` are those of ``lifecycle.Entry``.
+
+    ``prologue`` may be given the id of a job that this one stood behind and that has ended.
+    """
     verb, path, *rest = argv
     if verb == "probe":
         print(json.dumps({name: _probe(name) for name in argv[1:]}))
@@ -26,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
 
     start = lifecycle.Start.from_environment()
     if verb == "prologue":
-        return int(lifecycle.prologue(spec, start))
+        return int(lifecycle.prologue(spec, start, *rest))
     if verb == "finish":
         print(lifecycle.finish(spec, start, exit_code=int(rest[0])))
         return 0

@@ -25,6 +25,9 @@ from jobs.core.verdict import FailureClass, Outcome, Verdict
 GATE_WAIT_SECONDS = 60.0
 """How long a parent's seal may stay invisible (NFS caches a directory for up to 60 s, acdirmax)."""
 
+BEHIND_WAIT_SECONDS = 5.0
+"""How long the seal of a copy that was killed may stay invisible before it is taken to have left none."""
+
 IDLE_RESTARTS = 3
 """Restarts in a row that may end without a verdict and a new save (preempted, node lost) before it is a loop."""
 
@@ -88,14 +91,19 @@ def _conclude(
     event(stage, start, "verdict", outcome=outcome.value, failure=failure.value, evidence=evidence, step=step)
 
 
-def prologue(spec: StageSpec, start: Start) -> Entry:
-    """Claim the store entry and check the inputs; the return value says whether work may start."""
+def prologue(spec: StageSpec, start: Start, over: str = "") -> Entry:
+    """Claim the store entry and check the inputs; the return value says whether work may start.
+
+    ``over``: a copy of this job that did the work and has ended; this one does not stand behind it again.
+    """
     stage, store = spec.stage_paths, spec.store_paths
+    if over:  # killed jobs say nothing; the seal of one that says that it is done has to appear
+        files.wait_for(store.seal, GATE_WAIT_SECONDS if _said(spec, over) is Outcome.DONE else BEHIND_WAIT_SECONDS)
     if store.seal.exists():
         event(stage, start, "already_sealed", store=store.root.name)
         _conclude(spec, start, Outcome.DONE, FailureClass.NONE, "already sealed", spec.target_step)
         return Entry.SEALED
-    entry = _take_claim(spec, start)
+    entry = _take_claim(spec, start, over)
     if entry is not Entry.WORK:
         return entry
     problem = _judge_before(spec, start)
@@ -117,7 +125,7 @@ def prologue(spec: StageSpec, start: Start) -> Entry:
     return Entry.WORK
 
 
-def _take_claim(spec: StageSpec, start: Start) -> Entry:
+def _take_claim(spec: StageSpec, start: Start, over: str) -> Entry:
     stage, store = spec.stage_paths, spec.store_paths
     current = attempts.current(store)
     if current is not None and current.token != spec.attempt:
@@ -129,9 +137,21 @@ def _take_claim(spec: StageSpec, start: Start) -> Entry:
     if rival.job == claims.SUPERSEDED:
         event(stage, start, "superseded", attempt=spec.attempt, by=rival.host)
         return Entry.FAIL
+    if rival.job == over or _said(spec, rival.job) is Outcome.FAIL:
+        evidence = f"job {rival.job}, the copy of this job that did its work, ended without a seal"
+        _conclude(spec, start, Outcome.FAIL, FailureClass.KILLED, evidence, newest_save(spec))
+        return Entry.FAIL
     event(stage, start, "claimed_by_another", rival=rival.job, host=rival.host)
     files.write_atomic(stage.root / f"behind-{start.job}", rival.job + "\n")
     return Entry.BEHIND
+
+
+def _said(spec: StageSpec, job: str) -> Outcome | None:
+    """What the newest start of a job concluded; None if it has not."""
+    starts = [one for one in claims.of_attempt(spec.store_paths, spec.attempt) if one.job == job]
+    newest = max(starts, key=lambda one: one.order, default=None)
+    found = verdict.read(spec.stage_paths.verdict(job, newest.restart)) if newest else None
+    return found.outcome if found else None
 
 
 def newest_save(spec: StageSpec) -> int | None:
