@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from jobs.core import attempts, claim
 from jobs.core.attempts import Attempt
+from jobs.core.claim import Claim
 from jobs.core.paths import StorePaths
 from launch.rundir import process_alive
 from launch.slurm.queue import QueueRow
@@ -73,11 +74,21 @@ def local_alive(job: str) -> bool:
     return host != socket.gethostname() or process_alive(int(pid))
 
 
-def standing(store: StorePaths, attempt: Attempt, queue: QueueView, now: float | None = None) -> Standing:
-    """Judge an attempt whose store entry has no seal. Reads files and the queue's answer; changes nothing."""
+def standing(
+    store: StorePaths,
+    attempt: Attempt,
+    queue: QueueView,
+    now: float | None = None,
+    claims: list[Claim] | None = None,
+) -> Standing:
+    """Judge an attempt whose store entry has no seal. Reads files and the queue's answer; changes nothing.
+
+    ``claims`` are those of the attempt where they have been read already.
+    """
     jobs = dict(attempts.job_ids(store, attempt))
     rows: dict[int, QueueRow] = {}
-    started = [found for found in claim.of_attempt(store, attempt.token) if found.job != claim.SUPERSEDED]
+    claims = claim.of_attempt(store, attempt.token) if claims is None else claims
+    started = [found for found in claims if found.job != claim.SUPERSEDED]
     for found in started:
         jobs.setdefault(found.link, found.job)
     if attempt.carrier == "local":

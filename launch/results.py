@@ -47,7 +47,7 @@ class Measured:
 
 
 def collect(plan: Plan, workspace: Workspace) -> list[Measured]:
-    """Every metric of every sealed evaluation, in the order of the plan.
+    """Every metric of every sealed evaluation, and of one that ended on its gate, in the order of the plan.
 
     Raises:
         InputError: a metrics file is not one.
@@ -55,8 +55,12 @@ def collect(plan: Plan, workspace: Workspace) -> list[Measured]:
     found: list[Measured] = []
     for stage in plan.stages:
         store = workspace.entry(stage.produces_kind, stage.fingerprint)
-        if stage.produces_kind == "evaluation" and store.seal.exists():
-            found += _of_stage(stage, store.output / METRICS_FILE)
+        if stage.produces_kind != "evaluation":
+            continue
+        # A missed gate leaves what was measured unsealed: nobody builds on it, but the user wants to see it.
+        measured = (store.output if store.seal.exists() else store.partial) / METRICS_FILE
+        if measured.exists():
+            found += _of_stage(stage, measured)
     return found
 
 

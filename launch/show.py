@@ -1,16 +1,18 @@
 """Progress on the terminal while ``fetch`` and ``run`` are at work: bars where somebody looks, lines where a log reads.
 
-rich is imported when a bar is drawn and not before: no other command pays for it.
+tqdm draws the bars: a twentieth of the size of richer libraries, on a login node where the installation is to be
+small. It is imported when a bar is drawn and not before: no other command pays for it.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobs.core.progress import Report
 from launch import pace
@@ -20,8 +22,7 @@ from launch.plan import Plan, PlannedStage
 from launch.table import duration
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bars
-    from rich.progress import TaskID
+    from tqdm import tqdm
 
 LINE_SECONDS = 10.0
 """In a log: at most one line of progress in this time."""
@@ -31,6 +32,17 @@ KEPT_REPORTS = 200
 
 def _is_terminal() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _bar(total: int | None, position: int | None = None, *, leave: bool = True, form: str | None = None) -> tqdm[Any]:
+    """A bar on stderr. The size is asked for here: a pseudo-terminal may say 0 x 0, by which tqdm shows nothing."""
+    from tqdm import tqdm
+
+    size = shutil.get_terminal_size((120, 24))
+    return tqdm(
+        total=total, position=position, leave=leave, bar_format=form, unit="B", unit_scale=True, file=sys.stderr,
+        ncols=size.columns, nrows=size.lines,
+    )  # fmt: skip
 
 
 def _say(text: str) -> None:
@@ -43,8 +55,11 @@ def fetching(quiet: bool) -> Iterator[Progress]:
     if quiet:
         yield lambda item, done, total, what: None
     elif _is_terminal():
-        with _download_bars() as bars:
-            yield _FetchBars(bars).update
+        bars = _FetchBars()
+        try:
+            yield bars.update
+        finally:
+            bars.close()
     else:
         yield _FetchLines().update
 
@@ -68,30 +83,25 @@ class _FetchLines:
 class _FetchBars:
     """A bar per item; a new activity of the item (downloading, then verifying) starts the bar again."""
 
-    def __init__(self, bars: Bars) -> None:
-        self._bars = bars
-        self._tasks: dict[str, TaskID] = {}
+    def __init__(self) -> None:
+        self._bars: dict[str, tqdm[Any]] = {}
         self._what: dict[str, str] = {}
 
     def update(self, item: FetchItem, done: int, total: int | None, what: str) -> None:
         name = item.name
-        if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(name, total=total)
+        if name not in self._bars:
+            self._bars[name] = _bar(total)
+        bar = self._bars[name]
         if self._what.get(name) != what:
             self._what[name] = what
-            self._bars.reset(self._tasks[name], total=total, description=f"{name}: {what}")
-        self._bars.update(self._tasks[name], completed=done, total=total)
+            bar.reset(total)
+            bar.set_description(f"{name}: {what}", refresh=False)
+        bar.total = total
+        bar.update(done - bar.n)
 
-
-def _download_bars() -> Bars:
-    from rich import progress
-    from rich.console import Console
-
-    return progress.Progress(
-        progress.TextColumn("{task.description}"), progress.BarColumn(), progress.DownloadColumn(),
-        progress.TransferSpeedColumn(), progress.TimeRemainingColumn(compact=True),
-        console=Console(stderr=True), refresh_per_second=4,
-    )  # fmt: skip
+    def close(self) -> None:
+        for bar in self._bars.values():
+            bar.close()
 
 
 @contextmanager
@@ -100,8 +110,11 @@ def local_display(plan: Plan, quiet: bool) -> Iterator[Display]:
     if quiet:
         yield _Silent()
     elif _is_terminal():
-        with _stage_bars() as bars:
-            yield _StageBars(plan, bars)
+        bars = _StageBars(plan)
+        try:
+            yield bars
+        finally:
+            bars.close()
     else:
         yield _StageLines(plan)
 
@@ -197,52 +210,55 @@ class _StageLines:
         _say(f"  {text}")
 
 
+_CHAIN_BAR = "{desc:<28} |{bar:24}| {elapsed}"
+_STAGE_BAR = "{desc:<28} |{bar:24}| {unit}"  # the unit holds our text: a postfix would begin with a comma
+
+
 class _StageBars:
     """For a terminal: finished stages as lines above, then the bar of the current stage and that of the whole chain."""
 
-    def __init__(self, plan: Plan, bars: Bars) -> None:
+    def __init__(self, plan: Plan) -> None:
         self._count = _Count(plan)
-        self._bars = bars
-        self._stage = bars.add_task("", total=None, detail="", eta="", visible=False)
-        self._chain = bars.add_task("", total=len(plan.stages), detail="", eta="")
+        self._stage = _bar(1, 0, leave=False, form=_STAGE_BAR)
+        self._chain = _bar(len(plan.stages), 1, leave=False, form=_CHAIN_BAR)
 
     def begin(self, stage: PlannedStage, reused: bool) -> None:
-        title = self._count.begin(stage)
-        self._bars.update(self._chain, description=title, completed=self._count.done)
+        self._chain.set_description_str(self._count.begin(stage), refresh=False)
         if reused:
             self._print(f"{stage.name:16} sealed already, reused")
-            self._bars.update(self._chain, completed=self._count.done + 1)
+            self._advance()
             return
-        self._bars.reset(self._stage, total=None, description=stage.name, detail="starting", eta="", visible=True)
+        self._stage.reset(1)
+        self._stage.set_description_str(stage.name, refresh=False)
+        self._show("starting")
 
     def update(self, report: Report) -> None:
         self._count.add(report)
         eta = self._count.eta
-        self._bars.update(
-            self._stage, completed=report.step, total=report.total, detail=progress_text(report),
-            eta=f"{eta} left" if eta else "",
-        )  # fmt: skip
+        self._stage.total = report.total or 0
+        self._stage.n = report.step
+        self._show("  ".join(filter(None, [progress_text(report), eta and f"{eta} left"])))
 
     def end(self, seconds: float) -> None:
         last = "".join(progress_text(report) for report in self._count.reports[-1:])
-        self._print(f"{self._count.name:16} sealed after {duration(seconds)}", last)
-        self._bars.update(self._stage, visible=False)
-        self._bars.update(self._chain, completed=self._count.done + 1)
+        self._print("  ".join(filter(None, [f"{self._count.name:16} sealed after {duration(seconds)}", last])))
+        self._advance()
 
     def note(self, text: str) -> None:
         self._print(text)
 
-    def _print(self, *texts: str) -> None:
-        self._bars.console.print("  ".join(filter(None, texts)), markup=False, highlight=False)
+    def close(self) -> None:
+        self._stage.close()
+        self._chain.close()
 
+    def _advance(self) -> None:
+        self._chain.n = self._count.done + 1
+        self._chain.refresh()
 
-def _stage_bars() -> Bars:
-    from rich import progress
-    from rich.console import Console
+    def _show(self, text: str) -> None:
+        self._stage.unit = text
+        self._stage.refresh()
+        self._chain.refresh()  # the clock goes on where nothing else moves
 
-    return progress.Progress(
-        progress.TextColumn("{task.description}", markup=False), progress.BarColumn(bar_width=28),
-        progress.TextColumn("{task.fields[detail]}", markup=False), progress.TimeElapsedColumn(),
-        progress.TextColumn("{task.fields[eta]}", markup=False),
-        console=Console(stderr=True), refresh_per_second=4,
-    )  # fmt: skip
+    def _print(self, text: str) -> None:
+        self._chain.write(text, file=sys.stderr)

@@ -89,11 +89,17 @@ def refuse_missing(planned: Planned, args: argparse.Namespace) -> None:
     missing = planned.plan.missing
     if missing:
         names = ", ".join(f"{item.name} ({item.request})" for item in missing)
-        workspace = f" --workspace {args.workspace}" if args.workspace else ""
-        raise InputError(
-            f"not in the workspace {planned.workspace.root}: {names}",
-            hint=f"overnight fetch {args.pipeline} --cluster {args.cluster}{workspace}",
-        )
+        raise InputError(f"not in the workspace {planned.workspace.root}: {names}", hint=fetch_command(args))
+
+
+def fetch_command(args: argparse.Namespace) -> str:
+    """The command that brings what is missing, as the user would type it."""
+    import shlex
+
+    words = ["overnight", "fetch", str(args.pipeline), "--cluster", args.cluster]
+    if args.workspace:
+        words += ["--workspace", str(args.workspace)]
+    return shlex.join(words)
 
 
 def gateway(profile: Profile) -> Gateway:

@@ -29,5 +29,5 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from launch.show_plan import print_plan
 
-    print_plan(planned.plan, planned.profile.profile, planned.workspace)
+    print_plan(planned.plan, planned.profile.profile, planned.workspace, common.fetch_command(args))
     return 0

@@ -41,7 +41,10 @@ def advance(run: Run, *, as_json: bool) -> int:
     plan = run.plan()
     if not as_json:
         print(f"run {run.id} in {run.paths.root}", flush=True)
-    with rundir.locked(run), local_display(plan, quiet=as_json) as display:
-        LocalRunner(run, plan, run.profile(), display).advance()
-    results.print_results(run, plan, as_json=as_json)
+    try:
+        with rundir.locked(run), local_display(plan, quiet=as_json) as display:
+            LocalRunner(run, plan, run.profile(), display).advance()
+    finally:
+        # Also of a night that failed, above all where a gate was missed: what was measured so far.
+        results.print_results(run, plan, as_json=as_json)
     return 0
