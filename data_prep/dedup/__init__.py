@@ -1,0 +1,1 @@
+"""Which documents say the same as others, or as a test set. Needs numpy (extra ``data``)."""

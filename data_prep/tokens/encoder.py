@@ -1,0 +1,263 @@
+"""Text to ids by a Hugging Face tokenizer, at the speed of tiktoken where its ids are proven to be the same.
+
+``load`` reads ``tokenizer.json``, asks ``data_prep.tokens.bpe`` whether the merges mean the same to tiktoken, and then
+lets both libraries cut a text that holds every character of the first two planes in the places where a pattern can tell
+characters apart (and each of the rest of Unicode's assigned planes once). Only if all ids agree is tiktoken used;
+otherwise tokenizers is, and ``Encoder.why`` says what was in the way. Single texts with added tokens or with bytes that
+the vocabulary lacks go to tokenizers in any case.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.errors import DataError, SettingsError
+from data_prep.tokens import bpe
+
+Ids = np.ndarray[Any, Any]
+_PROBE_LINES = 4096
+_BLOCKS = ((0x3410, 0x4DAF), (0x4E10, 0x9FDF), (0xAC10, 0xD790), (0xE000, 0xF8EF), (0x17010, 0x187DF), (0x12010, 0x1238F),
+           (0x13010, 0x1341F), (0x14410, 0x1463F), (0x16810, 0x16A2F), (0x18810, 0x18AEF), (0x1B010, 0x1B11F),
+           (0x1D810, 0x1D9FF), (0x1E810, 0x1E8BF))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Special:
+    """Ids of tokens with a task; None where the tokenizer names none."""
+
+    eos: int | None
+    bos: int | None
+    names: dict[str, int]
+
+
+class Encoder:
+    """One tokenizer. ``engine`` is ``tiktoken`` or ``tokenizers``; ``why`` is empty or says why not tiktoken."""
+
+    def __init__(self, directory: Path, *, fast: bool = True, proven: str | None = None) -> None:
+        """Read ``directory/tokenizer.json`` (and ``tokenizer_config.json`` for the end token).
+
+        ``fast=False`` never uses tiktoken. ``proven`` is the ``proof`` of an earlier load: if it is the same, with the
+        same versions of the libraries, the probe is not repeated.
+
+        Raises:
+            DataError: there is no readable tokenizer.
+            SettingsError: the extra ``data`` is not installed.
+        """
+        self.directory = directory
+        path = directory / "tokenizer.json"
+        try:
+            content = path.read_bytes()
+            parsed = json.loads(content)
+        except (OSError, ValueError) as error:
+            raise DataError(f"no readable tokenizer: {error}", path) from error
+        self.digest = hashlib.sha256(content).hexdigest()
+        self._slow = _tokenizer(content, path)
+        self.special = _special(directory, parsed)
+        self.vocabulary = self._slow.get_vocab_size(with_added_tokens=True)
+        self.engine, self.why = "tokenizers", ""
+        self._form: bpe.Form | None = None
+        if fast:
+            try:
+                self._use_tiktoken(bpe.read_form(parsed), proven)
+            except bpe.NotProven as error:
+                self.engine, self.why, self._form = "tokenizers", str(error), None
+
+    def _use_tiktoken(self, form: bpe.Form, proven: str | None) -> None:
+        try:
+            import tiktoken
+        except ImportError as error:
+            raise bpe.NotProven(f"tiktoken is not installed: {error}") from error
+        self._form = form
+        self._fast = tiktoken.Encoding(
+            f"proven-{self.digest[:16]}", pat_str=form.pattern, mergeable_ranks=form.ranks, special_tokens={}
+        )
+        self._added = re.compile("|".join(map(re.escape, sorted(form.added, key=len, reverse=True)))) if form.added else None
+        # A search for all added tokens costs more than tokenising does; they mostly begin with the same character.
+        self._mark = _common_start(form.added)
+        self._unknown = form.unknown
+        self.engine = "tiktoken"
+        if proven == self.proof:
+            return
+        for text in probe_texts():
+            if not np.array_equal(self.encode(text), self.reference(text)):
+                raise bpe.NotProven(f"the two libraries cut differently near {_where(self, text)!r}")
+
+    @property
+    def proof(self) -> str:
+        """What the identity was shown for: the tokenizer's digest and the versions of both libraries."""
+        versions = (importlib.metadata.version(name) for name in ("tokenizers", "tiktoken"))
+        return ":".join((self.digest, *versions))
+
+    def reference(self, text: str) -> Ids:
+        """The ids by tokenizers itself, without tokens that a template adds."""
+        return np.asarray(self._slow.encode(text, add_special_tokens=False).ids, dtype=np.uint32)
+
+    def encode(self, text: str) -> Ids:
+        """The ids of ``text``, the same as ``reference`` gives."""
+        if self._form is None:
+            return self.reference(text)
+        if self._mark in text and self._added is not None and self._added.search(text):
+            return self.reference(text)
+        if self._unknown and not text.isascii() or len(self._unknown) > 64:
+            raw = text.encode()
+            if len(raw.translate(None, self._unknown)) != len(raw):
+                return self.reference(text)
+        elif self._unknown and any(byte < 128 and chr(byte) in text for byte in self._unknown):
+            return self.reference(text)
+        if self._form.nfc and not text.isascii():
+            text = unicodedata.normalize("NFC", text)
+        try:
+            return self._fast.encode_to_numpy(text, disallowed_special=())
+        except ValueError:  # its engine gives up on some very long runs (fancy-regex: backtrack limit)
+            return self.reference(text)
+
+    def encode_all(self, texts: Iterable[str]) -> Iterator[Ids]:
+        """``encode`` for every text; where tokenizers does it, in batches, which it spreads over its own threads."""
+        if self._form is not None:
+            yield from map(self.encode, texts)
+            return
+        batch: list[str] = []
+        size = 0
+        for text in texts:
+            batch.append(text)
+            size += len(text)
+            if size > 1 << 20:
+                yield from self._batch(batch)
+                batch, size = [], 0
+        yield from self._batch(batch)
+
+    def _batch(self, texts: list[str]) -> Iterator[Ids]:
+        for found in self._slow.encode_batch(texts, add_special_tokens=False):
+            yield np.asarray(found.ids, dtype=np.uint32)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ``ids``, special tokens written out."""
+        return str(self._slow.decode(list(ids), skip_special_tokens=False))
+
+    def token_id(self, token: str) -> int:
+        """Id of a token by its text.
+
+        Raises:
+            SettingsError: there is no such token.
+        """
+        found = self._slow.token_to_id(token)
+        if found is None:
+            raise SettingsError(f"the tokenizer {self.directory} has no token {token!r}")
+        return int(found)
+
+    def end_of_document(self, token: str | None) -> int:
+        """Id of ``token``, else of the tokenizer's end-of-sequence token.
+
+        Raises:
+            SettingsError: no such token, or none is named anywhere.
+        """
+        if token is not None:
+            return self.token_id(token)
+        if self.special.eos is None:
+            raise SettingsError(f"the tokenizer {self.directory} names no end token: set eod to one of its tokens")
+        return self.special.eos
+
+
+def _tokenizer(content: bytes, path: Path) -> Any:
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise SettingsError(f'tokenising needs the extra "data": pip install "overnight[data]" ({error})') from error
+    try:
+        return Tokenizer.from_buffer(content)
+    except Exception as error:  # the library raises a bare Exception
+        raise DataError(f"no readable tokenizer: {error}", path) from error
+
+
+def _special(directory: Path, parsed: dict[str, Any]) -> Special:
+    """End and begin tokens as tokenizer_config.json (or special_tokens_map.json) names them."""
+    ids = {entry["content"]: int(entry["id"]) for entry in parsed.get("added_tokens", ())}
+    ids = {**parsed.get("model", {}).get("vocab", {}), **ids} if isinstance(parsed["model"].get("vocab"), dict) else ids
+    names: dict[str, str] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        path = directory / name
+        if not path.is_file():
+            continue
+        try:
+            value = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise DataError(f"is not JSON: {error}", path) from error
+        for key in ("eos_token", "bos_token"):
+            token = value.get(key)
+            token = token.get("content") if isinstance(token, dict) else token
+            if isinstance(token, str):
+                names[key] = token
+    found = {key: ids[token] for key, token in names.items() if token in ids}
+    return Special(found.get("eos_token"), found.get("bos_token"), found)
+
+
+def _common_start(texts: tuple[str, ...]) -> str:
+    """The longest beginning that all ``texts`` share (empty: they share none)."""
+    if not texts:
+        return ""
+    low, high = min(texts), max(texts)
+    at = 0
+    while at < min(len(low), len(high)) and low[at] == high[at]:
+        at += 1
+    return low[:at]
+
+
+def probe_texts(thorough: bool = False) -> Iterator[str]:
+    """Texts that hold every character where patterns tell characters apart, and runs of those that patterns repeat.
+
+    A character of planes 0 and 1 that Python knows stands between letter and digit, after a space, a line end and an
+    apostrophe; of blocks that are all ideographs, syllables or private every 64th does. One that is not assigned (the
+    libraries may know newer versions of Unicode) stands between letter and digit, where its class shows. ``thorough``
+    takes every character in twice as many places: 25 s instead of 5.
+    """
+    lines: list[str] = []
+    for code in range(0x110000):
+        if 0xD800 <= code < 0xE000:
+            continue
+        c = chr(code)
+        if thorough and code < 0x20000:
+            lines.append(f"a{c}1{c}.{c} {c}{c}  {c}\n{c}'{c}b'{c}\r\n \t{c}")
+        elif code >= 0x20000 or _in_block(code):
+            if code % 64 == 0 or code & 0x3FF == 0x3FF or 0xE0000 <= code < 0xE0200:
+                lines.append(f"a{c}1 {c}\n")
+        elif unicodedata.category(c) == "Cn":
+            lines.append(f"a{c}1 ")
+        else:
+            lines.append(f"a{c}1 {c}.\n{c}'{c}")
+        if len(lines) == _PROBE_LINES:
+            yield "".join(lines)
+            lines = []
+    yield "".join(lines)
+    for run in (" ", "\n", "\t", "\r\n", "a", "1", ".", "é", "한", "\u0301", "'s", "ſ", " \n", "12 "):
+        for count in (1, 2, 3, 4, 7, 100, 1000):
+            yield run * count
+            yield f"x{run * count}y {run * count}1"
+            yield f"{run * count}\n'LL it'S WE'rE 12345 (abc)\u2028\u00a0\u3000ǅ ²½ {run * count}"
+
+
+def _in_block(code: int) -> bool:
+    """True within blocks of one class: ideographs, Hangul syllables, private use, Tangut, cuneiform."""
+    return any(first <= code <= last for first, last in _BLOCKS)
+
+
+def _where(encoder: Encoder, text: str) -> str:
+    """A short piece of ``text`` on which the engines differ, for the message."""
+    while len(text) > 40:
+        middle = len(text) // 2
+        for half in (text[:middle], text[middle:]):
+            if not np.array_equal(encoder.encode(half), encoder.reference(half)):
+                text = half
+                break
+        else:
+            break
+    return text[:80]
