@@ -60,9 +60,14 @@ class History:
 
 
 def starts_of(store: StorePaths, attempt: Attempt) -> list[Claim]:
-    """Starts of an attempt, oldest first. A job requeued before its first prologue left the same claim twice."""
+    """Starts of an attempt, oldest first."""
+    return starts_among(claim.of_attempt(store, attempt.token))
+
+
+def starts_among(claims: list[Claim]) -> list[Claim]:
+    """The starts among the claims of an attempt. A job requeued before its first prologue left the same claim twice."""
     seen: dict[tuple[str, int, int], Claim] = {}
-    for found in claim.of_attempt(store, attempt.token):
+    for found in claims:
         if found.job != claim.SUPERSEDED:
             seen[found.job, found.link, found.restart] = found
     return sorted(seen.values(), key=lambda found: found.order)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -18,9 +19,11 @@ from jobs.core.paths import RunPaths, Workspace
 from launch import planfile, snapshot
 from launch.errors import InputError
 from launch.journal import Event, Journal
-from launch.pipeline import PipelineFile
 from launch.plan import Plan
 from launch.profile import Profile, ProfileFile, read_profile
+
+if TYPE_CHECKING:
+    from launch.pipeline import PipelineFile
 
 ID_LENGTH = 5
 LOCK_STALE_SECONDS = 600.0

@@ -21,7 +21,7 @@ from jobs.core.progress import Report
 from jobs.core.verdict import FailureClass, Outcome
 from launch import ledger, pace, status_words
 from launch.errors import OvernightError
-from launch.history import History, starts_of
+from launch.history import History, starts_among
 from launch.ledger import Fate, QueueView, Standing
 from launch.plan import Plan, PlannedStage
 from launch.rundir import Run
@@ -115,8 +115,9 @@ class _Look:
         current = attempts.current(store)
         if current is None:
             return StageStatus(stage.name, State.NOT_SUBMITTED, "not submitted")
-        starts = starts_of(store, current)
-        found = self._judged(stage, store, current, starts)
+        claims = claim.of_attempt(store, current.token)
+        starts = starts_among(claims)
+        found = self._judged(stage, store, current, claims, starts)
         of_run = "" if current.run == self._run.id else current.run
         return replace(found, of_run=of_run, continued=max(0, len(starts) - 1))
 
@@ -139,17 +140,19 @@ class _Look:
         # Of a chain of jobs the one that sealed, not a spare one behind it.
         return replace(base, job=end.get("job", job), elapsed=elapsed, continued=max(0, len(starts) - 1))
 
-    def _judged(self, stage: PlannedStage, store: StorePaths, current: Attempt, starts: list[Claim]) -> StageStatus:
+    def _judged(
+        self, stage: PlannedStage, store: StorePaths, current: Attempt, claims: list[Claim], starts: list[Claim]
+    ) -> StageStatus:
         """A stage that has an attempt and no seal."""
         paths = StagePaths(Path(current.stage_dir))
-        standing = ledger.standing(store, current, self._queue.view)
+        standing = ledger.standing(store, current, self._queue.view, claims=claims)
         job = _newest(standing, starts)
         if self._queue.silence and current.carrier == "slurm":
             return self._without_cluster(stage, paths, starts, job)
         if standing.fate is Fate.LIVE:
             return self._live(stage, paths, standing, starts)
-        if not starts and (barred := claim.of_attempt(store, current.token)):
-            return self._given_up(stage, current, barred[0])
+        if claims and not starts:
+            return self._given_up(stage, current, claims[0])
         if standing.fate is Fate.IN_FLIGHT or self._is_just_submitted(store, standing):
             return StageStatus(stage.name, State.SUBMITTING, "is being submitted right now", job=job)
         if starts:
@@ -294,8 +297,12 @@ class _Look:
 
     def _add_accounting(self, rows: list[AccountRow]) -> None:
         """Ids are used again after a while: a row counts if its name is ours, too; of several runs the newest."""
+        by_id: dict[str, list[AccountRow]] = {}
+        for row in rows:
+            by_id.setdefault(row.job_id, []).append(row)
         for name, unclear in self._unclear.items():
-            mine = [row for row in rows if row.job_id in unclear.jobs and row.name in unclear.attempt.job_names]
+            ours = unclear.attempt.job_names
+            mine = [row for job in unclear.jobs for row in by_id.get(job, ()) if row.name in ours]
             before = self._found[name]
             if not mine:
                 text = f"{before.text}; neither the queue nor the accounting knows its job"

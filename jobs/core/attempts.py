@@ -54,7 +54,7 @@ def current(store: StorePaths) -> Attempt | None:
         ValueError: its file is not an attempt.
     """
     try:
-        numbers = [int(found[1]) for entry in store.attempts.iterdir() if (found := _NAME.match(entry.name))]
+        numbers = [int(found[1]) for name in os.listdir(store.attempts) if (found := _NAME.match(name))]
     except FileNotFoundError:
         return None
     if not numbers:

@@ -12,6 +12,7 @@ out before it publishes anything.
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from dataclasses import asdict, dataclass
@@ -60,7 +61,7 @@ def read(path: Path) -> Claim:
 def of_attempt(store: StorePaths, attempt: str) -> list[Claim]:
     """Claims of one attempt, oldest first."""
     try:
-        names = sorted(entry.name for entry in store.claims.iterdir())
+        names = sorted(os.listdir(store.claims))
     except FileNotFoundError:
         return []
     return [read(store.claims / name) for name in names if (found := _NAME.match(name)) and found["attempt"] == attempt]
