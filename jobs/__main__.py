@@ -31,7 +31,8 @@ def main(argv: Sequence[str]) -> int:
     if verb == "prologue":
         return int(lifecycle.prologue(spec, start, *rest))
     if verb == "finish":
-        print(lifecycle.finish(spec, start, exit_code=int(rest[0])))
+        ended_by = lifecycle.EndedBy(rest[1]) if len(rest) > 1 else lifecycle.EndedBy.ITSELF
+        print(lifecycle.finish(spec, start, int(rest[0]), ended_by))
         return 0
     print(f"unknown verb {verb!r}", file=sys.stderr)
     return 2
@@ -51,6 +52,7 @@ def _probe(name: str) -> dict[str, Any]:
             "formats_out": sorted(able.formats_out),
             "launcher": able.launcher,
             "distributed": able.distributed,
+            "converts": sorted(able.converts),
         }
     except (LookupError, ImportError) as error:
         return {"error": f"{type(error).__name__}: {error}"}

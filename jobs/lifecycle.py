@@ -50,6 +50,15 @@ class Decision(str, Enum):
     FAIL = "fail"
 
 
+class EndedBy(str, Enum):
+    """Why the batch script ends, as host.sh reads it from Slurm."""
+
+    ITSELF = "itself"
+    LIMIT = "limit"
+    REQUEUED = "requeued"
+    CANCELLED = "cancelled"
+
+
 @dataclass(frozen=True)
 class Start:
     """This start of this job. ``restart`` counts from 0 (Slurm leaves SLURM_RESTART_COUNT unset on the first)."""
@@ -186,7 +195,8 @@ def _judge_before(spec: StageSpec, start: Start) -> tuple[FailureClass, str] | N
         event(stage, start, "no_verdict", of_job=last.get("job"), of_restart=last.get("restart"), newest_save=now)
     if before is not None and before.outcome is Outcome.DONE:
         return None  # it had finished; its seal was set aside since
-    if idle >= (IDLE_RESTARTS if before is None else 1):
+    stopped_in_time = before is not None and before.failure is FailureClass.TIME_LIMIT
+    if idle >= (1 if stopped_in_time else IDLE_RESTARTS):
         return FailureClass.NO_PROGRESS, f"{idle} start(s) in a row ended at step {now} without a newer save"
     return None
 
@@ -221,7 +231,7 @@ def _verify_input(parent: Input) -> seal.Seal:
     return found
 
 
-def finish(spec: StageSpec, start: Start, exit_code: int) -> str:
+def finish(spec: StageSpec, start: Start, exit_code: int, ended_by: EndedBy = EndedBy.ITSELF) -> str:
     """Turn what the work left behind into a seal and a verdict; returns the ``Decision`` for host.sh."""
     stage = spec.stage_paths
     known = verdict.read(stage.verdict(start.job, start.restart))
@@ -231,7 +241,7 @@ def finish(spec: StageSpec, start: Start, exit_code: int) -> str:
     if result.get("job") != start.job or result.get("restart") != start.restart:
         result = {}
     try:
-        outcome, failure, evidence, step = _judge(spec, start, result, exit_code)
+        outcome, failure, evidence, step = _judge(spec, start, result, exit_code, ended_by)
     except (ClaimLost, seal.SealBroken, OSError) as error:
         outcome, failure, evidence, step = Outcome.FAIL, verdict.classify(error), str(error), None
     _conclude(spec, start, outcome, failure, evidence, step)
@@ -250,9 +260,16 @@ def _decision(spec: StageSpec, start: Start, found: Verdict) -> str:
 
 
 def _judge(
-    spec: StageSpec, start: Start, result: dict[str, Any], exit_code: int
+    spec: StageSpec, start: Start, result: dict[str, Any], exit_code: int, ended_by: EndedBy
 ) -> tuple[Outcome, FailureClass, str, int | None]:
     said, step = result.get("outcome"), result.get("step")
+    if said != "done" and ended_by is EndedBy.CANCELLED:
+        saved = newest_save(spec)
+        text = "cancelled in Slurm" + (f"; saved up to step {saved}, resume goes on from there" if saved else "")
+        return Outcome.FAIL, FailureClass.CANCELLED, text, saved
+    if said != "done" and ended_by is EndedBy.REQUEUED:
+        # Slurm starts it again whatever we say; IDLE_RESTARTS bounds how often that may bring nothing.
+        return Outcome.CONTINUE, FailureClass.PREEMPTED, "requeued by Slurm", newest_save(spec)
     if said == "done":
         if spec.target_step is not None and (step is None or step < spec.target_step):
             return Outcome.FAIL, FailureClass.CODE_ERROR, f"said done at step {step}, target {spec.target_step}", step

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,13 @@ def trials(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         submit(trial)
     wait_for_all([trial.chain for trial in found.values()], timeout=400)
     return found
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that in time"
+        time.sleep(0.2)
 
 
 def assert_continued(trial: Trial, whole: Trial) -> None:
@@ -149,4 +158,29 @@ def test_a_language_model_over_three_limits_has_the_losses_of_an_uninterrupted_r
     submit(trial)
     trial.chain.wait(timeout=1500)
     assert_continued(trial, unlimited(trial, tmp_path / "whole"))
+    assert trial.chain.store(trial.run, "sft").seal.exists()
+
+
+def test_a_cancelled_job_stays_cancelled_and_a_requeued_one_goes_on(slurm: Slurm, tmp_path: Path) -> None:
+    """Slurm would accept a requeue of a cancelled job; whoever typed scancel meant it. What was saved is kept."""
+    slow = {"steps": 40, "save_every": 2, "options": {"step_seconds": 0.25}, "nodes": 1}
+    trial = make(slurm, tmp_path / "work", {"cpt": slow, "sft": {"nodes": 1}})
+    submit(trial)
+
+    def job() -> str:
+        return next(one.row.job_id for one in trial.chain.jobs() if one.stage == "cpt" and not one.row.state.is_final)
+
+    wait_until(lambda: len(trial.losses()) >= 4)
+    slurm.run(["scontrol", "requeue", job()])
+    wait_until(lambda: len(trial.starts()) == 2 and len(trial.losses()) >= 8)
+    assert trial.verdicts[0].failure is FailureClass.PREEMPTED
+    slurm.run(["scancel", job()])
+    trial.chain.wait()
+    last = trial.verdicts[-1]
+    assert (last.outcome, last.failure) == (Outcome.FAIL, FailureClass.CANCELLED)
+    assert "resume goes on" in last.evidence
+    assert len(trial.starts()) == 2, "it was not revived"
+    trial.chain.resume(trial.run)
+    trial.chain.wait()
+    assert trial.starts()[-1]["step"] >= 6
     assert trial.chain.store(trial.run, "sft").seal.exists()
