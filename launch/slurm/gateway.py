@@ -30,6 +30,9 @@ _JOB_ID = re.compile(r"^(\d+)(?:;[\w.-]+)?\s*$", re.MULTILINE)
 #: From a site's wrapper that loses --parsable.
 _SUBMITTED = re.compile(r"^Submitted batch job (\d+)", re.MULTILINE)
 
+#: 128 + SIGHUP to 128 + SIGTERM. (255 is how sbatch itself ends after an option that it does not know.)
+_KILLED = range(129, 144)
+
 _GONE = re.compile(r"Invalid job id|already (?:complet|finished)", re.IGNORECASE)
 
 
@@ -40,6 +43,11 @@ class _Answer:
     stdout: str
     stderr: str
     seconds: float
+
+    @property
+    def was_killed(self) -> bool:
+        """By a signal; a site's wrapper in bash says so as 128 + its number."""
+        return self.exit_code < 0 or self.exit_code in _KILLED
 
 
 class Gateway:
@@ -204,10 +212,11 @@ class Gateway:
 
     @staticmethod
     def _error(answer: _Answer, failure: str) -> ClusterRefused | ClusterSilent:
-        if refusals.is_silence(answer.stderr):
-            return ClusterSilent(
-                f"{failure}: {answer.stderr.strip().splitlines()[-1]}", command=answer.command, since=answer.seconds
-            )
+        said = answer.stderr.strip()
+        # A refusal comes with a reason. A command that was killed, or ended without a word, may have got through.
+        if not said or answer.was_killed or refusals.is_silence(said):
+            last = said.splitlines()[-1] if said else f"it ended with {answer.exit_code} and gave no reason"
+            return ClusterSilent(f"{failure}: {last}", command=answer.command, since=answer.seconds)
         meaning, hint = refusals.explain(answer.stderr)
         return ClusterRefused(
             f"{failure}: {meaning}",
