@@ -7,19 +7,9 @@ from graphlib import CycleError, TopologicalSorter
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from launch.kinds import FETCHED, FORMATS, TASK_KINDS, TASK_METRICS, TRAINING_DATA, TRAINING_KINDS
 from launch.load import KeyPath, Problem, suggest
-from launch.stages import (
-    FETCHED,
-    FORMATS,
-    TASK_KINDS,
-    TASK_METRICS,
-    TRAINING_DATA,
-    TRAINING_KINDS,
-    DataStage,
-    EvaluateStage,
-    Task,
-    TrainingStage,
-)
+from launch.stages import DataStage, EvaluateStage, Task, TrainingStage
 
 if TYPE_CHECKING:
     from launch.pipeline import Pipeline

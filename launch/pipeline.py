@@ -12,11 +12,10 @@ from pydantic import Field
 from launch import check
 from launch.errors import InputError
 from launch.fields import Amount, Model, Slug
+from launch.kinds import FETCHED, TASK_KINDS
 from launch.load import KeyPath, Marks, Problem, failure, read
 from launch.overrides import apply_overrides
 from launch.stages import (
-    FETCHED,
-    TASK_KINDS,
     CorpusStage,
     DataStage,
     EvaluateStage,

@@ -28,8 +28,8 @@ from launch.fields import (
     one_line,
     parse_duration,
 )
+from launch.kinds import DATA_KINDS, TRAINING_KINDS
 from launch.load import Marks, read, suggest
-from launch.stages import DATA_KINDS, TRAINING_KINDS
 from launch.validate import validate
 
 KINDS = (*DATA_KINDS, *TRAINING_KINDS, "evaluate", "convert")

@@ -14,9 +14,9 @@ from data_prep.settings import Settings
 from launch import check
 from launch.errors import InputError
 from launch.fields import parse_duration
+from launch.kinds import TASK_KINDS, TASK_METRICS
 from launch.load import Marks, failure, parse
 from launch.pipeline import Pipeline, PipelineFile, read_pipeline
-from launch.stages import TASK_KINDS, TASK_METRICS
 from launch.validate import validate
 
 PIPELINE = """\

@@ -1,0 +1,26 @@
+"""Kinds of stages and what they read, as names: for those who need the names and not the typed stages."""
+
+from __future__ import annotations
+
+DATA_KINDS = ("corpus", "instructions", "preferences")
+TRAINING_DATA = {"cpt": "corpus", "sft": "instructions", "dpo": "preferences"}
+"""Kind of a training stage -> kind of the data stage that it reads."""
+TRAINING_KINDS = tuple(TRAINING_DATA)
+TASK_KINDS = {
+    "perplexity": "corpus",
+    "answers": "instructions",
+    "translation": "instructions",
+    "preferences": "preferences",
+}
+"""Evaluation task -> kind of the data stage that it reads."""
+TASK_METRICS = {
+    "perplexity": ("perplexity",),
+    "answers": ("answer_loss",),
+    "translation": ("chrf", "exact_match"),
+    "preferences": ("accuracy", "margin"),
+}
+"""Evaluation task -> what it measures, for the gate. A test holds both tables against ``jobs.evaluate``."""
+FORMATS = ("hf", "nemo", "dcp")
+"""Checkpoint formats; the planner names a conversion ``<stage>-<format>``."""
+FETCHED = "base"
+"""What ``checkpoint`` says for the fetched base model."""
