@@ -75,15 +75,15 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     found = sorted(spec.inputs["source"].output.rglob("*.gguf"))
     if len(found) != 1:
         raise ConversionFailed(f"{spec.inputs['source'].output}: {len(found)} GGUF files, one is needed")
-    difference = gguf_to_hf(found[0], ctx.output, lambda step, phase: ctx.progress.report(step, STEPS, phase))
-    return Result("done", step=STEPS, metrics={"logit_difference": difference})
+    metrics = gguf_to_hf(found[0], ctx.output, lambda step, phase: ctx.progress.report(step, STEPS, phase))
+    return Result("done", step=STEPS, metrics=metrics)
 
 
 STEPS = 4
 
 
-def gguf_to_hf(path: Path, output: Path, report: Any = lambda step, phase: None) -> float:
-    """Write ``path`` as a Hugging Face directory with fp32 weights; the largest logit difference on the probe texts.
+def gguf_to_hf(path: Path, output: Path, report: Any = lambda step, phase: None) -> dict[str, float]:
+    """Write ``path`` as a Hugging Face directory with fp32 weights; see ``compare_logits`` for what is returned.
 
     Raises: see ``run``.
     """
@@ -101,7 +101,7 @@ def gguf_to_hf(path: Path, output: Path, report: Any = lambda step, phase: None)
         str(path.parent), gguf_file=path.name, dtype=torch.float32, local_files_only=True
     )
     report(2, "de-quantised")
-    probes = _probe_ids(output)
+    probes = probe_ids(output)
     expected = _logits(loaded, probes)
     _save(loaded, facts, output)
     del loaded
@@ -111,13 +111,29 @@ def gguf_to_hf(path: Path, output: Path, report: Any = lambda step, phase: None)
     saved = transformers.AutoModelForCausalLM.from_pretrained(
         str(output), dtype=torch.float32, use_safetensors=True, local_files_only=True
     )
-    difference = max(
-        float((mine - theirs).abs().max()) for mine, theirs in zip(_logits(saved, probes), expected, strict=True)
-    )
-    if not difference <= MAX_LOGIT_DIFFERENCE:
-        raise ConversionFailed(f"{output}: logits differ by {difference} from those of {path}")
+    found = compare_logits(expected, _logits(saved, probes), f"{output} against {path}")
     report(4, "compared")
-    return difference
+    return found
+
+
+def compare_logits(expected: list[torch.Tensor], found: list[torch.Tensor], where: str) -> dict[str, float]:
+    """Largest difference between the logits of source and target, and what was allowed; both go into the seal.
+
+    Shapes (tokens, vocabulary) per probe; a vocabulary padded for parallelism may be longer in ``found``.
+
+    Raises:
+        ConversionFailed: they differ by more than ``MAX_LOGIT_DIFFERENCE``, relative to the largest logit above 1.
+    """
+    worst, height = 0.0, 1.0
+    for left, right in zip(expected, found, strict=True):
+        width = min(left.shape[-1], right.shape[-1])
+        left, right = left[..., :width], right[..., :width]
+        worst = max(worst, float((left - right).abs().max()))
+        height = max(height, float(left.abs().max()))
+    tolerance = MAX_LOGIT_DIFFERENCE * height
+    if not worst <= tolerance:  # also when it is not a number
+        raise ConversionFailed(f"{where}: logits differ by {worst:.3g}, allowed are {tolerance:.3g}")
+    return {"logit_difference": worst, "logit_tolerance": tolerance}
 
 
 def read_gguf_tokenizer(path: Path) -> GgufTokenizer:
@@ -230,7 +246,8 @@ def check_tokenizer(checkpoint: Path) -> None:
             raise WrongTokenizer(f"{checkpoint}: {text!r} is not the same after encoding and decoding")
 
 
-def _probe_ids(checkpoint: Path) -> list[list[int]]:
+def probe_ids(checkpoint: Path) -> list[list[int]]:
+    """Ids of the fixed prompts on which source and target of a conversion are compared."""
     tokenizer = loaders.load(checkpoint)
     return [list(tokenizer(text)["input_ids"]) for text in (PROMPT, *PROBE_TEXTS)]
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
 
 from jobs.core.verdict import FailureClass
+
+T = TypeVar("T")
 
 
 class BadSettings(ValueError):
@@ -30,7 +33,9 @@ def unknown(given: Mapping[str, Any], known: Iterable[str], where: str = "settin
 
 
 def typed(name: str, value: Any, annotation: str) -> Any:
-    """``value`` as the annotated type (``int``, ``float`` or ``str``, perhaps ``| None``); an int passes for a float.
+    """``value`` as the annotated type (``int``, ``float``, ``bool`` or ``str``, perhaps ``| None``).
+
+    An int passes for a float.
 
     Raises:
         BadSettings: of another type; nothing is converted from text.
@@ -38,6 +43,10 @@ def typed(name: str, value: Any, annotation: str) -> Any:
     if value is None and "None" in annotation:
         return None
     wanted: tuple[type, ...] = (str,)
+    if annotation.startswith("bool"):
+        if not isinstance(value, bool):
+            raise BadSettings(f"setting {name!r} must be true or false, not {value!r}")
+        return value
     if annotation.startswith("int"):
         wanted = (int,)
     elif annotation.startswith("float"):
@@ -45,3 +54,27 @@ def typed(name: str, value: Any, annotation: str) -> Any:
     if not isinstance(value, wanted) or isinstance(value, bool):
         raise BadSettings(f"setting {name!r} must be {annotation}, not {value!r}")
     return float(value) if annotation.startswith("float") else value
+
+
+def build(cls: type[T], settings: Mapping[str, Any], required: Sequence[str] = ()) -> T:
+    """An instance of the dataclass ``cls`` (of plain fields) from what a stage was told.
+
+    Raises:
+        BadSettings: an unknown name, a wrong type, or one of ``required`` missing.
+    """
+    known = {field.name: str(field.type) for field in fields(cls)}  # type: ignore[arg-type]
+    unknown(settings, known)
+    for name in required:
+        if settings.get(name) is None:
+            raise BadSettings(f"setting {name!r} is missing")
+    return cls(**{name: typed(name, value, known[name]) for name, value in settings.items()})
+
+
+def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Refuse a value that is not among ``allowed``.
+
+    Raises:
+        BadSettings: naming what is allowed.
+    """
+    if value not in allowed:
+        raise BadSettings(f"{name} must be one of {', '.join(allowed)}, not {value!r}")

@@ -14,10 +14,11 @@ from jobs.core.spec import Source
 from launch import fetch, snapshot
 from launch.digests import DigestCache, source_files
 from launch.errors import InputError
+from launch.kinds import FETCHED
 from launch.pipeline import PipelineFile
 from launch.plan import BackEndFacts, Facts, FetchedFacts, back_ends_of
 from launch.profile import Profile
-from launch.stages import FETCHED, DataStage, GettextSource
+from launch.stages import DataStage, GettextSource
 
 PROBE_SECONDS = 60.0
 
@@ -62,7 +63,7 @@ def probe(names: Iterable[str], profile: Profile) -> dict[str, BackEndFacts]:
             found[name] = BackEndFacts(
                 versions=value["versions"], kinds=frozenset(value["kinds"]), formats_in=tuple(value["formats_in"]),
                 formats_out=tuple(value["formats_out"]), launcher=value["launcher"], distributed=value["distributed"],
-                python=python,
+                python=python, converts=tuple((source, target) for source, target in value["converts"]),
             )  # fmt: skip
     return found
 

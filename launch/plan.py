@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs.core.spec import Source
 from launch.errors import InputError
-from launch.pipeline import Pipeline
+from launch.kinds import FETCHED
 from launch.profile import Profile, Resources
-from launch.stages import FETCHED, DataStage, EvaluateStage, TrainingStage
+
+if TYPE_CHECKING:  # status and the like read plans, and no pipeline: its models are built only where one is planned
+    from launch.pipeline import Pipeline
+    from launch.stages import DataStage, EvaluateStage, TrainingStage
 
 REVISION = 1
 """Part of every fingerprint: raised when a change of ours makes old results invalid."""
@@ -36,6 +39,7 @@ class BackEndFacts:
     launcher: str
     distributed: bool
     python: str
+    converts: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,8 @@ class _Builder:
     done: dict[str, PlannedStage] = field(default_factory=dict)
 
     def build(self) -> tuple[PlannedStage, ...]:
+        from launch.stages import DataStage, TrainingStage
+
         for name in self.pipeline.order():
             stage = self.pipeline.stages[name]
             if isinstance(stage, DataStage):
@@ -216,19 +222,19 @@ class _Builder:
         """The checkpoint that a stage names, in a format that its back end reads; a conversion is inserted if not."""
         found = self.of_fetched(FETCHED) if wanted == FETCHED else self.of_stage(wanted)
         formats = self.facts.back_ends[backend].formats_in
-        if found.format in formats:
-            return found
-        target = next((form for form in self.facts.back_ends["convert"].formats_out if form in formats), None)
-        if target is None or found.format not in self.facts.back_ends["convert"].formats_in:
+        way = conversions(self.facts.back_ends, found.format, formats)
+        if way is None:
             raise InputError(
                 f"back end {backend!r} reads {', '.join(formats)}; "
                 f"nothing converts {found.format!r} of {wanted!r} to that"
             )
-        name = f"{wanted}-{target}"
-        if name not in self.done:
-            settings = {"from": found.format, "to": target}
-            self.add(name, "convert", "convert", ("checkpoint", target), settings, {"source": found}, None)
-        return self.of_stage(name)
+        for converter, target in way:
+            name = f"{wanted}-{target}"
+            if name not in self.done:
+                settings = {"from": found.format, "to": target}
+                self.add(name, "convert", converter, ("checkpoint", target), settings, {"source": found}, None)
+            found = self.of_stage(name)
+        return found
 
     def add_training(self, name: str, stage: TrainingStage) -> None:
         resources = self.profile.resources_for(stage.kind, stage)
@@ -259,6 +265,24 @@ class _Builder:
         self.add(name, "evaluate", stage.backend, ("evaluation", "metrics"), settings, inputs, stage)
 
 
+def conversions(
+    back_ends: Mapping[str, BackEndFacts], given: str, wanted: Sequence[str]
+) -> list[tuple[str, str]] | None:
+    """The shortest way from one format to one of ``wanted``: steps (back end, format it makes); None: there is none."""
+    ways: dict[str, list[tuple[str, str]]] = {given: []}
+    waiting = [given]
+    while waiting:
+        form = waiting.pop(0)
+        if form in wanted:
+            return ways[form]
+        for name, able in sorted(back_ends.items()):
+            for source, target in able.converts:
+                if source == form and target not in ways:
+                    ways[target] = [*ways[form], (name, target)]
+                    waiting.append(target)
+    return None
+
+
 def build(pipeline: Pipeline, profile: Profile, facts: Facts) -> Plan:
     """Plan the chain.
 
@@ -271,5 +295,7 @@ def build(pipeline: Pipeline, profile: Profile, facts: Facts) -> Plan:
 
 def back_ends_of(pipeline: Pipeline) -> tuple[str, ...]:
     """Names of the back ends that planning has to ask about."""
+    from launch.stages import EvaluateStage, TrainingStage
+
     named = {stage.backend for stage in pipeline.stages.values() if isinstance(stage, TrainingStage | EvaluateStage)}
     return tuple(sorted(named | {"data", "convert"}))

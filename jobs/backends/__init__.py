@@ -26,7 +26,11 @@ PROBE_TEXTS = (
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a back end can do. ``launcher``: how its processes start on several nodes."""
+    """What a back end can do.
+
+    ``launcher``: how its processes start (``python``, ``torchrun``, or ``ray``: one driver beside a Ray cluster over
+    all nodes). ``converts``: pairs (from, to) of checkpoint formats, for the kind ``convert``.
+    """
 
     kinds: frozenset[str]
     formats_in: frozenset[str]
@@ -34,6 +38,7 @@ class Capabilities:
     stop: str = "file"
     launcher: str = "python"
     distributed: bool = False
+    converts: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(frozen=True)

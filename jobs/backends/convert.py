@@ -12,8 +12,9 @@ from jobs.core.spec import StageSpec
 
 NAME = "convert"
 CAPABILITIES = Capabilities(
-    kinds=frozenset({"convert"}), formats_in=frozenset({"gguf"}), formats_out=frozenset({"hf"})
-)
+    kinds=frozenset({"convert"}), formats_in=frozenset({"gguf"}), formats_out=frozenset({"hf"}),
+    converts=frozenset({("gguf", "hf")}),
+)  # fmt: skip
 
 PACKAGES = ("torch", "transformers", "tokenizers", "gguf", "safetensors")
 

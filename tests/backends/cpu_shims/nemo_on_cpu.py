@@ -60,7 +60,7 @@ def fake_cuda(torch):
     def type_name(self, dtype=None, *args, **kwargs):
         if dtype is not None:
             return kind(self, dtype, *args, **kwargs)
-        return kind(self).replace("torch.", "torch.cuda.", 1)
+        return f"torch.cuda.{kind(self).rsplit('.', 1)[-1]}"
 
     torch.Tensor.type = type_name
 

@@ -1,0 +1,75 @@
+"""Back end ``nemo``: NeMo 2 (``nemo.collections.llm`` on megatron-core), continued pre-training and SFT.
+
+It also converts Hugging Face directories to NeMo checkpoints and back; the planner inserts those where formats differ.
+``settings`` checks what a stage was told, ``data`` writes what NeMo reads, ``model`` finds the model, ``train`` puts a
+trainer together, ``control`` sits inside its loop, ``convert`` is import and export, ``compat`` is life without
+transformer_engine. Format ``nemo``: ``weights/`` and ``context/`` as NeMo writes them, and ``hf/``: the configuration
+and tokenizer files of the Hugging Face directory that the model came from, byte by byte.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from jobs import tokenizers
+from jobs.backends import Capabilities, Result, WorkContext
+from jobs.core.spec import StageSpec
+
+NAME = "nemo"
+CAPABILITIES = Capabilities(
+    kinds=frozenset({"cpt", "sft", "convert"}),
+    formats_in=frozenset({"nemo"}),
+    formats_out=frozenset({"nemo"}),
+    launcher="torchrun",
+    distributed=True,
+    converts=frozenset({("hf", "nemo"), ("nemo", "hf")}),
+)
+
+PACKAGES = ("nemo_toolkit", "megatron-core", "torch", "transformers", "lightning", "transformer_engine")
+REQUIRED = PACKAGES[:5]
+
+
+def probe() -> dict[str, str]:
+    """Versions of the packages that decide results.
+
+    Raises:
+        ImportError: one that is needed is missing, or a NeMo without ``nemo.collections.llm``.
+    """
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            if name in REQUIRED:
+                raise ImportError(f"{name} is not installed in this environment") from None
+    if not found["nemo_toolkit"].startswith("2."):
+        version = found["nemo_toolkit"]
+        raise ImportError(f"nemo_toolkit {version} has no nemo.collections.llm (2.0 to 2.7 have): pip install '<3'")
+    return found
+
+
+def behaviour(checkpoint: Path) -> dict[str, Any]:
+    """Ids of the probe texts by the loader call of training; reads NeMo checkpoints and Hugging Face directories."""
+    from jobs.backends.nemo import layout
+
+    return tokenizers.behaviour(layout.tokenizer_directory(checkpoint))
+
+
+def completeness(directory: Path) -> str | None:
+    """Why ``directory`` is no complete checkpoint of this format, or None."""
+    from jobs.backends.nemo import layout
+
+    return layout.problem(directory)
+
+
+def run(spec: StageSpec, ctx: WorkContext) -> Result:
+    """Train or convert; called on every rank."""
+    if spec.kind == "convert":
+        from jobs.backends.nemo import convert
+
+        return convert.run(spec, ctx)
+    from jobs.backends.nemo import train
+
+    return train.run(spec, ctx)

@@ -1,0 +1,96 @@
+"""What NeMo 2 leaves to transformer_engine and apex, and how a stage does without them.
+
+With transformer_engine the fused layers of NeMo's default spec are used and nothing here does anything. Without it the
+default spec is Megatron's local one: its layer norms are modules of their own, so that the names in NeMo's converters
+(which know the fused layers only) do not fit, and several fusions that the model configurations switch on refuse.
+Each context below changes one function of the library for as long as one call of ours takes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+FUSIONS = (
+    "apply_rope_fusion", "gradient_accumulation_fusion", "bias_dropout_fusion", "masked_softmax_fusion",
+    "bias_activation_fusion", "cross_entropy_loss_fusion", "persist_layer_norm",
+)  # fmt: skip
+"""Switches of Megatron's TransformerConfig whose kernels are in transformer_engine or apex."""
+
+LOCAL_NAMES = (
+    ("self_attention.linear_qkv.layer_norm_weight", "input_layernorm.weight"),
+    ("mlp.linear_fc1.layer_norm_weight", "pre_mlp_layernorm.weight"),
+)
+"""Layer norms inside the fused layers of transformer_engine -> the modules of the local spec."""
+
+
+def has_transformer_engine() -> bool:
+    """Whether transformer_engine is installed (its import is not tried: it takes seconds)."""
+    return importlib.util.find_spec("transformer_engine") is not None
+
+
+def can_save_distributed_optimizer() -> bool:
+    """Whether the state of Megatron's distributed optimizer can be saved.
+
+    Torch's Adam keeps ``step`` as a tensor without dimensions, which ``sharded_param_state_dp_reshardable`` refuses
+    with an AssertionError at the first save; the Adam of transformer_engine and of apex does not keep it there.
+    """
+    return has_transformer_engine() or importlib.util.find_spec("apex") is not None
+
+
+def local_name(name: str) -> str:
+    """A parameter name of the fused layers, as the local spec calls it."""
+    if name.startswith("decoder."):
+        for fused, local in LOCAL_NAMES:
+            name = name.replace(fused, local)
+    return name
+
+
+@contextmanager
+def local_configs() -> Iterator[None]:
+    """Model configurations that are built inside have the fusions off that are not installed.
+
+    They are checked in ``__post_init__``, so they cannot be switched off after construction.
+    """
+    if has_transformer_engine():
+        yield
+        return
+    from megatron.core.transformer.transformer_config import TransformerConfig
+
+    original = TransformerConfig.__post_init__
+
+    def without_fusions(self: Any) -> None:
+        for name in FUSIONS:
+            if hasattr(self, name):
+                setattr(self, name, False)
+        original(self)
+
+    TransformerConfig.__post_init__ = without_fusions  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        TransformerConfig.__post_init__ = original  # type: ignore[method-assign]
+
+
+@contextmanager
+def local_names() -> Iterator[None]:
+    """Converters of NeMo that run inside meet the layer-norm names of the layers that there are."""
+    if has_transformer_engine():
+        yield
+        return
+    from nemo.lightning import io
+    from nemo.lightning.io import state
+
+    original = state.apply_transforms
+
+    def renamed(source: Any, target: Any, mapping: dict[str, str], *rest: Any, **more: Any) -> Any:
+        mapped = {local_name(left): local_name(right) for left, right in mapping.items()}
+        return original(source, target, mapped, *rest, **more)
+
+    state.apply_transforms = io.apply_transforms = renamed
+    try:
+        yield
+    finally:
+        state.apply_transforms = io.apply_transforms = original

@@ -1,0 +1,127 @@
+"""What sits inside NeMo's training loop: progress, the decision to stop, sealed saves, the finished checkpoint.
+
+In NeMo one Lightning batch is one global batch, so ``on_train_batch_end`` is the boundary of an optimizer step.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+from nemo.lightning.io.pl import TrainerContext
+from nemo.lightning.pytorch.optim.base import LRSchedulerModule
+
+from jobs.backends import WorkContext
+from jobs.backends.nemo import layout, ranks
+from jobs.backends.nemo.settings import NemoSettings, learning_rate_factor
+from jobs.core.verdict import FailureClass
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
+
+class Diverged(ArithmeticError):
+    """The loss is not a number any more; going on would only overwrite good saves with bad ones."""
+
+    failure = FailureClass.DATA_ERROR
+
+
+class Schedule(LRSchedulerModule):  # type: ignore[misc]
+    """The learning rate of ``settings.learning_rate_factor`` on Megatron's optimizer."""
+
+    def __init__(self, settings: NemoSettings) -> None:
+        super().__init__()
+        self._settings = settings
+
+    def scheduler(self, model: Any, optimizer: Any) -> dict[str, Any]:
+        """What Lightning's ``configure_optimizers`` returns; the factor is applied after every step."""
+        settings = self._settings
+        following = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, settings))
+        schedule = {"scheduler": following, "interval": "step", "frequency": 1}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+
+class StepControl(Callback):
+    """Reports every optimizer step and decides at its end whether to save, to leave, or that all is done.
+
+    ``stopped`` is True when the loop was left on request, after a save. ``source`` is the checkpoint that the stage
+    started from: its tokenizer files go along with the finished one.
+    """
+
+    def __init__(self, ctx: WorkContext, settings: NemoSettings, source: Path) -> None:
+        self._ctx = ctx
+        self._settings = settings
+        self._source = source
+        self._clock = 0.0
+        self._step_tokens = settings.batch_size * settings.sequence_length
+        self.stopped = False
+        self.step = 0
+        self.losses: list[float] = []
+        self.tokens = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.step = trainer.global_step
+        self._clock = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = self.step = trainer.global_step
+        # With pipeline stages the loss is known on the first rank and the last stage; rank 0 is what counts.
+        loss = float(trainer.callback_metrics.get("reduced_train_loss", math.nan))
+        broken = self._ctx.rank == 0 and not math.isfinite(loss)
+        device = trainer.strategy.root_device
+        stop, broken = ranks.any_of([self._ctx.stop.should_stop(), broken], device)
+        if broken:
+            raise Diverged(f"the loss is {loss} at step {step}: lower lr, or look at the data of this step")
+        self._report(trainer, step, loss)
+        if step >= self._settings.steps:
+            self._finish(trainer)
+            return
+        every = self._settings.save_every
+        if stop or (every is not None and step % every == 0):
+            self._save(trainer, step)
+        if stop:
+            self.stopped = trainer.should_stop = True
+        self._clock = time.monotonic()
+
+    def _report(self, trainer: Trainer, step: int, loss: float) -> None:
+        now = time.monotonic()
+        rate = self._step_tokens / max(now - self._clock, 1e-9)
+        self._clock = now
+        self.losses.append(loss)
+        self.tokens += self._step_tokens
+        metrics = {"loss": loss, "tokens_per_second": rate}
+        norm = trainer.callback_metrics.get("grad_norm")
+        if norm is not None:
+            metrics["grad_norm"] = float(norm)
+        optimizers = trainer.optimizers
+        if optimizers:
+            metrics["lr"] = float(optimizers[0].param_groups[0]["lr"])
+        self._ctx.progress.report(step, self._settings.steps, **metrics)
+
+    def _save(self, trainer: Trainer, step: int) -> None:
+        """Write, seal and thin out ``saves/checkpoint-<step>``: weights, optimizer, schedule, place in the data."""
+        began = time.monotonic()
+        directory = self._ctx.saves.directory / f"checkpoint-{step}"
+        ranks.on_first(lambda: shutil.rmtree(directory, ignore_errors=True))
+        trainer.save_checkpoint(directory)
+        ranks.barrier()
+        if self._ctx.rank == 0:
+            self._ctx.saves.seal(step)
+            self._ctx.saves.keep_last(self._settings.keep_saves)
+        self._ctx.stop.saved(time.monotonic() - began)
+
+    def _finish(self, trainer: Trainer) -> None:
+        """Write the finished checkpoint: weights, NeMo's description of the model, tokenizer."""
+        output = self._ctx.output
+        trainer.save_checkpoint(output, weights_only=True)
+        if self._ctx.rank == 0:
+            TrainerContext.from_trainer(trainer).io_dump(output / layout.CONTEXT, yaml_attrs=["model"])
+            layout.carry_over(self._source, output)
+        ranks.barrier()

@@ -1,0 +1,218 @@
+"""Hugging Face directory to NeMo checkpoint and back, by NeMo's own converters; the result is compared by its logits.
+
+Both ways the written checkpoint is loaded again and its logits on fixed prompts are held against those of the source,
+in fp32 on both sides. Weights keep the type of the source (bf16 after bf16 training).
+
+NeMo's ``export_ckpt`` fails after bf16 training: it builds the target in the type that the model's description names
+(fp32) while the weights come as bf16 ("dtype mismatch"). Here both sides are put into the type of the stored weights.
+"""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from jobs import tokenizers
+from jobs.backends import Result, WorkContext
+from jobs.backends.nemo import compat, layout, model
+from jobs.convert import ConversionFailed, compare_logits, probe_ids
+from jobs.core.spec import StageSpec
+
+if TYPE_CHECKING:
+    from nemo.collections.llm import GPTModel
+    from transformers import PreTrainedModel
+
+STEPS = 3
+
+
+def run(spec: StageSpec, ctx: WorkContext) -> Result:
+    """Convert the input ``source``, on rank 0.
+
+    Raises:
+        ConversionFailed: other logits, or a tokenizer that is not the same afterwards.
+    """
+    if ctx.rank != 0:
+        return Result("done", step=STEPS)
+    given = spec.inputs["source"]
+    convert = import_hf if given.format == "hf" else export_hf
+    metrics = convert(given.output, ctx.output, lambda step, phase: ctx.progress.report(step, STEPS, phase))
+    return Result("done", step=STEPS, metrics=metrics)
+
+
+def import_hf(source: Path, output: Path, report: Any = lambda step, phase: None) -> dict[str, float]:
+    """Write the Hugging Face directory ``source`` as a NeMo checkpoint; largest logit difference and tolerance.
+
+    Raises: see ``run``.
+    """
+    importer = model.importer(source)
+    with compat.local_configs():
+        target = importer.init()
+    dtype = weights_type_of_hf(source)
+    _set_type(target, dtype)
+    theirs = _load_hf(source, dtype)
+    trainer = importer.nemo_setup(target)
+    with compat.local_names():
+        importer.convert_state(theirs, target)
+    report(1, "converted")
+    importer.nemo_save(output, trainer)
+    layout.carry_over(source, output)
+    report(2, "saved")
+    probes = probe_ids(source)
+    expected = _hf_logits(theirs.float(), probes)
+    del target, theirs
+    _tear_down(trainer)
+
+    layout.check(output)
+    written, trainer = load_nemo(output)
+    found = nemo_logits(written, probes)
+    _tear_down(trainer)
+    report(3, "compared")
+    _same_tokenizer(source, output)
+    return compare_logits(expected, found, f"{output} against {source}")
+
+
+def export_hf(source: Path, output: Path, report: Any = lambda step, phase: None) -> dict[str, float]:
+    """Write the NeMo checkpoint ``source`` as a Hugging Face directory; largest logit difference and tolerance.
+
+    Raises: see ``run``.
+    """
+    layout.check(source)
+    dtype = weights_type(source)
+    ours, trainer = load_nemo(source)
+    probes = probe_ids(layout.tokenizer_directory(source))
+    expected = nemo_logits(ours, probes)
+    exporter = ours.exporter("hf", source)
+    target = AutoModelForCausalLM.from_config(_hf_config(source, exporter), torch_dtype=torch.float32)
+    with compat.local_names():
+        target = exporter.convert_state(ours.cpu(), target)
+    target.tie_weights()
+    report(1, "converted")
+    target.to(dtype).save_pretrained(output)
+    tokenizers.carry_over(layout.tokenizer_directory(source), output)
+    del target, ours
+    _tear_down(trainer)
+    report(2, "saved")
+
+    found = _hf_logits(_load_hf(output, torch.float32), probes)
+    report(3, "compared")
+    _same_tokenizer(source, output)
+    return compare_logits(expected, found, f"{output} against {source}")
+
+
+def load_nemo(checkpoint: Path) -> tuple[GPTModel, Any]:
+    """The model of a NeMo checkpoint in fp32 on the CPU, and the trainer that holds it.
+
+    NeMo's ``nemo_load`` builds the model in the type of its description; all of the rest is as there.
+    """
+    from nemo.lightning import MegatronStrategy, Trainer, _strategy_lib
+    from nemo.lightning.io import load_context
+
+    with compat.local_configs():
+        found: GPTModel = load_context(checkpoint, subpath="model")
+    _set_type(found, torch.float32)
+    found.config.perform_initialization = False
+    trainer = Trainer(devices=1, accelerator="cpu", strategy=MegatronStrategy(ddp="pytorch", setup_optimizers=False))
+    trainer.strategy.connect(found)
+    trainer.strategy.setup_environment()
+    with _strategy_lib.megatron_cpu_init_context(found.config):
+        found.configure_model()
+    trainer.strategy.setup(trainer)
+    trainer.strategy.load_checkpoint(checkpoint)
+    found.float()
+    return found, trainer
+
+
+def nemo_logits(found: GPTModel, probes: list[list[int]]) -> list[torch.Tensor]:
+    """Logits of each probe, (tokens, padded vocabulary), on the GPU where there is one."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found.eval().to(device)
+    results = []
+    with torch.inference_mode():
+        for ids in probes:
+            length = len(ids)
+            hidden = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)[None, None]
+            position = torch.arange(length, device=device)[None]
+            output = found(torch.tensor([ids], device=device), position, hidden)
+            results.append(output[0].float().cpu())
+    return results
+
+
+def weights_type(checkpoint: Path) -> torch.dtype:
+    """Type of the weights stored in a NeMo checkpoint: that of most of its numbers."""
+    from torch.distributed.checkpoint import FileSystemReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+    sizes: dict[torch.dtype, int] = {}
+    for entry in FileSystemReader(checkpoint / layout.WEIGHTS).read_metadata().state_dict_metadata.values():
+        if isinstance(entry, TensorStorageMetadata):
+            dtype = entry.properties.dtype
+            sizes[dtype] = sizes.get(dtype, 0) + entry.size.numel()
+    if not sizes:
+        raise ConversionFailed(f"{checkpoint}: no tensors in {layout.WEIGHTS}")
+    return max(sizes, key=lambda dtype: sizes[dtype])
+
+
+def weights_type_of_hf(checkpoint: Path) -> torch.dtype:
+    """Type that the configuration of a Hugging Face directory names; fp32 where it names none."""
+    named = AutoConfig.from_pretrained(str(checkpoint), local_files_only=True).torch_dtype
+    return named if isinstance(named, torch.dtype) else torch.float32
+
+
+def _set_type(found: GPTModel, dtype: torch.dtype) -> None:
+    """Make the description of the model say ``dtype``, in the object and in what is written of it."""
+    values = {
+        "params_dtype": dtype, "pipeline_dtype": dtype, "autocast_dtype": dtype,
+        "bf16": dtype is torch.bfloat16, "fp16": dtype is torch.float16,
+    }  # fmt: skip
+    for target in (found.config, getattr(found.config, "__io__", None)):
+        if target is not None:
+            for name, value in values.items():
+                setattr(target, name, value)
+
+
+def _hf_config(source: Path, exporter: Any) -> Any:
+    """The configuration that the model came with, else the one that NeMo derives from its own."""
+    if (source / layout.HF / "config.json").is_file():
+        return AutoConfig.from_pretrained(str(source / layout.HF), local_files_only=True)
+    with compat.local_configs():
+        return exporter.config
+
+
+def _load_hf(checkpoint: Path, dtype: torch.dtype) -> PreTrainedModel:
+    found: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        str(checkpoint), torch_dtype=dtype, use_safetensors=True, local_files_only=True
+    )
+    return found
+
+
+def _hf_logits(found: PreTrainedModel, probes: list[list[int]]) -> list[torch.Tensor]:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found.eval().to(device)
+    with torch.inference_mode():
+        return [found(torch.tensor([ids], device=device)).logits[0].float().cpu() for ids in probes]
+
+
+def _same_tokenizer(source: Path, output: Path) -> None:
+    """Both directories must give the same ids, special tokens and chat template.
+
+    Raises:
+        ConversionFailed: naming what differs.
+    """
+    left = tokenizers.behaviour(layout.tokenizer_directory(source))
+    right = tokenizers.behaviour(layout.tokenizer_directory(output))
+    for name, value in left.items():
+        if right[name] != value:
+            raise ConversionFailed(f"{output}: the tokenizer has another {name} than that of {source}")
+
+
+def _tear_down(trainer: Any) -> None:
+    """Take NeMo's process groups down, so that a second model can be built in this process."""
+    from nemo.lightning.base import teardown
+
+    teardown(trainer)
+    gc.collect()
+

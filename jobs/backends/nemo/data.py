@@ -1,0 +1,144 @@
+"""Training data in the shapes that NeMo reads: ``.bin``/``.idx`` for continued pre-training, token pairs for SFT.
+
+The ids are made by ``jobs.examples``, as for every other back end and for evaluation. NeMo's own SFT data set strips
+spaces off prompts, tokenises the parts of its template apart and decodes a template as Latin-1; here it gets ids.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
+from nemo.collections.llm import FineTuningDataModule, PreTrainingDataModule
+from nemo.collections.llm.gpt.data.core import GPTSFTDataset
+
+from jobs import examples
+from jobs.backends.nemo import ranks
+from jobs.backends.nemo.settings import NemoSettings
+from jobs.core import files
+from jobs.core.spec import Input
+from jobs.examples import DataError
+
+READY = "ready.json"
+"""Written last; says what the files beside it were made from."""
+
+
+def module(kind: str, given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any, micro: int) -> Any:
+    """The data module of a stage; its files are written to ``scratch`` (shared by all ranks) by rank 0.
+
+    Raises:
+        DataError: a row that cannot be used, with file and line.
+    """
+    common = {
+        "seq_length": settings.sequence_length, "global_batch_size": settings.batch_size, "micro_batch_size": micro,
+        "tokenizer": tokenizer, "num_workers": settings.data_workers, "seed": settings.seed,
+    }  # fmt: skip
+    if kind == "cpt":
+        prefix = ranks.on_first(lambda: corpus(given, scratch, settings, tokenizer.tokenizer))
+        return PreTrainingDataModule(paths=[prefix], split="1,0,0", index_mapping_dir=str(scratch / "index"), **common)
+    ranks.on_first(lambda: pairs(given, scratch, settings, tokenizer.tokenizer))
+    return PairsModule(dataset_root=scratch, memmap_workers=1, **common)
+
+
+def corpus(given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any) -> str:
+    """Prefix of the ``.bin`` and ``.idx`` files of a corpus; written where the input is still text.
+
+    Raises:
+        DataError: the files of a tokenised corpus are missing, or the corpus is shorter than one sequence.
+    """
+    if given.format == "tokens":
+        prefix = given.output / settings.split
+        for suffix in (".bin", ".idx"):
+            if not prefix.with_name(prefix.name + suffix).is_file():
+                raise DataError(f"{prefix}{suffix}: no such file in the tokenised corpus")
+        return str(prefix)
+    source = given.output / f"{settings.split}.jsonl"
+    prefix = scratch / "corpus"
+    if not _made(scratch, given, settings):
+        rows = examples.read_rows(source, "corpus")
+        dtype = DType.optimal_dtype(len(tokenizer))
+        builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=dtype)
+        tokens = 0
+        for row in rows:
+            ids = examples.encode_text(tokenizer, row.texts["text"])
+            builder.add_document(torch.from_numpy(numpy.array(ids, dtype=dtype)), [len(ids)])
+            tokens += len(ids)
+        builder.finalize(f"{prefix}.idx")
+        if tokens <= settings.sequence_length:
+            raise DataError(f"{source}:1: {tokens} tokens are less than one sequence of {settings.sequence_length}")
+        _mark(scratch, given, settings)
+    return str(prefix)
+
+
+def pairs(given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any) -> None:
+    """Write ``training.jsonl``: per row the ids of prompt and completion.
+
+    Raises:
+        DataError: a row longer than the sequence length, unless such rows are to be left out.
+    """
+    if _made(scratch, given, settings):
+        return
+    source = given.output / f"{settings.split}.jsonl"
+    lines: list[str] = []
+    for row in examples.read_rows(source, "instructions"):
+        prompt = settings.prompt_template.replace("{prompt}", row.texts["prompt"])
+        pair = examples.encode_pair(tokenizer, prompt, row.texts["completion"])
+        if len(pair) <= settings.sequence_length:
+            lines.append(json.dumps({"prompt": pair.prompt, "completion": pair.completion}))
+        elif settings.too_long == "error":
+            raise DataError(
+                f"{row.place}: {len(pair)} tokens, more than sequence_length {settings.sequence_length} "
+                "(too_long: skip leaves such rows out)"
+            )
+    if not lines:
+        raise DataError(f"{source}:1: no row has at most sequence_length {settings.sequence_length} tokens")
+    files.write_atomic(scratch / "training.jsonl", "\n".join(lines) + "\n")
+    _mark(scratch, given, settings)
+
+
+def _description(given: Input, settings: NemoSettings) -> dict[str, Any]:
+    return {
+        "fingerprint": given.fingerprint, "split": settings.split, "length": settings.sequence_length,
+        "template": settings.prompt_template, "too_long": settings.too_long,
+    }  # fmt: skip
+
+
+def _made(scratch: Path, given: Input, settings: NemoSettings) -> bool:
+    """Whether an earlier start of the stage has written the files whole."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    return bool(files.read_json_or_none(scratch / READY) == _description(given, settings))
+
+
+def _mark(scratch: Path, given: Input, settings: NemoSettings) -> None:
+    files.write_json(scratch / READY, _description(given, settings))
+
+
+class Pairs(GPTSFTDataset):  # type: ignore[misc]
+    """NeMo's SFT data set over rows of ids: its sampling and batching, our tokenisation."""
+
+    def _maybe_validate_prompt_template(self) -> None:
+        """Nothing: the template is applied already."""
+
+    def _process_example(self, example: dict[str, Any]) -> dict[str, Any]:
+        prompt, completion = example["prompt"], example["completion"]
+        return {
+            "input_ids": [*prompt, *completion], "answer_start_idx": len(prompt), "context_ids": prompt,
+            "context_length": len(prompt), "answer_ids": completion, "metadata": {},
+            "token_count": len(prompt) + len(completion),
+        }  # fmt: skip
+
+
+class PairsModule(FineTuningDataModule):  # type: ignore[misc]
+    """NeMo's fine-tuning data over ``Pairs``; only its training split is used (evaluation is a stage of its own)."""
+
+    @lru_cache  # noqa: B019 - as in the base class: one data set per path
+    def _create_dataset(self, path: Any, pack_metadata_path: Any = None, is_test: bool = False, **more: Any) -> Any:
+        return Pairs(
+            str(path), self.tokenizer, max_seq_length=self.seq_length, memmap_workers=self.memmap_workers,
+            seed=self.seed, is_test=is_test, **more,
+        )  # fmt: skip

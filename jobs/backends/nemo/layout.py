@@ -1,0 +1,64 @@
+"""What a checkpoint of the format ``nemo`` looks like on disk, without importing NeMo."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from jobs import tokenizers
+from jobs.core.verdict import FailureClass
+
+WEIGHTS, CONTEXT, HF = "weights", "context", "hf"
+NEEDED = (f"{WEIGHTS}/.metadata", f"{WEIGHTS}/metadata.json", f"{WEIGHTS}/common.pt", f"{CONTEXT}/io.json")
+"""Megatron writes ``.metadata`` and ``metadata.json`` after all tensors: a checkpoint with them is whole."""
+
+
+class IncompleteCheckpoint(RuntimeError):
+    """A directory is no whole NeMo checkpoint."""
+
+    failure = FailureClass.BROKEN_INPUT
+
+
+def problem(directory: Path) -> str | None:
+    """Why ``directory`` is no whole NeMo checkpoint, or None."""
+    for name in NEEDED:
+        if not (directory / name).is_file():
+            return f"{directory / name} is missing"
+    if not any((directory / WEIGHTS).glob("*.distcp")):
+        return f"{directory / WEIGHTS} holds no *.distcp file"
+    return None
+
+
+def check(directory: Path) -> None:
+    """Refuse what is no whole checkpoint.
+
+    Raises:
+        IncompleteCheckpoint: with the file that is missing.
+    """
+    found = problem(directory)
+    if found is not None:
+        raise IncompleteCheckpoint(f"not a whole NeMo checkpoint: {found}")
+
+
+def tokenizer_directory(checkpoint: Path) -> Path:
+    """Where the tokenizer files of a NeMo checkpoint or a Hugging Face directory are.
+
+    Raises:
+        IncompleteCheckpoint: none, or several.
+    """
+    for directory in (checkpoint / HF, checkpoint):
+        if (directory / "tokenizer_config.json").is_file():
+            return directory
+    found = sorted(path.parent for path in (checkpoint / CONTEXT).rglob("tokenizer_config.json"))
+    if len(found) != 1:
+        raise IncompleteCheckpoint(f"{checkpoint}: {len(found)} tokenizers in {CONTEXT}/, one is needed")
+    return found[0]
+
+
+def carry_over(source: Path, target: Path) -> None:
+    """Copy configuration and tokenizer of ``source`` (either format) into ``target``'s ``hf/``, byte by byte."""
+    directory = tokenizer_directory(source)
+    (target / HF).mkdir(parents=True, exist_ok=True)
+    tokenizers.carry_over(directory, target / HF)
+    if (directory / "config.json").is_file():
+        shutil.copyfile(directory / "config.json", target / HF / "config.json")

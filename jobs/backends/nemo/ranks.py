@@ -1,0 +1,62 @@
+"""The processes of a stage before the trainer takes over: rank 0 prepares, the others learn what it found.
+
+Lightning starts torch.distributed in ``fit``; it is started here before that (and found running there), because the
+data files are written and the newest sound save is chosen by rank 0 alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+def start(world: int) -> None:
+    """Join the other processes (variables of torchrun); nothing to do for a single one."""
+    if world == 1 or dist.is_initialized():
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("cpu:gloo,cuda:nccl")
+    else:
+        dist.init_process_group("gloo")
+
+
+def on_first(make: Callable[[], T]) -> T:
+    """What ``make`` returns on rank 0, on every rank; an error there is an error everywhere.
+
+    Raises:
+        Exception: whatever ``make`` raised on rank 0.
+    """
+    if not dist.is_initialized():
+        return make()
+    box: list[object] = [None, None]
+    if dist.get_rank() == 0:
+        try:
+            box = [make(), None]
+        except Exception as error:
+            box = [None, error]
+    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    if isinstance(box[1], Exception):
+        raise box[1]
+    return box[0]  # type: ignore[return-value]
+
+
+def barrier() -> None:
+    """Wait for all ranks; nothing to do in a single process."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def any_of(flags: list[bool], device: torch.device) -> list[bool]:
+    """For each flag whether it is set on any rank: one small all-reduce."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return flags
+    found = torch.tensor([float(flag) for flag in flags], device=device)
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return [value > 0 for value in found.tolist()]

@@ -1,0 +1,158 @@
+"""One NeMo training stage: model, data, trainer, resume, loop."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from megatron.core.optimizer import OptimizerConfig
+from nemo import lightning as nl
+from nemo.collections import llm
+
+from jobs.backends import Result, WorkContext
+from jobs.backends.nemo import compat, data, layout, model, ranks
+from jobs.backends.nemo.control import Schedule, StepControl
+from jobs.backends.nemo.model import Parallel
+from jobs.backends.nemo.settings import NemoSettings
+from jobs.core.spec import StageSpec
+from jobs.settings import BadSettings
+
+
+def run(spec: StageSpec, ctx: WorkContext) -> Result:
+    """Train ``spec``; called on every rank.
+
+    Raises:
+        BadSettings, DataError, WrongVocabulary: before any training.
+        Diverged: the loss became infinite or not a number.
+    """
+    settings = NemoSettings.read(spec.settings)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    ranks.start(ctx.world)
+    source = spec.inputs["checkpoint"].output
+    network = model.from_checkpoint(source, settings)
+    tokenizer = model.tokenizer(source, network)
+    spread = model.parallel(settings, network, ctx.world)
+    micro = settings.split_batch(spread.replicas(ctx.world))
+    scratch = spec.stage_paths.root / "nemo"
+    module = data.module(spec.kind, spec.inputs["data"], scratch / "data", settings, tokenizer, micro)
+
+    trainer = _trainer(settings, spread, ctx.world)
+    control = StepControl(ctx, settings, source)
+    trainer.callbacks.append(control)  # not an argument: NeMo writes the arguments into the checkpoint's description
+    save = ranks.on_first(lambda: _resume_point(ctx))
+    resume = None
+    if save is None:
+        resume = nl.AutoResume(restore_config=nl.RestoreConfig(path=str(source), load_artifacts=False))
+    else:
+        trainer.ckpt_path = save
+
+    began = time.monotonic()
+    start = llm.pretrain if spec.kind == "cpt" else llm.finetune
+    more: dict[str, Any] = {} if spec.kind == "cpt" else {"tokenizer": "data"}
+    start(
+        model=network, data=module, trainer=trainer, log=_logger(settings, scratch, spec), resume=resume,
+        optim=_optimizer(settings), **more,
+    )  # fmt: skip
+    metrics: dict[str, Any] = {"tokens": control.tokens, "seconds": time.monotonic() - began}
+    if torch.cuda.is_available():
+        metrics["peak_memory_bytes"] = torch.cuda.max_memory_allocated()
+    if control.losses:
+        metrics |= {"first_loss": control.losses[0], "last_loss": control.losses[-1]}
+    if control.stopped:
+        return Result("stopped", control.step, metrics)
+    if ctx.rank == 0:
+        layout.check(ctx.output)
+    return Result("done", control.step, metrics)
+
+
+def _resume_point(ctx: WorkContext) -> str | None:
+    """Directory of the newest save that verifies: an explicit path, where NeMo would take the newest directory."""
+    newest = ctx.saves.newest_sound()
+    ctx.saves.discard_newer_than(newest[0] if newest else 0)
+    if newest is None:
+        return None
+    ctx.event("resumed", step=newest[0], path=str(newest[1]))
+    return str(newest[1])
+
+
+def _trainer(settings: NemoSettings, spread: Parallel, world: int) -> nl.Trainer:
+    gpu = torch.cuda.is_available()
+    mixed = settings.precision == "bf16"
+    strategy = nl.MegatronStrategy(
+        tensor_model_parallel_size=spread.tensor,
+        pipeline_model_parallel_size=spread.pipeline,
+        context_parallel_size=spread.context,
+        sequence_parallel=settings.sequence_parallel,
+        pipeline_dtype=torch.bfloat16 if mixed else torch.float32,
+        process_group_backend="nccl" if gpu else "gloo",
+        ckpt_async_save=False,  # a save is sealed when it returns
+        ddp="megatron",
+    )
+    # Said outright: in a job of Slurm Lightning would take SLURM_NTASKS for the world and requeue by itself.
+    environment = TorchElasticEnvironment() if world > 1 else LightningEnvironment()
+    nodes, local = _shape(world)
+    return nl.Trainer(
+        accelerator="gpu" if gpu else "cpu",
+        devices=local,
+        num_nodes=nodes,
+        max_steps=settings.steps,
+        limit_val_batches=0,  # evaluation is a stage of its own
+        num_sanity_val_steps=0,
+        val_check_interval=None,
+        log_every_n_steps=1,
+        enable_checkpointing=False,  # StepControl saves
+        enable_progress_bar=False,
+        use_distributed_sampler=False,
+        logger=False,
+        plugins=[nl.MegatronMixedPrecision(precision="bf16-mixed" if mixed else "32"), environment],
+        strategy=strategy,
+    )
+
+
+def _shape(world: int) -> tuple[int, int]:
+    """(nodes, processes on this node) from torchrun's variables."""
+    import os
+
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    return world // local, local
+
+
+def _optimizer(settings: NemoSettings) -> nl.MegatronOptimizerModule:
+    """Adam over Megatron's buffers.
+
+    Raises:
+        BadSettings: a distributed optimizer that could not be saved.
+    """
+    able = compat.can_save_distributed_optimizer()
+    distributed = able if settings.distributed_optimizer is None else settings.distributed_optimizer
+    if distributed and not able:
+        raise BadSettings(
+            "distributed_optimizer: true trains but cannot be saved without transformer_engine or apex "
+            "(neither is installed here); leave it out"
+        )
+    config = OptimizerConfig(
+        optimizer="adam", lr=settings.lr, weight_decay=settings.weight_decay, clip_grad=settings.max_grad_norm,
+        bf16=settings.precision == "bf16", use_distributed_optimizer=distributed,
+    )  # fmt: skip
+    return nl.MegatronOptimizerModule(config=config, lr_scheduler=Schedule(settings))
+
+
+def _logger(settings: NemoSettings, scratch: Path, spec: StageSpec) -> nl.NeMoLogger:
+    board = wandb = None
+    if settings.tensorboard:
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        board = TensorBoardLogger(save_dir=str(scratch / "tensorboard"))
+    if settings.wandb_project is not None:
+        from lightning.pytorch.loggers import WandbLogger
+
+        # One run over all restarts of the stage.
+        wandb = WandbLogger(project=settings.wandb_project, id=f"{spec.run}-{spec.stage}", save_dir=str(scratch))
+    return nl.NeMoLogger(
+        log_dir=str(scratch), name="log", use_datetime_version=False, version="", ckpt=None,
+        tensorboard=board, wandb=wandb, update_logger_directory=False, log_global_rank_0_only=True,
+    )  # fmt: skip
