@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs import cpu
 from jobs import tokenizers as loaders
 from jobs.backends import PROBE_TEXTS, Result, WorkContext
 from jobs.core.spec import StageSpec
@@ -90,6 +91,7 @@ def gguf_to_hf(path: Path, output: Path, report: Any = lambda step, phase: None)
     import torch
     import transformers
 
+    cpu.use_threads(None)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     facts = read_gguf_tokenizer(path)

@@ -51,8 +51,8 @@ class Pair:
         return len(self.prompt) + len(self.completion)
 
 
-def read_rows(path: Path, format: str, limit: int | None = None) -> list[Row]:
-    """All rows of a data file, or the first ``limit``.
+def read_rows(path: Path, kind: str, limit: int | None = None) -> list[Row]:
+    """All rows of a data file of a kind (a key of ``FIELDS``), or the first ``limit``.
 
     Raises:
         DataError: not JSON, a field missing, empty or not text, or no row at all; with file and line.
@@ -63,15 +63,15 @@ def read_rows(path: Path, format: str, limit: int | None = None) -> list[Row]:
         if limit is not None and len(rows) == limit:
             break
         texts = {}
-        for name in FIELDS[format]:
+        for name in FIELDS[kind]:
             text = value.get(name)
             if not isinstance(text, str) or not text.strip():
                 what = "is missing" if name not in value else f"is not a text with content: {text!r}"
-                raise DataError(f"{place}: field {name!r} of a row of {format} {what}")
+                raise DataError(f"{place}: field {name!r} of a row of {kind} {what}")
             texts[name] = text
         rows.append(Row(place, str(value.get("id", len(rows))), texts))
     if not rows:
-        raise DataError(f"{path}:1: no row of {format}")
+        raise DataError(f"{path}:1: no row of {kind}")
     return rows
 
 

@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jobs import tokenizers
+from jobs import cpu, tokenizers
 from jobs.backends import Capabilities, Result, WorkContext
 from jobs.core.spec import StageSpec
 
@@ -15,6 +15,8 @@ CAPABILITIES = Capabilities(
     kinds=frozenset({"convert"}), formats_in=frozenset({"gguf"}), formats_out=frozenset({"hf"}),
     converts=frozenset({("gguf", "hf")}),
 )  # fmt: skip
+
+cpu.wait_passively()
 
 PACKAGES = ("torch", "transformers", "tokenizers", "gguf", "safetensors")
 

@@ -2,8 +2,7 @@
 
 It really trains, saves, resumes bit by bit and hands on what it learned, so chains, time limits and broken saves can be
 tried without torch and without a GPU. The model gives each pair of neighbouring characters a score; the probability of
-the next character is the softmax of its row (a bigram model). All arithmetic is Python floats: the same on every machine
-that follows IEEE 754.
+the next character is the softmax of its row (a bigram model). All arithmetic is Python floats, in a fixed order.
 
 Kinds: ``cpt`` and ``sft`` descend the mean negative log-likelihood of a text; ``dpo`` descends the DPO loss
 (Rafailov et al. 2023, https://arxiv.org/abs/2305.18290, equation 7) against the scores at the start; ``evaluate``
@@ -13,6 +12,7 @@ measures the loss on the test split. On several nodes rank 0 works and the other
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import platform
@@ -235,7 +235,7 @@ def _log_likelihood(chain: list[int], scores: Scores) -> tuple[float, Gradient]:
     value = 0.0
     gradient: Gradient = {}
     softmax: dict[int, tuple[float, list[float]]] = {}
-    for before, after in zip(chain, chain[1:], strict=False):
+    for before, after in itertools.pairwise(chain):
         row = scores[before]
         if before not in softmax:
             top = max(row)

@@ -63,13 +63,12 @@ def _measure(spec: StageSpec, ctx: WorkContext, settings: EvaluateSettings) -> d
     import torch
     import transformers
 
-    from jobs import tokenizers
+    from jobs import cpu, tokenizers
     from jobs.backends.trl.train import load_model
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+    cpu.use_threads(settings.threads)
     checkpoint = spec.inputs["checkpoint"].output
     tokenizer = tokenizers.load(checkpoint)
     model = load_model(checkpoint).eval().to("cuda" if torch.cuda.is_available() else "cpu")

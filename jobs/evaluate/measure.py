@@ -38,9 +38,9 @@ def batches(lengths: Sequence[int], tokens: int, most: int | None = None) -> Ite
 def log_likelihoods(model: PreTrainedModel, pairs: Sequence[Pair]) -> list[float]:
     """Sum of the log-probabilities of each completion given its prompt, in nats.
 
-    One batch. Padding stands at the end, where a causal model cannot see it from the positions that count, so no mask is
-    needed. Logits are computed for the completions' positions only: with a small model the vocabulary is the larger part
-    of the work.
+    One batch. Padding stands at the end, where a causal model cannot see it from the positions that count, so no mask
+    is needed. Logits are computed for the completions' positions only: with a small model the vocabulary is a large
+    part of the work.
     """
     longest = max(map(len, pairs))
     ids = torch.zeros(len(pairs), longest, dtype=torch.long)
@@ -54,9 +54,9 @@ def log_likelihoods(model: PreTrainedModel, pairs: Sequence[Pair]) -> list[float
     states, targets = hidden[:, :-1][wanted[:, 1:]], ids[:, 1:][wanted[:, 1:]]
     head = model.get_output_embeddings()
     found = torch.cat([
-        -functional.cross_entropy(head(states[at : at + LOGIT_ROWS]).float(), targets[at : at + LOGIT_ROWS], reduction="none")
-        for at in range(0, len(states), LOGIT_ROWS)
-    ])  # fmt: skip
+        -functional.cross_entropy(head(some).float(), right, reduction="none")
+        for some, right in zip(states.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True)
+    ])
     rows = wanted[:, 1:].nonzero()[:, 0]
     sums = torch.zeros(len(pairs), dtype=torch.float64, device=found.device)
     sums.index_add_(0, rows, found.double())
@@ -83,7 +83,10 @@ def answers(
 
 
 def in_batches(
-    items: Sequence[Any], groups: Sequence[Sequence[int]], one: Callable[[list[Any]], list[Any]], done: Callable[[], None]
+    items: Sequence[Any],
+    groups: Sequence[Sequence[int]],
+    one: Callable[[list[Any]], list[Any]],
+    done: Callable[[], None],
 ) -> list[Any]:
     """Apply ``one`` to every group of ``items``; results in the order of ``items``. ``done`` is called after each."""
     results: list[Any] = [None] * len(items)

@@ -17,10 +17,10 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from jobs.backends import trl  # noqa: E402
-from jobs.core import seal  # noqa: E402
-from jobs.work import BehaviourDiffers, behaviour_gate  # noqa: E402
-from tests.backends import stages  # noqa: E402
+from jobs.backends import trl
+from jobs.core import seal
+from jobs.work import BehaviourDiffers, behaviour_gate
+from tests.backends import stages
 
 pytestmark = [pytest.mark.train, pytest.mark.network, pytest.mark.full]
 

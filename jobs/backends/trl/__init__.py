@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jobs import tokenizers
+from jobs import cpu, tokenizers
 from jobs.backends import Capabilities, Result, WorkContext
 from jobs.core.spec import StageSpec
 
@@ -22,6 +22,8 @@ CAPABILITIES = Capabilities(
     launcher="torchrun",
     distributed=True,
 )
+
+cpu.wait_passively()
 
 PACKAGES = ("torch", "transformers", "tokenizers", "trl", "accelerate", "datasets", "numpy")
 

@@ -15,7 +15,7 @@ import transformers
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
-from jobs import examples, tokenizers
+from jobs import cpu, examples, tokenizers
 from jobs.backends import Result, WorkContext
 from jobs.backends.trl.control import StepControl, barrier, from_first_rank
 from jobs.backends.trl.settings import SCHEDULES, TrainSettings
@@ -34,8 +34,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     settings.split_batch(ctx.world)  # refuse before the model is loaded
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+    cpu.use_threads(settings.threads)
     source = spec.inputs["checkpoint"].output
     tokenizer = tokenizers.load(source)
     dataset = _dataset(spec, settings, tokenizer)
