@@ -1,7 +1,8 @@
 """Hashes of words and of runs of words, for many documents at once, in numpy.
 
 A word is a run of ASCII letters and digits and of bytes of other scripts, in lower case; a character from U+3000 on
-(ideographs, kana, Hangul) is a word of its own, since these scripts may write no spaces. Everything else only separates.
+(ideographs, kana, Hangul) is a word of its own, since these scripts may write no spaces. Everything else only
+separates.
 """
 
 from __future__ import annotations

@@ -26,9 +26,11 @@ from data_prep.tokens import bpe
 
 Ids = np.ndarray[Any, Any]
 _PROBE_LINES = 4096
-_BLOCKS = ((0x3410, 0x4DAF), (0x4E10, 0x9FDF), (0xAC10, 0xD790), (0xE000, 0xF8EF), (0x17010, 0x187DF), (0x12010, 0x1238F),
-           (0x13010, 0x1341F), (0x14410, 0x1463F), (0x16810, 0x16A2F), (0x18810, 0x18AEF), (0x1B010, 0x1B11F),
-           (0x1D810, 0x1D9FF), (0x1E810, 0x1E8BF))  # fmt: skip
+_BLOCKS = (
+    (0x3410, 0x4DAF), (0x4E10, 0x9FDF), (0xAC10, 0xD790), (0xE000, 0xF8EF), (0x17010, 0x187DF), (0x12010, 0x1238F),
+    (0x13010, 0x1341F), (0x14410, 0x1463F), (0x16810, 0x16A2F), (0x18810, 0x18AEF), (0x1B010, 0x1B11F),
+    (0x1D810, 0x1D9FF), (0x1E810, 0x1E8BF),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,18 @@ class Special:
     names: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Proof:
+    """That tiktoken stands in for a tokenizer: ``key`` names its digest and the versions of both libraries."""
+
+    key: str
+    left_out: tuple[int, ...]
+
+
 class Encoder:
     """One tokenizer. ``engine`` is ``tiktoken`` or ``tokenizers``; ``why`` is empty or says why not tiktoken."""
 
-    def __init__(self, directory: Path, *, fast: bool = True, proven: str | None = None) -> None:
+    def __init__(self, directory: Path, *, fast: bool = True, proven: Proof | None = None) -> None:
         """Read ``directory/tokenizer.json`` (and ``tokenizer_config.json`` for the end token).
 
         ``fast=False`` never uses tiktoken. ``proven`` is the ``proof`` of an earlier load: if it is the same, with the
@@ -65,36 +75,39 @@ class Encoder:
         self.special = _special(directory, parsed)
         self.vocabulary = self._slow.get_vocab_size(with_added_tokens=True)
         self.engine, self.why = "tokenizers", ""
+        self.proof: Proof | None = None
         self._form: bpe.Form | None = None
         if fast:
             try:
-                self._use_tiktoken(bpe.read_form(parsed), proven)
+                self._use_tiktoken(parsed, proven)
             except bpe.NotProven as error:
-                self.engine, self.why, self._form = "tokenizers", str(error), None
+                self.engine, self.why, self._form, self.proof = "tokenizers", str(error), None, None
 
-    def _use_tiktoken(self, form: bpe.Form, proven: str | None) -> None:
+    def _use_tiktoken(self, parsed: dict[str, Any], proven: Proof | None) -> None:
         try:
             import tiktoken
         except ImportError as error:
             raise bpe.NotProven(f"tiktoken is not installed: {error}") from error
+        known = proven is not None and proven.key == self._key()
+        form = bpe.read_form(parsed, proven.left_out if known and proven else None)
         self._form = form
+        self.proof = Proof(self._key(), form.left_out)
         self._fast = tiktoken.Encoding(
             f"proven-{self.digest[:16]}", pat_str=form.pattern, mergeable_ranks=form.ranks, special_tokens={}
         )
-        self._added = re.compile("|".join(map(re.escape, sorted(form.added, key=len, reverse=True)))) if form.added else None
+        names = map(re.escape, sorted(form.added, key=len, reverse=True))
+        self._added = re.compile("|".join(names)) if form.added else None
         # A search for all added tokens costs more than tokenising does; they mostly begin with the same character.
         self._mark = _common_start(form.added)
         self._unknown = form.unknown
         self.engine = "tiktoken"
-        if proven == self.proof:
+        if known:
             return
         for text in probe_texts():
             if not np.array_equal(self.encode(text), self.reference(text)):
                 raise bpe.NotProven(f"the two libraries cut differently near {_where(self, text)!r}")
 
-    @property
-    def proof(self) -> str:
-        """What the identity was shown for: the tokenizer's digest and the versions of both libraries."""
+    def _key(self) -> str:
         versions = (importlib.metadata.version(name) for name in ("tokenizers", "tiktoken"))
         return ":".join((self.digest, *versions))
 
@@ -108,7 +121,7 @@ class Encoder:
             return self.reference(text)
         if self._mark in text and self._added is not None and self._added.search(text):
             return self.reference(text)
-        if self._unknown and not text.isascii() or len(self._unknown) > 64:
+        if self._unknown and (not text.isascii() or len(self._unknown) > 64):
             raw = text.encode()
             if len(raw.translate(None, self._unknown)) != len(raw):
                 return self.reference(text)

@@ -3,7 +3,8 @@
 The layout, little-endian, as ``megatron.core.datasets.indexed_dataset`` of 0.15 writes it::
 
     "MMIDIDX\\0\\0"  u64 version = 1  u8 type code  u64 sequences  u64 documents + 1
-    i32 length of every sequence (tokens)   i64 its first byte in .bin   i64 first sequence of every document, and the end
+    i32 length of every sequence (tokens)   i64 its first byte in .bin   i64 first sequence of every document, and the
+    end
 
 Every document of ours is one sequence, so the last array counts up from 0. Files of one data set are the same bytes as
 those of ``IndexedDatasetBuilder``; a test compares them.
@@ -25,7 +26,7 @@ from data_prep.errors import DataError
 
 _HEAD = struct.Struct("<9sQBQQ")
 _MAGIC = b"MMIDIDX\x00\x00"
-_CODES = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
+_CODES: dict[int, np.dtype[Any]] = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
 _SMALL = 65500  # Megatron's bound for two bytes a token
 _BLOCK = 1 << 20
 
@@ -104,13 +105,12 @@ class Indexed:
         self.prefix = prefix
         data, index = paths(prefix)
         try:
-            content = index.read_bytes() if index.stat().st_size < _HEAD.size else b""
-            mapped = np.frombuffer(content, np.uint8) if content or not index.stat().st_size else np.memmap(index, mode="r")
             size = data.stat().st_size
+            if index.stat().st_size < _HEAD.size:
+                raise DataError("is cut off: it has no header", index)
+            mapped = np.memmap(index, np.uint8, mode="r")
         except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror}", index if error.filename is None else error.filename) from error
-        if len(mapped) < _HEAD.size:
-            raise DataError("is cut off: it has no header", index)
+            raise DataError(f"cannot be read: {error.strerror}", error.filename) from error
         magic, version, code, count, documents = _HEAD.unpack(mapped[: _HEAD.size].tobytes())
         if magic != _MAGIC or version != 1 or code not in _CODES:
             raise DataError("is no index of an indexed data set with tokens of two or four bytes", index)

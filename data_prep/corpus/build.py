@@ -1,0 +1,214 @@
+"""The order of a build: scan, read, decide, write, join, card. Each step is sealed, so a killed build goes on."""
+
+from __future__ import annotations
+
+import heapq
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_prep.account import Account, Lengths
+from data_prep.corpus import clean, decide, inputs, shard
+from data_prep.corpus.recipe import Recipe
+from data_prep.corpus.workdir import Plan, WorkDir
+from data_prep.corpus.workers import LocalRunner, Runner
+from data_prep.errors import DataError
+from data_prep.report import write_card
+from data_prep.settings import SPLITS, Split
+from data_prep.tokens import indexed
+from data_prep.tokens.encoder import Encoder
+from jobs.core import files
+from jobs.core.spec import Source
+
+Report = Callable[[str], Callable[[int, int], None]]
+_LISTED = 1000
+_EXAMPLES = 3
+
+
+def _silent(phase: str) -> Callable[[int, int], None]:
+    return lambda step, total: None
+
+
+@dataclass(frozen=True)
+class Request:
+    """A corpus to be. ``groups``: files of the corpus itself, then of every replay source of the recipe."""
+
+    recipe: Recipe
+    groups: Sequence[Sequence[Source]]
+    split: Split = field(default_factory=Split)
+    limits: dict[str, int] = field(default_factory=dict)
+    min_chars: int = 1
+    max_chars: int | None = None
+
+
+def build(
+    request: Request, output: Path, work: Path, *, runner: Runner | None = None, report: Report = _silent,
+    keep_work: bool = False,
+) -> dict[str, int]:
+    """Fill ``output`` with the splits, Megatron's files where a tokenizer is given, and the card; returns the rows of
+    each split.
+
+    ``work`` may hold what an earlier, killed call for the same request has finished; it is removed at the end. The
+    bytes written depend on the request's files, their order by path, and the settings only.
+
+    Raises:
+        DataError: bad input (with its place), an empty split, nothing to replay.
+        SettingsError: settings that do not fit, or the extra ``data`` is missing.
+    """  # fmt: skip
+    runner = runner or LocalRunner()
+    plan, encoder = _plan(request, report)
+    workdir = WorkDir.create(work, plan)
+    workdir.clean()
+    _phase(workdir, "read", runner, report)
+    if not workdir.is_done("decide"):
+        decide.decide(workdir, report("find duplicates"))
+    facts = files.read_json(workdir.directory("decide") / "facts.json")
+    _check_splits(request.split, facts["rows"])
+    _phase(workdir, "write", runner, report)
+    card = _join(workdir, request, output, encoder, report("join"))
+    write_card(output, card)
+    if not keep_work:
+        shutil.rmtree(work)
+    return dict(facts["rows"])
+
+
+def _plan(request: Request, report: Report) -> tuple[Plan, Encoder | None]:
+    recipe = request.recipe
+    groups = [
+        inputs.scan(group, recipe.shard_bytes, report("scan" if number == 0 else "scan replay"))
+        for number, group in enumerate(request.groups)
+    ]
+    if not groups or not groups[0]:
+        raise DataError("no source files are given")
+    others = [("evaluation", path) for path in recipe.evaluation]
+    encoder = None
+    if recipe.tokenizer is not None:
+        report("check tokenizer")(0, 1)
+        encoder = Encoder(Path(recipe.tokenizer))
+        encoder.end_of_document(recipe.eod)
+        others += [("tokenizer", str(Path(recipe.tokenizer) / "tokenizer.json"))]
+    found = []
+    for role, path in others:
+        sources = [Source(str(file), "", file.stat().st_size) for file in inputs.find_files(Path(path))]
+        scanned = inputs.scan(sources, 1 << 30, report("scan others"))
+        found += [(role, one.source.path, one.source.sha256) for one in scanned]
+    plan = Plan(
+        recipe, request.split, tuple(map(tuple, inputs.shards(groups, recipe.shard_bytes))),
+        {one.source.path: one.mtime_ns for group in groups for one in group}, request.limits,
+        request.min_chars, request.max_chars, None if encoder is None else encoder.proof, recipe.evaluation,
+        (*found, *(("source", one.source.path, one.source.sha256) for group in groups for one in group)),
+    )  # fmt: skip
+    return plan, encoder
+
+
+def _phase(workdir: WorkDir, phase: str, runner: Runner, report: Report) -> None:
+    total = len(workdir.plan.shards)
+    missing = workdir.missing(phase)
+    done = total - len(missing)
+    progress = report(phase)
+    progress(done, total)
+    if not missing:
+        return
+
+    def tell(number: int) -> None:
+        nonlocal done
+        done += 1
+        progress(done, total)
+
+    runner(workdir.root, phase, missing, tell)
+    if left := workdir.missing(phase):
+        raise DataError(f"{len(left)} of {total} shards were not made ({phase}), the first is {left[0]}", workdir.root)
+
+
+def _check_splits(split: Split, rows: dict[str, int]) -> None:
+    """Refuse an empty split: the stage that reads it would fail hours later."""
+    for name, part in split.parts().items():
+        if part > 0 and not rows[name]:
+            raise DataError(
+                f"nothing is left for the {name} split ({sum(rows.values())} documents in all, "
+                f"split.{name} is {part:g}): give more data, or set split.{name if name != 'train' else 'test'} "
+                + ("to 0 if it is not needed" if name != "train" else "lower")
+            )
+
+
+def _join(
+    workdir: WorkDir, request: Request, output: Path, encoder: Encoder | None, progress: Callable[[int, int], None]
+) -> dict[str, Any]:
+    """Put the shards together, in their order; returns the facts for the card."""
+    directories = [workdir.directory("write", number) for number in range(len(workdir.plan.shards))]
+    progress(0, len(SPLITS))
+    output.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(SPLITS, start=1):
+        with open(output / f"{name}.jsonl", "wb") as stream:
+            for directory in directories:
+                with open(directory / f"{name}.jsonl", "rb") as source:
+                    shutil.copyfileobj(source, stream, 8 << 20)
+        if encoder is not None:
+            (output / shard.MEGATRON).mkdir(exist_ok=True)
+            prefix = f"{shard.MEGATRON}/{name}_text_document"
+            parts = [directory / prefix for directory in directories]
+            indexed.join(parts, output / prefix, indexed.dtype_for(encoder.vocabulary))
+        progress(number, len(SPLITS))
+    return _facts(workdir, request, encoder, directories)
+
+
+def _facts(workdir: WorkDir, request: Request, encoder: Encoder | None, directories: list[Path]) -> dict[str, Any]:
+    account = Account()
+    for number in range(len(directories)):
+        account.add(Account.of_json(files.read_json(workdir.directory("read", number) / "account.json")))
+    decided = files.read_json(workdir.directory("decide") / "facts.json")
+    later = Account.of_json(decided["account"])
+    later.read = 0
+    account.add(later)
+    rows = decided["rows"]
+    if account.read != account.dropped.total() + sum(rows.values()):
+        raise RuntimeError(f"{account.read} read, but {rows} kept and {account.dropped} dropped: a bug of ours")
+    written = [files.read_json(directory / "facts.json") for directory in directories]
+    lengths = {what: {name: _summed(written, name, what) for name in SPLITS} for what in ("characters", "tokens")}
+    scripts: dict[str, int] = {}
+    for entry in written:
+        for name in SPLITS:
+            for script, count in entry[name]["scripts"].items():
+                scripts[script] = scripts.get(script, 0) + count
+    heads = {name: heapq.nsmallest(shard.HEADS, (tuple(head) for entry in written for head in entry[name]["heads"]))
+             for name in SPLITS}  # fmt: skip
+    sources = [(role, path, digest) for role, path, digest in workdir.plan.inputs]
+    return {
+        "schema": 2, "kind": "corpus", "unit": "document",
+        **account.as_json(), "rows": rows, **({} if encoder else {"tokens": None}),
+        "characters": lengths["characters"], **({"tokens": lengths["tokens"]} if encoder else {}),
+        "scripts": dict(sorted(scripts.items())), "languages": _languages(heads),
+        "groups": decided["groups"], "pairs": decided["pairs"],
+        "examples": {
+            name: [{"id": row, "text": text} for row, text in found[:_EXAMPLES]] for name, found in heads.items()
+        },
+        "tokenizer": None if encoder is None else {
+            "digest": encoder.digest, "vocabulary": encoder.vocabulary, "engine": encoder.engine, "why": encoder.why,
+            "eod": encoder.end_of_document(request.recipe.eod),
+        },
+        "split": asdict(request.split),
+        "sources": [{"role": role, "path": path, "sha256": digest} for role, path, digest in sources[:_LISTED]],
+        "more_sources": max(0, len(sources) - _LISTED),
+        "settings": {
+            "prepare": request.recipe.as_json(), "min_chars": request.min_chars, "max_chars": request.max_chars,
+            "limit": request.limits,
+        },
+    }  # fmt: skip
+
+
+def _summed(written: list[dict[str, Any]], name: str, what: str) -> dict[str, Any]:
+    total = Lengths()
+    for entry in written:
+        total.add(Lengths.of_json(entry[name][what]))
+    return total.as_json()
+
+
+def _languages(heads: dict[str, list[tuple[str, str]]]) -> dict[str, int]:
+    """Languages of a sample of the documents: the ones whose beginnings were kept."""
+    found: dict[str, int] = {}
+    for _, text in (head for kept in heads.values() for head in kept):
+        code = clean.language(text)
+        found[code] = found.get(code, 0) + 1
+    return dict(sorted(found.items(), key=lambda entry: (-entry[1], entry[0])))

@@ -1,0 +1,133 @@
+"""What is done to every text, and the filters. All are pure functions of one text: no shard knows of another."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from functools import cache
+from typing import Any
+
+from data_prep.corpus.recipe import Quality, Recipe
+from data_prep.errors import SettingsError
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x84\x86-\x9f\ufeff\ufffe\uffff]")
+_LINE_ENDS = re.compile(r"\r\n?|[\x85\u2028\u2029]")
+_TRAILING = re.compile(r"[ \t\u00a0]+$", re.MULTILINE)
+_BLANK_LINES = re.compile(r"\n{3,}")
+_MOJIBAKE = re.compile(r"[ÂÃâ][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ¡-¿]")
+_LETTERS = re.compile(r"[^\W\d_]+")
+_LATIN_WORD = re.compile(r"[A-Za-zÀ-ɏ]+")
+_BULLETS = ("•", "-", "*", "‣", "▪", "●", "·")
+
+# Phone: an international number (+ and 8 to 15 digits) or one grouped in the North American way. Card: 13 to 16 digits
+# that pass Luhn's check, so that no long number is taken for one. Addresses of the machine itself are nobody's.
+_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.)+[A-Za-z]{2,24}\b")
+_IPV4 = re.compile(r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.]*\d)")
+_PHONE = re.compile(r"(?<![\w+])\+\d(?:[ .()-]{0,2}\d){7,14}(?!\d)|(?<![\w-])\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?![\w-])")
+_CARD = re.compile(r"(?<!\d)(?:\d[ -]?){12,15}\d(?!\d)")
+
+
+def normalise(text: str, recipe: Recipe, notes: Counter[str]) -> str:
+    """``text`` in NFC, with ``\\n`` as the only line end, without control characters, trailing blanks and piles of
+    empty lines; repaired and masked as the recipe says, which is counted in ``notes``."""
+    if recipe.fix_encoding and _MOJIBAKE.search(text):
+        repaired = _ftfy()(text)
+        notes["encoding_repaired"] += repaired != text
+        text = repaired
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    text = _LINE_ENDS.sub("\n", text)
+    text = _CONTROL.sub("", text)
+    text = _BLANK_LINES.sub("\n\n", _TRAILING.sub("", text)).strip("\n")
+    return mask(text, notes) if recipe.mask_personal_data else text
+
+
+def mask(text: str, notes: Counter[str]) -> str:
+    """``text`` with e-mail and IP addresses, phone and card numbers replaced by what they were."""
+    if "@" in text:
+        text, count = _EMAIL.subn("<email>", text)
+        notes["email_masked"] += count
+    for name, pattern, keep in (("ip", _IPV4, _local), ("card", _CARD, _no_card), ("phone", _PHONE, None)):
+        count = 0
+
+        def put(found: re.Match[str], name: str = name, keep: Any = keep) -> str:
+            nonlocal count
+            if keep is not None and keep(found[0]):
+                return found[0]
+            count += 1
+            return f"<{name}>"
+
+        text = pattern.sub(put, text)
+        notes[f"{name}_masked"] += count
+    return text
+
+
+def _local(address: str) -> bool:
+    return address.startswith(("127.", "0.", "255."))
+
+
+def _no_card(number: str) -> bool:
+    digits = [int(letter) for letter in reversed(number) if letter.isdigit()]
+    return sum(digits[::2]) % 10 != -sum(sum(divmod(2 * digit, 10)) for digit in digits[1::2]) % 10
+
+
+@cache
+def _ftfy() -> Any:
+    try:
+        import ftfy
+    except ImportError as error:
+        raise SettingsError(f'fix_encoding needs the extra "data": pip install "overnight[data]" ({error})') from error
+    return ftfy.fix_encoding
+
+
+def language(text: str) -> str:
+    """ISO 639-1 code that py3langid gives to the first 2,000 characters.
+
+    Raises:
+        SettingsError: py3langid is not installed.
+    """
+    try:
+        import py3langid
+    except ImportError as error:
+        raise SettingsError(f'languages need the extra "data": pip install "overnight[data]" ({error})') from error
+    return str(py3langid.classify(text[:2000])[0])
+
+
+def quality_flaw(text: str, limits: Quality) -> str | None:
+    """The first limit that ``text`` breaks, or None."""
+    words = text.split()
+    if len(words) < limits.min_words and not _dense(text, limits.min_words):
+        return "too_few_words"
+    if len(words) > limits.max_words:
+        return "too_many_words"
+    letters = sum(map(len, _LETTERS.findall(text)))
+    visible = sum(map(len, words))
+    if letters < limits.letters * visible:
+        return "few_letters"
+    latin = _LATIN_WORD.findall(text)
+    if len(latin) >= limits.min_words:
+        mean = sum(map(len, latin)) / len(latin)
+        if not limits.word_length[0] <= mean <= limits.word_length[1]:
+            return "odd_word_length"
+    if text.count("#") + text.count("…") + text.count("...") > limits.symbols * len(words):
+        return "many_symbols"
+    return _line_flaw(text, limits)
+
+
+def _dense(text: str, words: int) -> bool:
+    """Scripts without spaces: three letters of theirs count as a word."""
+    return sum(letter >= "\u3000" for letter in text[: 64 * words]) >= 3 * words
+
+
+def _line_flaw(text: str, limits: Quality) -> str | None:
+    lines = [line.strip() for line in text.split("\n")]
+    lines = [line for line in lines if line]
+    if sum(line.startswith(_BULLETS) for line in lines) > limits.bullets * len(lines):
+        return "mostly_bullets"
+    if sum(line.endswith(("…", "...")) for line in lines) > limits.ellipses * len(lines):
+        return "many_ellipses"
+    repeated = sum(len(line) * (count - 1) for line, count in Counter(lines).items() if count > 1)
+    if repeated > limits.repeated_lines * sum(map(len, lines)):
+        return "repeated_lines"
+    return None

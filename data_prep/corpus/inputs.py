@@ -1,0 +1,142 @@
+"""Files to shards: each shard is a list of pieces, each piece a file or a range of lines of one.
+
+Where shards are cut depends on sizes only. What comes out does not depend on the cuts: documents keep the order of
+files (by path) and lines, and everything that needs all documents is decided over all shards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.errors import DataError
+from jobs.core.spec import Source
+
+_CHUNK = 4 << 20
+TEXT = (".txt", ".md", ".html", ".htm")
+ROWS = (".jsonl", ".ndjson", ".parquet")
+PACKED = (".gz", ".zst")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Bytes ``start`` to ``end`` of a file (lines that begin there), or all of it; ``line``: newlines before ``start``.
+
+    ``group``: 0 for the corpus itself, then the replay sources in their order.
+    """
+
+    path: str
+    start: int
+    end: int
+    line: int
+    group: int
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What one reading of a file told: digest, size, and (byte, newlines before it) of every possible cut."""
+
+    source: Source
+    mtime_ns: int
+    cuts: tuple[tuple[int, int], ...]
+
+
+def name_parts(path: str) -> tuple[str, str]:
+    """The format of a file and its packing by its name: ``("." "jsonl", ".zst")``; empty where there is none."""
+    stem, last = os.path.splitext(path.lower())
+    if last in PACKED:
+        return os.path.splitext(stem)[1], last
+    return last, ""
+
+
+def is_known(path: str) -> bool:
+    """True where the ending of ``path`` is one that the reader knows."""
+    form, packing = name_parts(path)
+    return form in TEXT or (form in ROWS and not (form == ".parquet" and packing))
+
+
+def find_files(path: Path) -> list[Path]:
+    """The file ``path``, or all regular files below it, hidden ones left out, sorted.
+
+    Raises:
+        DataError: nothing there.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise DataError("no such file or directory", path)
+    found = sorted(
+        entry for entry in path.rglob("*")
+        if entry.is_file() and not any(part.startswith(".") for part in entry.relative_to(path).parts)
+    )  # fmt: skip
+    if not found:
+        raise DataError("there are no files below it", path)
+    return found
+
+
+def scan(sources: Iterable[Source], cut_bytes: int, progress: Callable[[int, int], None]) -> list[Scanned]:
+    """Read every file once: digest it and, where it can be divided, count its lines.
+
+    A source without a digest gets one; one with a digest is compared with it.
+
+    Raises:
+        DataError: a file is missing, empty or not the one that was planned with.
+    """
+    ordered = sorted(sources, key=lambda source: source.path)
+    total = sum(source.size for source in ordered)
+    done = 0
+    found: list[Scanned] = []
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        for one in pool.map(lambda source: _scan(source, cut_bytes), ordered):
+            found.append(one)
+            done += one.source.size
+            progress(done, total)
+    return found
+
+
+def _scan(source: Source, cut_bytes: int) -> Scanned:
+    divided = name_parts(source.path) in ((".jsonl", ""), (".ndjson", ""))
+    hasher = hashlib.sha256()
+    size = lines = 0
+    cuts = [(0, 0)]
+    try:
+        with open(source.path, "rb", buffering=0) as stream:
+            mtime = os.fstat(stream.fileno()).st_mtime_ns
+            while chunk := stream.read(min(_CHUNK, cut_bytes - size % cut_bytes) if divided else _CHUNK):
+                hasher.update(chunk)
+                size += len(chunk)
+                if divided:
+                    lines += chunk.count(b"\n")
+                    if size % cut_bytes == 0:
+                        cuts.append((size, lines))
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", source.path) from error
+    if source.sha256 and hasher.hexdigest() != source.sha256:
+        raise DataError(
+            f"changed since this run was planned: sha256 {hasher.hexdigest()} ({size} bytes), "
+            f"planned with {source.sha256} ({source.size} bytes); plan and submit again",
+            source.path,
+        )
+    cuts = [cut for cut in cuts if cut[0] < size] or [(0, 0)]
+    return Scanned(Source(source.path, hasher.hexdigest(), size), mtime, tuple(cuts))
+
+
+def shards(groups: Sequence[Sequence[Scanned]], shard_bytes: int) -> list[list[Piece]]:
+    """Pieces of all groups in order, put together to shards of at least ``shard_bytes`` (packed files as they are)."""
+    found: list[list[Piece]] = [[]]
+    filled = 0
+    for number, group in enumerate(groups):
+        for one in group:
+            bounds = [*one.cuts, (one.source.size, 0)]
+            for (start, line), (end, _) in itertools.pairwise(bounds):
+                if filled >= shard_bytes:
+                    found.append([])
+                    filled = 0
+                found[-1].append(Piece(one.source.path, start, end, line, number))
+                filled += end - start
+    return [shard for shard in found if shard]

@@ -1,0 +1,313 @@
+"""The work of one shard: ``read`` (pieces to clean documents with their marks) and ``write`` (documents to splits).
+
+Between the two stands ``data_prep.corpus.decide``, which sees the marks of all shards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.account import Account, Flaw, Lengths
+from data_prep.corpus import clean
+from data_prep.corpus.inputs import Piece, find_files, name_parts
+from data_prep.corpus.read import Document, documents
+from data_prep.corpus.recipe import Recipe
+from data_prep.corpus.workdir import Plan, WorkDir
+from data_prep.dedup import minhash, shingles
+from data_prep.dedup.overlap import Overlap
+from data_prep.errors import DataError
+from data_prep.settings import SPLITS
+from data_prep.split import assign
+from data_prep.tokens.encoder import Encoder, Proof
+from data_prep.tokens.indexed import IndexedWriter, dtype_for
+from jobs.core import files
+
+PHASES = ("read", "write")
+DOCUMENTS = "documents.jsonl"
+MEGATRON = "megatron"
+HEADS, HEAD_CHARS = 100, 1000
+"""Of each split, the beginnings of the documents with the smallest ids are kept for the card: a sample without
+favourites, the same however the documents were divided."""
+_BATCH_CHARS = 1_000_000
+Marks = dict[str, list[Any]]
+
+
+def work(root: Path, phase: str, shard: int) -> None:
+    """Do one phase of one shard of the build in ``root``: the entry of worker processes and of array jobs.
+
+    Raises:
+        DataError: bad input, with its place.
+    """
+    workdir = WorkDir.open(root)
+    (read if phase == "read" else write)(workdir, shard)
+
+
+def read(workdir: WorkDir, shard: int) -> None:
+    """Clean documents of a shard, with what ``decide`` needs to know of each: digest, length, split, signature."""
+    plan = workdir.plan
+    overlap = _evaluation(plan)
+    account = Account()
+    with workdir.result("read", shard) as directory:
+        marks: Marks = {name: [] for name in ("digest", "chars", "split", "group", "line", "piece", "own_id")}
+        arrays: Marks = {name: [] for name in ("signatures", "bands", "usable")}
+        with open(directory / DOCUMENTS, "w", encoding="utf-8", newline="\n") as stream:
+            for batch in _batches(_clean(workdir, shard, account), _BATCH_CHARS):
+                batch = _marked(batch, plan, overlap, arrays, account)
+                for number, document in batch:
+                    digest = hashlib.blake2b(document.text.encode(), digest_size=16).digest()
+                    group = plan.shards[shard][number].group
+                    split = "train" if group else assign(digest.hex(), plan.split)
+                    marks["digest"].append(digest)
+                    marks["chars"].append(len(document.text))
+                    marks["split"].append(SPLITS.index(split))
+                    marks["group"].append(group)
+                    marks["line"].append(document.line)
+                    marks["piece"].append(number)
+                    marks["own_id"].append(_id_hash(document.id))
+                    row = {"id": digest.hex()[:16], "text": document.text}
+                    stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        _save(directory, marks, arrays)
+        files.write_json(directory / "account.json", account.as_json())
+
+
+def _evaluation(plan: Plan) -> Overlap | None:
+    """The runs of words of the evaluation sets: of every text in every row, whatever the fields are called."""
+    if not plan.evaluation:
+        return None
+    return Overlap(evaluation_texts(plan.evaluation), plan.recipe.evaluation_words)
+
+
+def evaluation_texts(paths: tuple[str, ...]) -> Iterator[str]:
+    """All texts of evaluation sets; of JSON lines each text field of a row alone.
+
+    Raises:
+        DataError: a file that cannot be read: a test set that is not looked at protects nothing.
+    """
+    for path in paths:
+        for file in find_files(Path(path)):
+            piece = Piece(str(file), 0, file.stat().st_size, 0, 0)
+            form = name_parts(str(file))[0]
+            if form in (".jsonl", ".ndjson"):
+                yield from _row_texts(file)
+                continue
+            for found in documents(piece, Recipe(quality=None)):
+                if isinstance(found, Flaw):
+                    raise DataError(f"{found.place}: {found.text}")
+                yield found.text
+
+
+def _row_texts(file: Path) -> Iterator[str]:
+    from data_prep.corpus.streams import lines
+
+    for number, line in lines(Piece(str(file), 0, file.stat().st_size, 0, 0), 100_000_000):
+        try:
+            value = json.loads(line or b"null")
+        except ValueError as error:
+            raise DataError(f"is not JSON: {error}", file, number) from error
+        yield from _texts_in(value)
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from _texts_in(entry)
+
+
+def _clean(workdir: WorkDir, shard: int, account: Account) -> Iterator[tuple[int, Document]]:
+    """(number of the piece, document) after all that is decided by the text alone."""
+    plan = workdir.plan
+    recipe = plan.recipe
+    for number, piece in enumerate(plan.shards[shard]):
+        _check_unchanged(piece, plan)
+        for found in documents(piece, recipe):
+            if isinstance(found, Flaw):
+                account.bad(found, recipe.on_error)
+                continue
+            account.read += 1
+            text = clean.normalise(found.text, recipe, account.notes)
+            reason = _flaw(text, plan)
+            if reason is not None:
+                account.drop(reason, found.place, text or found.text)
+            else:
+                yield number, Document(found.path, found.line, text, found.id)
+
+
+def _check_unchanged(piece: Piece, plan: Plan) -> None:
+    try:
+        found = os.stat(piece.path)
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", piece.path) from error
+    if found.st_mtime_ns != plan.mtimes[piece.path]:
+        raise DataError("changed while the corpus was being built; start again", piece.path)
+
+
+def _flaw(text: str, plan: Plan) -> str | None:
+    if len(text) < plan.min_chars or not text.strip():
+        return "too_short"
+    if plan.max_chars is not None and len(text) > plan.max_chars:
+        return "too_long_text"
+    recipe = plan.recipe
+    if recipe.quality is not None and (reason := clean.quality_flaw(text, recipe.quality)):
+        return reason
+    if recipe.languages and clean.language(text) not in recipe.languages:
+        return "other_language"
+    return None
+
+
+def _batches(found: Iterator[tuple[int, Document]], characters: int) -> Iterator[list[tuple[int, Document]]]:
+    batch: list[tuple[int, Document]] = []
+    size = 0
+    for one in found:
+        batch.append(one)
+        size += len(one[1].text)
+        if size >= characters:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _marked(
+    batch: list[tuple[int, Document]], plan: Plan, overlap: Overlap | None, arrays: Marks, account: Account
+) -> list[tuple[int, Document]]:
+    """``batch`` without contaminated documents; signatures of the rest are added to ``arrays``."""
+    if overlap is None and plan.recipe.near_duplicates is None:
+        return batch
+    words = shingles.words([document.text for _, document in batch])
+    keep = np.ones(len(batch), bool)
+    if overlap is not None:
+        for number in np.flatnonzero(overlap.hits(words)):
+            document = batch[number][1]
+            account.drop("in_evaluation", document.place, document.text)
+            keep[number] = False
+    if plan.recipe.near_duplicates is not None:
+        signature, usable = minhash.signatures(words)
+        arrays["signatures"].append(minhash.short(signature[keep]))
+        arrays["bands"].append(minhash.bands(signature[keep]))
+        arrays["usable"].append(usable[keep])
+    return [one for one, good in zip(batch, keep, strict=True) if good]
+
+
+def _id_hash(own: str | None) -> int:
+    """64 bits of an id of the file's own; 0 where there is none."""
+    if own is None:
+        return 0
+    return int.from_bytes(hashlib.blake2b(own.encode("utf-8", "replace"), digest_size=8).digest()) | 1
+
+
+def _save(directory: Path, marks: Marks, arrays: Marks) -> None:
+    kinds = {"chars": "<i8", "split": "u1", "group": "<i4", "line": "<i8", "piece": "<i4", "own_id": "<u8"}
+    digests = np.frombuffer(b"".join(marks["digest"]), "<u8").reshape(-1, 2)
+    np.save(directory / "digest.npy", digests)
+    for name, kind in kinds.items():
+        np.save(directory / f"{name}.npy", np.array(marks[name], kind))
+    if arrays["usable"]:
+        np.save(directory / "signatures.npy", np.concatenate(arrays["signatures"]))
+        np.save(directory / "bands.npy", np.concatenate(arrays["bands"], axis=1))
+        np.save(directory / "usable.npy", np.concatenate(arrays["usable"]))
+    else:
+        np.save(directory / "signatures.npy", np.zeros((0, minhash.BINS), np.uint16))
+        np.save(directory / "bands.npy", np.zeros((minhash.BANDS, 0), np.uint64))
+        np.save(directory / "usable.npy", np.zeros(0, bool))
+
+
+def write(workdir: WorkDir, shard: int) -> None:
+    """Write the documents of a shard that ``decide`` kept: a JSON-lines file a split, and tokens where wanted."""
+    plan = workdir.plan
+    kept = np.load(workdir.directory("decide") / f"keep_{shard:05d}.npy")
+    split = np.load(workdir.directory("read", shard) / "split.npy")
+    encoder = None
+    eod = np.zeros(0, np.uint32)
+    if plan.recipe.tokenizer is not None:
+        encoder = _encoder(plan.recipe.tokenizer, plan.proof)
+        eod = np.array([encoder.end_of_document(plan.recipe.eod)], np.uint32)
+    with workdir.result("write", shard) as directory:
+        facts: dict[str, Any] = {}
+        for number, name in enumerate(SPLITS):
+            lines = _kept_lines(workdir.directory("read", shard) / DOCUMENTS, kept & (split == number))
+            facts[name] = _write_split(directory, name, lines, encoder, eod)
+        files.write_json(directory / "facts.json", facts)
+
+
+@lru_cache(maxsize=1)
+def _encoder(directory: str, proof: Proof | None) -> Encoder:
+    """One for all shards that a process writes. Without a proof there was none to be had: it is not tried again."""
+    return Encoder(Path(directory), fast=proof is not None, proven=proof)
+
+
+def _kept_lines(path: Path, keep: Any) -> Iterator[bytes]:
+    if not keep.any():
+        return
+    with open(path, "rb") as stream:
+        for line, good in zip(stream, keep, strict=True):
+            if good:
+                yield line
+
+
+def _write_split(
+    directory: Path, name: str, lines: Iterator[bytes], encoder: Encoder | None, eod: Any
+) -> dict[str, Any]:
+    characters, tokens, scripts = Lengths(), Lengths(), Counter[str]()
+    heads: list[tuple[str, str]] = []
+    rows = directory / f"{name}.jsonl"
+    writer = None
+    if encoder is not None:
+        (directory / MEGATRON).mkdir(exist_ok=True)
+        writer = IndexedWriter(directory / MEGATRON / f"{name}_text_document", dtype_for(encoder.vocabulary))
+    with open(rows, "wb", buffering=1 << 20) as stream:
+
+        def texts() -> Iterator[str]:
+            for line in lines:
+                stream.write(line)
+                row = json.loads(line)
+                text = row["text"]
+                heads.append((row["id"], text[:HEAD_CHARS]))
+                if len(heads) > 10 * HEADS:
+                    heads[:] = heapq.nsmallest(HEADS, heads)
+                characters.see(len(text))
+                scripts[script(text)] += 1
+                yield text
+
+        if encoder is None or writer is None:
+            for _ in texts():
+                pass
+        else:
+            for ids in encoder.encode_all(texts()):
+                writer.add(np.concatenate((ids, eod)))
+                tokens.see(len(ids) + 1)
+            writer.close()
+    return {
+        "characters": characters.as_json(), "tokens": tokens.as_json(), "scripts": dict(scripts),
+        "heads": heapq.nsmallest(HEADS, heads),
+    }  # fmt: skip
+
+
+_SCRIPTS = (
+    ("Latin", 0x41, 0x24F), ("Greek", 0x370, 0x3FF), ("Cyrillic", 0x400, 0x52F), ("Hebrew", 0x590, 0x5FF),
+    ("Arabic", 0x600, 0x77F), ("Devanagari", 0x900, 0x97F), ("Thai", 0xE00, 0xE7F), ("Hangul", 0xAC00, 0xD7A3),
+    ("Kana", 0x3040, 0x30FF), ("Han", 0x3400, 0x9FFF),
+)  # fmt: skip
+
+
+def script(text: str) -> str:
+    """The script of most letters of the first 1,000 characters."""
+    head = text[:1000]
+    if head.isascii():
+        return "Latin"
+    count: Counter[str] = Counter()
+    for letter in filter(str.isalpha, head):
+        code = ord(letter)
+        count[next((name for name, first, last in _SCRIPTS if first <= code <= last), "other")] += 1
+    return count.most_common(1)[0][0] if count else "other"
