@@ -119,6 +119,8 @@ class _Look:
         starts = starts_among(claims)
         found = self._judged(stage, store, current, claims, starts)
         of_run = "" if current.run == self._run.id else current.run
+        if not of_run and len(starts) < 2:  # as most are; copies of a thousand cost
+            return found
         return replace(found, of_run=of_run, continued=max(0, len(starts) - 1))
 
     def _untouched(self, stage: PlannedStage, store: StorePaths) -> StageStatus | None:
