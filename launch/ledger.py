@@ -6,21 +6,25 @@ success, and it is "never started" only when the attempt's first claim could be 
 
 from __future__ import annotations
 
+import os
 import socket
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from jobs.core import attempts, claim
 from jobs.core.attempts import Attempt
 from jobs.core.claim import Claim
-from jobs.core.paths import StorePaths
+from jobs.core.paths import StagePaths, StorePaths
 from launch.rundir import process_alive
 from launch.slurm.queue import QueueRow
 
-SUBMITTING_SECONDS = 240.0
-"""An sbatch in flight on another login node may take this long (its own retries: 120 s; our time-out: 180 s)."""
+SUBMITTING_SECONDS = 300.0
+"""An sbatch in flight on another login node may take this long: our time-out is 180 s, and then the queue is asked for
+up to 60 s whether the job is there."""
 
 
 class Fate(StrEnum):
@@ -43,24 +47,25 @@ class Standing:
 
 
 class QueueView:
-    """One answer of squeue, looked up by id and name."""
+    """One answer of squeue, looked up by name."""
 
     def __init__(self, rows: Iterable[QueueRow]) -> None:
-        self._by_name: dict[str, QueueRow] = {}
-        self._by_id: dict[str, QueueRow] = {}
+        self.asked_at = time.monotonic()
+        self._by_name: dict[str, list[QueueRow]] = defaultdict(list)
         for row in rows:
-            if row.is_refusal:  # the trace of a refused submission is no job
-                continue
-            self._by_id[row.job_id] = row
-            # Of two copies of one submission the one that is not over counts.
-            known = self._by_name.get(row.name)
-            if known is None or known.state.is_final:
-                self._by_name[row.name] = row
+            if not row.is_refusal:  # the trace of a refused submission is no job
+                self._by_name[row.name].append(row)
 
     def find(self, name: str, job: str | None) -> QueueRow | None:
-        """The row of a job: by id if its name is right (ids are used again), else by its unique name."""
-        row = self._by_id.get(job) if job else None
-        return row if row is not None and row.name == name else self._by_name.get(name)
+        """The row of a job by its unique name: of several copies one that lives, else the one whose id we know. Not by
+        the id alone: ids are used again."""
+        rows = self._by_name.get(name, [])
+        return max(rows, key=lambda row: (not row.state.is_final, row.job_id == job), default=None)
+
+    def alive(self, names: Iterable[str]) -> list[str]:
+        """Ids of the jobs of these names that have not ended, all copies."""
+        rows = (row for name in names for row in self._by_name.get(name, []))
+        return [row.job_id for row in rows if not row.state.is_final]
 
 
 def local_job(host: str, pid: int) -> str:
@@ -80,12 +85,15 @@ def standing(
     queue: QueueView,
     now: float | None = None,
     claims: list[Claim] | None = None,
+    known: Mapping[int, str] | None = None,
 ) -> Standing:
     """Judge an attempt whose store entry has no seal. Reads files and the queue's answer; changes nothing.
 
-    ``claims`` are those of the attempt where they have been read already.
+    ``claims`` and ``known`` (ids by link) are those of the attempt where they have been read already. Whoever acts on a
+    job's *absence* from the queue must have read them before the queue was asked: in between a job may have been
+    accepted, recorded and started.
     """
-    jobs = dict(attempts.job_ids(store, attempt))
+    jobs = dict(attempts.job_ids(store, attempt) if known is None else known)
     rows: dict[int, QueueRow] = {}
     claims = claim.of_attempt(store, attempt.token) if claims is None else claims
     started = [found for found in claims if found.job != claim.SUPERSEDED]
@@ -99,16 +107,30 @@ def standing(
         if row is not None:
             rows[link] = row
             jobs[link] = row.job_id
+    if claims and not started:  # given up; a job of it that is in the queue will do nothing
+        return Standing(attempt, Fate.NEVER_STARTED, jobs, rows)
+    age = (time.time() if now is None else now) - attempt.time
+    # A chain of jobs is whole when its last link is known: who depends on it waits for that one.
+    incomplete = len(jobs) < attempt.links and (attempt.links > 1 or not jobs)
+    if incomplete and age < SUBMITTING_SECONDS and (_owner_alive(attempt) or _sbatch_alive(attempt)):
+        return Standing(attempt, Fate.IN_FLIGHT, jobs, rows)
     if any(not row.state.is_final for row in rows.values()):
         return Standing(attempt, Fate.LIVE, jobs, rows)
-    if started or rows:
-        return Standing(attempt, Fate.ENDED, jobs, rows)
-    age = (time.time() if now is None else now) - attempt.time
-    if not jobs and age < SUBMITTING_SECONDS and _owner_alive(attempt):
-        return Standing(attempt, Fate.IN_FLIGHT, jobs, rows)
-    return Standing(attempt, Fate.NEVER_STARTED, jobs, rows)
+    return Standing(attempt, Fate.ENDED if started or rows else Fate.NEVER_STARTED, jobs, rows)
 
 
 def _owner_alive(attempt: Attempt) -> bool:
     """Whether the ``overnight`` that wrote the intent may still be at work; on another host we cannot tell."""
     return attempt.host != socket.gethostname() or process_alive(attempt.pid)
+
+
+def _sbatch_alive(attempt: Attempt) -> bool:
+    """Whether an sbatch of this attempt has outlived the ``overnight`` that started it: its job may come any moment."""
+    script = os.fsencode(StagePaths(Path(attempt.stage_dir)).scripts(attempt.token).root / "job")
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if script in (entry / "cmdline").read_bytes():
+                return True
+        except OSError:
+            continue  # it has ended meanwhile
+    return False

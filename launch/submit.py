@@ -8,10 +8,13 @@
 
 A kill between 1 and 3 leaves an attempt without an id. It is looked up by its unique name in the queue; if it is not
 there, its claim is taken from it, and only if that succeeds (no copy of it can start any more) a new attempt follows.
+A job of it that shows up later can do nothing but end; the next ``resume`` that meets it cancels it.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -34,8 +37,15 @@ from launch.profile import Continuation, Profile
 from launch.rundir import Run
 from launch.slurm.gateway import Gateway
 
+VIEW_SECONDS = 5.0
+"""How long an answer of the queue is good for finding jobs that live. That a job is not in it proves nothing later."""
+
 SEAL_WAIT_SECONDS = 5.0
 """A job that Slurm calls COMPLETED has sealed; on NFS the seal may take a moment to be seen here."""
+
+
+_IDS = re.compile(r":(\d+)")
+"""Job ids in what squeue says of a dependency: ``afterok:12(unfulfilled),afterok:13(failed)``."""
 
 
 class Action(StrEnum):
@@ -98,7 +108,6 @@ class Submitter:
         self._on_step = on_step
         self._queue: QueueView | None = None
         self._jobs: dict[str, str | None] = {}
-        self._new: set[str] = set()
         self._suspects = sealed.suspects(run, plan)
 
     def advance(self) -> list[Step]:
@@ -118,13 +127,14 @@ class Submitter:
                 self._jobs[stage.name] = step.job
                 steps.append(step)
                 self._on_step(step)
+            self._cancel_given_up()
         return steps
 
     def _store(self, stage: PlannedStage) -> StorePaths:
         return self._run.workspace.entry(stage.produces_kind, stage.fingerprint)
 
     def _view(self, fresh: bool = False) -> QueueView:
-        if self._queue is None or fresh:
+        if self._queue is None or fresh or time.monotonic() - self._queue.asked_at > VIEW_SECONDS:
             self._queue = QueueView(self._gateway.squeue())
         return self._queue
 
@@ -140,9 +150,13 @@ class Submitter:
             else:
                 found = self._settled(store, current)
                 if found.fate is Fate.LIVE:
-                    return self._adopt(stage, store, found)
+                    step = self._adopt(stage, store, found)
+                    if step is None:
+                        continue  # it has gone or changed meanwhile
+                    return step
                 if store.seal.exists():
                     continue  # sealed while we looked
+                self._refuse_foreign(stage, store, current)
                 if found.fate is Fate.NEVER_STARTED and not self._bar(store, current):
                     continue  # it was quicker: its claim is there now
                 number = current.number + 1
@@ -152,25 +166,47 @@ class Submitter:
 
     def _settled(self, store: StorePaths, current: Attempt) -> Standing:
         """The standing of an attempt, waited for while another ``overnight`` may be in the middle of its sbatch."""
-        while True:
-            found = ledger.standing(store, current, self._view())
+        found = ledger.standing(store, current, self._view())
+        while found.fate is not Fate.LIVE:
+            # In this order, see ledger.standing.
+            claims, known = claim.of_attempt(store, current.token), attempts.job_ids(store, current)
+            found = ledger.standing(store, current, self._view(fresh=True), claims=claims, known=known)
             if found.fate is Fate.ENDED and any(row.state == "COMPLETED" for row in found.rows.values()):
                 wait_for(store.seal, SEAL_WAIT_SECONDS)
             if found.fate is not Fate.IN_FLIGHT:
-                return found
+                break
             time.sleep(1.0)
-            self._view(fresh=True)
+        return found
+
+    def _refuse_foreign(self, stage: PlannedStage, store: StorePaths, current: Attempt) -> None:
+        """Another user's jobs are not in our queue, so nothing can be said of them."""
+        owner = store.attempt(current.number).stat().st_uid
+        if owner != os.geteuid():
+            raise InputError(
+                f"stage {stage.name!r} was submitted into this workspace by user {owner} (run {current.run})",
+                hint="wait for it, or use another --workspace",
+            )
 
     def _bar(self, store: StorePaths, current: Attempt) -> bool:
         """Take the claims of an attempt that never started; False if a job of it has started meanwhile."""
         started = claim.supersede(store, current.token, by=self._run.id, links=current.links)
         if started is None:
-            self._run.journal.write(Event.SUPERSEDED, attempt=current.token, store=store.root.name)
+            names = list(current.job_names)
+            self._run.journal.write(Event.SUPERSEDED, attempt=current.token, names=names, store=store.root.name)
             return True
-        self._view(fresh=True)
         return False
 
-    def _adopt(self, stage: PlannedStage, store: StorePaths, found: Standing) -> Step:
+    def _cancel_given_up(self) -> None:
+        """Jobs of attempts that were given up and whose sbatch got through after all only take a place in the queue."""
+        entries = list(self._run.journal.read())
+        names = {name for entry in entries if entry["event"] == Event.SUPERSEDED for name in entry.get("names", ())}
+        jobs = self._view(fresh=True).alive(names) if names else []
+        if jobs:
+            self._run.journal.write(Event.CANCELLED, stages=[], jobs=jobs, phase="given up")
+            self._gateway.scancel(jobs)
+
+    def _adopt(self, stage: PlannedStage, store: StorePaths, found: Standing) -> Step | None:
+        """Take a live attempt for the stage; None if it is not what it was a moment ago."""
         current = found.attempt
         if current.carrier != "slurm":
             raise InputError(
@@ -178,32 +214,45 @@ class Submitter:
                 f"(run {current.run})",
                 hint="wait for it, or stop it",
             )
-        known = attempts.job_ids(store, current)
-        for link in range(current.links):
-            if link not in known and link in found.jobs:
-                attempts.record_job(store, current, link, found.jobs[link])
+        if not self._repointed(stage, found):
+            return None
+        over = {link for link, row in found.rows.items() if row.state.is_final}
         jobs = dict(found.jobs)
-        if current.run == self._run.id:
+        if current.run == self._run.id:  # only the owner, who holds the lock, writes the attempt's ids
+            known = attempts.job_ids(store, current)
             for link in range(current.links):
                 if link not in jobs:  # killed between two links of a chain
-                    jobs[link] = self._sbatch(stage, store, current, link, jobs.get(link - 1))
-        job = jobs[max(jobs)]
+                    before = jobs.get(link - 1) if link - 1 not in over else None
+                    jobs[link] = self._sbatch(stage, store, current, link, before)
+                elif link not in known:
+                    attempts.record_job(store, current, link, jobs[link])
+        # Of a chain the last job that is not over: somebody may have cancelled the spare ones.
+        job = jobs[max(jobs.keys() - over)]
         self._run.journal.write(
             Event.ADOPTED, stage=stage.name, attempt=current.token, job=job, of_run=current.run,
             jobs=sorted(jobs.values()),
         )  # fmt: skip
-        self._repoint(stage, found)
         return Step(stage.name, Action.ADOPTED, job, current.run)
 
-    def _repoint(self, stage: PlannedStage, found: Standing) -> None:
-        """A waiting job of ours whose parent has a new job waits for that one from now on."""
-        if found.attempt.run != self._run.id or not self._new & set(stage.parents):
-            return
+    def _repointed(self, stage: PlannedStage, found: Standing) -> bool:
+        """Let a waiting job whose parents have new jobs wait for those, also if another run submitted it: the work is
+        the same. False if it does not wait any more (its old parent failed, and Slurm has just cancelled it)."""
         first = found.rows.get(0)
-        dependency = self._dependency(stage)
-        if first is not None and first.state.is_queued and dependency:
+        if first is None or not first.state.is_queued:
+            return True
+        wanted = {job for parent in stage.parents if (job := self._jobs.get(parent)) is not None}
+        if wanted <= set(_IDS.findall(first.dependency)) and "failed" not in first.dependency:
+            return True
+        dependency = self._dependency(stage) or ""
+        try:
             self._gateway.update_dependency(first.job_id, dependency)
-            self._run.journal.write(Event.REPOINTED, stage=stage.name, job=first.job_id, dependency=dependency)
+        except ClusterRefused:
+            row = self._view(fresh=True).find(first.name, first.job_id)
+            if row is not None and row.state.is_queued:
+                raise
+            return False
+        self._run.journal.write(Event.REPOINTED, stage=stage.name, job=first.job_id, dependency=dependency)
+        return True
 
     def _dependency(self, stage: PlannedStage) -> str | None:
         """Edges to the jobs of parents that are not sealed. A finished stage is never passed to sbatch: ids are purged
@@ -222,14 +271,26 @@ class Submitter:
         if not attempts.open_next(store, attempt):
             return None
         self._run.journal.write(Event.INTENT, stage=stage.name, attempt=token, names=list(names), store=store.root.name)
-        self._new.add(stage.name)
-        job: str | None = None
+        jobs: list[str] = []
         for link in range(links):
-            job = self._sbatch(stage, store, attempt, link, job)
-        return Step(stage.name, Action.SUBMITTED, job, self._run.id)
+            jobs.append(self._sbatch(stage, store, attempt, link, jobs[-1] if jobs else None))
+        if self._was_given_up(store, attempt):
+            self._run.journal.write(Event.CANCELLED, stages=[stage.name], jobs=jobs, phase="given up")
+            self._gateway.scancel(jobs)
+            return None
+        return Step(stage.name, Action.SUBMITTED, jobs[-1], self._run.id)
+
+    def _was_given_up(self, store: StorePaths, attempt: Attempt) -> bool:
+        """Whether another ``overnight`` took our attempt for dead because its sbatch took too long."""
+        current = attempts.current(store)
+        barred = any(found.job == claim.SUPERSEDED for found in claim.of_attempt(store, attempt.token))
+        return barred or current is None or current.token != attempt.token
 
     def _sbatch(self, stage: PlannedStage, store: StorePaths, attempt: Attempt, link: int, before: str | None) -> str:
-        dependency = self._dependency(stage) if link == 0 else f"afterany:{before}"
+        if link == 0:
+            dependency = self._dependency(stage)
+        else:
+            dependency = None if before is None else f"afterany:{before}"
         request = scripts.request(self._run, stage, self._profile, attempt.token, link, dependency)
         try:
             job = carrier(stage.executor).submit(request, self._gateway)

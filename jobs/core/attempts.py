@@ -71,7 +71,8 @@ def current(store: StorePaths) -> Attempt | None:
 def open_next(store: StorePaths, attempt: Attempt) -> bool:
     """Make ``attempt`` the current one; False if somebody else opened that number first."""
     store.attempts.mkdir(parents=True, exist_ok=True)
-    files.fsync_directory(store.root)
+    for directory in (store.root.parent, store.root):  # the intent is no better on disk than the way to it
+        files.fsync_directory(directory)
     return files.create_exclusive(store.attempt(attempt.number), json.dumps(asdict(attempt), sort_keys=True) + "\n")
 
 

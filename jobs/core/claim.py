@@ -90,10 +90,10 @@ def supersede(store: StorePaths, attempt: str, by: str, links: int = 1) -> Claim
     ``by`` is the new attempt's token, kept in the claim for the reader.
     """
     store.claims.mkdir(parents=True, exist_ok=True)
-    started = of_attempt(store, attempt)
-    if started:
-        return None if started[0].job == SUPERSEDED else started[0]
-    for link in range(links):
+    for found in of_attempt(store, attempt):
+        if found.job != SUPERSEDED:
+            return found
+    for link in range(links):  # also where some links are barred already: whoever began it may have been killed
         mark = Claim(attempt, link, 0, SUPERSEDED, by, time.time())
         path = store.claim(attempt, link, 0)
         if not files.create_exclusive(path, json.dumps(asdict(mark)) + "\n"):
