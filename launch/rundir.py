@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import socket
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 ID_LENGTH = 5
 LOCK_STALE_SECONDS = 600.0
+LOCK_TRY_SECONDS = 5.0
 
 
 def default_workspace() -> Path:
@@ -91,6 +93,11 @@ class Run:
         return planfile.load(self.paths.plan)
 
     def profile(self) -> Profile:
+        """Raises:
+        InputError: the run has none.
+        """
+        if not self.paths.plan.exists():  # written last: what is missing is better said of the plan
+            self.plan()
         return read_profile(self.paths.profile).profile
 
 
@@ -174,44 +181,74 @@ def locked(run: Run) -> Iterator[None]:
         InputError: another process holds it.
     """
     path = run.paths.lock
-    mine = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()})
-    for _ in range(2):
-        if files.create_exclusive(path, mine):
-            break
-        if not _is_stale(path):
+    me = os.getpid()
+    mine = json.dumps({"host": socket.gethostname(), "pid": me, "born": _born(me), "time": time.time()})
+    end = time.monotonic() + LOCK_TRY_SECONDS
+    while not files.create_exclusive(path, mine):
+        held = _read(path)
+        if held is not None and not _is_stale(held):
             raise InputError(
-                f"another overnight is working on run {run.id}: {path.read_text(encoding='utf-8').strip()}",
+                f"another overnight is working on run {run.id}: {held.strip()}",
                 hint=f"wait for it; if it is dead, remove {path}",
             )
-        with contextlib.suppress(FileNotFoundError):
-            # Renamed first: of two that find it stale one wins, and a fresh lock is never removed.
-            aside = path.with_name(f".lock.stale.{os.getpid()}")
-            path.rename(aside)
-            aside.unlink()
-    else:
-        raise InputError(f"run {run.id} is locked by another overnight that was quicker", hint="try again")
+        if time.monotonic() > end:
+            raise InputError(f"run {run.id} is locked again and again by others that were quicker", hint="try again")
+        if held is not None:
+            _break(path, held)
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        if _read(path) == mine:  # else it was taken over
+            path.unlink(missing_ok=True)
 
 
-def _is_stale(path: Path) -> bool:
+def _read(path: Path) -> str | None:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if value["host"] == socket.gethostname():
-            return not process_alive(int(value["pid"]))
-        return time.time() - float(value["time"]) > LOCK_STALE_SECONDS
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
+        return None
+
+
+def _is_stale(held: str) -> bool:
+    try:
+        value = json.loads(held)
+        if value["host"] == socket.gethostname():
+            return not process_alive(int(value["pid"])) or value.get("born") != _born(int(value["pid"]))
+        return time.time() - float(value["time"]) > LOCK_STALE_SECONDS
+    except (ValueError, KeyError, TypeError):
         return True
-    except (ValueError, KeyError, TypeError, OSError):
-        return True
+
+
+def _break(path: Path, held: str) -> None:
+    """Take a stale lock away: of all that found it, on this host one at a time, and only that very lock. Who is slower
+    must not take away the lock that the faster one has made since.
+
+    The turn is an abstract socket name, which the kernel takes back from a process that dies.
+    """
+    with socket.socket(socket.AF_UNIX) as turn:
+        try:
+            turn.bind(f"\0overnight lock {hashlib.sha256(os.fsencode(path)).hexdigest()}")
+        except OSError:
+            time.sleep(0.01)
+            return
+        if _read(path) == held:
+            path.unlink(missing_ok=True)
+
+
+def _born(pid: int) -> str | None:
+    """Start time of a process in clock ticks: tells it from a later one with its number. None where unknown."""
+    fields = _stat(pid)
+    return fields[19] if len(fields) > 19 else None
+
+
+def _stat(pid: int) -> list[str]:
+    """Fields of ``/proc/PID/stat`` after the command's name, the state first; empty where there is no process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 def process_alive(pid: int) -> bool:
     """Whether a process of that id exists on this host and is no zombie."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
-        return state not in ("Z", "X")
-    except (OSError, IndexError):
-        return False
+    return _stat(pid)[:1] not in ([], ["Z"], ["X"])
