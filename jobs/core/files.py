@@ -65,7 +65,10 @@ def create_exclusive(path: Path, text: str) -> bool:
     try:
         os.link(temporary, path)
     except FileExistsError:
-        return False
+        # link(2): an NFS server may have made the link and lost the answer; the client asks again and is told that the
+        # name exists. The link count knows.
+        if os.stat(temporary).st_nlink != 2:
+            return False
     except PermissionError:
         return _create_without_links(path, text)
     except OSError as error:
