@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
 
+MORE_METRICS = {
+    "grad_norm": "grad_norm",
+    "rewards/margins": "reward_margin",
+    "rewards/accuracies": "reward_accuracy",
+}
+"""Metrics that are reported where the trainer logs them, by their names there. The last two are of DPO."""
+
+
 class Diverged(ArithmeticError):
     """The loss is not a number any more; going on would only overwrite good saves with bad ones."""
 
@@ -119,15 +127,9 @@ class StepControl(TrainerCallback):
         self._save_began = time.monotonic()
         if logs is None or "learning_rate" not in logs:
             return  # the summary at the end of training
-        self._ctx.progress.report(
-            state.global_step,
-            self._settings.steps,
-            loss=self.losses[-1],
-            lr=logs["learning_rate"],
-            grad_norm=logs.get("grad_norm", math.nan),
-            tokens_per_second=self._rate,
-            **{name: logs[name] for name in ("rewards/margins", "rewards/accuracies") if name in logs},
-        )
+        metrics = {"loss": self.losses[-1], "lr": logs["learning_rate"], "tokens_per_second": self._rate}
+        metrics |= {ours: logs[theirs] for theirs, ours in MORE_METRICS.items() if theirs in logs}
+        self._ctx.progress.report(state.global_step, self._settings.steps, "", **metrics)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         barrier()

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 import transformers
 from datasets import Dataset
@@ -34,6 +35,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     settings.split_batch(ctx.world)  # refuse before the model is loaded
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
     cpu.use_threads(settings.threads)
     source = spec.inputs["checkpoint"].output
     tokenizer = tokenizers.load(source)
@@ -207,7 +209,7 @@ def _trainer(
 def _watched(base: type[Trainer], control: StepControl) -> type[Trainer]:
     """``base`` that tells ``control`` the loss of every micro batch: the logs of Trainer come after averaging."""
 
-    class Watched(base):  # type: ignore[misc, valid-type]
+    class Watched(base):  # type: ignore[misc]
         def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> torch.Tensor:
             tokens = int(inputs["input_ids"].numel())
             loss: torch.Tensor = super().training_step(model, inputs, *rest, **more)
