@@ -9,17 +9,18 @@ from pathlib import Path
 from data_prep import card, files_source, messages_source, text
 from data_prep.catalogues import Wheel
 from data_prep.drafts import Row, Tally, Unit, identify
-from data_prep.errors import DataError
+from data_prep.errors import DataError, SettingsError
 from data_prep.settings import Settings
 from data_prep.split import Assignment, Groups
 from jobs.core.progress import ProgressWriter
 from jobs.core.spec import Source, StageSpec
 
 
-def prepare(spec: StageSpec, output: Path, progress: ProgressWriter) -> dict[str, int]:
+def prepare(spec: StageSpec, output: Path, progress: ProgressWriter, work: Path | None = None) -> dict[str, int]:
     """Do the work of a data stage: fill ``output`` with the three splits and ``card.json``.
 
-    Returns the number of rows of each split.
+    ``work`` is where a corpus with the setting ``prepare`` keeps its sealed shards, so that a stage that is killed goes
+    on where it was. Returns the number of rows of each split.
 
     Raises:
         SettingsError: settings that do not fit.
@@ -35,7 +36,20 @@ def prepare(spec: StageSpec, output: Path, progress: ProgressWriter) -> dict[str
     def report(phase: str) -> Callable[[int, int], None]:
         return lambda step, total: progress.report(step, total, phase)
 
+    if settings.prepare is not None:
+        return _prepared(settings, spec, output, work or output.with_name("work"), report)
     return build(settings, output, wheels=wheels, sources=spec.sources, report=report)
+
+
+def _prepared(
+    settings: Settings, spec: StageSpec, output: Path, work: Path, report: Callable[[str], Callable[[int, int], None]]
+) -> dict[str, int]:
+    """The same functions that ``overnight data`` calls."""
+    try:
+        from data_prep import prepared
+    except ImportError as error:
+        raise SettingsError(f'prepare needs the extra "data": pip install "overnight[data]" ({error})') from error
+    return prepared.build(settings, spec.sources, output, work, report=report)
 
 
 def build(

@@ -14,6 +14,7 @@
     limit: {train: null, validation: null, test: null}    # rows (corpus: documents) of a split
     prompt: "Translate to European Portuguese: {source}\\n"   # instructions, preferences
     document_chars: 2000            # corpus
+    prepare: {}                     # source type path: see data_prep.corpus.recipe and data_prep.rows.recipe
 
 For the kinds of one chain to share no message, ``source`` (all but ``placeholders`` and ``reject_words``) and ``split``
 must be the same in the three stages; the card's ``split.digest`` is then the same, too.
@@ -105,6 +106,7 @@ class Settings:
     limit: dict[str, int] = field(default_factory=dict)
     prompt: str | None = None
     document_chars: int = 2000
+    prepare: Mapping[str, Any] | None = None
 
     @classmethod
     def parse(cls, kind: str, value: Mapping[str, Any]) -> Settings:
@@ -116,7 +118,7 @@ class Settings:
         if kind not in KINDS:
             raise SettingsError(f"data_prep does not make {kind!r}; it makes: {', '.join(KINDS)}")
         own = ("document_chars",) if kind == "corpus" else ("prompt",)
-        given = known("", value, ("source", "split", "min_chars", "max_chars", "limit", *own))
+        given = known("", value, ("source", "split", "min_chars", "max_chars", "limit", "prepare", *own))
         if "source" not in given:
             raise SettingsError("setting source: missing")
         limit = known("limit", given.get("limit", {}), SPLITS)
@@ -129,7 +131,10 @@ class Settings:
             limit={name: count(f"limit.{name}", limit[name], 1) for name in SPLITS if name in limit},
             prompt=given.get("prompt"),
             document_chars=count("document_chars", given.get("document_chars", cls.document_chars), 1),
+            prepare=given.get("prepare"),
         )
+        if settings.prepare is not None and settings.source.type != "path":
+            raise SettingsError("setting prepare: only for source type path")
         if settings.max_chars is not None and settings.max_chars < settings.min_chars:
             raise fail("max_chars", settings.max_chars, f"must not be less than min_chars ({settings.min_chars})")
         if settings.prompt is not None and (

@@ -77,3 +77,23 @@ def assign(root: str, split: Split) -> str:
         if number < end:
             return name
     return "train"
+
+
+def assign_stratified(groups: dict[str, str], split: Split) -> dict[str, str]:
+    """Split of every group (name -> stratum) so that each stratum has the same shares, as exactly as whole groups
+    allow.
+
+    Within a stratum the groups are ordered by their seeded hash; the first go to the test split, the next to
+    validation.
+    """
+    strata: dict[str, list[str]] = {}
+    for name, stratum in groups.items():
+        strata.setdefault(stratum, []).append(name)
+    found: dict[str, str] = {}
+    for names in strata.values():
+        names.sort(key=lambda name: hashlib.sha256(f"{split.seed}\0{name}".encode()).digest())
+        test = round(split.test * len(names))
+        validation = round((split.test + split.validation) * len(names))
+        for at, name in enumerate(names):
+            found[name] = "test" if at < test else "validation" if at < validation else "train"
+    return found

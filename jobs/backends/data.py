@@ -1,4 +1,7 @@
-"""Back end of the data stages: standard library and polib, in the core environment, one process."""
+"""Back end of the data stages: standard library and polib, in the core environment, one process.
+
+A stage with the setting ``prepare`` needs the extra ``data`` there, and uses all cores of its job.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from jobs.backends import Capabilities, Result, WorkContext
 from jobs.core.spec import StageSpec
 
 NAME = "data"
+_DECIDE = ("polib", "tokenizers", "ftfy", "py3langid")
 CAPABILITIES = Capabilities(
     kinds=frozenset({"corpus", "instructions", "preferences"}),
     formats_in=frozenset({"wheels"}),
@@ -19,12 +23,15 @@ CAPABILITIES = Capabilities(
 
 
 def probe() -> dict[str, str]:
-    """Versions that decide the result."""
+    """Versions that decide the result. tiktoken's is none: what it gives is proven to be what tokenizers gives."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in _DECIDE}}
+
+
+def _version(name: str) -> str:
     try:
-        polib = importlib.metadata.version("polib")
+        return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        polib = "missing"
-    return {"python": platform.python_version(), "polib": polib}
+        return "missing"
 
 
 def behaviour(checkpoint: Path) -> dict[str, Any] | None:
@@ -42,4 +49,4 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
 
     if ctx.rank != 0:
         return Result("done")
-    return Result("done", metrics=dict(data_prep.build.prepare(spec, ctx.output, ctx.progress)))
+    return Result("done", metrics=dict(data_prep.build.prepare(spec, ctx.output, ctx.progress, spec.store_paths.work)))

@@ -43,6 +43,11 @@ class StorePaths:
         return self.root / "claims"
 
     @property
+    def work(self) -> Path:
+        """What a data stage has finished of its shards; it removes it at the end."""
+        return self.root / "work"
+
+    @property
     def saves(self) -> Path:
         return self.root / "saves"
 

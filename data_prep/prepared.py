@@ -1,0 +1,63 @@
+"""Data sets with the setting ``prepare``: one entry for the stages of a pipeline and for ``overnight data``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from data_prep.corpus import build as corpus
+from data_prep.corpus.inputs import find_files
+from data_prep.corpus.recipe import Recipe
+from data_prep.corpus.workers import Runner
+from data_prep.errors import DataError
+from data_prep.paths import other_paths
+from data_prep.rows import build as rows
+from data_prep.rows.recipe import RowRecipe
+from data_prep.settings import Settings
+from jobs.core.spec import Source
+
+Report = Callable[[str], Callable[[int, int], None]]
+
+
+def build(
+    settings: Settings, sources: Iterable[Source], output: Path, work: Path, *, report: Report,
+    runner: Runner | None = None,
+) -> dict[str, int]:  # fmt: skip
+    """Fill ``output`` from the user's files ``sources``; returns the rows of each split.
+
+    A source without a digest gets one. Files that the settings name in another role (a test set below the directory of
+    the corpus) are not read as text to train on. ``work`` and ``runner`` are for a corpus only: where its shards are
+    kept, and what does them.
+
+    Raises:
+        DataError: bad input, with its place.
+        SettingsError: settings that do not fit.
+    """
+    if settings.prepare is None:
+        raise DataError("the settings have no prepare")
+    sources = list(sources)
+    others = {source.path for source in sources_of(map(Path, other_paths(settings.prepare)))}
+    digested = {source.path: source for source in sources if source.path in others}
+    sources = [source for source in sources if source.path not in others]
+    if settings.kind != "corpus":
+        recipe = RowRecipe.parse(settings.kind, settings.prepare)
+        wanted = rows.Request(
+            recipe, sources, settings.split, settings.limit, settings.min_chars, settings.max_chars
+        )
+        return rows.build(wanted, output, report)
+    own = Recipe.parse(settings.prepare)
+    replay = [[digested.get(one.path, one) for one in sources_of([Path(entry.path)])] for entry in own.replay]
+    groups = [sources, *replay]
+    request = corpus.Request(own, groups, settings.split, settings.limit, settings.min_chars, settings.max_chars)
+    return corpus.build(request, output, work, runner=runner, report=report)
+
+
+def sources_of(paths: Iterable[Path]) -> list[Source]:
+    """Sources for files and directories, by absolute path, not digested yet; a file named twice counts once.
+
+    Raises:
+        DataError: nothing there.
+    """
+    found = {os.path.abspath(file): file.stat().st_size for path in paths for file in find_files(path)}
+    return [Source(path, "", size) for path, size in sorted(found.items())]
