@@ -14,7 +14,7 @@ from typing import Any
 
 from jobs import backends, lifecycle
 from jobs.backends import BackEnd, Result, WorkContext
-from jobs.core import files, seal, verdict
+from jobs.core import files, seal, symptoms, verdict
 from jobs.core.deadline import StopRequest
 from jobs.core.progress import ProgressWriter
 from jobs.core.spec import StageSpec
@@ -113,8 +113,11 @@ def main(spec: StageSpec) -> int:
         traceback.print_exc()
         if rank == 0 or not stage.result.exists():
             text = str(error).strip() or type(error).__name__
-            failure = verdict.classify(error).value
-            _write(spec, start, {"outcome": "failed", "failure": failure, "evidence": _evidence(error, text)})
+            failure = verdict.classify(error)
+            if failure is FailureClass.CODE_ERROR:  # of a library: its words may say more than its type
+                failure, shown = symptoms.recognise(f"{type(error).__name__}: {text}")
+                text = text if failure is FailureClass.CODE_ERROR else shown
+            _write(spec, start, {"outcome": "failed", "failure": failure.value, "evidence": _evidence(error, text)})
         return 1
     return 0
 

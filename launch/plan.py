@@ -204,7 +204,7 @@ class _Builder:
             ),
             inputs=inputs, settings=settings, resources=resources, executor=executor,
             continuation=self.profile.continuation.value if resumable and executor != "local" else "none",
-            python=able.python, launcher=able.launcher if resources.processes > 1 else "python",
+            python=able.python, launcher=_launcher(able, kind, executor, resources),
             sources=sources, target_step=target_step, inserted=stage is None,
         )  # fmt: skip
         if resources.processes > 1 and not able.distributed:
@@ -263,6 +263,13 @@ class _Builder:
         if stage.compare_to:
             inputs["compare_to"] = self.of_stage(stage.compare_to)
         self.add(name, "evaluate", stage.backend, ("evaluation", "metrics"), settings, inputs, stage)
+
+
+def _launcher(able: BackEndFacts, kind: str, executor: str, resources: Resources) -> str:
+    """How the processes start: a single one plainly, except where the program needs a Ray cluster around it."""
+    if able.launcher == "ray":
+        return "ray" if kind != "convert" and executor != "local" else "python"
+    return able.launcher if resources.processes > 1 else "python"
 
 
 def conversions(

@@ -7,7 +7,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 
 from launch.errors import InputError
 
@@ -28,10 +28,15 @@ def quote(value: object) -> str:
 def _compiled(name: str) -> Template:
     """A template, compiled once: every stage of a chain renders the same two."""
     environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
-    )
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,
+        loader=FunctionLoader(_source),
+    )  # fmt: skip
     environment.filters["sh"] = quote
-    return environment.from_string(resources.files("sbatch_templates").joinpath(name).read_text(encoding="utf-8"))
+    return environment.get_template(name)
+
+
+def _source(name: str) -> str:
+    return resources.files("sbatch_templates").joinpath(name).read_text(encoding="utf-8")
 
 
 def template(name: str, **values: Any) -> str:

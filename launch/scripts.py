@@ -21,6 +21,10 @@ OFFLINE = (("HF_HUB_OFFLINE", "1"), ("TRANSFORMERS_OFFLINE", "1"), ("HF_DATASETS
 """Compute nodes have no internet: a look at the hub would hang for minutes; what is needed has been fetched."""
 
 
+RAY_SECONDS = 300
+"""How long the nodes of a Ray cluster may take to find each other: importing Ray from a cold file system takes one."""
+
+
 @dataclass(frozen=True)
 class StageScripts:
     """Texts of the two scripts of a stage, the same for every executor."""
@@ -87,8 +91,8 @@ def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, a
         seal=run.workspace.entry(stage.produces_kind, stage.fingerprint).seal,
     )  # fmt: skip
     node = render.template(
-        "node.sh.j2", **common, stage_python=stage.python, torchrun=stage.launcher == "torchrun",
-        nodes=stage.resources.nodes, processes=stage.resources.processes_per_node,
+        "node.sh.j2", **common, stage_python=stage.python, launcher=stage.launcher,
+        nodes=stage.resources.nodes, processes=stage.resources.processes_per_node, ray_seconds=RAY_SECONDS,
     )  # fmt: skip
     return StageScripts(host, node)
 

@@ -35,6 +35,10 @@ class StopRequest:
         """Tell how long a save took."""
         self._longest_save = max(self._longest_save, seconds)
 
+    def end(self) -> float | None:
+        """Epoch second at which the allocation ends, as last written; None where nothing said so."""
+        return self._read_end()
+
     def _read_end(self) -> float | None:
         try:
             status = self._stage.deadline.stat()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.modeling_utils import no_init_weights
 
 from jobs import tokenizers
 from jobs.backends import Result, WorkContext
@@ -86,8 +87,9 @@ def export_hf(source: Path, output: Path, report: Any = lambda step, phase: None
     probes = probe_ids(layout.tokenizer_directory(source))
     expected = nemo_logits(ours, probes)
     exporter = ours.exporter("hf", source)
-    target = AutoModelForCausalLM.from_config(_hf_config(source, exporter), torch_dtype=torch.float32)
-    with compat.local_names():
+    with no_init_weights():  # leaves tied weights apart, as the converter expects them
+        target = AutoModelForCausalLM.from_config(_hf_config(source, exporter), torch_dtype=torch.float32)
+    with compat.local_names(), compat.local_configs():  # the converter reads the model's description again
         target = exporter.convert_state(ours.cpu(), target)
     target.tie_weights()
     report(1, "converted")

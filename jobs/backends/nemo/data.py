@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy
 import torch
+from megatron.core.datasets.gpt_dataset import GPTDataset
 from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
 from nemo.collections.llm import FineTuningDataModule, PreTrainingDataModule
 from nemo.collections.llm.gpt.data.core import GPTSFTDataset
@@ -40,7 +41,8 @@ def module(kind: str, given: Input, scratch: Path, settings: NemoSettings, token
     }  # fmt: skip
     if kind == "cpt":
         prefix = ranks.on_first(lambda: corpus(given, scratch, settings, tokenizer.tokenizer))
-        return PreTrainingDataModule(paths=[prefix], split="1,0,0", index_mapping_dir=str(scratch / "index"), **common)
+        index = str(scratch / "index")
+        return PreTrainingDataModule([prefix], split="1,0,0", index_mapping_dir=index, dataset_cls=Blocks, **common)
     ranks.on_first(lambda: pairs(given, scratch, settings, tokenizer.tokenizer))
     return PairsModule(dataset_root=scratch, memmap_workers=1, **common)
 
@@ -116,6 +118,20 @@ def _made(scratch: Path, given: Input, settings: NemoSettings) -> bool:
 
 def _mark(scratch: Path, given: Input, settings: NemoSettings) -> None:
     files.write_json(scratch / READY, _description(given, settings))
+
+
+class Blocks(GPTDataset):  # type: ignore[misc]
+    """Megatron's data set without its cache of loss masks.
+
+    The mask of the first sample that a process reads is kept for all others, with that sample's padding masked: where
+    the padding id occurs in the text, the same positions are left out of the loss of every sample, and other ones after
+    a resume. It occurs where padding is the end-of-document token, which would never be learned either.
+    """
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.masks_and_position_ids_are_cacheable = False
+        self._pad_token_id = -1
 
 
 class Pairs(GPTSFTDataset):  # type: ignore[misc]

@@ -1,7 +1,7 @@
 """Back end ``nemo_rl``: DPO by NeMo-RL, as an external program in a checkout or container, on a Ray cluster.
 
 NeMo-RL is not on PyPI (0.0.0 there is an empty placeholder): ``nemo_rl`` must be importable in the stage's environment,
-from the container's /opt/nemo-rl or from a checkout that a ``.pth`` file of the environment names. ``checkout`` finds it
+NeMo-RL is not on PyPI (0.0.0 there is an empty placeholder): ``nemo_rl`` must be importable in the environment,
 and its version, ``schemas`` says how that version wants to be told things, ``render`` writes its configuration,
 ``supervise`` runs it and seals its saves, ``convert`` turns its checkpoint into a Hugging Face directory.
 Format ``dcp``: ``policy/weights`` (PyTorch distributed checkpoint), ``config.yaml`` and ``training_info.json`` as

@@ -1,0 +1,48 @@
+"""What NeMo-RL prints, read line by line: a step has ended, with its loss; where set-up ended."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+_METRIC = re.compile(r"^\s*• (?P<name>[A-Za-z_ ]+): (?P<value>[-+0-9.eEnaif]+)(?P<unit>s\b)?")
+_BEGIN = "Taking a training step"
+_RESULTS = "Training Results"
+_TIME = "Total step time"
+_NAMES = {
+    "loss": "loss", "preference_loss": "preference_loss", "accuracy": "rewards/accuracies",
+    "rewards_chosen_mean": "rewards/chosen", "rewards_rejected_mean": "rewards/rejected",
+}  # fmt: skip
+
+
+@dataclass
+class Reader:
+    """``feed`` returns the metrics of a step when its last line has come. ``setting_up`` ends with the first step."""
+
+    step: int
+    setting_up: bool = True
+    _metrics: dict[str, float] = field(default_factory=dict)
+    _within: bool = False
+
+    def feed(self, line: str) -> dict[str, float] | None:
+        """One line of output; None unless it ends a step (then ``step`` has been counted up)."""
+        if _BEGIN in line:
+            self.setting_up = False
+        if _RESULTS in line:
+            self._within, self._metrics = True, {}
+            return None
+        found = _METRIC.match(line) if self._within else None
+        if found is None:
+            return None
+        name = found["name"].strip()
+        try:
+            value = float(found["value"])
+        except ValueError:
+            return None
+        if name in _NAMES:
+            self._metrics[_NAMES[name]] = value
+        if name == _TIME:
+            self._within = False
+            self.step += 1
+            return {**self._metrics, "step_seconds": value}
+        return None
