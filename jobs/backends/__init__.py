@@ -6,6 +6,7 @@ import importlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -81,6 +82,17 @@ class BackEnd(Protocol):
     def run(self, spec: StageSpec, ctx: WorkContext) -> Result:
         """Do the stage's work; called on every rank."""
         ...
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of packages in this interpreter, without importing them; those not installed are left out."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def load(name: str) -> BackEnd:

@@ -6,12 +6,11 @@
 
 from __future__ import annotations
 
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from jobs import cpu, tokenizers
-from jobs.backends import Capabilities, Result, WorkContext
+from jobs.backends import Capabilities, Result, WorkContext, versions
 from jobs.core.spec import StageSpec
 
 NAME = "trl"
@@ -29,14 +28,8 @@ PACKAGES = ("torch", "transformers", "tokenizers", "trl", "accelerate", "dataset
 
 
 def probe() -> dict[str, str]:
-    """Versions of the packages that decide results; those not installed are left out."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    """Versions of the packages that decide results."""
+    return versions(*PACKAGES)
 
 
 def behaviour(checkpoint: Path) -> dict[str, Any]:
