@@ -190,3 +190,10 @@ def test_behaviour_is_plain_json_and_follows_the_loader(tmp_path: Path, base: Pa
     stages.make_tokenizer(tmp_path, tokenizer_class="LlamaTokenizerFast")
     # transformers 5 rebuilds the pre-tokenizer of this class, whatever tokenizer.json says.
     assert trl.behaviour(tmp_path)["probe_ids"] != found["probe_ids"]
+
+
+def test_mixed_precision_trains_and_hands_on_fp32(tmp_path: Path, base: Path, data: Path) -> None:
+    stage = make(tmp_path / "sft", "sft", base, data, precision="bf16", steps=20)
+    stage.start()
+    assert stage.losses()[20] < stage.losses()[1]
+    assert {tensor.dtype for tensor in weights(stage.output).values()} == {torch.float32}
