@@ -92,6 +92,11 @@ def claim_of(spec: StageSpec, start: Start) -> Claim:
     return Claim(spec.attempt, start.link, start.restart, start.job, start.host, time.time())
 
 
+def output_of(spec: StageSpec, start: Start) -> Path:
+    """Directory that this start of the job fills."""
+    return spec.store_paths.partial_of(spec.attempt, start.link, start.restart)
+
+
 def _conclude(
     spec: StageSpec, start: Start, outcome: Outcome, failure: FailureClass, evidence: str, step: int | None
 ) -> None:
@@ -128,8 +133,9 @@ def prologue(spec: StageSpec, start: Start, over: str = "") -> Entry:
         return Entry.FAIL
     for stale in (stage.deadline, stage.stop, stage.result):
         stale.unlink(missing_ok=True)
-    shutil.rmtree(store.partial, ignore_errors=True)
-    store.partial.mkdir(parents=True)
+    for stale in store.partials():
+        shutil.rmtree(stale, ignore_errors=True)
+    output_of(spec, start).mkdir(parents=True)
     event(stage, start, "start", host=start.host, attempt=spec.attempt, step=newest_save(spec) or 0)
     return Entry.WORK
 
@@ -303,18 +309,21 @@ def _judge_silence(spec: StageSpec, start: Start, exit_code: int) -> tuple[Outco
 
 
 def publish(spec: StageSpec, start: Start, result: dict[str, Any]) -> None:
-    """Rename ``output.partial`` to ``output`` and seal it.
+    """Rename what this start wrote to ``output`` and seal it. An output that is sealed already stays.
 
     Raises:
         ClaimLost: a later start holds the entry.
         SealBroken: there is nothing to seal.
     """
     store, stage = spec.store_paths, spec.stage_paths
-    held = claim_of(spec, start)
+    held, partial = claim_of(spec, start), output_of(spec, start)
+    if store.seal.exists():
+        event(stage, start, "already_sealed", store=store.root.name)
+        return
     claims.check_held(store, held)
-    if store.partial.exists() and any(store.partial.iterdir()):
+    if partial.exists() and any(partial.iterdir()):
         shutil.rmtree(store.output, ignore_errors=True)  # an unsealed left-over of a start killed between these lines
-        os.replace(store.partial, store.output)
+        os.replace(partial, store.output)
         files.fsync_directory(store.root)
     claims.check_held(store, held)
     began = time.monotonic()

@@ -93,7 +93,7 @@ def main(spec: StageSpec) -> int:
     signal.signal(signal.SIGTERM, stop.on_signal)
     signal.signal(signal.SIGUSR2, stop.on_signal)
     context = WorkContext(
-        output=store.partial,
+        output=lifecycle.output_of(spec, start),
         progress=ProgressWriter(stage.progress, start.restart, enabled=rank == 0),
         stop=stop,
         saves=Saves(store, spec.fingerprint, held, event),
@@ -136,7 +136,7 @@ def _write_result(
     if result.outcome == "stopped":
         value["reason"] = stop_reason
     if result.outcome == "done" and spec.produces["kind"] == seal.SealKind.CHECKPOINT.value:
-        value["behaviour"] = backend.behaviour(spec.store_paths.partial)
+        value["behaviour"] = backend.behaviour(lifecycle.output_of(spec, start))
     _write(spec, start, value)
 
 

@@ -58,8 +58,9 @@ def collect(plan: Plan, workspace: Workspace) -> list[Measured]:
         if stage.produces_kind != "evaluation":
             continue
         # A missed gate leaves what was measured unsealed: nobody builds on it, but the user wants to see it.
-        measured = (store.output if store.seal.exists() else store.partial) / METRICS_FILE
-        if measured.exists():
+        outputs = [store.output] if store.seal.exists() else store.partials()
+        measured = outputs[-1] / METRICS_FILE if outputs else None
+        if measured is not None and measured.exists():
             found += _of_stage(stage, measured)
     return found
 

@@ -21,8 +21,17 @@ class StorePaths:
 
     @property
     def partial(self) -> Path:
-        """Where a running stage writes; renamed to ``output`` before the seal."""
+        """Where a download is put together; renamed to ``output`` before the seal."""
         return self.root / "output.partial"
+
+    def partial_of(self, attempt: str, link: int, restart: int) -> Path:
+        """Where one start of a job writes: its own, so that a start on a node that only seems dead cannot write into
+        the output of the one that took over. Renamed to ``output`` before the seal."""
+        return self.root / f"{self.partial.name}-{attempt}.{link:03d}.{restart:05d}"
+
+    def partials(self) -> list[Path]:
+        """Unsealed outputs of starts, the newest last."""
+        return sorted(self.root.glob(f"{self.partial.name}-*"), key=lambda path: path.stat().st_mtime)
 
     @property
     def seal(self) -> Path:

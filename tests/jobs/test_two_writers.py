@@ -1,0 +1,81 @@
+"""Two starts that both believe to work: a node that only seems dead, and the one that took its job over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs import lifecycle
+from jobs.core import attempts, files, seal
+from jobs.core.attempts import Attempt
+from jobs.core.spec import StageSpec
+from jobs.lifecycle import Entry, Start
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> StageSpec:
+    made = StageSpec(
+        run="abcde", pipeline="p", stage="cpt", kind="cpt", backend="toy", attempt="aaaaaa", fingerprint="0" * 64,
+        stage_dir=str(tmp_path / "stage"), store_dir=str(tmp_path / "store" / "checkpoint-0"),
+        produces={"kind": "checkpoint", "format": "toy"}, settings={},
+    )  # fmt: skip
+    made.stage_paths.root.mkdir()
+    made.store_paths.root.mkdir(parents=True)
+    open_attempt(made, 1)
+    return made
+
+
+def open_attempt(spec: StageSpec, number: int, token: str = "aaaaaa") -> None:
+    attempt = Attempt(number, token, spec.run, spec.stage, spec.stage_dir, "slurm", (f"on-{token}",))
+    assert attempts.open_next(spec.store_paths, attempt)
+
+
+def begin(spec: StageSpec, restart: int, host: str) -> Start:
+    start = Start("100", restart, 0, host)
+    assert lifecycle.prologue(spec, start) is Entry.WORK
+    return start
+
+
+def work(spec: StageSpec, start: Start, text: str) -> None:
+    """As the work does it, in the directory that this start was given."""
+    (lifecycle.output_of(spec, start) / "model.json").write_text(text)
+    files.write_json(spec.stage_paths.result, {"outcome": "done", "step": None, "job": "100", "restart": start.restart})
+
+
+def test_the_old_one_cannot_write_into_the_output_of_the_new_one(spec: StageSpec) -> None:
+    old = begin(spec, 0, "node1")
+    work(spec, old, "half")
+    new = begin(spec, 1, "node2")
+    assert lifecycle.output_of(spec, new).is_dir()
+    with pytest.raises(FileNotFoundError):  # what it had is gone, and its directory with it
+        work(spec, old, "old")
+    work(spec, new, "new")
+    assert lifecycle.finish(spec, old, 0) == "fail"
+    assert lifecycle.finish(spec, new, 0) == "done"
+    store = spec.store_paths
+    assert seal.verify(store.output, store.seal).restart == 1
+    assert (store.output / "model.json").read_text() == "new"
+    assert [path.name for path in store.root.glob("output*")] == ["output"]
+
+
+def test_what_is_sealed_is_never_replaced(spec: StageSpec) -> None:
+    """The old one passed its check, stood still, and goes on after the new one has sealed."""
+    old = begin(spec, 0, "node1")
+    work(spec, old, "old")
+    store = spec.store_paths
+    store.output.mkdir()
+    (store.output / "model.json").write_text("new")
+    sealed = seal.seal_directory(
+        store.output, store.seal, kind=seal.SealKind.CHECKPOINT, format="toy", fingerprint=spec.fingerprint
+    )
+    assert lifecycle.finish(spec, old, 0) == "done"  # what depends on it may go on: there is a sound output
+    assert seal.verify(store.output, store.seal).content == sealed.content
+
+
+def test_a_start_of_an_attempt_that_was_replaced_publishes_nothing(spec: StageSpec) -> None:
+    old = begin(spec, 0, "node1")
+    work(spec, old, "old")
+    open_attempt(spec, 2, "bbbbbb")
+    assert lifecycle.finish(spec, old, 0) == "fail"
+    assert not spec.store_paths.output.exists()
