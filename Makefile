@@ -1,5 +1,6 @@
 # make demo       install for CPU and take a small model through the whole chain on this machine
 # make test       checks and tests; what takes longer is left to make test-full
+# make soak       random faults over many small chains
 # make clean      remove everything that make made
 #
 # Everything is installed into .venv by pip; a stamp there says what is done, so a second make is quick.
@@ -11,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar o
 EXTRAS := train,nemo-run,submitit,hub,dev
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-full check bench clean
+.PHONY: demo test test-full check soak bench clean
 
 # What the tests need is more than what the demo needs: one installation is enough.
 demo: $(if $(wildcard $(VENV)/.dev),$(VENV)/.dev,$(VENV)/.train)
@@ -29,6 +30,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Random faults over many small chains on a throw-away Slurm; MINUTES=30 by default.
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.slurm.soak --minutes $(or $(MINUTES),30)
 
 bench: $(VENV)/.dev
 	for name in cli status submit handoff install gate; do \
