@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jobs import cpu, tokenizers
+from jobs import cpu, faults, tokenizers
 from jobs.backends import Capabilities, Result, WorkContext, versions
 from jobs.core.spec import StageSpec
 
@@ -36,4 +36,5 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     """See ``jobs.convert.run``."""
     from jobs import convert
 
-    return convert.run(spec, ctx)
+    with faults.named():
+        return convert.run(spec, ctx)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jobs import cpu, tokenizers
+from jobs import cpu, faults, tokenizers
 from jobs.backends import Capabilities, Result, WorkContext, versions
 from jobs.core.spec import StageSpec
 
@@ -39,10 +39,11 @@ def behaviour(checkpoint: Path) -> dict[str, Any]:
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
     """Train or evaluate; called on every rank."""
-    if spec.kind == "evaluate":
-        from jobs import evaluate
+    with faults.named():
+        if spec.kind == "evaluate":
+            from jobs import evaluate
 
-        return evaluate.run(spec, ctx)
-    from jobs.backends.trl import train
+            return evaluate.run(spec, ctx)
+        from jobs.backends.trl import train
 
-    return train.run(spec, ctx)
+        return train.run(spec, ctx)
