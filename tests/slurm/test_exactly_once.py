@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from launch.rundir import Run
 from launch.slurm.gateway import Gateway
 from launch.submit import Action, Submitter
 from tests.slurm import tracing
-from tests.slurm.chains import SHORT, Chain, ended, wait_for_all, wrapper
+from tests.slurm.chains import ALL, SHORT, Chain, ended, wrapper
 from tests.slurm.helpers import Slurm
 from tests.slurm.tracing import Boundary
 
@@ -36,15 +37,13 @@ SUBMITIT = {"executors": {"default": "submitit", "training": "submitit"}}
 TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
 
 
-def boundaries(base: Chain, directory: Path) -> list[Boundary]:
-    """The calls of a clean submit that change what others can see, from the making of the run on."""
-    chain = base.clone(directory)
-    log = directory / "strace"
-    ended(chain.start("submit", "--json", before=tracing.recording(log)))
-    chain.wait()
+def boundaries(chain: Chain, name: str, *arguments: str) -> list[Boundary]:
+    """The calls of a clean command that change what others can see, from the making or the locking of the run on."""
+    log = chain.directory / "strace"
+    ended(chain.start(name, "--json", *arguments, before=tracing.recording(log)))
     (run,) = chain.runs()
     calls = tracing.recorded(log)
-    first = next(index for index, call in enumerate(calls) if call.call.startswith("mkdir") and f"/{run}" in call.text)
+    first = next(index for index, call in enumerate(calls) if call.changes(f"/runs/{run}"))
     return [call for call in calls[first:] if _matters(call)]
 
 
@@ -57,58 +56,131 @@ def _matters(call: Boundary) -> bool:
     )
 
 
-def survive(base: Chain, directory: Path, boundary: Boundary, *, at_once: bool) -> tuple[Chain, str]:
-    """Submit, be killed, resume; the run that is to be whole in the end. ``at_once``: before Slurm can do anything."""
-    chain = base.clone(directory)
-    killed = ended(chain.start("submit", "--json", before=tracing.killing(boundary)), code=None)
+def kill(chain: Chain, boundary: Boundary, name: str, *arguments: str) -> None:
+    """Run a command and kill it at the boundary; what it left in the queue is explained."""
+    killed = ended(chain.start(name, "--json", *arguments, before=tracing.killing(boundary)), code=None)
     assert killed.returncode == -signal.SIGKILL or not boundary.certain, f"not killed: {killed}"
+    chain.assert_queue_explained(alive=True)
+
+
+def killed_and_resumed(chain: Chain, boundary: Boundary, at_once: bool) -> str:
+    """Submit, be killed, resume; the run that is to be whole in the end. ``at_once``: before Slurm can do anything."""
+    kill(chain, boundary, "submit")
     if not at_once:
         chain.wait()
-    chain.assert_queue_explained(alive=True)
     runs = chain.runs()
     if runs and chain.has_plan(runs[0]):
         chain.resume(runs[0])
-        return chain, runs[0]
+        return runs[0]
     assert not chain.jobs()
+    chain.overnight("list")
     if runs:
         refused = chain.overnight("resume", runs[0], code=2)
         assert "cut off before anything was submitted" in refused.stderr
-    return chain, chain.submit()
+    return chain.submit()
 
 
-def sweep(base: Chain, directory: Path, chosen: Iterable[Boundary]) -> None:
-    """Kill one submission at each of these boundaries, resume all, and look at what they made."""
+def sweep(base: Chain, chosen: Sequence[Boundary], survive: Callable[[Chain, Boundary, bool], str]) -> None:
+    """Let one chain after the other be killed at its boundary and survive; look at what they made in the end."""
+    chains = {boundary: base.clone(base.directory.parent / f"kill-{index}") for index, boundary in enumerate(chosen)}
     with ThreadPoolExecutor(AT_ONCE) as pool:
         futures = {
-            boundary: pool.submit(survive, base, directory / str(index), boundary, at_once=index % 2 == 0)
-            for index, boundary in enumerate(chosen)
+            boundary: pool.submit(survive, chain, boundary, index % 2 == 0)
+            for index, (boundary, chain) in enumerate(chains.items())
         }
-    failures = {str(boundary): error for boundary, future in futures.items() if (error := future.exception())}
-    done = [future.result() for future in futures.values() if not future.exception()]
-    wait_for_all([chain for chain, _ in done])
+    failures: dict[str, BaseException] = {}
     for boundary, future in futures.items():
-        if not future.exception():
-            chain, run = future.result()
-            try:
-                chain.assert_done_once(run)
-            except AssertionError as error:
-                failures[str(boundary)] = error
+        try:
+            chains[boundary].wait()
+            chains[boundary].assert_done_once(future.result())
+        except AssertionError as error:
+            failures[str(boundary)] = error
     assert not failures, "\n\n".join(f"killed at {boundary}: {error}" for boundary, error in failures.items())
+
+
+def submit_boundaries(slurm: Slurm, directory: Path, **chain: Any) -> tuple[Chain, list[Boundary]]:
+    """A fetched chain, and the boundaries of submitting it."""
+    base = Chain(slurm, directory / "base", **chain)
+    base.fetch()
+    return base, boundaries(base.clone(directory / "clean"), "submit")
 
 
 @needs_strace
 def test_killed_at_a_sample_of_the_boundaries(slurm: Slurm, tmp_path: Path) -> None:
-    base = Chain(slurm, tmp_path / "base", SHORT, profile=SUBMITIT)
-    base.fetch()
-    sweep(base, tmp_path, tracing.sample(boundaries(base, tmp_path / "clean"), 24))
+    base, found = submit_boundaries(slurm, tmp_path, stages=SHORT, profile=SUBMITIT)
+    sweep(base, tracing.sample(found, 16), killed_and_resumed)
+
+
+@needs_strace
+def test_killed_around_an_sbatch_with_accounting_and_both_executors(slurm_accounting: Slurm, tmp_path: Path) -> None:
+    base, found = submit_boundaries(slurm_accounting, tmp_path, stages=SHORT)
+    second = max(index for index, call in enumerate(found) if call.call == "link")  # the intent of the second stage
+    sweep(base, tracing.sample(found[second:-2], 4), killed_and_resumed)
 
 
 @needs_strace
 @pytest.mark.full
 def test_killed_at_every_boundary(slurm: Slurm, tmp_path: Path) -> None:
-    base = Chain(slurm, tmp_path / "base", SHORT, profile=SUBMITIT)
-    base.fetch()
-    sweep(base, tmp_path, boundaries(base, tmp_path / "clean"))
+    base, found = submit_boundaries(slurm, tmp_path, stages=SHORT, profile=SUBMITIT)
+    sweep(base, found, killed_and_resumed)
+
+
+@needs_strace
+@pytest.mark.full
+def test_killed_at_every_boundary_with_accounting_and_both_executors(slurm_accounting: Slurm, tmp_path: Path) -> None:
+    base, found = submit_boundaries(slurm_accounting, tmp_path, stages=SHORT)
+    sweep(base, found, killed_and_resumed)
+
+
+@needs_strace
+@pytest.mark.full
+def test_the_whole_chain_killed_at_a_sample_of_the_boundaries(slurm: Slurm, tmp_path: Path) -> None:
+    base, found = submit_boundaries(slurm, tmp_path, stages=ALL)
+    sweep(base, tracing.sample(found, 24), killed_and_resumed)
+
+
+@needs_strace
+@pytest.mark.full
+def test_a_chain_of_jobs_killed_at_every_boundary(slurm: Slurm, tmp_path: Path) -> None:
+    profile = {**SUBMITIT, "continuation": "chain", "links": 3}
+    base, found = submit_boundaries(slurm, tmp_path, stages=SHORT, profile=profile)
+    sweep(base, found[max(index for index, call in enumerate(found) if call.call == "link") :], killed_and_resumed)
+
+
+def resume_killed(slurm: Slurm, directory: Path, at: str, count: int | None) -> None:
+    """The submission is killed at the last call of a name, then ``resume`` at each of its boundaries, then resumed."""
+    base, found = submit_boundaries(slurm, directory, stages=SHORT, profile={**SUBMITIT, "sbatch": {"hold": True}})
+    first = [call for call in found if call.call == at][-1]
+
+    def survive(chain: Chain, boundary: Boundary, at_once: bool) -> str:
+        kill(chain, first, "submit")
+        (run,) = chain.runs()
+        kill(chain, boundary, "resume", run)
+        if not at_once:
+            chain.release()
+            chain.wait()
+        chain.resume(run)
+        chain.release()
+        return run
+
+    clean = base.clone(directory / "clean-resume")
+    kill(clean, first, "submit")
+    calls = boundaries(clean, "resume", *clean.runs())
+    slurm.scancel_all()
+    sweep(base, calls if count is None else tracing.sample(calls, count), survive)
+
+
+@needs_strace
+@pytest.mark.parametrize("at", ["vfork", "rename"], ids=["not submitted", "accepted but not recorded"])
+def test_resume_killed_at_a_sample_of_the_boundaries(slurm: Slurm, tmp_path: Path, at: str) -> None:
+    resume_killed(slurm, tmp_path, at, 3)
+
+
+@needs_strace
+@pytest.mark.full
+@pytest.mark.parametrize("at", ["vfork", "rename"], ids=["not submitted", "accepted but not recorded"])
+def test_resume_killed_at_every_boundary(slurm: Slurm, tmp_path: Path, at: str) -> None:
+    resume_killed(slurm, tmp_path, at, None)
 
 
 def test_killed_while_its_sbatch_is_on_the_way(slurm: Slurm, tmp_path: Path) -> None:
@@ -150,7 +222,11 @@ def test_a_job_that_shows_up_after_it_was_given_up_does_nothing(slurm: Slurm, tm
     assert late not in chain.workers("corpus")
 
 
-@pytest.mark.parametrize("ending", [f'echo "{TIMED_OUT}" >&2; exit 1', "kill -9 $$", "echo; exit 0"])
+@pytest.mark.parametrize(
+    "ending",
+    [f'echo "{TIMED_OUT}" >&2; exit 1', "kill -9 $$", pytest.param("echo; exit 0", marks=pytest.mark.full)],
+    ids=["timed out", "killed", "no id"],
+)
 def test_accepted_but_the_answer_is_lost(slurm: Slurm, tmp_path: Path, ending: str) -> None:
     chain = Chain(slurm, tmp_path / "chain", SHORT, profile=SUBMITIT)
     chain.fetch()

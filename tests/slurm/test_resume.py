@@ -107,14 +107,15 @@ def test_a_job_of_another_run_that_would_wait_for_ever_is_given_its_new_parent(s
 
 
 def test_two_submissions_at_once_share_every_stage(slurm: Slurm, tmp_path: Path) -> None:
-    chain = Chain(slurm, tmp_path / "chain", ALL, profile=SUBMITIT)
+    stages = ("corpus", "pairs", "baseline", "cpt", "sft")
+    chain = Chain(slurm, tmp_path / "chain", stages, profile=SUBMITIT)
     chain.fetch()
     said = [json.loads(ended(one).stdout) for one in [chain.start("submit", "--json") for _ in range(3)]]
-    for stage in ALL:
+    for stage in stages:
         answers = [one for value in said for one in value["stages"] if one["stage"] == stage]
         assert sorted(answer["action"] for answer in answers).count("submitted") == 1, answers
         assert len({answer["job"] for answer in answers if answer["job"]}) == 1, answers
-    assert len(chain.jobs()) == len(ALL)
+    assert len(chain.jobs()) == len(stages)
     chain.wait()
     for value in said:
         chain.assert_done_once(value["run"])

@@ -11,7 +11,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,8 +23,8 @@ _CALLS = (
 )  # fmt: skip
 _LINE = re.compile(r"([a-z0-9_]+)\((.*)")
 
-#: Its number differs between runs: an answer may come in one piece or in two.
-UNCERTAIN = ("poll",)
+#: Their number differs between runs: an answer may come in one piece or in two, a process be asked after twice.
+UNCERTAIN = ("poll", "wait4", "waitid")
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,10 @@ class Boundary:
     def certain(self) -> bool:
         """Whether another run makes this very call, too."""
         return self.call not in UNCERTAIN
+
+    def changes(self, below: str) -> bool:
+        """Whether it makes a name with ``below`` in it: a directory or a link."""
+        return self.call.startswith(("mkdir", "link")) and below in self.text and " = -1 " not in self.text
 
     def __str__(self) -> str:
         return f"{self.call}#{self.number}({self.text[:100]}"
@@ -81,8 +84,3 @@ def sample(boundaries: Sequence[Boundary], count: int) -> list[Boundary]:
     if count >= len(boundaries):
         return list(boundaries)
     return [boundaries[round(index * (len(boundaries) - 1) / (count - 1))] for index in range(count)]
-
-
-def scratch_log() -> Path:
-    """A file for one recording; the caller removes it."""
-    return Path(tempfile.mkstemp(prefix="overnight-strace-")[1])
