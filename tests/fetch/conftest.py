@@ -32,8 +32,10 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A hub on this machine, named by HF_ENDPOINT."""
-    pytest.importorskip("huggingface_hub")
+    constants = pytest.importorskip("huggingface_hub.constants")
     with Hub() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        # The library reads the variable once, when it is imported, perhaps by the tests of a back end, which are offline.
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         yield server
