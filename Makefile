@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off --root-user-action ignore \
 	--constraint constraints.txt
-EXTRAS := train,nemo-run,submitit,hub,dev
+EXTRAS := train,data,nemo-run,submitit,hub,dev
 
 .DELETE_ON_ERROR:
 .PHONY: demo test test-full check soak bench clean

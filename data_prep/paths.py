@@ -24,7 +24,7 @@ def check(kind: str, prepare: Mapping[str, Any]) -> None:
 
 
 def other_paths(prepare: Mapping[str, Any]) -> list[str]:
-    """Files and directories that ``prepare`` names: tokenizer, test sets, replay sources."""
+    """Files and directories that ``prepare`` names beside the tokenizer: test sets, replay sources."""
     found: list[str] = []
 
     def see(path: str) -> str:
@@ -32,7 +32,7 @@ def other_paths(prepare: Mapping[str, Any]) -> list[str]:
         return path
 
     resolved(prepare, see)
-    return found
+    return [path for path in found if path != prepare.get("tokenizer")]
 
 
 def resolved(prepare: Mapping[str, Any], resolve: Callable[[str], str]) -> dict[str, Any]:

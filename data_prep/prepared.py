@@ -38,6 +38,8 @@ def build(
         raise DataError("the settings have no prepare")
     sources = list(sources)
     others = {source.path for source in sources_of(map(Path, other_paths(settings.prepare)))}
+    if (tokenizer := settings.prepare.get("tokenizer")) is not None:
+        others |= {source.path for source in sources if Path(source.path).parent == Path(tokenizer).absolute()}
     digested = {source.path: source for source in sources if source.path in others}
     sources = [source for source in sources if source.path not in others]
     if settings.kind != "corpus":

@@ -96,7 +96,26 @@ def _sources(pipeline: PipelineFile, workspace: Workspace) -> dict[str, tuple[So
             named = stage.source in pipeline.pipeline.sources
             place = ("sources", stage.source, "path") if named else ("stages", name, "from")
             raise pipeline.error(place, error.message, error.hint) from error
+        try:
+            others = {file for path in _paths_in(stage.prepare) for file in source_files(Path(path))}
+            others -= {Path(source.path) for source in found[name]}
+            found[name] += tuple(cache.digest(file) for file in sorted(others))
+        except InputError as error:
+            raise pipeline.error(("stages", name, "prepare"), error.message, error.hint) from error
     cache.save()
+    return found
+
+
+def _paths_in(prepare: dict[str, Any] | None) -> list[str]:
+    """Files and directories that ``prepare`` names (made absolute by the command): they decide the result, too."""
+    if prepare is None:
+        return []
+    found = [*prepare.get("evaluation", ()), *prepare.get("compare_with", ())]
+    found += [entry["path"] for entry in prepare.get("replay", ())]
+    if prepare.get("tokenizer") is not None:
+        tokenizer = Path(prepare["tokenizer"])
+        names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+        found += [str(tokenizer / name) for name in names if name == names[0] or (tokenizer / name).is_file()]
     return found
 
 

@@ -107,6 +107,8 @@ class Pipeline(Model):
                 "placeholders": stage.placeholders,
                 "reject_words": list(stage.reject_words),
             }
+        if stage.prepare is not None:
+            settings["prepare"] = stage.prepare
         if isinstance(stage, CorpusStage):
             settings["document_chars"] = stage.document_chars
         else:

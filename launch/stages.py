@@ -139,6 +139,7 @@ class _DataStage(_Stage):
     limit: Limit = Limit()
     placeholders: Literal["drop", "keep"] = "drop"
     reject_words: tuple[Line, ...] = ()
+    prepare: dict[Line, Any] | None = None  # checked by data_prep: see launch.cli.prepare
 
 
 class CorpusStage(_DataStage):

@@ -55,11 +55,12 @@ def read(args: argparse.Namespace) -> tuple[PipelineFile, ProfileFile, Workspace
     """Raises:
     InputError: with file, line and column.
     """
+    from launch.cli import prepare
     from launch.pipeline import read_pipeline
     from launch.profile import locate, read_profile
     from launch.rundir import workspace_for
 
-    pipeline = read_pipeline(args.pipeline, args.set)
+    pipeline = prepare.checked(read_pipeline(args.pipeline, args.set))
     profile = read_profile(locate(args.cluster))
     return pipeline, profile, workspace_for(profile.profile, args.workspace)
 

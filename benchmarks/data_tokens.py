@@ -1,0 +1,214 @@
+"""Tokenising to Megatron's .bin/.idx: ours beside the Megatron-LM way, bare encode_batch and datatrove.
+
+    python benchmarks/data_tokens.py CORPUS.jsonl TOKENIZER_DIRECTORY WORK [SIDE ...]
+
+Every side reads the same JSON lines on the same cores, one after the other, and its output is compared with the
+Megatron way's byte by byte. Needs megatron-core (and torch) for that side, datatrove for its own; a side whose library
+is missing is left out, and says so. The memory is the largest sum of the resident sets of all processes of a side.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+SIDES = ("ours", "megatron", "encode_batch", "datatrove")
+WORKERS = len(os.sched_getaffinity(0))
+
+
+def lines(corpus: Path) -> Iterator[str]:
+    with open(corpus, encoding="utf-8") as stream:
+        yield from stream
+
+
+def ours(corpus: Path, tokenizer: Path, work: Path) -> None:
+    """The phase ``write`` of a corpus build (worker start, tokens, JSON lines, seals) and the joining of shards."""
+    from data_prep.corpus.build import Request, build
+    from data_prep.corpus.recipe import Recipe
+    from data_prep.settings import Split
+    from jobs.core.spec import Source
+
+    began: dict[str, float] = {}
+    ended: dict[str, float] = {}
+
+    def report(phase: str):
+        def tell(step: int, total: int) -> None:
+            began.setdefault(phase, time.perf_counter())
+            ended[phase] = time.perf_counter()
+
+        return tell
+
+    recipe = Recipe.parse(
+        {"quality": False, "exact_duplicates": False, "near_duplicates": None, "tokenizer": str(tokenizer)}
+    )
+    source = Source(str(corpus), "", corpus.stat().st_size)
+    start = time.perf_counter()
+    build(Request(recipe, [[source]], Split(0, 0)), work / "out", work / "shards", report=report)
+    whole = time.perf_counter() - start
+    seconds = sum(ended[phase] - began[phase] for phase in ("write", "join"))
+    print(json.dumps({"seconds": seconds, "whole": whole, "prefix": str(work / "out/megatron/train_text_document")}))
+
+
+_shared: dict = {}
+
+
+def _start(path: str) -> None:
+    from tokenizers import Tokenizer
+
+    _shared["tokenizer"] = Tokenizer.from_file(path)
+
+
+def _encode(line: str) -> list[int]:
+    return _shared["tokenizer"].encode(json.loads(line)["text"], add_special_tokens=False).ids
+
+
+def megatron(corpus: Path, tokenizer: Path, work: Path) -> None:
+    """As tools/preprocess_data.py of Megatron-LM: a pool, one document at a time, one writer."""
+    import torch
+    from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
+
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    size, end = _vocabulary(tokenizer)
+    start = time.perf_counter()
+    prefix = work / "megatron"
+    builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=DType.optimal_dtype(size))
+    with multiprocessing.Pool(WORKERS, _start, (str(tokenizer / "tokenizer.json"),)) as pool:
+        for ids in pool.imap(_encode, lines(corpus), 32):
+            builder.add_document(torch.IntTensor([*ids, end]), [len(ids) + 1])
+    builder.finalize(f"{prefix}.idx")
+    print(json.dumps({"seconds": time.perf_counter() - start, "prefix": str(prefix)}))
+
+
+def encode_batch(corpus: Path, tokenizer: Path, work: Path) -> None:
+    """The library tokenizers alone: batches of 512 documents on its own threads, ids appended to a file."""
+    import numpy as np
+    from tokenizers import Tokenizer
+
+    size, end = _vocabulary(tokenizer)
+    kind = np.uint16 if size < 65500 else np.int32
+    own = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
+    start = time.perf_counter()
+    with open(work / "batch.bin", "wb") as stream:
+        batch: list[str] = []
+
+        def flush() -> None:
+            for found in own.encode_batch(batch, add_special_tokens=False):
+                stream.write(np.array([*found.ids, end], kind).tobytes())
+            batch.clear()
+
+        for line in lines(corpus):
+            batch.append(json.loads(line)["text"])
+            if len(batch) == 512:
+                flush()
+        flush()
+    print(json.dumps({"seconds": time.perf_counter() - start, "prefix": str(work / "batch")}))
+
+
+def datatrove(corpus: Path, tokenizer: Path, work: Path) -> None:
+    """The tokenizer of datatrove tokenizer for Megatron. It reads a directory in tasks, so the corpus is cut in
+    advance."""
+    from datatrove.executor import LocalPipelineExecutor
+    from datatrove.pipeline.readers import JsonlReader
+    from datatrove.pipeline.tokens.megatron_tokenizer import MegatronDocumentTokenizer
+
+    parts = work / "parts"
+    parts.mkdir()
+    for part in range(WORKERS):
+        with open(parts / f"{part}.jsonl", "w", encoding="utf-8") as stream:
+            stream.writelines(line for number, line in enumerate(lines(corpus)) if number // 256 % WORKERS == part)
+    vocabulary = json.loads((tokenizer / "tokenizer.json").read_text())["model"]["vocab"]
+    end = next(token for token, number in vocabulary.items() if number == _vocabulary(tokenizer)[1])
+    start = time.perf_counter()
+    LocalPipelineExecutor(
+        [JsonlReader(str(parts)),
+         MegatronDocumentTokenizer(str(work / "tokens"), str(tokenizer / "tokenizer.json"), eos_token=end)],
+        tasks=WORKERS, workers=WORKERS, logging_dir=str(work / "logs"),
+    ).run()  # fmt: skip
+    print(json.dumps({"seconds": time.perf_counter() - start, "prefix": ""}))
+
+
+def _vocabulary(tokenizer: Path) -> tuple[int, int]:
+    from data_prep.tokens.encoder import Encoder
+
+    own = Encoder(tokenizer, fast=False)
+    return own.vocabulary, own.end_of_document(None)
+
+
+def _watch(group: int, peak: list[int], stop: threading.Event) -> None:
+    page = os.sysconf("SC_PAGE_SIZE")
+    while not stop.wait(0.2):
+        total = 0
+        for entry in os.listdir("/proc"):
+            if entry.isdigit():
+                try:
+                    fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+                    total += int(fields[21]) * page if int(fields[2]) == group else 0
+                except OSError:
+                    continue
+        peak[0] = max(peak[0], total)
+
+
+def measure(side: str, corpus: Path, tokenizer: Path, work: Path) -> dict | None:
+    """Run a side in a process group of its own."""
+    shutil.rmtree(work / side, ignore_errors=True)
+    (work / side).mkdir(parents=True)
+    command = [sys.executable, __file__, "--side", side, str(corpus), str(tokenizer), str(work / side)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "RAYON_NUM_THREADS": str(WORKERS), "PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+    peak, stop = [0], threading.Event()
+    watcher = threading.Thread(target=_watch, args=(process.pid, peak, stop))
+    watcher.start()
+    output, errors = process.communicate()
+    stop.set()
+    watcher.join()
+    if process.returncode:
+        print(f"{side:<14} left out: {errors.strip().splitlines()[-1][:150]}")
+        return None
+    return {**json.loads(output.strip().splitlines()[-1]), "peak": peak[0]}
+
+
+def main() -> None:
+    corpus, tokenizer, work = (Path(argument).resolve() for argument in sys.argv[1:4])
+    size = sum(len(json.loads(line)["text"].encode()) for line in lines(corpus)) / 1e6
+    print(f"{size:.0f} MB of text, {WORKERS} cores, {tokenizer}")
+    results: dict[str, dict] = {}
+    for side in sys.argv[4:] or SIDES:
+        found = measure(side, corpus, tokenizer, work)
+        if found is None:
+            continue
+        results[side] = found
+        base = results.get("ours", found)["seconds"]
+        same = ""
+        if "megatron" in results and side == "megatron" and "ours" in results:
+            equal = all(filecmp.cmp(f"{results['ours']['prefix']}{end}", f"{found['prefix']}{end}", shallow=False)
+                        for end in (".bin", ".idx"))  # fmt: skip
+            same = f"  .bin and .idx {'the same bytes as ours' if equal else 'DIFFER from ours'}"
+        if side == "encode_batch" and "ours" in results:
+            equal = filecmp.cmp(f"{results['ours']['prefix']}.bin", f"{found['prefix']}.bin", shallow=False)
+            same = f"  .bin {'the same bytes as ours' if equal else 'DIFFERS from ours'}"
+        whole = f" (whole build {size / found['whole']:.1f} MB/s)" if "whole" in found else ""
+        speed = f"{found['seconds']:7.1f} s {size / found['seconds']:6.1f} MB/s{whole}"
+        factor = f"ours is {found['seconds'] / base:4.1f} x as fast"
+        print(f"{side:<14} {speed}  {factor}  peak {found['peak'] / 1e6:6.0f} MB{same}", flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--side"]:
+        {"ours": ours, "megatron": megatron, "encode_batch": encode_batch, "datatrove": datatrove}[sys.argv[2]](
+            *map(Path, sys.argv[3:6])
+        )
+    elif len(sys.argv) < 4:
+        print((__doc__ or "").strip())
+    else:
+        main()

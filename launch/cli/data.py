@@ -1,0 +1,174 @@
+"""Prepare training data from files, or look at data as the trainer will see it.
+
+The same functions as the data stages of a pipeline, with the same settings: ``--set near_duplicates=0.8`` is
+``prepare: {near_duplicates: 0.8}`` of a stage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from data_prep.corpus.workers import Runner
+    from data_prep.inspect import Shown
+
+KINDS = ("corpus", "instructions", "preferences")
+_OF_STAGE = ("split", "limit", "min_chars", "max_chars")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the actions and their options."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    look = actions.add_parser("inspect", help="rows as the trainer will see them: tokens, and which carry loss")
+    look.add_argument("path", type=Path, metavar="PATH", help="data set, store entry, .jsonl file or .bin/.idx prefix")
+    look.add_argument("--tokenizer", type=Path, metavar="DIR", help="show the tokens of this tokenizer")
+    look.add_argument("--split", choices=("train", "validation", "test"), default="train")
+    look.add_argument("--rows", type=int, default=3, metavar="N", help="how many (default 3)")
+    look.add_argument("--skip", type=int, default=0, metavar="N", help="how many to pass over first")
+    look.add_argument("--json", action="store_true", help="print machine-readable output")
+    for kind in KINDS:
+        own = actions.add_parser(kind, help=f"make {kind} from files")
+        own.add_argument("inputs", nargs="+", type=Path, metavar="PATH", help="files and directories")
+        own.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the data set goes")
+        own.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting, its value as YAML")
+        own.add_argument("--json", action="store_true", help="print machine-readable output")
+        if kind == "corpus":
+            own.add_argument("--workers", type=int, metavar="N", help="processes (default: the cores of this machine)")
+            own.add_argument("--work", type=Path, metavar="DIR", help="finished shards (default: beside the output)")
+            own.add_argument("--cluster", metavar="PROFILE", help="do the shards as an array of Slurm jobs")
+            own.add_argument("--jobs", type=int, default=64, metavar="N", help="jobs at the same time (default 64)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do the action.
+
+    Raises:
+        InputError: bad input, with file and line; settings that do not fit.
+    """
+    from data_prep.errors import DataError
+    from launch.errors import InputError
+
+    try:
+        return _inspect(args) if args.action == "inspect" else _prepare(args)
+    except DataError as error:
+        raise InputError(str(error)) from error
+    except ModuleNotFoundError as error:
+        if error.name not in ("numpy", "tokenizers"):
+            raise
+        raise InputError(f"this needs the extra data: {error}", hint='pip install "overnight[data]"') from error
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Settings of a stage from ``--set``: keys of the stage itself, the rest for ``prepare``; dots go down."""
+    import yaml
+
+    from data_prep import paths
+    from launch.errors import InputError
+
+    stage: dict[str, Any] = {"source": {"type": "path"}, "prepare": {}}
+    for text in args.set:
+        key, equals, value = text.partition("=")
+        names = key.strip().split(".")
+        if not equals or not all(names):
+            raise InputError(f"--set {text!r}: write KEY=VALUE")
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {text!r}: the value is no YAML: {error}") from error
+        place = stage if names[0] in _OF_STAGE else stage["prepare"]
+        for name in names[:-1]:
+            place = place.setdefault(name, {})
+        place[names[-1]] = parsed
+    stage["prepare"] = paths.resolved(stage["prepare"], lambda path: str(Path(path).expanduser().absolute()))
+    return stage
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    from data_prep import prepared
+    from data_prep.settings import Settings
+    from launch.errors import InputError
+
+    settings = Settings.parse(args.action, _settings(args))
+    output = args.output.absolute()
+    if output.exists() and any(output.iterdir()):
+        raise InputError(f"{output} is not empty", hint="name another directory, or remove this one")
+    output.mkdir(parents=True, exist_ok=True)
+    runner: Runner | None = None
+    work = output.with_name(f"{output.name}.work")
+    if args.action == "corpus":
+        from data_prep.corpus.workers import LocalRunner
+
+        work = (args.work or work).absolute()
+        runner = LocalRunner(args.workers)
+        if args.cluster is not None:
+            from launch.cli.data_cluster import ArrayRunner
+
+            runner = ArrayRunner(args.cluster, args.jobs)
+    sources = prepared.sources_of(args.inputs)
+    counts = prepared.build(settings, sources, output, work, report=_reporter(args.json), runner=runner)
+    card = json.loads((output / "card.json").read_text(encoding="utf-8"))
+    if args.json:
+        print(json.dumps({"output": str(output), "rows": counts, "dropped": card["dropped"]}))
+        return 0
+    print(f"{output}: " + ", ".join(f"{count:,} {split}" for split, count in counts.items()))
+    print(f"{card['read']:,} {card['unit']}s read = {card['kept']:,} kept + {sum(card['dropped'].values()):,} dropped")
+    for reason, count in sorted(card["dropped"].items(), key=lambda entry: -entry[1]):
+        print(f"  {count:>9,}  {reason}")
+    print(f"card: {output / 'card.html'}\nnext: overnight data inspect {output}")
+    return 0
+
+
+def _reporter(quiet: bool) -> Any:
+    """A line for each phase, rewritten on a terminal; progress goes to stderr."""
+    import sys
+
+    shown = sys.stderr.isatty() and not quiet
+
+    def report(phase: str) -> Any:
+        def tell(step: int, total: int) -> None:
+            if shown:
+                end = "\n" if step >= total else ""
+                print(f"\r{phase:<16} {step}/{total} ", end=end, file=sys.stderr, flush=True)
+
+        return tell
+
+    return report
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from data_prep import inspect
+
+    path = inspect.data_file(args.path, args.split)
+    found = list(inspect.rows(path, args.tokenizer, args.rows, args.skip))
+    if args.json:
+        for row in found:
+            sequences = {
+                name: [{"id": token.id, "text": token.text, "loss": token.loss} for token in tokens]
+                for name, tokens in row.sequences.items()
+            }
+            print(json.dumps({"place": row.place, "name": row.name, "sequences": sequences}, ensure_ascii=False))
+        return 0
+    for row in found:
+        _show(row)
+    return 0
+
+
+def _show(row: Shown) -> None:
+    """Tokens with loss in green, without in grey; every other token underlined, so that one sees where they end."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    console.rule(f"{row.place}  {row.name}", align="left")
+    for name, tokens in row.sequences.items():
+        learned = sum(token.loss for token in tokens)
+        counted = tokens and tokens[0].id is not None
+        console.print(f"[bold]{name}[/]" + (f"  {len(tokens)} tokens, {learned} with loss" if counted else ""))
+        text = Text()
+        for number, token in enumerate(tokens):
+            style = "green" if token.loss else "bright_black"
+            text.append(token.text, style + (" underline" if counted and number % 2 else ""))
+        console.print(text)

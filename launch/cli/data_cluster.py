@@ -1,0 +1,102 @@
+"""Shards of a corpus as an array of Slurm jobs, by submitit; what is done is read from seals, not from the queue."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from launch.errors import ClusterRefused, ClusterSilent, InputError
+
+_POLL_SECONDS = 2.0
+_GRACE_SECONDS = 60.0
+"""How long a job may be gone from the queue before its result counts as lost: shared file systems show files late."""
+
+
+class ArrayRunner:
+    """See ``data_prep.corpus.workers.Runner``. The work directory must be on a file system that the nodes share."""
+
+    def __init__(self, profile: str, jobs: int) -> None:
+        """Raises:
+        InputError: no such profile, one without Slurm, or submitit is not installed.
+        """
+        from launch.cli import common
+        from launch.executors import base
+        from launch.profile import ExecutorKind, find
+
+        self._profile = find(profile)
+        if self._profile.executor is ExecutorKind.LOCAL:
+            raise InputError(f"the profile {profile!r} has no Slurm", hint="leave --cluster out")
+        self._gateway = common.gateway(self._profile)
+        self._jobs = jobs
+        try:
+            from submitit import SlurmExecutor
+        except ImportError as error:
+            raise base.missing("submitit", "submitit", error) from error
+        self._executor_class: Any = SlurmExecutor
+
+    def __call__(self, root: Path, phase: str, shards: Sequence[int], progress: Callable[[int], None]) -> None:
+        from data_prep.corpus import shard
+        from data_prep.corpus.workdir import WorkDir
+
+        workdir = WorkDir.open(root)
+        executor = self._executor(root / "jobs", phase)
+        jobs = dict(zip(shards, executor.map_array(shard.work, *self._columns(root, phase, shards)), strict=True))
+        gone_since: float | None = None
+        while jobs:
+            time.sleep(_POLL_SECONDS)
+            for number in [number for number in jobs if workdir.is_done(phase, number, thorough=False)]:
+                progress(number)
+                del jobs[number]
+            self._raise_failures(jobs)
+            alive = self._is_queued(jobs)
+            gone_since = None if alive or not jobs else gone_since or time.monotonic()
+            if gone_since is not None and time.monotonic() - gone_since > _GRACE_SECONDS:
+                first = next(iter(jobs.values()))
+                raise InputError(f"{len(jobs)} jobs ended without a result; the log of the first: {first.paths.stderr}")
+
+    def _executor(self, folder: Path, phase: str) -> Any:
+        profile = self._profile
+        wanted = profile.resources_for("corpus")
+        if profile.devcluster:  # submitit starts sbatch itself
+            from launch.devcluster.location import slurm_conf
+
+            os.environ["SLURM_CONF"] = str(slurm_conf())
+        ours = str(Path(__file__).resolve().parents[2])
+        executor = self._executor_class(folder=folder, python=sys.executable)
+        options = {key: value for key in ("account", "qos", "constraint") if (value := getattr(profile, key))}
+        executor.update_parameters(
+            job_name=f"overnight-data-{phase}",
+            partition=wanted.partition,
+            time=max(1, (wanted.time_seconds or 3600) // 60),
+            cpus_per_task=wanted.cpus or 1,
+            mem=wanted.mem or "4GB",
+            array_parallelism=self._jobs,
+            setup=[*profile.setup, f"export PYTHONPATH={ours}${{PYTHONPATH:+:$PYTHONPATH}}"],
+            additional_parameters={**options, **{k: v for k, v in profile.sbatch.items() if isinstance(v, str)}},
+        )
+        return executor
+
+    @staticmethod
+    def _columns(root: Path, phase: str, shards: Sequence[int]) -> tuple[list[Any], ...]:
+        return [root] * len(shards), [phase] * len(shards), list(shards)
+
+    def _is_queued(self, jobs: dict[int, Any]) -> bool:
+        """True while Slurm has the array; it may not answer, which says nothing about the jobs."""
+        array = next((str(job.job_id).partition("_")[0] for job in jobs.values()), "")
+        try:
+            queued = self._gateway.squeue()
+        except (ClusterSilent, ClusterRefused):
+            return True
+        return any(row.job_id.partition("_")[0] == array and not row.state.is_final for row in queued)
+
+    @staticmethod
+    def _raise_failures(jobs: dict[int, Any]) -> None:
+        from data_prep.errors import DataError
+
+        for job in jobs.values():
+            if job.paths.result_pickle.exists() and (error := job.exception()) is not None:
+                raise DataError(str(error).strip().splitlines()[-1].partition("Error: ")[2] or str(error))

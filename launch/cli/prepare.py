@@ -1,0 +1,39 @@
+"""The settings ``prepare`` of data stages, checked by ``data_prep`` before anything is planned; paths made absolute.
+
+Only commands may ask ``data_prep``, so this is no part of ``launch.pipeline``. Nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from launch.pipeline import PipelineFile
+from launch.stages import DataStage, PathSource
+
+
+def checked(pipeline: PipelineFile) -> PipelineFile:
+    """``pipeline`` with the paths in every ``prepare`` resolved.
+
+    Raises:
+        InputError: a setting that ``data_prep`` would refuse, with its line.
+    """
+    changed = {}
+    for name, stage in pipeline.pipeline.stages.items():
+        if not isinstance(stage, DataStage) or stage.prepare is None:
+            continue
+        from data_prep import paths
+        from data_prep.errors import SettingsError
+
+        place = ("stages", name, "prepare")
+        if not isinstance(pipeline.pipeline.source_of(name), PathSource):
+            raise pipeline.error(place, "prepare is for the user's own files, not for translations of packages")
+        resolved = paths.resolved(stage.prepare, lambda path: str(pipeline.resolve(path)))
+        try:
+            paths.check(stage.kind, resolved)
+        except SettingsError as error:
+            raise pipeline.error(place, error.message) from error
+        changed[name] = stage.model_copy(update={"prepare": resolved})
+    if not changed:
+        return pipeline
+    stages = {**pipeline.pipeline.stages, **changed}
+    return replace(pipeline, pipeline=pipeline.pipeline.model_copy(update={"stages": stages}))
