@@ -19,6 +19,7 @@ from jobs import tokenizers as loaders
 from jobs.backends import PROBE_TEXTS, Result, WorkContext
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
+from jobs.tokenizers import LoaderDisagrees
 
 if TYPE_CHECKING:
     import torch
@@ -38,12 +39,6 @@ class ConversionFailed(RuntimeError):
     """The converted checkpoint does not behave as its source."""
 
     failure = FailureClass.CODE_ERROR
-
-
-class WrongTokenizer(RuntimeError):
-    """The loader of this environment gives other ids than the tokenizer's own file."""
-
-    failure = FailureClass.TOKENIZER
 
 
 @dataclass(frozen=True)
@@ -69,7 +64,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
 
     Raises:
         ConversionFailed: no or several GGUF files, a tokenizer of an unknown kind, or other logits after saving.
-        WrongTokenizer: the loader of training reads the written tokenizer differently.
+        LoaderDisagrees: the loader of training reads the written tokenizer differently.
     """
     if ctx.rank != 0:
         return Result("done", step=STEPS)
@@ -230,7 +225,7 @@ def check_tokenizer(checkpoint: Path) -> None:
     """Compare the loader of training with the plain file, on the probe texts and on special tokens within text.
 
     Raises:
-        WrongTokenizer: with the text and both lists of ids.
+        LoaderDisagrees: with the text and both lists of ids.
     """
     from tokenizers import Tokenizer
 
@@ -240,12 +235,12 @@ def check_tokenizer(checkpoint: Path) -> None:
     for text in (*PROBE_TEXTS, special):
         right, found = raw.encode(text).ids, list(loaded(text)["input_ids"])
         if found != right:
-            raise WrongTokenizer(
+            raise LoaderDisagrees(
                 f"{checkpoint}: {type(loaded).__name__} gives other ids than tokenizer.json for {text!r}:\n"
                 f"  tokenizer.json: {right}\n  loader:         {found}"
             )
         if raw.decode(right, skip_special_tokens=False) != text:
-            raise WrongTokenizer(f"{checkpoint}: {text!r} is not the same after encoding and decoding")
+            raise LoaderDisagrees(f"{checkpoint}: {text!r} is not the same after encoding and decoding")
 
 
 def probe_ids(checkpoint: Path) -> list[list[int]]:

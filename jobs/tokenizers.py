@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.backends import PROBE_TEXTS
+from jobs.core.verdict import FailureClass
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -46,6 +47,36 @@ def behaviour(checkpoint: Path) -> dict[str, Any]:
         "chat_template": None if template is None else hashlib.sha256(str(template).encode()).hexdigest(),
         "vocab_size": len(tokenizer),
     }  # fmt: skip
+
+
+class LoaderDisagrees(RuntimeError):
+    """The loader of training gives other ids than the directory's own tokenizer.json."""
+
+    failure = FailureClass.TOKENIZER
+
+
+def check_fetched(checkpoint: Path) -> None:
+    """Compare the loader with the plain tokenizer.json of a directory that no stage of ours has made.
+
+    Without special tokens: which of them go around a text is for the loader's configuration to say, the ids are not.
+
+    Raises:
+        LoaderDisagrees: with the text and both lists of ids.
+    """
+    path = checkpoint / "tokenizer.json"
+    if not path.is_file():
+        return
+    from tokenizers import Tokenizer
+
+    raw, loaded = Tokenizer.from_file(str(path)), load(checkpoint)
+    for text in PROBE_TEXTS:
+        right = raw.encode(text, add_special_tokens=False).ids
+        found = list(loaded(text, add_special_tokens=False)["input_ids"])
+        if found != right:
+            raise LoaderDisagrees(
+                f"{checkpoint}: {type(loaded).__name__} of this environment gives other ids than tokenizer.json "
+                f"for {text!r}:\n  tokenizer.json: {right}\n  loader:         {found}"
+            )
 
 
 def carry_over(source: Path, target: Path) -> None:

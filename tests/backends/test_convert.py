@@ -14,7 +14,8 @@ pytest.importorskip("transformers")
 
 from jobs import convert, tokenizers  # noqa: E402
 from jobs.backends import PROBE_TEXTS  # noqa: E402
-from jobs.convert import ConversionFailed, WrongTokenizer  # noqa: E402
+from jobs.convert import ConversionFailed  # noqa: E402
+from jobs.tokenizers import LoaderDisagrees  # noqa: E402
 from tests.backends import stages  # noqa: E402
 
 pytestmark = pytest.mark.train
@@ -128,5 +129,5 @@ def test_refuses_a_directory_that_the_loader_reads_differently(tmp_path: Path) -
     stages.make_tokenizer(tmp_path)
     convert.check_tokenizer(tmp_path)
     stages.make_tokenizer(tmp_path, tokenizer_class="LlamaTokenizerFast")
-    with pytest.raises(WrongTokenizer, match=r"gives other ids than tokenizer\.json for 'The capital"):
+    with pytest.raises(LoaderDisagrees, match=r"gives other ids than tokenizer\.json for 'The capital"):
         convert.check_tokenizer(tmp_path)

@@ -13,8 +13,11 @@ pytest.importorskip("trl")
 
 from jobs.backends import trl  # noqa: E402
 from jobs.backends.trl.control import Diverged  # noqa: E402
+from jobs.core import seal  # noqa: E402
 from jobs.examples import DataError  # noqa: E402
 from jobs.settings import BadSettings  # noqa: E402
+from jobs.tokenizers import LoaderDisagrees  # noqa: E402
+from jobs.work import behaviour_gate  # noqa: E402
 from tests.backends import stages  # noqa: E402
 from tests.backends.stages import Stage  # noqa: E402
 
@@ -197,3 +200,20 @@ def test_mixed_precision_trains_and_hands_on_fp32(tmp_path: Path, base: Path, da
     stage.start()
     assert stage.losses()[20] < stage.losses()[1]
     assert {tensor.dtype for tensor in weights(stage.output).values()} == {torch.float32}
+
+
+def test_a_fetched_checkpoint_whose_loader_gives_other_ids_is_refused(tmp_path: Path) -> None:
+    """No stage has sealed what its tokenizer does, but its own file says it: transformers 5 rebuilds a Llama class."""
+    for name, tokenizer_class in (("naive", "LlamaTokenizerFast"), ("generic", "PreTrainedTokenizerFast")):
+        parent = tmp_path / name
+        stages.make_tokenizer(parent / "output", tokenizer_class=tokenizer_class)
+        seal.seal_directory(
+            parent / "output", parent / "seal.json", kind=seal.SealKind.DOWNLOAD, format="hf",
+            fingerprint=stages.FINGERPRINT,
+        )  # fmt: skip
+        stage = stages.stage(tmp_path / f"{name}-child", "cpt", "trl", {}, {"checkpoint": parent})
+        if name == "naive":
+            with pytest.raises(LoaderDisagrees, match=r"other ids than tokenizer\.json"):
+                behaviour_gate(stage.spec, trl)
+        else:
+            behaviour_gate(stage.spec, trl)

@@ -37,6 +37,11 @@ def behaviour(checkpoint: Path) -> dict[str, Any]:
     return tokenizers.behaviour(checkpoint)
 
 
+def check_fetched(checkpoint: Path) -> None:
+    """For a checkpoint that no stage has sealed a behaviour of. See ``jobs.tokenizers``."""
+    tokenizers.check_fetched(checkpoint)
+
+
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
     """Train or evaluate; called on every rank."""
     with faults.named():
