@@ -25,6 +25,7 @@ _PRE = re.compile(r"(<pre\b[^>]*+>)(.*?)(</pre\s*+>|\Z)", re.DOTALL | re.IGNOREC
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]{2,40})", re.IGNORECASE)
 _TITLE = re.compile(r"<title\b[^>]*+>(.*?)</title\s*+>", re.DOTALL | re.IGNORECASE)
 _SPACE = re.compile(r"[ \t\r\n\f]+")
+_SPACES = re.compile(" {2,}")
 _AROUND_BREAK = re.compile(r" *\n *")
 _KEPT = "\ue000"  # stands for a line end of a <pre>, which the collapsing of white space must leave alone
 _INDENT = "\ue001"
@@ -41,7 +42,7 @@ def to_text(page: str) -> str:
     title = _TITLE.search(page)
     body = _PRE.sub(_keep_lines, page)
     body = _TAG.sub(_replacement, _SPACE.sub(" ", body))
-    text = _AROUND_BREAK.sub("\n", html.unescape(body)).replace(_KEPT, "\n").replace(_INDENT, " ")
+    text = _AROUND_BREAK.sub("\n", _SPACES.sub(" ", html.unescape(body))).replace(_KEPT, "\n").replace(_INDENT, " ")
     heading = _SPACE.sub(" ", html.unescape(title[1])).strip() if title else ""
     text = text.strip()
     return f"{heading}\n\n{text}" if heading and not text.startswith(heading) else text
