@@ -1,6 +1,7 @@
 # make demo       install for CPU and take a small model through the whole chain on this machine
 # make test       checks and tests; what takes longer is left to make test-full
 # make soak       random faults over many small chains
+# make venv-nemo  install NeMo into .venv-nemo (4 GB), for the tests of that back end
 # make clean      remove everything that make made
 #
 # Everything is installed into .venv by pip; a stamp there says what is done, so a second make is quick.
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar o
 EXTRAS := train,data,nemo-run,submitit,hub,dev
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-full check soak bench clean
+.PHONY: demo test test-full check soak bench clean venv-nemo
 
 # What the tests need is more than what the demo needs: one installation is enough.
 demo: $(if $(wildcard $(VENV)/.dev),$(VENV)/.dev,$(VENV)/.train)
@@ -39,6 +40,14 @@ bench: $(VENV)/.dev
 	for name in cli status submit handoff install gate; do \
 		echo "== $$name"; $(BIN)/python "benchmarks/$$name.py" || exit 1; \
 	done
+
+# Its pins exclude ours, so it has an environment of its own. megatron-core: 0.16 breaks NeMo's optimizer.
+venv-nemo: .venv-nemo/.done
+.venv-nemo/.done: constraints-nemo.txt
+	python3 -m venv .venv-nemo
+	.venv-nemo/bin/python -m pip --disable-pip-version-check install --progress-bar off torch==2.13.0
+	.venv-nemo/bin/python -m pip --disable-pip-version-check install --progress-bar off --requirement $<
+	touch $@
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis

@@ -55,7 +55,7 @@ def import_hf(source: Path, output: Path, report: Any = lambda step, phase: None
     dtype = weights_type_of_hf(source)
     _set_type(target, dtype)
     theirs = _load_hf(source, dtype)
-    trainer = importer.nemo_setup(target)
+    trainer = importer.nemo_setup(target, _single(ckpt_save_optimizer=False, always_save_context=True))
     with compat.local_names():
         importer.convert_state(theirs, target)
     report(1, "converted")
@@ -110,14 +110,14 @@ def load_nemo(checkpoint: Path) -> tuple[GPTModel, Any]:
 
     NeMo's ``nemo_load`` builds the model in the type of its description; all of the rest is as there.
     """
-    from nemo.lightning import MegatronStrategy, Trainer, _strategy_lib
+    from nemo.lightning import _strategy_lib
     from nemo.lightning.io import load_context
 
     with compat.local_configs():
         found: GPTModel = load_context(checkpoint, subpath="model")
     _set_type(found, torch.float32)
     found.config.perform_initialization = False
-    trainer = Trainer(devices=1, accelerator="cpu", strategy=MegatronStrategy(ddp="pytorch", setup_optimizers=False))
+    trainer = _single(ddp="pytorch", setup_optimizers=False)
     trainer.strategy.connect(found)
     trainer.strategy.setup_environment()
     with _strategy_lib.megatron_cpu_init_context(found.config):
@@ -126,6 +126,20 @@ def load_nemo(checkpoint: Path) -> tuple[GPTModel, Any]:
     trainer.strategy.load_checkpoint(checkpoint)
     found.float()
     return found, trainer
+
+
+def _single(**strategy: Any) -> Any:
+    """A trainer of one process on the CPU, as NeMo's converters make it, but told so.
+
+    Left to itself Lightning reads Slurm's variables inside a job and waits for a rendezvous at the node's name.
+    """
+    from lightning.fabric.plugins.environments import LightningEnvironment
+    from nemo.lightning import MegatronStrategy, Trainer
+
+    return Trainer(
+        devices=1, accelerator="cpu", strategy=MegatronStrategy(**strategy), plugins=[LightningEnvironment()],
+        logger=False, enable_checkpointing=False,
+    )  # fmt: skip
 
 
 def nemo_logits(found: GPTModel, probes: list[list[int]]) -> list[torch.Tensor]:
@@ -160,7 +174,8 @@ def weights_type(checkpoint: Path) -> torch.dtype:
 
 def weights_type_of_hf(checkpoint: Path) -> torch.dtype:
     """Type that the configuration of a Hugging Face directory names; fp32 where it names none."""
-    named = AutoConfig.from_pretrained(str(checkpoint), local_files_only=True).torch_dtype
+    config = AutoConfig.from_pretrained(str(checkpoint), local_files_only=True)
+    named = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
     return named if isinstance(named, torch.dtype) else torch.float32
 
 

@@ -1,0 +1,123 @@
+"""The real NeMo on a tiny Llama, on the CPU: import, training, a stop, exact resume, SFT, export, logits.
+
+Needs an environment of its own (its pins exclude ours): ``make venv-nemo``, or OVERNIGHT_NEMO_VENV=/path.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.backends.nemo import layout
+from jobs.backends.nemo.settings import NemoSettings, learning_rate_factor
+from jobs.core.spec import save
+from jobs.settings import BadSettings
+from tests.backends import stages
+from tests.backends.stages import Stage
+
+ROOT = Path(__file__).resolve().parents[2]
+VENV = Path(os.environ.get("OVERNIGHT_NEMO_VENV") or ROOT / ".venv-nemo")
+needs_nemo = pytest.mark.skipif(
+    not (VENV / "bin/python").exists(), reason="no NeMo environment: make venv-nemo, or set OVERNIGHT_NEMO_VENV"
+)
+TRAINING: dict[str, Any] = {
+    "steps": 4, "lr": 1e-3, "batch_size": 4, "sequence_length": 32, "micro_batch_size": 2, "save_every": 2, "seed": 3,
+    "warmup_steps": 1,
+}  # fmt: skip
+
+
+def start(given: Stage, stop_after: int = 0) -> dict[str, Any]:
+    """One start in the NeMo environment."""
+    path = given.spec.stage_paths.root / "spec.json"
+    save(path, given.spec)
+    environment = {
+        **os.environ, "PYTHONPATH": str(Path(__file__).parent / "cpu_shims"), "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    command = [str(VENV / "bin/python"), str(Path(__file__).with_name("nemo_steps.py")), str(path), str(stop_after)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    assert lines, done.stdout[-3000:] + done.stderr[-3000:]
+    return dict(json.loads(lines[-1].removeprefix("RESULT ")))
+
+
+def publish(given: Stage) -> Path:
+    """What the finish of a job does: the stage's entry, for the next one to read."""
+    store = given.spec.store_paths
+    store.partial.rename(store.output)
+    return store.root
+
+
+@needs_nemo
+@pytest.mark.full
+def test_import_train_stop_resume_tune_export(tmp_path: Path, data: Path, base: Path) -> None:
+    imported = stages.stage(tmp_path / "import", "convert", "nemo", {}, {"source": base}, {"source": "hf"})
+    metrics = start(imported)["metrics"]
+    assert metrics["logit_difference"] <= metrics["logit_tolerance"]
+    model = publish(imported)
+    formats = {"checkpoint": "nemo", "data": "corpus"}
+    inputs = {"checkpoint": model, "data": data / "corpus"}
+
+    whole = stages.stage(tmp_path / "whole", "cpt", "nemo", TRAINING, inputs, formats)
+    assert start(whole)["outcome"] == "done"
+    cut = stages.stage(tmp_path / "cut", "cpt", "nemo", TRAINING, inputs, formats)
+    stopped = start(cut, stop_after=3)
+    assert (stopped["outcome"], stopped["step"]) == ("stopped", 3)
+    again = start(cut)
+    assert (again["outcome"], again["step"]) == ("done", 4)
+    assert {"event": "resumed", "step": 3, "path": str(cut.spec.store_paths.save(3))} in again["events"]
+    assert cut.losses() == whole.losses()  # to the last bit
+
+    tuned = stages.stage(
+        tmp_path / "sft", "sft", "nemo", TRAINING, {"checkpoint": publish(cut), "data": data / "instructions"},
+        {"checkpoint": "nemo", "data": "instructions"},
+    )  # fmt: skip
+    assert start(tuned)["outcome"] == "done"
+    exported = stages.stage(
+        tmp_path / "export", "convert", "nemo", {}, {"source": publish(tuned)}, {"source": "nemo"}
+    )  # fmt: skip
+    metrics = start(exported)["metrics"]
+    assert metrics["logit_difference"] <= metrics["logit_tolerance"]
+    output = exported.spec.store_paths.partial
+    assert (output / "model.safetensors").is_file()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (output / name).read_bytes() == (base / "output" / name).read_bytes()
+
+
+def test_half_a_checkpoint_is_named(tmp_path: Path) -> None:
+    assert "weights/.metadata is missing" in str(layout.problem(tmp_path))
+    for name in layout.NEEDED:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert "no *.distcp file" in str(layout.problem(tmp_path))
+    (tmp_path / "weights/__0_0.distcp").write_text("")
+    assert layout.problem(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sequence_parallel": True}, "needs tensor_parallel"),
+        ({"prompt_template": "x"}, "must have"),
+        ({"recompute": "some"}, "one of none, selective, full"),
+        ({"tensor_paralel": 2}, "did you mean 'tensor_parallel'"),
+        ({"sequence_parallel": "yes"}, "must be true or false"),
+    ],
+)
+def test_settings_are_refused_with_a_reason(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadSettings, match=message):
+        NemoSettings.read({**TRAINING, **changes})
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_learning_rate(schedule: str) -> None:
+    settings = NemoSettings.read({**TRAINING, "steps": 10, "warmup_steps": 2, "schedule": schedule})
+    curve = [learning_rate_factor(step, settings) for step in range(11)]
+    assert curve[:3] == [0.0, 0.5, 1.0]
+    assert curve[-1] == pytest.approx(1.0 if schedule == "constant" else 0.0)
+    assert curve[2:] == sorted(curve[2:], reverse=True)
