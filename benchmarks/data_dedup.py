@@ -42,7 +42,7 @@ def plant(corpus: str, count: int) -> tuple[list[str], Pairs]:
             if len(texts) == count:
                 break
     planted: Pairs = set()
-    for number in range(0, len(texts) // 2):
+    for number in range(len(texts) // 2):
         target = 0.8 if number % 2 else 0.5
         words, own = texts[number].split(), set(shingles(texts[number]))
         while True:
@@ -107,7 +107,7 @@ def rensa(texts: list[str]) -> Pairs:
 def main() -> None:
     texts, planted = plant(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 4000)
     size = sum(len(text.encode()) for text in texts) / 1e6
-    print(f"{len(texts)} documents, {size:.1f} MB, {len(planted)} duplicates at Jaccard 0.80, as many at 0.50 that are none")
+    print(f"{len(texts)} documents, {size:.1f} MB, {len(planted)} duplicates at Jaccard 0.80, as many pairs at 0.50")
     base = 0.0
     sides: dict[str, Callable[[list[str]], Pairs]] = {"ours": ours, "rensa": rensa, "datasketch": datasketch}
     for name, side in sides.items():
