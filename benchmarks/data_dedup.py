@@ -5,7 +5,9 @@ core.
 
 Half of the documents get a copy in which single words are replaced until the Jaccard similarity of 5-word shingles,
 computed exactly, has fallen to 0.8 (to 0.5 for every other one: those are no duplicates). All sides use the same words
-and shingles, 256 values and a threshold of 0.75 on the estimate. CPU seconds of the process are compared.
+and shingles, 256 values and a threshold of 0.75 on the estimate. CPU seconds of the
+process are compared. Precision: found pairs whose exact similarity is at least 0.7 (real text has duplicates of its
+own).
 """
 
 from __future__ import annotations
@@ -54,6 +56,11 @@ def plant(corpus: str, count: int) -> tuple[list[str], Pairs]:
             planted.add((number, len(texts)))
         texts.append(" ".join(words))
     return texts, planted
+
+
+def _jaccard(one: str, other: str) -> float:
+    a, b = set(shingles(one)), set(shingles(other))
+    return len(a & b) / len(a | b)
 
 
 def ours(texts: list[str]) -> Pairs:
@@ -109,6 +116,7 @@ def main() -> None:
     size = sum(len(text.encode()) for text in texts) / 1e6
     print(f"{len(texts)} documents, {size:.1f} MB, {len(planted)} duplicates at Jaccard 0.80, as many pairs at 0.50")
     base = 0.0
+    ours(texts[:10])  # imports
     sides: dict[str, Callable[[list[str]], Pairs]] = {"ours": ours, "rensa": rensa, "datasketch": datasketch}
     for name, side in sides.items():
         start = time.process_time()
@@ -116,7 +124,7 @@ def main() -> None:
         seconds = time.process_time() - start
         base = base or seconds
         recall = len(found & planted) / len(planted)
-        precision = len(found & planted) / max(1, len(found))
+        precision = sum(_jaccard(texts[a], texts[b]) >= 0.7 for a, b in found) / max(1, len(found))
         print(f"{name:<11} {seconds:7.2f} s CPU {size / seconds:6.1f} MB/s  ours is {seconds / base:5.1f} x as fast  "
               f"recall {recall:.3f}  precision {precision:.3f}", flush=True)  # fmt: skip
 
