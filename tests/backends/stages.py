@@ -101,7 +101,7 @@ def start_ranks(world: int, *starts: tuple[Stage, int | None]) -> None:
             sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}",
             str(Path(__file__)), *arguments,
         ],
-        check=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, timeout=240,
+        check=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, timeout=600,
     )  # fmt: skip
 
 
