@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from jobs.core import seal, verdict
@@ -24,7 +25,8 @@ def is_sound(store: StorePaths, thorough: bool = False) -> bool:
         else:
             seal.check_sizes(store.output, store.seal)
     except seal.SealBroken:
-        store.root.rename(store.root.with_name(f"{store.root.name}.broken-{int(time.time())}"))
+        with contextlib.suppress(FileNotFoundError):  # another overnight has just done so
+            store.root.rename(store.root.with_name(f"{store.root.name}.broken-{int(time.time())}"))
         return False
     return True
 

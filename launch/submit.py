@@ -81,11 +81,10 @@ class _Interrupt:
 
 
 @contextmanager
-def _deferred_interrupts() -> Iterator[_Interrupt]:
-    note = _Interrupt()
+def _deferred(note: _Interrupt) -> Iterator[None]:
     before = signal.signal(signal.SIGINT, note)
     try:
-        yield note
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -100,12 +99,16 @@ class Submitter:
         profile: Profile,
         gateway: Gateway,
         on_step: Callable[[Step], None] = lambda step: None,
+        on_wait: Callable[[str, str], None] = lambda stage, run: None,
     ) -> None:
+        """``on_wait`` is called with a stage and the run that may be submitting it right now, before it is waited for."""
         self._run = run
         self._plan = plan
         self._profile = profile
         self._gateway = gateway
         self._on_step = on_step
+        self._on_wait = on_wait
+        self._interrupt = _Interrupt()
         self._queue: QueueView | None = None
         self._jobs: dict[str, str | None] = {}
         self._suspects = sealed.suspects(run, plan)
@@ -118,17 +121,20 @@ class Submitter:
             Interrupted: Ctrl-C.
         """
         steps: list[Step] = []
-        with _deferred_interrupts() as interrupt:
+        with _deferred(self._interrupt):
             for stage in self._plan.stages:
-                if interrupt.pending:
-                    self._run.journal.write(Event.INTERRUPTED, before=stage.name)
-                    raise Interrupted
+                self._stop_if_interrupted(stage)
                 step = self._bring_forward(stage)
                 self._jobs[stage.name] = step.job
                 steps.append(step)
                 self._on_step(step)
             self._cancel_given_up()
         return steps
+
+    def _stop_if_interrupted(self, stage: PlannedStage) -> None:
+        if self._interrupt.pending:
+            self._run.journal.write(Event.INTERRUPTED, before=stage.name)
+            raise Interrupted
 
     def _store(self, stage: PlannedStage) -> StorePaths:
         return self._run.workspace.entry(stage.produces_kind, stage.fingerprint)
@@ -148,7 +154,7 @@ class Submitter:
             if current is None:
                 number = 1
             else:
-                found = self._settled(store, current)
+                found = self._settled(stage, store, current)
                 if found.fate is Fate.LIVE:
                     step = self._adopt(stage, store, found)
                     if step is None:
@@ -164,8 +170,9 @@ class Submitter:
             if step is not None:
                 return step
 
-    def _settled(self, store: StorePaths, current: Attempt) -> Standing:
+    def _settled(self, stage: PlannedStage, store: StorePaths, current: Attempt) -> Standing:
         """The standing of an attempt, waited for while another ``overnight`` may be in the middle of its sbatch."""
+        said = False
         found = ledger.standing(store, current, self._view())
         while found.fate is not Fate.LIVE:
             # In this order, see ledger.standing.
@@ -175,7 +182,11 @@ class Submitter:
                 wait_for(store.seal, SEAL_WAIT_SECONDS)
             if found.fate is not Fate.IN_FLIGHT:
                 break
+            if not said:
+                said = True
+                self._on_wait(stage.name, current.run)
             time.sleep(1.0)
+            self._stop_if_interrupted(stage)
         return found
 
     def _refuse_foreign(self, stage: PlannedStage, store: StorePaths, current: Attempt) -> None:

@@ -60,7 +60,7 @@ def current(store: StorePaths) -> Attempt | None:
     if not numbers:
         return None
     path = store.attempt(max(numbers))
-    value = files.read_json(path)
+    value = files.read_created_json(path)
     try:
         value["job_names"] = tuple(value["job_names"])
         return Attempt(**value)

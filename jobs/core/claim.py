@@ -51,7 +51,7 @@ def read(path: Path) -> Claim:
     Raises:
         ValueError: the file is torn or not a claim.
     """
-    value = files.read_json(path)
+    value = files.read_created_json(path)
     try:
         return Claim(**value)
     except TypeError as error:

@@ -14,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 
+CREATION_SECONDS = 2.0
+"""How long the maker of a file may take from its name to its content."""
+
+
 def fsync_directory(directory: Path) -> None:
     """Make a rename or a creation in ``directory`` durable."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -106,6 +110,19 @@ def read_json(path: Path) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise ValueError(f"{path}: not valid JSON: {error}") from error
+
+
+def read_created_json(path: Path) -> Any:
+    """``read_json`` of a file that ``create_exclusive`` made. Where the file system has no hard links its name is there
+    before its content, so an empty one is read again for a moment.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``read_json``.
+    """
+    end = time.monotonic() + CREATION_SECONDS
+    while path.stat().st_size == 0 and time.monotonic() < end:
+        time.sleep(0.05)
+    return read_json(path)
 
 
 def read_json_or_none(path: Path) -> Any:

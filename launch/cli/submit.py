@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -53,11 +54,14 @@ def advance(run: Run, gateway: Gateway, *, as_json: bool, snapshot_seconds: floa
             of_run = f" (queued by run {step.of_run})" if step.of_run not in ("", run.id) else ""
             print(f"  {step.stage:16} {step.action:10} {step.job or ''}{of_run}", flush=True)
 
+    def on_wait(stage: str, of_run: str) -> None:
+        print(f"  {stage:16} waits: its submission by run {of_run} may be on the way", file=sys.stderr, flush=True)
+
     if not as_json:
         print(f"run {run.id} in {run.paths.root}", flush=True)
     try:
         with rundir.locked(run):
-            Submitter(run, run.plan(), run.profile(), gateway, on_step).advance()
+            Submitter(run, run.plan(), run.profile(), gateway, on_step, on_wait).advance()
     except Interrupted:
         print(f"\ninterrupted; submitted so far: {len(steps)} of {len(run.plan().stages)} stages, nothing is lost")
         print(f"go on: overnight resume {run.id}\ncancel: overnight cancel {run.id}")
@@ -65,7 +69,7 @@ def advance(run: Run, gateway: Gateway, *, as_json: bool, snapshot_seconds: floa
     except OvernightError as error:
         jobs = ", ".join(f"{step.stage} ({step.job})" for step in steps if step.job) or "nothing"
         error.message += f"\n  submitted so far: {jobs}"
-        error.hint = f"{error.hint + '; ' if error.hint else ''}then: overnight resume {run.id}"
+        error.hint = _with_resume(error.hint or "", f"overnight resume {run.id}")
         raise
     if as_json:
         values = [{"stage": step.stage, "action": step.action, "job": step.job} for step in steps]
@@ -73,3 +77,10 @@ def advance(run: Run, gateway: Gateway, *, as_json: bool, snapshot_seconds: floa
     else:
         print(f"follow it: overnight status {run.id}")
     return 0
+
+
+def _with_resume(hint: str, resume: str) -> str:
+    """``hint`` with the whole command that goes on, where it names it already or at its end."""
+    if "overnight resume" in hint:
+        return hint.replace("overnight resume", resume)
+    return f"{hint}; then: {resume}" if hint else resume

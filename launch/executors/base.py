@@ -195,8 +195,8 @@ def setup_lines(request: JobRequest) -> list[str]:
 
     host.sh is sourced, not started: its EXIT trap has to be the batch shell's, and it may leave the job with ``exit``.
     """
-    link = [f"export OVERNIGHT_LINK={request.link}"] if request.link else []
-    return [*request.setup, *link, request.source_host]
+    # Always: the environment of whoever submits, perhaps from within a job of ours, reaches the job.
+    return [*request.setup, f"export OVERNIGHT_LINK={request.link}", request.source_host]
 
 
 def srun_arguments(request: JobRequest) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -98,3 +99,13 @@ def test_the_next_step_must_fit_before_the_lead(tmp_path: Path) -> None:
     assert stop.reason(1000) is None
     assert stop.reason(1200) is None
     assert stop.reason(1795) is not None, "195 s left to the lead: not enough for another step"
+
+
+def test_a_file_whose_content_comes_after_its_name(tmp_path: Path) -> None:
+    """As on a file system without hard links, while its maker is between the two."""
+    path = tmp_path / "claim"
+    path.touch()
+    writer = threading.Timer(0.3, path.write_text, ['{"job": "1"}'])
+    writer.start()
+    assert files.read_created_json(path) == {"job": "1"}
+    writer.join()

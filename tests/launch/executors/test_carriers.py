@@ -68,6 +68,7 @@ def test_both_scripts_have_the_same_header_and_run_the_identical_body(asked):
         assert [line for line in before[at:] if line and not line.startswith(("#", "export SUBMITIT_EXECUTOR"))] == [
             "export FOO='a b'",
             'echo "$FOO"',
+            "export OVERNIGHT_LINK=0",
             asked.source_host,
         ]
         assert srun.endswith(f" --mpi=none {asked.start_node}")
