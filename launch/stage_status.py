@@ -89,7 +89,8 @@ def by_verdict(base: StageStatus, said: Verdict) -> StageStatus:
     if said.outcome is Outcome.DONE:
         return replace(base, state=State.LOST, text="said that it was done, but there is no seal", step=said.step)
     if said.failure is FailureClass.CANCELLED:
-        return replace(base, state=State.STOPPED, text=said.evidence or "stopped", step=said.step)
+        state = State.STOPPED if said.job.startswith("local-") else State.CANCELLED
+        return replace(base, state=state, text=said.evidence or state.value, step=said.step)
     return replace(
         base, state=State.FAILED, text=f"failed: {status_words.FAILURES[said.failure]}", evidence=said.evidence,
         step=said.step, failure=said.failure.value,
