@@ -101,7 +101,7 @@ class Submitter:
         on_step: Callable[[Step], None] = lambda step: None,
         on_wait: Callable[[str, str], None] = lambda stage, run: None,
     ) -> None:
-        """``on_wait`` is called with a stage and the run that may be submitting it right now, before it is waited for."""
+        """``on_wait`` is called with a stage and the run that may be submitting it just now, before that is awaited."""
         self._run = run
         self._plan = plan
         self._profile = profile

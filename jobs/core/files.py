@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-
 CREATION_SECONDS = 2.0
 """How long the maker of a file may take from its name to its content."""
 
