@@ -108,14 +108,14 @@ def submit_boundaries(slurm: Slurm, directory: Path, **chain: Any) -> tuple[Chai
 @needs_strace
 def test_killed_at_a_sample_of_the_boundaries(slurm: Slurm, tmp_path: Path) -> None:
     base, found = submit_boundaries(slurm, tmp_path, stages=SHORT, profile=SUBMITIT)
-    sweep(base, tracing.sample(found, 16), killed_and_resumed)
+    sweep(base, tracing.sample(found, 14), killed_and_resumed)
 
 
 @needs_strace
 def test_killed_around_an_sbatch_with_accounting_and_both_executors(slurm_accounting: Slurm, tmp_path: Path) -> None:
     base, found = submit_boundaries(slurm_accounting, tmp_path, stages=SHORT)
-    second = max(index for index, call in enumerate(found) if call.call == "link")  # the intent of the second stage
-    sweep(base, tracing.sample(found[second:-2], 3), killed_and_resumed)
+    # Of the second stage, which nemo_run carries: not submitted, and accepted but not recorded.
+    sweep(base, [call for call in found if call.call in ("vfork", "rename")][-2:], killed_and_resumed)
 
 
 @needs_strace
@@ -244,7 +244,8 @@ def test_accepted_but_the_answer_is_lost(slurm: Slurm, tmp_path: Path, ending: s
 
 
 def test_accepted_but_sbatch_hangs(slurm: Slurm, tmp_path: Path) -> None:
-    chain = Chain(slurm, tmp_path / "chain", SHORT, profile=SUBMITIT)
+    stages = ("corpus",)
+    chain = Chain(slurm, tmp_path / "chain", stages, profile=SUBMITIT)
     chain.fetch()
     # Cut off before anything is submitted, so that the rest can be done with a gateway of less patience.
     lost = wrapper(tmp_path / "bin", "sbatch", f'echo "{TIMED_OUT}" >&2; exit 1')
@@ -254,10 +255,10 @@ def test_accepted_but_sbatch_hangs(slurm: Slurm, tmp_path: Path) -> None:
     gateway = Gateway(slurm.slurm_conf, environment={**chain.environment, **hanging}, sbatch_timeout=5.0)
     with rundir.locked(run):
         steps = Submitter(run, run.plan(), run.profile(), gateway).advance()
-    assert [step.action for step in steps] == [Action.SUBMITTED] * len(SHORT)
+    assert [step.action for step in steps] == [Action.SUBMITTED] * len(stages)
     chain.wait()
     chain.assert_done_once(run.id)
-    assert len(chain.jobs()) == len(SHORT)
+    assert len(chain.jobs()) == len(stages)
 
 
 def test_ctrl_c_finishes_recording_and_cancels_nothing(slurm: Slurm, tmp_path: Path) -> None:
