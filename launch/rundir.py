@@ -132,6 +132,7 @@ def _new(workspace: Workspace) -> Run:
         run = Run(workspace, attempts.new_token(ID_LENGTH))
         try:
             run.paths.root.mkdir()
+            files.fsync_directory(workspace.runs)  # its journal is no better on disk than the way to it
             return run
         except FileExistsError:
             continue
