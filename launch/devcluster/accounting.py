@@ -67,9 +67,21 @@ def create_database(settings: ClusterConfig, environment: Mapping[str, str]) -> 
     Raises:
         OvernightError: the server refused; the message has its answer.
     """
-    statement = f"create database if not exists {DATABASE}"
-    argv = ["mariadb", "--no-defaults", f"--socket={settings.database_socket}", "--user=root", f"--execute={statement}"]
-    _run(argv, environment)
+    _run(_query(settings, f"create database if not exists {DATABASE}"), environment)
+
+
+def database_answers(settings: ClusterConfig, environment: Mapping[str, str]) -> bool:
+    """Whether the database server answers a question: one that recovers from a crash listens before it can."""
+    if not settings.database_socket.exists():
+        return False
+    return (
+        subprocess.run(_query(settings, "select 1"), env=dict(environment), capture_output=True, timeout=30).returncode
+        == 0
+    )
+
+
+def _query(settings: ClusterConfig, statement: str) -> list[str]:
+    return ["mariadb", "--no-defaults", f"--socket={settings.database_socket}", "--user=root", f"--execute={statement}"]
 
 
 def answers(environment: Mapping[str, str]) -> bool:

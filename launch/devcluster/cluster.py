@@ -302,7 +302,7 @@ class DevCluster:
         if name == "munged":
             return _accepts(settings.munge_socket)
         if name == "mariadbd":
-            return _accepts(settings.database_socket)
+            return accounting.database_answers(settings, services.environment(settings))
         if name == "slurmdbd":
             return accounting.answers(services.environment(settings))
         states = self._node_states(settings)

@@ -37,7 +37,7 @@ class Process:
     def of(cls, pid: int) -> Process | None:
         """The process that has this number now; None when there is none or only a zombie."""
         state = _stat(pid)
-        return cls(pid, state.started) if state and state.state not in "ZX" else None
+        return cls(pid, state.started) if state and _lives(pid, state.state) else None
 
     @property
     def alive(self) -> bool:
@@ -64,6 +64,20 @@ def _stat(pid: int) -> _Stat | None:
     return _Stat(state=fields[0], parent=int(fields[1]), started=int(fields[19]))
 
 
+def _lives(pid: int, state: str) -> bool:
+    """Whether anything of a process still runs.
+
+    The first thread of a killed server is a zombie while the others end, and until the last has ended, its sockets
+    are open: a connection to one would be taken for an answer of the next server.
+    """
+    if state not in "ZX":
+        return True
+    try:
+        return len(os.listdir(f"/proc/{pid}/task")) > 1
+    except OSError:
+        return False
+
+
 def _all_pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
@@ -73,7 +87,7 @@ def with_descendants(roots: Iterable[Process]) -> list[Process]:
     children: dict[int, list[Process]] = {}
     for pid in _all_pids():
         stat = _stat(pid)
-        if stat and stat.state not in "ZX":
+        if stat and _lives(pid, stat.state):
             children.setdefault(stat.parent, []).append(Process(pid, stat.started))
     found: dict[Process, None] = {}
     waiting = [process for process in roots if process.alive]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import platform
+import socket
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from launch.devcluster.daemons import MARKER, Daemon, Process, Records, kill, last_lines, marked, wait_until
 
@@ -28,6 +32,37 @@ def test_zombies_are_dead() -> None:
     child = subprocess.Popen(["true"])
     assert wait_until(lambda: Process.of(child.pid) is None, 5)
     child.wait()
+
+
+HEADLESS = """
+import ctypes, platform, socket, sys, threading, time
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+threading.Thread(target=time.sleep, args=(300,)).start()
+print("ready", flush=True)
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)  # exit(2) ends one thread only
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="the number of exit(2) is not known here")
+def test_a_server_whose_first_thread_has_ended_lives_until_its_last(tmp_path: Path) -> None:
+    address = str(tmp_path / "socket")
+    child = subprocess.Popen([sys.executable, "-c", HEADLESS, address], stdout=subprocess.PIPE)
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        stat = Path(f"/proc/{child.pid}/stat")
+        assert wait_until(lambda: stat.read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z", 60)
+        process = Process.of(child.pid)
+        assert process is not None
+        assert process.alive
+        assert kill([process]) == []
+        with socket.socket(socket.AF_UNIX) as client, pytest.raises(ConnectionRefusedError):
+            client.connect(address)
+    finally:
+        child.kill()
+        child.communicate()
 
 
 def test_start_record_kill(tmp_path: Path) -> None:
