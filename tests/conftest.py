@@ -6,11 +6,19 @@ from collections.abc import Sequence
 
 import pytest
 
+from tests import reliability
+
 _left = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_left] = []
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    for item in items:
+        if wrong := reliability.unknown(mark.args for mark in item.iter_markers("failure")):
+            raise pytest.UsageError(f"{item.nodeid}: no such failure in tests/failures.toml: {wrong}")
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
