@@ -1,0 +1,201 @@
+"""The container that a stage's work runs in: what it sees, and how each runtime is told.
+
+Only the work runs inside. Prologue, watcher and verdict stay on the batch host, so an image needs bash and the Python
+that trains, and nothing of Slurm. Variables go in by name: their values stay in the environment and are never part of
+a command line, where every user of the node could read them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from launch.errors import InputError
+
+INSIDE = "inside"
+"""Argument by which node.sh knows that it has entered the container."""
+
+_ASIDE = re.compile(r"[:,]")
+_RENAME = "move or rename the directory; a symbolic link to it will do"
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+class Runtime(StrEnum):
+    """Who makes the container."""
+
+    NONE = "none"
+    PYXIS = "pyxis"
+    APPTAINER = "apptainer"
+    ENGINE = "container_engine"
+
+
+class Gpus(StrEnum):
+    """Whose driver apptainer brings into the container; the others find it by themselves."""
+
+    NVIDIA = "nvidia"
+    AMD = "amd"
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A directory or file of the host that the container sees.
+
+    Raises:
+        InputError: a path that the runtimes cannot be told: they separate by commas and colons and quote neither.
+    """
+
+    source: Path
+    target: Path
+    read_only: bool = False
+
+    def __post_init__(self) -> None:
+        for path in (self.source, self.target):
+            text = str(path)
+            if not path.is_absolute():
+                raise InputError(f"mount {text!r} is relative: write the whole path")
+            if found := _ASIDE.search(text):
+                raise InputError(
+                    f"mount {text!r} has a {found[0]!r} in it, by which container runtimes separate mounts",
+                    hint=_RENAME,
+                )
+            if any(character.isspace() or character < " " or character == "\x7f" for character in text):
+                raise InputError(
+                    f"mount {text!r} has white space or a control character in it; enroot's list of mounts has none",
+                    hint=_RENAME,
+                )
+
+    @classmethod
+    def parse(cls, text: str) -> Mount:
+        """``SOURCE``, ``SOURCE:TARGET`` or ``SOURCE:TARGET:ro``; without a target it is seen where it is.
+
+        Raises:
+            InputError: it is none of these.
+        """
+        parts = text.split(":")
+        if len(parts) > 3 or not all(parts) or (len(parts) == 3 and parts[2] not in ("ro", "rw")):
+            raise InputError(f"{text!r} is no mount: write SOURCE, SOURCE:TARGET or SOURCE:TARGET:ro")
+        return cls(Path(parts[0]), Path(parts[1] if len(parts) > 1 else parts[0]), parts[2:] == ["ro"])
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.target}" + (":ro" if self.read_only else "")
+
+
+@dataclass(frozen=True)
+class Container:
+    """What one stage's work runs in.
+
+    Attributes:
+        image: as the runtime wants it: pyxis ``[USER@][REGISTRY#]IMAGE[:TAG]`` or a squashfs file; apptainer a SIF
+            file, a sandbox directory or a URI; the container engine also the path of an environment file (``*.toml``).
+        workdir: where the work starts; must lie in a mount.
+        mounts: later ones may lie inside earlier ones.
+        variables: names that go in although the image may set them otherwise.
+        executable: ``apptainer``, or ``singularity`` where it is called so.
+        options: further options of ``apptainer exec`` or, for pyxis, of srun.
+
+    Raises:
+        InputError: a name that is no variable's, or an image with a control character.
+    """
+
+    runtime: Runtime
+    image: str
+    workdir: Path
+    mounts: tuple[Mount, ...] = ()
+    variables: tuple[str, ...] = ()
+    gpus: Gpus | None = None
+    executable: str = "apptainer"
+    options: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.variables:
+            if not _NAME.match(name):
+                raise InputError(f"{name!r} is no name of an environment variable")
+        for text in (self.image, self.executable, *self.options):
+            if any(character < " " or character == "\x7f" for character in text):
+                raise InputError(f"control character in {text!r}")
+
+    @property
+    def prefix(self) -> str:
+        """What apptainer wants before the name of a variable that it is to set inside."""
+        return f"{Path(self.executable).name.upper()}ENV_"
+
+
+def mounts(
+    workspace: Path, code: Path, inputs: Iterable[Path] = (), further: Iterable[Mount] = ()
+) -> tuple[Mount, ...]:
+    """What the work needs: the workspace, in it the snapshot of the code (read only), inputs that lie elsewhere (read
+    only), and what the profile adds. The profile may mount something else at the same place: the last one wins."""
+    found = [Mount(workspace, workspace)]
+    found += [Mount(path, path, read_only=True) for path in _outermost(inputs, workspace)]
+    found.append(Mount(code, code, read_only=True))
+    by_target = {mount.target: mount for mount in [*found, *further]}
+    return tuple(by_target.values())
+
+
+def _outermost(paths: Iterable[Path], workspace: Path) -> list[Path]:
+    """``paths`` without those that lie in another of them or in the workspace."""
+    kept: list[Path] = []
+    for path in sorted(set(paths)):
+        if not any(path.is_relative_to(above) for above in [workspace, *kept]):
+            kept.append(path)
+    return kept
+
+
+def srun_arguments(container: Container, environment_file: Path) -> tuple[str, ...]:
+    """What srun is told; nothing for apptainer, which node.sh starts.
+
+    Args:
+        environment_file: where the text of ``environment_text`` lies.
+    """
+    if container.runtime is Runtime.ENGINE:
+        # On srun only: CSCS discourages the option in the header, where the batch script would start in the container.
+        return (f"--environment={environment_file}", *container.options)
+    if container.runtime is not Runtime.PYXIS:
+        return ()
+    arguments = [f"--container-image={container.image}", f"--container-workdir={container.workdir}"]
+    if container.mounts:
+        arguments.append(f"--container-mounts={','.join(map(str, container.mounts))}")
+    if container.variables:
+        arguments.append(f"--container-env={','.join(container.variables)}")
+    # Root inside would own what the work writes by another name; a home directory would bring its ~/.local along.
+    arguments += ["--no-container-remap-root", "--no-container-mount-home"]
+    return (*arguments, *container.options)
+
+
+def command(container: Container) -> tuple[str, ...]:
+    """``apptainer exec ... IMAGE``, which node.sh puts before itself; empty for the other runtimes."""
+    if container.runtime is not Runtime.APPTAINER:
+        return ()
+    words = [container.executable, "exec"]
+    if container.gpus is not None:
+        words.append("--nv" if container.gpus is Gpus.NVIDIA else "--rocm")
+    words += [f"--bind={mount}" for mount in container.mounts]
+    return (*words, f"--pwd={container.workdir}", *container.options, container.image)
+
+
+def environment_text(container: Container) -> str:
+    """The environment definition file (TOML) of the container engine; empty for the other runtimes.
+
+    Variables need no entry: it passes on the host's, and node.sh exports the profile's once more inside.
+    Source: https://docs.cscs.ch/software/container-engine/edf/
+    """
+    if container.runtime is not Runtime.ENGINE:
+        return ""
+    key = "base_environment" if container.image.endswith(".toml") else "image"
+    lines = [
+        f"{key} = {_toml(container.image)}",
+        f"workdir = {_toml(container.workdir)}",
+        "mounts = [",
+        *(f"    {_toml(mount)}," for mount in container.mounts),
+        "]",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    """A basic string of TOML (which is JSON's); the engine expands ``${NAME}`` unless the dollar is doubled."""
+    return json.dumps(str(value), ensure_ascii=False).replace("$", "$$")
