@@ -95,6 +95,11 @@ class ScriptPaths:
         """Started by srun on every node: the work."""
         return self.root / "node.sh"
 
+    @property
+    def container(self) -> Path:
+        """What a container engine reads: image, mounts, working directory."""
+        return self.root / "container.toml"
+
     def job(self, link: int) -> Path:
         """What sbatch gets: header of the executor around the two above."""
         return self.root / (f"job-{link}.sh" if link else "job.sh")
@@ -139,6 +144,30 @@ class StagePaths:
 
     def log(self, job: str, restart: int) -> Path:
         return self.logs / f"{job}_{restart}.log"
+
+    def ray_log(self, job: str, restart: int, node: str) -> Path:
+        """What Ray said on one node of a job that runs beside a Ray cluster."""
+        return self.logs / f"ray-{job}_{restart}-{node}.log"
+
+    def ranks(self, job: str, restart: int) -> Path:
+        """Holds one file a process of the work: host and process id, for whoever has to ask it for its stack."""
+        return self.root / "ranks" / f"{job}_{restart}"
+
+    def stall(self, job: str, restart: int) -> Path:
+        """Exists when the work stands still: every node writes the stacks of its processes and ends them."""
+        return self.root / f"stall-{job}_{restart}.json"
+
+    def stack(self, job: str, restart: int, rank: int) -> Path:
+        """Stacks of one process, written when it stood still."""
+        return self.logs / f"{job}_{restart}.rank{rank}.stack"
+
+    def avoid(self, job: str) -> Path:
+        """Nodes (comma-separated) that later runs of a job are to keep off."""
+        return self.root / f"avoid-{job}"
+
+    def behind(self, job: str) -> Path:
+        """Id of the job that does the work of this one, a second copy."""
+        return self.root / f"behind-{job}"
 
     def verdict(self, job: str, restart: int) -> Path:
         return self.root / f"verdict-{job}_{restart}.json"
