@@ -1,0 +1,426 @@
+"""Thousands of chains on a simulated site: ``python -m tests.faults.simulate --chains 10000``, replay: ``--seed N``.
+
+What is under test is real: the submitter, the ledger, cancel, status, attempts, claims, seals, prologue and finish, on real
+files. Simulated are Slurm, the trainers and the clock. A seed decides the chain, the faults, and who runs when; every few
+system calls of a process another may run, or it is killed. After the faults ``resume`` is called until all is sealed, and
+then the invariants are checked: every stage sealed once, never two writers at a time, no step lost beyond the last save, no
+job left in the queue, every job announced in a journal, and a further ``resume`` changes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+from jobs.core import attempts, files, seal
+from jobs.core import claim as claims
+from jobs.core import spec as specs
+from jobs.core.attempts import Attempt
+from jobs.core.paths import StorePaths, Workspace
+from launch import cancel, ledger, scripts, status, submit
+from launch.errors import ClusterRefused, ClusterSilent, InputError
+from launch.journal import Event
+from launch.plan import Plan, PlannedStage
+from launch.profile import Profile, read_profile
+from launch.rundir import LOCK_STALE_SECONDS, Run
+from launch.stage_status import State
+from tests.faults.site import Carrier, Gateway, Site, record
+from tests.faults.world import World
+from tests.launch.made_runs import stage
+
+PATIENCE = 8
+"""Calls of resume, after the last fault, in which a chain must be done."""
+
+HORIZON = 900.0
+"""Virtual seconds in which faults strike."""
+
+
+@dataclass
+class Outcome:
+    """Of one chain."""
+
+    seed: int
+    violations: list[str]
+    injected: Counter[str] = field(default_factory=Counter)
+
+
+@cache
+def _profile(continuation: str, kill_on_invalid_dep: bool) -> Profile:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "site.yaml"
+        lines = f"continuation: {continuation}\nkill_on_invalid_dep: {str(kill_on_invalid_dep).lower()}\n"
+        path.write_text(f"executor: slurm\npartition: batch\nlinks: 3\n{lines}")
+        return read_profile(path).profile
+
+
+class Simulation:
+    """One chain of two to four stages, perhaps shared by two runs."""
+
+    def __init__(self, seed: int, root: Path) -> None:
+        self.seed = seed
+        self.world = World(seed)
+        self.site = Site(self.world)
+        self.gateway = Gateway(self.site)
+        self.dice = self.world.dice
+        self.workspace = Workspace(root / "workspace")
+        self._locks: dict[str, tuple[int, str, float]] = {}
+        continuation = self.dice.choice(("requeue", "requeue", "chain"))
+        self.profile = _profile(continuation, self.dice.random() < 0.7)
+        names = ("one", "two", "three", "four")[: self.dice.randint(2, 4)]
+        planned: list[PlannedStage] = []
+        for number, name in enumerate(names):
+            above = self.dice.sample(names[:number], k=min(number, self.dice.choice((1, 1, 2))))
+            whole = self.dice.random() < 0.3  # a data stage: no saves
+            planned.append(
+                stage(name, *sorted(above), resumable=not whole, steps=self.dice.randint(2, 9),
+                      continuation="requeue" if whole and continuation == "chain" else continuation)
+            )  # fmt: skip
+        self.plan = Plan("simulated", tuple(planned), (), sys.executable)
+        self.runs = [self._make_run(f"run{number}") for number in range(self.dice.choice((1, 1, 1, 2)))]
+
+    def _make_run(self, name: str) -> Run:
+        run = Run(self.workspace, name)
+        run.paths.stages.mkdir(parents=True)
+        self.workspace.store.mkdir(exist_ok=True)
+        run.journal.write(Event.CREATED, run=name)
+        return run
+
+    def store(self, planned: PlannedStage) -> StorePaths:
+        return self.workspace.entry(planned.produces_kind, planned.fingerprint)
+
+    # Processes of the user
+
+    @contextmanager
+    def _locked(self, run: Run) -> Iterator[None]:
+        """As ``rundir.locked``: a lock of a dead process of this host, or one that is ten minutes old, is taken over."""
+        actor = self.world.current
+        assert actor is not None
+        self.world.point()
+        held = self._locks.get(run.id)
+        if held is not None:
+            pid, host, since = held
+            dead = all(other.pid != pid for other in self.world.actors)
+            if not (dead if host == actor.host else self.world.now - since > LOCK_STALE_SECONDS):
+                raise InputError("another overnight is working on it")
+        mine = self._locks[run.id] = (actor.pid, actor.host, self.world.now)
+        yield
+        if self._locks.get(run.id) == mine:
+            del self._locks[run.id]
+
+    def _advance(self, run: Run) -> None:
+        with self._locked(run):
+            try:
+                submit.Submitter(run, self.plan, self.profile, self.gateway).advance()  # type: ignore[arg-type]
+            except (ClusterRefused, ClusterSilent):
+                if self._locks.get(run.id, (0,))[0] == getattr(self.world.current, "pid", -1):
+                    del self._locks[run.id]
+
+    def _cancel(self, run: Run) -> None:
+        names = {one.name for one in self.plan.stages}
+        chosen = names if self.dice.random() < 0.5 else self.plan.below({self.dice.choice(sorted(names))})
+        with self._locked(run), contextlib.suppress(ClusterRefused, ClusterSilent):
+            cancel.on_slurm(run, self.plan, self.gateway, chosen)  # type: ignore[arg-type]
+
+    def _look(self, run: Run) -> None:
+        queue = status.Queue.ask(self.gateway)  # type: ignore[arg-type]
+        said = status.look(run, self.plan, queue)
+        for found in said.stages:
+            if found.state is State.SEALED and not self.store(self.plan.stage(found.stage)).seal.exists():
+                self.site.violations.append(f"status says that {found.stage} is sealed")
+            if queue.silence and found.state in (State.LOST, State.CANCELLED) and found.job in self.site.processes:
+                self.site.violations.append(f"status calls {found.stage} {found.state} while nobody answers")
+
+    def _process(self, work: Callable[[Run], None], run: Run, host: str, kill_after: float | None = None) -> None:
+        def guarded() -> None:
+            with contextlib.suppress(InputError):
+                work(run)
+
+        actor = self.world.spawn(work.__name__, host, guarded)
+
+        def note() -> None:
+            if actor.error is not None:
+                self.site.violations.append(f"{work.__name__} broke: {actor.error!r}")
+
+        actor.on_end = note
+        if kill_after is not None:
+            self.world.after(kill_after, lambda: None if actor.is_done else self.world.kill(actor))
+
+    # Faults
+
+    def _some_job(self, alive: bool = True) -> str | None:
+        found = [job.id for job in self.site.controller.jobs.values() if not job.is_final or not alive]
+        return self.dice.choice(found) if found else None
+
+    def _resume(self) -> None:
+        mortal = self.dice.random() < 0.4
+        life = self.dice.choice((self.dice.uniform(0, 0.3), self.dice.uniform(0, 300))) if mortal else None
+        self._process(self._advance, self.dice.choice(self.runs), self.dice.choice(("login1", "login2")), life)
+
+    def _two_resumes(self) -> None:
+        run = self.dice.choice(self.runs)
+        for host in ("login1", self.dice.choice(("login1", "login2"))):
+            self._process(self._advance, run, host)
+
+    def _cancel_run(self) -> None:
+        self._process(self._cancel, self.dice.choice(self.runs), "login1")
+
+    def _node_fails(self) -> None:
+        job = self._some_job()
+        if job:
+            self.site.power_cut(job, is_only_presumed=self.dice.random() < 0.3)
+
+    def _preempted(self) -> None:
+        job = self._some_job()
+        if job in self.site.processes:
+            with contextlib.suppress(Exception):
+                self.site.terminate(str(job), self.site.controller.requeue)
+
+    def _scancel(self) -> None:
+        job = self._some_job()
+        if job:
+            self.site.terminate(job, lambda one: self.site.controller.cancel(one, self.world.now))
+
+    def _second_copy(self) -> None:
+        job = self._some_job(alive=False)
+        if job:
+            first = self.site.controller.jobs[job]
+            request: Any = SimpleNamespace(
+                name=first.name, scripts=SimpleNamespace(spec=first.script), link=first.link, requeue=first.requeue,
+                dependency=first.dependency, kill_on_invalid_dep=first.kill_on_invalid,
+            )  # fmt: skip
+            with contextlib.suppress(Exception):
+                self.site.submit(request)
+
+    def _controller_killed(self) -> None:
+        """What was submitted in its last seconds is gone; it does not answer for a while."""
+        for job in list(self.site.controller.jobs.values()):
+            if self.world.now - job.submitted < 5.0:
+                self.site.controller.lose(job.id)
+        self.site.silent_until = self.world.now + self.dice.uniform(5, 60)
+
+    def _silence(self) -> None:
+        self.site.silent_until = self.world.now + self.dice.uniform(5, 400)
+
+    def _purge(self) -> None:
+        self.site.controller.purge(lambda job: self.world.now - (job.end or 0.0) > 60.0)
+
+    def _ids_used_again(self) -> None:
+        alive = {int(job.id) for job in self.site.controller.jobs.values() if not job.is_final}
+        free = [number for number in range(1, self.site.controller.next_id) if number not in alive]
+        if free and not any(number > free[0] for number in alive):
+            self.site.controller.next_id = free[0]
+
+    def faults(self) -> dict[str, Callable[[], None]]:
+        """By name."""
+        return {
+            "resume": self._resume, "two resumes": self._two_resumes, "cancel": self._cancel_run,
+            "node failure": self._node_fails, "preemption": self._preempted, "scancel": self._scancel,
+            "second copy": self._second_copy, "controller killed": self._controller_killed, "silence": self._silence,
+            "purge": self._purge, "ids used again": self._ids_used_again,
+        }  # fmt: skip
+
+    # The run
+
+    def play(self) -> Outcome:
+        """Let everything happen, and check."""
+        with self.patched():
+            first = self.dice.random() < 0.4
+            for run in self.runs:
+                life = self.dice.choice((self.dice.uniform(0, 0.5), self.dice.uniform(0, 300))) if first else None
+                self._process(self._advance, run, "login1", life)
+            faults = self.faults()
+            for name in self.dice.choices(list(faults), k=self.dice.randint(0, 6)):
+                self.site.injected[name] += 1
+                near = self.dice.random() < 0.3  # while the first submission is at work
+                self.world.after(self.dice.uniform(0, 1.0 if near else HORIZON), faults[name])
+            for _ in range(2):
+                at = self.dice.uniform(0, HORIZON)
+                self.world.after(at, lambda: self._process(self._look, self.dice.choice(self.runs), "login2"))
+            self.world.after(HORIZON, self._calm)
+            self.world.run()
+            for _ in range(PATIENCE):
+                if self._is_done():
+                    break
+                self._everybody_resumes()
+            self._check()
+        return Outcome(self.seed, self.site.violations, self.site.injected)
+
+    def _calm(self) -> None:
+        self.site.chaos = False
+
+    def _everybody_resumes(self) -> None:
+        self.world.now += 2 * LOCK_STALE_SECONDS
+        for run in self.runs:
+            self._process(self._advance, run, "login1")
+            self.world.run()
+
+    def _is_done(self) -> bool:
+        return all(self.store(one).seal.exists() for one in self.plan.stages)
+
+    def _check(self) -> None:
+        wrong = self.site.violations
+        for one in self.plan.stages:
+            self._check_stage(one, wrong)
+        before = [job.id for job in self._all_jobs()]
+        self._everybody_resumes()
+        if [job.id for job in self._all_jobs()] != before:
+            wrong.append("resume of a finished run made a job")
+        announced = {
+            name for run in self.runs for entry in run.journal.read() if entry["event"] == Event.INTENT
+            for name in entry["names"]
+        }  # fmt: skip
+        for job in self._all_jobs():
+            if job.name not in announced:
+                wrong.append(f"no journal explains job {job.id} {job.name}")
+            if not job.is_final and job.id in self.site.controller.jobs:
+                wrong.append(f"job {job.id} {job.name} is left in the queue: {job.state} {job.reason} {job.dependency}")
+
+    def _all_jobs(self) -> list[Any]:
+        return [*self.site.controller.forgotten, *self.site.controller.jobs.values()]
+
+    def _check_stage(self, planned: PlannedStage, wrong: list[str]) -> None:
+        store = self.store(planned)
+        if not store.seal.exists():
+            wrong.append(f"{planned.name} is not sealed after {PATIENCE} calls of resume")
+            return
+        try:
+            sealed = seal.verify(store.output, store.seal)
+        except seal.SealBroken as error:
+            wrong.append(f"{planned.name}: {error}")
+            return
+        lines = [line for run in self.runs for line in record(run.paths.stage(planned.name).events)]
+        lines.sort(key=lambda line: float(str(line["time"])))
+        seals = [line for line in lines if line["event"] == "sealed"]
+        if len(seals) != 1:
+            wrong.append(f"{planned.name} was sealed {len(seals)} times")
+        if planned.target_step is not None and sealed.step != planned.target_step:
+            wrong.append(f"{planned.name} was sealed at step {sealed.step} of {planned.target_step}")
+        for role, parent in planned.inputs.items():
+            above = self.workspace.entry(parent.kind, parent.fingerprint)
+            if sealed.parents.get(role) != seal.digest_of(above.seal):
+                wrong.append(f"{planned.name} was made from another {role}")
+        saved = 0
+        for line in lines:
+            if line["event"] == "saved":
+                saved = max(saved, int(str(line["step"])))
+            elif line["event"] == "start" and int(str(line["step"])) < saved:
+                wrong.append(f"{planned.name} began at step {line['step']} although step {saved} had been saved")
+
+    @contextmanager
+    def patched(self) -> Iterator[None]:
+        """Slurm, clock, processes and, before each change of a file, a point."""
+        world, token = self.world, iter(range(10**6))
+
+        def attempt(*given: Any) -> Attempt:
+            actor = world.current
+            assert actor is not None
+            return Attempt(*given, host=actor.host, pid=actor.pid, time=world.now)
+
+        def stopping(function: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*given: Any, **named: Any) -> Any:
+                world.point()
+                return function(*given, **named)
+
+            return call
+
+        def write(run: Run, plan: Plan, planned: PlannedStage, profile: Profile, token: str, links: int) -> None:
+            paths = run.paths.stage(planned.name)
+            paths.logs.mkdir(parents=True, exist_ok=True)
+            self.store(planned).root.mkdir(parents=True, exist_ok=True)
+            at = paths.scripts(token)
+            at.root.mkdir(parents=True)
+            specs.save(at.spec, scripts.stage_spec(run, plan, planned, profile, token, links))
+
+        def alive(pid: int) -> bool:
+            return any(actor.pid == pid for actor in world.actors)
+
+        def sbatch_alive(one: Attempt) -> bool:
+            host = world.current.host if world.current else ""
+            root = str(Path(one.stage_dir) / "attempts" / one.token)
+            return any(actor.host == host and script == root for actor, script in self.site.submissions.items())
+
+        with ExitStack() as stack:
+            stack.enter_context(world.clock())
+            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+            replaced: list[tuple[Any, str, Any]] = [
+                (submit, "carrier", lambda name: Carrier(self.site)), (submit, "Attempt", attempt),
+                (submit, "_deferred", contextlib.nullcontext), (scripts, "write", write),
+                (ledger, "process_alive", alive), (ledger, "_sbatch_alive", sbatch_alive),
+                (attempts, "new_token", lambda length=6: f"{next(token):06d}"),
+            ]  # fmt: skip
+            stoppable = (
+                (files, "create_exclusive"), (files, "write_atomic"), (files, "append_json_line"), (files, "read_json"),
+                (claims, "of_attempt"), (attempts, "current"), (os, "replace"), (shutil, "rmtree"),
+            )  # fmt: skip
+            replaced += [(module, name, stopping(getattr(module, name))) for module, name in stoppable]
+            for module, name, value in replaced:
+                stack.enter_context(mock.patch.object(module, name, value))
+            yield
+
+
+def one(seed: int) -> Outcome:
+    """Play one chain in a directory of its own."""
+    memory = Path("/dev/shm")
+    base = memory if os.access(memory, os.W_OK) else None
+    root = Path(tempfile.mkdtemp(prefix="overnight-sim-", dir=base))
+    try:
+        return Simulation(seed, root).play()
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def many(first: int, count: int, workers: int = 1) -> Iterator[Outcome]:
+    """Play ``count`` chains, with seeds from ``first`` on."""
+    if workers == 1:
+        yield from map(one, range(first, first + count))
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        yield from pool.map(one, range(first, first + count), chunksize=16)
+
+
+def main() -> int:
+    """Play chains and report; the exit code is 1 where an invariant was violated."""
+    if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets is part of a replay
+        os.execve(
+            sys.executable,
+            [sys.executable, "-m", "tests.faults.simulate", *sys.argv[1:]],
+            {**os.environ, "PYTHONHASHSEED": "0"},
+        )
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0, help="of the first chain")
+    parser.add_argument("--chains", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    args = parser.parse_args()
+    injected: Counter[str] = Counter()
+    failed: list[int] = []
+    began = time.monotonic()
+    for outcome in many(args.seed, args.chains, args.workers if args.chains > 1 else 1):
+        injected += outcome.injected
+        if outcome.violations:
+            failed.append(outcome.seed)
+            print(f"seed {outcome.seed}: replay: python -m tests.faults.simulate --seed {outcome.seed}")
+            for text in outcome.violations:
+                print(f"  {text}")
+    faults = ", ".join(f"{name} {number}" for name, number in sorted(injected.items()))
+    print(f"{args.chains} chains in {time.monotonic() - began:.1f} s, violations {len(failed)}; faults: {faults}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,366 @@
+"""The simulated site: a controller and its nodes, ``sbatch`` and its friends on login nodes, and what goes wrong there.
+
+``Gateway`` and ``Carrier`` take the place of those of the same name in ``launch``; ``run_job`` is what ``host.sh`` does,
+around the real prologue and finish.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jobs import lifecycle
+from jobs.core import files
+from jobs.core import spec as specs
+from jobs.core.claim import ClaimLost
+from jobs.core.spec import StageSpec
+from jobs.core.verdict import classify
+from jobs.lifecycle import EndedBy, Entry, Start
+from jobs.saves import Saves
+from launch.errors import ClusterRefused, ClusterSilent
+from launch.executors.base import JobRequest
+from launch.slurm.queue import QueueRow
+from launch.slurm.states import JobState
+from tests.faults.controller import FINAL, Controller, Job, Refused
+from tests.faults.world import Actor, World
+
+KILL_WAIT = 30.0
+SBATCH_SECONDS = 120.0
+"""sbatch asks for an answer for so long."""
+
+SBATCH_TIMEOUT = 180.0
+STEP_SECONDS = 10.0
+SAVE_EVERY = 2
+LEAD = 25.0
+
+
+def silent(command: str) -> ClusterSilent:
+    return ClusterSilent(f"{command} did not answer", command=(command,), since=9.0)
+
+
+class Site:
+    """One cluster and what has happened on it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.controller = Controller(nodes=world.dice.choice((1, 2, 4, 8)))
+        self.controller.refuse_unknown = world.dice.random() < 0.5
+        self.silent_until = 0.0
+        self.chaos = True
+        self.injected: Counter[str] = Counter()
+        self.violations: list[str] = []
+        self.processes: dict[str, Actor] = {}
+        self.presumed_dead: set[Actor] = set()
+        self.writers: dict[Path, set[Actor]] = {}
+        self.submissions: dict[Actor, str] = {}  # sbatch that is on its way -> its script
+
+    def strikes(self, fault: str, rate: float) -> bool:
+        """Whether a fault happens here; counted."""
+        if self.chaos and self.world.dice.random() < rate:
+            self.injected[fault] += 1
+            return True
+        return False
+
+    # The controller
+
+    def kick(self) -> None:
+        """Let the scheduler look at the queue in a moment, and when a requeued job may start again."""
+        for seconds in (0.5, 7.0):
+            self.world.after(seconds, self._schedule)
+
+    def _schedule(self) -> None:
+        before = {job.id for job in self.controller.jobs.values() if not job.is_final}
+        for job in self.controller.schedule(self.world.now):
+            self._launch(job)
+        if any(self.controller.jobs[one].is_final for one in before):
+            self.kick()
+
+    def _launch(self, job: Job) -> None:
+        code = [137]
+
+        def work() -> None:
+            code[0] = run_job(self, actor, job)
+
+        def gone() -> None:
+            if actor in self.presumed_dead:
+                self.presumed_dead.discard(actor)
+            elif self.processes.get(job.id) is actor:
+                del self.processes[job.id]
+                self.controller.ended(job.id, code[0], self.world.now)
+                self.kick()
+            for writers in self.writers.values():
+                writers.discard(actor)
+            if actor.error is not None:
+                self.violations.append(f"job {job.id} {job.name} broke: {actor.error!r}")
+
+        actor = self.world.spawn(f"job {job.id}.{job.restarts}", job.node, work)
+        actor.on_end = gone
+        self.processes[job.id] = actor
+        self.world.after(
+            job.limit, lambda: self.terminate(job.id, self.controller.time_out) if self._is(job, actor) else None
+        )
+
+    def _is(self, job: Job, actor: Actor) -> bool:
+        return self.processes.get(job.id) is actor
+
+    def terminate(self, job_id: str, how: Callable[[str], bool]) -> None:
+        """TERM now, KILL after KillWait, if ``how`` says so."""
+        if not how(job_id):
+            self.kick()
+            return
+        actor = self.processes[job_id]
+        actor.signal = True
+        actor.wake = min(actor.wake, self.world.now)
+        self.world.after(
+            KILL_WAIT, lambda: None if actor.is_done or actor in self.presumed_dead else self.world.kill(actor)
+        )
+
+    def power_cut(self, job_id: str, is_only_presumed: bool) -> None:
+        """A job's node is gone; or only the network to it, and its processes live on."""
+        actor = self.processes.get(job_id)
+        if actor is None or not self.controller.node_fail(job_id, self.world.now):
+            return
+        del self.processes[job_id]
+        if is_only_presumed:
+            self.presumed_dead.add(actor)
+        else:
+            self.world.kill(actor)
+        self.kick()
+
+    def submit(self, request: JobRequest) -> Job:
+        job = Job(
+            "", request.name, str(request.scripts.spec), self.world.now, request.dependency or "", request.requeue,
+            request.kill_on_invalid_dep, limit=self.world.dice.choice((70.0, 200.0, 4000.0)), link=request.link,
+        )  # fmt: skip
+        found = self.controller.submit(job)
+        self.kick()
+        return found
+
+    # Jobs
+
+    def writes(self, store: Path, actor: Actor) -> None:
+        """A job is at work on a store entry: nobody else may be, but for one that is presumed dead."""
+        writers = self.writers.setdefault(store, set())
+        writers.add(actor)
+        alive = {one for one in writers if one not in self.presumed_dead and not one.killed}
+        if len(alive) > 1:
+            names = sorted(one.name for one in alive)
+            self.violations.append(f"two writers on {store.name}: {names}")
+
+
+def run_job(site: Site, actor: Actor, job: Job) -> int:
+    """One start of a job, as ``host.sh`` has it; its exit code."""
+    restart = job.restarts
+    site.world.sleep(0.1)
+    spec = specs.load(Path(job.script))
+    start = Start(job.id, restart, job.link, actor.host)
+    entry = lifecycle.prologue(spec, start)
+    if entry is Entry.SEALED:
+        return 0
+    if entry is Entry.BEHIND:
+        return _wait_behind(site, spec, start)
+    if entry is not Entry.WORK:
+        return 1
+    code = _work(site, actor, spec, start, job)
+    ended_by = _ended_by(site, start)
+    decision = lifecycle.finish(spec, start, code, ended_by)
+    if decision == "done":
+        return 0
+    if decision == "requeue":
+        if ended_by is not EndedBy.REQUEUED:
+            _requeue(site, start)
+        return 75
+    return 75 if decision == "next-link" else code or 1
+
+
+def _ended_by(site: Site, start: Start) -> EndedBy:
+    site.world.point()
+    job = site.controller.jobs.get(start.job)
+    if job is None or site.world.now < site.silent_until or job.state not in ("COMPLETING", "CANCELLED"):
+        return EndedBy.ITSELF
+    if job.restarts > start.restart:
+        return EndedBy.REQUEUED
+    return EndedBy.LIMIT if job.reason == "TimeLimit" else EndedBy.CANCELLED
+
+
+def _requeue(site: Site, start: Start) -> bool:
+    for _ in range(600):
+        site.world.point()
+        if site.world.now >= site.silent_until:
+            try:
+                site.controller.requeue(start.job)
+            except Refused:
+                return False
+            return True
+        site.world.sleep(1.0)
+    return False
+
+
+def _is_over(site: Site, job_id: str) -> bool:
+    site.world.point()
+    if site.world.now < site.silent_until:
+        return False
+    job = site.controller.jobs.get(job_id)
+    return job is None or job.state in FINAL
+
+
+def _wait_behind(site: Site, spec: StageSpec, start: Start) -> int:
+    rival = (spec.stage_paths.root / f"behind-{start.job}").read_text().strip()
+    if not _is_over(site, rival):
+        if _requeue(site, start):
+            for _ in range(60):
+                if site.world.now >= site.silent_until:
+                    site.controller.update_dependency(start.job, f"afterany:{rival}")
+                    break
+                site.world.sleep(1.0)
+            return 1
+        while not _is_over(site, rival):
+            site.world.sleep(5.0)
+    return 0 if lifecycle.prologue(spec, start, rival) is Entry.SEALED else 1
+
+
+def _work(site: Site, actor: Actor, spec: StageSpec, start: Start, job: Job) -> int:
+    """A trainer: steps, saves, stops in time, dies of a TERM; what it writes it writes as the real ones do."""
+    store = spec.store_paths
+    saves = Saves(store, spec.fingerprint, lifecycle.claim_of(spec, start), lambda name, **facts: lifecycle.event(
+        spec.stage_paths, start, name, **facts))  # fmt: skip
+    found = saves.newest_sound()
+    step = found[0] if found else 0
+    target = spec.target_step or 1
+    result = {"job": start.job, "restart": start.restart}
+    try:
+        while step < target:
+            site.writes(store.root, actor)
+            site.world.sleep(STEP_SECONDS)
+            if actor.signal:
+                return 143
+            site.writes(store.root, actor)
+            step += 1
+            is_late = job.end is not None and job.end - site.world.now < LEAD and step < target
+            if spec.target_step is not None and (step % SAVE_EVERY == 0 or is_late):
+                directory = store.save(step)
+                directory.mkdir(parents=True, exist_ok=True)
+                site.world.point()
+                (directory / "state").write_text(f"{spec.stage} {step}")
+                saves.seal(step)
+                saves.keep_last(2)
+            if is_late and spec.target_step is not None and spec.continuation != "none":
+                files.write_json(spec.stage_paths.result, {**result, "outcome": "stopped", "step": step})
+                return 0
+        site.world.point()
+        (lifecycle.output_of(spec, start) / "text").write_text(f"{spec.stage} {step}")
+        files.write_json(spec.stage_paths.result, {**result, "outcome": "done", "step": step})
+    except (ClaimLost, OSError) as error:
+        failed = {"outcome": "failed", "failure": classify(error).value, "evidence": str(error), "step": step}
+        files.write_json(spec.stage_paths.result, {**result, **failed})
+        return 1
+    return 0
+
+
+class Gateway:
+    """Slurm's commands on a login node, asked by whichever process runs."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def _ask(self, command: str) -> None:
+        self._site.world.point()
+        if self._site.world.now < self._site.silent_until or self._site.strikes(f"{command} silent", 0.01):
+            self._site.world.sleep(9.0)
+            raise silent(command)
+
+    def squeue(self) -> list[QueueRow]:
+        self._ask("squeue")
+        rows = [row_of(job) for job in self._site.controller.jobs.values()]
+        self._site.world.point()
+        return rows
+
+    def scancel(self, ids: Sequence[str]) -> None:
+        if not ids:
+            return
+        self._ask("scancel")
+        for one in ids:
+            self._site.terminate(one, lambda job: self._site.controller.cancel(job, self._site.world.now))
+        self._site.world.point()
+        if self._site.strikes("scancel answer lost", 0.02):
+            raise silent("scancel")
+
+    def update_dependency(self, job_id: str, dependency: str) -> None:
+        self._ask("scontrol")
+        try:
+            self._site.controller.update_dependency(job_id, dependency)
+        except Refused as error:
+            raise ClusterRefused(str(error), command=("scontrol",), exit_code=1, stderr=str(error)) from error
+        self._site.kick()
+
+
+def row_of(job: Job) -> QueueRow:
+    return QueueRow(
+        job.id, job.name, JobState(job.state), job.reason, job.submitted, job.start, job.end, 1, job.node, "batch",
+        job.dependency,
+    )  # fmt: skip
+
+
+class Carrier:
+    """Submits by an sbatch that is a process of its own and outlives whoever started it."""
+
+    name = "simulated"
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def submit(self, request: JobRequest, gateway: Gateway) -> str:
+        world, said = self._site.world, list[tuple[str, str]]()
+        host = world.current.host if world.current else "login1"
+        sbatch = world.spawn("sbatch", host, lambda: said.append(self._sbatch(request)))
+        self._site.submissions[sbatch] = str(request.scripts.root)
+        sbatch.on_end = lambda: self._site.submissions.pop(sbatch, None)
+        end = world.now + SBATCH_TIMEOUT
+        while not sbatch.is_done:
+            if world.now >= end:
+                world.kill(sbatch)
+                raise silent("sbatch")
+            world.sleep(0.05)
+        if not said:
+            raise sbatch.error or silent("sbatch")
+        kind, text = said[0]
+        if kind == "refused":
+            raise ClusterRefused(text, command=("sbatch",), exit_code=1, stderr=text)
+        if kind == "silent":
+            raise silent("sbatch")
+        return text
+
+    def _sbatch(self, request: JobRequest) -> tuple[str, str]:
+        site, world = self._site, self._site.world
+        world.sleep(0.02)
+        if site.strikes("submit limit", 0.02):
+            return "refused", "AssocMaxSubmitJobLimit"
+        if site.strikes("never arrived", 0.02):
+            world.sleep(SBATCH_SECONDS)
+            return "silent", ""
+        if site.strikes("slow sbatch", 0.03):
+            world.sleep(world.dice.uniform(1, SBATCH_SECONDS))
+        end = world.now + SBATCH_SECONDS
+        while world.now < site.silent_until:
+            if world.now >= end:
+                return "silent", ""
+            world.sleep(1.0)
+        try:
+            job = site.submit(request)
+            if site.strikes("accepted twice", 0.02):
+                job = site.submit(request)
+        except Refused as error:
+            return "refused", str(error)
+        if site.strikes("answer lost", 0.04):
+            world.sleep(world.dice.uniform(1, SBATCH_SECONDS))
+            return "silent", ""
+        if site.strikes("sbatch hangs", 0.01):
+            world.sleep(1000.0)
+        return "id", job.id
+
+
+def record(path: Path) -> list[dict[str, object]]:
+    """Lines of a JSON-lines file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
