@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from jobs.core import files
 from launch.devcluster import accounting, config, location, ports, services
@@ -85,6 +86,7 @@ class DevCluster:
         nodes: int | None = None,
         with_accounting: bool | None = None,
         port: int | None = None,
+        shape: Mapping[str, Any] | None = None,
         say: Say = lambda _: None,
     ) -> ClusterConfig:
         """Start what does not run yet and wait until all nodes are up. Asking again for the same is free.
@@ -93,6 +95,7 @@ class DevCluster:
             nodes: how many; default 4, or what the existing cluster has.
             with_accounting: slurmdbd and MariaDB too; default no, or what the existing cluster has.
             port: base of the port block; default a free one.
+            shape: further fields of ``ClusterConfig`` for a new cluster: what its nodes declare, a site's partitions.
             say: called with a line of progress.
 
         Raises:
@@ -100,7 +103,7 @@ class DevCluster:
             DevClusterFailed: a daemon did not come up. What was started is stopped; the logs stay.
         """
         self._check_directory()
-        new = self._new_config(4 if nodes is None else nodes, bool(with_accounting))
+        new = replace(self._new_config(4 if nodes is None else nodes, bool(with_accounting)), **(shape or {}))
         with self._lock():
             settings = self.config()
             if settings is not None:

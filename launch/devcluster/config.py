@@ -21,8 +21,8 @@ _NODE_PORT = 10
 class ClusterConfig:
     """Everything that the rendered files depend on.
 
-    ``cpus``, ``memory_mb`` and ``gpus`` are what each node *declares*: Slurm schedules by them, whatever
-    the machine has.
+    ``cpus``, ``memory_mb``, ``gpus`` and ``features`` are what each node *declares*: Slurm schedules by them, whatever
+    the machine has. ``lines`` come last in slurm.conf: a site's partitions, say.
     """
 
     directory: Path
@@ -34,6 +34,9 @@ class ClusterConfig:
     cpus: int = 8
     memory_mb: int = 16000
     gpus: int = 8
+    gpu_model: str = "h100"
+    features: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
 
     @property
     def node_names(self) -> tuple[str, ...]:
@@ -71,7 +74,8 @@ class ClusterConfig:
     @classmethod
     def from_json(cls, text: str) -> ClusterConfig:
         values: dict[str, Any] = json.loads(text)
-        return cls(**{**values, "directory": Path(values["directory"])})
+        lists = {name: tuple(values.get(name, ())) for name in ("features", "lines")}
+        return cls(**{**values, **lists, "directory": Path(values["directory"])})
 
 
 def _node_port(config: ClusterConfig, number: int) -> int:
@@ -138,6 +142,7 @@ def slurm_conf(config: ClusterConfig) -> str:
         *_accounting(config),
         *_nodes(config),
         *_partitions(config),
+        *config.lines,
     ]
     return "\n".join(lines) + "\n"
 
@@ -165,10 +170,11 @@ def _accounting(config: ClusterConfig) -> list[str]:
 
 
 def _nodes(config: ClusterConfig) -> list[str]:
-    gres = f" Gres=gpu:h100:{config.gpus}" if config.gpus else ""
+    gres = f" Gres=gpu:{config.gpu_model}:{config.gpus}" if config.gpus else ""
+    features = f" Feature={','.join(config.features)}" if config.features else ""
     default = (
         f"NodeName=DEFAULT CPUs={config.cpus} Sockets=1 CoresPerSocket={config.cpus} ThreadsPerCore=1"
-        f" RealMemory={config.memory_mb}{gres} State=UNKNOWN"
+        f" RealMemory={config.memory_mb}{gres}{features} State=UNKNOWN"
     )
     return [default] + [
         f"NodeName={name} NodeHostname={config.host} NodeAddr={_node_address(number)} Port={_node_port(config, number)}"
@@ -214,7 +220,7 @@ def gres_conf(config: ClusterConfig) -> str:
     if not config.gpus:
         return "AutoDetect=off\n"
     devices = f"{config.directory}/dev/gpu[0-{config.gpus - 1}]"
-    return f"AutoDetect=off\nName=gpu Type=h100 File={devices} Flags=nvidia_gpu_env\n"
+    return f"AutoDetect=off\nName=gpu Type={config.gpu_model} File={devices} Flags=nvidia_gpu_env\n"
 
 
 def plugstack_conf(config: ClusterConfig) -> str:
