@@ -17,7 +17,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -231,10 +231,12 @@ class Submitter:
         jobs = dict(found.jobs)
         if current.run == self._run.id:  # only the owner, who holds the lock, writes the attempt's ids
             known = attempts.job_ids(store, current)
+            alive = set(self._view(fresh=True).alive(current.job_names)) if len(jobs) < current.links else set()
             for link in range(current.links):
                 if link not in jobs:  # killed between two links of a chain
-                    before = jobs.get(link - 1) if link - 1 not in over else None
+                    before = [jobs[other] for other in range(link) if jobs[other] in alive]
                     jobs[link] = self._sbatch(stage, store, current, link, before)
+                    alive.add(jobs[link])
                 elif link not in known:
                     attempts.record_job(store, current, link, jobs[link])
         # Of a chain the last job that is not over: somebody may have cancelled the spare ones.
@@ -252,7 +254,9 @@ class Submitter:
         if first is None or not first.state.is_queued:
             return True
         wanted = {job for parent in stage.parents if (job := self._jobs.get(parent)) is not None}
-        if wanted <= set(_IDS.findall(first.dependency)) and "failed" not in first.dependency:
+        # Not every version and plugin shows "(failed)" beside the id.
+        never = first.reason == "DependencyNeverSatisfied" or "failed" in first.dependency
+        if wanted <= set(_IDS.findall(first.dependency)) and not never:
             return True
         dependency = self._dependency(stage) or ""
         try:
@@ -284,7 +288,7 @@ class Submitter:
         self._run.journal.write(Event.INTENT, stage=stage.name, attempt=token, names=list(names), store=store.root.name)
         jobs: list[str] = []
         for link in range(links):
-            jobs.append(self._sbatch(stage, store, attempt, link, jobs[-1] if jobs else None))
+            jobs.append(self._sbatch(stage, store, attempt, link, jobs))
         if self._was_given_up(store, attempt):
             self._run.journal.write(Event.CANCELLED, stages=[stage.name], jobs=jobs, phase="given up")
             self._gateway.scancel(jobs)
@@ -297,11 +301,16 @@ class Submitter:
         barred = any(found.job == claim.SUPERSEDED for found in claim.of_attempt(store, attempt.token))
         return barred or current is None or current.token != attempt.token
 
-    def _sbatch(self, stage: PlannedStage, store: StorePaths, attempt: Attempt, link: int, before: str | None) -> str:
+    def _sbatch(
+        self, stage: PlannedStage, store: StorePaths, attempt: Attempt, link: int, before: Sequence[str]
+    ) -> str:
+        """Submit one link, behind *all* that are ``before`` it: cancelling one that waits satisfies ``afterany``,
+        too, and a link that waited for that one alone would start beside the first, which is at work.
+        """
         if link == 0:
             dependency = self._dependency(stage)
         else:
-            dependency = None if before is None else f"afterany:{before}"
+            dependency = "afterany:" + ":".join(before) if before else None
         request = scripts.request(self._run, stage, self._profile, attempt.token, link, dependency)
         try:
             job = carrier(stage.executor).submit(request, self._gateway)

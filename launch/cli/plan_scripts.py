@@ -56,5 +56,6 @@ def edges(stage: PlannedStage, profile: Profile) -> list[str]:
     lines = [f"sbatch --parsable{waits} job.sh"]
     if stage.continuation == Continuation.CHAIN.value:
         for link in range(1, profile.links):
-            lines.append(f"sbatch --parsable --dependency=afterany:<{stage.name} link {link - 1}> job-{link}.sh")
+            before = ":".join(f"<{stage.name} link {other}>" for other in range(link))
+            lines.append(f"sbatch --parsable --dependency=afterany:{before} job-{link}.sh")
     return lines

@@ -73,6 +73,7 @@ class Controller:
         """
         if self.refuse_unknown and any(other not in self.jobs for _, other in edges(job.dependency)):
             raise Refused(BAD_DEPENDENCY)
+        job.dependency = self._open_edges(job.dependency)
         job.id = str(self.next_id)
         self.next_id += 1
         if job.id in self.jobs:  # ids are used again
@@ -102,15 +103,22 @@ class Controller:
         used = {job.node for job in self.jobs.values() if job.state in ACTIVE}
         return next((name for number in range(1, self.nodes + 1) if (name := f"node{number}") not in used), None)
 
+    def _open_edges(self, dependency: str) -> str:
+        """Without those that are satisfied: Slurm drops them, so that an id that is used again means nothing."""
+        left = []
+        for kind, other in edges(dependency):
+            parent = self.jobs.get(other)
+            if parent is not None and not (parent.state == "COMPLETED" or (parent.is_final and kind == "afterany")):
+                left.append(f"{kind}:{other}")
+        return ",".join(left)
+
     def _reason(self, job: Job, now: float) -> str:
+        job.dependency = self._open_edges(job.dependency)
         waits = False
         for kind, other in edges(job.dependency):
-            parent = self.jobs.get(other)
-            if parent is None:
-                continue  # purged or never known: satisfied (22.05)
-            if not parent.is_final:
+            if not self.jobs[other].is_final:
                 waits = True
-            elif kind == "afterok" and parent.state != "COMPLETED":
+            elif kind == "afterok":
                 return "DependencyNeverSatisfied"
         if job.held:
             return "JobHeldUser"

@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,11 +41,14 @@ from launch.profile import Profile, read_profile
 from launch.rundir import LOCK_STALE_SECONDS, Run
 from launch.stage_status import State
 from tests.faults.site import Carrier, Gateway, Site, record
-from tests.faults.world import World
+from tests.faults.world import EPOCH, World
 from tests.launch.made_runs import stage
 
 PATIENCE = 8
 """Calls of resume, after the last fault, in which a chain must be done."""
+
+MOST_IDLE_STARTS = 10
+"""Starts of one attempt at the same step: more is a loop."""
 
 HORIZON = 900.0
 """Virtual seconds in which faults strike."""
@@ -58,6 +61,7 @@ class Outcome:
     seed: int
     violations: list[str]
     injected: Counter[str] = field(default_factory=Counter)
+    story: str = ""
 
 
 @cache
@@ -181,15 +185,16 @@ class Simulation:
         self._process(self._cancel, self.dice.choice(self.runs), "login1")
 
     def _node_fails(self) -> None:
-        job = self._some_job()
-        if job:
+        if self.site.processes:
+            job = self.dice.choice(sorted(self.site.processes))
             self.site.power_cut(job, is_only_presumed=self.dice.random() < 0.3)
 
     def _preempted(self) -> None:
-        job = self._some_job()
-        if job in self.site.processes:
-            with contextlib.suppress(Exception):
-                self.site.terminate(str(job), self.site.controller.requeue)
+        if self.site.processes:
+            self.site.preempt(self.dice.choice(sorted(self.site.processes)))
+
+    def _storm(self) -> None:
+        self.site.storm_until = HORIZON + EPOCH
 
     def _scancel(self) -> None:
         job = self._some_job()
@@ -230,7 +235,7 @@ class Simulation:
         """By name."""
         return {
             "resume": self._resume, "two resumes": self._two_resumes, "cancel": self._cancel_run,
-            "node failure": self._node_fails, "preemption": self._preempted, "scancel": self._scancel,
+            "node failure": self._node_fails, "preemption": self._preempted, "preemption storm": self._storm, "scancel": self._scancel,
             "second copy": self._second_copy, "controller killed": self._controller_killed, "silence": self._silence,
             "purge": self._purge, "ids used again": self._ids_used_again,
         }  # fmt: skip
@@ -247,8 +252,8 @@ class Simulation:
             faults = self.faults()
             for name in self.dice.choices(list(faults), k=self.dice.randint(0, 6)):
                 self.site.injected[name] += 1
-                near = self.dice.random() < 0.3  # while the first submission is at work
-                self.world.after(self.dice.uniform(0, 1.0 if near else HORIZON), faults[name])
+                # While the first submission is at work, while the first jobs are, or at any time.
+                self.world.after(self.dice.uniform(0, self.dice.choice((1.0, 150.0, HORIZON))), faults[name])
             for _ in range(2):
                 at = self.dice.uniform(0, HORIZON)
                 self.world.after(at, lambda: self._process(self._look, self.dice.choice(self.runs), "login2"))
@@ -288,11 +293,23 @@ class Simulation:
         for job in self._all_jobs():
             if job.name not in announced:
                 wrong.append(f"no journal explains job {job.id} {job.name}")
-            if not job.is_final and job.id in self.site.controller.jobs:
+            if not job.is_final and self.site.controller.jobs.get(job.id) is job:
                 wrong.append(f"job {job.id} {job.name} is left in the queue: {job.state} {job.reason} {job.dependency}")
 
     def _all_jobs(self) -> list[Any]:
         return [*self.site.controller.forgotten, *self.site.controller.jobs.values()]
+
+    def story(self) -> str:
+        """Everything that was written down, in order of time."""
+        lines = [line for run in self.runs for line in record(run.paths.journal)]
+        lines += [
+            line for run in self.runs for path in run.paths.stages.glob("*/events.jsonl") for line in record(path)
+        ]
+        lines.sort(key=lambda line: float(str(line["time"])))
+        return "\n".join(
+            f"{float(str(line.pop('time'))) - EPOCH:10.3f} " + " ".join(f"{key}={value}" for key, value in line.items())
+            for line in lines
+        )
 
     def _check_stage(self, planned: PlannedStage, wrong: list[str]) -> None:
         store = self.store(planned)
@@ -315,6 +332,9 @@ class Simulation:
             above = self.workspace.entry(parent.kind, parent.fingerprint)
             if sealed.parents.get(role) != seal.digest_of(above.seal):
                 wrong.append(f"{planned.name} was made from another {role}")
+        idle = Counter((line["attempt"], line["step"]) for line in lines if line["event"] == "start")
+        if idle and max(idle.values()) > MOST_IDLE_STARTS:
+            wrong.append(f"{planned.name} was started {max(idle.values())} times at one step")
         saved = 0
         for line in lines:
             if line["event"] == "saved":
@@ -380,7 +400,9 @@ def one(seed: int) -> Outcome:
     base = memory if os.access(memory, os.W_OK) else None
     root = Path(tempfile.mkdtemp(prefix="overnight-sim-", dir=base))
     try:
-        return Simulation(seed, root).play()
+        simulation = Simulation(seed, root)
+        outcome = simulation.play()
+        return replace(outcome, story=simulation.story()) if outcome.violations else outcome
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
@@ -415,8 +437,10 @@ def main() -> int:
         if outcome.violations:
             failed.append(outcome.seed)
             print(f"seed {outcome.seed}: replay: python -m tests.faults.simulate --seed {outcome.seed}")
-            for text in outcome.violations:
+            for text in dict.fromkeys(outcome.violations):
                 print(f"  {text}")
+            if args.chains == 1:
+                print(outcome.story)
     faults = ", ".join(f"{name} {number}" for name, number in sorted(injected.items()))
     print(f"{args.chains} chains in {time.monotonic() - began:.1f} s, violations {len(failed)}; faults: {faults}")
     return 1 if failed else 0

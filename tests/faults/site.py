@@ -6,6 +6,7 @@ around the real prologue and finish.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -54,6 +55,7 @@ class Site:
         self.processes: dict[str, Actor] = {}
         self.presumed_dead: set[Actor] = set()
         self.writers: dict[Path, set[Actor]] = {}
+        self.storm_until = 0.0
         self.submissions: dict[Actor, str] = {}  # sbatch that is on its way -> its script
 
     def strikes(self, fault: str, rate: float) -> bool:
@@ -117,6 +119,12 @@ class Site:
             KILL_WAIT, lambda: None if actor.is_done or actor in self.presumed_dead else self.world.kill(actor)
         )
 
+    def preempt(self, job_id: str) -> None:
+        """Somebody of higher priority needs the nodes."""
+        if job_id in self.processes:
+            with contextlib.suppress(Refused):
+                self.terminate(job_id, self.controller.requeue)
+
     def power_cut(self, job_id: str, is_only_presumed: bool) -> None:
         """A job's node is gone; or only the network to it, and its processes live on."""
         actor = self.processes.get(job_id)
@@ -137,6 +145,11 @@ class Site:
         found = self.controller.submit(job)
         self.kick()
         return found
+
+    def arrives(self, request: JobRequest) -> None:
+        """A submission that was on its way reaches the controller; what it says to it nobody hears."""
+        with contextlib.suppress(Refused):
+            self.submit(request)
 
     # Jobs
 
@@ -339,6 +352,9 @@ class Carrier:
             return "refused", "AssocMaxSubmitJobLimit"
         if site.strikes("never arrived", 0.02):
             world.sleep(SBATCH_SECONDS)
+            return "silent", ""
+        if site.strikes("arrives late", 0.02):  # when nobody listens any more
+            world.after(world.dice.uniform(0, 300), lambda: site.arrives(request))
             return "silent", ""
         if site.strikes("slow sbatch", 0.03):
             world.sleep(world.dice.uniform(1, SBATCH_SECONDS))

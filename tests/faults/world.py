@@ -149,15 +149,26 @@ class World:
     @contextmanager
     def clock(self) -> Iterator[None]:
         """``time`` is the virtual one; process and host are those of the actor that runs."""
-        host = lambda: self.current.host if self.current else "login1"  # noqa: E731
-        pid = lambda: self.current.pid if self.current else 1  # noqa: E731
+
+        def now() -> float:
+            return self.now
+
+        def nanoseconds() -> int:
+            return int(self.now * 1e9)
+
+        def host() -> str:
+            return self.current.host if self.current else "login1"
+
+        def pid() -> int:
+            return self.current.pid if self.current else 1
+
         with (
-            mock.patch("time.time", lambda: self.now),
-            mock.patch("time.monotonic", lambda: self.now),
-            mock.patch("time.monotonic_ns", lambda: int(self.now * 1e9)),
+            mock.patch("time.time", now),
+            mock.patch("time.monotonic", now),
+            mock.patch("time.monotonic_ns", nanoseconds),
             mock.patch("time.sleep", self.sleep),
             mock.patch("socket.gethostname", host),
             mock.patch("os.getpid", pid),
-            mock.patch("os.fsync", lambda handle: None),
+            mock.patch("os.fsync", return_value=None),
         ):
             yield

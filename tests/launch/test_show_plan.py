@@ -139,5 +139,5 @@ def test_edges_of_a_chain_of_jobs() -> None:
     assert plan_scripts.edges(stage("cpt", continuation="chain"), profile(links=3)) == [
         "sbatch --parsable job.sh",
         "sbatch --parsable --dependency=afterany:<cpt link 0> job-1.sh",
-        "sbatch --parsable --dependency=afterany:<cpt link 1> job-2.sh",
+        "sbatch --parsable --dependency=afterany:<cpt link 0>:<cpt link 1> job-2.sh",
     ]
