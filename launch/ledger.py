@@ -62,10 +62,10 @@ class QueueView:
         rows = self._by_name.get(name, [])
         return max(rows, key=lambda row: (not row.state.is_final, row.job_id == job), default=None)
 
-    def alive(self, names: Iterable[str]) -> list[str]:
-        """Ids of the jobs of these names that have not ended, all copies."""
+    def alive(self, names: Iterable[str]) -> list[QueueRow]:
+        """The jobs of these names that have not ended, all copies."""
         rows = (row for name in names for row in self._by_name.get(name, []))
-        return [row.job_id for row in rows if not row.state.is_final]
+        return [row for row in rows if not row.state.is_final]
 
 
 def local_job(host: str, pid: int) -> str:

@@ -36,6 +36,7 @@ from launch.plan import Plan, PlannedStage
 from launch.profile import Continuation, Profile
 from launch.rundir import Run
 from launch.slurm.gateway import Gateway
+from launch.slurm.queue import QueueRow
 
 VIEW_SECONDS = 5.0
 """How long an answer of the queue is good for finding jobs that live. That a job is not in it proves nothing later."""
@@ -43,6 +44,8 @@ VIEW_SECONDS = 5.0
 SEAL_WAIT_SECONDS = 5.0
 """A job that Slurm calls COMPLETED has sealed; on NFS the seal may take a moment to be seen here."""
 
+
+NEVER = "DependencyNeverSatisfied"
 
 _IDS = re.compile(r":(\d+)")
 """Job ids in what squeue says of a dependency: ``afterok:12(unfulfilled),afterok:13(failed)``."""
@@ -208,13 +211,45 @@ class Submitter:
         return False
 
     def _cancel_given_up(self) -> None:
-        """Jobs of attempts that were given up and whose sbatch got through after all only take a place in the queue."""
-        entries = list(self._run.journal.read())
-        names = {name for entry in entries if entry["event"] == Event.SUPERSEDED for name in entry.get("names", ())}
-        jobs = self._view(fresh=True).alive(names) if names else []
+        """Jobs of ours that nobody waits for and that only take a place in the queue: those of attempts that were given
+        up and whose sbatch got through after all, and copies that wait for a parent that has failed."""
+        intents, superseded = self._announced()
+
+        def left_over(view: QueueView) -> list[str]:
+            return [row.job_id for row in view.alive(intents) if self._is_left_over(row, intents, superseded)]
+
+        if not superseded and not left_over(self._view()):
+            return  # as nearly always: no further question
+        jobs = left_over(self._view(fresh=True))
         if jobs:
             self._run.journal.write(Event.CANCELLED, stages=[], jobs=jobs, phase="given up")
             self._gateway.scancel(jobs)
+
+    def _announced(self) -> tuple[dict[str, tuple[str, str]], set[str]]:
+        """Names of all jobs of this run with stage and attempt, and those that were given up."""
+        intents: dict[str, tuple[str, str]] = {}
+        superseded: set[str] = set()
+        for entry in self._run.journal.read():
+            if entry["event"] == Event.INTENT:
+                intents.update(dict.fromkeys(entry["names"], (str(entry["stage"]), str(entry["attempt"]))))
+            elif entry["event"] == Event.SUPERSEDED:
+                superseded.update(entry.get("names", ()))
+        intents.update(dict.fromkeys(superseded - intents.keys(), ("", "")))  # of another run
+        return intents, superseded
+
+    def _is_left_over(self, row: QueueRow, intents: dict[str, tuple[str, str]], superseded: set[str]) -> bool:
+        if row.name in superseded:
+            return True
+        stage, attempt = intents[row.name]
+        if not row.state.is_queued or stage not in self._jobs:
+            return False
+        store = self._store(self._plan.stage(stage))
+        current = attempts.current(store)
+        if current is None or current.token != attempt:
+            return True
+        # Not a spare link of a sealed chain: others may still wait for its end.
+        is_known = row.job_id in attempts.job_ids(store, current).values()
+        return row.reason == NEVER and (store.seal.exists() or not is_known)
 
     def _adopt(self, stage: PlannedStage, store: StorePaths, found: Standing) -> Step | None:
         """Take a live attempt for the stage; None if it is not what it was a moment ago."""
@@ -231,7 +266,9 @@ class Submitter:
         jobs = dict(found.jobs)
         if current.run == self._run.id:  # only the owner, who holds the lock, writes the attempt's ids
             known = attempts.job_ids(store, current)
-            alive = set(self._view(fresh=True).alive(current.job_names)) if len(jobs) < current.links else set()
+            alive: set[str] = set()
+            if len(jobs) < current.links:
+                alive = {row.job_id for row in self._view(fresh=True).alive(current.job_names)}
             for link in range(current.links):
                 if link not in jobs:  # killed between two links of a chain
                     before = [jobs[other] for other in range(link) if jobs[other] in alive]
@@ -255,7 +292,7 @@ class Submitter:
             return True
         wanted = {job for parent in stage.parents if (job := self._jobs.get(parent)) is not None}
         # Not every version and plugin shows "(failed)" beside the id.
-        never = first.reason == "DependencyNeverSatisfied" or "failed" in first.dependency
+        never = first.reason == NEVER or "failed" in first.dependency
         if wanted <= set(_IDS.findall(first.dependency)) and not never:
             return True
         dependency = self._dependency(stage) or ""

@@ -40,6 +40,7 @@ def _race(root: Path, job: int, gate: object, answers: object) -> None:
     answers.put(claim.take(StorePaths(root), start(str(job))) is None)  # type: ignore[attr-defined]
 
 
+@pytest.mark.failure(10, 37)
 def test_many_processes_at_once(store: StorePaths) -> None:
     context = multiprocessing.get_context("fork")
     for _ in range(5):
@@ -55,6 +56,7 @@ def test_many_processes_at_once(store: StorePaths) -> None:
         assert sum(won) == 1
 
 
+@pytest.mark.failure(22)
 def test_a_later_restart_takes_over_and_the_old_node_cannot_publish(store: StorePaths) -> None:
     first, second = start("100"), start("100", restart=1)
     assert claim.take(store, first) is None

@@ -32,6 +32,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
         assert path.read_text() in texts
 
 
+@pytest.mark.failure(37)
 def test_a_torn_line_costs_itself_alone(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     files.append_json_line(path, {"n": 1})
@@ -41,6 +42,7 @@ def test_a_torn_line_costs_itself_alone(tmp_path: Path) -> None:
     assert [line["n"] for line in files.read_json_lines(path)] == [1, 3]
 
 
+@pytest.mark.failure(37)
 def test_exclusive_creation_is_whole_or_not_there(tmp_path: Path) -> None:
     path = tmp_path / "claim"
     assert files.create_exclusive(path, "first")
@@ -74,6 +76,7 @@ def test_latest_progress_comes_from_the_tail(tmp_path: Path) -> None:
     assert [report.step for report in progress.read(tmp_path / "progress.jsonl")] == list(range(2000))
 
 
+@pytest.mark.failure(29)
 def test_the_deadline_is_read_again_when_it_moves(tmp_path: Path) -> None:
     stage = StagePaths(tmp_path)
     stop = StopRequest(stage, lead_seconds=30)
@@ -92,6 +95,7 @@ def test_the_deadline_is_read_again_when_it_moves(tmp_path: Path) -> None:
     assert stop.reason(now) == "asked to stop"
 
 
+@pytest.mark.failure(29)
 def test_the_next_step_must_fit_before_the_lead(tmp_path: Path) -> None:
     stage = StagePaths(tmp_path)
     stop = StopRequest(stage, lead_seconds=10)
@@ -101,6 +105,7 @@ def test_the_next_step_must_fit_before_the_lead(tmp_path: Path) -> None:
     assert stop.reason(1795) is not None, "195 s left to the lead: not enough for another step"
 
 
+@pytest.mark.failure(36)
 def test_a_file_whose_content_comes_after_its_name(tmp_path: Path) -> None:
     """As on a file system without hard links, while its maker is between the two."""
     path = tmp_path / "claim"

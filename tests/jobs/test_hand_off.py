@@ -100,6 +100,7 @@ def _prologue(chain: Chain, stage: str, job: str, patience: float) -> subprocess
 
 
 @pytest.mark.parametrize("damage", [_cut, _empty, _flip, Path.unlink, _half_write])
+@pytest.mark.failure(1)
 def test_a_damaged_checkpoint_never_passes_the_file_gate(done: Chain, damage: Callable[[Path], None]) -> None:
     """The parent is damaged between two jobs: the child ends before its work, and says which file."""
     store = done.entry("sft")
@@ -139,6 +140,7 @@ def test_resume_makes_a_broken_parent_again(tmp_path: Path) -> None:
     assert model.read_bytes() == good, "the same bytes came out again"
 
 
+@pytest.mark.failure(30)
 def test_the_newest_save_is_cut_and_resume_goes_on_from_the_one_before(tmp_path: Path) -> None:
     """A running stage is killed with -9, its newest save cut: the one before is used, and it is said."""
     stages = STAGES.replace(
@@ -179,6 +181,7 @@ def _wait(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.failure(34)
 def test_ctrl_c_saves_and_resume_continues_bit_by_bit(tmp_path: Path) -> None:
     slow = STAGES.replace(
         "steps: 12, lr: 0.5, batch_size: 8}\n  sft", "steps: 40, lr: 0.5, batch_size: 8, options: {step_seconds: 0.1}}\n  sft"

@@ -33,6 +33,7 @@ def test_untouched_directory_passes(sealed: Path) -> None:
     assert found.bytes == 256 * 20000 + 2
 
 
+@pytest.mark.failure(30)
 def test_a_cut_file_is_named_before_anything_is_read(sealed: Path) -> None:
     path = sealed / "output" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
@@ -67,6 +68,7 @@ def test_a_missing_and_an_added_file_are_named(sealed: Path) -> None:
     assert "missing" in broken(sealed).reason
 
 
+@pytest.mark.failure(30)
 def test_a_torn_or_foreign_seal_does_not_pass(sealed: Path) -> None:
     path = sealed / "seal.json"
     text = path.read_text()

@@ -43,6 +43,7 @@ def work(spec: StageSpec, start: Start, text: str) -> None:
     files.write_json(spec.stage_paths.result, {"outcome": "done", "step": None, "job": "100", "restart": start.restart})
 
 
+@pytest.mark.failure(22, 32)
 def test_the_old_one_cannot_write_into_the_output_of_the_new_one(spec: StageSpec) -> None:
     old = begin(spec, 0, "node1")
     work(spec, old, "half")
@@ -59,6 +60,7 @@ def test_the_old_one_cannot_write_into_the_output_of_the_new_one(spec: StageSpec
     assert [path.name for path in store.root.glob("output*")] == ["output"]
 
 
+@pytest.mark.failure(22)
 def test_what_is_sealed_is_never_replaced(spec: StageSpec) -> None:
     """The old one passed its check, stood still, and goes on after the new one has sealed."""
     old = begin(spec, 0, "node1")

@@ -57,6 +57,7 @@ def run(tmp_path: Path) -> Run:
     return make(tmp_path / "ws", stage("cpt"), stage("cpt-2", "cpt"), stage("other"))
 
 
+@pytest.mark.failure(40)
 def test_every_job_under_our_names_goes_also_copies_and_unrecorded_ones(run: Run, programs: Programs) -> None:
     for job, name in (("1", "cpt-aaaaaa"), ("2", "cpt-aaaaaa"), ("3", "cpt-2-aaaaaa"), ("4", "other-bbbbbb-2")):
         programs.queue(job, f"on-{run.id}-{name}")
@@ -88,6 +89,7 @@ def test_jobs_of_another_run_are_spared_unless_asked_for(run: Run, programs: Pro
     assert done.jobs == {"9": "cpt"}
 
 
+@pytest.mark.failure(40)
 def test_a_job_that_does_not_go_is_named(run: Run, programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cancel, "VERIFY_SECONDS", 0.5)
     (programs.rows.parent / "scancel").write_text("#!/bin/sh\n", encoding="utf-8")

@@ -56,9 +56,10 @@ def test_of_two_copies_the_living_one_counts(store: StorePaths) -> None:
     assert (found.fate, found.jobs) == (Fate.LIVE, {0: "8"})
     both = QueueView([row(name, "7", JobState.PENDING), row(name, "8", JobState.RUNNING)])
     assert ledger.standing(store, attempt, both).jobs == {0: "7"}
-    assert both.alive(attempt.job_names) == ["7", "8"]
+    assert [row.job_id for row in both.alive(attempt.job_names)] == ["7", "8"]
 
 
+@pytest.mark.failure(19)
 def test_an_id_that_is_used_again_is_another_job(store: StorePaths) -> None:
     attempt = opened(store)
     attempts.record_job(store, attempt, 0, "7")

@@ -37,6 +37,7 @@ def test_shellcheck(name: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.failure(26)
 def test_a_value_is_never_run(tmp_path: Path) -> None:
     text = render.template("node.sh.j2", **{**SPEC, "stage_dir": tmp_path}, **NODE, launcher="python")
     shown = text.replace("exec ", "printf '%s' \"$NAME\"; : ")
@@ -45,6 +46,7 @@ def test_a_value_is_never_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", ["a\nb", "a\rb", "a\x00b", "a\x1b[31m"])
+@pytest.mark.failure(16)
 def test_control_characters_are_refused(bad: str) -> None:
     with pytest.raises(InputError, match="control character"):
         render.template("node.sh.j2", **{**SPEC, "environment": [("NAME", bad)]}, **NODE, launcher="python")

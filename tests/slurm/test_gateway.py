@@ -50,6 +50,7 @@ def test_a_job_from_pending_to_completed(gateway: Gateway, slurm: Slurm, script:
 
 
 @pytest.mark.parametrize("name", ["we|ird, name", "line\nbreak", "sep\x1fa\x1erated", "é '\"$;"])
+@pytest.mark.failure(23)
 def test_names_of_other_jobs_do_not_matter(gateway: Gateway, script: Path, name: str) -> None:
     job = gateway.sbatch(script, extra=["-J", name])
     assert row(gateway, job).name == name
@@ -76,6 +77,7 @@ def test_refusals(gateway: Gateway, script: Path, options: list[str], meaning: s
     assert {row.job_id for row in gateway.squeue() if not row.is_refusal} == before
 
 
+@pytest.mark.failure(40)
 def test_cancel_of_a_chain_in_one_call(gateway: Gateway, slurm: Slurm, script: Path) -> None:
     parent = gateway.sbatch(script, extra=["--hold"])
     child = gateway.sbatch(script, extra=[f"--dependency=afterany:{parent}"])
@@ -110,6 +112,7 @@ def test_a_dependency_is_replaced_and_removed(gateway: Gateway, slurm: Slurm, sc
         gateway.update_dependency(child, f"afterok:{second}")
 
 
+@pytest.mark.failure(20)
 def test_without_accounting_there_is_no_sacct(gateway: Gateway) -> None:
     assert gateway.sacct(since=time.time() - 60) is None
 
@@ -131,6 +134,7 @@ def test_accounting_shows_both_runs_of_a_requeued_job(slurm_accounting: Slurm, s
     assert rows[-1].start is not None
 
 
+@pytest.mark.failure(13)
 def test_submit_limit_is_named(slurm_accounting: Slurm, script: Path) -> None:
     gateway = Gateway(slurm_accounting.slurm_conf)
     change = ["sacctmgr", "-i", "modify", "user", "where", f"name={_me()}", "set"]

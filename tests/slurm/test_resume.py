@@ -35,6 +35,7 @@ def slow_sbatch(directory: Path) -> tuple[dict[str, str], Path, Path]:
     return wrapper(directory / "bin", "sbatch", body), asked, answer
 
 
+@pytest.mark.failure(4)
 def test_twice_changes_nothing(slurm: Slurm, tmp_path: Path) -> None:
     chain = Chain(slurm, tmp_path / "chain", ALL, profile={"sbatch": {"hold": True}})  # by both executors
     chain.fetch()
@@ -52,6 +53,7 @@ def test_twice_changes_nothing(slurm: Slurm, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kill_on_invalid_dep", [True, False])
+@pytest.mark.failure(4, 5)
 def test_after_a_failed_stage_only_that_one_and_those_below(
     slurm: Slurm, tmp_path: Path, kill_on_invalid_dep: bool
 ) -> None:
@@ -88,6 +90,7 @@ def _all_blocked(chain: Chain) -> bool:
     )
 
 
+@pytest.mark.failure(5)
 def test_a_job_of_another_run_that_would_wait_for_ever_is_given_its_new_parent(slurm: Slurm, tmp_path: Path) -> None:
     """Run A's corpus is cancelled, its training blocked. Run B makes the corpus again and takes A's training over."""
     chain = Chain(slurm, tmp_path / "chain", SHORT, profile={**HELD, "kill_on_invalid_dep": False})
@@ -106,6 +109,7 @@ def test_a_job_of_another_run_that_would_wait_for_ever_is_given_its_new_parent(s
     chain.assert_done_once(second)
 
 
+@pytest.mark.failure(32)
 def test_two_submissions_at_once_share_every_stage(slurm: Slurm, tmp_path: Path) -> None:
     stages = ("corpus", "pairs", "baseline", "cpt", "sft")
     chain = Chain(slurm, tmp_path / "chain", stages, profile=SUBMITIT)
@@ -159,6 +163,7 @@ def test_a_submission_that_took_too_long_takes_what_others_have_made_of_it(slurm
     chain.assert_done_once(other)
 
 
+@pytest.mark.failure(37)
 def test_resume_from_two_processes_at_once(slurm: Slurm, tmp_path: Path) -> None:
     chain = Chain(slurm, tmp_path / "chain", SHORT, profile=SUBMITIT)
     chain.fetch()

@@ -99,6 +99,7 @@ def assert_continued(trial: Trial, whole: Trial) -> None:
     assert losses == whole.losses(), "bit by bit the losses of a run without limits"
 
 
+@pytest.mark.failure(3, 29, 33)
 def test_a_stage_three_times_its_limit_completes_under_one_job_id(trials: dict[str, Trial], tmp_path: Path) -> None:
     trial = trials["requeue"]
     assert_continued(trial, unlimited(trial, tmp_path / "whole"))
@@ -112,6 +113,7 @@ def test_a_stage_three_times_its_limit_completes_under_one_job_id(trials: dict[s
     assert sft[0]["time"] >= trial.chain.events("cpt", "sealed")[0]["time"]
 
 
+@pytest.mark.failure(6)
 def test_a_chain_of_links_where_requeue_is_forbidden(trials: dict[str, Trial], tmp_path: Path) -> None:
     trial = trials["chain"]
     assert_continued(trial, unlimited(trial, tmp_path / "whole"))
@@ -127,6 +129,7 @@ def test_a_chain_of_links_where_requeue_is_forbidden(trials: dict[str, Trial], t
     assert next(job.row for job in trial.chain.jobs() if job.stage == "sft").state == "COMPLETED"
 
 
+@pytest.mark.failure(8)
 def test_a_last_link_without_a_seal_fails_and_resume_adds_links(slurm: Slurm, tmp_path: Path) -> None:
     settings = {"cpt": {**TOY, "steps": 40}, "sft": {"nodes": 1}}
     trial = make(slurm, tmp_path / "work", settings, continuation="chain", links=1)
@@ -144,6 +147,7 @@ def test_a_last_link_without_a_seal_fails_and_resume_adds_links(slurm: Slurm, tm
 
 @pytest.mark.full
 @pytest.mark.train
+@pytest.mark.failure(33, 34)
 def test_a_language_model_over_three_limits_has_the_losses_of_an_uninterrupted_run(slurm: Slurm, tmp_path: Path) -> None:
     """The real trainer: optimizer, scheduler, data order and random state come back with the save."""
     pytest.importorskip("trl", reason="the train extra is not installed")

@@ -60,6 +60,7 @@ def test_the_same_request_gives_the_same_text(asked, name):
     assert carrier(name).render(asked) == carrier(name).render(asked)
 
 
+@pytest.mark.failure(27)
 def test_both_scripts_have_the_same_header_and_run_the_identical_body(asked):
     nemo, submitit = (parts(carrier(name).render(asked)) for name in NAMES)
     assert nemo[0] == submitit[0]
@@ -76,6 +77,7 @@ def test_both_scripts_have_the_same_header_and_run_the_identical_body(asked):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.failure(27)
 def test_header_says_what_was_asked(asked, name):
     header, _, _ = parts(carrier(name).render(asked))
     flags = {found[1].replace("-", "_") for line in header if (found := re.match(r"#SBATCH --([a-z-]+)", line))}
@@ -83,6 +85,7 @@ def test_header_says_what_was_asked(asked, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.failure(25)
 def test_nothing_traced_nothing_buffered_by_pty_nothing_requeued_behind_our_back(asked, name):
     text = carrier(name).render(asked)
     for unwanted in ("set -evx", "set -x", "UNBUFFEREDIO", "--unbuffered", "--wait=", "wckey", "USR2", "afterok"):
@@ -91,6 +94,7 @@ def test_nothing_traced_nothing_buffered_by_pty_nothing_requeued_behind_our_back
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.failure(7, 17)
 def test_every_flag_can_be_removed(asked, name):
     text = carrier(name).render(asked)
     header, _, srun = parts(text)

@@ -47,6 +47,7 @@ def script(tmp_path):
         "echo 'Submitted batch job 4711'",
     ],
 )
+@pytest.mark.failure(11)
 def test_job_ids(fake, script, prints):
     calls = fake("sbatch", prints)
     assert Gateway().sbatch(script, extra=["--dependency=afterok:1:2"]) == "4711"
@@ -60,6 +61,7 @@ def test_an_answer_that_tells_nothing_is_silence(fake, script, prints):
         Gateway().sbatch(script)
 
 
+@pytest.mark.failure(10)
 def test_socket_timed_out_is_silence(fake, script):
     fake("sbatch", "echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv' >&2; exit 1")
     with pytest.raises(ClusterSilent, match="Socket timed out") as caught:
@@ -105,6 +107,7 @@ def _gone(pid):
     return False
 
 
+@pytest.mark.failure(24, 25)
 def test_environment_of_the_commands(fake, script, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_CPU_BIND", "none")
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
@@ -138,6 +141,7 @@ def test_a_queue_that_cannot_be_read_is_never_empty(fake):
         "sleep 30",
     ],
 )
+@pytest.mark.failure(20)
 def test_no_accounting_is_none(fake, body):
     fake("sacct", body)
     assert Gateway(timeout=1).sacct(since=0) is None

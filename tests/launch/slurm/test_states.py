@@ -35,6 +35,7 @@ LATER = ["LAUNCH_FAILED", "RECONFIG_FAIL", "POWER_UP_NODE", "UPDATE_DB", "EXPEDI
 
 
 @pytest.mark.parametrize("name", SQUEUE_22_05 + LATER)
+@pytest.mark.failure(21)
 def test_every_state_is_known_and_in_exactly_one_group(name):
     state = JobState.parse(name)
     assert state.value == name
@@ -67,15 +68,18 @@ def test_every_state_of_the_manual_has_its_compact_form():
         ("UNKNOWN", JobState.UNKNOWN),
     ],
 )
+@pytest.mark.failure(21)
 def test_parse(text, state):
     assert JobState.parse(text) is state
 
 
 @pytest.mark.parametrize("state", [JobState.UNKNOWN, JobState.LOST])
+@pytest.mark.failure(18, 21)
 def test_not_knowing_is_neither_waiting_nor_running_nor_over(state):
     assert [state.is_queued, state.is_running, state.is_final] == [False] * 3
 
 
 @pytest.mark.parametrize("name", ["SUSPENDED", "CONFIGURING", "COMPLETING", "REQUEUE_HOLD", "SPECIAL_EXIT", "REQUEUED"])
+@pytest.mark.failure(21)
 def test_states_that_others_take_for_the_end(name):
     assert not JobState(name).is_final
