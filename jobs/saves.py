@@ -66,12 +66,37 @@ class Saves:
             if other > step:
                 shutil.rmtree(self._store.save(other), ignore_errors=True)
 
-    def keep_last(self, count: int) -> None:
-        """Remove all but the newest ``count`` sealed saves. Unsealed ones older than the newest sealed go, too."""
-        sealed = [step for step in self._store.save_steps() if (self._store.save(step) / "seal.json").exists()]
-        if not sealed:
-            return
-        keep = set(sealed[:count])
+    def discard_unsealed(self) -> None:
+        """Remove saves without a seal: cut off while they were written. Sealed ones are not touched."""
         for step in self._store.save_steps():
-            if step not in keep and step < sealed[0]:
+            if not (self._store.save(step) / "seal.json").exists():
+                self._event("save_discarded", step=step, newest_sealed=self._newest_sealed() or 0)
                 shutil.rmtree(self._store.save(step), ignore_errors=True)
+
+    def _newest_sealed(self) -> int | None:
+        steps = self._store.save_steps()
+        return next((step for step in steps if (self._store.save(step) / "seal.json").exists()), None)
+
+    def keep_last(self, count: int) -> None:
+        """Remove all but the newest ``count`` sealed saves. Unsealed ones older than the newest sealed go, too.
+
+        Nothing is removed before one of those that stay has been read again in full: the newest seal may be of a save
+        that the file system has damaged since, and the one before it would be the only good one.
+        """
+        steps = self._store.save_steps()
+        sealed = [step for step in steps if (self._store.save(step) / "seal.json").exists()]
+        kept = set(sealed[:count])
+        doomed = [step for step in steps if sealed and step not in kept and step < sealed[0]]
+        if not doomed or not any(self._is_sound(step) for step in sealed[:count]):
+            return
+        for step in doomed:
+            shutil.rmtree(self._store.save(step), ignore_errors=True)
+
+    def _is_sound(self, step: int) -> bool:
+        directory = self._store.save(step)
+        try:
+            seal.verify(directory, directory / "seal.json")
+        except seal.SealBroken as error:
+            self._event("save_unsound", step=step, path=str(error.path), reason=error.reason)
+            return False
+        return True

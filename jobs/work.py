@@ -117,15 +117,37 @@ def main(spec: StageSpec) -> int:
             _write_result(spec, start, result, backend, stop.last_reason)
     except BaseException as error:  # also SystemExit of a library: the verdict needs a reason
         traceback.print_exc()
-        if rank == 0 or not stage.result.exists():
-            text = str(error).strip() or type(error).__name__
-            failure = verdict.classify(error)
-            if failure is FailureClass.CODE_ERROR:  # of a library: its words may say more than its type
-                failure, shown = symptoms.recognise(f"{type(error).__name__}: {text}")
-                text = text if failure is FailureClass.CODE_ERROR else shown
-            _write(spec, start, {"outcome": "failed", "failure": failure.value, "evidence": _evidence(error, text)})
+        text = str(error).strip() or type(error).__name__
+        failure = verdict.classify(error, _input_paths(spec))
+        if failure is FailureClass.CODE_ERROR:  # of a library: its words may say more than its type
+            failure, shown = symptoms.recognise(f"{type(error).__name__}: {text}")
+            text = text if failure is FailureClass.CODE_ERROR else shown
+        if failure is FailureClass.STORAGE_FULL:
+            context.saves.discard_unsealed()  # room for the verdict; what is sealed stays
+        if _is_news(spec, start, failure):
+            value = {"outcome": "failed", "failure": failure.value, "evidence": _evidence(error, text)}
+            _write(spec, start, {**value, "node": node_name()})
         return 1
     return 0
+
+
+def node_name() -> str:
+    """This node as Slurm calls it; empty where there is no Slurm."""
+    return os.environ.get("SLURMD_NODENAME", "")
+
+
+def _input_paths(spec: StageSpec) -> list[Path]:
+    sources = [Path(source.path) for source in spec.sources]
+    return [*(parent.paths.root for parent in spec.inputs.values()), *sources]
+
+
+def _is_news(spec: StageSpec, start: lifecycle.Start, failure: FailureClass) -> bool:
+    """Whether this rank's failure is to be told: the first one is, and a cause in place of a consequence (a rank that
+    lost its peer may speak before the peer that ran out of memory)."""
+    told = files.read_json_or_none(spec.stage_paths.result) or {}
+    if told.get("outcome") != "failed" or (told.get("job"), told.get("restart")) != (start.job, start.restart):
+        return True
+    return FailureClass(told["failure"]) in symptoms.CONSEQUENCES and failure not in symptoms.CONSEQUENCES
 
 
 def _evidence(error: BaseException, text: str) -> str:

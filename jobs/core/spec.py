@@ -63,6 +63,9 @@ class StageSpec:
     lead_seconds: float = 120.0
     core_python: str = ""
     stage_python: str = ""
+    retries: dict[str, int] = field(default_factory=dict)
+    stall_seconds: float | None = None
+    quota_bytes: int | None = None
     schema: int = SCHEMA
 
     @property

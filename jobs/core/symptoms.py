@@ -1,35 +1,60 @@
 """What the last lines of a training program show: failures that its libraries have no exception type of ours for.
 
-Patterns are the words of torch, NCCL, Ray and NeMo; each class comes with the change that helps.
+Patterns are the words of torch, NCCL, gloo, Ray, NeMo, CUDA, the kernel and Slurm; each class comes with the change
+that helps.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
 from jobs.core.verdict import FailureClass
 
 _PATTERNS: tuple[tuple[FailureClass, str], ...] = (
-    (FailureClass.GPU_MEMORY, r"CUDA out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED"),
-    (FailureClass.COLLECTIVE_TIMEOUT, r"Watchdog caught collective operation timeout|ncclInternalError|"
-     r"NCCL error|ncclUnhandledCudaError|ncclSystemError|ncclRemoteError|DistBackendError"),
+    (FailureClass.GPU_MEMORY, r"CUDA out of memory|torch\.(cuda\.)?OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED|"
+     r"CUDA error: out of memory|cudaErrorMemoryAllocation|Cuda failure \d+ 'out of memory'"),
+    (FailureClass.OUT_OF_MEMORY, r"oom[-_]kill|Cannot allocate memory|ray\.exceptions\.OutOfMemoryError|"
+     r"Out [Oo]f [Mm]emory: Killed process|task \d+: Out Of Memory|exceeded (job |step )?memory limit|"
+     r"can't allocate memory|^MemoryError\b|std::bad_alloc|"
+     r"DataLoader worker \(pid\S* \d+\) is killed by signal: Killed|"
+     r"Unable to allocate .* for an array"),
+    (FailureClass.STORAGE_FULL, r"No space left on device|Disk quota exceeded|unexpected pos \d+ vs \d+|"
+     r"PytorchStreamWriter failed writing file"),
     (FailureClass.MISSING_GPUS, r"ResourceInsufficientError|No CUDA GPUs are available|no CUDA-capable device|"
-     r"Found no NVIDIA driver|Not enough GPUs"),
+     r"Found no NVIDIA driver|Not enough GPUs|CUDA error: invalid device ordinal|GPU is lost|fallen off the bus|"
+     r"uncorrectable ECC error|NVML: Driver/library version mismatch|Unable to determine the device handle"),
     (FailureClass.INCOMPLETE_CHECKPOINT, r"CheckpointException|is not a distributed checkpoint|"
-     r"No metadata file found in|unfinished checkpoint|PytorchStreamReader failed"),
+     r"No metadata file found in|unfinished checkpoint|PytorchStreamReader failed|"
+     r"SafetensorError: .*(header|incomplete)|MetadataIncompleteBuffer"),
     (FailureClass.VERSIONS, r"cannot import name|undefined symbol|requires transformers|"
-     r"got an unexpected keyword argument|No module named|PydanticUserError|torch\.ops.*has no attribute"),
+     r"got an unexpected keyword argument|No module named|PydanticUserError|torch\.ops.*has no attribute|"
+     r"version `(GLIBC|GLIBCXX|CXXABI)_\S+' not found|CUDA driver version is insufficient|"
+     r"no kernel image is available for execution"),
     (FailureClass.TOKENIZER, r"size mismatch for \S*(embed_tokens|word_embeddings|lm_head|output_layer)|"
      r"index out of range in self|Assertion `srcIndex < srcSelectDimSize` failed|Unable to instantiate HuggingFace"),
+    (FailureClass.COLLECTIVE_TIMEOUT, r"Watchdog caught collective operation timeout|ncclInternalError|"
+     r"NCCL error|ncclUnhandledCudaError|ncclSystemError|ncclRemoteError|DistBackendError|"
+     r"DistNetworkError|DistStoreError|Rendezvous\w*Error|RendezvousTimeout|Connection (reset|closed) by peer|"
+     r"Connection refused|Timed out waiting .*(clients|ranks|recv|send)|failed to connect to .*:\d+|"
+     r"Address already in use|monitoredBarrier|Broken pipe.*(store|Store)|Node failure on"),
     (FailureClass.WRONG_DATA, r"HelpSteer3|GPT2BPETokenizer|MockDataModule"),
-    (FailureClass.STORAGE_FULL, r"No space left on device|Disk quota exceeded"),
-    (FailureClass.OUT_OF_MEMORY, r"oom-kill|Cannot allocate memory|ray\.exceptions\.OutOfMemoryError"),
 )  # fmt: skip
+
+_COMPILED = tuple((failure, re.compile(pattern)) for failure, pattern in _PATTERNS)
+
+CONSEQUENCES = frozenset({
+    FailureClass.COLLECTIVE_TIMEOUT, FailureClass.KILLED, FailureClass.CODE_ERROR, FailureClass.WRONG_DATA,
+})  # fmt: skip
+"""Classes that other failures bring about: a process that has lost its peer knows nothing of why the peer has gone."""
 
 ADVICE = {
     FailureClass.GPU_MEMORY: (
         "halve micro_batch_size; if it is 1, options.recompute: full, then tensor_parallel: 2 (or more GPUs)"
     ),
+    FailureClass.OUT_OF_MEMORY: "ask for more mem in the profile's resources, or for more nodes",
     FailureClass.COLLECTIVE_TIMEOUT: (
         "a process is slow, gone or waits elsewhere: look for the first error of any rank and for slow storage; "
         "for the network set NCCL_DEBUG: INFO and NCCL_SOCKET_IFNAME in env"
@@ -40,26 +65,99 @@ ADVICE = {
     FailureClass.VERSIONS: "packages of this environment do not fit each other: docs/backends.md lists sets that ran",
     FailureClass.WRONG_DATA: "the program fell back to a data set of its own: its data keys are of another version",
     FailureClass.INCOMPLETE_CHECKPOINT: "resume: the newest save that verifies is taken",
+    FailureClass.STORAGE_FULL: "make room where the workspace lies; the newest save that verifies is kept",
 }
 """What to change, in the words of a pipeline file or a profile."""
 
+LOG_BYTES = 1 << 20
+"""How much of the end of a log is searched."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A class and the line that shows it; ``number`` counts lines from 1 in what was searched."""
+
+    failure: FailureClass
+    line: str
+    number: int
+
+
+def search(lines: Iterable[str]) -> Finding | None:
+    """The cause in ``lines``; None where nothing is known.
+
+    The first line of a cause counts, and only where there is none the first of a consequence: of many ranks the one
+    that ran out of memory may speak after those that lost it.
+    """
+    consequence: Finding | None = None
+    data: Finding | None = None  # data sets are named in harmless lines, too: only where nothing else is known
+    for number, raw in enumerate(lines, start=1):
+        line = raw.strip()
+        if line.startswith("overnight: "):  # our own words quote what they judge
+            continue
+        failure = _class_of(line)
+        if failure is None:
+            continue
+        found = Finding(failure, line[:600], number)
+        if failure not in CONSEQUENCES:
+            return found
+        if failure is FailureClass.WRONG_DATA:
+            data = data or found
+        else:
+            consequence = consequence or found
+    return consequence or data
+
+
+def _class_of(line: str) -> FailureClass | None:
+    return next((failure for failure, pattern in _COMPILED if pattern.search(line)), None)
+
+
+def search_log(path: Path) -> Finding | None:
+    """``search`` in the end of a log file; the number is that of the whole file."""
+    lines, before = _end_of(path)
+    found = search(lines)
+    return None if found is None else Finding(found.failure, found.line, found.number + before)
+
+
+def place_of(path: Path, text: str) -> str:
+    """``file:line`` of the last line of a log that holds the first line of ``text``; the file alone where none does,
+    and nothing where there is no file."""
+    wanted = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    lines, before = _end_of(path)
+    for number in range(len(lines), 0, -1):
+        if wanted and wanted in lines[number - 1] and not lines[number - 1].startswith("overnight: "):
+            return f"{path}:{before + number}"
+    return str(path) if path.exists() else ""
+
+
+def _end_of(path: Path) -> tuple[list[str], int]:
+    """Whole lines at the end of a file, and how many lines stand before them."""
+    try:
+        with open(path, "rb") as stream:
+            size = stream.seek(0, 2)
+            start = max(0, size - LOG_BYTES)
+            before = 0
+            stream.seek(0)
+            while start and stream.tell() < start:
+                before += stream.read(min(1 << 20, start - stream.tell())).count(b"\n")
+            if start:
+                stream.readline()  # the rest of a line that was cut
+                before += 1
+            return stream.read().decode(errors="replace").splitlines(), before
+    except OSError:
+        return [], 0
+
 
 def recognise(text: str) -> tuple[FailureClass, str]:
-    """Class of a failure and the line that shows it; CODE_ERROR and the last line where nothing is known.
-
-    The first line that matches counts: what follows an out-of-memory error is other ranks that lost their peer.
-    """
+    """Class of a failure and the line that shows it, with advice; CODE_ERROR and the last line where nothing is
+    known."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    for line in lines:
-        for failure, pattern in _PATTERNS:
-            if failure is not FailureClass.WRONG_DATA and re.search(pattern, line):
-                return failure, _with_advice(failure, line)
-    for line in lines:  # data sets are named in harmless lines, too: only where nothing else is known
-        if re.search(dict(_PATTERNS)[FailureClass.WRONG_DATA], line):
-            return FailureClass.WRONG_DATA, _with_advice(FailureClass.WRONG_DATA, line)
-    return FailureClass.CODE_ERROR, lines[-1][:600] if lines else "no output"
+    found = search(lines)
+    if found is None:
+        return FailureClass.CODE_ERROR, lines[-1][:600] if lines else "no output"
+    return found.failure, with_advice(found.failure, found.line)
 
 
-def _with_advice(failure: FailureClass, line: str) -> str:
+def with_advice(failure: FailureClass, line: str) -> str:
+    """The line, and what helps where that is known."""
     advice = ADVICE.get(failure)
     return f"{line[:600]}; {advice}" if advice else line[:600]

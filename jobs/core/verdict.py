@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -29,7 +31,9 @@ class FailureClass(str, Enum):
     NONE = "none"
     TIME_LIMIT = "time_limit"
     PREEMPTED = "preempted"
+    NODE_FAILURE = "node_failure"
     KILLED = "killed"
+    HANG = "hang"
     NO_PROGRESS = "no_progress"
     MISSING_INPUT = "missing_input"
     BROKEN_INPUT = "broken_input"
@@ -52,7 +56,11 @@ class FailureClass(str, Enum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """The conclusion of one restart. ``evidence`` is the line that shows it."""
+    """The conclusion of one restart.
+
+    ``evidence`` is the line that shows it and ``source`` where it stands (``file:line``); ``nodes`` are those at fault;
+    ``judged_by`` names the later start that judged one which could not do so itself; ``step`` is the newest save.
+    """
 
     outcome: Outcome
     failure: FailureClass = FailureClass.NONE
@@ -62,6 +70,9 @@ class Verdict:
     restart: int = 0
     host: str = ""
     time: float = field(default_factory=time.time)
+    source: str = ""
+    nodes: tuple[str, ...] = ()
+    judged_by: str = ""
 
 
 def write(stage: StagePaths, verdict: Verdict) -> None:
@@ -81,6 +92,7 @@ def read(path: Path) -> Verdict | None:
     try:
         value["outcome"] = Outcome(value["outcome"])
         value["failure"] = FailureClass(value["failure"])
+        value["nodes"] = tuple(value.get("nodes", ()))
         return Verdict(**value)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a verdict: {error}") from error
@@ -92,22 +104,34 @@ def all_of(stage: StagePaths) -> list[Verdict]:
     return sorted((verdict for verdict in found if verdict is not None), key=lambda verdict: verdict.time)
 
 
-def classify(error: BaseException) -> FailureClass:
-    """Failure class of an exception. An exception of a back end may carry its own as attribute ``failure``."""
+def classify(error: BaseException, inputs: Iterable[Path] = ()) -> FailureClass:
+    """Failure class of an exception. An exception of a back end may carry its own as attribute ``failure``.
+
+    A file that is not found is a missing input only where it lies in one of ``inputs`` (directories or files); any
+    other is a fault in the code or its environment.
+    """
     own = getattr(error, "failure", None)
     if isinstance(own, FailureClass):
         return own
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return FailureClass.STORAGE_FULL
+    if isinstance(error, FileNotFoundError) and _is_within(error.filename, inputs):
+        return FailureClass.MISSING_INPUT
     for kind, failure in _CLASSES:
         if isinstance(error, kind):
             return failure
     return FailureClass.CODE_ERROR
 
 
+def _is_within(name: object, inputs: Iterable[Path]) -> bool:
+    if not isinstance(name, str | bytes | os.PathLike):
+        return False
+    path = Path(os.path.abspath(os.fsdecode(name)))
+    return any(path == given or given in path.parents for given in inputs)
+
+
 _CLASSES: tuple[tuple[type[BaseException], FailureClass], ...] = (
     (ClaimLost, FailureClass.CLAIM_LOST),
     (SealBroken, FailureClass.BROKEN_INPUT),
     (MemoryError, FailureClass.OUT_OF_MEMORY),
-    (FileNotFoundError, FailureClass.MISSING_INPUT),
 )

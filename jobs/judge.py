@@ -1,0 +1,213 @@
+"""How a start ended, and whether another may follow: verdicts with their class, the line that shows it, budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jobs import nodes
+from jobs.core import budget, files, symptoms, verdict
+from jobs.core.budget import Ended
+from jobs.core.spec import StageSpec
+from jobs.core.verdict import FailureClass, Outcome, Verdict
+from jobs.start import EndedBy, Start, event, newest_save
+
+NODE_CLASSES = frozenset({
+    FailureClass.NODE_FAILURE, FailureClass.HANG, FailureClass.MISSING_GPUS, FailureClass.KILLED,
+})  # fmt: skip
+"""Failures that may be a node's fault. Twice on one node, and the stage keeps off it."""
+
+
+@dataclass(frozen=True)
+class Began:
+    """A start that did begin its work, as it noted it itself. ``step``: newest save then."""
+
+    job: str
+    restart: int
+    time: float
+    step: int
+    nodes: tuple[str, ...]
+
+
+def starts(spec: StageSpec) -> list[Began]:
+    """Starts of this attempt, oldest first."""
+    return [
+        Began(
+            str(line.get("job", "")), int(line.get("restart", 0)), float(line["time"]), int(line.get("step") or 0),
+            tuple(line.get("nodes", ())),
+        )
+        for line in files.read_json_lines(spec.stage_paths.events)
+        if line.get("event") == "start" and line.get("attempt") == spec.attempt
+    ]  # fmt: skip
+
+
+def history(spec: StageSpec) -> list[tuple[Began, Verdict]]:
+    """Starts of this attempt that have a verdict, oldest first. Those that finished are not failures."""
+    found = {(one.job, one.restart): one for one in verdict.all_of(spec.stage_paths)}
+    pairs = [(began, found.get((began.job, began.restart))) for began in starts(spec)]
+    return [(began, said) for began, said in pairs if said is not None and said.outcome is not Outcome.DONE]
+
+
+def charges(pairs: list[tuple[Began, Verdict]]) -> list[Ended]:
+    """What the budgets count."""
+    return [Ended(said.failure, (said.step or 0) > began.step) for began, said in pairs]
+
+
+def strikes(spec: StageSpec) -> list[str]:
+    """Names of nodes that failed this stage, once for each time; all attempts of the run count."""
+    return [
+        name for said in verdict.all_of(spec.stage_paths) if said.failure in NODE_CLASSES for name in said.nodes
+    ]
+
+
+def bad_nodes(spec: StageSpec) -> list[str]:
+    """Nodes that failed this stage as often as is enough to keep off them."""
+    found = strikes(spec)
+    return sorted({name for name in found if found.count(name) >= nodes.STRIKES})
+
+
+# Before the work
+
+
+def before(spec: StageSpec, start: Start) -> tuple[FailureClass, str] | None:
+    """Why this start must not work, or None: a failed link ends the chain, a budget that is spent ends the retries.
+
+    The start before this one may have been cut off without a word (power cut, SIGKILL): it is judged here.
+    """
+    began = starts(spec)
+    if not began:
+        return None
+    last = began[-1]
+    said = verdict.read(spec.stage_paths.verdict(last.job, last.restart))
+    if said is None:
+        said = _judge_silent(spec, start, last)
+    if said.outcome is Outcome.DONE:
+        return None  # it had finished; its seal was set aside since
+    if said.outcome is Outcome.FAIL:
+        return said.failure, f"job {said.job} failed before this link: {said.evidence}"
+    past = charges(history(spec))
+    if budget.may_go_on(past, spec.retries):
+        return None
+    failure = said.failure
+    text = f"{said.evidence} ({budget.state(past, spec.retries)})"
+    if failure in budget.FREE_WITH_PROGRESS:
+        return FailureClass.NO_PROGRESS, f"no newer save than step {newest_save(spec) or 0}: {text}"
+    return failure, text
+
+
+def _judge_silent(spec: StageSpec, start: Start, last: Began) -> Verdict:
+    found = nodes.ending(last.job, last.time, last.nodes)
+    step = newest_save(spec)
+    said = Verdict(
+        Outcome.RETRY, found.failure, found.evidence, step, last.job, last.restart, ",".join(last.nodes),
+        source=symptoms.place_of(spec.stage_paths.log(last.job, last.restart), ""), nodes=found.nodes,
+        judged_by=f"{start.job}_{start.restart}",
+    )  # fmt: skip
+    verdict.write(spec.stage_paths, said)
+    event(
+        spec.stage_paths, start, "no_verdict", of_job=last.job, of_restart=last.restart, newest_save=step or 0,
+        failure=found.failure.value, evidence=found.evidence, nodes=list(found.nodes),
+    )  # fmt: skip
+    return said
+
+
+# After the work
+
+
+def after(spec: StageSpec, start: Start, result: dict[str, Any], exit_code: int, ended_by: EndedBy) -> Verdict:
+    """The verdict of a start whose work did not say that it is done."""
+    said = _cause(spec, start, result, exit_code, ended_by)
+    return _within_budget(spec, start, said)
+
+
+def _cause(spec: StageSpec, start: Start, result: dict[str, Any], exit_code: int, ended_by: EndedBy) -> Verdict:
+    said, step = result.get("outcome"), result.get("step")
+    log = spec.stage_paths.log(start.job, start.restart)
+    base = Verdict(Outcome.RETRY, job=start.job, restart=start.restart, host=start.host, step=newest_save(spec))
+    if ended_by is EndedBy.CANCELLED:
+        text = "cancelled in Slurm"
+        text += f"; saved up to step {base.step}, resume goes on from there" if base.step else ""
+        return replace(base, outcome=Outcome.FAIL, failure=FailureClass.CANCELLED, evidence=text)
+    if ended_by is EndedBy.REQUEUED:
+        # Slurm starts it again whatever we say; the next prologue counts how often that brought nothing.
+        text = "requeued by Slurm"
+        return replace(base, outcome=Outcome.CONTINUE, failure=FailureClass.PREEMPTED, evidence=text)
+    if said == "stopped":
+        return _stopped(spec, start, replace(base, step=step), str(result.get("reason", "")))
+    if said == "failed":
+        failure, text = FailureClass(result["failure"]), str(result.get("evidence", ""))
+        found = symptoms.search_log(log) if failure in symptoms.CONSEQUENCES else None
+        if found is not None and found.failure not in symptoms.CONSEQUENCES:
+            base = replace(base, failure=found.failure, source=f"{log}:{found.number}")
+            base = replace(base, evidence=symptoms.with_advice(found.failure, found.line))
+        else:
+            source = str(result.get("source") or symptoms.place_of(log, text.partition(" (")[0]))
+            base = replace(base, failure=failure, evidence=text, source=source)
+        return replace(base, nodes=_at_fault(start, base.failure, result))
+    if ended_by is EndedBy.LIMIT:
+        text = "the time limit came before the next step boundary"
+        return replace(base, outcome=Outcome.CONTINUE, failure=FailureClass.TIME_LIMIT, evidence=text)
+    return _silent(spec, start, base, exit_code)
+
+
+def _stopped(spec: StageSpec, start: Start, base: Verdict, reason: str) -> Verdict:
+    if spec.continuation == "none":
+        text = f"stopped at step {base.step}, saved; resume goes on from there"
+        return replace(base, outcome=Outcome.FAIL, failure=FailureClass.CANCELLED, evidence=text)
+    if spec.continuation == "chain" and start.link + 1 >= spec.links:
+        text = f"the last of {spec.links} links ended at step {base.step} of {spec.target_step}; resume adds links"
+        return replace(base, outcome=Outcome.FAIL, failure=FailureClass.TIME_LIMIT, evidence=text)
+    return replace(base, outcome=Outcome.CONTINUE, failure=FailureClass.TIME_LIMIT, evidence=reason)
+
+
+def _silent(spec: StageSpec, start: Start, base: Verdict, exit_code: int) -> Verdict:
+    """The work said nothing: its log may show why; killed without a trace it goes on only if something was saved."""
+    log = spec.stage_paths.log(start.job, start.restart)
+    found = symptoms.search_log(log)
+    if found is not None:
+        text = symptoms.with_advice(found.failure, found.line)
+        node = _at_fault(start, found.failure, {})
+        return replace(base, failure=found.failure, evidence=text, source=f"{log}:{found.number}", nodes=node)
+    text = f"the work ended with exit code {exit_code} and no result"
+    if exit_code == 137:
+        text += " (SIGKILL: by the kernel for want of memory, or by somebody)"
+    node = _at_fault(start, FailureClass.KILLED, {})
+    said = replace(base, failure=FailureClass.KILLED, source=symptoms.place_of(log, ""), nodes=node)
+    if (base.step or 0) > _began_at(spec, start):
+        return replace(said, outcome=Outcome.CONTINUE, evidence=f"{text}; saved up to step {base.step}")
+    text += f"; nothing new was saved (newest save: step {base.step or 0})"
+    return replace(said, outcome=Outcome.FAIL, evidence=text)
+
+
+def _at_fault(start: Start, failure: FailureClass, result: dict[str, Any]) -> tuple[str, ...]:
+    """The nodes to blame: the one that a process named, else that of a job which had only one."""
+    if failure not in NODE_CLASSES:
+        return ()
+    named = result.get("nodes") or ([result["node"]] if result.get("node") else [])
+    return tuple(named) or (start.nodes if len(start.nodes) == 1 else ())
+
+
+def _began_at(spec: StageSpec, start: Start) -> int:
+    mine = [began for began in starts(spec) if (began.job, began.restart) == (start.job, start.restart)]
+    return mine[-1].step if mine else 0
+
+
+def _within_budget(spec: StageSpec, start: Start, said: Verdict) -> Verdict:
+    """``said``, or a failure where it asks for a start that its budget does not give."""
+    if said.outcome is Outcome.FAIL:
+        return said
+    if spec.continuation == "none":
+        return replace(said, outcome=Outcome.FAIL)
+    progressed = (said.step or 0) > _began_at(spec, start)
+    past = [*charges(history(spec)), Ended(said.failure, progressed)]
+    if budget.may_go_on(past, spec.retries):
+        return said
+    if budget.allowed(said.failure, spec.retries) == 0 and said.failure not in budget.FREE_WITH_PROGRESS:
+        return replace(said, outcome=Outcome.FAIL)
+    text = f"{said.evidence} ({budget.state(past, spec.retries)})"
+    if said.failure is FailureClass.TIME_LIMIT:
+        text = f"no newer save than step {said.step or 0}: {text}"
+        return replace(said, outcome=Outcome.FAIL, failure=FailureClass.NO_PROGRESS, evidence=text)
+    if said.failure is FailureClass.PREEMPTED:
+        return said  # not ours to stop: Slurm has requeued it already
+    return replace(said, outcome=Outcome.FAIL, evidence=text)

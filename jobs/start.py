@@ -1,0 +1,75 @@
+"""One start of one job: who it is, what it notes, what it claims, where it writes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from jobs import nodes
+from jobs.core import files
+from jobs.core.claim import Claim
+from jobs.core.paths import StagePaths
+from jobs.core.spec import StageSpec
+
+
+class EndedBy(str, Enum):
+    """Why the batch script ends, as host.sh reads it from Slurm."""
+
+    ITSELF = "itself"
+    LIMIT = "limit"
+    REQUEUED = "requeued"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class Start:
+    """This start of this job. ``restart`` counts from 0 (Slurm leaves SLURM_RESTART_COUNT unset on the first)."""
+
+    job: str
+    restart: int
+    link: int
+    host: str
+    nodes: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def from_environment(cls) -> Start:
+        env = os.environ
+        return cls(
+            job=env.get("SLURM_JOB_ID") or env["OVERNIGHT_JOB_ID"],
+            restart=int(env.get("SLURM_RESTART_COUNT") or env.get("OVERNIGHT_RESTART") or 0),
+            link=int(env.get("OVERNIGHT_LINK") or 0),
+            host=socket.gethostname(),
+            nodes=nodes.expand(env.get("SLURM_JOB_NODELIST", "")),
+        )
+
+
+def event(stage: StagePaths, start: Start, name: str, **facts: Any) -> None:
+    """Note something that happened, for people and for ``status``; also printed into the job's log."""
+    line = {"time": time.time(), "event": name, "job": start.job, "restart": start.restart, **facts}
+    files.append_json_line(stage.events, line)
+    detail = " ".join(f"{key}={value}" for key, value in facts.items())
+    print(f"overnight: {name} {detail}".rstrip(), file=sys.stderr, flush=True)
+
+
+def claim_of(spec: StageSpec, start: Start) -> Claim:
+    """The claim that this start makes."""
+    return Claim(spec.attempt, start.link, start.restart, start.job, start.host, time.time())
+
+
+def output_of(spec: StageSpec, start: Start) -> Path:
+    """Directory that this start of the job fills."""
+    return spec.store_paths.partial_of(spec.attempt, start.link, start.restart)
+
+
+def newest_save(spec: StageSpec) -> int | None:
+    """Step of the newest sealed save (by name and presence of its seal; the trainer verifies it in full)."""
+    for step in spec.store_paths.save_steps():
+        if (spec.store_paths.save(step) / "seal.json").exists():
+            return step
+    return None
