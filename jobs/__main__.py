@@ -1,4 +1,5 @@
-"""The verbs of a job: ``prologue``, ``work`` and ``finish`` take a ``spec.json``; ``probe`` takes back-end names."""
+"""The verbs of a job: ``prologue``, ``work``, ``finish`` and ``ray-nodes`` take a ``spec.json``; ``probe`` takes
+back-end names, ``address`` interfaces and another node."""
 
 from __future__ import annotations
 
@@ -17,6 +18,11 @@ def main(argv: Sequence[str]) -> int:
     ``prologue`` may be given the id of a job that this one stood behind and that has ended.
     """
     verb, path, *rest = argv
+    if verb == "address":  # of this node: interfaces, another node
+        from jobs.core import network
+
+        print(network.address(path, *rest))
+        return 0
     if verb == "probe":
         print(json.dumps({name: _probe(name) for name in argv[1:]}))
         return 0
@@ -25,6 +31,10 @@ def main(argv: Sequence[str]) -> int:
         from jobs import work
 
         return work.main(spec)
+    if verb == "ray-nodes":
+        from jobs import ray_nodes
+
+        return ray_nodes.main(spec, float(rest[0]))
     from jobs import lifecycle
 
     start = lifecycle.Start.from_environment()
@@ -33,6 +43,13 @@ def main(argv: Sequence[str]) -> int:
     if verb == "finish":
         ended_by = lifecycle.EndedBy(rest[1]) if len(rest) > 1 else lifecycle.EndedBy.ITSELF
         print(lifecycle.finish(spec, start, int(rest[0]), ended_by))
+        return 0
+    if verb == "monitor":
+        from jobs import monitor
+
+        return monitor.main(spec, start, int(rest[0]))
+    if verb == "not-requeued":
+        lifecycle.event(spec.stage_paths, start, "not_requeued", answer=rest[0].strip())
         return 0
     print(f"unknown verb {verb!r}", file=sys.stderr)
     return 2

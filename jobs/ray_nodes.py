@@ -1,0 +1,94 @@
+"""Whether all nodes of a job have joined its Ray cluster, asked beside the head before the work starts there.
+
+Without this question the work would start on the nodes that are there, or give up with an error that names none.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from jobs import lifecycle
+from jobs.core import files
+from jobs.core.spec import StageSpec
+from jobs.core.verdict import FailureClass
+
+GAVE_UP = "overnight: gave up: "
+"""How the script of a node says in its log that it will not try again."""
+
+POLL_SECONDS = 0.5
+
+
+def main(spec: StageSpec, seconds: float) -> int:
+    """Wait until the nodes of ``OVERNIGHT_NODES`` are in the cluster at ``RAY_ADDRESS``; 0 when they are.
+
+    If not, the result says so for the verdict: which nodes, the log of each, and its last line.
+    """
+    start = lifecycle.Start.from_environment()
+    wanted = os.environ["OVERNIGHT_NODES"].split()
+    logs = {node: spec.stage_paths.ray_log(start.job, start.restart, node) for node in wanted}
+    missing = wait(os.environ["RAY_ADDRESS"], logs, seconds)
+    if not missing:
+        print(f"overnight: {len(wanted)} of {len(wanted)} nodes are in the Ray cluster", file=sys.stderr, flush=True)
+        return 0
+    text = describe(missing, logs, seconds)
+    print(f"overnight: {text}", file=sys.stderr, flush=True)
+    failed = {"outcome": "failed", "failure": FailureClass.COLLECTIVE_TIMEOUT.value, "evidence": text}
+    files.write_json(spec.stage_paths.result, {**failed, "job": start.job, "restart": start.restart})
+    return 1
+
+
+def wait(address: str, logs: dict[str, Path], seconds: float) -> list[str]:
+    """Names of the nodes that are not in the cluster after ``seconds``, or sooner if one of them has given up."""
+    end = time.monotonic() + seconds
+    connected = False
+    missing = list(logs)
+    while True:
+        connected = connected or _connect(address)
+        if connected:
+            missing = sorted(set(logs) - joined())
+        given_up = any(_last_line(logs[node]).startswith(GAVE_UP) for node in missing)
+        if not missing or given_up or time.monotonic() >= end:
+            return missing
+        time.sleep(POLL_SECONDS)
+
+
+def _connect(address: str) -> bool:
+    import ray
+
+    try:
+        # The head answers before the scheduler of its own node does; then Ray tries for a while and gives up.
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
+    except Exception as error:  # of half a dozen types that are not promised
+        print(f"overnight: no connection to the Ray cluster yet: {error}", file=sys.stderr, flush=True)
+        return False
+    return True
+
+
+def joined() -> set[str]:
+    """Names of the nodes that are alive in the cluster."""
+    import ray
+
+    return {node.get("NodeName") or node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+
+
+def describe(missing: Iterable[str], logs: dict[str, Path], seconds: float) -> str:
+    """One sentence, and a line for each node that did not come."""
+    names: Sequence[str] = list(missing)
+    lines = [
+        f"{len(logs) - len(names)} of {len(logs)} nodes joined the Ray cluster within {seconds:.0f} s; missing: "
+        + ", ".join(names)
+    ]
+    for node in names[:8]:
+        log = logs[node]
+        said = _last_line(log)
+        lines.append(f"  {node}: {said or 'its script wrote nothing: it may not have started'} ({log})")
+    return "\n".join(lines)
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in lifecycle.tail(log) if line.strip()]
+    return lines[-1].strip() if lines else ""

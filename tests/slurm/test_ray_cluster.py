@@ -1,0 +1,284 @@
+"""The Ray template on a real Slurm, with a real Ray: four nodes, one head, and a driver that looks around.
+
+The nodes of the dev cluster share one machine of perhaps two cores, so Ray is kept small, and each job brings up its
+four nodes once. The whole template, under its own batch script, which claims the port as host.sh does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.core import files
+from jobs.core import spec as specs
+from jobs.core.spec import StageSpec
+from launch import render, snapshot
+from tests.slurm.helpers import Slurm
+
+pytestmark = pytest.mark.slurm
+
+BRING_UP = 240
+"""Seconds that Ray may take to come up on a slow machine."""
+
+BATCH = """
+export OVERNIGHT_NODES="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | tr '\\n' ' ')"
+export OVERNIGHT_MASTER_ADDR=${{OVERNIGHT_NODES%% *}}
+{ports}
+overnight_claim_ports 4 "$SLURM_JOB_ID" || exit 1
+trap overnight_free_ports EXIT
+export OVERNIGHT_MASTER_PORT=$overnight_port
+echo "head port $overnight_port"
+srun --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --kill-on-bad-exit=1 {node}
+"""
+
+# In place of overnight_job.py: the verbs of the toolkit as they are, and a driver that a test writes.
+BOOT = """
+import runpy, sys
+if sys.argv[1] == "work":
+    runpy.run_path({driver!r}, run_name="__main__")
+else:
+    sys.path.insert(0, {toolkit!r})
+    from jobs import __main__
+    sys.exit(__main__.main(sys.argv[1:]))
+"""
+
+LOOK_AROUND = """
+import json, os, socket, ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+ray.init(log_to_driver=False)
+nodes = [node for node in ray.nodes() if node["Alive"]]
+
+@ray.remote(num_cpus=1)
+def where():
+    kept = [name for name in os.environ if name.startswith(("SLURM", "PMI", "OMPI"))]
+    return socket.gethostname(), kept
+
+found = []
+for node in nodes:
+    strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    found.append(ray.get(where.options(scheduling_strategy=strategy).remote(), timeout=240))
+print("FOUND " + json.dumps({
+    "nodes": sorted(node["NodeName"] for node in nodes),
+    "ids": len({node["NodeID"] for node in nodes}),
+    "hosts": sorted(host for host, _ in found),
+    "launcher": sorted({name for _, kept in found for name in kept}),
+    "cpus": [node["Resources"].get("CPU") for node in nodes],
+    "gpus": [node["Resources"].get("GPU") for node in nodes],
+    "address": os.environ["RAY_ADDRESS"],
+    "tmp": [node.get("RayletSocketName", "") for node in nodes],
+}), flush=True)
+"""
+
+
+@dataclass
+class RayJob:
+    """A job of the Ray template, its log and what its driver found."""
+
+    slurm: Slurm
+    id: str
+    directory: Path
+    nodes: int
+
+    def log(self) -> str:
+        return self.slurm.output(self.id)
+
+    def logs(self) -> str:
+        """Everything, for the message of a failed assertion."""
+        node_logs = sorted((self.directory / "logs").glob("ray-*.log"))
+        return self.log() + "".join(f"\n--- {path.name}\n{path.read_text()[-2500:]}" for path in node_logs)
+
+    def wait(self, states: str | tuple[str, ...], timeout: float = BRING_UP) -> dict[str, str]:
+        try:
+            return self.slurm.wait_for_state(self.id, states, timeout)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.logs()}") from None
+
+    def found(self) -> dict[str, Any]:
+        lines = [line for line in self.log().splitlines() if line.startswith("FOUND ")]
+        assert len(lines) == 1, self.logs()
+        value: dict[str, Any] = json.loads(lines[0].removeprefix("FOUND "))
+        return value
+
+    def wait_for(self, text: str, timeout: float = BRING_UP) -> None:
+        end = time.monotonic() + timeout
+        while text not in self.log():
+            assert time.monotonic() < end, f"no {text!r} within {timeout} s\n{self.logs()}"
+            time.sleep(0.2)
+
+    def wait_until_gone(self, timeout: float = 60) -> None:
+        """No process and no directory of this job's Ray is left."""
+        end = time.monotonic() + timeout
+        while left := self.left():
+            assert time.monotonic() < end, f"left over after {timeout} s: {left}\n{self.logs()}"
+            time.sleep(0.5)
+
+    def left(self) -> list[str]:
+        mark = f"/tmp/onr{self.id}_".encode()
+        found = [str(path) for path in Path("/tmp").glob(f"onr{self.id}_*")]
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                line, environment = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if mark in line or mark in environment:
+                found.append(f"{entry.name} {line.replace(bytes(1), b' ').decode(errors='replace')[:120]}")
+        return found
+
+
+def submit(
+    slurm: Slurm, directory: Path, driver: str, *options: str, nodes: int = 4, seconds: int = BRING_UP, python: str = ""
+) -> RayJob:
+    (directory / "logs").mkdir(parents=True)
+    (directory / "driver.py").write_text(driver)
+    toolkit = snapshot.package_directory("jobs").parent
+    (directory / "boot.py").write_text(BOOT.format(driver=str(directory / "driver.py"), toolkit=str(toolkit)))
+    spec = StageSpec(
+        run="r", pipeline="p", stage="dpo", kind="dpo", backend="toy", attempt="a", fingerprint="f",
+        stage_dir=str(directory), store_dir=str(directory / "store"), produces={}, settings={}, inputs={}, sources=(),
+        target_step=1, links=1, continuation="requeue", lead_seconds=1, core_python=sys.executable,
+        stage_python=sys.executable,
+    )  # fmt: skip
+    specs.save(directory / "spec.json", spec)
+    node = directory / "node.sh"
+    node.write_text(
+        render.template(
+            "node.sh.j2", stage_dir=directory, environment=[], launcher="ray", nodes=nodes, processes=1,
+            stage_python=python or sys.executable, boot=directory / "boot.py", spec=directory / "spec.json",
+            ray_seconds=seconds,
+        )
+    )  # fmt: skip
+    node.chmod(0o755)
+    body = BATCH.format(ports=render.template("ports.sh.j2"), nodes=nodes, node=shlex.quote(str(node)))
+    usual = (
+        f"--nodes={nodes}",
+        "--ntasks-per-node=1",
+        "--cpus-per-task=1",
+        "--mem=300M",
+        "--gpus-per-node=2",
+        "--time=20",
+    )
+    return RayJob(slurm, slurm.sbatch(body, "--job-name=ray", *usual, *options), directory, nodes)
+
+
+@pytest.fixture(autouse=True)
+def _ray() -> None:
+    pytest.importorskip("ray", reason="ray is not installed (it comes with the nemo-run extra)")
+
+
+def test_one_node(slurm: Slurm, tmp_path: Path) -> None:
+    """The whole way on the smallest cluster: work runs, its exit code is the job's, and nothing stays behind."""
+    job = submit(slurm, tmp_path / "one", LOOK_AROUND + "\nraise SystemExit(7)\n", nodes=1)
+    assert job.wait("FAILED")["ExitCode"] == "7:0", job.logs()
+    found = job.found()
+    assert len(found["hosts"]) == 1
+    assert found["launcher"] == [], "no variable of the launcher may reach Ray's workers"
+    assert (found["cpus"], found["gpus"]) == ([1.0], [2.0]), "the counts of the allocation, not of the machine"
+    assert int(found["address"].rpartition(":")[2]) < 32768
+    assert max(map(len, found["tmp"])) <= 107
+    job.wait_until_gone()
+
+
+@pytest.mark.full
+def test_two_jobs_of_four_nodes_at_once(slurm: Slurm, tmp_path: Path) -> None:
+    """Both on the same four nodes: every node takes part in both, with a task of each; no port is shared."""
+    jobs = [submit(slurm, tmp_path / name, LOOK_AROUND) for name in ("first", "second")]
+    found = []
+    for job in jobs:
+        assert job.wait("COMPLETED", timeout=600)["ExitCode"] == "0:0"
+        found.append(job.found())
+    for one in found:
+        assert one["nodes"] == one["hosts"] == ["node1", "node2", "node3", "node4"]
+        assert one["ids"] == 4
+        assert one["cpus"] == [1.0] * 4
+        assert one["launcher"] == []
+    assert found[0]["address"] != found[1]["address"]
+    for job in jobs:
+        job.wait_until_gone()
+
+
+@pytest.mark.full
+def test_a_node_that_cannot_join_is_named_with_its_log(slurm: Slurm, tmp_path: Path) -> None:
+    """On node3 Ray ends with an error each time: the job fails with the node's name, long before the deadline."""
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/bash\nif [ "$(hostname)" = node3 ] && [[ "$*" == *ray.scripts.scripts* ]]; then\n'
+        f'  echo "no room on this node" >&2; exit 5\nfi\nexec {shlex.quote(sys.executable)} "$@"\n'
+    )
+    python.chmod(0o755)
+    job = submit(slurm, tmp_path / "job", "print('the work ran')", python=str(python), seconds=900)
+    job.wait("FAILED", timeout=600)
+    result = files.read_json(job.directory / "result.json")
+    assert result["outcome"] == "failed"
+    assert "3 of 4 nodes joined the Ray cluster" in result["evidence"]
+    assert "missing: node3" in result["evidence"]
+    log = job.directory / "logs" / f"ray-{job.id}_0-node3.log"
+    assert str(log) in result["evidence"]
+    assert "no room on this node" in log.read_text()
+    assert "exit code 5" in log.read_text()
+    assert "the work ran" not in job.log()
+    job.wait_until_gone()
+
+
+@pytest.mark.full
+def test_a_node_that_stays_silent_is_named_at_the_deadline(slurm: Slurm, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/bash\nif [ "$(hostname)" = node2 ] && [[ "$*" == *ray.scripts.scripts* ]]; then exec sleep 600; fi\n'
+        f'exec {shlex.quote(sys.executable)} "$@"\n'
+    )
+    python.chmod(0o755)
+    job = submit(slurm, tmp_path / "job", "print('the work ran')", python=str(python), nodes=2, seconds=60)
+    job.wait("FAILED", timeout=400)
+    assert "missing: node2" in files.read_json(job.directory / "result.json")["evidence"]
+    job.wait_until_gone()
+
+
+@pytest.mark.full
+def test_cancelled_while_it_works_leaves_nothing(slurm: Slurm, tmp_path: Path) -> None:
+    job = submit(slurm, tmp_path / "job", LOOK_AROUND + "\nimport time; time.sleep(600)\n", nodes=2)
+    job.wait_for("FOUND ")
+    assert job.left(), "the check below must be able to fail"
+    slurm.run(["scancel", job.id])
+    job.wait("CANCELLED", timeout=120)
+    job.wait_until_gone()
+
+
+@pytest.mark.full
+def test_the_driver_is_asked_to_stop_and_its_exit_code_kept(slurm: Slurm, tmp_path: Path) -> None:
+    """TERM of the batch shell's step alone reaches the driver, which ends by itself with a code of its own."""
+    driver = """
+import os, signal, sys, time
+def leave(*_):
+    print("asked to stop", flush=True); sys.exit(19)
+signal.signal(signal.SIGTERM, leave)
+print("READY", os.getppid(), flush=True)
+time.sleep(600)
+"""
+    job = submit(slurm, tmp_path / "job", driver, nodes=1)
+    job.wait_for("READY")
+    script = next(
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and _is_script(entry, job.directory / "node.sh")
+    )
+    os.kill(script, 15)
+    assert job.wait("FAILED", timeout=120)["ExitCode"] == "19:0", job.logs()
+    assert "asked to stop" in job.log()
+    job.wait_until_gone()
+
+
+def _is_script(entry: Path, script: Path) -> bool:
+    try:
+        return (entry / "cmdline").read_bytes().split(b"\0")[:2] == [b"/bin/bash", str(script).encode()]
+    except OSError:
+        return False
