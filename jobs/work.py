@@ -9,13 +9,15 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jobs import backends, lifecycle
+from jobs import backends, lifecycle, monitor
 from jobs.backends import BackEnd, Result, WorkContext
 from jobs.core import files, seal, symptoms, verdict
 from jobs.core.deadline import StopRequest
+from jobs.core.paths import StagePaths
 from jobs.core.progress import ProgressWriter
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
@@ -77,6 +79,14 @@ class _SignalledStop(StopRequest):
 
     signalled = False
 
+    def __init__(self, stage: StagePaths, lead_seconds: float, note: Callable[..., None]) -> None:
+        super().__init__(stage, lead_seconds)
+        self._note = note
+
+    def saved(self, seconds: float) -> None:
+        super().saved(seconds)
+        self._note("save_took", seconds=round(seconds, 3))
+
     def on_signal(self, number: int, frame: Any) -> None:
         self.signalled = True
 
@@ -95,7 +105,8 @@ def main(spec: StageSpec) -> int:
         if rank == 0:
             lifecycle.event(stage, start, name, **facts)
 
-    stop = _SignalledStop(stage, spec.lead_seconds)
+    stop = _SignalledStop(stage, spec.lead_seconds, event)
+    StopRequest.saved(stop, monitor.longest_save(spec))  # of earlier starts: a slow file system is known from then on
     signal.signal(signal.SIGTERM, stop.on_signal)
     signal.signal(signal.SIGUSR2, stop.on_signal)
     context = WorkContext(
@@ -108,7 +119,9 @@ def main(spec: StageSpec) -> int:
         rank=rank,
         world=world,
     )
+    watcher = None
     try:
+        watcher = monitor.start(spec, start, rank)
         backend = backends.load(spec.backend)
         if rank == 0:
             behaviour_gate(spec, backend)
@@ -128,6 +141,11 @@ def main(spec: StageSpec) -> int:
             value = {"outcome": "failed", "failure": failure.value, "evidence": _evidence(error, text)}
             _write(spec, start, {**value, "node": node_name()})
         return 1
+    finally:
+        monitor.forget(spec, start, rank)
+        if watcher is not None and watcher.stdin is not None:
+            watcher.stdin.close()
+            watcher.wait()
     return 0
 
 

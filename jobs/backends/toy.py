@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import examples
-from jobs.backends import Capabilities, Result, WorkContext
+from jobs.backends import Capabilities, Result, WorkContext, toy_mishaps
 from jobs.core import files
 from jobs.core.spec import StageSpec
 from jobs.settings import BadSettings, typed, unknown
@@ -56,7 +56,8 @@ Gradient = dict[int, list[float]]
 @dataclass(frozen=True)
 class ToySettings:
     """What a stage can be told. ``step_seconds`` is slept in every step, so that time limits can be tried;
-    ``ballast_mb`` MiB lie beside the model, so that hand-offs of real sizes can be."""
+    ``ballast_mb`` MiB lie beside the model, so that hand-offs of real sizes can be; ``mishap`` goes wrong on purpose
+    (``toy_mishaps``)."""
 
     steps: int = 20
     lr: float = 0.5
@@ -67,6 +68,10 @@ class ToySettings:
     ballast_mb: int = 0
     save_every: int | None = None
     keep_saves: int = 2
+    mishap: str = ""
+    mishap_step: int = 3
+    mishap_rank: int = 0
+    mishap_starts: int = 1_000_000
 
     @classmethod
     def read(cls, settings: Mapping[str, Any]) -> ToySettings:
@@ -81,6 +86,7 @@ class ToySettings:
         found = cls(**{name: typed(name, value, known[name]) for name, value in settings.items() if name in known})
         if found.steps < 1 or found.batch_size < 1 or found.lr <= 0 or found.keep_saves < 1:
             raise BadSettings("steps, batch_size, keep_saves and lr must be above 0")
+        toy_mishaps.check(found.mishap)
         return found
 
 
@@ -120,10 +126,28 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     Raises:
         BadSettings, DataError: before any work.
     """
-    if ctx.rank != 0:
-        return Result("done")
     settings = ToySettings.read(spec.settings)
+    if ctx.rank != 0:
+        return _follow(spec, ctx, settings)
     return _evaluate(spec, ctx, settings) if spec.kind == "evaluate" else _train(spec, ctx, settings)
+
+
+def _follow(spec: StageSpec, ctx: WorkContext, settings: ToySettings) -> Result:
+    """A rank with nothing to do: it leaves, or with a mishap on its way makes the steps with rank 0 up to it."""
+    if settings.mishap and settings.mishap_rank and spec.kind != "evaluate":
+        for step in range(1, settings.mishap_step + 1):
+            _go_wrong(spec, ctx, settings, step)
+    return Result("done")
+
+
+def _go_wrong(spec: StageSpec, ctx: WorkContext, settings: ToySettings, step: int) -> None:
+    """The mishap, where it is due; before it the ranks meet at each step."""
+    if not settings.mishap or ctx.restart >= settings.mishap_starts or step > settings.mishap_step:
+        return
+    if step == settings.mishap_step and ctx.rank == settings.mishap_rank:
+        toy_mishaps.strike(settings.mishap)
+    if settings.mishap_rank:
+        toy_mishaps.meet(spec.stage_paths.root / "meet" / f"{spec.attempt}_{ctx.restart}", ctx.rank, ctx.world, step)
 
 
 def _start_scores(spec: StageSpec) -> Scores:
@@ -151,6 +175,7 @@ def _train(spec: StageSpec, ctx: WorkContext, settings: ToySettings) -> Result:
         ctx.progress.report(
             state.step, settings.steps, loss=loss, lr=settings.lr, seconds=time.monotonic() - began
         )
+        _go_wrong(spec, ctx, settings, state.step)
         if state.step == settings.steps:
             break
         stop = ctx.stop.should_stop()

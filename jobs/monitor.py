@@ -1,0 +1,238 @@
+"""Beside the work on every node: sees that no step is made any more, has the stacks written, and ends the work.
+
+A process of its own, because a rank that hangs may hold its interpreter's lock. The monitor of rank 0 watches the
+steps; its finding is a file, on which the monitors of all nodes act: each asks the ranks of its node for their stacks (a
+signal that ``faulthandler`` answers in C, whatever Python is doing; py-spy where it is installed) and then kills them.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jobs import space
+from jobs.core import files, progress
+from jobs.core.progress import Report
+from jobs.core.spec import StageSpec
+from jobs.core.verdict import FailureClass
+from jobs.start import Start, event
+
+POLL_SECONDS = 1.0
+
+START_SECONDS = 1800.0
+"""Before the first step: a large model from a cold file system, the index of a large corpus, a compiler."""
+
+FLOOR_SECONDS = 600.0
+"""Silence that is never taken for a hang where the profile gives no ``stall_after``."""
+
+USUAL_STEPS, LONGEST_STEPS = 20.0, 3.0
+"""No hang before this many usual steps, and this many of the longest one seen, would have passed."""
+
+SAVE_BYTES_PER_SECOND = 50e6
+"""A save that has not been measured is taken to be written this slowly, a measured one to take three times as long."""
+
+STACK_SECONDS = 15.0
+"""How long the ranks may take to write their stacks."""
+
+WATCHED_KINDS = frozenset({"cpt", "sft", "dpo", "evaluate"})
+"""Kinds that report steps; data stages and conversions may be silent for hours."""
+
+STACK_SIGNAL = signal.SIGUSR1
+
+
+@dataclass
+class Patience:
+    """How long silence is borne, from what has been seen of this start."""
+
+    stall_seconds: float | None
+    save_seconds: float
+    began: float
+    last: Report | None = None
+    _gaps: list[float] = field(default_factory=list)
+    _longest: float = 0.0
+
+    def see(self, report: Report) -> None:
+        """A newer report: the time since the one before is a step's (the first one's holds the start)."""
+        if self.last is None or (report.phase, report.restart) != (self.last.phase, self.last.restart):
+            gap = report.time - (self.last.time if self.last else self.began)
+        else:
+            gap = (report.time - self.last.time) / max(1, report.step - self.last.step)
+            self._gaps = [*self._gaps[-99:], gap]
+        self._longest = max(self._longest, gap)
+        self.last = report
+
+    @property
+    def seconds(self) -> float:
+        """Silence after which the work is taken to hang."""
+        floor = FLOOR_SECONDS if self.stall_seconds is None else self.stall_seconds
+        if self.last is None:
+            return max(START_SECONDS, floor)
+        usual = USUAL_STEPS * statistics.median(self._gaps) if self._gaps and self.stall_seconds is None else 0.0
+        return max(floor, usual, LONGEST_STEPS * self._longest) + self.save_seconds
+
+
+def start(spec: StageSpec, begun: Start, rank: int) -> subprocess.Popen[bytes] | None:
+    """Called by every rank before its work: register it, and start the monitor of this node on its first rank.
+
+    The monitor ends with the rank: it holds the reading end of a pipe to it.
+    """
+    import faulthandler
+
+    directory = spec.stage_paths.ranks(begun.job, begun.restart)
+    directory.mkdir(parents=True, exist_ok=True)
+    stream = open(spec.stage_paths.stack(begun.job, begun.restart, rank), "w")  # noqa: SIM115 - as long as the process
+    faulthandler.register(STACK_SIGNAL, file=stream, all_threads=True, chain=False)
+    node = os.environ.get("SLURMD_NODENAME", "") or socket.gethostname()
+    value = {"rank": rank, "pid": os.getpid(), "host": node}
+    files.write_json(directory / f"{rank}.json", value)
+    local = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0"
+    if spec.kind not in WATCHED_KINDS or local != "0":
+        return None
+    boot = Path(__file__).with_name("boot.py")
+    command = [sys.executable, str(boot), "monitor", str(_spec_path(spec)), str(rank)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+
+
+def _spec_path(spec: StageSpec) -> Path:
+    return spec.stage_paths.scripts(spec.attempt).spec
+
+
+def forget(spec: StageSpec, begun: Start, rank: int) -> None:
+    """A rank that ends by itself leaves no empty file of stacks."""
+    path = spec.stage_paths.stack(begun.job, begun.restart, rank)
+    if path.exists() and path.stat().st_size == 0:
+        path.unlink(missing_ok=True)
+
+
+def main(spec: StageSpec, begun: Start, rank: int) -> int:
+    """Watch until the rank that started this process has ended."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    monitor = _Monitor(spec, begun, watches=rank == 0)
+    parent = os.getppid()
+    while os.getppid() == parent:
+        ready, _, _ = select.select([sys.stdin], [], [], POLL_SECONDS)
+        if ready:
+            return 0
+        if monitor.has_stalled():
+            monitor.end()
+            return 0
+    return 0
+
+
+class _Monitor:
+    def __init__(self, spec: StageSpec, begun: Start, watches: bool) -> None:
+        self._spec = spec
+        self._start = begun
+        self._watches = watches
+        self._stage = spec.stage_paths
+        self._file = self._stage.stall(begun.job, begun.restart)
+        self._host = os.environ.get("SLURMD_NODENAME", "") or socket.gethostname()
+        size, _ = space.checkpoint_bytes(spec) if spec.target_step else (0, "")
+        estimate = size / SAVE_BYTES_PER_SECOND
+        self._patience = Patience(spec.stall_seconds, estimate, time.time())
+        self._silent = 0.0
+        self._looked = time.monotonic()
+
+    def has_stalled(self) -> bool:
+        """Whether this node's ranks are to be ended. Rank 0's monitor finds out, the others read it."""
+        if self._file.exists():
+            return True
+        if not self._watches:
+            return False
+        now = time.monotonic()
+        # Time in which this process did not run either (a suspended job) is not silence.
+        self._silent += min(now - self._looked, 5 * POLL_SECONDS)
+        self._looked = now
+        newest = progress.latest(self._stage.progress)
+        before = self._patience.last
+        if newest and newest.time >= self._patience.began and (before is None or newest.time > before.time):
+            self._patience.see(newest)
+            self._silent = 0.0
+            longest = longest_save(self._spec)
+            if longest:
+                self._patience.save_seconds = 3 * longest
+        if self._silent < self._patience.seconds:
+            return False
+        step = self._patience.last.step if self._patience.last else None
+        files.write_json(self._file, {"silent": round(self._silent, 1), "step": step, "limit": self._patience.seconds})
+        return True
+
+    def end(self) -> None:
+        """Stacks, then (rank 0's monitor) the result, then SIGKILL."""
+        ranks = self._ranks()
+        mine = [rank for rank in ranks if rank["host"] == self._host]
+        for rank in mine:
+            _signal(int(rank["pid"]), STACK_SIGNAL)
+        deadline = time.monotonic() + STACK_SECONDS
+        asked = ranks if self._watches else mine
+        while time.monotonic() < deadline and not all(map(self._has_stack, asked)):
+            time.sleep(0.2)
+        for rank in mine:
+            self._py_spy(rank)
+        if self._watches:
+            self._tell(ranks)
+        for rank in mine:
+            _signal(int(rank["pid"]), signal.SIGKILL)
+
+    def _ranks(self) -> list[dict[str, object]]:
+        found = self._stage.ranks(self._start.job, self._start.restart).glob("*.json")
+        return sorted((files.read_json(path) for path in found), key=lambda rank: int(rank["rank"]))
+
+    def _stack(self, rank: dict[str, object]) -> Path:
+        return self._stage.stack(self._start.job, self._start.restart, int(str(rank["rank"])))
+
+    def _has_stack(self, rank: dict[str, object]) -> bool:
+        path = self._stack(rank)
+        return not path.exists() or path.stat().st_size > 0  # none: it has ended by itself
+
+    def _py_spy(self, rank: dict[str, object]) -> None:
+        """Frames of native code too, where py-spy is installed and may look."""
+        program = shutil.which("py-spy", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+        if program is None:
+            return
+        command = [program, "dump", "--nonblocking", "--pid", str(rank["pid"])]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=STACK_SECONDS, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return
+        if done.returncode == 0:
+            with open(self._stack(rank), "a", encoding="utf-8") as stream:
+                stream.write(f"\npy-spy:\n{done.stdout}")
+
+    def _tell(self, ranks: list[dict[str, object]]) -> None:
+        mute = sorted({str(rank["host"]) for rank in ranks if not self._has_stack(rank)})
+        last = self._patience.last
+        at = f"since step {last.step}" if last else "before the first step"
+        text = f"no step for {self._silent:.0f} s {at} (limit {self._patience.seconds:.0f} s)"
+        text += f"; no answer from {', '.join(mute)}" if mute else ""
+        source = str(self._stack(ranks[0])) if ranks else ""
+        names = sorted({str(rank["host"]) for rank in ranks})
+        value = {
+            "outcome": "failed", "failure": FailureClass.HANG.value, "evidence": text, "source": source,
+            "nodes": mute or (names if len(names) == 1 else []), "job": self._start.job, "restart": self._start.restart,
+        }  # fmt: skip
+        files.write_json(self._stage.result, value)
+        event(self._stage, self._start, "hang", silent=round(self._silent, 1), step=last.step if last else None)
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass  # it has ended by itself
+
+
+def longest_save(spec: StageSpec) -> float:
+    """Seconds of the longest save measured in any start of this stage of the run; 0 where none was."""
+    lines = files.read_json_lines(spec.stage_paths.events)
+    return max((float(line.get("seconds") or 0) for line in lines if line.get("event") == "save_took"), default=0.0)
