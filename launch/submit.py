@@ -293,7 +293,10 @@ class Submitter:
         wanted = {job for parent in stage.parents if (job := self._jobs.get(parent)) is not None}
         # Not every version and plugin shows "(failed)" beside the id.
         never = first.reason == NEVER or "failed" in first.dependency
-        if wanted <= set(_IDS.findall(first.dependency)) and not never:
+        # An edge more than that leads to the job of a parent that is sealed by now, or to whoever has its number now.
+        waits_for = set(_IDS.findall(first.dependency))
+        stands_behind = "afterany" in first.dependency  # another copy of it, see host.sh
+        if (wanted == waits_for or (stands_behind and wanted <= waits_for)) and not never:
             return True
         dependency = self._dependency(stage) or ""
         try:

@@ -23,11 +23,11 @@ SQUEUE_FORMAT = _ROW + _FIELD.join(["%A", "%T", "%V", "%S", "%e", "%D", "%N", "%
 _BEFORE_NAME, _AFTER_NAME = 8, 2
 
 #: A record begins where a separator is followed by an id and a state; a bare separator may be part of a name.
-_ROW_START = re.compile(rf"{_ROW}(?=\d+{_FIELD}[A-Z_]+{_FIELD})")
+_ROW_START = re.compile(rf"{_ROW}(?=\d+{_FIELD}[A-Z][A-Z0-9_]*{_FIELD})")
 
 SACCT_DELIMITER = _FIELD
 SACCT_FIELDS = "JobIDRaw,State,ExitCode,Submit,Start,End,NodeList,JobName"
-_SACCT_ROW = re.compile(rf"^(?=\d+{_FIELD}[A-Z_]+)", re.MULTILINE)
+_SACCT_ROW = re.compile(rf"^(?=\d+{_FIELD}[A-Z][A-Z0-9_]*)", re.MULTILINE)
 
 
 @dataclass(frozen=True)

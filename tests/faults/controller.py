@@ -210,7 +210,7 @@ class Controller:
             return
         if job.state != "PENDING":
             raise Refused(NOT_PENDING)
-        job.dependency = dependency
+        job.dependency = self._open_edges(dependency)
 
     def release(self, ids: Iterable[str]) -> None:
         for job_id in ids:

@@ -228,7 +228,8 @@ class Simulation:
     def _ids_used_again(self) -> None:
         alive = {int(job.id) for job in self.site.controller.jobs.values() if not job.is_final}
         free = [number for number in range(1, self.site.controller.next_id) if number not in alive]
-        if free and not any(number > free[0] for number in alive):
+        # It takes millions of submissions: not while one of ours is on its way.
+        if free and not self.site.submissions and not any(number > free[0] for number in alive):
             self.site.controller.next_id = free[0]
 
     def faults(self) -> dict[str, Callable[[], None]]:

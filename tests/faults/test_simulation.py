@@ -64,10 +64,6 @@ def test_a_seed_replays() -> None:
 # Errors put into the code
 
 
-def _never_bars(store: StorePaths, attempt: str, by: str, links: int = 1) -> None:
-    """Gives an attempt up without taking its claim."""
-
-
 def _always_takes(store: StorePaths, wanted: claim.Claim) -> None:
     """Ignores that another copy holds the claim."""
     store.claims.mkdir(parents=True, exist_ok=True)
@@ -98,7 +94,6 @@ def _running_is_ended(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 MUTATIONS: dict[str, tuple[Any, str, Any]] = {
-    "a given-up attempt keeps its claim": (claim, "supersede", _never_bars),
     "both copies take the claim": (claim, "take", _always_takes),
     "a job that runs is taken for ended": (ledger, "standing", _running_is_ended(ledger.standing)),
     "an old start may publish": (claim, "check_held", lambda store, held: None),
