@@ -81,4 +81,7 @@ $(VENV)/.train: $(VENV)/.torch pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml constraints.txt
 	$(PIP) --editable '.[$(EXTRAS)]'
+	@# Megatron's own writer, which ours is compared with: without what it depends on, and out of the way of the rest.
+	$(PIP) --no-deps --only-binary :all: --upgrade --target $(VENV)/megatron megatron-core==0.15.3 || \
+		echo "no megatron-core for this machine: the comparison with it will be skipped"
 	touch $@

@@ -1,10 +1,12 @@
 """Tokenising to Megatron's .bin/.idx: ours beside the Megatron-LM way, bare encode_batch and datatrove.
 
-    python benchmarks/data_tokens.py CORPUS.jsonl TOKENIZER_DIRECTORY WORK [SIDE ...]
+    python benchmarks/data_tokens.py CORPUS.jsonl TOKENIZER_DIRECTORY WORK [SIDE ...]     # ROUNDS=3: more than one
 
-Every side reads the same JSON lines on the same cores, one after the other, and its output is compared with the
-Megatron way's byte by byte. Needs megatron-core (and torch) for that side, datatrove for its own; a side whose library
-is missing is left out, and says so. The memory is the largest sum of the resident sets of all processes of a side.
+Every side reads the same JSON lines on the same cores, one after the other, in turn as often as ROUNDS says, and its
+output is compared with the Megatron way's byte by byte. Medians by the clock and of CPU time are shown: the clock of a
+machine with other work on it says less. Needs megatron-core (and torch) for that side, datatrove for its own; a side
+whose library is missing is left out, and says so. The memory is the largest sum of the resident sets of all processes
+of a side.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import threading
@@ -31,21 +34,18 @@ def lines(corpus: Path) -> Iterator[str]:
 
 
 def ours(corpus: Path, tokenizer: Path, work: Path) -> None:
-    """The phase ``write`` of a corpus build (worker start, tokens, JSON lines, seals) and the joining of shards."""
+    """Of a corpus build all that is done for tokens: the proof that tiktoken may stand in, the phase ``write`` (worker
+    start, tokens, JSON lines, seals) and the joining of shards. The whole build also cleans and digests."""
     from data_prep.corpus.build import Request, build
     from data_prep.corpus.recipe import Recipe
     from data_prep.settings import Split
     from jobs.core.spec import Source
 
     began: dict[str, float] = {}
-    ended: dict[str, float] = {}
 
     def report(phase: str):
-        def tell(step: int, total: int) -> None:
-            began.setdefault(phase, time.perf_counter())
-            ended[phase] = time.perf_counter()
-
-        return tell
+        began.setdefault(phase, time.perf_counter())
+        return lambda step, total: None
 
     recipe = Recipe.parse(
         {"quality": False, "exact_duplicates": False, "near_duplicates": None, "tokenizer": str(tokenizer)}
@@ -54,7 +54,8 @@ def ours(corpus: Path, tokenizer: Path, work: Path) -> None:
     start = time.perf_counter()
     build(Request(recipe, [[source]], Split(0, 0)), work / "out", work / "shards", report=report)
     whole = time.perf_counter() - start
-    seconds = sum(ended[phase] - began[phase] for phase in ("write", "join"))
+    ends = dict(zip(began, [*list(began.values())[1:], start + whole], strict=True))
+    seconds = sum(ends[phase] - began[phase] for phase in ("check tokenizer", "write", "join"))
     print(json.dumps({"seconds": seconds, "whole": whole, "prefix": str(work / "out/megatron/train_text_document")}))
 
 
@@ -130,7 +131,9 @@ def datatrove(corpus: Path, tokenizer: Path, work: Path) -> None:
     start = time.perf_counter()
     LocalPipelineExecutor(
         [JsonlReader(str(parts)),
-         MegatronDocumentTokenizer(str(work / "tokens"), str(tokenizer / "tokenizer.json"), eos_token=end)],
+         MegatronDocumentTokenizer(
+             str(work / "tokens"), tokenizer_name_or_path=str(tokenizer / "tokenizer.json"), eos_token=end
+         )],
         tasks=WORKERS, workers=WORKERS, logging_dir=str(work / "logs"),
     ).run()  # fmt: skip
     print(json.dumps({"seconds": time.perf_counter() - start, "prefix": ""}))
@@ -169,38 +172,58 @@ def measure(side: str, corpus: Path, tokenizer: Path, work: Path) -> dict | None
     peak, stop = [0], threading.Event()
     watcher = threading.Thread(target=_watch, args=(process.pid, peak, stop))
     watcher.start()
+    before = os.times()
     output, errors = process.communicate()
+    after = os.times()
     stop.set()
     watcher.join()
     if process.returncode:
         print(f"{side:<14} left out: {errors.strip().splitlines()[-1][:150]}")
         return None
-    return {**json.loads(output.strip().splitlines()[-1]), "peak": peak[0]}
+    cpu = after.children_user - before.children_user + after.children_system - before.children_system
+    return {**json.loads(output.strip().splitlines()[-1]), "peak": peak[0], "cpu": cpu}
 
 
 def main() -> None:
     corpus, tokenizer, work = (Path(argument).resolve() for argument in sys.argv[1:4])
     size = sum(len(json.loads(line)["text"].encode()) for line in lines(corpus)) / 1e6
     print(f"{size:.0f} MB of text, {WORKERS} cores, {tokenizer}")
-    results: dict[str, dict] = {}
-    for side in sys.argv[4:] or SIDES:
-        found = measure(side, corpus, tokenizer, work)
-        if found is None:
-            continue
-        results[side] = found
-        base = results.get("ours", found)["seconds"]
-        same = ""
-        if "megatron" in results and side == "megatron" and "ours" in results:
-            equal = all(filecmp.cmp(f"{results['ours']['prefix']}{end}", f"{found['prefix']}{end}", shallow=False)
-                        for end in (".bin", ".idx"))  # fmt: skip
-            same = f"  .bin and .idx {'the same bytes as ours' if equal else 'DIFFER from ours'}"
-        if side == "encode_batch" and "ours" in results:
-            equal = filecmp.cmp(f"{results['ours']['prefix']}.bin", f"{found['prefix']}.bin", shallow=False)
-            same = f"  .bin {'the same bytes as ours' if equal else 'DIFFERS from ours'}"
-        whole = f" (whole build {size / found['whole']:.1f} MB/s)" if "whole" in found else ""
-        speed = f"{found['seconds']:7.1f} s {size / found['seconds']:6.1f} MB/s{whole}"
-        factor = f"ours is {found['seconds'] / base:4.1f} x as fast"
-        print(f"{side:<14} {speed}  {factor}  peak {found['peak'] / 1e6:6.0f} MB{same}", flush=True)
+    results: dict[str, list[dict]] = {}
+    missing: set[str] = set()
+    for number in range(int(os.environ.get("ROUNDS", "1"))):
+        sides = sys.argv[4:] or list(SIDES)
+        for side in sides if number % 2 == 0 else sides[::-1]:
+            found = None if side in missing else measure(side, corpus, tokenizer, work)
+            if found is None:
+                missing.add(side)
+                continue
+            results.setdefault(side, []).append(found)
+            print(f"  round {number + 1} {side:<14} {found['seconds']:7.1f} s  {found['cpu']:7.1f} s CPU", flush=True)
+    first = next(iter(results))
+    base = results[first]
+    for side, runs in results.items():
+        seconds = statistics.median(run["seconds"] for run in runs)
+        factor = statistics.median(run["seconds"] / own["seconds"] for run, own in zip(runs, base, strict=True))
+        cpu = statistics.median(run["cpu"] for run in runs)
+        whole = statistics.median(run.get("whole", run["seconds"]) for run in runs)
+        peak = max(run["peak"] for run in runs) / 1e6
+        print(
+            f"{side:<14} {seconds:7.1f} s {size / seconds:6.1f} MB/s (whole run {size / whole:5.1f} MB/s, "
+            f"{cpu:6.1f} s CPU)  {first} is {factor:4.1f} x as fast  peak {peak:6.0f} MB"
+            f"{_same(results, side)}", flush=True,
+        )  # fmt: skip
+
+
+def _same(results: dict[str, list[dict]], side: str) -> str:
+    """Whether a side wrote the bytes that ours wrote."""
+    ends = {"megatron": (".bin", ".idx"), "encode_batch": (".bin",)}.get(side, ())
+    if not ends or "ours" not in results:
+        return ""
+    equal = all(
+        filecmp.cmp(f"{results['ours'][-1]['prefix']}{end}", f"{results[side][-1]['prefix']}{end}", shallow=False)
+        for end in ends
+    )
+    return f"  {' and '.join(ends)} {'the same bytes as ours' if equal else 'DIFFER from ours'}"
 
 
 if __name__ == "__main__":

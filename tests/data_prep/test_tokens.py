@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,20 +86,64 @@ def test_indexed_files_join_as_if_written_at_once(tmp_path: Path) -> None:
         indexed.Indexed(tmp_path / "joined")
 
 
-@pytest.mark.parametrize("vocabulary", [600, 128256])
-def test_same_bytes_as_megatron(tmp_path: Path, vocabulary: int) -> None:
-    megatron = pytest.importorskip("megatron.core.datasets.indexed_dataset")
-    import torch
+# In a process of its own: Megatron and what it imports stay out of the other tests.
+_THEIRS = """
+import json, sys
+from pathlib import Path
+import numpy, torch
+from megatron.core.datasets.indexed_dataset import DType, IndexedDataset, IndexedDatasetBuilder
 
-    kind = megatron.DType.optimal_dtype(vocabulary)
-    assert np.dtype(kind) == indexed.dtype_for(vocabulary)
-    builder = megatron.IndexedDatasetBuilder(str(tmp_path / "theirs.bin"), dtype=kind)
-    writer = indexed.IndexedWriter(tmp_path / "ours", indexed.dtype_for(vocabulary))
-    for size in (5, 1, 300):
-        ids = np.arange(size, dtype=np.uint32)
-        builder.add_document(torch.tensor(ids.astype(np.int32)), [size])
-        writer.add(ids)
-    builder.finalize(str(tmp_path / "theirs.idx"))
+folder = Path(sys.argv[1])
+for vocabulary, documents in json.loads((folder / "documents.json").read_text()).items():
+    builder = IndexedDatasetBuilder(f"{folder}/theirs-{vocabulary}.bin", dtype=DType.optimal_dtype(int(vocabulary)))
+    for ids in documents:
+        builder.add_document(torch.tensor(ids, dtype=torch.int32), [len(ids)])
+    builder.finalize(f"{folder}/theirs-{vocabulary}.idx")
+    ours = IndexedDataset(f"{folder}/ours-{vocabulary}")
+    assert [ours[number].tolist() for number in range(len(ours))] == documents
+    assert ours.document_indices.tolist() == list(range(len(documents) + 1))
+"""
+
+
+def _megatron() -> str:
+    """Where megatron-core is: beside the environment (see the Makefile), or in it."""
+    beside = Path(sys.prefix) / "megatron"
+    if beside.is_dir():
+        return str(beside)
+    if importlib.util.find_spec("megatron") is None:
+        pytest.skip("megatron-core is not installed")
+    return ""
+
+
+def test_same_bytes_as_megatron_which_reads_ours(encoder: Encoder, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    beside = _megatron()
+    rows = [{"text": prepared.document(seed, 40 + 5 * seed)} for seed in range(40)]
+    source = prepared.write_lines(tmp_path / "in.jsonl", rows)
+    prepared.make(
+        "corpus", [source], tmp_path / "built", tokenizer=str(encoder.directory), shard_bytes=3_000,
+        split={"validation": 0, "test": 0},
+    )  # fmt: skip
+    end = encoder.end_of_document(None)
+    lines = (tmp_path / "built/train.jsonl").read_text().splitlines()
+    documents = {
+        "600": [[*encoder.reference(json.loads(line)["text"]).tolist(), end] for line in lines],
+        "128256": [list(range(size)) for size in (5, 1, 300)],
+    }
+    assert len(documents["600"]) == 40
+    for suffix in (".bin", ".idx"):
+        (tmp_path / f"built/megatron/train_text_document{suffix}").rename(tmp_path / f"ours-600{suffix}")
+    writer = indexed.IndexedWriter(tmp_path / "ours-128256", indexed.dtype_for(128256))
+    for ids in documents["128256"]:
+        writer.add(np.array(ids, np.uint32))
     writer.close()
-    for end in (".bin", ".idx"):
-        assert (tmp_path / f"ours{end}").read_bytes() == (tmp_path / f"theirs{end}").read_bytes()
+    (tmp_path / "documents.json").write_text(json.dumps(documents))
+    found = subprocess.run(
+        [sys.executable, "-c", _THEIRS, str(tmp_path)], env={**os.environ, "PYTHONPATH": beside},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    for name in documents:
+        for suffix in (".bin", ".idx"):
+            ours, theirs = (tmp_path / f"{side}-{name}{suffix}" for side in ("ours", "theirs"))
+            assert ours.read_bytes() == theirs.read_bytes(), theirs.name
