@@ -1,0 +1,174 @@
+"""Why a stage stands where it stands: its class, the line that shows it, what was saved, what may still be tried.
+
+From files alone, with one squeue on top where the cluster answers (``launch.status``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.core import attempts, budget, files, progress, symptoms, verdict
+from jobs.core.attempts import Attempt
+from jobs.core.budget import Ended
+from jobs.core.paths import StagePaths, StorePaths
+from jobs.core.verdict import FailureClass, Outcome, Verdict
+from launch.history import starts_of
+from launch.plan import Plan, PlannedStage
+from launch.profile import Profile
+from launch.rundir import Run
+from launch.stage_status import RunStatus, StageStatus, State
+from launch.status_words import FAILURES
+
+_CALM = frozenset({State.SEALED, State.RUNNING, State.WAITING, State.SUBMITTING})
+
+
+@dataclass(frozen=True)
+class Why:
+    """One stage. ``source`` is ``file:line``; ``saved`` the step of the newest save; ``reported`` the newest step that
+    was reported; ``retries_*`` are of the class in ``failure`` and None where there is none."""
+
+    stage: str
+    state: str
+    text: str
+    failure: str
+    words: str
+    evidence: str
+    source: str
+    job: str
+    restart: int | None
+    nodes: tuple[str, ...]
+    reported: int | None
+    saved: int | None
+    starts: int
+    retries_used: int | None
+    retries_allowed: int | None
+    avoids: tuple[str, ...]
+    stacks: tuple[str, ...]
+    next: str
+
+    @property
+    def is_calm(self) -> bool:
+        """Nothing to explain: it is done, runs, or waits its turn."""
+        return self.state in _CALM and not self.failure
+
+
+def explain(run: Run, plan: Plan, profile: Profile, status: RunStatus, only: str | None = None) -> list[Why]:
+    """Every stage of the run, or the one named."""
+    found = {stage.stage: stage for stage in status.stages}
+    chosen = [stage for stage in plan.stages if only in (None, stage.name)]
+    return [_explain(run, stage, profile, found[stage.name], status.silence) for stage in chosen]
+
+
+def _explain(run: Run, stage: PlannedStage, profile: Profile, found: StageStatus, silence: str) -> Why:
+    store = run.workspace.entry(stage.produces_kind, stage.fingerprint)
+    current = attempts.current(store)
+    paths = run.paths.stage(stage.name) if current is None else StagePaths(Path(current.stage_dir))
+    events = list(files.read_json_lines(paths.events))
+    told = [] if current is None else _verdicts(store, paths, current)
+    last = told[-1] if told else None
+    if last is not None and last.outcome is Outcome.DONE:
+        last = None
+    evidence, source = (last.evidence, last.source) if last else (found.evidence, "")
+    refused = [line for line in events if line.get("event") == "not_requeued" and last and line.get("job") == last.job]
+    if refused and found.state.is_over:
+        evidence = f"Slurm refused to requeue it: {refused[-1].get('answer', '')} (it ended because: {evidence})"
+    failure = last.failure if last else None
+    if failure is None and found.failure:
+        failure = FailureClass(found.failure)
+    history = _history(events, current, told)
+    newest = progress.latest(paths.progress)
+    return Why(
+        stage=stage.name, state=found.state.value, text=found.text,
+        failure="" if failure is None else failure.value, words="" if failure is None else FAILURES[failure],
+        evidence=evidence, source=source, job=last.job if last else found.job, restart=last.restart if last else None,
+        nodes=(last.nodes or tuple(filter(None, [last.host]))) if last else tuple(filter(None, [found.nodes])),
+        reported=newest.step if newest else None, saved=_newest_save(store), starts=len(history) or found.continued,
+        retries_used=budget.spent(history, failure) if failure and history else None,
+        retries_allowed=budget.allowed(failure, profile.retries) if failure else None,
+        avoids=_avoided(events), stacks=_stacks(paths, last),
+        next=_next(run, found, failure, silence),
+    )  # fmt: skip
+
+
+def _verdicts(store: StorePaths, paths: StagePaths, current: Attempt) -> list[Verdict]:
+    """Of the current attempt, in the order of its starts."""
+    found = [verdict.read(paths.verdict(one.job, one.restart)) for one in starts_of(store, current)]
+    return [said for said in found if said is not None]
+
+
+def _history(events: list[dict[str, Any]], current: Attempt | None, told: Iterable[Verdict]) -> list[Ended]:
+    began = {
+        (line.get("job"), line.get("restart")): int(line.get("step") or 0)
+        for line in events if line.get("event") == "start" and current and line.get("attempt") == current.token
+    }  # fmt: skip
+    return [
+        Ended(said.failure, (said.step or 0) > began[said.job, said.restart])
+        for said in told if (said.job, said.restart) in began and said.outcome is not Outcome.DONE
+    ]  # fmt: skip
+
+
+def _newest_save(store: StorePaths) -> int | None:
+    return next((step for step in store.save_steps() if (store.save(step) / "seal.json").exists()), None)
+
+
+def _avoided(events: list[dict[str, Any]]) -> tuple[str, ...]:
+    told = [line for line in events if line.get("event") == "avoids"]
+    return tuple(map(str, told[-1].get("nodes", []))) if told else ()
+
+
+def _stacks(paths: StagePaths, last: Verdict | None) -> tuple[str, ...]:
+    if last is None:
+        return ()
+    found = sorted(paths.logs.glob(f"{last.job}_{last.restart}.rank*.stack"))
+    return tuple(str(path) for path in found if path.stat().st_size)
+
+
+def _next(run: Run, found: StageStatus, failure: FailureClass | None, silence: str) -> str:
+    if silence:
+        return f"overnight why {run.id} {found.stage}, when the cluster answers again"
+    if found.state is State.SEALED:
+        return ""
+    if found.state is State.RUNNING:
+        return f"overnight logs {run.id} {found.stage} -f"
+    if found.state in (State.WAITING, State.SUBMITTING):
+        return ""
+    advice = symptoms.ADVICE.get(failure) if failure else None
+    return (f"{advice}; then: " if advice else "") + f"overnight resume {run.id}"
+
+
+def lines(found: Why) -> list[str]:
+    """For people: one block a stage."""
+    shown = [f"{found.stage}: {found.text}"]
+    if found.failure and (found.state not in _CALM or found.evidence):
+        before = "its start before " if found.state in _CALM else ""
+        shown.append(f"  class     {before}{found.failure} ({found.words})")
+        shown += [f"  shown by  {line}" for line in found.evidence.splitlines()[:4]]
+    if found.source:
+        shown.append(f"  in        {found.source}")
+    shown += [f"  stack     {path}" for path in found.stacks]
+    if found.job:
+        where = f" on {', '.join(found.nodes)}" if found.nodes else ""
+        restart = f", restart {found.restart}" if found.restart else ""
+        shown.append(f"  job       {found.job}{restart}{where}")
+    if found.reported is not None or found.saved is not None:
+        kept = "nothing" if found.saved is None else f"step {found.saved}"
+        if found.state == State.SEALED:
+            kept = "the finished output is sealed"
+        shown.append(f"  reached   step {found.reported or 0}; saved: {kept}")
+    if found.retries_allowed is not None and found.retries_used is not None:
+        used = f"{found.retries_used} of {found.failure}, retries allowed: {found.retries_allowed}"
+        shown.append(f"  attempts  {found.starts}; {used}")
+    if found.avoids:
+        shown.append(f"  keeps off {', '.join(found.avoids)}")
+    if found.next:
+        shown.append(f"  next      {found.next}")
+    return shown
+
+
+def as_json(run: Run, status: RunStatus, found: list[Why]) -> dict[str, Any]:
+    """The same as plain data."""
+    silence = {"silence": status.silence or None, "heard_at": status.heard_at}
+    return {"run": run.id, "done": status.is_done, "cluster": silence, "stages": [vars(one) for one in found]}
