@@ -50,7 +50,7 @@ def on_slurm(run: Run, plan: Plan, gateway: Gateway, stages: set[str], adopted: 
         ClusterRefused: likewise, but it will be refused again.
     """
     rows = [row for row in gateway.squeue() if not row.state.is_final]
-    jobs = {row.job_id: name for row in rows if (name := _stage_of(row, run, stages)) is not None}
+    jobs = {row.job_id: name for row in rows if (name := stage_of(row, run, stages)) is not None}
     spared: dict[str, str] = {}
     for stage, attempt in _of_other_runs(run, plan, stages):
         theirs = [row.job_id for row in rows if row.name in attempt.job_names]
@@ -69,7 +69,7 @@ def on_slurm(run: Run, plan: Plan, gateway: Gateway, stages: set[str], adopted: 
     return Cancelled(names, jobs, left, spared)
 
 
-def _stage_of(row: QueueRow, run: Run, stages: Iterable[str]) -> str | None:
+def stage_of(row: QueueRow, run: Run, stages: Iterable[str]) -> str | None:
     """The stage whose job this is, if it is one of this run and these stages."""
     for stage in stages:
         prefix = scripts.job_name(run.id, stage, "", 0)

@@ -203,6 +203,12 @@ def locked(run: Run) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
+def stale_lock(run: Run) -> str | None:
+    """What the lock of a process that is gone holds; None where there is no lock, or a living one."""
+    held = _read(run.paths.lock)
+    return held.strip() if held is not None and _is_stale(held) else None
+
+
 def _read(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ The commands are those of ``shim.py``; ``overnight`` and the scripts of the jobs
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -214,9 +215,13 @@ def test_cancel_while_nobody_answers(chain: Chain) -> None:
 
 
 @pytest.mark.failure(22)
-def test_requeued_under_its_id(chain: Chain) -> None:
+def test_requeued_under_its_id(chain: Chain, tmp_path: Path) -> None:
     """Requeued while it works: it goes on under its id, and what waits for it keeps waiting."""
-    own = chain.beside(SHORT, settings={"cpt": {"options": {"step_seconds": 0.1}}}, profile=PROFILE)
+    given: Any = fake(chain)
+    settings = {"cpt": {"options": {"step_seconds": 0.1}}}
+    own = Chain(given, tmp_path / "slow", SHORT, settings=settings, profile=PROFILE)
+    own.gateway = chain.gateway
+    own.fetch()
     run = own.submit()
     (cpt,) = [job.row.job_id for job in own.jobs() if job.stage == "cpt"]
     own.wait_until(lambda: own.events("cpt", "start"), "the training to begin")
@@ -225,3 +230,34 @@ def test_requeued_under_its_id(chain: Chain) -> None:
     own.assert_done_once(run)
     assert len(own.events("cpt", "start")) == 2
     assert own.workers("cpt") == {cpt}
+
+
+@pytest.mark.failure(5)
+def test_the_doctor_finds_and_removes(chain: Chain) -> None:
+    """A job that can never start, one that no journal explains, the lock of a dead process; and then nothing more."""
+    fake(chain).set(stopped="yes")
+    run = chain.submit()
+    assert chain.doctor(run) == {}
+    path = fake(chain).state / "queue.json"
+    value = json.loads(path.read_text())
+    corpus, cpt = value["jobs"].values()
+    stranger = {**cpt, "id": "77", "name": cpt["name"][:-6] + "zzzzzz", "reason": "Priority", "dependency": ""}
+    corpus["state"], cpt["reason"] = "COMPLETED", "DependencyNeverSatisfied"
+    path.write_text(json.dumps({**value, "jobs": {**value["jobs"], "77": stranger}}))
+    lock = {"host": socket.gethostname(), "pid": 2**22 + 1, "born": "1", "time": 0}
+    chain.workspace.run(run).lock.write_text(json.dumps(lock))
+    found = chain.doctor(run, code=1)
+    assert found["blocked job"]["command"] == f"scancel {cpt['id']}"
+    assert found["unexplained job"]["command"] == "scancel 77"
+    assert found["stale lock"]["command"].startswith("rm ")
+    assert found["stage"]["command"] == f"overnight resume {run}"
+    assert not any(finding["mended"] for finding in found.values())
+    assert all(finding["mended"] == finding["is_safe"] for finding in chain.doctor(run, "--fix", code=1).values())
+    assert {job.row.job_id for job in chain.jobs() if not job.row.state.is_final} == set()
+    assert set(chain.doctor(run, code=1)) == {"stage"}
+    fake(chain).set(squeue="down")
+    assert set(chain.doctor(run, code=4)) == {"cluster silent"}
+    fake(chain).set()
+    chain.resume(run)
+    chain.wait()
+    assert chain.doctor(run) == {}

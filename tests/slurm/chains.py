@@ -212,6 +212,11 @@ class Chain:
     def cancel(self, run: str, *arguments: str) -> None:
         self.overnight("cancel", run, *arguments)
 
+    def doctor(self, run: str, *arguments: str, code: int = 0) -> dict[str, dict[str, Any]]:
+        """What ``doctor --json`` finds, by kind."""
+        said = json.loads(self.overnight("doctor", run, "--json", *arguments, code=code).stdout)
+        return {finding["kind"]: finding for finding in said["findings"]}
+
     # What is on disk
 
     def runs(self) -> list[str]:

@@ -1,0 +1,52 @@
+"""Look for what a run has left behind and for what has got lost, and say or do what mends it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+
+from launch.cli import common
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    common.add_run(parser)
+    parser.add_argument("--fix", action="store_true", help="cancel such jobs and remove a stale lock, without asking")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the findings; 0 if there are none or all are mended, 4 if the cluster is silent, else 1."""
+    from launch import doctor, rundir
+    from launch.doctor import Kind
+    from launch.errors import ClusterSilent
+
+    found = rundir.find(args.run, args.workspace)
+    profile = found.profile()
+    gateway = None if profile.executor == "local" else common.gateway(profile)
+    findings = doctor.examine(found, found.plan(), gateway)
+    safe = [finding for finding in findings if finding.is_safe]
+    if not args.json:
+        for finding in findings:
+            print(f"{finding.kind}: {finding.text}\n  {finding.command}")
+        if not findings:
+            print(f"run {found.id}: nothing is wrong")
+    mended = []
+    if safe and (args.fix or (not args.json and _agreed(len(safe)))):
+        mended = doctor.mend(found, gateway, findings)
+    if args.json:
+        value = [{**asdict(finding), "mended": finding in mended} for finding in findings]
+        print(json.dumps({"run": found.id, "findings": value}))
+    elif mended:
+        print(f"mended: {len(mended)}")
+    if any(finding.kind is Kind.SILENT for finding in findings):
+        return ClusterSilent.exit_code
+    return 0 if len(mended) == len(findings) else 1
+
+
+def _agreed(count: int) -> bool:
+    """Ask, where somebody is there to answer."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return False
+    return input(f"cancel or remove these ({count})? [y/N] ").strip().lower() in ("y", "yes")

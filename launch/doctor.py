@@ -1,0 +1,130 @@
+"""What is wrong with a run that nobody would notice: jobs that can never start or that no journal explains, a lock of a
+dead process, stages that are lost, a cluster that does not answer. Each finding names the command that mends it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from enum import StrEnum
+
+from jobs.core import attempts
+from launch import cancel, rundir, status
+from launch.errors import OvernightError
+from launch.journal import Event
+from launch.plan import Plan
+from launch.rundir import Run
+from launch.slurm.gateway import Gateway
+from launch.slurm.queue import QueueRow
+from launch.stage_status import RunStatus, State
+from launch.table import clock
+
+NEVER = "DependencyNeverSatisfied"
+
+
+class Kind(StrEnum):
+    """What a finding is about."""
+
+    SILENT = "cluster silent"
+    BLOCKED = "blocked job"
+    LEFT_OVER = "left-over job"
+    UNEXPLAINED = "unexplained job"
+    LOCK = "stale lock"
+    STAGE = "stage"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """``command`` mends it; ``is_safe``: ``overnight doctor --fix`` does. ``job``: its id, where it is about one."""
+
+    kind: Kind
+    text: str
+    command: str
+    is_safe: bool = False
+    job: str = ""
+
+
+def examine(run: Run, plan: Plan, gateway: Gateway | None) -> list[Finding]:
+    """Look at a run; changes nothing. ``gateway``: None for a run without Slurm. At most two calls of Slurm.
+
+    A silent cluster is a finding, and then nothing is said of jobs.
+    """
+    found = _lock(run)
+    rows: list[QueueRow] = []
+    queue = status.Queue.ask(None)
+    if gateway is not None:
+        try:
+            rows = gateway.squeue()
+            queue = status.Queue.of(rows)
+        except OvernightError as error:
+            queue = status.Queue.silent(error)
+    stages = status.look(run, plan, queue, gateway.sacct if gateway is not None else lambda since: None)
+    if queue.silence:
+        heard = "it has not been heard yet" if stages.heard_at is None else f"last heard {clock(stages.heard_at)}"
+        text = f"the cluster does not answer ({heard}): {queue.silence.splitlines()[0]}"
+        return [*found, Finding(Kind.SILENT, text, f"overnight doctor {run.id}")]
+    return [*found, *_jobs(run, plan, rows), *_stages(run, stages)]
+
+
+def mend(run: Run, gateway: Gateway | None, findings: list[Finding]) -> list[Finding]:
+    """Do what is safe: take a stale lock away, cancel the jobs (one scancel, journaled); what was mended.
+
+    Raises:
+        InputError: another ``overnight`` is at work on the run.
+        ClusterSilent, ClusterRefused: the jobs are still there.
+    """
+    safe = [finding for finding in findings if finding.is_safe]
+    jobs = [finding.job for finding in safe if finding.job]
+    with rundir.locked(run):  # which takes a stale one over, and then away
+        if jobs and gateway is not None:
+            run.journal.write(Event.CANCELLED, stages=[], jobs=jobs, phase="doctor")
+            gateway.scancel(jobs)
+    return safe
+
+
+def _lock(run: Run) -> list[Finding]:
+    held = rundir.stale_lock(run)
+    if held is None:
+        return []
+    return [
+        Finding(
+            Kind.LOCK, f"the lock of a process that is gone: {held}", f"rm {shlex.quote(str(run.paths.lock))}", True
+        )
+    ]
+
+
+def _jobs(run: Run, plan: Plan, rows: list[QueueRow]) -> list[Finding]:
+    """Living jobs under this run's names that the journal does not explain, or that will never do anything."""
+    announced: dict[str, tuple[str, str]] = {}
+    for entry in run.journal.read():
+        if entry["event"] == Event.INTENT:
+            announced.update(dict.fromkeys(entry["names"], (str(entry["stage"]), str(entry["attempt"]))))
+    found = []
+    for row in rows:
+        stage = None if row.state.is_final else cancel.stage_of(row, run, [stage.name for stage in plan.stages])
+        if stage is None:
+            continue
+        about = f"job {row.job_id} of stage {stage!r}"
+        command = f"scancel {row.job_id}"
+        if row.name not in announced:
+            found.append(Finding(Kind.UNEXPLAINED, f"{about} is in no journal", command, True, row.job_id))
+        elif not _is_current(run, plan, *announced[row.name]):
+            text = f"{about} belongs to an attempt that was replaced"
+            found.append(Finding(Kind.LEFT_OVER, text, command, True, row.job_id))
+        elif row.reason == NEVER:
+            text = f"{about} will never start: a stage that it depends on did not succeed"
+            found.append(Finding(Kind.BLOCKED, text, command, True, row.job_id))
+    return found
+
+
+def _is_current(run: Run, plan: Plan, stage: str, token: str) -> bool:
+    planned = plan.stage(stage)
+    current = attempts.current(run.workspace.entry(planned.produces_kind, planned.fingerprint))
+    return current is not None and current.token == token
+
+
+def _stages(run: Run, stages: RunStatus) -> list[Finding]:
+    return [
+        Finding(Kind.STAGE, f"stage {one.stage!r} is {one.state}: {one.text}", f"overnight resume {run.id}")
+        for one in stages.of(State.LOST)
+    ]
