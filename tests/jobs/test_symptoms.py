@@ -1,0 +1,71 @@
+"""Which line shows which failure, and where in the log it stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs.core import symptoms
+from jobs.core.symptoms import search, search_log
+from jobs.core.verdict import FailureClass
+
+LINES: tuple[tuple[FailureClass | None, str], ...] = (
+    (FailureClass.COLLECTIVE_TIMEOUT, "[Rank 3] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=12) ran for 600001 ms"),
+    (FailureClass.COLLECTIVE_TIMEOUT, "RuntimeError: NCCL error in: ProcessGroupNCCL.cpp:2251, unhandled system error"),
+    (FailureClass.COLLECTIVE_TIMEOUT, "RuntimeError: [pair.cc:534] Connection closed by peer [10.0.0.2]:41952"),
+    (FailureClass.COLLECTIVE_TIMEOUT, "torch.distributed.elastic.rendezvous.api.RendezvousTimeoutError"),
+    (FailureClass.COLLECTIVE_TIMEOUT, "torch.distributed.DistStoreError: Timed out after 61 seconds waiting for clients. 1/2"),
+    (FailureClass.COLLECTIVE_TIMEOUT, "torch.distributed.DistNetworkError: server socket has failed to listen: Address already in use"),
+    (FailureClass.COLLECTIVE_TIMEOUT, "srun: error: Node failure on node3"),
+    (FailureClass.GPU_MEMORY, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."),
+    (FailureClass.GPU_MEMORY, "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+    (FailureClass.OUT_OF_MEMORY, "slurmstepd: error: Detected 1 oom_kill event in StepId=12.0. Some of the step tasks have been OOM Killed."),
+    (FailureClass.OUT_OF_MEMORY, "slurmstepd: error: Detected 1 oom-kill event(s) in step 12.batch cgroup."),
+    (FailureClass.OUT_OF_MEMORY, "srun: error: node1: task 0: Out Of Memory"),
+    (FailureClass.OUT_OF_MEMORY, "slurmstepd: error: Step 12.0 exceeded memory limit (2097152 > 1048576), being killed"),
+    (FailureClass.OUT_OF_MEMORY, "RuntimeError: DataLoader worker (pid 4242) is killed by signal: Killed."),
+    (FailureClass.OUT_OF_MEMORY, "RuntimeError: [enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory"),
+    (FailureClass.STORAGE_FULL, "OSError: [Errno 28] No space left on device: '/scratch/x'"),
+    (FailureClass.STORAGE_FULL, "OSError: [Errno 122] Disk quota exceeded"),
+    (FailureClass.STORAGE_FULL, "RuntimeError: [enforce fail at inline_container.cc:603] . unexpected pos 64 vs 0"),
+    (FailureClass.MISSING_GPUS, "RuntimeError: No CUDA GPUs are available"),
+    (FailureClass.MISSING_GPUS, "RuntimeError: CUDA error: invalid device ordinal"),
+    (FailureClass.MISSING_GPUS, "Unable to determine the device handle for GPU 0000:3B:00.0: GPU is lost."),
+    (FailureClass.VERSIONS, "ImportError: cannot import name 'Cache' from 'transformers.cache_utils'"),
+    (FailureClass.VERSIONS, "OSError: /lib/libc.so.6: version `GLIBC_2.34' not found"),
+    (FailureClass.VERSIONS, "RuntimeError: CUDA error: no kernel image is available for execution on the device"),
+    (FailureClass.TOKENIZER, "size mismatch for model.embed_tokens.weight: copying a param of shape (32000, 64)"),
+    (FailureClass.INCOMPLETE_CHECKPOINT, "RuntimeError: PytorchStreamReader failed reading zip archive: failed finding central directory"),
+    (None, "INFO: 3 of 8 GPUs are busy, memory use 71 %"),
+    (None, "loss 2.31, no timeout, no error"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("failure", "line"), LINES)
+def test_a_line_shows_its_failure(failure: FailureClass | None, line: str) -> None:
+    found = search(["step 1", line, "step 2"])
+    assert (None if found is None else found.failure) is failure
+    assert found is None or (found.line, found.number) == (line, 2)
+
+
+def test_the_cause_counts_and_not_what_followed_from_it(tmp_path: Path) -> None:
+    """Rank 0 says first that its peer has gone; the peer's node says later why."""
+    log = tmp_path / "12_0.log"
+    lines = [*["padding"] * 50_000, LINES[2][1], "overnight: verdict CUDA out of memory", LINES[9][1], LINES[0][1]]
+    log.write_text("\n".join(lines) + "\n" + "x" * 30)
+    found = search_log(log)
+    assert found is not None
+    assert (found.failure, found.number) == (FailureClass.OUT_OF_MEMORY, 50_003)
+    assert log.read_text().splitlines()[found.number - 1] == found.line
+
+
+def test_line_numbers_are_those_of_the_whole_file(tmp_path: Path) -> None:
+    log = tmp_path / "12_0.log"
+    log.write_text("a line of twenty bytes\n" * 200_000 + LINES[7][1] + "\n")
+    assert log.stat().st_size > symptoms.LOG_BYTES
+    found = search_log(log)
+    assert found is not None
+    assert found.number == 200_001
+    assert symptoms.place_of(log, LINES[7][1]) == f"{log}:200001"
+    assert symptoms.place_of(tmp_path / "none", "x") == ""
