@@ -1,0 +1,275 @@
+"""What a training stage needs: memory per GPU, arithmetic, and the size of its checkpoints. Pure: no file, no torch.
+
+Sources of the formulas:
+
+* activations: Korthikanti et al. 2022, "Reducing Activation Recomputation in Large Transformer Models"
+  (https://arxiv.org/abs/2205.05198), table 2, counted tensor by tensor so that it holds for gated MLPs and grouped
+  queries, too; with a GELU of width 4h it is their ``s b h (34 + 5 a s / h)``;
+* bytes a parameter: Rajbhandari et al. 2020, "ZeRO" (https://arxiv.org/abs/1910.02054), section 3.1: 16 with Adam in
+  mixed precision, 18 where gradients are summed in fp32 (documentation of Megatron-LM's distributed optimizer);
+* arithmetic: Chowdhery et al. 2022, "PaLM" (https://arxiv.org/abs/2204.02311), appendix B: 6 N + 12 L H Q T a token.
+
+What is counted is what must be there; what CUDA, NCCL and a fragmented allocator take is ``RESERVE``, an assumption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+RESERVE = 2 * 1024**3
+"""Bytes per GPU for the CUDA context, NCCL's buffers and fragmentation. Assumed, not measured."""
+
+WEIGHT_BYTES = {"fp32": 4, "bf16": 2}
+
+
+@dataclass(frozen=True)
+class Model:
+    """The numbers of a decoder-only transformer that decide what it costs."""
+
+    layers: int
+    hidden: int
+    heads: int
+    groups: int
+    head: int
+    ffn: int
+    vocabulary: int
+    tied: bool
+    gated: bool = True
+    qkv_bias: bool = False
+    out_bias: bool = False
+    mlp_bias: bool = False
+    head_norms: bool = False
+
+    @property
+    def queries(self) -> int:
+        """Width of all query heads together."""
+        return self.heads * self.head
+
+    @property
+    def keys(self) -> int:
+        """Width of all key heads together."""
+        return self.groups * self.head
+
+    @property
+    def layer_parameters(self) -> int:
+        """Of one layer: attention, MLP, two RMS norms."""
+        attention = 2 * self.hidden * (self.queries + self.keys)
+        attention += (self.queries + 2 * self.keys) * self.qkv_bias + self.hidden * self.out_bias
+        attention += 2 * self.head * self.head_norms
+        projections = 3 if self.gated else 2
+        mlp = projections * self.hidden * self.ffn
+        mlp += ((projections - 1) * self.ffn + self.hidden) * self.mlp_bias
+        return attention + mlp + 2 * self.hidden
+
+    @property
+    def embedding(self) -> int:
+        """Parameters of the embedding; as many again in the head where it is not tied."""
+        return self.vocabulary * self.hidden
+
+    @property
+    def parameters(self) -> int:
+        """All of them, as ``sum(p.numel() for p in model.parameters())`` counts."""
+        return self.layers * self.layer_parameters + self.embedding * (1 if self.tied else 2) + self.hidden
+
+
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
+"""``model_type`` of a Hugging Face configuration whose parameters are counted exactly here."""
+
+
+def model_of(config: Mapping[str, Any]) -> Model | None:
+    """From the content of a Hugging Face ``config.json``; None: an architecture that is not known here.
+
+    Raises:
+        KeyError, TypeError: a configuration of a known architecture without its numbers.
+    """
+    kind = config.get("model_type")
+    if kind not in ARCHITECTURES:
+        return None
+    heads = int(config["num_attention_heads"])
+    bias = bool(config.get("attention_bias", False))
+    return Model(
+        layers=int(config["num_hidden_layers"]), hidden=int(config["hidden_size"]), heads=heads,
+        groups=int(config.get("num_key_value_heads") or heads),
+        head=int(config.get("head_dim") or int(config["hidden_size"]) // heads), ffn=int(config["intermediate_size"]),
+        vocabulary=int(config["vocab_size"]), tied=bool(config.get("tie_word_embeddings", False)),
+        qkv_bias=bias or kind == "qwen2", out_bias=bias, mlp_bias=bool(config.get("mlp_bias", False)),
+        head_norms=kind == "qwen3",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What a back end keeps. Bytes a parameter by precision: (weights, gradients, optimizer with its fp32 weights).
+
+    ``sharded``: what is spread over the replicas: nothing, the optimizer, or all. ``fused``: kernels that keep one copy
+    where eager code keeps several, and attention that does not keep its scores. ``logits``: bytes a logit of the last
+    stage. ``reference``: bytes a parameter of the frozen model of DPO. ``buckets``: bytes a parameter that summing
+    gradients over replicas takes beside them.
+    """
+
+    states: Mapping[str, tuple[float, float, float]]
+    sharded: str = "none"
+    fused: bool = False
+    scores: bool = False
+    logits: float = 8.0
+    reference: float = 0.0
+    buckets: float = 0.0
+
+
+def habits_of(backend: str, versions: Mapping[str, str], settings: Mapping[str, Any]) -> Habits:
+    """The habits of a back end as it is installed; one that is not known is taken for plain Adam over all replicas."""
+    if backend == "trl":  # fp32 weights also under bf16 autocast; DistributedDataParallel copies into buckets
+        return Habits({"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, logits=16.0, reference=4.0, buckets=4.0)
+    if backend == "nemo":  # megatron-core; gradients are summed in fp32
+        engine = "transformer_engine" in versions
+        wanted = settings.get("distributed_optimizer")
+        sharded = "optimizer" if (engine if wanted is None else wanted) else "none"
+        states = {"fp32": (4.0, 4.0, 8.0), "bf16": (2.0, 4.0, 12.0)}
+        return Habits(states, sharded, fused=engine, scores=not engine)
+    if backend == "nemo_rl":  # FSDP over fp32 weights; the reference model waits on the host
+        return Habits({"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, "all", logits=14.0)
+    return Habits({"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, logits=16.0, reference=4.0)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How a stage runs. ``micro_batch`` and ``batch`` count sequences (DPO: two a row), ``length`` tokens of one."""
+
+    world: int
+    batch: int
+    micro_batch: int
+    length: int
+    precision: str = "fp32"
+    tensor: int = 1
+    pipeline: int = 1
+    context: int = 1
+    sequence_parallel: bool = False
+    recompute: str = "none"
+    reference: bool = False
+
+    @property
+    def replicas(self) -> int:
+        """Data-parallel size; at least 1."""
+        return max(1, self.world // (self.tensor * self.pipeline * self.context))
+
+
+def shape_of(kind: str, settings: Mapping[str, Any], nodes: int, processes_per_node: int) -> Shape:
+    """From the settings of a planned training stage.
+
+    Raises:
+        KeyError: no batch size or sequence length.
+    """
+    world = nodes * processes_per_node
+    tensor, pipeline, context = (
+        int(settings.get(name) or 1) for name in ("tensor_parallel", "pipeline_parallel", "context_parallel")
+    )
+    sequences = 2 if kind == "dpo" else 1
+    rows = int(settings["batch_size"])
+    share = max(1, rows // max(1, world // (tensor * pipeline * context)))
+    micro = min(int(settings.get("micro_batch_size") or share), share)
+    return Shape(
+        world, rows * sequences, micro * sequences, int(settings["sequence_length"]),
+        str(settings.get("precision", "fp32")), tensor, pipeline, context,
+        bool(settings.get("sequence_parallel", False)), str(settings.get("recompute", "none")), kind == "dpo",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on the GPU that needs most."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+    logits: float
+    reserve: float = RESERVE
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.gradients + self.optimizer + self.activations + self.logits + self.reserve
+
+
+def layer_activations(model: Model, shape: Shape, habits: Habits, dropout: bool = False) -> float:
+    """Bytes that one layer keeps of one micro batch for its backward pass, on one GPU, without recomputation.
+
+    Fused (elements a token): inputs of both norms and of both linear layers behind them (4h), queries and output of
+    attention (2q), keys and values (2k), gate, up and product (3f; a plain MLP: 2f). Eager code keeps the normalised
+    input beside each norm (6h), keys and values repeated for every query head, a copy of the output (5q in all), and
+    the activated gate (4f). ``dropout`` adds two masks of one byte.
+    """
+    size = 2.0 if shape.precision == "bf16" else 4.0
+    tokens = shape.micro_batch * shape.length / shape.context
+    h, q, k, f = model.hidden, model.queries, model.keys, model.ffn
+    if habits.fused:
+        whole, split = 4.0 * h, 2.0 * q + 2.0 * k + (3.0 if model.gated else 2.0) * f
+    else:
+        whole, split = 6.0 * h, 5.0 * q + (4.0 if model.gated else 2.0) * f
+    masks = 2.0 * h if dropout else 0.0
+    over = shape.tensor
+    kept = (whole * size + masks) / (over if shape.sequence_parallel else 1) + split * size / over
+    scores = 0.0
+    if habits.scores and shape.recompute != "selective":  # softmax in and out, and the mask of its dropout
+        scores = (2.0 * size + 1.0) * model.heads * shape.length / over
+    return tokens * (kept + scores)
+
+
+def activations(model: Model, shape: Shape, habits: Habits) -> float:
+    """Bytes of all layers on the first pipeline stage, which holds most micro batches at once."""
+    each = layer_activations(model, shape, habits)
+    layers = model.layers / shape.pipeline
+    waiting = min(shape.pipeline, max(1, shape.batch // (shape.micro_batch * shape.replicas)))
+    if shape.recompute != "full":
+        return each * layers * waiting
+    size = 2.0 if shape.precision == "bf16" else 4.0
+    inputs = shape.micro_batch * shape.length / shape.context * model.hidden * size
+    if shape.sequence_parallel:
+        inputs /= shape.tensor
+    return inputs * layers * waiting + each  # and the one layer that is being computed again
+
+
+def memory(model: Model, shape: Shape, habits: Habits) -> Memory:
+    """Bytes on the GPU that needs most: the first pipeline stage (activations) or the last (logits)."""
+    weight, gradient, optimizer = habits.states[shape.precision]
+    layers = -(-model.layers // shape.pipeline)
+    ends = model.embedding + model.hidden
+    if shape.pipeline == 1 and not model.tied:
+        ends += model.embedding
+    held = (layers * model.layer_parameters + ends) / shape.tensor
+    over = shape.replicas
+    everything, states = (over if habits.sharded == "all" else 1), (over if habits.sharded != "none" else 1)
+    weights = held * (weight + (habits.reference if shape.reference else 0.0)) / everything
+    gradients = held * (gradient + (habits.buckets if over > 1 else 0.0)) / everything
+    kept = activations(model, shape, habits)
+    logits = shape.micro_batch * shape.length / shape.context * model.vocabulary / shape.tensor * habits.logits
+    if shape.pipeline > 1:  # the last stage has the logits, and one micro batch waiting
+        last = kept / min(shape.pipeline, max(1, shape.batch // (shape.micro_batch * over))) + logits
+        kept, logits = (last - logits, logits) if last > kept else (kept, 0.0)
+    return Memory(weights, gradients, held * optimizer / states, kept, logits)
+
+
+def step_flops(model: Model, shape: Shape) -> float:
+    """Model FLOPs of an optimizer step over all GPUs: 6 N + 12 L H Q T a token; DPO's frozen model adds a third.
+
+    N: parameters that are multiplied (an embedding that is looked up is not). Recomputation is no model FLOP.
+    """
+    multiplied = model.layers * model.layer_parameters + model.embedding
+    token = 6.0 * multiplied + 12.0 * model.layers * model.queries * shape.length
+    return token * shape.batch * shape.length * (4 / 3 if shape.reference else 1.0)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Bytes: ``finished`` is what the next stage gets, ``save`` what a time limit is survived by."""
+
+    finished: float
+    save: float
+
+
+def checkpoint(model: Model, backend: str, precision: str) -> Checkpoint:
+    """Weights; and weights, fp32 weights where they are others, and two moments of Adam (4 bytes each)."""
+    weight = WEIGHT_BYTES[precision] if backend == "nemo" else 4
+    master = 4 if weight == 2 else 0
+    return Checkpoint(model.parameters * weight, model.parameters * (weight + master + 8.0))
