@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar o
 EXTRAS := train,data,nemo-run,submitit,hub,dev
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-full check soak bench clean venv-nemo
+.PHONY: demo test test-full test-slurm24 check soak bench clean venv-nemo
 
 # What the tests need is more than what the demo needs: one installation is enough.
 demo: $(if $(wildcard $(VENV)/.dev),$(VENV)/.dev,$(VENV)/.train)
@@ -26,6 +26,10 @@ test: check
 
 test-full: check
 	$(BIN)/python -m pytest
+
+# The tests on a real Slurm with that of Debian 13 (24.11), in a chroot; as root, 2 GB and a few minutes to make it.
+test-slurm24:
+	bash tests/slurm/trixie.sh
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -15,6 +15,10 @@ def main() -> int:
         here = os.path.dirname(here)
     unwanted = ("", here, os.path.join(here, "jobs"), os.getcwd())
     sys.path[:] = [here, *(entry for entry in sys.path if entry not in unwanted)]
+    # Last: a module of the user's tree may not stand before one of the environment.
+    user = os.path.join(os.path.dirname(here), "user")
+    if os.path.isdir(user):
+        sys.path.append(user)
     from jobs import __main__ as commands
 
     return commands.main(sys.argv[1:])

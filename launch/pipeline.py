@@ -11,7 +11,7 @@ from pydantic import Field
 
 from launch import check
 from launch.errors import InputError
-from launch.fields import Amount, Model, Slug
+from launch.fields import Amount, Line, Model, Slug
 from launch.kinds import FETCHED, TASK_KINDS
 from launch.load import KeyPath, Marks, Problem, failure, read
 from launch.overrides import apply_overrides
@@ -38,6 +38,7 @@ class Pipeline(Model):
     model: ModelKeys
     sources: dict[Slug, Source] = Field(default_factory=dict)
     stages: dict[StageName, Stage] = Field(min_length=1)
+    code: Line | None = None  # a work tree whose modules jobs can import
 
     def seed_of(self, name: str) -> int:
         """Seed of a stage: its own, else the pipeline's."""

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import yaml
 
 from jobs.core import attempts, files
 from jobs.core.paths import RunPaths, Workspace
-from launch import planfile, snapshot
+from launch import planfile, snapshot, worktree
 from launch.errors import InputError
 from launch.journal import Event, Journal
 from launch.plan import Plan
@@ -121,7 +122,17 @@ def create(workspace: Workspace, pipeline: PipelineFile, profile: ProfileFile, p
     paths.stages.mkdir()
     paths.toolkit.parent.mkdir()
     snapshot.take(paths.toolkit)
-    run.journal.write(Event.CREATED, run=run.id, pipeline=str(pipeline.path.absolute()), profile=str(profile.path))
+    code: dict[str, object] = {}
+    if pipeline.pipeline.code is not None:
+        taken = worktree.take(pipeline.resolve(pipeline.pipeline.code), workspace)
+        paths.user_code.symlink_to(os.path.relpath(taken.path, paths.user_code.parent))
+        if not taken.path.is_dir():  # a gc took it before the link was there to stop it
+            taken = worktree.take(pipeline.resolve(pipeline.pipeline.code), workspace)
+        code = {"code": taken.digest, "code_files": taken.files, "uncommitted": taken.uncommitted}
+        print(f"code: {taken}", file=sys.stderr)
+    run.journal.write(
+        Event.CREATED, run=run.id, pipeline=str(pipeline.path.absolute()), profile=str(profile.path), **code
+    )
     planfile.save(paths.plan, plan)
     remember(workspace)
     return run

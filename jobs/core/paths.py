@@ -200,8 +200,23 @@ class RunPaths:
         return self.root / "lock"
 
     @property
+    def private(self) -> Path:
+        """For the user alone (mode 0700)."""
+        return self.root / "private"
+
+    @property
+    def secrets(self) -> Path:
+        """Values of the secrets, sourced by the jobs (mode 0600)."""
+        return self.private / "secrets.sh"
+
+    @property
     def toolkit(self) -> Path:
         return self.root / "code" / "toolkit"
+
+    @property
+    def user_code(self) -> Path:
+        """Link to the snapshot of the user's work tree, where the pipeline has ``code:``."""
+        return self.root / "code" / "user"
 
     @property
     def boot(self) -> Path:
@@ -234,6 +249,14 @@ class Workspace:
     @property
     def runs(self) -> Path:
         return self.root / "runs"
+
+    @property
+    def code(self) -> Path:
+        """Snapshots of users' work trees by digest, shared by runs."""
+        return self.root / "code"
+
+    def code_snapshot(self, digest: str) -> Path:
+        return self.code / digest
 
     @property
     def cache(self) -> Path:

@@ -36,6 +36,7 @@ COMMANDS = {
     "cancel": Command("launch.cli.cancel", "cancel a run, or a stage and what depends on it"),
     "resume": Command("launch.cli.resume", "submit again only what is missing"),
     "doctor": Command("launch.cli.doctor", "find and remove what a run has left behind or lost"),
+    "gc": Command("launch.cli.gc", "remove what no run needs, and say how much it freed"),
     "list": Command("launch.cli.list", "list the runs of a workspace"),
     "data": Command("launch.cli.data", "prepare training data, or look at it as the trainer will"),
     "cluster": Command("launch.cli.cluster", "start or stop a throw-away Slurm on this machine"),

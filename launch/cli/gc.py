@@ -1,0 +1,45 @@
+"""Remove what no run of a workspace needs: code snapshots, results that no run names, what was half made."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from launch.cli import common
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    common.add_workspace(parser)
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    parser.add_argument(
+        "--keep-days",
+        type=float,
+        default=30.0,
+        metavar="N",
+        help="keep what was changed in the last N days (default 30)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Remove, and say what and how much."""
+    from launch import gc, rundir
+    from launch.errors import InputError
+
+    if not args.keep_days >= 0:
+        raise InputError(f"--keep-days {args.keep_days}: must be 0 or more")
+    workspace = rundir.workspace_for(None, args.workspace)
+    if not workspace.root.is_dir():
+        raise InputError(f"there is no workspace {workspace.root}", hint="choose one: --workspace DIR")
+    removed, found = gc.collect(workspace, args.keep_days, args.dry_run)
+    total = sum(one.bytes for one in removed)
+    if args.json:
+        values = [{"path": str(one.path), "reason": one.reason, "bytes": one.bytes} for one in removed]
+        print(json.dumps({"dry_run": args.dry_run, "bytes": total, "removed": values, "unknown": list(found.unknown)}))
+        return 0
+    for one in removed:
+        print(f"  {one.reason:18} {one.bytes / 1e6:10.1f} MB  {one.path}")
+    if found.unknown:
+        print(f"results are left alone: no plan can be read of {', '.join(found.unknown)} (being made, or broken)")
+    print(f"{'would free' if args.dry_run else 'freed'} {total / 1e6:.1f} MB in {workspace.root}")
+    return 0

@@ -1,0 +1,147 @@
+"""What a workspace holds and no run needs: snapshots of code, results that no run names, what was half made.
+
+Safe against a submission at the same moment without a lock that it would have to take: a thing is renamed aside first,
+then the runs are looked at once more, and it is put back if one of them has come to name it. A submission that looks in
+between finds nothing there and makes it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.core.paths import Workspace
+from launch import planfile, worktree
+from launch.errors import InputError
+from launch.rundir import Run
+
+HALF_MADE_SECONDS = 24 * 3600.0
+"""A half-made thing is left alone this long: its maker may be at work on another host."""
+
+ASIDE = "gc-"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """One thing removed, or to be removed. ``bytes``: its size on disk, without following links."""
+
+    path: Path
+    reason: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Needed:
+    """Names that runs need: directories of the store, and digests of code. ``unknown``: runs whose plan cannot be read;
+    while there is one nothing of the store can be called unneeded."""
+
+    store: frozenset[str]
+    code: frozenset[str]
+    unknown: tuple[str, ...]
+
+
+def needed(workspace: Workspace) -> Needed:
+    """What the runs of the workspace name, live or ended: a run that is there can be resumed."""
+    store: set[str] = set()
+    code: set[str] = set()
+    unknown = []
+    for directory in sorted(workspace.runs.iterdir()) if workspace.runs.is_dir() else []:
+        if not directory.is_dir():
+            continue
+        run = Run(workspace, directory.name)
+        with contextlib.suppress(OSError):
+            code.add(Path(os.readlink(run.paths.user_code)).name)
+        try:
+            plan = planfile.load(run.paths.plan)
+        except (InputError, OSError, ValueError):
+            unknown.append(run.id)
+            continue
+        for stage in plan.stages:
+            store.add(workspace.entry(stage.produces_kind, stage.fingerprint).root.name)
+            store |= {workspace.entry(one.kind, one.fingerprint).root.name for one in stage.inputs.values()}
+    return Needed(frozenset(store), frozenset(code), tuple(unknown))
+
+
+def collect(workspace: Workspace, keep_days: float, dry_run: bool) -> tuple[list[Removal], Needed]:
+    """Remove what no run needs and nobody has touched for ``keep_days``.
+
+    Of the store only what was made by stages: downloads are kept, they may not be to be had again.
+    """
+    found = needed(workspace)
+    removed = []
+    for path, reason in _candidates(workspace, found, keep_days):
+        size = _size(path)
+        if dry_run or _remove(workspace, path):
+            removed.append(Removal(path, reason, size))
+    return removed, found
+
+
+def _candidates(workspace: Workspace, found: Needed, keep_days: float) -> list[tuple[Path, str]]:
+    now = time.time()
+    result = []
+    for path in _entries(workspace.code):
+        age = now - _newest(path)
+        half_made = path.name.startswith(("partial-", ASIDE))
+        if half_made and age > HALF_MADE_SECONDS:
+            result.append((path, "half made"))
+        elif not half_made and path.name not in found.code and age > keep_days * 86400:
+            result.append((path, "code of no run"))
+    for path in _entries(workspace.store):
+        if path.name.startswith(ASIDE):
+            if now - _newest(path) > HALF_MADE_SECONDS:
+                result.append((path, "half removed"))
+        elif (
+            not found.unknown
+            and not path.name.startswith("download-")
+            and path.name not in found.store
+            and now - _newest(path) > keep_days * 86400
+        ):
+            result.append((path, "result of no run"))
+    return result
+
+
+def _remove(workspace: Workspace, path: Path) -> bool:
+    """Whether it was removed; not if a run has come to need it."""
+    aside = path if path.name.startswith(ASIDE) else path.with_name(f"{ASIDE}{os.getpid()}-{path.name}")
+    if aside != path:
+        try:
+            os.rename(path, aside)
+        except FileNotFoundError:
+            return False  # by another gc
+        again = needed(workspace)
+        if path.name in again.store | again.code or (path.parent == workspace.store and again.unknown):
+            with contextlib.suppress(OSError):  # made again meanwhile: that one counts
+                os.rename(aside, path)
+                return False
+    if path.parent == workspace.code:
+        worktree.remove(aside)
+    else:
+        shutil.rmtree(aside)
+    return True
+
+
+def _entries(directory: Path) -> list[Path]:
+    if not directory.is_dir():
+        return []
+    return sorted(path for path in directory.iterdir() if path.is_dir() and not path.is_symlink())
+
+
+def _newest(path: Path) -> float:
+    """When anything directly in it was last changed, by the clock of the file system."""
+    times = [path.lstat().st_ctime]
+    with contextlib.suppress(OSError):
+        times += [entry.stat(follow_symlinks=False).st_ctime for entry in os.scandir(path)]
+    return max(times)
+
+
+def _size(path: Path) -> int:
+    total = 0
+    for root, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(root, name)).st_size
+    return total

@@ -1,0 +1,197 @@
+"""A snapshot of the user's work tree: what is in it, committed or not, under the name of its content.
+
+Equal trees share one copy in the workspace, whichever run took it; a later edit changes no job that was submitted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.core import attempts, files
+from jobs.core.paths import Workspace
+from launch.errors import InputError
+
+MAX_FILE = 10 << 20
+MAX_TOTAL = 100 << 20
+"""Bytes. Code is small: what is larger is data or a checkpoint, and goes into the pipeline by its path."""
+
+_SKIPPED = frozenset({"__pycache__", "node_modules", ".tox", ".nox", ".mypy_cache", ".ruff_cache", ".pytest_cache"})
+_GIT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class CodeSnapshot:
+    """``digest``: SHA-256 (hex) of names, kinds and contents. ``uncommitted``: files that git has not in its HEAD as
+    they are; None where the tree is not under git."""
+
+    digest: str
+    path: Path
+    files: int
+    bytes: int
+    uncommitted: int | None
+
+    def __str__(self) -> str:
+        state = "not under git" if self.uncommitted is None else f"{self.uncommitted} of them not committed as they are"
+        return f"{self.files} files, {self.bytes / 1e6:.1f} MB ({state}), {self.digest[:16]}"
+
+
+def take(tree: Path, workspace: Workspace) -> CodeSnapshot:
+    """Copy ``tree`` to ``code/<digest>`` of the workspace, read-only, unless that is there.
+
+    Left out: ``.git``, virtual environments, caches, and what git ignores.
+
+    Raises:
+        InputError: no directory; a file or the whole too large; a name with a control character or not in UTF-8; a
+            symbolic link out of the tree; a socket, pipe or device.
+    """
+    tree = tree.resolve()
+    if not tree.is_dir():
+        raise InputError(f"code: {tree} is no directory")
+    names = _listed(tree)
+    workspace.code.mkdir(parents=True, exist_ok=True)
+    partial = workspace.code / f"partial-{attempts.new_token(12)}"
+    partial.mkdir()
+    try:
+        # The digest is of the copy: the tree may change while it is read.
+        total = sum(_copy(tree, name, partial / name) for name in names)
+        if total > MAX_TOTAL:
+            raise _too_large(tree, names, total)
+        digest = digest_of(partial, names)
+        target = workspace.code_snapshot(digest)
+        _make_read_only(partial)
+        try:
+            os.rename(partial, target)
+        except OSError:
+            if not target.is_dir():
+                raise
+        files.fsync_directory(workspace.code)
+    finally:
+        remove(partial)
+    return CodeSnapshot(digest, target, len(names), total, _uncommitted(tree))
+
+
+def digest_of(directory: Path, names: list[str]) -> str:
+    """SHA-256 of names, kinds (file, executable, link) and contents."""
+    whole = hashlib.sha256()
+    for name in names:
+        path = directory / name
+        if path.is_symlink():
+            kind, content = "link", os.fsencode(os.readlink(path))
+        else:
+            kind = "program" if os.access(path, os.X_OK) and path.stat().st_mode & 0o100 else "file"
+            content = path.read_bytes()
+        whole.update(f"{kind} {len(name.encode())} {name} {hashlib.sha256(content).hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
+def remove(directory: Path) -> None:
+    """Remove a snapshot, read-only as it is; nothing happens where there is none."""
+    if not directory.is_dir() or directory.is_symlink():
+        return
+    for root, _, _ in os.walk(directory):
+        os.chmod(root, 0o700)
+    shutil.rmtree(directory)
+
+
+def _git(tree: Path, *arguments: str) -> bytes | None:
+    # A work tree may carry settings that run programs (fsmonitor); those that git itself would run are turned off.
+    command = ["git", "-c", "core.fsmonitor=false", "-C", str(tree), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_GIT_SECONDS, check=False, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _listed(tree: Path) -> list[str]:
+    said = _git(tree, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    found = _walked(tree) if said is None else [os.fsdecode(name) for name in said.split(b"\0") if name]
+    environments = {str(path.parent.relative_to(tree)) for path in tree.rglob("pyvenv.cfg")} if said is None else set()
+    kept = []
+    for name in sorted(set(found)):
+        path = tree / name
+        parts = name.split("/")
+        inside = {"/".join(parts[: length + 1]) for length in range(len(parts))}
+        if _SKIPPED & set(parts) or ".git" in parts or environments & inside or not os.path.lexists(path):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            continue  # a submodule or a repository in the tree: git lists it as one name
+        _check_name(tree, name)
+        kept.append(name)
+    return kept
+
+
+def _walked(tree: Path) -> list[str]:
+    found = []
+    for root, directories, names in os.walk(tree):
+        links = [name for name in directories if os.path.islink(os.path.join(root, name))]
+        directories[:] = [name for name in directories if name not in _SKIPPED and name != ".git" and name not in links]
+        directories[:] = [name for name in directories if not os.path.exists(os.path.join(root, name, "pyvenv.cfg"))]
+        found += [os.path.relpath(os.path.join(root, name), tree) for name in (*names, *links)]
+    return found
+
+
+def _check_name(tree: Path, name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"code: a name in {tree} is not UTF-8: {os.fsencode(name)!r}", hint="rename it") from error
+    if any(character < " " or character == "\x7f" for character in name):
+        raise InputError(f"code: a name in {tree} has a control character: {name!r}", hint="rename it")
+
+
+def _copy(tree: Path, name: str, target: Path) -> int:
+    source = tree / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_symlink():
+        aim = os.readlink(source)
+        if os.path.isabs(aim) or not (source.parent / aim).resolve().is_relative_to(tree):
+            raise InputError(
+                f"code: {source} is a symbolic link out of the tree, to {aim}", hint="copy what it points to"
+            )
+        os.symlink(aim, target)
+        return 0
+    if not source.is_file():
+        raise InputError(f"code: {source} is neither a file nor a link")
+    size = source.stat().st_size
+    if size > MAX_FILE:
+        raise InputError(
+            f"code: {source} has {size / 1e6:.0f} MB; {MAX_FILE / 1e6:.0f} MB is the most for a file of code",
+            hint="have git ignore it (.gitignore), or keep it outside the tree and name its path in the pipeline",
+        )
+    shutil.copyfile(source, target, follow_symlinks=False)
+    os.chmod(target, 0o755 if source.stat().st_mode & 0o100 else 0o644)
+    return size
+
+
+def _too_large(tree: Path, names: list[str], total: int) -> InputError:
+    by_top: dict[str, int] = {}
+    for name in names:
+        top = name.split("/")[0]
+        by_top[top] = by_top.get(top, 0) + (tree / name).lstat().st_size
+    worst = sorted(by_top, key=lambda top: by_top[top], reverse=True)[:3]
+    shown = ", ".join(f"{top}: {by_top[top] / 1e6:.0f} MB" for top in worst)
+    return InputError(
+        f"code: {tree} has {total / 1e6:.0f} MB of files, the most is {MAX_TOTAL / 1e6:.0f} MB ({shown})",
+        hint="have git ignore data and checkpoints (.gitignore), or choose a smaller directory",
+    )
+
+
+def _make_read_only(directory: Path) -> None:
+    for root, _, names in os.walk(directory, topdown=False):
+        for name in names:
+            path = os.path.join(root, name)
+            if not os.path.islink(path):
+                os.chmod(path, 0o555 if os.stat(path).st_mode & 0o100 else 0o444)
+        if Path(root) != directory:
+            os.chmod(root, 0o555)
+
+
+def _uncommitted(tree: Path) -> int | None:
+    said = _git(tree, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", ".")
+    return None if said is None else len([line for line in said.split(b"\0") if line])
