@@ -120,6 +120,7 @@ def test_cut_save_is_passed_over(tmp_path: Path, base: Path, data: Path) -> None
     assert stage.losses() == whole.losses()
 
 
+@pytest.mark.failure(31)
 def test_two_processes_agree_and_resume(tmp_path: Path, base: Path, data: Path) -> None:
     """Bitwise for two: gloo's sum of two numbers does not depend on their order. More ranks add in ring order, which
     DDP's buckets change after the first step of every start; there only about 1e-6 relative can be expected."""

@@ -59,6 +59,7 @@ def test_core_schema_scalars(text: str, value: object) -> None:
         "1.2.3", ".", "-", "+", "0.26.6", "nan", "inf", "Null_", "1 2",
     ],
 )  # fmt: skip
+@pytest.mark.failure(15)
 def test_names_that_look_like_yaml_1_1_values_stay_text(text: str) -> None:
     assert scalar(text) == text
     if text not in ("-",):  # a dash alone starts a list
