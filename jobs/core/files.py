@@ -144,7 +144,9 @@ def append_json_line(path: Path, value: Any, durable: bool = True) -> None:
         size = os.fstat(handle).st_size
         if size and os.pread(handle, 1, size - 1) != b"\n":
             line = b"\n" + line
-        os.write(handle, line)
+        # A nearly full disk takes the beginning and says so by the count alone; asked again, it gives the reason.
+        while line:
+            line = line[os.write(handle, line) :]
         if durable:
             os.fsync(handle)
     finally:
