@@ -35,7 +35,7 @@ def looks_secret(name: str) -> bool:
     return _SECRET.search(name) is not None
 
 
-def scrubbed(environment: Mapping[str, str], keep: Iterable[str] = ()) -> dict[str, str]:
+def scrubbed(environment: Mapping[str, str], keep: Iterable[str] = (), drop: Iterable[str] = ()) -> dict[str, str]:
     """``environment`` without scheduler left-overs and secrets, and with what our parsers rely on.
 
     ``LC_ALL`` keeps messages in English and names in UTF-8; ``SLURM_TIME_FORMAT=%s`` makes every time an epoch second,
@@ -43,12 +43,14 @@ def scrubbed(environment: Mapping[str, str], keep: Iterable[str] = ()) -> dict[s
 
     Args:
         keep: names that stay whatever they look like (the profile's whitelist).
+        drop: names that go whatever they look like (the secrets of pipeline and profile).
     """
-    kept = _KEPT.union(keep)
+    dropped = frozenset(drop)
+    kept = _KEPT.union(keep) - dropped
     result = {
         name: value
         for name, value in environment.items()
-        if name in kept or not (name.startswith(_DROPPED_PREFIXES) or looks_secret(name))
+        if name in kept or not (name in dropped or name.startswith(_DROPPED_PREFIXES) or looks_secret(name))
     }
     result["LC_ALL"] = "C.UTF-8"
     result["SLURM_TIME_FORMAT"] = "%s"

@@ -56,6 +56,7 @@ class Gateway:
     Args:
         slurm_conf: configuration of the cluster to talk to; default: what the environment or the installation says.
         keep: environment variables that reach the job although they look like left-overs or secrets.
+        drop: further variables that do not reach Slurm: secrets that do not look like ones.
         environment: to start from; default: this process's.
         timeout: seconds for every command but sbatch.
         sbatch_timeout: seconds for sbatch.
@@ -66,11 +67,12 @@ class Gateway:
         slurm_conf: Path | None = None,
         *,
         keep: Iterable[str] = (),
+        drop: Iterable[str] = (),
         environment: Mapping[str, str] | None = None,
         timeout: float = TIMEOUT,
         sbatch_timeout: float = SBATCH_TIMEOUT,
     ) -> None:
-        self._environment = scrubbed(os.environ if environment is None else environment, keep)
+        self._environment = scrubbed(os.environ if environment is None else environment, keep, drop)
         if slurm_conf is not None:
             self._environment["SLURM_CONF"] = str(slurm_conf)
         self._timeout = timeout

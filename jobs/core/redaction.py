@@ -1,0 +1,86 @@
+"""Values of secrets: read where a run keeps them, and taken out of text that we print or keep.
+
+The file is one that bash sources and Python reads: lines ``export NAME='value'``, quoted by ``shlex``.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+SHORTEST = 4
+"""Shorter values are left alone: taking each ``1`` out of a log would leave nothing to read."""
+
+
+def text_of(values: Mapping[str, str]) -> str:
+    """The file for bash. Names must be checked before: they are not quoted."""
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(values.items()))
+
+
+def read(path: Path) -> dict[str, str]:
+    """Names and values of a file made by ``text_of``; empty where there is none.
+
+    Raises:
+        ValueError: it is not such a file; the message holds nothing of it.
+    """
+    try:
+        words = shlex.split(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        raise ValueError(f"{path}: torn or not ours") from None
+    pairs = [word.partition("=") for word in words if word != "export"]
+    if not all(mark for _, mark, _ in pairs):
+        raise ValueError(f"{path}: torn or not ours")
+    return {name: value for name, _, value in pairs}
+
+
+class Redactor:
+    """Replaces values by ``[NAME]`` in a stream of bytes that may be cut anywhere."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        # The longest first: one value may be the beginning of another. Lines of a value are secret each by itself.
+        parts = {
+            part.encode("utf-8", "surrogateescape"): f"[{name}]".encode()
+            for name, value in values.items()
+            for part in (value, *value.splitlines())
+            if len(part) >= SHORTEST
+        }
+        self._parts = sorted(parts.items(), key=lambda pair: len(pair[0]), reverse=True)
+        self._held = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What may be shown so far; the beginning of a value at the end is held back."""
+        data = self._replaced(self._held + chunk)
+        keep = max((_overlap(data, part) for part, _ in self._parts), default=0)
+        self._held = data[len(data) - keep :]
+        return data[: len(data) - keep]
+
+    def flush(self) -> bytes:
+        """What was held back."""
+        held, self._held = self._held, b""
+        return held
+
+    def text(self, text: str) -> str:
+        """A whole text."""
+        data = self._replaced(text.encode("utf-8", "surrogateescape"))
+        return data.decode("utf-8", "surrogateescape")
+
+    def _replaced(self, data: bytes) -> bytes:
+        for part, shown in self._parts:
+            data = data.replace(part, shown)
+        return data
+
+
+def _overlap(data: bytes, part: bytes) -> int:
+    """How many bytes at the end of ``data`` are a beginning of ``part``, but not all of it."""
+    for count in range(min(len(part) - 1, len(data)), 0, -1):
+        if data.endswith(part[:count]):
+            return count
+    return 0
+
+
+def of_environment(names: Iterable[str], environment: Mapping[str, str]) -> Redactor:
+    """For the values that variables of these names have."""
+    return Redactor({name: environment[name] for name in names if environment.get(name)})
