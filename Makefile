@@ -36,8 +36,9 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Random faults over many small chains on a throw-away Slurm; MINUTES=30 by default.
+# Random faults: 10,000 chains on a simulated site, then many small ones on a throw-away Slurm; MINUTES=30 by default.
 soak: $(VENV)/.dev
+	$(BIN)/python -m tests.faults.simulate --chains 10000
 	$(BIN)/python -m tests.slurm.soak --minutes $(or $(MINUTES),30)
 
 bench: $(VENV)/.dev
