@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     if verb == "monitor":
         from jobs import monitor
 
-        return monitor.main(spec, start, int(rest[0]))
+        return monitor.main(spec, start, int(rest[0]), float(rest[1]))
     if verb == "not-requeued":
         lifecycle.event(spec.stage_paths, start, "not_requeued", answer=rest[0].strip())
         return 0

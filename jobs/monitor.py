@@ -1,8 +1,8 @@
 """Beside the work on every node: sees that no step is made any more, has the stacks written, and ends the work.
 
 A process of its own, because a rank that hangs may hold its interpreter's lock. The monitor of rank 0 watches the
-steps; its finding is a file, on which the monitors of all nodes act: each asks the ranks of its node for their stacks (a
-signal that ``faulthandler`` answers in C, whatever Python is doing; py-spy where it is installed) and then kills them.
+steps; its finding is a file, on which the monitors of all nodes act: each asks the ranks of its node for their stacks
+(a signal that ``faulthandler`` answers in C, whatever Python is doing; py-spy where it is installed), and kills them.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ def start(spec: StageSpec, begun: Start, rank: int) -> subprocess.Popen[bytes] |
     if spec.kind not in WATCHED_KINDS or local != "0":
         return None
     boot = Path(__file__).with_name("boot.py")
-    command = [sys.executable, str(boot), "monitor", str(_spec_path(spec)), str(rank)]
+    # Its own start would be too late: quick steps are over before this process is up.
+    command = [sys.executable, str(boot), "monitor", str(_spec_path(spec)), str(rank), str(time.time())]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
 
@@ -113,11 +114,11 @@ def forget(spec: StageSpec, begun: Start, rank: int) -> None:
         path.unlink(missing_ok=True)
 
 
-def main(spec: StageSpec, begun: Start, rank: int) -> int:
-    """Watch until the rank that started this process has ended."""
+def main(spec: StageSpec, begun: Start, rank: int, began: float) -> int:
+    """Watch until the rank that started this process, at ``began`` (epoch second), has ended."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    monitor = _Monitor(spec, begun, watches=rank == 0)
+    monitor = _Monitor(spec, begun, began, watches=rank == 0)
     parent = os.getppid()
     while os.getppid() == parent:
         ready, _, _ = select.select([sys.stdin], [], [], POLL_SECONDS)
@@ -130,7 +131,7 @@ def main(spec: StageSpec, begun: Start, rank: int) -> int:
 
 
 class _Monitor:
-    def __init__(self, spec: StageSpec, begun: Start, watches: bool) -> None:
+    def __init__(self, spec: StageSpec, begun: Start, began: float, watches: bool) -> None:
         self._spec = spec
         self._start = begun
         self._watches = watches
@@ -139,7 +140,7 @@ class _Monitor:
         self._host = os.environ.get("SLURMD_NODENAME", "") or socket.gethostname()
         size, _ = space.checkpoint_bytes(spec) if spec.target_step else (0, "")
         estimate = size / SAVE_BYTES_PER_SECOND
-        self._patience = Patience(spec.stall_seconds, estimate, time.time())
+        self._patience = Patience(spec.stall_seconds, estimate, began)
         self._silent = 0.0
         self._looked = time.monotonic()
 
