@@ -21,13 +21,22 @@ def run(args: argparse.Namespace) -> int:
         from launch.cli.plan_scripts import print_scripts
 
         return print_scripts(planned, as_json=args.json)
+    from launch import fit
+
+    known = (planned.plan, planned.profile.profile, planned.workspace)
+    found = fit.estimates(*known)
     if args.json:
         from launch import planfile
         from launch.show_plan import states
 
-        print(json.dumps({**planfile.to_json(planned.plan), "states": states(planned.plan, planned.workspace)}))
+        more = {"states": states(planned.plan, planned.workspace), "estimates": [each.as_json() for each in found]}
+        print(json.dumps({**planfile.to_json(planned.plan), **more}))
+        fit.refuse(*known)
         return 0
     from launch.show_plan import print_plan
 
     print_plan(planned.plan, planned.profile.profile, planned.workspace, common.fetch_command(args))
+    if found:
+        print(f"\n{fit.show(found)}")
+    fit.refuse(*known)
     return 0
