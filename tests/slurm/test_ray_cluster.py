@@ -150,11 +150,14 @@ def submit(
     )  # fmt: skip
     specs.save(directory / "spec.json", spec)
     node = directory / "node.sh"
+    # Neither container nor modules nor secrets.
+    values = {"modules": (), "enter": (), "variables": (), "prefix": "", "node": node, "secrets": ""}
     node.write_text(
         render.template(
             "node.sh.j2", stage_dir=directory, environment=[], launcher="ray", nodes=nodes, processes=1,
             stage_python=python or sys.executable, boot=directory / "boot.py", spec=directory / "spec.json",
             ray_seconds=seconds,
+            **values,
         )
     )  # fmt: skip
     node.chmod(0o755)
