@@ -40,7 +40,18 @@ def gather(pipeline: PipelineFile, profile: Profile, workspace: Workspace) -> Fa
 def python_of(backend: str, profile: Profile) -> str:
     """The interpreter that runs a back end: the profile's, else the one that runs ``overnight``."""
     environment = profile.environments.get(backend)
-    return sys.executable if environment is None else str(environment.python)
+    return sys.executable if environment is None else environment.interpreter
+
+
+def _asked(backend: str, profile: Profile) -> tuple[str, dict[str, str]]:
+    """The interpreter that can be asked here, and what stands for its versions where that is not the one that trains:
+    an image and modules are there on the nodes, and their names decide what is in them."""
+    environment = profile.environments.get(backend)
+    if environment is not None and environment.image is not None:
+        return sys.executable, {"image": environment.image}
+    if environment is not None and environment.modules:
+        return sys.executable, {"modules": " ".join(environment.modules), "python": environment.interpreter}
+    return python_of(backend, profile), {}
 
 
 def probe(names: Iterable[str], profile: Profile) -> dict[str, BackEndFacts]:
@@ -52,7 +63,7 @@ def probe(names: Iterable[str], profile: Profile) -> dict[str, BackEndFacts]:
     found: dict[str, BackEndFacts] = {}
     by_python: dict[str, list[str]] = {}
     for name in names:
-        by_python.setdefault(python_of(name, profile), []).append(name)
+        by_python.setdefault(_asked(name, profile)[0], []).append(name)
     for python, group in by_python.items():
         for name, value in _ask(python, group).items():
             if "error" in value:
@@ -61,9 +72,11 @@ def probe(names: Iterable[str], profile: Profile) -> dict[str, BackEndFacts]:
                     hint=f"set environments.{name}.venv in the profile {profile.name!r}",
                 )
             found[name] = BackEndFacts(
-                versions=value["versions"], kinds=frozenset(value["kinds"]), formats_in=tuple(value["formats_in"]),
+                versions=_asked(name, profile)[1] or value["versions"],
+                kinds=frozenset(value["kinds"]), formats_in=tuple(value["formats_in"]),
                 formats_out=tuple(value["formats_out"]), launcher=value["launcher"], distributed=value["distributed"],
-                python=python, converts=tuple((source, target) for source, target in value["converts"]),
+                python=python_of(name, profile),
+                converts=tuple((source, target) for source, target in value["converts"]),
             )  # fmt: skip
     return found
 

@@ -194,11 +194,12 @@ class _Builder:
         if executor == "local":  # one process after the other; the batch is the global one all the same
             resources = replace(resources, nodes=1, processes_per_node=1)
         result = {key: value for key, value in settings.items() if key not in NOT_IN_RESULT}
+        versions = {"image": resources.image} if resources.image else dict(able.versions)
         resumable = target_step is not None
         self.done[name] = PlannedStage(
             name=name, kind=kind, backend=backend, produces_kind=produces[0], produces_format=produces[1],
             fingerprint=fingerprint(
-                kind=kind, backend=backend, versions=dict(able.versions), settings=result, produces=produces,
+                kind=kind, backend=backend, versions=versions, settings=result, produces=produces,
                 inputs={role: parent.fingerprint for role, parent in inputs.items()},
                 sources=[source.sha256 for source in sources],
             ),

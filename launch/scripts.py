@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jobs.core import spec as specs
 from jobs.core.files import write_atomic
 from jobs.core.paths import Workspace
 from jobs.core.spec import Input, StageSpec
-from launch import render
+from launch import containers, render
+from launch.containers import Container, Mount, Runtime
 from launch.errors import InputError
 from launch.executors.base import JobRequest
 from launch.plan import Plan, PlannedStage
-from launch.profile import Profile
+from launch.profile import ExecutorKind, Profile, Resources
+from launch.profile_fields import Exclusive, MemoryRule
 from launch.rundir import Run
 
 OFFLINE = (("HF_HUB_OFFLINE", "1"), ("TRANSFORMERS_OFFLINE", "1"), ("HF_DATASETS_OFFLINE", "1"))
@@ -53,7 +56,8 @@ def stage_spec(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, atte
         produces={"kind": stage.produces_kind, "format": stage.produces_format}, settings=dict(stage.settings),
         inputs=inputs, sources=stage.sources, target_step=stage.target_step, links=links,
         continuation=stage.continuation, lead_seconds=profile.lead_seconds,
-        core_python=plan.core_python, stage_python=stage.python,
+        core_python=plan.core_python, stage_python=stage.python, retries=dict(profile.retries),
+        stall_seconds=profile.stall_seconds, quota_bytes=profile.quota_bytes,
     )  # fmt: skip
 
 
@@ -72,11 +76,37 @@ def environment(profile: Profile, stage: PlannedStage) -> list[tuple[str, str]]:
     return sorted(values.items())
 
 
+def container_of(run: Run, stage: PlannedStage, profile: Profile) -> Container | None:
+    """What the work of a stage runs in; None: in nothing but its environment.
+
+    Raises:
+        InputError: an image, but no runtime for it, or a path that the runtime cannot be told.
+    """
+    environment = profile.environments.get(stage.backend)
+    image = stage.resources.image or (environment.image if environment is not None else None)
+    if image is None or profile.executor is ExecutorKind.LOCAL:
+        return None
+    site = profile.containers
+    if site.runtime is Runtime.NONE:
+        raise InputError(
+            f"stage {stage.name!r} has the image {image!r}, and profile {profile.name!r} says no runtime for it",
+            hint=f"containers: {{runtime: {' | '.join(one.value for one in Runtime if one is not Runtime.NONE)}}}",
+        )
+    return Container(
+        runtime=site.runtime, image=image, workdir=run.paths.stage(stage.name).root,
+        mounts=containers.mounts(
+            run.workspace.root, run.paths.toolkit.parent, (Path(source.path) for source in stage.sources),
+            (Mount.parse(text) for text in site.mounts),
+        ),
+        variables=site.variables, gpus=site.gpus, executable=site.executable, options=site.options,
+    )  # fmt: skip
+
+
 def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, attempt: str) -> StageScripts:
     """Render host.sh and node.sh of one attempt.
 
     Raises:
-        InputError: a value with a control character.
+        InputError: a value with a control character, or a container that cannot be made.
     """
     paths = run.paths.stage(stage.name)
     common = {
@@ -86,15 +116,30 @@ def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, a
         "spec": paths.scripts(attempt).spec,
         "environment": environment(profile, stage),
     }
+    secrets = run.paths.secrets if profile.secrets or run.paths.secrets.exists() else None
     host = render.template(
         "host.sh.j2", **common, core_python=plan.core_python, watch_seconds=max(1, round(profile.poll_seconds)),
         seal=run.workspace.entry(stage.produces_kind, stage.fingerprint).seal,
     )  # fmt: skip
     node = render.template(
-        "node.sh.j2", **common, stage_python=stage.python, launcher=stage.launcher,
+        "node.sh.j2", **common, secrets=secrets, **_entering(run, stage, profile, attempt),
+        stage_python=stage.python, launcher=stage.launcher,
         nodes=stage.resources.nodes, processes=stage.resources.processes_per_node, ray_seconds=RAY_SECONDS,
     )  # fmt: skip
     return StageScripts(host, node)
+
+
+def _entering(run: Run, stage: PlannedStage, profile: Profile, attempt: str) -> dict[str, Any]:
+    """How node.sh comes to the stage's Python: modules of its back end, and the container where node.sh starts it."""
+    environment = profile.environments.get(stage.backend)
+    container = container_of(run, stage, profile)
+    return {
+        "modules": environment.modules if environment is not None else (),
+        "enter": containers.command(container) if container is not None else (),
+        "variables": container.variables if container is not None else (),
+        "prefix": container.prefix if container is not None else "",
+        "node": run.paths.stage(stage.name).scripts(attempt).node,
+    }
 
 
 def write(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, attempt: str, links: int) -> None:
@@ -108,11 +153,32 @@ def write(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, attempt: 
     specs.save(scripts.spec, stage_spec(run, plan, stage, profile, attempt, links))
     write_atomic(scripts.host, texts.host)
     write_atomic(scripts.node, texts.node, mode=0o755)
+    container = container_of(run, stage, profile)
+    if container is not None and (text := containers.environment_text(container)):
+        write_atomic(scripts.container, text)
 
 
 def job_name(run: str, stage: str, attempt: str, link: int) -> str:
     """Unique in the queue, and readable there."""
     return f"on-{run}-{stage}-{attempt}" + (f"-{link}" if link else "")
+
+
+def _site_options(profile: Profile, resources: Resources) -> dict[str, str | bool]:
+    """GPUs, memory and whole nodes in the words of the site."""
+    gpus = resources.gpus_per_node or 0
+    found: dict[str, str | bool] = {**profile.gpu_request.options(resources.nodes, gpus)}
+    if profile.mem is not MemoryRule.NEVER:
+        mem = resources.mem or ("0" if profile.mem is MemoryRule.NODE else None)
+        found |= {"mem": mem} if mem else {}
+    whole = {
+        Exclusive.NEVER: False, Exclusive.GPU: gpus > 0, Exclusive.MULTI_NODE: resources.nodes > 1,
+        Exclusive.ALWAYS: True,
+    }  # fmt: skip
+    return found | ({"exclusive": True} if whole[profile.exclusive] else {})
+
+
+def _srun_options(profile: Profile) -> tuple[str, ...]:
+    return tuple(f"--{name}={value}" for name, value in profile.srun_options.arguments().items())
 
 
 def request(
@@ -124,6 +190,9 @@ def request(
         InputError: no time limit anywhere: Slurm would take the partition's, and the plan could not tell segments.
     """
     resources = stage.resources
+    container = container_of(run, stage, profile)
+    scripts_of = run.paths.stage(stage.name).scripts(attempt)
+    enter = () if container is None else containers.srun_arguments(container, scripts_of.container)
     if resources.time_seconds is None:
         raise InputError(
             f"stage {stage.name!r} has no time limit",
@@ -139,19 +208,20 @@ def request(
         processes_per_node=resources.processes_per_node,
         time_minutes=math.ceil(resources.time_seconds / 60),
         cpus=resources.cpus,
-        gpus_per_node=resources.gpus_per_node,
-        mem=resources.mem,
         partition=resources.partition,
-        account=profile.account,
-        qos=profile.qos,
-        reservation=profile.reservation,
-        constraint=profile.constraint,
+        account=resources.account,
+        qos=resources.qos,
+        reservation=resources.reservation,
+        constraint=resources.constraint,
         # Also a stage that cannot go on from a save is started again after a preemption or a lost node.
         requeue=profile.continuation.value == "requeue",
         dependency=dependency,
         kill_on_invalid_dep=profile.kill_on_invalid_dep,
-        sbatch={key: False if value is None else value for key, value in profile.sbatch.items()},
-        srun=profile.srun,
+        sbatch={
+            **_site_options(profile, resources),
+            **{key: False if value is None else value for key, value in profile.sbatch.items()},
+        },
+        srun=(*_srun_options(profile), *enter, *profile.srun),
         remove=profile.remove,
         setup=profile.setup,
     )

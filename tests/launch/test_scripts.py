@@ -15,10 +15,11 @@ from launch.errors import InputError
 NASTY = "/x/it's $(touch /tmp/never) `id` \"q\"; rm -rf é"
 SPEC: dict[str, Any] = {
     "stage": "cpt", "stage_dir": "/w/runs/abcde/stages/cpt", "boot": "/w/boot.py", "spec": "/w/spec.json",
-    "environment": [("NAME", NASTY)],
+    "environment": [("NAME", NASTY)], "secrets": None,
 }  # fmt: skip
 HOST = {"core_python": "/venv/bin/python", "watch_seconds": 30, "seal": "/w/store/x/seal.json"}
-NODE = {"stage_python": "/venv/bin/python", "nodes": 2, "processes": 4, "ray_seconds": 600}
+ENTER = {"modules": ["cuda/12", NASTY], "enter": ["apptainer", "exec", NASTY], "variables": ["HF_TOKEN"], "prefix": "X_", "node": "/w/node.sh"}
+NODE = {"stage_python": "/venv/bin/python", "nodes": 2, "processes": 4, "ray_seconds": 600, **ENTER}
 
 
 def texts() -> dict[str, str]:
@@ -39,7 +40,8 @@ def test_shellcheck(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.failure(26)
 def test_a_value_is_never_run(tmp_path: Path) -> None:
-    text = render.template("node.sh.j2", **{**SPEC, "stage_dir": tmp_path}, **NODE, launcher="python")
+    plain = {"modules": (), "enter": ()}
+    text = render.template("node.sh.j2", **{**SPEC, "stage_dir": tmp_path}, **{**NODE, **plain}, launcher="python")
     shown = text.replace("exec ", "printf '%s' \"$NAME\"; : ")
     done = subprocess.run(["bash", "-c", shown], capture_output=True, text=True, check=True)
     assert done.stdout == NASTY

@@ -1,6 +1,7 @@
 /* Stands in for pyxis on a test cluster: a SPANK plugin that takes its options and does what can be done without an
  * image. Tasks get a mount namespace of their own with the mounts that were asked for, read-only ones read-only, and
- * without Slurm's commands, as in an image. The options are left in the tasks' environment as SHIM_CONTAINER_*.
+ * without Slurm's commands, as in an image. The options are left in the tasks' environment as SHIM_*. Two options of
+ * other sites' plugins, --environment=FILE and --disable-dcgm, are taken and left there, too.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -14,7 +15,7 @@
 
 SPANK_PLUGIN(pyxis, 1);
 
-enum { IMAGE, MOUNTS, WORKDIR, ENVIRONMENT, NO_REMAP_ROOT, NO_MOUNT_HOME, COUNT };
+enum { IMAGE, MOUNTS, WORKDIR, ENVIRONMENT, NO_REMAP_ROOT, NO_MOUNT_HOME, ENGINE, DCGM, COUNT };
 
 static const struct {
 	const char *option, *variable;
@@ -26,6 +27,8 @@ static const struct {
 	[ENVIRONMENT] = { "container-env", "SHIM_CONTAINER_ENV", 1 },
 	[NO_REMAP_ROOT] = { "no-container-remap-root", "SHIM_NO_CONTAINER_REMAP_ROOT", 0 },
 	[NO_MOUNT_HOME] = { "no-container-mount-home", "SHIM_NO_CONTAINER_MOUNT_HOME", 0 },
+	[ENGINE] = { "environment", "SHIM_ENVIRONMENT", 1 },
+	[DCGM] = { "disable-dcgm", "SHIM_DISABLE_DCGM", 0 },
 };
 
 static const char *const hidden[] = { "/usr/bin/sbatch", "/usr/bin/scancel", "/usr/bin/scontrol",
