@@ -15,6 +15,7 @@ from launch.fields import Amount, Line, Model, Slug
 from launch.kinds import FETCHED, TASK_KINDS
 from launch.load import KeyPath, Marks, Problem, failure, read
 from launch.overrides import apply_overrides
+from launch.secrets import SecretName
 from launch.stages import (
     CorpusStage,
     DataStage,
@@ -38,6 +39,7 @@ class Pipeline(Model):
     model: ModelKeys
     sources: dict[Slug, Source] = Field(default_factory=dict)
     stages: dict[StageName, Stage] = Field(min_length=1)
+    secrets: tuple[SecretName, ...] = ()
     code: Line | None = None  # a work tree whose modules jobs can import
 
     def seed_of(self, name: str) -> int:

@@ -30,6 +30,7 @@ from launch.fields import (
 )
 from launch.kinds import DATA_KINDS, TRAINING_KINDS
 from launch.load import Marks, read, suggest
+from launch.secrets import SecretName
 from launch.validate import validate
 
 KINDS = (*DATA_KINDS, *TRAINING_KINDS, "evaluate", "convert")
@@ -172,6 +173,7 @@ class Profile(Model):
     srun: tuple[Line, ...] = ()
     remove: tuple[OptionName, ...] = ()
     env: dict[EnvironmentName, Value] = Field(default_factory=dict)
+    secrets: tuple[SecretName, ...] = ()
     setup: tuple[Line, ...] = ()
     devcluster: Flag = False
     poll_seconds: Positive = 30.0

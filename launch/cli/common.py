@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,6 +94,24 @@ def refuse_missing(planned: Planned, args: argparse.Namespace) -> None:
         raise InputError(f"not in the workspace {planned.workspace.root}: {names}", hint=fetch_command(args))
 
 
+def secrets(planned: Planned) -> dict[str, str]:
+    """Values of the secrets that pipeline and profile name.
+
+    Raises:
+        InputError: one has none; where it is named.
+    """
+    import os
+
+    from launch import secrets
+
+    wanted: dict[str, str] = {}
+    for index, name in enumerate(planned.profile.profile.secrets):
+        wanted[name] = planned.profile.where("secrets", index)
+    for index, name in enumerate(planned.pipeline.pipeline.secrets):
+        wanted[name] = planned.pipeline.where("secrets", index)
+    return secrets.collect(wanted, os.environ, secrets.user_file())
+
+
 def fetch_command(args: argparse.Namespace) -> str:
     """The command that brings what is missing, as the user would type it."""
     import shlex
@@ -103,8 +122,8 @@ def fetch_command(args: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
-def gateway(profile: Profile) -> Gateway:
-    """The way to the profile's Slurm.
+def gateway(profile: Profile, secrets: Iterable[str] = ()) -> Gateway:
+    """The way to the profile's Slurm, closed to ``secrets``.
 
     Raises:
         InputError: the profile is of the dev cluster, and it is not up.
@@ -113,7 +132,7 @@ def gateway(profile: Profile) -> Gateway:
     from launch.slurm.gateway import Gateway
 
     if not profile.devcluster:
-        return Gateway()
+        return Gateway(drop=secrets)
     from launch.devcluster.location import slurm_conf
 
     conf = slurm_conf()
@@ -121,4 +140,4 @@ def gateway(profile: Profile) -> Gateway:
         raise InputError(
             f"the profile {profile.name!r} is of the throw-away cluster, which is not up", hint="overnight cluster up"
         )
-    return Gateway(conf)
+    return Gateway(conf, drop=secrets)

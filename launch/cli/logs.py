@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jobs.core.paths import StagePaths, StorePaths
+    from jobs.core.redaction import Redactor
     from launch.plan import Plan
     from launch.profile import Profile
     from launch.rundir import Run
@@ -44,10 +45,10 @@ def run(args: argparse.Namespace) -> int:
     shown = paths if args.all else paths[-1:]
     if args.follow:
         for path in paths[:-1] if args.all else []:
-            _print(path, with_title=True)
+            _print(path, with_title=True, secret=view.redactor())
         return view.follow()
     for path in shown:
-        _print(path, with_title=args.all)
+        _print(path, with_title=args.all, secret=view.redactor())
     if not shown:
         view.explain_absence()
     return 0
@@ -76,6 +77,13 @@ class _View:
 
         return logs.directory(self.store, self._run.paths.stage(self.stage.name))
 
+    def redactor(self) -> Redactor:
+        """Takes the values of secrets out of what is shown: the run's, and those of the run that runs the stage."""
+        from jobs.core.paths import RunPaths
+        from launch import secrets
+
+        return secrets.redactor(self._run.paths, RunPaths(self.paths.root.parents[1]))
+
     def status(self) -> StageStatus:
         """Asks the queue."""
         from launch.cli.status import look
@@ -89,18 +97,20 @@ class _View:
         print(f"{self.stage.name} has no log yet: {self.status().text}", file=sys.stderr)
         if batch := logs.batch_output(self.paths):
             print(f"its batch shell has printed ({batch}):", file=sys.stderr)
-            _print(batch, with_title=False)
+            _print(batch, with_title=False, secret=self.redactor())
 
     def follow(self) -> int:
         from launch import logs
 
+        secret = self.redactor()
         if not logs.all_of(self.paths):
             self.explain_absence()
 
         def announce(title: str) -> None:
             print(title, file=sys.stderr, flush=True)
 
-        logs.Follower(lambda: self.paths, _write, announce).follow(self._is_over)
+        logs.Follower(lambda: self.paths, lambda chunk: _write(secret.feed(chunk)), announce).follow(self._is_over)
+        _write(secret.flush())
         if self.store.seal.exists():
             return 0
         status = self.status()
@@ -130,13 +140,14 @@ def _write(chunk: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def _print(path: Path, with_title: bool) -> None:
+def _print(path: Path, with_title: bool, secret: Redactor) -> None:
     from launch import logs
 
     if with_title:
         print(logs.title(path), flush=True)
     for chunk in logs.read(path):
-        _write(chunk)
+        _write(secret.feed(chunk))
+    _write(secret.flush())
 
 
 def _print_json(view: _View, paths: list[Path]) -> None:

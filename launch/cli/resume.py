@@ -14,14 +14,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Resume on Slurm or here, as the run's own profile says."""
-    from launch import rundir
+    from jobs.core import redaction
+    from launch import rundir, secrets
 
     found = rundir.find(args.run, args.workspace)
     profile = found.profile()
+    names = tuple({*profile.secrets, *redaction.read(found.paths.secrets)})
+    secrets.renew(found.paths, names)
     if profile.executor == "local":
         from launch.cli.run import advance as advance_here
 
         return advance_here(found, as_json=args.json)
     from launch.cli.submit import advance
 
-    return advance(found, common.gateway(profile), as_json=args.json)
+    return advance(found, common.gateway(profile, names), as_json=args.json)

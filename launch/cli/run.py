@@ -18,7 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make a run and carry every stage that is not sealed."""
-    from launch import rundir
+    from launch import rundir, secrets
     from launch.errors import InputError
 
     planned = common.plan(args)
@@ -28,7 +28,9 @@ def run(args: argparse.Namespace) -> int:
             hint=f"overnight submit {args.pipeline} --cluster {args.cluster}",
         )
     common.refuse_missing(planned, args)
+    values = common.secrets(planned)
     run = rundir.create(planned.workspace, planned.pipeline, planned.profile, planned.plan)
+    secrets.write(run.paths, values)
     return advance(run, as_json=args.json)
 
 

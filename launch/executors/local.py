@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from jobs.core import attempts, progress, verdict
+from jobs.core import attempts, progress, redaction, verdict
 from jobs.core.attempts import Attempt
 from jobs.core.paths import StagePaths, StorePaths
 from jobs.core.progress import Report
@@ -121,14 +121,15 @@ class LocalRunner:
                 self._plan.core_python, "prologue", str(spec), environment=environment, log=stream.fileno()
             )
             if entry == 0:
-                code = self._work(stage, paths, spec, environment, stream.fileno())
+                secret = redaction.read(self._run.paths.secrets)
+                code = self._work(stage, paths, spec, {**environment, **secret}, stream.fileno())
                 self._verb(
                     self._plan.core_python, "finish", str(spec), str(code), environment=environment, log=stream.fileno()
                 )
         self._conclude(stage, paths, restart, entry)
 
     def _environment(self, stage: PlannedStage, restart: int) -> dict[str, str]:
-        base = scrubbed(os.environ, ())
+        base = scrubbed(os.environ, drop=redaction.read(self._run.paths.secrets))
         for name in ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP"):
             base.pop(name, None)
         return {

@@ -134,7 +134,7 @@ def test_a_torn_verdict_is_refused_with_its_name(tmp_path: Path) -> None:
     data = path.read_bytes()
     for cut in range(len(data.rstrip())):
         path.write_bytes(data[:cut])
-        with pytest.raises(ValueError, match="verdict-7_0.json"):
+        with pytest.raises(ValueError, match=r"verdict-7_0\.json"):
             verdict.read(path)
 
 
