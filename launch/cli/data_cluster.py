@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from launch.errors import ClusterRefused, ClusterSilent, InputError
 _POLL_SECONDS = 2.0
 _GRACE_SECONDS = 60.0
 """How long a job may be gone from the queue before its result counts as lost: shared file systems show files late."""
+_OWN_ERROR = re.compile(r"^data_prep\.errors\.\w+: (.+)$", re.MULTILINE)
 
 
 class ArrayRunner:
@@ -99,4 +101,6 @@ class ArrayRunner:
 
         for job in jobs.values():
             if job.paths.result_pickle.exists() and (error := job.exception()) is not None:
-                raise DataError(str(error).strip().splitlines()[-1].partition("Error: ")[2] or str(error))
+                # submitit gives the whole trace of the job as text; the line of our own error is what helps.
+                own = _OWN_ERROR.findall(str(error))
+                raise DataError(own[-1] if own else f"{str(error).strip()}\nits log: {job.paths.stderr}")

@@ -1,0 +1,92 @@
+"""``overnight data corpus --cluster`` on a real Slurm: the bytes of a local build, bad input with its place, and a
+build that was killed goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launch.cli.main import main
+from tests.slurm.helpers import Slurm
+
+pytest.importorskip("submitit")
+pytest.importorskip("tests.data_prep.prepared", exc_type=ImportError)
+
+from tests.data_prep.prepared import document, tree, write_lines, write_tokenizer
+
+pytestmark = pytest.mark.slurm
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slurm: Slurm) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("OVERNIGHT_DEVCLUSTER", str(slurm.directory))
+    monkeypatch.setenv("SLURM_CONF", str(slurm.slurm_conf))
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_lines(tmp_path / "in.jsonl", [{"text": document(seed % 100)} for seed in range(120)])
+
+
+def corpus(source: Path, output: Path, *more: str) -> list[str]:
+    return ["data", "corpus", str(source), "--output", str(output), "--json", *more]
+
+
+def test_an_array_of_jobs_writes_the_bytes_of_a_local_build(tmp_path: Path, source: Path) -> None:
+    tokenizer = write_tokenizer(tmp_path / "tokenizer")
+    settings = ("--set", f"tokenizer={tokenizer}", "--set", "shard_bytes=30000")
+    assert main(corpus(source, tmp_path / "local", *settings)) == 0
+    assert main(corpus(source, tmp_path / "array", *settings, "--cluster", "devcluster")) == 0
+    found = tree(tmp_path / "array")
+    assert found == tree(tmp_path / "local")
+    assert json.loads(found["card.json"])["dropped"] == {"duplicate": 20}
+    assert len(found["megatron/train_text_document.bin"]) > 1000
+
+
+def test_bad_input_of_a_job_has_its_place(tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with open(source, "a", encoding="utf-8") as stream:
+        stream.write('{"text": null}\n')
+    settings = ("--set", "shard_bytes=60000", "--cluster", "devcluster")
+    assert main(corpus(source, tmp_path / "out", *settings)) != 0
+    shown = json.loads(capsys.readouterr().err.splitlines()[-1])
+    assert shown["message"] == f'{source}:121: field "text" is null'
+
+
+@pytest.mark.full
+def test_killed_half_way_it_does_only_what_is_missing(tmp_path: Path, source: Path, slurm: Slurm) -> None:
+    settings = ("--set", "shard_bytes=10000", "--cluster", "devcluster", "--jobs", "1")
+    command = [sys.executable, "-m", "launch.cli", *corpus(source, tmp_path / "out", *settings)]
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[2], env={**slurm.environment, **os.environ})
+    seals = tmp_path / "out.work" / "read"
+    end = time.monotonic() + 180
+    while len(list(seals.glob("[0-9]*/seal.json"))) < 2 and time.monotonic() < end:
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    slurm.scancel_all()
+    before = {path: path.stat().st_mtime_ns for path in seals.glob("[0-9]*/seal.json")}
+    assert before
+    assert not (seals / "00005").exists()
+    again = subprocess.Popen([*command, "--jobs", "4"], cwd=Path(__file__).parents[2], env={**slurm.environment, **os.environ})
+    decided = tmp_path / "out.work" / "decide"
+    kept: dict[Path, int] = {}
+    while not kept and again.poll() is None:  # the work directory goes at the end
+        if decided.exists():
+            try:
+                kept = {path: path.stat().st_mtime_ns for path in before}
+            except FileNotFoundError:
+                break
+        time.sleep(0.02)
+    assert again.wait(timeout=300) == 0
+    assert kept == before
+    assert main(corpus(source, tmp_path / "local", "--set", "shard_bytes=10000")) == 0
+    assert tree(tmp_path / "out") == tree(tmp_path / "local")
