@@ -117,13 +117,12 @@ def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, a
         "environment": environment(profile, stage),
     }
     secrets = run.paths.secrets if profile.secrets or run.paths.secrets.exists() else None
-    secrets = run.paths.secrets if profile.secrets or run.paths.secrets.exists() else None
     host = render.template(
         "host.sh.j2", **common, core_python=plan.core_python, watch_seconds=max(1, round(profile.poll_seconds)),
         seal=run.workspace.entry(stage.produces_kind, stage.fingerprint).seal,
     )  # fmt: skip
     node = render.template(
-        "node.sh.j2", **common, secrets=secrets, secrets=secrets, **_entering(run, stage, profile, attempt),
+        "node.sh.j2", **common, secrets=secrets, **_entering(run, stage, profile, attempt),
         stage_python=stage.python, launcher=stage.launcher,
         nodes=stage.resources.nodes, processes=stage.resources.processes_per_node, ray_seconds=RAY_SECONDS,
     )  # fmt: skip
