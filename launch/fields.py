@@ -84,6 +84,12 @@ def _duration(value: Any) -> Any:
     return value
 
 
+def memory_bytes(text: str) -> int:
+    """Bytes of an amount of memory or storage in Slurm's form: ``500G``; without a letter MiB, as Slurm has it."""
+    powers = {"K": 10, "M": 20, "G": 30, "T": 40}
+    return int(text.rstrip("KMGT")) << powers[text[-1] if text[-1] in powers else "M"]
+
+
 def _memory(value: str) -> str:
     if not _MEMORY.match(value):
         raise ValueError(f"{value!r} is not an amount of memory: a number and K, M, G or T, such as 16G")
@@ -114,6 +120,11 @@ class ResourceKeys(Model):
     """What a job asks for; any key may be left to the next layer."""
 
     partition: Line | None = None
+    account: Line | None = None
+    qos: Line | None = None
+    reservation: Line | None = None
+    constraint: Line | None = None
+    image: Line | None = None
     nodes: Count | None = None
     processes_per_node: Count | None = None
     cpus: Count | None = None

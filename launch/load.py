@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,12 +52,16 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True)
 class Marks:
-    """Positions of keys and values by their path, e.g. ``("stages", "cpt", "lr")``. List items have values only."""
+    """Positions of keys and values by their path, e.g. ``("stages", "cpt", "lr")``. List items have values only.
+
+    ``texts``: lines of the other files that positions are in, where several lie over each other.
+    """
 
     file: str
     lines: tuple[str, ...] = ()
     keys: dict[KeyPath, Position] = field(default_factory=dict)
     values: dict[KeyPath, Position] = field(default_factory=dict)
+    texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def key(self, path: KeyPath) -> Position:
         """Position of the key, else of the nearest thing around it that was written."""
@@ -76,9 +80,10 @@ class Marks:
 
     def excerpt(self, position: Position) -> str:
         """The source line with a caret under the column; empty where there is none."""
-        if position.file != self.file or position.line is None or not 0 < position.line <= len(self.lines):
+        lines = self.lines if position.file == self.file else self.texts.get(position.file, ())
+        if position.line is None or not 0 < position.line <= len(lines):
             return ""
-        line, column = self.lines[position.line - 1], (position.column or 1) - 1
+        line, column = lines[position.line - 1], (position.column or 1) - 1
         start = max(0, column - 90)
         shown = "".join(letter if letter.isprintable() else " " for letter in line[start : start + 110])
         number = f"{position.line:>5} | "
@@ -111,7 +116,7 @@ def dotted(path: KeyPath) -> str:
 def failure(problems: Iterable[Problem], marks: Marks, *, hint: str | None = None) -> InputError:
     """One error that lists every problem in the order of the file, each with its line and a caret."""
     placed = [(marks.key(each.path) if each.at_key else marks.value(each.path), each) for each in problems]
-    placed.sort(key=lambda pair: (pair[0].file != marks.file, pair[0].line or 0, pair[0].column or 0))
+    placed.sort(key=lambda pair: (pair[0].file != marks.file, pair[0].file, pair[0].line or 0, pair[0].column or 0))
     blocks = []
     for position, problem in placed[:MAX_SHOWN]:
         name = dotted(problem.path)

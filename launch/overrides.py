@@ -23,7 +23,7 @@ def apply_overrides(data: dict[str, Any], marks: Marks, options: Sequence[str]) 
     if not options:
         return data, marks
     data = copy.deepcopy(data)
-    marks = Marks(marks.file, marks.lines, dict(marks.keys), dict(marks.values))
+    marks = Marks(marks.file, marks.lines, dict(marks.keys), dict(marks.values), marks.texts)
     for option in options:
         _apply(data, marks, option)
     return data, marks

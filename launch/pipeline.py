@@ -11,10 +11,11 @@ from pydantic import Field
 
 from launch import check
 from launch.errors import InputError
-from launch.fields import Amount, Line, Model, Slug
+from launch.fields import Amount, Line, Model, ResourceKeys, Slug
 from launch.kinds import FETCHED, TASK_KINDS
 from launch.load import KeyPath, Marks, Problem, failure, read
 from launch.overrides import apply_overrides
+from launch.profile_fields import Group
 from launch.secrets import SecretName
 from launch.stages import (
     CorpusStage,
@@ -39,8 +40,10 @@ class Pipeline(Model):
     model: ModelKeys
     sources: dict[Slug, Source] = Field(default_factory=dict)
     stages: dict[StageName, Stage] = Field(min_length=1)
-    secrets: tuple[SecretName, ...] = ()
     code: Line | None = None  # a work tree whose modules jobs can import
+    secrets: tuple[SecretName, ...] = ()
+    resources: dict[Group, ResourceKeys] = Field(default_factory=dict)
+    cluster: dict[Line, Any] = Field(default_factory=dict)  # keys of a profile: see launch.layers
 
     def seed_of(self, name: str) -> int:
         """Seed of a stage: its own, else the pipeline's."""

@@ -1,123 +1,78 @@
-"""The cluster profile: how jobs run at a site. Everything that ends up in an ``#SBATCH`` line is one line of text."""
+"""The cluster profile: how jobs run at a site. Everything that ends up in an ``#SBATCH`` line is one line of text.
+
+Layers, the last that says something wins: what is built in, the files that ``extends`` names, the file itself, the
+``cluster:`` and ``resources:`` of the pipeline, ``--set`` of the command line (``launch.layers``).
+"""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, Strict
+from pydantic import Field
 
+from launch import layers
 from launch.errors import InputError
+from launch.failure_names import FailureName
 from launch.fields import (
     RESOURCE_KEYS,
+    Amount,
     Count,
     Duration,
     Flag,
     Line,
+    Memory,
     Model,
     ModuleName,
     Positive,
     ResourceKeys,
     Slug,
-    one_line,
+    memory_bytes,
     parse_duration,
 )
 from launch.kinds import DATA_KINDS, TRAINING_KINDS
-from launch.load import Marks, read, suggest
+from launch.load import Document, KeyPath, Marks, suggest
+from launch.profile_fields import (
+    DATA,
+    DEFAULT,
+    TRAINING,
+    Addition,
+    Carrier,
+    Containers,
+    Continuation,
+    Environment,
+    EnvironmentName,
+    Exclusive,
+    ExecutorKind,
+    FileSystem,
+    GpuRequest,
+    GpuRequestField,
+    Group,
+    MemoryRule,
+    Notify,
+    OptionName,
+    Partition,
+    SharedPath,
+    Signal,
+    SrunOptions,
+    Submission,
+    Value,
+    rolling,
+)
 from launch.secrets import SecretName
 from launch.validate import validate
 
-KINDS = (*DATA_KINDS, *TRAINING_KINDS, "evaluate", "convert")
-DEFAULT, TRAINING = "default", "training"
+__all__ = [
+    "Carrier", "Continuation", "Environment", "ExecutorKind", "Profile", "ProfileFile", "Resources", "available",
+    "find", "locate", "read_profile", "user_directory",
+]  # fmt: skip
 
-_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
-_ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_OPTION = re.compile(r"(?:--)?[a-z][a-z0-9-]*\Z")
-
-
-class ExecutorKind(StrEnum):
-    """Where jobs run."""
-
-    LOCAL = "local"
-    SLURM = "slurm"
-
-
-class Carrier(StrEnum):
-    """Which library renders and carries a Slurm job."""
-
-    NEMO_RUN = "nemo_run"
-    SUBMITIT = "submitit"
-
-
-class Continuation(StrEnum):
-    """How a stage goes on after its time limit: under the same job id, or in the next of several jobs."""
-
-    REQUEUE = "requeue"
-    CHAIN = "chain"
-
-
-def _group(name: str) -> str:
-    known = (DEFAULT, TRAINING, *KINDS)
-    if name not in known:
-        raise ValueError(f"{name!r} is no kind of job; {suggest(name, known)}")
-    return name
-
-
-def _expanded(value: Any) -> Any:
-    """``~`` and ``$VARIABLE`` as on the login node; a variable that is not set is an error, not an empty name."""
-    if not isinstance(value, str):
-        return value
-
-    def variable(found: re.Match[str]) -> str:
-        name = found[1] or found[2]
-        if name not in os.environ:
-            raise ValueError(f"{value!r}: the variable {name} is not set here")
-        return os.environ[name]
-
-    return Path(_VARIABLE.sub(variable, value)).expanduser()
-
-
-def _absolute(path: Path) -> Path:
-    if not path.is_absolute():
-        raise ValueError(f"{str(path)!r} is relative: jobs start elsewhere, write the whole path")
-    if any(character < " " for character in str(path)):
-        raise ValueError(f"{str(path)!r} has a control character")
-    return path
-
-
-def _environment_name(name: str) -> str:
-    if not _ENVIRONMENT_NAME.match(name):
-        raise ValueError(f"{name!r} is no name of an environment variable")
-    return name
-
-
-def _option(name: str) -> str:
-    if not _OPTION.match(name):
-        raise ValueError(f"{name!r} is no long option of sbatch, such as gpus-per-node")
-    return name.removeprefix("--")
-
-
-def _addition(value: Any) -> Any:
-    """One message for all that a raw option may be, in place of one for each member of the union."""
-    if isinstance(value, str):
-        return one_line(value)
-    if value is not None and not isinstance(value, bool):
-        raise ValueError(f'expected text, true, false or nothing, got {value!r}; quote this value: "{value}"')
-    return value
-
-
-Group = Annotated[str, Strict(), AfterValidator(_group)]
-SharedPath = Annotated[Path, BeforeValidator(_expanded), AfterValidator(_absolute)]
-EnvironmentName = Annotated[str, Strict(), AfterValidator(_environment_name)]
-OptionName = Annotated[str, Strict(), AfterValidator(_option)]
-Addition = Annotated[str | bool | None, BeforeValidator(_addition)]
-Value = Annotated[str, Strict(), AfterValidator(one_line)]
+#: Keys of a profile that are the default of the resource of that name.
+_DEFAULTS = ("partition", "account", "qos", "reservation", "constraint")
 
 
 @dataclass(frozen=True)
@@ -131,6 +86,11 @@ class Resources:
     gpus_per_node: int | None = None
     mem: str | None = None
     time: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    reservation: str | None = None
+    constraint: str | None = None
+    image: str | None = None
 
     @property
     def time_seconds(self) -> int | None:
@@ -141,18 +101,8 @@ class Resources:
         return self.nodes * self.processes_per_node
 
 
-class Environment(Model):
-    """The Python environment of a back end."""
-
-    venv: SharedPath
-
-    @property
-    def python(self) -> Path:
-        return self.venv / "bin" / "python"
-
-
 class Profile(Model):
-    """One cluster profile."""
+    """One cluster profile; ``docs/profiles.md`` says what each key does."""
 
     name: Slug
     executor: ExecutorKind
@@ -162,35 +112,78 @@ class Profile(Model):
     qos: Line | None = None
     reservation: Line | None = None
     constraint: Line | None = None
+    partitions: dict[Line, Partition] = Field(default_factory=dict)
+    gpu_request: GpuRequestField = GpuRequest()
+    exclusive: Exclusive = Exclusive.NEVER
+    mem: MemoryRule = MemoryRule.ASKED
+    srun_options: SrunOptions = SrunOptions()
+    containers: Containers = Containers()
     resources: dict[Group, ResourceKeys] = Field(default_factory=dict)
     executors: dict[Group, Carrier] = Field(default_factory=dict)
     environments: dict[ModuleName, Environment] = Field(default_factory=dict)
+    file_systems: dict[ModuleName, FileSystem] = Field(default_factory=dict)
     continuation: Continuation = Continuation.REQUEUE
     links: Count = 3
     lead: Duration = "2:00"
+    retries: dict[FailureName, Amount] = Field(default_factory=dict)
+    stall_after: Duration | None = None
+    quota: Memory | None = None
+    signal: Signal | None = None
     kill_on_invalid_dep: Flag = True
+    submission: Submission = "all"
+    notify: Notify = Notify()
     sbatch: dict[OptionName, Addition] = Field(default_factory=dict)
     srun: tuple[Line, ...] = ()
     remove: tuple[OptionName, ...] = ()
     env: dict[EnvironmentName, Value] = Field(default_factory=dict)
     secrets: tuple[SecretName, ...] = ()
+    modules: tuple[Line, ...] = ()
     setup: tuple[Line, ...] = ()
     devcluster: Flag = False
     poll_seconds: Positive = 30.0
     offline: Flag = True
 
     @property
+    def stall_seconds(self) -> float | None:
+        return None if self.stall_after is None else float(parse_duration(self.stall_after))
+
+    @property
+    def quota_bytes(self) -> int | None:
+        return None if self.quota is None else memory_bytes(self.quota)
+
+    @property
     def lead_seconds(self) -> int:
         return parse_duration(self.lead)
 
+    @property
+    def rolling(self) -> int | None:
+        """How many of our jobs may be queued at a time; None: all of them."""
+        return rolling(self.submission)
+
     def resources_for(self, kind: str, stage: ResourceKeys | None = None) -> Resources:
-        """Profile, then ``default``, then ``training``, then the kind, then the stage: the last that says so wins."""
-        layers = [self.resources.get(group) for group in reversed(_groups(kind))]
-        values: dict[str, Any] = {"partition": self.partition} if self.partition else {}
-        for layer in [*layers, stage]:
-            if layer is not None:
-                values |= {key: value for key in RESOURCE_KEYS if (value := getattr(layer, key)) is not None}
-        return Resources(**values)
+        """Profile, then ``default``, then ``training`` or ``data``, then the kind, then the stage: the last that says
+        so wins."""
+        found: dict[str, Any] = {}
+        for _, values in self._layers(kind, stage):
+            found |= values
+        return Resources(**found)
+
+    def resource_paths(self, kind: str, stage: str, keys: ResourceKeys | None) -> dict[str, KeyPath]:
+        """Where each value of ``resources_for`` is set, as a path of the profile or, where the stage says it, of the
+        pipeline (``("stages", stage, key)``)."""
+        found: dict[str, KeyPath] = {}
+        for group, values in self._layers(kind, keys):
+            above: KeyPath = ("stages", stage) if group == "stage" else ("resources", group) if group else ()
+            found |= {key: (*above, key) for key in values}
+        return found
+
+    def _layers(self, kind: str, stage: ResourceKeys | None) -> Iterator[tuple[str, dict[str, Any]]]:
+        yield "", {key: value for key in _DEFAULTS if (value := getattr(self, key)) is not None}
+        for group in reversed(_groups(kind)):
+            if group in self.resources:
+                yield group, _given(self.resources[group])
+        if stage is not None:
+            yield "stage", _given(stage)
 
     def executor_for(self, kind: str, stage_says: str | None = None) -> str:
         """``local``, or who carries jobs of this kind: the stage's word, else the profile's, else training by NeMo-Run
@@ -207,7 +200,10 @@ class Profile(Model):
 
 @dataclass(frozen=True)
 class ProfileFile:
-    """A profile and where it came from."""
+    """A profile, all layers put together, and where each value came from.
+
+    ``data`` holds what was written, without ``extends``: it reads as the same profile.
+    """
 
     path: Path
     data: dict[str, Any]
@@ -215,13 +211,39 @@ class ProfileFile:
     profile: Profile
 
     def where(self, *path: str | int) -> str:
-        """``file:line:column`` of the value at ``path``."""
+        """``file:line:column`` of the value at ``path``, or of what is around it."""
         return str(self.marks.value(path))
+
+    def origin(self, path: KeyPath) -> str | None:
+        """``file:line:column`` of the very value at ``path``; None: it is built in."""
+        found = self.marks.values.get(path)
+        return None if found is None else str(found)
+
+    def with_pipeline(self, data: dict[str, Any], marks: Marks) -> ProfileFile:
+        """This profile under the ``cluster:`` and ``resources:`` of a pipeline file as it was read.
+
+        Raises:
+            InputError: a value is not what a profile takes; names the line of the pipeline.
+        """
+        above = layers.of_pipeline(Document(data, marks))
+        if not above.data:
+            return self
+        merged = layers.overlay(Document(self.data, self.marks), above)
+        hint = f"overnight profile show {self.path}"
+        return ProfileFile(
+            self.path, merged.data, merged.marks, validate(Profile, merged.data, merged.marks, hint=hint)
+        )
+
+
+def _given(keys: ResourceKeys) -> dict[str, Any]:
+    return {key: value for key in RESOURCE_KEYS if (value := getattr(keys, key)) is not None}
 
 
 def _groups(kind: str) -> tuple[str, ...]:
     """Keys of ``resources`` and ``executors`` that speak of a kind, the most particular first."""
-    return (kind, TRAINING, DEFAULT) if kind in TRAINING_KINDS else (kind, DEFAULT)
+    if kind in TRAINING_KINDS:
+        return (kind, TRAINING, DEFAULT)
+    return (kind, DATA, DEFAULT) if kind in DATA_KINDS else (kind, DEFAULT)
 
 
 def user_directory() -> Path:
@@ -230,28 +252,40 @@ def user_directory() -> Path:
     return (Path(base) if base else Path.home() / ".config") / "overnight" / "profiles"
 
 
-def _packaged() -> Path:
-    return Path(str(resources.files("cluster_profiles")))
+def _directories() -> list[Path]:
+    """Where profiles with names lie: packaged, of the site (``$OVERNIGHT_PROFILES``, /etc), of the user."""
+    site = [Path(part) for part in os.environ.get("OVERNIGHT_PROFILES", "").split(os.pathsep) if part]
+    packaged = Path(str(resources.files("cluster_profiles")))
+    return [packaged, Path("/etc/overnight/profiles"), *reversed(site), user_directory()]
 
 
 def available() -> dict[str, Path]:
-    """Profiles that can be named, the user's before the packaged ones."""
-    return {path.stem: path for path in [*_listed(_packaged()), *_listed(user_directory())]}
+    """Profiles that can be named; the user's before the site's, the site's before the packaged ones."""
+    return {path.stem: path for directory in _directories() for path in _listed(directory)}
 
 
 def _listed(directory: Path) -> Iterator[Path]:
     return iter(sorted(directory.glob("*.yaml")) if directory.is_dir() else [])
 
 
-def locate(name_or_path: str) -> Path:
-    """File of a profile: a path as it is, else a name in the user's directory, else a packaged one.
+def locate(name_or_path: str, *, below: Path | None = None) -> Path:
+    """File of a profile: a path as it is, else a name in the user's directory, the site's, or a packaged one.
+
+    Args:
+        below: only in directories that come after the one of this file, if it is in one: so that a user's ``juwels``
+            can extend the packaged ``juwels``.
 
     Raises:
         InputError: there is none; names the nearest.
     """
     if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
-        return Path(name_or_path).expanduser()
-    known = available()
+        path = Path(name_or_path).expanduser()
+        return path if below is None else below.parent / path
+    directories = _directories()
+    if below is not None and below.stem == name_or_path:
+        own = [number for number, directory in enumerate(directories) if directory.resolve() == below.parent.resolve()]
+        directories = directories[: own[-1]] if own else directories
+    known = {path.stem: path for directory in directories for path in _listed(directory)}
     if name_or_path not in known:
         raise InputError(
             f"there is no cluster profile {name_or_path!r}; {suggest(name_or_path, list(known))}",
@@ -260,13 +294,16 @@ def locate(name_or_path: str) -> Path:
     return known[name_or_path]
 
 
-def read_profile(path: Path) -> ProfileFile:
-    """Read a profile; one without a ``name`` is called like its file.
+def read_profile(path: Path, overrides: tuple[str, ...] = ()) -> ProfileFile:
+    """Read a profile and what it extends; one without a ``name`` is called like its file.
+
+    Args:
+        overrides: texts of ``--set``, paths of the profile.
 
     Raises:
         InputError: lists every fault with its line.
     """
-    document = read(path)
+    document = layers.read_all(path, lambda name, file: locate(name, below=file), overrides)
     data = {"name": path.stem, **document.data}
     hint = f"overnight plan PIPELINE --cluster {path}"
     return ProfileFile(path, data, document.marks, validate(Profile, data, document.marks, hint=hint))

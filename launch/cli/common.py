@@ -62,7 +62,7 @@ def read(args: argparse.Namespace) -> tuple[PipelineFile, ProfileFile, Workspace
     from launch.rundir import workspace_for
 
     pipeline = prepare.checked(read_pipeline(args.pipeline, args.set))
-    profile = read_profile(locate(args.cluster))
+    profile = read_profile(locate(args.cluster)).with_pipeline(pipeline.data, pipeline.marks)
     return pipeline, profile, workspace_for(profile.profile, args.workspace)
 
 

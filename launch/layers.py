@@ -1,0 +1,130 @@
+"""Files that lie over each other: the upper one wins value by value, and every value keeps its place.
+
+Mappings are put together key by key; text, numbers and lists replace what is below them as a whole, and so does an
+entry of ``environments``, of which each says where one Python is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from launch.errors import InputError
+from launch.load import Document, KeyPath, Marks, Problem, failure, read
+from launch.overrides import apply_overrides
+
+EXTENDS = "extends"
+_WHOLE = "environments"
+_NOT_FROM_PIPELINE = ("name", EXTENDS, "executor", "devcluster")
+
+Locate = Callable[[str, Path], Path]
+
+
+def read_all(path: Path, locate: Locate, overrides: Sequence[str] = ()) -> Document:
+    """A file over everything that it extends, without the key ``extends``.
+
+    Args:
+        locate: gives the file that a name in ``extends`` of a file means.
+        overrides: texts of ``--set``, above all files.
+
+    Raises:
+        InputError: a file is missing or malformed, or extends itself.
+    """
+    found = _read(path, locate, ())
+    data, marks = apply_overrides(found.data, found.marks, overrides)
+    return Document(data, marks)
+
+
+def _read(path: Path, locate: Locate, above: tuple[Path, ...]) -> Document:
+    own = read(path)
+    names = own.data.pop(EXTENDS, [])
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise failure([Problem((EXTENDS,), "expected the name or path of a profile, or a list of them")], own.marks)
+    below: Document | None = None
+    for number, name in enumerate(names):
+        place: KeyPath = (EXTENDS, number) if (EXTENDS, number) in own.marks.values else (EXTENDS,)
+        try:
+            file = locate(name, path)
+        except InputError as error:
+            raise failure([Problem(place, error.message)], own.marks, hint=error.hint) from error
+        ring = [*above, path]
+        if file.resolve() in [each.resolve() for each in ring]:
+            shown = " -> ".join(map(str, [*ring, file]))
+            raise failure([Problem(place, f"the profiles extend each other: {shown}")], own.marks)
+        try:
+            document = _read(file, locate, (*above, path))
+        except InputError as error:
+            if error.where is not None:
+                raise
+            raise failure([Problem(place, error.message)], own.marks, hint=error.hint) from error
+        document.data.pop("name", None)
+        below = document if below is None else overlay(below, document)
+    return own if below is None else overlay(below, own)
+
+
+def of_pipeline(document: Document) -> Document:
+    """What a pipeline says of the cluster: ``cluster:`` with keys of a profile, and ``resources:``.
+
+    Raises:
+        InputError: a key that is not a pipeline's business.
+    """
+    data, marks = document
+    said = data.get("cluster", {})
+    if not isinstance(said, dict):
+        raise failure([Problem(("cluster",), "expected a mapping (key: value)")], marks)
+    refused = [
+        Problem(("cluster", key), "cannot be set by a pipeline: choose another --cluster", at_key=True)
+        for key in _NOT_FROM_PIPELINE
+        if key in said
+    ]
+    if refused:
+        raise failure(refused, marks)
+    found = Document(dict(said), _moved(marks, ("cluster",), ()))
+    if "resources" not in data:
+        return found
+    resources = {"resources": data["resources"]}
+    return overlay(found, Document(resources, _moved(marks, ("resources",), ("resources",))))
+
+
+def _moved(marks: Marks, old: KeyPath, new: KeyPath) -> Marks:
+    """The marks at and below ``old`` as if it were ``new``."""
+
+    def moved(known: dict[KeyPath, Any]) -> dict[KeyPath, Any]:
+        return {(*new, *path[len(old) :]): at for path, at in known.items() if path[: len(old)] == old}
+
+    return Marks(marks.file, marks.lines, moved(marks.keys), moved(marks.values), marks.texts)
+
+
+def overlay(below: Document, above: Document) -> Document:
+    """``above`` over ``below``."""
+    replaced: list[KeyPath] = []
+    data = _merge(below.data, above.data, (), replaced)
+    gone = set(replaced)
+
+    def merged(lower: dict[KeyPath, Any], upper: dict[KeyPath, Any]) -> dict[KeyPath, Any]:
+        kept = {
+            path: at for path, at in lower.items() if not any(path[:depth] in gone for depth in range(len(path) + 1))
+        }
+        return {**kept, **upper}
+
+    texts = {below.marks.file: below.marks.lines, **below.marks.texts, **above.marks.texts}
+    marks = Marks(
+        above.marks.file, above.marks.lines, merged(below.marks.keys, above.marks.keys),
+        merged(below.marks.values, above.marks.values), texts,
+    )  # fmt: skip
+    return Document(data, marks)
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any], path: KeyPath, replaced: list[KeyPath]) -> dict[str, Any]:
+    result = dict(below)
+    for key, value in above.items():
+        place = (*path, key)
+        old = below.get(key)
+        if isinstance(value, dict) and isinstance(old, dict) and path != (_WHOLE,):
+            result[key] = _merge(old, value, place, replaced)
+        else:
+            result[key] = value
+            replaced.append(place)
+    return result

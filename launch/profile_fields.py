@@ -1,0 +1,304 @@
+"""The parts of a cluster profile as typed values: partitions, the GPU request, containers, environments, notices."""
+
+from __future__ import annotations
+
+import os
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Strict, model_validator
+
+from launch.containers import Gpus, Mount, Runtime
+from launch.errors import InputError
+from launch.fields import Amount, Count, Duration, Flag, Line, Memory, Model, NotNegative, one_line, parse_duration
+from launch.kinds import DATA_KINDS, TRAINING_KINDS
+from launch.load import suggest
+
+KINDS = (*DATA_KINDS, *TRAINING_KINDS, "evaluate", "convert")
+DEFAULT, TRAINING, DATA = "default", "training", "data"
+
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+_ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_OPTION = re.compile(r"(?:--)?[a-z][a-z0-9-]*\Z")
+_ROLLING = re.compile(r"rolling\(([1-9][0-9]{0,4})\)\Z")
+_SIGNAL = re.compile(r"(?:[BR]{1,2}:)?(?:[A-Z][A-Z0-9]{1,8}|[0-9]{1,2})(?:@[0-9]{1,5})?\Z")
+
+
+class ExecutorKind(StrEnum):
+    """Where jobs run."""
+
+    LOCAL = "local"
+    SLURM = "slurm"
+
+
+class Carrier(StrEnum):
+    """Which library renders and carries a Slurm job."""
+
+    NEMO_RUN = "nemo_run"
+    SUBMITIT = "submitit"
+
+
+class Continuation(StrEnum):
+    """How a stage goes on after its time limit: under the same job id, or in the next of several jobs."""
+
+    REQUEUE = "requeue"
+    CHAIN = "chain"
+
+
+class GpuForm(StrEnum):
+    """By which option sbatch is asked for GPUs. ``none``: the partition brings them, or there are none."""
+
+    PER_NODE = "gpus-per-node"
+    GRES = "gres"
+    TOTAL = "gpus"
+    PER_TASK = "gpus-per-task"
+    NONE = "none"
+
+
+class Exclusive(StrEnum):
+    """Which jobs say ``--exclusive``."""
+
+    NEVER = "never"
+    GPU = "gpu"
+    MULTI_NODE = "multi_node"
+    ALWAYS = "always"
+
+
+class MemoryRule(StrEnum):
+    """What ``--mem`` says: what the job asks for, all of the node where it asks for nothing, or never anything."""
+
+    ASKED = "asked"
+    NODE = "node"
+    NEVER = "never"
+
+
+class NoticeOf(StrEnum):
+    """What somebody wants to be told of."""
+
+    DONE = "done"
+    FAILED = "failed"
+
+
+def _group(name: str) -> str:
+    known = (DEFAULT, TRAINING, DATA, *KINDS)
+    if name not in known:
+        raise ValueError(f"{name!r} is no kind of job; {suggest(name, known)}")
+    return name
+
+
+def expanded(text: str) -> str:
+    """``~`` and ``$VARIABLE`` as on the login node.
+
+    Raises:
+        ValueError: a variable that is not set here: it would become an empty name.
+    """
+
+    def variable(found: re.Match[str]) -> str:
+        name = found[1] or found[2]
+        if name not in os.environ:
+            raise ValueError(f"{text!r}: the variable {name} is not set here")
+        return os.environ[name]
+
+    return str(Path(_VARIABLE.sub(variable, text)).expanduser())
+
+
+def _path(value: Any) -> Any:
+    return Path(expanded(value)) if isinstance(value, str) else value
+
+
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError(f"{str(path)!r} is relative: jobs start elsewhere, write the whole path")
+    if any(character < " " for character in str(path)):
+        raise ValueError(f"{str(path)!r} has a control character")
+    return path
+
+
+def _environment_name(name: str) -> str:
+    if not _ENVIRONMENT_NAME.match(name):
+        raise ValueError(f"{name!r} is no name of an environment variable")
+    return name
+
+
+def _option(name: str) -> str:
+    if not _OPTION.match(name):
+        raise ValueError(f"{name!r} is no long option of sbatch, such as gpus-per-node")
+    return name.removeprefix("--")
+
+
+def _addition(value: Any) -> Any:
+    """One message for all that a raw option may be, in place of one for each member of the union."""
+    if isinstance(value, str):
+        return one_line(value)
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(f'expected text, true, false or nothing, got {value!r}; quote this value: "{value}"')
+    return value
+
+
+def _mount(text: str) -> str:
+    parts = text.split(":")
+    try:
+        mount = Mount.parse(":".join([expanded(part) if part[:1] in "~$" else part for part in parts]))
+    except InputError as error:
+        raise ValueError(error.message) from None
+    return str(mount)
+
+
+def _signal(text: str) -> str:
+    if not _SIGNAL.match(text):
+        raise ValueError(f"{text!r} is not what --signal takes: write B:USR2@300")
+    return text
+
+
+def _submission(text: str) -> str:
+    if text != "all" and not _ROLLING.match(text):
+        raise ValueError(f"{text!r}: write all, or rolling(N) where at most N of your jobs may be queued at a time")
+    return text
+
+
+def _by_form(value: Any) -> Any:
+    """``gpu_request: gres`` says the same as ``gpu_request: {form: gres}``."""
+    return {"form": value} if isinstance(value, str) else value
+
+
+Group = Annotated[str, Strict(), AfterValidator(_group)]
+SharedPath = Annotated[Path, BeforeValidator(_path), AfterValidator(_absolute)]
+EnvironmentName = Annotated[str, Strict(), AfterValidator(_environment_name)]
+OptionName = Annotated[str, Strict(), AfterValidator(_option)]
+Addition = Annotated[str | bool | None, BeforeValidator(_addition)]
+Value = Annotated[str, Strict(), AfterValidator(one_line)]
+MountText = Annotated[Line, AfterValidator(_mount)]
+Signal = Annotated[Line, AfterValidator(_signal)]
+Submission = Annotated[Line, AfterValidator(_submission)]
+
+
+class Partition(Model):
+    """What a partition has and allows; what is not said is not checked. Memory and GPUs are those of one node.
+
+    ``exclusive``: jobs get whole nodes there whatever they ask for. ``cost_per_gpu_hour``: in the site's own unit.
+    """
+
+    max_time: Duration | None = None
+    max_nodes: Count | None = None
+    cpus: Count | None = None
+    memory: Memory | None = None
+    gpus: Amount | None = None
+    gpu_model: Line | None = None
+    gpu_memory: Memory | None = None
+    features: tuple[Line, ...] = ()
+    preemptible: Flag = False
+    exclusive: Flag = False
+    cost_per_gpu_hour: NotNegative | None = None
+
+    @property
+    def max_seconds(self) -> int | None:
+        return None if self.max_time is None else parse_duration(self.max_time)
+
+
+class GpuRequest(Model):
+    """How GPUs are asked for. ``model``: as in ``--gres=gpu:a100:4``; not every site has it."""
+
+    form: GpuForm = GpuForm.PER_NODE
+    model: Line | None = None
+
+    def options(self, nodes: int, gpus_per_node: int) -> dict[str, str]:
+        """Options of sbatch for ``gpus_per_node`` GPUs on each of ``nodes``. A node is one task, whatever starts in it.
+
+        The steps inherit the request through the environment (srun(1)), so srun says nothing of GPUs.
+        """
+        if gpus_per_node == 0 or self.form is GpuForm.NONE:
+            return {}
+        count = gpus_per_node * nodes if self.form is GpuForm.TOTAL else gpus_per_node
+        text = f"{self.model}:{count}" if self.model else str(count)
+        return {self.form.value: f"gpu:{text}" if self.form is GpuForm.GRES else text}
+
+
+class SrunOptions(Model):
+    """Options of srun that sites differ in."""
+
+    mpi: Line | None = None
+    cpu_bind: Line | None = None
+    network: Line | None = None
+
+    def arguments(self) -> dict[str, str]:
+        """Option of srun -> value."""
+        given = {"mpi": self.mpi, "cpu-bind": self.cpu_bind, "network": self.network}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class Containers(Model):
+    """How containers are made here. Which image a job has is said per back end (``environments``) or per job
+    (``resources``, or ``image:`` of a stage).
+
+    ``mounts``: beside the workspace and the inputs. ``variables``: names that go in although the image may set them.
+    """
+
+    runtime: Runtime = Runtime.NONE
+    mounts: tuple[MountText, ...] = ()
+    variables: tuple[EnvironmentName, ...] = ()
+    gpus: Gpus | None = None
+    executable: Line = "apptainer"
+    options: tuple[Line, ...] = ()
+
+
+class Environment(Model):
+    """Where a back end is installed: a virtual environment, an image, or modules and a Python.
+
+    ``core`` as the name of the back end means the Python that runs prologue and verdict on the batch host. Python 3.10
+    or newer; what the batch host itself has does not matter.
+    """
+
+    venv: SharedPath | None = None
+    image: Line | None = None
+    modules: tuple[Line, ...] = ()
+    python: Line | None = None
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Environment:
+        ways = [name for name in ("venv", "image") if getattr(self, name) is not None]
+        if len(ways) > 1:
+            raise ValueError("has both venv and image: a job's Python is in one of them")
+        if not ways and self.python is None:
+            raise ValueError("says no Python: write venv: PATH, image: IMAGE, or modules: [...] with python: python3")
+        if self.venv is not None and self.python is not None:
+            raise ValueError("has both venv and python: a virtual environment's Python is its bin/python")
+        return self
+
+    @property
+    def interpreter(self) -> str:
+        """What starts Python: a path, or a name to be found on PATH after the modules, or inside the image."""
+        if self.venv is not None:
+            return str(self.venv / "bin" / "python")
+        return expanded(self.python) if self.python else "python3"
+
+
+class FileSystem(Model):
+    """A file system that jobs use. ``purge_days``: the site removes files that were not read for so long."""
+
+    path: SharedPath
+    quota: Memory | None = None
+    purge_days: Count | None = None
+    node_local: Flag = False
+
+
+class Notify(Model):
+    """Who is told, and how: Slurm's mail, or a command that the last act of a job runs.
+
+    ``command``: an argument list; the run, the stage, ``done`` or ``failed`` and the job id are added at the end.
+    """
+
+    mail_type: tuple[Line, ...] = ()
+    mail_user: Line | None = None
+    command: tuple[Line, ...] = ()
+    on: tuple[NoticeOf, ...] = (NoticeOf.DONE, NoticeOf.FAILED)
+
+
+GpuRequestField = Annotated[GpuRequest, BeforeValidator(_by_form)]
+
+
+def rolling(submission: str) -> int | None:
+    """N of ``rolling(N)``; None for ``all``."""
+    found = _ROLLING.match(submission)
+    return int(found[1]) if found else None
