@@ -87,7 +87,8 @@ def _of(
 
 def _gpu(resources: Resources, profile: Profile) -> tuple[int | None, str | None]:
     """(bytes of one GPU, its model) where the stage asks for GPUs and the profile says what its partition has."""
-    partition = profile.partitions.get(resources.partition) if resources.partition and resources.gpus_per_node else None
+    partitions = getattr(profile, "partitions", {})
+    partition = partitions.get(resources.partition) if resources.gpus_per_node else None
     if partition is None:
         return None, None
     return None if partition.gpu_memory is None else memory_bytes(partition.gpu_memory), partition.gpu_model
