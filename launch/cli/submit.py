@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make a run and submit every stage that is not sealed or queued already."""
-    from launch import fit, rundir
+    from launch import fit, rundir, secrets
     from launch.errors import InputError
 
     planned = common.plan(args)
@@ -34,9 +34,11 @@ def run(args: argparse.Namespace) -> int:
         )
     common.refuse_missing(planned, args)
     fit.refuse(planned.plan, profile, planned.workspace)
-    gateway = common.gateway(profile)
+    values = common.secrets(planned)
+    gateway = common.gateway(profile, values)
     began = time.monotonic()
     run = rundir.create(planned.workspace, planned.pipeline, planned.profile, planned.plan)
+    secrets.write(run.paths, values)
     snapshot_seconds = time.monotonic() - began
     return advance(run, gateway, as_json=args.json, snapshot_seconds=snapshot_seconds)
 
