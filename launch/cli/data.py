@@ -162,7 +162,8 @@ def _show(row: Shown) -> None:
     from rich.text import Text
 
     console = Console(highlight=False)
-    console.rule(f"{row.place}  {row.name}", align="left")
+    # Not cut to the width of the terminal as a rule would be: its end is the line number.
+    console.print(Text(f"{row.place}  {row.name}", "bold cyan"), soft_wrap=True)
     for name, tokens in row.sequences.items():
         learned = sum(token.loss for token in tokens)
         counted = tokens and tokens[0].id is not None
