@@ -51,7 +51,7 @@ def test_everything_that_is_written(tmp_path: Path) -> None:
     assert profile.executor is ExecutorKind.SLURM
     assert profile.workspace == Path("/scratch/me/overnight")
     assert profile.account == "0123"
-    assert profile.environments["trl"].python == tmp_path / "home/venvs/trl/bin/python"
+    assert profile.environments["trl"].interpreter == str(tmp_path / "home/venvs/trl/bin/python")
     assert profile.lead_seconds == 300
     assert profile.sbatch == {"exclusive": True, "comment": "night", "mem": None}
     assert profile.remove == ("gpus-per-node", "wckey")
@@ -71,11 +71,12 @@ def test_defaults(tmp_path: Path) -> None:
 
 def test_resources_are_layered(tmp_path: Path) -> None:
     profile = load(tmp_path)
-    assert profile.resources_for("corpus") == Resources(partition="batch", cpus=2, time="30")
-    assert profile.resources_for("sft") == Resources(partition="batch", cpus=2, gpus_per_node=4, time="4:00:00")
+    common = {"partition": "batch", "account": "0123", "cpus": 2}
+    assert profile.resources_for("corpus") == Resources(**common, time="30")
+    assert profile.resources_for("sft") == Resources(**common, gpus_per_node=4, time="4:00:00")
     stage = ResourceKeys(nodes=8, time="1:00", gpus_per_node=0)
     found = profile.resources_for("cpt", stage)
-    assert found == Resources(nodes=8, partition="gpu", cpus=2, gpus_per_node=0, time="1:00")
+    assert found == Resources(**{**common, "partition": "gpu"}, nodes=8, gpus_per_node=0, time="1:00")
     assert (found.time_seconds, found.processes) == (60, 8)
     assert Profile(name="x", executor=ExecutorKind.SLURM).resources_for("cpt") == Resources()
     assert Resources().time_seconds is None
