@@ -172,7 +172,8 @@ def _evidence(error: BaseException, text: str) -> str:
     """The message, and for our user the place it came from."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {text}{place}"[:4000]
+    name = type(error).__name__
+    return f"{name if text == name else f'{name}: {text}'}{place}"[:4000]
 
 
 def _write_result(
