@@ -23,8 +23,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from jobs import examples
-from jobs.backends import Capabilities, Result, WorkContext, toy_mishaps
+from jobs import examples, toy_mishaps
+from jobs.backends import Capabilities, Result, WorkContext
 from jobs.core import files
 from jobs.core.spec import StageSpec
 from jobs.settings import BadSettings, typed, unknown

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import profile
+from launch import profile, profile_fields
 from launch.devcluster import config, location, packages, ports
 from launch.devcluster.cluster import DevCluster
 from launch.errors import InputError
@@ -90,7 +90,7 @@ def test_profile_asks_for_what_the_cluster_has() -> None:
     assert found.devcluster
     assert found.partition == "batch"
     cluster = config.ClusterConfig(Path("/d"), 1, 4, accounting=False, user="u", host="h")
-    for kind in profile.KINDS:
+    for kind in profile_fields.KINDS:
         asked = found.resources_for(kind)
         assert asked.nodes <= cluster.nodes
         assert (asked.cpus or 1) * asked.processes_per_node <= cluster.cpus

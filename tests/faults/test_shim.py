@@ -214,6 +214,7 @@ def test_cancel_while_nobody_answers(chain: Chain) -> None:
     assert {job.row.state for job in chain.jobs()} == {JobState.CANCELLED}
 
 
+@pytest.mark.full
 @pytest.mark.failure(22)
 def test_requeued_under_its_id(chain: Chain, tmp_path: Path) -> None:
     """Requeued while it works: it goes on under its id, and what waits for it keeps waiting."""
