@@ -48,20 +48,15 @@ from launch.profile_fields import (
     EnvironmentName,
     Exclusive,
     ExecutorKind,
-    FileSystem,
     GpuRequest,
     GpuRequestField,
     Group,
     MemoryRule,
-    Notify,
     OptionName,
     Partition,
     SharedPath,
-    Signal,
     SrunOptions,
-    Submission,
     Value,
-    rolling,
 )
 from launch.secrets import SecretName
 from launch.validate import validate
@@ -102,7 +97,7 @@ class Resources:
 
 
 class Profile(Model):
-    """One cluster profile; ``docs/profiles.md`` says what each key does."""
+    """One cluster profile."""
 
     name: Slug
     executor: ExecutorKind
@@ -121,23 +116,18 @@ class Profile(Model):
     resources: dict[Group, ResourceKeys] = Field(default_factory=dict)
     executors: dict[Group, Carrier] = Field(default_factory=dict)
     environments: dict[ModuleName, Environment] = Field(default_factory=dict)
-    file_systems: dict[ModuleName, FileSystem] = Field(default_factory=dict)
     continuation: Continuation = Continuation.REQUEUE
     links: Count = 3
     lead: Duration = "2:00"
     retries: dict[FailureName, Amount] = Field(default_factory=dict)
     stall_after: Duration | None = None
     quota: Memory | None = None
-    signal: Signal | None = None
     kill_on_invalid_dep: Flag = True
-    submission: Submission = "all"
-    notify: Notify = Notify()
     sbatch: dict[OptionName, Addition] = Field(default_factory=dict)
     srun: tuple[Line, ...] = ()
     remove: tuple[OptionName, ...] = ()
     env: dict[EnvironmentName, Value] = Field(default_factory=dict)
     secrets: tuple[SecretName, ...] = ()
-    modules: tuple[Line, ...] = ()
     setup: tuple[Line, ...] = ()
     devcluster: Flag = False
     poll_seconds: Positive = 30.0
@@ -154,11 +144,6 @@ class Profile(Model):
     @property
     def lead_seconds(self) -> int:
         return parse_duration(self.lead)
-
-    @property
-    def rolling(self) -> int | None:
-        """How many of our jobs may be queued at a time; None: all of them."""
-        return rolling(self.submission)
 
     def resources_for(self, kind: str, stage: ResourceKeys | None = None) -> Resources:
         """Profile, then ``default``, then ``training`` or ``data``, then the kind, then the stage: the last that says
@@ -229,7 +214,7 @@ class ProfileFile:
         if not above.data:
             return self
         merged = layers.overlay(Document(self.data, self.marks), above)
-        hint = f"overnight profile show {self.path}"
+        hint = f"overnight plan PIPELINE --cluster {self.path}"
         return ProfileFile(
             self.path, merged.data, merged.marks, validate(Profile, merged.data, merged.marks, hint=hint)
         )
