@@ -34,7 +34,7 @@ class Saves:
         for step in self._store.save_steps():
             directory = self._store.save(step)
             try:
-                found = seal.verify(directory, directory / "seal.json")
+                found = seal.verify(directory, self._store.save_seal(step))
             except seal.SealBroken as error:
                 self._event("save_skipped", step=step, path=str(error.path), reason=error.reason)
                 continue
@@ -54,7 +54,7 @@ class Saves:
             claims.check_held(self._store, self._held)
         directory = self._store.save(step)
         seal.seal_directory(
-            directory, directory / "seal.json", kind=seal.SealKind.SAVE, format="trainer",
+            directory, self._store.save_seal(step), kind=seal.SealKind.SAVE, format="trainer",
             fingerprint=self._fingerprint, step=step,
             job=self._held.job if self._held else "", restart=self._held.restart if self._held else 0,
         )  # fmt: skip
@@ -69,13 +69,12 @@ class Saves:
     def discard_unsealed(self) -> None:
         """Remove saves without a seal: cut off while they were written. Sealed ones are not touched."""
         for step in self._store.save_steps():
-            if not (self._store.save(step) / "seal.json").exists():
+            if not self._store.save_seal(step).exists():
                 self._event("save_discarded", step=step, newest_sealed=self._newest_sealed() or 0)
                 shutil.rmtree(self._store.save(step), ignore_errors=True)
 
     def _newest_sealed(self) -> int | None:
-        steps = self._store.save_steps()
-        return next((step for step in steps if (self._store.save(step) / "seal.json").exists()), None)
+        return next(iter(self._store.sealed_steps()), None)
 
     def keep_last(self, count: int) -> None:
         """Remove all but the newest ``count`` sealed saves. Unsealed ones older than the newest sealed go, too.
@@ -84,7 +83,7 @@ class Saves:
         that the file system has damaged since, and the one before it would be the only good one.
         """
         steps = self._store.save_steps()
-        sealed = [step for step in steps if (self._store.save(step) / "seal.json").exists()]
+        sealed = self._store.sealed_steps()
         kept = set(sealed[:count])
         doomed = [step for step in steps if sealed and step not in kept and step < sealed[0]]
         if not doomed or not any(self._is_sound(step) for step in sealed[:count]):
@@ -95,7 +94,7 @@ class Saves:
     def _is_sound(self, step: int) -> bool:
         directory = self._store.save(step)
         try:
-            seal.verify(directory, directory / "seal.json")
+            seal.verify(directory, self._store.save_seal(step))
         except seal.SealBroken as error:
             self._event("save_unsound", step=step, path=str(error.path), reason=error.reason)
             return False

@@ -27,7 +27,7 @@ def lack(spec: StageSpec) -> str | None:
         return None
     size, basis = checkpoint_bytes(spec)
     store = spec.store_paths
-    saved = sum((store.save(step) / "seal.json").exists() for step in store.save_steps())
+    saved = len(store.sealed_steps())
     needed = max(1, 2 - saved) * size
     free, where = _free(store, spec.quota_bytes)
     if needed <= free:
@@ -40,10 +40,8 @@ def lack(spec: StageSpec) -> str | None:
 
 def checkpoint_bytes(spec: StageSpec) -> tuple[int, str]:
     """Size of a save of the stage, and what that is known from."""
-    for step in spec.store_paths.save_steps():
-        path = spec.store_paths.save(step) / "seal.json"
-        if path.exists():
-            return _sealed_bytes(path), f"as its save at step {step}"
+    for step in spec.store_paths.sealed_steps()[:1]:
+        return _sealed_bytes(spec.store_paths.save_seal(step)), f"as its save at step {step}"
     parent = spec.inputs.get("checkpoint")
     if parent is None:
         return 0, "nothing to go by"

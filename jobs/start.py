@@ -69,7 +69,4 @@ def output_of(spec: StageSpec, start: Start) -> Path:
 
 def newest_save(spec: StageSpec) -> int | None:
     """Step of the newest sealed save (by name and presence of its seal; the trainer verifies it in full)."""
-    for step in spec.store_paths.save_steps():
-        if (spec.store_paths.save(step) / "seal.json").exists():
-            return step
-    return None
+    return next(iter(spec.store_paths.sealed_steps()), None)

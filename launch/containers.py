@@ -15,13 +15,13 @@ from enum import StrEnum
 from pathlib import Path
 
 from launch.errors import InputError
+from launch.fields import VARIABLE_NAME
 
 INSIDE = "inside"
 """Argument by which node.sh knows that it has entered the container."""
 
 _ASIDE = re.compile(r"[:,]")
 _RENAME = "move or rename the directory; a symbolic link to it will do"
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 class Runtime(StrEnum):
@@ -112,7 +112,7 @@ class Container:
 
     def __post_init__(self) -> None:
         for name in self.variables:
-            if not _NAME.match(name):
+            if not VARIABLE_NAME.match(name):
                 raise InputError(f"{name!r} is no name of an environment variable")
         for text in (self.image, self.executable, *self.options):
             if any(character < " " or character == "\x7f" for character in text):

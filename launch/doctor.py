@@ -16,10 +16,9 @@ from launch.plan import Plan
 from launch.rundir import Run
 from launch.slurm.gateway import Gateway
 from launch.slurm.queue import QueueRow
+from launch.slurm.reasons import NEVER_SATISFIED
 from launch.stage_status import RunStatus, State
 from launch.table import clock
-
-NEVER = "DependencyNeverSatisfied"
 
 
 class Kind(StrEnum):
@@ -111,7 +110,7 @@ def _jobs(run: Run, plan: Plan, rows: list[QueueRow]) -> list[Finding]:
         elif not _is_current(run, plan, *announced[row.name]):
             text = f"{about} belongs to an attempt that was replaced"
             found.append(Finding(Kind.LEFT_OVER, text, command, True, row.job_id))
-        elif row.reason == NEVER:
+        elif row.reason == NEVER_SATISFIED:
             text = f"{about} will never start: a stage that it depends on did not succeed"
             found.append(Finding(Kind.BLOCKED, text, command, True, row.job_id))
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,7 @@ def _of(
 
 def _gpu(resources: Resources, profile: Profile) -> tuple[int | None, str | None]:
     """(bytes of one GPU, its model) where the stage asks for GPUs and the profile says what its partition has."""
-    partitions = getattr(profile, "partitions", {})
-    partition = partitions.get(resources.partition) if resources.gpus_per_node else None
+    partition = profile.partitions.get(resources.partition or "") if resources.gpus_per_node else None
     if partition is None:
         return None, None
     return None if partition.gpu_memory is None else memory_bytes(partition.gpu_memory), partition.gpu_model
@@ -118,14 +117,19 @@ def model_of(plan: Plan, stage: PlannedStage, workspace: Workspace) -> Model | N
     return None
 
 
-def refuse(plan: Plan, profile: Profile, workspace: Workspace) -> None:
+def refuse(
+    plan: Plan, profile: Profile, workspace: Workspace, known: Sequence[Estimate] | None = None
+) -> None:
     """Nothing is submitted that cannot fit.
+
+    Args:
+        known: ``estimates`` of the same plan, where they were made already.
 
     Raises:
         InputError: the stage, what takes the memory, and the smallest change that fits (by estimating again).
     """
     problems = []
-    for found in estimates(plan, profile, workspace):
+    for found in estimates(plan, profile, workspace) if known is None else known:
         if found.fits or found.memory_limit is None:
             continue
         stage = plan.stage(found.stage)

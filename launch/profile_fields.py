@@ -1,4 +1,4 @@
-"""The parts of a cluster profile as typed values: partitions, the GPU request, containers, environments, notices."""
+"""The parts of a cluster profile as typed values: partitions, the GPU request, containers, environments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,19 @@ from pydantic import AfterValidator, BeforeValidator, Strict, model_validator
 
 from launch.containers import Gpus, Mount, Runtime
 from launch.errors import InputError
-from launch.fields import Amount, Count, Duration, Flag, Line, Memory, Model, NotNegative, one_line, parse_duration
+from launch.fields import (
+    VARIABLE_NAME,
+    Amount,
+    Count,
+    Duration,
+    Flag,
+    Line,
+    Memory,
+    Model,
+    NotNegative,
+    one_line,
+    parse_duration,
+)
 from launch.kinds import DATA_KINDS, TRAINING_KINDS
 from launch.load import suggest
 
@@ -20,10 +32,7 @@ KINDS = (*DATA_KINDS, *TRAINING_KINDS, "evaluate", "convert")
 DEFAULT, TRAINING, DATA = "default", "training", "data"
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
-_ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _OPTION = re.compile(r"(?:--)?[a-z][a-z0-9-]*\Z")
-_ROLLING = re.compile(r"rolling\(([1-9][0-9]{0,4})\)\Z")
-_SIGNAL = re.compile(r"(?:[BR]{1,2}:)?(?:[A-Z][A-Z0-9]{1,8}|[0-9]{1,2})(?:@[0-9]{1,5})?\Z")
 
 
 class ExecutorKind(StrEnum):
@@ -74,13 +83,6 @@ class MemoryRule(StrEnum):
     NEVER = "never"
 
 
-class NoticeOf(StrEnum):
-    """What somebody wants to be told of."""
-
-    DONE = "done"
-    FAILED = "failed"
-
-
 def _group(name: str) -> str:
     known = (DEFAULT, TRAINING, DATA, *KINDS)
     if name not in known:
@@ -117,7 +119,7 @@ def _absolute(path: Path) -> Path:
 
 
 def _environment_name(name: str) -> str:
-    if not _ENVIRONMENT_NAME.match(name):
+    if not VARIABLE_NAME.match(name):
         raise ValueError(f"{name!r} is no name of an environment variable")
     return name
 
@@ -146,18 +148,6 @@ def _mount(text: str) -> str:
     return str(mount)
 
 
-def _signal(text: str) -> str:
-    if not _SIGNAL.match(text):
-        raise ValueError(f"{text!r} is not what --signal takes: write B:USR2@300")
-    return text
-
-
-def _submission(text: str) -> str:
-    if text != "all" and not _ROLLING.match(text):
-        raise ValueError(f"{text!r}: write all, or rolling(N) where at most N of your jobs may be queued at a time")
-    return text
-
-
 def _by_form(value: Any) -> Any:
     """``gpu_request: gres`` says the same as ``gpu_request: {form: gres}``."""
     return {"form": value} if isinstance(value, str) else value
@@ -170,8 +160,6 @@ OptionName = Annotated[str, Strict(), AfterValidator(_option)]
 Addition = Annotated[str | bool | None, BeforeValidator(_addition)]
 Value = Annotated[str, Strict(), AfterValidator(one_line)]
 MountText = Annotated[Line, AfterValidator(_mount)]
-Signal = Annotated[Line, AfterValidator(_signal)]
-Submission = Annotated[Line, AfterValidator(_submission)]
 
 
 class Partition(Model):
@@ -274,31 +262,4 @@ class Environment(Model):
         return expanded(self.python) if self.python else "python3"
 
 
-class FileSystem(Model):
-    """A file system that jobs use. ``purge_days``: the site removes files that were not read for so long."""
-
-    path: SharedPath
-    quota: Memory | None = None
-    purge_days: Count | None = None
-    node_local: Flag = False
-
-
-class Notify(Model):
-    """Who is told, and how: Slurm's mail, or a command that the last act of a job runs.
-
-    ``command``: an argument list; the run, the stage, ``done`` or ``failed`` and the job id are added at the end.
-    """
-
-    mail_type: tuple[Line, ...] = ()
-    mail_user: Line | None = None
-    command: tuple[Line, ...] = ()
-    on: tuple[NoticeOf, ...] = (NoticeOf.DONE, NoticeOf.FAILED)
-
-
 GpuRequestField = Annotated[GpuRequest, BeforeValidator(_by_form)]
-
-
-def rolling(submission: str) -> int | None:
-    """N of ``rolling(N)``; None for ``all``."""
-    found = _ROLLING.match(submission)
-    return int(found[1]) if found else None

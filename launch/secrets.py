@@ -19,8 +19,8 @@ from pydantic import AfterValidator, Strict
 from jobs.core import files, redaction
 from jobs.core.paths import RunPaths
 from launch.errors import InputError
+from launch.fields import VARIABLE_NAME
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z", re.ASCII)
 _LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # a key of several lines has line breaks
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -28,7 +28,7 @@ _MAX_BYTES = 1 << 20
 
 
 def _secret_name(name: str) -> str:
-    if not _NAME.match(name):
+    if not VARIABLE_NAME.match(name):
         raise ValueError(f"{name!r} is no name of an environment variable; values do not belong here")
     if name.startswith(("OVERNIGHT_", "SLURM_", "LD_", "BASH")) or name in ("PATH", "HOME", "SHELLOPTS", "IFS"):
         raise ValueError(f"{name!r} is a variable that runs the job itself")

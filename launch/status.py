@@ -27,6 +27,7 @@ from launch.plan import Plan, PlannedStage
 from launch.rundir import Run
 from launch.slurm.gateway import Gateway
 from launch.slurm.queue import AccountRow, QueueRow
+from launch.slurm.reasons import NEVER_SATISFIED
 from launch.slurm.states import JobState
 from launch.stage_status import RunStatus, StageStatus, State, by_slurm, by_verdict
 
@@ -213,7 +214,7 @@ class _Look:
         """``started``: it has run before and waits to go on; ``last`` holds the newest report if there is one."""
         starts_at = row.start if row.start is not None and row.start > time.time() else None
         pending = [parent for parent in stage.parents if self._is_unsealed(parent)]
-        never = row.reason == "DependencyNeverSatisfied"
+        never = row.reason == NEVER_SATISFIED
         text = status_words.waiting(row, pending, starts_at)
         if started:
             text = f"waits to go on{status_words.at_step(last)}: {text}"

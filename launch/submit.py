@@ -37,6 +37,7 @@ from launch.profile import Continuation, Profile
 from launch.rundir import Run
 from launch.slurm.gateway import Gateway
 from launch.slurm.queue import QueueRow
+from launch.slurm.reasons import NEVER_SATISFIED
 
 VIEW_SECONDS = 5.0
 """How long an answer of the queue is good for finding jobs that live. That a job is not in it proves nothing later."""
@@ -44,8 +45,6 @@ VIEW_SECONDS = 5.0
 SEAL_WAIT_SECONDS = 5.0
 """A job that Slurm calls COMPLETED has sealed; on NFS the seal may take a moment to be seen here."""
 
-
-NEVER = "DependencyNeverSatisfied"
 
 _IDS = re.compile(r":(\d+)")
 """Job ids in what squeue says of a dependency: ``afterok:12(unfulfilled),afterok:13(failed)``."""
@@ -249,7 +248,7 @@ class Submitter:
             return True
         # Not a spare link of a sealed chain: others may still wait for its end.
         is_known = row.job_id in attempts.job_ids(store, current).values()
-        return row.reason == NEVER and (store.seal.exists() or not is_known)
+        return row.reason == NEVER_SATISFIED and (store.seal.exists() or not is_known)
 
     def _adopt(self, stage: PlannedStage, store: StorePaths, found: Standing) -> Step | None:
         """Take a live attempt for the stage; None if it is not what it was a moment ago."""
@@ -292,7 +291,7 @@ class Submitter:
             return True
         wanted = {job for parent in stage.parents if (job := self._jobs.get(parent)) is not None}
         # Not every version and plugin shows "(failed)" beside the id.
-        never = first.reason == NEVER or "failed" in first.dependency
+        never = first.reason == NEVER_SATISFIED or "failed" in first.dependency
         # An edge more than that leads to the job of a parent that is sealed by now, or to whoever has its number now.
         waits_for = set(_IDS.findall(first.dependency))
         stands_behind = "afterany" in first.dependency  # another copy of it, see host.sh

@@ -85,7 +85,8 @@ def _explain(run: Run, stage: PlannedStage, profile: Profile, found: StageStatus
         failure="" if failure is None else failure.value, words="" if failure is None else FAILURES[failure],
         evidence=evidence, source=source, job=last.job if last else found.job, restart=last.restart if last else None,
         nodes=(last.nodes or tuple(filter(None, [last.host]))) if last else tuple(filter(None, [found.nodes])),
-        reported=newest.step if newest else None, saved=_newest_save(store), starts=len(history) or found.continued,
+        reported=newest.step if newest else None, saved=next(iter(store.sealed_steps()), None),
+        starts=len(history) or found.continued,
         retries_used=budget.spent(history, failure) if failure and history else None,
         retries_allowed=budget.allowed(failure, profile.retries) if failure else None,
         avoids=_avoided(events), stacks=_stacks(paths, last),
@@ -108,10 +109,6 @@ def _history(events: list[dict[str, Any]], current: Attempt | None, told: Iterab
         Ended(said.failure, (said.step or 0) > began[said.job, said.restart])
         for said in told if (said.job, said.restart) in began and said.outcome is not Outcome.DONE
     ]  # fmt: skip
-
-
-def _newest_save(store: StorePaths) -> int | None:
-    return next((step for step in store.save_steps() if (store.save(step) / "seal.json").exists()), None)
 
 
 def _avoided(events: list[dict[str, Any]]) -> tuple[str, ...]:

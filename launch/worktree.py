@@ -111,13 +111,11 @@ def _git(tree: Path, *arguments: str) -> bytes | None:
 def _listed(tree: Path) -> list[str]:
     said = _git(tree, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     found = _walked(tree) if said is None else [os.fsdecode(name) for name in said.split(b"\0") if name]
-    environments = {str(path.parent.relative_to(tree)) for path in tree.rglob("pyvenv.cfg")} if said is None else set()
     kept = []
     for name in sorted(set(found)):
         path = tree / name
         parts = name.split("/")
-        inside = {"/".join(parts[: length + 1]) for length in range(len(parts))}
-        if _SKIPPED & set(parts) or ".git" in parts or environments & inside or not os.path.lexists(path):
+        if _SKIPPED & set(parts) or ".git" in parts or not os.path.lexists(path):
             continue
         if path.is_dir() and not path.is_symlink():
             continue  # a submodule or a repository in the tree: git lists it as one name

@@ -74,6 +74,13 @@ class StorePaths:
             return []
         return sorted((int(found[1]) for name in names if (found := _SAVE.match(name))), reverse=True)
 
+    def save_seal(self, step: int) -> Path:
+        return self.save(step) / "seal.json"
+
+    def sealed_steps(self) -> list[int]:
+        """Steps whose save has a seal, newest first; that it holds is for whoever reads the save to verify."""
+        return [step for step in self.save_steps() if self.save_seal(step).exists()]
+
 
 @dataclass(frozen=True)
 class ScriptPaths:

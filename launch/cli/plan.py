@@ -31,12 +31,12 @@ def run(args: argparse.Namespace) -> int:
 
         more = {"states": states(planned.plan, planned.workspace), "estimates": [each.as_json() for each in found]}
         print(json.dumps({**planfile.to_json(planned.plan), **more}))
-        fit.refuse(*known)
+        fit.refuse(*known, found)
         return 0
     from launch.show_plan import print_plan
 
     print_plan(planned.plan, planned.profile.profile, planned.workspace, common.fetch_command(args))
     if found:
         print(f"\n{fit.show(found)}")
-    fit.refuse(*known)
+    fit.refuse(*known, found)
     return 0

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 
+NEVER_SATISFIED = "DependencyNeverSatisfied"
+
 _WORDS = {
     "None": "Slurm has not looked at it yet",
     "Dependency": "waits for an earlier stage",
-    "DependencyNeverSatisfied": "will never start: a stage it depends on did not succeed",
+    NEVER_SATISFIED: "will never start: a stage it depends on did not succeed",
     "Priority": "jobs of higher priority are ahead of it",
     "Resources": "waits for nodes to become free",
     "BeginTime": "its earliest start time has not come (Slurm waits a little before it restarts a requeued job)",
