@@ -37,7 +37,9 @@ _GONE = re.compile(r"Invalid job id|already (?:complet|finished)", re.IGNORECASE
 
 
 @dataclass(frozen=True)
-class _Answer:
+class Answer:
+    """What a command said; ``seconds`` that it took."""
+
     command: tuple[str, ...]
     exit_code: int
     stdout: str
@@ -169,13 +171,36 @@ class Gateway:
         command = ("scontrol", "update", f"jobid={job_id}", f"dependency={dependency}")
         self._checked(command, f"the dependency of job {job_id} cannot be changed")
 
-    def _checked(self, command: tuple[str, ...], failure: str) -> _Answer:
+    def test_only(self, script: Path, *, extra: Sequence[str] = ()) -> str:
+        """What ``sbatch --test-only`` says of a script: when and where its job would start. No job is made; Slurm uses
+        up an id.
+
+        Raises:
+            ClusterRefused: such a job would be refused; in Slurm's words.
+            ClusterSilent: no answer.
+        """
+        command = ("sbatch", "--test-only", *extra, str(script))
+        answer = self._run(command, directory=script.parent)
+        if answer.exit_code != 0:
+            raise self._error(answer, "sbatch --test-only refused it")
+        return answer.stderr.strip()
+
+    def ask(self, command: Sequence[str], *, timeout: float) -> Answer:
+        """Run a command that only looks, of Slurm's or of the site's; whatever its exit code, its answer is returned.
+
+        Raises:
+            ClusterRefused: there is no such command here.
+            ClusterSilent: it did not end in time and was killed.
+        """
+        return self._run(tuple(command), timeout=timeout)
+
+    def _checked(self, command: tuple[str, ...], failure: str) -> Answer:
         answer = self._run(command)
         if answer.exit_code != 0:
             raise self._error(answer, failure)
         return answer
 
-    def _run(self, command: tuple[str, ...], *, timeout: float | None = None, directory: Path | None = None) -> _Answer:
+    def _run(self, command: tuple[str, ...], *, timeout: float | None = None, directory: Path | None = None) -> Answer:
         timeout = self._timeout if timeout is None else timeout
         began = time.monotonic()
         try:
@@ -210,10 +235,10 @@ class Gateway:
         except BaseException:
             _kill_group(process)
             raise
-        return _Answer(command, process.returncode, stdout, stderr, time.monotonic() - began)
+        return Answer(command, process.returncode, stdout, stderr, time.monotonic() - began)
 
     @staticmethod
-    def _error(answer: _Answer, failure: str) -> ClusterRefused | ClusterSilent:
+    def _error(answer: Answer, failure: str) -> ClusterRefused | ClusterSilent:
         said = answer.stderr.strip()
         # A refusal comes with a reason. A command that was killed, or ended without a word, may have got through.
         if not said or answer.was_killed or refusals.is_silence(said):
