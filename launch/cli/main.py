@@ -39,6 +39,8 @@ COMMANDS = {
     "gc": Command("launch.cli.gc", "remove what no run needs, and say how much it freed"),
     "list": Command("launch.cli.list", "list the runs of a workspace"),
     "data": Command("launch.cli.data", "prepare training data, or look at it as the trainer will"),
+    "profile": Command("launch.cli.profile", "write, check and try the profile of a cluster"),
+    "via": Command("launch.cli.via", "look after the connections of --via"),
     "cluster": Command("launch.cli.cluster", "start or stop a throw-away Slurm on this machine"),
 }
 
@@ -92,9 +94,14 @@ def _dispatch(arguments: list[str]) -> int:
 
         raise InputError(f"there is no command {name!r}; {suggest(name, list(COMMANDS))}", hint="overnight --help")
     module = None if name is None else _load(name)
-    args = _parser(name, module).parse_args(arguments)
-    if module is None:
+    parser, own = _parser(name, module)
+    args = parser.parse_args(arguments)
+    if name is None or module is None or own is None:
         raise InputError("no command given", hint="overnight --help")
+    if getattr(args, "via", None) is not None:
+        from launch.via import client
+
+        return client.run(name, own, args)
     return int(module.run(args))
 
 
@@ -108,8 +115,12 @@ def _load(name: str) -> ModuleType:
         raise InputError(f"the command {name!r} is not part of this installation ({module})") from error
 
 
-def _parser(chosen: str | None, module: ModuleType | None) -> argparse.ArgumentParser:
-    """The parser of ``overnight``, with the options of the chosen command only."""
+def _parser(
+    chosen: str | None, module: ModuleType | None
+) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser | None]:
+    """The parser of ``overnight``, with the options of the chosen command only, and that command's own."""
+    from launch.via import protocol
+
     parser = _Parser(
         prog="overnight",
         description="One pipeline file and one cluster profile become a chain of Slurm jobs with verified hand-offs.",
@@ -117,12 +128,16 @@ def _parser(chosen: str | None, module: ModuleType | None) -> argparse.ArgumentP
     )
     parser.add_argument("--version", action="version", version=f"overnight {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    found = None
     for name, command in COMMANDS.items():
         own = commands.add_parser(name, help=command.help)
         if name == chosen and module is not None:
+            found = own
             own.description = module.__doc__
             module.configure(own)
-    return parser
+            if name in protocol.COMMANDS:
+                own.add_argument("--via", metavar="HOST", help="do it on this login node, through ssh")
+    return parser, found
 
 
 def _report(error: OvernightError, as_json: bool) -> int:

@@ -1,0 +1,304 @@
+"""A profile against its cluster, without a job: paths, environments, partitions, accounts, ``sbatch --test-only``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from launch import table as tables
+from launch.containers import Mount, Runtime
+from launch.errors import ClusterRefused, OvernightError
+from launch.load import KeyPath
+from launch.profile import ProfileFile, Resources
+from launch.profile_fields import KINDS, Environment, Partition
+from launch.rundir import workspace_for
+from launch.site import ask, facts, probe_job, storage
+from launch.site.ask import Heard
+from launch.site.facts import Facts, PartitionFacts
+from launch.slurm.gateway import Gateway
+
+_PYTHON_SECONDS = 20.0
+_VERSION = "import sys; print('%d.%d' % sys.version_info[:2]); sys.exit(sys.version_info < (3, 10))"
+
+
+class Level(StrEnum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. ``where``: ``file:line:column`` of the line to change; empty: there is none."""
+
+    level: Level
+    what: str
+    text: str
+    where: str = ""
+
+    def as_json(self) -> dict[str, str]:
+        return {key: str(value) for key, value in asdict(self).items()}
+
+
+def table(findings: list[Finding]) -> list[str]:
+    """For people; the line to change only where something is to be changed."""
+    rows = [[one.level, one.what, "" if one.level is Level.OK else one.where, one.text] for one in findings]
+    return tables.table(("", "what", "line", "found"), rows)
+
+
+def check(found: ProfileFile, gateway: Gateway | None) -> list[Finding]:
+    """Look at everything that can be seen from here.
+
+    Args:
+        gateway: None for a profile without Slurm.
+    """
+    checker = _Checker(found, gateway)
+    parts = [checker.files(), checker.environments(), checker.secrets()]
+    if gateway is not None:
+        parts += [checker.containers(), checker.partitions(), checker.accounts(), checker.requests()]
+    return [Finding(Level.OK, "profile", f"{found.path} is a profile"), *(one for part in parts for one in part)]
+
+
+class _Checker:
+    """One profile and what the login node said, asked once."""
+
+    def __init__(self, found: ProfileFile, gateway: Gateway | None) -> None:
+        self._found = found
+        self._profile = found.profile
+        self._gateway = gateway or Gateway()
+        self._workspace = workspace_for(found.profile, None).root
+        self._directory = _existing(self._workspace)
+        questions = ask.questions(ask.user_name(), [str(self._directory)])
+        if not any(each.modules for each in self._profile.environments.values()):
+            questions.pop("modules")
+        if gateway is None:
+            questions = {name: command for name, command in questions.items() if name.startswith("df ")}
+        self._heard: Mapping[str, Heard] = ask.ask_all(self._gateway, questions)
+        self._facts: Facts = facts.read(ask.user_name(), self._heard)
+
+    def _where(self, *path: str | int) -> str:
+        return self._found.where(*path)
+
+    # -- this machine ----------------------------------------------------------------------------------------------
+
+    def files(self) -> Iterator[Finding]:
+        """The workspace and the sources of mounts."""
+        where = self._where("workspace") if self._profile.workspace is not None else str(self._found.path)
+        place = storage.places({"": str(self._directory)}, self._heard)[0]
+        made = "" if self._directory == self._workspace else f", to be made in {self._directory}"
+        if place.problem:
+            yield Finding(Level.FAIL, "workspace", f"{self._directory} does not answer: {place.problem}", where)
+        elif not place.writable:
+            yield Finding(Level.FAIL, "workspace", f"{self._directory} cannot be written by you{made}", where)
+        else:
+            kind = f"{place.kind}, {place.free / 1e9:,.0f} GB free"
+            shared = place.is_shared or self._profile.executor == "local"
+            words = "" if shared else "; not of a kind that nodes usually share: `overnight profile test` tries it"
+            level = Level.OK if shared or self._profile.devcluster else Level.WARN
+            yield Finding(level, "workspace", f"{self._workspace}: {kind}{made}{words}", where)
+        for number, text in enumerate(self._profile.containers.mounts):
+            source = Mount.parse(text).source
+            level = Level.OK if source.exists() else Level.WARN
+            words = "is there" if source.exists() else "is not on this login node; without it no container starts"
+            yield Finding(level, "mount", f"{source} {words}", self._where("containers", "mounts", number))
+
+    def environments(self) -> Iterator[Finding]:
+        """Every interpreter that can be run here, images that are files, modules."""
+        known = dict(self._profile.environments)
+        if "core" not in known:
+            yield self._python("core", sys.executable, "")
+        for name, environment in known.items():
+            where = self._where("environments", name)
+            if environment.image is not None:
+                yield self._image(name, environment.image, where)
+            elif environment.modules:
+                yield self._modules(name, environment, where)
+            else:
+                yield self._python(name, environment.interpreter, where)
+
+    def _python(self, name: str, python: str, where: str) -> Finding:
+        heard = ask.ask(self._gateway, [python, "-c", _VERSION], _PYTHON_SECONDS)
+        if heard.text is None:
+            return Finding(Level.FAIL, f"python of {name}", f"{python}: {heard.problem}", where)
+        return Finding(Level.OK, f"python of {name}", f"{python} is Python {heard.text.strip()}", where)
+
+    def _image(self, name: str, image: str, where: str) -> Finding:
+        what = f"image of {name}"
+        if self._profile.containers.runtime is Runtime.NONE:
+            return Finding(Level.FAIL, what, "there is no containers: {runtime: ...} to start it with", where)
+        if not image.startswith(("/", "./", "~")):
+            return Finding(Level.OK, what, f"{image}: from a registry, which nodes ask; not looked at", where)
+        if Path(image).exists():
+            return Finding(Level.OK, what, f"{image} is there", where)
+        return Finding(Level.FAIL, what, f"there is no {image}", where)
+
+    def _modules(self, name: str, environment: Environment, where: str) -> Finding:
+        what = f"modules of {name}"
+        if self._facts.module_system is None:
+            heard = self._heard.get("modules")
+            return Finding(Level.WARN, what, f"not looked at: {heard.problem if heard else 'nobody to ask'}", where)
+        missing = [
+            each
+            for each in environment.modules
+            if not any(known == each or known.startswith(f"{each}/") for known in self._facts.modules)
+        ]
+        if missing:
+            text = f"`module avail` does not list {', '.join(missing)} (it may do so after another module is loaded)"
+            return Finding(Level.WARN, what, text, where)
+        return Finding(Level.OK, what, f"{self._facts.module_system} has {', '.join(environment.modules)}", where)
+
+    def secrets(self) -> Iterator[Finding]:
+        """Names without a value."""
+        from launch import secrets
+
+        for index, name in enumerate(self._profile.secrets):
+            where = self._where("secrets", index)
+            try:
+                secrets.collect({name: where}, os.environ, secrets.user_file())
+            except OvernightError as error:
+                yield Finding(Level.WARN, "secret", error.message, where)
+            else:
+                yield Finding(Level.OK, "secret", f"{name} has a value", where)
+
+    # -- the cluster -----------------------------------------------------------------------------------------------
+
+    def containers(self) -> Iterator[Finding]:
+        """Whether the runtime is there."""
+        runtime = self._profile.containers.runtime
+        where = self._where("containers", "runtime")
+        option = {Runtime.PYXIS: "container-image", Runtime.ENGINE: "environment"}.get(runtime)
+        if option is not None:
+            there = option in self._facts.srun_options
+            words = f"`srun --help` has {'' if there else 'no '}--{option}"
+            yield Finding(Level.OK if there else Level.FAIL, f"containers by {runtime}", words, where)
+        elif runtime is Runtime.APPTAINER:
+            executable = self._profile.containers.executable
+            path = shutil.which(executable)
+            words = f"it is {path}" if path else f"no {executable} on PATH here; nodes may have it"
+            yield Finding(Level.OK if path else Level.WARN, "containers by apptainer", words, where)
+
+    def partitions(self) -> Iterator[Finding]:
+        """What the profile says of partitions against what the controller says."""
+        for command, problem in self._facts.unknown.items():
+            yield Finding(Level.WARN, "question", f"no answer: {command}: {problem}")
+        if not self._facts.partitions:
+            return
+        for name, says in self._profile.partitions.items():
+            real = self._facts.partition(name)
+            where = self._where("partitions", name)
+            if real is None:
+                known = ", ".join(each.name for each in self._facts.partitions)
+                yield Finding(Level.FAIL, f"partition {name}", f"there is none; there are: {known}", where)
+                continue
+            found = list(self._partition(name, says, real))
+            yield from found or [Finding(Level.OK, f"partition {name}", "as the controller has it", where)]
+
+    def _partition(self, name: str, says: Partition, real: PartitionFacts) -> Iterator[Finding]:
+        what, node = f"partition {name}", real.main
+        if not real.is_up:
+            yield Finding(Level.WARN, what, "is not up", self._where("partitions", name))
+        limit = facts.seconds_of(real.max_time)
+        if says.max_seconds is not None and says.max_seconds > limit:
+            text = f"max_time {says.max_time} is more than its limit, {real.max_time}"
+            yield Finding(Level.FAIL, what, text, self._where("partitions", name, "max_time"))
+        most = {"max_nodes": real.max_nodes or real.nodes or None}
+        if node is not None:
+            most |= {"gpus": node.gpus, "cpus": node.cpus}
+        for key, value in most.items():
+            said = getattr(says, key)
+            if said is not None and value is not None and said > value:
+                yield Finding(Level.FAIL, what, f"{key} {said}: it has {value}", self._where("partitions", name, key))
+        model = node.gpu_model if node is not None else None
+        if says.gpu_model and model and says.gpu_model.lower() not in model.lower():
+            text = f"gpu_model {says.gpu_model}: GRES says {model}"
+            yield Finding(Level.WARN, what, text, self._where("partitions", name, "gpu_model"))
+
+    def accounts(self) -> Iterator[Finding]:
+        """Accounts, QOS and constraints that anything names."""
+        associations = self._facts.associations
+        accounts = {each.account.lower() for each in associations}
+        qos = {name for each in associations for name in each.qos}
+        features = {name for each in self._facts.partitions for group in each.groups for name in group.features}
+        known = {"account": accounts, "qos": qos, "constraint": features}
+        for (key, value), path in self._named().items():
+            if not known[key]:
+                continue
+            words = [value.lower()] if key == "account" else facts.words_of(value) if key == "constraint" else [value]
+            missing = [word for word in words if word not in known[key]]
+            if missing:
+                text = f"{', '.join(missing)} is not among yours: {', '.join(sorted(known[key]))}"
+                yield Finding(Level.FAIL, key, text, self._where(*path))
+            else:
+                yield Finding(Level.OK, key, f"{value} is there", self._where(*path))
+
+    def _named(self) -> dict[tuple[str, str], KeyPath]:
+        found: dict[tuple[str, str], KeyPath] = {}
+        for kind in KINDS:
+            values = self._profile.resources_for(kind)
+            paths = self._profile.resource_paths(kind, "", None)
+            for key in ("account", "qos", "constraint"):
+                value = getattr(values, key)
+                if value is not None:
+                    found.setdefault((key, value), paths[key])
+        return found
+
+    def requests(self) -> Iterator[Finding]:
+        """Every different request that a kind of job makes, as a script that sbatch looks at without making a job."""
+        kinds: dict[tuple[Resources, str], list[str]] = {}
+        for kind in KINDS:
+            key = (self._profile.resources_for(kind), self._profile.executor_for(kind))
+            kinds.setdefault(key, []).append(kind)
+        with tempfile.TemporaryDirectory(prefix="overnight-") as scratch:
+            for (resources, executor), names in kinds.items():
+                yield self._request(resources, executor, names, Path(scratch))
+
+    def _request(self, resources: Resources, executor: str, kinds: list[str], scratch: Path) -> Finding:
+        what = f"sbatch: {', '.join(kinds)}"
+        paths = self._profile.resource_paths(kinds[0], "", None)
+        where = self._where(*paths.get("partition", ("resources",)))
+        script = scratch / f"{kinds[0]}.sh"
+        try:
+            script.write_text(probe_job.text_of(self._found, kinds[0], resources, executor, self._workspace))
+            said = self._gateway.test_only(script)
+        except ClusterRefused as error:
+            return Finding(Level.FAIL, what, _refusal(error), self._blamed(error, paths) or where)
+        except OvernightError as error:
+            text = f"{error.message}; {error.hint}" if error.hint else error.message
+            return Finding(Level.FAIL, what, text, where)
+        return Finding(Level.OK, what, f"accepted by {_where_it_would_run(said, resources)}", where)
+
+    def _blamed(self, error: ClusterRefused, paths: Mapping[str, KeyPath]) -> str:
+        """The line of the value that the refusal is about, as far as its words tell."""
+        words = {
+            "account": "account", "qos": "QOS", "time": "time limit", "partition": "partition", "nodes": "nodes",
+            "constraint": "feature", "gpus_per_node": "GPUs", "mem": "memory", "reservation": "reservation",
+        }  # fmt: skip
+        for key, word in words.items():
+            if word in error.message and key in paths:
+                return self._where(*paths[key])
+        return ""
+
+
+def _refusal(error: ClusterRefused) -> str:
+    said: list[Any] = [line for line in error.stderr.strip().splitlines() if line.strip()]
+    return f"{error.message}" + (f" ({said[-1].strip()})" if said else "")
+
+
+def _where_it_would_run(said: str, resources: Resources) -> str:
+    return f"partition {resources.partition}" if resources.partition else "the default partition"
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest directory above it that is there."""
+    while not path.exists() and path.parent != path:
+        path = path.parent
+    return path

@@ -1,0 +1,232 @@
+"""From facts to the values of a profile. Every value says where it is from, or that it was guessed and from what."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.profile_fields import GpuForm, GpuRequest
+from launch.site.facts import Association, Facts, NodeGroup, PartitionFacts, Qos, seconds_of
+from launch.table import duration
+
+DAY = 86400
+_AVOIDED = re.compile(
+    r"debug|test|dev|inter|preempt|scav|overrun|standby|flex|low|urgent|premium|high|express|shared", re.IGNORECASE
+)
+_USUAL = ("regular", "normal", "standard", "batch", "default")
+_SLOW_NAMES = re.compile(r"(?:lo|docker|virbr|veth|br-|cni|tailscale|tun|tap|wl|usb)")
+_FAST_NAMES = re.compile(r"(?:ib|hsn|hsi|opa)\d*")
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value and why it is this one."""
+
+    value: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a profile is to say of the queue. None: say nothing."""
+
+    partition: Value | None
+    data_partition: Value | None
+    account: Value | None
+    qos: Value | None
+    constraint: Value | None
+    data_constraint: Value | None
+    seconds: int
+    time_why: str
+    node: NodeGroup | None
+
+    @property
+    def gpus(self) -> int:
+        return self.node.gpus if self.node is not None else 0
+
+
+def choose(facts: Facts, groups: Collection[str]) -> Choice:
+    """Partition, account, QOS and constraint for training and for work without GPUs.
+
+    Args:
+        groups: of the user, by name.
+    """
+    account = _account(facts)
+    usable = [each for each in facts.partitions if not refusal(each, facts, groups)]
+    training = _training_partition(usable)
+    association = _association(facts, account.value if account else None, training)
+    qos = None if training is None else _qos(facts, training, association)
+    seconds, why = _seconds(facts, training, association, qos)
+    data = _data_partition(usable, training)
+    constraint, data_constraint = _constraints(training, data)
+    return Choice(
+        partition=None if training is None else Value(training.name, _why(training)),
+        data_partition=data if data is not None and (training is None or data.value != training.name) else None,
+        account=account, qos=qos, constraint=constraint, data_constraint=data_constraint,
+        seconds=seconds, time_why=why, node=training.main if training is not None else None,
+    )  # fmt: skip
+
+
+def _why(training: PartitionFacts) -> str:
+    if training.is_default:
+        return "guessed: it is the default one"
+    return f"guessed: of those that you may use, the one with most {'GPUs' if training.gpu_groups else 'nodes'}"
+
+
+def refusal(partition: PartitionFacts, facts: Facts, groups: Collection[str]) -> str:
+    """Why the user cannot use a partition; empty where nothing forbids it."""
+    accounts = {each.account for each in facts.associations}
+    if not partition.is_up:
+        return "is not up"
+    if partition.root_only:
+        return "is for root alone"
+    if not partition.nodes:
+        return "has no nodes"
+    if partition.allow_groups is not None and groups and not set(partition.allow_groups) & set(groups):
+        return f"is for the groups {', '.join(partition.allow_groups)}"
+    if partition.allow_accounts is not None and accounts and not set(partition.allow_accounts) & accounts:
+        return f"is for the accounts {', '.join(partition.allow_accounts)}"
+    allowed = {name for each in facts.associations for name in each.qos}
+    if partition.allow_qos is not None and allowed and not set(partition.allow_qos) & allowed:
+        return f"is for the QOS {', '.join(partition.allow_qos)}"
+    return ""
+
+
+def _training_partition(usable: list[PartitionFacts]) -> PartitionFacts | None:
+    def rank(each: PartitionFacts) -> tuple[object, ...]:
+        gpus = sum(group.nodes * group.gpus for group in each.groups)
+        return (
+            bool(gpus), not each.preemptible, not _AVOIDED.search(each.name), each.is_default, gpus, each.nodes,
+            min(seconds_of(each.max_time), 30 * DAY),
+        )  # fmt: skip
+
+    return max(usable, key=rank, default=None)
+
+
+def _data_partition(usable: list[PartitionFacts], training: PartitionFacts | None) -> Value | None:
+    """For work without GPUs: a partition that has none, so that no GPU waits for a text to be cleaned."""
+    if training is None or not training.gpu_groups:
+        return None
+    found = [each for each in usable if not each.gpu_groups and not each.preemptible]
+    chosen = max(found, key=lambda each: (not _AVOIDED.search(each.name), each.nodes), default=None)
+    if chosen is not None:
+        return Value(chosen.name, "guessed: of those without GPUs that you may use, the one with most nodes")
+    return Value(training.name, "")
+
+
+def _constraints(training: PartitionFacts | None, data: Value | None) -> tuple[Value | None, Value | None]:
+    """Where nodes with and without GPUs share a partition their features tell them apart."""
+    if training is None or len(training.gpu_groups) in (0, len(training.groups)):
+        return None, None
+    with_gpus = [set(group.features) for group in training.gpu_groups]
+    without = [set(group.features) for group in training.groups if not group.gpus]
+    mark = sorted(set.intersection(*with_gpus) - set[str]().union(*without))
+    other = sorted(set.intersection(*without) - set[str]().union(*with_gpus))
+    if not mark:
+        return None, None
+    name = "gpu" if "gpu" in mark else mark[0]
+    constraint = Value(name, f"guessed: `sinfo` shows nodes with and without GPUs in {training.name}; these have it")
+    if not other or data is None or data.value != training.name:
+        return constraint, None
+    name = "cpu" if "cpu" in other else other[0]
+    return constraint, Value(name, "guessed: the feature of the nodes without GPUs")
+
+
+def _account(facts: Facts) -> Value | None:
+    accounts = sorted({each.account for each in facts.associations})
+    if not accounts:
+        return None
+    others = [name for name in accounts if name != facts.default_account]
+    also = f"; you also have: {', '.join(others[:8])}" + (", ..." if len(others) > 8 else "") if others else ""
+    if facts.default_account in accounts:
+        return Value(facts.default_account or "", f"`sacctmgr show user`: your default account{also}")
+    return Value(accounts[0], f"guessed: the first of `sacctmgr show associations`{also}")
+
+
+def _association(facts: Facts, account: str | None, partition: PartitionFacts | None) -> Association | None:
+    found = [each for each in facts.associations if each.account == account]
+    named = [each for each in found if partition is not None and each.partition == partition.name]
+    return next(iter(named or [each for each in found if not each.partition] or found), None)
+
+
+def _qos(facts: Facts, partition: PartitionFacts, association: Association | None) -> Value | None:
+    """A QOS only where the one that Slurm would take forbids what the partition allows."""
+    if association is None or not association.qos:
+        return None
+    allowed = [name for name in association.qos if partition.allow_qos is None or name in partition.allow_qos]
+    default = association.default_qos or ("normal" if "normal" in association.qos else association.qos[0])
+    longest = min(seconds_of(partition.max_time), DAY)
+    if not allowed or (default in allowed and _wall(facts, default) >= longest):
+        return None
+
+    def rank(name: str) -> tuple[object, ...]:
+        return (not _AVOIDED.search(name), min(_wall(facts, name), 30 * DAY), name in _USUAL)
+
+    best = max(allowed, key=rank)
+    if best == default:
+        return None
+    known = "; ".join(f"{name} {qos_words(facts.qos.get(name))}".strip() for name in allowed)
+    return Value(best, f"guessed from `sacctmgr show qos`; the one without asking is {default}. You have: {known}")
+
+
+def _wall(facts: Facts, name: str) -> float:
+    return seconds_of(facts.qos[name].max_wall) if name in facts.qos else math.inf
+
+
+def qos_words(qos: Qos | None) -> str:
+    """Limits of a QOS in brackets; empty without any."""
+    if qos is None:
+        return ""
+    parts = [f"at most {qos.max_wall}" if qos.max_wall else "", qos.max_tres]
+    parts.append(f"{qos.max_submit} jobs" if qos.max_submit else "")
+    known = ", ".join(part for part in parts if part)
+    return f"({known})" if known else ""
+
+
+def _seconds(
+    facts: Facts, partition: PartitionFacts | None, association: Association | None, qos: Value | None
+) -> tuple[int, str]:
+    """The longest that a job may run, at most a day, and what says so."""
+    limits = {"guessed: no limit is known": float(DAY)}
+    if partition is not None and partition.max_time:
+        limits[f"the limit of {partition.name}"] = seconds_of(partition.max_time)
+    if association is not None:
+        limits["the limit of your account"] = seconds_of(association.max_wall)
+        name = qos.value if qos is not None else association.default_qos or ""
+        if name in facts.qos:
+            limits[f"the limit of the QOS {name}"] = seconds_of(facts.qos[name].max_wall)
+    why = min(limits, key=lambda key: limits[key])
+    if limits[why] == DAY and any(DAY < each < math.inf for each in limits.values()):
+        why = "guessed: a day, although more is allowed"
+    return int(limits[why]), why
+
+
+def gpu_requests(facts: Facts, model: str | None) -> list[GpuRequest]:
+    """Forms of asking for GPUs, in the order to try them: ``gpus-per-node`` needs select/cons_tres; some sites want
+    the model said."""
+    tres = "cons_tres" in facts.config.get("SelectType", "cons_tres")
+    forms = [GpuForm.PER_NODE, GpuForm.GRES] if tres else [GpuForm.GRES, GpuForm.PER_NODE]
+    models = [None, model] if model else [None]
+    return [GpuRequest(form=form, model=each) for each in models for form in forms]
+
+
+def profile_name(cluster: str) -> str:
+    """A name that a profile can have."""
+    name = re.sub(r"[^a-z0-9]+", "-", cluster.lower()).strip("-")[:32].strip("-")
+    return name or "here"
+
+
+def interfaces(root: Path = Path("/sys/class/net")) -> tuple[list[str], list[str]]:
+    """(fast, other) network interfaces of this machine; without loop-back and those of containers."""
+    names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+    names = [name for name in names if not _SLOW_NAMES.match(name)]
+    fast = [name for name in names if _FAST_NAMES.fullmatch(name)]
+    return fast, [name for name in names if name not in fast]
+
+
+def time_text(seconds: float) -> str:
+    """As Slurm and a profile take it."""
+    return duration(max(60, seconds))

@@ -1,0 +1,95 @@
+"""Ask a login node and write the profile of its cluster."""
+
+from __future__ import annotations
+
+import grp
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.profile_fields import GpuRequest
+from launch.site import ask, choose, facts, storage, write
+from launch.site.ask import Heard
+from launch.site.choose import Choice
+from launch.site.facts import Facts
+from launch.slurm.gateway import Gateway
+
+_EXECUTABLES = ("apptainer", "singularity", "enroot")
+_TRY_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Made:
+    """The text of a profile, and what was asked for it."""
+
+    name: str
+    text: str
+    heard: Mapping[str, Heard]
+    facts: Facts
+
+
+def make(gateway: Gateway, name: str | None, environment: Mapping[str, str], devcluster: Path | None) -> Made:
+    """Ask everything once and render the profile.
+
+    Args:
+        name: default: that of the cluster.
+        devcluster: slurm.conf of the throw-away cluster, where one is configured: its profile says so.
+    """
+    user = ask.user_name()
+    directories = storage.named(environment)
+    heard = ask.ask_all(gateway, ask.questions(user, list(directories.values())))
+    found = facts.read(user, heard)
+    groups = _groups()
+    choice = choose.choose(found, groups)
+    request, why, trials = _gpu_request(gateway, found, choice)
+    fast, others = choose.interfaces()
+    tools = write.Tools(
+        executables={name: path for name in _EXECUTABLES if (path := shutil.which(name))},
+        fast_interfaces=tuple(fast), interfaces=tuple(others), gpu_request=request, gpu_why=why,
+    )  # fmt: skip
+    chosen = name or choose.profile_name(found.cluster)
+    text = write.render(
+        write.NewProfile(
+            name=chosen, facts=found, choice=choice, places=storage.places(directories, heard), groups=groups,
+            tools=tools, where=socket.gethostname().partition(".")[0], python=sys.executable,
+            devcluster=devcluster is not None and found.config.get("SLURM_CONF") == str(devcluster),
+        )
+    )  # fmt: skip
+    return Made(chosen, text, {**heard, **trials}, found)
+
+
+def _groups() -> set[str]:
+    names = set()
+    for number in os.getgroups():
+        try:
+            names.add(grp.getgrgid(number).gr_name)
+        except KeyError:  # a group without a name: no partition can mean it
+            continue
+    return names
+
+
+def _gpu_request(
+    gateway: Gateway, found: Facts, choice: Choice
+) -> tuple[GpuRequest | None, str, dict[str, Heard]]:
+    """The first form of asking for GPUs that ``sbatch --test-only`` accepts; no job is made."""
+    if not choice.gpus or choice.partition is None:
+        return None, "", {}
+    known = {
+        "partition": choice.partition, "account": choice.account, "qos": choice.qos, "constraint": choice.constraint,
+    }  # fmt: skip
+    options = [f"--{key}={value.value}" for key, value in known.items() if value is not None]
+    trials: dict[str, Heard] = {}
+    for request in choose.gpu_requests(found, choice.node.gpu_model if choice.node is not None else None):
+        asked = [f"--{key}={value}" for key, value in request.options(1, 1).items()]
+        command = ["sbatch", "--test-only", "--time=1", "--nodes=1", *options, *asked, "--wrap=true"]
+        heard = ask.ask(gateway, command, _TRY_SECONDS)
+        trials[f"sbatch {' '.join(asked)}"] = heard
+        if heard.text is not None:
+            return request, f"`sbatch --test-only {' '.join(asked)}` is accepted", trials
+    last = next(reversed(trials.values()), None)
+    said = f"; {last.problem}" if last is not None else ""
+    return None, f"guessed: `sbatch --test-only` accepts no form{said}", trials
