@@ -1,5 +1,6 @@
 """The verbs of a job: ``prologue``, ``work``, ``finish`` and ``ray-nodes`` take a ``spec.json``; ``probe`` takes
-back-end names, ``address`` interfaces and another node."""
+back-end names, ``address`` interfaces and another node, and the verbs that begin with ``probe-`` are those of
+``overnight profile test``."""
 
 from __future__ import annotations
 
@@ -23,6 +24,10 @@ def main(argv: Sequence[str]) -> int:
 
         print(network.address(path, *rest))
         return 0
+    if verb.startswith("probe-"):  # of ``overnight profile test``
+        from jobs import probe as try_out
+
+        return try_out.main(verb, path, *rest)
     if verb == "probe":
         print(json.dumps({name: _probe(name) for name in argv[1:]}))
         return 0

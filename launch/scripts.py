@@ -122,14 +122,14 @@ def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, a
         seal=run.workspace.entry(stage.produces_kind, stage.fingerprint).seal,
     )  # fmt: skip
     node = render.template(
-        "node.sh.j2", **common, secrets=secrets, **_entering(run, stage, profile, attempt),
+        "node.sh.j2", **common, secrets=secrets, **entering(run, stage, profile, attempt),
         stage_python=stage.python, launcher=stage.launcher,
         nodes=stage.resources.nodes, processes=stage.resources.processes_per_node, ray_seconds=RAY_SECONDS,
     )  # fmt: skip
     return StageScripts(host, node)
 
 
-def _entering(run: Run, stage: PlannedStage, profile: Profile, attempt: str) -> dict[str, Any]:
+def entering(run: Run, stage: PlannedStage, profile: Profile, attempt: str) -> dict[str, Any]:
     """How node.sh comes to the stage's Python: modules of its back end, and the container where node.sh starts it."""
     environment = profile.environments.get(stage.backend)
     container = container_of(run, stage, profile)

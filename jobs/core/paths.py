@@ -199,6 +199,11 @@ class RunPaths:
         return self.root / "plan.json"
 
     @property
+    def emitted(self) -> Path:
+        """The options of every stage's job, and the lines of profile and pipeline that they come from."""
+        return self.root / "emitted.json"
+
+    @property
     def journal(self) -> Path:
         return self.root / "journal.jsonl"
 
@@ -256,6 +261,11 @@ class Workspace:
     @property
     def runs(self) -> Path:
         return self.root / "runs"
+
+    @property
+    def probes(self) -> Path:
+        """What ``overnight profile test`` writes."""
+        return self.root / "probes"
 
     @property
     def code(self) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,8 +122,10 @@ def fetch_command(args: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
-def gateway(profile: Profile, secrets: Iterable[str] = ()) -> Gateway:
-    """The way to the profile's Slurm, closed to ``secrets``.
+def gateway(
+    profile: Profile, secrets: Iterable[str] = (), environment: Mapping[str, str] | None = None
+) -> Gateway:
+    """The way to the profile's Slurm, closed to ``secrets``. ``environment``: of its commands; default: ours.
 
     Raises:
         InputError: the profile is of the dev cluster, and it is not up.
@@ -132,7 +134,7 @@ def gateway(profile: Profile, secrets: Iterable[str] = ()) -> Gateway:
     from launch.slurm.gateway import Gateway
 
     if not profile.devcluster:
-        return Gateway(drop=secrets)
+        return Gateway(drop=secrets, environment=environment)
     from launch.devcluster.location import slurm_conf
 
     conf = slurm_conf()
@@ -140,4 +142,4 @@ def gateway(profile: Profile, secrets: Iterable[str] = ()) -> Gateway:
         raise InputError(
             f"the profile {profile.name!r} is of the throw-away cluster, which is not up", hint="overnight cluster up"
         )
-    return Gateway(conf, drop=secrets)
+    return Gateway(conf, drop=secrets, environment=environment)

@@ -52,9 +52,9 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "check":
         return _check(args)
     if args.action == "test":
-        from launch.cli import profile_test
+        from launch.cli import profile_try
 
-        return profile_test.run(args)
+        return profile_try.run(args)
     return _list(args)
 
 

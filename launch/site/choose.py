@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -223,8 +223,13 @@ def interfaces(root: Path = Path("/sys/class/net")) -> tuple[list[str], list[str
     """(fast, other) network interfaces of this machine; without loop-back and those of containers."""
     names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
     names = [name for name in names if not _SLOW_NAMES.match(name)]
-    fast = [name for name in names if _FAST_NAMES.fullmatch(name)]
-    return fast, [name for name in names if name not in fast]
+    found = fast(names)
+    return found, [name for name in names if name not in found]
+
+
+def fast(names: Iterable[str]) -> list[str]:
+    """Interfaces whose names say InfiniBand, Slingshot or Omni-Path."""
+    return sorted(name for name in names if _FAST_NAMES.fullmatch(name))
 
 
 def time_text(seconds: float) -> str:

@@ -22,8 +22,8 @@ def stage_of(
     """A stage that has no inputs and makes nothing."""
     return PlannedStage(
         name=NAME, kind=kind, backend=backend, produces_kind=NAME, produces_format=NAME, fingerprint="0" * 64,
-        inputs={}, settings={}, resources=resources, executor=executor, continuation=profile.continuation.value, python=python,
-        launcher="python",
+        inputs={}, settings={}, resources=resources, executor=executor, continuation=profile.continuation.value,
+        python=python, launcher="python",
     )  # fmt: skip
 
 

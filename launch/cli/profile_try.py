@@ -1,0 +1,121 @@
+"""``overnight profile test``: submit the probes, wait with progress, show what works, and amend the profile."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch.errors import InputError, OvernightError
+from launch.profile import ExecutorKind, ProfileFile, locate, read_profile
+from launch.rundir import workspace_for
+from launch.site import amend, check, probe, show, verdict
+from launch.site.amend import Change
+from launch.site.probe import Probe
+from launch.site.verdict import Verdict
+
+
+def run(args: argparse.Namespace) -> int:
+    """1 where anything fails."""
+    from launch.cli import common
+
+    if args.minutes is not None and args.minutes < 1:
+        raise InputError(f"--minutes {args.minutes}: must be 1 or more")
+    found = read_profile(locate(args.name))
+    if found.profile.executor is ExecutorKind.LOCAL:
+        raise InputError(f"the profile {found.profile.name!r} has no Slurm to send a job to")
+    gateway = common.gateway(found.profile, environment=probe.environment())
+    workspace = workspace_for(found.profile, args.workspace)
+    probes = probe.prepare(found, workspace, probe.plans(found, args.minutes, args.skip))
+    probe.submit(probes, found.profile, gateway)
+    with _Progress(probes, quiet=args.json) as progress:
+        limit = None if args.wait is None else args.wait * 60
+        probe.wait(probes, gateway, min(2.0, found.profile.poll_seconds), limit, progress.look)
+    verdicts = [verdict.judge(found, one) for one in probes]
+    changes = list(dict.fromkeys(change for one in verdicts for change in one.changes))
+    amended = None if args.no_amend else _amended(found, changes, verdicts)
+    failed = any(one.failed for one in verdicts)
+    if args.json:
+        print(json.dumps(_as_json(found, verdicts, changes, amended, ok=not failed)))
+        return 1 if failed else 0
+    for one in verdicts:
+        print(f"\nexecutor {one.probe.plan.executor}: files in {one.probe.paths.root}")
+        print("\n".join(check.table(list(one.findings))))
+    _tell(found, changes, amended, args.no_amend)
+    return 1 if failed else 0
+
+
+class _Progress:
+    """A bar that says what each job does; on stderr, and not at all where nobody looks."""
+
+    def __init__(self, probes: Sequence[Probe], quiet: bool) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=len(probes), unit="job", disable=quiet or not sys.stderr.isatty(), leave=False)
+        jobs = [f"job {one.job} by {one.plan.executor}" for one in probes if one.job]
+        if not quiet and jobs:
+            print(f"{', '.join(jobs)}: submitted; Ctrl-C cancels", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def look(self, probes: Sequence[Probe]) -> None:
+        states = [f"{one.job} {one.row.state.lower() if one.row else 'submitted'}" for one in probes if one.job]
+        self._bar.n = sum(one.over for one in probes)
+        self._bar.set_description_str(", ".join(states))
+        self._bar.refresh()
+
+
+def _amended(found: ProfileFile, changes: Sequence[Change], verdicts: Sequence[Verdict]) -> str | None:
+    """What was changed, as a diff; None where nothing can be written.
+
+    Of a profile that came with the package nothing is: it is the same for everybody.
+    """
+    if show.is_packaged(found.path) or not any(one.probe.nodes for one in verdicts):
+        return None
+    old = found.path.read_text(encoding="utf-8")
+    try:
+        new = amend.amended(old, changes, verdict.tested(verdicts, time.time()))
+        amend.write(found.path, new)
+    except (OvernightError, OSError) as error:
+        print(f"{found.path} was left as it is: {error}", file=sys.stderr)
+        return None
+    return amend.diff(old, new, found.path)
+
+
+def _tell(found: ProfileFile, changes: Sequence[Change], amended: str | None, asked_not_to: bool) -> None:
+    if amended is not None:
+        print(f"\n{found.path}: amended\n{amended}", end="")
+        return
+    if changes:
+        why = "--no-amend" if asked_not_to else "not written"
+        print(f"\nwould go into a profile of yours that extends {found.profile.name} ({why}):")
+        for change in changes:
+            print(f"  {'.'.join(change.path)}: {change.value}  # {change.why}")
+
+
+def _as_json(
+    found: ProfileFile, verdicts: Sequence[Verdict], changes: Sequence[Change], amended: str | None, *, ok: bool
+) -> dict[str, object]:
+    return {
+        "profile": found.profile.name,
+        "path": str(Path(found.path)),
+        "ok": ok,
+        "probes": [
+            {
+                "executor": one.probe.plan.executor,
+                "job": one.probe.job or None,
+                "directory": str(one.probe.paths.root),
+                "findings": [finding.as_json() for finding in one.findings],
+            }
+            for one in verdicts
+        ],
+        "changes": [{"key": ".".join(one.path), "value": one.value, "why": one.why} for one in changes],
+        "amended": amended,
+    }

@@ -1,0 +1,249 @@
+"""Try a profile: a small job through each executor that it routes to, and what the job's nodes have found."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets as tokens
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from jobs.core.files import write_atomic
+from jobs.core.paths import StagePaths, Workspace
+from launch import containers, render, scripts, snapshot
+from launch.errors import OvernightError
+from launch.executors import carrier
+from launch.plan import PlannedStage
+from launch.profile import Continuation, Profile, ProfileFile, Resources
+from launch.profile_fields import KINDS
+from launch.rundir import Run
+from launch.site import probe_job
+from launch.slurm.gateway import Gateway
+from launch.slurm.queue import QueueRow
+
+SIGNAL = "USR1"
+ATTEMPT = "probe1"
+SECRET, LEFT_OVER, KEPT = "OVERNIGHT_PROBE_TOKEN", "SLURM_OVERNIGHT_PROBE", "OVERNIGHT_PROBE_MARK"
+"""Put into the environment of the submission: the first two must not reach the job, the third should."""
+
+FILES_SECONDS = 30.0
+"""How long the login node may take to see what a job has written."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One probe: which executor carries it, and what it is to do.
+
+    ``lead``: seconds before its end at which Slurm is to warn it; None: it is not asked to.
+    """
+
+    executor: str
+    kind: str
+    backend: str
+    resources: Resources
+    minutes: int
+    lead: int | None
+    requeue: bool
+
+
+@dataclass
+class Probe:
+    """A probe on its way. ``refusal``: why there is no job."""
+
+    plan: Plan
+    paths: StagePaths
+    stage: PlannedStage
+    job: str = ""
+    refusal: str = ""
+    row: QueueRow | None = None
+    over: bool = False
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+
+
+def plans(found: ProfileFile, minutes: int | None, skip: Collection[str]) -> list[Plan]:
+    """One for each executor that any kind of job is routed to: of its kinds the one that asks for most.
+
+    The back end is one with an image, or modules, if the profile has one: that is more to try.
+    """
+    profile = found.profile
+    by_executor: dict[str, list[str]] = {}
+    for kind in KINDS:
+        by_executor.setdefault(profile.executor_for(kind), []).append(kind)
+    result = []
+    for executor, kinds in by_executor.items():
+        kind = max(kinds, key=lambda one: (profile.resources_for(one).gpus_per_node or 0, one == "cpt"))
+        wanted = profile.resources_for(kind)
+        limit = profile.partitions.get(wanted.partition or "")
+        most = limit.max_nodes if limit is not None and limit.max_nodes else 2
+        backend = _backend(profile)
+        image = _image(profile, backend, wanted)
+        allowed = minutes or (10 if image else 1)
+        result.append(
+            Plan(
+                executor=executor, kind=kind, backend=backend, minutes=allowed,
+                resources=replace(wanted, nodes=min(2, most), time=str(allowed)),
+                lead=None if "signal" in skip else allowed * 60 - 45,
+                requeue="requeue" not in skip and profile.continuation is Continuation.REQUEUE,
+            )
+        )  # fmt: skip
+    return result
+
+
+def _backend(profile: Profile) -> str:
+    known = {name: each for name, each in profile.environments.items() if name != "core"}
+    ranked = sorted(known, key=lambda name: (known[name].image is None, not known[name].modules))
+    return ranked[0] if ranked else probe_job.NAME
+
+
+def _image(profile: Profile, backend: str, resources: Resources) -> str | None:
+    environment = profile.environments.get(backend)
+    return resources.image or (environment.image if environment is not None else None)
+
+
+def prepare(found: ProfileFile, workspace: Workspace, wanted: Sequence[Plan]) -> list[Probe]:
+    """Write the files of the probes; nothing is submitted.
+
+    Raises:
+        InputError: a value of the profile cannot go into a script.
+        OSError: the workspace cannot be written.
+    """
+    run = Run(Workspace(workspace.probes), tokens.token_hex(3))
+    run.paths.stages.mkdir(parents=True)
+    snapshot.take(run.paths.toolkit)
+    return [_prepare(run, found.profile, plan) for plan in wanted]
+
+
+def _prepare(run: Run, profile: Profile, plan: Plan) -> Probe:
+    environment = profile.environments.get(plan.backend)
+    python = sys.executable if environment is None else environment.interpreter
+    stage = probe_job.stage_of(profile, plan.kind, plan.resources, plan.executor, plan.backend, python)
+    stage = replace(stage, name=plan.executor.replace("_", "-"))
+    paths = run.paths.stage(stage.name)
+    place = paths.scripts(ATTEMPT)
+    place.root.mkdir(parents=True)
+    paths.logs.mkdir()
+    core = profile.environments.get("core")
+    common = {
+        "stage_dir": paths.root, "boot": run.paths.boot, "environment": scripts.environment(profile, stage),
+    }  # fmt: skip
+    host = render.template(
+        "probe_host.sh.j2", **common, core_python=sys.executable if core is None else core.interpreter,
+        signal=SIGNAL if plan.lead is not None else None, requeue=plan.requeue,
+    )  # fmt: skip
+    node = render.template(
+        "probe_node.sh.j2", **common, **scripts.entering(run, stage, profile, ATTEMPT), stage_python=python,
+        processes=plan.resources.processes_per_node,
+    )  # fmt: skip
+    write_atomic(place.host, host)
+    write_atomic(place.node, node, mode=0o755)
+    container = scripts.container_of(run, stage, profile)
+    if container is not None and (text := containers.environment_text(container)):
+        write_atomic(place.container, text)
+    return Probe(plan, paths, stage)
+
+
+def environment() -> dict[str, str]:
+    """Of the submission: this process's, and what must or must not get into the job."""
+    return {**os.environ, SECRET: "not for jobs", LEFT_OVER: "1", KEPT: "1"}
+
+
+def submit(probes: Sequence[Probe], profile: Profile, gateway: Gateway) -> None:
+    """Hand each probe to its executor; one that is refused says why and stands back."""
+    for probe in probes:
+        try:
+            request = scripts.request(_run_of(probe), probe.stage, profile, ATTEMPT, 0, None)
+            if probe.plan.lead is not None:
+                sbatch = {**request.sbatch, "signal": f"B:{SIGNAL}@{probe.plan.lead}"}
+                request = replace(request, sbatch=sbatch)
+            probe.job = carrier(probe.plan.executor).submit(request, gateway)
+        except OvernightError as error:
+            probe.refusal, probe.over = str(error), True
+
+
+def _run_of(probe: Probe) -> Run:
+    """The directory that the probe lies in, as scripts and requests want it."""
+    root = probe.paths.root.parent.parent
+    return Run(Workspace(root.parent.parent), root.name)
+
+
+def wait(
+    probes: Sequence[Probe], gateway: Gateway, poll_seconds: float, limit_seconds: float | None,
+    on_look: Callable[[Sequence[Probe]], None],
+) -> None:  # fmt: skip
+    """Wait until all have ended. Leaving in any other way (Ctrl-C, a limit) cancels them.
+
+    Args:
+        on_look: called after each look at the queue.
+    """
+    began = time.monotonic()
+    try:
+        while not all(probe.over for probe in probes):
+            time.sleep(poll_seconds)
+            _look(probes, gateway)
+            on_look(probes)
+            if limit_seconds is not None and time.monotonic() - began > limit_seconds:
+                break
+    finally:
+        living = [probe.job for probe in probes if probe.job and not probe.over]
+        if living:
+            gateway.scancel(living)
+    for probe in probes:
+        if probe.job:
+            _collect(probe)
+
+
+def _look(probes: Sequence[Probe], gateway: Gateway) -> None:
+    try:
+        rows = {row.job_id: row for row in gateway.squeue()}
+    except OvernightError:  # silent: nothing is known, and nothing is concluded
+        return
+    for probe in probes:
+        if probe.over:
+            continue
+        row = rows.get(probe.job)
+        if row is not None:
+            probe.row = row
+            probe.over = row.state.is_final
+        elif probe.row is not None:  # it was there, and Slurm has forgotten it
+            probe.over = True
+
+
+def _collect(probe: Probe) -> None:
+    """Read what the job has left; the file system may show it a little later."""
+    end = time.monotonic() + FILES_SECONDS
+    while True:
+        probe.notes = _notes(probe.paths.root / "notes")
+        texts = [path.read_text() for path in sorted(probe.paths.root.glob("node-*.json"))]
+        with contextlib.suppress(ValueError):
+            probe.nodes = [json.loads(text) for text in texts]
+        wanted = probe.plan.resources.nodes if probe.notes.get("work", [""])[-1].startswith("0 ") else 0
+        if (probe.notes.get("left") and len(probe.nodes) >= wanted) or time.monotonic() >= end or not probe.over:
+            return
+        time.sleep(0.5)
+
+
+def _notes(path: Path) -> dict[str, list[str]]:
+    """First word of a line -> the rest of each such line."""
+    found: dict[str, list[str]] = {}
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        name, _, rest = line.partition(" ")
+        found.setdefault(name, []).append(rest.strip())
+    return found
+
+
+def log_of(probe: Probe) -> Iterator[Path]:
+    """Logs of the probe that are not empty, the newest last."""
+    with contextlib.suppress(OSError):
+        found = [path for path in probe.paths.logs.iterdir() if path.stat().st_size]
+        yield from sorted(found, key=lambda path: path.stat().st_mtime)
+
