@@ -47,7 +47,11 @@ class InputError(OvernightError):
 
 
 class ClusterRefused(OvernightError):
-    """The cluster answered, and the answer was no. The same request will be refused again."""
+    """The cluster answered, and the answer was no. The same request will be refused again.
+
+    ``advice`` and ``culprits`` (``launch.blame``): the options that it is about, the lines that say them, and what to
+    write instead; in words, and as ``launch.emitted.Emitted``.
+    """
 
     exit_code = 3
 
@@ -58,10 +62,13 @@ class ClusterRefused(OvernightError):
         self.command = tuple(command)
         self.command_exit_code = exit_code
         self.stderr = stderr
+        self.advice = ""
+        self.culprits: list[dict[str, Any]] = []
 
     def __str__(self) -> str:
         said = "".join(f"\n  {line}" for line in self.stderr.strip().splitlines())
-        return f"{self.message}\n  {' '.join(self.command)}: exit {self.command_exit_code}{said}"
+        advice = "".join(f"\n  {line}" for line in self.advice.splitlines())
+        return f"{self.message}\n  {' '.join(self.command)}: exit {self.command_exit_code}{said}{advice}"
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -69,6 +76,7 @@ class ClusterRefused(OvernightError):
             "command": list(self.command),
             "command_exit_code": self.command_exit_code,
             "stderr": self.stderr,
+            "culprits": self.culprits,
         }
 
 

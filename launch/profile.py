@@ -54,6 +54,7 @@ from launch.profile_fields import (
     MemoryRule,
     OptionName,
     Partition,
+    Removable,
     SharedPath,
     SrunOptions,
     Value,
@@ -125,7 +126,7 @@ class Profile(Model):
     kill_on_invalid_dep: Flag = True
     sbatch: dict[OptionName, Addition] = Field(default_factory=dict)
     srun: tuple[Line, ...] = ()
-    remove: tuple[OptionName, ...] = ()
+    remove: tuple[Removable, ...] = ()
     env: dict[EnvironmentName, Value] = Field(default_factory=dict)
     secrets: tuple[SecretName, ...] = ()
     setup: tuple[Line, ...] = ()

@@ -31,6 +31,9 @@ from launch.load import suggest
 KINDS = (*DATA_KINDS, *TRAINING_KINDS, "evaluate", "convert")
 DEFAULT, TRAINING, DATA = "default", "training", "data"
 
+KEPT = {"job-name": "its unique name is how a lost submission is found again"}
+"""Options that ``remove`` does not take out."""
+
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _OPTION = re.compile(r"(?:--)?[a-z][a-z0-9-]*\Z")
 
@@ -153,10 +156,17 @@ def _by_form(value: Any) -> Any:
     return {"form": value} if isinstance(value, str) else value
 
 
+def _removable(name: str) -> str:
+    if name in KEPT:
+        raise ValueError(f"{name!r} cannot be left out: {KEPT[name]}")
+    return name
+
+
 Group = Annotated[str, Strict(), AfterValidator(_group)]
 SharedPath = Annotated[Path, BeforeValidator(_path), AfterValidator(_absolute)]
 EnvironmentName = Annotated[str, Strict(), AfterValidator(_environment_name)]
 OptionName = Annotated[str, Strict(), AfterValidator(_option)]
+Removable = Annotated[OptionName, AfterValidator(_removable)]
 Addition = Annotated[str | bool | None, BeforeValidator(_addition)]
 Value = Annotated[str, Strict(), AfterValidator(one_line)]
 MountText = Annotated[Line, AfterValidator(_mount)]

@@ -217,11 +217,10 @@ def request(
         requeue=profile.continuation.value == "requeue",
         dependency=dependency,
         kill_on_invalid_dep=profile.kill_on_invalid_dep,
-        sbatch={
-            **_site_options(profile, resources),
-            **{key: False if value is None else value for key, value in profile.sbatch.items()},
-        },
-        srun=(*_srun_options(profile), *enter, *profile.srun),
+        site=_site_options(profile, resources),
+        sbatch={key: False if value is None else value for key, value in profile.sbatch.items()},
+        step=(*_srun_options(profile), *enter),
+        srun=profile.srun,
         remove=profile.remove,
         setup=profile.setup,
     )

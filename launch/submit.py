@@ -27,7 +27,7 @@ from jobs.core import attempts, claim
 from jobs.core.attempts import Attempt
 from jobs.core.files import wait_for
 from jobs.core.paths import StorePaths
-from launch import ledger, scripts, sealed
+from launch import blame, ledger, scripts, sealed
 from launch.errors import ClusterRefused, ClusterSilent, InputError
 from launch.executors import carrier
 from launch.journal import Event
@@ -357,6 +357,7 @@ class Submitter:
             if link == 0:  # no job was made: close the attempt, so that resume need not wonder about it
                 claim.supersede(store, attempt.token, by="refused", links=attempt.links)
             self._note(Event.REFUSED, stage, attempt, link, stderr=error.stderr)
+            blame.explain(error, self._run, stage.name, request.scripts.job(link), self._gateway)
             raise
         except ClusterSilent as error:
             self._note(Event.SILENT, stage, attempt, link, error=error.message)

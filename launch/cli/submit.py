@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make a run and submit every stage that is not sealed or queued already."""
-    from launch import fit, rundir, secrets
+    from launch import emitted, fit, rundir, secrets
     from launch.errors import InputError
 
     planned = common.plan(args)
@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     gateway = common.gateway(profile, values)
     began = time.monotonic()
     run = rundir.create(planned.workspace, planned.pipeline, planned.profile, planned.plan)
+    emitted.save(run, planned.plan, planned.profile, planned.pipeline.pipeline.stages, planned.pipeline.marks)
     secrets.write(run.paths, values)
     snapshot_seconds = time.monotonic() - began
     return advance(run, gateway, as_json=args.json, snapshot_seconds=snapshot_seconds)
@@ -72,7 +73,8 @@ def advance(run: Run, gateway: Gateway, *, as_json: bool, snapshot_seconds: floa
     except OvernightError as error:
         jobs = ", ".join(f"{step.stage} ({step.job})" for step in steps if step.job) or "nothing"
         error.message += f"\n  submitted so far: {jobs}"
-        error.hint = _with_resume(error.hint or "", f"overnight resume {run.id}")
+        if not getattr(error, "culprits", None):  # a run keeps its profile: a changed one is another submission
+            error.hint = _with_resume(error.hint or "", f"overnight resume {run.id}")
         raise
     if as_json:
         values = [{"stage": step.stage, "action": step.action, "job": step.job} for step in steps]

@@ -47,9 +47,12 @@ class JobRequest:
         stage_dir: the stage's directory, with an existing ``logs/`` in it; the job's working directory.
         processes_per_node: for the record; srun's tasks per node are always 1.
         dependency: such as ``afterok:12:13``; goes on sbatch's command line, so that the script does not depend on it.
+        site: options in the words of the site: how it is asked for GPUs, memory, whole nodes.
         sbatch: further options of the profile; True for an option without a value, False or None to drop one.
+        step: options of srun that follow from other keys of the profile (MPI, containers).
         srun: further arguments of srun; they come last and win.
-        remove: options to drop from header and srun line, ours or the executor's: ``--wckey``, ``exclusive``.
+        remove: options to drop from header and srun line, ours or the executor's: ``--wckey``, ``exclusive``. What
+            ``srun`` adds stays.
         setup: lines run in the batch shell before host.sh is sourced.
         scripts_dir: where host.sh, node.sh and job.sh of this attempt lie; default: the stage directory.
         link: number of this job in a chain of jobs for one stage (continuation: chain).
@@ -74,7 +77,9 @@ class JobRequest:
     requeue: bool = False
     dependency: str | None = None
     kill_on_invalid_dep: bool = True
+    site: Mapping[str, str | bool] = field(default_factory=dict)
     sbatch: Mapping[str, str | bool | None] = field(default_factory=dict)
+    step: tuple[str, ...] = ()
     srun: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()
@@ -95,8 +100,8 @@ class JobRequest:
             "stage directory": str(self.stage_dir),
             "script directory": str(self.scripts.root),
             **{key: str(value) for key in _TEXT_FIELDS if (value := getattr(self, key)) is not None},
-            **{f"sbatch option {key}": str(value) for key, value in self.sbatch.items()},
-            **{f"srun argument {number}": value for number, value in enumerate(self.srun, 1)},
+            **{f"sbatch option {key}": str(value) for key, value in {**self.site, **self.sbatch}.items()},
+            **{f"srun argument {number}": value for number, value in enumerate((*self.step, *self.srun), 1)},
             **{f"set-up line {number}": value for number, value in enumerate(self.setup, 1)},
         }
         for what, text in texts.items():
@@ -186,7 +191,8 @@ def header(request: JobRequest) -> dict[str, str | bool]:
     if {"requeue", "no-requeue"} & {flag_name(key) for key in request.sbatch}:
         flags.pop("requeue", None)
         flags.pop("no_requeue", None)
-    flags.update({flag_name(key).replace("-", "_"): value for key, value in request.sbatch.items()})
+    for further in (request.site, request.sbatch):
+        flags.update({flag_name(key).replace("-", "_"): value for key, value in further.items()})
     return {key: value for key, value in flags.items() if value is not None and value is not False}
 
 
@@ -235,7 +241,7 @@ def finished(
         raise RuntimeError(f"expected {host} once, before srun")
     flags = shlex.split(lines[sruns[0]])[1:-1]
     # The profile's own arguments are not removed again, and come last: the last one wins.
-    flags = [*_without_flags(flags, removed.union(drop_srun)), *request.srun]
+    flags = [*_without_flags([*flags, *request.step], removed.union(drop_srun)), *request.srun]
     lines[sruns[0]] = f"srun {shlex.join(flags)} {node}"
     result = "\n".join(lines) + "\n"
     if control := _CONTROL.search(result.replace("\n", "")):

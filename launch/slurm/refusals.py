@@ -56,7 +56,12 @@ _REFUSALS: tuple[tuple[str, str, str | None], ...] = (
         "this many nodes may not be asked for",
         "sinfo -s shows how many there are",
     ),
-    (r"Memory required by task is not available|Invalid memory specification", "no node has this much memory", None),
+    (
+        r"Memory required by task is not available|Memory specification can not be satisfied"
+        r"|Invalid memory specification",
+        "no node has this much memory",
+        "sinfo -o '%P %m' shows how much there is",
+    ),
     (
         r"[Ii]nvalid (?:generic resource|GRES)|[Ii]nvalid gres",
         "no node has these GPUs (generic resources)",
@@ -88,6 +93,46 @@ _REFUSALS: tuple[tuple[str, str, str | None], ...] = (
     (r"Access/permission denied|Invalid user id|not permitted", "you may not do this", None),
     (r"accounting storage is disabled", "this cluster keeps no accounting", None),
 )
+
+#: Options by which GPUs are asked for.
+GPU_OPTIONS = ("gres", "gpus-per-node", "gpus", "gpus-per-task")
+
+_NODE_SHAPE = ("constraint", *GPU_OPTIONS, "mem", "cpus-per-task", "ntasks-per-node", "exclusive")
+
+#: (pattern, the options of sbatch that such a refusal may be about). All that match count.
+_ABOUT: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (r"[Ii]nvalid account", ("account", "partition")),
+    (r"[Ii]nvalid qos", ("qos",)),
+    (r"[Ii]nvalid partition|User's group not permitted to use this partition", ("partition",)),
+    (r"Requested time limit is invalid|MaxWall|WallDuration|PartitionTimeLimit", ("time",)),
+    (r"Node count specification invalid|PartitionNodeLimit|Invalid node count|MaxNode", ("nodes",)),
+    (r"Memory required by task is not available|Memory specification can not be satisfied|MaxMem", ("mem",)),
+    (r"[Ii]nvalid (?:generic resource|GRES)|[Ii]nvalid gres|MaxGRES", GPU_OPTIONS),
+    (r"[Ii]nvalid feature specification", ("constraint",)),
+    (r"[Rr]eservation", ("reservation",)),
+    (r"More processors requested than permitted|CPU count|MaxC[Pp][Uu]", ("cpus-per-task", "ntasks-per-node", "nodes")),
+    (r"Requested node configuration is not available", _NODE_SHAPE),
+)  # fmt: skip
+
+#: Options that sbatch itself names: one that it does not know, or whose value it cannot read.
+_NAMED = re.compile(
+    r"(?:unrecognized|unknown|invalid) option '?--([a-z][a-z0-9-]*)"
+    r"|Invalid --([a-z][a-z0-9-]*) specification"
+    r"|for --([a-z][a-z0-9-]*)\b",
+    re.IGNORECASE,
+)
+
+
+def about(stderr: str) -> tuple[str, ...]:
+    """Names of the options of sbatch that a refusal may be about, without dashes; empty where it is about none."""
+    named = tuple(next(filter(None, found)) for found in _NAMED.findall(stderr))
+    if named:
+        return named
+    # The precise one first: "Memory ... can not be satisfied" is followed by a line about the node configuration.
+    sets = [options for pattern, options in _ABOUT if re.search(pattern, stderr)]
+    precise = [options for options in sets if options is not _NODE_SHAPE] or sets
+    return tuple(dict.fromkeys(option for options in precise for option in options))
+
 
 _POLICY = re.compile(r"violates accounting/QOS policy|AccountingPolicy|policy \(job submit limit")
 

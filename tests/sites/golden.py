@@ -30,7 +30,7 @@ def profile_of(site: str) -> Profile:
     return read_profile(HERE / "users" / f"{site}.yaml").profile
 
 
-def plan_of(profile: Profile) -> Plan:
+def plan_of(profile: Profile, pipeline: Path = HERE / "pipeline.yaml") -> Plan:
     """The chain as it would be planned where these back ends are installed."""
 
     def facts(name: str, kinds: set[str], distributed: bool = False) -> BackEndFacts:
@@ -46,7 +46,7 @@ def plan_of(profile: Profile) -> Plan:
     }
     base = FetchedFacts("base", "./model", "hf", "ab" * 32, present=True)
     world = Facts(known, {"corpus": ()}, {"base": base}, core_python="/home/me/venv/bin/python")
-    return planning.build(read_pipeline(HERE / "pipeline.yaml").pipeline, profile, world)
+    return planning.build(read_pipeline(pipeline).pipeline, profile, world)
 
 
 def rendered(site: str) -> dict[str, str]:

@@ -1,0 +1,128 @@
+"""A refusal of sbatch led back to its cause: the option, the line that says it, and the entry that ends it.
+
+Slurm often names no option ("Requested node configuration is not available"). Then each that it may mean is left out
+once with ``sbatch --test-only``, which makes no job: those without which Slurm accepts the script are the cause.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from launch import emitted
+from launch.emitted import Emitted
+from launch.errors import ClusterRefused, OvernightError
+from launch.load import suggest
+from launch.rundir import Run
+from launch.slurm import refusals
+from launch.slurm.gateway import Gateway
+from launch.slurm.refusals import GPU_OPTIONS
+
+ASK_SECONDS = 10.0
+
+_SINFO = {
+    "partition": ("%R", "partitions"), "constraint": ("%f", "features"), "mem": ("%m", "MB of memory of a node"),
+    "cpus-per-task": ("%c", "CPUs of a node"), "time": ("%l", "time limit"), "nodes": ("%D", "nodes"),
+    **dict.fromkeys(GPU_OPTIONS, ("%G", "GPUs of a node")),
+}  # fmt: skip
+"""Option -> (what to ask sinfo for, what that is)."""
+
+_SACCTMGR = {"account": "account", "qos": "qos"}
+
+
+def explain(error: ClusterRefused, run: Run, stage: str, script: Path, gateway: Gateway) -> None:
+    """Add to the error which options of ``stage`` it is about, as far as that can be told.
+
+    Args:
+        script: the job script that was refused.
+    """
+    add(error, emitted.load(run.paths.emitted, stage), script, gateway)
+
+
+def add(error: ClusterRefused, known: Sequence[Emitted], script: Path, gateway: Gateway) -> None:
+    """As ``explain``, with the options of the stage at hand."""
+    suspects = refusals.about(error.stderr)
+    found = [one for one in known if one.command == "sbatch" and one.option in suspects]
+    if len(found) > 1:
+        found = _decisive(found, script, gateway) or found
+    if not found:
+        return
+    partition = next((str(one.value) for one in known if one.option == "partition"), None)
+    error.culprits = [asdict(one) for one in found]
+    error.advice = "\n".join(line for one in found for line in _lines(one, partition, gateway))
+    error.hint = "change that entry and submit again; what is queued already is adopted, not queued twice"
+
+
+def _decisive(suspects: Sequence[Emitted], script: Path, gateway: Gateway) -> list[Emitted]:
+    """Those without which the script would be accepted; none where two are wrong at once, or nobody answers."""
+    found = []
+    try:
+        text = script.read_text(encoding="utf-8")
+        with tempfile.TemporaryDirectory(prefix="overnight-") as scratch:
+            without = Path(scratch) / "without.sh"
+            for one in suspects:
+                without.write_text(_without(text, one.option), encoding="utf-8")
+                try:
+                    gateway.test_only(without)
+                except ClusterRefused:
+                    continue
+                found.append(one)
+    except (OSError, OvernightError):
+        return []
+    return found
+
+
+def _without(text: str, option: str) -> str:
+    return re.sub(rf"^#SBATCH --{re.escape(option)}(?:=.*)?\n", "", text, flags=re.MULTILINE)
+
+
+def _lines(one: Emitted, partition: str | None, gateway: Gateway) -> list[str]:
+    place = f"comes from {one.key}, {one.where}" if one.where else f"is built in{f' ({one.key})' if one.key else ''}"
+    lines = [f"{one.text} {place}"]
+    if there := _there_is(one, partition, gateway):
+        lines.append(f"  this cluster has {there}")
+    if one.change:
+        lines.append(f"  to change it: {one.change}   in {one.file}")
+    if one.remove:
+        lines.append(f"  to leave it out: {one.remove}   in the profile")
+    return lines
+
+
+def _there_is(one: Emitted, partition: str | None, gateway: Gateway) -> str:
+    """What the cluster has of the kind, in words; empty where nobody says."""
+    if one.option in _SACCTMGR:
+        command = ["sacctmgr", "-nP", "show", "associations", "where", f"user={_user()}",
+                   f"format={_SACCTMGR[one.option]}"]  # fmt: skip
+        words, what = _answer(command, gateway), f"for you the {one.option}"
+    elif one.option in _SINFO:
+        field, what = _SINFO[one.option]
+        # Without a known partition: of all of them.
+        within = ["-p", partition] if partition is not None and one.option != "partition" else []
+        words = _answer(["sinfo", "-h", *within, "-o", field], gateway)
+        what += f" (partition {partition})" if within else ""
+    else:
+        return ""
+    if not words:
+        return ""
+    near = f"; {suggest(str(one.value), words)}" if one.option in ("partition", *_SACCTMGR) else ""
+    return f"{what}: {', '.join(words)}{near if 'nearest' in near else ''}"
+
+
+def _answer(command: Sequence[str], gateway: Gateway) -> list[str]:
+    try:
+        answer = gateway.ask(command, timeout=ASK_SECONDS)
+    except OvernightError:
+        return []
+    if answer.exit_code != 0:
+        return []
+    lines = (word.strip() for line in answer.stdout.splitlines() for word in line.split(","))
+    return sorted({word for word in lines if word and word != "(null)"})[:20]
+
+
+def _user() -> str:
+    import getpass
+
+    return getpass.getuser()

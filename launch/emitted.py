@@ -1,0 +1,185 @@
+"""Every option of sbatch and srun that a job of a stage gets, and the line of profile or pipeline that it comes from.
+
+Made while the files with their places are at hand, and kept in the run: a refusal by the site, perhaps days later by
+``overnight resume``, can then name the line and the entry that ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.core import files
+from launch import scripts
+from launch.executors import base
+from launch.executors.base import JobRequest
+from launch.load import KeyPath, Marks, dotted
+from launch.plan import Plan, PlannedStage
+from launch.profile import ProfileFile
+from launch.profile_fields import KEPT
+from launch.rundir import Run
+from launch.slurm.refusals import GPU_OPTIONS
+
+_RESOURCE = {
+    "partition": "partition", "account": "account", "qos": "qos", "reservation": "reservation",
+    "constraint": "constraint", "cpus-per-task": "cpus", "mem": "mem", "time": "time", "nodes": "nodes",
+    "ntasks": "nodes", **dict.fromkeys(GPU_OPTIONS, "gpus_per_node"),
+}  # fmt: skip
+"""Option -> key of ``resources`` that it says."""
+
+_PROFILE: Mapping[str, tuple[KeyPath, ...]] = {
+    **dict.fromkeys(GPU_OPTIONS, (("gpu_request", "form"), ("gpu_request", "model"), ("gpu_request",))),
+    "mem": (("mem",),), "exclusive": (("exclusive",),), "requeue": (("continuation",),),
+    "no-requeue": (("continuation",),), "kill-on-invalid-dep": (("kill_on_invalid_dep",),),
+    "mpi": (("srun_options", "mpi"),), "cpu-bind": (("srun_options", "cpu_bind"),),
+    "network": (("srun_options", "network"),), "environment": (("containers", "runtime"),),
+}  # fmt: skip
+"""Option -> keys of the profile that it follows from, beside or in place of a resource."""
+
+_PLACEHOLDERS = {
+    "cpus": "N", "nodes": "N", "gpus_per_node": "N", "mem": "64G", "time": '"H:MM:SS"', "form": "gres | gpus | none",
+    "model": "MODEL", "exclusive": "never | gpu | always", "continuation": "chain | requeue",
+    "kill_on_invalid_dep": "true | false", "runtime": "pyxis | apptainer | none",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """One option of a job.
+
+    Attributes:
+        command: ``sbatch`` or ``srun``.
+        option: its name without dashes.
+        value: True for one without a value.
+        key: of profile or pipeline that it follows from, such as ``resources.training.gpus_per_node``; empty: ours.
+        where: ``file:line:column`` of that key's value; None: built in.
+        file: the file in which to write ``change``; empty where nothing can be.
+        change: an entry that sets it otherwise.
+        remove: an entry of the profile that takes it out; empty for what has to stay.
+    """
+
+    command: str
+    option: str
+    value: str | bool
+    key: str
+    where: str | None
+    file: str
+    change: str
+    remove: str
+
+    @property
+    def text(self) -> str:
+        """As sbatch or srun gets it."""
+        return f"--{self.option}" if self.value is True else f"--{self.option}={self.value}"
+
+
+def of_stage(
+    run: Run, stage: PlannedStage, profile: ProfileFile, stages: Mapping[str, Any], marks: Marks
+) -> list[Emitted]:
+    """What the job of one stage gets.
+
+    Args:
+        stages: the stages of the pipeline as typed values; an inserted conversion is none of them.
+        marks: of the pipeline.
+    """
+    request = scripts.request(run, stage, profile.profile, "attempt", 0, None)
+    finder = _Finder(stage, profile, stages.get(stage.name), marks)
+    header = {key.replace("_", "-"): value for key, value in base.header(request).items()}
+    removed = {base.flag_name(flag) for flag in request.remove}
+    found = [finder.emitted("sbatch", option, value) for option, value in header.items() if option not in removed]
+    step = [argument for argument in (*base.srun_arguments(request), *request.step) if argument.startswith("--")]
+    found += [finder.emitted("srun", *_split(one)) for one in step if base.flag_name(one) not in removed]
+    return found + [finder.raw(number, *_split(one)) for number, one in _raw(request)]
+
+
+def _raw(request: JobRequest) -> Iterable[tuple[int, str]]:
+    return ((number, one) for number, one in enumerate(request.srun) if one.startswith("--"))
+
+
+def _split(argument: str) -> tuple[str, str | bool]:
+    name, mark, value = argument.removeprefix("--").partition("=")
+    return name, value if mark else True
+
+
+@dataclass(frozen=True)
+class _Finder:
+    stage: PlannedStage
+    profile: ProfileFile
+    keys: Any
+    marks: Marks
+
+    def emitted(self, command: str, option: str, value: str | bool) -> Emitted:
+        path = self._path(option)
+        where = None if path is None else self._where(path)
+        return Emitted(
+            command, option, value, "" if path is None else dotted(path), where, self._file(path),
+            "" if path is None else _entry(path, option), "" if option in KEPT else f"remove: [{option}]",
+        )  # fmt: skip
+
+    def raw(self, number: int, option: str, value: str | bool) -> Emitted:
+        where = self.profile.origin(("srun", number))
+        return Emitted(
+            "srun", option, value, f"srun[{number}]", where, str(self.profile.path), f'srun: ["--{option}=VALUE"]',
+            "srun: without it",
+        )  # fmt: skip
+
+    def _path(self, option: str) -> KeyPath | None:
+        for name in (option, f"--{option}"):
+            if self.profile.origin(("sbatch", name)) is not None:
+                return ("sbatch", name)
+        paths = self.profile.profile.resource_paths(self.stage.kind, self.stage.name, self.keys)
+        resource = paths.get(_RESOURCE.get(option, ""))
+        if resource is not None:
+            return resource
+        for path in _PROFILE.get(option, ()):
+            if self._where(path) is not None:
+                return path
+        if option.startswith(("container-", "no-container-")):
+            return ("containers", "runtime")
+        known = _PROFILE.get(option, ())
+        return known[0] if known else (_RESOURCE[option],) if option in _RESOURCE else None
+
+    def _where(self, path: KeyPath) -> str | None:
+        if path[0] == "stages":
+            found = self.marks.values.get(path)
+            return None if found is None else str(found)
+        return self.profile.origin(path)
+
+    def _file(self, path: KeyPath | None) -> str:
+        """The file that has the last word about it: of the pipeline where that says it, else the profile that was
+        named, which lies over all that it extends."""
+        if path is None:
+            return ""
+        if path[0] == "stages" or (self._where(path) or "").startswith(f"{self.marks.file}:"):
+            return self.marks.file
+        return str(self.profile.path)
+
+
+def _entry(path: KeyPath, option: str) -> str:
+    key = str(path[-1])
+    if path[0] == "sbatch":
+        return f"sbatch: {{{option}: VALUE}}"
+    value = _PLACEHOLDERS.get(key, "NAME")
+    inner = path[2:] if path[0] == "stages" else path
+    text = f"{inner[-1]}: {value}"
+    for part in reversed(inner[:-1]):
+        text = f"{part}: {{{text}}}"
+    return text
+
+
+def save(run: Run, plan: Plan, profile: ProfileFile, stages: Mapping[str, Any], marks: Marks) -> None:
+    """Keep what every stage's job gets, and from where."""
+    files.write_json(run.paths.emitted, {
+        stage.name: [asdict(one) for one in of_stage(run, stage, profile, stages, marks)]
+        for stage in plan.stages if stage.executor != "local" and stage.resources.time is not None
+    })  # fmt: skip
+
+
+def load(path: Path, stage: str) -> list[Emitted]:
+    """What was kept of a stage; empty in a run that has none."""
+    try:
+        return [Emitted(**one) for one in files.read_json(path).get(stage, ())]
+    except (OSError, ValueError, TypeError):
+        return []
