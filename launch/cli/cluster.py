@@ -24,6 +24,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     up.add_argument(
         "--accounting", action=argparse.BooleanOptionalAction, help="with slurmdbd and MariaDB: sacct, accounts, QOS"
     )
+    up.add_argument(
+        "--shape", metavar="PROFILE", help="partitions, GPUs, features, accounts and QOS that this profile names"
+    )
     up.add_argument("--port", type=int, metavar="N", help="base of its block of ports (default: a free one)")
     up.add_argument("--install", action="store_true", help="install missing Debian packages first (root only)")
 
@@ -64,6 +67,9 @@ def _up(cluster: DevCluster, args: argparse.Namespace) -> int:
 
     start = time.monotonic()
     existing = cluster.config()
+    shape = _shape(args, 4 if existing is None else existing.nodes)
+    if args.accounting is None and (shape.get("accounts") or shape.get("qos")):
+        args.accounting = True
     with_accounting = args.accounting if existing is None else existing.accounting
     packages.require(bool(with_accounting), install=args.install)
 
@@ -71,7 +77,7 @@ def _up(cluster: DevCluster, args: argparse.Namespace) -> int:
         if not args.json:
             print(f"{time.monotonic() - start:5.1f} s  {line}", flush=True)
 
-    settings = cluster.up(nodes=args.nodes, with_accounting=args.accounting, port=args.port, say=say)
+    settings = cluster.up(nodes=args.nodes, with_accounting=args.accounting, port=args.port, shape=shape, say=say)
     by_itself = cluster.directory == location.default_directory().resolve()
     finds = "finds it by itself" if by_itself else f"finds it with  export {location.VARIABLE}={cluster.directory}"
     _print(
@@ -88,6 +94,15 @@ def _up(cluster: DevCluster, args: argparse.Namespace) -> int:
         "Remove it:              overnight cluster down" + ("" if by_itself else f" --dir {cluster.directory}"),
     )
     return 0
+
+
+def _shape(args: argparse.Namespace, nodes: int) -> dict[str, object]:
+    if args.shape is None:
+        return {}
+    from launch.devcluster.shape import shape_of
+    from launch.profile import find
+
+    return shape_of(find(args.shape), args.nodes or nodes)
 
 
 def _status(cluster: DevCluster, args: argparse.Namespace) -> int:

@@ -91,31 +91,35 @@ def answers(environment: Mapping[str, str]) -> bool:
 
 
 def create_account(settings: ClusterConfig, environment: Mapping[str, str]) -> None:
-    """The cluster, its account with this user in it, and two QOS to choose from. Nothing happens where they exist.
+    """The cluster, its accounts with this user in them, and QOS to choose from. Nothing happens where they exist.
 
     Raises:
         OvernightError: sacctmgr failed; the message has its output.
     """
+    accounts = settings.accounts or (ACCOUNT,)
+    qos = ("normal", "high", "low") if not settings.accounts else ("normal", *settings.qos)
 
     def exists() -> bool:
         argv = ["sacctmgr", "-n", "-P", "show", "user", settings.user, "format=defaultaccount"]
-        return _run(argv, environment).strip() == ACCOUNT
+        return _run(argv, environment).strip() == accounts[0]
 
     if exists():
         return
     # One process for all lines. The user comes last, so that it also proves that nothing before it was cut short.
     lines = [
         f"add cluster {CLUSTER_NAME}",
-        "add qos high,low",
-        "modify qos high set priority=100",
-        f"add account {ACCOUNT} Description={ACCOUNT} Organization={CLUSTER_NAME}",
-        f"modify account {ACCOUNT} set qos=normal,high,low",
-        f"add user {settings.user} account={ACCOUNT} defaultaccount={ACCOUNT}",
-        "quit",
+        *(f"add qos {name} priority={100 if name == 'high' else 0}" for name in qos if name != "normal"),
     ]
+    for account in reversed(accounts):
+        lines += [
+            f"add account {account} Description={account} Organization={CLUSTER_NAME}",
+            f"modify account {account} set qos={','.join(qos)}",
+            f"add user {settings.user} account={account} defaultaccount={account}",
+        ]
+    lines.append("quit")
     said = _run(["sacctmgr", "-i", "-Q"], environment, "\n".join(lines) + "\n")
     if not exists():  # a refused line is not in sacctmgr's exit code
-        raise OvernightError(f"sacctmgr did not create account {ACCOUNT}:\n{said.strip()}")
+        raise OvernightError(f"sacctmgr did not create account {accounts[0]}:\n{said.strip()}")
 
 
 def _run(argv: list[str], environment: Mapping[str, str], stdin: str = "") -> str:

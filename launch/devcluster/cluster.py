@@ -107,7 +107,8 @@ class DevCluster:
         with self._lock():
             settings = self.config()
             if settings is not None:
-                self._refuse_change(settings, {"nodes": nodes, "accounting": with_accounting, "port": port})
+                asked = {"nodes": nodes, "accounting": with_accounting, "port": port, **(shape or {})}
+                self._refuse_change(settings, asked)
                 self._write(settings)
                 self._start_all(settings, say)
                 return settings
@@ -286,7 +287,7 @@ class DevCluster:
                 accounting.create_database(settings, environment)
             if name == "slurmdbd":
                 accounting.create_account(settings, environment)
-                say(f"account {config.ACCOUNT} is there")
+                say(f"account {', '.join(settings.accounts or (config.ACCOUNT,))} is there")
         for name in ("slurmctld", *settings.node_names):
             self._wait(settings, daemons[name])
         say(f"slurmctld answers, {settings.nodes} nodes are up")
@@ -316,7 +317,7 @@ class DevCluster:
         # Asked first, because sinfo waits a second or nine for a controller that does not listen.
         if not self._records.alive("slurmctld") or not _accepts(("127.0.0.1", settings.port)):
             return {}
-        argv = ["sinfo", "--noheader", "--Node", "--partition=batch", "--format=%N %T"]
+        argv = ["sinfo", "--noheader", "--Node", "--all", "--format=%N %T"]
         try:
             done = subprocess.run(argv, env=services.environment(settings), capture_output=True, text=True, timeout=15)
         except subprocess.TimeoutExpired:

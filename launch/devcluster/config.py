@@ -22,7 +22,9 @@ class ClusterConfig:
     """Everything that the rendered files depend on.
 
     ``cpus``, ``memory_mb``, ``gpus`` and ``features`` are what each node *declares*: Slurm schedules by them, whatever
-    the machine has. ``lines`` come last in slurm.conf: a site's partitions, say.
+    the machine has. The last ``cpu_nodes`` nodes have no GPUs, and ``cpu_features``. ``partitions``: lines in the place
+    of ours. ``lines`` come last in slurm.conf. ``accounts`` and ``qos`` are made where there is accounting; the
+    user's default account is the first.
     """
 
     directory: Path
@@ -36,11 +38,20 @@ class ClusterConfig:
     gpus: int = 8
     gpu_model: str = "h100"
     features: tuple[str, ...] = ()
+    cpu_nodes: int = 0
+    cpu_features: tuple[str, ...] = ()
+    partitions: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
+    accounts: tuple[str, ...] = ()
+    qos: tuple[str, ...] = ()
 
     @property
     def node_names(self) -> tuple[str, ...]:
         return tuple(f"node{number}" for number in range(1, self.nodes + 1))
+
+    @property
+    def gpu_nodes(self) -> tuple[str, ...]:
+        return self.node_names[: self.nodes - self.cpu_nodes]
 
     @property
     def slurm_conf(self) -> Path:
@@ -74,7 +85,8 @@ class ClusterConfig:
     @classmethod
     def from_json(cls, text: str) -> ClusterConfig:
         values: dict[str, Any] = json.loads(text)
-        lists = {name: tuple(values.get(name, ())) for name in ("features", "lines")}
+        names = ("features", "cpu_features", "partitions", "lines", "accounts", "qos")
+        lists = {name: tuple(values.get(name, ())) for name in names}
         return cls(**{**values, **lists, "directory": Path(values["directory"])})
 
 
@@ -171,27 +183,39 @@ def _accounting(config: ClusterConfig) -> list[str]:
 
 def _nodes(config: ClusterConfig) -> list[str]:
     gres = f" Gres=gpu:{config.gpu_model}:{config.gpus}" if config.gpus else ""
-    features = f" Feature={','.join(config.features)}" if config.features else ""
     default = (
         f"NodeName=DEFAULT CPUs={config.cpus} Sockets=1 CoresPerSocket={config.cpus} ThreadsPerCore=1"
-        f" RealMemory={config.memory_mb}{gres}{features} State=UNKNOWN"
+        f" RealMemory={config.memory_mb}"
     )
-    return [default] + [
+    lines = [
         f"NodeName={name} NodeHostname={config.host} NodeAddr={_node_address(number)} Port={_node_port(config, number)}"
         for number, name in enumerate(config.node_names, start=1)
     ]
+    many = len(config.gpu_nodes)
+    # A later DEFAULT adds to an earlier one, so the nodes that have less come first.
+    bare = [f"{default}{_features(config.cpu_features)} State=UNKNOWN", *lines[many:]] if config.cpu_nodes else []
+    return [*bare, f"{default}{gres}{_features(config.features)} State=UNKNOWN", *lines[:many]]
+
+
+def _features(names: tuple[str, ...]) -> str:
+    return f" Feature={','.join(names)}" if names else ""
 
 
 def _partitions(config: ClusterConfig) -> list[str]:
     return [
         # Without a small DefMemPerCPU a job that asks for no memory is given its whole node.
         f"PartitionName=DEFAULT Nodes={','.join(config.node_names)} DefMemPerCPU=512 State=UP PreemptMode=OFF",
-        "PartitionName=batch Default=YES PriorityTier=10 MaxTime=04:00:00 DefaultTime=00:10:00",
-        "PartitionName=interactive PriorityTier=20 MaxTime=00:30:00 DefaultTime=00:05:00 MaxNodes=1",
-        "PartitionName=preempt PriorityTier=1 MaxTime=1-00:00:00 DefaultTime=00:10:00 PreemptMode=REQUEUE GraceTime=0",
-        # One minute, for trying what a time limit does to a stage.
-        "PartitionName=short PriorityTier=10 MaxTime=00:01:00 DefaultTime=00:01:00",
+        *(config.partitions or _OUR_PARTITIONS),
     ]
+
+
+_OUR_PARTITIONS = (
+    "PartitionName=batch Default=YES PriorityTier=10 MaxTime=04:00:00 DefaultTime=00:10:00",
+    "PartitionName=interactive PriorityTier=20 MaxTime=00:30:00 DefaultTime=00:05:00 MaxNodes=1",
+    "PartitionName=preempt PriorityTier=1 MaxTime=1-00:00:00 DefaultTime=00:10:00 PreemptMode=REQUEUE GraceTime=0",
+    # One minute, for trying what a time limit does to a stage.
+    "PartitionName=short PriorityTier=10 MaxTime=00:01:00 DefaultTime=00:01:00",
+)
 
 
 def slurmdbd_conf(config: ClusterConfig) -> str:
@@ -220,7 +244,8 @@ def gres_conf(config: ClusterConfig) -> str:
     if not config.gpus:
         return "AutoDetect=off\n"
     devices = f"{config.directory}/dev/gpu[0-{config.gpus - 1}]"
-    return f"AutoDetect=off\nName=gpu Type={config.gpu_model} File={devices} Flags=nvidia_gpu_env\n"
+    nodes = f"NodeName={','.join(config.gpu_nodes)} " if config.cpu_nodes else ""
+    return f"AutoDetect=off\n{nodes}Name=gpu Type={config.gpu_model} File={devices} Flags=nvidia_gpu_env\n"
 
 
 def plugstack_conf(config: ClusterConfig) -> str:
