@@ -190,7 +190,7 @@ def _seconds(
     facts: Facts, partition: PartitionFacts | None, association: Association | None, qos: Value | None
 ) -> tuple[int, str]:
     """The longest that a job may run, at most a day, and what says so."""
-    limits = {"guessed: no limit is known": float(DAY)}
+    limits: dict[str, float] = {}
     if partition is not None and partition.max_time:
         limits[f"the limit of {partition.name}"] = seconds_of(partition.max_time)
     if association is not None:
@@ -198,6 +198,7 @@ def _seconds(
         name = qos.value if qos is not None else association.default_qos or ""
         if name in facts.qos:
             limits[f"the limit of the QOS {name}"] = seconds_of(facts.qos[name].max_wall)
+    limits["guessed: no limit is known"] = DAY
     why = min(limits, key=lambda key: limits[key])
     if limits[why] == DAY and any(DAY < each < math.inf for each in limits.values()):
         why = "guessed: a day, although more is allowed"

@@ -226,9 +226,12 @@ def _resources(new: NewProfile) -> list[str]:
     lines += _training(new)
     data = _data(new)
     if data:
-        lines += _set(f"  data: {_flow(data)}", choice.data_partition.why if choice.data_partition else "no GPUs")
+        why = choice.data_partition or choice.data_constraint
+        lines += _set(f"  data: {_flow(data)}", why.why if why is not None else "")
     if choice.gpus and node is not None:
         one = {"gpus_per_node": "1", "cpus": str(max(1, node.cpus // node.gpus)), **_memory(new, node, 1 / node.gpus)}
+        if choice.constraint is not None:
+            one["constraint"] = scalar(choice.constraint.value)
         for kind in ("evaluate", "convert"):
             lines += _set(f"  {kind}: {_flow(one)}", "guessed: one GPU and its share of a node")
     if facts.memory_counts and node is not None:
