@@ -18,10 +18,15 @@ MISHAPS = {
     "hang": "waits for ever in a lock",
     "kill": "is killed by SIGKILL",
     "memory": "asks for more memory than there is",
+    "greed": "takes memory until it is killed for it",
     "nccl": "reports a collective operation that timed out",
     "gpu": "finds no GPU",
     "code": "opens a file that was never there",
 }
+
+BLOCK = 1 << 24
+GREED = 2 << 30
+"""Bytes that ``greed`` takes at most, where no limit is enforced."""
 
 
 def check(name: str) -> None:
@@ -42,6 +47,9 @@ def strike(name: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     elif name == "memory":
         bytearray(1 << 62)
+    elif name == "greed":
+        taken = [b"\1" * BLOCK for _ in range(GREED // BLOCK)]
+        raise MemoryError(f"nobody stopped at {len(taken) * BLOCK} bytes")
     elif name == "nccl":
         raise RuntimeError(
             "[Rank 0] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7, OpType=ALLREDUCE, "

@@ -49,6 +49,7 @@ class Job:
     node: str = ""
     ending: str = ""
     link: int = 0
+    excluded: str = ""
 
     @property
     def is_final(self) -> bool:
@@ -91,7 +92,7 @@ class Controller:
             if job.reason == "DependencyNeverSatisfied" and job.kill_on_invalid:
                 self._end(job, "CANCELLED", now)
             elif job.reason == "None":
-                free = self._free_node()
+                free = self._free_node(job.excluded.split(","))
                 if free is None:
                     job.reason = "Resources"
                     continue
@@ -99,9 +100,13 @@ class Controller:
                 started.append(job)
         return started
 
-    def _free_node(self) -> str | None:
-        used = {job.node for job in self.jobs.values() if job.state in ACTIVE}
-        return next((name for number in range(1, self.nodes + 1) if (name := f"node{number}") not in used), None)
+    @property
+    def node_names(self) -> list[str]:
+        return [f"node{number}" for number in range(1, self.nodes + 1)]
+
+    def _free_node(self, excluded: Iterable[str]) -> str | None:
+        used = {job.node for job in self.jobs.values() if job.state in ACTIVE} | set(excluded)
+        return next((name for name in self.node_names if name not in used), None)
 
     def _open_edges(self, dependency: str) -> str:
         """Without those that are satisfied: Slurm drops them, so that an id that is used again means nothing."""
@@ -211,6 +216,19 @@ class Controller:
         if job.state != "PENDING":
             raise Refused(NOT_PENDING)
         job.dependency = self._open_edges(dependency)
+
+    def exclude_nodes(self, job_id: str, names: str) -> None:
+        """scontrol update excnodelist=.
+
+        Raises:
+            Refused
+        """
+        job = self.jobs.get(job_id)
+        if job is None:
+            raise Refused(UNKNOWN_ID)
+        if job.state != "PENDING" and not (job.state == "COMPLETING" and job.ending == "REQUEUE"):
+            raise Refused(NOT_PENDING)
+        job.excluded = names
 
     def release(self, ids: Iterable[str]) -> None:
         for job_id in ids:

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -28,11 +28,15 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+from tqdm import tqdm
+
+from jobs import lifecycle, nodes
 from jobs.core import attempts, files, seal
 from jobs.core import claim as claims
 from jobs.core import spec as specs
 from jobs.core.attempts import Attempt
 from jobs.core.paths import StorePaths, Workspace
+from jobs.core.spec import StageSpec
 from launch import cancel, ledger, scripts, status, submit
 from launch.errors import ClusterRefused, ClusterSilent, InputError
 from launch.journal import Event
@@ -73,6 +77,22 @@ def _profile(continuation: str, kill_on_invalid_dep: bool) -> Profile:
         return read_profile(path).profile
 
 
+class _OneByOne:
+    """In place of a pool of threads: a few bytes are digested sooner than a thread has started."""
+
+    def __init__(self, max_workers: int) -> None:
+        pass
+
+    def __enter__(self) -> _OneByOne:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def map(self, function: Callable[[Any], Any], values: Iterable[Any]) -> Iterator[Any]:
+        return iter([function(value) for value in values])
+
+
 class Simulation:
     """One chain of two to four stages, perhaps shared by two runs."""
 
@@ -96,7 +116,7 @@ class Simulation:
                       continuation="requeue" if whole and continuation == "chain" else continuation)
             )  # fmt: skip
         self.plan = Plan("simulated", tuple(planned), (), sys.executable)
-        self.runs = [self._make_run(f"run{number}") for number in range(self.dice.choice((1, 1, 1, 2)))]
+        self.runs: list[Run] = []
 
     def _make_run(self, name: str) -> Run:
         run = Run(self.workspace, name)
@@ -194,7 +214,9 @@ class Simulation:
             self.site.preempt(self.dice.choice(sorted(self.site.processes)))
 
     def _storm(self) -> None:
-        self.site.storm_until = HORIZON + EPOCH
+        """Of one job after the other, sooner than a trainer saves."""
+        for number in range(30):
+            self.world.after(15.0 * number, lambda: self._preempted() if self.site.chaos else None)
 
     def _scancel(self) -> None:
         job = self._some_job()
@@ -219,6 +241,9 @@ class Simulation:
                 self.site.controller.lose(job.id)
         self.site.silent_until = self.world.now + self.dice.uniform(5, 60)
 
+    def _bad_node(self) -> None:
+        self.site.bad_nodes.add(self.dice.choice(self.site.controller.node_names))
+
     def _silence(self) -> None:
         self.site.silent_until = self.world.now + self.dice.uniform(5, 400)
 
@@ -237,7 +262,7 @@ class Simulation:
         return {
             "resume": self._resume, "two resumes": self._two_resumes, "cancel": self._cancel_run,
             "node failure": self._node_fails, "preemption": self._preempted, "preemption storm": self._storm, "scancel": self._scancel,
-            "second copy": self._second_copy, "controller killed": self._controller_killed, "silence": self._silence,
+            "second copy": self._second_copy, "controller killed": self._controller_killed, "silence": self._silence, "bad node": self._bad_node,
             "purge": self._purge, "ids used again": self._ids_used_again,
         }  # fmt: skip
 
@@ -246,6 +271,7 @@ class Simulation:
     def play(self) -> Outcome:
         """Let everything happen, and check."""
         with self.patched():
+            self.runs = [self._make_run(f"run{number}") for number in range(self.dice.choice((1, 1, 1, 2)))]
             first = self.dice.random() < 0.4
             for run in self.runs:
                 life = self.dice.choice((self.dice.uniform(0, 0.5), self.dice.uniform(0, 300))) if first else None
@@ -269,6 +295,7 @@ class Simulation:
 
     def _calm(self) -> None:
         self.site.chaos = False
+        self.site.bad_nodes.clear()
 
     def _everybody_resumes(self) -> None:
         self.world.now += 2 * LOCK_STALE_SECONDS
@@ -368,6 +395,11 @@ class Simulation:
             at.root.mkdir(parents=True)
             specs.save(at.spec, scripts.stage_spec(run, plan, planned, profile, token, links))
 
+        should_move = lifecycle._should_move
+
+        def moves(spec: StageSpec, start: lifecycle.Start) -> bool:
+            return start.job not in self.site.staying and should_move(spec, start)
+
         def alive(pid: int) -> bool:
             return any(actor.pid == pid for actor in world.actors)
 
@@ -384,6 +416,7 @@ class Simulation:
                 (submit, "_deferred", contextlib.nullcontext), (scripts, "write", write),
                 (ledger, "process_alive", alive), (ledger, "_sbatch_alive", sbatch_alive),
                 (attempts, "new_token", lambda length=6: f"{next(token):06d}"),
+                (lifecycle, "_should_move", moves), (nodes, "ask", self.site.asked), (seal, "ThreadPoolExecutor", _OneByOne), (seal, "_CHUNK", 1 << 16),
             ]  # fmt: skip
             stoppable = (
                 (files, "create_exclusive"), (files, "write_atomic"), (files, "append_json_line"), (files, "read_json"),
@@ -413,37 +446,58 @@ def many(first: int, count: int, workers: int = 1) -> Iterator[Outcome]:
     if workers == 1:
         yield from map(one, range(first, first + count))
         return
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=pin) as pool:
         yield from pool.map(one, range(first, first + count), chunksize=16)
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def pin() -> None:
+    """Keep a worker on one core: its threads take turns, and a turn that wakes another core costs three times as much."""
+    mine = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {mine[os.getpid() % len(mine)]})
+
+
+def fix_hashes(module: str) -> None:
+    """Start this program again where the order of sets would differ from run to run: it is part of a replay."""
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        argv = [sys.executable, "-m", module, *sys.argv[1:]]
+        os.execve(sys.executable, argv, {**os.environ, "PYTHONHASHSEED": "0"})
 
 
 def main() -> int:
     """Play chains and report; the exit code is 1 where an invariant was violated."""
-    if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets is part of a replay
-        os.execve(
-            sys.executable,
-            [sys.executable, "-m", "tests.faults.simulate", *sys.argv[1:]],
-            {**os.environ, "PYTHONHASHSEED": "0"},
-        )
+    from tests.faults import mutations
+
+    fix_hashes("tests.faults.simulate")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="of the first chain")
     parser.add_argument("--chains", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=cores())
+    parser.add_argument("--mutation", choices=sorted(mutations.MUTATIONS), help="an error to put into the code")
     args = parser.parse_args()
     injected: Counter[str] = Counter()
     failed: list[int] = []
     began = time.monotonic()
-    for outcome in many(args.seed, args.chains, args.workers if args.chains > 1 else 1):
-        injected += outcome.injected
-        if outcome.violations:
-            failed.append(outcome.seed)
-            print(f"seed {outcome.seed}: replay: python -m tests.faults.simulate --seed {outcome.seed}")
-            for text in dict.fromkeys(outcome.violations):
-                print(f"  {text}")
-            if args.chains == 1:
-                print(outcome.story)
-    faults = ", ".join(f"{name} {number}" for name, number in sorted(injected.items()))
-    print(f"{args.chains} chains in {time.monotonic() - began:.1f} s, violations {len(failed)}; faults: {faults}")
+    workers = 1 if args.chains == 1 or args.mutation else args.workers
+    with mutations.applied(args.mutation) if args.mutation else contextlib.nullcontext():
+        chains = many(args.seed, args.chains, workers)
+        for outcome in tqdm(chains, total=args.chains, unit="chain", disable=None, mininterval=1.0):
+            injected += outcome.injected
+            if outcome.violations:
+                failed.append(outcome.seed)
+                mutated = f" --mutation {args.mutation}" if args.mutation else ""
+                print(f"seed {outcome.seed}: replay: python -m tests.faults.simulate --seed {outcome.seed}{mutated}")
+                for text in dict.fromkeys(outcome.violations):
+                    print(f"  {text}")
+                if args.chains == 1:
+                    print(outcome.story)
+    print(f"{args.chains} chains in {time.monotonic() - began:.1f} s, violations {len(failed)}; faults by kind:")
+    for name, number in sorted(injected.items()):
+        print(f"  {name:22} {number}")
     return 1 if failed else 0
 
 

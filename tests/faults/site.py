@@ -25,7 +25,7 @@ from launch.executors.base import JobRequest
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState
 from tests.faults.controller import FINAL, Controller, Job, Refused
-from tests.faults.world import Actor, World
+from tests.faults.world import EPOCH, Actor, World
 
 KILL_WAIT = 30.0
 SBATCH_SECONDS = 120.0
@@ -55,8 +55,12 @@ class Site:
         self.processes: dict[str, Actor] = {}
         self.presumed_dead: set[Actor] = set()
         self.writers: dict[Path, set[Actor]] = {}
-        self.storm_until = 0.0
+        self.staying: set[str] = set()  # jobs on a bad node that Slurm would not let go
         self.submissions: dict[Actor, str] = {}  # sbatch that is on its way -> its script
+        self.has_accounting = world.dice.random() < 0.5
+        self.records: dict[str, list[tuple[str, float, float]]] = {}  # job -> state, start and end of its runs
+        self.booted: dict[str, float] = {}  # node -> when it came back
+        self.bad_nodes: set[str] = set()  # whose GPUs are not there
 
     def strikes(self, fault: str, rate: float) -> bool:
         """Whether a fault happens here; counted."""
@@ -90,13 +94,16 @@ class Site:
                 self.presumed_dead.discard(actor)
             elif self.processes.get(job.id) is actor:
                 del self.processes[job.id]
+                state = "REQUEUED" if job.ending == "REQUEUE" else job.ending
                 self.controller.ended(job.id, code[0], self.world.now)
+                self.records.setdefault(job.id, []).append((state or job.state, began, self.world.now))
                 self.kick()
             for writers in self.writers.values():
                 writers.discard(actor)
             if actor.error is not None:
                 self.violations.append(f"job {job.id} {job.name} broke: {actor.error!r}")
 
+        began = self.world.now
         actor = self.world.spawn(f"job {job.id}.{job.restarts}", job.node, work)
         actor.on_end = gone
         self.processes[job.id] = actor
@@ -131,9 +138,11 @@ class Site:
         if actor is None or not self.controller.node_fail(job_id, self.world.now):
             return
         del self.processes[job_id]
+        self.records.setdefault(job_id, []).append(("NODE_FAIL", EPOCH, self.world.now))
         if is_only_presumed:
             self.presumed_dead.add(actor)
         else:
+            self.booted[actor.host] = self.world.now
             self.world.kill(actor)
         self.kick()
 
@@ -150,6 +159,24 @@ class Site:
         """A submission that was on its way reaches the controller; what it says to it nobody hears."""
         with contextlib.suppress(Refused):
             self.submit(request)
+
+    def asked(self, *argv: str) -> str | None:
+        """What a job is told that asks Slurm: of nodes, of itself, of how it ended before. None: no answer."""
+        self.world.point()
+        if self.world.now < self.silent_until or (argv[0] == "sacct" and not self.has_accounting):
+            return None
+        if argv[0] == "sacct":
+            rows = self.records.get(argv[argv.index("-j") + 1], [])
+            return "\n".join(f"{state}|{int(start)}|{int(end + 1)}" for state, start, end in rows)
+        if argv[:3] == ("scontrol", "show", "node"):
+            names = argv[3].split(",")
+            return "\n".join(f"NodeName={name} State=IDLE SlurmdStartTime={int(self.booted.get(name, 0))}" for name in names)
+        if argv[:3] == ("scontrol", "show", "job"):
+            job = self.controller.jobs.get(argv[3])
+            return None if job is None else f"JobId={job.id} Partition=batch ExcNodeList={job.excluded or '(null)'}"
+        if argv[0] == "sinfo":
+            return "\n".join(f"{name} idle" for name in self.controller.node_names)
+        raise AssertionError(f"a job asks what nobody answers: {argv}")
 
     # Jobs
 
@@ -168,8 +195,14 @@ def run_job(site: Site, actor: Actor, job: Job) -> int:
     restart = job.restarts
     site.world.sleep(0.1)
     spec = specs.load(Path(job.script))
-    start = Start(job.id, restart, job.link, actor.host)
+    start = Start(job.id, restart, job.link, actor.host, (job.node,))
     entry = lifecycle.prologue(spec, start)
+    if entry is Entry.MOVE:
+        if _requeue(site, start):
+            _avoid(site, spec, start)
+            return 75
+        site.staying.add(start.job)
+        entry = lifecycle.prologue(spec, start)
     if entry is Entry.SEALED:
         return 0
     if entry is Entry.BEHIND:
@@ -182,8 +215,8 @@ def run_job(site: Site, actor: Actor, job: Job) -> int:
     if decision == "done":
         return 0
     if decision == "requeue":
-        if ended_by is not EndedBy.REQUEUED:
-            _requeue(site, start)
+        if ended_by is not EndedBy.REQUEUED and _requeue(site, start):
+            _avoid(site, spec, start)
         return 75
     return 75 if decision == "next-link" else code or 1
 
@@ -207,8 +240,18 @@ def _requeue(site: Site, start: Start) -> bool:
             except Refused:
                 return False
             return True
-        site.world.sleep(1.0)
+        site.world.sleep(max(1.0, site.silent_until - site.world.now))
     return False
+
+
+def _avoid(site: Site, spec: StageSpec, start: Start) -> None:
+    path = spec.stage_paths.avoid(start.job)
+    for _ in range(10 if path.exists() else 0):
+        if site.world.now >= site.silent_until:
+            with contextlib.suppress(Refused):
+                site.controller.exclude_nodes(start.job, path.read_text().strip())
+                return
+        site.world.sleep(0.5)
 
 
 def _is_over(site: Site, job_id: str) -> bool:
@@ -250,6 +293,10 @@ def _work(site: Site, actor: Actor, spec: StageSpec, start: Start, job: Job) -> 
             if actor.signal:
                 return 143
             site.writes(store.root, actor)
+            if job.node in site.bad_nodes:
+                failed = {"outcome": "failed", "failure": "missing_gpus", "evidence": "No CUDA GPUs", "node": job.node}
+                files.write_json(spec.stage_paths.result, {**result, **failed})
+                return 1
             step += 1
             is_late = job.end is not None and job.end - site.world.now < LEAD and step < target
             if spec.target_step is not None and (step % SAVE_EVERY == 0 or is_late):
@@ -330,12 +377,9 @@ class Carrier:
         sbatch = world.spawn("sbatch", host, lambda: said.append(self._sbatch(request)))
         self._site.submissions[sbatch] = str(request.scripts.root)
         sbatch.on_end = lambda: self._site.submissions.pop(sbatch, None)
-        end = world.now + SBATCH_TIMEOUT
-        while not sbatch.is_done:
-            if world.now >= end:
-                world.kill(sbatch)
-                raise silent("sbatch")
-            world.sleep(0.05)
+        if not world.wait_for(sbatch, SBATCH_TIMEOUT):
+            world.kill(sbatch)
+            raise silent("sbatch")
         if not said:
             raise sbatch.error or silent("sbatch")
         kind, text = said[0]
@@ -362,7 +406,7 @@ class Carrier:
         while world.now < site.silent_until:
             if world.now >= end:
                 return "silent", ""
-            world.sleep(1.0)
+            world.sleep(min(end, site.silent_until) - world.now)
         try:
             job = site.submit(request)
             if site.strikes("accepted twice", 0.02):

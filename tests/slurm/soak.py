@@ -1,134 +1,195 @@
 """Random faults over many small chains on a throw-away Slurm: ``make soak``, or ``python -m tests.slurm.soak --seed 7``.
 
-Each chain has a seed that decides its faults and when they strike; a failing one is replayed by ``--seed N --chains 1``.
-After the faults ``resume`` is called until every stage is sealed. Checked then: every stage sealed once and sound, made
-from its parents' seals, no two jobs at work on a stage at one time, no step lost beyond the last save, no job left, every
-job announced in a journal.
+Each chain has a seed that decides its shape, its faults and when they strike. Several chains share the cluster, and the
+faults of one that hit the cluster hit the others, too. A failing seed is tried again alone by ``--seed N --chains 1``
+(the clock of a real Slurm is its own, so that may pass). After the faults ``resume`` is called until every stage is
+sealed, and then the invariants of ``soak_checks`` are checked.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
+import os
 import random
 import shutil
-import signal
 import sys
 import tempfile
+import threading
 import time
+import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
-from jobs.core import seal
+from jobs.core import files
+from launch.devcluster import config
 from launch.devcluster.cluster import DevCluster
-from tests.slurm.chains import Chain, ended
+from launch.errors import OvernightError
+from launch.slurm.reasons import NEVER_SATISFIED
+from tests.slurm.chains import Chain
 from tests.slurm.helpers import Slurm
+from tests.slurm.soak_checks import check
+from tests.slurm.soak_faults import CGROUPS, FAULTS, MISHAPS, STARTS, Site, alive
 
 STAGES = ("corpus", "pairs", "cpt", "sft")
 SLOW = {"steps": 20, "save_every": 4, "nodes": 1, "options": {"step_seconds": 0.15}}
-PATIENCE = 6
+PATIENCE = 10
 """Calls of resume after which a chain must be done."""
 
-
-def kill_submission(chain: Chain, dice: random.Random) -> None:
-    """kill -9 of ``overnight submit`` somewhere on its way."""
-    process = chain.start("submit")
-    time.sleep(dice.uniform(0.3, 3.0))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+CGROUP_LINES = ("ProctrackType=proctrack/cgroup", "TaskPlugin=task/cgroup")
+CGROUP_CONF = "ConstrainRAMSpace=yes\n"
 
 
-def _alive(chain: Chain, dice: random.Random) -> str | None:
-    jobs = [job.row for job in chain.jobs() if not job.row.state.is_final]
-    return dice.choice(jobs).job_id if jobs else None
+@contextmanager
+def cluster_of(directory: Path, accounting: bool = True) -> Iterator[Site]:
+    """A cluster with accounting, and with memory limits where this machine lets us set them."""
+    can_limit = os.geteuid() == 0 and os.access(CGROUPS, os.W_OK)
+    cluster = DevCluster(directory)
+    rendered = config.rendered
+    with_limits = lambda settings: {**rendered(settings), "cgroup.conf": CGROUP_CONF}  # noqa: E731
+    try:
+        if can_limit:
+            with mock.patch.object(config, "rendered", with_limits):
+                cluster.up(with_accounting=accounting, shape={"lines": CGROUP_LINES})
+        else:
+            cluster.up(with_accounting=accounting)
+        yield Site(Slurm(cluster, accounting), can_limit)
+    finally:
+        cluster.down()
 
 
-def requeue(chain: Chain, dice: random.Random) -> None:
-    """Somebody requeues a job, as a preemption does."""
-    job = _alive(chain, dice)
-    if job:
-        chain.slurm.run(["scontrol", "requeue", job], check=False)
+def shape_of(dice: random.Random, has_cgroups: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of the stages, with a mishap perhaps, and keys of the profile."""
+    settings: dict[str, Any] = {"cpt": dict(SLOW), "sft": {"nodes": 1}}
+    mishap = dice.choice([name for name in MISHAPS if has_cgroups or name != "greed"])
+    if dice.random() < 0.5:
+        options = {"mishap": mishap, "mishap_step": dice.randint(2, 9), "mishap_starts": 1, "step_seconds": 0.1}
+        settings["sft"] = {**SLOW, "steps": 10, "save_every": 2, "options": options}
+    profile: dict[str, Any] = {
+        "partition": "preempt", "resources": {"default": {"nodes": 1, "cpus": 2, "mem": "300M", "time": "0:30:00"}},
+        "kill_on_invalid_dep": dice.random() < 0.5, "stall_after": "0:05", "retries": {"out_of_memory": 2},
+    }  # fmt: skip
+    if dice.random() < 0.25:
+        profile |= {"continuation": "chain", "links": 3}
+    return settings, profile
 
 
-def cancel(chain: Chain, dice: random.Random) -> None:
-    """Somebody cancels one job behind our back."""
-    job = _alive(chain, dice)
-    if job:
-        chain.slurm.run(["scancel", job], check=False)
-
-
-def second_copy(chain: Chain, dice: random.Random) -> None:
-    """Slurm accepted a submission twice."""
-    scripts = sorted(chain.workspace.runs.glob("*/stages/*/attempts/*/job.sh"))
-    if scripts:
-        chain.slurm.run(["sbatch", dice.choice(scripts)], check=False)
-
-
-def lose_a_node(chain: Chain, dice: random.Random) -> None:
-    """A node loses its power and comes back."""
-    node = f"node{dice.randint(1, 4)}"
-    chain.slurm.cluster.kill(node)
-    chain.slurm.run(["scontrol", "update", f"nodename={node}", "state=down", "reason=soak"], check=False)
-    time.sleep(dice.uniform(0.2, 2.0))
-    chain.slurm.cluster.start(node)
-
-
-def resume_twice(chain: Chain, dice: random.Random) -> None:
-    """Two login nodes resume the same run at once."""
-    runs = [run for run in chain.runs() if chain.has_plan(run)]
-    if runs:
-        for process in [chain.start("resume", runs[-1]) for _ in range(2)]:
-            ended(process, code=None)
-
-
-FAULTS: tuple[Callable[[Chain, random.Random], None], ...] = (
-    kill_submission, requeue, cancel, second_copy, lose_a_node, resume_twice,
-)  # fmt: skip
-
-
-def check(chain: Chain, run: str) -> None:
-    """The invariants.
+def wait(chain: Chain, seconds: float = 240.0) -> None:
+    """Wait until no job of the chain can do anything any more: all have ended, or wait for what will not come.
 
     Raises:
-        AssertionError: with the stage's story.
+        AssertionError: they still do after that time.
     """
-    for stage in chain.plan(run).stages:
-        why = f"stage {stage.name} of run {run}\n{chain.story(run, stage.name)}"
-        store = chain.store(run, stage.name)
-        assert store.seal.exists(), f"not sealed: {why}"
-        sealed = seal.verify(store.output, store.seal)
-        for role, parent in stage.inputs.items():
-            above = chain.workspace.entry(parent.kind, parent.fingerprint)
-            assert sealed.parents[role] == seal.digest_of(above.seal), f"made from another {role}: {why}"
-        assert len(chain.events(stage.name, "sealed")) == 1, f"sealed more than once: {why}"
-        saves = {line["step"] for line in chain.events(stage.name, "saved")}
-        for line in chain.events(stage.name, "resumed"):
-            assert line["step"] in saves, f"resumed from a step that was not saved: {why}"
-    chain.assert_queue_explained()
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            jobs = [job for job in chain.jobs() if not job.row.state.is_final]
+        except OvernightError:
+            jobs = None
+        if jobs is not None and all(job.row.reason == NEVER_SATISFIED for job in jobs):
+            return
+        # Slurm holds a job whose node went away while it was being started; its user lets it go.
+        for job in jobs or ():
+            if "held" in job.row.reason.lower() and job.row.reason != "JobHeldUser":
+                chain.slurm.run(["scontrol", "release", job.row.job_id], check=False)
+        if time.monotonic() >= end:
+            raise AssertionError("still alive after " + f"{seconds:.0f} s:\n" + "\n".join(map(str, jobs or ["no answer"])))
+        time.sleep(0.7)
 
 
-def one_chain(slurm: Slurm, directory: Path, seed: int, injected: Counter[str]) -> None:
-    """Make a chain, let faults strike, resume it to its end, check it."""
+def one_chain(site: Site, directory: Path, seed: int) -> tuple[Counter[str], Counter[str]]:
+    """Make a chain, let faults strike, resume it to its end, check it; the faults by kind, and how starts ended.
+
+    Raises:
+        AssertionError: an invariant does not hold.
+    """
     dice = random.Random(seed)
-    chain = Chain(slurm, directory, STAGES, seed=seed, settings={"cpt": SLOW, "sft": {"nodes": 1}})
+    injected: Counter[str] = Counter()
+    settings, profile = shape_of(dice, site.has_cgroups)
+    chain = Chain(site.slurm, directory, STAGES, seed=seed, settings=settings, profile=profile)
     chain.fetch()
-    if dice.random() < 0.5:
-        kill_submission(chain, dice)
-        injected["kill_submission"] += 1
+    if dice.random() < 0.6:
+        start = dice.choice(STARTS)
+        injected[start.__name__] += 1
+        start(site, chain, dice)
     else:
-        chain.submit()
-    for fault in dice.sample(FAULTS[1:], k=dice.randint(1, 3)):
-        time.sleep(dice.uniform(0.5, 4.0))
-        fault(chain, dice)
+        chain.overnight("submit", code=None)
+    for fault in dice.sample(FAULTS, k=dice.randint(2, 4)):
+        _wait_for_work(chain, dice)
         injected[fault.__name__] += 1
-    planned = [run for run in chain.runs() if chain.has_plan(run)]
-    run = planned[-1] if planned else chain.submit()
+        fault(site, chain, dice)
+    _finish(site, chain)
+    return injected, endings(chain)
+
+
+def endings(chain: Chain) -> Counter[str]:
+    """How the starts of a chain ended: their classes, by their own verdict or by that of the start after them."""
+    found: Counter[str] = Counter()
+    for run in chain.runs():
+        for path in chain.workspace.run(run).stages.glob("*/events.jsonl"):
+            lines = [line for line in files.read_json_lines(path) if line["event"] in ("verdict", "no_verdict")]
+            found.update(str(line["failure"]) or "done" for line in lines)
+    return found
+
+
+def _wait_for_work(chain: Chain, dice: random.Random) -> None:
+    """A fault has most to break while something runs; it strikes also where nothing does."""
+    end = time.monotonic() + dice.choice((0.5, 8.0))
+    while time.monotonic() < end and not alive(chain, "RUNNING"):
+        time.sleep(0.3)
+    time.sleep(dice.uniform(0.0, 3.0))
+
+
+def _finish(site: Site, chain: Chain) -> None:
     for _ in range(PATIENCE):
-        chain.wait(timeout=180)
-        if all(chain.store(run, name).seal.exists() for name in chain.plan_names(run)):
+        wait(chain)
+        planned = [run for run in chain.runs() if chain.has_plan(run)]
+        if not planned:
+            chain.overnight("submit", code=None)
+            continue
+        if all(chain.store(planned[-1], name).seal.exists() for name in chain.plan_names(planned[-1])):
             break
-        chain.resume(run)
-    check(chain, run)
+        chain.overnight("resume", planned[-1], code=None)
+    else:
+        wait(chain)
+    _settle(site)
+    planned = [run for run in chain.runs() if chain.has_plan(run)]
+    for run in planned:  # a run that was given up may have left copies behind
+        chain.overnight("resume", run, code=None)
+    wait(chain)
+    check(chain, planned[-1], site.cuts.get(str(chain.directory), ()))
+
+
+def _settle(site: Site) -> None:
+    """Until no fault of another chain is under way: what follows asks Slurm, and takes no for an answer."""
+    with site.one_at_a_time:
+        pass
+
+
+@dataclasses.dataclass
+class Tally:
+    """What has happened so far."""
+
+    chains: int = 0
+    faults: Counter[str] = dataclasses.field(default_factory=Counter)
+    endings: Counter[str] = dataclasses.field(default_factory=Counter)
+    failed: list[int] = dataclasses.field(default_factory=list)
+
+    def line(self) -> str:
+        return (
+            f"chains {self.chains}, faults {self.faults.total()}, violations {len(self.failed)}; "
+            f"faults: {_listed(self.faults)}; starts that ended: {_listed(self.endings)}"
+        )
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in sorted(counts.items()))
 
 
 def main() -> int:
@@ -137,32 +198,45 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--chains", type=int, default=10**6)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--workers", type=int, default=3, help="chains at one time")
+    parser.add_argument("--report", type=Path, help="write the numbers there, as JSON")
     args = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="overnight-soak-"))
-    cluster = DevCluster(root / "slurm")
-    injected: Counter[str] = Counter()
-    failed: list[int] = []
-    count = 0
-    end = time.monotonic() + 60 * args.minutes
-    try:
-        cluster.up(with_accounting=False)
-        while count < args.chains and time.monotonic() < end:
-            seed = args.seed + count
+    tally, lock = Tally(), threading.Lock()
+    began = time.monotonic()
+    seeds = iter(range(args.seed, args.seed + args.chains))
+
+    def work(site: Site) -> None:
+        while time.monotonic() < began + 60 * args.minutes:
+            with lock:
+                seed = next(seeds, None)
+            if seed is None:
+                return
+            faults, ended, wrong = Counter[str](), Counter[str](), ""
             try:
-                one_chain(Slurm(cluster, False), root / f"chain-{seed}", seed, injected)
+                faults, ended = one_chain(site, root / f"chain-{seed}", seed)
                 shutil.rmtree(root / f"chain-{seed}")
-            except AssertionError as error:
-                failed.append(seed)
-                print(f"seed {seed}: {error}\nreplay: python -m tests.slurm.soak --seed {seed} --chains 1", flush=True)
-            count += 1
-            faults = ", ".join(f"{name} {number}" for name, number in sorted(injected.items()))
-            print(f"{count} chains, {len(failed)} violations; faults: {faults}", flush=True)
-    finally:
-        cluster.down()
-        if not failed:
-            shutil.rmtree(root, ignore_errors=True)
-    print(f"chains {count}, faults {sum(injected.values())}, violations {len(failed)}" + (f": seeds {failed}" if failed else ""))
-    return min(len(failed), 125)
+            except Exception:
+                wrong = traceback.format_exc()
+            with lock:
+                tally.chains += 1
+                tally.faults += faults
+                tally.endings += ended
+                if wrong:
+                    tally.failed.append(seed)
+                    print(f"seed {seed}: {wrong}\nreplay: python -m tests.slurm.soak --seed {seed} --chains 1", flush=True)
+                print(f"{time.monotonic() - began:6.0f} s  {tally.line()}", flush=True)
+
+    with cluster_of(root / "slurm") as site, ThreadPoolExecutor(args.workers) as pool:
+        for done in [pool.submit(work, site) for _ in range(args.workers)]:
+            done.result()
+    if not tally.failed:
+        shutil.rmtree(root, ignore_errors=True)
+    if args.report:
+        report = {**dataclasses.asdict(tally), "first_seed": args.seed, "seconds": round(time.monotonic() - began)}
+        args.report.write_text(json.dumps(report, indent=2) + "\n")
+    print(tally.line() + (f"; seeds {tally.failed}, their files are in {root}" if tally.failed else ""))
+    return min(len(tally.failed), 125)
 
 
 if __name__ == "__main__":

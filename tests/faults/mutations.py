@@ -1,0 +1,242 @@
+"""Errors put into the code one by one: the simulation must find each. ``python -m tests.faults.mutations [NAME ...]``.
+
+Some undo what a failing seed had mended; ``docs/failures.md`` names them. One is replayed by
+``python -m tests.faults.simulate --seed N --mutation NAME``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+from unittest import mock
+
+from jobs import judge, lifecycle, nodes, saves
+from jobs.core import attempts, budget, claim, files
+from jobs.core.claim import Claim
+from jobs.core.paths import StorePaths
+from launch import cancel, ledger, sealed
+from launch.journal import Event, Journal
+from launch.ledger import Fate, QueueView, Standing
+from launch.plan import PlannedStage
+from launch.slurm.queue import QueueRow
+from launch.submit import Submitter
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """``make`` gets what stands at ``owner.attribute`` and returns what is put there."""
+
+    owner: Any
+    attribute: str
+    make: Callable[[Any], Any]
+
+
+def _claim_taken_by_all(original: Any) -> Any:
+    def take(store: StorePaths, wanted: Claim) -> None:
+        store.claims.mkdir(parents=True, exist_ok=True)
+        text = f"{json.dumps(asdict(wanted))}\n"
+        files.write_atomic(store.claim(wanted.attempt, wanted.link, wanted.restart), text)
+
+    return take
+
+
+def _running_is_ended(original: Any) -> Any:
+    def standing(*given: Any, **named: Any) -> Standing:
+        found: Standing = original(*given, **named)
+        states = {row.state for row in found.rows.values()}
+        return replace(found, fate=Fate.ENDED) if found.fate is Fate.LIVE and states == {"COMPLETING"} else found
+
+    return standing
+
+
+def _absent_is_never_started(original: Any) -> Any:
+    """A claim proves nothing: what the queue does not show did not start."""
+
+    def standing(*given: Any, **named: Any) -> Standing:
+        found: Standing = original(*given, **named)
+        return replace(found, fate=Fate.NEVER_STARTED) if found.fate is Fate.ENDED and not found.rows else found
+
+    return standing
+
+
+def _completed_is_sealed(original: Any) -> Any:
+    """An exit code is proof: a stage whose output is there is done."""
+
+    def is_sound(store: StorePaths, thorough: bool = False) -> bool:
+        return store.output.exists() or bool(original(store, thorough))
+
+    return is_sound
+
+
+def _link_waits_for_one(original: Any) -> Any:
+    def sbatch(self: Submitter, stage: Any, store: Any, attempt: Any, link: int, before: Any) -> Any:
+        return original(self, stage, store, attempt, link, before[-1:])
+
+    return sbatch
+
+
+def _no_intent(original: Any) -> Any:
+    def write(self: Journal, event: Event, **facts: Any) -> None:
+        if event is not Event.INTENT:
+            original(self, event, **facts)
+
+    return write
+
+
+def _never_satisfied_is_overlooked(original: Any) -> Any:
+    """A job that can never start keeps the parents that failed, unless squeue says "(failed)" beside their ids."""
+
+    def repointed(self: Submitter, stage: PlannedStage, found: Standing) -> Any:
+        rows = {link: replace(row, reason="Dependency") for link, row in found.rows.items()}
+        return original(self, stage, replace(found, rows=rows))
+
+    return repointed
+
+
+def _keeps_the_oldest(original: Any) -> Any:
+    def keep_last(self: saves.Saves, count: int) -> None:
+        for step in self._store.sealed_steps()[: -1]:
+            shutil.rmtree(self._store.save(step), ignore_errors=True)
+
+    return keep_last
+
+
+def _counts_rows(original: Any) -> Any:
+    """The links that live are looked up among rows and not among ids: a link that is added waits for none of them."""
+
+    def adopt(self: Submitter, stage: PlannedStage, store: StorePaths, found: Standing) -> Any:
+        def sbatch(stage: Any, store: Any, attempt: Any, link: int, before: Any) -> Any:
+            return type(self)._sbatch(self, stage, store, attempt, link, [])
+
+        with mock.patch.object(self, "_sbatch", sbatch):
+            return original(self, stage, store, found)
+
+    return adopt
+
+
+def _publishes_early(original: Any) -> Any:
+    """``done`` is believed whatever the step."""
+
+    def work(spec: Any, start: Any, result: dict[str, Any], exit_code: int, ended_by: Any) -> Any:
+        if result.get("outcome") == "stopped":
+            result = {**result, "outcome": "done"}
+            (lifecycle.output_of(spec, start) / "text").write_text("early")
+            spec = replace(spec, target_step=None)
+        return original(spec, start, result, exit_code, ended_by)
+
+    return work
+
+
+def _first_job_only(original: Any) -> Any:
+    def rows(view: QueueView, names: Any) -> list[QueueRow]:
+        return original(view, names)[:0]
+
+    return rows
+
+
+MUTATIONS: dict[str, Mutation] = {
+    # The claim
+    "claim-taken-by-all": Mutation(claim, "take", _claim_taken_by_all),
+    "claim-never-taken": Mutation(claim, "take", lambda original: lambda store, wanted: None),
+    "claim-not-checked": Mutation(claim, "check_held", lambda original: lambda store, wanted: None),
+    "given-up-without-a-claim": Mutation(claim, "supersede", lambda original: lambda *given, **named: None),
+    "only-the-first-link-is-barred": Mutation(
+        claim, "supersede", lambda original: lambda store, attempt, by, links=1: original(store, attempt, by, 1)
+    ),
+    "replaced-attempt-works-on": Mutation(
+        attempts, "open_next", lambda original: lambda store, attempt: original(store, attempt) or True
+    ),
+    # What became of an attempt
+    "running-is-ended": Mutation(ledger, "standing", _running_is_ended),
+    "absent-is-never-started": Mutation(ledger, "standing", _absent_is_never_started),
+    "completed-is-sealed": Mutation(sealed, "is_sound", _completed_is_sealed),
+    "in-flight-is-given-up": Mutation(ledger, "SUBMITTING_SECONDS", lambda original: 0.0),
+    # Submission
+    "keeps-old-parents": Mutation(Submitter, "_repointed", lambda original: lambda self, stage, found: True),
+    "never-satisfied-is-overlooked": Mutation(Submitter, "_repointed", _never_satisfied_is_overlooked),
+    "left-over-jobs-stay": Mutation(Submitter, "_cancel_given_up", lambda original: lambda self: None),
+    "link-waits-for-the-one-before": Mutation(Submitter, "_sbatch", _link_waits_for_one),
+    "added-link-waits-for-none": Mutation(Submitter, "_adopt", _counts_rows),
+    "no-look-up-after-silence": Mutation(QueueView, "find", lambda original: lambda self, name, job: None),
+    "no-intent": Mutation(Journal, "write", _no_intent),
+    "does-not-see-that-it-was-given-up": Mutation(
+        Submitter, "_was_given_up", lambda original: lambda self, store, attempt: False
+    ),
+    # Work
+    "begins-from-the-start": Mutation(saves.Saves, "newest_sound", lambda original: lambda self: None),
+    "keeps-the-oldest-save": Mutation(saves.Saves, "keep_last", _keeps_the_oldest),
+    "sealed-before-its-last-step": Mutation(lifecycle, "_judge", _publishes_early),
+    "no-budget": Mutation(budget, "may_go_on", lambda original: lambda history, retries: True),
+    "silent-starts-are-not-judged": Mutation(judge, "before", lambda original: lambda spec, start: None),
+    "bad-nodes-are-not-left": Mutation(nodes, "to_avoid", lambda original: lambda job, strikes, needed: []),
+    "gate-lets-all-through": Mutation(lifecycle, "gate", lambda original: lambda spec, start: None),
+    "cancel-does-not-look-again": Mutation(cancel, "_wait_until_gone", lambda original: lambda gateway, jobs: ()),
+}
+"""Name -> error."""
+
+
+@contextmanager
+def applied(name: str) -> Iterator[None]:
+    """The error is in the code."""
+    mutation = MUTATIONS[name]
+    original = getattr(mutation.owner, mutation.attribute)
+    with mock.patch.object(mutation.owner, mutation.attribute, mutation.make(original)):
+        yield
+
+
+@dataclass(frozen=True)
+class Found:
+    """``seed`` is the first chain that noticed, after ``chains``; None: none did."""
+
+    name: str
+    seed: int | None
+    chains: int
+    text: str = ""
+
+
+def hunt(name: str, chains: int, first: int = 0) -> Found:
+    """Play chains with the error until one breaks an invariant."""
+    from tests.faults import simulate
+
+    with applied(name):
+        for count, outcome in enumerate(simulate.many(first, chains), start=1):
+            if outcome.violations:
+                return Found(name, outcome.seed, count, outcome.violations[0])
+    return Found(name, None, chains)
+
+
+def _hunt(given: tuple[str, int]) -> Found:
+    return hunt(*given)
+
+
+def main() -> int:
+    """Hunt all or some and report; the exit code counts those that were not found."""
+    from concurrent.futures import ProcessPoolExecutor
+
+    from tests.faults import simulate
+
+    simulate.fix_hashes("tests.faults.mutations")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*MUTATIONS, []], metavar="NAME")
+    parser.add_argument("--chains", type=int, default=2000)
+    parser.add_argument("--workers", type=int, default=simulate.cores())
+    args = parser.parse_args()
+    began = time.monotonic()
+    missed = 0
+    with ProcessPoolExecutor(args.workers, initializer=simulate.pin) as pool:
+        for found in pool.map(_hunt, [(name, args.chains) for name in args.names or MUTATIONS]):
+            missed += found.seed is None
+            said = "NOT FOUND" if found.seed is None else f"seed {found.seed}: {found.text}"
+            print(f"{found.name} ({found.chains} chains): {said}", flush=True)
+    print(f"{time.monotonic() - began:.0f} s, not found: {missed}")
+    return missed
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
