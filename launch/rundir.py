@@ -124,10 +124,11 @@ def create(workspace: Workspace, pipeline: PipelineFile, profile: ProfileFile, p
     snapshot.take(paths.toolkit)
     code: dict[str, object] = {}
     if pipeline.pipeline.code is not None:
-        taken = worktree.take(pipeline.resolve(pipeline.pipeline.code), workspace)
+        tree, data = pipeline.resolve(pipeline.pipeline.code), _data_of(plan)
+        taken = worktree.take(tree, workspace, data)
         paths.user_code.symlink_to(os.path.relpath(taken.path, paths.user_code.parent))
         if not taken.path.is_dir():  # a gc took it before the link was there to stop it
-            taken = worktree.take(pipeline.resolve(pipeline.pipeline.code), workspace)
+            taken = worktree.take(tree, workspace, data)
         code = {"code": taken.digest, "code_files": taken.files, "uncommitted": taken.uncommitted}
         print(f"code: {taken}", file=sys.stderr)
     run.journal.write(
@@ -136,6 +137,12 @@ def create(workspace: Workspace, pipeline: PipelineFile, profile: ProfileFile, p
     planfile.save(paths.plan, plan)
     remember(workspace)
     return run
+
+
+def _data_of(plan: Plan) -> list[Path]:
+    """What the pipeline reads as data or fetches as a model: no code, also where it lies in the tree of the code."""
+    sources = [Path(source.path) for stage in plan.stages for source in stage.sources]
+    return [*sources, *(Path(item.request) for item in plan.fetched if item.request.startswith("/"))]
 
 
 def _new(workspace: Workspace) -> Run:

@@ -6,9 +6,11 @@ Equal trees share one copy in the workspace, whichever run took it; a later edit
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,9 @@ MAX_TOTAL = 100 << 20
 """Bytes. Code is small: what is larger is data or a checkpoint, and goes into the pipeline by its path."""
 
 _SKIPPED = frozenset({"__pycache__", "node_modules", ".tox", ".nox", ".mypy_cache", ".ruff_cache", ".pytest_cache"})
+_ENVIRONMENT_MARKS = ("pyvenv.cfg", "conda-meta/history")
+"""Files that an environment has at its top: of venv and of conda."""
+
 _GIT_SECONDS = 60.0
 
 
@@ -40,10 +45,14 @@ class CodeSnapshot:
         return f"{self.files} files, {self.bytes / 1e6:.1f} MB ({state}), {self.digest[:16]}"
 
 
-def take(tree: Path, workspace: Workspace) -> CodeSnapshot:
+def take(tree: Path, workspace: Workspace, leave_out: Collection[Path] = ()) -> CodeSnapshot:
     """Copy ``tree`` to ``code/<digest>`` of the workspace, read-only, unless that is there.
 
-    Left out: ``.git``, virtual environments, caches, and what git ignores.
+    Left out: ``.git``, environments of Python, caches, and what git ignores. A tree that is a snapshot itself
+    (``move``) is taken as it is, whatever git thinks of the place where it lies.
+
+    Args:
+        leave_out: files and directories that are no code although they lie in the tree, such as data.
 
     Raises:
         InputError: no directory; a file or the whole too large; a name with a control character or not in UTF-8; a
@@ -52,7 +61,8 @@ def take(tree: Path, workspace: Workspace) -> CodeSnapshot:
     tree = tree.resolve()
     if not tree.is_dir():
         raise InputError(f"code: {tree} is no directory")
-    names = _listed(tree)
+    moved = _moved(tree)
+    names = listing(tree) if moved else _listed(tree, [path.resolve() for path in leave_out])
     workspace.code.mkdir(parents=True, exist_ok=True)
     partial = workspace.code / f"partial-{attempts.new_token(12)}"
     partial.mkdir()
@@ -72,7 +82,7 @@ def take(tree: Path, workspace: Workspace) -> CodeSnapshot:
         files.fsync_directory(workspace.code)
     finally:
         remove(partial)
-    return CodeSnapshot(digest, target, len(names), total, _uncommitted(tree))
+    return CodeSnapshot(digest, target, len(names), total, moved.uncommitted if moved else _uncommitted(tree))
 
 
 def digest_of(directory: Path, names: list[str]) -> str:
@@ -83,10 +93,43 @@ def digest_of(directory: Path, names: list[str]) -> str:
         if path.is_symlink():
             kind, content = "link", os.fsencode(os.readlink(path))
         else:
-            kind = "program" if os.access(path, os.X_OK) and path.stat().st_mode & 0o100 else "file"
+            kind = "program" if path.stat().st_mode & 0o100 else "file"
             content = path.read_bytes()
         whole.update(f"{kind} {len(name.encode())} {name} {hashlib.sha256(content).hexdigest()}\n".encode())
     return whole.hexdigest()
+
+
+def listing(directory: Path) -> list[str]:
+    """Every file and link below a directory, sorted; links are not followed."""
+    found = []
+    for root, directories, names in os.walk(directory):
+        links = [name for name in directories if os.path.islink(os.path.join(root, name))]
+        found += [os.path.relpath(os.path.join(root, name), directory) for name in (*names, *links)]
+    return sorted(found)
+
+
+def move(taken: CodeSnapshot, target: Path) -> None:
+    """Take a snapshot out of its workspace, to go to another machine: to ``target``, with a note beside it of what git
+    cannot be asked there. ``take`` on ``target`` then makes the same snapshot again, to the byte."""
+    os.rename(taken.path, target)
+    files.write_json(_note_path(target), {"digest": taken.digest, "uncommitted": taken.uncommitted})
+
+
+def _note_path(tree: Path) -> Path:
+    return tree.with_name(f"{tree.name}.overnight.json")
+
+
+def _moved(tree: Path) -> CodeSnapshot | None:
+    """The snapshot that ``tree`` is, by the note beside it and by what is in it."""
+    try:
+        value = json.loads(_note_path(tree).read_text(encoding="utf-8"))
+        digest, uncommitted = str(value["digest"]), value["uncommitted"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    names = listing(tree)
+    if digest_of(tree, names) != digest or not isinstance(uncommitted, int | None):
+        return None
+    return CodeSnapshot(digest, tree, len(names), 0, uncommitted)
 
 
 def remove(directory: Path) -> None:
@@ -108,14 +151,20 @@ def _git(tree: Path, *arguments: str) -> bytes | None:
     return done.stdout if done.returncode == 0 else None
 
 
-def _listed(tree: Path) -> list[str]:
+def _listed(tree: Path, leave_out: list[Path]) -> list[str]:
     said = _git(tree, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     found = _walked(tree) if said is None else [os.fsdecode(name) for name in said.split(b"\0") if name]
+    environments = {
+        tree / name.removesuffix(mark) for name in found for mark in _ENVIRONMENT_MARKS if _ends(name, mark)
+    }
+    unwanted = {*environments, *leave_out} - {tree}
     kept = []
     for name in sorted(set(found)):
         path = tree / name
         parts = name.split("/")
         if _SKIPPED & set(parts) or ".git" in parts or not os.path.lexists(path):
+            continue
+        if unwanted and not unwanted.isdisjoint((path, *path.parents)):
             continue
         if path.is_dir() and not path.is_symlink():
             continue  # a submodule or a repository in the tree: git lists it as one name
@@ -124,12 +173,15 @@ def _listed(tree: Path) -> list[str]:
     return kept
 
 
+def _ends(name: str, mark: str) -> bool:
+    return name == mark or name.endswith(f"/{mark}")
+
+
 def _walked(tree: Path) -> list[str]:
     found = []
     for root, directories, names in os.walk(tree):
         links = [name for name in directories if os.path.islink(os.path.join(root, name))]
         directories[:] = [name for name in directories if name not in _SKIPPED and name != ".git" and name not in links]
-        directories[:] = [name for name in directories if not os.path.exists(os.path.join(root, name, "pyvenv.cfg"))]
         found += [os.path.relpath(os.path.join(root, name), tree) for name in (*names, *links)]
     return found
 

@@ -5,7 +5,9 @@ Only commands may ask ``data_prep``, so this is no part of ``launch.pipeline``. 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from launch.pipeline import PipelineFile
 from launch.stages import DataStage, PathSource
@@ -37,3 +39,17 @@ def checked(pipeline: PipelineFile) -> PipelineFile:
         return pipeline
     stages = {**pipeline.pipeline.stages, **changed}
     return replace(pipeline, pipeline=pipeline.pipeline.model_copy(update={"stages": stages}))
+
+
+def named_paths(prepare: Mapping[str, Any]) -> list[str]:
+    """Every path in the settings ``prepare``, as written."""
+    from data_prep import paths
+
+    found: list[str] = []
+
+    def see(path: str) -> str:
+        found.append(path)
+        return path
+
+    paths.resolved(prepare, see)
+    return found

@@ -1,0 +1,43 @@
+"""The connections of --via: look whether a login node has what it needs, and close them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the actions."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, text in (("check", "connect, and say what overnight is there"), ("close", "end the connection")):
+        own = actions.add_parser(name, help=text)
+        own.add_argument("host", metavar="HOST", help="[USER@]HOST or a Host of ~/.ssh/config; HOST:/path/to/overnight")
+        own.add_argument("--json", action="store_true", help="print machine-readable output")
+    actions.add_parser("serve", help="the other side; started through ssh, not by hand")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do the action."""
+    if args.action == "serve":
+        from launch.via.serve import serve
+
+        return serve()
+    from launch.via.client import session
+    from launch.via.connection import Connection, Target
+
+    target = Target.parse(args.host)
+    connection = Connection(target)
+    if args.action == "close":
+        closed = connection.close()
+        said = "closed" if closed else "was not open"
+        print(json.dumps({"host": target.host, "closed": closed}) if args.json else f"{target.host}: {said}")
+        return 0
+    connection.open()
+    with session(connection) as other:
+        found = other.greeting()
+    if args.json:
+        value = {"host": target.host, "version": found.version, "staging": found.staging, "bundles": len(found.have)}
+        print(json.dumps(value))
+    else:
+        print(f"{target.host}: overnight {found.version}; bundles go to {found.staging} ({len(found.have)} there)")
+    return 0

@@ -1,0 +1,168 @@
+"""What goes over to the login node for a pipeline: the pipeline file, a profile of this machine, the code's snapshot.
+
+Data never goes: a path in the pipeline must be one of the cluster, so a relative one is refused here, with its line.
+The directory is named by its content, so that what is over there already is not sent again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from jobs.core.paths import Workspace
+from launch import worktree
+from launch.errors import InputError
+from launch.load import KeyPath
+
+if TYPE_CHECKING:
+    from launch.pipeline import PipelineFile
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A directory to send. ``replace``: arguments of the command as they are to be on the other side, by ``dest``;
+    paths are relative to the directory."""
+
+    directory: Path
+    digest: str
+    replace: dict[str, Any]
+
+
+@contextmanager
+def made(args: argparse.Namespace) -> Iterator[Bundle | None]:
+    """The bundle of a command, gone at the end; None where the command names no pipeline.
+
+    Raises:
+        InputError: a fault in the pipeline, a path of this machine in it, or a tree that is no code; with its line.
+    """
+    if not hasattr(args, "pipeline"):
+        yield None
+        return
+    with TemporaryDirectory(prefix="overnight-via-") as name:
+        directory = Path(name) / "bundle"
+        directory.mkdir()
+        try:
+            replace = _fill(directory, args)
+            yield Bundle(directory, worktree.digest_of(directory, worktree.listing(directory)), replace)
+        finally:
+            worktree.remove(directory)  # snapshots are read-only
+
+
+def _fill(directory: Path, args: argparse.Namespace) -> dict[str, Any]:
+    from launch.cli import prepare
+    from launch.pipeline import read_pipeline
+
+    pipeline = read_pipeline(args.pipeline, args.set)
+    prepare.checked(pipeline)
+    _refuse_paths_of_here(pipeline, args.via)
+    replace: dict[str, Any] = {}
+    file = _plain_name(args.pipeline)
+    if file in ("code", "cluster"):  # beside which it comes to lie
+        raise InputError(f"a pipeline file cannot be called {file}", hint=f"call it {file}.yaml")
+    shutil.copyfile(args.pipeline, directory / file)
+    replace["pipeline"] = f"./{file}"
+    if pipeline.pipeline.code is not None:
+        tree = pipeline.resolve(pipeline.pipeline.code)
+        taken = worktree.take(tree, Workspace(directory.parent))
+        worktree.move(taken, directory / "code")
+        print(f"code: {taken}", file=sys.stderr)
+        replace["set"] = [*args.set, "code=./code"]
+    replace |= _profile(directory, args.cluster)
+    return replace
+
+
+def _plain_name(path: Path) -> str:
+    if _CONTROL.search(path.name):
+        raise InputError(f"the name {path.name!r} has a control character", hint="rename it")
+    return path.name
+
+
+def _refuse_paths_of_here(pipeline: PipelineFile, via: str) -> None:
+    """Whatever a job reads must be over there, and stay there."""
+    from launch.cli import prepare
+    from launch.stages import DataStage, PathSource
+
+    named: list[tuple[KeyPath, str]] = []
+    base = pipeline.pipeline.model.base
+    if base.startswith(".") or (not base.startswith(("pypi:", "hf:")) and pipeline.resolve(base).exists()):
+        named.append((("model", "base"), base))
+    for name, stage in pipeline.pipeline.stages.items():
+        if not isinstance(stage, DataStage):
+            continue
+        source = pipeline.pipeline.source_of(name)
+        if isinstance(source, PathSource):
+            shared = stage.source in pipeline.pipeline.sources
+            named.append((("sources", stage.source, "path") if shared else ("stages", name, "from"), source.path))
+        named += [(("stages", name, "prepare"), path) for path in prepare.named_paths(stage.prepare or {})]
+    for place, path in named:
+        if path.startswith(("/", "~")):
+            continue
+        host = via.partition(":")[0]
+        raise pipeline.error(
+            place, f"{path!r} is a path of this machine; with --via data and models must lie on the cluster, "
+            "and the pipeline says where (beginning with / or ~)",
+            f"rsync -a {path} {host}:DIRECTORY/, then write that path",
+        )  # fmt: skip
+
+
+def _profile(directory: Path, name: str) -> dict[str, Any]:
+    """A profile of this machine goes over; a packaged one, or one that only the site has, goes by its name."""
+    from launch import layers, profile
+
+    packaged = Path(str(resources.files("cluster_profiles")))
+    try:
+        path = profile.locate(name)
+    except InputError:
+        return {}  # the other side knows more names, or says so
+    if path.parent == packaged:
+        return {}
+    chain = _local_chain(path, packaged)
+    file = _plain_name(path)
+    target = directory / "cluster" / file
+    target.parent.mkdir()
+    if len(chain) == 1:
+        shutil.copyfile(path, target)  # as it is: the other side then names the right lines
+    else:
+        document = layers.read_all(path, lambda other, below: profile.locate(other, below=below))
+        target.write_text(yaml.safe_dump({"name": path.stem, **document.data}, allow_unicode=True), encoding="utf-8")
+    return {"cluster": f"./cluster/{file}"}
+
+
+def _local_chain(path: Path, packaged: Path) -> list[Path]:
+    """A profile and those of this machine that it extends."""
+    from launch import layers, profile
+    from launch.load import read
+
+    found: list[Path] = []
+    waiting = [path]
+    while waiting:
+        current = waiting.pop()
+        if current.resolve() in [one.resolve() for one in found] or current.parent == packaged:
+            continue
+        found.append(current)
+        names = read(current).data.get(layers.EXTENDS, [])
+        for name in [names] if isinstance(names, str) else names:
+            try:
+                waiting.append(profile.locate(str(name), below=current))
+            except InputError:
+                continue  # one of the site's: the other side has it
+    return found
+
+
+def environment() -> dict[str, str]:
+    """Of rsync: nothing of the user's that changes what it sends."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("RSYNC_")}

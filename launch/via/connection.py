@@ -1,0 +1,204 @@
+"""One connection of ssh to a login node, shared by all commands of some minutes: one key, one password, one code.
+
+The user's own ssh configuration holds: names, jump hosts, keys. Where the user has a shared connection to the host open
+already (ControlMaster of his own) that one is used. Else ours is opened, with its socket in a directory that is closed
+to others, and it ends by itself ten minutes after its last use, or by ``overnight via close``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.errors import ClusterRefused, ClusterSilent, InputError
+
+PERSIST_SECONDS = 600
+ALIVE = ("-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4")
+"""A network that has gone is noticed after a minute. Without it ssh waits for hours."""
+
+SSH_FAILED = 255
+"""Exit code of ssh itself; no command of ours ends so."""
+
+INSTALL = (
+    "there, in a checkout of overnight: "
+    "python3 -m venv ~/overnight-venv && ~/overnight-venv/bin/pip install '.[nemo-run,submitit]'"
+)
+
+_HOST = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.+-]*@)?[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
+_PROGRAM = re.compile(r"(?:~/|/)?[A-Za-z0-9_][A-Za-z0-9_./+@=-]*\Z")
+# Nothing of the user's configuration that would take over the session, and nothing that a second one cannot have.
+_PLAIN = ("-T", "-a", "-x", "-o", "RemoteCommand=none", "-o", "RequestTTY=no", "-o", "ClearAllForwardings=yes",
+          "-o", "PermitLocalCommand=no")  # fmt: skip
+_SOCKET_MAX = 104 - 18
+"""Bytes that the path of a socket may have (macOS), without what ssh adds while it makes it."""
+
+_REFUSED = re.compile(r"permission denied|host key verification failed|too many authentication failures", re.IGNORECASE)
+_OPEN_SECONDS = 300.0
+"""For whoever has to find the telephone with the code."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """``HOST`` or ``HOST:PROGRAM``: where, and which ``overnight`` there."""
+
+    host: str
+    program: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Raises:
+        InputError: a name that ssh or a shell could take for something else.
+        """
+        host, colon, program = text.partition(":")
+        if not _HOST.match(host):
+            raise InputError(
+                f"--via {text!r}: {host!r} is no host", hint="write [USER@]HOST, or a Host of your ~/.ssh/config"
+            )
+        if colon and not _PROGRAM.match(program):
+            raise InputError(
+                f"--via {text!r}: {program!r} is no plain path of a program",
+                hint=f"write {host}:/path/to/bin/overnight, without blanks",
+            )
+        return cls(host, program if colon else None)
+
+    @property
+    def serve(self) -> str:
+        """What the login shell of the other side is given. Nothing of it comes from a file or an argument but the
+        program's path, which has only letters that mean themselves in every shell.
+
+        A login shell of bash, for sites put Slurm and modules on PATH in /etc/profile.d.
+        """
+        if self.program is not None:
+            return f"exec bash -lc 'exec {self.program} via serve'"
+        return "exec bash -lc 'PATH=\"$PATH:$HOME/overnight-venv/bin\"; exec overnight via serve'"
+
+
+def socket_directory() -> Path:
+    """Where our sockets lie: ``$XDG_RUNTIME_DIR/overnight``, else ``overnight-<uid>`` of the temporary directory.
+
+    Raises:
+        InputError: it is not this user's, or others may enter it: who can reach the socket can use the connection.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    base = Path(runtime) / "overnight" if runtime else Path(tempfile.gettempdir()) / f"overnight-{os.getuid()}"
+    try:
+        base.mkdir(mode=0o700, exist_ok=True)
+        about = base.lstat()
+    except OSError as error:
+        raise InputError(f"cannot make the directory for ssh's socket, {base}: {error.strerror}") from error
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or stat.S_IMODE(about.st_mode) & 0o077:
+        raise InputError(
+            f"{base} is not yours alone: another user could use your connection", hint=f"ls -ld {base}, then remove it"
+        )
+    return base
+
+
+class Connection:
+    """The way to a host; ``open`` it before anything else."""
+
+    def __init__(self, target: Target) -> None:
+        """Raises:
+        InputError: no safe place for the socket.
+        """
+        self.target = target
+        name = hashlib.sha256(target.host.encode()).hexdigest()[:12]
+        self.socket = socket_directory() / f"via-{name}"
+        if len(os.fsencode(self.socket)) > _SOCKET_MAX or re.search(r"[\s%'\"\\]", str(self.socket)):
+            raise InputError(
+                f"{self.socket} is too long or too odd for the path of a socket",
+                hint="set XDG_RUNTIME_DIR to another one",
+            )
+        self._is_own = True
+
+    @property
+    def ssh(self) -> list[str]:
+        """Through the open connection, and never by another way: ssh would ask for a password behind the scenes."""
+        own = ["-o", f"ControlPath={self.socket}"] if self._is_own else []
+        return ["ssh", *_PLAIN, *own, "-o", "ControlMaster=no", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"]
+
+    def open(self) -> None:
+        """Connect unless it is connected; ssh asks at the terminal for what it needs.
+
+        Raises:
+            ClusterRefused: the host does not let this user in, or is not the host that was known.
+            ClusterSilent: it cannot be reached.
+        """
+        host = self.target.host
+        if self._answers([]):
+            self._is_own = False
+            return
+        own = ["-o", f"ControlPath={self.socket}"]
+        if self._answers(own):
+            return
+        began = time.monotonic()
+        persist = ["-o", "ControlMaster=auto", "-o", f"ControlPersist={PERSIST_SECONDS}"]
+        command = ["ssh", *_PLAIN, *ALIVE, *own, *persist, "--", host, "exit"]
+        code, said = _with_its_words(command)
+        if code == 0:
+            return
+        last = said.strip().splitlines()[-1] if said.strip() else f"ssh ended with {code} and gave no reason"
+        if _REFUSED.search(said):
+            raise ClusterRefused(
+                f"{host} does not let you in: {last}", command=("ssh", host), exit_code=code, stderr=said,
+                hint=f"ssh {host} must work by itself first",
+            )  # fmt: skip
+        raise ClusterSilent(
+            f"{host} cannot be reached, nothing was done: {last}", command=("ssh", host),
+            since=time.monotonic() - began, hint=f"ssh {host} must work by itself first",
+        )  # fmt: skip
+
+    def close(self) -> bool:
+        """End our connection; whether there was one. The user's own is left alone."""
+        own = ["-o", f"ControlPath={self.socket}"]
+        if not self._answers(own):
+            return False
+        return self._control("exit", own)
+
+    def _answers(self, options: list[str]) -> bool:
+        return self._control("check", options)
+
+    def _control(self, word: str, options: list[str]) -> bool:
+        command = ["ssh", *options, "-O", word, "--", self.target.host]
+        try:
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+        except FileNotFoundError as error:
+            raise InputError("there is no ssh on this machine", hint="install OpenSSH's client") from error
+        except subprocess.TimeoutExpired:
+            return False
+        return done.returncode == 0
+
+
+def _with_its_words(command: list[str]) -> tuple[int, str]:
+    """Exit code of ssh and what it said on stderr, which is shown as it comes: it may be a question."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    said = bytearray()
+
+    def pass_on() -> None:
+        assert process.stderr is not None
+        while chunk := os.read(process.stderr.fileno(), 4096):
+            said.extend(chunk)
+            sys.stderr.buffer.write(chunk)
+            sys.stderr.flush()
+
+    reader = threading.Thread(target=pass_on, daemon=True)
+    reader.start()
+    try:
+        code = process.wait(timeout=_OPEN_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        code = process.wait()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    reader.join(timeout=5)  # the shared connection lives on in the background: it might keep the pipe open
+    return code, said.decode("utf-8", "replace")
