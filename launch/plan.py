@@ -196,6 +196,8 @@ class _Builder:
         result = {key: value for key, value in settings.items() if key not in NOT_IN_RESULT}
         versions = {"image": resources.image} if resources.image else dict(able.versions)
         resumable = target_step is not None
+        if resumable and executor != "local":
+            resources = self.profile.segment(resources)
         self.done[name] = PlannedStage(
             name=name, kind=kind, backend=backend, produces_kind=produces[0], produces_format=produces[1],
             fingerprint=fingerprint(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ from launch.profile_fields import (
     EnvironmentName,
     Exclusive,
     ExecutorKind,
+    FileSystem,
     GpuRequest,
     GpuRequestField,
     Group,
@@ -64,7 +65,7 @@ from launch.validate import validate
 
 __all__ = [
     "Carrier", "Continuation", "Environment", "ExecutorKind", "Profile", "ProfileFile", "Resources", "available",
-    "find", "locate", "read_profile", "user_directory",
+    "find", "locate", "partitions_of", "read_profile", "user_directory",
 ]  # fmt: skip
 
 #: Keys of a profile that are the default of the resource of that name.
@@ -97,8 +98,13 @@ class Resources:
         return self.nodes * self.processes_per_node
 
 
+def partitions_of(resources: Resources) -> tuple[str, ...]:
+    """Names of the partitions that a job may go to: Slurm takes several, with commas, and chooses."""
+    return tuple(name.strip() for name in (resources.partition or "").split(",") if name.strip())
+
+
 class Profile(Model):
-    """One cluster profile."""
+    """One cluster profile; ``docs/profiles.md`` says what each key does."""
 
     name: Slug
     executor: ExecutorKind
@@ -117,6 +123,7 @@ class Profile(Model):
     resources: dict[Group, ResourceKeys] = Field(default_factory=dict)
     executors: dict[Group, Carrier] = Field(default_factory=dict)
     environments: dict[ModuleName, Environment] = Field(default_factory=dict)
+    file_systems: dict[ModuleName, FileSystem] = Field(default_factory=dict)
     continuation: Continuation = Continuation.REQUEUE
     links: Count = 3
     lead: Duration = "2:00"
@@ -138,9 +145,13 @@ class Profile(Model):
     def stall_seconds(self) -> float | None:
         return None if self.stall_after is None else float(parse_duration(self.stall_after))
 
-    @property
-    def quota_bytes(self) -> int | None:
-        return None if self.quota is None else memory_bytes(self.quota)
+    def quota_bytes_of(self, path: Path) -> int | None:
+        """The quota that holds for a path: ``quota``, else that of the innermost of ``file_systems`` around it."""
+        if self.quota is not None:
+            return memory_bytes(self.quota)
+        around = [one for one in self.file_systems.values() if path.is_relative_to(one.path)]
+        inner = max(around, key=lambda one: len(one.path.parts), default=None)
+        return None if inner is None or inner.quota is None else memory_bytes(inner.quota)
 
     @property
     def lead_seconds(self) -> int:
@@ -153,6 +164,16 @@ class Profile(Model):
         for _, values in self._layers(kind, stage):
             found |= values
         return Resources(**found)
+
+    def segment(self, resources: Resources) -> Resources:
+        """What one job asks for of a stage that goes on in the next: no more time than its partition allows."""
+        found = [self.partitions.get(name) for name in partitions_of(resources)]
+        limits = [one.max_seconds for one in found if one is not None and one.max_seconds is not None]
+        seconds = resources.time_seconds
+        if seconds is None or not limits or len(limits) < len(found) or seconds <= max(limits):
+            return resources
+        longest = next(one.max_time for one in found if one is not None and one.max_seconds == max(limits))
+        return replace(resources, time=longest)
 
     def resource_paths(self, kind: str, stage: str, keys: ResourceKeys | None) -> dict[str, KeyPath]:
         """Where each value of ``resources_for`` is set, as a path of the profile or, where the stage says it, of the

@@ -195,6 +195,14 @@ class Partition(Model):
         return None if self.max_time is None else parse_duration(self.max_time)
 
 
+class FileSystem(Model):
+    """A file system of the site and the user's quota on it. The innermost one around the workspace is the one that
+    checkpoints have to fit into."""
+
+    path: SharedPath
+    quota: Memory | None = None
+
+
 class GpuRequest(Model):
     """How GPUs are asked for. ``model``: as in ``--gres=gpu:a100:4``; not every site has it."""
 

@@ -12,6 +12,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     common.add_pipeline(parser)
     parser.add_argument("--scripts", action="store_true", help="print the scripts of every job")
+    parser.add_argument(
+        "--check", action="store_true",
+        help="look at limits, paths, secrets and disk, and let sbatch --test-only judge every script; no job is made",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -21,7 +25,9 @@ def run(args: argparse.Namespace) -> int:
         from launch.cli.plan_scripts import print_scripts
 
         return print_scripts(planned, as_json=args.json)
-    from launch import fit
+    if args.check:
+        return _check(planned, as_json=args.json)
+    from launch import fit, limits
 
     known = (planned.plan, planned.profile.profile, planned.workspace)
     found = fit.estimates(*known)
@@ -31,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
         more = {"states": states(planned.plan, planned.workspace), "estimates": [each.as_json() for each in found]}
         print(json.dumps({**planfile.to_json(planned.plan), **more}))
+        limits.refuse(planned.plan, planned.profile, planned.pipeline)
         fit.refuse(*known, found)
         return 0
     from launch.show_plan import print_plan
@@ -38,5 +45,27 @@ def run(args: argparse.Namespace) -> int:
     print_plan(planned.plan, planned.profile.profile, planned.workspace, common.fetch_command(args))
     if found:
         print(f"\n{fit.show(found)}")
+    for note in limits.notes(planned.plan, planned.profile, planned.pipeline):
+        print(f"  {note}")
+    limits.refuse(planned.plan, planned.profile, planned.pipeline)
     fit.refuse(*known, found)
     return 0
+
+
+def _check(planned: common.Planned, as_json: bool) -> int:
+    """Print what was looked at; 1 where something would stop the chain."""
+    from launch import preflight
+    from launch.profile import ExecutorKind
+    from launch.site import check
+
+    profile = planned.profile.profile
+    secrets = (*profile.secrets, *planned.pipeline.pipeline.secrets)
+    gateway = None if profile.executor is ExecutorKind.LOCAL else common.gateway(profile, secrets)
+    findings = preflight.findings(planned, gateway)
+    failed = any(one.level is check.Level.FAIL for one in findings)
+    if as_json:
+        shown = [one.as_json() for one in findings]
+        print(json.dumps({"pipeline": planned.plan.pipeline, "ok": not failed, "findings": shown}))
+    else:
+        print("\n".join(check.table(findings)))
+    return 1 if failed else 0

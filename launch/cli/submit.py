@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make a run and submit every stage that is not sealed or queued already."""
-    from launch import emitted, fit, rundir, secrets
+    from launch import emitted, fit, limits, rundir, secrets
     from launch.errors import InputError
 
     planned = common.plan(args)
@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
             f"the profile {profile.name!r} has no Slurm", hint=f"overnight run {args.pipeline} --cluster {args.cluster}"
         )
     common.refuse_missing(planned, args)
+    limits.refuse(planned.plan, planned.profile, planned.pipeline)
     fit.refuse(planned.plan, profile, planned.workspace)
     values = common.secrets(planned)
     gateway = common.gateway(profile, values)

@@ -55,27 +55,32 @@ def table(findings: list[Finding]) -> list[str]:
     return tables.table(("", "what", "line", "found"), rows)
 
 
-def check(found: ProfileFile, gateway: Gateway | None) -> list[Finding]:
+def check(
+    found: ProfileFile, gateway: Gateway | None, workspace: Path | None = None, requests: bool = True
+) -> list[Finding]:
     """Look at everything that can be seen from here.
 
     Args:
         gateway: None for a profile without Slurm.
+        workspace: in place of the profile's.
+        requests: ask Slurm about a job of every kind.
     """
-    checker = _Checker(found, gateway)
+    checker = _Checker(found, gateway, workspace)
     parts = [checker.files(), checker.environments(), checker.secrets()]
     if gateway is not None:
-        parts += [checker.containers(), checker.partitions(), checker.accounts(), checker.requests()]
+        parts += [checker.containers(), checker.partitions(), checker.accounts()]
+        parts += [checker.requests()] if requests else []
     return [Finding(Level.OK, "profile", f"{found.path} is a profile"), *(one for part in parts for one in part)]
 
 
 class _Checker:
     """One profile and what the login node said, asked once."""
 
-    def __init__(self, found: ProfileFile, gateway: Gateway | None) -> None:
+    def __init__(self, found: ProfileFile, gateway: Gateway | None, workspace: Path | None = None) -> None:
         self._found = found
         self._profile = found.profile
         self._gateway = gateway or Gateway()
-        self._workspace = workspace_for(found.profile, None).root
+        self._workspace = workspace_for(found.profile, workspace).root
         self._directory = _existing(self._workspace)
         questions = ask.questions(ask.user_name(), [str(self._directory)])
         if not any(each.modules for each in self._profile.environments.values()):

@@ -1,0 +1,165 @@
+"""What a plan asks for against what the profile says of its partitions: before any sbatch, with the line to change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from launch.errors import InputError
+from launch.fields import memory_bytes, parse_duration
+from launch.load import KeyPath, Marks, Problem, failure, suggest
+from launch.pipeline import PipelineFile
+from launch.plan import Plan, PlannedStage
+from launch.profile import Continuation, ExecutorKind, ProfileFile, partitions_of
+from launch.profile_fields import Partition
+
+
+def marks_of(profile: ProfileFile, pipeline: PipelineFile) -> Marks:
+    """Places of the profile, and of the pipeline's stages."""
+    below, above = profile.marks, pipeline.marks
+    texts = {below.file: below.lines, **below.texts, **above.texts}
+    keys, values = (
+        {**lower, **{path: at for path, at in upper.items() if path[:1] == ("stages",)}}
+        for lower, upper in ((below.keys, above.keys), (below.values, above.values))
+    )
+    return Marks(above.file, above.lines, keys, values, texts)
+
+
+def refuse(plan: Plan, profile: ProfileFile, pipeline: PipelineFile) -> None:
+    """Nothing is submitted that the profile already knows to be refused.
+
+    Raises:
+        InputError: every stage that is over a limit of its partition; the line, and what to write instead.
+    """
+    found = list(problems(plan, profile, pipeline))
+    if found:
+        raise failure(found, marks_of(profile, pipeline))
+
+
+def single(problem: Problem, profile: ProfileFile, pipeline: PipelineFile) -> InputError:
+    """One of ``problems`` as an error of its own."""
+    return failure([problem], marks_of(profile, pipeline))
+
+
+def problems(plan: Plan, profile: ProfileFile, pipeline: PipelineFile) -> Iterator[Problem]:
+    """Every fault; one that several stages share (a line of the profile) once."""
+    seen: set[tuple[KeyPath, str]] = set()
+    if profile.profile.executor is ExecutorKind.LOCAL:
+        return
+    for stage in plan.stages:
+        for path, text in _of_stage(stage, profile, pipeline.pipeline.stages):
+            if (path, text) not in seen:
+                seen.add((path, text))
+                yield Problem(path, text)
+
+
+def notes(plan: Plan, profile: ProfileFile, pipeline: PipelineFile) -> list[str]:
+    """Which stages go over several time limits because they were given more than their partition allows."""
+    found = []
+    for stage in plan.stages:
+        wanted = _wanted(stage, profile, pipeline.pipeline.stages)
+        if wanted is not None and wanted != stage.resources.time:
+            found.append(
+                f"{stage.name}: time {wanted} in segments of {stage.resources.time}, the most of partition "
+                f"{stage.resources.partition!r}"
+            )
+    return found
+
+
+def _wanted(stage: PlannedStage, profile: ProfileFile, stages: Mapping[str, Any]) -> str | None:
+    return profile.profile.resources_for(stage.kind, stages.get(stage.name)).time
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A number that a job asks for, and the most that each partition has; in the words of the file."""
+
+    key: str
+    value: float
+    text: str
+    most: Mapping[str, tuple[float, str] | None]
+
+    @property
+    def fits(self) -> bool:
+        return any(limit is None or self.value <= limit[0] for limit in self.most.values())
+
+
+def _of_stage(stage: PlannedStage, profile: ProfileFile, stages: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    known = profile.profile.partitions
+    paths = profile.profile.resource_paths(stage.kind, stage.name, stages.get(stage.name))
+    names = partitions_of(stage.resources)
+    if not known or not names:
+        return
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        for name in unknown:
+            text = f"the profile has no partition {name!r}; {suggest(name, list(known))}"
+            yield paths["partition"], f"{text}; if the site has it: partitions: {{{name}: {{}}}}"
+        return
+    for asked in _numbers(stage, {name: known[name] for name in names}):
+        if asked.fits:
+            continue
+        limit = max((most for most in asked.most.values() if most is not None), key=lambda most: most[0])
+        others = [name for name, one in known.items() if name not in names and _allows(one, asked)]
+        instead = f"write {asked.key}: {limit[1]}" if limit[0] > 0 else f"leave {asked.key} out"
+        instead += f", or partition: {' or '.join(others)}" if others else ""
+        of = f"partition {names[0]!r} allows" if len(names) == 1 else f"partitions {', '.join(names)} allow"
+        path = paths.get(asked.key, ("resources",))
+        yield path, f"stage {stage.name!r} asks for {asked.text}; {of} {limit[1]}: {instead}"
+    yield from _links(stage, profile, stages)
+
+
+def _numbers(stage: PlannedStage, partitions: Mapping[str, Partition]) -> Iterator[_Asked]:
+    resources = stage.resources
+    for key in _NOUNS:
+        value = getattr(resources, key)
+        if value:
+            most = {name: _number(_limit(one, key)) for name, one in partitions.items()}
+            yield _Asked(key, value, f"{value} {_NOUNS[key]}", most)
+    if resources.mem is not None:
+        memory = {name: _memory(one) for name, one in partitions.items()}
+        yield _Asked("mem", memory_bytes(resources.mem), f"{resources.mem} of memory a node", memory)
+    if resources.time is not None:
+        times = {name: _time(one) for name, one in partitions.items()}
+        yield _Asked("time", parse_duration(resources.time), f"a time of {resources.time}", times)
+
+
+_NOUNS = {"nodes": "nodes", "gpus_per_node": "GPUs a node", "cpus": "CPUs a node"}
+
+
+def _limit(one: Partition, key: str) -> int | None:
+    return {"nodes": one.max_nodes, "gpus_per_node": one.gpus, "cpus": one.cpus}[key]
+
+
+def _number(value: int | None) -> tuple[float, str] | None:
+    return None if value is None else (value, str(value))
+
+
+def _memory(one: Partition) -> tuple[float, str] | None:
+    return None if one.memory is None else (memory_bytes(one.memory), one.memory)
+
+
+def _time(one: Partition) -> tuple[float, str] | None:
+    return None if one.max_seconds is None else (one.max_seconds, f'"{one.max_time}"')
+
+
+def _allows(one: Partition, asked: _Asked) -> bool:
+    """Whether another partition is known to have that much."""
+    if asked.key == "mem":
+        limit = _memory(one)
+    else:
+        limit = _time(one) if asked.key == "time" else _number(_limit(one, asked.key))
+    return limit is not None and asked.value <= limit[0]
+
+
+def _links(stage: PlannedStage, profile: ProfileFile, stages: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """A chain of jobs has as much time as its links together."""
+    wanted = _wanted(stage, profile, stages)
+    each = stage.resources.time_seconds
+    if stage.continuation != Continuation.CHAIN.value or wanted is None or not each:
+        return
+    needed, links = -(-parse_duration(wanted) // each), profile.profile.links
+    if needed > links:
+        text = f"stage {stage.name!r} is given {wanted}, and {links} links of {stage.resources.time} are less"
+        yield ("links",), f"{text}: write links: {needed}"

@@ -1,0 +1,161 @@
+"""``overnight plan --check``: everything that could stop a chain in the night, looked at before a job is made.
+
+Limits, paths, environments, secrets, inputs, room on the disk, and ``sbatch --test-only`` of the very scripts.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launch import blame, emitted, fit, limits, scripts, secrets
+from launch.errors import ClusterRefused, InputError, OvernightError
+from launch.executors import carrier
+from launch.fit import Estimate
+from launch.plan import PlannedStage
+from launch.rundir import Run
+from launch.site import check
+from launch.site.check import Finding, Level
+from launch.slurm.gateway import Gateway
+
+if TYPE_CHECKING:
+    from launch.cli.common import Planned
+
+RUN, ATTEMPT = "check", "check0"
+
+
+def findings(planned: Planned, gateway: Gateway | None) -> list[Finding]:
+    """Everything that was looked at.
+
+    Args:
+        gateway: None for a profile without Slurm.
+    """
+    found = [*_limits(planned), *_inputs(planned), *_memory_and_disk(planned)]
+    found += check.check(planned.profile, gateway, planned.workspace.root, requests=False)
+    found += [*_secrets(planned), *_images(planned)]
+    if gateway is not None:
+        with tempfile.TemporaryDirectory(prefix="overnight-") as scratch:
+            found += _requests(planned, gateway, Path(scratch))
+    return found
+
+
+def _limits(planned: Planned) -> Iterator[Finding]:
+    found = list(limits.problems(planned.plan, planned.profile, planned.pipeline))
+    for problem in found:
+        error = limits.single(problem, planned.profile, planned.pipeline)
+        yield Finding(Level.FAIL, "limits", problem.text, error.where or "")
+    if not found:
+        known = len(planned.profile.profile.partitions)
+        text = f"{len(planned.plan.stages)} jobs within what the profile says of {known} partitions"
+        yield Finding(Level.OK, "limits", text if known else "the profile says none of its partitions")
+    for note in limits.notes(planned.plan, planned.profile, planned.pipeline):
+        yield Finding(Level.OK, "limits", note)
+
+
+def _inputs(planned: Planned) -> Iterator[Finding]:
+    for item in planned.plan.fetched:
+        level = Level.OK if item.present else Level.FAIL
+        rest = "is in the workspace" if item.present else f"is missing: overnight fetch {planned.pipeline.path}"
+        yield Finding(level, "input", f"{item.name} ({item.request}) {rest}")
+    files = {source.path for stage in planned.plan.stages for source in stage.sources}
+    if files:
+        yield Finding(Level.OK, "input", f"{len(files)} source files are there and were digested")
+
+
+def _memory_and_disk(planned: Planned) -> Iterator[Finding]:
+    known = (planned.plan, planned.profile.profile, planned.workspace)
+    found = fit.estimates(*known)
+    try:
+        fit.refuse(*known, found)
+    except InputError as error:
+        yield Finding(Level.FAIL, "GPU memory", error.message)
+    else:
+        fits = [each.stage for each in found if each.memory_limit is not None]
+        text = f"{', '.join(fits)}: fits" if fits else "no stage whose model and GPU are both known"
+        yield Finding(Level.OK, "GPU memory", text)
+    yield _disk(planned, found)
+
+
+def _disk(planned: Planned, found: list[Estimate]) -> Finding:
+    """Of every stage that is not sealed: the finished checkpoint, and two saves of the one that needs most at a time.
+    Stages follow one another, so their saves do not add up; where they run side by side this is too little."""
+    entry = planned.workspace.entry
+    open_stages = {
+        stage.name for stage in planned.plan.stages
+        if not entry(stage.produces_kind, stage.fingerprint).seal.exists()
+    }  # fmt: skip
+    left = [each for each in found if each.stage in open_stages]
+    if not left:
+        return Finding(Level.OK, "disk", "no size of a checkpoint is known")
+    needed = sum(each.checkpoint.finished for each in left) + 2 * max(each.checkpoint.save for each in left)
+    directory = planned.workspace.root
+    while not directory.exists():
+        directory = directory.parent
+    free = shutil.disk_usage(directory).free
+    quota = planned.profile.profile.quota_bytes_of(planned.workspace.root)
+    words = f"{_gb(needed)} needed for {', '.join(each.stage for each in left)}; {directory} has {_gb(free)} free"
+    if quota is not None:
+        words += f", its quota is {_gb(quota)}"
+    level = Level.FAIL if needed > min(free, quota if quota is not None else free) else Level.OK
+    return Finding(level, "disk", words)
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB"
+
+
+def _secrets(planned: Planned) -> Iterator[Finding]:
+    """Those of the pipeline; the profile's are the profile's."""
+    for index, name in enumerate(planned.pipeline.pipeline.secrets):
+        where = planned.pipeline.where("secrets", index)
+        try:
+            secrets.collect({name: where}, os.environ, secrets.user_file())
+        except OvernightError as error:
+            yield Finding(Level.FAIL, "secret", error.message, where)
+        else:
+            yield Finding(Level.OK, "secret", f"{name} has a value", where)
+
+
+def _images(planned: Planned) -> Iterator[Finding]:
+    """Images that stages or resources name beside those of the environments."""
+    images = {stage.resources.image: stage for stage in planned.plan.stages if stage.resources.image}
+    for image, stage in images.items():
+        if not image.startswith("/"):
+            yield Finding(Level.OK, f"image of {stage.name}", f"{image}: not a file; not looked at")
+        elif Path(image).exists():
+            yield Finding(Level.OK, f"image of {stage.name}", f"{image} is there")
+        else:
+            yield Finding(Level.FAIL, f"image of {stage.name}", f"there is no {image}")
+
+
+def _requests(planned: Planned, gateway: Gateway, scratch: Path) -> Iterator[Finding]:
+    """Every different script as ``sbatch --test-only`` takes it; equal ones are asked about once."""
+    run = Run(planned.workspace, RUN)
+    groups: dict[str, list[PlannedStage]] = {}
+    for stage in planned.plan.stages:
+        groups.setdefault(repr((stage.resources, stage.executor, stage.backend)), []).append(stage)
+    for stages in groups.values():
+        yield _request(planned, run, stages, gateway, scratch)
+
+
+def _request(planned: Planned, run: Run, stages: list[PlannedStage], gateway: Gateway, scratch: Path) -> Finding:
+    stage, what = stages[0], f"sbatch: {', '.join(one.name for one in stages)}"
+    script = scratch / f"{stage.name}.sh"
+    try:
+        request = scripts.request(run, stage, planned.profile.profile, ATTEMPT, 0, None)
+        script.write_text(carrier(stage.executor).render(request), encoding="utf-8")
+        said = gateway.test_only(script)
+    except ClusterRefused as error:
+        stages_of = planned.pipeline.pipeline.stages
+        known = emitted.of_stage(run, stage, planned.profile, stages_of, planned.pipeline.marks)
+        blame.add(error, known, script, gateway)
+        where = next((str(one["where"]) for one in error.culprits if one["where"]), "")
+        words = "; ".join(line.strip() for line in error.advice.splitlines())
+        return Finding(Level.FAIL, what, f"{error.message}" + (f": {words}" if words else ""), where)
+    except OvernightError as error:
+        return Finding(Level.FAIL, what, f"{error.message}; {error.hint}" if error.hint else error.message)
+    return Finding(Level.OK, what, said.splitlines()[-1].removeprefix("sbatch: ") if said else "accepted")
