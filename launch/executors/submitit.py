@@ -86,7 +86,9 @@ def _executor_class() -> Any:
 
         def _make_submission_file_text(self, command: str, uid: str) -> str:
             text = super()._make_submission_file_text(command, uid)
-            return base.finished(text, self._request, drop_header=_DROP_HEADER, drop_srun=_DROP_SRUN)
+            said = {base.flag_name(key) for key in self._request.sbatch}  # the profile's own stands
+            dropped = tuple(name for name in _DROP_HEADER if name not in said)
+            return base.finished(text, self._request, drop_header=dropped, drop_srun=_DROP_SRUN)
 
         def _internal_process_submissions(self, delayed_submissions: list[Any]) -> list[Any]:
             # The library's own pickles the function, waits until 0.2 s have passed since the last submission, and

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,12 @@ def test_header_says_what_was_asked(asked, name):
     header, _, _ = parts(carrier(name).render(asked))
     flags = {found[1].replace("-", "_") for line in header if (found := re.match(r"#SBATCH --([a-z-]+)", line))}
     assert flags == set(base.header(asked))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_warning_signal_of_the_profile_is_not_taken_for_the_library_s_own(asked, name):
+    header, _, _ = parts(carrier(name).render(replace(asked, sbatch={"signal": "B:USR1@60"})))
+    assert [line for line in header if "--signal" in line] == ["#SBATCH --signal=B:USR1@60"]
 
 
 @pytest.mark.parametrize("name", NAMES)
