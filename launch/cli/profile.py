@@ -24,6 +24,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     init.add_argument(
         "--output", metavar="FILE", help="where to write it, - for the terminal (default: among your profiles)"
     )
+    init.add_argument(
+        "--seconds", type=float, default=4.0, metavar="N", help="how long to wait for each answer (default 4)"
+    )
     init.add_argument("--force", action="store_true", help="write over a file that is there")
 
     show = actions.add_parser("show", parents=[named], help="all values of a profile, all layers put together")
@@ -73,8 +76,10 @@ def _init(args: argparse.Namespace) -> int:
             slug(args.name)
         except ValueError as error:
             raise InputError(str(error)) from error
+    if not args.seconds > 0:
+        raise InputError(f"--seconds {args.seconds}: must be more than 0")
     gateway, devcluster = _here()
-    made = init.make(gateway, args.name, os.environ, devcluster)
+    made = init.make(gateway, args.name, os.environ, devcluster, args.seconds)
     if not made.facts.config:
         raise _silent(made.facts.unknown)
     path = _write(args, made.name, made.text)

@@ -57,10 +57,12 @@ def questions(user: str, directories: Sequence[str]) -> dict[str, tuple[str, ...
     return found
 
 
-def ask_all(gateway: Gateway, commands: Mapping[str, Sequence[str]]) -> dict[str, Heard]:
+def ask_all(
+    gateway: Gateway, commands: Mapping[str, Sequence[str]], seconds: float = SECONDS
+) -> dict[str, Heard]:
     """Run all commands side by side."""
     with ThreadPoolExecutor(max_workers=8) as pool:
-        jobs = {name: pool.submit(ask, gateway, command) for name, command in commands.items()}
+        jobs = {name: pool.submit(ask, gateway, command, seconds) for name, command in commands.items()}
         return {name: job.result() for name, job in jobs.items()}
 
 

@@ -25,6 +25,9 @@ from launch.site.facts import Facts, PartitionFacts
 from launch.slurm.gateway import Gateway
 
 _PYTHON_SECONDS = 20.0
+_ANSWER_SECONDS = 20.0
+"""Longer than for a new profile: here a missing answer hides a fault."""
+
 _VERSION = "import sys; print('%d.%d' % sys.version_info[:2]); sys.exit(sys.version_info < (3, 10))"
 
 
@@ -87,7 +90,7 @@ class _Checker:
             questions.pop("modules")
         if gateway is None:
             questions = {name: command for name, command in questions.items() if name.startswith("df ")}
-        self._heard: Mapping[str, Heard] = ask.ask_all(self._gateway, questions)
+        self._heard: Mapping[str, Heard] = ask.ask_all(self._gateway, questions, _ANSWER_SECONDS)
         self._facts: Facts = facts.read(ask.user_name(), self._heard)
 
     def _where(self, *path: str | int) -> str:

@@ -200,9 +200,10 @@ def _seconds(
             limits[f"the limit of the QOS {name}"] = seconds_of(facts.qos[name].max_wall)
     limits["guessed: no limit is known"] = DAY
     why = min(limits, key=lambda key: limits[key])
-    if limits[why] == DAY and any(DAY < each < math.inf for each in limits.values()):
+    seconds = int(limits[why])
+    if any(DAY < each < math.inf for each in limits.values()) and seconds == DAY:
         why = "guessed: a day, although more is allowed"
-    return int(limits[why]), why
+    return seconds, why
 
 
 def gpu_requests(facts: Facts, model: str | None) -> list[GpuRequest]:

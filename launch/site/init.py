@@ -19,7 +19,6 @@ from launch.site.facts import Facts
 from launch.slurm.gateway import Gateway
 
 _EXECUTABLES = ("apptainer", "singularity", "enroot")
-_TRY_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -32,20 +31,27 @@ class Made:
     facts: Facts
 
 
-def make(gateway: Gateway, name: str | None, environment: Mapping[str, str], devcluster: Path | None) -> Made:
+def make(
+    gateway: Gateway,
+    name: str | None,
+    environment: Mapping[str, str],
+    devcluster: Path | None,
+    seconds: float = ask.SECONDS,
+) -> Made:
     """Ask everything once and render the profile.
 
     Args:
         name: default: that of the cluster.
+        seconds: how long to wait for each answer.
         devcluster: slurm.conf of the throw-away cluster, where one is configured: its profile says so.
     """
     user = ask.user_name()
     directories = storage.named(environment)
-    heard = ask.ask_all(gateway, ask.questions(user, list(directories.values())))
+    heard = ask.ask_all(gateway, ask.questions(user, list(directories.values())), seconds)
     found = facts.read(user, heard)
     groups = _groups()
     choice = choose.choose(found, groups)
-    request, why, trials = _gpu_request(gateway, found, choice)
+    request, why, trials = _gpu_request(gateway, found, choice, seconds)
     fast, others = choose.interfaces()
     tools = write.Tools(
         executables={name: path for name in _EXECUTABLES if (path := shutil.which(name))},
@@ -73,7 +79,7 @@ def _groups() -> set[str]:
 
 
 def _gpu_request(
-    gateway: Gateway, found: Facts, choice: Choice
+    gateway: Gateway, found: Facts, choice: Choice, seconds: float
 ) -> tuple[GpuRequest | None, str, dict[str, Heard]]:
     """The first form of asking for GPUs that ``sbatch --test-only`` accepts; no job is made."""
     if not choice.gpus or choice.partition is None:
@@ -86,7 +92,7 @@ def _gpu_request(
     for request in choose.gpu_requests(found, choice.node.gpu_model if choice.node is not None else None):
         asked = [f"--{key}={value}" for key, value in request.options(1, 1).items()]
         command = ["sbatch", "--test-only", "--time=1", "--nodes=1", *options, *asked, "--wrap=true"]
-        heard = ask.ask(gateway, command, _TRY_SECONDS)
+        heard = ask.ask(gateway, command, seconds)
         trials[f"sbatch {' '.join(asked)}"] = heard
         if heard.text is not None:
             return request, f"`sbatch --test-only {' '.join(asked)}` is accepted", trials
