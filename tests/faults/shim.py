@@ -1,4 +1,4 @@
-"""Fake sbatch, squeue, sacct, scontrol, scancel: one program under these names, found by PATH, with its state in a directory.
+"""Fake sbatch, squeue, sacct, scontrol, scancel, sinfo: one program under these names, found by PATH, with its state in a directory.
 
 The rendered scripts are really executed, in the background, by ``shim.py run JOB``. ``scenario.json`` in the state
 directory says what goes wrong; each entry applies to every call until the test changes it:
@@ -7,6 +7,7 @@ directory says what goes wrong; each entry applies to every call until the test 
   ``never`` (not accepted, "Socket timed out"), ``warn``, ``banner``, ``cluster`` (``id;cluster``), or the text of a refusal
 - ``squeue``: ``down``; ``state``: what squeue says of every job of ours; ``purged``: it knows none
 - ``sacct``: ``down``, ``absent``, ``lagging`` (knows nothing yet), ``requeued`` (says REQUEUED for ever)
+- ``scancel``, ``sinfo``: ``down``
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -31,6 +33,9 @@ STATE = Path(os.environ["FAULTS_STATE"])
 TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
 DROPPED = "sbatch: error: Batch job submission failed: Zero Bytes were transmitted or received"
 DOWN = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
+NODES = 8
+KILL_WAIT = 3.0
+"""Seconds from TERM to KILL."""
 
 
 def scenario() -> dict[str, Any]:
@@ -45,17 +50,22 @@ def controller() -> Iterator[Controller]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         path = STATE / "queue.json"
         value = json.loads(path.read_text()) if path.exists() else {"jobs": {}, "next_id": 1}
-        found = Controller({key: Job(**job) for key, job in value["jobs"].items()}, value["next_id"], nodes=8)
+        found = Controller({key: Job(**job) for key, job in value["jobs"].items()}, value["next_id"], nodes=NODES)
         yield found
         started = [] if scenario().get("stopped") else found.schedule(time.time())
         path.write_text(
             json.dumps({"jobs": {k: asdict(job) for k, job in found.jobs.items()}, "next_id": found.next_id})
         )
     for job in started:
-        subprocess.Popen(
-            [sys.executable, __file__, "run", job.id], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+        (STATE / f"pid-{job.id}").unlink(missing_ok=True)  # of its run before
+        _detached("run", job.id)
+
+
+def _detached(*arguments: str) -> None:
+    subprocess.Popen(
+        [sys.executable, __file__, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
 
 
 def note(name: str, arguments: list[str]) -> None:
@@ -187,19 +197,33 @@ def scancel(arguments: list[str]) -> int:
 
 
 def _signal(job_id: str) -> None:
-    """TERM for everything in the job's session."""
+    """TERM for everything in the job's session, and KILL for what is left of it a while later."""
     path = STATE / f"pid-{job_id}"
     for _ in range(600):  # its shell is just being started
         if path.exists() and path.read_text():
             break
         time.sleep(0.1)
     leader = path.read_text()
+    _kill(leader, signal.SIGTERM)
+    _detached("kill", leader)
+
+
+def _kill(leader: str, number: int) -> None:
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             if (entry / "stat").read_text().rpartition(")")[2].split()[3] == leader:
-                os.kill(int(entry.name), 15)
+                os.kill(int(entry.name), number)
         except OSError:
             continue
+
+
+def sinfo(arguments: list[str]) -> int:
+    if scenario().get("sinfo") == "down":
+        return _fail(DOWN)
+    form = arguments[arguments.index("-o") + 1]
+    for number in range(1, NODES + 1):
+        print(form.replace("%N", f"node{number}").replace("%T", "idle"))
+    return 0
 
 
 def scontrol(arguments: list[str]) -> int:
@@ -213,13 +237,19 @@ def scontrol(arguments: list[str]) -> int:
             with controller() as queue:
                 if "dependency" in given:
                     queue.update_dependency(given["jobid"], given["dependency"])
+                if "excnodelist" in given:
+                    queue.exclude_nodes(given["jobid"], given["excnodelist"])
         elif arguments[:2] == ["show", "hostnames"]:
             print(arguments[2])
+        elif arguments[:2] == ["show", "node"]:
+            for name in arguments[2].split(","):
+                print(f"NodeName={name} State=IDLE BootTime=1 SlurmdStartTime=1")
         elif arguments[:2] == ["show", "job"]:
             with controller() as queue:
                 job = queue.jobs[arguments[2]]
             print(
-                f"JobId={job.id} JobState={job.state} Reason={job.reason} Dependency=(null) Requeue=1 Restarts={job.restarts} End"
+                f"JobId={job.id} JobState={job.state} Reason={job.reason} Dependency=(null) Requeue=1 Restarts={job.restarts} "
+                f"Partition=batch ExcNodeList={job.excluded or '(null)'} End"
             )
     except (Refused, KeyError) as error:
         return _fail(f"scontrol: error: {error}")
@@ -241,6 +271,10 @@ def main() -> int:
     if name == "run":
         run(arguments[0])
         return 0
+    if name == "kill":
+        time.sleep(KILL_WAIT)
+        _kill(arguments[0], signal.SIGKILL)
+        return 0
     note(name, arguments)
     commands = {
         "sbatch": sbatch,
@@ -248,6 +282,7 @@ def main() -> int:
         "sacct": sacct,
         "scancel": scancel,
         "scontrol": scontrol,
+        "sinfo": sinfo,
         "srun": srun,
     }
     return commands[name](arguments)

@@ -355,7 +355,7 @@ class Chain:
 _JOB_NAME = re.compile(r"on-(?P<run>[0-9a-z]{5})-(?P<stage>.+)-(?P<attempt>[0-9a-z]{6})(?:-\d{1,3})?\Z")
 
 
-def ended(process: subprocess.Popen[str], code: int | None = 0, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def ended(process: subprocess.Popen[str], code: int | None = 0, timeout: float = 900) -> subprocess.CompletedProcess[str]:
     """Wait for a command; ``code``: the exit code that it must have (None: any)."""
     try:
         out, err = process.communicate(timeout=timeout)

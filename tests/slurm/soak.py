@@ -73,6 +73,8 @@ def shape_of(dice: random.Random, has_cgroups: bool) -> tuple[dict[str, Any], di
         settings["sft"] = {**SLOW, "steps": 10, "save_every": 2, "options": options}
     profile: dict[str, Any] = {
         "partition": "preempt", "resources": {"default": {"nodes": 1, "cpus": 2, "mem": "300M", "time": "0:30:00"}},
+        # NeMo-Run takes seconds to load: now and then only, so that there are many chains.
+        "executors": {"default": "submitit", "training": dice.choice(("submitit", "submitit", "submitit", "nemo_run"))},
         "kill_on_invalid_dep": dice.random() < 0.5, "stall_after": "0:05", "retries": {"out_of_memory": 2},
     }  # fmt: skip
     if dice.random() < 0.25:
@@ -80,7 +82,7 @@ def shape_of(dice: random.Random, has_cgroups: bool) -> tuple[dict[str, Any], di
     return settings, profile
 
 
-def wait(chain: Chain, seconds: float = 240.0) -> None:
+def wait(chain: Chain, seconds: float = 900.0) -> None:
     """Wait until no job of the chain can do anything any more: all have ended, or wait for what will not come.
 
     Raises:

@@ -69,17 +69,23 @@ def _runs(chain: Chain) -> list[str]:
 
 def killed_submit(site: Site, chain: Chain, dice: random.Random) -> None:
     """kill -9 of ``overnight submit`` somewhere on its way."""
-    _killed(chain.start("submit"), dice)
+    before = len(chain.runs())
+    _killed(chain.start("submit"), lambda: len(chain.runs()) > before, dice)
 
 
 def killed_resume(site: Site, chain: Chain, dice: random.Random) -> None:
     """kill -9 of ``overnight resume`` somewhere on its way."""
     for run in _runs(chain)[-1:]:
-        _killed(chain.start("resume", run), dice)
+        lock = chain.workspace.run(run).lock
+        _killed(chain.start("resume", run), lock.exists, dice)
 
 
-def _killed(process: subprocess.Popen[str], dice: random.Random) -> None:
-    time.sleep(dice.uniform(0.3, 3.0))
+def _killed(process: subprocess.Popen[str], has_begun: Callable[[], bool], dice: random.Random) -> None:
+    """Not while it is still being loaded: that would break nothing."""
+    end = time.monotonic() + 300
+    while process.poll() is None and not has_begun() and time.monotonic() < end:
+        time.sleep(0.02)
+    time.sleep(dice.uniform(0.0, 1.5))
     process.send_signal(signal.SIGKILL)
     process.communicate()
 
