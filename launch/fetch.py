@@ -324,8 +324,8 @@ def _check_pinned(item: FetchItem, directory: Path, pins: Pins) -> None:
     """
     for name, digest in pins.get(item.pin_key, {}).get("files", {}).items():
         path = directory / name
-        if path.exists() and seal.digest_file(path) != digest:
+        if path.exists() and seal.digest_files(directory, [name])[0].digest != digest:
             raise InputError(
-                f"{item.name}: {name} differs from the one that this workspace fetched before (sha256 {digest})",
+                f"{item.name}: {name} differs from the one that this workspace fetched before (digest {digest})",
                 hint="find out why; to accept it, remove the request from pins.json",
             )

@@ -1,12 +1,14 @@
 """Seals: the proof that a directory is complete and unchanged. Exit codes are hints; a seal is the proof.
 
 ``seal.json`` lists every file with size and SHA-256 digest and is written last. SHA-256 because every Python has it,
-OpenSSL uses the CPU's SHA instructions, and hashlib releases the interpreter lock, so threads add up.
+OpenSSL uses the CPU's SHA instructions, and hashlib releases the interpreter lock, so threads add up. Large files are
+digested by blocks: one file of 10 GB would else keep one core busy and the others idle.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +20,16 @@ from typing import Any
 from jobs.core import files
 
 SCHEMA = 1
-ALGORITHM = "sha256"
-_CHUNK = 8 * 1024 * 1024
-_BLOCK = 1024 * 1024
+WHOLE = "sha256"
+"""Of a whole file, as ``sha256sum`` prints it."""
+
+BLOCKS = "sha256-64MiB"
+"""The same up to 64 MiB; of a larger file the SHA-256 of the SHA-256 digests (32 bytes each) of its 64 MiB blocks."""
+
+BLOCK_BYTES = 64 << 20
+_BUFFER_BYTES = 1 << 20  # stays in the second-level cache between the read and the digest
+_ENDS_BYTES = 1 << 20
+_MOST_THREADS = 64
 
 
 class Depth(str, Enum):
@@ -79,7 +88,7 @@ class Seal:
     job: str = ""
     restart: int = 0
     depth: Depth = Depth.FULL
-    algorithm: str = ALGORITHM
+    algorithm: str = BLOCKS
     schema: int = SCHEMA
 
     @property
@@ -95,19 +104,30 @@ class Seal:
 
 def digest_file(path: Path, depth: Depth = Depth.FULL) -> str:
     """Hex digest of a file's content (``FULL``) or of its size, first and last MiB (``LIGHT``)."""
-    hasher = hashlib.sha256()
     with open(path, "rb", buffering=0) as stream:
-        if depth is Depth.LIGHT:
-            size = os.fstat(stream.fileno()).st_size
-            hasher.update(str(size).encode())
-            hasher.update(stream.read(_BLOCK))
-            stream.seek(max(0, size - _BLOCK))
-            hasher.update(stream.read(_BLOCK))
-            return hasher.hexdigest()
-        buffer = memoryview(bytearray(_CHUNK))
-        while count := stream.readinto(buffer):
-            hasher.update(buffer[:count])
-    return hasher.hexdigest()
+        size = os.fstat(stream.fileno()).st_size
+        if depth is Depth.FULL:
+            return _sha256(stream, 0, None).hex()
+        hasher = hashlib.sha256(str(size).encode())
+        hasher.update(stream.read(_ENDS_BYTES))
+        stream.seek(max(0, size - _ENDS_BYTES))
+        hasher.update(stream.read(_ENDS_BYTES))
+        return hasher.hexdigest()
+
+
+def _sha256(stream: io.FileIO, offset: int, count: int | None) -> bytes:
+    """Digest of at most ``count`` bytes (None: all) from ``offset`` on."""
+    hasher = hashlib.sha256()
+    buffer = memoryview(bytearray(_BUFFER_BYTES))
+    stream.seek(offset)
+    left = count
+    while left is None or left > 0:
+        got = stream.readinto(buffer if left is None else buffer[:left])
+        if not got:
+            break
+        hasher.update(buffer[:got])
+        left = None if left is None else left - got
+    return hasher.digest()
 
 
 def list_files(directory: Path, leave_out: Iterable[str] = ("seal.json",)) -> list[str]:
@@ -135,19 +155,47 @@ def digest_files(
     names: list[str],
     depth: Depth = Depth.FULL,
     on_bytes: Callable[[int], None] | None = None,
+    algorithm: str = BLOCKS,
 ) -> tuple[FileDigest, ...]:
-    """Digest ``names`` below ``directory`` on all cores, in the given order."""
+    """Digest ``names`` below ``directory`` on all cores, in the given order.
 
-    def one(name: str) -> FileDigest:
-        path = directory / name
-        size = path.stat().st_size
-        value = FileDigest(name, size, digest_file(path, depth))
+    ``on_bytes`` is called with the bytes that have been looked at since its last call, from several threads.
+    """
+    sizes = [(directory / name).stat().st_size for name in names]
+    step = BLOCK_BYTES if algorithm == BLOCKS and depth is Depth.FULL else None
+
+    def one(piece: tuple[int, int, int]) -> bytes:
+        number, offset, count = piece
+        path = directory / names[number]
+        if depth is Depth.LIGHT:
+            value = bytes.fromhex(digest_file(path, depth))
+        else:
+            with open(path, "rb", buffering=0) as stream:
+                value = _sha256(stream, offset, count)
         if on_bytes is not None:
-            on_bytes(size)
+            on_bytes(count)
         return value
 
-    with ThreadPoolExecutor(max_workers=min(len(names), os.cpu_count() or 1) or 1) as pool:
-        return tuple(pool.map(one, names))
+    pieces = [
+        (number, offset, min(size - offset, step or size))
+        for number, size in enumerate(sizes)
+        for offset in range(0, max(1, size), step or max(1, size))
+    ]
+    found: list[list[bytes]] = [[] for _ in names]
+    with ThreadPoolExecutor(max_workers=_threads(len(pieces))) as pool:
+        for (number, _, _), value in zip(pieces, pool.map(one, pieces), strict=True):
+            found[number].append(value)
+    return tuple(FileDigest(name, size, _joined(parts)) for name, size, parts in zip(names, sizes, found, strict=True))
+
+
+def _joined(parts: list[bytes]) -> str:
+    return (parts[0] if len(parts) == 1 else hashlib.sha256(b"".join(parts)).digest()).hex()
+
+
+def _threads(pieces: int) -> int:
+    """Two for each core that we may use: one waits for the disk while the other digests."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(pieces, 2 * cores, _MOST_THREADS))
 
 
 def seal_directory(directory: Path, seal_path: Path, *, depth: Depth = Depth.FULL, **facts: Any) -> Seal:
@@ -167,6 +215,10 @@ def seal_directory(directory: Path, seal_path: Path, *, depth: Depth = Depth.FUL
         flushed = disk.map(_flush, [directory / name for name in names])
         seal = Seal(files=digest_files(directory, names, depth), depth=depth, **facts)
         list(flushed)  # raises what a flush has raised
+    # A file is no better on disk than the names that lead to it: all directories, and the one that holds this one.
+    for root, _, _ in os.walk(directory):
+        files.fsync_directory(Path(root))
+    files.fsync_directory(directory.parent)
     write(seal_path, seal)
     return seal
 
@@ -205,8 +257,8 @@ def load(path: Path) -> Seal:
         seal = Seal(**value)
     except (KeyError, TypeError, ValueError) as error:
         raise SealBroken(path, f"not a seal: {error}") from error
-    if seal.algorithm != ALGORITHM:
-        raise SealBroken(path, f"digests by {seal.algorithm}, this version knows {ALGORITHM}")
+    if seal.algorithm not in (WHOLE, BLOCKS):
+        raise SealBroken(path, f"digests by {seal.algorithm}, this version knows {WHOLE} and {BLOCKS}")
     for entry in seal.files:
         parts = Path(entry.path).parts
         if not parts or Path(entry.path).is_absolute() or ".." in parts:
@@ -240,7 +292,8 @@ def verify(
             files.wait_for(directory / entry.path, wait_seconds)
     seal = check_sizes(directory, seal_path)
     names = [entry.path for entry in seal.files]
-    for entry, found in zip(seal.files, digest_files(directory, names, seal.depth, on_bytes), strict=True):
+    digests = digest_files(directory, names, seal.depth, on_bytes, seal.algorithm)
+    for entry, found in zip(seal.files, digests, strict=True):
         if found.digest != entry.digest:
             raise SealBroken(directory / entry.path, "content differs from its seal (same size, other digest)")
     extra = sorted(set(list_files(directory)) - set(names))

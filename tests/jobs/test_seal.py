@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -118,3 +121,39 @@ def test_content_id_depends_on_content_alone(tmp_path: Path) -> None:
         (tmp_path / name / "train.jsonl").write_text(text)
         ids.append(seal.seal_directory(tmp_path / name, tmp_path / f"{name}.json", **facts).content)
     assert ids[0] == ids[1] != ids[2]
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(seal, "BLOCK_BYTES", 1000)
+    return 1000
+
+
+@pytest.mark.parametrize("size", [0, 1, 999, 1000, 1001, 2000, 5500])
+def test_a_large_file_is_the_digest_of_the_digests_of_its_blocks(tmp_path: Path, small_blocks: int, size: int) -> None:
+    content = os.urandom(size)
+    (tmp_path / "a").write_bytes(content)
+    (tmp_path / "b").write_bytes(b"another")
+    seen: list[int] = []
+    found = seal.digest_files(tmp_path, ["b", "a"], on_bytes=seen.append)
+    blocks = [hashlib.sha256(content[at : at + small_blocks]).digest() for at in range(0, size, small_blocks)]
+    expected = hashlib.sha256(b"".join(blocks)) if len(blocks) > 1 else hashlib.sha256(content)
+    assert [entry.digest for entry in found] == [hashlib.sha256(b"another").hexdigest(), expected.hexdigest()]
+    assert sum(seen) == size + 7
+    whole = seal.digest_files(tmp_path, ["a"], algorithm=seal.WHOLE)
+    assert whole[0].digest == hashlib.sha256(content).hexdigest() == seal.digest_file(tmp_path / "a")
+
+
+def test_a_seal_of_whole_files_is_still_read_and_an_unknown_one_is_not(sealed: Path, small_blocks: int) -> None:
+    """The seal names its algorithm; a reader that does not know it must not guess."""
+    path, content = sealed / "seal.json", (sealed / "output" / "model.safetensors").read_bytes()
+    value = json.loads(path.read_text())
+    assert value["algorithm"] == seal.BLOCKS == "sha256-64MiB"
+    assert "content differs" in broken(sealed).reason, "it was sealed by other blocks"
+    for entry in value["files"]:
+        if entry["path"] == "model.safetensors":
+            entry["digest"] = hashlib.sha256(content).hexdigest()
+    path.write_text(json.dumps({**value, "algorithm": "sha256"}))
+    assert seal.verify(sealed / "output", path).algorithm == "sha256"
+    path.write_text(json.dumps({**value, "algorithm": "md5"}))
+    assert "digests by md5" in broken(sealed).reason
