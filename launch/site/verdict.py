@@ -84,6 +84,9 @@ class _Judge:
     def _no_work(self) -> Finding:
         code = self._note("work").partition(" ")[0]
         ended = f"srun ended with {code}" if code else "it did not end"
+        heard, wanted = len(self._probe.nodes), self._plan.resources.nodes
+        if code == "0" or heard:
+            ended += f"; what {heard} of {wanted} nodes wrote can be seen here: do all share the workspace?"
         lines = _last_lines(self._probe)
         return Finding(Level.FAIL, "work", f"{ended}; its log ends with: {lines}", self._where_of_backend())
 
