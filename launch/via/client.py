@@ -182,13 +182,20 @@ class Session:
         writer = threading.Thread(target=self._write, args=(line,), daemon=True)
         with self._interrupts():
             writer.start()
-            while chunk := os.read(self._out, 65536):
+            while chunk := self._next_chunk():
                 output.write(chunk)
                 output.flush()
             code = self._process.wait()
         if code == SSH_FAILED or code < 0:
             raise self._lost(name)
         return code
+
+    def _next_chunk(self) -> bytes:
+        """Empty at the end. Where ssh has died its shared connection may still hold the pipe, so both are looked at."""
+        while not select.select([self._out], [], [], 1.0)[0]:
+            if self._process.poll() is not None:
+                return b""
+        return os.read(self._out, 65536)
 
     @contextmanager
     def _interrupts(self) -> Iterator[None]:

@@ -171,12 +171,12 @@ def login(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lo
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m launch.cli "$@"\n')
     program.chmod(0o755)
     exports = {
-        "OVERNIGHT_DEVCLUSTER": slurm.directory, "OVERNIGHT_WORKSPACE": directory / "workspace",
+        "OVERNIGHT_DEVCLUSTER": slurm.directory,
         "PYTHONPATH": REPOSITORY, "PYTHONDONTWRITEBYTECODE": "1",
     }  # fmt: skip
     lines = "".join(f"export {name}={shlex.quote(str(value))}\n" for name, value in exports.items())
     # As at many sites: a login script that prints, and sets what a job needs. PATH of a test may shadow commands.
-    path = f'export PATH="$HOME/bin:{os.environ["PATH"]}"\n'
+    path = f'export PATH="$HOME/bin:{os.environ["PATH"]}"\nexport OVERNIGHT_WORKSPACE="$(cat "$HOME/workspace")"\n'
     (directory / "home" / ".bash_profile").write_text(f"echo Welcome; echo 'quota: 1%'\n{lines}{path}")
     found = Login(directory, process, str(program))
     reached = subprocess.run([wrapper, "-o", "RemoteCommand=none", "login", "exit"], capture_output=True, text=True)
@@ -197,12 +197,12 @@ def login(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lo
 def chain(slurm: Slurm, login: Login, tmp_path: Path) -> Chain:
     """Two stages whose inputs lie on the cluster; the pipeline and the profile on the laptop."""
     made = Chain(slurm, tmp_path / "chain", stages=SHORT)
-    for name in ("bin",):
-        shutil.rmtree(login.home / name, ignore_errors=True)
+    shutil.rmtree(login.home / "bin", ignore_errors=True)
+    # What the chain asks the cluster for, it asks in the workspace of the other side: the same directory.
+    (login.home / "workspace").write_text(str(made.workspace.root))
     value = yaml.safe_load(made.pipeline.read_text())
     value["model"]["base"] = str(made.directory / "tiny")
     value["stages"]["corpus"]["from"] = str(made.directory / "raw")
-    value["seed"] = int.from_bytes(os.urandom(3), "big")  # work of its own in the workspace that the tests share
     laptop = tmp_path / "laptop"
     (laptop / "code" / "pkg").mkdir(parents=True)
     (laptop / "code" / "pkg" / "mine.py").write_text("VALUE = 1\n")
@@ -215,8 +215,6 @@ def chain(slurm: Slurm, login: Login, tmp_path: Path) -> Chain:
     made.pipeline.write_text(yaml.safe_dump(value, sort_keys=False))
     shutil.copyfile(made.profile, laptop / "mine.yaml")
     made.profile = laptop / "mine.yaml"
-    # What the chain asks the cluster for, it asks in the workspace of the other side.
-    made.workspace = type(made.workspace)(login.directory / "workspace")
     return made
 
 
@@ -258,12 +256,13 @@ def test_a_chain_over_one_connection(login: Login, chain: Chain, tmp_path: Path)
     assert "needs nothing" in login.overnight("why", run, "--via", login.via).stdout
     assert login.accepted == before + 1, "one connection, one question for a code"
     chain.assert_done_once(run)
-    code = login.directory / "workspace" / "runs" / run / "code" / "user"
+    code = chain.workspace.run(run).user_code.resolve()
     assert sorted(str(path.relative_to(code)) for path in code.rglob("*") if path.is_file()) == ["pkg/mine.py"]
     assert not login.overnight("status", "zzzzz", "--via", login.via, code=2).stdout
     no_trace(login.directory, chain.pipeline.parent, tmp_path)
 
 
+@pytest.mark.full
 def test_a_second_submission_sends_only_what_changed(login: Login, chain: Chain) -> None:
     big = chain.pipeline.parent / "code" / "big.py"
     big.write_bytes(os.urandom(300_000))
@@ -292,21 +291,22 @@ def slow_sbatch(login: Login) -> Path:
     return began
 
 
-@pytest.mark.parametrize("how", ["ssh is killed", "the cable is pulled"])
+@pytest.mark.full
+@pytest.mark.parametrize("how", ["overnight is killed", "the cable is pulled"])
 def test_a_connection_lost_in_the_middle_of_submit(login: Login, chain: Chain, how: str) -> None:
     """The other side goes on; the command repeated adopts what the first one queued. Nothing is there twice."""
     login.overnight(*on(login, chain, "fetch"))
     began = slow_sbatch(login)
     process = login.start(*on(login, chain, "submit"))
     wait_until(began.exists, "sbatch has been started")
-    if how == "ssh is killed":
-        for pid in _children(process.pid):
-            os.kill(pid, signal.SIGKILL)
+    if how == "overnight is killed":
+        process.kill()
+        process.wait()
     else:
         login.cut()
-    lost = ended(process, 4)
-    assert "the connection to login was lost during submit" in lost.stderr
-    assert "submits nothing twice" in lost.stderr
+        lost = ended(process, 4)
+        assert "the connection to login was lost during submit" in lost.stderr
+        assert "submits nothing twice" in lost.stderr
     again = login.start(*on(login, chain, "submit", "--json"))
     began.with_name("go").touch()
     said = json.loads(ended(again).stdout)
@@ -315,6 +315,7 @@ def test_a_connection_lost_in_the_middle_of_submit(login: Login, chain: Chain, h
     chain.assert_done_once(said["run"])
 
 
+@pytest.mark.full
 def test_ctrl_c_is_passed_on(login: Login, chain: Chain) -> None:
     """Between two submissions, with what was submitted in the journal, and the other side's own words."""
     login.overnight(*on(login, chain, "fetch"))
@@ -339,6 +340,7 @@ def test_ctrl_c_is_passed_on(login: Login, chain: Chain) -> None:
     chain.assert_done_once(run[1])
 
 
+@pytest.mark.full
 def test_cancel_and_a_follower_that_goes_away(login: Login, chain: Chain) -> None:
     value = yaml.safe_load(chain.pipeline.read_text())
     value["stages"]["cpt"]["steps"] = 100_000
@@ -347,7 +349,7 @@ def test_cancel_and_a_follower_that_goes_away(login: Login, chain: Chain) -> Non
     run = submit(login, chain)
     follower = login.start("logs", run, "cpt", "-f", "--via", login.via)
     assert follower.stdout is not None
-    assert follower.stdout.readline()
+    assert follower.stdout.readline(), follower.communicate()
     assert _remote("logs"), "the check below must be able to fail"
     follower.kill()
     follower.communicate()
