@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 QUEUE_SECONDS = 30.0
 """While following: how often the queue is asked whether there is still a job that could write."""
 
+ENDING_SECONDS = 30.0
+"""A job that has said its last word is gone from the queue a moment later; until then it counts as running."""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
@@ -111,11 +114,14 @@ class _View:
 
         logs.Follower(lambda: self.paths, lambda chunk: _write(secret.feed(chunk)), announce).follow(self._is_over)
         _write(secret.flush())
-        if self.store.seal.exists():
-            return 0
-        status = self.status()
-        print(f"{self.stage.name}: {status.text}", file=sys.stderr)
-        return 1
+        end = time.monotonic() + ENDING_SECONDS
+        while not self.store.seal.exists():
+            status = self.status()
+            if status.state.is_over or time.monotonic() > end:
+                print(f"{self.stage.name}: {status.text}", file=sys.stderr)
+                return 1
+            time.sleep(1.0)
+        return 0
 
     def _is_over(self) -> bool:
         """Sealed, failed by its own word, or (asked rarely) out of the queue."""

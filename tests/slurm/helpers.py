@@ -97,13 +97,13 @@ class Slurm:
         """Ids of the jobs that have not ended."""
         return self.run(["squeue", "--noheader", "--format=%A"]).stdout.split()
 
-    def scancel_all(self, timeout: float = 30) -> None:
+    def scancel_all(self, timeout: float = 120) -> None:
         """Cancel every job and wait until none is left, also none that still completes."""
         end = time.monotonic() + timeout
         while jobs := self.jobs():
-            self.run(["scancel", *jobs])
+            done = self.run(["scancel", *jobs], check=False)  # a controller that has just come back may be too busy
             if time.monotonic() >= end:
-                raise AssertionError(f"jobs still there {timeout} s after scancel: {jobs}")
+                raise AssertionError(f"jobs still there {timeout} s after scancel: {jobs}\n{done.stderr}")
             time.sleep(0.1)
 
 
