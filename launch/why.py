@@ -22,8 +22,6 @@ from launch.rundir import Run
 from launch.stage_status import RunStatus, StageStatus, State
 from launch.status_words import FAILURES
 
-_CALM = frozenset({State.SEALED, State.RUNNING, State.WAITING, State.SUBMITTING})
-
 
 @dataclass(frozen=True)
 class Why:
@@ -52,7 +50,11 @@ class Why:
     @property
     def is_calm(self) -> bool:
         """Nothing to explain: it is done, runs, or waits its turn."""
-        return self.state in _CALM and not self.failure
+        return _goes_well(self.state) and not self.failure
+
+
+def _goes_well(state: str) -> bool:
+    return not State(state).is_over and state != State.UNKNOWN
 
 
 def explain(run: Run, plan: Plan, profile: Profile, status: RunStatus, only: str | None = None) -> list[Why]:
@@ -130,7 +132,7 @@ def _next(run: Run, found: StageStatus, failure: FailureClass | None, silence: s
         return ""
     if found.state is State.RUNNING:
         return f"overnight logs {run.id} {found.stage} -f"
-    if found.state in (State.WAITING, State.SUBMITTING):
+    if _goes_well(found.state):
         return ""
     advice = symptoms.ADVICE.get(failure) if failure else None
     return (f"{advice}; then: " if advice else "") + f"overnight resume {run.id}"
@@ -139,8 +141,8 @@ def _next(run: Run, found: StageStatus, failure: FailureClass | None, silence: s
 def lines(found: Why) -> list[str]:
     """For people: one block a stage."""
     shown = [f"{found.stage}: {found.text}"]
-    if found.failure and (found.state not in _CALM or found.evidence):
-        before = "its start before " if found.state in _CALM else ""
+    if found.failure and (not _goes_well(found.state) or found.evidence):
+        before = "its start before " if _goes_well(found.state) else ""
         shown.append(f"  class     {before}{found.failure} ({found.words})")
         shown += [f"  shown by  {line}" for line in found.evidence.splitlines()[:4]]
     if found.source:
