@@ -66,6 +66,8 @@ def on_slurm(run: Run, plan: Plan, gateway: Gateway, stages: set[str], adopted: 
         gateway.scancel(list(jobs))
         left = _verified(gateway, set(jobs), run.id)
         run.journal.write(Event.CANCELLED, stages=list(names), jobs=list(jobs), phase="after", left=list(left))
+    elif run.profile().rolling is not None:  # a stage that has no job yet must not get one from the end of another
+        run.journal.write(Event.CANCELLED, stages=list(names), jobs=[], phase="before")
     return Cancelled(names, jobs, left, spared)
 
 

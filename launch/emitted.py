@@ -34,14 +34,17 @@ _PROFILE: Mapping[str, tuple[KeyPath, ...]] = {
     "mem": (("mem",),), "exclusive": (("exclusive",),), "requeue": (("continuation",),),
     "no-requeue": (("continuation",),), "kill-on-invalid-dep": (("kill_on_invalid_dep",),),
     "mpi": (("srun_options", "mpi"),), "cpu-bind": (("srun_options", "cpu_bind"),),
-    "network": (("srun_options", "network"),), "environment": (("containers", "runtime"),),
+    "network": (("srun_options", "network"),), "signal": (("signal", "lead"), ("signal", "name"), ("signal",)),
+    "mail-user": (("notify", "mail"),), "mail-type": (("notify", "on"), ("notify", "mail")),
+    "environment": (("containers", "runtime"),),
 }  # fmt: skip
 """Option -> keys of the profile that it follows from, beside or in place of a resource."""
 
 _PLACEHOLDERS = {
     "cpus": "N", "nodes": "N", "gpus_per_node": "N", "mem": "64G", "time": '"H:MM:SS"', "form": "gres | gpus | none",
     "model": "MODEL", "exclusive": "never | gpu | always", "continuation": "chain | requeue",
-    "kill_on_invalid_dep": "true | false", "runtime": "pyxis | apptainer | none",
+    "kill_on_invalid_dep": "true | false", "lead": '"M:SS"', "on": "[done, failed]",
+    "runtime": "pyxis | apptainer | none",
 }  # fmt: skip
 
 

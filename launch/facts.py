@@ -50,7 +50,8 @@ def _asked(backend: str, profile: Profile) -> tuple[str, dict[str, str]]:
     if environment is not None and environment.image is not None:
         return sys.executable, {"image": environment.image}
     if environment is not None and environment.modules:
-        return sys.executable, {"modules": " ".join(environment.modules), "python": environment.interpreter}
+        modules = " ".join((*profile.modules, *environment.modules))
+        return sys.executable, {"modules": modules, "python": environment.interpreter}
     return python_of(backend, profile), {}
 
 

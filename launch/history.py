@@ -17,8 +17,8 @@ from launch.journal import Event, Journal
 @dataclass
 class History:
     """By stage name: ``names`` of the newest attempt's jobs, ``jobs``, the newest job with the run that it belongs to
-    (empty: this one), ``reused`` ones, and ``refused``, what Slurm said to those. ``cancelled`` holds ids of jobs;
-    ``heard_at`` is the cluster's last answer.
+    (empty: this one), ``reused`` ones, and ``refused``, what Slurm said to those. ``cancelled`` holds ids of jobs,
+    ``deferred`` stages that wait for room in the queue; ``heard_at`` is the cluster's last answer.
     """
 
     names: dict[str, list[str]] = field(default_factory=dict)
@@ -26,6 +26,7 @@ class History:
     reused: set[str] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
     cancelled: set[str] = field(default_factory=set)
+    deferred: set[str] = field(default_factory=set)
     created_at: float | None = None
     heard_at: float | None = None
 
@@ -41,7 +42,10 @@ class History:
         event, stage, now = entry.get("event"), str(entry.get("stage", "")), float(entry["time"])
         if event == Event.CREATED:
             self.created_at = now
+        elif event == Event.DEFERRED:
+            self.deferred = set(map(str, entry["stages"]))
         elif event == Event.INTENT:
+            self.deferred.discard(stage)
             self.names[stage] = list(map(str, entry["names"]))
         elif event in (Event.SUBMITTED, Event.ADOPTED):
             of_run = str(entry.get("of_run", ""))

@@ -29,6 +29,7 @@ class Event(StrEnum):
     SUPERSEDED = "superseded"
     REPOINTED = "repointed"
     CANCELLED = "cancelled"
+    DEFERRED = "deferred"
     INTERRUPTED = "interrupted"
 
 

@@ -154,10 +154,16 @@ def _allows(one: Partition, asked: _Asked) -> bool:
 
 
 def _links(stage: PlannedStage, profile: ProfileFile, stages: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    """A chain of jobs has as much time as its links together."""
+    """A chain of jobs has as much time as its links together, which are submitted together."""
     wanted = _wanted(stage, profile, stages)
     each = stage.resources.time_seconds
-    if stage.continuation != Continuation.CHAIN.value or wanted is None or not each:
+    if stage.continuation != Continuation.CHAIN.value:
+        return
+    limit = profile.profile.rolling
+    if limit is not None and limit < profile.profile.links:
+        text = f"stage {stage.name!r} needs {profile.profile.links} jobs at once (links)"
+        yield ("submission",), f"{text}, more than rolling({limit}): write submission: rolling({profile.profile.links})"
+    if wanted is None or not each:
         return
     needed, links = -(-parse_duration(wanted) // each), profile.profile.links
     if needed > links:

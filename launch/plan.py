@@ -76,7 +76,7 @@ class PlannedInput:
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """One job of the chain."""
+    """One job of the chain. ``is_last``: no other stage waits for it."""
 
     name: str
     kind: str
@@ -94,6 +94,7 @@ class PlannedStage:
     sources: tuple[Source, ...] = ()
     target_step: int | None = None
     inserted: bool = False
+    is_last: bool = False
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -157,7 +158,8 @@ class _Builder:
                 self.add_training(name, stage)
             else:
                 self.add_evaluation(name, stage)
-        return tuple(self.done.values())
+        awaited = {parent for stage in self.done.values() for parent in stage.parents}
+        return tuple(replace(stage, is_last=stage.name not in awaited) for stage in self.done.values())
 
     def back_end(self, name: str, kind: str, stage: str) -> BackEndFacts:
         found = self.facts.back_ends[name]

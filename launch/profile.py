@@ -53,12 +53,16 @@ from launch.profile_fields import (
     GpuRequestField,
     Group,
     MemoryRule,
+    Notify,
     OptionName,
     Partition,
     Removable,
     SharedPath,
+    Signal,
     SrunOptions,
+    Submission,
     Value,
+    rolling,
 )
 from launch.secrets import SecretName
 from launch.validate import validate
@@ -131,11 +135,15 @@ class Profile(Model):
     stall_after: Duration | None = None
     quota: Memory | None = None
     kill_on_invalid_dep: Flag = True
+    submission: Submission = "all"
+    signal: Signal | None = None
+    notify: Notify = Notify()
     sbatch: dict[OptionName, Addition] = Field(default_factory=dict)
     srun: tuple[Line, ...] = ()
     remove: tuple[Removable, ...] = ()
     env: dict[EnvironmentName, Value] = Field(default_factory=dict)
     secrets: tuple[SecretName, ...] = ()
+    modules: tuple[Line, ...] = ()
     setup: tuple[Line, ...] = ()
     devcluster: Flag = False
     poll_seconds: Positive = 30.0
@@ -152,6 +160,11 @@ class Profile(Model):
         around = [one for one in self.file_systems.values() if path.is_relative_to(one.path)]
         inner = max(around, key=lambda one: len(one.path.parts), default=None)
         return None if inner is None or inner.quota is None else memory_bytes(inner.quota)
+
+    @property
+    def rolling(self) -> int | None:
+        """How many jobs of a run may be in the queue at a time; None: all of them."""
+        return rolling(self.submission)
 
     @property
     def lead_seconds(self) -> int:

@@ -6,7 +6,7 @@ import os
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Strict, model_validator
 
@@ -35,6 +35,7 @@ KEPT = {"job-name": "its unique name is how a lost submission is found again"}
 """Options that ``remove`` does not take out."""
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+_ROLLING = re.compile(r"rolling\((\d{1,4})\)\Z", re.ASCII)
 _OPTION = re.compile(r"(?:--)?[a-z][a-z0-9-]*\Z")
 
 
@@ -166,6 +167,30 @@ Group = Annotated[str, Strict(), AfterValidator(_group)]
 SharedPath = Annotated[Path, BeforeValidator(_path), AfterValidator(_absolute)]
 EnvironmentName = Annotated[str, Strict(), AfterValidator(_environment_name)]
 OptionName = Annotated[str, Strict(), AfterValidator(_option)]
+
+
+def rolling(text: str) -> int | None:
+    """How many jobs of a run may be in the queue; None: all.
+
+    Raises:
+        ValueError: neither ``all`` nor ``rolling(n)``.
+    """
+    if text == "all":
+        return None
+    found = _ROLLING.match(text)
+    if found is None:
+        raise ValueError(f"{text!r}: write all, or rolling(3) where no more than 3 jobs may be queued")
+    if int(found[1]) < 2:
+        raise ValueError(f"{text!r}: a job can only submit the next one beside itself: rolling(2) or more")
+    return int(found[1])
+
+
+def _submission(text: str) -> str:
+    rolling(text)
+    return text
+
+
+Submission = Annotated[Line, AfterValidator(_submission)]
 Removable = Annotated[OptionName, AfterValidator(_removable)]
 Addition = Annotated[str | bool | None, BeforeValidator(_addition)]
 Value = Annotated[str, Strict(), AfterValidator(one_line)]
@@ -201,6 +226,45 @@ class FileSystem(Model):
 
     path: SharedPath
     quota: Memory | None = None
+
+
+class Notice(StrEnum):
+    """What is told: a stage that nothing waits for is done; any stage has failed."""
+
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Notify(Model):
+    """Whom to tell. ``mail``: Slurm writes (``--mail-user``). ``command``: a line of bash that the end of the job runs
+    on its first node, for a minute at most, with OVERNIGHT_EVENT, OVERNIGHT_RUN and OVERNIGHT_STAGE set."""
+
+    mail: Line | None = None
+    command: Line | None = None
+    on: tuple[Notice, ...] = (Notice.DONE, Notice.FAILED)
+
+    def mail_options(self, is_last: bool) -> dict[str, str]:
+        """Options of sbatch for the job that decides a stage; ``is_last``: nothing waits for it."""
+        types = ["END"] if is_last and Notice.DONE in self.on else []
+        types += ["FAIL"] if Notice.FAILED in self.on else []
+        return {"mail-user": self.mail, "mail-type": ",".join(types)} if self.mail and types else {}
+
+    def told(self, is_last: bool) -> tuple[str, ...]:
+        """Of which events the command of a stage is told."""
+        return tuple(one.value for one in self.on if is_last or one is not Notice.DONE) if self.command else ()
+
+
+class Signal(Model):
+    """A signal to the work before the end, as by ``--signal``: for sites where jobs may not ask squeue for their end,
+    and for preemption with a grace time. The trainer saves and leaves at its next step."""
+
+    name: Literal["USR2", "TERM"] = "USR2"
+    lead: Duration = "5:00"
+
+    @property
+    def text(self) -> str:
+        """As ``--signal`` takes it. To the processes of the work, not to the batch shell."""
+        return f"{self.name}@{parse_duration(self.lead)}"
 
 
 class GpuRequest(Model):

@@ -32,6 +32,10 @@ LOCK_STALE_SECONDS = 600.0
 LOCK_TRY_SECONDS = 5.0
 
 
+class RunBusy(InputError):
+    """Another ``overnight`` is changing the run."""
+
+
 def default_workspace() -> Path:
     """``$OVERNIGHT_WORKSPACE``, else ``~/overnight``."""
     chosen = os.environ.get("OVERNIGHT_WORKSPACE")
@@ -109,8 +113,8 @@ def create(workspace: Workspace, pipeline: PipelineFile, profile: ProfileFile, p
         InputError: the workspace cannot be written.
     """
     try:
-        workspace.runs.mkdir(parents=True, exist_ok=True)
-        workspace.store.mkdir(parents=True, exist_ok=True)
+        files.make_directory(workspace.runs)
+        files.make_directory(workspace.store)
         run = _new(workspace)
     except OSError as error:
         raise InputError(
@@ -197,7 +201,7 @@ def locked(run: Run) -> Iterator[None]:
     (same host), or that is older than ten minutes, is taken over.
 
     Raises:
-        InputError: another process holds it.
+        RunBusy: another process holds it.
     """
     path = run.paths.lock
     me = os.getpid()
@@ -206,12 +210,12 @@ def locked(run: Run) -> Iterator[None]:
     while not files.create_exclusive(path, mine):
         held = _read(path)
         if held is not None and not _is_stale(held):
-            raise InputError(
+            raise RunBusy(
                 f"another overnight is working on run {run.id}: {held.strip()}",
                 hint=f"wait for it; if it is dead, remove {path}",
             )
         if time.monotonic() > end:
-            raise InputError(f"run {run.id} is locked again and again by others that were quicker", hint="try again")
+            raise RunBusy(f"run {run.id} is locked again and again by others that were quicker", hint="try again")
         if held is not None:
             _break(path, held)
     try:

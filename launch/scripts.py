@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.core import spec as specs
-from jobs.core.files import write_atomic
+from jobs.core.files import make_directory, write_atomic
 from jobs.core.paths import Workspace
 from jobs.core.spec import Input, StageSpec
 from launch import containers, render
@@ -16,7 +16,7 @@ from launch.containers import Container, Mount, Runtime
 from launch.errors import InputError
 from launch.executors.base import JobRequest
 from launch.plan import Plan, PlannedStage
-from launch.profile import ExecutorKind, Profile, Resources
+from launch.profile import Continuation, ExecutorKind, Profile, Resources
 from launch.profile_fields import Exclusive, MemoryRule
 from launch.rundir import Run
 
@@ -119,7 +119,9 @@ def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, a
     secrets = run.paths.secrets if profile.secrets or run.paths.secrets.exists() else None
     host = render.template(
         "host.sh.j2", **common, core_python=plan.core_python, watch_seconds=max(1, round(profile.poll_seconds)),
-        seal=run.workspace.entry(stage.produces_kind, stage.fingerprint).seal,
+        seal=run.workspace.entry(stage.produces_kind, stage.fingerprint).seal, run=run.id,
+        onward=_onward(run, plan, profile), notify=profile.notify.command,
+        notify_on=profile.notify.told(stage.is_last),
     )  # fmt: skip
     node = render.template(
         "node.sh.j2", **common, secrets=secrets, **entering(run, stage, profile, attempt),
@@ -129,12 +131,20 @@ def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, a
     return StageScripts(host, node)
 
 
+def _onward(run: Run, plan: Plan, profile: Profile) -> tuple[str, ...]:
+    """The command by which the end of a job submits the next stages; the job's id is put behind it."""
+    if profile.rolling is None:
+        return ()
+    return (plan.core_python, "-P", "-m", "launch.cli", "resume", run.id, "--workspace", str(run.workspace.root),
+            "--from-job")  # fmt: skip
+
+
 def entering(run: Run, stage: PlannedStage, profile: Profile, attempt: str) -> dict[str, Any]:
     """How node.sh comes to the stage's Python: modules of its back end, and the container where node.sh starts it."""
     environment = profile.environments.get(stage.backend)
     container = container_of(run, stage, profile)
     return {
-        "modules": environment.modules if environment is not None else (),
+        "modules": (*profile.modules, *(environment.modules if environment is not None else ())),
         "enter": containers.command(container) if container is not None else (),
         "variables": container.variables if container is not None else (),
         "prefix": container.prefix if container is not None else "",
@@ -146,9 +156,9 @@ def write(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, attempt: 
     """Write the files of one attempt; the executor adds ``job.sh``."""
     paths = run.paths.stage(stage.name)
     scripts = paths.scripts(attempt)
-    scripts.root.mkdir(parents=True)
+    make_directory(scripts.root)
     paths.logs.mkdir(exist_ok=True)
-    run.workspace.entry(stage.produces_kind, stage.fingerprint).root.mkdir(parents=True, exist_ok=True)
+    make_directory(run.workspace.entry(stage.produces_kind, stage.fingerprint).root)
     texts = stage_scripts(run, plan, stage, profile, attempt)
     specs.save(scripts.spec, stage_spec(run, plan, stage, profile, attempt, links))
     write_atomic(scripts.host, texts.host)
@@ -175,6 +185,16 @@ def _site_options(profile: Profile, resources: Resources) -> dict[str, str | boo
         Exclusive.ALWAYS: True,
     }  # fmt: skip
     return found | ({"exclusive": True} if whole[profile.exclusive] else {})
+
+
+def _notices(profile: Profile, stage: PlannedStage, link: int) -> dict[str, str]:
+    """What Slurm is to tell: the user by mail, of a chain of jobs about the last one; the work before its end."""
+    is_chain = stage.continuation == Continuation.CHAIN.value
+    found = {} if is_chain and link + 1 < profile.links else profile.notify.mail_options(stage.is_last)
+    # The daemons of Ray die of it.
+    if profile.signal is not None and stage.target_step is not None and stage.launcher != "ray":
+        found["signal"] = profile.signal.text
+    return found
 
 
 def _srun_options(profile: Profile) -> tuple[str, ...]:
@@ -217,7 +237,7 @@ def request(
         requeue=profile.continuation.value == "requeue",
         dependency=dependency,
         kill_on_invalid_dep=profile.kill_on_invalid_dep,
-        site=_site_options(profile, resources),
+        site={**_site_options(profile, resources), **_notices(profile, stage, link)},
         sbatch={key: False if value is None else value for key, value in profile.sbatch.items()},
         step=(*_srun_options(profile), *enter),
         srun=profile.srun,

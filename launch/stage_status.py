@@ -19,6 +19,7 @@ class State(StrEnum):
     BLOCKED = "blocked"  # waits for something that will not come
     SUBMITTING = "being submitted"
     NOT_SUBMITTED = "not submitted"
+    DEFERRED = "deferred"  # a job of the run submits it at its end
     FAILED = "failed"
     STOPPED = "stopped"  # saved and left because it was asked to
     CANCELLED = "cancelled"

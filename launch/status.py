@@ -110,6 +110,7 @@ class _Look:
             since = min(unclear.attempt.time for unclear in self._unclear.values()) - 60
             self._add_accounting(sacct(since) or [])
         self._explain_skipped()
+        self._explain_deferred()
         return RunStatus(tuple(self._found.values()), self._history.created_at, self._queue.silence, self._heard)
 
     def _stage(self, stage: PlannedStage) -> StageStatus:
@@ -119,6 +120,8 @@ class _Look:
         if (found := self._untouched(stage, store)) is not None:
             return found
         current = attempts.current(store)
+        if stage.name in self._history.deferred and (current is None or not attempts.job_ids(store, current)):
+            return StageStatus(stage.name, State.DEFERRED, "waits for room in the queue")
         if current is None:
             return StageStatus(stage.name, State.NOT_SUBMITTED, "not submitted")
         claims = claim.of_attempt(store, current.token)
@@ -331,6 +334,16 @@ class _Look:
             if above and found.state in (State.CANCELLED, State.LOST):
                 text = f"did not run: {', '.join(above)} {'has' if len(above) == 1 else 'have'} not succeeded"
                 self._found[stage.name] = replace(found, state=State.SKIPPED, text=text)
+
+    def _explain_deferred(self) -> None:
+        """What waits for room is submitted by a job of the run that ends; where there is none, by nobody."""
+        alive = (one for one in self._found.values() if one.job and not one.of_run and one.state is not State.SEALED)
+        if not all(one.state.is_over for one in alive):
+            return
+        for name, found in self._found.items():
+            if found.state is State.DEFERRED and not self._queue.silence and self._only is None:
+                text = "not submitted: it waited for room in the queue, and no job of the run is left to submit it"
+                self._found[name] = replace(found, state=State.NOT_SUBMITTED, text=text)
 
 
 def _newest(standing: Standing, starts: list[Claim]) -> str:

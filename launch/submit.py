@@ -15,13 +15,10 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from types import FrameType
 
 from jobs.core import attempts, claim
 from jobs.core.attempts import Attempt
@@ -30,10 +27,13 @@ from jobs.core.paths import StorePaths
 from launch import blame, ledger, scripts, sealed
 from launch.errors import ClusterRefused, ClusterSilent, InputError
 from launch.executors import carrier
+from launch.interrupt import Interrupt, Interrupted
+from launch.interrupt import deferred as _deferred
 from launch.journal import Event
 from launch.ledger import Fate, QueueView, Standing
 from launch.plan import Plan, PlannedStage
 from launch.profile import Continuation, Profile
+from launch.rolling import Room
 from launch.rundir import Run
 from launch.slurm.gateway import Gateway
 from launch.slurm.queue import QueueRow
@@ -56,39 +56,17 @@ class Action(StrEnum):
     SUBMITTED = "submitted"
     ADOPTED = "adopted"
     REUSED = "reused"
+    LATER = "later"
 
 
 @dataclass(frozen=True)
 class Step:
-    """What was done for one stage; ``job`` is the one that later stages wait for (None: sealed)."""
+    """What was done for one stage; ``job`` is the one that later stages wait for (None: sealed, or not yet)."""
 
     stage: str
     action: Action
     job: str | None
     of_run: str = ""
-
-
-class Interrupted(Exception):
-    """Ctrl-C during submission: everything that happened is recorded."""
-
-
-class _Interrupt:
-    """Ctrl-C is noted and acted on between two submissions, never between sbatch and its record."""
-
-    def __init__(self) -> None:
-        self.pending = False
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.pending = True
-
-
-@contextmanager
-def _deferred(note: _Interrupt) -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class Submitter:
@@ -102,18 +80,21 @@ class Submitter:
         gateway: Gateway,
         on_step: Callable[[Step], None] = lambda step: None,
         on_wait: Callable[[str, str], None] = lambda stage, run: None,
+        ending: str | None = None,
     ) -> None:
-        """``on_wait`` is called with a stage and the run that may be submitting it just now, before that is awaited."""
+        """``on_wait`` is called with a stage and the run that may be submitting it just now, before that is awaited.
+        ``ending``: see ``launch.rolling``."""
         self._run = run
         self._plan = plan
         self._profile = profile
         self._gateway = gateway
         self._on_step = on_step
         self._on_wait = on_wait
-        self._interrupt = _Interrupt()
+        self._interrupt = Interrupt()
         self._queue: QueueView | None = None
         self._jobs: dict[str, str | None] = {}
         self._suspects = sealed.suspects(run, plan)
+        self._room = Room(profile.rolling, run.id, ending)
 
     def advance(self) -> list[Step]:
         """Bring every stage forward, parents first.
@@ -124,14 +105,23 @@ class Submitter:
         """
         steps: list[Step] = []
         with _deferred(self._interrupt):
+            if self._room.is_limited:
+                self._room.look(self._view(fresh=True).alive(self._announced()[0]), self._run.journal.read())
             for stage in self._plan.stages:
                 self._stop_if_interrupted(stage)
-                step = self._bring_forward(stage)
-                self._jobs[stage.name] = step.job
+                waits = self._room.waits(stage.name, stage.parents)
+                step = self._later(stage) if waits else self._bring_forward(stage)
+                if step.action is not Action.LATER:
+                    self._jobs[stage.name] = step.job
                 steps.append(step)
                 self._on_step(step)
+            self._room.note(self._run.journal)
             self._cancel_given_up()
         return steps
+
+    def _later(self, stage: PlannedStage) -> Step:
+        self._room.deferred.append(stage.name)
+        return Step(stage.name, Action.LATER, None)
 
     def _stop_if_interrupted(self, stage: PlannedStage) -> None:
         if self._interrupt.pending:
@@ -168,9 +158,21 @@ class Submitter:
                 if found.fate is Fate.NEVER_STARTED and not self._bar(store, current):
                     continue  # it was quicker: its claim is there now
                 number = current.number + 1
-            step = self._submit(stage, store, number)
+            links = self._links(stage)
+            if not self._room.has_for(links) or self._room.leaves_alone(store, current):
+                return self._later(stage)
+            try:
+                step = self._submit(stage, store, number)
+            except ClusterRefused as error:
+                if not self._room.may_wait(error):
+                    raise
+                return self._later(stage)
             if step is not None:
+                self._room.take(links)
                 return step
+
+    def _links(self, stage: PlannedStage) -> int:
+        return self._profile.links if stage.continuation == Continuation.CHAIN.value else 1
 
     def _settled(self, stage: PlannedStage, store: StorePaths, current: Attempt) -> Standing:
         """The standing of an attempt, waited for while another ``overnight`` may be in the middle of its sbatch."""
@@ -316,7 +318,7 @@ class Submitter:
 
     def _submit(self, stage: PlannedStage, store: StorePaths, number: int) -> Step | None:
         """Open the next attempt and submit it; None if another run opened that number first."""
-        links = self._profile.links if stage.continuation == Continuation.CHAIN.value else 1
+        links = self._links(stage)
         token = attempts.new_token()
         names = tuple(scripts.job_name(self._run.id, stage.name, token, link) for link in range(links))
         stage_dir = str(self._run.paths.stage(stage.name).root)

@@ -45,13 +45,21 @@ def run(args: argparse.Namespace) -> int:
     return advance(run, gateway, as_json=args.json, snapshot_seconds=snapshot_seconds)
 
 
-def advance(run: Run, gateway: Gateway, *, as_json: bool, snapshot_seconds: float | None = None) -> int:
-    """Bring a run on Slurm forward and print what was done; ``submit`` and ``resume`` share it."""
+def advance(
+    run: Run, gateway: Gateway, *, as_json: bool, snapshot_seconds: float | None = None, ending: str | None = None
+) -> int:
+    """Bring a run on Slurm forward and print what was done; ``submit`` and ``resume`` share it.
+
+    Args:
+        ending: the job of the run that does this at its end, see ``launch.rolling``.
+    """
     from launch import rundir
     from launch.errors import OvernightError
-    from launch.submit import Interrupted, Submitter
+    from launch.interrupt import Interrupted
+    from launch.submit import Action, Submitter
 
     steps: list[Step] = []
+    profile = run.profile()
 
     def on_step(step: Step) -> None:
         steps.append(step)
@@ -66,7 +74,7 @@ def advance(run: Run, gateway: Gateway, *, as_json: bool, snapshot_seconds: floa
         print(f"run {run.id} in {run.paths.root}", flush=True)
     try:
         with rundir.locked(run):
-            Submitter(run, run.plan(), run.profile(), gateway, on_step, on_wait).advance()
+            Submitter(run, run.plan(), profile, gateway, on_step, on_wait, ending).advance()
     except Interrupted:
         print(f"\ninterrupted; submitted so far: {len(steps)} of {len(run.plan().stages)} stages, nothing is lost")
         print(f"go on: overnight resume {run.id}\ncancel: overnight cancel {run.id}")
@@ -81,6 +89,9 @@ def advance(run: Run, gateway: Gateway, *, as_json: bool, snapshot_seconds: floa
         values = [{"stage": step.stage, "action": step.action, "job": step.job} for step in steps]
         print(json.dumps({"run": run.id, "snapshot_seconds": snapshot_seconds, "stages": values}))
     else:
+        later = sum(step.action is Action.LATER for step in steps)
+        if later and ending is None:
+            print(f"{later} stages follow as jobs end (submission: {profile.submission}); where none does: resume")
         print(f"follow it: overnight status {run.id}")
     return 0
 

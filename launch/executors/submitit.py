@@ -86,7 +86,8 @@ def _executor_class() -> Any:
 
         def _make_submission_file_text(self, command: str, uid: str) -> str:
             text = super()._make_submission_file_text(command, uid)
-            said = {base.flag_name(key) for key in self._request.sbatch}  # the profile's own stands
+            # What the profile says stands in the library's place.
+            said = {base.flag_name(key) for key in base.header(self._request)}
             dropped = tuple(name for name in _DROP_HEADER if name not in said)
             return base.finished(text, self._request, drop_header=dropped, drop_srun=_DROP_SRUN)
 

@@ -142,6 +142,11 @@ def is_silence(stderr: str) -> bool:
     return _SILENT.search(stderr) is not None and _MUNGE.search(stderr) is None
 
 
+def is_submit_limit(stderr: str) -> bool:
+    """Whether too many jobs are in the queue for this one: later it may be accepted."""
+    return re.search(r"(?:QOS|Assoc)(?:Max|Grp)SubmitJob", stderr) is not None
+
+
 def explain(stderr: str) -> tuple[str, str | None]:
     """A refusal in plain words, and the next thing to try if there is one."""
     limit = reasons.limit_in_words(stderr)

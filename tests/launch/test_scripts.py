@@ -12,18 +12,26 @@ import pytest
 from launch import render
 from launch.errors import InputError
 
-NASTY = "/x/it's $(touch /tmp/never) `id` \"q\"; rm -rf é"
+NASTY = '/x/it\'s $(touch /tmp/never) `id` "q"; rm -rf é'
 SPEC: dict[str, Any] = {
     "stage": "cpt", "stage_dir": "/w/runs/abcde/stages/cpt", "boot": "/w/boot.py", "spec": "/w/spec.json",
     "environment": [("NAME", NASTY)], "secrets": None,
 }  # fmt: skip
 HOST = {"core_python": "/venv/bin/python", "watch_seconds": 30, "seal": "/w/store/x/seal.json"}
-ENTER = {"modules": ["cuda/12", NASTY], "enter": ["apptainer", "exec", NASTY], "variables": ["HF_TOKEN"], "prefix": "X_", "node": "/w/node.sh"}
+MORE = {"onward": ["/venv/bin/python", NASTY], "run": "abcde", "notify": NASTY, "notify_on": ("done", "failed")}
+ENTER = {
+    "modules": ["cuda/12", NASTY],
+    "enter": ["apptainer", "exec", NASTY],
+    "variables": ["HF_TOKEN"],
+    "prefix": "X_",
+    "node": "/w/node.sh",
+}
 NODE = {"stage_python": "/venv/bin/python", "nodes": 2, "processes": 4, "ray_seconds": 600, **ENTER}
 
 
 def texts() -> dict[str, str]:
     host = {"host.sh": "#!/bin/bash\n" + render.template("host.sh.j2", **SPEC, **HOST)}
+    host["host-more.sh"] = "#!/bin/bash\n" + render.template("host.sh.j2", **SPEC, **HOST, **MORE)
     launchers = ("python", "torchrun", "ray")
     return host | {f"node-{one}.sh": render.template("node.sh.j2", **SPEC, **NODE, launcher=one) for one in launchers}
 
@@ -33,7 +41,10 @@ def test_shellcheck(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_text(texts()[name])
     done = subprocess.run(
-        [Path(sys.executable).with_name("shellcheck"), "-S", "warning", path], capture_output=True, text=True, check=False
+        [Path(sys.executable).with_name("shellcheck"), "-S", "warning", path],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout
 
@@ -45,6 +56,34 @@ def test_a_value_is_never_run(tmp_path: Path) -> None:
     shown = text.replace("exec ", "printf '%s' \"$NAME\"; : ")
     done = subprocess.run(["bash", "-c", shown], capture_output=True, text=True, check=True)
     assert done.stdout == NASTY
+
+
+def left(tmp_path: Path, code: str, on: tuple[str, ...]) -> tuple[int, str]:
+    """What ``overnight_leave`` of host.sh does."""
+    told = f'printf "%s %s %s" "$OVERNIGHT_EVENT" "$OVERNIGHT_RUN" "$OVERNIGHT_STAGE" >>{tmp_path}/told'
+    more = {"onward": ["echo", "onward"], "run": "abcde", "notify": told, "notify_on": on}
+    text = render.template("host.sh.j2", **SPEC, **HOST, **more)
+    functions = text[text.index("overnight_onward()") : text.index("overnight_exit()")]
+    done = subprocess.run(
+        ["bash", "-c", f"SLURM_JOB_ID=7\n{functions}\novernight_leave {code}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("code", "on", "told"),
+    [
+        ("0 done", ("done", "failed"), "done abcde cpt"), ("9 failed", ("done", "failed"), "failed abcde cpt"),
+        ("0 done", ("failed",), ""), ("75", ("done", "failed"), ""),
+    ],
+)  # fmt: skip
+def test_a_job_that_ends_tells_and_goes_on(tmp_path: Path, code: str, on: tuple[str, ...], told: str) -> None:
+    assert left(tmp_path, code, on) == (int(code.split()[0]), "onward 7\n")
+    file = tmp_path / "told"
+    assert (file.read_text() if file.exists() else "") == told
 
 
 @pytest.mark.parametrize("bad", ["a\nb", "a\rb", "a\x00b", "a\x1b[31m"])

@@ -1,0 +1,78 @@
+"""``submission: rolling(n)`` where Slurm accepts few jobs of a user: the chain goes on by itself, without a daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.slurm.chains import ALL, Chain
+from tests.slurm.helpers import Slurm
+
+pytestmark = pytest.mark.slurm
+
+
+@contextmanager
+def at_most(slurm: Slurm, jobs: int) -> Iterator[None]:
+    """The site's limit of submitted jobs, kept by Slurm itself."""
+    where = ["where", "account=research"]
+    slurm.run(["sacctmgr", "-i", "modify", "user", *where, "set", f"MaxSubmitJobs={jobs}"])
+    try:
+        yield
+    finally:
+        slurm.run(["sacctmgr", "-i", "modify", "user", *where, "set", "MaxSubmitJobs=-1"])
+
+
+def deferred(chain: Chain, run: str) -> list[dict[str, Any]]:
+    return [entry for entry in chain.journal(run) if entry["event"] == "deferred"]
+
+
+@pytest.mark.failure(17)
+@pytest.mark.parametrize(
+    ("stages", "limit"),
+    [(("corpus", "pairs", "cpt", "sft"), 2), pytest.param(ALL, 3, marks=pytest.mark.full)],
+)
+def test_a_chain_goes_through_a_narrow_queue(
+    slurm_accounting: Slurm, tmp_path: Path, stages: tuple[str, ...], limit: int
+) -> None:
+    profile = {"submission": f"rolling({limit})", "account": "research"}
+    chain = Chain(slurm_accounting, tmp_path / "work", stages, profile=profile)
+    chain.fetch()
+    with at_most(slurm_accounting, limit):
+        said = chain.overnight("submit").stdout
+        (run,) = chain.runs()
+        assert f"stages follow as jobs end (submission: rolling({limit}))" in said
+        first = deferred(chain, run)[0]
+        assert (len(first["stages"]), first["by"]) == (len(chain.plan_names(run)) - limit, None)
+        waiting = {stage["stage"]: stage["state"] for stage in chain.status(run)["stages"]}
+        assert "deferred" in waiting.values()
+        chain.wait(timeout=600)
+    chain.assert_done_once(run)
+    # From the second look on it was jobs that submitted, and Slurm that said when it is too much.
+    later = deferred(chain, run)[1:]
+    assert all(entry["by"] is not None for entry in later)
+    assert "SubmitJob" in next(entry["stderr"] for entry in chain.journal(run) if entry["event"] == "refused")
+    assert {stage["state"] for stage in chain.status(run)["stages"]} == {"sealed"}
+
+
+@pytest.mark.failure(17)
+def test_what_failed_or_was_cancelled_is_not_tried_again_by_a_job(slurm_accounting: Slurm, tmp_path: Path) -> None:
+    settings = {"prefs": {"from": "./prefs.jsonl", "min_chars": 100_000}}  # nothing is left of it: it fails
+    stages = ("corpus", "pairs", "prefs", "cpt")
+    profile = {"submission": "rolling(2)", "sbatch": {"hold": True}}
+    chain = Chain(slurm_accounting, tmp_path / "work", stages, settings=settings, profile=profile)
+    chain.fetch()
+    run = chain.submit()
+    chain.cancel(run, "pairs")
+    chain.cancel(run, "cpt")  # that has no job yet
+    chain.release()
+    chain.wait_until(lambda: any(job.stage == "prefs" for job in chain.jobs()), "corpus to submit prefs")
+    chain.wait_until(lambda: chain.release() is None and all(job.row.state.is_final for job in chain.jobs()), "the end")
+    states = {stage["stage"]: stage["state"] for stage in chain.status(run)["stages"]}
+    assert states == {"corpus": "sealed", "pairs": "cancelled", "prefs": "failed", "cpt": "not submitted"}
+    assert sorted(job.stage for job in chain.jobs()) == ["corpus", "pairs", "prefs"]
+    found = chain.resume(run)
+    assert (found["pairs"][0], found["prefs"][0], found["cpt"][0]) == ("submitted", "submitted", "later")
