@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     gateway = common.gateway(found.profile, environment=probe.environment())
     workspace = workspace_for(found.profile, args.workspace)
     probes = probe.prepare(found, workspace, probe.plans(found, args.minutes, args.skip))
-    probe.submit(probes, found.profile, gateway)
+    probe.submit(probes, found, gateway)
     with _Progress(probes, quiet=args.json) as progress:
         limit = None if args.wait is None else args.wait * 60
         probe.wait(probes, gateway, min(2.0, found.profile.poll_seconds), limit, progress.look)
@@ -38,11 +38,14 @@ def run(args: argparse.Namespace) -> int:
     changes = list(dict.fromkeys(change for one in verdicts for change in one.changes))
     amended = None if args.no_amend else _amended(found, changes, verdicts)
     failed = any(one.failed for one in verdicts)
+    if not failed:
+        probe.remove(probes)
     if args.json:
         print(json.dumps(_as_json(found, verdicts, changes, amended, ok=not failed)))
         return 1 if failed else 0
     for one in verdicts:
-        print(f"\nexecutor {one.probe.plan.executor}: files in {one.probe.paths.root}")
+        kept = f": files in {one.probe.paths.root}" if failed else ""
+        print(f"\nexecutor {one.probe.plan.executor}{kept}")
         print("\n".join(check.table(list(one.findings))))
     _tell(found, changes, amended, args.no_amend)
     return 1 if failed else 0
@@ -111,7 +114,7 @@ def _as_json(
             {
                 "executor": one.probe.plan.executor,
                 "job": one.probe.job or None,
-                "directory": str(one.probe.paths.root),
+                "directory": None if ok else str(one.probe.paths.root),
                 "findings": [finding.as_json() for finding in one.findings],
             }
             for one in verdicts

@@ -10,15 +10,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
+from jobs.core.paths import Workspace
 from launch import table as tables
 from launch.containers import Mount, Runtime
 from launch.errors import ClusterRefused, OvernightError
+from launch.executors import carrier
 from launch.load import KeyPath
 from launch.profile import ProfileFile, Resources
 from launch.profile_fields import KINDS, Environment, Partition
-from launch.rundir import workspace_for
+from launch.rundir import Run, workspace_for
 from launch.site import ask, facts, probe_job, storage
 from launch.site.ask import Heard
 from launch.site.facts import Facts, PartitionFacts
@@ -274,35 +275,18 @@ class _Checker:
         paths = self._profile.resource_paths(kinds[0], "", None)
         where = self._where(*paths.get("partition", ("resources",)))
         script = scratch / f"{kinds[0]}.sh"
+        run = Run(Workspace(self._workspace), probe_job.NAME)
+        stage = probe_job.stage_of(self._profile, kinds[0], resources, executor, probe_job.NAME, sys.executable)
         try:
-            script.write_text(probe_job.text_of(self._found, kinds[0], resources, executor, self._workspace))
-            said = self._gateway.test_only(script)
+            script.write_text(carrier(executor).render(probe_job.request_of(run, stage, self._profile, probe_job.NAME)))
+            self._gateway.test_only(script)
         except ClusterRefused as error:
-            return Finding(Level.FAIL, what, _refusal(error), self._blamed(error, paths) or where)
+            text, blamed = probe_job.blamed(error, self._found, run, stage, script, self._gateway)
+            return Finding(Level.FAIL, what, text, blamed or where)
         except OvernightError as error:
             text = f"{error.message}; {error.hint}" if error.hint else error.message
             return Finding(Level.FAIL, what, text, where)
-        return Finding(Level.OK, what, f"accepted by {_where_it_would_run(said, resources)}", where)
-
-    def _blamed(self, error: ClusterRefused, paths: Mapping[str, KeyPath]) -> str:
-        """The line of the value that the refusal is about, as far as its words tell."""
-        words = {
-            "account": "account", "qos": "QOS", "time": "time limit", "partition": "partition", "nodes": "nodes",
-            "constraint": "feature", "gpus_per_node": "GPUs", "mem": "memory", "reservation": "reservation",
-        }  # fmt: skip
-        for key, word in words.items():
-            if word in error.message and key in paths:
-                return self._where(*paths[key])
-        return ""
-
-
-def _refusal(error: ClusterRefused) -> str:
-    said: list[Any] = [line for line in error.stderr.strip().splitlines() if line.strip()]
-    return f"{error.message}" + (f" ({said[-1].strip()})" if said else "")
-
-
-def _where_it_would_run(said: str, resources: Resources) -> str:
-    return f"partition {resources.partition}" if resources.partition else "the default partition"
+        return Finding(Level.OK, what, f"accepted by partition {resources.partition or '(the default one)'}")
 
 
 def _existing(path: Path) -> Path:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import secrets as tokens
+import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -16,10 +17,10 @@ from typing import Any
 from jobs.core.files import write_atomic
 from jobs.core.paths import StagePaths, Workspace
 from launch import containers, render, scripts, snapshot
-from launch.errors import OvernightError
+from launch.errors import ClusterRefused, OvernightError
 from launch.executors import carrier
 from launch.plan import PlannedStage
-from launch.profile import Continuation, Profile, ProfileFile, Resources
+from launch.profile import Continuation, Profile, ProfileFile, Resources, partitions_of
 from launch.profile_fields import KINDS
 from launch.rundir import Run
 from launch.site import probe_job
@@ -53,13 +54,14 @@ class Plan:
 
 @dataclass
 class Probe:
-    """A probe on its way. ``refusal``: why there is no job."""
+    """A probe on its way. ``refusal``: why there is no job, ``where`` the line that it is about."""
 
     plan: Plan
     paths: StagePaths
     stage: PlannedStage
     job: str = ""
     refusal: str = ""
+    where: str = ""
     row: QueueRow | None = None
     over: bool = False
     notes: dict[str, list[str]] = field(default_factory=dict)
@@ -79,15 +81,15 @@ def plans(found: ProfileFile, minutes: int | None, skip: Collection[str]) -> lis
     for executor, kinds in by_executor.items():
         kind = max(kinds, key=lambda one: (profile.resources_for(one).gpus_per_node or 0, one == "cpt"))
         wanted = profile.resources_for(kind)
-        limit = profile.partitions.get(wanted.partition or "")
-        most = limit.max_nodes if limit is not None and limit.max_nodes else 2
+        limits = [profile.partitions[name].max_nodes for name in partitions_of(wanted) if name in profile.partitions]
+        most = min([2, *(limit for limit in limits if limit is not None)])
         backend = _backend(profile)
         image = _image(profile, backend, wanted)
         allowed = minutes or (10 if image else 1)
         result.append(
             Plan(
                 executor=executor, kind=kind, backend=backend, minutes=allowed,
-                resources=replace(wanted, nodes=min(2, most), time=str(allowed)),
+                resources=replace(wanted, nodes=most, time=str(allowed)),
                 lead=None if "signal" in skip else allowed * 60 - 45,
                 requeue="requeue" not in skip and profile.continuation is Continuation.REQUEUE,
             )
@@ -153,23 +155,22 @@ def environment() -> dict[str, str]:
     return {**os.environ, SECRET: "not for jobs", LEFT_OVER: "1", KEPT: "1"}
 
 
-def submit(probes: Sequence[Probe], profile: Profile, gateway: Gateway) -> None:
+def submit(probes: Sequence[Probe], found: ProfileFile, gateway: Gateway) -> None:
     """Hand each probe to its executor; one that is refused says why and stands back."""
     for probe in probes:
+        run = Run(Workspace(probe.paths.root.parents[3]), probe.paths.root.parents[1].name)
         try:
-            request = scripts.request(_run_of(probe), probe.stage, profile, ATTEMPT, 0, None)
+            request = scripts.request(run, probe.stage, found.profile, ATTEMPT, 0, None)
             if probe.plan.lead is not None:
                 sbatch = {**request.sbatch, "signal": f"B:{SIGNAL}@{probe.plan.lead}"}
                 request = replace(request, sbatch=sbatch)
             probe.job = carrier(probe.plan.executor).submit(request, gateway)
+        except ClusterRefused as error:
+            script = probe.paths.scripts(ATTEMPT).job(0)
+            probe.refusal, probe.where = probe_job.blamed(error, found, run, probe.stage, script, gateway)
+            probe.over = True
         except OvernightError as error:
             probe.refusal, probe.over = str(error), True
-
-
-def _run_of(probe: Probe) -> Run:
-    """The directory that the probe lies in, as scripts and requests want it."""
-    root = probe.paths.root.parent.parent
-    return Run(Workspace(root.parent.parent), root.name)
 
 
 def wait(
@@ -239,6 +240,12 @@ def _notes(path: Path) -> dict[str, list[str]]:
         name, _, rest = line.partition(" ")
         found.setdefault(name, []).append(rest.strip())
     return found
+
+
+def remove(probes: Sequence[Probe]) -> None:
+    """Take the files of the probes away."""
+    for root in {probe.paths.root.parents[1] for probe in probes}:
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def log_of(probe: Probe) -> Iterator[Path]:

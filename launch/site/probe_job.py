@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from jobs.core.paths import Workspace
-from launch import scripts
-from launch.executors import carrier
+from launch import blame, emitted, scripts
+from launch.errors import ClusterRefused
 from launch.executors.base import JobRequest
 from launch.plan import PlannedStage
 from launch.profile import Profile, ProfileFile, Resources
 from launch.rundir import Run
+from launch.slurm.gateway import Gateway
 
 NAME = "probe"
 
@@ -36,11 +35,13 @@ def request_of(run: Run, stage: PlannedStage, profile: Profile, attempt: str) ->
     return scripts.request(run, stage, profile, attempt, 0, None)
 
 
-def text_of(found: ProfileFile, kind: str, resources: Resources, executor: str, workspace: Path) -> str:
-    """The script of a job of a kind, rendered by the executor that carries it.
-
-    Raises:
-        InputError: as ``request_of``; or the executor's library is not installed.
-    """
-    stage = stage_of(found.profile, kind, resources, executor, NAME, sys.executable)
-    return carrier(executor).render(request_of(Run(Workspace(workspace), NAME), stage, found.profile, NAME))
+def blamed(
+    error: ClusterRefused, found: ProfileFile, run: Run, stage: PlannedStage, script: Path, gateway: Gateway
+) -> tuple[str, str]:
+    """(what was refused in Slurm's words, with the entry that ends it; the line that it comes from, or nothing)."""
+    blame.add(error, emitted.of_stage(run, stage, found, {}, found.marks), script, gateway)
+    said = [line.strip() for line in error.stderr.splitlines() if line.strip()]
+    text = error.message + (f" ({said[-1]})" if said else "")
+    changes = dict.fromkeys(str(one["change"] or one["remove"]) for one in error.culprits)
+    text += f"; to end it: {' or '.join(changes)}" if changes else ""
+    return text, next((str(one["where"]) for one in error.culprits if one["where"]), "")

@@ -50,7 +50,7 @@ class _Judge:
     def findings(self) -> Iterator[Finding]:
         one = self._probe
         if one.refusal:
-            yield Finding(Level.FAIL, "submission", one.refusal, self._found.where("partition"))
+            yield Finding(Level.FAIL, "submission", one.refusal, one.where or self._found.where("partition"))
             return
         if not one.notes.get("start"):
             yield self._never_started()

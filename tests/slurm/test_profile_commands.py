@@ -1,12 +1,10 @@
 """``overnight profile`` on a real Slurm: the profile that it writes carries a chain, and its probe finds what works.
 
-Three very different sites (``SITES``) are the dev cluster in their shape, configured as ``overnight cluster up --shape``
-does it.
+Three very different sites are the dev cluster in their shape, as ``overnight cluster up --shape`` makes it.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
 import shutil
@@ -17,83 +15,19 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from jobs.core.paths import Workspace
 from launch.devcluster import packages
-from launch.devcluster.cluster import DevCluster
-from launch.devcluster.shape import shape_of
 from launch.profile import read_profile
 from launch.site import amend
-from tests.sites.golden import profile_of
-from tests.slurm.chains import OVERNIGHT, REPOSITORY, SHORT, Chain, ended
+from tests.sites.shaped import ADDED, SITES, Site, can_build, like
+from tests.slurm.chains import REPOSITORY, ended
 from tests.slurm.helpers import Slurm
 
 pytestmark = pytest.mark.slurm
 
 FULL = pytest.mark.full
-CONTAINERS = Path(__file__).parent / "containers"
-
-
-class Site:
-    """A user in front of a cluster: a home of their own, and the ``overnight`` command."""
-
-    def __init__(self, slurm: Slurm, directory: Path) -> None:
-        self.slurm = slurm
-        self.home = directory / "home"
-        self.home.mkdir()
-        self.name = "here"
-
-    @property
-    def environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in self.slurm.environment.items() if not name.startswith("OVERNIGHT_")}
-        for name in ("SCRATCH", "WORK", "PROJECT", "DATA", "XDG_CONFIG_HOME"):
-            kept.pop(name, None)
-        return {
-            **kept, "HOME": str(self.home), "OVERNIGHT_DEVCLUSTER": str(self.slurm.directory),
-            "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1",
-        }  # fmt: skip
-
-    @property
-    def file(self) -> Path:
-        return self.home / ".config" / "overnight" / "profiles" / f"{self.name}.yaml"
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [*OVERNIGHT, "profile", *arguments], cwd=self.home, env=self.environment, text=True, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-
-    def overnight(self, *arguments: str, code: int | None = 0) -> str:
-        return ended(self.start(*arguments), code).stdout
-
-    def init(self, more: str = "") -> str:
-        """Write a profile, as it comes; ``more`` is what its user adds."""
-        self.overnight("init", self.name, "--seconds", "60")
-        with self.file.open("a") as stream:
-            stream.write(more)
-        return self.file.read_text()
-
-    def check(self, code: int = 0) -> dict[str, dict[str, str]]:
-        said = json.loads(self.overnight("check", self.name, "--json", code=code))
-        return {one["what"]: one for one in said["findings"]}
-
-    def test(self, *options: str, code: int | None = 0) -> tuple[dict[str, dict[str, dict[str, str]]], dict[str, Any]]:
-        """Executor -> what -> finding, and all that was said."""
-        said = json.loads(self.overnight("test", self.name, "--json", *options, code=code))
-        found = {one["executor"]: {each["what"]: each for each in one["findings"]} for one in said["probes"]}
-        return found, said
-
-    def chain(self, directory: Path) -> Chain:
-        """A chain with this profile and its own workspace."""
-        chain = Chain(self.slurm, directory, SHORT)
-        chain.profile = self.file
-        workspace = read_profile(self.file).profile.workspace
-        assert workspace is not None
-        chain.workspace = Workspace(workspace)
-        return chain
 
 
 def bad(found: dict[str, dict[str, str]]) -> dict[str, str]:
@@ -225,33 +159,12 @@ def test_giving_up_says_why_it_waits(site: Site) -> None:
 
 @pytest.fixture
 def shaped(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
-    """The dev cluster in the shape of a site; of Perlmutter's two QOS the default one is too short for anything."""
-    name = request.param
     if missing := packages.missing(True):
         pytest.skip(f"Debian packages not installed: {' '.join(missing)} (overnight cluster up --install)")
-    directory = Path(tempfile.mkdtemp(prefix="overnight-shape-"))
-    cluster = DevCluster(directory)
-    shape = shape_of(profile_of(name), 4)
-    try:
-        cluster.up(nodes=4, with_accounting=bool(shape["accounts"]), shape=shape)
-        slurm = Slurm(cluster, accounting=True)
-        if name == "perlmutter":
-            user = slurm.run(["id", "-un"]).stdout.strip()
-            for command in (
-                ["modify", "qos", "regular", "set", "MaxWall=1-00:00:00"], ["add", "qos", "debug", "MaxWall=30"],
-                ["modify", "user", user, "where", "account=m0000", "set", "qos=debug,regular", "defaultqos=debug"],
-            ):  # fmt: skip
-                slurm.run(["sacctmgr", "-i", "-Q", *command])
-        if name == "dgx-pyxis":
-            if not Path("/usr/include/slurm/spank.h").exists() or shutil.which("gcc") is None:
-                pytest.skip("libslurm-dev and gcc are not installed: a SPANK plugin cannot be built")
-            plugin = tmp_path / "pyxis.so"
-            subprocess.run(["gcc", "-fPIC", "-shared", "-o", plugin, CONTAINERS / "pyxis_shim.c"], check=True)
-            (directory / "etc" / "plugstack.conf.d" / "pyxis.conf").write_text(f"required {plugin}\n")
-        yield Site(slurm, tmp_path)
-    finally:
-        cluster.down()
-        shutil.rmtree(directory, ignore_errors=True)
+    if request.param == "dgx-pyxis" and not can_build():
+        pytest.skip("libslurm-dev and gcc are not installed: a SPANK plugin cannot be built")
+    with like(request.param, tmp_path) as found:
+        yield found
 
 
 SAYS = {
@@ -259,15 +172,12 @@ SAYS = {
     "university": ("partition: gpu", "gpus_per_node: 4", 'time: "1-00:00:00"', "keeps no accounting"),
     "perlmutter": ("qos: regular", "constraint: gpu", "data: {constraint: cpu}", "account: m0000"),
 }
-ADDS = {"dgx-pyxis": 'environments: {toy: {image: "nvcr.io#nvidia/nemo:25.09", python: /usr/bin/python3}}\n'}
-
-
 @FULL
 @pytest.mark.failure(17)
-@pytest.mark.parametrize("shaped", list(SAYS), indirect=True, ids=list(SAYS))
+@pytest.mark.parametrize("shaped", SITES, indirect=True)
 def test_from_nothing_to_a_chain_at_a_site(shaped: Site, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     name = request.node.callspec.params["shaped"]
-    text = shaped.init(ADDS.get(name, ""))
+    text = shaped.init(ADDED.get(name, ""))
     for part in SAYS[name]:
         assert part in text
     assert not {what for what, one in shaped.check().items() if one["level"] == "fail"}
