@@ -217,7 +217,7 @@ def _hunt(given: tuple[str, int]) -> Found:
 
 def main() -> int:
     """Hunt all or some and report; the exit code counts those that were not found."""
-    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import Pool
 
     from tests.faults import simulate
 
@@ -229,8 +229,8 @@ def main() -> int:
     args = parser.parse_args()
     began = time.monotonic()
     missed = 0
-    with ProcessPoolExecutor(args.workers, initializer=simulate.pin) as pool:
-        for found in pool.map(_hunt, [(name, args.chains) for name in args.names or MUTATIONS]):
+    with Pool(args.workers, simulate.pin) as pool:
+        for found in pool.imap_unordered(_hunt, [(name, args.chains) for name in args.names or MUTATIONS]):
             missed += found.seed is None
             said = "NOT FOUND" if found.seed is None else f"seed {found.seed}: {found.text}"
             print(f"{found.name} ({found.chains} chains): {said}", flush=True)

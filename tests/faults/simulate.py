@@ -55,6 +55,9 @@ PATIENCE = 8
 MOST_IDLE_STARTS = 10
 """Starts of one attempt at the same step: more is a loop."""
 
+ENDLESS = 7200.0
+"""Virtual seconds after which a command is taken to run for ever."""
+
 HORIZON = 900.0
 """Virtual seconds in which faults strike."""
 
@@ -90,8 +93,8 @@ class _OneByOne:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def map(self, function: Callable[[Any], Any], values: Iterable[Any]) -> Iterator[Any]:
-        return iter([function(value) for value in values])
+    def map(self, function: Callable[..., Any], *values: Iterable[Any]) -> Iterator[Any]:
+        return iter([function(*one) for one in zip(*values, strict=False)])
 
 
 class Simulation:
@@ -118,6 +121,7 @@ class Simulation:
             )  # fmt: skip
         self.plan = Plan("simulated", tuple(planned), (), sys.executable)
         self.runs: list[Run] = []
+        self.site.on_ending = self._resume
 
     def _make_run(self, name: str) -> Run:
         run = Run(self.workspace, name)
@@ -182,7 +186,13 @@ class Simulation:
             if actor.error is not None:
                 self.site.violations.append(f"{work.__name__} broke: {actor.error!r}")
 
+        def give_up() -> None:
+            if not actor.is_done:
+                self.site.violations.append(f"{work.__name__} has not ended after {ENDLESS:.0f} s")
+                self.world.kill(actor)
+
         actor.on_end = note
+        self.world.after(ENDLESS, give_up)
         if kill_after is not None:
             self.world.after(kill_after, lambda: None if actor.is_done else self.world.kill(actor))
 
@@ -388,6 +398,12 @@ class Simulation:
 
             return call
 
+        supersede = claims.supersede
+
+        def give_up(*given: Any, **named: Any) -> Any:
+            self.site.gives_up()
+            return supersede(*given, **named)
+
         def write(run: Run, plan: Plan, planned: PlannedStage, profile: Profile, token: str, links: int) -> None:
             paths = run.paths.stage(planned.name)
             paths.logs.mkdir(parents=True, exist_ok=True)
@@ -417,7 +433,7 @@ class Simulation:
                 (submit, "_deferred", contextlib.nullcontext), (scripts, "write", write),
                 (ledger, "process_alive", alive), (ledger, "_sbatch_alive", sbatch_alive),
                 (attempts, "new_token", lambda length=6: f"{next(token):06d}"),
-                (lifecycle, "_should_move", moves), (nodes, "ask", self.site.asked), (seal, "ThreadPoolExecutor", _OneByOne), (seal, "_CHUNK", 1 << 16),
+                (claims, "supersede", give_up), (lifecycle, "_should_move", moves), (nodes, "ask", self.site.asked), (seal, "ThreadPoolExecutor", _OneByOne), (files, "fsync_directory", lambda directory: None),
             ]  # fmt: skip
             stoppable = (
                 (files, "create_exclusive"), (files, "write_atomic"), (files, "append_json_line"), (files, "read_json"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from jobs import lifecycle
@@ -56,6 +56,9 @@ class Site:
         self.presumed_dead: set[Actor] = set()
         self.writers: dict[Path, set[Actor]] = {}
         self.staying: set[str] = set()  # jobs on a bad node that Slurm would not let go
+        self.on_ending: Callable[[], None] = lambda: None
+        self.owners: dict[Path, Actor] = {}  # store entry -> the start that was let in last
+        self.late: list[JobRequest] = []  # whose sbatch is still on its way though nobody listens any more
         self.submissions: dict[Actor, str] = {}  # sbatch that is on its way -> its script
         self.has_accounting = world.dice.random() < 0.5
         self.records: dict[str, list[tuple[str, float, float]]] = {}  # job -> state, start and end of its runs
@@ -119,6 +122,8 @@ class Site:
         if not how(job_id):
             self.kick()
             return
+        if self.strikes("resume while a job ends", 0.05):
+            self.on_ending()
         actor = self.processes[job_id]
         actor.signal = True
         actor.wake = min(actor.wake, self.world.now)
@@ -157,8 +162,17 @@ class Site:
 
     def arrives(self, request: JobRequest) -> None:
         """A submission that was on its way reaches the controller; what it says to it nobody hears."""
-        with contextlib.suppress(Refused):
-            self.submit(request)
+        if request in self.late:
+            self.late.remove(request)
+            with contextlib.suppress(Refused):
+                self.submit(request)
+
+    def gives_up(self) -> None:
+        """Somebody is about to give a submission up: the worst moment for it to get through."""
+        if self.late and self.chaos:
+            for request in list(self.late):
+                self.arrives(request)
+            self.world.sleep(self.world.dice.uniform(0.55, 0.65))  # until its job is in its prologue
 
     def asked(self, *argv: str) -> str | None:
         """What a job is told that asks Slurm: of nodes, of itself, of how it ended before. None: no answer."""
@@ -190,6 +204,20 @@ class Site:
             self.violations.append(f"two writers on {store.name}: {names}")
 
 
+    @contextlib.contextmanager
+    def publishing(self, spec: StageSpec, start: Start, actor: Actor) -> Iterator[None]:
+        """A start that was replaced before may not seal anything any more."""
+        store, events = spec.store_paths, spec.stage_paths.events
+        was_replaced = self.owners.get(store.root) is not actor
+        before = len(record(events)) if was_replaced else 0
+        if self.strikes("power cut while sealing", 0.03):
+            self.world.after(self.world.dice.uniform(0.0, 0.03), lambda: self.power_cut(start.job, False))
+        yield
+        for line in record(events)[before:] if was_replaced else ():
+            if line["event"] in ("saved", "sealed") and (line["job"], line["restart"]) == (start.job, start.restart):
+                self.violations.append(f"{actor.name} published {line['event']} of {spec.stage} after it had been replaced")
+
+
 def run_job(site: Site, actor: Actor, job: Job) -> int:
     """One start of a job, as ``host.sh`` has it; its exit code."""
     restart = job.restarts
@@ -209,9 +237,11 @@ def run_job(site: Site, actor: Actor, job: Job) -> int:
         return _wait_behind(site, spec, start)
     if entry is not Entry.WORK:
         return 1
+    site.owners[spec.store_paths.root] = actor
     code = _work(site, actor, spec, start, job)
     ended_by = _ended_by(site, start)
-    decision = lifecycle.finish(spec, start, code, ended_by)
+    with site.publishing(spec, start, actor):
+        decision = lifecycle.finish(spec, start, code, ended_by)
     if decision == "done":
         return 0
     if decision == "requeue":
@@ -304,7 +334,8 @@ def _work(site: Site, actor: Actor, spec: StageSpec, start: Start, job: Job) -> 
                 directory.mkdir(parents=True, exist_ok=True)
                 site.world.point()
                 (directory / "state").write_text(f"{spec.stage} {step}")
-                saves.seal(step)
+                with site.publishing(spec, start, actor):
+                    saves.seal(step)
                 saves.keep_last(2)
             if is_late and spec.target_step is not None and spec.continuation != "none":
                 files.write_json(spec.stage_paths.result, {**result, "outcome": "stopped", "step": step})
@@ -398,7 +429,8 @@ class Carrier:
             world.sleep(SBATCH_SECONDS)
             return "silent", ""
         if site.strikes("arrives late", 0.02):  # when nobody listens any more
-            world.after(world.dice.uniform(0, 300), lambda: site.arrives(request))
+            site.late.append(request)
+            world.after(world.dice.uniform(0, 1000), lambda: site.arrives(request))
             return "silent", ""
         if site.strikes("slow sbatch", 0.03):
             world.sleep(world.dice.uniform(1, SBATCH_SECONDS))

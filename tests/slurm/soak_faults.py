@@ -209,14 +209,14 @@ def power_cut(site: Site, chain: Chain, dice: random.Random) -> None:
 def presumed_dead(site: Site, chain: Chain, dice: random.Random) -> None:
     """A node is not heard of and taken for dead; its job works on there, while Slurm starts it elsewhere."""
     node = f"node{dice.randint(1, 4)}"
-    with site.one_at_a_time, _frozen(site, node):
+    with site.one_at_a_time, frozen(site, node):
         site.scontrol("update", f"nodename={node}", "state=down", "reason=soak")
         time.sleep(dice.uniform(6.0, 12.0))
     site.scontrol("update", f"nodename={node}", "state=resume")
 
 
 @contextmanager
-def _frozen(site: Site, node: str) -> Iterator[None]:
+def frozen(site: Site, node: str) -> Iterator[None]:
     argv = b"\0".join(part.encode() for part in ("slurmd", "-D", "-N", node, "-f", str(site.slurm.slurm_conf))) + b"\0"
     found = [int(entry.parent.name) for entry in Path("/proc").glob("[0-9]*/cmdline") if _is(entry, argv)]
     for pid in found:

@@ -121,32 +121,6 @@ def test_a_node_that_fails_twice_is_kept_off(slurm: Slurm, tmp_path: Path) -> No
 
 
 @pytest.mark.full
-@pytest.mark.failure(22, 42)
-def test_power_cuts_are_judged_by_the_next_start(slurm: Slurm, tmp_path: Path) -> None:
-    """Cut twice on one node: charged to node failures without a word of the job's own, then kept off the node."""
-    settings = {"steps": 40, "save_every": 1, "options": {"step_seconds": 0.5}, "nodes": 1}
-    chain, run = make(slurm, tmp_path, settings)
-    for number in (1, 2):
-        chain.wait_until(
-            lambda number=number: len(chain.events("cpt", "start")) == number and chain.events("cpt", "saved")
-            and chain.events("cpt", "saved")[-1]["restart"] == chain.events("cpt", "start")[-1]["restart"],
-            f"start {number} to save",
-        )  # fmt: skip
-        node = chain.events("cpt", "start")[-1]["nodes"][0]
-        slurm.cluster.kill(node)
-        slurm.run(["scontrol", "update", f"nodename={node}", "state=down", "reason=test"])
-        slurm.cluster.start(node)
-    chain.wait()
-    found = [one for one in verdicts(chain, run) if one.judged_by]
-    assert {(one.failure, one.nodes) for one in found} <= {(FailureClass.NODE_FAILURE, (node,)) for node in ("node1", "node2", "node3", "node4")}
-    assert len(found) == 2, chain.story(run, "cpt")
-    assert chain.store(run, "cpt").seal.exists()
-    starts = [line["nodes"][0] for line in chain.events("cpt", "start")]
-    if starts[0] == starts[1]:
-        assert starts[-1] != starts[0]
-
-
-@pytest.mark.full
 @pytest.mark.failure(1)
 @pytest.mark.parametrize("answer", ["Requested operation is presently disabled", "Access/permission denied"])
 def test_a_requeue_that_is_refused_never_looks_like_success(slurm: Slurm, tmp_path: Path, answer: str) -> None:
