@@ -13,7 +13,7 @@ from launch import check
 from launch.errors import InputError
 from launch.fields import Amount, Line, Model, ResourceKeys, Slug
 from launch.kinds import FETCHED, TASK_KINDS
-from launch.load import KeyPath, Marks, Problem, failure, read
+from launch.load import Document, KeyPath, Marks, Problem, failure, read
 from launch.overrides import apply_overrides
 from launch.profile_fields import Group
 from launch.secrets import SecretName
@@ -150,7 +150,11 @@ def read_pipeline(path: Path, overrides: Sequence[str] = ()) -> PipelineFile:
     Raises:
         InputError: lists every fault with its line.
     """
-    document = read(path)
+    return of_document(path, read(path), overrides)
+
+
+def of_document(path: Path, document: Document, overrides: Sequence[str] = ()) -> PipelineFile:
+    """``read_pipeline`` of a file that has been read."""
     data, marks = apply_overrides(document.data, document.marks, overrides)
     hint = f"overnight plan {path} --cluster PROFILE"
     pipeline = validate(Pipeline, data, marks, hint=hint)

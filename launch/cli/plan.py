@@ -17,9 +17,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="look at limits, paths, secrets and disk, and let sbatch --test-only judge every script; no job is made",
     )  # fmt: skip
 
+    parser.add_argument(
+        "--sweep", action="append", default=[], metavar="KEY=V1,V2", help="plan every combination, and count their jobs"
+    )
+
 
 def run(args: argparse.Namespace) -> int:
     """Plan and print."""
+    if args.sweep:
+        return _sweep(args)
     planned = common.plan(args)
     if args.scripts:
         from launch.cli.plan_scripts import print_scripts
@@ -49,6 +55,39 @@ def run(args: argparse.Namespace) -> int:
         print(f"  {note}")
     limits.refuse(planned.plan, planned.profile, planned.pipeline)
     fit.refuse(*known, found)
+    return 0
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    """How many jobs the variants make together: equal stages are one."""
+    from launch import sweep
+    from launch.cli import prepare
+    from launch.profile import locate, read_profile
+    from launch.rundir import workspace_for
+    from launch.table import table
+
+    profile = read_profile(locate(args.cluster))
+    workspace = workspace_for(profile.profile, args.workspace)
+    known: dict[str, dict[str, bool]] = {}
+    variants = []
+    for variant in sweep.plans(args.pipeline, args.set, args.sweep, profile, workspace, prepare.checked):
+        for stage in variant.plan.stages:
+            seen = known.setdefault(stage.name, {})
+            if stage.fingerprint not in seen:
+                seen[stage.fingerprint] = workspace.entry(stage.produces_kind, stage.fingerprint).seal.exists()
+        if args.json:
+            stages = {stage.name: stage.fingerprint for stage in variant.plan.stages}
+            variants.append({"set": list(variant.options), "stages": stages})
+        else:
+            variants.append({})
+    if args.json:
+        sealed = {name: [one for one, done in seen.items() if done] for name, seen in known.items()}
+        print(json.dumps({"variants": variants, "sealed": sealed}))
+        return 0
+    rows = [[name, str(len(seen)), str(sum(seen.values()))] for name, seen in known.items()]
+    jobs = sum(len(seen) - sum(seen.values()) for seen in known.values())
+    print("\n".join(table(("stage", "different", "sealed"), rows, right=(1, 2))))
+    print(f"\n{len(variants)} variants, {jobs} jobs")
     return 0
 
 

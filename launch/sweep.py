@@ -1,0 +1,88 @@
+"""Many variants of one pipeline: every combination of some values, planned in one go.
+
+Stages that come out the same in several variants are one job in all of them, so what counts is how many different ones
+there are. The files are read once, and the world is looked at once for all variants that see the same of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.core.paths import Workspace
+from launch import facts
+from launch import plan as planning
+from launch.errors import InputError
+from launch.load import read
+from launch.pipeline import PipelineFile, of_document
+from launch.plan import Facts, Plan
+from launch.profile import ProfileFile
+from launch.stages import DataStage
+
+MOST = 100_000
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One combination: the texts of ``--set`` that make it, and its plan."""
+
+    options: tuple[str, ...]
+    plan: Plan
+
+
+def combinations(axes: Sequence[str]) -> list[tuple[str, ...]]:
+    """``["a=1,2", "b=x"]`` as ``[("a=1", "b=x"), ("a=2", "b=x")]``.
+
+    Raises:
+        InputError: an axis without a value, or too many combinations.
+    """
+    choices, total = [], 1
+    for axis in axes:
+        key, mark, values = axis.partition("=")
+        found = [f"{key}={value.strip()}" for value in values.split(",") if value.strip()]
+        if not mark or not found:
+            raise InputError("write --sweep stages.NAME.KEY=VALUE,VALUE", where=f"--sweep {axis}")
+        choices.append(found)
+        total *= len(found)
+    if total > MOST:
+        raise InputError(f"{total} combinations are more than {MOST}")
+    return list(itertools.product(*choices))
+
+
+def plans(
+    path: Path, options: Sequence[str], axes: Sequence[str], profile: ProfileFile, workspace: Workspace,
+    checked: Callable[[PipelineFile], PipelineFile] = lambda pipeline: pipeline,
+) -> Iterator[Variant]:  # fmt: skip
+    """Plan every combination.
+
+    Args:
+        options: texts of ``--set`` that hold for all.
+        axes: texts of ``--sweep``.
+        checked: looks at what this package cannot judge, see ``launch.cli.prepare``.
+
+    Raises:
+        InputError: a variant is no pipeline; where it comes from.
+    """
+    document = read(path)
+    known: dict[str, Facts] = {}
+    for chosen in combinations(axes):
+        pipeline = checked(of_document(path, document, (*options, *chosen)))
+        under = profile.with_pipeline(pipeline.data, pipeline.marks)
+        seen = _seen(pipeline)
+        if seen not in known:
+            known[seen] = facts.gather(pipeline, under.profile, workspace)
+        yield Variant(chosen, planning.build(pipeline.pipeline, under.profile, known[seen]))
+
+
+def _seen(pipeline: PipelineFile) -> str:
+    """All of a pipeline that ``facts.gather`` looks at: variants that agree in it see the same world."""
+    stages = {
+        name: written if isinstance(pipeline.pipeline.stages[name], DataStage)
+        else {key: written.get(key) for key in ("kind", "backend", "checkpoint")}
+        for name, written in pipeline.data["stages"].items()
+    }  # fmt: skip
+    rest = {key: value for key, value in pipeline.data.items() if key != "stages"}
+    return json.dumps([stages, rest], sort_keys=True, default=str)
