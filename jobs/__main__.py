@@ -1,6 +1,6 @@
 """The verbs of a job: ``prologue``, ``work``, ``finish`` and ``ray-nodes`` take a ``spec.json``; ``probe`` takes
-back-end names, ``address`` interfaces and another node, and the verbs that begin with ``probe-`` are those of
-``overnight profile test``."""
+back-end names (before them ``--code DIR``, where some are the user's), ``address`` interfaces and another node, and the
+verbs that begin with ``probe-`` are those of ``overnight profile test``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,12 @@ def main(argv: Sequence[str]) -> int:
 
         return try_out.main(verb, path, *rest)
     if verb == "probe":
-        print(json.dumps({name: _probe(name) for name in argv[1:]}))
+        names, code = argv[1:], None
+        if path == "--code":
+            code, names = Path(rest[0]), rest[1:]
+            sys.path.append(rest[0])  # last, as in a job
+            sys.dont_write_bytecode = True  # the tree is the user's
+        print(json.dumps({name: _probe(name, code) for name in names}))
         return 0
     spec = specs.load(Path(path))
     if verb == "work":
@@ -60,12 +65,12 @@ def main(argv: Sequence[str]) -> int:
     return 2
 
 
-def _probe(name: str) -> dict[str, Any]:
+def _probe(name: str, code: Path | None) -> dict[str, Any]:
     """What the planner must know of a back end in this interpreter; ``error`` where it cannot be had."""
     from jobs import backends
 
     try:
-        backend = backends.load(name)
+        backend = backends.load(name, code)
         able = backend.CAPABILITIES
         return {
             "versions": backend.probe(),

@@ -63,9 +63,9 @@ def _reference(pipeline: Pipeline, path: KeyPath, name: str, kinds: tuple[str, .
     return []
 
 
-def _backend(name: str, stage: TrainingStage | EvaluateStage) -> list[Problem]:
+def _backend(pipeline: Pipeline, name: str, stage: TrainingStage | EvaluateStage) -> list[Problem]:
     known = backends()
-    if stage.backend in known:
+    if stage.backend in known or pipeline.code is not None:  # a module of the user's: the probe finds it, or says so
         return []
     text = f"there is no back end {stage.backend!r}; {suggest(stage.backend, known)}"
     return [Problem(("stages", name, "backend"), text)]
@@ -94,7 +94,7 @@ def _data(pipeline: Pipeline, name: str, stage: DataStage) -> Iterator[Problem]:
 
 def _training(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator[Problem]:
     place: KeyPath = ("stages", name)
-    yield from _backend(name, stage)
+    yield from _backend(pipeline, name, stage)
     yield from _reference(pipeline, (*place, "checkpoint"), stage.checkpoint, TRAINING_KINDS, FETCHED)
     yield from _reference(pipeline, (*place, "data"), stage.data, (TRAINING_DATA[stage.kind],))
     shared = stage.batch_problem(stage.nodes or 1, stage.processes_per_node or 1)
@@ -107,7 +107,7 @@ def _training(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator[P
 
 def _evaluation(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator[Problem]:
     place: KeyPath = ("stages", name)
-    yield from _backend(name, stage)
+    yield from _backend(pipeline, name, stage)
     yield from _reference(pipeline, (*place, "checkpoint"), stage.checkpoint, TRAINING_KINDS, FETCHED)
     yield from _options((*place, "options"), stage)
     for task, keys in stage.tasks.items():

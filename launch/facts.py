@@ -6,21 +6,26 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from jobs.core.paths import Workspace
 from jobs.core.spec import Source
-from launch import fetch, snapshot
+from launch import fetch, snapshot, worktree
+from launch.check import backends
 from launch.digests import DigestCache, source_files
 from launch.errors import InputError
 from launch.kinds import FETCHED
 from launch.pipeline import PipelineFile
-from launch.plan import BackEndFacts, Facts, FetchedFacts, back_ends_of
+from launch.plan import BackEndFacts, Facts, FetchedFacts, back_ends_of, data_paths
 from launch.profile import Profile
 from launch.stages import DataStage, GettextSource
 
 PROBE_SECONDS = 60.0
+
+_OURS = ("data", "convert")
+"""Back ends that no pipeline names."""
 
 
 def gather(pipeline: PipelineFile, profile: Profile, workspace: Workspace) -> Facts:
@@ -29,12 +34,20 @@ def gather(pipeline: PipelineFile, profile: Profile, workspace: Workspace) -> Fa
     Raises:
         InputError: a source file or an environment is missing; names the line of the pipeline where it can.
     """
+    sources, fetched = _sources(pipeline, workspace), _fetched(pipeline, workspace)
+    named = back_ends_of(pipeline.pipeline)
+    code = None if pipeline.pipeline.code is None else pipeline.resolve(pipeline.pipeline.code)
+    back_ends = probe(named, profile, code)
+    digest = None
+    if code is not None and (own := sorted(set(named) - set(backends()) - set(_OURS))):
+        # The versions of a back end that is the user's code: any change of the code is another one.
+        digest = worktree.digest(code, data_paths(sources.values(), fetched.values()))
+        for name in own:
+            versions = {**back_ends[name].versions, "code": digest}
+            back_ends[name] = replace(back_ends[name], versions=versions)
     return Facts(
-        back_ends=probe(back_ends_of(pipeline.pipeline), profile),
-        sources=_sources(pipeline, workspace),
-        fetched=_fetched(pipeline, workspace),
-        core_python=sys.executable,
-    )
+        back_ends=back_ends, sources=sources, fetched=fetched, core_python=sys.executable, code=digest
+    )  # fmt: skip
 
 
 def python_of(backend: str, profile: Profile) -> str:
@@ -55,8 +68,11 @@ def _asked(backend: str, profile: Profile) -> tuple[str, dict[str, str]]:
     return python_of(backend, profile), {}
 
 
-def probe(names: Iterable[str], profile: Profile) -> dict[str, BackEndFacts]:
+def probe(names: Iterable[str], profile: Profile, code: Path | None = None) -> dict[str, BackEndFacts]:
     """Ask every interpreter once about its back ends; versions are read there without importing torch.
+
+    Args:
+        code: the user's code, in which a back end that is none of ours lies.
 
     Raises:
         InputError: an interpreter or a back end is not there; says which entry of the profile names it.
@@ -66,7 +82,7 @@ def probe(names: Iterable[str], profile: Profile) -> dict[str, BackEndFacts]:
     for name in names:
         by_python.setdefault(_asked(name, profile)[0], []).append(name)
     for python, group in by_python.items():
-        for name, value in _ask(python, group).items():
+        for name, value in _ask(python, group, code).items():
             if "error" in value:
                 raise InputError(
                     f"back end {name!r} cannot be used with {python}: {value['error']}",
@@ -82,8 +98,9 @@ def probe(names: Iterable[str], profile: Profile) -> dict[str, BackEndFacts]:
     return found
 
 
-def _ask(python: str, names: list[str]) -> dict[str, dict[str, Any]]:
-    command = [python, str(snapshot.installed_boot()), "probe", *names]
+def _ask(python: str, names: list[str], code: Path | None) -> dict[str, dict[str, Any]]:
+    own = [] if code is None or set(names) <= {*backends(), *_OURS} else ["--code", str(code)]
+    command = [python, str(snapshot.installed_boot()), "probe", *own, *names]
     hint = f"{python} must be a Python 3.10 or newer that this machine can run"
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)

@@ -2,18 +2,21 @@
 
 Safe against a submission at the same moment without a lock that it would have to take: a thing is renamed aside first,
 then the runs are looked at once more, and it is put back if one of them has come to name it. A submission that looks in
-between finds nothing there and makes it again.
+between finds nothing there and makes it again. Killed in between, the next one puts it back.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.core import attempts
 from jobs.core.paths import Workspace
 from launch import planfile, worktree
 from launch.errors import InputError
@@ -23,6 +26,7 @@ HALF_MADE_SECONDS = 24 * 3600.0
 """A half-made thing is left alone this long: its maker may be at work on another host."""
 
 ASIDE = "gc-"
+_ASIDE_CODE = re.compile(r"gc-[a-z0-9]+-([0-9a-f]{64})\Z")
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ def collect(workspace: Workspace, keep_days: float, dry_run: bool) -> tuple[list
     Of the store only what was made by stages: downloads are kept, they may not be to be had again.
     """
     found = needed(workspace)
+    if not dry_run:
+        put_back(workspace, found.code)
     removed = []
     for path, reason in _candidates(workspace, found, keep_days):
         size = _size(path)
@@ -80,11 +86,23 @@ def collect(workspace: Workspace, keep_days: float, dry_run: bool) -> tuple[list
     return removed, found
 
 
+def put_back(workspace: Workspace, code: Collection[str]) -> None:
+    """Snapshots of these digests that were moved aside by one that was killed then, if they are still whole. A result
+    is not: what is missing is made again, and to verify it would read all of it."""
+    for path in _entries(workspace.code):
+        match = _ASIDE_CODE.match(path.name)
+        if match is None or match[1] not in code or workspace.code_snapshot(match[1]).exists():
+            continue
+        with contextlib.suppress(OSError):  # removed meanwhile by the one that moved it
+            if worktree.digest_of(path, worktree.listing(path)) == match[1]:
+                os.rename(path, workspace.code_snapshot(match[1]))
+
+
 def _candidates(workspace: Workspace, found: Needed, keep_days: float) -> list[tuple[Path, str]]:
     now = time.time()
     result = []
     for path in _entries(workspace.code):
-        age = now - _newest(path)
+        age = now - _newest(path, now)
         half_made = path.name.startswith(("partial-", ASIDE))
         if half_made and age > HALF_MADE_SECONDS:
             result.append((path, "half made"))
@@ -92,13 +110,13 @@ def _candidates(workspace: Workspace, found: Needed, keep_days: float) -> list[t
             result.append((path, "code of no run"))
     for path in _entries(workspace.store):
         if path.name.startswith(ASIDE):
-            if now - _newest(path) > HALF_MADE_SECONDS:
+            if now - _newest(path, now) > HALF_MADE_SECONDS:
                 result.append((path, "half removed"))
         elif (
             not found.unknown
             and not path.name.startswith("download-")
             and path.name not in found.store
-            and now - _newest(path) > keep_days * 86400
+            and now - _newest(path, now) > keep_days * 86400
         ):
             result.append((path, "result of no run"))
     return result
@@ -106,7 +124,7 @@ def _candidates(workspace: Workspace, found: Needed, keep_days: float) -> list[t
 
 def _remove(workspace: Workspace, path: Path) -> bool:
     """Whether it was removed; not if a run has come to need it."""
-    aside = path if path.name.startswith(ASIDE) else path.with_name(f"{ASIDE}{os.getpid()}-{path.name}")
+    aside = path if path.name.startswith(ASIDE) else path.with_name(f"{ASIDE}{attempts.new_token(12)}-{path.name}")
     if aside != path:
         try:
             os.rename(path, aside)
@@ -120,7 +138,7 @@ def _remove(workspace: Workspace, path: Path) -> bool:
     if path.parent == workspace.code:
         worktree.remove(aside)
     else:
-        shutil.rmtree(aside)
+        shutil.rmtree(aside, ignore_errors=True)  # of a half removed one another gc may be at the same
     return True
 
 
@@ -130,12 +148,14 @@ def _entries(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if path.is_dir() and not path.is_symlink())
 
 
-def _newest(path: Path) -> float:
-    """When anything directly in it was last changed, by the clock of the file system."""
-    times = [path.lstat().st_ctime]
+def _newest(path: Path, gone: float) -> float:
+    """When anything directly in it was last changed, by the clock of the file system; ``gone`` where another one has
+    removed it meanwhile."""
+    times = []
     with contextlib.suppress(OSError):
+        times.append(path.lstat().st_ctime)
         times += [entry.stat(follow_symlinks=False).st_ctime for entry in os.scandir(path)]
-    return max(times)
+    return max(times, default=gone)
 
 
 def _size(path: Path) -> int:

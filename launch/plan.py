@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.core.spec import Source
@@ -55,12 +56,14 @@ class FetchedFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """The world as far as the plan depends on it. ``fetched`` by name: ``base`` or the name of a source."""
+    """The world as far as the plan depends on it. ``fetched`` by name: ``base`` or the name of a source. ``code``:
+    digest of the user's code, where results depend on it."""
 
     back_ends: Mapping[str, BackEndFacts]
     sources: Mapping[str, tuple[Source, ...]]
     fetched: Mapping[str, FetchedFacts]
     core_python: str
+    code: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,12 +107,13 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class Plan:
-    """The chain, parents first."""
+    """The chain, parents first. ``code``: digest of the user's code; None: there is none, or it is not taken yet."""
 
     pipeline: str
     stages: tuple[PlannedStage, ...]
     fetched: tuple[FetchedFacts, ...] = ()
     core_python: str = ""
+    code: str | None = None
 
     @property
     def missing(self) -> tuple[FetchedFacts, ...]:
@@ -125,6 +129,11 @@ class Plan:
                 return stage
         raise KeyError(name)
 
+    @property
+    def data_paths(self) -> list[Path]:
+        """Files and directories that the chain reads and that are no code."""
+        return data_paths((stage.sources for stage in self.stages), self.fetched)
+
     def below(self, names: set[str]) -> set[str]:
         """``names`` and every stage that reads from them, directly or not."""
         found = set(names)
@@ -132,6 +141,12 @@ class Plan:
             if found & set(stage.parents):
                 found.add(stage.name)
         return found
+
+
+def data_paths(sources: Iterable[Iterable[Source]], fetched: Iterable[FetchedFacts]) -> list[Path]:
+    """What is read as data or fetched as a model: no code, also where it lies in the tree of the code."""
+    files = [Path(source.path) for group in sources for source in group]
+    return [*files, *(Path(item.request) for item in fetched if item.request.startswith("/"))]
 
 
 def fingerprint(**parts: Any) -> str:
@@ -196,7 +211,9 @@ class _Builder:
         if executor == "local":  # one process after the other; the batch is the global one all the same
             resources = replace(resources, nodes=1, processes_per_node=1)
         result = {key: value for key, value in settings.items() if key not in NOT_IN_RESULT}
-        versions = {"image": resources.image} if resources.image else dict(able.versions)
+        versions = dict(able.versions)
+        if resources.image:  # what is in it decides, and the user's code, which is not in it
+            versions = {"image": resources.image} | {key: it for key, it in versions.items() if key == "code"}
         resumable = target_step is not None
         if resumable and executor != "local":
             resources = self.profile.segment(resources)
@@ -302,7 +319,7 @@ def build(pipeline: Pipeline, profile: Profile, facts: Facts) -> Plan:
         InputError: a back end cannot do what a stage asks of it.
     """
     stages = _Builder(pipeline, profile, facts).build()
-    return Plan(pipeline.name, stages, tuple(facts.fetched.values()), facts.core_python)
+    return Plan(pipeline.name, stages, tuple(facts.fetched.values()), facts.core_python, facts.code)
 
 
 def back_ends_of(pipeline: Pipeline) -> tuple[str, ...]:

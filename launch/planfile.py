@@ -39,6 +39,7 @@ def from_json(value: dict[str, Any]) -> Plan:
             tuple(_stage(entry) for entry in value["stages"]),
             tuple(FetchedFacts(**entry) for entry in value["fetched"]),
             value["core_python"],
+            value.get("code"),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a plan: {error}") from error

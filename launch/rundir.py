@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,11 +128,14 @@ def create(workspace: Workspace, pipeline: PipelineFile, profile: ProfileFile, p
     snapshot.take(paths.toolkit)
     code: dict[str, object] = {}
     if pipeline.pipeline.code is not None:
-        tree, data = pipeline.resolve(pipeline.pipeline.code), _data_of(plan)
+        tree, data = pipeline.resolve(pipeline.pipeline.code), plan.data_paths
         taken = worktree.take(tree, workspace, data)
         paths.user_code.symlink_to(os.path.relpath(taken.path, paths.user_code.parent))
         if not taken.path.is_dir():  # a gc took it before the link was there to stop it
             taken = worktree.take(tree, workspace, data)
+        if plan.code not in (None, taken.digest):
+            raise InputError(f"{tree} was changed while the chain was planned", hint="the same command again")
+        plan = replace(plan, code=taken.digest)
         code = {"code": taken.digest, "code_files": taken.files, "uncommitted": taken.uncommitted}
         print(f"code: {taken}", file=sys.stderr)
     run.journal.write(
@@ -141,12 +144,6 @@ def create(workspace: Workspace, pipeline: PipelineFile, profile: ProfileFile, p
     planfile.save(paths.plan, plan)
     remember(workspace)
     return run
-
-
-def _data_of(plan: Plan) -> list[Path]:
-    """What the pipeline reads as data or fetches as a model: no code, also where it lies in the tree of the code."""
-    sources = [Path(source.path) for stage in plan.stages for source in stage.sources]
-    return [*sources, *(Path(item.request) for item in plan.fetched if item.request.startswith("/"))]
 
 
 def _new(workspace: Workspace) -> Run:

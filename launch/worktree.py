@@ -5,6 +5,7 @@ Equal trees share one copy in the workspace, whichever run took it; a later edit
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -62,7 +63,7 @@ def take(tree: Path, workspace: Workspace, leave_out: Collection[Path] = ()) -> 
     if not tree.is_dir():
         raise InputError(f"code: {tree} is no directory")
     moved = _moved(tree)
-    names = listing(tree) if moved else _listed(tree, [path.resolve() for path in leave_out])
+    names = _names(tree, moved, leave_out)
     workspace.code.mkdir(parents=True, exist_ok=True)
     partial = workspace.code / f"partial-{attempts.new_token(12)}"
     partial.mkdir()
@@ -83,6 +84,22 @@ def take(tree: Path, workspace: Workspace, leave_out: Collection[Path] = ()) -> 
     finally:
         remove(partial)
     return CodeSnapshot(digest, target, len(names), total, moved.uncommitted if moved else _uncommitted(tree))
+
+
+def digest(tree: Path, leave_out: Collection[Path] = ()) -> str:
+    """The digest that ``take`` would give, without a copy.
+
+    Raises:
+        InputError: as ``take``, but for size and links.
+    """
+    tree = tree.resolve()
+    if not tree.is_dir():
+        raise InputError(f"code: {tree} is no directory")
+    return digest_of(tree, _names(tree, _moved(tree), leave_out))
+
+
+def _names(tree: Path, moved: CodeSnapshot | None, leave_out: Collection[Path]) -> list[str]:
+    return listing(tree) if moved else _listed(tree, [path.resolve() for path in leave_out])
 
 
 def digest_of(directory: Path, names: list[str]) -> str:
@@ -136,9 +153,10 @@ def remove(directory: Path) -> None:
     """Remove a snapshot, read-only as it is; nothing happens where there is none."""
     if not directory.is_dir() or directory.is_symlink():
         return
-    for root, _, _ in os.walk(directory):
-        os.chmod(root, 0o700)
-    shutil.rmtree(directory)
+    with contextlib.suppress(FileNotFoundError):  # another one removes it, too
+        for root, _, _ in os.walk(directory):
+            os.chmod(root, 0o700)
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def _git(tree: Path, *arguments: str) -> bytes | None:

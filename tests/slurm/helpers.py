@@ -73,7 +73,7 @@ class Slurm:
         shown = self.run(["scontrol", "--oneliner", "show", "job", job_id]).stdout
         return dict(_FIELD.findall(shown))
 
-    def wait_for_state(self, job_id: str, states: str | Collection[str], timeout: float = 30) -> dict[str, str]:
+    def wait_for_state(self, job_id: str, states: str | Collection[str], timeout: float = 120) -> dict[str, str]:
         """Wait until the job is in one of ``states``; returns its fields.
 
         Raises:

@@ -60,7 +60,7 @@ class Stage:
     def submit(self, request: JobRequest) -> str:
         return self.carrier.submit(request, self.gateway)
 
-    def wait(self, request: JobRequest, job: str, state: str, timeout: float = 60) -> dict[str, str]:
+    def wait(self, request: JobRequest, job: str, state: str, timeout: float = 180) -> dict[str, str]:
         try:
             return self.slurm.wait_for_state(job, state, timeout)
         except AssertionError as error:
