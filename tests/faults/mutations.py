@@ -17,14 +17,13 @@ from typing import Any
 from unittest import mock
 
 from jobs import judge, lifecycle, nodes, saves
-from jobs.core import attempts, budget, claim, files
+from jobs.core import budget, claim, files
 from jobs.core.claim import Claim
 from jobs.core.paths import StorePaths
-from launch import cancel, ledger, sealed
+from launch import cancel, ledger, sealed, submit
 from launch.journal import Event, Journal
 from launch.ledger import Fate, QueueView, Standing
 from launch.plan import PlannedStage
-from launch.slurm.queue import QueueRow
 from launch.submit import Submitter
 
 
@@ -89,16 +88,6 @@ def _no_intent(original: Any) -> Any:
     return write
 
 
-def _never_satisfied_is_overlooked(original: Any) -> Any:
-    """A job that can never start keeps the parents that failed, unless squeue says "(failed)" beside their ids."""
-
-    def repointed(self: Submitter, stage: PlannedStage, found: Standing) -> Any:
-        rows = {link: replace(row, reason="Dependency") for link, row in found.rows.items()}
-        return original(self, stage, replace(found, rows=rows))
-
-    return repointed
-
-
 def _keeps_the_oldest(original: Any) -> Any:
     def keep_last(self: saves.Saves, count: int) -> None:
         for step in self._store.sealed_steps()[: -1]:
@@ -133,33 +122,19 @@ def _publishes_early(original: Any) -> Any:
     return work
 
 
-def _first_job_only(original: Any) -> Any:
-    def rows(view: QueueView, names: Any) -> list[QueueRow]:
-        return original(view, names)[:0]
-
-    return rows
-
-
 MUTATIONS: dict[str, Mutation] = {
     # The claim
     "claim-taken-by-all": Mutation(claim, "take", _claim_taken_by_all),
     "claim-never-taken": Mutation(claim, "take", lambda original: lambda store, wanted: None),
     "claim-not-checked": Mutation(claim, "check_held", lambda original: lambda store, wanted: None),
     "given-up-without-a-claim": Mutation(claim, "supersede", lambda original: lambda *given, **named: None),
-    "only-the-first-link-is-barred": Mutation(
-        claim, "supersede", lambda original: lambda store, attempt, by, links=1: original(store, attempt, by, 1)
-    ),
-    "replaced-attempt-works-on": Mutation(
-        attempts, "open_next", lambda original: lambda store, attempt: original(store, attempt) or True
-    ),
     # What became of an attempt
     "running-is-ended": Mutation(ledger, "standing", _running_is_ended),
     "absent-is-never-started": Mutation(ledger, "standing", _absent_is_never_started),
     "completed-is-sealed": Mutation(sealed, "is_sound", _completed_is_sealed),
-    "in-flight-is-given-up": Mutation(ledger, "SUBMITTING_SECONDS", lambda original: 0.0),
     # Submission
     "keeps-old-parents": Mutation(Submitter, "_repointed", lambda original: lambda self, stage, found: True),
-    "never-satisfied-is-overlooked": Mutation(Submitter, "_repointed", _never_satisfied_is_overlooked),
+    "never-satisfied-is-overlooked": Mutation(submit, "NEVER_SATISFIED", lambda original: "unheard of"),
     "left-over-jobs-stay": Mutation(Submitter, "_cancel_given_up", lambda original: lambda self: None),
     "link-waits-for-the-one-before": Mutation(Submitter, "_sbatch", _link_waits_for_one),
     "added-link-waits-for-none": Mutation(Submitter, "_adopt", _counts_rows),

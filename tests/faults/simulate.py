@@ -45,6 +45,7 @@ from launch.plan import Plan, PlannedStage
 from launch.profile import Profile, read_profile
 from launch.rundir import LOCK_STALE_SECONDS, Run
 from launch.stage_status import State
+from tests.faults.controller import Job, Refused, edges
 from tests.faults.site import Carrier, Gateway, Site, record
 from tests.faults.world import EPOCH, World
 from tests.launch.made_runs import stage
@@ -232,18 +233,39 @@ class Simulation:
     def _scancel(self) -> None:
         job = self._some_job()
         if job:
-            self.site.terminate(job, lambda one: self.site.controller.cancel(one, self.world.now))
+            self._cancel_job(job)
+
+    def _cancel_job(self, job: str) -> None:
+        self.site.terminate(job, lambda one: self.site.controller.cancel(one, self.world.now))
 
     def _second_copy(self) -> None:
         job = self._some_job(alive=False)
         if job:
-            first = self.site.controller.jobs[job]
-            request: Any = SimpleNamespace(
-                name=first.name, scripts=SimpleNamespace(spec=first.script), link=first.link, requeue=first.requeue,
-                dependency=first.dependency, kill_on_invalid_dep=first.kill_on_invalid,
-            )  # fmt: skip
-            with contextlib.suppress(Exception):
-                self.site.submit(request)
+            self._copy(self.site.controller.jobs[job])
+
+    def _copy(self, first: Job) -> None:
+        request: Any = SimpleNamespace(
+            name=first.name, scripts=SimpleNamespace(spec=first.script), link=first.link, requeue=first.requeue,
+            dependency=first.dependency, kill_on_invalid_dep=first.kill_on_invalid,
+        )  # fmt: skip
+        with contextlib.suppress(Refused):
+            self.site.submit(request)
+
+    def _copy_below_a_failure(self) -> None:
+        """A job that waits has been accepted twice, and what it waits for is cancelled."""
+        jobs = self.site.controller.jobs
+        waiting = [job for job in jobs.values() if job.state == "PENDING" and edges(job.dependency)]
+        if waiting:
+            chosen = self.dice.choice(waiting)
+            self._copy(chosen)
+            self._cancel_job(self.dice.choice(edges(chosen.dependency))[1])
+
+    def _waiting_link_cancelled(self) -> None:
+        """Somebody cancels a link of a chain of jobs that waits for those before it."""
+        jobs = self.site.controller.jobs.values()
+        waiting = [job.id for job in jobs if job.state == "PENDING" and "afterany" in job.dependency]
+        if waiting:
+            self._cancel_job(self.dice.choice(waiting))
 
     def _controller_killed(self) -> None:
         """What was submitted in its last seconds is gone; it does not answer for a while."""
@@ -273,6 +295,7 @@ class Simulation:
         return {
             "resume": self._resume, "two resumes": self._two_resumes, "cancel": self._cancel_run,
             "node failure": self._node_fails, "preemption": self._preempted, "preemption storm": self._storm, "scancel": self._scancel,
+            "copy below a failure": self._copy_below_a_failure, "waiting link cancelled": self._waiting_link_cancelled,
             "second copy": self._second_copy, "controller killed": self._controller_killed, "silence": self._silence, "bad node": self._bad_node,
             "purge": self._purge, "ids used again": self._ids_used_again,
         }  # fmt: skip

@@ -418,6 +418,8 @@ class Carrier:
             raise ClusterRefused(text, command=("sbatch",), exit_code=1, stderr=text)
         if kind == "silent":
             raise silent("sbatch")
+        if self._site.strikes("killed after sbatch", 0.03) and world.current is not None:
+            world.kill(world.current)
         return text
 
     def _sbatch(self, request: JobRequest) -> tuple[str, str]:
