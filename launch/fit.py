@@ -43,6 +43,7 @@ class Estimate:
     seconds: tuple[float, float] | None
     gpu_hours: tuple[float, float] | None
     segments: tuple[int, int] | None
+    model: Model
 
     @property
     def fits(self) -> bool:
@@ -50,7 +51,8 @@ class Estimate:
 
     def as_json(self) -> dict[str, Any]:
         """For ``overnight plan --json``."""
-        return {**asdict(self), "memory": {**asdict(self.memory), "total": self.memory.total}, "fits": self.fits}
+        shown = {key: value for key, value in asdict(self).items() if key != "model"}
+        return {**shown, "memory": {**asdict(self.memory), "total": self.memory.total}, "fits": self.fits}
 
 
 def estimates(plan: Plan, profile: Profile, workspace: Workspace) -> list[Estimate]:
@@ -81,7 +83,7 @@ def _of(
             segments = (math.ceil(seconds[0] / usable), math.ceil(seconds[1] / usable))
     return Estimate(
         stage.name, model.parameters, estimate.memory(model, shape, habits), memory_limit, flops,
-        estimate.checkpoint(model, stage.backend, shape.precision), seconds, hours, segments,
+        estimate.checkpoint(model, stage.backend, shape.precision), seconds, hours, segments, model,
     )  # fmt: skip
 
 
@@ -133,12 +135,10 @@ def refuse(
         if found.fits or found.memory_limit is None:
             continue
         stage = plan.stage(found.stage)
-        model = model_of(plan, stage, workspace)
-        assert model is not None
         problems.append(
             f"stage {found.stage!r} needs about {_gib(found.memory.total)} on each GPU, partition "
             f"{stage.resources.partition!r} has {_gib(found.memory_limit)} ({parts(found.memory)}); "
-            + _proposal(stage, model, profile)
+            + _proposal(stage, found.model, profile)
         )
     if problems:
         raise InputError("\n".join(problems))

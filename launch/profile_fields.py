@@ -198,7 +198,8 @@ MountText = Annotated[Line, AfterValidator(_mount)]
 
 
 class Partition(Model):
-    """What a partition has and allows; what is not said is not checked. Memory and GPUs are those of one node.
+    """What a partition has and allows; what is not said is not checked. ``cpus``, ``memory`` and ``gpus`` are those of
+    one node, ``gpu_memory`` is that of one GPU.
 
     ``exclusive``: jobs get whole nodes there whatever they ask for. ``cost_per_gpu_hour``: in the site's own unit.
     """

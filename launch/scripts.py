@@ -30,10 +30,12 @@ RAY_SECONDS = 300
 
 @dataclass(frozen=True)
 class StageScripts:
-    """Texts of the two scripts of a stage, the same for every executor."""
+    """Texts of the two scripts of a stage, the same for every executor; ``container``: of the definition file that a
+    container engine wants, else empty."""
 
     host: str
     node: str
+    container: str
 
 
 def stage_spec(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, attempt: str, links: int) -> StageSpec:
@@ -116,6 +118,7 @@ def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, a
         "spec": paths.scripts(attempt).spec,
         "environment": environment(profile, stage),
     }
+    container = container_of(run, stage, profile)
     secrets = run.paths.secrets if profile.secrets or run.paths.secrets.exists() else None
     host = render.template(
         "host.sh.j2", **common, core_python=plan.core_python, watch_seconds=max(1, round(profile.poll_seconds)),
@@ -124,11 +127,11 @@ def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, a
         notify_on=profile.notify.told(stage.is_last),
     )  # fmt: skip
     node = render.template(
-        "node.sh.j2", **common, secrets=secrets, **entering(run, stage, profile, attempt),
+        "node.sh.j2", **common, secrets=secrets, **_entering(run, stage, profile, attempt, container),
         stage_python=stage.python, launcher=stage.launcher,
         nodes=stage.resources.nodes, processes=stage.resources.processes_per_node, ray_seconds=RAY_SECONDS,
     )  # fmt: skip
-    return StageScripts(host, node)
+    return StageScripts(host, node, "" if container is None else containers.environment_text(container))
 
 
 def _onward(run: Run, plan: Plan, profile: Profile) -> tuple[str, ...]:
@@ -141,8 +144,13 @@ def _onward(run: Run, plan: Plan, profile: Profile) -> tuple[str, ...]:
 
 def entering(run: Run, stage: PlannedStage, profile: Profile, attempt: str) -> dict[str, Any]:
     """How node.sh comes to the stage's Python: modules of its back end, and the container where node.sh starts it."""
+    return _entering(run, stage, profile, attempt, container_of(run, stage, profile))
+
+
+def _entering(
+    run: Run, stage: PlannedStage, profile: Profile, attempt: str, container: Container | None
+) -> dict[str, Any]:
     environment = profile.environments.get(stage.backend)
-    container = container_of(run, stage, profile)
     return {
         "modules": (*profile.modules, *(environment.modules if environment is not None else ())),
         "enter": containers.command(container) if container is not None else (),
@@ -163,9 +171,8 @@ def write(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, attempt: 
     specs.save(scripts.spec, stage_spec(run, plan, stage, profile, attempt, links))
     write_atomic(scripts.host, texts.host)
     write_atomic(scripts.node, texts.node, mode=0o755)
-    container = container_of(run, stage, profile)
-    if container is not None and (text := containers.environment_text(container)):
-        write_atomic(scripts.container, text)
+    if texts.container:
+        write_atomic(scripts.container, texts.container)
 
 
 def job_name(run: str, stage: str, attempt: str, link: int) -> str:

@@ -10,8 +10,8 @@ import shutil
 from pathlib import Path
 
 from jobs.core.paths import Workspace
-from launch import containers, scripts
 from launch import plan as planning
+from launch import scripts
 from launch.executors import NAMES, carrier
 from launch.facts import python_of
 from launch.pipeline import read_pipeline
@@ -60,10 +60,10 @@ def rendered(site: str) -> dict[str, str]:
         request = scripts.request(run, stage, profile, ATTEMPT, 0, None)
         for name in NAMES:
             files[f"{stage.name}.{name}.sh"] = carrier(name).render(request)
-        files[f"{stage.name}.node.sh"] = scripts.stage_scripts(run, plan, stage, profile, ATTEMPT).node
-        container = scripts.container_of(run, stage, profile)
-        if container is not None and (text := containers.environment_text(container)):
-            files[f"{stage.name}.container.toml"] = text
+        texts = scripts.stage_scripts(run, plan, stage, profile, ATTEMPT)
+        files[f"{stage.name}.node.sh"] = texts.node
+        if texts.container:
+            files[f"{stage.name}.container.toml"] = texts.container
     return files
 
 
