@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jobs.core import claim as claims
-from jobs.core import seal
+from jobs.core import files, seal
 from jobs.core.claim import Claim
 from jobs.core.paths import StorePaths
 
@@ -53,6 +53,8 @@ class Saves:
         if self._held is not None:
             claims.check_held(self._store, self._held)
         directory = self._store.save(step)
+        # Of the save the sealing sees to; the way to it has to be on disk before an older save may go.
+        files.fsync_directory(self._store.root)
         seal.seal_directory(
             directory, self._store.save_seal(step), kind=seal.SealKind.SAVE, format="trainer",
             fingerprint=self._fingerprint, step=step,

@@ -35,5 +35,6 @@ def take(toolkit: Path) -> None:
     for name in PACKAGES:
         shutil.copytree(package_directory(name), partial / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
     shutil.copyfile(installed_boot(), partial / "overnight_job.py")
+    files.flush_tree(partial)
     partial.rename(toolkit)
     files.fsync_directory(toolkit.parent)

@@ -47,19 +47,22 @@ def new_token(length: int = 6) -> str:
     return "".join(secrets.choice(_ALPHABET) for _ in range(length))
 
 
-def current(store: StorePaths) -> Attempt | None:
-    """The newest attempt, or None.
+def current(store: StorePaths, fresh: bool = False) -> Attempt | None:
+    """The newest attempt, or None. ``fresh``: as the server of the file system has them, not a cached listing.
+
+    An empty file is no attempt: its maker died between its name and its content (no hard links there).
 
     Raises:
         ValueError: its file is not an attempt.
     """
     try:
-        numbers = [int(found[1]) for name in os.listdir(store.attempts) if (found := _NAME.match(name))]
+        names = files.fresh_names(store.attempts) if fresh else os.listdir(store.attempts)
     except FileNotFoundError:
         return None
-    if not numbers:
+    numbers = sorted((int(found[1]) for name in names if (found := _NAME.match(name))), reverse=True)
+    path = next((path for path in map(store.attempt, numbers) if not files.is_abandoned(path)), None)
+    if path is None:
         return None
-    path = store.attempt(max(numbers))
     value = files.read_created_json(path)
     try:
         value["job_names"] = tuple(value["job_names"])
@@ -70,9 +73,8 @@ def current(store: StorePaths) -> Attempt | None:
 
 def open_next(store: StorePaths, attempt: Attempt) -> bool:
     """Make ``attempt`` the current one; False if somebody else opened that number first."""
-    store.attempts.mkdir(parents=True, exist_ok=True)
-    for directory in (store.root.parent, store.root):  # the intent is no better on disk than the way to it
-        files.fsync_directory(directory)
+    for directory in (store.root, store.attempts):  # the intent is no better on disk than the way to it
+        files.make_directory(directory)
     return files.create_exclusive(store.attempt(attempt.number), json.dumps(asdict(attempt), sort_keys=True) + "\n")
 
 

@@ -58,13 +58,17 @@ def read(path: Path) -> Claim:
         raise ValueError(f"{path}: not a claim: {error}") from error
 
 
-def of_attempt(store: StorePaths, attempt: str) -> list[Claim]:
-    """Claims of one attempt, oldest first."""
+def of_attempt(store: StorePaths, attempt: str, fresh: bool = False) -> list[Claim]:
+    """Claims of one attempt, oldest first. ``fresh``: as the server of the file system has them, not a cached listing.
+
+    An empty one is none yet, or never: its maker died between its name and its content (no hard links there).
+    """
     try:
-        names = sorted(os.listdir(store.claims))
+        names = sorted(files.fresh_names(store.claims) if fresh else os.listdir(store.claims))
     except FileNotFoundError:
         return []
-    return [read(store.claims / name) for name in names if (found := _NAME.match(name)) and found["attempt"] == attempt]
+    paths = [store.claims / name for name in names if (found := _NAME.match(name)) and found["attempt"] == attempt]
+    return [read(path) for path in paths if not files.is_abandoned(path)]
 
 
 def take(store: StorePaths, claim: Claim) -> Claim | None:
@@ -73,7 +77,7 @@ def take(store: StorePaths, claim: Claim) -> Claim | None:
     Restart 0 of a link names the owner of the link, also when the job that takes it was requeued before its first
     prologue ran; later restarts add their own file, so that the order of starts is on disk.
     """
-    store.claims.mkdir(parents=True, exist_ok=True)
+    files.make_directory(store.claims)
     text = json.dumps(asdict(claim)) + "\n"
     for restart in sorted({0, claim.restart}):
         path = store.claim(claim.attempt, claim.link, restart)
@@ -89,7 +93,7 @@ def supersede(store: StorePaths, attempt: str, by: str, links: int = 1) -> Claim
 
     ``by`` is the new attempt's token, kept in the claim for the reader.
     """
-    store.claims.mkdir(parents=True, exist_ok=True)
+    files.make_directory(store.claims)
     for found in of_attempt(store, attempt):
         if found.job != SUPERSEDED:
             return found
@@ -109,11 +113,11 @@ def check_held(store: StorePaths, claim: Claim) -> None:
     Raises:
         ClaimLost: a later start or a newer attempt holds the entry, or the claim file is gone.
     """
-    current = attempts.current(store)
+    current = attempts.current(store, fresh=True)
     if current is not None and current.token != claim.attempt:
         by = f"{current.token} of run {current.run}"
         raise ClaimLost(f"{store.root.name}: attempt {claim.attempt} was replaced by {by}")
-    held = of_attempt(store, claim.attempt)
+    held = of_attempt(store, claim.attempt, fresh=True)
     if not held:
         raise ClaimLost(f"{store.claims}: the claim of job {claim.job} restart {claim.restart} is gone")
     newest = max(held, key=lambda other: other.order)

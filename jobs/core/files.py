@@ -6,6 +6,7 @@ and a name that we reported as written must still be there after the machine los
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -14,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 CREATION_SECONDS = 2.0
-"""How long the maker of a file may take from its name to its content."""
+"""How long a reader waits for the content of a file whose name is there."""
+
+ABANDONED_SECONDS = 30.0
+"""A file made without hard links that stays empty for so long lost its maker between its name and its content."""
 
 
 def fsync_directory(directory: Path) -> None:
@@ -26,27 +30,77 @@ def fsync_directory(directory: Path) -> None:
         os.close(handle)
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it; each name is on disk before the next, and before anything in it."""
+    missing = [path]
+    while not missing[-1].parent.is_dir():
+        missing.append(missing[-1].parent)
+    for directory in reversed(missing):
+        try:
+            os.mkdir(directory)
+        except FileExistsError:
+            if not directory.is_dir():
+                raise
+        fsync_directory(directory.parent)
+
+
+def flush_tree(directory: Path) -> None:
+    """Have everything below ``directory`` on disk, before a rename makes it look complete. Many at a time: a journaling
+    file system writes one record for all that wait."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    roots, paths = [], []
+    for root, _, names in os.walk(directory):
+        roots.append(Path(root))
+        paths += [path for name in names if not os.path.islink(path := os.path.join(root, name))]
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        list(pool.map(flush, paths))
+        list(pool.map(fsync_directory, roots))
+
+
+def flush(path: str | Path) -> None:
+    """Have a file on disk, whoever wrote it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_atomic(path: Path, text: str, mode: int = 0o644) -> None:
     """Write ``text`` so that ``path`` is the old or the new content at every instant.
 
-    The temporary file lies in the same directory (a rename across file systems is not atomic) and carries the
+    The temporary file lies in the same directory (a rename across file systems is not atomic) and carries host and
     process id, so that two writers do not share it.
 
     Raises:
         OSError: the directory is missing or full; ``path`` is then unchanged.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    temporary = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
+        _write_whole(temporary, text, os.O_TRUNC, mode)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     fsync_directory(path.parent)
+
+
+def _write_whole(path: Path, text: str, flag: int, mode: int = 0o644) -> os.stat_result:
+    """Make a file with ``text``, which is on disk at the end; what fstat says of it."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | flag, mode)
+    try:
+        _write_all(handle, text.encode("utf-8"))
+        os.fsync(handle)
+        return os.fstat(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    # A nearly full disk takes the beginning and says so by the count alone; asked again, it gives the reason.
+    while data:
+        data = data[os.write(handle, data) :]
 
 
 def write_json(path: Path, value: Any, mode: int = 0o644) -> None:
@@ -60,22 +114,17 @@ def create_exclusive(path: Path, text: str) -> bool:
     The content is complete before the name appears (written aside, then hard-linked, which fails if the name exists),
     so a reader never finds an empty claim. Falls back to O_EXCL where the file system has no hard links.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
-    with open(temporary, "x", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
+    temporary = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.{time.monotonic_ns()}.tmp")
     try:
+        _write_whole(temporary, text, os.O_EXCL)
         os.link(temporary, path)
     except FileExistsError:
         # link(2): an NFS server may have made the link and lost the answer; the client asks again and is told that the
         # name exists. The link count knows.
         if os.stat(temporary).st_nlink != 2:
             return False
-    except PermissionError:
-        return _create_without_links(path, text)
     except OSError as error:
-        if error.errno in (95, 38, 1, 31):  # EOPNOTSUPP, ENOSYS, EPERM, EMLINK: no hard links here
+        if error.errno in _NO_LINKS:
             return _create_without_links(path, text)
         raise
     finally:
@@ -84,17 +133,54 @@ def create_exclusive(path: Path, text: str) -> bool:
     return True
 
 
+_NO_LINKS = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EMLINK)
+
+
 def _create_without_links(path: Path, text: str) -> bool:
+    """The name is there before its content. A maker that died in between leaves an empty file, which whoever comes next
+    takes away; one that was only slow finds that its file has gone from under its name."""
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        mine = _write_whole(path, text, os.O_EXCL)
     except FileExistsError:
-        return False
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
+        if not _take_away_abandoned(path):
+            return False
+        return _create_without_links(path, text)
     fsync_directory(path.parent)
+    try:
+        return os.path.samestat(os.stat(path), mine)
+    except FileNotFoundError:
+        return False
+
+
+def _take_away_abandoned(path: Path) -> bool:
+    """Whether the empty file of a maker that is gone was taken away, watched by our own clock."""
+    try:
+        found = os.stat(path)
+        end = time.monotonic() + ABANDONED_SECONDS
+        while found.st_size == 0 and time.monotonic() < end:
+            time.sleep(0.05)
+            found = os.stat(path)
+        if found.st_size:
+            return False
+        aside = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.abandoned")
+        os.rename(path, aside)
+        os.unlink(aside)
+    except FileNotFoundError:
+        pass  # another was quicker
     return True
+
+
+def fresh_names(directory: Path) -> list[str]:
+    """Names in ``directory`` as the server has them. A client of NFS may show a listing that is a minute old; a change
+    of its own in the directory makes it ask again.
+
+    Raises:
+        FileNotFoundError: no such directory.
+    """
+    mark = directory / f".{os.uname().nodename}.{os.getpid()}.{time.monotonic_ns()}.look"
+    os.close(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    os.unlink(mark)
+    return os.listdir(directory)
 
 
 def read_json(path: Path) -> Any:
@@ -111,16 +197,24 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path}: not valid JSON: {error}") from error
 
 
+def is_abandoned(path: Path) -> bool:
+    """Whether a file that ``create_exclusive`` made is empty and stays so. Where the file system has no hard links its
+    name is there before its content, so an empty one is looked at again for a moment."""
+    end = time.monotonic() + CREATION_SECONDS
+    while path.stat().st_size == 0:
+        if time.monotonic() >= end:
+            return True
+        time.sleep(0.05)
+    return False
+
+
 def read_created_json(path: Path) -> Any:
-    """``read_json`` of a file that ``create_exclusive`` made. Where the file system has no hard links its name is there
-    before its content, so an empty one is read again for a moment.
+    """``read_json`` of a file that ``create_exclusive`` made, once its content is there.
 
     Raises:
         FileNotFoundError, ValueError: as ``read_json``.
     """
-    end = time.monotonic() + CREATION_SECONDS
-    while path.stat().st_size == 0 and time.monotonic() < end:
-        time.sleep(0.05)
+    is_abandoned(path)
     return read_json(path)
 
 
@@ -144,9 +238,7 @@ def append_json_line(path: Path, value: Any, durable: bool = True) -> None:
         size = os.fstat(handle).st_size
         if size and os.pread(handle, 1, size - 1) != b"\n":
             line = b"\n" + line
-        # A nearly full disk takes the beginning and says so by the count alone; asked again, it gives the reason.
-        while line:
-            line = line[os.write(handle, line) :]
+        _write_all(handle, line)
         if durable:
             os.fsync(handle)
     finally:

@@ -212,7 +212,7 @@ def seal_directory(directory: Path, seal_path: Path, *, depth: Depth = Depth.FUL
     # Flushed while the cores digest (of what is in memory): the disk takes longer than they do. Both are over before
     # the seal is written.
     with ThreadPoolExecutor(max_workers=1) as disk:
-        flushed = disk.map(_flush, [directory / name for name in names])
+        flushed = disk.map(files.flush, [directory / name for name in names])
         seal = Seal(files=digest_files(directory, names, depth), depth=depth, **facts)
         list(flushed)  # raises what a flush has raised
     # A file is no better on disk than the names that lead to it: all directories, and the one that holds this one.
@@ -221,14 +221,6 @@ def seal_directory(directory: Path, seal_path: Path, *, depth: Depth = Depth.FUL
     files.fsync_directory(directory.parent)
     write(seal_path, seal)
     return seal
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write(path: Path, seal: Seal) -> None:
