@@ -93,6 +93,16 @@ class Slurm:
                 )
             time.sleep(0.1)
 
+    def requeue(self, job_id: str, timeout: float = 120) -> None:
+        """Requeue a job; asked again where the controller is too busy for an answer, which may have come through."""
+        end = time.monotonic() + timeout
+        while True:
+            done = self.run(["scontrol", "requeue", job_id], check=False)
+            if done.returncode == 0 or "pending execution" in done.stderr + done.stdout:
+                return
+            assert time.monotonic() < end, f"{done.stdout}{done.stderr}"
+            time.sleep(0.5)
+
     def jobs(self) -> list[str]:
         """Ids of the jobs that have not ended."""
         return self.run(["squeue", "--noheader", "--format=%A"]).stdout.split()

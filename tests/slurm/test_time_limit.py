@@ -175,7 +175,7 @@ def test_a_cancelled_job_stays_cancelled_and_a_requeued_one_goes_on(slurm: Slurm
         return next(one.row.job_id for one in trial.chain.jobs() if one.stage == "cpt" and not one.row.state.is_final)
 
     wait_until(lambda: len(trial.losses()) >= 4)
-    slurm.run(["scontrol", "requeue", job()])
+    slurm.requeue(job())
     wait_until(lambda: len(trial.starts()) == 2 and len(trial.losses()) >= 8)
     assert trial.verdicts[0].failure is FailureClass.PREEMPTED
     slurm.run(["scancel", job()])
