@@ -31,7 +31,8 @@ UTILISATION = (0.2, 0.5)
 class Estimate:
     """What a training stage needs. ``memory_limit`` is that of one GPU; None: the profile does not say it.
 
-    ``seconds``: (least, most); None: no GPU whose peak is known, or not bf16.
+    ``seconds``: (least, most); None: no GPU whose peak is known, or not bf16. ``cost``: likewise, in the unit of the
+    partition's ``cost_per_gpu_hour``.
     """
 
     stage: str
@@ -43,6 +44,7 @@ class Estimate:
     seconds: tuple[float, float] | None
     gpu_hours: tuple[float, float] | None
     segments: tuple[int, int] | None
+    cost: tuple[float, float] | None
     model: Model
 
     @property
@@ -71,7 +73,7 @@ def _of(
     shape = estimate.shape_of(stage.kind, settings, resources.nodes, resources.processes_per_node)
     habits = estimate.habits_of(stage.backend, _versions(stage), settings)
     flops = estimate.step_flops(model, shape)
-    memory_limit, gpu = _gpu(resources, profile)
+    memory_limit, gpu, price = _gpu(resources, profile)
     peak = PEAK.get(gpu.lower()) if gpu and shape.precision == "bf16" else None
     seconds = hours = segments = None
     if peak is not None and stage.target_step:
@@ -83,16 +85,19 @@ def _of(
             segments = (math.ceil(seconds[0] / usable), math.ceil(seconds[1] / usable))
     return Estimate(
         stage.name, model.parameters, estimate.memory(model, shape, habits), memory_limit, flops,
-        estimate.checkpoint(model, stage.backend, shape.precision), seconds, hours, segments, model,
+        estimate.checkpoint(model, stage.backend, shape.precision), seconds, hours, segments,
+        None if hours is None or price is None else (hours[0] * price, hours[1] * price), model,
     )  # fmt: skip
 
 
-def _gpu(resources: Resources, profile: Profile) -> tuple[int | None, str | None]:
-    """(bytes of one GPU, its model) where the stage asks for GPUs and the profile says what its partition has."""
+def _gpu(resources: Resources, profile: Profile) -> tuple[int | None, str | None, float | None]:
+    """(bytes of one GPU, its model, cost of an hour) where the stage asks for GPUs and the profile says what its
+    partition has."""
     partition = profile.partitions.get(resources.partition or "") if resources.gpus_per_node else None
     if partition is None:
-        return None, None
-    return None if partition.gpu_memory is None else memory_bytes(partition.gpu_memory), partition.gpu_model
+        return None, None, None
+    memory = None if partition.gpu_memory is None else memory_bytes(partition.gpu_memory)
+    return memory, partition.gpu_model, partition.cost_per_gpu_hour
 
 
 def _versions(stage: PlannedStage) -> dict[str, str]:
@@ -196,16 +201,16 @@ def show(found: list[Estimate]) -> str:
     """The table of ``overnight plan``; empty without estimates."""
     if not found:
         return ""
-    header = ("estimate", "parameters", "per GPU", "of", "hours", "GPU-hours", "checkpoint", "save")
+    header = ("estimate", "parameters", "per GPU", "of", "hours", "GPU-hours", "cost", "checkpoint", "save")
     rows = [
         [
             each.stage, f"{each.parameters / 1e6:,.1f} M", _gib(each.memory.total),
             _gib(each.memory_limit) if each.memory_limit else "", _range(each.seconds, 3600), _range(each.gpu_hours, 1),
-            _gib(each.checkpoint.finished), _gib(each.checkpoint.save),
+            _range(each.cost, 1), _gib(each.checkpoint.finished), _gib(each.checkpoint.save),
         ]
         for each in found
     ]  # fmt: skip
-    return "\n".join(table(header, rows, right=(1, 2, 3, 4, 5, 6, 7)))
+    return "\n".join(table(header, rows, right=(1, 2, 3, 4, 5, 6, 7, 8)))
 
 
 def _range(values: tuple[float, float] | None, unit: float) -> str:

@@ -13,6 +13,7 @@ from launch.pipeline import PipelineFile
 from launch.plan import Plan, PlannedStage
 from launch.profile import Continuation, ExecutorKind, ProfileFile, partitions_of
 from launch.profile_fields import Partition
+from launch.site.facts import words_of
 
 
 def marks_of(profile: ProfileFile, pipeline: PipelineFile) -> Marks:
@@ -55,9 +56,13 @@ def problems(plan: Plan, profile: ProfileFile, pipeline: PipelineFile) -> Iterat
 
 
 def notes(plan: Plan, profile: ProfileFile, pipeline: PipelineFile) -> list[str]:
-    """Which stages go over several time limits because they were given more than their partition allows."""
-    found = []
+    """What is allowed and worth knowing: time that is split at the limit of the partition, work without saves where it
+    may be preempted, GPUs that stay idle where jobs get whole nodes, features that the profile does not know."""
+    found: list[str] = []
+    if profile.profile.executor is ExecutorKind.LOCAL:
+        return found
     for stage in plan.stages:
+        found += _of_partition(stage, profile)
         wanted = _wanted(stage, profile, pipeline.pipeline.stages)
         if wanted is not None and wanted != stage.resources.time:
             found.append(
@@ -65,6 +70,23 @@ def notes(plan: Plan, profile: ProfileFile, pipeline: PipelineFile) -> list[str]
                 f"{stage.resources.partition!r}"
             )
     return found
+
+
+def _of_partition(stage: PlannedStage, profile: ProfileFile) -> Iterator[str]:
+    for name in partitions_of(stage.resources):
+        one = profile.profile.partitions.get(name)
+        if one is None:
+            continue
+        if one.preemptible and stage.target_step is None:
+            yield f"{stage.name}: partition {name!r} may take its nodes away, and it has no saves: it starts anew then"
+        asked = stage.resources.gpus_per_node or 0
+        if one.exclusive and one.gpus and asked < one.gpus:
+            yield f"{stage.name}: partition {name!r} gives whole nodes, {one.gpus - asked} of {one.gpus} GPUs stay idle"
+        # No refusal: a partition may have nodes of several kinds, and the profile names those of one.
+        for word in words_of(stage.resources.constraint or ""):
+            if one.features and word not in one.features:
+                text = f"{stage.name}: constraint {word!r} is no feature that the profile gives partition {name!r}"
+                yield f"{text}; {suggest(word, one.features)}"
 
 
 def _wanted(stage: PlannedStage, profile: ProfileFile, stages: Mapping[str, Any]) -> str | None:

@@ -55,6 +55,12 @@ def test_a_stage_after_another_has_its_model(workspace: Workspace) -> None:
     assert found[0].segments is not None
     assert "cpt" in fit.show(found)
     json.dumps([each.as_json() for each in found])
+    assert found[0].cost is None
+    partitions = {"gpu": {"gpu_model": "h100", "gpu_memory": "80G", "cost_per_gpu_hour": 2}}
+    site = Profile.model_validate({"name": "site", "executor": "slurm", "partitions": partitions})
+    (priced,) = fit.estimates(Plan("p", (first,)), site, workspace)
+    assert priced.gpu_hours is not None
+    assert priced.cost == (2 * priced.gpu_hours[0], 2 * priced.gpu_hours[1])
 
 
 def test_without_the_model_there_is_no_estimate(tmp_path: Path) -> None:

@@ -83,6 +83,22 @@ def test_what_goes_on_from_its_saves_is_split_at_the_limit(tmp_path: Path) -> No
     limits.refuse(*planned(tmp_path, "links: 6\ncontinuation: chain\n" + text))
 
 
+def test_features_whole_nodes_and_preemption(tmp_path: Path) -> None:
+    text = PROFILE.replace(
+        "cpus: 64}\n  long", "cpus: 64, features: [a100, ib], exclusive: true, preemptible: true}\n  long"
+    )
+    assert limits.notes(*planned(tmp_path, text.replace("gpus_per_node: 4", "gpus_per_node: 1"))) == [
+        "corpus: partition 'gpu' may take its nodes away, and it has no saves: it starts anew then",
+        "corpus: partition 'gpu' gives whole nodes, 4 of 4 GPUs stay idle",
+        "cpt: partition 'gpu' gives whole nodes, 3 of 4 GPUs stay idle",
+    ]
+    spelt = planned(
+        tmp_path, PROFILE.replace("cpus: 64}", "cpus: 64, features: [a100, ib]}", 1) + "constraint: a10&ib\n"
+    )
+    near = "constraint 'a10' is no feature that the profile gives partition 'gpu'; nearest: a100"
+    assert limits.notes(*spelt) == [f"corpus: {near}", f"cpt: {near}"]
+
+
 def test_one_of_several_partitions_is_enough(tmp_path: Path) -> None:
     several = PROFILE.replace("partition: gpu\n", 'partition: "gpu,long"\n').replace('"1:00:00"', '"5:00:00"')
     limits.refuse(*planned(tmp_path, several))
