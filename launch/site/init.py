@@ -49,6 +49,9 @@ def make(
     directories = storage.named(environment)
     heard = ask.ask_all(gateway, ask.questions(user, list(directories.values())), seconds)
     found = facts.read(user, heard)
+    places = storage.places(directories, heard)
+    quotas = ask.ask_all(gateway, storage.quota_questions(places, user), seconds)
+    places = storage.with_quotas(places, quotas)
     groups = _groups()
     choice = choose.choose(found, groups)
     request, why, trials = _gpu_request(gateway, found, choice, seconds)
@@ -60,12 +63,13 @@ def make(
     chosen = name or choose.profile_name(found.cluster)
     text = write.render(
         write.NewProfile(
-            name=chosen, facts=found, choice=choice, places=storage.places(directories, heard), groups=groups,
+            name=chosen, facts=found, choice=choice, places=places, groups=groups,
             tools=tools, where=socket.gethostname().partition(".")[0], python=sys.executable,
             devcluster=devcluster is not None and found.config.get("SLURM_CONF") == str(devcluster),
         )
     )  # fmt: skip
-    return Made(chosen, text, {**heard, **trials}, found)
+    quotas = {f"quota of {variable}": one for variable, one in quotas.items()}
+    return Made(chosen, text, {**heard, **quotas, **trials}, found)
 
 
 def _groups() -> set[str]:

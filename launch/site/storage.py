@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launch.site.ask import Heard
@@ -25,7 +25,8 @@ _TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/run")  # recognised, never writt
 
 @dataclass(frozen=True)
 class Place:
-    """A directory that a variable names. ``kind``: of the file system; None where df did not answer."""
+    """A directory that a variable names. ``kind``: of the file system; None where df did not answer. ``source``: what
+    is mounted there. ``quota`` and ``used``: bytes of the user's own, as far as the system says; None without one."""
 
     variable: str
     path: str
@@ -33,6 +34,10 @@ class Place:
     kind: str | None = None
     free: int = 0
     problem: str = ""
+    source: str = ""
+    quota: int | None = None
+    used: int = 0
+    quota_from: str = ""
 
     @property
     def is_shared(self) -> bool:
@@ -48,7 +53,8 @@ def named(environment: Mapping[str, str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in VARIABLES:
         path = environment.get(name, "")
-        if path.startswith("/") and path not in found.values():
+        # A profile reads a dollar as the beginning of a variable.
+        if path.startswith("/") and "$" not in path and path not in found.values():
             found[name] = path
     return found
 
@@ -64,8 +70,46 @@ def places(directories: Mapping[str, str], heard: Mapping[str, Heard]) -> list[P
         fields = answer.text.splitlines()[-1].split()
         free = int(fields[4]) if len(fields) > 6 and fields[4].isdigit() else 0
         writable = Path(path).is_dir() and os.access(path, os.W_OK | os.X_OK)
-        found.append(Place(variable, path, writable, fields[1] if len(fields) > 1 else None, free))
+        kind = fields[1] if len(fields) > 1 else None
+        found.append(Place(variable, path, writable, kind, free, source=fields[0] if fields else ""))
     return found
+
+
+def quota_questions(found: Sequence[Place], user: str) -> dict[str, tuple[str, ...]]:
+    """Commands that say how much of a file system the user may fill, by the place's variable."""
+    result: dict[str, tuple[str, ...]] = {}
+    for place in found:
+        if place.kind == "lustre":
+            result[place.variable] = ("lfs", "quota", "-q", "-u", user, place.path)
+        elif place.kind is not None and not place.is_temporary:
+            result[place.variable] = ("quota", "-w", "-p")
+    return result
+
+
+def with_quotas(found: Sequence[Place], heard: Mapping[str, Heard]) -> list[Place]:
+    """The places with what was answered; a command that is not there says that there is no quota that it would show."""
+    result = []
+    for place in found:
+        answer = heard.get(place.variable)
+        text = answer.text if answer is not None else None
+        numbers = _numbers_of(text or "", (place.path, place.source))
+        limit = (numbers[2] or numbers[1]) if numbers else 0
+        if answer is not None and numbers and limit:
+            place = replace(place, quota=limit << 10, used=numbers[0] << 10, quota_from=answer.command)
+        result.append(place)
+    return result
+
+
+def _numbers_of(text: str, names: Collection[str]) -> tuple[int, int, int] | None:
+    """(used, soft limit, hard limit) in KiB behind one of ``names``, in the table of quota(1) or ``lfs quota``; a star
+    behind the first says that it is more than allowed, and a long name has a line of its own."""
+    words = text.split()
+    for number, word in enumerate(words):
+        values = [each.strip("*[]") for each in words[number + 1 : number + 4]]
+        if word in names and len(values) == 3 and all(each.isdigit() for each in values):
+            used, soft, hard = map(int, values)
+            return used, soft, hard
+    return None
 
 
 def best(found: list[Place]) -> Place | None:

@@ -126,7 +126,14 @@ def _workspace(new: NewProfile) -> list[str]:
     why = f"guessed: ${best.variable}, {_place(best)}"
     if not best.is_shared:
         why += "; not of a kind that nodes usually share: `overnight profile test` tries it"
-    return [*lines, *_set(f"workspace: {scalar(best.path.rstrip('/') + '/overnight')}", why)]
+    lines += _set(f"workspace: {scalar(best.path.rstrip('/') + '/overnight')}", why)
+    limited = [place for place in new.places if place.quota is not None]
+    lines += ["file_systems:"] if limited else []
+    for place in limited:
+        used = f"`{place.quota_from}`: {place.used / 2**40:.2f} of {(place.quota or 0) / 2**40:.2f} TiB are used"
+        value = f"{{path: {scalar(place.path)}, quota: {(place.quota or 0) >> 20}M}}"
+        lines += _set(f"  {place.variable.lower()}: {value}", used)
+    return lines
 
 
 def _place(place: Place) -> str:

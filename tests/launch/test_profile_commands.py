@@ -146,7 +146,26 @@ def test_the_workspace_is_on_a_file_system_that_nodes_share() -> None:
     assert storage.best([full, local, home]) is home
     assert storage.best([full, Place("SCRATCH", "/tmp/me", True, "ext4"), local]) is local
     assert storage.best([full]) is None
-    assert list(storage.named({"HOME": "/h", "SCRATCH": "/h", "WORK": "not a path", "PROJECT": "/p"})) == ["SCRATCH", "PROJECT"]
+    assert list(storage.named({"HOME": "/h", "SCRATCH": "/h", "WORK": "not a path", "DATA": "/d$x", "PROJECT": "/p"})) == ["SCRATCH", "PROJECT"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "quota", "used"),
+    [
+        ("lustre", "/scratch/me 1048576 0 10737418240 - 12 0 0 -\n", 10 << 40, 1 << 30),
+        ("lustre", "/scratch/me\n     10737418241* 10737418240 0 - 12 0 0 -\n", 10 << 40, (10 << 40) + 1024),
+        ("lustre", "/scratch/me 1048576 0 0 - 12 0 0 -\n", None, 0),
+        ("nfs4", "Disk quotas for user me (uid 7):\n Filesystem blocks quota limit grace files quota limit grace\nserver:/export 2048 0 4096 0 9 0 0 0\n", 4 << 20, 2 << 20),
+        ("nfs4", "Disk quotas for user me (uid 7): none\n", None, 0),
+    ],
+)
+def test_quotas(kind: str, text: str, quota: int | None, used: int) -> None:
+    place = Place("SCRATCH", "/scratch/me", True, kind, 10**15, source="server:/export")
+    assert list(storage.quota_questions([place], "me")) == ["SCRATCH"]
+    (found,) = storage.with_quotas([place], {"SCRATCH": Heard("quota", text)})
+    assert (found.quota, found.used) == (quota, used)
+    (same,) = storage.with_quotas([place], {"SCRATCH": Heard("quota", None, "there is no quota on this machine")})
+    assert same == place
 
 
 # -- the file
@@ -175,7 +194,7 @@ def sites(draw: st.DrawFn) -> write.NewProfile:
         default_account=account, qos={}, srun_options=frozenset(draw(st.sets(st.sampled_from(["container-image", "environment"])))),
         module_system=draw(st.none() | WORD), modules=tuple(draw(st.lists(WORD, max_size=3))), unknown=draw(st.dictionaries(WORD, WORD, max_size=2)),
     )  # fmt: skip
-    places = [Place("HOME", "/" + draw(WORD), draw(st.booleans()), draw(st.none() | st.just("nfs")), 5, draw(st.sampled_from(["", "hung"])))]
+    places = [Place("HOME", "/" + draw(WORD).replace("$", ""), draw(st.booleans()), draw(st.none() | st.just("nfs")), 5, draw(st.sampled_from(["", "hung"])), quota=draw(st.none() | st.just(10**13)))]
     tools = write.Tools(executables=draw(st.dictionaries(st.sampled_from(["apptainer", "singularity", "enroot"]), WORD)), fast_interfaces=tuple(draw(st.lists(st.sampled_from(["ib0", "hsn1"])))), gpu_request=draw(st.none() | st.just(GpuRequest())))
     return write.NewProfile(
         name="here", facts=found, choice=choose.choose(found, {"users"}), places=places, groups={"users"}, tools=tools,
@@ -184,7 +203,7 @@ def sites(draw: st.DrawFn) -> write.NewProfile:
 
 
 @given(sites())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 def test_whatever_a_site_says_the_file_is_a_profile_that_says_the_same(tmp_path_factory: pytest.TempPathFactory, new: write.NewProfile) -> None:
     path = tmp_path_factory.mktemp("written") / "here.yaml"
     path.write_text(write.render(new), encoding="utf-8")
