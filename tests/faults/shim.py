@@ -5,6 +5,7 @@ directory says what goes wrong; each entry applies to every call until the test 
 
 - ``sbatch``: ``lost`` (accepted, "Socket timed out"), ``dropped`` (accepted, "Zero Bytes were transmitted"), ``hang``,
   ``never`` (not accepted, "Socket timed out"), ``warn``, ``banner``, ``cluster`` (``id;cluster``), or the text of a refusal
+- ``forbidden``: options of which sbatch refuses each
 - ``squeue``: ``down``; ``state``: what squeue says of every job of ours; ``purged``: it knows none
 - ``sacct``: ``down``, ``absent``, ``lagging`` (knows nothing yet), ``requeued`` (says REQUEUED for ever)
 - ``scancel``, ``sinfo``: ``down``
@@ -114,6 +115,8 @@ def sbatch(arguments: list[str]) -> int:
     if how not in ("", "lost", "dropped", "hang", "warn", "banner", "cluster"):
         return _fail(f"sbatch: error: Batch job submission failed: {how}")
     header = _header(script.read_text())
+    for option in sorted(set(scenario().get("forbidden", "").split()) & header.keys()):
+        return _fail(f"sbatch: error: Batch job submission failed: --{option} is not allowed here")
     given = {key: value for key, _, value in (one.lstrip("-").partition("=") for one in arguments[:-1])}
     try:
         with controller() as queue:

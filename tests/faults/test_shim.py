@@ -6,6 +6,7 @@ The commands are those of ``shim.py``; ``overnight`` and the scripts of the jobs
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sys
 from collections import Counter
@@ -19,6 +20,7 @@ from launch.slurm.gateway import Gateway
 from launch.slurm.states import JobState
 from tests.faults import shim_directory
 from tests.slurm.chains import SHORT, Chain
+from tests.slurm.helpers import traces
 
 PROFILE: dict[str, Any] = {
     "devcluster": False, "executors": {"default": "submitit", "training": "submitit"}, "poll_seconds": 1,
@@ -66,6 +68,13 @@ def chain(base: Chain, tmp_path: Path) -> Iterator[Chain]:
     yield own
     fake.set()
     own.gateway.scancel([job.row.job_id for job in own.jobs() if not job.row.state.is_final])
+
+
+def beside(base: Chain, chain: Chain, **profile: Any) -> Chain:
+    """The same pipeline under another profile, in the workspace and the queue of ``chain``."""
+    other = base.beside(SHORT, profile={**PROFILE, **profile})
+    other.workspace, other.slurm, other.gateway = chain.workspace, chain.slurm, chain.gateway
+    return other
 
 
 def fake(chain: Chain) -> FakeSlurm:
@@ -201,6 +210,50 @@ def test_few_calls_however_many_jobs(chain: Chain) -> None:
     before = fake(chain).calls()
     chain.cancel(run)
     assert fake(chain).calls() - before <= Counter(squeue=3, scancel=1)
+
+
+@pytest.mark.failure(7)
+def test_links_wait_by_id_and_nothing_is_cancelled_by_an_estimate(base: Chain, chain: Chain) -> None:
+    """Neither ``singleton``, which two chains of one name can lock, nor ``--deadline``, which cancels on a guess."""
+    fake(chain).set(stopped="yes")
+    own = beside(base, chain, continuation="chain", links=3)
+    run = own.submit()
+    calls = [json.loads(line) for line in (fake(chain).state / "calls").read_text().splitlines()]
+    given = [one for name, *arguments in calls if name == "sbatch" for one in arguments if one.startswith("--dep")]
+    assert len(given) == 3, "two links behind the first, and the first behind the corpus"
+    assert all(re.fullmatch(r"--dependency=after(ok|any)(:\d+)+", one) for one in given), given
+    scripts = list(own.stage(run, "cpt").root.glob("attempts/*/job*.sh"))
+    assert len(scripts) == 3
+    assert not any(word in path.read_text() for path in scripts for word in ("singleton", "--deadline"))
+
+
+@pytest.mark.failure(17)
+def test_a_site_that_forbids_options(base: Chain, chain: Chain) -> None:
+    """The refusal names the option; the profile removes every one of them, and the chain goes through."""
+    fake(chain).set(stopped="yes")
+    run = chain.submit()
+    script = next(chain.stage(run, "cpt").root.glob("attempts/*/job.sh")).read_text()
+    emitted = re.findall(r"^#SBATCH --([a-z-]+)", script, re.MULTILINE)
+    forbidden = sorted(set(emitted) - {"job-name", "output", "chdir"})
+    assert len(forbidden) > 5, emitted
+    chain.cancel(run)
+    fake(chain).set(forbidden=" ".join(forbidden))
+    assert f"--{forbidden[0]} is not allowed here" in chain.overnight("submit", code=3).stderr
+    mended = beside(base, chain, remove=forbidden)
+    run = mended.submit()
+    mended.wait()
+    assert all(mended.store(run, name).seal.exists() for name in SHORT)
+
+
+@pytest.mark.failure(38)
+def test_nothing_of_ours_stays_alive(chain: Chain) -> None:
+    """Between submission and the first job there is no process that has to do with the run."""
+    fake(chain).set(stopped="yes")
+    run = chain.submit()
+    assert traces(chain.directory) == []
+    fake(chain).set()
+    chain.wait()
+    chain.assert_done_once(run)
 
 
 @pytest.mark.failure(40)

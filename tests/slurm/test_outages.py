@@ -40,7 +40,7 @@ def site() -> Iterator[Site]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def slurm(site: Site) -> Slurm:
     return site.slurm
 
