@@ -38,6 +38,8 @@ def _row(stage: StageStatus) -> list[str]:
     text = stage.text
     if stage.continued:
         text += f"; continued {count(stage.continued, 'time')}"
+    if stage.avoids:
+        text += f"; keeps off {', '.join(stage.avoids)}"
     if stage.of_run:
         text += f" (in run {stage.of_run})"
     return [stage.stage, stage.job, stage.nodes, "" if stage.elapsed is None else duration(stage.elapsed), text]

@@ -47,7 +47,8 @@ _OVER = frozenset({
 
 @dataclass(frozen=True)
 class StageStatus:
-    """One stage. ``text`` says the state in words; times are epoch seconds, ``left`` and ``elapsed`` are seconds."""
+    """One stage. ``text`` says the state in words; times are epoch seconds, ``left`` and ``elapsed`` are seconds;
+    ``avoids`` are nodes that it keeps off, because they failed it or its user excludes them."""
 
     stage: str
     state: State
@@ -64,6 +65,7 @@ class StageStatus:
     continued: int = 0
     of_run: str = ""
     failure: str = ""
+    avoids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,8 @@ class _Look:
         of_run = "" if current.run == self._run.id else current.run
         if not of_run and len(starts) < 2:  # as most are; copies of a thousand cost
             return found
-        return replace(found, of_run=of_run, continued=max(0, len(starts) - 1))
+        avoids = _avoided(StagePaths(Path(current.stage_dir)), starts)
+        return replace(found, of_run=of_run, continued=max(0, len(starts) - 1), avoids=avoids)
 
     def _untouched(self, stage: PlannedStage, store: StorePaths) -> StageStatus | None:
         """The short way for what most stages of a long chain are: the job of our last submission waits in the queue,
@@ -351,6 +352,15 @@ def _newest(standing: Standing, starts: list[Claim]) -> str:
     if starts:
         return starts[-1].job
     return standing.jobs[min(standing.jobs)] if standing.jobs else ""
+
+
+def _avoided(paths: StagePaths, starts: list[Claim]) -> tuple[str, ...]:
+    """What the newest job has asked Slurm to leave out for it."""
+    try:
+        names = paths.avoid(starts[-1].job).read_text(encoding="utf-8") if starts else ""
+    except OSError:
+        return ()
+    return tuple(name for name in names.strip().split(",") if name)
 
 
 def _decisive(rows: Iterable[QueueRow]) -> QueueRow | None:

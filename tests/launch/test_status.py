@@ -96,6 +96,17 @@ def test_a_restart_does_not_show_the_steps_of_the_start_before(run: Run) -> None
     assert again.continued == 1
 
 
+@pytest.mark.failure(42)
+def test_the_nodes_that_a_stage_keeps_off_are_shown(run: Run) -> None:
+    submitted(run, "cpt", "11")
+    started(run, "cpt", "11")
+    started(run, "cpt", "11", restart=1)
+    run.paths.stage("cpt").avoid("11").write_text("node3,node7\n")
+    status = judged(run, row(run, "cpt", "11", JobState.RUNNING, start=time.time()))
+    assert status.stages[0].avoids == ("node3", "node7")
+    assert "; keeps off node3, node7" in "\n".join(show_status.lines(run, run.plan(), "site", status))
+
+
 @pytest.mark.failure(43)
 def test_a_stage_that_is_silent_for_long_says_so(run: Run) -> None:
     submitted(run, "cpt", "11")
