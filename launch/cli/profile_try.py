@@ -30,10 +30,12 @@ def run(args: argparse.Namespace) -> int:
     gateway = common.gateway(found.profile, environment=probe.environment())
     workspace = workspace_for(found.profile, args.workspace)
     probes = probe.prepare(found, workspace, probe.plans(found, args.minutes, args.skip))
-    probe.submit(probes, found, gateway)
-    with _Progress(probes, quiet=args.json) as progress:
-        limit = None if args.wait is None else args.wait * 60
-        probe.wait(probes, gateway, min(2.0, found.profile.poll_seconds), limit, progress.look)
+    with probe.cancelled_on_leaving(probes, gateway):
+        probe.submit(probes, found, gateway)
+        with _Progress(probes, quiet=args.json) as progress:
+            limit = None if args.wait is None else args.wait * 60
+            probe.wait(probes, gateway, found.profile.poll_seconds, limit, progress.look)
+    probe.collect(probes)
     verdicts = [verdict.judge(found, one) for one in probes]
     changes = list(dict.fromkeys(change for one in verdicts for change in one.changes))
     amended = None if args.no_amend else _amended(found, changes, verdicts)

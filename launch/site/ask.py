@@ -61,7 +61,7 @@ def ask_all(
     gateway: Gateway, commands: Mapping[str, Sequence[str]], seconds: float = SECONDS
 ) -> dict[str, Heard]:
     """Run all commands side by side."""
-    with ThreadPoolExecutor(max_workers=8) as pool:
+    with ThreadPoolExecutor(max_workers=16) as pool:
         jobs = {name: pool.submit(ask, gateway, command, seconds) for name, command in commands.items()}
         return {name: job.result() for name, job in jobs.items()}
 

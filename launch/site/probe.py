@@ -173,30 +173,46 @@ def submit(probes: Sequence[Probe], found: ProfileFile, gateway: Gateway) -> Non
             probe.refusal, probe.over = str(error), True
 
 
+@contextlib.contextmanager
+def cancelled_on_leaving(probes: Sequence[Probe], gateway: Gateway) -> Iterator[None]:
+    """Whatever ends the block (Ctrl-C between two submissions, a limit), no job of the probes is left behind."""
+    try:
+        yield
+    finally:
+        if not all(probe.over for probe in probes):
+            jobs = {probe.job for probe in probes if probe.job and not probe.over}
+            with contextlib.suppress(OvernightError):
+                # An interrupted sbatch may have made a job whose id never came back; its name is the probe's alone.
+                names = {
+                    scripts.job_name(probe.paths.root.parents[1].name, probe.stage.name, ATTEMPT, 0) for probe in probes
+                }
+                jobs |= {row.job_id for row in gateway.squeue() if row.name in names and not row.state.is_final}
+            gateway.scancel(sorted(jobs))
+
+
 def wait(
     probes: Sequence[Probe], gateway: Gateway, poll_seconds: float, limit_seconds: float | None,
     on_look: Callable[[Sequence[Probe]], None],
 ) -> None:  # fmt: skip
-    """Wait until all have ended. Leaving in any other way (Ctrl-C, a limit) cancels them.
+    """Wait until all have ended, or for ``limit_seconds``.
 
     Args:
+        poll_seconds: the longest between two looks at the queue. They begin quickly and get rarer; what the jobs write
+            into the workspace is looked at every second, and asks nothing of Slurm.
         on_look: called after each look at the queue.
     """
-    began = time.monotonic()
-    try:
-        while not all(probe.over for probe in probes):
-            time.sleep(poll_seconds)
+    began = looked = time.monotonic()
+    pause = 1.0
+    while not all(probe.over for probe in probes):
+        time.sleep(1.0)
+        now = time.monotonic()
+        done = [probe for probe in probes if not probe.over and "left" in _notes(probe.paths.root / "notes")]
+        if now - looked >= pause or done:
             _look(probes, gateway)
             on_look(probes)
-            if limit_seconds is not None and time.monotonic() - began > limit_seconds:
-                break
-    finally:
-        living = [probe.job for probe in probes if probe.job and not probe.over]
-        if living:
-            gateway.scancel(living)
-    for probe in probes:
-        if probe.job:
-            _collect(probe)
+            looked, pause = now, min(max(1.0, poll_seconds), pause * 1.3)
+        if limit_seconds is not None and now - began > limit_seconds:
+            return
 
 
 def _look(probes: Sequence[Probe], gateway: Gateway) -> None:
@@ -211,8 +227,15 @@ def _look(probes: Sequence[Probe], gateway: Gateway) -> None:
         if row is not None:
             probe.row = row
             probe.over = row.state.is_final
-        elif probe.row is not None:  # it was there, and Slurm has forgotten it
-            probe.over = True
+        elif probe.row is not None or "left" in _notes(probe.paths.root / "notes"):
+            probe.over = True  # it was there, and Slurm has forgotten it
+
+
+def collect(probes: Sequence[Probe]) -> None:
+    """Read what the jobs have left behind."""
+    for probe in probes:
+        if probe.job:
+            _collect(probe)
 
 
 def _collect(probe: Probe) -> None:

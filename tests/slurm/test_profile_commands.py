@@ -28,6 +28,8 @@ from tests.slurm.helpers import Slurm
 pytestmark = pytest.mark.slurm
 
 FULL = pytest.mark.full
+QUICK = ("--skip", "signal", "--minutes", "10")
+"""Nothing that waits for Slurm's clock, and room for a slow machine."""
 
 
 def bad(found: dict[str, dict[str, str]]) -> dict[str, str]:
@@ -58,7 +60,7 @@ def test_a_probe(site: Site) -> None:
     """Quick: one executor, and nothing that waits for Slurm's clock."""
     site.init("executors: {default: submitit, training: submitit}\n")
     before = site.file.read_text()
-    found, said = site.test("--skip", "signal", "--skip", "requeue")
+    found, said = site.test(*QUICK, "--skip", "requeue")
     assert set(found) == {"submitit"}
     assert not bad(found["submitit"])
     works = {"submission", "deadline", "python", "nodes", "rendezvous", "gpus", "cpus", "file system", "rename", "environment"}
@@ -68,7 +70,7 @@ def test_a_probe(site: Site) -> None:
     after = site.file.read_text()
     assert after.startswith(before)
     assert after.removeprefix(before).startswith(amend.MARK)
-    assert site.overnight("test", site.name, "--skip", "signal", "--skip", "requeue", "--no-amend").count("executor submitit") == 1
+    assert site.overnight("test", site.name, *QUICK, "--skip", "requeue", "--no-amend").count("executor submitit") == 1
     assert site.file.read_text() == after
 
 
@@ -91,12 +93,12 @@ def test_check_names_the_line(site: Site) -> None:
 @FULL
 def test_a_refused_requeue_becomes_a_chain_of_jobs(site: Site) -> None:
     site.init("sbatch: {no-requeue: true}\nexecutors: {default: submitit, training: submitit}\n")
-    found, said = site.test("--skip", "signal")
+    found, said = site.test(*QUICK)
     assert bad(found["submitit"]) == {"requeue": found["submitit"]["requeue"]["text"]}
     assert "presently disabled" in found["submitit"]["requeue"]["text"]
     assert "+continuation: chain" in said["amended"]
     assert read_profile(site.file).profile.continuation == "chain"
-    again, _ = site.test("--skip", "signal")
+    again, _ = site.test(*QUICK)
     assert not bad(again["submitit"])
 
 
@@ -126,7 +128,7 @@ exec {sys.executable} "$@"
     python.chmod(0o755)
     with site.file.open("a") as stream:
         stream.write(f"environments: {{toy: {{python: {python}}}}}\n")
-    found, _ = site.test("--skip", "signal", "--skip", "requeue", "--minutes", "5", code=1)
+    found, _ = site.test(*QUICK, "--skip", "requeue", code=1)
     assert "1 of 2 nodes" in bad(found["submitit"])["work"]
 
 
@@ -134,7 +136,7 @@ exec {sys.executable} "$@"
 def test_leaving_cancels_the_jobs(site: Site) -> None:
     site.init("sbatch: {hold: true}\n")
     process = site.start("test", site.name)
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while len(site.slurm.jobs()) < 2:
         assert time.monotonic() < end, "no two jobs were submitted"
         time.sleep(0.2)
@@ -181,7 +183,7 @@ def test_from_nothing_to_a_chain_at_a_site(shaped: Site, tmp_path: Path, request
     for part in SAYS[name]:
         assert part in text
     assert not {what for what, one in shaped.check().items() if one["level"] == "fail"}
-    found, said = shaped.test("--minutes", "1", "--skip", "signal")
+    found, said = shaped.test(*QUICK)
     assert set(found) == {"nemo_run", "submitit"}
     for findings in found.values():
         assert not bad(findings)
@@ -223,7 +225,7 @@ def test_an_ordinary_user(slurm: Slurm) -> None:
         assert "as user nobody saw it" in site.file.read_text()
         with site.file.open("a") as stream:
             stream.write("executors: {default: submitit, training: submitit}\n")
-        tried = as_nobody("-m", "launch.cli", "profile", "test", "here", "--json", "--skip", "signal")
+        tried = as_nobody("-m", "launch.cli", "profile", "test", "here", "--json", *QUICK)
         assert tried.returncode == 0, tried.stdout + tried.stderr
         chain = site.chain(directory / "work")
         for path in (directory / "work", *(directory / "work").rglob("*")):
