@@ -25,7 +25,7 @@ from jobs.core.paths import StorePaths, Workspace
 from launch import fetch_hub, fetch_local, fetch_pip
 from launch.errors import InputError
 from launch.fetch_errors import DownloadFailed
-from launch.fetch_lock import FetchLock
+from launch.shared_lock import SharedLock
 
 KIND = seal.SealKind.DOWNLOAD
 _REPO = re.compile(r"(?:hf:)?(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^\s@]+))?\Z")
@@ -161,7 +161,7 @@ def read_pins(workspace: Workspace) -> dict[str, dict[str, Any]]:
 
 def _write_pin(workspace: Workspace, key: str, pin: dict[str, Any]) -> None:
     """Add a pin. Locked: two fetches may add theirs at a time."""
-    with FetchLock(workspace.root / "pins.lock"):
+    with SharedLock(workspace.root / "pins.lock"):
         pins = read_pins(workspace)
         if pins.get(key) != pin:
             files.write_json(workspace.pins, {"schema": 1, "pins": {**pins, key: pin}})
@@ -222,7 +222,7 @@ def _one(item: FetchItem, workspace: Workspace, progress: Progress, update: bool
     if (sealed := _sealed(store, tell("verifying"))) is not None:
         return Fetched(item, store, sealed, new=False)
     store.root.mkdir(parents=True, exist_ok=True)
-    with FetchLock(store.root / "fetch.lock", lambda holder: progress(item, 0, None, f"waiting for {holder}")):
+    with SharedLock(store.root / "fetch.lock", lambda holder: progress(item, 0, None, f"waiting for {holder}")):
         if (sealed := _sealed(store, tell("verifying"))) is not None:  # while we waited
             return Fetched(item, store, sealed, new=False)
         _reopen(store)

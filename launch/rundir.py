@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +15,7 @@ import yaml
 
 from jobs.core import attempts, files
 from jobs.core.paths import RunPaths, Workspace
-from launch import planfile, snapshot, worktree
+from launch import planfile, shared_lock, snapshot, worktree
 from launch.errors import InputError
 from launch.journal import Event, Journal
 from launch.plan import Plan
@@ -29,7 +26,10 @@ if TYPE_CHECKING:
 
 ID_LENGTH = 5
 LOCK_STALE_SECONDS = 600.0
-LOCK_TRY_SECONDS = 5.0
+"""Untouched for so long a lock of another host is shown as left behind."""
+
+LOCK_SILENT_SECONDS = 90.0
+"""Watched for so long without a touch (there is one every ten seconds) it is taken over."""
 
 
 class RunBusy(InputError):
@@ -194,87 +194,33 @@ def find(abbreviation: str | None, option: Path | None = None) -> Run:
 def locked(run: Run) -> Iterator[None]:
     """Let one ``overnight`` at a time change a run (two login nodes share it).
 
-    A lock file made with exclusive creation: flock is not dependable on NFS and Lustre. A lock whose process is dead
-    (same host), or that is older than ten minutes, is taken over.
+    A lock whose process is dead is taken over: on this host at once, on another after nobody has touched it for
+    ``LOCK_SILENT_SECONDS`` of our watching.
 
     Raises:
-        RunBusy: another process holds it.
+        RunBusy: another process holds it, and lives.
     """
-    path = run.paths.lock
-    me = os.getpid()
-    mine = json.dumps({"host": socket.gethostname(), "pid": me, "born": _born(me), "time": time.time()})
-    end = time.monotonic() + LOCK_TRY_SECONDS
-    while not files.create_exclusive(path, mine):
-        held = _read(path)
-        if held is not None and not _is_stale(held):
-            raise RunBusy(
-                f"another overnight is working on run {run.id}: {held.strip()}",
-                hint=f"wait for it; if it is dead, remove {path}",
-            )
-        if time.monotonic() > end:
-            raise RunBusy(f"run {run.id} is locked again and again by others that were quicker", hint="try again")
-        if held is not None:
-            _break(path, held)
-    try:
+
+    def busy(holder: str) -> None:
+        raise RunBusy(
+            f"another overnight is working on run {run.id}: {holder}",
+            hint=f"wait for it; if it is dead, remove {run.paths.lock}",
+        )
+
+    def waiting(holder: str) -> None:
+        text = f"the run is locked by {holder}; watching for at most {LOCK_SILENT_SECONDS:.0f} s whether that lives"
+        print(text, file=sys.stderr, flush=True)
+
+    with shared_lock.SharedLock(run.paths.lock, waiting, busy, LOCK_SILENT_SECONDS):
         yield
-    finally:
-        if _read(path) == mine:  # else it was taken over
-            path.unlink(missing_ok=True)
 
 
 def stale_lock(run: Run) -> str | None:
-    """What the lock of a process that is gone holds; None where there is no lock, or a living one."""
-    held = _read(run.paths.lock)
-    return held.strip() if held is not None and _is_stale(held) else None
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    """Who left a lock behind: a process that is gone, or one of another host that has not touched it for
+    ``LOCK_STALE_SECONDS`` (by the clock of this one, so that it may yet live). None: no lock, or a living one."""
+    holder, touched = shared_lock.read(run.paths.lock)
+    if holder is None or not isinstance(touched, int):
         return None
-
-
-def _is_stale(held: str) -> bool:
-    try:
-        value = json.loads(held)
-        if value["host"] == socket.gethostname():
-            return not process_alive(int(value["pid"])) or value.get("born") != _born(int(value["pid"]))
-        return time.time() - float(value["time"]) > LOCK_STALE_SECONDS
-    except (ValueError, KeyError, TypeError):
-        return True
-
-
-def _break(path: Path, held: str) -> None:
-    """Take a stale lock away: of all that found it, on this host one at a time, and only that very lock. Who is slower
-    must not take away the lock that the faster one has made since.
-
-    The turn is an abstract socket name, which the kernel takes back from a process that dies.
-    """
-    with socket.socket(socket.AF_UNIX) as turn:
-        try:
-            turn.bind(f"\0overnight lock {hashlib.sha256(os.fsencode(path)).hexdigest()}")
-        except OSError:
-            time.sleep(0.01)
-            return
-        if _read(path) == held:
-            path.unlink(missing_ok=True)
-
-
-def _born(pid: int) -> str | None:
-    """Start time of a process in clock ticks: tells it from a later one with its number. None where unknown."""
-    fields = _stat(pid)
-    return fields[19] if len(fields) > 19 else None
-
-
-def _stat(pid: int) -> list[str]:
-    """Fields of ``/proc/PID/stat`` after the command's name, the state first; empty where there is no process."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return []
-
-
-def process_alive(pid: int) -> bool:
-    """Whether a process of that id exists on this host and is no zombie."""
-    return _stat(pid)[:1] not in ([], ["Z"], ["X"])
+    gone = shared_lock.is_gone(holder)
+    silent = time.time() - touched / 1e9 > LOCK_STALE_SECONDS
+    return shared_lock.in_words(holder) if gone or (gone is None and silent) else None

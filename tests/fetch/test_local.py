@@ -11,10 +11,10 @@ import pytest
 
 from jobs.core import files, seal
 from jobs.core.paths import Workspace
-from launch import fetch_lock
+from launch import shared_lock
 from launch.errors import InputError
 from launch.fetch import fetch, item, read_pins
-from launch.fetch_lock import FetchLock
+from launch.shared_lock import SharedLock
 from tests.fetch.helpers import missing
 
 
@@ -122,7 +122,7 @@ def test_lock_of_a_dead_process_is_taken(tmp_path: Path) -> None:
         os._exit(0)
     os.waitpid(process, 0)
     holder(path, pid=process)
-    with FetchLock(path):
+    with SharedLock(path):
         assert json.loads(path.read_text())["pid"] == os.getpid()
     assert list(tmp_path.iterdir()) == []
 
@@ -130,7 +130,7 @@ def test_lock_of_a_dead_process_is_taken(tmp_path: Path) -> None:
 def test_lock_of_a_reused_process_number_is_taken(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     holder(path, born="1")
-    with FetchLock(path):
+    with SharedLock(path):
         assert json.loads(path.read_text())["born"] != "1"
 
 
@@ -140,19 +140,17 @@ def test_lock_of_another_host_is_waited_for(tmp_path: Path) -> None:
     told: list[str] = []
     threading.Timer(0.7, path.unlink).start()
     start = time.monotonic()
-    with FetchLock(path, told.append):
+    with SharedLock(path, told.append):
         assert time.monotonic() - start > 0.6
     assert told == ["process 1 on elsewhere"]
 
 
-def test_lock_of_another_host_without_a_sign_of_life_is_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fetch_lock, "STALE_SECONDS", 1.0)
+def test_lock_of_another_host_without_a_sign_of_life_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_lock, "STALE_SECONDS", 1.0)
     path = tmp_path / "lock"
     path.write_text("")  # torn by a power cut
     os.utime(path, (0, 0))
-    with FetchLock(path):
+    with SharedLock(path):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -163,7 +161,7 @@ def test_lock_excludes(tmp_path: Path) -> None:
 
     def work() -> None:
         nonlocal inside, most
-        with FetchLock(tmp_path / "lock"):
+        with SharedLock(tmp_path / "lock"):
             inside += 1
             most = max(most, inside)
             time.sleep(0.05)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import multiprocessing.synchronize
 import os
 import socket
 import time
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from jobs.core.paths import Workspace
+from launch import rundir, shared_lock
 from launch.errors import InputError
-from launch.rundir import Run, locked
+from launch.rundir import Run, RunBusy, locked
 
 
 @pytest.fixture
@@ -76,3 +78,93 @@ def test_a_living_holder_is_named(run: Run) -> None:
             pass
         assert str(os.getpid()) in caught.value.message
         assert socket.gethostname() in caught.value.message
+
+
+# Two login nodes: processes of this machine with host names and clocks of their own.
+
+
+def _on_host(name: str, skew: float) -> None:
+    """What follows in this process happens on another host, whose clock is ``skew`` seconds ahead."""
+    real = time.time
+    socket.gethostname = lambda: name  # type: ignore[assignment]
+    time.time = lambda: real() + skew  # type: ignore[assignment]
+
+
+def _hold_until(
+    run: Run, skew: float, held: multiprocessing.synchronize.Event, end: multiprocessing.synchronize.Event
+) -> None:
+    _on_host("login1", skew)
+    with locked(run):
+        held.set()
+        end.wait(120)
+
+
+@pytest.mark.failure(37)
+@pytest.mark.parametrize("skew", [-700.0, 0.0, 700.0])
+def test_a_living_holder_on_another_host_keeps_it_whatever_the_clocks_say(
+    run: Run, monkeypatch: pytest.MonkeyPatch, skew: float
+) -> None:
+    monkeypatch.setattr(shared_lock, "BEAT_SECONDS", 0.05)
+    context = multiprocessing.get_context("fork")
+    held, end = context.Event(), context.Event()
+    holder = context.Process(target=_hold_until, args=(run, skew, held, end))
+    holder.start()
+    try:
+        assert held.wait(60)
+        # Its last touch, too, may carry a time of its own (Lustre's are of the client): old, and still alive.
+        with pytest.raises(RunBusy, match="on login1"), locked(run):
+            pass
+    finally:
+        end.set()
+        holder.join()
+    with locked(run):  # released, without waiting
+        pass
+
+
+def _take_over(run: Run, name: str, skew: float, gate: object, answers: object) -> None:
+    _on_host(name, skew)
+    inside = run.paths.root / "inside"
+    gate.wait()  # type: ignore[attr-defined]
+    for _ in range(200):
+        try:
+            with locked(run):
+                os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
+                time.sleep(0.01)
+                inside.unlink()
+            answers.put("held")  # type: ignore[attr-defined]
+            return
+        except RunBusy:
+            time.sleep(0.05)
+        except FileExistsError:
+            break
+    answers.put("met another")  # type: ignore[attr-defined]
+
+
+@pytest.mark.failure(37)
+def test_of_several_hosts_that_find_a_dead_lock_one_at_a_time_holds_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All judge it dead in the same moment, and each would take the other's new lock for the dead one."""
+    monkeypatch.setattr(rundir, "LOCK_SILENT_SECONDS", 5.0)
+    monkeypatch.setattr(shared_lock, "BEAT_SECONDS", 0.1)
+    run.paths.lock.write_text(json.dumps({"host": "login9", "pid": 1, "time": time.time() + 9000, "token": "dead"}))
+    context = multiprocessing.get_context("fork")
+    gate, answers = context.Barrier(4), context.Queue()
+    hosts = [(f"login{number}", 700.0 * (number - 2)) for number in range(4)]
+    workers = [context.Process(target=_take_over, args=(run, *host, gate, answers)) for host in hosts]
+    for worker in workers:
+        worker.start()
+    assert [answers.get(timeout=240) for _ in workers] == ["held"] * 4
+    for worker in workers:
+        worker.join()
+    assert [path.name for path in run.paths.root.iterdir()] == []
+
+
+@pytest.mark.failure(37)
+def test_a_turn_whose_owner_died_is_taken_from_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rundir, "LOCK_SILENT_SECONDS", 0.2)
+    for name in ("lock", ".lock.over"):
+        (run.paths.root / name).write_text(json.dumps({"host": "login9", "pid": 1, "time": 0.0, "token": name}))
+    with locked(run):
+        pass
+    assert [path.name for path in run.paths.root.iterdir()] == []
