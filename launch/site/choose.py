@@ -13,6 +13,9 @@ from launch.site.facts import Association, Facts, NodeGroup, PartitionFacts, Qos
 from launch.table import duration
 
 DAY = 86400
+_MANY_JOBS = 50
+"""More than a chain has: a higher limit is none for it."""
+
 _AVOIDED = re.compile(
     r"debug|test|dev|inter|preempt|scav|overrun|standby|flex|low|urgent|premium|high|express|shared", re.IGNORECASE
 )
@@ -31,7 +34,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a profile is to say of the queue. None: say nothing."""
+    """What a profile is to say of the queue. None: say nothing. ``queued``: the most jobs that may be there at once."""
 
     partition: Value | None
     data_partition: Value | None
@@ -41,6 +44,7 @@ class Choice:
     data_constraint: Value | None
     seconds: int
     time_why: str
+    queued: Value | None
     node: NodeGroup | None
 
     @property
@@ -66,7 +70,8 @@ def choose(facts: Facts, groups: Collection[str]) -> Choice:
         partition=None if training is None else Value(training.name, _why(training)),
         data_partition=data if data is not None and (training is None or data.value != training.name) else None,
         account=account, qos=qos, constraint=constraint, data_constraint=data_constraint,
-        seconds=seconds, time_why=why, node=training.main if training is not None else None,
+        seconds=seconds, time_why=why, queued=_queued(facts, association, qos),
+        node=training.main if training is not None else None,
     )  # fmt: skip
 
 
@@ -204,6 +209,21 @@ def _seconds(
     if any(DAY < each < math.inf for each in limits.values()) and seconds == DAY:
         why = "guessed: a day, although more is allowed"
     return seconds, why
+
+
+def _queued(facts: Facts, association: Association | None, qos: Value | None) -> Value | None:
+    """Where a chain might not fit into the queue as a whole."""
+    if association is None:
+        return None
+    limits = {"your account": association.max_submit}
+    name = qos.value if qos is not None else association.default_qos or ""
+    if name in facts.qos:
+        limits[f"the QOS {name}"] = facts.qos[name].max_submit
+    known = {who: limit for who, limit in limits.items() if limit is not None and limit <= _MANY_JOBS}
+    if not known:
+        return None
+    who = min(known, key=lambda one: known[one])
+    return Value(str(known[who]), f"`sacctmgr`: of {who} at most {known[who]} jobs may be queued at a time")
 
 
 def gpu_requests(facts: Facts, model: str | None) -> list[GpuRequest]:

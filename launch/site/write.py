@@ -197,9 +197,9 @@ def _queue(new: NewProfile) -> list[str]:
         known = sorted({name for each in facts.associations for name in each.qos})
         words = ", ".join(f"{name} {choose.qos_words(facts.qos.get(name))}".strip() for name in known)
         lines += _off("qos: NAME", f"Without a QOS Slurm takes your default one. `sacctmgr` says that you have {words}")
-    limits = sorted({each.max_submit for each in facts.associations if each.max_submit is not None})
-    if limits:
-        lines += _comment(f"`sacctmgr show associations`: at most {limits[0]} of your jobs may be queued at a time.")
+    if choice.queued is not None:
+        # With one job at a time nobody is left to submit the next: that is up to `overnight resume`.
+        lines += _set(f"submission: rolling({max(2, int(choice.queued.value))})", choice.queued.why)
     return lines
 
 

@@ -94,6 +94,8 @@ def test_a_queue_that_is_a_qos_and_nodes_that_are_told_apart_by_features() -> No
     assert "m3" not in choice.account.why, "another cluster's"
     assert choice.gpus == 4
     assert choice.seconds == 86400
+    assert choice.queued is not None
+    assert choice.queued.value == "5"
 
 
 def test_a_small_cluster_without_accounting_and_partitions_that_are_not_for_us() -> None:
@@ -217,6 +219,7 @@ def test_whatever_a_site_says_the_file_is_a_profile_that_says_the_same(tmp_path_
             assert (found.partitions[each.name].gpus, found.partitions[each.name].gpu_model) == (each.main.gpus, each.main.gpu_model or None)
     assert found.resources_for("cpt").gpus_per_node == (new.choice.gpus or None)
     assert found.resources_for("cpt").time_seconds
+    assert found.submission == ("all" if new.choice.queued is None else f"rolling({max(2, int(new.choice.queued.value))})")
 
 
 def test_comments_say_where_a_value_is_from() -> None:
