@@ -54,6 +54,14 @@ class Account:
     def kept(self) -> int:
         return self.read - self.dropped.total()
 
+    def why(self) -> str:
+        """The commonest reasons for drops, each with its first place; empty where nothing was dropped."""
+        found = [
+            f"{count} {reason}" + (f", the first {self.samples[reason][0][0]}" if self.samples.get(reason) else "")
+            for reason, count in self.dropped.most_common(3)
+        ]
+        return f"; dropped: {'; '.join(found)}" if found else ""
+
     def add(self, other: Account) -> None:
         """Add the counts of the next shard."""
         self.read += other.read

@@ -11,6 +11,7 @@ from pathlib import Path
 from data_prep.errors import DataError
 from data_prep.settings import SPLITS
 
+_PACKED = ("input_ids", "loss_mask", "seq_start_id")
 _FIELDS = (("prompt", "chosen", "rejected"), ("prompt", "completion"), ("input", "output"), ("text",))
 
 
@@ -73,10 +74,36 @@ def rows(path: Path, tokenizer: Path | None, count: int, skip: int = 0) -> Itera
         for number, line in enumerate(itertools.islice(stream, skip, skip + count), start=skip + 1):
             try:
                 row = json.loads(line)
+                if _is_packed(row):
+                    yield Shown(f"{path}:{number}", f"pack {number}", _packed(row, encoder))
+                    continue
                 fields = next(names for names in _FIELDS if all(isinstance(row.get(name), str) for name in names))
             except (ValueError, AttributeError, StopIteration) as error:
                 raise DataError("is no row of a data set", path, number) from error
             yield Shown(f"{path}:{number}", str(row.get("id", number)), _sequences(row, fields, encoder))
+
+
+def _is_packed(row: object) -> bool:
+    """True for a row of ``packed/<split>.jsonl``: ids, a mask of the same length, the beginnings of the rows."""
+    if not isinstance(row, dict) or not all(isinstance(row.get(name), list) for name in _PACKED):
+        return False
+    ids, mask, starts = (row[name] for name in _PACKED)
+    if not all(isinstance(number, int) for number in (*ids, *starts)) or len(ids) != len(mask):
+        raise ValueError("ids and mask do not fit")
+    return True
+
+
+def _packed(row: dict[str, list[int]], encoder: object) -> dict[str, tuple[Token, ...]]:
+    """The rows of a pack, each as the trainer sees it: attention does not cross their ends."""
+    bounds = [*row["seq_start_id"], len(row["input_ids"])]
+    found: dict[str, tuple[Token, ...]] = {}
+    for number, (start, end) in enumerate(itertools.pairwise(bounds), start=1):
+        pieces = _pieces(encoder, row["input_ids"][start:end], 0)
+        found[f"row {number}"] = tuple(
+            Token(piece.text, piece.id, bool(loss))
+            for piece, loss in zip(pieces, row["loss_mask"][start:end], strict=True)
+        )
+    return found
 
 
 def _sequences(row: dict[str, str], fields: tuple[str, ...], encoder: object) -> dict[str, tuple[Token, ...]]:

@@ -24,8 +24,8 @@ td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}tr+tr td{border-top
 .sub{color:#5b6b7b;margin:.2rem 0 1rem}.bar{fill:#3b76b8}.bar.drop{fill:#c2603f}.bar.kept{fill:#3f8f5f}
 pre{white-space:pre-wrap;word-break:break-word;background:#f5f7fa;padding:.6rem;border-radius:4px;margin:.3rem 0;
 max-height:16rem;overflow:auto;font-size:13px}code{font-size:13px}svg text{font:12px system-ui,sans-serif;fill:#33414f}
-@media(prefers-color-scheme:dark){body{background:#12171d;color:#dfe6ee}pre{background:#1b232c}h2,tr+tr
-td{border-color:#2a343f} .sub{color:#93a3b3}svg text{fill:#c4cfda}}
+@media(prefers-color-scheme:dark){body{background:#12171d;color:#dfe6ee}pre{background:#1b232c}
+h2,tr+tr td{border-color:#2a343f}.sub{color:#93a3b3}svg text{fill:#c4cfda}}
 """
 
 
@@ -103,11 +103,12 @@ def _bars(rows: Sequence[tuple[str, int]], kind: str, kinds: Mapping[str, str] |
         style = (kinds or {}).get(name, kind)
         width = max(1, round(430 * count / most))
         drawn.append(
-            f"<text x=170 y={y + 15} text-anchor=end>{escape(str(name))}</text>"
-            f"<rect class='bar {style}' x=180 y={y + 4} width={width} height=14 rx=2 />"
-            f"<text x={190 + width} y={y + 15}>{_number(count)} ({100 * count / total:.1f} %)</text>"
+            f"<text x='170' y='{y + 15}' text-anchor='end'>{escape(str(name))}</text>"
+            f"<rect class='{f'bar {style}'.strip()}' x='180' y='{y + 4}' width='{width}' height='14' rx='2'/>"
+            f"<text x='{190 + width}' y='{y + 15}'>{_number(count)} ({100 * count / total:.1f} %)</text>"
         )
-    return f"<svg viewBox='0 0 760 {22 * len(rows)}' width=100% role=img>{''.join(drawn)}</svg>" if rows else ""
+    size = f"viewBox='0 0 760 {22 * len(rows)}' width='100%'"
+    return f"<svg xmlns='http://www.w3.org/2000/svg' {size} role='img'>{''.join(drawn)}</svg>" if rows else ""
 
 
 def _flow(facts: Mapping[str, Any]) -> str:

@@ -65,13 +65,13 @@ def build(
     if not workdir.is_done("decide"):
         decide.decide(workdir, report("find duplicates"))
     facts = files.read_json(workdir.directory("decide") / "facts.json")
-    _check_splits(request.split, facts["rows"])
+    _check_splits(request.split, facts["rows"], lambda: _account(workdir).why())
     _phase(workdir, "write", runner, report)
     card = _join(workdir, request, output, encoder, report("join"))
     write_card(output, card)
     if not keep_work:
         shutil.rmtree(work)
-    return dict(facts["rows"])
+    return {name: int(facts["rows"][name]) for name in SPLITS}
 
 
 def _plan(request: Request, report: Report) -> tuple[Plan, Encoder | None]:
@@ -122,7 +122,7 @@ def _phase(workdir: WorkDir, phase: str, runner: Runner, report: Report) -> None
         raise DataError(f"{len(left)} of {total} shards were not made ({phase}), the first is {left[0]}", workdir.root)
 
 
-def _check_splits(split: Split, rows: dict[str, int]) -> None:
+def _check_splits(split: Split, rows: dict[str, int], why: Callable[[], str]) -> None:
     """Refuse an empty split: the stage that reads it would fail hours later."""
     for name, part in split.parts().items():
         if part > 0 and not rows[name]:
@@ -130,6 +130,7 @@ def _check_splits(split: Split, rows: dict[str, int]) -> None:
                 f"nothing is left for the {name} split ({sum(rows.values())} documents in all, "
                 f"split.{name} is {part:g}): give more data, or set split.{name if name != 'train' else 'test'} "
                 + ("to 0 if it is not needed" if name != "train" else "lower")
+                + why()
             )
 
 
@@ -154,15 +155,21 @@ def _join(
     return _facts(workdir, request, encoder, directories)
 
 
-def _facts(workdir: WorkDir, request: Request, encoder: Encoder | None, directories: list[Path]) -> dict[str, Any]:
+def _account(workdir: WorkDir) -> Account:
+    """What all shards have read and dropped, and what was dropped when they were compared."""
     account = Account()
-    for number in range(len(directories)):
+    for number in range(len(workdir.plan.shards)):
         account.add(Account.of_json(files.read_json(workdir.directory("read", number) / "account.json")))
-    decided = files.read_json(workdir.directory("decide") / "facts.json")
-    later = Account.of_json(decided["account"])
+    later = Account.of_json(files.read_json(workdir.directory("decide") / "facts.json")["account"])
     later.read = 0
     account.add(later)
-    rows = decided["rows"]
+    return account
+
+
+def _facts(workdir: WorkDir, request: Request, encoder: Encoder | None, directories: list[Path]) -> dict[str, Any]:
+    account = _account(workdir)
+    decided = files.read_json(workdir.directory("decide") / "facts.json")
+    rows = {name: int(decided["rows"][name]) for name in SPLITS}
     if account.read != account.dropped.total() + sum(rows.values()):
         raise RuntimeError(f"{account.read} read, but {rows} kept and {account.dropped} dropped: a bug of ours")
     written = [files.read_json(directory / "facts.json") for directory in directories]

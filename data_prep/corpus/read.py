@@ -56,7 +56,7 @@ def documents(piece: Piece, recipe: Recipe) -> Iterator[Document | Flaw]:
             yield one
     except streams.Broken as error:
         nothing = False
-        yield Flaw("broken_archive", piece.path, str(error))
+        yield Flaw("broken_archive", error.place(piece.path), str(error))
     except OSError as error:
         nothing = False
         yield Flaw("unreadable", piece.path, f"cannot be read: {error.strerror or error}")
@@ -176,6 +176,7 @@ def _parquet(piece: Piece, recipe: Recipe) -> Iterator[Document | Flaw]:
     except ImportError as error:
         raise SettingsError(f'.parquet files need the extra "data": pip install "overnight[data]" ({error})') from error
     name = recipe.text_field
+    number = 0
     try:
         table = parquet.ParquetFile(piece.path)
         columns = [column for column in (name, "id") if column in table.schema_arrow.names]
@@ -183,7 +184,6 @@ def _parquet(piece: Piece, recipe: Recipe) -> Iterator[Document | Flaw]:
             known = ", ".join(f'"{column}"' for column in table.schema_arrow.names[:8])
             yield Flaw("missing_field", piece.path, f'column "{name}" is missing; it has {known}')
             return
-        number = 0
         for batch in table.iter_batches(batch_size=256, columns=columns):
             for value in batch.to_pylist():
                 number += 1
@@ -191,8 +191,16 @@ def _parquet(piece: Piece, recipe: Recipe) -> Iterator[Document | Flaw]:
                 if isinstance(row, Document) and len(row.text) > recipe.max_document_bytes:
                     row = _too_long(row.place, "this row", recipe)
                 yield row
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowException, UnicodeDecodeError) as error:
-        yield Flaw("broken_archive", piece.path, f"is not a readable Parquet file: {str(error).splitlines()[0]}")
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # OSError: damaged pages
+        yield broken_parquet(piece.path, number, error)
+
+
+def broken_parquet(path: str, read: int, error: Exception) -> Flaw:
+    """The flaw of a Parquet file of which ``read`` rows could be read."""
+    words = (str(error).splitlines() or [type(error).__name__])[0]
+    if not read:
+        return Flaw("broken_archive", path, f"is not a readable Parquet file: {words}")
+    return Flaw("broken_archive", f"{path}:{read + 1}", f"from this row on the Parquet file cannot be read: {words}")
 
 
 def decode(content: bytes, place: str, what: str = "") -> str | Flaw:

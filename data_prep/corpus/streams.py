@@ -17,7 +17,15 @@ _PACKED_ERRORS: tuple[type[BaseException], ...] = (EOFError, gzip.BadGzipFile, z
 
 
 class Broken(Exception):
-    """A packed file ends too early or holds nonsense; ``str()`` says which."""
+    """A packed file ends too early or holds nonsense; ``str()`` says which. ``line``: the first that could not be read
+    (0: what is read is not lines)."""
+
+    def __init__(self, text: str, line: int = 0) -> None:
+        super().__init__(text)
+        self.line = line
+
+    def place(self, path: str) -> str:
+        return f"{path}:{self.line}" if self.line else path
 
 
 class _Zstd(io.RawIOBase):
@@ -117,7 +125,7 @@ def lines(piece: Piece, limit: int) -> Iterator[tuple[int, bytes | None]]:
                     yield number, None
                     continue
             except _PACKED_ERRORS as error:
-                raise Broken(_words(error)) from error
+                raise Broken(_words(error), number + 1) from error
             if not line:
                 return
             number += 1

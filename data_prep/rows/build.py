@@ -86,7 +86,7 @@ def build(request: Request, output: Path, report_to: Report = lambda phase: lamb
         drafts = _measured(drafts, recipe, encoder, account, checks)
     _split(drafts, request)
     drafts = _limited(drafts, request.limits, account)
-    _check_splits(request.split, drafts)
+    _check_splits(request.split, drafts, account)
     rows = _write(output, drafts, recipe, encoder, checks)
     report.write_card(output, _facts(request, sources, drafts, account, checks, encoder, rows))
     return rows
@@ -97,12 +97,17 @@ def _read(
 ) -> Iterator[Draft]:
     recipe = request.recipe
     template = Template(recipe)
+    ids = _OwnIds()
     for number, source in enumerate(sources):
         for found in read.rows(source.path, source.size):
             if isinstance(found, Flaw):
                 account.bad(found, recipe.on_error)
                 continue
             place, row = found
+            if (first := ids.another(row, place)) is not None:
+                said = f"its id {str(row['id'])[:60]!r} is that of another row, {first}"
+                account.bad(Flaw("repeated_id", place, said), recipe.on_error)
+                continue
             try:
                 drafts = [_draft(place, row, one, recipe, template) for one in _conversations(row, recipe)]
             except (forms.Unfit, NoPlace) as error:
@@ -119,6 +124,23 @@ def _read(
                 else:
                     yield draft
         progress(number + 1, len(sources))
+
+
+class _OwnIds:
+    """Ids that the files give, each to one row; the same row twice is a duplicate, not a repeated id."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, tuple[bytes, str]] = {}
+
+    def another(self, row: dict[str, Any], place: str) -> str | None:
+        """Where another row with the id of ``row`` stands, if there is one."""
+        own = row.get("id")
+        if own is None or own == "":
+            return None
+        content = json.dumps(row, sort_keys=True, default=str, ensure_ascii=False).encode("utf-8", "replace")
+        digest = hashlib.blake2b(content, digest_size=8).digest()
+        known, first = self._first.setdefault(str(own), (digest, place))
+        return first if known != digest else None
 
 
 def _conversations(row: dict[str, Any], recipe: RowRecipe) -> list[forms.Conversation]:
@@ -273,7 +295,7 @@ def _limited(drafts: list[Draft], limits: dict[str, int], account: Account) -> l
     return kept
 
 
-def _check_splits(split: Split, drafts: list[Draft]) -> None:
+def _check_splits(split: Split, drafts: list[Draft], account: Account) -> None:
     count = Counter(draft.split for draft in drafts)
     for name, part in split.parts().items():
         if part > 0 and not count[name]:
@@ -281,6 +303,7 @@ def _check_splits(split: Split, drafts: list[Draft]) -> None:
                 f"nothing is left for the {name} split ({len(drafts)} rows in all, split.{name} is {part:g}): "
                 f"give more data, or set split.{name if name != 'train' else 'test'} "
                 + ("to 0 if it is not needed" if name != "train" else "lower")
+                + account.why()
             )
 
 

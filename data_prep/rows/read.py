@@ -9,7 +9,7 @@ from typing import Any
 from data_prep.account import Flaw
 from data_prep.corpus import streams
 from data_prep.corpus.inputs import Piece, name_parts
-from data_prep.corpus.read import decode
+from data_prep.corpus.read import broken_parquet, decode
 from data_prep.errors import SettingsError
 
 LINE_BYTES = 10_000_000
@@ -27,7 +27,7 @@ def rows(path: str, size: int) -> Iterator[tuple[str, dict[str, Any]] | Flaw]:
             nothing = False
             yield found
     except streams.Broken as error:
-        yield Flaw("broken_archive", path, str(error))
+        yield Flaw("broken_archive", error.place(path), str(error))
         return
     except OSError as error:
         yield Flaw("unreadable", path, f"cannot be read: {error.strerror or error}")
@@ -75,5 +75,5 @@ def _parquet(path: str) -> Iterator[tuple[str, dict[str, Any]] | Flaw]:
             for value in batch.to_pylist():
                 number += 1
                 yield f"{path}:{number}", value
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-        yield Flaw("broken_archive", path, f"is not a readable Parquet file: {str(error).splitlines()[0]}")
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # OSError: damaged pages
+        yield broken_parquet(path, number, error)

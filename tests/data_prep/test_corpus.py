@@ -94,9 +94,41 @@ def test_every_format(tmp_path: Path) -> None:
     for name, cut in (("b.jsonl.gz", 40), ("c.jsonl.zst", 10)):
         whole = (folder / name).read_bytes()
         (folder / name).write_bytes(whole[:-cut])
-        with pytest.raises(DataError, match=f"{name}: its packed data is cut off"):
+        with pytest.raises(DataError, match=rf"{name}:\d+: its packed data is cut off"):
             make("corpus", [folder], tmp_path / f"cut{cut}")
         (folder / name).write_bytes(whole)
+    whole = (folder / "d.parquet").read_bytes()
+    (folder / "d.parquet").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"d\.parquet: is not a readable Parquet file: .*footer"):
+        make("corpus", [folder], tmp_path / "cut-parquet")
+
+
+def test_a_parquet_file_with_damaged_pages_tells_the_row(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    table = pa.table({"text": [document(seed) for seed in range(2000)]})
+    path = tmp_path / "d.parquet"
+    pyarrow.parquet.write_table(table, path, row_group_size=500)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 3000] = b"U" * 3000
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"d\.parquet:(513|769|1001): from this row on the Parquet file cannot be read"):
+        make("corpus", [path], tmp_path / "fails")
+    make("corpus", [path], tmp_path / "skips", on_error="skip")
+    facts = card(tmp_path / "skips")
+    assert facts["dropped"] == {"broken_archive": 1}
+    assert facts["kept"] >= 500
+
+
+def test_a_broken_line_deep_in_a_large_file_is_found(tmp_path: Path) -> None:
+    line = (json.dumps({"text": document(1, 300)}) + "\n").encode()
+    broken = 9_001
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(line * (broken - 1) + b'{"text": "no end\n' + line * 500)
+    settings = {"shard_bytes": 1 << 20, "near_duplicates": None, "quality": False}
+    with pytest.raises(DataError, match=rf"in\.jsonl:{broken}: is not JSON"):
+        make("corpus", [path], tmp_path / "fails", **settings)
 
 
 def test_text_is_cut_at_empty_lines_and_empty_files_are_told(tmp_path: Path) -> None:
