@@ -15,6 +15,8 @@ from launch.errors import ClusterRefused, ClusterSilent, InputError
 _POLL_SECONDS = 2.0
 _GRACE_SECONDS = 60.0
 """How long a job may be gone from the queue before its result counts as lost: shared file systems show files late."""
+_ARRAY_JOBS = 1000
+"""Jobs of an array at most: MaxArraySize of Slurm is 1001 where a site has not set it."""
 _OWN_ERROR = re.compile(r"^data_prep\.errors\.\w+: (.+)$", re.MULTILINE)
 
 
@@ -41,12 +43,39 @@ class ArrayRunner:
         self._executor_class: Any = SlurmExecutor
 
     def __call__(self, root: Path, phase: str, shards: Sequence[int], progress: Callable[[int], None]) -> None:
+        """Raises:
+        DataError: bad input that a job has found, with its place.
+        InputError: jobs ended without a result.
+        ClusterRefused: Slurm takes no such job; its words.
+        """
+        for start in range(0, len(shards), _ARRAY_JOBS):
+            self._array(root, phase, shards[start : start + _ARRAY_JOBS], progress)
+
+    def _array(self, root: Path, phase: str, shards: Sequence[int], progress: Callable[[int], None]) -> None:
+        """One array. However it is left (Ctrl-C, bad input), none of its jobs stays behind."""
+        from submitit.core.utils import FailedJobError
+
         from data_prep.corpus import shard
+
+        executor = self._executor(root / "jobs", phase)
+        try:
+            made = executor.map_array(shard.work, *self._columns(root, phase, shards))
+        except FailedJobError as error:
+            raise ClusterRefused(
+                f"an array of {len(shards)} jobs was refused", command=("sbatch",), exit_code=1, stderr=str(error)
+            ) from error
+        jobs = dict(zip(shards, made, strict=True))
+        array = str(made[0].job_id).partition("_")[0]
+        try:
+            self._wait(root, phase, array, jobs, progress)
+        except BaseException:
+            self._cancel(array)
+            raise
+
+    def _wait(self, root: Path, phase: str, array: str, jobs: dict[int, Any], progress: Callable[[int], None]) -> None:
         from data_prep.corpus.workdir import WorkDir
 
         workdir = WorkDir.open(root)
-        executor = self._executor(root / "jobs", phase)
-        jobs = dict(zip(shards, executor.map_array(shard.work, *self._columns(root, phase, shards)), strict=True))
         gone_since: float | None = None
         while jobs:
             time.sleep(_POLL_SECONDS)
@@ -54,11 +83,26 @@ class ArrayRunner:
                 progress(number)
                 del jobs[number]
             self._raise_failures(jobs)
-            alive = self._is_queued(jobs)
+            alive = self._is_queued(array)
             gone_since = None if alive or not jobs else gone_since or time.monotonic()
             if gone_since is not None and time.monotonic() - gone_since > _GRACE_SECONDS:
                 first = next(iter(jobs.values()))
                 raise InputError(f"{len(jobs)} jobs ended without a result; the log of the first: {first.paths.stderr}")
+
+    def _cancel(self, array: str) -> None:
+        """Cancel what is left of an array by one scancel, and look whether it has gone; says so on stderr."""
+        try:
+            self._gateway.scancel([array])
+            end = time.monotonic() + _GRACE_SECONDS
+            while self._is_queued(array):
+                if time.monotonic() > end:
+                    print(f"\njob {array} is still in the queue: scancel {array}", file=sys.stderr)
+                    return
+                time.sleep(_POLL_SECONDS / 4)
+        except (ClusterSilent, ClusterRefused) as error:
+            print(f"\njob {array} may still run: scancel {array} ({error})", file=sys.stderr)
+            return
+        print(f"\njob {array} is cancelled; the same command goes on from the shards that are done", file=sys.stderr)
 
     def _executor(self, folder: Path, phase: str) -> Any:
         profile = self._profile
@@ -86,9 +130,8 @@ class ArrayRunner:
     def _columns(root: Path, phase: str, shards: Sequence[int]) -> tuple[list[Any], ...]:
         return [root] * len(shards), [phase] * len(shards), list(shards)
 
-    def _is_queued(self, jobs: dict[int, Any]) -> bool:
+    def _is_queued(self, array: str) -> bool:
         """True while Slurm has the array; it may not answer, which says nothing about the jobs."""
-        array = next((str(job.job_id).partition("_")[0] for job in jobs.values()), "")
         try:
             queued = self._gateway.squeue()
         except (ClusterSilent, ClusterRefused):

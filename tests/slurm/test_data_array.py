@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -58,6 +59,30 @@ def test_bad_input_of_a_job_has_its_place(tmp_path: Path, source: Path, capsys: 
     assert main(corpus(source, tmp_path / "out", *settings)) != 0
     shown = json.loads(capsys.readouterr().err.splitlines()[-1])
     assert shown["message"] == f'{source}:121: field "text" is null'
+
+
+def test_interrupted_it_cancels_its_array(tmp_path: Path, source: Path, slurm: Slurm) -> None:
+    settings = ("--set", "shard_bytes=5000", "--cluster", "devcluster", "--jobs", "1")
+    command = [sys.executable, "-m", "launch.cli", *corpus(source, tmp_path / "out", *settings)]
+    process = subprocess.Popen(
+        command, cwd=Path(__file__).parents[2], env={**slurm.environment, **os.environ}, stderr=subprocess.PIPE, text=True
+    )
+    seals = tmp_path / "out.work" / "read"
+    end = time.monotonic() + 180
+    while not list(seals.glob("[0-9]*/seal.json")) and time.monotonic() < end:
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=180)
+    assert process.returncode == 130
+    array = re.search(r"job (\d+) is cancelled", said)
+    assert array, said
+    queued = subprocess.run(
+        ["squeue", "--noheader", "--array", "--format=%F"], env={**os.environ, **slurm.environment}, capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    assert array[1] not in queued.stdout.split()
+    assert len(list(seals.glob("[0-9]*/seal.json"))) < len(json.loads((tmp_path / "out.work/plan.json").read_text())["plan"]["shards"])
 
 
 @pytest.mark.full
