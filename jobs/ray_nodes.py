@@ -20,6 +20,7 @@ GAVE_UP = "overnight: gave up: "
 """How the script of a node says in its log that it will not try again."""
 
 POLL_SECONDS = 0.5
+_TAIL_BYTES = 4096
 
 
 def main(spec: StageSpec, seconds: float) -> int:
@@ -90,5 +91,11 @@ def describe(missing: Iterable[str], logs: dict[str, Path], seconds: float) -> s
 
 
 def _last_line(log: Path) -> str:
-    lines = [line for line in lifecycle.tail(log) if line.strip()]
-    return lines[-1].strip() if lines else ""
+    """The last line of a log that is still written; empty where there is none yet."""
+    try:
+        with open(log, "rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = stream.read().decode("utf-8", "replace").splitlines()
+    except FileNotFoundError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
