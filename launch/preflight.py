@@ -6,6 +6,7 @@ Limits, paths, environments, secrets, inputs, room on the disk, and ``sbatch --t
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from launch.executors import carrier
 from launch.fit import Estimate
 from launch.plan import PlannedStage
 from launch.rundir import Run
-from launch.site import check
+from launch.site import ask, check
 from launch.site.check import Finding, Level
 from launch.slurm.gateway import Gateway
 
@@ -38,6 +39,7 @@ def findings(planned: Planned, gateway: Gateway | None) -> list[Finding]:
     found += check.check(planned.profile, gateway, planned.workspace.root, requests=False)
     found += [*_secrets(planned), *_images(planned)]
     if gateway is not None:
+        found += _srun_options(planned, gateway)
         with tempfile.TemporaryDirectory(prefix="overnight-") as scratch:
             found += _requests(planned, gateway, Path(scratch))
     return found
@@ -130,6 +132,30 @@ def _images(planned: Planned) -> Iterator[Finding]:
             yield Finding(Level.OK, f"image of {stage.name}", f"{image} is there")
         else:
             yield Finding(Level.FAIL, f"image of {stage.name}", f"there is no {image}")
+
+
+def _srun_options(planned: Planned, gateway: Gateway) -> Iterator[Finding]:
+    """What sbatch does not look at: an option that srun does not know would end the job at its start."""
+    heard = ask.ask(gateway, ["srun", "--help"])
+    if heard.text is None:
+        yield Finding(Level.WARN, "srun", f"no answer: {heard.command}: {heard.problem}")
+        return
+    known = set(re.findall(r"--([a-z][a-z0-9-]+)", heard.text))
+    run, stages_of = Run(planned.workspace, RUN), planned.pipeline.pipeline.stages
+    seen: set[str] = set()
+    for stage in planned.plan.stages:
+        try:
+            options = emitted.of_stage(run, stage, planned.profile, stages_of, planned.pipeline.marks)
+        except InputError:
+            continue  # said where its script is tried
+        for one in options:
+            if one.command == "srun" and one.option not in seen:
+                seen.add(one.option)
+                if one.option not in known:
+                    text = f"`srun --help` has no --{one.option}: {one.remove or one.change}"
+                    yield Finding(Level.FAIL, "srun", text, one.where or "")
+    if seen <= known:
+        yield Finding(Level.OK, "srun", f"{len(seen)} options, all known here")
 
 
 def _requests(planned: Planned, gateway: Gateway, scratch: Path) -> Iterator[Finding]:

@@ -135,7 +135,7 @@ class _View:
         said = None if current is None else last_word(self.store, current)
         if said is not None and said.outcome is Outcome.FAIL:
             return True
-        if time.monotonic() - self._asked < QUEUE_SECONDS:
+        if time.monotonic() - self._asked < max(QUEUE_SECONDS, self._profile.poll_seconds):
             return False
         self._asked = time.monotonic()
         return self.status().state.is_over

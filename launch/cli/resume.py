@@ -8,11 +8,18 @@ from typing import TYPE_CHECKING
 from launch.cli import common
 
 if TYPE_CHECKING:
+    from launch.profile import Profile
     from launch.rundir import Run
-    from launch.slurm.gateway import Gateway
 
 BUSY_SECONDS = 120.0
 """How long the end of a job waits for another that submits at the same moment."""
+
+OF_THIS_JOB = (
+    "TMPDIR", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL",
+    "ZE_AFFINITY_MASK", "OVERNIGHT_LINK", "OVERNIGHT_NODES", "OVERNIGHT_MASTER_ADDR", "OVERNIGHT_MASTER_PORT",
+    "OVERNIGHT_STAY",
+)  # fmt: skip
+"""Variables that Slurm, a site's prologue or host.sh has set for one job: the next one must not get them from it."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     profile = found.profile()
     names = tuple({*profile.secrets, *redaction.read(found.paths.secrets)})
     if args.from_job:
-        return _from_job(found, common.gateway(profile, names), args.from_job, args.json)
+        return _from_job(found, profile, names, args.from_job, args.json)
     secrets.renew(found.paths, names)
     if profile.executor == "local":
         from launch.cli.run import advance as advance_here
@@ -44,12 +51,16 @@ def run(args: argparse.Namespace) -> int:
     return advance(found, common.gateway(profile, names), as_json=args.json)
 
 
-def _from_job(run: Run, gateway: Gateway, job: str, as_json: bool) -> int:
+def _from_job(run: Run, profile: Profile, names: tuple[str, ...], job: str, as_json: bool) -> int:
+    import os
     import time
 
     from launch.cli.submit import advance
     from launch.rundir import RunBusy
 
+    for name in OF_THIS_JOB:
+        os.environ.pop(name, None)
+    gateway = common.gateway(profile, names)
     end = time.monotonic() + BUSY_SECONDS
     while True:
         try:

@@ -14,6 +14,9 @@ from tests.slurm.helpers import Slurm
 
 pytestmark = pytest.mark.slurm
 
+ROUTED = {"executors": {"default": "submitit", "training": "submitit"}}
+"""Every job that ends imports the library of the next one's executor; this one is quick."""
+
 
 @contextmanager
 def at_most(slurm: Slurm, jobs: int) -> Iterator[None]:
@@ -33,12 +36,14 @@ def deferred(chain: Chain, run: str) -> list[dict[str, Any]]:
 @pytest.mark.failure(17)
 @pytest.mark.parametrize(
     ("stages", "limit"),
-    [(("corpus", "pairs", "cpt", "sft"), 2), pytest.param(ALL, 3, marks=pytest.mark.full)],
+    [(("corpus", "pairs", "cpt"), 2), pytest.param(ALL, 3, marks=pytest.mark.full)],
 )
 def test_a_chain_goes_through_a_narrow_queue(
     slurm_accounting: Slurm, tmp_path: Path, stages: tuple[str, ...], limit: int
 ) -> None:
-    profile = {"submission": f"rolling({limit})", "account": "research"}
+    # Every job notes what it was submitted with, and then has something that only it should have.
+    notes = [f"env >'{tmp_path}'/environment.$SLURM_JOB_ID", "export CUDA_VISIBLE_DEVICES=9"]
+    profile = {"submission": f"rolling({limit})", "account": "research", "setup": notes, **ROUTED}
     chain = Chain(slurm_accounting, tmp_path / "work", stages, profile=profile)
     chain.fetch()
     with at_most(slurm_accounting, limit):
@@ -56,8 +61,12 @@ def test_a_chain_goes_through_a_narrow_queue(
     assert all(entry["by"] is not None for entry in later)
     assert "SubmitJob" in next(entry["stderr"] for entry in chain.journal(run) if entry["event"] == "refused")
     assert {stage["state"] for stage in chain.status(run)["stages"]} == {"sealed"}
+    environments = [path.read_text() for path in tmp_path.glob("environment.*")]
+    assert len(environments) == len(stages)
+    assert not any("CUDA_VISIBLE_DEVICES=9" in text for text in environments)
 
 
+@pytest.mark.full
 @pytest.mark.failure(17)
 def test_what_failed_or_was_cancelled_is_not_tried_again_by_a_job(slurm_accounting: Slurm, tmp_path: Path) -> None:
     settings = {"prefs": {"from": "./prefs.jsonl", "min_chars": 100_000}}  # nothing is left of it: it fails
