@@ -1,12 +1,14 @@
 """Tokenising to Megatron's .bin/.idx: ours beside the Megatron-LM way, bare encode_batch and datatrove.
 
-    python benchmarks/data_tokens.py CORPUS.jsonl TOKENIZER_DIRECTORY WORK [SIDE ...]     # ROUNDS=3: more than one
+    python benchmarks/data_tokens.py CORPUS.jsonl TOKENIZER_DIRECTORY WORK [SIDE ...]
+    ROUNDS=3 PARTS=3 ...      # more than one round; each round takes another third of the corpus
 
-Every side reads the same JSON lines on the same cores, one after the other, in turn as often as ROUNDS says, and its
-output is compared with the Megatron way's byte by byte. Medians by the clock and of CPU time are shown: the clock of a
-machine with other work on it says less. Needs megatron-core (and torch) for that side, datatrove for its own; a side
-whose library is missing is left out, and says so. The memory is the largest sum of the resident sets of all processes
-of a side.
+Every side reads the same JSON lines on the same cores, one after the other, every other round backwards, and its ids
+are compared with ours. Each measurement is kept in WORK/measured.jsonl, so that a call that was stopped goes on and
+the table may be made piece by piece. Medians by the clock and of CPU time are shown: the clock of a machine with other
+work on it says less. The CPU time of ours is that of the whole build. Needs megatron-core (and torch) for that side,
+datatrove for its own; a side whose library is missing is left out, and says so. The memory is the largest sum of the
+resident sets of all processes of a side.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -173,10 +176,15 @@ def measure(side: str, corpus: Path, tokenizer: Path, work: Path) -> dict | None
     watcher = threading.Thread(target=_watch, args=(process.pid, peak, stop))
     watcher.start()
     before = os.times()
-    output, errors = process.communicate()
+    try:
+        output, errors = process.communicate()
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        stop.set()
+        watcher.join()
     after = os.times()
-    stop.set()
-    watcher.join()
     if process.returncode:
         print(f"{side:<14} left out: {errors.strip().splitlines()[-1][:150]}")
         return None
@@ -184,46 +192,107 @@ def measure(side: str, corpus: Path, tokenizer: Path, work: Path) -> dict | None
     return {**json.loads(output.strip().splitlines()[-1]), "peak": peak[0], "cpu": cpu}
 
 
+def divided(corpus: Path, work: Path, parts: int) -> list[Path]:
+    """The corpus in ``parts`` files of about the same size that together are all of it; one part is the corpus."""
+    if parts == 1:
+        return [corpus]
+    found = [work / f"part-{number}-of-{parts}.jsonl" for number in range(1, parts + 1)]
+    if not all(path.exists() for path in found):
+        streams = [open(path, "w", encoding="utf-8") for path in found]  # noqa: SIM115 (closed below)
+        for number, line in enumerate(lines(corpus)):
+            streams[number // 256 % parts].write(line)
+        for stream in streams:
+            stream.close()
+    return found
+
+
+def known(results: Path) -> list[dict]:
+    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+
+
 def main() -> None:
     corpus, tokenizer, work = (Path(argument).resolve() for argument in sys.argv[1:4])
-    size = sum(len(json.loads(line)["text"].encode()) for line in lines(corpus)) / 1e6
-    print(f"{size:.0f} MB of text, {WORKERS} cores, {tokenizer}")
-    results: dict[str, list[dict]] = {}
+    work.mkdir(parents=True, exist_ok=True)
+    parts = divided(corpus, work, int(os.environ.get("PARTS", "1")))
+    results = work / "measured.jsonl"
     missing: set[str] = set()
     for number in range(int(os.environ.get("ROUNDS", "1"))):
-        sides = sys.argv[4:] or list(SIDES)
-        for side in sides if number % 2 == 0 else sides[::-1]:
-            found = None if side in missing else measure(side, corpus, tokenizer, work)
+        part = parts[number % len(parts)]
+        for side in SIDES if number % 2 == 0 else SIDES[::-1]:
+            done = any((entry["round"], entry["side"]) == (number + 1, side) for entry in known(results))
+            if done or side in missing or (sys.argv[4:] and side not in sys.argv[4:]):
+                continue
+            found = measure(side, part, tokenizer, work / f"round-{number + 1}")
             if found is None:
                 missing.add(side)
                 continue
-            results.setdefault(side, []).append(found)
+            found |= {"round": number + 1, "side": side, "size": text_bytes(part)}
+            with open(results, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(found) + "\n")
             print(f"  round {number + 1} {side:<14} {found['seconds']:7.1f} s  {found['cpu']:7.1f} s CPU", flush=True)
-    first = next(iter(results))
-    base = results[first]
-    for side, runs in results.items():
-        seconds = statistics.median(run["seconds"] for run in runs)
-        factor = statistics.median(run["seconds"] / own["seconds"] for run, own in zip(runs, base, strict=True))
-        cpu = statistics.median(run["cpu"] for run in runs)
-        whole = statistics.median(run.get("whole", run["seconds"]) for run in runs)
-        peak = max(run["peak"] for run in runs) / 1e6
-        print(
-            f"{side:<14} {seconds:7.1f} s {size / seconds:6.1f} MB/s (whole run {size / whole:5.1f} MB/s, "
-            f"{cpu:6.1f} s CPU)  {first} is {factor:4.1f} x as fast  peak {peak:6.0f} MB"
-            f"{_same(results, side)}", flush=True,
-        )  # fmt: skip
+    table(known(results), tokenizer, work)
 
 
-def _same(results: dict[str, list[dict]], side: str) -> str:
-    """Whether a side wrote the bytes that ours wrote."""
-    ends = {"megatron": (".bin", ".idx"), "encode_batch": (".bin",)}.get(side, ())
-    if not ends or "ours" not in results:
+def text_bytes(corpus: Path) -> int:
+    return sum(len(json.loads(line)["text"].encode()) for line in lines(corpus))
+
+
+def table(measured: list[dict], tokenizer: Path, work: Path) -> None:
+    """Medians of each side's rounds; a factor is the median of the factors within a round."""
+    rounds = {(entry["side"], entry["round"]): entry for entry in measured}
+    print(f"{WORKERS} cores, {tokenizer}")
+    for side in SIDES:
+        runs = [entry for entry in measured if entry["side"] == side]
+        if not runs:
+            continue
+        wall = statistics.median(entry["size"] / entry["seconds"] for entry in runs) / 1e6
+        cpu = statistics.median(entry["size"] / entry["cpu"] for entry in runs) / 1e6
+        both = [(entry, rounds["ours", entry["round"]]) for entry in runs if ("ours", entry["round"]) in rounds]
+        factors = "ours is " + ", ".join(
+            f"{statistics.median(entry[what] / own[what] for entry, own in both):.1f} x by {name}"
+            for what, name in (("seconds", "the clock"), ("cpu", "CPU"))
+        ) if both else ""  # fmt: skip
+        peak = max(entry["peak"] for entry in runs) / 1e6
+        text = sum(entry["size"] for entry in runs) / 1e6
+        whole = [entry["size"] / entry["whole"] / 1e6 for entry in runs if "whole" in entry]
+        more = f" (the whole build {statistics.median(whole):.1f} MB/s)" if whole else ""
+        same = {_same(work / f"round-{entry['round']}", side) for entry in runs} - {""}
+        print(f"{side:<14} {len(runs)} rounds, {text:.0f} MB: {wall:5.1f} MB/s{more}, {cpu:5.2f} MB per CPU second; "
+              f"{factors}; peak {peak:.0f} MB; {', '.join(sorted(same))}")  # fmt: skip
+
+
+def ours_of(work: Path) -> Path:
+    return work / "ours/out/megatron/train_text_document"
+
+
+def _same(work: Path, side: str) -> str:
+    """Whether a side wrote the bytes that ours wrote in the same round; of datatrove, a file a task, the same ids."""
+    names = {"megatron": ("megatron", (".bin", ".idx")), "encode_batch": ("batch", (".bin",))}
+    if not Path(f"{ours_of(work)}.bin").exists():
         return ""
-    equal = all(
-        filecmp.cmp(f"{results['ours'][-1]['prefix']}{end}", f"{results[side][-1]['prefix']}{end}", shallow=False)
-        for end in ends
-    )
-    return f"  {' and '.join(ends)} {'the same bytes as ours' if equal else 'DIFFER from ours'}"
+    if side == "datatrove":
+        return f"ids {'the same as ours' if _same_ids(work) else 'DIFFER from ours'}"
+    if side not in names:
+        return ""
+    name, ends = names[side]
+    equal = all(filecmp.cmp(f"{ours_of(work)}{end}", work / side / f"{name}{end}", shallow=False) for end in ends)
+    return f"{' and '.join(ends)} {'the same bytes as ours' if equal else 'DIFFER from ours'}"
+
+
+def _same_ids(work: Path) -> bool:
+    import numpy as np
+
+    from data_prep.tokens.indexed import Indexed
+
+    own = Indexed(ours_of(work))
+    found = [Indexed(path.with_suffix("")) for path in sorted((work / "datatrove/tokens").glob("*.idx"))]
+    for part, theirs in enumerate(found):
+        numbers = [number for number in range(len(own)) if number // 256 % WORKERS == part]
+        if len(numbers) != len(theirs):
+            return False
+        if not all(np.array_equal(own[number], ids) for number, ids in zip(numbers, theirs, strict=True)):
+            return False
+    return len(found) == WORKERS
 
 
 if __name__ == "__main__":
@@ -234,4 +303,5 @@ if __name__ == "__main__":
     elif len(sys.argv) < 4:
         print((__doc__ or "").strip())
     else:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # timeout: the side's processes end, too
         main()

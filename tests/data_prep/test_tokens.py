@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,93 @@ def test_tiktoken_is_proven_and_used(encoder: Encoder) -> None:
 @given(st.text() | st.text("ab .,\n\t  1'sdltve½ﬁ") | st.lists(st.sampled_from(["<s>", "</s>", " bade", "n"])).map("".join))
 def test_ids_are_those_of_tokenizers(encoder: Encoder, text: str) -> None:
     assert encoder.encode(text).tolist() == encoder.reference(text).tolist()
+
+
+# Of the families whose tokenizers cut words by a pattern of their own: its pre-tokenizer, normaliser and special tokens
+# as their tokenizer.json has them, with merges learned here (the proof is about rules, and reads any vocabulary).
+def _split(pattern: str) -> dict[str, Any]:
+    return {
+        "type": "Sequence",
+        "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False},
+            {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+        ],
+    }
+
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "gpt2": {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}},
+    "smollm2": {
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [
+                {"type": "Digits", "individual_digits": True},
+                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+            ],
+        }
+    },
+    "llama3": {"pre_tokenizer": _split(bpe.LLAMA3), "special": ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"]},
+    "qwen2": {
+        "pre_tokenizer": _split(bpe.QWEN2), "normalizer": {"type": "NFC"},
+        "special": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+    },
+}  # fmt: skip
+LEARNED = [
+    "It's 12345 o'clock, they're HERE; we've 7 apples!\n\n  def f(x):\r\n\treturn x ** 2\n",
+    "L'été à Évora: não há pão, «coração» e ação. Größe, straße, ÄRGER. naïve café",
+    "Привет, мир! Как дела? 你好，世界。今天天气很好。안녕하세요 세계 テスト です 1 000 000",
+    "   indented\n\n\n      more  \t tabs   and   spaces   \n", "https://example.org/a_b-c?d=1&e=%20 #tag @name (x) [y] {z}",
+]
+
+
+def family(name: str, directory: Path, ignore_merges: bool = False) -> Path:
+    """A tokenizer of one of the families, learned from a few texts."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    shape = FAMILIES[name]
+    special = shape.get("special", ["<|endoftext|>"])
+    empty = Tokenizer(models.BPE())
+    empty.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    parsed = json.loads(empty.to_str())
+    parsed |= {"pre_tokenizer": shape["pre_tokenizer"], "normalizer": shape.get("normalizer")}
+    own = Tokenizer.from_str(json.dumps(parsed))
+    trainer = trainers.BpeTrainer(
+        vocab_size=1500, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    own.train_from_iterator([*LEARNED * 3, *(prepared.document(seed, 150) for seed in range(20))], trainer)
+    parsed = json.loads(own.to_str())
+    parsed["model"]["ignore_merges"] = ignore_merges
+    directory.mkdir(exist_ok=True)
+    (directory / "tokenizer.json").write_text(json.dumps(parsed))
+    (directory / "tokenizer_config.json").write_text(json.dumps({"eos_token": special[-1]}))
+    return directory
+
+
+@pytest.fixture(scope="module", params=["gpt2", "smollm2", "llama3", "llama3-whole-words", "qwen2"])
+def of_family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    name = request.param.removesuffix("-whole-words")
+    return Encoder(family(name, tmp_path_factory.mktemp("family"), ignore_merges=name != request.param))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.text()
+    | st.text("aé1９²½'’sSTLlvVeERrdDmM \u00a0\u2028\u3000\u200d\n\r\t.,!—_«e\u0301ſﬁ한你ИǅⅫ🙂\U0001f1f5", max_size=40)
+    | st.lists(st.sampled_from([*LEARNED, *(w for text in LEARNED for w in text.split()), "<|im_end|>", "<|eot_id|>", " ", "\n"])).map("".join)
+)
+def test_ids_of_the_families_are_those_of_tokenizers(of_family: Encoder, text: str) -> None:
+    assert (of_family.engine, of_family.why) == ("tiktoken", "")
+    assert of_family.encode(text).tolist() == of_family.reference(text).tolist()
+
+
+def test_a_pattern_that_is_not_known_falls_back_and_says_so(tmp_path: Path) -> None:
+    directory = family("llama3", tmp_path)
+    parsed = json.loads((directory / "tokenizer.json").read_text())
+    parsed["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = r"\p{L}+|\s+"
+    (directory / "tokenizer.json").write_text(json.dumps(parsed))
+    own = Encoder(directory)
+    assert own.engine == "tokenizers"
+    assert "a pattern that is not known here" in own.why
 
 
 @pytest.mark.parametrize(
