@@ -1,8 +1,9 @@
 """``submission: rolling(n)``: at most n jobs of a run are in the queue; each of them that ends submits what is next.
 
 For sites that limit how many jobs a user may have submitted (MaxSubmitJobs). No daemon: the end of a job runs the same
-``resume`` that a user would, except that it leaves alone whatever has had a job before. The last job of a run that ends
-always finds room, so as long as its nodes may call sbatch the run goes on by itself.
+``resume`` that a user would, except that it leaves alone whatever has had a job before. A job that ends is itself still
+in the queue, so Slurm may say that there are too many: then the end of another one does it. The last one waits until
+those that ended beside it have left, so as long as its nodes may call sbatch the run goes on by itself.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from launch.errors import ClusterRefused
 from launch.journal import Event, Journal
 from launch.slurm import refusals
 from launch.slurm.queue import QueueRow
+from launch.slurm.reasons import NEVER_SATISFIED
 
 
 class Room:
@@ -32,7 +34,7 @@ class Room:
         self._run = run
         self._ending = ending
         self._taken = 0
-        self._full = False
+        self._refused = False
         self._cancelled: set[str] = set()
         self.deferred: list[str] = []
 
@@ -41,13 +43,16 @@ class Room:
         return self._limit is not None
 
     def look(self, alive: Iterable[QueueRow], journal: Iterable[Mapping[str, Any]]) -> None:
-        """Jobs of the run that are in the queue (the one that is at its end makes room), and what was cancelled."""
-        self._taken = sum(row.job_id != self._ending for row in alive)
+        """Jobs of the run that are in the queue and have their end before them, and what was cancelled."""
+        leaving = {self._ending}
         for entry in journal:
             if entry["event"] == Event.CANCELLED:
                 self._cancelled.update(entry["stages"])
             elif entry["event"] == Event.DEFERRED and entry.get("by") is None:
                 self._cancelled.difference_update(entry["stages"])  # resumed by the user since
+            elif entry["event"] == Event.DEFERRED:
+                leaving.add(entry["by"])
+        self._taken = sum(row.job_id not in leaving and row.reason != NEVER_SATISFIED for row in alive)
 
     def note(self, journal: Journal) -> None:
         """Write down which stages wait, if any."""
@@ -55,7 +60,7 @@ class Room:
             journal.write(Event.DEFERRED, stages=self.deferred, by=self._ending)
 
     def has_for(self, jobs: int) -> bool:
-        return self._limit is None or (not self._full and self._taken + jobs <= self._limit)
+        return self._limit is None or (not self._refused and self._taken + jobs <= self._limit)
 
     def take(self, jobs: int) -> None:
         self._taken += jobs
@@ -77,5 +82,11 @@ class Room:
         """Whether a refusal means that there are too many jobs in the queue, and one of ours will end and go on."""
         if self._limit is None or not refusals.is_submit_limit(error.stderr) or not (self._taken or self._ending):
             return False
-        self._full = True
+        self._refused = True
         return True
+
+    @property
+    def falls_to_this_job(self) -> bool:
+        """Whether nobody else will submit what Slurm has just refused: jobs that ended beside this one have yet to
+        leave the queue."""
+        return self._refused and self._ending is not None and self._taken == 0

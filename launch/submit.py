@@ -119,6 +119,11 @@ class Submitter:
             self._cancel_given_up()
         return steps
 
+    @property
+    def has_to_try_again(self) -> bool:
+        """See ``launch.rolling``."""
+        return self._room.falls_to_this_job
+
     def _later(self, stage: PlannedStage) -> Step:
         self._room.deferred.append(stage.name)
         return Step(stage.name, Action.LATER, None)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from launch.rundir import Run
 
 BUSY_SECONDS = 120.0
-"""How long the end of a job waits for another that submits at the same moment."""
+"""How long the end of a job waits for another that submits at the same moment, and then for room in the queue."""
 
 OF_THIS_JOB = (
     "TMPDIR", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL",
@@ -55,17 +55,20 @@ def _from_job(run: Run, profile: Profile, names: tuple[str, ...], job: str, as_j
     import os
     import time
 
-    from launch.cli.submit import advance
+    from launch.cli.submit import TRY_AGAIN, advance
     from launch.rundir import RunBusy
 
     for name in OF_THIS_JOB:
         os.environ.pop(name, None)
     gateway = common.gateway(profile, names)
-    end = time.monotonic() + BUSY_SECONDS
+    end, pause = time.monotonic() + BUSY_SECONDS, 1.0
     while True:
         try:
-            return advance(run, gateway, as_json=as_json, ending=job)
+            code = advance(run, gateway, as_json=as_json, ending=job)
+            if code != TRY_AGAIN or time.monotonic() > end:
+                return code
+            pause = min(2 * pause, 30.0)
         except RunBusy:
             if time.monotonic() > end:
                 raise
-            time.sleep(1.0)
+        time.sleep(pause)

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from launch.submit import Step
 
 
+TRY_AGAIN = 75
+"""As a job's end is told that there is no room in the queue yet, and that nobody else will submit what is next."""
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     common.add_pipeline(parser)
@@ -74,7 +78,8 @@ def advance(
         print(f"run {run.id} in {run.paths.root}", flush=True)
     try:
         with rundir.locked(run):
-            Submitter(run, run.plan(), profile, gateway, on_step, on_wait, ending).advance()
+            submitter = Submitter(run, run.plan(), profile, gateway, on_step, on_wait, ending)
+            submitter.advance()
     except Interrupted:
         print(f"\ninterrupted; submitted so far: {len(steps)} of {len(run.plan().stages)} stages, nothing is lost")
         print(f"go on: overnight resume {run.id}\ncancel: overnight cancel {run.id}")
@@ -93,7 +98,7 @@ def advance(
         if later and ending is None:
             print(f"{later} stages follow as jobs end (submission: {profile.submission}); where none does: resume")
         print(f"follow it: overnight status {run.id}")
-    return 0
+    return TRY_AGAIN if submitter.has_to_try_again else 0
 
 
 def _with_resume(hint: str, resume: str) -> str:

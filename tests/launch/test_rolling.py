@@ -20,7 +20,7 @@ TOO_MANY = "sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job subm
 
 
 def row(job: str) -> QueueRow:
-    return QueueRow(job, JobState.PENDING, None, None, None, 1, "", "batch", f"on-abcde-x-{job}", "", "")
+    return QueueRow(job, f"on-abcde-x-{job}", JobState.PENDING, "Priority", None, None, None, 1, "", "batch", "")
 
 
 def refusal(stderr: str) -> ClusterRefused:
@@ -58,7 +58,22 @@ def test_too_many_jobs_wait_where_one_of_ours_will_end() -> None:
     assert room.may_wait(refusal(TOO_MANY))
     assert not room.has_for(1), "no second try of the same answer"
     assert not Room(None, "abcde", "7").may_wait(refusal(TOO_MANY))
-    assert Room(2, "abcde", "7").may_wait(refusal(TOO_MANY))
+    last = Room(2, "abcde", "7")
+    assert last.may_wait(refusal(TOO_MANY))
+    assert last.falls_to_this_job
+
+
+def test_two_that_end_at_once_do_not_leave_it_to_each_other() -> None:
+    """The first leaves it to the second; the second sees that the first is on its way out, and stays until it is gone."""
+    first, second = Room(2, "abcde", "7"), Room(2, "abcde", "8")
+    both = [row("7"), row("8")]
+    first.look(both, [])
+    assert first.may_wait(refusal(TOO_MANY))
+    assert not first.falls_to_this_job
+    second.look(both, [{"event": "deferred", "stages": ["cpt"], "by": "7"}])
+    assert second.has_for(2)
+    assert second.may_wait(refusal(TOO_MANY))
+    assert second.falls_to_this_job
 
 
 def test_what_had_a_job_is_left_alone_by_a_job(tmp_path: Path) -> None:
