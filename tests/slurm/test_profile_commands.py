@@ -28,6 +28,7 @@ from tests.slurm.helpers import Slurm
 pytestmark = pytest.mark.slurm
 
 FULL = pytest.mark.full
+APPTAINER = Path(__file__).parent / "containers" / "apptainer"
 QUICK = ("--skip", "signal", "--minutes", "10")
 """Nothing that waits for Slurm's clock, and room for a slow machine."""
 
@@ -130,6 +131,31 @@ exec {sys.executable} "$@"
         stream.write(f"environments: {{toy: {{python: {python}}}}}\n")
     found, _ = site.test(*QUICK, "--skip", "requeue", code=1)
     assert "1 of 2 nodes" in bad(found["submitit"])["work"]
+
+
+@FULL
+@pytest.mark.parametrize("way", ["apptainer", "modules"])
+def test_the_work_of_a_probe_is_where_the_back_end_is(site: Site, tmp_path: Path, way: str) -> None:
+    if way == "apptainer":
+        added = (
+            f"environments: {{toy: {{image: {tmp_path}/train.sif, python: /usr/bin/python3}}}}\n"
+            f"setup: [\"export RECORD='{tmp_path}'\"]\n"
+        )
+        (tmp_path / "train.sif").touch()
+    elif Path("/usr/share/modules/init/bash").exists():
+        added = 'environments: {toy: {modules: ["null"], python: /usr/bin/python3}}\n'
+    else:
+        pytest.skip("Environment Modules are not installed")
+    text = site.init(f"{added}executors: {{default: submitit, training: submitit}}\n")
+    if way == "apptainer":
+        runtime = f"containers: {{runtime: apptainer, executable: {APPTAINER}}}"
+        site.file.write_text(text.replace("containers: {runtime: none}", runtime))
+    what = {"apptainer": "image of toy", "modules": "modules of toy"}[way]
+    assert site.check()[what]["level"] == "ok"
+    found, _ = site.test(*QUICK, "--skip", "requeue")
+    assert not bad(found["submitit"])
+    assert ("container" in found["submitit"]) == (way == "apptainer")
+    assert "of back end toy" in found["submitit"]["nodes"]["text"]
 
 
 @FULL
