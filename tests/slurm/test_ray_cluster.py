@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,8 @@ from jobs.core import files
 from jobs.core import spec as specs
 from jobs.core.spec import StageSpec
 from launch import render, snapshot
+from launch.devcluster import packages
+from launch.devcluster.cluster import DevCluster
 from tests.slurm.helpers import Slurm
 
 pytestmark = pytest.mark.slurm
@@ -113,6 +118,12 @@ class RayJob:
             assert time.monotonic() < end, f"no {text!r} within {timeout} s\n{self.logs()}"
             time.sleep(0.2)
 
+    def wait_until_there(self, path: Path, timeout: float = BRING_UP) -> None:
+        end = time.monotonic() + timeout
+        while not path.exists():
+            assert time.monotonic() < end, f"no {path} within {timeout} s\n{self.logs()}"
+            time.sleep(0.2)
+
     def wait_until_gone(self, timeout: float = 60) -> None:
         """No process and no directory of this job's Ray is left."""
         end = time.monotonic() + timeout
@@ -121,8 +132,15 @@ class RayJob:
             time.sleep(0.5)
 
     def left(self) -> list[str]:
+        return [
+            *(str(path) for path in Path("/tmp").glob(f"onr{self.id}_*")),
+            *(f"{pid} {line.replace(bytes(1), b' ').decode(errors='replace')[:120]}" for pid, line in self.processes()),
+        ]
+
+    def processes(self) -> list[tuple[int, bytes]]:
+        """Process ids and command lines of this job's Ray."""
         mark = f"/tmp/onr{self.id}_".encode()
-        found = [str(path) for path in Path("/tmp").glob(f"onr{self.id}_*")]
+        found = []
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():
                 continue
@@ -131,8 +149,30 @@ class RayJob:
             except OSError:
                 continue
             if mark in line or mark in environment:
-                found.append(f"{entry.name} {line.replace(bytes(1), b' ').decode(errors='replace')[:120]}")
+                found.append((int(entry.name), line))
         return found
+
+    def listening(self) -> dict[int, str]:
+        """TCP ports that processes of this job's Ray listen on, with the command lines."""
+        sockets = {}
+        for pid, line in self.processes():
+            try:
+                names = [os.readlink(link) for link in Path("/proc", str(pid), "fd").iterdir()]
+            except OSError:
+                continue
+            text = line.replace(bytes(1), b" ").decode(errors="replace")[:200]
+            sockets |= {name[len("socket:[") : -1]: text for name in names if name.startswith("socket:[")}
+        ports = {}
+        for table in ("tcp", "tcp6"):
+            for row in Path("/proc/net", table).read_text().splitlines()[1:]:
+                fields = row.split()
+                if fields[3] == "0A" and fields[9] in sockets:
+                    ports[int(fields[1].rpartition(":")[2], 16)] = sockets[fields[9]]
+        return ports
+
+    def driver(self) -> int:
+        """Process id of the work."""
+        return next(pid for pid, line in self.processes() if b"boot.py\0work\0" in line)
 
 
 def submit(
@@ -180,7 +220,16 @@ def _ray() -> None:
 
 def test_one_node(slurm: Slurm, tmp_path: Path) -> None:
     """The whole way on the smallest cluster: work runs, its exit code is the job's, and nothing stays behind."""
-    job = submit(slurm, tmp_path / "one", LOOK_AROUND + "\nraise SystemExit(7)\n", nodes=1)
+    go = tmp_path / "go"
+    wait = f"\nimport os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.1)\n"
+    job = submit(slurm, tmp_path / "one", LOOK_AROUND + wait + "raise SystemExit(7)\n", nodes=1)
+    job.wait_for("FOUND ")
+    ports = job.listening()
+    go.touch()
+    assert len(ports) > 3, "the check below must be able to fail"
+    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    above = {port: line for port, line in ports.items() if port >= low}
+    assert not above, "below the range that outgoing connections take theirs from"
     assert job.wait("FAILED")["ExitCode"] == "7:0", job.logs()
     found = job.found()
     assert len(found["hosts"]) == 1
@@ -254,6 +303,68 @@ def test_cancelled_while_it_works_leaves_nothing(slurm: Slurm, tmp_path: Path) -
     slurm.run(["scancel", job.id])
     job.wait("CANCELLED", timeout=120)
     job.wait_until_gone()
+
+
+@pytest.mark.full
+def test_cancelled_while_a_node_joins_leaves_nothing(slurm: Slurm, tmp_path: Path) -> None:
+    joining = tmp_path / "joining"
+    job = submit(slurm, tmp_path / "job", "print('the work ran')", python=slow_on(tmp_path, "node2", joining), nodes=2)
+    job.wait_until_there(joining)
+    assert job.left(), "the check below must be able to fail"
+    slurm.run(["scancel", job.id])
+    job.wait("CANCELLED")
+    job.wait_until_gone()
+    assert "the work ran" not in job.log()
+
+
+@pytest.mark.full
+def test_a_killed_driver_fails_the_job_and_leaves_nothing(slurm: Slurm, tmp_path: Path) -> None:
+    job = submit(slurm, tmp_path / "job", LOOK_AROUND + "\nimport time; time.sleep(600)\n", nodes=2)
+    job.wait_for("FOUND ")
+    os.kill(job.driver(), 9)
+    assert job.wait("FAILED")["ExitCode"] in ("137:0", "0:9")
+    job.wait_until_gone()
+
+
+@pytest.mark.full
+def test_a_node_that_dies_while_it_joins(own_slurm: Slurm, tmp_path: Path) -> None:
+    """Power cut of one of four: Slurm starts the job again without it, on what was the fifth, and all four join."""
+    joining = tmp_path / "joining"
+    job = submit(own_slurm, tmp_path / "job", LOOK_AROUND, "--requeue", python=slow_on(tmp_path, "node3", joining))
+    job.wait_until_there(joining)
+    assert "node3" in own_slurm.job(job.id)["NodeList"] or "node[" in own_slurm.job(job.id)["NodeList"]
+    own_slurm.cluster.kill("node3")
+    own_slurm.run(["scontrol", "update", "nodename=node3", "state=down", "reason=power"])
+    job.wait("COMPLETED", timeout=900)
+    assert job.found()["nodes"] == ["node1", "node2", "node4", "node5"]
+    assert own_slurm.job(job.id)["Restarts"] == "1"
+    job.wait_until_gone()
+
+
+def slow_on(directory: Path, node: str, began: Path) -> str:
+    """A Python with which Ray begins to start on one node, says so, and gets no further."""
+    python = directory / "python"
+    python.write_text(
+        f'#!/bin/bash\nif [ "$(hostname)" = {node} ] && [[ "$*" == *ray.scripts.scripts* ]]; then\n'
+        f'  touch {shlex.quote(str(began))}; exec sleep 600\nfi\nexec {shlex.quote(sys.executable)} "$@"\n'
+    )
+    python.chmod(0o755)
+    return str(python)
+
+
+@pytest.fixture
+def own_slurm() -> Iterator[Slurm]:
+    """Five nodes, one of which a test may lose."""
+    if lacks := packages.missing(False):
+        pytest.skip(f"Debian packages not installed: {' '.join(lacks)} (overnight cluster up --install)")
+    directory = Path(tempfile.mkdtemp(prefix=f"overnight-slurm-{os.getpid()}-"))
+    cluster = DevCluster(directory)
+    try:
+        cluster.up(nodes=5, with_accounting=False)
+        yield Slurm(cluster, False)
+    finally:
+        cluster.down()
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.mark.full

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import render
+from launch import render, snapshot
 from tests.slurm.helpers import Slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.train]
@@ -30,8 +30,16 @@ dist.init_process_group("gloo")
 value = torch.ones(1)
 dist.all_reduce(value)
 time.sleep(3)  # both jobs at once
-print("WORLD", os.environ["SLURM_JOB_ID"], dist.get_rank(), int(value.item()), flush=True)
+print("WORLD", os.environ["SLURM_JOB_ID"], dist.get_rank(), int(value.item()), os.environ["MASTER_ADDR"], flush=True)
 dist.destroy_process_group()
+"""
+
+BOOT = """
+import sys
+if sys.argv[1] != "work":
+    sys.path.insert(0, {toolkit!r})
+    from jobs import __main__
+    sys.exit(__main__.main(sys.argv[1:]))
 """
 
 SAVES = """
@@ -41,22 +49,24 @@ signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
 print("READY", flush=True)
 while not stop:
     time.sleep(0.1)
-time.sleep(2)
+time.sleep(35)
 print("SAVED", flush=True)
 sys.exit(0)
 """
 
 
-def submit(slurm: Slurm, directory: Path, work: str, seed: str, nodes: int) -> str:
+def submit(slurm: Slurm, directory: Path, work: str, seed: str, nodes: int, interface: str = "") -> str:
     directory.mkdir()
     boot = directory / "boot.py"
-    boot.write_text(work)
+    # The verbs of the toolkit as they are, and a work of the test's.
+    boot.write_text(BOOT.format(toolkit=str(snapshot.package_directory("jobs").parent)) + work)
     node = directory / "node.sh"
     # Neither container nor modules nor secrets.
     values = {"modules": (), "enter": (), "variables": (), "prefix": "", "node": node, "secrets": ""}
     node.write_text(
         render.template(
-            "node.sh.j2", stage_dir=directory, environment=[], launcher="torchrun", nodes=nodes, processes=1,
+            "node.sh.j2", stage_dir=directory, launcher="torchrun", nodes=nodes, processes=1,
+            environment=[("GLOO_SOCKET_IFNAME", interface)] if interface else [],
             stage_python=sys.executable, boot=boot, spec=directory / "spec.json", ray_seconds=1, **values,
         )
     )  # fmt: skip
@@ -72,22 +82,23 @@ def _torch() -> None:
 
 @pytest.mark.full
 def test_two_jobs_at_once_on_the_same_nodes_with_the_same_seed(slurm: Slurm, tmp_path: Path) -> None:
-    """Both would begin their search at the same port, on the same first node."""
-    jobs = [submit(slurm, tmp_path / name, WORLD, "0", 4) for name in ("first", "second")]
+    """Both would begin their search at the same port, on the same first node. The interface that the profile names is
+    that of the rendezvous, too: without it MASTER_ADDR is the name of a node."""
+    jobs = [submit(slurm, tmp_path / name, WORLD, "0", 4, interface="lo") for name in ("first", "second")]
     for job in jobs:
-        slurm.wait_for_state(job, "COMPLETED", timeout=300)
+        slurm.wait_for_state(job, "COMPLETED", timeout=600)
     ports = {line for job in jobs for line in slurm.output(job).splitlines() if line.startswith("port ")}
     assert len(ports) == 2
     for job in jobs:
         lines = sorted(line for line in slurm.output(job).splitlines() if line.startswith("WORLD"))
-        assert lines == [f"WORLD {job} {rank} 4" for rank in range(4)]
+        assert lines == [f"WORLD {job} {rank} 4 127.0.0.1" for rank in range(4)]
 
 
 @pytest.mark.full
 def test_a_clean_save_after_term_ends_with_success(slurm: Slurm, tmp_path: Path) -> None:
-    """The agent by itself would end with 1 (and kill what needs more than 30 s)."""
+    """The agent by itself would end with 1, and kill what needs more than 30 s; this one needs 35."""
     job = submit(slurm, tmp_path / "job", SAVES, "0", 1)
-    for _ in range(600):
+    for _ in range(1500):
         if "READY" in slurm.output(job):
             break
         slurm.run(["sleep", "0.2"])
