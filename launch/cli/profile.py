@@ -69,6 +69,7 @@ def _init(args: argparse.Namespace) -> int:
     from launch.errors import InputError
     from launch.fields import slug
     from launch.site import init
+    from launch.site.show import packaged
 
     began = time.monotonic()
     if args.name is not None:
@@ -97,6 +98,8 @@ def _init(args: argparse.Namespace) -> int:
     for command, problem in made.facts.unknown.items():
         print(f"no answer: {command}: {problem}")
     print(f"{path}: written, {len(made.heard)} questions in {seconds:.1f} s; lines with `guessed` want a look")
+    if made.name in packaged():
+        print(f"a profile {made.name!r} comes with the package, too; from the site's own pages: `extends: {made.name}`")
     shown = made.name if args.output is None else shlex.quote(str(path))
     print(f"next: overnight profile check {shown}; overnight profile test {shown}")
     return 0

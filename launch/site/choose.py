@@ -86,6 +86,8 @@ def refusal(partition: PartitionFacts, facts: Facts, groups: Collection[str]) ->
     accounts = {each.account for each in facts.associations}
     if not partition.is_up:
         return "is not up"
+    if partition.is_hidden:
+        return "is hidden by the site"
     if partition.root_only:
         return "is for root alone"
     if not partition.nodes:

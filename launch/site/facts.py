@@ -35,6 +35,7 @@ class PartitionFacts:
     name: str
     is_default: bool
     is_up: bool
+    is_hidden: bool
     max_time: str | None
     max_nodes: int | None
     exclusive: bool
@@ -198,6 +199,7 @@ def _partition(fields: dict[str, str], groups: Mapping[str, list[NodeGroup]]) ->
         name=name,
         is_default=fields.get("Default") == "YES",
         is_up=fields.get("State", "UP") == "UP",
+        is_hidden=fields.get("Hidden") == "YES",
         max_time=limit(fields.get("MaxTime", "")),
         max_nodes=_number(fields.get("MaxNodes", "")),
         exclusive=fields.get("OverSubscribe") == "EXCLUSIVE",

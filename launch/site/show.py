@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +100,18 @@ def summaries() -> list[Summary]:
     return [_summary(name, path) for name, path in sorted(available().items())]
 
 
+def packaged() -> dict[str, Path]:
+    """Profiles that come with the package."""
+    return {path.stem: path for path in _home().glob("*.yaml")}
+
+
 def is_packaged(path: Path) -> bool:
     """Whether a profile came with the package, so that it is not the user's to change."""
-    from importlib import resources
+    return path.resolve().is_relative_to(_home().resolve())
 
-    return path.resolve().is_relative_to(Path(str(resources.files("cluster_profiles"))).resolve())
+
+def _home() -> Path:
+    return Path(str(resources.files("cluster_profiles")))
 
 
 def _summary(name: str, path: Path) -> Summary:

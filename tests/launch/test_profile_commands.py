@@ -101,8 +101,8 @@ def test_a_queue_that_is_a_qos_and_nodes_that_are_told_apart_by_features() -> No
 def test_a_small_cluster_without_accounting_and_partitions_that_are_not_for_us() -> None:
     found = site(
         config=CONFIG.format(kind="none"),
-        partitions=partition("cpu", default="YES") + partition("gpu", "08:00:00") + partition("debug-gpu", "00:30:00") + partition("rich", groups="bosses"),
-        nodes=nodes(("cpu*", 40, 64, "(null)", "(null)"), ("gpu", 4, 32, "gpu:v100:2", "(null)"), ("debug-gpu", 4, 32, "gpu:v100:2", "(null)"), ("rich", 9, 64, "gpu:h100:8", "(null)")),
+        partitions=partition("cpu", default="YES") + partition("gpu", "08:00:00") + partition("debug-gpu", "00:30:00") + partition("rich", groups="bosses") + partition("secret").replace("State", "Hidden=YES State"),
+        nodes=nodes(("cpu*", 40, 64, "(null)", "(null)"), ("gpu", 4, 32, "gpu:v100:2", "(null)"), ("debug-gpu", 4, 32, "gpu:v100:2", "(null)"), ("rich", 9, 64, "gpu:h100:8", "(null)"), ("secret", 9, 64, "gpu:h100:8", "(null)")),
         associations=None, user=None, qos=None,
     )  # fmt: skip
     choice = choose.choose(found, {"users"})
@@ -178,7 +178,7 @@ GROUP = st.builds(
     gpu_model=st.none() | WORD, features=st.lists(WORD, max_size=3).map(tuple), threads_per_core=st.integers(1, 2),
 )  # fmt: skip
 PARTITIONS = st.builds(
-    facts.PartitionFacts, name=WORD, is_default=st.booleans(), is_up=st.booleans(), max_time=st.sampled_from([None, "04:00:00", "2-00:00:00", "30"]),
+    facts.PartitionFacts, name=WORD, is_default=st.booleans(), is_up=st.booleans(), is_hidden=st.booleans(), max_time=st.sampled_from([None, "04:00:00", "2-00:00:00", "30"]),
     max_nodes=st.none() | st.integers(1, 100), exclusive=st.booleans(), preemptible=st.booleans(), default_memory=st.booleans(),
     max_memory_mb=st.none() | st.integers(1000, 100_000), allow_accounts=st.none(), allow_qos=st.none(), allow_groups=st.none() | st.just(("x",)),
     root_only=st.booleans(), groups=st.lists(GROUP, max_size=3).map(tuple),
