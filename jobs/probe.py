@@ -23,6 +23,7 @@ from jobs.core import files, network
 MEET_SECONDS = 300.0
 """How long the others may take: a container's image may have to be fetched first."""
 
+TELL_SECONDS = 10.0
 SEEN_SECONDS = 60.0
 SWAP_SECONDS = 2.0
 _BLOCK = 1 << 16
@@ -104,6 +105,7 @@ def meet(place: tuple[str, int], name: str, count: int, said: Any) -> list[Any]:
         OSError: they did not come in time, or the first node cannot be reached.
     """
     end = time.monotonic() + MEET_SECONDS
+    tell_at = time.monotonic() + TELL_SECONDS
     while True:
         try:
             with socket.create_connection(place, timeout=10) as connection:
@@ -111,9 +113,13 @@ def meet(place: tuple[str, int], name: str, count: int, said: Any) -> list[Any]:
                 connection.sendall(json.dumps([name, count, said]).encode() + b"\n")
                 with connection.makefile("rb") as stream:
                     return list(json.loads(stream.readline()))
-        except (ConnectionError, ValueError, socket.gaierror):  # the first node may not listen yet
+        except (ConnectionError, TimeoutError, ValueError, socket.gaierror) as error:  # it may not listen yet
             if time.monotonic() >= end:
                 raise
+            if time.monotonic() >= tell_at:  # the job may be killed before the end of our patience
+                here = socket.gethostname()
+                print(f"overnight: {here} does not reach {place[0]}:{place[1]}: {error}", file=sys.stderr)
+                tell_at = end
             time.sleep(0.1)
 
 
