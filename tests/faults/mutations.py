@@ -88,6 +88,19 @@ def _no_intent(original: Any) -> Any:
     return write
 
 
+def _more_edges_are_no_harm(original: Any) -> Any:
+    """A job that waits for more than its parents' jobs is let alone: the rest may be of a parent that has failed."""
+
+    def repointed(self: Submitter, stage: PlannedStage, found: Standing) -> Any:
+        first = found.rows.get(0)
+        wanted = {job for parent in stage.parents if (job := self._jobs.get(parent)) is not None}
+        if first is not None and "failed" not in first.dependency and all(f":{job}" in first.dependency for job in wanted):
+            return True
+        return original(self, stage, found)
+
+    return repointed
+
+
 def _keeps_the_oldest(original: Any) -> Any:
     def keep_last(self: saves.Saves, count: int) -> None:
         for step in self._store.sealed_steps()[: -1]:
@@ -135,6 +148,7 @@ MUTATIONS: dict[str, Mutation] = {
     # Submission
     "keeps-old-parents": Mutation(Submitter, "_repointed", lambda original: lambda self, stage, found: True),
     "never-satisfied-is-overlooked": Mutation(submit, "NEVER_SATISFIED", lambda original: "unheard of"),
+    "more-edges-are-no-harm": Mutation(Submitter, "_repointed", _more_edges_are_no_harm),
     "left-over-jobs-stay": Mutation(Submitter, "_cancel_given_up", lambda original: lambda self: None),
     "link-waits-for-the-one-before": Mutation(Submitter, "_sbatch", _link_waits_for_one),
     "added-link-waits-for-none": Mutation(Submitter, "_adopt", _counts_rows),
@@ -154,6 +168,15 @@ MUTATIONS: dict[str, Mutation] = {
     "cancel-does-not-look-again": Mutation(cancel, "_wait_until_gone", lambda original: lambda gateway, jobs: ()),
 }
 """Name -> error."""
+
+SURVIVORS = {
+    "bad-nodes-are-not-left": "costs starts, and its budget ends it; tests/slurm/test_failures.py has it on a real Slurm",
+    "gate-lets-all-through": "no input is damaged here; tests/jobs/test_hand_off.py",
+    "cancel-does-not-look-again": "costs a second cancel; tests/launch/test_cancel.py",
+    "does-not-see-that-it-was-given-up": "the prologue of its job finds out, and the next resume",
+    "absent-is-never-started": "its claim cannot be taken from it; tests/launch/test_ledger.py",
+}
+"""What no chain notices, because something else stands behind it: the place that does."""
 
 
 @contextmanager

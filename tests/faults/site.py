@@ -57,6 +57,7 @@ class Site:
         self.writers: dict[Path, set[Actor]] = {}
         self.staying: set[str] = set()  # jobs on a bad node that Slurm would not let go
         self.on_ending: Callable[[], None] = lambda: None
+        self.saved: dict[Path, int] = {}  # store entry -> step of its newest save
         self.owners: dict[Path, Actor] = {}  # store entry -> the start that was let in last
         self.late: list[JobRequest] = []  # whose sbatch is still on its way though nobody listens any more
         self.submissions: dict[Actor, str] = {}  # sbatch that is on its way -> its script
@@ -314,6 +315,8 @@ def _work(site: Site, actor: Actor, spec: StageSpec, start: Start, job: Job) -> 
         spec.stage_paths, start, name, **facts))  # fmt: skip
     found = saves.newest_sound()
     step = found[0] if found else 0
+    if step < site.saved.get(store.root, 0):
+        site.violations.append(f"{spec.stage} goes on at step {step} although step {site.saved[store.root]} had been saved")
     target = spec.target_step or 1
     result = {"job": start.job, "restart": start.restart}
     try:
@@ -336,6 +339,7 @@ def _work(site: Site, actor: Actor, spec: StageSpec, start: Start, job: Job) -> 
                 (directory / "state").write_text(f"{spec.stage} {step}")
                 with site.publishing(spec, start, actor):
                     saves.seal(step)
+                site.saved[store.root] = max(step, site.saved.get(store.root, 0))
                 saves.keep_last(2)
             if is_late and spec.target_step is not None and spec.continuation != "none":
                 files.write_json(spec.stage_paths.result, {**result, "outcome": "stopped", "step": step})

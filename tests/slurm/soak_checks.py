@@ -26,7 +26,8 @@ def check(chain: Chain, run: str, cuts: Iterable[tuple[float, str, int]]) -> Non
             above = chain.workspace.entry(parent.kind, parent.fingerprint)
             assert sealed.parents[role] == seal.digest_of(above.seal), f"made from another {role}: {why}"
         events = chain.events(stage.name)
-        assert sum(line["event"] == "sealed" for line in events) == 1, f"not sealed once: {why}"
+        # None where the power was cut between the seal and the note of it.
+        assert sum(line["event"] == "sealed" for line in events) <= 1, f"sealed twice: {why}"
         if stage.target_step is not None:
             assert sealed.step == stage.target_step, f"sealed at step {sealed.step}: {why}"
         late = two_writers(events)
