@@ -57,9 +57,7 @@ def questions(user: str, directories: Sequence[str]) -> dict[str, tuple[str, ...
     return found
 
 
-def ask_all(
-    gateway: Gateway, commands: Mapping[str, Sequence[str]], seconds: float = SECONDS
-) -> dict[str, Heard]:
+def ask_all(gateway: Gateway, commands: Mapping[str, Sequence[str]], seconds: float = SECONDS) -> dict[str, Heard]:
     """Run all commands side by side."""
     with ThreadPoolExecutor(max_workers=16) as pool:
         jobs = {name: pool.submit(ask, gateway, command, seconds) for name, command in commands.items()}

@@ -276,4 +276,3 @@ def log_of(probe: Probe) -> Iterator[Path]:
     with contextlib.suppress(OSError):
         found = [path for path in probe.paths.logs.iterdir() if path.stat().st_size]
         yield from sorted(found, key=lambda path: path.stat().st_mtime)
-

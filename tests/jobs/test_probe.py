@@ -29,7 +29,9 @@ def test_all_meet_and_hear_each_other(place: tuple[str, int]) -> None:
             assert [sorted(one.result(60)) for one in others] == [[0, 1], [0, 1]]
 
 
-def test_who_cannot_be_reached_is_said(place: tuple[str, int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_who_cannot_be_reached_is_said(
+    place: tuple[str, int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(probe, "MEET_SECONDS", 0.5)
     monkeypatch.setattr(probe, "TELL_SECONDS", 0.0)
     with pytest.raises(OSError, match="refused"):
@@ -37,7 +39,9 @@ def test_who_cannot_be_reached_is_said(place: tuple[str, int], monkeypatch: pyte
     assert f"does not reach 127.0.0.1:{place[1]}" in capsys.readouterr().err
 
 
-def test_a_file_that_is_replaced_is_whole(place: tuple[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_replaced_is_whole(
+    place: tuple[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(probe, "SWAP_SECONDS", 0.2)
     with probe._server(place[1]):
         counts = probe._swap(place, tmp_path, 0, 1)
@@ -47,7 +51,9 @@ def test_a_file_that_is_replaced_is_whole(place: tuple[str, int], tmp_path: Path
 
 
 @pytest.mark.parametrize("what", ["missing", "torn", "errors"])
-def test_a_broken_rename_is_counted(place: tuple[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+def test_a_broken_rename_is_counted(
+    place: tuple[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
     monkeypatch.setattr(probe, "SWAP_SECONDS", 0.2)
 
     def replace(path: Path, number: int) -> None:
@@ -64,7 +70,9 @@ def test_a_broken_rename_is_counted(place: tuple[str, int], tmp_path: Path, monk
     assert counts[what] > 0
 
 
-def test_what_nobody_writes_is_not_seen(place: tuple[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_nobody_writes_is_not_seen(
+    place: tuple[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(probe, "SEEN_SECONDS", 0.2)
     with probe._server(place[1]), ThreadPoolExecutor(1) as pool:
         silent = pool.submit(probe.meet, place, "write", 2, None)  # a node that comes and writes elsewhere
@@ -81,7 +89,9 @@ def test_gpus_as_slurm_and_the_driver_say(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", text)
         assert probe.describe(0)["devices"] == count
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 81559'\necho 'NVIDIA H100 80GB HBM3, 81559'\n")  # as it prints
+    tool.write_text(
+        "#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 81559'\necho 'NVIDIA H100 80GB HBM3, 81559'\n"
+    )  # as it prints
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     assert json.loads(json.dumps(probe.describe(3)))["gpus"] == [{"name": "NVIDIA H100 80GB HBM3", "mib": 81559}] * 2

@@ -41,17 +41,29 @@ CONFIG = "ClusterName = Big One\nSLURM_VERSION = 23.11.4\nAccountingStorageType 
 PARTITION = "PartitionName={name} AllowGroups={groups} AllowAccounts={accounts} AllowQos=ALL Default={default} MaxNodes=UNLIMITED MaxTime={time} State=UP OverSubscribe=NO PreemptMode=OFF JobDefaults=(null) DefMemPerCPU=512 MaxMemPerNode=UNLIMITED RootOnly=NO\n"
 
 
-def partition(name: str, time: str = "1-00:00:00", *, default: str = "NO", groups: str = "ALL", accounts: str = "ALL") -> str:
+def partition(
+    name: str, time: str = "1-00:00:00", *, default: str = "NO", groups: str = "ALL", accounts: str = "ALL"
+) -> str:
     return PARTITION.format(name=name, time=time, default=default, groups=groups, accounts=accounts)
 
 
 def nodes(*rows: tuple[str, int, int, str, str]) -> str:
     """(partition, nodes, CPUs, GRES, features) as sinfo prints them."""
-    return "".join(FIELD.join([name, str(count), str(cpus), "512000", gres, features, "1"]) + "\n" for name, count, cpus, gres, features in rows)
+    return "".join(
+        FIELD.join([name, str(count), str(cpus), "512000", gres, features, "1"]) + "\n"
+        for name, count, cpus, gres, features in rows
+    )
 
 
 def site(**answers: str | None) -> Facts:
-    texts = {"config": CONFIG.format(kind="slurmdbd"), "partitions": "", "nodes": "", "srun": "", "modules": None, **answers}
+    texts = {
+        "config": CONFIG.format(kind="slurmdbd"),
+        "partitions": "",
+        "nodes": "",
+        "srun": "",
+        "modules": None,
+        **answers,
+    }
     heard = {name: Heard(name, text, "" if text is not None else "did not answer") for name, text in texts.items()}
     return facts.read("me", heard)
 
@@ -76,7 +88,9 @@ def test_gpus_of_a_node(gres: str, found: tuple[int, str | None]) -> None:
 def test_a_queue_that_is_a_qos_and_nodes_that_are_told_apart_by_features() -> None:
     found = site(
         partitions=partition("regular", "UNLIMITED", default="YES"),
-        nodes=nodes(("regular*", 1500, 128, "gpu:a100:4", "a100,gpu,ss11"), ("regular*", 3000, 256, "(null)", "cpu,milan,ss11")),
+        nodes=nodes(
+            ("regular*", 1500, 128, "gpu:a100:4", "a100,gpu,ss11"), ("regular*", 3000, 256, "(null)", "cpu,milan,ss11")
+        ),
         associations="Big One|m1||debug,regular,preempt|debug||5|||\nBig One|m2||regular|||||\nelsewhere|m3||x||||||\n",
         user="me|m1\n",
         qos="debug|00:30:00||||||\nregular|2-00:00:00|||||\npreempt|2-00:00:00|||||\n",
@@ -84,7 +98,10 @@ def test_a_queue_that_is_a_qos_and_nodes_that_are_told_apart_by_features() -> No
     choice = choose.choose(found, {"users"})
     assert choice.partition is not None
     assert choice.partition.value == "regular"
-    assert (choice.constraint and choice.constraint.value, choice.data_constraint and choice.data_constraint.value) == ("gpu", "cpu")
+    assert (choice.constraint and choice.constraint.value, choice.data_constraint and choice.data_constraint.value) == (
+        "gpu",
+        "cpu",
+    )
     assert choice.qos is not None
     assert choice.qos.value == "regular", "debug, the default one, is too short; preempt may be taken away"
     assert "at most 00:30:00" in choice.qos.why
@@ -148,7 +165,9 @@ def test_the_workspace_is_on_a_file_system_that_nodes_share() -> None:
     assert storage.best([full, local, home]) is home
     assert storage.best([full, Place("SCRATCH", "/tmp/me", True, "ext4"), local]) is local
     assert storage.best([full]) is None
-    assert list(storage.named({"HOME": "/h", "SCRATCH": "/h", "WORK": "not a path", "DATA": "/d$x", "PROJECT": "/p"})) == ["SCRATCH", "PROJECT"]
+    assert list(
+        storage.named({"HOME": "/h", "SCRATCH": "/h", "WORK": "not a path", "DATA": "/d$x", "PROJECT": "/p"})
+    ) == ["SCRATCH", "PROJECT"]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +176,12 @@ def test_the_workspace_is_on_a_file_system_that_nodes_share() -> None:
         ("lustre", "/scratch/me 1048576 0 10737418240 - 12 0 0 -\n", 10 << 40, 1 << 30),
         ("lustre", "/scratch/me\n     10737418241* 10737418240 0 - 12 0 0 -\n", 10 << 40, (10 << 40) + 1024),
         ("lustre", "/scratch/me 1048576 0 0 - 12 0 0 -\n", None, 0),
-        ("nfs4", "Disk quotas for user me (uid 7):\n Filesystem blocks quota limit grace files quota limit grace\nserver:/export 2048 0 4096 0 9 0 0 0\n", 4 << 20, 2 << 20),
+        (
+            "nfs4",
+            "Disk quotas for user me (uid 7):\n Filesystem blocks quota limit grace files quota limit grace\nserver:/export 2048 0 4096 0 9 0 0 0\n",
+            4 << 20,
+            2 << 20,
+        ),
         ("nfs4", "Disk quotas for user me (uid 7): none\n", None, 0),
     ],
 )
@@ -172,7 +196,9 @@ def test_quotas(kind: str, text: str, quota: int | None, used: int) -> None:
 
 # -- the file
 
-WORD = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp", "Zs"], exclude_characters="\x7f"), min_size=1, max_size=12)
+WORD = st.text(
+    st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp", "Zs"], exclude_characters="\x7f"), min_size=1, max_size=12
+)
 GROUP = st.builds(
     facts.NodeGroup, nodes=st.integers(1, 9999), cpus=st.integers(1, 512), memory_mb=st.integers(1000, 4_000_000), gpus=st.integers(0, 16),
     gpu_model=st.none() | WORD, features=st.lists(WORD, max_size=3).map(tuple), threads_per_core=st.integers(1, 2),
@@ -196,8 +222,22 @@ def sites(draw: st.DrawFn) -> write.NewProfile:
         default_account=account, qos={}, srun_options=frozenset(draw(st.sets(st.sampled_from(["container-image", "environment"])))),
         module_system=draw(st.none() | WORD), modules=tuple(draw(st.lists(WORD, max_size=3))), unknown=draw(st.dictionaries(WORD, WORD, max_size=2)),
     )  # fmt: skip
-    places = [Place("HOME", "/" + draw(WORD).replace("$", ""), draw(st.booleans()), draw(st.none() | st.just("nfs")), 5, draw(st.sampled_from(["", "hung"])), quota=draw(st.none() | st.just(10**13)))]
-    tools = write.Tools(executables=draw(st.dictionaries(st.sampled_from(["apptainer", "singularity", "enroot"]), WORD)), fast_interfaces=tuple(draw(st.lists(st.sampled_from(["ib0", "hsn1"])))), gpu_request=draw(st.none() | st.just(GpuRequest())))
+    places = [
+        Place(
+            "HOME",
+            "/" + draw(WORD).replace("$", ""),
+            draw(st.booleans()),
+            draw(st.none() | st.just("nfs")),
+            5,
+            draw(st.sampled_from(["", "hung"])),
+            quota=draw(st.none() | st.just(10**13)),
+        )
+    ]
+    tools = write.Tools(
+        executables=draw(st.dictionaries(st.sampled_from(["apptainer", "singularity", "enroot"]), WORD)),
+        fast_interfaces=tuple(draw(st.lists(st.sampled_from(["ib0", "hsn1"])))),
+        gpu_request=draw(st.none() | st.just(GpuRequest())),
+    )
     return write.NewProfile(
         name="here", facts=found, choice=choose.choose(found, {"users"}), places=places, groups={"users"}, tools=tools,
         devcluster=False, where=draw(WORD), python=draw(WORD),
@@ -206,7 +246,9 @@ def sites(draw: st.DrawFn) -> write.NewProfile:
 
 @given(sites())
 @settings(max_examples=60, deadline=None, derandomize=True)
-def test_whatever_a_site_says_the_file_is_a_profile_that_says_the_same(tmp_path_factory: pytest.TempPathFactory, new: write.NewProfile) -> None:
+def test_whatever_a_site_says_the_file_is_a_profile_that_says_the_same(
+    tmp_path_factory: pytest.TempPathFactory, new: write.NewProfile
+) -> None:
     path = tmp_path_factory.mktemp("written") / "here.yaml"
     path.write_text(write.render(new), encoding="utf-8")
     found = read_profile(path).profile
@@ -216,17 +258,38 @@ def test_whatever_a_site_says_the_file_is_a_profile_that_says_the_same(tmp_path_
     assert found.account == (new.choice.account and new.choice.account.value)
     for each in usable:
         if each.main is not None:
-            assert (found.partitions[each.name].gpus, found.partitions[each.name].gpu_model) == (each.main.gpus, each.main.gpu_model or None)
+            assert (found.partitions[each.name].gpus, found.partitions[each.name].gpu_model) == (
+                each.main.gpus,
+                each.main.gpu_model or None,
+            )
     assert found.resources_for("cpt").gpus_per_node == (new.choice.gpus or None)
     assert found.resources_for("cpt").time_seconds
-    assert found.submission == ("all" if new.choice.queued is None else f"rolling({max(2, int(new.choice.queued.value))})")
+    assert found.submission == (
+        "all" if new.choice.queued is None else f"rolling({max(2, int(new.choice.queued.value))})"
+    )
 
 
 def test_comments_say_where_a_value_is_from() -> None:
-    found = site(partitions=partition("gpu", default="YES"), nodes=nodes(("gpu", 2, 32, "gpu:a100:4", "(null)")), modules="overnight: Lmod 8.7\n/apps:\npython/3.12(default)\nCUDA/12.4\nR/4.4\n")
-    tools = write.Tools(gpu_request=GpuRequest(), gpu_why="`sbatch --test-only --gpus-per-node=1` is accepted", fast_interfaces=("ib0",))
+    found = site(
+        partitions=partition("gpu", default="YES"),
+        nodes=nodes(("gpu", 2, 32, "gpu:a100:4", "(null)")),
+        modules="overnight: Lmod 8.7\n/apps:\npython/3.12(default)\nCUDA/12.4\nR/4.4\n",
+    )
+    tools = write.Tools(
+        gpu_request=GpuRequest(), gpu_why="`sbatch --test-only --gpus-per-node=1` is accepted", fast_interfaces=("ib0",)
+    )
     text = write.render(
-        write.NewProfile("here", found, choose.choose(found, ()), [Place("SCRATCH", "/scratch/me", True, "lustre", 10**12)], (), tools, False, "login1", "/venv/bin/python")
+        write.NewProfile(
+            "here",
+            found,
+            choose.choose(found, ()),
+            [Place("SCRATCH", "/scratch/me", True, "lustre", 10**12)],
+            (),
+            tools,
+            False,
+            "login1",
+            "/venv/bin/python",
+        )
     )
     for part in (
         "# guessed: $SCRATCH, lustre, 1.0 TB free", "# `sbatch --test-only --gpus-per-node=1` is accepted", "(Lmod 8.7): python/3.12, CUDA/12.4\n",
@@ -288,12 +351,19 @@ def test_one_value_is_changed_and_all_else_stays(tmp_path: Path, path: tuple[str
 
 def test_two_values_below_one_new_key() -> None:
     changes = [Change(("env", "NCCL_SOCKET_IFNAME"), "ib", "why"), Change(("env", "GLOO_SOCKET_IFNAME"), "ib0", "why")]
-    assert parse(amend.amended(PROFILE, changes, "today"), "f").data["env"] == {"NCCL_SOCKET_IFNAME": "ib", "GLOO_SOCKET_IFNAME": "ib0"}
+    assert parse(amend.amended(PROFILE, changes, "today"), "f").data["env"] == {
+        "NCCL_SOCKET_IFNAME": "ib",
+        "GLOO_SOCKET_IFNAME": "ib0",
+    }
 
 
 def test_what_cannot_be_changed_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no single value"):
-        amend.amended("name: mine\nexecutor: slurm\nresources:\n  data: {cpus: 1}\n", [Change(("resources",), "1", "why")], "today")
+        amend.amended(
+            "name: mine\nexecutor: slurm\nresources:\n  data: {cpus: 1}\n",
+            [Change(("resources",), "1", "why")],
+            "today",
+        )
     file = tmp_path / "mine.yaml"
     file.write_text(PROFILE)
     with pytest.raises(InputError):
@@ -303,22 +373,45 @@ def test_what_cannot_be_changed_is_left_alone(tmp_path: Path) -> None:
 
 # -- verdicts
 
-PLAN = Plan("submitit", "cpt", "probe", resources=replace(profile_of("university").resources_for("cpt"), nodes=1, gpus_per_node=None), minutes=1, lead=15, requeue=True)
+PLAN = Plan(
+    "submitit",
+    "cpt",
+    "probe",
+    resources=replace(profile_of("university").resources_for("cpt"), nodes=1, gpus_per_node=None),
+    minutes=1,
+    lead=15,
+    requeue=True,
+)
 NODE = {
     "number": 0, "host": "n1", "python": "3.11.2", "cpus": 64, "all_cpus": 64, "mounts": "mnt:[1]", "devices": None, "gpus": [], "interfaces": {"ib0": "10.0.0.1", "lo": "127.0.0.1"},
     "environment": ["OVERNIGHT_PROBE_MARK"], "nodes": ["n1"], "meet_seconds": 0.1, "ranks": [{"rank": rank, "world": 4} for rank in range(4)],
     "seen_seconds": 0.1, "swap": {"replaced": 9, "reads": 9, "missing": 0, "torn": 0, "errors": 0},
 }  # fmt: skip
-NOTES = {"start": ["7 0 1000 n1", "7 1 1010 n1"], "requeue": ["accepted"], "end": ["1070"], "mounts": ["mnt:[1]"], "core": ["{}"], "work": ["0 1020"], "signal": ["1050"], "left": ["1050"]}
+NOTES = {
+    "start": ["7 0 1000 n1", "7 1 1010 n1"],
+    "requeue": ["accepted"],
+    "end": ["1070"],
+    "mounts": ["mnt:[1]"],
+    "core": ["{}"],
+    "work": ["0 1020"],
+    "signal": ["1050"],
+    "left": ["1050"],
+}
 
 
-def judged(tmp_path: Path, notes: dict[str, list[str]] | None = None, **node: object) -> tuple[dict[str, Level], dict[str, str]]:
+def judged(
+    tmp_path: Path, notes: dict[str, list[str]] | None = None, **node: object
+) -> tuple[dict[str, Level], dict[str, str]]:
     """What was found -> level, and the changes that follow."""
     file = tmp_path / "mine.yaml"
     file.write_text(PROFILE)
-    one = Probe(PLAN, StagePaths(tmp_path), None, job="7", over=True, notes={**NOTES, **(notes or {})}, nodes=[{**NODE, **node}])  # type: ignore[arg-type]
+    one = Probe(
+        PLAN, StagePaths(tmp_path), None, job="7", over=True, notes={**NOTES, **(notes or {})}, nodes=[{**NODE, **node}]
+    )  # type: ignore[arg-type]
     result = verdict.judge(read_profile(file), one)
-    return {finding.what: finding.level for finding in result.findings}, {".".join(change.path): change.value for change in result.changes}
+    return {finding.what: finding.level for finding in result.findings}, {
+        ".".join(change.path): change.value for change in result.changes
+    }
 
 
 def test_all_is_well(tmp_path: Path) -> None:
@@ -345,10 +438,25 @@ def test_all_is_well(tmp_path: Path) -> None:
         ({}, {"cpus": 2}, "cpus", Level.WARN),
     ],
 )  # fmt: skip
-def test_what_is_not_well_is_said(tmp_path: Path, notes: dict[str, list[str]], node: dict[str, object], what: str, level: Level) -> None:
+def test_what_is_not_well_is_said(
+    tmp_path: Path, notes: dict[str, list[str]], node: dict[str, object], what: str, level: Level
+) -> None:
     levels, changes = judged(tmp_path, notes, **node)
     assert levels[what] is level
     assert (changes.get("continuation") == "chain") == (what == "requeue" and level is Level.WARN)
+
+
+def test_what_a_gpu_has_goes_into_the_partition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = replace(PLAN.resources, gpus_per_node=2, partition="gpu")
+    monkeypatch.setitem(globals(), "PLAN", replace(PLAN, resources=asked))
+    gpu = {"name": "NVIDIA H100 80GB HBM3", "mib": 81559}
+    levels, changes = judged(tmp_path, devices=2, gpus=[gpu, gpu])
+    assert levels["gpus"] is Level.OK
+    assert changes["partitions.gpu.gpu_memory"] == "79G"
+    levels, _ = judged(tmp_path, devices=2, gpus=[gpu])
+    assert levels["gpus"] is Level.FAIL, "the driver shows less than Slurm has given"
+    levels, changes = judged(tmp_path, devices=2)
+    assert (levels["gpus"], "partitions.gpu.gpu_memory" in changes) == (Level.OK, False)
 
 
 def test_a_probe_that_never_ran(tmp_path: Path) -> None:
@@ -387,7 +495,9 @@ def test_what_is_shown_reads_as_the_same_profile(name: str, tmp_path: Path) -> N
 
 
 def test_show_says_file_and_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "mine.yaml").write_text("extends: university\naccount: '01'\ngpu_request: gres\nresources:\n  default: {cpus: 2}\n")
+    (tmp_path / "mine.yaml").write_text(
+        "extends: university\naccount: '01'\ngpu_request: gres\nresources:\n  default: {cpus: 2}\n"
+    )
     assert cli.main(["profile", "show", str(tmp_path / "mine.yaml"), "--json"]) == 0
     shown = {one["key"]: one for one in json.loads(capsys.readouterr().out)["values"]}
     assert shown["account"]["origin"] == f"{tmp_path}/mine.yaml:2:10"
@@ -403,10 +513,16 @@ def test_show_says_file_and_line(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     (tmp_path / "overnight" / "profiles").mkdir(parents=True)
-    (tmp_path / "overnight" / "profiles" / "ours.yaml").write_text("# Ours, of the lab. More: https://example.org/a.\nname: ours\nexecutor: local\n")
+    (tmp_path / "overnight" / "profiles" / "ours.yaml").write_text(
+        "# Ours, of the lab. More: https://example.org/a.\nname: ours\nexecutor: local\n"
+    )
     assert cli.main(["profile", "list", "--json"]) == 0
     found = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
-    assert (found["ours"]["whose"], found["ours"]["description"], found["ours"]["link"]) == ("yours", "Ours, of the lab", "https://example.org/a")
+    assert (found["ours"]["whose"], found["ours"]["description"], found["ours"]["link"]) == (
+        "yours",
+        "Ours, of the lab",
+        "https://example.org/a",
+    )
     assert all(found[name]["whose"] == "built in" and found[name]["description"] for name in PACKAGED)
     assert all(found[name]["link"] for name in SITES)
     assert cli.main(["profile", "list"]) == 0
@@ -417,7 +533,9 @@ def test_check_of_this_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str
     file = tmp_path / "mine.yaml"
     file.write_text(f"name: mine\nexecutor: local\nworkspace: {tmp_path}/work\n")
     assert cli.main(["profile", "check", str(file)]) == 0
-    file.write_text(f"name: mine\nexecutor: local\nworkspace: {tmp_path}/work\nenvironments:\n  trl: {{venv: {tmp_path}/no}}\n  nemo: {{image: ./no.sif}}\n")
+    file.write_text(
+        f"name: mine\nexecutor: local\nworkspace: {tmp_path}/work\nenvironments:\n  trl: {{venv: {tmp_path}/no}}\n  nemo: {{image: ./no.sif}}\n"
+    )
     capsys.readouterr()
     assert cli.main(["profile", "check", str(file), "--json"]) == 1
     findings = {one["what"]: one for one in json.loads(capsys.readouterr().out)["findings"]}

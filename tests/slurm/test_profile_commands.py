@@ -45,7 +45,12 @@ def site(slurm: Slurm, tmp_path: Path) -> Site:
 @pytest.mark.failure(17)
 def test_a_new_profile_carries_a_chain_as_it_is(site: Site, tmp_path: Path) -> None:
     text = site.init()
-    for part in ("partition: batch  # guessed", "gpu_model: h100", "gpu_request: {form: gpus-per-node}  # `sbatch --test-only", "devcluster: true"):
+    for part in (
+        "partition: batch  # guessed",
+        "gpu_model: h100",
+        "gpu_request: {form: gpus-per-node}  # `sbatch --test-only",
+        "devcluster: true",
+    ):
         assert part in text
     assert "account:" not in text, "there is no accounting"
     chain = site.chain(tmp_path / "work")
@@ -64,7 +69,18 @@ def test_a_probe(site: Site) -> None:
     found, said = site.test(*QUICK, "--skip", "requeue")
     assert set(found) == {"submitit"}
     assert not bad(found["submitit"])
-    works = {"submission", "deadline", "python", "nodes", "rendezvous", "gpus", "cpus", "file system", "rename", "environment"}
+    works = {
+        "submission",
+        "deadline",
+        "python",
+        "nodes",
+        "rendezvous",
+        "gpus",
+        "cpus",
+        "file system",
+        "rename",
+        "environment",
+    }
     assert set(found["submitit"]) == works
     assert "16 of 16 processes met" in found["submitit"]["rendezvous"]["text"]
     assert said["amended"]
@@ -196,10 +212,18 @@ def shaped(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
 
 
 SAYS = {
-    "dgx-pyxis": ("containers: {runtime: pyxis}", "account: research", "exclusive: true", 'time: "4:00:00"', "gpus_per_node: 8"),
+    "dgx-pyxis": (
+        "containers: {runtime: pyxis}",
+        "account: research",
+        "exclusive: true",
+        'time: "4:00:00"',
+        "gpus_per_node: 8",
+    ),
     "university": ("partition: gpu", "gpus_per_node: 4", 'time: "1-00:00:00"', "keeps no accounting"),
     "perlmutter": ("qos: regular", "constraint: gpu", "data: {constraint: cpu}", "account: m0000"),
 }
+
+
 @FULL
 @pytest.mark.failure(17)
 @pytest.mark.parametrize("shaped", SITES, indirect=True)
@@ -235,7 +259,9 @@ def test_an_ordinary_user(slurm: Slurm) -> None:
         site = Site(slurm, directory)
         shutil.chown(site.home, nobody.pw_uid, nobody.pw_gid)
         for package in ("launch", "jobs", "data_prep", "sbatch_templates", "cluster_profiles"):
-            shutil.copytree(REPOSITORY / package, directory / "code" / package, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                REPOSITORY / package, directory / "code" / package, ignore=shutil.ignore_patterns("__pycache__")
+            )
         environment = {**site.environment, "PYTHONPATH": f"{directory}/code:{packages_of}"}
 
         def as_nobody(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
