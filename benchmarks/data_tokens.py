@@ -25,6 +25,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 SIDES = ("ours", "megatron", "encode_batch", "datatrove")
@@ -163,11 +164,21 @@ def _watch(group: int, peak: list[int], stop: threading.Event) -> None:
         peak[0] = max(peak[0], total)
 
 
-def measure(side: str, corpus: Path, tokenizer: Path, work: Path) -> dict | None:
-    """Run a side in a process group of its own."""
-    shutil.rmtree(work / side, ignore_errors=True)
-    (work / side).mkdir(parents=True)
-    command = [sys.executable, __file__, "--side", side, str(corpus), str(tokenizer), str(work / side)]
+@dataclass(frozen=True)
+class Watched:
+    """How a command and all its children went; ``peak``: the largest sum of their resident sets, in bytes."""
+
+    returncode: int
+    output: str
+    errors: str
+    seconds: float
+    cpu: float
+    peak: int
+
+
+def watched(command: list[str]) -> Watched:
+    """Run a command in a process group of its own; if we are stopped, so is the group."""
+    began, before = time.perf_counter(), os.times()
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env={**os.environ, "RAYON_NUM_THREADS": str(WORKERS), "PYTHONPATH": str(Path(__file__).parents[1])},
@@ -175,7 +186,6 @@ def measure(side: str, corpus: Path, tokenizer: Path, work: Path) -> dict | None
     peak, stop = [0], threading.Event()
     watcher = threading.Thread(target=_watch, args=(process.pid, peak, stop))
     watcher.start()
-    before = os.times()
     try:
         output, errors = process.communicate()
     finally:
@@ -185,11 +195,19 @@ def measure(side: str, corpus: Path, tokenizer: Path, work: Path) -> dict | None
         stop.set()
         watcher.join()
     after = os.times()
-    if process.returncode:
-        print(f"{side:<14} left out: {errors.strip().splitlines()[-1][:150]}")
-        return None
     cpu = after.children_user - before.children_user + after.children_system - before.children_system
-    return {**json.loads(output.strip().splitlines()[-1]), "peak": peak[0], "cpu": cpu}
+    return Watched(process.returncode, output, errors, time.perf_counter() - began, cpu, peak[0])
+
+
+def measure(side: str, corpus: Path, tokenizer: Path, work: Path) -> dict | None:
+    """A side on a corpus; None if it cannot be run here."""
+    shutil.rmtree(work / side, ignore_errors=True)
+    (work / side).mkdir(parents=True)
+    found = watched([sys.executable, __file__, "--side", side, str(corpus), str(tokenizer), str(work / side)])
+    if found.returncode:
+        print(f"{side:<14} left out: {found.errors.strip().splitlines()[-1][:150]}")
+        return None
+    return {**json.loads(found.output.strip().splitlines()[-1]), "peak": found.peak, "cpu": found.cpu}
 
 
 def divided(corpus: Path, work: Path, parts: int) -> list[Path]:

@@ -15,13 +15,15 @@ JSON, HTML = "card.json", "card.html"
 _COUNTS = (
     ("languages", "Languages (of a sample)"), ("scripts", "Scripts"), ("forms", "Forms"), ("notes", "Done to rows"),
 )  # fmt: skip
+# In the picture itself, so that it is the same in a viewer that knows no style sheets for it, and on paper.
+_FILLS = {"": "#3b76b8", "drop": "#c2603f", "kept": "#3f8f5f"}
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c2733;background:#fff}
 h1{font-size:1.6rem;margin:0}h2{font-size:1.1rem;margin:2rem 0 .5rem;border-bottom:1px solid
 #d5dde5;padding-bottom:.2rem}
 table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.2rem .8rem .2rem 0;vertical-align:top}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}tr+tr td{border-top:1px solid #edf1f5}
-.sub{color:#5b6b7b;margin:.2rem 0 1rem}.bar{fill:#3b76b8}.bar.drop{fill:#c2603f}.bar.kept{fill:#3f8f5f}
+.sub{color:#5b6b7b;margin:.2rem 0 1rem}
 pre{white-space:pre-wrap;word-break:break-word;background:#f5f7fa;padding:.6rem;border-radius:4px;margin:.3rem 0;
 max-height:16rem;overflow:auto;font-size:13px}code{font-size:13px}svg text{font:12px system-ui,sans-serif;fill:#33414f}
 @media(prefers-color-scheme:dark){body{background:#12171d;color:#dfe6ee}pre{background:#1b232c}
@@ -77,18 +79,25 @@ def _number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else escape(str(value))
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def _table(head: Sequence[str], content: Iterable[Sequence[Any]]) -> str:
+    rows = list(content)
     lines = [
         "<tr>" + "".join(_cell(value, first=at == 0) for at, value in enumerate(row)) + "</tr>" for row in rows
     ]  # fmt: skip
     if not lines:
         return ""
-    top = "<tr>" + "".join(f"<th>{escape(name)}</th>" for name in head) + "</tr>" if any(head) else ""
+    numbers = [at > 0 and all(_is_number(row[at]) for row in rows) for at in range(len(head))]
+    heads = (f"<th{' class=n' * right}>{escape(name)}</th>" for name, right in zip(head, numbers, strict=True))
+    top = f"<tr>{''.join(heads)}</tr>" if any(head) else ""
     return f"<table>{top}{''.join(lines)}</table>"
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _cell(value: Any, first: bool) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool) and not first:
+    if _is_number(value) and not first:
         return f"<td class=n>{_number(value)}</td>"
     return f"<td>{escape(str(value))}</td>"
 
@@ -104,7 +113,7 @@ def _bars(rows: Sequence[tuple[str, int]], kind: str, kinds: Mapping[str, str] |
         width = max(1, round(430 * count / most))
         drawn.append(
             f"<text x='170' y='{y + 15}' text-anchor='end'>{escape(str(name))}</text>"
-            f"<rect class='{f'bar {style}'.strip()}' x='180' y='{y + 4}' width='{width}' height='14' rx='2'/>"
+            f"<rect fill='{_FILLS[style]}' x='180' y='{y + 4}' width='{width}' height='14' rx='2'/>"
             f"<text x='{190 + width}' y='{y + 15}'>{_number(count)} ({100 * count / total:.1f} %)</text>"
         )
     size = f"viewBox='0 0 760 {22 * len(rows)}' width='100%'"
@@ -140,7 +149,10 @@ def _histograms(lengths: Mapping[str, Mapping[str, Any]]) -> str:
 def _dropped(facts: Mapping[str, Any]) -> str:
     parts = []
     for reason, samples in facts.get("samples", {}).items():
-        shown = "".join(f"<div><code>{escape(place)}</code><pre>{escape(text)}</pre></div>" for place, text in samples)
+        shown = "".join(
+            f"<div><code>{escape(place)}</code>{f'<pre>{escape(text)}</pre>' * bool(text)}</div>"
+            for place, text in samples
+        )
         count = _number(facts["dropped"].get(reason, 0))
         parts.append(f"<details><summary>{escape(reason)}: {count}</summary>{shown}</details>")
     return _section("Dropped, with the first few of each", "".join(parts))

@@ -6,6 +6,8 @@ Documents are numbered in the order of files and lines, so no decision depends o
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.account import Account
-from data_prep.corpus.workdir import WorkDir
+from data_prep.corpus.workdir import DOCUMENTS, WorkDir
 from data_prep.dedup import near
 from data_prep.errors import DataError
 from data_prep.settings import SPLITS
@@ -71,6 +73,12 @@ class Decision:
         shard = int(np.searchsorted(self._ends, number, side="right"))
         return shard, number - int(self._ends[shard]) + self._sizes[shard]
 
+    def text(self, number: int) -> str:
+        """The text of a document: for the few that are shown, since its shard is read up to there."""
+        shard, row = self.row(number)
+        with open(self.directories[shard] / DOCUMENTS, encoding="utf-8") as stream:
+            return str(json.loads(next(itertools.islice(stream, row, None)))["text"])
+
     def keep_of(self, shard: int) -> Array:
         """Which documents of a shard stay."""
         end = int(self._ends[shard])
@@ -104,7 +112,7 @@ def decide(workdir: WorkDir, progress: Callable[[int, int], None]) -> None:
         for number in range(1, len(decision.reasons)):
             found = np.flatnonzero(decision.reason == number)
             for one in found[:5]:
-                account.drop(decision.reasons[number], decision.place(int(one)))
+                account.drop(decision.reasons[number], decision.place(int(one)), decision.text(int(one)))
             if len(found):
                 account.dropped[decision.reasons[number]] = len(found)
         for number in range(len(decision.directories)):

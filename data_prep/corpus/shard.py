@@ -22,7 +22,7 @@ from data_prep.corpus import clean
 from data_prep.corpus.inputs import Piece, find_files, name_parts
 from data_prep.corpus.read import Document, documents
 from data_prep.corpus.recipe import Recipe
-from data_prep.corpus.workdir import Plan, WorkDir
+from data_prep.corpus.workdir import DOCUMENTS, Plan, WorkDir
 from data_prep.dedup import minhash, shingles
 from data_prep.dedup.overlap import Overlap
 from data_prep.errors import DataError
@@ -33,7 +33,6 @@ from data_prep.tokens.indexed import IndexedWriter, dtype_for
 from jobs.core import files
 
 PHASES = ("read", "write")
-DOCUMENTS = "documents.jsonl"
 MEGATRON = "megatron"
 HEADS, HEAD_CHARS = 100, 1000
 """Of each split, the beginnings of the documents with the smallest ids are kept for the card: a sample without

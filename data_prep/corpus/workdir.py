@@ -31,6 +31,8 @@ from data_prep.tokens.encoder import Proof
 from jobs.core import files, seal
 
 SCHEMA = 1
+DOCUMENTS = "documents.jsonl"
+"""Of a shard's ``read``: its clean documents."""
 _WHERE_ONLY = ("tokenizer",)  # of the recipe: what it says is in a digest; the path is no part of the result
 
 

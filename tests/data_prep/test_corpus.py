@@ -157,6 +157,10 @@ def test_near_duplicates_evaluation_and_replay(tmp_path: Path) -> None:
     facts = card(tmp_path / "out")
     assert facts["dropped"]["in_evaluation"] == 1
     assert facts["dropped"]["near_duplicate"] == 40
+    place, shown = facts["samples"]["near_duplicate"][0]
+    assert place.endswith("in.jsonl:201")
+    assert near[0].startswith(shown)
+    assert len(shown) == 200
     share = facts["groups"]["1"]["characters"] / facts["characters"]["train"]["total"]
     assert share == pytest.approx(0.2, abs=0.01)
     assert secret not in (tmp_path / "out/train.jsonl").read_text()
