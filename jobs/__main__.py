@@ -80,6 +80,8 @@ def _probe(name: str, code: Path | None) -> dict[str, Any]:
             "launcher": able.launcher,
             "distributed": able.distributed,
             "converts": sorted(able.converts),
+            "memory": None if able.memory is None else vars(able.memory),
+            "experimental": able.experimental,
         }
     except (LookupError, ImportError) as error:
         return {"error": f"{type(error).__name__}: {error}"}

@@ -118,8 +118,11 @@ class Habits:
     buckets: float = 0.0
 
 
-def habits_of(backend: str, versions: Mapping[str, str], settings: Mapping[str, Any]) -> Habits:
-    """The habits of a back end as it is installed; one that is not known is taken for plain Adam over all replicas."""
+def habits_of(
+    backend: str, versions: Mapping[str, str], settings: Mapping[str, Any], declared: Mapping[str, Any] | None = None
+) -> Habits:
+    """The habits of a back end as it is installed; one that is not known here has those that it declares
+    (``jobs.backends.Memory``), else those of plain Adam over whole replicas."""
     if backend == "trl":  # fp32 weights also under bf16 autocast; DistributedDataParallel copies into buckets
         return Habits({"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, logits=16.0, reference=4.0, buckets=4.0)
     if backend == "nemo":  # megatron-core; gradients are summed in fp32
@@ -130,6 +133,8 @@ def habits_of(backend: str, versions: Mapping[str, str], settings: Mapping[str, 
         return Habits(states, sharded, fused=engine, scores=not engine)
     if backend == "nemo_rl":  # FSDP over fp32 weights; the reference model waits on the host
         return Habits({"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, "all", logits=14.0)
+    if declared is not None:
+        return Habits(**declared)
     return Habits({"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, logits=16.0, reference=4.0)
 
 

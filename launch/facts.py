@@ -94,6 +94,7 @@ def probe(names: Iterable[str], profile: Profile, code: Path | None = None) -> d
                 formats_out=tuple(value["formats_out"]), launcher=value["launcher"], distributed=value["distributed"],
                 python=python_of(name, profile),
                 converts=tuple((source, target) for source, target in value["converts"]),
+                memory=value["memory"], experimental=value["experimental"],
             )  # fmt: skip
     return found
 

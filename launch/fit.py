@@ -71,7 +71,7 @@ def _of(
     stage: PlannedStage, settings: Mapping[str, Any], resources: Resources, model: Model, profile: Profile
 ) -> Estimate:
     shape = estimate.shape_of(stage.kind, settings, resources.nodes, resources.processes_per_node)
-    habits = estimate.habits_of(stage.backend, _versions(stage), settings)
+    habits = estimate.habits_of(stage.backend, _versions(stage), settings, stage.memory)
     flops = estimate.step_flops(model, shape)
     memory_limit, gpu, price = _gpu(resources, profile)
     peak = PEAK.get(gpu.lower()) if gpu and shape.precision == "bf16" else None

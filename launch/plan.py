@@ -41,6 +41,8 @@ class BackEndFacts:
     distributed: bool
     python: str
     converts: tuple[tuple[str, str], ...] = ()
+    memory: Mapping[str, Any] | None = None
+    experimental: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class PlannedInput:
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """One job of the chain. ``is_last``: no other stage waits for it."""
+    """One job of the chain. ``is_last``: no other stage waits for it. ``memory``, ``experimental``: what its back end
+    says of itself (``jobs.backends.Capabilities``)."""
 
     name: str
     kind: str
@@ -98,6 +101,8 @@ class PlannedStage:
     target_step: int | None = None
     inserted: bool = False
     is_last: bool = False
+    memory: Mapping[str, Any] | None = None
+    experimental: str = ""
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -228,6 +233,7 @@ class _Builder:
             continuation=self.profile.continuation.value if resumable and executor != "local" else "none",
             python=able.python, launcher=_launcher(able, kind, executor, resources),
             sources=sources, target_step=target_step, inserted=stage is None,
+            memory=able.memory, experimental=able.experimental,
         )  # fmt: skip
         if resources.processes > 1 and not able.distributed:
             raise InputError(f"stage {name!r}: back end {backend!r} runs as one process, not as {resources.processes}")

@@ -32,11 +32,30 @@ PROBE_TEXTS = (
 
 
 @dataclass(frozen=True)
+class Memory:
+    """What training keeps, for the estimates of the plan: bytes a parameter by precision, as (weights, gradients,
+    optimizer with its fp32 weights).
+
+    ``sharded``: what is spread over the replicas: ``none``, ``optimizer`` or ``all``. ``fused``: kernels that keep one
+    copy where eager code keeps several. ``logits``: bytes a logit. ``reference``: bytes a parameter of the frozen model
+    of DPO. ``buckets``: bytes a parameter that summing gradients over replicas takes beside them.
+    """
+
+    states: dict[str, tuple[float, float, float]]
+    sharded: str = "none"
+    fused: bool = False
+    logits: float = 8.0
+    reference: float = 0.0
+    buckets: float = 0.0
+
+
+@dataclass(frozen=True)
 class Capabilities:
     """What a back end can do.
 
     ``launcher``: how its processes start (``python``, ``torchrun``, or ``ray``: one driver beside a Ray cluster over
-    all nodes). ``converts``: pairs (from, to) of checkpoint formats, for the kind ``convert``.
+    all nodes). ``converts``: pairs (from, to) of checkpoint formats, for the kind ``convert``. ``memory``: None where
+    plain Adam over whole replicas is a fair guess. ``experimental``: what has not been tried, shown by the plan.
     """
 
     kinds: frozenset[str]
@@ -46,6 +65,8 @@ class Capabilities:
     launcher: str = "python"
     distributed: bool = False
     converts: frozenset[tuple[str, str]] = frozenset()
+    memory: Memory | None = None
+    experimental: str = ""
 
 
 @dataclass(frozen=True)

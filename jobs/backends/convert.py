@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jobs import cpu, faults, tokenizers
+from jobs import contract, cpu, faults, tokenizers
 from jobs.backends import Capabilities, Result, WorkContext, versions
+from jobs.contract import Completeness
 from jobs.core.spec import StageSpec
 
 NAME = "convert"
@@ -30,6 +31,11 @@ def behaviour(checkpoint: Path) -> dict[str, Any] | None:
     if not (checkpoint / "tokenizer_config.json").is_file():
         return None
     return tokenizers.behaviour(checkpoint)
+
+
+def completeness(directory: Path) -> Completeness:
+    """Whether ``directory`` is a whole Hugging Face checkpoint."""
+    return contract.hugging_face(directory)
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:

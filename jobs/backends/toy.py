@@ -23,8 +23,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from jobs import examples, toy_mishaps
+from jobs import contract, examples, toy_mishaps
 from jobs.backends import Capabilities, Result, WorkContext
+from jobs.contract import Completeness, Rendered, Shape
 from jobs.core import files
 from jobs.core.spec import StageSpec
 from jobs.settings import BadSettings, typed, unknown
@@ -118,6 +119,25 @@ def behaviour(checkpoint: Path) -> dict[str, Any]:
 def encode(text: str) -> list[int]:
     """Ids of the characters of a text."""
     return [INDEX.get(letter, INDEX[OTHER]) for letter in text]
+
+
+def rendered(spec: StageSpec, shape: Shape) -> Rendered:
+    """What a start runs and reads.
+
+    Raises:
+        BadSettings: what the stage was told does not fit.
+    """
+    if spec.kind != "evaluate":
+        ToySettings.read(spec.settings)
+    return contract.in_process(spec, shape, CAPABILITIES.launcher)
+
+
+def completeness(directory: Path) -> Completeness:
+    """Whether ``directory`` holds a whole model of this back end."""
+    value = files.read_json_or_none(directory / MODEL_FILE)
+    if not isinstance(value, dict) or value.get("vocabulary") != VOCABULARY:
+        return Completeness(problem=f"{directory / MODEL_FILE} is missing or no model of characters")
+    return Completeness()
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:

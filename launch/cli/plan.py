@@ -53,6 +53,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"\n{fit.show(found)}")
     for note in limits.notes(planned.plan, planned.profile, planned.pipeline):
         print(f"  {note}")
+    for backend, untried in sorted({(stage.backend, stage.experimental) for stage in planned.plan.stages}):
+        if untried:
+            print(f"  back end {backend} is experimental: {untried}")
     limits.refuse(planned.plan, planned.profile, planned.pipeline)
     fit.refuse(*known, found)
     return 0

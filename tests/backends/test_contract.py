@@ -1,28 +1,78 @@
-"""Every back end through one contract: what the planner and the lifecycle ask of it, and nothing more."""
+"""Every back end through one contract: what the planner and the lifecycle ask of it, and nothing more.
+
+The last one is made by the test, in a directory as a user's code is: whatever it needs elsewhere would be missing here.
+"""
 
 from __future__ import annotations
 
+import json
 import pkgutil
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import jobs.backends
-from jobs import backends
-from jobs.backends import Capabilities
+from jobs import backends, contract
+from jobs.backends import BackEnd, Capabilities
+from jobs.contract import Completeness, Rendered, Shape
+from jobs.settings import BadSettings
+from launch import estimate
 from launch.kinds import DATA_KINDS, FORMATS, TRAINING_KINDS
+from tests.backends import stages
+from tests.backends.test_nemo_rl_render import tree
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = sorted(module.name for module in pkgutil.iter_modules(jobs.backends.__path__))
+OURS = sorted(module.name for module in pkgutil.iter_modules(jobs.backends.__path__))
+NAMES = [*OURS, "contract_words"]
 KINDS = {*DATA_KINDS, *TRAINING_KINDS, "evaluate", "convert"}
-OTHER_FORMATS = {"toy", "gguf", "wheels", "metrics", "corpus", "instructions", "preferences", "tokens"}
+OTHER_FORMATS = {"toy", "gguf", "wheels", "metrics", "corpus", "instructions", "preferences", "tokens", "megatron", "words"}
+TRAINING: dict[str, Any] = {"steps": 4, "lr": 1e-3, "batch_size": 4, "sequence_length": 32}
+
+WORDS = '''
+"""A back end that counts words."""
+from jobs.backends import Capabilities, Memory, Result
+
+NAME = "contract_words"
+CAPABILITIES = Capabilities(
+    kinds=frozenset({"cpt"}), formats_in=frozenset({"words"}), formats_out=frozenset({"words"}),
+    memory=Memory({"fp32": (4, 0, 0), "bf16": (2, 0, 0)}), experimental="counts and learns nothing",
+)
+
+
+def probe():
+    return {"words": "1"}
+
+
+def behaviour(checkpoint):
+    return None
+
+
+def run(spec, ctx):
+    words = (spec.inputs["data"].output / "train.jsonl").read_text().split()
+    ctx.progress.report(1, 1, loss=1.0 / len(words), tokens_per_second=float(len(words)))
+    (ctx.output / "words").write_text(str(len(words)))
+    return Result("done", 1)
+'''
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("code")
+    (directory / "contract_words.py").write_text(WORDS)
+    return directory
+
+
+def load(name: str, code: Path) -> BackEnd:
+    return backends.load(name, code)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_capabilities(name: str) -> None:
-    backend = backends.load(name)
+def test_capabilities(name: str, code: Path) -> None:
+    backend = load(name, code)
     able = backend.CAPABILITIES
     assert name == backend.NAME
     assert isinstance(able, Capabilities)
@@ -34,16 +84,127 @@ def test_capabilities(name: str) -> None:
     for source, target in able.converts:
         assert source != target
         assert {source, target} <= {*FORMATS, *OTHER_FORMATS}
+    if able.memory is not None:
+        assert estimate.habits_of("unheard_of", {}, {}, vars(able.memory)).states == able.memory.states
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_probe_answers_or_says_what_is_missing(name: str) -> None:
+def test_probe_answers_or_says_what_is_missing(name: str, code: Path) -> None:
     try:
-        found = backends.load(name).probe()
+        found = load(name, code).probe()
     except ImportError as error:
         assert "install" in str(error) or "import" in str(error)
         return
     assert all(isinstance(key, str) and isinstance(value, str) for key, value in found.items())
+
+
+def a_stage(root: Path, backend: BackEnd, **changes: Any) -> stages.Stage:
+    able = backend.CAPABILITIES
+    kind = next(kind for kind in (*TRAINING_KINDS, "convert", *DATA_KINDS) if kind in able.kinds)
+    data = {"cpt": "corpus", "sft": "instructions", "dpo": "preferences"}.get(kind, "corpus")
+    formats = {"checkpoint": min(able.formats_in), "data": data}
+    toy = {"steps": 4, "lr": 1e-3, "batch_size": 4}
+    settings = (toy if backend.NAME == "toy" else TRAINING) if kind in TRAINING_KINDS else {}
+    places = {"checkpoint": root / "parent", "data": root / "data"}
+    return stages.stage(root / "stage", kind, backend.NAME, {**settings, **changes}, places, formats)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stage_is_rendered_without_being_started(
+    name: str, code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = load(name, code)
+    if name == "nemo_rl":  # it renders for the version that it finds
+        found = tree(tmp_path / "rl", "0.7.0")
+        monkeypatch.setattr("jobs.backends.nemo_rl.checkout.find", lambda: found)
+    made = contract.rendered(backend, a_stage(tmp_path, backend).spec, Shape(nodes=1, processes=2, gpus=True))
+    assert isinstance(made, Rendered)
+    assert made.command
+    assert all(isinstance(word, str) and word for word in made.command)
+    assert all(not Path(place).is_absolute() and text for place, text in made.files.items())
+    if name in OURS and set(backend.CAPABILITIES.kinds) & set(TRAINING_KINDS):
+        with pytest.raises(BadSettings, match="stepz"):
+            contract.rendered(backend, a_stage(tmp_path / "wrong", backend, stepz=1).spec, Shape(processes=2))
+
+
+LINES = {
+    "nemo_rl": [
+        "▶ Taking a training step...", "📊 Training Results:", "  • loss: 0.6931", "  • accuracy: 0.5000",
+        "  • Total step time: 2.50s",
+    ],
+    "automodel": [json.dumps({"step": 0, "epoch": 0, "loss": 0.5, "lr": 1e-3, "grad_norm": 1.0, "tps": 99.5})],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_its_program_writes_becomes_steps(name: str, code: Path) -> None:
+    ours = {"time": 1.0, "step": 1, "total": 4, "metrics": {"loss": 0.5, "tokens_per_second": 99.5}}
+    read = contract.reader(load(name, code))
+    found = [report for line in LINES.get(name, [json.dumps(ours)]) if (report := read(line)) is not None]
+    assert [report.step for report in found] == [1]
+    assert 0 < found[0].metrics["loss"] < 1
+    if name != "nemo_rl":  # it prints no tokens
+        assert found[0].metrics["tokens_per_second"] == 99.5
+    assert read("no line of a step") is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_empty_directory_is_no_checkpoint(name: str, code: Path, tmp_path: Path) -> None:
+    found = contract.completeness(load(name, code), tmp_path / "nothing")
+    assert isinstance(found, Completeness)
+    assert found.problem is not None
+    assert str(tmp_path) in found.problem
+
+
+def megatron(directory: Path) -> None:
+    inner = directory / "iter_0000006"
+    inner.mkdir(parents=True)
+    for name in (".metadata", "metadata.json", "__0_0.distcp"):
+        (inner / name).write_text("")
+    (directory / "latest_checkpointed_iteration.txt").write_text("6\n")
+
+
+def dcp(directory: Path) -> None:
+    (directory / "policy/weights").mkdir(parents=True)
+    for name in ("policy/weights/.metadata", "policy/weights/__0_0.distcp", "config.yaml"):
+        (directory / name).write_text("")
+    (directory / "training_info.json").write_text('{"total_steps": 6}')
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "missing"),
+    [
+        ("megatron_bridge", megatron, "iter_0000006/metadata.json"),
+        ("nemo_rl", dcp, "policy/weights/.metadata"),
+    ],
+)
+def test_a_checkpoint_says_its_step_or_what_is_missing(name: str, make: Any, missing: str, tmp_path: Path) -> None:
+    make(tmp_path / "whole")
+    backend = backends.load(name)
+    assert contract.completeness(backend, tmp_path / "whole") == Completeness(step=6)
+    (tmp_path / "whole" / missing).unlink()
+    assert missing in str(contract.completeness(backend, tmp_path / "whole").problem)
+
+
+@pytest.mark.train
+@pytest.mark.parametrize("name", ["trl", "automodel", "convert", "nemo", "nemo_rl", "megatron_bridge"])
+def test_a_hugging_face_directory_that_was_cut_off_is_found(name: str, base: Path, tmp_path: Path) -> None:
+    whole = shutil.copytree(base / "output", tmp_path / "whole")
+    backend = backends.load(name)
+    assert contract.completeness(backend, whole) == Completeness()
+    weights = whole / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    assert "its header speaks of" in str(contract.completeness(backend, whole).problem)
+
+
+def test_a_back_end_of_a_users_own_runs_like_ours(tmp_path: Path, code: Path, data: Path) -> None:
+    backends.load("contract_words", code)
+    boot = [sys.executable, "-m", "jobs", "probe", "--code", str(code), "contract_words"]
+    answer = subprocess.run(boot, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    found = json.loads(answer.stdout.splitlines()[-1])["contract_words"]
+    assert found["versions"] == {"words": "1"}
+    assert found["experimental"] == "counts and learns nothing"
+    assert found["memory"]["states"]["bf16"] == [2, 0, 0]
 
 
 def test_loading_and_probing_imports_no_framework() -> None:
@@ -51,10 +212,10 @@ def test_loading_and_probing_imports_no_framework() -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
         "from jobs import backends\n"
-        f"for name in {NAMES!r}:\n"
+        f"for name in {OURS!r}:\n"
         "    try: backends.load(name).probe()\n"
         "    except ImportError: pass\n"
-        "heavy = {'torch', 'transformers', 'nemo', 'ray', 'megatron', 'lightning'} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers', 'nemo', 'nemo_automodel', 'ray', 'megatron', 'lightning'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

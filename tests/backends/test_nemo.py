@@ -5,9 +5,6 @@ Needs an environment of its own (its pins exclude ours): ``make venv-nemo``, or 
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,60 +12,38 @@ import pytest
 
 from jobs.backends.nemo import layout
 from jobs.backends.nemo.settings import NemoSettings, learning_rate_factor
-from jobs.core.spec import save
 from jobs.settings import BadSettings
-from tests.backends import stages
-from tests.backends.stages import Stage
+from tests.backends import environments, stages
+from tests.backends.environments import publish, start
 
-ROOT = Path(__file__).resolve().parents[2]
-VENV = Path(os.environ.get("OVERNIGHT_NEMO_VENV") or ROOT / ".venv-nemo")
-needs_nemo = pytest.mark.skipif(
-    not (VENV / "bin/python").exists(), reason="no NeMo environment: make venv-nemo, or set OVERNIGHT_NEMO_VENV"
-)
 TRAINING: dict[str, Any] = {
     "steps": 4, "lr": 1e-3, "batch_size": 4, "sequence_length": 32, "micro_batch_size": 2, "save_every": 2, "seed": 3,
     "warmup_steps": 1,
 }  # fmt: skip
 
 
-def start(given: Stage, stop_after: int = 0) -> dict[str, Any]:
-    """One start in the NeMo environment."""
-    path = given.spec.stage_paths.root / "spec.json"
-    save(path, given.spec)
-    environment = {
-        **os.environ, "PYTHONPATH": str(Path(__file__).parent / "cpu_shims"), "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    command = [str(VENV / "bin/python"), str(Path(__file__).with_name("nemo_steps.py")), str(path), str(stop_after)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    assert lines, done.stdout[-3000:] + done.stderr[-3000:]
-    return dict(json.loads(lines[-1].removeprefix("RESULT ")))
+@pytest.fixture(scope="module")
+def nemo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python of the NeMo environment, on the CPU."""
+    venv = environments.installed("nemo", "nemo")
+    return environments.on_cpu(venv, tmp_path_factory.mktemp("nemo") / "venv") / "bin/python"
 
 
-def publish(given: Stage) -> Path:
-    """What the finish of a job does: the stage's entry, for the next one to read."""
-    store = given.spec.store_paths
-    store.partial.rename(store.output)
-    return store.root
-
-
-@needs_nemo
 @pytest.mark.full
-def test_import_train_stop_resume_tune_export(tmp_path: Path, data: Path, base: Path) -> None:
+def test_import_train_stop_resume_tune_export(tmp_path: Path, data: Path, base: Path, nemo: Path) -> None:
     imported = stages.stage(tmp_path / "import", "convert", "nemo", {}, {"source": base}, {"source": "hf"})
-    metrics = start(imported)["metrics"]
+    metrics = start(nemo, imported)["metrics"]
     assert metrics["logit_difference"] <= metrics["logit_tolerance"]
     model = publish(imported)
     formats = {"checkpoint": "nemo", "data": "corpus"}
     inputs = {"checkpoint": model, "data": data / "corpus"}
 
     whole = stages.stage(tmp_path / "whole", "cpt", "nemo", TRAINING, inputs, formats)
-    assert start(whole)["outcome"] == "done"
+    assert start(nemo, whole)["outcome"] == "done"
     cut = stages.stage(tmp_path / "cut", "cpt", "nemo", TRAINING, inputs, formats)
-    stopped = start(cut, stop_after=3)
+    stopped = start(nemo, cut, stop_after=3)
     assert (stopped["outcome"], stopped["step"]) == ("stopped", 3)
-    again = start(cut)
+    again = start(nemo, cut)
     assert (again["outcome"], again["step"]) == ("done", 4)
     assert {"event": "resumed", "step": 3, "path": str(cut.spec.store_paths.save(3))} in again["events"]
     assert cut.losses() == whole.losses()  # to the last bit
@@ -77,11 +52,11 @@ def test_import_train_stop_resume_tune_export(tmp_path: Path, data: Path, base: 
         tmp_path / "sft", "sft", "nemo", TRAINING, {"checkpoint": publish(cut), "data": data / "instructions"},
         {"checkpoint": "nemo", "data": "instructions"},
     )  # fmt: skip
-    assert start(tuned)["outcome"] == "done"
+    assert start(nemo, tuned)["outcome"] == "done"
     exported = stages.stage(
         tmp_path / "export", "convert", "nemo", {}, {"source": publish(tuned)}, {"source": "nemo"}
     )  # fmt: skip
-    metrics = start(exported)["metrics"]
+    metrics = start(nemo, exported)["metrics"]
     assert metrics["logit_difference"] <= metrics["logit_tolerance"]
     output = exported.spec.store_paths.partial
     assert (output / "model.safetensors").is_file()

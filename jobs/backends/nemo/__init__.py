@@ -13,8 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jobs import tokenizers
+from jobs import contract, tokenizers
 from jobs.backends import Capabilities, Result, WorkContext
+from jobs.contract import Completeness, Rendered, Shape
 from jobs.core.spec import StageSpec
 
 NAME = "nemo"
@@ -57,11 +58,26 @@ def behaviour(checkpoint: Path) -> dict[str, Any]:
     return tokenizers.behaviour(layout.tokenizer_directory(checkpoint))
 
 
-def completeness(directory: Path) -> str | None:
-    """Why ``directory`` is no complete checkpoint of this format, or None."""
+def rendered(spec: StageSpec, shape: Shape) -> Rendered:
+    """What a start runs and reads.
+
+    Raises:
+        BadSettings: what the stage was told does not fit.
+    """
+    if spec.kind != "convert":
+        from jobs.backends.nemo.settings import NemoSettings
+
+        NemoSettings.read(spec.settings)
+    return contract.in_process(spec, shape, CAPABILITIES.launcher)
+
+
+def completeness(directory: Path) -> Completeness:
+    """Whether ``directory`` is a whole checkpoint of the format ``nemo``, or of ``hf`` (an export)."""
     from jobs.backends.nemo import layout
 
-    return layout.problem(directory)
+    if (directory / "config.json").is_file():
+        return contract.hugging_face(directory)
+    return Completeness(problem=layout.problem(directory))
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:

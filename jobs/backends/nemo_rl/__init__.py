@@ -1,9 +1,9 @@
 """Back end ``nemo_rl``: DPO by NeMo-RL, as an external program in a checkout or container, on a Ray cluster.
 
-NeMo-RL is not on PyPI (0.0.0 there is an empty placeholder): ``nemo_rl`` must be importable in the stage's environment,
-NeMo-RL is not on PyPI (0.0.0 there is an empty placeholder): ``nemo_rl`` must be importable in the environment,
-and its version, ``schemas`` says how that version wants to be told things, ``render`` writes its configuration,
-``supervise`` runs it and seals its saves, ``convert`` turns its checkpoint into a Hugging Face directory.
+NeMo-RL is not on PyPI (0.0.0 there is an empty placeholder): ``nemo_rl`` must be importable in the stage's environment.
+``checkout`` finds it and its version, ``schemas`` says how that version wants to be told things, ``render`` writes its
+configuration, ``validate`` has it read by that version's own parser, ``supervise`` runs it and seals its saves,
+``convert`` turns its checkpoint into a Hugging Face directory.
 Format ``dcp``: ``policy/weights`` (PyTorch distributed checkpoint), ``config.yaml`` and ``training_info.json`` as
 NeMo-RL writes them, and ``hf/``: configuration and tokenizer files of the model that it started from.
 """
@@ -14,8 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jobs import tokenizers
+from jobs import contract, tokenizers
 from jobs.backends import Capabilities, Result, WorkContext
+from jobs.contract import Completeness, Reader, Rendered, Shape
 from jobs.core.spec import StageSpec
 
 NAME = "nemo_rl"
@@ -54,11 +55,42 @@ def behaviour(checkpoint: Path) -> dict[str, Any]:
     return tokenizers.behaviour(inner if inner.is_dir() else checkpoint)
 
 
-def completeness(directory: Path) -> str | None:
-    """Why ``directory`` is no complete checkpoint of this format, or None."""
+def rendered(spec: StageSpec, shape: Shape) -> Rendered:
+    """The program of the checkout that is installed here and its configuration, checked by that version's own parser
+    where this environment can import it.
+
+    Raises:
+        BadSettings: what the stage was told does not fit, or that version refuses it.
+        ImportError: no NeMo-RL here.
+    """
+    if spec.kind == "convert":
+        return contract.in_process(spec, shape, "python")
+    from jobs.backends.nemo_rl import checkout, start
+
+    return start.of_stage(spec, shape, checkout.find())
+
+
+def reader(spec: StageSpec | None = None) -> Reader:
+    """Reads what NeMo-RL prints; steps are counted on from the newest save of the stage."""
+    from jobs.backends.nemo_rl import progress
+
+    start = max(spec.store_paths.save_steps(), default=0) if spec is not None else 0
+    return progress.reports(start, None if spec is None else spec.settings.get("steps"))
+
+
+def completeness(directory: Path) -> Completeness:
+    """Whether ``directory`` is a whole checkpoint of the format ``dcp``, with its step, or of ``hf`` (converted)."""
     from jobs.backends.nemo_rl import steps
 
-    return steps.problem(directory)
+    if (directory / "config.json").is_file():
+        return contract.hugging_face(directory)
+    problem = steps.problem(directory)
+    if problem is not None:
+        return Completeness(problem=problem)
+    try:
+        return Completeness(step=steps.total(directory))
+    except ValueError as error:
+        return Completeness(problem=str(error))
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:

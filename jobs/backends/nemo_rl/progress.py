@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from jobs.core.progress import Report
 
 _METRIC = re.compile(r"^\s*• (?P<name>[A-Za-z_ ]+): (?P<value>[-+0-9.eEnaif]+)(?P<unit>s\b)?")
 _BEGIN = "Taking a training step"
@@ -46,3 +50,14 @@ class Reader:
             self.step += 1
             return {**self._metrics, "step_seconds": value}
         return None
+
+
+def reports(start: int, total: int | None) -> Callable[[str], Report | None]:
+    """Takes the lines one by one; a report when one ends a step. ``start``: steps that were done before."""
+    reader = Reader(start)
+
+    def feed(line: str) -> Report | None:
+        found = reader.feed(line)
+        return None if found is None else Report(time.time(), reader.step, total, "", found)
+
+    return feed

@@ -19,7 +19,7 @@ from typing import Any
 
 from jobs import examples, tokenizers
 from jobs.backends import Result, WorkContext
-from jobs.backends.nemo_rl import checkout, cluster, driver, progress, render, steps
+from jobs.backends.nemo_rl import checkout, cluster, progress, render, start, steps
 from jobs.backends.nemo_rl.render import Place
 from jobs.backends.nemo_rl.settings import DpoSettings
 from jobs.core import files
@@ -74,7 +74,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
 
     began = time.monotonic()
     child = _Child(spec, ctx, settings, scratch, work, resumed)
-    child.run(_command(settings, found, config))
+    child.run(list(start.command(settings, found, config)))
     metrics = {"seconds": time.monotonic() - began, **child.metrics}
     step = max(steps.complete(work), default=0)
     if step < resumed or step == 0:
@@ -111,13 +111,6 @@ def _budget(spec: StageSpec, ctx: WorkContext, scratch: Path) -> float | None:
     left = end - time.time() - setup - max(spec.lead_seconds, save)
     ctx.event("budget", seconds=round(left), setup_seconds=round(setup), end=round(end))
     return max(1.0, left)
-
-
-def _command(settings: DpoSettings, found: checkout.Checkout, config: Path) -> list[str]:
-    program = [str(found.script), "--config", str(config)]
-    if settings.workers == "own":
-        return [sys.executable, *program]
-    return [sys.executable, str(driver.__file__), *program]
 
 
 def _finish(ctx: WorkContext, model: Path, step: Path) -> None:

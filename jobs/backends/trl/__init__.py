@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jobs import cpu, faults, tokenizers
+from jobs import contract, cpu, faults, tokenizers
 from jobs.backends import Capabilities, Result, WorkContext, versions
+from jobs.contract import Completeness, Rendered, Shape
 from jobs.core.spec import StageSpec
 
 NAME = "trl"
@@ -40,6 +41,24 @@ def behaviour(checkpoint: Path) -> dict[str, Any]:
 def check_fetched(checkpoint: Path) -> None:
     """For a checkpoint that no stage has sealed a behaviour of. See ``jobs.tokenizers``."""
     tokenizers.check_fetched(checkpoint)
+
+
+def rendered(spec: StageSpec, shape: Shape) -> Rendered:
+    """What a start runs and reads.
+
+    Raises:
+        BadSettings: what the stage was told does not fit.
+    """
+    if spec.kind != "evaluate":
+        from jobs.backends.trl.settings import TrainSettings
+
+        TrainSettings.read(spec.settings).split_batch(shape.world)
+    return contract.in_process(spec, shape, CAPABILITIES.launcher)
+
+
+def completeness(directory: Path) -> Completeness:
+    """Whether ``directory`` is a whole Hugging Face checkpoint."""
+    return contract.hugging_face(directory)
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:

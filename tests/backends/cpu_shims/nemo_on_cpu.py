@@ -1,4 +1,4 @@
-"""TEST HELPER ONLY: what ``sitecustomize`` changes in torch, megatron-core and NeMo. See there."""
+"""TEST HELPER ONLY: what ``cpu_shim`` changes in torch, megatron-core and NeMo. See there."""
 
 import contextlib
 import time
@@ -120,3 +120,23 @@ def seed_without_device(module):
 def leave_tensors(module):
     """A loaded checkpoint is on the right device already."""
     module._fix_tensors_device = lambda checkpoint: checkpoint
+
+
+def cpu_devices(module):
+    """AutoModel builds a device from the number of the current GPU: whatever is called cuda is the CPU."""
+    import torch
+
+    real = torch.device
+
+    class Kind(type):
+        def __instancecheck__(cls, value):
+            return isinstance(value, real)
+
+        def __call__(cls, *args, **kwargs):
+            named = args and (str(args[0]).startswith("cuda") or isinstance(args[0], real))
+            return real("cpu") if named and not str(args[0]).startswith("meta") else real(*args, **kwargs)
+
+    class Device(metaclass=Kind):
+        pass
+
+    torch.device = Device

@@ -1,12 +1,13 @@
-"""One start of a stage in the NeMo environment: ``python nemo_steps.py SPEC STOP_AFTER``; prints one JSON line.
+"""One start of a stage in another environment: ``python one_start.py SPEC STOP_AFTER``; prints one JSON line.
 
-Run as a script with the CPU shim on PYTHONPATH. NeMo brings a top-level package ``tests`` of its own, so ``stages`` is
+Run as a script. NeMo brings a top-level package ``tests`` of its own, so ``stages`` is
 imported from beside this file.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +23,8 @@ def main() -> None:
 
     events: list[dict[str, object]] = []
     result = stages.run_spec(load(Path(sys.argv[1])), stages.StopAfter(step=int(sys.argv[2]) or None), events)
-    print("RESULT " + json.dumps({**asdict(result), "events": events}))
+    if os.environ.get("RANK", "0") == "0":
+        print("RESULT " + json.dumps({**asdict(result), "events": events}))
 
 
 if __name__ == "__main__":

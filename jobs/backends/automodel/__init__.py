@@ -1,0 +1,104 @@
+"""Back end ``automodel``: NVIDIA's NeMo AutoModel (``nemo-automodel`` on PyPI), CPT and SFT on Hugging Face models.
+
+It reads and writes Hugging Face directories, so no conversion stands around it. ``settings`` checks what a stage was
+told, ``render`` writes the recipe's configuration, ``data`` gives it the ids that every back end of ours trains on,
+``train`` sits inside its training loop.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from jobs import contract, cpu, tokenizers
+from jobs.backends import Capabilities, Memory, Result, WorkContext
+from jobs.contract import Completeness, Reader, Rendered, Shape
+from jobs.core.spec import StageSpec
+
+NAME = "automodel"
+CAPABILITIES = Capabilities(
+    kinds=frozenset({"cpt", "sft"}),
+    formats_in=frozenset({"hf"}),
+    formats_out=frozenset({"hf"}),
+    launcher="torchrun",
+    distributed=True,
+    memory=Memory({"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, sharded="all", logits=14.0),
+    experimental="trains on the CPU in our tests; not tried on a GPU",
+)
+
+cpu.wait_passively()
+
+PACKAGES = ("nemo-automodel", "torch", "transformers", "torchdata")
+KNOWN = ("0.7",)
+"""Versions (major.minor) whose configuration and training loop were read and run."""
+
+
+def probe() -> dict[str, str]:
+    """Versions of the packages that decide results.
+
+    Raises:
+        ImportError: one is missing, or a NeMo AutoModel of a version that is not known.
+    """
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            raise ImportError(f"{name} is not installed in this environment") from None
+    version = found["nemo-automodel"]
+    if ".".join(version.split(".")[:2]) not in KNOWN:
+        raise ImportError(f"nemo-automodel {version} is not known here: pip install 'nemo-automodel>={KNOWN[0]},<0.8'")
+    return found
+
+
+def behaviour(checkpoint: Path) -> dict[str, Any]:
+    """Ids of the probe texts by the loader call of training."""
+    return tokenizers.behaviour(checkpoint)
+
+
+def check_fetched(checkpoint: Path) -> None:
+    """See ``jobs.tokenizers.check_fetched``."""
+    tokenizers.check_fetched(checkpoint)
+
+
+def rendered(spec: StageSpec, shape: Shape) -> Rendered:
+    """The recipe's configuration, and the processes that read it.
+
+    Raises:
+        BadSettings: what the stage was told does not fit.
+    """
+    from jobs.backends.automodel import render
+    from jobs.backends.automodel.settings import AutomodelSettings
+
+    settings = AutomodelSettings.read(spec.settings)
+    scratch = spec.stage_paths.root / "automodel"
+    given = spec.inputs["data"]
+    text = scratch / "data" / "corpus" if given.format == "corpus" else given.output / settings.split
+    data = text if spec.kind == "cpt" else given.output / f"{settings.split}.jsonl"
+    place = render.Place(
+        spec.inputs["checkpoint"].output, data, scratch, shape.world, shape.gpus, name=f"{spec.run}-{spec.stage}"
+    )
+    config = render.text(render.configuration(spec.kind, settings, place))
+    return contract.in_process(spec, shape, CAPABILITIES.launcher, {"automodel/config.yaml": config})
+
+
+def reader(spec: StageSpec | None = None) -> Reader:
+    """Reads ``training.jsonl`` of the recipe, which counts steps from 0."""
+    from jobs.backends.automodel import layout
+
+    return layout.report_of(None if spec is None else spec.settings.get("steps"))
+
+
+def completeness(directory: Path) -> Completeness:
+    """Whether ``directory`` is a whole Hugging Face checkpoint, or one of the recipe's own (with its step)."""
+    from jobs.backends.automodel import layout
+
+    return layout.completeness(directory)
+
+
+def run(spec: StageSpec, ctx: WorkContext) -> Result:
+    """Train; called on every rank."""
+    from jobs.backends.automodel import train
+
+    return train.run(spec, ctx)

@@ -1,0 +1,104 @@
+"""Training data in the shapes that AutoModel reads: ``.bin``/``.idx`` for CPT, rows of ids and labels for SFT.
+
+The ids are made by ``jobs.examples``, as for every other back end and for evaluation. AutoModel's own data set of
+prompts and answers tokenises them in its own way, so a model would be scored on other ids than it was trained on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs import examples, tokenizers
+from jobs.backends.automodel.settings import AutomodelSettings
+from jobs.core import files
+from jobs.core.spec import Input
+from jobs.examples import DataError
+
+READY = "ready.json"
+"""Written last; says what the files beside it were made from."""
+
+
+def corpus(given: Input, scratch: Path, settings: AutomodelSettings, tokenizer: Any) -> Path:
+    """Prefix of the ``.bin`` and ``.idx`` files of a corpus; written where the input is still text.
+
+    Raises:
+        DataError: the files of a tokenised corpus are missing, or the corpus is shorter than one sequence.
+    """
+    if given.format == "tokens":
+        prefix = given.output / settings.split
+        for suffix in (".bin", ".idx"):
+            if not prefix.with_name(prefix.name + suffix).is_file():
+                raise DataError(f"{prefix}{suffix}: no such file in the tokenised corpus")
+        return prefix
+    import numpy
+
+    from data_prep.tokens.indexed import IndexedWriter, dtype_for
+
+    prefix = scratch / "corpus"
+    scratch.mkdir(parents=True, exist_ok=True)
+    made_from = {"fingerprint": given.fingerprint, "split": settings.split, "length": settings.sequence_length}
+    if files.read_json_or_none(scratch / READY) == made_from:
+        return prefix
+    source = given.output / f"{settings.split}.jsonl"
+    writer = IndexedWriter(prefix, dtype_for(len(tokenizer)))
+    tokens = 0
+    for row in examples.read_rows(source, "corpus"):
+        ids = examples.encode_text(tokenizer, row.texts["text"])
+        writer.add(numpy.array(ids))
+        tokens += len(ids)
+    writer.close()
+    if tokens <= settings.sequence_length:
+        raise DataError(f"{source}:1: {tokens} tokens are less than one sequence of {settings.sequence_length}")
+    files.write_json(scratch / READY, made_from)
+    return prefix
+
+
+@dataclass
+class PairsConfig:
+    """What the configuration names as its data set: the examples of all steps in the order of training.
+
+    The tokenizer is that of ``checkpoint`` by our loader: AutoModel's own puts special tokens around what it encodes.
+    """
+
+    path: str
+    checkpoint: str
+    seq_length: int
+    batch_size: int
+    steps: int
+    seed: int = 0
+    too_long: str = "error"
+
+    def build(self) -> list[dict[str, Any]]:
+        """One mapping a row: ``input_ids``, ``labels`` (that of the next token; -100 in the prompt),
+        ``attention_mask``.
+
+        Raises:
+            DataError: a row longer than ``seq_length``, unless such rows are to be left out; no row at all.
+        """
+        tokenizer = tokenizers.load(Path(self.checkpoint))
+        rows = []
+        for row in examples.read_rows(Path(self.path), "instructions"):
+            pair = examples.encode_pair(tokenizer, row.texts["prompt"], row.texts["completion"])
+            if len(pair) <= self.seq_length:
+                rows.append(_shifted(pair, int(tokenizer.pad_token_id)))
+            elif self.too_long == "error":
+                raise DataError(
+                    f"{row.place}: {len(pair)} tokens, more than sequence_length {self.seq_length} "
+                    "(too_long: skip leaves such rows out)"
+                )
+        if not rows:
+            raise DataError(f"{self.path}:1: no row has at most sequence_length {self.seq_length} tokens")
+        order = examples.training_order(len(rows), self.batch_size, self.steps, self.seed)
+        return [dict(rows[index]) for index in order]
+
+
+def _shifted(pair: examples.Pair, pad: int) -> dict[str, Any]:
+    """AutoModel's losses take labels as they stand: the one beside a token is the token after it."""
+    ids = [*pair.prompt, *pair.completion]
+    labels = [-100] * len(pair.prompt) + list(pair.completion)
+    return {
+        "input_ids": ids[:-1], "labels": labels[1:], "attention_mask": [1] * (len(ids) - 1),
+        "___PAD_TOKEN_IDS___": {"input_ids": pad, "labels": -100, "attention_mask": 0},
+    }  # fmt: skip

@@ -1,0 +1,48 @@
+"""What AutoModel writes: its checkpoints on disk and its log, without importing it."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from jobs import contract
+from jobs.contract import Completeness
+from jobs.core.progress import Report
+
+_STEP = re.compile(r"epoch_\d+_step_(\d+)\Z")
+
+
+def completeness(directory: Path) -> Completeness:
+    """Of a Hugging Face directory, or of ``epoch_E_step_S`` (named from 0): shards, optimizer and place in the data."""
+    if not (directory / "model").is_dir():
+        return contract.hugging_face(directory)
+    match = _STEP.search(directory.name)
+    step = int(match[1]) + 1 if match else None
+    for pattern in ("model/*.safetensors", "optim/.metadata", "dataloader/*.pt", "step_scheduler.pt", "losses.json"):
+        if not any(directory.glob(pattern)):
+            return Completeness(step, f"{directory / pattern} is missing")
+    return Completeness(step)
+
+
+def consolidated(checkpoint: Path) -> Path | None:
+    """The Hugging Face directory inside a checkpoint, if there is one and it is whole but for the tokenizer's files."""
+    found = checkpoint / "model" / "consolidated"
+    return found if (found / "config.json").is_file() and any(found.glob("*.safetensors")) else None
+
+
+def report_of(total: int | None) -> Callable[[str], Report | None]:
+    """Takes lines of ``training.jsonl``; a report for each that is one."""
+
+    def read(line: str) -> Report | None:
+        try:
+            value = json.loads(line)
+            names = {"loss": "loss", "lr": "lr", "grad_norm": "grad_norm", "tps": "tokens_per_second"}
+            metrics = {ours: float(value[theirs]) for theirs, ours in names.items() if theirs in value}
+            return Report(time.time(), int(value["step"]) + 1, total, "", metrics)
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    return read

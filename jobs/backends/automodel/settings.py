@@ -1,0 +1,89 @@
+"""Settings of an AutoModel stage, checked before anything heavy is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.settings import BadSettings, build, one_of
+
+SCHEDULES = ("constant", "linear", "cosine")
+PRECISIONS = ("fp32", "bf16")
+TOO_LONG = ("error", "skip")
+
+
+@dataclass(frozen=True)
+class AutomodelSettings:
+    """What a stage can be told; the first block is shared by all training back ends.
+
+    ``batch_size`` is the number of sequences a step takes over all processes together. Weights and optimizer are fp32;
+    with ``precision: bf16`` FSDP computes in bf16 and sums gradients in fp32.
+    """
+
+    steps: int
+    lr: float
+    batch_size: int
+    sequence_length: int
+    micro_batch_size: int | None = None
+    warmup_steps: int = 0
+    schedule: str = "cosine"
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    seed: int = 0
+    save_every: int | None = None
+    keep_saves: int = 2
+    precision: str = "fp32"
+    threads: int | None = None
+
+    split: str = "train"
+    too_long: str = "error"
+    tensor_parallel: int = 1
+    context_parallel: int = 1
+    sequence_parallel: bool = False
+    recompute: bool = False
+    data_workers: int = 0
+    wandb_project: str | None = None
+
+    @classmethod
+    def read(cls, settings: dict[str, Any]) -> AutomodelSettings:
+        """Check and build.
+
+        Raises:
+            BadSettings: naming the setting, its value and what would fit.
+        """
+        found = build(cls, settings, required=("steps", "lr", "batch_size", "sequence_length"))
+        counts = ("steps", "batch_size", "sequence_length", "keep_saves", "micro_batch_size", "save_every", "threads",
+                  "tensor_parallel", "context_parallel")  # fmt: skip
+        for name in counts:
+            value = getattr(found, name)
+            if value is not None and value < 1:
+                raise BadSettings(f"{name} must be at least 1, not {value}")
+        for name in ("warmup_steps", "weight_decay", "data_workers"):
+            if getattr(found, name) < 0:
+                raise BadSettings(f"{name} must not be negative, it is {getattr(found, name)}")
+        if found.lr <= 0 or found.max_grad_norm <= 0:
+            raise BadSettings(f"lr and max_grad_norm must be above 0, not {found.lr} and {found.max_grad_norm}")
+        one_of("schedule", found.schedule, SCHEDULES)
+        one_of("precision", found.precision, PRECISIONS)
+        one_of("too_long", found.too_long, TOO_LONG)
+        if found.sequence_parallel and found.tensor_parallel < 2:
+            raise BadSettings("sequence_parallel needs tensor_parallel of at least 2")
+        return found
+
+    def micro(self, world: int) -> int:
+        """Sequences that one model replica takes in one pass.
+
+        Raises:
+            BadSettings: the batch does not divide.
+        """
+        size = self.tensor_parallel * self.context_parallel
+        if world % size:
+            raise BadSettings(f"tensor_parallel x context_parallel = {size} does not divide {world} processes")
+        replicas = world // size
+        if self.batch_size % replicas:
+            raise BadSettings(f"batch_size {self.batch_size} does not divide over {replicas} model replicas")
+        share = self.batch_size // replicas
+        micro = min(self.micro_batch_size or share, share)
+        if share % micro:
+            raise BadSettings(f"micro_batch_size {micro} does not divide {share}, the share of each model replica")
+        return micro

@@ -1,0 +1,221 @@
+"""One AutoModel stage: NVIDIA's recipe with our saves, our stop and our reports inside its loop."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from nemo_automodel.components.checkpoint.config import SaveConsolidatedMode
+from nemo_automodel.components.config.loader import ConfigNode, load_yaml_config
+from nemo_automodel.recipes.llm.train_ft import TrainFinetuneRecipeForNextTokenPrediction
+
+from jobs import cpu, tokenizers
+from jobs.backends import Result, WorkContext
+from jobs.backends.automodel import data, layout, render  # data: AutoModel's reader takes only modules that are loaded
+from jobs.backends.automodel.render import Place
+from jobs.backends.automodel.settings import AutomodelSettings
+from jobs.core import files
+from jobs.core.spec import StageSpec
+from jobs.core.verdict import FailureClass
+from jobs.settings import BadSettings
+
+RANKS = "ranks.json"
+"""Beside each save: how many processes made it."""
+
+
+class Diverged(ArithmeticError):
+    """The loss is not a number any more; going on would only overwrite good saves with bad ones."""
+
+    failure = FailureClass.DATA_ERROR
+
+
+class IncompleteCheckpoint(RuntimeError):
+    """AutoModel left no whole Hugging Face directory."""
+
+    failure = FailureClass.INCOMPLETE_CHECKPOINT
+
+
+def run(spec: StageSpec, ctx: WorkContext) -> Result:
+    """Train ``spec``; called on every rank.
+
+    Raises:
+        BadSettings: a batch that does not divide, or a save made by another number of processes.
+        DataError: a row that cannot be used.
+        Diverged: the loss became infinite or not a number.
+    """
+    settings = AutomodelSettings.read(spec.settings)
+    settings.micro(ctx.world)  # refuse before anything is written
+    cpu.use_threads(settings.threads)
+    scratch = spec.stage_paths.root / "automodel"
+    _start_processes(ctx.world)
+    source = spec.inputs["checkpoint"].output
+    config = scratch / "config.yaml"
+
+    def prepare() -> None:
+        restore = _resume_point(ctx)
+        given = spec.inputs["data"]
+        path = given.output / f"{settings.split}.jsonl"
+        if spec.kind == "cpt":
+            path = data.corpus(given, scratch / "data", settings, tokenizers.load(source))
+        place = Place(source, path, scratch, ctx.world, torch.cuda.is_available(), restore, f"{spec.run}-{spec.stage}")
+        shutil.rmtree(scratch / "checkpoints", ignore_errors=True)
+        scratch.mkdir(parents=True, exist_ok=True)
+        files.write_atomic(config, render.text(render.configuration(spec.kind, settings, place)))
+
+    _on_first(prepare)
+    recipe = Watched(load_yaml_config(config), ctx, settings)
+    began = time.monotonic()
+    recipe.setup()
+    recipe.run_train_validation_loop()
+    metrics: dict[str, Any] = {"tokens": recipe.tokens, "seconds": time.monotonic() - began}
+    if recipe.losses:
+        metrics |= {"first_loss": recipe.losses[0], "last_loss": recipe.losses[-1]}
+    if torch.cuda.is_available():
+        metrics["peak_memory_bytes"] = torch.cuda.max_memory_allocated()
+    if recipe.stopped:
+        return Result("stopped", recipe.done, metrics)
+    if ctx.rank == 0:
+        _finish(scratch / "checkpoints", source, ctx.output)
+    _barrier()
+    return Result("done", recipe.done, metrics)
+
+
+def _start_processes(world: int) -> None:
+    if world > 1 and not dist.is_initialized():
+        gpus = torch.cuda.is_available()
+        if gpus:
+            import os
+
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
+
+
+def _resume_point(ctx: WorkContext) -> Path | None:
+    """Directory of the newest save that verifies, on rank 0.
+
+    Raises:
+        BadSettings: it was made by another number of processes: AutoModel keeps the place in the data for each.
+    """
+    newest = ctx.saves.newest_sound()
+    ctx.saves.discard_newer_than(newest[0] if newest else 0)
+    if newest is None:
+        return None
+    step, directory = newest
+    made_by = int(files.read_json(directory / RANKS)["ranks"])
+    if made_by != ctx.world:
+        raise BadSettings(
+            f"the save of step {step} was made by {made_by} processes, this start has {ctx.world}: AutoModel cannot "
+            f"resume that (it keeps the place in the data for each process); give the stage {made_by} processes again"
+        )
+    ctx.event("resumed", step=step, path=str(directory))
+    return directory / "automodel"
+
+
+def _finish(checkpoints: Path, source: Path, output: Path) -> None:
+    """Move the consolidated directory of the last checkpoint out; the tokenizer comes from the input as it was."""
+    found = [path for entry in checkpoints.glob("epoch_*_step_*") if (path := layout.consolidated(entry)) is not None]
+    if len(found) != 1:
+        raise IncompleteCheckpoint(f"{checkpoints}: {len(found)} consolidated checkpoints, one is needed")
+    for entry in sorted(found[0].iterdir()):
+        if entry.name not in tokenizers.FILES:
+            shutil.move(entry, output / entry.name)
+    tokenizers.carry_over(source, output)
+
+
+class Watched(TrainFinetuneRecipeForNextTokenPrediction):  # type: ignore[misc]
+    """The recipe, with every step reported and every save sealed. ``stopped``: left on request, after a save.
+
+    ``done`` counts steps from 1, where AutoModel names them from 0.
+    """
+
+    def __init__(self, config: ConfigNode, ctx: WorkContext, settings: AutomodelSettings) -> None:
+        super().__init__(config)
+        # Past the recipe's own __setattr__, which would save whatever looks like a state.
+        vars(self).update(
+            ctx=ctx, settings=settings, stopped=False, done=0, losses=[], tokens=0, save_seconds=0.0, began=0.0
+        )
+
+    def _run_train_optim_step(self, batches: Any, max_grad_norm: float | None = None) -> Any:
+        began = time.monotonic()
+        sample = super()._run_train_optim_step(batches, max_grad_norm)
+        loss = float(sample.metrics["loss"])
+        done = self.step_scheduler.step + 1
+        stop, broken = _any_of([self.ctx.stop.should_stop(), not math.isfinite(loss)])
+        if broken:
+            raise Diverged(f"the loss is {loss} at step {done}: lower lr, or look at the data of this step")
+        self.losses.append(loss)
+        vars(self).update(done=done, tokens=self.tokens + int(sample.metrics["num_tokens_per_step"]))
+        self.ctx.progress.report(
+            done, self.settings.steps, loss=loss, lr=float(sample.metrics["lr"]),
+            grad_norm=float(sample.metrics["grad_norm"]),
+            tokens_per_second=float(sample.metrics["num_tokens_per_step"]) / max(time.monotonic() - began, 1e-9),
+        )  # fmt: skip
+        if stop and done < self.settings.steps:
+            vars(self)["stopped"] = True
+            self.step_scheduler.sigterm_flag = True  # the recipe saves at the end of this step and leaves
+        return sample
+
+    def save_checkpoint(self, epoch: int, step: int, *args: Any, **more: Any) -> None:
+        """Save, and seal what is no finished checkpoint. One that a stop asked for is consolidated, too: the model
+        can be had from it even if nobody goes on."""
+        if step + 1 >= self.settings.steps:
+            super().save_checkpoint(epoch, step, *args, **more)
+            return
+        began = time.monotonic()
+        config = self.checkpointer.config
+        usual = config.checkpoint_dir, config.save_consolidated
+        target = self.ctx.saves.directory / f"checkpoint-{step + 1}"
+        _on_first(lambda: shutil.rmtree(target, ignore_errors=True))
+        config.checkpoint_dir = str(target)
+        if self.stopped:
+            config.save_consolidated = SaveConsolidatedMode.EVERY
+        try:
+            super().save_checkpoint(epoch, step, *args, **more)
+        finally:
+            config.checkpoint_dir, config.save_consolidated = usual
+        _on_first(lambda: self._seal(target, epoch, step))
+        self.ctx.stop.saved(time.monotonic() - began)
+
+    def _seal(self, target: Path, epoch: int, step: int) -> None:
+        for entry in list(target.iterdir()):
+            if entry.is_symlink() or entry.is_file():
+                entry.unlink()  # LATEST and the like
+        (target / f"epoch_{epoch}_step_{step}").rename(target / "automodel")
+        files.write_json(target / RANKS, {"ranks": self.ctx.world})
+        self.ctx.saves.seal(step + 1)
+        self.ctx.saves.keep_last(self.settings.keep_saves)
+
+
+def _on_first(action: Any) -> None:
+    """Do it on rank 0; an error there is an error everywhere."""
+    if not dist.is_initialized():
+        action()
+        return
+    box: list[Any] = [None]
+    if dist.get_rank() == 0:
+        try:
+            action()
+        except Exception as error:
+            box = [error]
+    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    if box[0] is not None:
+        raise box[0]
+
+
+def _any_of(flags: list[bool]) -> list[bool]:
+    """For each flag whether it is set on any rank."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return flags
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, flags)
+    return [any(column) for column in zip(*found, strict=True)]
+
+
+def _barrier() -> None:
+    if dist.is_initialized():
+        dist.barrier()

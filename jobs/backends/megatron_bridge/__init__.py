@@ -1,0 +1,84 @@
+"""Back end ``megatron_bridge``: NVIDIA's successor of ``nemo.collections.llm``. Experimental: never run by us.
+
+Megatron-Bridge needs transformer_engine even for conversions, so it cannot be imported without an NVIDIA GPU's stack.
+What is here was written from its source (0.6.2): ``render`` writes the values of its ``ConfigContainer``, ``work``
+trains by them and converts by its ``AutoBridge``. Format ``megatron``: ``iter_NNNNNNN/`` and
+``latest_checkpointed_iteration.txt`` as Megatron-Core writes them, and ``hf/``: configuration and tokenizer files of
+the model that it came from.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from jobs import contract, tokenizers
+from jobs.backends import Capabilities, Memory, Result, WorkContext
+from jobs.contract import Completeness, Rendered, Shape
+from jobs.core.spec import StageSpec
+
+NAME = "megatron_bridge"
+CAPABILITIES = Capabilities(
+    kinds=frozenset({"cpt", "sft", "convert"}),
+    formats_in=frozenset({"megatron"}),
+    formats_out=frozenset({"megatron"}),
+    launcher="torchrun",
+    distributed=True,
+    converts=frozenset({("hf", "megatron"), ("megatron", "hf")}),
+    memory=Memory({"fp32": (4, 4, 8), "bf16": (2, 4, 12)}, sharded="optimizer", fused=True),
+    experimental="written from the source of megatron-bridge 0.6; no stage of it has been run by us",
+)
+
+PACKAGES = ("megatron-bridge", "megatron-core", "torch", "transformers", "transformer_engine")
+
+
+def probe() -> dict[str, str]:
+    """Versions of the packages that decide results.
+
+    Raises:
+        ImportError: one of them is missing.
+    """
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            raise ImportError(
+                f"{name} is not installed in this environment; NVIDIA's NeMo container has all of Megatron-Bridge"
+            ) from None
+    return found
+
+
+def behaviour(checkpoint: Path) -> dict[str, Any]:
+    """Ids of the probe texts; reads Hugging Face directories and our ``megatron`` checkpoints."""
+    inner = checkpoint / "hf"
+    return tokenizers.behaviour(inner if inner.is_dir() else checkpoint)
+
+
+def rendered(spec: StageSpec, shape: Shape) -> Rendered:
+    """The configuration of the stage, and the processes that read it.
+
+    Raises:
+        BadSettings: what the stage was told does not fit.
+    """
+    from jobs.backends.megatron_bridge import render
+
+    if spec.kind == "convert":
+        return contract.in_process(spec, shape, "python")
+    text = render.text(render.of_stage(spec, shape.world, None))
+    return contract.in_process(spec, shape, CAPABILITIES.launcher, {"megatron_bridge/config.json": text})
+
+
+def completeness(directory: Path) -> Completeness:
+    """Whether ``directory`` is a whole checkpoint of the format ``megatron``, with its step, or of ``hf``."""
+    from jobs.backends.megatron_bridge import layout
+
+    return layout.completeness(directory)
+
+
+def run(spec: StageSpec, ctx: WorkContext) -> Result:
+    """Train or convert; called on every rank."""
+    from jobs.backends.megatron_bridge import work
+
+    return work.run(spec, ctx)

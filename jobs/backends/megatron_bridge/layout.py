@@ -1,0 +1,34 @@
+"""What a checkpoint of the format ``megatron`` looks like on disk, without importing Megatron."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from jobs import contract
+from jobs.contract import Completeness
+
+LATEST = "latest_checkpointed_iteration.txt"
+"""Written by Megatron-Core after everything else of a checkpoint."""
+
+_ITERATION = re.compile(r"iter_(\d{7})\Z")
+
+
+def completeness(directory: Path) -> Completeness:
+    """Whole with the iteration that ``LATEST`` names; a Hugging Face directory (an export) by its own rules."""
+    if (directory / "config.json").is_file():
+        return contract.hugging_face(directory)
+    try:
+        text = (directory / LATEST).read_text(encoding="ascii").strip()
+    except OSError as error:
+        return Completeness(problem=f"{directory / LATEST} cannot be read: {error.strerror}")
+    if not text.isdigit():
+        return Completeness(problem=f"{directory / LATEST} names no iteration: {text[:40]!r}")
+    step = int(text)
+    inner = directory / f"iter_{step:07d}"
+    for name in (".metadata", "metadata.json"):
+        if not (inner / name).is_file():
+            return Completeness(step, f"{inner / name} is missing")
+    if not any(inner.glob("*.distcp")):
+        return Completeness(step, f"{inner} holds no *.distcp file")
+    return Completeness(step)

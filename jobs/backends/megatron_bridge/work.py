@@ -1,0 +1,136 @@
+"""Training and conversion by Megatron-Bridge. Written from its source (0.6.2) and never run by us."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from jobs import tokenizers
+from jobs.backends import Result, WorkContext
+from jobs.backends.megatron_bridge import layout, render
+from jobs.backends.megatron_bridge.settings import BridgeSettings
+from jobs.convert import ConversionFailed
+from jobs.core.spec import StageSpec
+from jobs.core.verdict import FailureClass
+
+
+class Unfinished(RuntimeError):
+    """Megatron-Bridge ended without an error and without a whole checkpoint."""
+
+    failure = FailureClass.INCOMPLETE_CHECKPOINT
+
+
+def run(spec: StageSpec, ctx: WorkContext) -> Result:
+    """Train or convert; called on every rank.
+
+    Raises:
+        BadSettings: before any training.
+        Unfinished, ConversionFailed: afterwards.
+    """
+    if spec.kind == "convert":
+        return _convert(spec, ctx)
+    settings = BridgeSettings.read(spec.settings)
+    newest = ctx.saves.newest_sound()
+    end = ctx.stop.end()
+    minutes = None if end is None else max(1, int((end - time.time() - spec.lead_seconds) / 60))
+    values = render.of_stage(spec, ctx.world, minutes, newest[1] if newest else None)
+    _train(spec, values)
+    work = Path(values["checkpoint"]["save"])
+    found = layout.completeness(work)
+    if found.problem is not None or found.step is None:
+        raise Unfinished(f"Megatron-Bridge left no whole checkpoint: {found.problem}")
+    done = found.step >= settings.steps
+    if ctx.rank == 0:
+        if done:
+            _finish(work, spec.inputs["checkpoint"].output, ctx.output, found.step)
+        else:
+            target = ctx.saves.directory / f"checkpoint-{found.step}"
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(work, target)
+            ctx.saves.seal(found.step)
+            ctx.saves.keep_last(settings.keep_saves)
+    if not done:
+        ctx.stop.should_stop()  # notes the reason for the verdict
+    return Result("done" if done else "stopped", found.step)
+
+
+def _train(spec: StageSpec, values: dict[str, Any]) -> None:
+    from megatron.bridge import AutoBridge
+    from megatron.bridge.data.builders import GPTSFTDatasetConfig
+    from megatron.bridge.data.sft_processing import PromptCompletionSFTPreprocessingConfig
+    from megatron.bridge.training import config
+    from megatron.bridge.training.finetune import finetune
+    from megatron.bridge.training.gpt_step import forward_step
+    from megatron.bridge.training.pretrain import pretrain
+
+    model = AutoBridge.from_hf_config(_hf_config(spec)).to_megatron_provider(load_weights=False)
+    for name, value in values["model"].items():
+        setattr(model, name, value)
+    dataset = dict(values["dataset"])
+    if spec.kind == "cpt":
+        data = config.GPTDatasetConfig(**dataset)
+    else:
+        preprocessing = PromptCompletionSFTPreprocessingConfig(**dataset.pop("preprocessing"))
+        data = GPTSFTDatasetConfig(**dataset, preprocessing=preprocessing)
+    container = config.ConfigContainer(
+        model=model,
+        train=config.TrainingConfig(**values["train"]),
+        validation=config.ValidationConfig(**values["validation"]),
+        optimizer=config.OptimizerConfig(**values["optimizer"]),
+        scheduler=config.SchedulerConfig(**values["scheduler"]),
+        ddp=config.DistributedDataParallelConfig(**values["ddp"]),
+        dataset=data,
+        logger=config.LoggerConfig(**values["logger"]),
+        tokenizer=config.TokenizerConfig(**values["tokenizer"]),
+        checkpoint=config.CheckpointConfig(**values["checkpoint"]),
+        rng=config.RNGConfig(**values["rng"]),
+        mixed_precision=values["mixed_precision"],
+    )
+    (pretrain if spec.kind == "cpt" else finetune)(container, forward_step)
+
+
+def _hf_config(spec: StageSpec) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(str(spec.inputs["checkpoint"].output / "hf"), local_files_only=True)
+
+
+def _finish(work: Path, source: Path, output: Path, step: int) -> None:
+    shutil.copytree(work / f"iter_{step:07d}", output / f"iter_{step:07d}")
+    shutil.copyfile(work / layout.LATEST, output / layout.LATEST)
+    _carry_over(source / "hf", output)
+
+
+def _carry_over(source: Path, output: Path) -> None:
+    (output / "hf").mkdir(exist_ok=True)
+    tokenizers.carry_over(source, output / "hf")
+    shutil.copyfile(source / "config.json", output / "hf" / "config.json")
+
+
+def _convert(spec: StageSpec, ctx: WorkContext) -> Result:
+    """Import or export by ``AutoBridge``, on rank 0. Logits are not compared yet: that needs a GPU."""
+    if ctx.rank != 0:
+        return Result("done")
+    from megatron.bridge import AutoBridge
+
+    given = spec.inputs["source"]
+    if given.format == "hf":
+        AutoBridge.import_ckpt(str(given.output), str(ctx.output))
+        _carry_over(given.output, ctx.output)
+        same = tokenizers.behaviour(ctx.output / "hf") == tokenizers.behaviour(given.output)
+    else:
+        bridge = AutoBridge.from_hf_config(_config_of(given.output))
+        bridge.export_ckpt(str(given.output), str(ctx.output), show_progress=False, strict=True)
+        tokenizers.carry_over(given.output / "hf", ctx.output)
+        same = tokenizers.behaviour(ctx.output) == tokenizers.behaviour(given.output / "hf")
+    if not same:
+        raise ConversionFailed(f"{ctx.output}: the tokenizer is not that of {given.output}")
+    return Result("done", step=1)
+
+
+def _config_of(checkpoint: Path) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(str(checkpoint / "hf"), local_files_only=True)

@@ -1,0 +1,51 @@
+"""What a stage of NeMo-RL would run and read: on the login node, before anything is submitted."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from jobs.backends.nemo_rl import driver, render, validate
+from jobs.backends.nemo_rl.checkout import Checkout
+from jobs.backends.nemo_rl.render import Place
+from jobs.backends.nemo_rl.settings import DpoSettings
+from jobs.contract import Rendered, Shape
+from jobs.core.spec import StageSpec
+
+ROWS_UNKNOWN = 1 << 30
+"""For a data set that no job has made yet: the check that it holds one batch is left to the job."""
+
+
+def command(settings: DpoSettings, found: Checkout, config: Path) -> tuple[str, ...]:
+    """NeMo-RL's own program; with ``workers: same`` through ``driver``, which keeps its workers in this environment."""
+    program = (str(found.script), "--config", str(config))
+    if settings.workers == "own":
+        return (sys.executable, *program)
+    return (sys.executable, str(driver.__file__), *program)
+
+
+def of_stage(spec: StageSpec, shape: Shape, found: Checkout) -> Rendered:
+    """Command and configuration, read by the installed version's own parser where it can be asked.
+
+    Raises:
+        BadSettings: what the stage was told does not fit, or NeMo-RL refuses it.
+    """
+    settings = DpoSettings.read(spec.settings)
+    data = spec.inputs["data"].output / f"{settings.split}.jsonl"
+    try:
+        with open(data, "rb") as stream:
+            rows = sum(1 for line in stream if line.strip())
+    except FileNotFoundError:
+        rows = ROWS_UNKNOWN
+    scratch = spec.stage_paths.root / "nemo_rl"
+    place = Place(
+        spec.inputs["checkpoint"].output, data, rows, spec.store_paths.saves / "nemo_rl", scratch / "logs", shape.nodes,
+        shape.processes,
+    )  # fmt: skip
+    text = render.text(render.configuration(settings, place, found))
+    with tempfile.TemporaryDirectory(prefix="overnight-") as directory:
+        config = Path(directory) / "config.yaml"
+        config.write_text(text, encoding="utf-8")
+        validate.ask(config)
+    return Rendered(command(settings, found, scratch / "config.yaml"), {"nemo_rl/config.yaml": text})
