@@ -73,8 +73,13 @@ def ask(gateway: Gateway, command: Sequence[str], seconds: float = SECONDS) -> H
         return Heard(shown, None, error.message)
     if answer.exit_code != 0:
         said = (answer.stderr.strip() or answer.stdout.strip()).splitlines()
-        return Heard(shown, None, said[-1].strip() if said else f"exit code {answer.exit_code}", answer.seconds)
+        return Heard(shown, None, plain(said[-1].strip()) if said else f"exit code {answer.exit_code}", answer.seconds)
     return Heard(shown, answer.stdout, "", answer.seconds)
+
+
+def plain(text: str) -> str:
+    """What others have written, without what would do something to a terminal or to a file of ours."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _shown(command: Sequence[str]) -> str:

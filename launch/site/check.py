@@ -55,7 +55,7 @@ class Finding:
 
 def table(findings: list[Finding]) -> list[str]:
     """For people; the line to change only where something is to be changed."""
-    rows = [[one.level, one.what, "" if one.level is Level.OK else one.where, one.text] for one in findings]
+    rows = [[one.level, one.what, "" if one.level is Level.OK else one.where, ask.plain(one.text)] for one in findings]
     return tables.table(("", "what", "line", "found"), rows)
 
 

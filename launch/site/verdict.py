@@ -10,7 +10,7 @@ from typing import Any
 
 from launch.fields import memory_bytes
 from launch.profile import ProfileFile
-from launch.site import choose, probe
+from launch.site import ask, choose, probe
 from launch.site.amend import Change
 from launch.site.check import Finding, Level
 from launch.site.probe import Probe
@@ -280,4 +280,4 @@ def _last_lines(one: Probe, count: int = 3) -> str:
         return "nothing"
     lines = [line for line in logs[-1].read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     shown = " / ".join(lines[-count:])
-    return "".join(letter if letter.isprintable() else " " for letter in shown)[-400:] + f" ({logs[-1]})"
+    return ask.plain(shown)[-400:] + f" ({logs[-1]})"

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from launch.profile_fields import GpuForm, GpuRequest
-from launch.site import choose
+from launch.site import ask, choose
 from launch.site.choose import Choice
 from launch.site.facts import Facts, NodeGroup, PartitionFacts
 from launch.site.storage import Place
@@ -69,7 +69,7 @@ def render(new: NewProfile) -> str:
 
 
 def _comment(text: str, indent: str = "") -> list[str]:
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    text = ask.plain(text)
     return [f"{indent}# {line}" for line in textwrap.wrap(text, WIDTH - len(indent) - 2, break_long_words=False)]
 
 
