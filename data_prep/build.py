@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from data_prep import card, files_source, messages_source, text
+from data_prep import card, files_source, messages_source, paths, text
 from data_prep.catalogues import Wheel
 from data_prep.drafts import Row, Tally, Unit, identify
 from data_prep.errors import DataError, SettingsError
@@ -37,6 +38,9 @@ def prepare(spec: StageSpec, output: Path, progress: ProgressWriter, work: Path 
         return lambda step, total: progress.report(step, total, phase)
 
     if settings.prepare is not None:
+        if settings.prepare.get("tokenizer") == paths.BASE and "tokenizer" in spec.inputs:
+            tokenizer = str(spec.inputs["tokenizer"].output)
+            settings = replace(settings, prepare={**settings.prepare, "tokenizer": tokenizer})
         return _prepared(settings, spec, output, work or output.with_name("work"), report)
     return build(settings, output, wheels=wheels, sources=spec.sources, report=report)
 

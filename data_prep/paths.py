@@ -9,6 +9,8 @@ from data_prep.corpus.recipe import Recipe
 from data_prep.rows.recipe import RowRecipe
 
 _LISTS = ("evaluation", "compare_with")
+BASE = "base"
+"""``tokenizer: base`` of a pipeline's stage: the one of the pipeline's base model, which is an input of the stage."""
 
 
 def check(kind: str, prepare: Mapping[str, Any]) -> None:
@@ -35,11 +37,11 @@ def other_paths(prepare: Mapping[str, Any]) -> list[str]:
     return [path for path in found if path != prepare.get("tokenizer")]
 
 
-def resolved(prepare: Mapping[str, Any], resolve: Callable[[str], str]) -> dict[str, Any]:
+def resolved(prepare: Mapping[str, Any], resolve: Callable[[str], str], *, base: bool = False) -> dict[str, Any]:
     """``prepare`` with every path in it replaced by ``resolve(path)``. Values of a wrong type stay: ``check`` names
-    them."""
+    them. ``base``: these are of a pipeline, where ``BASE`` as the tokenizer is no path."""
     result = dict(prepare)
-    if isinstance(result.get("tokenizer"), str):
+    if isinstance(result.get("tokenizer"), str) and not (base and result["tokenizer"] == BASE):
         result["tokenizer"] = resolve(result["tokenizer"])
     for name in _LISTS:
         if isinstance(result.get(name), list | tuple):

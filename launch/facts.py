@@ -144,7 +144,7 @@ def _paths_in(prepare: dict[str, Any] | None) -> list[str]:
         return []
     found = [*prepare.get("evaluation", ()), *prepare.get("compare_with", ())]
     found += [entry["path"] for entry in prepare.get("replay", ())]
-    if prepare.get("tokenizer") is not None:
+    if prepare.get("tokenizer") not in (None, FETCHED):
         tokenizer = Path(prepare["tokenizer"])
         names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
         found += [str(tokenizer / name) for name in names if name == names[0] or (tokenizer / name).is_file()]
@@ -156,6 +156,7 @@ def fetch_items(pipeline: PipelineFile) -> dict[str, fetch.FetchItem]:
     base = Path(pipeline.path).parent
     found: dict[str, fetch.FetchItem] = {}
     uses = [getattr(stage, "checkpoint", None) for stage in pipeline.pipeline.stages.values()]
+    uses += [(getattr(stage, "prepare", None) or {}).get("tokenizer") for stage in pipeline.pipeline.stages.values()]
     if FETCHED in uses:
         try:
             found[FETCHED] = fetch.item(FETCHED, pipeline.pipeline.model.base, base=base)

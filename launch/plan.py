@@ -241,6 +241,8 @@ class _Builder:
     def add_data(self, name: str, stage: DataStage) -> None:
         source = stage.source
         inputs = {"source": self.of_fetched(source)} if source in self.facts.fetched else {}
+        if stage.prepare is not None and stage.prepare.get("tokenizer") == FETCHED:
+            inputs["tokenizer"] = self.of_fetched(FETCHED)
         self.add(
             name, stage.kind, "data", ("dataset", stage.kind), self.pipeline.data_settings(name), inputs, stage,
             sources=self.facts.sources.get(name, ()),

@@ -16,7 +16,8 @@
     evaluation: []                  # files or directories of test sets: documents that share 13 words with them go
     evaluation_words: 13
     replay: []                      # [{path: ..., share: 0.1}]: general text, as a share of all training characters
-    tokenizer: null                 # directory of a Hugging Face tokenizer: also write Megatron's .bin and .idx
+    tokenizer: null                 # directory of a Hugging Face tokenizer (of a pipeline's stage also base: the one of
+                                    #   its base model): also write Megatron's .bin and .idx
     eod: null                       # token that ends a document; null: the tokenizer's end token
     shard_bytes: 67108864           # the result does not depend on it
 """

@@ -7,7 +7,8 @@
                                    #   guide's; else a text with {input} and {output}
     system: null                   # system message for rows that have none
     answers: last | each           # of several turns: learn the last answer, or each (a row for each answer)
-    tokenizer: null                # directory of a Hugging Face tokenizer: count tokens, find the chat template
+    tokenizer: null                # directory of a Hugging Face tokenizer (of a pipeline's stage also base: the one of
+                                   #   its base model): count tokens, find the chat template
     max_tokens: null               # prompt and answer together, with the end token
     over_length: drop | keep       # longer rows; kept ones are cut by the trainer
     max_over_length: 0.05          # share of rows over max_tokens from which the stage refuses to go on

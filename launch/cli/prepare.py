@@ -29,7 +29,7 @@ def checked(pipeline: PipelineFile) -> PipelineFile:
         place = ("stages", name, "prepare")
         if not isinstance(pipeline.pipeline.source_of(name), PathSource):
             raise pipeline.error(place, "prepare is for the user's own files, not for translations of packages")
-        resolved = paths.resolved(stage.prepare, lambda path: str(pipeline.resolve(path)))
+        resolved = paths.resolved(stage.prepare, lambda path: str(pipeline.resolve(path)), base=True)
         try:
             paths.check(stage.kind, resolved)
         except SettingsError as error:
@@ -51,5 +51,5 @@ def named_paths(prepare: Mapping[str, Any]) -> list[str]:
         found.append(path)
         return path
 
-    paths.resolved(prepare, see)
+    paths.resolved(prepare, see, base=True)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -57,6 +58,46 @@ def test_raw_files_go_through_a_chain(tmp_path: Path) -> None:
     row = json.loads((cards["instructions"] / "train.jsonl").read_text().splitlines()[0])
     assert row["prompt"].startswith("Q: ask ")
     assert row["prompt"].endswith(" A: ")
+
+
+BASED = """\
+name: prepared
+model: {base: ./model}
+stages:
+  corpus: {kind: corpus, from: ./raw, prepare: {tokenizer: base, on_error: skip, document_chars: 400}}
+  pairs: {kind: instructions, from: ./pairs.jsonl, prepare: {tokenizer: base, template: model, max_tokens: 500}}
+"""
+
+
+def test_the_tokenizer_of_the_base_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline = user_files(tmp_path)
+    pipeline.write_text(BASED)
+    model = write_tokenizer(tmp_path / "model")
+    (model / "config.json").write_text('{"model_type": "llama"}')
+    template = "{% for m in messages %}[{{ m.content }}]{% endfor %}"
+    (model / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>", "chat_template": template}))
+    rest = ("--cluster", "local", "--workspace", str(tmp_path / "ws"))
+    assert main(["run", str(pipeline), *rest]) != 0
+    assert "overnight fetch" in capsys.readouterr().err
+    assert main(["fetch", str(pipeline), *rest]) == 0
+    assert main(["run", str(pipeline), *rest]) == 0
+    made = {json.loads(path.read_text())["kind"]: path.parent for path in (tmp_path / "ws/store").glob("*/output/card.json")}
+    assert (made["corpus"] / "megatron/train_text_document.idx").stat().st_size > 34
+    digest = hashlib.sha256((model / "tokenizer.json").read_bytes()).hexdigest()
+    assert json.loads((made["corpus"] / "card.json").read_text())["tokenizer"]["digest"] == digest
+    row = json.loads((made["instructions"] / "train.jsonl").read_text().splitlines()[0])
+    assert row["prompt"].startswith("[ask ")
+    before = fingerprints(pipeline, rest, capsys)
+    (model / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<s>", "chat_template": template}))
+    assert main(["fetch", str(pipeline), *rest]) == 0
+    after = fingerprints(pipeline, rest, capsys)
+    assert not set(before) & set(after)  # another end token is another result
+
+
+def fingerprints(pipeline: Path, rest: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    capsys.readouterr()
+    assert main(["plan", str(pipeline), *rest, "--json"]) == 0
+    return [stage["fingerprint"] for stage in json.loads(capsys.readouterr().out)["stages"]]
 
 
 @pytest.mark.parametrize(
