@@ -38,6 +38,7 @@ LINES: tuple[tuple[FailureClass | None, str], ...] = (
     (FailureClass.TOKENIZER, "size mismatch for model.embed_tokens.weight: copying a param of shape (32000, 64)"),
     (FailureClass.INCOMPLETE_CHECKPOINT, "RuntimeError: PytorchStreamReader failed reading zip archive: failed finding central directory"),
     (None, "INFO: 3 of 8 GPUs are busy, memory use 71 %"),
+    (None, "[NeMo W 2026-11-24 14:12:42 __init__:442] The deploy module could not be imported: cannot import name 'deploy' from x"),
     (None, "loss 2.31, no timeout, no error"),
 )  # fmt: skip
 

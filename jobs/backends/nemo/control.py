@@ -50,7 +50,8 @@ class StepControl(Callback):
     """Reports every optimizer step and decides at its end whether to save, to leave, or that all is done.
 
     ``stopped`` is True when the loop was left on request, after a save. ``source`` is the checkpoint that the stage
-    started from: its tokenizer files go along with the finished one.
+    started from: its tokenizer files go along with the finished one. ``durations``: seconds of each step of this start,
+    without its save.
     """
 
     def __init__(self, ctx: WorkContext, settings: NemoSettings, source: Path) -> None:
@@ -62,6 +63,7 @@ class StepControl(Callback):
         self.stopped = False
         self.step = 0
         self.losses: list[float] = []
+        self.durations: list[float] = []
         self.tokens = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -93,6 +95,7 @@ class StepControl(Callback):
     def _report(self, trainer: Trainer, step: int, loss: float) -> None:
         now = time.monotonic()
         rate = self._step_tokens / max(now - self._clock, 1e-9)
+        self.durations.append(now - self._clock)
         self._clock = now
         self.losses.append(loss)
         self.tokens += self._step_tokens

@@ -56,6 +56,7 @@ def import_hf(source: Path, output: Path, report: Any = lambda step, phase: None
     _set_type(target, dtype)
     theirs = _load_hf(source, dtype)
     trainer = importer.nemo_setup(target, _single(ckpt_save_optimizer=False, always_save_context=True))
+    target.to(dtype)  # the norms of the local layers do not follow params_dtype; NeMo copies between equal types only
     with compat.local_names():
         importer.convert_state(theirs, target)
     report(1, "converted")

@@ -33,7 +33,7 @@ def on_first(make: Callable[[], T]) -> T:
     Raises:
         Exception: whatever ``make`` raised on rank 0.
     """
-    if not dist.is_initialized():
+    if not dist.is_initialized() or dist.get_world_size() == 1:  # one process on a GPU may have no group for the CPU
         return make()
     box: list[object] = [None, None]
     if dist.get_rank() == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         optim=_optimizer(settings), **more,
     )  # fmt: skip
     metrics: dict[str, Any] = {"tokens": control.tokens, "seconds": time.monotonic() - began}
-    if torch.cuda.is_available():
-        metrics["peak_memory_bytes"] = torch.cuda.max_memory_allocated()
+    metrics |= _measured(control.durations)
     if control.losses:
         metrics |= {"first_loss": control.losses[0], "last_loss": control.losses[-1]}
     if control.stopped:
@@ -67,6 +67,28 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     if ctx.rank == 0:
         layout.check(ctx.output)
     return Result("done", control.step, metrics)
+
+
+WARM_UP = 3
+"""Steps that are not timed: kernels are chosen and memory is taken in them."""
+
+
+def _measured(durations: list[float]) -> dict[str, Any]:
+    """What estimates are held against and refined by: seconds of a step (median), and bytes on the GPU of this rank.
+
+    ``peak_memory_bytes`` is what tensors took, ``reserved`` what torch kept for them, ``device`` all that was taken on
+    the device at the end, with CUDA's own.
+    """
+    found: dict[str, Any] = {}
+    if len(durations) > 2 * WARM_UP:
+        found["step_seconds"] = statistics.median(durations[WARM_UP:])
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        found |= {
+            "gpu": torch.cuda.get_device_name(), "peak_memory_bytes": torch.cuda.max_memory_allocated(),
+            "peak_reserved_bytes": torch.cuda.max_memory_reserved(), "device_memory_bytes": total - free,
+        }  # fmt: skip
+    return found
 
 
 def _resume_point(ctx: WorkContext) -> str | None:
