@@ -1,6 +1,6 @@
 """The verbs of a job: ``prologue``, ``work``, ``finish`` and ``ray-nodes`` take a ``spec.json``; ``probe`` takes
-back-end names (before them ``--code DIR``, where some are the user's), ``address`` interfaces and another node, and the
-verbs that begin with ``probe-`` are those of ``overnight profile test``."""
+back-end names and ``render`` a file of stages (before them ``--code DIR``, where some are the user's), ``address``
+interfaces and another node, and the verbs that begin with ``probe-`` are those of ``overnight profile test``."""
 
 from __future__ import annotations
 
@@ -28,13 +28,17 @@ def main(argv: Sequence[str]) -> int:
         from jobs import probe as try_out
 
         return try_out.main(verb, path, *rest)
-    if verb == "probe":
-        names, code = argv[1:], None
+    if verb in ("probe", "render"):
+        given, code = argv[1:], None
         if path == "--code":
-            code, names = Path(rest[0]), rest[1:]
+            code, given = Path(rest[0]), rest[1:]
             sys.path.append(rest[0])  # last, as in a job
             sys.dont_write_bytecode = True  # the tree is the user's
-        print(json.dumps({name: _probe(name, code) for name in names}))
+        if verb == "probe":
+            print(json.dumps({name: _probe(name, code) for name in given}))
+        else:
+            stages = json.loads(Path(given[0]).read_text(encoding="utf-8"))
+            print(json.dumps([_render(asked, code) for asked in stages]))
         return 0
     spec = specs.load(Path(path))
     if verb == "work":
@@ -85,6 +89,20 @@ def _probe(name: str, code: Path | None) -> dict[str, Any]:
         }
     except (LookupError, ImportError) as error:
         return {"error": f"{type(error).__name__}: {error}"}
+
+
+def _render(asked: dict[str, Any], code: Path | None) -> dict[str, Any]:
+    """What a start of a stage would run and read; ``error`` where its back end refuses it."""
+    from jobs import backends, contract
+    from jobs.settings import BadSettings
+
+    spec = specs.load(Path(asked["spec"]))
+    shape = contract.Shape(asked["nodes"], asked["processes"], asked["gpus"])
+    try:
+        found = contract.rendered(backends.load(spec.backend, code), spec, shape)
+    except (BadSettings, ImportError, LookupError) as error:
+        return {"error": str(error)}
+    return {"command": list(found.command), "files": dict(found.files)}
 
 
 if __name__ == "__main__":

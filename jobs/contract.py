@@ -110,14 +110,13 @@ def completeness(backend: BackEnd, directory: Path) -> Completeness:
 
 
 def hugging_face(directory: Path) -> Completeness:
-    """Whether a Hugging Face directory is whole: configuration, tokenizer, and every file that the index names.
+    """Whether a Hugging Face directory is whole: its configuration, and every file of weights that the index names.
 
     A file of safetensors says its own length in its header (https://github.com/huggingface/safetensors, "Format"), so
     one that was cut off is found without reading it.
     """
-    for name in ("config.json", "tokenizer_config.json"):
-        if not (directory / name).is_file():
-            return Completeness(problem=f"{directory / name} is missing")
+    if not (directory / "config.json").is_file():
+        return Completeness(problem=f"{directory / 'config.json'} is missing")
     index = directory / "model.safetensors.index.json"
     names = ["model.safetensors"]
     if index.is_file():

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jobs import backends, lifecycle, monitor
+from jobs import backends, contract, lifecycle, monitor
 from jobs.backends import BackEnd, Result, WorkContext
 from jobs.core import files, seal, symptoms, verdict
 from jobs.core.deadline import StopRequest
@@ -22,6 +22,12 @@ from jobs.core.progress import ProgressWriter
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
 from jobs.saves import Saves
+
+
+class NotWhole(RuntimeError):
+    """A back end said done, and left what it calls no whole checkpoint itself."""
+
+    failure = FailureClass.INCOMPLETE_CHECKPOINT
 
 
 class BehaviourDiffers(RuntimeError):
@@ -183,6 +189,9 @@ def _write_result(
     if result.outcome == "stopped":
         value["reason"] = stop_reason
     if result.outcome == "done" and spec.produces["kind"] == seal.SealKind.CHECKPOINT.value:
+        found = contract.completeness(backend, lifecycle.output_of(spec, start))
+        if found.problem is not None:
+            raise NotWhole(found.problem)
         value["behaviour"] = backend.behaviour(lifecycle.output_of(spec, start))
     _write(spec, start, value)
 

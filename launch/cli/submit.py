@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make a run and submit every stage that is not sealed or queued already."""
-    from launch import emitted, fit, limits, rundir, secrets
+    from launch import emitted, fit, limits, rendered, rundir, secrets
     from launch.errors import InputError
 
     planned = common.plan(args)
@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     common.refuse_missing(planned, args)
     limits.refuse(planned.plan, planned.profile, planned.pipeline)
     fit.refuse(planned.plan, profile, planned.workspace)
+    rendered.refuse(planned.plan, profile, planned.workspace, planned.pipeline)
     values = common.secrets(planned)
     gateway = common.gateway(profile, values)
     began = time.monotonic()

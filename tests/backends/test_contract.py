@@ -24,6 +24,7 @@ from launch import estimate
 from launch.kinds import DATA_KINDS, FORMATS, TRAINING_KINDS
 from tests.backends import stages
 from tests.backends.test_nemo_rl_render import tree
+from tests.toy_chain import Chain
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = sorted(module.name for module in pkgutil.iter_modules(jobs.backends.__path__))
@@ -205,6 +206,36 @@ def test_a_back_end_of_a_users_own_runs_like_ours(tmp_path: Path, code: Path, da
     assert found["versions"] == {"words": "1"}
     assert found["experimental"] == "counts and learns nothing"
     assert found["memory"]["states"]["bf16"] == [2, 0, 0]
+
+
+HALF = """
+
+from jobs.contract import Completeness
+
+
+def completeness(directory):
+    return Completeness(problem=f"{directory / 'words'} has no last word")
+"""
+
+
+def test_what_the_back_end_itself_calls_half_is_not_sealed(tmp_path: Path) -> None:
+    stages = """\
+  corpus: {kind: corpus, from: ./raw, document_chars: 400}
+  count: {kind: cpt, backend: contract_words, checkpoint: base, data: corpus, steps: 1, lr: 0.5, batch_size: 8}
+"""
+    chain = Chain.make(tmp_path / "chain", stages)
+    (tmp_path / "chain/code").mkdir()
+    module = tmp_path / "chain/code/contract_words.py"
+    chain.pipeline.write_text(chain.pipeline.read_text() + "code: ./code\n")
+    chain.fetch()
+    module.write_text(WORDS.replace('frozenset({"words"}), formats_out', 'frozenset({"hf"}), formats_out') + HALF)
+    failed = chain.start(check=False)
+    assert failed.returncode != 0
+    assert "has no last word" in failed.stdout + failed.stderr
+    assert not chain.entry("count").seal.exists()
+    module.write_text(module.read_text().replace(HALF, ""))
+    chain.start()
+    assert chain.seal("count").step == 1
 
 
 def test_loading_and_probing_imports_no_framework() -> None:

@@ -1,0 +1,87 @@
+"""What stages would run and read, asked of their back ends before anything is submitted.
+
+A back end checks its settings in its own environment, renders what its program reads, and lets that program's parser
+read it where that can be done; so a misspelt option ends a submission and not a job in the night. An image or modules
+are on the nodes: their stages are not asked about.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jobs.core import spec as specs
+from jobs.core.paths import Workspace
+from launch import scripts, snapshot
+from launch.errors import InputError
+from launch.pipeline import PipelineFile
+from launch.plan import Plan, PlannedStage
+from launch.profile import Profile
+from launch.rundir import Run
+
+SECONDS = 600.0
+"""How long one environment may take for all of its stages: NVIDIA's parsers take half a minute to import."""
+
+RUN, ATTEMPT = "check", "check0"
+
+
+def refuse(plan: Plan, profile: Profile, workspace: Workspace, pipeline: PipelineFile) -> None:
+    """Nothing is submitted that a back end refuses.
+
+    Raises:
+        InputError: the first stage, with its place in the pipeline, and what its back end says against it.
+    """
+    for stage, said in answers(plan, profile, workspace, pipeline):
+        if "error" in said:
+            text = f"stage {stage.name!r}: back end {stage.backend!r}: {said['error']}"
+            if stage.name not in pipeline.pipeline.stages:
+                raise InputError(text)
+            raise pipeline.error(("stages", stage.name), text)
+
+
+def answers(
+    plan: Plan, profile: Profile, workspace: Workspace, pipeline: PipelineFile
+) -> Iterator[tuple[PlannedStage, dict[str, Any]]]:
+    """Each stage that can be asked about with ``command`` and ``files`` (name -> content), or ``error``."""
+    groups: dict[str, list[PlannedStage]] = {}
+    for stage in plan.stages:
+        environment = profile.environments.get(stage.backend)
+        elsewhere = environment is not None and (environment.image is not None or environment.modules)
+        if not elsewhere and not stage.resources.image and stage.backend != "data":
+            groups.setdefault(stage.python, []).append(stage)
+    code = None if pipeline.pipeline.code is None else pipeline.resolve(pipeline.pipeline.code)
+    for python, stages in groups.items():
+        yield from zip(stages, _ask(python, stages, plan, profile, workspace, code), strict=True)
+
+
+def _ask(
+    python: str, stages: list[PlannedStage], plan: Plan, profile: Profile, workspace: Workspace, code: Path | None
+) -> list[dict[str, Any]]:
+    run = Run(workspace, RUN)
+    with tempfile.TemporaryDirectory(prefix="overnight-") as scratch:
+        asked = []
+        for stage in stages:
+            path = Path(scratch) / f"{stage.name}.json"
+            specs.save(path, scripts.stage_spec(run, plan, stage, profile, ATTEMPT, 1))
+            gpus, processes = stage.resources.gpus_per_node, stage.resources.processes_per_node
+            if stage.launcher == "ray" and gpus:
+                processes = gpus  # one driver a job, one worker a GPU
+            shape = {"nodes": stage.resources.nodes, "processes": processes, "gpus": bool(gpus)}
+            asked.append({"spec": str(path), **shape})
+        request = Path(scratch) / "request.json"
+        request.write_text(json.dumps(asked), encoding="utf-8")
+        own = [] if code is None else ["--code", str(code)]
+        command = [python, str(snapshot.installed_boot()), "render", *own, str(request)]
+        try:
+            said = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+            if said.returncode == 0:
+                return list(json.loads(said.stdout.splitlines()[-1]))
+            problem = (said.stderr.strip() or f"exit code {said.returncode}").splitlines()[-1]
+        except (OSError, subprocess.TimeoutExpired, ValueError, IndexError) as error:
+            problem = str(error)
+    names = ", ".join(stage.name for stage in stages)
+    raise InputError(f"cannot ask {python} what the stages {names} would run: {problem}")

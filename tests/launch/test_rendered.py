@@ -1,0 +1,28 @@
+"""What back ends say of their stages before anything is submitted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.toy_chain import STAGES, Chain
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("{ballast_mbb: 2}", "unknown setting 'ballast_mbb'; did you mean 'ballast_mb'?"),
+        ("{ballast_mb: much}", "setting 'ballast_mb' must be int, not 'much'"),
+    ],
+)
+def test_a_setting_that_the_back_end_refuses_ends_the_submission(tmp_path: Path, options: str, said: str) -> None:
+    """No job is made and no cluster is asked: there is none here."""
+    stages = STAGES.replace("checkpoint: cpt, data: pairs,", f"checkpoint: cpt, data: pairs, options: {options},")
+    chain = Chain.make(tmp_path / "chain", stages, cluster="devcluster")
+    chain.fetch()
+    done = chain.start(check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert f"stage 'sft': back end 'toy': {said}" in done.stderr
+    assert f"{chain.pipeline}:9" in done.stderr
+    assert not chain.workspace.runs.exists() or not list(chain.workspace.runs.iterdir())
