@@ -1,19 +1,55 @@
-"""Inputs of the chain on a GPU machine: a random Llama with a byte-level tokenizer, texts, pairs, pipeline, profile.
+"""Inputs of the runs on a GPU machine: a random Llama with a byte-level tokenizer, texts, pipelines, a profile.
 
-``python inputs.py DIRECTORY --venv VENV [--steps N] [--cpt-time H:MM:SS] [--profile-base FILE]``; needs torch,
-transformers and tokenizers. The model is random on purpose: what is shown is the chain, not what a model learns.
+``python inputs.py DIRECTORY --venvs DIRECTORY --model tiny|small|1b``; needs torch, transformers and tokenizers. The
+models are random on purpose: what is shown is chain, memory and speed, not what a model learns.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 WORDS = (
     "checkpoint", "node", "queue", "seal", "step", "loss", "night", "model", "data", "token", "limit", "hour", "save",
     "resume", "chain", "gate", "rank", "share",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Size:
+    """A Llama, and how its chain trains it. ``nemo_rl``: DPO by NeMo-RL, else by TRL (which needs no GPU)."""
+
+    layers: int
+    hidden: int
+    heads: int
+    groups: int
+    ffn: int
+    vocabulary: int
+    dtype: str = "bfloat16"
+    steps: int = 200
+    batch: int = 64
+    micro: int = 16
+    length: int = 1024
+    precision: str = "bf16"
+    nemo_rl: bool = True
+
+
+SIZES = {
+    "tiny": Size(2, 64, 4, 2, 192, 1024, "float32", 40, 8, 4, 64, "fp32", nemo_rl=False),  # a trial on a CPU
+    "small": Size(12, 768, 12, 4, 2304, 1024),
+    "1b": Size(16, 2048, 32, 8, 8192, 128256),  # the architecture of Llama-3.2-1B
+}
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "selective": {"sequence_length": 2048, "batch_size": 16, "micro_batch_size": 4,
+                  "options": {"recompute": "selective"}},
+    "full": {"sequence_length": 2048, "batch_size": 16, "micro_batch_size": 8, "options": {"recompute": "full"}},
+    "kept": {"sequence_length": 1024, "batch_size": 16, "micro_batch_size": 2, "options": {"recompute": "none"}},
+}  # fmt: skip
+"""Shapes of the 1b model whose memory and step time are held against the estimate; the first is timed by hand, too."""
 
 
 def texts(count: int) -> list[str]:
@@ -25,7 +61,7 @@ def texts(count: int) -> list[str]:
     ]
 
 
-def write_model(directory: Path, hidden: int, layers: int, dtype: str) -> None:
+def write_model(directory: Path, size: Size) -> None:
     """A Llama with random weights, and the tokenizer that its texts need."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -47,72 +83,106 @@ def write_model(directory: Path, hidden: int, layers: int, dtype: str) -> None:
     }  # fmt: skip
     (directory / "tokenizer_config.json").write_text(json.dumps(config))
     torch.manual_seed(1)
+    dtype = getattr(torch, size.dtype)
     shape = LlamaConfig(
-        vocab_size=1024, hidden_size=hidden, intermediate_size=3 * hidden, num_hidden_layers=layers,
-        num_attention_heads=hidden // 64, num_key_value_heads=max(1, hidden // 256), max_position_embeddings=2048,
-        bos_token_id=1, eos_token_id=2, pad_token_id=2, tie_word_embeddings=True,
+        vocab_size=size.vocabulary, hidden_size=size.hidden, intermediate_size=size.ffn,
+        num_hidden_layers=size.layers, num_attention_heads=size.heads, num_key_value_heads=size.groups,
+        head_dim=size.hidden // size.heads, max_position_embeddings=2048, bos_token_id=1, eos_token_id=2,
+        pad_token_id=2, tie_word_embeddings=True, dtype=size.dtype,
     )  # fmt: skip
-    model = LlamaForCausalLM(shape).to(getattr(torch, dtype))
-    model.config.torch_dtype = getattr(torch, dtype)
-    model.save_pretrained(directory)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = LlamaForCausalLM(shape)
+    model.cpu().to(dtype).save_pretrained(directory)
+
+
+def chain(size: Size) -> dict[str, Any]:
+    """NeMo CPT and SFT, export, DPO, evaluation; the time limit of ``cpt`` is shorter than its training."""
+    training = {
+        "backend": "nemo", "lr": 3e-4, "batch_size": size.batch, "micro_batch_size": size.micro,
+        "sequence_length": size.length, "precision": size.precision,
+    }  # fmt: skip
+    perplexity = {"perplexity": {"data": "corpus", "limit": 20}}
+    dpo: dict[str, Any] = {
+        "kind": "dpo", "checkpoint": "sft", "data": "prefs", "steps": 8, "lr": 1e-5, "batch_size": 8,
+        "micro_batch_size": 4, "sequence_length": 256, "schedule": "constant", "precision": size.precision,
+        "backend": "nemo_rl" if size.nemo_rl else "trl",
+    }  # fmt: skip
+    preferred = {"preferences": {"data": "prefs", "limit": 40}}
+    return {
+        "corpus": {"kind": "corpus", "from": "./raw", "document_chars": 400},
+        "pairs": {"kind": "instructions", "from": "./pairs.jsonl"},
+        "prefs": {"kind": "preferences", "from": "./prefs.jsonl"},
+        "baseline": {
+            "kind": "evaluate", "backend": "trl", "checkpoint": "base", "tasks": {**perplexity, **preferred},
+        },
+        "cpt": {
+            "kind": "cpt", "checkpoint": "base", "data": "corpus", **training, "steps": size.steps, "time": "0:02:00",
+            "schedule": "constant",
+        },
+        "sft": {"kind": "sft", "checkpoint": "cpt", "data": "pairs", **training, "steps": 20},
+        "dpo": dpo,
+        "final": {
+            "kind": "evaluate", "backend": "trl", "checkpoint": "dpo", "tasks": {**perplexity, **preferred},
+            "compare_to": "baseline",
+        },
+    }  # fmt: skip
+
+
+def shape(name: str, size: Size, steps: int) -> dict[str, Any]:
+    """A short CPT of one shape."""
+    wanted = dict(SHAPES[name]) if size.layers > 2 else {"sequence_length": 64, "batch_size": 8, "micro_batch_size": 4}
+    return {
+        "kind": "cpt", "backend": "nemo", "checkpoint": "base", "data": "corpus", "steps": steps, "lr": 3e-4,
+        "weight_decay": 0.1, "precision": size.precision, **wanted,
+    }  # fmt: skip
+
+
+def profile(root: Path, venvs: Path, gpus: int) -> dict[str, Any]:
+    """One node; a GPU that holds 79.6 GiB, of which the plan may use what CUDA shows."""
+    resources: dict[str, Any] = {"default": {"cpus": 1, "time": "0:10:00", "mem": "2G"}}
+    if gpus:
+        resources["default"] |= {"cpus": 4, "mem": "40G", "gpus_per_node": 1}
+        resources |= {kind: {"gpus_per_node": 0, "mem": "4G"} for kind in ("corpus", "instructions", "preferences")}
+    named = {"nemo": "nemo", "nemo_rl": "nemo_rl", "trl": "core"}
+    return {
+        "name": "gpu", "executor": "slurm", "workspace": str(root / "workspace"), "poll_seconds": 1.0, "lead": "0:15",
+        "partition": "batch",
+        "partitions": {"batch": {"gpus": 1, "gpu_model": "h100", "gpu_memory": "79G"} if gpus else {}},
+        "executors": {"default": "submitit", "training": "submitit"},
+        "environments": {name: {"venv": str(venvs / venv)} for name, venv in named.items()},
+        "resources": resources,
+    }  # fmt: skip
 
 
 def main() -> None:
     """Write everything into the directory."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--venv", required=True)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--cpt-time", default="0:01:00")
-    parser.add_argument("--hidden", type=int, default=512)
-    parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--precision", default="bf16")
-    parser.add_argument("--devcluster", action="store_true")
+    parser.add_argument("--venvs", type=Path, required=True)
+    parser.add_argument("--model", choices=SIZES, default="small")
+    parser.add_argument("--gpus", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=25, help="of each shape")
     given = parser.parse_args()
-    root = given.directory.resolve()
-    write_model(root / "base", given.hidden, given.layers, "bfloat16" if given.precision == "bf16" else "float32")
-    (root / "raw").mkdir()
+    root, size = given.directory.resolve(), SIZES[given.model]
+    (root / "raw").mkdir(parents=True)
     for part in range(20):
         (root / "raw" / f"{part:02d}.txt").write_text("\n\n".join(texts(2000)[part::20]))
-    rows = [{"prompt": f"After {n} comes ", "completion": f"{n + 1}, as every night."} for n in range(600)]
+    numbers = range(600)
+    rows = [{"prompt": f"After {n} comes ", "completion": f"{n + 1}, as every night."} for n in numbers]
     (root / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    training = {
-        "backend": "nemo", "lr": 3e-4, "batch_size": 8, "micro_batch_size": 8, "sequence_length": 256,
-        "precision": given.precision,
-    }  # fmt: skip
-    perplexity = {"perplexity": {"data": "corpus", "limit": 20}}
-    pipeline = {
-        "name": "nemo-night", "seed": 7, "model": {"base": str(root / "base")},
-        "stages": {
-            "corpus": {"kind": "corpus", "from": str(root / "raw"), "document_chars": 400},
-            "pairs": {"kind": "instructions", "from": str(root / "pairs.jsonl")},
-            "baseline": {"kind": "evaluate", "backend": "trl", "checkpoint": "base", "tasks": perplexity},
-            "cpt": {
-                "kind": "cpt", "checkpoint": "base", "data": "corpus", **training, "steps": given.steps,
-                "time": given.cpt_time, "schedule": "constant",
-            },
-            "sft": {"kind": "sft", "checkpoint": "cpt", "data": "pairs", **training, "steps": 30},
-            "final": {
-                "kind": "evaluate", "backend": "trl", "checkpoint": "sft", "tasks": perplexity,
-                "compare_to": "baseline",
-            },
-        },
-    }  # fmt: skip
-    profile = {
-        "name": "gpu", "executor": "slurm", "workspace": str(root / "workspace"), "poll_seconds": 1.0, "lead": "0:15",
-        "devcluster": given.devcluster,
-        "partition": "batch" if given.devcluster else None,
-        "executors": {"default": "submitit", "training": "submitit"},
-        "environments": {name: {"venv": given.venv} for name in ("nemo", "trl")},
-        "resources": {"default": {"cpus": 2, "time": "0:10:00"}},
-    }  # fmt: skip
-    if not given.devcluster:
-        profile["resources"]["default"] |= {"cpus": 4, "gpus_per_node": 1, "mem": "24G"}
-        for kind in ("corpus", "instructions"):
-            profile["resources"][kind] = {"gpus_per_node": 0}
-    (root / "pipeline.yaml").write_text(json.dumps(pipeline, indent=1))
-    kept = {name: value for name, value in profile.items() if value is not None}
-    (root / "gpu.yaml").write_text(json.dumps(kept, indent=1))
+    rows = [{"prompt": f"After {n} comes ", "chosen": f"{n + 1}.", "rejected": f"{n - 1}."} for n in numbers]
+    (root / "prefs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (root / "gpu.yaml").write_text(json.dumps(profile(root, given.venvs.resolve(), given.gpus), indent=1))
+    pipelines = {"chain": chain(size)}
+    corpus = {"corpus": chain(size)["corpus"]}
+    prefs, dpo = pipelines["chain"]["prefs"], pipelines["chain"]["dpo"]
+    pipelines["dpo"] = {"prefs": prefs, "dpo": {**dpo, "checkpoint": "base"}}
+    for name in SHAPES:
+        pipelines[name] = {**corpus, name: shape(name, size, given.steps)}
+    for name, stages in pipelines.items():
+        found = {"name": name, "seed": 7, "model": {"base": str(root / "base")}, "stages": stages}
+        (root / f"{name}.yaml").write_text(json.dumps(found, indent=1))
+    write_model(root / "base", size)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,48 @@
+#!/bin/bash
+# setup.sh ARCHIVE DIRECTORY: what bundle.sh packed becomes three environments and a running Slurm in DIRECTORY; as root.
+# Python: PYTHON or python3, with torch, transformers and accelerate; its packages are seen by all three.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+archive=$1 root=$(readlink -m "$2") python=${PYTHON:-python3}
+mkdir -p "$root"
+"$python" - "$archive" "$root/packed" <<'P'
+import sys, tarfile
+
+with tarfile.open(sys.argv[1]) as archive:
+    archive.extractall(sys.argv[2], filter="fully_trusted")
+P
+packed=$root/packed
+
+if ! command -v slurmctld >/dev/null; then
+  cp -an "$packed/sl/usr/." /usr/
+  for name in slurmd slurmctld slurmstepd; do
+    [ -e "/usr/sbin/$name" ] || ln -s "$name-wlm" "/usr/sbin/$name"
+  done
+  # Only what the machine itself lacks.
+  mkdir -p /usr/local/lib/slurm-extra
+  for file in /usr/sbin/slurm*-wlm /usr/bin/sinfo /usr/lib/x86_64-linux-gnu/slurm-wlm/*.so; do
+    ldd "$file" 2>/dev/null || true
+  done | awk '/not found/ {print $1}' | sort -u | while read -r library; do
+    cp -an "$packed/sl/lib-extra/${library%%.so*}".so* /usr/local/lib/slurm-extra/ 2>/dev/null || true
+  done
+  echo /usr/local/lib/slurm-extra >/etc/ld.so.conf.d/slurm-extra.conf
+  ldconfig
+fi
+
+seen=$("$python" -c 'import torch, pathlib; print(pathlib.Path(torch.__file__).parents[1])')
+environment() { # NAME WHERE [LINE]: packages of our own first, then the machine's
+  local site
+  "$python" -m venv --without-pip "$root/venvs/$1"
+  site=$(echo "$root/venvs/$1"/lib/python3*/site-packages)
+  { echo "$2"; [ -z "${3:-}" ] || echo "$3"; echo "import site; site.addsitedir('$seen')"; } >"$site/zz_seen.pth"
+}
+# Compiled once, on all cores, and not in the first job of each environment.
+"$python" -m compileall -q -j 0 "$packed/nemo" "$packed/nrl" "$packed/core" "$packed/rl" >/dev/null 2>&1 || true
+environment core "$packed/core" "$(cd "$here/../.." && pwd)"
+environment nemo "$packed/nemo"
+environment nemo_rl "$packed/nrl" "$packed/rl"
+cp "$here/absent.py" "$packed/nemo/"
+echo "import absent" >"$(echo "$root"/venvs/nemo/lib/python3*/site-packages)/zzz_absent.pth"
+for name in wandb mlflow swanlab; do [ -e "$packed/nrl/$name.py" ] || : >"$packed/nrl/$name.py"; done # imported by NeMo-RL, not used
+chmod -R u+x "$packed/nrl/ray/core/src/ray"
+bash "$here/slurm.sh" "$root/slurm" up
