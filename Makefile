@@ -1,7 +1,8 @@
 # make demo       install for CPU and take a small model through the whole chain on this machine
 # make test       checks and tests; what takes longer is left to make test-full
 # make soak       random faults over many small chains
-# make venv-nemo  install NeMo into .venv-nemo (4 GB), for the tests of that back end
+# make venvs      install NVIDIA's stacks into .venv-nemo and .venv-automodel (7 GB), for the tests of these back ends;
+#                 make test does it, too, where a package index has them, and skips those tests where none has
 # make clean      remove everything that make made
 #
 # Everything is installed into .venv by pip; a stamp there says what is done, so a second make is quick.
@@ -13,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar o
 EXTRAS := train,data,nemo-run,submitit,hub,dev
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-full test-slurm24 check soak bench clean venv-nemo
+.PHONY: demo test test-full test-slurm24 check soak bench clean venvs venv-nemo venv-automodel
 
 # What the tests need is more than what the demo needs: one installation is enough.
 demo: $(if $(wildcard $(VENV)/.dev),$(VENV)/.dev,$(VENV)/.train)
@@ -21,6 +22,7 @@ demo: $(if $(wildcard $(VENV)/.dev),$(VENV)/.dev,$(VENV)/.train)
 	$(BIN)/overnight run pipelines/pt_pt.yaml --cluster local
 
 test: check
+	@$(MAKE) --keep-going --no-print-directory venvs || echo "NVIDIA's stacks are not installed: their tests will be skipped"
 	@command -v slurmctld >/dev/null || echo "slurmctld is not installed: the tests on a real Slurm will be skipped"
 	$(BIN)/python -m pytest -m "not full"
 
@@ -46,12 +48,17 @@ bench: $(VENV)/.dev
 		echo "== $$name"; $(BIN)/python "benchmarks/$$name.py" || exit 1; \
 	done
 
-# Its pins exclude ours, so it has an environment of its own. megatron-core: 0.16 breaks NeMo's optimizer.
+# Their pins exclude ours and each other, so each has an environment of its own. megatron-core: 0.16 breaks NeMo's
+# optimizer. With the Python of .venv: its torch is the one that the others take.
+venvs: venv-nemo venv-automodel
 venv-nemo: .venv-nemo/.done
-.venv-nemo/.done: constraints-nemo.txt
-	python3 -m venv .venv-nemo
-	.venv-nemo/bin/python -m pip --disable-pip-version-check install --progress-bar off torch==2.13.0
-	.venv-nemo/bin/python -m pip --disable-pip-version-check install --progress-bar off --requirement $<
+venv-automodel: .venv-automodel/.done
+.venv-%/.done: constraints-%.txt | $(VENV)/.created
+	$(BIN)/python -m venv --clear .venv-$*
+	.venv-$*/bin/python -m pip --disable-pip-version-check install --progress-bar off --root-user-action ignore \
+		"$$(grep '^torch==' constraints.txt)"
+	.venv-$*/bin/python -m pip --disable-pip-version-check install --progress-bar off --root-user-action ignore \
+		--requirement $<
 	touch $@
 
 clean:

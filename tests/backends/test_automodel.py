@@ -5,7 +5,9 @@ Needs an environment of its own (it pins another transformers): ``make venv-auto
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,34 @@ def test_sft_stopped_and_resumed_and_with_other_processes(
     losses = cut.losses()
     assert sorted(losses) == [1, 2, 3, 4]
     assert losses[4] < losses[1]
+
+
+can_compile = pytest.mark.skipif(
+    shutil.which("c++") is None or not Path(sysconfig.get_path("include"), "Python.h").is_file(),
+    reason="AutoModel compiles the index of its corpus: a C++ compiler and Python's headers are needed",
+)
+
+
+@can_compile
+def test_cpt_from_a_tokenised_corpus_on_two_processes(tmp_path: Path, data: Path, base: Path, automodel: Path) -> None:
+    """From .bin and .idx; both processes hold half of the model and see half of each batch."""
+    numpy = pytest.importorskip("numpy")
+    from data_prep.tokens.indexed import IndexedWriter, dtype_for
+    from jobs import examples, tokenizers
+
+    tokenizer = tokenizers.load(base / "output")
+    (tmp_path / "tokens/output").mkdir(parents=True)
+    writer = IndexedWriter(tmp_path / "tokens/output/train", dtype_for(len(tokenizer)))
+    for row in examples.read_rows(data / "corpus/output/train.jsonl", "corpus"):
+        writer.add(numpy.array(examples.encode_text(tokenizer, row.texts["text"])))
+    writer.close()
+    inputs, formats = {"checkpoint": base, "data": tmp_path / "tokens"}, {"checkpoint": "hf", "data": "tokens"}
+    trained = stages.stage(tmp_path / "cpt", "cpt", "automodel", TRAINING, inputs, formats)
+    done = start(automodel, trained, ranks=2)
+    assert (done["outcome"], done["step"]) == ("done", 4)
+    assert done["metrics"]["tokens"] == 4 * 4 * 64
+    assert layout.completeness(trained.spec.store_paths.partial).problem is None
+    assert trained.losses()[4] < trained.losses()[1]
 
 
 CHECK = """
