@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import nodes
-from jobs.core import files
+from jobs.core import files, redaction
 from jobs.core.claim import Claim
 from jobs.core.paths import StagePaths
 from jobs.core.spec import StageSpec
@@ -51,6 +51,7 @@ class Start:
 
 def event(stage: StagePaths, start: Start, name: str, **facts: Any) -> None:
     """Note something that happened, for people and for ``status``; also printed into the job's log."""
+    facts = redaction.shown(facts, stage.secrets)
     line = {"time": time.time(), "event": name, "job": start.job, "restart": start.restart, **facts}
     files.append_json_line(stage.events, line)
     detail = " ".join(f"{key}={value}" for key, value in facts.items())

@@ -15,7 +15,7 @@ from typing import Any
 
 from jobs import backends, contract, lifecycle, monitor
 from jobs.backends import BackEnd, Result, WorkContext
-from jobs.core import files, seal, symptoms, verdict
+from jobs.core import files, redaction, seal, symptoms, verdict
 from jobs.core.deadline import StopRequest
 from jobs.core.paths import StagePaths
 from jobs.core.progress import ProgressWriter
@@ -135,7 +135,7 @@ def main(spec: StageSpec) -> int:
         if rank == 0:
             _write_result(spec, start, result, backend, stop.last_reason)
     except BaseException as error:  # also SystemExit of a library: the verdict needs a reason
-        traceback.print_exc()
+        print(redaction.shown(traceback.format_exc(), stage.secrets), file=sys.stderr, flush=True)
         text = str(error).strip() or type(error).__name__
         failure = verdict.classify(error, _input_paths(spec))
         if failure is FailureClass.CODE_ERROR:  # of a library: its words may say more than its type
@@ -197,7 +197,8 @@ def _write_result(
 
 
 def _write(spec: StageSpec, start: lifecycle.Start, value: dict[str, Any]) -> None:
-    files.write_json(spec.stage_paths.result, {**value, "job": start.job, "restart": start.restart})
+    value = {**redaction.shown(value, spec.stage_paths.secrets), "job": start.job, "restart": start.restart}
+    files.write_json(spec.stage_paths.result, value)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from launch.errors import InputError
 from launch.fields import VARIABLE_NAME
+from launch.text import control_character
 
 INSIDE = "inside"
 """Argument by which node.sh knows that it has entered the container."""
@@ -62,7 +63,7 @@ class Mount:
                     f"mount {text!r} has a {found[0]!r} in it, by which container runtimes separate mounts",
                     hint=_RENAME,
                 )
-            if any(character.isspace() or character < " " or character == "\x7f" for character in text):
+            if control_character(text) or any(character.isspace() for character in text):
                 raise InputError(
                     f"mount {text!r} has white space or a control character in it; enroot's list of mounts has none",
                     hint=_RENAME,
@@ -115,8 +116,8 @@ class Container:
             if not VARIABLE_NAME.match(name):
                 raise InputError(f"{name!r} is no name of an environment variable")
         for text in (self.image, self.executable, *self.options):
-            if any(character < " " or character == "\x7f" for character in text):
-                raise InputError(f"control character in {text!r}")
+            if found := control_character(text):
+                raise InputError(f"control character in {text!r} ({found})")
 
     @property
     def prefix(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from launch.kinds import FETCHED
 from launch.pipeline import PipelineFile
 from launch.plan import BackEndFacts, Facts, FetchedFacts, back_ends_of, data_paths
 from launch.profile import Profile
+from launch.slurm.environment import scrubbed
 from launch.stages import DataStage, GettextSource
 
 PROBE_SECONDS = 60.0
@@ -37,7 +39,7 @@ def gather(pipeline: PipelineFile, profile: Profile, workspace: Workspace) -> Fa
     sources, fetched = _sources(pipeline, workspace), _fetched(pipeline, workspace)
     named = back_ends_of(pipeline.pipeline)
     code = None if pipeline.pipeline.code is None else pipeline.resolve(pipeline.pipeline.code)
-    back_ends = probe(named, profile, code)
+    back_ends = probe(named, profile, code, pipeline.pipeline.secrets)
     digest = None
     if code is not None and (own := sorted(set(named) - set(backends()) - set(_OURS))):
         # The versions of a back end that is the user's code: any change of the code is another one.
@@ -68,11 +70,14 @@ def _asked(backend: str, profile: Profile) -> tuple[str, dict[str, str]]:
     return python_of(backend, profile), {}
 
 
-def probe(names: Iterable[str], profile: Profile, code: Path | None = None) -> dict[str, BackEndFacts]:
+def probe(
+    names: Iterable[str], profile: Profile, code: Path | None = None, secrets: Iterable[str] = ()
+) -> dict[str, BackEndFacts]:
     """Ask every interpreter once about its back ends; versions are read there without importing torch.
 
     Args:
         code: the user's code, in which a back end that is none of ours lies.
+        secrets: names of variables that it does not get, beside those of the profile and those that look like one.
 
     Raises:
         InputError: an interpreter or a back end is not there; says which entry of the profile names it.
@@ -82,7 +87,7 @@ def probe(names: Iterable[str], profile: Profile, code: Path | None = None) -> d
     for name in names:
         by_python.setdefault(_asked(name, profile)[0], []).append(name)
     for python, group in by_python.items():
-        for name, value in _ask(python, group, code).items():
+        for name, value in _ask(python, group, code, (*profile.secrets, *secrets)).items():
             if "error" in value:
                 raise InputError(
                     f"back end {name!r} cannot be used with {python}: {value['error']}",
@@ -99,12 +104,15 @@ def probe(names: Iterable[str], profile: Profile, code: Path | None = None) -> d
     return found
 
 
-def _ask(python: str, names: list[str], code: Path | None) -> dict[str, dict[str, Any]]:
+def _ask(python: str, names: list[str], code: Path | None, drop: Iterable[str]) -> dict[str, dict[str, Any]]:
     own = [] if code is None or set(names) <= {*backends(), *_OURS} else ["--code", str(code)]
     command = [python, str(snapshot.installed_boot()), "probe", *own, *names]
     hint = f"{python} must be a Python 3.10 or newer that this machine can run"
+    environment = scrubbed(os.environ, drop=drop)
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
+        answer = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False
+        )
         if answer.returncode == 0:
             return dict(json.loads(answer.stdout.splitlines()[-1]))
         problem = (answer.stderr.strip() or f"exit code {answer.returncode}").splitlines()[-1]

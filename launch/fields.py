@@ -7,10 +7,11 @@ Scalars are strict: ``"4"`` is not a number and ``4`` is not text, because a sil
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+
+from launch.text import control_character
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,31}\Z")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
@@ -27,9 +28,8 @@ _MEMORY = re.compile(r"\d{1,12}[KMGT]?\Z", re.ASCII)
 
 def one_line(value: str) -> str:
     """Refuse what could start a new line of a script or hide in one."""
-    for character in value:
-        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
-            raise ValueError(f"{value[:40]!r} has a line break or control character (U+{ord(character):04X})")
+    if found := control_character(value):
+        raise ValueError(f"{value[:40]!r} has a line break or control character ({found})")
     return value
 
 

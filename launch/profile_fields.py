@@ -117,8 +117,7 @@ def _path(value: Any) -> Any:
 def _absolute(path: Path) -> Path:
     if not path.is_absolute():
         raise ValueError(f"{str(path)!r} is relative: jobs start elsewhere, write the whole path")
-    if any(character < " " for character in str(path)):
-        raise ValueError(f"{str(path)!r} has a control character")
+    one_line(str(path))
     return path
 
 

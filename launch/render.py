@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 
 from launch.errors import InputError
+from launch.text import control_character
 
 
 def quote(value: object) -> str:
@@ -19,8 +20,8 @@ def quote(value: object) -> str:
         InputError: the value has a control character.
     """
     text = str(value)
-    if any(ord(char) < 32 or ord(char) == 127 for char in text):
-        raise InputError(f"control character in {text!r}; it would end up in a job script")
+    if found := control_character(text):
+        raise InputError(f"control character in {text!r} ({found}); it would end up in a job script")
     return shlex.quote(text)
 
 

@@ -20,9 +20,12 @@ from jobs.core import files, redaction
 from jobs.core.paths import RunPaths
 from launch.errors import InputError
 from launch.fields import VARIABLE_NAME
+from launch.text import control_character
 
 _LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.ASCII)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # a key of several lines has line breaks
+_ALLOWED = "\t\n"
+"""A key of several lines has line breaks."""
+
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _MAX_BYTES = 1 << 20
 
@@ -92,7 +95,7 @@ def _parsed(text: str, path: Path) -> dict[str, str]:
             value = value[1:-1]
         if name in found:
             raise InputError(f"{name} is set twice", where=f"{path}:{number}")
-        if _CONTROL.search(value):
+        if control_character(value, _ALLOWED):
             raise InputError(f"the value of {name} has a control character", where=f"{path}:{number}")
         found[name] = value
     return found
@@ -123,7 +126,7 @@ def collect(
                 f"secret {name} has no value: it is neither in your environment nor in {path}",
                 where=where, hint=f"export {name}, or write the line {name}=... into {path} (mode 600)",
             )  # fmt: skip
-        if _CONTROL.search(value) or any("\ud800" <= letter <= "\udfff" for letter in value):
+        if control_character(value, _ALLOWED):
             raise InputError(f"secret {name}: its value has a control character or is not UTF-8", where=where)
         found[name] = value
     return found

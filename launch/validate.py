@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from launch import secret_values
 from launch.load import KeyPath, Marks, Problem, failure, suggest
 
 M = TypeVar("M", bound=BaseModel)
@@ -69,6 +70,7 @@ def validate(model: type[M], data: Mapping[str, Any], marks: Marks, *, hint: str
     Raises:
         InputError: lists every fault as ``file:line:column: stages.sft.lerning_rate: unknown key; nearest: lr``.
     """
+    secret_values.refuse(data, marks)
     try:
         return model.model_validate(data)
     except ValidationError as error:

@@ -18,6 +18,7 @@ from pathlib import Path
 from jobs.core import attempts, files
 from jobs.core.paths import Workspace
 from launch.errors import InputError
+from launch.text import control_character
 
 MAX_FILE = 10 << 20
 MAX_TOTAL = 100 << 20
@@ -210,7 +211,7 @@ def _check_name(tree: Path, name: str) -> None:
         name.encode()
     except UnicodeEncodeError as error:
         raise InputError(f"code: a name in {tree} is not UTF-8: {os.fsencode(name)!r}", hint="rename it") from error
-    if any(character < " " or character == "\x7f" for character in name):
+    if control_character(name):
         raise InputError(f"code: a name in {tree} has a control character: {name!r}", hint="rename it")
 
 

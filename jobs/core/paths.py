@@ -122,6 +122,11 @@ class StagePaths:
         return ScriptPaths(self.root / "attempts" / attempt)
 
     @property
+    def secrets(self) -> Path:
+        """Values of the secrets of the run (mode 0600); there may be none."""
+        return RunPaths(self.root.parent.parent).secrets
+
+    @property
     def progress(self) -> Path:
         return self.root / "progress.jsonl"
 

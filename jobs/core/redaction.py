@@ -6,8 +6,9 @@ The file is one that bash sources and Python reads: lines ``export NAME='value'`
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 SHORTEST = 4
 """Shorter values are left alone: taking each ``1`` out of a log would leave nothing to read."""
@@ -67,6 +68,16 @@ class Redactor:
         data = self._replaced(text.encode("utf-8", "surrogateescape"))
         return data.decode("utf-8", "surrogateescape")
 
+    def value(self, value: Any) -> Any:
+        """A value of JSON."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {name: self.value(inner) for name, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(self.value(inner) for inner in value)
+        return value
+
     def _replaced(self, data: bytes) -> bytes:
         for part, shown in self._parts:
             data = data.replace(part, shown)
@@ -81,6 +92,11 @@ def _overlap(data: bytes, part: bytes) -> int:
     return 0
 
 
-def of_environment(names: Iterable[str], environment: Mapping[str, str]) -> Redactor:
-    """For the values that variables of these names have."""
-    return Redactor({name: environment[name] for name in names if environment.get(name)})
+def shown(value: Any, path: Path) -> Any:
+    """A value of JSON without the secrets that lie in ``path`` (texts, also deep inside). For whatever is about to be
+    kept: an error message of a library may quote a token. A file that cannot be read takes nothing out."""
+    try:
+        redactor = Redactor(read(path))
+    except (OSError, ValueError):
+        return value
+    return redactor.value(value)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from jobs.core import files
+from jobs.core import files, redaction
 from jobs.core.claim import ClaimLost
 from jobs.core.paths import StagePaths
 from jobs.core.seal import SealBroken
@@ -76,8 +76,8 @@ class Verdict:
 
 
 def write(stage: StagePaths, verdict: Verdict) -> None:
-    """Write the verdict of its job and restart."""
-    files.write_json(stage.verdict(verdict.job, verdict.restart), asdict(verdict))
+    """Write the verdict of its job and restart, without the secrets that its evidence may quote."""
+    files.write_json(stage.verdict(verdict.job, verdict.restart), redaction.shown(asdict(verdict), stage.secrets))
 
 
 def read(path: Path) -> Verdict | None:

@@ -13,11 +13,11 @@ from jobs.core.files import write_atomic
 from jobs.core.paths import ScriptPaths, StagePaths
 from launch.errors import InputError
 from launch.slurm.gateway import Gateway
+from launch.text import control_character
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _FLAG = re.compile(r"[a-z][a-z0-9-]*\Z")
 _DEPENDENCY = re.compile(r"(?:after|afterok|afterany|afternotok|aftercorr)(?::\d+)+\Z")
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # all but the tabulator
 
 #: Options that belong to the hand-off itself; the profile cannot set them.
 _OURS = {
@@ -105,7 +105,7 @@ class JobRequest:
             **{f"set-up line {number}": value for number, value in enumerate(self.setup, 1)},
         }
         for what, text in texts.items():
-            if _CONTROL.search(text):
+            if control_character(text, "\t"):
                 raise InputError(f"{self.name}: {what} holds a control character: {text!r}")
         for key in self.sbatch:
             if not _FLAG.match(flag_name(key)):
@@ -244,8 +244,8 @@ def finished(
     flags = [*_without_flags([*flags, *request.step], removed.union(drop_srun)), *request.srun]
     lines[sruns[0]] = f"srun {shlex.join(flags)} {node}"
     result = "\n".join(lines) + "\n"
-    if control := _CONTROL.search(result.replace("\n", "")):
-        raise RuntimeError(f"the script holds a control character: {control[0]!r}")
+    if control := control_character(result, "\t\n"):
+        raise RuntimeError(f"the script holds a control character: {control}")
     return result
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -25,11 +24,10 @@ from jobs.core.paths import Workspace
 from launch import worktree
 from launch.errors import InputError
 from launch.load import KeyPath
+from launch.text import control_character
 
 if TYPE_CHECKING:
     from launch.pipeline import PipelineFile
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ def _fill(directory: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _plain_name(path: Path) -> str:
-    if _CONTROL.search(path.name):
+    if control_character(path.name):
         raise InputError(f"the name {path.name!r} has a control character", hint="rename it")
     return path.name
 
