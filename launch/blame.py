@@ -107,7 +107,7 @@ def _there_is(one: Emitted, partition: str | None, gateway: Gateway) -> str:
         return ""
     if not words:
         return ""
-    near = f"; {suggest(str(one.value), words)}" if one.option in ("partition", *_SACCTMGR) else ""
+    near = f"; {suggest(str(one.value), words)}" if one.option in ("partition", "constraint", *_SACCTMGR) else ""
     return f"{what}: {', '.join(words)}{near if 'nearest' in near else ''}"
 
 
