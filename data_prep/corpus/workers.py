@@ -7,6 +7,7 @@ build.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -51,23 +52,33 @@ class LocalRunner:
         queue: SimpleQueue[int] = SimpleQueue()
         for number in shards:
             queue.put(number)
-        failures: list[DataError] = []
+        failures: list[BaseException] = []
+        processes: list[subprocess.Popen[str]] = []
         count = min(self.workers, len(shards))
-        arguments = (root, phase, queue, progress, failures, max(1, cores() // count))
+        arguments = (root, phase, queue, progress, failures, processes, max(1, cores() // count))
         threads = [threading.Thread(target=self._serve, args=arguments) for _ in range(count)]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        try:
+            for thread in threads:
+                thread.join()
+        except BaseException as error:  # Ctrl-C: no shard is begun any more, and those in hand are given up
+            failures.append(error)
+            for process in list(processes):
+                process.kill()
+            for thread in threads:
+                thread.join()
+            raise
         if failures:
             # Which shard failed first is a matter of luck; of several the one in the order of the input is shown.
             raise min(failures, key=str)
 
     def _serve(
         self, root: Path, phase: str, queue: SimpleQueue[int], progress: Callable[[int], None],
-        failures: list[DataError], threads: int,
+        failures: list[BaseException], processes: list[subprocess.Popen[str]], threads: int,
     ) -> None:  # fmt: skip
         process = _start(root, phase, threads)
+        processes.append(process)
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -90,7 +101,8 @@ class LocalRunner:
                 else:
                     progress(number)
         finally:
-            process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # it was killed with our last word unread
+                process.stdin.close()
             process.wait()
             process.stdout.close()
 

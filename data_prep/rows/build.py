@@ -186,7 +186,7 @@ def _checked_pairs(drafts: list[Draft], recipe: RowRecipe, account: Account, che
         if pairs.same(chosen, rejected):
             account.drop("no_difference", draft.place, chosen)
             continue
-        alike = pairs.similarity(chosen, rejected)
+        alike = pairs.similarity(chosen, rejected, min(pairs.NEAR, recipe.near_identical or pairs.NEAR))
         near += alike >= pairs.NEAR
         if recipe.near_identical is not None and alike >= recipe.near_identical:
             account.drop("near_identical", draft.place, chosen)

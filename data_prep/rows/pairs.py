@@ -23,10 +23,17 @@ def same(chosen: str, rejected: str) -> bool:
     return bool(one) and one == other
 
 
-def similarity(chosen: str, rejected: str) -> float:
-    """Ratcliff/Obershelp similarity (0 to 1) of the first 4,000 characters, by words."""
-    one, other = chosen[:_COMPARED].split(), rejected[:_COMPARED].split()
-    return difflib.SequenceMatcher(None, one, other, autojunk=False).ratio()
+def similarity(chosen: str, rejected: str, least: float = 0.0) -> float:
+    """Ratcliff/Obershelp similarity (0 to 1) of the first 4,000 characters, by words.
+
+    Of pairs that cannot reach ``least`` an upper bound below it is returned: their words in common tell, at a cost that
+    grows with the length of the texts and not with its square.
+    """
+    matcher = difflib.SequenceMatcher(None, chosen[:_COMPARED].split(), rejected[:_COMPARED].split(), autojunk=False)
+    for bound in (matcher.real_quick_ratio(), matcher.quick_ratio()):
+        if bound < least:
+            return bound
+    return matcher.ratio()
 
 
 def contradictions(pairs: Sequence[tuple[str, str, str]]) -> set[int]:

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from data_prep.corpus.workers import Runner
     from data_prep.inspect import Shown
 
 KINDS = ("corpus", "instructions", "preferences")
+_LINE_SECONDS = 10.0
 _OF_STAGE = ("split", "limit", "min_chars", "max_chars")
 
 
@@ -95,7 +102,10 @@ def _prepare(args: argparse.Namespace) -> int:
     output = args.output.absolute()
     if output.exists() and any(output.iterdir()):
         raise InputError(f"{output} is not empty", hint="name another directory, or remove this one")
-    output.mkdir(parents=True, exist_ok=True)
+    # Filled beside its place and renamed when it is whole: what is killed leaves nothing that looks like a data set.
+    partial = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     runner: Runner | None = None
     work = output.with_name(f"{output.name}.work")
     if args.action == "corpus":
@@ -108,7 +118,11 @@ def _prepare(args: argparse.Namespace) -> int:
 
             runner = ArrayRunner(args.cluster, args.jobs)
     sources = prepared.sources_of(args.inputs)
-    counts = prepared.build(settings, sources, output, work, report=_reporter(args.json), runner=runner)
+    try:
+        counts = prepared.build(settings, sources, partial, work, report=_Phases(args.json), runner=runner)
+        os.rename(partial, output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     card = json.loads((output / "card.json").read_text(encoding="utf-8"))
     if args.json:
         print(json.dumps({"output": str(output), "rows": counts, "dropped": card["dropped"]}))
@@ -121,21 +135,37 @@ def _prepare(args: argparse.Namespace) -> int:
     return 0
 
 
-def _reporter(quiet: bool) -> Any:
-    """A line for each phase, rewritten on a terminal; progress goes to stderr."""
-    import sys
+class _Phases:
+    """A bar for each phase on a terminal; else a line when one begins, and one every ten seconds. To stderr."""
 
-    shown = sys.stderr.isatty() and not quiet
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._terminal = sys.stderr.isatty()
+        self._said = 0.0
 
-    def report(phase: str) -> Any:
-        def tell(step: int, total: int) -> None:
-            if shown:
-                end = "\n" if step >= total else ""
-                print(f"\r{phase:<16} {step}/{total} ", end=end, file=sys.stderr, flush=True)
+    def __call__(self, phase: str) -> Callable[[int, int], None]:
+        if self._quiet:
+            return lambda step, total: None
+        if not self._terminal:
+            print(phase, file=sys.stderr, flush=True)
+            self._said = time.monotonic()
+            return lambda step, total: self._line(phase, step, total)
+        from tqdm import tqdm
 
-        return tell
+        bar = tqdm(desc=phase, total=1, leave=False, file=sys.stderr)
 
-    return report
+        def move(step: int, total: int) -> None:
+            bar.total = total
+            bar.update(step - bar.n)
+            if step >= total:
+                bar.close()
+
+        return move
+
+    def _line(self, phase: str, step: int, total: int) -> None:
+        if step < total and time.monotonic() - self._said > _LINE_SECONDS:
+            self._said = time.monotonic()
+            print(f"  {phase}: {step:,} of {total:,}", file=sys.stderr, flush=True)
 
 
 def _inspect(args: argparse.Namespace) -> int:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytest.importorskip("tests.data_prep.prepared", exc_type=ImportError)
 
@@ -109,6 +111,14 @@ def test_near_identical_pairs_are_counted_or_dropped(tmp_path: Path) -> None:
     assert card(tmp_path / "counted")["checks"]["near-identical (from 0.95)"] == 1
     make("preferences", [source], tmp_path / "dropped", split=ALL, near_identical=0.95)
     assert card(tmp_path / "dropped")["dropped"] == {"near_identical": 1}
+
+
+@given(st.lists(st.sampled_from("abcd"), max_size=9), st.lists(st.sampled_from("abcd"), max_size=9), st.floats(0, 1))
+def test_a_pair_is_similar_enough_whatever_way_it_is_computed(one: list[str], other: list[str], least: float) -> None:
+    exact = pairs.similarity(" ".join(one), " ".join(other))
+    found = pairs.similarity(" ".join(one), " ".join(other), least)
+    assert (found >= least) == (exact >= least)
+    assert found == exact or exact <= found < least
 
 
 def test_length_bias_is_reported(tmp_path: Path) -> None:

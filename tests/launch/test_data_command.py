@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -57,6 +61,15 @@ def test_inspect_shows_which_tokens_carry_loss(
     assert "\x1b[32m" in capsys.readouterr().out
 
 
+def test_phases_are_told_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_lines(tmp_path / "in.jsonl", ROWS["instructions"])
+    command = ["data", "instructions", str(source), "--output"]
+    assert main([*command, str(tmp_path / "told")]) == 0
+    assert capsys.readouterr().err.split() == ["scan", "read"]
+    assert main([*command, str(tmp_path / "quiet"), "--json"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
@@ -82,3 +95,23 @@ def test_hostile_text_is_text_on_the_card(tmp_path: Path) -> None:
     page = (tmp_path / "out/card.html").read_text()
     assert "&lt;script&gt;alert(1)" in page
     assert not any(mark in page for mark in ("<script", "<img", "<b>in"))
+
+
+def test_interrupted_it_stops_at_once_and_goes_on_later(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [{"text": document(seed, 300)} for seed in range(3000)])
+    command = [sys.executable, "-m", "launch.cli", "data", "corpus", str(source), "--output", str(tmp_path / "out")]
+    command += ["--set", "shard_bytes=40000", "--workers", "2", "--json"]
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True)
+    seals = tmp_path / "out.work/read"
+    end = time.monotonic() + 180
+    while not list(seals.glob("[0-9]*/seal.json")) and time.monotonic() < end:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=180)
+    assert (process.returncode, said.strip()) == (130, "interrupted")
+    shards = len(json.loads((tmp_path / "out.work/plan.json").read_text())["plan"]["shards"])
+    assert not list(tmp_path.glob("*out*/*.jsonl"))  # nothing that looks like a data set
+    assert 0 < len(list(seals.glob("[0-9]*/seal.json"))) < shards
+    assert main(command[3:]) == 0
+    assert json.loads((tmp_path / "out/card.json").read_text())["read"] == 3000
