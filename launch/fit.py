@@ -23,9 +23,6 @@ PEAK = {
 }  # fmt: skip
 """Dense bf16 FLOP/s of one GPU (of one die of an MI250X), from the makers' data sheets."""
 
-UTILISATION = (0.2, 0.5)
-"""Share of the peak that training reaches: a range, until a run of that shape has been seen."""
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -78,7 +75,8 @@ def _of(
     seconds = hours = segments = None
     if peak is not None and stage.target_step:
         work = flops * (4 / 3 if shape.recompute == "full" else 1.0) * stage.target_step / (peak * shape.world)
-        seconds = (work / UTILISATION[1], work / UTILISATION[0])
+        least, most = habits.utilisation
+        seconds = (work / most, work / least)
         hours = (seconds[0] * shape.world / 3600, seconds[1] * shape.world / 3600)
         usable = (resources.time_seconds or 0) - profile.lead_seconds
         if usable > 0:

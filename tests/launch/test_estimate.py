@@ -11,6 +11,9 @@ import pytest
 
 from launch import estimate
 from launch.estimate import Habits, Model, Shape, model_of
+from launch.fit import PEAK
+
+ROOT = Path(__file__).resolve().parents[2]
 
 LLAMA = {"model_type": "llama", "vocab_size": 128256}
 MEASURED = Habits({"fp32": (4, 4, 8), "bf16": (4, 4, 8)})
@@ -78,6 +81,19 @@ def test_flops_of_a_token_and_of_a_frozen_model() -> None:
     token = estimate.step_flops(GPT, shape) / 2048
     assert 6 * 174.0e9 < token < 6 * 182e9
     assert estimate.step_flops(GPT, replace(shape, reference=True)) == pytest.approx(token * 2048 * 4 / 3)
+
+
+def test_time_of_a_step_on_a_gpu() -> None:
+    """A stage measured on an H100 lies in the range that is shown before any run of its shape, and steps are even
+    enough that the first half of them tells the second within 15 %."""
+    found = json.loads((ROOT / "benchmarks/gpu/results/h100-2026-11-24.json").read_text())["cpt"]
+    shape = estimate.shape_of("cpt", found["shape"], 1, 1)
+    model = Model(layers=12, hidden=768, heads=12, groups=4, head=64, ffn=2304, vocabulary=1024, tied=True)
+    assert model.parameters == found["parameters"]
+    least, most = estimate.habits_of("nemo", {}, {}).utilisation
+    seconds, work = found["step_seconds"], estimate.step_flops(model, shape) / PEAK["h100"]
+    assert work / most < seconds["median"] < work / least
+    assert seconds["first_half"] == pytest.approx(seconds["second_half"], rel=0.15)
 
 
 def test_recomputation_tensor_and_pipeline_parallelism_save_memory() -> None:
