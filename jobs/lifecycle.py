@@ -257,7 +257,12 @@ def publish(spec: StageSpec, start: Start, result: dict[str, Any]) -> None:
         fingerprint=spec.fingerprint, step=result.get("step"), behaviour=result.get("behaviour"),
         parents={role: seal.digest_of(parent.paths.seal) for role, parent in spec.inputs.items()},
         metrics=result.get("metrics", {}), run=spec.run, stage=spec.stage, job=start.job, restart=start.restart,
+        depth=spec.seal_depth,
     )  # fmt: skip
     seconds = round(time.monotonic() - began, 3)
-    event(stage, start, "sealed", store=store.root.name, bytes=sealed.bytes, files=len(sealed.files), seconds=seconds)
+    label = {} if sealed.depth is seal.Depth.FULL else {"depth": sealed.depth.value, "note": seal.LIGHT_NOTE}
+    event(
+        stage, start, "sealed", store=store.root.name, bytes=sealed.bytes, files=len(sealed.files), seconds=seconds,
+        **label,
+    )  # fmt: skip
     shutil.rmtree(store.saves, ignore_errors=True)  # the finished output replaces them

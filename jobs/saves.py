@@ -15,11 +15,19 @@ from jobs.core.paths import StorePaths
 class Saves:
     """The saves of one store entry, as seen by one start of a job (``held`` is its claim)."""
 
-    def __init__(self, store: StorePaths, fingerprint: str, held: Claim | None, event: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        store: StorePaths,
+        fingerprint: str,
+        held: Claim | None,
+        event: Callable[..., None],
+        depth: seal.Depth = seal.Depth.FULL,
+    ) -> None:
         self._store = store
         self._fingerprint = fingerprint
         self._held = held
         self._event = event
+        self._depth = depth
 
     @property
     def directory(self) -> Path:
@@ -57,7 +65,7 @@ class Saves:
         files.fsync_directory(self._store.root)
         seal.seal_directory(
             directory, self._store.save_seal(step), kind=seal.SealKind.SAVE, format="trainer",
-            fingerprint=self._fingerprint, step=step,
+            fingerprint=self._fingerprint, step=step, depth=self._depth,
             job=self._held.job if self._held else "", restart=self._held.restart if self._held else 0,
         )  # fmt: skip
         self._event("saved", step=step, path=str(directory))

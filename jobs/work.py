@@ -119,7 +119,7 @@ def main(spec: StageSpec) -> int:
         output=lifecycle.output_of(spec, start),
         progress=ProgressWriter(stage.progress, start.restart, enabled=rank == 0),
         stop=stop,
-        saves=Saves(store, spec.fingerprint, held, event),
+        saves=Saves(store, spec.fingerprint, held, event, spec.seal_depth),
         event=event,
         restart=start.restart,
         rank=rank,

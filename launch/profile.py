@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import Field
 
+from jobs.core.seal import Depth
 from launch import layers
 from launch.errors import InputError
 from launch.failure_names import FailureName
@@ -133,6 +134,7 @@ class Profile(Model):
     lead: Duration = "2:00"
     retries: dict[FailureName, Amount] = Field(default_factory=dict)
     stall_after: Duration | None = None
+    seals: Depth = Depth.FULL
     quota: Memory | None = None
     kill_on_invalid_dep: Flag = True
     submission: Submission = "all"

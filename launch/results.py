@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.core import files
+from jobs.core import files, seal
 from jobs.core.paths import Workspace
 from launch.errors import InputError
 from launch.plan import Plan, PlannedStage
@@ -124,10 +124,23 @@ def print_results(run: Run, plan: Plan, as_json: bool) -> None:
         InputError: a metrics file is not one.
     """
     found = collect(plan, run.workspace)
-    value = {"run": run.id, "pipeline": plan.pipeline, "results": [asdict(one) for one in found]}
+    light = _light(plan, run.workspace)
+    value = {"run": run.id, "pipeline": plan.pipeline, "results": [asdict(one) for one in found], "light_seals": light}
     if found:
         files.write_json(run.paths.results, value)
     if as_json:
         print(json.dumps(value))
     elif found:
         print("\n" + "\n".join(lines(found)) + f"\n\nalso in {run.paths.results}")
+    if light and not as_json:
+        print(f"\n{seal.LIGHT_NOTE}: {', '.join(light)}")
+
+
+def _light(plan: Plan, workspace: Workspace) -> list[str]:
+    """Stages whose output has a seal that does not detect bit flips, whichever run made it."""
+    found = []
+    for stage in plan.stages:
+        path = workspace.entry(stage.produces_kind, stage.fingerprint).seal
+        if path.exists() and seal.load(path).depth is seal.Depth.LIGHT:
+            found.append(stage.name)
+    return found

@@ -150,7 +150,8 @@ class _Look:
         starts, end = _starts_and_end(self._paths.stage(stage.name))
         elapsed = end["time"] - starts[0]["time"] if starts and end else None
         # Of a chain of jobs the one that sealed, not a spare one behind it.
-        return replace(base, job=end.get("job", job), elapsed=elapsed, continued=max(0, len(starts) - 1))
+        text = f"{base.text} ({end['note']})" if "note" in end else base.text  # a light seal is labelled
+        return replace(base, text=text, job=end.get("job", job), elapsed=elapsed, continued=max(0, len(starts) - 1))
 
     def _judged(
         self, stage: PlannedStage, store: StorePaths, current: Attempt, claims: list[Claim], starts: list[Claim]

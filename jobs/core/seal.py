@@ -39,6 +39,9 @@ class Depth(str, Enum):
     LIGHT = "light"
 
 
+LIGHT_NOTE = "light seal: it does not detect bit flips in the middle of a file"
+
+
 class SealKind(str, Enum):
     """What kind of thing is sealed; all but ``SAVE`` are store entries."""
 

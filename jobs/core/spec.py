@@ -8,6 +8,7 @@ from typing import Any
 
 from jobs.core import files
 from jobs.core.paths import StagePaths, StorePaths
+from jobs.core.seal import Depth
 
 SCHEMA = 1
 
@@ -66,7 +67,13 @@ class StageSpec:
     retries: dict[str, int] = field(default_factory=dict)
     stall_seconds: float | None = None
     quota_bytes: int | None = None
+    seals: str = "full"
     schema: int = SCHEMA
+
+    @property
+    def seal_depth(self) -> Depth:
+        """How much of each file a seal of this stage reads."""
+        return Depth(self.seals)
 
     @property
     def stage_paths(self) -> StagePaths:
