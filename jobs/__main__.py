@@ -70,14 +70,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _probe(name: str, code: Path | None) -> dict[str, Any]:
-    """What the planner must know of a back end in this interpreter; ``error`` where it cannot be had."""
+    """What the planner must know of a back end; ``error`` where it is none, or cannot be used in this interpreter (what
+    it can do is said all the same: the work may be done in an image)."""
     from jobs import backends
 
     try:
         backend = backends.load(name, code)
         able = backend.CAPABILITIES
-        return {
-            "versions": backend.probe(),
+        found: dict[str, Any] = {
             "kinds": sorted(able.kinds),
             "formats_in": sorted(able.formats_in),
             "formats_out": sorted(able.formats_out),
@@ -89,6 +89,10 @@ def _probe(name: str, code: Path | None) -> dict[str, Any]:
         }
     except (LookupError, ImportError) as error:
         return {"error": f"{type(error).__name__}: {error}"}
+    try:
+        return {**found, "versions": backend.probe()}
+    except ImportError as error:
+        return {**found, "error": f"{type(error).__name__}: {error}"}
 
 
 def _render(asked: dict[str, Any], code: Path | None) -> dict[str, Any]:

@@ -88,13 +88,14 @@ def probe(
         by_python.setdefault(_asked(name, profile)[0], []).append(name)
     for python, group in by_python.items():
         for name, value in _ask(python, group, code, (*profile.secrets, *secrets)).items():
-            if "error" in value:
+            instead = _asked(name, profile)[1]
+            if "error" in value and not (instead and "kinds" in value):
                 raise InputError(
                     f"back end {name!r} cannot be used with {python}: {value['error']}",
                     hint=f"set environments.{name}.venv in the profile {profile.name!r}",
                 )
             found[name] = BackEndFacts(
-                versions=_asked(name, profile)[1] or value["versions"],
+                versions=instead or value["versions"],
                 kinds=frozenset(value["kinds"]), formats_in=tuple(value["formats_in"]),
                 formats_out=tuple(value["formats_out"]), launcher=value["launcher"], distributed=value["distributed"],
                 python=python_of(name, profile),

@@ -26,3 +26,21 @@ def test_a_setting_that_the_back_end_refuses_ends_the_submission(tmp_path: Path,
     assert f"stage 'sft': back end 'toy': {said}" in done.stderr
     assert f"{chain.pipeline}:9" in done.stderr
     assert not chain.workspace.runs.exists() or not list(chain.workspace.runs.iterdir())
+
+
+def test_a_back_end_in_an_image_is_planned_where_it_is_not_installed(tmp_path: Path) -> None:
+    """NVIDIA's stacks are in containers on most sites: a login node knows what they can do, and no version of theirs."""
+    profile = tmp_path / "site.yaml"
+    image = "nvcr.io#nvidia/nemo:25.09"
+    profile.write_text(
+        f"extends: dgx-pyxis\nname: site\naccount: research\nworkspace: {tmp_path}/ws\nenvironments: {{nemo: {{image: '{image}'}}}}\n"
+    )
+    stages = """\
+  corpus: {kind: corpus, from: ./raw, document_chars: 400}
+  cpt: {kind: cpt, backend: nemo, checkpoint: base, data: corpus, steps: 12, lr: 1e-4, batch_size: 8}
+  again: {kind: cpt, checkpoint: cpt, data: corpus, steps: 12, lr: 1e-4, batch_size: 8}
+"""
+    chain = Chain.make(tmp_path / "chain", stages, cluster=str(profile))
+    assert list(chain.plan()) == ["corpus", "base-nemo", "cpt", "cpt-hf", "again"]
+    scripts = chain.overnight("plan", str(chain.pipeline), "--cluster", str(profile), "--scripts").stdout
+    assert f"--container-image={image}" in scripts
