@@ -111,7 +111,7 @@ class Simulation:
         self.workspace = Workspace(root / "workspace")
         self._locks: dict[str, tuple[int, str, float]] = {}
         continuation = self.dice.choice(("requeue", "requeue", "chain"))
-        self.profile = _profile(continuation, self.dice.random() < 0.7)
+        self.profile = _profile(continuation, self.dice.random() < 0.5)
         names = ("one", "two", "three", "four")[: self.dice.randint(2, 4)]
         planned: list[PlannedStage] = []
         for number, name in enumerate(names):

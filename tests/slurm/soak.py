@@ -96,8 +96,9 @@ def wait(chain: Chain, seconds: float = 900.0) -> None:
             jobs = [job for job in chain.jobs() if not job.row.state.is_final]
         except OvernightError:
             jobs = None
-        if jobs is not None and all(job.row.reason == NEVER_SATISFIED for job in jobs):
-            return
+        reasons = {job.row.reason for job in jobs} if jobs is not None else {"no answer"}
+        if not reasons or (NEVER_SATISFIED in reasons and reasons <= {NEVER_SATISFIED, "Dependency"}):
+            return  # what waits for a job that never starts does not start either
         # Slurm holds a job whose node went away while it was being started; its user lets it go.
         for job in jobs or ():
             if "held" in job.row.reason.lower() and job.row.reason != "JobHeldUser":
@@ -116,7 +117,7 @@ def one_chain(site: Site, directory: Path, seed: int) -> tuple[Counter[str], Cou
     dice = random.Random(seed)
     injected: Counter[str] = Counter()
     settings, profile = shape_of(dice, site.has_cgroups)
-    chain = Chain(site.slurm, directory, STAGES, seed=seed, settings=settings, profile=profile)
+    chain = Chain(site.slurm, directory, STAGES, settings=settings, profile=profile)
     chain.fetch()
     if dice.random() < 0.6:
         start = dice.choice(STARTS)

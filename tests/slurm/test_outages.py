@@ -223,3 +223,21 @@ def test_an_id_with_the_name_of_its_cluster(slurm: Slurm, tmp_path: Path) -> Non
     assert "--clusters" in next(chain.workspace.runs.glob("*/stages/cpt/attempts/*/job.sh")).read_text()
     chain.wait()
     chain.assert_done_once(run)
+
+
+@pytest.mark.full
+@pytest.mark.failure(31)
+def test_a_signal_to_the_work_makes_it_save_at_the_next_boundary(slurm: Slurm, tmp_path: Path) -> None:
+    """USR2 to all processes of the step, as Slurm sends it before an end: nobody dies of it, the step at hand is made
+    whole and saved, and the next start goes on from there."""
+    chain = make(slurm, tmp_path, {**LONG, "save_every": 1000})
+    run = chain.submit()
+    chain.wait_until(lambda: chain.status(run)["stages"][1]["step"], "the first step", timeout=300)
+    slurm.run(["scancel", "--signal=USR2", chain.events("cpt", "start")[-1]["job"]])
+    chain.wait()
+    assert_went_on(chain, run)
+    (save,) = chain.events("cpt", "saved")
+    first, last = verdicts(chain, run)
+    assert (first.outcome, first.failure, first.step) == (Outcome.CONTINUE, FailureClass.TIME_LIMIT, save["step"])
+    assert [line["step"] for line in chain.events("cpt", "resumed")] == [save["step"]], chain.story(run, "cpt")
+    assert last.outcome is Outcome.DONE
