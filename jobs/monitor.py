@@ -37,6 +37,9 @@ FLOOR_SECONDS = 600.0
 USUAL_STEPS, LONGEST_STEPS = 20.0, 3.0
 """No hang before this many usual steps, and this many of the longest one seen, would have passed."""
 
+ENOUGH_STEPS = 5
+"""So many steps measured, and the time to the first one does not count any more."""
+
 SAVE_BYTES_PER_SECOND = 50e6
 """A save that has not been measured is taken to be written this slowly, a measured one to take three times as long."""
 
@@ -59,11 +62,16 @@ class Patience:
     last: Report | None = None
     _gaps: list[float] = field(default_factory=list)
     _longest: float = 0.0
+    _to_first: float = 0.0
 
     def see(self, report: Report) -> None:
-        """A newer report: the time since the one before is a step's (the first one's holds the start)."""
-        if self.last is None or (report.phase, report.restart) != (self.last.phase, self.last.restart):
-            gap = report.time - (self.last.time if self.last else self.began)
+        """A newer report: the time since the one before is a step's. That to the first one holds the start, too (an
+        hour from a slow file system, say), and counts only while there is little else to go by."""
+        if self.last is None:
+            self._to_first, self.last = report.time - self.began, report
+            return
+        if (report.phase, report.restart) != (self.last.phase, self.last.restart):
+            gap = report.time - self.last.time
         else:
             gap = (report.time - self.last.time) / max(1, report.step - self.last.step)
             self._gaps = [*self._gaps[-99:], gap]
@@ -77,7 +85,8 @@ class Patience:
         if self.last is None:
             return max(START_SECONDS, floor)
         usual = USUAL_STEPS * statistics.median(self._gaps) if self._gaps and self.stall_seconds is None else 0.0
-        return max(floor, usual, LONGEST_STEPS * self._longest) + self.save_seconds
+        longest = self._longest if len(self._gaps) >= ENOUGH_STEPS else max(self._longest, self._to_first)
+        return max(floor, usual, LONGEST_STEPS * longest) + self.save_seconds
 
 
 def start(spec: StageSpec, begun: Start, rank: int) -> subprocess.Popen[bytes] | None:
