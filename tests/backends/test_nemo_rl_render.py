@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobs.backends.nemo_rl import checkout, progress, render, steps
+from jobs.backends.nemo_rl import checkout, progress, render, steps, validate
 from jobs.backends.nemo_rl.render import Place
 from jobs.backends.nemo_rl.settings import DpoSettings
 from jobs.core.symptoms import recognise
@@ -134,3 +136,27 @@ def test_failures_are_recognised(line: str, failure: FailureClass) -> None:
 
 def test_memory_errors_come_with_the_change_to_make() -> None:
     assert "micro_batch_size" in recognise("CUDA out of memory")[1]
+
+
+def test_an_environment_without_nemo_rl_is_not_asked(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("{}")
+    assert validate.ask(tmp_path / "config.yaml") is False
+
+
+def test_nemo_rl_itself_reads_what_is_rendered(tmp_path: Path) -> None:
+    """Its own parser, where an environment has one: OVERNIGHT_NEMO_RL_VENV (Python 3.12, a checkout in a .pth file)."""
+    venv = os.environ.get("OVERNIGHT_NEMO_RL_VENV")
+    if not venv:
+        pytest.skip("no environment with NeMo-RL: set OVERNIGHT_NEMO_RL_VENV")
+    python = str(Path(venv) / "bin/python")
+    code = "import nemo_rl, pathlib; print(pathlib.Path(nemo_rl.__path__[0]).parent)"
+    root = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=300, check=True).stdout.split()[-1]
+    found = render.configuration(DpoSettings.read(REQUIRED), place(tmp_path), checkout.at(Path(root)))
+    config = tmp_path / "config.yaml"
+    config.write_text(render.text(found))
+    assert validate.ask(config, python)
+    found["dpo"]["max_num_steps"] = "many"
+    config.write_text(render.text(found))
+    if checkout.at(Path(root)).version >= "0.6":  # older ones check nothing
+        with pytest.raises(BadSettings, match=r"dpo\.max_num_steps"):
+            validate.ask(config, python)
