@@ -238,7 +238,7 @@ def main() -> int:
     if not tally.failed:
         shutil.rmtree(root, ignore_errors=True)
     if args.report:
-        report = {**dataclasses.asdict(tally), "first_seed": args.seed, "seconds": round(time.monotonic() - began)}
+        report = {**vars(tally), "first_seed": args.seed, "seconds": round(time.monotonic() - began)}
         args.report.write_text(json.dumps(report, indent=2) + "\n")
     print(tally.line() + (f"; seeds {tally.failed}, their files are in {root}" if tally.failed else ""))
     return min(len(tally.failed), 125)
