@@ -111,7 +111,8 @@ class Habits:
     """What a back end keeps. Bytes a parameter by precision: (weights, gradients, optimizer with its fp32 weights).
 
     ``sharded``: what is spread over the replicas: nothing, the optimizer, or all. ``fused``: kernels that keep one copy
-    where eager code keeps several, and attention that does not keep its scores. ``logits``: bytes a logit of the last
+    where eager code keeps several, and attention that does not keep its scores. ``local``: Megatron's layers without
+    transformer_engine, as they were counted (``layer_activations``). ``logits``: bytes a logit of the last
     stage. ``reference``: bytes a parameter of the frozen model of DPO. ``buckets``: bytes a parameter that summing
     gradients over replicas takes beside them.
     """
@@ -119,6 +120,7 @@ class Habits:
     states: Mapping[str, tuple[float, float, float]]
     sharded: str = "none"
     fused: bool = False
+    local: bool = False
     scores: bool = False
     logits: float = 8.0
     reference: float = 0.0
@@ -142,7 +144,7 @@ def habits_of(
         wanted = settings.get("distributed_optimizer")
         sharded = "optimizer" if (engine if wanted is None else wanted) else "none"
         states = {"fp32": (4.0, 4.0, 8.0), "bf16": (2.0, 4.0, 12.0)}
-        return Habits(states, sharded, fused=engine, scores=not engine)
+        return Habits(states, sharded, fused=engine, local=not engine, scores=not engine)
     if backend == "nemo_rl":  # FSDP over fp32 weights; the reference model waits on the host
         return Habits({"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, "all", logits=14.0)
     if declared is not None:
@@ -215,13 +217,18 @@ def layer_activations(model: Model, shape: Shape, habits: Habits, dropout: bool 
     Fused (elements a token): inputs of both norms and of both linear layers behind them (4h), queries and output of
     attention (2q), keys and values (2k), gate, up and product (3f; a plain MLP: 2f). Eager code keeps the normalised
     input beside each norm (6h), keys and values repeated for every query head, a copy of the output (5q in all), and
-    the activated gate (4f). ``dropout`` adds two masks of one byte.
+    the activated gate (4f). Megatron's local layers repeat keys and values, too (queries, both, and the output: 4q),
+    and copy the linear half of the gate (5f); of the scores they keep the softmax in the type of training, while other
+    code keeps its input and a mask as well. Their norms are taken to be CUDA's fused kernel. ``dropout`` adds two
+    masks of one byte.
     """
     size = 2.0 if shape.precision == "bf16" else 4.0
     tokens = shape.micro_batch * shape.length / shape.context
     h, q, k, f = model.hidden, model.queries, model.keys, model.ffn
     if habits.fused:
         whole, split = 4.0 * h, 2.0 * q + 2.0 * k + (3.0 if model.gated else 2.0) * f
+    elif habits.local:
+        whole, split = 4.0 * h, 4.0 * q + (5.0 if model.gated else 2.0) * f
     else:
         whole, split = 6.0 * h, 5.0 * q + (4.0 if model.gated else 2.0) * f
     masks = 2.0 * h if dropout else 0.0
@@ -229,7 +236,7 @@ def layer_activations(model: Model, shape: Shape, habits: Habits, dropout: bool 
     kept = (whole * size + masks) / (over if shape.sequence_parallel else 1) + split * size / over
     scores = 0.0
     if habits.scores and shape.recompute != "selective":  # softmax in and out, and the mask of its dropout
-        scores = (2.0 * size + 1.0) * model.heads * shape.length / over
+        scores = (size if habits.local else 2.0 * size + 1.0) * model.heads * shape.length / over
     return tokens * (kept + scores)
 
 

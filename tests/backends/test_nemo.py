@@ -5,6 +5,7 @@ Needs an environment of its own (its pins exclude ours): ``make venv-nemo``, or 
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,31 @@ def test_import_train_stop_resume_tune_export(tmp_path: Path, data: Path, base: 
     assert (output / "model.safetensors").is_file()
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (output / name).read_bytes() == (base / "output" / name).read_bytes()
+
+
+@pytest.mark.full
+def test_a_bf16_model_keeps_its_type(tmp_path: Path, base: Path, nemo: Path) -> None:
+    """The norms of Megatron's local layers are fp32 in a bf16 model, and NeMo copies between equal types only."""
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForCausalLM
+
+    given = tmp_path / "given"
+    shutil.copytree(base, given)
+    AutoModelForCausalLM.from_pretrained(base / "output", dtype=torch.bfloat16).save_pretrained(given / "output")
+    imported = stages.stage(tmp_path / "import", "convert", "nemo", {}, {"source": given}, {"source": "hf"})
+    metrics = start(nemo, imported)["metrics"]
+    assert metrics["logit_difference"] <= metrics["logit_tolerance"]
+    exported = stages.stage(
+        tmp_path / "export", "convert", "nemo", {}, {"source": publish(imported)}, {"source": "nemo"}
+    )  # fmt: skip
+    metrics = start(nemo, exported)["metrics"]
+    assert metrics["logit_difference"] <= metrics["logit_tolerance"]
+    there, back = (
+        AutoModelForCausalLM.from_pretrained(path, dtype="auto").state_dict()
+        for path in (given / "output", exported.spec.store_paths.partial)
+    )
+    assert {value.dtype for value in back.values()} == {torch.bfloat16}
+    assert all(torch.equal(there[name], value) for name, value in back.items())
 
 
 def test_half_a_checkpoint_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,26 @@ def test_activations_against_what_torch_keeps() -> None:
     logits = 2 * 128 * 1000 * 4  # forward keeps one fp32 copy of them; the others live in the backward pass
     wanted = estimate.activations(model, shape, estimate.habits_of("trl", {}, {})) + logits
     assert sum(kept.values()) == pytest.approx(wanted, rel=0.15)
+
+
+@pytest.mark.full
+def test_activations_against_what_megatrons_local_layers_keep(tmp_path: Path) -> None:
+    """Every bf16 tensor that autograd saves in the real layers. On the CPU a norm keeps fp32 copies in place of its input,
+    which CUDA's kernel keeps; the inputs are left out on both sides."""
+    from tests.backends import environments, stages
+
+    venv = environments.installed("nemo", "nemo")
+    python = environments.on_cpu(venv, tmp_path / "venv") / "bin/python"
+    stages.make_tokenizer(tmp_path / "tokenizer")
+    script = ROOT / "tests/backends/nemo_activations.py"
+    command = [str(python), str(script), str(tmp_path / "tokenizer")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    model = Model(layers=3, hidden=256, heads=8, groups=2, head=32, ffn=704, vocabulary=1024, tied=True)
+    shape = Shape(1, 2, 2, 128, "bf16")
+    inputs_of_norms = model.layers * 2 * 2 * 128 * model.hidden * 2
+    wanted = estimate.activations(model, shape, estimate.habits_of("nemo", {}, {})) - inputs_of_norms
+    assert json.loads(done.stdout.splitlines()[-1])["kept"] == pytest.approx(wanted, rel=0.05)
 
 
 @pytest.mark.train
