@@ -62,7 +62,7 @@ venv-automodel: .venv-automodel/.done
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-nemo .venv-automodel build dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 # The first Python of at least 3.11 with a working venv module; PYTHON=/path/to/python3 chooses another.

@@ -32,7 +32,7 @@ _PATTERNS: tuple[tuple[FailureClass, str], ...] = (
     (FailureClass.VERSIONS, r"cannot import name|undefined symbol|requires transformers|"
      r"got an unexpected keyword argument|No module named|PydanticUserError|torch\.ops.*has no attribute|"
      r"version `(GLIBC|GLIBCXX|CXXABI)_\S+' not found|CUDA driver version is insufficient|"
-     r"no kernel image is available for execution"),
+     r"no kernel image is available for execution|Torch not compiled with CUDA enabled"),
     (FailureClass.TOKENIZER, r"size mismatch for \S*(embed_tokens|word_embeddings|lm_head|output_layer)|"
      r"index out of range in self|Assertion `srcIndex < srcSelectDimSize` failed|Unable to instantiate HuggingFace"),
     (FailureClass.COLLECTIVE_TIMEOUT, r"Watchdog caught collective operation timeout|ncclInternalError|"

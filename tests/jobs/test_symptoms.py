@@ -35,6 +35,7 @@ LINES: tuple[tuple[FailureClass | None, str], ...] = (
     (FailureClass.VERSIONS, "ImportError: cannot import name 'Cache' from 'transformers.cache_utils'"),
     (FailureClass.VERSIONS, "OSError: /lib/libc.so.6: version `GLIBC_2.34' not found"),
     (FailureClass.VERSIONS, "RuntimeError: CUDA error: no kernel image is available for execution on the device"),
+    (FailureClass.VERSIONS, "AssertionError: Torch not compiled with CUDA enabled"),
     (FailureClass.TOKENIZER, "size mismatch for model.embed_tokens.weight: copying a param of shape (32000, 64)"),
     (FailureClass.INCOMPLETE_CHECKPOINT, "RuntimeError: PytorchStreamReader failed reading zip archive: failed finding central directory"),
     (None, "INFO: 3 of 8 GPUs are busy, memory use 71 %"),
