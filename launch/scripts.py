@@ -59,7 +59,8 @@ def stage_spec(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, atte
         inputs=inputs, sources=stage.sources, target_step=stage.target_step, links=links,
         continuation=stage.continuation, lead_seconds=profile.lead_seconds,
         core_python=plan.core_python, stage_python=stage.python, retries=dict(profile.retries),
-        stall_seconds=profile.stall_seconds, seals=profile.seals.value, quota_bytes=profile.quota_bytes_of(run.workspace.root),
+        stall_seconds=profile.stall_seconds, seals=profile.seals.value,
+        quota_bytes=profile.quota_bytes_of(run.workspace.root),
     )  # fmt: skip
 
 
