@@ -8,9 +8,10 @@ are on the nodes: their stages are not asked about.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from launch.pipeline import PipelineFile
 from launch.plan import Plan, PlannedStage
 from launch.profile import Profile
 from launch.rundir import Run
+from launch.slurm.environment import scrubbed
 
 SECONDS = 600.0
 """How long one environment may take for all of its stages: NVIDIA's parsers take half a minute to import."""
@@ -55,12 +57,14 @@ def answers(
             groups.setdefault(stage.python, []).append(stage)
     code = None if pipeline.pipeline.code is None else pipeline.resolve(pipeline.pipeline.code)
     for python, stages in groups.items():
-        yield from zip(stages, _ask(python, stages, plan, profile, workspace, code), strict=True)
+        secrets = (*profile.secrets, *pipeline.pipeline.secrets)
+        yield from zip(stages, _ask(python, stages, plan, profile, workspace, code, secrets), strict=True)
 
 
 def _ask(
-    python: str, stages: list[PlannedStage], plan: Plan, profile: Profile, workspace: Workspace, code: Path | None
-) -> list[dict[str, Any]]:
+    python: str, stages: list[PlannedStage], plan: Plan, profile: Profile, workspace: Workspace, code: Path | None,
+    secrets: Iterable[str],
+) -> list[dict[str, Any]]:  # fmt: skip
     run = Run(workspace, RUN)
     with tempfile.TemporaryDirectory(prefix="overnight-") as scratch:
         asked = []
@@ -77,7 +81,14 @@ def _ask(
         own = [] if code is None else ["--code", str(code)]
         command = [python, str(snapshot.installed_boot()), "render", *own, str(request)]
         try:
-            said = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+            said = subprocess.run(
+                command,
+                env=scrubbed(os.environ, drop=secrets),
+                capture_output=True,
+                text=True,
+                timeout=SECONDS,
+                check=False,
+            )
             if said.returncode == 0:
                 return list(json.loads(said.stdout.splitlines()[-1]))
             problem = (said.stderr.strip() or f"exit code {said.returncode}").splitlines()[-1]
