@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jobs.core import verdict
+from jobs.core import progress, verdict
 from jobs.core.verdict import FailureClass, Outcome, Verdict
 from launch.devcluster import packages
 from launch.devcluster.config import CLUSTER_NAME
@@ -62,7 +62,7 @@ def wait_for_a_save(chain: Chain, start: int = 1) -> dict[str, Any]:
         starts, saves = chain.events("cpt", "start"), chain.events("cpt", "saved")
         return len(starts) == start and bool(saves) and saves[-1]["restart"] == starts[-1]["restart"]
 
-    chain.wait_until(has_saved, f"start {start} to save", timeout=300)
+    chain.wait_until(has_saved, f"start {start} to save", timeout=900)
     return chain.events("cpt", "start")[-1]
 
 
@@ -105,7 +105,7 @@ def test_preempted_with_grace_saves_first(slurm: Slurm, tmp_path: Path) -> None:
     """Saves only when it is told to: what is there after the grace time was saved in it."""
     chain = make(slurm, tmp_path, {**LONG, "save_every": 1000}, partition="preempt")
     run = chain.submit()
-    chain.wait_until(lambda: chain.status(run)["stages"][1]["step"], "the first step", timeout=300)
+    chain.wait_until(lambda: progress.latest(chain.stage(run, "cpt").progress), "the first step", timeout=900)
     slurm.run(["scontrol", "update", "partitionname=preempt", "gracetime=30"])
     try:
         take_the_nodes(slurm)
@@ -232,7 +232,7 @@ def test_a_signal_to_the_work_makes_it_save_at_the_next_boundary(slurm: Slurm, t
     whole and saved, and the next start goes on from there."""
     chain = make(slurm, tmp_path, {**LONG, "save_every": 1000})
     run = chain.submit()
-    chain.wait_until(lambda: chain.status(run)["stages"][1]["step"], "the first step", timeout=300)
+    chain.wait_until(lambda: progress.latest(chain.stage(run, "cpt").progress), "the first step", timeout=900)
     slurm.run(["scancel", "--signal=USR2", chain.events("cpt", "start")[-1]["job"]])
     chain.wait()
     assert_went_on(chain, run)
