@@ -38,8 +38,7 @@ class Watch(threading.Thread):
                     continue
                 if b"canary-" in command:
                     self.seen.add(f"argv: {command!r}")
-                # The user's own command and its look at the back ends were started with it by the user.
-                ours = b"launch.cli" in command or b"boot.py\0probe" in command
+                ours = b"launch.cli" in command  # the user's own command was started with it by the user
                 if b"canary-" in environment and b"SLURM_STEP_ID=" not in environment and not ours:
                     self.seen.add(f"environ of {command!r}")
 
