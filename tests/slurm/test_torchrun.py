@@ -82,16 +82,25 @@ def _torch() -> None:
 
 @pytest.mark.full
 def test_two_jobs_at_once_on_the_same_nodes_with_the_same_seed(slurm: Slurm, tmp_path: Path) -> None:
-    """Both would begin their search at the same port, on the same first node. The interface that the profile names is
-    that of the rendezvous, too: without it MASTER_ADDR is the name of a node."""
-    jobs = [submit(slurm, tmp_path / name, WORLD, "0", 4, interface="lo") for name in ("first", "second")]
+    """Both would begin their search at the same port, on the same first node."""
+    jobs = [submit(slurm, tmp_path / name, WORLD, "0", 4) for name in ("first", "second")]
     for job in jobs:
         slurm.wait_for_state(job, "COMPLETED", timeout=600)
     ports = {line for job in jobs for line in slurm.output(job).splitlines() if line.startswith("port ")}
     assert len(ports) == 2
     for job in jobs:
         lines = sorted(line for line in slurm.output(job).splitlines() if line.startswith("WORLD"))
-        assert lines == [f"WORLD {job} {rank} 4 127.0.0.1" for rank in range(4)]
+        assert [line.split()[:4] for line in lines] == [["WORLD", job, str(rank), "4"] for rank in range(4)]
+
+
+@pytest.mark.full
+def test_the_interface_of_the_profile_is_that_of_the_rendezvous(slurm: Slurm, tmp_path: Path) -> None:
+    """On one node: all nodes of this cluster have the same loopback, and torchrun tells agents by address and number."""
+    for interface, address in (("lo", "127.0.0.1"), ("", "node1")):
+        job = submit(slurm, tmp_path / f"on-{interface}", WORLD, "0", 1, interface=interface)
+        slurm.wait_for_state(job, "COMPLETED", timeout=600)
+        (line,) = [line for line in slurm.output(job).splitlines() if line.startswith("WORLD")]
+        assert line == f"WORLD {job} 0 1 {address}"
 
 
 @pytest.mark.full
