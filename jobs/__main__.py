@@ -96,7 +96,8 @@ def _probe(name: str, code: Path | None) -> dict[str, Any]:
 
 
 def _render(asked: dict[str, Any], code: Path | None) -> dict[str, Any]:
-    """What a start of a stage would run and read; ``error`` where its back end refuses it."""
+    """What a start of a stage would run and read; ``error`` where its back end refuses it, ``missing`` where it cannot
+    be asked in this interpreter."""
     from jobs import backends, contract
     from jobs.settings import BadSettings
 
@@ -104,8 +105,10 @@ def _render(asked: dict[str, Any], code: Path | None) -> dict[str, Any]:
     shape = contract.Shape(asked["nodes"], asked["processes"], asked["gpus"])
     try:
         found = contract.rendered(backends.load(spec.backend, code), spec, shape)
-    except (BadSettings, ImportError, LookupError) as error:
+    except (BadSettings, LookupError) as error:
         return {"error": str(error)}
+    except ImportError as error:
+        return {"missing": str(error)}
     return {"command": list(found.command), "files": dict(found.files)}
 
 

@@ -2,7 +2,7 @@
 
 A back end checks its settings in its own environment, renders what its program reads, and lets that program's parser
 read it where that can be done; so a misspelt option ends a submission and not a job in the night. An image or modules
-are on the nodes: their stages are not asked about.
+are on the nodes: for their stages this interpreter is asked, which knows the settings and none of the versions.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -38,8 +39,9 @@ def refuse(plan: Plan, profile: Profile, workspace: Workspace, pipeline: Pipelin
         InputError: the first stage, with its place in the pipeline, and what its back end says against it.
     """
     for stage, said in answers(plan, profile, workspace, pipeline):
-        if "error" in said:
-            text = f"stage {stage.name!r}: back end {stage.backend!r}: {said['error']}"
+        problem = said.get("error") or ("" if _is_elsewhere(stage, profile) else said.get("missing"))
+        if problem:
+            text = f"stage {stage.name!r}: back end {stage.backend!r}: {problem}"
             if stage.name not in pipeline.pipeline.stages:
                 raise InputError(text)
             raise pipeline.error(("stages", stage.name), text)
@@ -48,17 +50,23 @@ def refuse(plan: Plan, profile: Profile, workspace: Workspace, pipeline: Pipelin
 def answers(
     plan: Plan, profile: Profile, workspace: Workspace, pipeline: PipelineFile
 ) -> Iterator[tuple[PlannedStage, dict[str, Any]]]:
-    """Each stage that can be asked about with ``command`` and ``files`` (name -> content), or ``error``."""
+    """Each stage with ``command`` and ``files`` (name -> content), or ``error``, or ``missing``."""
     groups: dict[str, list[PlannedStage]] = {}
     for stage in plan.stages:
-        environment = profile.environments.get(stage.backend)
-        elsewhere = environment is not None and (environment.image is not None or environment.modules)
-        if not elsewhere and not stage.resources.image and stage.backend != "data":
-            groups.setdefault(stage.python, []).append(stage)
+        if stage.backend != "data":
+            python = sys.executable if _is_elsewhere(stage, profile) else stage.python
+            groups.setdefault(python, []).append(stage)
     code = None if pipeline.pipeline.code is None else pipeline.resolve(pipeline.pipeline.code)
     for python, stages in groups.items():
         secrets = (*profile.secrets, *pipeline.pipeline.secrets)
         yield from zip(stages, _ask(python, stages, plan, profile, workspace, code, secrets), strict=True)
+
+
+def _is_elsewhere(stage: PlannedStage, profile: Profile) -> bool:
+    """Whether the environment of a stage is on the nodes only."""
+    environment = profile.environments.get(stage.backend)
+    inside = environment is not None and (environment.image is not None or bool(environment.modules))
+    return inside or bool(stage.resources.image)
 
 
 def _ask(

@@ -44,3 +44,7 @@ def test_a_back_end_in_an_image_is_planned_where_it_is_not_installed(tmp_path: P
     assert list(chain.plan()) == ["corpus", "base-nemo", "cpt", "cpt-hf", "again"]
     scripts = chain.overnight("plan", str(chain.pipeline), "--cluster", str(profile), "--scripts").stdout
     assert f"--container-image={image}" in scripts
+    chain.write(stages.replace("backend: nemo,", "backend: nemo, options: {tensor_paralel: 2},"))
+    chain.fetch()
+    refused = chain.start(check=False)
+    assert "did you mean 'tensor_parallel'?" in refused.stderr, refused.stdout + refused.stderr

@@ -66,7 +66,9 @@ def rendered(spec: StageSpec, shape: Shape) -> Rendered:
     if spec.kind == "convert":
         return contract.in_process(spec, shape, "python")
     from jobs.backends.nemo_rl import checkout, start
+    from jobs.backends.nemo_rl.settings import DpoSettings
 
+    DpoSettings.read(spec.settings)  # also where there is no NeMo-RL
     return start.of_stage(spec, shape, checkout.find())
 
 
