@@ -209,7 +209,7 @@ def hunt(name: str, chains: int, first: int = 0) -> Found:
     return Found(name, None, chains)
 
 
-def _hunt(given: tuple[str, int]) -> Found:
+def _hunt(given: tuple[str, int, int]) -> Found:
     return hunt(*given)
 
 
@@ -221,14 +221,15 @@ def main() -> int:
 
     simulate.fix_hashes("tests.faults.mutations")
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*MUTATIONS, []], metavar="NAME")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(MUTATIONS)}")
     parser.add_argument("--chains", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0, help="of the first chain")
     parser.add_argument("--workers", type=int, default=simulate.cores())
     args = parser.parse_args()
     began = time.monotonic()
     missed = 0
     with Pool(args.workers, simulate.pin) as pool:
-        for found in pool.imap_unordered(_hunt, [(name, args.chains) for name in args.names or MUTATIONS]):
+        for found in pool.imap_unordered(_hunt, [(name, args.chains, args.seed) for name in args.names or MUTATIONS]):
             missed += found.seed is None
             said = "NOT FOUND" if found.seed is None else f"seed {found.seed}: {found.text}"
             print(f"{found.name} ({found.chains} chains): {said}", flush=True)
