@@ -85,7 +85,10 @@ def take(store: StorePaths, claim: Claim) -> Claim | None:
             holder = read(path)
             if holder.job != claim.job:
                 return holder
-    return None
+    # Of a chain of jobs a later link may be at work, if this is a copy of one that was cancelled while it waited.
+    # Looked for last: a later link that takes its claim from here on takes over.
+    others = [found for found in of_attempt(store, claim.attempt) if found.job != claim.job]
+    return next((found for found in reversed(others) if found.link > claim.link), None)
 
 
 def supersede(store: StorePaths, attempt: str, by: str, links: int = 1) -> Claim | None:

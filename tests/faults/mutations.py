@@ -45,21 +45,21 @@ def _claim_taken_by_all(original: Any) -> Any:
     return take
 
 
+def _later_links_do_not_matter(original: Any) -> Any:
+    """A copy of a link that was cancelled while it waited takes its claim beside a later link, which is at work."""
+
+    def take(store: StorePaths, wanted: Claim) -> Any:
+        rival = original(store, wanted)
+        return None if rival is not None and rival.link > wanted.link else rival
+
+    return take
+
+
 def _running_is_ended(original: Any) -> Any:
     def standing(*given: Any, **named: Any) -> Standing:
         found: Standing = original(*given, **named)
         states = {row.state for row in found.rows.values()}
         return replace(found, fate=Fate.ENDED) if found.fate is Fate.LIVE and states == {"COMPLETING"} else found
-
-    return standing
-
-
-def _absent_is_never_started(original: Any) -> Any:
-    """A claim proves nothing: what the queue does not show did not start."""
-
-    def standing(*given: Any, **named: Any) -> Standing:
-        found: Standing = original(*given, **named)
-        return replace(found, fate=Fate.NEVER_STARTED) if found.fate is Fate.ENDED and not found.rows else found
 
     return standing
 
@@ -139,11 +139,11 @@ MUTATIONS: dict[str, Mutation] = {
     # The claim
     "claim-taken-by-all": Mutation(claim, "take", _claim_taken_by_all),
     "claim-never-taken": Mutation(claim, "take", lambda original: lambda store, wanted: None),
+    "later-links-do-not-matter": Mutation(claim, "take", _later_links_do_not_matter),
     "claim-not-checked": Mutation(claim, "check_held", lambda original: lambda store, wanted: None),
     "given-up-without-a-claim": Mutation(claim, "supersede", lambda original: lambda *given, **named: None),
     # What became of an attempt
     "running-is-ended": Mutation(ledger, "standing", _running_is_ended),
-    "absent-is-never-started": Mutation(ledger, "standing", _absent_is_never_started),
     "completed-is-sealed": Mutation(sealed, "is_sound", _completed_is_sealed),
     # Submission
     "keeps-old-parents": Mutation(Submitter, "_repointed", lambda original: lambda self, stage, found: True),
@@ -174,7 +174,6 @@ SURVIVORS = {
     "gate-lets-all-through": "no input is damaged here; tests/jobs/test_hand_off.py",
     "cancel-does-not-look-again": "costs a second cancel; tests/launch/test_cancel.py",
     "does-not-see-that-it-was-given-up": "the prologue of its job finds out, and the next resume",
-    "absent-is-never-started": "its claim cannot be taken from it; tests/launch/test_ledger.py",
 }
 """What no chain notices, because something else stands behind it: the place that does."""
 

@@ -22,6 +22,8 @@ MENDED = {
     857: "left-over-jobs-stay",
     16061: "more-edges-are-no-harm",
     20347: "more-edges-are-no-harm",
+    20065: "later-links-do-not-matter",
+    20920: "later-links-do-not-matter",
 }
 """Seeds that failed once, and the error that undoes what mended them (docs/failures.md)."""
 

@@ -83,6 +83,16 @@ def test_links_of_a_chain_follow_each_other(store: StorePaths) -> None:
         claim.check_held(store, start("100", link=0))
 
 
+@pytest.mark.failure(10, 22)
+def test_a_copy_of_an_earlier_link_does_not_work_beside_a_later_one(store: StorePaths) -> None:
+    """The first link was cancelled while it waited, so nobody has its claim."""
+    assert claim.take(store, start("101", link=1)) is None
+    rival = claim.take(store, start("107", link=0))
+    assert rival is not None
+    assert rival.job == "101"
+    claim.check_held(store, start("101", link=1))
+
+
 def test_a_superseded_attempt_never_starts(store: StorePaths) -> None:
     assert claim.supersede(store, "aaaaaa", by="bbbbbb", links=2) is None
     for link in range(2):
