@@ -112,7 +112,7 @@ class DevCluster:
                 self._write(settings)
                 self._start_all(settings, say)
                 return settings
-            if any(self.directory.iterdir()):
+            if self._holds_others():
                 raise InputError(f"{self.directory} is not empty and holds no dev cluster", hint="choose another --dir")
             with ports.block(new.ports, config.BLOCK, port) as base:
                 settings = replace(new, port=base)
@@ -134,7 +134,7 @@ class DevCluster:
             return False
         with self._lock():
             existed = self.config() is not None
-            if not existed and any(self.directory.iterdir()):
+            if not existed and self._holds_others():
                 raise InputError(f"{self.directory} holds no dev cluster: nothing removed")
             self._kill_all()
             shutil.rmtree(self.directory)
@@ -168,6 +168,11 @@ class DevCluster:
     @property
     def _config_file(self) -> Path:
         return self.directory / "cluster.json"
+
+    def _holds_others(self) -> bool:
+        """Whether anything lies in the directory but a first configuration that a kill left half-written."""
+        unfinished = f".{self._config_file.name}."
+        return any(not path.name.startswith(unfinished) for path in self.directory.iterdir())
 
     def _require_config(self) -> ClusterConfig:
         settings = self.config()

@@ -94,3 +94,11 @@ def test_profile_asks_for_what_the_cluster_has() -> None:
         asked = found.resources_for(kind)
         assert asked.nodes <= cluster.nodes
         assert (asked.cpus or 1) * asked.processes_per_node <= cluster.cpus
+
+
+def test_killed_before_its_configuration_was_whole(tmp_path: Path) -> None:
+    directory = tmp_path / "cluster"
+    directory.mkdir()
+    (directory / ".cluster.json.node.1234.tmp").write_text('{"nod', encoding="utf-8")
+    assert DevCluster(directory).down() is False
+    assert not directory.exists()
