@@ -15,6 +15,9 @@ from launch.errors import ClusterRefused, ClusterSilent, InputError
 _POLL_SECONDS = 2.0
 _GRACE_SECONDS = 60.0
 """How long a job may be gone from the queue before its result counts as lost: shared file systems show files late."""
+
+_CANCEL_SECONDS = 120.0
+"""A controller that is busy gets so long to take a cancellation and to show it."""
 _ARRAY_JOBS = 1000
 """Jobs of an array at most: MaxArraySize of Slurm is 1001 where a site has not set it."""
 _OWN_ERROR = re.compile(r"^data_prep\.errors\.\w+: (.+)$", re.MULTILINE)
@@ -90,19 +93,29 @@ class ArrayRunner:
                 raise InputError(f"{len(jobs)} jobs ended without a result; the log of the first: {first.paths.stderr}")
 
     def _cancel(self, array: str) -> None:
-        """Cancel what is left of an array by one scancel, and look whether it has gone; says so on stderr."""
-        try:
-            self._gateway.scancel([array])
-            end = time.monotonic() + _GRACE_SECONDS
-            while self._is_queued(array):
-                if time.monotonic() > end:
-                    print(f"\njob {array} is still in the queue: scancel {array}", file=sys.stderr)
+        """Cancel what is left of an array, and look whether it has gone; says so on stderr.
+
+        One scancel is enough, unless the cluster does not answer: then it is asked again, which is safe to repeat.
+        """
+        end = time.monotonic() + _CANCEL_SECONDS
+        asked, silence = False, ""
+        while time.monotonic() < end:
+            try:
+                if not asked:
+                    self._gateway.scancel([array])
+                    asked = True
+                if not self._is_queued(array):
+                    how = "the same command goes on from the shards that are done"
+                    print(f"\njob {array} is cancelled; {how}", file=sys.stderr)
                     return
-                time.sleep(_POLL_SECONDS / 4)
-        except (ClusterSilent, ClusterRefused) as error:
-            print(f"\njob {array} may still run: scancel {array} ({error})", file=sys.stderr)
-            return
-        print(f"\njob {array} is cancelled; the same command goes on from the shards that are done", file=sys.stderr)
+            except ClusterSilent as error:
+                silence = f" ({error})"
+            except ClusterRefused as error:
+                silence = f" ({error})"
+                break
+            time.sleep(_POLL_SECONDS / 4)
+        state = "is still in the queue" if asked else "may still run"
+        print(f"\njob {array} {state}: scancel {array}{'' if asked else silence}", file=sys.stderr)
 
     def _executor(self, folder: Path, phase: str) -> Any:
         profile = self._profile
