@@ -14,17 +14,29 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar o
 EXTRAS := train,data,nemo-run,submitit,hub,dev
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-full test-slurm24 check soak bench clean venvs venv-nemo venv-automodel
+.PHONY: demo test test-slurm test-rest test-full test-slurm24 check soak bench clean venvs venv-nemo venv-automodel
 
 # What the tests need is more than what the demo needs: one installation is enough.
 demo: $(if $(wildcard $(VENV)/.dev),$(VENV)/.dev,$(VENV)/.train)
 	$(BIN)/overnight fetch pipelines/pt_pt.yaml
 	$(BIN)/overnight run pipelines/pt_pt.yaml --cluster local
 
+# In two halves side by side: the half on a real Slurm waits more than it works. The other one's output comes when it ends.
 test: check
-	@$(MAKE) --keep-going --no-print-directory venvs || echo "NVIDIA's stacks are not installed: their tests will be skipped"
 	@command -v slurmctld >/dev/null || echo "slurmctld is not installed: the tests on a real Slurm will be skipped"
-	$(BIN)/python -m pytest -m "not full"
+	@$(MAKE) --keep-going --no-print-directory --jobs=2 test-slurm test-rest
+
+NVIDIA_CHAIN := tests/slurm/test_nvidia_chain.py
+
+test-slurm: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not full" tests/slurm --ignore=$(NVIDIA_CHAIN)
+
+test-rest: $(VENV)/.dev
+	@$(MAKE) --keep-going --no-print-directory --jobs=1 venvs >.test-rest.log 2>&1 || \
+		echo "NVIDIA's stacks are not installed (.test-rest.log): their tests will be skipped"
+	@$(BIN)/python -m pytest -m "not full" tests --ignore=tests/slurm >.test-rest.log 2>&1; rest=$$?; \
+		$(BIN)/python -m pytest -m "not full" $(NVIDIA_CHAIN) >>.test-rest.log 2>&1 || rest=$$?; \
+		echo; cat .test-rest.log; exit $$rest
 
 test-full: check
 	$(BIN)/python -m pytest
@@ -62,7 +74,7 @@ venv-automodel: .venv-automodel/.done
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-nemo .venv-automodel build dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
+	rm -rf .test-rest.log $(VENV) .venv-nemo .venv-automodel build dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 # The first Python of at least 3.11 with a working venv module; PYTHON=/path/to/python3 chooses another.
