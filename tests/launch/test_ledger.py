@@ -106,6 +106,7 @@ def test_who_may_still_be_submitting(store: StorePaths) -> None:
     assert ledger.standing(store, elsewhere, nothing, now=later).fate is Fate.NEVER_STARTED
 
 
+@pytest.mark.full  # its race with the work is lost on a busy machine
 def test_an_sbatch_that_outlived_its_overnight(store: StorePaths) -> None:
     attempt = opened(store, host=socket.gethostname())
     nothing = QueueView([])
