@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 
 import pytest
@@ -12,6 +13,9 @@ _left = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts what it puts into the background with SIGINT ignored, and children inherit that: they could not be
+    # interrupted, which is what some tests are about.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[_left] = []
 
 

@@ -97,7 +97,6 @@ def test_hostile_text_is_text_on_the_card(tmp_path: Path) -> None:
     assert not any(mark in page for mark in ("<script", "<img", "<b>in"))
 
 
-@pytest.mark.full  # its race with the work is lost on a busy machine
 def test_interrupted_it_stops_at_once_and_goes_on_later(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in.jsonl", [{"text": document(seed, 300)} for seed in range(3000)])
     command = [sys.executable, "-m", "launch.cli", "data", "corpus", str(source), "--output", str(tmp_path / "out")]

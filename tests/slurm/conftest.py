@@ -27,7 +27,9 @@ def _remove_orphans() -> None:
     for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         owner = directory.name.removeprefix(_PREFIX).partition("-")[0]
         if directory.stat().st_uid == os.getuid() and owner.isdigit() and not Path("/proc", owner).exists():
-            DevCluster(directory).down()
+            inner = directory / "cluster"  # of the tests of the dev cluster itself
+            DevCluster(inner if inner.exists() else directory).down()
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _cluster(accounting: bool) -> Iterator[Slurm]:

@@ -61,7 +61,6 @@ def test_bad_input_of_a_job_has_its_place(tmp_path: Path, source: Path, capsys: 
     assert shown["message"] == f'{source}:121: field "text" is null'
 
 
-@pytest.mark.full  # its race with the work is lost on a busy machine
 def test_interrupted_it_cancels_its_array(tmp_path: Path, source: Path, slurm: Slurm) -> None:
     settings = ("--set", "shard_bytes=5000", "--cluster", "devcluster", "--jobs", "1")
     command = [sys.executable, "-m", "launch.cli", *corpus(source, tmp_path / "out", *settings)]
