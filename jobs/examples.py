@@ -107,6 +107,54 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str
     return Pair(tuple(whole[:split]), tuple(whole[split:]))
 
 
+def fitting_pairs(
+    rows: Sequence[Row],
+    path: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    length: int,
+    too_long: str,
+    template: str = "{prompt}",
+) -> list[tuple[Row, list[Pair]]]:
+    """Each row of at most ``length`` ids with its pairs: one for each of its answers, in the order of ``FIELDS``.
+
+    Args:
+        path: where the rows came from.
+        too_long: ``error``, or ``skip`` leaves longer rows out.
+        template: wraps the prompt of each row.
+
+    Raises:
+        DataError: a row is longer, unless such rows are to be left out; or no row is left.
+    """
+    kept: list[tuple[Row, list[Pair]]] = []
+    for row in rows:
+        prompt = template.replace("{prompt}", row.texts["prompt"])
+        pairs = [encode_pair(tokenizer, prompt, text) for name, text in row.texts.items() if name != "prompt"]
+        longest = max(map(len, pairs))
+        if longest <= length:
+            kept.append((row, pairs))
+        elif too_long == "error":
+            raise DataError(
+                f"{row.place}: {longest} tokens, more than sequence_length {length} "
+                "(too_long: skip leaves such rows out)"
+            )
+    if not kept:
+        raise DataError(f"{path}:1: no row has at most sequence_length {length} tokens")
+    return kept
+
+
+def tokens_prefix(directory: Path, split: str) -> Path:
+    """Prefix of the ``.bin`` and ``.idx`` files of a split of a tokenised corpus.
+
+    Raises:
+        DataError: one of the two is missing.
+    """
+    prefix = directory / split
+    for suffix in (".bin", ".idx"):
+        if not prefix.with_name(prefix.name + suffix).is_file():
+            raise DataError(f"{prefix}{suffix}: no such file in the tokenised corpus")
+    return prefix
+
+
 def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """Id of the end-of-sequence token.
 

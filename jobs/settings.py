@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from jobs.core.verdict import FailureClass
@@ -78,3 +78,65 @@ def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
     """
     if value not in allowed:
         raise BadSettings(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+
+
+def at_least_one(found: object, names: Iterable[str], none: str = "") -> None:
+    """Refuse counts below 1; a setting that is None passes.
+
+    Args:
+        none: what is added to the message where None may be written, too.
+
+    Raises:
+        BadSettings: naming the setting and its value.
+    """
+    for name in names:
+        value = getattr(found, name)
+        if value is not None and value < 1:
+            raise BadSettings(f"{name} must be at least 1{none}, not {value}")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What every back end that trains can be told; each adds its own.
+
+    ``steps`` are optimizer steps and ``batch_size`` is the number of examples a step takes over all processes together,
+    so a stage learns the same on one node as on four. ``micro_batch_size`` is what one model replica takes in one
+    pass; the rest is accumulated. ``save_every`` None: save only when told to stop, or at the end.
+    """
+
+    steps: int
+    lr: float
+    batch_size: int
+    sequence_length: int
+    micro_batch_size: int | None = None
+    warmup_steps: int = 0
+    schedule: str = "cosine"
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    seed: int = 0
+    save_every: int | None = None
+    keep_saves: int = 2
+    precision: str = "fp32"
+    threads: int | None = None
+    split: str = "train"
+
+    def micro_of(self, replicas: int, what: str = "model replicas") -> int:
+        """Examples that one of ``replicas`` takes in one pass.
+
+        Raises:
+            BadSettings: the batch does not divide.
+        """
+        if self.batch_size % replicas:
+            raise BadSettings(f"batch_size {self.batch_size} does not divide over {replicas} {what}")
+        share = self.batch_size // replicas
+        micro = min(self.micro_batch_size or share, share)
+        if share % micro:
+            raise BadSettings(
+                f"micro_batch_size {micro} does not divide {share}, the share of batch_size {self.batch_size} "
+                f"of each of {replicas} {what}"
+            )
+        return micro
+
+
+REQUIRED = ("steps", "lr", "batch_size", "sequence_length")
+"""Settings of ``TrainingSettings`` without a default."""

@@ -27,11 +27,7 @@ def corpus(given: Input, scratch: Path, settings: AutomodelSettings, tokenizer: 
         DataError: the files of a tokenised corpus are missing, or the corpus is shorter than one sequence.
     """
     if given.format == "tokens":
-        prefix = given.output / settings.split
-        for suffix in (".bin", ".idx"):
-            if not prefix.with_name(prefix.name + suffix).is_file():
-                raise DataError(f"{prefix}{suffix}: no such file in the tokenised corpus")
-        return prefix
+        return examples.tokens_prefix(given.output, settings.split)
     import numpy
 
     from data_prep.tokens.indexed import IndexedWriter, dtype_for
@@ -78,20 +74,12 @@ class PairsConfig:
             DataError: a row longer than ``seq_length``, unless such rows are to be left out; no row at all.
         """
         tokenizer = tokenizers.load(Path(self.checkpoint))
-        rows = []
-        for row in examples.read_rows(Path(self.path), "instructions"):
-            pair = examples.encode_pair(tokenizer, row.texts["prompt"], row.texts["completion"])
-            if len(pair) <= self.seq_length:
-                rows.append(_shifted(pair, int(tokenizer.pad_token_id)))
-            elif self.too_long == "error":
-                raise DataError(
-                    f"{row.place}: {len(pair)} tokens, more than sequence_length {self.seq_length} "
-                    "(too_long: skip leaves such rows out)"
-                )
-        if not rows:
-            raise DataError(f"{self.path}:1: no row has at most sequence_length {self.seq_length} tokens")
-        order = examples.training_order(len(rows), self.batch_size, self.steps, self.seed)
-        return [dict(rows[index]) for index in order]
+        source = Path(self.path)
+        rows = examples.read_rows(source, "instructions")
+        kept = examples.fitting_pairs(rows, source, tokenizer, self.seq_length, self.too_long)
+        shifted = [_shifted(pair, int(tokenizer.pad_token_id)) for _, (pair,) in kept]
+        order = examples.training_order(len(shifted), self.batch_size, self.steps, self.seed)
+        return [dict(shifted[index]) for index in order]
 
 
 def _shifted(pair: examples.Pair, pad: int) -> dict[str, Any]:

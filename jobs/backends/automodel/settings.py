@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.settings import BadSettings, build, one_of
+from jobs.settings import REQUIRED, BadSettings, TrainingSettings, at_least_one, build, one_of
 
 SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("fp32", "bf16")
@@ -13,29 +13,11 @@ TOO_LONG = ("error", "skip")
 
 
 @dataclass(frozen=True)
-class AutomodelSettings:
-    """What a stage can be told; the first block is shared by all training back ends.
-
-    ``batch_size`` is the number of sequences a step takes over all processes together. Weights and optimizer are fp32;
+class AutomodelSettings(TrainingSettings):
+    """What a stage can be told. Weights and optimizer are fp32;
     with ``precision: bf16`` FSDP computes in bf16 and sums gradients in fp32.
     """
 
-    steps: int
-    lr: float
-    batch_size: int
-    sequence_length: int
-    micro_batch_size: int | None = None
-    warmup_steps: int = 0
-    schedule: str = "cosine"
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    seed: int = 0
-    save_every: int | None = None
-    keep_saves: int = 2
-    precision: str = "fp32"
-    threads: int | None = None
-
-    split: str = "train"
     too_long: str = "error"
     tensor_parallel: int = 1
     context_parallel: int = 1
@@ -51,13 +33,10 @@ class AutomodelSettings:
         Raises:
             BadSettings: naming the setting, its value and what would fit.
         """
-        found = build(cls, settings, required=("steps", "lr", "batch_size", "sequence_length"))
+        found = build(cls, settings, required=REQUIRED)
         counts = ("steps", "batch_size", "sequence_length", "keep_saves", "micro_batch_size", "save_every", "threads",
                   "tensor_parallel", "context_parallel")  # fmt: skip
-        for name in counts:
-            value = getattr(found, name)
-            if value is not None and value < 1:
-                raise BadSettings(f"{name} must be at least 1, not {value}")
+        at_least_one(found, counts)
         for name in ("warmup_steps", "weight_decay", "data_workers"):
             if getattr(found, name) < 0:
                 raise BadSettings(f"{name} must not be negative, it is {getattr(found, name)}")
@@ -79,11 +58,4 @@ class AutomodelSettings:
         size = self.tensor_parallel * self.context_parallel
         if world % size:
             raise BadSettings(f"tensor_parallel x context_parallel = {size} does not divide {world} processes")
-        replicas = world // size
-        if self.batch_size % replicas:
-            raise BadSettings(f"batch_size {self.batch_size} does not divide over {replicas} model replicas")
-        share = self.batch_size // replicas
-        micro = min(self.micro_batch_size or share, share)
-        if share % micro:
-            raise BadSettings(f"micro_batch_size {micro} does not divide {share}, the share of each model replica")
-        return micro
+        return self.micro_of(world // size)

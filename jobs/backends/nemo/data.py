@@ -54,11 +54,7 @@ def corpus(given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any) 
         DataError: the files of a tokenised corpus are missing, or the corpus is shorter than one sequence.
     """
     if given.format == "tokens":
-        prefix = given.output / settings.split
-        for suffix in (".bin", ".idx"):
-            if not prefix.with_name(prefix.name + suffix).is_file():
-                raise DataError(f"{prefix}{suffix}: no such file in the tokenised corpus")
-        return str(prefix)
+        return str(examples.tokens_prefix(given.output, settings.split))
     source = given.output / f"{settings.split}.jsonl"
     prefix = scratch / "corpus"
     if not _made(scratch, given, settings):
@@ -86,19 +82,11 @@ def pairs(given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any) -
     if _made(scratch, given, settings):
         return
     source = given.output / f"{settings.split}.jsonl"
-    lines: list[str] = []
-    for row in examples.read_rows(source, "instructions"):
-        prompt = settings.prompt_template.replace("{prompt}", row.texts["prompt"])
-        pair = examples.encode_pair(tokenizer, prompt, row.texts["completion"])
-        if len(pair) <= settings.sequence_length:
-            lines.append(json.dumps({"prompt": pair.prompt, "completion": pair.completion}))
-        elif settings.too_long == "error":
-            raise DataError(
-                f"{row.place}: {len(pair)} tokens, more than sequence_length {settings.sequence_length} "
-                "(too_long: skip leaves such rows out)"
-            )
-    if not lines:
-        raise DataError(f"{source}:1: no row has at most sequence_length {settings.sequence_length} tokens")
+    kept = examples.fitting_pairs(
+        examples.read_rows(source, "instructions"), source, tokenizer,
+        settings.sequence_length, settings.too_long, settings.prompt_template,
+    )  # fmt: skip
+    lines = [json.dumps({"prompt": pair.prompt, "completion": pair.completion}) for _, (pair,) in kept]
     files.write_atomic(scratch / "training.jsonl", "\n".join(lines) + "\n")
     _mark(scratch, given, settings)
 

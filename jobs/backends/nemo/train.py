@@ -37,7 +37,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     network = model.from_checkpoint(source, settings)
     tokenizer = model.tokenizer(source, network)
     spread = model.parallel(settings, network, ctx.world)
-    micro = settings.split_batch(spread.replicas(ctx.world))
+    micro = settings.micro_of(spread.replicas(ctx.world))
     scratch = spec.stage_paths.root / "nemo"
     module = data.module(spec.kind, spec.inputs["data"], scratch / "data", settings, tokenizer, micro)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.settings import BadSettings, build, one_of
+from jobs.settings import REQUIRED, BadSettings, TrainingSettings, at_least_one, build, one_of
 
 SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
@@ -13,7 +13,7 @@ TEMPLATES = ("plain", "default")
 
 
 @dataclass(frozen=True)
-class DpoSettings:
+class DpoSettings(TrainingSettings):
     """What a stage can be told. ``batch_size`` counts pairs over all processes; ``save_every`` None: at the end only.
 
     ``chat_template``: ``plain`` trains prompt and answer as they stand, as our other back ends and the evaluation do;
@@ -21,23 +21,7 @@ class DpoSettings:
     environment of its workers (by uv or prefetched, as in its container), ``same`` uses the stage's environment.
     """
 
-    steps: int
-    lr: float
-    batch_size: int
-    sequence_length: int
-    micro_batch_size: int | None = None
     beta: float = 0.1
-    warmup_steps: int = 0
-    schedule: str = "cosine"
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    seed: int = 0
-    save_every: int | None = None
-    keep_saves: int = 2
-    precision: str = "fp32"
-    threads: int | None = None
-
-    split: str = "train"
     chat_template: str = "plain"
     tensor_parallel: int = 1
     context_parallel: int = 1
@@ -56,14 +40,10 @@ class DpoSettings:
         Raises:
             BadSettings: naming the setting, its value and what would fit.
         """
-        found = build(cls, settings, required=("steps", "lr", "batch_size", "sequence_length"))
-        for name in ("steps", "batch_size", "sequence_length", "keep_saves", "tensor_parallel", "context_parallel"):
-            if getattr(found, name) < 1:
-                raise BadSettings(f"{name} must be at least 1, not {getattr(found, name)}")
-        for name in ("micro_batch_size", "save_every"):
-            value = getattr(found, name)
-            if value is not None and value < 1:
-                raise BadSettings(f"{name} must be at least 1 or null, not {value}")
+        found = build(cls, settings, required=REQUIRED)
+        counts = ("steps", "batch_size", "sequence_length", "keep_saves", "tensor_parallel", "context_parallel")
+        at_least_one(found, counts)
+        at_least_one(found, ("micro_batch_size", "save_every"), none=" or null")
         if found.lr <= 0 or found.beta <= 0:
             raise BadSettings(f"lr and beta must be above 0, not {found.lr} and {found.beta}")
         one_of("schedule", found.schedule, SCHEDULES)
@@ -81,11 +61,4 @@ class DpoSettings:
         size = self.tensor_parallel * self.context_parallel
         if world % size:
             raise BadSettings(f"tensor_parallel x context_parallel = {size} does not divide {world} GPUs")
-        replicas = world // size
-        if self.batch_size % replicas:
-            raise BadSettings(f"batch_size {self.batch_size} does not divide over {replicas} model replicas")
-        share = self.batch_size // replicas
-        micro = min(self.micro_batch_size or share, share)
-        if share % micro:
-            raise BadSettings(f"micro_batch_size {micro} does not divide {share}, the share of each model replica")
-        return micro
+        return self.micro_of(world // size)

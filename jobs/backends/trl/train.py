@@ -21,7 +21,7 @@ from jobs.backends import Result, WorkContext
 from jobs.backends.trl.control import StepControl, barrier, from_first_rank
 from jobs.backends.trl.settings import SCHEDULES, TrainSettings
 from jobs.core.spec import StageSpec
-from jobs.examples import DataError, Row
+from jobs.examples import Row
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
@@ -110,19 +110,7 @@ def _blocks(rows: list[Row], settings: TrainSettings, tokenizer: PreTrainedToken
 def _pairs(rows: list[Row], settings: TrainSettings, tokenizer: PreTrainedTokenizerBase, path: Path) -> Dataset:
     """Prompts with one completion (``instructions``) or with two (``preferences``, left as text for TRL)."""
     answers = [name for name in rows[0].texts if name != "prompt"]
-    kept: list[tuple[Row, list[examples.Pair]]] = []
-    for row in rows:
-        pairs = [examples.encode_pair(tokenizer, row.texts["prompt"], row.texts[name]) for name in answers]
-        length = max(map(len, pairs))
-        if length <= settings.sequence_length:
-            kept.append((row, pairs))
-        elif settings.too_long == "error":
-            raise DataError(
-                f"{row.place}: {length} tokens, more than sequence_length {settings.sequence_length} "
-                "(too_long: skip leaves such rows out)"
-            )
-    if not kept:
-        raise DataError(f"{path}:1: no row has at most sequence_length {settings.sequence_length} tokens")
+    kept = examples.fitting_pairs(rows, path, tokenizer, settings.sequence_length, settings.too_long)
     lengths = [max(map(len, pairs)) for _, pairs in kept]
     order = examples.training_order(len(kept), settings.batch_size, settings.steps, settings.seed, lengths)
     chosen = [kept[index] for index in order]
