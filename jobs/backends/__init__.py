@@ -19,6 +19,7 @@ from typing import Any, Protocol, cast
 from jobs.core.deadline import StopRequest
 from jobs.core.progress import ProgressWriter
 from jobs.core.spec import StageSpec
+from jobs.core.verdict import FailureClass
 from jobs.saves import Saves
 
 PROBE_TEXTS = (
@@ -29,6 +30,12 @@ PROBE_TEXTS = (
     "日本語と한국어 emoji 🌙",
 )
 """Fixed texts whose ids make up the behaviour of a tokenizer: words, digits, accents, white space, other scripts."""
+
+
+class Diverged(ArithmeticError):
+    """The loss is not a number any more; going on would only overwrite good saves with bad ones."""
+
+    failure = FailureClass.DATA_ERROR
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,19 @@ def versions(*packages: str) -> dict[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
+    return found
+
+
+def needed(*packages: str, hint: str = "") -> dict[str, str]:
+    """As ``versions``, of packages that all have to be there.
+
+    Raises:
+        ImportError: the first that is missing, with ``hint`` behind it.
+    """
+    found = versions(*packages)
+    for name in packages:
+        if name not in found:
+            raise ImportError(f"{name} is not installed in this environment{hint}")
     return found
 
 

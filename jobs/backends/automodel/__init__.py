@@ -7,12 +7,11 @@ told, ``render`` writes the recipe's configuration, ``data`` gives it the ids th
 
 from __future__ import annotations
 
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from jobs import contract, cpu, tokenizers
-from jobs.backends import Capabilities, Memory, Result, WorkContext
+from jobs.backends import Capabilities, Memory, Result, WorkContext, needed
 from jobs.contract import Completeness, Reader, Rendered, Shape
 from jobs.core.spec import StageSpec
 
@@ -40,12 +39,7 @@ def probe() -> dict[str, str]:
     Raises:
         ImportError: one is missing, or a NeMo AutoModel of a version that is not known.
     """
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            raise ImportError(f"{name} is not installed in this environment") from None
+    found = needed(*PACKAGES)
     version = found["nemo-automodel"]
     if ".".join(version.split(".")[:2]) not in KNOWN:
         raise ImportError(f"nemo-automodel {version} is not known here: pip install 'nemo-automodel>={KNOWN[0]},<0.8'")

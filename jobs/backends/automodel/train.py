@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from nemo_automodel.components.checkpoint.config import SaveConsolidatedMode
 from nemo_automodel.components.config.loader import ConfigNode, load_yaml_config
 from nemo_automodel.recipes.llm.train_ft import TrainFinetuneRecipeForNextTokenPrediction
 
-from jobs import cpu, tokenizers
-from jobs.backends import Result, WorkContext
+from jobs import cpu, ranks, tokenizers
+from jobs.backends import Diverged, Result, WorkContext
 from jobs.backends.automodel import data, layout, render  # data: AutoModel's reader takes only modules that are loaded
 from jobs.backends.automodel.render import Place
 from jobs.backends.automodel.settings import AutomodelSettings
@@ -26,12 +25,6 @@ from jobs.settings import BadSettings
 
 RANKS = "ranks.json"
 """Beside each save: how many processes made it."""
-
-
-class Diverged(ArithmeticError):
-    """The loss is not a number any more; going on would only overwrite good saves with bad ones."""
-
-    failure = FailureClass.DATA_ERROR
 
 
 class IncompleteCheckpoint(RuntimeError):
@@ -52,7 +45,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     settings.micro(ctx.world)  # refuse before anything is written
     cpu.use_threads(settings.threads)
     scratch = spec.stage_paths.root / "automodel"
-    _start_processes(ctx.world)
+    ranks.start(ctx.world)
     source = spec.inputs["checkpoint"].output
     config = scratch / "config.yaml"
 
@@ -67,7 +60,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         scratch.mkdir(parents=True, exist_ok=True)
         files.write_atomic(config, render.text(render.configuration(spec.kind, settings, place)))
 
-    _on_first(prepare)
+    ranks.on_first(prepare)
     recipe = Watched(load_yaml_config(config), ctx, settings)
     began = time.monotonic()
     recipe.setup()
@@ -81,18 +74,8 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         return Result("stopped", recipe.done, metrics)
     if ctx.rank == 0:
         _finish(scratch / "checkpoints", source, ctx.output)
-    _barrier()
+    ranks.barrier()
     return Result("done", recipe.done, metrics)
-
-
-def _start_processes(world: int) -> None:
-    if world > 1 and not dist.is_initialized():
-        gpus = torch.cuda.is_available()
-        if gpus:
-            import os
-
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
 
 
 def _resume_point(ctx: WorkContext) -> Path | None:
@@ -145,7 +128,9 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):  # type: ignore[misc]
         sample = super()._run_train_optim_step(batches, max_grad_norm)
         loss = float(sample.metrics["loss"])
         done = self.step_scheduler.step + 1
-        stop, broken = _any_of([self.ctx.stop.should_stop(), not math.isfinite(loss)])
+        stop, broken = ranks.any_of(
+            [self.ctx.stop.should_stop(), not math.isfinite(loss)], torch.device("cpu")
+        )
         if broken:
             raise Diverged(f"the loss is {loss} at step {done}: lower lr, or look at the data of this step")
         self.losses.append(loss)
@@ -170,7 +155,7 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):  # type: ignore[misc]
         config = self.checkpointer.config
         usual = config.checkpoint_dir, config.save_consolidated
         target = self.ctx.saves.directory / f"checkpoint-{step + 1}"
-        _on_first(lambda: shutil.rmtree(target, ignore_errors=True))
+        ranks.on_first(lambda: shutil.rmtree(target, ignore_errors=True))
         config.checkpoint_dir = str(target)
         if self.stopped:
             config.save_consolidated = SaveConsolidatedMode.EVERY
@@ -178,7 +163,7 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):  # type: ignore[misc]
             super().save_checkpoint(epoch, step, *args, **more)
         finally:
             config.checkpoint_dir, config.save_consolidated = usual
-        _on_first(lambda: self._seal(target, epoch, step))
+        ranks.on_first(lambda: self._seal(target, epoch, step))
         self.ctx.stop.saved(time.monotonic() - began)
 
     def _seal(self, target: Path, epoch: int, step: int) -> None:
@@ -189,33 +174,3 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):  # type: ignore[misc]
         files.write_json(target / RANKS, {"ranks": self.ctx.world})
         self.ctx.saves.seal(step + 1)
         self.ctx.saves.keep_last(self.settings.keep_saves)
-
-
-def _on_first(action: Any) -> None:
-    """Do it on rank 0; an error there is an error everywhere."""
-    if not dist.is_initialized():
-        action()
-        return
-    box: list[Any] = [None]
-    if dist.get_rank() == 0:
-        try:
-            action()
-        except Exception as error:
-            box = [error]
-    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
-    if box[0] is not None:
-        raise box[0]
-
-
-def _any_of(flags: list[bool]) -> list[bool]:
-    """For each flag whether it is set on any rank."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return flags
-    found: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(found, flags)
-    return [any(column) for column in zip(*found, strict=True)]
-
-
-def _barrier() -> None:
-    if dist.is_initialized():
-        dist.barrier()

@@ -9,12 +9,11 @@ the model that it came from.
 
 from __future__ import annotations
 
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from jobs import contract, tokenizers
-from jobs.backends import Capabilities, Memory, Result, WorkContext
+from jobs.backends import Capabilities, Memory, Result, WorkContext, needed
 from jobs.contract import Completeness, Rendered, Shape
 from jobs.core.spec import StageSpec
 
@@ -39,15 +38,7 @@ def probe() -> dict[str, str]:
     Raises:
         ImportError: one of them is missing.
     """
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            raise ImportError(
-                f"{name} is not installed in this environment; NVIDIA's NeMo container has all of Megatron-Bridge"
-            ) from None
-    return found
+    return needed(*PACKAGES, hint="; NVIDIA's NeMo container has all of Megatron-Bridge")
 
 
 def behaviour(checkpoint: Path) -> dict[str, Any]:

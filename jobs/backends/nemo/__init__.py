@@ -9,12 +9,11 @@ and tokenizer files of the Hugging Face directory that the model came from, byte
 
 from __future__ import annotations
 
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from jobs import contract, tokenizers
-from jobs.backends import Capabilities, Result, WorkContext
+from jobs.backends import Capabilities, Result, WorkContext, needed, versions
 from jobs.contract import Completeness, Rendered, Shape
 from jobs.core.spec import StageSpec
 
@@ -28,8 +27,7 @@ CAPABILITIES = Capabilities(
     converts=frozenset({("hf", "nemo"), ("nemo", "hf")}),
 )
 
-PACKAGES = ("nemo_toolkit", "megatron-core", "torch", "transformers", "lightning", "transformer_engine")
-REQUIRED = PACKAGES[:5]
+PACKAGES = ("nemo_toolkit", "megatron-core", "torch", "transformers", "lightning")
 
 
 def probe() -> dict[str, str]:
@@ -38,13 +36,7 @@ def probe() -> dict[str, str]:
     Raises:
         ImportError: one that is needed is missing, or a NeMo without ``nemo.collections.llm``.
     """
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            if name in REQUIRED:
-                raise ImportError(f"{name} is not installed in this environment") from None
+    found = {**needed(*PACKAGES), **versions("transformer_engine")}
     if not found["nemo_toolkit"].startswith("2."):
         version = found["nemo_toolkit"]
         raise ImportError(f"nemo_toolkit {version} has no nemo.collections.llm (2.0 to 2.7 have): pip install '<3'")

@@ -16,19 +16,13 @@ from lightning.pytorch.callbacks import Callback
 from nemo.lightning.io.pl import TrainerContext
 from nemo.lightning.pytorch.optim.base import LRSchedulerModule
 
-from jobs.backends import WorkContext
-from jobs.backends.nemo import layout, ranks
+from jobs import ranks
+from jobs.backends import Diverged, WorkContext
+from jobs.backends.nemo import layout
 from jobs.backends.nemo.settings import NemoSettings, learning_rate_factor
-from jobs.core.verdict import FailureClass
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
-
-
-class Diverged(ArithmeticError):
-    """The loss is not a number any more; going on would only overwrite good saves with bad ones."""
-
-    failure = FailureClass.DATA_ERROR
 
 
 class Schedule(LRSchedulerModule):  # type: ignore[misc]

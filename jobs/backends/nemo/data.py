@@ -18,8 +18,7 @@ from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
 from nemo.collections.llm import FineTuningDataModule, PreTrainingDataModule
 from nemo.collections.llm.gpt.data.core import GPTSFTDataset
 
-from jobs import examples
-from jobs.backends.nemo import ranks
+from jobs import examples, ranks
 from jobs.backends.nemo.settings import NemoSettings
 from jobs.core import files
 from jobs.core.spec import Input

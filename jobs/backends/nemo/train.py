@@ -13,8 +13,9 @@ from megatron.core.optimizer import OptimizerConfig
 from nemo import lightning as nl
 from nemo.collections import llm
 
+from jobs import ranks
 from jobs.backends import Result, WorkContext
-from jobs.backends.nemo import compat, data, layout, model, ranks
+from jobs.backends.nemo import compat, data, layout, model
 from jobs.backends.nemo.control import Schedule, StepControl
 from jobs.backends.nemo.model import Parallel
 from jobs.backends.nemo.settings import NemoSettings

@@ -10,12 +10,11 @@ NeMo-RL writes them, and ``hf/``: configuration and tokenizer files of the model
 
 from __future__ import annotations
 
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from jobs import contract, tokenizers
-from jobs.backends import Capabilities, Result, WorkContext
+from jobs.backends import Capabilities, Result, WorkContext, needed
 from jobs.contract import Completeness, Reader, Rendered, Shape
 from jobs.core.spec import StageSpec
 
@@ -40,13 +39,7 @@ def probe() -> dict[str, str]:
     """
     from jobs.backends.nemo_rl import checkout
 
-    found = {"nemo_rl": checkout.find().version}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            raise ImportError(f"{name} is not installed in this environment") from None
-    return found
+    return {"nemo_rl": checkout.find().version, **needed(*PACKAGES)}
 
 
 def behaviour(checkpoint: Path) -> dict[str, Any]:

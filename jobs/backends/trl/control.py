@@ -14,9 +14,9 @@ import torch
 import torch.distributed as dist
 from transformers import TrainerCallback
 
-from jobs.backends import WorkContext
+from jobs import ranks
+from jobs.backends import Diverged, WorkContext
 from jobs.backends.trl.settings import TrainSettings
-from jobs.core.verdict import FailureClass
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -28,18 +28,6 @@ MORE_METRICS = {
     "rewards/accuracies": "reward_accuracy",
 }
 """Metrics that are reported where the trainer logs them, by their names there. The last two are of DPO."""
-
-
-class Diverged(ArithmeticError):
-    """The loss is not a number any more; going on would only overwrite good saves with bad ones."""
-
-    failure = FailureClass.DATA_ERROR
-
-
-def barrier() -> None:
-    """Wait for all ranks; nothing to do in a single process."""
-    if dist.is_initialized():
-        dist.barrier()
 
 
 def from_first_rank(value: Any) -> Any:
@@ -132,7 +120,7 @@ class StepControl(TrainerCallback):
         self._ctx.progress.report(state.global_step, self._settings.steps, "", **metrics)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        barrier()
+        ranks.barrier()
         if self._ctx.rank == 0:
             self._ctx.saves.seal(state.global_step)
             self._ctx.saves.keep_last(self._settings.keep_saves)

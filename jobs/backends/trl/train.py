@@ -16,9 +16,9 @@ import transformers
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
-from jobs import cpu, examples, tokenizers
+from jobs import cpu, examples, ranks, tokenizers
 from jobs.backends import Result, WorkContext
-from jobs.backends.trl.control import StepControl, barrier, from_first_rank
+from jobs.backends.trl.control import StepControl, from_first_rank
 from jobs.backends.trl.settings import SCHEDULES, TrainSettings
 from jobs.core.spec import StageSpec
 from jobs.examples import Row
@@ -61,7 +61,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     if ctx.rank == 0:
         trainer.accelerator.unwrap_model(trainer.model).save_pretrained(ctx.output)
         tokenizers.carry_over(source, ctx.output)
-    barrier()
+    ranks.barrier()
     return Result("done", step, metrics)
 
 

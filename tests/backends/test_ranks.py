@@ -1,4 +1,4 @@
-"""The processes of a NeMo stage before its trainer: real process groups, without NeMo."""
+"""The processes of a stage beside its trainer: real process groups, without a trainer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from jobs.backends.nemo import ranks  # noqa: E402
+from jobs import ranks  # noqa: E402
 
 
 @pytest.fixture
