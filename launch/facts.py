@@ -62,12 +62,12 @@ def _asked(backend: str, profile: Profile) -> tuple[str, dict[str, str]]:
     """The interpreter that can be asked here, and what stands for its versions where that is not the one that trains:
     an image and modules are there on the nodes, and their names decide what is in them."""
     environment = profile.environments.get(backend)
-    if environment is not None and environment.image is not None:
+    if environment is None or not environment.is_on_nodes_only:
+        return python_of(backend, profile), {}
+    if environment.image is not None:
         return sys.executable, {"image": environment.image}
-    if environment is not None and environment.modules:
-        modules = " ".join((*profile.modules, *environment.modules))
-        return sys.executable, {"modules": modules, "python": environment.interpreter}
-    return python_of(backend, profile), {}
+    modules = " ".join((*profile.modules, *environment.modules))
+    return sys.executable, {"modules": modules, "python": environment.interpreter}
 
 
 def probe(

@@ -18,6 +18,7 @@ from launch.errors import ClusterRefused, InputError, OvernightError
 from launch.executors import carrier
 from launch.fit import Estimate
 from launch.plan import PlannedStage
+from launch.rendered import ATTEMPT, RUN
 from launch.rundir import Run
 from launch.site import ask, check
 from launch.site.check import Finding, Level
@@ -25,8 +26,6 @@ from launch.slurm.gateway import Gateway
 
 if TYPE_CHECKING:
     from launch.cli.common import Planned
-
-RUN, ATTEMPT = "check", "check0"
 
 
 def findings(planned: Planned, gateway: Gateway | None) -> list[Finding]:
@@ -94,9 +93,7 @@ def _disk(planned: Planned, found: list[Estimate]) -> Finding:
     if not left:
         return Finding(Level.OK, "disk", "no size of a checkpoint is known")
     needed = sum(each.checkpoint.finished for each in left) + 2 * max(each.checkpoint.save for each in left)
-    directory = planned.workspace.root
-    while not directory.exists():
-        directory = directory.parent
+    directory = check.existing(planned.workspace.root)
     free = shutil.disk_usage(directory).free
     quota = planned.profile.profile.quota_bytes_of(planned.workspace.root)
     words = f"{_gb(needed)} needed for {', '.join(each.stage for each in left)}; {directory} has {_gb(free)} free"

@@ -163,6 +163,10 @@ class Profile(Model):
         inner = max(around, key=lambda one: len(one.path.parts), default=None)
         return None if inner is None or inner.quota is None else memory_bytes(inner.quota)
 
+    def links_of(self, continuation: str) -> int:
+        """How many jobs a stage that goes on in that way gets at once."""
+        return self.links if continuation == Continuation.CHAIN else 1
+
     @property
     def rolling(self) -> int | None:
         """How many jobs of a run may be in the queue at a time; None: all of them."""

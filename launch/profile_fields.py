@@ -337,6 +337,11 @@ class Environment(Model):
         return self
 
     @property
+    def is_on_nodes_only(self) -> bool:
+        """Whether this interpreter cannot be asked on the login node: it is in an image or behind modules."""
+        return self.image is not None or bool(self.modules)
+
+    @property
     def interpreter(self) -> str:
         """What starts Python: a path, or a name to be found on PATH after the modules, or inside the image."""
         if self.venv is not None:

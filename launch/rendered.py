@@ -65,8 +65,7 @@ def answers(
 def _is_elsewhere(stage: PlannedStage, profile: Profile) -> bool:
     """Whether the environment of a stage is on the nodes only."""
     environment = profile.environments.get(stage.backend)
-    inside = environment is not None and (environment.image is not None or bool(environment.modules))
-    return inside or bool(stage.resources.image)
+    return bool(stage.resources.image) or (environment is not None and environment.is_on_nodes_only)
 
 
 def _ask(

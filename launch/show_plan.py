@@ -186,7 +186,7 @@ def _totals(plan: Plan, profile: Profile, state: dict[str, str], expected: dict[
     jobs = 0
     hours = 0.0
     for stage in new:
-        links = profile.links if stage.continuation == Continuation.CHAIN.value else 1
+        links = profile.links_of(stage.continuation)
         jobs += links
         gpus = stage.resources.nodes * (stage.resources.gpus_per_node or 0)
         known = segments(stage, profile, expected[stage.name])

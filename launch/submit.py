@@ -27,12 +27,11 @@ from jobs.core.paths import StorePaths
 from launch import blame, ledger, scripts, sealed
 from launch.errors import ClusterRefused, ClusterSilent, InputError
 from launch.executors import carrier
-from launch.interrupt import Interrupt, Interrupted
-from launch.interrupt import deferred as _deferred
+from launch.interrupt import Interrupt, Interrupted, deferred
 from launch.journal import Event
 from launch.ledger import Fate, QueueView, Standing
 from launch.plan import Plan, PlannedStage
-from launch.profile import Continuation, Profile
+from launch.profile import Profile
 from launch.rolling import Room
 from launch.rundir import Run
 from launch.slurm.gateway import Gateway
@@ -104,7 +103,7 @@ class Submitter:
             Interrupted: Ctrl-C.
         """
         steps: list[Step] = []
-        with _deferred(self._interrupt):
+        with deferred(self._interrupt):
             if self._room.is_limited:
                 self._room.look(self._view(fresh=True).alive(self._announced()[0]), self._run.journal.read())
             for stage in self._plan.stages:
@@ -163,7 +162,7 @@ class Submitter:
                 if found.fate is Fate.NEVER_STARTED and not self._bar(store, current):
                     continue  # it was quicker: its claim is there now
                 number = current.number + 1
-            links = self._links(stage)
+            links = self._profile.links_of(stage.continuation)
             if not self._room.has_for(links) or self._room.leaves_alone(store, current):
                 return self._later(stage)
             try:
@@ -175,9 +174,6 @@ class Submitter:
             if step is not None:
                 self._room.take(links)
                 return step
-
-    def _links(self, stage: PlannedStage) -> int:
-        return self._profile.links if stage.continuation == Continuation.CHAIN.value else 1
 
     def _settled(self, stage: PlannedStage, store: StorePaths, current: Attempt) -> Standing:
         """The standing of an attempt, waited for while another ``overnight`` may be in the middle of its sbatch."""
@@ -323,7 +319,7 @@ class Submitter:
 
     def _submit(self, stage: PlannedStage, store: StorePaths, number: int) -> Step | None:
         """Open the next attempt and submit it; None if another run opened that number first."""
-        links = self._links(stage)
+        links = self._profile.links_of(stage.continuation)
         token = attempts.new_token()
         names = tuple(scripts.job_name(self._run.id, stage.name, token, link) for link in range(links))
         stage_dir = str(self._run.paths.stage(stage.name).root)

@@ -85,7 +85,7 @@ class _Checker:
         self._profile = found.profile
         self._gateway = gateway or Gateway()
         self._workspace = workspace_for(found.profile, workspace).root
-        self._directory = _existing(self._workspace)
+        self._directory = existing(self._workspace)
         questions = ask.questions(ask.user_name(), [str(self._directory)])
         if not any(each.modules for each in self._profile.environments.values()):
             questions.pop("modules")
@@ -289,7 +289,7 @@ class _Checker:
         return Finding(Level.OK, what, f"accepted by partition {resources.partition or '(the default one)'}")
 
 
-def _existing(path: Path) -> Path:
+def existing(path: Path) -> Path:
     """The path, or the nearest directory above it that is there."""
     while not path.exists() and path.parent != path:
         path = path.parent

@@ -139,7 +139,8 @@ class Simulation:
 
     @contextmanager
     def _locked(self, run: Run) -> Iterator[None]:
-        """As ``rundir.locked``: a lock of a dead process of this host, or one that is ten minutes old, is taken over."""
+        """As ``rundir.locked``, whose holder shows signs of life: here one of another host is taken over after so long that
+        it has none."""
         actor = self.world.current
         assert actor is not None
         self.world.point()
@@ -463,7 +464,7 @@ class Simulation:
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
             replaced: list[tuple[Any, str, Any]] = [
                 (PurePath, "__truediv__", remembered), (submit, "carrier", lambda name: Carrier(self.site)), (submit, "Attempt", attempt),
-                (submit, "_deferred", contextlib.nullcontext), (scripts, "write", write),
+                (submit, "deferred", contextlib.nullcontext), (scripts, "write", write),
                 (ledger, "process_alive", alive), (ledger, "_sbatch_alive", sbatch_alive),
                 (attempts, "new_token", lambda length=6: f"{next(token):06d}"),
                 (claims, "supersede", give_up), (lifecycle, "_should_move", moves), (nodes, "ask", self.site.asked), (seal, "ThreadPoolExecutor", _OneByOne), (files, "fsync_directory", lambda directory: None),
