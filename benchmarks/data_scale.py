@@ -2,14 +2,16 @@
 
     python benchmarks/data_scale.py CORPUS.jsonl TOKENIZER_DIRECTORY WORK GIGABYTES ...     # 0.5 5
 
-A corpus of each size is made of CORPUS; where it is larger, the texts are repeated with every fifth word changed, so
-that they are no duplicates, and take part in all steps. Shown for each: CPU seconds of all processes, their largest sum
+A corpus of each size is made of CORPUS, passing over it as often as needed. In every pass, the first one too, each fifth
+word of a text is replaced by one drawn from the words of the corpus: no text is a duplicate of its like in another pass,
+all take part in every step, and a megabyte of the last pass costs what one of the first costs. Shown for each: CPU seconds of all processes, their largest sum
 of resident sets, and the CPU time of a megabyte beside that of the first size (1.00: growth is linear).
 """
 
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import signal
 import sys
@@ -20,16 +22,19 @@ from data_tokens import lines, watched
 
 def corpus_of(source: Path, target: Path, size: int) -> int:
     """Write at least ``size`` bytes of text; returns how many."""
-    written = passes = 0
+    dice = random.Random(7)
+    pool: list[str] = []
+    for line in lines(source):
+        pool += json.loads(line)["text"].split()
+        if len(pool) > 1_000_000:
+            break
+    written = 0
     with open(target, "w", encoding="utf-8") as stream:
         while written < size:
-            passes += 1
             for line in lines(source):
-                text = json.loads(line)["text"]
-                if passes > 1:
-                    words = text.split(" ")
-                    words[::5] = [f"{word}{passes}x" for word in words[::5]]
-                    text = " ".join(words)
+                words = json.loads(line)["text"].split(" ")
+                words[::5] = dice.choices(pool, k=len(words[::5]))
+                text = " ".join(words)
                 stream.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
                 written += len(text.encode())
                 if written >= size:
