@@ -2,10 +2,11 @@
 
     python benchmarks/data_scale.py CORPUS.jsonl TOKENIZER_DIRECTORY WORK GIGABYTES ...     # 0.5 5
 
-A corpus of each size is made of CORPUS, passing over it as often as needed. In every pass, the first one too, each fifth
-word of a text is replaced by one drawn from the words of the corpus: no text is a duplicate of its like in another pass,
-all take part in every step, and a megabyte of the last pass costs what one of the first costs. Shown for each: CPU seconds of all processes, their largest sum
-of resident sets, and the CPU time of a megabyte beside that of the first size (1.00: growth is linear).
+A corpus of each size is made of CORPUS, passing over it as often as needed. In every pass, the first one too, each
+fifth word of a text is replaced by one drawn from the words of the corpus: no text is a duplicate of its like in
+another pass, all take part in every step, and a megabyte of the last pass costs what one of the first costs. Shown
+for each: CPU seconds of all processes, their largest sum of resident sets, and the CPU time of a megabyte beside that
+of the first size (1.00: growth is linear).
 """
 
 from __future__ import annotations
