@@ -223,7 +223,8 @@ def main() -> None:
     size = sum(len(text.encode()) for text in texts) / 1e6
     print(f"{len(texts)} documents, {size:.1f} MB, {len(planted)} duplicates at Jaccard 0.80, as many pairs at 0.50")
     sides: dict[str, Callable[[list[str]], Pairs]] = {
-        "ours": ours, "wider": ours_wider, "rensa": rensa, "datasketch": datasketch, "text-dedup": text_dedup, "datatrove": datatrove,
+        "ours": ours, "wider": ours_wider, "rensa": rensa, "datasketch": datasketch, "text-dedup": text_dedup,
+        "datatrove": datatrove,
     }  # fmt: skip
     wanted = sys.argv[3:] or list(sides)
     seconds: dict[str, list[float]] = {name: [] for name in wanted}
