@@ -67,6 +67,9 @@ def recipe(given: Any, tokenizer: Any, prefix: str, steps: int) -> Any:
     found.log.log_dir = str(given.out.parent / "log")
     found.log.tensorboard = None
     found.resume = None
+    if given.start is not None:
+        restore = run.Config(nl.RestoreConfig, path=str(given.start), load_artifacts=False)
+        found.resume = run.Config(nl.AutoResume, restore_config=restore)
     return found
 
 
@@ -130,6 +133,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--model", default="1b")
+    parser.add_argument("--start", type=Path, help="weights of an imported checkpoint, instead of new ones")
     parser.add_argument("--unchecked", action="store_true", help="go on with numbers that are none, and say where")
     given = parser.parse_args()
     given.out = given.out.resolve()

@@ -44,9 +44,9 @@ SIZES = {
 }
 
 SHAPES: dict[str, dict[str, Any]] = {
-    "selective": {"sequence_length": 2048, "batch_size": 16, "micro_batch_size": 4,
+    "selective": {"sequence_length": 2048, "batch_size": 8, "micro_batch_size": 4,
                   "options": {"recompute": "selective"}},
-    "full": {"sequence_length": 2048, "batch_size": 16, "micro_batch_size": 8, "options": {"recompute": "full"}},
+    "full": {"sequence_length": 2048, "batch_size": 8, "micro_batch_size": 8, "options": {"recompute": "full"}},
     "kept": {"sequence_length": 1024, "batch_size": 16, "micro_batch_size": 2, "options": {"recompute": "none"}},
 }  # fmt: skip
 """Shapes of the 1b model whose memory and step time are held against the estimate; the first is timed by hand, too."""
