@@ -1,4 +1,4 @@
-"""A refusal of sbatch led back to its cause: the option, the line that says it, and the entry that ends it.
+"""A refusal of sbatch or srun led back to its cause: the option, the line that says it, and the entry that ends it.
 
 Slurm often names no option ("Requested node configuration is not available"). Then each that it may mean is left out
 once with ``sbatch --test-only``, which makes no job: those without which Slurm accepts the script are the cause.
@@ -52,8 +52,25 @@ def add(error: ClusterRefused, known: Sequence[Emitted], script: Path, gateway: 
         return
     partition = next((str(one.value) for one in known if one.option == "partition"), None)
     error.culprits = [asdict(one) for one in found]
-    error.advice = "\n".join(line for one in found for line in _lines(one, partition, gateway))
+    error.advice = "\n".join(line for one in found for line in origin(one, _there_is(one, partition, gateway)))
     error.hint = "change that entry and submit again; what is queued already is adopted, not queued twice"
+
+
+def of_step(line: str, known: Sequence[Emitted]) -> list[str]:
+    """What srun refused inside a job, led back in the same way.
+
+    Args:
+        line: what srun said.
+        known: the options of the stage.
+    """
+    if not line.startswith("srun: "):
+        return []
+    suspects = refusals.about(line)
+    found = [one for one in known if one.command == "srun" and one.option in suspects]
+    # srun takes the resources that it is not given from its job.
+    found = found or [one for one in known if one.command == "sbatch" and one.option in suspects]
+    last = {one.option: one for one in found}  # of an option that is given twice the last one counts
+    return [text for one in last.values() for text in origin(one)]
 
 
 def _decisive(suspects: Sequence[Emitted], script: Path, gateway: Gateway) -> list[Emitted]:
@@ -79,11 +96,12 @@ def _without(text: str, option: str) -> str:
     return re.sub(rf"^#SBATCH --{re.escape(option)}(?:=.*)?\n", "", text, flags=re.MULTILINE)
 
 
-def _lines(one: Emitted, partition: str | None, gateway: Gateway) -> list[str]:
+def origin(one: Emitted, there_is: str = "") -> list[str]:
+    """Where an option comes from, what the cluster has of the kind, and the entries that end it."""
     place = f"comes from {one.key}, {one.where}" if one.where else f"is built in{f' ({one.key})' if one.key else ''}"
     lines = [f"{one.text} {place}"]
-    if there := _there_is(one, partition, gateway):
-        lines.append(f"  this cluster has {there}")
+    if there_is:
+        lines.append(f"  this cluster has {there_is}")
     if one.change:
         lines.append(f"  to change it: {one.change}   in {one.file}")
     if one.remove:

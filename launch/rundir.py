@@ -59,11 +59,16 @@ def _known_file() -> Path:
 def known_workspaces(option: Path | None) -> list[Workspace]:
     """Where to look for a run: the option alone, else the default and every workspace that this user submitted to."""
     if option is not None:
-        return [Workspace(option.absolute())]
-    found = [default_workspace()]
-    with contextlib.suppress(OSError):
-        found += [Path(line) for line in _known_file().read_text(encoding="utf-8").splitlines() if line]
+        found = [option.absolute()]
+    else:
+        found = [default_workspace(), *_remembered()]
     return [Workspace(path) for path in dict.fromkeys(found) if (path / "runs").is_dir()]
+
+
+def _remembered() -> list[Path]:
+    with contextlib.suppress(OSError):
+        return [Path(line) for line in _known_file().read_text(encoding="utf-8").splitlines() if line]
+    return []
 
 
 def remember(workspace: Workspace) -> None:

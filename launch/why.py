@@ -5,6 +5,7 @@ From files alone, with one squeue on top where the cluster answers (``launch.sta
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from jobs.core.attempts import Attempt
 from jobs.core.budget import Ended
 from jobs.core.paths import StagePaths, StorePaths
 from jobs.core.verdict import FailureClass, Outcome, Verdict
+from launch import blame, emitted
 from launch.history import starts_of
+from launch.journal import Event
 from launch.plan import Plan, PlannedStage
 from launch.profile import Profile
 from launch.rundir import Run
@@ -26,7 +29,8 @@ from launch.status_words import FAILURES
 @dataclass(frozen=True)
 class Why:
     """One stage. ``source`` is ``file:line``; ``saved`` the step of the newest save; ``reported`` the newest step that
-    was reported; ``retries_*`` are of the class in ``failure`` and None where there is none."""
+    was reported; ``set_by`` where the options come from that srun refused;
+    ``retries_*`` are of the class in ``failure`` and None where there is none."""
 
     stage: str
     state: str
@@ -35,6 +39,7 @@ class Why:
     words: str
     evidence: str
     source: str
+    set_by: tuple[str, ...]
     job: str
     restart: int | None
     nodes: tuple[str, ...]
@@ -82,17 +87,19 @@ def _explain(run: Run, stage: PlannedStage, profile: Profile, found: StageStatus
         failure = FailureClass(found.failure)
     history = _history(events, current, told)
     newest = progress.latest(paths.progress)
+    set_by = tuple(blame.of_step(evidence, emitted.load(run.paths.emitted, stage.name)))
     return Why(
         stage=stage.name, state=found.state.value, text=found.text,
         failure="" if failure is None else failure.value, words="" if failure is None else FAILURES[failure],
-        evidence=evidence, source=source, job=last.job if last else found.job, restart=last.restart if last else None,
+        evidence=evidence, source=source, set_by=set_by,
+        job=last.job if last else found.job, restart=last.restart if last else None,
         nodes=(last.nodes or tuple(filter(None, [last.host]))) if last else tuple(filter(None, [found.nodes])),
         reported=newest.step if newest else None, saved=next(iter(store.sealed_steps()), None),
         starts=len(history) or found.continued,
         retries_used=budget.spent(history, failure) if failure and history else None,
         retries_allowed=budget.allowed(failure, profile.retries) if failure else None,
         avoids=_avoided(events), stacks=_stacks(paths, last),
-        next=_next(run, found, failure, silence),
+        next=_next(run, found, failure, silence, set_by),
     )  # fmt: skip
 
 
@@ -125,7 +132,7 @@ def _stacks(paths: StagePaths, last: Verdict | None) -> tuple[str, ...]:
     return tuple(str(path) for path in found if path.stat().st_size)
 
 
-def _next(run: Run, found: StageStatus, failure: FailureClass | None, silence: str) -> str:
+def _next(run: Run, found: StageStatus, failure: FailureClass | None, silence: str, set_by: tuple[str, ...]) -> str:
     if silence:
         return f"overnight why {run.id} {found.stage}, when the cluster answers again"
     if found.state is State.SEALED:
@@ -134,8 +141,16 @@ def _next(run: Run, found: StageStatus, failure: FailureClass | None, silence: s
         return f"overnight logs {run.id} {found.stage} -f"
     if _goes_well(found.state):
         return ""
+    if set_by:  # a run keeps its profile: a changed one is another run
+        return f"change that entry, then: {_again(run)}"
     advice = symptoms.ADVICE.get(failure) if failure else None
     return (f"{advice}; then: " if advice else "") + f"overnight resume {run.id}"
+
+
+def _again(run: Run) -> str:
+    created = next((entry for entry in run.journal.read() if entry.get("event") == Event.CREATED), {})
+    pipeline, profile = str(created.get("pipeline", "PIPELINE")), str(created.get("profile", "PROFILE"))
+    return shlex.join(["overnight", "submit", pipeline, "--cluster", profile])
 
 
 def lines(found: Why) -> list[str]:
@@ -147,6 +162,7 @@ def lines(found: Why) -> list[str]:
         shown += [f"  shown by  {line}" for line in found.evidence.splitlines()[:4]]
     if found.source:
         shown.append(f"  in        {found.source}")
+    shown += [f"  {'set by' if number == 0 else '':8}  {line}" for number, line in enumerate(found.set_by)]
     shown += [f"  stack     {path}" for path in found.stacks]
     if found.job:
         where = f" on {', '.join(found.nodes)}" if found.nodes else ""

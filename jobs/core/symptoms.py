@@ -40,6 +40,11 @@ _PATTERNS: tuple[tuple[FailureClass, str], ...] = (
      r"DistNetworkError|DistStoreError|Rendezvous\w*Error|RendezvousTimeout|Connection (reset|closed) by peer|"
      r"Connection refused|Timed out waiting .*(clients|ranks|recv|send)|failed to connect to .*:\d+|"
      r"Address already in use|monitoredBarrier|Broken pipe.*(store|Store)|Node failure on"),
+    # What srun says before it starts anything; not that nodes are busy or do not answer, which passes.
+    (FailureClass.BAD_CONFIGURATION, r"^srun: (unrecognized option|option '--|unknown option|invalid option|"
+     r"error: (unrecognized --|Invalid --|Invalid numeric value .* for --|Invalid MPI type)|fatal: Failed to parse --|"
+     r"error: Unable to create step for job \d+: (More processors requested|Memory required by task|"
+     r"Invalid generic resource|Requested node configuration|Invalid Trackable|Invalid feature))"),
     (FailureClass.WRONG_DATA, r"HelpSteer3|GPT2BPETokenizer|MockDataModule"),
 )  # fmt: skip
 

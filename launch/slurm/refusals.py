@@ -114,18 +114,20 @@ _ABOUT: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"Requested node configuration is not available", _NODE_SHAPE),
 )  # fmt: skip
 
-#: Options that sbatch itself names: one that it does not know, or whose value it cannot read.
+#: Options that sbatch and srun themselves name: one that it does not know, or whose value it cannot read.
 _NAMED = re.compile(
     r"(?:unrecognized|unknown|invalid) option '?--([a-z][a-z0-9-]*)"
-    r"|Invalid --([a-z][a-z0-9-]*) specification"
-    r"|for --([a-z][a-z0-9-]*)\b",
+    r"|(?:Invalid|unrecognized) --([a-z][a-z0-9-]*) (?:specification|argument)"
+    r"|(?:for|parse) --([a-z][a-z0-9-]*)\b"
+    r"|option '--([a-z][a-z0-9-]*)' doesn't allow"
+    r"|Invalid (MPI) type",
     re.IGNORECASE,
 )
 
 
 def about(stderr: str) -> tuple[str, ...]:
-    """Names of the options of sbatch that a refusal may be about, without dashes; empty where it is about none."""
-    named = tuple(next(filter(None, found)) for found in _NAMED.findall(stderr))
+    """Names of the options of sbatch or srun that a refusal may be about, without dashes; empty: of none."""
+    named = tuple(next(filter(None, found)).lower() for found in _NAMED.findall(stderr))
     if named:
         return named
     # The precise one first: "Memory ... can not be satisfied" is followed by a line about the node configuration.

@@ -10,8 +10,8 @@ import pytest
 from jobs.core import claim, files
 from jobs.core.progress import ProgressWriter
 from jobs.core.verdict import FailureClass, Outcome
-from launch import why
-from launch.errors import ClusterSilent
+from launch import rundir, why
+from launch.errors import ClusterSilent, InputError
 from launch.journal import Event
 from launch.ledger import QueueView
 from launch.rundir import Run
@@ -142,3 +142,8 @@ def test_a_silent_cluster_is_asked_again_later_and_no_resume_is_advised(run: Run
     found = told(run, queue=Queue.silent(SILENT))
     assert found.state == "unknown"
     assert found.next == f"overnight why {run.id} cpt, when the cluster answers again"
+
+
+def test_a_workspace_without_runs_is_no_traceback(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there are no runs yet"):
+        rundir.find("abcde", tmp_path)

@@ -129,3 +129,26 @@ def test_the_command_says_it_and_a_changed_profile_goes_on(slurm_accounting: Slu
     (job,) = chain.jobs()
     assert job.run == run
     chain.cancel(run)
+
+
+@pytest.mark.failure(17)
+@pytest.mark.parametrize(
+    ("profile", "shown", "said"),
+    [
+        ({"srun": ["--cpu-bind=nonsense"]}, "--cpu-bind argument", "--cpu-bind=nonsense comes from srun[0], "),
+        ({"srun_options": {"mpi": "nope"}}, "Invalid MPI type 'nope'", "--mpi=nope comes from srun_options.mpi, "),
+        ({"srun": ["--nvlink=all"]}, "unrecognized option '--nvlink=all'", "--nvlink=all comes from srun[0], "),
+        ({"srun": ["--cpus-per-task=99"]}, "More processors requested", "--cpus-per-task=99 comes from srun[0], "),
+    ],
+)
+def test_what_srun_refuses_inside_a_job_is_led_back_too(
+    slurm: Slurm, tmp_path: Path, profile: dict[str, object], shown: str, said: str
+) -> None:
+    chain = Chain(slurm, tmp_path / "work", ("corpus",), profile=profile)
+    run = chain.submit()
+    chain.wait()
+    found = chain.overnight("why", run, "corpus", code=1).stdout
+    assert "bad_configuration" in found
+    assert shown in found
+    assert f"{said}{chain.profile}:" in found
+    assert f"change that entry, then: overnight submit {chain.pipeline} --cluster {chain.profile}" in found

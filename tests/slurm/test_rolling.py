@@ -29,6 +29,16 @@ def at_most(slurm: Slurm, jobs: int) -> Iterator[None]:
         slurm.run(["sacctmgr", "-i", "modify", "user", *where, "set", "MaxSubmitJobs=-1"])
 
 
+@contextmanager
+def partition_down(slurm: Slurm) -> Iterator[None]:
+    """Jobs are accepted, none starts."""
+    slurm.run(["scontrol", "update", "PartitionName=batch", "State=DOWN"])
+    try:
+        yield
+    finally:
+        slurm.run(["scontrol", "update", "PartitionName=batch", "State=UP"])
+
+
 def deferred(chain: Chain, run: str) -> list[dict[str, Any]]:
     return [entry for entry in chain.journal(run) if entry["event"] == "deferred"]
 
@@ -47,12 +57,13 @@ def test_a_chain_goes_through_a_narrow_queue(
     chain = Chain(slurm_accounting, tmp_path / "work", stages, profile=profile)
     chain.fetch()
     with at_most(slurm_accounting, limit):
-        said = chain.overnight("submit").stdout
-        (run,) = chain.runs()
+        with partition_down(slurm_accounting):  # lest the jobs are through before we have looked
+            said = chain.overnight("submit").stdout
+            (run,) = chain.runs()
+            waiting = {stage["stage"]: stage["state"] for stage in chain.status(run)["stages"]}
         assert f"stages follow as jobs end (submission: rolling({limit}))" in said
         first = deferred(chain, run)[0]
         assert (len(first["stages"]), first["by"]) == (len(chain.plan_names(run)) - limit, None)
-        waiting = {stage["stage"]: stage["state"] for stage in chain.status(run)["stages"]}
         assert "deferred" in waiting.values()
         chain.wait(timeout=600)
     chain.assert_done_once(run)
