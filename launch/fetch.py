@@ -18,14 +18,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs.core import files, seal
 from jobs.core.paths import StorePaths, Workspace
-from launch import fetch_hub, fetch_local, fetch_pip
+from launch import fetch_local, fetch_pip
 from launch.errors import InputError
 from launch.fetch_errors import DownloadFailed
 from launch.shared_lock import SharedLock
+
+if TYPE_CHECKING:
+    from launch import fetch_hub  # at run time where it is needed: every plan imports this module
 
 KIND = seal.SealKind.DOWNLOAD
 _REPO = re.compile(r"(?:hf:)?(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^\s@]+))?\Z")
@@ -209,6 +212,8 @@ def _one(item: FetchItem, workspace: Workspace, progress: Progress, update: bool
     snapshot: fetch_hub.Snapshot | None = None
     pins = read_pins(workspace)
     if item.way is Way.HUB:
+        from launch import fetch_hub
+
         repo, _, revision = item.request.partition("@")
         pinned = _COMMIT.match(revision) or item.pin_key in pins
         if not pinned or (update and not _COMMIT.match(revision)):
@@ -275,6 +280,8 @@ def _bring(
     scratch = store.root / "fetch.tmp"
     facts: dict[str, Any] = {}
     if item.way is Way.HUB:
+        from launch import fetch_hub
+
         if snapshot is None:
             snapshot = fetch_hub.resolve(item.request.partition("@")[0], _revision(item, pins), item.repo_type)
         fetch_hub.download(snapshot, store.partial, tell("downloading"))

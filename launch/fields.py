@@ -137,3 +137,8 @@ class ResourceKeys(Model):
 
 
 RESOURCE_KEYS = tuple(ResourceKeys.model_fields)
+
+
+def words_of(constraint: str) -> list[str]:
+    """Names of features in a constraint: ``[gpu&hbm80g*2]`` names two."""
+    return re.findall(r"[A-Za-z][\w.-]*", constraint)

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from launch.errors import InputError
-from launch.fields import memory_bytes, parse_duration
+from launch.fields import memory_bytes, parse_duration, words_of
 from launch.load import KeyPath, Marks, Problem, failure, suggest
 from launch.pipeline import PipelineFile
 from launch.plan import Plan, PlannedStage
 from launch.profile import Continuation, ExecutorKind, ProfileFile, partitions_of
 from launch.profile_fields import Partition
-from launch.site.facts import words_of
 
 
 def marks_of(profile: ProfileFile, pipeline: PipelineFile) -> Marks:

@@ -16,6 +16,7 @@ from launch import table as tables
 from launch.containers import Mount, Runtime
 from launch.errors import ClusterRefused, OvernightError
 from launch.executors import carrier
+from launch.fields import words_of
 from launch.load import KeyPath
 from launch.profile import ProfileFile, Resources
 from launch.profile_fields import KINDS, Environment, Partition
@@ -241,7 +242,7 @@ class _Checker:
         for (key, value), path in self._named().items():
             if not known[key]:
                 continue
-            words = [value.lower()] if key == "account" else facts.words_of(value) if key == "constraint" else [value]
+            words = [value.lower()] if key == "account" else words_of(value) if key == "constraint" else [value]
             missing = [word for word in words if word not in known[key]]
             if missing:
                 text = f"{', '.join(missing)} is not among yours: {', '.join(sorted(known[key]))}"

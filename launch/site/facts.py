@@ -183,11 +183,6 @@ def seconds_of(text: str | None) -> float:
         return math.inf
 
 
-def words_of(constraint: str) -> list[str]:
-    """Names of features in a constraint: ``[gpu&hbm80g*2]`` names two."""
-    return re.findall(r"[A-Za-z][\w.-]*", constraint)
-
-
 def _names(text: str) -> tuple[str, ...] | None:
     return None if text in ("", "ALL") else tuple(text.split(","))
 
