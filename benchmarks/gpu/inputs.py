@@ -62,7 +62,12 @@ def texts(count: int) -> list[str]:
 
 
 def write_model(directory: Path, size: Size) -> None:
-    """A Llama with random weights, and the tokenizer that its texts need."""
+    """A Llama with random weights, and the tokenizer that its texts need.
+
+    Its configuration names no padding id: transformers sets the embedding of that id to zero, and here it would be the
+    end of a document. A sequence that begins with a vector of zeros has zeros in every layer, whose norms multiply its
+    gradient by ``1 / sqrt(eps)`` each: 1e26 after 12 layers, and no number after 16.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -88,7 +93,7 @@ def write_model(directory: Path, size: Size) -> None:
         vocab_size=size.vocabulary, hidden_size=size.hidden, intermediate_size=size.ffn,
         num_hidden_layers=size.layers, num_attention_heads=size.heads, num_key_value_heads=size.groups,
         head_dim=size.hidden // size.heads, max_position_embeddings=2048, bos_token_id=1, eos_token_id=2,
-        pad_token_id=2, tie_word_embeddings=True, dtype=size.dtype,
+        tie_word_embeddings=True, dtype=size.dtype,
     )  # fmt: skip
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = LlamaForCausalLM(shape)
@@ -143,6 +148,7 @@ def profile(root: Path, venvs: Path, gpus: int) -> dict[str, Any]:
     if gpus:
         resources["default"] |= {"cpus": 4, "mem": "40G", "gpus_per_node": 1}
         resources |= {kind: {"gpus_per_node": 0, "mem": "4G"} for kind in ("corpus", "instructions", "preferences")}
+        resources["convert"] = {"gpus_per_node": 0}  # beside the evaluation that has the one GPU
     named = {"nemo": "nemo", "nemo_rl": "nemo_rl", "trl": "core"}
     return {
         "name": "gpu", "executor": "slurm", "workspace": str(root / "workspace"), "poll_seconds": 1.0, "lead": "0:15",

@@ -226,7 +226,7 @@ def large(root: Path, out: Out, end: float, given: argparse.Namespace) -> bool:
     settings = json.loads((root / "selective.yaml").read_text())["stages"]["selective"]
     tokens = settings["batch_size"] * settings["sequence_length"]
     rows: list[dict[str, float]] = out.found.get("throughput", {}).get("tokens_per_second", [])
-    order = ["kept", *range(1, given.pairs), "full", given.pairs]
+    order = [*range(1, given.pairs + 1), "full", "kept"]
     for number in order:
         if out.found.get(str(number), {}).get("ended") == "sealed" or (isinstance(number, int) and number <= len(rows)):
             continue

@@ -233,4 +233,3 @@ def _tear_down(trainer: Any) -> None:
 
     teardown(trainer)
     gc.collect()
-
