@@ -64,7 +64,7 @@ def recipe(given: Any, tokenizer: Any, prefix: str, steps: int) -> Any:
         found.optim.config.bf16 = False
     found.trainer.enable_checkpointing = False
     found.log.ckpt = None
-    found.log.log_dir = str(given.out.parent / "log")
+    found.log.log_dir = str(given.out.parent / "nemo")
     found.log.tensorboard = None
     found.resume = None
     if given.start is not None:
