@@ -38,6 +38,18 @@ class Diverged(ArithmeticError):
     failure = FailureClass.DATA_ERROR
 
 
+class Unfinished(RuntimeError):
+    """A program ended without an error and left no whole checkpoint."""
+
+    failure = FailureClass.INCOMPLETE_CHECKPOINT
+
+
+class BrokenCheckpoint(RuntimeError):
+    """What a stage is given is no whole checkpoint of its format."""
+
+    failure = FailureClass.BROKEN_INPUT
+
+
 @dataclass(frozen=True)
 class Memory:
     """What training keeps, for the estimates of the plan: bytes a parameter by precision, as (weights, gradients,

@@ -13,6 +13,7 @@ import torch.distributed.checkpoint as dcp
 from transformers import AutoModelForCausalLM
 
 from jobs import tokenizers
+from jobs.backends import BrokenCheckpoint
 from jobs.backends.nemo_rl import convert
 from jobs.convert import ConversionFailed
 
@@ -55,7 +56,7 @@ def test_weights_and_tokenizer_arrive(tmp_path: Path, base: Path, trained: Path)
 
 def test_half_a_checkpoint_is_refused(tmp_path: Path, trained: Path) -> None:
     (trained / "policy/weights/.metadata").unlink()
-    with pytest.raises(convert.IncompleteCheckpoint, match="metadata is missing"):
+    with pytest.raises(BrokenCheckpoint, match="metadata is missing"):
         convert.dcp_to_hf(trained, tmp_path / "hf")
 
 

@@ -14,23 +14,16 @@ from nemo_automodel.components.config.loader import ConfigNode, load_yaml_config
 from nemo_automodel.recipes.llm.train_ft import TrainFinetuneRecipeForNextTokenPrediction
 
 from jobs import cpu, ranks, tokenizers
-from jobs.backends import Diverged, Result, WorkContext
+from jobs.backends import Diverged, Result, Unfinished, WorkContext
 from jobs.backends.automodel import data, layout, render  # data: AutoModel's reader takes only modules that are loaded
 from jobs.backends.automodel.render import Place
 from jobs.backends.automodel.settings import AutomodelSettings
 from jobs.core import files
 from jobs.core.spec import StageSpec
-from jobs.core.verdict import FailureClass
 from jobs.settings import BadSettings
 
 RANKS = "ranks.json"
 """Beside each save: how many processes made it."""
-
-
-class IncompleteCheckpoint(RuntimeError):
-    """AutoModel left no whole Hugging Face directory."""
-
-    failure = FailureClass.INCOMPLETE_CHECKPOINT
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
@@ -103,7 +96,7 @@ def _finish(checkpoints: Path, source: Path, output: Path) -> None:
     """Move the consolidated directory of the last checkpoint out; the tokenizer comes from the input as it was."""
     found = [path for entry in checkpoints.glob("epoch_*_step_*") if (path := layout.consolidated(entry)) is not None]
     if len(found) != 1:
-        raise IncompleteCheckpoint(f"{checkpoints}: {len(found)} consolidated checkpoints, one is needed")
+        raise Unfinished(f"{checkpoints}: {len(found)} consolidated checkpoints, one is needed")
     for entry in sorted(found[0].iterdir()):
         if entry.name not in tokenizers.FILES:
             shutil.move(entry, output / entry.name)

@@ -8,18 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from jobs import tokenizers
-from jobs.backends import Result, WorkContext
+from jobs.backends import Result, Unfinished, WorkContext
 from jobs.backends.megatron_bridge import layout, render
 from jobs.backends.megatron_bridge.settings import BridgeSettings
 from jobs.convert import ConversionFailed
 from jobs.core.spec import StageSpec
-from jobs.core.verdict import FailureClass
-
-
-class Unfinished(RuntimeError):
-    """Megatron-Bridge ended without an error and without a whole checkpoint."""
-
-    failure = FailureClass.INCOMPLETE_CHECKPOINT
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:

@@ -6,17 +6,11 @@ import shutil
 from pathlib import Path
 
 from jobs import tokenizers
-from jobs.core.verdict import FailureClass
+from jobs.backends import BrokenCheckpoint
 
 WEIGHTS, CONTEXT, HF = "weights", "context", "hf"
 NEEDED = (f"{WEIGHTS}/.metadata", f"{WEIGHTS}/metadata.json", f"{WEIGHTS}/common.pt", f"{CONTEXT}/io.json")
 """Megatron writes ``.metadata`` and ``metadata.json`` after all tensors: a checkpoint with them is whole."""
-
-
-class IncompleteCheckpoint(RuntimeError):
-    """A directory is no whole NeMo checkpoint."""
-
-    failure = FailureClass.BROKEN_INPUT
 
 
 def problem(directory: Path) -> str | None:
@@ -33,25 +27,25 @@ def check(directory: Path) -> None:
     """Refuse what is no whole checkpoint.
 
     Raises:
-        IncompleteCheckpoint: with the file that is missing.
+        BrokenCheckpoint: with the file that is missing.
     """
     found = problem(directory)
     if found is not None:
-        raise IncompleteCheckpoint(f"not a whole NeMo checkpoint: {found}")
+        raise BrokenCheckpoint(f"not a whole NeMo checkpoint: {found}")
 
 
 def tokenizer_directory(checkpoint: Path) -> Path:
     """Where the tokenizer files of a NeMo checkpoint or a Hugging Face directory are.
 
     Raises:
-        IncompleteCheckpoint: none, or several.
+        BrokenCheckpoint: none, or several.
     """
     for directory in (checkpoint / HF, checkpoint):
         if (directory / "tokenizer_config.json").is_file():
             return directory
     found = sorted(path.parent for path in (checkpoint / CONTEXT).rglob("tokenizer_config.json"))
     if len(found) != 1:
-        raise IncompleteCheckpoint(f"{checkpoint}: {len(found)} tokenizers in {CONTEXT}/, one is needed")
+        raise BrokenCheckpoint(f"{checkpoint}: {len(found)} tokenizers in {CONTEXT}/, one is needed")
     return found[0]
 
 

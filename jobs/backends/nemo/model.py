@@ -59,7 +59,7 @@ def from_checkpoint(checkpoint: Path, settings: NemoSettings) -> GPTModel:
     next stage and the export find the model's own sequence length.
 
     Raises:
-        IncompleteCheckpoint: not a NeMo checkpoint.
+        BrokenCheckpoint: not a NeMo checkpoint.
     """
     from nemo.lightning.io import load_context
 

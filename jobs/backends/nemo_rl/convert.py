@@ -7,26 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from jobs import tokenizers
-from jobs.backends import Result, WorkContext
+from jobs.backends import BrokenCheckpoint, Result, WorkContext
 from jobs.backends.nemo_rl import steps
 from jobs.convert import ConversionFailed, compare_logits, probe_ids
 from jobs.core.spec import StageSpec
-from jobs.core.verdict import FailureClass
 
 STEPS = 3
-
-
-class IncompleteCheckpoint(RuntimeError):
-    """A directory is no whole checkpoint of NeMo-RL."""
-
-    failure = FailureClass.INCOMPLETE_CHECKPOINT
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
     """Convert the input ``source``, on rank 0.
 
     Raises:
-        IncompleteCheckpoint: a file of the source is missing.
+        BrokenCheckpoint: a file of the source is missing.
         ConversionFailed: weights that do not fit, other logits, or another tokenizer.
     """
     if ctx.rank != 0:
@@ -49,7 +42,7 @@ def dcp_to_hf(source: Path, output: Path, report: Any = lambda step, phase: None
 
     found = steps.problem(source)
     if found is not None:
-        raise IncompleteCheckpoint(f"not a whole checkpoint of NeMo-RL: {found}")
+        raise BrokenCheckpoint(f"not a whole checkpoint of NeMo-RL: {found}")
     config = AutoConfig.from_pretrained(str(source / "hf"), local_files_only=True)
     named = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
     dtype = named if isinstance(named, torch.dtype) else torch.float32

@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from jobs import examples, tokenizers
-from jobs.backends import Result, WorkContext
+from jobs.backends import Result, Unfinished, WorkContext
 from jobs.backends.nemo_rl import checkout, cluster, progress, render, start, steps
 from jobs.backends.nemo_rl.render import Place
 from jobs.backends.nemo_rl.settings import DpoSettings
 from jobs.core import files
 from jobs.core.spec import StageSpec
 from jobs.core.symptoms import recognise
-from jobs.core.verdict import FailureClass
 
 SETUP_SECONDS = 180.0
 """Set-up assumed at the first start of a stage: imports, Ray workers, loading the model twice."""
@@ -39,12 +38,6 @@ class DriverFailed(RuntimeError):
     def __init__(self, text: str, failure: FailureClass) -> None:
         super().__init__(text)
         self.failure = failure
-
-
-class Unfinished(RuntimeError):
-    """NeMo-RL ended without an error and without a complete checkpoint."""
-
-    failure = FailureClass.INCOMPLETE_CHECKPOINT
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
