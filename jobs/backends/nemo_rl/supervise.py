@@ -25,6 +25,7 @@ from jobs.backends.nemo_rl.settings import DpoSettings
 from jobs.core import files
 from jobs.core.spec import StageSpec
 from jobs.core.symptoms import recognise
+from jobs.core.verdict import FailureClass
 
 SETUP_SECONDS = 180.0
 """Set-up assumed at the first start of a stage: imports, Ray workers, loading the model twice."""
