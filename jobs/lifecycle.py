@@ -39,6 +39,7 @@ class Entry(IntEnum):
     BEHIND = 21
     FAIL = 22
     MOVE = 23
+    WAIT = 24
 
 
 class Decision(str, Enum):
@@ -136,9 +137,12 @@ def _take_claim(spec: StageSpec, start: Start, over: str) -> Entry:
     if current is not None and current.token != spec.attempt:
         event(stage, start, "superseded", attempt=spec.attempt, by=current.token)
         return Entry.FAIL
+    if _must_wait(spec, start):
+        return Entry.WAIT
     rival = claims.take(store, claim_of(spec, start))
     if rival is None:
-        return Entry.WORK
+        # Again: it may have begun meanwhile, and did not see our claim if it took its own before.
+        return Entry.WAIT if _must_wait(spec, start) else Entry.WORK
     if rival.job == claims.SUPERSEDED:
         event(stage, start, "superseded", attempt=spec.attempt, by=rival.host)
         return Entry.FAIL
@@ -148,6 +152,19 @@ def _take_claim(spec: StageSpec, start: Start, over: str) -> Entry:
     event(stage, start, "claimed_by_another", rival=rival.job, host=rival.host)
     files.write_atomic(stage.behind(start.job), rival.job + "\n")
     return Entry.BEHIND
+
+
+def _must_wait(spec: StageSpec, start: Start) -> bool:
+    """Whether a job of an earlier link is at work. A link is released when the job before it ends, and that may have
+    been a copy (Slurm accepted two) which somebody cancelled while the other one works."""
+    earlier = [one for one in claims.of_attempt(spec.store_paths, spec.attempt, fresh=True) if one.link < start.link]
+    for job in sorted({one.job for one in earlier} - {start.job, claims.SUPERSEDED}):
+        if _said(spec, job) is None and nodes.is_at_work(job):
+            told = files.read_json_lines(spec.stage_paths.events)
+            if not any(line.get("event") == "waits_for" and line.get("job") == start.job for line in told):
+                event(spec.stage_paths, start, "waits_for", earlier_link=job)
+            return True
+    return False
 
 
 def _said(spec: StageSpec, job: str) -> Outcome | None:

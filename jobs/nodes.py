@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ MOST_EXCLUDED = 8
 """Nodes that one stage keeps off at most."""
 
 _BAD_STATES = ("DOWN", "FAIL", "NOT_RESPONDING", "ERROR", "POWERED_DOWN", "UNKNOWN")
+_AT_WORK = ("RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
 _NAME = re.compile(r"[A-Za-z0-9._-]+\Z")
 
 
@@ -45,6 +47,15 @@ def ask(*argv: str) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
+def is_at_work(job: str) -> bool:
+    """Whether Slurm has this job on nodes. Where it does not answer the job is taken to be there."""
+    listed = ask("squeue", "-h", "--me", "-t", "all", "-o", "%A %T")
+    if listed is None:
+        return shutil.which("squeue") is not None
+    states = [line.split()[1] for line in listed.splitlines() if line.split()[:1] == [job]]
+    return any(state in _AT_WORK for state in states)
+
+
 def ending(job: str, began: float, nodes: Sequence[str]) -> Ending:
     """How the start of ``job`` that began at ``began`` (epoch second) on ``nodes`` ended.
 
@@ -64,7 +75,7 @@ def ending(job: str, began: float, nodes: Sequence[str]) -> Ending:
     if state == "OUT_OF_MEMORY":
         return Ending(FailureClass.OUT_OF_MEMORY, f"sacct: job {job} OUT_OF_MEMORY")
     said = f"sacct says {state}" if state else "Slurm keeps no record of why"
-    return Ending(FailureClass.KILLED, f"job {job} was started again before it could say how it ended; {said}")
+    return Ending(FailureClass.KILLED, f"job {job} ended before it could say how; {said}")
 
 
 def _accounted(job: str, began: float) -> str:

@@ -189,6 +189,8 @@ class Site:
         if argv[:3] == ("scontrol", "show", "job"):
             job = self.controller.jobs.get(argv[3])
             return None if job is None else f"JobId={job.id} Partition=batch ExcNodeList={job.excluded or '(null)'}"
+        if argv[0] == "squeue":
+            return "\n".join(f"{job.id} {job.state}" for job in self.controller.jobs.values())
         if argv[0] == "sinfo":
             return "\n".join(f"{name} idle" for name in self.controller.node_names)
         raise AssertionError(f"a job asks what nobody answers: {argv}")
@@ -225,7 +227,8 @@ def run_job(site: Site, actor: Actor, job: Job) -> int:
     site.world.sleep(0.1)
     spec = specs.load(Path(job.script))
     start = Start(job.id, restart, job.link, actor.host, (job.node,))
-    entry = lifecycle.prologue(spec, start)
+    while (entry := lifecycle.prologue(spec, start)) is Entry.WAIT:
+        site.world.sleep(5.0)
     if entry is Entry.MOVE:
         if _requeue(site, start):
             _avoid(site, spec, start)

@@ -22,6 +22,10 @@ MENDED = {
     857: "left-over-jobs-stay",
     16061: "more-edges-are-no-harm",
     20347: "more-edges-are-no-harm",
+    1313: "link-does-not-look-for-copies",
+    4213: "link-does-not-look-for-copies",
+    4519: "link-does-not-look-for-copies",
+    5474: "link-does-not-look-for-copies",
     20065: "later-links-do-not-matter",
     20920: "later-links-do-not-matter",
 }

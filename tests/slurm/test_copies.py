@@ -118,3 +118,30 @@ def test_where_jobs_may_not_be_requeued_the_copy_waits_where_it_is(slurm: Slurm,
     twice.chain.wait_until(lambda: twice.chain.events("cpt", "claimed_by_another"), "the known job to find the copy")
     twice.go_on(twice.copy)
     twice.assert_all_well()
+
+
+@pytest.mark.failure(10, 22)
+@pytest.mark.parametrize("end", ["the copy finishes", "the copy is killed"])
+def test_a_later_link_waits_for_a_copy_that_it_does_not_know(slurm: Slurm, tmp_path: Path, end: str) -> None:
+    """The link before it, of which we know, was cancelled while it waited, and that released it."""
+    twice = Twice(slurm, tmp_path / "chain", continuation="chain", links=2)
+    chain = twice.chain
+    later = next(job.row.job_id for job in by_stage(chain.jobs())["cpt"] if job.row.job_id not in (twice.known, twice.copy))
+    twice.begin(twice.copy)
+    slurm.run(["scancel", twice.known])
+    chain.release(later)
+    chain.wait_until(
+        lambda: any(event["job"] == later for event in chain.events("cpt", "waits_for")), "the later link to see the copy"
+    )
+    assert chain.workers("cpt") == {twice.copy}
+    if end == "the copy finishes":
+        twice.go_on(twice.copy)
+    else:
+        twice.signal(twice.copy, signal.SIGKILL)  # the batch shell, too
+    chain.release()
+    chain.wait()
+    chain.assert_done_once(twice.run, failed_before=() if end == "the copy finishes" else ("cpt",))
+    assert chain.workers("cpt") == ({twice.copy} if end == "the copy finishes" else {twice.copy, later})
+    states = {job.row.job_id: job.row.state for job in chain.jobs()}
+    assert states[later] == "COMPLETED"
+    assert by_stage(chain.jobs())["baseline"][0].row.state == "COMPLETED"
