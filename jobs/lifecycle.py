@@ -93,6 +93,9 @@ def prologue(spec: StageSpec, start: Start, over: str = "") -> Entry:
         return _fail(spec, start, failure, str(error), None)
     if (lack := space.lack(spec)) is not None:
         return _fail(spec, start, FailureClass.STORAGE_FULL, lack, newest_save(spec))
+    # The gate may have taken minutes; what follows removes what an older start has left, not what a newer one makes.
+    if (replaced := _replaced(spec, start)) is not None:
+        return _fail(spec, start, FailureClass.CLAIM_LOST, replaced, newest_save(spec))
     for stale in (stage.deadline, stage.stop, stage.result):
         stale.unlink(missing_ok=True)
     for stale in store.partials():
@@ -103,6 +106,15 @@ def prologue(spec: StageSpec, start: Start, over: str = "") -> Entry:
         step=newest_save(spec) or 0,
     )  # fmt: skip
     return Entry.WORK
+
+
+def _replaced(spec: StageSpec, start: Start) -> str | None:
+    """By whom, in words, if this start does not hold the entry any more."""
+    try:
+        claims.check_held(spec.store_paths, claim_of(spec, start))
+    except ClaimLost as error:
+        return str(error)
+    return None
 
 
 def _should_move(spec: StageSpec, start: Start) -> bool:

@@ -163,6 +163,7 @@ MUTATIONS: dict[str, Mutation] = {
     "sealed-before-its-last-step": Mutation(lifecycle, "_judge", _publishes_early),
     "no-budget": Mutation(budget, "may_go_on", lambda original: lambda history, retries: True),
     "silent-starts-are-not-judged": Mutation(judge, "before", lambda original: lambda spec, start: None),
+    "replaced-starts-begin": Mutation(lifecycle, "_replaced", lambda original: lambda spec, start: None),
     "link-does-not-look-for-copies": Mutation(lifecycle, "_must_wait", lambda original: lambda spec, start: False),
     "bad-nodes-are-not-left": Mutation(nodes, "to_avoid", lambda original: lambda job, strikes, needed: []),
     "gate-lets-all-through": Mutation(lifecycle, "gate", lambda original: lambda spec, start: None),

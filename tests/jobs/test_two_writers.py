@@ -60,6 +60,27 @@ def test_the_old_one_cannot_write_into_the_output_of_the_new_one(spec: StageSpec
     assert [path.name for path in store.root.glob("output*")] == ["output"]
 
 
+@pytest.mark.failure(22, 32)
+def test_one_that_was_replaced_while_it_verified_its_inputs_touches_nothing(
+    spec: StageSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gate takes minutes for a large checkpoint: long enough to be taken for dead."""
+    begun: list[Start] = []
+
+    def slow_gate(spec: StageSpec, start: Start) -> None:
+        if start.restart == 0:
+            begun.append(begin(spec, 1, "node2"))
+            work(spec, begun[0], "new")
+
+    monkeypatch.setattr(lifecycle, "gate", slow_gate)
+    old = Start("100", 0, 0, "node1")
+    assert lifecycle.prologue(spec, old) is Entry.FAIL
+    events = [(line["event"], line["restart"]) for line in files.read_json_lines(spec.stage_paths.events)]
+    assert ("start", 0) not in events
+    assert lifecycle.finish(spec, begun[0], 0) == "done"
+    assert (spec.store_paths.output / "model.json").read_text() == "new"
+
+
 @pytest.mark.failure(22)
 def test_what_is_sealed_is_never_replaced(spec: StageSpec) -> None:
     """The old one passed its check, stood still, and goes on after the new one has sealed."""
