@@ -5,7 +5,9 @@ Needs an environment of its own (its pins exclude ours): ``make venv-nemo``, or 
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,17 @@ def test_a_bf16_model_keeps_its_type(tmp_path: Path, base: Path, nemo: Path) -> 
     )
     assert {value.dtype for value in back.values()} == {torch.bfloat16}
     assert all(torch.equal(there[name], value) for name, value in back.items())
+
+
+@pytest.mark.full
+def test_every_token_is_learned_and_the_mask_is_made_once(tmp_path: Path, nemo: Path) -> None:
+    """Also the end of a document where it is the padding id; a mask for each sample would keep a GPU waiting."""
+    script = Path(__file__).with_name("nemo_blocks.py")
+    done = subprocess.run(
+        [str(nemo), str(script), str(tmp_path)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == {"left_out": 0, "made": 1}
 
 
 def test_half_a_checkpoint_is_named(tmp_path: Path) -> None:
