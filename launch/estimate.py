@@ -30,6 +30,10 @@ UTILISATION_OF_SCORES = (0.05, 0.3)
 """The same where attention writes its scores out several times: 9 % were measured on an H100 (NeMo without
 transformer_engine, a Llama of 83 M parameters, 1024 tokens: benchmarks/gpu/results)."""
 
+LOGITS_OF_LOCAL_LAYERS = 7.0
+"""Bytes a logit at the peak of NeMo without transformer_engine: 6.9 to 7.2 on an H100, three shapes of a Llama of 1.24
+billion parameters (benchmarks/gpu/results)."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -144,7 +148,8 @@ def habits_of(
         wanted = settings.get("distributed_optimizer")
         sharded = "optimizer" if (engine if wanted is None else wanted) else "none"
         states = {"fp32": (4.0, 4.0, 8.0), "bf16": (2.0, 4.0, 12.0)}
-        return Habits(states, sharded, fused=engine, local=not engine, scores=not engine)
+        logits = 8.0 if engine else LOGITS_OF_LOCAL_LAYERS
+        return Habits(states, sharded, fused=engine, local=not engine, scores=not engine, logits=logits)
     if backend == "nemo_rl":  # FSDP over fp32 weights; the reference model waits on the host
         return Habits({"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, "all", logits=14.0)
     if declared is not None:
@@ -241,7 +246,11 @@ def layer_activations(model: Model, shape: Shape, habits: Habits, dropout: bool 
 
 
 def activations(model: Model, shape: Shape, habits: Habits) -> float:
-    """Bytes of all layers on the first pipeline stage, which holds most micro batches at once."""
+    """Bytes of all layers on the first pipeline stage, which holds most micro batches at once.
+
+    With full recomputation: the inputs of the layers; the layer that is being computed again is in ``memory``, since
+    it comes when the logits are gone.
+    """
     each = layer_activations(model, shape, habits)
     layers = model.layers / shape.pipeline
     waiting = min(shape.pipeline, max(1, shape.batch // (shape.micro_batch * shape.replicas)))
@@ -251,7 +260,7 @@ def activations(model: Model, shape: Shape, habits: Habits) -> float:
     inputs = shape.micro_batch * shape.length / shape.context * model.hidden * size
     if shape.sequence_parallel:
         inputs /= shape.tensor
-    return inputs * layers * waiting + each  # and the one layer that is being computed again
+    return inputs * layers * waiting
 
 
 def memory(model: Model, shape: Shape, habits: Habits) -> Memory:
@@ -268,6 +277,11 @@ def memory(model: Model, shape: Shape, habits: Habits) -> Memory:
     gradients = held * (gradient + (habits.buckets if over > 1 else 0.0)) / everything
     kept = activations(model, shape, habits)
     logits = shape.micro_batch * shape.length / shape.context * model.vocabulary / shape.tensor * habits.logits
+    if shape.recompute == "full":  # first the logits, then one layer after the other
+        again = layer_activations(model, shape, habits)
+        if again > logits or shape.pipeline > 1:
+            kept += again
+            logits = logits if shape.pipeline > 1 else 0.0
     if shape.pipeline > 1:  # the last stage has the logits, and one micro batch waiting
         last = kept / min(shape.pipeline, max(1, shape.batch // (shape.micro_batch * over))) + logits
         kept, logits = (last - logits, logits) if last > kept else (kept, 0.0)

@@ -104,6 +104,30 @@ def test_recomputation_tensor_and_pipeline_parallelism_save_memory() -> None:
         assert estimate.memory(GPT, replace(Shape(8, 8, 4, 2048, "bf16"), **change), habits).total < alone.total
 
 
+@pytest.mark.parametrize(
+    ("recompute", "micro", "length", "measured"),
+    [("selective", 4, 2048, 44_708_592_128), ("full", 8, 2048, 38_345_577_472), ("none", 2, 1024, 29_959_770_624)],
+)
+def test_memory_against_what_was_measured_on_an_h100(recompute: str, micro: int, length: int, measured: int) -> None:
+    """``torch.cuda.max_memory_allocated``, NeMo 2.7.3 without transformer_engine (benchmarks/gpu/results); what torch and
+    CUDA take beside tensors is the reserve."""
+    config = {**LLAMA, "num_hidden_layers": 16, "hidden_size": 2048, "num_attention_heads": 32, "num_key_value_heads": 8,
+              "head_dim": 64, "intermediate_size": 8192, "tie_word_embeddings": True}  # fmt: skip
+    model = model_of(config)
+    assert model is not None
+    shape = Shape(1, 16, micro, length, "bf16", recompute=recompute)
+    found = estimate.memory(model, shape, estimate.habits_of("nemo", {}, {}))
+    assert found.total == pytest.approx(measured, rel=0.15)
+    assert found.total - found.reserve == pytest.approx(measured, rel=0.02)
+
+
+def test_memory_of_a_small_model_against_what_was_measured_on_an_h100() -> None:
+    """The CPT of the chain there: 83 million parameters, 16 x 1024 tokens."""
+    model = Model(layers=12, hidden=768, heads=12, groups=4, head=64, ffn=2304, vocabulary=1024, tied=True)
+    found = estimate.memory(model, Shape(1, 64, 16, 1024, "bf16"), estimate.habits_of("nemo", {}, {}))
+    assert found.total == pytest.approx(14_591_039_488, rel=0.15)
+
+
 def test_rows_of_dpo_are_two_sequences() -> None:
     settings = {"batch_size": 8, "sequence_length": 64}
     sft, dpo = (estimate.shape_of(kind, settings, 2, 1) for kind in ("sft", "dpo"))

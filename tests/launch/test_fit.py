@@ -75,7 +75,7 @@ def test_what_fits_is_not_refused(workspace: Workspace) -> None:
     assert fit.estimates(plan, profile(), workspace)[0].fits
 
 
-@pytest.mark.parametrize(("backend", "memory", "change"), [("trl", "80G", "micro_batch_size"), ("nemo", "32G", "recompute")])
+@pytest.mark.parametrize(("backend", "memory", "change"), [("trl", "80G", "micro_batch_size"), ("nemo", "30G", "recompute")])
 def test_what_does_not_fit_is_refused_with_what_does(workspace: Workspace, backend: str, memory: str, change: str) -> None:
     plan = Plan("p", (training("cpt", BASE, backend=backend, batch_size=32 if backend == "trl" else 1),))
     with pytest.raises(InputError, match=rf"'gpu' has .* with .*{change}: ") as caught:
