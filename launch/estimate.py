@@ -27,8 +27,8 @@ UTILISATION = (0.2, 0.5)
 """Share of the peak that training reaches: a range, until a run of that shape has been seen. Assumed."""
 
 UTILISATION_OF_SCORES = (0.05, 0.3)
-"""The same where attention writes its scores out several times: 9 % were measured on an H100 (NeMo without
-transformer_engine, a Llama of 83 M parameters, 1024 tokens: benchmarks/gpu/results)."""
+"""The same where attention writes its scores out several times: 9 and 14 % were measured on an H100 (NeMo without
+transformer_engine, Llamas of 83 million and 1.24 billion parameters: benchmarks/gpu/results)."""
 
 LOGITS_OF_LOCAL_LAYERS = 7.0
 """Bytes a logit at the peak of NeMo without transformer_engine: 6.9 to 7.2 on an H100, three shapes of a Llama of 1.24
