@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from jobs.core import speed
 from jobs.core.paths import Workspace
 from launch import estimate
 from launch.errors import InputError
-from launch.estimate import Checkpoint, Memory, Model
+from launch.estimate import Checkpoint, Memory, Model, Shape
 from launch.fields import memory_bytes
 from launch.plan import Plan, PlannedStage
 from launch.profile import Profile, Resources
@@ -28,8 +30,8 @@ PEAK = {
 class Estimate:
     """What a training stage needs. ``memory_limit`` is that of one GPU; None: the profile does not say it.
 
-    ``seconds``: (least, most); None: no GPU whose peak is known, or not bf16. ``cost``: likewise, in the unit of the
-    partition's ``cost_per_gpu_hour``.
+    ``seconds``: (least, most), the same number twice where a step of this shape was measured; None: no GPU whose peak
+    is known, or not bf16. ``cost``: likewise, in the unit of the partition's ``cost_per_gpu_hour``.
     """
 
     stage: str
@@ -57,16 +59,62 @@ class Estimate:
 def estimates(plan: Plan, profile: Profile, workspace: Workspace) -> list[Estimate]:
     """Of every training stage whose model is known: one that is in the store, or comes from one that is."""
     found = []
+    seen = measured(workspace)
     for stage in plan.stages:
         model = model_of(plan, stage, workspace) if stage.target_step is not None else None
         if model is not None:
-            found.append(_of(stage, stage.settings, stage.resources, model, profile))
+            found.append(_of(stage, stage.settings, stage.resources, model, profile, seen))
     return found
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of a step of a sealed stage."""
+
+    model: Model
+    backend: str
+    shape: str
+    gpu: str
+    seconds: float
+
+
+def measured(workspace: Workspace) -> list[Measured]:
+    """Of the stages in the store that noted it; what cannot be read is passed over."""
+    found = []
+    for path in sorted(workspace.store.glob("checkpoint-*/seal.json")):
+        try:
+            seal = json.loads(path.read_bytes())
+            metrics = seal["metrics"]
+            shape, gpu, seconds = metrics[speed.SHAPE], metrics[speed.GPU], float(metrics[speed.SECONDS])
+            model = estimate.model_of(json.loads((path.parent / "output" / "hf" / "config.json").read_bytes()))
+            if model is not None:
+                found.append(Measured(model, str(seal["format"]), str(shape), str(gpu).lower(), seconds))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def _seconds_of_a_step(
+    stage: PlannedStage, shape: Shape, model: Model, gpu: str, seen: Sequence[Measured]
+) -> float | None:
+    """The median of what was measured of this model, shape and GPU; None: nothing yet."""
+    if stage.kind == "dpo":
+        return None
+    wanted = speed.step_shape(
+        shape.batch, shape.micro_batch, shape.length, shape.precision, shape.recompute, shape.world, shape.tensor,
+        shape.pipeline, shape.context,
+    )  # fmt: skip
+    fitting = [
+        each.seconds for each in seen
+        if (each.model, each.backend, each.shape) == (model, stage.backend, wanted) and gpu.lower() in each.gpu
+    ]  # fmt: skip
+    return statistics.median(fitting) if fitting else None
+
+
 def _of(
-    stage: PlannedStage, settings: Mapping[str, Any], resources: Resources, model: Model, profile: Profile
-) -> Estimate:
+    stage: PlannedStage, settings: Mapping[str, Any], resources: Resources, model: Model, profile: Profile,
+    seen: Sequence[Measured] = (),
+) -> Estimate:  # fmt: skip
     shape = estimate.shape_of(stage.kind, settings, resources.nodes, resources.processes_per_node)
     habits = estimate.habits_of(stage.backend, _versions(stage), settings, stage.memory)
     flops = estimate.step_flops(model, shape)
@@ -77,6 +125,9 @@ def _of(
         work = flops * (4 / 3 if shape.recompute == "full" else 1.0) * stage.target_step / (peak * shape.world)
         least, most = habits.utilisation
         seconds = (work / most, work / least)
+        step = _seconds_of_a_step(stage, shape, model, gpu or "", seen)
+        if step is not None:  # measured: no range any more
+            seconds = (step * stage.target_step, step * stage.target_step)
         hours = (seconds[0] * shape.world / 3600, seconds[1] * shape.world / 3600)
         usable = (resources.time_seconds or 0) - profile.lead_seconds
         if usable > 0:
@@ -122,9 +173,7 @@ def model_of(plan: Plan, stage: PlannedStage, workspace: Workspace) -> Model | N
     return None
 
 
-def refuse(
-    plan: Plan, profile: Profile, workspace: Workspace, known: Sequence[Estimate] | None = None
-) -> None:
+def refuse(plan: Plan, profile: Profile, workspace: Workspace, known: Sequence[Estimate] | None = None) -> None:
     """Nothing is submitted that cannot fit.
 
     Args:
@@ -212,7 +261,10 @@ def show(found: list[Estimate]) -> str:
 
 
 def _range(values: tuple[float, float] | None, unit: float) -> str:
-    return "" if values is None else f"{values[0] / unit:.2g} to {values[1] / unit:.2g}"
+    if values is None:
+        return ""
+    least, most = (f"{value / unit:.2g}" for value in values)
+    return least if values[0] == values[1] else f"{least} to {most}"
 
 
 def _gib(value: float) -> str:

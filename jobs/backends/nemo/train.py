@@ -19,6 +19,7 @@ from jobs.backends.nemo import compat, data, layout, model
 from jobs.backends.nemo.control import Schedule, StepControl
 from jobs.backends.nemo.model import Parallel
 from jobs.backends.nemo.settings import NemoSettings
+from jobs.core import speed
 from jobs.core.spec import StageSpec
 from jobs.settings import BadSettings
 
@@ -61,6 +62,10 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     )  # fmt: skip
     metrics: dict[str, Any] = {"tokens": control.tokens, "seconds": time.monotonic() - began}
     metrics |= _measured(control.durations)
+    metrics[speed.SHAPE] = speed.step_shape(
+        settings.batch_size, micro, settings.sequence_length, settings.precision, settings.recompute, ctx.world,
+        spread.tensor, spread.pipeline, spread.context,
+    )  # fmt: skip
     if control.losses:
         metrics |= {"first_loss": control.losses[0], "last_loss": control.losses[-1]}
     if control.stopped:
@@ -82,11 +87,11 @@ def _measured(durations: list[float]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     if len(durations) > 2 * WARM_UP:
-        found["step_seconds"] = statistics.median(durations[WARM_UP:])
+        found[speed.SECONDS] = statistics.median(durations[WARM_UP:])
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
         found |= {
-            "gpu": torch.cuda.get_device_name(), "peak_memory_bytes": torch.cuda.max_memory_allocated(),
+            speed.GPU: torch.cuda.get_device_name(), "peak_memory_bytes": torch.cuda.max_memory_allocated(),
             "peak_reserved_bytes": torch.cuda.max_memory_reserved(), "device_memory_bytes": total - free,
         }  # fmt: skip
     return found
