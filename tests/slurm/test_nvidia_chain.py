@@ -23,6 +23,13 @@ TRAINING: dict[str, Any] = {
     "steps": 4, "lr": 1e-3, "batch_size": 4, "micro_batch_size": 2, "sequence_length": 64, "warmup_steps": 1, "save_every": 2,
 }  # fmt: skip
 
+SHARED = Path("/tmp/nemo_tokenizer")
+
+
+def written(directory: Path) -> dict[str, int]:
+    """When the files there were last written."""
+    return {path.name: path.stat().st_mtime_ns for path in directory.glob("*")}
+
 
 class TinyChain(Chain):
     """Data and a tiny Llama of tests/backends; corpus, pairs and preferences through ``stages`` of the test."""
@@ -76,6 +83,7 @@ def test_import_cpt_sft_export_dpo(slurm: Slurm, tmp_path: Path) -> None:
     }
     chain = TinyChain(slurm, tmp_path / "chain", training, {"nemo": venv})
     chain.fetch()
+    before = written(SHARED)
     run = chain.submit()
     chain.wait(900)
     for name in chain.plan_names(run):
@@ -89,3 +97,4 @@ def test_import_cpt_sft_export_dpo(slurm: Slurm, tmp_path: Path) -> None:
     exported = chain.store(run, "sft-hf").output
     assert (exported / "tokenizer.json").read_bytes() == (chain.directory / "tiny/tokenizer.json").read_bytes()
     chain.assert_done_once(run)
+    assert written(SHARED) == before  # NeMo's own place for a tokenizer is another user's, too

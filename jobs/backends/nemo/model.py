@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,6 +149,10 @@ def _check_shape(name: str, recipe: Any, model: GPTModel) -> None:
 def importer(directory: Path) -> Any:
     """NeMo's importer for the architecture of a Hugging Face directory.
 
+    It writes the tokenizer down and reads it again, with leave to run what lies beside it, and that in
+    ``/tmp/nemo_tokenizer``, which on a shared node is another job's or another user's. Ours is a directory of this
+    process, gone with it; the checkpoint gets copies.
+
     Raises:
         BadSettings: an architecture without one (or not tried with this back end).
     """
@@ -155,4 +163,8 @@ def importer(directory: Path) -> Any:
     kind = json.loads((directory / "config.json").read_text()).get("model_type")
     if kind not in MODELS:
         raise BadSettings(f"{directory}: model_type {kind!r} cannot be imported; known: {', '.join(sorted(MODELS))}")
-    return getattr(llm, MODELS[kind]).importer(f"hf://{directory}")
+    found = getattr(llm, MODELS[kind]).importer(f"hf://{directory}")
+    private = tempfile.mkdtemp(prefix="overnight-tokenizer-")
+    atexit.register(shutil.rmtree, private, ignore_errors=True)
+    found.save_hf_tokenizer_assets = functools.partial(found.save_hf_tokenizer_assets, save_path=private)
+    return found
