@@ -18,6 +18,10 @@ slurmd -D -N "$1" -f "$3" & slurmd=$!
 while kill -0 "$slurmd" 2>/dev/null; do wait "$slurmd"; done
 """
 
+# From 24.11 on the controller looks up the names of nodes when a requeued job ends, and stands still for 10 s where
+# nobody knows them.
+_CONTROLLER_INIT = 'mount --bind "$1" /etc/hosts && exec slurmctld -D -f "$2"'
+
 
 def environment(settings: ClusterConfig) -> dict[str, str]:
     """Environment of the daemons and of our own questions to them, whatever the user's shell has set.
@@ -36,11 +40,10 @@ def environment(settings: ClusterConfig) -> dict[str, str]:
 
 def daemons(settings: ClusterConfig) -> list[Daemon]:
     """All daemons in the order in which they start."""
-    slurmctld = ["slurmctld", "-D", "-f", str(settings.slurm_conf)]
     return [
         _daemon(settings, "munged", _munged(settings.directory / "munge", settings.munge_socket)),
         *(_accounting(settings) if settings.accounting else []),
-        _daemon(settings, "slurmctld", slurmctld, log="slurmctld.log"),
+        _daemon(settings, "slurmctld", _controller(settings), log="slurmctld.log"),
         *(_daemon(settings, node, _node(settings, node), log=f"{node}.log") for node in settings.node_names),
     ]
 
@@ -70,9 +73,16 @@ def _accounting(settings: ClusterConfig) -> list[Daemon]:
     ]
 
 
-def _node(settings: ClusterConfig, node: str) -> list[str]:
-    # An ordinary user gets the node's namespaces inside a user namespace of his own.
+def _unshared(*argv: str) -> list[str]:
+    # An ordinary user gets namespaces inside a user namespace of his own.
     as_user = [] if os.geteuid() == 0 else ["--user", "--map-current-user", "--keep-caps"]
-    namespaces = ["--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    return ["unshare", *as_user, "--mount", *argv]
+
+
+def _controller(settings: ClusterConfig) -> list[str]:
+    return _unshared("bash", "-c", _CONTROLLER_INIT, "controller-init", str(settings.hosts), str(settings.slurm_conf))
+
+
+def _node(settings: ClusterConfig, node: str) -> list[str]:
     init = ["bash", "-c", _NODE_INIT, "node-init", node, str(settings.hosts), str(settings.slurm_conf)]
-    return ["unshare", *as_user, *namespaces, *init]
+    return _unshared("--uts", "--pid", "--fork", "--kill-child", "--mount-proc", *init)

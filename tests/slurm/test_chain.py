@@ -84,7 +84,7 @@ def test_the_demo_pipeline_on_slurm(slurm: Slurm, tmp_path: Path) -> None:
     chain.pipeline = REPOSITORY / "pipelines" / "pt_pt.yaml"
     chain.fetch()
     overrides = [f"stages.{name}.steps=2" for name in ("cpt", "sft", "dpo")]
-    overrides += [f"stages.{name}.gate={{}}" for name in ("eval_cpt", "eval_sft", "final")]
+    overrides += [f"stages.{name}.gate={{}}" for name in ("eval-cpt", "eval-sft", "final")]
     run = chain.submit(*[word for override in overrides for word in ("--set", override)])
     chain.wait(timeout=2400)
     chain.assert_done_once(run)
