@@ -103,9 +103,19 @@ def wait(chain: Chain, seconds: float = 900.0) -> None:
         for job in jobs or ():
             if "held" in job.row.reason.lower() and job.row.reason != "JobHeldUser":
                 chain.slurm.run(["scontrol", "release", job.row.job_id], check=False)
+        if any("DRAIN" in reason for reason in reasons):
+            _back_in_service(chain.slurm)
         if time.monotonic() >= end:
             raise AssertionError("still alive after " + f"{seconds:.0f} s:\n" + "\n".join(map(str, jobs or ["no answer"])))
         time.sleep(0.7)
+
+
+def _back_in_service(slurm: Slurm) -> None:
+    """As the site's people do: a controller that lost its memory gives an id again under which a node still works, and
+    drains that node ("Duplicate jobid")."""
+    shown = slurm.run(["sinfo", "-h", "-N", "-o", "%N %T"], check=False).stdout
+    for node in {line.split()[0] for line in shown.splitlines() if "drain" in line}:
+        slurm.run(["scontrol", "update", f"nodename={node}", "state=resume"], check=False)
 
 
 def one_chain(site: Site, directory: Path, seed: int) -> tuple[Counter[str], Counter[str]]:
