@@ -144,6 +144,9 @@ def test_the_command_says_it_and_a_changed_profile_goes_on(slurm_accounting: Slu
 def test_what_srun_refuses_inside_a_job_is_led_back_too(
     slurm: Slurm, tmp_path: Path, profile: dict[str, object], shown: str, said: str
 ) -> None:
+    version = slurm.run(["sinfo", "--version"]).stdout.split()[1]
+    if "--cpus-per-task=99" in said and not version.startswith("22."):
+        pytest.skip(f"srun of {version} refuses no such step: it waits for it until the time limit")
     chain = Chain(slurm, tmp_path / "work", ("corpus",), profile=profile)
     run = chain.submit()
     chain.wait()

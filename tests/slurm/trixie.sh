@@ -38,6 +38,8 @@ exec unshare --mount --pid --fork --mount-proc bash -euc '
             /venv/bin/pip install --quiet \"/tmp/build[nemo-run,submitit,data,dev]\"
             /venv/bin/pip uninstall --quiet --yes overnight
         }
+        # As an editable installation: a job that submits the next ones has no PYTHONPATH.
+        for packages in /venv/lib/python3.*/site-packages; do echo /src >\$packages/overnight.pth; done
         slurmctld -V
         cd /src
         exec env PYTHONPATH=/src PYTHONDONTWRITEBYTECODE=1 /venv/bin/python -m pytest -p no:cacheprovider \"\$@\"
