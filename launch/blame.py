@@ -56,15 +56,15 @@ def add(error: ClusterRefused, known: Sequence[Emitted], script: Path, gateway: 
     error.hint = "change that entry and submit again; what is queued already is adopted, not queued twice"
 
 
-def of_step(line: str, known: Sequence[Emitted]) -> list[str]:
+def of_step(line: str, run: Run, stage: str) -> list[str]:
     """What srun refused inside a job, led back in the same way.
 
     Args:
-        line: what srun said.
-        known: the options of the stage.
+        line: what srun said; of anything else nothing is said, and nothing read.
     """
     if not line.startswith("srun: "):
         return []
+    known = emitted.load(run.paths.emitted, stage)
     suspects = refusals.about(line)
     found = [one for one in known if one.command == "srun" and one.option in suspects]
     # srun takes the resources that it is not given from its job.

@@ -16,7 +16,7 @@ from jobs.core.attempts import Attempt
 from jobs.core.budget import Ended
 from jobs.core.paths import StagePaths, StorePaths
 from jobs.core.verdict import FailureClass, Outcome, Verdict
-from launch import blame, emitted
+from launch import blame
 from launch.history import starts_of
 from launch.journal import Event
 from launch.plan import Plan, PlannedStage
@@ -87,7 +87,7 @@ def _explain(run: Run, stage: PlannedStage, profile: Profile, found: StageStatus
         failure = FailureClass(found.failure)
     history = _history(events, current, told)
     newest = progress.latest(paths.progress)
-    set_by = tuple(blame.of_step(evidence, emitted.load(run.paths.emitted, stage.name)))
+    set_by = tuple(blame.of_step(evidence, run, stage.name))
     return Why(
         stage=stage.name, state=found.state.value, text=found.text,
         failure="" if failure is None else failure.value, words="" if failure is None else FAILURES[failure],
