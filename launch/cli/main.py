@@ -32,6 +32,7 @@ COMMANDS = {
     "run": Command("launch.cli.run", "run a pipeline on this machine, in the foreground"),
     "status": Command("launch.cli.status", "how a run stands, and why a job waits"),
     "why": Command("launch.cli.why", "why a stage failed or waits, and how to go on"),
+    "report": Command("launch.cli.report", "what became of a run: the finished model, or why there is none"),
     "logs": Command("launch.cli.logs", "show or follow the log of a stage"),
     "cancel": Command("launch.cli.cancel", "cancel a run, or a stage and what depends on it"),
     "resume": Command("launch.cli.resume", "submit again only what is missing"),

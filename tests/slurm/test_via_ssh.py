@@ -254,6 +254,8 @@ def test_a_chain_over_one_connection(login: Login, chain: Chain, tmp_path: Path)
     assert "Welcome" in said.stderr
     assert run in login.overnight("list", "--via", login.via).stdout
     assert "needs nothing" in login.overnight("why", run, "--via", login.via).stdout
+    reported = json.loads(login.overnight("report", run, "--json", "--via", login.via).stdout)
+    assert reported["finished"], "the morning's answer, from the laptop"
     assert login.accepted == before + 1, "one connection, one question for a code"
     chain.assert_done_once(run)
     code = chain.workspace.run(run).user_code.resolve()

@@ -1,0 +1,31 @@
+"""Say what became of a run: the finished model or the reason, each stage with what it took, what was measured."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from launch.cli import common
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    common.add_run(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print; exit codes as of ``status``."""
+    from launch import report, rundir
+    from launch.cli.status import SILENT, look
+
+    found = rundir.find(args.run, args.workspace)
+    profile, plan = found.profile(), found.plan()
+    status = look(found, plan, profile)
+    made = report.make(found, plan, profile, status)
+    if args.json:
+        print(json.dumps(report.as_json(made, profile.name)))
+    else:
+        print("\n".join(report.lines(made, profile.name)))
+    if any(stage.state.is_bad for stage in status.stages):
+        return 1
+    return SILENT if status.silence else 0

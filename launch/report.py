@@ -1,0 +1,166 @@
+"""``overnight report``: what became of a run, as one answer for the morning.
+
+The finished model or the reason why there is none; every stage with what it took; what the evaluations measured.
+From the files of the run, with what ``launch.status`` heard of the cluster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jobs.core import seal
+from jobs.core.seal import SealKind
+from launch import results, why
+from launch.plan import Plan, PlannedStage
+from launch.profile import Profile
+from launch.results import Measured
+from launch.rundir import Run
+from launch.show_status import next_command
+from launch.stage_status import RunStatus, StageStatus, State
+from launch.table import clock, count, duration, table
+from launch.why import Why
+
+
+@dataclass(frozen=True)
+class Made:
+    """A stage and its sealed output. ``gpu_hours``: GPUs of the request times the seconds that Slurm or the jobs
+    counted, None where a number is missing; ``bytes`` of all files, ``content`` the digest over them; ``metrics`` as
+    the back end gave them."""
+
+    stage: str
+    kind: str
+    backend: str
+    state: str
+    text: str
+    job: str
+    nodes: str
+    elapsed: float | None
+    gpu_hours: float | None
+    of_run: str
+    continued: int
+    step: int | None
+    path: str
+    format: str
+    bytes: int | None
+    content: str
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Report:
+    """``model``: the last checkpoint of the chain that is sealed; ``is_finished``: nothing of the chain comes after."""
+
+    run: Run
+    plan: Plan
+    status: RunStatus
+    stages: tuple[Made, ...]
+    model: Made | None
+    is_finished: bool
+    measured: tuple[Measured, ...]
+    reasons: tuple[Why, ...]
+
+
+def make(run: Run, plan: Plan, profile: Profile, status: RunStatus) -> Report:
+    """Raises:
+    InputError: a metrics file is not one.
+    """
+    found = {one.stage: one for one in status.stages}
+    stages = tuple(_made(run, planned, found[planned.name]) for planned in plan.stages)
+    models = [made for made, planned in zip(stages, plan.stages, strict=True) if _is_model(planned)]
+    there = [made for made in models if made.path]
+    told = why.explain(run, plan, profile, status)
+    # Stages that only wait for one that failed have nothing to add.
+    reasons = [one for one in told if not one.is_calm and one.state != State.SKIPPED]
+    model = there[-1] if there else None
+    finished = status.is_done and model is models[-1] if models else False
+    return Report(run, plan, status, stages, model, finished, tuple(results.collect(plan, run.workspace)),
+                  tuple(reasons))  # fmt: skip
+
+
+def _is_model(stage: PlannedStage) -> bool:
+    return stage.produces_kind == SealKind.CHECKPOINT.value
+
+
+def _made(run: Run, planned: PlannedStage, found: StageStatus) -> Made:
+    store = run.workspace.entry(planned.produces_kind, planned.fingerprint)
+    sealed, text = None, found.text
+    if found.state is State.SEALED:
+        try:
+            sealed = seal.load(store.seal)
+        except seal.SealBroken as error:  # a seal that cannot be read proves nothing
+            text = f"its seal is broken: {error}"
+    gpus = (planned.resources.gpus_per_node or 0) * planned.resources.nodes
+    return Made(
+        stage=planned.name, kind=planned.kind, backend=planned.backend, state=found.state.value, text=text,
+        job=found.job or (sealed.job if sealed else ""), nodes=found.nodes, elapsed=found.elapsed,
+        gpu_hours=None if found.elapsed is None else gpus * found.elapsed / 3600,
+        of_run=found.of_run or (sealed.run if sealed and sealed.run != run.id else ""), continued=found.continued,
+        step=sealed.step if sealed else found.step, path=str(store.output) if sealed else "",
+        format=sealed.format if sealed else planned.produces_format, bytes=sealed.bytes if sealed else None,
+        content=sealed.content if sealed else "", metrics=dict(sealed.metrics) if sealed else {},
+    )  # fmt: skip
+
+
+def lines(report: Report, profile: str) -> list[str]:
+    """For people."""
+    status, run = report.status, report.run
+    since = "" if status.created_at is None else f", submitted {clock(status.created_at)}"
+    shown = [f"run {run.id}: {report.plan.pipeline} on {profile}{since}", _outcome(report)]
+    if status.silence:
+        shown.append(f"The cluster does not answer: {status.silence.splitlines()[0]}")
+    if report.model is not None:
+        shown += ["", *_model(report.model, report.is_finished)]
+    header = ("stage", "back end", "state", "job", "nodes", "elapsed", "GPU-hours", "continued", "step", "loss", "MB")
+    shown += ["", *table(header, [_row(made) for made in report.stages], right=(5, 6, 7, 8, 10))]
+    if report.measured:
+        shown += ["", *results.lines(list(report.measured))]
+    for reason in report.reasons:
+        shown += ["", *why.lines(reason)]
+    return [*shown, "", f"next: {next_command(run, status)}"]
+
+
+def _outcome(report: Report) -> str:
+    status = report.status
+    if status.is_done:
+        return f"outcome: done, {count(len(report.stages), 'stage')} sealed"
+    bad = [one.stage for one in status.stages if one.state.is_bad]
+    sealed = f"{len(status.of(State.SEALED))} of {count(len(report.stages), 'stage')} sealed"
+    if bad:
+        return f"outcome: {', '.join(bad)} failed; {sealed}"
+    over = [f"{one.stage} {one.state}" for one in status.stages if one.state.is_over]
+    return f"outcome: {', '.join(over) if over else 'not over yet'}; {sealed}"
+
+
+def _model(made: Made, finished: bool) -> list[str]:
+    what = "finished model" if finished else f"newest model (of {made.stage})"
+    step = "" if made.step is None else f", step {made.step}"
+    size = "" if made.bytes is None else f", {made.bytes / 1e6:.1f} MB"
+    return [f"{what}: {made.path}", f"  {made.format}{step}{size}, content sha256 {made.content}"]
+
+
+def _row(made: Made) -> list[str]:
+    state = made.state + (f" (run {made.of_run})" if made.of_run else "")
+    if made.state == State.SEALED and not made.path:
+        state = made.text
+    first, last = made.metrics.get("first_loss"), made.metrics.get("last_loss")
+    loss = f"{first:.4g} -> {last:.4g}" if isinstance(first, float) and isinstance(last, float) else ""
+    return [
+        made.stage, made.backend, state, made.job, made.nodes,
+        "" if made.elapsed is None else duration(made.elapsed), f"{made.gpu_hours:.2f}" if made.gpu_hours else "",
+        str(made.continued) if made.continued else "", "" if made.step is None else str(made.step), loss,
+        "" if made.bytes is None else f"{made.bytes / 1e6:.1f}",
+    ]  # fmt: skip
+
+
+def as_json(report: Report, profile: str) -> dict[str, Any]:
+    """The same as plain data, with everything that the seals hold of each stage's work."""
+    status = report.status
+    return {
+        "run": report.run.id, "pipeline": report.plan.pipeline, "profile": profile, "done": status.is_done,
+        "finished": report.is_finished,
+        "cluster": {"silence": status.silence or None, "heard_at": status.heard_at},
+        "model": None if report.model is None else asdict(report.model),
+        "stages": [asdict(made) for made in report.stages], "results": [asdict(one) for one in report.measured],
+        "reasons": [vars(one) for one in report.reasons], "next": next_command(report.run, status),
+    }  # fmt: skip
