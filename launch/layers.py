@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.errors import InputError
-from launch.load import Document, KeyPath, Marks, Problem, failure, read
+from launch.load import Document, KeyPath, Marks, Problem, failure, parse, read
 from launch.overrides import apply_overrides
 
 EXTENDS = "extends"
@@ -21,23 +21,24 @@ _NOT_FROM_PIPELINE = ("name", EXTENDS, "executor", "devcluster")
 Locate = Callable[[str, Path], Path]
 
 
-def read_all(path: Path, locate: Locate, overrides: Sequence[str] = ()) -> Document:
+def read_all(path: Path, locate: Locate, overrides: Sequence[str] = (), text: str | None = None) -> Document:
     """A file over everything that it extends, without the key ``extends``.
 
     Args:
         locate: gives the file that a name in ``extends`` of a file means.
         overrides: texts of ``--set``, above all files.
+        text: in place of what the file says.
 
     Raises:
         InputError: a file is missing or malformed, or extends itself.
     """
-    found = _read(path, locate, ())
+    found = _read(path, locate, (), text)
     data, marks = apply_overrides(found.data, found.marks, overrides)
     return Document(data, marks)
 
 
-def _read(path: Path, locate: Locate, above: tuple[Path, ...]) -> Document:
-    own = read(path)
+def _read(path: Path, locate: Locate, above: tuple[Path, ...], text: str | None = None) -> Document:
+    own = read(path) if text is None else parse(text, str(path))
     names = own.data.pop(EXTENDS, [])
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

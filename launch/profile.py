@@ -320,16 +320,17 @@ def locate(name_or_path: str, *, below: Path | None = None) -> Path:
     return known[name_or_path]
 
 
-def read_profile(path: Path, overrides: tuple[str, ...] = ()) -> ProfileFile:
+def read_profile(path: Path, overrides: tuple[str, ...] = (), text: str | None = None) -> ProfileFile:
     """Read a profile and what it extends; one without a ``name`` is called like its file.
 
     Args:
         overrides: texts of ``--set``, paths of the profile.
+        text: what the file is to say, in place of what it says; all that it extends is found as from the file.
 
     Raises:
         InputError: lists every fault with its line.
     """
-    document = layers.read_all(path, lambda name, file: locate(name, below=file), overrides)
+    document = layers.read_all(path, lambda name, file: locate(name, below=file), overrides, text)
     data = {"name": path.stem, **document.data}
     hint = f"overnight plan PIPELINE --cluster {path}"
     return ProfileFile(path, data, document.marks, validate(Profile, data, document.marks, hint=hint))

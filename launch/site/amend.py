@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,15 +48,12 @@ def diff(old: str, new: str, path: Path) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace the file, once it was read back as a profile.
+    """Replace the file, once the text was read as a profile of that place: `extends` may be a path beside it.
 
     Raises:
-        InputError: it would not be one.
+        InputError: it would be none.
     """
-    with tempfile.TemporaryDirectory(prefix="overnight-", dir=path.parent) as scratch:  # `extends` may be a path
-        trial = Path(scratch) / path.name
-        trial.write_text(text, encoding="utf-8")
-        read_profile(trial)
+    read_profile(path, text=text)
     write_atomic(path, text, mode=path.stat().st_mode & 0o777)
 
 

@@ -371,6 +371,29 @@ def test_what_cannot_be_changed_is_left_alone(tmp_path: Path) -> None:
     assert file.read_text() == PROFILE
 
 
+@pytest.mark.parametrize("extends", ["base.yaml", "[base.yaml, ./parts/fast.yaml]", "mine"])
+def test_what_lies_over_another_is_changed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extends: str) -> None:
+    """Beside the file, a list of them, and the site's profile of the same name."""
+    for name in ("user", "site"):
+        (tmp_path / name / "overnight" / "profiles").mkdir(parents=True)
+    own, site = (tmp_path / name / "overnight" / "profiles" for name in ("user", "site"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("OVERNIGHT_PROFILES", str(site))
+    (own / "parts").mkdir()
+    for file in (own / "base.yaml", site / "mine.yaml"):
+        file.write_text("executor: slurm\npartition: below\ncontinuation: requeue\n")
+    (own / "parts" / "fast.yaml").write_text("qos: fast\n")
+    file = own / "mine.yaml"
+    file.write_text(f"extends: {extends}\n")
+    amend.write(file, amend.amended(file.read_text(), [Change(("continuation",), "chain", "why")], "today"))
+    profile = read_profile(file).profile
+    assert (profile.partition, profile.continuation) == ("below", "chain")
+    assert profile.qos == ("fast" if "fast" in extends else None)
+    assert sorted(each.name for each in own.iterdir()) == ["base.yaml", "mine.yaml", "parts"]
+    with pytest.raises(InputError, match=r"mine\.yaml:2:15: continuation: got 'sideways'"):
+        amend.write(file, f"extends: {extends}\ncontinuation: sideways\n")
+
+
 # -- verdicts
 
 PLAN = Plan(
