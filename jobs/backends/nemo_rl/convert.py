@@ -1,8 +1,15 @@
-"""NeMo-RL's distributed checkpoint to a Hugging Face directory with safetensors, compared by its logits."""
+"""NeMo-RL's distributed checkpoint to a Hugging Face directory with safetensors, compared by its logits.
+
+Two comparisons, because each sees what the other cannot. The written directory is loaded as any user would load it,
+and its logits are held against the model that was filled from the checkpoint: both have the same names for the weights,
+so a name that was mapped wrongly shows in neither. Some tensors are therefore read once more, straight from the
+``.distcp`` files at the places that ``.metadata`` names, and must be those of the written files to the last bit.
+"""
 
 from __future__ import annotations
 
-import tempfile
+import io
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +20,11 @@ from jobs.convert import ConversionFailed, compare_logits, probe_ids
 from jobs.core.spec import StageSpec
 
 STEPS = 3
+READ_AGAIN = 16
+"""Tensors that are read straight from the files, spread evenly over their names."""
+
+PREFIXES = ("", "model.")
+"""NeMo-RL's first DTensor worker wraps all weights in ``model``."""
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
@@ -20,7 +32,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
 
     Raises:
         BrokenCheckpoint: a file of the source is missing.
-        ConversionFailed: weights that do not fit, other logits, or another tokenizer.
+        ConversionFailed: weights that do not fit, other weights or logits, or another tokenizer.
     """
     if ctx.rank != 0:
         return Result("done", step=STEPS)
@@ -29,7 +41,9 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     return Result("done", step=STEPS, metrics=metrics)
 
 
-def dcp_to_hf(source: Path, output: Path, report: Any = lambda step, phase: None) -> dict[str, float]:
+def dcp_to_hf(
+    source: Path, output: Path, report: Callable[[int, str], None] = lambda step, phase: None
+) -> dict[str, float]:
     """Write ``source`` as a Hugging Face directory in the type of the model that training started from.
 
     The reference model itself is not needed: its configuration and tokenizer lie in the checkpoint. NeMo-RL's own
@@ -43,50 +57,115 @@ def dcp_to_hf(source: Path, output: Path, report: Any = lambda step, phase: None
     found = steps.problem(source)
     if found is not None:
         raise BrokenCheckpoint(f"not a whole checkpoint of NeMo-RL: {found}")
+    weights = _inner(source / "policy" / "weights")
     config = AutoConfig.from_pretrained(str(source / "hf"), local_files_only=True)
     named = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
     dtype = named if isinstance(named, torch.dtype) else torch.float32
-    model = AutoModelForCausalLM.from_config(config)
-    result = model.load_state_dict(_weights(source / "policy" / "weights"), strict=False)
-    tied = set(getattr(model, "_tied_weights_keys", None) or ())
-    absent = [name for name in result.missing_keys if name not in tied]
-    if absent or result.unexpected_keys:
-        raise ConversionFailed(
-            f"{source}: weights do not fit the configuration: missing {absent[:3]}, "
-            f"unknown {result.unexpected_keys[:3]}"
-        )
-    model.tie_weights()
-    model.to(dtype)
+    # In this type from the start: casting a whole model rounds its buffers, too (the frequencies of rotary positions),
+    # and those are no weights that anybody loads.
+    made = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    _fill(made, weights, source)
     report(1, "read")
-    model.save_pretrained(output)
+    made.save_pretrained(output)
     tokenizers.carry_over(source / "hf", output)
     report(2, "saved")
 
+    rounded = {name: value.float() for name, value in made.state_dict().items()}
+    expected = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    expected.load_state_dict(rounded)
+    del made, rounded
     saved = AutoModelForCausalLM.from_pretrained(
         str(output), dtype=torch.float32, use_safetensors=True, local_files_only=True
     )
     probes = probe_ids(output)
     logits = []
-    for network in (model.float(), saved):
+    for network in (expected, saved):
         network.eval()
         with torch.inference_mode():
             logits.append([network(torch.tensor([ids])).logits[0] for ids in probes])
-    report(3, "compared")
     if tokenizers.behaviour(output) != tokenizers.behaviour(source / "hf"):
         raise ConversionFailed(f"{output}: the tokenizer is not that of {source}")
-    return compare_logits(*logits, f"{output} against {source}")
+    compared = compare_logits(*logits, f"{output} against {source}")
+    compared["tensors_read_again"] = float(compare_tensors(weights, output))
+    report(3, "compared")
+    return compared
 
 
-def _weights(directory: Path) -> dict[str, Any]:
-    """All tensors of a distributed checkpoint by name; NeMo-RL's first worker wraps them in ``model``."""
-    import torch
-    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
-
+def _inner(directory: Path) -> Path:
     inner = directory / "model"
-    with tempfile.TemporaryDirectory(dir=directory.parents[2]) as scratch:
-        path = Path(scratch) / "weights.pt"
-        dcp_to_torch_save(inner if (inner / ".metadata").is_file() else directory, path)
-        found = torch.load(path, weights_only=True, map_location="cpu")
-    if set(found) == {"model"}:
-        found = found["model"]
-    return dict(found)
+    return inner if (inner / ".metadata").is_file() else directory
+
+
+def _fill(model: Any, weights: Path, source: Path) -> None:
+    """Read the checkpoint into ``model``, which rounds to its own type on the way.
+
+    Raises:
+        ConversionFailed: a weight is missing, or one is there that the model does not have.
+    """
+    import torch.distributed.checkpoint as dcp
+
+    held = set(dcp.FileSystemReader(weights).read_metadata().state_dict_metadata)
+    prefix = "model." if held and all(name.startswith("model.") for name in held) else ""
+    state = model.state_dict()
+    if prefix and set(state) & held and not {prefix + name for name in state} & held:
+        prefix = ""  # the model's own names begin so
+    tied = set(getattr(model, "_tied_weights_keys", None) or ())
+    absent = [name for name in state if prefix + name not in held and name not in tied]
+    unknown = [name for name in held if name.removeprefix(prefix) not in state]
+    if absent or unknown:
+        raise ConversionFailed(
+            f"{source}: weights do not fit the configuration: missing {absent[:3]}, unknown {sorted(unknown)[:3]}"
+        )
+    wanted = {prefix + name: value for name, value in state.items() if prefix + name in held}
+    dcp.load(wanted, checkpoint_id=weights, no_dist=True)
+    model.tie_weights()
+
+
+def compare_tensors(weights: Path, written: Path, count: int = READ_AGAIN) -> int:
+    """Hold tensors of the checkpoint, read without the loader of torch, against the written safetensors; how many.
+
+    Raises:
+        ConversionFailed: one differs in shape or value, or the checkpoint has none of its name.
+    """
+    import torch
+    import torch.distributed.checkpoint as dcp
+    from safetensors import safe_open
+
+    metadata = dcp.FileSystemReader(weights).read_metadata()
+    places = {name: (path, name) for path in sorted(written.glob("*.safetensors")) for name in _names(path)}
+    chosen = spread(sorted(places), count)
+    for name in chosen:
+        path, key = places[name]
+        with safe_open(path, framework="pt") as file:
+            target = file.get_tensor(key)
+        held = next((prefix + name for prefix in PREFIXES if prefix + name in metadata.state_dict_metadata), None)
+        if held is None:
+            raise ConversionFailed(f"{weights}: no tensor {name}, which {path} has")
+        given = torch.empty(metadata.state_dict_metadata[held].size, dtype=torch.float32)
+        for index, info in metadata.storage_data.items():
+            if index.fqn != held:
+                continue
+            with open(weights / info.relative_path, "rb") as stream:
+                stream.seek(info.offset)
+                part = torch.load(io.BytesIO(stream.read(info.length)), map_location="cpu", weights_only=True)
+            area = given
+            for axis, start in enumerate(index.offset or ()):
+                area = area.narrow(axis, start, part.shape[axis])
+            area.copy_(part)
+        if given.shape != target.shape or not torch.equal(given.to(target.dtype), target):
+            raise ConversionFailed(f"{path}: {name} is not what the files of {weights} hold")
+    return len(chosen)
+
+
+def _names(path: Path) -> Iterator[str]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        yield from file.keys()
+
+
+def spread(names: Sequence[str], count: int) -> list[str]:
+    """At most ``count`` of ``names``, evenly spread, with the first and the last."""
+    if len(names) <= count:
+        return list(names)
+    return [names[round(index * (len(names) - 1) / (count - 1))] for index in range(count)]
