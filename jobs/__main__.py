@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def _probe(name: str, code: Path | None) -> dict[str, Any]:
             "launcher": able.launcher,
             "distributed": able.distributed,
             "converts": sorted(able.converts),
-            "memory": None if able.memory is None else vars(able.memory),
+            "memory": None if able.memory is None else asdict(able.memory),
             "experimental": able.experimental,
         }
     except (LookupError, ImportError) as error:

@@ -14,14 +14,12 @@ What is counted is what must be there; what CUDA, NCCL and a fragmented allocato
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 RESERVE = 2 * 1024**3
 """Bytes per GPU for the CUDA context, NCCL's buffers and fragmentation. Assumed, not measured."""
-
-WEIGHT_BYTES = {"fp32": 4, "bf16": 2}
 
 UTILISATION = (0.2, 0.5)
 """Share of the peak that training reaches: a range, until a run of that shape has been seen. Assumed."""
@@ -29,10 +27,6 @@ UTILISATION = (0.2, 0.5)
 UTILISATION_OF_SCORES = (0.05, 0.3)
 """The same where attention writes its scores out several times: 9 and 14 % were measured on an H100 (NeMo without
 transformer_engine, Llamas of 83 million and 1.24 billion parameters: benchmarks/gpu/results)."""
-
-LOGITS_OF_LOCAL_LAYERS = 7.0
-"""Bytes a logit at the peak of NeMo without transformer_engine: 6.9 to 7.2 on an H100, three shapes of a Llama of 1.24
-billion parameters (benchmarks/gpu/results)."""
 
 
 @dataclass(frozen=True)
@@ -112,14 +106,8 @@ def model_of(config: Mapping[str, Any]) -> Model | None:
 
 @dataclass(frozen=True)
 class Habits:
-    """What a back end keeps. Bytes a parameter by precision: (weights, gradients, optimizer with its fp32 weights).
-
-    ``sharded``: what is spread over the replicas: nothing, the optimizer, or all. ``fused``: kernels that keep one copy
-    where eager code keeps several, and attention that does not keep its scores. ``local``: Megatron's layers without
-    transformer_engine, as they were counted (``layer_activations``). ``logits``: bytes a logit of the last
-    stage. ``reference``: bytes a parameter of the frozen model of DPO. ``buckets``: bytes a parameter that summing
-    gradients over replicas takes beside them.
-    """
+    """What a back end keeps, and by what it keeps less: the fields of ``jobs.backends.Memory`` as they hold for one
+    environment and one stage. ``local`` was counted (``layer_activations``)."""
 
     states: Mapping[str, tuple[float, float, float]]
     sharded: str = "none"
@@ -129,6 +117,9 @@ class Habits:
     logits: float = 8.0
     reference: float = 0.0
     buckets: float = 0.0
+    finished: Mapping[str, int] = field(default_factory=lambda: {"fp32": 4, "bf16": 4})
+    recompute: Sequence[str | bool] = ()
+    splits: Sequence[str] = ()
 
     @property
     def utilisation(self) -> tuple[float, float]:
@@ -137,24 +128,20 @@ class Habits:
 
 
 def habits_of(
-    backend: str, versions: Mapping[str, str], settings: Mapping[str, Any], declared: Mapping[str, Any] | None = None
+    declared: Mapping[str, Any] | None, versions: Mapping[str, str], settings: Mapping[str, Any]
 ) -> Habits:
-    """The habits of a back end as it is installed; one that is not known here has those that it declares
-    (``jobs.backends.Memory``), else those of plain Adam over whole replicas."""
-    if backend == "trl":  # fp32 weights also under bf16 autocast; DistributedDataParallel copies into buckets
-        return Habits({"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, logits=16.0, reference=4.0, buckets=4.0)
-    if backend == "nemo":  # megatron-core; gradients are summed in fp32
-        engine = "transformer_engine" in versions
-        wanted = settings.get("distributed_optimizer")
-        sharded = "optimizer" if (engine if wanted is None else wanted) else "none"
-        states = {"fp32": (4.0, 4.0, 8.0), "bf16": (2.0, 4.0, 12.0)}
-        logits = 8.0 if engine else LOGITS_OF_LOCAL_LAYERS
-        return Habits(states, sharded, fused=engine, local=not engine, scores=not engine, logits=logits)
-    if backend == "nemo_rl":  # FSDP over fp32 weights; the reference model waits on the host
-        return Habits({"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, "all", logits=14.0)
-    if declared is not None:
-        return Habits(**declared)
-    return Habits({"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, logits=16.0, reference=4.0)
+    """The habits of a back end as it is installed, by what it declares (``jobs.backends.Memory``, as plain data); None:
+    those of plain Adam over whole replicas."""
+    if declared is None:
+        return Habits({"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, logits=16.0, reference=4.0)
+    for package, instead in declared.get("without", {}).items():
+        if package not in versions:
+            return habits_of(instead, versions, settings)
+    found = {name: value for name, value in declared.items() if name not in ("without", "sharded_by")}
+    wanted = settings.get(declared.get("sharded_by", ""))
+    if wanted is not None:
+        found["sharded"] = "optimizer" if wanted else "none"
+    return Habits(**found)
 
 
 @dataclass(frozen=True)
@@ -179,6 +166,14 @@ class Shape:
         return max(1, self.world // (self.tensor * self.pipeline * self.context))
 
 
+def recompute_of(settings: Mapping[str, Any]) -> str:
+    """``none``, ``selective`` or ``full``; a back end that knows only true and false means all layers by true."""
+    found = settings.get("recompute", "none")
+    if found is None or isinstance(found, bool):
+        return "full" if found else "none"
+    return str(found)
+
+
 def shape_of(kind: str, settings: Mapping[str, Any], nodes: int, processes_per_node: int) -> Shape:
     """From the settings of a planned training stage.
 
@@ -196,7 +191,7 @@ def shape_of(kind: str, settings: Mapping[str, Any], nodes: int, processes_per_n
     return Shape(
         world, rows * sequences, micro * sequences, int(settings["sequence_length"]),
         str(settings.get("precision", "fp32")), tensor, pipeline, context,
-        bool(settings.get("sequence_parallel", False)), str(settings.get("recompute", "none")), kind == "dpo",
+        bool(settings.get("sequence_parallel", False)), recompute_of(settings), kind == "dpo",
     )  # fmt: skip
 
 
@@ -306,8 +301,8 @@ class Checkpoint:
     save: float
 
 
-def checkpoint(model: Model, backend: str, precision: str) -> Checkpoint:
+def checkpoint(model: Model, habits: Habits, precision: str) -> Checkpoint:
     """Weights; and weights, fp32 weights where they are others, and two moments of Adam (4 bytes each)."""
-    weight = WEIGHT_BYTES[precision] if backend == "nemo" else 4
+    weight = habits.finished[precision]
     master = 4 if weight == 2 else 0
     return Checkpoint(model.parameters * weight, model.parameters * (weight + master + 8.0))

@@ -30,13 +30,16 @@ PEAK = {
 class Estimate:
     """What a training stage needs. ``memory_limit`` is that of one GPU; None: the profile does not say it.
 
+    ``measured``: bytes on the GPU that a stage of the same model, shape and GPU took; None: none in the store.
     ``seconds``: (least, most), the same number twice where a step of this shape was measured; None: no GPU whose peak
-    is known, or not bf16. ``cost``: likewise, in the unit of the partition's ``cost_per_gpu_hour``.
+    is known, or not bf16. ``segments``: starts that this takes. ``cost``: as ``seconds``, in the unit of the
+    partition's ``cost_per_gpu_hour``.
     """
 
     stage: str
     parameters: int
     memory: Memory
+    measured: float | None
     memory_limit: int | None
     flops_per_step: float
     checkpoint: Checkpoint
@@ -47,8 +50,13 @@ class Estimate:
     model: Model
 
     @property
+    def needs(self) -> float:
+        """Bytes on each GPU: what was measured, where something was."""
+        return self.memory.total if self.measured is None else self.measured
+
+    @property
     def fits(self) -> bool:
-        return self.memory_limit is None or self.memory.total <= self.memory_limit
+        return self.memory_limit is None or self.needs <= self.memory_limit
 
     def as_json(self) -> dict[str, Any]:
         """For ``overnight plan --json``."""
@@ -59,7 +67,7 @@ class Estimate:
 def estimates(plan: Plan, profile: Profile, workspace: Workspace) -> list[Estimate]:
     """Of every training stage whose model is known: one that is in the store, or comes from one that is."""
     found = []
-    seen = measured(workspace)
+    seen = Seen(workspace)
     for stage in plan.stages:
         model = model_of(plan, stage, workspace) if stage.target_step is not None else None
         if model is not None:
@@ -69,72 +77,104 @@ def estimates(plan: Plan, profile: Profile, workspace: Workspace) -> list[Estima
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of a step of a sealed stage."""
+    """What a step of a sealed stage took: seconds, bytes on the GPU; None: not noted."""
 
     model: Model
     backend: str
     shape: str
     gpu: str
-    seconds: float
+    seconds: float | None
+    memory: float | None
+
+
+class Seen:
+    """What the stages in a store have noted. Read once, and only where an estimate can use it."""
+
+    def __init__(self, workspace: Workspace | None = None) -> None:
+        self._workspace = workspace
+        self._found: list[Measured] | None = None
+
+    def like(self, stage: PlannedStage, shape: Shape, model: Model, gpu: str | None) -> list[Measured]:
+        """Of this model, shape, GPU and back end."""
+        if gpu is None or self._workspace is None:
+            return []
+        if self._found is None:
+            self._found = measured(self._workspace)
+        wanted = (model, stage.backend, step_shape(stage, shape))
+        return [
+            each for each in self._found
+            if (each.model, each.backend, each.shape) == wanted and gpu.lower() in each.gpu
+        ]  # fmt: skip
 
 
 def measured(workspace: Workspace) -> list[Measured]:
-    """Of the stages in the store that noted it; what cannot be read is passed over."""
+    """Of the stages in the store that noted something; what cannot be read is passed over."""
     found = []
     for path in sorted(workspace.store.glob("checkpoint-*/seal.json")):
         try:
-            seal = json.loads(path.read_bytes())
-            metrics = seal["metrics"]
-            shape, gpu, seconds = metrics[speed.SHAPE], metrics[speed.GPU], float(metrics[speed.SECONDS])
-            model = estimate.model_of(json.loads((path.parent / "output" / "hf" / "config.json").read_bytes()))
-            if model is not None:
-                found.append(Measured(model, str(seal["format"]), str(shape), str(gpu).lower(), seconds))
-        except (OSError, ValueError, KeyError, TypeError):
+            text = path.read_bytes()
+            if speed.SHAPE.encode() not in text:
+                continue
+            seal = json.loads(text)
+            metrics, model = seal["metrics"], _config_in(path.parent / "output")
+            if model is None:
+                continue
+            seconds, memory = (
+                None if metrics.get(key) is None else float(metrics[key]) for key in (speed.SECONDS, speed.MEMORY)
+            )
+            backend = str(metrics.get(speed.BACKEND, seal["format"]))  # of nemo they are one
+            shape, gpu = str(metrics[speed.SHAPE]), str(metrics[speed.GPU]).lower()
+            found.append(Measured(model, backend, shape, gpu, seconds, memory))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return found
 
 
-def _seconds_of_a_step(
-    stage: PlannedStage, shape: Shape, model: Model, gpu: str, seen: Sequence[Measured]
-) -> float | None:
-    """The median of what was measured of this model, shape and GPU; None: nothing yet."""
-    if stage.kind == "dpo":
-        return None
-    wanted = speed.step_shape(
-        shape.batch, shape.micro_batch, shape.length, shape.precision, shape.recompute, shape.world, shape.tensor,
-        shape.pipeline, shape.context,
+def _config_in(output: Path) -> Model | None:
+    """The model of a checkpoint; None: no configuration there, or an architecture that is not known."""
+    for path in (output / "config.json", output / "hf" / "config.json"):
+        try:
+            return estimate.model_of(json.loads(path.read_bytes()))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def step_shape(stage: PlannedStage, shape: Shape) -> str:
+    """As the back end notes it in the seal of the stage."""
+    sequences = 2 if stage.kind == "dpo" else 1
+    return speed.step_shape(
+        shape.batch // sequences, shape.micro_batch // sequences, shape.length, shape.precision, shape.recompute,
+        shape.world, shape.tensor, shape.pipeline, shape.context, speed.also_of(stage.kind, stage.settings),
     )  # fmt: skip
-    fitting = [
-        each.seconds for each in seen
-        if (each.model, each.backend, each.shape) == (model, stage.backend, wanted) and gpu.lower() in each.gpu
-    ]  # fmt: skip
-    return statistics.median(fitting) if fitting else None
 
 
 def _of(
     stage: PlannedStage, settings: Mapping[str, Any], resources: Resources, model: Model, profile: Profile,
-    seen: Sequence[Measured] = (),
+    seen: Seen,
 ) -> Estimate:  # fmt: skip
     shape = estimate.shape_of(stage.kind, settings, resources.nodes, resources.processes_per_node)
-    habits = estimate.habits_of(stage.backend, _versions(stage), settings, stage.memory)
+    habits = habits_of(stage, settings)
     flops = estimate.step_flops(model, shape)
     memory_limit, gpu, price = _gpu(resources, profile)
+    like = seen.like(replace(stage, settings=settings), shape, model, gpu)
+    steps = [each.seconds for each in like if each.seconds is not None]
+    peaks = [each.memory for each in like if each.memory is not None]
     peak = PEAK.get(gpu.lower()) if gpu and shape.precision == "bf16" else None
     seconds = hours = segments = None
     if peak is not None and stage.target_step:
         work = flops * (4 / 3 if shape.recompute == "full" else 1.0) * stage.target_step / (peak * shape.world)
         least, most = habits.utilisation
         seconds = (work / most, work / least)
-        step = _seconds_of_a_step(stage, shape, model, gpu or "", seen)
-        if step is not None:  # measured: no range any more
-            seconds = (step * stage.target_step, step * stage.target_step)
+        if steps:  # measured: no range any more
+            seconds = (statistics.median(steps) * stage.target_step,) * 2
         hours = (seconds[0] * shape.world / 3600, seconds[1] * shape.world / 3600)
         usable = (resources.time_seconds or 0) - profile.lead_seconds
         if usable > 0:
             segments = (math.ceil(seconds[0] / usable), math.ceil(seconds[1] / usable))
     return Estimate(
-        stage.name, model.parameters, estimate.memory(model, shape, habits), memory_limit, flops,
-        estimate.checkpoint(model, stage.backend, shape.precision), seconds, hours, segments,
+        stage.name, model.parameters, estimate.memory(model, shape, habits), max(peaks, default=None),
+        memory_limit, flops, estimate.checkpoint(model, habits, shape.precision), seconds, hours, segments,
         None if hours is None or price is None else (hours[0] * price, hours[1] * price), model,
     )  # fmt: skip
 
@@ -149,11 +189,15 @@ def _gpu(resources: Resources, profile: Profile) -> tuple[int | None, str | None
     return memory, partition.gpu_model, partition.cost_per_gpu_hour
 
 
-def _versions(stage: PlannedStage) -> dict[str, str]:
-    """Whether transformer_engine is there; where the environment cannot be seen (an image) it is taken to be."""
+def habits_of(stage: PlannedStage, settings: Mapping[str, Any]) -> estimate.Habits:
+    """Those of the stage's back end, by the packages on which it says that they depend. Where the environment cannot be
+    seen (an image) all of them are taken to be there."""
     packages = list(Path(stage.python).parent.parent.glob("lib/python3*/site-packages"))
-    absent = packages and not any((path / "transformer_engine").exists() for path in packages)
-    return {} if absent else {"transformer_engine": ""}
+    there = {
+        name: "" for name in (stage.memory or {}).get("without", {})
+        if not packages or any((path / name).exists() for path in packages)
+    }  # fmt: skip
+    return estimate.habits_of(stage.memory, there, settings)
 
 
 def model_of(plan: Plan, stage: PlannedStage, workspace: Workspace) -> Model | None:
@@ -161,11 +205,8 @@ def model_of(plan: Plan, stage: PlannedStage, workspace: Workspace) -> Model | N
     given = stage.inputs.get("checkpoint") or stage.inputs.get("source")
     while given is not None:
         output = workspace.entry(given.kind, given.fingerprint).output
-        for path in (output / "config.json", output / "hf" / "config.json"):
-            try:
-                return estimate.model_of(json.loads(path.read_bytes()))
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
+        if any((output / name).is_file() for name in ("config.json", "hf/config.json")):
+            return _config_in(output)
         if not given.is_job:
             return None
         parent = plan.stage(given.stage)
@@ -188,54 +229,104 @@ def refuse(plan: Plan, profile: Profile, workspace: Workspace, known: Sequence[E
             continue
         stage = plan.stage(found.stage)
         problems.append(
-            f"stage {found.stage!r} needs about {_gib(found.memory.total)} on each GPU, partition "
+            f"stage {found.stage!r} {_words(found)} on each GPU, partition "
             f"{stage.resources.partition!r} has {_gib(found.memory_limit)} ({parts(found.memory)}); "
-            + _proposal(stage, found.model, profile)
+            + _proposal(stage, found.model, profile, Seen(workspace))
         )
     if problems:
         raise InputError("\n".join(problems))
 
 
-def _proposal(stage: PlannedStage, model: Model, profile: Profile) -> str:
+def _words(found: Estimate) -> str:
+    if found.measured is None:
+        return f"needs about {_gib(found.memory.total)}"
+    return f"took {_gib(found.measured)} when it was measured (estimate: {_gib(found.memory.total)})"
+
+
+def _proposal(stage: PlannedStage, model: Model, profile: Profile, seen: Seen) -> str:
+    none = "no smaller micro_batch_size, recomputation, parallelism or number of nodes that was tried makes it fit"
+    return _smaller(stage, model, profile, seen, math.inf) or none
+
+
+def _smaller(stage: PlannedStage, model: Model, profile: Profile, seen: Seen, most: float) -> str | None:
+    """The first change with which the stage fits and needs at most ``most`` bytes; None: none that was tried."""
     for changes, nodes in _candidates(stage, model):
         settings = {**stage.settings, **changes}
         resources = replace(stage.resources, nodes=nodes)
-        tried = _of(stage, settings, resources, model, profile)
-        if tried.fits:
-            words = [f"{name}: {value}" for name, value in changes.items()]
+        tried = _of(stage, settings, resources, model, profile, seen)
+        if tried.fits and tried.needs <= most:
+            changed = {name: value for name, value in changes.items() if value != stage.settings.get(name)}
+            words = [f"{_key(name)}: {_yaml(value)}" for name, value in changed.items()]
             words += [f"nodes: {nodes}"] if nodes != stage.resources.nodes else []
-            return f"with {', '.join(words)} it needs {_gib(tried.memory.total)}"
-    return "no smaller micro_batch_size, recomputation, parallelism or number of nodes that was tried makes it fit"
+            return f"with {', '.join(words)} it needs {_gib(tried.needs)}"
+    return None
+
+
+def _key(name: str) -> str:
+    """As a pipeline file has it: what only a back end knows stands among its options."""
+    return name if name == "micro_batch_size" else f"options.{name}"
+
+
+def _yaml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+ACCURACY = 0.15
+"""How far an estimate may be from the truth: a change for a stage that ran out of memory has to save more than that."""
+
+
+def after_out_of_memory(plan: Plan, stage: PlannedStage, profile: Profile, workspace: Workspace) -> str:
+    """The change to make where a stage ran out of GPU memory: the first that is estimated to need clearly less; where
+    the model is not known, what its back end can do, in the order in which to try it."""
+    model = model_of(plan, stage, workspace) if stage.target_step is not None else None
+    if model is not None:
+        seen = Seen()  # what was measured once did not hold this time
+        now = _of(stage, stage.settings, stage.resources, model, profile, seen)
+        least = min(now.needs, now.memory_limit or math.inf) * (1 - ACCURACY)
+        found = _smaller(stage, model, profile, seen, least)
+        if found is not None:
+            return f"{found} by the estimate, {_gib(now.needs)} without"
+    return ", then ".join(_in_general(stage))
+
+
+def _in_general(stage: PlannedStage) -> list[str]:
+    habits, settings = habits_of(stage, stage.settings), stage.settings
+    words = [] if settings.get("micro_batch_size") == 1 else ["halve micro_batch_size down to 1"]
+    if habits.recompute and estimate.recompute_of(settings) != "full":
+        words.append(f"{_key('recompute')}: {_yaml(habits.recompute[-1])}")
+    words += [f"{_key(name)}: {2 * int(settings.get(name) or 1)}" for name in habits.splits]
+    return [*words, "GPUs with more memory"] if habits.splits else [*words, "more nodes, or GPUs with more memory"]
 
 
 def _candidates(stage: PlannedStage, model: Model) -> Iterator[tuple[dict[str, Any], int]]:
-    """Changes to try, the smallest first: (settings, nodes). Only NeMo recomputes and splits a model here."""
+    """Changes to try, the smallest first: (settings, nodes), by what the back end can do."""
     resources, settings = stage.resources, stage.settings
+    habits = habits_of(stage, settings)
     shape = estimate.shape_of(stage.kind, settings, resources.nodes, resources.processes_per_node)
     rows = shape.micro_batch // (2 if stage.kind == "dpo" else 1)
     micros = [size for size in range(rows - 1, 0, -1) if rows % size == 0]
     yield from (({"micro_batch_size": size}, resources.nodes) for size in micros)
-    smallest = {"micro_batch_size": 1}
-    if stage.backend == "nemo":
-        for recompute in ("selective", "full"):
-            yield {"recompute": recompute}, resources.nodes
-            yield {**smallest, "recompute": recompute}, resources.nodes
-        for nodes in (resources.nodes, *(resources.nodes * times for times in (2, 4, 8))):
-            for pipeline in (1, 2, 4, 8):
-                for tensor in (1, 2, 4, 8):
-                    world = nodes * resources.processes_per_node
-                    if (
-                        tensor <= resources.processes_per_node and model.groups % tensor == 0
-                        and model.layers % pipeline == 0 and world % (tensor * pipeline) == 0
-                        and int(settings["batch_size"]) % (world // (tensor * pipeline)) == 0
-                    ):  # fmt: skip
-                        split = {"tensor_parallel": tensor, "pipeline_parallel": pipeline}
-                        yield {**smallest, **split, "recompute": "full"}, nodes
-    else:
-        for times in (2, 4, 8):
-            nodes = resources.nodes * times
-            if int(settings["batch_size"]) % (nodes * resources.processes_per_node) == 0:
-                yield smallest, nodes
+    smallest: dict[str, Any] = {"micro_batch_size": 1}
+    kept = [value for value in habits.recompute if estimate.recompute_of(settings) in ("none", "selective")]
+    for value in kept:
+        yield {"recompute": value}, resources.nodes
+        yield {**smallest, "recompute": value}, resources.nodes
+    smallest |= {"recompute": kept[-1]} if kept else {}
+    pipelines = (1, 2, 4, 8) if "pipeline_parallel" in habits.splits else (shape.pipeline,)
+    tensors = (1, 2, 4, 8) if "tensor_parallel" in habits.splits else (shape.tensor,)
+    for nodes in (resources.nodes, *(resources.nodes * times for times in (2, 4, 8))):
+        world = nodes * resources.processes_per_node
+        if int(settings["batch_size"]) % world:  # the planner shares the batch out over all processes
+            continue
+        for pipeline in pipelines:
+            for tensor in tensors:
+                if (
+                    tensor <= resources.processes_per_node and model.groups % tensor == 0
+                    and model.layers % pipeline == 0 and world % (tensor * pipeline * shape.context) == 0
+                ):  # fmt: skip
+                    split = {"tensor_parallel": tensor, "pipeline_parallel": pipeline}
+                    changed = {name: split[name] for name in habits.splits if split[name] != (settings.get(name) or 1)}
+                    yield {**smallest, **changed}, nodes
 
 
 def parts(memory: Memory) -> str:
@@ -248,16 +339,20 @@ def show(found: list[Estimate]) -> str:
     """The table of ``overnight plan``; empty without estimates."""
     if not found:
         return ""
-    header = ("estimate", "parameters", "per GPU", "of", "hours", "GPU-hours", "cost", "checkpoint", "save")
+    header = (
+        "estimate", "parameters", "per GPU", "measured", "of", "hours", "segments", "GPU-hours", "cost", "checkpoint",
+        "save",
+    )  # fmt: skip
     rows = [
         [
             each.stage, f"{each.parameters / 1e6:,.1f} M", _gib(each.memory.total),
-            _gib(each.memory_limit) if each.memory_limit else "", _range(each.seconds, 3600), _range(each.gpu_hours, 1),
-            _range(each.cost, 1), _gib(each.checkpoint.finished), _gib(each.checkpoint.save),
+            _gib(each.measured) if each.measured else "", _gib(each.memory_limit) if each.memory_limit else "",
+            _range(each.seconds, 3600), _range(each.segments, 1), _range(each.gpu_hours, 1), _range(each.cost, 1),
+            _gib(each.checkpoint.finished), _gib(each.checkpoint.save),
         ]
         for each in found
     ]  # fmt: skip
-    return "\n".join(table(header, rows, right=(1, 2, 3, 4, 5, 6, 7, 8)))
+    return "\n".join(table(header, rows, right=range(1, len(header))))
 
 
 def _range(values: tuple[float, float] | None, unit: float) -> str:

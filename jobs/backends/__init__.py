@@ -55,17 +55,32 @@ class Memory:
     """What training keeps, for the estimates of the plan: bytes a parameter by precision, as (weights, gradients,
     optimizer with its fp32 weights).
 
-    ``sharded``: what is spread over the replicas: ``none``, ``optimizer`` or ``all``. ``fused``: kernels that keep one
-    copy where eager code keeps several. ``logits``: bytes a logit. ``reference``: bytes a parameter of the frozen model
-    of DPO. ``buckets``: bytes a parameter that summing gradients over replicas takes beside them.
+    ``sharded``: what is spread over the replicas: ``none``, ``optimizer`` or ``all``; ``sharded_by``: the option (true
+    or false) that says whether the optimizer is. ``fused``: kernels that keep one copy where eager code keeps several.
+    ``local``: Megatron's layers without transformer_engine. ``scores``: attention keeps its scores. ``logits``: bytes a
+    logit. ``reference``: bytes a parameter of the frozen model of DPO. ``buckets``: bytes a parameter that summing
+    gradients over replicas takes beside them. ``finished``: bytes of a weight in a finished checkpoint, by precision.
+
+    What the plan may propose where a model does not fit: ``recompute``, the values of the option of that name that keep
+    less, the cheapest first; ``splits``, the options that split a model over GPUs (``tensor_parallel``,
+    ``pipeline_parallel``).
+
+    ``without``: what holds instead where that package is not in the environment.
     """
 
     states: dict[str, tuple[float, float, float]]
     sharded: str = "none"
+    sharded_by: str = ""
     fused: bool = False
+    local: bool = False
+    scores: bool = False
     logits: float = 8.0
     reference: float = 0.0
     buckets: float = 0.0
+    finished: dict[str, int] = field(default_factory=lambda: {"fp32": 4, "bf16": 4})
+    recompute: tuple[str | bool, ...] = ()
+    splits: tuple[str, ...] = ()
+    without: dict[str, Memory] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

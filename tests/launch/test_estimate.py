@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import subprocess
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jobs import backends
 from launch import estimate
 from launch.estimate import Habits, Model, Shape, model_of
 from launch.fit import PEAK
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def habits_of(backend: str, versions: dict[str, str], settings: dict[str, Any]) -> Habits:
+    """By what the back end declares."""
+    memory = backends.load(backend).CAPABILITIES.memory
+    return estimate.habits_of(None if memory is None else asdict(memory), versions, settings)
+
 
 LLAMA = {"model_type": "llama", "vocab_size": 128256}
 MEASURED = Habits({"fp32": (4, 4, 8), "bf16": (4, 4, 8)})
@@ -68,11 +76,11 @@ def test_bytes_of_a_parameter() -> None:
     """16 with plain Adam (ZeRO, section 3.1), 18 with gradients in fp32, and 6 + 12/d sharded (Megatron-LM)."""
     shape = Shape(8, 8, 1, 1, "bf16")
     for versions, wanted in (({}, 18.0), ({"transformer_engine": "2"}, 6 + 12 / 8)):
-        habits = estimate.habits_of("nemo", versions, {})
+        habits = habits_of("nemo", versions, {})
         found = estimate.memory(GPT, shape, habits)
         states = found.weights + found.gradients + found.optimizer
         assert states / GPT.parameters == pytest.approx(wanted, rel=1e-6)
-    found = estimate.memory(GPT, replace(shape, world=1), estimate.habits_of("trl", {}, {}))
+    found = estimate.memory(GPT, replace(shape, world=1), habits_of("trl", {}, {}))
     assert (found.weights + found.gradients + found.optimizer) / GPT.parameters == pytest.approx(16)
 
 
@@ -88,14 +96,14 @@ def test_time_of_a_step_on_a_gpu() -> None:
     """Stages measured on an H100 lie in the range that is shown before any run of their shape, and steps are even
     enough that those of one run tell those of the next within 15 %."""
     found = json.loads((ROOT / "benchmarks/gpu/results/h100-2026-11-24.json").read_text())
-    runs = found["throughput"]["runs"]
-    by_hand, stage = (runs[name]["step_seconds"]["median"] for name in ("by_hand_1", "stage_1"))
-    assert by_hand == pytest.approx(stage, rel=0.15)
+    for pair in found["throughput"]["pairs"]:
+        by_hand, stage = (pair[name]["step_seconds"]["median"] for name in ("by_hand", "stage"))
+        assert by_hand == pytest.approx(stage, rel=0.15)
     found = found["chain"]["cpt"]
     shape = estimate.shape_of("cpt", found["shape"], 1, 1)
     model = Model(layers=12, hidden=768, heads=12, groups=4, head=64, ffn=2304, vocabulary=1024, tied=True)
     assert model.parameters == found["parameters"]
-    least, most = estimate.habits_of("nemo", {}, {}).utilisation
+    least, most = habits_of("nemo", {}, {}).utilisation
     first, second = (start["step_seconds_median"] for start in found["starts"])
     work = estimate.step_flops(model, shape) / PEAK["h100"]
     assert work / most < first < work / least
@@ -103,7 +111,7 @@ def test_time_of_a_step_on_a_gpu() -> None:
 
 
 def test_recomputation_tensor_and_pipeline_parallelism_save_memory() -> None:
-    habits = estimate.habits_of("nemo", {}, {})
+    habits = habits_of("nemo", {}, {})
     alone = estimate.memory(GPT, Shape(8, 8, 4, 2048, "bf16"), habits)
     for change in ({"recompute": "selective"}, {"recompute": "full"}, {"tensor": 8}, {"pipeline": 8}, {"micro_batch": 1}):
         assert estimate.memory(GPT, replace(Shape(8, 8, 4, 2048, "bf16"), **change), habits).total < alone.total
@@ -121,7 +129,7 @@ def test_memory_against_what_was_measured_on_an_h100(recompute: str, micro: int,
     model = model_of(config)
     assert model is not None
     shape = Shape(1, 16, micro, length, "bf16", recompute=recompute)
-    found = estimate.memory(model, shape, estimate.habits_of("nemo", {}, {}))
+    found = estimate.memory(model, shape, habits_of("nemo", {}, {}))
     assert found.total == pytest.approx(measured, rel=0.15)
     assert found.total - found.reserve == pytest.approx(measured, rel=0.02)
 
@@ -129,8 +137,29 @@ def test_memory_against_what_was_measured_on_an_h100(recompute: str, micro: int,
 def test_memory_of_a_small_model_against_what_was_measured_on_an_h100() -> None:
     """The CPT of the chain there: 83 million parameters, 16 x 1024 tokens."""
     model = Model(layers=12, hidden=768, heads=12, groups=4, head=64, ffn=2304, vocabulary=1024, tied=True)
-    found = estimate.memory(model, Shape(1, 64, 16, 1024, "bf16"), estimate.habits_of("nemo", {}, {}))
+    found = estimate.memory(model, Shape(1, 64, 16, 1024, "bf16"), habits_of("nemo", {}, {}))
     assert found.total == pytest.approx(14_591_039_488, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [(True, "full"), (False, "none"), (None, "none"), ("selective", "selective"), ("full", "full")]
+)
+def test_true_and_false_are_recomputation_too(written: Any, meant: str) -> None:
+    """``automodel`` and ``nemo_rl`` know only whether layers are computed again."""
+    settings = {"batch_size": 8, "sequence_length": 4096, "precision": "bf16", "recompute": written}
+    shape = estimate.shape_of("sft", settings, 1, 8)
+    assert shape.recompute == meant
+    plain = estimate.memory(GPT, replace(shape, recompute="none"), habits_of("automodel", {}, {}))
+    assert (estimate.memory(GPT, shape, habits_of("automodel", {}, {})).total < plain.total) is (meant == "full")
+
+
+def test_an_option_turns_the_distributed_optimizer_off() -> None:
+    shape, there = Shape(8, 8, 1, 1, "bf16"), {"transformer_engine": "2"}
+    split, whole = (
+        estimate.memory(GPT, shape, habits_of("nemo", there, settings)).optimizer
+        for settings in ({}, {"distributed_optimizer": False})
+    )
+    assert whole == pytest.approx(8 * split)
 
 
 def test_rows_of_dpo_are_two_sequences() -> None:
@@ -168,7 +197,7 @@ def test_activations_against_what_torch_keeps() -> None:
     assert loss.requires_grad
     shape = Shape(1, 2, 2, 128)
     logits = 2 * 128 * 1000 * 4  # forward keeps one fp32 copy of them; the others live in the backward pass
-    wanted = estimate.activations(model, shape, estimate.habits_of("trl", {}, {})) + logits
+    wanted = estimate.activations(model, shape, habits_of("trl", {}, {})) + logits
     assert sum(kept.values()) == pytest.approx(wanted, rel=0.15)
 
 
@@ -188,7 +217,7 @@ def test_activations_against_what_megatrons_local_layers_keep(tmp_path: Path) ->
     model = Model(layers=3, hidden=256, heads=8, groups=2, head=32, ffn=704, vocabulary=1024, tied=True)
     shape = Shape(1, 2, 2, 128, "bf16")
     inputs_of_norms = model.layers * 2 * 2 * 128 * model.hidden * 2
-    wanted = estimate.activations(model, shape, estimate.habits_of("nemo", {}, {})) - inputs_of_norms
+    wanted = estimate.activations(model, shape, habits_of("nemo", {}, {})) - inputs_of_norms
     assert json.loads(done.stdout.splitlines()[-1])["kept"] == pytest.approx(wanted, rel=0.05)
 
 
@@ -205,7 +234,7 @@ def test_sizes_of_checkpoints_against_the_trl_back_end(tmp_path: Path) -> None:
     stage.start()
     model = model_of(json.loads((tmp_path / "base/output/config.json").read_text()))
     assert model is not None
-    expected = estimate.checkpoint(model, "trl", "fp32")
+    expected = estimate.checkpoint(model, habits_of("trl", {}, {}), "fp32")
     save = stage.spec.store_paths.save(1)
     sizes = sum(path.stat().st_size for path in save.iterdir() if path.name in ("model.safetensors", "optimizer.pt"))
     assert sizes == pytest.approx(expected.save, rel=0.05)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from jobs import backends
 from jobs.core import speed
 from jobs.core.paths import Workspace
-from launch import fit
+from launch import estimate, fit
 from launch.errors import InputError
 from launch.plan import Plan, PlannedInput, PlannedStage
 from launch.profile import Profile, Resources
@@ -38,12 +41,16 @@ def profile(memory: str = "80G") -> Profile:
     return Profile.model_validate({"name": "site", "executor": "slurm", "partitions": partitions})
 
 
-def training(name: str, given: PlannedInput, **changes: Any) -> PlannedStage:
+def training(
+    name: str, given: PlannedInput, kind: str = "cpt", gpus: int = 1, python: str = sys.executable, **changes: Any
+) -> PlannedStage:
+    backend = changes.pop("backend", "trl")
     settings = {"batch_size": 8, "sequence_length": 2048, "precision": "bf16", **changes}
-    resources = Resources(partition="gpu", gpus_per_node=1, time="1:00:00")
+    resources = Resources(partition="gpu", gpus_per_node=gpus, processes_per_node=gpus, time="1:00:00")
+    memory = backends.load(backend).CAPABILITIES.memory
     return replace(
-        stage(name, steps=100), settings=settings, inputs={"checkpoint": given}, resources=resources,
-        backend=changes.pop("backend", "trl"),
+        stage(name, steps=100), kind=kind, settings=settings, inputs={"checkpoint": given}, resources=resources,
+        backend=backend, memory=None if memory is None else asdict(memory), python=python,
     )  # fmt: skip
 
 
@@ -54,7 +61,11 @@ def test_a_stage_after_another_has_its_model(workspace: Workspace) -> None:
     assert [(each.stage, each.parameters) for each in found] == [("cpt", 1_235_814_400), ("sft", 1_235_814_400)]
     assert found[0].seconds is not None
     assert found[0].segments is not None
-    assert "cpt" in fit.show(found)
+    header, first_row = fit.show(found).splitlines()[:3:2]
+    least, most = found[0].segments
+    assert "segments" in header
+    assert first_row.startswith("cpt")
+    assert (f"{least} to {most}" if least != most else str(least)) in first_row
     json.dumps([each.as_json() for each in found])
     assert found[0].cost is None
     partitions = {"gpu": {"gpu_model": "h100", "gpu_memory": "80G", "cost_per_gpu_hour": 2}}
@@ -97,16 +108,84 @@ def test_what_fits_is_not_refused(workspace: Workspace) -> None:
     assert fit.estimates(plan, profile(), workspace)[0].fits
 
 
-@pytest.mark.parametrize(("backend", "memory", "change"), [("trl", "80G", "micro_batch_size"), ("nemo", "30G", "recompute")])
-def test_what_does_not_fit_is_refused_with_what_does(workspace: Workspace, backend: str, memory: str, change: str) -> None:
-    plan = Plan("p", (training("cpt", BASE, backend=backend, batch_size=32 if backend == "trl" else 1),))
-    with pytest.raises(InputError, match=rf"'gpu' has .* with .*{change}: ") as caught:
-        fit.refuse(plan, profile(memory), workspace)
-    offered = caught.value.message.rsplit("with ", 1)[1].split(" it needs")[0]
-    changes = dict(part.split(": ") for part in offered.split(", "))
-    again = training("cpt", BASE, backend=backend, batch_size=plan.stages[0].settings["batch_size"])
-    values = {name: int(value) if value.isdigit() else value for name, value in changes.items()}
-    fit.refuse(Plan("p", (replace(again, settings={**again.settings, **values}),)), profile(memory), workspace)
+@pytest.mark.parametrize(
+    ("backend", "memory", "changes", "offered"),
+    [
+        ("trl", "80G", {"batch_size": 32}, "micro_batch_size"),
+        ("nemo", "30G", {"batch_size": 1}, "recompute"),
+        ("automodel", "25G", {"batch_size": 1}, "recompute: true"),
+        ("nemo", "20G", {"gpus": 2, "recompute": "full"}, "tensor_parallel: 2"),
+        ("nemo", "20G", {"gpus": 2, "recompute": "full", "num_key_value_heads": 1}, "pipeline_parallel: 2"),
+        ("nemo", "20G", {}, "pipeline_parallel: 2, nodes: 2"),
+        ("automodel", "12G", {"gpus": 4, "recompute": True, "sequence_length": 8192}, "tensor_parallel: 4"),
+        ("megatron_bridge", "25G", {"gpus": 4, "sequence_length": 8192}, "tensor_parallel"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_with_what_does(
+    workspace: Workspace, backend: str, memory: str, changes: dict[str, Any], offered: str
+) -> None:
+    """By what each back end says that it can do; and what is offered is taken."""
+    groups = changes.get("num_key_value_heads", 8)  # one group of keys cannot be split over two GPUs
+    config = workspace.entry(BASE.kind, BASE.fingerprint).output / "config.json"
+    config.write_text(json.dumps({**LLAMA_1B, "num_key_value_heads": groups}))
+    given = training("cpt", BASE, backend=backend, **changes)
+    with pytest.raises(InputError, match=r"'gpu' has .* with .*: ") as caught:
+        fit.refuse(Plan("p", (given,)), profile(memory), workspace)
+    words = caught.value.message.rsplit("with ", 1)[1].split(" it needs")[0]
+    assert offered in words
+    values = {
+        name.removeprefix("options."): yaml.safe_load(value)
+        for name, value in (part.split(": ") for part in words.split(", "))
+    }
+    nodes = values.pop("nodes", 1)
+    again = replace(given, settings={**given.settings, **values}, resources=replace(given.resources, nodes=nodes))
+    fit.refuse(Plan("p", (again,)), profile(memory), workspace)
+
+
+def sealed(workspace: Workspace, number: int, backend: str, metrics: dict[str, Any]) -> None:
+    """A checkpoint of that model in the store, whose seal says what its training took."""
+    entry = workspace.entry("checkpoint", f"{number:02x}" * 32)
+    entry.output.mkdir(parents=True)
+    (entry.output / "config.json").write_text(json.dumps(LLAMA_1B))
+    noted = {"gpu": "NVIDIA H100 80GB HBM3", "trained_by": backend, **metrics}
+    (entry.root / "seal.json").write_text(json.dumps({"format": "hf", "metrics": noted}))
+
+
+@pytest.mark.parametrize("backend", ["trl", "automodel"])
+def test_memory_that_was_measured_beats_the_formula(workspace: Workspace, backend: str) -> None:
+    """It is shown beside the estimate, and it is what is refused by, and let through by."""
+    given = training("cpt", BASE, backend=backend, micro_batch_size=8)
+    shape = fit.step_shape(given, estimate.shape_of("cpt", given.settings, 1, 1))
+    (guessed,) = fit.estimates(Plan("p", (given,)), profile("60G"), workspace)
+    assert guessed.measured is None
+    assert not guessed.fits
+    sealed(workspace, 1, backend, {"step_shape": shape, "peak_memory_bytes": 50 * 2**30, "step_seconds": 2.0})
+    sealed(workspace, 2, backend, {"step_shape": shape, "peak_memory_bytes": 51 * 2**30})
+    sealed(workspace, 3, "other", {"step_shape": shape, "peak_memory_bytes": 70 * 2**30})
+    (found,) = fit.estimates(Plan("p", (given,)), profile("60G"), workspace)
+    assert found.measured == 51 * 2**30
+    assert found.seconds == (200.0, 200.0)
+    assert "51.00 GiB" in fit.show([found])
+    fit.refuse(Plan("p", (given,)), profile("60G"), workspace)
+    with pytest.raises(InputError, match=r"took 51.00 GiB when it was measured \(estimate: "):
+        fit.refuse(Plan("p", (given,)), profile("48G"), workspace)
+    for changes in ({"micro_batch_size": 4}, {"sequence_length": 1024}, {"kind": "sft"}):
+        (unlike,) = fit.estimates(
+            Plan("p", (training("cpt", BASE, backend=backend, **{"micro_batch_size": 8, **changes}),)), profile(), workspace
+        )
+        assert unlike.measured is None
+
+
+def test_seals_are_read_only_where_they_can_be_used(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU whose model is known, and without a model, the store is left alone."""
+    looks: list[Workspace] = []
+    monkeypatch.setattr(fit, "measured", lambda where: looks.append(where) or [])
+    on_cpu = Profile.model_validate({"name": "site", "executor": "slurm", "partitions": {"gpu": {}}})
+    fit.estimates(Plan("p", (training("cpt", BASE),)), on_cpu, workspace)
+    fit.estimates(Plan("p", (training("cpt", replace(BASE, fingerprint="00" * 32)),)), profile(), workspace)
+    assert looks == []
+    fit.estimates(Plan("p", (training("cpt", BASE), training("sft", BASE))), profile(), workspace)
+    assert looks == [workspace]
 
 
 def test_what_can_never_fit_says_so(workspace: Workspace) -> None:

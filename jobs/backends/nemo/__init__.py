@@ -9,15 +9,27 @@ and tokenizer files of the Hugging Face directory that the model came from, byte
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from jobs import contract, tokenizers
-from jobs.backends import Capabilities, Result, WorkContext, needed, versions
+from jobs.backends import Capabilities, Memory, Result, WorkContext, needed, versions
 from jobs.contract import Completeness, Rendered, Shape
 from jobs.core.spec import StageSpec
 
 NAME = "nemo"
+
+LOGITS_OF_LOCAL_LAYERS = 7.0
+"""Bytes a logit at the peak without transformer_engine: 6.9 to 7.2 on an H100, three shapes of a Llama of 1.24 billion
+parameters (benchmarks/gpu/results)."""
+
+# megatron-core: gradients are summed in fp32; a distributed optimizer is saved only with transformer_engine
+_LOCAL = Memory(
+    {"fp32": (4, 4, 8), "bf16": (2, 4, 12)}, sharded_by="distributed_optimizer", local=True, scores=True,
+    logits=LOGITS_OF_LOCAL_LAYERS, finished={"fp32": 4, "bf16": 2}, recompute=("selective", "full"),
+    splits=("tensor_parallel", "pipeline_parallel"),
+)  # fmt: skip
 CAPABILITIES = Capabilities(
     kinds=frozenset({"cpt", "sft", "convert"}),
     formats_in=frozenset({"nemo"}),
@@ -25,6 +37,10 @@ CAPABILITIES = Capabilities(
     launcher="torchrun",
     distributed=True,
     converts=frozenset({("hf", "nemo"), ("nemo", "hf")}),
+    memory=replace(
+        _LOCAL, sharded="optimizer", fused=True, local=False, scores=False, logits=8.0,
+        without={"transformer_engine": _LOCAL},
+    ),
 )
 
 PACKAGES = ("nemo_toolkit", "megatron-core", "torch", "transformers", "lightning")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import contract, tokenizers
-from jobs.backends import Capabilities, Result, WorkContext, needed
+from jobs.backends import Capabilities, Memory, Result, WorkContext, needed
 from jobs.contract import Completeness, Reader, Rendered, Shape
 from jobs.core.spec import StageSpec
 
@@ -26,6 +26,10 @@ CAPABILITIES = Capabilities(
     launcher="ray",
     distributed=True,
     converts=frozenset({("dcp", "hf")}),
+    # FSDP over fp32 weights; the reference model waits on the host
+    memory=Memory(
+        {"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, sharded="all", logits=14.0, recompute=(True,), splits=("tensor_parallel",)
+    ),
 )
 
 PACKAGES = ("torch", "transformers", "ray", "omegaconf", "hydra-core")

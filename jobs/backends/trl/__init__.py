@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import contract, cpu, faults, tokenizers
-from jobs.backends import Capabilities, Result, WorkContext, versions
+from jobs.backends import Capabilities, Memory, Result, WorkContext, versions
 from jobs.contract import Completeness, Rendered, Shape
 from jobs.core.spec import StageSpec
 
@@ -21,6 +21,8 @@ CAPABILITIES = Capabilities(
     formats_out=frozenset({"hf", "metrics"}),
     launcher="torchrun",
     distributed=True,
+    # fp32 weights also under bf16 autocast; DistributedDataParallel copies gradients into buckets
+    memory=Memory({"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, logits=16.0, reference=4.0, buckets=4.0),
 )
 
 cpu.wait_passively()
