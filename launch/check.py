@@ -7,7 +7,7 @@ from graphlib import CycleError, TopologicalSorter
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from launch.kinds import FETCHED, FORMATS, TASK_KINDS, TASK_METRICS, TRAINING_DATA, TRAINING_KINDS
+from launch.kinds import FETCHED, TASK_KINDS, TASK_METRICS, TRAINING_DATA, TRAINING_KINDS
 from launch.load import KeyPath, Problem, suggest
 from launch.stages import DataStage, EvaluateStage, Task, TrainingStage
 
@@ -21,11 +21,6 @@ def problems(pipeline: Pipeline) -> list[Problem]:
     """Every fault that shows only between the parts of a pipeline; empty where it is sound."""
     found: list[Problem] = []
     for name, stage in pipeline.stages.items():
-        converted, _, form = name.rpartition("-")
-        if form in FORMATS and (converted == FETCHED or converted in pipeline.stages):
-            found.append(
-                Problem(("stages", name), f"is the name of the conversion of {converted} to {form}", at_key=True)
-            )
         if isinstance(stage, DataStage):
             found += _data(pipeline, name, stage)
         elif isinstance(stage, TrainingStage):

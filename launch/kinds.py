@@ -20,7 +20,5 @@ TASK_METRICS = {
     "preferences": ("accuracy", "margin"),
 }
 """Evaluation task -> what it measures, for the gate. A test holds both tables against ``jobs.evaluate``."""
-FORMATS = ("hf", "nemo", "dcp")
-"""Checkpoint formats; the planner names a conversion ``<stage>-<format>``."""
 FETCHED = "base"
 """What ``checkpoint`` says for the fetched base model."""

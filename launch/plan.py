@@ -260,6 +260,11 @@ class _Builder:
             )
         for converter, target in way:
             name = f"{wanted}-{target}"
+            if name in self.pipeline.stages:
+                raise InputError(
+                    f"stage {name!r} has the name of the conversion of {wanted!r} to {target!r}, which is needed",
+                    hint=f"call stage {name!r} something else",
+                )
             if name not in self.done:
                 settings = {"from": found.format, "to": target}
                 self.add(name, "convert", converter, ("checkpoint", target), settings, {"source": found}, None)

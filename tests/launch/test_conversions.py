@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+from pathlib import Path
+
 import pytest
 
-from launch.plan import BackEndFacts, conversions
+from jobs import backends
+from launch import plan as planning
+from launch.errors import InputError
+from launch.pipeline import read_pipeline
+from launch.plan import BackEndFacts, Facts, FetchedFacts, Plan, conversions
+from launch.profile import Profile
 
 
 def able(*converts: tuple[str, str]) -> BackEndFacts:
@@ -15,6 +24,7 @@ ABLE = {
     "convert": able(("gguf", "hf")),
     "nemo": able(("hf", "nemo"), ("nemo", "hf")),
     "nemo_rl": able(("dcp", "hf")),
+    "megatron_bridge": able(("hf", "megatron"), ("megatron", "hf")),
 }
 
 
@@ -26,9 +36,75 @@ ABLE = {
         ("gguf", ("nemo",), [("convert", "hf"), ("nemo", "nemo")]),
         ("nemo", ("hf",), [("nemo", "hf")]),
         ("dcp", ("nemo",), [("nemo_rl", "hf"), ("nemo", "nemo")]),
+        ("hf", ("megatron",), [("megatron_bridge", "megatron")]),
+        ("megatron", ("hf",), [("megatron_bridge", "hf")]),
+        ("nemo", ("megatron",), [("nemo", "hf"), ("megatron_bridge", "megatron")]),
+        ("megatron", ("nemo",), [("megatron_bridge", "hf"), ("nemo", "nemo")]),
+        ("dcp", ("megatron",), [("nemo_rl", "hf"), ("megatron_bridge", "megatron")]),
         ("hf", ("dcp",), None),
         ("wheels", ("hf",), None),
     ],
 )
 def test_shortest_way(given: str, wanted: tuple[str, ...], way: list[tuple[str, str]] | None) -> None:
     assert conversions(ABLE, given, wanted) == way
+
+
+def declared(name: str) -> BackEndFacts:
+    """What the planner would hear from a back end whose packages are there."""
+    able = backends.load(name).CAPABILITIES
+    return BackEndFacts(
+        {}, able.kinds, tuple(sorted(able.formats_in)), tuple(sorted(able.formats_out)), able.launcher, able.distributed,
+        "python3", tuple(sorted(able.converts)),
+    )  # fmt: skip
+
+
+def planned(directory: Path, *stages: tuple[str, str, str], names: tuple[str, ...] = ()) -> Plan:
+    """A chain of (kind, back end, checkpoint), as its back ends declare themselves; stages are called s1, s2, ..."""
+    data = {"cpt": "corpus", "sft": "instructions", "dpo": "preferences"}
+    text = "name: c\nmodel: {base: ./base}\nstages:\n"
+    for kind in ("corpus", "instructions", "preferences"):
+        text += f"  {kind}: {{kind: {kind}, from: ./rows.jsonl}}\n"
+    named = itertools.zip_longest(names, stages)
+    for number, (name, (kind, backend, checkpoint)) in enumerate(named, 1):
+        keys = {"kind": kind, "backend": backend, "checkpoint": checkpoint, "data": data[kind], "steps": 1, "lr": 0.1}
+        text += f"  {name or f's{number}'}: {json.dumps(keys)}\n"
+    (directory / "c.yaml").write_text(text)
+    pipeline = read_pipeline(directory / "c.yaml").pipeline
+    found = {name: declared(name) for name in planning.back_ends_of(pipeline)}
+    base = FetchedFacts("base", "./base", "hf", "ab" * 32, present=True)
+    facts = Facts(found, {}, {"base": base}, "python3")
+    return planning.build(pipeline, Profile.model_validate({"name": "site", "executor": "slurm"}), facts)
+
+
+@pytest.mark.parametrize(
+    ("stages", "inserted"),
+    [
+        ([("cpt", "megatron_bridge", "base"), ("dpo", "trl", "s1")], ["base-megatron", "s1-hf"]),
+        ([("cpt", "nemo", "base"), ("sft", "megatron_bridge", "s1"), ("cpt", "nemo", "s2")],
+         ["base-nemo", "s1-hf", "s1-megatron", "s2-hf", "s2-nemo"]),
+        ([("cpt", "nemo", "base"), ("sft", "nemo", "s1"), ("dpo", "nemo_rl", "s2"), ("sft", "trl", "s3")],
+         ["base-nemo", "s2-hf", "s3-hf"]),
+        ([("cpt", "automodel", "base"), ("dpo", "trl", "s1")], []),
+    ],
+    ids=["bridge", "nemo_and_bridge", "guide", "automodel"],
+)  # fmt: skip
+def test_conversions_are_inserted_by_what_back_ends_declare(
+    tmp_path: Path, stages: list[tuple[str, str, str]], inserted: list[str]
+) -> None:
+    found = planned(tmp_path, *stages)
+    assert sorted(stage.name for stage in found.stages if stage.inserted) == sorted(inserted)
+    order = [stage.name for stage in found.stages]
+    for stage in found.stages:
+        assert all(order.index(parent) < order.index(stage.name) for parent in stage.parents)
+        reads = stage.inputs.get("checkpoint") or stage.inputs.get("source")
+        if reads is not None:
+            able = backends.load(stage.backend).CAPABILITIES
+            assert reads.format in {*able.formats_in, *(source for source, _ in able.converts)}
+
+
+def test_a_stage_may_not_have_the_name_of_a_conversion_that_is_needed(tmp_path: Path) -> None:
+    """Of any format that a back end declares, and only where the conversion is there."""
+    stages = [("cpt", "megatron_bridge", "base"), ("dpo", "trl", "s1"), ("sft", "trl", "base")]
+    with pytest.raises(InputError, match="stage 'base-megatron' has the name of the conversion of 'base' to 'megatron'"):
+        planned(tmp_path, *stages, names=("s1", "s2", "base-megatron"))
+    planned(tmp_path, ("cpt", "trl", "base"), ("sft", "trl", "s1"), names=("s1", "s1-hf"))

@@ -159,7 +159,6 @@ pipeline.yaml:24:87: stages.sft.time: a duration is text: write "30" for 30 minu
         ("type: path, path: data/rows.jsonl", "type: path, path: 3", "sources.mine.path: expected text, got 3"),
         ("  dpo: {", "  base: {", "stages.base: 'base' means the base model"),
         ("  dpo: {", "  checkpoint: {", "'checkpoint' has a meaning of its own"),
-        ("  dpo: {", "  sft-hf: {", "stages.sft-hf: is the name of the conversion of sft to hf"),
         ("  dpo: {", "  D_P: {", "stages.D_P: 'D_P' is not a name"),
         ("from: mine", "from: mien", "there is no source 'mien', and a path has a / or a dot; nearest: mine"),
         ("checkpoint: cpt", "checkpoint: ctp", "stages.sft.checkpoint: there is no stage 'ctp'; nearest: cpt"),
