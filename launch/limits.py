@@ -121,8 +121,9 @@ def _of_stage(stage: PlannedStage, profile: ProfileFile, stages: Mapping[str, An
     for asked in _numbers(stage, {name: known[name] for name in names}):
         if asked.fits:
             continue
+        nodes = stage.resources.nodes
         limit = max((most for most in asked.most.values() if most is not None), key=lambda most: most[0])
-        others = [name for name, one in known.items() if name not in names and _allows(one, asked)]
+        others = [name for name, one in known.items() if name not in names and _allows(one, asked, nodes)]
         instead = f"write {asked.key}: {limit[1]}" if limit[0] > 0 else f"leave {asked.key} out"
         instead += f", or partition: {' or '.join(others)}" if others else ""
         of = f"partition {names[0]!r} allows" if len(names) == 1 else f"partitions {', '.join(names)} allow"
@@ -142,7 +143,7 @@ def _numbers(stage: PlannedStage, partitions: Mapping[str, Partition]) -> Iterat
         memory = {name: _memory(one) for name, one in partitions.items()}
         yield _Asked("mem", memory_bytes(resources.mem), f"{resources.mem} of memory a node", memory)
     if resources.time is not None:
-        times = {name: _time(one) for name, one in partitions.items()}
+        times = {name: _time(one, resources.nodes) for name, one in partitions.items()}
         yield _Asked("time", parse_duration(resources.time), f"a time of {resources.time}", times)
 
 
@@ -161,16 +162,17 @@ def _memory(one: Partition) -> tuple[float, str] | None:
     return None if one.memory is None else (memory_bytes(one.memory), one.memory)
 
 
-def _time(one: Partition) -> tuple[float, str] | None:
-    return None if one.max_seconds is None else (one.max_seconds, f'"{one.max_time}"')
+def _time(one: Partition, nodes: int) -> tuple[float, str] | None:
+    longest = one.longest(nodes)
+    return None if longest is None else (parse_duration(longest), f'"{longest}"')
 
 
-def _allows(one: Partition, asked: _Asked) -> bool:
+def _allows(one: Partition, asked: _Asked, nodes: int) -> bool:
     """Whether another partition is known to have that much."""
     if asked.key == "mem":
         limit = _memory(one)
     else:
-        limit = _time(one) if asked.key == "time" else _number(_limit(one, asked.key))
+        limit = _time(one, nodes) if asked.key == "time" else _number(_limit(one, asked.key))
     return limit is not None and asked.value <= limit[0]
 
 

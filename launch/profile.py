@@ -187,12 +187,12 @@ class Profile(Model):
     def segment(self, resources: Resources) -> Resources:
         """What one job asks for of a stage that goes on in the next: no more time than its partition allows."""
         found = [self.partitions.get(name) for name in partitions_of(resources)]
-        limits = [one.max_seconds for one in found if one is not None and one.max_seconds is not None]
+        limits = [one.longest(resources.nodes) for one in found if one is not None]
         seconds = resources.time_seconds
-        if seconds is None or not limits or len(limits) < len(found) or seconds <= max(limits):
+        if seconds is None or not limits or len(limits) < len(found) or None in limits:
             return resources
-        longest = next(one.max_time for one in found if one is not None and one.max_seconds == max(limits))
-        return replace(resources, time=longest)
+        longest = max(filter(None, limits), key=parse_duration)
+        return replace(resources, time=longest) if seconds > parse_duration(longest) else resources
 
     def resource_paths(self, kind: str, stage: str, keys: ResourceKeys | None) -> dict[str, KeyPath]:
         """Where each value of ``resources_for`` is set, as a path of the profile or, where the stage says it, of the

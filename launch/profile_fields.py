@@ -196,15 +196,24 @@ Value = Annotated[str, Strict(), AfterValidator(one_line)]
 MountText = Annotated[Line, AfterValidator(_mount)]
 
 
+class Bin(Model):
+    """A site that gives large jobs more time: at most ``time`` for a job on at most ``nodes``."""
+
+    nodes: Count
+    time: Duration
+
+
 class Partition(Model):
     """What a partition has and allows; what is not said is not checked. ``cpus``, ``memory`` and ``gpus`` are those of
     one node, ``gpu_memory`` is that of one GPU.
 
+    ``bins``: less than ``max_time`` for jobs on few nodes; the smallest one that a job fits into decides.
     ``exclusive``: jobs get whole nodes there whatever they ask for. ``cost_per_gpu_hour``: in the site's own unit.
     """
 
     max_time: Duration | None = None
     max_nodes: Count | None = None
+    bins: tuple[Bin, ...] = ()
     cpus: Count | None = None
     memory: Memory | None = None
     gpus: Amount | None = None
@@ -218,6 +227,11 @@ class Partition(Model):
     @property
     def max_seconds(self) -> int | None:
         return None if self.max_time is None else parse_duration(self.max_time)
+
+    def longest(self, nodes: int | None) -> str | None:
+        """The most time that a job on so many nodes may ask for; None: no limit is known."""
+        fitting = [one for one in self.bins if (nodes or 1) <= one.nodes]
+        return min(fitting, key=lambda one: one.nodes).time if fitting else self.max_time
 
 
 class FileSystem(Model):
