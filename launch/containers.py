@@ -97,6 +97,7 @@ class Container:
         variables: names that go in although the image may set them otherwise.
         executable: ``apptainer``, or ``singularity`` where it is called so.
         options: further options of ``apptainer exec`` or, for pyxis, of srun.
+        remove: names of options of ours that ``apptainer exec`` does not get.
 
     Raises:
         InputError: a name that is no variable's, or an image with a control character.
@@ -110,6 +111,7 @@ class Container:
     gpus: Gpus | None = None
     executable: str = "apptainer"
     options: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in self.variables:
@@ -171,11 +173,10 @@ def command(container: Container) -> tuple[str, ...]:
     """``apptainer exec ... IMAGE``, which node.sh puts before itself; empty for the other runtimes."""
     if container.runtime is not Runtime.APPTAINER:
         return ()
-    words = [container.executable, "exec"]
-    if container.gpus is not None:
-        words.append("--nv" if container.gpus is Gpus.NVIDIA else "--rocm")
-    words += [f"--bind={mount}" for mount in container.mounts]
-    return (*words, f"--pwd={container.workdir}", *container.options, container.image)
+    words = [] if container.gpus is None else ["--nv" if container.gpus is Gpus.NVIDIA else "--rocm"]
+    words += [*(f"--bind={mount}" for mount in container.mounts), f"--pwd={container.workdir}"]
+    words = [word for word in words if word.removeprefix("--").partition("=")[0] not in container.remove]
+    return (container.executable, "exec", *words, *container.options, container.image)
 
 
 def environment_text(container: Container) -> str:

@@ -7,12 +7,13 @@ Made while the files with their places are at hand, and kept in the run: a refus
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jobs.core import files
-from launch import scripts
+from launch import containers, scripts
+from launch.errors import InputError
 from launch.executors import base
 from launch.executors.base import JobRequest
 from launch.load import KeyPath, Marks, dotted
@@ -95,6 +96,21 @@ def of_stage(
     step = [argument for argument in (*base.srun_arguments(request), *request.step) if argument.startswith("--")]
     found += [finder.emitted("srun", *_split(one)) for one in step if base.flag_name(one) not in removed]
     return found + [finder.raw(number, *_split(one)) for number, one in _raw(request)]
+
+
+def without_effect(run: Run, stages: Iterable[PlannedStage], profile: ProfileFile) -> list[tuple[int, str]]:
+    """Entries of ``remove`` that none of the stages would get anyway: (which one of the list, option)."""
+    seen: set[str] = set()
+    for stage in stages:
+        try:
+            request = scripts.request(run, stage, profile.profile, "attempt", 0, None)
+        except InputError:  # has no script either
+            continue
+        container = scripts.container_of(run, stage, profile.profile)
+        inside = () if container is None else containers.command(replace(container, remove=()))
+        words = (*base.srun_arguments(request), *request.step, *inside)
+        seen |= {base.flag_name(one) for one in (*base.header(request), *(word for word in words if word[:2] == "--"))}
+    return [(number, name) for number, name in enumerate(profile.profile.remove) if name not in seen]
 
 
 def _raw(request: JobRequest) -> Iterable[tuple[int, str]]:

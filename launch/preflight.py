@@ -39,6 +39,7 @@ def findings(planned: Planned, gateway: Gateway | None) -> list[Finding]:
     found += [*_secrets(planned), *_images(planned)]
     if gateway is not None:
         found += _srun_options(planned, gateway)
+        found += check.without_effect(planned.profile, Run(planned.workspace, RUN), planned.plan.stages, "of this plan")
         with tempfile.TemporaryDirectory(prefix="overnight-") as scratch:
             found += _requests(planned, gateway, Path(scratch))
     return found

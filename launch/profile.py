@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import Field
 
 from jobs.core.seal import Depth
-from launch import layers
+from launch import layers, removable
 from launch.errors import InputError
 from launch.failure_names import FailureName
 from launch.fields import (
@@ -36,7 +36,7 @@ from launch.fields import (
     parse_duration,
 )
 from launch.kinds import DATA_KINDS, TRAINING_KINDS
-from launch.load import Document, KeyPath, Marks, suggest
+from launch.load import Document, KeyPath, Marks, failure, suggest
 from launch.profile_fields import (
     DATA,
     DEFAULT,
@@ -256,9 +256,14 @@ class ProfileFile:
             return self
         merged = layers.overlay(Document(self.data, self.marks), above)
         hint = f"overnight plan PIPELINE --cluster {self.path}"
-        return ProfileFile(
-            self.path, merged.data, merged.marks, validate(Profile, merged.data, merged.marks, hint=hint)
-        )
+        return ProfileFile(self.path, merged.data, merged.marks, _validated(merged.data, merged.marks, hint))
+
+
+def _validated(data: dict[str, Any], marks: Marks, hint: str) -> Profile:
+    profile = validate(Profile, data, marks, hint=hint)
+    if problems := removable.problems(profile):
+        raise failure(problems, marks, hint=hint)
+    return profile
 
 
 def _given(keys: ResourceKeys) -> dict[str, Any]:
@@ -333,7 +338,7 @@ def read_profile(path: Path, overrides: tuple[str, ...] = (), text: str | None =
     document = layers.read_all(path, lambda name, file: locate(name, below=file), overrides, text)
     data = {"name": path.stem, **document.data}
     hint = f"overnight plan PIPELINE --cluster {path}"
-    return ProfileFile(path, data, document.marks, validate(Profile, data, document.marks, hint=hint))
+    return ProfileFile(path, data, document.marks, _validated(data, document.marks, hint))
 
 
 def find(name_or_path: str) -> Profile:

@@ -31,8 +31,12 @@ from launch.load import suggest
 KINDS = (*DATA_KINDS, *TRAINING_KINDS, "evaluate", "convert")
 DEFAULT, TRAINING, DATA = "default", "training", "data"
 
-KEPT = {"job-name": "its unique name is how a lost submission is found again"}
-"""Options that ``remove`` does not take out."""
+KEPT = {
+    "job-name": "its unique name is how a lost submission is found again",
+    "dependency": "without it a stage would start before what it reads is there",
+    "parsable": "the id of the job is read from sbatch's answer",
+}
+"""Options that ``remove`` does not take out, and why."""
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _ROLLING = re.compile(r"rolling\((\d{1,4})\)\Z", re.ASCII)

@@ -102,6 +102,7 @@ def container_of(run: Run, stage: PlannedStage, profile: Profile) -> Container |
             (Mount.parse(text) for text in site.mounts),
         ),
         variables=site.variables, gpus=site.gpus, executable=site.executable, options=site.options,
+        remove=profile.remove,
     )  # fmt: skip
 
 

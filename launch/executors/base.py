@@ -281,7 +281,8 @@ def _without_flags(arguments: list[str], removed: set[str]) -> list[str]:
                 continue
         elif skip_value:
             skip_value = False
-            continue
+            if not argument.startswith("-"):
+                continue
         kept.append(argument)
     return kept
 

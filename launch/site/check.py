@@ -6,18 +6,20 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from jobs.core.paths import Workspace
+from launch import emitted
 from launch import table as tables
 from launch.containers import Mount, Runtime
 from launch.errors import ClusterRefused, OvernightError
 from launch.executors import carrier
 from launch.fields import words_of
 from launch.load import KeyPath
+from launch.plan import PlannedStage
 from launch.profile import ProfileFile, Resources
 from launch.profile_fields import KINDS, Environment, Partition
 from launch.rundir import Run, workspace_for
@@ -74,7 +76,7 @@ def check(
     parts = [checker.files(), checker.environments(), checker.secrets()]
     if gateway is not None:
         parts += [checker.containers(), checker.partitions(), checker.accounts()]
-        parts += [checker.requests()] if requests else []
+        parts += [checker.removed(), checker.requests()] if requests else []
     return [Finding(Level.OK, "profile", f"{found.path} is a profile"), *(one for part in parts for one in part)]
 
 
@@ -261,6 +263,21 @@ class _Checker:
                     found.setdefault((key, value), paths[key])
         return found
 
+    def removed(self) -> Iterator[Finding]:
+        """Entries of ``remove`` that change nothing for any kind of job with any back end."""
+        run = Run(Workspace(self._workspace), probe_job.NAME)
+        backends = [name for name in self._profile.environments if name != "core"] or [probe_job.NAME]
+        stages = [
+            probe_job.stage_of(
+                self._profile, kind, self._profile.resources_for(kind), self._profile.executor_for(kind), backend, ""
+            )
+            for kind in KINDS
+            for backend in backends
+        ]
+        # As training and as the end of a pipeline: only those get a signal and a mail.
+        stages = [replace(stage, target_step=1, is_last=True) for stage in stages]
+        yield from without_effect(self._found, run, stages, "of any kind")
+
     def requests(self) -> Iterator[Finding]:
         """Every different request that a kind of job makes, as a script that sbatch looks at without making a job."""
         kinds: dict[tuple[Resources, str], list[str]] = {}
@@ -288,6 +305,13 @@ class _Checker:
             text = f"{error.message}; {error.hint}" if error.hint else error.message
             return Finding(Level.FAIL, what, text, where)
         return Finding(Level.OK, what, f"accepted by partition {resources.partition or '(the default one)'}")
+
+
+def without_effect(found: ProfileFile, run: Run, stages: Sequence[PlannedStage], which: str) -> Iterator[Finding]:
+    """Entries of the profile's ``remove`` that change nothing for these stages."""
+    for number, name in emitted.without_effect(run, stages, found):
+        text = f"no job {which} gets --{name}: this entry has no effect"
+        yield Finding(Level.WARN, "remove", text, found.where("remove", number))
 
 
 def existing(path: Path) -> Path:

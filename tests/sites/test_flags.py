@@ -75,10 +75,10 @@ def test_the_entry_of_the_profile_does_it(site: str) -> None:
     found, run = of_site(site, names)
     bare = flags(carrier("submitit").render(request(site, "cpt", names)))
     added = {flag_name(flag) for flag in found.profile.srun}  # taken out there
-    assert {flag_name(flag) for flag in (*bare[0], *bare[1])} == {*KEPT, *added}
+    assert {flag_name(flag) for flag in (*bare[0], *bare[1])} == {"job-name", *added}
     read = read_pipeline(HERE / "pipeline.yaml")
     known = emitted.of_stage(run, plan_of(found.profile).stage("cpt"), found, read.pipeline.stages, read.marks)
-    assert {one.option for one in known} == {*KEPT, *added}
+    assert {one.option for one in known} == {"job-name", *added}
 
 
 @pytest.mark.parametrize("site", SITES)

@@ -44,7 +44,7 @@ def test_everything_is_looked_at_and_no_job_is_made(slurm: Slurm, tmp_path: Path
 def test_faults_are_told_with_their_lines(slurm: Slurm, tmp_path: Path) -> None:
     profile: dict[str, Any] = {
         **ROUTED,
-        "srun": ["--overlap-all"], "constraint": "hbm", "secrets": ["NO_SUCH_KEY"], "partitions": {"batch": {"max_nodes": 1}},
+        "srun": ["--overlap-all"], "remove": ["wckey"], "constraint": "hbm", "secrets": ["NO_SUCH_KEY"], "partitions": {"batch": {"max_nodes": 1}},
     }  # fmt: skip
     chain = Chain(slurm, tmp_path / "work", ("corpus", "cpt"), profile=profile)
     chain.fetch()
@@ -54,6 +54,8 @@ def test_faults_are_told_with_their_lines(slurm: Slurm, tmp_path: Path) -> None:
     assert "write nodes: 1" in bad["limits"]["text"]
     assert bad["srun"]["text"] == "`srun --help` has no --overlap-all: srun: without it"
     assert bad["srun"]["where"].startswith(f"{chain.profile}:")
+    assert bad["remove"]["level"] == "warn"
+    assert bad["remove"]["text"] == "no job of this plan gets --wckey: this entry has no effect"
     assert bad["secret"]["where"].startswith(str(chain.profile))
     assert "remove: [constraint]" in bad["sbatch: cpt"]["text"]
     assert bad["sbatch: cpt"]["where"].startswith(str(chain.profile))
