@@ -33,9 +33,9 @@ def unknown(given: Mapping[str, Any], known: Iterable[str], where: str = "settin
 
 
 def typed(name: str, value: Any, annotation: str) -> Any:
-    """``value`` as the annotated type (``int``, ``float``, ``bool`` or ``str``, perhaps ``| None``).
+    """``value`` as the annotated type (``int``, ``float``, ``bool`` or ``str``, perhaps ``| None``; a tuple of texts).
 
-    An int passes for a float.
+    An int passes for a float, a list for a tuple.
 
     Raises:
         BadSettings: of another type; nothing is converted from text.
@@ -47,6 +47,10 @@ def typed(name: str, value: Any, annotation: str) -> Any:
         if not isinstance(value, bool):
             raise BadSettings(f"setting {name!r} must be true or false, not {value!r}")
         return value
+    if annotation.startswith("tuple[str"):
+        if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+            raise BadSettings(f"setting {name!r} must be a list of texts, not {value!r}")
+        return tuple(value)
     if annotation.startswith("int"):
         wanted = (int,)
     elif annotation.startswith("float"):

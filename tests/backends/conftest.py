@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends import stages
+from tests.backends import environments, stages
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -25,3 +25,18 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("base")
     stages.make_model(root / "output")
     return root
+
+
+@pytest.fixture(scope="session")
+def nemo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python of the NeMo environment, on the CPU."""
+    venv = environments.installed("nemo", "nemo")
+    return environments.on_cpu(venv, tmp_path_factory.mktemp("nemo") / "venv") / "bin/python"
+
+
+@pytest.fixture(scope="session")
+def imported(tmp_path_factory: pytest.TempPathFactory, base: Path, nemo: Path) -> Path:
+    """Store entry of the tiny model as a NeMo checkpoint."""
+    made = stages.stage(tmp_path_factory.mktemp("imported"), "convert", "nemo", {}, {"source": base}, {"source": "hf"})
+    environments.start(nemo, made)
+    return environments.publish(made)

@@ -16,20 +16,13 @@ import pytest
 from jobs.backends.nemo import layout
 from jobs.backends.nemo.settings import NemoSettings, learning_rate_factor
 from jobs.settings import BadSettings
-from tests.backends import environments, stages
+from tests.backends import stages
 from tests.backends.environments import publish, start
 
 TRAINING: dict[str, Any] = {
     "steps": 4, "lr": 1e-3, "batch_size": 4, "sequence_length": 32, "micro_batch_size": 2, "save_every": 2, "seed": 3,
     "warmup_steps": 1,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def nemo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Python of the NeMo environment, on the CPU."""
-    venv = environments.installed("nemo", "nemo")
-    return environments.on_cpu(venv, tmp_path_factory.mktemp("nemo") / "venv") / "bin/python"
 
 
 @pytest.mark.full

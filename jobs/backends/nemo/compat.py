@@ -11,7 +11,10 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
+
+from jobs.settings import BadSettings
 
 FUSIONS = (
     "apply_rope_fusion", "gradient_accumulation_fusion", "bias_dropout_fusion", "masked_softmax_fusion",
@@ -38,6 +41,21 @@ def can_save_distributed_optimizer() -> bool:
     with an AssertionError at the first save; the Adam of transformer_engine and of apex does not keep it there.
     """
     return has_transformer_engine() or importlib.util.find_spec("apex") is not None
+
+
+def distributed_optimizer(asked: bool | None) -> bool:
+    """Whether to distribute the optimizer: as ``asked``, or where it can be saved (None).
+
+    Raises:
+        BadSettings: asked for one that could not be saved.
+    """
+    able = can_save_distributed_optimizer()
+    if asked and not able:
+        raise BadSettings(
+            "distributed_optimizer: true trains but cannot be saved without transformer_engine or apex "
+            "(neither is installed here); leave it out"
+        )
+    return able if asked is None else asked
 
 
 def local_name(name: str) -> str:
@@ -94,3 +112,22 @@ def local_names() -> Iterator[None]:
         yield
     finally:
         state.apply_transforms = io.apply_transforms = original
+
+
+@contextmanager
+def local_adapters() -> Iterator[None]:
+    """NeMo's LoRA asks of every layer whether it is one of transformer_engine; here none is.
+
+    megatron-core 0.15 has the names of those layers also without it, as None, so that NeMo takes it to be there.
+    """
+    if has_transformer_engine():
+        yield
+        return
+    from nemo.collections.llm.peft import lora, utils
+
+    originals = lora.te, utils.HAVE_TE
+    lora.te, utils.HAVE_TE = SimpleNamespace(Linear=None), False
+    try:
+        yield
+    finally:
+        lora.te, utils.HAVE_TE = originals

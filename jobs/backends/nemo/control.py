@@ -18,7 +18,7 @@ from nemo.lightning.pytorch.optim.base import LRSchedulerModule
 
 from jobs import ranks
 from jobs.backends import Diverged, WorkContext
-from jobs.backends.nemo import layout
+from jobs.backends.nemo import layout, lora
 from jobs.backends.nemo.settings import NemoSettings, learning_rate_factor
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class StepControl(Callback):
 
     ``stopped`` is True when the loop was left on request, after a save. ``source`` is the checkpoint that the stage
     started from: its tokenizer files go along with the finished one. ``durations``: seconds of each step of this start,
-    without its save.
+    without its save. ``trained``: parameters that this process trains, where it trains adapters.
     """
 
     def __init__(self, ctx: WorkContext, settings: NemoSettings, source: Path) -> None:
@@ -59,6 +59,7 @@ class StepControl(Callback):
         self.losses: list[float] = []
         self.durations: list[float] = []
         self.tokens = 0
+        self.trained: int | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.step = trainer.global_step
@@ -117,6 +118,9 @@ class StepControl(Callback):
     def _finish(self, trainer: Trainer) -> None:
         """Write the finished checkpoint: weights, NeMo's description of the model, tokenizer."""
         output = self._ctx.output
+        if self._settings.lora_rank is not None:
+            self.trained = lora.trained(trainer.strategy.megatron_parallel)
+            lora.finish(trainer)
         trainer.save_checkpoint(output, weights_only=True)
         if self._ctx.rank == 0:
             TrainerContext.from_trainer(trainer).io_dump(output / layout.CONTEXT, yaml_attrs=["model"])

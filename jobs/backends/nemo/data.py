@@ -16,16 +16,20 @@ import torch
 from megatron.core.datasets.gpt_dataset import GPTDataset
 from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
 from nemo.collections.llm import FineTuningDataModule, PreTrainingDataModule
-from nemo.collections.llm.gpt.data.core import GPTSFTDataset
+from nemo.collections.llm.gpt.data.core import GPTSFTDataset, GPTSFTPackedDataset
 
 from jobs import examples, ranks
+from jobs.backends.nemo import compat, packs
 from jobs.backends.nemo.settings import NemoSettings
 from jobs.core import files
 from jobs.core.spec import Input
-from jobs.examples import DataError
+from jobs.examples import DataError, Pair
 
 READY = "ready.json"
 """Written last; says what the files beside it were made from."""
+
+PACKING = "packing.json"
+"""How full packed sequences are."""
 
 
 def module(kind: str, given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any, micro: int) -> Any:
@@ -43,7 +47,7 @@ def module(kind: str, given: Input, scratch: Path, settings: NemoSettings, token
         index = str(scratch / "index")
         return PreTrainingDataModule([prefix], split="1,0,0", index_mapping_dir=index, dataset_cls=Blocks, **common)
     ranks.on_first(lambda: pairs(given, scratch, settings, tokenizer.tokenizer))
-    return PairsModule(dataset_root=scratch, memmap_workers=1, **common)
+    return (PacksModule if settings.packed else PairsModule)(dataset_root=scratch, memmap_workers=1, **common)
 
 
 def corpus(given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any) -> str:
@@ -73,10 +77,11 @@ def corpus(given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any) 
 
 
 def pairs(given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any) -> None:
-    """Write ``training.jsonl``: per row the ids of prompt and completion.
+    """Write ``training.jsonl``: per row the ids of prompt and completion, or per packed sequence those of its rows.
 
     Raises:
-        DataError: a row longer than the sequence length, unless such rows are to be left out.
+        DataError: a row longer than the sequence length, unless such rows are to be left out; or fewer packed sequences
+            than a batch takes.
     """
     if _made(scratch, given, settings):
         return
@@ -85,15 +90,51 @@ def pairs(given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any) -
         examples.read_rows(source, "instructions"), source, tokenizer,
         settings.sequence_length, settings.too_long, settings.prompt_template,
     )  # fmt: skip
-    lines = [json.dumps({"prompt": pair.prompt, "completion": pair.completion}) for _, (pair,) in kept]
+    found = [pair for _, (pair,) in kept]
+    if settings.packed:
+        lines = [json.dumps(line) for line in _sequences(found, source, scratch, settings)]
+    else:
+        lines = [json.dumps({"prompt": pair.prompt, "completion": pair.completion}) for pair in found]
     files.write_atomic(scratch / "training.jsonl", "\n".join(lines) + "\n")
     _mark(scratch, given, settings)
+
+
+def _sequences(found: list[Pair], source: Path, scratch: Path, settings: NemoSettings) -> list[dict[str, list[int]]]:
+    """The packed sequences as NeMo's data set has them: ids, where rows start, and whether the next id is learned.
+
+    Raises:
+        DataError: fewer than a batch takes.
+    """
+    length = settings.sequence_length
+    taken = [len(pair) - 1 for pair in found]  # the last id of a row is learned and never read
+    groups = packs.packed(taken, length)
+    if len(groups) < settings.batch_size:
+        raise DataError(
+            f"{source}:1: {len(found)} rows make {len(groups)} packed sequences of {length} tokens, less than one "
+            f"batch (batch_size {settings.batch_size}, which counts sequences with packed: true): lower one of the two"
+        )
+    facts = {"rows": len(found), "sequences": len(groups), "fill": round(sum(taken) / (len(groups) * length), 4)}
+    files.write_json(scratch / PACKING, facts)
+    lines = []
+    for group in groups:
+        line: dict[str, list[int]] = {"input_ids": [], "seq_start_id": [], "loss_mask": []}
+        for pair in (found[index] for index in group):
+            line["seq_start_id"].append(len(line["input_ids"]))
+            line["input_ids"] += [*pair.prompt, *pair.completion]
+            line["loss_mask"] += [int(place >= len(pair.prompt)) for place in range(1, len(pair) + 1)]
+        lines.append(line)
+    return lines
+
+
+def packing(scratch: Path) -> dict[str, Any]:
+    """``packed_rows``, ``packed_sequences`` and ``packed_fill`` (the share of places that is taken)."""
+    return {f"packed_{name}": value for name, value in json.loads((scratch / PACKING).read_text()).items()}
 
 
 def _description(given: Input, settings: NemoSettings) -> dict[str, Any]:
     return {
         "fingerprint": given.fingerprint, "split": settings.split, "length": settings.sequence_length,
-        "template": settings.prompt_template, "too_long": settings.too_long,
+        "template": settings.prompt_template, "too_long": settings.too_long, "packed": settings.packed,
     }  # fmt: skip
 
 
@@ -136,12 +177,64 @@ class Pairs(GPTSFTDataset):  # type: ignore[misc]
         }  # fmt: skip
 
 
+class Packs(GPTSFTPackedDataset):  # type: ignore[misc]
+    """NeMo's data set of packed sequences, read from JSON lines (it has them pickled), each filled up to the end.
+
+    With transformer_engine a batch says where rows start (``cu_seqlens``), for its kernels. Megatron's own attention
+    refuses that; it gets a mask in which a row sees itself alone.
+    """
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        fused = compat.has_transformer_engine()
+        super().__init__(*args, return_cu_seqlen=fused, pad_to_max_length=True, **more)
+
+    def _maybe_validate_prompt_template(self) -> None:
+        """Nothing: the template is applied already."""
+
+    def _load_dataset(self) -> None:
+        GPTSFTDataset._load_dataset(self)
+
+    def _build_samples_mapping(self) -> None:
+        """The order that other back ends take rows in."""
+        self.samples_mapping = None
+        if self.max_num_samples is not None:
+            self.samples_mapping = examples.training_order(
+                len(self.indexed_dataset), 1, self.max_num_samples, self.seed
+            )
+
+    def __getitem__(self, index: Any) -> dict[str, Any]:
+        sequence = self.indexed_dataset[int(index) if self.samples_mapping is None else self.samples_mapping[index]]
+        ids = sequence["input_ids"]
+        boundaries = [*sequence["seq_start_id"], len(ids)]
+        return {"input_ids": ids, "seq_boundaries": boundaries, "loss_mask": sequence["loss_mask"]}
+
+    def _create_attention_mask(self, max_length: int) -> torch.Tensor:
+        return torch.zeros(1)  # the one of ``collate_fn`` takes its place: here nothing is known of rows
+
+    def collate_fn(self, batch: list[dict[str, Any]]) -> dict[str, Any]:
+        """As in the base class; ``attention_mask``: (sequences, 1, length, length), True where nothing is seen."""
+        made: dict[str, Any] = super().collate_fn(batch)
+        if not self.return_cu_seqlen:
+            rows = (made["position_ids"] == 0).cumsum(1)  # each place that is padding is a row by itself
+            seen = (rows[:, :, None] == rows[:, None, :]).tril()
+            made["attention_mask"] = ~seen[:, None]
+        return made
+
+
 class PairsModule(FineTuningDataModule):  # type: ignore[misc]
     """NeMo's fine-tuning data over ``Pairs``; only its training split is used (evaluation is a stage of its own)."""
 
+    dataset = Pairs
+
     @lru_cache  # noqa: B019 - as in the base class: one data set per path
     def _create_dataset(self, path: Any, pack_metadata_path: Any = None, is_test: bool = False, **more: Any) -> Any:
-        return Pairs(
+        return self.dataset(
             str(path), self.tokenizer, max_seq_length=self.seq_length, memmap_workers=self.memmap_workers,
             seed=self.seed, is_test=is_test, **more,
         )  # fmt: skip
+
+
+class PacksModule(PairsModule):
+    """The same over ``Packs``."""
+
+    dataset = Packs

@@ -1,13 +1,11 @@
-"""The model of a stage: from the checkpoint it starts from, checked against a recipe where one is named."""
+"""The model of a stage, from the checkpoint that it starts from, and its tokenizer."""
 
 from __future__ import annotations
 
 import atexit
 import functools
-import os
 import shutil
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +18,6 @@ if TYPE_CHECKING:
     from nemo.collections.common.tokenizers.huggingface.auto_tokenizer import AutoTokenizer
     from nemo.collections.llm import GPTModel
 
-SHAPE = ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "num_query_groups")
-"""Numbers of a configuration that make up an architecture."""
-
 MODELS = {"llama": "LlamaModel", "mistral": "MistralModel", "qwen2": "Qwen2Model", "qwen3": "Qwen3Model"}
 """``model_type`` of a Hugging Face configuration -> class of ``nemo.collections.llm`` with an importer for it."""
 
@@ -31,29 +26,6 @@ class WrongVocabulary(RuntimeError):
     """The tokenizer has ids that the model has no embedding for."""
 
     failure = FailureClass.TOKENIZER
-
-
-@dataclass(frozen=True)
-class Parallel:
-    """How one model is spread over processes; the rest of the processes hold further replicas."""
-
-    tensor: int = 1
-    pipeline: int = 1
-    context: int = 1
-
-    def replicas(self, world: int) -> int:
-        """Data-parallel size.
-
-        Raises:
-            BadSettings: the processes do not divide.
-        """
-        size = self.tensor * self.pipeline * self.context
-        if world % size:
-            raise BadSettings(
-                f"tensor_parallel {self.tensor} x pipeline_parallel {self.pipeline} x context_parallel {self.context} "
-                f"= {size} processes for one model do not divide the {world} of the stage"
-            )
-        return world // size
 
 
 def from_checkpoint(checkpoint: Path, settings: NemoSettings) -> GPTModel:
@@ -79,6 +51,19 @@ def from_checkpoint(checkpoint: Path, settings: NemoSettings) -> GPTModel:
     return model
 
 
+def check_packed(model: GPTModel) -> None:
+    """Refuse packed sequences where rows would see each other.
+
+    Raises:
+        BadSettings: attention within a window, for which Megatron's local layers take a mask of their own.
+    """
+    if getattr(model.config, "window_size", None) is not None and not compat.has_transformer_engine():
+        raise BadSettings(
+            f"packed: true needs transformer_engine for this model: it attends within a window "
+            f"({model.config.window_size}), and layers without it would let rows see each other; leave packed out"
+        )
+
+
 def tokenizer(checkpoint: Path, model: GPTModel | None = None) -> AutoTokenizer:
     """NeMo's tokenizer over the files that the checkpoint carries.
 
@@ -95,55 +80,6 @@ def tokenizer(checkpoint: Path, model: GPTModel | None = None) -> AutoTokenizer:
             "is this tokenizer of another model?"
         )
     return found
-
-
-def parallel(settings: NemoSettings, model: GPTModel, world: int) -> Parallel:
-    """Sizes given in the settings, else those of the recipe, else 1.
-
-    Raises:
-        BadSettings: no such recipe, or a recipe for another architecture.
-    """
-    found = Parallel()
-    if settings.recipe is not None:
-        recipe = _recipe(settings.recipe, world)
-        _check_shape(settings.recipe, recipe, model)
-        strategy = recipe.trainer.strategy
-        found = Parallel(
-            strategy.tensor_model_parallel_size, strategy.pipeline_model_parallel_size, strategy.context_parallel_size
-        )
-    return Parallel(
-        settings.tensor_parallel or found.tensor,
-        settings.pipeline_parallel or found.pipeline,
-        settings.context_parallel or found.context,
-    )
-
-
-def _recipe(name: str, world: int) -> Any:
-    """The pre-training recipe ``name`` of the installed NeMo (a ``nemo_run`` configuration, nothing is built).
-
-    Raises:
-        BadSettings: there is none of that name; says which there are.
-    """
-    from nemo.collections import llm
-
-    module = getattr(llm, name, None)
-    if not hasattr(module, "pretrain_recipe"):
-        known = sorted(other for other in dir(llm) if hasattr(getattr(llm, other), "pretrain_recipe"))
-        raise BadSettings(f"no recipe {name!r} in this NeMo; there are: {', '.join(known)}")
-    gpus = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    return module.pretrain_recipe(name=name, dir=None, num_nodes=max(1, world // gpus), num_gpus_per_node=gpus)
-
-
-def _check_shape(name: str, recipe: Any, model: GPTModel) -> None:
-    import fiddle
-
-    with compat.local_configs():
-        wanted = fiddle.build(recipe.model.config)
-    for key in SHAPE:
-        if getattr(wanted, key) != getattr(model.config, key):
-            raise BadSettings(
-                f"recipe {name!r} has {key} {getattr(wanted, key)}, the checkpoint has {getattr(model.config, key)}"
-            )
 
 
 def importer(directory: Path) -> Any:

@@ -11,6 +11,14 @@ SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("fp32", "bf16")
 RECOMPUTE = ("none", "selective", "full")
 TOO_LONG = ("error", "skip")
+LORA_TARGETS = ("linear_qkv", "linear_proj", "linear_fc1", "linear_fc2")
+"""Layers that adapters can stand beside, as Megatron calls them."""
+
+THEIR_NAMES = {
+    "q_proj": "linear_qkv", "k_proj": "linear_qkv", "v_proj": "linear_qkv", "o_proj": "linear_proj",
+    "gate_proj": "linear_fc1", "up_proj": "linear_fc1", "down_proj": "linear_fc2",
+}  # fmt: skip
+"""Names of the layers of Hugging Face's models -> Megatron's, in which some are one."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +27,10 @@ class NemoSettings(TrainingSettings):
     the installed NeMo (``llama32_1b``) whose parallelism is used where none is given here, and whose architecture must
     be that of the checkpoint. ``distributed_optimizer`` None: on where it can be saved (with transformer_engine or
     apex). ``prompt_template`` wraps the prompt of each row; it must have ``{prompt}`` in it once.
+
+    ``packed`` (SFT): a sequence holds as many whole rows as fit; ``batch_size`` counts sequences. ``lora_rank``: train
+    adapters of that rank beside frozen weights; ``lora_alpha`` over the rank scales them (None: as much as the rank),
+    ``lora_targets`` are the layers that get one.
     """
 
     too_long: str = "error"
@@ -31,24 +43,37 @@ class NemoSettings(TrainingSettings):
     recompute: str = "none"
     distributed_optimizer: bool | None = None
     prompt_template: str = "{prompt}"
+    packed: bool = False
+    lora_rank: int | None = None
+    lora_alpha: int | None = None
+    lora_dropout: float = 0.0
+    lora_targets: tuple[str, ...] = LORA_TARGETS
     data_workers: int = 0
     tensorboard: bool = False
     wandb_project: str | None = None
 
+    @property
+    def alpha(self) -> int | None:
+        """``lora_alpha``, or the rank."""
+        return self.lora_alpha or self.lora_rank
+
     @classmethod
-    def read(cls, settings: dict[str, Any]) -> NemoSettings:
-        """Check and build.
+    def read(cls, settings: dict[str, Any], kind: str = "sft") -> NemoSettings:
+        """Check and build, for a stage of ``kind``.
 
         Raises:
             BadSettings: naming the setting, its value and what would fit.
         """
         found = build(cls, settings, required=REQUIRED)
         found._check()
+        found._check_lora()
+        if found.packed:
+            found._check_packed(kind)
         return found
 
     def _check(self) -> None:
         counts = ("steps", "batch_size", "sequence_length", "keep_saves", "micro_batch_size", "save_every", "threads",
-                  "tensor_parallel", "pipeline_parallel", "context_parallel")  # fmt: skip
+                  "tensor_parallel", "pipeline_parallel", "context_parallel", "lora_rank", "lora_alpha")  # fmt: skip
         at_least_one(self, counts)
         for name in ("warmup_steps", "weight_decay", "max_grad_norm", "min_lr", "data_workers"):
             if getattr(self, name) < 0:
@@ -63,6 +88,52 @@ class NemoSettings(TrainingSettings):
             raise BadSettings(f"prompt_template must have {{prompt}} in it once: {self.prompt_template!r}")
         if self.sequence_parallel and (self.tensor_parallel or 1) < 2:
             raise BadSettings("sequence_parallel needs tensor_parallel of at least 2")
+
+    def _check_lora(self) -> None:
+        if self.lora_rank is None:
+            for name, default in (("lora_alpha", None), ("lora_dropout", 0.0), ("lora_targets", LORA_TARGETS)):
+                if getattr(self, name) != default:
+                    raise BadSettings(f"{name} is for adapters: write lora_rank, too (16, say), or leave it out")
+            return
+        if not 0 <= self.lora_dropout < 1:
+            raise BadSettings(f"lora_dropout must be at least 0 and below 1, not {self.lora_dropout}")
+        self.check_rank(self.tensor_parallel or 1)
+        if not self.lora_targets:
+            raise BadSettings(f"lora_targets is empty: leave it out for all of {', '.join(LORA_TARGETS)}")
+        for name in self.lora_targets:
+            if name in THEIR_NAMES:
+                raise BadSettings(f"lora_targets: {name} is a part of {THEIR_NAMES[name]} here: write that")
+            one_of("each of lora_targets", name, LORA_TARGETS)
+
+    def check_rank(self, tensor: int) -> None:
+        """Refuse a rank that does not divide over the ``tensor`` processes of a layer.
+
+        Raises:
+            BadSettings: with both numbers.
+        """
+        if self.lora_rank is not None and self.lora_rank % tensor:
+            raise BadSettings(f"lora_rank {self.lora_rank} must be a multiple of tensor_parallel {tensor}")
+
+    def _check_packed(self, kind: str) -> None:
+        if kind != "sft":
+            raise BadSettings(f"packed is for kind sft; a sequence of kind {kind} is always full: leave it out")
+        if self.micro_batch_size not in (None, 1):
+            raise BadSettings(
+                f"micro_batch_size must be 1 or left out with packed: true, not {self.micro_batch_size}; "
+                f"sequence_length {self.sequence_length * self.micro_batch_size} takes as many tokens in a pass"
+            )
+        if (self.context_parallel or 1) > 1:
+            raise BadSettings("packed: true is not there with context_parallel above 1; take tensor_parallel")
+        if self.sequence_parallel and self.sequence_length % (self.tensor_parallel or 1):
+            raise BadSettings(
+                f"sequence_length {self.sequence_length} does not divide over tensor_parallel {self.tensor_parallel}, "
+                "which sequence_parallel needs of packed sequences"
+            )
+
+    def micro_of(self, replicas: int, what: str = "model replicas") -> int:
+        """As for all back ends; of packed sequences one at a time, as NeMo's kernels for them take them."""
+        micro = super().micro_of(replicas, what)
+        return 1 if self.packed else micro
 
 
 def learning_rate_factor(step: int, settings: NemoSettings) -> float:

@@ -12,16 +12,16 @@ from lightning.fabric.plugins.environments import LightningEnvironment, TorchEla
 from megatron.core.optimizer import OptimizerConfig
 from nemo import lightning as nl
 from nemo.collections import llm
+from nemo.lightning.pytorch.strategies.utils import init_model_parallel
 
 from jobs import ranks
 from jobs.backends import Result, WorkContext
-from jobs.backends.nemo import compat, data, layout, model
+from jobs.backends.nemo import compat, data, layout, lora, model, recipes
 from jobs.backends.nemo.control import Schedule, StepControl
-from jobs.backends.nemo.model import Parallel
+from jobs.backends.nemo.recipes import Parallel
 from jobs.backends.nemo.settings import NemoSettings
 from jobs.core import speed
 from jobs.core.spec import StageSpec
-from jobs.settings import BadSettings
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
@@ -31,27 +31,36 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         BadSettings, DataError, WrongVocabulary: before any training.
         Diverged: the loss became infinite or not a number.
     """
-    settings = NemoSettings.read(spec.settings)
+    settings = NemoSettings.read(spec.settings, spec.kind)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     ranks.start(ctx.world)
     source = spec.inputs["checkpoint"].output
     network = model.from_checkpoint(source, settings)
     tokenizer = model.tokenizer(source, network)
-    spread = model.parallel(settings, network, ctx.world)
+    _, local = _shape(ctx.world)
+    spread = recipes.parallel(settings, spec.kind, ctx.world, local, network)
+    recipes.checked(settings, ctx.world, spread)
+    if settings.packed:
+        model.check_packed(network)
     micro = settings.micro_of(spread.replicas(ctx.world))
     scratch = spec.stage_paths.root / "nemo"
     module = data.module(spec.kind, spec.inputs["data"], scratch / "data", settings, tokenizer, micro)
+    packed = data.packing(scratch / "data") if settings.packed else {}
+    if packed:
+        ctx.event("packed", **packed)
 
     trainer = _trainer(settings, spread, ctx.world)
     control = StepControl(ctx, settings, source)
+    if settings.lora_rank is not None:
+        lora.connect(settings, network, trainer)
     trainer.callbacks.append(control)  # not an argument: NeMo writes the arguments into the checkpoint's description
     save = ranks.on_first(lambda: _resume_point(ctx))
     resume = None
     if save is None:
         resume = nl.AutoResume(restore_config=nl.RestoreConfig(path=str(source), load_artifacts=False))
     else:
-        trainer.ckpt_path = save
+        trainer.ckpt_path = save if settings.lora_rank is None else lora.save_of(save, source)
 
     began = time.monotonic()
     start = llm.pretrain if spec.kind == "cpt" else llm.finetune
@@ -61,10 +70,12 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         optim=_optimizer(settings), **more,
     )  # fmt: skip
     metrics: dict[str, Any] = {"tokens": control.tokens, "seconds": time.monotonic() - began}
-    metrics |= _measured(control.durations)
+    metrics |= _measured(control.durations) | packed
+    if control.trained is not None:
+        metrics["trained_parameters"] = control.trained
     metrics[speed.SHAPE] = speed.step_shape(
         settings.batch_size, micro, settings.sequence_length, settings.precision, settings.recompute, ctx.world,
-        spread.tensor, spread.pipeline, spread.context,
+        spread.tensor, spread.pipeline, spread.context, speed.also_of(spec.kind, spec.settings),
     )  # fmt: skip
     if control.losses:
         metrics |= {"first_loss": control.losses[0], "last_loss": control.losses[-1]}
@@ -120,6 +131,8 @@ def _trainer(settings: NemoSettings, spread: Parallel, world: int) -> nl.Trainer
         ckpt_async_save=False,  # a save is sealed when it returns
         ddp="megatron",
     )
+    if world > 1:
+        _make_groups(strategy)
     # Said outright: in a job of Slurm Lightning would take SLURM_NTASKS for the world and requeue by itself.
     environment = TorchElasticEnvironment() if world > 1 else LightningEnvironment()
     nodes, local = _shape(world)
@@ -141,6 +154,22 @@ def _trainer(settings: NemoSettings, spread: Parallel, world: int) -> nl.Trainer
     )
 
 
+def _make_groups(strategy: nl.MegatronStrategy) -> None:
+    """Have Megatron's groups made: NeMo does it only where it joins the processes itself, and here they are joined.
+
+    On the object, as a class of our own would stand in the checkpoint's description.
+    """
+    join = strategy.setup_distributed
+
+    def setup_distributed() -> None:
+        join()
+        init_model_parallel(strategy.model)
+        if strategy.data_sampler:
+            strategy.data_sampler.setup(strategy.cluster_environment.global_rank())
+
+    strategy.setup_distributed = setup_distributed
+
+
 def _shape(world: int) -> tuple[int, int]:
     """(nodes, processes on this node) from torchrun's variables."""
     import os
@@ -155,13 +184,7 @@ def _optimizer(settings: NemoSettings) -> nl.MegatronOptimizerModule:
     Raises:
         BadSettings: a distributed optimizer that could not be saved.
     """
-    able = compat.can_save_distributed_optimizer()
-    distributed = able if settings.distributed_optimizer is None else settings.distributed_optimizer
-    if distributed and not able:
-        raise BadSettings(
-            "distributed_optimizer: true trains but cannot be saved without transformer_engine or apex "
-            "(neither is installed here); leave it out"
-        )
+    distributed = compat.distributed_optimizer(settings.distributed_optimizer)
     config = OptimizerConfig(
         optimizer="adam", lr=settings.lr, weight_decay=settings.weight_decay, clip_grad=settings.max_grad_norm,
         bf16=settings.precision == "bf16", use_distributed_optimizer=distributed,
