@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ pytest.importorskip("trl")
 
 from jobs.backends import trl  # noqa: E402
 from jobs.backends.trl.control import Diverged  # noqa: E402
-from jobs.core import seal  # noqa: E402
+from jobs.core import seal, speed  # noqa: E402
 from jobs.examples import DataError  # noqa: E402
 from jobs.settings import BadSettings  # noqa: E402
 from jobs.tokenizers import LoaderDisagrees  # noqa: E402
 from jobs.work import behaviour_gate  # noqa: E402
+from launch import estimate, fit  # noqa: E402
 from tests.backends import stages  # noqa: E402
 from tests.backends.stages import Stage  # noqa: E402
+from tests.launch import made_runs  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -36,6 +39,12 @@ def make(root: Path, kind: str, base: Path, data: Path, **changes: Any) -> Stage
     )
 
 
+def looked_up(kind: str) -> str:
+    """What the plan of such a stage looks for in the seals of others."""
+    planned = replace(made_runs.stage(kind), kind=kind, settings=SETTINGS)
+    return fit.step_shape(planned, estimate.shape_of(kind, SETTINGS, 1, 1))
+
+
 def weights(output: Path) -> dict[str, Any]:
     from safetensors.torch import load_file
 
@@ -47,6 +56,9 @@ def test_interrupted_run_equals_uninterrupted_run_bitwise(kind: str, tmp_path: P
     whole = make(tmp_path / "whole", kind, base, data)
     result = whole.start()
     assert (result.outcome, result.step) == ("done", 8)
+    assert result.metrics[speed.SHAPE] == looked_up(kind)
+    assert result.metrics[speed.BACKEND] == "trl"
+    assert result.metrics[speed.SECONDS] > 0
 
     parts = make(tmp_path / "parts", kind, base, data)
     assert parts.start(stop_after=3).outcome == "stopped"

@@ -13,12 +13,12 @@ from nemo_automodel.components.checkpoint.config import SaveConsolidatedMode
 from nemo_automodel.components.config.loader import ConfigNode, load_yaml_config
 from nemo_automodel.recipes.llm.train_ft import TrainFinetuneRecipeForNextTokenPrediction
 
-from jobs import cpu, ranks, tokenizers
+from jobs import cpu, measured, ranks, tokenizers
 from jobs.backends import Diverged, Result, Unfinished, WorkContext
 from jobs.backends.automodel import data, layout, render  # data: AutoModel's reader takes only modules that are loaded
 from jobs.backends.automodel.render import Place
 from jobs.backends.automodel.settings import AutomodelSettings
-from jobs.core import files
+from jobs.core import files, speed
 from jobs.core.spec import StageSpec
 from jobs.settings import BadSettings
 
@@ -35,7 +35,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         Diverged: the loss became infinite or not a number.
     """
     settings = AutomodelSettings.read(spec.settings)
-    settings.micro(ctx.world)  # refuse before anything is written
+    micro = settings.micro(ctx.world)  # refuse before anything is written
     cpu.use_threads(settings.threads)
     scratch = spec.stage_paths.root / "automodel"
     ranks.start(ctx.world)
@@ -61,8 +61,12 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     metrics: dict[str, Any] = {"tokens": recipe.tokens, "seconds": time.monotonic() - began}
     if recipe.losses:
         metrics |= {"first_loss": recipe.losses[0], "last_loss": recipe.losses[-1]}
-    if torch.cuda.is_available():
-        metrics["peak_memory_bytes"] = torch.cuda.max_memory_allocated()
+    recompute = "full" if settings.recompute else "none"
+    shape = speed.step_shape(
+        settings.batch_size, micro, settings.sequence_length, settings.precision, recompute, ctx.world,
+        settings.tensor_parallel, 1, settings.context_parallel, speed.also_of(spec.kind, spec.settings),
+    )  # fmt: skip
+    metrics |= measured.of_start(spec.backend, shape, recipe.durations)
     if recipe.stopped:
         return Result("stopped", recipe.done, metrics)
     if ctx.rank == 0:
@@ -106,18 +110,19 @@ def _finish(checkpoints: Path, source: Path, output: Path) -> None:
 class Watched(TrainFinetuneRecipeForNextTokenPrediction):  # type: ignore[misc]
     """The recipe, with every step reported and every save sealed. ``stopped``: left on request, after a save.
 
-    ``done`` counts steps from 1, where AutoModel names them from 0.
+    ``done`` counts steps from 1, where AutoModel names them from 0. ``durations``: seconds of each step of this start,
+    without its save; ``clock``: when the newest ended.
     """
 
     def __init__(self, config: ConfigNode, ctx: WorkContext, settings: AutomodelSettings) -> None:
         super().__init__(config)
         # Past the recipe's own __setattr__, which would save whatever looks like a state.
         vars(self).update(
-            ctx=ctx, settings=settings, stopped=False, done=0, losses=[], tokens=0, save_seconds=0.0, began=0.0
+            ctx=ctx, settings=settings, stopped=False, done=0, losses=[], tokens=0, durations=[], clock=None
         )
 
     def _run_train_optim_step(self, batches: Any, max_grad_norm: float | None = None) -> Any:
-        began = time.monotonic()
+        began = self.clock or time.monotonic()  # the end of the step before: reading its data counts
         sample = super()._run_train_optim_step(batches, max_grad_norm)
         loss = float(sample.metrics["loss"])
         done = self.step_scheduler.step + 1
@@ -126,12 +131,14 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):  # type: ignore[misc]
         )
         if broken:
             raise Diverged(f"the loss is {loss} at step {done}: lower lr, or look at the data of this step")
+        now = time.monotonic()
         self.losses.append(loss)
-        vars(self).update(done=done, tokens=self.tokens + int(sample.metrics["num_tokens_per_step"]))
+        self.durations.append(now - began)
+        vars(self).update(done=done, clock=now, tokens=self.tokens + int(sample.metrics["num_tokens_per_step"]))
         self.ctx.progress.report(
             done, self.settings.steps, loss=loss, lr=float(sample.metrics["lr"]),
             grad_norm=float(sample.metrics["grad_norm"]),
-            tokens_per_second=float(sample.metrics["num_tokens_per_step"]) / max(time.monotonic() - began, 1e-9),
+            tokens_per_second=float(sample.metrics["num_tokens_per_step"]) / max(now - began, 1e-9),
         )  # fmt: skip
         if stop and done < self.settings.steps:
             vars(self)["stopped"] = True
@@ -158,6 +165,7 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):  # type: ignore[misc]
             config.checkpoint_dir, config.save_consolidated = usual
         ranks.on_first(lambda: self._seal(target, epoch, step))
         self.ctx.stop.saved(time.monotonic() - began)
+        vars(self)["clock"] = time.monotonic()
 
     def _seal(self, target: Path, epoch: int, step: int) -> None:
         for entry in list(target.iterdir()):

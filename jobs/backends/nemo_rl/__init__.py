@@ -28,7 +28,8 @@ CAPABILITIES = Capabilities(
     converts=frozenset({("dcp", "hf")}),
     # FSDP over fp32 weights; the reference model waits on the host
     memory=Memory(
-        {"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, sharded="all", logits=14.0, recompute=(True,), splits=("tensor_parallel",)
+        {"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, sharded="all", logits=14.0, recompute=(True,),
+        splits=("tensor_parallel",),
     ),
 )
 

@@ -16,10 +16,11 @@ import transformers
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
-from jobs import cpu, examples, ranks, tokenizers
+from jobs import cpu, examples, measured, ranks, tokenizers
 from jobs.backends import Result, WorkContext
 from jobs.backends.trl.control import StepControl, from_first_rank
 from jobs.backends.trl.settings import SCHEDULES, TrainSettings
+from jobs.core import speed
 from jobs.core.spec import StageSpec
 from jobs.examples import Row
 
@@ -32,7 +33,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         Diverged: the loss became infinite or not a number.
     """
     settings = TrainSettings.read(spec.settings)
-    settings.split_batch(ctx.world)  # refuse before the model is loaded
+    micro, _ = settings.split_batch(ctx.world)  # refuse before the model is loaded
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()
@@ -54,6 +55,11 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     trainer.train(resume_from_checkpoint=_resume_point(ctx))
     step = trainer.state.global_step
     metrics: dict[str, Any] = {"tokens": control.tokens, "seconds": time.monotonic() - began}
+    shape = speed.step_shape(
+        settings.batch_size, micro, settings.sequence_length, settings.precision, "none", ctx.world, 1, 1, 1,
+        speed.also_of(spec.kind, spec.settings),
+    )  # fmt: skip
+    metrics |= measured.of_start(spec.backend, shape, control.durations)
     if control.losses:
         metrics |= {"first_loss": control.losses[0], "last_loss": control.losses[-1]}
     if control.stopped:
