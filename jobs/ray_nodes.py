@@ -31,11 +31,12 @@ def main(spec: StageSpec, seconds: float) -> int:
     start = lifecycle.Start.from_environment()
     wanted = os.environ["OVERNIGHT_NODES"].split()
     logs = {node: spec.stage_paths.ray_log(start.job, start.restart, node) for node in wanted}
+    began = time.monotonic()
     missing = wait(os.environ["RAY_ADDRESS"], logs, seconds)
     if not missing:
         print(f"overnight: {len(wanted)} of {len(wanted)} nodes are in the Ray cluster", file=sys.stderr, flush=True)
         return 0
-    text = describe(missing, logs, seconds)
+    text = describe(missing, logs, time.monotonic() - began)
     print(f"overnight: {text}", file=sys.stderr, flush=True)
     failed = {"outcome": "failed", "failure": FailureClass.COLLECTIVE_TIMEOUT.value, "evidence": text}
     files.write_json(spec.stage_paths.result, {**failed, "job": start.job, "restart": start.restart})
@@ -51,8 +52,7 @@ def wait(address: str, logs: dict[str, Path], seconds: float) -> list[str]:
         connected = connected or _connect(address)
         if connected:
             missing = sorted(set(logs) - joined())
-        given_up = any(_last_line(logs[node]).startswith(GAVE_UP) for node in missing)
-        if not missing or given_up or time.monotonic() >= end:
+        if not missing or any(_gave_up(logs[node]) for node in missing) or time.monotonic() >= end:
             return missing
         time.sleep(POLL_SECONDS)
 
@@ -77,17 +77,23 @@ def joined() -> set[str]:
 
 
 def describe(missing: Iterable[str], logs: dict[str, Path], seconds: float) -> str:
-    """One sentence, and a line for each node that did not come."""
-    names: Sequence[str] = list(missing)
-    lines = [
-        f"{len(logs) - len(names)} of {len(logs)} nodes joined the Ray cluster within {seconds:.0f} s; missing: "
-        + ", ".join(names)
-    ]
+    """One sentence, and a line for each node that did not come. Where one gave up, the rest may still be starting."""
+    names: Sequence[str] = sorted(missing, key=lambda node: not _gave_up(logs[node]))
+    gave_up = [node for node in names if _gave_up(logs[node])]
+    text = f"{len(logs) - len(names)} of {len(logs)} nodes joined the Ray cluster within {seconds:.0f} s; "
+    text += f"gave up: {', '.join(gave_up)}; " if gave_up else ""
+    others = names[len(gave_up) :]
+    text += f"{'not there yet' if gave_up else 'missing'}: {', '.join(others)}" if others else ""
+    lines = [text.removesuffix("; ")]
     for node in names[:8]:
         log = logs[node]
         said = _last_line(log)
         lines.append(f"  {node}: {said or 'its script wrote nothing: it may not have started'} ({log})")
     return "\n".join(lines)
+
+
+def _gave_up(log: Path) -> bool:
+    return _last_line(log).startswith(GAVE_UP)
 
 
 def _last_line(log: Path) -> str:

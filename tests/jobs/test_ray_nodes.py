@@ -22,3 +22,15 @@ def test_a_node_that_gave_up_ends_the_waiting(tmp_path: Path, monkeypatch) -> No
     monkeypatch.setattr(ray_nodes, "_connect", lambda address: True)
     monkeypatch.setattr(ray_nodes, "joined", lambda: {"node1"})
     assert ray_nodes.wait("unused", logs, seconds=3600) == ["node2"]
+    text = ray_nodes.describe(["node2"], logs, 17)
+    assert text.startswith(
+        "1 of 2 nodes joined the Ray cluster within 17 s; gave up: node2\n  node2: overnight: gave up: "
+    )
+
+
+def test_nodes_that_still_start_are_not_blamed_for_one_that_gave_up(tmp_path: Path) -> None:
+    logs = {name: tmp_path / f"ray-{name}.log" for name in ("node1", "node2", "node3")}
+    logs["node2"].write_text("Ray runtime started\n")
+    logs["node3"].write_text(f"{ray_nodes.GAVE_UP}Ray on node3 ended with exit code 5, 3 times\n")
+    text = ray_nodes.describe(["node2", "node3"], logs, 17)
+    assert "1 of 3 nodes joined the Ray cluster within 17 s; gave up: node3; not there yet: node2\n  node3: " in text

@@ -222,7 +222,10 @@ def test_one_node(slurm: Slurm, tmp_path: Path) -> None:
     """The whole way on the smallest cluster: work runs, its exit code is the job's, and nothing stays behind."""
     go = tmp_path / "go"
     wait = f"\nimport os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.1)\n"
-    job = submit(slurm, tmp_path / "one", LOOK_AROUND + wait + "raise SystemExit(7)\n", nodes=1)
+    job = submit(slurm, tmp_path / "one", LOOK_AROUND + wait + "raise SystemExit(7)\n", "--hold", nodes=1)
+    # What a start of this name may have left: Ray wrote a log after its directory was removed.
+    Path(f"/tmp/onr{job.id}_0.0/session/logs").mkdir(parents=True, exist_ok=True)
+    slurm.run(["scontrol", "release", job.id])
     job.wait_for("FOUND ")
     ports = job.listening()
     go.touch()
@@ -271,8 +274,9 @@ def test_a_node_that_cannot_join_is_named_with_its_log(slurm: Slurm, tmp_path: P
     job.wait("FAILED", timeout=600)
     result = files.read_json(job.directory / "result.json")
     assert result["outcome"] == "failed"
-    assert "3 of 4 nodes joined the Ray cluster" in result["evidence"]
-    assert "missing: node3" in result["evidence"]
+    # On a slow machine others may still be on their way then.
+    assert "of 4 nodes joined the Ray cluster within" in result["evidence"]
+    assert "gave up: node3" in result["evidence"]
     log = job.directory / "logs" / f"ray-{job.id}_0-node3.log"
     assert str(log) in result["evidence"]
     assert "no room on this node" in log.read_text()
@@ -333,8 +337,7 @@ def test_a_node_that_dies_while_it_joins(own_slurm: Slurm, tmp_path: Path) -> No
     job = submit(own_slurm, tmp_path / "job", LOOK_AROUND, "--requeue", python=slow_on(tmp_path, "node3", joining))
     job.wait_until_there(joining)
     assert "node3" in own_slurm.job(job.id)["NodeList"] or "node[" in own_slurm.job(job.id)["NodeList"]
-    own_slurm.cluster.kill("node3")
-    own_slurm.run(["scontrol", "update", "nodename=node3", "state=down", "reason=power"])
+    own_slurm.cluster.kill("node3")  # its daemon and all of its processes; Slurm finds out by itself
     job.wait("COMPLETED", timeout=900)
     assert job.found()["nodes"] == ["node1", "node2", "node4", "node5"]
     assert own_slurm.job(job.id)["Restarts"] == "1"
