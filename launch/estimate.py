@@ -7,7 +7,9 @@ Sources of the formulas:
   queries, too; with a GELU of width 4h it is their ``s b h (34 + 5 a s / h)``;
 * bytes a parameter: Rajbhandari et al. 2020, "ZeRO" (https://arxiv.org/abs/1910.02054), section 3.1: 16 with Adam in
   mixed precision, 18 where gradients are summed in fp32 (documentation of Megatron-LM's distributed optimizer);
-* arithmetic: Chowdhery et al. 2022, "PaLM" (https://arxiv.org/abs/2204.02311), appendix B: 6 N + 12 L H Q T a token.
+* arithmetic: Chowdhery et al. 2022, "PaLM" (https://arxiv.org/abs/2204.02311), appendix B: 6 N + 12 L H Q T a token;
+* adapters: Hu et al. 2021, "LoRA" (https://arxiv.org/abs/2106.09685), section 4.2: frozen weights have no gradients and
+  no optimizer.
 
 What is counted is what must be there; what CUDA, NCCL and a fragmented allocator take is ``RESERVE``, an assumption.
 """
@@ -68,6 +70,15 @@ class Model:
         mlp += ((projections - 1) * self.ffn + self.hidden) * self.mlp_bias
         return attention + mlp + 2 * self.hidden
 
+    def adapter_parameters(self, rank: int, targets: Sequence[str] = ()) -> int:
+        """Of one layer's adapters, beside its linear layers ``targets`` (Megatron's names; () is all): ``rank`` for each
+        input and each output of them."""
+        sizes = {
+            "linear_qkv": self.hidden + self.queries + 2 * self.keys, "linear_proj": self.queries + self.hidden,
+            "linear_fc1": self.hidden + (2 if self.gated else 1) * self.ffn, "linear_fc2": self.ffn + self.hidden,
+        }  # fmt: skip
+        return rank * sum(sizes.get(name, 0) for name in targets or sizes)
+
     @property
     def embedding(self) -> int:
         """Parameters of the embedding; as many again in the head where it is not tied."""
@@ -120,6 +131,7 @@ class Habits:
     finished: Mapping[str, int] = field(default_factory=lambda: {"fp32": 4, "bf16": 4})
     recompute: Sequence[str | bool] = ()
     splits: Sequence[str] = ()
+    adapters: bool = False
 
     @property
     def utilisation(self) -> tuple[float, float]:
@@ -146,7 +158,10 @@ def habits_of(
 
 @dataclass(frozen=True)
 class Shape:
-    """How a stage runs. ``micro_batch`` and ``batch`` count sequences (DPO: two a row), ``length`` tokens of one."""
+    """How a stage runs. ``micro_batch`` and ``batch`` count sequences (DPO: two a row), ``length`` tokens of one.
+
+    ``lora_rank`` above 0: adapters beside the layers ``lora_targets`` (() is all) are trained, and nothing else.
+    """
 
     world: int
     batch: int
@@ -159,6 +174,9 @@ class Shape:
     sequence_parallel: bool = False
     recompute: str = "none"
     reference: bool = False
+    lora_rank: int = 0
+    lora_targets: tuple[str, ...] = ()
+    lora_dropout: bool = False
 
     @property
     def replicas(self) -> int:
@@ -187,11 +205,13 @@ def shape_of(kind: str, settings: Mapping[str, Any], nodes: int, processes_per_n
     sequences = 2 if kind == "dpo" else 1
     rows = int(settings["batch_size"])
     share = max(1, rows // max(1, world // (tensor * pipeline * context)))
-    micro = min(int(settings.get("micro_batch_size") or share), share)
+    micro = min(int(settings.get("micro_batch_size") or (1 if settings.get("packed") else share)), share)
     return Shape(
         world, rows * sequences, micro * sequences, int(settings["sequence_length"]),
         str(settings.get("precision", "fp32")), tensor, pipeline, context,
         bool(settings.get("sequence_parallel", False)), recompute_of(settings), kind == "dpo",
+        int(settings.get("lora_rank") or 0), tuple(settings.get("lora_targets") or ()),
+        bool(settings.get("lora_dropout")),
     )  # fmt: skip
 
 
@@ -220,7 +240,8 @@ def layer_activations(model: Model, shape: Shape, habits: Habits, dropout: bool 
     the activated gate (4f). Megatron's local layers repeat keys and values, too (queries, both, and the output: 4q),
     and copy the linear half of the gate (5f); of the scores they keep the softmax in the type of training, while other
     code keeps its input and a mask as well. Their norms are taken to be CUDA's fused kernel. ``dropout`` adds two
-    masks of one byte.
+    masks of one byte. Adapters add what lies between their factors and, with dropout, a copy and a mask of each input;
+    that frozen layers without one need not keep their inputs is left out.
     """
     size = 2.0 if shape.precision == "bf16" else 4.0
     tokens = shape.micro_batch * shape.length / shape.context
@@ -237,7 +258,18 @@ def layer_activations(model: Model, shape: Shape, habits: Habits, dropout: bool 
     scores = 0.0
     if habits.scores and shape.recompute != "selective":  # softmax in and out, and the mask of its dropout
         scores = (size if habits.local else 2.0 * size + 1.0) * model.heads * shape.length / over
-    return tokens * (kept + scores)
+    return tokens * (kept + scores + _adapter_activations(model, shape, size))
+
+
+def _adapter_activations(model: Model, shape: Shape, size: float) -> float:
+    """Bytes a token of the adapters of one layer."""
+    if not shape.lora_rank:
+        return 0.0
+    hidden = model.hidden
+    inputs = {"linear_qkv": hidden, "linear_proj": model.queries, "linear_fc1": hidden, "linear_fc2": model.ffn}
+    targets = shape.lora_targets or tuple(inputs)
+    dropped = sum(inputs.get(name, 0) for name in targets) * (size + 1.0) if shape.lora_dropout else 0.0
+    return len(targets) * shape.lora_rank * size + dropped
 
 
 def activations(model: Model, shape: Shape, habits: Habits) -> float:
@@ -268,8 +300,12 @@ def memory(model: Model, shape: Shape, habits: Habits) -> Memory:
     held = (layers * model.layer_parameters + ends) / shape.tensor
     over = shape.replicas
     everything, states = (over if habits.sharded == "all" else 1), (over if habits.sharded != "none" else 1)
+    trained = held
+    if shape.lora_rank:
+        trained = layers * model.adapter_parameters(shape.lora_rank, shape.lora_targets) / shape.tensor
+        held += trained
     weights = held * (weight + (habits.reference if shape.reference else 0.0)) / everything
-    gradients = held * (gradient + (habits.buckets if over > 1 else 0.0)) / everything
+    gradients = trained * (gradient + (habits.buckets if over > 1 else 0.0)) / everything
     kept = activations(model, shape, habits)
     logits = shape.micro_batch * shape.length / shape.context * model.vocabulary / shape.tensor * habits.logits
     if shape.recompute == "full":  # first the logits, then one layer after the other
@@ -280,16 +316,19 @@ def memory(model: Model, shape: Shape, habits: Habits) -> Memory:
     if shape.pipeline > 1:  # the last stage has the logits, and one micro batch waiting
         last = kept / min(shape.pipeline, max(1, shape.batch // (shape.micro_batch * over))) + logits
         kept, logits = (last - logits, logits) if last > kept else (kept, 0.0)
-    return Memory(weights, gradients, held * optimizer / states, kept, logits)
+    return Memory(weights, gradients, trained * optimizer / states, kept, logits)
 
 
 def step_flops(model: Model, shape: Shape) -> float:
     """Model FLOPs of an optimizer step over all GPUs: 6 N + 12 L H Q T a token; DPO's frozen model adds a third.
 
-    N: parameters that are multiplied (an embedding that is looked up is not). Recomputation is no model FLOP.
+    N: parameters that are multiplied (an embedding that is looked up is not). Frozen ones take 4, having no gradient of
+    their own. Recomputation is no model FLOP.
     """
     multiplied = model.layers * model.layer_parameters + model.embedding
-    token = 6.0 * multiplied + 12.0 * model.layers * model.queries * shape.length
+    adapters = model.layers * model.adapter_parameters(shape.lora_rank, shape.lora_targets)
+    token = (4.0 if shape.lora_rank else 6.0) * multiplied + 6.0 * adapters
+    token += 12.0 * model.layers * model.queries * shape.length
     return token * shape.batch * shape.length * (4 / 3 if shape.reference else 1.0)
 
 
@@ -301,8 +340,10 @@ class Checkpoint:
     save: float
 
 
-def checkpoint(model: Model, habits: Habits, precision: str) -> Checkpoint:
-    """Weights; and weights, fp32 weights where they are others, and two moments of Adam (4 bytes each)."""
+def checkpoint(model: Model, habits: Habits, precision: str, trained: int = 0) -> Checkpoint:
+    """Weights; and weights, fp32 weights where they are others, and two moments of Adam (4 bytes each): of ``trained``
+    parameters where only adapters are, which the finished checkpoint has merged."""
     weight = habits.finished[precision]
     master = 4 if weight == 2 else 0
-    return Checkpoint(model.parameters * weight, model.parameters * (weight + master + 8.0))
+    saved = trained or model.parameters
+    return Checkpoint(model.parameters * weight, saved * (weight + master + 8.0))

@@ -156,6 +156,7 @@ def _of(
     shape = estimate.shape_of(stage.kind, settings, resources.nodes, resources.processes_per_node)
     habits = habits_of(stage, settings)
     flops = estimate.step_flops(model, shape)
+    trained = model.layers * model.adapter_parameters(shape.lora_rank, shape.lora_targets)
     memory_limit, gpu, price = _gpu(resources, profile)
     like = seen.like(replace(stage, settings=settings), shape, model, gpu)
     steps = [each.seconds for each in like if each.seconds is not None]
@@ -163,7 +164,8 @@ def _of(
     peak = PEAK.get(gpu.lower()) if gpu and shape.precision == "bf16" else None
     seconds = hours = segments = None
     if peak is not None and stage.target_step:
-        work = flops * (4 / 3 if shape.recompute == "full" else 1.0) * stage.target_step / (peak * shape.world)
+        again = 3 / 2 if shape.lora_rank else 4 / 3  # the forward pass once more, beside two or one of frozen weights
+        work = flops * (again if shape.recompute == "full" else 1.0) * stage.target_step / (peak * shape.world)
         least, most = habits.utilisation
         seconds = (work / most, work / least)
         if steps:  # measured: no range any more
@@ -174,7 +176,7 @@ def _of(
             segments = (math.ceil(seconds[0] / usable), math.ceil(seconds[1] / usable))
     return Estimate(
         stage.name, model.parameters, estimate.memory(model, shape, habits), max(peaks, default=None),
-        memory_limit, flops, estimate.checkpoint(model, habits, shape.precision), seconds, hours, segments,
+        memory_limit, flops, estimate.checkpoint(model, habits, shape.precision, trained), seconds, hours, segments,
         None if hours is None or price is None else (hours[0] * price, hours[1] * price), model,
     )  # fmt: skip
 
@@ -258,7 +260,8 @@ def _smaller(stage: PlannedStage, model: Model, profile: Profile, seen: Seen, mo
             changed = {name: value for name, value in changes.items() if value != stage.settings.get(name)}
             words = [f"{_key(name)}: {_yaml(value)}" for name, value in changed.items()]
             words += [f"nodes: {nodes}"] if nodes != stage.resources.nodes else []
-            return f"with {', '.join(words)} it needs {_gib(tried.needs)}"
+            adapters = " (it trains adapters only)" if "lora_rank" in changed else ""
+            return f"with {', '.join(words)} it needs {_gib(tried.needs)}{adapters}"
     return None
 
 
@@ -270,6 +273,9 @@ def _key(name: str) -> str:
 def _yaml(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
+
+RANK = 16
+"""Rank of adapters that is proposed."""
 
 ACCURACY = 0.15
 """How far an estimate may be from the truth: a change for a stage that ran out of memory has to save more than that."""
@@ -322,11 +328,14 @@ def _candidates(stage: PlannedStage, model: Model) -> Iterator[tuple[dict[str, A
             for tensor in tensors:
                 if (
                     tensor <= resources.processes_per_node and model.groups % tensor == 0
-                    and model.layers % pipeline == 0 and world % (tensor * pipeline * shape.context) == 0
+                    and shape.lora_rank % tensor == 0 and model.layers % pipeline == 0
+                    and world % (tensor * pipeline * shape.context) == 0
                 ):  # fmt: skip
                     split = {"tensor_parallel": tensor, "pipeline_parallel": pipeline}
                     changed = {name: split[name] for name in habits.splits if split[name] != (settings.get(name) or 1)}
                     yield {**smallest, **changed}, nodes
+    if habits.adapters and not shape.lora_rank:  # last, since it is another training
+        yield {**smallest, "lora_rank": RANK}, resources.nodes
 
 
 def parts(memory: Memory) -> str:

@@ -63,7 +63,7 @@ class Memory:
 
     What the plan may propose where a model does not fit: ``recompute``, the values of the option of that name that keep
     less, the cheapest first; ``splits``, the options that split a model over GPUs (``tensor_parallel``,
-    ``pipeline_parallel``).
+    ``pipeline_parallel``); ``adapters``, whether it has the option ``lora_rank``.
 
     ``without``: what holds instead where that package is not in the environment.
     """
@@ -80,6 +80,7 @@ class Memory:
     finished: dict[str, int] = field(default_factory=lambda: {"fp32": 4, "bf16": 4})
     recompute: tuple[str | bool, ...] = ()
     splits: tuple[str, ...] = ()
+    adapters: bool = False
     without: dict[str, Memory] = field(default_factory=dict)
 
 

@@ -239,3 +239,30 @@ def test_sizes_of_checkpoints_against_the_trl_back_end(tmp_path: Path) -> None:
     sizes = sum(path.stat().st_size for path in save.iterdir() if path.name in ("model.safetensors", "optimizer.pt"))
     assert sizes == pytest.approx(expected.save, rel=0.05)
     assert (stage.output / "model.safetensors").stat().st_size == pytest.approx(expected.finished, rel=0.05)
+
+
+def test_adapters_keep_states_of_their_own_only() -> None:
+    """Frozen weights: 2 bytes each in bf16; adapters 18. 6656 is what NeMo counts (tests/backends/test_nemo_sft.py)."""
+    tiny = Model(layers=2, hidden=64, heads=4, groups=2, head=16, ffn=128, vocabulary=400, tied=True)
+    assert tiny.layers * tiny.adapter_parameters(4) == 6656
+    habits = habits_of("nemo", {}, {})
+    full = Shape(1, 4, 2, 64, "bf16")
+    lora = replace(full, lora_rank=4)
+    before, found = (estimate.memory(tiny, shape, habits) for shape in (full, lora))
+    assert (before.weights, before.gradients) == (2 * tiny.parameters, 4 * tiny.parameters)
+    assert found.weights == 2 * (tiny.parameters + 6656)
+    assert (found.gradients, found.optimizer) == (4 * 6656, 12 * 6656)
+    assert found.logits == before.logits
+    kept = estimate.layer_activations(tiny, lora, habits) - estimate.layer_activations(tiny, full, habits)
+    assert kept == 2 * 64 * 4 * 4 * 2  # tokens, four adapters, rank 4, bf16
+    one = replace(lora, lora_targets=("linear_fc2",))
+    assert estimate.memory(tiny, one, habits).gradients == 4 * 2 * 4 * (128 + 64)
+    assert estimate.step_flops(tiny, lora) < estimate.step_flops(tiny, full)
+    saved = estimate.checkpoint(tiny, habits, "bf16", 6656)
+    assert (saved.finished, saved.save) == (2 * tiny.parameters, 14 * 6656)
+
+
+def test_a_packed_sequence_costs_what_another_does() -> None:
+    settings = {"batch_size": 8, "sequence_length": 2048, "micro_batch_size": 1}
+    packed = {"batch_size": 8, "sequence_length": 2048, "packed": True}
+    assert estimate.shape_of("sft", packed, 1, 1) == estimate.shape_of("sft", settings, 1, 1)

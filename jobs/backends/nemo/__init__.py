@@ -29,7 +29,7 @@ parameters (benchmarks/gpu/results)."""
 _LOCAL = Memory(
     {"fp32": (4, 4, 8), "bf16": (2, 4, 12)}, sharded_by="distributed_optimizer", local=True, scores=True,
     logits=LOGITS_OF_LOCAL_LAYERS, finished={"fp32": 4, "bf16": 2}, recompute=("selective", "full"),
-    splits=("tensor_parallel", "pipeline_parallel"),
+    splits=("tensor_parallel", "pipeline_parallel"), adapters=True,
 )  # fmt: skip
 CAPABILITIES = Capabilities(
     kinds=frozenset({"cpt", "sft", "convert"}),
