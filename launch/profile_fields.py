@@ -298,9 +298,13 @@ class GpuRequest(Model):
         """
         if gpus_per_node == 0 or self.form is GpuForm.NONE:
             return {}
-        count = gpus_per_node * nodes if self.form is GpuForm.TOTAL else gpus_per_node
-        text = f"{self.model}:{count}" if self.model else str(count)
-        return {self.form.value: f"gpu:{text}" if self.form is GpuForm.GRES else text}
+        model = f"{self.model}:" if self.model else ""
+        each = f"{model}{gpus_per_node}"
+        if self.form is not GpuForm.TOTAL:
+            return {self.form.value: f"gpu:{each}" if self.form is GpuForm.GRES else each}
+        # Alone Slurm may share them out unevenly: 4 over two nodes become 3 and 1.
+        even = {GpuForm.PER_NODE.value: each} if nodes > 1 else {}
+        return {self.form.value: f"{model}{gpus_per_node * nodes}", **even}
 
 
 class SrunOptions(Model):
