@@ -71,7 +71,7 @@ class Model:
         return attention + mlp + 2 * self.hidden
 
     def adapter_parameters(self, rank: int, targets: Sequence[str] = ()) -> int:
-        """Of one layer's adapters, beside its linear layers ``targets`` (Megatron's names; () is all): ``rank`` for each
+        """Of one layer's adapters beside its linear layers ``targets`` (Megatron's names; () is all): ``rank`` for each
         input and each output of them."""
         sizes = {
             "linear_qkv": self.hidden + self.queries + 2 * self.keys, "linear_proj": self.queries + self.hidden,
@@ -139,9 +139,7 @@ class Habits:
         return UTILISATION_OF_SCORES if self.scores else UTILISATION
 
 
-def habits_of(
-    declared: Mapping[str, Any] | None, versions: Mapping[str, str], settings: Mapping[str, Any]
-) -> Habits:
+def habits_of(declared: Mapping[str, Any] | None, versions: Mapping[str, str], settings: Mapping[str, Any]) -> Habits:
     """The habits of a back end as it is installed, by what it declares (``jobs.backends.Memory``, as plain data); None:
     those of plain Adam over whole replicas."""
     if declared is None:

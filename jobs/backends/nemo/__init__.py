@@ -39,7 +39,12 @@ CAPABILITIES = Capabilities(
     distributed=True,
     converts=frozenset({("hf", "nemo"), ("nemo", "hf")}),
     memory=replace(
-        _LOCAL, sharded="optimizer", fused=True, local=False, scores=False, logits=8.0,
+        _LOCAL,
+        sharded="optimizer",
+        fused=True,
+        local=False,
+        scores=False,
+        logits=8.0,
         without={"transformer_engine": _LOCAL},
     ),
 )
