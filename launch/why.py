@@ -6,7 +6,7 @@ From files alone, with one squeue on top where the cluster answers (``launch.sta
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,10 +66,10 @@ def explain(run: Run, plan: Plan, profile: Profile, status: RunStatus, only: str
     """Every stage of the run, or the one named."""
     found = {stage.stage: stage for stage in status.stages}
     chosen = [stage for stage in plan.stages if only in (None, stage.name)]
-    return [_explain(run, stage, profile, found[stage.name], status.silence) for stage in chosen]
+    return [_explain(run, plan, stage, profile, found[stage.name], status.silence) for stage in chosen]
 
 
-def _explain(run: Run, stage: PlannedStage, profile: Profile, found: StageStatus, silence: str) -> Why:
+def _explain(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, found: StageStatus, silence: str) -> Why:
     store = run.workspace.entry(stage.produces_kind, stage.fingerprint)
     current = attempts.current(store)
     paths = run.paths.stage(stage.name) if current is None else StagePaths(Path(current.stage_dir))
@@ -99,7 +99,7 @@ def _explain(run: Run, stage: PlannedStage, profile: Profile, found: StageStatus
         retries_used=budget.spent(history, failure) if failure and history else None,
         retries_allowed=budget.allowed(failure, profile.retries) if failure else None,
         avoids=_avoided(events), stacks=_stacks(paths, last),
-        next=_next(run, found, failure, silence, set_by),
+        next=_next(run, found, failure, silence, set_by, lambda: _smaller(run, plan, stage, profile)),
     )  # fmt: skip
 
 
@@ -132,7 +132,17 @@ def _stacks(paths: StagePaths, last: Verdict | None) -> tuple[str, ...]:
     return tuple(str(path) for path in found if path.stat().st_size)
 
 
-def _next(run: Run, found: StageStatus, failure: FailureClass | None, silence: str, set_by: tuple[str, ...]) -> str:
+def _smaller(run: Run, plan: Plan, stage: PlannedStage, profile: Profile) -> str:
+    """The change that the estimates offer to a stage which ran out of GPU memory."""
+    from launch import fit
+
+    return fit.after_out_of_memory(plan, stage, profile, run.workspace)
+
+
+def _next(
+    run: Run, found: StageStatus, failure: FailureClass | None, silence: str, set_by: tuple[str, ...],
+    smaller: Callable[[], str],
+) -> str:  # fmt: skip
     if silence:
         return f"overnight why {run.id} {found.stage}, when the cluster answers again"
     if found.state is State.SEALED:
@@ -144,7 +154,10 @@ def _next(run: Run, found: StageStatus, failure: FailureClass | None, silence: s
     if set_by:  # a run keeps its profile: a changed one is another run
         return f"change that entry, then: {_again(run)}"
     advice = symptoms.ADVICE.get(failure) if failure else None
-    return (f"{advice}; then: " if advice else "") + f"overnight resume {run.id}"
+    if failure is FailureClass.GPU_MEMORY:
+        advice = smaller()
+    command = _again(run) if failure in symptoms.ANOTHER_RUN else f"overnight resume {run.id}"
+    return (f"{advice}; then: " if advice else "") + command
 
 
 def _again(run: Run) -> str:

@@ -57,7 +57,7 @@ CONSEQUENCES = frozenset({
 
 ADVICE = {
     FailureClass.GPU_MEMORY: (
-        "halve micro_batch_size; if it is 1, options.recompute: full, then tensor_parallel: 2 (or more GPUs)"
+        "it has to need less: a smaller micro_batch_size, recomputation, a model split over GPUs, or more of them"
     ),
     FailureClass.OUT_OF_MEMORY: "ask for more mem in the profile's resources, or for more nodes",
     FailureClass.COLLECTIVE_TIMEOUT: (
@@ -67,12 +67,28 @@ ADVICE = {
     FailureClass.MISSING_GPUS: (
         "ask for gpus_per_node in the profile's resources; nvidia-smi on the node shows what is there"
     ),
-    FailureClass.VERSIONS: "packages of this environment do not fit each other: docs/backends.md lists sets that ran",
-    FailureClass.WRONG_DATA: "the program fell back to a data set of its own: its data keys are of another version",
+    FailureClass.VERSIONS: (
+        "packages of this environment do not fit each other: name one with a set that ran (docs/backends.md) in "
+        "environments of the profile"
+    ),
+    FailureClass.TOKENIZER: (
+        "give the stage the environment that made its checkpoint (environments in the profile), or a base model with "
+        "its own tokenizer files: ids and embeddings must be of one vocabulary"
+    ),
+    FailureClass.WRONG_DATA: (
+        "the program fell back to a data set of its own, since it does not know the keys it was given: name an "
+        "environment with a version that is known (docs/backends.md) in environments of the profile"
+    ),
     FailureClass.INCOMPLETE_CHECKPOINT: "resume: the newest save that verifies is taken",
     FailureClass.STORAGE_FULL: "make room where the workspace lies; the newest save that verifies is kept",
 }
 """What to change, in the words of a pipeline file or a profile."""
+
+ANOTHER_RUN = frozenset({
+    FailureClass.GPU_MEMORY, FailureClass.OUT_OF_MEMORY, FailureClass.MISSING_GPUS, FailureClass.VERSIONS,
+    FailureClass.TOKENIZER, FailureClass.WRONG_DATA,
+})  # fmt: skip
+"""Classes whose change is one of the pipeline or the profile: a run keeps its own, so it takes another one."""
 
 LOG_BYTES = 1 << 20
 """How much of the end of a log is searched."""
