@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
@@ -18,9 +19,10 @@ from launch.containers import Mount, Runtime
 from launch.errors import ClusterRefused, OvernightError
 from launch.executors import carrier
 from launch.fields import words_of
+from launch.kinds import TRAINING_KINDS
 from launch.load import KeyPath
 from launch.plan import PlannedStage
-from launch.profile import ProfileFile, Resources
+from launch.profile import ProfileFile, Resources, partitions_of
 from launch.profile_fields import KINDS, Environment, Partition
 from launch.rundir import Run, workspace_for
 from launch.site import ask, facts, probe_job, storage
@@ -31,6 +33,8 @@ from launch.slurm.gateway import Gateway
 _PYTHON_SECONDS = 20.0
 _ANSWER_SECONDS = 20.0
 """Longer than for a new profile: here a missing answer hides a fault."""
+
+_SMALL_SECONDS = 600
 
 _VERSION = "import sys; print('%d.%d' % sys.version_info[:2]); sys.exit(sys.version_info < (3, 10))"
 
@@ -279,22 +283,44 @@ class _Checker:
         yield from without_effect(self._found, run, stages, "of any kind")
 
     def requests(self) -> Iterator[Finding]:
-        """Every different request that a kind of job makes, as a script that sbatch looks at without making a job."""
+        """Every different request that a kind of job makes, as a script that sbatch looks at without making a job; then
+        a small one for each partition that none of them goes to."""
         kinds: dict[tuple[Resources, str], list[str]] = {}
         for kind in KINDS:
-            key = (self._profile.resources_for(kind), self._profile.executor_for(kind))
-            kinds.setdefault(key, []).append(kind)
+            resources = self._profile.resources_for(kind)
+            if kind in TRAINING_KINDS:  # goes on after the limit of its partition, so it asks for no more
+                resources = self._profile.segment(resources)
+            kinds.setdefault((resources, self._profile.executor_for(kind)), []).append(kind)
         with tempfile.TemporaryDirectory(prefix="overnight-") as scratch:
             for (resources, executor), names in kinds.items():
-                yield self._request(resources, executor, names, Path(scratch))
+                paths = self._profile.resource_paths(names[0], "", None)
+                where = self._where(*paths.get("partition", ("resources",)))
+                what = f"sbatch: {', '.join(names)}"
+                yield self._request(what, resources, executor, names[0], where, Path(scratch))
+            tried = {partitions_of(resources) for resources, _ in kinds}
+            for name, says in self._profile.partitions.items():
+                if (name,) not in tried and (not self._facts.partitions or self._facts.partition(name) is not None):
+                    yield self._small_request(name, says, Path(scratch))
 
-    def _request(self, resources: Resources, executor: str, kinds: list[str], scratch: Path) -> Finding:
-        what = f"sbatch: {', '.join(kinds)}"
-        paths = self._profile.resource_paths(kinds[0], "", None)
-        where = self._where(*paths.get("partition", ("resources",)))
-        script = scratch / f"{kinds[0]}.sh"
+    def _small_request(self, name: str, says: Partition, scratch: Path) -> Finding:
+        """One node of a partition, with all of its GPUs, for some minutes."""
+        kind = "cpt" if says.gpus else "corpus"
+        seconds = min(_SMALL_SECONDS, says.max_seconds or _SMALL_SECONDS)
+        resources = replace(
+            self._profile.resources_for(kind), partition=name, nodes=1, processes_per_node=1, cpus=None, mem=None,
+            gpus_per_node=says.gpus, time=str(math.ceil(seconds / 60)),
+        )  # fmt: skip
+        what, where = f"sbatch: one node of {name}", self._where("partitions", name)
+        found = self._request(what, resources, self._profile.executor_for(kind), kind, where, scratch)
+        # No kind of job goes there by itself, and whoever sends one there may say another account, too.
+        return found if found.level is Level.OK else replace(found, level=Level.WARN, where=where)
+
+    def _request(
+        self, what: str, resources: Resources, executor: str, kind: str, where: str, scratch: Path
+    ) -> Finding:  # fmt: skip
+        script = scratch / f"{kind}.sh"
         run = Run(Workspace(self._workspace), probe_job.NAME)
-        stage = probe_job.stage_of(self._profile, kinds[0], resources, executor, probe_job.NAME, sys.executable)
+        stage = probe_job.stage_of(self._profile, kind, resources, executor, probe_job.NAME, sys.executable)
         try:
             script.write_text(carrier(executor).render(probe_job.request_of(run, stage, self._profile, probe_job.NAME)))
             self._gateway.test_only(script)

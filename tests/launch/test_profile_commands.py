@@ -22,7 +22,7 @@ from launch.errors import InputError
 from launch.load import parse
 from launch.profile import available, read_profile
 from launch.profile_fields import GpuRequest
-from launch.site import amend, ask, choose, facts, probe, show, storage, verdict, write
+from launch.site import amend, ask, check, choose, facts, probe, show, storage, verdict, write
 from launch.site.amend import Change
 from launch.site.ask import FIELD, Heard
 from launch.site.check import Level
@@ -565,6 +565,19 @@ def test_check_of_this_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert (findings["python of trl"]["level"], findings["python of trl"]["where"]) == ("fail", f"{file}:5:8")
     assert findings["image of nemo"]["level"] == "fail"
     assert findings["workspace"]["level"] == "ok"
+
+
+def test_check_looks_at_the_sources_of_mounts(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    file = tmp_path / "mine.yaml"
+    mounts = f'["{tmp_path}/there:/data:ro", {tmp_path}/no]'
+    file.write_text(f"executor: local\nworkspace: {tmp_path}\ncontainers:\n  mounts: {mounts}\n")
+    there, missing = (one for one in check.check(read_profile(file), None) if one.what == "mount")
+    assert (there.level, there.text) == (Level.OK, f"{tmp_path}/there is there")
+    assert missing.level is Level.WARN
+    assert missing.text == f"{tmp_path}/no is not on this login node; without it no container starts"
+    line, column = map(int, missing.where.split(":")[-2:])
+    assert file.read_text().splitlines()[line - 1][column - 1 :].startswith(f"{tmp_path}/no")
 
 
 @pytest.mark.parametrize("name", SITES)

@@ -108,6 +108,31 @@ def test_check_names_the_line(site: Site) -> None:
     assert int(refused["where"].split(":")[-2]) in (numbers["partition"], numbers["constraint"])
 
 
+@pytest.mark.failure(17)
+def test_every_partition_is_tried(site: Site) -> None:
+    """Also those that no kind of job goes to; and what is longer than its partition's limit is asked for in segments."""
+    text = site.init("executors: {default: submitit, training: submitit}\n")
+    longer = text.replace('time: "4:00:00"}', 'time: "2-00:00:00"}')
+    assert longer != text
+    site.file.write_text(longer)
+    names = set(read_profile(site.file).profile.partitions)
+    assert {"batch", "interactive", "preempt", "short"} <= names
+    found = site.check()
+    tried = {what for what in found if what.startswith("sbatch: one node of ")}
+    assert tried == {f"sbatch: one node of {name}" for name in names - {"batch"}}
+    assert {found[what]["level"] for what in tried} == {"ok"}
+    assert found["sbatch: cpt, sft, dpo"]["level"] == "ok"
+    site.slurm.run(["scontrol", "update", "partitionname=interactive", "state=inactive"])
+    try:
+        refused = site.check()["sbatch: one node of interactive"]
+    finally:
+        site.slurm.run(["scontrol", "update", "partitionname=interactive", "state=up"])
+    assert refused["level"] == "warn"
+    assert "not available" in refused["text"]
+    line = site.file.read_text().splitlines()[int(refused["where"].split(":")[-2]) - 1]
+    assert "max_time" in line, "the first line of that partition"
+
+
 @FULL
 def test_a_refused_requeue_becomes_a_chain_of_jobs(site: Site) -> None:
     site.init("sbatch: {no-requeue: true}\nexecutors: {default: submitit, training: submitit}\n")
