@@ -122,14 +122,18 @@ def _secrets(planned: Planned) -> Iterator[Finding]:
 
 def _images(planned: Planned) -> Iterator[Finding]:
     """Images that stages or resources name beside those of the environments."""
-    images = {stage.resources.image: stage for stage in planned.plan.stages if stage.resources.image}
-    for image, stage in images.items():
+    images: dict[str, list[str]] = {}
+    for stage in planned.plan.stages:
+        if stage.resources.image:
+            images.setdefault(stage.resources.image, []).append(stage.name)
+    for image, names in images.items():
+        what = f"image of {', '.join(names)}"
         if not image.startswith("/"):
-            yield Finding(Level.OK, f"image of {stage.name}", f"{image}: not a file; not looked at")
+            yield Finding(Level.OK, what, f"{image}: not a file; not looked at")
         elif Path(image).exists():
-            yield Finding(Level.OK, f"image of {stage.name}", f"{image} is there")
+            yield Finding(Level.OK, what, f"{image} is there")
         else:
-            yield Finding(Level.FAIL, f"image of {stage.name}", f"there is no {image}")
+            yield Finding(Level.FAIL, what, f"there is no {image}")
 
 
 def _srun_options(planned: Planned, gateway: Gateway) -> Iterator[Finding]:
