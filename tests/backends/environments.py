@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,43 @@ def start(python: Path, given: Stage, stop_after: int = 0, ranks: int = 1, fails
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert lines, output[-6000:]
     return dict(json.loads(lines[-1].removeprefix("RESULT ")))
+
+
+@dataclass
+class Starts:
+    """Starts one after the other with one import of NeMo (``nemo_starts.py``), below ``root``."""
+
+    root: Path
+    plan: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, given: Stage, stop_after: int = 0, ranks: int = 1, publish: bool = False) -> Stage:
+        """One more start of a stage; ``publish``: its entry is there for the starts that follow."""
+        path = given.spec.stage_paths.root / f"start{len(self.plan)}.json"
+        save(path, given.spec)
+        self.plan.append({"spec": str(path), "stop_after": stop_after, "ranks": ranks, "publish": publish})
+        return given
+
+    def script(self, name: str, *arguments: str) -> None:
+        """One more fork that runs a script of this directory; what it prints last, in JSON, is its result."""
+        log = self.root / f"script{len(self.plan)}.json"
+        self.plan.append({"spec": str(log), "script": [name, *arguments], "ranks": 1, "publish": False})
+
+    def run(self, python: Path, **environment: str) -> list[dict[str, Any]]:
+        """Results in the order of the starts; ``output`` in that of one that failed, which only ``fails`` in the plan allows."""
+        path = self.root / "plan.json"
+        path.write_text(json.dumps(self.plan))
+        done = subprocess.run(
+            [str(python), str(Path(__file__).with_name("nemo_starts.py")), str(path)],
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **environment},
+            capture_output=True, text=True, timeout=900, check=False,
+        )  # fmt: skip
+        words = "RESULT "
+        found = [json.loads(line.removeprefix(words)) for line in done.stdout.splitlines() if line.startswith(words)]
+        if len(found) < len(self.plan):
+            raise AssertionError(found[-1].get("output", done.stderr) if found else done.stderr[-6000:])
+        for one, result in zip(self.plan, found, strict=True):
+            assert one.get("fails") or "output" not in result, result["output"]
+        return found
 
 
 def publish(given: Stage) -> Path:

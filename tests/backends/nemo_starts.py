@@ -1,13 +1,16 @@
 """Many starts with one import of NeMo, which takes longer than a tiny stage: ``python nemo_starts.py PLAN``.
 
-PLAN: a JSON list of ``{"spec", "stop_after", "ranks", "publish"}``. Each start is forked from a process that has imported
+PLAN: a JSON list of ``{"spec", "stop_after", "ranks", "publish"}``, or with ``script`` and its arguments; with
+``"fails": true`` the plan goes on after a start that failed. Each start is forked from a process that has imported
 NeMo and done nothing else with it; one JSON line is printed for each, with the last of what it wrote if it failed.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import runpy
 import sys
 import traceback
 from dataclasses import asdict
@@ -18,17 +21,17 @@ TAIL = 6000
 
 
 def main() -> None:
-    """Run the plan to its end, or to the first start that fails."""
+    """Run the plan to its end, or to the first start that fails and may not."""
     here = Path(__file__).resolve().parent
     sys.path[:0] = [str(here.parents[1]), str(here)]
-    from nemo.collections import llm  # noqa: F401 - what all of the children have then
+    importlib.import_module(os.environ.get("STARTS_IMPORT", "nemo.collections.llm"))  # what all of the children have
 
     for one in json.loads(Path(sys.argv[1]).read_text()):
         found = start(one)
         print("RESULT " + json.dumps(found), flush=True)
-        if "output" in found:
+        if "output" in found and not one.get("fails"):
             return
-        if one["publish"]:
+        if one["publish"] and "output" not in found:
             publish(Path(one["spec"]))
 
 
@@ -64,6 +67,12 @@ def work(one: dict[str, Any], log: Path, answer: Path, rank: int) -> int:
     os.dup2(stream, 1)
     os.dup2(stream, 2)
     try:
+        if "script" in one:
+            sys.argv = [str(Path(__file__).with_name(one["script"][0])), *one["script"][1:]]
+            runpy.run_path(sys.argv[0], run_name="__main__")
+            sys.stdout.flush()
+            answer.write_text(log.read_text().splitlines()[-1])
+            return 0
         import stages
 
         from jobs.core.spec import load
