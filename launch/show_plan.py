@@ -18,7 +18,7 @@ from launch import ledger, pace, status_words
 from launch.history import last_word
 from launch.ledger import Fate, QueueView
 from launch.plan import Plan, PlannedStage
-from launch.profile import Continuation, Profile
+from launch.profile import Continuation, Profile, partitions_of
 from launch.table import count, duration, table
 
 NEW = "new"
@@ -185,19 +185,41 @@ def _totals(plan: Plan, profile: Profile, state: dict[str, str], expected: dict[
         return f"{count(len(new), 'stage')} to run here, {here} not needed again"
     jobs = 0
     hours = 0.0
+    costs: dict[str, float | None] = {}
     for stage in new:
         links = profile.links_of(stage.continuation)
         jobs += links
         gpus = stage.resources.nodes * (stage.resources.gpus_per_node or 0)
         known = segments(stage, profile, expected[stage.name])
         starts = max(links, int(known)) if known.isdigit() else links
-        hours += starts * gpus * (stage.resources.time_seconds or 0) / 3600
+        most = starts * gpus * (stage.resources.time_seconds or 0) / 3600
+        hours += most
+        if most:
+            price = _price(stage, profile)
+            costs[stage.name] = None if price is None else most * price
     text = f"{count(len(new), 'stage')} to submit as {count(jobs, 'job')}, {here} not needed again"
     if hours:
-        text += f"; at most {hours:.1f} GPU-hours"
+        text += f"; at most {hours:.1f} GPU-hours{_cost(costs)}"
         if any(segments(stage, profile, expected[stage.name]) == "1+" for stage in new):
             text += ", counting one time limit for each stage whose need is not known (1+)"
     return text
+
+
+def _price(stage: PlannedStage, profile: Profile) -> float | None:
+    """Of a GPU-hour; of several partitions the dearest, since Slurm chooses. None: one of them has no price."""
+    known = [profile.partitions.get(name) for name in partitions_of(stage.resources)]
+    prices = [None if one is None else one.cost_per_gpu_hour for one in known]
+    return max((price for price in prices if price is not None), default=None) if None not in prices else None
+
+
+def _cost(costs: dict[str, float | None]) -> str:
+    """What these stages cost at most, and which of them have no price; empty where none has one."""
+    known = [cost for cost in costs.values() if cost is not None]
+    if not known:
+        return ""
+    without = [name for name, cost in costs.items() if cost is None]
+    rest = f" without {', '.join(without)} (their partition has no cost_per_gpu_hour)" if without else ""
+    return f" for {sum(known):,.2f} in the unit of cost_per_gpu_hour{rest}"
 
 
 def _warning(stage: PlannedStage, profile: Profile, expected: float | None) -> str | None:

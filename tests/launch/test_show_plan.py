@@ -113,6 +113,39 @@ def test_totals_and_warnings(run: Run, capsys: pytest.CaptureFixture[str]) -> No
     assert rows["cpt"].split()[4:11] == ["2", "x", "1", "16", "3:00:00", "1+", "new"]
 
 
+@pytest.mark.parametrize(
+    ("prices", "said"),
+    [
+        ({}, "at most 12.0 GPU-hours, counting"),
+        ({"gpu": 2.0, "big": 3.5}, "at most 12.0 GPU-hours for 36.00 in the unit of cost_per_gpu_hour, counting"),
+        (
+            {"gpu": 2.0},
+            "12.0 GPU-hours for 8.00 in the unit of cost_per_gpu_hour without sft, dpo (their partition has no "
+            "cost_per_gpu_hour), counting",
+        ),
+    ],
+)
+def test_what_it_costs_at_most(
+    run: Run, capsys: pytest.CaptureFixture[str], prices: dict[str, float], said: str
+) -> None:
+    """4 GPU-hours in each of: a partition, another one, and whichever of the two Slurm chooses."""
+    shape = Resources(nodes=2, gpus_per_node=2, time="1:00:00")
+    stages = [
+        stage("cpt", steps=60),
+        stage("sft", "cpt", steps=60),
+        stage("dpo", "sft", steps=60),
+        stage("eval", "dpo"),
+    ]
+    where = ("gpu", "big", "gpu,big", "cpu")
+    plan = Plan("waits", tuple(
+        replace(one, resources=replace(shape, partition=name, gpus_per_node=None if name == "cpu" else 2))
+        for one, name in zip(stages, where, strict=True)
+    ))  # fmt: skip
+    partitions = {name: {"cost_per_gpu_hour": prices.get(name)} for name in ("gpu", "big")}
+    print_plan(plan, profile(partitions=partitions), run.workspace)
+    assert said in capsys.readouterr().out
+
+
 def planned(run: Run, plan: Plan) -> Planned:
     files = run.workspace.root.parent / "files"
     return Planned(read_pipeline(files / "waits.yaml"), read_profile(files / "site.yaml"), run.workspace, plan)
