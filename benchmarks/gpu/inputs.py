@@ -48,6 +48,8 @@ SHAPES: dict[str, dict[str, Any]] = {
                   "options": {"recompute": "selective"}},
     "full": {"sequence_length": 2048, "batch_size": 8, "micro_batch_size": 8, "options": {"recompute": "full"}},
     "kept": {"sequence_length": 1024, "batch_size": 16, "micro_batch_size": 2, "options": {"recompute": "none"}},
+    "lora": {"sequence_length": 2048, "batch_size": 8, "micro_batch_size": 4,
+             "options": {"recompute": "selective", "lora_rank": 16}},
 }  # fmt: skip
 """Shapes of the 1b model whose memory and step time are held against the estimate; the first is timed by hand, too."""
 
@@ -98,6 +100,24 @@ def write_model(directory: Path, size: Size) -> None:
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = LlamaForCausalLM(shape)
     model.cpu().to(dtype).save_pretrained(directory)
+
+
+def more(size: Size) -> dict[str, Any]:
+    """What the chain leaves out: adapters and packed sequences in NeMo, SFT by NeMo-RL, and DPO by NeMo-RL over a time
+    limit; all from the base model, each evaluated (which exports it)."""
+    whole = chain(size)
+    sft = {**whole["sft"], "checkpoint": "base", "batch_size": 16, "micro_batch_size": min(4, size.micro)}
+    packed = {**sft, "options": {"packed": True}, "micro_batch_size": 1}
+    stages: dict[str, Any] = {name: whole[name] for name in ("corpus", "pairs", "prefs")}
+    stages |= {"lora": {**sft, "lr": 1e-3, "options": {"lora_rank": 16}}, "packed": packed}
+    if size.nemo_rl:
+        stages["rl-dpo"] = {**whole["dpo"], "checkpoint": "base", "steps": 120, "time": "0:02:30"}
+        stages["rl-sft"] = {**stages["rl-dpo"], "kind": "sft", "data": "pairs", "steps": 8, "time": "0:10:00"}
+    trained = [name for name in stages if name not in ("corpus", "pairs", "prefs")]
+    perplexity = {"perplexity": {"data": "corpus", "limit": 10}}
+    for name in trained:
+        stages[f"eval-{name}"] = {"kind": "evaluate", "backend": "trl", "checkpoint": name, "tasks": perplexity}
+    return stages
 
 
 def chain(size: Size) -> dict[str, Any]:
@@ -179,7 +199,7 @@ def main() -> None:
     rows = [{"prompt": f"After {n} comes ", "chosen": f"{n + 1}.", "rejected": f"{n - 1}."} for n in numbers]
     (root / "prefs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (root / "gpu.yaml").write_text(json.dumps(profile(root, given.venvs.resolve(), given.gpus), indent=1))
-    pipelines = {"chain": chain(size)}
+    pipelines = {"chain": chain(size), "more": more(size)}
     corpus = {"corpus": chain(size)["corpus"]}
     prefs, dpo = pipelines["chain"]["prefs"], pipelines["chain"]["dpo"]
     pipelines["dpo"] = {"prefs": prefs, "dpo": {**dpo, "checkpoint": "base"}}

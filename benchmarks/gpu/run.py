@@ -1,8 +1,9 @@
 """What is run on a GPU machine, step by step; what a step found is on disk before the next begins.
 
-``python run.py chain|large DIRECTORY OUT [--seconds N]``, by the Python that runs Overnight, after ``setup.sh`` and
-``inputs.py``. ``chain``: one pipeline through ``overnight submit``, its time limit hit inside CPT. ``large``: the
-shapes of the 1b model, the first of them three times against the same recipe started by hand.
+``python run.py chain|more|large DIRECTORY OUT [--seconds N]``, by the Python that runs Overnight, after ``setup.sh``
+and ``inputs.py``. ``chain``: one pipeline through ``overnight submit``, its time limit hit inside CPT. ``more``: what
+it leaves out, the time limit inside NeMo-RL's DPO. ``large``: the shapes of the 1b model, the first of them three times
+against the same recipe started by hand.
 """
 
 from __future__ import annotations
@@ -170,15 +171,15 @@ def begun(root: Path, name: str) -> Path | None:
     return None
 
 
-def chain(root: Path, out: Out, end: float) -> bool:
-    """The full chain; whether all is sealed."""
-    run = begun(root, "chain") or submit(out, root, "chain")
-    how = watch(out, run, end, raise_limit="cpt")
+def chain(root: Path, out: Out, end: float, name: str, limited: str) -> bool:
+    """The pipeline ``name``, in which ``limited`` is cut once by its time limit; whether all is sealed."""
+    run = begun(root, name) or submit(out, root, name)
+    how = watch(out, run, end, raise_limit=limited)
     try:
-        out.note("estimates", estimated(out, root, "chain"))
+        out.note("estimates", estimated(out, root, name))
     except RuntimeError as error:
         out.say(str(error))
-    ends(out, "chain", run, how)
+    ends(out, name, run, how)
     return how == "sealed"
 
 
@@ -226,7 +227,7 @@ def large(root: Path, out: Out, end: float, given: argparse.Namespace) -> bool:
     settings = json.loads((root / "selective.yaml").read_text())["stages"]["selective"]
     tokens = settings["batch_size"] * settings["sequence_length"]
     rows: list[dict[str, float]] = out.found.get("throughput", {}).get("tokens_per_second", [])
-    order = [*range(1, given.pairs + 1), "full", "kept"]
+    order = [*range(1, given.pairs + 1), *filter(None, given.shapes.split(","))]
     for number in order:
         if out.found.get(str(number), {}).get("ended") == "sealed" or (isinstance(number, int) and number <= len(rows)):
             continue
@@ -250,7 +251,7 @@ def large(root: Path, out: Out, end: float, given: argparse.Namespace) -> bool:
 def main() -> int:
     """Run one part; 0 when it came to its end."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("chain", "large"))
+    parser.add_argument("part", choices=("chain", "more", "large"))
     parser.add_argument("directory", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seconds", type=float, default=3600, help="stop watching after so long")
@@ -258,11 +259,13 @@ def main() -> int:
     parser.add_argument("--nemo", default="", help="large: the Python with NeMo")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--shapes", default="full,kept,lora", help="large: after the pairs, with commas between them")
     given = parser.parse_args()
     root, out = given.directory.resolve(), Out(given.out.resolve(), given.part)
     end = time.time() + given.seconds
-    if given.part == "chain":
-        return 0 if chain(root, out, end) else 1
+    limited = {"chain": "cpt", "more": "rl-dpo"}
+    if given.part in limited:
+        return 0 if chain(root, out, end, given.part, limited[given.part]) else 1
     return 0 if large(root, out, end, given) else 1
 
 
