@@ -107,7 +107,7 @@ def more(size: Size) -> dict[str, Any]:
     limit; all from the base model, each evaluated (which exports it)."""
     whole = chain(size)
     sft = {**whole["sft"], "checkpoint": "base", "batch_size": 16, "micro_batch_size": min(4, size.micro)}
-    packed = {**sft, "options": {"packed": True}, "micro_batch_size": 1}
+    packed = {**sft, "options": {"packed": True}, "batch_size": 8, "micro_batch_size": 1, "sequence_length": 256}
     stages: dict[str, Any] = {name: whole[name] for name in ("corpus", "pairs", "prefs")}
     stages |= {"lora": {**sft, "lr": 1e-3, "options": {"lora_rank": 16}}, "packed": packed}
     if size.nemo_rl:
