@@ -11,6 +11,8 @@ CLUSTER_NAME = "overnight"
 ACCOUNT = "research"
 DATABASE = "slurm_acct"
 MAX_NODES = 64
+MEMORY_PER_CPU_MB = 512
+"""What a job has that asks for no memory: without it, it is given its whole node."""
 
 #: Ports of one cluster lie in one block: controller, database daemon, then the nodes from ``_NODE_PORT`` on.
 BLOCK = 100
@@ -203,8 +205,8 @@ def _features(names: tuple[str, ...]) -> str:
 
 def _partitions(config: ClusterConfig) -> list[str]:
     return [
-        # Without a small DefMemPerCPU a job that asks for no memory is given its whole node.
-        f"PartitionName=DEFAULT Nodes={','.join(config.node_names)} DefMemPerCPU=512 State=UP PreemptMode=OFF",
+        f"PartitionName=DEFAULT Nodes={','.join(config.node_names)} DefMemPerCPU={MEMORY_PER_CPU_MB} State=UP"
+        " PreemptMode=OFF",
         *(config.partitions or _OUR_PARTITIONS),
     ]
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from launch.devcluster.config import MEMORY_PER_CPU_MB
 from launch.fields import memory_bytes
 from launch.profile import Profile, Resources
 from launch.profile_fields import KINDS, Partition
@@ -32,17 +33,24 @@ def shape_of(profile: Profile, nodes: int) -> dict[str, Any]:
     gpus = max([*(each.gpus or 0 for each in partitions.values()), *(each.gpus_per_node or 0 for each in asked)])
     with_gpus, without = _features(asked, profile)
     bare = any(each.gpus == 0 for each in partitions.values()) and gpus > 0
-    cpu_nodes = max(1, nodes // 4) if nodes > 2 and (bare or without) else 0
+    cpu_nodes = max(1, nodes // 4) if nodes > 2 and (bare or without - with_gpus) else 0
     cpu_only = _names(range(nodes - cpu_nodes + 1, nodes + 1)) if cpu_nodes else ""
+    cpus = max([8, *(each.cpus or 0 for each in partitions.values()), *(each.cpus or 0 for each in asked)])
+    # Where no job says a partition the site chooses; here there is one more for all.
+    chooses = not partitions or "partition" in profile.remove
+    default = None if chooses else profile.partition
+    lines = _lines(partitions, default, _names(range(1, nodes - cpu_nodes + 1)), cpu_only)
+    unnamed = (f"PartitionName={UNNAMED} Default=YES",) if chooses else ()
     return {
-        "cpus": max([8, *(each.cpus or 0 for each in partitions.values()), *(each.cpus or 0 for each in asked)]),
-        "memory_mb": max([_MEMORY_MB, *_memory(partitions, asked)]),
+        "cpus": cpus,
+        # A job that gets all CPUs of a node and asks for no memory gets this much.
+        "memory_mb": max([_MEMORY_MB, cpus * MEMORY_PER_CPU_MB, *_memory(partitions, asked)]),
         "gpus": gpus,
         "gpu_model": next((each.gpu_model for each in partitions.values() if each.gpu_model), "h100"),
         "features": tuple(sorted(with_gpus if cpu_nodes else with_gpus | without)),
         "cpu_nodes": cpu_nodes,
         "cpu_features": tuple(sorted(without)) if cpu_nodes else (),
-        "partitions": tuple(_lines(partitions, profile.partition, _names(range(1, nodes - cpu_nodes + 1)), cpu_only)),
+        "partitions": (*lines, *unnamed),
         "accounts": tuple(sorted({each.account.lower() for each in asked if each.account})),
         "qos": tuple(sorted({each.qos for each in asked if each.qos})),
     }
@@ -53,7 +61,7 @@ def _names(numbers: range) -> str:
 
 
 def _features(asked: list[Resources], profile: Profile) -> tuple[set[str], set[str]]:
-    """Of nodes with GPUs, and those that only work without GPUs asks for."""
+    """Of nodes with GPUs, and those that work without GPUs asks for."""
     with_gpus = {name for each in profile.partitions.values() for name in each.features}
     others: set[str] = set()
     for each in asked:
@@ -62,7 +70,7 @@ def _features(asked: list[Resources], profile: Profile) -> tuple[set[str], set[s
             with_gpus |= names
         else:
             others |= names
-    return with_gpus, others - with_gpus
+    return with_gpus, others
 
 
 def _memory(partitions: dict[str, Partition], asked: list[Resources]) -> Iterator[int]:
@@ -71,8 +79,6 @@ def _memory(partitions: dict[str, Partition], asked: list[Resources]) -> Iterato
 
 
 def _lines(partitions: dict[str, Partition], default: str | None, with_gpus: str, cpu_only: str) -> Iterator[str]:
-    if not partitions:
-        yield f"PartitionName={UNNAMED} Default=YES"
     for name, each in partitions.items():
         parts = [f"PartitionName={name}"]
         parts += ["Default=YES"] if name == default else []

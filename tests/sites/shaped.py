@@ -13,7 +13,7 @@ from typing import Any
 
 from jobs.core.paths import Workspace
 from launch.devcluster.cluster import DevCluster
-from launch.devcluster.shape import shape_of
+from launch.devcluster.shape import UNNAMED, shape_of
 from launch.profile import read_profile
 from tests.sites.golden import profile_of
 from tests.slurm.chains import OVERNIGHT, REPOSITORY, SHORT, Chain, ended
@@ -22,6 +22,9 @@ from tests.slurm.helpers import Slurm
 SHIM = Path(__file__).parents[1] / "slurm" / "containers" / "pyxis_shim.c"
 SITES = ("dgx-pyxis", "university", "perlmutter")
 """Very different ones: pyxis and whole nodes; no accounting, GPUs by GRES; a QOS and features in place of partitions."""
+
+NEEDS_PLUGIN = ("dgx-pyxis", "clariden", "juwels-booster")
+"""Sites whose jobs say options that only a plugin of the site's takes."""
 
 ADDED = {"dgx-pyxis": 'environments: {toy: {image: "nvcr.io#nvidia/nemo:25.09", python: /usr/bin/python3}}\n'}
 """What a user of the site adds to the profile that was written: which image there is nobody can ask."""
@@ -87,25 +90,35 @@ class Site:
 
 
 @contextmanager
-def like(name: str, directory: Path) -> Iterator[Site]:
-    """A cluster like a site's. Of Perlmutter's two QOS the one that nobody has to ask for is too short for anything."""
+def like(name: str, directory: Path, nodes: int = 4) -> Iterator[Site]:
+    """A cluster like a site's, with nodes like those of its training.
+
+    Of Perlmutter's two QOS the one that nobody has to ask for is too short for anything.
+    """
     place = Path(tempfile.mkdtemp(prefix="overnight-shape-"))
     cluster = DevCluster(place)
-    shape = shape_of(profile_of(name), 4)
+    profile = profile_of(name)
+    shape = shape_of(profile, nodes)
+    if one := profile.partitions.get(profile.resources_for("cpt").partition or ""):
+        # The shape has as much as the largest partition.
+        has = {"cpus": one.cpus, "gpus": one.gpus, "gpu_model": one.gpu_model}
+        shape |= {key: value for key, value in has.items() if value is not None}
+    if "partition" in profile.remove:
+        shape["partitions"] = (f"PartitionName={UNNAMED} Default=YES",)
     try:
-        cluster.up(nodes=4, with_accounting=bool(shape["accounts"]), shape=shape)
+        cluster.up(nodes=nodes, with_accounting=bool(shape["accounts"]), shape=shape)
         slurm = Slurm(cluster, accounting=bool(shape["accounts"]))
         if name == "perlmutter":
             user = slurm.run(["id", "-un"]).stdout.strip()
             for command in (
-                ["modify", "qos", "regular", "set", "MaxWall=1-00:00:00"], ["add", "qos", "debug", "MaxWall=30"],
+                ["modify", "qos", "regular", "set", "MaxWall=2-00:00:00"], ["add", "qos", "debug", "MaxWall=30"],
                 ["modify", "user", user, "where", "account=m0000", "set", "qos=debug,regular", "defaultqos=debug"],
             ):  # fmt: skip
                 slurm.run(["sacctmgr", "-i", "-Q", *command])
-        if name == "dgx-pyxis":
-            plugin = directory / "pyxis.so"
+        if name in NEEDS_PLUGIN:
+            plugin = directory / "site.so"
             subprocess.run(["gcc", "-fPIC", "-shared", "-o", plugin, SHIM], check=True)
-            (place / "etc" / "plugstack.conf.d" / "pyxis.conf").write_text(f"required {plugin}\n")
+            (place / "etc" / "plugstack.conf.d" / "site.conf").write_text(f"required {plugin}\n")
         yield Site(slurm, directory)
     finally:
         cluster.down()

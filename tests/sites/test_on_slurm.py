@@ -1,14 +1,13 @@
-"""Every site's profile on a real Slurm that has its partitions, accounts, QOS, features and GPUs: a chain goes through.
+"""Every site's profile on a real Slurm in the shape of that site: its partitions with their limits, accounts, QOS, features
+and GPUs. A chain goes through, and each of its jobs has what the profile asks for.
 
-One machine cannot be a supercomputer: nodes declare what the sites' nodes have, images are the machine's own root.
+One machine cannot be a supercomputer: nodes declare what the site's nodes have, images are the machine's own root.
 """
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -16,94 +15,31 @@ import yaml
 
 from launch.containers import Runtime
 from launch.devcluster import packages
-from launch.devcluster.cluster import DevCluster
-from launch.devcluster.config import ACCOUNT
-from launch.profile import read_profile
+from launch.devcluster.config import MEMORY_PER_CPU_MB
+from launch.devcluster.shape import UNNAMED
+from launch.fields import memory_bytes, parse_duration
+from launch.profile import Profile, Resources, read_profile
+from launch.profile_fields import Exclusive, GpuForm, MemoryRule
 from tests.sites.golden import HERE, SITES, profile_of
+from tests.sites.shaped import NEEDS_PLUGIN, can_build, like
 from tests.slurm.chains import SHORT, Chain
 from tests.slurm.helpers import Slurm
 
 pytestmark = pytest.mark.slurm
 
 CONTAINERS = HERE.parent / "slurm" / "containers"
-QUICK = ("dgx-pyxis", "lumi-g", "perlmutter")
-"""Very different ones: pyxis and whole nodes; AMD and singularity; no partition but a QOS and features."""
+QUICK = ("dgx-pyxis", "lumi-g", "perlmutter", "university")
+"""Very different ones: pyxis and whole nodes; AMD and singularity; a QOS and features in place of partitions; GPUs by GRES and
+memory, without accounting."""
 
-NEEDS_PLUGIN = ("dgx-pyxis", "clariden", "juwels-booster")
-#: What `overnight cluster up` gives every cluster.
-THERE = ("batch",)
-
-
-def partitions() -> tuple[str, ...]:
-    """Lines of slurm.conf for the partitions of all sites; where two have one of a name it is the first one's."""
-    found = {name: one for site in SITES for name, one in reversed(profile_of(site).partitions.items())}
-    lines = []
-    for name, one in found.items():
-        limits = f" MaxTime={one.max_time}" if one.max_time else ""
-        limits += f" MaxNodes={one.max_nodes}" if one.max_nodes else ""
-        if name not in THERE:
-            lines.append(f"PartitionName={name}{limits}" + (" OverSubscribe=EXCLUSIVE" if one.exclusive else ""))
-    # For a site where no partition is named.
-    return (*lines, "PartitionName=unnamed Default=YES MaxTime=2-00:00:00")
-
-
-def features() -> tuple[str, ...]:
-    asked = {resources.constraint for site in SITES for resources in profile_of(site).resources.values()}
-    asked |= {profile_of(site).constraint for site in SITES}
-    return tuple(sorted({word for text in asked if text for word in text.split("&")}))
-
-
-def accounting(slurm: Slurm) -> None:
-    """The accounts and QOS that the users of the sites name."""
-    profiles = [profile_of(site) for site in SITES]
-    keys = [keys for profile in profiles for keys in (profile, *profile.resources.values())]
-    accounts = sorted({found.account for found in keys if found.account} - {ACCOUNT})
-    qos = sorted({found.qos for found in keys if found.qos})
-    user = slurm.run(["id", "-un"]).stdout.strip()
-    lines = [f"add qos {','.join(qos)}", f"modify account {ACCOUNT} set qos=normal,{','.join(qos)}"]
-    for account in accounts:
-        lines += [f"add account {account} Description=x Organization=x", f"add user {user} account={account}"]
-        lines.append(f"modify account {account} set qos=normal,{','.join(qos)}")
-    said = subprocess.run(
-        ["sacctmgr", "-i", "-Q"], input="\n".join([*lines, "quit", ""]), env=slurm.environment, capture_output=True,
-        text=True, timeout=120,
-    )  # fmt: skip
-    assert said.returncode == 0, said.stdout + said.stderr
-
-
-@pytest.fixture(scope="module")
-def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
-    """A cluster with the partitions, accounts, QOS and features of all sites, and a plugin that takes their options."""
-    if missing := packages.missing(True):
-        pytest.skip(f"Debian packages not installed: {' '.join(missing)} (overnight cluster up --install)")
-    directory = Path(tempfile.mkdtemp(prefix="overnight-sites-"))
-    cluster = DevCluster(directory)
-    try:
-        shape = {
-            "cpus": 256, "memory_mb": 2_200_000, "gpus": 8, "features": features(), "lines": partitions(),
-        }  # fmt: skip
-        cluster.up(nodes=2, with_accounting=True, shape=shape)
-        if can_build():
-            plugin = tmp_path_factory.mktemp("plugin") / "sites.so"
-            subprocess.run(["gcc", "-fPIC", "-shared", "-o", plugin, CONTAINERS / "pyxis_shim.c"], check=True)
-            (directory / "etc" / "plugstack.conf.d" / "sites.conf").write_text(f"required {plugin}\n")
-        slurm = Slurm(cluster, accounting=True)
-        accounting(slurm)
-        yield slurm
-    finally:
-        cluster.down()
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def can_build() -> bool:
-    return Path("/usr/include/slurm/spank.h").exists() and shutil.which("gcc") is not None
+NODES = {"corpus": 1, "cpt": 2}
 
 
 def write_profile(chain: Chain, site: str, directory: Path) -> None:
     """The user's profile of the site, with what a small machine needs: its own workspace, one process a node."""
     found = read_profile(HERE / "users" / f"{site}.yaml")
     data = {key: value for key, value in found.data.items() if key not in ("workspace", "environments")}
-    training = {**data["resources"].get("training", {}), "nodes": 2, "processes_per_node": 1}
+    training = {**data["resources"].get("training", {}), "nodes": NODES["cpt"], "processes_per_node": 1}
     data |= {"devcluster": True, "poll_seconds": 2.0, "lead": "0:20"}
     data["resources"] = {**data["resources"], "training": training}
     runtime = found.profile.containers.runtime
@@ -117,27 +53,100 @@ def write_profile(chain: Chain, site: str, directory: Path) -> None:
     chain.profile.write_text(yaml.safe_dump(data, sort_keys=False))
 
 
-@pytest.mark.failure(17)
-@pytest.mark.parametrize(
-    "site", [pytest.param(site, marks=() if site in QUICK else pytest.mark.full) for site in SITES]
-)
-def test_a_chain_goes_through(sites: Slurm, tmp_path: Path, site: str) -> None:
-    if site in NEEDS_PLUGIN and not can_build():
-        pytest.skip("libslurm-dev and gcc are not installed: the site's options need a SPANK plugin")
-    chain = Chain(sites, tmp_path / "work", SHORT)
-    write_profile(chain, site, tmp_path)
-    chain.fetch()
-    run = chain.submit()
-    chain.wait()
-    chain.assert_done_once(run)
-    wanted = profile_of(site).resources_for("cpt")
-    (job,) = (sites.job(one.row.job_id) for one in chain.jobs() if one.stage == "cpt")
-    if wanted.partition is not None:
-        assert job["Partition"] == wanted.partition
+def fields_of(slurm: Slurm, job: str) -> dict[str, str]:
+    shown = slurm.run(["scontrol", "--oneliner", "--details", "show", "job", job]).stdout
+    return dict(re.findall(r"(?:^|\s)([\w/:]+)=(\S*)", shown))
+
+
+def check_job(job: Mapping[str, str], profile: Profile, wanted: Resources, nodes: int, node: Mapping[str, str]) -> None:
+    """A job as Slurm has it against the profile's own words; ``node`` is what its first node declares."""
+    one = profile.partitions.get(wanted.partition or "")
+    assert job["NumNodes"] == str(nodes)
+    assert job["Partition"] == (UNNAMED if says_none(profile) else wanted.partition)
     if wanted.account is not None:
         assert job["Account"] == wanted.account.lower()  # as Slurm keeps them
     if wanted.qos is not None:
         assert job["QOS"] == wanted.qos
-    if wanted.constraint is not None:
-        assert job["Features"] == wanted.constraint
-    assert job["NumNodes"] == "2"
+    assert job["Features"] == (wanted.constraint or "(null)")
+    assert wanted.time is not None
+    assert parse_duration(job["TimeLimit"]) == parse_duration(wanted.time)
+    assert job["CPUs/Task"] == str(wanted.cpus or 1)
+    assert job["Network"] == profile.sbatch.get("network", "(null)")
+
+    if profile.mem is MemoryRule.NEVER or (wanted.mem is None and profile.mem is MemoryRule.ASKED):
+        assert (job.get("MinMemoryCPU"), "MinMemoryNode" in job) == (f"{MEMORY_PER_CPU_MB}M", False)
+    else:
+        asked, had = (memory_bytes(text) if text != "0" else 0 for text in (wanted.mem or "0", job["MinMemoryNode"]))
+        assert asked == had
+
+    gpus = wanted.gpus_per_node or 0
+    whole = (one is not None and one.exclusive and not says_none(profile)) or profile.exclusive is Exclusive.ALWAYS
+    whole |= profile.exclusive is Exclusive.GPU and gpus > 0
+    assert job["OverSubscribe"] == ("NO" if whole else "OK")
+    had_cpus = int(node["CPUTot"]) if whole else wanted.cpus or 1
+    assert job["NumCPUs"] == str(nodes * had_cpus)
+
+    by_request = gpus if profile.gpu_request.form is not GpuForm.NONE else 0
+    assert re.sub(r"^gres[:/]", "", job.get("TresPerNode", "")) == (f"gpu:{by_request}" if by_request else "")
+    had_gpus = (one.gpus if one is not None and one.gpus is not None else gpus) if whole else by_request
+    model = one.gpu_model if one is not None and one.gpu_model else "h100"
+    assert job.get("JOB_GRES", "(null)") == (f"gpu:{model}:{nodes * had_gpus}" if had_gpus else "(null)")
+
+
+def says_none(profile: Profile) -> bool:
+    """Whether jobs name no partition: that of the cluster is another one then."""
+    return "partition" in profile.remove
+
+
+def check_limits(slurm: Slurm, profile: Profile, wanted: Resources) -> None:
+    """What is over a limit of the site is refused here, too: the cluster has the limits of the profile."""
+    for name, one in () if says_none(profile) else profile.partitions.items():
+        shown = slurm.run(["scontrol", "--oneliner", "show", "partition", name]).stdout
+        fields = dict(re.findall(r"(?:^|\s)(\w+)=(\S*)", shown))
+        assert fields["MaxNodes"] == str(one.max_nodes or "UNLIMITED")
+        assert fields["OverSubscribe"] == ("EXCLUSIVE" if one.exclusive else "NO")
+        if one.max_time is None:
+            assert fields["MaxTime"] == "UNLIMITED"
+        else:
+            assert parse_duration(fields["MaxTime"]) == one.max_seconds
+    one = profile.partitions.get(wanted.partition or "")
+    if one is None or says_none(profile):
+        return
+    fits = ["--test-only", f"--partition={wanted.partition}", "--nodes=1", "--wrap=true"]
+    fits += [f"--account={wanted.account}"] if wanted.account else []
+    fits += [f"--qos={wanted.qos}"] if wanted.qos else []
+    slurm.run(["sbatch", *fits])
+    if one.max_seconds:
+        assert slurm.run(["sbatch", *fits, f"--time={one.max_seconds // 60 + 1}"], check=False).returncode != 0
+    if one.gpus:
+        slurm.run(["sbatch", *fits, f"--gpus-per-node={one.gpus}"])
+        assert slurm.run(["sbatch", *fits, f"--gpus-per-node={one.gpus + 1}"], check=False).returncode != 0
+        other = "--gpus-per-node=of-another-site:1"
+        assert slurm.run(["sbatch", *fits, other], check=False).returncode != 0
+
+
+@pytest.mark.failure(17)
+@pytest.mark.parametrize(
+    "site", [pytest.param(site, marks=() if site in QUICK else pytest.mark.full) for site in SITES]
+)
+def test_a_chain_goes_through(tmp_path: Path, site: str) -> None:
+    if missing := packages.missing(True):
+        pytest.skip(f"Debian packages not installed: {' '.join(missing)} (overnight cluster up --install)")
+    if site in NEEDS_PLUGIN and not can_build():
+        pytest.skip("libslurm-dev and gcc are not installed: the site's options need a SPANK plugin")
+    profile = profile_of(site)
+    with like(site, tmp_path, nodes=3) as here:
+        slurm = here.slurm
+        check_limits(slurm, profile, profile.resources_for("cpt"))
+        chain = Chain(slurm, tmp_path / "work", SHORT)
+        write_profile(chain, site, tmp_path)
+        chain.fetch()
+        run = chain.submit()
+        chain.wait()
+        chain.assert_done_once(run)
+        jobs = {one.stage: fields_of(slurm, one.row.job_id) for one in chain.jobs()}
+        assert set(jobs) == set(SHORT)
+        for stage, job in jobs.items():
+            shown = slurm.run(["scontrol", "--oneliner", "show", "node", job["BatchHost"]]).stdout
+            node = dict(re.findall(r"(?:^|\s)(\w+)=(\S*)", shown))
+            check_job(job, profile, profile.resources_for(stage), NODES[stage], node)
