@@ -133,6 +133,27 @@ def compare_logits(expected: list[torch.Tensor], found: list[torch.Tensor], wher
     return {"logit_difference": worst, "logit_tolerance": tolerance}
 
 
+def compare_directories(source: Path, target: Path) -> dict[str, float]:
+    """``compare_logits`` of two Hugging Face directories, loaded in fp32 one after the other, on ``source``'s prompts.
+
+    Raises:
+        ConversionFailed: their logits differ.
+    """
+    import torch
+    import transformers
+
+    probes = probe_ids(source)
+    found = []
+    for directory in (source, target):
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            str(directory), dtype=torch.float32, use_safetensors=True, local_files_only=True
+        )
+        found.append(_logits(model, probes))
+        del model
+        gc.collect()
+    return compare_logits(*found, f"{target} against {source}")
+
+
 def read_gguf_tokenizer(path: Path) -> GgufTokenizer:
     """The tokenizer's facts in a GGUF file.
 

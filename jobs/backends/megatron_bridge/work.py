@@ -11,7 +11,7 @@ from jobs import tokenizers
 from jobs.backends import Result, Unfinished, WorkContext
 from jobs.backends.megatron_bridge import layout, render
 from jobs.backends.megatron_bridge.settings import BridgeSettings
-from jobs.convert import ConversionFailed
+from jobs.convert import ConversionFailed, compare_directories
 from jobs.core.spec import StageSpec
 
 
@@ -103,7 +103,11 @@ def _carry_over(source: Path, output: Path) -> None:
 
 
 def _convert(spec: StageSpec, ctx: WorkContext) -> Result:
-    """Import or export by ``AutoBridge``, on rank 0. Logits are not compared yet: that needs a GPU."""
+    """Import or export by ``AutoBridge``, on rank 0.
+
+    What lies in the Hugging Face format goes to Megatron's and back, and must have the same logits then: a weight that
+    one direction loses or mixes up shows there, one that both mix up alike does not.
+    """
     if ctx.rank != 0:
         return Result("done")
     from megatron.bridge import AutoBridge
@@ -112,15 +116,24 @@ def _convert(spec: StageSpec, ctx: WorkContext) -> Result:
     if given.format == "hf":
         AutoBridge.import_ckpt(str(given.output), str(ctx.output))
         _carry_over(given.output, ctx.output)
+        bridge, checkpoint, source = AutoBridge.from_hf_config(_config_of(ctx.output)), ctx.output, given.output
         same = tokenizers.behaviour(ctx.output / "hf") == tokenizers.behaviour(given.output)
     else:
         bridge = AutoBridge.from_hf_config(_config_of(given.output))
         bridge.export_ckpt(str(given.output), str(ctx.output), show_progress=False, strict=True)
         tokenizers.carry_over(given.output / "hf", ctx.output)
+        checkpoint, source = spec.stage_paths.root / "megatron_bridge" / "again", ctx.output
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        AutoBridge.import_ckpt(str(ctx.output), str(checkpoint))
         same = tokenizers.behaviour(ctx.output) == tokenizers.behaviour(given.output / "hf")
     if not same:
         raise ConversionFailed(f"{ctx.output}: the tokenizer is not that of {given.output}")
-    return Result("done", step=1)
+    back = spec.stage_paths.root / "megatron_bridge" / "back"
+    shutil.rmtree(back, ignore_errors=True)
+    bridge.export_ckpt(str(checkpoint), str(back), show_progress=False, strict=True)
+    metrics = compare_directories(source, back)
+    shutil.rmtree(spec.stage_paths.root / "megatron_bridge")
+    return Result("done", step=1, metrics=metrics)
 
 
 def _config_of(checkpoint: Path) -> Any:
