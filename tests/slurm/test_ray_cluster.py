@@ -190,8 +190,8 @@ def submit(
     )  # fmt: skip
     specs.save(directory / "spec.json", spec)
     node = directory / "node.sh"
-    # Neither container nor modules nor secrets.
-    values = {"modules": (), "enter": (), "variables": (), "prefix": "", "node": node, "secrets": ""}
+    # Neither container nor modules nor secrets nor a scratch directory.
+    values = {"modules": (), "enter": (), "variables": (), "prefix": "", "node": node, "secrets": "", "scratch": None}
     node.write_text(
         render.template(
             "node.sh.j2", stage_dir=directory, environment=[], launcher="ray", nodes=nodes, processes=1,

@@ -61,8 +61,8 @@ def submit(slurm: Slurm, directory: Path, work: str, seed: str, nodes: int, inte
     # The verbs of the toolkit as they are, and a work of the test's.
     boot.write_text(BOOT.format(toolkit=str(snapshot.package_directory("jobs").parent)) + work)
     node = directory / "node.sh"
-    # Neither container nor modules nor secrets.
-    values = {"modules": (), "enter": (), "variables": (), "prefix": "", "node": node, "secrets": ""}
+    # Neither container nor modules nor secrets nor a scratch directory.
+    values = {"modules": (), "enter": (), "variables": (), "prefix": "", "node": node, "secrets": "", "scratch": None}
     node.write_text(
         render.template(
             "node.sh.j2", stage_dir=directory, launcher="torchrun", nodes=nodes, processes=1,
@@ -80,7 +80,6 @@ def _torch() -> None:
     pytest.importorskip("torch", reason="the train extra is not installed")
 
 
-@pytest.mark.full
 def test_two_jobs_at_once_on_the_same_nodes_with_the_same_seed(slurm: Slurm, tmp_path: Path) -> None:
     """Both would begin their search at the same port, on the same first node."""
     jobs = [submit(slurm, tmp_path / name, WORLD, "0", 4) for name in ("first", "second")]
