@@ -110,7 +110,7 @@ def _render(asked: dict[str, Any], code: Path | None) -> dict[str, Any]:
         return {"error": str(error)}
     except ImportError as error:
         return {"missing": str(error)}
-    return {"command": list(found.command), "files": dict(found.files)}
+    return {"command": list(found.command), "files": dict(found.files), "notes": list(found.notes)}
 
 
 if __name__ == "__main__":

@@ -40,10 +40,14 @@ class Shape:
 
 @dataclass(frozen=True)
 class Rendered:
-    """What one start of a stage runs on each node, and the files that it reads: name -> content."""
+    """What one start of a stage runs on each node, and the files that it reads: name -> content.
+
+    ``notes``: what could not be checked here, for the one who submits.
+    """
 
     command: tuple[str, ...]
     files: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -32,25 +32,32 @@ SECONDS = 600.0
 RUN, ATTEMPT = "check", "check0"
 
 
-def refuse(plan: Plan, profile: Profile, workspace: Workspace, pipeline: PipelineFile) -> None:
-    """Nothing is submitted that a back end refuses.
+def refuse(plan: Plan, profile: Profile, workspace: Workspace, pipeline: PipelineFile) -> list[str]:
+    """Nothing is submitted that a back end refuses; what could not be checked here, a line for each stage.
 
     Raises:
         InputError: the first stage, with its place in the pipeline, and what its back end says against it.
     """
+    notes = []
     for stage, said in answers(plan, profile, workspace, pipeline):
+        notes += [f"stage {stage.name!r}: back end {stage.backend!r}: {note}" for note in said.get("notes", ())]
+        if "missing" in said and _is_elsewhere(stage, profile):
+            notes.append(
+                f"stage {stage.name!r}: back end {stage.backend!r}: not checked: its program is on the nodes only"
+            )
         problem = said.get("error") or ("" if _is_elsewhere(stage, profile) else said.get("missing"))
         if problem:
             text = f"stage {stage.name!r}: back end {stage.backend!r}: {problem}"
             if stage.name not in pipeline.pipeline.stages:
                 raise InputError(text)
             raise pipeline.error(("stages", stage.name), text)
+    return notes
 
 
 def answers(
     plan: Plan, profile: Profile, workspace: Workspace, pipeline: PipelineFile
 ) -> Iterator[tuple[PlannedStage, dict[str, Any]]]:
-    """Each stage with ``command`` and ``files`` (name -> content), or ``error``, or ``missing``."""
+    """Each stage with ``command``, ``files`` (name -> content) and ``notes``, or ``error``, or ``missing``."""
     groups: dict[str, list[PlannedStage]] = {}
     for stage in plan.stages:
         if stage.backend != "data":

@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
     common.refuse_missing(planned, args)
     limits.refuse(planned.plan, planned.profile, planned.pipeline)
     fit.refuse(planned.plan, profile, planned.workspace)
-    rendered.refuse(planned.plan, profile, planned.workspace, planned.pipeline)
+    for note in rendered.refuse(planned.plan, profile, planned.workspace, planned.pipeline):
+        print(f"note: {note}", file=sys.stderr, flush=True)
     values = common.secrets(planned)
     gateway = common.gateway(profile, values)
     began = time.monotonic()

@@ -25,7 +25,7 @@ from jobs.settings import BadSettings
 from launch import estimate
 from launch.kinds import DATA_KINDS, TRAINING_KINDS
 from tests.backends import stages
-from tests.backends.test_nemo_rl_render import tree
+from tests.backends.nemo_rl_fake import tree
 from tests.toy_chain import Chain
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,25 +11,22 @@ from typing import Any
 import pytest
 
 from jobs.backends.nemo_rl import checkout, progress, render, steps, validate
+from jobs.backends.nemo_rl import settings as nemo_rl
 from jobs.backends.nemo_rl.render import Place
-from jobs.backends.nemo_rl.settings import DpoSettings
 from jobs.core.symptoms import recognise
 from jobs.core.verdict import FailureClass
 from jobs.settings import BadSettings
+from tests.backends.nemo_rl_fake import tree
 
-VERSIONS = ("0.4.0", "0.5.0", "0.6.0", "0.7.0")
-REQUIRED = {"steps": 60, "lr": 5e-6, "batch_size": 8, "sequence_length": 128}
+VERSIONS = ("0.3.1", "0.4.0", "0.5.0", "0.6.0", "0.7.0")
+REQUIRED: dict[str, Any] = {"steps": 60, "lr": 5e-6, "batch_size": 8, "sequence_length": 128, "save_every": 20}
 
 
-def tree(root: Path, version: str) -> checkout.Checkout:
-    """A source tree with as much of NeMo-RL as is looked at before it runs."""
-    major, minor, patch = version.split(".")
-    (root / "nemo_rl").mkdir(parents=True)
-    (root / "examples/configs").mkdir(parents=True)
-    (root / "nemo_rl/package_info.py").write_text(f"MAJOR = {major}\nMINOR = {minor}\nPATCH = {patch}\n")
-    (root / "examples/configs/dpo.yaml").write_text("dpo: {}\n")
-    (root / "examples/run_dpo.py").write_text("")
-    return checkout.at(root)
+def rendered(
+    root: Path, kind: str, version: str, *, settings: dict[str, Any] = REQUIRED, **changes: Any
+) -> dict[str, Any]:
+    found = tree(root / f"rl-{kind}-{version}", version)
+    return render.configuration(nemo_rl.read(kind, settings), place(root, **changes), found)
 
 
 def place(root: Path, **changes: Any) -> Place:
@@ -41,37 +38,79 @@ def place(root: Path, **changes: Any) -> Place:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_our_data_is_named_where_the_version_looks(tmp_path: Path, version: str) -> None:
-    """A key of another version would be ignored, and the run would train on HelpSteer3."""
-    found = render.configuration(DpoSettings.read(REQUIRED), place(tmp_path), tree(tmp_path / "rl", version))
-    data = found["data"]
-    if version < "0.6":
-        assert data["dataset_name"] == "BinaryPreferenceDataset"
-        assert data["train_data_path"] == str(tmp_path / "train.jsonl")
+@pytest.mark.parametrize("kind", ["dpo", "sft"])
+def test_our_data_is_named_where_the_version_looks(tmp_path: Path, kind: str, version: str) -> None:
+    """A key of another version would be ignored, and the run would train on HelpSteer3 or squad."""
+    found = rendered(tmp_path, kind, version)
+    data, path = found["data"], str(tmp_path / "train.jsonl")
+    name = {"dpo": "BinaryPreferenceDataset", "sft": "ResponseDataset"}[kind]
+    if version < "0.4":
+        assert data["dataset_name"] == {"dpo": "ours", "sft": "prompt_response_dataset"}[kind]
+        assert (data["train_data_path"], data["val_data_path"]) == (path, path)
+        assert "shuffle" not in data
+    elif version < "0.6":
+        assert (data["dataset_name"], data["train_data_path"]) == (name, path)
+        assert data.get("val_data_path") == (path if kind == "sft" else None)  # SFT asks how long it is
         assert "train" not in data
     else:
-        assert data["train"]["dataset_name"] == "BinaryPreferenceDataset"
-        assert data["train"]["data_path"] == str(tmp_path / "train.jsonl")
+        assert (data["train"]["dataset_name"], data["train"]["data_path"]) == (name, path)
         assert data["validation"] is None
         assert "train_data_path" not in data
-    assert found["policy"]["tokenizer"]["name"] == found["policy"]["model_name"]
-    assert found["dpo"]["max_num_epochs"] == 5  # 12 batches an epoch
+    keys = data["train"] if version >= "0.6" else data
+    if kind == "sft":
+        assert (keys["input_key"], keys["output_key"]) == ("prompt", "completion")
+        assert (data["add_bos"], data["add_eos"], data["add_generation_prompt"]) == (True, True, False)
+        # From 0.6 a row of exactly this length has no weight.
+        assert data["max_input_seq_length"] == (129 if version >= "0.6" else 128)
+    elif version >= "0.4":
+        assert (keys["prompt_key"], keys["chosen_key"], keys["rejected_key"]) == ("prompt", "chosen", "rejected")
+    assert found["policy"]["tokenizer"] == {"name": found["policy"]["model_name"], "chat_template": None}
+    assert found["policy"]["dtensor_cfg"].get("_v2") is (None if version < "0.4" else False)
+    assert found["policy"]["max_total_sequence_length"] == 128
+    assert found[kind]["max_num_epochs"] == 5  # 12 batches an epoch
+    assert ("reference_policy_kl_penalty" in found[kind]) == (kind == "dpo")
     assert json.loads(render.text(found)) == found
 
 
-def test_a_key_the_version_would_ignore_is_refused(tmp_path: Path) -> None:
-    found = tree(tmp_path / "rl", "0.7.0")
+@pytest.mark.parametrize("kind", ["dpo", "sft"])
+def test_a_key_the_version_would_ignore_is_refused(tmp_path: Path, kind: str) -> None:
+    keys = tree(tmp_path / "rl", "0.7.0").schema.keys[kind]
     with pytest.raises(BadSettings, match=r"data\.train_data_path.*nearest: data\.train\.data_path"):
-        render.check({"data": {"train_data_path": "x"}}, found.schema)
+        render.check({"data": {"train_data_path": "x"}}, keys)
 
 
-@pytest.mark.parametrize(("version", "known"), [("0.3.1", False), ("0.8.0", False), ("0.5.0", True)])
+def test_without_a_clock_there_have_to_be_saves(tmp_path: Path) -> None:
+    """0.3 cannot be told to save before the time limit."""
+    with pytest.raises(BadSettings, match=r"NeMo-RL 0\.3\.1 cannot be told .* set save_every"):
+        rendered(tmp_path, "dpo", "0.3.1", settings={**REQUIRED, "save_every": None})
+    assert "checkpoint_must_save_by" not in rendered(tmp_path, "sft", "0.3.1", must_save_by=60.0)["checkpointing"]
+    later = rendered(tmp_path, "sft", "0.4.0", must_save_by=60.0, settings={**REQUIRED, "save_every": None})
+    assert later["checkpointing"]["checkpoint_must_save_by"] == "00:00:01:00"
+
+
+@pytest.mark.parametrize(("version", "known"), [("0.2.1", False), ("0.8.0", False), ("0.3.0", True), ("0.5.0", True)])
 def test_versions_that_are_not_known_are_refused(tmp_path: Path, version: str, known: bool) -> None:
     if known:
         assert tree(tmp_path, version).version == version
         return
     with pytest.raises(ImportError, match="is not known here"):
         tree(tmp_path, version)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "said"),
+    [
+        ("sft", {"beta": 0.1}, "unknown setting 'beta'"),
+        ("dpo", {"too_long": "skip"}, "unknown setting 'too_long'"),
+        ("sft", {"too_long": "cut"}, "too_long must be one of error, skip"),
+        ("dpo", {"beta": 0.0}, "beta must be above 0"),
+        ("sft", {"lr": 0.0}, "lr must be above 0"),
+        ("sft", {"chat_template": "chatml"}, "chat_template must be one of plain, default"),
+    ],
+)
+def test_settings_that_do_not_fit_the_kind(kind: str, wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadSettings, match=said):
+        nemo_rl.read(kind, {**REQUIRED, **wrong})
 
 
 @pytest.mark.parametrize(
@@ -82,11 +121,10 @@ def test_durations_have_four_fields(seconds: float, text: str) -> None:
 
 
 def test_batches_that_do_not_divide(tmp_path: Path) -> None:
-    found = tree(tmp_path / "rl", "0.7.0")
     with pytest.raises(BadSettings, match="does not divide over 6"):
-        render.configuration(DpoSettings.read(REQUIRED), place(tmp_path, nodes=2, gpus_per_node=3), found)
+        rendered(tmp_path, "dpo", "0.7.0", nodes=2, gpus_per_node=3)
     with pytest.raises(BadSettings, match="less than one batch"):
-        render.configuration(DpoSettings.read(REQUIRED), place(tmp_path, rows=7), found)
+        rendered(tmp_path, "sft", "0.7.0", rows=7)
 
 
 def test_steps_are_read_from_what_it_prints() -> None:
@@ -140,7 +178,9 @@ def test_memory_errors_come_with_the_change_to_make() -> None:
 
 def test_an_environment_without_nemo_rl_is_not_asked(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("{}")
-    assert validate.ask(tmp_path / "config.yaml") is False
+    answer = validate.ask(tmp_path / "config.yaml", "dpo")
+    assert not answer.read
+    assert "No module named 'nemo_rl'" in answer.reason
 
 
 def test_nemo_rl_itself_reads_what_is_rendered(tmp_path: Path) -> None:
@@ -150,13 +190,16 @@ def test_nemo_rl_itself_reads_what_is_rendered(tmp_path: Path) -> None:
         pytest.skip("no environment with NeMo-RL: set OVERNIGHT_NEMO_RL_VENV")
     python = str(Path(venv) / "bin/python")
     code = "import nemo_rl, pathlib; print(pathlib.Path(nemo_rl.__path__[0]).parent)"
-    root = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=300, check=True).stdout.split()[-1]
-    found = render.configuration(DpoSettings.read(REQUIRED), place(tmp_path), checkout.at(Path(root)))
-    config = tmp_path / "config.yaml"
-    config.write_text(render.text(found))
-    assert validate.ask(config, python)
-    found["dpo"]["max_num_steps"] = "many"
-    config.write_text(render.text(found))
-    if checkout.at(Path(root)).version >= "0.6":  # older ones check nothing
-        with pytest.raises(BadSettings, match=r"dpo\.max_num_steps"):
-            validate.ask(config, python)
+    root = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=300, check=True).stdout.split()[
+        -1
+    ]
+    for kind in ("dpo", "sft"):
+        found = render.configuration(nemo_rl.read(kind, REQUIRED), place(tmp_path), checkout.at(Path(root)))
+        config = tmp_path / "config.yaml"
+        config.write_text(render.text(found))
+        assert validate.ask(config, kind, python).read
+        found[kind]["max_num_steps"] = "many"
+        config.write_text(render.text(found))
+        if "BaseModel" in Path(root, f"nemo_rl/algorithms/{kind}.py").read_text():  # older ones check nothing
+            with pytest.raises(BadSettings, match=rf"{kind}\.max_num_steps"):
+                validate.ask(config, kind, python)

@@ -48,3 +48,58 @@ def test_a_back_end_in_an_image_is_planned_where_it_is_not_installed(tmp_path: P
     chain.fetch()
     refused = chain.start(check=False)
     assert "did you mean 'tensor_parallel'?" in refused.stderr, refused.stdout + refused.stderr
+
+
+NOTES = """
+from jobs.backends import Capabilities
+from jobs.contract import Rendered
+
+NAME = "noting"
+CAPABILITIES = Capabilities(frozenset({"cpt"}), frozenset({"hf"}), frozenset({"hf"}), distributed=True)
+
+
+def probe():
+    return {}
+
+
+def behaviour(checkpoint):
+    return None
+
+
+def rendered(spec, shape):
+    return Rendered(("true",), {}, ("its parser was not asked",))
+
+
+def run(spec, ctx):
+    raise NotImplementedError
+"""
+
+
+def test_what_could_not_be_checked_is_told_at_submission(tmp_path: Path) -> None:
+    stages = """\
+  corpus: {kind: corpus, from: ./raw, document_chars: 400}
+  cpt: {kind: cpt, backend: noting, checkpoint: base, data: corpus, steps: 1, lr: 0.5, batch_size: 8}
+"""
+    chain = Chain.make(tmp_path / "chain", stages, cluster="devcluster")
+    (tmp_path / "chain/code").mkdir()
+    (tmp_path / "chain/code/noting.py").write_text(NOTES)
+    chain.pipeline.write_text(chain.pipeline.read_text() + "code: ./code\n")
+    chain.fetch()
+    told = chain.start(check=False)
+    assert "note: stage 'cpt': back end 'noting': its parser was not asked" in told.stderr, told.stdout + told.stderr
+
+
+def test_a_back_end_in_an_image_is_not_asked_of_its_versions_and_that_is_told(tmp_path: Path) -> None:
+    profile = tmp_path / "site.yaml"
+    profile.write_text(
+        f"extends: dgx-pyxis\nname: site\naccount: research\nworkspace: {tmp_path}/ws\n"
+        "environments: {nemo_rl: {image: 'nvcr.io#nvidia/nemo-rl:v0.6.0'}}\n"
+    )
+    stages = """\
+  pairs: {kind: preferences, from: ./raw}
+  dpo: {kind: dpo, backend: nemo_rl, checkpoint: base, data: pairs, steps: 1, lr: 0.5, batch_size: 8}
+"""
+    chain = Chain.make(tmp_path / "chain", stages, cluster=str(profile))
+    chain.fetch()
+    told = chain.start(check=False)
+    assert "stage 'dpo': back end 'nemo_rl': not checked: its program is on the nodes only" in told.stderr, told.stderr

@@ -1,9 +1,9 @@
-"""Back end ``nemo_rl``: DPO by NeMo-RL, as an external program in a checkout or container, on a Ray cluster.
+"""Back end ``nemo_rl``: SFT and DPO by NeMo-RL, as an external program in a checkout or container, on a Ray cluster.
 
 NeMo-RL is not on PyPI (0.0.0 there is an empty placeholder): ``nemo_rl`` must be importable in the stage's environment.
 ``checkout`` finds it and its version, ``schemas`` says how that version wants to be told things, ``render`` writes its
-configuration, ``validate`` has it read by that version's own parser, ``supervise`` runs it and seals its saves,
-``convert`` turns its checkpoint into a Hugging Face directory.
+configuration, ``texts`` makes the rows that it reads, ``validate`` has it read by that version's own parser,
+``supervise`` and ``child`` run it and seal its saves, ``convert`` turns its checkpoint into a Hugging Face directory.
 Format ``dcp``: ``policy/weights`` (PyTorch distributed checkpoint), ``config.yaml`` and ``training_info.json`` as
 NeMo-RL writes them, and ``hf/``: configuration and tokenizer files of the model that it started from.
 """
@@ -20,7 +20,7 @@ from jobs.core.spec import StageSpec
 
 NAME = "nemo_rl"
 CAPABILITIES = Capabilities(
-    kinds=frozenset({"dpo", "convert"}),
+    kinds=frozenset({"sft", "dpo", "convert"}),
     formats_in=frozenset({"hf"}),
     formats_out=frozenset({"dcp"}),
     launcher="ray",
@@ -63,10 +63,9 @@ def rendered(spec: StageSpec, shape: Shape) -> Rendered:
     """
     if spec.kind == "convert":
         return contract.in_process(spec, shape, "python")
-    from jobs.backends.nemo_rl import checkout, start
-    from jobs.backends.nemo_rl.settings import DpoSettings
+    from jobs.backends.nemo_rl import checkout, settings, start
 
-    DpoSettings.read(spec.settings)  # also where there is no NeMo-RL
+    settings.read(spec.kind, spec.settings)  # also where there is no NeMo-RL
     return start.of_stage(spec, shape, checkout.find())
 
 

@@ -21,15 +21,13 @@ class Checkout:
     version: str
     schema: Schema
 
-    @property
-    def stock(self) -> Path:
-        """The configuration for DPO that this version ships; ours inherits from it."""
-        return self.root / "examples" / "configs" / "dpo.yaml"
+    def stock(self, kind: str) -> Path:
+        """The configuration for a kind of stage that this version ships; ours inherits from it."""
+        return self.root / "examples" / "configs" / f"{kind}.yaml"
 
-    @property
-    def script(self) -> Path:
+    def script(self, kind: str) -> Path:
         """The program."""
-        return self.root / "examples" / "run_dpo.py"
+        return self.root / "examples" / f"run_{kind}.py"
 
 
 def find() -> Checkout:
@@ -62,7 +60,7 @@ def at(root: Path) -> Checkout:
     if schema is None:
         raise ImportError(f"{root}: NeMo-RL {version} is not known here; known: {', '.join(sorted(schemas.KNOWN))}")
     found = Checkout(root, version, schema)
-    for needed in (found.stock, found.script):
+    for needed in (place(kind) for kind in sorted(schema.keys) for place in (found.stock, found.script)):
         if not needed.is_file():
             raise ImportError(f"{needed}: missing; the examples of the checkout are needed, not only the package")
     return found

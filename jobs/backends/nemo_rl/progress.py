@@ -1,4 +1,4 @@
-"""What NeMo-RL prints, read line by line: a step has ended, with its loss; where set-up ended."""
+"""What NeMo-RL prints, read line by line: a step has ended, with its loss; where set-up ended; what it trains on."""
 
 from __future__ import annotations
 
@@ -14,9 +14,39 @@ _BEGIN = "Taking a training step"
 _RESULTS = "Training Results"
 _TIME = "Total step time"
 _NAMES = {
-    "loss": "loss", "preference_loss": "preference_loss", "accuracy": "rewards/accuracies",
+    "loss": "loss", "Loss": "loss", "preference_loss": "preference_loss", "accuracy": "rewards/accuracies",
     "rewards_chosen_mean": "rewards/chosen", "rewards_rejected_mean": "rewards/rejected",
 }  # fmt: skip
+
+
+_NAME = re.compile(r"'dataset_name': '([^']*)'")
+_LOADED = re.compile(r"✓ Training (?:dataset|and validation datasets) loaded with (\d+) ")
+_HUB = re.compile(r"nvidia/HelpSteer3|rajpurkar/squad")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The data set that a run was told to train on: the name of its kind in NeMo-RL, its file, its rows."""
+
+    name: str
+    path: str
+    rows: int
+
+    def replaced(self, line: str) -> str | None:
+        """What ``line`` shows of another data set, or None.
+
+        NeMo-RL prints its whole configuration at the start, how many rows it has loaded, and what it fetches. A key
+        that it does not know leaves the data set of the stock file in place, and the run ends with exit code 0.
+        """
+        for name in _NAME.findall(line):
+            if name != self.name:
+                return f"NeMo-RL takes the data set {name!r}, not {self.name} from {self.path}"
+        loaded = _LOADED.search(line)
+        if loaded is not None and int(loaded[1]) != self.rows:
+            return f"NeMo-RL has loaded {loaded[1]} rows, {self.path} has {self.rows}"
+        if _HUB.search(line) and self.path not in line:
+            return f"NeMo-RL reads another data set than {self.path}: {line.strip()[:300]}"
+        return None
 
 
 @dataclass

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jobs.backends.nemo_rl.checkout import Checkout
-from jobs.backends.nemo_rl.schemas import DataStyle, Schema
-from jobs.backends.nemo_rl.settings import PRECISIONS, DpoSettings
+from jobs.backends.nemo_rl.schemas import DataStyle
+from jobs.backends.nemo_rl.settings import PRECISIONS, DpoSettings, RlSettings
 from jobs.settings import BadSettings
 
 NEVER = 10**10
@@ -20,7 +20,11 @@ NEVER = 10**10
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run reads and writes, and what it runs on. ``must_save_by``: seconds after set-up; None: no limit."""
+    """Where a run reads and writes, and what it runs on.
+
+    ``must_save_by``: seconds after set-up; None: no limit. ``bos``: whether the tokenizer puts a beginning token before
+    a text by itself.
+    """
 
     model: Path
     data: Path
@@ -30,27 +34,34 @@ class Place:
     nodes: int
     gpus_per_node: int
     must_save_by: float | None = None
+    bos: bool = True
 
 
-def configuration(settings: DpoSettings, place: Place, checkout: Checkout) -> dict[str, Any]:
+def configuration(settings: RlSettings, place: Place, checkout: Checkout) -> dict[str, Any]:
     """A configuration that inherits the stock file and says all that matters for the result.
 
     Raises:
-        BadSettings: the batch does not divide, or a key that this version would silently ignore.
+        BadSettings: the batch does not divide, a time limit that this version cannot be told, or a key that it would
+            silently ignore.
     """
+    kind, schema = settings.KIND, checkout.schema
     world = place.nodes * place.gpus_per_node
     steps_an_epoch = place.rows // settings.batch_size  # NeMo-RL drops the last, smaller batch
     if steps_an_epoch < 1:
         raise BadSettings(f"{place.data}: {place.rows} rows are less than one batch_size of {settings.batch_size}")
+    if not schema.clock and settings.save_every is None:
+        raise BadSettings(
+            f"NeMo-RL {checkout.version} cannot be told to save before a time limit: set save_every, and the stage is "
+            "ended after a save when the limit comes near"
+        )
     found: dict[str, Any] = {
-        "defaults": str(checkout.stock),
-        "dpo": {
+        "defaults": str(checkout.stock(kind)),
+        kind: {
             "max_num_steps": settings.steps,
             "max_num_epochs": -(-settings.steps // steps_an_epoch),
             "val_period": 0,
             "val_at_start": False,
             "seed": settings.seed,
-            "reference_policy_kl_penalty": settings.beta,
         },
         "checkpointing": {
             "enabled": True,
@@ -59,7 +70,6 @@ def configuration(settings: DpoSettings, place: Place, checkout: Checkout) -> di
             "higher_is_better": False,
             "keep_top_k": settings.keep_saves,
             "save_period": settings.save_every or settings.steps,
-            "checkpoint_must_save_by": None if place.must_save_by is None else duration(place.must_save_by),
         },
         "policy": {
             "model_name": str(place.model),
@@ -82,9 +92,7 @@ def configuration(settings: DpoSettings, place: Place, checkout: Checkout) -> di
         },
         "data": {
             "max_input_seq_length": settings.sequence_length,
-            "shuffle": True,
-            "num_workers": 0,
-            **_data(place.data, checkout.schema.data),
+            **_data(place.data, schema.data, kind),
         },
         "logger": {
             "log_dir": str(place.logs),
@@ -96,26 +104,62 @@ def configuration(settings: DpoSettings, place: Place, checkout: Checkout) -> di
     }
     if settings.wandb_project is not None:
         found["logger"]["wandb"] = {"project": settings.wandb_project, "name": place.logs.parent.name}
-    if checkout.schema.data is DataStyle.BY_SPLIT:
-        found["dpo"]["val_at_end"] = False
+    if isinstance(settings, DpoSettings):
+        found["dpo"]["reference_policy_kl_penalty"] = settings.beta
+    else:
+        found["data"] |= {"add_bos": place.bos, "add_eos": True, "add_generation_prompt": False}
+        if not schema.full_rows:
+            found["data"]["max_input_seq_length"] += 1
+    if schema.data is not DataStyle.FIXED:
+        found["data"] |= {"shuffle": True, "num_workers": 0}
+        # The first DTensor worker, also where the stock file takes the second: that one writes another layout.
+        found["policy"]["dtensor_cfg"]["_v2"] = False
+        limit = None if place.must_save_by is None else duration(place.must_save_by)
+        found["checkpointing"]["checkpoint_must_save_by"] = limit
+    if schema.data is DataStyle.BY_SPLIT:
+        found[kind]["val_at_end"] = False
         found["checkpointing"]["save_optimizer"] = True
-    check(found, checkout.schema)
+    check(found, schema.keys[kind])
     return found
 
 
 _TEMPLATES = {"plain": None, "default": "default"}
 
+NAMES = {
+    (DataStyle.FIXED, "dpo"): "ours",  # any but HelpSteer3 is read from a file
+    (DataStyle.FIXED, "sft"): "prompt_response_dataset",
+}
+"""Name of the data set of a file; elsewhere ``BinaryPreferenceDataset`` and ``ResponseDataset``."""
 
-def _data(path: Path, style: DataStyle) -> dict[str, Any]:
-    """Our preference rows have NeMo-RL's own field names, so no row is rewritten."""
-    keys = {"prompt_key": "prompt", "chosen_key": "chosen", "rejected_key": "rejected"}
-    if style is DataStyle.FLAT:
-        return {"dataset_name": "BinaryPreferenceDataset", "train_data_path": str(path), "train_split": "train", **keys}
-    named = {"dataset_name": "BinaryPreferenceDataset", "data_path": str(path), "split": "train", **keys}
-    return {"train": named, "validation": None}
+FIELDS = {
+    "dpo": {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"},
+    "sft": {"input": "prompt", "output": "completion"},
+}
+"""What NeMo-RL calls a field (its key: ``..._key``) -> our name for it."""
 
 
-def scheduler(settings: DpoSettings) -> list[dict[str, Any]]:
+def name_of(style: DataStyle, kind: str) -> str:
+    """``dataset_name`` of a data set that lies in a file."""
+    return NAMES.get((style, kind)) or {"dpo": "BinaryPreferenceDataset", "sft": "ResponseDataset"}[kind]
+
+
+def _data(path: Path, style: DataStyle, kind: str) -> dict[str, Any]:
+    """Where the rows are. Nothing is validated inside the stage; SFT before 0.6, and 0.3, load a file for it anyway."""
+    keys = {f"{name}_key": ours for name, ours in FIELDS[kind].items()}
+    name = name_of(style, kind)
+    if style is DataStyle.BY_SPLIT:
+        return {"train": {"dataset_name": name, "data_path": str(path), "split": "train", **keys}, "validation": None}
+    found = {"dataset_name": name, "train_data_path": str(path)}
+    if kind == "sft" or style is DataStyle.FIXED:
+        found["val_data_path"] = str(path)
+    if style is DataStyle.FIXED:
+        return found | (keys if kind == "sft" else {})
+    if kind == "sft":
+        found["val_split"] = "train"
+    return {**found, "train_split": "train", **keys}
+
+
+def scheduler(settings: RlSettings) -> list[dict[str, Any]]:
     """Warm-up, then the schedule. A list, as in the stock file: it is replaced as a whole."""
     prefix = "torch.optim.lr_scheduler."
     warmup = max(1, settings.warmup_steps)
@@ -141,15 +185,15 @@ def duration(seconds: float) -> str:
     return f"{day:02d}:{hour:02d}:{minute:02d}:{second:02d}"
 
 
-def check(found: Mapping[str, Any], schema: Schema) -> None:
+def check(found: Mapping[str, Any], keys: Collection[str]) -> None:
     """Refuse keys that the version does not read.
 
     Raises:
         BadSettings: with the nearest known key.
     """
     for name in _names(found):
-        if name not in schema.keys:
-            near = difflib.get_close_matches(name, schema.keys, n=1)
+        if name not in keys:
+            near = difflib.get_close_matches(name, keys, n=1)
             hint = f"; nearest: {near[0]}" if near else ""
             raise BadSettings(f"this NeMo-RL would silently ignore the key {name}{hint}")
 

@@ -6,10 +6,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from jobs.backends.nemo_rl import driver, render, validate
+from jobs.backends.nemo_rl import driver, render, settings, texts, validate
 from jobs.backends.nemo_rl.checkout import Checkout
 from jobs.backends.nemo_rl.render import Place
-from jobs.backends.nemo_rl.settings import DpoSettings
+from jobs.backends.nemo_rl.settings import RlSettings
 from jobs.contract import Rendered, Shape
 from jobs.core.spec import StageSpec
 
@@ -17,10 +17,10 @@ ROWS_UNKNOWN = 1 << 30
 """For a data set that no job has made yet: the check that it holds one batch is left to the job."""
 
 
-def command(settings: DpoSettings, found: Checkout, config: Path) -> tuple[str, ...]:
+def command(given: RlSettings, found: Checkout, config: Path) -> tuple[str, ...]:
     """NeMo-RL's own program; with ``workers: same`` through ``driver``, which keeps its workers in this environment."""
-    program = (str(found.script), "--config", str(config))
-    if settings.workers == "own":
+    program = (str(found.script(given.KIND)), "--config", str(config))
+    if given.workers == "own":
         return (sys.executable, *program)
     return (sys.executable, str(driver.__file__), *program)
 
@@ -31,21 +31,23 @@ def of_stage(spec: StageSpec, shape: Shape, found: Checkout) -> Rendered:
     Raises:
         BadSettings: what the stage was told does not fit, or NeMo-RL refuses it.
     """
-    settings = DpoSettings.read(spec.settings)
-    data = spec.inputs["data"].output / f"{settings.split}.jsonl"
+    given = settings.read(spec.kind, spec.settings)
+    data = spec.inputs["data"].output / f"{given.split}.jsonl"
     try:
         with open(data, "rb") as stream:
             rows = sum(1 for line in stream if line.strip())
     except FileNotFoundError:
         rows = ROWS_UNKNOWN
     scratch = spec.stage_paths.root / "nemo_rl"
+    read = texts.place(given, found.schema, data, scratch)
     place = Place(
-        spec.inputs["checkpoint"].output, data, rows, spec.store_paths.saves / "nemo_rl", scratch / "logs", shape.nodes,
+        spec.inputs["checkpoint"].output, read, rows, spec.store_paths.saves / "nemo_rl", scratch / "logs", shape.nodes,
         shape.processes,
     )  # fmt: skip
-    text = render.text(render.configuration(settings, place, found))
+    text = render.text(render.configuration(given, place, found))
     with tempfile.TemporaryDirectory(prefix="overnight-") as directory:
         config = Path(directory) / "config.yaml"
         config.write_text(text, encoding="utf-8")
-        validate.ask(config)
-    return Rendered(command(settings, found, scratch / "config.yaml"), {"nemo_rl/config.yaml": text})
+        answer = validate.ask(config, spec.kind)
+    notes = () if answer.read else (f"NeMo-RL's own parser has not read the configuration: {answer.reason}",)
+    return Rendered(command(given, found, scratch / "config.yaml"), {"nemo_rl/config.yaml": text}, notes)

@@ -1,4 +1,4 @@
-"""A configuration before NeMo-RL's own parser: ``python validate.py CONFIG`` with the stage's Python.
+"""A configuration before NeMo-RL's own parser: ``python validate.py CONFIG KIND`` with the stage's Python.
 
 Run as a script, in a process of its own: NeMo-RL takes half a minute to import and starts threads. Releases before 0.7
 describe their configuration by types that nothing checks; for those only what loading itself refuses is found here, and
@@ -7,8 +7,10 @@ the recorded keys (``schemas``) do the rest.
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.settings import BadSettings
@@ -17,34 +19,48 @@ REFUSED, NOT_ASKED = 3, 4
 """Exit codes: the parser refuses; it cannot be asked here (a package of it is missing)."""
 
 
-def ask(config: Path, python: str = sys.executable, seconds: float = 300.0) -> bool:
-    """Let the installed NeMo-RL read ``config``; whether it could be asked.
+@dataclass(frozen=True)
+class Answer:
+    """Whether NeMo-RL's parser has read a configuration; ``reason``: why not."""
+
+    read: bool
+    reason: str = ""
+
+
+def ask(config: Path, kind: str, python: str = sys.executable, seconds: float = 300.0) -> Answer:
+    """Let the installed NeMo-RL read ``config``, of a kind of stage.
 
     Raises:
         BadSettings: what it says against it.
     """
-    command = [python, str(Path(__file__)), str(config)]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    command = [python, str(Path(__file__)), str(config), kind]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return Answer(False, f"no answer within {seconds:.0f} s")
+    said = [line for line in answer.stdout.splitlines() if line.strip()]
     if answer.returncode == REFUSED:
-        said = [line for line in answer.stdout.splitlines() if line.strip()]
         raise BadSettings(f"this NeMo-RL refuses the configuration of the stage: {' '.join(said)[:1500]}")
-    return answer.returncode == 0
+    if answer.returncode == 0:
+        return Answer(True)
+    last = said if answer.returncode == NOT_ASKED else [line for line in answer.stderr.splitlines() if line.strip()]
+    return Answer(False, last[-1][:300] if last else f"exit code {answer.returncode}")
 
 
-def main(path: str) -> int:
+def main(path: str, kind: str) -> int:
     """Load the configuration and build what NeMo-RL builds of it before anything starts."""
     import os
 
     os.environ.setdefault("NO_VCS_VERSION", "1")  # NeMo-RL would run git in its checkout
     try:
-        from nemo_rl.algorithms.dpo import MasterConfig
+        algorithm = importlib.import_module(f"nemo_rl.algorithms.{kind}")
         from nemo_rl.utils.config import load_config
         from omegaconf import OmegaConf
     except ImportError as error:
         print(f"{type(error).__name__}: {error}")
         return NOT_ASKED
     try:
-        MasterConfig(**OmegaConf.to_container(load_config(path), resolve=True))
+        algorithm.MasterConfig(**OmegaConf.to_container(load_config(path), resolve=True))
     except Exception as error:
         print(f"{type(error).__name__}: {error}")
         return REFUSED
@@ -53,4 +69,4 @@ def main(path: str) -> int:
 
 if __name__ == "__main__":
     sys.path[:] = [entry for entry in sys.path if entry != str(Path(__file__).resolve().parent)]
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:3]))
