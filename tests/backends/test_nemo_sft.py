@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +13,74 @@ from jobs.backends.nemo.packs import packed
 from jobs.backends.nemo.settings import NemoSettings
 from jobs.settings import BadSettings
 from tests.backends import stages
-from tests.backends.environments import publish, start
+from tests.backends.environments import Starts
+from tests.backends.stages import Stage
 
-HERE = Path(__file__).parent
 TRAINING: dict[str, Any] = {
-    "steps": 4, "lr": 1e-2, "batch_size": 4, "sequence_length": 64, "save_every": 2, "seed": 3, "warmup_steps": 1,
+    "steps": 4, "lr": 1e-2, "batch_size": 4, "sequence_length": 64, "seed": 3, "warmup_steps": 1, "threads": 1,
 }  # fmt: skip
 FORMATS = {"checkpoint": "nemo", "data": "instructions"}
 
 
-def run_script(python: Path, name: str, *arguments: object) -> dict[str, Any]:
-    """The JSON line that a script beside this file prints."""
-    done = subprocess.run(
-        [str(python), str(HERE / name), *map(str, arguments)],
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+@dataclass
+class Runs:
+    """Starts with one import of NeMo, below ``root``, from the tiny model as a NeMo checkpoint (``model``)."""
+
+    root: Path
+    data: Path
+    base: Path
+    starts: Starts = field(init=False)
+    model: Path = field(init=False)
+    found: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.starts = Starts(self.root)
+        self.model = self.convert("model", self.base, "hf").spec.store_paths.root
+
+    def convert(self, name: str, source: Path, form: str) -> Stage:
+        made = stages.stage(self.root / name, "convert", "nemo", {}, {"source": source}, {"source": form})
+        return self.starts.add(made, publish=True)
+
+    def train(self, name: str, stop: int = 0, ranks: int = 1, **changes: Any) -> Stage:
+        """A stage of SFT to its end, with ``stop`` in two starts."""
+        inputs = {"checkpoint": self.model, "data": self.data / "instructions"}
+        made = stages.stage(self.root / name, "sft", "nemo", {**TRAINING, **changes}, inputs, FORMATS)
+        if stop:
+            self.starts.add(made, stop_after=stop, ranks=ranks)
+        return self.starts.add(made, ranks=ranks, publish=True)
+
+    def export(self, given: Stage) -> Path:
+        return self.convert(f"{given.spec.stage}-hf", given.spec.store_paths.root, "nemo").spec.store_paths.output
 
 
-def test_merged_adapters_are_the_model_with_adapters(imported: Path, nemo: Path) -> None:
-    found = run_script(nemo, "nemo_lora.py", imported / "output")
+def weights_of(output: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return dict(load_file(output / "model.safetensors"))
+
+
+ADAPTERS = {"lora_rank": 4, "lora_dropout": 0.1, "lora_targets": ["linear_qkv", "linear_fc2"]}
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory, data: Path, base: Path, nemo: Path) -> tuple[Runs, Stage, Stage]:
+    """Merging, packing, and a stage of packed rows with adapters, whole and cut after step 3."""
+    runs = Runs(tmp_path_factory.mktemp("quick"), data, base)
+    runs.starts.script("nemo_lora.py", str(runs.model / "output"))
+    packing = json.dumps({"steps": 1, "lr": 1.0, "batch_size": 2, "sequence_length": 64})
+    runs.starts.script(
+        "nemo_packs.py", packing, str(data / "instructions"), str(runs.model / "output"), str(runs.root / "packs")
+    )
+    whole = runs.train("whole", packed=True, **ADAPTERS)
+    cut = runs.train("cut", stop=3, packed=True, **ADAPTERS)
+    runs.export(cut)
+    runs.starts.script("nemo_kept.py", str(cut.spec.store_paths.save(3)))
+    runs.found = runs.starts.run(nemo)
+    return runs, whole, cut
+
+
+def test_merged_adapters_are_the_model_with_adapters(quick: tuple[Runs, Stage, Stage]) -> None:
+    found = quick[0].found[1]
     assert found["changed"] > 0.1
     assert found["difference"] < 1e-5
     assert found["beside"] == ["linear_fc1", "linear_fc2", "linear_proj", "linear_qkv"]
@@ -44,109 +89,73 @@ def test_merged_adapters_are_the_model_with_adapters(imported: Path, nemo: Path)
     assert found["same_names"]
 
 
-def test_packed_rows_are_learned_as_if_alone(tmp_path: Path, data: Path, imported: Path, nemo: Path) -> None:
+def test_packed_rows_are_learned_as_if_alone(quick: tuple[Runs, Stage, Stage]) -> None:
     """No row sees another, and positions start again: learned ones would give other losses otherwise."""
-    settings = {"steps": 1, "lr": 1.0, "batch_size": 2, "sequence_length": 64}
-    found = run_script(
-        nemo, "nemo_packs.py", json.dumps(settings), data / "instructions", imported / "output", tmp_path
-    )
-    assert found["starts"][0] == 0
-    assert found["starts"][-1] == 64
+    found = quick[0].found[2]
+    assert (found["starts"][0], found["starts"][-1]) == (0, 64)
     assert len(found["learned"]) == 3  # rows of this sequence
     assert min(found["learned"]) > 1
     for losses in found["losses"].values():
         for together, alone in zip(losses["packed"], losses["alone"], strict=True):
             assert together == pytest.approx(alone, abs=1e-4)
+
+
+def test_what_is_packed_and_what_transformer_engine_would_get(quick: tuple[Runs, Stage, Stage]) -> None:
+    found = quick[0].found[2]
     assert {"cu_seqlens", "cu_seqlens_argmin", "max_seqlen"} <= set(found["keys"])
     assert found["shapes"] == {"tokens": [1, 64], "attention_mask": [1, 1, 64, 64]}
     lines, facts = found["lines"], found["facts"]
-    assert sorted(found["order"]) == sorted(set(found["order"]))
+    assert len(set(found["order"])) == len(found["order"])
     assert (facts["packed_rows"], facts["packed_sequences"]) == (24, len(lines))
     assert sum(len(line["seq_start_id"]) for line in lines) == 24
     taken = sum(len(line["input_ids"]) - len(line["seq_start_id"]) for line in lines)
     assert facts["packed_fill"] == pytest.approx(taken / (64 * len(lines)), abs=1e-4)
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("packing", [{"micro_batch_size": 2}, {"packed": True}], ids=["pairs", "packed"])
-def test_adapters_resume_to_the_bit_and_finish_merged(
-    tmp_path: Path, data: Path, base: Path, imported: Path, nemo: Path, packing: dict[str, Any]
-) -> None:
+def resumed_and_merged(runs: Runs, whole: Stage, cut: Stage, stopped: int) -> None:
+    """``stopped``: number of the start that stopped at step 3; the next one finished, the one after exported."""
     torch = pytest.importorskip("torch")
-    from safetensors.torch import load_file
-
-    settings = {
-        **TRAINING,
-        **packing,
-        "lora_rank": 4,
-        "lora_dropout": 0.1,
-        "lora_targets": ["linear_qkv", "linear_fc2"],
-    }
-    inputs = {"checkpoint": imported, "data": data / "instructions"}
-    whole = stages.stage(tmp_path / "whole", "sft", "nemo", settings, inputs, FORMATS)
-    result = start(nemo, whole)
-    assert result["metrics"]["trained_parameters"] == 2 * 4 * (192 + 192)
-    if settings.get("packed"):
-        assert 0.5 < result["metrics"]["packed_fill"] <= 1
-        assert result["events"][0]["event"] == "packed"
-    cut = stages.stage(tmp_path / "cut", "sft", "nemo", settings, inputs, FORMATS)
-    assert start(nemo, cut, stop_after=3)["outcome"] == "stopped"
-    assert kept_of(cut.spec.store_paths.save(3)) == {"adapter", "optimizer"}
-    again = start(nemo, cut)
-    assert {"event": "resumed", "step": 3, "path": str(cut.spec.store_paths.save(3))} in again["events"]
-    assert cut.losses() == whole.losses()
-
-    exported = stages.stage(tmp_path / "export", "convert", "nemo", {}, {"source": publish(cut)}, {"source": "nemo"})
-    start(nemo, exported)
-    before, after = (
-        load_file(path / "model.safetensors") for path in (base / "output", exported.spec.store_paths.partial)
-    )
+    first, again, exported = runs.found[stopped : stopped + 3]
+    assert (first["outcome"], again["outcome"]) == ("stopped", "done")
+    save = cut.spec.store_paths.save(3)
+    assert {"event": "resumed", "step": 3, "path": str(save)} in again["events"]
+    assert cut.losses() == whole.losses()  # to the last bit, dropout and all
+    assert again["metrics"]["trained_parameters"] == 2 * 4 * (192 + 192)
+    assert exported["metrics"]["logit_difference"] <= exported["metrics"]["logit_tolerance"]
+    before, after = weights_of(runs.base / "output"), weights_of(runs.root / "cut-hf/store/output")
     changed = {name.split(".")[-2] for name, value in after.items() if not torch.equal(value, before[name])}
     assert changed == {"q_proj", "k_proj", "v_proj", "down_proj"}
 
 
-def kept_of(save: Path) -> set[str]:
-    """What the tensors of a save belong to."""
-    from torch.distributed.checkpoint import FileSystemReader
-
-    names = FileSystemReader(save / "weights").read_metadata().state_dict_metadata
-    kinds = {"optimizer": "optimizer.", "adapter": ".adapter."}
-    return {next((kind for kind, part in kinds.items() if part in name), name) for name in names}
-
-
-@pytest.mark.full
-def test_recomputed_layers_learn_as_others_do(tmp_path: Path, data: Path, imported: Path, nemo: Path) -> None:
-    """Behind a frozen embedding a recomputed layer would get no gradient, and nothing would say so."""
-    inputs = {"checkpoint": imported, "data": data / "instructions"}
-    losses = []
-    for recompute in ("none", "full"):
-        settings = {**TRAINING, "steps": 3, "lora_rank": 4, "recompute": recompute}
-        made = stages.stage(tmp_path / recompute, "sft", "nemo", settings, inputs, FORMATS)
-        start(nemo, made)
-        losses.append(made.losses())
-    assert losses[0] == losses[1]
+def test_packed_adapters_resume_to_the_bit_and_finish_merged(quick: tuple[Runs, Stage, Stage]) -> None:
+    runs, whole, cut = quick
+    resumed_and_merged(runs, whole, cut, 4)
+    assert set(runs.found[7]) == {"adapter", "optimizer"}  # of the save
+    assert runs.found[3]["events"][0]["event"] == "packed"
+    assert 0.5 < runs.found[3]["metrics"]["packed_fill"] <= 1
 
 
 @pytest.mark.full
-def test_two_processes_of_one_model_learn_what_one_does(tmp_path: Path, data: Path, imported: Path, nemo: Path) -> None:
-    """Adapters spread over two processes, resumed there and merged, are those of one process."""
+def test_adapters_of_other_stages(tmp_path: Path, data: Path, base: Path, nemo: Path) -> None:
+    """Unpacked rows; recomputed layers, which behind a frozen embedding get no gradient by themselves, without a word;
+    a model on two processes, whose adapters are resumed and merged there; packed rows without adapters."""
     torch = pytest.importorskip("torch")
-    from safetensors.torch import load_file
-
-    inputs = {"checkpoint": imported, "data": data / "instructions"}
-    weights = []
-    for ranks in (1, 2):
-        settings = {**TRAINING, "micro_batch_size": 2, "lora_rank": 4, "tensor_parallel": ranks}
-        made = stages.stage(tmp_path / f"sft{ranks}", "sft", "nemo", settings, inputs, FORMATS)
-        if ranks == 2:
-            assert start(nemo, made, stop_after=2, ranks=2)["outcome"] == "stopped"
-        assert start(nemo, made, ranks=ranks)["outcome"] == "done"
-        exported = stages.stage(
-            tmp_path / f"export{ranks}", "convert", "nemo", {}, {"source": publish(made)}, {"source": "nemo"}
-        )  # fmt: skip
-        start(nemo, exported)
-        weights.append(load_file(exported.spec.store_paths.partial / "model.safetensors"))
-    assert all(torch.allclose(value, weights[1][name], atol=1e-4) for name, value in weights[0].items())
+    runs = Runs(tmp_path, data, base)
+    whole = runs.train("whole", micro_batch_size=2, **ADAPTERS)
+    cut = runs.train("cut", stop=3, micro_batch_size=2, **ADAPTERS)
+    runs.export(cut)
+    plain = runs.train("plain", lora_rank=4)
+    outputs = [runs.export(plain)]
+    recomputed = runs.train("recomputed", lora_rank=4, recompute="full")
+    outputs.append(runs.export(runs.train("tensor", stop=2, ranks=2, lora_rank=4, tensor_parallel=2)))
+    packed_whole = runs.train("packed", packed=True)
+    packed_cut = runs.train("packed-cut", stop=3, packed=True)
+    runs.found = runs.starts.run(nemo)
+    resumed_and_merged(runs, whole, cut, 2)
+    assert recomputed.losses() == plain.losses()
+    one, two = map(weights_of, outputs)
+    assert all(torch.allclose(value, two[name], atol=1e-4) for name, value in one.items())
+    assert packed_cut.losses() == packed_whole.losses()
 
 
 @pytest.mark.parametrize(
