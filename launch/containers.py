@@ -128,13 +128,13 @@ class Container:
 
 
 def mounts(
-    workspace: Path, code: Path, inputs: Iterable[Path] = (), further: Iterable[Mount] = ()
+    workspace: Path, code: Iterable[Path], inputs: Iterable[Path] = (), further: Iterable[Mount] = ()
 ) -> tuple[Mount, ...]:
-    """What the work needs: the workspace, in it the snapshot of the code (read only), inputs that lie elsewhere (read
+    """What the work needs: the workspace, in it the snapshots of the code (read only), inputs that lie elsewhere (read
     only), and what the profile adds. The profile may mount something else at the same place: the last one wins."""
     found = [Mount(workspace, workspace)]
     found += [Mount(path, path, read_only=True) for path in _outermost(inputs, workspace)]
-    found.append(Mount(code, code, read_only=True))
+    found += [Mount(path, path, read_only=True) for path in code]
     by_target = {mount.target: mount for mount in [*found, *further]}
     return tuple(by_target.values())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,12 +99,19 @@ def container_of(run: Run, stage: PlannedStage, profile: Profile) -> Container |
     return Container(
         runtime=site.runtime, image=image, workdir=run.paths.stage(stage.name).root,
         mounts=containers.mounts(
-            run.workspace.root, run.paths.toolkit.parent, (Path(source.path) for source in stage.sources),
+            run.workspace.root, _code(run), (Path(source.path) for source in stage.sources),
             (Mount.parse(text) for text in site.mounts),
         ),
         variables=site.variables, gpus=site.gpus, executable=site.executable, options=site.options,
         remove=profile.remove,
     )  # fmt: skip
+
+
+def _code(run: Run) -> Iterator[Path]:
+    """Where the code of a run lies: ours, and what the link to the user's leads to."""
+    yield run.paths.toolkit.parent
+    if run.paths.user_code.is_symlink():
+        yield run.paths.user_code.resolve()
 
 
 def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, attempt: str) -> StageScripts:

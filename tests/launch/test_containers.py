@@ -16,7 +16,7 @@ STAGE = WORKSPACE / "runs/abcde/stages/cpt"
 
 def container(runtime, **changes):
     values = {"runtime": runtime, "image": "/images/train.sif", "workdir": STAGE, "variables": ("HF_TOKEN", "MINE")}
-    return Container(**{**values, "mounts": containers.mounts(WORKSPACE, CODE), **changes})
+    return Container(**{**values, "mounts": containers.mounts(WORKSPACE, [CODE]), **changes})
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_mounts_as_written(text, shown):
 def test_the_work_sees_workspace_inputs_and_code_the_latter_two_read_only():
     inputs = [Path("/data/raw/a.txt"), WORKSPACE / "store/x", Path("/data/raw"), Path("/data/rawer")]
     found = [
-        str(mount) for mount in containers.mounts(WORKSPACE, CODE, inputs, [Mount.parse("/opt/site:/opt/site:ro")])
+        str(mount) for mount in containers.mounts(WORKSPACE, [CODE], inputs, [Mount.parse("/opt/site:/opt/site:ro")])
     ]
     # The code comes after the workspace, in which it lies.
     assert found == [
@@ -68,7 +68,7 @@ def test_the_work_sees_workspace_inputs_and_code_the_latter_two_read_only():
 
 
 def test_the_profile_has_the_last_word_on_a_mount():
-    (first, *_) = containers.mounts(WORKSPACE, CODE, further=[Mount(Path("/real/place"), WORKSPACE)])
+    (first, *_) = containers.mounts(WORKSPACE, [CODE], further=[Mount(Path("/real/place"), WORKSPACE)])
     assert str(first) == f"/real/place:{WORKSPACE}"
 
 

@@ -29,6 +29,8 @@ PYTHON = """#!/bin/bash
 seen={seen}/$SLURM_JOB_ID.$SLURM_NODEID
 for name in squeue scontrol srun sbatch; do "$name" --version >/dev/null 2>&1 && echo "runs $name" >>"$seen"; done
 touch "$(dirname {boot})/never" 2>/dev/null && echo "code is writable" >>"$seen"
+touch "$(dirname {boot})/../user/never" 2>/dev/null && echo "the user's code is writable" >>"$seen"
+[ -r "$(dirname {boot})/../user/mine.py" ] || echo "the user's code is not there" >>"$seen"
 env | grep -E '^(MY_SETTING|SHIM_|APPTAINER_CONTAINER|HAS_MODULE)' >>"$seen"
 exec {python} "$@"
 """
@@ -65,6 +67,10 @@ class Seen:
         real = shutil.which("python3.11", path="/usr/bin") or shutil.which("python3", path="/usr/bin")
         python.write_text(PYTHON.format(seen=self.directory, boot=boot, python=real))
         python.chmod(0o755)
+        (directory / "mine").mkdir()
+        (directory / "mine" / "mine.py").write_text("VALUE = 1\n")
+        with self.chain.pipeline.open("a") as stream:
+            stream.write(f"code: {directory / 'mine'}\n")
         self.chain.fetch()
         submitted = self.chain.overnight("submit", "--json", environment={"MY_SETTING": VALUE, "IMAGE_SAYS": "host"})
         self.run = str(json.loads(submitted.stdout)["run"])
@@ -92,7 +98,7 @@ def test_pyxis(slurm: Slurm, tmp_path: Path, pyxis: None, carrier: str) -> None:
         assert "SHIM_CONTAINER_ENV=MY_SETTING\n" in text
         assert f"MY_SETTING={VALUE}\n" in text
         assert "runs " not in text, "no Slurm inside"
-        assert "code is writable" not in text
+        assert "code is" not in text, "both snapshots are there, and read only"
     assert VALUE not in seen.scripts()
 
 
@@ -112,7 +118,7 @@ def test_apptainer(slurm: Slurm, tmp_path: Path, carrier: str) -> None:
         assert f"APPTAINER_CONTAINER={image}\n" in text
         assert f"MY_SETTING={VALUE}\n" in text
         assert "runs " not in text, "no Slurm inside"
-        assert "code is writable" not in text
+        assert "code is" not in text, "both snapshots are there, and read only"
     arguments = [path.read_text() for path in record.glob("argv.*")]
     assert len(arguments) == 2
     for text in arguments:
