@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ pytest.importorskip("trl")
 
 from jobs.backends import trl  # noqa: E402
 from jobs.backends.trl.control import Diverged  # noqa: E402
-from jobs.core import seal, speed  # noqa: E402
+from jobs.core import seal, speed, symptoms  # noqa: E402
+from jobs.core.verdict import FailureClass  # noqa: E402
 from jobs.examples import DataError  # noqa: E402
 from jobs.settings import BadSettings  # noqa: E402
 from jobs.tokenizers import LoaderDisagrees  # noqa: E402
@@ -230,3 +232,18 @@ def test_a_fetched_checkpoint_whose_loader_gives_other_ids_is_refused(tmp_path: 
                 behaviour_gate(stage.spec, trl)
         else:
             behaviour_gate(stage.spec, trl)
+
+
+def test_a_tokenizer_with_more_ids_than_the_model_embeds_has_its_class(tmp_path: Path, base: Path, data: Path) -> None:
+    """Found by the words of torch, as a job finds it."""
+    from transformers import LlamaForCausalLM
+
+    shutil.copytree(base / "output", tmp_path / "small/output")
+    model = LlamaForCausalLM.from_pretrained(base / "output")
+    model.resize_token_embeddings(100)
+    model.save_pretrained(tmp_path / "small/output")
+    with pytest.raises(IndexError) as caught:
+        make(tmp_path / "cpt", "cpt", tmp_path / "small", data).start()
+    failure, shown = symptoms.recognise(f"IndexError: {caught.value}")
+    assert failure is FailureClass.TOKENIZER
+    assert "ids and embeddings must be of one vocabulary" in shown
