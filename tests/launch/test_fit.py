@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from jobs import backends
+from jobs.backends import Memory
 from jobs.core import speed
 from jobs.core.paths import Workspace
 from launch import estimate, fit
@@ -142,6 +143,23 @@ def test_what_does_not_fit_is_refused_with_what_does(
     nodes = values.pop("nodes", 1)
     again = replace(given, settings={**given.settings, **values}, resources=replace(given.resources, nodes=nodes))
     fit.refuse(Plan("p", (again,)), profile(memory), workspace)
+
+
+def test_a_back_end_of_a_users_own_is_offered_what_it_declares(workspace: Workspace) -> None:
+    """By no name: what it keeps, what it recomputes and what it splits by are its own words."""
+    states = {"fp32": (4, 4, 8), "bf16": (4, 4, 8)}
+    for memory, offered in (
+        (Memory(states, logits=14.0), "makes it fit"),  # whole replicas: as much on more nodes
+        (Memory(states, logits=14.0, sharded="all"), "nodes: 2"),
+        (Memory(states, logits=14.0, splits=("pipeline_parallel",)), "options.pipeline_parallel: 2"),
+        (Memory(states, logits=14.0, recompute=(True,)), "options.recompute: true"),
+    ):
+        given = replace(training("cpt", BASE, gpus=2, micro_batch_size=1), backend="mine", memory=asdict(memory))
+        (found,) = fit.estimates(Plan("p", (given,)), profile(), workspace)
+        least = found.memory.total - (0 if "recompute" in offered else found.memory.weights / 4)
+        tight = f"{int(least / 2**20) - 1}M"
+        with pytest.raises(InputError, match=offered):
+            fit.refuse(Plan("p", (given,)), profile(tight), workspace)
 
 
 def sealed(workspace: Workspace, number: int, backend: str, metrics: dict[str, Any]) -> None:
