@@ -155,6 +155,11 @@ class Profile(Model):
     def stall_seconds(self) -> float | None:
         return None if self.stall_after is None else float(parse_duration(self.stall_after))
 
+    @property
+    def scratch(self) -> Path | None:
+        """Where each node has a directory for its job; of several the first."""
+        return next((one.path for one in self.file_systems.values() if one.scratch), None)
+
     def quota_bytes_of(self, path: Path) -> int | None:
         """The quota that holds for a path: ``quota``, else that of the innermost of ``file_systems`` around it."""
         if self.quota is not None:

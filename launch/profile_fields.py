@@ -240,10 +240,11 @@ class Partition(Model):
 
 class FileSystem(Model):
     """A file system of the site and the user's quota on it. The innermost one around the workspace is the one that
-    checkpoints have to fit into."""
+    checkpoints have to fit into. ``scratch``: each node has its own there, for what only its job needs."""
 
     path: SharedPath
     quota: Memory | None = None
+    scratch: Flag = False
 
 
 class Notice(StrEnum):

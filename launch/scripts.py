@@ -96,11 +96,12 @@ def container_of(run: Run, stage: PlannedStage, profile: Profile) -> Container |
             f"stage {stage.name!r} has the image {image!r}, and profile {profile.name!r} says no runtime for it",
             hint=f"containers: {{runtime: {' | '.join(one.value for one in Runtime if one is not Runtime.NONE)}}}",
         )
+    scratch = () if profile.scratch is None else (Mount(profile.scratch, profile.scratch),)
     return Container(
         runtime=site.runtime, image=image, workdir=run.paths.stage(stage.name).root,
         mounts=containers.mounts(
             run.workspace.root, _code(run), (Path(source.path) for source in stage.sources),
-            (Mount.parse(text) for text in site.mounts),
+            (*scratch, *(Mount.parse(text) for text in site.mounts)),
         ),
         variables=site.variables, gpus=site.gpus, executable=site.executable, options=site.options,
         remove=profile.remove,
@@ -138,7 +139,7 @@ def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, a
     )  # fmt: skip
     node = render.template(
         "node.sh.j2", **common, secrets=secrets, **_entering(run, stage, profile, attempt, container),
-        stage_python=stage.python, launcher=stage.launcher,
+        stage_python=stage.python, launcher=stage.launcher, scratch=profile.scratch,
         nodes=stage.resources.nodes, processes=stage.resources.processes_per_node, ray_seconds=RAY_SECONDS,
     )  # fmt: skip
     return StageScripts(host, node, "" if container is None else containers.environment_text(container))

@@ -97,6 +97,8 @@ ROWS = [
     Row("file_systems.NAME.path", "file_systems: {one: {path: /w, quota: 1G}}\n", "spec", '"quota_bytes": 1073741824'),
     Row("file_systems.NAME.path", "file_systems: {one: {path: /elsewhere, quota: 1G}, two: {path: /, quota: 2G}}\n", "spec", '"quota_bytes": 2147483648'),
     Row("file_systems.NAME.quota", "file_systems: {one: {path: /, quota: 1G}, two: {path: /w, quota: 3G}}\n", "spec", '"quota_bytes": 3221225472'),
+    Row("file_systems.NAME.scratch", "file_systems: {disk: {path: /local, scratch: true}}\n", "node", "\novernight_scratch=/local/overnight-$SLURM_JOB_ID-\n"),
+    Row("file_systems.NAME.scratch", APPTAINER + "}\nfile_systems: {disk: {path: /local, scratch: true}}\n", "node", "--bind=/local:/local "),
     Row("quota", "quota: 2G\nfile_systems: {one: {path: /w, quota: 1G}}\n", "spec", '"quota_bytes": 2147483648'),
     Row("continuation", "continuation: chain\n", "header", "--no-requeue"),
     Row("continuation", "continuation: chain\n", "spec", '"continuation": "chain"'),

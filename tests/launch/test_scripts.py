@@ -26,7 +26,7 @@ ENTER = {
     "prefix": "X_",
     "node": "/w/node.sh",
 }
-NODE = {"stage_python": "/venv/bin/python", "nodes": 2, "processes": 4, "ray_seconds": 600, **ENTER}
+NODE = {"scratch": "/local", "stage_python": "/venv/bin/python", "nodes": 2, "processes": 4, "ray_seconds": 600, **ENTER}
 
 
 def texts() -> dict[str, str]:
@@ -51,7 +51,7 @@ def test_shellcheck(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.failure(26)
 def test_a_value_is_never_run(tmp_path: Path) -> None:
-    plain = {"modules": (), "enter": ()}
+    plain = {"modules": (), "enter": (), "scratch": None}
     text = render.template("node.sh.j2", **{**SPEC, "stage_dir": tmp_path}, **{**NODE, **plain}, launcher="python")
     shown = text.replace("exec ", "printf '%s' \"$NAME\"; : ")
     done = subprocess.run(["bash", "-c", shown], capture_output=True, text=True, check=True)

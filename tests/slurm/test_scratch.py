@@ -1,0 +1,98 @@
+"""``file_systems: {NAME: {scratch: true}}`` on a real Slurm: a directory on each node, as TMPDIR, as long as the work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jobs.core.files import write_atomic
+from jobs.core.paths import Workspace
+from launch import scripts
+from launch.executors import carrier
+from launch.plan import Plan
+from launch.profile import read_profile
+from launch.rundir import Run
+from launch.site import probe_job
+from launch.slurm.gateway import Gateway
+from tests.slurm.helpers import Slurm
+
+pytestmark = pytest.mark.slurm
+
+Submit = Callable[[str, str, int], tuple[str, Path]]
+
+WORK = """\
+#!/bin/bash
+[ -w "$TMPDIR" ] && touch "$TMPDIR/big" && echo "$SLURM_NODEID $TMPDIR $(stat -c %a "$TMPDIR")" >>{seen}
+{rest}
+"""
+
+
+@pytest.fixture
+def job(slurm: Slurm, tmp_path: Path) -> Submit:
+    """Submits work: the lines of bash that its Python is here, where the scratch is, and on how many nodes."""
+
+    def submit(rest: str, place: str, nodes: int) -> tuple[str, Path]:
+        path = tmp_path / "lab.yaml"
+        path.write_text(
+            f"executor: slurm\npartition: batch\nfile_systems: {{disk: {{path: {place}, scratch: true}}}}\n"
+            f'resources: {{default: {{time: "5", nodes: {nodes}, cpus: 1}}}}\n'
+        )
+        profile = read_profile(path).profile
+        run = Run(Workspace(tmp_path), "abcde")
+        work = tmp_path / "work.sh"
+        write_atomic(work, WORK.format(seen=tmp_path / "seen", rest=rest), mode=0o755)
+        stage = probe_job.stage_of(
+            profile, "corpus", profile.resources_for("corpus"), "submitit", probe_job.NAME, str(work)
+        )
+        asked = replace(probe_job.request_of(run, stage, profile, "a"), name=f"scratch-{tmp_path.name}")
+        asked.logs.mkdir(parents=True)
+        asked.scripts.root.mkdir(parents=True)
+        node = scripts.stage_scripts(run, Plan("p", (stage,)), stage, profile, "a").node
+        write_atomic(asked.scripts.host, "trap 'code=$?; echo $code >" + str(tmp_path / "code") + "' EXIT\n")
+        write_atomic(asked.scripts.node, node, mode=0o755)
+        return carrier("submitit").submit(asked, Gateway(slurm.slurm_conf)), tmp_path / "seen"
+
+    return submit
+
+
+@pytest.mark.parametrize(("rest", "nodes", "code"), [("exit 0", 2, "0"), ("exit 7", 1, "7"), ("kill -9 $$", 1, "137")])
+def test_a_directory_as_long_as_the_work(
+    slurm: Slurm, tmp_path: Path, job: Submit, rest: str, nodes: int, code: str
+) -> None:
+    disk = tmp_path / "a disk"
+    disk.mkdir()
+    number, seen = job(rest, f'"{disk}"', nodes)
+    slurm.wait_for_state(number, "COMPLETED" if code == "0" else "FAILED")
+    lines = [line.rsplit(" ", 1) for line in seen.read_text().splitlines()]
+    places = {line.partition(" ")[0]: line.partition(" ")[2] for line, _ in lines}
+    assert {mode for _, mode in lines} == {"700"}
+    assert sorted(places) == [str(node) for node in range(nodes)]
+    assert len(set(places.values())) == nodes
+    assert all(place.startswith(f"{disk}/overnight-{number}-") for place in places.values())
+    assert (tmp_path / "code").read_text().strip() == code
+    assert not list(disk.iterdir())
+
+
+def test_a_signal_reaches_the_work_and_its_answer_counts(slurm: Slurm, tmp_path: Path, job: Submit) -> None:
+    rest = f"trap 'echo $SLURM_NODEID >>{tmp_path}/asked; exit 0' USR2\n>{tmp_path}/ready-$SLURM_NODEID\nwhile :; do sleep 0.2; done"
+    number, _ = job(rest, str(tmp_path), 2)
+    end = time.monotonic() + 120
+    while len(list(tmp_path.glob("ready-*"))) < 2:
+        assert time.monotonic() < end, slurm.job(number)
+        time.sleep(0.1)
+    slurm.run(["scancel", "--signal=USR2", f"{number}.0"])
+    slurm.wait_for_state(number, "COMPLETED")
+    assert sorted((tmp_path / "asked").read_text().split()) == ["0", "1"]
+    assert not list(tmp_path.glob("overnight-*"))
+
+
+def test_a_node_without_it_says_so(slurm: Slurm, tmp_path: Path, job: Submit) -> None:
+    number, seen = job("exit 0", str(tmp_path / "no"), 1)
+    slurm.wait_for_state(number, "FAILED")
+    assert not seen.exists()
+    (log,) = tmp_path.rglob(f"{number}.batch.log")
+    assert "overnight: no scratch directory on" in log.read_text()
