@@ -56,7 +56,7 @@ soak: $(VENV)/.dev
 	$(BIN)/python -m tests.slurm.soak --minutes $(or $(MINUTES),30)
 
 bench: $(VENV)/.dev
-	for name in cli sweep status submit handoff install gate; do \
+	for name in cli sweep profile_init status submit handoff install gate; do \
 		echo "== $$name"; $(BIN)/python "benchmarks/$$name.py" || exit 1; \
 	done
 
