@@ -163,7 +163,8 @@ def _next(
 def _again(run: Run) -> str:
     created = next((entry for entry in run.journal.read() if entry.get("event") == Event.CREATED), {})
     pipeline, profile = str(created.get("pipeline", "PIPELINE")), str(created.get("profile", "PROFILE"))
-    return shlex.join(["overnight", "submit", pipeline, "--cluster", profile])
+    command = "run" if run.profile().executor == "local" else "submit"
+    return shlex.join(["overnight", command, pipeline, "--cluster", profile])
 
 
 def lines(found: Why) -> list[str]:

@@ -83,7 +83,7 @@ def test_every_class_of_the_stacks_is_told_with_the_change_to_make(
     assert line in told["evidence"]
     assert told["source"] == place
     assert change in told["next"]
-    command = f"overnight submit {tmp_path / 'files' / 'waits.yaml'} --cluster" if failure in OTHER_RUN else f"overnight resume {run.id}"
+    command = f"overnight run {tmp_path / 'files' / 'waits.yaml'} --cluster" if failure in OTHER_RUN else f"overnight resume {run.id}"
     assert f"; then: {command}" in told["next"]
     for words in (f"class     {failure.value} (", f"shown by  {line}", f"in        {place}", f"next      {told['next']}"):
         assert words in text, text
@@ -126,7 +126,7 @@ def test_out_of_gpu_memory_is_answered_with_what_the_back_end_can_do(
     text, told = asked(run, capsys)
     assert change in told["next"]
     assert change in text
-    assert "; then: overnight submit " in told["next"]
+    assert "; then: overnight run " in told["next"]
 
 
 def test_no_gpu_is_visible_where_ray_should_start() -> None:
