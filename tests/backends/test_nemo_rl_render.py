@@ -64,7 +64,7 @@ def test_our_data_is_named_where_the_version_looks(tmp_path: Path, kind: str, ve
         assert data["max_input_seq_length"] == (129 if version >= "0.6" else 128)
     elif version >= "0.4":
         assert (keys["prompt_key"], keys["chosen_key"], keys["rejected_key"]) == ("prompt", "chosen", "rejected")
-    assert found["policy"]["tokenizer"] == {"name": found["policy"]["model_name"], "chat_template": None}
+    assert found["policy"]["tokenizer"] == {"name": found["policy"]["model_name"], "chat_template": render.PLAIN}
     assert found["policy"]["dtensor_cfg"].get("_v2") is (None if version < "0.4" else False)
     assert found["policy"]["max_total_sequence_length"] == 128
     assert found[kind]["max_num_epochs"] == 5  # 12 batches an epoch

@@ -123,7 +123,10 @@ def configuration(settings: RlSettings, place: Place, checkout: Checkout) -> dic
     return found
 
 
-_TEMPLATES = {"plain": None, "default": "default"}
+PLAIN = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+"""Adds nothing. Written out: NeMo-RL takes null for the same, and the types of 0.7 refuse it."""
+
+_TEMPLATES = {"plain": PLAIN, "default": "default"}
 
 NAMES = {
     (DataStyle.FIXED, "dpo"): "ours",  # any but HelpSteer3 is read from a file
