@@ -1,4 +1,4 @@
-"""What ``overnight profile`` prints at three very different sites: ``python -m tests.sites.transcripts`` writes it anew.
+"""What ``overnight profile`` prints at three very different sites, and at one that refuses a requeue: ``python -m tests.sites.transcripts`` writes it anew.
 
 Everything is real output on the dev cluster; only names of this machine's directories, user and host are replaced.
 """
@@ -21,10 +21,16 @@ _MADE = {
     "perlmutter": "QOS regular (one day) and debug (30 minutes, the default one), features gpu and cpu",
 }
 
+REFUSING = "no-requeue"
+"""A university whose jobs may not requeue themselves: the name of its transcript."""
+
+_REFUSED = "sbatch: {no-requeue: true}  # the rule of this site\n"
+
 
 def transcript(site: Site, name: str) -> str:
     """The commands of somebody who comes to a cluster, and what they print."""
-    lines = [f"# A dev cluster like {name}: {_MADE[name]}.", ""]
+    like_site = "university" if name == REFUSING else name
+    lines = [f"# A dev cluster like {like_site}: {_MADE[like_site]}.", ""]
 
     def say(*arguments: str) -> None:
         lines.append(f"$ overnight profile {' '.join(arguments)}")
@@ -38,6 +44,10 @@ def transcript(site: Site, name: str) -> str:
         with site.file.open("a") as stream:
             stream.write(ADDED[name])
         lines.extend(["# Added by hand, for nobody can be asked which image there is:", ADDED[name]])
+    if name == REFUSING:
+        with site.file.open("a") as stream:
+            stream.write(_REFUSED)
+        lines.extend(["# Added by hand, as the site wants it:", _REFUSED])
     say("check", site.name)
     say("test", site.name, *(["--minutes", "1"] if name in ADDED else []))
     user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
@@ -53,8 +63,9 @@ def transcript(site: Site, name: str) -> str:
 def main() -> None:
     """Write all, or those that are named."""
     PLACE.mkdir(exist_ok=True)
-    for name in sys.argv[1:] or SITES:
-        with tempfile.TemporaryDirectory(prefix="overnight-") as scratch, like(name, Path(scratch)) as site:
+    for name in sys.argv[1:] or (*SITES, REFUSING):
+        place = "university" if name == REFUSING else name
+        with tempfile.TemporaryDirectory(prefix="overnight-") as scratch, like(place, Path(scratch)) as site:
             (PLACE / f"{name}.txt").write_text(transcript(site, name))
             print(name)
 
