@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from jobs import backends
+from jobs.backends.nemo import model
 from jobs.backends.nemo.packs import packed
 from jobs.backends.nemo.settings import NemoSettings
+from jobs.contract import Shape
 from jobs.settings import BadSettings
 from tests.backends import stages
 from tests.backends.environments import Starts
@@ -19,7 +23,6 @@ from tests.backends.stages import Stage
 TRAINING: dict[str, Any] = {
     "steps": 4, "lr": 1e-2, "batch_size": 4, "sequence_length": 64, "seed": 3, "warmup_steps": 1, "threads": 1,
 }  # fmt: skip
-FORMATS = {"checkpoint": "nemo", "data": "instructions"}
 
 
 @dataclass
@@ -41,10 +44,11 @@ class Runs:
         made = stages.stage(self.root / name, "convert", "nemo", {}, {"source": source}, {"source": form})
         return self.starts.add(made, publish=True)
 
-    def train(self, name: str, stop: int = 0, ranks: int = 1, **changes: Any) -> Stage:
-        """A stage of SFT to its end, with ``stop`` in two starts."""
-        inputs = {"checkpoint": self.model, "data": self.data / "instructions"}
-        made = stages.stage(self.root / name, "sft", "nemo", {**TRAINING, **changes}, inputs, FORMATS)
+    def train(self, name: str, stop: int = 0, ranks: int = 1, kind: str = "sft", **changes: Any) -> Stage:
+        """A stage to its end, with ``stop`` in two starts."""
+        form = {"sft": "instructions", "cpt": "corpus"}[kind]
+        inputs, formats = {"checkpoint": self.model, "data": self.data / form}, {"checkpoint": "nemo", "data": form}
+        made = stages.stage(self.root / name, kind, "nemo", {**TRAINING, **changes}, inputs, formats)
         if stop:
             self.starts.add(made, stop_after=stop, ranks=ranks)
         return self.starts.add(made, ranks=ranks, publish=True)
@@ -136,26 +140,42 @@ def test_packed_adapters_resume_to_the_bit_and_finish_merged(quick: tuple[Runs, 
 
 
 @pytest.mark.full
-def test_adapters_of_other_stages(tmp_path: Path, data: Path, base: Path, nemo: Path) -> None:
-    """Unpacked rows; recomputed layers, which behind a frozen embedding get no gradient by themselves, without a word;
-    a model on two processes, whose adapters are resumed and merged there; packed rows without adapters."""
+def test_adapters_on_two_processes_and_behind_recomputed_layers(
+    tmp_path: Path, data: Path, base: Path, nemo: Path
+) -> None:
+    """A model on two processes, whose adapters are merged there, is that of one process. Recomputed layers
+    get no gradient by themselves behind a frozen embedding, and nothing would say so."""
     torch = pytest.importorskip("torch")
+    runs = Runs(tmp_path, data, base)
+    plain = runs.train("plain", lora_rank=4)
+    tensor = runs.train("tensor", ranks=2, lora_rank=4, tensor_parallel=2)
+    outputs = [runs.export(plain), runs.export(tensor)]
+    recomputed = runs.train("recomputed", lora_rank=4, recompute="full")
+    runs.found = runs.starts.run(nemo)
+    assert recomputed.losses() == plain.losses()
+    assert tensor.losses() == pytest.approx(plain.losses(), rel=1e-5)
+    one, two = map(weights_of, outputs)
+    assert all(torch.allclose(value, two[name], atol=1e-4) for name, value in one.items())
+
+
+@pytest.mark.full
+def test_either_alone_resumes_to_the_bit(tmp_path: Path, data: Path, base: Path, nemo: Path) -> None:
+    """Adapters of unpacked rows and of CPT, packed rows without adapters; and data of less than a batch."""
     runs = Runs(tmp_path, data, base)
     whole = runs.train("whole", micro_batch_size=2, **ADAPTERS)
     cut = runs.train("cut", stop=3, micro_batch_size=2, **ADAPTERS)
     runs.export(cut)
-    plain = runs.train("plain", lora_rank=4)
-    outputs = [runs.export(plain)]
-    recomputed = runs.train("recomputed", lora_rank=4, recompute="full")
-    outputs.append(runs.export(runs.train("tensor", stop=2, ranks=2, lora_rank=4, tensor_parallel=2)))
     packed_whole = runs.train("packed", packed=True)
     packed_cut = runs.train("packed-cut", stop=3, packed=True)
+    corpus_whole = runs.train("corpus", kind="cpt", lora_rank=4)
+    corpus_cut = runs.train("corpus-cut", kind="cpt", stop=3, lora_rank=4)
+    runs.train("few", packed=True, batch_size=16)
+    runs.starts.plan[-1] |= {"fails": True, "publish": False}
     runs.found = runs.starts.run(nemo)
     resumed_and_merged(runs, whole, cut, 2)
-    assert recomputed.losses() == plain.losses()
-    one, two = map(weights_of, outputs)
-    assert all(torch.allclose(value, two[name], atol=1e-4) for name, value in one.items())
     assert packed_cut.losses() == packed_whole.losses()
+    assert corpus_cut.losses() == corpus_whole.losses()
+    assert "24 rows make 8 packed sequences of 64 tokens, less than one batch" in runs.found[-1]["output"]
 
 
 @pytest.mark.parametrize(
@@ -181,9 +201,19 @@ def test_settings_are_refused_with_what_to_write(changes: dict[str, Any], messag
         NemoSettings.read({**TRAINING, **changes})
 
 
-def test_only_sft_is_packed() -> None:
+def test_only_sft_is_packed_and_submission_says_so(tmp_path: Path) -> None:
+    given = stages.stage(tmp_path / "cpt", "cpt", "nemo", {**TRAINING, "packed": True}, {}).spec
     with pytest.raises(BadSettings, match="kind cpt is always full"):
-        NemoSettings.read({**TRAINING, "packed": True}, "cpt")
+        backends.load("nemo").rendered(given, Shape(1, 1))
+    tuned = stages.stage(tmp_path / "sft", "sft", "nemo", {**TRAINING, "packed": True, **ADAPTERS}, {}).spec
+    assert backends.load("nemo").rendered(tuned, Shape(1, 1)).command
+
+
+def test_rows_are_not_packed_where_attention_has_a_window() -> None:
+    """Megatron's local layers then make a mask of their own."""
+    model.check_packed(SimpleNamespace(config=SimpleNamespace(window_size=None)))
+    with pytest.raises(BadSettings, match="attends within a window"):
+        model.check_packed(SimpleNamespace(config=SimpleNamespace(window_size=(4096, 0))))
 
 
 def test_settings_of_adapters() -> None:
