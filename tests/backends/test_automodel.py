@@ -5,20 +5,28 @@ Needs an environment of its own (it pins another transformers): ``make venv-auto
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import subprocess
 import sysconfig
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jobs import backends, contract
 from jobs.backends.automodel import layout, render
+from jobs.backends.automodel.data import free_builds
 from jobs.backends.automodel.render import Place
 from jobs.backends.automodel.settings import AutomodelSettings
+from jobs.contract import Shape
+from jobs.core import files
 from jobs.settings import BadSettings
+from launch import estimate, fit
 from tests.backends import environments, stages
-from tests.backends.environments import start
+from tests.backends.environments import Starts, start
+from tests.launch import made_runs
 
 TRAINING: dict[str, Any] = {
     "steps": 4, "lr": 1e-3, "batch_size": 4, "sequence_length": 64, "micro_batch_size": 2, "save_every": 2, "seed": 3,
@@ -33,31 +41,81 @@ def automodel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environments.on_cpu(venv, tmp_path_factory.mktemp("automodel") / "venv") / "bin/python"
 
 
-def test_sft_stopped_and_resumed_and_with_other_processes(
-    tmp_path: Path, data: Path, base: Path, automodel: Path
-) -> None:
+@dataclass(frozen=True)
+class Ran:
+    """What the starts of the stages came to, by name of the stage."""
+
+    stages: dict[str, stages.Stage]
+    results: dict[str, list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, data: Path, base: Path, automodel: Path) -> Ran:
+    """SFT without a stop, and stopped at step 3 and resumed; by one process and by two."""
+    root = tmp_path_factory.mktemp("ran")
     inputs = {"checkpoint": base, "data": data / "instructions"}
-    cut = stages.stage(tmp_path / "cut", "sft", "automodel", TRAINING, inputs)
-    stopped = start(automodel, cut, stop_after=3)
+    starts, made = Starts(root), {}
+    found: dict[str, list[dict[str, Any]]] = {}
+    order = []
+    for name, ranks, others in (("one", 1, 2), ("two", 2, 1)):
+        whole, cut = (
+            stages.stage(root / f"{part}_{name}", "sft", "automodel", TRAINING, inputs) for part in ("whole", "cut")
+        )
+        made |= {f"whole_{name}": whole, f"cut_{name}": cut}
+        for given, stop_after, world in ((whole, 0, ranks), (cut, 3, ranks), (cut, 0, others), (cut, 0, ranks)):
+            starts.add(given, stop_after=stop_after, ranks=world)
+            starts.plan[-1]["fails"] = world == others
+            order.append(given.spec.stage)
+    results = starts.run(automodel, STARTS_IMPORT="nemo_automodel.recipes.llm.train_ft")
+    for name, result in zip(order, results, strict=True):
+        found.setdefault(name, []).append(result)
+    return Ran(made, found)
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_a_run_with_a_stop_is_the_one_without(ran: Ran, name: str) -> None:
+    """To the last bit: losses of every step, and the finished weights."""
+    whole, cut = ran.stages[f"whole_{name}"], ran.stages[f"cut_{name}"]
+    (straight,), (stopped, *_, again) = ran.results[f"whole_{name}"], ran.results[f"cut_{name}"]
+    assert (straight["outcome"], straight["step"]) == ("done", 4)
     assert (stopped["outcome"], stopped["step"]) == ("stopped", 3)
-    saved = cut.spec.store_paths.save(3)
-    whole = saved / "automodel/model/consolidated"  # the model can be had although nobody went on
+    assert (again["outcome"], again["step"]) == ("done", 4)
+    assert {"event": "resumed", "step": 3, "path": str(cut.spec.store_paths.save(3))} in again["events"]
+    assert sorted(cut.losses()) == [1, 2, 3, 4]
+    assert cut.losses() == whole.losses()
+    assert cut.losses()[4] < cut.losses()[1]
+    from safetensors.torch import load_file
+
+    files = sorted(path.name for path in whole.output.glob("*.safetensors"))
+    assert files
+    assert files == sorted(path.name for path in cut.output.glob("*.safetensors"))
+    for file in files:
+        wanted, found = load_file(whole.output / file), load_file(cut.output / file)
+        assert wanted.keys() == found.keys()
+        assert all(bool((tensor == found[key]).all()) for key, tensor in wanted.items())
+        assert {str(tensor.dtype) for tensor in found.values()} == {"torch.float32"}
+    planned = replace(made_runs.stage("sft"), kind="sft", settings=TRAINING)
+    shape = estimate.shape_of("sft", TRAINING, 1, 2 if name == "two" else 1)
+    assert again["metrics"]["step_shape"] == fit.step_shape(planned, shape)
+    assert again["metrics"]["trained_by"] == "automodel"
+
+
+@pytest.mark.parametrize(("name", "made_by", "here"), [("one", 1, 2), ("two", 2, 1)])
+def test_another_number_of_processes_is_refused_before_the_model_is_loaded(
+    ran: Ran, name: str, made_by: int, here: int
+) -> None:
+    refused = ran.results[f"cut_{name}"][1]
+    assert f"was made by {made_by} processes, this start has {here}" in refused["output"]
+
+
+def test_a_stop_leaves_a_model_and_the_end_the_tokenizer(ran: Ran, base: Path) -> None:
+    """The model can be had although nobody went on."""
+    cut = ran.stages["cut_one"]
+    whole = cut.spec.store_paths.save(3) / "automodel/model/consolidated"
     assert (whole / "config.json").is_file()
     assert list(whole.glob("*.safetensors"))
-
-    refused = start(automodel, cut, ranks=2, fails=True)
-    assert "was made by 1 processes, this start has 2" in refused["output"]
-
-    again = start(automodel, cut)
-    assert (again["outcome"], again["step"]) == ("done", 4)
-    assert {"event": "resumed", "step": 3, "path": str(saved)} in again["events"]
-    output = cut.spec.store_paths.partial
-    assert list(output.glob("*.safetensors"))
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        assert (output / name).read_bytes() == (base / "output" / name).read_bytes()
-    losses = cut.losses()
-    assert sorted(losses) == [1, 2, 3, 4]
-    assert losses[4] < losses[1]
+        assert (cut.output / name).read_bytes() == (base / "output" / name).read_bytes()
 
 
 can_compile = pytest.mark.skipif(
@@ -133,9 +191,48 @@ def test_settings_are_refused_with_a_reason(changes: dict[str, Any], message: st
         AutomodelSettings.read({**TRAINING, **changes})
 
 
+def test_bf16_over_a_single_process_is_refused() -> None:
+    """AutoModel 0.7 would train in fp32 without a word."""
+    half = AutomodelSettings.read({**TRAINING, "precision": "bf16"})
+    assert half.micro(2) == 2
+    with pytest.raises(BadSettings, match="trains in fp32: write precision: fp32, or give the stage more processes"):
+        half.micro(1)
+
+
 def test_a_batch_that_does_not_divide() -> None:
     with pytest.raises(BadSettings, match="does not divide over 3"):
         AutomodelSettings.read(TRAINING).micro(3)
+
+
+def test_a_build_that_was_killed_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """torch's mark of a build goes where no living process holds AutoModel's lock, and stays where one does."""
+    for name in ("dead", "alive"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "lock").touch()
+    with open(tmp_path / "alive" / "compile.lock", "a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        free_builds(tmp_path)
+        assert (tmp_path / "alive" / "lock").exists()
+        assert not (tmp_path / "dead" / "lock").exists()
+    free_builds(tmp_path)
+    assert not (tmp_path / "alive" / "lock").exists()
+
+
+def test_another_number_of_processes_is_refused_when_it_is_submitted(tmp_path: Path) -> None:
+    """Where a sealed save is there and the stage is not finished; the fingerprint knows nothing of processes."""
+    places = {"checkpoint": tmp_path / "base", "data": tmp_path / "data"}
+    given = stages.stage(tmp_path / "sft", "sft", "automodel", TRAINING, places, {"data": "instructions"})
+    backend, store = backends.load("automodel"), given.spec.store_paths
+    contract.rendered(backend, given.spec, Shape(processes=2))
+    for step, made_by in ((2, 2), (3, 1)):
+        store.save(step).mkdir(parents=True)
+        files.write_json(store.save(step) / layout.RANKS, {"ranks": made_by})
+        files.write_json(store.save_seal(step), {})
+    contract.rendered(backend, given.spec, Shape(processes=1))
+    with pytest.raises(BadSettings, match="save of step 3 was made by 1 processes, this start has 2"):
+        contract.rendered(backend, given.spec, Shape(processes=2))
+    files.write_json(store.seal, {})  # finished: nothing goes on from a save
+    contract.rendered(backend, given.spec, Shape(processes=2))
 
 
 def test_a_checkpoint_of_the_recipe_says_its_step(tmp_path: Path) -> None:

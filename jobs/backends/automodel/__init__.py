@@ -63,12 +63,15 @@ def rendered(spec: StageSpec, shape: Shape) -> Rendered:
     """The recipe's configuration, and the processes that read it.
 
     Raises:
-        BadSettings: what the stage was told does not fit.
+        BadSettings: what the stage was told does not fit, or its newest save was made by another number of processes.
     """
-    from jobs.backends.automodel import render
+    from jobs.backends.automodel import layout, render
     from jobs.backends.automodel.settings import AutomodelSettings
 
     settings = AutomodelSettings.read(spec.settings)
+    newest = next(iter(spec.store_paths.sealed_steps()), None)
+    if newest is not None and not spec.store_paths.seal.exists():
+        layout.refuse_other_ranks(spec.store_paths.save(newest), newest, shape.world)
     scratch = spec.stage_paths.root / "automodel"
     given = spec.inputs["data"]
     text = scratch / "data" / "corpus" if given.format == "corpus" else given.output / settings.split

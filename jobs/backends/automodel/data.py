@@ -6,6 +6,7 @@ prompts and answers tokenises them in its own way, so a model would be scored on
 
 from __future__ import annotations
 
+import fcntl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,21 @@ def corpus(given: Input, scratch: Path, settings: AutomodelSettings, tokenizer: 
         raise DataError(f"{source}:1: {tokens} tokens are less than one sequence of {settings.sequence_length}")
     files.write_json(scratch / READY, made_from)
     return prefix
+
+
+def free_builds(root: Path) -> None:
+    """Remove what a process that was killed while it compiled AutoModel's index has left below ``root``.
+
+    torch marks a build by a file ``lock`` and waits for ever where its maker has gone. AutoModel holds ``compile.lock``
+    (a lock of the kernel, which ends with its process) around each build; a mark without it is a dead one's.
+    """
+    for directory in root.glob("*"):
+        try:
+            with open(directory / "compile.lock", "a") as stream:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                (directory / "lock").unlink(missing_ok=True)
+        except OSError:  # somebody builds there, or it is not ours
+            continue
 
 
 @dataclass

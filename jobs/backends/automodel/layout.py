@@ -10,7 +10,12 @@ from pathlib import Path
 
 from jobs import contract
 from jobs.contract import Completeness
+from jobs.core import files
 from jobs.core.progress import Report
+from jobs.settings import BadSettings
+
+RANKS = "ranks.json"
+"""Beside each save: how many processes made it."""
 
 _STEP = re.compile(r"epoch_\d+_step_(\d+)\Z")
 
@@ -25,6 +30,20 @@ def completeness(directory: Path) -> Completeness:
         if not any(directory.glob(pattern)):
             return Completeness(step, f"{directory / pattern} is missing")
     return Completeness(step)
+
+
+def refuse_other_ranks(save: Path, step: int, world: int) -> None:
+    """AutoModel keeps the place in the data for each process, so a save is gone on from by as many as made it.
+
+    Raises:
+        BadSettings: ``save``, of ``step``, was made by another number than ``world``.
+    """
+    made_by = int(files.read_json(save / RANKS)["ranks"])
+    if made_by != world:
+        raise BadSettings(
+            f"the save of step {step} was made by {made_by} processes, this start has {world}: AutoModel cannot "
+            f"resume that (it keeps the place in the data for each process); give the stage {made_by} processes again"
+        )
 
 
 def consolidated(checkpoint: Path) -> Path | None:

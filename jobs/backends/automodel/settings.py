@@ -14,8 +14,8 @@ TOO_LONG = ("error", "skip")
 
 @dataclass(frozen=True)
 class AutomodelSettings(TrainingSettings):
-    """What a stage can be told. Weights and optimizer are fp32;
-    with ``precision: bf16`` FSDP computes in bf16 and sums gradients in fp32.
+    """What a stage can be told. Weights and optimizer are fp32; with ``precision: bf16`` FSDP computes in bf16 and sums
+    gradients in fp32.
     """
 
     too_long: str = "error"
@@ -53,8 +53,13 @@ class AutomodelSettings(TrainingSettings):
         """Sequences that one model replica takes in one pass.
 
         Raises:
-            BadSettings: the batch does not divide.
+            BadSettings: the batch does not divide, or bf16 over a single process.
         """
+        if self.precision == "bf16" and world == 1:  # seen: to the last bit the losses of fp32
+            raise BadSettings(
+                "precision: bf16 is a part of AutoModel's sharding, and over a single process it shards nothing and "
+                "trains in fp32: write precision: fp32, or give the stage more processes"
+            )
         size = self.tensor_parallel * self.context_parallel
         if world % size:
             raise BadSettings(f"tensor_parallel x context_parallel = {size} does not divide {world} processes")

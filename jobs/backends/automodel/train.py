@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from nemo_automodel.components.checkpoint.config import SaveConsolidatedMode
 from nemo_automodel.components.config.loader import ConfigNode, load_yaml_config
+from nemo_automodel.components.datasets.llm.megatron import megatron_utils
 from nemo_automodel.recipes.llm.train_ft import TrainFinetuneRecipeForNextTokenPrediction
 
 from jobs import cpu, measured, ranks, tokenizers
@@ -20,10 +21,6 @@ from jobs.backends.automodel.render import Place
 from jobs.backends.automodel.settings import AutomodelSettings
 from jobs.core import files, speed
 from jobs.core.spec import StageSpec
-from jobs.settings import BadSettings
-
-RANKS = "ranks.json"
-"""Beside each save: how many processes made it."""
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
@@ -54,6 +51,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         files.write_atomic(config, render.text(render.configuration(spec.kind, settings, place)))
 
     ranks.on_first(prepare)
+    data.free_builds(megatron_utils._HELPER_CACHE_ROOT)
     recipe = Watched(load_yaml_config(config), ctx, settings)
     began = time.monotonic()
     recipe.setup()
@@ -86,12 +84,7 @@ def _resume_point(ctx: WorkContext) -> Path | None:
     if newest is None:
         return None
     step, directory = newest
-    made_by = int(files.read_json(directory / RANKS)["ranks"])
-    if made_by != ctx.world:
-        raise BadSettings(
-            f"the save of step {step} was made by {made_by} processes, this start has {ctx.world}: AutoModel cannot "
-            f"resume that (it keeps the place in the data for each process); give the stage {made_by} processes again"
-        )
+    layout.refuse_other_ranks(directory, step, ctx.world)
     ctx.event("resumed", step=step, path=str(directory))
     return directory / "automodel"
 
@@ -172,6 +165,6 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):  # type: ignore[misc]
             if entry.is_symlink() or entry.is_file():
                 entry.unlink()  # LATEST and the like
         (target / f"epoch_{epoch}_step_{step}").rename(target / "automodel")
-        files.write_json(target / RANKS, {"ranks": self.ctx.world})
+        files.write_json(target / layout.RANKS, {"ranks": self.ctx.world})
         self.ctx.saves.seal(step + 1)
         self.ctx.saves.keep_last(self.settings.keep_saves)
