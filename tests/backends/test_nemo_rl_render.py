@@ -183,6 +183,37 @@ def test_an_environment_without_nemo_rl_is_not_asked(tmp_path: Path) -> None:
     assert "No module named 'nemo_rl'" in answer.reason
 
 
+PARSER = """
+class MasterConfig:
+    def __init__(self, **given):
+        if given["dpo"]["max_num_steps"] == "many":
+            raise ValueError("dpo.max_num_steps should be a number")
+"""
+
+
+def test_what_its_parser_refuses_is_refused_and_what_it_reads_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a parser of three lines in the place of NeMo-RL's."""
+    for name, text in {
+        "nemo_rl/algorithms/dpo.py": PARSER,
+        "nemo_rl/utils/config.py": "import json\ndef load_config(path): return json.load(open(path))\n",
+        "omegaconf.py": "class OmegaConf:\n    to_container = staticmethod(lambda given, resolve: given)\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    config = tmp_path / "config.yaml"
+    config.write_text('{"dpo": {"max_num_steps": 4}}')
+    assert validate.ask(config, "dpo") == validate.Answer(True)
+    config.write_text('{"dpo": {"max_num_steps": "many"}}')
+    with pytest.raises(BadSettings, match=r"refuses the configuration of the stage: ValueError: dpo\.max_num_steps"):
+        validate.ask(config, "dpo")
+    assert "No module named 'nemo_rl.algorithms.sft'" in validate.ask(config, "sft").reason
+    (tmp_path / "nemo_rl/algorithms/sft.py").write_text("import os; os._exit(7)")
+    assert validate.ask(config, "sft") == validate.Answer(False, "exit code 7")
+
+
 def test_nemo_rl_itself_reads_what_is_rendered(tmp_path: Path) -> None:
     """Its own parser, where an environment has one: OVERNIGHT_NEMO_RL_VENV (Python 3.12, a checkout in a .pth file)."""
     venv = os.environ.get("OVERNIGHT_NEMO_RL_VENV")

@@ -84,6 +84,19 @@ def test_rows_that_come_out_otherwise_are_counted(tmp_path: Path, model: Path) -
     assert prepared(tmp_path, model, "0.4.0", rows).other == 0
 
 
+def test_a_tokenizer_that_puts_a_space_before_each_text(tmp_path: Path) -> None:
+    """It would put one before the answer, too: NeMo-RL cannot be made to tokenise both together."""
+    from tokenizers import Tokenizer, pre_tokenizers
+
+    stages.make_tokenizer(tmp_path / "spacing")
+    file = str(tmp_path / "spacing/tokenizer.json")
+    tokenizer = Tokenizer.from_file(file)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.save(file)
+    rows = [("Save page\n", "Guardar"), ("Save page", " Guardar"), ("a", "b")]
+    assert prepared(tmp_path, tmp_path / "spacing", rows=rows).other == 2  # not where the answer begins with one
+
+
 def test_rows_that_are_too_long(tmp_path: Path, model: Path) -> None:
     """NeMo-RL itself would keep them and give them no weight."""
     rows = [("a", "b"), ("a b c d e f g h", "i j k l m n o p")]
