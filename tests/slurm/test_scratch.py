@@ -18,6 +18,7 @@ from launch.profile import read_profile
 from launch.rundir import Run
 from launch.site import probe_job
 from launch.slurm.gateway import Gateway
+from tests.slurm.chains import SHORT, Chain
 from tests.slurm.helpers import Slurm
 
 pytestmark = pytest.mark.slurm
@@ -96,3 +97,18 @@ def test_a_node_without_it_says_so(slurm: Slurm, tmp_path: Path, job: Submit) ->
     assert not seen.exists()
     (log,) = tmp_path.rglob(f"{number}.batch.log")
     assert "overnight: no scratch directory on" in log.read_text()
+
+
+@pytest.mark.full
+def test_a_chain_with_torchrun_leaves_nothing(slurm: Slurm, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    profile = {"file_systems": {"disk": {"path": str(disk), "scratch": True}}}
+    chain = Chain(slurm, tmp_path / "work", SHORT, profile=profile)
+    chain.fetch()
+    before = disk.stat().st_mtime_ns
+    run = chain.submit()
+    chain.wait()
+    chain.assert_done_once(run)
+    assert disk.stat().st_mtime_ns > before, "something was in it"
+    assert not list(disk.iterdir())
