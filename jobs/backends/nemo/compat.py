@@ -83,6 +83,8 @@ def local_configs() -> Iterator[None]:
         for name in FUSIONS:
             if hasattr(self, name):
                 setattr(self, name, False)
+        if isinstance(getattr(self, "window_size", None), list):
+            self.window_size = tuple(self.window_size)  # Megatron's masks are kept by it; NeMo reads it back as a list
         original(self)
 
     TransformerConfig.__post_init__ = without_fusions  # type: ignore[method-assign]

@@ -3,6 +3,8 @@
 Both ways the written checkpoint is loaded again and its logits on fixed prompts are held against those of the source,
 in fp32 on both sides. Weights keep the type of the source (bf16 after bf16 training).
 
+Where NeMo keeps an output layer of its own for a model that had none (Qwen2), the exported model has one, too.
+
 NeMo's ``export_ckpt`` fails after bf16 training: it builds the target in the type that the model's description names
 (fp32) while the weights come as bf16 ("dtype mismatch"). Here both sides are put into the type of the stored weights.
 """
@@ -19,7 +21,7 @@ from transformers.modeling_utils import no_init_weights
 
 from jobs import tokenizers
 from jobs.backends import Result, WorkContext
-from jobs.backends.nemo import compat, layout, model
+from jobs.backends.nemo import compat, hf, layout, model
 from jobs.convert import ConversionFailed, compare_logits, probe_ids
 from jobs.core.spec import StageSpec
 
@@ -49,12 +51,14 @@ def import_hf(source: Path, output: Path, report: Any = lambda step, phase: None
 
     Raises: see ``run``.
     """
-    importer = model.importer(source)
+    read = hf.readable(source)
+    importer = model.importer(read)
     with compat.local_configs():
         target = importer.init()
-    dtype = weights_type_of_hf(source)
+    dtype = weights_type_of_hf(read)
     _set_type(target, dtype)
-    theirs = _load_hf(source, dtype)
+    _set_window(target, read)
+    theirs = _load_hf(read, dtype)
     trainer = importer.nemo_setup(target, _single(ckpt_save_optimizer=False, always_save_context=True))
     target.to(dtype)  # the norms of the local layers do not follow params_dtype; NeMo copies between equal types only
     with compat.local_names():
@@ -88,8 +92,11 @@ def export_hf(source: Path, output: Path, report: Any = lambda step, phase: None
     probes = probe_ids(layout.tokenizer_directory(source))
     expected = nemo_logits(ours, probes)
     exporter = ours.exporter("hf", source)
+    exporter.trust_remote_code = False  # as in model.importer
     with no_init_weights():  # leaves tied weights apart, as the converter expects them
-        target = AutoModelForCausalLM.from_config(_hf_config(source, exporter), torch_dtype=torch.float32)
+        config = _hf_config(source, exporter)
+        config.tie_word_embeddings = bool(ours.config.share_embeddings_and_output_weights)
+        target = AutoModelForCausalLM.from_config(config, torch_dtype=torch.float32)
     with compat.local_names(), compat.local_configs():  # the converter reads the model's description again
         target = exporter.convert_state(ours.cpu(), target)
     target.tie_weights()
@@ -182,10 +189,20 @@ def weights_type_of_hf(checkpoint: Path) -> torch.dtype:
 
 def _set_type(found: GPTModel, dtype: torch.dtype) -> None:
     """Make the description of the model say ``dtype``, in the object and in what is written of it."""
-    values = {
-        "params_dtype": dtype, "pipeline_dtype": dtype, "autocast_dtype": dtype,
-        "bf16": dtype is torch.bfloat16, "fp16": dtype is torch.float16,
-    }  # fmt: skip
+    _describe(
+        found, params_dtype=dtype, pipeline_dtype=dtype, autocast_dtype=dtype,
+        bf16=dtype is torch.bfloat16, fp16=dtype is torch.float16,
+    )  # fmt: skip
+
+
+def _set_window(found: GPTModel, source: Path) -> None:
+    """Attend to as many tokens as transformers does: Megatron's window does not count the token itself."""
+    if getattr(found.config, "window_size", None) is not None:
+        window = AutoConfig.from_pretrained(str(source), local_files_only=True).sliding_window
+        _describe(found, window_size=(window - 1, 0))
+
+
+def _describe(found: GPTModel, **values: Any) -> None:
     for target in (found.config, getattr(found.config, "__io__", None)):
         if target is not None:
             for name, value in values.items():
@@ -195,7 +212,7 @@ def _set_type(found: GPTModel, dtype: torch.dtype) -> None:
 def _hf_config(source: Path, exporter: Any) -> Any:
     """The configuration that the model came with, else the one that NeMo derives from its own."""
     if (source / layout.HF / "config.json").is_file():
-        return AutoConfig.from_pretrained(str(source / layout.HF), local_files_only=True)
+        return AutoConfig.from_pretrained(str(hf.readable(source / layout.HF)), local_files_only=True)
     with compat.local_configs():
         return exporter.config
 

@@ -100,6 +100,7 @@ def importer(directory: Path) -> Any:
     if kind not in MODELS:
         raise BadSettings(f"{directory}: model_type {kind!r} cannot be imported; known: {', '.join(sorted(MODELS))}")
     found = getattr(llm, MODELS[kind]).importer(f"hf://{directory}")
+    found.trust_remote_code = False  # those of Qwen read it; set nowhere but in a method that is not called here
     private = tempfile.mkdtemp(prefix="overnight-tokenizer-")
     atexit.register(shutil.rmtree, private, ignore_errors=True)
     found.save_hf_tokenizer_assets = functools.partial(found.save_hf_tokenizer_assets, save_path=private)
