@@ -22,6 +22,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-rotary": ("Llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}}),
     "qwen2": ("Qwen2", {"tie_word_embeddings": False}),
     "qwen2-tied": ("Qwen2", {"tie_word_embeddings": True}),
+    "qwen3": ("Qwen3", {"tie_word_embeddings": True, "head_dim": 128}),
     "mistral": ("Mistral", {"tie_word_embeddings": False, "head_dim": 16, "sliding_window": None}),
     "mistral-window": ("Mistral", {"tie_word_embeddings": False, "head_dim": 16, "sliding_window": 4}),
 }

@@ -60,7 +60,7 @@ def distributed_optimizer(asked: bool | None) -> bool:
 
 def local_name(name: str) -> str:
     """A parameter name of the fused layers, as the local spec calls it."""
-    if name.startswith("decoder."):
+    if name.startswith(("decoder.", "**.")):
         for fused, local in LOCAL_NAMES:
             name = name.replace(fused, local)
     return name
