@@ -13,10 +13,14 @@ from typing import Any
 
 import numpy
 import torch
+from megatron.core import parallel_state
 from megatron.core.datasets.gpt_dataset import GPTDataset
 from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
+from nemo.collections.common.data.data_samplers import MegatronPretrainingBatchSampler
 from nemo.collections.llm import FineTuningDataModule, PreTrainingDataModule
 from nemo.collections.llm.gpt.data.core import GPTSFTDataset, GPTSFTPackedDataset
+from nemo.lightning.pytorch.plugins import MegatronDataSampler
+from torch.utils.data import DataLoader
 
 from jobs import examples, ranks
 from jobs.backends.nemo import compat, packs
@@ -221,10 +225,48 @@ class Packs(GPTSFTPackedDataset):  # type: ignore[misc]
         return made
 
 
+class AllBatches(MegatronPretrainingBatchSampler):  # type: ignore[misc]
+    """NeMo's order of batches, as long as all of them are, whether they were taken before a resume or not."""
+
+    def __len__(self) -> int:
+        return int(self.total_samples // self._global_batch_size)
+
+
+class FromWhereItWas(MegatronDataSampler):  # type: ignore[misc]
+    """NeMo's sampler for fine-tuning, which after a resume takes batches in the order of a run without a stop.
+
+    Lightning adds the batches of before the resume to those that it takes, and holds the sum against the length of the
+    loader. NeMo's length is of what is left: past the middle Lightning sees the end after one batch and begins again
+    with the same one, before it somewhat later. Its samplers for pre-training have the whole length.
+    """
+
+    def transform_dataloader(self, dataloader: DataLoader, consumed_samples: int = 0) -> DataLoader:
+        """``dataloader`` with the batches of this replica, from the first that was not taken."""
+        batches = AllBatches(
+            total_samples=len(dataloader.dataset), consumed_samples=self.init_consumed_samples,
+            micro_batch_size=self.micro_batch_size, global_batch_size=self.global_batch_size,
+            data_parallel_rank=parallel_state.get_data_parallel_rank(),
+            data_parallel_size=parallel_state.get_data_parallel_world_size(), drop_last=True,
+        )  # fmt: skip
+        return DataLoader(
+            dataloader.dataset, batch_sampler=batches, num_workers=dataloader.num_workers,
+            pin_memory=dataloader.pin_memory, persistent_workers=dataloader.persistent_workers,
+            collate_fn=dataloader.collate_fn,
+        )  # fmt: skip
+
+
 class PairsModule(FineTuningDataModule):  # type: ignore[misc]
     """NeMo's fine-tuning data over ``Pairs``; only its training split is used (evaluation is a stage of its own)."""
 
     dataset = Pairs
+
+    def setup(self, stage: str) -> None:
+        """As in the base class, with a sampler that resumes."""
+        super().setup(stage)
+        self.data_sampler = FromWhereItWas(
+            seq_len=self.seq_length, micro_batch_size=self.micro_batch_size, global_batch_size=self.global_batch_size,
+            dataloader_type="batch",
+        )  # fmt: skip
 
     @lru_cache  # noqa: B019 - as in the base class: one data set per path
     def _create_dataset(self, path: Any, pack_metadata_path: Any = None, is_test: bool = False, **more: Any) -> Any:
