@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,15 @@ def test_an_environment_without_nemo_rl_is_not_asked(tmp_path: Path) -> None:
     answer = validate.ask(tmp_path / "config.yaml", "dpo")
     assert not answer.read
     assert "No module named 'nemo_rl'" in answer.reason
+
+
+def test_the_script_needs_nothing_of_ours(tmp_path: Path) -> None:
+    """It runs in NeMo-RL's environment, where only NeMo-RL is installed; without that it says so, and nothing else."""
+    command = [sys.executable, "-I", "-S", validate.__file__, str(tmp_path / "config.yaml"), "dpo"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (
+        validate.NOT_ASKED, "ModuleNotFoundError: No module named 'nemo_rl'"
+    )  # fmt: skip
 
 
 PARSER = """

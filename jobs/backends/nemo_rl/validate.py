@@ -13,8 +13,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.settings import BadSettings
-
 REFUSED, NOT_ASKED = 3, 4
 """Exit codes: the parser refuses; it cannot be asked here (a package of it is missing)."""
 
@@ -33,6 +31,8 @@ def ask(config: Path, kind: str, python: str = sys.executable, seconds: float = 
     Raises:
         BadSettings: what it says against it.
     """
+    from jobs.settings import BadSettings  # not at the top: the script runs where only NeMo-RL is importable
+
     command = [python, str(Path(__file__)), str(config), kind]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
