@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from jobs.backends.nemo.hf import readable, with_old_names
+from jobs import rotary_names
+from jobs.rotary_names import readable, with_old_names
 from tests.backends import stages
 from tests.backends.environments import Starts
 
@@ -101,7 +102,8 @@ def test_rotary_positions_are_those_of_the_model(converted: Converted) -> None:
         assert float(line.split(":")[1]) == base
 
 
-def test_both_ways_of_writing_rotary_positions(tmp_path: Path) -> None:
+def test_both_ways_of_writing_rotary_positions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rotary_names.metadata, "version", lambda name: "4.57.6")
     old = {"rope_theta": 1.0, "hidden_size": 4}
     assert with_old_names(old) == old
     scaled = {"rope_parameters": {"rope_theta": 5.0, "rope_type": "llama3", "factor": 8.0}}
@@ -116,3 +118,5 @@ def test_both_ways_of_writing_rotary_positions(tmp_path: Path) -> None:
     assert json.loads((made / "config.json").read_text())["rope_theta"] == 5.0
     assert (made / "weights").read_text() == "w"
     assert readable(made) == made
+    monkeypatch.setattr(rotary_names.metadata, "version", lambda name: "5.0.0")
+    assert readable(tmp_path) == tmp_path

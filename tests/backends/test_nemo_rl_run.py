@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from jobs import backends, contract
+from jobs import backends, contract, rotary_names
 from jobs.backends import Result, Unfinished
 from jobs.backends.nemo_rl import child, cluster, render, steps, supervise
 from jobs.core import deadline, seal
@@ -97,6 +97,22 @@ def test_saves_are_sealed_as_they_appear_and_the_last_is_handed_on(
     assert (output / "hf/tokenizer.json").read_bytes() == (base / "output/tokenizer.json").read_bytes()
     assert made.seen()[0]["slurm"] == []  # Ray would hand them to all workers
     assert list(made.seen()[0]["workers"].values()) == [sys.executable]
+
+
+def test_an_older_transformers_reads_the_base_of_rotary_positions(
+    make: Callable[..., Made], base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NeMo-RL up to 0.5 has one that takes 10000 where it finds only what transformers 5 writes."""
+    monkeypatch.setattr(rotary_names.metadata, "version", lambda name: "4.53.3")
+    made = make("sft", "0.4.0")
+    assert made.start().outcome == "done"
+    model = Path(made.config()["policy"]["model_name"])
+    written = json.loads((base / "output/config.json").read_text())
+    read = json.loads((model / "config.json").read_text())
+    assert read == {**written, "rope_theta": written["rope_parameters"]["rope_theta"]}
+    assert (model / "model.safetensors").samefile(base / "output/model.safetensors")
+    # What is handed on has the configuration as it came.
+    assert json.loads((made.stage.output / "hf/config.json").read_text()) == written
 
 
 def test_each_save_is_sealed_before_the_next_is_written(make: Callable[..., Made]) -> None:

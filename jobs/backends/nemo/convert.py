@@ -19,9 +19,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_utils import no_init_weights
 
-from jobs import tokenizers
+from jobs import rotary_names, tokenizers
 from jobs.backends import Result, WorkContext
-from jobs.backends.nemo import compat, hf, layout, model
+from jobs.backends.nemo import compat, layout, model
 from jobs.convert import ConversionFailed, compare_logits, probe_ids
 from jobs.core.spec import StageSpec
 
@@ -51,7 +51,7 @@ def import_hf(source: Path, output: Path, report: Any = lambda step, phase: None
 
     Raises: see ``run``.
     """
-    read = hf.readable(source)
+    read = rotary_names.readable(source)
     importer = model.importer(read)
     with compat.local_configs():
         target = importer.init()
@@ -212,7 +212,7 @@ def _describe(found: GPTModel, **values: Any) -> None:
 def _hf_config(source: Path, exporter: Any) -> Any:
     """The configuration that the model came with, else the one that NeMo derives from its own."""
     if (source / layout.HF / "config.json").is_file():
-        return AutoConfig.from_pretrained(str(hf.readable(source / layout.HF)), local_files_only=True)
+        return AutoConfig.from_pretrained(str(rotary_names.readable(source / layout.HF)), local_files_only=True)
     with compat.local_configs():
         return exporter.config
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs import tokenizers
+from jobs import rotary_names, tokenizers
 from jobs.backends import BrokenCheckpoint, Result, WorkContext
 from jobs.backends.nemo_rl import steps
 from jobs.convert import ConversionFailed, compare_logits, probe_ids
@@ -58,7 +58,7 @@ def dcp_to_hf(
     if found is not None:
         raise BrokenCheckpoint(f"not a whole checkpoint of NeMo-RL: {found}")
     weights = _inner(source / "policy" / "weights")
-    config = AutoConfig.from_pretrained(str(source / "hf"), local_files_only=True)
+    config = AutoConfig.from_pretrained(str(rotary_names.readable(source / "hf")), local_files_only=True)
     named = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
     dtype = named if isinstance(named, torch.dtype) else torch.float32
     # In this type from the start: casting a whole model rounds its buffers, too (the frequencies of rotary positions),

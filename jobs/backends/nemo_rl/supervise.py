@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from jobs import tokenizers
+from jobs import rotary_names, tokenizers
 from jobs.backends import Result, Unfinished, WorkContext
 from jobs.backends.nemo_rl import checkout, cluster, render, settings, start, steps, texts, validate
 from jobs.backends.nemo_rl.child import Child, DriverFailed
@@ -40,7 +40,8 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     found = checkout.find()
     scratch = spec.stage_paths.root / "nemo_rl"
     scratch.mkdir(parents=True, exist_ok=True)
-    model = spec.inputs["checkpoint"].output
+    source = spec.inputs["checkpoint"].output
+    model = rotary_names.readable_at(source, scratch / "model")
     data = texts.prepare(given, found.schema, spec.inputs["data"].output / f"{given.split}.jsonl", model, scratch)
     if data.other or data.skipped:
         ctx.event("rows", total=data.rows, with_other_ids=data.other, skipped=data.skipped)
@@ -70,7 +71,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     if steps.total(work / f"step_{step}") < given.steps:
         ctx.stop.should_stop()  # notes the reason for the verdict
         return Result("stopped", step, metrics)
-    _finish(ctx, model, work / f"step_{step}")
+    _finish(ctx, source, work / f"step_{step}")
     return Result("done", step, metrics)
 
 
