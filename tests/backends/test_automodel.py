@@ -43,40 +43,41 @@ def automodel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Ran:
-    """What the starts of the stages came to, by name of the stage."""
+    """Stages ``whole`` and ``cut`` that ran on ``ranks`` processes, and what each start came to."""
 
+    ranks: int
     stages: dict[str, stages.Stage]
     results: dict[str, list[dict[str, Any]]]
 
 
+OTHERS = {1: 2, 2: 1}
+by_one_and_by_two = pytest.mark.parametrize("ran", [1, pytest.param(2, marks=pytest.mark.full)], indirect=True)
+
+
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, data: Path, base: Path, automodel: Path) -> Ran:
-    """SFT without a stop, and stopped at step 3 and resumed; by one process and by two."""
+def ran(request: Any, tmp_path_factory: pytest.TempPathFactory, data: Path, base: Path, automodel: Path) -> Ran:
+    """SFT without a stop, and stopped at step 3 and resumed, first by another number of processes."""
+    ranks: int = request.param
     root = tmp_path_factory.mktemp("ran")
     inputs = {"checkpoint": base, "data": data / "instructions"}
-    starts, made = Starts(root), {}
-    found: dict[str, list[dict[str, Any]]] = {}
-    order = []
-    for name, ranks, others in (("one", 1, 2), ("two", 2, 1)):
-        whole, cut = (
-            stages.stage(root / f"{part}_{name}", "sft", "automodel", TRAINING, inputs) for part in ("whole", "cut")
-        )
-        made |= {f"whole_{name}": whole, f"cut_{name}": cut}
-        for given, stop_after, world in ((whole, 0, ranks), (cut, 3, ranks), (cut, 0, others), (cut, 0, ranks)):
-            starts.add(given, stop_after=stop_after, ranks=world)
-            starts.plan[-1]["fails"] = world == others
-            order.append(given.spec.stage)
+    made = {name: stages.stage(root / name, "sft", "automodel", TRAINING, inputs) for name in ("whole", "cut")}
+    starts = Starts(root)
+    order = (("whole", 0, ranks), ("cut", 3, ranks), ("cut", 0, OTHERS[ranks]), ("cut", 0, ranks))
+    for name, stop_after, world in order:
+        starts.add(made[name], stop_after=stop_after, ranks=world)
+        starts.plan[-1]["fails"] = world != ranks
     results = starts.run(automodel, STARTS_IMPORT="nemo_automodel.recipes.llm.train_ft")
-    for name, result in zip(order, results, strict=True):
-        found.setdefault(name, []).append(result)
-    return Ran(made, found)
+    found: dict[str, list[dict[str, Any]]] = {"whole": [], "cut": []}
+    for (name, _, _), result in zip(order, results, strict=True):
+        found[name].append(result)
+    return Ran(ranks, made, found)
 
 
-@pytest.mark.parametrize("name", ["one", "two"])
-def test_a_run_with_a_stop_is_the_one_without(ran: Ran, name: str) -> None:
+@by_one_and_by_two
+def test_a_run_with_a_stop_is_the_one_without(ran: Ran) -> None:
     """To the last bit: losses of every step, and the finished weights."""
-    whole, cut = ran.stages[f"whole_{name}"], ran.stages[f"cut_{name}"]
-    (straight,), (stopped, *_, again) = ran.results[f"whole_{name}"], ran.results[f"cut_{name}"]
+    whole, cut = ran.stages["whole"], ran.stages["cut"]
+    (straight,), (stopped, *_, again) = ran.results["whole"], ran.results["cut"]
     assert (straight["outcome"], straight["step"]) == ("done", 4)
     assert (stopped["outcome"], stopped["step"]) == ("stopped", 3)
     assert (again["outcome"], again["step"]) == ("done", 4)
@@ -95,22 +96,21 @@ def test_a_run_with_a_stop_is_the_one_without(ran: Ran, name: str) -> None:
         assert all(bool((tensor == found[key]).all()) for key, tensor in wanted.items())
         assert {str(tensor.dtype) for tensor in found.values()} == {"torch.float32"}
     planned = replace(made_runs.stage("sft"), kind="sft", settings=TRAINING)
-    shape = estimate.shape_of("sft", TRAINING, 1, 2 if name == "two" else 1)
+    shape = estimate.shape_of("sft", TRAINING, 1, ran.ranks)
     assert again["metrics"]["step_shape"] == fit.step_shape(planned, shape)
     assert again["metrics"]["trained_by"] == "automodel"
 
 
-@pytest.mark.parametrize(("name", "made_by", "here"), [("one", 1, 2), ("two", 2, 1)])
-def test_another_number_of_processes_is_refused_before_the_model_is_loaded(
-    ran: Ran, name: str, made_by: int, here: int
-) -> None:
-    refused = ran.results[f"cut_{name}"][1]
-    assert f"was made by {made_by} processes, this start has {here}" in refused["output"]
+@by_one_and_by_two
+def test_another_number_of_processes_is_refused_before_the_model_is_loaded(ran: Ran) -> None:
+    refused = ran.results["cut"][1]
+    assert f"was made by {ran.ranks} processes, this start has {OTHERS[ran.ranks]}" in refused["output"]
 
 
+@pytest.mark.parametrize("ran", [1], indirect=True)
 def test_a_stop_leaves_a_model_and_the_end_the_tokenizer(ran: Ran, base: Path) -> None:
     """The model can be had although nobody went on."""
-    cut = ran.stages["cut_one"]
+    cut = ran.stages["cut"]
     whole = cut.spec.store_paths.save(3) / "automodel/model/consolidated"
     assert (whole / "config.json").is_file()
     assert list(whole.glob("*.safetensors"))
@@ -161,7 +161,7 @@ print("PARTS", json.dumps([type(part).__name__ for part in parts]))
 """
 
 
-@pytest.mark.parametrize("kind", ["cpt", "sft"])
+@pytest.mark.parametrize("kind", ["cpt", pytest.param("sft", marks=pytest.mark.full)])
 def test_the_package_itself_reads_what_is_rendered(tmp_path: Path, automodel: Path, kind: str) -> None:
     """Every section becomes the typed configuration that AutoModel trains by; a key that it does not know would not."""
     settings = AutomodelSettings.read({**TRAINING, "precision": "bf16", "tensor_parallel": 2, "sequence_parallel": True})
