@@ -87,6 +87,7 @@ def _probe(name: str, code: Path | None) -> dict[str, Any]:
             "converts": sorted(able.converts),
             "memory": None if able.memory is None else asdict(able.memory),
             "experimental": able.experimental,
+            "revision": able.revision,
         }
     except (LookupError, ImportError) as error:
         return {"error": f"{type(error).__name__}: {error}"}

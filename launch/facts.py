@@ -100,7 +100,7 @@ def probe(
                 formats_out=tuple(value["formats_out"]), launcher=value["launcher"], distributed=value["distributed"],
                 python=python_of(name, profile),
                 converts=tuple((source, target) for source, target in value["converts"]),
-                memory=value["memory"], experimental=value["experimental"],
+                memory=value["memory"], experimental=value["experimental"], revision=value["revision"],
             )  # fmt: skip
     return found
 

@@ -43,6 +43,7 @@ class BackEndFacts:
     converts: tuple[tuple[str, str], ...] = ()
     memory: Mapping[str, Any] | None = None
     experimental: str = ""
+    revision: int = 1
 
 
 @dataclass(frozen=True)
@@ -219,6 +220,8 @@ class _Builder:
         versions = dict(able.versions)
         if resources.image:  # what is in it decides, and the user's code, which is not in it
             versions = {"image": resources.image} | {key: it for key, it in versions.items() if key == "code"}
+        if able.revision > 1:
+            versions["overnight"] = str(able.revision)
         resumable = target_step is not None
         if resumable and executor != "local":
             resources = self.profile.segment(resources)

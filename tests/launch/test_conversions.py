@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,8 +55,23 @@ def declared(name: str) -> BackEndFacts:
     able = backends.load(name).CAPABILITIES
     return BackEndFacts(
         {}, able.kinds, tuple(sorted(able.formats_in)), tuple(sorted(able.formats_out)), able.launcher, able.distributed,
-        "python3", tuple(sorted(able.converts)),
+        "python3", tuple(sorted(able.converts)), revision=able.revision,
     )  # fmt: skip
+
+
+def test_what_an_older_revision_of_a_back_end_made_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It, and all that is made from it; the rest keeps its fingerprint."""
+    able = backends.load("nemo").CAPABILITIES
+    assert able.revision == 2
+    chain = (("cpt", "trl", "base"), ("sft", "nemo", "s1"), ("sft", "trl", "s2"))
+    before, after = ({}, {})
+    for found, revision in ((before, able.revision), (after, 3)):
+        monkeypatch.setattr(backends.load("nemo"), "CAPABILITIES", replace(able, revision=revision))
+        found |= {stage.name: stage.fingerprint for stage in planned(tmp_path, *chain).stages}
+    assert [name for name in after if before[name] == after[name] and name.startswith("s")] == ["s1"]
+    assert sorted(before) == sorted(after)
 
 
 def planned(directory: Path, *stages: tuple[str, str, str], names: tuple[str, ...] = ()) -> Plan:

@@ -31,6 +31,7 @@ CAPABILITIES = Capabilities(
         {"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, sharded="all", logits=14.0, recompute=(True,),
         splits=("tensor_parallel",),
     ),
+    revision=2,  # 1 took another rotary base than transformers 5 writes, with an older transformers
     experimental="0.6.0 ran on one H100; several GPUs and other versions were not tried by us",
 )
 
