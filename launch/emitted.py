@@ -19,7 +19,7 @@ from launch.executors.base import JobRequest
 from launch.load import KeyPath, Marks, dotted
 from launch.plan import Plan, PlannedStage
 from launch.profile import ProfileFile
-from launch.profile_fields import KEPT
+from launch.removable import KEPT
 from launch.rundir import Run
 from launch.slurm.refusals import GPU_OPTIONS
 

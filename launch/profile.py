@@ -57,7 +57,6 @@ from launch.profile_fields import (
     Notify,
     OptionName,
     Partition,
-    Removable,
     SharedPath,
     Signal,
     SrunOptions,
@@ -142,7 +141,7 @@ class Profile(Model):
     notify: Notify = Notify()
     sbatch: dict[OptionName, Addition] = Field(default_factory=dict)
     srun: tuple[Line, ...] = ()
-    remove: tuple[Removable, ...] = ()
+    remove: tuple[OptionName, ...] = ()
     env: dict[EnvironmentName, Value] = Field(default_factory=dict)
     secrets: tuple[SecretName, ...] = ()
     modules: tuple[Line, ...] = ()
@@ -264,9 +263,10 @@ class ProfileFile:
         return ProfileFile(self.path, merged.data, merged.marks, _validated(merged.data, merged.marks, hint))
 
 
-def _validated(data: dict[str, Any], marks: Marks, hint: str) -> Profile:
+def _validated(data: dict[str, Any], marks: Marks, hint: str, kept: bool = False) -> Profile:
     profile = validate(Profile, data, marks, hint=hint)
-    if problems := removable.problems(profile):
+    # What a run was submitted with is not judged anew: another version's list would lock its user out.
+    if not kept and (problems := removable.problems(profile)):
         raise failure(problems, marks, hint=hint)
     return profile
 
@@ -330,12 +330,15 @@ def locate(name_or_path: str, *, below: Path | None = None) -> Path:
     return known[name_or_path]
 
 
-def read_profile(path: Path, overrides: tuple[str, ...] = (), text: str | None = None) -> ProfileFile:
+def read_profile(
+    path: Path, overrides: tuple[str, ...] = (), text: str | None = None, kept: bool = False
+) -> ProfileFile:  # fmt: skip
     """Read a profile and what it extends; one without a ``name`` is called like its file.
 
     Args:
         overrides: texts of ``--set``, paths of the profile.
         text: what the file is to say, in place of what it says; all that it extends is found as from the file.
+        kept: it is that of a run, which was read when it was submitted.
 
     Raises:
         InputError: lists every fault with its line.
@@ -343,7 +346,7 @@ def read_profile(path: Path, overrides: tuple[str, ...] = (), text: str | None =
     document = layers.read_all(path, lambda name, file: locate(name, below=file), overrides, text)
     data = {"name": path.stem, **document.data}
     hint = f"overnight plan PIPELINE --cluster {path}"
-    return ProfileFile(path, data, document.marks, _validated(data, document.marks, hint))
+    return ProfileFile(path, data, document.marks, _validated(data, document.marks, hint, kept))
 
 
 def find(name_or_path: str) -> Profile:

@@ -31,13 +31,6 @@ from launch.load import suggest
 KINDS = (*DATA_KINDS, *TRAINING_KINDS, "evaluate", "convert")
 DEFAULT, TRAINING, DATA = "default", "training", "data"
 
-KEPT = {
-    "job-name": "its unique name is how a lost submission is found again",
-    "dependency": "without it a stage would start before what it reads is there",
-    "parsable": "the id of the job is read from sbatch's answer",
-}
-"""Options that ``remove`` does not take out, and why."""
-
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _ROLLING = re.compile(r"rolling\((\d{1,4})\)\Z", re.ASCII)
 _OPTION = re.compile(r"(?:--)?[a-z][a-z0-9-]*\Z")
@@ -160,12 +153,6 @@ def _by_form(value: Any) -> Any:
     return {"form": value} if isinstance(value, str) else value
 
 
-def _removable(name: str) -> str:
-    if name in KEPT:
-        raise ValueError(f"{name!r} cannot be left out: {KEPT[name]}")
-    return name
-
-
 Group = Annotated[str, Strict(), AfterValidator(_group)]
 SharedPath = Annotated[Path, BeforeValidator(_path), AfterValidator(_absolute)]
 EnvironmentName = Annotated[str, Strict(), AfterValidator(_environment_name)]
@@ -194,7 +181,6 @@ def _submission(text: str) -> str:
 
 
 Submission = Annotated[Line, AfterValidator(_submission)]
-Removable = Annotated[OptionName, AfterValidator(_removable)]
 Addition = Annotated[str | bool | None, BeforeValidator(_addition)]
 Value = Annotated[str, Strict(), AfterValidator(one_line)]
 MountText = Annotated[Line, AfterValidator(_mount)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from launch.load import Problem, nearest
-from launch.profile_fields import KEPT, GpuForm
+from launch.profile_fields import GpuForm
 
 if TYPE_CHECKING:
     from launch.profile import Profile
@@ -32,6 +32,13 @@ APPTAINER = frozenset({"bind", "nv", "pwd", "rocm"})
 LIBRARIES = frozenset({"error", "unbuffered", "wait", "wckey"})
 """What NeMo-Run and submitit would say by themselves, and never do here."""
 
+KEPT = {
+    "job-name": "its unique name is how a lost submission is found again",
+    "dependency": "without it a stage would start before what it reads is there",
+    "parsable": "the id of the job is read from sbatch's answer",
+}
+"""Options that ``remove`` does not take out, and why."""
+
 REMOVABLE = (HEADER | SRUN | APPTAINER | LIBRARIES) - KEPT.keys()
 
 
@@ -42,7 +49,9 @@ def problems(profile: Profile) -> list[Problem]:
     known = sorted(REMOVABLE | further)
     found = []
     for number, name in enumerate(profile.remove):
-        if name not in known:
+        if name in KEPT:
+            found.append(Problem(("remove", number), f"{name!r} cannot be left out: {KEPT[name]}"))
+        elif name not in known:
             near = nearest(name, known)
             rest = f"nearest: {near}" if near else "`overnight plan PIPELINE --scripts` shows those of a pipeline"
             found.append(Problem(("remove", number), f"no job gets an option {name!r}; {rest}"))

@@ -108,7 +108,7 @@ class Run:
         """
         if not self.paths.plan.exists():  # written last: what is missing is better said of the plan
             self.plan()
-        return read_profile(self.paths.profile).profile
+        return read_profile(self.paths.profile, kept=True).profile
 
 
 def create(workspace: Workspace, pipeline: PipelineFile, profile: ProfileFile, plan: Plan) -> Run:

@@ -12,10 +12,10 @@ from launch.errors import InputError
 from launch.executors import NAMES, carrier
 from launch.executors.base import flag_name
 from launch.profile import ProfileFile, read_profile
-from launch.profile_fields import KEPT
-from launch.removable import APPTAINER, HEADER, REMOVABLE, SRUN
+from launch.removable import APPTAINER, HEADER, KEPT, REMOVABLE, SRUN
 from launch.rundir import Run
 from launch.site import check
+from tests.launch import made_runs
 from tests.sites.golden import ATTEMPT, HERE, SITES, plan_of, rendered
 from tests.sites.test_flags import flags
 
@@ -43,6 +43,17 @@ def test_what_cannot_be_meant_is_refused_with_its_line(tmp_path: Path, entry: st
     with pytest.raises(InputError) as caught:
         over(tmp_path, "university", f"remove: [{entry}]\n")
     assert f"{tmp_path}/mine.yaml:2:10: {said}" in str(caught.value)
+
+
+def test_a_run_is_not_locked_out_of_its_own_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was submitted by a version that accepted more can be looked at and cancelled."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    run = made_runs.make(tmp_path / "ws", made_runs.stage("cpt"))
+    with open(run.paths.profile, "a") as stream:
+        stream.write("remove: [gres-flags, dependency]\n")
+    assert run.profile().remove == ("gres-flags", "dependency")
+    with pytest.raises(InputError, match="no job gets an option 'gres-flags'"):
+        read_profile(run.paths.profile)
 
 
 def test_what_the_profile_adds_can_be_taken_out(tmp_path: Path) -> None:
