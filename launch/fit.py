@@ -51,8 +51,8 @@ class Estimate:
 
     @property
     def needs(self) -> float:
-        """Bytes on each GPU: what was measured, where something was."""
-        return self.memory.total if self.measured is None else self.measured
+        """Bytes on each GPU: what was measured, where something was, and the same reserve as beside an estimate."""
+        return self.memory.total if self.measured is None else self.measured + self.memory.reserve
 
     @property
     def fits(self) -> bool:
@@ -296,6 +296,8 @@ def after_out_of_memory(plan: Plan, stage: PlannedStage, profile: Profile, works
 
 
 def _in_general(stage: PlannedStage) -> list[str]:
+    if stage.target_step is None:  # an evaluation or a conversion: no option of the pipeline makes it smaller
+        return [f"GPUs with more memory for {stage.kind} (resources.{stage.kind} of the profile)"]
     habits, settings = habits_of(stage, stage.settings), stage.settings
     words = [] if settings.get("micro_batch_size") == 1 else ["halve micro_batch_size down to 1"]
     if habits.recompute and estimate.recompute_of(settings) != "full":

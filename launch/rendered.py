@@ -57,10 +57,11 @@ def refuse(plan: Plan, profile: Profile, workspace: Workspace, pipeline: Pipelin
 def answers(
     plan: Plan, profile: Profile, workspace: Workspace, pipeline: PipelineFile
 ) -> Iterator[tuple[PlannedStage, dict[str, Any]]]:
-    """Each stage with ``command``, ``files`` (name -> content) and ``notes``, or ``error``, or ``missing``."""
+    """Each stage that is not sealed, with ``command``, ``files`` (name -> content) and ``notes``, or ``error``, or
+    ``missing``."""
     groups: dict[str, list[PlannedStage]] = {}
     for stage in plan.stages:
-        if stage.backend != "data":
+        if stage.backend != "data" and not workspace.entry(stage.produces_kind, stage.fingerprint).seal.exists():
             python = sys.executable if _is_elsewhere(stage, profile) else stage.python
             groups.setdefault(python, []).append(stage)
     code = None if pipeline.pipeline.code is None else pipeline.resolve(pipeline.pipeline.code)

@@ -231,6 +231,9 @@ def test_another_number_of_processes_is_refused_when_it_is_submitted(tmp_path: P
     contract.rendered(backend, given.spec, Shape(processes=1))
     with pytest.raises(BadSettings, match="save of step 3 was made by 1 processes, this start has 2"):
         contract.rendered(backend, given.spec, Shape(processes=2))
+    (store.save(3) / layout.RANKS).write_text("{")  # torn: the job will see, and take the save before
+    contract.rendered(backend, given.spec, Shape(processes=2))
+    files.write_json(store.save(3) / layout.RANKS, {"ranks": 1})
     files.write_json(store.seal, {})  # finished: nothing goes on from a save
     contract.rendered(backend, given.spec, Shape(processes=2))
 

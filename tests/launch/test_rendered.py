@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.core import seal
 from tests.toy_chain import STAGES, Chain
 
 
@@ -26,6 +27,21 @@ def test_a_setting_that_the_back_end_refuses_ends_the_submission(tmp_path: Path,
     assert f"stage 'sft': back end 'toy': {said}" in done.stderr
     assert f"{chain.pipeline}:9" in done.stderr
     assert not chain.workspace.runs.exists() or not list(chain.workspace.runs.iterdir())
+
+
+def test_a_stage_that_is_done_is_not_asked_again(tmp_path: Path) -> None:
+    """A later version may refuse what made it, and it does not run."""
+    stages = STAGES.replace("checkpoint: cpt, data: pairs,", "checkpoint: cpt, data: pairs, options: {ballast_mbb: 2},")
+    chain = Chain.make(tmp_path / "chain", stages, cluster="devcluster")
+    chain.fetch()
+    fingerprint = chain.plan()["sft"]["fingerprint"]
+    store = chain.workspace.entry("checkpoint", fingerprint)
+    store.output.mkdir(parents=True)
+    (store.output / "weights").write_text("w")
+    kind = seal.SealKind.CHECKPOINT
+    seal.seal_directory(store.output, store.seal, kind=kind, format="toy", fingerprint=fingerprint)
+    done = chain.start(check=False)
+    assert "ballast_mbb" not in done.stderr
 
 
 def test_a_back_end_in_an_image_is_planned_where_it_is_not_installed(tmp_path: Path) -> None:

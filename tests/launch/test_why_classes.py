@@ -129,6 +129,17 @@ def test_out_of_gpu_memory_is_answered_with_what_the_back_end_can_do(
     assert "; then: overnight run " in told["next"]
 
 
+def test_a_conversion_that_is_out_of_memory_is_not_told_of_options_that_it_has_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned = replace(stage("cpt", executor="local", resumable=False), kind="convert", backend="nemo")
+    run = make(tmp_path / "ws", planned, profile={"executor": "local"})
+    ended(run, CLASSES[0][1])
+    _, told = asked(run, capsys)
+    assert "GPUs with more memory for convert (resources.convert of the profile)" in told["next"]
+    assert "micro_batch_size" not in told["next"]
+
+
 def test_no_gpu_is_visible_where_ray_should_start() -> None:
     torch = pytest.importorskip("torch")
     from jobs.backends.nemo_rl.cluster import MissingGpus, Shape

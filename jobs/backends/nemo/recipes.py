@@ -123,7 +123,10 @@ def recipe(settings: NemoSettings, kind: str, world: int, local: int) -> Any:
     Raises:
         BadSettings: there is none of that name; says which there are.
     """
-    from nemo.collections import llm
+    try:
+        from nemo.collections import llm
+    except (OSError, RuntimeError) as error:  # a login node without a GPU's driver
+        raise ImportError(f"NeMo cannot be imported here: {error}") from error
 
     name = settings.recipe or ""
     module = getattr(llm, name, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -75,7 +76,8 @@ class Child:
                 asked = asked or self._is_asked()
                 if asked and newer:
                     child.terminate()
-                    child.wait(60)
+                    with contextlib.suppress(subprocess.TimeoutExpired):  # Ray may be slow to leave; the save is sealed
+                        child.wait(60)
                     break
         finally:
             if child.poll() is None:
