@@ -27,6 +27,7 @@ WORDS = {
     "submit": ["p.yaml", "--cluster", "-c", "--set=x=y"],
     "status": ["--workspace", "/w", "-r"],
     "why": ["run", "-stage"],
+    "report": ["run", "--json", "--workspace=/w x"],
     "logs": ["-f", "--all", "run", "stage"],
     "cancel": ["run", "--adopted"],
     "resume": [],
