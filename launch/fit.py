@@ -122,7 +122,7 @@ def measured(workspace: Workspace) -> list[Measured]:
             seconds, memory = (
                 None if metrics.get(key) is None else float(metrics[key]) for key in (speed.SECONDS, speed.MEMORY)
             )
-            backend = str(metrics.get(speed.BACKEND, seal["format"]))  # of nemo they are one
+            backend = str(metrics.get(speed.BACKEND, seal["format"]))  # nemo's first seals say it so
             shape, gpu = str(metrics[speed.SHAPE]), str(metrics[speed.GPU]).lower()
             found.append(Measured(model, backend, shape, gpu, seconds, memory))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from nemo import lightning as nl
 from nemo.collections import llm
 from nemo.lightning.pytorch.strategies.utils import init_model_parallel
 
-from jobs import ranks
+from jobs import measured, ranks
 from jobs.backends import Result, WorkContext
 from jobs.backends.nemo import compat, data, layout, lora, model, recipes
 from jobs.backends.nemo.control import Schedule, StepControl
@@ -70,13 +69,13 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         optim=_optimizer(settings), **more,
     )  # fmt: skip
     metrics: dict[str, Any] = {"tokens": control.tokens, "seconds": time.monotonic() - began}
-    metrics |= _measured(control.durations) | packed
-    if control.trained is not None:
-        metrics["trained_parameters"] = control.trained
-    metrics[speed.SHAPE] = speed.step_shape(
+    shape = speed.step_shape(
         settings.batch_size, micro, settings.sequence_length, settings.precision, settings.recompute, ctx.world,
         spread.tensor, spread.pipeline, spread.context, speed.also_of(spec.kind, spec.settings),
     )  # fmt: skip
+    metrics |= measured.of_start(spec.backend, shape, control.durations) | packed
+    if control.trained is not None:
+        metrics["trained_parameters"] = control.trained
     if control.losses:
         metrics |= {"first_loss": control.losses[0], "last_loss": control.losses[-1]}
     if control.stopped:
@@ -84,28 +83,6 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     if ctx.rank == 0:
         layout.check(ctx.output)
     return Result("done", control.step, metrics)
-
-
-WARM_UP = 3
-"""Steps that are not timed: kernels are chosen and memory is taken in them."""
-
-
-def _measured(durations: list[float]) -> dict[str, Any]:
-    """What estimates are held against and refined by: seconds of a step (median), and bytes on the GPU of this rank.
-
-    ``peak_memory_bytes`` is what tensors took, ``reserved`` what torch kept for them, ``device`` all that was taken on
-    the device at the end, with CUDA's own.
-    """
-    found: dict[str, Any] = {}
-    if len(durations) > 2 * WARM_UP:
-        found[speed.SECONDS] = statistics.median(durations[WARM_UP:])
-    if torch.cuda.is_available():
-        free, total = torch.cuda.mem_get_info()
-        found |= {
-            speed.GPU: torch.cuda.get_device_name(), "peak_memory_bytes": torch.cuda.max_memory_allocated(),
-            "peak_reserved_bytes": torch.cuda.max_memory_reserved(), "device_memory_bytes": total - free,
-        }  # fmt: skip
-    return found
 
 
 def _resume_point(ctx: WorkContext) -> str | None:
