@@ -16,9 +16,9 @@ from launch.plan import Plan, PlannedStage
 from launch.profile import Profile
 from launch.results import Measured
 from launch.rundir import Run
-from launch.show_status import next_command
+from launch.show_status import heading, next_command, sealed
 from launch.stage_status import RunStatus, StageStatus, State
-from launch.table import clock, count, duration, table
+from launch.table import count, duration, table
 from launch.why import Why
 
 
@@ -105,8 +105,7 @@ def _made(run: Run, planned: PlannedStage, found: StageStatus) -> Made:
 def lines(report: Report, profile: str) -> list[str]:
     """For people."""
     status, run = report.status, report.run
-    since = "" if status.created_at is None else f", submitted {clock(status.created_at)}"
-    shown = [f"run {run.id}: {report.plan.pipeline} on {profile}{since}", _outcome(report)]
+    shown = [heading(run, report.plan, profile, status), _outcome(report)]
     if status.silence:
         shown.append(f"The cluster does not answer: {status.silence.splitlines()[0]}")
     if report.model is not None:
@@ -125,11 +124,10 @@ def _outcome(report: Report) -> str:
     if status.is_done:
         return f"outcome: done, {count(len(report.stages), 'stage')} sealed"
     bad = [one.stage for one in status.stages if one.state.is_bad]
-    sealed = f"{len(status.of(State.SEALED))} of {count(len(report.stages), 'stage')} sealed"
     if bad:
-        return f"outcome: {', '.join(bad)} failed; {sealed}"
+        return f"outcome: {', '.join(bad)} failed; {sealed(status)}"
     over = [f"{one.stage} {one.state}" for one in status.stages if one.state.is_over]
-    return f"outcome: {', '.join(over) if over else 'not over yet'}; {sealed}"
+    return f"outcome: {', '.join(over) if over else 'not over yet'}; {sealed(status)}"
 
 
 def _model(made: Made, finished: bool) -> list[str]:

@@ -14,9 +14,7 @@ EVIDENCE_LINES = 6
 
 def lines(run: Run, plan: Plan, profile: str, status: RunStatus) -> list[str]:
     """The whole answer, but for the table of results of a chain that is done."""
-    since = "" if status.created_at is None else f", submitted {clock(status.created_at)}"
-    sealed = f"{len(status.of(State.SEALED))} of {count(len(plan.stages), 'stage')} sealed"
-    found = [f"run {run.id}: {plan.pipeline} on {profile}{since}; {sealed}"]
+    found = [f"{heading(run, plan, profile, status)}; {sealed(status)}"]
     if status.silence:
         found += ["", *_silence(status)]
     rows = [_row(stage) for stage in status.stages]
@@ -25,6 +23,17 @@ def lines(run: Run, plan: Plan, profile: str, status: RunStatus) -> list[str]:
         if stage.evidence:
             found += ["", f"{stage.stage} {stage.text}", *_evidence(stage.evidence)]
     return [*found, "", f"next: {next_command(run, status)}"]
+
+
+def heading(run: Run, plan: Plan, profile: str, status: RunStatus) -> str:
+    """Which run it is, and since when."""
+    since = "" if status.created_at is None else f", submitted {clock(status.created_at)}"
+    return f"run {run.id}: {plan.pipeline} on {profile}{since}"
+
+
+def sealed(status: RunStatus) -> str:
+    """How much of a chain is done."""
+    return f"{len(status.of(State.SEALED))} of {count(len(status.stages), 'stage')} sealed"
 
 
 def _silence(status: RunStatus) -> list[str]:

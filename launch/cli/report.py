@@ -16,7 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print; exit codes as of ``status``."""
     from launch import report, rundir
-    from launch.cli.status import SILENT, look
+    from launch.cli.status import exit_code, look
 
     found = rundir.find(args.run, args.workspace)
     profile, plan = found.profile(), found.plan()
@@ -26,6 +26,4 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(report.as_json(made, profile.name)))
     else:
         print("\n".join(report.lines(made, profile.name)))
-    if any(stage.state.is_bad for stage in status.stages):
-        return 1
-    return SILENT if status.silence else 0
+    return exit_code(status)

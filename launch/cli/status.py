@@ -38,7 +38,12 @@ def run(args: argparse.Namespace) -> int:
             from launch.results import print_results
 
             print_results(found, plan, as_json=False)
-    if any(stage.state.is_bad for stage in status.stages):
+    return exit_code(status)
+
+
+def exit_code(status: RunStatus, only: str | None = None) -> int:
+    """1 if something (of the stage ``only``) failed, 4 if the cluster did not answer, else 0."""
+    if any(stage.state.is_bad for stage in status.stages if only in (None, stage.stage)):
         return 1
     return SILENT if status.silence else 0
 

@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print; exit codes as of ``status``."""
     from launch import rundir, why
-    from launch.cli.status import SILENT, look
+    from launch.cli.status import exit_code, look
     from launch.stage_names import find
 
     found = rundir.find(args.run, args.workspace)
@@ -36,6 +36,4 @@ def run(args: argparse.Namespace) -> int:
         if not shown:
             sealed = sum(one.state == "sealed" for one in told)
             print(f"run {found.id} needs nothing: {sealed} of {len(told)} stages sealed, the others run or wait")
-    if any(stage.state.is_bad for stage in status.stages if only in (None, stage.stage)):
-        return 1
-    return SILENT if status.silence else 0
+    return exit_code(status, only)
