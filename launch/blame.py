@@ -13,9 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from launch import emitted
+from launch.base.errors import ClusterRefused, OvernightError
+from launch.base.text import suggest
 from launch.emitted import Emitted
-from launch.errors import ClusterRefused, OvernightError
-from launch.load import suggest
 from launch.rundir import Run
 from launch.slurm import refusals
 from launch.slurm.gateway import Gateway

@@ -15,7 +15,7 @@ from jobs.core import attempts
 from jobs.core.attempts import Attempt
 from jobs.core.paths import StorePaths
 from launch import ledger, scripts
-from launch.errors import ClusterSilent
+from launch.base.errors import ClusterSilent
 from launch.journal import Event
 from launch.ledger import Fate, QueueView
 from launch.plan import Plan, PlannedStage

@@ -7,8 +7,9 @@ from graphlib import CycleError, TopologicalSorter
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from launch.base.text import suggest
 from launch.kinds import FETCHED, TASK_KINDS, TASK_METRICS, TRAINING_DATA, TRAINING_KINDS
-from launch.load import KeyPath, Problem, suggest
+from launch.load import KeyPath, Problem
 from launch.stages import DataStage, EvaluateStage, Task, TrainingStage
 
 if TYPE_CHECKING:

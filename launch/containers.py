@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from launch.errors import InputError
+from launch.base.errors import InputError
+from launch.base.text import control_character
 from launch.fields import VARIABLE_NAME
-from launch.text import control_character
 
 INSIDE = "inside"
 """Argument by which node.sh knows that it has entered the container."""

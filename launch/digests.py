@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jobs.core import files, seal
 from jobs.core.spec import Source
-from launch.errors import InputError
+from launch.base.errors import InputError
 
 
 class DigestCache:

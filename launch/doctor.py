@@ -10,7 +10,8 @@ from enum import StrEnum
 
 from jobs.core import attempts
 from launch import cancel, rundir, status
-from launch.errors import OvernightError
+from launch.base.errors import OvernightError
+from launch.base.text import clock
 from launch.journal import Event
 from launch.plan import Plan
 from launch.rundir import Run
@@ -18,7 +19,6 @@ from launch.slurm.gateway import Gateway
 from launch.slurm.queue import QueueRow
 from launch.slurm.reasons import NEVER_SATISFIED
 from launch.stage_status import RunStatus, State
-from launch.table import clock
 
 
 class Kind(StrEnum):

@@ -13,7 +13,7 @@ from typing import Any
 
 from jobs.core import files
 from launch import containers, scripts
-from launch.errors import InputError
+from launch.base.errors import InputError
 from launch.executors import base
 from launch.executors.base import JobRequest
 from launch.load import KeyPath, Marks, dotted

@@ -14,9 +14,9 @@ from typing import Any
 from jobs.core.paths import Workspace
 from jobs.core.spec import Source
 from launch import fetch, snapshot, worktree
+from launch.base.errors import InputError
 from launch.check import backends
 from launch.digests import DigestCache, source_files
-from launch.errors import InputError
 from launch.kinds import FETCHED
 from launch.pipeline import PipelineFile
 from launch.plan import BackEndFacts, Facts, FetchedFacts, back_ends_of, data_paths

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Strict
 
 from jobs.core.budget import RETRIES
-from launch.load import suggest
+from launch.base.text import suggest
 
 
 def _failure_name(name: str) -> str:

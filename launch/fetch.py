@@ -23,9 +23,8 @@ from typing import TYPE_CHECKING, Any
 from jobs.core import files, seal
 from jobs.core.paths import StorePaths, Workspace
 from launch import fetch_local, fetch_pip
-from launch.errors import InputError
-from launch.fetch_errors import DownloadFailed
-from launch.shared_lock import SharedLock
+from launch.base.errors import DownloadFailed, InputError
+from launch.base.lock import SharedLock
 
 if TYPE_CHECKING:
     from launch import fetch_hub  # at run time where it is needed: every plan imports this module

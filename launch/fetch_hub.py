@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from launch.errors import InputError
-from launch.fetch_errors import DownloadFailed
+from launch.base.errors import DownloadFailed, InputError
 from launch.fetch_pip import directory_bytes
 
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.core import seal
-from launch.errors import InputError
+from launch.base.errors import InputError
 
 Progress = Callable[[int, int | None], None]
 _CROSSING = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}

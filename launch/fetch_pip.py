@@ -16,8 +16,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from launch.errors import InputError
-from launch.fetch_errors import DownloadFailed
+from launch.base.errors import DownloadFailed, InputError
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _PIN = re.compile(rf"(?P<name>{_NAME.pattern})\s*==\s*(?P<version>[A-Za-z0-9][A-Za-z0-9.+!_-]*)\Z")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
-from launch.text import control_character
+from launch.base.text import control_character
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,31}\Z")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")

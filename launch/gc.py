@@ -19,7 +19,7 @@ from pathlib import Path
 from jobs.core import attempts
 from jobs.core.paths import Workspace
 from launch import planfile, worktree
-from launch.errors import InputError
+from launch.base.errors import InputError
 from launch.rundir import Run
 
 HALF_MADE_SECONDS = 24 * 3600.0

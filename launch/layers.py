@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.errors import InputError
+from launch.base.errors import InputError
 from launch.load import Document, KeyPath, Marks, Problem, failure, parse, read
 from launch.overrides import apply_overrides
 

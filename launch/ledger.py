@@ -19,7 +19,7 @@ from jobs.core import attempts, claim
 from jobs.core.attempts import Attempt
 from jobs.core.claim import Claim
 from jobs.core.paths import StagePaths, StorePaths
-from launch.shared_lock import process_alive
+from launch.base.lock import process_alive
 from launch.slurm.queue import QueueRow
 
 SUBMITTING_SECONDS = 300.0

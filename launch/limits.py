@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from launch.errors import InputError
+from launch.base.errors import InputError
+from launch.base.text import suggest
 from launch.fields import memory_bytes, parse_duration, words_of
-from launch.load import KeyPath, Marks, Problem, failure, suggest
+from launch.load import KeyPath, Marks, Problem, failure
 from launch.pipeline import PipelineFile
 from launch.plan import Plan, PlannedStage
 from launch.profile import Continuation, ExecutorKind, ProfileFile, partitions_of

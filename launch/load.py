@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.reader import Reader
 
-from launch.errors import InputError
+from launch.base.errors import InputError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
@@ -379,23 +379,3 @@ class _Builder:
             return _convert(node.tag, text)
         except ValueError as error:
             raise self.error(str(error), node) from error
-
-
-def nearest(name: str, options: Sequence[str], synonyms: dict[str, str] | None = None) -> str | None:
-    """The option that ``name`` was probably meant to be; ``synonyms`` are other words for some of them."""
-    import difflib  # only when something is wrong
-
-    words = {option.lower().replace("-", "_"): option for option in options}
-    for word, option in (synonyms or {}).items():
-        if option in options:
-            words.setdefault(word, option)
-    found = difflib.get_close_matches(name.lower().replace("-", "_"), list(words), n=1, cutoff=0.6)
-    return words[found[0]] if found else None
-
-
-def suggest(name: str, options: Sequence[str], synonyms: dict[str, str] | None = None) -> str:
-    """``nearest: lr``, or the whole list where nothing is near."""
-    close = nearest(name, options, synonyms)
-    if close is not None:
-        return f"nearest: {close}"
-    return f"there are: {', '.join(options)}" if options else "there are none"

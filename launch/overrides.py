@@ -6,8 +6,9 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from launch.errors import InputError
-from launch.load import KeyPath, Marks, Position, parse_value, scalar, suggest
+from launch.base.errors import InputError
+from launch.base.text import suggest
+from launch.load import KeyPath, Marks, Position, parse_value, scalar
 
 _NAMED = ("stages", "sources")  # their keys are the user's names: an option may change one, not invent one
 

@@ -9,7 +9,7 @@ import yaml
 from jobs.core import attempts
 from jobs.core.verdict import FailureClass, Outcome
 from launch import ledger
-from launch.errors import InputError
+from launch.base.errors import InputError
 from launch.history import last_word
 from launch.journal import Event
 from launch.ledger import Fate, QueueView

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from launch import check
-from launch.errors import InputError
+from launch.base.errors import InputError
 from launch.fields import Amount, Line, Model, ResourceKeys, Slug
 from launch.kinds import FETCHED, TASK_KINDS
 from launch.load import Document, KeyPath, Marks, Problem, failure, read

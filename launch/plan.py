@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.core.spec import Source
-from launch.errors import InputError
+from launch.base.errors import InputError
 from launch.kinds import FETCHED
 from launch.profile import Profile, Resources
 

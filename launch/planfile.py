@@ -8,7 +8,7 @@ from typing import Any
 
 from jobs.core import files
 from jobs.core.spec import Source
-from launch.errors import InputError
+from launch.base.errors import InputError
 from launch.plan import FetchedFacts, Plan, PlannedInput, PlannedStage
 from launch.profile import Resources
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launch import blame, emitted, fit, limits, scripts, secrets
-from launch.errors import ClusterRefused, InputError, OvernightError
+from launch.base.errors import ClusterRefused, InputError, OvernightError
 from launch.executors import carrier
 from launch.fit import Estimate
 from launch.plan import PlannedStage

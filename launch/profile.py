@@ -17,7 +17,8 @@ from pydantic import Field
 
 from jobs.core.seal import Depth
 from launch import layers, removable
-from launch.errors import InputError
+from launch.base.errors import InputError
+from launch.base.text import suggest
 from launch.failure_names import FailureName
 from launch.fields import (
     RESOURCE_KEYS,
@@ -36,7 +37,7 @@ from launch.fields import (
     parse_duration,
 )
 from launch.kinds import DATA_KINDS, TRAINING_KINDS
-from launch.load import Document, KeyPath, Marks, failure, suggest
+from launch.load import Document, KeyPath, Marks, failure
 from launch.profile_fields import (
     DATA,
     DEFAULT,

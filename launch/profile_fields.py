@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Strict, model_validator
 
+from launch.base.errors import InputError
+from launch.base.text import suggest
 from launch.containers import Gpus, Mount, Runtime
-from launch.errors import InputError
 from launch.fields import (
     VARIABLE_NAME,
     Amount,
@@ -26,7 +27,6 @@ from launch.fields import (
     parse_duration,
 )
 from launch.kinds import DATA_KINDS, TRAINING_KINDS
-from launch.load import suggest
 
 KINDS = (*DATA_KINDS, *TRAINING_KINDS, "evaluate", "convert")
 DEFAULT, TRAINING, DATA = "default", "training", "data"

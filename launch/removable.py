@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from launch.load import Problem, nearest
+from launch.base.text import nearest
+from launch.load import Problem
 from launch.profile_fields import GpuForm
 
 if TYPE_CHECKING:

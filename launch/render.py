@@ -9,8 +9,8 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 
-from launch.errors import InputError
-from launch.text import control_character
+from launch.base.errors import InputError
+from launch.base.text import control_character
 
 
 def quote(value: object) -> str:

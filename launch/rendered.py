@@ -19,7 +19,7 @@ from typing import Any
 from jobs.core import spec as specs
 from jobs.core.paths import Workspace
 from launch import scripts, snapshot
-from launch.errors import InputError
+from launch.base.errors import InputError
 from launch.pipeline import PipelineFile
 from launch.plan import Plan, PlannedStage
 from launch.profile import Profile

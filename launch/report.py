@@ -12,13 +12,13 @@ from typing import Any
 from jobs.core import seal
 from jobs.core.seal import SealKind
 from launch import results, why
+from launch.base.text import count, duration, table
 from launch.plan import Plan, PlannedStage
 from launch.profile import Profile
 from launch.results import Measured
 from launch.rundir import Run
 from launch.show_status import heading, next_command, sealed
 from launch.stage_status import RunStatus, StageStatus, State
-from launch.table import count, duration, table
 from launch.why import Why
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from jobs.core import files, seal
 from jobs.core.paths import Workspace
-from launch.errors import InputError
+from launch.base.errors import InputError
+from launch.base.text import table
 from launch.plan import Plan, PlannedStage
 from launch.rundir import Run
-from launch.table import table
 
 METRICS_FILE = "metrics.json"
 """In the output of an evaluation: task -> metric -> numbers."""

@@ -14,7 +14,7 @@ from typing import Any
 from jobs.core import attempts
 from jobs.core.attempts import Attempt
 from jobs.core.paths import StorePaths
-from launch.errors import ClusterRefused
+from launch.base.errors import ClusterRefused
 from launch.journal import Event, Journal
 from launch.slurm import refusals
 from launch.slurm.queue import QueueRow

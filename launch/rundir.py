@@ -15,8 +15,9 @@ import yaml
 
 from jobs.core import attempts, files
 from jobs.core.paths import RunPaths, Workspace
-from launch import planfile, shared_lock, snapshot, worktree
-from launch.errors import InputError
+from launch import planfile, snapshot, worktree
+from launch.base import lock as shared_lock
+from launch.base.errors import InputError
 from launch.journal import Event, Journal
 from launch.plan import Plan
 from launch.profile import Profile, ProfileFile, read_profile

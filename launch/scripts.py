@@ -13,8 +13,8 @@ from jobs.core.files import make_directory, write_atomic
 from jobs.core.paths import Workspace
 from jobs.core.spec import Input, StageSpec
 from launch import containers, render
+from launch.base.errors import InputError
 from launch.containers import Container, Mount, Runtime
-from launch.errors import InputError
 from launch.executors.base import JobRequest
 from launch.plan import Plan, PlannedStage
 from launch.profile import Continuation, ExecutorKind, Profile, Resources

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from launch.errors import InputError
+from launch.base.errors import InputError
 from launch.load import KeyPath, Marks, dotted
 from launch.secrets import user_file
 from launch.slurm.environment import looks_secret

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.core.progress import Report
 from launch import pace
+from launch.base.text import duration
 from launch.executors.local import Display
 from launch.fetch import FetchItem, Progress
 from launch.plan import Plan, PlannedStage
-from launch.table import duration
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from launch.errors import InputError
-from launch.load import suggest
+from launch.base.errors import InputError
+from launch.base.text import suggest
 from launch.plan import Plan, PlannedStage
 
 

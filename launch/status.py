@@ -20,7 +20,7 @@ from jobs.core.paths import StagePaths, StorePaths
 from jobs.core.progress import Report
 from jobs.core.verdict import FailureClass, Outcome
 from launch import ledger, pace, status_words
-from launch.errors import OvernightError
+from launch.base.errors import OvernightError
 from launch.history import History, starts_among
 from launch.ledger import Fate, QueueView, Standing
 from launch.plan import Plan, PlannedStage

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from jobs.core.progress import Report
 from jobs.core.verdict import FailureClass
+from launch.base.text import clock, duration
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState
-from launch.table import clock, duration
 
 FAILURES: dict[FailureClass, str] = {
     FailureClass.NONE: "no reason given",

@@ -25,7 +25,7 @@ from jobs.core.attempts import Attempt
 from jobs.core.files import wait_for
 from jobs.core.paths import StorePaths
 from launch import blame, ledger, scripts, sealed
-from launch.errors import ClusterRefused, ClusterSilent, InputError
+from launch.base.errors import ClusterRefused, ClusterSilent, InputError
 from launch.executors import carrier
 from launch.interrupt import Interrupt, Interrupted, deferred
 from launch.journal import Event

@@ -15,7 +15,7 @@ from pathlib import Path
 from jobs.core.paths import Workspace
 from launch import facts
 from launch import plan as planning
-from launch.errors import InputError
+from launch.base.errors import InputError
 from launch.load import read
 from launch.pipeline import PipelineFile, of_document
 from launch.plan import Facts, Plan

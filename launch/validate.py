@@ -10,7 +10,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from launch import secret_values
-from launch.load import KeyPath, Marks, Problem, failure, suggest
+from launch.base.text import suggest
+from launch.load import KeyPath, Marks, Problem, failure
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from jobs.core import attempts, files
 from jobs.core.paths import Workspace
-from launch.errors import InputError
-from launch.text import control_character
+from launch.base.errors import InputError
+from launch.base.text import control_character
 
 MAX_FILE = 10 << 20
 MAX_TOTAL = 100 << 20

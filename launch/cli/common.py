@@ -86,7 +86,7 @@ def refuse_missing(planned: Planned, args: argparse.Namespace) -> None:
     Raises:
         InputError: names what is missing and the command that brings it.
     """
-    from launch.errors import InputError
+    from launch.base.errors import InputError
 
     missing = planned.plan.missing
     if missing:
@@ -130,7 +130,7 @@ def gateway(
     Raises:
         InputError: the profile is of the dev cluster, and it is not up.
     """
-    from launch.errors import InputError
+    from launch.base.errors import InputError
     from launch.slurm.gateway import Gateway
 
     if not profile.devcluster:

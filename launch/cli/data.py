@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         InputError: bad input, with file and line; settings that do not fit.
     """
     from data_prep.errors import DataError
-    from launch.errors import InputError
+    from launch.base.errors import InputError
 
     try:
         return _inspect(args) if args.action == "inspect" else _prepare(args)
@@ -73,7 +73,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     import yaml
 
     from data_prep import paths
-    from launch.errors import InputError
+    from launch.base.errors import InputError
 
     stage: dict[str, Any] = {"source": {"type": "path"}, "prepare": {}}
     for text in args.set:
@@ -96,7 +96,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 def _prepare(args: argparse.Namespace) -> int:
     from data_prep import prepared
     from data_prep.settings import Settings
-    from launch.errors import InputError
+    from launch.base.errors import InputError
 
     settings = Settings.parse(args.action, _settings(args))
     output = args.output.absolute()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.errors import ClusterRefused, ClusterSilent, InputError
+from launch.base.errors import ClusterRefused, ClusterSilent, InputError
 
 _POLL_SECONDS = 2.0
 _GRACE_SECONDS = 60.0

@@ -19,8 +19,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the findings; 0 if there are none or all are mended, 4 if the cluster is silent, else 1."""
     from launch import doctor, rundir
+    from launch.base.errors import ClusterSilent
     from launch.doctor import Kind
-    from launch.errors import ClusterSilent
 
     found = rundir.find(args.run, args.workspace)
     profile = found.profile()

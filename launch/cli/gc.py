@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Remove, and say what and how much."""
     from launch import gc, rundir
-    from launch.errors import InputError
+    from launch.base.errors import InputError
 
     if not args.keep_days >= 0:
         raise InputError(f"--keep-days {args.keep_days}: must be 0 or more")

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import NamedTuple, NoReturn
 
 from launch import __version__
-from launch.errors import InputError, OvernightError
+from launch.base.errors import InputError, OvernightError
 
 
 class Command(NamedTuple):
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(arguments: list[str]) -> int:
     name = next((argument for argument in arguments if not argument.startswith("-")), None)
     if name is not None and name not in COMMANDS:
-        from launch.load import suggest
+        from launch.base.text import suggest
 
         raise InputError(f"there is no command {name!r}; {suggest(name, list(COMMANDS))}", hint="overnight --help")
     module = None if name is None else _load(name)

@@ -64,10 +64,10 @@ def run(args: argparse.Namespace) -> int:
 def _sweep(args: argparse.Namespace) -> int:
     """How many jobs the variants make together: equal stages are one."""
     from launch import sweep
+    from launch.base.text import table
     from launch.cli import prepare
     from launch.profile import locate, read_profile
     from launch.rundir import workspace_for
-    from launch.table import table
 
     profile = read_profile(locate(args.cluster))
     workspace = workspace_for(profile.profile, args.workspace)

@@ -66,7 +66,7 @@ def _init(args: argparse.Namespace) -> int:
     import shlex
     import time
 
-    from launch.errors import InputError
+    from launch.base.errors import InputError
     from launch.fields import slug
     from launch.site import init
     from launch.site.show import packaged
@@ -106,7 +106,7 @@ def _init(args: argparse.Namespace) -> int:
 
 
 def _silent(unknown: object) -> Exception:
-    from launch.errors import InputError
+    from launch.base.errors import InputError
 
     words = "\n".join(f"  {command}: {why}" for command, why in unknown.items()) if isinstance(unknown, dict) else ""
     return InputError(
@@ -120,7 +120,7 @@ def _write(args: argparse.Namespace, name: str, text: str) -> Path | None:
     import tempfile
 
     from jobs.core.files import write_atomic
-    from launch.errors import InputError
+    from launch.base.errors import InputError
     from launch.profile import read_profile, user_directory
 
     with tempfile.TemporaryDirectory(prefix="overnight-") as scratch:
@@ -182,8 +182,8 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
+    from launch.base.text import table
     from launch.site.show import summaries
-    from launch.table import table
 
     found = summaries()
     if args.json:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch.errors import InputError, OvernightError
+from launch.base.errors import InputError, OvernightError
 from launch.profile import ExecutorKind, ProfileFile, locate, read_profile
 from launch.rundir import workspace_for
 from launch.site import amend, check, probe, show, verdict

@@ -19,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make a run and carry every stage that is not sealed."""
     from launch import rundir, secrets
-    from launch.errors import InputError
+    from launch.base.errors import InputError
 
     planned = common.plan(args)
     if planned.profile.profile.executor != "local":

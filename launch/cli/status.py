@@ -50,7 +50,7 @@ def exit_code(status: RunStatus, only: str | None = None) -> int:
 
 def look(run: Run, plan: Plan, profile: Profile, only: set[str] | None = None) -> RunStatus:
     """Ask the run's cluster once, and judge."""
-    from launch.errors import InputError
+    from launch.base.errors import InputError
     from launch.status import Queue
     from launch.status import look as judge
 

@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make a run and submit every stage that is not sealed or queued already."""
     from launch import emitted, fit, limits, rendered, rundir, secrets
-    from launch.errors import InputError
+    from launch.base.errors import InputError
 
     planned = common.plan(args)
     profile = planned.profile.profile
@@ -60,7 +60,7 @@ def advance(
         ending: the job of the run that does this at its end, see ``launch.rolling``.
     """
     from launch import rundir
-    from launch.errors import OvernightError
+    from launch.base.errors import OvernightError
     from launch.interrupt import Interrupted
     from launch.submit import Action, Submitter
 

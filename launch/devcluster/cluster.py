@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from jobs.core import files
+from launch.base.errors import InputError, OvernightError
 from launch.devcluster import accounting, config, location, ports, services
 from launch.devcluster.config import ClusterConfig
 from launch.devcluster.daemons import Daemon, Process, Records, kill, last_lines, marked, wait_until
-from launch.errors import InputError, OvernightError
 
 Say = Callable[[str], None]
 

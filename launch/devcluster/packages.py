@@ -6,8 +6,8 @@ import os
 import shutil
 import subprocess
 
+from launch.base.errors import InputError, OvernightError
 from launch.devcluster.daemons import DAEMON_PATH
-from launch.errors import InputError, OvernightError
 
 #: A program that each package brings.
 _PROGRAMS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "slurm-client": "sinfo", "munge": "munged"}

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from launch.errors import InputError
+from launch.base.errors import InputError
 
 #: Below 32768, where Linux takes the ports of outgoing connections from.
 _FIRST, _LAST = 17000, 32000

@@ -5,7 +5,7 @@ Importing this package imports neither nemo_run (two seconds) nor submitit.
 
 from __future__ import annotations
 
-from launch.errors import InputError
+from launch.base.errors import InputError
 from launch.executors.base import Carrier, JobRequest
 
 __all__ = ["NAMES", "Carrier", "JobRequest", "carrier"]

@@ -18,7 +18,7 @@ from jobs.core.paths import StagePaths, StorePaths
 from jobs.core.progress import Report
 from jobs.core.verdict import Verdict
 from launch import ledger, scripts, sealed
-from launch.errors import InputError, OvernightError
+from launch.base.errors import InputError, OvernightError
 from launch.journal import Event
 from launch.ledger import Fate, QueueView
 from launch.plan import Plan, PlannedStage

@@ -11,7 +11,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode
 
 from jobs.core.files import write_atomic
-from launch.errors import InputError
+from launch.base.errors import InputError
 from launch.profile import read_profile
 from launch.site.write import scalar
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from launch.errors import OvernightError
+from launch.base.errors import OvernightError
 from launch.slurm.gateway import Gateway
 
 SECONDS = 4.0

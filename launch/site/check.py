@@ -14,9 +14,9 @@ from pathlib import Path
 
 from jobs.core.paths import Workspace
 from launch import emitted
-from launch import table as tables
+from launch.base import text as tables
+from launch.base.errors import ClusterRefused, OvernightError
 from launch.containers import Mount, Runtime
-from launch.errors import ClusterRefused, OvernightError
 from launch.executors import carrier
 from launch.fields import words_of
 from launch.kinds import TRAINING_KINDS

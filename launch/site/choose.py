@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch.base.text import duration
 from launch.profile_fields import GpuForm, GpuRequest
 from launch.site.facts import Association, Facts, NodeGroup, PartitionFacts, Qos, seconds_of
-from launch.table import duration
 
 DAY = 86400
 _MANY_JOBS = 50

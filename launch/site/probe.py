@@ -17,7 +17,7 @@ from typing import Any
 from jobs.core.files import write_atomic
 from jobs.core.paths import StagePaths, Workspace
 from launch import containers, render, scripts, snapshot
-from launch.errors import ClusterRefused, OvernightError
+from launch.base.errors import ClusterRefused, OvernightError
 from launch.executors import carrier
 from launch.plan import PlannedStage
 from launch.profile import Continuation, Profile, ProfileFile, Resources, partitions_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from launch import blame, emitted, scripts
-from launch.errors import ClusterRefused
+from launch.base.errors import ClusterRefused
 from launch.executors.base import JobRequest
 from launch.plan import PlannedStage
 from launch.profile import Profile, ProfileFile, Resources

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.errors import ClusterRefused, ClusterSilent
+from launch.base.errors import ClusterRefused, ClusterSilent
 from launch.slurm import queue, refusals
 from launch.slurm.environment import scrubbed
 from launch.slurm.queue import AccountRow, QueueRow

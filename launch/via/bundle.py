@@ -22,9 +22,9 @@ import yaml
 
 from jobs.core.paths import Workspace
 from launch import worktree
-from launch.errors import InputError
+from launch.base.errors import InputError
+from launch.base.text import control_character
 from launch.load import KeyPath
-from launch.text import control_character
 
 if TYPE_CHECKING:
     from launch.pipeline import PipelineFile

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from jobs.core import attempts
 from launch import __version__
-from launch.errors import ClusterRefused, ClusterSilent, InputError
+from launch.base.errors import ClusterRefused, ClusterSilent, InputError
 from launch.via import bundle, protocol
 from launch.via.arguments import rebuilt
 from launch.via.bundle import Bundle

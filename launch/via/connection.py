@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.errors import ClusterRefused, ClusterSilent, InputError
+from launch.base.errors import ClusterRefused, ClusterSilent, InputError
 
 PERSIST_SECONDS = 600
 ALIVE = ("-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from launch import __version__, worktree
-from launch.errors import InputError
+from launch.base.errors import InputError
 from launch.via import protocol
 
 KEPT = 20

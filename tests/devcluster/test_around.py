@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from launch import profile, profile_fields
+from launch.base.errors import InputError
 from launch.devcluster import config, location, packages, ports
 from launch.devcluster.cluster import DevCluster
-from launch.errors import InputError
 
 OFFSETS = (0, 1, 11, 12)
 

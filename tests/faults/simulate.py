@@ -40,7 +40,7 @@ from jobs.core.attempts import Attempt
 from jobs.core.paths import StorePaths, Workspace
 from jobs.core.spec import StageSpec
 from launch import cancel, ledger, scripts, status, submit
-from launch.errors import ClusterRefused, ClusterSilent, InputError
+from launch.base.errors import ClusterRefused, ClusterSilent, InputError
 from launch.journal import Event
 from launch.plan import Plan, PlannedStage
 from launch.profile import Profile, read_profile

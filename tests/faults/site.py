@@ -20,7 +20,7 @@ from jobs.core.spec import StageSpec
 from jobs.core.verdict import classify
 from jobs.lifecycle import EndedBy, Entry, Start
 from jobs.saves import Saves
-from launch.errors import ClusterRefused, ClusterSilent
+from launch.base.errors import ClusterRefused, ClusterSilent
 from launch.executors.base import JobRequest
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState

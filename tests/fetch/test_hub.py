@@ -6,9 +6,8 @@ import shutil
 import pytest
 
 from jobs.core.paths import Workspace
-from launch.errors import InputError
+from launch.base.errors import DownloadFailed, InputError
 from launch.fetch import FetchItem, fetch, item, read_pins
-from launch.fetch_errors import DownloadFailed
 from tests.fetch.helpers import Hub, missing, start_fetch, wait_until
 
 REPO = "org/tiny"

@@ -11,10 +11,10 @@ import pytest
 
 from jobs.core import files, seal
 from jobs.core.paths import Workspace
-from launch import shared_lock
-from launch.errors import InputError
+from launch.base import lock as shared_lock
+from launch.base.errors import InputError
+from launch.base.lock import SharedLock
 from launch.fetch import fetch, item, read_pins
-from launch.shared_lock import SharedLock
 from tests.fetch.helpers import missing
 
 

@@ -8,9 +8,8 @@ import pytest
 from jobs.core import seal
 from jobs.core.paths import Workspace
 from launch import fetch_pip
-from launch.errors import InputError
+from launch.base.errors import DownloadFailed, InputError
 from launch.fetch import Fetched, FetchItem, fetch, item, read_pins
-from launch.fetch_errors import DownloadFailed
 from tests.fetch.helpers import Index, missing, start_fetch, wait_until
 
 BIG = os.urandom(400_000)

@@ -19,7 +19,7 @@ from jobs.core.paths import Workspace
 from jobs.core.spec import StageSpec
 from jobs.saves import Saves
 from launch import ledger, snapshot
-from launch.errors import InputError
+from launch.base.errors import InputError
 from launch.plan import Plan
 from launch.rundir import Run
 from launch.slurm.queue import QueueRow

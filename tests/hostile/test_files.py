@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from launch import scripts, snapshot
-from launch.errors import InputError
+from launch.base.errors import InputError
 from launch.executors import carrier
 from launch.profile import Profile, read_profile
 from launch.rundir import Run

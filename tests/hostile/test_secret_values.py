@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.errors import InputError
+from launch.base.errors import InputError
 from launch.pipeline import read_pipeline
 from launch.profile import read_profile
 

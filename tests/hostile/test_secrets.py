@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jobs.core import redaction
 from jobs.core.paths import RunPaths
 from launch import secrets
-from launch.errors import InputError
+from launch.base.errors import InputError
 
 VALUE = st.text(st.characters(blacklist_categories=("Cs", "Cc"))).map(lambda text: "x" + text) | st.just("a\nb $(id)")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from launch import cancel
+from launch.base.errors import ClusterSilent
 from launch.cli.main import main
-from launch.errors import ClusterSilent
 from launch.rundir import Run
 from launch.slurm.gateway import Gateway
 from launch.slurm.states import JobState

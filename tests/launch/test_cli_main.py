@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import launch
+from launch.base.errors import ClusterRefused, ClusterSilent, InputError, OvernightError
 from launch.cli import main as cli
-from launch.errors import ClusterRefused, ClusterSilent, InputError, OvernightError
 
 ROOT = Path(launch.__file__).parent.parent
 HEAVY = ("torch", "transformers", "nemo_run", "submitit", "trl", "datasets", "huggingface_hub")

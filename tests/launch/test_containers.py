@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from launch import containers
+from launch.base.errors import InputError
 from launch.containers import Container, Gpus, Mount, Runtime
-from launch.errors import InputError
 
 WORKSPACE = Path("/scratch/me/overnight")
 CODE = WORKSPACE / "runs/abcde/code"

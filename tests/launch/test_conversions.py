@@ -11,7 +11,7 @@ import pytest
 
 from jobs import backends
 from launch import plan as planning
-from launch.errors import InputError
+from launch.base.errors import InputError
 from launch.pipeline import read_pipeline
 from launch.plan import BackEndFacts, Facts, FetchedFacts, Plan, conversions
 from launch.profile import Profile

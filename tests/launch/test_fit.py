@@ -16,7 +16,7 @@ from jobs.backends import Memory
 from jobs.core import speed
 from jobs.core.paths import Workspace
 from launch import estimate, fit
-from launch.errors import InputError
+from launch.base.errors import InputError
 from launch.plan import Plan, PlannedInput, PlannedStage
 from launch.profile import Profile, Resources
 from tests.launch.made_runs import stage

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.errors import InputError
+from launch.base.errors import InputError
 from launch.load import parse
 from launch.profile import read_profile
 

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launch.errors import InputError
-from launch.load import MAX_DEPTH, MAX_SHOWN, Marks, Position, Problem, dotted, failure, nearest, parse, read, scalar
+from launch.base.errors import InputError
+from launch.base.text import nearest
+from launch.load import MAX_DEPTH, MAX_SHOWN, Marks, Position, Problem, dotted, failure, parse, read, scalar
 
 
 def value_of(text: str) -> Any:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from data_prep.settings import Settings
 from launch import check
-from launch.errors import InputError
+from launch.base.errors import InputError
 from launch.fields import parse_duration
 from launch.kinds import TASK_KINDS, TASK_METRICS
 from launch.load import Marks, failure, parse

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from launch import profile as profiles
-from launch.errors import InputError
+from launch.base.errors import InputError
 from launch.fields import ResourceKeys
 from launch.profile import Carrier, Continuation, ExecutorKind, Profile, Resources, find, read_profile
 

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.core.paths import StagePaths
+from launch.base.errors import InputError
 from launch.cli import main as cli
 from launch.devcluster import config
 from launch.devcluster.config import ClusterConfig
 from launch.devcluster.shape import shape_of
-from launch.errors import InputError
 from launch.load import parse
 from launch.profile import available, read_profile
 from launch.profile_fields import GpuRequest

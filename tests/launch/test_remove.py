@@ -8,7 +8,7 @@ import pytest
 
 from jobs.core.paths import Workspace
 from launch import emitted, scripts
-from launch.errors import InputError
+from launch.base.errors import InputError
 from launch.executors import NAMES, carrier
 from launch.executors.base import flag_name
 from launch.profile import ProfileFile, read_profile

@@ -11,8 +11,8 @@ import pytest
 
 from jobs.core.seal import SealKind
 from launch import results
+from launch.base.errors import InputError
 from launch.cli.main import main
-from launch.errors import InputError
 from launch.plan import PlannedInput, PlannedStage
 from launch.rundir import Run
 from tests.launch.made_runs import make, print_of, sealed, stage

@@ -10,7 +10,7 @@ import pytest
 from jobs.core import attempts
 from jobs.core.attempts import Attempt
 from jobs.core.paths import StorePaths
-from launch.errors import ClusterRefused
+from launch.base.errors import ClusterRefused
 from launch.profile_fields import rolling
 from launch.rolling import Room
 from launch.slurm.queue import QueueRow

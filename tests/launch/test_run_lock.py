@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from jobs.core.paths import Workspace
-from launch import rundir, shared_lock
-from launch.errors import InputError
+from launch import rundir
+from launch.base import lock as shared_lock
+from launch.base.errors import InputError
 from launch.rundir import Run, RunBusy, locked
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from launch import render
-from launch.errors import InputError
+from launch.base.errors import InputError
 
 NASTY = '/x/it\'s $(touch /tmp/never) `id` "q"; rm -rf é'
 SPEC: dict[str, Any] = {

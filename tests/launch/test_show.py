@@ -12,8 +12,8 @@ import pytest
 
 from jobs.core.progress import ProgressWriter, Report
 from launch import fetch, pace, show
+from launch.base.text import clock, count, duration, table
 from launch.plan import Plan
-from launch.table import clock, count, duration, table
 from tests.launch.made_runs import stage
 
 

@@ -14,8 +14,8 @@ from jobs.core import claim
 from jobs.core.progress import ProgressWriter
 from jobs.core.verdict import FailureClass, Outcome
 from launch import show_status
+from launch.base.errors import ClusterSilent
 from launch.cli.main import main
-from launch.errors import ClusterSilent
 from launch.journal import Event
 from launch.ledger import QueueView
 from launch.rundir import Run

@@ -9,8 +9,8 @@ import pytest
 
 from jobs.core.paths import Workspace
 from launch import facts, sweep
+from launch.base.errors import InputError
 from launch.cli.main import main
-from launch.errors import InputError
 from launch.profile import locate, read_profile
 from tests.slurm.chains import STAGES, make_inputs
 

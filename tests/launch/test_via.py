@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from launch import worktree
+from launch.base.errors import InputError
 from launch.cli.main import COMMANDS
-from launch.errors import InputError
 from launch.via import bundle, connection, protocol, serve
 from launch.via.arguments import rebuilt
 from tests.slurm.chains import make_inputs

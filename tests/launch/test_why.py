@@ -11,7 +11,7 @@ from jobs.core import claim, files
 from jobs.core.progress import ProgressWriter
 from jobs.core.verdict import FailureClass, Outcome
 from launch import rundir, why
-from launch.errors import ClusterSilent, InputError
+from launch.base.errors import ClusterSilent, InputError
 from launch.journal import Event
 from launch.ledger import QueueView
 from launch.rundir import Run

@@ -12,8 +12,8 @@ import pytest
 
 from jobs.core.paths import Workspace
 from launch import gc, worktree
+from launch.base.errors import InputError
 from launch.cli.main import main
-from launch.errors import InputError
 
 
 def git(tree: Path, *arguments: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from launch import limits
-from launch.errors import InputError
+from launch.base.errors import InputError
 from launch.pipeline import PipelineFile, read_pipeline
 from launch.plan import Plan
 from launch.profile import ProfileFile, read_profile

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from launch.errors import OvernightError
+from launch.base.errors import OvernightError
 from tests.slurm.chains import Chain, ended
 from tests.slurm.helpers import Slurm
 

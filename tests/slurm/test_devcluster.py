@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from launch.base.errors import InputError
 from launch.devcluster import packages
 from launch.devcluster.cluster import DevCluster, DevClusterFailed
 from launch.devcluster.daemons import Records, wait_until
-from launch.errors import InputError
 from tests.slurm.helpers import Slurm, traces
 
 pytestmark = [

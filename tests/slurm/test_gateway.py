@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.errors import ClusterRefused, ClusterSilent
+from launch.base.errors import ClusterRefused, ClusterSilent
 from launch.slurm.gateway import Gateway
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState

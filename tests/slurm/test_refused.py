@@ -8,8 +8,8 @@ import pytest
 
 from jobs.core.paths import Workspace
 from launch import blame, emitted, scripts
+from launch.base.errors import ClusterRefused
 from launch.emitted import Emitted
-from launch.errors import ClusterRefused
 from launch.executors import carrier
 from launch.pipeline import read_pipeline
 from launch.profile import read_profile

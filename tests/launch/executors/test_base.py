@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from launch.errors import InputError
+from launch.base.errors import InputError
 from launch.executors import base, carrier
 from launch.executors.base import JobRequest
 

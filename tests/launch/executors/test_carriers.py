@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.errors import ClusterRefused, InputError
+from launch.base.errors import ClusterRefused, InputError
 from launch.executors import NAMES, base, carrier, nemo_run
 from launch.executors.base import JobRequest
 

@@ -6,6 +6,7 @@ Not rich: importing it takes longer than making the table, and the output is as 
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections.abc import Sequence
 
 GAP = "  "
@@ -52,3 +53,38 @@ def clock(epoch: float, now: float | None = None) -> str:
 def count(number: int, singular: str, plural: str | None = None) -> str:
     """``1 job``, ``2 jobs``."""
     return f"{number} {singular if number == 1 else plural or singular + 's'}"
+
+
+
+def nearest(name: str, options: Sequence[str], synonyms: dict[str, str] | None = None) -> str | None:
+    """The option that ``name`` was probably meant to be; ``synonyms`` are other words for some of them."""
+    import difflib  # only when something is wrong
+
+    words = {option.lower().replace("-", "_"): option for option in options}
+    for word, option in (synonyms or {}).items():
+        if option in options:
+            words.setdefault(word, option)
+    found = difflib.get_close_matches(name.lower().replace("-", "_"), list(words), n=1, cutoff=0.6)
+    return words[found[0]] if found else None
+
+
+def suggest(name: str, options: Sequence[str], synonyms: dict[str, str] | None = None) -> str:
+    """``nearest: lr``, or the whole list where nothing is near."""
+    close = nearest(name, options, synonyms)
+    if close is not None:
+        return f"nearest: {close}"
+    return f"there are: {', '.join(options)}" if options else "there are none"
+
+
+_REFUSED = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode's categories: control characters (C0, DEL, C1), halves of surrogate pairs (of names that are not UTF-8), line
+and paragraph separators."""
+
+
+def control_character(text: str, allowed: str = "") -> str | None:
+    """The first such character as ``U+XXXX``; None where there is none but those ``allowed``."""
+    if text.isascii() and text.isprintable():
+        return None
+    found = (letter for letter in text if letter not in allowed and unicodedata.category(letter) in _REFUSED)
+    first = next(found, None)
+    return None if first is None else f"U+{ord(first):04X}"
