@@ -18,8 +18,8 @@ from launch.base.text import suggest
 from launch.emitted import Emitted
 from launch.rundir import Run
 from launch.slurm import refusals
-from launch.slurm.gateway import Gateway
-from launch.slurm.refusals import GPU_OPTIONS
+from launch.slurm.client import Gateway
+from launch.slurm.options import GPU_OPTIONS
 
 ASK_SECONDS = 10.0
 

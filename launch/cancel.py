@@ -20,7 +20,7 @@ from launch.journal import Event
 from launch.ledger import Fate, QueueView
 from launch.plan import Plan, PlannedStage
 from launch.rundir import Run
-from launch.slurm.gateway import Gateway
+from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState
 

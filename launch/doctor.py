@@ -15,7 +15,7 @@ from launch.base.text import clock
 from launch.journal import Event
 from launch.plan import Plan
 from launch.rundir import Run
-from launch.slurm.gateway import Gateway
+from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
 from launch.slurm.reasons import NEVER_SATISFIED
 from launch.stage_status import RunStatus, State

@@ -19,9 +19,8 @@ from launch.executors.base import JobRequest
 from launch.load import KeyPath, Marks, dotted
 from launch.plan import Plan, PlannedStage
 from launch.profile import ProfileFile
-from launch.removable import KEPT
 from launch.rundir import Run
-from launch.slurm.refusals import GPU_OPTIONS
+from launch.slurm.options import GPU_OPTIONS, KEPT
 
 _RESOURCE = {
     "partition": "partition", "account": "account", "qos": "qos", "reservation": "reservation",

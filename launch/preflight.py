@@ -20,9 +20,10 @@ from launch.fit import Estimate
 from launch.plan import PlannedStage
 from launch.rendered import ATTEMPT, RUN
 from launch.rundir import Run
-from launch.site import ask, check
+from launch.site import check
 from launch.site.check import Finding, Level
-from launch.slurm.gateway import Gateway
+from launch.slurm import ask
+from launch.slurm.client import Gateway
 
 if TYPE_CHECKING:
     from launch.cli.common import Planned

@@ -25,7 +25,7 @@ from launch.history import History, starts_among
 from launch.ledger import Fate, QueueView, Standing
 from launch.plan import Plan, PlannedStage
 from launch.rundir import Run
-from launch.slurm.gateway import Gateway
+from launch.slurm.client import Gateway
 from launch.slurm.queue import AccountRow, QueueRow
 from launch.slurm.reasons import NEVER_SATISFIED
 from launch.slurm.states import JobState

@@ -34,7 +34,7 @@ from launch.plan import Plan, PlannedStage
 from launch.profile import Profile
 from launch.rolling import Room
 from launch.rundir import Run
-from launch.slurm.gateway import Gateway
+from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
 from launch.slurm.reasons import NEVER_SATISFIED
 

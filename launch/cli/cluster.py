@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from launch.devcluster.cluster import DevCluster
+    from launch.slurm.devcluster.cluster import DevCluster
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -40,8 +40,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do the action; 1 when ``status`` finds something down."""
-    from launch.devcluster import location
-    from launch.devcluster.cluster import DevCluster
+    from launch.slurm.devcluster import location
+    from launch.slurm.devcluster.cluster import DevCluster
 
     cluster = DevCluster(args.dir or location.default_directory())
     if args.action == "up":
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 def _up(cluster: DevCluster, args: argparse.Namespace) -> int:
     import time
 
-    from launch.devcluster import location, packages
+    from launch.slurm.devcluster import location, packages
 
     start = time.monotonic()
     existing = cluster.config()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from launch.pipeline import PipelineFile
     from launch.plan import Plan
     from launch.profile import Profile, ProfileFile
-    from launch.slurm.gateway import Gateway
+    from launch.slurm.client import Gateway
 
 
 def add_pipeline(parser: argparse.ArgumentParser, cluster: str | None = None) -> None:
@@ -131,11 +131,11 @@ def gateway(
         InputError: the profile is of the dev cluster, and it is not up.
     """
     from launch.base.errors import InputError
-    from launch.slurm.gateway import Gateway
+    from launch.slurm.client import Gateway
 
     if not profile.devcluster:
         return Gateway(drop=secrets, environment=environment)
-    from launch.devcluster.location import slurm_conf
+    from launch.slurm.devcluster.location import slurm_conf
 
     conf = slurm_conf()
     if conf is None:

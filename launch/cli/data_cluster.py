@@ -121,7 +121,7 @@ class ArrayRunner:
         profile = self._profile
         wanted = profile.resources_for("corpus")
         if profile.devcluster:  # submitit starts sbatch itself
-            from launch.devcluster.location import slurm_conf
+            from launch.slurm.devcluster.location import slurm_conf
 
             os.environ["SLURM_CONF"] = str(slurm_conf())
         ours = str(Path(__file__).resolve().parents[2])

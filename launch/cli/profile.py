@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from launch.slurm.gateway import Gateway
+    from launch.slurm.client import Gateway
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -141,8 +141,8 @@ def _here() -> tuple[Gateway, Path | None]:
     """The Slurm of this machine: what the environment or the installation says, else the throw-away cluster."""
     import os
 
-    from launch.devcluster.location import slurm_conf
-    from launch.slurm.gateway import Gateway
+    from launch.slurm.client import Gateway
+    from launch.slurm.devcluster.location import slurm_conf
 
     dev = slurm_conf()
     installed = any(Path(path).exists() for path in ("/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf"))

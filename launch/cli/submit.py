@@ -12,7 +12,7 @@ from launch.cli import common
 
 if TYPE_CHECKING:
     from launch.rundir import Run
-    from launch.slurm.gateway import Gateway
+    from launch.slurm.client import Gateway
     from launch.submit import Step
 
 

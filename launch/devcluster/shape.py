@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from launch.devcluster.config import MEMORY_PER_CPU_MB
 from launch.fields import memory_bytes
 from launch.profile import Profile, Resources
 from launch.profile_fields import KINDS, Partition
+from launch.slurm.devcluster.config import MEMORY_PER_CPU_MB
 
 UNNAMED = "regular"
 """The partition of a site whose profile names none."""

@@ -13,7 +13,7 @@ from jobs.core.files import write_atomic
 from jobs.core.paths import ScriptPaths, StagePaths
 from launch.base.errors import InputError
 from launch.base.text import control_character
-from launch.slurm.gateway import Gateway
+from launch.slurm.client import Gateway
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _FLAG = re.compile(r"[a-z][a-z0-9-]*\Z")

@@ -25,7 +25,7 @@ from typing import Any
 
 from launch.executors import base
 from launch.executors.base import JobRequest
-from launch.slurm.gateway import Gateway
+from launch.slurm.client import Gateway
 
 #: Text of the library's template -> what stands there instead. Each must occur exactly once.
 _EDITS: tuple[tuple[str, str], ...] = (

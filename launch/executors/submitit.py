@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from launch.executors import base
 from launch.executors.base import JobRequest
-from launch.slurm.gateway import Gateway
+from launch.slurm.client import Gateway
 
 if TYPE_CHECKING:
     from submitit.slurm.slurm import SlurmExecutor

@@ -25,10 +25,11 @@ from launch.plan import PlannedStage
 from launch.profile import ProfileFile, Resources, partitions_of
 from launch.profile_fields import KINDS, Environment, Partition
 from launch.rundir import Run, workspace_for
-from launch.site import ask, facts, probe_job, storage
-from launch.site.ask import Heard
+from launch.site import facts, probe_job, storage
 from launch.site.facts import Facts, PartitionFacts
-from launch.slurm.gateway import Gateway
+from launch.slurm import ask
+from launch.slurm.ask import Heard
+from launch.slurm.client import Gateway
 
 _PYTHON_SECONDS = 20.0
 _ANSWER_SECONDS = 20.0

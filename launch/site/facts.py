@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from launch.fields import parse_duration
-from launch.site.ask import FIELD, Heard
+from launch.slurm.ask import FIELD, Heard
 
 _PAIR = re.compile(r"(?:^|\s)([\w/:.\[\]]+)=((?:(?!\s[\w/:.\[\]]+=).)*)")
 _GPU = re.compile(r"gpu(?::(?P<model>[A-Za-z][\w.-]*))?(?::(?P<count>\d+))?(?:\([^)]*\))?\Z")

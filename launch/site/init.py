@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.profile_fields import GpuRequest
-from launch.site import ask, choose, facts, storage, write
-from launch.site.ask import Heard
+from launch.site import choose, facts, storage, write
 from launch.site.choose import Choice
 from launch.site.facts import Facts
-from launch.slurm.gateway import Gateway
+from launch.slurm import ask
+from launch.slurm.ask import Heard
+from launch.slurm.client import Gateway
 
 _EXECUTABLES = ("apptainer", "singularity", "enroot")
 

@@ -24,7 +24,7 @@ from launch.profile import Continuation, Profile, ProfileFile, Resources, partit
 from launch.profile_fields import KINDS
 from launch.rundir import Run
 from launch.site import probe_job
-from launch.slurm.gateway import Gateway
+from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
 
 SIGNAL = "USR1"

@@ -10,7 +10,7 @@ from launch.executors.base import JobRequest
 from launch.plan import PlannedStage
 from launch.profile import Profile, ProfileFile, Resources
 from launch.rundir import Run
-from launch.slurm.gateway import Gateway
+from launch.slurm.client import Gateway
 
 NAME = "probe"
 

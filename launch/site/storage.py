@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from launch.site.ask import Heard
+from launch.slurm.ask import Heard
 
 VARIABLES = (
     "SCRATCH", "PSCRATCH", "CSCRATCH", "FASTSCRATCH", "WORK", "PROJECT", "PROJECT_DIR", "PROJECTS", "STORE", "DATA",

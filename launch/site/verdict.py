@@ -11,10 +11,11 @@ from typing import Any
 from launch.base.text import clock, duration
 from launch.fields import memory_bytes
 from launch.profile import ProfileFile
-from launch.site import ask, choose, probe
+from launch.site import choose, probe
 from launch.site.amend import Change
 from launch.site.check import Finding, Level
 from launch.site.probe import Probe
+from launch.slurm import ask
 
 _SLACK = 5
 """Seconds by which a warning may come late: clocks of nodes differ, and a second is cut off each reading."""

@@ -10,10 +10,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from launch.profile_fields import GpuForm, GpuRequest
-from launch.site import ask, choose
+from launch.site import choose
 from launch.site.choose import Choice
 from launch.site.facts import Facts, NodeGroup, PartitionFacts
 from launch.site.storage import Place
+from launch.slurm import ask
 
 WIDTH = 118
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./+-]*\Z")

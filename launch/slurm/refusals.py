@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from launch.slurm import reasons
+from launch.slurm.options import GPU_OPTIONS
 
 #: The controller, the database or the network did not answer; the request may or may not have been carried out.
 _SILENT = re.compile(
@@ -94,8 +95,6 @@ _REFUSALS: tuple[tuple[str, str, str | None], ...] = (
     (r"accounting storage is disabled", "this cluster keeps no accounting", None),
 )
 
-#: Options by which GPUs are asked for.
-GPU_OPTIONS = ("gres", "gpus-per-node", "gpus", "gpus-per-task")
 
 _NODE_SHAPE = ("constraint", *GPU_OPTIONS, "mem", "cpus-per-task", "ntasks-per-node", "exclusive")
 

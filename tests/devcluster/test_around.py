@@ -11,8 +11,8 @@ import pytest
 
 from launch import profile, profile_fields
 from launch.base.errors import InputError
-from launch.devcluster import config, location, packages, ports
-from launch.devcluster.cluster import DevCluster
+from launch.slurm.devcluster import config, location, packages, ports
+from launch.slurm.devcluster.cluster import DevCluster
 
 OFFSETS = (0, 1, 11, 12)
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch.devcluster import config
-from launch.devcluster.config import ClusterConfig
+from launch.slurm.devcluster import config
+from launch.slurm.devcluster.config import ClusterConfig
 
 PLAIN = ClusterConfig(
     directory=Path("/srv/dc"),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.devcluster.daemons import MARKER, Daemon, Process, Records, kill, last_lines, marked, wait_until
+from launch.slurm.devcluster.daemons import MARKER, Daemon, Process, Records, kill, last_lines, marked, wait_until
 
 FAMILY = "import subprocess, sys, time; subprocess.Popen(['sleep', '300']); print('ready', flush=True); time.sleep(300)"
 

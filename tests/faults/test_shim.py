@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from launch.slurm.gateway import Gateway
+from launch.slurm.client import Gateway
 from launch.slurm.states import JobState
 from tests.faults import shim_directory
 from tests.slurm.chains import SHORT, Chain

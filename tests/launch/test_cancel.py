@@ -12,7 +12,7 @@ from launch import cancel
 from launch.base.errors import ClusterSilent
 from launch.cli.main import main
 from launch.rundir import Run
-from launch.slurm.gateway import Gateway
+from launch.slurm.client import Gateway
 from launch.slurm.states import JobState
 from tests.launch.made_runs import make, row, stage, submitted
 

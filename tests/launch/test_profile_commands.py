@@ -16,20 +16,21 @@ from hypothesis import strategies as st
 from jobs.core.paths import StagePaths
 from launch.base.errors import InputError
 from launch.cli import main as cli
-from launch.devcluster import config
-from launch.devcluster.config import ClusterConfig
 from launch.devcluster.shape import shape_of
 from launch.load import parse
 from launch.profile import available, read_profile
 from launch.profile_fields import GpuRequest
-from launch.site import amend, ask, check, choose, facts, probe, show, storage, verdict, write
+from launch.site import amend, check, choose, facts, probe, show, storage, verdict, write
 from launch.site.amend import Change
-from launch.site.ask import FIELD, Heard
 from launch.site.check import Level
 from launch.site.facts import Facts
 from launch.site.probe import Plan, Probe
 from launch.site.storage import Place
-from launch.slurm.gateway import Gateway
+from launch.slurm import ask
+from launch.slurm.ask import FIELD, Heard
+from launch.slurm.client import Gateway
+from launch.slurm.devcluster import config
+from launch.slurm.devcluster.config import ClusterConfig
 from tests.sites.golden import SITES, profile_of
 
 PACKAGED = sorted(set(available()) - {"local"})

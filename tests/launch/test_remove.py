@@ -12,9 +12,9 @@ from launch.base.errors import InputError
 from launch.executors import NAMES, carrier
 from launch.executors.base import flag_name
 from launch.profile import ProfileFile, read_profile
-from launch.removable import APPTAINER, HEADER, KEPT, REMOVABLE, SRUN
 from launch.rundir import Run
 from launch.site import check
+from launch.slurm.options import APPTAINER, HEADER, KEPT, REMOVABLE, SRUN
 from tests.launch import made_runs
 from tests.sites.golden import ATTEMPT, HERE, SITES, plan_of, rendered
 from tests.sites.test_flags import flags

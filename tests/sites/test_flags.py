@@ -16,8 +16,8 @@ from launch.executors.base import JobRequest, flag_name
 from launch.load import parse
 from launch.pipeline import read_pipeline
 from launch.profile import ProfileFile, read_profile
-from launch.removable import KEPT
 from launch.rundir import Run
+from launch.slurm.options import KEPT
 from tests.sites.golden import ATTEMPT, HERE, SITES, plan_of
 
 STAGES = ("corpus", "cpt")

@@ -14,12 +14,12 @@ import pytest
 import yaml
 
 from launch.containers import Runtime
-from launch.devcluster import packages
-from launch.devcluster.config import MEMORY_PER_CPU_MB
 from launch.devcluster.shape import UNNAMED
 from launch.fields import memory_bytes, parse_duration
 from launch.profile import Profile, Resources, read_profile
 from launch.profile_fields import Exclusive, GpuForm, MemoryRule
+from launch.slurm.devcluster import packages
+from launch.slurm.devcluster.config import MEMORY_PER_CPU_MB
 from tests.sites.golden import HERE, SITES, profile_of
 from tests.sites.shaped import NEEDS_PLUGIN, can_build, like
 from tests.slurm.chains import SHORT, Chain

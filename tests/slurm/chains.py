@@ -27,7 +27,7 @@ from jobs.core.paths import StagePaths, StorePaths, Workspace
 from launch import planfile
 from launch.plan import Plan
 from launch.profile import locate
-from launch.slurm.gateway import Gateway
+from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
 from tests.slurm.helpers import Slurm
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.devcluster import packages
-from launch.devcluster.cluster import DevCluster
+from launch.slurm.devcluster import packages
+from launch.slurm.devcluster.cluster import DevCluster
 from tests.slurm.helpers import Slurm
 
 # Short, because sockets live in there; with the owner's id, so that the next session can clean up after a killed one.

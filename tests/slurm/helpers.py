@@ -9,8 +9,8 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from launch.devcluster.cluster import DevCluster
-from launch.devcluster.daemons import DAEMON_PATH, Process
+from launch.slurm.devcluster.cluster import DevCluster
+from launch.slurm.devcluster.daemons import DAEMON_PATH, Process
 
 #: States after which nothing comes, as far as a test cluster knows them.
 FINAL = frozenset({"CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT"})

@@ -29,8 +29,8 @@ from unittest import mock
 
 from jobs.core import files
 from launch.base.errors import OvernightError
-from launch.devcluster import config
-from launch.devcluster.cluster import DevCluster
+from launch.slurm.devcluster import config
+from launch.slurm.devcluster.cluster import DevCluster
 from launch.slurm.reasons import NEVER_SATISFIED
 from tests.slurm.chains import Chain
 from tests.slurm.helpers import Slurm

@@ -15,7 +15,7 @@ from launch.cli.main import main
 from launch.executors import carrier
 from launch.ledger import QueueView
 from launch.rundir import Run
-from launch.slurm.gateway import Gateway
+from launch.slurm.client import Gateway
 from launch.stage_status import StageStatus, State
 from launch.status import Queue, look
 from launch.submit import Submitter

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from launch.base.errors import InputError
-from launch.devcluster import packages
-from launch.devcluster.cluster import DevCluster, DevClusterFailed
-from launch.devcluster.daemons import Records, wait_until
+from launch.slurm.devcluster import packages
+from launch.slurm.devcluster.cluster import DevCluster, DevClusterFailed
+from launch.slurm.devcluster.daemons import Records, wait_until
 from tests.slurm.helpers import Slurm, traces
 
 pytestmark = [

@@ -19,7 +19,7 @@ import pytest
 
 from launch import rundir
 from launch.rundir import Run
-from launch.slurm.gateway import Gateway
+from launch.slurm.client import Gateway
 from launch.submit import Action, Submitter
 from tests.slurm import tracing
 from tests.slurm.chains import ALL, SHORT, Chain, ended, wrapper

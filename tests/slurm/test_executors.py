@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from launch.executors import NAMES, Carrier, JobRequest, carrier
-from launch.slurm.gateway import Gateway
+from launch.slurm.client import Gateway
 from tests.slurm.helpers import Slurm
 
 pytestmark = pytest.mark.slurm

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launch.base.errors import ClusterRefused, ClusterSilent
-from launch.slurm.gateway import Gateway
+from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState
 from tests.slurm.helpers import Slurm

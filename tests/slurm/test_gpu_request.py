@@ -15,7 +15,7 @@ from launch.profile import read_profile
 from launch.profile_fields import GpuForm
 from launch.rundir import Run
 from launch.site import probe_job
-from launch.slurm.gateway import Gateway
+from launch.slurm.client import Gateway
 from tests.slurm.helpers import Slurm
 
 pytestmark = pytest.mark.slurm

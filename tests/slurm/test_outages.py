@@ -12,8 +12,8 @@ import pytest
 
 from jobs.core import progress, verdict
 from jobs.core.verdict import FailureClass, Outcome, Verdict
-from launch.devcluster import packages
-from launch.devcluster.config import CLUSTER_NAME
+from launch.slurm.devcluster import packages
+from launch.slurm.devcluster.config import CLUSTER_NAME
 from tests.slurm.chains import SHORT, Chain
 from tests.slurm.helpers import Slurm
 from tests.slurm.soak import cluster_of

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from launch.devcluster import packages
 from launch.profile import read_profile
 from launch.site import amend
+from launch.slurm.devcluster import packages
 from tests.sites.shaped import ADDED, SITES, Site, can_build, like
 from tests.slurm.chains import REPOSITORY, ended
 from tests.slurm.helpers import Slurm

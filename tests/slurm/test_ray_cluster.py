@@ -24,8 +24,8 @@ from jobs.core import files
 from jobs.core import spec as specs
 from jobs.core.spec import StageSpec
 from launch import render, snapshot
-from launch.devcluster import packages
-from launch.devcluster.cluster import DevCluster
+from launch.slurm.devcluster import packages
+from launch.slurm.devcluster.cluster import DevCluster
 from tests.slurm.helpers import Slurm
 
 pytestmark = pytest.mark.slurm

@@ -14,7 +14,7 @@ from launch.executors import carrier
 from launch.pipeline import read_pipeline
 from launch.profile import read_profile
 from launch.rundir import Run
-from launch.slurm.gateway import Gateway
+from launch.slurm.client import Gateway
 from tests.sites.golden import HERE, plan_of
 from tests.slurm.chains import Chain
 from tests.slurm.helpers import Slurm

@@ -17,7 +17,7 @@ from launch.plan import Plan
 from launch.profile import read_profile
 from launch.rundir import Run
 from launch.site import probe_job
-from launch.slurm.gateway import Gateway
+from launch.slurm.client import Gateway
 from tests.slurm.chains import SHORT, Chain
 from tests.slurm.helpers import Slurm
 

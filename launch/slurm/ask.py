@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from launch.base.errors import OvernightError
-from launch.slurm.gateway import Gateway
+from launch.slurm.client import Gateway
 
 SECONDS = 4.0
 """For each question. A controller that does not answer blocks its clients for nine seconds or more."""

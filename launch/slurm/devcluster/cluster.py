@@ -21,9 +21,9 @@ from typing import Any
 
 from jobs.core import files
 from launch.base.errors import InputError, OvernightError
-from launch.devcluster import accounting, config, location, ports, services
-from launch.devcluster.config import ClusterConfig
-from launch.devcluster.daemons import Daemon, Process, Records, kill, last_lines, marked, wait_until
+from launch.slurm.devcluster import accounting, config, location, ports, services
+from launch.slurm.devcluster.config import ClusterConfig
+from launch.slurm.devcluster.daemons import Daemon, Process, Records, kill, last_lines, marked, wait_until
 
 Say = Callable[[str], None]
 

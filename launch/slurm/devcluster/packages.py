@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 from launch.base.errors import InputError, OvernightError
-from launch.devcluster.daemons import DAEMON_PATH
+from launch.slurm.devcluster.daemons import DAEMON_PATH
 
 #: A program that each package brings.
 _PROGRAMS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "slurm-client": "sinfo", "munge": "munged"}

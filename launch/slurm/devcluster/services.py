@@ -6,9 +6,9 @@ import os
 import pwd
 from pathlib import Path
 
-from launch.devcluster import accounting
-from launch.devcluster.config import ClusterConfig
-from launch.devcluster.daemons import DAEMON_PATH, MARKER, Daemon
+from launch.slurm.devcluster import accounting
+from launch.slurm.devcluster.config import ClusterConfig
+from launch.slurm.devcluster.daemons import DAEMON_PATH, MARKER, Daemon
 
 # First process of a node's namespaces: gives the node its name and hosts file and reaps what is orphaned in it
 # (slurmd as process 1 never reaps its slurmstepds). When slurmd ends, so does the node.

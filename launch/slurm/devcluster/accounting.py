@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from launch.base.errors import OvernightError
-from launch.devcluster.config import ACCOUNT, CLUSTER_NAME, DATABASE, ClusterConfig
+from launch.slurm.devcluster.config import ACCOUNT, CLUSTER_NAME, DATABASE, ClusterConfig
 
 # Nothing here must survive a power cut of the machine, so nothing is synced to disk ("only for tests", says MariaDB):
 # installing it alone makes 800 such calls, each slow where others use the disk.
