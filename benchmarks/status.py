@@ -23,10 +23,11 @@ from jobs.core.paths import Workspace
 from jobs.core.progress import ProgressWriter
 from launch import plan as planning
 from launch import rundir, scripts
+from launch.config.pipeline_file import read_pipeline
+from launch.config.profile import Resources
+from launch.config.profile_file import read_profile
 from launch.journal import Event
-from launch.pipeline import read_pipeline
 from launch.plan import Plan, PlannedInput, PlannedStage
-from launch.profile import Resources, read_profile
 from launch.rundir import Run
 from launch.slurm import queue
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import toychain
 from measure import OVERNIGHT, Cost, Spread, alternate, child, report
 
-from launch.profile import locate as find
+from launch.config.profile_file import locate as find
 
 FACTOR = 1.3
 ALLOWANCE = 1.0

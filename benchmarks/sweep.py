@@ -14,7 +14,7 @@ from pathlib import Path
 import toychain
 from measure import OVERNIGHT, Spread, alternate, child, report
 
-from launch.profile import available
+from launch.config.profile_file import available
 
 VARIANTS = 1000
 CPU_SECONDS, MEGABYTES, PLAN_SECONDS = 5.0, 300, 0.6

@@ -14,11 +14,11 @@ from typing import Any
 from jobs.core import files
 from launch import containers, scripts
 from launch.base.errors import InputError
+from launch.config.document.positions import KeyPath, Marks, dotted
+from launch.config.profile_file import ProfileFile
 from launch.executors import base
 from launch.executors.base import JobRequest
-from launch.load import KeyPath, Marks, dotted
 from launch.plan import Plan, PlannedStage
-from launch.profile import ProfileFile
 from launch.rundir import Run
 from launch.slurm.options import GPU_OPTIONS, KEPT
 

@@ -15,14 +15,14 @@ from jobs.core.paths import Workspace
 from jobs.core.spec import Source
 from launch import fetch, snapshot, worktree
 from launch.base.errors import InputError
-from launch.check import backends
+from launch.config.kinds import FETCHED
+from launch.config.pipeline_file import PipelineFile
+from launch.config.profile import Profile
+from launch.config.references import backends
+from launch.config.stages import DataStage, GettextSource
 from launch.digests import DigestCache, source_files
-from launch.kinds import FETCHED
-from launch.pipeline import PipelineFile
 from launch.plan import BackEndFacts, Facts, FetchedFacts, back_ends_of, data_paths
-from launch.profile import Profile
 from launch.slurm.environment import scrubbed
-from launch.stages import DataStage, GettextSource
 
 PROBE_SECONDS = 60.0
 

@@ -15,10 +15,10 @@ from jobs.core.paths import Workspace
 from launch import estimate
 from launch.base.errors import InputError
 from launch.base.text import table
+from launch.config.fields import memory_bytes
+from launch.config.profile import Profile, Resources
 from launch.estimate import Checkpoint, Memory, Model, Shape
-from launch.fields import memory_bytes
 from launch.plan import Plan, PlannedStage
-from launch.profile import Profile, Resources
 
 PEAK = {
     "a100": 312e12, "h100": 989e12, "h200": 989e12, "gh200": 989e12, "l40s": 362e12, "mi250x": 191.5e12,

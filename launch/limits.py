@@ -8,12 +8,13 @@ from typing import Any
 
 from launch.base.errors import InputError
 from launch.base.text import suggest
-from launch.fields import memory_bytes, parse_duration, words_of
-from launch.load import KeyPath, Marks, Problem, failure
-from launch.pipeline import PipelineFile
+from launch.config.document.positions import KeyPath, Marks, Problem, failure
+from launch.config.fields import memory_bytes, parse_duration, words_of
+from launch.config.pipeline_file import PipelineFile
+from launch.config.profile import Continuation, ExecutorKind, partitions_of
+from launch.config.profile_fields import Partition
+from launch.config.profile_file import ProfileFile
 from launch.plan import Plan, PlannedStage
-from launch.profile import Continuation, ExecutorKind, ProfileFile, partitions_of
-from launch.profile_fields import Partition
 
 
 def marks_of(profile: ProfileFile, pipeline: PipelineFile) -> Marks:

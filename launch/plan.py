@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.core.spec import Source
 from launch.base.errors import InputError
-from launch.kinds import FETCHED
-from launch.profile import Profile, Resources
+from launch.config.kinds import FETCHED
+from launch.config.profile import Profile, Resources
 
 if TYPE_CHECKING:  # status and the like read plans, and no pipeline: its models are built only where one is planned
-    from launch.pipeline import Pipeline
-    from launch.stages import DataStage, EvaluateStage, TrainingStage
+    from launch.config.pipeline import Pipeline
+    from launch.config.stages import DataStage, EvaluateStage, TrainingStage
 
 REVISION = 1
 """Part of every fingerprint: raised when a change of ours makes old results invalid."""
@@ -169,7 +169,7 @@ class _Builder:
     done: dict[str, PlannedStage] = field(default_factory=dict)
 
     def build(self) -> tuple[PlannedStage, ...]:
-        from launch.stages import DataStage, TrainingStage
+        from launch.config.stages import DataStage, TrainingStage
 
         for name in self.pipeline.order():
             stage = self.pipeline.stages[name]
@@ -340,7 +340,7 @@ def build(pipeline: Pipeline, profile: Profile, facts: Facts) -> Plan:
 
 def back_ends_of(pipeline: Pipeline) -> tuple[str, ...]:
     """Names of the back ends that planning has to ask about."""
-    from launch.stages import EvaluateStage, TrainingStage
+    from launch.config.stages import EvaluateStage, TrainingStage
 
     named = {stage.backend for stage in pipeline.stages.values() if isinstance(stage, TrainingStage | EvaluateStage)}
     return tuple(sorted(named | {"data", "convert"}))

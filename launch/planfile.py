@@ -9,8 +9,8 @@ from typing import Any
 from jobs.core import files
 from jobs.core.spec import Source
 from launch.base.errors import InputError
+from launch.config.profile import Resources
 from launch.plan import FetchedFacts, Plan, PlannedInput, PlannedStage
-from launch.profile import Resources
 
 SCHEMA = 1
 

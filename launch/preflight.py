@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launch import blame, emitted, fit, limits, scripts, secrets
+from launch import blame, emitted, fit, limits, scripts
 from launch.base.errors import ClusterRefused, InputError, OvernightError
+from launch.config import secrets
 from launch.executors import carrier
 from launch.fit import Estimate
 from launch.plan import PlannedStage

@@ -20,9 +20,9 @@ from jobs.core import spec as specs
 from jobs.core.paths import Workspace
 from launch import scripts, snapshot
 from launch.base.errors import InputError
-from launch.pipeline import PipelineFile
+from launch.config.pipeline_file import PipelineFile
+from launch.config.profile import Profile
 from launch.plan import Plan, PlannedStage
-from launch.profile import Profile
 from launch.rundir import Run
 from launch.slurm.environment import scrubbed
 

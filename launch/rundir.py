@@ -18,12 +18,13 @@ from jobs.core.paths import RunPaths, Workspace
 from launch import planfile, snapshot, worktree
 from launch.base import lock as shared_lock
 from launch.base.errors import InputError
+from launch.config.profile import Profile
+from launch.config.profile_file import ProfileFile, read_profile
 from launch.journal import Event, Journal
 from launch.plan import Plan
-from launch.profile import Profile, ProfileFile, read_profile
 
 if TYPE_CHECKING:
-    from launch.pipeline import PipelineFile
+    from launch.config.pipeline_file import PipelineFile
 
 ID_LENGTH = 5
 LOCK_STALE_SECONDS = 600.0

@@ -14,11 +14,12 @@ from jobs.core.paths import Workspace
 from jobs.core.spec import Input, StageSpec
 from launch import containers, render
 from launch.base.errors import InputError
-from launch.containers import Container, Mount, Runtime
+from launch.config.mounts import Mount, Runtime
+from launch.config.profile import Continuation, ExecutorKind, Profile, Resources
+from launch.config.profile_fields import Exclusive, MemoryRule
+from launch.containers import Container
 from launch.executors.base import JobRequest
 from launch.plan import Plan, PlannedStage
-from launch.profile import Continuation, ExecutorKind, Profile, Resources
-from launch.profile_fields import Exclusive, MemoryRule
 from launch.rundir import Run
 
 OFFLINE = (("HF_HUB_OFFLINE", "1"), ("TRANSFORMERS_OFFLINE", "1"), ("HF_DATASETS_OFFLINE", "1"))

@@ -16,10 +16,10 @@ from jobs.core.seal import SealBroken
 from jobs.core.verdict import Outcome
 from launch import ledger, pace, status_words
 from launch.base.text import count, duration, table
+from launch.config.profile import Continuation, Profile, partitions_of
 from launch.history import last_word
 from launch.ledger import Fate, QueueView
 from launch.plan import Plan, PlannedStage
-from launch.profile import Continuation, Profile, partitions_of
 
 NEW = "new"
 SEALED = "sealed"

@@ -26,12 +26,12 @@ from jobs.core.files import wait_for
 from jobs.core.paths import StorePaths
 from launch import blame, ledger, scripts, sealed
 from launch.base.errors import ClusterRefused, ClusterSilent, InputError
+from launch.config.profile import Profile
 from launch.executors import carrier
 from launch.interrupt import Interrupt, Interrupted, deferred
 from launch.journal import Event
 from launch.ledger import Fate, QueueView, Standing
 from launch.plan import Plan, PlannedStage
-from launch.profile import Profile
 from launch.rolling import Room
 from launch.rundir import Run
 from launch.slurm.client import Gateway

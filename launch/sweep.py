@@ -16,11 +16,11 @@ from jobs.core.paths import Workspace
 from launch import facts
 from launch import plan as planning
 from launch.base.errors import InputError
-from launch.load import read
-from launch.pipeline import PipelineFile, of_document
+from launch.config.document.reader import read
+from launch.config.pipeline_file import PipelineFile, of_document
+from launch.config.profile_file import ProfileFile
+from launch.config.stages import DataStage
 from launch.plan import Facts, Plan
-from launch.profile import ProfileFile
-from launch.stages import DataStage
 
 MOST = 100_000
 
@@ -61,7 +61,7 @@ def plans(
     Args:
         options: texts of ``--set`` that hold for all.
         axes: texts of ``--sweep``.
-        checked: looks at what this package cannot judge, see ``launch.cli.prepare``.
+        checked: looks at what this package cannot judge, see ``launch.config.data_settings``.
 
     Raises:
         InputError: a variant is no pipeline; where it comes from.

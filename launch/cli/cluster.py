@@ -99,8 +99,8 @@ def _up(cluster: DevCluster, args: argparse.Namespace) -> int:
 def _shape(args: argparse.Namespace, nodes: int) -> dict[str, object]:
     if args.shape is None:
         return {}
+    from launch.config.profile_file import find
     from launch.devcluster.shape import shape_of
-    from launch.profile import find
 
     return shape_of(find(args.shape), args.nodes or nodes)
 

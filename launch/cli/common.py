@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jobs.core.paths import Workspace
-    from launch.pipeline import PipelineFile
+    from launch.config.pipeline_file import PipelineFile
+    from launch.config.profile import Profile
+    from launch.config.profile_file import ProfileFile
     from launch.plan import Plan
-    from launch.profile import Profile, ProfileFile
     from launch.slurm.client import Gateway
 
 
@@ -56,9 +57,9 @@ def read(args: argparse.Namespace) -> tuple[PipelineFile, ProfileFile, Workspace
     """Raises:
     InputError: with file, line and column.
     """
-    from launch.cli import prepare
-    from launch.pipeline import read_pipeline
-    from launch.profile import locate, read_profile
+    from launch.config import data_settings as prepare
+    from launch.config.pipeline_file import read_pipeline
+    from launch.config.profile_file import locate, read_profile
     from launch.rundir import workspace_for
 
     pipeline = prepare.checked(read_pipeline(args.pipeline, args.set))
@@ -102,7 +103,7 @@ def secrets(planned: Planned) -> dict[str, str]:
     """
     import os
 
-    from launch import secrets
+    from launch.config import secrets
 
     wanted: dict[str, str] = {}
     for index, name in enumerate(planned.profile.profile.secrets):

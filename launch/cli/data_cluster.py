@@ -31,8 +31,9 @@ class ArrayRunner:
         InputError: no such profile, one without Slurm, or submitit is not installed.
         """
         from launch.cli import common
+        from launch.config.profile import ExecutorKind
+        from launch.config.profile_file import find
         from launch.executors import base
-        from launch.profile import ExecutorKind, find
 
         self._profile = find(profile)
         if self._profile.executor is ExecutorKind.LOCAL:

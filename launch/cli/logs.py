@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from jobs.core.paths import StagePaths, StorePaths
     from jobs.core.redaction import Redactor
+    from launch.config.profile import Profile
     from launch.plan import Plan
-    from launch.profile import Profile
     from launch.rundir import Run
     from launch.stage_status import StageStatus
 
@@ -83,7 +83,7 @@ class _View:
     def redactor(self) -> Redactor:
         """Takes the values of secrets out of what is shown: the run's, and those of the run that runs the stage."""
         from jobs.core.paths import RunPaths
-        from launch import secrets
+        from launch.config import secrets
 
         return secrets.redactor(self._run.paths, RunPaths(self.paths.root.parents[1]))
 

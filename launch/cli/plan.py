@@ -65,8 +65,8 @@ def _sweep(args: argparse.Namespace) -> int:
     """How many jobs the variants make together: equal stages are one."""
     from launch import sweep
     from launch.base.text import table
-    from launch.cli import prepare
-    from launch.profile import locate, read_profile
+    from launch.config import data_settings as prepare
+    from launch.config.profile_file import locate, read_profile
     from launch.rundir import workspace_for
 
     profile = read_profile(locate(args.cluster))
@@ -97,7 +97,7 @@ def _sweep(args: argparse.Namespace) -> int:
 def _check(planned: common.Planned, as_json: bool) -> int:
     """Print what was looked at; 1 where something would stop the chain."""
     from launch import preflight
-    from launch.profile import ExecutorKind
+    from launch.config.profile import ExecutorKind
     from launch.site import check
 
     profile = planned.profile.profile

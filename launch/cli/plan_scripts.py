@@ -6,9 +6,9 @@ import json
 
 from launch import scripts
 from launch.cli.common import Planned
+from launch.config.profile import Continuation, Profile
 from launch.executors import carrier
 from launch.plan import PlannedStage
-from launch.profile import Continuation, Profile
 from launch.rundir import Run
 
 RUN, ATTEMPT = "RUN", "ATTEMPT"

@@ -67,7 +67,7 @@ def _init(args: argparse.Namespace) -> int:
     import time
 
     from launch.base.errors import InputError
-    from launch.fields import slug
+    from launch.config.fields import slug
     from launch.site import init
     from launch.site.show import packaged
 
@@ -121,7 +121,7 @@ def _write(args: argparse.Namespace, name: str, text: str) -> Path | None:
 
     from jobs.core.files import write_atomic
     from launch.base.errors import InputError
-    from launch.profile import read_profile, user_directory
+    from launch.config.profile_file import read_profile, user_directory
 
     with tempfile.TemporaryDirectory(prefix="overnight-") as scratch:
         trial = Path(scratch) / f"{name}.yaml"
@@ -152,7 +152,7 @@ def _here() -> tuple[Gateway, Path | None]:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from launch.profile import locate, read_profile
+    from launch.config.profile_file import locate, read_profile
     from launch.site.show import lines, values
 
     found = read_profile(locate(args.name))
@@ -166,7 +166,8 @@ def _show(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from launch.cli import common
-    from launch.profile import ExecutorKind, locate, read_profile
+    from launch.config.profile import ExecutorKind
+    from launch.config.profile_file import locate, read_profile
     from launch.site import check
 
     found = read_profile(locate(args.name))

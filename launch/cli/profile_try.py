@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.base.errors import InputError, OvernightError
-from launch.profile import ExecutorKind, ProfileFile, locate, read_profile
+from launch.config.profile import ExecutorKind
+from launch.config.profile_file import ProfileFile, locate, read_profile
 from launch.rundir import workspace_for
 from launch.site import amend, check, probe, show, verdict
 from launch.site.amend import Change

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from launch.cli import common
 
 if TYPE_CHECKING:
-    from launch.profile import Profile
+    from launch.config.profile import Profile
     from launch.rundir import Run
 
 BUSY_SECONDS = 120.0
@@ -34,7 +34,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Resume on Slurm or here, as the run's own profile says."""
     from jobs.core import redaction
-    from launch import rundir, secrets
+    from launch import rundir
+    from launch.config import secrets
 
     found = rundir.find(args.run, args.workspace)
     profile = found.profile()

@@ -18,8 +18,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make a run and carry every stage that is not sealed."""
-    from launch import rundir, secrets
+    from launch import rundir
     from launch.base.errors import InputError
+    from launch.config import secrets
 
     planned = common.plan(args)
     if planned.profile.profile.executor != "local":

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from launch.cli import common
 
 if TYPE_CHECKING:
+    from launch.config.profile import Profile
     from launch.plan import Plan
-    from launch.profile import Profile
     from launch.rundir import Run
     from launch.stage_status import RunStatus
 

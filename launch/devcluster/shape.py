@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from launch.fields import memory_bytes
-from launch.profile import Profile, Resources
-from launch.profile_fields import KINDS, Partition
+from launch.config.fields import memory_bytes
+from launch.config.profile import Profile, Resources
+from launch.config.profile_fields import KINDS, Partition
 from launch.slurm.devcluster.config import MEMORY_PER_CPU_MB
 
 UNNAMED = "regular"

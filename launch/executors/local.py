@@ -19,10 +19,10 @@ from jobs.core.progress import Report
 from jobs.core.verdict import Verdict
 from launch import ledger, scripts, sealed
 from launch.base.errors import InputError, OvernightError
+from launch.config.profile import Profile
 from launch.journal import Event
 from launch.ledger import Fate, QueueView
 from launch.plan import Plan, PlannedStage
-from launch.profile import Profile
 from launch.rundir import Run
 from launch.slurm.environment import scrubbed
 

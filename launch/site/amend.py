@@ -12,7 +12,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode
 
 from jobs.core.files import write_atomic
 from launch.base.errors import InputError
-from launch.profile import read_profile
+from launch.config.profile_file import read_profile
 from launch.site.write import scalar
 
 MARK = "# tested:"

@@ -16,14 +16,15 @@ from jobs.core.paths import Workspace
 from launch import emitted
 from launch.base import text as tables
 from launch.base.errors import ClusterRefused, OvernightError
-from launch.containers import Mount, Runtime
+from launch.config.document.positions import KeyPath
+from launch.config.fields import words_of
+from launch.config.kinds import TRAINING_KINDS
+from launch.config.mounts import Mount, Runtime
+from launch.config.profile import Resources, partitions_of
+from launch.config.profile_fields import KINDS, Environment, Partition
+from launch.config.profile_file import ProfileFile
 from launch.executors import carrier
-from launch.fields import words_of
-from launch.kinds import TRAINING_KINDS
-from launch.load import KeyPath
 from launch.plan import PlannedStage
-from launch.profile import ProfileFile, Resources, partitions_of
-from launch.profile_fields import KINDS, Environment, Partition
 from launch.rundir import Run, workspace_for
 from launch.site import facts, probe_job, storage
 from launch.site.facts import Facts, PartitionFacts
@@ -175,7 +176,7 @@ class _Checker:
 
     def secrets(self) -> Iterator[Finding]:
         """Names without a value."""
-        from launch import secrets
+        from launch.config import secrets
 
         for index, name in enumerate(self._profile.secrets):
             where = self._where("secrets", index)

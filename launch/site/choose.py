@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.base.text import duration
-from launch.profile_fields import GpuForm, GpuRequest
+from launch.config.profile_fields import GpuForm, GpuRequest
 from launch.site.facts import Association, Facts, NodeGroup, PartitionFacts, Qos, seconds_of
 
 DAY = 86400

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from launch.fields import parse_duration
+from launch.config.fields import parse_duration
 from launch.slurm.ask import FIELD, Heard
 
 _PAIR = re.compile(r"(?:^|\s)([\w/:.\[\]]+)=((?:(?!\s[\w/:.\[\]]+=).)*)")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.profile_fields import GpuRequest
+from launch.config.profile_fields import GpuRequest
 from launch.site import choose, facts, storage, write
 from launch.site.choose import Choice
 from launch.site.facts import Facts

@@ -18,10 +18,11 @@ from jobs.core.files import write_atomic
 from jobs.core.paths import StagePaths, Workspace
 from launch import containers, render, scripts, snapshot
 from launch.base.errors import ClusterRefused, OvernightError
+from launch.config.profile import Continuation, Profile, Resources, partitions_of
+from launch.config.profile_fields import KINDS
+from launch.config.profile_file import ProfileFile
 from launch.executors import carrier
 from launch.plan import PlannedStage
-from launch.profile import Continuation, Profile, ProfileFile, Resources, partitions_of
-from launch.profile_fields import KINDS
 from launch.rundir import Run
 from launch.site import probe_job
 from launch.slurm.client import Gateway

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from launch import blame, emitted, scripts
 from launch.base.errors import ClusterRefused
+from launch.config.profile import Profile, Resources
+from launch.config.profile_file import ProfileFile
 from launch.executors.base import JobRequest
 from launch.plan import PlannedStage
-from launch.profile import Profile, ProfileFile, Resources
 from launch.rundir import Run
 from launch.slurm.client import Gateway
 

@@ -10,8 +10,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from launch.load import KeyPath
-from launch.profile import ProfileFile, available, user_directory
+from launch.config.document.positions import KeyPath
+from launch.config.profile_file import ProfileFile, available, user_directory
 from launch.site.write import scalar
 
 BUILT_IN = "built in"

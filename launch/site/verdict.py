@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from launch.base.text import clock, duration
-from launch.fields import memory_bytes
-from launch.profile import ProfileFile
+from launch.config.fields import memory_bytes
+from launch.config.profile_file import ProfileFile
 from launch.site import choose, probe
 from launch.site.amend import Change
 from launch.site.check import Finding, Level

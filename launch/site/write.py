@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from launch.profile_fields import GpuForm, GpuRequest
+from launch.config.profile_fields import GpuForm, GpuRequest
 from launch.site import choose
 from launch.site.choose import Choice
 from launch.site.facts import Facts, NodeGroup, PartitionFacts

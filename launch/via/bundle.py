@@ -24,10 +24,10 @@ from jobs.core.paths import Workspace
 from launch import worktree
 from launch.base.errors import InputError
 from launch.base.text import control_character
-from launch.load import KeyPath
+from launch.config.document.positions import KeyPath
 
 if TYPE_CHECKING:
-    from launch.pipeline import PipelineFile
+    from launch.config.pipeline_file import PipelineFile
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def made(args: argparse.Namespace) -> Iterator[Bundle | None]:
 
 
 def _fill(directory: Path, args: argparse.Namespace) -> dict[str, Any]:
-    from launch.cli import prepare
-    from launch.pipeline import read_pipeline
+    from launch.config import data_settings as prepare
+    from launch.config.pipeline_file import read_pipeline
 
     pipeline = read_pipeline(args.pipeline, args.set)
     prepare.checked(pipeline)
@@ -91,8 +91,8 @@ def _plain_name(path: Path) -> str:
 
 def _refuse_paths_of_here(pipeline: PipelineFile, via: str) -> None:
     """Whatever a job reads must be over there, and stay there."""
-    from launch.cli import prepare
-    from launch.stages import DataStage, PathSource
+    from launch.config import data_settings as prepare
+    from launch.config.stages import DataStage, PathSource
 
     named: list[tuple[KeyPath, str]] = []
     base = pipeline.pipeline.model.base
@@ -119,11 +119,12 @@ def _refuse_paths_of_here(pipeline: PipelineFile, via: str) -> None:
 
 def _profile(directory: Path, name: str) -> dict[str, Any]:
     """A profile of this machine goes over; a packaged one, or one that only the site has, goes by its name."""
-    from launch import layers, profile
+    from launch.config import profile_file
+    from launch.config.document import layers
 
     packaged = Path(str(resources.files("cluster_profiles")))
     try:
-        path = profile.locate(name)
+        path = profile_file.locate(name)
     except InputError:
         return {}  # the other side knows more names, or says so
     if path.parent == packaged:
@@ -135,15 +136,16 @@ def _profile(directory: Path, name: str) -> dict[str, Any]:
     if len(chain) == 1:
         shutil.copyfile(path, target)  # as it is: the other side then names the right lines
     else:
-        document = layers.read_all(path, lambda other, below: profile.locate(other, below=below))
+        document = layers.read_all(path, lambda other, below: profile_file.locate(other, below=below))
         target.write_text(yaml.safe_dump({"name": path.stem, **document.data}, allow_unicode=True), encoding="utf-8")
     return {"cluster": f"./cluster/{file}"}
 
 
 def _local_chain(path: Path, packaged: Path) -> list[Path]:
     """A profile and those of this machine that it extends."""
-    from launch import layers, profile
-    from launch.load import read
+    from launch.config import profile_file
+    from launch.config.document import layers
+    from launch.config.document.reader import read
 
     found: list[Path] = []
     waiting = [path]
@@ -155,7 +157,7 @@ def _local_chain(path: Path, packaged: Path) -> list[Path]:
         names = read(current).data.get(layers.EXTENDS, [])
         for name in [names] if isinstance(names, str) else names:
             try:
-                waiting.append(profile.locate(str(name), below=current))
+                waiting.append(profile_file.locate(str(name), below=current))
             except InputError:
                 continue  # one of the site's: the other side has it
     return found

@@ -23,7 +23,7 @@ from jobs.backends import BackEnd, Capabilities
 from jobs.contract import Completeness, Rendered, Shape
 from jobs.settings import BadSettings
 from launch import estimate
-from launch.kinds import DATA_KINDS, TRAINING_KINDS
+from launch.config.kinds import DATA_KINDS, TRAINING_KINDS
 from tests.backends import stages
 from tests.backends.nemo_rl_fake import tree
 from tests.toy_chain import Chain

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from launch import profile, profile_fields
 from launch.base.errors import InputError
+from launch.config import profile_fields, profile_file
 from launch.slurm.devcluster import config, location, packages, ports
 from launch.slurm.devcluster.cluster import DevCluster
 
@@ -86,7 +86,7 @@ def test_impossible_numbers_of_nodes(nodes: int) -> None:
 
 
 def test_profile_asks_for_what_the_cluster_has() -> None:
-    found = profile.find("devcluster")
+    found = profile_file.find("devcluster")
     assert found.devcluster
     assert found.partition == "batch"
     cluster = config.ClusterConfig(Path("/d"), 1, 4, accounting=False, user="u", host="h")

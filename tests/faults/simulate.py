@@ -41,9 +41,10 @@ from jobs.core.paths import StorePaths, Workspace
 from jobs.core.spec import StageSpec
 from launch import cancel, ledger, scripts, status, submit
 from launch.base.errors import ClusterRefused, ClusterSilent, InputError
+from launch.config.profile import Profile
+from launch.config.profile_file import read_profile
 from launch.journal import Event
 from launch.plan import Plan, PlannedStage
-from launch.profile import Profile, read_profile
 from launch.rundir import LOCK_STALE_SECONDS, Run
 from launch.stage_status import State
 from tests.faults.controller import Job, Refused, edges

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from launch import scripts, snapshot
 from launch.base.errors import InputError
+from launch.config.profile import Profile
+from launch.config.profile_file import read_profile
 from launch.executors import carrier
-from launch.profile import Profile, read_profile
 from launch.rundir import Run
 from tests.launch import made_runs
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from launch.base.errors import InputError
-from launch.pipeline import read_pipeline
-from launch.profile import read_profile
+from launch.config.pipeline_file import read_pipeline
+from launch.config.profile_file import read_profile
 
 LETTERS = "AbCdEfGhIjKlMnOpQrStUvWxYz0123456789"
 TOKEN = f"hf_{LETTERS}"

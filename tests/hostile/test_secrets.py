@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from jobs.core import redaction
 from jobs.core.paths import RunPaths
-from launch import secrets
 from launch.base.errors import InputError
+from launch.config import secrets
 
 VALUE = st.text(st.characters(blacklist_categories=("Cs", "Cc"))).map(lambda text: "x" + text) | st.just("a\nb $(id)")
 

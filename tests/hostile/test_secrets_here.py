@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from jobs.core import redaction, verdict
-from launch import facts, secrets
+from launch import facts
 from launch.cli.main import main
-from launch.profile import read_profile
+from launch.config import secrets
+from launch.config.profile_file import read_profile
 from launch.rundir import Run
 from tests.launch import made_runs
 

@@ -18,7 +18,7 @@ from jobs.lifecycle import Entry, Start
 from jobs.saves import Saves
 from jobs.work import _SignalledStop
 from launch import results
-from launch.profile import read_profile
+from launch.config.profile_file import read_profile
 from launch.stage_status import State
 from launch.status import Queue, look
 from tests.file_faults.job import carry, prepare, put, spec_of

@@ -19,10 +19,11 @@ from jobs.core.paths import StorePaths, Workspace
 from jobs.core.verdict import FailureClass, Outcome, Verdict
 from launch import plan as planning
 from launch import rundir, scripts
+from launch.config.pipeline_file import read_pipeline
+from launch.config.profile import Resources
+from launch.config.profile_file import read_profile
 from launch.journal import Event
-from launch.pipeline import read_pipeline
 from launch.plan import Plan, PlannedInput, PlannedStage
-from launch.profile import Resources, read_profile
 from launch.rundir import Run
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState

@@ -7,7 +7,8 @@ import pytest
 
 from launch import containers
 from launch.base.errors import InputError
-from launch.containers import Container, Gpus, Mount, Runtime
+from launch.config.mounts import Gpus, Mount, Runtime
+from launch.containers import Container
 
 WORKSPACE = Path("/scratch/me/overnight")
 CODE = WORKSPACE / "runs/abcde/code"

@@ -12,9 +12,9 @@ import pytest
 from jobs import backends
 from launch import plan as planning
 from launch.base.errors import InputError
-from launch.pipeline import read_pipeline
+from launch.config.pipeline_file import read_pipeline
+from launch.config.profile import Profile
 from launch.plan import BackEndFacts, Facts, FetchedFacts, Plan, conversions
-from launch.profile import Profile
 
 
 def able(*converts: tuple[str, str]) -> BackEndFacts:

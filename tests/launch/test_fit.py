@@ -17,8 +17,8 @@ from jobs.core import speed
 from jobs.core.paths import Workspace
 from launch import estimate, fit
 from launch.base.errors import InputError
+from launch.config.profile import Profile, Resources
 from launch.plan import Plan, PlannedInput, PlannedStage
-from launch.profile import Profile, Resources
 from tests.launch.made_runs import stage
 
 LLAMA_1B = {

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from launch.base.errors import InputError
-from launch.load import parse
-from launch.profile import read_profile
+from launch.config.document.reader import parse
+from launch.config.profile_file import read_profile
 
 SITE = """\
 name: lab

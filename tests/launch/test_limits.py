@@ -8,9 +8,9 @@ import pytest
 
 from launch import limits
 from launch.base.errors import InputError
-from launch.pipeline import PipelineFile, read_pipeline
+from launch.config.pipeline_file import PipelineFile, read_pipeline
+from launch.config.profile_file import ProfileFile, read_profile
 from launch.plan import Plan
-from launch.profile import ProfileFile, read_profile
 from tests.sites.golden import HERE, SITES, plan_of
 
 PROFILE = """\

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from launch.base.errors import InputError
 from launch.base.text import nearest
-from launch.load import MAX_DEPTH, MAX_SHOWN, Marks, Position, Problem, dotted, failure, parse, read, scalar
+from launch.config.document.positions import MAX_SHOWN, Marks, Position, Problem, dotted, failure
+from launch.config.document.reader import MAX_DEPTH, parse, read, scalar
 
 
 def value_of(text: str) -> Any:

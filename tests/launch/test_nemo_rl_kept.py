@@ -8,9 +8,9 @@ from pathlib import Path
 from jobs.core.paths import Workspace
 from launch import facts, gc, rundir
 from launch import plan as planning
-from launch.pipeline import read_pipeline
+from launch.config.pipeline_file import read_pipeline
+from launch.config.profile_file import read_profile
 from launch.plan import Plan, PlannedStage
-from launch.profile import read_profile
 from tests.toy_chain import Chain
 
 STAGES = """\

@@ -11,13 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.settings import Settings
-from launch import check
 from launch.base.errors import InputError
-from launch.fields import parse_duration
-from launch.kinds import TASK_KINDS, TASK_METRICS
-from launch.load import Marks, failure, parse
-from launch.pipeline import Pipeline, PipelineFile, read_pipeline
-from launch.validate import validate
+from launch.config import references as check
+from launch.config.document.positions import Marks, failure
+from launch.config.document.reader import parse
+from launch.config.document.validate import validate
+from launch.config.fields import parse_duration
+from launch.config.kinds import TASK_KINDS, TASK_METRICS
+from launch.config.pipeline import Pipeline
+from launch.config.pipeline_file import PipelineFile, read_pipeline
 
 PIPELINE = """\
 name: pt-pt

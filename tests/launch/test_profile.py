@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from launch import profile as profiles
 from launch.base.errors import InputError
-from launch.fields import ResourceKeys
-from launch.profile import Carrier, Continuation, ExecutorKind, Profile, Resources, find, read_profile
+from launch.config import profile_file
+from launch.config.fields import ResourceKeys
+from launch.config.profile import Carrier, Continuation, ExecutorKind, Profile, Resources
+from launch.config.profile_file import find, read_profile
 
 PROFILE = """\
 name: lab
@@ -140,7 +141,7 @@ def test_refused(tmp_path: Path, old: str, new: str, part: str | None) -> None:
 
 
 def test_packaged_profiles_are_sound() -> None:
-    names = sorted(profiles.available())
+    names = sorted(profile_file.available())
     assert "local" in names
     for name in names:
         assert find(name).name == name
@@ -152,7 +153,7 @@ def test_found_by_path_then_in_the_home_then_packaged(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert find("lab.yaml").account == "0123"
     (tmp_path / "local").mkdir()  # a name is never taken for a directory that lies about
-    own = profiles.user_directory()
+    own = profile_file.user_directory()
     own.mkdir(parents=True)
     (own / "local.yaml").write_text("executor: local\nsetup: [mine]\n")
     assert find("local").setup == ("mine",)

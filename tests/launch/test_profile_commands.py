@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from jobs.core.paths import StagePaths
 from launch.base.errors import InputError
 from launch.cli import main as cli
+from launch.config.document.reader import parse
+from launch.config.profile_fields import GpuRequest
+from launch.config.profile_file import available, read_profile
 from launch.devcluster.shape import shape_of
-from launch.load import parse
-from launch.profile import available, read_profile
-from launch.profile_fields import GpuRequest
 from launch.site import amend, check, choose, facts, probe, show, storage, verdict, write
 from launch.site.amend import Change
 from launch.site.check import Level

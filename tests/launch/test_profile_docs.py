@@ -13,8 +13,9 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from launch.layers import EXTENDS
-from launch.profile import Profile, read_profile
+from launch.config.document.layers import EXTENDS
+from launch.config.profile import Profile
+from launch.config.profile_file import read_profile
 
 PAGE = Path(__file__).parents[2] / "docs" / "profiles.md"
 #: What stands for the names that users choose.

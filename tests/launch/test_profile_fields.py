@@ -13,8 +13,9 @@ import pytest
 from jobs.core.paths import Workspace
 from launch import scripts
 from launch.cli import common
+from launch.config.profile import Profile
+from launch.config.profile_file import read_profile
 from launch.executors import carrier
-from launch.profile import Profile, read_profile
 from launch.rundir import Run
 from tests.launch.test_profile_docs import keys
 from tests.sites.golden import ATTEMPT, HERE, plan_of

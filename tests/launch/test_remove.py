@@ -9,9 +9,9 @@ import pytest
 from jobs.core.paths import Workspace
 from launch import emitted, scripts
 from launch.base.errors import InputError
+from launch.config.profile_file import ProfileFile, read_profile
 from launch.executors import NAMES, carrier
 from launch.executors.base import flag_name
-from launch.profile import ProfileFile, read_profile
 from launch.rundir import Run
 from launch.site import check
 from launch.slurm.options import APPTAINER, HEADER, KEPT, REMOVABLE, SRUN

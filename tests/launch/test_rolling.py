@@ -11,7 +11,7 @@ from jobs.core import attempts
 from jobs.core.attempts import Attempt
 from jobs.core.paths import StorePaths
 from launch.base.errors import ClusterRefused
-from launch.profile_fields import rolling
+from launch.config.profile_fields import rolling
 from launch.rolling import Room
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState

@@ -11,7 +11,7 @@ from jobs.core.paths import Workspace
 from launch import facts, sweep
 from launch.base.errors import InputError
 from launch.cli.main import main
-from launch.profile import locate, read_profile
+from launch.config.profile_file import locate, read_profile
 from tests.slurm.chains import STAGES, make_inputs
 
 PIPELINE = {

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.core.paths import Workspace
+from launch.config.profile_file import read_profile
 from launch.devcluster.shape import UNNAMED, shape_of
-from launch.profile import read_profile
 from launch.slurm.devcluster.cluster import DevCluster
 from tests.sites.golden import profile_of
 from tests.slurm.chains import OVERNIGHT, REPOSITORY, SHORT, Chain, ended

@@ -11,11 +11,11 @@ import pytest
 from jobs.core.paths import Workspace
 from launch import emitted, scripts
 from launch.base.errors import InputError
+from launch.config.document.reader import parse
+from launch.config.pipeline_file import read_pipeline
+from launch.config.profile_file import ProfileFile, read_profile
 from launch.executors import NAMES, carrier
 from launch.executors.base import JobRequest, flag_name
-from launch.load import parse
-from launch.pipeline import read_pipeline
-from launch.profile import ProfileFile, read_profile
 from launch.rundir import Run
 from launch.slurm.options import KEPT
 from tests.sites.golden import ATTEMPT, HERE, SITES, plan_of

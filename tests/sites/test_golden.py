@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from launch.config.profile_file import available, read_profile
 from launch.executors import NAMES
-from launch.profile import available, read_profile
 from tests.sites.golden import GOLDEN, HERE, SITES, profile_of, rendered
 
 #: What every job of ours says, whatever the site.

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launch.containers import Runtime
+from launch.config.fields import memory_bytes, parse_duration
+from launch.config.mounts import Runtime
+from launch.config.profile import Profile, Resources
+from launch.config.profile_fields import Exclusive, GpuForm, MemoryRule
+from launch.config.profile_file import read_profile
 from launch.devcluster.shape import UNNAMED
-from launch.fields import memory_bytes, parse_duration
-from launch.profile import Profile, Resources, read_profile
-from launch.profile_fields import Exclusive, GpuForm, MemoryRule
 from launch.slurm.devcluster import packages
 from launch.slurm.devcluster.config import MEMORY_PER_CPU_MB
 from tests.sites.golden import HERE, SITES, profile_of

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobs.core import files
-from launch.profile import locate
+from launch.config.profile_file import locate
 from tests.backends.stages import make_model
 from tests.slurm.chains import REPOSITORY, Chain, ended
 from tests.slurm.helpers import Slurm, traces

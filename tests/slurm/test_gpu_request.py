@@ -10,9 +10,9 @@ import pytest
 
 from jobs.core.files import write_atomic
 from jobs.core.paths import Workspace
+from launch.config.profile_fields import GpuForm
+from launch.config.profile_file import read_profile
 from launch.executors import carrier
-from launch.profile import read_profile
-from launch.profile_fields import GpuForm
 from launch.rundir import Run
 from launch.site import probe_job
 from launch.slurm.client import Gateway

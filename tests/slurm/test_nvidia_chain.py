@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from jobs.core import seal
-from launch.profile import locate
+from launch.config.profile_file import locate
 from tests.backends import environments, stages
 from tests.slurm.chains import Chain
 from tests.slurm.helpers import Slurm

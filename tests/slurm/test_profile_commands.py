@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.profile import read_profile
+from launch.config.profile_file import read_profile
 from launch.site import amend
 from launch.slurm.devcluster import packages
 from tests.sites.shaped import ADDED, SITES, Site, can_build, like

@@ -9,10 +9,10 @@ import pytest
 from jobs.core.paths import Workspace
 from launch import blame, emitted, scripts
 from launch.base.errors import ClusterRefused
+from launch.config.pipeline_file import read_pipeline
+from launch.config.profile_file import read_profile
 from launch.emitted import Emitted
 from launch.executors import carrier
-from launch.pipeline import read_pipeline
-from launch.profile import read_profile
 from launch.rundir import Run
 from launch.slurm.client import Gateway
 from tests.sites.golden import HERE, plan_of

@@ -12,9 +12,9 @@ import pytest
 from jobs.core.files import write_atomic
 from jobs.core.paths import Workspace
 from launch import scripts
+from launch.config.profile_file import read_profile
 from launch.executors import carrier
 from launch.plan import Plan
-from launch.profile import read_profile
 from launch.rundir import Run
 from launch.site import probe_job
 from launch.slurm.client import Gateway

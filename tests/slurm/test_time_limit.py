@@ -13,7 +13,7 @@ import pytest
 
 from jobs.core import progress, verdict
 from jobs.core.verdict import FailureClass, Outcome
-from launch.profile import locate
+from launch.config.profile_file import locate
 from tests.backends.stages import make_model
 from tests.slurm.chains import Chain, ended, wait_for_all
 from tests.slurm.helpers import Slurm

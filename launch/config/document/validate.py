@@ -9,9 +9,9 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from launch import secret_values
 from launch.base.text import suggest
-from launch.load import KeyPath, Marks, Problem, failure
+from launch.config import secret_scan as secret_values
+from launch.config.document.positions import KeyPath, Marks, Problem, failure
 
 M = TypeVar("M", bound=BaseModel)
 

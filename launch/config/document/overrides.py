@@ -8,7 +8,8 @@ from typing import Any
 
 from launch.base.errors import InputError
 from launch.base.text import suggest
-from launch.load import KeyPath, Marks, Position, parse_value, scalar
+from launch.config.document.positions import KeyPath, Marks, Position
+from launch.config.document.reader import parse_value, scalar
 
 _NAMED = ("stages", "sources")  # their keys are the user's names: an option may change one, not invent one
 

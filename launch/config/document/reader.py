@@ -10,23 +10,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.reader import Reader
 
 from launch.base.errors import InputError
+from launch.config.document.positions import Document, KeyPath, Marks, Position, dotted
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_NODES = 50_000
-MAX_SHOWN = 10
 
-KeyPath = tuple[str | int, ...]
 
 _TAG = "tag:yaml.org,2002:"
 _NULL = re.compile(r"(?:~|null|Null|NULL|)\Z")
@@ -37,96 +34,6 @@ _SPECIAL_FLOAT = re.compile(r"(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z")
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # what PyYAML counts as the end of a line
 _MAX_DIGITS = 40
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
-
-
-class Position(NamedTuple):
-    """Where a key or value stands. An option of the command line has no line."""
-
-    file: str
-    line: int | None = None
-    column: int | None = None
-
-    def __str__(self) -> str:
-        return self.file if self.line is None else f"{self.file}:{self.line}:{self.column}"
-
-
-@dataclass(frozen=True)
-class Marks:
-    """Positions of keys and values by their path, e.g. ``("stages", "cpt", "lr")``. List items have values only.
-
-    ``texts``: lines of the other files that positions are in, where several lie over each other.
-    """
-
-    file: str
-    lines: tuple[str, ...] = ()
-    keys: dict[KeyPath, Position] = field(default_factory=dict)
-    values: dict[KeyPath, Position] = field(default_factory=dict)
-    texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-    def key(self, path: KeyPath) -> Position:
-        """Position of the key, else of the nearest thing around it that was written."""
-        return self.keys.get(path) or self.value(path)
-
-    def value(self, path: KeyPath) -> Position:
-        """Position of the value, else of the nearest thing around it that was written."""
-        if path in self.values:
-            return self.values[path]
-        while path:
-            path = path[:-1]
-            found = self.keys.get(path) or self.values.get(path)
-            if found is not None:
-                return found
-        return Position(self.file)
-
-    def excerpt(self, position: Position) -> str:
-        """The source line with a caret under the column; empty where there is none."""
-        lines = self.lines if position.file == self.file else self.texts.get(position.file, ())
-        if position.line is None or not 0 < position.line <= len(lines):
-            return ""
-        line, column = lines[position.line - 1], (position.column or 1) - 1
-        start = max(0, column - 90)
-        shown = "".join(letter if letter.isprintable() else " " for letter in line[start : start + 110])
-        number = f"{position.line:>5} | "
-        return f"{number}{shown}\n{' ' * (len(number) - 2)}| {' ' * (column - start)}^"
-
-
-class Document(NamedTuple):
-    """A file as read: plain dicts, lists and scalars, and where each stands."""
-
-    data: dict[str, Any]
-    marks: Marks
-
-
-class Problem(NamedTuple):
-    """One fault at one path. ``at_key``: the key is wrong, not its value."""
-
-    path: KeyPath
-    text: str
-    at_key: bool = False
-
-
-def dotted(path: KeyPath) -> str:
-    """``("stages", "cpt", "tasks", 0)`` as ``stages.cpt.tasks[0]``."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
-
-
-def failure(problems: Iterable[Problem], marks: Marks, *, hint: str | None = None) -> InputError:
-    """One error that lists every problem in the order of the file, each with its line and a caret."""
-    placed = [(marks.key(each.path) if each.at_key else marks.value(each.path), each) for each in problems]
-    placed.sort(key=lambda pair: (pair[0].file != marks.file, pair[0].file, pair[0].line or 0, pair[0].column or 0))
-    blocks = []
-    for position, problem in placed[:MAX_SHOWN]:
-        name = dotted(problem.path)
-        head = f"{name}: {problem.text}" if name else problem.text
-        excerpt = marks.excerpt(position)
-        blocks.append((position, f"{head}\n{excerpt}" if excerpt else head))
-    message = blocks[0][1] + "".join(f"\n{position}: {block}" for position, block in blocks[1:])
-    if len(placed) > MAX_SHOWN:
-        message += f"\nand {len(placed) - MAX_SHOWN} more"
-    return InputError(message, where=str(blocks[0][0]), hint=hint)
 
 
 def scalar(text: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from launch.fields import (
+from launch.config.fields import (
     RESOURCE_KEYS,
     Amount,
     Count,
@@ -23,7 +23,7 @@ from launch.fields import (
     Slug,
     Text,
 )
-from launch.kinds import FETCHED
+from launch.config.kinds import FETCHED
 
 _HUB = re.compile(r"hf:[\w.-]+/[\w.-]+(?:@[\w./-]+)?\Z", re.ASCII)
 _PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*\Z")
@@ -139,7 +139,7 @@ class _DataStage(_Stage):
     limit: Limit = Limit()
     placeholders: Literal["drop", "keep"] = "drop"
     reject_words: tuple[Line, ...] = ()
-    prepare: dict[Line, Any] | None = None  # checked by data_prep: see launch.cli.prepare
+    prepare: dict[Line, Any] | None = None  # checked by data_prep: see launch.config.data_settings
 
 
 class CorpusStage(_DataStage):

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Strict, model_validator
 
+from jobs.core.budget import RETRIES
 from launch.base.errors import InputError
 from launch.base.text import suggest
-from launch.containers import Gpus, Mount, Runtime
-from launch.fields import (
+from launch.config.fields import (
     VARIABLE_NAME,
     Amount,
     Count,
@@ -26,7 +26,8 @@ from launch.fields import (
     one_line,
     parse_duration,
 )
-from launch.kinds import DATA_KINDS, TRAINING_KINDS
+from launch.config.kinds import DATA_KINDS, TRAINING_KINDS
+from launch.config.mounts import Gpus, Mount, Runtime
 
 KINDS = (*DATA_KINDS, *TRAINING_KINDS, "evaluate", "convert")
 DEFAULT, TRAINING, DATA = "default", "training", "data"
@@ -359,3 +360,13 @@ class Environment(Model):
 
 
 GpuRequestField = Annotated[GpuRequest, BeforeValidator(_by_form)]
+
+
+def _failure_name(name: str) -> str:
+    known = [failure.value for failure in RETRIES]
+    if name not in known:
+        raise ValueError(f"{name!r} is no class of failure that may be tried again; {suggest(name, known)}")
+    return name
+
+
+FailureName = Annotated[str, Strict(), AfterValidator(_failure_name)]

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from launch.base.errors import InputError
-from launch.load import KeyPath, Marks, dotted
-from launch.secrets import user_file
+from launch.config.document.positions import KeyPath, Marks, dotted
+from launch.config.secrets import user_file
 from launch.slurm.environment import looks_secret
 
 _FORMS = re.compile(

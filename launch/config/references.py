@@ -8,12 +8,12 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from launch.base.text import suggest
-from launch.kinds import FETCHED, TASK_KINDS, TASK_METRICS, TRAINING_DATA, TRAINING_KINDS
-from launch.load import KeyPath, Problem
-from launch.stages import DataStage, EvaluateStage, Task, TrainingStage
+from launch.config.document.positions import KeyPath, Problem
+from launch.config.kinds import FETCHED, TASK_KINDS, TASK_METRICS, TRAINING_DATA, TRAINING_KINDS
+from launch.config.stages import DataStage, EvaluateStage, Task, TrainingStage
 
 if TYPE_CHECKING:
-    from launch.pipeline import Pipeline
+    from launch.config.pipeline import Pipeline
 
 _OURS = ("convert", "data")  # back ends of the kinds that name none
 

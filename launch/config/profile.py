@@ -1,26 +1,21 @@
 """The cluster profile: how jobs run at a site. Everything that ends up in an ``#SBATCH`` line is one line of text.
 
 Layers, the last that says something wins: what is built in, the files that ``extends`` names, the file itself, the
-``cluster:`` and ``resources:`` of the pipeline, ``--set`` of the command line (``launch.layers``).
+``cluster:`` and ``resources:`` of the pipeline, ``--set`` of the command line (``launch.config.document.layers``).
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from jobs.core.seal import Depth
-from launch import layers, removable
-from launch.base.errors import InputError
-from launch.base.text import suggest
-from launch.failure_names import FailureName
-from launch.fields import (
+from launch.config.document.positions import KeyPath
+from launch.config.fields import (
     RESOURCE_KEYS,
     Amount,
     Count,
@@ -36,9 +31,8 @@ from launch.fields import (
     memory_bytes,
     parse_duration,
 )
-from launch.kinds import DATA_KINDS, TRAINING_KINDS
-from launch.load import Document, KeyPath, Marks, failure
-from launch.profile_fields import (
+from launch.config.kinds import DATA_KINDS, TRAINING_KINDS
+from launch.config.profile_fields import (
     DATA,
     DEFAULT,
     TRAINING,
@@ -50,6 +44,7 @@ from launch.profile_fields import (
     EnvironmentName,
     Exclusive,
     ExecutorKind,
+    FailureName,
     FileSystem,
     GpuRequest,
     GpuRequestField,
@@ -65,13 +60,9 @@ from launch.profile_fields import (
     Value,
     rolling,
 )
-from launch.secrets import SecretName
-from launch.validate import validate
+from launch.config.secrets import SecretName
 
-__all__ = [
-    "Carrier", "Continuation", "Environment", "ExecutorKind", "Profile", "ProfileFile", "Resources", "available",
-    "find", "locate", "partitions_of", "read_profile", "user_directory",
-]  # fmt: skip
+__all__ = ["Carrier", "Continuation", "Environment", "ExecutorKind", "Profile", "Resources", "partitions_of"]
 
 #: Keys of a profile that are the default of the resource of that name.
 _DEFAULTS = ("partition", "account", "qos", "reservation", "constraint")
@@ -229,49 +220,6 @@ class Profile(Model):
         return (Carrier.NEMO_RUN if kind in TRAINING_KINDS else Carrier.SUBMITIT).value
 
 
-@dataclass(frozen=True)
-class ProfileFile:
-    """A profile, all layers put together, and where each value came from.
-
-    ``data`` holds what was written, without ``extends``: it reads as the same profile.
-    """
-
-    path: Path
-    data: dict[str, Any]
-    marks: Marks
-    profile: Profile
-
-    def where(self, *path: str | int) -> str:
-        """``file:line:column`` of the value at ``path``, or of what is around it."""
-        return str(self.marks.value(path))
-
-    def origin(self, path: KeyPath) -> str | None:
-        """``file:line:column`` of the very value at ``path``; None: it is built in."""
-        found = self.marks.values.get(path)
-        return None if found is None else str(found)
-
-    def with_pipeline(self, data: dict[str, Any], marks: Marks) -> ProfileFile:
-        """This profile under the ``cluster:`` and ``resources:`` of a pipeline file as it was read.
-
-        Raises:
-            InputError: a value is not what a profile takes; names the line of the pipeline.
-        """
-        above = layers.of_pipeline(Document(data, marks))
-        if not above.data:
-            return self
-        merged = layers.overlay(Document(self.data, self.marks), above)
-        hint = f"overnight plan PIPELINE --cluster {self.path}"
-        return ProfileFile(self.path, merged.data, merged.marks, _validated(merged.data, merged.marks, hint))
-
-
-def _validated(data: dict[str, Any], marks: Marks, hint: str, kept: bool = False) -> Profile:
-    profile = validate(Profile, data, marks, hint=hint)
-    # What a run was submitted with is not judged anew: another version's list would lock its user out.
-    if not kept and (problems := removable.problems(profile)):
-        raise failure(problems, marks, hint=hint)
-    return profile
-
-
 def _given(keys: ResourceKeys) -> dict[str, Any]:
     return {key: value for key in RESOURCE_KEYS if (value := getattr(keys, key)) is not None}
 
@@ -281,75 +229,3 @@ def _groups(kind: str) -> tuple[str, ...]:
     if kind in TRAINING_KINDS:
         return (kind, TRAINING, DEFAULT)
     return (kind, DATA, DEFAULT) if kind in DATA_KINDS else (kind, DEFAULT)
-
-
-def user_directory() -> Path:
-    """Where a user keeps profiles."""
-    base = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "overnight" / "profiles"
-
-
-def _directories() -> list[Path]:
-    """Where profiles with names lie: packaged, of the site (``$OVERNIGHT_PROFILES``, /etc), of the user."""
-    site = [Path(part) for part in os.environ.get("OVERNIGHT_PROFILES", "").split(os.pathsep) if part]
-    packaged = Path(str(resources.files("cluster_profiles")))
-    return [packaged, Path("/etc/overnight/profiles"), *reversed(site), user_directory()]
-
-
-def available() -> dict[str, Path]:
-    """Profiles that can be named; the user's before the site's, the site's before the packaged ones."""
-    return {path.stem: path for directory in _directories() for path in _listed(directory)}
-
-
-def _listed(directory: Path) -> Iterator[Path]:
-    return iter(sorted(directory.glob("*.yaml")) if directory.is_dir() else [])
-
-
-def locate(name_or_path: str, *, below: Path | None = None) -> Path:
-    """File of a profile: a path as it is, else a name in the user's directory, the site's, or a packaged one.
-
-    Args:
-        below: only in directories that come after the one of this file, if it is in one: so that a user's ``juwels``
-            can extend the packaged ``juwels``.
-
-    Raises:
-        InputError: there is none; names the nearest.
-    """
-    if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
-        path = Path(name_or_path).expanduser()
-        return path if below is None else below.parent / path
-    directories = _directories()
-    if below is not None and below.stem == name_or_path:
-        own = [number for number, directory in enumerate(directories) if directory.resolve() == below.parent.resolve()]
-        directories = directories[: own[-1]] if own else directories
-    known = {path.stem: path for directory in directories for path in _listed(directory)}
-    if name_or_path not in known:
-        raise InputError(
-            f"there is no cluster profile {name_or_path!r}; {suggest(name_or_path, list(known))}",
-            hint=f"--cluster NAME or --cluster FILE.yaml; your own go to {user_directory()}",
-        )
-    return known[name_or_path]
-
-
-def read_profile(
-    path: Path, overrides: tuple[str, ...] = (), text: str | None = None, kept: bool = False
-) -> ProfileFile:  # fmt: skip
-    """Read a profile and what it extends; one without a ``name`` is called like its file.
-
-    Args:
-        overrides: texts of ``--set``, paths of the profile.
-        text: what the file is to say, in place of what it says; all that it extends is found as from the file.
-        kept: it is that of a run, which was read when it was submitted.
-
-    Raises:
-        InputError: lists every fault with its line.
-    """
-    document = layers.read_all(path, lambda name, file: locate(name, below=file), overrides, text)
-    data = {"name": path.stem, **document.data}
-    hint = f"overnight plan PIPELINE --cluster {path}"
-    return ProfileFile(path, data, document.marks, _validated(data, document.marks, hint, kept))
-
-
-def find(name_or_path: str) -> Profile:
-    """The profile of that name or path."""
-    return read_profile(locate(name_or_path)).profile

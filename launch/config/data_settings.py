@@ -1,6 +1,6 @@
 """The settings ``prepare`` of data stages, checked by ``data_prep`` before anything is planned; paths made absolute.
 
-Only commands may ask ``data_prep``, so this is no part of ``launch.pipeline``. Nothing heavy is imported.
+Only commands may ask ``data_prep``, so this is no part of ``launch.config.pipeline``. Nothing heavy is imported.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from launch.pipeline import PipelineFile
-from launch.stages import DataStage, PathSource
+from launch.config.pipeline_file import PipelineFile
+from launch.config.stages import DataStage, PathSource
 
 
 def checked(pipeline: PipelineFile) -> PipelineFile:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from launch.base.errors import InputError
-from launch.load import Document, KeyPath, Marks, Problem, failure, parse, read
-from launch.overrides import apply_overrides
+from launch.config.document.overrides import apply_overrides
+from launch.config.document.positions import Document, KeyPath, Marks, Problem, failure
+from launch.config.document.reader import parse, read
 
 EXTENDS = "extends"
 _WHOLE = "environments"

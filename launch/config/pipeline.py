@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from launch import check
-from launch.base.errors import InputError
-from launch.fields import Amount, Line, Model, ResourceKeys, Slug
-from launch.kinds import FETCHED, TASK_KINDS
-from launch.load import Document, KeyPath, Marks, Problem, failure, read
-from launch.overrides import apply_overrides
-from launch.profile_fields import Group
-from launch.secrets import SecretName
-from launch.stages import (
+from launch.config.fields import Amount, Line, Model, ResourceKeys, Slug
+from launch.config.kinds import FETCHED, TASK_KINDS
+from launch.config.profile_fields import Group
+from launch.config.secrets import SecretName
+from launch.config.stages import (
     CorpusStage,
     DataStage,
     EvaluateStage,
@@ -29,7 +22,6 @@ from launch.stages import (
     StageName,
     TrainingStage,
 )
-from launch.validate import validate
 
 
 class Pipeline(Model):
@@ -43,7 +35,7 @@ class Pipeline(Model):
     code: Line | None = None  # a work tree whose modules jobs can import
     secrets: tuple[SecretName, ...] = ()
     resources: dict[Group, ResourceKeys] = Field(default_factory=dict)
-    cluster: dict[Line, Any] = Field(default_factory=dict)  # keys of a profile: see launch.layers
+    cluster: dict[Line, Any] = Field(default_factory=dict)  # keys of a profile: see launch.config.document.layers
 
     def seed_of(self, name: str) -> int:
         """Seed of a stage: its own, else the pipeline's."""
@@ -120,45 +112,3 @@ class Pipeline(Model):
         else:
             settings["prompt"] = stage.prompt
         return settings
-
-
-@dataclass(frozen=True)
-class PipelineFile:
-    """A pipeline and where it came from. ``data`` holds what was written, overrides applied."""
-
-    path: Path
-    data: dict[str, Any]
-    marks: Marks
-    pipeline: Pipeline
-
-    def resolve(self, text: str) -> Path:
-        """A path of the file: relative to the file's directory, ``~`` expanded."""
-        return (self.path.parent / Path(text).expanduser()).resolve()
-
-    def where(self, *path: str | int) -> str:
-        """``file:line:column`` of the value at ``path``."""
-        return str(self.marks.value(path))
-
-    def error(self, path: KeyPath, text: str, hint: str | None = None) -> InputError:
-        """An error about the value at ``path``, for faults that only the planner can see."""
-        return failure([Problem(path, text)], self.marks, hint=hint)
-
-
-def read_pipeline(path: Path, overrides: Sequence[str] = ()) -> PipelineFile:
-    """Read and check a pipeline file; ``overrides`` are the texts of ``--set``.
-
-    Raises:
-        InputError: lists every fault with its line.
-    """
-    return of_document(path, read(path), overrides)
-
-
-def of_document(path: Path, document: Document, overrides: Sequence[str] = ()) -> PipelineFile:
-    """``read_pipeline`` of a file that has been read."""
-    data, marks = apply_overrides(document.data, document.marks, overrides)
-    hint = f"overnight plan {path} --cluster PROFILE"
-    pipeline = validate(Pipeline, data, marks, hint=hint)
-    problems = check.problems(pipeline)
-    if problems:
-        raise failure(problems, marks, hint=hint)
-    return PipelineFile(Path(path), data, marks, pipeline)

@@ -20,7 +20,7 @@ from jobs.core import files, redaction
 from jobs.core.paths import RunPaths
 from launch.base.errors import InputError
 from launch.base.text import control_character
-from launch.fields import VARIABLE_NAME
+from launch.config.fields import VARIABLE_NAME
 
 _LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.ASCII)
 _ALLOWED = "\t\n"

@@ -1,0 +1,1 @@
+"""Files in, typed values out: pipeline and profile. Imports slurm and base."""

@@ -1,0 +1,1 @@
+"""YAML to plain values with positions; overrides, layers and validation of both files."""
