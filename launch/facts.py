@@ -13,14 +13,16 @@ from typing import Any
 
 from jobs.core.paths import Workspace
 from jobs.core.spec import Source
-from launch import fetch, snapshot, worktree
 from launch.base.errors import InputError
 from launch.config.kinds import FETCHED
 from launch.config.pipeline_file import PipelineFile
 from launch.config.profile import Profile
 from launch.config.references import backends
 from launch.config.stages import DataStage, GettextSource
-from launch.digests import DigestCache, source_files
+from launch.inputs import fetch
+from launch.inputs import toolkit as snapshot
+from launch.inputs import user_code as worktree
+from launch.inputs.digests import DigestCache, source_files
 from launch.plan import BackEndFacts, Facts, FetchedFacts, back_ends_of, data_paths
 from launch.slurm.environment import scrubbed
 

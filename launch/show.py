@@ -18,7 +18,7 @@ from jobs.core.progress import Report
 from launch import pace
 from launch.base.text import duration
 from launch.executors.local import Display
-from launch.fetch import FetchItem, Progress
+from launch.inputs.fetch import FetchItem, Progress
 from launch.plan import Plan, PlannedStage
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fetch what is missing, verify what is there."""
-    from launch import facts, fetch
+    from launch import facts
+    from launch.inputs import fetch
     from launch.rundir import remember
     from launch.show import fetching
 

@@ -16,12 +16,13 @@ from typing import Any
 
 from jobs.core.files import write_atomic
 from jobs.core.paths import StagePaths, Workspace
-from launch import containers, render, scripts, snapshot
+from launch import containers, render, scripts
 from launch.base.errors import ClusterRefused, OvernightError
 from launch.config.profile import Continuation, Profile, Resources, partitions_of
 from launch.config.profile_fields import KINDS
 from launch.config.profile_file import ProfileFile
 from launch.executors import carrier
+from launch.inputs import toolkit as snapshot
 from launch.plan import PlannedStage
 from launch.rundir import Run
 from launch.site import probe_job

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from jobs.core.paths import Workspace
-from launch import worktree
 from launch.base.errors import InputError
 from launch.base.text import control_character
 from launch.config.document.positions import KeyPath
+from launch.inputs import user_code as worktree
 
 if TYPE_CHECKING:
     from launch.config.pipeline_file import PipelineFile

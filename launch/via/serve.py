@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from launch import __version__, worktree
+from launch import __version__
 from launch.base.errors import InputError
+from launch.inputs import user_code as worktree
 from launch.via import protocol
 
 KEPT = 20

@@ -16,7 +16,7 @@ from jobs.backends.nemo.recipes import Parallel, check_spread
 from jobs.contract import Shape
 from jobs.core.spec import save
 from jobs.settings import BadSettings
-from launch import snapshot
+from launch.inputs import toolkit as snapshot
 from tests.backends import environments, stages
 
 TRAINING: dict[str, Any] = {"steps": 4, "lr": 1e-3, "batch_size": 4, "sequence_length": 32}

@@ -12,7 +12,7 @@ from data_prep import text
 from data_prep.build import build
 from data_prep.settings import SPLITS, Settings
 from jobs.core.paths import Workspace
-from launch.fetch import fetch, item
+from launch.inputs.fetch import fetch, item
 from tests.data_prep.helpers import read_rows
 
 pytestmark = pytest.mark.network

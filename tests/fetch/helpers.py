@@ -22,7 +22,7 @@ from typing import ClassVar
 from urllib.parse import unquote
 
 from jobs.core.paths import Workspace
-from launch.fetch import FetchItem
+from launch.inputs.fetch import FetchItem
 
 ROOT = Path(__file__).parents[2]
 JSON = {"Content-Type": "application/json"}
@@ -220,7 +220,7 @@ def start_fetch(workspace: Path, request: object) -> subprocess.Popen[str]:
         import json, sys
         from pathlib import Path
         from jobs.core.paths import Workspace
-        from launch.fetch import fetch, item
+        from launch.inputs.fetch import fetch, item
         (found,) = fetch([item("base", json.loads(sys.argv[2]))], Workspace(Path(sys.argv[1])),
                          progress=lambda item, done, total, what: print(what, flush=True))
         print("new" if found.new else "here", flush=True)

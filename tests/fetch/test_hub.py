@@ -7,7 +7,7 @@ import pytest
 
 from jobs.core.paths import Workspace
 from launch.base.errors import DownloadFailed, InputError
-from launch.fetch import FetchItem, fetch, item, read_pins
+from launch.inputs.fetch import FetchItem, fetch, item, read_pins
 from tests.fetch.helpers import Hub, missing, start_fetch, wait_until
 
 REPO = "org/tiny"

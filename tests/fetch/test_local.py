@@ -14,7 +14,7 @@ from jobs.core.paths import Workspace
 from launch.base import lock as shared_lock
 from launch.base.errors import InputError
 from launch.base.lock import SharedLock
-from launch.fetch import fetch, item, read_pins
+from launch.inputs.fetch import fetch, item, read_pins
 from tests.fetch.helpers import missing
 
 

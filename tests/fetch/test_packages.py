@@ -7,9 +7,9 @@ import pytest
 
 from jobs.core import seal
 from jobs.core.paths import Workspace
-from launch import fetch_pip
 from launch.base.errors import DownloadFailed, InputError
-from launch.fetch import Fetched, FetchItem, fetch, item, read_pins
+from launch.inputs import packages as fetch_pip
+from launch.inputs.fetch import Fetched, FetchItem, fetch, item, read_pins
 from tests.fetch.helpers import Index, missing, start_fetch, wait_until
 
 BIG = os.urandom(400_000)

@@ -18,8 +18,9 @@ from jobs.core import files, seal
 from jobs.core.paths import Workspace
 from jobs.core.spec import StageSpec
 from jobs.saves import Saves
-from launch import ledger, snapshot
+from launch import ledger
 from launch.base.errors import InputError
+from launch.inputs import toolkit as snapshot
 from launch.plan import Plan
 from launch.rundir import Run
 from launch.slurm.queue import QueueRow

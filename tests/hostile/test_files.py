@@ -16,11 +16,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from launch import scripts, snapshot
+from launch import scripts
 from launch.base.errors import InputError
 from launch.config.profile import Profile
 from launch.config.profile_file import read_profile
 from launch.executors import carrier
+from launch.inputs import toolkit as snapshot
 from launch.rundir import Run
 from tests.launch import made_runs
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from jobs.core.paths import Workspace
-from launch import fetch
+from launch.inputs import fetch
 from tests.launch.nvidia_example import INSERTED, TRANSCRIPT, overnight, place
 
 

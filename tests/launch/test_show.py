@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from jobs.core.progress import ProgressWriter, Report
-from launch import fetch, pace, show
+from launch import pace, show
 from launch.base.text import clock, count, duration, table
+from launch.inputs import fetch
 from launch.plan import Plan
 from tests.launch.made_runs import stage
 

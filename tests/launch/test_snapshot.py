@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import snapshot
+from launch.inputs import toolkit as snapshot
 
 
 @pytest.mark.failure(41)

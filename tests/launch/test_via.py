@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launch import worktree
 from launch.base.errors import InputError
 from launch.cli.main import COMMANDS
+from launch.inputs import user_code as worktree
 from launch.via import bundle, connection, protocol, serve
 from launch.via.arguments import rebuilt
 from tests.slurm.chains import make_inputs

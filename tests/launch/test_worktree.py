@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from jobs.core.paths import Workspace
-from launch import gc, worktree
+from launch import gc
 from launch.base.errors import InputError
 from launch.cli.main import main
+from launch.inputs import user_code as worktree
 
 
 def git(tree: Path, *arguments: str) -> None:
@@ -93,7 +94,7 @@ def test_large_files_and_trees_are_refused(tree: Path, tmp_path: Path, monkeypat
 
 
 def test_a_job_imports_the_users_module_from_the_snapshot(tree: Path, tmp_path: Path) -> None:
-    from launch import snapshot
+    from launch.inputs import toolkit as snapshot
 
     taken = worktree.take(tree, Workspace(tmp_path / "w"))
     code = tmp_path / "run" / "code"

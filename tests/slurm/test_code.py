@@ -149,7 +149,7 @@ def gc(chain: Chain, *before: str) -> dict[str, Any]:
 
 def unneeded(chain: Chain, numbers: Collection[int]) -> None:
     """Snapshots that no run names, as of runs whose directories were removed."""
-    from launch import worktree
+    from launch.inputs import user_code as worktree
 
     for number in numbers:
         tree = chain.directory.parent / "trees" / str(number)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from launch.base.errors import DownloadFailed, InputError
-from launch.fetch_pip import directory_bytes
+from launch.inputs.packages import directory_bytes
 
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 # The transport under the client differs by its version; an error of any of these means "not reached".

@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.core import files, seal
 from jobs.core.paths import StorePaths, Workspace
-from launch import fetch_local, fetch_pip
 from launch.base.errors import DownloadFailed, InputError
 from launch.base.lock import SharedLock
+from launch.inputs import local as fetch_local
+from launch.inputs import packages as fetch_pip
 
 if TYPE_CHECKING:
-    from launch import fetch_hub  # at run time where it is needed: every plan imports this module
+    from launch.inputs import hub as fetch_hub  # at run time where it is needed: every plan imports this module
 
 KIND = seal.SealKind.DOWNLOAD
 _REPO = re.compile(r"(?:hf:)?(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^\s@]+))?\Z")
@@ -211,7 +212,7 @@ def _one(item: FetchItem, workspace: Workspace, progress: Progress, update: bool
     snapshot: fetch_hub.Snapshot | None = None
     pins = read_pins(workspace)
     if item.way is Way.HUB:
-        from launch import fetch_hub
+        from launch.inputs import hub as fetch_hub
 
         repo, _, revision = item.request.partition("@")
         pinned = _COMMIT.match(revision) or item.pin_key in pins
@@ -279,7 +280,7 @@ def _bring(
     scratch = store.root / "fetch.tmp"
     facts: dict[str, Any] = {}
     if item.way is Way.HUB:
-        from launch import fetch_hub
+        from launch.inputs import hub as fetch_hub
 
         if snapshot is None:
             snapshot = fetch_hub.resolve(item.request.partition("@")[0], _revision(item, pins), item.repo_type)

@@ -1,0 +1,1 @@
+"""What a run reads from outside: downloads, digests of files, the user's code and our own. Imports base."""
