@@ -21,13 +21,13 @@ from jobs.core.attempts import Attempt
 from jobs.core.claim import Claim
 from jobs.core.paths import Workspace
 from jobs.core.progress import ProgressWriter
-from launch import plan as planning
 from launch import rundir, scripts
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile import Resources
 from launch.config.profile_file import read_profile
 from launch.journal import Event
-from launch.plan import Plan, PlannedInput, PlannedStage
+from launch.plan import model
+from launch.plan.model import Plan, PlannedInput, PlannedStage
 from launch.rundir import Run
 from launch.slurm import queue
 
@@ -41,11 +41,11 @@ PIPELINE = "name: many\nmodel: {base: ./nowhere}\nstages:\n  corpus: {kind: corp
 def stage(number: int) -> PlannedStage:
     """Stage of a long chain."""
     parent = f"stage-{number - 1}"
-    inputs = {"checkpoint": PlannedInput(parent, "checkpoint", "hf", planning.fingerprint(stage=parent), True)}
+    inputs = {"checkpoint": PlannedInput(parent, "checkpoint", "hf", model.fingerprint(stage=parent), True)}
     name = f"stage-{number}"
     return PlannedStage(
         name=name, kind="cpt", backend="trl", produces_kind="checkpoint", produces_format="hf",
-        fingerprint=planning.fingerprint(stage=name), inputs=inputs if number else {}, settings={"steps": 100},
+        fingerprint=model.fingerprint(stage=name), inputs=inputs if number else {}, settings={"steps": 100},
         resources=Resources(time="1:00:00"), executor="submitit", continuation="requeue", python=sys.executable,
         launcher="python", target_step=100,
     )  # fmt: skip

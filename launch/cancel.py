@@ -18,7 +18,7 @@ from launch import ledger, scripts
 from launch.base.errors import ClusterSilent
 from launch.journal import Event
 from launch.ledger import Fate, QueueView
-from launch.plan import Plan, PlannedStage
+from launch.plan.model import Plan, PlannedStage
 from launch.rundir import Run
 from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow

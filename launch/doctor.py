@@ -13,7 +13,7 @@ from launch import cancel, rundir, status
 from launch.base.errors import OvernightError
 from launch.base.text import clock
 from launch.journal import Event
-from launch.plan import Plan
+from launch.plan.model import Plan
 from launch.rundir import Run
 from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow

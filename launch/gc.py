@@ -18,9 +18,9 @@ from pathlib import Path
 
 from jobs.core import attempts
 from jobs.core.paths import Workspace
-from launch import planfile
 from launch.base.errors import InputError
 from launch.inputs import user_code as worktree
+from launch.plan import file as planfile
 from launch.rundir import Run
 
 HALF_MADE_SECONDS = 24 * 3600.0

@@ -13,7 +13,7 @@ from launch.base.errors import InputError
 from launch.history import last_word
 from launch.journal import Event
 from launch.ledger import Fate, QueueView
-from launch.plan import PlannedStage
+from launch.plan.model import PlannedStage
 from launch.rundir import Run
 
 

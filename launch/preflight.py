@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launch import blame, emitted, fit, limits, scripts
+from launch import blame, emitted, scripts
 from launch.base.errors import ClusterRefused, InputError, OvernightError
 from launch.config import secrets
 from launch.executors import carrier
-from launch.fit import Estimate
-from launch.plan import PlannedStage
+from launch.plan import estimates as fit
+from launch.plan import limits
+from launch.plan.estimates import Estimate
+from launch.plan.model import PlannedStage
 from launch.rendered import ATTEMPT, RUN
 from launch.rundir import Run
 from launch.site import check
@@ -27,7 +29,7 @@ from launch.slurm import ask
 from launch.slurm.client import Gateway
 
 if TYPE_CHECKING:
-    from launch.cli.common import Planned
+    from launch.plan.planned import Planned
 
 
 def findings(planned: Planned, gateway: Gateway | None) -> list[Finding]:

@@ -23,7 +23,7 @@ from launch.base.errors import InputError
 from launch.config.pipeline_file import PipelineFile
 from launch.config.profile import Profile
 from launch.inputs import toolkit as snapshot
-from launch.plan import Plan, PlannedStage
+from launch.plan.model import Plan, PlannedStage
 from launch.rundir import Run
 from launch.slurm.environment import scrubbed
 

@@ -14,7 +14,7 @@ from jobs.core.seal import SealKind
 from launch import results, why
 from launch.base.text import count, duration, table
 from launch.config.profile import Profile
-from launch.plan import Plan, PlannedStage
+from launch.plan.model import Plan, PlannedStage
 from launch.results import Measured
 from launch.rundir import Run
 from launch.show_status import heading, next_command, sealed

@@ -15,7 +15,7 @@ from jobs.core import files, seal
 from jobs.core.paths import Workspace
 from launch.base.errors import InputError
 from launch.base.text import table
-from launch.plan import Plan, PlannedStage
+from launch.plan.model import Plan, PlannedStage
 from launch.rundir import Run
 
 METRICS_FILE = "metrics.json"

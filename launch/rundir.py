@@ -15,7 +15,6 @@ import yaml
 
 from jobs.core import attempts, files
 from jobs.core.paths import RunPaths, Workspace
-from launch import planfile
 from launch.base import lock as shared_lock
 from launch.base.errors import InputError
 from launch.config.profile import Profile
@@ -23,7 +22,8 @@ from launch.config.profile_file import ProfileFile, read_profile
 from launch.inputs import toolkit as snapshot
 from launch.inputs import user_code as worktree
 from launch.journal import Event, Journal
-from launch.plan import Plan
+from launch.plan import file as planfile
+from launch.plan.model import Plan
 
 if TYPE_CHECKING:
     from launch.config.pipeline_file import PipelineFile

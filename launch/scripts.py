@@ -19,7 +19,7 @@ from launch.config.profile import Continuation, ExecutorKind, Profile, Resources
 from launch.config.profile_fields import Exclusive, MemoryRule
 from launch.containers import Container
 from launch.executors.base import JobRequest
-from launch.plan import Plan, PlannedStage
+from launch.plan.model import Plan, PlannedStage
 from launch.rundir import Run
 
 OFFLINE = (("HF_HUB_OFFLINE", "1"), ("TRANSFORMERS_OFFLINE", "1"), ("HF_DATASETS_OFFLINE", "1"))

@@ -8,7 +8,7 @@ import time
 from jobs.core import seal, verdict
 from jobs.core.paths import StorePaths
 from jobs.core.verdict import FailureClass
-from launch.plan import Plan
+from launch.plan.model import Plan
 from launch.rundir import Run
 
 

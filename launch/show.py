@@ -19,7 +19,7 @@ from launch import pace
 from launch.base.text import duration
 from launch.executors.local import Display
 from launch.inputs.fetch import FetchItem, Progress
-from launch.plan import Plan, PlannedStage
+from launch.plan.model import Plan, PlannedStage
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -19,7 +19,7 @@ from launch.base.text import count, duration, table
 from launch.config.profile import Continuation, Profile, partitions_of
 from launch.history import last_word
 from launch.ledger import Fate, QueueView
-from launch.plan import Plan, PlannedStage
+from launch.plan.model import Plan, PlannedStage
 
 NEW = "new"
 SEALED = "sealed"

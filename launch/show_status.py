@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from launch.base.text import clock, count, duration, table
-from launch.plan import Plan
+from launch.plan.model import Plan
 from launch.rundir import Run
 from launch.stage_status import RunStatus, StageStatus, State
 

@@ -23,7 +23,7 @@ from launch import ledger, pace, status_words
 from launch.base.errors import OvernightError
 from launch.history import History, starts_among
 from launch.ledger import Fate, QueueView, Standing
-from launch.plan import Plan, PlannedStage
+from launch.plan.model import Plan, PlannedStage
 from launch.rundir import Run
 from launch.slurm.client import Gateway
 from launch.slurm.queue import AccountRow, QueueRow

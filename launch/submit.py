@@ -31,7 +31,7 @@ from launch.executors import carrier
 from launch.interrupt import Interrupt, Interrupted, deferred
 from launch.journal import Event
 from launch.ledger import Fate, QueueView, Standing
-from launch.plan import Plan, PlannedStage
+from launch.plan.model import Plan, PlannedStage
 from launch.rolling import Room
 from launch.rundir import Run
 from launch.slurm.client import Gateway

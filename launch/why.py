@@ -20,7 +20,7 @@ from launch import blame
 from launch.config.profile import Profile
 from launch.history import starts_of
 from launch.journal import Event
-from launch.plan import Plan, PlannedStage
+from launch.plan.model import Plan, PlannedStage
 from launch.rundir import Run
 from launch.stage_status import RunStatus, StageStatus, State
 from launch.status_words import FAILURES
@@ -134,7 +134,7 @@ def _stacks(paths: StagePaths, last: Verdict | None) -> tuple[str, ...]:
 
 def _smaller(run: Run, plan: Plan, stage: PlannedStage, profile: Profile) -> str:
     """The change that the estimates offer to a stage which ran out of GPU memory."""
-    from launch import fit
+    from launch.plan import estimates as fit
 
     return fit.after_out_of_memory(plan, stage, profile, run.workspace)
 

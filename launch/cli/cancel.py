@@ -10,7 +10,7 @@ from launch.cli import common
 
 if TYPE_CHECKING:
     from launch.cancel import Cancelled
-    from launch.plan import Plan
+    from launch.plan.model import Plan
     from launch.rundir import Run
 
 
@@ -24,13 +24,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Cancel; 1 if a job is still in the queue after half a minute. Doing it twice is fine."""
-    from launch import cancel, rundir, stage_names
+    from launch import cancel, rundir
+    from launch.plan import model
 
     found = rundir.find(args.run, args.workspace)
     plan, profile = found.plan(), found.profile()
     stages = {stage.name for stage in plan.stages}
     if args.stage is not None:
-        stages = plan.below({stage_names.find(plan, args.stage).name})
+        stages = plan.below({model.find(plan, args.stage).name})
     if profile.executor == "local":
         return _here(found, plan, stages, args.json)
     # Not while a submission is at work: what it adds next would escape.

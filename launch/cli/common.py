@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from launch.plan.planned import Planned
 
 if TYPE_CHECKING:
     from jobs.core.paths import Workspace
     from launch.config.pipeline_file import PipelineFile
     from launch.config.profile import Profile
     from launch.config.profile_file import ProfileFile
-    from launch.plan import Plan
     from launch.slurm.client import Gateway
 
 
@@ -43,16 +43,6 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     add_workspace(parser)
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A pipeline with its profile, planned."""
-
-    pipeline: PipelineFile
-    profile: ProfileFile
-    workspace: Workspace
-    plan: Plan
-
-
 def read(args: argparse.Namespace) -> tuple[PipelineFile, ProfileFile, Workspace]:
     """Raises:
     InputError: with file, line and column.
@@ -73,8 +63,8 @@ def plan(args: argparse.Namespace) -> Planned:
     Raises:
         InputError: with file, line and column.
     """
-    from launch import facts
-    from launch import plan as planning
+    from launch.plan import builder as planning
+    from launch.plan import gather as facts
 
     pipeline, profile, workspace = read(args)
     gathered = facts.gather(pipeline, profile.profile, workspace)

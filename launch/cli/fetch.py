@@ -16,8 +16,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fetch what is missing, verify what is there."""
-    from launch import facts
     from launch.inputs import fetch
+    from launch.plan import gather as facts
     from launch.rundir import remember
     from launch.show import fetching
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jobs.core.paths import StagePaths, StorePaths
     from jobs.core.redaction import Redactor
     from launch.config.profile import Profile
-    from launch.plan import Plan
+    from launch.plan.model import Plan
     from launch.rundir import Run
     from launch.stage_status import StageStatus
 
@@ -61,7 +61,7 @@ class _View:
     """One stage of a run, and what can be said of its logs."""
 
     def __init__(self, run: Run, plan: Plan, profile: Profile, name: str) -> None:
-        from launch.stage_names import find
+        from launch.plan.model import find
 
         self._run = run
         self._plan = plan

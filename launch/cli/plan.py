@@ -6,6 +6,7 @@ import argparse
 import json
 
 from launch.cli import common
+from launch.plan import planned
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,12 +34,13 @@ def run(args: argparse.Namespace) -> int:
         return print_scripts(planned, as_json=args.json)
     if args.check:
         return _check(planned, as_json=args.json)
-    from launch import fit, limits
+    from launch.plan import estimates as fit
+    from launch.plan import limits
 
     known = (planned.plan, planned.profile.profile, planned.workspace)
     found = fit.estimates(*known)
     if args.json:
-        from launch import planfile
+        from launch.plan import file as planfile
         from launch.show_plan import states
 
         more = {"states": states(planned.plan, planned.workspace), "estimates": [each.as_json() for each in found]}
@@ -63,10 +65,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _sweep(args: argparse.Namespace) -> int:
     """How many jobs the variants make together: equal stages are one."""
-    from launch import sweep
     from launch.base.text import table
     from launch.config import data_settings as prepare
     from launch.config.profile_file import locate, read_profile
+    from launch.plan import sweep
     from launch.rundir import workspace_for
 
     profile = read_profile(locate(args.cluster))
@@ -94,7 +96,7 @@ def _sweep(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check(planned: common.Planned, as_json: bool) -> int:
+def _check(planned: planned.Planned, as_json: bool) -> int:
     """Print what was looked at; 1 where something would stop the chain."""
     from launch import preflight
     from launch.config.profile import ExecutorKind

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 from launch import scripts
-from launch.cli.common import Planned
 from launch.config.profile import Continuation, Profile
 from launch.executors import carrier
-from launch.plan import PlannedStage
+from launch.plan.model import PlannedStage
+from launch.plan.planned import Planned
 from launch.rundir import Run
 
 RUN, ATTEMPT = "RUN", "ATTEMPT"

@@ -10,7 +10,7 @@ from launch.cli import common
 
 if TYPE_CHECKING:
     from launch.config.profile import Profile
-    from launch.plan import Plan
+    from launch.plan.model import Plan
     from launch.rundir import Run
     from launch.stage_status import RunStatus
 

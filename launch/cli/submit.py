@@ -27,9 +27,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make a run and submit every stage that is not sealed or queued already."""
-    from launch import emitted, fit, limits, rendered, rundir
+    from launch import emitted, rendered, rundir
     from launch.base.errors import InputError
     from launch.config import secrets
+    from launch.plan import estimates as fit
+    from launch.plan import limits
 
     planned = common.plan(args)
     profile = planned.profile.profile

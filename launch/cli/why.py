@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
     """Print; exit codes as of ``status``."""
     from launch import rundir, why
     from launch.cli.status import exit_code, look
-    from launch.stage_names import find
+    from launch.plan.model import find
 
     found = rundir.find(args.run, args.workspace)
     profile, plan = found.profile(), found.plan()

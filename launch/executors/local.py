@@ -22,7 +22,7 @@ from launch.base.errors import InputError, OvernightError
 from launch.config.profile import Profile
 from launch.journal import Event
 from launch.ledger import Fate, QueueView
-from launch.plan import Plan, PlannedStage
+from launch.plan.model import Plan, PlannedStage
 from launch.rundir import Run
 from launch.slurm.environment import scrubbed
 

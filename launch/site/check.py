@@ -24,7 +24,7 @@ from launch.config.profile import Resources, partitions_of
 from launch.config.profile_fields import KINDS, Environment, Partition
 from launch.config.profile_file import ProfileFile
 from launch.executors import carrier
-from launch.plan import PlannedStage
+from launch.plan.model import PlannedStage
 from launch.rundir import Run, workspace_for
 from launch.site import facts, probe_job, storage
 from launch.site.facts import Facts, PartitionFacts

@@ -23,7 +23,7 @@ from launch.config.profile_fields import KINDS
 from launch.config.profile_file import ProfileFile
 from launch.executors import carrier
 from launch.inputs import toolkit as snapshot
-from launch.plan import PlannedStage
+from launch.plan.model import PlannedStage
 from launch.rundir import Run
 from launch.site import probe_job
 from launch.slurm.client import Gateway

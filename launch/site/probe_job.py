@@ -9,7 +9,7 @@ from launch.base.errors import ClusterRefused
 from launch.config.profile import Profile, Resources
 from launch.config.profile_file import ProfileFile
 from launch.executors.base import JobRequest
-from launch.plan import PlannedStage
+from launch.plan.model import PlannedStage
 from launch.rundir import Run
 from launch.slurm.client import Gateway
 

@@ -23,7 +23,8 @@ from jobs.backends.automodel.settings import AutomodelSettings
 from jobs.contract import Shape
 from jobs.core import files
 from jobs.settings import BadSettings
-from launch import estimate, fit
+from launch.plan import estimates as fit
+from launch.plan import memory as estimate
 from tests.backends import environments, stages
 from tests.backends.environments import Starts, start
 from tests.launch import made_runs

@@ -22,8 +22,8 @@ from jobs import backends, contract
 from jobs.backends import BackEnd, Capabilities
 from jobs.contract import Completeness, Rendered, Shape
 from jobs.settings import BadSettings
-from launch import estimate
 from launch.config.kinds import DATA_KINDS, TRAINING_KINDS
+from launch.plan import memory as estimate
 from tests.backends import stages
 from tests.backends.nemo_rl_fake import tree
 from tests.toy_chain import Chain

@@ -21,7 +21,8 @@ from jobs.examples import DataError  # noqa: E402
 from jobs.settings import BadSettings  # noqa: E402
 from jobs.tokenizers import LoaderDisagrees  # noqa: E402
 from jobs.work import behaviour_gate  # noqa: E402
-from launch import estimate, fit  # noqa: E402
+from launch.plan import estimates as fit  # noqa: E402
+from launch.plan import memory as estimate  # noqa: E402
 from tests.backends import stages  # noqa: E402
 from tests.backends.stages import Stage  # noqa: E402
 from tests.launch import made_runs  # noqa: E402

@@ -23,7 +23,7 @@ from jobs.core.paths import StorePaths
 from launch import cancel, ledger, sealed, submit
 from launch.journal import Event, Journal
 from launch.ledger import Fate, QueueView, Standing
-from launch.plan import PlannedStage
+from launch.plan.model import PlannedStage
 from launch.submit import Submitter
 
 

@@ -44,7 +44,7 @@ from launch.base.errors import ClusterRefused, ClusterSilent, InputError
 from launch.config.profile import Profile
 from launch.config.profile_file import read_profile
 from launch.journal import Event
-from launch.plan import Plan, PlannedStage
+from launch.plan.model import Plan, PlannedStage
 from launch.rundir import LOCK_STALE_SECONDS, Run
 from launch.stage_status import State
 from tests.faults.controller import Job, Refused, edges

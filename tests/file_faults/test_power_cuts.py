@@ -21,7 +21,7 @@ from jobs.saves import Saves
 from launch import ledger
 from launch.base.errors import InputError
 from launch.inputs import toolkit as snapshot
-from launch.plan import Plan
+from launch.plan.model import Plan
 from launch.rundir import Run
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState

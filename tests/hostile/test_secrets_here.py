@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from jobs.core import redaction, verdict
-from launch import facts
 from launch.cli.main import main
 from launch.config import secrets
 from launch.config.profile_file import read_profile
+from launch.plan import backends
 from launch.rundir import Run
 from tests.launch import made_runs
 
@@ -102,7 +102,7 @@ def test_a_look_at_a_back_end_has_none_of_it(tmp_path: Path, monkeypatch: pytest
     for name in ("HF_TOKEN", "my_licence", "of_the_pipeline", "SLURM_CPU_BIND"):
         monkeypatch.setenv(name, "canary-value")
     monkeypatch.setenv("CUDA_HOME", "/cuda")
-    found = facts.probe(["toy"], read_profile(path).profile, secrets=["of_the_pipeline"])
+    found = backends.probe(["toy"], read_profile(path).profile, secrets=["of_the_pipeline"])
     assert "cpt" in found["toy"].kinds
     text = seen.read_text()
     assert "canary-value" not in text

@@ -17,13 +17,13 @@ from jobs.core.attempts import Attempt
 from jobs.core.claim import Claim
 from jobs.core.paths import StorePaths, Workspace
 from jobs.core.verdict import FailureClass, Outcome, Verdict
-from launch import plan as planning
 from launch import rundir, scripts
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile import Resources
 from launch.config.profile_file import read_profile
 from launch.journal import Event
-from launch.plan import Plan, PlannedInput, PlannedStage
+from launch.plan import model
+from launch.plan.model import Plan, PlannedInput, PlannedStage
 from launch.rundir import Run
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState
@@ -101,7 +101,7 @@ def stage(
 
 def print_of(name: str) -> str:
     """Fingerprint of a stage of that name: the same in every run, so that runs share their store entries."""
-    return planning.fingerprint(test=name)
+    return model.fingerprint(test=name)
 
 
 def make(workspace: Path, *stages: PlannedStage, profile: Mapping[str, Any] | None = None) -> Run:

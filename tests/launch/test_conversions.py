@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from jobs import backends
-from launch import plan as planning
 from launch.base.errors import InputError
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile import Profile
-from launch.plan import BackEndFacts, Facts, FetchedFacts, Plan, conversions
+from launch.plan import builder as planning
+from launch.plan.builder import conversions
+from launch.plan.model import BackEndFacts, Facts, FetchedFacts, Plan
 
 
 def able(*converts: tuple[str, str]) -> BackEndFacts:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from jobs import backends
-from launch import estimate
-from launch.estimate import Habits, Model, Shape, model_of
-from launch.fit import PEAK
+from launch.plan import memory as estimate
+from launch.plan.estimates import PEAK
+from launch.plan.memory import Habits, Model, Shape, model_of
 
 ROOT = Path(__file__).resolve().parents[2]
 

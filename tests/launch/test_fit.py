@@ -15,10 +15,11 @@ from jobs import backends
 from jobs.backends import Memory
 from jobs.core import speed
 from jobs.core.paths import Workspace
-from launch import estimate, fit
 from launch.base.errors import InputError
 from launch.config.profile import Profile, Resources
-from launch.plan import Plan, PlannedInput, PlannedStage
+from launch.plan import estimates as fit
+from launch.plan import memory as estimate
+from launch.plan.model import Plan, PlannedInput, PlannedStage
 from tests.launch.made_runs import stage
 
 LLAMA_1B = {

@@ -6,11 +6,12 @@ import shutil
 from pathlib import Path
 
 from jobs.core.paths import Workspace
-from launch import facts, gc, rundir
-from launch import plan as planning
+from launch import gc, rundir
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile_file import read_profile
-from launch.plan import Plan, PlannedStage
+from launch.plan import builder as planning
+from launch.plan import gather as facts
+from launch.plan.model import Plan, PlannedStage
 from tests.toy_chain import Chain
 
 STAGES = """\

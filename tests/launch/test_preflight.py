@@ -11,10 +11,10 @@ import pytest
 
 from jobs.core.paths import Workspace
 from launch import preflight
-from launch.cli.common import Planned
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile_file import read_profile
-from launch.plan import Plan, PlannedInput
+from launch.plan.model import Plan, PlannedInput
+from launch.plan.planned import Planned
 from launch.site.check import Finding, Level
 from tests.launch.test_fit import BASE, LLAMA_1B, training
 

@@ -13,7 +13,7 @@ from jobs.core.seal import SealKind
 from launch import results
 from launch.base.errors import InputError
 from launch.cli.main import main
-from launch.plan import PlannedInput, PlannedStage
+from launch.plan.model import PlannedInput, PlannedStage
 from launch.rundir import Run
 from tests.launch.made_runs import make, print_of, sealed, stage
 

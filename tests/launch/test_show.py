@@ -14,7 +14,7 @@ from jobs.core.progress import ProgressWriter, Report
 from launch import pace, show
 from launch.base.text import clock, count, duration, table
 from launch.inputs import fetch
-from launch.plan import Plan
+from launch.plan.model import Plan
 from tests.launch.made_runs import stage
 
 
@@ -115,7 +115,7 @@ SCRIPT = """
 import time
 from jobs.core.progress import Report
 from launch import fetch, show
-from launch.plan import Plan
+from launch.plan.builder import Plan
 from tests.launch.made_runs import stage
 plan = Plan("waits", (stage("data"), stage("cpt", "data")))
 with show.fetching(quiet=False) as progress:

@@ -12,11 +12,11 @@ import pytest
 
 from jobs.core.verdict import FailureClass, Outcome
 from launch.cli import plan_scripts
-from launch.cli.common import Planned
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile import Profile, Resources
 from launch.config.profile_file import read_profile
-from launch.plan import FetchedFacts, Plan, PlannedInput, PlannedStage
+from launch.plan.model import FetchedFacts, Plan, PlannedInput, PlannedStage
+from launch.plan.planned import Planned
 from launch.rundir import Run
 from launch.show_plan import expected_seconds, print_plan, segments, states
 from tests.launch.made_runs import make, said, sealed, stage, started, store_of, submitted

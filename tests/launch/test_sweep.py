@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from jobs.core.paths import Workspace
-from launch import facts, sweep
 from launch.base.errors import InputError
 from launch.cli.main import main
 from launch.config.profile_file import locate, read_profile
+from launch.plan import gather as facts
+from launch.plan import sweep
 from tests.slurm.chains import STAGES, make_inputs
 
 PIPELINE = {

@@ -19,7 +19,7 @@ from jobs.core.verdict import FailureClass
 from jobs.lifecycle import Start
 from launch import scripts
 from launch.cli.main import main
-from launch.plan import PlannedInput
+from launch.plan.model import PlannedInput
 from launch.rundir import Run
 from tests.launch.made_runs import make, stage, started, submitted
 

@@ -10,14 +10,14 @@ import shutil
 from pathlib import Path
 
 from jobs.core.paths import Workspace
-from launch import plan as planning
 from launch import scripts
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile import Profile
 from launch.config.profile_file import read_profile
 from launch.executors import NAMES, carrier
-from launch.facts import python_of
-from launch.plan import BackEndFacts, Facts, FetchedFacts, Plan
+from launch.plan import builder as planning
+from launch.plan.backends import python_of
+from launch.plan.model import BackEndFacts, Facts, FetchedFacts, Plan
 from launch.rundir import Run
 
 HERE = Path(__file__).parent

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from launch import limits
 from launch.base.errors import InputError
 from launch.config.pipeline_file import PipelineFile, read_pipeline
 from launch.config.profile_file import ProfileFile, read_profile
-from launch.plan import Plan
+from launch.plan import limits
+from launch.plan.model import Plan
 from tests.sites.golden import HERE, plan_of
 
 USER = HERE / "users" / "frontier.yaml"

@@ -24,9 +24,9 @@ import yaml
 from jobs.core import claim, files, seal
 from jobs.core.claim import Claim
 from jobs.core.paths import StagePaths, StorePaths, Workspace
-from launch import planfile
 from launch.config.profile_file import locate
-from launch.plan import Plan
+from launch.plan import file as planfile
+from launch.plan.model import Plan
 from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
 from tests.slurm.helpers import Slurm

@@ -14,7 +14,7 @@ from jobs.core.paths import Workspace
 from launch import scripts
 from launch.config.profile_file import read_profile
 from launch.executors import carrier
-from launch.plan import Plan
+from launch.plan.model import Plan
 from launch.rundir import Run
 from launch.site import probe_job
 from launch.slurm.client import Gateway

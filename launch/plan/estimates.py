@@ -12,13 +12,13 @@ from typing import Any
 
 from jobs.core import speed
 from jobs.core.paths import Workspace
-from launch import estimate
 from launch.base.errors import InputError
 from launch.base.text import table
 from launch.config.fields import memory_bytes
 from launch.config.profile import Profile, Resources
-from launch.estimate import Checkpoint, Memory, Model, Shape
-from launch.plan import Plan, PlannedStage
+from launch.plan import memory as estimate
+from launch.plan.memory import Checkpoint, Memory, Model, Shape
+from launch.plan.model import Plan, PlannedStage
 
 PEAK = {
     "a100": 312e12, "h100": 989e12, "h200": 989e12, "gh200": 989e12, "l40s": 362e12, "mi250x": 191.5e12,

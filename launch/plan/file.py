@@ -10,7 +10,7 @@ from jobs.core import files
 from jobs.core.spec import Source
 from launch.base.errors import InputError
 from launch.config.profile import Resources
-from launch.plan import FetchedFacts, Plan, PlannedInput, PlannedStage
+from launch.plan.model import FetchedFacts, Plan, PlannedInput, PlannedStage
 
 SCHEMA = 1
 

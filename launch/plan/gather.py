@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,16 +16,11 @@ from launch.config.profile import Profile
 from launch.config.references import backends
 from launch.config.stages import DataStage, GettextSource
 from launch.inputs import fetch
-from launch.inputs import toolkit as snapshot
 from launch.inputs import user_code as worktree
 from launch.inputs.digests import DigestCache, source_files
-from launch.plan import BackEndFacts, Facts, FetchedFacts, back_ends_of, data_paths
-from launch.slurm.environment import scrubbed
-
-PROBE_SECONDS = 60.0
-
-_OURS = ("data", "convert")
-"""Back ends that no pipeline names."""
+from launch.plan.backends import _OURS, probe
+from launch.plan.builder import back_ends_of
+from launch.plan.model import Facts, FetchedFacts, data_paths
 
 
 def gather(pipeline: PipelineFile, profile: Profile, workspace: Workspace) -> Facts:
@@ -52,76 +43,6 @@ def gather(pipeline: PipelineFile, profile: Profile, workspace: Workspace) -> Fa
     return Facts(
         back_ends=back_ends, sources=sources, fetched=fetched, core_python=sys.executable, code=digest
     )  # fmt: skip
-
-
-def python_of(backend: str, profile: Profile) -> str:
-    """The interpreter that runs a back end: the profile's, else the one that runs ``overnight``."""
-    environment = profile.environments.get(backend)
-    return sys.executable if environment is None else environment.interpreter
-
-
-def _asked(backend: str, profile: Profile) -> tuple[str, dict[str, str]]:
-    """The interpreter that can be asked here, and what stands for its versions where that is not the one that trains:
-    an image and modules are there on the nodes, and their names decide what is in them."""
-    environment = profile.environments.get(backend)
-    if environment is None or not environment.is_on_nodes_only:
-        return python_of(backend, profile), {}
-    if environment.image is not None:
-        return sys.executable, {"image": environment.image}
-    modules = " ".join((*profile.modules, *environment.modules))
-    return sys.executable, {"modules": modules, "python": environment.interpreter}
-
-
-def probe(
-    names: Iterable[str], profile: Profile, code: Path | None = None, secrets: Iterable[str] = ()
-) -> dict[str, BackEndFacts]:
-    """Ask every interpreter once about its back ends; versions are read there without importing torch.
-
-    Args:
-        code: the user's code, in which a back end that is none of ours lies.
-        secrets: names of variables that it does not get, beside those of the profile and those that look like one.
-
-    Raises:
-        InputError: an interpreter or a back end is not there; says which entry of the profile names it.
-    """
-    found: dict[str, BackEndFacts] = {}
-    by_python: dict[str, list[str]] = {}
-    for name in names:
-        by_python.setdefault(_asked(name, profile)[0], []).append(name)
-    for python, group in by_python.items():
-        for name, value in _ask(python, group, code, (*profile.secrets, *secrets)).items():
-            instead = _asked(name, profile)[1]
-            if "error" in value and not (instead and "kinds" in value):
-                raise InputError(
-                    f"back end {name!r} cannot be used with {python}: {value['error']}",
-                    hint=f"set environments.{name}.venv in the profile {profile.name!r}",
-                )
-            found[name] = BackEndFacts(
-                versions=instead or value["versions"],
-                kinds=frozenset(value["kinds"]), formats_in=tuple(value["formats_in"]),
-                formats_out=tuple(value["formats_out"]), launcher=value["launcher"], distributed=value["distributed"],
-                python=python_of(name, profile),
-                converts=tuple((source, target) for source, target in value["converts"]),
-                memory=value["memory"], experimental=value["experimental"], revision=value["revision"],
-            )  # fmt: skip
-    return found
-
-
-def _ask(python: str, names: list[str], code: Path | None, drop: Iterable[str]) -> dict[str, dict[str, Any]]:
-    own = [] if code is None or set(names) <= {*backends(), *_OURS} else ["--code", str(code)]
-    command = [python, str(snapshot.installed_boot()), "probe", *own, *names]
-    hint = f"{python} must be a Python 3.10 or newer that this machine can run"
-    environment = scrubbed(os.environ, drop=drop)
-    try:
-        answer = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False
-        )
-        if answer.returncode == 0:
-            return dict(json.loads(answer.stdout.splitlines()[-1]))
-        problem = (answer.stderr.strip() or f"exit code {answer.returncode}").splitlines()[-1]
-    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError) as error:
-        problem = str(error)
-    raise InputError(f"cannot ask {python} about the back ends {', '.join(names)}: {problem}", hint=hint)
 
 
 def _sources(pipeline: PipelineFile, workspace: Workspace) -> dict[str, tuple[Source, ...]]:

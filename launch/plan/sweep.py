@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.core.paths import Workspace
-from launch import facts
-from launch import plan as planning
 from launch.base.errors import InputError
 from launch.config.document.reader import read
 from launch.config.pipeline_file import PipelineFile, of_document
 from launch.config.profile_file import ProfileFile
 from launch.config.stages import DataStage
-from launch.plan import Facts, Plan
+from launch.plan import builder as planning
+from launch.plan import gather as facts
+from launch.plan.model import Facts, Plan
 
 MOST = 100_000
 

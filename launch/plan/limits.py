@@ -14,7 +14,7 @@ from launch.config.pipeline_file import PipelineFile
 from launch.config.profile import Continuation, ExecutorKind, partitions_of
 from launch.config.profile_fields import Partition
 from launch.config.profile_file import ProfileFile
-from launch.plan import Plan, PlannedStage
+from launch.plan.model import Plan, PlannedStage
 
 
 def marks_of(profile: ProfileFile, pipeline: PipelineFile) -> Marks:

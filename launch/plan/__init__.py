@@ -1,0 +1,1 @@
+"""Pipeline, profile and inputs to jobs: fingerprints, estimates, limits. Imports config, inputs, slurm and base."""

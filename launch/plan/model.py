@@ -1,0 +1,166 @@
+"""The plan as data: jobs in order, what each reads and what it is known by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.core.spec import Source
+from launch.base.errors import InputError
+from launch.config.profile import Resources
+
+if TYPE_CHECKING:  # status and the like read plans, and no pipeline: its models are built only where one is planned
+    pass
+from launch.base.text import suggest
+
+REVISION = 1
+"""Part of every fingerprint: raised when a change of ours makes old results invalid."""
+
+
+@dataclass(frozen=True)
+class BackEndFacts:
+    """What ``probe`` said of a back end in the environment that the profile gives it."""
+
+    versions: Mapping[str, str]
+    kinds: frozenset[str]
+    formats_in: tuple[str, ...]
+    formats_out: tuple[str, ...]
+    launcher: str
+    distributed: bool
+    python: str
+    converts: tuple[tuple[str, str], ...] = ()
+    memory: Mapping[str, Any] | None = None
+    experimental: str = ""
+    revision: int = 1
+
+
+@dataclass(frozen=True)
+class FetchedFacts:
+    """A thing that ``overnight fetch`` brings; ``fingerprint`` None: not resolved to an exact revision yet."""
+
+    name: str
+    request: str
+    format: str
+    fingerprint: str | None
+    present: bool
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The world as far as the plan depends on it. ``fetched`` by name: ``base`` or the name of a source. ``code``:
+    digest of the user's code, where results depend on it."""
+
+    back_ends: Mapping[str, BackEndFacts]
+    sources: Mapping[str, tuple[Source, ...]]
+    fetched: Mapping[str, FetchedFacts]
+    core_python: str
+    code: str | None = None
+
+
+@dataclass(frozen=True)
+class PlannedInput:
+    """What a stage reads: another stage, or something fetched (``is_job`` False)."""
+
+    stage: str
+    kind: str
+    format: str
+    fingerprint: str
+    is_job: bool
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One job of the chain. ``is_last``: no other stage waits for it. ``memory``, ``experimental``: what its back end
+    says of itself (``jobs.backends.Capabilities``)."""
+
+    name: str
+    kind: str
+    backend: str
+    produces_kind: str
+    produces_format: str
+    fingerprint: str
+    inputs: Mapping[str, PlannedInput]
+    settings: Mapping[str, Any]
+    resources: Resources
+    executor: str
+    continuation: str
+    python: str
+    launcher: str
+    sources: tuple[Source, ...] = ()
+    target_step: int | None = None
+    inserted: bool = False
+    is_last: bool = False
+    memory: Mapping[str, Any] | None = None
+    experimental: str = ""
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Stages whose jobs this one waits for, without repetition."""
+        return tuple(dict.fromkeys(entry.stage for entry in self.inputs.values() if entry.is_job))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The chain, parents first. ``code``: digest of the user's code; None: there is none, or it is not taken yet."""
+
+    pipeline: str
+    stages: tuple[PlannedStage, ...]
+    fetched: tuple[FetchedFacts, ...] = ()
+    core_python: str = ""
+    code: str | None = None
+
+    @property
+    def missing(self) -> tuple[FetchedFacts, ...]:
+        """What ``overnight fetch`` has to bring first."""
+        return tuple(item for item in self.fetched if not item.present)
+
+    def stage(self, name: str) -> PlannedStage:
+        """Raises:
+        KeyError: no such stage.
+        """
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise KeyError(name)
+
+    @property
+    def data_paths(self) -> list[Path]:
+        """Files and directories that the chain reads and that are no code."""
+        return data_paths((stage.sources for stage in self.stages), self.fetched)
+
+    def below(self, names: set[str]) -> set[str]:
+        """``names`` and every stage that reads from them, directly or not."""
+        found = set(names)
+        for stage in self.stages:
+            if found & set(stage.parents):
+                found.add(stage.name)
+        return found
+
+
+def data_paths(sources: Iterable[Iterable[Source]], fetched: Iterable[FetchedFacts]) -> list[Path]:
+    """What is read as data or fetched as a model: no code, also where it lies in the tree of the code."""
+    files = [Path(source.path) for group in sources for source in group]
+    return [*files, *(Path(item.request) for item in fetched if item.request.startswith("/"))]
+
+
+def fingerprint(**parts: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of ``parts``."""
+    text = json.dumps({"revision": REVISION, **parts}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def find(plan: Plan, name: str) -> PlannedStage:
+    """The stage of that name.
+
+    Raises:
+        InputError: there is none; names the nearest.
+    """
+    try:
+        return plan.stage(name)
+    except KeyError:
+        names = [stage.name for stage in plan.stages]
+        raise InputError(f"there is no stage {name!r} in this run; {suggest(name, names)}") from None
