@@ -16,7 +16,7 @@ from launch import emitted
 from launch.base.errors import ClusterRefused, OvernightError
 from launch.base.text import suggest
 from launch.emitted import Emitted
-from launch.rundir import Run
+from launch.runs.run import Run
 from launch.slurm import refusals
 from launch.slurm.client import Gateway
 from launch.slurm.options import GPU_OPTIONS

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from jobs.core import attempts
 from jobs.core.attempts import Attempt
 from jobs.core.paths import StorePaths
-from launch import ledger, scripts
+from launch import scripts
 from launch.base.errors import ClusterSilent
-from launch.journal import Event
-from launch.ledger import Fate, QueueView
 from launch.plan.model import Plan, PlannedStage
-from launch.rundir import Run
+from launch.runs import attempt_state as ledger
+from launch.runs.attempt_state import Fate, QueueView
+from launch.runs.journal import Event
+from launch.runs.run import Run
 from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from jobs.core import attempts
-from launch import cancel, rundir, status
+from launch import cancel, status
 from launch.base.errors import OvernightError
 from launch.base.text import clock
-from launch.journal import Event
 from launch.plan.model import Plan
-from launch.rundir import Run
+from launch.runs import run as rundir
+from launch.runs.journal import Event
+from launch.runs.run import Run
 from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
 from launch.slurm.reasons import NEVER_SATISFIED

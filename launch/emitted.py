@@ -19,7 +19,7 @@ from launch.config.profile_file import ProfileFile
 from launch.executors import base
 from launch.executors.base import JobRequest
 from launch.plan.model import Plan, PlannedStage
-from launch.rundir import Run
+from launch.runs.run import Run
 from launch.slurm.options import GPU_OPTIONS, KEPT
 
 _RESOURCE = {

@@ -8,13 +8,12 @@ import yaml
 
 from jobs.core import attempts
 from jobs.core.verdict import FailureClass, Outcome
-from launch import ledger
 from launch.base.errors import InputError
-from launch.history import last_word
-from launch.journal import Event
-from launch.ledger import Fate, QueueView
 from launch.plan.model import PlannedStage
-from launch.rundir import Run
+from launch.runs import attempt_state as ledger
+from launch.runs.attempt_state import Fate, QueueView
+from launch.runs.journal import Event, last_word
+from launch.runs.run import Run
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from launch.plan import limits
 from launch.plan.estimates import Estimate
 from launch.plan.model import PlannedStage
 from launch.rendered import ATTEMPT, RUN
-from launch.rundir import Run
+from launch.runs.run import Run
 from launch.site import check
 from launch.site.check import Finding, Level
 from launch.slurm import ask

@@ -24,7 +24,7 @@ from launch.config.pipeline_file import PipelineFile
 from launch.config.profile import Profile
 from launch.inputs import toolkit as snapshot
 from launch.plan.model import Plan, PlannedStage
-from launch.rundir import Run
+from launch.runs.run import Run
 from launch.slurm.environment import scrubbed
 
 SECONDS = 600.0

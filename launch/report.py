@@ -16,7 +16,7 @@ from launch.base.text import count, duration, table
 from launch.config.profile import Profile
 from launch.plan.model import Plan, PlannedStage
 from launch.results import Measured
-from launch.rundir import Run
+from launch.runs.run import Run
 from launch.show_status import heading, next_command, sealed
 from launch.stage_status import RunStatus, StageStatus, State
 from launch.why import Why

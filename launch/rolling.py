@@ -15,7 +15,7 @@ from jobs.core import attempts
 from jobs.core.attempts import Attempt
 from jobs.core.paths import StorePaths
 from launch.base.errors import ClusterRefused
-from launch.journal import Event, Journal
+from launch.runs.journal import Event, Journal
 from launch.slurm import refusals
 from launch.slurm.queue import QueueRow
 from launch.slurm.reasons import NEVER_SATISFIED

@@ -20,7 +20,7 @@ from launch.config.profile_fields import Exclusive, MemoryRule
 from launch.containers import Container
 from launch.executors.base import JobRequest
 from launch.plan.model import Plan, PlannedStage
-from launch.rundir import Run
+from launch.runs.run import Run
 
 OFFLINE = (("HF_HUB_OFFLINE", "1"), ("TRANSFORMERS_OFFLINE", "1"), ("HF_DATASETS_OFFLINE", "1"))
 """Compute nodes have no internet: a look at the hub would hang for minutes; what is needed has been fetched."""

@@ -14,12 +14,13 @@ from jobs.core import attempts, seal
 from jobs.core.paths import RunPaths, StorePaths, Workspace
 from jobs.core.seal import SealBroken
 from jobs.core.verdict import Outcome
-from launch import ledger, pace, status_words
+from launch import pace, status_words
 from launch.base.text import count, duration, table
 from launch.config.profile import Continuation, Profile, partitions_of
-from launch.history import last_word
-from launch.ledger import Fate, QueueView
 from launch.plan.model import Plan, PlannedStage
+from launch.runs import attempt_state as ledger
+from launch.runs.attempt_state import Fate, QueueView
+from launch.runs.journal import last_word
 
 NEW = "new"
 SEALED = "sealed"

@@ -19,12 +19,13 @@ from jobs.core.claim import Claim
 from jobs.core.paths import StagePaths, StorePaths
 from jobs.core.progress import Report
 from jobs.core.verdict import FailureClass, Outcome
-from launch import ledger, pace, status_words
+from launch import pace, status_words
 from launch.base.errors import OvernightError
-from launch.history import History, starts_among
-from launch.ledger import Fate, QueueView, Standing
 from launch.plan.model import Plan, PlannedStage
-from launch.rundir import Run
+from launch.runs import attempt_state as ledger
+from launch.runs.attempt_state import Fate, QueueView, Standing
+from launch.runs.journal import History, starts_among
+from launch.runs.run import Run
 from launch.slurm.client import Gateway
 from launch.slurm.queue import AccountRow, QueueRow
 from launch.slurm.reasons import NEVER_SATISFIED

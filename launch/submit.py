@@ -24,16 +24,17 @@ from jobs.core import attempts, claim
 from jobs.core.attempts import Attempt
 from jobs.core.files import wait_for
 from jobs.core.paths import StorePaths
-from launch import blame, ledger, scripts, sealed
+from launch import blame, scripts, sealed
 from launch.base.errors import ClusterRefused, ClusterSilent, InputError
 from launch.config.profile import Profile
 from launch.executors import carrier
 from launch.interrupt import Interrupt, Interrupted, deferred
-from launch.journal import Event
-from launch.ledger import Fate, QueueView, Standing
 from launch.plan.model import Plan, PlannedStage
 from launch.rolling import Room
-from launch.rundir import Run
+from launch.runs import attempt_state as ledger
+from launch.runs.attempt_state import Fate, QueueView, Standing
+from launch.runs.journal import Event
+from launch.runs.run import Run
 from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
 from launch.slurm.reasons import NEVER_SATISFIED

@@ -18,10 +18,9 @@ from jobs.core.paths import StagePaths, StorePaths
 from jobs.core.verdict import FailureClass, Outcome, Verdict
 from launch import blame
 from launch.config.profile import Profile
-from launch.history import starts_of
-from launch.journal import Event
 from launch.plan.model import Plan, PlannedStage
-from launch.rundir import Run
+from launch.runs.journal import Event, starts_of
+from launch.runs.run import Run
 from launch.stage_status import RunStatus, StageStatus, State
 from launch.status_words import FAILURES
 

@@ -11,7 +11,7 @@ from launch.cli import common
 if TYPE_CHECKING:
     from launch.cancel import Cancelled
     from launch.plan.model import Plan
-    from launch.rundir import Run
+    from launch.runs.run import Run
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,8 +24,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Cancel; 1 if a job is still in the queue after half a minute. Doing it twice is fine."""
-    from launch import cancel, rundir
+    from launch import cancel
     from launch.plan import model
+    from launch.runs import run as rundir
 
     found = rundir.find(args.run, args.workspace)
     plan, profile = found.plan(), found.profile()

@@ -50,7 +50,7 @@ def read(args: argparse.Namespace) -> tuple[PipelineFile, ProfileFile, Workspace
     from launch.config import data_settings as prepare
     from launch.config.pipeline_file import read_pipeline
     from launch.config.profile_file import locate, read_profile
-    from launch.rundir import workspace_for
+    from launch.runs.run import workspace_for
 
     pipeline = prepare.checked(read_pipeline(args.pipeline, args.set))
     profile = read_profile(locate(args.cluster)).with_pipeline(pipeline.data, pipeline.marks)

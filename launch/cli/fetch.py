@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
     """Fetch what is missing, verify what is there."""
     from launch.inputs import fetch
     from launch.plan import gather as facts
-    from launch.rundir import remember
+    from launch.runs.run import remember
     from launch.show import fetching
 
     pipeline, _, workspace = common.read(args)

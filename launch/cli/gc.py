@@ -23,8 +23,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Remove, and say what and how much."""
-    from launch import gc, rundir
     from launch.base.errors import InputError
+    from launch.runs import gc
+    from launch.runs import run as rundir
 
     if not args.keep_days >= 0:
         raise InputError(f"--keep-days {args.keep_days}: must be 0 or more")

@@ -16,9 +16,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one line a run."""
-    from launch import rundir
     from launch.base.text import clock, table
     from launch.overview import overview
+    from launch.runs import run as rundir
 
     found = [overview(one) for one in rundir.all_runs(args.workspace)]
     if args.json:

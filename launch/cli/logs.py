@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jobs.core.redaction import Redactor
     from launch.config.profile import Profile
     from launch.plan.model import Plan
-    from launch.rundir import Run
+    from launch.runs.run import Run
     from launch.stage_status import StageStatus
 
 QUEUE_SECONDS = 30.0
@@ -37,7 +37,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print; with ``--follow`` 0 once the stage is sealed and 1 once it has ended otherwise."""
-    from launch import logs, rundir
+    from launch import logs
+    from launch.runs import run as rundir
 
     found = rundir.find(args.run, args.workspace)
     view = _View(found, found.plan(), found.profile(), args.stage)
@@ -83,9 +84,9 @@ class _View:
     def redactor(self) -> Redactor:
         """Takes the values of secrets out of what is shown: the run's, and those of the run that runs the stage."""
         from jobs.core.paths import RunPaths
-        from launch.config import secrets
+        from launch.runs import secret_files
 
-        return secrets.redactor(self._run.paths, RunPaths(self.paths.root.parents[1]))
+        return secret_files.redactor(self._run.paths, RunPaths(self.paths.root.parents[1]))
 
     def status(self) -> StageStatus:
         """Asks the queue."""
@@ -127,7 +128,7 @@ class _View:
         """Sealed, failed by its own word, or (asked rarely) out of the queue."""
         from jobs.core import attempts
         from jobs.core.verdict import Outcome
-        from launch.history import last_word
+        from launch.runs.journal import last_word
 
         if self.store.seal.exists():
             return True

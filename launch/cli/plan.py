@@ -69,7 +69,7 @@ def _sweep(args: argparse.Namespace) -> int:
     from launch.config import data_settings as prepare
     from launch.config.profile_file import locate, read_profile
     from launch.plan import sweep
-    from launch.rundir import workspace_for
+    from launch.runs.run import workspace_for
 
     profile = read_profile(locate(args.cluster))
     workspace = workspace_for(profile.profile, args.workspace)

@@ -9,7 +9,7 @@ from launch.config.profile import Continuation, Profile
 from launch.executors import carrier
 from launch.plan.model import PlannedStage
 from launch.plan.planned import Planned
-from launch.rundir import Run
+from launch.runs.run import Run
 
 RUN, ATTEMPT = "RUN", "ATTEMPT"
 """Stand for the run id and the attempt's token, which a submission draws."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from launch.base.errors import InputError, OvernightError
 from launch.config.profile import ExecutorKind
 from launch.config.profile_file import ProfileFile, locate, read_profile
-from launch.rundir import workspace_for
+from launch.runs.run import workspace_for
 from launch.site import amend, check, probe, show, verdict
 from launch.site.amend import Change
 from launch.site.probe import Probe

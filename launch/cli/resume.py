@@ -9,7 +9,7 @@ from launch.cli import common
 
 if TYPE_CHECKING:
     from launch.config.profile import Profile
-    from launch.rundir import Run
+    from launch.runs.run import Run
 
 BUSY_SECONDS = 120.0
 """How long the end of a job waits for another that submits at the same moment, and then for room in the queue."""
@@ -34,15 +34,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Resume on Slurm or here, as the run's own profile says."""
     from jobs.core import redaction
-    from launch import rundir
-    from launch.config import secrets
+    from launch.runs import run as rundir
+    from launch.runs import secret_files
 
     found = rundir.find(args.run, args.workspace)
     profile = found.profile()
     names = tuple({*profile.secrets, *redaction.read(found.paths.secrets)})
     if args.from_job:
         return _from_job(found, profile, names, args.from_job, args.json)
-    secrets.renew(found.paths, names)
+    secret_files.renew(found.paths, names)
     if profile.executor == "local":
         from launch.cli.run import advance as advance_here
 
@@ -57,7 +57,7 @@ def _from_job(run: Run, profile: Profile, names: tuple[str, ...], job: str, as_j
     import time
 
     from launch.cli.submit import TRY_AGAIN, advance
-    from launch.rundir import RunBusy
+    from launch.runs.run import RunBusy
 
     for name in OF_THIS_JOB:
         os.environ.pop(name, None)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from launch.cli import common
 
 if TYPE_CHECKING:
-    from launch.rundir import Run
+    from launch.runs.run import Run
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -18,9 +18,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make a run and carry every stage that is not sealed."""
-    from launch import rundir
     from launch.base.errors import InputError
-    from launch.config import secrets
+    from launch.runs import run as rundir
+    from launch.runs import secret_files
 
     planned = common.plan(args)
     if planned.profile.profile.executor != "local":
@@ -31,14 +31,15 @@ def run(args: argparse.Namespace) -> int:
     common.refuse_missing(planned, args)
     values = common.secrets(planned)
     run = rundir.create(planned.workspace, planned.pipeline, planned.profile, planned.plan)
-    secrets.write(run.paths, values)
+    secret_files.write(run.paths, values)
     return advance(run, as_json=args.json)
 
 
 def advance(run: Run, *, as_json: bool) -> int:
     """Carry a run here until it has ended, and print its table; ``run`` and ``resume`` share it."""
-    from launch import results, rundir
+    from launch import results
     from launch.executors.local import LocalRunner
+    from launch.runs import run as rundir
     from launch.show import local_display
 
     plan = run.plan()

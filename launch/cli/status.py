@@ -11,7 +11,7 @@ from launch.cli import common
 if TYPE_CHECKING:
     from launch.config.profile import Profile
     from launch.plan.model import Plan
-    from launch.rundir import Run
+    from launch.runs.run import Run
     from launch.stage_status import RunStatus
 
 SILENT = 4
@@ -25,7 +25,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the status; 1 if something failed, 4 if the cluster did not answer, else 0."""
-    from launch import rundir, show_status
+    from launch import show_status
+    from launch.runs import run as rundir
 
     found = rundir.find(args.run, args.workspace)
     profile, plan = found.profile(), found.plan()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from launch.cli import common
 
 if TYPE_CHECKING:
-    from launch.rundir import Run
+    from launch.runs.run import Run
     from launch.slurm.client import Gateway
     from launch.submit import Step
 
@@ -27,11 +27,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make a run and submit every stage that is not sealed or queued already."""
-    from launch import emitted, rendered, rundir
+    from launch import emitted, rendered
     from launch.base.errors import InputError
-    from launch.config import secrets
     from launch.plan import estimates as fit
     from launch.plan import limits
+    from launch.runs import run as rundir
+    from launch.runs import secret_files
 
     planned = common.plan(args)
     profile = planned.profile.profile
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
     run = rundir.create(planned.workspace, planned.pipeline, planned.profile, planned.plan)
     emitted.save(run, planned.plan, planned.profile, planned.pipeline.pipeline.stages, planned.pipeline.marks)
-    secrets.write(run.paths, values)
+    secret_files.write(run.paths, values)
     snapshot_seconds = time.monotonic() - began
     return advance(run, gateway, as_json=args.json, snapshot_seconds=snapshot_seconds)
 
@@ -62,9 +63,9 @@ def advance(
     Args:
         ending: the job of the run that does this at its end, see ``launch.rolling``.
     """
-    from launch import rundir
     from launch.base.errors import OvernightError
     from launch.interrupt import Interrupted
+    from launch.runs import run as rundir
     from launch.submit import Action, Submitter
 
     steps: list[Step] = []

@@ -16,9 +16,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print; exit codes as of ``status``."""
-    from launch import rundir, why
+    from launch import why
     from launch.cli.status import exit_code, look
     from launch.plan.model import find
+    from launch.runs import run as rundir
 
     found = rundir.find(args.run, args.workspace)
     profile, plan = found.profile(), found.plan()

@@ -10,14 +10,12 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Strict
 
-from jobs.core import files, redaction
-from jobs.core.paths import RunPaths
 from launch.base.errors import InputError
 from launch.base.text import control_character
 from launch.config.fields import VARIABLE_NAME
@@ -130,37 +128,3 @@ def collect(
             raise InputError(f"secret {name}: its value has a control character or is not UTF-8", where=where)
         found[name] = value
     return found
-
-
-def write(run: RunPaths, values: Mapping[str, str]) -> None:
-    """Write what the jobs of a run source; nothing where there are none.
-
-    Raises:
-        OSError: as ``files.write_atomic``; what was there before stays.
-    """
-    if not values:
-        return
-    run.private.mkdir(mode=0o700, exist_ok=True)
-    run.private.chmod(0o700)  # the creation mask may only have taken from it, an older directory may have more
-    files.write_atomic(run.secrets, redaction.text_of(values), mode=0o600)
-
-
-def renew(run: RunPaths, names: Sequence[str]) -> None:
-    """Bring the values of a run up to date before more of it is submitted: a token may have been replaced.
-
-    Raises:
-        InputError: one has no value any more.
-    """
-    wanted = {name: str(run.pipeline) for name in names}
-    write(run, collect(wanted, os.environ, user_file(), redaction.read(run.secrets)))
-
-
-def redactor(*runs: RunPaths) -> redaction.Redactor:
-    """For what our commands print about runs. A file that cannot be read takes nothing out."""
-    values: dict[str, str] = {}
-    for run in runs:
-        try:
-            values |= redaction.read(run.secrets)
-        except (OSError, ValueError):
-            continue
-    return redaction.Redactor(values)

@@ -17,13 +17,14 @@ from jobs.core.attempts import Attempt
 from jobs.core.paths import StagePaths, StorePaths
 from jobs.core.progress import Report
 from jobs.core.verdict import Verdict
-from launch import ledger, scripts, sealed
+from launch import scripts, sealed
 from launch.base.errors import InputError, OvernightError
 from launch.config.profile import Profile
-from launch.journal import Event
-from launch.ledger import Fate, QueueView
 from launch.plan.model import Plan, PlannedStage
-from launch.rundir import Run
+from launch.runs import attempt_state as ledger
+from launch.runs.attempt_state import Fate, QueueView
+from launch.runs.journal import Event
+from launch.runs.run import Run
 from launch.slurm.environment import scrubbed
 
 POLL_SECONDS = 0.25

@@ -25,7 +25,7 @@ from launch.config.profile_fields import KINDS, Environment, Partition
 from launch.config.profile_file import ProfileFile
 from launch.executors import carrier
 from launch.plan.model import PlannedStage
-from launch.rundir import Run, workspace_for
+from launch.runs.run import Run, workspace_for
 from launch.site import facts, probe_job, storage
 from launch.site.facts import Facts, PartitionFacts
 from launch.slurm import ask

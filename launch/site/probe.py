@@ -24,7 +24,7 @@ from launch.config.profile_file import ProfileFile
 from launch.executors import carrier
 from launch.inputs import toolkit as snapshot
 from launch.plan.model import PlannedStage
-from launch.rundir import Run
+from launch.runs.run import Run
 from launch.site import probe_job
 from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow

@@ -10,7 +10,7 @@ from launch.config.profile import Profile, Resources
 from launch.config.profile_file import ProfileFile
 from launch.executors.base import JobRequest
 from launch.plan.model import PlannedStage
-from launch.rundir import Run
+from launch.runs.run import Run
 from launch.slurm.client import Gateway
 
 NAME = "probe"

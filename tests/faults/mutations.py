@@ -20,10 +20,11 @@ from jobs import judge, lifecycle, nodes, saves
 from jobs.core import budget, claim, files
 from jobs.core.claim import Claim
 from jobs.core.paths import StorePaths
-from launch import cancel, ledger, sealed, submit
-from launch.journal import Event, Journal
-from launch.ledger import Fate, QueueView, Standing
+from launch import cancel, sealed, submit
 from launch.plan.model import PlannedStage
+from launch.runs import attempt_state as ledger
+from launch.runs.attempt_state import Fate, QueueView, Standing
+from launch.runs.journal import Event, Journal
 from launch.submit import Submitter
 
 

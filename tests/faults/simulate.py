@@ -39,13 +39,14 @@ from jobs.core import spec as specs
 from jobs.core.attempts import Attempt
 from jobs.core.paths import StorePaths, Workspace
 from jobs.core.spec import StageSpec
-from launch import cancel, ledger, scripts, status, submit
+from launch import cancel, scripts, status, submit
 from launch.base.errors import ClusterRefused, ClusterSilent, InputError
 from launch.config.profile import Profile
 from launch.config.profile_file import read_profile
-from launch.journal import Event
 from launch.plan.model import Plan, PlannedStage
-from launch.rundir import LOCK_STALE_SECONDS, Run
+from launch.runs import attempt_state as ledger
+from launch.runs.journal import Event
+from launch.runs.run import LOCK_STALE_SECONDS, Run
 from launch.stage_status import State
 from tests.faults.controller import Job, Refused, edges
 from tests.faults.site import Carrier, Gateway, Site, record

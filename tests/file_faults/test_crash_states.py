@@ -15,7 +15,7 @@ import pytest
 from jobs.core import files, verdict
 from jobs.core.paths import StagePaths
 from jobs.core.verdict import Outcome, Verdict
-from launch.journal import Event, Journal
+from launch.runs.journal import Event, Journal
 
 STEPS = ("open", "write", "fsync", "replace", "link")
 OLD, NEW = {"n": 1}, {"n": 2}

@@ -18,11 +18,11 @@ from jobs.core import files, seal
 from jobs.core.paths import Workspace
 from jobs.core.spec import StageSpec
 from jobs.saves import Saves
-from launch import ledger
 from launch.base.errors import InputError
 from launch.inputs import toolkit as snapshot
 from launch.plan.model import Plan
-from launch.rundir import Run
+from launch.runs import attempt_state as ledger
+from launch.runs.run import Run
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState
 from launch.stage_status import State

@@ -22,7 +22,7 @@ from launch.config.profile import Profile
 from launch.config.profile_file import read_profile
 from launch.executors import carrier
 from launch.inputs import toolkit as snapshot
-from launch.rundir import Run
+from launch.runs.run import Run
 from tests.launch import made_runs
 
 CANARY = "canary-was-run"

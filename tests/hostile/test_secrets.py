@@ -14,6 +14,7 @@ from jobs.core import redaction
 from jobs.core.paths import RunPaths
 from launch.base.errors import InputError
 from launch.config import secrets
+from launch.runs import secret_files
 
 VALUE = st.text(st.characters(blacklist_categories=("Cs", "Cc"))).map(lambda text: "x" + text) | st.just("a\nb $(id)")
 
@@ -70,7 +71,7 @@ def test_environment_then_file_then_what_the_run_has(tmp_path: Path) -> None:
 @example('it\'s "$HOME" `id` \\ ; # é')
 def test_bash_and_python_read_back_what_was_written(tmp_path_factory: pytest.TempPathFactory, value: str) -> None:
     run = RunPaths(tmp_path_factory.mktemp("run"))
-    secrets.write(run, {"my_Token": value})
+    secret_files.write(run, {"my_Token": value})
     assert run.secrets.stat().st_mode & 0o777 == 0o600
     assert run.private.stat().st_mode & 0o777 == 0o700
     assert redaction.read(run.secrets) == {"my_Token": value}

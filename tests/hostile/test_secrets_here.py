@@ -10,10 +10,10 @@ import pytest
 
 from jobs.core import redaction, verdict
 from launch.cli.main import main
-from launch.config import secrets
 from launch.config.profile_file import read_profile
 from launch.plan import backends
-from launch.rundir import Run
+from launch.runs import secret_files
+from launch.runs.run import Run
 from tests.launch import made_runs
 
 CANARY = "canary-7f3a-it's $HOME"
@@ -79,12 +79,12 @@ def test_resume_takes_a_new_value_and_keeps_the_old_one_where_there_is_none(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "first-value")
-    secrets.renew(run.paths, ["HF_TOKEN"])
+    secret_files.renew(run.paths, ["HF_TOKEN"])
     monkeypatch.delenv("HF_TOKEN")
-    secrets.renew(run.paths, ["HF_TOKEN"])
+    secret_files.renew(run.paths, ["HF_TOKEN"])
     assert redaction.read(run.paths.secrets) == {"HF_TOKEN": "first-value"}
     monkeypatch.setenv("HF_TOKEN", "second-value")
-    secrets.renew(run.paths, ["HF_TOKEN"])
+    secret_files.renew(run.paths, ["HF_TOKEN"])
     assert redaction.read(run.paths.secrets) == {"HF_TOKEN": "second-value"}
     assert run.paths.secrets.stat().st_mode & 0o777 == 0o600
 

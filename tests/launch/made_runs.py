@@ -17,14 +17,15 @@ from jobs.core.attempts import Attempt
 from jobs.core.claim import Claim
 from jobs.core.paths import StorePaths, Workspace
 from jobs.core.verdict import FailureClass, Outcome, Verdict
-from launch import rundir, scripts
+from launch import scripts
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile import Resources
 from launch.config.profile_file import read_profile
-from launch.journal import Event
 from launch.plan import model
 from launch.plan.model import Plan, PlannedInput, PlannedStage
-from launch.rundir import Run
+from launch.runs import run as rundir
+from launch.runs.journal import Event
+from launch.runs.run import Run
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState
 

@@ -11,7 +11,7 @@ import pytest
 from launch import cancel
 from launch.base.errors import ClusterSilent
 from launch.cli.main import main
-from launch.rundir import Run
+from launch.runs.run import Run
 from launch.slurm.client import Gateway
 from launch.slurm.states import JobState
 from tests.launch.made_runs import make, row, stage, submitted

@@ -16,8 +16,8 @@ from jobs.core import attempts, claim
 from jobs.core.attempts import Attempt
 from jobs.core.claim import Claim
 from jobs.core.paths import StagePaths, StorePaths
-from launch import ledger
-from launch.ledger import Fate, QueueView
+from launch.runs import attempt_state as ledger
+from launch.runs.attempt_state import Fate, QueueView
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState
 

@@ -14,8 +14,8 @@ from jobs.core.paths import StagePaths
 from jobs.core.verdict import FailureClass, Outcome
 from launch import logs
 from launch.cli.main import main
-from launch.journal import Event
-from launch.rundir import Run
+from launch.runs.journal import Event
+from launch.runs.run import Run
 from tests.launch.made_runs import make, said, sealed, stage, started, store_of, submitted
 
 

@@ -6,12 +6,13 @@ import shutil
 from pathlib import Path
 
 from jobs.core.paths import Workspace
-from launch import gc, rundir
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile_file import read_profile
 from launch.plan import builder as planning
 from launch.plan import gather as facts
 from launch.plan.model import Plan, PlannedStage
+from launch.runs import gc
+from launch.runs import run as rundir
 from tests.toy_chain import Chain
 
 STAGES = """\

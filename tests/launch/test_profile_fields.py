@@ -16,7 +16,7 @@ from launch.cli import common
 from launch.config.profile import Profile
 from launch.config.profile_file import read_profile
 from launch.executors import carrier
-from launch.rundir import Run
+from launch.runs.run import Run
 from tests.launch.test_profile_docs import keys
 from tests.sites.golden import ATTEMPT, HERE, plan_of
 

@@ -12,7 +12,7 @@ from launch.base.errors import InputError
 from launch.config.profile_file import ProfileFile, read_profile
 from launch.executors import NAMES, carrier
 from launch.executors.base import flag_name
-from launch.rundir import Run
+from launch.runs.run import Run
 from launch.site import check
 from launch.slurm.options import APPTAINER, HEADER, KEPT, REMOVABLE, SRUN
 from tests.launch import made_runs

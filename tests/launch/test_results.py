@@ -14,7 +14,7 @@ from launch import results
 from launch.base.errors import InputError
 from launch.cli.main import main
 from launch.plan.model import PlannedInput, PlannedStage
-from launch.rundir import Run
+from launch.runs.run import Run
 from tests.launch.made_runs import make, print_of, sealed, stage
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from jobs.core.paths import Workspace
-from launch import rundir
 from launch.base import lock as shared_lock
 from launch.base.errors import InputError
-from launch.rundir import Run, RunBusy, locked
+from launch.runs import run as rundir
+from launch.runs.run import Run, RunBusy, locked
 
 
 @pytest.fixture

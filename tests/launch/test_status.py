@@ -16,9 +16,9 @@ from jobs.core.verdict import FailureClass, Outcome
 from launch import show_status
 from launch.base.errors import ClusterSilent
 from launch.cli.main import main
-from launch.journal import Event
-from launch.ledger import QueueView
-from launch.rundir import Run
+from launch.runs.attempt_state import QueueView
+from launch.runs.journal import Event
+from launch.runs.run import Run
 from launch.slurm.queue import AccountRow, QueueRow
 from launch.slurm.states import JobState
 from launch.stage_status import RunStatus, StageStatus, State

@@ -10,11 +10,12 @@ import pytest
 from jobs.core import claim, files
 from jobs.core.progress import ProgressWriter
 from jobs.core.verdict import FailureClass, Outcome
-from launch import rundir, why
+from launch import why
 from launch.base.errors import ClusterSilent, InputError
-from launch.journal import Event
-from launch.ledger import QueueView
-from launch.rundir import Run
+from launch.runs import run as rundir
+from launch.runs.attempt_state import QueueView
+from launch.runs.journal import Event
+from launch.runs.run import Run
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState
 from launch.stage_status import RunStatus, StageStatus, State

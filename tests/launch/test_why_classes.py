@@ -20,7 +20,7 @@ from jobs.lifecycle import Start
 from launch import scripts
 from launch.cli.main import main
 from launch.plan.model import PlannedInput
-from launch.rundir import Run
+from launch.runs.run import Run
 from tests.launch.made_runs import make, stage, started, submitted
 
 CLASSES: tuple[tuple[FailureClass, str, str], ...] = (  # class, line in the log, words of the change

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from jobs.core.paths import Workspace
-from launch import gc
 from launch.base.errors import InputError
 from launch.cli.main import main
 from launch.inputs import user_code as worktree
+from launch.runs import gc
 
 
 def git(tree: Path, *arguments: str) -> None:

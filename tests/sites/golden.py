@@ -18,7 +18,7 @@ from launch.executors import NAMES, carrier
 from launch.plan import builder as planning
 from launch.plan.backends import python_of
 from launch.plan.model import BackEndFacts, Facts, FetchedFacts, Plan
-from launch.rundir import Run
+from launch.runs.run import Run
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden"

@@ -16,7 +16,7 @@ from launch.config.pipeline_file import read_pipeline
 from launch.config.profile_file import ProfileFile, read_profile
 from launch.executors import NAMES, carrier
 from launch.executors.base import JobRequest, flag_name
-from launch.rundir import Run
+from launch.runs.run import Run
 from launch.slurm.options import KEPT
 from tests.sites.golden import ATTEMPT, HERE, SITES, plan_of
 

@@ -13,8 +13,8 @@ import pytest
 from launch.cli import status as command
 from launch.cli.main import main
 from launch.executors import carrier
-from launch.ledger import QueueView
-from launch.rundir import Run
+from launch.runs.attempt_state import QueueView
+from launch.runs.run import Run
 from launch.slurm.client import Gateway
 from launch.stage_status import StageStatus, State
 from launch.status import Queue, look

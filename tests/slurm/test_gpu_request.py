@@ -13,7 +13,7 @@ from jobs.core.paths import Workspace
 from launch.config.profile_fields import GpuForm
 from launch.config.profile_file import read_profile
 from launch.executors import carrier
-from launch.rundir import Run
+from launch.runs.run import Run
 from launch.site import probe_job
 from launch.slurm.client import Gateway
 from tests.slurm.helpers import Slurm

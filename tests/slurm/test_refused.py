@@ -13,7 +13,7 @@ from launch.config.pipeline_file import read_pipeline
 from launch.config.profile_file import read_profile
 from launch.emitted import Emitted
 from launch.executors import carrier
-from launch.rundir import Run
+from launch.runs.run import Run
 from launch.slurm.client import Gateway
 from tests.sites.golden import HERE, plan_of
 from tests.slurm.chains import Chain

@@ -15,7 +15,7 @@ from launch import scripts
 from launch.config.profile_file import read_profile
 from launch.executors import carrier
 from launch.plan.model import Plan
-from launch.rundir import Run
+from launch.runs.run import Run
 from launch.site import probe_job
 from launch.slurm.client import Gateway
 from tests.slurm.chains import SHORT, Chain

@@ -21,7 +21,7 @@ from jobs.core.paths import Workspace
 from launch.base.errors import InputError
 from launch.inputs import user_code as worktree
 from launch.plan import file as planfile
-from launch.rundir import Run
+from launch.runs.run import Run
 
 HALF_MADE_SECONDS = 24 * 3600.0
 """A half-made thing is left alone this long: its maker may be at work on another host."""

@@ -21,9 +21,9 @@ from launch.config.profile import Profile
 from launch.config.profile_file import ProfileFile, read_profile
 from launch.inputs import toolkit as snapshot
 from launch.inputs import user_code as worktree
-from launch.journal import Event, Journal
 from launch.plan import file as planfile
 from launch.plan.model import Plan
+from launch.runs.journal import Event, Journal
 
 if TYPE_CHECKING:
     from launch.config.pipeline_file import PipelineFile
