@@ -21,12 +21,12 @@ from jobs.core.attempts import Attempt
 from jobs.core.claim import Claim
 from jobs.core.paths import Workspace
 from jobs.core.progress import ProgressWriter
-from launch import scripts
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile import Resources
 from launch.config.profile_file import read_profile
 from launch.plan import model
 from launch.plan.model import Plan, PlannedInput, PlannedStage
+from launch.render import stage as scripts
 from launch.runs import run as rundir
 from launch.runs.journal import Event
 from launch.runs.run import Run

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from jobs.core import attempts
 from jobs.core.attempts import Attempt
 from jobs.core.paths import StorePaths
-from launch import scripts
 from launch.base.errors import ClusterSilent
 from launch.plan.model import Plan, PlannedStage
+from launch.render import stage as scripts
 from launch.runs import attempt_state as ledger
 from launch.runs.attempt_state import Fate, QueueView
 from launch.runs.journal import Event

@@ -13,15 +13,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launch import blame, emitted, scripts
 from launch.base.errors import ClusterRefused, InputError, OvernightError
 from launch.config import secrets
-from launch.executors import carrier
 from launch.plan import estimates as fit
 from launch.plan import limits
 from launch.plan.estimates import Estimate
 from launch.plan.model import PlannedStage
-from launch.rendered import ATTEMPT, RUN
+from launch.render import provenance as emitted
+from launch.render import refusal as blame
+from launch.render import stage as scripts
+from launch.render.dry_run import ATTEMPT, RUN
+from launch.render.executors import carrier
 from launch.runs.run import Run
 from launch.site import check
 from launch.site.check import Finding, Level

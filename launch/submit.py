@@ -24,12 +24,14 @@ from jobs.core import attempts, claim
 from jobs.core.attempts import Attempt
 from jobs.core.files import wait_for
 from jobs.core.paths import StorePaths
-from launch import blame, scripts, sealed
+from launch import sealed
 from launch.base.errors import ClusterRefused, ClusterSilent, InputError
 from launch.config.profile import Profile
-from launch.executors import carrier
 from launch.interrupt import Interrupt, Interrupted, deferred
 from launch.plan.model import Plan, PlannedStage
+from launch.render import refusal as blame
+from launch.render import stage as scripts
+from launch.render.executors import carrier
 from launch.rolling import Room
 from launch.runs import attempt_state as ledger
 from launch.runs.attempt_state import Fate, QueueView, Standing

@@ -16,9 +16,9 @@ from jobs.core.attempts import Attempt
 from jobs.core.budget import Ended
 from jobs.core.paths import StagePaths, StorePaths
 from jobs.core.verdict import FailureClass, Outcome, Verdict
-from launch import blame
 from launch.config.profile import Profile
 from launch.plan.model import Plan, PlannedStage
+from launch.render import refusal as blame
 from launch.runs.journal import Event, starts_of
 from launch.runs.run import Run
 from launch.stage_status import RunStatus, StageStatus, State

@@ -49,8 +49,8 @@ class InputError(OvernightError):
 class ClusterRefused(OvernightError):
     """The cluster answered, and the answer was no. The same request will be refused again.
 
-    ``advice`` and ``culprits`` (``launch.blame``): the options that it is about, the lines that say them, and what to
-    write instead; in words, and as ``launch.emitted.Emitted``.
+    ``advice`` and ``culprits`` (``launch.render.refusal``): the options that it is about, the lines that say them, and
+    what to write instead; in words, and as ``launch.render.provenance.Emitted``.
     """
 
     exit_code = 3

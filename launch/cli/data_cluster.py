@@ -33,7 +33,7 @@ class ArrayRunner:
         from launch.cli import common
         from launch.config.profile import ExecutorKind
         from launch.config.profile_file import find
-        from launch.executors import base
+        from launch.render import request as base
 
         self._profile = find(profile)
         if self._profile.executor is ExecutorKind.LOCAL:

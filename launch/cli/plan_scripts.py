@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-from launch import scripts
 from launch.config.profile import Continuation, Profile
-from launch.executors import carrier
 from launch.plan.model import PlannedStage
 from launch.plan.planned import Planned
+from launch.render import stage as scripts
+from launch.render.executors import carrier
 from launch.runs.run import Run
 
 RUN, ATTEMPT = "RUN", "ATTEMPT"

@@ -27,10 +27,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make a run and submit every stage that is not sealed or queued already."""
-    from launch import emitted, rendered
     from launch.base.errors import InputError
     from launch.plan import estimates as fit
     from launch.plan import limits
+    from launch.render import dry_run as rendered
+    from launch.render import provenance as emitted
     from launch.runs import run as rundir
     from launch.runs import secret_files
 

@@ -17,10 +17,11 @@ from jobs.core.attempts import Attempt
 from jobs.core.paths import StagePaths, StorePaths
 from jobs.core.progress import Report
 from jobs.core.verdict import Verdict
-from launch import scripts, sealed
+from launch import sealed
 from launch.base.errors import InputError, OvernightError
 from launch.config.profile import Profile
 from launch.plan.model import Plan, PlannedStage
+from launch.render import stage as scripts
 from launch.runs import attempt_state as ledger
 from launch.runs.attempt_state import Fate, QueueView
 from launch.runs.journal import Event

@@ -13,7 +13,6 @@ from enum import StrEnum
 from pathlib import Path
 
 from jobs.core.paths import Workspace
-from launch import emitted
 from launch.base import text as tables
 from launch.base.errors import ClusterRefused, OvernightError
 from launch.config.document.positions import KeyPath
@@ -23,8 +22,9 @@ from launch.config.mounts import Mount, Runtime
 from launch.config.profile import Resources, partitions_of
 from launch.config.profile_fields import KINDS, Environment, Partition
 from launch.config.profile_file import ProfileFile
-from launch.executors import carrier
 from launch.plan.model import PlannedStage
+from launch.render import provenance as emitted
+from launch.render.executors import carrier
 from launch.runs.run import Run, workspace_for
 from launch.site import facts, probe_job, storage
 from launch.site.facts import Facts, PartitionFacts

@@ -16,14 +16,16 @@ from typing import Any
 
 from jobs.core.files import write_atomic
 from jobs.core.paths import StagePaths, Workspace
-from launch import containers, render, scripts
 from launch.base.errors import ClusterRefused, OvernightError
 from launch.config.profile import Continuation, Profile, Resources, partitions_of
 from launch.config.profile_fields import KINDS
 from launch.config.profile_file import ProfileFile
-from launch.executors import carrier
 from launch.inputs import toolkit as snapshot
 from launch.plan.model import PlannedStage
+from launch.render import containers
+from launch.render import stage as scripts
+from launch.render import templates as render
+from launch.render.executors import carrier
 from launch.runs.run import Run
 from launch.site import probe_job
 from launch.slurm.client import Gateway

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launch import blame, emitted, scripts
 from launch.base.errors import ClusterRefused
 from launch.config.profile import Profile, Resources
 from launch.config.profile_file import ProfileFile
-from launch.executors.base import JobRequest
 from launch.plan.model import PlannedStage
+from launch.render import provenance as emitted
+from launch.render import refusal as blame
+from launch.render import stage as scripts
+from launch.render.request import JobRequest
 from launch.runs.run import Run
 from launch.slurm.client import Gateway
 

@@ -39,11 +39,12 @@ from jobs.core import spec as specs
 from jobs.core.attempts import Attempt
 from jobs.core.paths import StorePaths, Workspace
 from jobs.core.spec import StageSpec
-from launch import cancel, scripts, status, submit
+from launch import cancel, status, submit
 from launch.base.errors import ClusterRefused, ClusterSilent, InputError
 from launch.config.profile import Profile
 from launch.config.profile_file import read_profile
 from launch.plan.model import Plan, PlannedStage
+from launch.render import stage as scripts
 from launch.runs import attempt_state as ledger
 from launch.runs.journal import Event
 from launch.runs.run import LOCK_STALE_SECONDS, Run

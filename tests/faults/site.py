@@ -21,7 +21,7 @@ from jobs.core.verdict import classify
 from jobs.lifecycle import EndedBy, Entry, Start
 from jobs.saves import Saves
 from launch.base.errors import ClusterRefused, ClusterSilent
-from launch.executors.base import JobRequest
+from launch.render.request import JobRequest
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState
 from tests.faults.controller import FINAL, Controller, Job, Refused

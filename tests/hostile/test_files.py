@@ -16,12 +16,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from launch import scripts
 from launch.base.errors import InputError
 from launch.config.profile import Profile
 from launch.config.profile_file import read_profile
-from launch.executors import carrier
 from launch.inputs import toolkit as snapshot
+from launch.render import stage as scripts
+from launch.render.executors import carrier
 from launch.runs.run import Run
 from tests.launch import made_runs
 

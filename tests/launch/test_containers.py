@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from launch import containers
 from launch.base.errors import InputError
 from launch.config.mounts import Gpus, Mount, Runtime
-from launch.containers import Container
+from launch.render import containers
+from launch.render.containers import Container
 
 WORKSPACE = Path("/scratch/me/overnight")
 CODE = WORKSPACE / "runs/abcde/code"

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import pytest
 
 from jobs.core.paths import Workspace
-from launch import scripts
 from launch.cli import common
 from launch.config.profile import Profile
 from launch.config.profile_file import read_profile
-from launch.executors import carrier
+from launch.render import stage as scripts
+from launch.render.executors import carrier
 from launch.runs.run import Run
 from tests.launch.test_profile_docs import keys
 from tests.sites.golden import ATTEMPT, HERE, plan_of

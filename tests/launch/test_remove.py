@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from jobs.core.paths import Workspace
-from launch import emitted, scripts
 from launch.base.errors import InputError
 from launch.config.profile_file import ProfileFile, read_profile
-from launch.executors import NAMES, carrier
-from launch.executors.base import flag_name
+from launch.render import provenance as emitted
+from launch.render import stage as scripts
+from launch.render.executors import NAMES, carrier
+from launch.render.request import flag_name
 from launch.runs.run import Run
 from launch.site import check
 from launch.slurm.options import APPTAINER, HEADER, KEPT, REMOVABLE, SRUN

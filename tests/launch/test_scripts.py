@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from launch import render
 from launch.base.errors import InputError
+from launch.render import templates as render
 
 NASTY = '/x/it\'s $(touch /tmp/never) `id` "q"; rm -rf é'
 SPEC: dict[str, Any] = {

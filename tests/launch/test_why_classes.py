@@ -17,9 +17,9 @@ from jobs import backends, lifecycle
 from jobs.core import verdict
 from jobs.core.verdict import FailureClass
 from jobs.lifecycle import Start
-from launch import scripts
 from launch.cli.main import main
 from launch.plan.model import PlannedInput
+from launch.render import stage as scripts
 from launch.runs.run import Run
 from tests.launch.made_runs import make, stage, started, submitted
 

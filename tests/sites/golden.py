@@ -10,14 +10,14 @@ import shutil
 from pathlib import Path
 
 from jobs.core.paths import Workspace
-from launch import scripts
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile import Profile
 from launch.config.profile_file import read_profile
-from launch.executors import NAMES, carrier
 from launch.plan import builder as planning
 from launch.plan.backends import python_of
 from launch.plan.model import BackEndFacts, Facts, FetchedFacts, Plan
+from launch.render import stage as scripts
+from launch.render.executors import NAMES, carrier
 from launch.runs.run import Run
 
 HERE = Path(__file__).parent

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from jobs.core.paths import Workspace
-from launch import emitted, scripts
 from launch.base.errors import InputError
 from launch.config.document.reader import parse
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile_file import ProfileFile, read_profile
-from launch.executors import NAMES, carrier
-from launch.executors.base import JobRequest, flag_name
+from launch.render import provenance as emitted
+from launch.render import stage as scripts
+from launch.render.executors import NAMES, carrier
+from launch.render.request import JobRequest, flag_name
 from launch.runs.run import Run
 from launch.slurm.options import KEPT
 from tests.sites.golden import ATTEMPT, HERE, SITES, plan_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from launch.config.profile_file import available, read_profile
-from launch.executors import NAMES
+from launch.render.executors import NAMES
 from tests.sites.golden import GOLDEN, HERE, SITES, profile_of, rendered
 
 #: What every job of ours says, whatever the site.

@@ -12,7 +12,7 @@ import pytest
 
 from launch.cli import status as command
 from launch.cli.main import main
-from launch.executors import carrier
+from launch.render.executors import carrier
 from launch.runs.attempt_state import QueueView
 from launch.runs.run import Run
 from launch.slurm.client import Gateway

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from launch.executors import NAMES, Carrier, JobRequest, carrier
+from launch.render.executors import NAMES, Carrier, JobRequest, carrier
 from launch.slurm.client import Gateway
 from tests.slurm.helpers import Slurm
 

@@ -12,7 +12,7 @@ from jobs.core.files import write_atomic
 from jobs.core.paths import Workspace
 from launch.config.profile_fields import GpuForm
 from launch.config.profile_file import read_profile
-from launch.executors import carrier
+from launch.render.executors import carrier
 from launch.runs.run import Run
 from launch.site import probe_job
 from launch.slurm.client import Gateway

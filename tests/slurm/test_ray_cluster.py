@@ -23,8 +23,8 @@ import pytest
 from jobs.core import files
 from jobs.core import spec as specs
 from jobs.core.spec import StageSpec
-from launch import render
 from launch.inputs import toolkit as snapshot
+from launch.render import templates as render
 from launch.slurm.devcluster import packages
 from launch.slurm.devcluster.cluster import DevCluster
 from tests.slurm.helpers import Slurm

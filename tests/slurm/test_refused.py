@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from jobs.core.paths import Workspace
-from launch import blame, emitted, scripts
 from launch.base.errors import ClusterRefused
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile_file import read_profile
-from launch.emitted import Emitted
-from launch.executors import carrier
+from launch.render import provenance as emitted
+from launch.render import refusal as blame
+from launch.render import stage as scripts
+from launch.render.executors import carrier
+from launch.render.provenance import Emitted
 from launch.runs.run import Run
 from launch.slurm.client import Gateway
 from tests.sites.golden import HERE, plan_of

@@ -11,10 +11,10 @@ import pytest
 
 from jobs.core.files import write_atomic
 from jobs.core.paths import Workspace
-from launch import scripts
 from launch.config.profile_file import read_profile
-from launch.executors import carrier
 from launch.plan.model import Plan
+from launch.render import stage as scripts
+from launch.render.executors import carrier
 from launch.runs.run import Run
 from launch.site import probe_job
 from launch.slurm.client import Gateway

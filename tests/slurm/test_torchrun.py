@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from launch import render
 from launch.inputs import toolkit as snapshot
+from launch.render import templates as render
 from tests.slurm.helpers import Slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.train]

@@ -5,8 +5,9 @@ import shlex
 import pytest
 
 from launch.base.errors import InputError
-from launch.executors import base, carrier
-from launch.executors.base import JobRequest
+from launch.render import request as base
+from launch.render.executors import carrier
+from launch.render.request import JobRequest
 
 
 def request(tmp_path, **changes):

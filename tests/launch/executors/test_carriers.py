@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from launch.base.errors import ClusterRefused, InputError
-from launch.executors import NAMES, base, carrier, nemo_run
-from launch.executors.base import JobRequest
+from launch.render import request as base
+from launch.render.executors import NAMES, carrier, nemo_run
+from launch.render.request import JobRequest
 
 pytestmark = pytest.mark.usefixtures("libraries")
 
@@ -192,7 +193,7 @@ def test_eight_submissions_through_submitit_do_not_wait_for_each_other(asked):
 
 
 def test_importing_the_package_imports_neither_library():
-    code = "import sys, launch.executors; sys.exit(bool({'nemo_run', 'submitit', 'torchx'} & set(sys.modules)))"
+    code = "import sys, launch.render.executors; sys.exit(bool({'nemo_run', 'submitit', 'torchx'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -200,7 +201,7 @@ def test_importing_the_package_imports_neither_library():
 def test_missing_library_says_what_to_install(name, extra, tmp_path):
     code = (
         f"import sys, pathlib; sys.modules[{name!r}] = None\n"
-        "from launch.executors import carrier, JobRequest\n"
+        "from launch.render.executors import carrier, JobRequest\n"
         f"carrier({name!r}).render(JobRequest(name='x', stage_dir=pathlib.Path('/x'), nodes=1, time_minutes=1))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

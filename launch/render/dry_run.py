@@ -18,12 +18,12 @@ from typing import Any
 
 from jobs.core import spec as specs
 from jobs.core.paths import Workspace
-from launch import scripts
 from launch.base.errors import InputError
 from launch.config.pipeline_file import PipelineFile
 from launch.config.profile import Profile
 from launch.inputs import toolkit as snapshot
 from launch.plan.model import Plan, PlannedStage
+from launch.render import stage as scripts
 from launch.runs.run import Run
 from launch.slurm.environment import scrubbed
 

@@ -12,14 +12,15 @@ from jobs.core import spec as specs
 from jobs.core.files import make_directory, write_atomic
 from jobs.core.paths import Workspace
 from jobs.core.spec import Input, StageSpec
-from launch import containers, render
 from launch.base.errors import InputError
 from launch.config.mounts import Mount, Runtime
 from launch.config.profile import Continuation, ExecutorKind, Profile, Resources
 from launch.config.profile_fields import Exclusive, MemoryRule
-from launch.containers import Container
-from launch.executors.base import JobRequest
 from launch.plan.model import Plan, PlannedStage
+from launch.render import containers
+from launch.render import templates as render
+from launch.render.containers import Container
+from launch.render.request import JobRequest
 from launch.runs.run import Run
 
 OFFLINE = (("HF_HUB_OFFLINE", "1"), ("TRANSFORMERS_OFFLINE", "1"), ("HF_DATASETS_OFFLINE", "1"))

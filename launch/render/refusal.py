@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from launch import emitted
 from launch.base.errors import ClusterRefused, OvernightError
 from launch.base.text import suggest
-from launch.emitted import Emitted
+from launch.render import provenance as emitted
+from launch.render.provenance import Emitted
 from launch.runs.run import Run
 from launch.slurm import refusals
 from launch.slurm.client import Gateway

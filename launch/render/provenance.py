@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from jobs.core import files
-from launch import containers, scripts
 from launch.base.errors import InputError
 from launch.config.document.positions import KeyPath, Marks, dotted
 from launch.config.profile_file import ProfileFile
-from launch.executors import base
-from launch.executors.base import JobRequest
 from launch.plan.model import Plan, PlannedStage
+from launch.render import containers
+from launch.render import request as base
+from launch.render import stage as scripts
+from launch.render.request import JobRequest
 from launch.runs.run import Run
 from launch.slurm.options import GPU_OPTIONS, KEPT
 

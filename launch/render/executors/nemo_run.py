@@ -23,8 +23,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from launch.executors import base
-from launch.executors.base import JobRequest
+from launch.render import request as base
+from launch.render.request import JobRequest
 from launch.slurm.client import Gateway
 
 #: Text of the library's template -> what stands there instead. Each must occur exactly once.
@@ -53,7 +53,7 @@ _HEADER = "OVERNIGHT_HEADER_VALUE_"
 
 
 class NemoRunCarrier:
-    """See ``launch.executors.base.Carrier``."""
+    """See ``launch.render.request.Carrier``."""
 
     name = "nemo_run"
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from launch.executors import base
-from launch.executors.base import JobRequest
+from launch.render import request as base
+from launch.render.request import JobRequest
 from launch.slurm.client import Gateway
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _DROP_SRUN = ("output", "unbuffered")
 
 
 class SubmititCarrier:
-    """See ``launch.executors.base.Carrier``."""
+    """See ``launch.render.request.Carrier``."""
 
     name = "submitit"
 

@@ -6,7 +6,7 @@ Importing this package imports neither nemo_run (two seconds) nor submitit.
 from __future__ import annotations
 
 from launch.base.errors import InputError
-from launch.executors.base import Carrier, JobRequest
+from launch.render.request import Carrier, JobRequest
 
 __all__ = ["NAMES", "Carrier", "JobRequest", "carrier"]
 
@@ -20,11 +20,11 @@ def carrier(name: str) -> Carrier:
         InputError: no such carrier, or its library is missing or of an unsupported version; says what to install.
     """
     if name == "nemo_run":
-        from launch.executors.nemo_run import NemoRunCarrier
+        from launch.render.executors.nemo_run import NemoRunCarrier
 
         return NemoRunCarrier()
     if name == "submitit":
-        from launch.executors.submitit import SubmititCarrier
+        from launch.render.executors.submitit import SubmititCarrier
 
         return SubmititCarrier()
     raise InputError(f"there is no executor {name!r}", hint=f"executors: {', '.join(NAMES)}")

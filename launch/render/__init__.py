@@ -1,0 +1,1 @@
+"""A planned stage to scripts, and where each option came from. Imports runs and below."""
