@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from jobs.core import attempts
-from launch import cancel, status
+from launch import cancel
 from launch.base.errors import OvernightError
 from launch.base.text import clock
 from launch.plan.model import Plan
@@ -19,7 +19,8 @@ from launch.runs.run import Run
 from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
 from launch.slurm.reasons import NEVER_SATISFIED
-from launch.stage_status import RunStatus, State
+from launch.status import assess as status
+from launch.status.model import RunStatus, State
 
 
 class Kind(StrEnum):

@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from jobs.core.progress import Report
-from launch import pace
 from launch.base.text import duration
 from launch.executors.local import Display
 from launch.inputs.fetch import FetchItem, Progress
 from launch.plan.model import Plan, PlannedStage
+from launch.status import progress as pace
 
 if TYPE_CHECKING:
     from tqdm import tqdm

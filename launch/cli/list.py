@@ -17,8 +17,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print one line a run."""
     from launch.base.text import clock, table
-    from launch.overview import overview
     from launch.runs import run as rundir
+    from launch.status.runs import overview
 
     found = [overview(one) for one in rundir.all_runs(args.workspace)]
     if args.json:

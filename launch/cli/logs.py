@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from launch.config.profile import Profile
     from launch.plan.model import Plan
     from launch.runs.run import Run
-    from launch.stage_status import StageStatus
+    from launch.status.model import StageStatus
 
 QUEUE_SECONDS = 30.0
 """While following: how often the queue is asked whether there is still a job that could write."""
@@ -37,8 +37,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print; with ``--follow`` 0 once the stage is sealed and 1 once it has ended otherwise."""
-    from launch import logs
     from launch.runs import run as rundir
+    from launch.status import logs
 
     found = rundir.find(args.run, args.workspace)
     view = _View(found, found.plan(), found.profile(), args.stage)
@@ -77,7 +77,7 @@ class _View:
     @property
     def paths(self) -> StagePaths:
         """Where the stage runs, or ran."""
-        from launch import logs
+        from launch.status import logs
 
         return logs.directory(self.store, self._run.paths.stage(self.stage.name))
 
@@ -96,7 +96,7 @@ class _View:
 
     def explain_absence(self) -> None:
         """Say on stderr why there is no log."""
-        from launch import logs
+        from launch.status import logs
 
         print(f"{self.stage.name} has no log yet: {self.status().text}", file=sys.stderr)
         if batch := logs.batch_output(self.paths):
@@ -104,7 +104,7 @@ class _View:
             _print(batch, with_title=False, secret=self.redactor())
 
     def follow(self) -> int:
-        from launch import logs
+        from launch.status import logs
 
         secret = self.redactor()
         if not logs.all_of(self.paths):
@@ -148,7 +148,7 @@ def _write(chunk: bytes) -> None:
 
 
 def _print(path: Path, with_title: bool, secret: Redactor) -> None:
-    from launch import logs
+    from launch.status import logs
 
     if with_title:
         print(logs.title(path), flush=True)

@@ -41,14 +41,14 @@ def run(args: argparse.Namespace) -> int:
     found = fit.estimates(*known)
     if args.json:
         from launch.plan import file as planfile
-        from launch.show_plan import states
+        from launch.status.plan import states
 
         more = {"states": states(planned.plan, planned.workspace), "estimates": [each.as_json() for each in found]}
         print(json.dumps({**planfile.to_json(planned.plan), **more}))
         limits.refuse(planned.plan, planned.profile, planned.pipeline)
         fit.refuse(*known, found)
         return 0
-    from launch.show_plan import print_plan
+    from launch.status.plan import print_plan
 
     print_plan(planned.plan, planned.profile.profile, planned.workspace, common.fetch_command(args))
     if found:

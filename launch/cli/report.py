@@ -15,9 +15,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print; exit codes as of ``status``."""
-    from launch import report
     from launch.cli.status import exit_code, look
     from launch.runs import run as rundir
+    from launch.status import report
 
     found = rundir.find(args.run, args.workspace)
     profile, plan = found.profile(), found.plan()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from launch.config.profile import Profile
     from launch.plan.model import Plan
     from launch.runs.run import Run
-    from launch.stage_status import RunStatus
+    from launch.status.model import RunStatus
 
 SILENT = 4
 """Exit code where the cluster did not answer and nothing is known to have failed; as of every such error of ours."""
@@ -25,8 +25,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the status; 1 if something failed, 4 if the cluster did not answer, else 0."""
-    from launch import show_status
     from launch.runs import run as rundir
+    from launch.status import text as show_status
 
     found = rundir.find(args.run, args.workspace)
     profile, plan = found.profile(), found.plan()
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n".join(show_status.lines(found, plan, profile.name, status)))
         if status.is_done:
-            from launch.results import print_results
+            from launch.status.results import print_results
 
             print_results(found, plan, as_json=False)
     return exit_code(status)
@@ -52,8 +52,8 @@ def exit_code(status: RunStatus, only: str | None = None) -> int:
 def look(run: Run, plan: Plan, profile: Profile, only: set[str] | None = None) -> RunStatus:
     """Ask the run's cluster once, and judge."""
     from launch.base.errors import InputError
-    from launch.status import Queue
-    from launch.status import look as judge
+    from launch.status.assess import Queue
+    from launch.status.assess import look as judge
 
     if profile.executor == "local":
         return judge(run, plan, Queue.ask(None), only=only)

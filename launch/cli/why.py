@@ -16,10 +16,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print; exit codes as of ``status``."""
-    from launch import why
     from launch.cli.status import exit_code, look
     from launch.plan.model import find
     from launch.runs import run as rundir
+    from launch.status import why
 
     found = rundir.find(args.run, args.workspace)
     profile, plan = found.profile(), found.plan()

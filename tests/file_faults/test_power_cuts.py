@@ -25,8 +25,8 @@ from launch.runs import attempt_state as ledger
 from launch.runs.run import Run
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState
-from launch.stage_status import State
-from launch.status import Queue, look
+from launch.status.assess import Queue, look
+from launch.status.model import State
 from launch.submit import Submitter
 from tests.file_faults.job import WEIGHTS, carry, content, prepare, spec_of
 from tests.file_faults.recorder import Crash, Disk, Loss, Recorder, crashes, recording, tree

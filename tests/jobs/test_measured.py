@@ -17,10 +17,10 @@ from jobs.core.deadline import StopRequest, write_deadline
 from jobs.lifecycle import Entry, Start
 from jobs.saves import Saves
 from jobs.work import _SignalledStop
-from launch import results
 from launch.config.profile_file import read_profile
-from launch.stage_status import State
-from launch.status import Queue, look
+from launch.status import results
+from launch.status.assess import Queue, look
+from launch.status.model import State
 from tests.file_faults.job import carry, prepare, put, spec_of
 from tests.launch import made_runs
 

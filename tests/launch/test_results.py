@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from jobs.core.seal import SealKind
-from launch import results
 from launch.base.errors import InputError
 from launch.cli.main import main
 from launch.plan.model import PlannedInput, PlannedStage
 from launch.runs.run import Run
+from launch.status import results
 from tests.launch.made_runs import make, print_of, sealed, stage
 
 

@@ -18,7 +18,7 @@ from launch.config.profile_file import read_profile
 from launch.plan.model import FetchedFacts, Plan, PlannedInput, PlannedStage
 from launch.plan.planned import Planned
 from launch.runs.run import Run
-from launch.show_plan import expected_seconds, print_plan, segments, states
+from launch.status.plan import expected_seconds, print_plan, segments, states
 from tests.launch.made_runs import make, said, sealed, stage, started, store_of, submitted
 
 
@@ -78,7 +78,7 @@ def test_missing_input_and_how_to_get_it(run: Run, capsys: pytest.CaptureFixture
 
 
 def test_segments_by_the_pace_of_an_earlier_run(run: Run) -> None:
-    from launch.show_plan import _past
+    from launch.status.plan import _past
 
     path = run.paths.stage("cpt").progress
     path.parent.mkdir(parents=True)

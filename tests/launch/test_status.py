@@ -13,7 +13,6 @@ import pytest
 from jobs.core import claim
 from jobs.core.progress import ProgressWriter
 from jobs.core.verdict import FailureClass, Outcome
-from launch import show_status
 from launch.base.errors import ClusterSilent
 from launch.cli.main import main
 from launch.runs.attempt_state import QueueView
@@ -21,8 +20,9 @@ from launch.runs.journal import Event
 from launch.runs.run import Run
 from launch.slurm.queue import AccountRow, QueueRow
 from launch.slurm.states import JobState
-from launch.stage_status import RunStatus, StageStatus, State
-from launch.status import Queue, look
+from launch.status import text as show_status
+from launch.status.assess import Queue, look
+from launch.status.model import RunStatus, StageStatus, State
 from tests.launch.made_runs import make, row, said, sealed, stage, started, store_of, submitted
 
 SILENT = ClusterSilent("squeue failed: Unable to contact slurm controller", command=["squeue"], since=9)

@@ -10,7 +10,6 @@ import pytest
 from jobs.core import claim, files
 from jobs.core.progress import ProgressWriter
 from jobs.core.verdict import FailureClass, Outcome
-from launch import why
 from launch.base.errors import ClusterSilent, InputError
 from launch.runs import run as rundir
 from launch.runs.attempt_state import QueueView
@@ -18,9 +17,10 @@ from launch.runs.journal import Event
 from launch.runs.run import Run
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState
-from launch.stage_status import RunStatus, StageStatus, State
-from launch.status import Queue, look
-from launch.why import Why
+from launch.status import why
+from launch.status.assess import Queue, look
+from launch.status.model import RunStatus, StageStatus, State
+from launch.status.why import Why
 from tests.launch.made_runs import make, row, said, sealed, stage, started, store_of, submitted
 
 SILENT = ClusterSilent("squeue failed: Unable to contact slurm controller", command=["squeue"], since=9)

@@ -16,8 +16,8 @@ from launch.render.executors import carrier
 from launch.runs.attempt_state import QueueView
 from launch.runs.run import Run
 from launch.slurm.client import Gateway
-from launch.stage_status import StageStatus, State
-from launch.status import Queue, look
+from launch.status.assess import Queue, look
+from launch.status.model import StageStatus, State
 from launch.submit import Submitter
 from tests.launch.made_runs import make, stage, started, submitted
 from tests.slurm.helpers import Slurm

@@ -1,6 +1,6 @@
 """Why a stage stands where it stands: its class, the line that shows it, what was saved, what may still be tried.
 
-From files alone, with one squeue on top where the cluster answers (``launch.status``).
+From files alone, with one squeue on top where the cluster answers (``launch.status.assess``).
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from launch.plan.model import Plan, PlannedStage
 from launch.render import refusal as blame
 from launch.runs.journal import Event, starts_of
 from launch.runs.run import Run
-from launch.stage_status import RunStatus, StageStatus, State
-from launch.status_words import FAILURES
+from launch.status.model import FAILURES, RunStatus, StageStatus, State
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from jobs.core.claim import Claim
 from jobs.core.paths import StagePaths, StorePaths
 from jobs.core.progress import Report
 from jobs.core.verdict import FailureClass, Outcome
-from launch import pace, status_words
 from launch.base.errors import OvernightError
 from launch.plan.model import Plan, PlannedStage
 from launch.runs import attempt_state as ledger
@@ -30,7 +29,9 @@ from launch.slurm.client import Gateway
 from launch.slurm.queue import AccountRow, QueueRow
 from launch.slurm.reasons import NEVER_SATISFIED
 from launch.slurm.states import JobState
-from launch.stage_status import RunStatus, StageStatus, State, by_slurm, by_verdict
+from launch.status import model
+from launch.status import progress as pace
+from launch.status.model import RunStatus, StageStatus, State, by_slurm, by_verdict
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ class _Look:
         if row.state.is_queued:
             last = pace.recent(paths.progress)[-1:] if starts else []
             return self._waiting(stage, row, bool(starts), last)
-        doing = status_words.ACTIVE.get(row.state, "running")
+        doing = model.ACTIVE.get(row.state, "running")
         found = self._running(stage, paths, row.start, row.job_id, row.node_list, doing)
         if not row.state.is_running:
             return replace(found, state=State.UNKNOWN, text=f"Slurm says {row.state}, which this version does not know")
@@ -213,7 +214,7 @@ class _Look:
         each = pace.seconds_per_step(reports) or 0.0
         return replace(
             base, step=last.step, total=last.total, loss=last.metrics.get("loss"), left=left,
-            text=status_words.running(doing, last, left, quiet if quiet > max(60.0, 5 * each) else None),
+            text=model.running(doing, last, left, quiet if quiet > max(60.0, 5 * each) else None),
         )  # fmt: skip
 
     def _waiting(self, stage: PlannedStage, row: QueueRow, started: bool, last: list[Report]) -> StageStatus:
@@ -221,9 +222,9 @@ class _Look:
         starts_at = row.start if row.start is not None and row.start > time.time() else None
         pending = [parent for parent in stage.parents if self._is_unsealed(parent)]
         never = row.reason == NEVER_SATISFIED
-        text = status_words.waiting(row, pending, starts_at)
+        text = model.waiting(row, pending, starts_at)
         if started:
-            text = f"waits to go on{status_words.at_step(last)}: {text}"
+            text = f"waits to go on{model.at_step(last)}: {text}"
         return StageStatus(
             stage.name, State.BLOCKED if never else State.WAITING, text, job=row.job_id, starts_at=starts_at,
             step=last[0].step if last else None, total=last[0].total if last else None,

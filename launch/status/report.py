@@ -1,7 +1,7 @@
 """``overnight report``: what became of a run, as one answer for the morning.
 
 The finished model or the reason why there is none; every stage with what it took; what the evaluations measured.
-From the files of the run, with what ``launch.status`` heard of the cluster.
+From the files of the run, with what ``launch.status.assess`` heard of the cluster.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import Any
 
 from jobs.core import seal
 from jobs.core.seal import SealKind
-from launch import results, why
 from launch.base.text import count, duration, table
 from launch.config.profile import Profile
 from launch.plan.model import Plan, PlannedStage
-from launch.results import Measured
 from launch.runs.run import Run
-from launch.show_status import heading, next_command, sealed
-from launch.stage_status import RunStatus, StageStatus, State
-from launch.why import Why
+from launch.status import results, why
+from launch.status.model import RunStatus, StageStatus, State
+from launch.status.results import Measured
+from launch.status.text import heading, next_command, sealed
+from launch.status.why import Why
 
 
 @dataclass(frozen=True)

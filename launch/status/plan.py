@@ -14,13 +14,14 @@ from jobs.core import attempts, seal
 from jobs.core.paths import RunPaths, StorePaths, Workspace
 from jobs.core.seal import SealBroken
 from jobs.core.verdict import Outcome
-from launch import pace, status_words
 from launch.base.text import count, duration, table
 from launch.config.profile import Continuation, Profile, partitions_of
 from launch.plan.model import Plan, PlannedStage
 from launch.runs import attempt_state as ledger
 from launch.runs.attempt_state import Fate, QueueView
 from launch.runs.journal import last_word
+from launch.status import model
+from launch.status import progress as pace
 
 NEW = "new"
 SEALED = "sealed"
@@ -59,7 +60,7 @@ def _attempted(store: StorePaths) -> str:
         return NEW
     last = last_word(store, current)
     if last is not None and last.outcome is Outcome.FAIL:
-        return f"new (run {current.run}: {status_words.FAILURES[last.failure]})"
+        return f"new (run {current.run}: {model.FAILURES[last.failure]})"
     if current.carrier == "local":
         alive = ledger.standing(store, current, QueueView(())).fate is Fate.LIVE
         return f"running here in run {current.run}" if alive else f"new (run {current.run} was cut off)"

@@ -1,0 +1,1 @@
+"""Reads a run and changes nothing: state, reasons, reports. Imports render and below."""
