@@ -100,7 +100,7 @@ def _shape(args: argparse.Namespace, nodes: int) -> dict[str, object]:
     if args.shape is None:
         return {}
     from launch.config.profile_file import find
-    from launch.devcluster.shape import shape_of
+    from launch.site.devcluster_shape import shape_of
 
     return shape_of(find(args.shape), args.nodes or nodes)
 

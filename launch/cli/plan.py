@@ -98,18 +98,17 @@ def _sweep(args: argparse.Namespace) -> int:
 
 def _check(planned: planned.Planned, as_json: bool) -> int:
     """Print what was looked at; 1 where something would stop the chain."""
-    from launch import preflight
     from launch.config.profile import ExecutorKind
-    from launch.site import check
+    from launch.site import finding, preflight
 
     profile = planned.profile.profile
     secrets = (*profile.secrets, *planned.pipeline.pipeline.secrets)
     gateway = None if profile.executor is ExecutorKind.LOCAL else common.gateway(profile, secrets)
     findings = preflight.findings(planned, gateway)
-    failed = any(one.level is check.Level.FAIL for one in findings)
+    failed = any(one.level is finding.Level.FAIL for one in findings)
     if as_json:
         shown = [one.as_json() for one in findings]
         print(json.dumps({"pipeline": planned.plan.pipeline, "ok": not failed, "findings": shown}))
     else:
-        print("\n".join(check.table(findings)))
+        print("\n".join(finding.table(findings)))
     return 1 if failed else 0

@@ -168,17 +168,17 @@ def _check(args: argparse.Namespace) -> int:
     from launch.cli import common
     from launch.config.profile import ExecutorKind
     from launch.config.profile_file import locate, read_profile
-    from launch.site import check
+    from launch.site import check, finding
 
     found = read_profile(locate(args.name))
     gateway = None if found.profile.executor is ExecutorKind.LOCAL else common.gateway(found.profile)
     findings = check.check(found, gateway)
-    failed = any(one.level is check.Level.FAIL for one in findings)
+    failed = any(one.level is finding.Level.FAIL for one in findings)
     if args.json:
         shown = [one.as_json() for one in findings]
         print(json.dumps({"profile": found.profile.name, "ok": not failed, "findings": shown}))
     else:
-        print("\n".join(check.table(findings)))
+        print("\n".join(finding.table(findings)))
     return 1 if failed else 0
 
 

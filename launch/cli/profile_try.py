@@ -13,10 +13,13 @@ from launch.base.errors import InputError, OvernightError
 from launch.config.profile import ExecutorKind
 from launch.config.profile_file import ProfileFile, locate, read_profile
 from launch.runs.run import workspace_for
-from launch.site import amend, check, probe, show, verdict
-from launch.site.amend import Change
-from launch.site.probe import Probe
-from launch.site.verdict import Verdict
+from launch.site import finding, show
+from launch.site.probe import amend
+from launch.site.probe import results as verdict
+from launch.site.probe import run as probe
+from launch.site.probe.amend import Change
+from launch.site.probe.results import Verdict
+from launch.site.probe.run import Probe
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     for one in verdicts:
         kept = f": files in {one.probe.paths.root}" if failed else ""
         print(f"\nexecutor {one.probe.plan.executor}{kept}")
-        print("\n".join(check.table(list(one.findings))))
+        print("\n".join(finding.table(list(one.findings))))
     _tell(found, changes, amended, args.no_amend)
     return 1 if failed else 0
 

@@ -8,12 +8,10 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
 
 from jobs.core.paths import Workspace
-from launch.base import text as tables
 from launch.base.errors import ClusterRefused, OvernightError
 from launch.config.document.positions import KeyPath
 from launch.config.fields import words_of
@@ -26,8 +24,11 @@ from launch.plan.model import PlannedStage
 from launch.render import provenance as emitted
 from launch.render.executors import carrier
 from launch.runs.run import Run, workspace_for
-from launch.site import facts, probe_job, storage
-from launch.site.facts import Facts, PartitionFacts
+from launch.site import cluster_info as facts
+from launch.site import storage
+from launch.site import test_only as probe_job
+from launch.site.cluster_info import Facts, PartitionFacts
+from launch.site.finding import Finding, Level, existing
 from launch.slurm import ask
 from launch.slurm.ask import Heard
 from launch.slurm.client import Gateway
@@ -39,33 +40,6 @@ _ANSWER_SECONDS = 20.0
 _SMALL_SECONDS = 600
 
 _VERSION = "import sys; print('%d.%d' % sys.version_info[:2]); sys.exit(sys.version_info < (3, 10))"
-
-
-class Level(StrEnum):
-    """How bad a finding is."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at. ``where``: ``file:line:column`` of the line to change; empty: there is none."""
-
-    level: Level
-    what: str
-    text: str
-    where: str = ""
-
-    def as_json(self) -> dict[str, str]:
-        return {key: str(value) for key, value in asdict(self).items()}
-
-
-def table(findings: list[Finding]) -> list[str]:
-    """For people; the line to change only where something is to be changed."""
-    rows = [[one.level, one.what, "" if one.level is Level.OK else one.where, ask.plain(one.text)] for one in findings]
-    return tables.table(("", "what", "line", "found"), rows)
 
 
 def check(
@@ -340,10 +314,3 @@ def without_effect(found: ProfileFile, run: Run, stages: Sequence[PlannedStage],
     for number, name in emitted.without_effect(run, stages, found):
         text = f"no job {which} gets --{name}: this entry has no effect"
         yield Finding(Level.WARN, "remove", text, found.where("remove", number))
-
-
-def existing(path: Path) -> Path:
-    """The path, or the nearest directory above it that is there."""
-    while not path.exists() and path.parent != path:
-        path = path.parent
-    return path

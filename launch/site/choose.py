@@ -10,7 +10,7 @@ from pathlib import Path
 
 from launch.base.text import duration
 from launch.config.profile_fields import GpuForm, GpuRequest
-from launch.site.facts import Association, Facts, NodeGroup, PartitionFacts, Qos, seconds_of
+from launch.site.cluster_info import Association, Facts, NodeGroup, PartitionFacts, Qos, seconds_of
 
 DAY = 86400
 _MANY_JOBS = 50

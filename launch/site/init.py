@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.config.profile_fields import GpuRequest
-from launch.site import choose, facts, storage, write
+from launch.site import choose, storage, write
+from launch.site import cluster_info as facts
 from launch.site.choose import Choice
-from launch.site.facts import Facts
+from launch.site.cluster_info import Facts
 from launch.slurm import ask
 from launch.slurm.ask import Heard
 from launch.slurm.client import Gateway

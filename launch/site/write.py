@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from launch.config.profile_fields import GpuForm, GpuRequest
 from launch.site import choose
 from launch.site.choose import Choice
-from launch.site.facts import Facts, NodeGroup, PartitionFacts
+from launch.site.cluster_info import Facts, NodeGroup, PartitionFacts
 from launch.site.storage import Place
 from launch.slurm import ask
 

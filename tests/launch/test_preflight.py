@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from jobs.core.paths import Workspace
-from launch import preflight
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile_file import read_profile
 from launch.plan.model import Plan, PlannedInput
 from launch.plan.planned import Planned
-from launch.site.check import Finding, Level
+from launch.site import preflight
+from launch.site.finding import Finding, Level
 from tests.launch.test_fit import BASE, LLAMA_1B, training
 
 PIPELINE = "name: p\nmodel: {base: ./model}\nstages:\n  corpus: {kind: corpus, from: ./raw}\n"

@@ -19,12 +19,16 @@ from launch.cli import main as cli
 from launch.config.document.reader import parse
 from launch.config.profile_fields import GpuRequest
 from launch.config.profile_file import available, read_profile
-from launch.devcluster.shape import shape_of
-from launch.site import amend, check, choose, facts, probe, show, storage, verdict, write
-from launch.site.amend import Change
-from launch.site.check import Level
-from launch.site.facts import Facts
-from launch.site.probe import Plan, Probe
+from launch.site import check, choose, show, storage, write
+from launch.site import cluster_info as facts
+from launch.site.cluster_info import Facts
+from launch.site.devcluster_shape import shape_of
+from launch.site.finding import Level
+from launch.site.probe import amend
+from launch.site.probe import results as verdict
+from launch.site.probe import run as probe
+from launch.site.probe.amend import Change
+from launch.site.probe.run import Plan, Probe
 from launch.site.storage import Place
 from launch.slurm import ask
 from launch.slurm.ask import FIELD, Heard

@@ -13,7 +13,7 @@ from typing import Any
 
 from jobs.core.paths import Workspace
 from launch.config.profile_file import read_profile
-from launch.devcluster.shape import UNNAMED, shape_of
+from launch.site.devcluster_shape import UNNAMED, shape_of
 from launch.slurm.devcluster.cluster import DevCluster
 from tests.sites.golden import profile_of
 from tests.slurm.chains import OVERNIGHT, REPOSITORY, SHORT, Chain, ended

@@ -18,7 +18,7 @@ from launch.config.mounts import Runtime
 from launch.config.profile import Profile, Resources
 from launch.config.profile_fields import Exclusive, GpuForm, MemoryRule
 from launch.config.profile_file import read_profile
-from launch.devcluster.shape import UNNAMED
+from launch.site.devcluster_shape import UNNAMED
 from launch.slurm.devcluster import packages
 from launch.slurm.devcluster.config import MEMORY_PER_CPU_MB
 from tests.sites.golden import HERE, SITES, profile_of

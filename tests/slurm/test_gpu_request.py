@@ -14,7 +14,7 @@ from launch.config.profile_fields import GpuForm
 from launch.config.profile_file import read_profile
 from launch.render.executors import carrier
 from launch.runs.run import Run
-from launch.site import probe_job
+from launch.site import test_only as probe_job
 from launch.slurm.client import Gateway
 from tests.slurm.helpers import Slurm
 

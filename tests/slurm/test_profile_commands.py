@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from launch.config.profile_file import read_profile
-from launch.site import amend
+from launch.site.probe import amend
 from launch.slurm.devcluster import packages
 from tests.sites.shaped import ADDED, SITES, Site, can_build, like
 from tests.slurm.chains import REPOSITORY, ended

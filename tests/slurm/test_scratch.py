@@ -16,7 +16,7 @@ from launch.plan.model import Plan
 from launch.render import stage as scripts
 from launch.render.executors import carrier
 from launch.runs.run import Run
-from launch.site import probe_job
+from launch.site import test_only as probe_job
 from launch.slurm.client import Gateway
 from tests.slurm.chains import SHORT, Chain
 from tests.slurm.helpers import Slurm

@@ -11,10 +11,11 @@ from typing import Any
 from launch.base.text import clock, duration
 from launch.config.fields import memory_bytes
 from launch.config.profile_file import ProfileFile
-from launch.site import choose, probe
-from launch.site.amend import Change
-from launch.site.check import Finding, Level
-from launch.site.probe import Probe
+from launch.site import choose
+from launch.site.finding import Finding, Level
+from launch.site.probe import run as probe
+from launch.site.probe.amend import Change
+from launch.site.probe.run import Probe
 from launch.slurm import ask
 
 _SLACK = 5

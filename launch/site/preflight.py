@@ -25,8 +25,8 @@ from launch.render import stage as scripts
 from launch.render.dry_run import ATTEMPT, RUN
 from launch.render.executors import carrier
 from launch.runs.run import Run
-from launch.site import check
-from launch.site.check import Finding, Level
+from launch.site import check, finding
+from launch.site.finding import Finding, Level
 from launch.slurm import ask
 from launch.slurm.client import Gateway
 
@@ -100,7 +100,7 @@ def _disk(planned: Planned, found: list[Estimate]) -> Finding:
     if not left:
         return Finding(Level.OK, "disk", "no size of a checkpoint is known")
     needed = sum(each.checkpoint.finished for each in left) + 2 * max(each.checkpoint.save for each in left)
-    directory = check.existing(planned.workspace.root)
+    directory = finding.existing(planned.workspace.root)
     free = shutil.disk_usage(directory).free
     quota = planned.profile.profile.quota_bytes_of(planned.workspace.root)
     words = f"{_gb(needed)} needed for {', '.join(each.stage for each in left)}; {directory} has {_gb(free)} free"

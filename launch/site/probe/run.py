@@ -27,7 +27,7 @@ from launch.render import stage as scripts
 from launch.render import templates as render
 from launch.render.executors import carrier
 from launch.runs.run import Run
-from launch.site import probe_job
+from launch.site import test_only as probe_job
 from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
 

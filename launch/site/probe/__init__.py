@@ -1,0 +1,1 @@
+"""Small jobs that try a profile on the real cluster, and what they found."""
