@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.core.progress import Report
 from launch.base.text import duration
-from launch.executors.local import Display
 from launch.inputs.fetch import FetchItem, Progress
 from launch.plan.model import Plan, PlannedStage
 from launch.status import progress as pace
+from launch.submit.local import Display
 
 if TYPE_CHECKING:
     from tqdm import tqdm

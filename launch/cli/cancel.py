@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from launch.cli import common
 
 if TYPE_CHECKING:
-    from launch.cancel import Cancelled
     from launch.plan.model import Plan
     from launch.runs.run import Run
+    from launch.submit.cancel import Cancelled
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,9 +24,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Cancel; 1 if a job is still in the queue after half a minute. Doing it twice is fine."""
-    from launch import cancel
     from launch.plan import model
     from launch.runs import run as rundir
+    from launch.submit import cancel
 
     found = rundir.find(args.run, args.workspace)
     plan, profile = found.plan(), found.profile()
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _here(run: Run, plan: Plan, stages: set[str], as_json: bool) -> int:
-    from launch import cancel
+    from launch.submit import cancel
 
     asked = cancel.here(run, plan, stages)
     if as_json:

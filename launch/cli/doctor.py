@@ -18,10 +18,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the findings; 0 if there are none or all are mended, 4 if the cluster is silent, else 1."""
-    from launch import doctor
     from launch.base.errors import ClusterSilent
-    from launch.doctor import Kind
     from launch.runs import run as rundir
+    from launch.submit import repair as doctor
+    from launch.submit.repair import Kind
 
     found = rundir.find(args.run, args.workspace)
     profile = found.profile()

@@ -37,10 +37,10 @@ def run(args: argparse.Namespace) -> int:
 
 def advance(run: Run, *, as_json: bool) -> int:
     """Carry a run here until it has ended, and print its table; ``run`` and ``resume`` share it."""
-    from launch.executors.local import LocalRunner
     from launch.runs import run as rundir
     from launch.show import local_display
     from launch.status import results
+    from launch.submit.local import LocalRunner
 
     plan = run.plan()
     if not as_json:

@@ -13,7 +13,7 @@ from launch.cli import common
 if TYPE_CHECKING:
     from launch.runs.run import Run
     from launch.slurm.client import Gateway
-    from launch.submit import Step
+    from launch.submit.submitter import Step
 
 
 TRY_AGAIN = 75
@@ -62,12 +62,12 @@ def advance(
     """Bring a run on Slurm forward and print what was done; ``submit`` and ``resume`` share it.
 
     Args:
-        ending: the job of the run that does this at its end, see ``launch.rolling``.
+        ending: the job of the run that does this at its end, see ``launch.submit.queue_limit``.
     """
     from launch.base.errors import OvernightError
-    from launch.interrupt import Interrupted
     from launch.runs import run as rundir
-    from launch.submit import Action, Submitter
+    from launch.submit.interrupt import Interrupted
+    from launch.submit.submitter import Action, Submitter
 
     steps: list[Step] = []
     profile = run.profile()

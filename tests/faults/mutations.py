@@ -20,12 +20,14 @@ from jobs import judge, lifecycle, nodes, saves
 from jobs.core import budget, claim, files
 from jobs.core.claim import Claim
 from jobs.core.paths import StorePaths
-from launch import cancel, sealed, submit
 from launch.plan.model import PlannedStage
 from launch.runs import attempt_state as ledger
 from launch.runs.attempt_state import Fate, QueueView, Standing
 from launch.runs.journal import Event, Journal
-from launch.submit import Submitter
+from launch.submit import cancel
+from launch.submit import reuse as sealed
+from launch.submit import submitter as submit
+from launch.submit.submitter import Submitter
 
 
 @dataclass(frozen=True)

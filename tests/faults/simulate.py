@@ -39,7 +39,6 @@ from jobs.core import spec as specs
 from jobs.core.attempts import Attempt
 from jobs.core.paths import StorePaths, Workspace
 from jobs.core.spec import StageSpec
-from launch import cancel, submit
 from launch.base.errors import ClusterRefused, ClusterSilent, InputError
 from launch.config.profile import Profile
 from launch.config.profile_file import read_profile
@@ -50,6 +49,8 @@ from launch.runs.journal import Event
 from launch.runs.run import LOCK_STALE_SECONDS, Run
 from launch.status import assess as status
 from launch.status.model import State
+from launch.submit import cancel
+from launch.submit import submitter as submit
 from tests.faults.controller import Job, Refused, edges
 from tests.faults.site import Carrier, Gateway, Site, record
 from tests.faults.world import EPOCH, World

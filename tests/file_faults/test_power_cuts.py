@@ -27,7 +27,7 @@ from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState
 from launch.status.assess import Queue, look
 from launch.status.model import State
-from launch.submit import Submitter
+from launch.submit.submitter import Submitter
 from tests.file_faults.job import WEIGHTS, carry, content, prepare, spec_of
 from tests.file_faults.recorder import Crash, Disk, Loss, Recorder, crashes, recording, tree
 from tests.launch import made_runs

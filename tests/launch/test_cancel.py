@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from launch import cancel
 from launch.base.errors import ClusterSilent
 from launch.cli.main import main
 from launch.runs.run import Run
 from launch.slurm.client import Gateway
 from launch.slurm.states import JobState
+from launch.submit import cancel
 from tests.launch.made_runs import make, row, stage, submitted
 
 

@@ -12,9 +12,9 @@ from jobs.core.attempts import Attempt
 from jobs.core.paths import StorePaths
 from launch.base.errors import ClusterRefused
 from launch.config.profile_fields import rolling
-from launch.rolling import Room
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState
+from launch.submit.queue_limit import Room
 
 TOO_MANY = "sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed: Job violates accounting/QOS policy"
 

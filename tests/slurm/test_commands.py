@@ -18,7 +18,7 @@ from launch.runs.run import Run
 from launch.slurm.client import Gateway
 from launch.status.assess import Queue, look
 from launch.status.model import StageStatus, State
-from launch.submit import Submitter
+from launch.submit.submitter import Submitter
 from tests.launch.made_runs import make, stage, started, submitted
 from tests.slurm.helpers import Slurm
 

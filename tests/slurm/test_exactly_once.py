@@ -20,7 +20,7 @@ import pytest
 from launch.runs import run as rundir
 from launch.runs.run import Run
 from launch.slurm.client import Gateway
-from launch.submit import Action, Submitter
+from launch.submit.submitter import Action, Submitter
 from tests.slurm import tracing
 from tests.slurm.chains import ALL, SHORT, Chain, ended, wrapper
 from tests.slurm.helpers import Slurm

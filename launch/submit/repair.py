@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from jobs.core import attempts
-from launch import cancel
 from launch.base.errors import OvernightError
 from launch.base.text import clock
 from launch.plan.model import Plan
@@ -21,6 +20,7 @@ from launch.slurm.queue import QueueRow
 from launch.slurm.reasons import NEVER_SATISFIED
 from launch.status import assess as status
 from launch.status.model import RunStatus, State
+from launch.submit import cancel
 
 
 class Kind(StrEnum):

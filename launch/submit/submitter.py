@@ -24,15 +24,12 @@ from jobs.core import attempts, claim
 from jobs.core.attempts import Attempt
 from jobs.core.files import wait_for
 from jobs.core.paths import StorePaths
-from launch import sealed
 from launch.base.errors import ClusterRefused, ClusterSilent, InputError
 from launch.config.profile import Profile
-from launch.interrupt import Interrupt, Interrupted, deferred
 from launch.plan.model import Plan, PlannedStage
 from launch.render import refusal as blame
 from launch.render import stage as scripts
 from launch.render.executors import carrier
-from launch.rolling import Room
 from launch.runs import attempt_state as ledger
 from launch.runs.attempt_state import Fate, QueueView, Standing
 from launch.runs.journal import Event
@@ -40,6 +37,9 @@ from launch.runs.run import Run
 from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
 from launch.slurm.reasons import NEVER_SATISFIED
+from launch.submit import reuse as sealed
+from launch.submit.interrupt import Interrupt, Interrupted, deferred
+from launch.submit.queue_limit import Room
 
 VIEW_SECONDS = 5.0
 """How long an answer of the queue is good for finding jobs that live. That a job is not in it proves nothing later."""
@@ -85,7 +85,7 @@ class Submitter:
         ending: str | None = None,
     ) -> None:
         """``on_wait`` is called with a stage and the run that may be submitting it just now, before that is awaited.
-        ``ending``: see ``launch.rolling``."""
+        ``ending``: see ``launch.submit.queue_limit``."""
         self._run = run
         self._plan = plan
         self._profile = profile
@@ -123,7 +123,7 @@ class Submitter:
 
     @property
     def has_to_try_again(self) -> bool:
-        """See ``launch.rolling``."""
+        """See ``launch.submit.queue_limit``."""
         return self._room.falls_to_this_job
 
     def _later(self, stage: PlannedStage) -> Step:

@@ -17,7 +17,6 @@ from jobs.core.attempts import Attempt
 from jobs.core.paths import StagePaths, StorePaths
 from jobs.core.progress import Report
 from jobs.core.verdict import Verdict
-from launch import sealed
 from launch.base.errors import InputError, OvernightError
 from launch.config.profile import Profile
 from launch.plan.model import Plan, PlannedStage
@@ -27,6 +26,7 @@ from launch.runs.attempt_state import Fate, QueueView
 from launch.runs.journal import Event
 from launch.runs.run import Run
 from launch.slurm.environment import scrubbed
+from launch.submit import reuse as sealed
 
 POLL_SECONDS = 0.25
 

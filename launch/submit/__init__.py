@@ -1,0 +1,1 @@
+"""Everything that changes the queue. Imports status, site and below."""
