@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from launch.cli import common
+from launch.cli import options as common
 
 if TYPE_CHECKING:
     from launch.plan.model import Plan

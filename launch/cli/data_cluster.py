@@ -30,7 +30,7 @@ class ArrayRunner:
         """Raises:
         InputError: no such profile, one without Slurm, or submitit is not installed.
         """
-        from launch.cli import common
+        from launch.cli import options as common
         from launch.config.profile import ExecutorKind
         from launch.config.profile_file import find
         from launch.render import request as base

@@ -7,7 +7,7 @@ import json
 import sys
 from dataclasses import asdict
 
-from launch.cli import common
+from launch.cli import options as common
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from launch.cli import common
+from launch.cli import options as common
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -16,10 +16,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fetch what is missing, verify what is there."""
+    from launch.cli.progress import fetching
     from launch.inputs import fetch
     from launch.plan import gather as facts
     from launch.runs.run import remember
-    from launch.show import fetching
 
     pipeline, _, workspace = common.read(args)
     items = list({item.pin_key: item for item in facts.fetch_items(pipeline).values()}.values())

@@ -6,7 +6,7 @@ import argparse
 import json
 from dataclasses import asdict
 
-from launch.cli import common
+from launch.cli import options as common
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from launch.cli import common
+from launch.cli import options as common
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -100,7 +100,7 @@ def _dispatch(arguments: list[str]) -> int:
     if name is None or module is None or own is None:
         raise InputError("no command given", hint="overnight --help")
     if getattr(args, "via", None) is not None:
-        from launch.via import client
+        from launch.cli.via_ssh import client
 
         return client.run(name, own, args)
     return int(module.run(args))
@@ -120,7 +120,7 @@ def _parser(
     chosen: str | None, module: ModuleType | None
 ) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser | None]:
     """The parser of ``overnight``, with the options of the chosen command only, and that command's own."""
-    from launch.via import protocol
+    from launch.cli.via_ssh import protocol
 
     parser = _Parser(
         prog="overnight",

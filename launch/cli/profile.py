@@ -165,7 +165,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from launch.cli import common
+    from launch.cli import options as common
     from launch.config.profile import ExecutorKind
     from launch.config.profile_file import locate, read_profile
     from launch.site import check, finding

@@ -24,7 +24,7 @@ from launch.site.probe.run import Probe
 
 def run(args: argparse.Namespace) -> int:
     """1 where anything fails."""
-    from launch.cli import common
+    from launch.cli import options as common
 
     if args.minutes is not None and args.minutes < 1:
         raise InputError(f"--minutes {args.minutes}: must be 1 or more")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from launch.cli import common
+from launch.cli import options as common
 
 if TYPE_CHECKING:
     from launch.config.profile import Profile

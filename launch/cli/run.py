@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from launch.cli import common
+from launch.cli import options as common
 
 if TYPE_CHECKING:
     from launch.runs.run import Run
@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
 
 def advance(run: Run, *, as_json: bool) -> int:
     """Carry a run here until it has ended, and print its table; ``run`` and ``resume`` share it."""
+    from launch.cli.progress import local_display
     from launch.runs import run as rundir
-    from launch.show import local_display
     from launch.status import results
     from launch.submit.local import LocalRunner
 

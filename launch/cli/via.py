@@ -19,11 +19,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do the action."""
     if args.action == "serve":
-        from launch.via.serve import serve
+        from launch.cli.via_ssh.serve import serve
 
         return serve()
-    from launch.via.client import session
-    from launch.via.connection import Connection, Target
+    from launch.cli.via_ssh.client import session
+    from launch.cli.via_ssh.connection import Connection, Target
 
     target = Target.parse(args.host)
     connection = Connection(target)

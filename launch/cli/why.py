@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from launch.cli import common
+from launch.cli import options as common
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

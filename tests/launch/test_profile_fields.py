@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from jobs.core.paths import Workspace
-from launch.cli import common
+from launch.cli import options as common
 from launch.config.profile import Profile
 from launch.config.profile_file import read_profile
 from launch.render import stage as scripts

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from jobs.core.progress import ProgressWriter, Report
-from launch import show
 from launch.base.text import clock, count, duration, table
+from launch.cli import progress as show
 from launch.inputs import fetch
 from launch.plan.model import Plan
 from launch.status import progress as pace
@@ -157,6 +157,6 @@ def test_bars_on_a_terminal() -> None:
 
 def test_tqdm_is_not_imported_before_a_bar_is_drawn() -> None:
     code = (
-        "import sys, launch.show, launch.status.plan, launch.status.text, launch.status.results; sys.exit('tqdm' in sys.modules)"
+        "import sys, launch.cli.progress, launch.status.plan, launch.status.text, launch.status.results; sys.exit('tqdm' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0

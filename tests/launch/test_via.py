@@ -16,9 +16,9 @@ import yaml
 
 from launch.base.errors import InputError
 from launch.cli.main import COMMANDS
+from launch.cli.via_ssh import bundle, connection, protocol, serve
+from launch.cli.via_ssh.arguments import rebuilt
 from launch.inputs import user_code as worktree
-from launch.via import bundle, connection, protocol, serve
-from launch.via.arguments import rebuilt
 from tests.slurm.chains import make_inputs
 
 WORDS = {

@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 import yaml
 
-from launch.via import protocol
+from launch.cli.via_ssh import protocol
 from tests.slurm.chains import REPOSITORY, SHORT, Chain, ended
 from tests.slurm.helpers import Slurm
 

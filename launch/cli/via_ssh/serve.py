@@ -15,8 +15,8 @@ from typing import Any
 
 from launch import __version__
 from launch.base.errors import InputError
+from launch.cli.via_ssh import protocol
 from launch.inputs import user_code as worktree
-from launch.via import protocol
 
 KEPT = 20
 """Bundles that stay for the next submission to build on; the newest."""

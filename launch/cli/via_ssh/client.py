@@ -21,10 +21,10 @@ from typing import Any, Protocol
 from jobs.core import attempts
 from launch import __version__
 from launch.base.errors import ClusterRefused, ClusterSilent, InputError
-from launch.via import bundle, protocol
-from launch.via.arguments import rebuilt
-from launch.via.bundle import Bundle
-from launch.via.connection import INSTALL, SSH_FAILED, Connection, Target
+from launch.cli.via_ssh import bundle, protocol
+from launch.cli.via_ssh.arguments import rebuilt
+from launch.cli.via_ssh.bundle import Bundle
+from launch.cli.via_ssh.connection import INSTALL, SSH_FAILED, Connection, Target
 
 GREETING_SECONDS = 120.0
 """For the login scripts of a busy login node, and Python from its file system."""
