@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
     """
     verb, path, *rest = argv
     if verb == "address":  # of this node: interfaces, another node
-        from jobs.core import network
+        from jobs.lifecycle import network
 
         print(network.address(path, *rest))
         return 0
@@ -43,14 +43,14 @@ def main(argv: Sequence[str]) -> int:
         return 0
     spec = specs.load(Path(path))
     if verb == "work":
-        from jobs import work
+        from jobs.worker import work
 
         return work.main(spec)
     if verb == "ray-nodes":
-        from jobs import ray_nodes
+        from jobs.worker import ray_nodes
 
         return ray_nodes.main(spec, float(rest[0]))
-    from jobs import lifecycle
+    from jobs.lifecycle import steps as lifecycle
 
     start = lifecycle.Start.from_environment()
     if verb == "prologue":
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         print(lifecycle.finish(spec, start, int(rest[0]), ended_by))
         return 0
     if verb == "monitor":
-        from jobs import monitor
+        from jobs.worker import monitor
 
         return monitor.main(spec, start, int(rest[0]), float(rest[1]))
     if verb == "not-requeued":
@@ -100,8 +100,9 @@ def _probe(name: str, code: Path | None) -> dict[str, Any]:
 def _render(asked: dict[str, Any], code: Path | None) -> dict[str, Any]:
     """What a start of a stage would run and read; ``error`` where its back end refuses it, ``missing`` where it cannot
     be asked in this interpreter."""
-    from jobs import backends, contract
-    from jobs.settings import BadSettings
+    from jobs import backends
+    from jobs.training import interface as contract
+    from jobs.training.settings import BadSettings
 
     spec = specs.load(Path(asked["spec"]))
     shape = contract.Shape(asked["nodes"], asked["processes"], asked["gpus"])

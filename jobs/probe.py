@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jobs.core import files, network
+from jobs.core import files
+from jobs.lifecycle import network
 
 MEET_SECONDS = 300.0
 """How long the others may take: a container's image may have to be fetched first."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jobs import contract, cpu, faults, tokenizers
-from jobs.backends import Capabilities, Result, WorkContext, versions
-from jobs.contract import Completeness
+from jobs.core.capabilities import Capabilities
 from jobs.core.spec import StageSpec
+from jobs.training import checkpoints, cpu, faults, tokenizers
+from jobs.training.checkpoints import Completeness
+from jobs.training.interface import Result, WorkContext, versions
 
 NAME = "convert"
 CAPABILITIES = Capabilities(
@@ -35,12 +36,12 @@ def behaviour(checkpoint: Path) -> dict[str, Any] | None:
 
 def completeness(directory: Path) -> Completeness:
     """Whether ``directory`` is a whole Hugging Face checkpoint."""
-    return contract.hugging_face(directory)
+    return checkpoints.hugging_face(directory)
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
-    """See ``jobs.convert.run``."""
-    from jobs import convert
+    """See ``jobs.training.gguf.run``."""
+    from jobs.training import gguf as convert
 
     with faults.named():
         return convert.run(spec, ctx)

@@ -10,8 +10,9 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from jobs.backends import Capabilities, Result, WorkContext
+from jobs.core.capabilities import Capabilities
 from jobs.core.spec import StageSpec
+from jobs.training.interface import Result, WorkContext
 
 NAME = "data"
 _DECIDE = ("polib", "tokenizers", "ftfy", "py3langid")

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from jobs.backends import Result, WorkContext
 from jobs.core import files
 from jobs.core.spec import StageSpec
 from jobs.evaluate.compare import GateFailed
+from jobs.training.interface import Result, WorkContext
 
 if TYPE_CHECKING:
     from jobs.evaluate.settings import EvaluateSettings
@@ -63,8 +63,8 @@ def _measure(spec: StageSpec, ctx: WorkContext, settings: EvaluateSettings) -> d
     import torch
     import transformers
 
-    from jobs import cpu, tokenizers
-    from jobs.backends.trl.train import load_model
+    from jobs.training import cpu, tokenizers
+    from jobs.training.models import load_model
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

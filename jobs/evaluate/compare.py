@@ -12,7 +12,7 @@ from jobs.core.verdict import FailureClass
 from jobs.evaluate import metrics
 from jobs.evaluate.metrics import Estimate
 from jobs.evaluate.settings import EvaluateSettings
-from jobs.settings import BadSettings
+from jobs.training.settings import BadSettings
 
 Samples = dict[str, list[dict[str, Any]]]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.evaluate.metrics import TASKS
-from jobs.settings import BadSettings, typed, unknown
+from jobs.training.settings import BadSettings, typed, unknown
 
 MUST = ("rise", "fall")
 

@@ -117,8 +117,8 @@ def model_of(config: Mapping[str, Any]) -> Model | None:
 
 @dataclass(frozen=True)
 class Habits:
-    """What a back end keeps, and by what it keeps less: the fields of ``jobs.backends.Memory`` as they hold for one
-    environment and one stage. ``local`` was counted (``layer_activations``)."""
+    """What a back end keeps, and by what it keeps less: the fields of ``jobs.core.capabilities.Memory`` as they hold
+    for one environment and one stage. ``local`` was counted (``layer_activations``)."""
 
     states: Mapping[str, tuple[float, float, float]]
     sharded: str = "none"
@@ -140,8 +140,8 @@ class Habits:
 
 
 def habits_of(declared: Mapping[str, Any] | None, versions: Mapping[str, str], settings: Mapping[str, Any]) -> Habits:
-    """The habits of a back end as it is installed, by what it declares (``jobs.backends.Memory``, as plain data); None:
-    those of plain Adam over whole replicas."""
+    """The habits of a back end as it is installed, by what it declares (``jobs.core.capabilities.Memory``, as plain
+    data); None: those of plain Adam over whole replicas."""
     if declared is None:
         return Habits({"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, logits=16.0, reference=4.0)
     for package, instead in declared.get("without", {}).items():

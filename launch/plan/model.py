@@ -75,7 +75,7 @@ class PlannedInput:
 @dataclass(frozen=True)
 class PlannedStage:
     """One job of the chain. ``is_last``: no other stage waits for it. ``memory``, ``experimental``: what its back end
-    says of itself (``jobs.backends.Capabilities``)."""
+    says of itself (``jobs.core.capabilities.Capabilities``)."""
 
     name: str
     kind: str

@@ -18,7 +18,7 @@ def main() -> None:
 
     from jobs.backends.nemo import compat, recipes
     from jobs.backends.nemo.settings import NemoSettings
-    from jobs.settings import BadSettings
+    from jobs.training.settings import BadSettings
 
     def read(recipe: str, kind: str, **more: Any) -> NemoSettings:
         return NemoSettings.read({**TRAINING, "recipe": recipe, **more}, kind)

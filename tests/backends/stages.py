@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from jobs import backends
-from jobs.backends import Result, WorkContext
 from jobs.core import progress
-from jobs.core.deadline import StopRequest
 from jobs.core.progress import ProgressWriter, Report
 from jobs.core.spec import Input, StageSpec, load, save
-from jobs.saves import Saves
+from jobs.training.deadline import StopRequest
+from jobs.training.interface import Result, WorkContext
+from jobs.training.saves import Saves
 
 ROOT = Path(__file__).resolve().parents[2]
 FINGERPRINT = "ab" * 32
@@ -73,7 +73,7 @@ class Stage:
 
 
 def run_spec(spec: StageSpec, stop: StopRequest, events: list[dict[str, Any]]) -> Result:
-    """What ``jobs.work`` does around a back end, without gate and verdict."""
+    """What ``jobs.worker.work`` does around a back end, without gate and verdict."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if rank == 0:
         shutil.rmtree(spec.store_paths.partial, ignore_errors=True)

@@ -15,14 +15,15 @@ from typing import Any
 
 import pytest
 
-from jobs import backends, contract
+from jobs import backends
 from jobs.backends.automodel import layout, render
 from jobs.backends.automodel.data import free_builds
 from jobs.backends.automodel.render import Place
 from jobs.backends.automodel.settings import AutomodelSettings
-from jobs.contract import Shape
 from jobs.core import files
-from jobs.settings import BadSettings
+from jobs.training import interface as contract
+from jobs.training.interface import Shape
+from jobs.training.settings import BadSettings
 from launch.plan import estimates as fit
 from launch.plan import memory as estimate
 from tests.backends import environments, stages
@@ -130,7 +131,7 @@ def test_cpt_from_a_tokenised_corpus_on_two_processes(tmp_path: Path, data: Path
     """From .bin and .idx; both processes hold half of the model and see half of each batch."""
     numpy = pytest.importorskip("numpy")
     from data_prep.tokens.indexed import IndexedWriter, dtype_for
-    from jobs import examples, tokenizers
+    from jobs.training import examples, tokenizers
 
     tokenizer = tokenizers.load(base / "output")
     (tmp_path / "tokens/output").mkdir(parents=True)

@@ -18,10 +18,12 @@ from typing import Any
 import pytest
 
 import jobs.backends
-from jobs import backends, contract
-from jobs.backends import BackEnd, Capabilities
-from jobs.contract import Completeness, Rendered, Shape
-from jobs.settings import BadSettings
+from jobs import backends
+from jobs.core.capabilities import Capabilities
+from jobs.training import interface as contract
+from jobs.training.checkpoints import Completeness
+from jobs.training.interface import BackEnd, Rendered, Shape
+from jobs.training.settings import BadSettings
 from launch.config.kinds import DATA_KINDS, TRAINING_KINDS
 from launch.plan import memory as estimate
 from tests.backends import stages
@@ -213,7 +215,7 @@ def test_a_back_end_of_a_users_own_runs_like_ours(tmp_path: Path, code: Path, da
 
 HALF = """
 
-from jobs.contract import Completeness
+from jobs.training.interface import Completeness
 
 
 def completeness(directory):

@@ -12,10 +12,11 @@ torch = pytest.importorskip("torch")
 gguf = pytest.importorskip("gguf")
 pytest.importorskip("transformers")
 
-from jobs import convert, tokenizers  # noqa: E402
-from jobs.backends import PROBE_TEXTS  # noqa: E402
-from jobs.convert import ConversionFailed  # noqa: E402
-from jobs.tokenizers import LoaderDisagrees  # noqa: E402
+from jobs.training import gguf as convert  # noqa: E402
+from jobs.training import tokenizers  # noqa: E402
+from jobs.training.gguf import ConversionFailed  # noqa: E402
+from jobs.training.interface import PROBE_TEXTS  # noqa: E402
+from jobs.training.tokenizers import LoaderDisagrees  # noqa: E402
 from tests.backends import stages  # noqa: E402
 
 pytestmark = pytest.mark.train
@@ -81,7 +82,7 @@ def source(tmp_path: Path) -> Path:
 
 def test_gives_the_model_that_the_file_was_made_from(tmp_path: Path, base: Path, source: Path) -> None:
     from jobs.backends import convert as back_end
-    from jobs.backends.trl.train import load_model
+    from jobs.training.models import load_model
 
     write_gguf(base / "output", source / "output" / "model.gguf")
     stage = stages.stage(tmp_path / "hf", "convert", "convert", {"from": "gguf", "to": "hf"}, {"source": source})

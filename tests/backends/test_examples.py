@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs import cpu, examples
-from jobs.examples import DataError
+from jobs.training import cpu, examples
+from jobs.training.examples import DataError
 from tests.backends import stages
 
 
@@ -59,7 +59,7 @@ def test_rows_are_read_up_to_the_limit(tmp_path: Path) -> None:
 
 def test_completion_begins_where_the_ids_of_the_prompt_end(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    from jobs import tokenizers
+    from jobs.training import tokenizers
 
     stages.make_tokenizer(tmp_path)
     tokenizer = tokenizers.load(tmp_path)

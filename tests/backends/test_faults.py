@@ -9,8 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from jobs import faults  # noqa: E402
 from jobs.core.verdict import FailureClass, classify  # noqa: E402
+from jobs.training import faults  # noqa: E402
 
 pytestmark = pytest.mark.train
 

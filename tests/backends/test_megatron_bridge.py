@@ -15,7 +15,7 @@ import pytest
 
 from jobs.backends.megatron_bridge import render, work
 from jobs.backends.megatron_bridge.settings import BridgeSettings
-from jobs.settings import BadSettings
+from jobs.training.settings import BadSettings
 from tests.backends import megatron_fields, stages
 
 TRAINING: dict[str, Any] = {"steps": 4, "lr": 1e-3, "batch_size": 4, "sequence_length": 32}
@@ -98,7 +98,7 @@ def test_weights_that_were_mixed_up_on_the_way_are_found(tmp_path: Path, base: P
     """What a conversion is held to: the same logits after the way there and back."""
     from safetensors.torch import load_file, save_file
 
-    from jobs.convert import ConversionFailed, compare_directories
+    from jobs.training.gguf import ConversionFailed, compare_directories
 
     back = shutil.copytree(base / "output", tmp_path / "back")
     assert compare_directories(base / "output", back)["logit_difference"] == 0.0

@@ -15,7 +15,7 @@ import pytest
 
 from jobs.backends.nemo import layout
 from jobs.backends.nemo.settings import NemoSettings, learning_rate_factor
-from jobs.settings import BadSettings
+from jobs.training.settings import BadSettings
 from tests.backends import stages
 from tests.backends.environments import publish, start
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from jobs import rotary_names
-from jobs.rotary_names import readable, with_old_names
+from jobs.training import rope as rotary_names
+from jobs.training.rope import readable, with_old_names
 from tests.backends import stages
 from tests.backends.environments import Starts
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from jobs import contract
 from jobs.backends import nemo as back_end
 from jobs.backends.nemo.recipes import Parallel, check_spread
-from jobs.contract import Shape
 from jobs.core.spec import save
-from jobs.settings import BadSettings
+from jobs.training import interface as contract
+from jobs.training.interface import Shape
+from jobs.training.settings import BadSettings
 from launch.inputs import toolkit as snapshot
 from tests.backends import environments, stages
 

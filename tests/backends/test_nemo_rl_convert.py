@@ -13,10 +13,10 @@ import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from jobs import tokenizers
-from jobs.backends import BrokenCheckpoint
 from jobs.backends.nemo_rl import convert
-from jobs.convert import ConversionFailed
+from jobs.training import tokenizers
+from jobs.training.gguf import ConversionFailed
+from jobs.training.interface import BrokenCheckpoint
 
 pytestmark = pytest.mark.train
 

@@ -16,7 +16,7 @@ from jobs.backends.nemo_rl import settings as nemo_rl
 from jobs.backends.nemo_rl.render import Place
 from jobs.core.symptoms import recognise
 from jobs.core.verdict import FailureClass
-from jobs.settings import BadSettings
+from jobs.training.settings import BadSettings
 from tests.backends.nemo_rl_fake import tree
 
 VERSIONS = ("0.3.1", "0.4.0", "0.5.0", "0.6.0", "0.7.0")

@@ -13,12 +13,15 @@ from typing import Any
 
 import pytest
 
-from jobs import backends, contract, rotary_names
-from jobs.backends import Result, Unfinished
+from jobs import backends
 from jobs.backends.nemo_rl import child, cluster, render, steps, supervise
-from jobs.core import deadline, seal
-from jobs.core.deadline import StopRequest
+from jobs.core import seal
 from jobs.core.verdict import FailureClass
+from jobs.training import deadline
+from jobs.training import interface as contract
+from jobs.training import rope as rotary_names
+from jobs.training.deadline import StopRequest
+from jobs.training.interface import Result, Unfinished
 from tests.backends import nemo_rl_fake, stages
 
 pytest.importorskip("torch")

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 pytest.importorskip("transformers")
-from jobs import examples, tokenizers
 from jobs.backends.nemo_rl import schemas, texts
 from jobs.backends.nemo_rl import settings as nemo_rl
 from jobs.backends.nemo_rl.texts import Prepared
-from jobs.examples import DataError
+from jobs.training import examples, tokenizers
+from jobs.training.examples import DataError
 from tests.backends import stages
 
 pytestmark = pytest.mark.train

@@ -14,8 +14,8 @@ from jobs import backends
 from jobs.backends.nemo import model
 from jobs.backends.nemo.packs import packed
 from jobs.backends.nemo.settings import NemoSettings
-from jobs.contract import Shape
-from jobs.settings import BadSettings
+from jobs.training.interface import Shape
+from jobs.training.settings import BadSettings
 from tests.backends import stages
 from tests.backends.environments import Starts
 from tests.backends.stages import Stage

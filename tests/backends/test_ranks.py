@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from jobs import ranks  # noqa: E402
+from jobs.training import ranks  # noqa: E402
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from jobs.backends import toy
-from jobs.settings import BadSettings
+from jobs.training.settings import BadSettings
 from tests.backends import stages
 from tests.backends.stages import Stage
 

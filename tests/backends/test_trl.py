@@ -17,10 +17,10 @@ from jobs.backends import trl  # noqa: E402
 from jobs.backends.trl.control import Diverged  # noqa: E402
 from jobs.core import seal, speed, symptoms  # noqa: E402
 from jobs.core.verdict import FailureClass  # noqa: E402
-from jobs.examples import DataError  # noqa: E402
-from jobs.settings import BadSettings  # noqa: E402
-from jobs.tokenizers import LoaderDisagrees  # noqa: E402
-from jobs.work import behaviour_gate  # noqa: E402
+from jobs.training.examples import DataError  # noqa: E402
+from jobs.training.settings import BadSettings  # noqa: E402
+from jobs.training.tokenizers import LoaderDisagrees  # noqa: E402
+from jobs.worker.work import behaviour_gate  # noqa: E402
 from launch.plan import estimates as fit  # noqa: E402
 from launch.plan import memory as estimate  # noqa: E402
 from tests.backends import stages  # noqa: E402

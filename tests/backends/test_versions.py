@@ -19,7 +19,7 @@ pytest.importorskip("transformers")
 
 from jobs.backends import trl
 from jobs.core import seal
-from jobs.work import BehaviourDiffers, behaviour_gate
+from jobs.worker.work import BehaviourDiffers, behaviour_gate
 from tests.backends import stages
 
 pytestmark = [pytest.mark.train, pytest.mark.network, pytest.mark.full]

@@ -14,11 +14,11 @@ from data_prep.build import prepare
 from data_prep.errors import DataError
 from data_prep.settings import SPLITS
 from jobs import backends
-from jobs.backends import WorkContext
-from jobs.core.deadline import StopRequest
 from jobs.core.progress import ProgressWriter, latest
 from jobs.core.spec import Input, StageSpec
-from jobs.saves import Saves
+from jobs.training.deadline import StopRequest
+from jobs.training.interface import WorkContext
+from jobs.training.saves import Saves
 from tests.data_prep.helpers import po, read_rows, write_wheel
 
 Make = Callable[..., Path]

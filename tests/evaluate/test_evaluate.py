@@ -11,10 +11,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from jobs import examples, tokenizers  # noqa: E402
-from jobs.backends.trl.train import load_model  # noqa: E402
 from jobs.evaluate import GateFailed, measure  # noqa: E402
-from jobs.examples import DataError, Pair  # noqa: E402
+from jobs.training import examples, tokenizers  # noqa: E402
+from jobs.training.examples import DataError, Pair  # noqa: E402
+from jobs.training.models import load_model  # noqa: E402
 from tests.backends import stages  # noqa: E402
 
 pytestmark = pytest.mark.train

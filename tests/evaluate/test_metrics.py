@@ -13,7 +13,7 @@ np = pytest.importorskip("numpy")
 from jobs.evaluate import compare, metrics  # noqa: E402
 from jobs.evaluate.compare import GateFailed  # noqa: E402
 from jobs.evaluate.settings import EvaluateSettings  # noqa: E402
-from jobs.settings import BadSettings  # noqa: E402
+from jobs.training.settings import BadSettings  # noqa: E402
 
 TEXTS = (
     ("Guardar página", "Salvar página"),

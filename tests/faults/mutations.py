@@ -16,10 +16,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 from unittest import mock
 
-from jobs import judge, lifecycle, nodes, saves
 from jobs.core import budget, claim, files
 from jobs.core.claim import Claim
 from jobs.core.paths import StorePaths
+from jobs.lifecycle import judge, nodes
+from jobs.lifecycle import steps as lifecycle
+from jobs.training import saves
 from launch.plan.model import PlannedStage
 from launch.runs import attempt_state as ledger
 from launch.runs.attempt_state import Fate, QueueView, Standing

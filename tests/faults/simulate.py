@@ -32,13 +32,14 @@ from unittest import mock
 
 from tqdm import tqdm
 
-from jobs import lifecycle, nodes
 from jobs.core import attempts, files, seal
 from jobs.core import claim as claims
 from jobs.core import spec as specs
 from jobs.core.attempts import Attempt
 from jobs.core.paths import StorePaths, Workspace
 from jobs.core.spec import StageSpec
+from jobs.lifecycle import nodes
+from jobs.lifecycle import steps as lifecycle
 from launch.base.errors import ClusterRefused, ClusterSilent, InputError
 from launch.config.profile import Profile
 from launch.config.profile_file import read_profile

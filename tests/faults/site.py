@@ -12,14 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from jobs import lifecycle
 from jobs.core import files
 from jobs.core import spec as specs
 from jobs.core.claim import ClaimLost
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import classify
-from jobs.lifecycle import EndedBy, Entry, Start
-from jobs.saves import Saves
+from jobs.lifecycle import steps as lifecycle
+from jobs.lifecycle.steps import EndedBy, Entry, Start
+from jobs.training.saves import Saves
 from launch.base.errors import ClusterRefused, ClusterSilent
 from launch.render.request import JobRequest
 from launch.slurm.queue import QueueRow

@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jobs import lifecycle
 from jobs.core import attempts, files
 from jobs.core.attempts import Attempt
 from jobs.core.spec import StageSpec
-from jobs.lifecycle import Entry, Start
-from jobs.saves import Saves
+from jobs.lifecycle import steps as lifecycle
+from jobs.lifecycle.steps import Entry, Start
+from jobs.training.saves import Saves
 from tests.file_faults.recorder import tree
 
 WEIGHTS = {"model.safetensors": b"w" * 3000, "deep/config.json": b"{}"}

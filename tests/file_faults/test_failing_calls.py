@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from jobs import lifecycle
 from jobs.core import attempts, claim, seal, verdict
 from jobs.core.attempts import Attempt
 from jobs.core.claim import ClaimLost
 from jobs.core.verdict import Outcome
-from jobs.lifecycle import Entry, Start
+from jobs.lifecycle import steps as lifecycle
+from jobs.lifecycle.steps import Entry, Start
 from tests.file_faults.job import WEIGHTS, carry, content, prepare, spec_of
 
 

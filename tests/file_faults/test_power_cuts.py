@@ -17,7 +17,7 @@ import pytest
 from jobs.core import files, seal
 from jobs.core.paths import Workspace
 from jobs.core.spec import StageSpec
-from jobs.saves import Saves
+from jobs.training.saves import Saves
 from launch.base.errors import InputError
 from launch.inputs import toolkit as snapshot
 from launch.plan.model import Plan

@@ -9,7 +9,7 @@ import pytest
 from jobs.core import verdict
 from jobs.core.budget import FREE_WITH_PROGRESS, RETRIES, Ended, may_go_on
 from jobs.core.verdict import FailureClass
-from jobs.nodes import expand
+from jobs.lifecycle.nodes import expand
 
 pytestmark = pytest.mark.failure(8)
 

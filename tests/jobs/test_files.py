@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from jobs.core import files, progress
-from jobs.core.deadline import StopRequest, write_deadline
 from jobs.core.paths import StagePaths
+from jobs.training.deadline import StopRequest, write_deadline
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs import lifecycle
 from jobs.core import progress, seal
+from jobs.lifecycle import steps as lifecycle
 from tests.toy_chain import ROOT, STAGES, Chain
 
 

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from jobs import lifecycle, monitor, space
 from jobs.core import files, seal
-from jobs.core.deadline import StopRequest, write_deadline
-from jobs.lifecycle import Entry, Start
-from jobs.saves import Saves
-from jobs.work import _SignalledStop
+from jobs.lifecycle import space
+from jobs.lifecycle import steps as lifecycle
+from jobs.lifecycle.steps import Entry, Start
+from jobs.training.deadline import StopRequest, write_deadline
+from jobs.training.saves import Saves
+from jobs.worker import monitor
+from jobs.worker.work import _SignalledStop
 from launch.config.profile_file import read_profile
 from launch.status import results
 from launch.status.assess import Queue, look
@@ -26,7 +28,7 @@ from tests.launch import made_runs
 
 
 def stop_of(spec: Any, start: Start) -> _SignalledStop:
-    """As ``jobs.work`` makes it at the beginning of a start."""
+    """As ``jobs.worker.work`` makes it at the beginning of a start."""
     stop = _SignalledStop(
         spec.stage_paths,
         spec.lead_seconds,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jobs import ray_nodes
+from jobs.worker import ray_nodes
 
 
 def test_each_missing_node_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:

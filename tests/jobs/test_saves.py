@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from jobs import space
 from jobs.core import seal
 from jobs.core.paths import StorePaths
 from jobs.core.progress import Report
 from jobs.core.spec import Input, StageSpec
-from jobs.monitor import START_SECONDS, Patience
-from jobs.saves import Saves
+from jobs.lifecycle import space
+from jobs.training.saves import Saves
+from jobs.worker.monitor import START_SECONDS, Patience
 
 FINGERPRINT = "f" * 64
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs import lifecycle
 from jobs.core import attempts, files, seal
 from jobs.core.attempts import Attempt
 from jobs.core.spec import StageSpec
-from jobs.lifecycle import Entry, Start
+from jobs.lifecycle import steps as lifecycle
+from jobs.lifecycle.steps import Entry, Start
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from jobs import backends
-from jobs.backends import Memory
 from jobs.core import speed
+from jobs.core.capabilities import Memory
 from jobs.core.paths import Workspace
 from launch.base.errors import InputError
 from launch.config.profile import Profile, Resources

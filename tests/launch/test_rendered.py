@@ -68,7 +68,7 @@ def test_a_back_end_in_an_image_is_planned_where_it_is_not_installed(tmp_path: P
 
 NOTES = """
 from jobs.backends import Capabilities
-from jobs.contract import Rendered
+from jobs.training.interface import Rendered
 
 NAME = "noting"
 CAPABILITIES = Capabilities(frozenset({"cpt"}), frozenset({"hf"}), frozenset({"hf"}), distributed=True)

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from jobs import backends, lifecycle
+from jobs import backends
 from jobs.core import verdict
 from jobs.core.verdict import FailureClass
-from jobs.lifecycle import Start
+from jobs.lifecycle import steps as lifecycle
+from jobs.lifecycle.steps import Start
 from launch.cli.main import main
 from launch.plan.model import PlannedInput
 from launch.render import stage as scripts

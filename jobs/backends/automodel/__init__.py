@@ -10,10 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jobs import contract, cpu, tokenizers
-from jobs.backends import Capabilities, Memory, Result, WorkContext, needed
-from jobs.contract import Completeness, Reader, Rendered, Shape
+from jobs.core.capabilities import Capabilities, Memory
 from jobs.core.spec import StageSpec
+from jobs.training import cpu, tokenizers
+from jobs.training import interface as contract
+from jobs.training.checkpoints import Completeness
+from jobs.training.interface import Reader, Rendered, Result, Shape, WorkContext, needed
 
 NAME = "automodel"
 CAPABILITIES = Capabilities(
@@ -55,7 +57,7 @@ def behaviour(checkpoint: Path) -> dict[str, Any]:
 
 
 def check_fetched(checkpoint: Path) -> None:
-    """See ``jobs.tokenizers.check_fetched``."""
+    """See ``jobs.training.tokenizers.check_fetched``."""
     tokenizers.check_fetched(checkpoint)
 
 

@@ -1,7 +1,7 @@
 """Training data in the shapes that AutoModel reads: ``.bin``/``.idx`` for CPT, rows of ids and labels for SFT.
 
-The ids are made by ``jobs.examples``, as for every other back end and for evaluation. AutoModel's own data set of
-prompts and answers tokenises them in its own way, so a model would be scored on other ids than it was trained on.
+The ids are made by ``jobs.training.examples``, as for every other back end and for evaluation. AutoModel's own data set
+of prompts and answers tokenises them in its own way, so a model would be scored on other ids than it was trained on.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs import examples, tokenizers
 from jobs.backends.automodel.settings import AutomodelSettings
 from jobs.core import files
 from jobs.core.spec import Input
-from jobs.examples import DataError
+from jobs.training import examples, tokenizers
+from jobs.training.examples import DataError
 
 READY = "ready.json"
 """Written last; says what the files beside it were made from."""

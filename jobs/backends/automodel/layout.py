@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from jobs import contract
-from jobs.contract import Completeness
 from jobs.core import files
 from jobs.core.progress import Report
-from jobs.settings import BadSettings
+from jobs.training import checkpoints
+from jobs.training.checkpoints import Completeness
+from jobs.training.settings import BadSettings
 
 RANKS = "ranks.json"
 """Beside each save: how many processes made it."""
@@ -23,7 +23,7 @@ _STEP = re.compile(r"epoch_\d+_step_(\d+)\Z")
 def completeness(directory: Path) -> Completeness:
     """Of a Hugging Face directory, or of ``epoch_E_step_S`` (named from 0): shards, optimizer and place in the data."""
     if not (directory / "model").is_dir():
-        return contract.hugging_face(directory)
+        return checkpoints.hugging_face(directory)
     match = _STEP.search(directory.name)
     step = int(match[1]) + 1 if match else None
     for pattern in ("model/*.safetensors", "optim/.metadata", "dataloader/*.pt", "step_scheduler.pt", "losses.json"):

@@ -14,13 +14,13 @@ from nemo_automodel.components.config.loader import ConfigNode, load_yaml_config
 from nemo_automodel.components.datasets.llm.megatron import megatron_utils
 from nemo_automodel.recipes.llm.train_ft import TrainFinetuneRecipeForNextTokenPrediction
 
-from jobs import cpu, measured, ranks, tokenizers
-from jobs.backends import Diverged, Result, Unfinished, WorkContext
 from jobs.backends.automodel import data, layout, render  # data: AutoModel's reader takes only modules that are loaded
 from jobs.backends.automodel.render import Place
 from jobs.backends.automodel.settings import AutomodelSettings
 from jobs.core import files, speed
 from jobs.core.spec import StageSpec
+from jobs.training import cpu, measured, ranks, tokenizers
+from jobs.training.interface import Diverged, Result, Unfinished, WorkContext
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:

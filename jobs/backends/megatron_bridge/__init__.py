@@ -12,10 +12,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jobs import contract, tokenizers
-from jobs.backends import Capabilities, Memory, Result, WorkContext, needed
-from jobs.contract import Completeness, Rendered, Shape
+from jobs.core.capabilities import Capabilities, Memory
 from jobs.core.spec import StageSpec
+from jobs.training import interface as contract
+from jobs.training import tokenizers
+from jobs.training.checkpoints import Completeness
+from jobs.training.interface import Rendered, Result, Shape, WorkContext, needed
 
 NAME = "megatron_bridge"
 CAPABILITIES = Capabilities(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from jobs import contract
-from jobs.contract import Completeness
+from jobs.training import checkpoints
+from jobs.training.checkpoints import Completeness
 
 LATEST = "latest_checkpointed_iteration.txt"
 """Written by Megatron-Core after everything else of a checkpoint."""
@@ -17,7 +17,7 @@ _ITERATION = re.compile(r"iter_(\d{7})\Z")
 def completeness(directory: Path) -> Completeness:
     """Whole with the iteration that ``LATEST`` names; a Hugging Face directory (an export) by its own rules."""
     if (directory / "config.json").is_file():
-        return contract.hugging_face(directory)
+        return checkpoints.hugging_face(directory)
     try:
         text = (directory / LATEST).read_text(encoding="ascii").strip()
     except OSError as error:

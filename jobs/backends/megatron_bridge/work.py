@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jobs import tokenizers
-from jobs.backends import Result, Unfinished, WorkContext
 from jobs.backends.megatron_bridge import layout, render
 from jobs.backends.megatron_bridge.settings import BridgeSettings
-from jobs.convert import ConversionFailed, compare_directories
 from jobs.core.spec import StageSpec
+from jobs.training import tokenizers
+from jobs.training.gguf import ConversionFailed, compare_directories
+from jobs.training.interface import Result, Unfinished, WorkContext
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:

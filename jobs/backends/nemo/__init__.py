@@ -14,10 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jobs import contract, tokenizers
-from jobs.backends import Capabilities, Memory, Result, WorkContext, needed, versions
-from jobs.contract import Completeness, Rendered, Shape
+from jobs.core.capabilities import Capabilities, Memory
 from jobs.core.spec import StageSpec
+from jobs.training import checkpoints, tokenizers
+from jobs.training import interface as contract
+from jobs.training.checkpoints import Completeness
+from jobs.training.interface import Rendered, Result, Shape, WorkContext, needed, versions
 
 NAME = "nemo"
 
@@ -93,7 +95,7 @@ def completeness(directory: Path) -> Completeness:
     from jobs.backends.nemo import layout
 
     if (directory / "config.json").is_file():
-        return contract.hugging_face(directory)
+        return checkpoints.hugging_face(directory)
     return Completeness(problem=layout.problem(directory))
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-from jobs.settings import BadSettings
+from jobs.training.settings import BadSettings
 
 FUSIONS = (
     "apply_rope_fusion", "gradient_accumulation_fusion", "bias_dropout_fusion", "masked_softmax_fusion",

@@ -16,10 +16,10 @@ from lightning.pytorch.callbacks import Callback
 from nemo.lightning.io.pl import TrainerContext
 from nemo.lightning.pytorch.optim.base import LRSchedulerModule
 
-from jobs import ranks
-from jobs.backends import Diverged, WorkContext
 from jobs.backends.nemo import layout, lora
 from jobs.backends.nemo.settings import NemoSettings, learning_rate_factor
+from jobs.training import ranks
+from jobs.training.interface import Diverged, WorkContext
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer

@@ -19,11 +19,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_utils import no_init_weights
 
-from jobs import rotary_names, tokenizers
-from jobs.backends import Result, WorkContext
 from jobs.backends.nemo import compat, layout, model
-from jobs.convert import ConversionFailed, compare_logits, probe_ids
 from jobs.core.spec import StageSpec
+from jobs.training import rope as rotary_names
+from jobs.training import tokenizers
+from jobs.training.gguf import ConversionFailed, compare_logits, probe_ids
+from jobs.training.interface import Result, WorkContext
 
 if TYPE_CHECKING:
     from nemo.collections.llm import GPTModel

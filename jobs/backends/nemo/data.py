@@ -1,7 +1,8 @@
 """Training data in the shapes that NeMo reads: ``.bin``/``.idx`` for continued pre-training, token pairs for SFT.
 
-The ids are made by ``jobs.examples``, as for every other back end and for evaluation. NeMo's own SFT data set strips
-spaces off prompts, tokenises the parts of its template apart and decodes a template as Latin-1; here it gets ids.
+The ids are made by ``jobs.training.examples``, as for every other back end and for evaluation. NeMo's own SFT data set
+strips spaces off prompts, tokenises the parts of its template apart and decodes a template as Latin-1; here it gets
+ids.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from nemo.collections.llm.gpt.data.core import GPTSFTDataset, GPTSFTPackedDatase
 from nemo.lightning.pytorch.plugins import MegatronDataSampler
 from torch.utils.data import DataLoader
 
-from jobs import examples, ranks
 from jobs.backends.nemo import compat, packs
 from jobs.backends.nemo.settings import NemoSettings
 from jobs.core import files
 from jobs.core.spec import Input
-from jobs.examples import DataError, Pair
+from jobs.training import examples, ranks
+from jobs.training.examples import DataError, Pair
 
 READY = "ready.json"
 """Written last; says what the files beside it were made from."""

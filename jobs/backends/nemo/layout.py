@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from jobs import tokenizers
-from jobs.backends import BrokenCheckpoint
+from jobs.training import tokenizers
+from jobs.training.interface import BrokenCheckpoint
 
 WEIGHTS, CONTEXT, HF = "weights", "context", "hf"
 NEEDED = (f"{WEIGHTS}/.metadata", f"{WEIGHTS}/metadata.json", f"{WEIGHTS}/common.pt", f"{CONTEXT}/io.json")

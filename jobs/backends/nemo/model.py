@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.backends.nemo import compat, layout
 from jobs.backends.nemo.settings import NemoSettings
 from jobs.core.verdict import FailureClass
-from jobs.settings import BadSettings
+from jobs.training.settings import BadSettings
 
 if TYPE_CHECKING:
     from nemo.collections.common.tokenizers.huggingface.auto_tokenizer import AutoTokenizer

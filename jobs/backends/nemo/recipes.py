@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.backends.nemo import compat
 from jobs.backends.nemo.settings import NemoSettings
-from jobs.settings import BadSettings
+from jobs.training.settings import BadSettings
 
 if TYPE_CHECKING:
     from nemo.collections.llm import GPTModel

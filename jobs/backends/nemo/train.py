@@ -13,14 +13,14 @@ from nemo import lightning as nl
 from nemo.collections import llm
 from nemo.lightning.pytorch.strategies.utils import init_model_parallel
 
-from jobs import measured, ranks
-from jobs.backends import Result, WorkContext
 from jobs.backends.nemo import compat, data, layout, lora, model, recipes
 from jobs.backends.nemo.control import Schedule, StepControl
 from jobs.backends.nemo.recipes import Parallel
 from jobs.backends.nemo.settings import NemoSettings
 from jobs.core import speed
 from jobs.core.spec import StageSpec
+from jobs.training import measured, ranks
+from jobs.training.interface import Result, WorkContext
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:

@@ -13,10 +13,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jobs import contract, tokenizers
-from jobs.backends import Capabilities, Memory, Result, WorkContext, needed
-from jobs.contract import Completeness, Reader, Rendered, Shape
+from jobs.core.capabilities import Capabilities, Memory
 from jobs.core.spec import StageSpec
+from jobs.training import checkpoints, tokenizers
+from jobs.training import interface as contract
+from jobs.training.checkpoints import Completeness
+from jobs.training.interface import Reader, Rendered, Result, Shape, WorkContext, needed
 
 NAME = "nemo_rl"
 CAPABILITIES = Capabilities(
@@ -84,7 +86,7 @@ def completeness(directory: Path) -> Completeness:
     from jobs.backends.nemo_rl import steps
 
     if (directory / "config.json").is_file():
-        return contract.hugging_face(directory)
+        return checkpoints.hugging_face(directory)
     problem = steps.problem(directory)
     if problem is not None:
         return Completeness(problem=problem)

@@ -12,7 +12,6 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from jobs.backends import WorkContext
 from jobs.backends.nemo_rl import cluster, progress, steps
 from jobs.backends.nemo_rl.progress import Expected
 from jobs.backends.nemo_rl.settings import RlSettings
@@ -20,6 +19,7 @@ from jobs.core import files
 from jobs.core.spec import StageSpec
 from jobs.core.symptoms import recognise, with_advice
 from jobs.core.verdict import FailureClass
+from jobs.training.interface import WorkContext
 
 POLL_SECONDS = 1.0
 

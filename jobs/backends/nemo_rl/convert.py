@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs import rotary_names, tokenizers
-from jobs.backends import BrokenCheckpoint, Result, WorkContext
 from jobs.backends.nemo_rl import steps
-from jobs.convert import ConversionFailed, compare_logits, probe_ids
 from jobs.core.spec import StageSpec
+from jobs.training import rope as rotary_names
+from jobs.training import tokenizers
+from jobs.training.gguf import ConversionFailed, compare_logits, probe_ids
+from jobs.training.interface import BrokenCheckpoint, Result, WorkContext
 
 STEPS = 3
 READ_AGAIN = 16

@@ -12,7 +12,7 @@ from typing import Any
 from jobs.backends.nemo_rl.checkout import Checkout
 from jobs.backends.nemo_rl.schemas import DataStyle
 from jobs.backends.nemo_rl.settings import PRECISIONS, DpoSettings, RlSettings
-from jobs.settings import BadSettings
+from jobs.training.settings import BadSettings
 
 NEVER = 10**10
 """Steps for which a constant learning rate lasts."""

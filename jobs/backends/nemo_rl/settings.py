@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from jobs.settings import REQUIRED, BadSettings, TrainingSettings, at_least_one, build, one_of
+from jobs.training.settings import REQUIRED, BadSettings, TrainingSettings, at_least_one, build, one_of
 
 SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}

@@ -10,8 +10,8 @@ from jobs.backends.nemo_rl import driver, render, settings, texts, validate
 from jobs.backends.nemo_rl.checkout import Checkout
 from jobs.backends.nemo_rl.render import Place
 from jobs.backends.nemo_rl.settings import RlSettings
-from jobs.contract import Rendered, Shape
 from jobs.core.spec import StageSpec
+from jobs.training.interface import Rendered, Shape
 
 ROWS_UNKNOWN = 1 << 30
 """For a data set that no job has made yet: the check that it holds one batch is left to the job."""

@@ -13,15 +13,16 @@ import threading
 import time
 from pathlib import Path
 
-from jobs import rotary_names, tokenizers
-from jobs.backends import Result, Unfinished, WorkContext
 from jobs.backends.nemo_rl import checkout, cluster, render, settings, start, steps, texts, validate
 from jobs.backends.nemo_rl.child import Child, DriverFailed
 from jobs.backends.nemo_rl.progress import Expected
 from jobs.backends.nemo_rl.render import Place
 from jobs.core import files
 from jobs.core.spec import StageSpec
-from jobs.settings import BadSettings
+from jobs.training import rope as rotary_names
+from jobs.training import tokenizers
+from jobs.training.interface import Result, Unfinished, WorkContext
+from jobs.training.settings import BadSettings
 
 __all__ = ["DriverFailed", "run"]
 

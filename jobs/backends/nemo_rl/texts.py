@@ -1,8 +1,8 @@
 """The rows that NeMo-RL reads, so that it learns the ids that evaluation scores.
 
 NeMo-RL tokenises prompt and answer apart, without the tokenizer's own special tokens, and puts the beginning and the
-end token there as text. ``jobs.examples`` tokenises them together. Where both give the same ids the row is left as it
-is; where a token reaches over the border, the border is moved; where nothing helps, the row is counted.
+end token there as text. ``jobs.training.examples`` tokenises them together. Where both give the same ids the row is
+left as it is; where a token reaches over the border, the border is moved; where nothing helps, the row is counted.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs import examples, tokenizers
 from jobs.backends.nemo_rl.render import FIELDS
 from jobs.backends.nemo_rl.schemas import DataStyle, Schema
 from jobs.backends.nemo_rl.settings import RlSettings, SftSettings
 from jobs.core import files
-from jobs.examples import Pair, Row
+from jobs.training import examples, tokenizers
+from jobs.training.examples import Pair, Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -31,7 +31,7 @@ def ask(config: Path, kind: str, python: str = sys.executable, seconds: float = 
     Raises:
         BadSettings: what it says against it.
     """
-    from jobs.settings import BadSettings  # not at the top: the script runs where only NeMo-RL is importable
+    from jobs.training.settings import BadSettings  # not at the top: the script runs where only NeMo-RL is importable
 
     command = [python, str(Path(__file__)), str(config), kind]
     try:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jobs import contract, cpu, faults, tokenizers
-from jobs.backends import Capabilities, Memory, Result, WorkContext, versions
-from jobs.contract import Completeness, Rendered, Shape
+from jobs.core.capabilities import Capabilities, Memory
 from jobs.core.spec import StageSpec
+from jobs.training import checkpoints, cpu, faults, tokenizers
+from jobs.training import interface as contract
+from jobs.training.checkpoints import Completeness
+from jobs.training.interface import Rendered, Result, Shape, WorkContext, versions
 
 NAME = "trl"
 CAPABILITIES = Capabilities(
@@ -36,12 +38,12 @@ def probe() -> dict[str, str]:
 
 
 def behaviour(checkpoint: Path) -> dict[str, Any]:
-    """Ids of the probe texts by the loader call of training. See ``jobs.tokenizers``."""
+    """Ids of the probe texts by the loader call of training. See ``jobs.training.tokenizers``."""
     return tokenizers.behaviour(checkpoint)
 
 
 def check_fetched(checkpoint: Path) -> None:
-    """For a checkpoint that no stage has sealed a behaviour of. See ``jobs.tokenizers``."""
+    """For a checkpoint that no stage has sealed a behaviour of. See ``jobs.training.tokenizers``."""
     tokenizers.check_fetched(checkpoint)
 
 
@@ -60,7 +62,7 @@ def rendered(spec: StageSpec, shape: Shape) -> Rendered:
 
 def completeness(directory: Path) -> Completeness:
     """Whether ``directory`` is a whole Hugging Face checkpoint."""
-    return contract.hugging_face(directory)
+    return checkpoints.hugging_face(directory)
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:

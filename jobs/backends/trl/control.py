@@ -14,9 +14,9 @@ import torch
 import torch.distributed as dist
 from transformers import TrainerCallback
 
-from jobs import ranks
-from jobs.backends import Diverged, WorkContext
 from jobs.backends.trl.settings import TrainSettings
+from jobs.training import ranks
+from jobs.training.interface import Diverged, WorkContext
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments

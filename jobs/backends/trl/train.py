@@ -1,7 +1,7 @@
 """One training stage: examples, trainer, resume, loop, finished checkpoint.
 
 Everything that decides the result is fixed before the loop starts: the examples of every step are listed (see
-``jobs.examples.training_order``) and fed in that order, so a resumed run only has to skip those it has seen.
+``jobs.training.examples.training_order``) and fed in that order, so a resumed run only has to skip those it has seen.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ import datasets
 import torch
 import transformers
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
-from jobs import cpu, examples, measured, ranks, tokenizers
-from jobs.backends import Result, WorkContext
 from jobs.backends.trl.control import StepControl, from_first_rank
 from jobs.backends.trl.settings import SCHEDULES, TrainSettings
 from jobs.core import speed
 from jobs.core.spec import StageSpec
-from jobs.examples import Row
+from jobs.training import cpu, examples, measured, ranks, tokenizers
+from jobs.training.examples import Row
+from jobs.training.interface import Result, WorkContext
+from jobs.training.models import load_model
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
@@ -69,14 +70,6 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         tokenizers.carry_over(source, ctx.output)
     ranks.barrier()
     return Result("done", step, metrics)
-
-
-def load_model(checkpoint: Path) -> PreTrainedModel:
-    """The model of a Hugging Face directory in fp32, from safetensors only (a pickle could run code)."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        str(checkpoint), dtype=torch.float32, use_safetensors=True, local_files_only=True
-    )
-    return model
 
 
 def _resume_point(ctx: WorkContext) -> str | None:

@@ -10,12 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from jobs.backends import BackEnd
-from jobs.core.progress import Report
+from jobs.core.capabilities import Capabilities
+from jobs.core.progress import ProgressWriter, Report
 from jobs.core.spec import StageSpec
+from jobs.core.verdict import FailureClass
+from jobs.training.checkpoints import Completeness
+from jobs.training.deadline import StopRequest
+from jobs.training.saves import Saves
 
 METRICS = frozenset({"loss", "tokens_per_second"})
 """Names under which every reader reports what it finds of these."""
@@ -48,14 +53,6 @@ class Rendered:
     command: tuple[str, ...]
     files: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Completeness:
-    """Whether a directory is a whole checkpoint. ``step`` where the format keeps it; ``problem`` None: it is whole."""
-
-    step: int | None = None
-    problem: str | None = None
 
 
 def rendered(backend: BackEnd, spec: StageSpec, shape: Shape) -> Rendered:
@@ -113,37 +110,95 @@ def completeness(backend: BackEnd, directory: Path) -> Completeness:
     return Completeness()
 
 
-def hugging_face(directory: Path) -> Completeness:
-    """Whether a Hugging Face directory is whole: its configuration, and every file of weights that the index names.
+PROBE_TEXTS = (
+    "The capital of France is Paris",
+    "def main():\n    return 12345",
+    "Não há atualizações disponíveis — ação concluída.",
+    "  leading and   inner spaces\t tab",
+    "日本語と한국어 emoji 🌙",
+)
+"""Fixed texts whose ids make up the behaviour of a tokenizer: words, digits, accents, white space, other scripts."""
 
-    A file of safetensors says its own length in its header (https://github.com/huggingface/safetensors, "Format"), so
-    one that was cut off is found without reading it.
-    """
-    if not (directory / "config.json").is_file():
-        return Completeness(problem=f"{directory / 'config.json'} is missing")
-    index = directory / "model.safetensors.index.json"
-    names = ["model.safetensors"]
-    if index.is_file():
+
+class Diverged(ArithmeticError):
+    """The loss is not a number any more; going on would only overwrite good saves with bad ones."""
+
+    failure = FailureClass.DATA_ERROR
+
+
+class Unfinished(RuntimeError):
+    """A program ended without an error and left no whole checkpoint."""
+
+    failure = FailureClass.INCOMPLETE_CHECKPOINT
+
+
+class BrokenCheckpoint(RuntimeError):
+    """What a stage is given is no whole checkpoint of its format."""
+
+    failure = FailureClass.BROKEN_INPUT
+
+
+@dataclass(frozen=True)
+class Result:
+    """How the work ended. ``stopped``: saved and left before the target, on request."""
+
+    outcome: str
+    step: int | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class WorkContext:
+    """What the lifecycle gives to a back end. ``output`` is the directory to fill (empty at start)."""
+
+    output: Path
+    progress: ProgressWriter
+    stop: StopRequest
+    saves: Saves
+    event: Callable[..., None]
+    restart: int = 0
+    rank: int = 0
+    world: int = 1
+
+
+class BackEnd(Protocol):
+    """The interface of a back-end module."""
+
+    NAME: str
+    CAPABILITIES: Capabilities
+
+    def probe(self) -> dict[str, str]:
+        """Versions of the packages that decide results, without importing them."""
+        ...
+
+    def behaviour(self, checkpoint: Path) -> dict[str, Any] | None:
+        """Ids of ``PROBE_TEXTS`` by the very loader call that training uses; None if the format has no tokenizer."""
+        ...
+
+    def run(self, spec: StageSpec, ctx: WorkContext) -> Result:
+        """Do the stage's work; called on every rank."""
+        ...
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of packages in this interpreter, without importing them; those not installed are left out."""
+    found = {}
+    for name in packages:
         try:
-            names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            return Completeness(problem=f"{index}: not an index of weights: {error}")
-    for name in names:
-        problem = _cut_off(directory / name)
-        if problem is not None:
-            return Completeness(problem=problem)
-    return Completeness()
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
 
 
-def _cut_off(path: Path) -> str | None:
-    try:
-        with open(path, "rb") as stream:
-            size = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(size)) if size < 1 << 30 else {}
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        wanted, found = 8 + size + max(ends, default=0), path.stat().st_size
-    except OSError as error:
-        return f"{path} cannot be read: {error.strerror}"
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-        return f"{path} has no header of safetensors"
-    return None if found == wanted and ends else f"{path} has {found} bytes, its header speaks of {wanted}"
+def needed(*packages: str, hint: str = "") -> dict[str, str]:
+    """As ``versions``, of packages that all have to be there.
+
+    Raises:
+        ImportError: the first that is missing, with ``hint`` behind it.
+    """
+    found = versions(*packages)
+    for name in packages:
+        if name not in found:
+            raise ImportError(f"{name} is not installed in this environment{hint}")
+    return found

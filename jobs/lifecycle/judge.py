@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jobs import nodes
 from jobs.core import budget, files, symptoms, verdict
 from jobs.core.budget import Ended
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass, Outcome, Verdict
-from jobs.start import EndedBy, Start, event, newest_save
+from jobs.lifecycle import nodes
+from jobs.lifecycle.start import EndedBy, Start, event, newest_save
 
 NODE_CLASSES = frozenset({
     FailureClass.NODE_FAILURE, FailureClass.HANG, FailureClass.MISSING_GPUS, FailureClass.KILLED,

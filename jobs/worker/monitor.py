@@ -19,12 +19,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs import space
 from jobs.core import files, progress
 from jobs.core.progress import Report
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
-from jobs.start import Start, event
+from jobs.lifecycle import space
+from jobs.lifecycle.start import Start, event
 
 POLL_SECONDS = 1.0
 
@@ -106,7 +106,7 @@ def start(spec: StageSpec, begun: Start, rank: int) -> subprocess.Popen[bytes] |
     local = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0"
     if spec.kind not in WATCHED_KINDS or local != "0":
         return None
-    boot = Path(__file__).with_name("boot.py")
+    boot = Path(__file__).parents[1] / "boot.py"
     # Its own start would be too late: quick steps are over before this process is up.
     command = [sys.executable, str(boot), "monitor", str(_spec_path(spec)), str(rank), str(time.time())]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)

@@ -11,11 +11,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from jobs import nodes
 from jobs.core import files, redaction
 from jobs.core.claim import Claim
 from jobs.core.paths import StagePaths
 from jobs.core.spec import StageSpec
+from jobs.lifecycle import nodes
 
 
 class EndedBy(str, Enum):

@@ -13,15 +13,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jobs import backends, contract, lifecycle, monitor
-from jobs.backends import BackEnd, Result, WorkContext
+from jobs import backends
 from jobs.core import files, redaction, seal, symptoms, verdict
-from jobs.core.deadline import StopRequest
 from jobs.core.paths import StagePaths
 from jobs.core.progress import ProgressWriter
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
-from jobs.saves import Saves
+from jobs.lifecycle import steps as lifecycle
+from jobs.training import interface as contract
+from jobs.training.deadline import StopRequest
+from jobs.training.interface import BackEnd, Result, WorkContext
+from jobs.training.saves import Saves
+from jobs.worker import monitor
 
 
 class NotWhole(RuntimeError):

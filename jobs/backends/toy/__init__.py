@@ -23,12 +23,15 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from jobs import contract, examples, toy_mishaps
-from jobs.backends import Capabilities, Result, WorkContext
-from jobs.contract import Completeness, Rendered, Shape
+from jobs.backends.toy import mishaps as toy_mishaps
 from jobs.core import files
+from jobs.core.capabilities import Capabilities
 from jobs.core.spec import StageSpec
-from jobs.settings import BadSettings, typed, unknown
+from jobs.training import examples
+from jobs.training import interface as contract
+from jobs.training.checkpoints import Completeness
+from jobs.training.interface import Rendered, Result, Shape, WorkContext
+from jobs.training.settings import BadSettings, typed, unknown
 
 NAME = "toy"
 CAPABILITIES = Capabilities(

@@ -11,13 +11,13 @@ import time
 from enum import Enum, IntEnum
 from typing import Any
 
-from jobs import judge, nodes, space
 from jobs.core import attempts, files, seal, verdict
 from jobs.core import claim as claims
 from jobs.core.claim import ClaimLost
 from jobs.core.spec import Input, StageSpec
 from jobs.core.verdict import FailureClass, Outcome, Verdict
-from jobs.start import EndedBy, Start, claim_of, event, newest_save, output_of
+from jobs.lifecycle import judge, nodes, space
+from jobs.lifecycle.start import EndedBy, Start, claim_of, event, newest_save, output_of
 
 __all__ = ["EndedBy", "Start", "claim_of", "event", "finish", "newest_save", "output_of", "prologue"]
 

@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from jobs import lifecycle
 from jobs.core import files
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
+from jobs.lifecycle import steps as lifecycle
 
 GAVE_UP = "overnight: gave up: "
 """How the script of a node says in its log that it will not try again."""

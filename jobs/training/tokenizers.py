@@ -12,8 +12,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.backends import PROBE_TEXTS
 from jobs.core.verdict import FailureClass
+from jobs.training.interface import PROBE_TEXTS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

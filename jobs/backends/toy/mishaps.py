@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from jobs.settings import BadSettings
+from jobs.training.settings import BadSettings
 
 MISHAPS = {
     "hang": "waits for ever in a lock",

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs import cpu
-from jobs import tokenizers as loaders
-from jobs.backends import PROBE_TEXTS, Result, WorkContext
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
-from jobs.tokenizers import LoaderDisagrees
+from jobs.training import cpu
+from jobs.training import tokenizers as loaders
+from jobs.training.interface import PROBE_TEXTS, Result, WorkContext
+from jobs.training.tokenizers import LoaderDisagrees
 
 if TYPE_CHECKING:
     import torch

@@ -1,0 +1,1 @@
+"""A start on the batch host: prologue, verdict, nodes, room. Standard library and core only."""

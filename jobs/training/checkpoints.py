@@ -1,0 +1,51 @@
+"""Whether a directory is a whole checkpoint."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Completeness:
+    """Whether a directory is a whole checkpoint. ``step`` where the format keeps it; ``problem`` None: it is whole."""
+
+    step: int | None = None
+    problem: str | None = None
+
+
+def hugging_face(directory: Path) -> Completeness:
+    """Whether a Hugging Face directory is whole: its configuration, and every file of weights that the index names.
+
+    A file of safetensors says its own length in its header (https://github.com/huggingface/safetensors, "Format"), so
+    one that was cut off is found without reading it.
+    """
+    if not (directory / "config.json").is_file():
+        return Completeness(problem=f"{directory / 'config.json'} is missing")
+    index = directory / "model.safetensors.index.json"
+    names = ["model.safetensors"]
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return Completeness(problem=f"{index}: not an index of weights: {error}")
+    for name in names:
+        problem = _cut_off(directory / name)
+        if problem is not None:
+            return Completeness(problem=problem)
+    return Completeness()
+
+
+def _cut_off(path: Path) -> str | None:
+    try:
+        with open(path, "rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(size)) if size < 1 << 30 else {}
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        wanted, found = 8 + size + max(ends, default=0), path.stat().st_size
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return f"{path} has no header of safetensors"
+    return None if found == wanted and ends else f"{path} has {found} bytes, its header speaks of {wanted}"

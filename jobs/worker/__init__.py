@@ -1,0 +1,1 @@
+"""What runs in the environment of a stage: the work, the monitor beside it, Ray. Imports everything below."""
