@@ -40,9 +40,9 @@ def lines(corpus: Path) -> Iterator[str]:
 def ours(corpus: Path, tokenizer: Path, work: Path) -> None:
     """Of a corpus build all that is done for tokens: the proof that tiktoken may stand in, the phase ``write`` (worker
     start, tokens, JSON lines, seals) and the joining of shards. The whole build also cleans and digests."""
+    from data_prep.common.settings import Split
     from data_prep.corpus.build import Request, build
     from data_prep.corpus.recipe import Recipe
-    from data_prep.settings import Split
     from jobs.core.spec import Source
 
     began: dict[str, float] = {}

@@ -7,12 +7,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from data_prep import card, files_source, messages_source, paths, text
-from data_prep.catalogues import Wheel
-from data_prep.drafts import Row, Tally, Unit, identify
-from data_prep.errors import DataError, SettingsError
-from data_prep.settings import Settings
-from data_prep.split import Assignment, Groups
+from data_prep import paths
+from data_prep.card import card
+from data_prep.common import text
+from data_prep.common.errors import DataError, SettingsError
+from data_prep.common.settings import Settings
+from data_prep.common.split import Assignment, Groups
+from data_prep.common.units import Row, Tally, Unit, identify
+from data_prep.sources import files as files_source
+from data_prep.sources import messages as messages_source
+from data_prep.sources.catalogues import Wheel
 from jobs.core.progress import ProgressWriter
 from jobs.core.spec import Source, StageSpec
 

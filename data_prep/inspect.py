@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.errors import DataError
-from data_prep.settings import SPLITS
+from data_prep.common.errors import DataError
+from data_prep.common.settings import SPLITS
 
 _PACKED = ("input_ids", "loss_mask", "seq_start_id")
 _FIELDS = (("prompt", "chosen", "rejected"), ("prompt", "completion"), ("input", "output"), ("text",))

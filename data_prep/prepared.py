@@ -6,15 +6,15 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from data_prep.common.errors import DataError
+from data_prep.common.settings import Settings
 from data_prep.corpus import build as corpus
 from data_prep.corpus.inputs import find_files
 from data_prep.corpus.recipe import Recipe
 from data_prep.corpus.workers import Runner
-from data_prep.errors import DataError
 from data_prep.paths import other_paths
 from data_prep.rows import build as rows
 from data_prep.rows.recipe import RowRecipe
-from data_prep.settings import Settings
 from jobs.core.spec import Source
 
 Report = Callable[[str], Callable[[int, int], None]]

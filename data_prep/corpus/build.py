@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_prep.account import Account, Lengths
+from data_prep.card.account import Account, Lengths
+from data_prep.card.page import write_card
+from data_prep.common.errors import DataError
+from data_prep.common.settings import SPLITS, Split
 from data_prep.corpus import clean, decide, inputs, shard
 from data_prep.corpus.recipe import Recipe
 from data_prep.corpus.workdir import Plan, WorkDir
 from data_prep.corpus.workers import LocalRunner, Runner
-from data_prep.errors import DataError
-from data_prep.report import write_card
-from data_prep.settings import SPLITS, Split
 from data_prep.tokens import indexed
 from data_prep.tokens.encoder import Encoder
 from jobs.core import files

@@ -8,8 +8,8 @@ from collections import Counter
 from functools import cache
 from typing import Any
 
+from data_prep.common.errors import SettingsError
 from data_prep.corpus.recipe import Quality, Recipe
-from data_prep.errors import SettingsError
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x84\x86-\x9f\ufeff\ufffe\uffff]")
 _LINE_ENDS = re.compile(r"\r\n?|[\x85\u2028\u2029]")

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.account import Account
+from data_prep.card.account import Account
+from data_prep.common.errors import DataError
+from data_prep.common.settings import SPLITS
 from data_prep.corpus.workdir import DOCUMENTS, WorkDir
 from data_prep.dedup import near
-from data_prep.errors import DataError
-from data_prep.settings import SPLITS
 from jobs.core import files
 
 Array = np.ndarray[Any, Any]

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.errors import DataError
+from data_prep.common.errors import DataError
 from jobs.core.spec import Source
 
 _CHUNK = 4 << 20

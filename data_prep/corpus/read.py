@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from data_prep.account import Flaw
+from data_prep.card.account import Flaw
+from data_prep.common.errors import SettingsError
 from data_prep.corpus import html, streams
 from data_prep.corpus.inputs import ROWS, TEXT, Piece, name_parts
 from data_prep.corpus.recipe import Recipe
-from data_prep.errors import SettingsError
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 

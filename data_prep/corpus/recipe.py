@@ -29,8 +29,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from data_prep.errors import SettingsError
-from data_prep.values import count, fail, known, part, texts
+from data_prep.common.errors import SettingsError
+from data_prep.common.settings import count, fail, known, part, texts
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.account import Account, Flaw, Lengths
+from data_prep.card.account import Account, Flaw, Lengths
+from data_prep.common.errors import DataError
+from data_prep.common.settings import SPLITS
+from data_prep.common.split import assign
 from data_prep.corpus import clean
 from data_prep.corpus.inputs import Piece, find_files, name_parts
 from data_prep.corpus.read import Document, documents
@@ -25,9 +28,6 @@ from data_prep.corpus.recipe import Recipe
 from data_prep.corpus.workdir import DOCUMENTS, Plan, WorkDir
 from data_prep.dedup import minhash, shingles
 from data_prep.dedup.overlap import Overlap
-from data_prep.errors import DataError
-from data_prep.settings import SPLITS
-from data_prep.split import assign
 from data_prep.tokens.encoder import Encoder, Proof
 from data_prep.tokens.indexed import IndexedWriter, dtype_for
 from jobs.core import files

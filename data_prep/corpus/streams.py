@@ -8,8 +8,8 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
+from data_prep.common.errors import SettingsError
 from data_prep.corpus.inputs import Piece, name_parts
-from data_prep.errors import SettingsError
 
 _BOM = b"\xef\xbb\xbf"
 _CHUNK = 1 << 20

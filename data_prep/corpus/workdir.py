@@ -23,10 +23,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from data_prep.common.errors import DataError
+from data_prep.common.settings import Split
 from data_prep.corpus.inputs import Piece
 from data_prep.corpus.recipe import Recipe
-from data_prep.errors import DataError
-from data_prep.settings import Split
 from data_prep.tokens.encoder import Proof
 from jobs.core import files, seal
 

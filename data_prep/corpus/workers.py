@@ -20,7 +20,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
-from data_prep.errors import DataError, SettingsError
+from data_prep.common.errors import DataError, SettingsError
 
 _MARK = "\x1edata_prep "
 _PR_SET_PDEATHSIG = 1

@@ -10,16 +10,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_prep import report, text
-from data_prep.account import Account, Flaw, Lengths
+from data_prep.card import page as report
+from data_prep.card.account import Account, Flaw, Lengths
+from data_prep.common import text
+from data_prep.common.errors import DataError
+from data_prep.common.settings import SPLITS, Split
+from data_prep.common.split import Groups, assign, assign_stratified
+from data_prep.common.units import identify
 from data_prep.corpus.inputs import scan
-from data_prep.drafts import identify
-from data_prep.errors import DataError
 from data_prep.rows import export, forms, lengths, pairs, read
 from data_prep.rows.recipe import RowRecipe
 from data_prep.rows.template import NoPlace, Template
-from data_prep.settings import SPLITS, Split
-from data_prep.split import Groups, assign, assign_stratified
 from data_prep.tokens.encoder import Encoder
 from jobs.core.spec import Source
 

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from data_prep import text
+from data_prep.common import text
 
 NEAR = 0.95
 _COMPARED = 4000

@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from data_prep.account import Flaw
+from data_prep.card.account import Flaw
+from data_prep.common.errors import SettingsError
 from data_prep.corpus import streams
 from data_prep.corpus.inputs import Piece, name_parts
 from data_prep.corpus.read import broken_parquet, decode
-from data_prep.errors import SettingsError
 
 LINE_BYTES = 10_000_000
 

@@ -30,9 +30,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from data_prep.errors import SettingsError
+from data_prep.common.errors import SettingsError
+from data_prep.common.settings import count, fail, known, part, texts
 from data_prep.rows.export import FORMS
-from data_prep.values import count, fail, known, part, texts
 
 _COMMON = (
     "on_error", "template", "system", "tokenizer", "max_tokens", "over_length", "max_over_length", "group_by",

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from data_prep.errors import DataError, SettingsError
+from data_prep.common.errors import DataError, SettingsError
 from data_prep.rows.forms import Message
 from data_prep.rows.recipe import RowRecipe
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.errors import DataError, SettingsError
+from data_prep.common.errors import DataError, SettingsError
 from data_prep.tokens import bpe
 
 Ids = np.ndarray[Any, Any]

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: bad input, with file and line; settings that do not fit.
     """
-    from data_prep.errors import DataError
+    from data_prep.common.errors import DataError
     from launch.base.errors import InputError
 
     try:
@@ -95,7 +95,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def _prepare(args: argparse.Namespace) -> int:
     from data_prep import prepared
-    from data_prep.settings import Settings
+    from data_prep.common.settings import Settings
     from launch.base.errors import InputError
 
     settings = Settings.parse(args.action, _settings(args))

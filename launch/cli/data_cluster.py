@@ -154,7 +154,7 @@ class ArrayRunner:
 
     @staticmethod
     def _raise_failures(jobs: dict[int, Any]) -> None:
-        from data_prep.errors import DataError
+        from data_prep.common.errors import DataError
 
         for job in jobs.values():
             if job.paths.result_pickle.exists() and (error := job.exception()) is not None:

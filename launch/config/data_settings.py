@@ -24,7 +24,7 @@ def checked(pipeline: PipelineFile) -> PipelineFile:
         if not isinstance(stage, DataStage) or stage.prepare is None:
             continue
         from data_prep import paths
-        from data_prep.errors import SettingsError
+        from data_prep.common.errors import SettingsError
 
         place = ("stages", name, "prepare")
         if not isinstance(pipeline.pipeline.source_of(name), PathSource):

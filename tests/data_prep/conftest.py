@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from data_prep.build import build
-from data_prep.settings import Settings
+from data_prep.common.settings import Settings
 from tests.data_prep.helpers import invented, po, write_wheel
 
 

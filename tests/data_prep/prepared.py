@@ -14,8 +14,8 @@ pytest.importorskip("tokenizers")
 pytest.importorskip("tiktoken")
 
 from data_prep import prepared
+from data_prep.common.settings import Settings
 from data_prep.corpus.workers import LocalRunner
-from data_prep.settings import Settings
 
 WORDS = [a + b for a in ("ba", "ke", "lo", "mi", "nu", "pra", "so", "te") for b in ("den", "l", "rim", "sk", "ton", "va")]
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from data_prep import text
 from data_prep.build import prepare
-from data_prep.errors import DataError
-from data_prep.settings import SPLITS
+from data_prep.common import text
+from data_prep.common.errors import DataError
+from data_prep.common.settings import SPLITS
 from jobs import backends
 from jobs.core.progress import ProgressWriter, latest
 from jobs.core.spec import Input, StageSpec

@@ -5,9 +5,9 @@ from pathlib import Path
 import polib
 import pytest
 
-from data_prep import catalogues
-from data_prep.catalogues import Message
-from data_prep.errors import DataError
+from data_prep.common.errors import DataError
+from data_prep.sources import catalogues
+from data_prep.sources.catalogues import Message
 from jobs.core.verdict import FailureClass, classify
 from tests.data_prep.helpers import HEADER, po, write_wheel
 

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 pytest.importorskip("tests.data_prep.prepared", exc_type=ImportError)
 
 from data_prep import inspect
+from data_prep.common.errors import DataError, SettingsError
+from data_prep.common.text import key
 from data_prep.corpus import clean
 from data_prep.corpus.recipe import Quality, Recipe
-from data_prep.errors import DataError, SettingsError
 from data_prep.rows import pairs
 from data_prep.rows.recipe import RowRecipe
-from data_prep.text import key
 from tests.data_prep.prepared import document, make, write_lines, write_tokenizer
 
 ALL = {"validation": 0, "test": 0}

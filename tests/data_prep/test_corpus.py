@@ -16,8 +16,8 @@ import pytest
 
 pytest.importorskip("tests.data_prep.prepared", exc_type=ImportError)
 
+from data_prep.common.errors import DataError
 from data_prep.corpus import html
-from data_prep.errors import DataError
 from tests.data_prep.prepared import WORDS, document, make, tree, write_lines, write_tokenizer
 
 
@@ -212,8 +212,8 @@ def test_killed_half_way_it_goes_on(tmp_path: Path) -> None:
         kept.update({path.parent.name: path.stat().st_mtime_ns for path in shards.glob("[0-9]*/seal.json")})
 
     from data_prep import prepared
+    from data_prep.common.settings import Settings
     from data_prep.corpus.workers import LocalRunner
-    from data_prep.settings import Settings
 
     def report(phase: str):
         if phase == "find duplicates":

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from data_prep.errors import DataError, SettingsError
-from data_prep.settings import SPLITS, Settings
+from data_prep.common.errors import DataError, SettingsError
+from data_prep.common.settings import SPLITS, Settings
 from jobs.core.verdict import FailureClass, classify
 from tests.data_prep.helpers import read_rows, source_of
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import text
 from data_prep.build import build
-from data_prep.settings import SPLITS, Settings
+from data_prep.common import text
+from data_prep.common.settings import SPLITS, Settings
 from jobs.core.paths import Workspace
 from launch.inputs.fetch import fetch, item
 from tests.data_prep.helpers import read_rows

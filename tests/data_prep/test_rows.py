@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("tests.data_prep.prepared", exc_type=ImportError)
 
-from data_prep.errors import DataError
+from data_prep.common.errors import DataError
 from data_prep.rows import lengths
 from tests.data_prep.prepared import document, make, write_lines, write_tokenizer
 

@@ -5,9 +5,9 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep import text
-from data_prep.settings import SPLITS, Split
-from data_prep.split import Assignment, Groups, assign
+from data_prep.common import text
+from data_prep.common.settings import SPLITS, Split
+from data_prep.common.split import Assignment, Groups, assign
 
 links = st.lists(st.lists(st.sampled_from("abcdefghijkl"), min_size=1, max_size=3), max_size=12)
 

@@ -18,7 +18,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.errors import DataError
+from data_prep.common.errors import DataError
 from data_prep.tokens import bpe, indexed
 from data_prep.tokens.encoder import Encoder
 from tests.data_prep import prepared

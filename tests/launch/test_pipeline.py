@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.settings import Settings
+from data_prep.common.settings import Settings
 from launch.base.errors import InputError
 from launch.config import references as check
 from launch.config.document.positions import Marks, failure

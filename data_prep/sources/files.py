@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.errors import DataError
+from data_prep.common.errors import DataError
 from jobs.core.spec import Source
 
 _BOM = b"\xef\xbb\xbf"

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data_prep.catalogues import Wheel
-from data_prep.drafts import Row, Tally
-from data_prep.settings import SPLITS, Settings
-from data_prep.split import Assignment
+from data_prep.common.settings import SPLITS, Settings
+from data_prep.common.split import Assignment
+from data_prep.common.units import Row, Tally
+from data_prep.sources.catalogues import Wheel
 from jobs.core import files, seal
 from jobs.core.spec import Source
 

@@ -12,8 +12,8 @@ from email.parser import HeaderParser
 from pathlib import Path
 from typing import Any, cast
 
-from data_prep import text
-from data_prep.errors import DataError
+from data_prep.common import text
+from data_prep.common.errors import DataError
 
 _CATALOGUE = re.compile(
     r"(?P<folder>(?:.*/)?)(?P<locale>[A-Za-z]{2,3}(?:[_-][A-Za-z]+)?)/LC_MESSAGES/(?P<domain>[^/]+)\.(?P<suffix>po|mo)\Z"

@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from data_prep import catalogues, text
-from data_prep.catalogues import Message, Wheel
-from data_prep.drafts import Tally, Unit
-from data_prep.errors import DataError
-from data_prep.settings import Settings
-from data_prep.split import Groups
+from data_prep.common import text
+from data_prep.common.errors import DataError
+from data_prep.common.settings import Settings
+from data_prep.common.split import Groups
+from data_prep.common.units import Tally, Unit
+from data_prep.sources import catalogues
+from data_prep.sources.catalogues import Message, Wheel
 
 MIN_LETTERS = 2
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from data_prep.errors import DataError
+from data_prep.common.errors import DataError
 
 SAMPLES = 5
 _SAMPLE_CHARS = 200

@@ -11,7 +11,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable
 
-from data_prep.settings import SPLITS, Split
+from data_prep.common.settings import SPLITS, Split
 
 
 class Groups:

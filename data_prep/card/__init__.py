@@ -1,0 +1,1 @@
+"""The card of a data set: counts, examples, the page."""

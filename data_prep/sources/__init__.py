@@ -1,0 +1,1 @@
+"""Where rows come from: catalogues of translations, messages, the user's files."""
