@@ -26,10 +26,10 @@ from launch.config.profile import Resources
 from launch.config.profile_file import read_profile
 from launch.plan import model
 from launch.plan.model import Plan, PlannedInput, PlannedStage
-from launch.render import stage as scripts
-from launch.runs import run as rundir
+from launch.render import scripts
+from launch.runs import rundir
 from launch.runs.journal import Event
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from launch.slurm import queue
 
 STAGES = 1000

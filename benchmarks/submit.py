@@ -21,7 +21,7 @@ from pathlib import Path
 import toychain
 from measure import OVERNIGHT, Cost, Spread, alternate, child, report
 
-from launch.config.profile_file import locate as find
+from launch.config.profile_file import locate
 
 FACTOR = 1.3
 ALLOWANCE = 1.0
@@ -88,7 +88,7 @@ class Sides:
     def _profile(self, carrier: str) -> Path:
         path = self._directory / f"{carrier}.yaml"
         routing = f"executors: {{default: {carrier}, training: {carrier}}}\n"
-        path.write_text(find("devcluster").read_text(encoding="utf-8") + routing, encoding="utf-8")
+        path.write_text(locate("devcluster").read_text(encoding="utf-8") + routing, encoding="utf-8")
         return path
 
     def bare(self) -> Cost:

@@ -14,8 +14,7 @@ from data_prep.common.errors import DataError, SettingsError
 from data_prep.common.settings import Settings
 from data_prep.common.split import Assignment, Groups
 from data_prep.common.units import Row, Tally, Unit, identify
-from data_prep.sources import files as files_source
-from data_prep.sources import messages as messages_source
+from data_prep.sources import files, messages
 from data_prep.sources.catalogues import Wheel
 from jobs.core.progress import ProgressWriter
 from jobs.core.spec import Source, StageSpec
@@ -75,9 +74,9 @@ def build(
     groups = Groups()
     opened: list[Wheel] = []
     if wheels is not None:
-        opened = messages_source.find_wheels(wheels)
+        opened = messages.find_wheels(wheels)
         tally = Tally("message")
-        units = messages_source.units(settings, opened, groups, tally, report("read"))
+        units = messages.units(settings, opened, groups, tally, report("read"))
     else:
         tally = Tally("row")
         units = _file_units(settings, sources, groups, tally, report("read"))
@@ -113,14 +112,14 @@ def _file_units(
 ) -> list[Unit]:
     """Rows of user files that serve. Rows with the same prompt are of one group; completions may repeat (labels do)."""
     found: list[Unit] = []
-    for row in files_source.rows(settings.kind, sources, progress):
+    for row in files.rows(settings.kind, sources, progress):
         tally.saw(row.path)
         group = "s:" + (text.key(row.texts[0]) or row.texts[0])
         if settings.kind != "corpus":
             groups.join([group])
         if settings.kind == "preferences" and row.texts[1].strip() == row.texts[2].strip():
             tally.drop("no_difference")
-        elif flaw := messages_source.length_flaw(settings, row.texts):
+        elif flaw := messages.length_flaw(settings, row.texts):
             tally.drop(flaw)
         else:
             alone = row.path.lower().endswith(".jsonl")

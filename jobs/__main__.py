@@ -26,9 +26,9 @@ def main(argv: Sequence[str]) -> int:
         print(network.address(path, *rest))
         return 0
     if verb.startswith("probe-"):  # of ``overnight profile test``
-        from jobs import probe as try_out
+        from jobs import probe
 
-        return try_out.main(verb, path, *rest)
+        return probe.main(verb, path, *rest)
     if verb in ("probe", "render"):
         given, code = argv[1:], None
         if path == "--code":
@@ -50,21 +50,21 @@ def main(argv: Sequence[str]) -> int:
         from jobs.worker import ray_nodes
 
         return ray_nodes.main(spec, float(rest[0]))
-    from jobs.lifecycle import steps as lifecycle
+    from jobs.lifecycle import steps
 
-    start = lifecycle.Start.from_environment()
+    start = steps.Start.from_environment()
     if verb == "prologue":
-        return int(lifecycle.prologue(spec, start, *rest))
+        return int(steps.prologue(spec, start, *rest))
     if verb == "finish":
-        ended_by = lifecycle.EndedBy(rest[1]) if len(rest) > 1 else lifecycle.EndedBy.ITSELF
-        print(lifecycle.finish(spec, start, int(rest[0]), ended_by))
+        ended_by = steps.EndedBy(rest[1]) if len(rest) > 1 else steps.EndedBy.ITSELF
+        print(steps.finish(spec, start, int(rest[0]), ended_by))
         return 0
     if verb == "monitor":
         from jobs.worker import monitor
 
         return monitor.main(spec, start, int(rest[0]), float(rest[1]))
     if verb == "not-requeued":
-        lifecycle.event(spec.stage_paths, start, "not_requeued", answer=rest[0].strip())
+        steps.event(spec.stage_paths, start, "not_requeued", answer=rest[0].strip())
         return 0
     print(f"unknown verb {verb!r}", file=sys.stderr)
     return 2
@@ -101,13 +101,13 @@ def _render(asked: dict[str, Any], code: Path | None) -> dict[str, Any]:
     """What a start of a stage would run and read; ``error`` where its back end refuses it, ``missing`` where it cannot
     be asked in this interpreter."""
     from jobs import backends
-    from jobs.training import interface as contract
+    from jobs.training import interface
     from jobs.training.settings import BadSettings
 
     spec = specs.load(Path(asked["spec"]))
-    shape = contract.Shape(asked["nodes"], asked["processes"], asked["gpus"])
+    shape = interface.Shape(asked["nodes"], asked["processes"], asked["gpus"])
     try:
-        found = contract.rendered(backends.load(spec.backend, code), spec, shape)
+        found = interface.rendered(backends.load(spec.backend, code), spec, shape)
     except (BadSettings, LookupError) as error:
         return {"error": str(error)}
     except ImportError as error:

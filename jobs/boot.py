@@ -19,9 +19,9 @@ def main() -> int:
     user = os.path.join(os.path.dirname(here), "user")
     if os.path.isdir(user):
         sys.path.append(user)
-    from jobs import __main__ as commands
+    from jobs import __main__
 
-    return commands.main(sys.argv[1:])
+    return __main__.main(sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_prep.card import page as report
+from data_prep.card import page
 from data_prep.card.account import Account, Flaw, Lengths
 from data_prep.common import text
 from data_prep.common.errors import DataError
@@ -89,7 +89,7 @@ def build(request: Request, output: Path, report_to: Report = lambda phase: lamb
     drafts = _limited(drafts, request.limits, account)
     _check_splits(request.split, drafts, account)
     rows = _write(output, drafts, recipe, encoder, checks)
-    report.write_card(output, _facts(request, sources, drafts, account, checks, encoder, rows))
+    page.write_card(output, _facts(request, sources, drafts, account, checks, encoder, rows))
     return rows
 
 

@@ -41,7 +41,7 @@ def completeness(directory: Path) -> Completeness:
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
     """See ``jobs.training.gguf.run``."""
-    from jobs.training import gguf as convert
+    from jobs.training import gguf
 
     with faults.named():
-        return convert.run(spec, ctx)
+        return gguf.run(spec, ctx)

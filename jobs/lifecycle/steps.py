@@ -11,8 +11,7 @@ import time
 from enum import Enum, IntEnum
 from typing import Any
 
-from jobs.core import attempts, files, seal, verdict
-from jobs.core import claim as claims
+from jobs.core import attempts, claim, files, seal, verdict
 from jobs.core.claim import ClaimLost
 from jobs.core.spec import Input, StageSpec
 from jobs.core.verdict import FailureClass, Outcome, Verdict
@@ -111,7 +110,7 @@ def prologue(spec: StageSpec, start: Start, over: str = "") -> Entry:
 def _replaced(spec: StageSpec, start: Start) -> str | None:
     """By whom, in words, if this start does not hold the entry any more."""
     try:
-        claims.check_held(spec.store_paths, claim_of(spec, start))
+        claim.check_held(spec.store_paths, claim_of(spec, start))
     except ClaimLost as error:
         return str(error)
     return None
@@ -151,11 +150,11 @@ def _take_claim(spec: StageSpec, start: Start, over: str) -> Entry:
         return Entry.FAIL
     if _must_wait(spec, start):
         return Entry.WAIT
-    rival = claims.take(store, claim_of(spec, start))
+    rival = claim.take(store, claim_of(spec, start))
     if rival is None:
         # Again: it may have begun meanwhile, and did not see our claim if it took its own before.
         return Entry.WAIT if _must_wait(spec, start) else Entry.WORK
-    if rival.job == claims.SUPERSEDED:
+    if rival.job == claim.SUPERSEDED:
         event(stage, start, "superseded", attempt=spec.attempt, by=rival.host)
         return Entry.FAIL
     if rival.job == over or _said(spec, rival.job) is Outcome.FAIL:
@@ -169,8 +168,8 @@ def _take_claim(spec: StageSpec, start: Start, over: str) -> Entry:
 def _must_wait(spec: StageSpec, start: Start) -> bool:
     """Whether a job of an earlier link is at work. A link is released when the job before it ends, and that may have
     been a copy (Slurm accepted two) which somebody cancelled while the other one works."""
-    earlier = [one for one in claims.of_attempt(spec.store_paths, spec.attempt, fresh=True) if one.link < start.link]
-    for job in sorted({one.job for one in earlier} - {start.job, claims.SUPERSEDED}):
+    earlier = [one for one in claim.of_attempt(spec.store_paths, spec.attempt, fresh=True) if one.link < start.link]
+    for job in sorted({one.job for one in earlier} - {start.job, claim.SUPERSEDED}):
         if _said(spec, job) is None and nodes.is_at_work(job):
             told = files.read_json_lines(spec.stage_paths.events)
             if not any(line.get("event") == "waits_for" and line.get("job") == start.job for line in told):
@@ -181,7 +180,7 @@ def _must_wait(spec: StageSpec, start: Start) -> bool:
 
 def _said(spec: StageSpec, job: str) -> Outcome | None:
     """What the newest start of a job concluded; None if it has not."""
-    starts = [one for one in claims.of_attempt(spec.store_paths, spec.attempt) if one.job == job]
+    starts = [one for one in claim.of_attempt(spec.store_paths, spec.attempt) if one.job == job]
     newest = max(starts, key=lambda one: one.order, default=None)
     found = verdict.read(spec.stage_paths.verdict(job, newest.restart)) if newest else None
     return found.outcome if found else None
@@ -274,12 +273,12 @@ def publish(spec: StageSpec, start: Start, result: dict[str, Any]) -> None:
     if store.seal.exists():
         event(stage, start, "already_sealed", store=store.root.name)
         return
-    claims.check_held(store, held)
+    claim.check_held(store, held)
     if partial.exists() and any(partial.iterdir()):
         shutil.rmtree(store.output, ignore_errors=True)  # an unsealed left-over of a start killed between these lines
         os.replace(partial, store.output)
         files.fsync_directory(store.root)
-    claims.check_held(store, held)
+    claim.check_held(store, held)
     began = time.monotonic()
     sealed = seal.seal_directory(
         store.output, store.seal, kind=seal.SealKind(spec.produces["kind"]), format=spec.produces["format"],

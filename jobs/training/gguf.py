@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
-from jobs.training import cpu
-from jobs.training import tokenizers as loaders
+from jobs.training import cpu, tokenizers
 from jobs.training.interface import PROBE_TEXTS, Result, WorkContext
 from jobs.training.tokenizers import LoaderDisagrees
 
@@ -251,7 +250,7 @@ def check_tokenizer(checkpoint: Path) -> None:
     from tokenizers import Tokenizer
 
     raw = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
-    loaded = loaders.load(checkpoint)
+    loaded = tokenizers.load(checkpoint)
     special = "".join(token for token in (loaded.bos_token, "user\nOlá", loaded.eos_token, "\n") if token)
     for text in (*PROBE_TEXTS, special):
         right, found = raw.encode(text).ids, list(loaded(text)["input_ids"])
@@ -266,7 +265,7 @@ def check_tokenizer(checkpoint: Path) -> None:
 
 def probe_ids(checkpoint: Path) -> list[list[int]]:
     """Ids of the fixed prompts on which source and target of a conversion are compared."""
-    tokenizer = loaders.load(checkpoint)
+    tokenizer = tokenizers.load(checkpoint)
     return [list(tokenizer(text)["input_ids"]) for text in (PROMPT, *PROBE_TEXTS)]
 
 

@@ -6,8 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from jobs.core import claim as claims
-from jobs.core import files, seal
+from jobs.core import claim, files, seal
 from jobs.core.claim import Claim
 from jobs.core.paths import StorePaths
 
@@ -59,7 +58,7 @@ class Saves:
             ClaimLost: a later start holds the store entry.
         """
         if self._held is not None:
-            claims.check_held(self._store, self._held)
+            claim.check_held(self._store, self._held)
         directory = self._store.save(step)
         # Of the save the sealing sees to; the way to it has to be on disk before an older save may go.
         files.fsync_directory(self._store.root)

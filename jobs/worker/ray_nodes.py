@@ -14,7 +14,7 @@ from pathlib import Path
 from jobs.core import files
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
-from jobs.lifecycle import steps as lifecycle
+from jobs.lifecycle import steps
 
 GAVE_UP = "overnight: gave up: "
 """How the script of a node says in its log that it will not try again."""
@@ -28,7 +28,7 @@ def main(spec: StageSpec, seconds: float) -> int:
 
     If not, the result says so for the verdict: which nodes, the log of each, and its last line.
     """
-    start = lifecycle.Start.from_environment()
+    start = steps.Start.from_environment()
     wanted = os.environ["OVERNIGHT_NODES"].split()
     logs = {node: spec.stage_paths.ray_log(start.job, start.restart, node) for node in wanted}
     began = time.monotonic()

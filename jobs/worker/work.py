@@ -19,8 +19,8 @@ from jobs.core.paths import StagePaths
 from jobs.core.progress import ProgressWriter
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
-from jobs.lifecycle import steps as lifecycle
-from jobs.training import interface as contract
+from jobs.lifecycle import steps
+from jobs.training import interface
 from jobs.training.deadline import StopRequest
 from jobs.training.interface import BackEnd, Result, WorkContext
 from jobs.training.saves import Saves
@@ -105,21 +105,21 @@ class _SignalledStop(StopRequest):
 
 def main(spec: StageSpec) -> int:
     """Run the stage's back end on this rank; 0 when the result was written."""
-    start = lifecycle.Start.from_environment()
+    start = steps.Start.from_environment()
     stage, store = spec.stage_paths, spec.store_paths
     rank, world = rank_and_world()
-    held = lifecycle.claim_of(spec, start)
+    held = steps.claim_of(spec, start)
 
     def event(name: str, **facts: Any) -> None:
         if rank == 0:
-            lifecycle.event(stage, start, name, **facts)
+            steps.event(stage, start, name, **facts)
 
     stop = _SignalledStop(stage, spec.lead_seconds, event)
     StopRequest.saved(stop, monitor.longest_save(spec))  # of earlier starts: a slow file system is known from then on
     signal.signal(signal.SIGTERM, stop.on_signal)
     signal.signal(signal.SIGUSR2, stop.on_signal)
     context = WorkContext(
-        output=lifecycle.output_of(spec, start),
+        output=steps.output_of(spec, start),
         progress=ProgressWriter(stage.progress, start.restart, enabled=rank == 0),
         stop=stop,
         saves=Saves(store, spec.fingerprint, held, event, spec.seal_depth),
@@ -168,7 +168,7 @@ def _input_paths(spec: StageSpec) -> list[Path]:
     return [*(parent.paths.root for parent in spec.inputs.values()), *sources]
 
 
-def _is_news(spec: StageSpec, start: lifecycle.Start, failure: FailureClass) -> bool:
+def _is_news(spec: StageSpec, start: steps.Start, failure: FailureClass) -> bool:
     """Whether this rank's failure is to be told: the first one is, and a cause in place of a consequence (a rank that
     lost its peer may speak before the peer that ran out of memory)."""
     told = files.read_json_or_none(spec.stage_paths.result) or {}
@@ -186,20 +186,20 @@ def _evidence(error: BaseException, text: str) -> str:
 
 
 def _write_result(
-    spec: StageSpec, start: lifecycle.Start, result: Result, backend: BackEnd, stop_reason: str
+    spec: StageSpec, start: steps.Start, result: Result, backend: BackEnd, stop_reason: str
 ) -> None:
     value: dict[str, Any] = {"outcome": result.outcome, "step": result.step, "metrics": result.metrics}
     if result.outcome == "stopped":
         value["reason"] = stop_reason
     if result.outcome == "done" and spec.produces["kind"] == seal.SealKind.CHECKPOINT.value:
-        found = contract.completeness(backend, lifecycle.output_of(spec, start))
+        found = interface.completeness(backend, steps.output_of(spec, start))
         if found.problem is not None:
             raise NotWhole(found.problem)
-        value["behaviour"] = backend.behaviour(lifecycle.output_of(spec, start))
+        value["behaviour"] = backend.behaviour(steps.output_of(spec, start))
     _write(spec, start, value)
 
 
-def _write(spec: StageSpec, start: lifecycle.Start, value: dict[str, Any]) -> None:
+def _write(spec: StageSpec, start: steps.Start, value: dict[str, Any]) -> None:
     value = {**redaction.shown(value, spec.stage_paths.secrets), "job": start.job, "restart": start.restart}
     files.write_json(spec.stage_paths.result, value)
 

@@ -6,11 +6,11 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from launch.cli import options as common
+from launch.cli import options
 
 if TYPE_CHECKING:
     from launch.plan.model import Plan
-    from launch.runs.run import Run
+    from launch.runs.rundir import Run
     from launch.submit.cancel import Cancelled
 
 
@@ -19,13 +19,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="beginning of a run id")
     parser.add_argument("stage", nargs="?", metavar="STAGE", help="this stage and all below it (default: all stages)")
     parser.add_argument("--adopted", action="store_true", help="also jobs that another run submitted")
-    common.add_workspace(parser)
+    options.add_workspace(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Cancel; 1 if a job is still in the queue after half a minute. Doing it twice is fine."""
     from launch.plan import model
-    from launch.runs import run as rundir
+    from launch.runs import rundir
     from launch.submit import cancel
 
     found = rundir.find(args.run, args.workspace)
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         return _here(found, plan, stages, args.json)
     # Not while a submission is at work: what it adds next would escape.
     with rundir.locked(found):
-        done = cancel.on_slurm(found, plan, common.gateway(profile), stages, args.adopted)
+        done = cancel.on_slurm(found, plan, options.gateway(profile), stages, args.adopted)
     _print(found, done, args.json)
     return 1 if done.left else 0
 

@@ -33,7 +33,7 @@ class ArrayRunner:
         from launch.cli import options as common
         from launch.config.profile import ExecutorKind
         from launch.config.profile_file import find
-        from launch.render import request as base
+        from launch.render import request
 
         self._profile = find(profile)
         if self._profile.executor is ExecutorKind.LOCAL:
@@ -43,7 +43,7 @@ class ArrayRunner:
         try:
             from submitit import SlurmExecutor
         except ImportError as error:
-            raise base.missing("submitit", "submitit", error) from error
+            raise request.missing("submitit", "submitit", error) from error
         self._executor_class: Any = SlurmExecutor
 
     def __call__(self, root: Path, phase: str, shards: Sequence[int], progress: Callable[[int], None]) -> None:

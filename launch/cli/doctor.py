@@ -7,26 +7,26 @@ import json
 import sys
 from dataclasses import asdict
 
-from launch.cli import options as common
+from launch.cli import options
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    common.add_run(parser)
+    options.add_run(parser)
     parser.add_argument("--fix", action="store_true", help="cancel such jobs and remove a stale lock, without asking")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the findings; 0 if there are none or all are mended, 4 if the cluster is silent, else 1."""
     from launch.base.errors import ClusterSilent
-    from launch.runs import run as rundir
-    from launch.submit import repair as doctor
+    from launch.runs import rundir
+    from launch.submit import repair
     from launch.submit.repair import Kind
 
     found = rundir.find(args.run, args.workspace)
     profile = found.profile()
-    gateway = None if profile.executor == "local" else common.gateway(profile)
-    findings = doctor.examine(found, found.plan(), gateway)
+    gateway = None if profile.executor == "local" else options.gateway(profile)
+    findings = repair.examine(found, found.plan(), gateway)
     safe = [finding for finding in findings if finding.is_safe]
     if not args.json:
         for finding in findings:
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"run {found.id}: nothing is wrong")
     mended = []
     if safe and (args.fix or (not args.json and _agreed(len(safe)))):
-        mended = doctor.mend(found, gateway, findings)
+        mended = repair.mend(found, gateway, findings)
     if args.json:
         value = [{**asdict(finding), "mended": finding in mended} for finding in findings]
         print(json.dumps({"run": found.id, "findings": value}))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 
-from launch.cli import options as common
+from launch.cli import options
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    common.add_pipeline(parser, cluster="local")
+    options.add_pipeline(parser, cluster="local")
     parser.add_argument("--update", action="store_true", help="ask the hub again what a branch stands for")
 
 
@@ -18,11 +18,11 @@ def run(args: argparse.Namespace) -> int:
     """Fetch what is missing, verify what is there."""
     from launch.cli.progress import fetching
     from launch.inputs import fetch
-    from launch.plan import gather as facts
-    from launch.runs.run import remember
+    from launch.plan import gather
+    from launch.runs.rundir import remember
 
-    pipeline, _, workspace = common.read(args)
-    items = list({item.pin_key: item for item in facts.fetch_items(pipeline).values()}.values())
+    pipeline, _, workspace = options.read(args)
+    items = list({item.pin_key: item for item in gather.fetch_items(pipeline).values()}.values())
     again = f"overnight fetch {args.pipeline}" + (f" --workspace {args.workspace}" if args.workspace else "")
     with fetching(quiet=args.json) as progress:
         done = fetch.fetch(items, workspace, progress=progress, again=again, update=args.update)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 
-from launch.cli import options as common
+from launch.cli import options
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    common.add_workspace(parser)
+    options.add_workspace(parser)
     parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
     parser.add_argument(
         "--keep-days",
@@ -24,8 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Remove, and say what and how much."""
     from launch.base.errors import InputError
-    from launch.runs import gc
-    from launch.runs import run as rundir
+    from launch.runs import gc, rundir
 
     if not args.keep_days >= 0:
         raise InputError(f"--keep-days {args.keep_days}: must be 0 or more")

@@ -6,18 +6,18 @@ import argparse
 import json
 from dataclasses import asdict
 
-from launch.cli import options as common
+from launch.cli import options
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    common.add_workspace(parser)
+    options.add_workspace(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print one line a run."""
     from launch.base.text import clock, table
-    from launch.runs import run as rundir
+    from launch.runs import rundir
     from launch.status.runs import overview
 
     found = [overview(one) for one in rundir.all_runs(args.workspace)]

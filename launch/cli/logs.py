@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from launch.cli import options as common
+from launch.cli import options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jobs.core.redaction import Redactor
     from launch.config.profile import Profile
     from launch.plan.model import Plan
-    from launch.runs.run import Run
+    from launch.runs.rundir import Run
     from launch.status.model import StageStatus
 
 QUEUE_SECONDS = 30.0
@@ -32,12 +32,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("stage", metavar="STAGE", help="name of a stage")
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the stage is sealed or has failed")
     parser.add_argument("--all", action="store_true", help="the logs of all its jobs and restarts, oldest first")
-    common.add_workspace(parser)
+    options.add_workspace(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print; with ``--follow`` 0 once the stage is sealed and 1 once it has ended otherwise."""
-    from launch.runs import run as rundir
+    from launch.runs import rundir
     from launch.status import logs
 
     found = rundir.find(args.run, args.workspace)

@@ -47,12 +47,12 @@ def read(args: argparse.Namespace) -> tuple[PipelineFile, ProfileFile, Workspace
     """Raises:
     InputError: with file, line and column.
     """
-    from launch.config import data_settings as prepare
+    from launch.config import data_settings
     from launch.config.pipeline_file import read_pipeline
     from launch.config.profile_file import locate, read_profile
-    from launch.runs.run import workspace_for
+    from launch.runs.rundir import workspace_for
 
-    pipeline = prepare.checked(read_pipeline(args.pipeline, args.set))
+    pipeline = data_settings.checked(read_pipeline(args.pipeline, args.set))
     profile = read_profile(locate(args.cluster)).with_pipeline(pipeline.data, pipeline.marks)
     return pipeline, profile, workspace_for(profile.profile, args.workspace)
 
@@ -63,12 +63,11 @@ def plan(args: argparse.Namespace) -> Planned:
     Raises:
         InputError: with file, line and column.
     """
-    from launch.plan import builder as planning
-    from launch.plan import gather as facts
+    from launch.plan import builder, gather
 
     pipeline, profile, workspace = read(args)
-    gathered = facts.gather(pipeline, profile.profile, workspace)
-    return Planned(pipeline, profile, workspace, planning.build(pipeline.pipeline, profile.profile, gathered))
+    gathered = gather.gather(pipeline, profile.profile, workspace)
+    return Planned(pipeline, profile, workspace, builder.build(pipeline.pipeline, profile.profile, gathered))
 
 
 def refuse_missing(planned: Planned, args: argparse.Namespace) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 
-from launch.cli import options as common
+from launch.cli import options
 from launch.plan import planned
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    common.add_pipeline(parser)
+    options.add_pipeline(parser)
     parser.add_argument("--scripts", action="store_true", help="print the scripts of every job")
     parser.add_argument(
         "--check", action="store_true",
@@ -27,55 +27,54 @@ def run(args: argparse.Namespace) -> int:
     """Plan and print."""
     if args.sweep:
         return _sweep(args)
-    planned = common.plan(args)
+    planned = options.plan(args)
     if args.scripts:
         from launch.cli.plan_scripts import print_scripts
 
         return print_scripts(planned, as_json=args.json)
     if args.check:
         return _check(planned, as_json=args.json)
-    from launch.plan import estimates as fit
-    from launch.plan import limits
+    from launch.plan import estimates, limits
 
     known = (planned.plan, planned.profile.profile, planned.workspace)
-    found = fit.estimates(*known)
+    found = estimates.estimates(*known)
     if args.json:
-        from launch.plan import file as planfile
+        from launch.plan import file
         from launch.status.plan import states
 
         more = {"states": states(planned.plan, planned.workspace), "estimates": [each.as_json() for each in found]}
-        print(json.dumps({**planfile.to_json(planned.plan), **more}))
+        print(json.dumps({**file.to_json(planned.plan), **more}))
         limits.refuse(planned.plan, planned.profile, planned.pipeline)
-        fit.refuse(*known, found)
+        estimates.refuse(*known, found)
         return 0
     from launch.status.plan import print_plan
 
-    print_plan(planned.plan, planned.profile.profile, planned.workspace, common.fetch_command(args))
+    print_plan(planned.plan, planned.profile.profile, planned.workspace, options.fetch_command(args))
     if found:
-        print(f"\n{fit.show(found)}")
+        print(f"\n{estimates.show(found)}")
     for note in limits.notes(planned.plan, planned.profile, planned.pipeline):
         print(f"  {note}")
     for backend, untried in sorted({(stage.backend, stage.experimental) for stage in planned.plan.stages}):
         if untried:
             print(f"  back end {backend} is experimental: {untried}")
     limits.refuse(planned.plan, planned.profile, planned.pipeline)
-    fit.refuse(*known, found)
+    estimates.refuse(*known, found)
     return 0
 
 
 def _sweep(args: argparse.Namespace) -> int:
     """How many jobs the variants make together: equal stages are one."""
     from launch.base.text import table
-    from launch.config import data_settings as prepare
+    from launch.config import data_settings
     from launch.config.profile_file import locate, read_profile
     from launch.plan import sweep
-    from launch.runs.run import workspace_for
+    from launch.runs.rundir import workspace_for
 
     profile = read_profile(locate(args.cluster))
     workspace = workspace_for(profile.profile, args.workspace)
     known: dict[str, dict[str, bool]] = {}
     variants = []
-    for variant in sweep.plans(args.pipeline, args.set, args.sweep, profile, workspace, prepare.checked):
+    for variant in sweep.plans(args.pipeline, args.set, args.sweep, profile, workspace, data_settings.checked):
         for stage in variant.plan.stages:
             seen = known.setdefault(stage.name, {})
             if stage.fingerprint not in seen:
@@ -103,7 +102,7 @@ def _check(planned: planned.Planned, as_json: bool) -> int:
 
     profile = planned.profile.profile
     secrets = (*profile.secrets, *planned.pipeline.pipeline.secrets)
-    gateway = None if profile.executor is ExecutorKind.LOCAL else common.gateway(profile, secrets)
+    gateway = None if profile.executor is ExecutorKind.LOCAL else options.gateway(profile, secrets)
     findings = preflight.findings(planned, gateway)
     failed = any(one.level is finding.Level.FAIL for one in findings)
     if as_json:

@@ -7,9 +7,9 @@ import json
 from launch.config.profile import Continuation, Profile
 from launch.plan.model import PlannedStage
 from launch.plan.planned import Planned
-from launch.render import stage as scripts
+from launch.render import scripts
 from launch.render.executors import carrier
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 
 RUN, ATTEMPT = "RUN", "ATTEMPT"
 """Stand for the run id and the attempt's token, which a submission draws."""

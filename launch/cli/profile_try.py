@@ -12,10 +12,9 @@ from pathlib import Path
 from launch.base.errors import InputError, OvernightError
 from launch.config.profile import ExecutorKind
 from launch.config.profile_file import ProfileFile, locate, read_profile
-from launch.runs.run import workspace_for
+from launch.runs.rundir import workspace_for
 from launch.site import finding, show
-from launch.site.probe import amend
-from launch.site.probe import results as verdict
+from launch.site.probe import amend, results
 from launch.site.probe import run as probe
 from launch.site.probe.amend import Change
 from launch.site.probe.results import Verdict
@@ -24,14 +23,14 @@ from launch.site.probe.run import Probe
 
 def run(args: argparse.Namespace) -> int:
     """1 where anything fails."""
-    from launch.cli import options as common
+    from launch.cli import options
 
     if args.minutes is not None and args.minutes < 1:
         raise InputError(f"--minutes {args.minutes}: must be 1 or more")
     found = read_profile(locate(args.name))
     if found.profile.executor is ExecutorKind.LOCAL:
         raise InputError(f"the profile {found.profile.name!r} has no Slurm to send a job to")
-    gateway = common.gateway(found.profile, environment=probe.environment())
+    gateway = options.gateway(found.profile, environment=probe.environment())
     workspace = workspace_for(found.profile, args.workspace)
     probes = probe.prepare(found, workspace, probe.plans(found, args.minutes, args.skip))
     with probe.cancelled_on_leaving(probes, gateway):
@@ -40,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
             limit = None if args.wait is None else args.wait * 60
             probe.wait(probes, gateway, found.profile.poll_seconds, limit, progress.look)
     probe.collect(probes)
-    verdicts = [verdict.judge(found, one) for one in probes]
+    verdicts = [results.judge(found, one) for one in probes]
     changes = list(dict.fromkeys(change for one in verdicts for change in one.changes))
     amended = None if args.no_amend else _amended(found, changes, verdicts)
     failed = any(one.failed for one in verdicts)
@@ -90,7 +89,7 @@ def _amended(found: ProfileFile, changes: Sequence[Change], verdicts: Sequence[V
         return None
     old = found.path.read_text(encoding="utf-8")
     try:
-        new = amend.amended(old, changes, verdict.tested(verdicts, time.time()))
+        new = amend.amended(old, changes, results.tested(verdicts, time.time()))
         amend.write(found.path, new)
     except (OvernightError, OSError) as error:
         print(f"{found.path} was left as it is: {error}", file=sys.stderr)

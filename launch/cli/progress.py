@@ -18,7 +18,7 @@ from jobs.core.progress import Report
 from launch.base.text import duration
 from launch.inputs.fetch import FetchItem, Progress
 from launch.plan.model import Plan, PlannedStage
-from launch.status import progress as pace
+from launch.status import progress
 from launch.submit.local import Display
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class _Count:
     @property
     def eta(self) -> str:
         """Time left in the current phase, or an empty text."""
-        left = pace.seconds_left(self.reports)
+        left = progress.seconds_left(self.reports)
         return "" if left is None else duration(left)
 
 

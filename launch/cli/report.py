@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 
-from launch.cli import options as common
+from launch.cli import options
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    common.add_run(parser)
+    options.add_run(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print; exit codes as of ``status``."""
     from launch.cli.status import exit_code, look
-    from launch.runs import run as rundir
+    from launch.runs import rundir
     from launch.status import report
 
     found = rundir.find(args.run, args.workspace)

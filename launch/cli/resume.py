@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from launch.cli import options as common
+from launch.cli import options
 
 if TYPE_CHECKING:
     from launch.config.profile import Profile
-    from launch.runs.run import Run
+    from launch.runs.rundir import Run
 
 BUSY_SECONDS = 120.0
 """How long the end of a job waits for another that submits at the same moment, and then for room in the queue."""
@@ -24,7 +24,7 @@ OF_THIS_JOB = (
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    common.add_run(parser)
+    options.add_run(parser)
     parser.add_argument(
         "--from-job", metavar="ID",
         help="as the last act of that job of the run: submit what waits for room, try nothing again",
@@ -34,8 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Resume on Slurm or here, as the run's own profile says."""
     from jobs.core import redaction
-    from launch.runs import run as rundir
-    from launch.runs import secret_files
+    from launch.runs import rundir, secret_files
 
     found = rundir.find(args.run, args.workspace)
     profile = found.profile()
@@ -49,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         return advance_here(found, as_json=args.json)
     from launch.cli.submit import advance
 
-    return advance(found, common.gateway(profile, names), as_json=args.json)
+    return advance(found, options.gateway(profile, names), as_json=args.json)
 
 
 def _from_job(run: Run, profile: Profile, names: tuple[str, ...], job: str, as_json: bool) -> int:
@@ -57,11 +56,11 @@ def _from_job(run: Run, profile: Profile, names: tuple[str, ...], job: str, as_j
     import time
 
     from launch.cli.submit import TRY_AGAIN, advance
-    from launch.runs.run import RunBusy
+    from launch.runs.rundir import RunBusy
 
     for name in OF_THIS_JOB:
         os.environ.pop(name, None)
-    gateway = common.gateway(profile, names)
+    gateway = options.gateway(profile, names)
     end, pause = time.monotonic() + BUSY_SECONDS, 1.0
     while True:
         try:

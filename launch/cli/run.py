@@ -5,31 +5,30 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from launch.cli import options as common
+from launch.cli import options
 
 if TYPE_CHECKING:
-    from launch.runs.run import Run
+    from launch.runs.rundir import Run
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    common.add_pipeline(parser, cluster="local")
+    options.add_pipeline(parser, cluster="local")
 
 
 def run(args: argparse.Namespace) -> int:
     """Make a run and carry every stage that is not sealed."""
     from launch.base.errors import InputError
-    from launch.runs import run as rundir
-    from launch.runs import secret_files
+    from launch.runs import rundir, secret_files
 
-    planned = common.plan(args)
+    planned = options.plan(args)
     if planned.profile.profile.executor != "local":
         raise InputError(
             f"the profile {args.cluster!r} is of a Slurm cluster",
             hint=f"overnight submit {args.pipeline} --cluster {args.cluster}",
         )
-    common.refuse_missing(planned, args)
-    values = common.secrets(planned)
+    options.refuse_missing(planned, args)
+    values = options.secrets(planned)
     run = rundir.create(planned.workspace, planned.pipeline, planned.profile, planned.plan)
     secret_files.write(run.paths, values)
     return advance(run, as_json=args.json)
@@ -38,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 def advance(run: Run, *, as_json: bool) -> int:
     """Carry a run here until it has ended, and print its table; ``run`` and ``resume`` share it."""
     from launch.cli.progress import local_display
-    from launch.runs import run as rundir
+    from launch.runs import rundir
     from launch.status import results
     from launch.submit.local import LocalRunner
 

@@ -6,12 +6,12 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from launch.cli import options as common
+from launch.cli import options
 
 if TYPE_CHECKING:
     from launch.config.profile import Profile
     from launch.plan.model import Plan
-    from launch.runs.run import Run
+    from launch.runs.rundir import Run
     from launch.status.model import RunStatus
 
 SILENT = 4
@@ -20,21 +20,21 @@ SILENT = 4
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    common.add_run(parser)
+    options.add_run(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the status; 1 if something failed, 4 if the cluster did not answer, else 0."""
-    from launch.runs import run as rundir
-    from launch.status import text as show_status
+    from launch.runs import rundir
+    from launch.status import text
 
     found = rundir.find(args.run, args.workspace)
     profile, plan = found.profile(), found.plan()
     status = look(found, plan, profile)
     if args.json:
-        print(json.dumps(show_status.as_json(found, plan, profile.name, status)))
+        print(json.dumps(text.as_json(found, plan, profile.name, status)))
     else:
-        print("\n".join(show_status.lines(found, plan, profile.name, status)))
+        print("\n".join(text.lines(found, plan, profile.name, status)))
         if status.is_done:
             from launch.status.results import print_results
 
@@ -58,7 +58,7 @@ def look(run: Run, plan: Plan, profile: Profile, only: set[str] | None = None) -
     if profile.executor == "local":
         return judge(run, plan, Queue.ask(None), only=only)
     try:
-        gateway = common.gateway(profile)
+        gateway = options.gateway(profile)
     except InputError as error:  # the throw-away cluster is down
         return judge(run, plan, Queue.silent(error), only=only)
     return judge(run, plan, Queue.ask(gateway), gateway.sacct, only=only)

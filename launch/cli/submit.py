@@ -8,10 +8,10 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from launch.cli import options as common
+from launch.cli import options
 
 if TYPE_CHECKING:
-    from launch.runs.run import Run
+    from launch.runs.rundir import Run
     from launch.slurm.client import Gateway
     from launch.submit.submitter import Step
 
@@ -22,35 +22,32 @@ TRY_AGAIN = 75
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    common.add_pipeline(parser)
+    options.add_pipeline(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Make a run and submit every stage that is not sealed or queued already."""
     from launch.base.errors import InputError
-    from launch.plan import estimates as fit
-    from launch.plan import limits
-    from launch.render import dry_run as rendered
-    from launch.render import provenance as emitted
-    from launch.runs import run as rundir
-    from launch.runs import secret_files
+    from launch.plan import estimates, limits
+    from launch.render import dry_run, provenance
+    from launch.runs import rundir, secret_files
 
-    planned = common.plan(args)
+    planned = options.plan(args)
     profile = planned.profile.profile
     if profile.executor == "local":
         raise InputError(
             f"the profile {profile.name!r} has no Slurm", hint=f"overnight run {args.pipeline} --cluster {args.cluster}"
         )
-    common.refuse_missing(planned, args)
+    options.refuse_missing(planned, args)
     limits.refuse(planned.plan, planned.profile, planned.pipeline)
-    fit.refuse(planned.plan, profile, planned.workspace)
-    for note in rendered.refuse(planned.plan, profile, planned.workspace, planned.pipeline):
+    estimates.refuse(planned.plan, profile, planned.workspace)
+    for note in dry_run.refuse(planned.plan, profile, planned.workspace, planned.pipeline):
         print(f"note: {note}", file=sys.stderr, flush=True)
-    values = common.secrets(planned)
-    gateway = common.gateway(profile, values)
+    values = options.secrets(planned)
+    gateway = options.gateway(profile, values)
     began = time.monotonic()
     run = rundir.create(planned.workspace, planned.pipeline, planned.profile, planned.plan)
-    emitted.save(run, planned.plan, planned.profile, planned.pipeline.pipeline.stages, planned.pipeline.marks)
+    provenance.save(run, planned.plan, planned.profile, planned.pipeline.pipeline.stages, planned.pipeline.marks)
     secret_files.write(run.paths, values)
     snapshot_seconds = time.monotonic() - began
     return advance(run, gateway, as_json=args.json, snapshot_seconds=snapshot_seconds)
@@ -65,7 +62,7 @@ def advance(
         ending: the job of the run that does this at its end, see ``launch.submit.queue_limit``.
     """
     from launch.base.errors import OvernightError
-    from launch.runs import run as rundir
+    from launch.runs import rundir
     from launch.submit.interrupt import Interrupted
     from launch.submit.submitter import Action, Submitter
 

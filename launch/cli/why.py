@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 
-from launch.cli import options as common
+from launch.cli import options
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    common.add_run(parser)
+    options.add_run(parser)
     parser.add_argument("stage", nargs="?", metavar="STAGE", help="name of a stage (default: all that need a word)")
 
 
@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
     """Print; exit codes as of ``status``."""
     from launch.cli.status import exit_code, look
     from launch.plan.model import find
-    from launch.runs import run as rundir
+    from launch.runs import rundir
     from launch.status import why
 
     found = rundir.find(args.run, args.workspace)

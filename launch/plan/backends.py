@@ -13,7 +13,7 @@ from typing import Any
 from launch.base.errors import InputError
 from launch.config.profile import Profile
 from launch.config.references import backends
-from launch.inputs import toolkit as snapshot
+from launch.inputs import toolkit
 from launch.plan.model import BackEndFacts
 from launch.slurm.environment import scrubbed
 
@@ -78,7 +78,7 @@ def probe(
 
 def _ask(python: str, names: list[str], code: Path | None, drop: Iterable[str]) -> dict[str, dict[str, Any]]:
     own = [] if code is None or set(names) <= {*backends(), *_OURS} else ["--code", str(code)]
-    command = [python, str(snapshot.installed_boot()), "probe", *own, *names]
+    command = [python, str(toolkit.installed_boot()), "probe", *own, *names]
     hint = f"{python} must be a Python 3.10 or newer that this machine can run"
     environment = scrubbed(os.environ, drop=drop)
     try:

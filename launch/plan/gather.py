@@ -15,8 +15,7 @@ from launch.config.pipeline_file import PipelineFile
 from launch.config.profile import Profile
 from launch.config.references import backends
 from launch.config.stages import DataStage, GettextSource
-from launch.inputs import fetch
-from launch.inputs import user_code as worktree
+from launch.inputs import fetch, user_code
 from launch.inputs.digests import DigestCache, source_files
 from launch.plan.backends import _OURS, probe
 from launch.plan.builder import back_ends_of
@@ -36,7 +35,7 @@ def gather(pipeline: PipelineFile, profile: Profile, workspace: Workspace) -> Fa
     digest = None
     if code is not None and (own := sorted(set(named) - set(backends()) - set(_OURS))):
         # The versions of a back end that is the user's code: any change of the code is another one.
-        digest = worktree.digest(code, data_paths(sources.values(), fetched.values()))
+        digest = user_code.digest(code, data_paths(sources.values(), fetched.values()))
         for name in own:
             versions = {**back_ends[name].versions, "code": digest}
             back_ends[name] = replace(back_ends[name], versions=versions)

@@ -18,8 +18,7 @@ from launch.config.document.reader import read
 from launch.config.pipeline_file import PipelineFile, of_document
 from launch.config.profile_file import ProfileFile
 from launch.config.stages import DataStage
-from launch.plan import builder as planning
-from launch.plan import gather as facts
+from launch.plan import builder, gather
 from launch.plan.model import Facts, Plan
 
 MOST = 100_000
@@ -73,8 +72,8 @@ def plans(
         under = profile.with_pipeline(pipeline.data, pipeline.marks)
         seen = _seen(pipeline)
         if seen not in known:
-            known[seen] = facts.gather(pipeline, under.profile, workspace)
-        yield Variant(chosen, planning.build(pipeline.pipeline, under.profile, known[seen]))
+            known[seen] = gather.gather(pipeline, under.profile, workspace)
+        yield Variant(chosen, builder.build(pipeline.pipeline, under.profile, known[seen]))
 
 
 def _seen(pipeline: PipelineFile) -> str:

@@ -16,15 +16,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jobs.core import spec as specs
+from jobs.core import spec
 from jobs.core.paths import Workspace
 from launch.base.errors import InputError
 from launch.config.pipeline_file import PipelineFile
 from launch.config.profile import Profile
-from launch.inputs import toolkit as snapshot
+from launch.inputs import toolkit
 from launch.plan.model import Plan, PlannedStage
-from launch.render import stage as scripts
-from launch.runs.run import Run
+from launch.render import scripts
+from launch.runs.rundir import Run
 from launch.slurm.environment import scrubbed
 
 SECONDS = 600.0
@@ -86,7 +86,7 @@ def _ask(
         asked = []
         for stage in stages:
             path = Path(scratch) / f"{stage.name}.json"
-            specs.save(path, scripts.stage_spec(run, plan, stage, profile, ATTEMPT, 1))
+            spec.save(path, scripts.stage_spec(run, plan, stage, profile, ATTEMPT, 1))
             gpus, processes = stage.resources.gpus_per_node, stage.resources.processes_per_node
             if stage.launcher == "ray" and gpus:
                 processes = gpus  # one driver a job, one worker a GPU
@@ -95,7 +95,7 @@ def _ask(
         request = Path(scratch) / "request.json"
         request.write_text(json.dumps(asked), encoding="utf-8")
         own = [] if code is None else ["--code", str(code)]
-        command = [python, str(snapshot.installed_boot()), "render", *own, str(request)]
+        command = [python, str(toolkit.installed_boot()), "render", *own, str(request)]
         try:
             said = subprocess.run(
                 command,

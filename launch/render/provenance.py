@@ -16,11 +16,10 @@ from launch.base.errors import InputError
 from launch.config.document.positions import KeyPath, Marks, dotted
 from launch.config.profile_file import ProfileFile
 from launch.plan.model import Plan, PlannedStage
-from launch.render import containers
+from launch.render import containers, scripts
 from launch.render import request as base
-from launch.render import stage as scripts
 from launch.render.request import JobRequest
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from launch.slurm.options import GPU_OPTIONS, KEPT
 
 _RESOURCE = {

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from launch.base.errors import ClusterRefused, OvernightError
 from launch.base.text import suggest
-from launch.render import provenance as emitted
+from launch.render import provenance
 from launch.render.provenance import Emitted
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from launch.slurm import refusals
 from launch.slurm.client import Gateway
 from launch.slurm.options import GPU_OPTIONS
@@ -39,7 +39,7 @@ def explain(error: ClusterRefused, run: Run, stage: str, script: Path, gateway: 
     Args:
         script: the job script that was refused.
     """
-    add(error, emitted.load(run.paths.emitted, stage), script, gateway)
+    add(error, provenance.load(run.paths.emitted, stage), script, gateway)
 
 
 def add(error: ClusterRefused, known: Sequence[Emitted], script: Path, gateway: Gateway) -> None:
@@ -64,7 +64,7 @@ def of_step(line: str, run: Run, stage: str) -> list[str]:
     """
     if not line.startswith("srun: "):
         return []
-    known = emitted.load(run.paths.emitted, stage)
+    known = provenance.load(run.paths.emitted, stage)
     suspects = refusals.about(line)
     found = [one for one in known if one.command == "srun" and one.option in suspects]
     # srun takes the resources that it is not given from its job.

@@ -19,9 +19,9 @@ from pathlib import Path
 from jobs.core import attempts
 from jobs.core.paths import Workspace
 from launch.base.errors import InputError
-from launch.inputs import user_code as worktree
-from launch.plan import file as planfile
-from launch.runs.run import Run
+from launch.inputs import user_code
+from launch.plan import file
+from launch.runs.rundir import Run
 
 HALF_MADE_SECONDS = 24 * 3600.0
 """A half-made thing is left alone this long: its maker may be at work on another host."""
@@ -61,7 +61,7 @@ def needed(workspace: Workspace) -> Needed:
         with contextlib.suppress(OSError):
             code.add(Path(os.readlink(run.paths.user_code)).name)
         try:
-            plan = planfile.load(run.paths.plan)
+            plan = file.load(run.paths.plan)
         except (InputError, OSError, ValueError):
             unknown.append(run.id)
             continue
@@ -95,7 +95,7 @@ def put_back(workspace: Workspace, code: Collection[str]) -> None:
         if match is None or match[1] not in code or workspace.code_snapshot(match[1]).exists():
             continue
         with contextlib.suppress(OSError):  # removed meanwhile by the one that moved it
-            if worktree.digest_of(path, worktree.listing(path)) == match[1]:
+            if user_code.digest_of(path, user_code.listing(path)) == match[1]:
                 os.rename(path, workspace.code_snapshot(match[1]))
 
 
@@ -137,7 +137,7 @@ def _remove(workspace: Workspace, path: Path) -> bool:
                 os.rename(aside, path)
                 return False
     if path.parent == workspace.code:
-        worktree.remove(aside)
+        user_code.remove(aside)
     else:
         shutil.rmtree(aside, ignore_errors=True)  # of a half removed one another gc may be at the same
     return True

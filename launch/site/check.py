@@ -21,12 +21,10 @@ from launch.config.profile import Resources, partitions_of
 from launch.config.profile_fields import KINDS, Environment, Partition
 from launch.config.profile_file import ProfileFile
 from launch.plan.model import PlannedStage
-from launch.render import provenance as emitted
+from launch.render import provenance
 from launch.render.executors import carrier
-from launch.runs.run import Run, workspace_for
-from launch.site import cluster_info as facts
-from launch.site import storage
-from launch.site import test_only as probe_job
+from launch.runs.rundir import Run, workspace_for
+from launch.site import cluster_info, storage, test_only
 from launch.site.cluster_info import Facts, PartitionFacts
 from launch.site.finding import Finding, Level, existing
 from launch.slurm import ask
@@ -75,7 +73,7 @@ class _Checker:
         if gateway is None:
             questions = {name: command for name, command in questions.items() if name.startswith("df ")}
         self._heard: Mapping[str, Heard] = ask.ask_all(self._gateway, questions, _ANSWER_SECONDS)
-        self._facts: Facts = facts.read(ask.user_name(), self._heard)
+        self._facts: Facts = cluster_info.read(ask.user_name(), self._heard)
 
     def _where(self, *path: str | int) -> str:
         return self._found.where(*path)
@@ -198,7 +196,7 @@ class _Checker:
         what, node = f"partition {name}", real.main
         if not real.is_up:
             yield Finding(Level.WARN, what, "is not up", self._where("partitions", name))
-        limit = facts.seconds_of(real.max_time)
+        limit = cluster_info.seconds_of(real.max_time)
         if says.max_seconds is not None and says.max_seconds > limit:
             text = f"max_time {says.max_time} is more than its limit, {real.max_time}"
             yield Finding(Level.FAIL, what, text, self._where("partitions", name, "max_time"))
@@ -245,10 +243,10 @@ class _Checker:
 
     def removed(self) -> Iterator[Finding]:
         """Entries of ``remove`` that change nothing for any kind of job with any back end."""
-        run = Run(Workspace(self._workspace), probe_job.NAME)
-        backends = [name for name in self._profile.environments if name != "core"] or [probe_job.NAME]
+        run = Run(Workspace(self._workspace), test_only.NAME)
+        backends = [name for name in self._profile.environments if name != "core"] or [test_only.NAME]
         stages = [
-            probe_job.stage_of(
+            test_only.stage_of(
                 self._profile, kind, self._profile.resources_for(kind), self._profile.executor_for(kind), backend, ""
             )
             for kind in KINDS
@@ -295,13 +293,13 @@ class _Checker:
         self, what: str, resources: Resources, executor: str, kind: str, where: str, scratch: Path
     ) -> Finding:  # fmt: skip
         script = scratch / f"{kind}.sh"
-        run = Run(Workspace(self._workspace), probe_job.NAME)
-        stage = probe_job.stage_of(self._profile, kind, resources, executor, probe_job.NAME, sys.executable)
+        run = Run(Workspace(self._workspace), test_only.NAME)
+        stage = test_only.stage_of(self._profile, kind, resources, executor, test_only.NAME, sys.executable)
         try:
-            script.write_text(carrier(executor).render(probe_job.request_of(run, stage, self._profile, probe_job.NAME)))
+            script.write_text(carrier(executor).render(test_only.request_of(run, stage, self._profile, test_only.NAME)))
             self._gateway.test_only(script)
         except ClusterRefused as error:
-            text, blamed = probe_job.blamed(error, self._found, run, stage, script, self._gateway)
+            text, blamed = test_only.blamed(error, self._found, run, stage, script, self._gateway)
             return Finding(Level.FAIL, what, text, blamed or where)
         except OvernightError as error:
             text = f"{error.message}; {error.hint}" if error.hint else error.message
@@ -311,6 +309,6 @@ class _Checker:
 
 def without_effect(found: ProfileFile, run: Run, stages: Sequence[PlannedStage], which: str) -> Iterator[Finding]:
     """Entries of the profile's ``remove`` that change nothing for these stages."""
-    for number, name in emitted.without_effect(run, stages, found):
+    for number, name in provenance.without_effect(run, stages, found):
         text = f"no job {which} gets --{name}: this entry has no effect"
         yield Finding(Level.WARN, "remove", text, found.where("remove", number))

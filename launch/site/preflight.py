@@ -15,16 +15,13 @@ from typing import TYPE_CHECKING
 
 from launch.base.errors import ClusterRefused, InputError, OvernightError
 from launch.config import secrets
-from launch.plan import estimates as fit
-from launch.plan import limits
+from launch.plan import estimates, limits
 from launch.plan.estimates import Estimate
 from launch.plan.model import PlannedStage
-from launch.render import provenance as emitted
-from launch.render import refusal as blame
-from launch.render import stage as scripts
+from launch.render import provenance, refusal, scripts
 from launch.render.dry_run import ATTEMPT, RUN
 from launch.render.executors import carrier
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from launch.site import check, finding
 from launch.site.finding import Finding, Level
 from launch.slurm import ask
@@ -76,9 +73,9 @@ def _inputs(planned: Planned) -> Iterator[Finding]:
 
 def _memory_and_disk(planned: Planned) -> Iterator[Finding]:
     known = (planned.plan, planned.profile.profile, planned.workspace)
-    found = fit.estimates(*known)
+    found = estimates.estimates(*known)
     try:
-        fit.refuse(*known, found)
+        estimates.refuse(*known, found)
     except InputError as error:
         yield Finding(Level.FAIL, "GPU memory", error.message)
     else:
@@ -153,7 +150,7 @@ def _srun_options(planned: Planned, gateway: Gateway) -> Iterator[Finding]:
     seen: set[str] = set()
     for stage in planned.plan.stages:
         try:
-            options = emitted.of_stage(run, stage, planned.profile, stages_of, planned.pipeline.marks)
+            options = provenance.of_stage(run, stage, planned.profile, stages_of, planned.pipeline.marks)
         except InputError:
             continue  # said where its script is tried
         for one in options:
@@ -185,8 +182,8 @@ def _request(planned: Planned, run: Run, stages: list[PlannedStage], gateway: Ga
         said = gateway.test_only(script)
     except ClusterRefused as error:
         stages_of = planned.pipeline.pipeline.stages
-        known = emitted.of_stage(run, stage, planned.profile, stages_of, planned.pipeline.marks)
-        blame.add(error, known, script, gateway)
+        known = provenance.of_stage(run, stage, planned.profile, stages_of, planned.pipeline.marks)
+        refusal.add(error, known, script, gateway)
         where = next((str(one["where"]) for one in error.culprits if one["where"]), "")
         words = "; ".join(line.strip() for line in error.advice.splitlines())
         return Finding(Level.FAIL, what, f"{error.message}" + (f": {words}" if words else ""), where)

@@ -8,11 +8,9 @@ from launch.base.errors import ClusterRefused
 from launch.config.profile import Profile, Resources
 from launch.config.profile_file import ProfileFile
 from launch.plan.model import PlannedStage
-from launch.render import provenance as emitted
-from launch.render import refusal as blame
-from launch.render import stage as scripts
+from launch.render import provenance, refusal, scripts
 from launch.render.request import JobRequest
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
 
 NAME = "probe"
@@ -42,7 +40,7 @@ def blamed(
     error: ClusterRefused, found: ProfileFile, run: Run, stage: PlannedStage, script: Path, gateway: Gateway
 ) -> tuple[str, str]:
     """(what was refused in Slurm's words, with the entry that ends it; the line that it comes from, or nothing)."""
-    blame.add(error, emitted.of_stage(run, stage, found, {}, found.marks), script, gateway)
+    refusal.add(error, provenance.of_stage(run, stage, found, {}, found.marks), script, gateway)
     said = [line.strip() for line in error.stderr.splitlines() if line.strip()]
     text = error.message + (f" ({said[-1]})" if said else "")
     changes = dict.fromkeys(str(one["change"] or one["remove"]) for one in error.culprits)

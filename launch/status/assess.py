@@ -21,16 +21,15 @@ from jobs.core.progress import Report
 from jobs.core.verdict import FailureClass, Outcome
 from launch.base.errors import OvernightError
 from launch.plan.model import Plan, PlannedStage
-from launch.runs import attempt_state as ledger
+from launch.runs import attempt_state
 from launch.runs.attempt_state import Fate, QueueView, Standing
 from launch.runs.journal import History, starts_among
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
 from launch.slurm.queue import AccountRow, QueueRow
 from launch.slurm.reasons import NEVER_SATISFIED
 from launch.slurm.states import JobState
-from launch.status import model
-from launch.status import progress as pace
+from launch.status import model, progress
 from launch.status.model import RunStatus, StageStatus, State, by_slurm, by_verdict
 
 
@@ -160,7 +159,7 @@ class _Look:
     ) -> StageStatus:
         """A stage that has an attempt and no seal."""
         paths = StagePaths(Path(current.stage_dir))
-        standing = ledger.standing(store, current, self._queue.view, claims=claims)
+        standing = attempt_state.standing(store, current, self._queue.view, claims=claims)
         job = _newest(standing, starts)
         if self._queue.silence and current.carrier == "slurm":
             return self._without_cluster(stage, paths, starts, job)
@@ -188,7 +187,7 @@ class _Look:
             began = starts[-1].time if starts else None
             return self._running(stage, paths, began, _newest(standing, starts), "")
         if row.state.is_queued:
-            last = pace.recent(paths.progress)[-1:] if starts else []
+            last = progress.recent(paths.progress)[-1:] if starts else []
             return self._waiting(stage, row, bool(starts), last)
         doing = model.ACTIVE.get(row.state, "running")
         found = self._running(stage, paths, row.start, row.job_id, row.node_list, doing)
@@ -200,7 +199,7 @@ class _Look:
         self, stage: PlannedStage, paths: StagePaths, began: float | None, job: str, nodes: str, doing: str = "running"
     ) -> StageStatus:
         now = time.time()
-        reports = [report for report in pace.recent(paths.progress) if began is None or report.time >= began]
+        reports = [report for report in progress.recent(paths.progress) if began is None or report.time >= began]
         base = StageStatus(
             stage.name, State.RUNNING, f"{doing}, no step reported yet", job=job, nodes=nodes,
             elapsed=None if began is None else max(0.0, now - began),
@@ -208,10 +207,10 @@ class _Look:
         if not reports:
             return base
         last = reports[-1]
-        left = pace.seconds_left(reports)
+        left = progress.seconds_left(reports)
         left = None if left is None else max(0.0, left - (now - last.time))
         quiet = now - last.time
-        each = pace.seconds_per_step(reports) or 0.0
+        each = progress.seconds_per_step(reports) or 0.0
         return replace(
             base, step=last.step, total=last.total, loss=last.metrics.get("loss"), left=left,
             text=model.running(doing, last, left, quiet if quiet > max(60.0, 5 * each) else None),

@@ -17,11 +17,10 @@ from jobs.core.verdict import Outcome
 from launch.base.text import count, duration, table
 from launch.config.profile import Continuation, Profile, partitions_of
 from launch.plan.model import Plan, PlannedStage
-from launch.runs import attempt_state as ledger
+from launch.runs import attempt_state
 from launch.runs.attempt_state import Fate, QueueView
 from launch.runs.journal import last_word
-from launch.status import model
-from launch.status import progress as pace
+from launch.status import model, progress
 
 NEW = "new"
 SEALED = "sealed"
@@ -62,7 +61,7 @@ def _attempted(store: StorePaths) -> str:
     if last is not None and last.outcome is Outcome.FAIL:
         return f"new (run {current.run}: {model.FAILURES[last.failure]})"
     if current.carrier == "local":
-        alive = ledger.standing(store, current, QueueView(())).fate is Fate.LIVE
+        alive = attempt_state.standing(store, current, QueueView(())).fate is Fate.LIVE
         return f"running here in run {current.run}" if alive else f"new (run {current.run} was cut off)"
     return f"submitted by run {current.run}"
 
@@ -103,7 +102,7 @@ def _past(workspace: Workspace) -> list[_Past]:
         try:
             stages = [entry for entry in json.loads(paths.plan.read_bytes())["stages"] if entry["target_step"]]
             for entry in stages:
-                each = pace.seconds_per_step(pace.recent(paths.stage(entry["name"]).progress))
+                each = progress.seconds_per_step(progress.recent(paths.stage(entry["name"]).progress))
                 if each is not None:
                     signature = _signature(entry["kind"], entry["backend"], entry["settings"], entry["resources"])
                     found.append(_Past(signature, each))

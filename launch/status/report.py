@@ -14,7 +14,7 @@ from jobs.core.seal import SealKind
 from launch.base.text import count, duration, table
 from launch.config.profile import Profile
 from launch.plan.model import Plan, PlannedStage
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from launch.status import results, why
 from launch.status.model import RunStatus, StageStatus, State
 from launch.status.results import Measured

@@ -16,7 +16,7 @@ from jobs.core.paths import Workspace
 from launch.base.errors import InputError
 from launch.base.text import table
 from launch.plan.model import Plan, PlannedStage
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 
 METRICS_FILE = "metrics.json"
 """In the output of an evaluation: task -> metric -> numbers."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from launch.base.text import clock, count, duration, table
 from launch.plan.model import Plan
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from launch.status.model import RunStatus, StageStatus, State
 
 EVIDENCE_LINES = 6

@@ -18,9 +18,9 @@ from jobs.core.paths import StagePaths, StorePaths
 from jobs.core.verdict import FailureClass, Outcome, Verdict
 from launch.config.profile import Profile
 from launch.plan.model import Plan, PlannedStage
-from launch.render import refusal as blame
+from launch.render import refusal
 from launch.runs.journal import Event, starts_of
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from launch.status.model import FAILURES, RunStatus, StageStatus, State
 
 
@@ -85,7 +85,7 @@ def _explain(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, found:
         failure = FailureClass(found.failure)
     history = _history(events, current, told)
     newest = progress.latest(paths.progress)
-    set_by = tuple(blame.of_step(evidence, run, stage.name))
+    set_by = tuple(refusal.of_step(evidence, run, stage.name))
     return Why(
         stage=stage.name, state=found.state.value, text=found.text,
         failure="" if failure is None else failure.value, words="" if failure is None else FAILURES[failure],
@@ -132,9 +132,9 @@ def _stacks(paths: StagePaths, last: Verdict | None) -> tuple[str, ...]:
 
 def _smaller(run: Run, plan: Plan, stage: PlannedStage, profile: Profile) -> str:
     """The change that the estimates offer to a stage which ran out of GPU memory."""
-    from launch.plan import estimates as fit
+    from launch.plan import estimates
 
-    return fit.after_out_of_memory(plan, stage, profile, run.workspace)
+    return estimates.after_out_of_memory(plan, stage, profile, run.workspace)
 
 
 def _next(

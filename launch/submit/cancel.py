@@ -16,11 +16,11 @@ from jobs.core.attempts import Attempt
 from jobs.core.paths import StorePaths
 from launch.base.errors import ClusterSilent
 from launch.plan.model import Plan, PlannedStage
-from launch.render import stage as scripts
-from launch.runs import attempt_state as ledger
+from launch.render import scripts
+from launch.runs import attempt_state
 from launch.runs.attempt_state import Fate, QueueView
 from launch.runs.journal import Event
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState
@@ -130,7 +130,7 @@ def here(run: Run, plan: Plan, stages: set[str]) -> list[str]:
         current = attempts.current(store) if stage.name in stages and not store.seal.exists() else None
         if current is None or current.carrier != "local" or current.run != run.id:
             continue
-        if ledger.standing(store, current, QueueView(())).fate is Fate.LIVE:
+        if attempt_state.standing(store, current, QueueView(())).fate is Fate.LIVE:
             run.paths.stage(stage.name).stop.touch()
             run.journal.write(Event.CANCELLED, stages=[stage.name], jobs=[], phase="before")
             asked.append(stage.name)

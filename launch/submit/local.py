@@ -20,13 +20,13 @@ from jobs.core.verdict import Verdict
 from launch.base.errors import InputError, OvernightError
 from launch.config.profile import Profile
 from launch.plan.model import Plan, PlannedStage
-from launch.render import stage as scripts
-from launch.runs import attempt_state as ledger
+from launch.render import scripts
+from launch.runs import attempt_state
 from launch.runs.attempt_state import Fate, QueueView
 from launch.runs.journal import Event
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from launch.slurm.environment import scrubbed
-from launch.submit import reuse as sealed
+from launch.submit import reuse
 
 POLL_SECONDS = 0.25
 
@@ -64,8 +64,8 @@ class LocalRunner:
         self._plan = plan
         self._profile = profile
         self._display = display
-        self._job = ledger.local_job(socket.gethostname(), os.getpid())
-        self._suspects = sealed.suspects(run, plan)
+        self._job = attempt_state.local_job(socket.gethostname(), os.getpid())
+        self._suspects = reuse.suspects(run, plan)
 
     def advance(self) -> None:
         """Run every stage that is not sealed.
@@ -75,7 +75,7 @@ class LocalRunner:
         """
         for stage in self._plan.stages:
             store = self._run.workspace.entry(stage.produces_kind, stage.fingerprint)
-            if sealed.is_sound(store, thorough=stage.name in self._suspects):
+            if reuse.is_sound(store, thorough=stage.name in self._suspects):
                 self._run.journal.write(Event.REUSED, stage=stage.name, store=store.root.name)
                 self._display.begin(stage, reused=True)
                 continue
@@ -88,7 +88,7 @@ class LocalRunner:
     def _open(self, stage: PlannedStage, store: StorePaths) -> Attempt:
         current = attempts.current(store)
         if current is not None:
-            found = ledger.standing(store, current, QueueView(()))
+            found = attempt_state.standing(store, current, QueueView(()))
             if current.carrier == "local" and found.fate is Fate.LIVE:
                 where = ", ".join(found.jobs.values()) or f"process {current.pid} on {current.host}"
                 raise InputError(f"stage {stage.name!r} is being run right now by {where} (run {current.run})")

@@ -12,13 +12,13 @@ from jobs.core import attempts
 from launch.base.errors import OvernightError
 from launch.base.text import clock
 from launch.plan.model import Plan
-from launch.runs import run as rundir
+from launch.runs import rundir
 from launch.runs.journal import Event
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
 from launch.slurm.reasons import NEVER_SATISFIED
-from launch.status import assess as status
+from launch.status import assess
 from launch.status.model import RunStatus, State
 from launch.submit import cancel
 
@@ -52,14 +52,14 @@ def examine(run: Run, plan: Plan, gateway: Gateway | None) -> list[Finding]:
     """
     found = _lock(run)
     rows: list[QueueRow] = []
-    queue = status.Queue.ask(None)
+    queue = assess.Queue.ask(None)
     if gateway is not None:
         try:
             rows = gateway.squeue()
-            queue = status.Queue.of(rows)
+            queue = assess.Queue.of(rows)
         except OvernightError as error:
-            queue = status.Queue.silent(error)
-    stages = status.look(run, plan, queue, gateway.sacct if gateway is not None else lambda since: None)
+            queue = assess.Queue.silent(error)
+    stages = assess.look(run, plan, queue, gateway.sacct if gateway is not None else lambda since: None)
     if queue.silence:
         heard = "it has not been heard yet" if stages.heard_at is None else f"last heard {clock(stages.heard_at)}"
         text = f"the cluster does not answer ({heard}): {queue.silence.splitlines()[0]}"

@@ -9,7 +9,7 @@ from jobs.core import seal, verdict
 from jobs.core.paths import StorePaths
 from jobs.core.verdict import FailureClass
 from launch.plan.model import Plan
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 
 
 def is_sound(store: StorePaths, thorough: bool = False) -> bool:

@@ -27,17 +27,16 @@ from jobs.core.paths import StorePaths
 from launch.base.errors import ClusterRefused, ClusterSilent, InputError
 from launch.config.profile import Profile
 from launch.plan.model import Plan, PlannedStage
-from launch.render import refusal as blame
-from launch.render import stage as scripts
+from launch.render import refusal, scripts
 from launch.render.executors import carrier
-from launch.runs import attempt_state as ledger
+from launch.runs import attempt_state
 from launch.runs.attempt_state import Fate, QueueView, Standing
 from launch.runs.journal import Event
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
 from launch.slurm.reasons import NEVER_SATISFIED
-from launch.submit import reuse as sealed
+from launch.submit import reuse
 from launch.submit.interrupt import Interrupt, Interrupted, deferred
 from launch.submit.queue_limit import Room
 
@@ -95,7 +94,7 @@ class Submitter:
         self._interrupt = Interrupt()
         self._queue: QueueView | None = None
         self._jobs: dict[str, str | None] = {}
-        self._suspects = sealed.suspects(run, plan)
+        self._suspects = reuse.suspects(run, plan)
         self._room = Room(profile.rolling, run.id, ending)
 
     def advance(self) -> list[Step]:
@@ -146,7 +145,7 @@ class Submitter:
     def _bring_forward(self, stage: PlannedStage) -> Step:
         store = self._store(stage)
         while True:
-            if sealed.is_sound(store, thorough=stage.name in self._suspects):
+            if reuse.is_sound(store, thorough=stage.name in self._suspects):
                 self._run.journal.write(Event.REUSED, stage=stage.name, store=store.root.name)
                 return Step(stage.name, Action.REUSED, None)
             current = attempts.current(store)
@@ -181,11 +180,11 @@ class Submitter:
     def _settled(self, stage: PlannedStage, store: StorePaths, current: Attempt) -> Standing:
         """The standing of an attempt, waited for while another ``overnight`` may be in the middle of its sbatch."""
         said = False
-        found = ledger.standing(store, current, self._view())
+        found = attempt_state.standing(store, current, self._view())
         while found.fate is not Fate.LIVE:
             # In this order, see ledger.standing.
             claims, known = claim.of_attempt(store, current.token), attempts.job_ids(store, current)
-            found = ledger.standing(store, current, self._view(fresh=True), claims=claims, known=known)
+            found = attempt_state.standing(store, current, self._view(fresh=True), claims=claims, known=known)
             if found.fate is Fate.ENDED and any(row.state == "COMPLETED" for row in found.rows.values()):
                 wait_for(store.seal, SEAL_WAIT_SECONDS)
             if found.fate is not Fate.IN_FLIGHT:
@@ -363,7 +362,7 @@ class Submitter:
             if link == 0:  # no job was made: close the attempt, so that resume need not wonder about it
                 claim.supersede(store, attempt.token, by="refused", links=attempt.links)
             self._note(Event.REFUSED, stage, attempt, link, stderr=error.stderr)
-            blame.explain(error, self._run, stage.name, request.scripts.job(link), self._gateway)
+            refusal.explain(error, self._run, stage.name, request.scripts.job(link), self._gateway)
             raise
         except ClusterSilent as error:
             self._note(Event.SILENT, stage, attempt, link, error=error.message)

@@ -21,11 +21,10 @@ from jobs.backends.automodel.data import free_builds
 from jobs.backends.automodel.render import Place
 from jobs.backends.automodel.settings import AutomodelSettings
 from jobs.core import files
-from jobs.training import interface as contract
+from jobs.training import interface
 from jobs.training.interface import Shape
 from jobs.training.settings import BadSettings
-from launch.plan import estimates as fit
-from launch.plan import memory as estimate
+from launch.plan import estimates, memory
 from tests.backends import environments, stages
 from tests.backends.environments import Starts, start
 from tests.launch import made_runs
@@ -98,8 +97,8 @@ def test_a_run_with_a_stop_is_the_one_without(ran: Ran) -> None:
         assert all(bool((tensor == found[key]).all()) for key, tensor in wanted.items())
         assert {str(tensor.dtype) for tensor in found.values()} == {"torch.float32"}
     planned = replace(made_runs.stage("sft"), kind="sft", settings=TRAINING)
-    shape = estimate.shape_of("sft", TRAINING, 1, ran.ranks)
-    assert again["metrics"]["step_shape"] == fit.step_shape(planned, shape)
+    shape = memory.shape_of("sft", TRAINING, 1, ran.ranks)
+    assert again["metrics"]["step_shape"] == estimates.step_shape(planned, shape)
     assert again["metrics"]["trained_by"] == "automodel"
 
 
@@ -225,19 +224,19 @@ def test_another_number_of_processes_is_refused_when_it_is_submitted(tmp_path: P
     places = {"checkpoint": tmp_path / "base", "data": tmp_path / "data"}
     given = stages.stage(tmp_path / "sft", "sft", "automodel", TRAINING, places, {"data": "instructions"})
     backend, store = backends.load("automodel"), given.spec.store_paths
-    contract.rendered(backend, given.spec, Shape(processes=2))
+    interface.rendered(backend, given.spec, Shape(processes=2))
     for step, made_by in ((2, 2), (3, 1)):
         store.save(step).mkdir(parents=True)
         files.write_json(store.save(step) / layout.RANKS, {"ranks": made_by})
         files.write_json(store.save_seal(step), {})
-    contract.rendered(backend, given.spec, Shape(processes=1))
+    interface.rendered(backend, given.spec, Shape(processes=1))
     with pytest.raises(BadSettings, match="save of step 3 was made by 1 processes, this start has 2"):
-        contract.rendered(backend, given.spec, Shape(processes=2))
+        interface.rendered(backend, given.spec, Shape(processes=2))
     (store.save(3) / layout.RANKS).write_text("{")  # torn: the job will see, and take the save before
-    contract.rendered(backend, given.spec, Shape(processes=2))
+    interface.rendered(backend, given.spec, Shape(processes=2))
     files.write_json(store.save(3) / layout.RANKS, {"ranks": 1})
     files.write_json(store.seal, {})  # finished: nothing goes on from a save
-    contract.rendered(backend, given.spec, Shape(processes=2))
+    interface.rendered(backend, given.spec, Shape(processes=2))
 
 
 def test_a_checkpoint_of_the_recipe_says_its_step(tmp_path: Path) -> None:

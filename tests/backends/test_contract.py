@@ -20,7 +20,7 @@ import pytest
 import jobs.backends
 from jobs import backends
 from jobs.core.capabilities import Capabilities
-from jobs.training import interface as contract
+from jobs.training import interface
 from jobs.training.checkpoints import Completeness
 from jobs.training.interface import BackEnd, Rendered, Shape
 from jobs.training.settings import BadSettings
@@ -123,14 +123,14 @@ def test_a_stage_is_rendered_without_being_started(
     if name == "nemo_rl":  # it renders for the version that it finds
         found = tree(tmp_path / "rl", "0.7.0")
         monkeypatch.setattr("jobs.backends.nemo_rl.checkout.find", lambda: found)
-    made = contract.rendered(backend, a_stage(tmp_path, backend).spec, Shape(nodes=1, processes=2, gpus=True))
+    made = interface.rendered(backend, a_stage(tmp_path, backend).spec, Shape(nodes=1, processes=2, gpus=True))
     assert isinstance(made, Rendered)
     assert made.command
     assert all(isinstance(word, str) and word for word in made.command)
     assert all(not Path(place).is_absolute() and text for place, text in made.files.items())
     if name in OURS and set(backend.CAPABILITIES.kinds) & set(TRAINING_KINDS):
         with pytest.raises(BadSettings, match="stepz"):
-            contract.rendered(backend, a_stage(tmp_path / "wrong", backend, stepz=1).spec, Shape(processes=2))
+            interface.rendered(backend, a_stage(tmp_path / "wrong", backend, stepz=1).spec, Shape(processes=2))
 
 
 LINES = {
@@ -145,7 +145,7 @@ LINES = {
 @pytest.mark.parametrize("name", NAMES)
 def test_what_its_program_writes_becomes_steps(name: str, code: Path) -> None:
     ours = {"time": 1.0, "step": 1, "total": 4, "metrics": {"loss": 0.5, "tokens_per_second": 99.5}}
-    read = contract.reader(load(name, code))
+    read = interface.reader(load(name, code))
     found = [report for line in LINES.get(name, [json.dumps(ours)]) if (report := read(line)) is not None]
     assert [report.step for report in found] == [1]
     assert 0 < found[0].metrics["loss"] < 1
@@ -156,7 +156,7 @@ def test_what_its_program_writes_becomes_steps(name: str, code: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_empty_directory_is_no_checkpoint(name: str, code: Path, tmp_path: Path) -> None:
-    found = contract.completeness(load(name, code), tmp_path / "nothing")
+    found = interface.completeness(load(name, code), tmp_path / "nothing")
     assert isinstance(found, Completeness)
     assert found.problem is not None
     assert str(tmp_path) in found.problem
@@ -187,9 +187,9 @@ def dcp(directory: Path) -> None:
 def test_a_checkpoint_says_its_step_or_what_is_missing(name: str, make: Any, missing: str, tmp_path: Path) -> None:
     make(tmp_path / "whole")
     backend = backends.load(name)
-    assert contract.completeness(backend, tmp_path / "whole") == Completeness(step=6)
+    assert interface.completeness(backend, tmp_path / "whole") == Completeness(step=6)
     (tmp_path / "whole" / missing).unlink()
-    assert missing in str(contract.completeness(backend, tmp_path / "whole").problem)
+    assert missing in str(interface.completeness(backend, tmp_path / "whole").problem)
 
 
 @pytest.mark.train
@@ -197,10 +197,10 @@ def test_a_checkpoint_says_its_step_or_what_is_missing(name: str, make: Any, mis
 def test_a_hugging_face_directory_that_was_cut_off_is_found(name: str, base: Path, tmp_path: Path) -> None:
     whole = shutil.copytree(base / "output", tmp_path / "whole")
     backend = backends.load(name)
-    assert contract.completeness(backend, whole) == Completeness()
+    assert interface.completeness(backend, whole) == Completeness()
     weights = whole / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
-    assert "its header speaks of" in str(contract.completeness(backend, whole).problem)
+    assert "its header speaks of" in str(interface.completeness(backend, whole).problem)
 
 
 def test_a_back_end_of_a_users_own_runs_like_ours(tmp_path: Path, code: Path, data: Path) -> None:

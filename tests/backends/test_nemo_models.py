@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobs.training import rope as rotary_names
+from jobs.training import rope
 from jobs.training.rope import readable, with_old_names
 from tests.backends import stages
 from tests.backends.environments import Starts
@@ -103,7 +103,7 @@ def test_rotary_positions_are_those_of_the_model(converted: Converted) -> None:
 
 
 def test_both_ways_of_writing_rotary_positions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rotary_names.metadata, "version", lambda name: "4.57.6")
+    monkeypatch.setattr(rope.metadata, "version", lambda name: "4.57.6")
     old = {"rope_theta": 1.0, "hidden_size": 4}
     assert with_old_names(old) == old
     scaled = {"rope_parameters": {"rope_theta": 5.0, "rope_type": "llama3", "factor": 8.0}}
@@ -118,5 +118,5 @@ def test_both_ways_of_writing_rotary_positions(tmp_path: Path, monkeypatch: pyte
     assert json.loads((made / "config.json").read_text())["rope_theta"] == 5.0
     assert (made / "weights").read_text() == "w"
     assert readable(made) == made
-    monkeypatch.setattr(rotary_names.metadata, "version", lambda name: "5.0.0")
+    monkeypatch.setattr(rope.metadata, "version", lambda name: "5.0.0")
     assert readable(tmp_path) == tmp_path

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from jobs.backends import nemo as back_end
+from jobs.backends import nemo
 from jobs.backends.nemo.recipes import Parallel, check_spread
 from jobs.core.spec import save
-from jobs.training import interface as contract
+from jobs.training import interface
 from jobs.training.interface import Shape
 from jobs.training.settings import BadSettings
-from launch.inputs import toolkit as snapshot
+from launch.inputs import toolkit
 from tests.backends import environments, stages
 
 TRAINING: dict[str, Any] = {"steps": 4, "lr": 1e-3, "batch_size": 4, "sequence_length": 32}
@@ -37,7 +37,7 @@ def asked(python: Path, root: Path, cases: list[dict[str, Any]], processes: int 
         save(path, given.spec)
         request.append({"spec": str(path), "nodes": 1, "processes": processes, "gpus": True})
     (root / "request.json").write_text(json.dumps(request))
-    command = [str(python), str(snapshot.installed_boot()), "render", str(root / "request.json")]
+    command = [str(python), str(toolkit.installed_boot()), "render", str(root / "request.json")]
     said = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
     return [answer.get("error", answer.get("missing", "")) for answer in json.loads(said.splitlines()[-1])]
 
@@ -54,9 +54,9 @@ def asked(python: Path, root: Path, cases: list[dict[str, Any]], processes: int 
 def test_what_does_not_divide_ends_the_submission(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     """In an interpreter without NeMo, too, which is asked where NeMo is in an image."""
     shape = Shape(processes=2, gpus=True)
-    assert contract.rendered(back_end, a_stage(tmp_path / "fits").spec, shape).command  # type: ignore[arg-type]
+    assert interface.rendered(nemo, a_stage(tmp_path / "fits").spec, shape).command  # type: ignore[arg-type]
     with pytest.raises(BadSettings, match=message):
-        contract.rendered(back_end, a_stage(tmp_path / "not", **changes).spec, shape)  # type: ignore[arg-type]
+        interface.rendered(nemo, a_stage(tmp_path / "not", **changes).spec, shape)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

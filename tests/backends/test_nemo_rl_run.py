@@ -17,9 +17,7 @@ from jobs import backends
 from jobs.backends.nemo_rl import child, cluster, render, steps, supervise
 from jobs.core import seal
 from jobs.core.verdict import FailureClass
-from jobs.training import deadline
-from jobs.training import interface as contract
-from jobs.training import rope as rotary_names
+from jobs.training import deadline, interface, rope
 from jobs.training.deadline import StopRequest
 from jobs.training.interface import Result, Unfinished
 from tests.backends import nemo_rl_fake, stages
@@ -106,7 +104,7 @@ def test_an_older_transformers_reads_the_base_of_rotary_positions(
     make: Callable[..., Made], base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NeMo-RL up to 0.5 has one that takes 10000 where it finds only what transformers 5 writes."""
-    monkeypatch.setattr(rotary_names.metadata, "version", lambda name: "4.53.3")
+    monkeypatch.setattr(rope.metadata, "version", lambda name: "4.53.3")
     made = make("sft", "0.4.0")
     assert made.start().outcome == "done"
     model = Path(made.config()["policy"]["model_name"])
@@ -347,7 +345,7 @@ def test_a_node_without_a_gpu_is_said_before_anything_starts(monkeypatch: pytest
 
 def test_where_its_parser_cannot_be_asked_the_submission_is_told(make: Callable[..., Made]) -> None:
     made = make("sft")
-    found = contract.rendered(backends.load("nemo_rl"), made.stage.spec, contract.Shape(gpus=True))
+    found = interface.rendered(backends.load("nemo_rl"), made.stage.spec, interface.Shape(gpus=True))
     assert found.command[-3].endswith("examples/run_sft.py")
     assert "own parser has not read the configuration: ModuleNotFoundError" in found.notes[0]
     own = json.loads(found.files["nemo_rl/config.yaml"])

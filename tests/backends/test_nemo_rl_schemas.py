@@ -19,8 +19,7 @@ from typing import Any
 
 import pytest
 
-from jobs.backends.nemo_rl import render, schemas, texts
-from jobs.backends.nemo_rl import settings as nemo_rl
+from jobs.backends.nemo_rl import render, schemas, settings, texts
 from tests.backends.nemo_rl_fake import tree
 from tests.backends.test_nemo_rl_render import REQUIRED, VERSIONS, place
 
@@ -50,7 +49,7 @@ def flat(given: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 def written(tmp_path: Path, version: str, kind: str, **changes: Any) -> dict[str, Any]:
     options = {**REQUIRED, **changes}
     checkout = tree(tmp_path / version / kind, version)
-    found = render.configuration(nemo_rl.read(kind, options), place(tmp_path, must_save_by=100.0), checkout)
+    found = render.configuration(settings.read(kind, options), place(tmp_path, must_save_by=100.0), checkout)
     assert found.pop("defaults") == str(checkout.stock(kind))
     return dict(flat(found))
 

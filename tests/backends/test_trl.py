@@ -21,8 +21,7 @@ from jobs.training.examples import DataError  # noqa: E402
 from jobs.training.settings import BadSettings  # noqa: E402
 from jobs.training.tokenizers import LoaderDisagrees  # noqa: E402
 from jobs.worker.work import behaviour_gate  # noqa: E402
-from launch.plan import estimates as fit  # noqa: E402
-from launch.plan import memory as estimate  # noqa: E402
+from launch.plan import estimates, memory  # noqa: E402
 from tests.backends import stages  # noqa: E402
 from tests.backends.stages import Stage  # noqa: E402
 from tests.launch import made_runs  # noqa: E402
@@ -45,7 +44,7 @@ def make(root: Path, kind: str, base: Path, data: Path, **changes: Any) -> Stage
 def looked_up(kind: str) -> str:
     """What the plan of such a stage looks for in the seals of others."""
     planned = replace(made_runs.stage(kind), kind=kind, settings=SETTINGS)
-    return fit.step_shape(planned, estimate.shape_of(kind, SETTINGS, 1, 1))
+    return estimates.step_shape(planned, memory.shape_of(kind, SETTINGS, 1, 1))
 
 
 def weights(output: Path) -> dict[str, Any]:

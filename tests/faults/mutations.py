@@ -19,16 +19,13 @@ from unittest import mock
 from jobs.core import budget, claim, files
 from jobs.core.claim import Claim
 from jobs.core.paths import StorePaths
-from jobs.lifecycle import judge, nodes
-from jobs.lifecycle import steps as lifecycle
+from jobs.lifecycle import judge, nodes, steps
 from jobs.training import saves
 from launch.plan.model import PlannedStage
-from launch.runs import attempt_state as ledger
+from launch.runs import attempt_state
 from launch.runs.attempt_state import Fate, QueueView, Standing
 from launch.runs.journal import Event, Journal
-from launch.submit import cancel
-from launch.submit import reuse as sealed
-from launch.submit import submitter as submit
+from launch.submit import cancel, reuse, submitter
 from launch.submit.submitter import Submitter
 
 
@@ -133,7 +130,7 @@ def _publishes_early(original: Any) -> Any:
     def work(spec: Any, start: Any, result: dict[str, Any], exit_code: int, ended_by: Any) -> Any:
         if result.get("outcome") == "stopped":
             result = {**result, "outcome": "done"}
-            (lifecycle.output_of(spec, start) / "text").write_text("early")
+            (steps.output_of(spec, start) / "text").write_text("early")
             spec = replace(spec, target_step=None)
         return original(spec, start, result, exit_code, ended_by)
 
@@ -148,11 +145,11 @@ MUTATIONS: dict[str, Mutation] = {
     "claim-not-checked": Mutation(claim, "check_held", lambda original: lambda store, wanted: None),
     "given-up-without-a-claim": Mutation(claim, "supersede", lambda original: lambda *given, **named: None),
     # What became of an attempt
-    "running-is-ended": Mutation(ledger, "standing", _running_is_ended),
-    "completed-is-sealed": Mutation(sealed, "is_sound", _completed_is_sealed),
+    "running-is-ended": Mutation(attempt_state, "standing", _running_is_ended),
+    "completed-is-sealed": Mutation(reuse, "is_sound", _completed_is_sealed),
     # Submission
     "keeps-old-parents": Mutation(Submitter, "_repointed", lambda original: lambda self, stage, found: True),
-    "never-satisfied-is-overlooked": Mutation(submit, "NEVER_SATISFIED", lambda original: "unheard of"),
+    "never-satisfied-is-overlooked": Mutation(submitter, "NEVER_SATISFIED", lambda original: "unheard of"),
     "more-edges-are-no-harm": Mutation(Submitter, "_repointed", _more_edges_are_no_harm),
     "left-over-jobs-stay": Mutation(Submitter, "_cancel_given_up", lambda original: lambda self: None),
     "link-waits-for-the-one-before": Mutation(Submitter, "_sbatch", _link_waits_for_one),
@@ -165,13 +162,13 @@ MUTATIONS: dict[str, Mutation] = {
     # Work
     "begins-from-the-start": Mutation(saves.Saves, "newest_sound", lambda original: lambda self: None),
     "keeps-the-oldest-save": Mutation(saves.Saves, "keep_last", _keeps_the_oldest),
-    "sealed-before-its-last-step": Mutation(lifecycle, "_judge", _publishes_early),
+    "sealed-before-its-last-step": Mutation(steps, "_judge", _publishes_early),
     "no-budget": Mutation(budget, "may_go_on", lambda original: lambda history, retries: True),
     "silent-starts-are-not-judged": Mutation(judge, "before", lambda original: lambda spec, start: None),
-    "replaced-starts-begin": Mutation(lifecycle, "_replaced", lambda original: lambda spec, start: None),
-    "link-does-not-look-for-copies": Mutation(lifecycle, "_must_wait", lambda original: lambda spec, start: False),
+    "replaced-starts-begin": Mutation(steps, "_replaced", lambda original: lambda spec, start: None),
+    "link-does-not-look-for-copies": Mutation(steps, "_must_wait", lambda original: lambda spec, start: False),
     "bad-nodes-are-not-left": Mutation(nodes, "to_avoid", lambda original: lambda job, strikes, needed: []),
-    "gate-lets-all-through": Mutation(lifecycle, "gate", lambda original: lambda spec, start: None),
+    "gate-lets-all-through": Mutation(steps, "gate", lambda original: lambda spec, start: None),
     "cancel-does-not-look-again": Mutation(cancel, "_wait_until_gone", lambda original: lambda gateway, jobs: ()),
 }
 """Name -> error."""

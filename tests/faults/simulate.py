@@ -32,26 +32,23 @@ from unittest import mock
 
 from tqdm import tqdm
 
-from jobs.core import attempts, files, seal
-from jobs.core import claim as claims
+from jobs.core import attempts, claim, files, seal
 from jobs.core import spec as specs
 from jobs.core.attempts import Attempt
 from jobs.core.paths import StorePaths, Workspace
 from jobs.core.spec import StageSpec
-from jobs.lifecycle import nodes
-from jobs.lifecycle import steps as lifecycle
+from jobs.lifecycle import nodes, steps
 from launch.base.errors import ClusterRefused, ClusterSilent, InputError
 from launch.config.profile import Profile
 from launch.config.profile_file import read_profile
 from launch.plan.model import Plan, PlannedStage
-from launch.render import stage as scripts
-from launch.runs import attempt_state as ledger
+from launch.render import scripts
+from launch.runs import attempt_state
 from launch.runs.journal import Event
-from launch.runs.run import LOCK_STALE_SECONDS, Run
-from launch.status import assess as status
+from launch.runs.rundir import LOCK_STALE_SECONDS, Run
+from launch.status import assess
 from launch.status.model import State
-from launch.submit import cancel
-from launch.submit import submitter as submit
+from launch.submit import cancel, submitter
 from tests.faults.controller import Job, Refused, edges
 from tests.faults.site import Carrier, Gateway, Site, record
 from tests.faults.world import EPOCH, World
@@ -164,7 +161,7 @@ class Simulation:
     def _advance(self, run: Run) -> None:
         with self._locked(run):
             try:
-                submit.Submitter(run, self.plan, self.profile, self.gateway).advance()  # type: ignore[arg-type]
+                submitter.Submitter(run, self.plan, self.profile, self.gateway).advance()  # type: ignore[arg-type]
             except (ClusterRefused, ClusterSilent):
                 if self._locks.get(run.id, (0,))[0] == getattr(self.world.current, "pid", -1):
                     del self._locks[run.id]
@@ -176,8 +173,8 @@ class Simulation:
             cancel.on_slurm(run, self.plan, self.gateway, chosen)  # type: ignore[arg-type]
 
     def _look(self, run: Run) -> None:
-        queue = status.Queue.ask(self.gateway)  # type: ignore[arg-type]
-        said = status.look(run, self.plan, queue)
+        queue = assess.Queue.ask(self.gateway)  # type: ignore[arg-type]
+        said = assess.look(run, self.plan, queue)
         for found in said.stages:
             if found.state is State.SEALED and not self.store(self.plan.stage(found.stage)).seal.exists():
                 self.site.violations.append(f"status says that {found.stage} is sealed")
@@ -429,7 +426,7 @@ class Simulation:
 
             return call
 
-        supersede = claims.supersede
+        supersede = claim.supersede
 
         def give_up(*given: Any, **named: Any) -> Any:
             self.site.gives_up()
@@ -443,9 +440,9 @@ class Simulation:
             at.root.mkdir(parents=True)
             specs.save(at.spec, scripts.stage_spec(run, plan, planned, profile, token, links))
 
-        should_move = lifecycle._should_move
+        should_move = steps._should_move
 
-        def moves(spec: StageSpec, start: lifecycle.Start) -> bool:
+        def moves(spec: StageSpec, start: steps.Start) -> bool:
             return start.job not in self.site.staying and should_move(spec, start)
 
         def alive(pid: int) -> bool:
@@ -469,15 +466,15 @@ class Simulation:
             stack.enter_context(world.clock())
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
             replaced: list[tuple[Any, str, Any]] = [
-                (PurePath, "__truediv__", remembered), (submit, "carrier", lambda name: Carrier(self.site)), (submit, "Attempt", attempt),
-                (submit, "deferred", contextlib.nullcontext), (scripts, "write", write),
-                (ledger, "process_alive", alive), (ledger, "_sbatch_alive", sbatch_alive),
+                (PurePath, "__truediv__", remembered), (submitter, "carrier", lambda name: Carrier(self.site)), (submitter, "Attempt", attempt),
+                (submitter, "deferred", contextlib.nullcontext), (scripts, "write", write),
+                (attempt_state, "process_alive", alive), (attempt_state, "_sbatch_alive", sbatch_alive),
                 (attempts, "new_token", lambda length=6: f"{next(token):06d}"),
-                (claims, "supersede", give_up), (lifecycle, "_should_move", moves), (nodes, "ask", self.site.asked), (seal, "ThreadPoolExecutor", _OneByOne), (files, "fsync_directory", lambda directory: None),
+                (claim, "supersede", give_up), (steps, "_should_move", moves), (nodes, "ask", self.site.asked), (seal, "ThreadPoolExecutor", _OneByOne), (files, "fsync_directory", lambda directory: None),
             ]  # fmt: skip
             stoppable = (
                 (files, "create_exclusive"), (files, "write_atomic"), (files, "append_json_line"), (files, "read_json"),
-                (claims, "of_attempt"), (attempts, "current"), (os, "replace"), (shutil, "rmtree"),
+                (claim, "of_attempt"), (attempts, "current"), (os, "replace"), (shutil, "rmtree"),
             )  # fmt: skip
             replaced += [(module, name, stopping(getattr(module, name))) for module, name in stoppable]
             for module, name, value in replaced:

@@ -17,7 +17,7 @@ from jobs.core import spec as specs
 from jobs.core.claim import ClaimLost
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import classify
-from jobs.lifecycle import steps as lifecycle
+from jobs.lifecycle import steps
 from jobs.lifecycle.steps import EndedBy, Entry, Start
 from jobs.training.saves import Saves
 from launch.base.errors import ClusterRefused, ClusterSilent
@@ -227,14 +227,14 @@ def run_job(site: Site, actor: Actor, job: Job) -> int:
     site.world.sleep(0.1)
     spec = specs.load(Path(job.script))
     start = Start(job.id, restart, job.link, actor.host, (job.node,))
-    while (entry := lifecycle.prologue(spec, start)) is Entry.WAIT:
+    while (entry := steps.prologue(spec, start)) is Entry.WAIT:
         site.world.sleep(5.0)
     if entry is Entry.MOVE:
         if _requeue(site, start):
             _avoid(site, spec, start)
             return 75
         site.staying.add(start.job)
-        entry = lifecycle.prologue(spec, start)
+        entry = steps.prologue(spec, start)
     if entry is Entry.SEALED:
         return 0
     if entry is Entry.BEHIND:
@@ -245,7 +245,7 @@ def run_job(site: Site, actor: Actor, job: Job) -> int:
     code = _work(site, actor, spec, start, job)
     ended_by = _ended_by(site, start)
     with site.publishing(spec, start, actor):
-        decision = lifecycle.finish(spec, start, code, ended_by)
+        decision = steps.finish(spec, start, code, ended_by)
     if decision == "done":
         return 0
     if decision == "requeue":
@@ -308,13 +308,13 @@ def _wait_behind(site: Site, spec: StageSpec, start: Start) -> int:
             return 1
         while not _is_over(site, rival):
             site.world.sleep(5.0)
-    return 0 if lifecycle.prologue(spec, start, rival) is Entry.SEALED else 1
+    return 0 if steps.prologue(spec, start, rival) is Entry.SEALED else 1
 
 
 def _work(site: Site, actor: Actor, spec: StageSpec, start: Start, job: Job) -> int:
     """A trainer: steps, saves, stops in time, dies of a TERM; what it writes it writes as the real ones do."""
     store = spec.store_paths
-    saves = Saves(store, spec.fingerprint, lifecycle.claim_of(spec, start), lambda name, **facts: lifecycle.event(
+    saves = Saves(store, spec.fingerprint, steps.claim_of(spec, start), lambda name, **facts: steps.event(
         spec.stage_paths, start, name, **facts))  # fmt: skip
     found = saves.newest_sound()
     step = found[0] if found else 0
@@ -348,7 +348,7 @@ def _work(site: Site, actor: Actor, spec: StageSpec, start: Start, job: Job) -> 
                 files.write_json(spec.stage_paths.result, {**result, "outcome": "stopped", "step": step})
                 return 0
         site.world.point()
-        (lifecycle.output_of(spec, start) / "text").write_text(f"{spec.stage} {step}")
+        (steps.output_of(spec, start) / "text").write_text(f"{spec.stage} {step}")
         files.write_json(spec.stage_paths.result, {**result, "outcome": "done", "step": step})
     except (ClaimLost, OSError) as error:
         failed = {"outcome": "failed", "failure": classify(error).value, "evidence": str(error), "step": step}

@@ -11,7 +11,7 @@ import pytest
 
 from jobs.core import files, seal
 from jobs.core.paths import Workspace
-from launch.base import lock as shared_lock
+from launch.base import lock
 from launch.base.errors import InputError
 from launch.base.lock import SharedLock
 from launch.inputs.fetch import fetch, item, read_pins
@@ -146,7 +146,7 @@ def test_lock_of_another_host_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_lock_of_another_host_without_a_sign_of_life_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_lock, "STALE_SECONDS", 1.0)
+    monkeypatch.setattr(lock, "STALE_SECONDS", 1.0)
     path = tmp_path / "lock"
     path.write_text("")  # torn by a power cut
     os.utime(path, (0, 0))

@@ -9,7 +9,7 @@ from typing import Any
 from jobs.core import attempts, files
 from jobs.core.attempts import Attempt
 from jobs.core.spec import StageSpec
-from jobs.lifecycle import steps as lifecycle
+from jobs.lifecycle import steps
 from jobs.lifecycle.steps import Entry, Start
 from jobs.training.saves import Saves
 from tests.file_faults.recorder import tree
@@ -43,10 +43,10 @@ def prepare(spec: StageSpec) -> None:
 def carry(spec: StageSpec, restart: int, mark: Any = lambda value: None) -> str:
     """One start of the job: prologue, two saves (the older goes), the output, seal and verdict. The decision."""
     start = Start("100", restart, 0, "node1")
-    entry = lifecycle.prologue(spec, start)
+    entry = steps.prologue(spec, start)
     if entry is not Entry.WORK:
         return str(entry.name)
-    saves = Saves(spec.store_paths, spec.fingerprint, lifecycle.claim_of(spec, start), lambda name, **facts: None)
+    saves = Saves(spec.store_paths, spec.fingerprint, steps.claim_of(spec, start), lambda name, **facts: None)
     found = saves.newest_sound()
     done = found[0] if found else 0
     saves.discard_newer_than(done)
@@ -57,12 +57,12 @@ def carry(spec: StageSpec, restart: int, mark: Any = lambda value: None) -> str:
             saves.seal(step)
             mark(("saved", step))
             saves.keep_last(1)
-    output = lifecycle.output_of(spec, start)
+    output = steps.output_of(spec, start)
     (output / "deep").mkdir()
     for name, data in WEIGHTS.items():
         put(output / name, data)
     files.write_json(spec.stage_paths.result, {"outcome": "done", "step": 6, "job": "100", "restart": restart})
-    decision = lifecycle.finish(spec, start, 0)
+    decision = steps.finish(spec, start, 0)
     if decision == "done":
         mark(("done", 6))
     return decision

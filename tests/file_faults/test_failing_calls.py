@@ -15,7 +15,7 @@ from jobs.core import attempts, claim, seal, verdict
 from jobs.core.attempts import Attempt
 from jobs.core.claim import ClaimLost
 from jobs.core.verdict import Outcome
-from jobs.lifecycle import steps as lifecycle
+from jobs.lifecycle import steps
 from jobs.lifecycle.steps import Entry, Start
 from tests.file_faults.job import WEIGHTS, carry, content, prepare, spec_of
 
@@ -64,7 +64,7 @@ def check_failing_calls(place: Path, code: int, every: int, first: int = 1) -> i
             return len(made)
         what = f"{os.strerror(code)} at call {number}, {made[number - 1]}"
         if not decision:
-            decision = lifecycle.finish(spec, Start("100", 0, 0, "node1"), 1)
+            decision = steps.finish(spec, Start("100", 0, 0, "node1"), 1)
         if decision == "done":
             assert spec.store_paths.seal.exists(), what
         if spec.store_paths.seal.exists():
@@ -101,9 +101,9 @@ def test_a_listing_that_is_old_does_not_let_an_old_start_publish(place: Path, mo
     spec = spec_of(place)
     prepare(spec)
     old, new = Start("100", 0, 0, "node1"), Start("100", 1, 0, "node2")
-    assert lifecycle.prologue(spec, old) is Entry.WORK
+    assert steps.prologue(spec, old) is Entry.WORK
     seen, real_listing, real_open = os.listdir(spec.store_paths.claims), os.listdir, os.open
-    assert lifecycle.prologue(spec, new) is Entry.WORK
+    assert steps.prologue(spec, new) is Entry.WORK
     asked_again = False
 
     def listing(path: Any = ".") -> list[str]:
@@ -118,5 +118,5 @@ def test_a_listing_that_is_old_does_not_let_an_old_start_publish(place: Path, mo
     monkeypatch.setattr(os, "listdir", listing)
     monkeypatch.setattr(os, "open", opening)
     with pytest.raises(ClaimLost, match="restart 1 on node2"):
-        claim.check_held(spec.store_paths, lifecycle.claim_of(spec, old))
-    claim.check_held(spec.store_paths, lifecycle.claim_of(spec, new))
+        claim.check_held(spec.store_paths, steps.claim_of(spec, old))
+    claim.check_held(spec.store_paths, steps.claim_of(spec, new))

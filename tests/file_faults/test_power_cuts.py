@@ -19,10 +19,10 @@ from jobs.core.paths import Workspace
 from jobs.core.spec import StageSpec
 from jobs.training.saves import Saves
 from launch.base.errors import InputError
-from launch.inputs import toolkit as snapshot
+from launch.inputs import toolkit
 from launch.plan.model import Plan
-from launch.runs import attempt_state as ledger
-from launch.runs.run import Run
+from launch.runs import attempt_state
+from launch.runs.rundir import Run
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState
 from launch.status.assess import Queue, look
@@ -167,8 +167,8 @@ def bring_forward(run: Run, plan: Plan, cluster: Cluster) -> list[str | None]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("submitit")
-    monkeypatch.setattr(snapshot, "PACKAGES", ("sbatch_templates",))
-    monkeypatch.setattr(ledger, "process_alive", lambda pid: False)  # whoever submitted has been cut off
+    monkeypatch.setattr(toolkit, "PACKAGES", ("sbatch_templates",))
+    monkeypatch.setattr(attempt_state, "process_alive", lambda pid: False)  # whoever submitted has been cut off
     monkeypatch.setattr(made_runs, "BACK_END", "")
 
 

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from launch.base.errors import InputError
 from launch.config.profile import Profile
 from launch.config.profile_file import read_profile
-from launch.inputs import toolkit as snapshot
-from launch.render import stage as scripts
+from launch.inputs import toolkit
+from launch.render import scripts
 from launch.render.executors import carrier
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from tests.launch import made_runs
 
 CANARY = "canary-was-run"
@@ -61,7 +61,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     place = tmp_path_factory.mktemp("hostile")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(place / "state"))
-        patch.setattr(snapshot, "PACKAGES", ("jobs",))
+        patch.setattr(toolkit, "PACKAGES", ("jobs",))
         return made_runs.make(place / "ws", made_runs.stage("cpt"))
 
 

@@ -13,7 +13,7 @@ from launch.cli.main import main
 from launch.config.profile_file import read_profile
 from launch.plan import backends
 from launch.runs import secret_files
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from tests.launch import made_runs
 
 CANARY = "canary-7f3a-it's $HOME"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from jobs.core import progress, seal
-from jobs.lifecycle import steps as lifecycle
+from jobs.lifecycle import steps
 from tests.toy_chain import ROOT, STAGES, Chain
 
 
@@ -113,14 +113,14 @@ def test_a_damaged_checkpoint_never_passes_the_file_gate(done: Chain, damage: Ca
     finally:
         model.write_bytes(content)
         store.seal.write_bytes(sealed)
-    assert result.returncode == lifecycle.Entry.FAIL, result.stderr
+    assert result.returncode == steps.Entry.FAIL, result.stderr
     verdict = json.loads(done.stage("dpo", done.first_run).verdict(f"job-{name}", 0).read_text())
     blamed = store.seal if damage is _half_write else model
     assert verdict["outcome"] == "fail"
     assert str(blamed) in verdict["evidence"]
     assert verdict["failure"] == ("missing_input" if damage in (Path.unlink, _half_write) else "broken_input")
     sound = _prologue(done, "dpo", f"job-sound-{name}", patience=0.5)
-    assert sound.returncode == lifecycle.Entry.WORK, "mended, it passes"
+    assert sound.returncode == steps.Entry.WORK, "mended, it passes"
 
 
 def test_resume_makes_a_broken_parent_again(tmp_path: Path) -> None:

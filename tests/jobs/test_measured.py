@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from jobs.core import files, seal
-from jobs.lifecycle import space
-from jobs.lifecycle import steps as lifecycle
+from jobs.lifecycle import space, steps
 from jobs.lifecycle.steps import Entry, Start
 from jobs.training.deadline import StopRequest, write_deadline
 from jobs.training.saves import Saves
@@ -32,7 +31,7 @@ def stop_of(spec: Any, start: Start) -> _SignalledStop:
     stop = _SignalledStop(
         spec.stage_paths,
         spec.lead_seconds,
-        lambda name, **facts: lifecycle.event(spec.stage_paths, start, name, **facts),
+        lambda name, **facts: steps.event(spec.stage_paths, start, name, **facts),
     )
     StopRequest.saved(stop, monitor.longest_save(spec))
     return stop
@@ -69,7 +68,7 @@ def test_no_room_for_two_checkpoints_ends_the_job_before_its_work(tmp_path: Path
     spec.store_paths.save(2).mkdir(parents=True)
     put(spec.store_paths.save(2) / "state", bytes(1000))
     Saves(spec.store_paths, spec.fingerprint, None, lambda name, **facts: None).seal(2)
-    assert lifecycle.prologue(spec, Start("100", 0, 0, "node1")) is Entry.FAIL
+    assert steps.prologue(spec, Start("100", 0, 0, "node1")) is Entry.FAIL
     said = json.loads(spec.stage_paths.verdict("100", 0).read_text())
     assert (said["failure"], said["step"]) == ("storage_full", 2), "and the save that is there can be gone on from"
     assert "1 checkpoint(s) of" in said["evidence"]

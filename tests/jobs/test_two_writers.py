@@ -9,7 +9,7 @@ import pytest
 from jobs.core import attempts, files, seal
 from jobs.core.attempts import Attempt
 from jobs.core.spec import StageSpec
-from jobs.lifecycle import steps as lifecycle
+from jobs.lifecycle import steps
 from jobs.lifecycle.steps import Entry, Start
 
 
@@ -33,13 +33,13 @@ def open_attempt(spec: StageSpec, number: int, token: str = "aaaaaa") -> None:
 
 def begin(spec: StageSpec, restart: int, host: str) -> Start:
     start = Start("100", restart, 0, host)
-    assert lifecycle.prologue(spec, start) is Entry.WORK
+    assert steps.prologue(spec, start) is Entry.WORK
     return start
 
 
 def work(spec: StageSpec, start: Start, text: str) -> None:
     """As the work does it, in the directory that this start was given."""
-    (lifecycle.output_of(spec, start) / "model.json").write_text(text)
+    (steps.output_of(spec, start) / "model.json").write_text(text)
     files.write_json(spec.stage_paths.result, {"outcome": "done", "step": None, "job": "100", "restart": start.restart})
 
 
@@ -48,12 +48,12 @@ def test_the_old_one_cannot_write_into_the_output_of_the_new_one(spec: StageSpec
     old = begin(spec, 0, "node1")
     work(spec, old, "half")
     new = begin(spec, 1, "node2")
-    assert lifecycle.output_of(spec, new).is_dir()
+    assert steps.output_of(spec, new).is_dir()
     with pytest.raises(FileNotFoundError):  # what it had is gone, and its directory with it
         work(spec, old, "old")
     work(spec, new, "new")
-    assert lifecycle.finish(spec, old, 0) == "fail"
-    assert lifecycle.finish(spec, new, 0) == "done"
+    assert steps.finish(spec, old, 0) == "fail"
+    assert steps.finish(spec, new, 0) == "done"
     store = spec.store_paths
     assert seal.verify(store.output, store.seal).restart == 1
     assert (store.output / "model.json").read_text() == "new"
@@ -72,12 +72,12 @@ def test_one_that_was_replaced_while_it_verified_its_inputs_touches_nothing(
             begun.append(begin(spec, 1, "node2"))
             work(spec, begun[0], "new")
 
-    monkeypatch.setattr(lifecycle, "gate", slow_gate)
+    monkeypatch.setattr(steps, "gate", slow_gate)
     old = Start("100", 0, 0, "node1")
-    assert lifecycle.prologue(spec, old) is Entry.FAIL
+    assert steps.prologue(spec, old) is Entry.FAIL
     events = [(line["event"], line["restart"]) for line in files.read_json_lines(spec.stage_paths.events)]
     assert ("start", 0) not in events
-    assert lifecycle.finish(spec, begun[0], 0) == "done"
+    assert steps.finish(spec, begun[0], 0) == "done"
     assert (spec.store_paths.output / "model.json").read_text() == "new"
 
 
@@ -92,7 +92,7 @@ def test_what_is_sealed_is_never_replaced(spec: StageSpec) -> None:
     sealed = seal.seal_directory(
         store.output, store.seal, kind=seal.SealKind.CHECKPOINT, format="toy", fingerprint=spec.fingerprint
     )
-    assert lifecycle.finish(spec, old, 0) == "done"  # what depends on it may go on: there is a sound output
+    assert steps.finish(spec, old, 0) == "done"  # what depends on it may go on: there is a sound output
     assert seal.verify(store.output, store.seal).content == sealed.content
 
 
@@ -100,5 +100,5 @@ def test_a_start_of_an_attempt_that_was_replaced_publishes_nothing(spec: StageSp
     old = begin(spec, 0, "node1")
     work(spec, old, "old")
     open_attempt(spec, 2, "bbbbbb")
-    assert lifecycle.finish(spec, old, 0) == "fail"
+    assert steps.finish(spec, old, 0) == "fail"
     assert not spec.store_paths.output.exists()

@@ -10,7 +10,7 @@ import pytest
 
 from launch.base.errors import ClusterSilent
 from launch.cli.main import main
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
 from launch.slurm.states import JobState
 from launch.submit import cancel

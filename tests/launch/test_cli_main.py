@@ -16,7 +16,7 @@ import pytest
 
 import launch
 from launch.base.errors import ClusterRefused, ClusterSilent, InputError, OvernightError
-from launch.cli import main as cli
+from launch.cli import main
 
 ROOT = Path(launch.__file__).parent.parent
 HEAVY = ("torch", "transformers", "nemo_run", "submitit", "trl", "datasets", "huggingface_hub")
@@ -44,7 +44,7 @@ def test_help_is_light() -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     printed = python("-m", "launch.cli", "--help")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert all(name in printed for name in cli.COMMANDS)
+    assert all(name in printed for name in main.COMMANDS)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.25
 
 
@@ -70,7 +70,7 @@ def test_no_module_of_launch_imports_an_executor_or_a_trainer() -> None:
     ],
 )
 def test_wrong_usage(arguments: tuple[str, ...], part: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(arguments) == 2
+    assert main.main(arguments) == 2
     error = capsys.readouterr().err
     assert part in error
     assert "next: overnight" in error
@@ -78,9 +78,9 @@ def test_wrong_usage(arguments: tuple[str, ...], part: str, capsys: pytest.Captu
 
 
 def test_version_and_help_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["--version"]) == 0
+    assert main.main(["--version"]) == 0
     assert capsys.readouterr().out == f"overnight {launch.__version__}\n"
-    assert cli.main(["cluster", "--help"]) == 0
+    assert main.main(["cluster", "--help"]) == 0
     assert "usage: overnight cluster" in capsys.readouterr().out
 
 
@@ -127,7 +127,7 @@ def test_expected_errors(
     plan: Install, error: BaseException, code: int, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan(raising(error))
-    assert cli.main(["plan"]) == code
+    assert main.main(["plan"]) == code
     assert capsys.readouterr().err == text
 
 
@@ -139,12 +139,12 @@ def test_errors_as_json(plan: Install, capsys: pytest.CaptureFixture[str]) -> No
     ]
     for error in errors:
         plan(raising(error))
-        assert cli.main(["plan", "--json"]) == error.exit_code
+        assert main.main(["plan", "--json"]) == error.exit_code
         printed = capsys.readouterr()
         assert printed.out == ""
         answer = json.loads(printed.err)
         assert (answer["error"], answer["message"], answer["hint"]) == (type(error).__name__, error.message, "h")
-    assert cli.main(["plan", "--json", "--wat"]) == 2
+    assert main.main(["plan", "--json", "--wat"]) == 2
     assert "--wat" in json.loads(capsys.readouterr().err)["message"]
 
 
@@ -153,7 +153,7 @@ def test_errors_as_json(plan: Install, capsys: pytest.CaptureFixture[str]) -> No
 )
 def test_a_bug_is_shown_as_one(plan: Install, error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
     plan(raising(error))
-    assert cli.main(["plan"]) == cli.BUG
+    assert main.main(["plan"]) == main.BUG
     printed = capsys.readouterr().err
     assert "Traceback" in printed
     assert "this is a bug of ours" in printed
@@ -161,18 +161,18 @@ def test_a_bug_is_shown_as_one(plan: Install, error: Exception, capsys: pytest.C
 
 def test_exit_code_and_output_of_a_command_pass(plan: Install, capsys: pytest.CaptureFixture[str]) -> None:
     plan(lambda args: print("out") or 5)
-    assert cli.main(["plan"]) == 5
+    assert main.main(["plan"]) == 5
     assert capsys.readouterr().out == "out\n"
 
 
 def test_a_missing_or_broken_command_does_not_break_the_others(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = {**cli.COMMANDS, "gone": cli.Command("launch.cli.gone", "not there")}
-    monkeypatch.setattr(cli, "COMMANDS", table)
-    assert cli.main(["gone"]) == 2
+    table = {**main.COMMANDS, "gone": main.Command("launch.cli.gone", "not there")}
+    monkeypatch.setattr(main, "COMMANDS", table)
+    assert main.main(["gone"]) == 2
     assert "not part of this installation" in capsys.readouterr().err
-    assert cli.main(["--help"]) == 0
+    assert main.main(["--help"]) == 0
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:
@@ -188,4 +188,4 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     )
     os.close(writer)
     assert done.stderr == ""
-    assert done.returncode == cli.BROKEN_PIPE
+    assert done.returncode == main.BROKEN_PIPE

@@ -13,7 +13,7 @@ from jobs import backends
 from launch.base.errors import InputError
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile import Profile
-from launch.plan import builder as planning
+from launch.plan import builder
 from launch.plan.builder import conversions
 from launch.plan.model import BackEndFacts, Facts, FetchedFacts, Plan
 
@@ -87,10 +87,10 @@ def planned(directory: Path, *stages: tuple[str, str, str], names: tuple[str, ..
         text += f"  {name or f's{number}'}: {json.dumps(keys)}\n"
     (directory / "c.yaml").write_text(text)
     pipeline = read_pipeline(directory / "c.yaml").pipeline
-    found = {name: declared(name) for name in planning.back_ends_of(pipeline)}
+    found = {name: declared(name) for name in builder.back_ends_of(pipeline)}
     base = FetchedFacts("base", "./base", "hf", "ab" * 32, present=True)
     facts = Facts(found, {}, {"base": base}, "python3")
-    return planning.build(pipeline, Profile.model_validate({"name": "site", "executor": "slurm"}), facts)
+    return builder.build(pipeline, Profile.model_validate({"name": "site", "executor": "slurm"}), facts)
 
 
 @pytest.mark.parametrize(

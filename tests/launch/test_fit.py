@@ -17,7 +17,7 @@ from jobs.core.capabilities import Memory
 from jobs.core.paths import Workspace
 from launch.base.errors import InputError
 from launch.config.profile import Profile, Resources
-from launch.plan import estimates as fit
+from launch.plan import estimates
 from launch.plan import memory as estimate
 from launch.plan.model import Plan, PlannedInput, PlannedStage
 from tests.launch.made_runs import stage
@@ -59,11 +59,11 @@ def training(
 def test_a_stage_after_another_has_its_model(workspace: Workspace) -> None:
     first = training("cpt", BASE)
     second = training("sft", PlannedInput("cpt", "checkpoint", "hf", "ef" * 32, is_job=True))
-    found = fit.estimates(Plan("p", (first, second)), profile(), workspace)
+    found = estimates.estimates(Plan("p", (first, second)), profile(), workspace)
     assert [(each.stage, each.parameters) for each in found] == [("cpt", 1_235_814_400), ("sft", 1_235_814_400)]
     assert found[0].seconds is not None
     assert found[0].segments is not None
-    header, first_row = fit.show(found).splitlines()[:3:2]
+    header, first_row = estimates.show(found).splitlines()[:3:2]
     least, most = found[0].segments
     assert "segments" in header
     assert first_row.startswith("cpt")
@@ -72,7 +72,7 @@ def test_a_stage_after_another_has_its_model(workspace: Workspace) -> None:
     assert found[0].cost is None
     partitions = {"gpu": {"gpu_model": "h100", "gpu_memory": "80G", "cost_per_gpu_hour": 2}}
     site = Profile.model_validate({"name": "site", "executor": "slurm", "partitions": partitions})
-    (priced,) = fit.estimates(Plan("p", (first,)), site, workspace)
+    (priced,) = estimates.estimates(Plan("p", (first,)), site, workspace)
     assert priced.gpu_hours is not None
     assert priced.cost == (2 * priced.gpu_hours[0], 2 * priced.gpu_hours[1])
 
@@ -89,25 +89,25 @@ def test_hours_after_a_run_of_the_shape(workspace: Workspace, changes: dict[str,
     }  # fmt: skip
     (entry.root / "seal.json").write_text(json.dumps({"format": "nemo", "metrics": metrics}))
     settings = {"backend": "nemo", "micro_batch_size": 4, "recompute": "selective", **changes}
-    (found,) = fit.estimates(Plan("p", (training("cpt", BASE, **settings),)), profile(), workspace)
+    (found,) = estimates.estimates(Plan("p", (training("cpt", BASE, **settings),)), profile(), workspace)
     assert found.seconds is not None
     if known:
         assert found.seconds[0] == found.seconds[1] == pytest.approx(0.934 * 100, rel=0.15)
-        assert " to " not in fit.show([found])
+        assert " to " not in estimates.show([found])
     else:
         assert found.seconds[0] < found.seconds[1]
 
 
 def test_without_the_model_there_is_no_estimate(tmp_path: Path) -> None:
     plan = Plan("p", (training("cpt", BASE),))
-    assert fit.estimates(plan, profile(), Workspace(tmp_path)) == []
-    fit.refuse(plan, profile(), Workspace(tmp_path))
+    assert estimates.estimates(plan, profile(), Workspace(tmp_path)) == []
+    estimates.refuse(plan, profile(), Workspace(tmp_path))
 
 
 def test_what_fits_is_not_refused(workspace: Workspace) -> None:
     plan = Plan("p", (training("cpt", BASE, micro_batch_size=1),))
-    fit.refuse(plan, profile(), workspace)
-    assert fit.estimates(plan, profile(), workspace)[0].fits
+    estimates.refuse(plan, profile(), workspace)
+    assert estimates.estimates(plan, profile(), workspace)[0].fits
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_what_does_not_fit_is_refused_with_what_does(
     config.write_text(json.dumps({**LLAMA_1B, "num_key_value_heads": groups}))
     given = training("cpt", BASE, backend=backend, **changes)
     with pytest.raises(InputError, match=r"'gpu' has .* with .*: ") as caught:
-        fit.refuse(Plan("p", (given,)), profile(memory), workspace)
+        estimates.refuse(Plan("p", (given,)), profile(memory), workspace)
     words = caught.value.message.rsplit("with ", 1)[1].split(" it needs")[0]
     assert offered in words
     values = {
@@ -143,7 +143,7 @@ def test_what_does_not_fit_is_refused_with_what_does(
     }
     nodes = values.pop("nodes", 1)
     again = replace(given, settings={**given.settings, **values}, resources=replace(given.resources, nodes=nodes))
-    fit.refuse(Plan("p", (again,)), profile(memory), workspace)
+    estimates.refuse(Plan("p", (again,)), profile(memory), workspace)
 
 
 def test_a_back_end_of_a_users_own_is_offered_what_it_declares(workspace: Workspace) -> None:
@@ -156,11 +156,11 @@ def test_a_back_end_of_a_users_own_is_offered_what_it_declares(workspace: Worksp
         (Memory(states, logits=14.0, recompute=(True,)), "options.recompute: true"),
     ):
         given = replace(training("cpt", BASE, gpus=2, micro_batch_size=1), backend="mine", memory=asdict(memory))
-        (found,) = fit.estimates(Plan("p", (given,)), profile(), workspace)
+        (found,) = estimates.estimates(Plan("p", (given,)), profile(), workspace)
         least = found.memory.total - (0 if "recompute" in offered else found.memory.weights / 4)
         tight = f"{int(least / 2**20) - 1}M"
         with pytest.raises(InputError, match=offered):
-            fit.refuse(Plan("p", (given,)), profile(tight), workspace)
+            estimates.refuse(Plan("p", (given,)), profile(tight), workspace)
 
 
 def sealed(workspace: Workspace, number: int, backend: str, metrics: dict[str, Any]) -> None:
@@ -176,22 +176,22 @@ def sealed(workspace: Workspace, number: int, backend: str, metrics: dict[str, A
 def test_memory_that_was_measured_beats_the_formula(workspace: Workspace, backend: str) -> None:
     """It is shown beside the estimate, and it is what is refused by, and let through by."""
     given = training("cpt", BASE, backend=backend, micro_batch_size=8)
-    shape = fit.step_shape(given, estimate.shape_of("cpt", given.settings, 1, 1))
-    (guessed,) = fit.estimates(Plan("p", (given,)), profile("60G"), workspace)
+    shape = estimates.step_shape(given, estimate.shape_of("cpt", given.settings, 1, 1))
+    (guessed,) = estimates.estimates(Plan("p", (given,)), profile("60G"), workspace)
     assert guessed.measured is None
     assert not guessed.fits
     sealed(workspace, 1, backend, {"step_shape": shape, "peak_memory_bytes": 50 * 2**30, "step_seconds": 2.0})
     sealed(workspace, 2, backend, {"step_shape": shape, "peak_memory_bytes": 51 * 2**30})
     sealed(workspace, 3, "other", {"step_shape": shape, "peak_memory_bytes": 70 * 2**30})
-    (found,) = fit.estimates(Plan("p", (given,)), profile("60G"), workspace)
+    (found,) = estimates.estimates(Plan("p", (given,)), profile("60G"), workspace)
     assert found.measured == 51 * 2**30
     assert found.seconds == (200.0, 200.0)
-    assert "51.00 GiB" in fit.show([found])
-    fit.refuse(Plan("p", (given,)), profile("60G"), workspace)
+    assert "51.00 GiB" in estimates.show([found])
+    estimates.refuse(Plan("p", (given,)), profile("60G"), workspace)
     with pytest.raises(InputError, match=r"took 51.00 GiB when it was measured \(estimate: "):
-        fit.refuse(Plan("p", (given,)), profile("48G"), workspace)
+        estimates.refuse(Plan("p", (given,)), profile("48G"), workspace)
     for changes in ({"micro_batch_size": 4}, {"sequence_length": 1024}, {"kind": "sft"}):
-        (unlike,) = fit.estimates(
+        (unlike,) = estimates.estimates(
             Plan("p", (training("cpt", BASE, backend=backend, **{"micro_batch_size": 8, **changes}),)), profile(), workspace
         )
         assert unlike.measured is None
@@ -200,15 +200,15 @@ def test_memory_that_was_measured_beats_the_formula(workspace: Workspace, backen
 def test_seals_are_read_only_where_they_can_be_used(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU whose model is known, and without a model, the store is left alone."""
     looks: list[Workspace] = []
-    monkeypatch.setattr(fit, "measured", lambda where: looks.append(where) or [])
+    monkeypatch.setattr(estimates, "measured", lambda where: looks.append(where) or [])
     on_cpu = Profile.model_validate({"name": "site", "executor": "slurm", "partitions": {"gpu": {}}})
-    fit.estimates(Plan("p", (training("cpt", BASE),)), on_cpu, workspace)
-    fit.estimates(Plan("p", (training("cpt", replace(BASE, fingerprint="00" * 32)),)), profile(), workspace)
+    estimates.estimates(Plan("p", (training("cpt", BASE),)), on_cpu, workspace)
+    estimates.estimates(Plan("p", (training("cpt", replace(BASE, fingerprint="00" * 32)),)), profile(), workspace)
     assert looks == []
-    fit.estimates(Plan("p", (training("cpt", BASE), training("sft", BASE))), profile(), workspace)
+    estimates.estimates(Plan("p", (training("cpt", BASE), training("sft", BASE))), profile(), workspace)
     assert looks == [workspace]
 
 
 def test_what_can_never_fit_says_so(workspace: Workspace) -> None:
     with pytest.raises(InputError, match=r"weights .*makes it fit"):
-        fit.refuse(Plan("p", (training("cpt", BASE),)), profile("4G"), workspace)
+        estimates.refuse(Plan("p", (training("cpt", BASE),)), profile("4G"), workspace)

@@ -14,7 +14,7 @@ from jobs.core.paths import StagePaths
 from jobs.core.verdict import FailureClass, Outcome
 from launch.cli.main import main
 from launch.runs.journal import Event
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from launch.status import logs
 from tests.launch.made_runs import make, said, sealed, stage, started, store_of, submitted
 

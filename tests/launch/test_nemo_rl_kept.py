@@ -8,11 +8,9 @@ from pathlib import Path
 from jobs.core.paths import Workspace
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile_file import read_profile
-from launch.plan import builder as planning
-from launch.plan import gather as facts
+from launch.plan import builder, gather
 from launch.plan.model import Plan, PlannedStage
-from launch.runs import gc
-from launch.runs import run as rundir
+from launch.runs import gc, rundir
 from tests.toy_chain import Chain
 
 STAGES = """\
@@ -37,8 +35,8 @@ def made(tmp_path: Path, stages: str = STAGES) -> tuple[Chain, Plan]:
 
 def plan_of(chain: Chain, tmp_path: Path) -> Plan:
     pipeline, profile = read_pipeline(chain.pipeline), read_profile(Path(chain.cluster))
-    gathered = facts.gather(pipeline, profile.profile, Workspace(tmp_path / "ws"))
-    return planning.build(pipeline.pipeline, profile.profile, gathered)
+    gathered = gather.gather(pipeline, profile.profile, Workspace(tmp_path / "ws"))
+    return builder.build(pipeline.pipeline, profile.profile, gathered)
 
 
 def stage(plan: Plan, name: str) -> PlannedStage:

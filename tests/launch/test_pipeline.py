@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from data_prep.common.settings import Settings
 from launch.base.errors import InputError
-from launch.config import references as check
+from launch.config import references
 from launch.config.document.positions import Marks, failure
 from launch.config.document.reader import parse
 from launch.config.document.validate import validate
@@ -50,7 +50,7 @@ stages:
 
 @pytest.fixture(autouse=True)
 def _two_back_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "backends", lambda: ["toy", "trl"])
+    monkeypatch.setattr(references, "backends", lambda: ["toy", "trl"])
 
 
 def load(directory: Path, text: str = PIPELINE, *overrides: str) -> PipelineFile:
@@ -322,7 +322,7 @@ def test_any_value_anywhere_is_taken_or_refused_by_name(stage: str, key: str, va
     marks = Marks("f.yaml")
     try:
         pipeline = validate(Pipeline, data, marks)
-        found = check.problems(pipeline)
+        found = references.problems(pipeline)
         if found:
             raise failure(found, marks)
     except InputError as error:

@@ -15,18 +15,15 @@ from hypothesis import strategies as st
 
 from jobs.core.paths import StagePaths
 from launch.base.errors import InputError
-from launch.cli import main as cli
+from launch.cli import main
 from launch.config.document.reader import parse
 from launch.config.profile_fields import GpuRequest
 from launch.config.profile_file import available, read_profile
-from launch.site import check, choose, show, storage, write
-from launch.site import cluster_info as facts
+from launch.site import check, choose, cluster_info, show, storage, write
 from launch.site.cluster_info import Facts
 from launch.site.devcluster_shape import shape_of
 from launch.site.finding import Level
-from launch.site.probe import amend
-from launch.site.probe import results as verdict
-from launch.site.probe import run as probe
+from launch.site.probe import amend, results, run
 from launch.site.probe.amend import Change
 from launch.site.probe.run import Plan, Probe
 from launch.site.storage import Place
@@ -70,7 +67,7 @@ def site(**answers: str | None) -> Facts:
         **answers,
     }
     heard = {name: Heard(name, text, "" if text is not None else "did not answer") for name, text in texts.items()}
-    return facts.read("me", heard)
+    return cluster_info.read("me", heard)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +84,7 @@ def site(**answers: str | None) -> Facts:
     ],
 )
 def test_gpus_of_a_node(gres: str, found: tuple[int, str | None]) -> None:
-    assert facts.gpus_of(gres) == found
+    assert cluster_info.gpus_of(gres) == found
 
 
 def test_a_queue_that_is_a_qos_and_nodes_that_are_told_apart_by_features() -> None:
@@ -155,7 +152,7 @@ def test_no_slurm_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("OVERNIGHT_DEVCLUSTER", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    assert cli.main(["profile", "init", "here"]) == 2
+    assert main.main(["profile", "init", "here"]) == 2
     said = capsys.readouterr().err
     assert "scontrol show config: there is no scontrol on this machine" in said
     assert not list(tmp_path.rglob("*.yaml"))
@@ -205,11 +202,11 @@ WORD = st.text(
     st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp", "Zs"], exclude_characters="\x7f"), min_size=1, max_size=12
 )
 GROUP = st.builds(
-    facts.NodeGroup, nodes=st.integers(1, 9999), cpus=st.integers(1, 512), memory_mb=st.integers(1000, 4_000_000), gpus=st.integers(0, 16),
+    cluster_info.NodeGroup, nodes=st.integers(1, 9999), cpus=st.integers(1, 512), memory_mb=st.integers(1000, 4_000_000), gpus=st.integers(0, 16),
     gpu_model=st.none() | WORD, features=st.lists(WORD, max_size=3).map(tuple), threads_per_core=st.integers(1, 2),
 )  # fmt: skip
 PARTITIONS = st.builds(
-    facts.PartitionFacts, name=WORD, is_default=st.booleans(), is_up=st.booleans(), is_hidden=st.booleans(), max_time=st.sampled_from([None, "04:00:00", "2-00:00:00", "30"]),
+    cluster_info.PartitionFacts, name=WORD, is_default=st.booleans(), is_up=st.booleans(), is_hidden=st.booleans(), max_time=st.sampled_from([None, "04:00:00", "2-00:00:00", "30"]),
     max_nodes=st.none() | st.integers(1, 100), exclusive=st.booleans(), preemptible=st.booleans(), default_memory=st.booleans(),
     max_memory_mb=st.none() | st.integers(1000, 100_000), allow_accounts=st.none(), allow_qos=st.none(), allow_groups=st.none() | st.just(("x",)),
     root_only=st.booleans(), groups=st.lists(GROUP, max_size=3).map(tuple),
@@ -223,7 +220,7 @@ def sites(draw: st.DrawFn) -> write.NewProfile:
         user=draw(WORD),
         config=draw(st.fixed_dictionaries({}, optional=dict.fromkeys(("ClusterName", "SelectTypeParameters", "SLURM_VERSION", "KillWait", "JobRequeue", "AccountingStorageType"), WORD))),
         partitions=tuple({each.name: each for each in draw(st.lists(PARTITIONS, max_size=4))}.values()),
-        associations=(facts.Association(account, "", tuple(draw(st.lists(WORD, max_size=2))), None, draw(st.none() | st.integers(1, 9)), None),) if account else (),
+        associations=(cluster_info.Association(account, "", tuple(draw(st.lists(WORD, max_size=2))), None, draw(st.none() | st.integers(1, 9)), None),) if account else (),
         default_account=account, qos={}, srun_options=frozenset(draw(st.sets(st.sampled_from(["container-image", "environment"])))),
         module_system=draw(st.none() | WORD), modules=tuple(draw(st.lists(WORD, max_size=3))), unknown=draw(st.dictionaries(WORD, WORD, max_size=2)),
     )  # fmt: skip
@@ -436,7 +433,7 @@ def judged(
     one = Probe(
         PLAN, StagePaths(tmp_path), None, job="7", over=True, notes={**NOTES, **(notes or {})}, nodes=[{**NODE, **node}]
     )  # type: ignore[arg-type]
-    result = verdict.judge(read_profile(file), one)
+    result = results.judge(read_profile(file), one)
     return {finding.what: finding.level for finding in result.findings}, {
         ".".join(change.path): change.value for change in result.changes
     }
@@ -494,13 +491,13 @@ def test_a_probe_that_never_ran(tmp_path: Path) -> None:
 
 def test_one_probe_for_each_executor(tmp_path: Path) -> None:
     found = read_profile(Path(__file__).parents[1] / "sites" / "users" / "dgx-pyxis.yaml")
-    plans = {plan.executor: plan for plan in probe.plans(found, None, ())}
+    plans = {plan.executor: plan for plan in run.plans(found, None, ())}
     assert set(plans) == {"nemo_run", "submitit"}
     assert plans["nemo_run"].resources.gpus_per_node == 8
     assert {plan.resources.nodes for plan in plans.values()} == {2}
     assert {plan.backend for plan in plans.values()} == {"toy"}, "the one with an image"
     assert {plan.minutes for plan in plans.values()} == {10}, "an image has to be fetched"
-    (only,) = probe.plans(replace_executors(found.path, tmp_path), 3, ("requeue", "signal"))
+    (only,) = run.plans(replace_executors(found.path, tmp_path), 3, ("requeue", "signal"))
     assert (only.executor, only.minutes, only.requeue, only.lead) == ("submitit", 3, False, None)
 
 
@@ -526,7 +523,7 @@ def test_show_says_file_and_line(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / "mine.yaml").write_text(
         "extends: university\naccount: '01'\ngpu_request: gres\nresources:\n  default: {cpus: 2}\n"
     )
-    assert cli.main(["profile", "show", str(tmp_path / "mine.yaml"), "--json"]) == 0
+    assert main.main(["profile", "show", str(tmp_path / "mine.yaml"), "--json"]) == 0
     shown = {one["key"]: one for one in json.loads(capsys.readouterr().out)["values"]}
     assert shown["account"]["origin"] == f"{tmp_path}/mine.yaml:2:10"
     assert shown["gpu_request.form"]["origin"] == f"{tmp_path}/mine.yaml:3:14"
@@ -534,7 +531,7 @@ def test_show_says_file_and_line(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert shown["resources.default.cpus"]["origin"] == f"{tmp_path}/mine.yaml:5:19"
     assert shown["resources.default.mem"]["origin"].startswith(str(available()["university"]))
     assert shown["poll_seconds"]["origin"] == "built in"
-    assert cli.main(["profile", "show", str(tmp_path / "mine.yaml"), "--origin"]) == 0
+    assert main.main(["profile", "show", str(tmp_path / "mine.yaml"), "--origin"]) == 0
     assert f"# {tmp_path}/mine.yaml:5:19" in capsys.readouterr().out
 
 
@@ -544,7 +541,7 @@ def test_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     (tmp_path / "overnight" / "profiles" / "ours.yaml").write_text(
         "# Ours, of the lab. More: https://example.org/a.\nname: ours\nexecutor: local\n"
     )
-    assert cli.main(["profile", "list", "--json"]) == 0
+    assert main.main(["profile", "list", "--json"]) == 0
     found = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
     assert (found["ours"]["whose"], found["ours"]["description"], found["ours"]["link"]) == (
         "yours",
@@ -553,19 +550,19 @@ def test_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     )
     assert all(found[name]["whose"] == "built in" and found[name]["description"] for name in PACKAGED)
     assert all(found[name]["link"] for name in SITES)
-    assert cli.main(["profile", "list"]) == 0
+    assert main.main(["profile", "list"]) == 0
     assert "https://docs.nersc.gov" in capsys.readouterr().out
 
 
 def test_check_of_this_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(f"name: mine\nexecutor: local\nworkspace: {tmp_path}/work\n")
-    assert cli.main(["profile", "check", str(file)]) == 0
+    assert main.main(["profile", "check", str(file)]) == 0
     file.write_text(
         f"name: mine\nexecutor: local\nworkspace: {tmp_path}/work\nenvironments:\n  trl: {{venv: {tmp_path}/no}}\n  nemo: {{image: ./no.sif}}\n"
     )
     capsys.readouterr()
-    assert cli.main(["profile", "check", str(file), "--json"]) == 1
+    assert main.main(["profile", "check", str(file), "--json"]) == 1
     findings = {one["what"]: one for one in json.loads(capsys.readouterr().out)["findings"]}
     assert (findings["python of trl"]["level"], findings["python of trl"]["where"]) == ("fail", f"{file}:5:8")
     assert findings["image of nemo"]["level"] == "fail"

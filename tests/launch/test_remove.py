@@ -9,11 +9,10 @@ import pytest
 from jobs.core.paths import Workspace
 from launch.base.errors import InputError
 from launch.config.profile_file import ProfileFile, read_profile
-from launch.render import provenance as emitted
-from launch.render import stage as scripts
+from launch.render import provenance, scripts
 from launch.render.executors import NAMES, carrier
 from launch.render.request import flag_name
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from launch.site import check
 from launch.slurm.options import APPTAINER, HEADER, KEPT, REMOVABLE, SRUN
 from tests.launch import made_runs
@@ -102,11 +101,11 @@ def test_entries_without_effect_are_said(tmp_path: Path) -> None:
     found = over(tmp_path, "university", "remove: [wckey, kill-on-bad-exit, container-image, gpus, bind, requeue]\n")
     plan = plan_of(found.profile)
     run = Run(Workspace(tmp_path), "abcde")
-    assert emitted.without_effect(run, plan.stages, found) == [
+    assert provenance.without_effect(run, plan.stages, found) == [
         (0, "wckey"), (2, "container-image"), (3, "gpus"), (4, "bind"),
     ]  # fmt: skip
     first, *_ = check.without_effect(found, run, plan.stages, "of this plan")
     assert (first.level, first.what, first.where) == ("warn", "remove", f"{tmp_path}/mine.yaml:2:10")
     assert first.text == "no job of this plan gets --wckey: this entry has no effect"
     inside = over(tmp_path, "lumi-g", "remove: [bind, rocm, nv]\n")
-    assert emitted.without_effect(run, plan_of(inside.profile).stages, inside) == [(2, "nv")]
+    assert provenance.without_effect(run, plan_of(inside.profile).stages, inside) == [(2, "nv")]

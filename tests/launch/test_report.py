@@ -12,7 +12,7 @@ from jobs.core import seal
 from jobs.core.seal import SealKind
 from jobs.core.verdict import FailureClass, Outcome
 from launch.cli.main import main
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from tests.launch.made_runs import make, said, sealed, stage, started, store_of, submitted
 from tests.launch.test_results import AFTER, BEFORE, evaluation
 

@@ -13,7 +13,7 @@ from jobs.core.seal import SealKind
 from launch.base.errors import InputError
 from launch.cli.main import main
 from launch.plan.model import PlannedInput, PlannedStage
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from launch.status import results
 from tests.launch.made_runs import make, print_of, sealed, stage
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from jobs.core.paths import Workspace
-from launch.base import lock as shared_lock
+from launch.base import lock
 from launch.base.errors import InputError
-from launch.runs import run as rundir
-from launch.runs.run import Run, RunBusy, locked
+from launch.runs import rundir
+from launch.runs.rundir import Run, RunBusy, locked
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def _hold_until(
 def test_a_living_holder_on_another_host_keeps_it_whatever_the_clocks_say(
     run: Run, monkeypatch: pytest.MonkeyPatch, skew: float
 ) -> None:
-    monkeypatch.setattr(shared_lock, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.05)
     context = multiprocessing.get_context("fork")
     held, end = context.Event(), context.Event()
     holder = context.Process(target=_hold_until, args=(run, skew, held, end))
@@ -147,7 +147,7 @@ def test_of_several_hosts_that_find_a_dead_lock_one_at_a_time_holds_it(
 ) -> None:
     """All judge it dead in the same moment, and each would take the other's new lock for the dead one."""
     monkeypatch.setattr(rundir, "LOCK_SILENT_SECONDS", 5.0)
-    monkeypatch.setattr(shared_lock, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.1)
     run.paths.lock.write_text(json.dumps({"host": "login9", "pid": 1, "time": time.time() + 9000, "token": "dead"}))
     context = multiprocessing.get_context("fork")
     gate, answers = context.Barrier(4), context.Queue()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from launch.base.errors import InputError
-from launch.render import templates as render
+from launch.render import templates
 
 NASTY = '/x/it\'s $(touch /tmp/never) `id` "q"; rm -rf é'
 SPEC: dict[str, Any] = {
@@ -30,10 +30,10 @@ NODE = {"scratch": "/local", "stage_python": "/venv/bin/python", "nodes": 2, "pr
 
 
 def texts() -> dict[str, str]:
-    host = {"host.sh": "#!/bin/bash\n" + render.template("host.sh.j2", **SPEC, **HOST)}
-    host["host-more.sh"] = "#!/bin/bash\n" + render.template("host.sh.j2", **SPEC, **HOST, **MORE)
+    host = {"host.sh": "#!/bin/bash\n" + templates.template("host.sh.j2", **SPEC, **HOST)}
+    host["host-more.sh"] = "#!/bin/bash\n" + templates.template("host.sh.j2", **SPEC, **HOST, **MORE)
     launchers = ("python", "torchrun", "ray")
-    return host | {f"node-{one}.sh": render.template("node.sh.j2", **SPEC, **NODE, launcher=one) for one in launchers}
+    return host | {f"node-{one}.sh": templates.template("node.sh.j2", **SPEC, **NODE, launcher=one) for one in launchers}
 
 
 @pytest.mark.parametrize("name", texts())
@@ -52,7 +52,7 @@ def test_shellcheck(name: str, tmp_path: Path) -> None:
 @pytest.mark.failure(26)
 def test_a_value_is_never_run(tmp_path: Path) -> None:
     plain = {"modules": (), "enter": (), "scratch": None}
-    text = render.template("node.sh.j2", **{**SPEC, "stage_dir": tmp_path}, **{**NODE, **plain}, launcher="python")
+    text = templates.template("node.sh.j2", **{**SPEC, "stage_dir": tmp_path}, **{**NODE, **plain}, launcher="python")
     shown = text.replace("exec ", "printf '%s' \"$NAME\"; : ")
     done = subprocess.run(["bash", "-c", shown], capture_output=True, text=True, check=True)
     assert done.stdout == NASTY
@@ -62,7 +62,7 @@ def left(tmp_path: Path, code: str, on: tuple[str, ...]) -> tuple[int, str]:
     """What ``overnight_leave`` of host.sh does."""
     told = f'printf "%s %s %s" "$OVERNIGHT_EVENT" "$OVERNIGHT_RUN" "$OVERNIGHT_STAGE" >>{tmp_path}/told'
     more = {"onward": ["echo", "onward"], "run": "abcde", "notify": told, "notify_on": on}
-    text = render.template("host.sh.j2", **SPEC, **HOST, **more)
+    text = templates.template("host.sh.j2", **SPEC, **HOST, **more)
     functions = text[text.index("overnight_onward()") : text.index("overnight_exit()")]
     done = subprocess.run(
         ["bash", "-c", f"SLURM_JOB_ID=7\n{functions}\novernight_leave {code}"],
@@ -90,4 +90,4 @@ def test_a_job_that_ends_tells_and_goes_on(tmp_path: Path, code: str, on: tuple[
 @pytest.mark.failure(16)
 def test_control_characters_are_refused(bad: str) -> None:
     with pytest.raises(InputError, match="control character"):
-        render.template("node.sh.j2", **{**SPEC, "environment": [("NAME", bad)]}, **NODE, launcher="python")
+        templates.template("node.sh.j2", **{**SPEC, "environment": [("NAME", bad)]}, **NODE, launcher="python")

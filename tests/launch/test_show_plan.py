@@ -17,7 +17,7 @@ from launch.config.profile import Profile, Resources
 from launch.config.profile_file import read_profile
 from launch.plan.model import FetchedFacts, Plan, PlannedInput, PlannedStage
 from launch.plan.planned import Planned
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from launch.status.plan import expected_seconds, print_plan, segments, states
 from tests.launch.made_runs import make, said, sealed, stage, started, store_of, submitted
 

@@ -17,7 +17,7 @@ from launch.base.errors import ClusterSilent
 from launch.cli.main import main
 from launch.runs.attempt_state import QueueView
 from launch.runs.journal import Event
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from launch.slurm.queue import AccountRow, QueueRow
 from launch.slurm.states import JobState
 from launch.status import text as show_status

@@ -18,7 +18,7 @@ from launch.base.errors import InputError
 from launch.cli.main import COMMANDS
 from launch.cli.via_ssh import bundle, connection, protocol, serve
 from launch.cli.via_ssh.arguments import rebuilt
-from launch.inputs import user_code as worktree
+from launch.inputs import user_code
 from tests.slurm.chains import make_inputs
 
 WORDS = {
@@ -115,7 +115,7 @@ def laptop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> argparse.Namespac
 
 
 def files_of(made: bundle.Bundle) -> list[str]:
-    return worktree.listing(made.directory)
+    return user_code.listing(made.directory)
 
 
 def test_a_bundle_is_called_by_its_content(laptop: argparse.Namespace) -> None:
@@ -189,10 +189,10 @@ def test_a_bundle_that_is_not_what_was_sent_is_not_taken(laptop: argparse.Namesp
     # The code goes into the workspace as it came, to the byte, also from below a directory that git ignores.
     from jobs.core.paths import Workspace
 
-    digest = worktree.digest(laptop.pipeline.parent / "tree")
+    digest = user_code.digest(laptop.pipeline.parent / "tree")
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     (tmp_path / ".gitignore").write_text("*\n")
-    taken = worktree.take(directory / "code", Workspace(tmp_path / "w"))
+    taken = user_code.take(directory / "code", Workspace(tmp_path / "w"))
     assert (taken.files, taken.digest) == (1, digest)
 
 

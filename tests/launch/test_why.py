@@ -11,10 +11,10 @@ from jobs.core import claim, files
 from jobs.core.progress import ProgressWriter
 from jobs.core.verdict import FailureClass, Outcome
 from launch.base.errors import ClusterSilent, InputError
-from launch.runs import run as rundir
+from launch.runs import rundir
 from launch.runs.attempt_state import QueueView
 from launch.runs.journal import Event
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState
 from launch.status import why

@@ -16,12 +16,12 @@ import pytest
 from jobs import backends
 from jobs.core import verdict
 from jobs.core.verdict import FailureClass
-from jobs.lifecycle import steps as lifecycle
+from jobs.lifecycle import steps
 from jobs.lifecycle.steps import Start
 from launch.cli.main import main
 from launch.plan.model import PlannedInput
-from launch.render import stage as scripts
-from launch.runs.run import Run
+from launch.render import scripts
+from launch.runs.rundir import Run
 from tests.launch.made_runs import make, stage, started, submitted
 
 CLASSES: tuple[tuple[FailureClass, str, str], ...] = (  # class, line in the log, words of the change
@@ -54,7 +54,7 @@ def ended(run: Run, *lines: str) -> str:
     log.write_text("\n".join(["step 1", *lines, "step 2"]) + "\n")
     plan, profile = run.plan(), run.profile()
     spec = scripts.stage_spec(run, plan, plan.stage("cpt"), profile, "aaaaaa", 1)
-    lifecycle.finish(spec, Start(job, 0, 0, "node1"), 1)
+    steps.finish(spec, Start(job, 0, 0, "node1"), 1)
     return f"{log}:2"
 
 

@@ -13,7 +13,7 @@ import pytest
 from jobs.core.paths import Workspace
 from launch.base.errors import InputError
 from launch.cli.main import main
-from launch.inputs import user_code as worktree
+from launch.inputs import user_code
 from launch.runs import gc
 
 
@@ -43,16 +43,16 @@ def names(path: Path) -> set[str]:
 @pytest.mark.failure(41)
 def test_uncommitted_and_untracked_files_are_in_it_and_counted(tree: Path, tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "w")
-    before = worktree.take(tree, workspace)
+    before = user_code.take(tree, workspace)
     assert before.uncommitted == 0
     (tree / "pkg" / "mine.py").write_text("VALUE = 2\n")
     (tree / "new file é.py").write_text("")
-    taken = worktree.take(tree, workspace)
+    taken = user_code.take(tree, workspace)
     assert taken.uncommitted == 2
     assert names(taken.path) == {"pkg/mine.py", "new file é.py", ".gitignore"}
     assert (taken.path / "pkg" / "mine.py").read_text() == "VALUE = 2\n"
     assert (before.path / "pkg" / "mine.py").read_text() == "VALUE = 1\n", "what was submitted stays as it was"
-    assert worktree.take(tree, workspace).path == taken.path
+    assert user_code.take(tree, workspace).path == taken.path
     assert sorted(path.name for path in workspace.code.iterdir()) == sorted([before.digest, taken.digest])
     assert not (taken.path / "pkg" / "mine.py").stat().st_mode & 0o222
 
@@ -62,7 +62,7 @@ def test_without_git_environments_and_caches_are_left_out(tmp_path: Path) -> Non
     for name in ("a.py", ".venv/pyvenv.cfg", ".venv/lib/x.py", "__pycache__/a.pyc", "sub/b.py"):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(name)
-    taken = worktree.take(tree, Workspace(tmp_path / "w"))
+    taken = user_code.take(tree, Workspace(tmp_path / "w"))
     assert taken.uncommitted is None
     assert names(taken.path) == {"a.py", "sub/b.py"}
 
@@ -71,7 +71,7 @@ def test_without_git_environments_and_caches_are_left_out(tmp_path: Path) -> Non
 def test_a_link_out_of_the_tree_is_refused(tree: Path, tmp_path: Path, aim: str) -> None:
     (tree / "link").symlink_to(aim)
     with pytest.raises(InputError, match="out of the tree"):
-        worktree.take(tree, Workspace(tmp_path / "w"))
+        user_code.take(tree, Workspace(tmp_path / "w"))
     assert list((tmp_path / "w" / "code").iterdir()) == []
 
 
@@ -79,27 +79,27 @@ def test_a_link_out_of_the_tree_is_refused(tree: Path, tmp_path: Path, aim: str)
 def test_hostile_names_are_refused(tree: Path, tmp_path: Path, name: bytes) -> None:
     (tree / os.fsdecode(name)).write_text("")
     with pytest.raises(InputError, match=r"control character|not UTF-8"):
-        worktree.take(tree, Workspace(tmp_path / "w"))
+        user_code.take(tree, Workspace(tmp_path / "w"))
 
 
 def test_large_files_and_trees_are_refused(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tree / "weights.bin").write_bytes(b"x" * 5000)
-    monkeypatch.setattr(worktree, "MAX_FILE", 4000)
+    monkeypatch.setattr(user_code, "MAX_FILE", 4000)
     with pytest.raises(InputError, match=r"weights\.bin has"):
-        worktree.take(tree, Workspace(tmp_path / "w"))
-    monkeypatch.setattr(worktree, "MAX_FILE", 9000)
-    monkeypatch.setattr(worktree, "MAX_TOTAL", 4000)
+        user_code.take(tree, Workspace(tmp_path / "w"))
+    monkeypatch.setattr(user_code, "MAX_FILE", 9000)
+    monkeypatch.setattr(user_code, "MAX_TOTAL", 4000)
     with pytest.raises(InputError, match=r"weights\.bin: 0 MB"):
-        worktree.take(tree, Workspace(tmp_path / "w"))
+        user_code.take(tree, Workspace(tmp_path / "w"))
 
 
 def test_a_job_imports_the_users_module_from_the_snapshot(tree: Path, tmp_path: Path) -> None:
-    from launch.inputs import toolkit as snapshot
+    from launch.inputs import toolkit
 
-    taken = worktree.take(tree, Workspace(tmp_path / "w"))
+    taken = user_code.take(tree, Workspace(tmp_path / "w"))
     code = tmp_path / "run" / "code"
     code.mkdir(parents=True)
-    snapshot.take(code / "toolkit")
+    toolkit.take(code / "toolkit")
     (code / "user").symlink_to(taken.path)
     (tree / "pkg" / "mine.py").write_text("VALUE = 'edited later'\n")
     (code / "toolkit" / "jobs" / "__main__.py").write_text(
@@ -115,9 +115,9 @@ def test_gc_keeps_what_a_run_names_and_frees_the_rest(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workspace = Workspace(tmp_path / "w")
-    kept = worktree.take(tree, workspace)
+    kept = user_code.take(tree, workspace)
     (tree / "pkg" / "mine.py").write_text("VALUE = 2\n")
-    unneeded = worktree.take(tree, workspace)
+    unneeded = user_code.take(tree, workspace)
     link = workspace.run("abcde").user_code
     link.parent.mkdir(parents=True)
     link.symlink_to(kept.path)
@@ -145,7 +145,7 @@ def test_gc_keeps_what_a_run_names_and_frees_the_rest(
 
 def test_gc_puts_back_what_a_run_came_to_need(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = Workspace(tmp_path / "w")
-    taken = worktree.take(tree, workspace)
+    taken = user_code.take(tree, workspace)
     rename = os.rename
 
     def submitted_meanwhile(source: Path, target: Path) -> None:

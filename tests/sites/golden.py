@@ -13,12 +13,12 @@ from jobs.core.paths import Workspace
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile import Profile
 from launch.config.profile_file import read_profile
-from launch.plan import builder as planning
+from launch.plan import builder
 from launch.plan.backends import python_of
 from launch.plan.model import BackEndFacts, Facts, FetchedFacts, Plan
-from launch.render import stage as scripts
+from launch.render import scripts
 from launch.render.executors import NAMES, carrier
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden"
@@ -47,7 +47,7 @@ def plan_of(profile: Profile, pipeline: Path = HERE / "pipeline.yaml") -> Plan:
     }
     base = FetchedFacts("base", "./model", "hf", "ab" * 32, present=True)
     world = Facts(known, {"corpus": ()}, {"base": base}, core_python="/home/me/venv/bin/python")
-    return planning.build(read_pipeline(pipeline).pipeline, profile, world)
+    return builder.build(read_pipeline(pipeline).pipeline, profile, world)
 
 
 def rendered(site: str) -> dict[str, str]:

@@ -13,11 +13,10 @@ from launch.base.errors import InputError
 from launch.config.document.reader import parse
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile_file import ProfileFile, read_profile
-from launch.render import provenance as emitted
-from launch.render import stage as scripts
+from launch.render import provenance, scripts
 from launch.render.executors import NAMES, carrier
 from launch.render.request import JobRequest, flag_name
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from launch.slurm.options import KEPT
 from tests.sites.golden import ATTEMPT, HERE, SITES, plan_of
 
@@ -78,7 +77,7 @@ def test_the_entry_of_the_profile_does_it(site: str) -> None:
     added = {flag_name(flag) for flag in found.profile.srun}  # taken out there
     assert {flag_name(flag) for flag in (*bare[0], *bare[1])} == {"job-name", *added}
     read = read_pipeline(HERE / "pipeline.yaml")
-    known = emitted.of_stage(run, plan_of(found.profile).stage("cpt"), found, read.pipeline.stages, read.marks)
+    known = provenance.of_stage(run, plan_of(found.profile).stage("cpt"), found, read.pipeline.stages, read.marks)
     assert {one.option for one in known} == {"job-name", *added}
 
 
@@ -88,7 +87,7 @@ def test_every_flag_knows_the_line_that_it_comes_from(site: str) -> None:
     read = read_pipeline(HERE / "pipeline.yaml")
     plan = plan_of(found.profile)
     for stage in STAGES:
-        known = emitted.of_stage(run, plan.stage(stage), found, read.pipeline.stages, read.marks)
+        known = provenance.of_stage(run, plan.stage(stage), found, read.pipeline.stages, read.marks)
         header, srun = flags(carrier("nemo_run").render(request(site, stage)))
         assert sorted(
             one.text.replace("-attempt", f"-{ATTEMPT}") for one in known if one.command == "sbatch"

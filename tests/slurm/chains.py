@@ -25,7 +25,7 @@ from jobs.core import claim, files, seal
 from jobs.core.claim import Claim
 from jobs.core.paths import StagePaths, StorePaths, Workspace
 from launch.config.profile_file import locate
-from launch.plan import file as planfile
+from launch.plan import file
 from launch.plan.model import Plan
 from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
@@ -225,7 +225,7 @@ class Chain:
         return [path.name for path in sorted(found, key=lambda path: path.stat().st_ctime_ns)]
 
     def plan(self, run: str) -> Plan:
-        return planfile.load(self.workspace.run(run).plan)
+        return file.load(self.workspace.run(run).plan)
 
     def plan_names(self, run: str) -> list[str]:
         return [stage.name for stage in self.plan(run).stages]

@@ -149,12 +149,12 @@ def gc(chain: Chain, *before: str) -> dict[str, Any]:
 
 def unneeded(chain: Chain, numbers: Collection[int]) -> None:
     """Snapshots that no run names, as of runs whose directories were removed."""
-    from launch.inputs import user_code as worktree
+    from launch.inputs import user_code
 
     for number in numbers:
         tree = chain.directory.parent / "trees" / str(number)
         write(tree / "a.py", f"VALUE = {number}\n")
-        worktree.take(tree, chain.workspace)
+        user_code.take(tree, chain.workspace)
 
 
 def test_gc_beside_a_live_queue(slurm: Slurm, tmp_path: Path) -> None:

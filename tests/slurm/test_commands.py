@@ -14,7 +14,7 @@ from launch.cli import status as command
 from launch.cli.main import main
 from launch.render.executors import carrier
 from launch.runs.attempt_state import QueueView
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
 from launch.status.assess import Queue, look
 from launch.status.model import StageStatus, State

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from launch.runs import run as rundir
-from launch.runs.run import Run
+from launch.runs import rundir
+from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
 from launch.submit.submitter import Action, Submitter
 from tests.slurm import tracing

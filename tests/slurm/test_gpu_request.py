@@ -13,8 +13,8 @@ from jobs.core.paths import Workspace
 from launch.config.profile_fields import GpuForm
 from launch.config.profile_file import read_profile
 from launch.render.executors import carrier
-from launch.runs.run import Run
-from launch.site import test_only as probe_job
+from launch.runs.rundir import Run
+from launch.site import test_only
 from launch.slurm.client import Gateway
 from tests.slurm.helpers import Slurm
 
@@ -35,8 +35,8 @@ def test_the_work_gets_what_was_asked_for(slurm: Slurm, tmp_path: Path, form: Gp
     )
     profile = read_profile(path).profile
     run = Run(Workspace(tmp_path), "abcde")
-    stage = probe_job.stage_of(profile, "cpt", profile.resources_for("cpt"), "submitit", probe_job.NAME, sys.executable)
-    asked = replace(probe_job.request_of(run, stage, profile, "a"), name=f"gpus-{tmp_path.name}")
+    stage = test_only.stage_of(profile, "cpt", profile.resources_for("cpt"), "submitit", test_only.NAME, sys.executable)
+    asked = replace(test_only.request_of(run, stage, profile, "a"), name=f"gpus-{tmp_path.name}")
     asked.logs.mkdir(parents=True)
     asked.scripts.root.mkdir(parents=True)
     write_atomic(asked.scripts.host, "")

@@ -24,7 +24,7 @@ from jobs.core import files
 from jobs.core import spec as specs
 from jobs.core.spec import StageSpec
 from launch.inputs import toolkit as snapshot
-from launch.render import templates as render
+from launch.render import templates
 from launch.slurm.devcluster import packages
 from launch.slurm.devcluster.cluster import DevCluster
 from tests.slurm.helpers import Slurm
@@ -194,7 +194,7 @@ def submit(
     # Neither container nor modules nor secrets nor a scratch directory.
     values = {"modules": (), "enter": (), "variables": (), "prefix": "", "node": node, "secrets": "", "scratch": None}
     node.write_text(
-        render.template(
+        templates.template(
             "node.sh.j2", stage_dir=directory, environment=[], launcher="ray", nodes=nodes, processes=1,
             stage_python=python or sys.executable, boot=directory / "boot.py", spec=directory / "spec.json",
             ray_seconds=seconds,
@@ -202,7 +202,7 @@ def submit(
         )
     )  # fmt: skip
     node.chmod(0o755)
-    body = BATCH.format(ports=render.template("ports.sh.j2"), nodes=nodes, node=shlex.quote(str(node)))
+    body = BATCH.format(ports=templates.template("ports.sh.j2"), nodes=nodes, node=shlex.quote(str(node)))
     usual = (
         f"--nodes={nodes}",
         "--ntasks-per-node=1",

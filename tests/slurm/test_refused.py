@@ -10,12 +10,10 @@ from jobs.core.paths import Workspace
 from launch.base.errors import ClusterRefused
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile_file import read_profile
-from launch.render import provenance as emitted
-from launch.render import refusal as blame
-from launch.render import stage as scripts
+from launch.render import provenance, refusal, scripts
 from launch.render.executors import carrier
 from launch.render.provenance import Emitted
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
 from tests.sites.golden import HERE, plan_of
 from tests.slurm.chains import Chain
@@ -37,13 +35,13 @@ def asked(
     run, stage = Run(Workspace(directory / "workspace"), "abcde"), plan.stage(stage_name)
     script = directory / "job.sh"
     script.write_text(carrier("submitit").render(scripts.request(run, stage, found.profile, "aaaaaa", 0, None)))
-    return script, emitted.of_stage(run, stage, found, read.pipeline.stages, read.marks)
+    return script, provenance.of_stage(run, stage, found, read.pipeline.stages, read.marks)
 
 
 def refused(gateway: Gateway, script: Path, known: list[Emitted]) -> ClusterRefused:
     with pytest.raises(ClusterRefused) as caught:
         gateway.sbatch(script)
-    blame.add(caught.value, known, script, gateway)
+    refusal.add(caught.value, known, script, gateway)
     return caught.value
 
 

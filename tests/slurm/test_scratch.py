@@ -13,10 +13,10 @@ from jobs.core.files import write_atomic
 from jobs.core.paths import Workspace
 from launch.config.profile_file import read_profile
 from launch.plan.model import Plan
-from launch.render import stage as scripts
+from launch.render import scripts
 from launch.render.executors import carrier
-from launch.runs.run import Run
-from launch.site import test_only as probe_job
+from launch.runs.rundir import Run
+from launch.site import test_only
 from launch.slurm.client import Gateway
 from tests.slurm.chains import SHORT, Chain
 from tests.slurm.helpers import Slurm
@@ -46,10 +46,10 @@ def job(slurm: Slurm, tmp_path: Path) -> Submit:
         run = Run(Workspace(tmp_path), "abcde")
         work = tmp_path / "work.sh"
         write_atomic(work, WORK.format(seen=tmp_path / "seen", rest=rest), mode=0o755)
-        stage = probe_job.stage_of(
-            profile, "corpus", profile.resources_for("corpus"), "submitit", probe_job.NAME, str(work)
+        stage = test_only.stage_of(
+            profile, "corpus", profile.resources_for("corpus"), "submitit", test_only.NAME, str(work)
         )
-        asked = replace(probe_job.request_of(run, stage, profile, "a"), name=f"scratch-{tmp_path.name}")
+        asked = replace(test_only.request_of(run, stage, profile, "a"), name=f"scratch-{tmp_path.name}")
         asked.logs.mkdir(parents=True)
         asked.scripts.root.mkdir(parents=True)
         node = scripts.stage_scripts(run, Plan("p", (stage,)), stage, profile, "a").node

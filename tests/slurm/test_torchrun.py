@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.inputs import toolkit as snapshot
-from launch.render import templates as render
+from launch.inputs import toolkit
+from launch.render import templates
 from tests.slurm.helpers import Slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.train]
@@ -60,19 +60,19 @@ def submit(slurm: Slurm, directory: Path, work: str, seed: str, nodes: int, inte
     directory.mkdir()
     boot = directory / "boot.py"
     # The verbs of the toolkit as they are, and a work of the test's.
-    boot.write_text(BOOT.format(toolkit=str(snapshot.package_directory("jobs").parent)) + work)
+    boot.write_text(BOOT.format(toolkit=str(toolkit.package_directory("jobs").parent)) + work)
     node = directory / "node.sh"
     # Neither container nor modules nor secrets nor a scratch directory.
     values = {"modules": (), "enter": (), "variables": (), "prefix": "", "node": node, "secrets": "", "scratch": None}
     node.write_text(
-        render.template(
+        templates.template(
             "node.sh.j2", stage_dir=directory, launcher="torchrun", nodes=nodes, processes=1,
             environment=[("GLOO_SOCKET_IFNAME", interface)] if interface else [],
             stage_python=sys.executable, boot=boot, spec=directory / "spec.json", ray_seconds=1, **values,
         )
     )  # fmt: skip
     node.chmod(0o755)
-    body = BATCH.format(ports=render.template("ports.sh.j2"), seed=seed, nodes=nodes, node=shlex.quote(str(node)))
+    body = BATCH.format(ports=templates.template("ports.sh.j2"), seed=seed, nodes=nodes, node=shlex.quote(str(node)))
     return slurm.sbatch(body, f"--nodes={nodes}", "--ntasks-per-node=1", "--cpus-per-task=1", "--mem=300M", "--time=10")
 
 

@@ -12,8 +12,7 @@ from typing import Any
 
 from jobs.core.capabilities import Capabilities, Memory
 from jobs.core.spec import StageSpec
-from jobs.training import cpu, tokenizers
-from jobs.training import interface as contract
+from jobs.training import cpu, interface, tokenizers
 from jobs.training.checkpoints import Completeness
 from jobs.training.interface import Reader, Rendered, Result, Shape, WorkContext, needed
 
@@ -82,7 +81,7 @@ def rendered(spec: StageSpec, shape: Shape) -> Rendered:
         spec.inputs["checkpoint"].output, data, scratch, shape.world, shape.gpus, name=f"{spec.run}-{spec.stage}"
     )
     config = render.text(render.configuration(spec.kind, settings, place))
-    return contract.in_process(spec, shape, CAPABILITIES.launcher, {"automodel/config.yaml": config})
+    return interface.in_process(spec, shape, CAPABILITIES.launcher, {"automodel/config.yaml": config})
 
 
 def reader(spec: StageSpec | None = None) -> Reader:

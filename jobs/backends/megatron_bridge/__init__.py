@@ -14,8 +14,7 @@ from typing import Any
 
 from jobs.core.capabilities import Capabilities, Memory
 from jobs.core.spec import StageSpec
-from jobs.training import interface as contract
-from jobs.training import tokenizers
+from jobs.training import interface, tokenizers
 from jobs.training.checkpoints import Completeness
 from jobs.training.interface import Rendered, Result, Shape, WorkContext, needed
 
@@ -61,9 +60,9 @@ def rendered(spec: StageSpec, shape: Shape) -> Rendered:
     from jobs.backends.megatron_bridge import render
 
     if spec.kind == "convert":
-        return contract.in_process(spec, shape, "python")
+        return interface.in_process(spec, shape, "python")
     text = render.text(render.of_stage(spec, shape.world, None))
-    return contract.in_process(spec, shape, CAPABILITIES.launcher, {"megatron_bridge/config.json": text})
+    return interface.in_process(spec, shape, CAPABILITIES.launcher, {"megatron_bridge/config.json": text})
 
 
 def completeness(directory: Path) -> Completeness:

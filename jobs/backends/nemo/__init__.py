@@ -16,8 +16,7 @@ from typing import Any
 
 from jobs.core.capabilities import Capabilities, Memory
 from jobs.core.spec import StageSpec
-from jobs.training import checkpoints, tokenizers
-from jobs.training import interface as contract
+from jobs.training import checkpoints, interface, tokenizers
 from jobs.training.checkpoints import Completeness
 from jobs.training.interface import Rendered, Result, Shape, WorkContext, needed, versions
 
@@ -87,7 +86,7 @@ def rendered(spec: StageSpec, shape: Shape) -> Rendered:
         from jobs.backends.nemo.settings import NemoSettings
 
         recipes.refuse(NemoSettings.read(spec.settings, spec.kind), spec.kind, shape.world, shape.processes)
-    return contract.in_process(spec, shape, CAPABILITIES.launcher)
+    return interface.in_process(spec, shape, CAPABILITIES.launcher)
 
 
 def completeness(directory: Path) -> Completeness:

@@ -21,8 +21,7 @@ from transformers.modeling_utils import no_init_weights
 
 from jobs.backends.nemo import compat, layout, model
 from jobs.core.spec import StageSpec
-from jobs.training import rope as rotary_names
-from jobs.training import tokenizers
+from jobs.training import rope, tokenizers
 from jobs.training.gguf import ConversionFailed, compare_logits, probe_ids
 from jobs.training.interface import Result, WorkContext
 
@@ -52,7 +51,7 @@ def import_hf(source: Path, output: Path, report: Any = lambda step, phase: None
 
     Raises: see ``run``.
     """
-    read = rotary_names.readable(source)
+    read = rope.readable(source)
     importer = model.importer(read)
     with compat.local_configs():
         target = importer.init()
@@ -213,7 +212,7 @@ def _describe(found: GPTModel, **values: Any) -> None:
 def _hf_config(source: Path, exporter: Any) -> Any:
     """The configuration that the model came with, else the one that NeMo derives from its own."""
     if (source / layout.HF / "config.json").is_file():
-        return AutoConfig.from_pretrained(str(rotary_names.readable(source / layout.HF)), local_files_only=True)
+        return AutoConfig.from_pretrained(str(rope.readable(source / layout.HF)), local_files_only=True)
     with compat.local_configs():
         return exporter.config
 

@@ -15,8 +15,7 @@ from typing import Any
 
 from jobs.core.capabilities import Capabilities, Memory
 from jobs.core.spec import StageSpec
-from jobs.training import checkpoints, tokenizers
-from jobs.training import interface as contract
+from jobs.training import checkpoints, interface, tokenizers
 from jobs.training.checkpoints import Completeness
 from jobs.training.interface import Reader, Rendered, Result, Shape, WorkContext, needed
 
@@ -66,7 +65,7 @@ def rendered(spec: StageSpec, shape: Shape) -> Rendered:
         ImportError: no NeMo-RL here.
     """
     if spec.kind == "convert":
-        return contract.in_process(spec, shape, "python")
+        return interface.in_process(spec, shape, "python")
     from jobs.backends.nemo_rl import checkout, settings, start
 
     settings.read(spec.kind, spec.settings)  # also where there is no NeMo-RL

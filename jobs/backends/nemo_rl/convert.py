@@ -15,8 +15,7 @@ from typing import Any
 
 from jobs.backends.nemo_rl import steps
 from jobs.core.spec import StageSpec
-from jobs.training import rope as rotary_names
-from jobs.training import tokenizers
+from jobs.training import rope, tokenizers
 from jobs.training.gguf import ConversionFailed, compare_logits, probe_ids
 from jobs.training.interface import BrokenCheckpoint, Result, WorkContext
 
@@ -59,7 +58,7 @@ def dcp_to_hf(
     if found is not None:
         raise BrokenCheckpoint(f"not a whole checkpoint of NeMo-RL: {found}")
     weights = _inner(source / "policy" / "weights")
-    config = AutoConfig.from_pretrained(str(rotary_names.readable(source / "hf")), local_files_only=True)
+    config = AutoConfig.from_pretrained(str(rope.readable(source / "hf")), local_files_only=True)
     named = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
     dtype = named if isinstance(named, torch.dtype) else torch.float32
     # In this type from the start: casting a whole model rounds its buffers, too (the frequencies of rotary positions),

@@ -19,8 +19,7 @@ from jobs.backends.nemo_rl.progress import Expected
 from jobs.backends.nemo_rl.render import Place
 from jobs.core import files
 from jobs.core.spec import StageSpec
-from jobs.training import rope as rotary_names
-from jobs.training import tokenizers
+from jobs.training import rope, tokenizers
 from jobs.training.interface import Result, Unfinished, WorkContext
 from jobs.training.settings import BadSettings
 
@@ -42,7 +41,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     scratch = spec.stage_paths.root / "nemo_rl"
     scratch.mkdir(parents=True, exist_ok=True)
     source = spec.inputs["checkpoint"].output
-    model = rotary_names.readable_at(source, scratch / "model")
+    model = rope.readable_at(source, scratch / "model")
     data = texts.prepare(given, found.schema, spec.inputs["data"].output / f"{given.split}.jsonl", model, scratch)
     if data.other or data.skipped:
         ctx.event("rows", total=data.rows, with_other_ids=data.other, skipped=data.skipped)

@@ -23,12 +23,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from jobs.backends.toy import mishaps as toy_mishaps
+from jobs.backends.toy import mishaps
 from jobs.core import files
 from jobs.core.capabilities import Capabilities
 from jobs.core.spec import StageSpec
-from jobs.training import examples
-from jobs.training import interface as contract
+from jobs.training import examples, interface
 from jobs.training.checkpoints import Completeness
 from jobs.training.interface import Rendered, Result, Shape, WorkContext
 from jobs.training.settings import BadSettings, typed, unknown
@@ -90,7 +89,7 @@ class ToySettings:
         found = cls(**{name: typed(name, value, known[name]) for name, value in settings.items() if name in known})
         if found.steps < 1 or found.batch_size < 1 or found.lr <= 0 or found.keep_saves < 1:
             raise BadSettings("steps, batch_size, keep_saves and lr must be above 0")
-        toy_mishaps.check(found.mishap)
+        mishaps.check(found.mishap)
         return found
 
 
@@ -132,7 +131,7 @@ def rendered(spec: StageSpec, shape: Shape) -> Rendered:
     """
     if spec.kind != "evaluate":
         ToySettings.read(spec.settings)
-    return contract.in_process(spec, shape, CAPABILITIES.launcher)
+    return interface.in_process(spec, shape, CAPABILITIES.launcher)
 
 
 def completeness(directory: Path) -> Completeness:
@@ -168,9 +167,9 @@ def _go_wrong(spec: StageSpec, ctx: WorkContext, settings: ToySettings, step: in
     if not settings.mishap or ctx.restart >= settings.mishap_starts or step > settings.mishap_step:
         return
     if step == settings.mishap_step and ctx.rank == settings.mishap_rank:
-        toy_mishaps.strike(settings.mishap)
+        mishaps.strike(settings.mishap)
     if settings.mishap_rank:
-        toy_mishaps.meet(spec.stage_paths.root / "meet" / f"{spec.attempt}_{ctx.restart}", ctx.rank, ctx.world, step)
+        mishaps.meet(spec.stage_paths.root / "meet" / f"{spec.attempt}_{ctx.restart}", ctx.rank, ctx.world, step)
 
 
 def _start_scores(spec: StageSpec) -> Scores:

@@ -11,8 +11,7 @@ from typing import Any
 
 from jobs.core.capabilities import Capabilities, Memory
 from jobs.core.spec import StageSpec
-from jobs.training import checkpoints, cpu, faults, tokenizers
-from jobs.training import interface as contract
+from jobs.training import checkpoints, cpu, faults, interface, tokenizers
 from jobs.training.checkpoints import Completeness
 from jobs.training.interface import Rendered, Result, Shape, WorkContext, versions
 
@@ -57,7 +56,7 @@ def rendered(spec: StageSpec, shape: Shape) -> Rendered:
         from jobs.backends.trl.settings import TrainSettings
 
         TrainSettings.read(spec.settings).split_batch(shape.world)
-    return contract.in_process(spec, shape, CAPABILITIES.launcher)
+    return interface.in_process(spec, shape, CAPABILITIES.launcher)
 
 
 def completeness(directory: Path) -> Completeness:

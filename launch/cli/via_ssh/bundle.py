@@ -24,7 +24,7 @@ from jobs.core.paths import Workspace
 from launch.base.errors import InputError
 from launch.base.text import control_character
 from launch.config.document.positions import KeyPath
-from launch.inputs import user_code as worktree
+from launch.inputs import user_code
 
 if TYPE_CHECKING:
     from launch.config.pipeline_file import PipelineFile
@@ -55,17 +55,17 @@ def made(args: argparse.Namespace) -> Iterator[Bundle | None]:
         directory.mkdir()
         try:
             replace = _fill(directory, args)
-            yield Bundle(directory, worktree.digest_of(directory, worktree.listing(directory)), replace)
+            yield Bundle(directory, user_code.digest_of(directory, user_code.listing(directory)), replace)
         finally:
-            worktree.remove(directory)  # snapshots are read-only
+            user_code.remove(directory)  # snapshots are read-only
 
 
 def _fill(directory: Path, args: argparse.Namespace) -> dict[str, Any]:
-    from launch.config import data_settings as prepare
+    from launch.config import data_settings
     from launch.config.pipeline_file import read_pipeline
 
     pipeline = read_pipeline(args.pipeline, args.set)
-    prepare.checked(pipeline)
+    data_settings.checked(pipeline)
     _refuse_paths_of_here(pipeline, args.via)
     replace: dict[str, Any] = {}
     file = _plain_name(args.pipeline)
@@ -75,8 +75,8 @@ def _fill(directory: Path, args: argparse.Namespace) -> dict[str, Any]:
     replace["pipeline"] = f"./{file}"
     if pipeline.pipeline.code is not None:
         tree = pipeline.resolve(pipeline.pipeline.code)
-        taken = worktree.take(tree, Workspace(directory.parent))
-        worktree.move(taken, directory / "code")
+        taken = user_code.take(tree, Workspace(directory.parent))
+        user_code.move(taken, directory / "code")
         print(f"code: {taken}", file=sys.stderr)
         replace["set"] = [*args.set, "code=./code"]
     replace |= _profile(directory, args.cluster)
@@ -91,7 +91,7 @@ def _plain_name(path: Path) -> str:
 
 def _refuse_paths_of_here(pipeline: PipelineFile, via: str) -> None:
     """Whatever a job reads must be over there, and stay there."""
-    from launch.config import data_settings as prepare
+    from launch.config import data_settings
     from launch.config.stages import DataStage, PathSource
 
     named: list[tuple[KeyPath, str]] = []
@@ -105,7 +105,7 @@ def _refuse_paths_of_here(pipeline: PipelineFile, via: str) -> None:
         if isinstance(source, PathSource):
             shared = stage.source in pipeline.pipeline.sources
             named.append((("sources", stage.source, "path") if shared else ("stages", name, "from"), source.path))
-        named += [(("stages", name, "prepare"), path) for path in prepare.named_paths(stage.prepare or {})]
+        named += [(("stages", name, "prepare"), path) for path in data_settings.named_paths(stage.prepare or {})]
     for place, path in named:
         if path.startswith(("/", "~")):
             continue

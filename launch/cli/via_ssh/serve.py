@@ -16,7 +16,7 @@ from typing import Any
 from launch import __version__
 from launch.base.errors import InputError
 from launch.cli.via_ssh import protocol
-from launch.inputs import user_code as worktree
+from launch.inputs import user_code
 
 KEPT = 20
 """Bundles that stay for the next submission to build on; the newest."""
@@ -117,7 +117,7 @@ def understood(line: bytes, place: Path) -> tuple[list[str], Path]:
 
 
 def _accept(incoming: Path, target: Path) -> None:
-    if not incoming.is_dir() or worktree.digest_of(incoming, worktree.listing(incoming)) != target.name:
+    if not incoming.is_dir() or user_code.digest_of(incoming, user_code.listing(incoming)) != target.name:
         _remove(incoming)
         raise InputError("what came over is not what was sent", hint="the same command again")
     try:
@@ -130,7 +130,7 @@ def _accept(incoming: Path, target: Path) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        worktree.remove(path)
+        user_code.remove(path)
     else:
         path.unlink(missing_ok=True)
 

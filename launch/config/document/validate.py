@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from launch.base.text import suggest
-from launch.config import secret_scan as secret_values
+from launch.config import secret_scan
 from launch.config.document.positions import KeyPath, Marks, Problem, failure
 
 M = TypeVar("M", bound=BaseModel)
@@ -71,7 +71,7 @@ def validate(model: type[M], data: Mapping[str, Any], marks: Marks, *, hint: str
     Raises:
         InputError: lists every fault as ``file:line:column: stages.sft.lerning_rate: unknown key; nearest: lr``.
     """
-    secret_values.refuse(data, marks)
+    secret_scan.refuse(data, marks)
     try:
         return model.model_validate(data)
     except ValidationError as error:

@@ -20,14 +20,12 @@ from launch.base.errors import ClusterRefused, OvernightError
 from launch.config.profile import Continuation, Profile, Resources, partitions_of
 from launch.config.profile_fields import KINDS
 from launch.config.profile_file import ProfileFile
-from launch.inputs import toolkit as snapshot
+from launch.inputs import toolkit
 from launch.plan.model import PlannedStage
-from launch.render import containers
-from launch.render import stage as scripts
-from launch.render import templates as render
+from launch.render import containers, scripts, templates
 from launch.render.executors import carrier
-from launch.runs.run import Run
-from launch.site import test_only as probe_job
+from launch.runs.rundir import Run
+from launch.site import test_only
 from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
 
@@ -104,7 +102,7 @@ def plans(found: ProfileFile, minutes: int | None, skip: Collection[str]) -> lis
 def _backend(profile: Profile) -> str:
     known = {name: each for name, each in profile.environments.items() if name != "core"}
     ranked = sorted(known, key=lambda name: (known[name].image is None, not known[name].modules))
-    return ranked[0] if ranked else probe_job.NAME
+    return ranked[0] if ranked else test_only.NAME
 
 
 def _image(profile: Profile, backend: str, resources: Resources) -> str | None:
@@ -121,14 +119,14 @@ def prepare(found: ProfileFile, workspace: Workspace, wanted: Sequence[Plan]) ->
     """
     run = Run(Workspace(workspace.probes), tokens.token_hex(3))
     run.paths.stages.mkdir(parents=True)
-    snapshot.take(run.paths.toolkit)
+    toolkit.take(run.paths.toolkit)
     return [_prepare(run, found.profile, plan) for plan in wanted]
 
 
 def _prepare(run: Run, profile: Profile, plan: Plan) -> Probe:
     environment = profile.environments.get(plan.backend)
     python = sys.executable if environment is None else environment.interpreter
-    stage = probe_job.stage_of(profile, plan.kind, plan.resources, plan.executor, plan.backend, python)
+    stage = test_only.stage_of(profile, plan.kind, plan.resources, plan.executor, plan.backend, python)
     stage = replace(stage, name=plan.executor.replace("_", "-"))
     paths = run.paths.stage(stage.name)
     place = paths.scripts(ATTEMPT)
@@ -138,11 +136,11 @@ def _prepare(run: Run, profile: Profile, plan: Plan) -> Probe:
     common = {
         "stage_dir": paths.root, "boot": run.paths.boot, "environment": scripts.environment(profile, stage),
     }  # fmt: skip
-    host = render.template(
+    host = templates.template(
         "probe_host.sh.j2", **common, core_python=sys.executable if core is None else core.interpreter,
         signal=SIGNAL if plan.lead is not None else None, requeue=plan.requeue,
     )  # fmt: skip
-    node = render.template(
+    node = templates.template(
         "probe_node.sh.j2", **common, **scripts.entering(run, stage, profile, ATTEMPT), stage_python=python,
         processes=plan.resources.processes_per_node,
     )  # fmt: skip
@@ -171,7 +169,7 @@ def submit(probes: Sequence[Probe], found: ProfileFile, gateway: Gateway) -> Non
             probe.job = carrier(probe.plan.executor).submit(request, gateway)
         except ClusterRefused as error:
             script = probe.paths.scripts(ATTEMPT).job(0)
-            probe.refusal, probe.where = probe_job.blamed(error, found, run, probe.stage, script, gateway)
+            probe.refusal, probe.where = test_only.blamed(error, found, run, probe.stage, script, gateway)
             probe.over = True
         except OvernightError as error:
             probe.refusal, probe.over = str(error), True

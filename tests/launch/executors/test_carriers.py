@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from launch.base.errors import ClusterRefused, InputError
-from launch.render import request as base
+from launch.render import request
 from launch.render.executors import NAMES, carrier, nemo_run
 from launch.render.request import JobRequest
 
@@ -83,7 +83,7 @@ def test_both_scripts_have_the_same_header_and_run_the_identical_body(asked):
 def test_header_says_what_was_asked(asked, name):
     header, _, _ = parts(carrier(name).render(asked))
     flags = {found[1].replace("-", "_") for line in header if (found := re.match(r"#SBATCH --([a-z-]+)", line))}
-    assert flags == set(base.header(asked))
+    assert flags == set(request.header(asked))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -106,8 +106,8 @@ def test_nothing_traced_nothing_buffered_by_pty_nothing_requeued_behind_our_back
 def test_every_flag_can_be_removed(asked, name):
     text = carrier(name).render(asked)
     header, _, srun = parts(text)
-    flags = {base.flag_name(word) for line in header for word in line.split()[1:2]}
-    flags |= {base.flag_name(word) for word in srun.split() if word.startswith("--")}
+    flags = {request.flag_name(word) for line in header for word in line.split()[1:2]}
+    flags |= {request.flag_name(word) for word in srun.split() if word.startswith("--")}
     bare = JobRequest(
         name=asked.name,
         stage_dir=asked.stage_dir,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.core import spec as specs
+from jobs.core import spec
 from jobs.core.files import make_directory, write_atomic
 from jobs.core.paths import Workspace
 from jobs.core.spec import Input, StageSpec
@@ -17,11 +17,10 @@ from launch.config.mounts import Mount, Runtime
 from launch.config.profile import Continuation, ExecutorKind, Profile, Resources
 from launch.config.profile_fields import Exclusive, MemoryRule
 from launch.plan.model import Plan, PlannedStage
-from launch.render import containers
-from launch.render import templates as render
+from launch.render import containers, templates
 from launch.render.containers import Container
 from launch.render.request import JobRequest
-from launch.runs.run import Run
+from launch.runs.rundir import Run
 
 OFFLINE = (("HF_HUB_OFFLINE", "1"), ("TRANSFORMERS_OFFLINE", "1"), ("HF_DATASETS_OFFLINE", "1"))
 """Compute nodes have no internet: a look at the hub would hang for minutes; what is needed has been fetched."""
@@ -133,13 +132,13 @@ def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, a
     }
     container = container_of(run, stage, profile)
     secrets = run.paths.secrets if profile.secrets or run.paths.secrets.exists() else None
-    host = render.template(
+    host = templates.template(
         "host.sh.j2", **common, core_python=plan.core_python, watch_seconds=max(1, round(profile.poll_seconds)),
         seal=run.workspace.entry(stage.produces_kind, stage.fingerprint).seal, run=run.id,
         onward=_onward(run, plan, profile), notify=profile.notify.command,
         notify_on=profile.notify.told(stage.is_last),
     )  # fmt: skip
-    node = render.template(
+    node = templates.template(
         "node.sh.j2", **common, secrets=secrets, **_entering(run, stage, profile, attempt, container),
         stage_python=stage.python, launcher=stage.launcher, scratch=profile.scratch,
         nodes=stage.resources.nodes, processes=stage.resources.processes_per_node, ray_seconds=RAY_SECONDS,
@@ -181,7 +180,7 @@ def write(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, attempt: 
     paths.logs.mkdir(exist_ok=True)
     make_directory(run.workspace.entry(stage.produces_kind, stage.fingerprint).root)
     texts = stage_scripts(run, plan, stage, profile, attempt)
-    specs.save(scripts.spec, stage_spec(run, plan, stage, profile, attempt, links))
+    spec.save(scripts.spec, stage_spec(run, plan, stage, profile, attempt, links))
     write_atomic(scripts.host, texts.host)
     write_atomic(scripts.node, texts.node, mode=0o755)
     if texts.container:

@@ -15,13 +15,12 @@ import yaml
 
 from jobs.core import attempts, files
 from jobs.core.paths import RunPaths, Workspace
-from launch.base import lock as shared_lock
+from launch.base import lock
 from launch.base.errors import InputError
 from launch.config.profile import Profile
 from launch.config.profile_file import ProfileFile, read_profile
-from launch.inputs import toolkit as snapshot
-from launch.inputs import user_code as worktree
-from launch.plan import file as planfile
+from launch.inputs import toolkit, user_code
+from launch.plan import file
 from launch.plan.model import Plan
 from launch.runs.journal import Event, Journal
 
@@ -104,7 +103,7 @@ class Run:
         """Raises:
         InputError: the run has none.
         """
-        return planfile.load(self.paths.plan)
+        return file.load(self.paths.plan)
 
     def profile(self) -> Profile:
         """Raises:
@@ -134,14 +133,14 @@ def create(workspace: Workspace, pipeline: PipelineFile, profile: ProfileFile, p
     files.write_atomic(paths.profile, yaml.safe_dump(profile.data, sort_keys=False, allow_unicode=True))
     paths.stages.mkdir()
     paths.toolkit.parent.mkdir()
-    snapshot.take(paths.toolkit)
+    toolkit.take(paths.toolkit)
     code: dict[str, object] = {}
     if pipeline.pipeline.code is not None:
         tree, data = pipeline.resolve(pipeline.pipeline.code), plan.data_paths
-        taken = worktree.take(tree, workspace, data)
+        taken = user_code.take(tree, workspace, data)
         paths.user_code.symlink_to(os.path.relpath(taken.path, paths.user_code.parent))
         if not taken.path.is_dir():  # a gc took it before the link was there to stop it
-            taken = worktree.take(tree, workspace, data)
+            taken = user_code.take(tree, workspace, data)
         if plan.code not in (None, taken.digest):
             raise InputError(f"{tree} was changed while the chain was planned", hint="the same command again")
         plan = replace(plan, code=taken.digest)
@@ -150,7 +149,7 @@ def create(workspace: Workspace, pipeline: PipelineFile, profile: ProfileFile, p
     run.journal.write(
         Event.CREATED, run=run.id, pipeline=str(pipeline.path.absolute()), profile=str(profile.path), **code
     )
-    planfile.save(paths.plan, plan)
+    file.save(paths.plan, plan)
     remember(workspace)
     return run
 
@@ -220,16 +219,16 @@ def locked(run: Run) -> Iterator[None]:
         text = f"the run is locked by {holder}; watching for at most {LOCK_SILENT_SECONDS:.0f} s whether that lives"
         print(text, file=sys.stderr, flush=True)
 
-    with shared_lock.SharedLock(run.paths.lock, waiting, busy, LOCK_SILENT_SECONDS):
+    with lock.SharedLock(run.paths.lock, waiting, busy, LOCK_SILENT_SECONDS):
         yield
 
 
 def stale_lock(run: Run) -> str | None:
     """Who left a lock behind: a process that is gone, or one of another host that has not touched it for
     ``LOCK_STALE_SECONDS`` (by the clock of this one, so that it may yet live). None: no lock, or a living one."""
-    holder, touched = shared_lock.read(run.paths.lock)
+    holder, touched = lock.read(run.paths.lock)
     if holder is None or not isinstance(touched, int):
         return None
-    gone = shared_lock.is_gone(holder)
+    gone = lock.is_gone(holder)
     silent = time.time() - touched / 1e9 > LOCK_STALE_SECONDS
-    return shared_lock.in_words(holder) if gone or (gone is None and silent) else None
+    return lock.in_words(holder) if gone or (gone is None and silent) else None
