@@ -161,10 +161,18 @@ def text_dedup(texts: list[str]) -> Pairs:
     tables: list[dict[bytes, set[int]]] = [defaultdict(set) for _ in range(32)]
     for number, text in enumerate(texts):
         found = minhash.embed_func(
-            text, number, num_perm=256, ngram_size=5, min_length=5, hashranges=[(8 * n, 8 * n + 8) for n in range(32)],
-            permutations=factors, hash_func=xxh3_32hash, dtype=np.uint32, max_hash=np.uint32((1 << 32) - 1),
+            text,
+            number,
+            num_perm=256,
+            ngram_size=5,
+            min_length=5,
+            hashranges=[(8 * n, 8 * n + 8) for n in range(32)],
+            permutations=factors,
+            hash_func=xxh3_32hash,
+            dtype=np.uint32,
+            max_hash=np.uint32((1 << 32) - 1),
             modulo_prime=prime,
-        )  # fmt: skip
+        )
         for table, band in zip(tables, found[minhash.SIGNATURE_COLUMN], strict=True):
             table[band].add(number)
     joined = UnionFind()
@@ -248,8 +256,10 @@ def main() -> None:
     for name in wanted:
         middle = statistics.median(seconds[name])
         factors = [own / base for own, base in zip(seconds[name], seconds[wanted[0]], strict=True)]
-        print(f"{name:<11} {middle:7.2f} s CPU {size / middle:6.1f} MB/s  {wanted[0]} is "
-              f"{statistics.median(factors):5.1f} x as fast  {said[name]}")  # fmt: skip
+        print(
+            f"{name:<11} {middle:7.2f} s CPU {size / middle:6.1f} MB/s  {wanted[0]} is "
+            f"{statistics.median(factors):5.1f} x as fast  {said[name]}"
+        )
 
 
 if __name__ == "__main__":

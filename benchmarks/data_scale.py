@@ -53,17 +53,30 @@ def main() -> None:
         output = work / f"out-{gigabytes:g}"
         for old in (output, output.with_name(f"{output.name}.work")):
             shutil.rmtree(old, ignore_errors=True)
-        found = watched([
-            sys.executable, "-m", "launch.cli", "data", "corpus", str(path), "--output", str(output), "--json",
-            "--set", f"tokenizer={tokenizer}",
-        ])  # fmt: skip
+        found = watched(
+            [
+                sys.executable,
+                "-m",
+                "launch.cli",
+                "data",
+                "corpus",
+                str(path),
+                "--output",
+                str(output),
+                "--json",
+                "--set",
+                f"tokenizer={tokenizer}",
+            ]
+        )
         if found.returncode:
             raise SystemExit(found.errors)
         first = first or found.cpu / size
         each = found.cpu / size
-        print(f"{size:7.0f} MB: {found.cpu:7.1f} s CPU, {found.seconds:7.1f} s by the clock, peak "
-              f"{found.peak / 1e6:5.0f} MB; {1000 * each:.0f} ms CPU a MB, {each / first:.2f} of the first size's",
-              flush=True)  # fmt: skip
+        print(
+            f"{size:7.0f} MB: {found.cpu:7.1f} s CPU, {found.seconds:7.1f} s by the clock, peak "
+            f"{found.peak / 1e6:5.0f} MB; {1000 * each:.0f} ms CPU a MB, {each / first:.2f} of the first size's",
+            flush=True,
+        )
         path.unlink()
         shutil.rmtree(output)
 

@@ -134,12 +134,16 @@ def datatrove(corpus: Path, tokenizer: Path, work: Path) -> None:
     end = next(token for token, number in vocabulary.items() if number == _vocabulary(tokenizer)[1])
     start = time.perf_counter()
     LocalPipelineExecutor(
-        [JsonlReader(str(parts)),
-         MegatronDocumentTokenizer(
-             str(work / "tokens"), tokenizer_name_or_path=str(tokenizer / "tokenizer.json"), eos_token=end
-         )],
-        tasks=WORKERS, workers=WORKERS, logging_dir=str(work / "logs"),
-    ).run()  # fmt: skip
+        [
+            JsonlReader(str(parts)),
+            MegatronDocumentTokenizer(
+                str(work / "tokens"), tokenizer_name_or_path=str(tokenizer / "tokenizer.json"), eos_token=end
+            ),
+        ],
+        tasks=WORKERS,
+        workers=WORKERS,
+        logging_dir=str(work / "logs"),
+    ).run()
     print(json.dumps({"seconds": time.perf_counter() - start, "prefix": ""}))
 
 
@@ -184,9 +188,13 @@ def watched(command: list[str]) -> Watched:
     """Run a command in a process group of its own; if we are stopped, so is the group."""
     began, before = time.perf_counter(), os.times()
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
         env={**os.environ, "RAYON_NUM_THREADS": str(WORKERS), "PYTHONPATH": str(Path(__file__).parents[1])},
-    )  # fmt: skip
+    )
     peak, stop = [0], threading.Event()
     spent: dict[int, float] = {}
     watcher = threading.Thread(target=_watch, args=(process.pid, peak, spent, stop))
@@ -272,17 +280,24 @@ def table(measured: list[dict], tokenizer: Path, work: Path) -> None:
         wall = statistics.median(entry["size"] / entry["seconds"] for entry in runs) / 1e6
         cpu = statistics.median(entry["size"] / entry["cpu"] for entry in runs) / 1e6
         both = [(entry, rounds["ours", entry["round"]]) for entry in runs if ("ours", entry["round"]) in rounds]
-        factors = "ours is " + ", ".join(
-            f"{statistics.median(entry[what] / own[what] for entry, own in both):.1f} x by {name}"
-            for what, name in (("seconds", "the clock"), ("cpu", "CPU"))
-        ) if both else ""  # fmt: skip
+        factors = (
+            "ours is "
+            + ", ".join(
+                f"{statistics.median(entry[what] / own[what] for entry, own in both):.1f} x by {name}"
+                for what, name in (("seconds", "the clock"), ("cpu", "CPU"))
+            )
+            if both
+            else ""
+        )
         peak = max(entry["peak"] for entry in runs) / 1e6
         text = sum(entry["size"] for entry in runs) / 1e6
         whole = [entry["size"] / entry["whole"] / 1e6 for entry in runs if "whole" in entry]
         more = f" (the whole build {statistics.median(whole):.1f} MB/s)" if whole else ""
         same = {_same(work / f"round-{entry['round']}", side) for entry in runs} - {""}
-        print(f"{side:<14} {len(runs)} rounds, {text:.0f} MB: {wall:5.1f} MB/s{more}, {cpu:5.2f} MB per CPU second; "
-              f"{factors}; peak {peak:.0f} MB; {', '.join(sorted(same))}")  # fmt: skip
+        print(
+            f"{side:<14} {len(runs)} rounds, {text:.0f} MB: {wall:5.1f} MB/s{more}, {cpu:5.2f} MB per CPU second; "
+            f"{factors}; peak {peak:.0f} MB; {', '.join(sorted(same))}"
+        )
 
 
 def ours_of(work: Path) -> Path:

@@ -45,11 +45,21 @@ def stage(number: int) -> PlannedStage:
     inputs = {"checkpoint": PlannedInput(parent, "checkpoint", "hf", model.fingerprint(stage=parent), True)}
     name = f"stage-{number}"
     return PlannedStage(
-        name=name, kind="cpt", backend="trl", produces_kind="checkpoint", produces_format="hf",
-        fingerprint=model.fingerprint(stage=name), inputs=inputs if number else {}, settings={"steps": 100},
-        resources=Resources(time="1:00:00"), executor="submitit", continuation="requeue", python=sys.executable,
-        launcher="python", target_step=100,
-    )  # fmt: skip
+        name=name,
+        kind="cpt",
+        backend="trl",
+        produces_kind="checkpoint",
+        produces_format="hf",
+        fingerprint=model.fingerprint(stage=name),
+        inputs=inputs if number else {},
+        settings={"steps": 100},
+        resources=Resources(time="1:00:00"),
+        executor="submitit",
+        continuation="requeue",
+        python=sys.executable,
+        launcher="python",
+        target_step=100,
+    )
 
 
 def make_run(directory: Path) -> Run:

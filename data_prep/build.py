@@ -226,5 +226,3 @@ def _check_splits(settings: Settings, rows: list[Row]) -> None:
                 f"give more data, or set split.{name if name != 'train' else 'test'} "
                 + ("to 0 if it is not needed" if name != "train" else "lower")
             )
-
-

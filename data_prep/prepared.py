@@ -21,9 +21,14 @@ Report = Callable[[str], Callable[[int, int], None]]
 
 
 def build(
-    settings: Settings, sources: Iterable[Source], output: Path, work: Path, *, report: Report,
+    settings: Settings,
+    sources: Iterable[Source],
+    output: Path,
+    work: Path,
+    *,
+    report: Report,
     runner: Runner | None = None,
-) -> dict[str, int]:  # fmt: skip
+) -> dict[str, int]:
     """Fill ``output`` from the user's files ``sources``; returns the rows of each split.
 
     A source without a digest gets one. Files that the settings name in another role (a test set below the directory of
@@ -44,9 +49,7 @@ def build(
     sources = [source for source in sources if source.path not in others]
     if settings.kind != "corpus":
         recipe = RowRecipe.parse(settings.kind, settings.prepare)
-        wanted = rows.Request(
-            recipe, sources, settings.split, settings.limit, settings.min_chars, settings.max_chars
-        )
+        wanted = rows.Request(recipe, sources, settings.split, settings.limit, settings.min_chars, settings.max_chars)
         return rows.build(wanted, output, report)
     own = Recipe.parse(settings.prepare)
     replay = [[digested.get(one.path, one) for one in sources_of([Path(entry.path)])] for entry in own.replay]

@@ -165,11 +165,13 @@ def _start_ranks(place: tuple[str, int], first: int, count: int, world: int) -> 
     command = [sys.executable, sys.argv[0], "probe-rank", *map(str, place)]
     return [
         subprocess.Popen(
-            [*command, str(first + number), str(world)], stdout=subprocess.PIPE, text=True,
+            [*command, str(first + number), str(world)],
+            stdout=subprocess.PIPE,
+            text=True,
             env={**os.environ, "RANK": str(first + number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(world)},
         )
         for number in range(count)
-    ]  # fmt: skip
+    ]
 
 
 def rank(host: str, port: str, number: str, world: str) -> int:

@@ -30,7 +30,9 @@ def write_inputs(directory: Path) -> None:
     """A corpus, instructions, preferences and a base model of a few KB."""
     (directory / "raw").mkdir(parents=True)
     for part in range(80):
-        lines = (f"The number after {n} is {n + 1}. Place {n % 7} has the town {n % 5}.\n" for n in range(part, part + 5))
+        lines = (
+            f"The number after {n} is {n + 1}. Place {n % 7} has the town {n % 5}.\n" for n in range(part, part + 5)
+        )
         (directory / "raw" / f"{part:02d}.txt").write_text("".join(lines))
     with open(directory / "sft.jsonl", "w") as stream:
         for n in range(200):
@@ -74,8 +76,13 @@ class Chain:
         """Run the command; a failure shows what it printed."""
         done = subprocess.run(
             [sys.executable, "-m", "launch.cli", *arguments],
-            cwd=ROOT, env=self.variables, capture_output=True, text=True, timeout=timeout, check=False,
-        )  # fmt: skip
+            cwd=ROOT,
+            env=self.variables,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
         if check and done.returncode != 0:
             raise AssertionError(f"overnight {' '.join(arguments)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
         return done

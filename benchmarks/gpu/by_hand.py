@@ -26,10 +26,16 @@ def recipe(given: Any, tokenizer: Any, prefix: str, steps: int) -> Any:
     from nemo.collections import llm
 
     size = SIZES[given.model]
-    wanted = SHAPES[given.shape] if given.shape in SHAPES and given.model != "tiny" else {
-        "sequence_length": size.length, "batch_size": size.batch, "micro_batch_size": size.micro,
-        "options": {"recompute": "none"},
-    }  # fmt: skip
+    wanted = (
+        SHAPES[given.shape]
+        if given.shape in SHAPES and given.model != "tiny"
+        else {
+            "sequence_length": size.length,
+            "batch_size": size.batch,
+            "micro_batch_size": size.micro,
+            "options": {"recompute": "none"},
+        }
+    )
     found = llm.llama32_1b.pretrain_recipe(name="by-hand", dir=None, num_nodes=1, num_gpus_per_node=1)
     config = found.model.config
     config.seq_length, config.vocab_size = wanted["sequence_length"], size.vocabulary
@@ -43,10 +49,16 @@ def recipe(given: Any, tokenizer: Any, prefix: str, steps: int) -> Any:
         config.recompute_method, config.recompute_num_layers = "uniform", 1
     found.model.tokenizer = tokenizer
     found.data = run.Config(
-        llm.PreTrainingDataModule, paths=[prefix], seq_length=wanted["sequence_length"],
-        global_batch_size=wanted["batch_size"], micro_batch_size=wanted["micro_batch_size"], tokenizer=tokenizer,
-        num_workers=0, split="1,0,0", index_mapping_dir=str(given.out.parent / "index"),
-    )  # fmt: skip
+        llm.PreTrainingDataModule,
+        paths=[prefix],
+        seq_length=wanted["sequence_length"],
+        global_batch_size=wanted["batch_size"],
+        micro_batch_size=wanted["micro_batch_size"],
+        tokenizer=tokenizer,
+        num_workers=0,
+        split="1,0,0",
+        index_mapping_dir=str(given.out.parent / "index"),
+    )
     found.optim.config.use_distributed_optimizer = False  # as in the stage: it could not be saved
     found.trainer.strategy.ddp.overlap_param_gather = False  # only with the distributed optimizer
     found.trainer.strategy.ddp.overlap_grad_reduce = False
@@ -57,9 +69,10 @@ def recipe(given: Any, tokenizer: Any, prefix: str, steps: int) -> Any:
     found.trainer.log_every_n_steps = 1
     found.trainer.plugins = [found.trainer.plugins, run.Config(LightningEnvironment)]
     if given.model == "tiny":
-        found.trainer.accelerator, found.trainer.plugins = "cpu", [
-            run.Config(nl.MegatronMixedPrecision, precision="32"), run.Config(LightningEnvironment)
-        ]  # fmt: skip
+        found.trainer.accelerator, found.trainer.plugins = (
+            "cpu",
+            [run.Config(nl.MegatronMixedPrecision, precision="32"), run.Config(LightningEnvironment)],
+        )
         found.trainer.strategy.process_group_backend = "gloo"
         found.optim.config.bf16 = False
     found.trainer.enable_checkpointing = False
@@ -174,9 +187,11 @@ def main() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
         found |= {
-            "last": time.time(), "peak_memory_bytes": torch.cuda.max_memory_allocated(),
-            "peak_reserved_bytes": torch.cuda.max_memory_reserved(), "used_bytes": used(torch),
-        }  # fmt: skip
+            "last": time.time(),
+            "peak_memory_bytes": torch.cuda.max_memory_allocated(),
+            "peak_reserved_bytes": torch.cuda.max_memory_reserved(),
+            "used_bytes": used(torch),
+        }
     given.out.write_text(json.dumps(found))
 
 

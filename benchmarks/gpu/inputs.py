@@ -79,9 +79,11 @@ def write_model(directory: Path, size: Size) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=1024, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False,
+        vocab_size=1024,
+        special_tokens=["<unk>", "<s>", "</s>"],
+        show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
+    )
     tokenizer.train_from_iterator(texts(2000), trainer)
     tokenizer.save(str(directory / "tokenizer.json"))
     config = {
@@ -92,11 +94,19 @@ def write_model(directory: Path, size: Size) -> None:
     torch.manual_seed(1)
     dtype = getattr(torch, size.dtype)
     shape = LlamaConfig(
-        vocab_size=size.vocabulary, hidden_size=size.hidden, intermediate_size=size.ffn,
-        num_hidden_layers=size.layers, num_attention_heads=size.heads, num_key_value_heads=size.groups,
-        head_dim=size.hidden // size.heads, max_position_embeddings=2048, bos_token_id=1, eos_token_id=2,
-        tie_word_embeddings=True, dtype=size.dtype,
-    )  # fmt: skip
+        vocab_size=size.vocabulary,
+        hidden_size=size.hidden,
+        intermediate_size=size.ffn,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.groups,
+        head_dim=size.hidden // size.heads,
+        max_position_embeddings=2048,
+        bos_token_id=1,
+        eos_token_id=2,
+        tie_word_embeddings=True,
+        dtype=size.dtype,
+    )
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = LlamaForCausalLM(shape)
     model.cpu().to(dtype).save_pretrained(directory)
@@ -138,28 +148,46 @@ def chain(size: Size) -> dict[str, Any]:
         "pairs": {"kind": "instructions", "from": "./pairs.jsonl"},
         "prefs": {"kind": "preferences", "from": "./prefs.jsonl"},
         "baseline": {
-            "kind": "evaluate", "backend": "trl", "checkpoint": "base", "tasks": {**perplexity, **preferred},
+            "kind": "evaluate",
+            "backend": "trl",
+            "checkpoint": "base",
+            "tasks": {**perplexity, **preferred},
         },
         "cpt": {
-            "kind": "cpt", "checkpoint": "base", "data": "corpus", **training, "steps": size.steps, "time": "0:02:00",
+            "kind": "cpt",
+            "checkpoint": "base",
+            "data": "corpus",
+            **training,
+            "steps": size.steps,
+            "time": "0:02:00",
             "schedule": "constant",
         },
         "sft": {"kind": "sft", "checkpoint": "cpt", "data": "pairs", **training, "steps": 20},
         "dpo": dpo,
         "final": {
-            "kind": "evaluate", "backend": "trl", "checkpoint": "dpo", "tasks": {**perplexity, **preferred},
+            "kind": "evaluate",
+            "backend": "trl",
+            "checkpoint": "dpo",
+            "tasks": {**perplexity, **preferred},
             "compare_to": "baseline",
         },
-    }  # fmt: skip
+    }
 
 
 def shape(name: str, size: Size, steps: int) -> dict[str, Any]:
     """A short CPT of one shape."""
     wanted = dict(SHAPES[name]) if size.layers > 2 else {"sequence_length": 64, "batch_size": 8, "micro_batch_size": 4}
     return {
-        "kind": "cpt", "backend": "nemo", "checkpoint": "base", "data": "corpus", "steps": steps, "lr": 3e-4,
-        "weight_decay": 0.1, "precision": size.precision, **wanted,
-    }  # fmt: skip
+        "kind": "cpt",
+        "backend": "nemo",
+        "checkpoint": "base",
+        "data": "corpus",
+        "steps": steps,
+        "lr": 3e-4,
+        "weight_decay": 0.1,
+        "precision": size.precision,
+        **wanted,
+    }
 
 
 def profile(root: Path, venvs: Path, gpus: int) -> dict[str, Any]:
@@ -171,13 +199,17 @@ def profile(root: Path, venvs: Path, gpus: int) -> dict[str, Any]:
         resources["convert"] = {"gpus_per_node": 0}  # beside the evaluation that has the one GPU
     named = {"nemo": "nemo", "nemo_rl": "nemo_rl", "trl": "core"}
     return {
-        "name": "gpu", "executor": "slurm", "workspace": str(root / "workspace"), "poll_seconds": 1.0, "lead": "0:15",
+        "name": "gpu",
+        "executor": "slurm",
+        "workspace": str(root / "workspace"),
+        "poll_seconds": 1.0,
+        "lead": "0:15",
         "partition": "batch",
         "partitions": {"batch": {"gpus": 1, "gpu_model": "h100", "gpu_memory": "79G"} if gpus else {}},
         "executors": {"default": "submitit", "training": "submitit"},
         "environments": {name: {"venv": str(venvs / venv)} for name, venv in named.items()},
         "resources": resources,
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

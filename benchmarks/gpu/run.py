@@ -190,13 +190,26 @@ def by_hand(root: Path, out: Out, name: str, given: argparse.Namespace, end: flo
     script = where / "job.sh"
     command = [given.nemo, str(HERE / "by_hand.py"), str(root), "selective", str(where / "found.json")]
     request = ["#SBATCH --gpus-per-node=1", "#SBATCH --mem=40G"] if gpu else ["#SBATCH --mem=2G"]
-    script.write_text("\n".join([
-        "#!/bin/bash", f"#SBATCH --job-name={name}", f"#SBATCH --output={where}/log",
-        f"#SBATCH --cpus-per-task={4 if gpu else 1}",
-        *request, f"srun {' '.join(command)} --model {given.model} --steps {given.steps}", "",
-    ]))  # fmt: skip
-    done = subprocess.run(["sbatch", "--parsable", "--wait", str(script)], capture_output=True, text=True,
-                          timeout=max(30.0, end - time.time()), check=False)  # fmt: skip
+    script.write_text(
+        "\n".join(
+            [
+                "#!/bin/bash",
+                f"#SBATCH --job-name={name}",
+                f"#SBATCH --output={where}/log",
+                f"#SBATCH --cpus-per-task={4 if gpu else 1}",
+                *request,
+                f"srun {' '.join(command)} --model {given.model} --steps {given.steps}",
+                "",
+            ]
+        )
+    )
+    done = subprocess.run(
+        ["sbatch", "--parsable", "--wait", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=max(30.0, end - time.time()),
+        check=False,
+    )
     out.say(f"by hand: job {done.stdout.strip()} ended with {done.returncode}")
     if done.returncode:
         out.say((where / "log").read_text()[-3000:])

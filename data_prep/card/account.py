@@ -74,10 +74,12 @@ class Account:
     def as_json(self) -> dict[str, Any]:
         """Plain values; ``of_json`` reads them."""
         return {
-            "read": self.read, "kept": self.kept, "dropped": dict(sorted(self.dropped.items())),
+            "read": self.read,
+            "kept": self.kept,
+            "dropped": dict(sorted(self.dropped.items())),
             "notes": {name: count for name, count in sorted(self.notes.items()) if count},
             "samples": {key: self.samples[key] for key in sorted(self.samples)},
-        }  # fmt: skip
+        }
 
     @classmethod
     def of_json(cls, value: Mapping[str, Any]) -> Account:
@@ -117,9 +119,12 @@ class Lengths:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "count": self.count, "total": self.total, "shortest": self.shortest or 0, "longest": self.longest,
+            "count": self.count,
+            "total": self.total,
+            "shortest": self.shortest or 0,
+            "longest": self.longest,
             "bins": {str(key): self.bins[key] for key in sorted(self.bins)},
-        }  # fmt: skip
+        }
 
     @classmethod
     def of_json(cls, value: Mapping[str, Any]) -> Lengths:

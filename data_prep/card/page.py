@@ -81,9 +81,7 @@ def _number(value: Any) -> str:
 
 def _table(head: Sequence[str], content: Iterable[Sequence[Any]]) -> str:
     rows = list(content)
-    lines = [
-        "<tr>" + "".join(_cell(value, first=at == 0) for at, value in enumerate(row)) + "</tr>" for row in rows
-    ]  # fmt: skip
+    lines = ["<tr>" + "".join(_cell(value, first=at == 0) for at, value in enumerate(row)) + "</tr>" for row in rows]
     if not lines:
         return ""
     numbers = [at > 0 and all(_is_number(row[at]) for row in rows) for at in range(len(head))]

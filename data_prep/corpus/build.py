@@ -44,7 +44,12 @@ class Request:
 
 
 def build(
-    request: Request, output: Path, work: Path, *, runner: Runner | None = None, report: Report = _silent,
+    request: Request,
+    output: Path,
+    work: Path,
+    *,
+    runner: Runner | None = None,
+    report: Report = _silent,
     keep_work: bool = False,
 ) -> dict[str, int]:
     """Fill ``output`` with the splits, Megatron's files where a tokenizer is given, and the card; returns the rows of
@@ -56,7 +61,7 @@ def build(
     Raises:
         DataError: bad input (with its place), an empty split, nothing to replay.
         SettingsError: settings that do not fit, or the extra ``data`` is missing.
-    """  # fmt: skip
+    """
     runner = runner or LocalRunner()
     plan, encoder = _plan(request, report)
     workdir = WorkDir.create(work, plan)
@@ -95,11 +100,17 @@ def _plan(request: Request, report: Report) -> tuple[Plan, Encoder | None]:
         scanned = inputs.scan(sources, 1 << 30, report("scan others"))
         found += [(role, one.source.path, one.source.sha256) for one in scanned]
     plan = Plan(
-        recipe, request.split, tuple(map(tuple, inputs.shards(groups, recipe.shard_bytes))),
-        {one.source.path: one.mtime_ns for group in groups for one in group}, request.limits,
-        request.min_chars, request.max_chars, None if encoder is None else encoder.proof, recipe.evaluation,
+        recipe,
+        request.split,
+        tuple(map(tuple, inputs.shards(groups, recipe.shard_bytes))),
+        {one.source.path: one.mtime_ns for group in groups for one in group},
+        request.limits,
+        request.min_chars,
+        request.max_chars,
+        None if encoder is None else encoder.proof,
+        recipe.evaluation,
         (*found, *(("source", one.source.path, one.source.sha256) for group in groups for one in group)),
-    )  # fmt: skip
+    )
     return plan, encoder
 
 
@@ -179,30 +190,46 @@ def _facts(workdir: WorkDir, request: Request, encoder: Encoder | None, director
         for name in SPLITS:
             for script, count in entry[name]["scripts"].items():
                 scripts[script] = scripts.get(script, 0) + count
-    heads = {name: heapq.nsmallest(shard.HEADS, (tuple(head) for entry in written for head in entry[name]["heads"]))
-             for name in SPLITS}  # fmt: skip
+    heads = {
+        name: heapq.nsmallest(shard.HEADS, (tuple(head) for entry in written for head in entry[name]["heads"]))
+        for name in SPLITS
+    }
     sources = [(role, path, digest) for role, path, digest in workdir.plan.inputs]
     return {
-        "schema": 2, "kind": "corpus", "unit": "document",
-        **account.as_json(), "rows": rows, **({} if encoder else {"tokens": None}),
-        "characters": lengths["characters"], **({"tokens": lengths["tokens"]} if encoder else {}),
-        "scripts": dict(sorted(scripts.items())), "languages": _languages(heads),
-        "groups": decided["groups"], "pairs": decided["pairs"],
+        "schema": 2,
+        "kind": "corpus",
+        "unit": "document",
+        **account.as_json(),
+        "rows": rows,
+        **({} if encoder else {"tokens": None}),
+        "characters": lengths["characters"],
+        **({"tokens": lengths["tokens"]} if encoder else {}),
+        "scripts": dict(sorted(scripts.items())),
+        "languages": _languages(heads),
+        "groups": decided["groups"],
+        "pairs": decided["pairs"],
         "examples": {
             name: [{"id": row, "text": text} for row, text in found[:_EXAMPLES]] for name, found in heads.items()
         },
-        "tokenizer": None if encoder is None else {
-            "digest": encoder.digest, "vocabulary": encoder.vocabulary, "engine": encoder.engine, "why": encoder.why,
+        "tokenizer": None
+        if encoder is None
+        else {
+            "digest": encoder.digest,
+            "vocabulary": encoder.vocabulary,
+            "engine": encoder.engine,
+            "why": encoder.why,
             "eod": encoder.end_of_document(request.recipe.eod),
         },
         "split": asdict(request.split),
         "sources": [{"role": role, "path": path, "sha256": digest} for role, path, digest in sources[:_LISTED]],
         "more_sources": max(0, len(sources) - _LISTED),
         "settings": {
-            "prepare": request.recipe.as_json(), "min_chars": request.min_chars, "max_chars": request.max_chars,
+            "prepare": request.recipe.as_json(),
+            "min_chars": request.min_chars,
+            "max_chars": request.max_chars,
             "limit": request.limits,
         },
-    }  # fmt: skip
+    }
 
 
 def _summed(written: list[dict[str, Any]], name: str, what: str) -> dict[str, Any]:

@@ -71,9 +71,10 @@ def find_files(path: Path) -> list[Path]:
     if not path.is_dir():
         raise DataError("no such file or directory", path)
     found = sorted(
-        entry for entry in path.rglob("*")
+        entry
+        for entry in path.rglob("*")
         if entry.is_file() and not any(part.startswith(".") for part in entry.relative_to(path).parts)
-    )  # fmt: skip
+    )
     if not found:
         raise DataError("there are no files below it", path)
     return found

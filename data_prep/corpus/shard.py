@@ -288,9 +288,11 @@ def _write_split(
                 tokens.see(len(ids) + 1)
             writer.close()
     return {
-        "characters": characters.as_json(), "tokens": tokens.as_json(), "scripts": dict(scripts),
+        "characters": characters.as_json(),
+        "tokens": tokens.as_json(),
+        "scripts": dict(scripts),
         "heads": heapq.nsmallest(HEADS, heads),
-    }  # fmt: skip
+    }
 
 
 _SCRIPTS = (

@@ -97,12 +97,17 @@ class WorkDir:
             if value["schema"] != SCHEMA:
                 raise DataError(f"schema {value['schema']}, this version reads {SCHEMA}", root / "plan.json")
             given, proof = value["plan"], value["plan"]["proof"]
-            plan = Plan(**{
-                **given, "recipe": _recipe(given["recipe"]), "split": Split(**given["split"]),
-                "shards": tuple(tuple(Piece(**piece) for piece in shard) for shard in given["shards"]),
-                "proof": proof and Proof(proof["key"], tuple(proof["left_out"])),
-                "evaluation": tuple(given["evaluation"]), "inputs": tuple(map(tuple, given["inputs"])),
-            })  # fmt: skip
+            plan = Plan(
+                **{
+                    **given,
+                    "recipe": _recipe(given["recipe"]),
+                    "split": Split(**given["split"]),
+                    "shards": tuple(tuple(Piece(**piece) for piece in shard) for shard in given["shards"]),
+                    "proof": proof and Proof(proof["key"], tuple(proof["left_out"])),
+                    "evaluation": tuple(given["evaluation"]),
+                    "inputs": tuple(map(tuple, given["inputs"])),
+                }
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"no plan of a build: {error}", root / "plan.json") from error
         return cls(root, plan)
@@ -135,9 +140,12 @@ class WorkDir:
         try:
             yield partial
             seal.seal_directory(
-                partial, partial / "seal.json", kind=seal.SealKind.DATASET, format="shard",
+                partial,
+                partial / "seal.json",
+                kind=seal.SealKind.DATASET,
+                format="shard",
                 fingerprint=self._mark(phase, shard),
-            )  # fmt: skip
+            )
             _put(partial, target)
             files.fsync_directory(target.parent)
         except BaseException:

@@ -74,9 +74,15 @@ class LocalRunner:
             raise min(failures, key=str)
 
     def _serve(
-        self, root: Path, phase: str, queue: SimpleQueue[int], progress: Callable[[int], None],
-        failures: list[BaseException], processes: list[subprocess.Popen[str]], threads: int,
-    ) -> None:  # fmt: skip
+        self,
+        root: Path,
+        phase: str,
+        queue: SimpleQueue[int],
+        progress: Callable[[int], None],
+        failures: list[BaseException],
+        processes: list[subprocess.Popen[str]],
+        threads: int,
+    ) -> None:
         process = _start(root, phase, threads)
         processes.append(process)
         assert process.stdin is not None
@@ -114,8 +120,11 @@ def _start(root: Path, phase: str, threads: int) -> subprocess.Popen[str]:
     limits = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "RAYON_NUM_THREADS": str(threads)}
     return subprocess.Popen(
         [sys.executable, "-P", "-c", code, str(root), phase],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **limits},
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **limits},
+    )
 
 
 def _answer(process: subprocess.Popen[str]) -> dict[str, Any] | None:

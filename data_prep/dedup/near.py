@@ -44,7 +44,10 @@ class Stacked:
 
 
 def groups(
-    signatures: Stacked, bands: Sequence[Array], usable: Array, similarity: float,
+    signatures: Stacked,
+    bands: Sequence[Array],
+    usable: Array,
+    similarity: float,
     progress: Callable[[int, int], None] = lambda step, total: None,
 ) -> Array:
     """For every document, the number of the first document of its group of near-duplicates (its own: it is the first).
@@ -53,7 +56,7 @@ def groups(
         bands: of every shard, the (BANDS, documents) array of ``minhash.bands``.
         usable: documents to look at; the others are alone.
         similarity: wanted Jaccard similarity of the shingles; see ``MARGIN``.
-    """  # fmt: skip
+    """
     label = np.arange(len(usable))
     needed = similarity - MARGIN * float(np.sqrt(similarity * (1 - similarity) / BINS))
     for band in range(BANDS):

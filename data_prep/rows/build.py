@@ -339,9 +339,14 @@ def _pack(output: Path, split: str, drafts: list[Draft], size: int) -> str:
 
 
 def _facts(
-    request: Request, sources: Sequence[Source], drafts: list[Draft], account: Account, checks: dict[str, Any],
-    encoder: Encoder | None, rows: dict[str, int],
-) -> dict[str, Any]:  # fmt: skip
+    request: Request,
+    sources: Sequence[Source],
+    drafts: list[Draft],
+    account: Account,
+    checks: dict[str, Any],
+    encoder: Encoder | None,
+    rows: dict[str, int],
+) -> dict[str, Any]:
     if account.read != account.dropped.total() + sum(rows.values()):
         raise RuntimeError(f"{account.read} read, but {rows} kept and {account.dropped} dropped: a bug of ours")
     names = ANSWERS[request.recipe.kind]
@@ -360,18 +365,31 @@ def _facts(
         for split in SPLITS
     }
     return {
-        "schema": 2, "kind": request.recipe.kind, "unit": "row", **account.as_json(), "rows": rows,
+        "schema": 2,
+        "kind": request.recipe.kind,
+        "unit": "row",
+        **account.as_json(),
+        "rows": rows,
         "characters": {split: characters[split].as_json() for split in SPLITS},
         "tokens": {split: tokens[split].as_json() for split in SPLITS} if encoder else None,
-        "forms": dict(Counter(draft.form for draft in drafts).most_common()), "checks": checks, "examples": examples,
-        "tokenizer": None if encoder is None else {
-            "digest": encoder.digest, "vocabulary": encoder.vocabulary, "engine": encoder.engine, "why": encoder.why,
+        "forms": dict(Counter(draft.form for draft in drafts).most_common()),
+        "checks": checks,
+        "examples": examples,
+        "tokenizer": None
+        if encoder is None
+        else {
+            "digest": encoder.digest,
+            "vocabulary": encoder.vocabulary,
+            "engine": encoder.engine,
+            "why": encoder.why,
         },
         "split": asdict(request.split),
         "sources": [{"path": source.path, "sha256": source.sha256} for source in sources[:_LISTED]],
         "more_sources": max(0, len(sources) - _LISTED),
         "settings": {
-            "prepare": request.recipe.as_json(), "min_chars": request.min_chars, "max_chars": request.max_chars,
+            "prepare": request.recipe.as_json(),
+            "min_chars": request.min_chars,
+            "max_chars": request.max_chars,
             "limit": request.limits,
         },
-    }  # fmt: skip
+    }

@@ -33,8 +33,10 @@ class Form:
 
 
 def _ranked(row: Row) -> dict[str, Any]:
-    answers = [{"rank": rank, "completion": [{"role": "assistant", "content": row[name]}]}
-               for rank, name in enumerate(("chosen", "rejected"))]  # fmt: skip
+    answers = [
+        {"rank": rank, "completion": [{"role": "assistant", "content": row[name]}]}
+        for rank, name in enumerate(("chosen", "rejected"))
+    ]
     return {"context": [{"role": "user", "content": row["prompt"]}], "completions": answers}
 
 
@@ -45,12 +47,14 @@ FORMS: dict[str, Form] = {
     "nemo-rl-0.3": Form(
         "preferences",
         lambda row: {
-            "prompt": row["prompt"], "chosen_response": row["chosen"], "rejected_response": row["rejected"],
+            "prompt": row["prompt"],
+            "chosen_response": row["chosen"],
+            "rejected_response": row["rejected"],
         },
     ),
     "nemo-rl": Form("preferences", lambda row: {name: row[name] for name in ("prompt", "chosen", "rejected")}),
     "nemo-rl-preference": Form("preferences", _ranked),
-}  # fmt: skip
+}
 """Name of a form -> what it is."""
 
 

@@ -75,7 +75,7 @@ def preferences(row: Mapping[str, Any]) -> Conversation:
         Unfit: no known form, an empty or null text, conversations that differ before the last answer.
     """
     if "chosen" not in row or "rejected" not in row:
-        raise Unfit("unknown_form", f"has no fields \"chosen\" and \"rejected\", but {_names(row)}")
+        raise Unfit("unknown_form", f'has no fields "chosen" and "rejected", but {_names(row)}')
     if "prompt" in row:
         before = _as_messages(row, "prompt", "user")
         answers = [_answer(row, name) for name in ("chosen", "rejected")]

@@ -109,5 +109,3 @@ def _checked(name: str, value: Any, kind: str) -> Any:
     ):
         raise fail(key, value, "must be a text")
     return value
-
-

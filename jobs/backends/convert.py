@@ -13,9 +13,11 @@ from jobs.training.interface import Result, WorkContext, versions
 
 NAME = "convert"
 CAPABILITIES = Capabilities(
-    kinds=frozenset({"convert"}), formats_in=frozenset({"gguf"}), formats_out=frozenset({"hf"}),
+    kinds=frozenset({"convert"}),
+    formats_in=frozenset({"gguf"}),
+    formats_out=frozenset({"hf"}),
     converts=frozenset({("gguf", "hf")}),
-)  # fmt: skip
+)
 
 cpu.wait_passively()
 

@@ -47,9 +47,13 @@ def read(path: Path) -> Iterator[Report]:
     for value in files.read_json_lines(path):
         try:
             yield Report(
-                float(value["time"]), int(value["step"]), value.get("total"), value.get("phase", ""),
-                value.get("metrics", {}), int(value.get("restart", 0)),
-            )  # fmt: skip
+                float(value["time"]),
+                int(value["step"]),
+                value.get("total"),
+                value.get("phase", ""),
+                value.get("metrics", {}),
+                int(value.get("restart", 0)),
+            )
         except (KeyError, TypeError, ValueError):
             continue
 
@@ -69,9 +73,13 @@ def latest(path: Path, window: int = 16384) -> Report | None:
         try:
             value = json.loads(line)
             return Report(
-                float(value["time"]), int(value["step"]), value.get("total"), value.get("phase", ""),
-                value.get("metrics", {}), int(value.get("restart", 0)),
-            )  # fmt: skip
+                float(value["time"]),
+                int(value["step"]),
+                value.get("total"),
+                value.get("phase", ""),
+                value.get("metrics", {}),
+                int(value.get("restart", 0)),
+            )
         except (KeyError, TypeError, ValueError):
             continue
     return None

@@ -20,9 +20,17 @@ WARM_UP = 3
 
 
 def step_shape(
-    batch: int, micro: int, length: int, precision: str, recompute: str, world: int, tensor: int, pipeline: int,
-    context: int, also: str = "",
-) -> str:  # fmt: skip
+    batch: int,
+    micro: int,
+    length: int,
+    precision: str,
+    recompute: str,
+    world: int,
+    tensor: int,
+    pipeline: int,
+    context: int,
+    also: str = "",
+) -> str:
     """What decides the time of a step beside model, GPU and back end; ``batch`` and ``micro`` count rows, ``also`` is
     what ``also_of`` says of the stage."""
     parallel = f"world {world}, tensor {tensor}, pipeline {pipeline}, context {context}"
@@ -35,7 +43,7 @@ def also_of(kind: str, settings: Mapping[str, Any]) -> str:
         "" if kind == "cpt" else kind,
         f"lora {settings['lora_rank']}" if settings.get("lora_rank") else "",
         "packed" if settings.get("packed") else "",
-    ]  # fmt: skip
+    ]
     return "".join(f", {part}" for part in parts if part)
 
 

@@ -47,8 +47,12 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     where = ctx.output / "metrics.json"
     files.write_json(where, summary)
     compare.apply_gate(changed, settings, where)
-    return Result("done", metrics={f"{task}.{name}": entry["value"] for task, entries in summary.items()
-                                   for name, entry in entries.items()})  # fmt: skip
+    return Result(
+        "done",
+        metrics={
+            f"{task}.{name}": entry["value"] for task, entries in summary.items() for name, entry in entries.items()
+        },
+    )
 
 
 def _measure(spec: StageSpec, ctx: WorkContext, settings: EvaluateSettings) -> dict[str, list[dict[str, Any]]]:

@@ -53,10 +53,12 @@ def log_likelihoods(model: PreTrainedModel, pairs: Sequence[Pair]) -> list[float
     # Position p predicts the token at p + 1.
     states, targets = hidden[:, :-1][wanted[:, 1:]], ids[:, 1:][wanted[:, 1:]]
     head = model.get_output_embeddings()
-    found = torch.cat([
-        -functional.cross_entropy(head(some).float(), right, reduction="none")
-        for some, right in zip(states.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True)
-    ])
+    found = torch.cat(
+        [
+            -functional.cross_entropy(head(some).float(), right, reduction="none")
+            for some, right in zip(states.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True)
+        ]
+    )
     rows = wanted[:, 1:].nonzero()[:, 0]
     sums = torch.zeros(len(pairs), dtype=torch.float64, device=found.device)
     sums.index_add_(0, rows, found.double())
@@ -76,9 +78,15 @@ def answers(
         ids[row, longest - len(prompt) :] = torch.tensor(list(prompt))
         mask[row, longest - len(prompt) :] = 1
     made = model.generate(
-        input_ids=ids.to(model.device), attention_mask=mask.to(model.device), do_sample=False, num_beams=1,
-        max_new_tokens=max_new_tokens, pad_token_id=pad, eos_token_id=tokenizer.eos_token_id, use_cache=True,
-    )  # fmt: skip
+        input_ids=ids.to(model.device),
+        attention_mask=mask.to(model.device),
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=pad,
+        eos_token_id=tokenizer.eos_token_id,
+        use_cache=True,
+    )
     return [text.strip() for text in tokenizer.batch_decode(made[:, longest:], skip_special_tokens=True)]
 
 

@@ -80,9 +80,7 @@ def _translation(
     rows: list[Row], settings: EvaluateSettings, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> Prepared:
     longest = settings.tasks["translation"].max_new_tokens
-    prompts = [
-        examples.encode_pair(tokenizer, row.texts["prompt"], row.texts["completion"]).prompt for row in rows
-    ]
+    prompts = [examples.encode_pair(tokenizer, row.texts["prompt"], row.texts["completion"]).prompt for row in rows]
     groups = list(
         measure.batches([len(prompt) for prompt in prompts], settings.batch_tokens * 4, settings.batch_prompts)
     )
@@ -93,11 +91,14 @@ def _translation(
         )
         return [
             {
-                "task": "translation", "id": row.id, "hypothesis": text, "reference": row.texts["completion"].strip(),
+                "task": "translation",
+                "id": row.id,
+                "hypothesis": text,
+                "reference": row.texts["completion"].strip(),
                 "exact": text == row.texts["completion"].strip(),
             }
             for row, text in zip(rows, made, strict=True)
-        ]  # fmt: skip
+        ]
 
     return Prepared("translation", groups, run)
 

@@ -33,12 +33,15 @@ def starts(spec: StageSpec) -> list[Began]:
     """Starts of this attempt, oldest first."""
     return [
         Began(
-            str(line.get("job", "")), int(line.get("restart", 0)), float(line["time"]), int(line.get("step") or 0),
+            str(line.get("job", "")),
+            int(line.get("restart", 0)),
+            float(line["time"]),
+            int(line.get("step") or 0),
             tuple(line.get("nodes", ())),
         )
         for line in files.read_json_lines(spec.stage_paths.events)
         if line.get("event") == "start" and line.get("attempt") == spec.attempt
-    ]  # fmt: skip
+    ]
 
 
 def history(spec: StageSpec) -> list[tuple[Began, Verdict]]:
@@ -55,9 +58,7 @@ def charges(pairs: list[tuple[Began, Verdict]]) -> list[Ended]:
 
 def strikes(spec: StageSpec) -> list[str]:
     """Names of nodes that failed this stage, once for each time; all attempts of the run count."""
-    return [
-        name for said in verdict.all_of(spec.stage_paths) if said.failure in NODE_CLASSES for name in said.nodes
-    ]
+    return [name for said in verdict.all_of(spec.stage_paths) if said.failure in NODE_CLASSES for name in said.nodes]
 
 
 def bad_nodes(spec: StageSpec) -> list[str]:
@@ -99,15 +100,29 @@ def _judge_silent(spec: StageSpec, start: Start, last: Began) -> Verdict:
     found = nodes.ending(last.job, last.time, last.nodes)
     step = newest_save(spec)
     said = Verdict(
-        Outcome.RETRY, found.failure, found.evidence, step, last.job, last.restart, ",".join(last.nodes),
-        source=symptoms.place_of(spec.stage_paths.log(last.job, last.restart), ""), nodes=found.nodes,
+        Outcome.RETRY,
+        found.failure,
+        found.evidence,
+        step,
+        last.job,
+        last.restart,
+        ",".join(last.nodes),
+        source=symptoms.place_of(spec.stage_paths.log(last.job, last.restart), ""),
+        nodes=found.nodes,
         judged_by=f"{start.job}_{start.restart}",
-    )  # fmt: skip
+    )
     verdict.write(spec.stage_paths, said)
     event(
-        spec.stage_paths, start, "no_verdict", of_job=last.job, of_restart=last.restart, newest_save=step or 0,
-        failure=found.failure.value, evidence=found.evidence, nodes=list(found.nodes),
-    )  # fmt: skip
+        spec.stage_paths,
+        start,
+        "no_verdict",
+        of_job=last.job,
+        of_restart=last.restart,
+        newest_save=step or 0,
+        failure=found.failure.value,
+        evidence=found.evidence,
+        nodes=list(found.nodes),
+    )
     return said
 
 

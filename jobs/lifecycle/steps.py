@@ -53,9 +53,14 @@ class Decision(str, Enum):
 def _conclude(spec: StageSpec, start: Start, said: Verdict) -> None:
     verdict.write(spec.stage_paths, said)
     event(
-        spec.stage_paths, start, "verdict", outcome=said.outcome.value, failure=said.failure.value,
-        evidence=said.evidence, step=said.step,
-    )  # fmt: skip
+        spec.stage_paths,
+        start,
+        "verdict",
+        outcome=said.outcome.value,
+        failure=said.failure.value,
+        evidence=said.evidence,
+        step=said.step,
+    )
 
 
 def _fail(spec: StageSpec, start: Start, failure: FailureClass, evidence: str, step: int | None) -> Entry:
@@ -101,9 +106,14 @@ def prologue(spec: StageSpec, start: Start, over: str = "") -> Entry:
         shutil.rmtree(stale, ignore_errors=True)
     output_of(spec, start).mkdir(parents=True)
     event(
-        stage, start, "start", host=start.host, nodes=list(start.nodes), attempt=spec.attempt,
+        stage,
+        start,
+        "start",
+        host=start.host,
+        nodes=list(start.nodes),
+        attempt=spec.attempt,
         step=newest_save(spec) or 0,
-    )  # fmt: skip
+    )
     return Entry.WORK
 
 
@@ -248,9 +258,7 @@ def _decision(spec: StageSpec, start: Start, found: Verdict) -> str:
     return Decision.FAIL.value
 
 
-def _judge(
-    spec: StageSpec, start: Start, result: dict[str, Any], exit_code: int, ended_by: EndedBy
-) -> Verdict:
+def _judge(spec: StageSpec, start: Start, result: dict[str, Any], exit_code: int, ended_by: EndedBy) -> Verdict:
     step = result.get("step")
     if result.get("outcome") != "done":
         return judge.after(spec, start, result, exit_code, ended_by)
@@ -281,16 +289,31 @@ def publish(spec: StageSpec, start: Start, result: dict[str, Any]) -> None:
     claim.check_held(store, held)
     began = time.monotonic()
     sealed = seal.seal_directory(
-        store.output, store.seal, kind=seal.SealKind(spec.produces["kind"]), format=spec.produces["format"],
-        fingerprint=spec.fingerprint, step=result.get("step"), behaviour=result.get("behaviour"),
+        store.output,
+        store.seal,
+        kind=seal.SealKind(spec.produces["kind"]),
+        format=spec.produces["format"],
+        fingerprint=spec.fingerprint,
+        step=result.get("step"),
+        behaviour=result.get("behaviour"),
         parents={role: seal.digest_of(parent.paths.seal) for role, parent in spec.inputs.items()},
-        metrics=result.get("metrics", {}), run=spec.run, stage=spec.stage, job=start.job, restart=start.restart,
+        metrics=result.get("metrics", {}),
+        run=spec.run,
+        stage=spec.stage,
+        job=start.job,
+        restart=start.restart,
         depth=spec.seal_depth,
-    )  # fmt: skip
+    )
     seconds = round(time.monotonic() - began, 3)
     label = {} if sealed.depth is seal.Depth.FULL else {"depth": sealed.depth.value, "note": seal.LIGHT_NOTE}
     event(
-        stage, start, "sealed", store=store.root.name, bytes=sealed.bytes, files=len(sealed.files), seconds=seconds,
+        stage,
+        start,
+        "sealed",
+        store=store.root.name,
+        bytes=sealed.bytes,
+        files=len(sealed.files),
+        seconds=seconds,
         **label,
-    )  # fmt: skip
+    )
     shutil.rmtree(store.saves, ignore_errors=True)  # the finished output replaces them

@@ -212,11 +212,13 @@ def build_tokenizer(facts: GgufTokenizer) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     tokenizer.pre_tokenizer = known[facts.pre]
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([
-        AddedToken(token, special=True, normalized=False)
-        for token, kind in zip(facts.tokens, facts.types, strict=True)
-        if kind == CONTROL_TOKEN
-    ])
+    tokenizer.add_special_tokens(
+        [
+            AddedToken(token, special=True, normalized=False)
+            for token, kind in zip(facts.tokens, facts.types, strict=True)
+            if kind == CONTROL_TOKEN
+        ]
+    )
     return tokenizer
 
 

@@ -93,9 +93,13 @@ def read_report(line: str) -> Report | None:
     try:
         value: dict[str, Any] = json.loads(line)
         return Report(
-            float(value["time"]), int(value["step"]), value.get("total"), value.get("phase", ""),
-            value.get("metrics", {}), int(value.get("restart", 0)),
-        )  # fmt: skip
+            float(value["time"]),
+            int(value["step"]),
+            value.get("total"),
+            value.get("phase", ""),
+            value.get("metrics", {}),
+            int(value.get("restart", 0)),
+        )
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
 

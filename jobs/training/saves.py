@@ -63,10 +63,16 @@ class Saves:
         # Of the save the sealing sees to; the way to it has to be on disk before an older save may go.
         files.fsync_directory(self._store.root)
         seal.seal_directory(
-            directory, self._store.save_seal(step), kind=seal.SealKind.SAVE, format="trainer",
-            fingerprint=self._fingerprint, step=step, depth=self._depth,
-            job=self._held.job if self._held else "", restart=self._held.restart if self._held else 0,
-        )  # fmt: skip
+            directory,
+            self._store.save_seal(step),
+            kind=seal.SealKind.SAVE,
+            format="trainer",
+            fingerprint=self._fingerprint,
+            step=step,
+            depth=self._depth,
+            job=self._held.job if self._held else "",
+            restart=self._held.restart if self._held else 0,
+        )
         self._event("saved", step=step, path=str(directory))
 
     def discard_newer_than(self, step: int) -> None:

@@ -42,11 +42,13 @@ def behaviour(checkpoint: Path) -> dict[str, Any]:
     return {
         "probe_ids": [list(tokenizer(text)["input_ids"]) for text in PROBE_TEXTS],
         "special_ids": {
-            "bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id, "pad": tokenizer.pad_token_id,
+            "bos": tokenizer.bos_token_id,
+            "eos": tokenizer.eos_token_id,
+            "pad": tokenizer.pad_token_id,
         },
         "chat_template": None if template is None else hashlib.sha256(str(template).encode()).hexdigest(),
         "vocab_size": len(tokenizer),
-    }  # fmt: skip
+    }
 
 
 class LoaderDisagrees(RuntimeError):

@@ -228,9 +228,14 @@ class _Monitor:
         source = str(self._stack(ranks[0])) if ranks else ""
         names = sorted({str(rank["host"]) for rank in ranks})
         value = {
-            "outcome": "failed", "failure": FailureClass.HANG.value, "evidence": text, "source": source,
-            "nodes": mute or (names if len(names) == 1 else []), "job": self._start.job, "restart": self._start.restart,
-        }  # fmt: skip
+            "outcome": "failed",
+            "failure": FailureClass.HANG.value,
+            "evidence": text,
+            "source": source,
+            "nodes": mute or (names if len(names) == 1 else []),
+            "job": self._start.job,
+            "restart": self._start.restart,
+        }
         files.write_json(self._stage.result, value)
         event(self._stage, self._start, "hang", silent=round(self._silent, 1), step=last.step if last else None)
 

@@ -185,9 +185,7 @@ def _evidence(error: BaseException, text: str) -> str:
     return f"{name if text == name else f'{name}: {text}'}{place}"[:4000]
 
 
-def _write_result(
-    spec: StageSpec, start: steps.Start, result: Result, backend: BackEnd, stop_reason: str
-) -> None:
+def _write_result(spec: StageSpec, start: steps.Start, result: Result, backend: BackEnd, stop_reason: str) -> None:
     value: dict[str, Any] = {"outcome": result.outcome, "step": result.step, "metrics": result.metrics}
     if result.outcome == "stopped":
         value["reason"] = stop_reason

@@ -100,7 +100,6 @@ class ClusterSilent(OvernightError):
         return {**super().as_json(), "command": list(self.command), "since": self.since}
 
 
-
 class DownloadFailed(OvernightError):
     """The world outside did not deliver: no network, an index or hub that is down, a damaged file.
 

@@ -55,7 +55,6 @@ def count(number: int, singular: str, plural: str | None = None) -> str:
     return f"{number} {singular if number == 1 else plural or singular + 's'}"
 
 
-
 def nearest(name: str, options: Sequence[str], synonyms: dict[str, str] | None = None) -> str | None:
     """The option that ``name`` was probably meant to be; ``synonyms`` are other words for some of them."""
     import difflib  # only when something is wrong

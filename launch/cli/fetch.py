@@ -28,11 +28,21 @@ def run(args: argparse.Namespace) -> int:
         done = fetch.fetch(items, workspace, progress=progress, again=again, update=args.update)
     remember(workspace)
     if args.json:
-        print(json.dumps([
-            {"name": one.item.name, "request": one.item.request, "store": str(one.store.root), "bytes": one.seal.bytes,
-             "content": one.seal.content, "new": one.new}
-            for one in done
-        ]))  # fmt: skip
+        print(
+            json.dumps(
+                [
+                    {
+                        "name": one.item.name,
+                        "request": one.item.request,
+                        "store": str(one.store.root),
+                        "bytes": one.seal.bytes,
+                        "content": one.seal.content,
+                        "new": one.new,
+                    }
+                    for one in done
+                ]
+            )
+        )
         return 0
     for one in done:
         state = "fetched" if one.new else "already here, verified"

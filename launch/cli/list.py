@@ -28,9 +28,15 @@ def run(args: argparse.Namespace) -> int:
         print("no runs yet\nnext: overnight submit PIPELINE --cluster NAME")
         return 0
     rows = [
-        [one.run, one.pipeline, one.profile, "" if one.created_at is None else clock(one.created_at),
-         f"{one.sealed}/{one.total}", one.state]
+        [
+            one.run,
+            one.pipeline,
+            one.profile,
+            "" if one.created_at is None else clock(one.created_at),
+            f"{one.sealed}/{one.total}",
+            one.state,
+        ]
         for one in found
-    ]  # fmt: skip
+    ]
     print("\n".join(table(("run", "pipeline", "profile", "created", "sealed", "state"), rows, right=(4,))))
     return 0

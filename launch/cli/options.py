@@ -112,9 +112,7 @@ def fetch_command(args: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
-def gateway(
-    profile: Profile, secrets: Iterable[str] = (), environment: Mapping[str, str] | None = None
-) -> Gateway:
+def gateway(profile: Profile, secrets: Iterable[str] = (), environment: Mapping[str, str] | None = None) -> Gateway:
     """The way to the profile's Slurm, closed to ``secrets``. ``environment``: of its commands; default: ours.
 
     Raises:

@@ -14,9 +14,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     options.add_pipeline(parser)
     parser.add_argument("--scripts", action="store_true", help="print the scripts of every job")
     parser.add_argument(
-        "--check", action="store_true",
+        "--check",
+        action="store_true",
         help="look at limits, paths, secrets and disk, and let sbatch --test-only judge every script; no job is made",
-    )  # fmt: skip
+    )
 
     parser.add_argument(
         "--sweep", action="append", default=[], metavar="KEY=V1,V2", help="plan every combination, and count their jobs"

@@ -40,9 +40,16 @@ def _bar(total: int | None, position: int | None = None, *, leave: bool = True, 
 
     size = shutil.get_terminal_size((120, 24))
     return tqdm(
-        total=total, position=position, leave=leave, bar_format=form, unit="B", unit_scale=True, file=sys.stderr,
-        ncols=size.columns, nrows=size.lines,
-    )  # fmt: skip
+        total=total,
+        position=position,
+        leave=leave,
+        bar_format=form,
+        unit="B",
+        unit_scale=True,
+        file=sys.stderr,
+        ncols=size.columns,
+        nrows=size.lines,
+    )
 
 
 def _say(text: str) -> None:

@@ -26,9 +26,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     options.add_run(parser)
     parser.add_argument(
-        "--from-job", metavar="ID",
+        "--from-job",
+        metavar="ID",
         help="as the last act of that job of the run: submit what waits for room, try nothing again",
-    )  # fmt: skip
+    )
 
 
 def run(args: argparse.Namespace) -> int:

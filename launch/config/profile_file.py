@@ -111,7 +111,7 @@ def locate(name_or_path: str, *, below: Path | None = None) -> Path:
 
 def read_profile(
     path: Path, overrides: tuple[str, ...] = (), text: str | None = None, kept: bool = False
-) -> ProfileFile:  # fmt: skip
+) -> ProfileFile:
     """Read a profile and what it extends; one without a ``name`` is called like its file.
 
     Args:

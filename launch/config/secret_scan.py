@@ -47,8 +47,9 @@ def refuse(data: Mapping[str, Any], marks: Marks) -> None:
         raise InputError(
             f"{dotted(path)}: {'the value of ' + name if name else 'this'} looks like a secret; what stands here is "
             "copied into scripts and runs",
-            where=str(marks.value(path)).replace(text, "..."), hint=hint,  # that of a --set is its text
-        )  # fmt: skip
+            where=str(marks.value(path)).replace(text, "..."),
+            hint=hint,  # that of a --set is its text
+        )
 
 
 def _texts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:

@@ -68,9 +68,10 @@ def read_user_file(path: Path) -> dict[str, str]:
         if about.st_mode & _OTHERS:
             mode = stat.S_IMODE(about.st_mode)
             raise InputError(
-                f"the file of secrets has mode {mode:04o}: others may read or write it", where=str(path),
+                f"the file of secrets has mode {mode:04o}: others may read or write it",
+                where=str(path),
                 hint=f"chmod 600 {path}; and if others did read it, replace what is in it",
-            )  # fmt: skip
+            )
         raw = stream.read(_MAX_BYTES + 1)
     try:
         text = raw.decode("utf-8")
@@ -122,8 +123,9 @@ def collect(
         if not value:
             raise InputError(
                 f"secret {name} has no value: it is neither in your environment nor in {path}",
-                where=where, hint=f"export {name}, or write the line {name}=... into {path} (mode 600)",
-            )  # fmt: skip
+                where=where,
+                hint=f"export {name}, or write the line {name}=... into {path} (mode 600)",
+            )
         if control_character(value, _ALLOWED):
             raise InputError(f"secret {name}: its value has a control character or is not UTF-8", where=where)
         found[name] = value

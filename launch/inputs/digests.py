@@ -64,9 +64,10 @@ def source_files(path: Path) -> list[Path]:
     if not path.is_dir():
         raise InputError(f"no such file or directory: {path}")
     found = sorted(
-        entry for entry in path.rglob("*")
+        entry
+        for entry in path.rglob("*")
         if entry.is_file() and not any(part.startswith(".") for part in entry.relative_to(path).parts)
-    )  # fmt: skip
+    )
     if not found:
         raise InputError(f"no files below {path}")
     return found

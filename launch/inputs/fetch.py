@@ -235,9 +235,14 @@ def _one(item: FetchItem, workspace: Workspace, progress: Progress, update: bool
         os.rename(store.partial, store.output)
         files.fsync_directory(store.root)
         sealed = seal.seal_directory(
-            store.output, store.seal, kind=KIND, format=item.format, fingerprint=fingerprint, stage=item.name,
+            store.output,
+            store.seal,
+            kind=KIND,
+            format=item.format,
+            fingerprint=fingerprint,
+            stage=item.name,
             metrics={"request": item.pin_key, **facts},
-        )  # fmt: skip
+        )
         if item.way in (Way.PACKAGE, Way.PACKAGES):
             _write_pin(workspace, item.pin_key, {"files": {entry.path: entry.digest for entry in sealed.files}})
     return Fetched(item, store, sealed, new=True)

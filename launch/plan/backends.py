@@ -67,12 +67,17 @@ def probe(
                 )
             found[name] = BackEndFacts(
                 versions=instead or value["versions"],
-                kinds=frozenset(value["kinds"]), formats_in=tuple(value["formats_in"]),
-                formats_out=tuple(value["formats_out"]), launcher=value["launcher"], distributed=value["distributed"],
+                kinds=frozenset(value["kinds"]),
+                formats_in=tuple(value["formats_in"]),
+                formats_out=tuple(value["formats_out"]),
+                launcher=value["launcher"],
+                distributed=value["distributed"],
                 python=python_of(name, profile),
                 converts=tuple((source, target) for source, target in value["converts"]),
-                memory=value["memory"], experimental=value["experimental"], revision=value["revision"],
-            )  # fmt: skip
+                memory=value["memory"],
+                experimental=value["experimental"],
+                revision=value["revision"],
+            )
     return found
 
 

@@ -90,18 +90,33 @@ class _Builder:
         if resumable and executor != "local":
             resources = self.profile.segment(resources)
         self.done[name] = PlannedStage(
-            name=name, kind=kind, backend=backend, produces_kind=produces[0], produces_format=produces[1],
+            name=name,
+            kind=kind,
+            backend=backend,
+            produces_kind=produces[0],
+            produces_format=produces[1],
             fingerprint=fingerprint(
-                kind=kind, backend=backend, versions=versions, settings=result, produces=produces,
+                kind=kind,
+                backend=backend,
+                versions=versions,
+                settings=result,
+                produces=produces,
                 inputs={role: parent.fingerprint for role, parent in inputs.items()},
                 sources=[source.sha256 for source in sources],
             ),
-            inputs=inputs, settings=settings, resources=resources, executor=executor,
+            inputs=inputs,
+            settings=settings,
+            resources=resources,
+            executor=executor,
             continuation=self.profile.continuation.value if resumable and executor != "local" else "none",
-            python=able.python, launcher=_launcher(able, kind, executor, resources),
-            sources=sources, target_step=target_step, inserted=stage is None,
-            memory=able.memory, experimental=able.experimental,
-        )  # fmt: skip
+            python=able.python,
+            launcher=_launcher(able, kind, executor, resources),
+            sources=sources,
+            target_step=target_step,
+            inserted=stage is None,
+            memory=able.memory,
+            experimental=able.experimental,
+        )
         if resources.processes > 1 and not able.distributed:
             raise InputError(f"stage {name!r}: back end {backend!r} runs as one process, not as {resources.processes}")
 
@@ -111,9 +126,15 @@ class _Builder:
         if stage.prepare is not None and stage.prepare.get("tokenizer") == FETCHED:
             inputs["tokenizer"] = self.of_fetched(FETCHED)
         self.add(
-            name, stage.kind, "data", ("dataset", stage.kind), self.pipeline.data_settings(name), inputs, stage,
+            name,
+            stage.kind,
+            "data",
+            ("dataset", stage.kind),
+            self.pipeline.data_settings(name),
+            inputs,
+            stage,
             sources=self.facts.sources.get(name, ()),
-        )  # fmt: skip
+        )
 
     def checkpoint(self, wanted: str, backend: str) -> PlannedInput:
         """The checkpoint that a stage names, in a format that its back end reads; a conversion is inserted if not."""
@@ -151,7 +172,7 @@ class _Builder:
         form = next(form for form in self.facts.back_ends[stage.backend].formats_out if form != "metrics")
         self.add(
             name, stage.kind, stage.backend, ("checkpoint", form), settings, inputs, stage, target_step=stage.steps
-        )  # fmt: skip
+        )
 
     def add_evaluation(self, name: str, stage: EvaluateStage) -> None:
         settings = stage.settings()

@@ -102,9 +102,8 @@ class Seen:
             self._found = measured(self._workspace)
         wanted = (model, stage.backend, step_shape(stage, shape))
         return [
-            each for each in self._found
-            if (each.model, each.backend, each.shape) == wanted and gpu.lower() in each.gpu
-        ]  # fmt: skip
+            each for each in self._found if (each.model, each.backend, each.shape) == wanted and gpu.lower() in each.gpu
+        ]
 
 
 def measured(workspace: Workspace) -> list[Measured]:
@@ -144,15 +143,27 @@ def step_shape(stage: PlannedStage, shape: Shape) -> str:
     """As the back end notes it in the seal of the stage."""
     sequences = 2 if stage.kind == "dpo" else 1
     return speed.step_shape(
-        shape.batch // sequences, shape.micro_batch // sequences, shape.length, shape.precision, shape.recompute,
-        shape.world, shape.tensor, shape.pipeline, shape.context, speed.also_of(stage.kind, stage.settings),
-    )  # fmt: skip
+        shape.batch // sequences,
+        shape.micro_batch // sequences,
+        shape.length,
+        shape.precision,
+        shape.recompute,
+        shape.world,
+        shape.tensor,
+        shape.pipeline,
+        shape.context,
+        speed.also_of(stage.kind, stage.settings),
+    )
 
 
 def _of(
-    stage: PlannedStage, settings: Mapping[str, Any], resources: Resources, model: Model, profile: Profile,
+    stage: PlannedStage,
+    settings: Mapping[str, Any],
+    resources: Resources,
+    model: Model,
+    profile: Profile,
     seen: Seen,
-) -> Estimate:  # fmt: skip
+) -> Estimate:
     shape = estimate.shape_of(stage.kind, settings, resources.nodes, resources.processes_per_node)
     habits = habits_of(stage, settings)
     flops = estimate.step_flops(model, shape)
@@ -175,10 +186,19 @@ def _of(
         if usable > 0:
             segments = (math.ceil(seconds[0] / usable), math.ceil(seconds[1] / usable))
     return Estimate(
-        stage.name, model.parameters, estimate.memory(model, shape, habits), max(peaks, default=None),
-        memory_limit, flops, estimate.checkpoint(model, habits, shape.precision, trained), seconds, hours, segments,
-        None if hours is None or price is None else (hours[0] * price, hours[1] * price), model,
-    )  # fmt: skip
+        stage.name,
+        model.parameters,
+        estimate.memory(model, shape, habits),
+        max(peaks, default=None),
+        memory_limit,
+        flops,
+        estimate.checkpoint(model, habits, shape.precision, trained),
+        seconds,
+        hours,
+        segments,
+        None if hours is None or price is None else (hours[0] * price, hours[1] * price),
+        model,
+    )
 
 
 def _gpu(resources: Resources, profile: Profile) -> tuple[int | None, str | None, float | None]:
@@ -196,9 +216,10 @@ def habits_of(stage: PlannedStage, settings: Mapping[str, Any]) -> estimate.Habi
     seen (an image) all of them are taken to be there."""
     packages = list(Path(stage.python).parent.parent.glob("lib/python3*/site-packages"))
     there = {
-        name: "" for name in (stage.memory or {}).get("without", {})
+        name: ""
+        for name in (stage.memory or {}).get("without", {})
         if not packages or any((path / name).exists() for path in packages)
-    }  # fmt: skip
+    }
     return estimate.habits_of(stage.memory, there, settings)
 
 
@@ -329,10 +350,12 @@ def _candidates(stage: PlannedStage, model: Model) -> Iterator[tuple[dict[str, A
         for pipeline in pipelines:
             for tensor in tensors:
                 if (
-                    tensor <= resources.processes_per_node and model.groups % tensor == 0
-                    and shape.lora_rank % tensor == 0 and model.layers % pipeline == 0
+                    tensor <= resources.processes_per_node
+                    and model.groups % tensor == 0
+                    and shape.lora_rank % tensor == 0
+                    and model.layers % pipeline == 0
                     and world % (tensor * pipeline * shape.context) == 0
-                ):  # fmt: skip
+                ):
                     split = {"tensor_parallel": tensor, "pipeline_parallel": pipeline}
                     changed = {name: split[name] for name in habits.splits if split[name] != (settings.get(name) or 1)}
                     yield {**smallest, **changed}, nodes
@@ -356,13 +379,20 @@ def show(found: list[Estimate]) -> str:
     )  # fmt: skip
     rows = [
         [
-            each.stage, f"{each.parameters / 1e6:,.1f} M", _gib(each.memory.total),
-            _gib(each.measured) if each.measured else "", _gib(each.memory_limit) if each.memory_limit else "",
-            _range(each.seconds, 3600), _range(each.segments, 1), _range(each.gpu_hours, 1), _range(each.cost, 1),
-            _gib(each.checkpoint.finished), _gib(each.checkpoint.save),
+            each.stage,
+            f"{each.parameters / 1e6:,.1f} M",
+            _gib(each.memory.total),
+            _gib(each.measured) if each.measured else "",
+            _gib(each.memory_limit) if each.memory_limit else "",
+            _range(each.seconds, 3600),
+            _range(each.segments, 1),
+            _range(each.gpu_hours, 1),
+            _range(each.cost, 1),
+            _gib(each.checkpoint.finished),
+            _gib(each.checkpoint.save),
         ]
         for each in found
-    ]  # fmt: skip
+    ]
     return "\n".join(table(header, rows, right=range(1, len(header))))
 
 

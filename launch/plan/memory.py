@@ -106,13 +106,19 @@ def model_of(config: Mapping[str, Any]) -> Model | None:
     heads = int(config["num_attention_heads"])
     bias = bool(config.get("attention_bias", False))
     return Model(
-        layers=int(config["num_hidden_layers"]), hidden=int(config["hidden_size"]), heads=heads,
+        layers=int(config["num_hidden_layers"]),
+        hidden=int(config["hidden_size"]),
+        heads=heads,
         groups=int(config.get("num_key_value_heads") or heads),
-        head=int(config.get("head_dim") or int(config["hidden_size"]) // heads), ffn=int(config["intermediate_size"]),
-        vocabulary=int(config["vocab_size"]), tied=bool(config.get("tie_word_embeddings", False)),
-        qkv_bias=bias or kind == "qwen2", out_bias=bias, mlp_bias=bool(config.get("mlp_bias", False)),
+        head=int(config.get("head_dim") or int(config["hidden_size"]) // heads),
+        ffn=int(config["intermediate_size"]),
+        vocabulary=int(config["vocab_size"]),
+        tied=bool(config.get("tie_word_embeddings", False)),
+        qkv_bias=bias or kind == "qwen2",
+        out_bias=bias,
+        mlp_bias=bool(config.get("mlp_bias", False)),
         head_norms=kind == "qwen3",
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)
@@ -205,12 +211,21 @@ def shape_of(kind: str, settings: Mapping[str, Any], nodes: int, processes_per_n
     share = max(1, rows // max(1, world // (tensor * pipeline * context)))
     micro = min(int(settings.get("micro_batch_size") or (1 if settings.get("packed") else share)), share)
     return Shape(
-        world, rows * sequences, micro * sequences, int(settings["sequence_length"]),
-        str(settings.get("precision", "fp32")), tensor, pipeline, context,
-        bool(settings.get("sequence_parallel", False)), recompute_of(settings), kind == "dpo",
-        int(settings.get("lora_rank") or 0), tuple(settings.get("lora_targets") or ()),
+        world,
+        rows * sequences,
+        micro * sequences,
+        int(settings["sequence_length"]),
+        str(settings.get("precision", "fp32")),
+        tensor,
+        pipeline,
+        context,
+        bool(settings.get("sequence_parallel", False)),
+        recompute_of(settings),
+        kind == "dpo",
+        int(settings.get("lora_rank") or 0),
+        tuple(settings.get("lora_targets") or ()),
         bool(settings.get("lora_dropout")),
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,13 @@ def combinations(axes: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def plans(
-    path: Path, options: Sequence[str], axes: Sequence[str], profile: ProfileFile, workspace: Workspace,
+    path: Path,
+    options: Sequence[str],
+    axes: Sequence[str],
+    profile: ProfileFile,
+    workspace: Workspace,
     checked: Callable[[PipelineFile], PipelineFile] = lambda pipeline: pipeline,
-) -> Iterator[Variant]:  # fmt: skip
+) -> Iterator[Variant]:
     """Plan every combination.
 
     Args:
@@ -79,9 +83,10 @@ def plans(
 def _seen(pipeline: PipelineFile) -> str:
     """All of a pipeline that ``facts.gather`` looks at: variants that agree in it see the same world."""
     stages = {
-        name: written if isinstance(pipeline.pipeline.stages[name], DataStage)
+        name: written
+        if isinstance(pipeline.pipeline.stages[name], DataStage)
         else {key: written.get(key) for key in ("kind", "backend", "checkpoint")}
         for name, written in pipeline.data["stages"].items()
-    }  # fmt: skip
+    }
     rest = {key: value for key, value in pipeline.data.items() if key != "stages"}
     return json.dumps([stages, rest], sort_keys=True, default=str)

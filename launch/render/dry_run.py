@@ -78,9 +78,14 @@ def _is_elsewhere(stage: PlannedStage, profile: Profile) -> bool:
 
 
 def _ask(
-    python: str, stages: list[PlannedStage], plan: Plan, profile: Profile, workspace: Workspace, code: Path | None,
+    python: str,
+    stages: list[PlannedStage],
+    plan: Plan,
+    profile: Profile,
+    workspace: Workspace,
+    code: Path | None,
     secrets: Iterable[str],
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     run = Run(workspace, RUN)
     with tempfile.TemporaryDirectory(prefix="overnight-") as scratch:
         asked = []

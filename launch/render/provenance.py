@@ -23,21 +23,35 @@ from launch.runs.rundir import Run
 from launch.slurm.options import GPU_OPTIONS, KEPT
 
 _RESOURCE = {
-    "partition": "partition", "account": "account", "qos": "qos", "reservation": "reservation",
-    "constraint": "constraint", "cpus-per-task": "cpus", "mem": "mem", "time": "time", "nodes": "nodes",
-    "ntasks": "nodes", **dict.fromkeys(GPU_OPTIONS, "gpus_per_node"),
-}  # fmt: skip
+    "partition": "partition",
+    "account": "account",
+    "qos": "qos",
+    "reservation": "reservation",
+    "constraint": "constraint",
+    "cpus-per-task": "cpus",
+    "mem": "mem",
+    "time": "time",
+    "nodes": "nodes",
+    "ntasks": "nodes",
+    **dict.fromkeys(GPU_OPTIONS, "gpus_per_node"),
+}
 """Option -> key of ``resources`` that it says."""
 
 _PROFILE: Mapping[str, tuple[KeyPath, ...]] = {
     **dict.fromkeys(GPU_OPTIONS, (("gpu_request", "form"), ("gpu_request", "model"), ("gpu_request",))),
-    "mem": (("mem",),), "exclusive": (("exclusive",),), "requeue": (("continuation",),),
-    "no-requeue": (("continuation",),), "kill-on-invalid-dep": (("kill_on_invalid_dep",),),
-    "mpi": (("srun_options", "mpi"),), "cpu-bind": (("srun_options", "cpu_bind"),),
-    "network": (("srun_options", "network"),), "signal": (("signal", "lead"), ("signal", "name"), ("signal",)),
-    "mail-user": (("notify", "mail"),), "mail-type": (("notify", "on"), ("notify", "mail")),
+    "mem": (("mem",),),
+    "exclusive": (("exclusive",),),
+    "requeue": (("continuation",),),
+    "no-requeue": (("continuation",),),
+    "kill-on-invalid-dep": (("kill_on_invalid_dep",),),
+    "mpi": (("srun_options", "mpi"),),
+    "cpu-bind": (("srun_options", "cpu_bind"),),
+    "network": (("srun_options", "network"),),
+    "signal": (("signal", "lead"), ("signal", "name"), ("signal",)),
+    "mail-user": (("notify", "mail"),),
+    "mail-type": (("notify", "on"), ("notify", "mail")),
     "environment": (("containers", "runtime"),),
-}  # fmt: skip
+}
 """Option -> keys of the profile that it follows from, beside or in place of a resource."""
 
 _PLACEHOLDERS = {
@@ -132,16 +146,28 @@ class _Finder:
         path = self._path(option)
         where = None if path is None else self._where(path)
         return Emitted(
-            command, option, value, "" if path is None else dotted(path), where, self._file(path),
-            "" if path is None else _entry(path, option), "" if option in KEPT else f"remove: [{option}]",
-        )  # fmt: skip
+            command,
+            option,
+            value,
+            "" if path is None else dotted(path),
+            where,
+            self._file(path),
+            "" if path is None else _entry(path, option),
+            "" if option in KEPT else f"remove: [{option}]",
+        )
 
     def raw(self, number: int, option: str, value: str | bool) -> Emitted:
         where = self.profile.origin(("srun", number))
         return Emitted(
-            "srun", option, value, f"srun[{number}]", where, str(self.profile.path), f'srun: ["--{option}=VALUE"]',
+            "srun",
+            option,
+            value,
+            f"srun[{number}]",
+            where,
+            str(self.profile.path),
+            f'srun: ["--{option}=VALUE"]',
             "srun: without it",
-        )  # fmt: skip
+        )
 
     def _path(self, option: str) -> KeyPath | None:
         for name in (option, f"--{option}"):
@@ -189,10 +215,14 @@ def _entry(path: KeyPath, option: str) -> str:
 
 def save(run: Run, plan: Plan, profile: ProfileFile, stages: Mapping[str, Any], marks: Marks) -> None:
     """Keep what every stage's job gets, and from where."""
-    files.write_json(run.paths.emitted, {
-        stage.name: [asdict(one) for one in of_stage(run, stage, profile, stages, marks)]
-        for stage in plan.stages if stage.executor != "local" and stage.resources.time is not None
-    })  # fmt: skip
+    files.write_json(
+        run.paths.emitted,
+        {
+            stage.name: [asdict(one) for one in of_stage(run, stage, profile, stages, marks)]
+            for stage in plan.stages
+            if stage.executor != "local" and stage.resources.time is not None
+        },
+    )
 
 
 def load(path: Path, stage: str) -> list[Emitted]:

@@ -24,10 +24,14 @@ from launch.slurm.options import GPU_OPTIONS
 ASK_SECONDS = 10.0
 
 _SINFO = {
-    "partition": ("%R", "partitions"), "constraint": ("%f", "features"), "mem": ("%m", "MB of memory of a node"),
-    "cpus-per-task": ("%c", "CPUs of a node"), "time": ("%l", "time limit"), "nodes": ("%D", "nodes"),
+    "partition": ("%R", "partitions"),
+    "constraint": ("%f", "features"),
+    "mem": ("%m", "MB of memory of a node"),
+    "cpus-per-task": ("%c", "CPUs of a node"),
+    "time": ("%l", "time limit"),
+    "nodes": ("%D", "nodes"),
     **dict.fromkeys(GPU_OPTIONS, ("%G", "GPUs of a node")),
-}  # fmt: skip
+}
 """Option -> (what to ask sinfo for, what that is)."""
 
 _SACCTMGR = {"account": "account", "qos": "qos"}
@@ -112,8 +116,15 @@ def origin(one: Emitted, there_is: str = "") -> list[str]:
 def _there_is(one: Emitted, partition: str | None, gateway: Gateway) -> str:
     """What the cluster has of the kind, in words; empty where nobody says."""
     if one.option in _SACCTMGR:
-        command = ["sacctmgr", "-nP", "show", "associations", "where", f"user={_user()}",
-                   f"format={_SACCTMGR[one.option]}"]  # fmt: skip
+        command = [
+            "sacctmgr",
+            "-nP",
+            "show",
+            "associations",
+            "where",
+            f"user={_user()}",
+            f"format={_SACCTMGR[one.option]}",
+        ]
         words, what = _answer(command, gateway), f"for you the {one.option}"
     elif one.option in _SINFO:
         field, what = _SINFO[one.option]

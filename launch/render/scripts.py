@@ -54,16 +54,30 @@ def stage_spec(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, atte
         for role, entry in stage.inputs.items()
     }
     return StageSpec(
-        run=run.id, pipeline=plan.pipeline, stage=stage.name, kind=stage.kind, backend=stage.backend, attempt=attempt,
-        fingerprint=stage.fingerprint, stage_dir=str(run.paths.stage(stage.name).root),
+        run=run.id,
+        pipeline=plan.pipeline,
+        stage=stage.name,
+        kind=stage.kind,
+        backend=stage.backend,
+        attempt=attempt,
+        fingerprint=stage.fingerprint,
+        stage_dir=str(run.paths.stage(stage.name).root),
         store_dir=str(_entry(workspace, stage.produces_kind, stage.fingerprint)),
-        produces={"kind": stage.produces_kind, "format": stage.produces_format}, settings=dict(stage.settings),
-        inputs=inputs, sources=stage.sources, target_step=stage.target_step, links=links,
-        continuation=stage.continuation, lead_seconds=profile.lead_seconds,
-        core_python=plan.core_python, stage_python=stage.python, retries=dict(profile.retries),
-        stall_seconds=profile.stall_seconds, seals=profile.seals.value,
+        produces={"kind": stage.produces_kind, "format": stage.produces_format},
+        settings=dict(stage.settings),
+        inputs=inputs,
+        sources=stage.sources,
+        target_step=stage.target_step,
+        links=links,
+        continuation=stage.continuation,
+        lead_seconds=profile.lead_seconds,
+        core_python=plan.core_python,
+        stage_python=stage.python,
+        retries=dict(profile.retries),
+        stall_seconds=profile.stall_seconds,
+        seals=profile.seals.value,
         quota_bytes=profile.quota_bytes_of(run.workspace.root),
-    )  # fmt: skip
+    )
 
 
 def _entry(workspace: Workspace, kind: str, fingerprint: str) -> Path:
@@ -99,14 +113,21 @@ def container_of(run: Run, stage: PlannedStage, profile: Profile) -> Container |
         )
     scratch = () if profile.scratch is None else (Mount(profile.scratch, profile.scratch),)
     return Container(
-        runtime=site.runtime, image=image, workdir=run.paths.stage(stage.name).root,
+        runtime=site.runtime,
+        image=image,
+        workdir=run.paths.stage(stage.name).root,
         mounts=containers.mounts(
-            run.workspace.root, _code(run), (Path(source.path) for source in stage.sources),
+            run.workspace.root,
+            _code(run),
+            (Path(source.path) for source in stage.sources),
             (*scratch, *(Mount.parse(text) for text in site.mounts)),
         ),
-        variables=site.variables, gpus=site.gpus, executable=site.executable, options=site.options,
+        variables=site.variables,
+        gpus=site.gpus,
+        executable=site.executable,
+        options=site.options,
         remove=profile.remove,
-    )  # fmt: skip
+    )
 
 
 def _code(run: Run) -> Iterator[Path]:
@@ -133,16 +154,28 @@ def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, a
     container = container_of(run, stage, profile)
     secrets = run.paths.secrets if profile.secrets or run.paths.secrets.exists() else None
     host = templates.template(
-        "host.sh.j2", **common, core_python=plan.core_python, watch_seconds=max(1, round(profile.poll_seconds)),
-        seal=run.workspace.entry(stage.produces_kind, stage.fingerprint).seal, run=run.id,
-        onward=_onward(run, plan, profile), notify=profile.notify.command,
+        "host.sh.j2",
+        **common,
+        core_python=plan.core_python,
+        watch_seconds=max(1, round(profile.poll_seconds)),
+        seal=run.workspace.entry(stage.produces_kind, stage.fingerprint).seal,
+        run=run.id,
+        onward=_onward(run, plan, profile),
+        notify=profile.notify.command,
         notify_on=profile.notify.told(stage.is_last),
-    )  # fmt: skip
+    )
     node = templates.template(
-        "node.sh.j2", **common, secrets=secrets, **_entering(run, stage, profile, attempt, container),
-        stage_python=stage.python, launcher=stage.launcher, scratch=profile.scratch,
-        nodes=stage.resources.nodes, processes=stage.resources.processes_per_node, ray_seconds=RAY_SECONDS,
-    )  # fmt: skip
+        "node.sh.j2",
+        **common,
+        secrets=secrets,
+        **_entering(run, stage, profile, attempt, container),
+        stage_python=stage.python,
+        launcher=stage.launcher,
+        scratch=profile.scratch,
+        nodes=stage.resources.nodes,
+        processes=stage.resources.processes_per_node,
+        ray_seconds=RAY_SECONDS,
+    )
     return StageScripts(host, node, "" if container is None else containers.environment_text(container))
 
 
@@ -150,8 +183,17 @@ def _onward(run: Run, plan: Plan, profile: Profile) -> tuple[str, ...]:
     """The command by which the end of a job submits the next stages; the job's id is put behind it."""
     if profile.rolling is None:
         return ()
-    return (plan.core_python, "-P", "-m", "launch.cli", "resume", run.id, "--workspace", str(run.workspace.root),
-            "--from-job")  # fmt: skip
+    return (
+        plan.core_python,
+        "-P",
+        "-m",
+        "launch.cli",
+        "resume",
+        run.id,
+        "--workspace",
+        str(run.workspace.root),
+        "--from-job",
+    )
 
 
 def entering(run: Run, stage: PlannedStage, profile: Profile, attempt: str) -> dict[str, Any]:

@@ -29,9 +29,13 @@ def quote(value: object) -> str:
 def _compiled(name: str) -> Template:
     """A template, compiled once: every stage of a chain renders the same two."""
     environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
         loader=FunctionLoader(_source),
-    )  # fmt: skip
+    )
     environment.filters["sh"] = quote
     return environment.get_template(name)
 

@@ -281,17 +281,21 @@ class _Checker:
         kind = "cpt" if says.gpus else "corpus"
         seconds = min(_SMALL_SECONDS, says.max_seconds or _SMALL_SECONDS)
         resources = replace(
-            self._profile.resources_for(kind), partition=name, nodes=1, processes_per_node=1, cpus=None, mem=None,
-            gpus_per_node=says.gpus, time=str(math.ceil(seconds / 60)),
-        )  # fmt: skip
+            self._profile.resources_for(kind),
+            partition=name,
+            nodes=1,
+            processes_per_node=1,
+            cpus=None,
+            mem=None,
+            gpus_per_node=says.gpus,
+            time=str(math.ceil(seconds / 60)),
+        )
         what, where = f"sbatch: one node of {name}", self._where("partitions", name)
         found = self._request(what, resources, self._profile.executor_for(kind), kind, where, scratch)
         # No kind of job goes there by itself, and whoever sends one there may say another account, too.
         return found if found.level is Level.OK else replace(found, level=Level.WARN, where=where)
 
-    def _request(
-        self, what: str, resources: Resources, executor: str, kind: str, where: str, scratch: Path
-    ) -> Finding:  # fmt: skip
+    def _request(self, what: str, resources: Resources, executor: str, kind: str, where: str, scratch: Path) -> Finding:
         script = scratch / f"{kind}.sh"
         run = Run(Workspace(self._workspace), test_only.NAME)
         stage = test_only.stage_of(self._profile, kind, resources, executor, test_only.NAME, sys.executable)

@@ -69,10 +69,15 @@ def choose(facts: Facts, groups: Collection[str]) -> Choice:
     return Choice(
         partition=None if training is None else Value(training.name, _why(training)),
         data_partition=data if data is not None and (training is None or data.value != training.name) else None,
-        account=account, qos=qos, constraint=constraint, data_constraint=data_constraint,
-        seconds=seconds, time_why=why, queued=_queued(facts, association, qos),
+        account=account,
+        qos=qos,
+        constraint=constraint,
+        data_constraint=data_constraint,
+        seconds=seconds,
+        time_why=why,
+        queued=_queued(facts, association, qos),
         node=training.main if training is not None else None,
-    )  # fmt: skip
+    )
 
 
 def _why(training: PartitionFacts) -> str:
@@ -106,9 +111,14 @@ def _training_partition(usable: list[PartitionFacts]) -> PartitionFacts | None:
     def rank(each: PartitionFacts) -> tuple[object, ...]:
         gpus = sum(group.nodes * group.gpus for group in each.groups)
         return (
-            bool(gpus), not each.preemptible, not _AVOIDED.search(each.name), each.is_default, gpus, each.nodes,
+            bool(gpus),
+            not each.preemptible,
+            not _AVOIDED.search(each.name),
+            each.is_default,
+            gpus,
+            each.nodes,
             min(seconds_of(each.max_time), 30 * DAY),
-        )  # fmt: skip
+        )
 
     return max(usable, key=rank, default=None)
 

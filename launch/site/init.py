@@ -60,16 +60,25 @@ def make(
     fast, others = choose.interfaces()
     tools = write.Tools(
         executables={name: path for name in _EXECUTABLES if (path := shutil.which(name))},
-        fast_interfaces=tuple(fast), interfaces=tuple(others), gpu_request=request, gpu_why=why,
-    )  # fmt: skip
+        fast_interfaces=tuple(fast),
+        interfaces=tuple(others),
+        gpu_request=request,
+        gpu_why=why,
+    )
     chosen = name or choose.profile_name(found.cluster)
     text = write.render(
         write.NewProfile(
-            name=chosen, facts=found, choice=choice, places=places, groups=groups,
-            tools=tools, where=socket.gethostname().partition(".")[0], python=sys.executable,
+            name=chosen,
+            facts=found,
+            choice=choice,
+            places=places,
+            groups=groups,
+            tools=tools,
+            where=socket.gethostname().partition(".")[0],
+            python=sys.executable,
             devcluster=devcluster is not None and found.config.get("SLURM_CONF") == str(devcluster),
         )
-    )  # fmt: skip
+    )
     quotas = {f"quota of {variable}": one for variable, one in quotas.items()}
     return Made(chosen, text, {**heard, **quotas, **trials}, found)
 

@@ -90,9 +90,8 @@ def _disk(planned: Planned, found: list[Estimate]) -> Finding:
     Stages follow one another, so their saves do not add up; where they run side by side this is too little."""
     entry = planned.workspace.entry
     open_stages = {
-        stage.name for stage in planned.plan.stages
-        if not entry(stage.produces_kind, stage.fingerprint).seal.exists()
-    }  # fmt: skip
+        stage.name for stage in planned.plan.stages if not entry(stage.produces_kind, stage.fingerprint).seal.exists()
+    }
     left = [each for each in found if each.stage in open_stages]
     if not left:
         return Finding(Level.OK, "disk", "no size of a checkpoint is known")

@@ -21,10 +21,20 @@ def stage_of(
 ) -> PlannedStage:
     """A stage that has no inputs and makes nothing."""
     return PlannedStage(
-        name=NAME, kind=kind, backend=backend, produces_kind=NAME, produces_format=NAME, fingerprint="0" * 64,
-        inputs={}, settings={}, resources=resources, executor=executor, continuation=profile.continuation.value,
-        python=python, launcher="python",
-    )  # fmt: skip
+        name=NAME,
+        kind=kind,
+        backend=backend,
+        produces_kind=NAME,
+        produces_format=NAME,
+        fingerprint="0" * 64,
+        inputs={},
+        settings={},
+        resources=resources,
+        executor=executor,
+        continuation=profile.continuation.value,
+        python=python,
+        launcher="python",
+    )
 
 
 def request_of(run: Run, stage: PlannedStage, profile: Profile, attempt: str) -> JobRequest:

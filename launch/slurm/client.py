@@ -129,8 +129,20 @@ class Gateway:
         """
         # sacct reads no epoch seconds; local time, as the command runs on this machine.
         start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since))
-        command = ("sacct", "-X", "-D", "-n", "-P", f"--delimiter={queue.SACCT_DELIMITER}",
-                   "-u", str(os.getuid()), "-S", start, "-o", queue.SACCT_FIELDS)  # fmt: skip
+        command = (
+            "sacct",
+            "-X",
+            "-D",
+            "-n",
+            "-P",
+            f"--delimiter={queue.SACCT_DELIMITER}",
+            "-u",
+            str(os.getuid()),
+            "-S",
+            start,
+            "-o",
+            queue.SACCT_FIELDS,
+        )
         try:
             answer = self._run(command)
         except (ClusterSilent, ClusterRefused):

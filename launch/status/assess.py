@@ -201,9 +201,13 @@ class _Look:
         now = time.time()
         reports = [report for report in progress.recent(paths.progress) if began is None or report.time >= began]
         base = StageStatus(
-            stage.name, State.RUNNING, f"{doing}, no step reported yet", job=job, nodes=nodes,
+            stage.name,
+            State.RUNNING,
+            f"{doing}, no step reported yet",
+            job=job,
+            nodes=nodes,
             elapsed=None if began is None else max(0.0, now - began),
-        )  # fmt: skip
+        )
         if not reports:
             return base
         last = reports[-1]
@@ -212,9 +216,13 @@ class _Look:
         quiet = now - last.time
         each = progress.seconds_per_step(reports) or 0.0
         return replace(
-            base, step=last.step, total=last.total, loss=last.metrics.get("loss"), left=left,
+            base,
+            step=last.step,
+            total=last.total,
+            loss=last.metrics.get("loss"),
+            left=left,
             text=model.running(doing, last, left, quiet if quiet > max(60.0, 5 * each) else None),
-        )  # fmt: skip
+        )
 
     def _waiting(self, stage: PlannedStage, row: QueueRow, started: bool, last: list[Report]) -> StageStatus:
         """``started``: it has run before and waits to go on; ``last`` holds the newest report if there is one."""
@@ -225,9 +233,14 @@ class _Look:
         if started:
             text = f"waits to go on{model.at_step(last)}: {text}"
         return StageStatus(
-            stage.name, State.BLOCKED if never else State.WAITING, text, job=row.job_id, starts_at=starts_at,
-            step=last[0].step if last else None, total=last[0].total if last else None,
-        )  # fmt: skip
+            stage.name,
+            State.BLOCKED if never else State.WAITING,
+            text,
+            job=row.job_id,
+            starts_at=starts_at,
+            step=last[0].step if last else None,
+            total=last[0].total if last else None,
+        )
 
     def _is_unsealed(self, name: str) -> bool:
         found = self._found.get(name)

@@ -99,9 +99,13 @@ def by_verdict(base: StageStatus, said: Verdict) -> StageStatus:
         state = State.STOPPED if said.job.startswith("local-") else State.CANCELLED
         return replace(base, state=state, text=said.evidence or state.value, step=said.step)
     return replace(
-        base, state=State.FAILED, text=f"failed: {model.FAILURES[said.failure]}", evidence=said.evidence,
-        step=said.step, failure=said.failure.value,
-    )  # fmt: skip
+        base,
+        state=State.FAILED,
+        text=f"failed: {model.FAILURES[said.failure]}",
+        evidence=said.evidence,
+        step=said.step,
+        failure=said.failure.value,
+    )
 
 
 def by_slurm(base: StageStatus, state: JobState, when: str) -> StageStatus:

@@ -29,9 +29,13 @@ def _report(line: str) -> Report | None:
     try:
         value = json.loads(line)
         return Report(
-            float(value["time"]), int(value["step"]), value.get("total"), str(value.get("phase", "")),
-            dict(value.get("metrics", {})), int(value.get("restart", 0)),
-        )  # fmt: skip
+            float(value["time"]),
+            int(value["step"]),
+            value.get("total"),
+            str(value.get("phase", "")),
+            dict(value.get("metrics", {})),
+            int(value.get("restart", 0)),
+        )
     except (KeyError, TypeError, ValueError):
         return None
 

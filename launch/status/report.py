@@ -74,8 +74,9 @@ def make(run: Run, plan: Plan, profile: Profile, status: RunStatus) -> Report:
     reasons = [one for one in told if not one.is_calm and one.state != State.SKIPPED]
     model = there[-1] if there else None
     finished = status.is_done and model is models[-1] if models else False
-    return Report(run, plan, status, stages, model, finished, tuple(results.collect(plan, run.workspace)),
-                  tuple(reasons))  # fmt: skip
+    return Report(
+        run, plan, status, stages, model, finished, tuple(results.collect(plan, run.workspace)), tuple(reasons)
+    )
 
 
 def _is_model(stage: PlannedStage) -> bool:
@@ -92,14 +93,24 @@ def _made(run: Run, planned: PlannedStage, found: StageStatus) -> Made:
             text = f"its seal is broken: {error}"
     gpus = (planned.resources.gpus_per_node or 0) * planned.resources.nodes
     return Made(
-        stage=planned.name, kind=planned.kind, backend=planned.backend, state=found.state.value, text=text,
-        job=found.job or (sealed.job if sealed else ""), nodes=found.nodes, elapsed=found.elapsed,
+        stage=planned.name,
+        kind=planned.kind,
+        backend=planned.backend,
+        state=found.state.value,
+        text=text,
+        job=found.job or (sealed.job if sealed else ""),
+        nodes=found.nodes,
+        elapsed=found.elapsed,
         gpu_hours=None if found.elapsed is None else gpus * found.elapsed / 3600,
-        of_run=found.of_run or (sealed.run if sealed and sealed.run != run.id else ""), continued=found.continued,
-        step=sealed.step if sealed else found.step, path=str(store.output) if sealed else "",
-        format=sealed.format if sealed else planned.produces_format, bytes=sealed.bytes if sealed else None,
-        content=sealed.content if sealed else "", metrics=dict(sealed.metrics) if sealed else {},
-    )  # fmt: skip
+        of_run=found.of_run or (sealed.run if sealed and sealed.run != run.id else ""),
+        continued=found.continued,
+        step=sealed.step if sealed else found.step,
+        path=str(store.output) if sealed else "",
+        format=sealed.format if sealed else planned.produces_format,
+        bytes=sealed.bytes if sealed else None,
+        content=sealed.content if sealed else "",
+        metrics=dict(sealed.metrics) if sealed else {},
+    )
 
 
 def lines(report: Report, profile: str) -> list[str]:
@@ -144,21 +155,33 @@ def _row(made: Made) -> list[str]:
     first, last = made.metrics.get("first_loss"), made.metrics.get("last_loss")
     loss = f"{first:.4g} -> {last:.4g}" if isinstance(first, float) and isinstance(last, float) else ""
     return [
-        made.stage, made.backend, state, made.job, made.nodes,
-        "" if made.elapsed is None else duration(made.elapsed), f"{made.gpu_hours:.2f}" if made.gpu_hours else "",
-        str(made.continued) if made.continued else "", "" if made.step is None else str(made.step), loss,
+        made.stage,
+        made.backend,
+        state,
+        made.job,
+        made.nodes,
+        "" if made.elapsed is None else duration(made.elapsed),
+        f"{made.gpu_hours:.2f}" if made.gpu_hours else "",
+        str(made.continued) if made.continued else "",
+        "" if made.step is None else str(made.step),
+        loss,
         "" if made.bytes is None else f"{made.bytes / 1e6:.1f}",
-    ]  # fmt: skip
+    ]
 
 
 def as_json(report: Report, profile: str) -> dict[str, Any]:
     """The same as plain data, with everything that the seals hold of each stage's work."""
     status = report.status
     return {
-        "run": report.run.id, "pipeline": report.plan.pipeline, "profile": profile, "done": status.is_done,
+        "run": report.run.id,
+        "pipeline": report.plan.pipeline,
+        "profile": profile,
+        "done": status.is_done,
         "finished": report.is_finished,
         "cluster": {"silence": status.silence or None, "heard_at": status.heard_at},
         "model": None if report.model is None else asdict(report.model),
-        "stages": [asdict(made) for made in report.stages], "results": [asdict(one) for one in report.measured],
-        "reasons": [vars(one) for one in report.reasons], "next": next_command(report.run, status),
-    }  # fmt: skip
+        "stages": [asdict(made) for made in report.stages],
+        "results": [asdict(one) for one in report.measured],
+        "reasons": [vars(one) for one in report.reasons],
+        "next": next_command(report.run, status),
+    }

@@ -81,9 +81,16 @@ def _of_stage(stage: PlannedStage, path: Path) -> list[Measured]:
 def _measured(evaluation: str, other: str | None, task: str, metric: str, entry: dict[str, Any]) -> Measured:
     difference, gate = entry.get("difference"), entry.get("gate") or {}
     return Measured(
-        evaluation, other, task, metric, _number(entry), entry.get("before"),
-        None if difference is None else _number(difference), gate.get("must"), gate.get("passed"),
-    )  # fmt: skip
+        evaluation,
+        other,
+        task,
+        metric,
+        _number(entry),
+        entry.get("before"),
+        None if difference is None else _number(difference),
+        gate.get("must"),
+        gate.get("passed"),
+    )
 
 
 def _number(entry: dict[str, Any]) -> Number:

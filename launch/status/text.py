@@ -80,7 +80,12 @@ def next_command(run: Run, status: RunStatus) -> str:
 def as_json(run: Run, plan: Plan, profile: str, status: RunStatus) -> dict[str, Any]:
     """The same as plain data."""
     return {
-        "run": run.id, "pipeline": plan.pipeline, "profile": profile, "path": str(run.paths.root),
-        "done": status.is_done, "cluster": {"silence": status.silence or None, "heard_at": status.heard_at},
-        "stages": [vars(stage) for stage in status.stages], "next": next_command(run, status),
-    }  # fmt: skip
+        "run": run.id,
+        "pipeline": plan.pipeline,
+        "profile": profile,
+        "path": str(run.paths.root),
+        "done": status.is_done,
+        "cluster": {"silence": status.silence or None, "heard_at": status.heard_at},
+        "stages": [vars(stage) for stage in status.stages],
+        "next": next_command(run, status),
+    }

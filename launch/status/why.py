@@ -87,18 +87,26 @@ def _explain(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, found:
     newest = progress.latest(paths.progress)
     set_by = tuple(refusal.of_step(evidence, run, stage.name))
     return Why(
-        stage=stage.name, state=found.state.value, text=found.text,
-        failure="" if failure is None else failure.value, words="" if failure is None else FAILURES[failure],
-        evidence=evidence, source=source, set_by=set_by,
-        job=last.job if last else found.job, restart=last.restart if last else None,
+        stage=stage.name,
+        state=found.state.value,
+        text=found.text,
+        failure="" if failure is None else failure.value,
+        words="" if failure is None else FAILURES[failure],
+        evidence=evidence,
+        source=source,
+        set_by=set_by,
+        job=last.job if last else found.job,
+        restart=last.restart if last else None,
         nodes=(last.nodes or tuple(filter(None, [last.host]))) if last else tuple(filter(None, [found.nodes])),
-        reported=newest.step if newest else None, saved=next(iter(store.sealed_steps()), None),
+        reported=newest.step if newest else None,
+        saved=next(iter(store.sealed_steps()), None),
         starts=len(history) or found.continued,
         retries_used=budget.spent(history, failure) if failure and history else None,
         retries_allowed=budget.allowed(failure, profile.retries) if failure else None,
-        avoids=_avoided(events), stacks=_stacks(paths, last),
+        avoids=_avoided(events),
+        stacks=_stacks(paths, last),
         next=_next(run, found, failure, silence, set_by, lambda: _smaller(run, plan, stage, profile)),
-    )  # fmt: skip
+    )
 
 
 def _verdicts(store: StorePaths, paths: StagePaths, current: Attempt) -> list[Verdict]:
@@ -110,12 +118,14 @@ def _verdicts(store: StorePaths, paths: StagePaths, current: Attempt) -> list[Ve
 def _history(events: list[dict[str, Any]], current: Attempt | None, told: Iterable[Verdict]) -> list[Ended]:
     began = {
         (line.get("job"), line.get("restart")): int(line.get("step") or 0)
-        for line in events if line.get("event") == "start" and current and line.get("attempt") == current.token
-    }  # fmt: skip
+        for line in events
+        if line.get("event") == "start" and current and line.get("attempt") == current.token
+    }
     return [
         Ended(said.failure, (said.step or 0) > began[said.job, said.restart])
-        for said in told if (said.job, said.restart) in began and said.outcome is not Outcome.DONE
-    ]  # fmt: skip
+        for said in told
+        if (said.job, said.restart) in began and said.outcome is not Outcome.DONE
+    ]
 
 
 def _avoided(events: list[dict[str, Any]]) -> tuple[str, ...]:
@@ -138,9 +148,13 @@ def _smaller(run: Run, plan: Plan, stage: PlannedStage, profile: Profile) -> str
 
 
 def _next(
-    run: Run, found: StageStatus, failure: FailureClass | None, silence: str, set_by: tuple[str, ...],
+    run: Run,
+    found: StageStatus,
+    failure: FailureClass | None,
+    silence: str,
+    set_by: tuple[str, ...],
     smaller: Callable[[], str],
-) -> str:  # fmt: skip
+) -> str:
     if silence:
         return f"overnight why {run.id} {found.stage}, when the cluster answers again"
     if found.state is State.SEALED:

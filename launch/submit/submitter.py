@@ -283,9 +283,13 @@ class Submitter:
         # Of a chain the last job that is not over: somebody may have cancelled the spare ones.
         job = jobs[max(jobs.keys() - over)]
         self._run.journal.write(
-            Event.ADOPTED, stage=stage.name, attempt=current.token, job=job, of_run=current.run,
+            Event.ADOPTED,
+            stage=stage.name,
+            attempt=current.token,
+            job=job,
+            of_run=current.run,
             jobs=sorted(jobs.values()),
-        )  # fmt: skip
+        )
         return Step(stage.name, Action.ADOPTED, job, current.run)
 
     def _repointed(self, stage: PlannedStage, found: Standing) -> bool:
@@ -380,5 +384,3 @@ class Submitter:
         if row is None:
             raise error
         return row.job_id
-
-

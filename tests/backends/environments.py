@@ -54,8 +54,11 @@ def start(python: Path, given: Stage, stop_after: int = 0, ranks: int = 1, fails
     done = subprocess.run(
         [str(python), *launcher, str(script), str(path), str(stop_after)],
         env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=900, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
     output = done.stdout + done.stderr
     if fails:
         assert done.returncode != 0, output[-3000:]
@@ -91,8 +94,11 @@ class Starts:
         done = subprocess.run(
             [str(python), str(Path(__file__).with_name("nemo_starts.py")), str(path)],
             env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **environment},
-            capture_output=True, text=True, timeout=900, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
         words = "RESULT "
         found = [json.loads(line.removeprefix(words)) for line in done.stdout.splitlines() if line.startswith(words)]
         if len(found) < len(self.plan):

@@ -101,8 +101,10 @@ class Source:
             except LookupError:  # of another package, as torch's
                 continue
         for statement in found.body:
-            if isinstance(statement, ast.AnnAssign) and "ClassVar" not in ast.unparse(statement.annotation) and (
-                statement.value is None or "init=False" not in ast.unparse(statement.value)
+            if (
+                isinstance(statement, ast.AnnAssign)
+                and "ClassVar" not in ast.unparse(statement.annotation)
+                and (statement.value is None or "init=False" not in ast.unparse(statement.value))
             ):
                 yield ast.unparse(statement.target)
 

@@ -22,9 +22,16 @@ def main() -> None:
 
     with compat.local_configs():
         config = llm.Llama31Config8B(
-            num_layers=3, hidden_size=256, ffn_hidden_size=704, num_attention_heads=8, num_query_groups=2, kv_channels=32,
-            seq_length=128, share_embeddings_and_output_weights=True, vocab_size=1024,
-        )  # fmt: skip
+            num_layers=3,
+            hidden_size=256,
+            ffn_hidden_size=704,
+            num_attention_heads=8,
+            num_query_groups=2,
+            kv_channels=32,
+            seq_length=128,
+            share_embeddings_and_output_weights=True,
+            vocab_size=1024,
+        )
     model = llm.LlamaModel(config, tokenizer=AutoTokenizer(sys.argv[1]))
     convert._set_type(model, torch.bfloat16)
     trainer = convert._single(ddp="pytorch", setup_optimizers=False)

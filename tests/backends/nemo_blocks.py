@@ -33,10 +33,16 @@ def main() -> None:
 
     gpt_dataset._get_ltor_masks_and_position_ids = counted
     config = gpt_dataset.GPTDatasetConfig(
-        random_seed=1, sequence_length=16, blend=([prefix], None), split="1,0,0", reset_position_ids=False,
-        reset_attention_mask=False, eod_mask_loss=False, path_to_cache=f"{sys.argv[1]}/index",
+        random_seed=1,
+        sequence_length=16,
+        blend=([prefix], None),
+        split="1,0,0",
+        reset_position_ids=False,
+        reset_attention_mask=False,
+        eod_mask_loss=False,
+        path_to_cache=f"{sys.argv[1]}/index",
         tokenizer=SimpleNamespace(eod=2, pad=2, unique_identifiers={}),
-    )  # fmt: skip
+    )
     (found, *_) = BlendedMegatronDatasetBuilder(Blocks, [4, None, None], lambda: True, config).build()
     left_out = sum(int((found[number]["loss_mask"] == 0).sum()) for number in range(4))
     print(json.dumps({"left_out": left_out, "made": len(made)}))

@@ -21,9 +21,16 @@ def main() -> None:
     from jobs.backends.nemo import convert, lora
     from jobs.backends.nemo.settings import NemoSettings
 
-    settings = NemoSettings.read({
-        "steps": 1, "lr": 1.0, "batch_size": 1, "sequence_length": 8, "lora_rank": 4, "lora_alpha": 8,
-    })  # fmt: skip
+    settings = NemoSettings.read(
+        {
+            "steps": 1,
+            "lr": 1.0,
+            "batch_size": 1,
+            "sequence_length": 8,
+            "lora_rank": 4,
+            "lora_alpha": 8,
+        }
+    )
     model, trainer = convert.load_nemo(Path(sys.argv[1]))
     model.trainer, trainer.state.fn = trainer, TrainerFn.FITTING
     probes = [[5, 6, 7, 8, 9, 10, 11, 12]]
@@ -43,10 +50,17 @@ def main() -> None:
     with_adapters = convert.nemo_logits(model, probes)[0]
     lora.merge(model)
     merged = convert.nemo_logits(model, probes)[0]
-    print(json.dumps({
-        "changed": float((with_adapters - base).abs().max()), "difference": float((merged - with_adapters).abs().max()),
-        "beside": beside, "trained": trained, "same_names": set(model.state_dict()) == names,
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "changed": float((with_adapters - base).abs().max()),
+                "difference": float((merged - with_adapters).abs().max()),
+                "beside": beside,
+                "trained": trained,
+                "same_names": set(model.state_dict()) == names,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -30,9 +30,13 @@ def main() -> None:
     tokenizer = model.tokenizer(checkpoint)
     data.pairs(given, scratch, settings, tokenizer.tokenizer)
     found = data.Packs(
-        str(scratch / "training.jsonl"), tokenizer, max_seq_length=settings.sequence_length, memmap_workers=1, seed=3,
+        str(scratch / "training.jsonl"),
+        tokenizer,
+        max_seq_length=settings.sequence_length,
+        memmap_workers=1,
+        seed=3,
         max_num_samples=4,
-    )  # fmt: skip
+    )
     batch = found.collate_fn([found[0]])
     with mock.patch.object(compat, "has_transformer_engine", return_value=True):
         fused = data.Packs(
@@ -56,12 +60,20 @@ def main() -> None:
             one = _losses(network, batch["tokens"][:, start:stop], place, mask, batch["labels"][:, start:stop])
             losses[name]["packed"].append(together[start:stop].tolist())
             losses[name]["alone"].append(one.tolist())
-    print(json.dumps({
-        "losses": losses, "starts": starts, "facts": data.packing(scratch), "order": found.samples_mapping,
-        "learned": [int(batch["loss_mask"][0, start:stop].sum()) for start, stop in rows],
-        "keys": sorted(theirs), "shapes": {key: list(batch[key].shape) for key in ("tokens", "attention_mask")},
-        "lines": [json.loads(line) for line in (scratch / "training.jsonl").read_text().splitlines()],
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "losses": losses,
+                "starts": starts,
+                "facts": data.packing(scratch),
+                "order": found.samples_mapping,
+                "learned": [int(batch["loss_mask"][0, start:stop].sum()) for start, stop in rows],
+                "keys": sorted(theirs),
+                "shapes": {key: list(batch[key].shape) for key in ("tokens", "attention_mask")},
+                "lines": [json.loads(line) for line in (scratch / "training.jsonl").read_text().splitlines()],
+            }
+        )
+    )
 
 
 def _losses(network: Any, tokens: Any, positions: Any, mask: Any, labels: Any) -> Any:
@@ -82,9 +94,12 @@ def _with_learned_positions(network: Any) -> Any:
     torch.manual_seed(1)
     config = dataclasses.replace(network.config, num_layers=1, perform_initialization=True)
     return GPTModel(
-        config, get_gpt_layer_local_spec(normalization="RMSNorm"), vocab_size=400, max_sequence_length=64,
+        config,
+        get_gpt_layer_local_spec(normalization="RMSNorm"),
+        vocab_size=400,
+        max_sequence_length=64,
         position_embedding_type="learned_absolute",
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -38,19 +38,21 @@ def main() -> None:
         fitting = SimpleNamespace(config=llm.Llama32Config1B())
         other = SimpleNamespace(config=llm.Llama32Config1B(num_layers=2))
     print(
-        json.dumps({
-            "llama32_1b cpt": spread("llama32_1b", "cpt"),
-            "llama3_8b cpt": spread("llama3_8b", "cpt"),
-            "llama3_8b cpt own": spread("llama3_8b", "cpt", context_parallel=1),
-            "llama3_8b sft": spread("llama3_8b", "sft"),
-            "llama3_70b cpt": spread("llama3_70b", "cpt", 32),
-            "llama3_70b sft": spread("llama3_70b", "sft", 32),
-            "llama3_70b sft lora": spread("llama3_70b", "sft", 32, lora_rank=8),
-            "fitting": refused(read("llama32_1b", "cpt"), network=fitting),
-            "mismatch": refused(read("llama32_1b", "cpt"), network=other),
-            "unknown": refused(read("nosuch", "cpt")),
-        })
-    )  # fmt: skip
+        json.dumps(
+            {
+                "llama32_1b cpt": spread("llama32_1b", "cpt"),
+                "llama3_8b cpt": spread("llama3_8b", "cpt"),
+                "llama3_8b cpt own": spread("llama3_8b", "cpt", context_parallel=1),
+                "llama3_8b sft": spread("llama3_8b", "sft"),
+                "llama3_70b cpt": spread("llama3_70b", "cpt", 32),
+                "llama3_70b sft": spread("llama3_70b", "sft", 32),
+                "llama3_70b sft lora": spread("llama3_70b", "sft", 32, lora_rank=8),
+                "fitting": refused(read("llama32_1b", "cpt"), network=fitting),
+                "mismatch": refused(read("llama32_1b", "cpt"), network=other),
+                "unknown": refused(read("nosuch", "cpt")),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

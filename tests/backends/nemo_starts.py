@@ -46,9 +46,12 @@ def start(one: dict[str, Any]) -> dict[str, Any]:
     # As torchrun does it: the parent holds the store, on a port that the system chose.
     store = TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
     place = {
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "WORLD_SIZE": str(one["ranks"]), "LOCAL_WORLD_SIZE": str(one["ranks"]),
-    }  # fmt: skip
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "WORLD_SIZE": str(one["ranks"]),
+        "LOCAL_WORLD_SIZE": str(one["ranks"]),
+    }
     children = []
     for rank in range(one["ranks"]):
         child = os.fork()

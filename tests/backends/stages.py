@@ -83,9 +83,14 @@ def run_spec(spec: StageSpec, stop: StopRequest, events: list[dict[str, Any]]) -
         events.append({"event": name, **facts})
 
     context = WorkContext(
-        output=spec.store_paths.partial, progress=ProgressWriter(spec.stage_paths.progress, enabled=rank == 0), stop=stop,
-        saves=Saves(spec.store_paths, spec.fingerprint, None, event), event=event, rank=rank, world=world,
-    )  # fmt: skip
+        output=spec.store_paths.partial,
+        progress=ProgressWriter(spec.stage_paths.progress, enabled=rank == 0),
+        stop=stop,
+        saves=Saves(spec.store_paths, spec.fingerprint, None, event),
+        event=event,
+        rank=rank,
+        world=world,
+    )
     return backends.load(spec.backend).run(spec, context)
 
 
@@ -98,27 +103,50 @@ def start_ranks(world: int, *starts: tuple[Stage, int | None]) -> None:
         arguments += [str(path), str(stop_after or 0)]
     subprocess.run(
         [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}",
-            str(Path(__file__)), *arguments,
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={world}",
+            str(Path(__file__)),
+            *arguments,
         ],
-        check=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, timeout=600,
-    )  # fmt: skip
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        timeout=600,
+    )
 
 
 def stage(
-    root: Path, kind: str, backend: str, settings: dict[str, Any], inputs: dict[str, Path], formats: dict[str, str] | None = None
+    root: Path,
+    kind: str,
+    backend: str,
+    settings: dict[str, Any],
+    inputs: dict[str, Path],
+    formats: dict[str, str] | None = None,
 ) -> Stage:
     """A stage below ``root`` that reads the store entries ``inputs`` (role -> root of the entry)."""
     for part in ("stage", "store/saves"):
         (root / part).mkdir(parents=True, exist_ok=True)
     given = {
-        role: Input(role, str(path), "checkpoint", (formats or {}).get(role, "hf"), FINGERPRINT) for role, path in inputs.items()
+        role: Input(role, str(path), "checkpoint", (formats or {}).get(role, "hf"), FINGERPRINT)
+        for role, path in inputs.items()
     }
     spec = StageSpec(
-        run="r", pipeline="p", stage=root.name, kind=kind, backend=backend, attempt="a", fingerprint=FINGERPRINT,
-        stage_dir=str(root / "stage"), store_dir=str(root / "store"), produces={"kind": "checkpoint", "format": "hf"},
-        settings=settings, inputs=given,
-    )  # fmt: skip
+        run="r",
+        pipeline="p",
+        stage=root.name,
+        kind=kind,
+        backend=backend,
+        attempt="a",
+        fingerprint=FINGERPRINT,
+        stage_dir=str(root / "stage"),
+        store_dir=str(root / "store"),
+        produces={"kind": "checkpoint", "format": "hf"},
+        settings=settings,
+        inputs=given,
+    )
     return Stage(spec)
 
 
@@ -156,9 +184,11 @@ def make_tokenizer(output: Path, vocabulary: int = 400, tokenizer_class: str = "
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False,
+        vocab_size=vocabulary,
+        special_tokens=["<unk>", "<s>", "</s>"],
+        show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
+    )
     tokenizer.train_from_iterator([*ENGLISH, *EUROPEAN, *BRAZILIAN] * 4, trainer)
     output.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(output / "tokenizer.json"))
@@ -177,10 +207,19 @@ def make_model(output: Path, dropout: float = 0.0, seed: int = 0) -> None:
     make_tokenizer(output)
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=400, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=256, attention_dropout=dropout, bos_token_id=1, eos_token_id=2,
-        pad_token_id=2, tie_word_embeddings=True,
-    )  # fmt: skip
+        vocab_size=400,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        attention_dropout=dropout,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+        tie_word_embeddings=True,
+    )
     LlamaForCausalLM(config).save_pretrained(output)
 
 

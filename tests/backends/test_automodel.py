@@ -165,7 +165,9 @@ print("PARTS", json.dumps([type(part).__name__ for part in parts]))
 @pytest.mark.parametrize("kind", ["cpt", pytest.param("sft", marks=pytest.mark.full)])
 def test_the_package_itself_reads_what_is_rendered(tmp_path: Path, automodel: Path, kind: str) -> None:
     """Every section becomes the typed configuration that AutoModel trains by; a key that it does not know would not."""
-    settings = AutomodelSettings.read({**TRAINING, "precision": "bf16", "tensor_parallel": 2, "sequence_parallel": True})
+    settings = AutomodelSettings.read(
+        {**TRAINING, "precision": "bf16", "tensor_parallel": 2, "sequence_parallel": True}
+    )
     found = render.configuration(kind, settings, Place(tmp_path / "model", tmp_path / "data", tmp_path, 4, gpus=True))
     config = tmp_path / "config.yaml"
     config.write_text(render.text(found))
@@ -241,8 +243,13 @@ def test_another_number_of_processes_is_refused_when_it_is_submitted(tmp_path: P
 
 def test_a_checkpoint_of_the_recipe_says_its_step(tmp_path: Path) -> None:
     whole = tmp_path / "epoch_0_step_5"
-    for name in ("model/shard-00001.safetensors", "optim/.metadata", "dataloader/dataloader_dp_rank_0.pt",
-                 "step_scheduler.pt", "losses.json"):  # fmt: skip
+    for name in (
+        "model/shard-00001.safetensors",
+        "optim/.metadata",
+        "dataloader/dataloader_dp_rank_0.pt",
+        "step_scheduler.pt",
+        "losses.json",
+    ):
         (whole / name).parent.mkdir(parents=True, exist_ok=True)
         (whole / name).write_text("")
     assert (layout.completeness(whole).step, layout.completeness(whole).problem) == (6, None)

@@ -135,11 +135,14 @@ def test_a_stage_is_rendered_without_being_started(
 
 LINES = {
     "nemo_rl": [
-        "▶ Taking a training step...", "📊 Training Results:", "  • loss: 0.6931", "  • accuracy: 0.5000",
+        "▶ Taking a training step...",
+        "📊 Training Results:",
+        "  • loss: 0.6931",
+        "  • accuracy: 0.5000",
         "  • Total step time: 2.50s",
     ],
     "automodel": [json.dumps({"step": 0, "epoch": 0, "loss": 0.5, "lr": 1e-3, "grad_norm": 1.0, "tps": 99.5})],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -68,8 +68,20 @@ def test_the_calls_of_training_and_conversion_have_these_parameters() -> None:
 @pytest.mark.network
 def test_the_record_is_what_the_wheels_say(tmp_path: Path) -> None:
     """They are read as data and not installed: their Python is another one, and they need a GPU's libraries."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--python-version", "3.12",
-               "--dest", str(tmp_path)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--python-version",
+        "3.12",
+        "--dest",
+        str(tmp_path),
+    ]
     platforms = [word for tag in ("manylinux_2_28_x86_64", "any") for word in ("--platform", tag)]
     done = subprocess.run(
         [*command, *platforms, *megatron_fields.WHEELS], capture_output=True, text=True, timeout=300, check=False

@@ -45,13 +45,15 @@ def test_import_train_stop_resume_tune_export(tmp_path: Path, data: Path, base: 
     assert cut.losses() == whole.losses()  # to the last bit
 
     tuned = stages.stage(
-        tmp_path / "sft", "sft", "nemo", TRAINING, {"checkpoint": publish(cut), "data": data / "instructions"},
+        tmp_path / "sft",
+        "sft",
+        "nemo",
+        TRAINING,
+        {"checkpoint": publish(cut), "data": data / "instructions"},
         {"checkpoint": "nemo", "data": "instructions"},
-    )  # fmt: skip
+    )
     assert start(nemo, tuned)["outcome"] == "done"
-    exported = stages.stage(
-        tmp_path / "export", "convert", "nemo", {}, {"source": publish(tuned)}, {"source": "nemo"}
-    )  # fmt: skip
+    exported = stages.stage(tmp_path / "export", "convert", "nemo", {}, {"source": publish(tuned)}, {"source": "nemo"})
     metrics = start(nemo, exported)["metrics"]
     assert metrics["logit_difference"] <= metrics["logit_tolerance"]
     output = exported.spec.store_paths.partial
@@ -74,7 +76,7 @@ def test_a_bf16_model_keeps_its_type(tmp_path: Path, base: Path, nemo: Path) -> 
     assert metrics["logit_difference"] <= metrics["logit_tolerance"]
     exported = stages.stage(
         tmp_path / "export", "convert", "nemo", {}, {"source": publish(imported)}, {"source": "nemo"}
-    )  # fmt: skip
+    )
     metrics = start(nemo, exported)["metrics"]
     assert metrics["logit_difference"] <= metrics["logit_tolerance"]
     there, back = (

@@ -53,9 +53,16 @@ class Runs:
         self._add(name, stages.stage(self.root / name, "convert", "nemo", {}, inputs, formats), publish=True)
 
     def train(
-        self, name: str, kind: str = "cpt", data: str = "", ranks: int = 1, stop: int = 0, again: int = 0,
-        parent: str = "model", **changes: Any,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        kind: str = "cpt",
+        data: str = "",
+        ranks: int = 1,
+        stop: int = 0,
+        again: int = 0,
+        parent: str = "model",
+        **changes: Any,
+    ) -> None:
         """Starts of a stage: to its end, or with ``stop`` first to that step, and then on ``again`` processes."""
         form = {"cpt": "corpus", "sft": "instructions"}[kind]
         place = self.data / (data or form)

@@ -162,11 +162,13 @@ def test_only_whole_steps_count(tmp_path: Path) -> None:
         ("RuntimeError: No CUDA GPUs are available", FailureClass.MISSING_GPUS),
         ("ImportError: cannot import name 'x' from 'y'", FailureClass.VERSIONS),
         ("Setting up HelpSteer3", FailureClass.WRONG_DATA),
-        ("megatron.core.dist_checkpointing.core.CheckpointingException: is not a distributed checkpoint",
-         FailureClass.INCOMPLETE_CHECKPOINT),
+        (
+            "megatron.core.dist_checkpointing.core.CheckpointingException: is not a distributed checkpoint",
+            FailureClass.INCOMPLETE_CHECKPOINT,
+        ),
         ("ZeroDivisionError: division by zero", FailureClass.CODE_ERROR),
     ],
-)  # fmt: skip
+)
 def test_failures_are_recognised(line: str, failure: FailureClass) -> None:
     found, evidence = recognise(f"first\n{line}\n")
     assert found is failure
@@ -189,8 +191,9 @@ def test_the_script_needs_nothing_of_ours(tmp_path: Path) -> None:
     command = [sys.executable, "-I", "-S", validate.__file__, str(tmp_path / "config.yaml"), "dpo"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (
-        validate.NOT_ASKED, "ModuleNotFoundError: No module named 'nemo_rl'"
-    )  # fmt: skip
+        validate.NOT_ASKED,
+        "ModuleNotFoundError: No module named 'nemo_rl'",
+    )
 
 
 PARSER = """

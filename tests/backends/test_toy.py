@@ -28,9 +28,13 @@ def empty(tmp_path: Path) -> Path:
 
 def make(root: Path, kind: str, checkpoint: Path, data: Path, **changes: Any) -> Stage:
     return stages.stage(
-        root, kind, "toy", {**SETTINGS, **changes}, {"checkpoint": checkpoint, "data": data / DATA[kind]},
+        root,
+        kind,
+        "toy",
+        {**SETTINGS, **changes},
+        {"checkpoint": checkpoint, "data": data / DATA[kind]},
         {"checkpoint": "toy"},
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("kind", ["cpt", "sft", "dpo"])
@@ -56,9 +60,13 @@ def test_chain_learns_and_is_measured(tmp_path: Path, empty: Path, data: Path) -
     values = []
     for name, checkpoint in (("before", empty), ("after", tmp_path / "cpt")):
         evaluation = stages.stage(
-            tmp_path / name, "evaluate", "toy", {"tasks": {"perplexity": {"data": "corpus", "limit": 7}}},
-            {"checkpoint": checkpoint, "corpus": data / "corpus"}, {"checkpoint": "toy", "corpus": "corpus"},
-        )  # fmt: skip
+            tmp_path / name,
+            "evaluate",
+            "toy",
+            {"tasks": {"perplexity": {"data": "corpus", "limit": 7}}},
+            {"checkpoint": checkpoint, "corpus": data / "corpus"},
+            {"checkpoint": "toy", "corpus": "corpus"},
+        )
         evaluation.start()
         entry = json.loads((evaluation.output / "metrics.json").read_text())["perplexity"]["loss"]
         assert entry["low"] <= entry["value"] <= entry["high"]

@@ -36,9 +36,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def make(root: Path, kind: str, base: Path, data: Path, **changes: Any) -> Stage:
-    return stages.stage(
-        root, kind, "trl", {**SETTINGS, **changes}, {"checkpoint": base, "data": data / DATA[kind]}
-    )
+    return stages.stage(root, kind, "trl", {**SETTINGS, **changes}, {"checkpoint": base, "data": data / DATA[kind]})
 
 
 def looked_up(kind: str) -> str:
@@ -118,7 +116,14 @@ def test_periodic_saves_are_sealed_and_the_newest_kept(tmp_path: Path, base: Pat
     assert saved == [2, 4, 6]  # at 8 the finished model is written instead
     assert stage.spec.store_paths.save_steps() == [6, 4]
     found = {path.name for path in stage.spec.store_paths.save(6).iterdir()}
-    assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "seal.json"} <= found
+    assert {
+        "model.safetensors",
+        "optimizer.pt",
+        "scheduler.pt",
+        "rng_state.pth",
+        "trainer_state.json",
+        "seal.json",
+    } <= found
 
 
 def test_cut_save_is_passed_over(tmp_path: Path, base: Path, data: Path) -> None:
@@ -179,7 +184,10 @@ def test_refuses_data_with_file_and_line(tmp_path: Path, base: Path, data: Path)
         "empty": ([], r"train\.jsonl:1: no row"),
         "field": ([good, {"prompt": "a"}], r"train\.jsonl:2: field 'completion' .* is missing"),
         "blank": ([{**good, "completion": "  "}], r"train\.jsonl:1: field 'completion' .* not a text with content"),
-        "long": ([good, {**good, "completion": "palavra " * 90}], r"train\.jsonl:2: \d+ tokens, more than sequence_length 64"),
+        "long": (
+            [good, {**good, "completion": "palavra " * 90}],
+            r"train\.jsonl:2: \d+ tokens, more than sequence_length 64",
+        ),
     }
     for name, (rows, text) in cases.items():
         entry = tmp_path / name
@@ -189,7 +197,11 @@ def test_refuses_data_with_file_and_line(tmp_path: Path, base: Path, data: Path)
             stage.start()
     (tmp_path / "long" / "output" / "train.jsonl").touch()
     skipping = stages.stage(
-        tmp_path / "skip", "sft", "trl", {**SETTINGS, "too_long": "skip", "steps": 1}, {"checkpoint": base, "data": tmp_path / "long"}
+        tmp_path / "skip",
+        "sft",
+        "trl",
+        {**SETTINGS, "too_long": "skip", "steps": 1},
+        {"checkpoint": base, "data": tmp_path / "long"},
     )
     assert skipping.start().outcome == "done"
 
@@ -223,9 +235,12 @@ def test_a_fetched_checkpoint_whose_loader_gives_other_ids_is_refused(tmp_path: 
         parent = tmp_path / name
         stages.make_tokenizer(parent / "output", tokenizer_class=tokenizer_class)
         seal.seal_directory(
-            parent / "output", parent / "seal.json", kind=seal.SealKind.DOWNLOAD, format="hf",
+            parent / "output",
+            parent / "seal.json",
+            kind=seal.SealKind.DOWNLOAD,
+            format="hf",
             fingerprint=stages.FINGERPRINT,
-        )  # fmt: skip
+        )
         stage = stages.stage(tmp_path / f"{name}-child", "cpt", "trl", {}, {"checkpoint": parent})
         if name == "naive":
             with pytest.raises(LoaderDisagrees, match=r"other ids than tokenizer\.json"):

@@ -50,9 +50,13 @@ def sealed_stage(root: Path, behaviour: dict[str, Any]) -> stages.Stage:
     """A training stage whose parent was sealed with this behaviour."""
     parent = root / "parent"
     seal.seal_directory(
-        parent / "output", parent / "seal.json", kind=seal.SealKind.CHECKPOINT, format="hf",
-        fingerprint=stages.FINGERPRINT, behaviour=behaviour,
-    )  # fmt: skip
+        parent / "output",
+        parent / "seal.json",
+        kind=seal.SealKind.CHECKPOINT,
+        format="hf",
+        fingerprint=stages.FINGERPRINT,
+        behaviour=behaviour,
+    )
     return stages.stage(root / "child", "cpt", "trl", {}, {"checkpoint": parent})
 
 

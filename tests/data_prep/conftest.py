@@ -34,6 +34,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Path]:
     """Run one data stage; returns its output directory."""
+
     def run(kind: str, settings: dict[str, Any], name: str = "", **sources: Any) -> Path:
         output = tmp_path / f"{kind}{name}"
         output.mkdir()

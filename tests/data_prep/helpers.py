@@ -45,8 +45,14 @@ _THINGS = [
     ("lawn", "relvado", "gramado"), ("mug", "caneca", "caneca"), ("fridge", "frigorífico", "geladeira"),
     ("team", "equipa", "time"), ("juice", "sumo", "suco"), ("suit", "fato", "terno"),
 ]  # fmt: skip
-_ACTS = [("Lift", "Levantar", "Levantar"), ("Find", "Encontrar", "Achar"), ("Paint", "Pintar", "Pintar"),
-         ("Turn", "Virar", "Girar"), ("Move", "Mover", "Mover"), ("Sell", "Vender", "Vender")]  # fmt: skip
+_ACTS = [
+    ("Lift", "Levantar", "Levantar"),
+    ("Find", "Encontrar", "Achar"),
+    ("Paint", "Pintar", "Pintar"),
+    ("Turn", "Virar", "Girar"),
+    ("Move", "Mover", "Mover"),
+    ("Sell", "Vender", "Vender"),
+]
 _PLACES = [("garden", "jardim"), ("kitchen", "cozinha"), ("attic", "sótão"), ("harbour", "porto"), ("cellar", "cave")]
 
 

@@ -17,7 +17,9 @@ from data_prep import prepared
 from data_prep.common.settings import Settings
 from data_prep.corpus.workers import LocalRunner
 
-WORDS = [a + b for a in ("ba", "ke", "lo", "mi", "nu", "pra", "so", "te") for b in ("den", "l", "rim", "sk", "ton", "va")]
+WORDS = [
+    a + b for a in ("ba", "ke", "lo", "mi", "nu", "pra", "so", "te") for b in ("den", "l", "rim", "sk", "ton", "va")
+]
 
 
 def sentence(dice: random.Random, words: int) -> str:
@@ -35,9 +37,11 @@ def write_tokenizer(directory: Path) -> Path:
     own.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     own.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=600, special_tokens=["<s>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        vocab_size=600,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
-    )  # fmt: skip
+    )
     own.train_from_iterator([document(seed, 200) for seed in range(30)], trainer)
     directory.mkdir(exist_ok=True)
     own.save(str(directory / "tokenizer.json"))
@@ -50,16 +54,22 @@ def write_lines(path: Path, rows: list[Any]) -> Path:
     return path
 
 
-def make(kind: str, inputs: list[Path], output: Path, *, workers: int = 2, split: Any = None, **prepare: Any) -> dict[str, int]:
+def make(
+    kind: str, inputs: list[Path], output: Path, *, workers: int = 2, split: Any = None, **prepare: Any
+) -> dict[str, int]:
     """Build a data set as the command does."""
     settings = Settings.parse(
         kind, {"source": {"type": "path"}, "split": split or {"validation": 0.1, "test": 0.1}, "prepare": prepare}
     )
     output.mkdir(parents=True)
     return prepared.build(
-        settings, prepared.sources_of(inputs), output, output.with_name(output.name + ".work"),
-        report=lambda phase: lambda step, total: None, runner=LocalRunner(workers),
-    )  # fmt: skip
+        settings,
+        prepared.sources_of(inputs),
+        output,
+        output.with_name(output.name + ".work"),
+        report=lambda phase: lambda step, total: None,
+        runner=LocalRunner(workers),
+    )
 
 
 def tree(directory: Path) -> dict[str, bytes]:

@@ -85,8 +85,10 @@ def test_bytes_depend_on_contents_only(kind: str, wheels: Path, make: Make, tmp_
 def test_every_message_is_accounted_for(kind: str, wheels: Path, make: Make) -> None:
     output = make(kind, settings(kind, limit={"train": 9}), wheels=wheels)
     card = json.loads((output / "card.json").read_text())
-    assert card["read"] == card["kept"] + sum(card["dropped"].values()) == sum(
-        origin["read"] for origin in card["origins"].values()
+    assert (
+        card["read"]
+        == card["kept"] + sum(card["dropped"].values())
+        == sum(origin["read"] for origin in card["origins"].values())
     )
     assert card["kept"] == sum(card["units"].values()) == sum(origin["kept"] for origin in card["origins"].values())
     rows = {split: read_rows(output / f"{split}.jsonl") for split in SPLITS}
@@ -141,8 +143,13 @@ def test_texts_that_do_not_serve(tmp_path: Path, make: Make) -> None:
     output = make("instructions", chosen, wheels=tmp_path)
     card = json.loads((output / "card.json").read_text())
     assert card["dropped"] == {
-        "placeholders": 1, "same_as_source": 1, "no_words": 1, "reject_word": 1, "odd_length": 1, "duplicate": 1,
-    }  # fmt: skip
+        "placeholders": 1,
+        "same_as_source": 1,
+        "no_words": 1,
+        "reject_word": 1,
+        "odd_length": 1,
+        "duplicate": 1,
+    }
     kept = make("instructions", {**chosen, "source": {**source, "placeholders": "keep"}}, name="-k", wheels=tmp_path)
     assert "Olá %(name)s" in {row["completion"] for row in read_rows(kept / "train.jsonl")}
 
@@ -175,17 +182,28 @@ def test_back_end_runs_a_stage(wheels: Path, tmp_path: Path) -> None:
     partial = tmp_path / "dataset" / "output.partial"
     partial.mkdir(parents=True)
     spec = StageSpec(
-        run="r", pipeline="p", stage="pairs", kind="instructions", backend="data", attempt="a", fingerprint="0" * 64,
-        stage_dir=str(tmp_path / "stage"), store_dir=str(partial.parent),
-        produces={"kind": "dataset", "format": "instructions"}, settings=settings("instructions"),
+        run="r",
+        pipeline="p",
+        stage="pairs",
+        kind="instructions",
+        backend="data",
+        attempt="a",
+        fingerprint="0" * 64,
+        stage_dir=str(tmp_path / "stage"),
+        store_dir=str(partial.parent),
+        produces={"kind": "dataset", "format": "instructions"},
+        settings=settings("instructions"),
         inputs={"source": Input("translations", str(store), "download", "wheels", "1" * 64)},
-    )  # fmt: skip
+    )
     (tmp_path / "stage").mkdir()
     progress = ProgressWriter(spec.stage_paths.progress)
     context = WorkContext(
-        partial, progress, StopRequest(spec.stage_paths, 0), Saves(spec.store_paths, "0" * 64, None, lambda name: None),
+        partial,
+        progress,
+        StopRequest(spec.stage_paths, 0),
+        Saves(spec.store_paths, "0" * 64, None, lambda name: None),
         lambda name: None,
-    )  # fmt: skip
+    )
     backend = backends.load("data")
     assert "instructions" in backend.CAPABILITIES.kinds
     assert backend.probe()["polib"]
@@ -194,8 +212,11 @@ def test_back_end_runs_a_stage(wheels: Path, tmp_path: Path) -> None:
     assert result.outcome == "done"
     assert result.metrics["train"] == len(read_rows(partial / "train.jsonl"))
     assert sorted(path.name for path in partial.iterdir()) == [
-        "card.json", "test.jsonl", "train.jsonl", "validation.jsonl",
-    ]  # fmt: skip
+        "card.json",
+        "test.jsonl",
+        "train.jsonl",
+        "validation.jsonl",
+    ]
     report = latest(spec.stage_paths.progress)
     assert report is not None
     assert (report.phase, report.step) == ("write", report.total)

@@ -65,8 +65,10 @@ def test_unusable_entries_say_why(tmp_path: Path) -> None:
         '#, fuzzy\nmsgid "Maybe"\nmsgstr "Talvez"\n\nmsgid "Later"\nmsgstr ""\n\n#~ msgid "Gone"\n#~ msgstr "Já foi"\n',
     )
     assert {name: message.flaw for name, message in found.items()} == {
-        "Maybe": "fuzzy", "Later": "untranslated", "Gone": "obsolete",
-    }  # fmt: skip
+        "Maybe": "fuzzy",
+        "Later": "untranslated",
+        "Gone": "obsolete",
+    }
 
 
 def test_plural_gives_first_and_last_form(tmp_path: Path) -> None:

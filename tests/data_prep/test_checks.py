@@ -83,7 +83,11 @@ def test_mojibake_is_repaired_if_wanted() -> None:
 PAIRS = [
     {"prompt": "p1", "chosen": "o ônibus azul", "rejected": "o autocarro azul"},
     {"prompt": "p2", "chosen": "um ônibus", "rejected": "outro ônibus"},
-    {"prompt": "p3", "chosen": "a b c d e f g h i j k l m n o p q r s t u", "rejected": "a b c d e f g h i j k l m n o p q r s t x"},
+    {
+        "prompt": "p3",
+        "chosen": "a b c d e f g h i j k l m n o p q r s t u",
+        "rejected": "a b c d e f g h i j k l m n o p q r s t x",
+    },
     {"prompt": "p4", "chosen": "a long and winding answer to it", "rejected": "no"},
 ]
 
@@ -122,7 +126,10 @@ def test_a_pair_is_similar_enough_whatever_way_it_is_computed(one: list[str], ot
 
 
 def test_length_bias_is_reported(tmp_path: Path) -> None:
-    given = [{"prompt": f"p{n}", "chosen": document(n, 9 if n % 10 else 3), "rejected": document(n + 500, 5)} for n in range(100)]
+    given = [
+        {"prompt": f"p{n}", "chosen": document(n, 9 if n % 10 else 3), "rejected": document(n + 500, 5)}
+        for n in range(100)
+    ]
     make("preferences", [write_lines(tmp_path / "in.jsonl", given)], tmp_path / "out", split=ALL)
     checks = card(tmp_path / "out")["checks"]
     assert checks["length: longer_wins"] > 0.8
@@ -134,7 +141,9 @@ def test_length_bias_is_reported(tmp_path: Path) -> None:
 
 def test_prompts_shared_with_other_data_are_counted_and_those_of_tests_dropped(tmp_path: Path) -> None:
     asked = [f"Which word comes after number {n}?" for n in range(12)]
-    source = write_lines(tmp_path / "in.jsonl", [{"prompt": p, "chosen": "this one", "rejected": "that"} for p in asked])
+    source = write_lines(
+        tmp_path / "in.jsonl", [{"prompt": p, "chosen": "this one", "rejected": "that"} for p in asked]
+    )
     sft = write_lines(tmp_path / "sft.jsonl", [{"prompt": p.upper(), "completion": "x"} for p in asked[:5]])
     tests = write_lines(tmp_path / "test.jsonl", [{"messages": [{"role": "user", "content": p}]} for p in asked[3:6]])
     make("preferences", [source], tmp_path / "out", split=ALL, compare_with=[str(sft)], evaluation=[str(tests)])
@@ -181,7 +190,9 @@ def test_replay_that_is_too_short_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_pictures_of_a_card_show_its_counts(tmp_path: Path) -> None:
-    source = write_lines(tmp_path / "<in> & out.jsonl", [{"text": document(seed % 50)} for seed in range(60)] + [{"text": None}])
+    source = write_lines(
+        tmp_path / "<in> & out.jsonl", [{"text": document(seed % 50)} for seed in range(60)] + [{"text": None}]
+    )
     tokenizer = str(write_tokenizer(tmp_path / "tokenizer"))
     make("corpus", [source], tmp_path / "out", split=ALL, on_error="skip", tokenizer=tokenizer)
     page = (tmp_path / "out/card.html").read_text()
@@ -208,8 +219,12 @@ def test_packs_are_shown_row_by_row_with_their_loss(tmp_path: Path) -> None:
     packed = tmp_path / "out/packed/train.jsonl"
     assert all(len(row["input_ids"]) <= 64 for row in map(json.loads, packed.read_text().splitlines()))
     shown = [tokens for pack in inspect.rows(packed, tokenizer, 9) for tokens in pack.sequences.values()]
-    assert sorted("".join(token.text for token in tokens if not token.loss) for tokens in shown) == [f"q{n}" for n in range(8)]
-    assert {"".join(token.text for token in tokens if token.loss) for tokens in shown} == {f"{document(n, 6)}</s>" for n in range(8)}
+    assert sorted("".join(token.text for token in tokens if not token.loss) for tokens in shown) == [
+        f"q{n}" for n in range(8)
+    ]
+    assert {"".join(token.text for token in tokens if token.loss) for tokens in shown} == {
+        f"{document(n, 6)}</s>" for n in range(8)
+    }
 
 
 def test_settings_of_rows_that_need_a_tokenizer_say_so() -> None:

@@ -133,7 +133,9 @@ def test_a_broken_line_deep_in_a_large_file_is_found(tmp_path: Path) -> None:
 
 def test_text_is_cut_at_empty_lines_and_empty_files_are_told(tmp_path: Path) -> None:
     (tmp_path / "long.txt").write_text("\n\n".join(document(seed) for seed in range(40)))
-    rows = make("corpus", [tmp_path / "long.txt"], tmp_path / "out", document_chars=900, split={"validation": 0, "test": 0})
+    rows = make(
+        "corpus", [tmp_path / "long.txt"], tmp_path / "out", document_chars=900, split={"validation": 0, "test": 0}
+    )
     assert 10 <= rows["train"] <= 40
     (tmp_path / "empty.txt").touch()
     with pytest.raises(DataError, match=r"empty\.txt: has no rows"):
@@ -152,7 +154,9 @@ def test_near_duplicates_evaluation_and_replay(tmp_path: Path) -> None:
     spoiled = f"{document(500, 60)} {secret} {document(501, 60)}"
     source = write_lines(tmp_path / "in.jsonl", [{"text": text} for text in [*texts, *near, spoiled]])
     tests = write_lines(tmp_path / "test.jsonl", [{"question": secret}])
-    replay = write_lines(tmp_path / "replay.jsonl", [{"text": document(seed + 3000, dice.randint(50, 90))} for seed in range(200)])
+    replay = write_lines(
+        tmp_path / "replay.jsonl", [{"text": document(seed + 3000, dice.randint(50, 90))} for seed in range(200)]
+    )
     make("corpus", [source], tmp_path / "out", evaluation=[str(tests)], replay=[{"path": str(replay), "share": 0.2}])
     facts = card(tmp_path / "out")
     assert facts["dropped"]["in_evaluation"] == 1
@@ -225,15 +229,21 @@ def test_killed_half_way_it_goes_on(tmp_path: Path) -> None:
         {"source": {"type": "path"}, "split": {"validation": 0.1, "test": 0.1}, "prepare": {"shard_bytes": 200_000}},
     )
     prepared.build(
-        settings, prepared.sources_of([source]), tmp_path / "out", tmp_path / "out.work", report=report,
+        settings,
+        prepared.sources_of([source]),
+        tmp_path / "out",
+        tmp_path / "out.work",
+        report=report,
         runner=LocalRunner(2),
-    )  # fmt: skip
+    )
     assert {name: kept[name] for name in before if name != damaged} == {n: t for n, t in before.items() if n != damaged}
     assert kept[damaged] != before[damaged]
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
 def test_html_keeps_what_a_reader_sees() -> None:
-    page = "<title>T</title><body><h1>A &amp; B</h1><pre>x\n  y</pre><!-- <p>no --><p>one<br>two</p><td>c</td><td>d</td>"
+    page = (
+        "<title>T</title><body><h1>A &amp; B</h1><pre>x\n  y</pre><!-- <p>no --><p>one<br>two</p><td>c</td><td>d</td>"
+    )
     assert html.to_text(page) == "T\n\nA & B\n\nx\n  y\n\none\ntwo\nc d"
     assert html.to_text("<p " + "a=" * 50_000) is not None

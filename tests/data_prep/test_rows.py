@@ -14,8 +14,12 @@ from data_prep.rows import lengths
 from tests.data_prep.prepared import document, make, write_lines, write_tokenizer
 
 ALL = {"validation": 0, "test": 0}
-TURNS = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"},
-         {"role": "user", "content": "three"}, {"role": "assistant", "content": "four"}]  # fmt: skip
+TURNS = [
+    {"role": "user", "content": "one"},
+    {"role": "assistant", "content": "two"},
+    {"role": "user", "content": "three"},
+    {"role": "assistant", "content": "four"},
+]
 
 
 def rows(output: Path, split: str = "train") -> list[dict[str, str]]:
@@ -36,7 +40,14 @@ def test_forms_are_recognised_and_the_template_of_the_guide_is_applied(tmp_path:
         {"messages": TURNS[:2]},
         {"conversations": [{"from": "human", "value": "e"}, {"from": "gpt", "value": "E"}]},
     ]
-    make("instructions", [write_lines(tmp_path / "in.jsonl", given)], tmp_path / "out", split=ALL, template="llama-3.2", also=["nemo"])
+    make(
+        "instructions",
+        [write_lines(tmp_path / "in.jsonl", given)],
+        tmp_path / "out",
+        split=ALL,
+        template="llama-3.2",
+        also=["nemo"],
+    )
     found = {row["completion"]: row["prompt"] for row in rows(tmp_path / "out")}
     assert set(found) == {"A {input}", "B", "C", "two", "E"}
     assert found["C"].startswith("<|begin_of_text|><|start_header_id|>system")
@@ -51,7 +62,16 @@ def test_chat_template_of_the_model_and_an_answer_a_row(tmp_path: Path) -> None:
     template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
     (tokenizer / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>", "chat_template": template}))
     source = write_lines(tmp_path / "in.jsonl", [{"messages": TURNS}])
-    make("instructions", [source], tmp_path / "out", split=ALL, template="model", tokenizer=str(tokenizer), answers="each", pack=64)
+    make(
+        "instructions",
+        [source],
+        tmp_path / "out",
+        split=ALL,
+        template="model",
+        tokenizer=str(tokenizer),
+        answers="each",
+        pack=64,
+    )
     assert {(row["prompt"], row["completion"]) for row in rows(tmp_path / "out")} == {
         ("[user]one</s>[assistant]", "two"),
         ("[user]one</s>[assistant]two</s>[user]three</s>[assistant]", "four"),
@@ -68,13 +88,30 @@ def test_too_many_long_rows_are_refused_and_few_are_counted(tmp_path: Path) -> N
     make("instructions", [source], tmp_path / "out", split=ALL, tokenizer=tokenizer, max_tokens=200)
     assert card(tmp_path / "out")["dropped"] == {"over_length": 1}
     with pytest.raises(DataError, match=r"1 of 40 rows \(2\.5%\) have more than 200 tokens"):
-        make("instructions", [source], tmp_path / "no", split=ALL, tokenizer=tokenizer, max_tokens=200, max_over_length=0.01)
+        make(
+            "instructions",
+            [source],
+            tmp_path / "no",
+            split=ALL,
+            tokenizer=tokenizer,
+            max_tokens=200,
+            max_over_length=0.01,
+        )
 
 
 def test_splits_are_group_safe_and_stratified(tmp_path: Path) -> None:
-    given = [{"input": f"q{n}", "output": f"a{n}", "who": f"author{n // 4}", "what": "xy"[n // 4 % 2]} for n in range(400)]
+    given = [
+        {"input": f"q{n}", "output": f"a{n}", "who": f"author{n // 4}", "what": "xy"[n // 4 % 2]} for n in range(400)
+    ]
     source = write_lines(tmp_path / "in.jsonl", given)
-    make("instructions", [source], tmp_path / "out", split={"validation": 0.1, "test": 0.2}, group_by="who", stratify_by="what")
+    make(
+        "instructions",
+        [source],
+        tmp_path / "out",
+        split={"validation": 0.1, "test": 0.2},
+        group_by="who",
+        stratify_by="what",
+    )
     at = {row["prompt"]: split for split in ("train", "validation", "test") for row in rows(tmp_path / "out", split)}
     assert len(at) == 400
     for n in range(0, 400, 4):
@@ -97,9 +134,15 @@ def test_pairs_are_checked(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in.jsonl", given[:-1])
     tests = write_lines(tmp_path / "test.jsonl", [{"prompt": "From the test set.", "completion": "x"}])
     make(
-        "preferences", [source], tmp_path / "out", split=ALL, chosen_never=["ônibus"], swapped="swap",
-        evaluation=[str(tests)], also=["nemo-rl-0.3", "nemo-rl-preference"],
-    )  # fmt: skip
+        "preferences",
+        [source],
+        tmp_path / "out",
+        split=ALL,
+        chosen_never=["ônibus"],
+        swapped="swap",
+        evaluation=[str(tests)],
+        also=["nemo-rl-0.3", "nemo-rl-preference"],
+    )
     facts = card(tmp_path / "out")
     assert facts["dropped"] == {"no_difference": 1, "contradiction": 2, "duplicate": 1, "in_evaluation": 1}
     assert {row["chosen"] for row in rows(tmp_path / "out")} == {"o autocarro", "good answer"}

@@ -36,7 +36,9 @@ def test_tiktoken_is_proven_and_used(encoder: Encoder) -> None:
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.text() | st.text("ab .,\n\t  1'sdltve½ﬁ") | st.lists(st.sampled_from(["<s>", "</s>", " bade", "n"])).map("".join))
+@given(
+    st.text() | st.text("ab .,\n\t  1'sdltve½ﬁ") | st.lists(st.sampled_from(["<s>", "</s>", " bade", "n"])).map("".join)
+)
 def test_ids_are_those_of_tokenizers(encoder: Encoder, text: str) -> None:
     assert encoder.encode(text).tolist() == encoder.reference(text).tolist()
 
@@ -54,7 +56,9 @@ def _split(pattern: str) -> dict[str, Any]:
 
 
 FAMILIES: dict[str, dict[str, Any]] = {
-    "gpt2": {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}},
+    "gpt2": {
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    },
     "smollm2": {
         "pre_tokenizer": {
             "type": "Sequence",
@@ -66,15 +70,17 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "llama3": {"pre_tokenizer": _split(bpe.LLAMA3), "special": ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"]},
     "qwen2": {
-        "pre_tokenizer": _split(bpe.QWEN2), "normalizer": {"type": "NFC"},
+        "pre_tokenizer": _split(bpe.QWEN2),
+        "normalizer": {"type": "NFC"},
         "special": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
     },
-}  # fmt: skip
+}
 LEARNED = [
     "It's 12345 o'clock, they're HERE; we've 7 apples!\n\n  def f(x):\r\n\treturn x ** 2\n",
     "L'été à Évora: não há pão, «coração» e ação. Größe, straße, ÄRGER. naïve café",
     "Привет, мир! Как дела? 你好，世界。今天天气很好。안녕하세요 세계 テスト です 1 000 000",
-    "   indented\n\n\n      more  \t tabs   and   spaces   \n", "https://example.org/a_b-c?d=1&e=%20 #tag @name (x) [y] {z}",
+    "   indented\n\n\n      more  \t tabs   and   spaces   \n",
+    "https://example.org/a_b-c?d=1&e=%20 #tag @name (x) [y] {z}",
 ]
 
 
@@ -90,7 +96,10 @@ def family(name: str, directory: Path, ignore_merges: bool = False) -> Path:
     parsed |= {"pre_tokenizer": shape["pre_tokenizer"], "normalizer": shape.get("normalizer")}
     own = Tokenizer.from_str(json.dumps(parsed))
     trainer = trainers.BpeTrainer(
-        vocab_size=1500, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=1500,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     own.train_from_iterator([*LEARNED * 3, *(prepared.document(seed, 150) for seed in range(20))], trainer)
     parsed = json.loads(own.to_str())
@@ -115,7 +124,11 @@ def of_family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 @given(
     st.text()
     | st.text("aé1９²½'’sSTLlvVeERrdDmM \u00a0\u2028\u3000\u200d\n\r\t.,!—_«e\u0301ſﬁ한你ИǅⅫ🙂\U0001f1f5", max_size=40)
-    | st.lists(st.sampled_from([*LEARNED, *(w for text in LEARNED for w in text.split()), "<|im_end|>", "<|eot_id|>", " ", "\n"])).map("".join)
+    | st.lists(
+        st.sampled_from(
+            [*LEARNED, *(w for text in LEARNED for w in text.split()), "<|im_end|>", "<|eot_id|>", " ", "\n"]
+        )
+    ).map("".join)
 )
 def test_ids_of_the_families_are_those_of_tokenizers(of_family: Encoder, text: str) -> None:
     assert (of_family.engine, of_family.why) == ("tiktoken", "")
@@ -153,10 +166,12 @@ def test_what_cannot_be_proven_falls_back_and_says_so(encoder: Encoder, tmp_path
 def test_a_token_that_no_merge_makes_is_left_out() -> None:
     letters = {byte: letter for letter, byte in bpe.byte_letters().items()}
     vocabulary = {letters[byte]: byte for byte in range(256)} | {"ab": 256, "abc": 257}
-    form = bpe.read_form({
-        "model": {"type": "BPE", "vocab": vocabulary, "merges": ["a b"]},
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False},
-    })  # fmt: skip
+    form = bpe.read_form(
+        {
+            "model": {"type": "BPE", "vocab": vocabulary, "merges": ["a b"]},
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False},
+        }
+    )
     assert form.left_out == (257,)
 
 
@@ -213,9 +228,13 @@ def test_same_bytes_as_megatron_which_reads_ours(encoder: Encoder, tmp_path: Pat
     rows = [{"text": prepared.document(seed, 40 + 5 * seed)} for seed in range(40)]
     source = prepared.write_lines(tmp_path / "in.jsonl", rows)
     prepared.make(
-        "corpus", [source], tmp_path / "built", tokenizer=str(encoder.directory), shard_bytes=3_000,
+        "corpus",
+        [source],
+        tmp_path / "built",
+        tokenizer=str(encoder.directory),
+        shard_bytes=3_000,
         split={"validation": 0, "test": 0},
-    )  # fmt: skip
+    )
     end = encoder.end_of_document(None)
     lines = (tmp_path / "built/train.jsonl").read_text().splitlines()
     documents = {
@@ -231,9 +250,12 @@ def test_same_bytes_as_megatron_which_reads_ours(encoder: Encoder, tmp_path: Pat
     writer.close()
     (tmp_path / "documents.json").write_text(json.dumps(documents))
     found = subprocess.run(
-        [sys.executable, "-c", _THEIRS, str(tmp_path)], env={**os.environ, "PYTHONPATH": beside},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", _THEIRS, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": beside},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert found.returncode == 0, found.stderr
     for name in documents:
         for suffix in (".bin", ".idx"):

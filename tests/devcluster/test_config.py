@@ -103,7 +103,10 @@ def test_a_cluster_in_the_shape_of_a_site() -> None:
     lines = ("PartitionName=standard-g MaxTime=2-00:00:00", "PartitionName=dev-g MaxTime=03:00:00")
     shaped = replace(PLAIN, cpus=56, gpus=4, gpu_model="a100", features=("gpu", "hbm80g"), lines=lines)
     conf = config.slurm_conf(shaped).splitlines()
-    assert "NodeName=DEFAULT CPUs=56 Sockets=1 CoresPerSocket=56 ThreadsPerCore=1 RealMemory=9000 Gres=gpu:a100:4 Feature=gpu,hbm80g State=UNKNOWN" in conf
+    assert (
+        "NodeName=DEFAULT CPUs=56 Sockets=1 CoresPerSocket=56 ThreadsPerCore=1 RealMemory=9000 Gres=gpu:a100:4 Feature=gpu,hbm80g State=UNKNOWN"
+        in conf
+    )
     assert conf[-2:] == list(lines)
     assert "Type=a100 " in config.gres_conf(shaped)
     assert ClusterConfig.from_json(shaped.to_json()) == shaped

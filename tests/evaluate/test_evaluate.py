@@ -52,7 +52,9 @@ def tuned(tmp_path_factory: pytest.TempPathFactory, base: Path, data: Path) -> P
     return root
 
 
-def evaluation(root: Path, checkpoint: Path, data: Path, compare_to: Path | None = None, **settings: Any) -> stages.Stage:
+def evaluation(
+    root: Path, checkpoint: Path, data: Path, compare_to: Path | None = None, **settings: Any
+) -> stages.Stage:
     inputs = {"checkpoint": checkpoint, **{name: data / name for name in ("corpus", "instructions", "preferences")}}
     if compare_to:
         inputs["compare_to"] = compare_to
@@ -63,9 +65,13 @@ def test_before_and_after(tmp_path: Path, base: Path, tuned: Path, data: Path) -
     before = evaluation(tmp_path / "before", base, data)
     result = before.start()
     assert set(result.metrics) == {
-        "perplexity.perplexity", "answers.answer_loss", "translation.chrf", "translation.exact_match",
-        "preferences.accuracy", "preferences.margin",
-    }  # fmt: skip
+        "perplexity.perplexity",
+        "answers.answer_loss",
+        "translation.chrf",
+        "translation.exact_match",
+        "preferences.accuracy",
+        "preferences.margin",
+    }
     before.output.rename(tmp_path / "before" / "output")
     gate = {"answer_loss": {"must": "fall"}, "chrf": {"must": "rise"}}
     after = evaluation(tmp_path / "after", tuned, data, compare_to=tmp_path / "before", gate=gate)

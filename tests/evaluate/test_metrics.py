@@ -46,7 +46,8 @@ def test_chrf_bounds() -> None:
 def samples(task: str, **columns: list[Any]) -> list[dict[str, Any]]:
     count = len(next(iter(columns.values())))
     return [
-        {"task": task, "id": str(index), **{name: values[index] for name, values in columns.items()}} for index in range(count)
+        {"task": task, "id": str(index), **{name: values[index] for name, values in columns.items()}}
+        for index in range(count)
     ]
 
 
@@ -55,7 +56,9 @@ def settings(task: str, **more: Any) -> EvaluateSettings:
 
 
 def test_perplexity_is_of_the_corpus_not_of_its_documents() -> None:
-    found = compare.summary({"perplexity": samples("perplexity", nll=[2.0, 30.0], tokens=[2, 10])}, {}, settings("perplexity"))
+    found = compare.summary(
+        {"perplexity": samples("perplexity", nll=[2.0, 30.0], tokens=[2, 10])}, {}, settings("perplexity")
+    )
     entry = found["perplexity"]["perplexity"]
     assert entry["value"] == pytest.approx(math.exp(32 / 12))
     assert entry["low"] <= entry["value"] <= entry["high"]
@@ -85,7 +88,11 @@ def test_paired_difference_is_sharper_than_two_intervals() -> None:
 
 def test_same_seed_same_interval() -> None:
     found = [
-        compare.summary({"preferences": samples("preferences", margin=[value * 0.37 - 5 for value in range(40)])}, {}, settings("preferences", seed=seed))
+        compare.summary(
+            {"preferences": samples("preferences", margin=[value * 0.37 - 5 for value in range(40)])},
+            {},
+            settings("preferences", seed=seed),
+        )
         for seed in (1, 1, 2)
     ]
     assert found[0] == found[1] != found[2]
@@ -96,7 +103,9 @@ def test_gate_names_what_it_missed() -> None:
     old = {"preferences": samples("preferences", margin=[-1.0] * 20 + [1.0] * 20)}
     new = {"preferences": samples("preferences", margin=[-0.5] * 20 + [1.5] * 20)}
     changed = compare.changes(new, old, wanted)
-    with pytest.raises(GateFailed, match=r"accuracy must rise: 0\.5000 -> 0\.5000, difference \+0\.0000, 95 % interval") as failed:
+    with pytest.raises(
+        GateFailed, match=r"accuracy must rise: 0\.5000 -> 0\.5000, difference \+0\.0000, 95 % interval"
+    ) as failed:
         compare.apply_gate(changed, wanted, Path("metrics.json"))
     assert "margin" not in str(failed.value)
     assert failed.value.failure.value == "quality_gate"

@@ -96,7 +96,11 @@ def _more_edges_are_no_harm(original: Any) -> Any:
     def repointed(self: Submitter, stage: PlannedStage, found: Standing) -> Any:
         first = found.rows.get(0)
         wanted = {job for parent in stage.parents if (job := self._jobs.get(parent)) is not None}
-        if first is not None and "failed" not in first.dependency and all(f":{job}" in first.dependency for job in wanted):
+        if (
+            first is not None
+            and "failed" not in first.dependency
+            and all(f":{job}" in first.dependency for job in wanted)
+        ):
             return True
         return original(self, stage, found)
 
@@ -105,7 +109,7 @@ def _more_edges_are_no_harm(original: Any) -> Any:
 
 def _keeps_the_oldest(original: Any) -> Any:
     def keep_last(self: saves.Saves, count: int) -> None:
-        for step in self._store.sealed_steps()[: -1]:
+        for step in self._store.sealed_steps()[:-1]:
             shutil.rmtree(self._store.save(step), ignore_errors=True)
 
     return keep_last

@@ -64,9 +64,12 @@ def controller() -> Iterator[Controller]:
 
 def _detached(*arguments: str) -> None:
     subprocess.Popen(
-        [sys.executable, __file__, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, __file__, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def note(name: str, arguments: list[str]) -> None:
@@ -89,9 +92,14 @@ def run(job_id: str) -> None:
         environment["SLURM_RESTART_COUNT"] = str(job.restarts)
     with open(out, "a") as stream:
         process = subprocess.Popen(
-            ["bash", job.script], cwd=header.get("chdir", "/"), env=environment, stdin=subprocess.DEVNULL, stdout=stream,
-            stderr=stream, start_new_session=True,
-        )  # fmt: skip
+            ["bash", job.script],
+            cwd=header.get("chdir", "/"),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
         (STATE / f"pid-{job_id}").write_text(str(process.pid))
         code = process.wait()
     with controller() as queue:
@@ -121,9 +129,17 @@ def sbatch(arguments: list[str]) -> int:
     try:
         with controller() as queue:
             job = queue.submit(
-                Job("", header["job-name"], str(script), time.time(), given.get("dependency", ""), "no-requeue" not in header,
-                    header.get("kill-on-invalid-dep") == "yes", "hold" in header)
-            )  # fmt: skip
+                Job(
+                    "",
+                    header["job-name"],
+                    str(script),
+                    time.time(),
+                    given.get("dependency", ""),
+                    "no-requeue" not in header,
+                    header.get("kill-on-invalid-dep") == "yes",
+                    "hold" in header,
+                )
+            )
     except Refused as error:
         return _fail(f"sbatch: error: Batch job submission failed: {error}")
     if how == "lost":
@@ -156,10 +172,18 @@ def squeue(arguments: list[str]) -> int:
     form = arguments[arguments.index("-o") + 1]
     for job in jobs:
         values = {
-            "%A": job.id, "%T": told.get("state", job.state), "%V": _time(job.submitted), "%S": _time(job.start),
-            "%e": _time(job.end), "%D": "1", "%N": job.node, "%P": "batch", "%j": job.name, "%E": job.dependency or "(null)",
+            "%A": job.id,
+            "%T": told.get("state", job.state),
+            "%V": _time(job.submitted),
+            "%S": _time(job.start),
+            "%e": _time(job.end),
+            "%D": "1",
+            "%N": job.node,
+            "%P": "batch",
+            "%j": job.name,
+            "%E": job.dependency or "(null)",
             "%r": job.reason,
-        }  # fmt: skip
+        }
         line = form
         for key, value in values.items():
             line = line.replace(key, value)

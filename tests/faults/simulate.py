@@ -121,9 +121,14 @@ class Simulation:
             above = self.dice.sample(names[:number], k=min(number, self.dice.choice((1, 1, 2))))
             whole = self.dice.random() < 0.3  # a data stage: no saves
             planned.append(
-                stage(name, *sorted(above), resumable=not whole, steps=self.dice.randint(2, 9),
-                      continuation="requeue" if whole and continuation == "chain" else continuation)
-            )  # fmt: skip
+                stage(
+                    name,
+                    *sorted(above),
+                    resumable=not whole,
+                    steps=self.dice.randint(2, 9),
+                    continuation="requeue" if whole and continuation == "chain" else continuation,
+                )
+            )
         self.plan = Plan("simulated", tuple(planned), (), sys.executable)
         self.runs: list[Run] = []
         self.site.on_ending = self._resume
@@ -250,9 +255,13 @@ class Simulation:
 
     def _copy(self, first: Job) -> None:
         request: Any = SimpleNamespace(
-            name=first.name, scripts=SimpleNamespace(spec=first.script), link=first.link, requeue=first.requeue,
-            dependency=first.dependency, kill_on_invalid_dep=first.kill_on_invalid,
-        )  # fmt: skip
+            name=first.name,
+            scripts=SimpleNamespace(spec=first.script),
+            link=first.link,
+            requeue=first.requeue,
+            dependency=first.dependency,
+            kill_on_invalid_dep=first.kill_on_invalid,
+        )
         with contextlib.suppress(Refused):
             self.site.submit(request)
 
@@ -298,12 +307,22 @@ class Simulation:
     def faults(self) -> dict[str, Callable[[], None]]:
         """By name."""
         return {
-            "resume": self._resume, "two resumes": self._two_resumes, "cancel": self._cancel_run,
-            "node failure": self._node_fails, "preemption": self._preempted, "preemption storm": self._storm, "scancel": self._scancel,
-            "copy below a failure": self._copy_below_a_failure, "waiting link cancelled": self._waiting_link_cancelled,
-            "second copy": self._second_copy, "controller killed": self._controller_killed, "silence": self._silence, "bad node": self._bad_node,
-            "purge": self._purge, "ids used again": self._ids_used_again,
-        }  # fmt: skip
+            "resume": self._resume,
+            "two resumes": self._two_resumes,
+            "cancel": self._cancel_run,
+            "node failure": self._node_fails,
+            "preemption": self._preempted,
+            "preemption storm": self._storm,
+            "scancel": self._scancel,
+            "copy below a failure": self._copy_below_a_failure,
+            "waiting link cancelled": self._waiting_link_cancelled,
+            "second copy": self._second_copy,
+            "controller killed": self._controller_killed,
+            "silence": self._silence,
+            "bad node": self._bad_node,
+            "purge": self._purge,
+            "ids used again": self._ids_used_again,
+        }
 
     # The run
 
@@ -354,9 +373,12 @@ class Simulation:
         if [job.id for job in self._all_jobs()] != before:
             wrong.append("resume of a finished run made a job")
         announced = {
-            name for run in self.runs for entry in run.journal.read() if entry["event"] == Event.INTENT
+            name
+            for run in self.runs
+            for entry in run.journal.read()
+            if entry["event"] == Event.INTENT
             for name in entry["names"]
-        }  # fmt: skip
+        }
         for job in self._all_jobs():
             if job.name not in announced:
                 wrong.append(f"no journal explains job {job.id} {job.name}")
@@ -466,12 +488,20 @@ class Simulation:
             stack.enter_context(world.clock())
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
             replaced: list[tuple[Any, str, Any]] = [
-                (PurePath, "__truediv__", remembered), (submitter, "carrier", lambda name: Carrier(self.site)), (submitter, "Attempt", attempt),
-                (submitter, "deferred", contextlib.nullcontext), (scripts, "write", write),
-                (attempt_state, "process_alive", alive), (attempt_state, "_sbatch_alive", sbatch_alive),
+                (PurePath, "__truediv__", remembered),
+                (submitter, "carrier", lambda name: Carrier(self.site)),
+                (submitter, "Attempt", attempt),
+                (submitter, "deferred", contextlib.nullcontext),
+                (scripts, "write", write),
+                (attempt_state, "process_alive", alive),
+                (attempt_state, "_sbatch_alive", sbatch_alive),
                 (attempts, "new_token", lambda length=6: f"{next(token):06d}"),
-                (claim, "supersede", give_up), (steps, "_should_move", moves), (nodes, "ask", self.site.asked), (seal, "ThreadPoolExecutor", _OneByOne), (files, "fsync_directory", lambda directory: None),
-            ]  # fmt: skip
+                (claim, "supersede", give_up),
+                (steps, "_should_move", moves),
+                (nodes, "ask", self.site.asked),
+                (seal, "ThreadPoolExecutor", _OneByOne),
+                (files, "fsync_directory", lambda directory: None),
+            ]
             stoppable = (
                 (files, "create_exclusive"), (files, "write_atomic"), (files, "append_json_line"), (files, "read_json"),
                 (claim, "of_attempt"), (attempts, "current"), (os, "replace"), (shutil, "rmtree"),

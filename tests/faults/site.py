@@ -154,9 +154,16 @@ class Site:
 
     def submit(self, request: JobRequest) -> Job:
         job = Job(
-            "", request.name, str(request.scripts.spec), self.world.now, request.dependency or "", request.requeue,
-            request.kill_on_invalid_dep, limit=self.world.dice.choice((70.0, 200.0, 4000.0)), link=request.link,
-        )  # fmt: skip
+            "",
+            request.name,
+            str(request.scripts.spec),
+            self.world.now,
+            request.dependency or "",
+            request.requeue,
+            request.kill_on_invalid_dep,
+            limit=self.world.dice.choice((70.0, 200.0, 4000.0)),
+            link=request.link,
+        )
         found = self.controller.submit(job)
         self.kick()
         return found
@@ -185,7 +192,9 @@ class Site:
             return "\n".join(f"{state}|{int(start)}|{int(end + 1)}" for state, start, end in rows)
         if argv[:3] == ("scontrol", "show", "node"):
             names = argv[3].split(",")
-            return "\n".join(f"NodeName={name} State=IDLE SlurmdStartTime={int(self.booted.get(name, 0))}" for name in names)
+            return "\n".join(
+                f"NodeName={name} State=IDLE SlurmdStartTime={int(self.booted.get(name, 0))}" for name in names
+            )
         if argv[:3] == ("scontrol", "show", "job"):
             job = self.controller.jobs.get(argv[3])
             return None if job is None else f"JobId={job.id} Partition=batch ExcNodeList={job.excluded or '(null)'}"
@@ -206,7 +215,6 @@ class Site:
             names = sorted(one.name for one in alive)
             self.violations.append(f"two writers on {store.name}: {names}")
 
-
     @contextlib.contextmanager
     def publishing(self, spec: StageSpec, start: Start, actor: Actor) -> Iterator[None]:
         """A start that was replaced before may not seal anything any more."""
@@ -218,7 +226,9 @@ class Site:
         yield
         for line in record(events)[before:] if was_replaced else ():
             if line["event"] in ("saved", "sealed") and (line["job"], line["restart"]) == (start.job, start.restart):
-                self.violations.append(f"{actor.name} published {line['event']} of {spec.stage} after it had been replaced")
+                self.violations.append(
+                    f"{actor.name} published {line['event']} of {spec.stage} after it had been replaced"
+                )
 
 
 def run_job(site: Site, actor: Actor, job: Job) -> int:
@@ -314,12 +324,18 @@ def _wait_behind(site: Site, spec: StageSpec, start: Start) -> int:
 def _work(site: Site, actor: Actor, spec: StageSpec, start: Start, job: Job) -> int:
     """A trainer: steps, saves, stops in time, dies of a TERM; what it writes it writes as the real ones do."""
     store = spec.store_paths
-    saves = Saves(store, spec.fingerprint, steps.claim_of(spec, start), lambda name, **facts: steps.event(
-        spec.stage_paths, start, name, **facts))  # fmt: skip
+    saves = Saves(
+        store,
+        spec.fingerprint,
+        steps.claim_of(spec, start),
+        lambda name, **facts: steps.event(spec.stage_paths, start, name, **facts),
+    )
     found = saves.newest_sound()
     step = found[0] if found else 0
     if step < site.saved.get(store.root, 0):
-        site.violations.append(f"{spec.stage} goes on at step {step} although step {site.saved[store.root]} had been saved")
+        site.violations.append(
+            f"{spec.stage} goes on at step {step} although step {site.saved[store.root]} had been saved"
+        )
     target = spec.target_step or 1
     result = {"job": start.job, "restart": start.restart}
     try:
@@ -396,9 +412,18 @@ class Gateway:
 
 def row_of(job: Job) -> QueueRow:
     return QueueRow(
-        job.id, job.name, JobState(job.state), job.reason, job.submitted, job.start, job.end, 1, job.node, "batch",
+        job.id,
+        job.name,
+        JobState(job.state),
+        job.reason,
+        job.submitted,
+        job.start,
+        job.end,
+        1,
+        job.node,
+        "batch",
         job.dependency,
-    )  # fmt: skip
+    )
 
 
 class Carrier:

@@ -228,8 +228,11 @@ def start_fetch(workspace: Path, request: object) -> subprocess.Popen[str]:
     )
     return subprocess.Popen(
         [sys.executable, "-c", code, str(workspace), json.dumps(request)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+    )
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:

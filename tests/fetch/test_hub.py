@@ -101,7 +101,9 @@ def test_long_break_keeps_the_files_that_are_whole(hub: Hub, workspace: Workspac
     (found,) = fetch([model()], workspace)
     assert found.new
     assert (found.store.output / "model.safetensors").read_bytes() == WEIGHTS
-    asked = [path.rpartition("/")[2] for method, path, _ in hub.requests[before:] if method == "GET" and "/resolve/" in path]
+    asked = [
+        path.rpartition("/")[2] for method, path, _ in hub.requests[before:] if method == "GET" and "/resolve/" in path
+    ]
     assert asked == ["model.safetensors"]
 
 

@@ -87,8 +87,11 @@ def test_single_model_file(tmp_path: Path, workspace: Workspace) -> None:
 def test_requests(model: Path, tmp_path: Path) -> None:
     found = [item("a", request) for request in ("hf:org/name@v1.0", ("X_y==1",), "pypi:x-y==1", str(model))]
     assert [(one.pin_key, one.format) for one in found] == [
-        ("hf:models/org/name@v1.0", "hf"), ("wheels:x-y==1", "wheels"), ("pypi:x-y==1", "gguf"), (f"path:{model}", "hf"),
-    ]  # fmt: skip
+        ("hf:models/org/name@v1.0", "hf"),
+        ("wheels:x-y==1", "wheels"),
+        ("pypi:x-y==1", "gguf"),
+        (f"path:{model}", "hf"),
+    ]
     assert len({one.fingerprint({}) for one in found}) == 4
     assert item("b", ["x.y==1"]).fingerprint({}) == found[1].fingerprint({})
     assert all(len(one.fingerprint({})) == 64 for one in found)

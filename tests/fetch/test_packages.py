@@ -66,8 +66,9 @@ def test_damaged_entry_is_made_whole(stocked: Index, workspace: Workspace) -> No
     assert stocked.count("/files/more_words") == 2
     assert stocked.count("/files/words") == 1
     assert sorted(path.name for path in store.output.iterdir()) == [
-        "more_words-2.0-py3-none-any.whl", "words-1.0-py3-none-any.whl",
-    ]  # fmt: skip
+        "more_words-2.0-py3-none-any.whl",
+        "words-1.0-py3-none-any.whl",
+    ]
 
 
 def test_killed_download_is_done_again(stocked: Index, workspace: Workspace) -> None:
@@ -84,8 +85,9 @@ def test_killed_download_is_done_again(stocked: Index, workspace: Workspace) -> 
     found = one(workspace, wanted)
     assert found.new
     assert {entry.path for entry in found.seal.files} == {
-        "more_words-2.0-py3-none-any.whl", "words-1.0-py3-none-any.whl",
-    }  # fmt: skip
+        "more_words-2.0-py3-none-any.whl",
+        "words-1.0-py3-none-any.whl",
+    }
     assert not found.store.partial.exists()
 
 

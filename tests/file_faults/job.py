@@ -26,10 +26,20 @@ def put(path: Path, data: bytes) -> None:
 
 def spec_of(root: Path) -> StageSpec:
     return StageSpec(
-        run="abcde", pipeline="p", stage="cpt", kind="cpt", backend="toy", attempt="aaaaaa", fingerprint="0" * 64,
-        stage_dir=str(root / "stage"), store_dir=str(root / "store" / "checkpoint-0"), target_step=6,
-        produces={"kind": "checkpoint", "format": "toy"}, settings={}, continuation="requeue",
-    )  # fmt: skip
+        run="abcde",
+        pipeline="p",
+        stage="cpt",
+        kind="cpt",
+        backend="toy",
+        attempt="aaaaaa",
+        fingerprint="0" * 64,
+        stage_dir=str(root / "stage"),
+        store_dir=str(root / "store" / "checkpoint-0"),
+        target_step=6,
+        produces={"kind": "checkpoint", "format": "toy"},
+        settings={},
+        continuation="requeue",
+    )
 
 
 def prepare(spec: StageSpec) -> None:

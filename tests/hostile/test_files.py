@@ -108,9 +108,12 @@ def execute(run: Run, profile: Profile, executor: str, place: Path) -> list[str]
     job = place / "job.sh"
     job.write_text(carrier(executor).render(scripts.request(run, stage, profile, attempt, 0, None)), encoding="utf-8")
     environment = {
-        "PATH": f"{doubles}:{os.environ['PATH']}", "HOME": str(place), "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node1",
+        "PATH": f"{doubles}:{os.environ['PATH']}",
+        "HOME": str(place),
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NODELIST": "node1",
         "LC_ALL": "C.UTF-8",
-    }  # fmt: skip
+    }
     for script in (job, paths.node):
         subprocess.run(["bash", script], cwd=place, env=environment, capture_output=True, timeout=120, check=False)
     notes = (place / "notes").read_bytes().decode() if (place / "notes").exists() else ""

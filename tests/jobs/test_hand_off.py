@@ -144,18 +144,23 @@ def test_resume_makes_a_broken_parent_again(tmp_path: Path) -> None:
 def test_the_newest_save_is_cut_and_resume_goes_on_from_the_one_before(tmp_path: Path) -> None:
     """A running stage is killed with -9, its newest save cut: the one before is used, and it is said."""
     stages = STAGES.replace(
-        "steps: 12, lr: 0.5, batch_size: 8}\n  sft", "steps: 40, lr: 0.5, batch_size: 8, save_every: 5, keep_saves: 3,"
-        " options: {step_seconds: 0.1}}\n  sft",
-    )  # fmt: skip
+        "steps: 12, lr: 0.5, batch_size: 8}\n  sft",
+        "steps: 40, lr: 0.5, batch_size: 8, save_every: 5, keep_saves: 3, options: {step_seconds: 0.1}}\n  sft",
+    )
     chain = Chain.make(tmp_path / "work", stages)
     chain.fetch()
     process = subprocess.Popen(
-        [sys.executable, "-m", "launch.cli", "run", str(chain.pipeline)], cwd=ROOT, env=chain.variables,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [sys.executable, "-m", "launch.cli", "run", str(chain.pipeline)],
+        cwd=ROOT,
+        env=chain.variables,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     store = chain.entry("cpt")
     _wait(lambda: sum((store.save(step) / "seal.json").exists() for step in store.save_steps()) >= 2)
-    work = subprocess.run(["pgrep", "-f", f"work {chain.stage('cpt').root}"], capture_output=True, text=True, check=True)
+    work = subprocess.run(
+        ["pgrep", "-f", f"work {chain.stage('cpt').root}"], capture_output=True, text=True, check=True
+    )
     process.kill()
     for pid in work.stdout.split():
         os.kill(int(pid), signal.SIGKILL)
@@ -184,14 +189,19 @@ def _wait(condition: Callable[[], bool], seconds: float = 60) -> None:
 @pytest.mark.failure(34)
 def test_ctrl_c_saves_and_resume_continues_bit_by_bit(tmp_path: Path) -> None:
     slow = STAGES.replace(
-        "steps: 12, lr: 0.5, batch_size: 8}\n  sft", "steps: 40, lr: 0.5, batch_size: 8, options: {step_seconds: 0.1}}\n  sft"
+        "steps: 12, lr: 0.5, batch_size: 8}\n  sft",
+        "steps: 40, lr: 0.5, batch_size: 8, options: {step_seconds: 0.1}}\n  sft",
     )
     chain = Chain.make(tmp_path / "work", slow)
     chain.fetch()
     process = subprocess.Popen(
-        [sys.executable, "-m", "launch.cli", "run", str(chain.pipeline)], cwd=ROOT, env=chain.variables,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "launch.cli", "run", str(chain.pipeline)],
+        cwd=ROOT,
+        env=chain.variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     _wait(lambda: chain.workspace.runs.exists() and any(chain.workspace.runs.glob("*/stages/cpt/progress.jsonl")))
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

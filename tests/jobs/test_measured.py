@@ -99,9 +99,13 @@ def test_status_and_results_say_which_seals_are_light(
         made_runs.sealed(run, name)
     store = made_runs.store_of(run, "cpt")
     seal.seal_directory(
-        store.output, store.seal, depth=seal.Depth.LIGHT, kind=seal.SealKind.CHECKPOINT, format="hf",
+        store.output,
+        store.seal,
+        depth=seal.Depth.LIGHT,
+        kind=seal.SealKind.CHECKPOINT,
+        format="hf",
         fingerprint=run.plan().stage("cpt").fingerprint,
-    )  # fmt: skip
+    )
     line = {"time": time.time() + 9, "event": "sealed", "note": seal.LIGHT_NOTE}
     files.append_json_line(run.paths.stage("cpt").events, line)
     first, second = look(run, run.plan(), Queue.of([])).stages

@@ -22,7 +22,9 @@ FINGERPRINT = "f" * 64
 
 
 def saves(store: StorePaths, told: list[tuple[str, dict[str, Any]]] | None = None) -> Saves:
-    return Saves(store, FINGERPRINT, None, lambda name, **facts: told.append((name, facts)) if told is not None else None)
+    return Saves(
+        store, FINGERPRINT, None, lambda name, **facts: told.append((name, facts)) if told is not None else None
+    )
 
 
 def save(store: StorePaths, step: int, size: int = 1000) -> None:
@@ -62,15 +64,25 @@ def spec_of(tmp_path: Path, **more: Any) -> StageSpec:
     parent = StorePaths(tmp_path / "store" / "checkpoint-parent")
     parent.output.mkdir(parents=True)
     (parent.output / "model.json").write_bytes(bytes(1_000_000))
-    seal.seal_directory(
-        parent.output, parent.seal, kind=seal.SealKind.CHECKPOINT, format="toy", fingerprint="p" * 64
-    )  # fmt: skip
+    seal.seal_directory(parent.output, parent.seal, kind=seal.SealKind.CHECKPOINT, format="toy", fingerprint="p" * 64)
     (tmp_path / "store" / "checkpoint-own").mkdir()
     given = Input("cpt", str(parent.root), "checkpoint", "toy", "p" * 64)
     return StageSpec(
-        "r", "p", "sft", "sft", "toy", "abc", FINGERPRINT, str(tmp_path), str(tmp_path / "store" / "checkpoint-own"),
-        {"kind": "checkpoint", "format": "toy"}, {}, {"checkpoint": given}, target_step=10, **more,
-    )  # fmt: skip
+        "r",
+        "p",
+        "sft",
+        "sft",
+        "toy",
+        "abc",
+        FINGERPRINT,
+        str(tmp_path),
+        str(tmp_path / "store" / "checkpoint-own"),
+        {"kind": "checkpoint", "format": "toy"},
+        {},
+        {"checkpoint": given},
+        target_step=10,
+        **more,
+    )
 
 
 @pytest.mark.failure(35)
@@ -98,7 +110,9 @@ def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of 2 MB."""
     path = tmp_path / "small"
     path.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", path], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "none", path], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         pytest.skip(f"cannot mount a tmpfs here: {done.stderr.strip()}")
     yield path
@@ -134,7 +148,9 @@ def test_patience_follows_the_steps_and_the_saves() -> None:
     assert slow_start.seconds == 3 * 3600, "the next step may take as long, for all that is known"
     for step in range(2, 8):
         slow_start.see(Report(3600.0 + step, step, 99, "", {}))
-    assert slow_start.seconds == 600, "steps of a second: an hour to load the model does not make a hang three hours long"
+    assert slow_start.seconds == 600, (
+        "steps of a second: an hour to load the model does not make a hang three hours long"
+    )
     told = Patience(5.0, save_seconds=0.0, began=0.0)
     told.see(Report(30.0, 1, 10, "", {}))
     assert told.seconds == 90, "slower than stall_after is not a hang"

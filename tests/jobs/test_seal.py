@@ -99,9 +99,13 @@ def test_links_and_nothing_cannot_be_sealed(tmp_path: Path) -> None:
 def test_light_is_labelled_and_misses_a_flip_in_the_middle(sealed: Path) -> None:
     """The reason why it is opt-in: it says what it does not see."""
     found = seal.seal_directory(
-        sealed / "output", sealed / "seal.json", depth=seal.Depth.LIGHT,
-        kind=seal.SealKind.CHECKPOINT, format="hf", fingerprint="f" * 64,
-    )  # fmt: skip
+        sealed / "output",
+        sealed / "seal.json",
+        depth=seal.Depth.LIGHT,
+        kind=seal.SealKind.CHECKPOINT,
+        format="hf",
+        fingerprint="f" * 64,
+    )
     assert found.depth is seal.Depth.LIGHT
     path = sealed / "output" / "model.safetensors"
     content = bytearray(path.read_bytes())

@@ -16,10 +16,18 @@ from jobs.lifecycle.steps import Entry, Start
 @pytest.fixture
 def spec(tmp_path: Path) -> StageSpec:
     made = StageSpec(
-        run="abcde", pipeline="p", stage="cpt", kind="cpt", backend="toy", attempt="aaaaaa", fingerprint="0" * 64,
-        stage_dir=str(tmp_path / "stage"), store_dir=str(tmp_path / "store" / "checkpoint-0"),
-        produces={"kind": "checkpoint", "format": "toy"}, settings={},
-    )  # fmt: skip
+        run="abcde",
+        pipeline="p",
+        stage="cpt",
+        kind="cpt",
+        backend="toy",
+        attempt="aaaaaa",
+        fingerprint="0" * 64,
+        stage_dir=str(tmp_path / "stage"),
+        store_dir=str(tmp_path / "store" / "checkpoint-0"),
+        produces={"kind": "checkpoint", "format": "toy"},
+        settings={},
+    )
     made.stage_paths.root.mkdir()
     made.store_paths.root.mkdir(parents=True)
     open_attempt(made, 1)

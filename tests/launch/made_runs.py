@@ -84,20 +84,35 @@ stages:
 
 
 def stage(
-    name: str, *parents: str, resumable: bool = True, continuation: str | None = None, executor: str = "submitit",
-    limit: str = "10:00", nodes: int = 1, **settings: Any,
-) -> PlannedStage:  # fmt: skip
+    name: str,
+    *parents: str,
+    resumable: bool = True,
+    continuation: str | None = None,
+    executor: str = "submitit",
+    limit: str = "10:00",
+    nodes: int = 1,
+    **settings: Any,
+) -> PlannedStage:
     """A stage of the back end that waits; ``settings``: steps, seconds, fail_at, die_at."""
     settings = {"steps": 3, "seconds": 0.05, **settings}
     local = executor == "local"
     inputs = {f"from-{parent}": PlannedInput(parent, "checkpoint", "hf", print_of(parent), True) for parent in parents}
     return PlannedStage(
-        name=name, kind="cpt", backend="waiting", produces_kind="checkpoint", produces_format="hf",
-        fingerprint=print_of(name), inputs=inputs, settings=settings,
-        resources=Resources(nodes=nodes, time=None if local else limit, cpus=None if local else 1), executor=executor,
-        continuation=continuation or ("none" if local or not resumable else "requeue"), python=sys.executable,
-        launcher="python", target_step=settings["steps"] if resumable else None,
-    )  # fmt: skip
+        name=name,
+        kind="cpt",
+        backend="waiting",
+        produces_kind="checkpoint",
+        produces_format="hf",
+        fingerprint=print_of(name),
+        inputs=inputs,
+        settings=settings,
+        resources=Resources(nodes=nodes, time=None if local else limit, cpus=None if local else 1),
+        executor=executor,
+        continuation=continuation or ("none" if local or not resumable else "requeue"),
+        python=sys.executable,
+        launcher="python",
+        target_step=settings["steps"] if resumable else None,
+    )
 
 
 def print_of(name: str) -> str:
@@ -128,9 +143,15 @@ def store_of(run: Run, name: str) -> StorePaths:
 
 
 def submitted(
-    run: Run, name: str, *jobs: str, number: int = 1, token: str = "aaaaaa", carrier: str = "slurm", links: int = 1,
+    run: Run,
+    name: str,
+    *jobs: str,
+    number: int = 1,
+    token: str = "aaaaaa",
+    carrier: str = "slurm",
+    links: int = 1,
     pid: int | None = None,
-) -> Attempt:  # fmt: skip
+) -> Attempt:
     """What a submission leaves behind: the attempt, the ids that sbatch answered, and the journal."""
     names = tuple(scripts.job_name(run.id, name, token, link) for link in range(links))
     root = str(run.paths.stage(name).root)
@@ -178,9 +199,16 @@ def sealed(
 
 
 def row(
-    run: Run, name: str, job: str, state: JobState, reason: str = "None", token: str = "aaaaaa", link: int = 0,
-    start: float | None = None, nodes: str = "",
-) -> QueueRow:  # fmt: skip
+    run: Run,
+    name: str,
+    job: str,
+    state: JobState,
+    reason: str = "None",
+    token: str = "aaaaaa",
+    link: int = 0,
+    start: float | None = None,
+    nodes: str = "",
+) -> QueueRow:
     """A row of squeue."""
     job_name = scripts.job_name(run.id, name, token, link)
     return QueueRow(job, job_name, state, reason, time.time(), start, None, 1, nodes, "batch", "")

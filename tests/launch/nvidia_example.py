@@ -44,9 +44,14 @@ INSERTED = {"base-nemo": "nemo", "sft-hf": "nemo", "dpo-hf": "nemo_rl"}
 def overnight(*arguments: str, cwd: Path, check: bool = True) -> str:
     """What a command prints."""
     done = subprocess.run(
-        [sys.executable, "-m", "launch.cli", *arguments], cwd=cwd, capture_output=True, text=True, timeout=300, check=False,
+        [sys.executable, "-m", "launch.cli", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    )
     if check and done.returncode:
         raise RuntimeError(done.stderr)
     return done.stdout
@@ -68,8 +73,11 @@ def transcript(directory: Path) -> str:
     lines = [
         "# The chain of pipelines/nvidia.yaml on a DGX cluster with pyxis, from its login node, which needs neither NeMo nor a",
         "# container engine. ./llama holds the config.json of Llama 3.2 1B: what the estimates are made from.",
-        "", "$ cat my-dgx.yaml", *profile.read_text().splitlines(), "",
-    ]  # fmt: skip
+        "",
+        "$ cat my-dgx.yaml",
+        *profile.read_text().splitlines(),
+        "",
+    ]
     common = ("nvidia.yaml", "--cluster", "my-dgx.yaml", "--set", "model.base=./llama")
     for command, pick in (("fetch", None), ("plan", None), ("plan --scripts", "cpt"), ("plan --scripts", "dpo")):
         words = command.split()
@@ -81,8 +89,12 @@ def transcript(directory: Path) -> str:
             shell += f" | sed -n '/= {pick}: job.sh/,/= {pick}: host.sh/p'"
         lines += [shell, *output.strip("\n").splitlines(), ""]
     text = "\n".join(line.rstrip() for line in lines)
-    for real, shown in ((str(directory / "overnight"), "/lustre/me/overnight"), (str(directory), "/home/me"),
-                        (sys.executable, "/home/me/venv/bin/python"), (str(ROOT), "/home/me/overnight-source")):  # fmt: skip
+    for real, shown in (
+        (str(directory / "overnight"), "/lustre/me/overnight"),
+        (str(directory), "/home/me"),
+        (sys.executable, "/home/me/venv/bin/python"),
+        (str(ROOT), "/home/me/overnight-source"),
+    ):
         text = text.replace(real, shown)
     return text
 

@@ -110,19 +110,25 @@ Install = Callable[[Callable[[argparse.Namespace], int]], None]
 @pytest.mark.parametrize(
     ("error", "code", "text"),
     [
-        (InputError("bad", where="p.yaml:3:4", hint="overnight plan p.yaml"), 2, "overnight: p.yaml:3:4: bad\nnext: overnight plan p.yaml\n"),
         (
-            ClusterRefused("no", command=["sbatch", "x"], exit_code=1, stderr="Invalid account\n", hint="sinfo"), 3,
+            InputError("bad", where="p.yaml:3:4", hint="overnight plan p.yaml"),
+            2,
+            "overnight: p.yaml:3:4: bad\nnext: overnight plan p.yaml\n",
+        ),
+        (
+            ClusterRefused("no", command=["sbatch", "x"], exit_code=1, stderr="Invalid account\n", hint="sinfo"),
+            3,
             "overnight: no\n  sbatch x: exit 1\n  Invalid account\nnext: sinfo\n",
         ),
         (
-            ClusterSilent("no answer", command=["squeue"], since=180.2, hint=None), 4,
+            ClusterSilent("no answer", command=["squeue"], since=180.2, hint=None),
+            4,
             "overnight: no answer\n  squeue: no answer for 180 s\n",
         ),
         (KeyboardInterrupt(), 130, "\ninterrupted\n"),
         (OSError(28, "No space left on device", "/ws/x"), 2, "overnight: /ws/x: No space left on device\n"),
     ],
-)  # fmt: skip
+)
 def test_expected_errors(
     plan: Install, error: BaseException, code: int, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -92,8 +92,14 @@ def test_apptainer(gpus, flag):
     asked = container(Runtime.APPTAINER, gpus=gpus, options=("--cleanenv",))
     binds = [f"--bind={WORKSPACE}:{WORKSPACE}", f"--bind={CODE}:{CODE}:ro"]
     assert list(containers.command(asked)) == [
-        "apptainer", "exec", *flag, *binds, f"--pwd={STAGE}", "--cleanenv", "/images/train.sif",
-    ]  # fmt: skip
+        "apptainer",
+        "exec",
+        *flag,
+        *binds,
+        f"--pwd={STAGE}",
+        "--cleanenv",
+        "/images/train.sif",
+    ]
     assert containers.srun_arguments(asked, Path("/unused")) == ()
     assert asked.prefix == "APPTAINERENV_"
 

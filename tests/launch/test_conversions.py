@@ -55,9 +55,16 @@ def declared(name: str) -> BackEndFacts:
     """What the planner would hear from a back end whose packages are there."""
     able = backends.load(name).CAPABILITIES
     return BackEndFacts(
-        {}, able.kinds, tuple(sorted(able.formats_in)), tuple(sorted(able.formats_out)), able.launcher, able.distributed,
-        "python3", tuple(sorted(able.converts)), revision=able.revision,
-    )  # fmt: skip
+        {},
+        able.kinds,
+        tuple(sorted(able.formats_in)),
+        tuple(sorted(able.formats_out)),
+        able.launcher,
+        able.distributed,
+        "python3",
+        tuple(sorted(able.converts)),
+        revision=able.revision,
+    )
 
 
 def test_what_an_older_revision_of_a_back_end_made_is_made_again(
@@ -97,14 +104,18 @@ def planned(directory: Path, *stages: tuple[str, str, str], names: tuple[str, ..
     ("stages", "inserted"),
     [
         ([("cpt", "megatron_bridge", "base"), ("dpo", "trl", "s1")], ["base-megatron", "s1-hf"]),
-        ([("cpt", "nemo", "base"), ("sft", "megatron_bridge", "s1"), ("cpt", "nemo", "s2")],
-         ["base-nemo", "s1-hf", "s1-megatron", "s2-hf", "s2-nemo"]),
-        ([("cpt", "nemo", "base"), ("sft", "nemo", "s1"), ("dpo", "nemo_rl", "s2"), ("sft", "trl", "s3")],
-         ["base-nemo", "s2-hf", "s3-hf"]),
+        (
+            [("cpt", "nemo", "base"), ("sft", "megatron_bridge", "s1"), ("cpt", "nemo", "s2")],
+            ["base-nemo", "s1-hf", "s1-megatron", "s2-hf", "s2-nemo"],
+        ),
+        (
+            [("cpt", "nemo", "base"), ("sft", "nemo", "s1"), ("dpo", "nemo_rl", "s2"), ("sft", "trl", "s3")],
+            ["base-nemo", "s2-hf", "s3-hf"],
+        ),
         ([("cpt", "automodel", "base"), ("dpo", "trl", "s1")], []),
     ],
     ids=["bridge", "nemo_and_bridge", "guide", "automodel"],
-)  # fmt: skip
+)
 def test_conversions_are_inserted_by_what_back_ends_declare(
     tmp_path: Path, stages: list[tuple[str, str, str]], inserted: list[str]
 ) -> None:
@@ -122,6 +133,8 @@ def test_conversions_are_inserted_by_what_back_ends_declare(
 def test_a_stage_may_not_have_the_name_of_a_conversion_that_is_needed(tmp_path: Path) -> None:
     """Of any format that a back end declares, and only where the conversion is there."""
     stages = [("cpt", "megatron_bridge", "base"), ("dpo", "trl", "s1"), ("sft", "trl", "base")]
-    with pytest.raises(InputError, match="stage 'base-megatron' has the name of the conversion of 'base' to 'megatron'"):
+    with pytest.raises(
+        InputError, match="stage 'base-megatron' has the name of the conversion of 'base' to 'megatron'"
+    ):
         planned(tmp_path, *stages, names=("s1", "s2", "base-megatron"))
     planned(tmp_path, ("cpt", "trl", "base"), ("sft", "trl", "s1"), names=("s1", "s1-hf"))

@@ -27,7 +27,17 @@ ROWS = {
 def test_a_kind_is_made_and_shown(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_lines(tmp_path / "in.jsonl", [*ROWS[kind], ROWS[kind][0]])
     output = tmp_path / "out"
-    command = ["data", kind, str(source), "--output", str(output), "--set", "split.validation=0", "--set", "split.test=0.2"]
+    command = [
+        "data",
+        kind,
+        str(source),
+        "--output",
+        str(output),
+        "--set",
+        "split.validation=0",
+        "--set",
+        "split.test=0.2",
+    ]
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert "61 " in printed

@@ -33,11 +33,18 @@ stages:
 def user_files(folder: Path) -> Path:
     (folder / "raw").mkdir()
     (folder / "raw/book.txt").write_text("\n\n".join(document(seed, 30) for seed in range(80)))
-    write_lines(folder / "raw/rows.jsonl", [{"text": document(seed + 500, 60)} for seed in range(40)] + [{"text": None}])
+    write_lines(
+        folder / "raw/rows.jsonl", [{"text": document(seed + 500, 60)} for seed in range(40)] + [{"text": None}]
+    )
     write_lines(folder / "quiz.jsonl", [{"question": document(900, 30)}])
-    pairs = [{"messages": [{"role": "user", "content": f"ask {n}"}, {"role": "assistant", "content": document(n, 5)}]} for n in range(150)]
+    pairs = [
+        {"messages": [{"role": "user", "content": f"ask {n}"}, {"role": "assistant", "content": document(n, 5)}]}
+        for n in range(150)
+    ]
     write_lines(folder / "pairs.jsonl", pairs)
-    write_lines(folder / "prefs.jsonl", [{"prompt": f"p {n}", "chosen": document(n, 5), "rejected": "no"} for n in range(150)])
+    write_lines(
+        folder / "prefs.jsonl", [{"prompt": f"p {n}", "chosen": document(n, 5), "rejected": "no"} for n in range(150)]
+    )
     write_tokenizer(folder / "tokenizer")
     (folder / "pipeline.yaml").write_text(PIPELINE % BASE)
     return folder / "pipeline.yaml"
@@ -81,7 +88,9 @@ def test_the_tokenizer_of_the_base_model(tmp_path: Path, capsys: pytest.CaptureF
     assert "overnight fetch" in capsys.readouterr().err
     assert main(["fetch", str(pipeline), *rest]) == 0
     assert main(["run", str(pipeline), *rest]) == 0
-    made = {json.loads(path.read_text())["kind"]: path.parent for path in (tmp_path / "ws/store").glob("*/output/card.json")}
+    made = {
+        json.loads(path.read_text())["kind"]: path.parent for path in (tmp_path / "ws/store").glob("*/output/card.json")
+    }
     assert (made["corpus"] / "megatron/train_text_document.idx").stat().st_size > 34
     digest = hashlib.sha256((model / "tokenizer.json").read_bytes()).hexdigest()
     assert json.loads((made["corpus"] / "card.json").read_text())["tokenizer"]["digest"] == digest
@@ -104,7 +113,9 @@ def fingerprints(pipeline: Path, rest: tuple[str, ...], capsys: pytest.CaptureFi
     ("wrong", "says"),
     [("on_error: skp", "must be fail or skip"), ("tokeniser: x", "unknown; known: "), ("pack: 9", "unknown; known: ")],
 )
-def test_a_wrong_setting_has_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str, says: str) -> None:
+def test_a_wrong_setting_has_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str, says: str
+) -> None:
     pipeline = user_files(tmp_path)
     pipeline.write_text(pipeline.read_text().replace("on_error: skip", wrong))
     assert main(["plan", str(pipeline), "--cluster", "local", "--workspace", str(tmp_path / "ws")]) == 2

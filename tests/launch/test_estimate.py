@@ -31,21 +31,86 @@ MEASURED = Habits({"fp32": (4, 4, 8), "bf16": (4, 4, 8)})
 @pytest.mark.parametrize(
     ("config", "parameters"),
     [  # as the model cards and ``safetensors`` headers on the hub say
-        ({**LLAMA, "num_hidden_layers": 16, "hidden_size": 2048, "num_attention_heads": 32, "num_key_value_heads": 8,
-          "head_dim": 64, "intermediate_size": 8192, "tie_word_embeddings": True}, 1_235_814_400),
-        ({**LLAMA, "num_hidden_layers": 28, "hidden_size": 3072, "num_attention_heads": 24, "num_key_value_heads": 8,
-          "head_dim": 128, "intermediate_size": 8192, "tie_word_embeddings": True}, 3_212_749_824),
-        ({**LLAMA, "num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 8,
-          "intermediate_size": 14336}, 8_030_261_248),
-        ({"model_type": "llama", "vocab_size": 49152, "num_hidden_layers": 30, "hidden_size": 576, "num_attention_heads": 9,
-          "num_key_value_heads": 3, "intermediate_size": 1536, "tie_word_embeddings": True}, 134_515_008),
-        ({"model_type": "qwen2", "vocab_size": 151936, "num_hidden_layers": 24, "hidden_size": 896, "num_attention_heads": 14,
-          "num_key_value_heads": 2, "intermediate_size": 4864, "tie_word_embeddings": True}, 494_032_768),
-        ({"model_type": "qwen3", "vocab_size": 151936, "num_hidden_layers": 28, "hidden_size": 1024, "num_attention_heads": 16,
-          "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 3072, "tie_word_embeddings": True}, 596_049_920),
+        (
+            {
+                **LLAMA,
+                "num_hidden_layers": 16,
+                "hidden_size": 2048,
+                "num_attention_heads": 32,
+                "num_key_value_heads": 8,
+                "head_dim": 64,
+                "intermediate_size": 8192,
+                "tie_word_embeddings": True,
+            },
+            1_235_814_400,
+        ),
+        (
+            {
+                **LLAMA,
+                "num_hidden_layers": 28,
+                "hidden_size": 3072,
+                "num_attention_heads": 24,
+                "num_key_value_heads": 8,
+                "head_dim": 128,
+                "intermediate_size": 8192,
+                "tie_word_embeddings": True,
+            },
+            3_212_749_824,
+        ),
+        (
+            {
+                **LLAMA,
+                "num_hidden_layers": 32,
+                "hidden_size": 4096,
+                "num_attention_heads": 32,
+                "num_key_value_heads": 8,
+                "intermediate_size": 14336,
+            },
+            8_030_261_248,
+        ),
+        (
+            {
+                "model_type": "llama",
+                "vocab_size": 49152,
+                "num_hidden_layers": 30,
+                "hidden_size": 576,
+                "num_attention_heads": 9,
+                "num_key_value_heads": 3,
+                "intermediate_size": 1536,
+                "tie_word_embeddings": True,
+            },
+            134_515_008,
+        ),
+        (
+            {
+                "model_type": "qwen2",
+                "vocab_size": 151936,
+                "num_hidden_layers": 24,
+                "hidden_size": 896,
+                "num_attention_heads": 14,
+                "num_key_value_heads": 2,
+                "intermediate_size": 4864,
+                "tie_word_embeddings": True,
+            },
+            494_032_768,
+        ),
+        (
+            {
+                "model_type": "qwen3",
+                "vocab_size": 151936,
+                "num_hidden_layers": 28,
+                "hidden_size": 1024,
+                "num_attention_heads": 16,
+                "num_key_value_heads": 8,
+                "head_dim": 128,
+                "intermediate_size": 3072,
+                "tie_word_embeddings": True,
+            },
+            596_049_920,
+        ),
     ],
     ids=["Llama-3.2-1B", "Llama-3.2-3B", "Llama-3-8B", "SmolLM2-135M", "Qwen2.5-0.5B", "Qwen3-0.6B"],
-)  # fmt: skip
+)
 def test_parameters_of_published_models(config: dict[str, Any], parameters: int) -> None:
     model = model_of(config)
     assert model is not None
@@ -56,7 +121,9 @@ def test_an_architecture_that_is_not_known_has_no_estimate() -> None:
     assert model_of({"model_type": "mamba"}) is None
 
 
-GPT = Model(layers=96, hidden=12288, heads=96, groups=96, head=128, ffn=4 * 12288, vocabulary=51200, tied=True, gated=False)
+GPT = Model(
+    layers=96, hidden=12288, heads=96, groups=96, head=128, ffn=4 * 12288, vocabulary=51200, tied=True, gated=False
+)
 
 
 @pytest.mark.parametrize("tensor", [1, 8])
@@ -113,7 +180,13 @@ def test_time_of_a_step_on_a_gpu() -> None:
 def test_recomputation_tensor_and_pipeline_parallelism_save_memory() -> None:
     habits = habits_of("nemo", {}, {})
     alone = estimate.memory(GPT, Shape(8, 8, 4, 2048, "bf16"), habits)
-    for change in ({"recompute": "selective"}, {"recompute": "full"}, {"tensor": 8}, {"pipeline": 8}, {"micro_batch": 1}):
+    for change in (
+        {"recompute": "selective"},
+        {"recompute": "full"},
+        {"tensor": 8},
+        {"pipeline": 8},
+        {"micro_batch": 1},
+    ):
         assert estimate.memory(GPT, replace(Shape(8, 8, 4, 2048, "bf16"), **change), habits).total < alone.total
 
 
@@ -124,8 +197,16 @@ def test_recomputation_tensor_and_pipeline_parallelism_save_memory() -> None:
 def test_memory_against_what_was_measured_on_an_h100(recompute: str, micro: int, length: int, measured: int) -> None:
     """``torch.cuda.max_memory_allocated``, NeMo 2.7.3 without transformer_engine (benchmarks/gpu/results); what torch and
     CUDA take beside tensors is the reserve."""
-    config = {**LLAMA, "num_hidden_layers": 16, "hidden_size": 2048, "num_attention_heads": 32, "num_key_value_heads": 8,
-              "head_dim": 64, "intermediate_size": 8192, "tie_word_embeddings": True}  # fmt: skip
+    config = {
+        **LLAMA,
+        "num_hidden_layers": 16,
+        "hidden_size": 2048,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "intermediate_size": 8192,
+        "tie_word_embeddings": True,
+    }
     model = model_of(config)
     assert model is not None
     shape = Shape(1, 16, micro, length, "bf16", recompute=recompute)
@@ -142,7 +223,8 @@ def test_memory_of_a_small_model_against_what_was_measured_on_an_h100() -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"), [(True, "full"), (False, "none"), (None, "none"), ("selective", "selective"), ("full", "full")]
+    ("written", "meant"),
+    [(True, "full"), (False, "none"), (None, "none"), ("selective", "selective"), ("full", "full")],
 )
 def test_true_and_false_are_recomputation_too(written: Any, meant: str) -> None:
     """``automodel`` and ``nemo_rl`` know only whether layers are computed again."""
@@ -175,9 +257,14 @@ def test_activations_against_what_torch_keeps() -> None:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     config = transformers.LlamaConfig(
-        vocab_size=1000, hidden_size=256, intermediate_size=700, num_hidden_layers=4, num_attention_heads=8,
-        num_key_value_heads=2, tie_word_embeddings=True,
-    )  # fmt: skip
+        vocab_size=1000,
+        hidden_size=256,
+        intermediate_size=700,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+    )
     network = transformers.LlamaForCausalLM(config)
     model = model_of(config.to_dict())
     assert model is not None

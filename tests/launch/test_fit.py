@@ -51,9 +51,15 @@ def training(
     resources = Resources(partition="gpu", gpus_per_node=gpus, processes_per_node=gpus, time="1:00:00")
     memory = backends.load(backend).CAPABILITIES.memory
     return replace(
-        stage(name, steps=100), kind=kind, settings=settings, inputs={"checkpoint": given}, resources=resources,
-        backend=backend, memory=None if memory is None else asdict(memory), python=python,
-    )  # fmt: skip
+        stage(name, steps=100),
+        kind=kind,
+        settings=settings,
+        inputs={"checkpoint": given},
+        resources=resources,
+        backend=backend,
+        memory=None if memory is None else asdict(memory),
+        python=python,
+    )
 
 
 def test_a_stage_after_another_has_its_model(workspace: Workspace) -> None:
@@ -77,16 +83,19 @@ def test_a_stage_after_another_has_its_model(workspace: Workspace) -> None:
     assert priced.cost == (2 * priced.gpu_hours[0], 2 * priced.gpu_hours[1])
 
 
-@pytest.mark.parametrize(("changes", "known"), [({}, True), ({"micro_batch_size": 2}, False), ({"recompute": "full"}, False)])
+@pytest.mark.parametrize(
+    ("changes", "known"), [({}, True), ({"micro_batch_size": 2}, False), ({"recompute": "full"}, False)]
+)
 def test_hours_after_a_run_of_the_shape(workspace: Workspace, changes: dict[str, Any], known: bool) -> None:
     """The seal of the run on an H100 (benchmarks/gpu/results); by hand the same steps took 0.934 s there."""
     entry = workspace.entry("checkpoint", "12" * 32)
     (entry.output / "hf").mkdir(parents=True)
     (entry.output / "hf" / "config.json").write_text(json.dumps(LLAMA_1B))
     metrics = {
-        "gpu": "NVIDIA H100 80GB HBM3", "step_seconds": 0.9655460769999991,
+        "gpu": "NVIDIA H100 80GB HBM3",
+        "step_seconds": 0.9655460769999991,
         "step_shape": speed.step_shape(8, 4, 2048, "bf16", "selective", 1, 1, 1, 1),
-    }  # fmt: skip
+    }
     (entry.root / "seal.json").write_text(json.dumps({"format": "nemo", "metrics": metrics}))
     settings = {"backend": "nemo", "micro_batch_size": 4, "recompute": "selective", **changes}
     (found,) = estimates.estimates(Plan("p", (training("cpt", BASE, **settings),)), profile(), workspace)
@@ -124,7 +133,7 @@ def test_what_fits_is_not_refused(workspace: Workspace) -> None:
         ("automodel", "12G", {"gpus": 4, "recompute": True, "sequence_length": 8192}, "tensor_parallel: 4"),
         ("megatron_bridge", "25G", {"gpus": 4, "sequence_length": 8192}, "tensor_parallel"),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_is_refused_with_what_does(
     workspace: Workspace, backend: str, memory: str, changes: dict[str, Any], offered: str
 ) -> None:
@@ -192,7 +201,9 @@ def test_memory_that_was_measured_beats_the_formula(workspace: Workspace, backen
         estimates.refuse(Plan("p", (given,)), profile("48G"), workspace)
     for changes in ({"micro_batch_size": 4}, {"sequence_length": 1024}, {"kind": "sft"}):
         (unlike,) = estimates.estimates(
-            Plan("p", (training("cpt", BASE, backend=backend, **{"micro_batch_size": 8, **changes}),)), profile(), workspace
+            Plan("p", (training("cpt", BASE, backend=backend, **{"micro_batch_size": 8, **changes}),)),
+            profile(),
+            workspace,
         )
         assert unlike.measured is None
 

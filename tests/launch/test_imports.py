@@ -43,8 +43,11 @@ def imported_by(*arguments: str | Path) -> set[str]:
     """Top-level packages that a Python process imports."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
     found = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
@@ -59,7 +62,9 @@ def test_help_imports_next_to_nothing() -> None:
 
 @pytest.mark.parametrize("cluster", ["devcluster", "local"])
 def test_plan_imports_no_executor_no_trainer_and_nothing_to_draw_with(pipeline: Path, cluster: str) -> None:
-    found = imported_by("-m", "launch.cli", "plan", pipeline, "--cluster", cluster, "--workspace", pipeline.parent / "w")
+    found = imported_by(
+        "-m", "launch.cli", "plan", pipeline, "--cluster", cluster, "--workspace", pipeline.parent / "w"
+    )
     assert {"launch", "pydantic", "yaml"} <= found
     assert not found & (HEAVY | SHOWING)
 

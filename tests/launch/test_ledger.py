@@ -91,7 +91,9 @@ def test_a_chain_of_jobs_is_on_its_way_until_its_last_link_is_known(store: Store
     rows = [row(first, "7", JobState.PENDING)]
     assert attempt_state.standing(store, attempt, QueueView(rows)).fate is Fate.IN_FLIGHT
     started(store, "7")
-    assert attempt_state.standing(store, attempt, QueueView([])).fate is Fate.IN_FLIGHT, "its first link has ended already"
+    assert attempt_state.standing(store, attempt, QueueView([])).fate is Fate.IN_FLIGHT, (
+        "its first link has ended already"
+    )
     whole = QueueView([*rows, row(second, "8", JobState.PENDING)])
     assert attempt_state.standing(store, attempt, whole).fate is Fate.LIVE
     later = attempt.time + attempt_state.SUBMITTING_SECONDS + 1

@@ -47,14 +47,38 @@ def test_what_fits_is_not_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("partition: gpu\n", "partition: gpuu\n", "lab.yaml:2:12: partition: the profile has no partition 'gpuu'; nearest: gpu"),
-        ("gpus_per_node: 4}", "gpus_per_node: 8}", "cpt' asks for 8 GPUs a node; partition 'gpu' allows 4: write gpus_per_node: 4, or partition: long"),
-        ("gpus_per_node: 4}", "gpus_per_node: 4, partition: cpu}", "partition 'cpu' allows 0: leave gpus_per_node out, or partition: gpu or long"),
-        ("gpus_per_node: 4}", "gpus_per_node: 4, mem: 300G}", "cpt' asks for 300G of memory a node; partition 'gpu' allows 256G: write mem: 256G, or partition: long"),
-        ("gpus_per_node: 4}", "gpus_per_node: 4, cpus: 65}", "cpt' asks for 65 CPUs a node; partition 'gpu' allows 64: write cpus: 64"),
-        ('time: "1:00:00"', 'time: "5:00:00"', "lab.yaml:8:19: resources.default.time: stage 'corpus' asks for a time of 5:00:00; partition 'gpu' allows \"4:00:00\": write time: \"4:00:00\", or partition: long"),
+        (
+            "partition: gpu\n",
+            "partition: gpuu\n",
+            "lab.yaml:2:12: partition: the profile has no partition 'gpuu'; nearest: gpu",
+        ),
+        (
+            "gpus_per_node: 4}",
+            "gpus_per_node: 8}",
+            "cpt' asks for 8 GPUs a node; partition 'gpu' allows 4: write gpus_per_node: 4, or partition: long",
+        ),
+        (
+            "gpus_per_node: 4}",
+            "gpus_per_node: 4, partition: cpu}",
+            "partition 'cpu' allows 0: leave gpus_per_node out, or partition: gpu or long",
+        ),
+        (
+            "gpus_per_node: 4}",
+            "gpus_per_node: 4, mem: 300G}",
+            "cpt' asks for 300G of memory a node; partition 'gpu' allows 256G: write mem: 256G, or partition: long",
+        ),
+        (
+            "gpus_per_node: 4}",
+            "gpus_per_node: 4, cpus: 65}",
+            "cpt' asks for 65 CPUs a node; partition 'gpu' allows 64: write cpus: 64",
+        ),
+        (
+            'time: "1:00:00"',
+            'time: "5:00:00"',
+            "lab.yaml:8:19: resources.default.time: stage 'corpus' asks for a time of 5:00:00; partition 'gpu' allows \"4:00:00\": write time: \"4:00:00\", or partition: long",
+        ),
     ],
-)  # fmt: skip
+)
 def test_over_a_limit(tmp_path: Path, old: str, new: str, said: str) -> None:
     assert old in PROFILE
     with pytest.raises(InputError) as caught:

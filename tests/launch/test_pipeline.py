@@ -79,11 +79,27 @@ def test_defaults_and_settings(tmp_path: Path) -> None:
     assert pipeline.seed_of("corpus") == 1
     assert pipeline.seed_of("pairs") == 7
     assert pipeline.stages["dpo"].settings() == {
-        "kind": "dpo", "backend": "trl", "checkpoint": "sft", "data": "prefs", "seed": None, "steps": 10, "lr": 1e-5,
-        "beta": 0.2, "batch_size": 8, "micro_batch_size": None, "sequence_length": 512, "warmup_steps": 0,
-        "schedule": "cosine", "weight_decay": 0.0, "max_grad_norm": 1.0, "precision": "fp32", "save_every": None,
-        "keep_saves": 2, "threads": None, "too_long": "skip",
-    }  # fmt: skip
+        "kind": "dpo",
+        "backend": "trl",
+        "checkpoint": "sft",
+        "data": "prefs",
+        "seed": None,
+        "steps": 10,
+        "lr": 1e-5,
+        "beta": 0.2,
+        "batch_size": 8,
+        "micro_batch_size": None,
+        "sequence_length": 512,
+        "warmup_steps": 0,
+        "schedule": "cosine",
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "precision": "fp32",
+        "save_every": None,
+        "keep_saves": 2,
+        "threads": None,
+        "too_long": "skip",
+    }
     final = pipeline.stages["final"].settings()
     assert final["tasks"] == {"perplexity": {"data": None, "split": "test", "limit": 20, "max_new_tokens": 64}}
 
@@ -167,17 +183,33 @@ pipeline.yaml:24:87: stages.sft.time: a duration is text: write "30" for 30 minu
         ("checkpoint: cpt", "checkpoint: corpus", "'corpus' is of kind corpus, needed is cpt or sft or dpo"),
         ("checkpoint: cpt", "checkpoint: sft", "'sft' is this stage itself"),
         ("checkpoint: cpt", "checkpoint: dpo", "the stages wait for each other: "),
-        ("data: pairs", "data: prefs", "stages.sft.data: 'prefs' is of kind preferences, needed is instructions; there are: pairs"),
+        (
+            "data: pairs",
+            "data: prefs",
+            "stages.sft.data: 'prefs' is of kind preferences, needed is instructions; there are: pairs",
+        ),
         ("compare_to: baseline", "compare_to: cpt", "'cpt' is of kind cpt, needed is evaluate"),
         ("compare_to: baseline", "compare_to: final", "'final' is this stage itself"),
         ("compare_to: baseline", "gate: {perplexity: {must: fall}}", "stages.final.gate: needs compare_to"),
         ("compare_to: baseline", "gate: {perplexity: {must: drop}}", "stages.final.gate.perplexity.must: got 'drop'"),
-        ("compare_to: baseline", "compare_to: baseline, gate: {chrff: {must: rise}}", "measures 'chrff'; there are: perplexity"),
-        ("compare_to: baseline", "compare_to: baseline, gate: {perplexity.perplexty: {must: fall}}", "nearest: perplexity.perplexity"),
+        (
+            "compare_to: baseline",
+            "compare_to: baseline, gate: {chrff: {must: rise}}",
+            "measures 'chrff'; there are: perplexity",
+        ),
+        (
+            "compare_to: baseline",
+            "compare_to: baseline, gate: {perplexity.perplexty: {must: fall}}",
+            "nearest: perplexity.perplexity",
+        ),
         ("tasks: [perplexity, translation]", "tasks: [perplexty]", "there is no task 'perplexty'; nearest: perplexity"),
         ("tasks: [perplexity, translation]", "tasks: []", "stages.baseline.tasks"),
         ("tasks: [perplexity, translation]", "tasks: {translation: {data: prefs}}", "needed is instructions"),
-        ("pairs: {kind: instructions, from: mine", "pairs: {kind: preferences, from: mine", "needs a stage of kind instructions"),
+        (
+            "pairs: {kind: instructions, from: mine",
+            "pairs: {kind: preferences, from: mine",
+            "needs a stage of kind instructions",
+        ),
         ("lr: 1e-5, nodes: 2", "lr: 1e-5, nodes: 3", "batch_size 8 is not divisible by 3 nodes x 1 processes"),
         ("lr: 1e-5, nodes: 2", "lr: -1", "stages.sft.lr: must be greater than 0, got -1"),
         ("lr: 1e-5, nodes: 2", "lr: .nan", "stages.sft.lr: expected a finite number"),
@@ -200,7 +232,7 @@ pipeline.yaml:24:87: stages.sft.time: a duration is text: write "30" for 30 minu
         ("kind: cpt\n", "kind: convert\n", "stages.cpt.kind: got 'convert'"),
         ("stages:", "stages: []\nstaged:", "stages: expected a mapping"),
     ],
-)  # fmt: skip
+)
 def test_refused(tmp_path: Path, old: str, new: str, part: str) -> None:
     assert old in PIPELINE
     message = refused(tmp_path, PIPELINE.replace(old, new, 1))
@@ -272,10 +304,17 @@ def test_overrides_name_the_option(tmp_path: Path, override: str, message: str) 
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [
-        ("30", 1800), ("2:00", 120), ("0:20", 20), ("1:30:00", 5400), ("100:00:00", 360_000), ("1-0", 86_400),
-        ("2-12", 216_000), ("1-02:03", 93_780), ("1-02:03:04", 93_784),
+        ("30", 1800),
+        ("2:00", 120),
+        ("0:20", 20),
+        ("1:30:00", 5400),
+        ("100:00:00", 360_000),
+        ("1-0", 86_400),
+        ("2-12", 216_000),
+        ("1-02:03", 93_780),
+        ("1-02:03:04", 93_784),
     ],
-)  # fmt: skip
+)
 @pytest.mark.failure(15)
 def test_durations(text: str, seconds: int) -> None:
     assert parse_duration(text) == seconds

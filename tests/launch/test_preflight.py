@@ -61,10 +61,12 @@ def test_memory_that_nobody_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("quota", "level"),
     [
-        ("", Level.OK), ("quota: 10G\n", Level.FAIL), ("quota: 900G\n", Level.OK),
+        ("", Level.OK),
+        ("quota: 10G\n", Level.FAIL),
+        ("quota: 900G\n", Level.OK),
         ("file_systems: {{a: {{path: {0}, quota: 10G}}, b: {{path: /, quota: 900G}}}}\n", Level.FAIL),
     ],
-)  # fmt: skip
+)
 def test_room_on_the_disk(tmp_path: Path, quota: str, level: Level) -> None:
     """Of a small model where there is to be room, so that the machine of the test has it."""
     small: dict[str, Any] = {"num_hidden_layers": 1, "vocab_size": 100} if level is Level.OK else {}

@@ -91,8 +91,11 @@ def test_who_carries_what(tmp_path: Path) -> None:
     assert profile.executor_for("evaluate", "nemo_run") == "nemo_run"
     routed = load(tmp_path, "executor: slurm\nexecutors: {default: nemo_run, training: submitit, dpo: nemo_run}\n")
     assert [routed.executor_for(kind) for kind in ("corpus", "convert", "cpt", "dpo")] == [
-        "nemo_run", "nemo_run", "submitit", "nemo_run",
-    ]  # fmt: skip
+        "nemo_run",
+        "nemo_run",
+        "submitit",
+        "nemo_run",
+    ]
     assert find("local").executor_for("cpt", "nemo_run") == "local"
 
 
@@ -117,7 +120,11 @@ def test_who_carries_what(tmp_path: Path) -> None:
         ("{venv: ~/venvs/trl}", "{vnev: /x}", "environments.trl.vnev: unknown key; nearest: venv"),
         ("cpus: 2", 'cpus: "2"', "resources.default.cpus: expected a whole number, got '2'"),
         ('lead: "5:00"', "lead: 300", "lead: a duration is text"),
-        ("comment: night", "comment: 4", 'sbatch.comment: expected text, true, false or nothing, got 4; quote this value: "4"'),
+        (
+            "comment: night",
+            "comment: 4",
+            'sbatch.comment: expected text, true, false or nothing, got 4; quote this value: "4"',
+        ),
         ("comment: night", 'comment: "a\\tb"', "sbatch.comment: 'a\\tb' has a line break"),
         ("comment: night", "com ment: night", "sbatch.com ment: 'com ment' is no long option"),
         ('OMP_NUM_THREADS: "4"', "OMP_NUM_THREADS: 4", "env.OMP_NUM_THREADS: expected text, got 4"),
@@ -128,7 +135,7 @@ def test_who_carries_what(tmp_path: Path) -> None:
         ("setup: [module load cuda]", "links: 0", "links: must be greater than 0, got 0"),
         ("setup: [module load cuda]", "poll_seconds: 0", "poll_seconds: must be greater than 0, got 0"),
     ],
-)  # fmt: skip
+)
 def test_refused(tmp_path: Path, old: str, new: str, part: str | None) -> None:
     assert old in PROFILE
     text = PROFILE.replace(old, new, 1)

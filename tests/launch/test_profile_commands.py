@@ -120,10 +120,22 @@ def test_a_queue_that_is_a_qos_and_nodes_that_are_told_apart_by_features() -> No
 def test_a_small_cluster_without_accounting_and_partitions_that_are_not_for_us() -> None:
     found = site(
         config=CONFIG.format(kind="none"),
-        partitions=partition("cpu", default="YES") + partition("gpu", "08:00:00") + partition("debug-gpu", "00:30:00") + partition("rich", groups="bosses") + partition("secret").replace("State", "Hidden=YES State"),
-        nodes=nodes(("cpu*", 40, 64, "(null)", "(null)"), ("gpu", 4, 32, "gpu:v100:2", "(null)"), ("debug-gpu", 4, 32, "gpu:v100:2", "(null)"), ("rich", 9, 64, "gpu:h100:8", "(null)"), ("secret", 9, 64, "gpu:h100:8", "(null)")),
-        associations=None, user=None, qos=None,
-    )  # fmt: skip
+        partitions=partition("cpu", default="YES")
+        + partition("gpu", "08:00:00")
+        + partition("debug-gpu", "00:30:00")
+        + partition("rich", groups="bosses")
+        + partition("secret").replace("State", "Hidden=YES State"),
+        nodes=nodes(
+            ("cpu*", 40, 64, "(null)", "(null)"),
+            ("gpu", 4, 32, "gpu:v100:2", "(null)"),
+            ("debug-gpu", 4, 32, "gpu:v100:2", "(null)"),
+            ("rich", 9, 64, "gpu:h100:8", "(null)"),
+            ("secret", 9, 64, "gpu:h100:8", "(null)"),
+        ),
+        associations=None,
+        user=None,
+        qos=None,
+    )
     choice = choose.choose(found, {"users"})
     assert choice.partition is not None
     assert choice.partition.value == "gpu"
@@ -202,15 +214,33 @@ WORD = st.text(
     st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp", "Zs"], exclude_characters="\x7f"), min_size=1, max_size=12
 )
 GROUP = st.builds(
-    cluster_info.NodeGroup, nodes=st.integers(1, 9999), cpus=st.integers(1, 512), memory_mb=st.integers(1000, 4_000_000), gpus=st.integers(0, 16),
-    gpu_model=st.none() | WORD, features=st.lists(WORD, max_size=3).map(tuple), threads_per_core=st.integers(1, 2),
-)  # fmt: skip
+    cluster_info.NodeGroup,
+    nodes=st.integers(1, 9999),
+    cpus=st.integers(1, 512),
+    memory_mb=st.integers(1000, 4_000_000),
+    gpus=st.integers(0, 16),
+    gpu_model=st.none() | WORD,
+    features=st.lists(WORD, max_size=3).map(tuple),
+    threads_per_core=st.integers(1, 2),
+)
 PARTITIONS = st.builds(
-    cluster_info.PartitionFacts, name=WORD, is_default=st.booleans(), is_up=st.booleans(), is_hidden=st.booleans(), max_time=st.sampled_from([None, "04:00:00", "2-00:00:00", "30"]),
-    max_nodes=st.none() | st.integers(1, 100), exclusive=st.booleans(), preemptible=st.booleans(), default_memory=st.booleans(),
-    max_memory_mb=st.none() | st.integers(1000, 100_000), allow_accounts=st.none(), allow_qos=st.none(), allow_groups=st.none() | st.just(("x",)),
-    root_only=st.booleans(), groups=st.lists(GROUP, max_size=3).map(tuple),
-)  # fmt: skip
+    cluster_info.PartitionFacts,
+    name=WORD,
+    is_default=st.booleans(),
+    is_up=st.booleans(),
+    is_hidden=st.booleans(),
+    max_time=st.sampled_from([None, "04:00:00", "2-00:00:00", "30"]),
+    max_nodes=st.none() | st.integers(1, 100),
+    exclusive=st.booleans(),
+    preemptible=st.booleans(),
+    default_memory=st.booleans(),
+    max_memory_mb=st.none() | st.integers(1000, 100_000),
+    allow_accounts=st.none(),
+    allow_qos=st.none(),
+    allow_groups=st.none() | st.just(("x",)),
+    root_only=st.booleans(),
+    groups=st.lists(GROUP, max_size=3).map(tuple),
+)
 
 
 @st.composite
@@ -218,12 +248,37 @@ def sites(draw: st.DrawFn) -> write.NewProfile:
     account = draw(st.none() | WORD)
     found = Facts(
         user=draw(WORD),
-        config=draw(st.fixed_dictionaries({}, optional=dict.fromkeys(("ClusterName", "SelectTypeParameters", "SLURM_VERSION", "KillWait", "JobRequeue", "AccountingStorageType"), WORD))),
+        config=draw(
+            st.fixed_dictionaries(
+                {},
+                optional=dict.fromkeys(
+                    (
+                        "ClusterName",
+                        "SelectTypeParameters",
+                        "SLURM_VERSION",
+                        "KillWait",
+                        "JobRequeue",
+                        "AccountingStorageType",
+                    ),
+                    WORD,
+                ),
+            )
+        ),
         partitions=tuple({each.name: each for each in draw(st.lists(PARTITIONS, max_size=4))}.values()),
-        associations=(cluster_info.Association(account, "", tuple(draw(st.lists(WORD, max_size=2))), None, draw(st.none() | st.integers(1, 9)), None),) if account else (),
-        default_account=account, qos={}, srun_options=frozenset(draw(st.sets(st.sampled_from(["container-image", "environment"])))),
-        module_system=draw(st.none() | WORD), modules=tuple(draw(st.lists(WORD, max_size=3))), unknown=draw(st.dictionaries(WORD, WORD, max_size=2)),
-    )  # fmt: skip
+        associations=(
+            cluster_info.Association(
+                account, "", tuple(draw(st.lists(WORD, max_size=2))), None, draw(st.none() | st.integers(1, 9)), None
+            ),
+        )
+        if account
+        else (),
+        default_account=account,
+        qos={},
+        srun_options=frozenset(draw(st.sets(st.sampled_from(["container-image", "environment"])))),
+        module_system=draw(st.none() | WORD),
+        modules=tuple(draw(st.lists(WORD, max_size=3))),
+        unknown=draw(st.dictionaries(WORD, WORD, max_size=2)),
+    )
     places = [
         Place(
             "HOME",
@@ -241,9 +296,16 @@ def sites(draw: st.DrawFn) -> write.NewProfile:
         gpu_request=draw(st.none() | st.just(GpuRequest())),
     )
     return write.NewProfile(
-        name="here", facts=found, choice=choose.choose(found, {"users"}), places=places, groups={"users"}, tools=tools,
-        devcluster=False, where=draw(WORD), python=draw(WORD),
-    )  # fmt: skip
+        name="here",
+        facts=found,
+        choice=choose.choose(found, {"users"}),
+        places=places,
+        groups={"users"},
+        tools=tools,
+        devcluster=False,
+        where=draw(WORD),
+        python=draw(WORD),
+    )
 
 
 @given(sites())
@@ -294,9 +356,13 @@ def test_comments_say_where_a_value_is_from() -> None:
         )
     )
     for part in (
-        "# guessed: $SCRATCH, lustre, 1.0 TB free", "# `sbatch --test-only --gpus-per-node=1` is accepted", "(Lmod 8.7): python/3.12, CUDA/12.4\n",
-        "env: {NCCL_SOCKET_IFNAME: ib, GLOO_SOCKET_IFNAME: ib0}", "#   modules: did not answer" if "modules" in found.unknown else "# -- ", "partition: gpu  # guessed: it is the default one",
-    ):  # fmt: skip
+        "# guessed: $SCRATCH, lustre, 1.0 TB free",
+        "# `sbatch --test-only --gpus-per-node=1` is accepted",
+        "(Lmod 8.7): python/3.12, CUDA/12.4\n",
+        "env: {NCCL_SOCKET_IFNAME: ib, GLOO_SOCKET_IFNAME: ib0}",
+        "#   modules: did not answer" if "modules" in found.unknown else "# -- ",
+        "partition: gpu  # guessed: it is the default one",
+    ):
         assert part in text, part
     assert "R/4.4" not in text
 
@@ -408,10 +474,22 @@ PLAN = Plan(
     requeue=True,
 )
 NODE = {
-    "number": 0, "host": "n1", "python": "3.11.2", "cpus": 64, "all_cpus": 64, "mounts": "mnt:[1]", "devices": None, "gpus": [], "interfaces": {"ib0": "10.0.0.1", "lo": "127.0.0.1"},
-    "environment": ["OVERNIGHT_PROBE_MARK"], "nodes": ["n1"], "meet_seconds": 0.1, "ranks": [{"rank": rank, "world": 4} for rank in range(4)],
-    "seen_seconds": 0.1, "swap": {"replaced": 9, "reads": 9, "missing": 0, "torn": 0, "errors": 0},
-}  # fmt: skip
+    "number": 0,
+    "host": "n1",
+    "python": "3.11.2",
+    "cpus": 64,
+    "all_cpus": 64,
+    "mounts": "mnt:[1]",
+    "devices": None,
+    "gpus": [],
+    "interfaces": {"ib0": "10.0.0.1", "lo": "127.0.0.1"},
+    "environment": ["OVERNIGHT_PROBE_MARK"],
+    "nodes": ["n1"],
+    "meet_seconds": 0.1,
+    "ranks": [{"rank": rank, "world": 4} for rank in range(4)],
+    "seen_seconds": 0.1,
+    "swap": {"replaced": 9, "reads": 9, "missing": 0, "torn": 0, "errors": 0},
+}
 NOTES = {
     "start": ["7 0 1000 n1", "7 1 1010 n1"],
     "requeue": ["accepted"],
@@ -449,7 +527,12 @@ def test_all_is_well(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("notes", "node", "what", "level"),
     [
-        ({"requeue": ["refused Requested operation is presently disabled"], "start": ["7 0 1000 n1"]}, {}, "requeue", Level.WARN),
+        (
+            {"requeue": ["refused Requested operation is presently disabled"], "start": ["7 0 1000 n1"]},
+            {},
+            "requeue",
+            Level.WARN,
+        ),
         ({"start": ["7 0 1000 n1", "8 1 1010 n1"]}, {}, "requeue", Level.FAIL),
         ({"end": ["squeue: command not found"]}, {}, "deadline", Level.FAIL),
         ({"core": ["bash: /venv/bin/python: No such file or directory"]}, {}, "python", Level.FAIL),
@@ -462,7 +545,7 @@ def test_all_is_well(tmp_path: Path) -> None:
         ({}, {"environment": ["SLURM_OVERNIGHT_PROBE"]}, "environment", Level.FAIL),
         ({}, {"cpus": 2}, "cpus", Level.WARN),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_well_is_said(
     tmp_path: Path, notes: dict[str, list[str]], node: dict[str, object], what: str, level: Level
 ) -> None:

@@ -58,14 +58,21 @@ ROWS = [
     Row("resources.GROUP.nodes", "resources: {cpt: {nodes: 4}}\n", "header", "--nodes=4"),
     Row("resources.GROUP.nodes", "resources: {cpt: {nodes: 4}}\n", "srun", "--ntasks=4"),
     Row("resources.GROUP.nodes", "resources: {cpt: {nodes: 4}}\n", "node", "--nnodes=4 "),
-    Row("resources.GROUP.processes_per_node", "resources: {cpt: {processes_per_node: 2}}\n", "node", "--nproc-per-node=2 "),
+    Row(
+        "resources.GROUP.processes_per_node",
+        "resources: {cpt: {processes_per_node: 2}}\n",
+        "node",
+        "--nproc-per-node=2 ",
+    ),
     Row("resources.GROUP.cpus", "resources: {cpt: {cpus: 8}}\n", "header", "--cpus-per-task=8"),
     Row("resources.GROUP.cpus", "resources: {cpt: {cpus: 8}}\n", "srun", "--cpus-per-task=8"),
     Row("resources.GROUP.cpus", "resources: {cpt: {cpus: 8}}\n", "node", "export OMP_NUM_THREADS=2\n"),
     Row("resources.GROUP.gpus_per_node", "resources: {cpt: {gpus_per_node: 3}}\n", "header", "--gpus-per-node=3"),
     Row("resources.GROUP.mem", "resources: {cpt: {mem: 64G}}\n", "header", "--mem=64G"),
     Row("resources.GROUP.time", 'resources: {cpt: {time: "2:00:00"}}\n', "header", "--time=120"),
-    Row("partitions.NAME.max_time", 'partition: gpu\npartitions: {gpu: {max_time: "0:30:00"}}\n', "header", "--time=30"),
+    Row(
+        "partitions.NAME.max_time", 'partition: gpu\npartitions: {gpu: {max_time: "0:30:00"}}\n', "header", "--time=30"
+    ),
     Row("gpu_request.form", "gpu_request: gres\n", "header", "--gres=gpu:4"),
     Row("gpu_request.form", "gpu_request: gpus\n", "header", "--gpus=8"),
     Row("gpu_request.form", "gpu_request: gpus-per-task\n", "header", "--gpus-per-task=4"),
@@ -84,22 +91,62 @@ ROWS = [
     Row("containers.runtime", PYXIS, "srun", "--container-workdir=/w/runs/abcde/stages/cpt"),
     Row("containers.runtime", APPTAINER + "}\n", "node", "exec apptainer exec --bind="),
     Row("containers.runtime", PYXIS.replace("pyxis", "container_engine"), "container", 'image = "a.sqsh"'),
-    Row("containers.mounts", APPTAINER + ', mounts: ["/opt/site:/opt/site:ro"]}\n', "node", "--bind=/opt/site:/opt/site:ro "),
+    Row(
+        "containers.mounts",
+        APPTAINER + ', mounts: ["/opt/site:/opt/site:ro"]}\n',
+        "node",
+        "--bind=/opt/site:/opt/site:ro ",
+    ),
     Row("containers.variables", APPTAINER + ", variables: [MINE]}\n", "node", "overnight_names=(MINE)"),
     Row("containers.gpus", APPTAINER + ", gpus: nvidia}\n", "node", "apptainer exec --nv "),
     Row("containers.gpus", APPTAINER + ", gpus: amd}\n", "node", "apptainer exec --rocm "),
     Row("containers.executable", APPTAINER + ", executable: singularity}\n", "node", "exec singularity exec "),
     Row("containers.options", APPTAINER + ", options: [--cleanenv]}\n", "node", " --cleanenv /a.sif /bin/bash "),
-    Row("containers.options", PYXIS.replace("}\n", ", options: [--container-writable]}\n", 1), "srun", "--container-writable"),
+    Row(
+        "containers.options",
+        PYXIS.replace("}\n", ", options: [--container-writable]}\n", 1),
+        "srun",
+        "--container-writable",
+    ),
     Row("environments.BACKEND.venv", "environments: {toy: {venv: /v}}\n", "node", "exec /v/bin/python -m torch"),
     Row("environments.BACKEND.image", APPTAINER + "}\n", "node", " /a.sif /bin/bash "),
-    Row("environments.BACKEND.modules", "environments: {toy: {modules: [cuda/12], python: python3}}\n", "node", "module load cuda/12\n"),
-    Row("environments.BACKEND.python", "environments: {toy: {modules: [a], python: /p/python3}}\n", "node", "exec /p/python3 -m torch"),
+    Row(
+        "environments.BACKEND.modules",
+        "environments: {toy: {modules: [cuda/12], python: python3}}\n",
+        "node",
+        "module load cuda/12\n",
+    ),
+    Row(
+        "environments.BACKEND.python",
+        "environments: {toy: {modules: [a], python: /p/python3}}\n",
+        "node",
+        "exec /p/python3 -m torch",
+    ),
     Row("file_systems.NAME.path", "file_systems: {one: {path: /w, quota: 1G}}\n", "spec", '"quota_bytes": 1073741824'),
-    Row("file_systems.NAME.path", "file_systems: {one: {path: /elsewhere, quota: 1G}, two: {path: /, quota: 2G}}\n", "spec", '"quota_bytes": 2147483648'),
-    Row("file_systems.NAME.quota", "file_systems: {one: {path: /, quota: 1G}, two: {path: /w, quota: 3G}}\n", "spec", '"quota_bytes": 3221225472'),
-    Row("file_systems.NAME.scratch", "file_systems: {disk: {path: /local, scratch: true}}\n", "node", "\novernight_scratch=/local/overnight-$SLURM_JOB_ID-\n"),
-    Row("file_systems.NAME.scratch", APPTAINER + "}\nfile_systems: {disk: {path: /local, scratch: true}}\n", "node", "--bind=/local:/local "),
+    Row(
+        "file_systems.NAME.path",
+        "file_systems: {one: {path: /elsewhere, quota: 1G}, two: {path: /, quota: 2G}}\n",
+        "spec",
+        '"quota_bytes": 2147483648',
+    ),
+    Row(
+        "file_systems.NAME.quota",
+        "file_systems: {one: {path: /, quota: 1G}, two: {path: /w, quota: 3G}}\n",
+        "spec",
+        '"quota_bytes": 3221225472',
+    ),
+    Row(
+        "file_systems.NAME.scratch",
+        "file_systems: {disk: {path: /local, scratch: true}}\n",
+        "node",
+        "\novernight_scratch=/local/overnight-$SLURM_JOB_ID-\n",
+    ),
+    Row(
+        "file_systems.NAME.scratch",
+        APPTAINER + "}\nfile_systems: {disk: {path: /local, scratch: true}}\n",
+        "node",
+        "--bind=/local:/local ",
+    ),
     Row("quota", "quota: 2G\nfile_systems: {one: {path: /w, quota: 1G}}\n", "spec", '"quota_bytes": 2147483648'),
     Row("continuation", "continuation: chain\n", "header", "--no-requeue"),
     Row("continuation", "continuation: chain\n", "spec", '"continuation": "chain"'),
@@ -127,7 +174,7 @@ ROWS = [
     Row("setup", "setup: [ulimit -n 4096]\n", "job", "\nulimit -n 4096\n"),
     Row("poll_seconds", "poll_seconds: 7\n", "host", "\n    sleep 7\n"),
     *(Row("offline", "offline: false\n", where, "not export HF_HUB_OFFLINE=1\n") for where in ("host", "node")),
-]  # fmt: skip
+]
 
 ELSEWHERE = {
     "name": "tests/launch/test_profile.py::test_defaults",
@@ -167,9 +214,12 @@ def texts(tmp_path: Path, more: str, stage_name: str) -> dict[str, str]:
     return {
         "header": "\n".join(line for line in job.splitlines() if line.startswith("#SBATCH ")) + "\n",
         "srun": next(line for line in job.splitlines() if line.startswith("srun ")).replace(" --", "\n--"),
-        "job": job, "host": files.host, "node": files.node, "container": files.container,
+        "job": job,
+        "host": files.host,
+        "node": files.node,
+        "container": files.container,
         "spec": json.dumps(dataclasses.asdict(spec), default=str),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.key}-{row.where}")

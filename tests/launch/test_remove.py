@@ -102,8 +102,11 @@ def test_entries_without_effect_are_said(tmp_path: Path) -> None:
     plan = plan_of(found.profile)
     run = Run(Workspace(tmp_path), "abcde")
     assert provenance.without_effect(run, plan.stages, found) == [
-        (0, "wckey"), (2, "container-image"), (3, "gpus"), (4, "bind"),
-    ]  # fmt: skip
+        (0, "wckey"),
+        (2, "container-image"),
+        (3, "gpus"),
+        (4, "bind"),
+    ]
     first, *_ = check.without_effect(found, run, plan.stages, "of this plan")
     assert (first.level, first.what, first.where) == ("warn", "remove", f"{tmp_path}/mine.yaml:2:10")
     assert first.text == "no job of this plan gets --wckey: this entry has no effect"

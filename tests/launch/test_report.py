@@ -20,8 +20,12 @@ from tests.launch.test_results import AFTER, BEFORE, evaluation
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    stages = (evaluation("baseline"), stage("sft", executor="local"), stage("dpo", "sft", executor="local"),
-              evaluation("final", "baseline"))  # fmt: skip
+    stages = (
+        evaluation("baseline"),
+        stage("sft", executor="local"),
+        stage("dpo", "sft", executor="local"),
+        evaluation("final", "baseline"),
+    )
     return make(tmp_path / "ws", *stages, profile={"executor": "local"})
 
 

@@ -39,14 +39,22 @@ BEFORE = {"perplexity": {"perplexity": number(27.123456)}, "preferences": {"accu
 AFTER = {
     "perplexity": {
         "perplexity": {
-            **number(15.5), "before": 27.123456, "difference": number(-11.6), "gate": {"must": "fall", "passed": True},
+            **number(15.5),
+            "before": 27.123456,
+            "difference": number(-11.6),
+            "gate": {"must": "fall", "passed": True},
         }
     },
     "preferences": {
-        "accuracy": {**number(0.36), "before": 0.37, "difference": number(-0.01), "gate": {"must": "rise", "passed": False}},
+        "accuracy": {
+            **number(0.36),
+            "before": 0.37,
+            "difference": number(-0.01),
+            "gate": {"must": "rise", "passed": False},
+        },
         "margin": number(0.2),
     },
-}  # fmt: skip
+}
 
 
 @pytest.fixture

@@ -26,14 +26,23 @@ ENTER = {
     "prefix": "X_",
     "node": "/w/node.sh",
 }
-NODE = {"scratch": "/local", "stage_python": "/venv/bin/python", "nodes": 2, "processes": 4, "ray_seconds": 600, **ENTER}
+NODE = {
+    "scratch": "/local",
+    "stage_python": "/venv/bin/python",
+    "nodes": 2,
+    "processes": 4,
+    "ray_seconds": 600,
+    **ENTER,
+}
 
 
 def texts() -> dict[str, str]:
     host = {"host.sh": "#!/bin/bash\n" + templates.template("host.sh.j2", **SPEC, **HOST)}
     host["host-more.sh"] = "#!/bin/bash\n" + templates.template("host.sh.j2", **SPEC, **HOST, **MORE)
     launchers = ("python", "torchrun", "ray")
-    return host | {f"node-{one}.sh": templates.template("node.sh.j2", **SPEC, **NODE, launcher=one) for one in launchers}
+    return host | {
+        f"node-{one}.sh": templates.template("node.sh.j2", **SPEC, **NODE, launcher=one) for one in launchers
+    }
 
 
 @pytest.mark.parametrize("name", texts())
@@ -76,10 +85,12 @@ def left(tmp_path: Path, code: str, on: tuple[str, ...]) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("code", "on", "told"),
     [
-        ("0 done", ("done", "failed"), "done abcde cpt"), ("9 failed", ("done", "failed"), "failed abcde cpt"),
-        ("0 done", ("failed",), ""), ("75", ("done", "failed"), ""),
+        ("0 done", ("done", "failed"), "done abcde cpt"),
+        ("9 failed", ("done", "failed"), "failed abcde cpt"),
+        ("0 done", ("failed",), ""),
+        ("75", ("done", "failed"), ""),
     ],
-)  # fmt: skip
+)
 def test_a_job_that_ends_tells_and_goes_on(tmp_path: Path, code: str, on: tuple[str, ...], told: str) -> None:
     assert left(tmp_path, code, on) == (int(code.split()[0]), "onward 7\n")
     file = tmp_path / "told"

@@ -149,14 +149,18 @@ def test_bars_on_a_terminal() -> None:
     assert process.wait() == 0
     text = shown.decode()
     for expected in (
-        "base: downloading", "5.00M/10.0M", "sealed already, reused", "stage 2 of 2: cpt", "training 2 of 3  loss 1.25",
-        "0:10 left", "a note", "sealed after 1:05",
-    ):  # fmt: skip
+        "base: downloading",
+        "5.00M/10.0M",
+        "sealed already, reused",
+        "stage 2 of 2: cpt",
+        "training 2 of 3  loss 1.25",
+        "0:10 left",
+        "a note",
+        "sealed after 1:05",
+    ):
         assert expected in text, expected
 
 
 def test_tqdm_is_not_imported_before_a_bar_is_drawn() -> None:
-    code = (
-        "import sys, launch.cli.progress, launch.status.plan, launch.status.text, launch.status.results; sys.exit('tqdm' in sys.modules)"
-    )
+    code = "import sys, launch.cli.progress, launch.status.plan, launch.status.text, launch.status.results; sys.exit('tqdm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0

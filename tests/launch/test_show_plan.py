@@ -100,11 +100,14 @@ def test_segments_by_the_pace_of_an_earlier_run(run: Run) -> None:
 
 def test_totals_and_warnings(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     gpus = Resources(nodes=2, gpus_per_node=8, time="3:00:00")
-    plan = Plan("waits", (
-        replace(stage("cpt", continuation="chain"), resources=gpus),
-        replace(stage("sft", "cpt", resumable=False), resources=replace(gpus, nodes=1)),
-        replace(stage("convert", "sft"), inserted=True, kind="convert"),
-    ))  # fmt: skip
+    plan = Plan(
+        "waits",
+        (
+            replace(stage("cpt", continuation="chain"), resources=gpus),
+            replace(stage("sft", "cpt", resumable=False), resources=replace(gpus, nodes=1)),
+            replace(stage("convert", "sft"), inserted=True, kind="convert"),
+        ),
+    )
     print_plan(plan, profile(continuation="chain", links=3), run.workspace)
     text = capsys.readouterr().out
     # 3 links of 16 GPUs and one job of 8, three hours each.
@@ -138,10 +141,13 @@ def test_what_it_costs_at_most(
         stage("eval", "dpo"),
     ]
     where = ("gpu", "big", "gpu,big", "cpu")
-    plan = Plan("waits", tuple(
-        replace(one, resources=replace(shape, partition=name, gpus_per_node=None if name == "cpu" else 2))
-        for one, name in zip(stages, where, strict=True)
-    ))  # fmt: skip
+    plan = Plan(
+        "waits",
+        tuple(
+            replace(one, resources=replace(shape, partition=name, gpus_per_node=None if name == "cpu" else 2))
+            for one, name in zip(stages, where, strict=True)
+        ),
+    )
     partitions = {name: {"cost_per_gpu_hour": prices.get(name)} for name in ("gpu", "big")}
     print_plan(plan, profile(partitions=partitions), run.workspace)
     assert said in capsys.readouterr().out

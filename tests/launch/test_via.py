@@ -154,13 +154,20 @@ def test_a_profile_of_the_laptop_goes_with_what_it_extends(laptop: argparse.Name
         assert "extends" not in together
 
 
-@pytest.mark.parametrize("told", [
-    b"no json\n", b"[]\n", b'{"argv": [], "bundle": null}\n', b'{"argv": ["via", "serve"], "bundle": null}\n',
-    b'{"argv": ["run", "x"], "bundle": null}\n', b'{"argv": [1], "bundle": null}\n',
-    b'{"argv": ["list"], "bundle": {"digest": "../../x", "incoming": null}}\n',
-    json.dumps({"argv": ["list"], "bundle": {"digest": "0" * 64, "incoming": "../x"}}).encode() + b"\n",
-    json.dumps({"argv": ["list"], "bundle": {"digest": "0" * 64, "incoming": None}}).encode() + b"\n",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "told",
+    [
+        b"no json\n",
+        b"[]\n",
+        b'{"argv": [], "bundle": null}\n',
+        b'{"argv": ["via", "serve"], "bundle": null}\n',
+        b'{"argv": ["run", "x"], "bundle": null}\n',
+        b'{"argv": [1], "bundle": null}\n',
+        b'{"argv": ["list"], "bundle": {"digest": "../../x", "incoming": null}}\n',
+        json.dumps({"argv": ["list"], "bundle": {"digest": "0" * 64, "incoming": "../x"}}).encode() + b"\n",
+        json.dumps({"argv": ["list"], "bundle": {"digest": "0" * 64, "incoming": None}}).encode() + b"\n",
+    ],
+)
 def test_what_is_not_of_the_protocol_is_refused(told: bytes, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"not understood|removed meanwhile"):
         serve.understood(told, tmp_path)

@@ -66,16 +66,33 @@ def test_failed_shows_class_line_place_step_save_and_budget(run: Run) -> None:
     store_of(run, "cpt").save(6).mkdir(parents=True)
     files.write_json(store_of(run, "cpt").save_seal(6), {})
     said(run, "cpt", "11", Outcome.RETRY, FailureClass.MISSING_GPUS, "No CUDA GPUs", nodes=("node3",))
-    said(run, "cpt", "11", Outcome.FAIL, FailureClass.GPU_MEMORY, "CUDA out of memory", restart=1, host="node4",
-         source="/logs/11_1.log:40", step=6)  # fmt: skip
+    said(
+        run,
+        "cpt",
+        "11",
+        Outcome.FAIL,
+        FailureClass.GPU_MEMORY,
+        "CUDA out of memory",
+        restart=1,
+        host="node4",
+        source="/logs/11_1.log:40",
+        step=6,
+    )
     files.append_json_line(run.paths.stage("cpt").events, {"time": 1.0, "event": "avoids", "nodes": ["node3"]})
     found = told(run, row(run, "cpt", "11", JobState.FAILED))
     assert (found.state, found.failure, found.reported, found.saved) == ("failed", "gpu_out_of_memory", 7, 6)
     assert (found.starts, found.retries_used, found.retries_allowed) == (2, 1, 0)
     text = text_of(found)
-    for part in ("gpu_out_of_memory (ran out of GPU memory)", "shown by  CUDA out of memory", "in        /logs/11_1.log:40",
-                 "job       11, restart 1 on node4", "reached   step 7; saved: step 6", "keeps off node3",
-                 "halve micro_batch_size", "; then: overnight submit "):  # fmt: skip
+    for part in (
+        "gpu_out_of_memory (ran out of GPU memory)",
+        "shown by  CUDA out of memory",
+        "in        /logs/11_1.log:40",
+        "job       11, restart 1 on node4",
+        "reached   step 7; saved: step 6",
+        "keeps off node3",
+        "halve micro_batch_size",
+        "; then: overnight submit ",
+    ):
         assert part in text, text
 
 
@@ -134,7 +151,9 @@ def test_a_refused_requeue_is_the_reason(run: Run) -> None:
     line = {"time": time.time(), "event": "not_requeued", "job": "11", "answer": "Access/permission denied"}
     files.append_json_line(run.paths.stage("cpt").events, line)
     found = told(run, row(run, "cpt", "11", JobState.FAILED))
-    assert found.evidence == "Slurm refused to requeue it: Access/permission denied (it ended because: no step for 600 s)"
+    assert (
+        found.evidence == "Slurm refused to requeue it: Access/permission denied (it ended because: no step for 600 s)"
+    )
 
 
 def test_a_silent_cluster_is_asked_again_later_and_no_resume_is_advised(run: Run) -> None:

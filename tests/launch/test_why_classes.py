@@ -73,7 +73,9 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
-@pytest.mark.parametrize(("failure", "line", "change"), CLASSES, ids=[f"{each[0].value}-{index}" for index, each in enumerate(CLASSES)])
+@pytest.mark.parametrize(
+    ("failure", "line", "change"), CLASSES, ids=[f"{each[0].value}-{index}" for index, each in enumerate(CLASSES)]
+)
 def test_every_class_of_the_stacks_is_told_with_the_change_to_make(
     failure: FailureClass, line: str, change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,9 +86,18 @@ def test_every_class_of_the_stacks_is_told_with_the_change_to_make(
     assert line in told["evidence"]
     assert told["source"] == place
     assert change in told["next"]
-    command = f"overnight run {tmp_path / 'files' / 'waits.yaml'} --cluster" if failure in OTHER_RUN else f"overnight resume {run.id}"
+    command = (
+        f"overnight run {tmp_path / 'files' / 'waits.yaml'} --cluster"
+        if failure in OTHER_RUN
+        else f"overnight resume {run.id}"
+    )
     assert f"; then: {command}" in told["next"]
-    for words in (f"class     {failure.value} (", f"shown by  {line}", f"in        {place}", f"next      {told['next']}"):
+    for words in (
+        f"class     {failure.value} (",
+        f"shown by  {line}",
+        f"in        {place}",
+        f"next      {told['next']}",
+    ):
         assert words in text, text
 
 
@@ -103,7 +114,12 @@ LLAMA_1B = {
         ("automodel", 1, True, "with options.recompute: true it needs "),
         ("nemo", 1, True, "with options.recompute: selective it needs "),
         ("automodel", 1, False, "options.recompute: true, then options.tensor_parallel: 2"),
-        ("nemo", 2, False, "halve micro_batch_size down to 1, then options.recompute: full, then options.tensor_parallel: 2"),
+        (
+            "nemo",
+            2,
+            False,
+            "halve micro_batch_size down to 1, then options.recompute: full, then options.tensor_parallel: 2",
+        ),
         ("trl", 1, False, "more nodes, or GPUs with more memory; then"),
     ],
 )
@@ -115,9 +131,12 @@ def test_out_of_gpu_memory_is_answered_with_what_the_back_end_can_do(
     settings = {"batch_size": 8, "sequence_length": 4096, "precision": "bf16", "micro_batch_size": micro}
     base = PlannedInput("base", "download", "hf", "cd" * 32, is_job=False)
     planned = replace(
-        stage("cpt", executor="local", steps=60), backend=backend, memory=asdict(memory), inputs={"checkpoint": base},
+        stage("cpt", executor="local", steps=60),
+        backend=backend,
+        memory=asdict(memory),
+        inputs={"checkpoint": base},
         settings=settings,
-    )  # fmt: skip
+    )
     run = make(tmp_path / "ws", planned, profile={"executor": "local"})
     if known:
         output = run.workspace.entry(base.kind, base.fingerprint).output

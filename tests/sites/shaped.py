@@ -45,9 +45,12 @@ class Site:
         for name in ("SCRATCH", "WORK", "PROJECT", "DATA", "XDG_CONFIG_HOME"):
             kept.pop(name, None)
         return {
-            **kept, "HOME": str(self.home), "OVERNIGHT_DEVCLUSTER": str(self.slurm.directory),
-            "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1",
-        }  # fmt: skip
+            **kept,
+            "HOME": str(self.home),
+            "OVERNIGHT_DEVCLUSTER": str(self.slurm.directory),
+            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
 
     @property
     def file(self) -> Path:
@@ -55,9 +58,14 @@ class Site:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*OVERNIGHT, "profile", *arguments], cwd=self.home, env=self.environment, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            [*OVERNIGHT, "profile", *arguments],
+            cwd=self.home,
+            env=self.environment,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
 
     def overnight(self, *arguments: str, code: int | None = 0) -> str:
         return ended(self.start(*arguments), code).stdout
@@ -111,9 +119,10 @@ def like(name: str, directory: Path, nodes: int = 4) -> Iterator[Site]:
         if name == "perlmutter":
             user = slurm.run(["id", "-un"]).stdout.strip()
             for command in (
-                ["modify", "qos", "regular", "set", "MaxWall=2-00:00:00"], ["add", "qos", "debug", "MaxWall=30"],
+                ["modify", "qos", "regular", "set", "MaxWall=2-00:00:00"],
+                ["add", "qos", "debug", "MaxWall=30"],
                 ["modify", "user", user, "where", "account=m0000", "set", "qos=debug,regular", "defaultqos=debug"],
-            ):  # fmt: skip
+            ):
                 slurm.run(["sacctmgr", "-i", "-Q", *command])
         if name in NEEDS_PLUGIN:
             plugin = directory / "site.so"

@@ -28,8 +28,9 @@ def planned(directory: Path, nodes: int, keys: str = "", corpus: str = "") -> tu
 
 
 @pytest.mark.parametrize(
-    ("nodes", "segment"), [(1, "2:00:00"), (91, "2:00:00"), (92, "6:00:00"), (183, "6:00:00"), (184, "12:00:00"), (4000, "12:00:00")]
-)  # fmt: skip
+    ("nodes", "segment"),
+    [(1, "2:00:00"), (91, "2:00:00"), (92, "6:00:00"), (183, "6:00:00"), (184, "12:00:00"), (4000, "12:00:00")],
+)
 def test_training_is_split_at_the_time_of_its_size(tmp_path: Path, nodes: int, segment: str) -> None:
     asked = planned(tmp_path, nodes, ', time: "24:00:00"')
     limits.refuse(*asked)

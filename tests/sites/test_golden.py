@@ -101,8 +101,10 @@ def test_bash_and_shellcheck_have_nothing_to_say(site: str) -> None:
     # SC1091: host.sh is not followed. SC2016: paths of others.
     said = subprocess.run(
         [Path(sys.executable).with_name("shellcheck"), "-S", "warning", "-e", "SC1091", *scripts],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert said.stdout == ""
 
 

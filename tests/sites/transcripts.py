@@ -53,9 +53,11 @@ def transcript(site: Site, name: str) -> str:
     user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
     text = "\n".join(lines)
     for real, shown in (
-        (str(site.home), "/home/me"), (sys.executable, "/home/me/venv/bin/python"), (f"user {user} ", "user me "),
+        (str(site.home), "/home/me"),
+        (sys.executable, "/home/me/venv/bin/python"),
+        (f"user {user} ", "user me "),
         (f"from {socket.gethostname().partition('.')[0]} ", "from login1 "),
-    ):  # fmt: skip
+    ):
         text = text.replace(real, shown)
     return text
 

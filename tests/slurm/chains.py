@@ -45,7 +45,13 @@ STAGES: dict[str, dict[str, Any]] = {
     "cpt": {"kind": "cpt", "checkpoint": "base", "data": "corpus", **_TRAINING},
     "sft": {"kind": "sft", "checkpoint": "cpt", "data": "pairs", **_TRAINING},
     "dpo": {"kind": "dpo", "checkpoint": "sft", "data": "prefs", **_TRAINING},
-    "final": {"kind": "evaluate", "backend": "toy", "checkpoint": "dpo", "tasks": _PERPLEXITY, "compare_to": "baseline"},
+    "final": {
+        "kind": "evaluate",
+        "backend": "toy",
+        "checkpoint": "dpo",
+        "tasks": _PERPLEXITY,
+        "compare_to": "baseline",
+    },
 }
 """The whole chain; a test may take fewer of them."""
 
@@ -56,7 +62,9 @@ SHORT = ("corpus", "cpt")
 
 def make_inputs(directory: Path, texts: int = 80, rows: int = 300) -> None:
     """The user's files: texts, pairs, preferences, and a directory that passes for a model."""
-    lines = [f"The number after {n} is {n + 1}. The capital of place {n % 7} is town {n % 5}.\n" for n in range(5 * texts)]
+    lines = [
+        f"The number after {n} is {n + 1}. The capital of place {n % 7} is town {n % 5}.\n" for n in range(5 * texts)
+    ]
     (directory / "raw").mkdir(parents=True)
     for number in range(texts):
         (directory / "raw" / f"{number}.txt").write_text("".join(lines[5 * number : 5 * number + 5]))
@@ -172,7 +180,11 @@ class Chain:
         return [*OVERNIGHT, name, *given]
 
     def start(
-        self, name: str, *arguments: str | Path, before: Collection[str] = (), environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *arguments: str | Path,
+        before: Collection[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[str]:
         """Start a command and let it run. ``before``: a command that runs it, such as a tracer."""
         return subprocess.Popen(
@@ -258,7 +270,11 @@ class Chain:
     def log(self, run: str, name: str) -> str:
         """All logs of a stage, for the message of a failed assertion."""
         logs = self.stage(run, name).logs
-        return "\n".join(f"--- {path.name}\n{path.read_text()}" for path in sorted(logs.glob("*"))) if logs.exists() else ""
+        return (
+            "\n".join(f"--- {path.name}\n{path.read_text()}" for path in sorted(logs.glob("*")))
+            if logs.exists()
+            else ""
+        )
 
     # The queue
 
@@ -320,7 +336,9 @@ class Chain:
             sealed = seal.verify(store.output, store.seal)
             starts, seals = self.events(stage.name, "start"), self.events(stage.name, "sealed")
             # Slurm may have started a job again under its id: its node has died (slurmd of 22.05 does crash at times).
-            once = len({line["job"] for line in starts}) == 1 and len({line["restart"] for line in starts}) == len(starts)
+            once = len({line["job"] for line in starts}) == 1 and len({line["restart"] for line in starts}) == len(
+                starts
+            )
             assert once or stage.name in failed_before, f"{len(starts)} starts: {why}"
             assert len(seals) == 1, f"{len(seals)} seals: {why}"
             claims = {one.job for one in self.claims(run, stage.name)}
@@ -336,7 +354,9 @@ class Chain:
     def assert_queue_explained(self, alive: bool = False) -> None:
         """Every job was announced by name in its run's journal before it was made; none is alive unless ``alive``."""
         for job in self.jobs():
-            announced = {name for entry in self.journal(job.run) if entry["event"] == "intent" for name in entry["names"]}
+            announced = {
+                name for entry in self.journal(job.run) if entry["event"] == "intent" for name in entry["names"]
+            }
             assert job.row.name in announced, f"no intent for {job}\n{self.journal(job.run)}"
             assert alive or job.row.state.is_final, f"still alive: {job}"
 
@@ -355,7 +375,9 @@ class Chain:
 _JOB_NAME = re.compile(r"on-(?P<run>[0-9a-z]{5})-(?P<stage>.+)-(?P<attempt>[0-9a-z]{6})(?:-\d{1,3})?\Z")
 
 
-def ended(process: subprocess.Popen[str], code: int | None = 0, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+def ended(
+    process: subprocess.Popen[str], code: int | None = 0, timeout: float = 900
+) -> subprocess.CompletedProcess[str]:
     """Wait for a command; ``code``: the exit code that it must have (None: any)."""
     try:
         out, err = process.communicate(timeout=timeout)

@@ -74,11 +74,14 @@ def shape_of(dice: random.Random, has_cgroups: bool) -> tuple[dict[str, Any], di
         options = {"mishap": mishap, "mishap_step": dice.randint(3, 9), "mishap_starts": 1, "step_seconds": 0.1}
         settings["sft"] = {**SLOW, "steps": 10, "save_every": 2, "options": options}
     profile: dict[str, Any] = {
-        "partition": "preempt", "resources": {"default": {"nodes": 1, "cpus": 2, "mem": "300M", "time": "0:30:00"}},
+        "partition": "preempt",
+        "resources": {"default": {"nodes": 1, "cpus": 2, "mem": "300M", "time": "0:30:00"}},
         # NeMo-Run takes seconds to load: now and then only, so that there are many chains.
         "executors": {"default": "submitit", "training": dice.choice(("submitit", "submitit", "submitit", "nemo_run"))},
-        "kill_on_invalid_dep": dice.random() < 0.5, "stall_after": "0:05", "retries": {"out_of_memory": 2},
-    }  # fmt: skip
+        "kill_on_invalid_dep": dice.random() < 0.5,
+        "stall_after": "0:05",
+        "retries": {"out_of_memory": 2},
+    }
     if is_chain:
         profile |= {"continuation": "chain", "links": 3}
     return settings, profile
@@ -106,7 +109,9 @@ def wait(chain: Chain, seconds: float = 900.0) -> None:
         if any("DRAIN" in reason for reason in reasons):
             _back_in_service(chain.slurm)
         if time.monotonic() >= end:
-            raise AssertionError("still alive after " + f"{seconds:.0f} s:\n" + "\n".join(map(str, jobs or ["no answer"])))
+            raise AssertionError(
+                "still alive after " + f"{seconds:.0f} s:\n" + "\n".join(map(str, jobs or ["no answer"]))
+            )
         time.sleep(0.7)
 
 
@@ -239,7 +244,9 @@ def main() -> int:
                 tally.endings += ended
                 if wrong:
                     tally.failed.append(seed)
-                    print(f"seed {seed}: {wrong}\nreplay: python -m tests.slurm.soak --seed {seed} --chains 1", flush=True)
+                    print(
+                        f"seed {seed}: {wrong}\nreplay: python -m tests.slurm.soak --seed {seed} --chains 1", flush=True
+                    )
                 print(f"{time.monotonic() - began:6.0f} s  {tally.line()}", flush=True)
 
     with cluster_of(root / "slurm") as site, ThreadPoolExecutor(args.workers) as pool:

@@ -61,7 +61,11 @@ def lost_steps(events: Iterable[dict[str, Any]], cuts: Iterable[tuple[float, int
         if line["event"] == "saved":
             saved[int(line["step"])] = at
         elif line["event"] == "resumed":
-            sound = [step for step, when in saved.items() if not any(when <= cut <= at for cut, other in damaged if other == step)]
+            sound = [
+                step
+                for step, when in saved.items()
+                if not any(when <= cut <= at for cut, other in damaged if other == step)
+            ]
             if sound and int(line["step"]) < max(sound):
                 return f"went on at step {line['step']} although step {max(sound)} had been saved"
         elif line["event"] == "start" and saved and int(line["step"]) < _oldest_certain(saved, damaged):

@@ -176,7 +176,17 @@ def preempted_with_grace(site: Site, chain: Chain, dice: random.Random) -> None:
 def _preempt(site: Site, dice: random.Random) -> None:
     which = ["--nodes=4"] if dice.random() < 0.5 else ["--nodes=1", f"--nodelist=node{dice.randint(1, 4)}"]
     log = site.slurm.directory / "log" / "other.log"
-    argv = ["sbatch", "--parsable", "-p", "batch", "--exclusive", "--time=1", f"--output={log}", *which, "--wrap=sleep 2"]
+    argv = [
+        "sbatch",
+        "--parsable",
+        "-p",
+        "batch",
+        "--exclusive",
+        "--time=1",
+        f"--output={log}",
+        *which,
+        "--wrap=sleep 2",
+    ]
     done = site.slurm.run(argv, check=False)
     job = done.stdout.strip()
     end = time.monotonic() + 60

@@ -71,7 +71,9 @@ def test_a_language_model_on_two_nodes(slurm: Slurm, tmp_path: Path) -> None:
 
 
 def _reports(chain: Chain, run: str) -> list[dict[str, Any]]:
-    return [line for line in files.read_json_lines(chain.stage(run, "sft").progress) if "loss" in line.get("metrics", {})]
+    return [
+        line for line in files.read_json_lines(chain.stage(run, "sft").progress) if "loss" in line.get("metrics", {})
+    ]
 
 
 @pytest.mark.full

@@ -141,8 +141,12 @@ def test_a_back_end_that_is_none_is_refused_with_its_file(slurm: Slurm, tmp_path
 def gc(chain: Chain, *before: str) -> dict[str, Any]:
     process = subprocess.Popen(
         [*before, *chain.command("gc", "--keep-days", "0", "--json")],
-        cwd=chain.directory, env=chain.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=chain.directory,
+        env=chain.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     found: dict[str, Any] = json.loads(ended(process).stdout)
     return found
 

@@ -48,9 +48,12 @@ def submit(run: Run, slurm: Slurm) -> dict[str, str]:
 
 def chain(tmp_path: Path, **cpt: Any) -> Run:
     stages = (
-        stage("data", resumable=False, steps=1), stage("cpt", "data", **cpt), stage("sft", "cpt", fail_at=2),
-        stage("dpo", "sft", resumable=False), stage("apart", steps=1),
-    )  # fmt: skip
+        stage("data", resumable=False, steps=1),
+        stage("cpt", "data", **cpt),
+        stage("sft", "cpt", fail_at=2),
+        stage("dpo", "sft", resumable=False),
+        stage("apart", steps=1),
+    )
     return make(tmp_path / "ws", *stages, profile={"devcluster": "true"})
 
 
@@ -85,8 +88,12 @@ def test_a_chain_from_waiting_over_a_requeue_to_a_failure(
     wait_for(lambda: status(run)["dpo"].state is State.SKIPPED, "Slurm cancels what can never start")
     found = status(run)
     assert {name: one.state for name, one in found.items()} == {
-        "data": State.SEALED, "cpt": State.SEALED, "sft": State.FAILED, "dpo": State.SKIPPED, "apart": State.SEALED,
-    }  # fmt: skip
+        "data": State.SEALED,
+        "cpt": State.SEALED,
+        "sft": State.FAILED,
+        "dpo": State.SKIPPED,
+        "apart": State.SEALED,
+    }
     assert (found["cpt"].job, found["cpt"].continued) == (jobs["cpt"], 1)
     assert found["sft"].evidence == "ValueError: as the settings wanted it (waiting.py:38)"
     assert main(["status"]) == 1

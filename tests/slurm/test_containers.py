@@ -110,9 +110,13 @@ def test_apptainer(slurm: Slurm, tmp_path: Path, carrier: str) -> None:
     site = {"runtime": "apptainer", "executable": str(HERE / "apptainer"), "gpus": "amd", "variables": ["MY_SETTING"]}
     image = tmp_path / "train.sif"
     seen = Seen(
-        slurm, tmp_path, carrier, {"image": str(image)}, containers=site,
+        slurm,
+        tmp_path,
+        carrier,
+        {"image": str(image)},
+        containers=site,
         setup=[f"export RECORD='{record}'"],
-    )  # fmt: skip
+    )
     assert len(seen.texts) == 2
     for text in seen.texts:
         assert f"APPTAINER_CONTAINER={image}\n" in text

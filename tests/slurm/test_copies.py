@@ -58,7 +58,11 @@ class Twice:
                 variables = (entry / "environ").read_bytes().split(b"\0")
                 words = (entry / "cmdline").read_bytes().split(b"\0")
                 # Other clusters on this machine have jobs of this number, too.
-                if wanted in variables and any(ours in value for value in variables) and (word is None or word in words):
+                if (
+                    wanted in variables
+                    and any(ours in value for value in variables)
+                    and (word is None or word in words)
+                ):
                     os.kill(int(entry.name), number)
                     found += 1
             except OSError:
@@ -126,12 +130,15 @@ def test_a_later_link_waits_for_a_copy_that_it_does_not_know(slurm: Slurm, tmp_p
     """The link before it, of which we know, was cancelled while it waited, and that released it."""
     twice = Twice(slurm, tmp_path / "chain", continuation="chain", links=2)
     chain = twice.chain
-    later = next(job.row.job_id for job in by_stage(chain.jobs())["cpt"] if job.row.job_id not in (twice.known, twice.copy))
+    later = next(
+        job.row.job_id for job in by_stage(chain.jobs())["cpt"] if job.row.job_id not in (twice.known, twice.copy)
+    )
     twice.begin(twice.copy)
     slurm.run(["scancel", twice.known])
     chain.release(later)
     chain.wait_until(
-        lambda: any(event["job"] == later for event in chain.events("cpt", "waits_for")), "the later link to see the copy"
+        lambda: any(event["job"] == later for event in chain.events("cpt", "waits_for")),
+        "the later link to see the copy",
     )
     assert chain.workers("cpt") == {twice.copy}
     if end == "the copy finishes":

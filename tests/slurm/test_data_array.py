@@ -65,7 +65,11 @@ def test_interrupted_it_cancels_its_array(tmp_path: Path, source: Path, slurm: S
     settings = ("--set", "shard_bytes=5000", "--cluster", "devcluster", "--jobs", "1")
     command = [sys.executable, "-m", "launch.cli", *corpus(source, tmp_path / "out", *settings)]
     process = subprocess.Popen(
-        command, cwd=Path(__file__).parents[2], env={**slurm.environment, **os.environ}, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=Path(__file__).parents[2],
+        env={**slurm.environment, **os.environ},
+        stderr=subprocess.PIPE,
+        text=True,
     )
     seals = tmp_path / "out.work" / "read"
     end = time.monotonic() + 180
@@ -81,7 +85,9 @@ def test_interrupted_it_cancels_its_array(tmp_path: Path, source: Path, slurm: S
     while array[1] in slurm.run(["squeue", "--noheader", "--array", "--format=%F"]).stdout.split():
         assert time.monotonic() < end, slurm.jobs()
         time.sleep(0.2)
-    assert len(list(seals.glob("[0-9]*/seal.json"))) < len(json.loads((tmp_path / "out.work/plan.json").read_text())["plan"]["shards"])
+    assert len(list(seals.glob("[0-9]*/seal.json"))) < len(
+        json.loads((tmp_path / "out.work/plan.json").read_text())["plan"]["shards"]
+    )
 
 
 @pytest.mark.full
@@ -100,7 +106,9 @@ def test_killed_half_way_it_does_only_what_is_missing(tmp_path: Path, source: Pa
     before = {path: path.stat().st_mtime_ns for path in seals.glob("[0-9]*/seal.json")}
     assert before
     assert not (seals / "00005").exists()
-    again = subprocess.Popen([*command, "--jobs", "4"], cwd=Path(__file__).parents[2], env={**slurm.environment, **os.environ})
+    again = subprocess.Popen(
+        [*command, "--jobs", "4"], cwd=Path(__file__).parents[2], env={**slurm.environment, **os.environ}
+    )
     decided = tmp_path / "out.work" / "decide"
     kept: dict[Path, int] = {}
     while not kept and again.poll() is None:  # the work directory goes at the end

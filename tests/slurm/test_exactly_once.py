@@ -316,8 +316,10 @@ def test_a_submit_limit_is_named_and_resume_goes_on_later(slurm_accounting: Slur
     finally:
         _limit_jobs(slurm_accounting, "-1")
     assert {stage: action for stage, (action, _) in chain.resume(run).items()} == {
-        "corpus": "reused", "pairs": "reused", "cpt": "submitted",
-    }  # fmt: skip
+        "corpus": "reused",
+        "pairs": "reused",
+        "cpt": "submitted",
+    }
     chain.release()
     chain.wait()
     chain.assert_done_once(run)

@@ -81,7 +81,17 @@ def assert_went_on(chain: Chain, run: str) -> None:
 def take_the_nodes(slurm: Slurm) -> str:
     """A job of higher priority on every node; its id."""
     log = slurm.directory / "log" / "other.log"
-    argv = ["sbatch", "--parsable", "-p", "batch", "-N4", "--exclusive", "--time=1", f"--output={log}", "--wrap=sleep 2"]
+    argv = [
+        "sbatch",
+        "--parsable",
+        "-p",
+        "batch",
+        "-N4",
+        "--exclusive",
+        "--time=1",
+        f"--output={log}",
+        "--wrap=sleep 2",
+    ]
     return slurm.run(argv).stdout.strip()
 
 

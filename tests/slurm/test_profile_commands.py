@@ -292,9 +292,16 @@ def test_an_ordinary_user(slurm: Slurm) -> None:
 
         def as_nobody(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
             return subprocess.run(
-                ["/usr/bin/python3", *map(str, arguments)], cwd=site.home, env=environment, user=nobody.pw_uid,
-                group=nobody.pw_gid, extra_groups=[], capture_output=True, text=True, timeout=300,
-            )  # fmt: skip
+                ["/usr/bin/python3", *map(str, arguments)],
+                cwd=site.home,
+                env=environment,
+                user=nobody.pw_uid,
+                group=nobody.pw_gid,
+                extra_groups=[],
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
 
         if as_nobody("-c", "import pydantic, yaml, jinja2, submitit, nemo_run").returncode != 0:
             pytest.skip("no Python with our dependencies that an ordinary user may run")

@@ -184,23 +184,45 @@ def submit(
     toolkit = snapshot.package_directory("jobs").parent
     (directory / "boot.py").write_text(BOOT.format(driver=str(directory / "driver.py"), toolkit=str(toolkit)))
     spec = StageSpec(
-        run="r", pipeline="p", stage="dpo", kind="dpo", backend="toy", attempt="a", fingerprint="f",
-        stage_dir=str(directory), store_dir=str(directory / "store"), produces={}, settings={}, inputs={}, sources=(),
-        target_step=1, links=1, continuation="requeue", lead_seconds=1, core_python=sys.executable,
+        run="r",
+        pipeline="p",
+        stage="dpo",
+        kind="dpo",
+        backend="toy",
+        attempt="a",
+        fingerprint="f",
+        stage_dir=str(directory),
+        store_dir=str(directory / "store"),
+        produces={},
+        settings={},
+        inputs={},
+        sources=(),
+        target_step=1,
+        links=1,
+        continuation="requeue",
+        lead_seconds=1,
+        core_python=sys.executable,
         stage_python=sys.executable,
-    )  # fmt: skip
+    )
     specs.save(directory / "spec.json", spec)
     node = directory / "node.sh"
     # Neither container nor modules nor secrets nor a scratch directory.
     values = {"modules": (), "enter": (), "variables": (), "prefix": "", "node": node, "secrets": "", "scratch": None}
     node.write_text(
         templates.template(
-            "node.sh.j2", stage_dir=directory, environment=[], launcher="ray", nodes=nodes, processes=1,
-            stage_python=python or sys.executable, boot=directory / "boot.py", spec=directory / "spec.json",
+            "node.sh.j2",
+            stage_dir=directory,
+            environment=[],
+            launcher="ray",
+            nodes=nodes,
+            processes=1,
+            stage_python=python or sys.executable,
+            boot=directory / "boot.py",
+            spec=directory / "spec.json",
             ray_seconds=seconds,
             **values,
         )
-    )  # fmt: skip
+    )
     node.chmod(0o755)
     body = BATCH.format(ports=templates.template("ports.sh.j2"), nodes=nodes, node=shlex.quote(str(node)))
     usual = (

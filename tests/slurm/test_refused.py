@@ -53,18 +53,36 @@ def refused(gateway: Gateway, script: Path, known: list[Emitted]) -> ClusterRefu
         ("partition: batch", "partition: batch\naccount: reserch", "account", "account", "3:10", "nearest: research"),
         ("partition: batch", "partition: batch\nqos: hihg", "qos", "qos", "3:6", "high, low, normal"),
         ("partition: batch", "partition: batch\nconstraint: hbm", "constraint", "constraint", "3:13", ""),
-        ('time: "10"', 'time: "10", gpus_per_node: 99', "gpus-per-node", "resources.default.gpus_per_node", "4:40", "gpu:h100"),
         (
-            "partition: batch", "partition: batch\ngpu_request: {form: gres, model: v100}\nmem: node",
-            "gres", "gpu_request.form", "3:21", "gpu:h100",
+            'time: "10"',
+            'time: "10", gpus_per_node: 99',
+            "gpus-per-node",
+            "resources.default.gpus_per_node",
+            "4:40",
+            "gpu:h100",
+        ),
+        (
+            "partition: batch",
+            "partition: batch\ngpu_request: {form: gres, model: v100}\nmem: node",
+            "gres",
+            "gpu_request.form",
+            "3:21",
+            "gpu:h100",
         ),
         ('time: "10"', 'time: "10", mem: 900G', "mem", "resources.default.mem", "4:30", "16000"),
         ('time: "10"', 'time: "10", cpus: 99', "cpus-per-task", "resources.default.cpus", "4:31", "8"),
         ("partition: batch", "partition: batch\nreservation: nope", "reservation", "reservation", "3:14", ""),
-        ("partition: batch", "partition: batch\nsbatch: {mail-type: NEVER}", "mail-type", "sbatch.mail-type", "3:21", ""),
+        (
+            "partition: batch",
+            "partition: batch\nsbatch: {mail-type: NEVER}",
+            "mail-type",
+            "sbatch.mail-type",
+            "3:21",
+            "",
+        ),
         ("partition: batch", "partition: batch\nsbatch: {nvlink: all}", "nvlink", "sbatch.nvlink", "3:18", ""),
     ],
-)  # fmt: skip
+)
 def test_a_refusal_names_line_and_entry(
     slurm_accounting: Slurm, tmp_path: Path, old: str, new: str, option: str, key: str, line: str, there: str
 ) -> None:

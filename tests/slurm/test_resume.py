@@ -226,7 +226,7 @@ def test_another_run_waits_until_a_chain_of_jobs_is_whole(slurm: Slurm, tmp_path
     chain.fetch()
     calls, asked, answer = (tmp_path / name for name in ("calls", "asked", "answer"))
     body = (
-        f'echo >> {calls}; if [ $(wc -l < {calls}) -eq 3 ]; then touch {asked}; '
+        f"echo >> {calls}; if [ $(wc -l < {calls}) -eq 3 ]; then touch {asked}; "
         f'until [ -e {answer} ]; do sleep 0.1; done; fi; exec "$REAL" "$@"'
     )
     submit = chain.start("submit", "--json", environment=wrapper(tmp_path / "bin", "sbatch", body))

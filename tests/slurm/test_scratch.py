@@ -60,7 +60,10 @@ def job(slurm: Slurm, tmp_path: Path) -> Submit:
     return submit
 
 
-@pytest.mark.parametrize(("rest", "nodes", "code"), [("exit 0", 2, "0"), ("exit 7", 1, "7"), ("kill -9 $$", 1, "137"), ("exit 255", 1, "255")])
+@pytest.mark.parametrize(
+    ("rest", "nodes", "code"),
+    [("exit 0", 2, "0"), ("exit 7", 1, "7"), ("kill -9 $$", 1, "137"), ("exit 255", 1, "255")],
+)
 def test_a_directory_as_long_as_the_work(
     slurm: Slurm, tmp_path: Path, job: Submit, rest: str, nodes: int, code: str
 ) -> None:

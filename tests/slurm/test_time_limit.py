@@ -148,7 +148,9 @@ def test_a_last_link_without_a_seal_fails_and_resume_adds_links(slurm: Slurm, tm
 @pytest.mark.full
 @pytest.mark.train
 @pytest.mark.failure(33, 34)
-def test_a_language_model_over_three_limits_has_the_losses_of_an_uninterrupted_run(slurm: Slurm, tmp_path: Path) -> None:
+def test_a_language_model_over_three_limits_has_the_losses_of_an_uninterrupted_run(
+    slurm: Slurm, tmp_path: Path
+) -> None:
     """The real trainer: optimizer, scheduler, data order and random state come back with the save."""
     pytest.importorskip("trl", reason="the train extra is not installed")
     settings = {

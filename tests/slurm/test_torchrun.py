@@ -66,11 +66,19 @@ def submit(slurm: Slurm, directory: Path, work: str, seed: str, nodes: int, inte
     values = {"modules": (), "enter": (), "variables": (), "prefix": "", "node": node, "secrets": "", "scratch": None}
     node.write_text(
         templates.template(
-            "node.sh.j2", stage_dir=directory, launcher="torchrun", nodes=nodes, processes=1,
+            "node.sh.j2",
+            stage_dir=directory,
+            launcher="torchrun",
+            nodes=nodes,
+            processes=1,
             environment=[("GLOO_SOCKET_IFNAME", interface)] if interface else [],
-            stage_python=sys.executable, boot=boot, spec=directory / "spec.json", ray_seconds=1, **values,
+            stage_python=sys.executable,
+            boot=boot,
+            spec=directory / "spec.json",
+            ray_seconds=1,
+            **values,
         )
-    )  # fmt: skip
+    )
     node.chmod(0o755)
     body = BATCH.format(ports=templates.template("ports.sh.j2"), seed=seed, nodes=nodes, node=shlex.quote(str(node)))
     return slurm.sbatch(body, f"--nodes={nodes}", "--ntasks-per-node=1", "--cpus-per-task=1", "--mem=300M", "--time=10")

@@ -82,9 +82,14 @@ class Login:
 
     def start(self, *arguments: str | Path, cwd: Path | None = None) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "launch.cli", *map(str, arguments)], cwd=cwd or self.directory,
-            env=self.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [sys.executable, "-P", "-m", "launch.cli", *map(str, arguments)],
+            cwd=cwd or self.directory,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def overnight(self, *arguments: str | Path, code: int | None = 0) -> subprocess.CompletedProcess[str]:
         return ended(self.start(*arguments), code)
@@ -151,11 +156,16 @@ def login(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lo
         {
             "HostKey": f"{directory}/host_key",
             "AuthorizedKeysFile": f"{directory}/authorized_keys",
-            "PidFile": "none", "StrictModes": "no", "UsePAM": "no", "PasswordAuthentication": "no",
-            "KbdInteractiveAuthentication": "no", "PermitRootLogin": "yes", "LogLevel": "INFO",
+            "PidFile": "none",
+            "StrictModes": "no",
+            "UsePAM": "no",
+            "PasswordAuthentication": "no",
+            "KbdInteractiveAuthentication": "no",
+            "PermitRootLogin": "yes",
+            "LogLevel": "INFO",
             "SetEnv": f"HOME={directory}/home",
         },
-    )  # fmt: skip
+    )
     known = (directory / "host_key.pub").read_text().split()[:2]
     (directory / "known_hosts").write_text(f"[127.0.0.1]:{port} {' '.join(known)}\n")
     (directory / "ssh_config").write_text(

@@ -24,7 +24,10 @@ CAPABILITIES = Capabilities(
     launcher="torchrun",
     distributed=True,
     memory=Memory(
-        {"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, sharded="all", logits=14.0, recompute=(True,),
+        {"fp32": (4, 4, 8), "bf16": (4, 4, 8)},
+        sharded="all",
+        logits=14.0,
+        recompute=(True,),
         splits=("tensor_parallel",),
     ),
     experimental="trains on the CPU in our tests; not tried on a GPU",

@@ -103,6 +103,8 @@ def _shifted(pair: examples.Pair, pad: int) -> dict[str, Any]:
     ids = [*pair.prompt, *pair.completion]
     labels = [-100] * len(pair.prompt) + list(pair.completion)
     return {
-        "input_ids": ids[:-1], "labels": labels[1:], "attention_mask": [1] * (len(ids) - 1),
+        "input_ids": ids[:-1],
+        "labels": labels[1:],
+        "attention_mask": [1] * (len(ids) - 1),
         "___PAD_TOKEN_IDS___": {"input_ids": pad, "labels": -100, "attention_mask": 0},
-    }  # fmt: skip
+    }

@@ -67,12 +67,19 @@ def configuration(kind: str, settings: AutomodelSettings, place: Place) -> dict[
         },
         "loss_fn": {"_target_": "nemo_automodel.components.loss.masked_ce.MaskedCrossEntropy"},
         "optimizer": {
-            "_target_": "torch.optim.AdamW", "lr": settings.lr, "weight_decay": settings.weight_decay,
-            "betas": [0.9, 0.999], "eps": 1e-8,
+            "_target_": "torch.optim.AdamW",
+            "lr": settings.lr,
+            "weight_decay": settings.weight_decay,
+            "betas": [0.9, 0.999],
+            "eps": 1e-8,
         },
         "lr_scheduler": {
-            "lr_decay_style": settings.schedule, "lr_warmup_steps": settings.warmup_steps,
-            "lr_decay_steps": settings.steps, "init_lr": 0.0, "max_lr": settings.lr, "min_lr": 0.0,
+            "lr_decay_style": settings.schedule,
+            "lr_warmup_steps": settings.warmup_steps,
+            "lr_decay_steps": settings.steps,
+            "init_lr": 0.0,
+            "max_lr": settings.lr,
+            "min_lr": 0.0,
         },
         "clip_grad_norm": {"max_norm": settings.max_grad_norm},
         "checkpoint": {
@@ -83,7 +90,7 @@ def configuration(kind: str, settings: AutomodelSettings, place: Place) -> dict[
         },
         "dataset": _dataset(kind, settings, place),
         "dataloader": {"num_workers": settings.data_workers, "drop_last": True},
-    }  # fmt: skip
+    }
     if kind == "sft":
         found["dataloader"] |= {"shuffle": False, "collate_fn": {"_target_": _COLLATE}}  # the order is in the data set
     if place.restore is not None:
@@ -91,9 +98,12 @@ def configuration(kind: str, settings: AutomodelSettings, place: Place) -> dict[
     if settings.wandb_project is not None:
         # One run over all starts of the stage.
         found["wandb"] = {
-            "project": settings.wandb_project, "name": place.name, "id": place.name, "resume": "allow",
+            "project": settings.wandb_project,
+            "name": place.name,
+            "id": place.name,
+            "resume": "allow",
             "dir": str(place.scratch),
-        }  # fmt: skip
+        }
     return found
 
 
@@ -103,15 +113,24 @@ _COLLATE = "nemo_automodel.components.datasets.utils.default_collater"
 def _dataset(kind: str, settings: AutomodelSettings, place: Place) -> dict[str, Any]:
     if kind == "cpt":
         return {
-            "_target_": CORPUS, "paths": [str(place.data)], "seq_length": settings.sequence_length,
-            "split": "1,0,0", "splits_to_build": "train", "seed": settings.seed,
+            "_target_": CORPUS,
+            "paths": [str(place.data)],
+            "seq_length": settings.sequence_length,
+            "split": "1,0,0",
+            "splits_to_build": "train",
+            "seed": settings.seed,
             "index_mapping_dir": str(place.scratch / "index"),
-        }  # fmt: skip
+        }
     return {
-        "_target_": PAIRS, "path": str(place.data), "checkpoint": str(place.model),
-        "seq_length": settings.sequence_length, "batch_size": settings.batch_size, "steps": settings.steps,
-        "seed": settings.seed, "too_long": settings.too_long,
-    }  # fmt: skip
+        "_target_": PAIRS,
+        "path": str(place.data),
+        "checkpoint": str(place.model),
+        "seq_length": settings.sequence_length,
+        "batch_size": settings.batch_size,
+        "steps": settings.steps,
+        "seed": settings.seed,
+        "too_long": settings.too_long,
+    }
 
 
 def text(found: Mapping[str, Any]) -> str:

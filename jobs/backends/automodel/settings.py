@@ -34,8 +34,17 @@ class AutomodelSettings(TrainingSettings):
             BadSettings: naming the setting, its value and what would fit.
         """
         found = build(cls, settings, required=REQUIRED)
-        counts = ("steps", "batch_size", "sequence_length", "keep_saves", "micro_batch_size", "save_every", "threads",
-                  "tensor_parallel", "context_parallel")  # fmt: skip
+        counts = (
+            "steps",
+            "batch_size",
+            "sequence_length",
+            "keep_saves",
+            "micro_batch_size",
+            "save_every",
+            "threads",
+            "tensor_parallel",
+            "context_parallel",
+        )
         at_least_one(found, counts)
         for name in ("warmup_steps", "weight_decay", "data_workers"):
             if getattr(found, name) < 0:

@@ -61,9 +61,17 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         metrics |= {"first_loss": recipe.losses[0], "last_loss": recipe.losses[-1]}
     recompute = "full" if settings.recompute else "none"
     shape = speed.step_shape(
-        settings.batch_size, micro, settings.sequence_length, settings.precision, recompute, ctx.world,
-        settings.tensor_parallel, 1, settings.context_parallel, speed.also_of(spec.kind, spec.settings),
-    )  # fmt: skip
+        settings.batch_size,
+        micro,
+        settings.sequence_length,
+        settings.precision,
+        recompute,
+        ctx.world,
+        settings.tensor_parallel,
+        1,
+        settings.context_parallel,
+        speed.also_of(spec.kind, spec.settings),
+    )
     metrics |= measured.of_start(spec.backend, shape, recipe.durations)
     if recipe.stopped:
         return Result("stopped", recipe.done, metrics)
@@ -119,9 +127,7 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):  # type: ignore[misc]
         sample = super()._run_train_optim_step(batches, max_grad_norm)
         loss = float(sample.metrics["loss"])
         done = self.step_scheduler.step + 1
-        stop, broken = ranks.any_of(
-            [self.ctx.stop.should_stop(), not math.isfinite(loss)], torch.device("cpu")
-        )
+        stop, broken = ranks.any_of([self.ctx.stop.should_stop(), not math.isfinite(loss)], torch.device("cpu"))
         if broken:
             raise Diverged(f"the loss is {loss} at step {done}: lower lr, or look at the data of this step")
         now = time.monotonic()
@@ -129,10 +135,13 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):  # type: ignore[misc]
         self.durations.append(now - began)
         vars(self).update(done=done, clock=now, tokens=self.tokens + int(sample.metrics["num_tokens_per_step"]))
         self.ctx.progress.report(
-            done, self.settings.steps, loss=loss, lr=float(sample.metrics["lr"]),
+            done,
+            self.settings.steps,
+            loss=loss,
+            lr=float(sample.metrics["lr"]),
             grad_norm=float(sample.metrics["grad_norm"]),
             tokens_per_second=float(sample.metrics["num_tokens_per_step"]) / max(now - began, 1e-9),
-        )  # fmt: skip
+        )
         if stop and done < self.settings.steps:
             vars(self)["stopped"] = True
             self.step_scheduler.sigterm_flag = True  # the recipe saves at the end of this step and leaves

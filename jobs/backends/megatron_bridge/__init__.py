@@ -27,7 +27,10 @@ CAPABILITIES = Capabilities(
     distributed=True,
     converts=frozenset({("hf", "megatron"), ("megatron", "hf")}),
     memory=Memory(
-        {"fp32": (4, 4, 8), "bf16": (2, 4, 12)}, sharded="optimizer", fused=True, finished={"fp32": 4, "bf16": 2},
+        {"fp32": (4, 4, 8), "bf16": (2, 4, 12)},
+        sharded="optimizer",
+        fused=True,
+        finished={"fp32": 4, "bf16": 2},
         splits=("tensor_parallel", "pipeline_parallel"),
     ),
     experimental="written from the source of megatron-bridge 0.6; no stage of it has been run by us",

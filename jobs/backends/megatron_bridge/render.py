@@ -44,14 +44,21 @@ def of_stage(spec: StageSpec, world: int, minutes: int | None, newest: Path | No
         },
         "validation": {"eval_iters": 0},  # evaluation is a stage of its own
         "optimizer": {
-            "optimizer": "adam", "lr": settings.lr, "min_lr": 0.0, "weight_decay": settings.weight_decay,
-            "clip_grad": settings.max_grad_norm, "bf16": settings.precision == "bf16",
+            "optimizer": "adam",
+            "lr": settings.lr,
+            "min_lr": 0.0,
+            "weight_decay": settings.weight_decay,
+            "clip_grad": settings.max_grad_norm,
+            "bf16": settings.precision == "bf16",
             "use_distributed_optimizer": True,
         },
         "scheduler": {
-            "lr_decay_style": settings.schedule, "lr_warmup_iters": settings.warmup_steps,
-            "lr_decay_iters": settings.steps, "start_weight_decay": settings.weight_decay,
-            "end_weight_decay": settings.weight_decay, "weight_decay_incr_style": "constant",
+            "lr_decay_style": settings.schedule,
+            "lr_warmup_iters": settings.warmup_steps,
+            "lr_decay_iters": settings.steps,
+            "start_weight_decay": settings.weight_decay,
+            "end_weight_decay": settings.weight_decay,
+            "weight_decay_incr_style": "constant",
         },
         "ddp": {"use_distributed_optimizer": True, "grad_reduce_in_fp32": True},
         "dataset": _dataset(spec.kind, spec, settings, scratch),
@@ -67,7 +74,7 @@ def of_stage(spec: StageSpec, world: int, minutes: int | None, newest: Path | No
         },
         "rng": {"seed": settings.seed},
         "mixed_precision": MIXED[settings.precision],
-    }  # fmt: skip
+    }
 
 
 def _dataset(kind: str, spec: StageSpec, settings: BridgeSettings, scratch: Path) -> dict[str, Any]:
@@ -75,15 +82,23 @@ def _dataset(kind: str, spec: StageSpec, settings: BridgeSettings, scratch: Path
     if kind == "cpt":
         prefix = given.output / settings.split if given.format == "tokens" else scratch / "data" / "corpus"
         return {
-            "seq_length": settings.sequence_length, "data_path": [str(prefix)], "split": "1,0,0",
-            "random_seed": settings.seed, "reset_position_ids": False, "reset_attention_mask": False,
-            "eod_mask_loss": False, "path_to_cache": str(scratch / "index"),
-        }  # fmt: skip
+            "seq_length": settings.sequence_length,
+            "data_path": [str(prefix)],
+            "split": "1,0,0",
+            "random_seed": settings.seed,
+            "reset_position_ids": False,
+            "reset_attention_mask": False,
+            "eod_mask_loss": False,
+            "path_to_cache": str(scratch / "index"),
+        }
     return {
-        "seq_length": settings.sequence_length, "dataset_root": str(scratch / "data"), "seed": settings.seed,
-        "do_validation": False, "do_test": False,
+        "seq_length": settings.sequence_length,
+        "dataset_root": str(scratch / "data"),
+        "seed": settings.seed,
+        "do_validation": False,
+        "do_test": False,
         "preprocessing": {"strip_whitespace": False, "separator": ""},  # ids as evaluation scores them
-    }  # fmt: skip
+    }
 
 
 def text(found: Mapping[str, Any]) -> str:

@@ -26,8 +26,17 @@ class BridgeSettings(TrainingSettings):
             BadSettings: naming the setting, its value and what would fit.
         """
         found = build(cls, settings, required=REQUIRED)
-        counts = ("steps", "batch_size", "sequence_length", "keep_saves", "micro_batch_size", "save_every",
-                  "tensor_parallel", "pipeline_parallel", "context_parallel")  # fmt: skip
+        counts = (
+            "steps",
+            "batch_size",
+            "sequence_length",
+            "keep_saves",
+            "micro_batch_size",
+            "save_every",
+            "tensor_parallel",
+            "pipeline_parallel",
+            "context_parallel",
+        )
         at_least_one(found, counts)
         one_of("schedule", found.schedule, ("constant", "linear", "cosine"))
         one_of("precision", found.precision, ("fp32", "bf16"))

@@ -28,10 +28,16 @@ parameters (benchmarks/gpu/results)."""
 
 # megatron-core: gradients are summed in fp32; a distributed optimizer is saved only with transformer_engine
 _LOCAL = Memory(
-    {"fp32": (4, 4, 8), "bf16": (2, 4, 12)}, sharded_by="distributed_optimizer", local=True, scores=True,
-    logits=LOGITS_OF_LOCAL_LAYERS, finished={"fp32": 4, "bf16": 2}, recompute=("selective", "full"),
-    splits=("tensor_parallel", "pipeline_parallel"), adapters=True,
-)  # fmt: skip
+    {"fp32": (4, 4, 8), "bf16": (2, 4, 12)},
+    sharded_by="distributed_optimizer",
+    local=True,
+    scores=True,
+    logits=LOGITS_OF_LOCAL_LAYERS,
+    finished={"fp32": 4, "bf16": 2},
+    recompute=("selective", "full"),
+    splits=("tensor_parallel", "pipeline_parallel"),
+    adapters=True,
+)
 CAPABILITIES = Capabilities(
     kinds=frozenset({"cpt", "sft", "convert"}),
     formats_in=frozenset({"nemo"}),

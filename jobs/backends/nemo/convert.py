@@ -145,9 +145,13 @@ def _single(**strategy: Any) -> Any:
     from nemo.lightning import MegatronStrategy, Trainer
 
     return Trainer(
-        devices=1, accelerator="cpu", strategy=MegatronStrategy(**strategy), plugins=[LightningEnvironment()],
-        logger=False, enable_checkpointing=False,
-    )  # fmt: skip
+        devices=1,
+        accelerator="cpu",
+        strategy=MegatronStrategy(**strategy),
+        plugins=[LightningEnvironment()],
+        logger=False,
+        enable_checkpointing=False,
+    )
 
 
 def nemo_logits(found: GPTModel, probes: list[list[int]]) -> list[torch.Tensor]:
@@ -190,9 +194,13 @@ def weights_type_of_hf(checkpoint: Path) -> torch.dtype:
 def _set_type(found: GPTModel, dtype: torch.dtype) -> None:
     """Make the description of the model say ``dtype``, in the object and in what is written of it."""
     _describe(
-        found, params_dtype=dtype, pipeline_dtype=dtype, autocast_dtype=dtype,
-        bf16=dtype is torch.bfloat16, fp16=dtype is torch.float16,
-    )  # fmt: skip
+        found,
+        params_dtype=dtype,
+        pipeline_dtype=dtype,
+        autocast_dtype=dtype,
+        bf16=dtype is torch.bfloat16,
+        fp16=dtype is torch.float16,
+    )
 
 
 def _set_window(found: GPTModel, source: Path) -> None:

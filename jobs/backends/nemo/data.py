@@ -92,9 +92,13 @@ def pairs(given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any) -
         return
     source = given.output / f"{settings.split}.jsonl"
     kept = examples.fitting_pairs(
-        examples.read_rows(source, "instructions"), source, tokenizer,
-        settings.sequence_length, settings.too_long, settings.prompt_template,
-    )  # fmt: skip
+        examples.read_rows(source, "instructions"),
+        source,
+        tokenizer,
+        settings.sequence_length,
+        settings.too_long,
+        settings.prompt_template,
+    )
     found = [pair for _, (pair,) in kept]
     if settings.packed:
         lines = [json.dumps(line) for line in _sequences(found, source, scratch, settings)]
@@ -138,9 +142,13 @@ def packing(scratch: Path) -> dict[str, Any]:
 
 def _description(given: Input, settings: NemoSettings) -> dict[str, Any]:
     return {
-        "fingerprint": given.fingerprint, "split": settings.split, "length": settings.sequence_length,
-        "template": settings.prompt_template, "too_long": settings.too_long, "packed": settings.packed,
-    }  # fmt: skip
+        "fingerprint": given.fingerprint,
+        "split": settings.split,
+        "length": settings.sequence_length,
+        "template": settings.prompt_template,
+        "too_long": settings.too_long,
+        "packed": settings.packed,
+    }
 
 
 def _made(scratch: Path, given: Input, settings: NemoSettings) -> bool:
@@ -176,10 +184,14 @@ class Pairs(GPTSFTDataset):  # type: ignore[misc]
     def _process_example(self, example: dict[str, Any]) -> dict[str, Any]:
         prompt, completion = example["prompt"], example["completion"]
         return {
-            "input_ids": [*prompt, *completion], "answer_start_idx": len(prompt), "context_ids": prompt,
-            "context_length": len(prompt), "answer_ids": completion, "metadata": {},
+            "input_ids": [*prompt, *completion],
+            "answer_start_idx": len(prompt),
+            "context_ids": prompt,
+            "context_length": len(prompt),
+            "answer_ids": completion,
+            "metadata": {},
             "token_count": len(prompt) + len(completion),
-        }  # fmt: skip
+        }
 
 
 class Packs(GPTSFTPackedDataset):  # type: ignore[misc]
@@ -244,16 +256,22 @@ class FromWhereItWas(MegatronDataSampler):  # type: ignore[misc]
     def transform_dataloader(self, dataloader: DataLoader, consumed_samples: int = 0) -> DataLoader:
         """``dataloader`` with the batches of this replica, from the first that was not taken."""
         batches = AllBatches(
-            total_samples=len(dataloader.dataset), consumed_samples=self.init_consumed_samples,
-            micro_batch_size=self.micro_batch_size, global_batch_size=self.global_batch_size,
+            total_samples=len(dataloader.dataset),
+            consumed_samples=self.init_consumed_samples,
+            micro_batch_size=self.micro_batch_size,
+            global_batch_size=self.global_batch_size,
             data_parallel_rank=parallel_state.get_data_parallel_rank(),
-            data_parallel_size=parallel_state.get_data_parallel_world_size(), drop_last=True,
-        )  # fmt: skip
+            data_parallel_size=parallel_state.get_data_parallel_world_size(),
+            drop_last=True,
+        )
         return DataLoader(
-            dataloader.dataset, batch_sampler=batches, num_workers=dataloader.num_workers,
-            pin_memory=dataloader.pin_memory, persistent_workers=dataloader.persistent_workers,
+            dataloader.dataset,
+            batch_sampler=batches,
+            num_workers=dataloader.num_workers,
+            pin_memory=dataloader.pin_memory,
+            persistent_workers=dataloader.persistent_workers,
             collate_fn=dataloader.collate_fn,
-        )  # fmt: skip
+        )
 
 
 class PairsModule(FineTuningDataModule):  # type: ignore[misc]
@@ -265,16 +283,23 @@ class PairsModule(FineTuningDataModule):  # type: ignore[misc]
         """As in the base class, with a sampler that resumes."""
         super().setup(stage)
         self.data_sampler = FromWhereItWas(
-            seq_len=self.seq_length, micro_batch_size=self.micro_batch_size, global_batch_size=self.global_batch_size,
+            seq_len=self.seq_length,
+            micro_batch_size=self.micro_batch_size,
+            global_batch_size=self.global_batch_size,
             dataloader_type="batch",
-        )  # fmt: skip
+        )
 
     @lru_cache  # noqa: B019 - as in the base class: one data set per path
     def _create_dataset(self, path: Any, pack_metadata_path: Any = None, is_test: bool = False, **more: Any) -> Any:
         return self.dataset(
-            str(path), self.tokenizer, max_seq_length=self.seq_length, memmap_workers=self.memmap_workers,
-            seed=self.seed, is_test=is_test, **more,
-        )  # fmt: skip
+            str(path),
+            self.tokenizer,
+            max_seq_length=self.seq_length,
+            memmap_workers=self.memmap_workers,
+            seed=self.seed,
+            is_test=is_test,
+            **more,
+        )
 
 
 class PacksModule(PairsModule):

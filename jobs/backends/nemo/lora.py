@@ -53,9 +53,11 @@ def connect(settings: NemoSettings, network: GPTModel, trainer: Trainer) -> None
     Not by ``llm.finetune(peft=...)``, which writes them into the description of the model that the next stage builds.
     """
     found = Adapters(
-        target_modules=list(settings.lora_targets), dim=settings.lora_rank, alpha=settings.alpha,
+        target_modules=list(settings.lora_targets),
+        dim=settings.lora_rank,
+        alpha=settings.alpha,
         dropout=settings.lora_dropout,
-    )  # fmt: skip
+    )
     found.seed, found.recomputed = settings.seed, settings.recompute == "full"
     network.model_transform = found
     trainer.callbacks.append(found)

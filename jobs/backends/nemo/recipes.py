@@ -88,9 +88,7 @@ def checked(settings: NemoSettings, world: int, found: Parallel, layers: bool = 
     return found
 
 
-def parallel(
-    settings: NemoSettings, kind: str, world: int, local: int, network: GPTModel | None = None
-) -> Parallel:  # fmt: skip
+def parallel(settings: NemoSettings, kind: str, world: int, local: int, network: GPTModel | None = None) -> Parallel:
     """Sizes given in the settings, else those of the recipe, else 1; ``network`` is held against both.
 
     Raises:

@@ -72,8 +72,20 @@ class NemoSettings(TrainingSettings):
         return found
 
     def _check(self) -> None:
-        counts = ("steps", "batch_size", "sequence_length", "keep_saves", "micro_batch_size", "save_every", "threads",
-                  "tensor_parallel", "pipeline_parallel", "context_parallel", "lora_rank", "lora_alpha")  # fmt: skip
+        counts = (
+            "steps",
+            "batch_size",
+            "sequence_length",
+            "keep_saves",
+            "micro_batch_size",
+            "save_every",
+            "threads",
+            "tensor_parallel",
+            "pipeline_parallel",
+            "context_parallel",
+            "lora_rank",
+            "lora_alpha",
+        )
         at_least_one(self, counts)
         for name in ("warmup_steps", "weight_decay", "max_grad_norm", "min_lr", "data_workers"):
             if getattr(self, name) < 0:

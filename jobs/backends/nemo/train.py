@@ -65,14 +65,27 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     start = llm.pretrain if spec.kind == "cpt" else llm.finetune
     more: dict[str, Any] = {} if spec.kind == "cpt" else {"tokenizer": "data"}
     start(
-        model=network, data=module, trainer=trainer, log=_logger(settings, scratch, spec), resume=resume,
-        optim=_optimizer(settings), **more,
-    )  # fmt: skip
+        model=network,
+        data=module,
+        trainer=trainer,
+        log=_logger(settings, scratch, spec),
+        resume=resume,
+        optim=_optimizer(settings),
+        **more,
+    )
     metrics: dict[str, Any] = {"tokens": control.tokens, "seconds": time.monotonic() - began}
     shape = speed.step_shape(
-        settings.batch_size, micro, settings.sequence_length, settings.precision, settings.recompute, ctx.world,
-        spread.tensor, spread.pipeline, spread.context, speed.also_of(spec.kind, spec.settings),
-    )  # fmt: skip
+        settings.batch_size,
+        micro,
+        settings.sequence_length,
+        settings.precision,
+        settings.recompute,
+        ctx.world,
+        spread.tensor,
+        spread.pipeline,
+        spread.context,
+        speed.also_of(spec.kind, spec.settings),
+    )
     metrics |= measured.of_start(spec.backend, shape, control.durations) | packed
     if control.trained is not None:
         metrics["trained_parameters"] = control.trained
@@ -163,9 +176,13 @@ def _optimizer(settings: NemoSettings) -> nl.MegatronOptimizerModule:
     """
     distributed = compat.distributed_optimizer(settings.distributed_optimizer)
     config = OptimizerConfig(
-        optimizer="adam", lr=settings.lr, weight_decay=settings.weight_decay, clip_grad=settings.max_grad_norm,
-        bf16=settings.precision == "bf16", use_distributed_optimizer=distributed,
-    )  # fmt: skip
+        optimizer="adam",
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        clip_grad=settings.max_grad_norm,
+        bf16=settings.precision == "bf16",
+        use_distributed_optimizer=distributed,
+    )
     return nl.MegatronOptimizerModule(config=config, lr_scheduler=Schedule(settings))
 
 
@@ -181,6 +198,13 @@ def _logger(settings: NemoSettings, scratch: Path, spec: StageSpec) -> nl.NeMoLo
         # One run over all restarts of the stage.
         wandb = WandbLogger(project=settings.wandb_project, id=f"{spec.run}-{spec.stage}", save_dir=str(scratch))
     return nl.NeMoLogger(
-        log_dir=str(scratch), name="log", use_datetime_version=False, version="", ckpt=None,
-        tensorboard=board, wandb=wandb, update_logger_directory=False, log_global_rank_0_only=True,
-    )  # fmt: skip
+        log_dir=str(scratch),
+        name="log",
+        use_datetime_version=False,
+        version="",
+        ckpt=None,
+        tensorboard=board,
+        wandb=wandb,
+        update_logger_directory=False,
+        log_global_rank_0_only=True,
+    )

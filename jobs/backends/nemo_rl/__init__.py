@@ -29,7 +29,10 @@ CAPABILITIES = Capabilities(
     converts=frozenset({("dcp", "hf")}),
     # FSDP over fp32 weights; the reference model waits on the host
     memory=Memory(
-        {"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, sharded="all", logits=14.0, recompute=(True,),
+        {"fp32": (4, 4, 8), "bf16": (4, 4, 8)},
+        sharded="all",
+        logits=14.0,
+        recompute=(True,),
         splits=("tensor_parallel",),
     ),
     revision=2,  # 1 took another rotary base than transformers 5 writes, with an older transformers

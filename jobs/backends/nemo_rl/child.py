@@ -36,9 +36,16 @@ class Child:
     """One start of NeMo-RL; ``run`` sees it through."""
 
     def __init__(
-        self, spec: StageSpec, ctx: WorkContext, settings: RlSettings, scratch: Path, work: Path, resumed: int,
-        expected: Expected, clock: bool,
-    ) -> None:  # fmt: skip
+        self,
+        spec: StageSpec,
+        ctx: WorkContext,
+        settings: RlSettings,
+        scratch: Path,
+        work: Path,
+        resumed: int,
+        expected: Expected,
+        clock: bool,
+    ) -> None:
         self._spec = spec
         self._ctx = ctx
         self._settings = settings
@@ -63,9 +70,15 @@ class Child:
         """
         began = time.monotonic()
         child = subprocess.Popen(
-            command, env=cluster.environment(), cwd=self._scratch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace", bufsize=1,
-        )  # fmt: skip
+            command,
+            env=cluster.environment(),
+            cwd=self._scratch,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            bufsize=1,
+        )
         listener = threading.Thread(target=self._listen, args=(child, began), daemon=True)
         listener.start()
         asked = False

@@ -171,9 +171,10 @@ def scheduler(settings: RlSettings) -> list[dict[str, Any]]:
         "constant": {"name": prefix + "ConstantLR", "kwargs": {"factor": 1.0, "total_iters": NEVER}},
         "cosine": {"name": prefix + "CosineAnnealingLR", "kwargs": {"T_max": rest, "eta_min": 0.0}},
         "linear": {
-            "name": prefix + "LinearLR", "kwargs": {"start_factor": 1.0, "end_factor": 1e-8, "total_iters": rest},
+            "name": prefix + "LinearLR",
+            "kwargs": {"start_factor": 1.0, "end_factor": 1e-8, "total_iters": rest},
         },
-    }[settings.schedule]  # fmt: skip
+    }[settings.schedule]
     start = 1.0 / (settings.warmup_steps + 1)
     kwargs = {"start_factor": start, "end_factor": 1.0, "total_iters": warmup}
     return [{"name": prefix + "LinearLR", "kwargs": kwargs}, after, {"milestones": [warmup]}]

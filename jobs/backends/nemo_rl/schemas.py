@@ -81,15 +81,22 @@ _FIXED = {
 }
 _FLAT = {
     "dpo": _DPO | _SINCE_4 | _data("", "dataset_name", "train_data_path", "train_split", *_PAIRS),
-    "sft": _SFT | _SINCE_4
+    "sft": _SFT
+    | _SINCE_4
     | _data("", "dataset_name", "train_data_path", "val_data_path", "train_split", "val_split", *_ANSWERS),
-}  # fmt: skip
+}
 _BY_SPLIT = {
-    "dpo": _DPO | _SINCE_4 | _SINCE_6 | {"dpo.val_at_end"}
+    "dpo": _DPO
+    | _SINCE_4
+    | _SINCE_6
+    | {"dpo.val_at_end"}
     | _data("train.", "dataset_name", "data_path", "split", *_PAIRS),
-    "sft": _SFT | _SINCE_4 | _SINCE_6 | {"sft.val_at_end"}
+    "sft": _SFT
+    | _SINCE_4
+    | _SINCE_6
+    | {"sft.val_at_end"}
     | _data("train.", "dataset_name", "data_path", "split", *_ANSWERS),
-}  # fmt: skip
+}
 
 KNOWN: dict[str, Schema] = {
     "0.3": Schema(DataStyle.FIXED, _FIXED, clock=False, strips=True),

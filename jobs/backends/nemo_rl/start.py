@@ -41,9 +41,14 @@ def of_stage(spec: StageSpec, shape: Shape, found: Checkout) -> Rendered:
     scratch = spec.stage_paths.root / "nemo_rl"
     read = texts.place(given, found.schema, data, scratch)
     place = Place(
-        spec.inputs["checkpoint"].output, read, rows, spec.store_paths.saves / "nemo_rl", scratch / "logs", shape.nodes,
+        spec.inputs["checkpoint"].output,
+        read,
+        rows,
+        spec.store_paths.saves / "nemo_rl",
+        scratch / "logs",
+        shape.nodes,
         shape.processes,
-    )  # fmt: skip
+    )
     text = render.text(render.configuration(given, place, found))
     with tempfile.TemporaryDirectory(prefix="overnight-") as directory:
         config = Path(directory) / "config.yaml"

@@ -51,9 +51,16 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     work = ctx.saves.directory / "nemo_rl"
     resumed = _lay_out(ctx, work)
     place = Place(
-        model, data.path, data.rows, work, scratch / "logs", shape.nodes, shape.gpus_per_node,
-        _budget(spec, ctx, scratch), data.bos,
-    )  # fmt: skip
+        model,
+        data.path,
+        data.rows,
+        work,
+        scratch / "logs",
+        shape.nodes,
+        shape.gpus_per_node,
+        _budget(spec, ctx, scratch),
+        data.bos,
+    )
     config = scratch / "config.yaml"
     files.write_atomic(config, render.text(render.configuration(given, place, found)))
     asked = _Asked(config, spec.kind)

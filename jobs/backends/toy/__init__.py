@@ -194,9 +194,7 @@ def _train(spec: StageSpec, ctx: WorkContext, settings: ToySettings) -> Result:
         state.step += 1
         state.losses.append(loss)
         time.sleep(settings.step_seconds)
-        ctx.progress.report(
-            state.step, settings.steps, loss=loss, lr=settings.lr, seconds=time.monotonic() - began
-        )
+        ctx.progress.report(state.step, settings.steps, loss=loss, lr=settings.lr, seconds=time.monotonic() - began)
         _go_wrong(spec, ctx, settings, state.step)
         if state.step == settings.steps:
             break
@@ -237,9 +235,7 @@ def _save(ctx: WorkContext, state: State, settings: ToySettings) -> None:
     ctx.stop.saved(time.monotonic() - began)
 
 
-def _step(
-    kind: str, batch: list[dict[str, str]], scores: Scores, reference: Scores, settings: ToySettings
-) -> float:
+def _step(kind: str, batch: list[dict[str, str]], scores: Scores, reference: Scores, settings: ToySettings) -> float:
     """One step of plain gradient descent in place; mean loss of the batch before it."""
     total: Gradient = {}
     loss = 0.0

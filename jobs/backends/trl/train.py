@@ -57,9 +57,17 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     step = trainer.state.global_step
     metrics: dict[str, Any] = {"tokens": control.tokens, "seconds": time.monotonic() - began}
     shape = speed.step_shape(
-        settings.batch_size, micro, settings.sequence_length, settings.precision, "none", ctx.world, 1, 1, 1,
+        settings.batch_size,
+        micro,
+        settings.sequence_length,
+        settings.precision,
+        "none",
+        ctx.world,
+        1,
+        1,
+        1,
         speed.also_of(spec.kind, spec.settings),
-    )  # fmt: skip
+    )
     metrics |= measured.of_start(spec.backend, shape, control.durations)
     if control.losses:
         metrics |= {"first_loss": control.losses[0], "last_loss": control.losses[-1]}
@@ -115,10 +123,12 @@ def _pairs(rows: list[Row], settings: TrainSettings, tokenizer: PreTrainedTokeni
     chosen = [kept[index] for index in order]
     if len(answers) > 1:
         return Dataset.from_list([dict(row.texts) for row, _ in chosen])
-    return Dataset.from_list([
-        {"input_ids": [*pair.prompt, *pair.completion], "labels": [-100] * len(pair.prompt) + list(pair.completion)}
-        for _, (pair,) in chosen
-    ])
+    return Dataset.from_list(
+        [
+            {"input_ids": [*pair.prompt, *pair.completion], "labels": [-100] * len(pair.prompt) + list(pair.completion)}
+            for _, (pair,) in chosen
+        ]
+    )
 
 
 def _arguments(

@@ -111,10 +111,11 @@ def _refuse_paths_of_here(pipeline: PipelineFile, via: str) -> None:
             continue
         host = via.partition(":")[0]
         raise pipeline.error(
-            place, f"{path!r} is a path of this machine; with --via data and models must lie on the cluster, "
+            place,
+            f"{path!r} is a path of this machine; with --via data and models must lie on the cluster, "
             "and the pipeline says where (beginning with / or ~)",
             f"rsync -a {path} {host}:DIRECTORY/, then write that path",
-        )  # fmt: skip
+        )
 
 
 def _profile(directory: Path, name: str) -> dict[str, Any]:

@@ -86,13 +86,28 @@ def send(connection: Connection, made: Bundle, greeting: Greeting, quiet: bool) 
     shown = [] if quiet or not sys.stderr.isatty() else ["--info=progress2"]
     links = [f"--link-dest=../{digest}" for digest in greeting.have[:3]]
     # -s: the path on the other side does not go through its shell.
-    command = ["rsync", "-s", "-rlp", "--checksum", *shown, *links, "-e", shlex.join(connection.ssh), "--",
-               f"{made.directory}/", f"{connection.target.host}:{greeting.staging}/{incoming}/"]  # fmt: skip
+    command = [
+        "rsync",
+        "-s",
+        "-rlp",
+        "--checksum",
+        *shown,
+        *links,
+        "-e",
+        shlex.join(connection.ssh),
+        "--",
+        f"{made.directory}/",
+        f"{connection.target.host}:{greeting.staging}/{incoming}/",
+    ]
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=sys.stderr if shown else subprocess.DEVNULL,
-            stderr=subprocess.PIPE, env=bundle.environment(), check=False,
-        )  # fmt: skip
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr if shown else subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=bundle.environment(),
+            check=False,
+        )
     except FileNotFoundError as error:
         raise InputError("there is no rsync on this machine", hint="install rsync, 3.1 or newer") from error
     if done.returncode != 0:
@@ -100,8 +115,11 @@ def send(connection: Connection, made: Bundle, greeting: Greeting, quiet: bool) 
         last = said.strip().splitlines()[-1] if said.strip() else "no reason given"
         raise ClusterRefused(
             f"the code could not be brought to {connection.target.host}, nothing was done: {last}",
-            command=("rsync",), exit_code=done.returncode, stderr=said, hint="rsync must be there on both sides",
-        )  # fmt: skip
+            command=("rsync",),
+            exit_code=done.returncode,
+            stderr=said,
+            hint="rsync must be there on both sides",
+        )
     return incoming
 
 
@@ -246,9 +264,11 @@ class Session:
 
     def _silent(self, what: str) -> ClusterSilent:
         return ClusterSilent(
-            f"{self._target.host} {what}", command=("ssh", self._target.host), since=time.monotonic() - self._began,
+            f"{self._target.host} {what}",
+            command=("ssh", self._target.host),
+            since=time.monotonic() - self._began,
             hint=f"ssh {self._target.host} must work by itself first",
-        )  # fmt: skip
+        )
 
     def _lost(self, name: str) -> ClusterSilent:
         host = self._target.host
@@ -258,6 +278,8 @@ class Session:
             else "it was to change nothing that cannot be repeated"
         )
         return ClusterSilent(
-            f"the connection to {host} was lost during {name}; {known}", command=("ssh", host),
-            since=time.monotonic() - self._began, hint=f"overnight list --via {host}, then the same command again",
-        )  # fmt: skip
+            f"the connection to {host} was lost during {name}; {known}",
+            command=("ssh", host),
+            since=time.monotonic() - self._began,
+            hint=f"overnight list --via {host}, then the same command again",
+        )

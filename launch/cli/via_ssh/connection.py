@@ -36,8 +36,19 @@ INSTALL = (
 _HOST = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.+-]*@)?[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 _PROGRAM = re.compile(r"(?:~/|/)?[A-Za-z0-9_][A-Za-z0-9_./+@=-]*\Z")
 # Nothing of the user's configuration that would take over the session, and nothing that a second one cannot have.
-_PLAIN = ("-T", "-a", "-x", "-o", "RemoteCommand=none", "-o", "RequestTTY=no", "-o", "ClearAllForwardings=yes",
-          "-o", "PermitLocalCommand=no")  # fmt: skip
+_PLAIN = (
+    "-T",
+    "-a",
+    "-x",
+    "-o",
+    "RemoteCommand=none",
+    "-o",
+    "RequestTTY=no",
+    "-o",
+    "ClearAllForwardings=yes",
+    "-o",
+    "PermitLocalCommand=no",
+)
 _SOCKET_MAX = 104 - 18
 """Bytes that the path of a socket may have (macOS), without what ssh adds while it makes it."""
 
@@ -148,13 +159,18 @@ class Connection:
         last = said.strip().splitlines()[-1] if said.strip() else f"ssh ended with {code} and gave no reason"
         if _REFUSED.search(said):
             raise ClusterRefused(
-                f"{host} does not let you in: {last}", command=("ssh", host), exit_code=code, stderr=said,
+                f"{host} does not let you in: {last}",
+                command=("ssh", host),
+                exit_code=code,
+                stderr=said,
                 hint=f"ssh {host} must work by itself first",
-            )  # fmt: skip
+            )
         raise ClusterSilent(
-            f"{host} cannot be reached, nothing was done: {last}", command=("ssh", host),
-            since=time.monotonic() - began, hint=f"ssh {host} must work by itself first",
-        )  # fmt: skip
+            f"{host} cannot be reached, nothing was done: {last}",
+            command=("ssh", host),
+            since=time.monotonic() - began,
+            hint=f"ssh {host} must work by itself first",
+        )
 
     def close(self) -> bool:
         """End our connection; whether there was one. The user's own is left alone."""

@@ -13,8 +13,7 @@ GREETING = "overnight-via 1 "
 
 INTERRUPT = b"interrupt\n"
 
-COMMANDS = ("fetch", "plan", "submit", "status", "why", "report", "logs", "cancel", "resume", "doctor", "gc",
-            "list")  # fmt: skip
+COMMANDS = ("fetch", "plan", "submit", "status", "why", "report", "logs", "cancel", "resume", "doctor", "gc", "list")
 """What makes sense on a login node and ends."""
 
 FINISHED = ("submit", "resume", "cancel")

@@ -113,9 +113,12 @@ def overlay(below: Document, above: Document) -> Document:
 
     texts = {below.marks.file: below.marks.lines, **below.marks.texts, **above.marks.texts}
     marks = Marks(
-        above.marks.file, above.marks.lines, merged(below.marks.keys, above.marks.keys),
-        merged(below.marks.values, above.marks.values), texts,
-    )  # fmt: skip
+        above.marks.file,
+        above.marks.lines,
+        merged(below.marks.keys, above.marks.keys),
+        merged(below.marks.values, above.marks.values),
+        texts,
+    )
     return Document(data, marks)
 
 

@@ -90,12 +90,15 @@ def plans(found: ProfileFile, minutes: int | None, skip: Collection[str]) -> lis
         allowed = minutes or (10 if image else 1)
         result.append(
             Plan(
-                executor=executor, kind=kind, backend=backend, minutes=allowed,
+                executor=executor,
+                kind=kind,
+                backend=backend,
+                minutes=allowed,
                 resources=replace(wanted, nodes=most, time=str(allowed)),
                 lead=None if "signal" in skip else allowed * 60 - 45,
                 requeue="requeue" not in skip and profile.continuation is Continuation.REQUEUE,
             )
-        )  # fmt: skip
+        )
     return result
 
 
@@ -134,16 +137,24 @@ def _prepare(run: Run, profile: Profile, plan: Plan) -> Probe:
     paths.logs.mkdir()
     core = profile.environments.get("core")
     common = {
-        "stage_dir": paths.root, "boot": run.paths.boot, "environment": scripts.environment(profile, stage),
-    }  # fmt: skip
+        "stage_dir": paths.root,
+        "boot": run.paths.boot,
+        "environment": scripts.environment(profile, stage),
+    }
     host = templates.template(
-        "probe_host.sh.j2", **common, core_python=sys.executable if core is None else core.interpreter,
-        signal=SIGNAL if plan.lead is not None else None, requeue=plan.requeue,
-    )  # fmt: skip
+        "probe_host.sh.j2",
+        **common,
+        core_python=sys.executable if core is None else core.interpreter,
+        signal=SIGNAL if plan.lead is not None else None,
+        requeue=plan.requeue,
+    )
     node = templates.template(
-        "probe_node.sh.j2", **common, **scripts.entering(run, stage, profile, ATTEMPT), stage_python=python,
+        "probe_node.sh.j2",
+        **common,
+        **scripts.entering(run, stage, profile, ATTEMPT),
+        stage_python=python,
         processes=plan.resources.processes_per_node,
-    )  # fmt: skip
+    )
     write_atomic(place.host, host)
     write_atomic(place.node, node, mode=0o755)
     container = scripts.container_of(run, stage, profile)
@@ -193,9 +204,12 @@ def cancelled_on_leaving(probes: Sequence[Probe], gateway: Gateway) -> Iterator[
 
 
 def wait(
-    probes: Sequence[Probe], gateway: Gateway, poll_seconds: float, limit_seconds: float | None,
+    probes: Sequence[Probe],
+    gateway: Gateway,
+    poll_seconds: float,
+    limit_seconds: float | None,
     on_look: Callable[[Sequence[Probe]], None],
-) -> None:  # fmt: skip
+) -> None:
     """Wait until all have ended, or for ``limit_seconds``.
 
     Args:

@@ -43,12 +43,14 @@ class _AfterImport(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(
     0,
-    _AfterImport({
-        "torch": "fake_cuda",
-        "megatron.core.tensor_parallel.random": "rng_state",
-        "megatron.core.transformer.transformer_config": "initialise_on_cpu",
-        "nemo.lightning.megatron_init": "seed_without_device",
-        "nemo.lightning.io.pl": "leave_tensors",
-        "nemo_automodel": "cpu_devices",
-    }),
+    _AfterImport(
+        {
+            "torch": "fake_cuda",
+            "megatron.core.tensor_parallel.random": "rng_state",
+            "megatron.core.transformer.transformer_config": "initialise_on_cpu",
+            "nemo.lightning.megatron_init": "seed_without_device",
+            "nemo.lightning.io.pl": "leave_tensors",
+            "nemo_automodel": "cpu_devices",
+        }
+    ),
 )

@@ -79,6 +79,10 @@ def test_sacct_keeps_every_run_of_a_requeued_job():
 
 def test_a_state_of_a_later_version_does_not_lose_its_row():
     """A row that is not recognised would read as a job that has gone."""
-    line = "\x1e" + "\x1f".join(["12", "NEW_2_STATE", "1", "2", "3", "1", "node1", "batch", "name", "(null)", "None"]) + "\n"
+    line = (
+        "\x1e"
+        + "\x1f".join(["12", "NEW_2_STATE", "1", "2", "3", "1", "node1", "batch", "name", "(null)", "None"])
+        + "\n"
+    )
     (found,) = parse_squeue(line)
     assert (found.job_id, found.state) == ("12", JobState.UNKNOWN)
