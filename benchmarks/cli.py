@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def imported(arguments: list[str | Path], environment: dict[str, str]) -> set[str]:
-    """Top-level packages that the command imports. (What its child imports is held by tests/launch/test_imports.py.)"""
+    """Top-level packages that the command imports. (Those of its child: tests/launch/cli/test_imports.py.)"""
     shown = child([*OVERNIGHT, *arguments], environment={**environment, "PYTHONPROFILEIMPORTTIME": "1"}).output
     lines = [line for line in shown.splitlines() if line.startswith("import time:")]
     return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}

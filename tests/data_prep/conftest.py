@@ -10,7 +10,7 @@ import pytest
 
 from data_prep.build import build
 from data_prep.common.settings import Settings
-from tests.data_prep.helpers import invented, po, write_wheel
+from tests.support.catalogues import invented, po, write_wheel
 
 
 @pytest.fixture(scope="session")

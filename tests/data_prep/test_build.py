@@ -19,7 +19,7 @@ from jobs.core.spec import Input, StageSpec
 from jobs.training.deadline import StopRequest
 from jobs.training.interface import WorkContext
 from jobs.training.saves import Saves
-from tests.data_prep.helpers import po, read_rows, write_wheel
+from tests.support.catalogues import po, read_rows, write_wheel
 
 Make = Callable[..., Path]
 GETTEXT = {"type": "gettext"}

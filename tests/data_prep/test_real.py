@@ -13,7 +13,7 @@ from data_prep.common import text
 from data_prep.common.settings import SPLITS, Settings
 from jobs.core.paths import Workspace
 from launch.inputs.fetch import fetch, item
-from tests.data_prep.helpers import read_rows
+from tests.support.catalogues import read_rows
 
 pytestmark = pytest.mark.network
 

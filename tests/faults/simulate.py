@@ -52,7 +52,7 @@ from launch.submit import cancel, submitter
 from tests.faults.controller import Job, Refused, edges
 from tests.faults.site import Carrier, Gateway, Site, record
 from tests.faults.world import EPOCH, World
-from tests.launch.made_runs import stage
+from tests.support.made_runs import stage
 
 PATIENCE = 8
 """Calls of resume, after the last fault, in which a chain must be done."""

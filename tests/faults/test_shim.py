@@ -19,8 +19,8 @@ import pytest
 from launch.slurm.client import Gateway
 from launch.slurm.states import JobState
 from tests.faults import shim_directory
-from tests.slurm.chains import SHORT, Chain
-from tests.slurm.helpers import traces
+from tests.support.chains import SHORT, Chain
+from tests.support.slurm import traces
 
 PROFILE: dict[str, Any] = {
     "devcluster": False, "executors": {"default": "submitit", "training": "submitit"}, "poll_seconds": 1,

@@ -30,7 +30,7 @@ from launch.status.model import State
 from launch.submit.submitter import Submitter
 from tests.file_faults.job import WEIGHTS, carry, content, prepare, spec_of
 from tests.file_faults.recorder import Crash, Disk, Loss, Recorder, crashes, recording, tree
-from tests.launch import made_runs
+from tests.support import made_runs
 
 SAMPLE = 23
 """Of the states every so many-th is looked at in the quick test; the full one looks at all."""

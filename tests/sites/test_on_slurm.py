@@ -22,9 +22,9 @@ from launch.site.devcluster_shape import UNNAMED
 from launch.slurm.devcluster import packages
 from launch.slurm.devcluster.config import MEMORY_PER_CPU_MB
 from tests.sites.golden import HERE, SITES, profile_of
-from tests.sites.shaped import NEEDS_PLUGIN, can_build, like
-from tests.slurm.chains import SHORT, Chain
-from tests.slurm.helpers import Slurm
+from tests.support.chains import SHORT, Chain
+from tests.support.shaped import NEEDS_PLUGIN, can_build, like
+from tests.support.slurm import Slurm
 
 pytestmark = pytest.mark.slurm
 

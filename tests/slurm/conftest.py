@@ -1,7 +1,7 @@
 """Real Slurm for a test session: four nodes each, in a private directory, on ports of their own.
 
 ``slurm`` has no accounting (as many sites do for users), ``slurm_accounting`` has slurmdbd. Both yield a
-``tests.slurm.helpers.Slurm``. Jobs that a test leaves behind are cancelled after it.
+``tests.support.slurm.Slurm``. Jobs that a test leaves behind are cancelled after it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 
 from launch.slurm.devcluster import packages
 from launch.slurm.devcluster.cluster import DevCluster
-from tests.slurm.helpers import Slurm
+from tests.support.slurm import Slurm
 
 # Short, because sockets live in there; with the owner's id, so that the next session can clean up after a killed one.
 _PREFIX = "overnight-slurm-"

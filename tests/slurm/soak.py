@@ -32,10 +32,10 @@ from launch.base.errors import OvernightError
 from launch.slurm.devcluster import config
 from launch.slurm.devcluster.cluster import DevCluster
 from launch.slurm.reasons import NEVER_SATISFIED
-from tests.slurm.chains import Chain
-from tests.slurm.helpers import Slurm
 from tests.slurm.soak_checks import check
 from tests.slurm.soak_faults import CGROUPS, FAULTS, MISHAPS, STARTS, Site, alive
+from tests.support.chains import Chain
+from tests.support.slurm import Slurm
 
 STAGES = ("corpus", "pairs", "cpt", "sft")
 SLOW = {"steps": 20, "save_every": 4, "nodes": 1, "options": {"step_seconds": 0.15}}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from jobs.core import seal
-from tests.slurm.chains import Chain
+from tests.support.chains import Chain
 
 
 def check(chain: Chain, run: str, cuts: Iterable[tuple[float, str, int]]) -> None:

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from launch.base.errors import OvernightError
-from tests.slurm.chains import Chain, ended
-from tests.slurm.helpers import Slurm
+from tests.support.chains import Chain, ended
+from tests.support.slurm import Slurm
 
 CGROUPS = Path("/sys/fs/cgroup/memory")
 """Where memory limits are enforced; without it none is, and no job of the soak runs out of memory."""

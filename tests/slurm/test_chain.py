@@ -11,9 +11,9 @@ import pytest
 
 from jobs.core import files
 from launch.config.profile_file import locate
-from tests.backends.stages import make_model
-from tests.slurm.chains import REPOSITORY, Chain, ended
-from tests.slurm.helpers import Slurm, traces
+from tests.support.chains import REPOSITORY, Chain, ended
+from tests.support.slurm import Slurm, traces
+from tests.support.stages import make_model
 
 ROUTINGS: dict[str, dict[str, Any]] = {
     "default": {},

@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from jobs.core.paths import Workspace
-from tests.slurm import tracing
-from tests.slurm.chains import SHORT, Chain, ended, make_inputs
-from tests.slurm.helpers import Slurm
+from tests.support import tracing
+from tests.support.chains import SHORT, Chain, ended, make_inputs
+from tests.support.slurm import Slurm
 
 pytestmark = pytest.mark.slurm
 

@@ -19,8 +19,8 @@ from launch.slurm.client import Gateway
 from launch.status.assess import Queue, look
 from launch.status.model import StageStatus, State
 from launch.submit.submitter import Submitter
-from tests.launch.made_runs import make, stage, started, submitted
-from tests.slurm.helpers import Slurm
+from tests.support.made_runs import make, stage, started, submitted
+from tests.support.slurm import Slurm
 
 pytestmark = pytest.mark.slurm
 pytest.importorskip("submitit")

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.slurm.chains import Chain, by_stage
-from tests.slurm.helpers import Slurm
+from tests.support.chains import Chain, by_stage
+from tests.support.slurm import Slurm
 
 pytestmark = pytest.mark.slurm
 

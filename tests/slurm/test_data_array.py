@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from launch.cli.main import main
-from tests.slurm.helpers import Slurm
+from tests.support.slurm import Slurm
 
 pytest.importorskip("submitit")
-pytest.importorskip("tests.data_prep.prepared", exc_type=ImportError)
+pytest.importorskip("tests.support.prepared", exc_type=ImportError)
 
-from tests.data_prep.prepared import document, tree, write_lines, write_tokenizer
+from tests.support.prepared import document, tree, write_lines, write_tokenizer
 
 pytestmark = pytest.mark.slurm
 

@@ -21,7 +21,7 @@ from launch.base.errors import InputError
 from launch.slurm.devcluster import packages
 from launch.slurm.devcluster.cluster import DevCluster, DevClusterFailed
 from launch.slurm.devcluster.daemons import Records, wait_until
-from tests.slurm.helpers import Slurm, traces
+from tests.support.slurm import Slurm, traces
 
 pytestmark = [
     pytest.mark.slurm,

@@ -21,10 +21,10 @@ from launch.runs import rundir
 from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
 from launch.submit.submitter import Action, Submitter
-from tests.slurm import tracing
-from tests.slurm.chains import ALL, SHORT, Chain, ended, wrapper
-from tests.slurm.helpers import Slurm
-from tests.slurm.tracing import Boundary
+from tests.support import tracing
+from tests.support.chains import ALL, SHORT, Chain, ended, wrapper
+from tests.support.slurm import Slurm
+from tests.support.tracing import Boundary
 
 pytestmark = pytest.mark.slurm
 

@@ -16,7 +16,7 @@ import pytest
 
 from launch.render.executors import NAMES, Carrier, JobRequest, carrier
 from launch.slurm.client import Gateway
-from tests.slurm.helpers import Slurm
+from tests.support.slurm import Slurm
 
 pytestmark = pytest.mark.slurm
 

@@ -10,8 +10,8 @@ import pytest
 
 from jobs.core import verdict
 from jobs.core.verdict import FailureClass, Outcome, Verdict
-from tests.slurm.chains import SHORT, Chain, wrapper
-from tests.slurm.helpers import Slurm
+from tests.support.chains import SHORT, Chain, wrapper
+from tests.support.slurm import Slurm
 
 pytestmark = pytest.mark.slurm
 

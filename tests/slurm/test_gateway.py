@@ -13,7 +13,7 @@ from launch.base.errors import ClusterRefused, ClusterSilent
 from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState
-from tests.slurm.helpers import Slurm
+from tests.support.slurm import Slurm
 
 pytestmark = pytest.mark.slurm
 

@@ -16,7 +16,7 @@ from launch.render.executors import carrier
 from launch.runs.rundir import Run
 from launch.site import test_only
 from launch.slurm.client import Gateway
-from tests.slurm.helpers import Slurm
+from tests.support.slurm import Slurm
 
 pytestmark = pytest.mark.slurm
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.chains import Chain
-from tests.slurm.helpers import Slurm
+from tests.support.chains import Chain
+from tests.support.slurm import Slurm
 
 pytestmark = pytest.mark.slurm
 

@@ -13,9 +13,9 @@ import yaml
 
 from jobs.core import seal
 from launch.config.profile_file import locate
-from tests.backends import environments, stages
-from tests.slurm.chains import Chain
-from tests.slurm.helpers import Slurm
+from tests.support import environments, stages
+from tests.support.chains import Chain
+from tests.support.slurm import Slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.train]
 

@@ -14,10 +14,10 @@ from jobs.core import progress, verdict
 from jobs.core.verdict import FailureClass, Outcome, Verdict
 from launch.slurm.devcluster import packages
 from launch.slurm.devcluster.config import CLUSTER_NAME
-from tests.slurm.chains import SHORT, Chain
-from tests.slurm.helpers import Slurm
 from tests.slurm.soak import cluster_of
 from tests.slurm.soak_faults import Site
+from tests.support.chains import SHORT, Chain
+from tests.support.slurm import Slurm
 
 pytestmark = pytest.mark.slurm
 

@@ -21,9 +21,9 @@ import pytest
 from launch.config.profile_file import read_profile
 from launch.site.probe import amend
 from launch.slurm.devcluster import packages
-from tests.sites.shaped import ADDED, SITES, Site, can_build, like
-from tests.slurm.chains import REPOSITORY, ended
-from tests.slurm.helpers import Slurm
+from tests.support.chains import REPOSITORY, ended
+from tests.support.shaped import ADDED, SITES, Site, can_build, like
+from tests.support.slurm import Slurm
 
 pytestmark = pytest.mark.slurm
 

@@ -27,7 +27,7 @@ from launch.inputs import toolkit as snapshot
 from launch.render import templates
 from launch.slurm.devcluster import packages
 from launch.slurm.devcluster.cluster import DevCluster
-from tests.slurm.helpers import Slurm
+from tests.support.slurm import Slurm
 
 pytestmark = pytest.mark.slurm
 

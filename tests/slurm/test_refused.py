@@ -16,8 +16,8 @@ from launch.render.provenance import Emitted
 from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
 from tests.sites.golden import HERE, plan_of
-from tests.slurm.chains import Chain
-from tests.slurm.helpers import Slurm
+from tests.support.chains import Chain
+from tests.support.slurm import Slurm
 
 pytestmark = pytest.mark.slurm
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from jobs.core import attempts, files
-from tests.slurm.chains import ALL, SHORT, Chain, by_stage, ended, wrapper
-from tests.slurm.helpers import Slurm
+from tests.support.chains import ALL, SHORT, Chain, by_stage, ended, wrapper
+from tests.support.slurm import Slurm
 
 pytestmark = pytest.mark.slurm
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.slurm.chains import ALL, Chain
-from tests.slurm.helpers import Slurm
+from tests.support.chains import ALL, Chain
+from tests.support.slurm import Slurm
 
 pytestmark = pytest.mark.slurm
 

@@ -14,9 +14,9 @@ import pytest
 from jobs.core import progress, verdict
 from jobs.core.verdict import FailureClass, Outcome
 from launch.config.profile_file import locate
-from tests.backends.stages import make_model
-from tests.slurm.chains import Chain, ended, wait_for_all
-from tests.slurm.helpers import Slurm
+from tests.support.chains import Chain, ended, wait_for_all
+from tests.support.slurm import Slurm
+from tests.support.stages import make_model
 
 LIMIT = {"partition": "short", "time": "1", "nodes": 1, "cpus": 2}
 TOY = {"steps": 84, "options": {"step_seconds": 0.7}, **LIMIT}  # 59 s of steps; a start may use about 20 s

@@ -10,7 +10,7 @@ import pytest
 
 from launch.inputs import toolkit
 from launch.render import templates
-from tests.slurm.helpers import Slurm
+from tests.support.slurm import Slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.train]
 

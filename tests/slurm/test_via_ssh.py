@@ -26,8 +26,8 @@ import pytest
 import yaml
 
 from launch.cli.via_ssh import protocol
-from tests.slurm.chains import REPOSITORY, SHORT, Chain, ended
-from tests.slurm.helpers import Slurm
+from tests.support.chains import REPOSITORY, SHORT, Chain, ended
+from tests.support.slurm import Slurm
 
 pytestmark = pytest.mark.slurm
 

@@ -1,0 +1,178 @@
+"""Instructions and preferences in the forms that people have."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("tests.support.prepared", exc_type=ImportError)
+
+from data_prep.common.errors import DataError
+from data_prep.rows import lengths
+from tests.support.prepared import document, make, write_lines, write_tokenizer
+
+ALL = {"validation": 0, "test": 0}
+TURNS = [
+    {"role": "user", "content": "one"},
+    {"role": "assistant", "content": "two"},
+    {"role": "user", "content": "three"},
+    {"role": "assistant", "content": "four"},
+]
+
+
+def rows(output: Path, split: str = "train") -> list[dict[str, str]]:
+    return [json.loads(line) for line in (output / f"{split}.jsonl").read_text().splitlines()]
+
+
+def card(output: Path) -> dict:
+    found = json.loads((output / "card.json").read_text())
+    assert found["read"] == sum(found["rows"].values()) + sum(found["dropped"].values())
+    return found
+
+
+def test_forms_are_recognised_and_the_template_of_the_guide_is_applied(tmp_path: Path) -> None:
+    given = [
+        {"input": "a?", "output": "A {input}"},
+        {"prompt": "b?", "completion": "B"},
+        {"instruction": "c", "input": "d", "output": "C"},
+        {"messages": TURNS[:2]},
+        {"conversations": [{"from": "human", "value": "e"}, {"from": "gpt", "value": "E"}]},
+    ]
+    make(
+        "instructions",
+        [write_lines(tmp_path / "in.jsonl", given)],
+        tmp_path / "out",
+        split=ALL,
+        template="llama-3.2",
+        also=["nemo"],
+    )
+    found = {row["completion"]: row["prompt"] for row in rows(tmp_path / "out")}
+    assert set(found) == {"A {input}", "B", "C", "two", "E"}
+    assert found["C"].startswith("<|begin_of_text|><|start_header_id|>system")
+    assert found["C"].endswith("c\n\nd\nAnswer: <|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n")
+    assert sum(card(tmp_path / "out")["forms"].values()) == 5
+    nemo = [json.loads(line) for line in (tmp_path / "out/nemo/training.jsonl").read_text().splitlines()]
+    assert {row["output"] for row in nemo} == set(found)
+
+
+def test_chat_template_of_the_model_and_an_answer_a_row(tmp_path: Path) -> None:
+    tokenizer = write_tokenizer(tmp_path / "tokenizer")
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+    (tokenizer / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>", "chat_template": template}))
+    source = write_lines(tmp_path / "in.jsonl", [{"messages": TURNS}])
+    make(
+        "instructions",
+        [source],
+        tmp_path / "out",
+        split=ALL,
+        template="model",
+        tokenizer=str(tokenizer),
+        answers="each",
+        pack=64,
+    )
+    assert {(row["prompt"], row["completion"]) for row in rows(tmp_path / "out")} == {
+        ("[user]one</s>[assistant]", "two"),
+        ("[user]one</s>[assistant]two</s>[user]three</s>[assistant]", "four"),
+    }
+    packed = json.loads((tmp_path / "out/packed/train.jsonl").read_text().splitlines()[0])
+    assert len(packed["input_ids"]) == len(packed["loss_mask"])
+    assert 0 < sum(packed["loss_mask"]) < len(packed["loss_mask"])
+
+
+def test_too_many_long_rows_are_refused_and_few_are_counted(tmp_path: Path) -> None:
+    tokenizer = str(write_tokenizer(tmp_path / "tokenizer"))
+    given = [{"input": f"q{n}", "output": document(n, 10 if n else 300)} for n in range(40)]
+    source = write_lines(tmp_path / "in.jsonl", given)
+    make("instructions", [source], tmp_path / "out", split=ALL, tokenizer=tokenizer, max_tokens=200)
+    assert card(tmp_path / "out")["dropped"] == {"over_length": 1}
+    with pytest.raises(DataError, match=r"1 of 40 rows \(2\.5%\) have more than 200 tokens"):
+        make(
+            "instructions",
+            [source],
+            tmp_path / "no",
+            split=ALL,
+            tokenizer=tokenizer,
+            max_tokens=200,
+            max_over_length=0.01,
+        )
+
+
+def test_splits_are_group_safe_and_stratified(tmp_path: Path) -> None:
+    given = [
+        {"input": f"q{n}", "output": f"a{n}", "who": f"author{n // 4}", "what": "xy"[n // 4 % 2]} for n in range(400)
+    ]
+    source = write_lines(tmp_path / "in.jsonl", given)
+    make(
+        "instructions",
+        [source],
+        tmp_path / "out",
+        split={"validation": 0.1, "test": 0.2},
+        group_by="who",
+        stratify_by="what",
+    )
+    at = {row["prompt"]: split for split in ("train", "validation", "test") for row in rows(tmp_path / "out", split)}
+    assert len(at) == 400
+    for n in range(0, 400, 4):
+        assert len({at[f"q{k}"] for k in range(n, n + 4)}) == 1
+    for what in "xy":
+        assert sum(at[row["input"]] == "test" for row in given if row["what"] == what) == 40
+
+
+def test_pairs_are_checked(tmp_path: Path) -> None:
+    given = [
+        {"prompt": "p1", "chosen": "yes", "rejected": "Yes!"},
+        {"prompt": "p2", "chosen": "left", "rejected": "right"},
+        {"prompt": "p2", "chosen": "right", "rejected": "left"},
+        {"prompt": "p3", "chosen": "o ônibus", "rejected": "o autocarro"},
+        {"prompt": "p4", "chosen": "good answer", "rejected": "bad"},
+        {"prompt": "p4", "chosen": "good answer", "rejected": "bad"},
+        {"prompt": "from the test set", "chosen": "x y", "rejected": "z"},
+        {"chosen": TURNS, "rejected": [*TURNS[:3], {"role": "assistant", "content": "five"}]},
+    ]
+    source = write_lines(tmp_path / "in.jsonl", given[:-1])
+    tests = write_lines(tmp_path / "test.jsonl", [{"prompt": "From the test set.", "completion": "x"}])
+    make(
+        "preferences",
+        [source],
+        tmp_path / "out",
+        split=ALL,
+        chosen_never=["ônibus"],
+        swapped="swap",
+        evaluation=[str(tests)],
+        also=["nemo-rl-0.3", "nemo-rl-preference"],
+    )
+    facts = card(tmp_path / "out")
+    assert facts["dropped"] == {"no_difference": 1, "contradiction": 2, "duplicate": 1, "in_evaluation": 1}
+    assert {row["chosen"] for row in rows(tmp_path / "out")} == {"o autocarro", "good answer"}
+    old = json.loads((tmp_path / "out/nemo-rl-0.3/train.jsonl").read_text().splitlines()[0])
+    assert set(old) == {"prompt", "chosen_response", "rejected_response"}
+    ranked = json.loads((tmp_path / "out/nemo-rl-preference/train.jsonl").read_text().splitlines()[0])
+    assert [entry["rank"] for entry in ranked["completions"]] == [0, 1]
+    with pytest.raises(DataError, match=r"last\.jsonl:1: several turns"):
+        make("preferences", [write_lines(tmp_path / "last.jsonl", given[-1:])], tmp_path / "turns", split=ALL)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"input": None, "output": "x"}, 'field "input" is null'),
+        ({"question": "x"}, "has no form of instructions"),
+        ({"messages": [{"role": "user", "content": "x"}]}, "does not end with an answer"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "has the role 'robot'"),
+    ],
+)
+def test_rows_without_a_form_have_a_place(tmp_path: Path, row: dict, says: str) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [{"input": "a", "output": "b"}, row])
+    with pytest.raises(DataError, match=r"in\.jsonl:2: ") as failure:
+        make("instructions", [source], tmp_path / "out", split=ALL)
+    assert says in str(failure.value)
+
+
+def test_packs_are_full_and_whole() -> None:
+    sizes = [5, 9, 3, 3, 7, 1, 12]
+    packs = lengths.pack(sizes, 10)
+    assert sorted(number for numbers in packs for number in numbers) == list(range(7))
+    assert all(sum(sizes[n] for n in numbers) <= 10 for numbers in packs if len(numbers) > 1)
+    assert len(packs) == 4

@@ -1,0 +1,132 @@
+"""The real NeMo on a tiny Llama, on the CPU: import, training, a stop, exact resume, SFT, export, logits.
+
+Needs an environment of its own (its pins exclude ours): ``make venv-nemo``, or OVERNIGHT_NEMO_VENV=/path.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.backends.nemo import layout
+from jobs.backends.nemo.settings import NemoSettings, learning_rate_factor
+from jobs.training.settings import BadSettings
+from tests.support import stages
+from tests.support.environments import IN_NEMO, publish, start
+
+TRAINING: dict[str, Any] = {
+    "steps": 4, "lr": 1e-3, "batch_size": 4, "sequence_length": 32, "micro_batch_size": 2, "save_every": 2, "seed": 3,
+    "warmup_steps": 1,
+}  # fmt: skip
+
+
+@pytest.mark.full
+def test_import_train_stop_resume_tune_export(tmp_path: Path, data: Path, base: Path, nemo: Path) -> None:
+    imported = stages.stage(tmp_path / "import", "convert", "nemo", {}, {"source": base}, {"source": "hf"})
+    metrics = start(nemo, imported)["metrics"]
+    assert metrics["logit_difference"] <= metrics["logit_tolerance"]
+    model = publish(imported)
+    formats = {"checkpoint": "nemo", "data": "corpus"}
+    inputs = {"checkpoint": model, "data": data / "corpus"}
+
+    whole = stages.stage(tmp_path / "whole", "cpt", "nemo", TRAINING, inputs, formats)
+    assert start(nemo, whole)["outcome"] == "done"
+    cut = stages.stage(tmp_path / "cut", "cpt", "nemo", TRAINING, inputs, formats)
+    stopped = start(nemo, cut, stop_after=3)
+    assert (stopped["outcome"], stopped["step"]) == ("stopped", 3)
+    again = start(nemo, cut)
+    assert (again["outcome"], again["step"]) == ("done", 4)
+    assert {"event": "resumed", "step": 3, "path": str(cut.spec.store_paths.save(3))} in again["events"]
+    assert cut.losses() == whole.losses()  # to the last bit
+
+    tuned = stages.stage(
+        tmp_path / "sft",
+        "sft",
+        "nemo",
+        TRAINING,
+        {"checkpoint": publish(cut), "data": data / "instructions"},
+        {"checkpoint": "nemo", "data": "instructions"},
+    )
+    assert start(nemo, tuned)["outcome"] == "done"
+    exported = stages.stage(tmp_path / "export", "convert", "nemo", {}, {"source": publish(tuned)}, {"source": "nemo"})
+    metrics = start(nemo, exported)["metrics"]
+    assert metrics["logit_difference"] <= metrics["logit_tolerance"]
+    output = exported.spec.store_paths.partial
+    assert (output / "model.safetensors").is_file()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (output / name).read_bytes() == (base / "output" / name).read_bytes()
+
+
+@pytest.mark.full
+def test_a_bf16_model_keeps_its_type(tmp_path: Path, base: Path, nemo: Path) -> None:
+    """The norms of Megatron's local layers are fp32 in a bf16 model, and NeMo copies between equal types only."""
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForCausalLM
+
+    given = tmp_path / "given"
+    shutil.copytree(base, given)
+    AutoModelForCausalLM.from_pretrained(base / "output", dtype=torch.bfloat16).save_pretrained(given / "output")
+    imported = stages.stage(tmp_path / "import", "convert", "nemo", {}, {"source": given}, {"source": "hf"})
+    metrics = start(nemo, imported)["metrics"]
+    assert metrics["logit_difference"] <= metrics["logit_tolerance"]
+    exported = stages.stage(
+        tmp_path / "export", "convert", "nemo", {}, {"source": publish(imported)}, {"source": "nemo"}
+    )
+    metrics = start(nemo, exported)["metrics"]
+    assert metrics["logit_difference"] <= metrics["logit_tolerance"]
+    there, back = (
+        AutoModelForCausalLM.from_pretrained(path, dtype="auto").state_dict()
+        for path in (given / "output", exported.spec.store_paths.partial)
+    )
+    assert {value.dtype for value in back.values()} == {torch.bfloat16}
+    assert all(torch.equal(there[name], value) for name, value in back.items())
+
+
+@pytest.mark.full
+def test_every_token_is_learned_and_the_mask_is_made_once(tmp_path: Path, nemo: Path) -> None:
+    """Also the end of a document where it is the padding id; a mask for each sample would keep a GPU waiting."""
+    script = IN_NEMO / "nemo_blocks.py"
+    done = subprocess.run(
+        [str(nemo), str(script), str(tmp_path)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == {"left_out": 0, "made": 1}
+
+
+def test_half_a_checkpoint_is_named(tmp_path: Path) -> None:
+    assert "weights/.metadata is missing" in str(layout.problem(tmp_path))
+    for name in layout.NEEDED:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert "no *.distcp file" in str(layout.problem(tmp_path))
+    (tmp_path / "weights/__0_0.distcp").write_text("")
+    assert layout.problem(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sequence_parallel": True}, "needs tensor_parallel"),
+        ({"prompt_template": "x"}, "must have"),
+        ({"recompute": "some"}, "one of none, selective, full"),
+        ({"tensor_paralel": 2}, "did you mean 'tensor_parallel'"),
+        ({"sequence_parallel": "yes"}, "must be true or false"),
+    ],
+)
+def test_settings_are_refused_with_a_reason(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadSettings, match=message):
+        NemoSettings.read({**TRAINING, **changes})
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_learning_rate(schedule: str) -> None:
+    settings = NemoSettings.read({**TRAINING, "steps": 10, "warmup_steps": 2, "schedule": schedule})
+    curve = [learning_rate_factor(step, settings) for step in range(11)]
+    assert curve[:3] == [0.0, 0.5, 1.0]
+    assert curve[-1] == pytest.approx(1.0 if schedule == "constant" else 0.0)
+    assert curve[2:] == sorted(curve[2:], reverse=True)

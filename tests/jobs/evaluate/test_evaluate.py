@@ -1,0 +1,144 @@
+"""Evaluations of a tiny model: numbers checked against plain loops, gates against a model that learned."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from jobs.evaluate import GateFailed, measure  # noqa: E402
+from jobs.training import examples, tokenizers  # noqa: E402
+from jobs.training.examples import DataError, Pair  # noqa: E402
+from jobs.training.models import load_model  # noqa: E402
+from tests.support import stages  # noqa: E402
+
+pytestmark = pytest.mark.train
+
+TASKS: dict[str, Any] = {
+    "perplexity": {"data": "corpus"},
+    "answers": {"data": "instructions"},
+    "translation": {"data": "instructions", "limit": 10, "max_new_tokens": 12},
+    "preferences": {"data": "preferences"},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    stages.make_data(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("base")
+    stages.make_model(root / "output")
+    return root
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory, base: Path, data: Path) -> Path:
+    """The base model after a little SFT."""
+    root = tmp_path_factory.mktemp("tuned")
+    settings = {"steps": 40, "lr": 5e-3, "batch_size": 8, "sequence_length": 64, "seed": 3, "threads": 1}
+    stage = stages.stage(root / "sft", "sft", "trl", settings, {"checkpoint": base, "data": data / "instructions"})
+    stage.start()
+    stage.output.rename(root / "output")
+    return root
+
+
+def evaluation(
+    root: Path, checkpoint: Path, data: Path, compare_to: Path | None = None, **settings: Any
+) -> stages.Stage:
+    inputs = {"checkpoint": checkpoint, **{name: data / name for name in ("corpus", "instructions", "preferences")}}
+    if compare_to:
+        inputs["compare_to"] = compare_to
+    return stages.stage(root, "evaluate", "trl", {"tasks": TASKS, "seed": 1, "threads": 1, **settings}, inputs)
+
+
+def test_before_and_after(tmp_path: Path, base: Path, tuned: Path, data: Path) -> None:
+    before = evaluation(tmp_path / "before", base, data)
+    result = before.start()
+    assert set(result.metrics) == {
+        "perplexity.perplexity",
+        "answers.answer_loss",
+        "translation.chrf",
+        "translation.exact_match",
+        "preferences.accuracy",
+        "preferences.margin",
+    }
+    before.output.rename(tmp_path / "before" / "output")
+    gate = {"answer_loss": {"must": "fall"}, "chrf": {"must": "rise"}}
+    after = evaluation(tmp_path / "after", tuned, data, compare_to=tmp_path / "before", gate=gate)
+    after.start()
+    found = json.loads((after.output / "metrics.json").read_text())
+    loss = found["answers"]["answer_loss"]
+    assert loss["difference"]["high"] < 0
+    assert loss["gate"] == {"must": "fall", "passed": True}
+    assert loss["before"] == pytest.approx(result.metrics["answers.answer_loss"])
+    assert found["translation"]["chrf"]["n"] == 10
+    reports = after.reports()
+    assert [report.step for report in reports] == list(range(1, reports[0].total + 1))
+
+    worse = evaluation(tmp_path / "worse", base, data, compare_to=tmp_path / "before", gate=gate)
+    with pytest.raises(GateFailed, match="answer_loss must fall"):
+        worse.start()
+    assert (worse.output / "metrics.json").exists()  # for the user to read
+    assert len((worse.output / "samples.jsonl").read_text().splitlines()) == 24 + 24 + 10 + 24
+
+
+def test_log_likelihoods_are_those_of_a_plain_loop(base: Path) -> None:
+    model = load_model(base / "output").eval()
+    pairs = [Pair((5, 6, 7), (8, 2)), Pair((5,), (9, 10, 11, 12, 2)), Pair((4, 4), (2,))]
+    found = measure.log_likelihoods(model, pairs)
+    for pair, value in zip(pairs, found, strict=True):
+        with torch.inference_mode():
+            chances = model(torch.tensor([[*pair.prompt, *pair.completion]])).logits[0].double().log_softmax(-1)
+        expected = sum(
+            float(chances[len(pair.prompt) + place - 1, token]) for place, token in enumerate(pair.completion)
+        )
+        assert value == pytest.approx(expected, abs=1e-4)
+
+
+def test_answers_do_not_depend_on_the_batch(tuned: Path, data: Path) -> None:
+    tokenizer = tokenizers.load(tuned / "output")
+    model = load_model(tuned / "output").eval()
+    rows = examples.read_rows(data / "instructions" / "output" / "test.jsonl", "instructions", limit=6)
+    prompts = [tokenizer(row.texts["prompt"])["input_ids"] for row in rows]
+    together = measure.answers(model, tokenizer, prompts, 12)
+    alone = [measure.answers(model, tokenizer, [prompt], 12)[0] for prompt in prompts]
+    assert together == alone
+    assert any(together)
+
+
+def test_batches_hold_everything_once_and_keep_to_the_budget() -> None:
+    lengths = [3, 50, 7, 7, 20, 1, 64, 90]
+    groups = list(measure.batches(lengths, 64))
+    assert sorted(index for group in groups for index in group) == list(range(8))
+    assert all(len(group) == 1 or len(group) * max(lengths[index] for index in group) <= 64 for group in groups)
+    assert max(map(len, measure.batches(lengths, 10_000, most=3))) == 3
+
+
+def test_choice_of_examples_is_by_id_and_drops_equal_answers(tmp_path: Path) -> None:
+    from jobs.evaluate import tasks
+    from jobs.evaluate.settings import TaskSettings
+
+    rows = [
+        {"id": str(index), "prompt": "a", "chosen": "b", "rejected": "b" if index % 2 else "c"} for index in range(20)
+    ]
+    chosen = []
+    for order in (rows, rows[::-1]):
+        stages.write_rows(tmp_path / "test.jsonl", order)
+        found = tasks.choose(tmp_path / "test.jsonl", "preferences", TaskSettings("d", limit=5))
+        chosen.append([row.id for row in found])
+    assert chosen[0] == chosen[1]
+    assert len(chosen[0]) == 5
+    assert all(int(name) % 2 == 0 for name in chosen[0])
+    stages.write_rows(tmp_path / "test.jsonl", [row for row in rows if row["chosen"] == row["rejected"]])
+    with pytest.raises(DataError, match="no row for the task preferences"):
+        tasks.choose(tmp_path / "test.jsonl", "preferences", TaskSettings("d"))

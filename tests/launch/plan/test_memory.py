@@ -1,0 +1,355 @@
+"""Estimates against published numbers, and against what torch keeps and the TRL back end writes on this machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import backends
+from launch.plan import memory as estimate
+from launch.plan.estimates import PEAK
+from launch.plan.memory import Habits, Model, Shape, model_of
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def habits_of(backend: str, versions: dict[str, str], settings: dict[str, Any]) -> Habits:
+    """By what the back end declares."""
+    memory = backends.load(backend).CAPABILITIES.memory
+    return estimate.habits_of(None if memory is None else asdict(memory), versions, settings)
+
+
+LLAMA = {"model_type": "llama", "vocab_size": 128256}
+MEASURED = Habits({"fp32": (4, 4, 8), "bf16": (4, 4, 8)})
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters"),
+    [  # as the model cards and ``safetensors`` headers on the hub say
+        (
+            {
+                **LLAMA,
+                "num_hidden_layers": 16,
+                "hidden_size": 2048,
+                "num_attention_heads": 32,
+                "num_key_value_heads": 8,
+                "head_dim": 64,
+                "intermediate_size": 8192,
+                "tie_word_embeddings": True,
+            },
+            1_235_814_400,
+        ),
+        (
+            {
+                **LLAMA,
+                "num_hidden_layers": 28,
+                "hidden_size": 3072,
+                "num_attention_heads": 24,
+                "num_key_value_heads": 8,
+                "head_dim": 128,
+                "intermediate_size": 8192,
+                "tie_word_embeddings": True,
+            },
+            3_212_749_824,
+        ),
+        (
+            {
+                **LLAMA,
+                "num_hidden_layers": 32,
+                "hidden_size": 4096,
+                "num_attention_heads": 32,
+                "num_key_value_heads": 8,
+                "intermediate_size": 14336,
+            },
+            8_030_261_248,
+        ),
+        (
+            {
+                "model_type": "llama",
+                "vocab_size": 49152,
+                "num_hidden_layers": 30,
+                "hidden_size": 576,
+                "num_attention_heads": 9,
+                "num_key_value_heads": 3,
+                "intermediate_size": 1536,
+                "tie_word_embeddings": True,
+            },
+            134_515_008,
+        ),
+        (
+            {
+                "model_type": "qwen2",
+                "vocab_size": 151936,
+                "num_hidden_layers": 24,
+                "hidden_size": 896,
+                "num_attention_heads": 14,
+                "num_key_value_heads": 2,
+                "intermediate_size": 4864,
+                "tie_word_embeddings": True,
+            },
+            494_032_768,
+        ),
+        (
+            {
+                "model_type": "qwen3",
+                "vocab_size": 151936,
+                "num_hidden_layers": 28,
+                "hidden_size": 1024,
+                "num_attention_heads": 16,
+                "num_key_value_heads": 8,
+                "head_dim": 128,
+                "intermediate_size": 3072,
+                "tie_word_embeddings": True,
+            },
+            596_049_920,
+        ),
+    ],
+    ids=["Llama-3.2-1B", "Llama-3.2-3B", "Llama-3-8B", "SmolLM2-135M", "Qwen2.5-0.5B", "Qwen3-0.6B"],
+)
+def test_parameters_of_published_models(config: dict[str, Any], parameters: int) -> None:
+    model = model_of(config)
+    assert model is not None
+    assert model.parameters == parameters
+
+
+def test_an_architecture_that_is_not_known_has_no_estimate() -> None:
+    assert model_of({"model_type": "mamba"}) is None
+
+
+GPT = Model(
+    layers=96, hidden=12288, heads=96, groups=96, head=128, ffn=4 * 12288, vocabulary=51200, tied=True, gated=False
+)
+
+
+@pytest.mark.parametrize("tensor", [1, 8])
+@pytest.mark.parametrize("sequence_parallel", [False, True])
+@pytest.mark.parametrize("recompute", ["none", "selective"])
+def test_activations_of_megatron(tensor: int, sequence_parallel: bool, recompute: str) -> None:
+    """Korthikanti et al., table 2, for the GPT-3 of 175 billion parameters."""
+    shape = Shape(tensor, 1, 1, 2048, "bf16", tensor=tensor, sequence_parallel=sequence_parallel, recompute=recompute)
+    habits = replace(MEASURED, fused=True, scores=True)
+    sbh, t = 2048 * 12288, tensor
+    scores = 0 if recompute == "selective" else 5 * 96 * 2048 / 12288 / t
+    wanted = sbh * ((34 / t if sequence_parallel else 10 + 24 / t) + scores)
+    assert estimate.layer_activations(GPT, shape, habits, dropout=True) == pytest.approx(wanted)
+
+
+def test_bytes_of_a_parameter() -> None:
+    """16 with plain Adam (ZeRO, section 3.1), 18 with gradients in fp32, and 6 + 12/d sharded (Megatron-LM)."""
+    shape = Shape(8, 8, 1, 1, "bf16")
+    for versions, wanted in (({}, 18.0), ({"transformer_engine": "2"}, 6 + 12 / 8)):
+        habits = habits_of("nemo", versions, {})
+        found = estimate.memory(GPT, shape, habits)
+        states = found.weights + found.gradients + found.optimizer
+        assert states / GPT.parameters == pytest.approx(wanted, rel=1e-6)
+    found = estimate.memory(GPT, replace(shape, world=1), habits_of("trl", {}, {}))
+    assert (found.weights + found.gradients + found.optimizer) / GPT.parameters == pytest.approx(16)
+
+
+def test_flops_of_a_token_and_of_a_frozen_model() -> None:
+    """GPT-3: 175 billion parameters are about 1.05e12 FLOPs a token (6 N), and little more for attention."""
+    shape = Shape(1, 1, 1, 2048)
+    token = estimate.step_flops(GPT, shape) / 2048
+    assert 6 * 174.0e9 < token < 6 * 182e9
+    assert estimate.step_flops(GPT, replace(shape, reference=True)) == pytest.approx(token * 2048 * 4 / 3)
+
+
+def test_time_of_a_step_on_a_gpu() -> None:
+    """Stages measured on an H100 lie in the range that is shown before any run of their shape, and steps are even
+    enough that those of one run tell those of the next within 15 %."""
+    found = json.loads((ROOT / "benchmarks/gpu/results/h100-2026-11-24.json").read_text())
+    for pair in found["throughput"]["pairs"]:
+        by_hand, stage = (pair[name]["step_seconds"]["median"] for name in ("by_hand", "stage"))
+        assert by_hand == pytest.approx(stage, rel=0.15)
+    found = found["chain"]["cpt"]
+    shape = estimate.shape_of("cpt", found["shape"], 1, 1)
+    model = Model(layers=12, hidden=768, heads=12, groups=4, head=64, ffn=2304, vocabulary=1024, tied=True)
+    assert model.parameters == found["parameters"]
+    least, most = habits_of("nemo", {}, {}).utilisation
+    first, second = (start["step_seconds_median"] for start in found["starts"])
+    work = estimate.step_flops(model, shape) / PEAK["h100"]
+    assert work / most < first < work / least
+    assert first == pytest.approx(second, rel=0.15)
+
+
+def test_recomputation_tensor_and_pipeline_parallelism_save_memory() -> None:
+    habits = habits_of("nemo", {}, {})
+    alone = estimate.memory(GPT, Shape(8, 8, 4, 2048, "bf16"), habits)
+    for change in (
+        {"recompute": "selective"},
+        {"recompute": "full"},
+        {"tensor": 8},
+        {"pipeline": 8},
+        {"micro_batch": 1},
+    ):
+        assert estimate.memory(GPT, replace(Shape(8, 8, 4, 2048, "bf16"), **change), habits).total < alone.total
+
+
+@pytest.mark.parametrize(
+    ("recompute", "micro", "length", "measured"),
+    [("selective", 4, 2048, 44_708_592_128), ("full", 8, 2048, 38_345_577_472), ("none", 2, 1024, 29_959_770_624)],
+)
+def test_memory_against_what_was_measured_on_an_h100(recompute: str, micro: int, length: int, measured: int) -> None:
+    """``torch.cuda.max_memory_allocated``, NeMo 2.7.3 without transformer_engine (benchmarks/gpu/results); what torch and
+    CUDA take beside tensors is the reserve."""
+    config = {
+        **LLAMA,
+        "num_hidden_layers": 16,
+        "hidden_size": 2048,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "intermediate_size": 8192,
+        "tie_word_embeddings": True,
+    }
+    model = model_of(config)
+    assert model is not None
+    shape = Shape(1, 16, micro, length, "bf16", recompute=recompute)
+    found = estimate.memory(model, shape, habits_of("nemo", {}, {}))
+    assert found.total == pytest.approx(measured, rel=0.15)
+    assert found.total - found.reserve == pytest.approx(measured, rel=0.02)
+
+
+def test_memory_of_a_small_model_against_what_was_measured_on_an_h100() -> None:
+    """The CPT of the chain there: 83 million parameters, 16 x 1024 tokens."""
+    model = Model(layers=12, hidden=768, heads=12, groups=4, head=64, ffn=2304, vocabulary=1024, tied=True)
+    found = estimate.memory(model, Shape(1, 64, 16, 1024, "bf16"), habits_of("nemo", {}, {}))
+    assert found.total == pytest.approx(14_591_039_488, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [(True, "full"), (False, "none"), (None, "none"), ("selective", "selective"), ("full", "full")],
+)
+def test_true_and_false_are_recomputation_too(written: Any, meant: str) -> None:
+    """``automodel`` and ``nemo_rl`` know only whether layers are computed again."""
+    settings = {"batch_size": 8, "sequence_length": 4096, "precision": "bf16", "recompute": written}
+    shape = estimate.shape_of("sft", settings, 1, 8)
+    assert shape.recompute == meant
+    plain = estimate.memory(GPT, replace(shape, recompute="none"), habits_of("automodel", {}, {}))
+    assert (estimate.memory(GPT, shape, habits_of("automodel", {}, {})).total < plain.total) is (meant == "full")
+
+
+def test_an_option_turns_the_distributed_optimizer_off() -> None:
+    shape, there = Shape(8, 8, 1, 1, "bf16"), {"transformer_engine": "2"}
+    split, whole = (
+        estimate.memory(GPT, shape, habits_of("nemo", there, settings)).optimizer
+        for settings in ({}, {"distributed_optimizer": False})
+    )
+    assert whole == pytest.approx(8 * split)
+
+
+def test_rows_of_dpo_are_two_sequences() -> None:
+    settings = {"batch_size": 8, "sequence_length": 64}
+    sft, dpo = (estimate.shape_of(kind, settings, 2, 1) for kind in ("sft", "dpo"))
+    assert (sft.batch, sft.micro_batch, sft.replicas) == (8, 4, 2)
+    assert (dpo.batch, dpo.micro_batch, dpo.reference) == (16, 8, True)
+
+
+@pytest.mark.train
+def test_activations_against_what_torch_keeps() -> None:
+    """Every tensor that autograd saves in a Llama of transformers, each storage once, without the weights."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=1000,
+        hidden_size=256,
+        intermediate_size=700,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+    )
+    network = transformers.LlamaForCausalLM(config)
+    model = model_of(config.to_dict())
+    assert model is not None
+    assert model.parameters == sum(value.numel() for value in network.parameters())
+    own = {value.untyped_storage().data_ptr() for value in network.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(value: Any) -> Any:
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return value
+
+    ids = torch.zeros(2, 128, dtype=torch.long)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        loss = network(ids, labels=ids).loss
+    assert loss.requires_grad
+    shape = Shape(1, 2, 2, 128)
+    logits = 2 * 128 * 1000 * 4  # forward keeps one fp32 copy of them; the others live in the backward pass
+    wanted = estimate.activations(model, shape, habits_of("trl", {}, {})) + logits
+    assert sum(kept.values()) == pytest.approx(wanted, rel=0.15)
+
+
+@pytest.mark.full
+def test_activations_against_what_megatrons_local_layers_keep(tmp_path: Path) -> None:
+    """Every bf16 tensor that autograd saves in the real layers. On the CPU a norm keeps fp32 copies in place of its input,
+    which CUDA's kernel keeps; the inputs are left out on both sides."""
+    from tests.support import environments, stages
+
+    venv = environments.installed("nemo", "nemo")
+    python = environments.on_cpu(venv, tmp_path / "venv") / "bin/python"
+    stages.make_tokenizer(tmp_path / "tokenizer")
+    script = ROOT / "tests/support/in_nemo/nemo_activations.py"
+    command = [str(python), str(script), str(tmp_path / "tokenizer")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    model = Model(layers=3, hidden=256, heads=8, groups=2, head=32, ffn=704, vocabulary=1024, tied=True)
+    shape = Shape(1, 2, 2, 128, "bf16")
+    inputs_of_norms = model.layers * 2 * 2 * 128 * model.hidden * 2
+    wanted = estimate.activations(model, shape, habits_of("nemo", {}, {})) - inputs_of_norms
+    assert json.loads(done.stdout.splitlines()[-1])["kept"] == pytest.approx(wanted, rel=0.05)
+
+
+@pytest.mark.train
+def test_sizes_of_checkpoints_against_the_trl_back_end(tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    from tests.support import stages
+
+    stages.make_data(tmp_path / "data")
+    stages.make_model(tmp_path / "base" / "output")
+    settings = {"steps": 2, "lr": 1e-3, "batch_size": 2, "sequence_length": 64, "save_every": 1, "seed": 1}
+    inputs = {"checkpoint": tmp_path / "base", "data": tmp_path / "data" / "corpus"}
+    stage = stages.stage(tmp_path / "cpt", "cpt", "trl", settings, inputs)
+    stage.start()
+    model = model_of(json.loads((tmp_path / "base/output/config.json").read_text()))
+    assert model is not None
+    expected = estimate.checkpoint(model, habits_of("trl", {}, {}), "fp32")
+    save = stage.spec.store_paths.save(1)
+    sizes = sum(path.stat().st_size for path in save.iterdir() if path.name in ("model.safetensors", "optimizer.pt"))
+    assert sizes == pytest.approx(expected.save, rel=0.05)
+    assert (stage.output / "model.safetensors").stat().st_size == pytest.approx(expected.finished, rel=0.05)
+
+
+def test_adapters_keep_states_of_their_own_only() -> None:
+    """Frozen weights: 2 bytes each in bf16; adapters 18. 6656 is what NeMo counts (tests/jobs/backends/test_nemo_sft.py)."""
+    tiny = Model(layers=2, hidden=64, heads=4, groups=2, head=16, ffn=128, vocabulary=400, tied=True)
+    assert tiny.layers * tiny.adapter_parameters(4) == 6656
+    habits = habits_of("nemo", {}, {})
+    full = Shape(1, 4, 2, 64, "bf16")
+    lora = replace(full, lora_rank=4)
+    before, found = (estimate.memory(tiny, shape, habits) for shape in (full, lora))
+    assert (before.weights, before.gradients) == (2 * tiny.parameters, 4 * tiny.parameters)
+    assert found.weights == 2 * (tiny.parameters + 6656)
+    assert (found.gradients, found.optimizer) == (4 * 6656, 12 * 6656)
+    assert found.logits == before.logits
+    kept = estimate.layer_activations(tiny, lora, habits) - estimate.layer_activations(tiny, full, habits)
+    assert kept == 2 * 64 * 4 * 4 * 2  # tokens, four adapters, rank 4, bf16
+    one = replace(lora, lora_targets=("linear_fc2",))
+    assert estimate.memory(tiny, one, habits).gradients == 4 * 2 * 4 * (128 + 64)
+    assert estimate.step_flops(tiny, lora) < estimate.step_flops(tiny, full)
+    saved = estimate.checkpoint(tiny, habits, "bf16", 6656)
+    assert (saved.finished, saved.save) == (2 * tiny.parameters, 14 * 6656)
+
+
+def test_a_packed_sequence_costs_what_another_does() -> None:
+    settings = {"batch_size": 8, "sequence_length": 2048, "micro_batch_size": 1}
+    packed = {"batch_size": 8, "sequence_length": 2048, "packed": True}
+    assert estimate.shape_of("sft", packed, 1, 1) == estimate.shape_of("sft", settings, 1, 1)

@@ -1,0 +1,104 @@
+"""The table of improvements from sealed evaluations."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.core.seal import SealKind
+from launch.base.errors import InputError
+from launch.cli.main import main
+from launch.plan.model import PlannedInput, PlannedStage
+from launch.runs.rundir import Run
+from launch.status import results
+from tests.support.made_runs import make, print_of, sealed, stage
+
+
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def evaluation(name: str, compare_to: str | None = None) -> PlannedStage:
+    inputs = {}
+    if compare_to is not None:
+        inputs["compare_to"] = PlannedInput(compare_to, "evaluation", "metrics", print_of(compare_to), True)
+    made = stage(name, resumable=False, executor="local")
+    return replace(made, kind="evaluate", produces_kind="evaluation", produces_format="metrics", inputs=inputs)
+
+
+def number(value: float) -> dict[str, Any]:
+    return {"value": value, "low": value - 0.5, "high": value + 0.5, "n": 200}
+
+
+BEFORE = {"perplexity": {"perplexity": number(27.123456)}, "preferences": {"accuracy": number(0.37)}}
+AFTER = {
+    "perplexity": {
+        "perplexity": {
+            **number(15.5),
+            "before": 27.123456,
+            "difference": number(-11.6),
+            "gate": {"must": "fall", "passed": True},
+        }
+    },
+    "preferences": {
+        "accuracy": {
+            **number(0.36),
+            "before": 0.37,
+            "difference": number(-0.01),
+            "gate": {"must": "rise", "passed": False},
+        },
+        "margin": number(0.2),
+    },
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    stages = (evaluation("baseline"), stage("dpo", executor="local"), evaluation("final", "baseline"))
+    return make(tmp_path / "ws", *stages, profile={"executor": "local"})
+
+
+def test_nothing_measured_prints_nothing(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    results.print_results(run, run.plan(), as_json=False)
+    assert capsys.readouterr().out == ""
+    assert not run.paths.results.exists()
+
+
+def test_table_and_file(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    sealed(run, "baseline", SealKind.EVALUATION, metrics=BEFORE)
+    sealed(run, "final", SealKind.EVALUATION, metrics=AFTER)
+    results.print_results(run, run.plan(), as_json=False)
+    lines = [line.split("  ") for line in capsys.readouterr().out.strip().splitlines()]
+    text = "\n".join("|".join(filter(None, map(str.strip, line))) for line in lines)
+    assert "baseline|perplexity|27.12|[26.62, 27.62]|200" in text
+    assert "final against baseline|perplexity|27.12|15.5|[15, 16]|-11.6|[-12.1, -11.1]|200|must fall: passed" in text
+    assert "preferences accuracy|0.37|0.36|[-0.14, 0.86]|-0.01|[-0.51, +0.49]|200|must rise: MISSED" in text
+    kept = json.loads(run.paths.results.read_text())
+    assert kept["run"] == run.id
+    assert kept["results"][2]["passed"] is True
+    assert kept["results"][2]["difference"]["value"] == -11.6
+
+
+def test_a_chain_that_is_done_shows_its_table_in_status(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, value in (("baseline", BEFORE), ("final", AFTER)):
+        sealed(run, name, SealKind.EVALUATION, metrics=value)
+    sealed(run, "dpo")
+    assert main(["status", "--workspace", str(run.workspace.root)]) == 0
+    assert "must fall: passed" in capsys.readouterr().out
+
+
+def test_json(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    sealed(run, "baseline", SealKind.EVALUATION, metrics=BEFORE)
+    results.print_results(run, run.plan(), as_json=True)
+    assert [one["metric"] for one in json.loads(capsys.readouterr().out)["results"]] == ["perplexity", "accuracy"]
+
+
+def test_a_file_of_another_shape_is_named(run: Run) -> None:
+    sealed(run, "baseline", SealKind.EVALUATION, metrics={"perplexity": 3})
+    with pytest.raises(InputError, match=r"output/metrics\.json: cannot be read as the metrics"):
+        results.collect(run.plan(), run.workspace)
