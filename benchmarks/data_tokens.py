@@ -40,8 +40,8 @@ def lines(corpus: Path) -> Iterator[str]:
 def ours(corpus: Path, tokenizer: Path, work: Path) -> None:
     """Of a corpus build all that is done for tokens: the proof that tiktoken may stand in, the phase ``write`` (worker
     start, tokens, JSON lines, seals) and the joining of shards. The whole build also cleans and digests."""
-    from data_prep.common.settings import Split
-    from data_prep.corpus.build import Request, build
+    from data_prep.common.settings import SplitSettings
+    from data_prep.corpus.build import CorpusRequest, build
     from data_prep.corpus.recipe import Recipe
     from jobs.core.spec import Source
 
@@ -56,7 +56,7 @@ def ours(corpus: Path, tokenizer: Path, work: Path) -> None:
     )
     source = Source(str(corpus), "", corpus.stat().st_size)
     start = time.perf_counter()
-    build(Request(recipe, [[source]], Split(0, 0)), work / "out", work / "shards", report=report)
+    build(CorpusRequest(recipe, [[source]], SplitSettings(0, 0)), work / "out", work / "shards", report=report)
     whole = time.perf_counter() - start
     ends = dict(zip(began, [*list(began.values())[1:], start + whole], strict=True))
     seconds = sum(ends[phase] - began[phase] for phase in ("check tokenizer", "write", "join"))

@@ -13,7 +13,7 @@ from data_prep.common import text
 from data_prep.common.errors import DataError, SettingsError
 from data_prep.common.settings import Settings
 from data_prep.common.split import Assignment, Groups
-from data_prep.common.units import Row, Tally, Unit, identify
+from data_prep.common.units import DraftRow, Tally, Unit, identify
 from data_prep.sources import files, messages
 from data_prep.sources.catalogues import Wheel
 from jobs.core.progress import ProgressWriter
@@ -149,24 +149,24 @@ def _unique(kind: str, units: list[Unit], tally: Tally) -> list[Unit]:
     return sorted(kept, key=lambda unit: unit.order)
 
 
-def _pair(settings: Settings, unit: Unit, split: str) -> Row:
+def _pair(settings: Settings, unit: Unit, split: str) -> DraftRow:
     names = ("completion",) if settings.kind == "instructions" else ("chosen", "rejected")
     fields = {"prompt": settings.prompt_of(unit.texts[0]), **dict(zip(names, unit.texts[1:], strict=True))}
-    return Row(identify(unit.name), split, fields, (unit,))
+    return DraftRow(identify(unit.name), split, fields, (unit,))
 
 
-def _documents(settings: Settings, units: list[Unit], split_of: Callable[[str], str]) -> list[Row]:
+def _documents(settings: Settings, units: list[Unit], split_of: Callable[[str], str]) -> list[DraftRow]:
     """Messages of one project and one split, neighbours together, one a line, until a document is long enough."""
     streams: dict[tuple[str, str], list[Unit]] = defaultdict(list)
     for unit in units:
         streams[unit.project, split_of(unit.group)].append(unit)
-    rows: list[Row] = []
+    rows: list[DraftRow] = []
     for (_, split), stream in sorted(streams.items()):
         rows += [_document(part, split, "\n") for part in _cut(stream, settings.document_chars, "\n")]
     return rows
 
 
-def _file_documents(settings: Settings, units: list[Unit], groups: Groups) -> tuple[list[Row], Assignment]:
+def _file_documents(settings: Settings, units: list[Unit], groups: Groups) -> tuple[list[DraftRow], Assignment]:
     """Paragraphs of one file joined to documents, which are what is split: no text is torn paragraph by paragraph."""
     streams: dict[str, list[Unit]] = defaultdict(list)
     for unit in units:
@@ -198,14 +198,14 @@ def _cut(stream: list[Unit], characters: int, between: str) -> list[list[Unit]]:
     return parts
 
 
-def _document(part: list[Unit], split: str, between: str) -> Row:
+def _document(part: list[Unit], split: str, between: str) -> DraftRow:
     fields = {"text": between.join(unit.texts[0] for unit in part)}
-    return Row(identify(*(unit.name for unit in part)), split, fields, tuple(part))
+    return DraftRow(identify(*(unit.name for unit in part)), split, fields, tuple(part))
 
 
-def _limited(settings: Settings, rows: list[Row], tally: Tally) -> list[Row]:
+def _limited(settings: Settings, rows: list[DraftRow], tally: Tally) -> list[DraftRow]:
     """The first rows of each split by id (a choice that no order of files changes), at most ``limit``."""
-    kept: list[Row] = []
+    kept: list[DraftRow] = []
     count: Counter[str] = Counter()
     for row in sorted(rows, key=lambda row: row.id):
         if count[row.split] < settings.limit.get(row.split, len(rows)):
@@ -216,7 +216,7 @@ def _limited(settings: Settings, rows: list[Row], tally: Tally) -> list[Row]:
     return kept
 
 
-def _check_splits(settings: Settings, rows: list[Row]) -> None:
+def _check_splits(settings: Settings, rows: list[DraftRow]) -> None:
     """Refuse an empty split: the stage that reads it would fail hours later."""
     count = Counter(row.split for row in rows)
     for name, part in settings.split.parts().items():

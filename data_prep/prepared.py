@@ -49,12 +49,14 @@ def build(
     sources = [source for source in sources if source.path not in others]
     if settings.kind != "corpus":
         recipe = RowRecipe.parse(settings.kind, settings.prepare)
-        wanted = rows.Request(recipe, sources, settings.split, settings.limit, settings.min_chars, settings.max_chars)
+        wanted = rows.RowsRequest(
+            recipe, sources, settings.split, settings.limit, settings.min_chars, settings.max_chars
+        )
         return rows.build(wanted, output, report)
     own = Recipe.parse(settings.prepare)
     replay = [[digested.get(one.path, one) for one in sources_of([Path(entry.path)])] for entry in own.replay]
     groups = [sources, *replay]
-    request = corpus.Request(own, groups, settings.split, settings.limit, settings.min_chars, settings.max_chars)
+    request = corpus.CorpusRequest(own, groups, settings.split, settings.limit, settings.min_chars, settings.max_chars)
     return corpus.build(request, output, work, runner=runner, report=report)
 
 

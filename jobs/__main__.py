@@ -105,7 +105,7 @@ def _render(asked: dict[str, Any], code: Path | None) -> dict[str, Any]:
     from jobs.training.settings import BadSettings
 
     spec = specs.load(Path(asked["spec"]))
-    shape = interface.Shape(asked["nodes"], asked["processes"], asked["gpus"])
+    shape = interface.ProcessShape(asked["nodes"], asked["processes"], asked["gpus"])
     try:
         found = interface.rendered(backends.load(spec.backend, code), spec, shape)
     except (BadSettings, LookupError) as error:

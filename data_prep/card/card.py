@@ -9,7 +9,7 @@ from typing import Any
 
 from data_prep.common.settings import SPLITS, Settings
 from data_prep.common.split import Assignment
-from data_prep.common.units import Row, Tally
+from data_prep.common.units import DraftRow, Tally
 from data_prep.sources.catalogues import Wheel
 from jobs.core import files, seal
 from jobs.core.spec import Source
@@ -17,7 +17,7 @@ from jobs.core.spec import Source
 CARD = "card.json"
 
 
-def write_rows(output: Path, rows: list[Row]) -> dict[str, int]:
+def write_rows(output: Path, rows: list[DraftRow]) -> dict[str, int]:
     """Write ``<split>.jsonl`` for every split, rows in the order of their ids; returns the number of rows of each."""
     counts: dict[str, int] = {}
     for split in SPLITS:
@@ -30,7 +30,7 @@ def write_rows(output: Path, rows: list[Row]) -> dict[str, int]:
 
 def describe(
     settings: Settings,
-    rows: list[Row],
+    rows: list[DraftRow],
     tally: Tally,
     assignment: Assignment,
     wheels: list[Wheel],
@@ -76,7 +76,7 @@ def describe(
     }
 
 
-def _lengths(rows: list[Row]) -> dict[str, dict[str, int]]:
+def _lengths(rows: list[DraftRow]) -> dict[str, dict[str, int]]:
     """Characters of every field: in all, and of the shortest, the middle, the 95th of 100 and the longest text."""
     found: dict[str, dict[str, int]] = {}
     for name in rows[0].fields if rows else ():

@@ -35,7 +35,7 @@ DEFAULT_PROMPT = "Translate to European Portuguese: {source}\n"
 
 
 @dataclass(frozen=True)
-class Split:
+class SplitSettings:
     """Parts of the groups of messages; the rest is for training. ``seed`` decides which group goes where."""
 
     validation: float = 0.05
@@ -43,7 +43,7 @@ class Split:
     seed: int = 1
 
     @classmethod
-    def parse(cls, value: Any) -> Split:
+    def parse(cls, value: Any) -> SplitSettings:
         given = known("split", value, ("validation", "test", "seed"))
         split = cls(
             part("split.validation", given.get("validation", cls.validation)),
@@ -60,7 +60,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceSettings:
     """Where the text comes from; see the head of this module."""
 
     type: str
@@ -70,7 +70,7 @@ class Source:
     reject_words: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, value: Any) -> Source:
+    def parse(cls, value: Any) -> SourceSettings:
         given = known("source", value, tuple(entry.name for entry in fields(cls)))
         kind = given.pop("type", None)
         if kind not in ("gettext", "path"):
@@ -98,8 +98,8 @@ class Settings:
     """All settings of a data stage of one kind."""
 
     kind: str
-    source: Source
-    split: Split = Split()
+    source: SourceSettings
+    split: SplitSettings = SplitSettings()
     min_chars: int = 1
     max_chars: int | None = None
     limit: dict[str, int] = field(default_factory=dict)
@@ -123,8 +123,8 @@ class Settings:
         limit = known("limit", given.get("limit", {}), SPLITS)
         settings = cls(
             kind=kind,
-            source=Source.parse(given["source"]),
-            split=Split.parse(given.get("split", {})),
+            source=SourceSettings.parse(given["source"]),
+            split=SplitSettings.parse(given.get("split", {})),
             min_chars=count("min_chars", given.get("min_chars", cls.min_chars), 1),
             max_chars=count("max_chars", given["max_chars"], 1) if "max_chars" in given else None,
             limit={name: count(f"limit.{name}", limit[name], 1) for name in SPLITS if name in limit},

@@ -11,7 +11,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable
 
-from data_prep.common.settings import SPLITS, Split
+from data_prep.common.settings import SPLITS, SplitSettings
 
 
 class Groups:
@@ -50,7 +50,7 @@ class Groups:
 class Assignment:
     """Split of every key of ``groups``."""
 
-    def __init__(self, groups: Groups, split: Split) -> None:
+    def __init__(self, groups: Groups, split: SplitSettings) -> None:
         self._groups = groups
         self._split = split
         self.sizes = groups.roots()
@@ -68,7 +68,7 @@ class Assignment:
         return hasher.hexdigest()
 
 
-def assign(root: str, split: Split) -> str:
+def assign(root: str, split: SplitSettings) -> str:
     """Split of a group by the seeded hash of its root."""
     number = int.from_bytes(hashlib.sha256(f"{split.seed}\0{root}".encode()).digest()[:8], "big") / 2**64
     end = 0.0
@@ -79,7 +79,7 @@ def assign(root: str, split: Split) -> str:
     return "train"
 
 
-def assign_stratified(groups: dict[str, str], split: Split) -> dict[str, str]:
+def assign_stratified(groups: dict[str, str], split: SplitSettings) -> dict[str, str]:
     """Split of every group (name -> stratum) so that each stratum has the same shares, as exactly as whole groups
     allow.
 

@@ -47,7 +47,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Row:
+class DraftRow:
     """A row of an output file and the units in it."""
 
     id: str

@@ -12,11 +12,11 @@ from typing import Any
 from data_prep.card.account import Account, Lengths
 from data_prep.card.page import write_card
 from data_prep.common.errors import DataError
-from data_prep.common.settings import SPLITS, Split
+from data_prep.common.settings import SPLITS, SplitSettings
 from data_prep.corpus import clean, decide, inputs, shard
 from data_prep.corpus.recipe import Recipe
-from data_prep.corpus.workdir import Plan, WorkDir
-from data_prep.corpus.workers import LocalRunner, Runner
+from data_prep.corpus.workdir import ShardPlan, WorkDir
+from data_prep.corpus.workers import ProcessRunner, Runner
 from data_prep.tokens import indexed
 from data_prep.tokens.encoder import Encoder
 from jobs.core import files
@@ -32,19 +32,19 @@ def _silent(phase: str) -> Callable[[int, int], None]:
 
 
 @dataclass(frozen=True)
-class Request:
+class CorpusRequest:
     """A corpus to be. ``groups``: files of the corpus itself, then of every replay source of the recipe."""
 
     recipe: Recipe
     groups: Sequence[Sequence[Source]]
-    split: Split = field(default_factory=Split)
+    split: SplitSettings = field(default_factory=SplitSettings)
     limits: dict[str, int] = field(default_factory=dict)
     min_chars: int = 1
     max_chars: int | None = None
 
 
 def build(
-    request: Request,
+    request: CorpusRequest,
     output: Path,
     work: Path,
     *,
@@ -62,7 +62,7 @@ def build(
         DataError: bad input (with its place), an empty split, nothing to replay.
         SettingsError: settings that do not fit, or the extra ``data`` is missing.
     """
-    runner = runner or LocalRunner()
+    runner = runner or ProcessRunner()
     plan, encoder = _plan(request, report)
     workdir = WorkDir.create(work, plan)
     workdir.clean()
@@ -79,7 +79,7 @@ def build(
     return {name: int(facts["rows"][name]) for name in SPLITS}
 
 
-def _plan(request: Request, report: Report) -> tuple[Plan, Encoder | None]:
+def _plan(request: CorpusRequest, report: Report) -> tuple[ShardPlan, Encoder | None]:
     recipe = request.recipe
     groups = [
         inputs.scan(group, recipe.shard_bytes, report("scan" if number == 0 else "scan replay"))
@@ -99,7 +99,7 @@ def _plan(request: Request, report: Report) -> tuple[Plan, Encoder | None]:
         sources = [Source(str(file), "", file.stat().st_size) for file in inputs.find_files(Path(path))]
         scanned = inputs.scan(sources, 1 << 30, report("scan others"))
         found += [(role, one.source.path, one.source.sha256) for one in scanned]
-    plan = Plan(
+    plan = ShardPlan(
         recipe,
         request.split,
         tuple(map(tuple, inputs.shards(groups, recipe.shard_bytes))),
@@ -133,7 +133,7 @@ def _phase(workdir: WorkDir, phase: str, runner: Runner, report: Report) -> None
         raise DataError(f"{len(left)} of {total} shards were not made ({phase}), the first is {left[0]}", workdir.root)
 
 
-def _check_splits(split: Split, rows: dict[str, int], why: Callable[[], str]) -> None:
+def _check_splits(split: SplitSettings, rows: dict[str, int], why: Callable[[], str]) -> None:
     """Refuse an empty split: the stage that reads it would fail hours later."""
     for name, part in split.parts().items():
         if part > 0 and not rows[name]:
@@ -146,7 +146,11 @@ def _check_splits(split: Split, rows: dict[str, int], why: Callable[[], str]) ->
 
 
 def _join(
-    workdir: WorkDir, request: Request, output: Path, encoder: Encoder | None, progress: Callable[[int, int], None]
+    workdir: WorkDir,
+    request: CorpusRequest,
+    output: Path,
+    encoder: Encoder | None,
+    progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """Put the shards together, in their order; returns the facts for the card."""
     directories = [workdir.directory("write", number) for number in range(len(workdir.plan.shards))]
@@ -177,7 +181,9 @@ def _account(workdir: WorkDir) -> Account:
     return account
 
 
-def _facts(workdir: WorkDir, request: Request, encoder: Encoder | None, directories: list[Path]) -> dict[str, Any]:
+def _facts(
+    workdir: WorkDir, request: CorpusRequest, encoder: Encoder | None, directories: list[Path]
+) -> dict[str, Any]:
     account = _account(workdir)
     decided = files.read_json(workdir.directory("decide") / "facts.json")
     rows = {name: int(decided["rows"][name]) for name in SPLITS}

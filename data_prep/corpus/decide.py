@@ -25,7 +25,7 @@ Array = np.ndarray[Any, Any]
 _PAIRS_SHOWN = 10
 
 
-class Decision:
+class CorpusDecision:
     """Marks of all shards, and the reason for which each document goes (0: it stays)."""
 
     def __init__(self, workdir: WorkDir) -> None:
@@ -92,7 +92,7 @@ def decide(workdir: WorkDir, progress: Callable[[int, int], None]) -> None:
         DataError: an id is given to two different documents, nothing is left, or too little replay text is there.
     """
     recipe = workdir.plan.recipe
-    decision = Decision(workdir)
+    decision = CorpusDecision(workdir)
     pairs: dict[str, list[tuple[str, str]]] = {}
     with workdir.result("decide") as directory:
         _own_ids(decision, recipe.on_error)
@@ -121,7 +121,7 @@ def decide(workdir: WorkDir, progress: Callable[[int, int], None]) -> None:
         files.write_json(directory / "facts.json", facts)
 
 
-def _own_ids(decision: Decision, on_error: str) -> None:
+def _own_ids(decision: CorpusDecision, on_error: str) -> None:
     """Ids that the files give, each to one document. The same document twice is a duplicate, not a repeated id."""
     own = decision.all("own_id")
     numbers = np.flatnonzero(own)
@@ -141,14 +141,14 @@ def _own_ids(decision: Decision, on_error: str) -> None:
     decision.drop(repeated, "repeated_id")
 
 
-def _drop_later(decision: Decision, first: Array, reason: str) -> list[tuple[str, str]]:
+def _drop_later(decision: CorpusDecision, first: Array, reason: str) -> list[tuple[str, str]]:
     """Drop documents that are not the first of their group; returns some (dropped, kept) places to look at."""
     later = np.flatnonzero((first != np.arange(len(first))) & decision.kept)
     decision.drop(later, reason)
     return [(decision.place(int(one)), decision.place(int(first[one]))) for one in later[:_PAIRS_SHOWN]]
 
 
-def _replay(decision: Decision, shares: Sequence[float]) -> None:
+def _replay(decision: CorpusDecision, shares: Sequence[float]) -> None:
     """Of every replay source as many documents, by the order of their digests, as make up its share of the characters.
 
     With shares s_i of the whole, the corpus is 1 - sum(s) of it: source i has s_i / (1 - sum(s)) times its characters.
@@ -173,7 +173,7 @@ def _replay(decision: Decision, shares: Sequence[float]) -> None:
         decision.drop(order[needed:], "not_replayed")
 
 
-def _limit(decision: Decision, limits: dict[str, int]) -> None:
+def _limit(decision: CorpusDecision, limits: dict[str, int]) -> None:
     """The first documents of each split by digest (a choice that no order of files changes), at most the limit."""
     if not limits:
         return
@@ -184,7 +184,7 @@ def _limit(decision: Decision, limits: dict[str, int]) -> None:
         decision.drop(order[limit:], "over_limit")
 
 
-def _groups(decision: Decision) -> dict[str, Any]:
+def _groups(decision: CorpusDecision) -> dict[str, Any]:
     """Documents and characters that each source group and split keeps."""
     group, split, chars = decision.all("group"), decision.all("split"), decision.all("chars")
     kept = decision.kept

@@ -18,7 +18,7 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class CorpusDocument:
     """A text and where it stands: ``line`` is its first line (of Parquet: its row, from 1); ``id`` as the file gives
     it."""
 
@@ -32,7 +32,7 @@ class Document:
         return f"{self.path}:{self.line}"
 
 
-def documents(piece: Piece, recipe: Recipe) -> Iterator[Document | Flaw]:
+def documents(piece: Piece, recipe: Recipe) -> Iterator[CorpusDocument | Flaw]:
     """What ``piece`` holds, in its order. Nothing is dropped here without a ``Flaw``."""
     form = name_parts(piece.path)[0]
     if form not in TEXT + ROWS:
@@ -64,7 +64,7 @@ def documents(piece: Piece, recipe: Recipe) -> Iterator[Document | Flaw]:
         yield Flaw("empty_file", piece.path, "has no rows")
 
 
-def _json_lines(piece: Piece, recipe: Recipe) -> Iterator[Document | Flaw]:
+def _json_lines(piece: Piece, recipe: Recipe) -> Iterator[CorpusDocument | Flaw]:
     for number, line in streams.lines(piece, recipe.max_document_bytes):
         place = f"{piece.path}:{number}"
         if line is None:
@@ -92,7 +92,7 @@ def _json_lines(piece: Piece, recipe: Recipe) -> Iterator[Document | Flaw]:
         yield _row(piece.path, number, value, recipe)
 
 
-def _row(path: str, number: int, value: dict[str, Any], recipe: Recipe) -> Document | Flaw:
+def _row(path: str, number: int, value: dict[str, Any], recipe: Recipe) -> CorpusDocument | Flaw:
     place, name = f"{path}:{number}", recipe.text_field
     if name not in value:
         known = ", ".join(f'"{key}"' for key in list(value)[:8])
@@ -109,10 +109,10 @@ def _row(path: str, number: int, value: dict[str, Any], recipe: Recipe) -> Docum
     if not text.strip():
         return Flaw("empty_text", place, f'field "{name}" is empty')
     own = value.get("id")
-    return Document(path, number, text, None if own is None else str(own))
+    return CorpusDocument(path, number, text, None if own is None else str(own))
 
 
-def _html(piece: Piece, recipe: Recipe) -> Iterator[Document | Flaw]:
+def _html(piece: Piece, recipe: Recipe) -> Iterator[CorpusDocument | Flaw]:
     content = streams.read_whole(piece.path, recipe.max_document_bytes)
     if content is None:
         yield _too_long(piece.path, "the page", recipe)
@@ -130,10 +130,10 @@ def _html(piece: Piece, recipe: Recipe) -> Iterator[Document | Flaw]:
     if not text:
         yield Flaw("empty_text", f"{piece.path}:1", "the page has no text")
     else:
-        yield Document(piece.path, 1, text)
+        yield CorpusDocument(piece.path, 1, text)
 
 
-def _whole(piece: Piece, recipe: Recipe) -> Iterator[Document | Flaw]:
+def _whole(piece: Piece, recipe: Recipe) -> Iterator[CorpusDocument | Flaw]:
     content = streams.read_whole(piece.path, recipe.max_document_bytes)
     if content is None:
         yield _too_long(piece.path, "the file", recipe, "; set document_chars to cut it at empty lines")
@@ -142,10 +142,10 @@ def _whole(piece: Piece, recipe: Recipe) -> Iterator[Document | Flaw]:
     if isinstance(text, Flaw):
         yield text
     elif text.strip():
-        yield Document(piece.path, 1, text)
+        yield CorpusDocument(piece.path, 1, text)
 
 
-def _paragraphs(piece: Piece, recipe: Recipe, characters: int) -> Iterator[Document | Flaw]:
+def _paragraphs(piece: Piece, recipe: Recipe, characters: int) -> Iterator[CorpusDocument | Flaw]:
     """Documents of at least ``characters``, cut at empty lines; what is left at the end is one, too."""
     held: list[str] = []
     size = first = 0
@@ -161,15 +161,15 @@ def _paragraphs(piece: Piece, recipe: Recipe, characters: int) -> Iterator[Docum
             size += len(text)
         elif held:
             if size >= characters:
-                yield Document(piece.path, first, "\n".join(held).rstrip("\n"))
+                yield CorpusDocument(piece.path, first, "\n".join(held).rstrip("\n"))
                 held, size, first = [], 0, 0
             elif held[-1]:
                 held.append("")
     if held:
-        yield Document(piece.path, first, "\n".join(held).rstrip("\n"))
+        yield CorpusDocument(piece.path, first, "\n".join(held).rstrip("\n"))
 
 
-def _parquet(piece: Piece, recipe: Recipe) -> Iterator[Document | Flaw]:
+def _parquet(piece: Piece, recipe: Recipe) -> Iterator[CorpusDocument | Flaw]:
     try:
         import pyarrow
         import pyarrow.parquet as parquet
@@ -188,7 +188,7 @@ def _parquet(piece: Piece, recipe: Recipe) -> Iterator[Document | Flaw]:
             for value in batch.to_pylist():
                 number += 1
                 row = _row(piece.path, number, value, recipe)
-                if isinstance(row, Document) and len(row.text) > recipe.max_document_bytes:
+                if isinstance(row, CorpusDocument) and len(row.text) > recipe.max_document_bytes:
                     row = _too_long(row.place, "this row", recipe)
                 yield row
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # OSError: damaged pages

@@ -23,9 +23,9 @@ from data_prep.common.settings import SPLITS
 from data_prep.common.split import assign
 from data_prep.corpus import clean
 from data_prep.corpus.inputs import Piece, find_files, name_parts
-from data_prep.corpus.read import Document, documents
+from data_prep.corpus.read import CorpusDocument, documents
 from data_prep.corpus.recipe import Recipe
-from data_prep.corpus.workdir import DOCUMENTS, Plan, WorkDir
+from data_prep.corpus.workdir import DOCUMENTS, ShardPlan, WorkDir
 from data_prep.dedup import minhash, shingles
 from data_prep.dedup.overlap import Overlap
 from data_prep.tokens.encoder import Encoder, Proof
@@ -79,7 +79,7 @@ def read(workdir: WorkDir, shard: int) -> None:
         files.write_json(directory / "account.json", account.as_json())
 
 
-def _evaluation(plan: Plan) -> Overlap | None:
+def _evaluation(plan: ShardPlan) -> Overlap | None:
     """The runs of words of the evaluation sets: of every text in every row, whatever the fields are called."""
     if not plan.evaluation:
         return None
@@ -124,7 +124,7 @@ def _texts_in(value: Any) -> Iterator[str]:
             yield from _texts_in(entry)
 
 
-def _clean(workdir: WorkDir, shard: int, account: Account) -> Iterator[tuple[int, Document]]:
+def _clean(workdir: WorkDir, shard: int, account: Account) -> Iterator[tuple[int, CorpusDocument]]:
     """(number of the piece, document) after all that is decided by the text alone."""
     plan = workdir.plan
     recipe = plan.recipe
@@ -140,10 +140,10 @@ def _clean(workdir: WorkDir, shard: int, account: Account) -> Iterator[tuple[int
             if reason is not None:
                 account.drop(reason, found.place, text or found.text)
             else:
-                yield number, Document(found.path, found.line, text, found.id)
+                yield number, CorpusDocument(found.path, found.line, text, found.id)
 
 
-def _check_unchanged(piece: Piece, plan: Plan) -> None:
+def _check_unchanged(piece: Piece, plan: ShardPlan) -> None:
     try:
         found = os.stat(piece.path)
     except OSError as error:
@@ -152,7 +152,7 @@ def _check_unchanged(piece: Piece, plan: Plan) -> None:
         raise DataError("changed while the corpus was being built; start again", piece.path)
 
 
-def _flaw(text: str, plan: Plan) -> str | None:
+def _flaw(text: str, plan: ShardPlan) -> str | None:
     if len(text) < plan.min_chars or not text.strip():
         return "too_short"
     if plan.max_chars is not None and len(text) > plan.max_chars:
@@ -165,8 +165,10 @@ def _flaw(text: str, plan: Plan) -> str | None:
     return None
 
 
-def _batches(found: Iterator[tuple[int, Document]], characters: int) -> Iterator[list[tuple[int, Document]]]:
-    batch: list[tuple[int, Document]] = []
+def _batches(
+    found: Iterator[tuple[int, CorpusDocument]], characters: int
+) -> Iterator[list[tuple[int, CorpusDocument]]]:
+    batch: list[tuple[int, CorpusDocument]] = []
     size = 0
     for one in found:
         batch.append(one)
@@ -179,8 +181,8 @@ def _batches(found: Iterator[tuple[int, Document]], characters: int) -> Iterator
 
 
 def _marked(
-    batch: list[tuple[int, Document]], plan: Plan, overlap: Overlap | None, arrays: Marks, account: Account
-) -> list[tuple[int, Document]]:
+    batch: list[tuple[int, CorpusDocument]], plan: ShardPlan, overlap: Overlap | None, arrays: Marks, account: Account
+) -> list[tuple[int, CorpusDocument]]:
     """``batch`` without contaminated documents; signatures of the rest are added to ``arrays``."""
     if overlap is None and plan.recipe.near_duplicates is None:
         return batch

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.common.errors import DataError
-from data_prep.common.settings import Split
+from data_prep.common.settings import SplitSettings
 from data_prep.corpus.inputs import Piece
 from data_prep.corpus.recipe import Recipe
 from data_prep.tokens.encoder import Proof
@@ -37,7 +37,7 @@ _WHERE_ONLY = ("tokenizer",)  # of the recipe: what it says is in a digest; the 
 
 
 @dataclass(frozen=True)
-class Plan:
+class ShardPlan:
     """Everything that the work of a shard depends on.
 
     ``mtimes``: of every input, for a look at each piece that costs nothing; ``proof``: see ``Encoder.proof``;
@@ -45,7 +45,7 @@ class Plan:
     """
 
     recipe: Recipe
-    split: Split
+    split: SplitSettings
     shards: tuple[tuple[Piece, ...], ...]
     mtimes: dict[str, int]
     limits: dict[str, int]
@@ -67,13 +67,13 @@ class Plan:
 class WorkDir:
     """The directory of one build and its plan."""
 
-    def __init__(self, root: Path, plan: Plan) -> None:
+    def __init__(self, root: Path, plan: ShardPlan) -> None:
         self.root = root
         self.plan = plan
         self._fingerprint = plan.fingerprint
 
     @classmethod
-    def create(cls, root: Path, plan: Plan) -> WorkDir:
+    def create(cls, root: Path, plan: ShardPlan) -> WorkDir:
         """Write the plan; results of another plan are removed, of the same plan kept."""
         root.mkdir(parents=True, exist_ok=True)
         path = root / "plan.json"
@@ -97,11 +97,11 @@ class WorkDir:
             if value["schema"] != SCHEMA:
                 raise DataError(f"schema {value['schema']}, this version reads {SCHEMA}", root / "plan.json")
             given, proof = value["plan"], value["plan"]["proof"]
-            plan = Plan(
+            plan = ShardPlan(
                 **{
                     **given,
                     "recipe": _recipe(given["recipe"]),
-                    "split": Split(**given["split"]),
+                    "split": SplitSettings(**given["split"]),
                     "shards": tuple(tuple(Piece(**piece) for piece in shard) for shard in given["shards"]),
                     "proof": proof and Proof(proof["key"], tuple(proof["left_out"])),
                     "evaluation": tuple(given["evaluation"]),

@@ -42,7 +42,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-class LocalRunner:
+class ProcessRunner:
     """``workers`` processes on this machine. The result does not depend on their number."""
 
     def __init__(self, workers: int | None = None) -> None:

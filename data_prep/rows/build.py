@@ -14,7 +14,7 @@ from data_prep.card import page
 from data_prep.card.account import Account, Flaw, Lengths
 from data_prep.common import text
 from data_prep.common.errors import DataError
-from data_prep.common.settings import SPLITS, Split
+from data_prep.common.settings import SPLITS, SplitSettings
 from data_prep.common.split import Groups, assign, assign_stratified
 from data_prep.common.units import identify
 from data_prep.corpus.inputs import scan
@@ -31,12 +31,12 @@ _LISTED = 1000
 
 
 @dataclass(frozen=True)
-class Request:
+class RowsRequest:
     """A data set of rows to be."""
 
     recipe: RowRecipe
     sources: Sequence[Source]
-    split: Split = field(default_factory=Split)
+    split: SplitSettings = field(default_factory=SplitSettings)
     limits: dict[str, int] = field(default_factory=dict)
     min_chars: int = 1
     max_chars: int | None = None
@@ -62,7 +62,9 @@ class Draft:
         return identify(self.prompt, *self.answers)
 
 
-def build(request: Request, output: Path, report_to: Report = lambda phase: lambda step, total: None) -> dict[str, int]:
+def build(
+    request: RowsRequest, output: Path, report_to: Report = lambda phase: lambda step, total: None
+) -> dict[str, int]:
     """Fill ``output`` with the splits and the card; returns the rows of each split.
 
     The bytes written depend on the contents of the files and the settings only.
@@ -94,7 +96,7 @@ def build(request: Request, output: Path, report_to: Report = lambda phase: lamb
 
 
 def _read(
-    request: Request, sources: Sequence[Source], account: Account, progress: Callable[[int, int], None]
+    request: RowsRequest, sources: Sequence[Source], account: Account, progress: Callable[[int, int], None]
 ) -> Iterator[Draft]:
     recipe = request.recipe
     template = Template(recipe)
@@ -262,7 +264,7 @@ def _measured(
     return kept
 
 
-def _split(drafts: list[Draft], request: Request) -> None:
+def _split(drafts: list[Draft], request: RowsRequest) -> None:
     """Rows that share a prompt, or the value of ``group_by``, go to one split as a whole."""
     groups = Groups()
     keys = []
@@ -296,7 +298,7 @@ def _limited(drafts: list[Draft], limits: dict[str, int], account: Account) -> l
     return kept
 
 
-def _check_splits(split: Split, drafts: list[Draft], account: Account) -> None:
+def _check_splits(split: SplitSettings, drafts: list[Draft], account: Account) -> None:
     count = Counter(draft.split for draft in drafts)
     for name, part in split.parts().items():
         if part > 0 and not count[name]:
@@ -339,7 +341,7 @@ def _pack(output: Path, split: str, drafts: list[Draft], size: int) -> str:
 
 
 def _facts(
-    request: Request,
+    request: RowsRequest,
     sources: Sequence[Source],
     drafts: list[Draft],
     account: Account,

@@ -24,7 +24,7 @@ Row = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Form:
+class ExportForm:
     """A form of one kind: the name of the file of each split, and what a row becomes."""
 
     kind: str
@@ -40,11 +40,11 @@ def _ranked(row: Row) -> dict[str, Any]:
     return {"context": [{"role": "user", "content": row["prompt"]}], "completions": answers}
 
 
-FORMS: dict[str, Form] = {
-    "nemo": Form("instructions", lambda row: {"input": row["prompt"], "output": row["completion"]}, "training"),
-    "trl": Form("instructions", lambda row: {"prompt": row["prompt"], "completion": row["completion"]}),
-    "trl-pairs": Form("preferences", lambda row: {name: row[name] for name in ("prompt", "chosen", "rejected")}),
-    "nemo-rl-0.3": Form(
+FORMS: dict[str, ExportForm] = {
+    "nemo": ExportForm("instructions", lambda row: {"input": row["prompt"], "output": row["completion"]}, "training"),
+    "trl": ExportForm("instructions", lambda row: {"prompt": row["prompt"], "completion": row["completion"]}),
+    "trl-pairs": ExportForm("preferences", lambda row: {name: row[name] for name in ("prompt", "chosen", "rejected")}),
+    "nemo-rl-0.3": ExportForm(
         "preferences",
         lambda row: {
             "prompt": row["prompt"],
@@ -52,8 +52,8 @@ FORMS: dict[str, Form] = {
             "rejected_response": row["rejected"],
         },
     ),
-    "nemo-rl": Form("preferences", lambda row: {name: row[name] for name in ("prompt", "chosen", "rejected")}),
-    "nemo-rl-preference": Form("preferences", _ranked),
+    "nemo-rl": ExportForm("preferences", lambda row: {name: row[name] for name in ("prompt", "chosen", "rejected")}),
+    "nemo-rl-preference": ExportForm("preferences", _ranked),
 }
 """Name of a form -> what it is."""
 

@@ -25,7 +25,7 @@ _SYMBOL = re.compile(r"[a-z][a-z0-9]*(?:[_.:]+[A-Za-z0-9]+)+_*\Z")
 
 
 @dataclass(frozen=True)
-class Message:
+class CatalogueMessage:
     """One message (of a plural: one form) in the locales that were asked for.
 
     Attributes:
@@ -166,7 +166,7 @@ def messages(
     target: tuple[str, ...],
     contrast: tuple[str, ...],
     progress: Callable[[int, int], None] = lambda step, total: None,
-) -> Iterator[Message]:
+) -> Iterator[CatalogueMessage]:
     """Messages of all catalogues that have at least one target locale, in an order that only contents decide.
 
     Raises:
@@ -195,7 +195,7 @@ def messages(
 
 def _joined(
     catalogue: str, read: dict[str, dict[tuple[str, str, int], _Entry]], target: tuple[str, ...]
-) -> Iterator[Message]:
+) -> Iterator[CatalogueMessage]:
     """Join the locales of one catalogue by (context, msgid, form); the order is that of the first target locale."""
     goals = [read[locale] for locale in target if locale in read]
     order: dict[tuple[str, str, int], tuple[int, int]] = {}
@@ -211,4 +211,4 @@ def _joined(
             flaw = next(entry.flaw for locale, entry in found.items() if locale in target)
         source = next((entry.source for entry in found.values() if entry.source), "")
         context, ident, form = own
-        yield Message(catalogue, position, context, ident, form, source, texts, flaw)
+        yield CatalogueMessage(catalogue, position, context, ident, form, source, texts, flaw)

@@ -12,7 +12,7 @@ from data_prep.common.settings import Settings
 from data_prep.common.split import Groups
 from data_prep.common.units import Tally, Unit
 from data_prep.sources import catalogues
-from data_prep.sources.catalogues import Message, Wheel
+from data_prep.sources.catalogues import CatalogueMessage, Wheel
 
 MIN_LETTERS = 2
 
@@ -58,14 +58,14 @@ def units(
     return found
 
 
-def _keys(message: Message) -> list[str]:
+def _keys(message: CatalogueMessage) -> list[str]:
     """Keys of source and translations; in two name spaces, for a word may be English as well as Portuguese."""
     keys = ["s:" + text.key(message.source), *("t:" + text.key(value) for value in message.texts.values())]
     # A text without words says nothing about who belongs together; its message is a group of its own.
     return [key for key in keys if len(key) > 2] or ["m:" + message.name]
 
 
-def _judge(settings: Settings, message: Message, reject: re.Pattern[str] | None) -> tuple[str, ...] | str:
+def _judge(settings: Settings, message: CatalogueMessage, reject: re.Pattern[str] | None) -> tuple[str, ...] | str:
     """The texts that the kind needs, or why the message does not serve it."""
     source = settings.source
     if message.flaw is not None:

@@ -76,7 +76,7 @@ class Encoder:
         self.vocabulary = self._slow.get_vocab_size(with_added_tokens=True)
         self.engine, self.why = "tokenizers", ""
         self.proof: Proof | None = None
-        self._form: bpe.Form | None = None
+        self._form: bpe.BpeForm | None = None
         if fast:
             try:
                 self._use_tiktoken(parsed, proven)

@@ -100,7 +100,9 @@ def supersede(store: StorePaths, attempt: str, by: str, links: int = 1) -> Claim
     for found in of_attempt(store, attempt):
         if found.job != SUPERSEDED:
             return found
-    for link in range(links):  # also where some links are barred already: whoever began it may have been killed
+    for link in range(
+        links
+    ):  # also where some links are barred already: the process that began it may have been killed
         mark = Claim(attempt, link, 0, SUPERSEDED, by, time.time())
         path = store.claim(attempt, link, 0)
         if not files.create_exclusive(path, json.dumps(asdict(mark)) + "\n"):

@@ -59,7 +59,7 @@ def flush_tree(directory: Path) -> None:
 
 
 def flush(path: str | Path) -> None:
-    """Have a file on disk, whoever wrote it."""
+    """Flush a file to disk, written by any process."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -78,7 +78,7 @@ class StorePaths:
         return self.save(step) / "seal.json"
 
     def sealed_steps(self) -> list[int]:
-        """Steps whose save has a seal, newest first; that it holds is for whoever reads the save to verify."""
+        """Steps whose save has a seal, newest first; the reader of the save verifies that it is valid."""
         return [step for step in self.save_steps() if self.save_seal(step).exists()]
 
 
@@ -162,7 +162,7 @@ class StagePaths:
         return self.logs / f"ray-{job}_{restart}-{node}.log"
 
     def ranks(self, job: str, restart: int) -> Path:
-        """Holds one file a process of the work: host and process id, for whoever has to ask it for its stack."""
+        """Holds one file a process of the work: host and process id, for the process that asks it for its stack."""
         return self.root / "ranks" / f"{job}_{restart}"
 
     def stall(self, job: str, restart: int) -> Path:
@@ -170,11 +170,11 @@ class StagePaths:
         return self.root / f"stall-{job}_{restart}.json"
 
     def stack(self, job: str, restart: int, rank: int) -> Path:
-        """Stacks of one process, written when it stood still."""
+        """Stacks of one process, written when it made no progress."""
         return self.logs / f"{job}_{restart}.rank{rank}.stack"
 
     def avoid(self, job: str) -> Path:
-        """Nodes (comma-separated) that later runs of a job are to keep off."""
+        """Nodes (comma-separated) that later runs of a job are to exclude."""
         return self.root / f"avoid-{job}"
 
     def behind(self, job: str) -> Path:

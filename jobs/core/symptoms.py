@@ -95,7 +95,7 @@ LOG_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Finding:
+class Symptom:
     """A class and the line that shows it; ``number`` counts lines from 1 in what was searched."""
 
     failure: FailureClass
@@ -103,14 +103,14 @@ class Finding:
     number: int
 
 
-def search(lines: Iterable[str]) -> Finding | None:
+def search(lines: Iterable[str]) -> Symptom | None:
     """The cause in ``lines``; None where nothing is known.
 
     The first line of a cause counts, and only where there is none the first of a consequence: of many ranks the one
     that ran out of memory may speak after those that lost it.
     """
-    consequence: Finding | None = None
-    data: Finding | None = None  # data sets are named in harmless lines, too: only where nothing else is known
+    consequence: Symptom | None = None
+    data: Symptom | None = None  # data sets are named in harmless lines, too: only where nothing else is known
     for number, raw in enumerate(lines, start=1):
         line = raw.strip()
         if line.startswith(("overnight: ", "[NeMo W ", "[NeMo I ")):  # our own words quote what they judge; NeMo warns
@@ -118,7 +118,7 @@ def search(lines: Iterable[str]) -> Finding | None:
         failure = _class_of(line)
         if failure is None:
             continue
-        found = Finding(failure, line[:600], number)
+        found = Symptom(failure, line[:600], number)
         if failure not in CONSEQUENCES:
             return found
         if failure is FailureClass.WRONG_DATA:
@@ -132,11 +132,11 @@ def _class_of(line: str) -> FailureClass | None:
     return next((failure for failure, pattern in _COMPILED if pattern.search(line)), None)
 
 
-def search_log(path: Path) -> Finding | None:
+def search_log(path: Path) -> Symptom | None:
     """``search`` in the end of a log file; the number is that of the whole file."""
     lines, before = _end_of(path)
     found = search(lines)
-    return None if found is None else Finding(found.failure, found.line, found.number + before)
+    return None if found is None else Symptom(found.failure, found.line, found.number + before)
 
 
 def place_of(path: Path, text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from jobs.core.verdict import FailureClass
 from jobs.evaluate import metrics
-from jobs.evaluate.metrics import Estimate
+from jobs.evaluate.metrics import MetricEstimate
 from jobs.evaluate.settings import EvaluateSettings
 from jobs.training.settings import BadSettings
 
@@ -24,12 +24,12 @@ class GateFailed(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Change:
+class MetricChange:
     """A metric before and after on the same examples, and the difference with its interval."""
 
     before: float
     after: float
-    difference: Estimate
+    difference: MetricEstimate
 
     def passes(self, must: str) -> bool:
         """Whether the whole interval lies on the demanded side of zero."""
@@ -71,9 +71,9 @@ def _task_of(name: str) -> str | None:
     return None
 
 
-def changes(now: Samples, earlier: Samples, settings: EvaluateSettings) -> dict[str, dict[str, Change]]:
+def changes(now: Samples, earlier: Samples, settings: EvaluateSettings) -> dict[str, dict[str, MetricChange]]:
     """Task -> metric -> change, for the tasks that both ran, on the examples that both have."""
-    found: dict[str, dict[str, Change]] = {}
+    found: dict[str, dict[str, MetricChange]] = {}
     for task in now.keys() & earlier.keys():
         old = {sample["id"]: sample for sample in earlier[task]}
         common = [sample for sample in now[task] if sample["id"] in old]
@@ -83,7 +83,7 @@ def changes(now: Samples, earlier: Samples, settings: EvaluateSettings) -> dict[
         after = metrics.statistics(task, common)
         weights = metrics.resample(len(common), settings.resamples, settings.seed)
         found[task] = {
-            name: Change(
+            name: MetricChange(
                 float(metric(before.sum(axis=0))),
                 float(metric(after.sum(axis=0))),
                 metrics.estimate_difference(metric, before, after, weights),
@@ -95,7 +95,7 @@ def changes(now: Samples, earlier: Samples, settings: EvaluateSettings) -> dict[
 
 def summary(
     samples: Mapping[str, Sequence[Mapping[str, Any]]],
-    changed: Mapping[str, Mapping[str, Change]],
+    changed: Mapping[str, Mapping[str, MetricChange]],
     settings: EvaluateSettings,
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Content of metrics.json: task -> metric -> value, interval, n and, where compared, the change and the gate."""
@@ -120,7 +120,7 @@ def _rule(settings: EvaluateSettings, task: str, metric: str) -> str | None:
     return settings.gate.get(f"{task}.{metric}") or settings.gate.get(metric)
 
 
-def apply_gate(changed: Mapping[str, Mapping[str, Change]], settings: EvaluateSettings, where: Path) -> None:
+def apply_gate(changed: Mapping[str, Mapping[str, MetricChange]], settings: EvaluateSettings, where: Path) -> None:
     """Judge the gate.
 
     Raises:

@@ -22,7 +22,7 @@ CHRF_BETA = 2.0
 
 
 @dataclass(frozen=True)
-class Task:
+class TaskDefinition:
     """One evaluation task.
 
     ``format`` of its data; ``statistics`` of a sample (one line of samples.jsonl); ``metrics``: name -> function from
@@ -35,7 +35,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MetricEstimate:
     """A value with its bootstrap 95 % interval over ``n`` examples."""
 
     value: float
@@ -83,19 +83,21 @@ def _mean(column: int) -> Callable[[Array], Array]:
     return lambda sums: np.asarray(sums[..., column] / sums[..., -1])
 
 
-TASKS: dict[str, Task] = {
-    "perplexity": Task(
+TASKS: dict[str, TaskDefinition] = {
+    "perplexity": TaskDefinition(
         "corpus",
         lambda sample: (sample["nll"], sample["tokens"]),
         {"perplexity": lambda sums: np.asarray(np.exp(sums[..., 0] / sums[..., 1]))},
     ),
-    "answers": Task("instructions", lambda sample: (sample["nll"], sample["tokens"]), {"answer_loss": _mean(0)}),
-    "translation": Task(
+    "answers": TaskDefinition(
+        "instructions", lambda sample: (sample["nll"], sample["tokens"]), {"answer_loss": _mean(0)}
+    ),
+    "translation": TaskDefinition(
         "instructions",
         lambda sample: (*chrf_statistics(sample["hypothesis"], sample["reference"]), float(sample["exact"]), 1.0),
         {"chrf": chrf, "exact_match": _mean(3 * CHRF_ORDER)},
     ),
-    "preferences": Task(
+    "preferences": TaskDefinition(
         "preferences",
         lambda sample: (float(sample["margin"] > 0), sample["margin"], 1.0),
         {"accuracy": _mean(0), "margin": _mean(1)},
@@ -115,16 +117,18 @@ def resample(count: int, resamples: int, seed: int) -> Array:
     return generator.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float64)
 
 
-def estimate(metric: Callable[[Array], Array], values: Array, weights: Array) -> Estimate:
+def estimate(metric: Callable[[Array], Array], values: Array, weights: Array) -> MetricEstimate:
     """A metric with its percentile interval."""
     drawn = metric(weights @ values)
     low, high = np.percentile(drawn, (2.5, 97.5))
-    return Estimate(float(metric(values.sum(axis=0))), float(low), float(high), len(values))
+    return MetricEstimate(float(metric(values.sum(axis=0))), float(low), float(high), len(values))
 
 
-def estimate_difference(metric: Callable[[Array], Array], before: Array, after: Array, weights: Array) -> Estimate:
+def estimate_difference(
+    metric: Callable[[Array], Array], before: Array, after: Array, weights: Array
+) -> MetricEstimate:
     """``after`` minus ``before`` on the same examples, resampled together (paired bootstrap)."""
     drawn = metric(weights @ after) - metric(weights @ before)
     low, high = np.percentile(drawn, (2.5, 97.5))
     value = metric(after.sum(axis=0)) - metric(before.sum(axis=0))
-    return Estimate(float(value), float(low), float(high), len(after))
+    return MetricEstimate(float(value), float(low), float(high), len(after))

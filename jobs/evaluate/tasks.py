@@ -12,14 +12,14 @@ from jobs.evaluate import measure
 from jobs.evaluate.metrics import TASKS
 from jobs.evaluate.settings import EvaluateSettings, TaskSettings
 from jobs.training import examples
-from jobs.training.examples import DataError, Pair, Row
+from jobs.training.examples import ExamplesError, Pair, Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedTask:
     """A task made ready: its batches are known, so that progress has a total before the first one runs."""
 
     name: str
@@ -40,7 +40,7 @@ def choose(path: Path, task: str, settings: TaskSettings) -> list[Row]:
     if task == "preferences":
         rows = [row for row in rows if row.texts["chosen"] != row.texts["rejected"]]
     if not rows:
-        raise DataError(f"{path}:1: no row for the task {task}")
+        raise ExamplesError(f"{path}:1: no row for the task {task}")
     rows.sort(key=lambda row: hashlib.sha256(row.id.encode()).digest())
     return rows[: settings.limit]
 
@@ -51,7 +51,7 @@ def prepare(
     settings: EvaluateSettings,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-) -> Prepared:
+) -> PreparedTask:
     """Tokenise the rows of a task and group them into batches."""
     if task == "translation":
         return _translation(rows, settings, model, tokenizer)
@@ -73,12 +73,12 @@ def prepare(
             for row, pair, value in zip(rows, pairs, found, strict=True)
         ]
 
-    return Prepared(task, groups, run)
+    return PreparedTask(task, groups, run)
 
 
 def _translation(
     rows: list[Row], settings: EvaluateSettings, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> Prepared:
+) -> PreparedTask:
     longest = settings.tasks["translation"].max_new_tokens
     prompts = [examples.encode_pair(tokenizer, row.texts["prompt"], row.texts["completion"]).prompt for row in rows]
     groups = list(
@@ -100,12 +100,12 @@ def _translation(
             for row, text in zip(rows, made, strict=True)
         ]
 
-    return Prepared("translation", groups, run)
+    return PreparedTask("translation", groups, run)
 
 
 def _preferences(
     rows: list[Row], settings: EvaluateSettings, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> Prepared:
+) -> PreparedTask:
     both = [
         examples.encode_pair(tokenizer, row.texts["prompt"], row.texts[answer])
         for row in rows
@@ -120,4 +120,4 @@ def _preferences(
             for row, chosen, rejected in zip(rows, found[::2], found[1::2], strict=True)
         ]
 
-    return Prepared("preferences", groups, run)
+    return PreparedTask("preferences", groups, run)

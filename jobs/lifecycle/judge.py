@@ -15,7 +15,7 @@ from jobs.lifecycle.start import EndedBy, Start, event, newest_save
 NODE_CLASSES = frozenset({
     FailureClass.NODE_FAILURE, FailureClass.HANG, FailureClass.MISSING_GPUS, FailureClass.KILLED,
 })  # fmt: skip
-"""Failures that may be a node's fault. Twice on one node, and the stage keeps off it."""
+"""Failures that may be a node's fault. Twice on one node, and the stage excludes it."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def strikes(spec: StageSpec) -> list[str]:
 
 
 def bad_nodes(spec: StageSpec) -> list[str]:
-    """Nodes that failed this stage as often as is enough to keep off them."""
+    """Nodes that failed this stage as often as is enough to exclude them."""
     found = strikes(spec)
     return sorted({name for name in found if found.count(name) >= nodes.STRIKES})
 
@@ -185,7 +185,7 @@ def _silent(spec: StageSpec, start: Start, base: Verdict, exit_code: int) -> Ver
         return replace(base, failure=found.failure, evidence=text, source=f"{log}:{found.number}", nodes=node)
     text = f"the work ended with exit code {exit_code} and no result"
     if exit_code == 137:
-        text += " (SIGKILL: by the kernel for want of memory, or by somebody)"
+        text += " (SIGKILL: by the kernel's OOM killer or by another process)"
     node = _at_fault(start, FailureClass.KILLED, {})
     said = replace(base, failure=FailureClass.KILLED, source=symptoms.place_of(log, ""), nodes=node)
     if (base.step or 0) > _began_at(spec, start):

@@ -1,4 +1,4 @@
-"""Nodes at fault: which of them failed a start, and which a stage keeps off.
+"""Find nodes that caused a failure and exclude them from later starts.
 
 Asked of Slurm on the batch host, once a start at most. Where Slurm does not answer nothing is concluded.
 """
@@ -18,10 +18,10 @@ SECONDS = 20.0
 """How long a question to Slurm may take: a controller or database that is down blocks for 9 to 18 s."""
 
 STRIKES = 2
-"""Failures of a stage on a node after which the stage keeps off it."""
+"""Failures of a stage on a node after which the stage excludes it."""
 
 MOST_EXCLUDED = 8
-"""Nodes that one stage keeps off at most."""
+"""Nodes that one stage excludes at most."""
 
 _BAD_STATES = ("DOWN", "FAIL", "NOT_RESPONDING", "ERROR", "POWERED_DOWN", "UNKNOWN")
 _AT_WORK = ("RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
@@ -120,7 +120,7 @@ def expand(nodelist: str) -> tuple[str, ...]:
 
 
 def to_avoid(job: str, strikes: Sequence[str], needed: int) -> list[str]:
-    """Nodes that ``job`` is to keep off from now on, with those that its user excluded; empty where that is none.
+    """Nodes that ``job`` is to exclude from now on, with those that its user excluded; empty where that is none.
 
     ``strikes`` has a node's name once for each failure there, oldest first. Bounded: as many nodes of the job's
     partition as it needs stay usable, and at most ``MOST_EXCLUDED`` are left out. Newest failures count first.

@@ -54,7 +54,7 @@ def _sealed_bytes(path: Path) -> int:
     try:
         return seal.load(path).bytes
     except (OSError, ValueError, seal.SealBroken):
-        return 0  # whoever verifies it will say so
+        return 0  # its verification will say so
 
 
 def _factor(directory: Path) -> float:

@@ -41,7 +41,7 @@ class Entry(IntEnum):
     WAIT = 24
 
 
-class Decision(str, Enum):
+class FinishDecision(str, Enum):
     """What host.sh does at the end; printed by ``finish``."""
 
     DONE = "done"
@@ -140,7 +140,7 @@ def _should_move(spec: StageSpec, start: Start) -> bool:
 
 
 def _avoid(spec: StageSpec, start: Start) -> bool:
-    """Leave the nodes to keep off for host.sh, which can tell Slurm only once the job is pending; whether there are
+    """Leave the nodes to exclude for host.sh, which can tell Slurm only once the job is pending; whether there are
     any."""
     found = nodes.to_avoid(start.job, judge.strikes(spec), max(1, len(start.nodes)))
     path = spec.stage_paths.avoid(start.job)
@@ -227,7 +227,7 @@ def _verify_input(parent: Input) -> seal.Seal:
 
 
 def finish(spec: StageSpec, start: Start, exit_code: int, ended_by: EndedBy = EndedBy.ITSELF) -> str:
-    """Turn what the work left behind into a seal and a verdict; returns the ``Decision`` for host.sh."""
+    """Turn what the work left behind into a seal and a verdict; returns the ``FinishDecision`` for host.sh."""
     stage = spec.stage_paths
     known = verdict.read(stage.verdict(start.job, start.restart))
     if known is not None:
@@ -242,20 +242,20 @@ def finish(spec: StageSpec, start: Start, exit_code: int, ended_by: EndedBy = En
         said = Verdict(Outcome.FAIL, failure, str(error), newest_save(spec), start.job, start.restart, start.host)
     _conclude(spec, start, said)
     decision = _decision(spec, start, said)
-    if decision == Decision.REQUEUE.value and judge.bad_nodes(spec):
+    if decision == FinishDecision.REQUEUE.value and judge.bad_nodes(spec):
         _avoid(spec, start)
     return decision
 
 
 def _decision(spec: StageSpec, start: Start, found: Verdict) -> str:
     if found.outcome is Outcome.DONE:
-        return Decision.DONE.value
+        return FinishDecision.DONE.value
     if found.outcome in (Outcome.CONTINUE, Outcome.RETRY):
         if spec.continuation == "requeue":
-            return Decision.REQUEUE.value
+            return FinishDecision.REQUEUE.value
         if spec.continuation == "chain" and start.link + 1 < spec.links:
-            return Decision.NEXT_LINK.value
-    return Decision.FAIL.value
+            return FinishDecision.NEXT_LINK.value
+    return FinishDecision.FAIL.value
 
 
 def _judge(spec: StageSpec, start: Start, result: dict[str, Any], exit_code: int, ended_by: EndedBy) -> Verdict:

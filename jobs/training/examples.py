@@ -25,7 +25,7 @@ FIELDS = {
 """Text fields of each dataset format (docs/architecture.md)."""
 
 
-class DataError(ValueError):
+class ExamplesError(ValueError):
     """Something in a data file cannot be used; the message starts with ``file:line``."""
 
     failure = FailureClass.DATA_ERROR
@@ -67,11 +67,11 @@ def read_rows(path: Path, kind: str, limit: int | None = None) -> list[Row]:
             text = value.get(name)
             if not isinstance(text, str) or not text.strip():
                 what = "is missing" if name not in value else f"is not a text with content: {text!r}"
-                raise DataError(f"{place}: field {name!r} of a row of {kind} {what}")
+                raise ExamplesError(f"{place}: field {name!r} of a row of {kind} {what}")
             texts[name] = text
         rows.append(Row(place, str(value.get("id", len(rows))), texts))
     if not rows:
-        raise DataError(f"{path}:1: no row of {kind}")
+        raise ExamplesError(f"{path}:1: no row of {kind}")
     return rows
 
 
@@ -82,9 +82,9 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             try:
                 value = json.loads(line)
             except ValueError as error:
-                raise DataError(f"{place}: not JSON: {error}") from error
+                raise ExamplesError(f"{place}: not JSON: {error}") from error
             if not isinstance(value, dict):
-                raise DataError(f"{place}: a row must be an object, not {type(value).__name__}")
+                raise ExamplesError(f"{place}: a row must be an object, not {type(value).__name__}")
             yield place, value
 
 
@@ -133,12 +133,12 @@ def fitting_pairs(
         if longest <= length:
             kept.append((row, pairs))
         elif too_long == "error":
-            raise DataError(
+            raise ExamplesError(
                 f"{row.place}: {longest} tokens, more than sequence_length {length} "
                 "(too_long: skip leaves such rows out)"
             )
     if not kept:
-        raise DataError(f"{path}:1: no row has at most sequence_length {length} tokens")
+        raise ExamplesError(f"{path}:1: no row has at most sequence_length {length} tokens")
     return kept
 
 
@@ -151,7 +151,7 @@ def tokens_prefix(directory: Path, split: str) -> Path:
     prefix = directory / split
     for suffix in (".bin", ".idx"):
         if not prefix.with_name(prefix.name + suffix).is_file():
-            raise DataError(f"{prefix}{suffix}: no such file in the tokenised corpus")
+            raise ExamplesError(f"{prefix}{suffix}: no such file in the tokenised corpus")
     return prefix
 
 
@@ -162,7 +162,7 @@ def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
         DataError: the tokenizer has none, so that no example could be closed.
     """
     if tokenizer.eos_token_id is None:
-        raise DataError(f"{tokenizer.name_or_path}: the tokenizer has no end-of-sequence token")
+        raise ExamplesError(f"{tokenizer.name_or_path}: the tokenizer has no end-of-sequence token")
     return int(tokenizer.eos_token_id)
 
 
@@ -175,7 +175,7 @@ def pack(documents: Sequence[Sequence[int]], length: int) -> list[list[int]]:
     joined = [token for document in documents for token in document]
     blocks = [joined[start : start + length] for start in range(0, len(joined) - length + 1, length)]
     if not blocks:
-        raise DataError(f"the corpus has {len(joined)} tokens, less than one block of {length}")
+        raise ExamplesError(f"the corpus has {len(joined)} tokens, less than one block of {length}")
     return blocks
 
 

@@ -30,7 +30,7 @@ Reader = Callable[[str], Report | None]
 
 
 @dataclass(frozen=True)
-class Shape:
+class ProcessShape:
     """Where a stage is to run: nodes, and processes (GPUs, where there are any) on each."""
 
     nodes: int = 1
@@ -55,7 +55,7 @@ class Rendered:
     notes: tuple[str, ...] = ()
 
 
-def rendered(backend: BackEnd, spec: StageSpec, shape: Shape) -> Rendered:
+def rendered(backend: BackEnd, spec: StageSpec, shape: ProcessShape) -> Rendered:
     """The command and the files of a stage, without starting or importing anything heavy.
 
     Raises:
@@ -68,7 +68,7 @@ def rendered(backend: BackEnd, spec: StageSpec, shape: Shape) -> Rendered:
     return in_process(spec, shape, backend.CAPABILITIES.launcher)
 
 
-def in_process(spec: StageSpec, shape: Shape, launcher: str, files: Mapping[str, str] | None = None) -> Rendered:
+def in_process(spec: StageSpec, shape: ProcessShape, launcher: str, files: Mapping[str, str] | None = None) -> Rendered:
     """How a back end is started that trains in our own processes; its settings are in the spec."""
     python, boot = spec.stage_python or "python3", "overnight_job.py"
     work = (boot, "work", "spec.json")

@@ -1,7 +1,7 @@
 """The processes of a stage beside their trainer: rank 0 prepares, the others learn what it found.
 
 Trainers start torch.distributed late; it is started here before that (and found running there), because the data files
-are written and the newest sound save is chosen by rank 0 alone.
+are written and the newest valid save is chosen by rank 0 alone.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Saves:
         """Where the trainer writes ``checkpoint-N``."""
         return self._store.saves
 
-    def newest_sound(self) -> tuple[int, Path] | None:
+    def newest_valid(self) -> tuple[int, Path] | None:
         """Step and directory of the newest save that verifies; says which newer ones it passed over and why.
 
         No trainer chooses for itself: the newest directory may be half written.

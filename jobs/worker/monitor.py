@@ -54,7 +54,7 @@ STACK_SIGNAL = signal.SIGUSR1
 
 @dataclass
 class Patience:
-    """How long silence is borne, from what has been seen of this start."""
+    """Hang timeout, adapted to the step times of this start."""
 
     stall_seconds: float | None
     save_seconds: float

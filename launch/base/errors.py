@@ -46,11 +46,11 @@ class InputError(OvernightError):
         return {**super().as_json(), "where": self.where}
 
 
-class ClusterRefused(OvernightError):
+class RejectedByCluster(OvernightError):
     """The cluster answered, and the answer was no. The same request will be refused again.
 
-    ``advice`` and ``culprits`` (``launch.render.refusal``): the options that it is about, the lines that say them, and
-    what to write instead; in words, and as ``launch.render.provenance.Emitted``.
+    ``advice`` and ``causes`` (``launch.render.refusal``): the options that it is about, the lines that say them, and
+    what to write instead; in words, and as ``launch.render.provenance.JobOption``.
     """
 
     exit_code = 3
@@ -63,7 +63,7 @@ class ClusterRefused(OvernightError):
         self.command_exit_code = exit_code
         self.stderr = stderr
         self.advice = ""
-        self.culprits: list[dict[str, Any]] = []
+        self.causes: list[dict[str, Any]] = []
 
     def __str__(self) -> str:
         said = "".join(f"\n  {line}" for line in self.stderr.strip().splitlines())
@@ -76,11 +76,11 @@ class ClusterRefused(OvernightError):
             "command": list(self.command),
             "command_exit_code": self.command_exit_code,
             "stderr": self.stderr,
-            "culprits": self.culprits,
+            "causes": self.causes,
         }
 
 
-class ClusterSilent(OvernightError):
+class ClusterUnreachable(OvernightError):
     """The cluster did not answer in time, so what happened is not known. ``since``: seconds waited.
 
     Never read as an answer: a job that we could not ask about has neither ended nor failed.

@@ -62,7 +62,7 @@ class SharedLock:
                 continue  # released just now
             whose = holder.get("token")
             if seen is not None and seen[:2] != (whose, mark) and seen[0] == whose:
-                self._on_busy(in_words(holder))  # touched while we watched
+                self._on_busy(describe(holder))  # touched while we watched
             if seen is None or seen[:2] != (whose, mark):
                 seen = (whose, mark, time.monotonic())
             gone = is_gone(holder)
@@ -70,10 +70,10 @@ class SharedLock:
                 self._break(holder)
                 continue
             if gone is False:
-                self._on_busy(in_words(holder))
+                self._on_busy(describe(holder))
             if not told:
                 told = True
-                self._on_wait(in_words(holder))
+                self._on_wait(describe(holder))
             time.sleep(_POLL_SECONDS)
         self._beat.start()
         return self
@@ -116,7 +116,7 @@ class SharedLock:
                 self._over.unlink(missing_ok=True)
 
     def _clear_turn(self) -> None:
-        """Whoever has the turn among hosts needs milliseconds, or has died in them."""
+        """The holder of the turn among hosts needs milliseconds, or has died in them."""
         other, mark = read(self._over)
         if other is None:
             return
@@ -160,7 +160,7 @@ def read(path: Path) -> tuple[dict[str, Any] | None, object]:
     return (value if isinstance(value, dict) else {}), mark
 
 
-def in_words(holder: dict[str, Any]) -> str:
+def describe(holder: dict[str, Any]) -> str:
     """For people."""
     return f"process {holder.get('pid')} on {holder.get('host')}"
 

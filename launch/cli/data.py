@@ -109,10 +109,10 @@ def _prepare(args: argparse.Namespace) -> int:
     runner: Runner | None = None
     work = output.with_name(f"{output.name}.work")
     if args.action == "corpus":
-        from data_prep.corpus.workers import LocalRunner
+        from data_prep.corpus.workers import ProcessRunner
 
         work = (args.work or work).absolute()
-        runner = LocalRunner(args.workers)
+        runner = ProcessRunner(args.workers)
         if args.cluster is not None:
             from launch.cli.data_cluster import ArrayRunner
 

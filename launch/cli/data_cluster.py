@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.base.errors import ClusterRefused, ClusterSilent, InputError
+from launch.base.errors import ClusterUnreachable, InputError, RejectedByCluster
 
 _POLL_SECONDS = 2.0
 _GRACE_SECONDS = 60.0
@@ -50,7 +50,7 @@ class ArrayRunner:
         """Raises:
         DataError: bad input that a job has found, with its place.
         InputError: jobs ended without a result.
-        ClusterRefused: Slurm takes no such job; its words.
+        RejectedByCluster: Slurm takes no such job; its words.
         """
         for start in range(0, len(shards), _ARRAY_JOBS):
             self._array(root, phase, shards[start : start + _ARRAY_JOBS], progress)
@@ -65,7 +65,7 @@ class ArrayRunner:
         try:
             made = executor.map_array(shard.work, *self._columns(root, phase, shards))
         except FailedJobError as error:
-            raise ClusterRefused(
+            raise RejectedByCluster(
                 f"an array of {len(shards)} jobs was refused", command=("sbatch",), exit_code=1, stderr=str(error)
             ) from error
         jobs = dict(zip(shards, made, strict=True))
@@ -99,7 +99,7 @@ class ArrayRunner:
         One scancel is enough, unless the cluster does not answer: then it is asked again, which is safe to repeat.
         """
         end = time.monotonic() + _CANCEL_SECONDS
-        asked, silence = False, ""
+        asked, unreachable = False, ""
         while time.monotonic() < end:
             try:
                 if not asked:
@@ -109,14 +109,14 @@ class ArrayRunner:
                     how = "the same command goes on from the shards that are done"
                     print(f"\njob {array} is cancelled; {how}", file=sys.stderr)
                     return
-            except ClusterSilent as error:
-                silence = f" ({error})"
-            except ClusterRefused as error:
-                silence = f" ({error})"
+            except ClusterUnreachable as error:
+                unreachable = f" ({error})"
+            except RejectedByCluster as error:
+                unreachable = f" ({error})"
                 break
             time.sleep(_POLL_SECONDS / 4)
         state = "is still in the queue" if asked else "may still run"
-        print(f"\njob {array} {state}: scancel {array}{'' if asked else silence}", file=sys.stderr)
+        print(f"\njob {array} {state}: scancel {array}{'' if asked else unreachable}", file=sys.stderr)
 
     def _executor(self, folder: Path, phase: str) -> Any:
         profile = self._profile
@@ -148,7 +148,7 @@ class ArrayRunner:
         """True while Slurm has the array; it may not answer, which says nothing about the jobs."""
         try:
             queued = self._gateway.squeue()
-        except (ClusterSilent, ClusterRefused):
+        except (ClusterUnreachable, RejectedByCluster):
             return True
         return any(row.job_id.partition("_")[0] == array and not row.state.is_final for row in queued)
 

@@ -1,4 +1,4 @@
-"""Look for what a run has left behind and for what has got lost, and say or do what mends it."""
+"""Look for what a run has left behind and for what has got lost, and say or do what fixes it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the findings; 0 if there are none or all are mended, 4 if the cluster is silent, else 1."""
-    from launch.base.errors import ClusterSilent
+    """Print the findings; 0 if there are none or all are fixed, 4 if the cluster is silent, else 1."""
+    from launch.base.errors import ClusterUnreachable
     from launch.runs import rundir
     from launch.submit import repair
     from launch.submit.repair import Kind
@@ -33,17 +33,17 @@ def run(args: argparse.Namespace) -> int:
             print(f"{finding.kind}: {finding.text}\n  {finding.command}")
         if not findings:
             print(f"run {found.id}: nothing is wrong")
-    mended = []
+    fixed = []
     if safe and (args.fix or (not args.json and _agreed(len(safe)))):
-        mended = repair.mend(found, gateway, findings)
+        fixed = repair.fix(found, gateway, findings)
     if args.json:
-        value = [{**asdict(finding), "mended": finding in mended} for finding in findings]
+        value = [{**asdict(finding), "fixed": finding in fixed} for finding in findings]
         print(json.dumps({"run": found.id, "findings": value}))
-    elif mended:
-        print(f"mended: {len(mended)}")
+    elif fixed:
+        print(f"fixed: {len(fixed)}")
     if any(finding.kind is Kind.SILENT for finding in findings):
-        return ClusterSilent.exit_code
-    return 0 if len(mended) == len(findings) else 1
+        return ClusterUnreachable.exit_code
+    return 0 if len(fixed) == len(findings) else 1
 
 
 def _agreed(count: int) -> bool:

@@ -53,7 +53,7 @@ def read(args: argparse.Namespace) -> tuple[PipelineFile, ProfileFile, Workspace
     from launch.runs.rundir import workspace_for
 
     pipeline = data_settings.checked(read_pipeline(args.pipeline, args.set))
-    profile = read_profile(locate(args.cluster)).with_pipeline(pipeline.data, pipeline.marks)
+    profile = read_profile(locate(args.cluster)).with_pipeline(pipeline.data, pipeline.positions)
     return pipeline, profile, workspace_for(profile.profile, args.workspace)
 
 

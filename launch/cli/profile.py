@@ -88,7 +88,7 @@ def _init(args: argparse.Namespace) -> int:
     if args.json:
         asked = [
             {"command": one.command, "seconds": round(one.seconds, 3), "problem": one.problem or None}
-            for one in made.heard.values()
+            for one in made.response.values()
         ]
         print(json.dumps({"name": made.name, "path": path and str(path), "asked": asked, "text": made.text}))
         return 0
@@ -97,7 +97,7 @@ def _init(args: argparse.Namespace) -> int:
         return 0
     for command, problem in made.facts.unknown.items():
         print(f"no answer: {command}: {problem}")
-    print(f"{path}: written, {len(made.heard)} questions in {seconds:.1f} s; lines with `guessed` want a look")
+    print(f"{path}: written, {len(made.response)} questions in {seconds:.1f} s; review the lines marked `guessed`")
     if made.name in packaged():
         print(f"a profile {made.name!r} comes with the package, too; from the site's own pages: `extends: {made.name}`")
     shown = made.name if args.output is None else shlex.quote(str(path))

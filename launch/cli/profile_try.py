@@ -16,8 +16,8 @@ from launch.runs.rundir import workspace_for
 from launch.site import finding, show
 from launch.site.probe import amend, results
 from launch.site.probe import run as probe
-from launch.site.probe.amend import Change
-from launch.site.probe.results import Verdict
+from launch.site.probe.amend import ProfileChange
+from launch.site.probe.results import ProbeResult
 from launch.site.probe.run import Probe
 
 
@@ -80,7 +80,7 @@ class _Progress:
         self._bar.refresh()
 
 
-def _amended(found: ProfileFile, changes: Sequence[Change], verdicts: Sequence[Verdict]) -> str | None:
+def _amended(found: ProfileFile, changes: Sequence[ProfileChange], verdicts: Sequence[ProbeResult]) -> str | None:
     """What was changed, as a diff; None where nothing can be written.
 
     Of a profile that came with the package nothing is: it is the same for everybody.
@@ -97,7 +97,7 @@ def _amended(found: ProfileFile, changes: Sequence[Change], verdicts: Sequence[V
     return amend.diff(old, new, found.path)
 
 
-def _tell(found: ProfileFile, changes: Sequence[Change], amended: str | None, asked_not_to: bool) -> None:
+def _tell(found: ProfileFile, changes: Sequence[ProfileChange], amended: str | None, asked_not_to: bool) -> None:
     if amended is not None:
         print(f"\n{found.path}: amended\n{amended}", end="")
         return
@@ -109,7 +109,12 @@ def _tell(found: ProfileFile, changes: Sequence[Change], amended: str | None, as
 
 
 def _as_json(
-    found: ProfileFile, verdicts: Sequence[Verdict], changes: Sequence[Change], amended: str | None, *, ok: bool
+    found: ProfileFile,
+    verdicts: Sequence[ProbeResult],
+    changes: Sequence[ProfileChange],
+    amended: str | None,
+    *,
+    ok: bool,
 ) -> dict[str, object]:
     return {
         "profile": found.profile.name,

@@ -46,7 +46,7 @@ def exit_code(status: RunStatus, only: str | None = None) -> int:
     """1 if something (of the stage ``only``) failed, 4 if the cluster did not answer, else 0."""
     if any(stage.state.is_bad for stage in status.stages if only in (None, stage.stage)):
         return 1
-    return SILENT if status.silence else 0
+    return SILENT if status.unreachable else 0
 
 
 def look(run: Run, plan: Plan, profile: Profile, only: set[str] | None = None) -> RunStatus:

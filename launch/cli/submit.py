@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     gateway = options.gateway(profile, values)
     began = time.monotonic()
     run = rundir.create(planned.workspace, planned.pipeline, planned.profile, planned.plan)
-    provenance.save(run, planned.plan, planned.profile, planned.pipeline.pipeline.stages, planned.pipeline.marks)
+    provenance.save(run, planned.plan, planned.profile, planned.pipeline.pipeline.stages, planned.pipeline.positions)
     secret_files.write(run.paths, values)
     snapshot_seconds = time.monotonic() - began
     return advance(run, gateway, as_json=args.json, snapshot_seconds=snapshot_seconds)
@@ -91,7 +91,7 @@ def advance(
     except OvernightError as error:
         jobs = ", ".join(f"{step.stage} ({step.job})" for step in steps if step.job) or "nothing"
         error.message += f"\n  submitted so far: {jobs}"
-        if not getattr(error, "culprits", None):  # a run keeps its profile: a changed one is another submission
+        if not getattr(error, "causes", None):  # a run keeps its profile: a changed one is another submission
             error.hint = _with_resume(error.hint or "", f"overnight resume {run.id}")
         raise
     if as_json:

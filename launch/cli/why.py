@@ -29,8 +29,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(why.as_json(found, status, told)))
     else:
-        if status.silence:
-            print(f"The cluster does not answer: {status.silence}\nWhat follows is what the files of the run prove.\n")
+        if status.unreachable:
+            print(
+                f"The cluster does not answer: {status.unreachable}\nWhat follows is what the files of the run prove.\n"
+            )
         shown = told if only else [one for one in told if not one.is_calm]
         for one in shown:
             print("\n".join(why.lines(one)))

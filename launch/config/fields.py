@@ -113,13 +113,13 @@ Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
 
 
-class Model(BaseModel):
+class StrictModel(BaseModel):
     """Base of everything read from a file: frozen, no unknown keys. Schemas are built once, inside the outermost."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
-class ResourceKeys(Model):
+class ResourceKeys(StrictModel):
     """What a job asks for; any key may be left to the next layer."""
 
     partition: Line | None = None

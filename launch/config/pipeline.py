@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from launch.config.fields import Amount, Line, Model, ResourceKeys, Slug
+from launch.config.fields import Amount, Line, ResourceKeys, Slug, StrictModel
 from launch.config.kinds import FETCHED, TASK_KINDS
 from launch.config.profile_fields import Group
 from launch.config.secrets import SecretName
@@ -24,7 +24,7 @@ from launch.config.stages import (
 )
 
 
-class Pipeline(Model):
+class Pipeline(StrictModel):
     """One pipeline file. The stages stand in the order of the file."""
 
     name: Slug

@@ -10,7 +10,7 @@ from typing import Any
 from launch.base.errors import InputError
 from launch.config import references
 from launch.config.document.overrides import apply_overrides
-from launch.config.document.positions import Document, KeyPath, Marks, Problem, failure
+from launch.config.document.positions import Document, KeyPath, Positions, Problem, failure
 from launch.config.document.reader import read
 from launch.config.document.validate import validate
 from launch.config.pipeline import Pipeline
@@ -22,7 +22,7 @@ class PipelineFile:
 
     path: Path
     data: dict[str, Any]
-    marks: Marks
+    positions: Positions
     pipeline: Pipeline
 
     def resolve(self, text: str) -> Path:
@@ -31,11 +31,11 @@ class PipelineFile:
 
     def where(self, *path: str | int) -> str:
         """``file:line:column`` of the value at ``path``."""
-        return str(self.marks.value(path))
+        return str(self.positions.value(path))
 
     def error(self, path: KeyPath, text: str, hint: str | None = None) -> InputError:
         """An error about the value at ``path``, for faults that only the planner can see."""
-        return failure([Problem(path, text)], self.marks, hint=hint)
+        return failure([Problem(path, text)], self.positions, hint=hint)
 
 
 def read_pipeline(path: Path, overrides: Sequence[str] = ()) -> PipelineFile:
@@ -49,10 +49,10 @@ def read_pipeline(path: Path, overrides: Sequence[str] = ()) -> PipelineFile:
 
 def of_document(path: Path, document: Document, overrides: Sequence[str] = ()) -> PipelineFile:
     """``read_pipeline`` of a file that has been read."""
-    data, marks = apply_overrides(document.data, document.marks, overrides)
+    data, positions = apply_overrides(document.data, document.positions, overrides)
     hint = f"overnight plan {path} --cluster PROFILE"
-    pipeline = validate(Pipeline, data, marks, hint=hint)
+    pipeline = validate(Pipeline, data, positions, hint=hint)
     problems = references.problems(pipeline)
     if problems:
-        raise failure(problems, marks, hint=hint)
-    return PipelineFile(Path(path), data, marks, pipeline)
+        raise failure(problems, positions, hint=hint)
+    return PipelineFile(Path(path), data, positions, pipeline)

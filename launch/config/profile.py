@@ -23,11 +23,11 @@ from launch.config.fields import (
     Flag,
     Line,
     Memory,
-    Model,
     ModuleName,
     Positive,
     ResourceKeys,
     Slug,
+    StrictModel,
     memory_bytes,
     parse_duration,
 )
@@ -36,13 +36,12 @@ from launch.config.profile_fields import (
     DATA,
     DEFAULT,
     TRAINING,
-    Addition,
-    Carrier,
     Containers,
     Continuation,
     Environment,
     EnvironmentName,
     Exclusive,
+    ExecutorChoice,
     ExecutorKind,
     FailureName,
     FileSystem,
@@ -52,6 +51,7 @@ from launch.config.profile_fields import (
     MemoryRule,
     Notify,
     OptionName,
+    OptionValue,
     Partition,
     SharedPath,
     Signal,
@@ -62,7 +62,7 @@ from launch.config.profile_fields import (
 )
 from launch.config.secrets import SecretName
 
-__all__ = ["Carrier", "Continuation", "Environment", "ExecutorKind", "Profile", "Resources", "partitions_of"]
+__all__ = ["Continuation", "Environment", "ExecutorChoice", "ExecutorKind", "Profile", "Resources", "partitions_of"]
 
 #: Keys of a profile that are the default of the resource of that name.
 _DEFAULTS = ("partition", "account", "qos", "reservation", "constraint")
@@ -99,7 +99,7 @@ def partitions_of(resources: Resources) -> tuple[str, ...]:
     return tuple(name.strip() for name in (resources.partition or "").split(",") if name.strip())
 
 
-class Profile(Model):
+class Profile(StrictModel):
     """One cluster profile; ``docs/profiles.md`` says what each key does."""
 
     name: Slug
@@ -117,7 +117,7 @@ class Profile(Model):
     srun_options: SrunOptions = SrunOptions()
     containers: Containers = Containers()
     resources: dict[Group, ResourceKeys] = Field(default_factory=dict)
-    executors: dict[Group, Carrier] = Field(default_factory=dict)
+    executors: dict[Group, ExecutorChoice] = Field(default_factory=dict)
     environments: dict[ModuleName, Environment] = Field(default_factory=dict)
     file_systems: dict[ModuleName, FileSystem] = Field(default_factory=dict)
     continuation: Continuation = Continuation.REQUEUE
@@ -131,7 +131,7 @@ class Profile(Model):
     submission: Submission = "all"
     signal: Signal | None = None
     notify: Notify = Notify()
-    sbatch: dict[OptionName, Addition] = Field(default_factory=dict)
+    sbatch: dict[OptionName, OptionValue] = Field(default_factory=dict)
     srun: tuple[Line, ...] = ()
     remove: tuple[OptionName, ...] = ()
     env: dict[EnvironmentName, Value] = Field(default_factory=dict)
@@ -217,7 +217,7 @@ class Profile(Model):
         for group in _groups(kind):
             if group in self.executors:
                 return self.executors[group].value
-        return (Carrier.NEMO_RUN if kind in TRAINING_KINDS else Carrier.SUBMITIT).value
+        return (ExecutorChoice.NEMO_RUN if kind in TRAINING_KINDS else ExecutorChoice.SUBMITIT).value
 
 
 def _given(keys: ResourceKeys) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from launch.config.fields import (
     Flag,
     Line,
     Memory,
-    Model,
     NotNegative,
+    StrictModel,
     one_line,
     parse_duration,
 )
@@ -44,7 +44,7 @@ class ExecutorKind(StrEnum):
     SLURM = "slurm"
 
 
-class Carrier(StrEnum):
+class ExecutorChoice(StrEnum):
     """Which library renders and carries a Slurm job."""
 
     NEMO_RUN = "nemo_run"
@@ -182,19 +182,19 @@ def _submission(text: str) -> str:
 
 
 Submission = Annotated[Line, AfterValidator(_submission)]
-Addition = Annotated[str | bool | None, BeforeValidator(_addition)]
+OptionValue = Annotated[str | bool | None, BeforeValidator(_addition)]
 Value = Annotated[str, Strict(), AfterValidator(one_line)]
 MountText = Annotated[Line, AfterValidator(_mount)]
 
 
-class Bin(Model):
+class Bin(StrictModel):
     """A site that gives large jobs more time: at most ``time`` for a job on at most ``nodes``."""
 
     nodes: Count
     time: Duration
 
 
-class Partition(Model):
+class Partition(StrictModel):
     """What a partition has and allows; what is not said is not checked. ``cpus``, ``memory`` and ``gpus`` are those of
     one node, ``gpu_memory`` is that of one GPU.
 
@@ -225,7 +225,7 @@ class Partition(Model):
         return min(fitting, key=lambda one: one.nodes).time if fitting else self.max_time
 
 
-class FileSystem(Model):
+class FileSystem(StrictModel):
     """A file system of the site and the user's quota on it. The innermost one around the workspace is the one that
     checkpoints have to fit into. ``scratch``: each node has its own there, for what only its job needs."""
 
@@ -241,7 +241,7 @@ class Notice(StrEnum):
     FAILED = "failed"
 
 
-class Notify(Model):
+class Notify(StrictModel):
     """Whom to tell. ``mail``: Slurm writes (``--mail-user``). ``command``: a line of bash that the end of the job runs
     on its first node, for a minute at most, with OVERNIGHT_EVENT, OVERNIGHT_RUN and OVERNIGHT_STAGE set."""
 
@@ -260,7 +260,7 @@ class Notify(Model):
         return tuple(one.value for one in self.on if is_last or one is not Notice.DONE) if self.command else ()
 
 
-class Signal(Model):
+class Signal(StrictModel):
     """A signal to the work before the end, as by ``--signal``: for sites where jobs may not ask squeue for their end,
     and for preemption with a grace time. The trainer saves and leaves at its next step."""
 
@@ -273,7 +273,7 @@ class Signal(Model):
         return f"{self.name}@{parse_duration(self.lead)}"
 
 
-class GpuRequest(Model):
+class GpuRequest(StrictModel):
     """How GPUs are asked for. ``model``: as in ``--gres=gpu:a100:4``; not every site has it."""
 
     form: GpuForm = GpuForm.PER_NODE
@@ -295,7 +295,7 @@ class GpuRequest(Model):
         return {self.form.value: f"{model}{gpus_per_node * nodes}", **even}
 
 
-class SrunOptions(Model):
+class SrunOptions(StrictModel):
     """Options of srun that sites differ in."""
 
     mpi: Line | None = None
@@ -308,7 +308,7 @@ class SrunOptions(Model):
         return {name: value for name, value in given.items() if value is not None}
 
 
-class Containers(Model):
+class Containers(StrictModel):
     """How containers are made here. Which image a job has is said per back end (``environments``) or per job
     (``resources``, or ``image:`` of a stage).
 
@@ -323,7 +323,7 @@ class Containers(Model):
     options: tuple[Line, ...] = ()
 
 
-class Environment(Model):
+class Environment(StrictModel):
     """Where a back end is installed: a virtual environment, an image, or modules and a Python.
 
     ``core`` as the name of the back end means the Python that runs prologue and verdict on the batch host. Python 3.10

@@ -12,7 +12,7 @@ from typing import Any
 from launch.base.errors import InputError
 from launch.base.text import nearest, suggest
 from launch.config.document import layers
-from launch.config.document.positions import Document, KeyPath, Marks, Problem, failure
+from launch.config.document.positions import Document, KeyPath, Positions, Problem, failure
 from launch.config.document.validate import validate
 from launch.config.profile import Profile
 from launch.slurm.options import KEPT, REMOVABLE
@@ -27,37 +27,37 @@ class ProfileFile:
 
     path: Path
     data: dict[str, Any]
-    marks: Marks
+    positions: Positions
     profile: Profile
 
     def where(self, *path: str | int) -> str:
         """``file:line:column`` of the value at ``path``, or of what is around it."""
-        return str(self.marks.value(path))
+        return str(self.positions.value(path))
 
     def origin(self, path: KeyPath) -> str | None:
         """``file:line:column`` of the very value at ``path``; None: it is built in."""
-        found = self.marks.values.get(path)
+        found = self.positions.values.get(path)
         return None if found is None else str(found)
 
-    def with_pipeline(self, data: dict[str, Any], marks: Marks) -> ProfileFile:
+    def with_pipeline(self, data: dict[str, Any], positions: Positions) -> ProfileFile:
         """This profile under the ``cluster:`` and ``resources:`` of a pipeline file as it was read.
 
         Raises:
             InputError: a value is not what a profile takes; names the line of the pipeline.
         """
-        above = layers.of_pipeline(Document(data, marks))
+        above = layers.of_pipeline(Document(data, positions))
         if not above.data:
             return self
-        merged = layers.overlay(Document(self.data, self.marks), above)
+        merged = layers.overlay(Document(self.data, self.positions), above)
         hint = f"overnight plan PIPELINE --cluster {self.path}"
-        return ProfileFile(self.path, merged.data, merged.marks, _validated(merged.data, merged.marks, hint))
+        return ProfileFile(self.path, merged.data, merged.positions, _validated(merged.data, merged.positions, hint))
 
 
-def _validated(data: dict[str, Any], marks: Marks, hint: str, kept: bool = False) -> Profile:
-    profile = validate(Profile, data, marks, hint=hint)
+def _validated(data: dict[str, Any], positions: Positions, hint: str, kept: bool = False) -> Profile:
+    profile = validate(Profile, data, positions, hint=hint)
     # What a run was submitted with is not judged anew: another version's list would lock its user out.
     if not kept and (problems := remove_problems(profile)):
-        raise failure(problems, marks, hint=hint)
+        raise failure(problems, positions, hint=hint)
     return profile
 
 
@@ -125,7 +125,7 @@ def read_profile(
     document = layers.read_all(path, lambda name, file: locate(name, below=file), overrides, text)
     data = {"name": path.stem, **document.data}
     hint = f"overnight plan PIPELINE --cluster {path}"
-    return ProfileFile(path, data, document.marks, _validated(data, document.marks, hint, kept))
+    return ProfileFile(path, data, document.positions, _validated(data, document.positions, hint, kept))
 
 
 def find(name_or_path: str) -> Profile:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from launch.base.text import suggest
 from launch.config.document.positions import KeyPath, Problem
 from launch.config.kinds import FETCHED, TASK_KINDS, TASK_METRICS, TRAINING_DATA, TRAINING_KINDS
-from launch.config.stages import DataStage, EvaluateStage, Task, TrainingStage
+from launch.config.stages import DataStage, EvaluateStage, TaskKeys, TrainingStage
 
 if TYPE_CHECKING:
     from launch.config.pipeline import Pipeline
@@ -19,7 +19,7 @@ _OURS = ("convert", "data")  # back ends of the kinds that name none
 
 
 def problems(pipeline: Pipeline) -> list[Problem]:
-    """Every fault that shows only between the parts of a pipeline; empty where it is sound."""
+    """Every fault that shows only between the parts of a pipeline; empty where it is valid."""
     found: list[Problem] = []
     for name, stage in pipeline.stages.items():
         if isinstance(stage, DataStage):
@@ -67,7 +67,7 @@ def _backend(pipeline: Pipeline, name: str, stage: TrainingStage | EvaluateStage
     return [Problem(("stages", name, "backend"), text)]
 
 
-def _options(path: KeyPath, owner: TrainingStage | EvaluateStage | Task) -> Iterator[Problem]:
+def _options(path: KeyPath, owner: TrainingStage | EvaluateStage | TaskKeys) -> Iterator[Problem]:
     """Options stand beside the owner's own keys in the settings, so they must not share a name."""
     for option in owner.options:
         if option in type(owner).model_fields:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from launch.base.errors import InputError
-from launch.config.document.positions import KeyPath, Marks, dotted
+from launch.config.document.positions import KeyPath, Positions, dotted
 from launch.config.secrets import user_file
 from launch.slurm.environment import looks_secret
 
@@ -32,7 +32,7 @@ _LINES = frozenset({"setup", "srun", "options", "command"})
 """Keys whose texts may assign variables."""
 
 
-def refuse(data: Mapping[str, Any], marks: Marks) -> None:
+def refuse(data: Mapping[str, Any], positions: Positions) -> None:
     """Look at every text of a file.
 
     Raises:
@@ -47,7 +47,7 @@ def refuse(data: Mapping[str, Any], marks: Marks) -> None:
         raise InputError(
             f"{dotted(path)}: {'the value of ' + name if name else 'this'} looks like a secret; what stands here is "
             "copied into scripts and runs",
-            where=str(marks.value(path)).replace(text, "..."),
+            where=str(positions.value(path)).replace(text, "..."),
             hint=hint,  # that of a --set is its text
         )
 

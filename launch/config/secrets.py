@@ -1,8 +1,8 @@
 """Secrets by name: where their values come from, and the one file that the jobs of a run source.
 
-Pipeline and profile name them (``secrets: [HF_TOKEN]``). A value comes from the environment of whoever submits, else
-from the user's own file, which must be his and closed to others (0600). It is written to ``private/secrets.sh`` of the
-run (0600 in a directory of mode 0700) and to nothing else: not to a script, plan, journal, log, or command line.
+Pipeline and profile name them (``secrets: [HF_TOKEN]``). A value comes from the environment of the user who submits,
+else from the user's own file, which must be his and closed to others (0600). It is written to ``private/secrets.sh`` of
+the run (0600 in a directory of mode 0700) and to nothing else: not to a script, plan, journal, log, or command line.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def collect(
 
     Args:
         wanted: name -> ``file:line:column`` that asks for it.
-        environment: of whoever submits; it wins over the file.
+        environment: of the user who submits; it wins over the file.
         path: the user's file.
         before: what the run has already; the last resort of a ``resume``.
 

@@ -15,12 +15,12 @@ from launch.config.fields import (
     Amount,
     Count,
     Line,
-    Model,
     ModuleName,
     NotNegative,
     Positive,
     ResourceKeys,
     Slug,
+    StrictModel,
     Text,
 )
 from launch.config.kinds import FETCHED
@@ -72,13 +72,13 @@ def _with_options(settings: dict[str, Any]) -> dict[str, Any]:
     return {**settings, **options}
 
 
-class ModelKeys(Model):
+class ModelKeys(StrictModel):
     """``model:``. ``base`` is ``pypi:NAME==VERSION``, ``hf:ORG/NAME[@REVISION]`` or a path."""
 
     base: Annotated[Line, AfterValidator(_base)]
 
 
-class GettextSource(Model):
+class GettextSource(StrictModel):
     """Translations in the wheels of PyPI packages."""
 
     type: Literal["gettext"]
@@ -87,7 +87,7 @@ class GettextSource(Model):
     contrast: tuple[Line, ...] = ()
 
 
-class PathSource(Model):
+class PathSource(StrictModel):
     """The user's own file or directory."""
 
     type: Literal["path"]
@@ -97,20 +97,20 @@ class PathSource(Model):
 Source = Annotated[GettextSource | PathSource, Field(discriminator="type")]
 
 
-class Split(Model):
+class SplitKeys(StrictModel):
     """Parts that are held out; the rest is for training."""
 
     validation: Annotated[NotNegative, Field(lt=1)] = 0.05
     test: Annotated[NotNegative, Field(lt=1)] = 0.15
 
     @model_validator(mode="after")
-    def _leaves_something(self) -> Split:
+    def _leaves_something(self) -> SplitKeys:
         if self.validation + self.test >= 1:
             raise ValueError("validation and test together leave nothing to train on")
         return self
 
 
-class Limit(Model):
+class Limit(StrictModel):
     """The most rows (of a corpus: documents) of each split; None: all."""
 
     train: Count | None = None
@@ -133,7 +133,7 @@ class _Stage(ResourceKeys):
 
 class _DataStage(_Stage):
     source: Line = Field(alias="from")
-    split: Split = Split()
+    split: SplitKeys = SplitKeys()
     min_chars: Count = 1
     max_chars: Count | None = None
     limit: Limit = Limit()
@@ -215,7 +215,7 @@ class DpoStage(_TrainingStage):
     beta: Positive = 0.1
 
 
-class Task(Model):
+class TaskKeys(StrictModel):
     """One evaluation task. ``data``: None means the only data stage of its kind; ``limit``: the most examples."""
 
     data: Line | None = None
@@ -225,7 +225,7 @@ class Task(Model):
     options: dict[Line, Any] = Field(default_factory=dict)
 
 
-class GateRule(Model):
+class GateRule(StrictModel):
     """Which way a metric must have moved against ``compare_to``."""
 
     must: Literal["rise", "fall"]
@@ -237,7 +237,7 @@ class EvaluateStage(_Stage):
     kind: Literal["evaluate"]
     backend: ModuleName = "trl"
     checkpoint: Line
-    tasks: Annotated[dict[Line, Task], BeforeValidator(_names_as_mapping), Field(min_length=1)]
+    tasks: Annotated[dict[Line, TaskKeys], BeforeValidator(_names_as_mapping), Field(min_length=1)]
     compare_to: Line | None = None
     gate: dict[Line, GateRule] = Field(default_factory=dict)
     threads: Count | None = None

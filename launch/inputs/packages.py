@@ -66,7 +66,7 @@ def newest_version(name: str, timeout: float = 30.0) -> str | None:
 
 
 def download(requirement: str, directory: Path, scratch: Path, progress: Progress) -> Path:
-    """Path of the wheel for ``NAME==VERSION`` in ``directory``; downloads it unless a sound one is there.
+    """Path of the wheel for ``NAME==VERSION`` in ``directory``; downloads it unless a valid one is there.
 
     ``progress`` gets (bytes so far, bytes in all or None). Below ``scratch`` pip works, in a directory that no other
     pip has: one that a kill of ours orphaned may still be writing. (Its files are as big as the wheel, and /tmp of a
@@ -107,7 +107,7 @@ def download(requirement: str, directory: Path, scratch: Path, progress: Progres
         raise _failure(requirement, command, code, said)
     found = find(requirement, own / "wheels")
     if found is None or not is_sound(found):
-        raise DownloadFailed(f"{requirement}: pip ended well but left no sound wheel", said[-1000:])
+        raise DownloadFailed(f"{requirement}: pip ended well but left no valid wheel", said[-1000:])
     return found.rename(directory / found.name)
 
 
@@ -131,7 +131,7 @@ def _run(command: list[str], scratch: Path, progress: Progress) -> tuple[int, st
                 progress(directory_bytes(scratch), total)
                 time.sleep(_POLL_SECONDS)
         finally:
-            if process.poll() is None:  # interrupted: pip must not go on behind our back
+            if process.poll() is None:  # interrupted: pip must not continue unseen
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     return process.returncode, log.read_text(errors="replace")

@@ -75,7 +75,7 @@ def take(tree: Path, workspace: Workspace, leave_out: Collection[Path] = ()) -> 
             raise _too_large(tree, names, total)
         digest = digest_of(partial, names)
         target = workspace.code_snapshot(digest)
-        files.flush_tree(partial)  # whoever finds the name later takes the content as it is
+        files.flush_tree(partial)  # a later reader of the name takes the content as it is
         _make_read_only(partial)
         try:
             os.rename(partial, target)

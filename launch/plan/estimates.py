@@ -67,7 +67,7 @@ class Estimate:
 def estimates(plan: Plan, profile: Profile, workspace: Workspace) -> list[Estimate]:
     """Of every training stage whose model is known: one that is in the store, or comes from one that is."""
     found = []
-    seen = Seen(workspace)
+    seen = Measurements(workspace)
     for stage in plan.stages:
         model = model_of(plan, stage, workspace) if stage.target_step is not None else None
         if model is not None:
@@ -76,7 +76,7 @@ def estimates(plan: Plan, profile: Profile, workspace: Workspace) -> list[Estima
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """What a step of a sealed stage took: seconds, bytes on the GPU; None: not noted."""
 
     model: Model
@@ -87,14 +87,14 @@ class Measured:
     memory: float | None
 
 
-class Seen:
+class Measurements:
     """What the stages in a store have noted. Read once, and only where an estimate can use it."""
 
     def __init__(self, workspace: Workspace | None = None) -> None:
         self._workspace = workspace
-        self._found: list[Measured] | None = None
+        self._found: list[Measurement] | None = None
 
-    def like(self, stage: PlannedStage, shape: Shape, model: Model, gpu: str | None) -> list[Measured]:
+    def like(self, stage: PlannedStage, shape: Shape, model: Model, gpu: str | None) -> list[Measurement]:
         """Of this model, shape, GPU and back end."""
         if gpu is None or self._workspace is None:
             return []
@@ -106,7 +106,7 @@ class Seen:
         ]
 
 
-def measured(workspace: Workspace) -> list[Measured]:
+def measured(workspace: Workspace) -> list[Measurement]:
     """Of the stages in the store that noted something; what cannot be read is passed over."""
     found = []
     for path in sorted(workspace.store.glob("checkpoint-*/seal.json")):
@@ -123,7 +123,7 @@ def measured(workspace: Workspace) -> list[Measured]:
             )
             backend = str(metrics.get(speed.BACKEND, seal["format"]))  # nemo's first seals say it so
             shape, gpu = str(metrics[speed.SHAPE]), str(metrics[speed.GPU]).lower()
-            found.append(Measured(model, backend, shape, gpu, seconds, memory))
+            found.append(Measurement(model, backend, shape, gpu, seconds, memory))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return found
@@ -162,7 +162,7 @@ def _of(
     resources: Resources,
     model: Model,
     profile: Profile,
-    seen: Seen,
+    seen: Measurements,
 ) -> Estimate:
     shape = estimate.shape_of(stage.kind, settings, resources.nodes, resources.processes_per_node)
     habits = habits_of(stage, settings)
@@ -254,7 +254,7 @@ def refuse(plan: Plan, profile: Profile, workspace: Workspace, known: Sequence[E
         problems.append(
             f"stage {found.stage!r} {_words(found)} on each GPU, partition "
             f"{stage.resources.partition!r} has {_gib(found.memory_limit)} ({parts(found.memory)}); "
-            + _proposal(stage, found.model, profile, Seen(workspace))
+            + _proposal(stage, found.model, profile, Measurements(workspace))
         )
     if problems:
         raise InputError("\n".join(problems))
@@ -266,12 +266,12 @@ def _words(found: Estimate) -> str:
     return f"took {_gib(found.measured)} when it was measured (estimate: {_gib(found.memory.total)})"
 
 
-def _proposal(stage: PlannedStage, model: Model, profile: Profile, seen: Seen) -> str:
+def _proposal(stage: PlannedStage, model: Model, profile: Profile, seen: Measurements) -> str:
     none = "no smaller micro_batch_size, recomputation, parallelism or number of nodes that was tried makes it fit"
     return _smaller(stage, model, profile, seen, math.inf) or none
 
 
-def _smaller(stage: PlannedStage, model: Model, profile: Profile, seen: Seen, most: float) -> str | None:
+def _smaller(stage: PlannedStage, model: Model, profile: Profile, seen: Measurements, most: float) -> str | None:
     """The first change with which the stage fits and needs at most ``most`` bytes; None: none that was tried."""
     for changes, nodes in _candidates(stage, model):
         settings = {**stage.settings, **changes}
@@ -307,7 +307,7 @@ def after_out_of_memory(plan: Plan, stage: PlannedStage, profile: Profile, works
     the model is not known, what its back end can do, in the order in which to try it."""
     model = model_of(plan, stage, workspace) if stage.target_step is not None else None
     if model is not None:
-        seen = Seen()  # what was measured once did not hold this time
+        seen = Measurements()  # what was measured once did not hold this time
         now = _of(stage, stage.settings, stage.resources, model, profile, seen)
         least = min(now.needs, now.memory_limit or math.inf) * (1 - ACCURACY)
         found = _smaller(stage, model, profile, seen, least)

@@ -8,7 +8,7 @@ from typing import Any
 
 from launch.base.errors import InputError
 from launch.base.text import suggest
-from launch.config.document.positions import KeyPath, Marks, Problem, failure
+from launch.config.document.positions import KeyPath, Positions, Problem, failure
 from launch.config.fields import memory_bytes, parse_duration, words_of
 from launch.config.pipeline_file import PipelineFile
 from launch.config.profile import Continuation, ExecutorKind, partitions_of
@@ -17,15 +17,15 @@ from launch.config.profile_file import ProfileFile
 from launch.plan.model import Plan, PlannedStage
 
 
-def marks_of(profile: ProfileFile, pipeline: PipelineFile) -> Marks:
+def marks_of(profile: ProfileFile, pipeline: PipelineFile) -> Positions:
     """Places of the profile, and of the pipeline's stages."""
-    below, above = profile.marks, pipeline.marks
+    below, above = profile.positions, pipeline.positions
     texts = {below.file: below.lines, **below.texts, **above.texts}
     keys, values = (
         {**lower, **{path: at for path, at in upper.items() if path[:1] == ("stages",)}}
         for lower, upper in ((below.keys, above.keys), (below.values, above.values))
     )
-    return Marks(above.file, above.lines, keys, values, texts)
+    return Positions(above.file, above.lines, keys, values, texts)
 
 
 def refuse(plan: Plan, profile: ProfileFile, pipeline: PipelineFile) -> None:

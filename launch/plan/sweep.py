@@ -73,7 +73,7 @@ def plans(
     known: dict[str, Facts] = {}
     for chosen in combinations(axes):
         pipeline = checked(of_document(path, document, (*options, *chosen)))
-        under = profile.with_pipeline(pipeline.data, pipeline.marks)
+        under = profile.with_pipeline(pipeline.data, pipeline.positions)
         seen = _seen(pipeline)
         if seen not in known:
             known[seen] = gather.gather(pipeline, under.profile, workspace)

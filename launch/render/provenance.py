@@ -13,7 +13,7 @@ from typing import Any
 
 from jobs.core import files
 from launch.base.errors import InputError
-from launch.config.document.positions import KeyPath, Marks, dotted
+from launch.config.document.positions import KeyPath, Positions, dotted
 from launch.config.profile_file import ProfileFile
 from launch.plan.model import Plan, PlannedStage
 from launch.render import containers, scripts
@@ -63,7 +63,7 @@ _PLACEHOLDERS = {
 
 
 @dataclass(frozen=True)
-class Emitted:
+class JobOption:
     """One option of a job.
 
     Attributes:
@@ -93,8 +93,8 @@ class Emitted:
 
 
 def of_stage(
-    run: Run, stage: PlannedStage, profile: ProfileFile, stages: Mapping[str, Any], marks: Marks
-) -> list[Emitted]:
+    run: Run, stage: PlannedStage, profile: ProfileFile, stages: Mapping[str, Any], positions: Positions
+) -> list[JobOption]:
     """What the job of one stage gets.
 
     Args:
@@ -102,7 +102,7 @@ def of_stage(
         marks: of the pipeline.
     """
     request = scripts.request(run, stage, profile.profile, "attempt", 0, None)
-    finder = _Finder(stage, profile, stages.get(stage.name), marks)
+    finder = _Finder(stage, profile, stages.get(stage.name), positions)
     header = {key.replace("_", "-"): value for key, value in base.header(request).items()}
     removed = {base.flag_name(flag) for flag in request.remove}
     found = [finder.emitted("sbatch", option, value) for option, value in header.items() if option not in removed]
@@ -140,12 +140,12 @@ class _Finder:
     stage: PlannedStage
     profile: ProfileFile
     keys: Any
-    marks: Marks
+    positions: Positions
 
-    def emitted(self, command: str, option: str, value: str | bool) -> Emitted:
+    def emitted(self, command: str, option: str, value: str | bool) -> JobOption:
         path = self._path(option)
         where = None if path is None else self._where(path)
-        return Emitted(
+        return JobOption(
             command,
             option,
             value,
@@ -156,9 +156,9 @@ class _Finder:
             "" if option in KEPT else f"remove: [{option}]",
         )
 
-    def raw(self, number: int, option: str, value: str | bool) -> Emitted:
+    def raw(self, number: int, option: str, value: str | bool) -> JobOption:
         where = self.profile.origin(("srun", number))
-        return Emitted(
+        return JobOption(
             "srun",
             option,
             value,
@@ -187,7 +187,7 @@ class _Finder:
 
     def _where(self, path: KeyPath) -> str | None:
         if path[0] == "stages":
-            found = self.marks.values.get(path)
+            found = self.positions.values.get(path)
             return None if found is None else str(found)
         return self.profile.origin(path)
 
@@ -196,8 +196,8 @@ class _Finder:
         named, which lies over all that it extends."""
         if path is None:
             return ""
-        if path[0] == "stages" or (self._where(path) or "").startswith(f"{self.marks.file}:"):
-            return self.marks.file
+        if path[0] == "stages" or (self._where(path) or "").startswith(f"{self.positions.file}:"):
+            return self.positions.file
         return str(self.profile.path)
 
 
@@ -213,21 +213,21 @@ def _entry(path: KeyPath, option: str) -> str:
     return text
 
 
-def save(run: Run, plan: Plan, profile: ProfileFile, stages: Mapping[str, Any], marks: Marks) -> None:
+def save(run: Run, plan: Plan, profile: ProfileFile, stages: Mapping[str, Any], positions: Positions) -> None:
     """Keep what every stage's job gets, and from where."""
     files.write_json(
         run.paths.emitted,
         {
-            stage.name: [asdict(one) for one in of_stage(run, stage, profile, stages, marks)]
+            stage.name: [asdict(one) for one in of_stage(run, stage, profile, stages, positions)]
             for stage in plan.stages
             if stage.executor != "local" and stage.resources.time is not None
         },
     )
 
 
-def load(path: Path, stage: str) -> list[Emitted]:
+def load(path: Path, stage: str) -> list[JobOption]:
     """What was kept of a stage; empty in a run that has none."""
     try:
-        return [Emitted(**one) for one in files.read_json(path).get(stage, ())]
+        return [JobOption(**one) for one in files.read_json(path).get(stage, ())]
     except (OSError, ValueError, TypeError):
         return []

@@ -1,4 +1,4 @@
-"""A refusal of sbatch or srun led back to its cause: the option, the line that says it, and the entry that ends it.
+"""Explain an sbatch or srun error: the option, the line that set it, and the entry that fixes it.
 
 Slurm often names no option ("Requested node configuration is not available"). Then each that it may mean is left out
 once with ``sbatch --test-only``, which makes no job: those without which Slurm accepts the script are the cause.
@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from launch.base.errors import ClusterRefused, OvernightError
+from launch.base.errors import OvernightError, RejectedByCluster
 from launch.base.text import suggest
 from launch.render import provenance
-from launch.render.provenance import Emitted
+from launch.render.provenance import JobOption
 from launch.runs.rundir import Run
 from launch.slurm import refusals
 from launch.slurm.client import Gateway
@@ -37,7 +37,7 @@ _SINFO = {
 _SACCTMGR = {"account": "account", "qos": "qos"}
 
 
-def explain(error: ClusterRefused, run: Run, stage: str, script: Path, gateway: Gateway) -> None:
+def explain(error: RejectedByCluster, run: Run, stage: str, script: Path, gateway: Gateway) -> None:
     """Add to the error which options of ``stage`` it is about, as far as that can be told.
 
     Args:
@@ -46,7 +46,7 @@ def explain(error: ClusterRefused, run: Run, stage: str, script: Path, gateway: 
     add(error, provenance.load(run.paths.emitted, stage), script, gateway)
 
 
-def add(error: ClusterRefused, known: Sequence[Emitted], script: Path, gateway: Gateway) -> None:
+def add(error: RejectedByCluster, known: Sequence[JobOption], script: Path, gateway: Gateway) -> None:
     """As ``explain``, with the options of the stage at hand."""
     suspects = refusals.about(error.stderr)
     found = [one for one in known if one.command == "sbatch" and one.option in suspects]
@@ -55,13 +55,13 @@ def add(error: ClusterRefused, known: Sequence[Emitted], script: Path, gateway: 
     if not found:
         return
     partition = next((str(one.value) for one in known if one.option == "partition"), None)
-    error.culprits = [asdict(one) for one in found]
+    error.causes = [asdict(one) for one in found]
     error.advice = "\n".join(line for one in found for line in origin(one, _there_is(one, partition, gateway)))
     error.hint = "change that entry and submit again; what is queued already is adopted, not queued twice"
 
 
 def of_step(line: str, run: Run, stage: str) -> list[str]:
-    """What srun refused inside a job, led back in the same way.
+    """What srun refused inside a job, explained in the same way.
 
     Args:
         line: what srun said; of anything else nothing is said, and nothing read.
@@ -77,7 +77,7 @@ def of_step(line: str, run: Run, stage: str) -> list[str]:
     return [text for one in last.values() for text in origin(one)]
 
 
-def _decisive(suspects: Sequence[Emitted], script: Path, gateway: Gateway) -> list[Emitted]:
+def _decisive(suspects: Sequence[JobOption], script: Path, gateway: Gateway) -> list[JobOption]:
     """Those without which the script would be accepted; none where two are wrong at once, or nobody answers."""
     found = []
     try:
@@ -88,7 +88,7 @@ def _decisive(suspects: Sequence[Emitted], script: Path, gateway: Gateway) -> li
                 without.write_text(_without(text, one.option), encoding="utf-8")
                 try:
                     gateway.test_only(without)
-                except ClusterRefused:
+                except RejectedByCluster:
                     continue
                 found.append(one)
     except (OSError, OvernightError):
@@ -100,7 +100,7 @@ def _without(text: str, option: str) -> str:
     return re.sub(rf"^#SBATCH --{re.escape(option)}(?:=.*)?\n", "", text, flags=re.MULTILINE)
 
 
-def origin(one: Emitted, there_is: str = "") -> list[str]:
+def origin(one: JobOption, there_is: str = "") -> list[str]:
     """Where an option comes from, what the cluster has of the kind, and the entries that end it."""
     place = f"comes from {one.key}, {one.where}" if one.where else f"is built in{f' ({one.key})' if one.key else ''}"
     lines = [f"{one.text} {place}"]
@@ -113,7 +113,7 @@ def origin(one: Emitted, there_is: str = "") -> list[str]:
     return lines
 
 
-def _there_is(one: Emitted, partition: str | None, gateway: Gateway) -> str:
+def _there_is(one: JobOption, partition: str | None, gateway: Gateway) -> str:
     """What the cluster has of the kind, in words; empty where nobody says."""
     if one.option in _SACCTMGR:
         command = [

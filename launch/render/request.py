@@ -137,7 +137,7 @@ class JobRequest:
 _TEXT_FIELDS = ("mem", "partition", "account", "qos", "reservation", "constraint")
 
 
-class Carrier(Protocol):
+class Executor(Protocol):
     """An executor: gives the two scripts a Slurm job."""
 
     @property
@@ -151,8 +151,8 @@ class Carrier(Protocol):
         """Write the job script, submit it by the library's own path with the gateway underneath, return the job id.
 
         Raises:
-            ClusterRefused: no job was made.
-            ClusterSilent: a job may have been made.
+            RejectedByCluster: no job was made.
+            ClusterUnreachable: a job may have been made.
         """
 
 
@@ -201,7 +201,7 @@ def setup_lines(request: JobRequest) -> list[str]:
 
     host.sh is sourced, not started: its EXIT trap has to be the batch shell's, and it may leave the job with ``exit``.
     """
-    # Always: the environment of whoever submits, perhaps from within a job of ours, reaches the job.
+    # Always: the submitter's environment, perhaps that of another job, reaches the job.
     return [*request.setup, f"export OVERNIGHT_LINK={request.link}", request.source_host]
 
 

@@ -27,7 +27,7 @@ SUBMITTING_SECONDS = 300.0
 up to 60 s whether the job is there."""
 
 
-class Fate(StrEnum):
+class AttemptStatus(StrEnum):
     """What an attempt is doing. ``IN_FLIGHT``: its sbatch may still be on the way; ask again."""
 
     LIVE = "live"
@@ -37,11 +37,11 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True)
-class Standing:
+class AttemptState:
     """An attempt with the job ids that are known of it (by link) and what the queue says of them."""
 
     attempt: Attempt
-    fate: Fate
+    status: AttemptStatus
     jobs: Mapping[int, str]
     rows: Mapping[int, QueueRow]
 
@@ -86,11 +86,11 @@ def standing(
     now: float | None = None,
     claims: list[Claim] | None = None,
     known: Mapping[int, str] | None = None,
-) -> Standing:
+) -> AttemptState:
     """Judge an attempt whose store entry has no seal. Reads files and the queue's answer; changes nothing.
 
-    ``claims`` and ``known`` (ids by link) are those of the attempt where they have been read already. Whoever acts on a
-    job's *absence* from the queue must have read them before the queue was asked: in between a job may have been
+    ``claims`` and ``known`` (ids by link) are those of the attempt where they were read already. A caller that acts
+    on a job's *absence* from the queue must have read them before the queue was asked: in between a job may have been
     accepted, recorded and started.
     """
     jobs = dict(attempts.job_ids(store, attempt) if known is None else known)
@@ -101,22 +101,22 @@ def standing(
         jobs.setdefault(found.link, found.job)
     if attempt.carrier == "local":
         alive = any(local_alive(job) for job in jobs.values()) or (not jobs and _owner_alive(attempt))
-        return Standing(attempt, Fate.LIVE if alive else Fate.ENDED, jobs, rows)
+        return AttemptState(attempt, AttemptStatus.LIVE if alive else AttemptStatus.ENDED, jobs, rows)
     for link, name in enumerate(attempt.job_names):
         row = queue.find(name, jobs.get(link))
         if row is not None:
             rows[link] = row
             jobs[link] = row.job_id
     if claims and not started:  # given up; a job of it that is in the queue will do nothing
-        return Standing(attempt, Fate.NEVER_STARTED, jobs, rows)
+        return AttemptState(attempt, AttemptStatus.NEVER_STARTED, jobs, rows)
     age = (time.time() if now is None else now) - attempt.time
     # A chain of jobs is whole when its last link is known: who depends on it waits for that one.
     incomplete = len(jobs) < attempt.links and (attempt.links > 1 or not jobs)
     if incomplete and age < SUBMITTING_SECONDS and (_owner_alive(attempt) or _sbatch_alive(attempt)):
-        return Standing(attempt, Fate.IN_FLIGHT, jobs, rows)
+        return AttemptState(attempt, AttemptStatus.IN_FLIGHT, jobs, rows)
     if any(not row.state.is_final for row in rows.values()):
-        return Standing(attempt, Fate.LIVE, jobs, rows)
-    return Standing(attempt, Fate.ENDED if started or rows else Fate.NEVER_STARTED, jobs, rows)
+        return AttemptState(attempt, AttemptStatus.LIVE, jobs, rows)
+    return AttemptState(attempt, AttemptStatus.ENDED if started or rows else AttemptStatus.NEVER_STARTED, jobs, rows)
 
 
 def _owner_alive(attempt: Attempt) -> bool:

@@ -74,7 +74,7 @@ def needed(workspace: Workspace) -> Needed:
 def collect(workspace: Workspace, keep_days: float, dry_run: bool) -> tuple[list[Removal], Needed]:
     """Remove what no run needs and nobody has touched for ``keep_days``.
 
-    Of the store only what was made by stages: downloads are kept, they may not be to be had again.
+    Of the store only what was made by stages: downloads are kept: they may no longer be available.
     """
     found = needed(workspace)
     if not dry_run:

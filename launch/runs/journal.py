@@ -58,7 +58,7 @@ class Journal:
 class History:
     """By stage name: ``names`` of the newest attempt's jobs, ``jobs``, the newest job with the run that it belongs to
     (empty: this one), ``reused`` ones, and ``refused``, what Slurm said to those. ``cancelled`` holds ids of jobs,
-    ``deferred`` stages that wait for room in the queue; ``heard_at`` is the cluster's last answer.
+    ``deferred`` stages that wait for room in the queue; ``responded_at`` is the cluster's last answer.
     """
 
     names: dict[str, list[str]] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class History:
     cancelled: set[str] = field(default_factory=set)
     deferred: set[str] = field(default_factory=set)
     created_at: float | None = None
-    heard_at: float | None = None
+    responded_at: float | None = None
 
     @classmethod
     def read(cls, journal: Journal) -> History:
@@ -92,13 +92,13 @@ class History:
             self.jobs[stage] = (str(entry["job"]), of_run)
             self.reused.discard(stage)
             self.refused.pop(stage, None)
-            self.heard_at = now
+            self.responded_at = now
         elif event == Event.REUSED:
             if stage not in self.jobs:
                 self.reused.add(stage)
         elif event == Event.REFUSED:
             self.refused[stage] = str(entry.get("stderr", "")).strip()
-            self.heard_at = now
+            self.responded_at = now
         elif event == Event.CANCELLED:
             self.cancelled.update(map(str, entry.get("jobs", [])))
 

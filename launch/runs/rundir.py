@@ -231,4 +231,4 @@ def stale_lock(run: Run) -> str | None:
         return None
     gone = lock.is_gone(holder)
     silent = time.time() - touched / 1e9 > LOCK_STALE_SECONDS
-    return lock.in_words(holder) if gone or (gone is None and silent) else None
+    return lock.describe(holder) if gone or (gone is None and silent) else None

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from jobs.core.paths import Workspace
-from launch.base.errors import ClusterRefused, OvernightError
+from launch.base.errors import OvernightError, RejectedByCluster
 from launch.config.document.positions import KeyPath
 from launch.config.fields import words_of
 from launch.config.kinds import TRAINING_KINDS
@@ -25,10 +25,10 @@ from launch.render import provenance
 from launch.render.executors import carrier
 from launch.runs.rundir import Run, workspace_for
 from launch.site import cluster_info, storage, test_only
-from launch.site.cluster_info import Facts, PartitionFacts
+from launch.site.cluster_info import ClusterInfo, PartitionFacts
 from launch.site.finding import Finding, Level, existing
 from launch.slurm import ask
-from launch.slurm.ask import Heard
+from launch.slurm.ask import Response
 from launch.slurm.client import Gateway
 
 _PYTHON_SECONDS = 20.0
@@ -72,8 +72,8 @@ class _Checker:
             questions.pop("modules")
         if gateway is None:
             questions = {name: command for name, command in questions.items() if name.startswith("df ")}
-        self._heard: Mapping[str, Heard] = ask.ask_all(self._gateway, questions, _ANSWER_SECONDS)
-        self._facts: Facts = cluster_info.read(ask.user_name(), self._heard)
+        self._responses: Mapping[str, Response] = ask.ask_all(self._gateway, questions, _ANSWER_SECONDS)
+        self._facts: ClusterInfo = cluster_info.read(ask.user_name(), self._responses)
 
     def _where(self, *path: str | int) -> str:
         return self._found.where(*path)
@@ -83,7 +83,7 @@ class _Checker:
     def files(self) -> Iterator[Finding]:
         """The workspace and the sources of mounts."""
         where = self._where("workspace") if self._profile.workspace is not None else str(self._found.path)
-        place = storage.places({"": str(self._directory)}, self._heard)[0]
+        place = storage.places({"": str(self._directory)}, self._responses)[0]
         made = "" if self._directory == self._workspace else f", to be made in {self._directory}"
         if place.problem:
             yield Finding(Level.FAIL, "workspace", f"{self._directory} does not answer: {place.problem}", where)
@@ -116,10 +116,10 @@ class _Checker:
                 yield self._python(name, environment.interpreter, where)
 
     def _python(self, name: str, python: str, where: str) -> Finding:
-        heard = ask.ask(self._gateway, [python, "-c", _VERSION], _PYTHON_SECONDS)
-        if heard.text is None:
-            return Finding(Level.FAIL, f"python of {name}", f"{python}: {heard.problem}", where)
-        return Finding(Level.OK, f"python of {name}", f"{python} is Python {heard.text.strip()}", where)
+        response = ask.ask(self._gateway, [python, "-c", _VERSION], _PYTHON_SECONDS)
+        if response.text is None:
+            return Finding(Level.FAIL, f"python of {name}", f"{python}: {response.problem}", where)
+        return Finding(Level.OK, f"python of {name}", f"{python} is Python {response.text.strip()}", where)
 
     def _image(self, name: str, image: str, where: str) -> Finding:
         what = f"image of {name}"
@@ -134,8 +134,10 @@ class _Checker:
     def _modules(self, name: str, environment: Environment, where: str) -> Finding:
         what = f"modules of {name}"
         if self._facts.module_system is None:
-            heard = self._heard.get("modules")
-            return Finding(Level.WARN, what, f"not looked at: {heard.problem if heard else 'nobody to ask'}", where)
+            response = self._responses.get("modules")
+            return Finding(
+                Level.WARN, what, f"not looked at: {response.problem if response else 'nobody to ask'}", where
+            )
         missing = [
             each
             for each in environment.modules
@@ -292,7 +294,7 @@ class _Checker:
         )
         what, where = f"sbatch: one node of {name}", self._where("partitions", name)
         found = self._request(what, resources, self._profile.executor_for(kind), kind, where, scratch)
-        # No kind of job goes there by itself, and whoever sends one there may say another account, too.
+        # No kind of job goes there by itself, and a user who sends one there may name another account, too.
         return found if found.level is Level.OK else replace(found, level=Level.WARN, where=where)
 
     def _request(self, what: str, resources: Resources, executor: str, kind: str, where: str, scratch: Path) -> Finding:
@@ -302,7 +304,7 @@ class _Checker:
         try:
             script.write_text(carrier(executor).render(test_only.request_of(run, stage, self._profile, test_only.NAME)))
             self._gateway.test_only(script)
-        except ClusterRefused as error:
+        except RejectedByCluster as error:
             text, blamed = test_only.blamed(error, self._found, run, stage, script, self._gateway)
             return Finding(Level.FAIL, what, text, blamed or where)
         except OvernightError as error:

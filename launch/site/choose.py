@@ -10,7 +10,7 @@ from pathlib import Path
 
 from launch.base.text import duration
 from launch.config.profile_fields import GpuForm, GpuRequest
-from launch.site.cluster_info import Association, Facts, NodeGroup, PartitionFacts, Qos, seconds_of
+from launch.site.cluster_info import Association, ClusterInfo, NodeGroup, PartitionFacts, Qos, seconds_of
 
 DAY = 86400
 _MANY_JOBS = 50
@@ -52,7 +52,7 @@ class Choice:
         return self.node.gpus if self.node is not None else 0
 
 
-def choose(facts: Facts, groups: Collection[str]) -> Choice:
+def choose(facts: ClusterInfo, groups: Collection[str]) -> Choice:
     """Partition, account, QOS and constraint for training and for work without GPUs.
 
     Args:
@@ -86,7 +86,7 @@ def _why(training: PartitionFacts) -> str:
     return f"guessed: of those that you may use, the one with most {'GPUs' if training.gpu_groups else 'nodes'}"
 
 
-def refusal(partition: PartitionFacts, facts: Facts, groups: Collection[str]) -> str:
+def refusal(partition: PartitionFacts, facts: ClusterInfo, groups: Collection[str]) -> str:
     """Why the user cannot use a partition; empty where nothing forbids it."""
     accounts = {each.account for each in facts.associations}
     if not partition.is_up:
@@ -152,7 +152,7 @@ def _constraints(training: PartitionFacts | None, data: Value | None) -> tuple[V
     return constraint, Value(name, "guessed: the feature of the nodes without GPUs")
 
 
-def _account(facts: Facts) -> Value | None:
+def _account(facts: ClusterInfo) -> Value | None:
     accounts = sorted({each.account for each in facts.associations})
     if not accounts:
         return None
@@ -163,13 +163,13 @@ def _account(facts: Facts) -> Value | None:
     return Value(accounts[0], f"guessed: the first of `sacctmgr show associations`{also}")
 
 
-def _association(facts: Facts, account: str | None, partition: PartitionFacts | None) -> Association | None:
+def _association(facts: ClusterInfo, account: str | None, partition: PartitionFacts | None) -> Association | None:
     found = [each for each in facts.associations if each.account == account]
     named = [each for each in found if partition is not None and each.partition == partition.name]
     return next(iter(named or [each for each in found if not each.partition] or found), None)
 
 
-def _qos(facts: Facts, partition: PartitionFacts, association: Association | None) -> Value | None:
+def _qos(facts: ClusterInfo, partition: PartitionFacts, association: Association | None) -> Value | None:
     """A QOS only where the one that Slurm would take forbids what the partition allows."""
     if association is None or not association.qos:
         return None
@@ -189,7 +189,7 @@ def _qos(facts: Facts, partition: PartitionFacts, association: Association | Non
     return Value(best, f"guessed from `sacctmgr show qos`; the one without asking is {default}. You have: {known}")
 
 
-def _wall(facts: Facts, name: str) -> float:
+def _wall(facts: ClusterInfo, name: str) -> float:
     return seconds_of(facts.qos[name].max_wall) if name in facts.qos else math.inf
 
 
@@ -204,7 +204,7 @@ def qos_words(qos: Qos | None) -> str:
 
 
 def _seconds(
-    facts: Facts, partition: PartitionFacts | None, association: Association | None, qos: Value | None
+    facts: ClusterInfo, partition: PartitionFacts | None, association: Association | None, qos: Value | None
 ) -> tuple[int, str]:
     """The longest that a job may run, at most a day, and what says so."""
     limits: dict[str, float] = {}
@@ -223,7 +223,7 @@ def _seconds(
     return seconds, why
 
 
-def _queued(facts: Facts, association: Association | None, qos: Value | None) -> Value | None:
+def _queued(facts: ClusterInfo, association: Association | None, qos: Value | None) -> Value | None:
     """Where a chain might not fit into the queue as a whole."""
     if association is None:
         return None
@@ -238,7 +238,7 @@ def _queued(facts: Facts, association: Association | None, qos: Value | None) ->
     return Value(str(known[who]), f"`sacctmgr`: of {who} at most {known[who]} jobs may be queued at a time")
 
 
-def gpu_requests(facts: Facts, model: str | None) -> list[GpuRequest]:
+def gpu_requests(facts: ClusterInfo, model: str | None) -> list[GpuRequest]:
     """Forms of asking for GPUs, in the order to try them: ``gpus-per-node`` needs select/cons_tres; some sites want
     the model said."""
     tres = "cons_tres" in facts.config.get("SelectType", "cons_tres")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from launch.config.fields import parse_duration
-from launch.slurm.ask import FIELD, Heard
+from launch.slurm.ask import FIELD, Response
 
 _PAIR = re.compile(r"(?:^|\s)([\w/:.\[\]]+)=((?:(?!\s[\w/:.\[\]]+=).)*)")
 _GPU = re.compile(r"gpu(?::(?P<model>[A-Za-z][\w.-]*))?(?::(?P<count>\d+))?(?:\([^)]*\))?\Z")
@@ -86,7 +86,7 @@ class Qos:
 
 
 @dataclass(frozen=True)
-class Facts:
+class ClusterInfo:
     """All answers. ``unknown``: command -> why it gave none."""
 
     user: str
@@ -118,18 +118,18 @@ class Facts:
         return next((each for each in self.partitions if each.name == name), None)
 
 
-def read(user: str, heard: Mapping[str, Heard]) -> Facts:
+def read(user: str, response: Mapping[str, Response]) -> ClusterInfo:
     """Put the answers together."""
 
     def text(name: str) -> str:
-        return (heard[name].text or "") if name in heard else ""
+        return (response[name].text or "") if name in response else ""
 
     config = _config(text("config"))
     groups = _node_groups(text("nodes"))
     accounting = not config.get("AccountingStorageType", "").endswith("/none")
     unknown = {
         one.command: one.problem
-        for name, one in heard.items()
+        for name, one in response.items()
         if one.text is None
         and not name.startswith("df ")
         and (accounting or name not in ("associations", "user", "qos"))
@@ -138,7 +138,7 @@ def read(user: str, heard: Mapping[str, Heard]) -> Facts:
     said = (line.removeprefix("overnight:").strip() for line in module_lines if line.startswith("overnight:"))
     system = next(said, "")
     partitions = [fields for fields in map(_fields, text("partitions").splitlines()) if "PartitionName" in fields]
-    return Facts(
+    return ClusterInfo(
         user=user,
         config=config,
         partitions=tuple(_partition(fields, groups) for fields in partitions),

@@ -15,22 +15,22 @@ from launch.config.profile_fields import GpuRequest
 from launch.site import choose, storage, write
 from launch.site import cluster_info as facts
 from launch.site.choose import Choice
-from launch.site.cluster_info import Facts
+from launch.site.cluster_info import ClusterInfo
 from launch.slurm import ask
-from launch.slurm.ask import Heard
+from launch.slurm.ask import Response
 from launch.slurm.client import Gateway
 
 _EXECUTABLES = ("apptainer", "singularity", "enroot")
 
 
 @dataclass(frozen=True)
-class Made:
+class NewProfile:
     """The text of a profile, and what was asked for it."""
 
     name: str
     text: str
-    heard: Mapping[str, Heard]
-    facts: Facts
+    response: Mapping[str, Response]
+    facts: ClusterInfo
 
 
 def make(
@@ -39,7 +39,7 @@ def make(
     environment: Mapping[str, str],
     devcluster: Path | None,
     seconds: float = ask.SECONDS,
-) -> Made:
+) -> NewProfile:
     """Ask everything once and render the profile.
 
     Args:
@@ -49,9 +49,9 @@ def make(
     """
     user = ask.user_name()
     directories = storage.named(environment)
-    heard = ask.ask_all(gateway, ask.questions(user, list(directories.values())), seconds)
-    found = facts.read(user, heard)
-    places = storage.places(directories, heard)
+    response = ask.ask_all(gateway, ask.questions(user, list(directories.values())), seconds)
+    found = facts.read(user, response)
+    places = storage.places(directories, response)
     quotas = ask.ask_all(gateway, storage.quota_questions(places, user), seconds)
     places = storage.with_quotas(places, quotas)
     groups = _groups()
@@ -80,7 +80,7 @@ def make(
         )
     )
     quotas = {f"quota of {variable}": one for variable, one in quotas.items()}
-    return Made(chosen, text, {**heard, **quotas, **trials}, found)
+    return NewProfile(chosen, text, {**response, **quotas, **trials}, found)
 
 
 def _groups() -> set[str]:
@@ -94,8 +94,8 @@ def _groups() -> set[str]:
 
 
 def _gpu_request(
-    gateway: Gateway, found: Facts, choice: Choice, seconds: float
-) -> tuple[GpuRequest | None, str, dict[str, Heard]]:
+    gateway: Gateway, found: ClusterInfo, choice: Choice, seconds: float
+) -> tuple[GpuRequest | None, str, dict[str, Response]]:
     """The first form of asking for GPUs that ``sbatch --test-only`` accepts; no job is made."""
     if not choice.gpus or choice.partition is None:
         return None, "", {}
@@ -103,13 +103,13 @@ def _gpu_request(
         "partition": choice.partition, "account": choice.account, "qos": choice.qos, "constraint": choice.constraint,
     }  # fmt: skip
     options = [f"--{key}={value.value}" for key, value in known.items() if value is not None]
-    trials: dict[str, Heard] = {}
+    trials: dict[str, Response] = {}
     for request in choose.gpu_requests(found, choice.node.gpu_model if choice.node is not None else None):
         asked = [f"--{key}={value}" for key, value in request.options(1, 1).items()]
         command = ["sbatch", "--test-only", "--time=1", "--nodes=1", *options, *asked, "--wrap=true"]
-        heard = ask.ask(gateway, command, seconds)
-        trials[f"sbatch {' '.join(asked)}"] = heard
-        if heard.text is not None:
+        response = ask.ask(gateway, command, seconds)
+        trials[f"sbatch {' '.join(asked)}"] = response
+        if response.text is not None:
             return request, f"`sbatch --test-only {' '.join(asked)}` is accepted", trials
     last = next(reversed(trials.values()), None)
     said = f"; {last.problem}" if last is not None else ""

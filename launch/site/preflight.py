@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launch.base.errors import ClusterRefused, InputError, OvernightError
+from launch.base.errors import InputError, OvernightError, RejectedByCluster
 from launch.config import secrets
 from launch.plan import estimates, limits
 from launch.plan.estimates import Estimate
@@ -140,16 +140,16 @@ def _images(planned: Planned) -> Iterator[Finding]:
 
 def _srun_options(planned: Planned, gateway: Gateway) -> Iterator[Finding]:
     """What sbatch does not look at: an option that srun does not know would end the job at its start."""
-    heard = ask.ask(gateway, ["srun", "--help"])
-    if heard.text is None:
-        yield Finding(Level.WARN, "srun", f"no answer: {heard.command}: {heard.problem}")
+    response = ask.ask(gateway, ["srun", "--help"])
+    if response.text is None:
+        yield Finding(Level.WARN, "srun", f"no answer: {response.command}: {response.problem}")
         return
-    known = set(re.findall(r"--([a-z][a-z0-9-]+)", heard.text))
+    known = set(re.findall(r"--([a-z][a-z0-9-]+)", response.text))
     run, stages_of = Run(planned.workspace, RUN), planned.pipeline.pipeline.stages
     seen: set[str] = set()
     for stage in planned.plan.stages:
         try:
-            options = provenance.of_stage(run, stage, planned.profile, stages_of, planned.pipeline.marks)
+            options = provenance.of_stage(run, stage, planned.profile, stages_of, planned.pipeline.positions)
         except InputError:
             continue  # said where its script is tried
         for one in options:
@@ -179,11 +179,11 @@ def _request(planned: Planned, run: Run, stages: list[PlannedStage], gateway: Ga
         request = scripts.request(run, stage, planned.profile.profile, ATTEMPT, 0, None)
         script.write_text(carrier(stage.executor).render(request), encoding="utf-8")
         said = gateway.test_only(script)
-    except ClusterRefused as error:
+    except RejectedByCluster as error:
         stages_of = planned.pipeline.pipeline.stages
-        known = provenance.of_stage(run, stage, planned.profile, stages_of, planned.pipeline.marks)
+        known = provenance.of_stage(run, stage, planned.profile, stages_of, planned.pipeline.positions)
         refusal.add(error, known, script, gateway)
-        where = next((str(one["where"]) for one in error.culprits if one["where"]), "")
+        where = next((str(one["where"]) for one in error.causes if one["where"]), "")
         words = "; ".join(line.strip() for line in error.advice.splitlines())
         return Finding(Level.FAIL, what, f"{error.message}" + (f": {words}" if words else ""), where)
     except OvernightError as error:

@@ -19,7 +19,7 @@ _LINK = re.compile(r"https?://[^\s,;)]+")
 
 
 @dataclass(frozen=True)
-class Shown:
+class ProfileView:
     """One value. ``origin``: ``file:line:column``, or ``built in``."""
 
     path: KeyPath
@@ -30,10 +30,10 @@ class Shown:
         return {"key": ".".join(map(str, self.path)), "value": self.value, "origin": self.origin}
 
 
-def values(found: ProfileFile) -> list[Shown]:
+def values(found: ProfileFile) -> list[ProfileView]:
     """All values that are in force, those that nobody has set included."""
     data = found.profile.model_dump(mode="json")
-    return [Shown(path, value, _origin(found, path)) for path, value in _leaves(data, ())]
+    return [ProfileView(path, value, _origin(found, path)) for path, value in _leaves(data, ())]
 
 
 def _leaves(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:

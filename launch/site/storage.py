@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from launch.slurm.ask import Heard
+from launch.slurm.ask import Response
 
 VARIABLES = (
     "SCRATCH", "PSCRATCH", "CSCRATCH", "FASTSCRATCH", "WORK", "PROJECT", "PROJECT_DIR", "PROJECTS", "STORE", "DATA",
@@ -24,7 +24,7 @@ _TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/run")  # recognised, never writt
 
 
 @dataclass(frozen=True)
-class Place:
+class StorageArea:
     """A directory that a variable names. ``kind``: of the file system; None where df did not answer. ``source``: what
     is mounted there. ``quota`` and ``used``: bytes of the user's own, as far as the system says; None without one."""
 
@@ -59,23 +59,23 @@ def named(environment: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def places(directories: Mapping[str, str], heard: Mapping[str, Heard]) -> list[Place]:
-    """What is known of each; ``heard`` holds the answers of ``df`` in the order of ``directories``."""
+def places(directories: Mapping[str, str], response: Mapping[str, Response]) -> list[StorageArea]:
+    """What is known of each; ``response`` holds the answers of ``df`` in the order of ``directories``."""
     found = []
     for number, (variable, path) in enumerate(directories.items()):
-        answer = heard[f"df {number}"]
+        answer = response[f"df {number}"]
         if answer.text is None:  # hung, or not there: it is not touched again
-            found.append(Place(variable, path, False, problem=answer.problem))
+            found.append(StorageArea(variable, path, False, problem=answer.problem))
             continue
         fields = answer.text.splitlines()[-1].split()
         free = int(fields[4]) if len(fields) > 6 and fields[4].isdigit() else 0
         writable = Path(path).is_dir() and os.access(path, os.W_OK | os.X_OK)
         kind = fields[1] if len(fields) > 1 else None
-        found.append(Place(variable, path, writable, kind, free, source=fields[0] if fields else ""))
+        found.append(StorageArea(variable, path, writable, kind, free, source=fields[0] if fields else ""))
     return found
 
 
-def quota_questions(found: Sequence[Place], user: str) -> dict[str, tuple[str, ...]]:
+def quota_questions(found: Sequence[StorageArea], user: str) -> dict[str, tuple[str, ...]]:
     """Commands that say how much of a file system the user may fill, by the place's variable."""
     result: dict[str, tuple[str, ...]] = {}
     for place in found:
@@ -86,11 +86,11 @@ def quota_questions(found: Sequence[Place], user: str) -> dict[str, tuple[str, .
     return result
 
 
-def with_quotas(found: Sequence[Place], heard: Mapping[str, Heard]) -> list[Place]:
+def with_quotas(found: Sequence[StorageArea], response: Mapping[str, Response]) -> list[StorageArea]:
     """The places with what was answered; a command that is not there says that there is no quota that it would show."""
     result = []
     for place in found:
-        answer = heard.get(place.variable)
+        answer = response.get(place.variable)
         text = answer.text if answer is not None else None
         numbers = _numbers_of(text or "", (place.path, place.source))
         limit = (numbers[2] or numbers[1]) if numbers else 0
@@ -112,7 +112,7 @@ def _numbers_of(text: str, names: Collection[str]) -> tuple[int, int, int] | Non
     return None
 
 
-def best(found: list[Place]) -> Place | None:
+def best(found: list[StorageArea]) -> StorageArea | None:
     """The first that can be written: on a file system that nodes share, else anywhere but in a temporary place."""
     usable = [place for place in found if place.writable]
     for wanted in (

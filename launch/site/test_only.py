@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launch.base.errors import ClusterRefused
+from launch.base.errors import RejectedByCluster
 from launch.config.profile import Profile, Resources
 from launch.config.profile_file import ProfileFile
 from launch.plan.model import PlannedStage
@@ -47,12 +47,12 @@ def request_of(run: Run, stage: PlannedStage, profile: Profile, attempt: str) ->
 
 
 def blamed(
-    error: ClusterRefused, found: ProfileFile, run: Run, stage: PlannedStage, script: Path, gateway: Gateway
+    error: RejectedByCluster, found: ProfileFile, run: Run, stage: PlannedStage, script: Path, gateway: Gateway
 ) -> tuple[str, str]:
     """(what was refused in Slurm's words, with the entry that ends it; the line that it comes from, or nothing)."""
-    refusal.add(error, provenance.of_stage(run, stage, found, {}, found.marks), script, gateway)
+    refusal.add(error, provenance.of_stage(run, stage, found, {}, found.positions), script, gateway)
     said = [line.strip() for line in error.stderr.splitlines() if line.strip()]
     text = error.message + (f" ({said[-1]})" if said else "")
-    changes = dict.fromkeys(str(one["change"] or one["remove"]) for one in error.culprits)
+    changes = dict.fromkeys(str(one["change"] or one["remove"]) for one in error.causes)
     text += f"; to end it: {' or '.join(changes)}" if changes else ""
-    return text, next((str(one["where"]) for one in error.culprits if one["where"]), "")
+    return text, next((str(one["where"]) for one in error.causes if one["where"]), "")

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from launch.config.profile_fields import GpuForm, GpuRequest
 from launch.site import choose
 from launch.site.choose import Choice
-from launch.site.cluster_info import Facts, NodeGroup, PartitionFacts
-from launch.site.storage import Place
+from launch.site.cluster_info import ClusterInfo, NodeGroup, PartitionFacts
+from launch.site.storage import StorageArea
 from launch.slurm import ask
 
 WIDTH = 118
@@ -44,9 +44,9 @@ class NewProfile:
     """Everything that the text depends on."""
 
     name: str
-    facts: Facts
+    facts: ClusterInfo
     choice: Choice
-    places: Sequence[Place]
+    places: Sequence[StorageArea]
     groups: Collection[str]
     tools: Tools
     devcluster: bool
@@ -137,7 +137,7 @@ def _workspace(new: NewProfile) -> list[str]:
     return lines
 
 
-def _place(place: Place) -> str:
+def _place(place: StorageArea) -> str:
     return f"{place.kind or 'unknown file system'}, {place.free / 1e12:.1f} TB free"
 
 

@@ -31,7 +31,7 @@ _MODULES = (
 
 
 @dataclass(frozen=True)
-class Heard:
+class Response:
     """One question and what came of it. ``text`` is None where no usable answer came; then ``problem`` says why."""
 
     command: str
@@ -57,24 +57,26 @@ def questions(user: str, directories: Sequence[str]) -> dict[str, tuple[str, ...
     return found
 
 
-def ask_all(gateway: Gateway, commands: Mapping[str, Sequence[str]], seconds: float = SECONDS) -> dict[str, Heard]:
+def ask_all(gateway: Gateway, commands: Mapping[str, Sequence[str]], seconds: float = SECONDS) -> dict[str, Response]:
     """Run all commands side by side."""
     with ThreadPoolExecutor(max_workers=16) as pool:
         jobs = {name: pool.submit(ask, gateway, command, seconds) for name, command in commands.items()}
         return {name: job.result() for name, job in jobs.items()}
 
 
-def ask(gateway: Gateway, command: Sequence[str], seconds: float = SECONDS) -> Heard:
+def ask(gateway: Gateway, command: Sequence[str], seconds: float = SECONDS) -> Response:
     """Run one command; no answer is an answer, too."""
     shown = _shown(command)
     try:
         answer = gateway.ask(command, timeout=seconds)
     except OvernightError as error:
-        return Heard(shown, None, error.message)
+        return Response(shown, None, error.message)
     if answer.exit_code != 0:
         said = (answer.stderr.strip() or answer.stdout.strip()).splitlines()
-        return Heard(shown, None, plain(said[-1].strip()) if said else f"exit code {answer.exit_code}", answer.seconds)
-    return Heard(shown, answer.stdout, "", answer.seconds)
+        return Response(
+            shown, None, plain(said[-1].strip()) if said else f"exit code {answer.exit_code}", answer.seconds
+        )
+    return Response(shown, answer.stdout, "", answer.seconds)
 
 
 def plain(text: str) -> str:

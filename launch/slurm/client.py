@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.base.errors import ClusterRefused, ClusterSilent
+from launch.base.errors import ClusterUnreachable, RejectedByCluster
 from launch.slurm import queue, refusals
 from launch.slurm.environment import scrubbed
 from launch.slurm.queue import AccountRow, QueueRow
@@ -87,9 +87,9 @@ class Gateway:
             extra: further options; on the command line they win over the script's header.
 
         Raises:
-            ClusterRefused: no job was made. (The queue may show one all the same: ``QueueRow.is_refusal``.)
-            ClusterSilent: **a job may have been made**: look its name up before submitting again.
-            KeyboardInterrupt: likewise. Whoever submits a chain had better note the signal and finish the call.
+            RejectedByCluster: no job was made. (The queue may show one all the same: ``QueueRow.is_refusal``.)
+            ClusterUnreachable: **a job may have been made**: look its name up before submitting again.
+            KeyboardInterrupt: likewise. A submitter of a chain must note the signal and finish the call.
         """
         command = ("sbatch", "--parsable", *extra, str(script))
         answer = self._run(command, timeout=self._sbatch_timeout, directory=script.parent)
@@ -98,7 +98,7 @@ class Gateway:
         if answer.exit_code != 0 and not ids:
             raise self._error(answer, f"sbatch refused {script.name}")
         if answer.exit_code != 0 or not ids:
-            raise ClusterSilent(
+            raise ClusterUnreachable(
                 f"sbatch ended with {answer.exit_code} and printed {answer.stdout.strip()!r}: "
                 "whether the job was accepted is not known",
                 command=command,
@@ -113,13 +113,13 @@ class Gateway:
         One call whatever the number of jobs. Not ``-j IDS``: an unknown id among them is dropped silently.
 
         Raises:
-            ClusterSilent, ClusterRefused: there is no answer; a missing job must not be taken for a finished one.
+            ClusterUnreachable, RejectedByCluster: there is no answer; a missing job is not a finished one.
         """
         answer = self._checked(("squeue", "--me", "-h", "-t", "all", "-o", queue.SQUEUE_FORMAT), "squeue failed")
         try:
             return queue.parse_squeue(answer.stdout)
         except ValueError as error:
-            raise ClusterSilent(str(error), command=answer.command, since=answer.seconds) from error
+            raise ClusterUnreachable(str(error), command=answer.command, since=answer.seconds) from error
 
     def sacct(self, since: float) -> list[AccountRow] | None:
         """Runs of this user's jobs since an epoch second, earlier runs of requeued jobs included.
@@ -145,7 +145,7 @@ class Gateway:
         )
         try:
             answer = self._run(command)
-        except (ClusterSilent, ClusterRefused):
+        except (ClusterUnreachable, RejectedByCluster):
             return None
         return queue.parse_sacct(answer.stdout) if answer.exit_code == 0 else None
 
@@ -153,8 +153,8 @@ class Gateway:
         """Cancel jobs in one call, so that no dependent starts in between. Ended and unknown ones are passed over.
 
         Raises:
-            ClusterSilent: some may be cancelled and some not; it is safe to repeat.
-            ClusterRefused: likewise, but repeating will not help.
+            ClusterUnreachable: some may be cancelled and some not; it is safe to repeat.
+            RejectedByCluster: likewise, but repeating will not help.
         """
         if not ids:
             return
@@ -168,8 +168,8 @@ class Gateway:
         """Put a job back into the queue under its id.
 
         Raises:
-            ClusterRefused: it was submitted with --no-requeue, has gone, or is not yours.
-            ClusterSilent: no answer.
+            RejectedByCluster: it was submitted with --no-requeue, has gone, or is not yours.
+            ClusterUnreachable: no answer.
         """
         self._checked(("scontrol", "requeue", job_id), f"job {job_id} cannot be requeued")
 
@@ -177,8 +177,8 @@ class Gateway:
         """Replace what a waiting job waits for; an empty ``dependency`` frees it.
 
         Raises:
-            ClusterRefused: it is not waiting any more, or a job named is not known.
-            ClusterSilent: no answer.
+            RejectedByCluster: it is not waiting any more, or a job named is not known.
+            ClusterUnreachable: no answer.
         """
         command = ("scontrol", "update", f"jobid={job_id}", f"dependency={dependency}")
         self._checked(command, f"the dependency of job {job_id} cannot be changed")
@@ -188,8 +188,8 @@ class Gateway:
         up an id.
 
         Raises:
-            ClusterRefused: such a job would be refused; in Slurm's words.
-            ClusterSilent: no answer.
+            RejectedByCluster: such a job would be refused; in Slurm's words.
+            ClusterUnreachable: no answer.
         """
         command = ("sbatch", "--test-only", *extra, str(script))
         answer = self._run(command, directory=script.parent)
@@ -201,8 +201,8 @@ class Gateway:
         """Run a command that only looks, of Slurm's or of the site's; whatever its exit code, its answer is returned.
 
         Raises:
-            ClusterRefused: there is no such command here.
-            ClusterSilent: it did not end in time and was killed.
+            RejectedByCluster: there is no such command here.
+            ClusterUnreachable: it did not end in time and was killed.
         """
         return self._run(tuple(command), timeout=timeout)
 
@@ -230,7 +230,7 @@ class Gateway:
                 start_new_session=True,
             )
         except FileNotFoundError as error:
-            raise ClusterRefused(
+            raise RejectedByCluster(
                 f"there is no {command[0]} on this machine",
                 command=command,
                 exit_code=127,
@@ -241,7 +241,7 @@ class Gateway:
             stdout, stderr = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired as error:
             _kill_group(process)
-            raise ClusterSilent(
+            raise ClusterUnreachable(
                 f"{command[0]} did not answer", command=command, since=time.monotonic() - began
             ) from error
         except BaseException:
@@ -250,14 +250,14 @@ class Gateway:
         return Answer(command, process.returncode, stdout, stderr, time.monotonic() - began)
 
     @staticmethod
-    def _error(answer: Answer, failure: str) -> ClusterRefused | ClusterSilent:
+    def _error(answer: Answer, failure: str) -> RejectedByCluster | ClusterUnreachable:
         said = answer.stderr.strip()
         # A refusal comes with a reason. A command that was killed, or ended without a word, may have got through.
         if not said or answer.was_killed or refusals.is_silence(said):
             last = said.splitlines()[-1] if said else f"it ended with {answer.exit_code} and gave no reason"
-            return ClusterSilent(f"{failure}: {last}", command=answer.command, since=answer.seconds)
+            return ClusterUnreachable(f"{failure}: {last}", command=answer.command, since=answer.seconds)
         meaning, hint = refusals.explain(answer.stderr)
-        return ClusterRefused(
+        return RejectedByCluster(
             f"{failure}: {meaning}",
             command=answer.command,
             exit_code=answer.exit_code,

@@ -49,7 +49,7 @@ class QueueRow:
     @property
     def why(self) -> str:
         """Why it waits, in plain words; empty for a job that does not wait."""
-        return reasons.in_words(self.reason) if self.state.is_queued else ""
+        return reasons.describe(self.reason) if self.state.is_queued else ""
 
     @property
     def is_refusal(self) -> bool:

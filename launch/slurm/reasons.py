@@ -101,7 +101,7 @@ def limit_in_words(text: str) -> str | None:
     return f"{owner} {verb} {resource}{' (' + per + ')' if per else ''}: {found[0]}"
 
 
-def in_words(reason: str) -> str:
+def describe(reason: str) -> str:
     """Why a job waits, for the reason column of squeue. Unknown reasons are returned as they are."""
     reason = reason.strip().strip("()")
     if reason in _WORDS:

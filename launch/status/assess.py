@@ -22,7 +22,7 @@ from jobs.core.verdict import FailureClass, Outcome
 from launch.base.errors import OvernightError
 from launch.plan.model import Plan, PlannedStage
 from launch.runs import attempt_state
-from launch.runs.attempt_state import Fate, QueueView, Standing
+from launch.runs.attempt_state import AttemptState, AttemptStatus, QueueView
 from launch.runs.journal import History, starts_among
 from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
@@ -40,7 +40,7 @@ class Queue:
 
     view: QueueView
     asked_at: float
-    silence: str = ""
+    unreachable: str = ""
 
     @classmethod
     def ask(cls, gateway: Gateway | None) -> Queue:
@@ -60,7 +60,7 @@ class Queue:
 
     @classmethod
     def silent(cls, error: OvernightError) -> Queue:
-        """No answer to be had."""
+        """Squeue did not respond."""
         return cls(QueueView(()), time.time(), str(error))
 
 
@@ -100,19 +100,21 @@ class _Look:
         self._unclear: dict[str, _Unclear] = {}
         self._never_ran: set[str] = set()
         self._found: dict[str, StageStatus] = {}
-        self._heard = self._history.heard_at
+        self._responses = self._history.responded_at
 
     def result(self, sacct: Callable[[float], list[AccountRow] | None]) -> RunStatus:
         for stage in self._plan.stages:
             if self._only is None or stage.name in self._only:
                 self._found[stage.name] = self._stage(stage)
-        if self._unclear and not self._queue.silence:
+        if self._unclear and not self._queue.unreachable:
             # A minute of grace: the clocks of this machine and of the controller may differ.
             since = min(unclear.attempt.time for unclear in self._unclear.values()) - 60
             self._add_accounting(sacct(since) or [])
         self._explain_skipped()
         self._explain_deferred()
-        return RunStatus(tuple(self._found.values()), self._history.created_at, self._queue.silence, self._heard)
+        return RunStatus(
+            tuple(self._found.values()), self._history.created_at, self._queue.unreachable, self._responses
+        )
 
     def _stage(self, stage: PlannedStage) -> StageStatus:
         store = self._run.workspace.entry(stage.produces_kind, stage.fingerprint)
@@ -161,27 +163,27 @@ class _Look:
         paths = StagePaths(Path(current.stage_dir))
         standing = attempt_state.standing(store, current, self._queue.view, claims=claims)
         job = _newest(standing, starts)
-        if self._queue.silence and current.carrier == "slurm":
+        if self._queue.unreachable and current.carrier == "slurm":
             return self._without_cluster(stage, paths, starts, job)
-        if standing.fate is Fate.LIVE:
+        if standing.status is AttemptStatus.LIVE:
             return self._live(stage, paths, standing, starts)
         if claims and not starts:
             return self._given_up(stage, current, claims[0])
-        if standing.fate is Fate.IN_FLIGHT or self._is_just_submitted(store, standing):
+        if standing.status is AttemptStatus.IN_FLIGHT or self._is_just_submitted(store, standing):
             return StageStatus(stage.name, State.SUBMITTING, "is being submitted right now", job=job)
         if starts:
             return self._ended(stage, paths, standing, starts[-1])
         return self._never_started(stage, standing)
 
-    def _is_just_submitted(self, store: StorePaths, standing: Standing) -> bool:
+    def _is_just_submitted(self, store: StorePaths, standing: AttemptState) -> bool:
         """Its id was recorded after the queue had been asked."""
-        if standing.fate is not Fate.NEVER_STARTED or not standing.jobs:
+        if standing.status is not AttemptStatus.NEVER_STARTED or not standing.jobs:
             return False
         return store.attempt_jobs(standing.attempt.number).stat().st_mtime >= self._queue.asked_at
 
     # What is alive
 
-    def _live(self, stage: PlannedStage, paths: StagePaths, standing: Standing, starts: list[Claim]) -> StageStatus:
+    def _live(self, stage: PlannedStage, paths: StagePaths, standing: AttemptState, starts: list[Claim]) -> StageStatus:
         row = _decisive(standing.rows.values())
         if row is None:  # carried by a process of `overnight run`
             began = starts[-1].time if starts else None
@@ -251,7 +253,7 @@ class _Look:
 
     # What is over
 
-    def _ended(self, stage: PlannedStage, paths: StagePaths, standing: Standing, last: Claim) -> StageStatus:
+    def _ended(self, stage: PlannedStage, paths: StagePaths, standing: AttemptState, last: Claim) -> StageStatus:
         """It started, it is not in the queue (any more), and there is no seal."""
         # Of a chain of jobs the last one decides: the first may have handed on, and the second been cancelled.
         row = standing.rows[max(standing.rows)] if standing.rows else None
@@ -282,7 +284,7 @@ class _Look:
             return StageStatus(stage.name, State.FAILED, "failed: refused by Slurm", evidence=refused)
         return StageStatus(stage.name, State.SUPERSEDED, f"given up by run {barred.host} before it started")
 
-    def _never_started(self, stage: PlannedStage, standing: Standing) -> StageStatus:
+    def _never_started(self, stage: PlannedStage, standing: AttemptState) -> StageStatus:
         self._never_ran.add(stage.name)
         current = standing.attempt
         jobs = list(standing.jobs.values())
@@ -320,7 +322,7 @@ class _Look:
             answered = paths.deadline.stat().st_mtime
         except OSError:
             return
-        self._heard = max(self._heard or 0.0, answered)
+        self._responses = max(self._responses or 0.0, answered)
 
     def _add_accounting(self, rows: list[AccountRow]) -> None:
         """Ids are used again after a while: a row counts if its name is ours, too; of several runs the newest."""
@@ -341,7 +343,7 @@ class _Look:
             self._found[name] = by_slurm(replace(before, nodes=last.node_list, elapsed=elapsed), last.state, when)
 
     def _explain_skipped(self) -> None:
-        """A job that went before it began, below a stage that did not succeed: that is the reason, whoever took it."""
+        """A job that went before it began, below a stage that did not succeed: that is the reason, by any user."""
         for stage in self._plan.stages:
             found = self._found.get(stage.name)
             if stage.name not in self._never_ran or found is None or found.job in self._history.cancelled:
@@ -357,12 +359,12 @@ class _Look:
         if not all(one.state.is_over for one in alive):
             return
         for name, found in self._found.items():
-            if found.state is State.DEFERRED and not self._queue.silence and self._only is None:
+            if found.state is State.DEFERRED and not self._queue.unreachable and self._only is None:
                 text = "not submitted: it waited for room in the queue, and no job of the run is left to submit it"
                 self._found[name] = replace(found, state=State.NOT_SUBMITTED, text=text)
 
 
-def _newest(standing: Standing, starts: list[Claim]) -> str:
+def _newest(standing: AttemptState, starts: list[Claim]) -> str:
     """The job to name: the one that started last, else the first that was submitted."""
     if starts:
         return starts[-1].job

@@ -52,7 +52,7 @@ _OVER = frozenset({
 @dataclass(frozen=True)
 class StageStatus:
     """One stage. ``text`` says the state in words; times are epoch seconds, ``left`` and ``elapsed`` are seconds;
-    ``avoids`` are nodes that it keeps off, because they failed it or its user excludes them."""
+    ``avoids`` are nodes that it excludes, because they failed it or its user excludes them."""
 
     stage: str
     state: State
@@ -74,13 +74,13 @@ class StageStatus:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """All stages in the order of the plan. ``silence``: why the cluster was not heard, or empty; ``heard_at``: when it
-    last answered us or one of our jobs."""
+    """All stages in the order of the plan. ``unreachable``: why the cluster gave no response, or empty;
+    ``responded_at``: when it last answered us or one of our jobs."""
 
     stages: tuple[StageStatus, ...]
     created_at: float | None = None
-    silence: str = ""
-    heard_at: float | None = None
+    unreachable: str = ""
+    responded_at: float | None = None
 
     @property
     def is_done(self) -> bool:
@@ -122,7 +122,7 @@ FAILURES: dict[FailureClass, str] = {
     FailureClass.PREEMPTED: "was preempted",
     FailureClass.NODE_FAILURE: "its node failed",
     FailureClass.KILLED: "was killed",
-    FailureClass.HANG: "stood still",
+    FailureClass.HANG: "made no progress",
     FailureClass.NO_PROGRESS: "makes no progress",
     FailureClass.MISSING_INPUT: "an input is missing",
     FailureClass.BROKEN_INPUT: "an input is damaged",

@@ -18,7 +18,7 @@ from launch.base.text import count, duration, table
 from launch.config.profile import Continuation, Profile, partitions_of
 from launch.plan.model import Plan, PlannedStage
 from launch.runs import attempt_state
-from launch.runs.attempt_state import Fate, QueueView
+from launch.runs.attempt_state import AttemptStatus, QueueView
 from launch.runs.journal import last_word
 from launch.status import model, progress
 
@@ -61,7 +61,7 @@ def _attempted(store: StorePaths) -> str:
     if last is not None and last.outcome is Outcome.FAIL:
         return f"new (run {current.run}: {model.FAILURES[last.failure]})"
     if current.carrier == "local":
-        alive = attempt_state.standing(store, current, QueueView(())).fate is Fate.LIVE
+        alive = attempt_state.standing(store, current, QueueView(())).status is AttemptStatus.LIVE
         return f"running here in run {current.run}" if alive else f"new (run {current.run} was cut off)"
     return f"submitted by run {current.run}"
 

@@ -17,13 +17,13 @@ from launch.plan.model import Plan, PlannedStage
 from launch.runs.rundir import Run
 from launch.status import results, why
 from launch.status.model import RunStatus, StageStatus, State
-from launch.status.results import Measured
+from launch.status.results import MetricResult
 from launch.status.text import heading, next_command, sealed
 from launch.status.why import Why
 
 
 @dataclass(frozen=True)
-class Made:
+class StageResult:
     """A stage and its sealed output. ``gpu_hours``: GPUs of the request times the seconds that Slurm or the jobs
     counted, None where a number is missing; ``bytes`` of all files, ``content`` the digest over them; ``metrics`` as
     the back end gave them."""
@@ -48,20 +48,20 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Report:
+class RunReport:
     """``model``: the last checkpoint of the chain that is sealed; ``is_finished``: nothing of the chain comes after."""
 
     run: Run
     plan: Plan
     status: RunStatus
-    stages: tuple[Made, ...]
-    model: Made | None
+    stages: tuple[StageResult, ...]
+    model: StageResult | None
     is_finished: bool
-    measured: tuple[Measured, ...]
+    measured: tuple[MetricResult, ...]
     reasons: tuple[Why, ...]
 
 
-def make(run: Run, plan: Plan, profile: Profile, status: RunStatus) -> Report:
+def make(run: Run, plan: Plan, profile: Profile, status: RunStatus) -> RunReport:
     """Raises:
     InputError: a metrics file is not one.
     """
@@ -74,7 +74,7 @@ def make(run: Run, plan: Plan, profile: Profile, status: RunStatus) -> Report:
     reasons = [one for one in told if not one.is_calm and one.state != State.SKIPPED]
     model = there[-1] if there else None
     finished = status.is_done and model is models[-1] if models else False
-    return Report(
+    return RunReport(
         run, plan, status, stages, model, finished, tuple(results.collect(plan, run.workspace)), tuple(reasons)
     )
 
@@ -83,7 +83,7 @@ def _is_model(stage: PlannedStage) -> bool:
     return stage.produces_kind == SealKind.CHECKPOINT.value
 
 
-def _made(run: Run, planned: PlannedStage, found: StageStatus) -> Made:
+def _made(run: Run, planned: PlannedStage, found: StageStatus) -> StageResult:
     store = run.workspace.entry(planned.produces_kind, planned.fingerprint)
     sealed, text = None, found.text
     if found.state is State.SEALED:
@@ -92,7 +92,7 @@ def _made(run: Run, planned: PlannedStage, found: StageStatus) -> Made:
         except seal.SealBroken as error:  # a seal that cannot be read proves nothing
             text = f"its seal is broken: {error}"
     gpus = (planned.resources.gpus_per_node or 0) * planned.resources.nodes
-    return Made(
+    return StageResult(
         stage=planned.name,
         kind=planned.kind,
         backend=planned.backend,
@@ -113,12 +113,12 @@ def _made(run: Run, planned: PlannedStage, found: StageStatus) -> Made:
     )
 
 
-def lines(report: Report, profile: str) -> list[str]:
+def lines(report: RunReport, profile: str) -> list[str]:
     """For people."""
     status, run = report.status, report.run
     shown = [heading(run, report.plan, profile, status), _outcome(report)]
-    if status.silence:
-        shown.append(f"The cluster does not answer: {status.silence.splitlines()[0]}")
+    if status.unreachable:
+        shown.append(f"The cluster does not answer: {status.unreachable.splitlines()[0]}")
     if report.model is not None:
         shown += ["", *_model(report.model, report.is_finished)]
     header = ("stage", "back end", "state", "job", "nodes", "elapsed", "GPU-hours", "continued", "step", "loss", "MB")
@@ -130,7 +130,7 @@ def lines(report: Report, profile: str) -> list[str]:
     return [*shown, "", f"next: {next_command(run, status)}"]
 
 
-def _outcome(report: Report) -> str:
+def _outcome(report: RunReport) -> str:
     status = report.status
     if status.is_done:
         return f"outcome: done, {count(len(report.stages), 'stage')} sealed"
@@ -141,14 +141,14 @@ def _outcome(report: Report) -> str:
     return f"outcome: {', '.join(over) if over else 'not over yet'}; {sealed(status)}"
 
 
-def _model(made: Made, finished: bool) -> list[str]:
+def _model(made: StageResult, finished: bool) -> list[str]:
     what = "finished model" if finished else f"newest model (of {made.stage})"
     step = "" if made.step is None else f", step {made.step}"
     size = "" if made.bytes is None else f", {made.bytes / 1e6:.1f} MB"
     return [f"{what}: {made.path}", f"  {made.format}{step}{size}, content sha256 {made.content}"]
 
 
-def _row(made: Made) -> list[str]:
+def _row(made: StageResult) -> list[str]:
     state = made.state + (f" (run {made.of_run})" if made.of_run else "")
     if made.state == State.SEALED and not made.path:
         state = made.text
@@ -169,7 +169,7 @@ def _row(made: Made) -> list[str]:
     ]
 
 
-def as_json(report: Report, profile: str) -> dict[str, Any]:
+def as_json(report: RunReport, profile: str) -> dict[str, Any]:
     """The same as plain data, with everything that the seals hold of each stage's work."""
     status = report.status
     return {
@@ -178,7 +178,7 @@ def as_json(report: Report, profile: str) -> dict[str, Any]:
         "profile": profile,
         "done": status.is_done,
         "finished": report.is_finished,
-        "cluster": {"silence": status.silence or None, "heard_at": status.heard_at},
+        "cluster": {"unreachable": status.unreachable or None, "responded_at": status.responded_at},
         "model": None if report.model is None else asdict(report.model),
         "stages": [asdict(made) for made in report.stages],
         "results": [asdict(one) for one in report.measured],

@@ -33,7 +33,7 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MetricResult:
     """One metric of one evaluation. ``before`` is over the examples that both evaluations measured."""
 
     evaluation: str
@@ -47,13 +47,13 @@ class Measured:
     passed: bool | None = None
 
 
-def collect(plan: Plan, workspace: Workspace) -> list[Measured]:
+def collect(plan: Plan, workspace: Workspace) -> list[MetricResult]:
     """Every metric of every sealed evaluation, and of one that ended on its gate, in the order of the plan.
 
     Raises:
         InputError: a metrics file is not one.
     """
-    found: list[Measured] = []
+    found: list[MetricResult] = []
     for stage in plan.stages:
         store = workspace.entry(stage.produces_kind, stage.fingerprint)
         if stage.produces_kind != "evaluation":
@@ -66,7 +66,7 @@ def collect(plan: Plan, workspace: Workspace) -> list[Measured]:
     return found
 
 
-def _of_stage(stage: PlannedStage, path: Path) -> list[Measured]:
+def _of_stage(stage: PlannedStage, path: Path) -> list[MetricResult]:
     other = stage.inputs.get("compare_to")
     try:
         return [
@@ -78,9 +78,9 @@ def _of_stage(stage: PlannedStage, path: Path) -> list[Measured]:
         raise InputError(f"{path}: cannot be read as the metrics of an evaluation: {error}") from error
 
 
-def _measured(evaluation: str, other: str | None, task: str, metric: str, entry: dict[str, Any]) -> Measured:
+def _measured(evaluation: str, other: str | None, task: str, metric: str, entry: dict[str, Any]) -> MetricResult:
     difference, gate = entry.get("difference"), entry.get("gate") or {}
-    return Measured(
+    return MetricResult(
         evaluation,
         other,
         task,
@@ -97,7 +97,7 @@ def _number(entry: dict[str, Any]) -> Number:
     return Number(float(entry["value"]), float(entry["low"]), float(entry["high"]), int(entry["n"]))
 
 
-def lines(found: list[Measured]) -> list[str]:
+def lines(found: list[MetricResult]) -> list[str]:
     """The table as text, a block an evaluation."""
     rows: list[list[str]] = []
     shown: str | None = None
@@ -113,7 +113,7 @@ def lines(found: list[Measured]) -> list[str]:
 _HEADER = ("evaluation", "metric", "before", "value", "95 % interval", "change", "95 % interval", "examples", "gate")
 
 
-def _cells(one: Measured) -> list[str]:
+def _cells(one: MetricResult) -> list[str]:
     gate = "" if one.must is None else f"must {one.must}: {'passed' if one.passed else 'MISSED'}"
     before = "" if one.before is None else f"{one.before:.4g}"
     change = ["", ""] if one.difference is None else [f"{one.difference.value:+.4g}", _interval(one.difference, "+")]
@@ -149,7 +149,7 @@ def _light(plan: Plan, workspace: Workspace) -> list[str]:
     found = []
     for stage in plan.stages:
         path = workspace.entry(stage.produces_kind, stage.fingerprint).seal
-        with contextlib.suppress(seal.SealBroken):  # missing, or torn: whoever builds on it says so
+        with contextlib.suppress(seal.SealBroken):  # missing, or torn: the stage that builds on it says so
             if seal.load(path).depth is seal.Depth.LIGHT:
                 found.append(stage.name)
     return found

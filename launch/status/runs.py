@@ -11,7 +11,7 @@ from jobs.core.verdict import FailureClass, Outcome
 from launch.base.errors import InputError
 from launch.plan.model import PlannedStage
 from launch.runs import attempt_state
-from launch.runs.attempt_state import Fate, QueueView
+from launch.runs.attempt_state import AttemptStatus, QueueView
 from launch.runs.journal import Event, last_word
 from launch.runs.rundir import Run
 
@@ -72,6 +72,6 @@ def _state(run: Run, open_stages: list[PlannedStage]) -> str:
         if said is not None and said.outcome is Outcome.FAIL:
             return "stopped" if said.failure is FailureClass.CANCELLED else "failed"
         if current.carrier == "local":
-            alive = attempt_state.standing(store, current, QueueView(())).fate is Fate.LIVE
+            alive = attempt_state.standing(store, current, QueueView(())).status is AttemptStatus.LIVE
             return "running" if alive else "cut off"
     return "submitted" if tried else "not submitted"

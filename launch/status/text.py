@@ -15,7 +15,7 @@ EVIDENCE_LINES = 6
 def lines(run: Run, plan: Plan, profile: str, status: RunStatus) -> list[str]:
     """The whole answer, but for the table of results of a chain that is done."""
     found = [f"{heading(run, plan, profile, status)}; {sealed(status)}"]
-    if status.silence:
+    if status.unreachable:
         found += ["", *_silence(status)]
     rows = [_row(stage) for stage in status.stages]
     found += ["", *table(("stage", "job", "nodes", "elapsed", "state"), rows, right=(3,))]
@@ -37,9 +37,11 @@ def sealed(status: RunStatus) -> str:
 
 
 def _silence(status: RunStatus) -> list[str]:
-    heard = "never heard of before" if status.heard_at is None else f"it last answered at {clock(status.heard_at)}"
-    first, *rest = status.silence.splitlines()
-    first = f"The cluster does not answer ({heard}): {first}"
+    response = (
+        "never heard of before" if status.responded_at is None else f"it last answered at {clock(status.responded_at)}"
+    )
+    first, *rest = status.unreachable.splitlines()
+    first = f"The cluster does not answer ({response}): {first}"
     return [first, *rest, "What follows is what the files of the run prove."]
 
 
@@ -48,7 +50,7 @@ def _row(stage: StageStatus) -> list[str]:
     if stage.continued:
         text += f"; continued {count(stage.continued, 'time')}"
     if stage.avoids:
-        text += f"; keeps off {', '.join(stage.avoids)}"
+        text += f"; excludes {', '.join(stage.avoids)}"
     if stage.of_run:
         text += f" (in run {stage.of_run})"
     return [stage.stage, stage.job, stage.nodes, "" if stage.elapsed is None else duration(stage.elapsed), text]
@@ -62,7 +64,7 @@ def _evidence(text: str) -> list[str]:
 
 def next_command(run: Run, status: RunStatus) -> str:
     """What to type now; in words where there is nothing to type."""
-    if status.silence:
+    if status.unreachable:
         return f"overnight status {run.id}, when the cluster answers again"
     if status.is_done:
         return "nothing: every stage is sealed"
@@ -85,7 +87,7 @@ def as_json(run: Run, plan: Plan, profile: str, status: RunStatus) -> dict[str, 
         "profile": profile,
         "path": str(run.paths.root),
         "done": status.is_done,
-        "cluster": {"silence": status.silence or None, "heard_at": status.heard_at},
+        "cluster": {"unreachable": status.unreachable or None, "responded_at": status.responded_at},
         "stages": [vars(stage) for stage in status.stages],
         "next": next_command(run, status),
     }

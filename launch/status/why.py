@@ -64,10 +64,10 @@ def explain(run: Run, plan: Plan, profile: Profile, status: RunStatus, only: str
     """Every stage of the run, or the one named."""
     found = {stage.stage: stage for stage in status.stages}
     chosen = [stage for stage in plan.stages if only in (None, stage.name)]
-    return [_explain(run, plan, stage, profile, found[stage.name], status.silence) for stage in chosen]
+    return [_explain(run, plan, stage, profile, found[stage.name], status.unreachable) for stage in chosen]
 
 
-def _explain(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, found: StageStatus, silence: str) -> Why:
+def _explain(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, found: StageStatus, unreachable: str) -> Why:
     store = run.workspace.entry(stage.produces_kind, stage.fingerprint)
     current = attempts.current(store)
     paths = run.paths.stage(stage.name) if current is None else StagePaths(Path(current.stage_dir))
@@ -105,7 +105,7 @@ def _explain(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, found:
         retries_allowed=budget.allowed(failure, profile.retries) if failure else None,
         avoids=_avoided(events),
         stacks=_stacks(paths, last),
-        next=_next(run, found, failure, silence, set_by, lambda: _smaller(run, plan, stage, profile)),
+        next=_next(run, found, failure, unreachable, set_by, lambda: _smaller(run, plan, stage, profile)),
     )
 
 
@@ -151,11 +151,11 @@ def _next(
     run: Run,
     found: StageStatus,
     failure: FailureClass | None,
-    silence: str,
+    unreachable: str,
     set_by: tuple[str, ...],
     smaller: Callable[[], str],
 ) -> str:
-    if silence:
+    if unreachable:
         return f"overnight why {run.id} {found.stage}, when the cluster answers again"
     if found.state is State.SEALED:
         return ""
@@ -203,7 +203,7 @@ def lines(found: Why) -> list[str]:
         used = f"{found.retries_used} of {found.failure}, retries allowed: {found.retries_allowed}"
         shown.append(f"  attempts  {found.starts}; {used}")
     if found.avoids:
-        shown.append(f"  keeps off {', '.join(found.avoids)}")
+        shown.append(f"  excludes {', '.join(found.avoids)}")
     if found.next:
         shown.append(f"  next      {found.next}")
     return shown
@@ -211,5 +211,5 @@ def lines(found: Why) -> list[str]:
 
 def as_json(run: Run, status: RunStatus, found: list[Why]) -> dict[str, Any]:
     """The same as plain data."""
-    silence = {"silence": status.silence or None, "heard_at": status.heard_at}
-    return {"run": run.id, "done": status.is_done, "cluster": silence, "stages": [vars(one) for one in found]}
+    unreachable = {"unreachable": status.unreachable or None, "responded_at": status.responded_at}
+    return {"run": run.id, "done": status.is_done, "cluster": unreachable, "stages": [vars(one) for one in found]}

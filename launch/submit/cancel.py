@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from jobs.core import attempts
 from jobs.core.attempts import Attempt
 from jobs.core.paths import StorePaths
-from launch.base.errors import ClusterSilent
+from launch.base.errors import ClusterUnreachable
 from launch.plan.model import Plan, PlannedStage
 from launch.render import scripts
 from launch.runs import attempt_state
-from launch.runs.attempt_state import Fate, QueueView
+from launch.runs.attempt_state import AttemptStatus, QueueView
 from launch.runs.journal import Event
 from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
@@ -47,8 +47,8 @@ def on_slurm(run: Run, plan: Plan, gateway: Gateway, stages: set[str], adopted: 
     """Cancel the jobs of ``stages``. With ``adopted`` also those that another run submitted and this one waits for.
 
     Raises:
-        ClusterSilent: the queue cannot be asked, or scancel got no answer; cancelling again is safe.
-        ClusterRefused: likewise, but it will be refused again.
+        ClusterUnreachable: the queue cannot be asked, or scancel got no answer; cancelling again is safe.
+        RejectedByCluster: likewise, but it will be refused again.
     """
     rows = [row for row in gateway.squeue() if not row.state.is_final]
     jobs = {row.job_id: name for row in rows if (name := stage_of(row, run, stages)) is not None}
@@ -98,7 +98,7 @@ def _store(run: Run, stage: PlannedStage) -> StorePaths:
 def _verified(gateway: Gateway, jobs: set[str], run: str) -> tuple[str, ...]:
     try:
         return _wait_until_gone(gateway, jobs)
-    except ClusterSilent as error:
+    except ClusterUnreachable as error:
         error.message += f"\n  scancel was accepted for {', '.join(sorted(jobs))}; whether they are gone is not known"
         error.hint = f"overnight cancel {run}, when the cluster answers again"
         raise
@@ -130,7 +130,7 @@ def here(run: Run, plan: Plan, stages: set[str]) -> list[str]:
         current = attempts.current(store) if stage.name in stages and not store.seal.exists() else None
         if current is None or current.carrier != "local" or current.run != run.id:
             continue
-        if attempt_state.standing(store, current, QueueView(())).fate is Fate.LIVE:
+        if attempt_state.standing(store, current, QueueView(())).status is AttemptStatus.LIVE:
             run.paths.stage(stage.name).stop.touch()
             run.journal.write(Event.CANCELLED, stages=[stage.name], jobs=[], phase="before")
             asked.append(stage.name)

@@ -22,7 +22,7 @@ from launch.config.profile import Profile
 from launch.plan.model import Plan, PlannedStage
 from launch.render import scripts
 from launch.runs import attempt_state
-from launch.runs.attempt_state import Fate, QueueView
+from launch.runs.attempt_state import AttemptStatus, QueueView
 from launch.runs.journal import Event
 from launch.runs.rundir import Run
 from launch.slurm.environment import scrubbed
@@ -89,7 +89,7 @@ class LocalRunner:
         current = attempts.current(store)
         if current is not None:
             found = attempt_state.standing(store, current, QueueView(()))
-            if current.carrier == "local" and found.fate is Fate.LIVE:
+            if current.carrier == "local" and found.status is AttemptStatus.LIVE:
                 where = ", ".join(found.jobs.values()) or f"process {current.pid} on {current.host}"
                 raise InputError(f"stage {stage.name!r} is being run right now by {where} (run {current.run})")
             if current.carrier == "slurm" and current.run != self._run.id:

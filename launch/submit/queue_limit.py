@@ -14,14 +14,14 @@ from typing import Any
 from jobs.core import attempts
 from jobs.core.attempts import Attempt
 from jobs.core.paths import StorePaths
-from launch.base.errors import ClusterRefused
+from launch.base.errors import RejectedByCluster
 from launch.runs.journal import Event, Journal
 from launch.slurm import refusals
 from launch.slurm.queue import QueueRow
 from launch.slurm.reasons import NEVER_SATISFIED
 
 
-class Room:
+class QueueSlots:
     """How many more jobs of a run may be submitted, and which stages have to wait for that."""
 
     def __init__(self, limit: int | None, run: str, ending: str | None = None) -> None:
@@ -78,7 +78,7 @@ class Room:
             self._ending is not None and stage in self._cancelled
         )
 
-    def may_wait(self, error: ClusterRefused) -> bool:
+    def may_wait(self, error: RejectedByCluster) -> bool:
         """Whether a refusal means that there are too many jobs in the queue, and one of ours will end and go on."""
         if self._limit is None or not refusals.is_submit_limit(error.stderr) or not (self._taken or self._ending):
             return False

@@ -1,5 +1,5 @@
 """What is wrong with a run that nobody would notice: jobs that can never start or that no journal explains, a lock of a
-dead process, stages that are lost, a cluster that does not answer. Each finding names the command that mends it.
+dead process, stages that are lost, a cluster that does not answer. Each finding names the command that fixes it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
-    """``command`` mends it; ``is_safe``: ``overnight doctor --fix`` does. ``job``: its id, where it is about one."""
+class Leftover:
+    """``command`` fixes it; ``is_safe``: ``overnight doctor --fix`` does. ``job``: its id, where it is about one."""
 
     kind: Kind
     text: str
@@ -45,7 +45,7 @@ class Finding:
     job: str = ""
 
 
-def examine(run: Run, plan: Plan, gateway: Gateway | None) -> list[Finding]:
+def examine(run: Run, plan: Plan, gateway: Gateway | None) -> list[Leftover]:
     """Look at a run; changes nothing. ``gateway``: None for a run without Slurm. At most two calls of Slurm.
 
     A silent cluster is a finding, and then nothing is said of jobs.
@@ -60,19 +60,21 @@ def examine(run: Run, plan: Plan, gateway: Gateway | None) -> list[Finding]:
         except OvernightError as error:
             queue = assess.Queue.silent(error)
     stages = assess.look(run, plan, queue, gateway.sacct if gateway is not None else lambda since: None)
-    if queue.silence:
-        heard = "it has not been heard yet" if stages.heard_at is None else f"last heard {clock(stages.heard_at)}"
-        text = f"the cluster does not answer ({heard}): {queue.silence.splitlines()[0]}"
-        return [*found, Finding(Kind.SILENT, text, f"overnight doctor {run.id}")]
+    if queue.unreachable:
+        response = (
+            "it has not been heard yet" if stages.responded_at is None else f"last heard {clock(stages.responded_at)}"
+        )
+        text = f"the cluster does not answer ({response}): {queue.unreachable.splitlines()[0]}"
+        return [*found, Leftover(Kind.SILENT, text, f"overnight doctor {run.id}")]
     return [*found, *_jobs(run, plan, rows), *_stages(run, stages)]
 
 
-def mend(run: Run, gateway: Gateway | None, findings: list[Finding]) -> list[Finding]:
-    """Do what is safe: take a stale lock away, cancel the jobs (one scancel, journaled); what was mended.
+def fix(run: Run, gateway: Gateway | None, findings: list[Leftover]) -> list[Leftover]:
+    """Do what is safe: take a stale lock away, cancel the jobs (one scancel, journaled); what was fixed.
 
     Raises:
         InputError: another ``overnight`` is at work on the run.
-        ClusterSilent, ClusterRefused: the jobs are still there.
+        ClusterUnreachable, RejectedByCluster: the jobs are still there.
     """
     safe = [finding for finding in findings if finding.is_safe]
     jobs = [finding.job for finding in safe if finding.job]
@@ -83,18 +85,18 @@ def mend(run: Run, gateway: Gateway | None, findings: list[Finding]) -> list[Fin
     return safe
 
 
-def _lock(run: Run) -> list[Finding]:
+def _lock(run: Run) -> list[Leftover]:
     held = rundir.stale_lock(run)
     if held is None:
         return []
     return [
-        Finding(
+        Leftover(
             Kind.LOCK, f"the lock of a process that is gone: {held}", f"rm {shlex.quote(str(run.paths.lock))}", True
         )
     ]
 
 
-def _jobs(run: Run, plan: Plan, rows: list[QueueRow]) -> list[Finding]:
+def _jobs(run: Run, plan: Plan, rows: list[QueueRow]) -> list[Leftover]:
     """Living jobs under this run's names that the journal does not explain, or that will never do anything."""
     announced: dict[str, tuple[str, str]] = {}
     for entry in run.journal.read():
@@ -108,13 +110,13 @@ def _jobs(run: Run, plan: Plan, rows: list[QueueRow]) -> list[Finding]:
         about = f"job {row.job_id} of stage {stage!r}"
         command = f"scancel {row.job_id}"
         if row.name not in announced:
-            found.append(Finding(Kind.UNEXPLAINED, f"{about} is in no journal", command, True, row.job_id))
+            found.append(Leftover(Kind.UNEXPLAINED, f"{about} is in no journal", command, True, row.job_id))
         elif not _is_current(run, plan, *announced[row.name]):
             text = f"{about} belongs to an attempt that was replaced"
-            found.append(Finding(Kind.LEFT_OVER, text, command, True, row.job_id))
+            found.append(Leftover(Kind.LEFT_OVER, text, command, True, row.job_id))
         elif row.reason == NEVER_SATISFIED:
             text = f"{about} will never start: a stage that it depends on did not succeed"
-            found.append(Finding(Kind.BLOCKED, text, command, True, row.job_id))
+            found.append(Leftover(Kind.BLOCKED, text, command, True, row.job_id))
     return found
 
 
@@ -124,8 +126,8 @@ def _is_current(run: Run, plan: Plan, stage: str, token: str) -> bool:
     return current is not None and current.token == token
 
 
-def _stages(run: Run, stages: RunStatus) -> list[Finding]:
+def _stages(run: Run, stages: RunStatus) -> list[Leftover]:
     return [
-        Finding(Kind.STAGE, f"stage {one.stage!r} is {one.state}: {one.text}", f"overnight resume {run.id}")
+        Leftover(Kind.STAGE, f"stage {one.stage!r} is {one.state}: {one.text}", f"overnight resume {run.id}")
         for one in stages.of(State.LOST)
     ]

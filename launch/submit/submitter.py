@@ -24,13 +24,13 @@ from jobs.core import attempts, claim
 from jobs.core.attempts import Attempt
 from jobs.core.files import wait_for
 from jobs.core.paths import StorePaths
-from launch.base.errors import ClusterRefused, ClusterSilent, InputError
+from launch.base.errors import ClusterUnreachable, InputError, RejectedByCluster
 from launch.config.profile import Profile
 from launch.plan.model import Plan, PlannedStage
 from launch.render import refusal, scripts
 from launch.render.executors import carrier
 from launch.runs import attempt_state
-from launch.runs.attempt_state import Fate, QueueView, Standing
+from launch.runs.attempt_state import AttemptState, AttemptStatus, QueueView
 from launch.runs.journal import Event
 from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
@@ -38,7 +38,7 @@ from launch.slurm.queue import QueueRow
 from launch.slurm.reasons import NEVER_SATISFIED
 from launch.submit import reuse
 from launch.submit.interrupt import Interrupt, Interrupted, deferred
-from launch.submit.queue_limit import Room
+from launch.submit.queue_limit import QueueSlots
 
 VIEW_SECONDS = 5.0
 """How long an answer of the queue is good for finding jobs that live. That a job is not in it proves nothing later."""
@@ -95,13 +95,13 @@ class Submitter:
         self._queue: QueueView | None = None
         self._jobs: dict[str, str | None] = {}
         self._suspects = reuse.suspects(run, plan)
-        self._room = Room(profile.rolling, run.id, ending)
+        self._room = QueueSlots(profile.rolling, run.id, ending)
 
     def advance(self) -> list[Step]:
         """Bring every stage forward, parents first.
 
         Raises:
-            ClusterRefused, ClusterSilent: with what was submitted so far in the journal; ``resume`` goes on.
+            RejectedByCluster, ClusterUnreachable: with what was submitted so far in the journal; ``resume`` goes on.
             Interrupted: Ctrl-C.
         """
         steps: list[Step] = []
@@ -153,7 +153,7 @@ class Submitter:
                 number = 1
             else:
                 found = self._settled(stage, store, current)
-                if found.fate is Fate.LIVE:
+                if found.status is AttemptStatus.LIVE:
                     step = self._adopt(stage, store, found)
                     if step is None:
                         continue  # it has gone or changed meanwhile
@@ -161,7 +161,7 @@ class Submitter:
                 if store.seal.exists():
                     continue  # sealed while we looked
                 self._refuse_foreign(stage, store, current)
-                if found.fate is Fate.NEVER_STARTED and not self._bar(store, current):
+                if found.status is AttemptStatus.NEVER_STARTED and not self._bar(store, current):
                     continue  # it was quicker: its claim is there now
                 number = current.number + 1
             links = self._profile.links_of(stage.continuation)
@@ -169,7 +169,7 @@ class Submitter:
                 return self._later(stage)
             try:
                 step = self._submit(stage, store, number)
-            except ClusterRefused as error:
+            except RejectedByCluster as error:
                 if not self._room.may_wait(error):
                     raise
                 return self._later(stage)
@@ -177,17 +177,17 @@ class Submitter:
                 self._room.take(links)
                 return step
 
-    def _settled(self, stage: PlannedStage, store: StorePaths, current: Attempt) -> Standing:
+    def _settled(self, stage: PlannedStage, store: StorePaths, current: Attempt) -> AttemptState:
         """The standing of an attempt, waited for while another ``overnight`` may be in the middle of its sbatch."""
         said = False
         found = attempt_state.standing(store, current, self._view())
-        while found.fate is not Fate.LIVE:
+        while found.status is not AttemptStatus.LIVE:
             # In this order, see ledger.standing.
             claims, known = claim.of_attempt(store, current.token), attempts.job_ids(store, current)
             found = attempt_state.standing(store, current, self._view(fresh=True), claims=claims, known=known)
-            if found.fate is Fate.ENDED and any(row.state == "COMPLETED" for row in found.rows.values()):
+            if found.status is AttemptStatus.ENDED and any(row.state == "COMPLETED" for row in found.rows.values()):
                 wait_for(store.seal, SEAL_WAIT_SECONDS)
-            if found.fate is not Fate.IN_FLIGHT:
+            if found.status is not AttemptStatus.IN_FLIGHT:
                 break
             if not said:
                 said = True
@@ -255,7 +255,7 @@ class Submitter:
         is_known = row.job_id in attempts.job_ids(store, current).values()
         return row.reason == NEVER_SATISFIED and (store.seal.exists() or not is_known)
 
-    def _adopt(self, stage: PlannedStage, store: StorePaths, found: Standing) -> Step | None:
+    def _adopt(self, stage: PlannedStage, store: StorePaths, found: AttemptState) -> Step | None:
         """Take a live attempt for the stage; None if it is not what it was a moment ago."""
         current = found.attempt
         if current.carrier != "slurm":
@@ -292,7 +292,7 @@ class Submitter:
         )
         return Step(stage.name, Action.ADOPTED, job, current.run)
 
-    def _repointed(self, stage: PlannedStage, found: Standing) -> bool:
+    def _repointed(self, stage: PlannedStage, found: AttemptState) -> bool:
         """Let a waiting job whose parents have new jobs wait for those, also if another run submitted it: the work is
         the same. False if it does not wait any more (its old parent failed, and Slurm has just cancelled it)."""
         first = found.rows.get(0)
@@ -301,7 +301,7 @@ class Submitter:
         wanted = {job for parent in stage.parents if (job := self._jobs.get(parent)) is not None}
         # Not every version and plugin shows "(failed)" beside the id.
         never = first.reason == NEVER_SATISFIED or "failed" in first.dependency
-        # An edge more than that leads to the job of a parent that is sealed by now, or to whoever has its number now.
+        # An edge more than that leads to the job of a parent that is sealed by now, or to another job with its number.
         waits_for = set(_IDS.findall(first.dependency))
         stands_behind = "afterany" in first.dependency  # another copy of it, see host.sh
         if (wanted == waits_for or (stands_behind and wanted <= waits_for)) and not never:
@@ -309,7 +309,7 @@ class Submitter:
         dependency = self._dependency(stage) or ""
         try:
             self._gateway.update_dependency(first.job_id, dependency)
-        except ClusterRefused:
+        except RejectedByCluster:
             row = self._view(fresh=True).find(first.name, first.job_id)
             if row is not None and row.state.is_queued:
                 raise
@@ -362,13 +362,13 @@ class Submitter:
         request = scripts.request(self._run, stage, self._profile, attempt.token, link, dependency)
         try:
             job = carrier(stage.executor).submit(request, self._gateway)
-        except ClusterRefused as error:
+        except RejectedByCluster as error:
             if link == 0:  # no job was made: close the attempt, so that resume need not wonder about it
                 claim.supersede(store, attempt.token, by="refused", links=attempt.links)
             self._note(Event.REFUSED, stage, attempt, link, stderr=error.stderr)
             refusal.explain(error, self._run, stage.name, request.scripts.job(link), self._gateway)
             raise
-        except ClusterSilent as error:
+        except ClusterUnreachable as error:
             self._note(Event.SILENT, stage, attempt, link, error=error.message)
             job = self._look_up(attempt, link, error)
         attempts.record_job(store, attempt, link, job)
@@ -378,7 +378,7 @@ class Submitter:
     def _note(self, event: Event, stage: PlannedStage, attempt: Attempt, link: int, **facts: str) -> None:
         self._run.journal.write(event, stage=stage.name, attempt=attempt.token, link=link, **facts)
 
-    def _look_up(self, attempt: Attempt, link: int, error: ClusterSilent) -> str:
+    def _look_up(self, attempt: Attempt, link: int, error: ClusterUnreachable) -> str:
         """After an ambiguous answer: the job under its unique name, else the error goes up (resume decides later)."""
         row = self._view(fresh=True).find(attempt.job_names[link], None)
         if row is None:

@@ -1,6 +1,6 @@
 """Errors put into the code one by one: the simulation must find each. ``python -m tests.faults.mutations [NAME ...]``.
 
-Some undo what a failing seed had mended; ``docs/failures.md`` names them. One is replayed by
+Some undo what a failing seed had fixed; ``docs/failures.md`` names them. One is replayed by
 ``python -m tests.faults.simulate --seed N --mutation NAME``.
 """
 
@@ -23,7 +23,7 @@ from jobs.lifecycle import judge, nodes, steps
 from jobs.training import saves
 from launch.plan.model import PlannedStage
 from launch.runs import attempt_state
-from launch.runs.attempt_state import Fate, QueueView, Standing
+from launch.runs.attempt_state import AttemptState, AttemptStatus, QueueView
 from launch.runs.journal import Event, Journal
 from launch.submit import cancel, reuse, submitter
 from launch.submit.submitter import Submitter
@@ -58,10 +58,14 @@ def _later_links_do_not_matter(original: Any) -> Any:
 
 
 def _running_is_ended(original: Any) -> Any:
-    def standing(*given: Any, **named: Any) -> Standing:
-        found: Standing = original(*given, **named)
+    def standing(*given: Any, **named: Any) -> AttemptState:
+        found: AttemptState = original(*given, **named)
         states = {row.state for row in found.rows.values()}
-        return replace(found, fate=Fate.ENDED) if found.fate is Fate.LIVE and states == {"COMPLETING"} else found
+        return (
+            replace(found, status=AttemptStatus.ENDED)
+            if found.status is AttemptStatus.LIVE and states == {"COMPLETING"}
+            else found
+        )
 
     return standing
 
@@ -93,7 +97,7 @@ def _no_intent(original: Any) -> Any:
 def _more_edges_are_no_harm(original: Any) -> Any:
     """A job that waits for more than its parents' jobs is let alone: the rest may be of a parent that has failed."""
 
-    def repointed(self: Submitter, stage: PlannedStage, found: Standing) -> Any:
+    def repointed(self: Submitter, stage: PlannedStage, found: AttemptState) -> Any:
         first = found.rows.get(0)
         wanted = {job for parent in stage.parents if (job := self._jobs.get(parent)) is not None}
         if (
@@ -118,7 +122,7 @@ def _keeps_the_oldest(original: Any) -> Any:
 def _counts_rows(original: Any) -> Any:
     """The links that live are looked up among rows and not among ids: a link that is added waits for none of them."""
 
-    def adopt(self: Submitter, stage: PlannedStage, store: StorePaths, found: Standing) -> Any:
+    def adopt(self: Submitter, stage: PlannedStage, store: StorePaths, found: AttemptState) -> Any:
         def sbatch(stage: Any, store: Any, attempt: Any, link: int, before: Any) -> Any:
             return type(self)._sbatch(self, stage, store, attempt, link, [])
 

@@ -38,7 +38,7 @@ from jobs.core.attempts import Attempt
 from jobs.core.paths import StorePaths, Workspace
 from jobs.core.spec import StageSpec
 from jobs.lifecycle import nodes, steps
-from launch.base.errors import ClusterRefused, ClusterSilent, InputError
+from launch.base.errors import ClusterUnreachable, InputError, RejectedByCluster
 from launch.config.profile import Profile
 from launch.config.profile_file import read_profile
 from launch.plan.model import Plan, PlannedStage
@@ -167,14 +167,14 @@ class Simulation:
         with self._locked(run):
             try:
                 submitter.Submitter(run, self.plan, self.profile, self.gateway).advance()  # type: ignore[arg-type]
-            except (ClusterRefused, ClusterSilent):
+            except (RejectedByCluster, ClusterUnreachable):
                 if self._locks.get(run.id, (0,))[0] == getattr(self.world.current, "pid", -1):
                     del self._locks[run.id]
 
     def _cancel(self, run: Run) -> None:
         names = {one.name for one in self.plan.stages}
         chosen = names if self.dice.random() < 0.5 else self.plan.below({self.dice.choice(sorted(names))})
-        with self._locked(run), contextlib.suppress(ClusterRefused, ClusterSilent):
+        with self._locked(run), contextlib.suppress(RejectedByCluster, ClusterUnreachable):
             cancel.on_slurm(run, self.plan, self.gateway, chosen)  # type: ignore[arg-type]
 
     def _look(self, run: Run) -> None:
@@ -183,7 +183,7 @@ class Simulation:
         for found in said.stages:
             if found.state is State.SEALED and not self.store(self.plan.stage(found.stage)).seal.exists():
                 self.site.violations.append(f"status says that {found.stage} is sealed")
-            if queue.silence and found.state in (State.LOST, State.CANCELLED) and found.job in self.site.processes:
+            if queue.unreachable and found.state in (State.LOST, State.CANCELLED) and found.job in self.site.processes:
                 self.site.violations.append(f"status calls {found.stage} {found.state} while nobody answers")
 
     def _process(self, work: Callable[[Run], None], run: Run, host: str, kill_after: float | None = None) -> None:
@@ -318,7 +318,7 @@ class Simulation:
             "waiting link cancelled": self._waiting_link_cancelled,
             "second copy": self._second_copy,
             "controller killed": self._controller_killed,
-            "silence": self._silence,
+            "unreachable": self._silence,
             "bad node": self._bad_node,
             "purge": self._purge,
             "ids used again": self._ids_used_again,

@@ -20,7 +20,7 @@ from jobs.core.verdict import classify
 from jobs.lifecycle import steps
 from jobs.lifecycle.steps import EndedBy, Entry, Start
 from jobs.training.saves import Saves
-from launch.base.errors import ClusterRefused, ClusterSilent
+from launch.base.errors import ClusterUnreachable, RejectedByCluster
 from launch.render.request import JobRequest
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState
@@ -37,8 +37,8 @@ SAVE_EVERY = 2
 LEAD = 25.0
 
 
-def silent(command: str) -> ClusterSilent:
-    return ClusterSilent(f"{command} did not answer", command=(command,), since=9.0)
+def silent(command: str) -> ClusterUnreachable:
+    return ClusterUnreachable(f"{command} did not answer", command=(command,), since=9.0)
 
 
 class Site:
@@ -330,7 +330,7 @@ def _work(site: Site, actor: Actor, spec: StageSpec, start: Start, job: Job) -> 
         steps.claim_of(spec, start),
         lambda name, **facts: steps.event(spec.stage_paths, start, name, **facts),
     )
-    found = saves.newest_sound()
+    found = saves.newest_valid()
     step = found[0] if found else 0
     if step < site.saved.get(store.root, 0):
         site.violations.append(
@@ -406,7 +406,7 @@ class Gateway:
         try:
             self._site.controller.update_dependency(job_id, dependency)
         except Refused as error:
-            raise ClusterRefused(str(error), command=("scontrol",), exit_code=1, stderr=str(error)) from error
+            raise RejectedByCluster(str(error), command=("scontrol",), exit_code=1, stderr=str(error)) from error
         self._site.kick()
 
 
@@ -447,7 +447,7 @@ class Carrier:
             raise sbatch.error or silent("sbatch")
         kind, text = said[0]
         if kind == "refused":
-            raise ClusterRefused(text, command=("sbatch",), exit_code=1, stderr=text)
+            raise RejectedByCluster(text, command=("sbatch",), exit_code=1, stderr=text)
         if kind == "silent":
             raise silent("sbatch")
         if self._site.strikes("killed after sbatch", 0.03) and world.current is not None:

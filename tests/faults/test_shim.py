@@ -239,10 +239,10 @@ def test_a_site_that_forbids_options(base: Chain, chain: Chain) -> None:
     chain.cancel(run)
     fake(chain).set(forbidden=" ".join(forbidden))
     assert f"--{forbidden[0]} is not allowed here" in chain.overnight("submit", code=3).stderr
-    mended = beside(base, chain, remove=forbidden)
-    run = mended.submit()
-    mended.wait()
-    assert all(mended.store(run, name).seal.exists() for name in SHORT)
+    fixed = beside(base, chain, remove=forbidden)
+    run = fixed.submit()
+    fixed.wait()
+    assert all(fixed.store(run, name).seal.exists() for name in SHORT)
 
 
 @pytest.mark.failure(38)
@@ -308,8 +308,8 @@ def test_the_doctor_finds_and_removes(chain: Chain) -> None:
     assert found["unexplained job"]["command"] == "scancel 77"
     assert found["stale lock"]["command"].startswith("rm ")
     assert found["stage"]["command"] == f"overnight resume {run}"
-    assert not any(finding["mended"] for finding in found.values())
-    assert all(finding["mended"] == finding["is_safe"] for finding in chain.doctor(run, "--fix", code=1).values())
+    assert not any(finding["fixed"] for finding in found.values())
+    assert all(finding["fixed"] == finding["is_safe"] for finding in chain.doctor(run, "--fix", code=1).values())
     assert {job.row.job_id for job in chain.jobs() if not job.row.state.is_final} == set()
     assert set(chain.doctor(run, code=1)) == {"stage"}
     fake(chain).set(squeue="down")

@@ -30,7 +30,7 @@ MENDED = {
     20065: "later-links-do-not-matter",
     20920: "later-links-do-not-matter",
 }
-"""Seeds that failed once, and the error that undoes what mended them (docs/failures.md)."""
+"""Seeds that failed once, and the error that undoes what fixed them (docs/failures.md)."""
 
 RARE = {"replaced-starts-begin": 7000}
 """Errors that the first 6,000 chains do not show, and a seed from which on it is not far."""
@@ -95,6 +95,6 @@ def test_an_error_in_the_code_is_found_soon(name: str) -> None:
 @pytest.mark.full
 @pytest.mark.parametrize("name", [name for name in mutations.MUTATIONS if name not in mutations.SURVIVORS])
 def test_an_error_in_the_code_is_found(name: str) -> None:
-    """Among them those that undo what mended a failing seed."""
+    """Among them those that undo what fixed a failing seed."""
     assert set(MENDED.values()) <= mutations.MUTATIONS.keys()
     assert mutations.hunt(name, 6000, RARE.get(name, 0)).seed is not None

@@ -57,7 +57,7 @@ def carry(spec: StageSpec, restart: int, mark: Any = lambda value: None) -> str:
     if entry is not Entry.WORK:
         return str(entry.name)
     saves = Saves(spec.store_paths, spec.fingerprint, steps.claim_of(spec, start), lambda name, **facts: None)
-    found = saves.newest_sound()
+    found = saves.newest_valid()
     done = found[0] if found else 0
     saves.discard_newer_than(done)
     for step in (2, 4):

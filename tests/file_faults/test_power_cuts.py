@@ -69,9 +69,9 @@ def check_job(spec: StageSpec, crash: Crash) -> None:
     elif "saved" in marks:
         assert "done" not in marks, f"{crash}: what was called done is not sealed"
         saves = Saves(store, spec.fingerprint, None, lambda name, **facts: None)
-        newest = saves.newest_sound()
+        newest = saves.newest_valid()
         assert newest is not None, f"{crash}: every save is lost"
-        assert newest[0] >= marks["saved"], f"{crash}: the newest sound save is older than the last one that was made"
+        assert newest[0] >= marks["saved"], f"{crash}: the newest valid save is older than the last one that was made"
     if ("prepared",) not in crash.marks:
         return
     decision = carry(spec, 1)

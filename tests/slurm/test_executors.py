@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from launch.render.executors import NAMES, Carrier, JobRequest, carrier
+from launch.render.executors import NAMES, Executor, JobRequest, carrier
 from launch.slurm.client import Gateway
 from tests.support.slurm import Slurm
 
@@ -40,7 +40,7 @@ PASS_ON = 'exit "$code"'
 class Stage:
     """A stage directory on the cluster, submitted through one carrier."""
 
-    carrier: Carrier
+    carrier: Executor
     gateway: Gateway
     slurm: Slurm
     directory: Path

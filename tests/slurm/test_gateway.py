@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.base.errors import ClusterRefused, ClusterSilent
+from launch.base.errors import ClusterUnreachable, RejectedByCluster
 from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState
@@ -70,7 +70,7 @@ def test_names_of_other_jobs_do_not_matter(gateway: Gateway, script: Path, name:
 )
 def test_refusals(gateway: Gateway, script: Path, options: list[str], meaning: str) -> None:
     before = {row.job_id for row in gateway.squeue() if not row.is_refusal}
-    with pytest.raises(ClusterRefused, match=meaning) as caught:
+    with pytest.raises(RejectedByCluster, match=meaning) as caught:
         gateway.sbatch(script, extra=options)
     assert caught.value.command_exit_code != 0
     assert caught.value.stderr
@@ -95,9 +95,9 @@ def test_requeue(gateway: Gateway, slurm: Slurm, script: Path) -> None:
     assert row(gateway, job).why
     forbidden = gateway.sbatch(script, extra=["--no-requeue"])
     slurm.wait_for_state(forbidden, "RUNNING")
-    with pytest.raises(ClusterRefused, match="--no-requeue forbids"):
+    with pytest.raises(RejectedByCluster, match="--no-requeue forbids"):
         gateway.requeue(forbidden)
-    with pytest.raises(ClusterRefused, match="does not know this job"):
+    with pytest.raises(RejectedByCluster, match="does not know this job"):
         gateway.requeue("999999")
 
 
@@ -108,7 +108,7 @@ def test_a_dependency_is_replaced_and_removed(gateway: Gateway, slurm: Slurm, sc
     assert row(gateway, child).dependency.startswith(f"afterok:{second}")
     gateway.update_dependency(child, "")
     slurm.wait_for_state(child, "COMPLETED")
-    with pytest.raises(ClusterRefused, match=r"not waiting any more|already ended"):
+    with pytest.raises(RejectedByCluster, match=r"not waiting any more|already ended"):
         gateway.update_dependency(child, f"afterok:{second}")
 
 
@@ -152,7 +152,7 @@ def _refusal(gateway: Gateway, script: Path) -> str:
     for _ in range(50):
         try:
             gateway.sbatch(script, extra=["--hold"])
-        except ClusterRefused as error:
+        except RejectedByCluster as error:
             return error.message
         time.sleep(0.2)
     raise AssertionError("never refused")
@@ -170,7 +170,7 @@ def test_a_controller_that_is_gone_is_silence(slurm: Slurm, script: Path, tmp_pa
     conf.write_text(re.sub(r"^SlurmctldPort=\d+$", "SlurmctldPort=1", text, flags=re.MULTILINE))
     gateway = Gateway(conf)
     for call in (gateway.squeue, lambda: gateway.sbatch(script)):
-        with pytest.raises(ClusterSilent):
+        with pytest.raises(ClusterUnreachable):
             call()
 
 
@@ -178,5 +178,5 @@ def test_without_a_configuration(script: Path, monkeypatch: pytest.MonkeyPatch) 
     if Path("/etc/slurm/slurm.conf").exists():
         pytest.skip("this machine belongs to a cluster")
     monkeypatch.delenv("SLURM_CONF", raising=False)
-    with pytest.raises(ClusterRefused, match="does not know where Slurm's controller is"):
+    with pytest.raises(RejectedByCluster, match="does not know where Slurm's controller is"):
         Gateway().squeue()

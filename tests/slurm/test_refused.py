@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from jobs.core.paths import Workspace
-from launch.base.errors import ClusterRefused
+from launch.base.errors import RejectedByCluster
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile_file import read_profile
 from launch.render import provenance, refusal, scripts
 from launch.render.executors import carrier
-from launch.render.provenance import Emitted
+from launch.render.provenance import JobOption
 from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
 from tests.sites.golden import HERE, plan_of
@@ -26,7 +26,7 @@ BASE = 'executor: slurm\npartition: batch\nresources:\n  default: {time: "10"}\n
 
 def asked(
     directory: Path, text: str, pipeline: Path = HERE / "pipeline.yaml", stage_name: str = "corpus"
-) -> tuple[Path, list[Emitted]]:
+) -> tuple[Path, list[JobOption]]:
     """The script of a job under a profile of this text, and where its options come from."""
     path = directory / "lab.yaml"
     path.write_text(text)
@@ -38,8 +38,8 @@ def asked(
     return script, provenance.of_stage(run, stage, found, read.pipeline.stages, read.marks)
 
 
-def refused(gateway: Gateway, script: Path, known: list[Emitted]) -> ClusterRefused:
-    with pytest.raises(ClusterRefused) as caught:
+def refused(gateway: Gateway, script: Path, known: list[JobOption]) -> RejectedByCluster:
+    with pytest.raises(RejectedByCluster) as caught:
         gateway.sbatch(script)
     refusal.add(caught.value, known, script, gateway)
     return caught.value
@@ -91,7 +91,7 @@ def test_a_refusal_names_line_and_entry(
         text += "  data: {gpus_per_node: 1}\n"
     gateway = Gateway(slurm_accounting.slurm_conf)
     error = refused(gateway, *asked(tmp_path, text))
-    (found,) = (Emitted(**one) for one in error.culprits)
+    (found,) = (JobOption(**one) for one in error.causes)
     where = f"{tmp_path}/lab.yaml:{line}" if option != "gres" else f"{tmp_path}/lab.yaml:7:25"
     assert found.option == option
     assert (found.key, found.where) == ("resources.data.gpus_per_node" if option == "gres" else key, where)

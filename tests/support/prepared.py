@@ -15,7 +15,7 @@ pytest.importorskip("tiktoken")
 
 from data_prep import prepared
 from data_prep.common.settings import Settings
-from data_prep.corpus.workers import LocalRunner
+from data_prep.corpus.workers import ProcessRunner
 
 WORDS = [
     a + b for a in ("ba", "ke", "lo", "mi", "nu", "pra", "so", "te") for b in ("den", "l", "rim", "sk", "ton", "va")
@@ -68,7 +68,7 @@ def make(
         output,
         output.with_name(output.name + ".work"),
         report=lambda phase: lambda step, total: None,
-        runner=LocalRunner(workers),
+        runner=ProcessRunner(workers),
     )
 
 

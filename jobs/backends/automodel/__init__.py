@@ -14,7 +14,7 @@ from jobs.core.capabilities import Capabilities, Memory
 from jobs.core.spec import StageSpec
 from jobs.training import cpu, interface, tokenizers
 from jobs.training.checkpoints import Completeness
-from jobs.training.interface import Reader, Rendered, Result, Shape, WorkContext, needed
+from jobs.training.interface import ProcessShape, Reader, Rendered, Result, WorkContext, needed
 
 NAME = "automodel"
 CAPABILITIES = Capabilities(
@@ -63,7 +63,7 @@ def check_fetched(checkpoint: Path) -> None:
     tokenizers.check_fetched(checkpoint)
 
 
-def rendered(spec: StageSpec, shape: Shape) -> Rendered:
+def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
     """The recipe's configuration, and the processes that read it.
 
     Raises:
@@ -80,7 +80,7 @@ def rendered(spec: StageSpec, shape: Shape) -> Rendered:
     given = spec.inputs["data"]
     text = scratch / "data" / "corpus" if given.format == "corpus" else given.output / settings.split
     data = text if spec.kind == "cpt" else given.output / f"{settings.split}.jsonl"
-    place = render.Place(
+    place = render.AutomodelPaths(
         spec.inputs["checkpoint"].output, data, scratch, shape.world, shape.gpus, name=f"{spec.run}-{spec.stage}"
     )
     config = render.text(render.configuration(spec.kind, settings, place))

@@ -15,7 +15,7 @@ from jobs.backends.automodel.settings import AutomodelSettings
 from jobs.core import files
 from jobs.core.spec import Input
 from jobs.training import examples, tokenizers
-from jobs.training.examples import DataError
+from jobs.training.examples import ExamplesError
 
 READY = "ready.json"
 """Written last; says what the files beside it were made from."""
@@ -47,7 +47,7 @@ def corpus(given: Input, scratch: Path, settings: AutomodelSettings, tokenizer: 
         tokens += len(ids)
     writer.close()
     if tokens <= settings.sequence_length:
-        raise DataError(f"{source}:1: {tokens} tokens are less than one sequence of {settings.sequence_length}")
+        raise ExamplesError(f"{source}:1: {tokens} tokens are less than one sequence of {settings.sequence_length}")
     files.write_json(scratch / READY, made_from)
     return prefix
 

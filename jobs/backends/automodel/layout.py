@@ -40,7 +40,7 @@ def refuse_other_ranks(save: Path, step: int, world: int) -> None:
     """
     try:
         made_by = int(files.read_json(save / RANKS)["ranks"])
-    except (OSError, ValueError, KeyError, TypeError):  # torn: whoever verifies it takes an older one
+    except (OSError, ValueError, KeyError, TypeError):  # torn: the reader that verifies it takes an older one
         return
     if made_by != world:
         raise BadSettings(

@@ -18,7 +18,7 @@ _FP32 = {"param_dtype": "float32", "reduce_dtype": "float32", "output_dtype": No
 
 
 @dataclass(frozen=True)
-class Place:
+class AutomodelPaths:
     """Where a run reads and writes, and what it runs on. ``data``: the prefix of .bin and .idx (cpt), or rows of
     JSON (sft). ``restore``: directory of the save to go on from."""
 
@@ -31,7 +31,7 @@ class Place:
     name: str = ""
 
 
-def configuration(kind: str, settings: AutomodelSettings, place: Place) -> dict[str, Any]:
+def configuration(kind: str, settings: AutomodelSettings, place: AutomodelPaths) -> dict[str, Any]:
     """All that the recipe reads. It saves when it is told to (``train``), never by a count of its own.
 
     Raises:
@@ -110,7 +110,7 @@ def configuration(kind: str, settings: AutomodelSettings, place: Place) -> dict[
 _COLLATE = "nemo_automodel.components.datasets.utils.default_collater"
 
 
-def _dataset(kind: str, settings: AutomodelSettings, place: Place) -> dict[str, Any]:
+def _dataset(kind: str, settings: AutomodelSettings, place: AutomodelPaths) -> dict[str, Any]:
     if kind == "cpt":
         return {
             "_target_": CORPUS,

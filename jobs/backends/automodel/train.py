@@ -15,7 +15,7 @@ from nemo_automodel.components.datasets.llm.megatron import megatron_utils
 from nemo_automodel.recipes.llm.train_ft import TrainFinetuneRecipeForNextTokenPrediction
 
 from jobs.backends.automodel import data, layout, render  # data: AutoModel's reader takes only modules that are loaded
-from jobs.backends.automodel.render import Place
+from jobs.backends.automodel.render import AutomodelPaths
 from jobs.backends.automodel.settings import AutomodelSettings
 from jobs.core import files, speed
 from jobs.core.spec import StageSpec
@@ -45,7 +45,9 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         path = given.output / f"{settings.split}.jsonl"
         if spec.kind == "cpt":
             path = data.corpus(given, scratch / "data", settings, tokenizers.load(source))
-        place = Place(source, path, scratch, ctx.world, torch.cuda.is_available(), restore, f"{spec.run}-{spec.stage}")
+        place = AutomodelPaths(
+            source, path, scratch, ctx.world, torch.cuda.is_available(), restore, f"{spec.run}-{spec.stage}"
+        )
         shutil.rmtree(scratch / "checkpoints", ignore_errors=True)
         scratch.mkdir(parents=True, exist_ok=True)
         files.write_atomic(config, render.text(render.configuration(spec.kind, settings, place)))
@@ -87,7 +89,7 @@ def _resume_point(ctx: WorkContext) -> Path | None:
     Raises:
         BadSettings: it was made by another number of processes: AutoModel keeps the place in the data for each.
     """
-    newest = ctx.saves.newest_sound()
+    newest = ctx.saves.newest_valid()
     ctx.saves.discard_newer_than(newest[0] if newest else 0)
     if newest is None:
         return None

@@ -16,7 +16,7 @@ from jobs.core.capabilities import Capabilities, Memory
 from jobs.core.spec import StageSpec
 from jobs.training import interface, tokenizers
 from jobs.training.checkpoints import Completeness
-from jobs.training.interface import Rendered, Result, Shape, WorkContext, needed
+from jobs.training.interface import ProcessShape, Rendered, Result, WorkContext, needed
 
 NAME = "megatron_bridge"
 CAPABILITIES = Capabilities(
@@ -54,7 +54,7 @@ def behaviour(checkpoint: Path) -> dict[str, Any]:
     return tokenizers.behaviour(inner if inner.is_dir() else checkpoint)
 
 
-def rendered(spec: StageSpec, shape: Shape) -> Rendered:
+def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
     """The configuration of the stage, and the processes that read it.
 
     Raises:

@@ -25,7 +25,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     if spec.kind == "convert":
         return _convert(spec, ctx)
     settings = BridgeSettings.read(spec.settings)
-    newest = ctx.saves.newest_sound()
+    newest = ctx.saves.newest_valid()
     end = ctx.stop.end()
     minutes = None if end is None else max(1, int((end - time.time() - spec.lead_seconds) / 60))
     values = render.of_stage(spec, ctx.world, minutes, newest[1] if newest else None)

@@ -18,7 +18,7 @@ from jobs.core.capabilities import Capabilities, Memory
 from jobs.core.spec import StageSpec
 from jobs.training import checkpoints, interface, tokenizers
 from jobs.training.checkpoints import Completeness
-from jobs.training.interface import Rendered, Result, Shape, WorkContext, needed, versions
+from jobs.training.interface import ProcessShape, Rendered, Result, WorkContext, needed, versions
 
 NAME = "nemo"
 
@@ -81,7 +81,7 @@ def behaviour(checkpoint: Path) -> dict[str, Any]:
     return tokenizers.behaviour(layout.tokenizer_directory(checkpoint))
 
 
-def rendered(spec: StageSpec, shape: Shape) -> Rendered:
+def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
     """What a start runs and reads.
 
     Raises:

@@ -40,7 +40,7 @@ class Schedule(LRSchedulerModule):  # type: ignore[misc]
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
 
-class StepControl(Callback):
+class NemoStepControl(Callback):
     """Reports every optimizer step and decides at its end whether to save, to leave, or that all is done.
 
     ``stopped`` is True when the loop was left on request, after a save. ``source`` is the checkpoint that the stage

@@ -28,7 +28,7 @@ from jobs.backends.nemo.settings import NemoSettings
 from jobs.core import files
 from jobs.core.spec import Input
 from jobs.training import examples, ranks
-from jobs.training.examples import DataError, Pair
+from jobs.training.examples import ExamplesError, Pair
 
 READY = "ready.json"
 """Written last; says what the files beside it were made from."""
@@ -76,7 +76,7 @@ def corpus(given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any) 
             tokens += len(ids)
         builder.finalize(f"{prefix}.idx")
         if tokens <= settings.sequence_length:
-            raise DataError(f"{source}:1: {tokens} tokens are less than one sequence of {settings.sequence_length}")
+            raise ExamplesError(f"{source}:1: {tokens} tokens are less than one sequence of {settings.sequence_length}")
         _mark(scratch, given, settings)
     return str(prefix)
 
@@ -118,7 +118,7 @@ def _sequences(found: list[Pair], source: Path, scratch: Path, settings: NemoSet
     taken = [len(pair) - 1 for pair in found]  # the last id of a row is learned and never read
     groups = packs.packed(taken, length)
     if len(groups) < settings.batch_size:
-        raise DataError(
+        raise ExamplesError(
             f"{source}:1: {len(found)} rows make {len(groups)} packed sequences of {length} tokens, less than one "
             f"batch (batch_size {settings.batch_size}, which counts sequences with packed: true): lower one of the two"
         )

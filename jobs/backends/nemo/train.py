@@ -14,7 +14,7 @@ from nemo.collections import llm
 from nemo.lightning.pytorch.strategies.utils import init_model_parallel
 
 from jobs.backends.nemo import compat, data, layout, lora, model, recipes
-from jobs.backends.nemo.control import Schedule, StepControl
+from jobs.backends.nemo.control import NemoStepControl, Schedule
 from jobs.backends.nemo.recipes import Parallel
 from jobs.backends.nemo.settings import NemoSettings
 from jobs.core import speed
@@ -50,7 +50,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         ctx.event("packed", **packed)
 
     trainer = _trainer(settings, spread, ctx.world)
-    control = StepControl(ctx, settings, source)
+    control = NemoStepControl(ctx, settings, source)
     if settings.lora_rank is not None:
         lora.connect(settings, network, trainer)
     trainer.callbacks.append(control)  # not an argument: NeMo writes the arguments into the checkpoint's description
@@ -100,7 +100,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
 
 def _resume_point(ctx: WorkContext) -> str | None:
     """Directory of the newest save that verifies: an explicit path, where NeMo would take the newest directory."""
-    newest = ctx.saves.newest_sound()
+    newest = ctx.saves.newest_valid()
     ctx.saves.discard_newer_than(newest[0] if newest else 0)
     if newest is None:
         return None

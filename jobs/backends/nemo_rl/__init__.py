@@ -17,7 +17,7 @@ from jobs.core.capabilities import Capabilities, Memory
 from jobs.core.spec import StageSpec
 from jobs.training import checkpoints, interface, tokenizers
 from jobs.training.checkpoints import Completeness
-from jobs.training.interface import Reader, Rendered, Result, Shape, WorkContext, needed
+from jobs.training.interface import ProcessShape, Reader, Rendered, Result, WorkContext, needed
 
 NAME = "nemo_rl"
 CAPABILITIES = Capabilities(
@@ -59,7 +59,7 @@ def behaviour(checkpoint: Path) -> dict[str, Any]:
     return tokenizers.behaviour(inner if inner.is_dir() else checkpoint)
 
 
-def rendered(spec: StageSpec, shape: Shape) -> Rendered:
+def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
     """The program of the checkout that is installed here and its configuration, checked by that version's own parser
     where this environment can import it.
 

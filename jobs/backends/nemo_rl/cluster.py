@@ -20,14 +20,14 @@ class MissingGpus(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Shape:
+class ClusterShape:
     """Nodes of the job and GPUs on each."""
 
     nodes: int
     gpus_per_node: int
 
     @classmethod
-    def of_job(cls) -> Shape:
+    def of_job(cls) -> ClusterShape:
         """From Slurm's variables and what torch sees on this node; one node outside Slurm.
 
         Raises:
@@ -54,7 +54,7 @@ def environment() -> dict[str, str]:
     }
 
 
-def wait(shape: Shape, seconds: float) -> None:
+def wait(shape: ClusterShape, seconds: float) -> None:
     """Wait until all GPUs have joined the cluster at ``RAY_ADDRESS``; without one NeMo-RL starts its own.
 
     NeMo-RL itself gives up after a minute of retries with an error that names neither node nor reason.

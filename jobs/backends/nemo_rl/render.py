@@ -19,7 +19,7 @@ NEVER = 10**10
 
 
 @dataclass(frozen=True)
-class Place:
+class NemoRlPaths:
     """Where a run reads and writes, and what it runs on.
 
     ``must_save_by``: seconds after set-up; None: no limit. ``bos``: whether the tokenizer puts a beginning token before
@@ -37,7 +37,7 @@ class Place:
     bos: bool = True
 
 
-def configuration(settings: RlSettings, place: Place, checkout: Checkout) -> dict[str, Any]:
+def configuration(settings: RlSettings, place: NemoRlPaths, checkout: Checkout) -> dict[str, Any]:
     """A configuration that inherits the stock file and says all that matters for the result.
 
     Raises:

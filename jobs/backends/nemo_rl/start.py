@@ -8,10 +8,10 @@ from pathlib import Path
 
 from jobs.backends.nemo_rl import driver, render, settings, texts, validate
 from jobs.backends.nemo_rl.checkout import Checkout
-from jobs.backends.nemo_rl.render import Place
+from jobs.backends.nemo_rl.render import NemoRlPaths
 from jobs.backends.nemo_rl.settings import RlSettings
 from jobs.core.spec import StageSpec
-from jobs.training.interface import Rendered, Shape
+from jobs.training.interface import ProcessShape, Rendered
 
 ROWS_UNKNOWN = 1 << 30
 """For a data set that no job has made yet: the check that it holds one batch is left to the job."""
@@ -25,7 +25,7 @@ def command(given: RlSettings, found: Checkout, config: Path) -> tuple[str, ...]
     return (sys.executable, str(driver.__file__), *program)
 
 
-def of_stage(spec: StageSpec, shape: Shape, found: Checkout) -> Rendered:
+def of_stage(spec: StageSpec, shape: ProcessShape, found: Checkout) -> Rendered:
     """Command and configuration, read by the installed version's own parser where it can be asked.
 
     Raises:
@@ -40,7 +40,7 @@ def of_stage(spec: StageSpec, shape: Shape, found: Checkout) -> Rendered:
         rows = ROWS_UNKNOWN
     scratch = spec.stage_paths.root / "nemo_rl"
     read = texts.place(given, found.schema, data, scratch)
-    place = Place(
+    place = NemoRlPaths(
         spec.inputs["checkpoint"].output,
         read,
         rows,

@@ -16,7 +16,7 @@ from pathlib import Path
 from jobs.backends.nemo_rl import checkout, cluster, render, settings, start, steps, texts, validate
 from jobs.backends.nemo_rl.child import Child, DriverFailed
 from jobs.backends.nemo_rl.progress import Expected
-from jobs.backends.nemo_rl.render import Place
+from jobs.backends.nemo_rl.render import NemoRlPaths
 from jobs.core import files
 from jobs.core.spec import StageSpec
 from jobs.training import rope, tokenizers
@@ -45,12 +45,12 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     data = texts.prepare(given, found.schema, spec.inputs["data"].output / f"{given.split}.jsonl", model, scratch)
     if data.other or data.skipped:
         ctx.event("rows", total=data.rows, with_other_ids=data.other, skipped=data.skipped)
-    shape = cluster.Shape.of_job()
+    shape = cluster.ClusterShape.of_job()
     cluster.wait(shape, given.ray_seconds)
 
     work = ctx.saves.directory / "nemo_rl"
     resumed = _lay_out(ctx, work)
-    place = Place(
+    place = NemoRlPaths(
         model,
         data.path,
         data.rows,
@@ -86,7 +86,7 @@ class _Asked:
     """NeMo-RL's own parser, asked beside the run: on the login node it may not have been there to be asked."""
 
     def __init__(self, config: Path, kind: str) -> None:
-        self._answer: validate.Answer | None = None
+        self._answer: validate.ParserAnswer | None = None
         self._thread = threading.Thread(target=self._ask, args=(config, kind), daemon=True)
         self._thread.start()
 
@@ -94,21 +94,21 @@ class _Asked:
         try:
             self._answer = validate.ask(config, kind)
         except (BadSettings, OSError) as error:
-            self._answer = validate.Answer(False, str(error))
+            self._answer = validate.ParserAnswer(False, str(error))
 
     def answer(self, ctx: WorkContext) -> bool:
         """Whether the configuration was read; says why not."""
         self._thread.join(60)
-        found = self._answer or validate.Answer(False, "no answer yet")
+        found = self._answer or validate.ParserAnswer(False, "no answer yet")
         if not found.read:
             ctx.event("not_validated", reason=found.reason)
         return found.read
 
 
 def _lay_out(ctx: WorkContext, work: Path) -> int:
-    """Make NeMo-RL's directory hold the newest sound save and nothing else; its step (0: none)."""
+    """Make NeMo-RL's directory hold the newest valid save and nothing else; its step (0: none)."""
     shutil.rmtree(work, ignore_errors=True)
-    newest = ctx.saves.newest_sound()
+    newest = ctx.saves.newest_valid()
     ctx.saves.discard_newer_than(newest[0] if newest else 0)
     work.mkdir(parents=True)
     if newest is None:

@@ -27,7 +27,7 @@ LONGEST_TOKEN = 32
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedTexts:
     """A data file for NeMo-RL. ``other``: rows of which NeMo-RL will make other ids than evaluation does, or None where
     that was not looked at. ``bos``: see ``render.Place``."""
 
@@ -44,7 +44,7 @@ def place(settings: RlSettings, schema: Schema, data: Path, scratch: Path) -> Pa
     return scratch / data.name if own else data
 
 
-def prepare(settings: RlSettings, schema: Schema, data: Path, model: Path, scratch: Path) -> Prepared:
+def prepare(settings: RlSettings, schema: Schema, data: Path, model: Path, scratch: Path) -> PreparedTexts:
     """Write the rows of ``data`` where they cannot be read as they are.
 
     Raises:
@@ -55,17 +55,17 @@ def prepare(settings: RlSettings, schema: Schema, data: Path, model: Path, scrat
     if not isinstance(settings, SftSettings):
         if target != data:
             _write(target, [{_of_0_3(name): row.texts[name] for name in FIELDS["dpo"]} for row in rows])
-        return Prepared(target, len(rows))
+        return PreparedTexts(target, len(rows))
     if settings.chat_template != "plain":  # the ids are for the template to say
         _write(target, [row.texts for row in rows])
-        return Prepared(target, len(rows))
+        return PreparedTexts(target, len(rows))
     tokenizer = tokenizers.load(model)
     kept = examples.fitting_pairs(rows, data, tokenizer, settings.sequence_length, settings.too_long)
     bos = begins(tokenizer)
     found = [apart(tokenizer, row, pairs[0], bos, schema.strips) for row, pairs in kept]
     _write(target, [texts for texts, _ in found])
     other = sum(not same for _, same in found)
-    return Prepared(target, len(kept), bos, other, len(rows) - len(kept))
+    return PreparedTexts(target, len(kept), bos, other, len(rows) - len(kept))
 
 
 def _of_0_3(name: str) -> str:

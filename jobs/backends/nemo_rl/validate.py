@@ -18,14 +18,14 @@ REFUSED, NOT_ASKED = 3, 4
 
 
 @dataclass(frozen=True)
-class Answer:
+class ParserAnswer:
     """Whether NeMo-RL's parser has read a configuration; ``reason``: why not."""
 
     read: bool
     reason: str = ""
 
 
-def ask(config: Path, kind: str, python: str = sys.executable, seconds: float = 300.0) -> Answer:
+def ask(config: Path, kind: str, python: str = sys.executable, seconds: float = 300.0) -> ParserAnswer:
     """Let the installed NeMo-RL read ``config``, of a kind of stage.
 
     Raises:
@@ -37,14 +37,14 @@ def ask(config: Path, kind: str, python: str = sys.executable, seconds: float = 
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
-        return Answer(False, f"no answer within {seconds:.0f} s")
+        return ParserAnswer(False, f"no answer within {seconds:.0f} s")
     said = [line for line in answer.stdout.splitlines() if line.strip()]
     if answer.returncode == REFUSED:
         raise BadSettings(f"this NeMo-RL refuses the configuration of the stage: {' '.join(said)[:1500]}")
     if answer.returncode == 0:
-        return Answer(True)
+        return ParserAnswer(True)
     last = said if answer.returncode == NOT_ASKED else [line for line in answer.stderr.splitlines() if line.strip()]
-    return Answer(False, last[-1][:300] if last else f"exit code {answer.returncode}")
+    return ParserAnswer(False, last[-1][:300] if last else f"exit code {answer.returncode}")
 
 
 def main(path: str, kind: str) -> int:

@@ -29,7 +29,7 @@ from jobs.core.capabilities import Capabilities
 from jobs.core.spec import StageSpec
 from jobs.training import examples, interface
 from jobs.training.checkpoints import Completeness
-from jobs.training.interface import Rendered, Result, Shape, WorkContext
+from jobs.training.interface import ProcessShape, Rendered, Result, WorkContext
 from jobs.training.settings import BadSettings, typed, unknown
 
 NAME = "toy"
@@ -100,7 +100,7 @@ _PASSED_OVER = (
 
 
 @dataclass
-class State:
+class ToyState:
     """All that changes in training; a save is this as JSON (``repr`` of a float is exact)."""
 
     scores: Scores
@@ -123,7 +123,7 @@ def encode(text: str) -> list[int]:
     return [INDEX.get(letter, INDEX[OTHER]) for letter in text]
 
 
-def rendered(spec: StageSpec, shape: Shape) -> Rendered:
+def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
     """What a start runs and reads.
 
     Raises:
@@ -186,7 +186,7 @@ def _train(spec: StageSpec, ctx: WorkContext, settings: ToySettings) -> Result:
     reference = _start_scores(spec)
     rows = examples.read_rows(spec.inputs["data"].output / "train.jsonl", FORMATS[spec.kind])
     order = examples.training_order(len(rows), settings.batch_size, settings.steps, settings.seed)
-    state = _resume(ctx) or State([list(row) for row in reference])
+    state = _resume(ctx) or ToyState([list(row) for row in reference])
     while state.step < settings.steps:
         began = time.monotonic()
         batch = order[state.step * settings.batch_size : (state.step + 1) * settings.batch_size]
@@ -216,16 +216,16 @@ def _write_ballast(path: Path, settings: ToySettings) -> None:
                 stream.write(block)
 
 
-def _resume(ctx: WorkContext) -> State | None:
-    found = ctx.saves.newest_sound()
+def _resume(ctx: WorkContext) -> ToyState | None:
+    found = ctx.saves.newest_valid()
     ctx.saves.discard_newer_than(found[0] if found else 0)
     if found is None:
         return None
     ctx.event("resumed", step=found[0], path=str(found[1]))
-    return State(**files.read_json(found[1] / "state.json"))
+    return ToyState(**files.read_json(found[1] / "state.json"))
 
 
-def _save(ctx: WorkContext, state: State, settings: ToySettings) -> None:
+def _save(ctx: WorkContext, state: ToyState, settings: ToySettings) -> None:
     began = time.monotonic()
     directory = ctx.saves.directory / f"checkpoint-{state.step}"
     directory.mkdir(parents=True, exist_ok=True)

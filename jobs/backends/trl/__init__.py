@@ -13,7 +13,7 @@ from jobs.core.capabilities import Capabilities, Memory
 from jobs.core.spec import StageSpec
 from jobs.training import checkpoints, cpu, faults, interface, tokenizers
 from jobs.training.checkpoints import Completeness
-from jobs.training.interface import Rendered, Result, Shape, WorkContext, versions
+from jobs.training.interface import ProcessShape, Rendered, Result, WorkContext, versions
 
 NAME = "trl"
 CAPABILITIES = Capabilities(
@@ -46,7 +46,7 @@ def check_fetched(checkpoint: Path) -> None:
     tokenizers.check_fetched(checkpoint)
 
 
-def rendered(spec: StageSpec, shape: Shape) -> Rendered:
+def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
     """What a start runs and reads.
 
     Raises:

@@ -39,7 +39,7 @@ def from_first_rank(value: Any) -> Any:
     return box[0]
 
 
-class StepControl(TrainerCallback):
+class TrlStepControl(TrainerCallback):
     """Reports every optimizer step and answers, at its end, whether to save and whether to leave.
 
     Losses are the mean over ranks of what ``training_step`` returned, in full precision: the numbers that are compared

@@ -16,7 +16,7 @@ import transformers
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
-from jobs.backends.trl.control import StepControl, from_first_rank
+from jobs.backends.trl.control import TrlStepControl, from_first_rank
 from jobs.backends.trl.settings import SCHEDULES, TrainSettings
 from jobs.core import speed
 from jobs.core.spec import StageSpec
@@ -49,7 +49,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     if args.device.type == "cpu":
         # With several processes accelerate says "cpu:0", and torch.load of the optimizer does not know that device.
         vars(args)["_setup_devices"] = torch.device("cpu")
-    control = StepControl(ctx, settings, args.device)
+    control = TrlStepControl(ctx, settings, args.device)
     trainer = _trainer(spec.kind, model, args, dataset, tokenizer, control, source)
 
     began = time.monotonic()
@@ -84,7 +84,7 @@ def _resume_point(ctx: WorkContext) -> str | None:
     """Directory of the save to go on from. Rank 0 decides: a save may become visible on other nodes later."""
     found: str | None = None
     if ctx.rank == 0:
-        newest = ctx.saves.newest_sound()
+        newest = ctx.saves.newest_valid()
         ctx.saves.discard_newer_than(newest[0] if newest else 0)
         if newest:
             found = str(newest[1])
@@ -182,7 +182,7 @@ def _trainer(
     args: TrainingArguments,
     dataset: Dataset,
     tokenizer: PreTrainedTokenizerBase,
-    control: StepControl,
+    control: TrlStepControl,
     source: Path,
 ) -> Trainer:
     """The trainer of a kind, with its steps watched by ``control``."""
@@ -203,7 +203,7 @@ def _trainer(
     return trainer
 
 
-def _watched(base: type[Trainer], control: StepControl) -> type[Trainer]:
+def _watched(base: type[Trainer], control: TrlStepControl) -> type[Trainer]:
     """``base`` that tells ``control`` the loss of every micro batch: the logs of Trainer come after averaging."""
 
     class Watched(base):  # type: ignore[misc]

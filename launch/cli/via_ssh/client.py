@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from jobs.core import attempts
 from launch import __version__
-from launch.base.errors import ClusterRefused, ClusterSilent, InputError
+from launch.base.errors import ClusterUnreachable, InputError, RejectedByCluster
 from launch.cli.via_ssh import bundle, protocol
 from launch.cli.via_ssh.arguments import rebuilt
 from launch.cli.via_ssh.bundle import Bundle
@@ -53,8 +53,8 @@ def run(name: str, parser: argparse.ArgumentParser, args: argparse.Namespace) ->
 
     Raises:
         InputError: as the command itself, and where the host has no ``overnight`` that fits.
-        ClusterRefused, ClusterSilent: of the way there. Where the connection is lost in the middle, what the other side
-            did is not known, and every command is safe to repeat.
+        RejectedByCluster, ClusterUnreachable: of the way there. Where the connection is lost in the middle, what the
+            other side did is not known, and every command is safe to repeat.
     """
     target = Target.parse(args.via)
     # Before the connection: a fault in the pipeline is worth no code from a telephone.
@@ -80,7 +80,7 @@ def send(connection: Connection, made: Bundle, greeting: Greeting, quiet: bool) 
     """Bring the bundle over; the name of the directory that holds it. Files of earlier bundles are not sent again.
 
     Raises:
-        ClusterRefused: rsync ended with an error. Nothing was done.
+        RejectedByCluster: rsync ended with an error. Nothing was done.
     """
     incoming = f"incoming-{attempts.new_token(12)}"
     shown = [] if quiet or not sys.stderr.isatty() else ["--info=progress2"]
@@ -113,7 +113,7 @@ def send(connection: Connection, made: Bundle, greeting: Greeting, quiet: bool) 
     if done.returncode != 0:
         said = done.stderr.decode("utf-8", "replace")
         last = said.strip().splitlines()[-1] if said.strip() else "no reason given"
-        raise ClusterRefused(
+        raise RejectedByCluster(
             f"the code could not be brought to {connection.target.host}, nothing was done: {last}",
             command=("rsync",),
             exit_code=done.returncode,
@@ -160,7 +160,7 @@ class Session:
 
         Raises:
             InputError: there is no ``overnight``, or one that does not know this.
-            ClusterSilent: nothing came.
+            ClusterUnreachable: nothing came.
         """
         before = bytearray()
         line = bytearray()
@@ -191,7 +191,7 @@ class Session:
         """Say what to do, pass on what comes, and return the exit code.
 
         Raises:
-            ClusterSilent: the connection was lost.
+            ClusterUnreachable: the connection was lost.
             KeyboardInterrupt: Ctrl-C a second time; the other side was told the first time.
         """
         line = json.dumps(told, ensure_ascii=True).encode() + b"\n"
@@ -245,7 +245,7 @@ class Session:
             raise self._silent("does not start overnight")
         return os.read(self._out, size)
 
-    def _not_there(self, before: bytes) -> InputError | ClusterSilent:
+    def _not_there(self, before: bytes) -> InputError | ClusterUnreachable:
         code = self._process.wait()
         host = self._target.host
         if code == SSH_FAILED or code < 0:
@@ -262,22 +262,22 @@ class Session:
             hint=f"it must be as new as this one, {__version__}; {INSTALL}",
         )
 
-    def _silent(self, what: str) -> ClusterSilent:
-        return ClusterSilent(
+    def _silent(self, what: str) -> ClusterUnreachable:
+        return ClusterUnreachable(
             f"{self._target.host} {what}",
             command=("ssh", self._target.host),
             since=time.monotonic() - self._began,
             hint=f"ssh {self._target.host} must work by itself first",
         )
 
-    def _lost(self, name: str) -> ClusterSilent:
+    def _lost(self, name: str) -> ClusterUnreachable:
         host = self._target.host
         known = (
             "it goes on to its end if the host is up; repeated, it adopts what is queued and submits nothing twice"
             if name in protocol.FINISHED
             else "it was to change nothing that cannot be repeated"
         )
-        return ClusterSilent(
+        return ClusterUnreachable(
             f"the connection to {host} was lost during {name}; {known}",
             command=("ssh", host),
             since=time.monotonic() - self._began,

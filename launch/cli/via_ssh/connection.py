@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.base.errors import ClusterRefused, ClusterSilent, InputError
+from launch.base.errors import ClusterUnreachable, InputError, RejectedByCluster
 
 PERSIST_SECONDS = 600
 ALIVE = ("-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4")
@@ -54,7 +54,7 @@ _SOCKET_MAX = 104 - 18
 
 _REFUSED = re.compile(r"permission denied|host key verification failed|too many authentication failures", re.IGNORECASE)
 _OPEN_SECONDS = 300.0
-"""For whoever has to find the telephone with the code."""
+"""Seconds in which the user can find the device that shows the code."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,8 @@ class Connection:
         """Connect unless it is connected; ssh asks at the terminal for what it needs.
 
         Raises:
-            ClusterRefused: the host does not let this user in, or is not the host that was known.
-            ClusterSilent: it cannot be reached.
+            RejectedByCluster: the host does not let this user in, or is not the host that was known.
+            ClusterUnreachable: it cannot be reached.
         """
         host = self.target.host
         if self._answers([]):
@@ -158,14 +158,14 @@ class Connection:
             return
         last = said.strip().splitlines()[-1] if said.strip() else f"ssh ended with {code} and gave no reason"
         if _REFUSED.search(said):
-            raise ClusterRefused(
+            raise RejectedByCluster(
                 f"{host} does not let you in: {last}",
                 command=("ssh", host),
                 exit_code=code,
                 stderr=said,
                 hint=f"ssh {host} must work by itself first",
             )
-        raise ClusterSilent(
+        raise ClusterUnreachable(
             f"{host} cannot be reached, nothing was done: {last}",
             command=("ssh", host),
             since=time.monotonic() - began,

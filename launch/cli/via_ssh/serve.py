@@ -52,7 +52,7 @@ def serve() -> int:
     print(f"\n{protocol.GREETING}{json.dumps(greeting)}", flush=True)
     line = _first_line(control)
     if line is None:
-        return 0  # whoever asked has gone
+        return 0  # the client has gone
     argv, directory = understood(line, place)
     os.chdir(directory)
     if argv[0] in protocol.FINISHED:

@@ -12,7 +12,7 @@ from typing import Any
 
 from launch.base.errors import InputError
 from launch.config.document.overrides import apply_overrides
-from launch.config.document.positions import Document, KeyPath, Marks, Problem, failure
+from launch.config.document.positions import Document, KeyPath, Positions, Problem, failure
 from launch.config.document.reader import parse, read
 
 EXTENDS = "extends"
@@ -34,8 +34,8 @@ def read_all(path: Path, locate: Locate, overrides: Sequence[str] = (), text: st
         InputError: a file is missing or malformed, or extends itself.
     """
     found = _read(path, locate, (), text)
-    data, marks = apply_overrides(found.data, found.marks, overrides)
-    return Document(data, marks)
+    data, positions = apply_overrides(found.data, found.positions, overrides)
+    return Document(data, positions)
 
 
 def _read(path: Path, locate: Locate, above: tuple[Path, ...], text: str | None = None) -> Document:
@@ -43,24 +43,24 @@ def _read(path: Path, locate: Locate, above: tuple[Path, ...], text: str | None 
     names = own.data.pop(EXTENDS, [])
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise failure([Problem((EXTENDS,), "expected the name or path of a profile, or a list of them")], own.marks)
+        raise failure([Problem((EXTENDS,), "expected the name or path of a profile, or a list of them")], own.positions)
     below: Document | None = None
     for number, name in enumerate(names):
-        place: KeyPath = (EXTENDS, number) if (EXTENDS, number) in own.marks.values else (EXTENDS,)
+        place: KeyPath = (EXTENDS, number) if (EXTENDS, number) in own.positions.values else (EXTENDS,)
         try:
             file = locate(name, path)
         except InputError as error:
-            raise failure([Problem(place, error.message)], own.marks, hint=error.hint) from error
+            raise failure([Problem(place, error.message)], own.positions, hint=error.hint) from error
         ring = [*above, path]
         if file.resolve() in [each.resolve() for each in ring]:
             shown = " -> ".join(map(str, [*ring, file]))
-            raise failure([Problem(place, f"the profiles extend each other: {shown}")], own.marks)
+            raise failure([Problem(place, f"the profiles extend each other: {shown}")], own.positions)
         try:
             document = _read(file, locate, (*above, path))
         except InputError as error:
             if error.where is not None:
                 raise
-            raise failure([Problem(place, error.message)], own.marks, hint=error.hint) from error
+            raise failure([Problem(place, error.message)], own.positions, hint=error.hint) from error
         document.data.pop("name", None)
         below = document if below is None else overlay(below, document)
     return own if below is None else overlay(below, own)
@@ -72,31 +72,31 @@ def of_pipeline(document: Document) -> Document:
     Raises:
         InputError: a key that is not a pipeline's business.
     """
-    data, marks = document
+    data, positions = document
     said = data.get("cluster", {})
     if not isinstance(said, dict):
-        raise failure([Problem(("cluster",), "expected a mapping (key: value)")], marks)
+        raise failure([Problem(("cluster",), "expected a mapping (key: value)")], positions)
     refused = [
         Problem(("cluster", key), "cannot be set by a pipeline: choose another --cluster", at_key=True)
         for key in _NOT_FROM_PIPELINE
         if key in said
     ]
     if refused:
-        raise failure(refused, marks)
-    found = Document(dict(said), _moved(marks, ("cluster",), ()))
+        raise failure(refused, positions)
+    found = Document(dict(said), _moved(positions, ("cluster",), ()))
     if "resources" not in data:
         return found
     resources = {"resources": data["resources"]}
-    return overlay(found, Document(resources, _moved(marks, ("resources",), ("resources",))))
+    return overlay(found, Document(resources, _moved(positions, ("resources",), ("resources",))))
 
 
-def _moved(marks: Marks, old: KeyPath, new: KeyPath) -> Marks:
+def _moved(positions: Positions, old: KeyPath, new: KeyPath) -> Positions:
     """The marks at and below ``old`` as if it were ``new``."""
 
     def moved(known: dict[KeyPath, Any]) -> dict[KeyPath, Any]:
         return {(*new, *path[len(old) :]): at for path, at in known.items() if path[: len(old)] == old}
 
-    return Marks(marks.file, marks.lines, moved(marks.keys), moved(marks.values), marks.texts)
+    return Positions(positions.file, positions.lines, moved(positions.keys), moved(positions.values), positions.texts)
 
 
 def overlay(below: Document, above: Document) -> Document:
@@ -111,15 +111,15 @@ def overlay(below: Document, above: Document) -> Document:
         }
         return {**kept, **upper}
 
-    texts = {below.marks.file: below.marks.lines, **below.marks.texts, **above.marks.texts}
-    marks = Marks(
-        above.marks.file,
-        above.marks.lines,
-        merged(below.marks.keys, above.marks.keys),
-        merged(below.marks.values, above.marks.values),
+    texts = {below.positions.file: below.positions.lines, **below.positions.texts, **above.positions.texts}
+    positions = Positions(
+        above.positions.file,
+        above.positions.lines,
+        merged(below.positions.keys, above.positions.keys),
+        merged(below.positions.values, above.positions.values),
         texts,
     )
-    return Document(data, marks)
+    return Document(data, positions)
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any], path: KeyPath, replaced: list[KeyPath]) -> dict[str, Any]:

@@ -8,13 +8,15 @@ from typing import Any
 
 from launch.base.errors import InputError
 from launch.base.text import suggest
-from launch.config.document.positions import KeyPath, Marks, Position
+from launch.config.document.positions import KeyPath, Position, Positions
 from launch.config.document.reader import parse_value, scalar
 
 _NAMED = ("stages", "sources")  # their keys are the user's names: an option may change one, not invent one
 
 
-def apply_overrides(data: dict[str, Any], marks: Marks, options: Sequence[str]) -> tuple[dict[str, Any], Marks]:
+def apply_overrides(
+    data: dict[str, Any], positions: Positions, options: Sequence[str]
+) -> tuple[dict[str, Any], Positions]:
     """``data`` with the options applied, and marks in which what they set is at ``--set ...``.
 
     The value is read by the rules of the file; one that starts with ``[``, ``{`` or a quote is YAML in flow style.
@@ -23,15 +25,17 @@ def apply_overrides(data: dict[str, Any], marks: Marks, options: Sequence[str]) 
         InputError: an option is not ``a.b.c=value``, or leads through something that is no mapping or is not there.
     """
     if not options:
-        return data, marks
+        return data, positions
     data = copy.deepcopy(data)
-    marks = Marks(marks.file, marks.lines, dict(marks.keys), dict(marks.values), marks.texts)
+    positions = Positions(
+        positions.file, positions.lines, dict(positions.keys), dict(positions.values), positions.texts
+    )
     for option in options:
-        _apply(data, marks, option)
-    return data, marks
+        _apply(data, positions, option)
+    return data, positions
 
 
-def _apply(data: dict[str, Any], marks: Marks, option: str) -> None:
+def _apply(data: dict[str, Any], positions: Positions, option: str) -> None:
     origin = f"--set {option}"
     dotted, equals, text = option.partition("=")
     path: KeyPath = tuple(dotted.strip().split("."))
@@ -44,12 +48,12 @@ def _apply(data: dict[str, Any], marks: Marks, option: str) -> None:
             if depth == 2 and path[0] in _NAMED:
                 raise InputError(f"there is no {path[0]}.{part}; {suggest(str(part), list(inner))}", where=origin)
             inner[str(part)] = {}
-            _place(marks, path[:depth], origin)
+            _place(positions, path[:depth], origin)
         inner = inner[str(part)]
         if not isinstance(inner, dict):
             raise InputError(f"{'.'.join(map(str, path[:depth]))} is no mapping", where=origin)
     inner[str(path[-1])] = value
-    _place(marks, path, origin)
+    _place(positions, path, origin)
 
 
 def _value(text: str, origin: str) -> Any:
@@ -59,9 +63,9 @@ def _value(text: str, origin: str) -> Any:
         raise InputError(str(error), where=origin) from error
 
 
-def _place(marks: Marks, path: KeyPath, origin: str) -> None:
+def _place(positions: Positions, path: KeyPath, origin: str) -> None:
     """Everything at and below ``path`` now comes from the option."""
-    for known in (marks.keys, marks.values):
+    for known in (positions.keys, positions.values):
         for other in [other for other in known if other[: len(path)] == path]:
             del known[other]
         known[path] = Position(origin)

@@ -25,7 +25,7 @@ class Position(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Marks:
+class Positions:
     """Positions of keys and values by their path, e.g. ``("stages", "cpt", "lr")``. List items have values only.
 
     ``texts``: lines of the other files that positions are in, where several lie over each other.
@@ -68,7 +68,7 @@ class Document(NamedTuple):
     """A file as read: plain dicts, lists and scalars, and where each stands."""
 
     data: dict[str, Any]
-    marks: Marks
+    positions: Positions
 
 
 class Problem(NamedTuple):
@@ -87,15 +87,15 @@ def dotted(path: KeyPath) -> str:
     return text
 
 
-def failure(problems: Iterable[Problem], marks: Marks, *, hint: str | None = None) -> InputError:
+def failure(problems: Iterable[Problem], positions: Positions, *, hint: str | None = None) -> InputError:
     """One error that lists every problem in the order of the file, each with its line and a caret."""
-    placed = [(marks.key(each.path) if each.at_key else marks.value(each.path), each) for each in problems]
-    placed.sort(key=lambda pair: (pair[0].file != marks.file, pair[0].file, pair[0].line or 0, pair[0].column or 0))
+    placed = [(positions.key(each.path) if each.at_key else positions.value(each.path), each) for each in problems]
+    placed.sort(key=lambda pair: (pair[0].file != positions.file, pair[0].file, pair[0].line or 0, pair[0].column or 0))
     blocks = []
     for position, problem in placed[:MAX_SHOWN]:
         name = dotted(problem.path)
         head = f"{name}: {problem.text}" if name else problem.text
-        excerpt = marks.excerpt(position)
+        excerpt = positions.excerpt(position)
         blocks.append((position, f"{head}\n{excerpt}" if excerpt else head))
     message = blocks[0][1] + "".join(f"\n{position}: {block}" for position, block in blocks[1:])
     if len(placed) > MAX_SHOWN:

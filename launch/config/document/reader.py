@@ -3,7 +3,7 @@
 PyYAML reads YAML 1.1, where an account ``0123`` becomes 83, a time ``1:30:00`` becomes 5400, ``no`` becomes false and
 ``1e-5`` stays text. We use its scanner and parser and resolve scalars ourselves by the core schema of YAML 1.2,
 narrowed: a number with a leading zero, a radix prefix or underscores stays text, because in our files it is a name.
-Every key and value keeps its file, line and column, so that whoever finds a fault later can point at it.
+Every key and value keeps its file, line and column, so so that a later check can point at it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.reader import Reader
 
 from launch.base.errors import InputError
-from launch.config.document.positions import Document, KeyPath, Marks, Position, dotted
+from launch.config.document.positions import Document, KeyPath, Position, Positions, dotted
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
@@ -68,20 +68,20 @@ def read(path: Path) -> Document:
 
 def parse(text: str, name: str) -> Document:
     """``read`` of a text; ``name`` stands for the file in messages."""
-    marks = Marks(name, tuple(_LINE_BREAK.split(text)))
-    builder = _Builder(text, marks)
+    positions = Positions(name, tuple(_LINE_BREAK.split(text)))
+    builder = _Builder(text, positions)
     node = builder.compose()
     if node is None:
         raise InputError("is empty", where=name)
     value = builder.build(node, ())
     if not isinstance(value, dict):
         raise builder.error("expected a mapping (key: value) at the top", node)
-    return Document(value, marks)
+    return Document(value, positions)
 
 
 def parse_value(text: str, name: str) -> Any:
     """A single value in flow style or quotes, as an option gives it."""
-    builder = _Builder(text, Marks(name, ()))
+    builder = _Builder(text, Positions(name, ()))
     node = builder.compose()
     return None if node is None else builder.build(node, ())
 
@@ -158,9 +158,9 @@ class _Loader(yaml.SafeLoader):
 class _Builder:
     """Turns the node graph of one text into plain values and fills in the marks."""
 
-    def __init__(self, text: str, marks: Marks) -> None:
+    def __init__(self, text: str, positions: Positions) -> None:
         self._text = text
-        self._marks = marks
+        self._marks = positions
         self._count = 0
         self._open: set[int] = set()  # nodes being built: meeting one again is an anchor that contains itself
 
@@ -247,7 +247,7 @@ class _Builder:
         """Add what ``<<: *anchor`` brings: keys written here, or brought before, stand."""
         if not isinstance(parent, MappingNode):
             raise self.error("<< takes a mapping or a list of mappings", parent)
-        apart = _Builder(self._text, Marks(self._marks.file, self._marks.lines))
+        apart = _Builder(self._text, Positions(self._marks.file, self._marks.lines))
         apart._count, apart._open = self._count, self._open
         brought = apart.build(parent, path)
         self._count = apart._count

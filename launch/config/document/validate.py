@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from launch.base.text import suggest
 from launch.config import secret_scan
-from launch.config.document.positions import KeyPath, Marks, Problem, failure
+from launch.config.document.positions import KeyPath, Positions, Problem, failure
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -65,18 +65,18 @@ _COMPARED = {
 }
 
 
-def validate(model: type[M], data: Mapping[str, Any], marks: Marks, *, hint: str | None = None) -> M:
+def validate(model: type[M], data: Mapping[str, Any], positions: Positions, *, hint: str | None = None) -> M:
     """``data`` as ``model``.
 
     Raises:
         InputError: lists every fault as ``file:line:column: stages.sft.lerning_rate: unknown key; nearest: lr``.
     """
-    secret_scan.refuse(data, marks)
+    secret_scan.refuse(data, positions)
     try:
         return model.model_validate(data)
     except ValidationError as error:
         problems = [_problem(model, data, each) for each in error.errors(include_url=False)]
-        raise failure(problems, marks, hint=hint) from None
+        raise failure(problems, positions, hint=hint) from None
 
 
 def _problem(model: type[BaseModel], data: Any, error: Mapping[str, Any]) -> Problem:

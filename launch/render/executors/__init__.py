@@ -6,14 +6,14 @@ Importing this package imports neither nemo_run (two seconds) nor submitit.
 from __future__ import annotations
 
 from launch.base.errors import InputError
-from launch.render.request import Carrier, JobRequest
+from launch.render.request import Executor, JobRequest
 
-__all__ = ["NAMES", "Carrier", "JobRequest", "carrier"]
+__all__ = ["NAMES", "Executor", "JobRequest", "carrier"]
 
 NAMES = ("nemo_run", "submitit")
 
 
-def carrier(name: str) -> Carrier:
+def carrier(name: str) -> Executor:
     """The carrier of this name.
 
     Raises:

@@ -29,7 +29,7 @@ from launch.slurm.client import Gateway
 
 #: Text of the library's template -> what stands there instead. Each must occur exactly once.
 _EDITS: tuple[tuple[str, str], ...] = (
-    # Whether the job may be requeued is said in the header; whoever follows this comment would overrule it.
+    # Whether the job may be requeued is set in the header; following this comment would override it.
     (r"^# Run with: sbatch --requeue --parsable$", "# and edited by Overnight"),
     # Tracing would print every command, and with it what the set-up lines export, into the log.
     (r"^set -evx$", "set -e"),
@@ -53,7 +53,7 @@ _HEADER = "OVERNIGHT_HEADER_VALUE_"
 
 
 class NemoRunCarrier:
-    """See ``launch.render.request.Carrier``."""
+    """See ``launch.render.request.Executor``."""
 
     name = "nemo_run"
 

@@ -27,7 +27,7 @@ _DROP_SRUN = ("output", "unbuffered")
 
 
 class SubmititCarrier:
-    """See ``launch.render.request.Carrier``."""
+    """See ``launch.render.request.Executor``."""
 
     name = "submitit"
 

@@ -20,7 +20,7 @@ MARK = "# tested:"
 
 
 @dataclass(frozen=True)
-class Change:
+class ProfileChange:
     """``value`` is YAML, on one line."""
 
     path: tuple[str, ...]
@@ -28,7 +28,7 @@ class Change:
     why: str
 
 
-def amended(text: str, changes: Sequence[Change], tested: str) -> str:
+def amended(text: str, changes: Sequence[ProfileChange], tested: str) -> str:
     """The text of a profile with the changes in it, each with its reason, and the note of when it was tested.
 
     Raises:
@@ -57,7 +57,7 @@ def write(path: Path, text: str) -> None:
     write_atomic(path, text, mode=path.stat().st_mode & 0o777)
 
 
-def _changed(text: str, change: Change) -> str:
+def _changed(text: str, change: ProfileChange) -> str:
     root = yaml.compose(text)
     if root is not None and not isinstance(root, MappingNode):
         raise InputError("the profile is no mapping")
@@ -74,7 +74,7 @@ def _changed(text: str, change: Change) -> str:
     return _replaced(text, node, change)
 
 
-def _replaced(text: str, node: ScalarNode, change: Change) -> str:
+def _replaced(text: str, node: ScalarNode, change: ProfileChange) -> str:
     """The value, and the comment on its line, which speaks of the old one."""
     end = text.find("\n", node.end_mark.index)
     end = len(text) if end < 0 else end
@@ -84,7 +84,7 @@ def _replaced(text: str, node: ScalarNode, change: Change) -> str:
     return text[: node.start_mark.index] + change.value + behind + text[end:]
 
 
-def _inserted(text: str, parent: MappingNode | None, change: Change, depth: int) -> str:
+def _inserted(text: str, parent: MappingNode | None, change: ProfileChange, depth: int) -> str:
     """The missing keys, into the mapping that is there, or at the end of the file."""
     missing = change.path[depth:]
     inline = change.value

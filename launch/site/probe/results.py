@@ -14,7 +14,7 @@ from launch.config.profile_file import ProfileFile
 from launch.site import choose
 from launch.site.finding import Finding, Level
 from launch.site.probe import run as probe
-from launch.site.probe.amend import Change
+from launch.site.probe.amend import ProfileChange
 from launch.site.probe.run import Probe
 from launch.slurm import ask
 
@@ -23,23 +23,23 @@ _SLACK = 5
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ProbeResult:
     """Findings of one probe, and what its profile should say."""
 
     probe: Probe
     findings: tuple[Finding, ...]
-    changes: tuple[Change, ...]
+    changes: tuple[ProfileChange, ...]
 
     @property
     def failed(self) -> bool:
         return any(one.level is Level.FAIL for one in self.findings)
 
 
-def judge(found: ProfileFile, one: Probe) -> Verdict:
+def judge(found: ProfileFile, one: Probe) -> ProbeResult:
     """Of a probe that has ended, or that was given up."""
     judge = _Judge(found, one)
     findings = list(judge.findings())
-    return Verdict(one, tuple(findings), tuple(judge.changes))
+    return ProbeResult(one, tuple(findings), tuple(judge.changes))
 
 
 class _Judge:
@@ -47,7 +47,7 @@ class _Judge:
         self._found = found
         self._probe = one
         self._plan = one.plan
-        self.changes: list[Change] = []
+        self.changes: list[ProfileChange] = []
 
     def findings(self) -> Iterator[Finding]:
         one = self._probe
@@ -86,9 +86,9 @@ class _Judge:
     def _no_work(self) -> Finding:
         code = self._note("work").partition(" ")[0]
         ended = f"srun ended with {code}" if code else "it did not end"
-        heard, wanted = len(self._probe.nodes), self._plan.resources.nodes
-        if code == "0" or heard:
-            ended += f"; what {heard} of {wanted} nodes wrote can be seen here: do all share the workspace?"
+        response, wanted = len(self._probe.nodes), self._plan.resources.nodes
+        if code == "0" or response:
+            ended += f"; what {response} of {wanted} nodes wrote can be seen here: do all share the workspace?"
         lines = _last_lines(self._probe)
         return Finding(Level.FAIL, "work", f"{ended}; its log ends with: {lines}", self._where_of_backend())
 
@@ -112,7 +112,7 @@ class _Judge:
             yield Finding(Level.OK if same else Level.FAIL, "requeue", text, where)
             return
         said = refused or "it was accepted, but the job did not come back"
-        change = Change(("continuation",), "chain", "profile test: a job could not requeue itself")
+        change = ProfileChange(("continuation",), "chain", "profile test: a job could not requeue itself")
         self.changes.append(change)
         yield Finding(Level.WARN, "requeue", f"{said}; `continuation: chain` does without", where)
 
@@ -194,7 +194,7 @@ class _Judge:
         gib = math.floor(sizes.pop() / 1024)
         if partition.gpu_memory is None or memory_bytes(partition.gpu_memory) >> 30 > gib + 1:
             why = f"profile test: nvidia-smi on {self._probe.nodes[0]['host']}"
-            self.changes.append(Change(("partitions", name, "gpu_memory"), f"{gib}G", why))
+            self.changes.append(ProfileChange(("partitions", name, "gpu_memory"), f"{gib}G", why))
 
     def _cpus(self) -> Finding:
         asked, has = self._plan.resources.cpus, min(int(node["cpus"]) for node in self._probe.nodes)
@@ -253,11 +253,11 @@ class _Judge:
         if fast:
             why = f"profile test: all nodes have {', '.join(fast)}"
             name = fast[0].rstrip("0123456789")
-            self.changes.append(Change(("env", "NCCL_SOCKET_IFNAME"), name, why))
-            self.changes.append(Change(("env", "GLOO_SOCKET_IFNAME"), fast[0], why))
+            self.changes.append(ProfileChange(("env", "NCCL_SOCKET_IFNAME"), name, why))
+            self.changes.append(ProfileChange(("env", "GLOO_SOCKET_IFNAME"), fast[0], why))
 
 
-def tested(verdicts: Sequence[Verdict], now: float) -> str:
+def tested(verdicts: Sequence[ProbeResult], now: float) -> str:
     """One line for the profile: when, where, and what did not work."""
     parts = []
     for one in verdicts:

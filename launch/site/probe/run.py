@@ -16,7 +16,7 @@ from typing import Any
 
 from jobs.core.files import write_atomic
 from jobs.core.paths import StagePaths, Workspace
-from launch.base.errors import ClusterRefused, OvernightError
+from launch.base.errors import OvernightError, RejectedByCluster
 from launch.config.profile import Continuation, Profile, Resources, partitions_of
 from launch.config.profile_fields import KINDS
 from launch.config.profile_file import ProfileFile
@@ -39,7 +39,7 @@ FILES_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class ProbePlan:
     """One probe: which executor carries it, and what it is to do.
 
     ``lead``: seconds before its end at which Slurm is to warn it; None: it is not asked to.
@@ -58,7 +58,7 @@ class Plan:
 class Probe:
     """A probe on its way. ``refusal``: why there is no job, ``where`` the line that it is about."""
 
-    plan: Plan
+    plan: ProbePlan
     paths: StagePaths
     stage: PlannedStage
     job: str = ""
@@ -70,7 +70,7 @@ class Probe:
     nodes: list[dict[str, Any]] = field(default_factory=list)
 
 
-def plans(found: ProfileFile, minutes: int | None, skip: Collection[str]) -> list[Plan]:
+def plans(found: ProfileFile, minutes: int | None, skip: Collection[str]) -> list[ProbePlan]:
     """One for each executor that any kind of job is routed to: of its kinds the one that asks for most.
 
     The back end is one with an image, or modules, if the profile has one: that is more to try.
@@ -89,7 +89,7 @@ def plans(found: ProfileFile, minutes: int | None, skip: Collection[str]) -> lis
         image = _image(profile, backend, wanted)
         allowed = minutes or (10 if image else 1)
         result.append(
-            Plan(
+            ProbePlan(
                 executor=executor,
                 kind=kind,
                 backend=backend,
@@ -113,7 +113,7 @@ def _image(profile: Profile, backend: str, resources: Resources) -> str | None:
     return resources.image or (environment.image if environment is not None else None)
 
 
-def prepare(found: ProfileFile, workspace: Workspace, wanted: Sequence[Plan]) -> list[Probe]:
+def prepare(found: ProfileFile, workspace: Workspace, wanted: Sequence[ProbePlan]) -> list[Probe]:
     """Write the files of the probes; nothing is submitted.
 
     Raises:
@@ -126,7 +126,7 @@ def prepare(found: ProfileFile, workspace: Workspace, wanted: Sequence[Plan]) ->
     return [_prepare(run, found.profile, plan) for plan in wanted]
 
 
-def _prepare(run: Run, profile: Profile, plan: Plan) -> Probe:
+def _prepare(run: Run, profile: Profile, plan: ProbePlan) -> Probe:
     environment = profile.environments.get(plan.backend)
     python = sys.executable if environment is None else environment.interpreter
     stage = test_only.stage_of(profile, plan.kind, plan.resources, plan.executor, plan.backend, python)
@@ -178,7 +178,7 @@ def submit(probes: Sequence[Probe], found: ProfileFile, gateway: Gateway) -> Non
                 sbatch = {**request.sbatch, "signal": f"B:{SIGNAL}@{probe.plan.lead}"}
                 request = replace(request, sbatch=sbatch)
             probe.job = carrier(probe.plan.executor).submit(request, gateway)
-        except ClusterRefused as error:
+        except RejectedByCluster as error:
             script = probe.paths.scripts(ATTEMPT).job(0)
             probe.refusal, probe.where = test_only.blamed(error, found, run, probe.stage, script, gateway)
             probe.over = True

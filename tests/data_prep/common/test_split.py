@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.common import text
-from data_prep.common.settings import SPLITS, Split
+from data_prep.common.settings import SPLITS, SplitSettings
 from data_prep.common.split import Assignment, Groups, assign
 
 links = st.lists(st.lists(st.sampled_from("abcdefghijkl"), min_size=1, max_size=3), max_size=12)
@@ -21,7 +21,7 @@ def test_groups_do_not_depend_on_the_order(sets: list[list[str]], dice: object) 
     dice.shuffle(shuffled)  # type: ignore[attr-defined]
     for names in shuffled:
         other.join(names)
-    assert Assignment(one, Split()).digest == Assignment(other, Split()).digest
+    assert Assignment(one, SplitSettings()).digest == Assignment(other, SplitSettings()).digest
     for names in sets:
         assert len({one.find(name) for name in names}) == 1
         assert one.find(names[0]) == other.find(names[0]) <= min(names)
@@ -42,15 +42,17 @@ def test_only_what_is_linked_is_joined(sets: list[list[str]]) -> None:
 
 def test_parts_are_about_as_asked_and_a_seed_changes_them() -> None:
     names = [f"s:message {number}" for number in range(5000)]
-    count = Counter(assign(name, Split(validation=0.05, test=0.15, seed=7)) for name in names)
+    count = Counter(assign(name, SplitSettings(validation=0.05, test=0.15, seed=7)) for name in names)
     assert set(count) == set(SPLITS)
     assert 0.13 < count["test"] / 5000 < 0.17
     assert 0.04 < count["validation"] / 5000 < 0.06
-    assert [assign(name, Split(seed=1)) for name in names] != [assign(name, Split(seed=2)) for name in names]
+    assert [assign(name, SplitSettings(seed=1)) for name in names] != [
+        assign(name, SplitSettings(seed=2)) for name in names
+    ]
 
 
 def test_no_part_gets_nothing() -> None:
-    assert {assign(f"s:{number}", Split(validation=0, test=0)) for number in range(500)} == {"train"}
+    assert {assign(f"s:{number}", SplitSettings(validation=0, test=0)) for number in range(500)} == {"train"}
 
 
 @given(st.text())

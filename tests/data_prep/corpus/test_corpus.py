@@ -217,7 +217,7 @@ def test_killed_half_way_it_goes_on(tmp_path: Path) -> None:
 
     from data_prep import prepared
     from data_prep.common.settings import Settings
-    from data_prep.corpus.workers import LocalRunner
+    from data_prep.corpus.workers import ProcessRunner
 
     def report(phase: str):
         if phase == "find duplicates":
@@ -234,7 +234,7 @@ def test_killed_half_way_it_goes_on(tmp_path: Path) -> None:
         tmp_path / "out",
         tmp_path / "out.work",
         report=report,
-        runner=LocalRunner(2),
+        runner=ProcessRunner(2),
     )
     assert {name: kept[name] for name in before if name != damaged} == {n: t for n, t in before.items() if n != damaged}
     assert kept[damaged] != before[damaged]

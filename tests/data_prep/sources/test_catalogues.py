@@ -7,19 +7,21 @@ import pytest
 
 from data_prep.common.errors import DataError
 from data_prep.sources import catalogues
-from data_prep.sources.catalogues import Message
+from data_prep.sources.catalogues import CatalogueMessage
 from jobs.core.verdict import FailureClass, classify
 from tests.support.catalogues import HEADER, po, write_wheel
 
 TARGET, CONTRAST = ("pt_PT", "pt"), ("pt_BR",)
 
 
-def read(directory: Path, target: tuple[str, ...] = TARGET, contrast: tuple[str, ...] = CONTRAST) -> list[Message]:
+def read(
+    directory: Path, target: tuple[str, ...] = TARGET, contrast: tuple[str, ...] = CONTRAST
+) -> list[CatalogueMessage]:
     wheels = [catalogues.open_wheel(path) for path in directory.glob("*.whl")]
     return list(catalogues.messages(wheels, target, contrast))
 
 
-def one(tmp_path: Path, text: str, locale: str = "pt_PT", suffix: str = "po") -> dict[str, Message]:
+def one(tmp_path: Path, text: str, locale: str = "pt_PT", suffix: str = "po") -> dict[str, CatalogueMessage]:
     content = (HEADER + "\n" + text).encode()
     write_wheel(tmp_path, "app", {f"app/locale/{locale}/LC_MESSAGES/django.{suffix}": content})
     return {message.source or message.ident: message for message in read(tmp_path)}

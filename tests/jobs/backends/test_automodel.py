@@ -18,11 +18,11 @@ import pytest
 from jobs import backends
 from jobs.backends.automodel import layout, render
 from jobs.backends.automodel.data import free_builds
-from jobs.backends.automodel.render import Place
+from jobs.backends.automodel.render import AutomodelPaths
 from jobs.backends.automodel.settings import AutomodelSettings
 from jobs.core import files
 from jobs.training import interface
-from jobs.training.interface import Shape
+from jobs.training.interface import ProcessShape
 from jobs.training.settings import BadSettings
 from launch.plan import estimates, memory
 from tests.support import environments, made_runs, stages
@@ -167,7 +167,9 @@ def test_the_package_itself_reads_what_is_rendered(tmp_path: Path, automodel: Pa
     settings = AutomodelSettings.read(
         {**TRAINING, "precision": "bf16", "tensor_parallel": 2, "sequence_parallel": True}
     )
-    found = render.configuration(kind, settings, Place(tmp_path / "model", tmp_path / "data", tmp_path, 4, gpus=True))
+    found = render.configuration(
+        kind, settings, AutomodelPaths(tmp_path / "model", tmp_path / "data", tmp_path, 4, gpus=True)
+    )
     config = tmp_path / "config.yaml"
     config.write_text(render.text(found))
     command = [str(automodel), "-c", CHECK, str(environments.ROOT), str(config)]
@@ -225,19 +227,19 @@ def test_another_number_of_processes_is_refused_when_it_is_submitted(tmp_path: P
     places = {"checkpoint": tmp_path / "base", "data": tmp_path / "data"}
     given = stages.stage(tmp_path / "sft", "sft", "automodel", TRAINING, places, {"data": "instructions"})
     backend, store = backends.load("automodel"), given.spec.store_paths
-    interface.rendered(backend, given.spec, Shape(processes=2))
+    interface.rendered(backend, given.spec, ProcessShape(processes=2))
     for step, made_by in ((2, 2), (3, 1)):
         store.save(step).mkdir(parents=True)
         files.write_json(store.save(step) / layout.RANKS, {"ranks": made_by})
         files.write_json(store.save_seal(step), {})
-    interface.rendered(backend, given.spec, Shape(processes=1))
+    interface.rendered(backend, given.spec, ProcessShape(processes=1))
     with pytest.raises(BadSettings, match="save of step 3 was made by 1 processes, this start has 2"):
-        interface.rendered(backend, given.spec, Shape(processes=2))
+        interface.rendered(backend, given.spec, ProcessShape(processes=2))
     (store.save(3) / layout.RANKS).write_text("{")  # torn: the job will see, and take the save before
-    interface.rendered(backend, given.spec, Shape(processes=2))
+    interface.rendered(backend, given.spec, ProcessShape(processes=2))
     files.write_json(store.save(3) / layout.RANKS, {"ranks": 1})
     files.write_json(store.seal, {})  # finished: nothing goes on from a save
-    interface.rendered(backend, given.spec, Shape(processes=2))
+    interface.rendered(backend, given.spec, ProcessShape(processes=2))
 
 
 def test_a_checkpoint_of_the_recipe_says_its_step(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from jobs import backends
 from jobs.core.capabilities import Capabilities
 from jobs.training import interface
 from jobs.training.checkpoints import Completeness
-from jobs.training.interface import BackEnd, Rendered, Shape
+from jobs.training.interface import BackEnd, ProcessShape, Rendered
 from jobs.training.settings import BadSettings
 from launch.config.kinds import DATA_KINDS, TRAINING_KINDS
 from launch.plan import memory as estimate
@@ -123,14 +123,14 @@ def test_a_stage_is_rendered_without_being_started(
     if name == "nemo_rl":  # it renders for the version that it finds
         found = tree(tmp_path / "rl", "0.7.0")
         monkeypatch.setattr("jobs.backends.nemo_rl.checkout.find", lambda: found)
-    made = interface.rendered(backend, a_stage(tmp_path, backend).spec, Shape(nodes=1, processes=2, gpus=True))
+    made = interface.rendered(backend, a_stage(tmp_path, backend).spec, ProcessShape(nodes=1, processes=2, gpus=True))
     assert isinstance(made, Rendered)
     assert made.command
     assert all(isinstance(word, str) and word for word in made.command)
     assert all(not Path(place).is_absolute() and text for place, text in made.files.items())
     if name in OURS and set(backend.CAPABILITIES.kinds) & set(TRAINING_KINDS):
         with pytest.raises(BadSettings, match="stepz"):
-            interface.rendered(backend, a_stage(tmp_path / "wrong", backend, stepz=1).spec, Shape(processes=2))
+            interface.rendered(backend, a_stage(tmp_path / "wrong", backend, stepz=1).spec, ProcessShape(processes=2))
 
 
 LINES = {

@@ -14,7 +14,7 @@ from jobs.backends import nemo
 from jobs.backends.nemo.recipes import Parallel, check_spread
 from jobs.core.spec import save
 from jobs.training import interface
-from jobs.training.interface import Shape
+from jobs.training.interface import ProcessShape
 from jobs.training.settings import BadSettings
 from launch.inputs import toolkit
 from tests.support import environments, stages
@@ -53,7 +53,7 @@ def asked(python: Path, root: Path, cases: list[dict[str, Any]], processes: int 
 )
 def test_what_does_not_divide_ends_the_submission(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     """In an interpreter without NeMo, too, which is asked where NeMo is in an image."""
-    shape = Shape(processes=2, gpus=True)
+    shape = ProcessShape(processes=2, gpus=True)
     assert interface.rendered(nemo, a_stage(tmp_path / "fits").spec, shape).command  # type: ignore[arg-type]
     with pytest.raises(BadSettings, match=message):
         interface.rendered(nemo, a_stage(tmp_path / "not", **changes).spec, shape)  # type: ignore[arg-type]

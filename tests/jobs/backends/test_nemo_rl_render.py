@@ -13,7 +13,7 @@ import pytest
 
 from jobs.backends.nemo_rl import checkout, progress, render, steps, validate
 from jobs.backends.nemo_rl import settings as nemo_rl
-from jobs.backends.nemo_rl.render import Place
+from jobs.backends.nemo_rl.render import NemoRlPaths
 from jobs.core.symptoms import recognise
 from jobs.core.verdict import FailureClass
 from jobs.training.settings import BadSettings
@@ -30,12 +30,12 @@ def rendered(
     return render.configuration(nemo_rl.read(kind, settings), place(root, **changes), found)
 
 
-def place(root: Path, **changes: Any) -> Place:
+def place(root: Path, **changes: Any) -> NemoRlPaths:
     given: dict[str, Any] = {
         "model": root / "model", "data": root / "train.jsonl", "rows": 100, "checkpoints": root / "work",
         "logs": root / "stage/logs", "nodes": 2, "gpus_per_node": 4, **changes,
     }  # fmt: skip
-    return Place(**given)
+    return NemoRlPaths(**given)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -218,13 +218,13 @@ def test_what_its_parser_refuses_is_refused_and_what_it_reads_is_said(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     config = tmp_path / "config.yaml"
     config.write_text('{"dpo": {"max_num_steps": 4}}')
-    assert validate.ask(config, "dpo") == validate.Answer(True)
+    assert validate.ask(config, "dpo") == validate.ParserAnswer(True)
     config.write_text('{"dpo": {"max_num_steps": "many"}}')
     with pytest.raises(BadSettings, match=r"refuses the configuration of the stage: ValueError: dpo\.max_num_steps"):
         validate.ask(config, "dpo")
     assert "No module named 'nemo_rl.algorithms.sft'" in validate.ask(config, "sft").reason
     (tmp_path / "nemo_rl/algorithms/sft.py").write_text("import os; os._exit(7)")
-    assert validate.ask(config, "sft") == validate.Answer(False, "exit code 7")
+    assert validate.ask(config, "sft") == validate.ParserAnswer(False, "exit code 7")
 
 
 def test_nemo_rl_itself_reads_what_is_rendered(tmp_path: Path) -> None:

@@ -325,7 +325,7 @@ def test_all_gpus_of_the_ray_cluster_are_waited_for(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(cluster.time, "sleep", lambda seconds: None)
     monkeypatch.setenv("FAKE_RAY_NODES", str(come))
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    shape = cluster.Shape(nodes=2, gpus_per_node=2)
+    shape = cluster.ClusterShape(nodes=2, gpus_per_node=2)
     if come == 2:
         cluster.wait(shape, 60.0)
         import ray
@@ -340,12 +340,12 @@ def test_all_gpus_of_the_ray_cluster_are_waited_for(tmp_path: Path, monkeypatch:
 def test_a_node_without_a_gpu_is_said_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(cluster.MissingGpus, match="no GPU is visible here"):
-        cluster.Shape.of_job()
+        cluster.ClusterShape.of_job()
 
 
 def test_where_its_parser_cannot_be_asked_the_submission_is_told(make: Callable[..., Made]) -> None:
     made = make("sft")
-    found = interface.rendered(backends.load("nemo_rl"), made.stage.spec, interface.Shape(gpus=True))
+    found = interface.rendered(backends.load("nemo_rl"), made.stage.spec, interface.ProcessShape(gpus=True))
     assert found.command[-3].endswith("examples/run_sft.py")
     assert "own parser has not read the configuration: ModuleNotFoundError" in found.notes[0]
     own = json.loads(found.files["nemo_rl/config.yaml"])

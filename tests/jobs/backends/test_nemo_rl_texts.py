@@ -14,9 +14,9 @@ import pytest
 pytest.importorskip("transformers")
 from jobs.backends.nemo_rl import schemas, texts
 from jobs.backends.nemo_rl import settings as nemo_rl
-from jobs.backends.nemo_rl.texts import Prepared
+from jobs.backends.nemo_rl.texts import PreparedTexts
 from jobs.training import examples, tokenizers
-from jobs.training.examples import DataError
+from jobs.training.examples import ExamplesError
 from tests.support import stages
 
 pytestmark = pytest.mark.train
@@ -53,7 +53,7 @@ def beginning(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def prepared(tmp_path: Path, model: Path, version: str = "0.6.0", rows: Any = ROWS, **changes: Any) -> Prepared:
+def prepared(tmp_path: Path, model: Path, version: str = "0.6.0", rows: Any = ROWS, **changes: Any) -> PreparedTexts:
     data = tmp_path / "data/train.jsonl"
     stages.write_rows(data, [{"prompt": prompt, "completion": answer} for prompt, answer in rows])
     schema = schemas.of(version)
@@ -100,7 +100,7 @@ def test_a_tokenizer_that_puts_a_space_before_each_text(tmp_path: Path) -> None:
 def test_rows_that_are_too_long(tmp_path: Path, model: Path) -> None:
     """NeMo-RL itself would keep them and give them no weight."""
     rows = [("a", "b"), ("a b c d e f g h", "i j k l m n o p")]
-    with pytest.raises(DataError, match=r"train\.jsonl:2: .* more than sequence_length 8"):
+    with pytest.raises(ExamplesError, match=r"train\.jsonl:2: .* more than sequence_length 8"):
         prepared(tmp_path, model, rows=rows, sequence_length=8)
     found = prepared(tmp_path, model, rows=rows, sequence_length=8, too_long="skip")
     assert (found.rows, found.skipped) == (1, 1)
@@ -136,7 +136,7 @@ def test_preferences_get_the_field_names_of_the_version(tmp_path: Path, model: P
 
 ASK = """
 import json, sys, types
-from jobs import tokenizers
+from jobs.training import tokenizers
 from nemo_rl.data.interfaces import TaskDataSpec
 from nemo_rl.data.llm_message_utils import get_formatted_message_log
 tokenizer = tokenizers.load(sys.argv[1])

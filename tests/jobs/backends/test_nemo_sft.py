@@ -14,7 +14,7 @@ from jobs import backends
 from jobs.backends.nemo import model
 from jobs.backends.nemo.packs import packed
 from jobs.backends.nemo.settings import NemoSettings
-from jobs.training.interface import Shape
+from jobs.training.interface import ProcessShape
 from jobs.training.settings import BadSettings
 from tests.support import stages
 from tests.support.environments import Starts
@@ -204,9 +204,9 @@ def test_settings_are_refused_with_what_to_write(changes: dict[str, Any], messag
 def test_only_sft_is_packed_and_submission_says_so(tmp_path: Path) -> None:
     given = stages.stage(tmp_path / "cpt", "cpt", "nemo", {**TRAINING, "packed": True}, {}).spec
     with pytest.raises(BadSettings, match="kind cpt is always full"):
-        backends.load("nemo").rendered(given, Shape(1, 1))
+        backends.load("nemo").rendered(given, ProcessShape(1, 1))
     tuned = stages.stage(tmp_path / "sft", "sft", "nemo", {**TRAINING, "packed": True, **ADAPTERS}, {}).spec
-    assert backends.load("nemo").rendered(tuned, Shape(1, 1)).command
+    assert backends.load("nemo").rendered(tuned, ProcessShape(1, 1)).command
 
 
 def test_rows_are_not_packed_where_attention_has_a_window() -> None:

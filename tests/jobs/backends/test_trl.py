@@ -17,7 +17,7 @@ from jobs.backends import trl  # noqa: E402
 from jobs.backends.trl.control import Diverged  # noqa: E402
 from jobs.core import seal, speed, symptoms  # noqa: E402
 from jobs.core.verdict import FailureClass  # noqa: E402
-from jobs.training.examples import DataError  # noqa: E402
+from jobs.training.examples import ExamplesError  # noqa: E402
 from jobs.training.settings import BadSettings  # noqa: E402
 from jobs.training.tokenizers import LoaderDisagrees  # noqa: E402
 from jobs.worker.work import behaviour_gate  # noqa: E402
@@ -192,7 +192,7 @@ def test_refuses_data_with_file_and_line(tmp_path: Path, base: Path, data: Path)
         entry = tmp_path / name
         stages.write_rows(entry / "output" / "train.jsonl", rows)
         stage = stages.stage(tmp_path / f"{name}-stage", "sft", "trl", SETTINGS, {"checkpoint": base, "data": entry})
-        with pytest.raises(DataError, match=text):
+        with pytest.raises(ExamplesError, match=text):
             stage.start()
     (tmp_path / "long" / "output" / "train.jsonl").touch()
     skipping = stages.stage(

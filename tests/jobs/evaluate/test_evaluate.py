@@ -13,7 +13,7 @@ pytest.importorskip("transformers")
 
 from jobs.evaluate import GateFailed, measure  # noqa: E402
 from jobs.training import examples, tokenizers  # noqa: E402
-from jobs.training.examples import DataError, Pair  # noqa: E402
+from jobs.training.examples import ExamplesError, Pair  # noqa: E402
 from jobs.training.models import load_model  # noqa: E402
 from tests.support import stages  # noqa: E402
 
@@ -140,5 +140,5 @@ def test_choice_of_examples_is_by_id_and_drops_equal_answers(tmp_path: Path) -> 
     assert len(chosen[0]) == 5
     assert all(int(name) % 2 == 0 for name in chosen[0])
     stages.write_rows(tmp_path / "test.jsonl", [row for row in rows if row["chosen"] == row["rejected"]])
-    with pytest.raises(DataError, match="no row for the task preferences"):
+    with pytest.raises(ExamplesError, match="no row for the task preferences"):
         tasks.choose(tmp_path / "test.jsonl", "preferences", TaskSettings("d"))

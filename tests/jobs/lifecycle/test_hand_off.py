@@ -120,7 +120,7 @@ def test_a_damaged_checkpoint_never_passes_the_file_gate(done: Chain, damage: Ca
     assert str(blamed) in verdict["evidence"]
     assert verdict["failure"] == ("missing_input" if damage in (Path.unlink, _half_write) else "broken_input")
     sound = _prologue(done, "dpo", f"job-sound-{name}", patience=0.5)
-    assert sound.returncode == steps.Entry.WORK, "mended, it passes"
+    assert sound.returncode == steps.Entry.WORK, "fixed, it passes"
 
 
 def test_resume_makes_a_broken_parent_again(tmp_path: Path) -> None:

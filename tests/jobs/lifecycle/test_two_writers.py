@@ -91,7 +91,7 @@ def test_one_that_was_replaced_while_it_verified_its_inputs_touches_nothing(
 
 @pytest.mark.failure(22)
 def test_what_is_sealed_is_never_replaced(spec: StageSpec) -> None:
-    """The old one passed its check, stood still, and goes on after the new one has sealed."""
+    """The old one passed its check, made no progress, and goes on after the new one has sealed."""
     old = begin(spec, 0, "node1")
     work(spec, old, "old")
     store = spec.store_paths

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs.training import cpu, examples
-from jobs.training.examples import DataError
+from jobs.training.examples import ExamplesError
 from tests.support import stages
 
 
@@ -40,7 +40,7 @@ def test_grouping_by_length_moves_examples_but_loses_none() -> None:
 
 def test_blocks_have_one_length_and_the_rest_is_dropped() -> None:
     assert examples.pack([[1, 2, 3], [4], [5, 6, 7, 8]], 3) == [[1, 2, 3], [4, 5, 6]]
-    with pytest.raises(DataError, match="2 tokens, less than one block of 3"):
+    with pytest.raises(ExamplesError, match="2 tokens, less than one block of 3"):
         examples.pack([[1, 2]], 3)
 
 
@@ -53,10 +53,10 @@ def test_rows_are_read_up_to_the_limit(tmp_path: Path) -> None:
     ]
     assert len(examples.read_rows(path, "corpus", limit=1)) == 1
     path.write_text('{"text": "um"}\n{"text": \n')
-    with pytest.raises(DataError, match=r"train\.jsonl:2: not JSON"):
+    with pytest.raises(ExamplesError, match=r"train\.jsonl:2: not JSON"):
         examples.read_rows(path, "corpus")
     path.write_text('["um"]\n')
-    with pytest.raises(DataError, match=r"train\.jsonl:1: a row must be an object, not list"):
+    with pytest.raises(ExamplesError, match=r"train\.jsonl:1: a row must be an object, not list"):
         examples.read_rows(path, "corpus")
 
 

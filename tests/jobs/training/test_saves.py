@@ -55,7 +55,7 @@ def test_the_only_good_save_is_never_removed(tmp_path: Path, damage: bytes) -> N
     saves(store, told).keep_last(1)
     assert store.save_steps() == [4, 2]
     assert [name for name, _ in told] == ["save_unsound"]
-    found = saves(store).newest_sound()
+    found = saves(store).newest_valid()
     assert found is not None
     assert found[0] == 2
 
@@ -128,7 +128,7 @@ def test_a_full_disk_leaves_the_save_before(small: Path) -> None:
     told: list[tuple[str, dict[str, Any]]] = []
     saves(store, told).discard_unsealed()
     assert told == [("save_discarded", {"step": 4, "newest_sealed": 2})]
-    found = saves(store).newest_sound()
+    found = saves(store).newest_valid()
     assert found is not None
     assert found[0] == 2
     (small / "result.json").write_text("there is room for the verdict")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import launch
-from launch.base.errors import ClusterRefused, ClusterSilent, InputError, OvernightError
+from launch.base.errors import ClusterUnreachable, InputError, OvernightError, RejectedByCluster
 from launch.cli import main
 
 ROOT = Path(launch.__file__).parent.parent
@@ -116,12 +116,12 @@ Install = Callable[[Callable[[argparse.Namespace], int]], None]
             "overnight: p.yaml:3:4: bad\nnext: overnight plan p.yaml\n",
         ),
         (
-            ClusterRefused("no", command=["sbatch", "x"], exit_code=1, stderr="Invalid account\n", hint="sinfo"),
+            RejectedByCluster("no", command=["sbatch", "x"], exit_code=1, stderr="Invalid account\n", hint="sinfo"),
             3,
             "overnight: no\n  sbatch x: exit 1\n  Invalid account\nnext: sinfo\n",
         ),
         (
-            ClusterSilent("no answer", command=["squeue"], since=180.2, hint=None),
+            ClusterUnreachable("no answer", command=["squeue"], since=180.2, hint=None),
             4,
             "overnight: no answer\n  squeue: no answer for 180 s\n",
         ),
@@ -140,8 +140,8 @@ def test_expected_errors(
 def test_errors_as_json(plan: Install, capsys: pytest.CaptureFixture[str]) -> None:
     errors: list[OvernightError] = [
         InputError("bad", where="p:1:1", hint="h"),
-        ClusterRefused("no", command=["sbatch"], exit_code=1, stderr="why", hint="h"),
-        ClusterSilent("?", command=["squeue"], since=3.0, hint="h"),
+        RejectedByCluster("no", command=["sbatch"], exit_code=1, stderr="why", hint="h"),
+        ClusterUnreachable("?", command=["squeue"], since=3.0, hint="h"),
     ]
     for error in errors:
         plan(raising(error))

@@ -70,7 +70,7 @@ def test_only_the_end_of_a_long_file_is_read(tmp_path: Path) -> None:
 
 
 def item() -> fetch.FetchItem:
-    return fetch.FetchItem("base", fetch.Way.PACKAGE, "some-model==1.0", "gguf")
+    return fetch.FetchItem("base", fetch.SourceScheme.PACKAGE, "some-model==1.0", "gguf")
 
 
 def test_fetch_in_a_log_is_a_line_an_activity(capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,12 +115,13 @@ def test_a_run_in_a_log_is_a_line_at_begin_and_end(
 SCRIPT = """
 import time
 from jobs.core.progress import Report
-from launch import fetch, show
+from launch.cli import progress as show
+from launch.inputs import fetch
 from launch.plan.builder import Plan
 from tests.support.made_runs import stage
 plan = Plan("waits", (stage("data"), stage("cpt", "data")))
 with show.fetching(quiet=False) as progress:
-    progress(fetch.FetchItem("base", fetch.Way.PACKAGE, "m==1", "gguf"), 5_000_000, 10_000_000, "downloading")
+    progress(fetch.FetchItem("base", fetch.SourceScheme.PACKAGE, "m==1", "gguf"), 5_000_000, 10_000_000, "downloading")
 with show.local_display(plan, quiet=False) as display:
     display.begin(plan.stages[0], reused=True)
     display.begin(plan.stages[1], reused=False)

@@ -54,7 +54,7 @@ def test_it_runs_from_anywhere_beside_files_that_shadow_our_names(installed: Pat
     script.write_text(
         "import sys\nfrom launch.cli.main import main\n"
         "if __name__ == '__main__':\n"
-        "    from launch.config.profile import find\n"
+        "    from launch.config.profile_file import find\n"
         "    assert find('local').name == 'local'\n"
         "    sys.exit(main())\n"
     )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from data_prep.common.settings import Settings
 from launch.base.errors import InputError
 from launch.config import references
-from launch.config.document.positions import Marks, failure
+from launch.config.document.positions import Positions, failure
 from launch.config.document.reader import parse
 from launch.config.document.validate import validate
 from launch.config.fields import parse_duration
@@ -358,12 +358,12 @@ _KEYS = st.text("abcdeklrst_", min_size=1, max_size=10) | st.sampled_from(
 def test_any_value_anywhere_is_taken_or_refused_by_name(stage: str, key: str, value: Any) -> None:
     data, _ = parse(PIPELINE, "f.yaml")
     data["stages"][stage][key] = value
-    marks = Marks("f.yaml")
+    positions = Positions("f.yaml")
     try:
-        pipeline = validate(Pipeline, data, marks)
+        pipeline = validate(Pipeline, data, positions)
         found = references.problems(pipeline)
         if found:
-            raise failure(found, marks)
+            raise failure(found, positions)
     except InputError as error:
         assert str(error).startswith("f.yaml: ")
     else:

@@ -9,7 +9,7 @@ import pytest
 from launch.base.errors import InputError
 from launch.config import profile_file
 from launch.config.fields import ResourceKeys
-from launch.config.profile import Carrier, Continuation, ExecutorKind, Profile, Resources
+from launch.config.profile import Continuation, ExecutorChoice, ExecutorKind, Profile, Resources
 from launch.config.profile_file import find, read_profile
 
 PROFILE = """\
@@ -85,9 +85,9 @@ def test_resources_are_layered(tmp_path: Path) -> None:
 
 def test_who_carries_what(tmp_path: Path) -> None:
     profile = load(tmp_path)
-    assert profile.executor_for("cpt") == Carrier.SUBMITIT
-    assert profile.executor_for("sft") == Carrier.NEMO_RUN
-    assert profile.executor_for("evaluate") == Carrier.SUBMITIT
+    assert profile.executor_for("cpt") == ExecutorChoice.SUBMITIT
+    assert profile.executor_for("sft") == ExecutorChoice.NEMO_RUN
+    assert profile.executor_for("evaluate") == ExecutorChoice.SUBMITIT
     assert profile.executor_for("evaluate", "nemo_run") == "nemo_run"
     routed = load(tmp_path, "executor: slurm\nexecutors: {default: nemo_run, training: submitit, dpo: nemo_run}\n")
     assert [routed.executor_for(kind) for kind in ("corpus", "convert", "cpt", "dpo")] == [

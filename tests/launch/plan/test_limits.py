@@ -33,7 +33,7 @@ def planned(
     (directory / "lab.yaml").write_text(profile)
     (directory / "p.yaml").write_text(pipeline)
     read = read_pipeline(directory / "p.yaml")
-    found = read_profile(directory / "lab.yaml").with_pipeline(read.data, read.marks)
+    found = read_profile(directory / "lab.yaml").with_pipeline(read.data, read.positions)
     return plan_of(found.profile, directory / "p.yaml"), found, read
 
 

@@ -17,7 +17,7 @@ from jobs.core.attempts import Attempt
 from jobs.core.claim import Claim
 from jobs.core.paths import StagePaths, StorePaths
 from launch.runs import attempt_state
-from launch.runs.attempt_state import Fate, QueueView
+from launch.runs.attempt_state import AttemptStatus, QueueView
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState
 
@@ -53,7 +53,7 @@ def test_of_two_copies_the_living_one_counts(store: StorePaths) -> None:
     (name,) = attempt.job_names
     view = QueueView([row(name, "7", JobState.CANCELLED), row(name, "8", JobState.RUNNING)])
     found = attempt_state.standing(store, attempt, view)
-    assert (found.fate, found.jobs) == (Fate.LIVE, {0: "8"})
+    assert (found.status, found.jobs) == (AttemptStatus.LIVE, {0: "8"})
     both = QueueView([row(name, "7", JobState.PENDING), row(name, "8", JobState.RUNNING)])
     assert attempt_state.standing(store, attempt, both).jobs == {0: "7"}
     assert [row.job_id for row in both.alive(attempt.job_names)] == ["7", "8"]
@@ -64,16 +64,16 @@ def test_an_id_that_is_used_again_is_another_job(store: StorePaths) -> None:
     attempt = opened(store)
     attempts.record_job(store, attempt, 0, "7")
     found = attempt_state.standing(store, attempt, QueueView([row("somebody-elses", "7", JobState.RUNNING)]))
-    assert found.fate is Fate.NEVER_STARTED
+    assert found.status is AttemptStatus.NEVER_STARTED
     started(store, "7")
-    assert attempt_state.standing(store, attempt, QueueView([])).fate is Fate.ENDED
+    assert attempt_state.standing(store, attempt, QueueView([])).status is AttemptStatus.ENDED
 
 
 def test_a_given_up_attempt_is_not_live_whatever_the_queue_says(store: StorePaths) -> None:
     attempt = opened(store, pid=os.getpid())
     assert claim.supersede(store, "aaaaaa", by="other") is None
     view = QueueView([row(attempt.job_names[0], "7", JobState.PENDING)])
-    assert attempt_state.standing(store, attempt, view).fate is Fate.NEVER_STARTED
+    assert attempt_state.standing(store, attempt, view).status is AttemptStatus.NEVER_STARTED
 
 
 def test_giving_up_is_completed_where_it_was_cut_off(store: StorePaths) -> None:
@@ -89,35 +89,35 @@ def test_a_chain_of_jobs_is_on_its_way_until_its_last_link_is_known(store: Store
     attempt = opened(store, links=2, pid=os.getpid())
     first, second = attempt.job_names
     rows = [row(first, "7", JobState.PENDING)]
-    assert attempt_state.standing(store, attempt, QueueView(rows)).fate is Fate.IN_FLIGHT
+    assert attempt_state.standing(store, attempt, QueueView(rows)).status is AttemptStatus.IN_FLIGHT
     started(store, "7")
-    assert attempt_state.standing(store, attempt, QueueView([])).fate is Fate.IN_FLIGHT, (
+    assert attempt_state.standing(store, attempt, QueueView([])).status is AttemptStatus.IN_FLIGHT, (
         "its first link has ended already"
     )
     whole = QueueView([*rows, row(second, "8", JobState.PENDING)])
-    assert attempt_state.standing(store, attempt, whole).fate is Fate.LIVE
+    assert attempt_state.standing(store, attempt, whole).status is AttemptStatus.LIVE
     later = attempt.time + attempt_state.SUBMITTING_SECONDS + 1
-    assert attempt_state.standing(store, attempt, QueueView(rows), now=later).fate is Fate.LIVE
+    assert attempt_state.standing(store, attempt, QueueView(rows), now=later).status is AttemptStatus.LIVE
 
 
 def test_who_may_still_be_submitting(store: StorePaths) -> None:
     elsewhere = opened(store, host="login2")
     nothing = QueueView([])
-    assert attempt_state.standing(store, elsewhere, nothing).fate is Fate.IN_FLIGHT
+    assert attempt_state.standing(store, elsewhere, nothing).status is AttemptStatus.IN_FLIGHT
     later = elsewhere.time + attempt_state.SUBMITTING_SECONDS + 1
-    assert attempt_state.standing(store, elsewhere, nothing, now=later).fate is Fate.NEVER_STARTED
+    assert attempt_state.standing(store, elsewhere, nothing, now=later).status is AttemptStatus.NEVER_STARTED
 
 
 def test_an_sbatch_that_outlived_its_overnight(store: StorePaths) -> None:
     attempt = opened(store, host=socket.gethostname())
     nothing = QueueView([])
-    assert attempt_state.standing(store, attempt, nothing).fate is Fate.NEVER_STARTED
+    assert attempt_state.standing(store, attempt, nothing).status is AttemptStatus.NEVER_STARTED
     script = StagePaths(Path(attempt.stage_dir)).scripts("aaaaaa").job(0)
     sbatch = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "sbatch", str(script)])
     try:
         while not Path(f"/proc/{sbatch.pid}/cmdline").read_bytes():  # a new program has no words for its first instant
             assert sbatch.poll() is None
-        assert attempt_state.standing(store, attempt, nothing).fate is Fate.IN_FLIGHT
+        assert attempt_state.standing(store, attempt, nothing).status is AttemptStatus.IN_FLIGHT
     finally:
         sbatch.kill()
         sbatch.wait()
@@ -130,5 +130,5 @@ def test_what_was_read_before_the_queue_was_asked_decides(store: StorePaths) -> 
     answer = QueueView([])
     attempts.record_job(store, attempt, 0, "7")
     started(store, "7")
-    assert attempt_state.standing(store, attempt, answer, claims=claims, known=known).fate is Fate.IN_FLIGHT
-    assert attempt_state.standing(store, attempt, answer).fate is Fate.ENDED
+    assert attempt_state.standing(store, attempt, answer, claims=claims, known=known).status is AttemptStatus.IN_FLIGHT
+    assert attempt_state.standing(store, attempt, answer).status is AttemptStatus.ENDED

@@ -20,15 +20,15 @@ from launch.config.document.reader import parse
 from launch.config.profile_fields import GpuRequest
 from launch.config.profile_file import available, read_profile
 from launch.site import check, choose, cluster_info, show, storage, write
-from launch.site.cluster_info import Facts
+from launch.site.cluster_info import ClusterInfo
 from launch.site.devcluster_shape import shape_of
 from launch.site.finding import Level
 from launch.site.probe import amend, results, run
-from launch.site.probe.amend import Change
-from launch.site.probe.run import Plan, Probe
-from launch.site.storage import Place
+from launch.site.probe.amend import ProfileChange
+from launch.site.probe.run import Probe, ProbePlan
+from launch.site.storage import StorageArea
 from launch.slurm import ask
-from launch.slurm.ask import FIELD, Heard
+from launch.slurm.ask import FIELD, Response
 from launch.slurm.client import Gateway
 from launch.slurm.devcluster import config
 from launch.slurm.devcluster.config import ClusterConfig
@@ -57,7 +57,7 @@ def nodes(*rows: tuple[str, int, int, str, str]) -> str:
     )
 
 
-def site(**answers: str | None) -> Facts:
+def site(**answers: str | None) -> ClusterInfo:
     texts = {
         "config": CONFIG.format(kind="slurmdbd"),
         "partitions": "",
@@ -66,8 +66,10 @@ def site(**answers: str | None) -> Facts:
         "modules": None,
         **answers,
     }
-    heard = {name: Heard(name, text, "" if text is not None else "did not answer") for name, text in texts.items()}
-    return cluster_info.read("me", heard)
+    response = {
+        name: Response(name, text, "" if text is not None else "did not answer") for name, text in texts.items()
+    }
+    return cluster_info.read("me", response)
 
 
 @pytest.mark.parametrize(
@@ -151,8 +153,8 @@ def test_a_small_cluster_without_accounting_and_partitions_that_are_not_for_us()
 
 
 def test_what_does_not_answer_is_given_up_and_said() -> None:
-    heard = ask.ask(Gateway(), ["sleep", "600"], seconds=0.2)
-    assert (heard.text, heard.problem) == (None, "sleep did not answer")
+    response = ask.ask(Gateway(), ["sleep", "600"], seconds=0.2)
+    assert (response.text, response.problem) == (None, "sleep did not answer")
     assert ask.ask(Gateway(), ["no-such-command-here"]).problem == "there is no no-such-command-here on this machine"
     assert ask.ask(Gateway(), ["bash", "-c", "echo banner; echo no luck >&2; exit 3"]).problem == "no luck"
     found = site(partitions=None)
@@ -171,13 +173,13 @@ def test_no_slurm_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
 
 
 def test_the_workspace_is_on_a_file_system_that_nodes_share() -> None:
-    home = Place("HOME", "/home/me", True, "nfs4", 10)
-    scratch = Place("SCRATCH", "/scratch/me", True, "lustre", 10**15)
-    full = Place("WORK", "/work/me", False, "gpfs", 10**15)
-    local = Place("DATA", "/data", True, "xfs", 10**15)
+    home = StorageArea("HOME", "/home/me", True, "nfs4", 10)
+    scratch = StorageArea("SCRATCH", "/scratch/me", True, "lustre", 10**15)
+    full = StorageArea("WORK", "/work/me", False, "gpfs", 10**15)
+    local = StorageArea("DATA", "/data", True, "xfs", 10**15)
     assert storage.best([full, scratch, home]) is scratch
     assert storage.best([full, local, home]) is home
-    assert storage.best([full, Place("SCRATCH", "/tmp/me", True, "ext4"), local]) is local
+    assert storage.best([full, StorageArea("SCRATCH", "/tmp/me", True, "ext4"), local]) is local
     assert storage.best([full]) is None
     assert list(
         storage.named({"HOME": "/h", "SCRATCH": "/h", "WORK": "not a path", "DATA": "/d$x", "PROJECT": "/p"})
@@ -200,11 +202,11 @@ def test_the_workspace_is_on_a_file_system_that_nodes_share() -> None:
     ],
 )
 def test_quotas(kind: str, text: str, quota: int | None, used: int) -> None:
-    place = Place("SCRATCH", "/scratch/me", True, kind, 10**15, source="server:/export")
+    place = StorageArea("SCRATCH", "/scratch/me", True, kind, 10**15, source="server:/export")
     assert list(storage.quota_questions([place], "me")) == ["SCRATCH"]
-    (found,) = storage.with_quotas([place], {"SCRATCH": Heard("quota", text)})
+    (found,) = storage.with_quotas([place], {"SCRATCH": Response("quota", text)})
     assert (found.quota, found.used) == (quota, used)
-    (same,) = storage.with_quotas([place], {"SCRATCH": Heard("quota", None, "there is no quota on this machine")})
+    (same,) = storage.with_quotas([place], {"SCRATCH": Response("quota", None, "there is no quota on this machine")})
     assert same == place
 
 
@@ -246,7 +248,7 @@ PARTITIONS = st.builds(
 @st.composite
 def sites(draw: st.DrawFn) -> write.NewProfile:
     account = draw(st.none() | WORD)
-    found = Facts(
+    found = ClusterInfo(
         user=draw(WORD),
         config=draw(
             st.fixed_dictionaries(
@@ -280,7 +282,7 @@ def sites(draw: st.DrawFn) -> write.NewProfile:
         unknown=draw(st.dictionaries(WORD, WORD, max_size=2)),
     )
     places = [
-        Place(
+        StorageArea(
             "HOME",
             "/" + draw(WORD).replace("$", ""),
             draw(st.booleans()),
@@ -347,7 +349,7 @@ def test_comments_say_where_a_value_is_from() -> None:
             "here",
             found,
             choose.choose(found, ()),
-            [Place("SCRATCH", "/scratch/me", True, "lustre", 10**12)],
+            [StorageArea("SCRATCH", "/scratch/me", True, "lustre", 10**12)],
             (),
             tools,
             False,
@@ -400,7 +402,7 @@ resources: {}
     ],
 )
 def test_one_value_is_changed_and_all_else_stays(tmp_path: Path, path: tuple[str, ...], value: str, line: str) -> None:
-    text = amend.amended(PROFILE, [Change(path, value, "why")], "today")
+    text = amend.amended(PROFILE, [ProfileChange(path, value, "why")], "today")
     assert line in text.splitlines()
     gone = set(PROFILE.splitlines()) - set(text.splitlines())
     assert len(gone) <= 1
@@ -418,7 +420,10 @@ def test_one_value_is_changed_and_all_else_stays(tmp_path: Path, path: tuple[str
 
 
 def test_two_values_below_one_new_key() -> None:
-    changes = [Change(("env", "NCCL_SOCKET_IFNAME"), "ib", "why"), Change(("env", "GLOO_SOCKET_IFNAME"), "ib0", "why")]
+    changes = [
+        ProfileChange(("env", "NCCL_SOCKET_IFNAME"), "ib", "why"),
+        ProfileChange(("env", "GLOO_SOCKET_IFNAME"), "ib0", "why"),
+    ]
     assert parse(amend.amended(PROFILE, changes, "today"), "f").data["env"] == {
         "NCCL_SOCKET_IFNAME": "ib",
         "GLOO_SOCKET_IFNAME": "ib0",
@@ -429,13 +434,13 @@ def test_what_cannot_be_changed_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no single value"):
         amend.amended(
             "name: mine\nexecutor: slurm\nresources:\n  data: {cpus: 1}\n",
-            [Change(("resources",), "1", "why")],
+            [ProfileChange(("resources",), "1", "why")],
             "today",
         )
     file = tmp_path / "mine.yaml"
     file.write_text(PROFILE)
     with pytest.raises(InputError):
-        amend.write(file, amend.amended(PROFILE, [Change(("continuation",), "sideways", "why")], "today"))
+        amend.write(file, amend.amended(PROFILE, [ProfileChange(("continuation",), "sideways", "why")], "today"))
     assert file.read_text() == PROFILE
 
 
@@ -453,7 +458,7 @@ def test_what_lies_over_another_is_changed_too(tmp_path: Path, monkeypatch: pyte
     (own / "parts" / "fast.yaml").write_text("qos: fast\n")
     file = own / "mine.yaml"
     file.write_text(f"extends: {extends}\n")
-    amend.write(file, amend.amended(file.read_text(), [Change(("continuation",), "chain", "why")], "today"))
+    amend.write(file, amend.amended(file.read_text(), [ProfileChange(("continuation",), "chain", "why")], "today"))
     profile = read_profile(file).profile
     assert (profile.partition, profile.continuation) == ("below", "chain")
     assert profile.qos == ("fast" if "fast" in extends else None)
@@ -464,7 +469,7 @@ def test_what_lies_over_another_is_changed_too(tmp_path: Path, monkeypatch: pyte
 
 # -- verdicts
 
-PLAN = Plan(
+PLAN = ProbePlan(
     "submitit",
     "cpt",
     "probe",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.base.errors import ClusterRefused, ClusterSilent
+from launch.base.errors import ClusterUnreachable, RejectedByCluster
 from launch.slurm.client import Gateway
 
 
@@ -57,21 +57,21 @@ def test_job_ids(fake, script, prints):
 @pytest.mark.parametrize("prints", ["echo thanks", "true", "echo 4711; exit 1"])
 def test_an_answer_that_tells_nothing_is_silence(fake, script, prints):
     fake("sbatch", prints)
-    with pytest.raises(ClusterSilent, match="not known"):
+    with pytest.raises(ClusterUnreachable, match="not known"):
         Gateway().sbatch(script)
 
 
 @pytest.mark.failure(10)
 def test_socket_timed_out_is_silence(fake, script):
     fake("sbatch", "echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv' >&2; exit 1")
-    with pytest.raises(ClusterSilent, match="Socket timed out") as caught:
+    with pytest.raises(ClusterUnreachable, match="Socket timed out") as caught:
         Gateway().sbatch(script)
     assert caught.value.command[0] == "sbatch"
 
 
 def test_refusal_carries_command_exit_code_and_stderr(fake, script):
     fake("sbatch", "echo 'sbatch: error: AssocMaxSubmitJobLimit' >&2; exit 3")
-    with pytest.raises(ClusterRefused, match="your account limits jobs in the queue") as caught:
+    with pytest.raises(RejectedByCluster, match="your account limits jobs in the queue") as caught:
         Gateway().sbatch(script)
     assert (caught.value.command_exit_code, caught.value.command[-1]) == (3, str(script))
     assert "AssocMaxSubmitJobLimit" in caught.value.stderr
@@ -79,7 +79,7 @@ def test_refusal_carries_command_exit_code_and_stderr(fake, script):
 
 def test_no_slurm_here(script, monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(ClusterRefused, match="no sbatch on this machine"):
+    with pytest.raises(RejectedByCluster, match="no sbatch on this machine"):
         Gateway().sbatch(script)
 
 
@@ -87,7 +87,7 @@ def test_time_out_kills_the_whole_group(fake, script, tmp_path):
     pid = tmp_path / "pid"
     fake("sbatch", f"sleep 300 & echo $! >{pid}; wait")
     began = time.monotonic()
-    with pytest.raises(ClusterSilent, match="did not answer") as caught:
+    with pytest.raises(ClusterUnreachable, match="did not answer") as caught:
         Gateway(sbatch_timeout=1).sbatch(script)
     assert time.monotonic() - began < 5
     assert caught.value.since == pytest.approx(1, abs=1)
@@ -123,13 +123,13 @@ def test_environment_of_the_commands(fake, script, tmp_path, monkeypatch):
 
 def test_a_torn_queue_is_silence(fake):
     fake("squeue", r"printf '\x1e12\x1fRUNNING\x1f17954'")
-    with pytest.raises(ClusterSilent, match="cannot be read"):
+    with pytest.raises(ClusterUnreachable, match="cannot be read"):
         Gateway().squeue()
 
 
 def test_a_queue_that_cannot_be_read_is_never_empty(fake):
     fake("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2; exit 1")
-    with pytest.raises(ClusterSilent):
+    with pytest.raises(ClusterUnreachable):
         Gateway().squeue()
 
 
@@ -174,9 +174,9 @@ def test_cancel_of_an_ended_job_is_no_error_in_any_version(fake):
 @pytest.mark.parametrize(
     ("said", "error"),
     [
-        ("scancel: error: Kill job error on job id 2: Access/permission denied", ClusterRefused),
-        ("scancel: error: Unable to contact slurm controller (connect failure)", ClusterSilent),
-        ("", ClusterSilent),
+        ("scancel: error: Kill job error on job id 2: Access/permission denied", RejectedByCluster),
+        ("scancel: error: Unable to contact slurm controller (connect failure)", ClusterUnreachable),
+        ("", ClusterUnreachable),
     ],
 )
 def test_cancel_failures(fake, said, error):

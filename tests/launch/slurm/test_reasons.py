@@ -23,7 +23,7 @@ QOSMinCpuNotSatisfied QOSMinGRES QOSMinMemory QOSMinNode
 
 @pytest.mark.parametrize("name", LIMITS.split())
 def test_every_limit_is_read_whole(name):
-    words = reasons.in_words(name)
+    words = reasons.describe(name)
     assert words.startswith("waits: ")
     assert words.endswith(f": {name}")
 
@@ -52,7 +52,7 @@ def test_every_limit_is_read_whole(name):
     ],
 )
 def test_in_words(reason, words):
-    assert reasons.in_words(reason) == words
+    assert reasons.describe(reason) == words
 
 
 def test_text_without_a_limit():

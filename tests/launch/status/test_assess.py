@@ -13,7 +13,7 @@ import pytest
 from jobs.core import claim
 from jobs.core.progress import ProgressWriter
 from jobs.core.verdict import FailureClass, Outcome
-from launch.base.errors import ClusterSilent
+from launch.base.errors import ClusterUnreachable
 from launch.cli.main import main
 from launch.runs.attempt_state import QueueView
 from launch.runs.journal import Event
@@ -25,7 +25,7 @@ from launch.status.assess import Queue, look
 from launch.status.model import RunStatus, StageStatus, State
 from tests.support.made_runs import make, row, said, sealed, stage, started, store_of, submitted
 
-SILENT = ClusterSilent("squeue failed: Unable to contact slurm controller", command=["squeue"], since=9)
+SILENT = ClusterUnreachable("squeue failed: Unable to contact slurm controller", command=["squeue"], since=9)
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +104,7 @@ def test_the_nodes_that_a_stage_keeps_off_are_shown(run: Run) -> None:
     run.paths.stage("cpt").avoid("11").write_text("node3,node7\n")
     status = judged(run, row(run, "cpt", "11", JobState.RUNNING, start=time.time()))
     assert status.stages[0].avoids == ("node3", "node7")
-    assert "; keeps off node3, node7" in "\n".join(show_status.lines(run, run.plan(), "site", status))
+    assert "; excludes node3, node7" in "\n".join(show_status.lines(run, run.plan(), "site", status))
 
 
 @pytest.mark.failure(43)
@@ -261,9 +261,9 @@ def test_a_silent_cluster_is_said_and_nothing_is_concluded_from_it(run: Run) -> 
     submitted(run, "sft", "12")
     started(run, "sft", "12")
     ProgressWriter(run.paths.stage("sft").progress).report(2, 3, "training", loss=1.5)
-    heard = time.time() - 120
+    response = time.time() - 120
     run.paths.stage("sft").deadline.write_text("0")
-    os.utime(run.paths.stage("sft").deadline, (heard, heard))
+    os.utime(run.paths.stage("sft").deadline, (response, response))
     submitted(run, "dpo", "13")
     status = look(run, run.plan(), Queue.silent(SILENT))
     assert [found.state for found in status.stages] == [State.SEALED, State.UNKNOWN, State.UNKNOWN]

@@ -10,7 +10,7 @@ import pytest
 from jobs.core import claim, files
 from jobs.core.progress import ProgressWriter
 from jobs.core.verdict import FailureClass, Outcome
-from launch.base.errors import ClusterSilent, InputError
+from launch.base.errors import ClusterUnreachable, InputError
 from launch.runs import rundir
 from launch.runs.attempt_state import QueueView
 from launch.runs.journal import Event
@@ -23,7 +23,7 @@ from launch.status.model import RunStatus, StageStatus, State
 from launch.status.why import Why
 from tests.support.made_runs import make, row, said, sealed, stage, started, store_of, submitted
 
-SILENT = ClusterSilent("squeue failed: Unable to contact slurm controller", command=["squeue"], since=9)
+SILENT = ClusterUnreachable("squeue failed: Unable to contact slurm controller", command=["squeue"], since=9)
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_failed_shows_class_line_place_step_save_and_budget(run: Run) -> None:
         "in        /logs/11_1.log:40",
         "job       11, restart 1 on node4",
         "reached   step 7; saved: step 6",
-        "keeps off node3",
+        "excludes node3",
         "halve micro_batch_size",
         "; then: overnight submit ",
     ):

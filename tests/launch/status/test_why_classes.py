@@ -162,10 +162,10 @@ def test_a_conversion_that_is_out_of_memory_is_not_told_of_options_that_it_has_n
 
 def test_no_gpu_is_visible_where_ray_should_start() -> None:
     torch = pytest.importorskip("torch")
-    from jobs.backends.nemo_rl.cluster import MissingGpus, Shape
+    from jobs.backends.nemo_rl.cluster import ClusterShape, MissingGpus
 
     if torch.cuda.device_count():
         pytest.skip("this machine has a GPU")
     with pytest.raises(MissingGpus, match=r"no GPU is visible here .* ask for gpus_per_node") as caught:
-        Shape.of_job()
+        ClusterShape.of_job()
     assert verdict.classify(caught.value) is FailureClass.MISSING_GPUS

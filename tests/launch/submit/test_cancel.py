@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.base.errors import ClusterSilent
+from launch.base.errors import ClusterUnreachable
 from launch.cli.main import main
 from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
@@ -102,7 +102,7 @@ def test_silence_after_the_scancel_is_said(run: Run, programs: Programs) -> None
     lies = f"#!/bin/sh\nprintf '%s' \"{silent}\" >{programs.rows.parent}/squeue\n"
     (programs.rows.parent / "scancel").write_text(lies, encoding="utf-8")
     programs.queue("1", f"on-{run.id}-cpt-aaaaaa", state="RUNNING")
-    with pytest.raises(ClusterSilent, match="whether they are gone is not known"):
+    with pytest.raises(ClusterUnreachable, match="whether they are gone is not known"):
         cancel.on_slurm(run, run.plan(), programs.gateway, {"cpt"})
 
 

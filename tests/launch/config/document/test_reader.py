@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from launch.base.errors import InputError
 from launch.base.text import nearest
-from launch.config.document.positions import MAX_SHOWN, Marks, Position, Problem, dotted, failure
+from launch.config.document.positions import MAX_SHOWN, Position, Positions, Problem, dotted, failure
 from launch.config.document.reader import MAX_DEPTH, parse, read, scalar
 
 
@@ -128,20 +128,20 @@ def test_explicit_tags() -> None:
 def test_marks_of_keys_values_and_items() -> None:
     document = parse("a: 1\nb:\n  c: [x, {d: y}]\n  'e f': |\n    text\n", "f.yaml")
     assert document.data == {"a": 1, "b": {"c": ["x", {"d": "y"}], "e f": "text\n"}}
-    marks = document.marks
-    assert str(marks.key(("b", "c"))) == "f.yaml:3:3"
-    assert str(marks.value(("b", "c"))) == "f.yaml:3:6"
-    assert str(marks.value(("b", "c", 1, "d"))) == "f.yaml:3:14"
-    assert str(marks.key(("b", "e f"))) == "f.yaml:4:3"
+    positions = document.positions
+    assert str(positions.key(("b", "c"))) == "f.yaml:3:3"
+    assert str(positions.value(("b", "c"))) == "f.yaml:3:6"
+    assert str(positions.value(("b", "c", 1, "d"))) == "f.yaml:3:14"
+    assert str(positions.key(("b", "e f"))) == "f.yaml:4:3"
     # What is not there is at the nearest thing around it that is.
-    assert str(marks.value(("b", "missing", "deep"))) == "f.yaml:2:1"
-    assert str(Marks("g.yaml").value(("x",))) == "g.yaml"
-    assert marks.excerpt(marks.value(("b", "c"))).splitlines()[1].endswith("     ^")
+    assert str(positions.value(("b", "missing", "deep"))) == "f.yaml:2:1"
+    assert str(Positions("g.yaml").value(("x",))) == "g.yaml"
+    assert positions.excerpt(positions.value(("b", "c"))).splitlines()[1].endswith("     ^")
 
 
 def test_caret_stays_in_view_on_a_long_line() -> None:
     document = parse(f"key: {{a: {'x' * 500}, b: 1}}\n", "f.yaml")
-    lines = document.marks.excerpt(document.marks.value(("key", "b"))).splitlines()
+    lines = document.positions.excerpt(document.positions.value(("key", "b"))).splitlines()
     assert all(len(line) < 130 for line in lines)
     assert lines[0][lines[1].index("^")] == "1"
 
@@ -167,8 +167,8 @@ def test_anchors_and_merge_keys() -> None:
     document = parse(text, "f.yaml")
     assert document.data["cpt"] == {"steps": 4, "lr": 2e-5}
     assert document.data["sft"] == {"steps": 4, "lr": 1e-5, "kind": "sft", "same": {"steps": 4, "lr": 1e-5}}
-    assert str(document.marks.value(("cpt", "steps"))) == "f.yaml:1:18"  # where it is written
-    assert str(document.marks.value(("cpt", "lr"))) == "f.yaml:4:7"
+    assert str(document.positions.value(("cpt", "steps"))) == "f.yaml:1:18"  # where it is written
+    assert str(document.positions.value(("cpt", "lr"))) == "f.yaml:4:7"
     assert "<< takes a mapping" in refused("a: &a 1\nb: {<<: *a}\n").message
     assert parse('a: {"<<": 1}\n', "f.yaml").data == {"a": {"<<": 1}}
 
@@ -258,12 +258,12 @@ def test_windows_line_ends(tmp_path: Path) -> None:
     path.write_bytes(b"a: 1\r\nb:\r\n  c: x\r\n")
     document = read(path)
     assert document.data == {"a": 1, "b": {"c": "x"}}
-    assert document.marks.value(("b", "c")) == Position(str(path), 3, 6)
+    assert document.positions.value(("b", "c")) == Position(str(path), 3, 6)
 
 
 def test_failure_lists_in_the_order_of_the_file_and_stops() -> None:
     document = parse("".join(f"k{n}: {n}\n" for n in range(30)), "f.yaml")
-    error = failure([Problem((f"k{n}",), "wrong") for n in reversed(range(30))], document.marks, hint="do this")
+    error = failure([Problem((f"k{n}",), "wrong") for n in reversed(range(30))], document.positions, hint="do this")
     assert error.where == "f.yaml:1:5"
     assert error.hint == "do this"
     assert str(error).startswith("f.yaml:1:5: k0: wrong\n    1 | k0: 0\n      |     ^\nf.yaml:2:5: k1: wrong")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.base.errors import ClusterRefused, InputError
+from launch.base.errors import InputError, RejectedByCluster
 from launch.render import request
 from launch.render.executors import NAMES, carrier, nemo_run
 from launch.render.request import JobRequest
@@ -179,8 +179,8 @@ def test_submission_goes_through_the_gateway_once(asked, name, monkeypatch, tmp_
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_error_of_the_gateway_comes_out_as_it_is(asked, name):
-    error = ClusterRefused("no", command=["sbatch"], exit_code=1, stderr="")
-    with pytest.raises(ClusterRefused) as caught:
+    error = RejectedByCluster("no", command=["sbatch"], exit_code=1, stderr="")
+    with pytest.raises(RejectedByCluster) as caught:
         carrier(name).submit(asked, Recorder(error))
     assert caught.value is error
 
