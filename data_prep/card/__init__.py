@@ -1,1 +1,4 @@
-"""The card of a data set: counts, examples, the page."""
+"""The card of a data set: counts, examples, the page.
+
+Imports: sources, common, jobs.core.
+"""

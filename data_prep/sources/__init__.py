@@ -1,1 +1,4 @@
-"""Where rows come from: catalogues of translations, messages, the user's files."""
+"""Where rows come from: catalogues of translations, messages, the user's files.
+
+Imports: common, jobs.core.
+"""

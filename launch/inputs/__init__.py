@@ -1,1 +1,4 @@
-"""What a run reads from outside: downloads, digests of files, the user's code and our own. Imports base."""
+"""What a run reads from outside: downloads, digests of files, the user's code and our own.
+
+Imports: base, jobs.core.
+"""

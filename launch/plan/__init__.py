@@ -1,1 +1,16 @@
-"""Pipeline, profile and inputs to jobs: fingerprints, estimates, limits. Imports config, inputs, slurm and base."""
+"""Pipeline, profile and inputs to jobs: fingerprints, estimates, limits.
+
+Imports: config, slurm, inputs, base, jobs.core.
+"""
+
+from jobs.core.public_names import lazily
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "Plan": "model",
+        "PlannedStage": "model",
+        "Facts": "model",
+        "build": "builder",
+    },
+)

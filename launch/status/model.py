@@ -11,7 +11,6 @@ from jobs.core.verdict import FailureClass, Outcome, Verdict
 from launch.base.text import clock, duration
 from launch.slurm.queue import QueueRow
 from launch.slurm.states import JobState
-from launch.status import model
 
 
 class State(StrEnum):
@@ -101,7 +100,7 @@ def by_verdict(base: StageStatus, said: Verdict) -> StageStatus:
     return replace(
         base,
         state=State.FAILED,
-        text=f"failed: {model.FAILURES[said.failure]}",
+        text=f"failed: {FAILURES[said.failure]}",
         evidence=said.evidence,
         step=said.step,
         failure=said.failure.value,
@@ -113,7 +112,7 @@ def by_slurm(base: StageStatus, state: JobState, when: str) -> StageStatus:
     if state is JobState.CANCELLED:
         return replace(base, state=State.CANCELLED, text=f"cancelled{when}")
     bad = State.LOST if state is JobState.COMPLETED or not state.is_final else State.FAILED
-    return replace(base, state=bad, text=f"{bad}: {model.ENDINGS.get(state, f'Slurm says {state}')}{when}")
+    return replace(base, state=bad, text=f"{bad}: {ENDINGS.get(state, f'Slurm says {state}')}{when}")
 
 
 FAILURES: dict[FailureClass, str] = {
