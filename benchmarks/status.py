@@ -89,7 +89,7 @@ def make_run(directory: Path) -> Run:
 
 def submit(run: Run, planned: PlannedStage, number: int) -> tuple[str, str]:
     """What a submission, and the job if it has begun, leave behind of one stage; its job's name and id."""
-    store = run.workspace.entry(planned.produces_kind, planned.fingerprint)
+    store = planned.store(run.workspace)
     paths = run.paths.stage(planned.name)
     name, job = scripts.job_name(run.id, planned.name, "abcdef", 0), str(1000 + number)
     for path in (store.attempts, paths.logs):

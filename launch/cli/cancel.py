@@ -24,7 +24,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Cancel; 1 if a job is still in the queue after half a minute. Doing it twice is fine."""
-    from launch.plan import model
     from launch.runs import rundir
     from launch.submit import cancel
 
@@ -32,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     plan, profile = found.plan(), found.profile()
     stages = {stage.name for stage in plan.stages}
     if args.stage is not None:
-        stages = plan.below({model.find(plan, args.stage).name})
+        stages = plan.below({plan.find(args.stage).name})
     if profile.executor == "local":
         return _here(found, plan, stages, args.json)
     # Not while a submission is at work: what it adds next would escape.

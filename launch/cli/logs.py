@@ -62,17 +62,16 @@ class _View:
     """One stage of a run, and what can be said of its logs."""
 
     def __init__(self, run: Run, plan: Plan, profile: Profile, name: str) -> None:
-        from launch.plan.model import find
 
         self._run = run
         self._plan = plan
         self._profile = profile
-        self.stage = find(plan, name)
+        self.stage = plan.find(name)
         self._asked = time.monotonic()
 
     @property
     def store(self) -> StorePaths:
-        return self._run.workspace.entry(self.stage.produces_kind, self.stage.fingerprint)
+        return self.stage.store(self._run.workspace)
 
     @property
     def paths(self) -> StagePaths:

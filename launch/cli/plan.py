@@ -79,7 +79,7 @@ def _sweep(args: argparse.Namespace) -> int:
         for stage in variant.plan.stages:
             seen = known.setdefault(stage.name, {})
             if stage.fingerprint not in seen:
-                seen[stage.fingerprint] = workspace.entry(stage.produces_kind, stage.fingerprint).seal.exists()
+                seen[stage.fingerprint] = stage.store(workspace).seal.exists()
         if args.json:
             stages = {stage.name: stage.fingerprint for stage in variant.plan.stages}
             variants.append({"set": list(variant.options), "stages": stages})

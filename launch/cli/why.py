@@ -17,13 +17,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print; exit codes as of ``status``."""
     from launch.cli.status import exit_code, look
-    from launch.plan.model import find
     from launch.runs import rundir
     from launch.status import why
 
     found = rundir.find(args.run, args.workspace)
     profile, plan = found.profile(), found.plan()
-    only = None if args.stage is None else find(plan, args.stage).name
+    only = None if args.stage is None else plan.find(args.stage).name
     status = look(found, plan, profile)
     told = why.explain(found, plan, profile, status, only)
     if args.json:

@@ -227,7 +227,7 @@ def model_of(plan: Plan, stage: PlannedStage, workspace: Workspace) -> Model | N
     """The model that a stage trains, from the ``config.json`` of the nearest checkpoint before it that is there."""
     given = stage.inputs.get("checkpoint") or stage.inputs.get("source")
     while given is not None:
-        output = workspace.entry(given.kind, given.fingerprint).output
+        output = given.store(workspace).output
         if any((output / name).is_file() for name in ("config.json", "hf/config.json")):
             return _config_in(output)
         if not given.is_job:

@@ -7,15 +7,13 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from jobs.core.paths import StorePaths, Workspace
 from jobs.core.spec import Source
 from launch.base.errors import InputError
-from launch.config.profile import Resources
-
-if TYPE_CHECKING:  # status and the like read plans, and no pipeline: its models are built only where one is planned
-    pass
 from launch.base.text import suggest
+from launch.config.profile import Resources
 
 REVISION = 1
 """Part of every fingerprint: raised when a change of ours makes old results invalid."""
@@ -71,6 +69,10 @@ class PlannedInput:
     fingerprint: str
     is_job: bool
 
+    def store(self, workspace: Workspace) -> StorePaths:
+        """Its entry in the store."""
+        return workspace.entry(self.kind, self.fingerprint)
+
 
 @dataclass(frozen=True)
 class PlannedStage:
@@ -102,6 +104,10 @@ class PlannedStage:
         """Stages whose jobs this one waits for, without repetition."""
         return tuple(dict.fromkeys(entry.stage for entry in self.inputs.values() if entry.is_job))
 
+    def store(self, workspace: Workspace) -> StorePaths:
+        """The entry of what it makes in the store."""
+        return workspace.entry(self.produces_kind, self.fingerprint)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -127,6 +133,17 @@ class Plan:
                 return stage
         raise KeyError(name)
 
+    def find(self, name: str) -> PlannedStage:
+        """The stage of that name, as a user typed it.
+
+        Raises:
+            InputError: there is none; names the nearest.
+        """
+        names = [stage.name for stage in self.stages]
+        if name not in names:
+            raise InputError(f"there is no stage {name!r} in this run; {suggest(name, names)}")
+        return self.stage(name)
+
     @property
     def data_paths(self) -> list[Path]:
         """Files and directories that the chain reads and that are no code."""
@@ -151,16 +168,3 @@ def fingerprint(**parts: Any) -> str:
     """SHA-256 (hex) of the canonical JSON of ``parts``."""
     text = json.dumps({"revision": REVISION, **parts}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def find(plan: Plan, name: str) -> PlannedStage:
-    """The stage of that name.
-
-    Raises:
-        InputError: there is none; names the nearest.
-    """
-    try:
-        return plan.stage(name)
-    except KeyError:
-        names = [stage.name for stage in plan.stages]
-        raise InputError(f"there is no stage {name!r} in this run; {suggest(name, names)}") from None

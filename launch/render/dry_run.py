@@ -62,7 +62,7 @@ def answers(
     ``missing``."""
     groups: dict[str, list[PlannedStage]] = {}
     for stage in plan.stages:
-        if stage.backend != "data" and not workspace.entry(stage.produces_kind, stage.fingerprint).seal.exists():
+        if stage.backend != "data" and not stage.store(workspace).seal.exists():
             python = sys.executable if _is_elsewhere(stage, profile) else stage.python
             groups.setdefault(python, []).append(stage)
     code = None if pipeline.pipeline.code is None else pipeline.resolve(pipeline.pipeline.code)

@@ -10,7 +10,6 @@ from typing import Any
 
 from jobs.core import spec
 from jobs.core.files import make_directory, write_atomic
-from jobs.core.paths import Workspace
 from jobs.core.spec import Input, StageSpec
 from launch.base.errors import InputError
 from launch.config.mounts import Mount, Runtime
@@ -46,7 +45,7 @@ def stage_spec(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, atte
     inputs = {
         role: Input(
             stage=entry.stage,
-            store=str(_entry(workspace, entry.kind, entry.fingerprint)),
+            store=str(entry.store(workspace).root),
             kind=entry.kind,
             format=entry.format,
             fingerprint=entry.fingerprint,
@@ -62,7 +61,7 @@ def stage_spec(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, atte
         attempt=attempt,
         fingerprint=stage.fingerprint,
         stage_dir=str(run.paths.stage(stage.name).root),
-        store_dir=str(_entry(workspace, stage.produces_kind, stage.fingerprint)),
+        store_dir=str(stage.store(workspace).root),
         produces={"kind": stage.produces_kind, "format": stage.produces_format},
         settings=dict(stage.settings),
         inputs=inputs,
@@ -78,10 +77,6 @@ def stage_spec(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, atte
         seals=profile.seals.value,
         quota_bytes=profile.quota_bytes_of(run.workspace.root),
     )
-
-
-def _entry(workspace: Workspace, kind: str, fingerprint: str) -> Path:
-    return workspace.entry(kind, fingerprint).root
 
 
 def environment(profile: Profile, stage: PlannedStage) -> list[tuple[str, str]]:
@@ -158,7 +153,7 @@ def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, a
         **common,
         core_python=plan.core_python,
         watch_seconds=max(1, round(profile.poll_seconds)),
-        seal=run.workspace.entry(stage.produces_kind, stage.fingerprint).seal,
+        seal=stage.store(run.workspace).seal,
         run=run.id,
         onward=_onward(run, plan, profile),
         notify=profile.notify.command,
@@ -220,7 +215,7 @@ def write(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, attempt: 
     scripts = paths.scripts(attempt)
     make_directory(scripts.root)
     paths.logs.mkdir(exist_ok=True)
-    make_directory(run.workspace.entry(stage.produces_kind, stage.fingerprint).root)
+    make_directory(stage.store(run.workspace).root)
     texts = stage_scripts(run, plan, stage, profile, attempt)
     spec.save(scripts.spec, stage_spec(run, plan, stage, profile, attempt, links))
     write_atomic(scripts.host, texts.host)

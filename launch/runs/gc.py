@@ -66,8 +66,8 @@ def needed(workspace: Workspace) -> Needed:
             unknown.append(run.id)
             continue
         for stage in plan.stages:
-            store.add(workspace.entry(stage.produces_kind, stage.fingerprint).root.name)
-            store |= {workspace.entry(one.kind, one.fingerprint).root.name for one in stage.inputs.values()}
+            store.add(stage.store(workspace).root.name)
+            store |= {one.store(workspace).root.name for one in stage.inputs.values()}
     return Needed(frozenset(store), frozenset(code), tuple(unknown))
 
 

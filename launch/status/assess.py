@@ -117,7 +117,7 @@ class _Look:
         )
 
     def _stage(self, stage: PlannedStage) -> StageStatus:
-        store = self._run.workspace.entry(stage.produces_kind, stage.fingerprint)
+        store = stage.store(self._run.workspace)
         if store.seal.exists():
             return self._sealed(stage)
         if (found := self._untouched(stage, store)) is not None:
@@ -249,7 +249,7 @@ class _Look:
         if found is not None:
             return found.state is not State.SEALED
         stage = self._plan.stage(name)
-        return not self._run.workspace.entry(stage.produces_kind, stage.fingerprint).seal.exists()
+        return not stage.store(self._run.workspace).seal.exists()
 
     # What is over
 

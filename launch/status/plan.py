@@ -40,7 +40,7 @@ def states(plan: Plan, workspace: Workspace) -> dict[str, str]:
 
 
 def _state(stage: PlannedStage, workspace: Workspace, absent: set[str | None]) -> str:
-    store = workspace.entry(stage.produces_kind, stage.fingerprint)
+    store = stage.store(workspace)
     if store.seal.exists():
         try:
             seal.check_sizes(store.output, store.seal)

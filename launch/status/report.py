@@ -84,7 +84,7 @@ def _is_model(stage: PlannedStage) -> bool:
 
 
 def _made(run: Run, planned: PlannedStage, found: StageStatus) -> StageResult:
-    store = run.workspace.entry(planned.produces_kind, planned.fingerprint)
+    store = planned.store(run.workspace)
     sealed, text = None, found.text
     if found.state is State.SEALED:
         try:

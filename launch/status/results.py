@@ -55,7 +55,7 @@ def collect(plan: Plan, workspace: Workspace) -> list[MetricResult]:
     """
     found: list[MetricResult] = []
     for stage in plan.stages:
-        store = workspace.entry(stage.produces_kind, stage.fingerprint)
+        store = stage.store(workspace)
         if stage.produces_kind != "evaluation":
             continue
         # A missed gate leaves what was measured unsealed: nobody builds on it, but the user wants to see it.
@@ -148,7 +148,7 @@ def _light(plan: Plan, workspace: Workspace) -> list[str]:
     """Stages whose output has a seal that does not detect bit flips, whichever run made it."""
     found = []
     for stage in plan.stages:
-        path = workspace.entry(stage.produces_kind, stage.fingerprint).seal
+        path = stage.store(workspace).seal
         with contextlib.suppress(seal.SealBroken):  # missing, or torn: the stage that builds on it says so
             if seal.load(path).depth is seal.Depth.LIGHT:
                 found.append(stage.name)

@@ -47,7 +47,7 @@ def overview(run: Run) -> Overview:
 
 
 def _is_sealed(run: Run, stage: PlannedStage) -> bool:
-    return run.workspace.entry(stage.produces_kind, stage.fingerprint).seal.exists()
+    return stage.store(run.workspace).seal.exists()
 
 
 def _profile(run: Run) -> str:
@@ -63,7 +63,7 @@ def _state(run: Run, open_stages: list[PlannedStage]) -> str:
     """``failed`` if a stage's newest attempt says so, ``running`` for a living local run, else ``submitted``."""
     tried = False
     for stage in open_stages:
-        store = run.workspace.entry(stage.produces_kind, stage.fingerprint)
+        store = stage.store(run.workspace)
         current = attempts.current(store)
         if current is None:
             continue

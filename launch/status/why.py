@@ -68,7 +68,7 @@ def explain(run: Run, plan: Plan, profile: Profile, status: RunStatus, only: str
 
 
 def _explain(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, found: StageStatus, unreachable: str) -> Why:
-    store = run.workspace.entry(stage.produces_kind, stage.fingerprint)
+    store = stage.store(run.workspace)
     current = attempts.current(store)
     paths = run.paths.stage(stage.name) if current is None else StagePaths(Path(current.stage_dir))
     events = list(files.read_json_lines(paths.events))

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from jobs.core import attempts
 from jobs.core.attempts import Attempt
-from jobs.core.paths import StorePaths
 from launch.base.errors import ClusterUnreachable
 from launch.plan.model import Plan, PlannedStage
 from launch.render import scripts
@@ -85,14 +84,10 @@ def _of_other_runs(run: Run, plan: Plan, stages: set[str]) -> list[tuple[Planned
     found = []
     for stage in plan.stages:
         if stage.name in stages:
-            current = attempts.current(_store(run, stage))
+            current = attempts.current(stage.store(run.workspace))
             if current is not None and current.run != run.id:
                 found.append((stage, current))
     return found
-
-
-def _store(run: Run, stage: PlannedStage) -> StorePaths:
-    return run.workspace.entry(stage.produces_kind, stage.fingerprint)
 
 
 def _verified(gateway: Gateway, jobs: set[str], run: str) -> tuple[str, ...]:
@@ -126,7 +121,7 @@ def here(run: Run, plan: Plan, stages: set[str]) -> list[str]:
     """Ask the stages that a process of ``overnight run`` carries to save and leave at their next step; their names."""
     asked = []
     for stage in plan.stages:
-        store = _store(run, stage)
+        store = stage.store(run.workspace)
         current = attempts.current(store) if stage.name in stages and not store.seal.exists() else None
         if current is None or current.carrier != "local" or current.run != run.id:
             continue

@@ -74,7 +74,7 @@ class LocalRunner:
             StageFailed: with evidence and the command that goes on.
         """
         for stage in self._plan.stages:
-            store = self._run.workspace.entry(stage.produces_kind, stage.fingerprint)
+            store = stage.store(self._run.workspace)
             if reuse.is_sound(store, thorough=stage.name in self._suspects):
                 self._run.journal.write(Event.REUSED, stage=stage.name, store=store.root.name)
                 self._display.begin(stage, reused=True)
@@ -198,7 +198,7 @@ class LocalRunner:
                 process.wait()
 
     def _conclude(self, stage: PlannedStage, paths: StagePaths, restart: int, entry: int) -> None:
-        store = self._run.workspace.entry(stage.produces_kind, stage.fingerprint)
+        store = stage.store(self._run.workspace)
         if store.seal.exists():
             return
         found = verdict.read(paths.verdict(self._job, restart))

@@ -122,7 +122,7 @@ def _jobs(run: Run, plan: Plan, rows: list[QueueRow]) -> list[Leftover]:
 
 def _is_current(run: Run, plan: Plan, stage: str, token: str) -> bool:
     planned = plan.stage(stage)
-    current = attempts.current(run.workspace.entry(planned.produces_kind, planned.fingerprint))
+    current = attempts.current(planned.store(run.workspace))
     return current is not None and current.token == token
 
 

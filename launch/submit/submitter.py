@@ -134,16 +134,13 @@ class Submitter:
             self._run.journal.write(Event.INTERRUPTED, before=stage.name)
             raise Interrupted
 
-    def _store(self, stage: PlannedStage) -> StorePaths:
-        return self._run.workspace.entry(stage.produces_kind, stage.fingerprint)
-
     def _view(self, fresh: bool = False) -> QueueView:
         if self._queue is None or fresh or time.monotonic() - self._queue.asked_at > VIEW_SECONDS:
             self._queue = QueueView(self._gateway.squeue())
         return self._queue
 
     def _bring_forward(self, stage: PlannedStage) -> Step:
-        store = self._store(stage)
+        store = stage.store(self._run.workspace)
         while True:
             if reuse.is_sound(store, thorough=stage.name in self._suspects):
                 self._run.journal.write(Event.REUSED, stage=stage.name, store=store.root.name)
@@ -247,7 +244,7 @@ class Submitter:
         stage, attempt = intents[row.name]
         if not row.state.is_queued or stage not in self._jobs:
             return False
-        store = self._store(self._plan.stage(stage))
+        store = self._plan.stage(stage).store(self._run.workspace)
         current = attempts.current(store)
         if current is None or current.token != attempt:
             return True

@@ -141,7 +141,7 @@ class Simulation:
         return run
 
     def store(self, planned: PlannedStage) -> StorePaths:
-        return self.workspace.entry(planned.produces_kind, planned.fingerprint)
+        return planned.store(self.workspace)
 
     # Processes of the user
 

@@ -253,7 +253,7 @@ class Chain:
 
     def store(self, run: str, name: str) -> StorePaths:
         planned = self.plan(run).stage(name)
-        return self.workspace.entry(planned.produces_kind, planned.fingerprint)
+        return planned.store(self.workspace)
 
     def events(self, name: str, kind: str | None = None) -> list[dict[str, Any]]:
         """Notes of all jobs of a stage, of all runs, in order of time."""

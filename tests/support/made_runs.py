@@ -139,7 +139,7 @@ def make(workspace: Path, *stages: PlannedStage, profile: Mapping[str, Any] | No
 def store_of(run: Run, name: str) -> StorePaths:
     """Store entry of a stage."""
     planned = run.plan().stage(name)
-    return run.workspace.entry(planned.produces_kind, planned.fingerprint)
+    return planned.store(run.workspace)
 
 
 def submitted(

@@ -44,7 +44,7 @@ def stage(plan: Plan, name: str) -> PlannedStage:
 
 
 def name_of(workspace: Workspace, given: PlannedStage) -> str:
-    return workspace.entry(given.produces_kind, given.fingerprint).root.name
+    return given.store(workspace).root.name
 
 
 def test_another_input_model_is_another_directory_of_checkpoints(tmp_path: Path) -> None:
