@@ -329,7 +329,7 @@ def test_sizes_of_checkpoints_against_the_trl_back_end(tmp_path: Path) -> None:
 
 
 def test_adapters_keep_states_of_their_own_only() -> None:
-    """Frozen weights: 2 bytes each in bf16; adapters 18. 6656 is what NeMo counts (tests/jobs/backends/test_nemo_sft.py)."""
+    """Frozen weights: 2 bytes each in bf16; adapters 18. 6656 is what NeMo counts (tests/jobs/backends/nemo/test_lora.py)."""
     tiny = Model(layers=2, hidden=64, heads=4, groups=2, head=16, ffn=128, vocabulary=400, tied=True)
     assert tiny.layers * tiny.adapter_parameters(4) == 6656
     habits = habits_of("nemo", {}, {})

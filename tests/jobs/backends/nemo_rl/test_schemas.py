@@ -1,6 +1,6 @@
 """What is rendered for NeMo-RL fits the recorded configuration of each version, in both directions.
 
-``nemo_rl_schemas/V.json`` holds, for the version that it names, the keys of the stock configurations and of the
+``schemas/V.json`` holds, for the version that it names, the keys of the stock configurations and of the
 declared types of that release (``policy.megatron_cfg``, ``generation`` and LoRA left out), read from its sources:
 
 * ``type``: what is declared, or what the stock file has where nothing is; ``null`` also where the reader takes it
@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 
 from jobs.backends.nemo_rl import render, schemas, settings, texts
-from tests.jobs.backends.test_nemo_rl_render import REQUIRED, VERSIONS, place
+from tests.jobs.backends.nemo_rl.test_render import REQUIRED, VERSIONS, place
 from tests.support.nemo_rl_fake import tree
 
-RECORDED = Path(__file__).parent / "nemo_rl_schemas"
+RECORDED = Path(__file__).parent / "schemas"
 KINDS = ("dpo", "sft")
 ALL_OPTIONS: dict[str, Any] = {
     "wandb_project": "p", "tensorboard": True, "recompute": True, "cpu_offload": True, "tensor_parallel": 2,
