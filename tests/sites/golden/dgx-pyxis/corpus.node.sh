@@ -1,9 +1,0 @@
-#!/bin/bash
-# Started once on every node of the job by the executor's srun: the work of one stage.
-set -eu
-cd /lustre/team/overnight/runs/abcde/stages/corpus
-export HF_DATASETS_OFFLINE=1
-export HF_HUB_OFFLINE=1
-export TOKENIZERS_PARALLELISM=false
-export TRANSFORMERS_OFFLINE=1
-exec /home/me/venv/bin/python /lustre/team/overnight/runs/abcde/code/toolkit/overnight_job.py work /lustre/team/overnight/runs/abcde/stages/corpus/attempts/aaaaaa/spec.json
