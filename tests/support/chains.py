@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -29,6 +30,7 @@ from launch.plan import file
 from launch.plan.model import Plan
 from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
+from tests.support import commands
 from tests.support.slurm import Slurm
 
 REPOSITORY = Path(__file__).parents[2]
@@ -201,8 +203,11 @@ class Chain:
         self, name: str, *arguments: str | Path, code: int | None = 0, environment: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; ``code``: the exit code that it must have (None: any)."""
-        process = self.start(name, *arguments, environment=environment)
-        return ended(process, code)
+        if threading.current_thread() is not threading.main_thread():  # a fork has what other threads hold
+            return ended(self.start(name, *arguments, environment=environment), code)
+        given = self.command(name, *arguments)[len(OVERNIGHT) :]
+        variables = {**self.environment, **(environment or {})}
+        return checked(commands.overnight(*given, cwd=self.directory, environment=variables), code)
 
     def fetch(self) -> None:
         self.overnight("fetch")
@@ -384,9 +389,14 @@ def ended(
     except subprocess.TimeoutExpired:
         process.kill()
         raise
-    if code is not None and process.returncode != code:
-        raise AssertionError(f"{process.args}: exit {process.returncode}, expected {code}\n{out}{err}")
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    return checked(subprocess.CompletedProcess(process.args, process.returncode, out, err), code)
+
+
+def checked(done: subprocess.CompletedProcess[str], code: int | None = 0) -> subprocess.CompletedProcess[str]:
+    """``done``, which must have ended with ``code`` (None: any)."""
+    if code is not None and done.returncode != code:
+        raise AssertionError(f"{done.args}: exit {done.returncode}, expected {code}\n{done.stdout}{done.stderr}")
+    return done
 
 
 def wait_for_all(chains: Iterable[Chain], timeout: float = 300) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from tests.support import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINE = ROOT / "pipelines" / "nvidia.yaml"
@@ -43,15 +44,8 @@ INSERTED = {"base-nemo": "nemo", "sft-hf": "nemo", "dpo-hf": "nemo_rl"}
 
 def overnight(*arguments: str, cwd: Path, check: bool = True) -> str:
     """What a command prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "launch.cli", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = commands.overnight(*arguments, cwd=cwd, environment=environment, timeout=300)
     if check and done.returncode:
         raise RuntimeError(done.stderr)
     return done.stdout

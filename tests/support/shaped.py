@@ -16,7 +16,8 @@ from launch.config.profile_file import read_profile
 from launch.site.devcluster_shape import UNNAMED, shape_of
 from launch.slurm.devcluster.cluster import DevCluster
 from tests.sites.golden import profile_of
-from tests.support.chains import OVERNIGHT, REPOSITORY, SHORT, Chain, ended
+from tests.support import commands
+from tests.support.chains import OVERNIGHT, REPOSITORY, SHORT, Chain, checked
 from tests.support.slurm import Slurm
 
 SHIM = Path(__file__).parents[1] / "slurm" / "containers" / "pyxis_shim.c"
@@ -68,7 +69,8 @@ class Site:
         )
 
     def overnight(self, *arguments: str, code: int | None = 0) -> str:
-        return ended(self.start(*arguments), code).stdout
+        done = commands.overnight("profile", *arguments, cwd=self.home, environment=self.environment)
+        return checked(done, code).stdout
 
     def init(self, more: str = "") -> str:
         """Write a profile, as it comes; ``more`` is what its user adds."""

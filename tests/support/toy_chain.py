@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from jobs.core import files, seal
 from jobs.core.paths import StagePaths, StorePaths, Workspace
+from tests.support import commands
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,15 +74,7 @@ class Chain:
 
     def overnight(self, *arguments: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run the command; a failure shows what it printed."""
-        done = subprocess.run(
-            [sys.executable, "-m", "launch.cli", *arguments],
-            cwd=ROOT,
-            env=self.variables,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        done = commands.overnight(*arguments, cwd=ROOT, environment=self.variables, timeout=timeout)
         if check and done.returncode != 0:
             raise AssertionError(f"overnight {' '.join(arguments)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
         return done
