@@ -23,7 +23,7 @@ def planned(directory: Path, nodes: int, keys: str = "", corpus: str = "") -> tu
     assert text != PIPELINE
     path.write_text(text.replace("from: ./raw", f"from: ./raw{corpus}"))
     read = read_pipeline(path)
-    found = read_profile(USER).with_pipeline(read.data, read.marks)
+    found = read_profile(USER).with_pipeline(read.data, read.positions)
     return plan_of(found.profile, path), found, read
 
 
