@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
+from pydantic_core import core_schema
 
 from launch.base.text import control_character
 
@@ -52,12 +53,35 @@ def _module_name(value: str) -> str:
     return value
 
 
-def parse_duration(text: str) -> int:
-    """Seconds of a Slurm duration: ``M``, ``M:SS``, ``H:MM:SS``, ``D-HH``, ``D-HH:MM`` or ``D-HH:MM:SS``.
+class Duration(str):
+    """A Slurm duration as it was written, and its ``seconds``.
+
+    It is ``M``, ``M:SS``, ``H:MM:SS``, ``D-HH``, ``D-HH:MM`` or ``D-HH:MM:SS``. Compare ``seconds``: the text of equal
+    durations may differ.
 
     Raises:
         ValueError: it is none, or zero (which Slurm reads as no limit).
     """
+
+    seconds: int
+
+    def __new__(cls, text: str) -> Duration:
+        made = super().__new__(cls, text)
+        made.seconds = _seconds(text)
+        return made
+
+    @property
+    def minutes(self) -> int:
+        """As ``--time`` takes it, rounded up."""
+        return -(-self.seconds // 60)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> core_schema.CoreSchema:
+        made = core_schema.no_info_after_validator_function(cls, core_schema.str_schema(strict=True))
+        return core_schema.no_info_before_validator_function(_refuse_number, made)
+
+
+def _seconds(text: str) -> int:
     found = _DURATION.match(text)
     if not found:
         raise ValueError(f"{text!r} is not a duration: write minutes (30), H:MM:SS or D-HH:MM:SS")
@@ -79,11 +103,9 @@ def parse_duration(text: str) -> int:
     return whole
 
 
-def _duration(value: Any) -> Any:
+def _refuse_number(value: Any) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool):
         raise ValueError(f'a duration is text: write "{value}" for {value} minutes, or H:MM:SS')
-    if isinstance(value, str):
-        parse_duration(value)
     return value
 
 
@@ -103,7 +125,6 @@ Text = Annotated[str, Strict()]
 Line = Annotated[str, Strict(), AfterValidator(one_line), AfterValidator(_filled)]
 Slug = Annotated[str, Strict(), AfterValidator(slug)]
 ModuleName = Annotated[str, Strict(), AfterValidator(_module_name)]
-Duration = Annotated[str, Strict(), BeforeValidator(_duration)]
 Memory = Annotated[str, Strict(), AfterValidator(_memory)]
 Flag = Annotated[bool, Strict()]
 Count = Annotated[int, Strict(), Field(gt=0)]
@@ -134,6 +155,25 @@ class ResourceKeys(StrictModel):
     gpus_per_node: Amount | None = None
     mem: Memory | None = None
     time: Duration | None = None
+
+
+class Resources(ResourceKeys):
+    """What one job asks for, all layers put together."""
+
+    nodes: Count = 1
+    processes_per_node: Count = 1
+
+    @property
+    def time_seconds(self) -> int | None:
+        return None if self.time is None else self.time.seconds
+
+    @property
+    def processes(self) -> int:
+        return self.nodes * self.processes_per_node
+
+    def changed(self, **values: Any) -> Resources:
+        """These with other values."""
+        return Resources(**{**dict(self), **values})
 
 
 RESOURCE_KEYS = tuple(ResourceKeys.model_fields)

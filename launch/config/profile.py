@@ -7,7 +7,6 @@ Layers, the last that says something wins: what is built in, the files that ``ex
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,10 @@ from launch.config.fields import (
     ModuleName,
     Positive,
     ResourceKeys,
+    Resources,
     Slug,
     StrictModel,
     memory_bytes,
-    parse_duration,
 )
 from launch.config.kinds import DATA_KINDS, TRAINING_KINDS
 from launch.config.profile_fields import (
@@ -68,32 +67,6 @@ __all__ = ["Continuation", "Environment", "ExecutorChoice", "ExecutorKind", "Pro
 _DEFAULTS = ("partition", "account", "qos", "reservation", "constraint")
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What one job asks for, all layers put together."""
-
-    nodes: int = 1
-    processes_per_node: int = 1
-    partition: str | None = None
-    cpus: int | None = None
-    gpus_per_node: int | None = None
-    mem: str | None = None
-    time: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    reservation: str | None = None
-    constraint: str | None = None
-    image: str | None = None
-
-    @property
-    def time_seconds(self) -> int | None:
-        return None if self.time is None else parse_duration(self.time)
-
-    @property
-    def processes(self) -> int:
-        return self.nodes * self.processes_per_node
-
-
 def partitions_of(resources: Resources) -> tuple[str, ...]:
     """Names of the partitions that a job may go to: Slurm takes several, with commas, and chooses."""
     return tuple(name.strip() for name in (resources.partition or "").split(",") if name.strip())
@@ -122,7 +95,7 @@ class Profile(StrictModel):
     file_systems: dict[ModuleName, FileSystem] = Field(default_factory=dict)
     continuation: Continuation = Continuation.REQUEUE
     links: Count = 3
-    lead: Duration = "2:00"
+    lead: Duration = Duration("2:00")
     retries: dict[FailureName, Amount] = Field(default_factory=dict)
     stall_after: Duration | None = None
     seals: Depth = Depth.FULL
@@ -141,10 +114,6 @@ class Profile(StrictModel):
     devcluster: Flag = False
     poll_seconds: Positive = 30.0
     offline: Flag = True
-
-    @property
-    def stall_seconds(self) -> float | None:
-        return None if self.stall_after is None else float(parse_duration(self.stall_after))
 
     @property
     def scratch(self) -> Path | None:
@@ -168,10 +137,6 @@ class Profile(StrictModel):
         """How many jobs of a run may be in the queue at a time; None: all of them."""
         return rolling(self.submission)
 
-    @property
-    def lead_seconds(self) -> int:
-        return parse_duration(self.lead)
-
     def resources_for(self, kind: str, stage: ResourceKeys | None = None) -> Resources:
         """Profile, then ``default``, then ``training`` or ``data``, then the kind, then the stage: the last that says
         so wins."""
@@ -187,8 +152,8 @@ class Profile(StrictModel):
         seconds = resources.time_seconds
         if seconds is None or not limits or len(limits) < len(found) or None in limits:
             return resources
-        longest = max(filter(None, limits), key=parse_duration)
-        return replace(resources, time=longest) if seconds > parse_duration(longest) else resources
+        longest = max(filter(None, limits), key=lambda one: one.seconds)
+        return resources.changed(time=longest) if seconds > longest.seconds else resources
 
     def resource_paths(self, kind: str, stage: str, keys: ResourceKeys | None) -> dict[str, KeyPath]:
         """Where each value of ``resources_for`` is set, as a path of the profile or, where the stage says it, of the

@@ -24,7 +24,6 @@ from launch.config.fields import (
     NotNegative,
     StrictModel,
     one_line,
-    parse_duration,
 )
 from launch.config.kinds import DATA_KINDS, TRAINING_KINDS
 from launch.config.mounts import Gpus, Mount, Runtime
@@ -215,11 +214,7 @@ class Partition(StrictModel):
     exclusive: Flag = False
     cost_per_gpu_hour: NotNegative | None = None
 
-    @property
-    def max_seconds(self) -> int | None:
-        return None if self.max_time is None else parse_duration(self.max_time)
-
-    def longest(self, nodes: int | None) -> str | None:
+    def longest(self, nodes: int | None) -> Duration | None:
         """The most time that a job on so many nodes may ask for; None: no limit is known."""
         fitting = [one for one in self.bins if (nodes or 1) <= one.nodes]
         return min(fitting, key=lambda one: one.nodes).time if fitting else self.max_time
@@ -265,12 +260,12 @@ class Signal(StrictModel):
     and for preemption with a grace time. The trainer saves and leaves at its next step."""
 
     name: Literal["USR2", "TERM"] = "USR2"
-    lead: Duration = "5:00"
+    lead: Duration = Duration("5:00")
 
     @property
     def text(self) -> str:
         """As ``--signal`` takes it. To the processes of the work, not to the batch shell."""
-        return f"{self.name}@{parse_duration(self.lead)}"
+        return f"{self.name}@{self.lead.seconds}"
 
 
 class GpuRequest(StrictModel):

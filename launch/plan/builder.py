@@ -79,7 +79,7 @@ class _Builder:
         resources = self.profile.resources_for(kind, stage)
         executor = self.profile.executor_for(kind, stage.executor if stage else None)
         if executor == "local":  # one process after the other; the batch is the global one all the same
-            resources = replace(resources, nodes=1, processes_per_node=1)
+            resources = resources.changed(nodes=1, processes_per_node=1)
         result = {key: value for key, value in settings.items() if key not in NOT_IN_RESULT}
         versions = dict(able.versions)
         if resources.image:  # what is in it decides, and the user's code, which is not in it

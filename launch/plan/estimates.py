@@ -182,7 +182,7 @@ def _of(
         if steps:  # measured: no range any more
             seconds = (statistics.median(steps) * stage.target_step,) * 2
         hours = (seconds[0] * shape.world / 3600, seconds[1] * shape.world / 3600)
-        usable = (resources.time_seconds or 0) - profile.lead_seconds
+        usable = (resources.time_seconds or 0) - profile.lead.seconds
         if usable > 0:
             segments = (math.ceil(seconds[0] / usable), math.ceil(seconds[1] / usable))
     return Estimate(
@@ -275,7 +275,7 @@ def _smaller(stage: PlannedStage, model: Model, profile: Profile, seen: Measurem
     """The first change with which the stage fits and needs at most ``most`` bytes; None: none that was tried."""
     for changes, nodes in _candidates(stage, model):
         settings = {**stage.settings, **changes}
-        resources = replace(stage.resources, nodes=nodes)
+        resources = stage.resources.changed(nodes=nodes)
         tried = _of(stage, settings, resources, model, profile, seen)
         if tried.fits and tried.needs <= most:
             changed = {name: value for name, value in changes.items() if value != stage.settings.get(name)}

@@ -17,7 +17,10 @@ SCHEMA = 1
 
 def to_json(plan: Plan) -> dict[str, Any]:
     """Plain data with nothing secret in it: names and numbers only."""
-    return {"schema": SCHEMA, **asdict(plan)}
+    value = {"schema": SCHEMA, **asdict(plan)}
+    for entry in value["stages"]:
+        entry["resources"] = dict(entry["resources"])
+    return value
 
 
 def _stage(value: dict[str, Any]) -> PlannedStage:

@@ -9,7 +9,7 @@ from typing import Any
 from launch.base.errors import InputError
 from launch.base.text import suggest
 from launch.config.document.positions import KeyPath, Positions, Problem, failure
-from launch.config.fields import memory_bytes, parse_duration, words_of
+from launch.config.fields import Duration, memory_bytes, words_of
 from launch.config.pipeline_file import PipelineFile
 from launch.config.profile import Continuation, ExecutorKind, partitions_of
 from launch.config.profile_fields import Partition
@@ -90,7 +90,7 @@ def _of_partition(stage: PlannedStage, profile: ProfileFile) -> Iterator[str]:
                 yield f"{text}; {suggest(word, one.features)}"
 
 
-def _wanted(stage: PlannedStage, profile: ProfileFile, stages: Mapping[str, Any]) -> str | None:
+def _wanted(stage: PlannedStage, profile: ProfileFile, stages: Mapping[str, Any]) -> Duration | None:
     return profile.profile.resources_for(stage.kind, stages.get(stage.name)).time
 
 
@@ -146,7 +146,7 @@ def _numbers(stage: PlannedStage, partitions: Mapping[str, Partition]) -> Iterat
         yield _Asked("mem", memory_bytes(resources.mem), f"{resources.mem} of memory a node", memory)
     if resources.time is not None:
         times = {name: _time(one, resources.nodes) for name, one in partitions.items()}
-        yield _Asked("time", parse_duration(resources.time), f"a time of {resources.time}", times)
+        yield _Asked("time", resources.time.seconds, f"a time of {resources.time}", times)
 
 
 _NOUNS = {"nodes": "nodes", "gpus_per_node": "GPUs a node", "cpus": "CPUs a node"}
@@ -166,7 +166,7 @@ def _memory(one: Partition) -> tuple[float, str] | None:
 
 def _time(one: Partition, nodes: int) -> tuple[float, str] | None:
     longest = one.longest(nodes)
-    return None if longest is None else (parse_duration(longest), f'"{longest}"')
+    return None if longest is None else (longest.seconds, f'"{longest}"')
 
 
 def _allows(one: Partition, asked: _Asked, nodes: int) -> bool:
@@ -181,16 +181,16 @@ def _allows(one: Partition, asked: _Asked, nodes: int) -> bool:
 def _links(stage: PlannedStage, profile: ProfileFile, stages: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     """A chain of jobs has as much time as its links together, which are submitted together."""
     wanted = _wanted(stage, profile, stages)
-    each = stage.resources.time_seconds
+    each = stage.resources.time
     if stage.continuation != Continuation.CHAIN.value:
         return
     limit = profile.profile.rolling
     if limit is not None and limit < profile.profile.links:
         text = f"stage {stage.name!r} needs {profile.profile.links} jobs at once (links)"
         yield ("submission",), f"{text}, more than rolling({limit}): write submission: rolling({profile.profile.links})"
-    if wanted is None or not each:
+    if wanted is None or each is None:
         return
-    needed, links = -(-parse_duration(wanted) // each), profile.profile.links
+    needed, links = -(-wanted.seconds // each.seconds), profile.profile.links
     if needed > links:
-        text = f"stage {stage.name!r} is given {wanted}, and {links} links of {stage.resources.time} are less"
+        text = f"stage {stage.name!r} is given {wanted}, and {links} links of {each} are less"
         yield ("links",), f"{text}: write links: {needed}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,11 +68,11 @@ def stage_spec(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, atte
         target_step=stage.target_step,
         links=links,
         continuation=stage.continuation,
-        lead_seconds=profile.lead_seconds,
+        lead_seconds=profile.lead.seconds,
         core_python=plan.core_python,
         stage_python=stage.python,
         retries=dict(profile.retries),
-        stall_seconds=profile.stall_seconds,
+        stall_seconds=None if profile.stall_after is None else float(profile.stall_after.seconds),
         seals=profile.seals.value,
         quota_bytes=profile.quota_bytes_of(run.workspace.root),
     )
@@ -269,7 +268,7 @@ def request(
     container = container_of(run, stage, profile)
     scripts_of = run.paths.stage(stage.name).scripts(attempt)
     enter = () if container is None else containers.srun_arguments(container, scripts_of.container)
-    if resources.time_seconds is None:
+    if resources.time is None:
         raise InputError(
             f"stage {stage.name!r} has no time limit",
             hint=f"set resources.default.time in the profile {profile.name!r}, or time: in the stage",
@@ -282,7 +281,7 @@ def request(
         link=link,
         nodes=resources.nodes,
         processes_per_node=resources.processes_per_node,
-        time_minutes=math.ceil(resources.time_seconds / 60),
+        time_minutes=resources.time.minutes,
         cpus=resources.cpus,
         partition=resources.partition,
         account=resources.account,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 from jobs.core.paths import Workspace
 from launch.base.errors import OvernightError, RejectedByCluster
 from launch.config.document.positions import KeyPath
-from launch.config.fields import words_of
+from launch.config.fields import Duration, words_of
 from launch.config.kinds import TRAINING_KINDS
 from launch.config.mounts import Mount, Runtime
 from launch.config.profile import Resources, partitions_of
@@ -35,7 +34,7 @@ _PYTHON_SECONDS = 20.0
 _ANSWER_SECONDS = 20.0
 """Longer than for a new profile: here a missing answer hides a fault."""
 
-_SMALL_SECONDS = 600
+_SMALL_TIME = Duration("10")
 
 _VERSION = "import sys; print('%d.%d' % sys.version_info[:2]); sys.exit(sys.version_info < (3, 10))"
 
@@ -199,7 +198,7 @@ class _Checker:
         if not real.is_up:
             yield Finding(Level.WARN, what, "is not up", self._where("partitions", name))
         limit = cluster_info.seconds_of(real.max_time)
-        if says.max_seconds is not None and says.max_seconds > limit:
+        if says.max_time is not None and says.max_time.seconds > limit:
             text = f"max_time {says.max_time} is more than its limit, {real.max_time}"
             yield Finding(Level.FAIL, what, text, self._where("partitions", name, "max_time"))
         most = {"max_nodes": real.max_nodes or real.nodes or None}
@@ -281,16 +280,14 @@ class _Checker:
     def _small_request(self, name: str, says: Partition, scratch: Path) -> Finding:
         """One node of a partition, with all of its GPUs, for some minutes."""
         kind = "cpt" if says.gpus else "corpus"
-        seconds = min(_SMALL_SECONDS, says.max_seconds or _SMALL_SECONDS)
-        resources = replace(
-            self._profile.resources_for(kind),
+        resources = self._profile.resources_for(kind).changed(
             partition=name,
             nodes=1,
             processes_per_node=1,
             cpus=None,
             mem=None,
             gpus_per_node=says.gpus,
-            time=str(math.ceil(seconds / 60)),
+            time=min(_SMALL_TIME, says.max_time or _SMALL_TIME, key=lambda one: one.seconds),
         )
         what, where = f"sbatch: one node of {name}", self._where("partitions", name)
         found = self._request(what, resources, self._profile.executor_for(kind), kind, where, scratch)

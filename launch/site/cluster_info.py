@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from launch.config.fields import parse_duration
+from launch.config.fields import Duration
 from launch.slurm.ask import FIELD, Response
 
 _PAIR = re.compile(r"(?:^|\s)([\w/:.\[\]]+)=((?:(?!\s[\w/:.\[\]]+=).)*)")
@@ -30,13 +30,13 @@ class NodeGroup:
 
 @dataclass(frozen=True)
 class PartitionFacts:
-    """A partition as the controller has it. ``max_time``: D-HH:MM:SS, None without limit. ``allow_*``: None is all."""
+    """A partition as the controller has it. ``max_time``: None without limit. ``allow_*``: None is all."""
 
     name: str
     is_default: bool
     is_up: bool
     is_hidden: bool
-    max_time: str | None
+    max_time: Duration | None
     max_nodes: int | None
     exclusive: bool
     preemptible: bool
@@ -64,14 +64,14 @@ class PartitionFacts:
 
 @dataclass(frozen=True)
 class Association:
-    """An account that the user may charge. ``max_wall``: D-HH:MM:SS, None without limit."""
+    """An account that the user may charge. ``max_wall``: None without limit."""
 
     account: str
     partition: str
     qos: tuple[str, ...]
     default_qos: str | None
     max_submit: int | None
-    max_wall: str | None
+    max_wall: Duration | None
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Qos:
     """A quality of service. ``max_tres``: as Slurm writes it, ``gres/gpu=8,node=4``."""
 
     name: str
-    max_wall: str | None
+    max_wall: Duration | None
     max_tres: str
     max_submit: int | None
     flags: str
@@ -167,20 +167,17 @@ def _number(text: str) -> int | None:
     return int(found[0]) if found else None
 
 
-def limit(text: str) -> str | None:
-    """A time limit as Slurm prints it; None for one without an end."""
-    text = text.strip()
-    return None if text in _NOTHING or text.upper() in ("UNLIMITED", "INFINITE") else text
-
-
-def seconds_of(text: str | None) -> float:
-    """A limit in seconds; infinite where there is none or it cannot be read."""
-    if text is None:
-        return math.inf
+def limit(text: str) -> Duration | None:
+    """A time limit as Slurm prints it; None where there is none (UNLIMITED) or it cannot be read."""
     try:
-        return parse_duration(text)
+        return Duration(text.strip())
     except ValueError:
-        return math.inf
+        return None
+
+
+def seconds_of(limit: Duration | None) -> float:
+    """A limit in seconds; infinite where there is none."""
+    return math.inf if limit is None else limit.seconds
 
 
 def _names(text: str) -> tuple[str, ...] | None:

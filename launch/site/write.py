@@ -158,7 +158,7 @@ def _partition(each: PartitionFacts) -> list[str]:
     values: list[tuple[str, str, str]] = []
     if each.max_time:
         values.append(("max_time", json.dumps(each.max_time), ""))
-    elif each.max_time is None:
+    else:
         lines += _comment("no time limit", "    ")
     if each.max_nodes is not None or each.nodes:
         known = min(number for number in (each.max_nodes, each.nodes) if number)

@@ -130,7 +130,7 @@ def segments(stage: PlannedStage, profile: Profile, expected: float | None) -> s
         return "1"
     if expected is None:
         return "1+"
-    usable = limit - profile.lead_seconds
+    usable = limit - profile.lead.seconds
     return str(math.ceil(expected / usable)) if usable > 0 else "1+"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launch.config.fields import memory_bytes, parse_duration
+from launch.config.fields import Duration, memory_bytes
 from launch.config.mounts import Runtime
 from launch.config.profile import Profile, Resources
 from launch.config.profile_fields import Exclusive, GpuForm, MemoryRule
@@ -70,7 +70,7 @@ def check_job(job: Mapping[str, str], profile: Profile, wanted: Resources, nodes
         assert job["QOS"] == wanted.qos
     assert job["Features"] == (wanted.constraint or "(null)")
     assert wanted.time is not None
-    assert parse_duration(job["TimeLimit"]) == parse_duration(wanted.time)
+    assert Duration(job["TimeLimit"]).seconds == wanted.time.seconds
     assert job["CPUs/Task"] == str(wanted.cpus or 1)
     assert job["Network"] == profile.sbatch.get("network", "(null)")
 
@@ -109,7 +109,7 @@ def check_limits(slurm: Slurm, profile: Profile, wanted: Resources) -> None:
         if one.max_time is None:
             assert fields["MaxTime"] == "UNLIMITED"
         else:
-            assert parse_duration(fields["MaxTime"]) == one.max_seconds
+            assert Duration(fields["MaxTime"]).seconds == one.max_time.seconds
     one = profile.partitions.get(wanted.partition or "")
     if one is None or says_none(profile):
         return
@@ -117,8 +117,8 @@ def check_limits(slurm: Slurm, profile: Profile, wanted: Resources) -> None:
     fits += [f"--account={wanted.account}"] if wanted.account else []
     fits += [f"--qos={wanted.qos}"] if wanted.qos else []
     slurm.run(["sbatch", *fits])
-    if one.max_seconds:
-        assert slurm.run(["sbatch", *fits, f"--time={one.max_seconds // 60 + 1}"], check=False).returncode != 0
+    if one.max_time:
+        assert slurm.run(["sbatch", *fits, f"--time={one.max_time.seconds // 60 + 1}"], check=False).returncode != 0
     if one.gpus:
         slurm.run(["sbatch", *fits, f"--gpus-per-node={one.gpus}"])
         assert slurm.run(["sbatch", *fits, f"--gpus-per-node={one.gpus + 1}"], check=False).returncode != 0

@@ -94,7 +94,7 @@ def plans(found: ProfileFile, minutes: int | None, skip: Collection[str]) -> lis
                 kind=kind,
                 backend=backend,
                 minutes=allowed,
-                resources=replace(wanted, nodes=most, time=str(allowed)),
+                resources=wanted.changed(nodes=most, time=str(allowed)),
                 lead=None if "signal" in skip else allowed * 60 - 45,
                 requeue="requeue" not in skip and profile.continuation is Continuation.REQUEUE,
             )

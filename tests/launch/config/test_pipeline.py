@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from launch.config import references
 from launch.config.document.positions import Positions, failure
 from launch.config.document.reader import parse
 from launch.config.document.validate import validate
-from launch.config.fields import parse_duration
+from launch.config.fields import Duration
 from launch.config.kinds import TASK_KINDS, TASK_METRICS
 from launch.config.pipeline import Pipeline
 from launch.config.pipeline_file import PipelineFile, read_pipeline
@@ -317,7 +320,10 @@ def test_overrides_name_the_option(tmp_path: Path, override: str, message: str) 
 )
 @pytest.mark.failure(15)
 def test_durations(text: str, seconds: int) -> None:
-    assert parse_duration(text) == seconds
+    assert Duration(text).seconds == seconds
+    assert Duration(text) == text, "shown as it was written"
+    assert json.loads(json.dumps(copy.deepcopy(Duration(text)))) == text
+    assert Duration(text).minutes == math.ceil(seconds / 60), "a minute that has begun counts"
 
 
 @pytest.mark.parametrize(
@@ -325,7 +331,7 @@ def test_durations(text: str, seconds: int) -> None:
 )
 def test_no_durations(text: str) -> None:
     with pytest.raises(ValueError, match=r"duration|no time"):
-        parse_duration(text)
+        Duration(text)
 
 
 @pytest.mark.parametrize("base", ["hf:meta-llama/Llama-3.2-3B@abc123", "hf:org/name", "/models/x", "models/x"])

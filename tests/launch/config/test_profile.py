@@ -53,7 +53,7 @@ def test_everything_that_is_written(tmp_path: Path) -> None:
     assert profile.workspace == Path("/scratch/me/overnight")
     assert profile.account == "0123"
     assert profile.environments["trl"].interpreter == str(tmp_path / "home/venvs/trl/bin/python")
-    assert profile.lead_seconds == 300
+    assert profile.lead.seconds == 300
     assert profile.sbatch == {"exclusive": True, "comment": "night", "mem": None}
     assert profile.remove == ("gpus-per-node", "wckey")
     assert profile.env == {"OMP_NUM_THREADS": "4", "EMPTY": ""}
@@ -63,7 +63,7 @@ def test_everything_that_is_written(tmp_path: Path) -> None:
 def test_defaults(tmp_path: Path) -> None:
     profile = load(tmp_path, "executor: slurm\n")
     assert profile.name == "lab"  # of the file
-    assert (profile.continuation, profile.links, profile.lead_seconds) == (Continuation.REQUEUE, 3, 120)
+    assert (profile.continuation, profile.links, profile.lead.seconds) == (Continuation.REQUEUE, 3, 120)
     assert profile.kill_on_invalid_dep
     assert profile.offline
     assert not profile.devcluster

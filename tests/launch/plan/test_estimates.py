@@ -151,7 +151,7 @@ def test_what_does_not_fit_is_refused_with_what_does(
         for name, value in (part.split(": ") for part in words.split(", "))
     }
     nodes = values.pop("nodes", 1)
-    again = replace(given, settings={**given.settings, **values}, resources=replace(given.resources, nodes=nodes))
+    again = replace(given, settings={**given.settings, **values}, resources=given.resources.changed(nodes=nodes))
     estimates.refuse(Plan("p", (again,)), profile(memory), workspace)
 
 

@@ -31,7 +31,7 @@ def findings(tmp_path: Path, site: str = "", pipeline: str = "", image: str = ""
     (tmp_path / "p.yaml").write_text(PIPELINE + pipeline)
     cpt = training("cpt", BASE)
     sft = training("sft", PlannedInput("cpt", "checkpoint", "hf", "ef" * 32, is_job=True))
-    stages = tuple(replace(one, resources=replace(one.resources, image=image or None)) for one in (cpt, sft))
+    stages = tuple(replace(one, resources=one.resources.changed(image=image or None)) for one in (cpt, sft))
     planned = Planned(
         read_pipeline(tmp_path / "p.yaml"), read_profile(tmp_path / "site.yaml"), workspace, Plan("p", stages)
     )

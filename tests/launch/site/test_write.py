@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from launch.config.fields import Duration
 from launch.config.profile_fields import GpuRequest
 from launch.config.profile_file import read_profile
 from launch.site import choose, cluster_info, write
@@ -32,7 +33,7 @@ PARTITIONS = st.builds(
     is_default=st.booleans(),
     is_up=st.booleans(),
     is_hidden=st.booleans(),
-    max_time=st.sampled_from([None, "04:00:00", "2-00:00:00", "30"]),
+    max_time=st.sampled_from([None, *map(Duration, ("04:00:00", "2-00:00:00", "30"))]),
     max_nodes=st.none() | st.integers(1, 100),
     exclusive=st.booleans(),
     preemptible=st.booleans(),

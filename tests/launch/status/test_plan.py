@@ -104,7 +104,7 @@ def test_totals_and_warnings(run: Run, capsys: pytest.CaptureFixture[str]) -> No
         "waits",
         (
             replace(stage("cpt", continuation="chain"), resources=gpus),
-            replace(stage("sft", "cpt", resumable=False), resources=replace(gpus, nodes=1)),
+            replace(stage("sft", "cpt", resumable=False), resources=gpus.changed(nodes=1)),
             replace(stage("convert", "sft"), inserted=True, kind="convert"),
         ),
     )
@@ -144,7 +144,7 @@ def test_what_it_costs_at_most(
     plan = Plan(
         "waits",
         tuple(
-            replace(one, resources=replace(shape, partition=name, gpus_per_node=None if name == "cpu" else 2))
+            replace(one, resources=shape.changed(partition=name, gpus_per_node=None if name == "cpu" else 2))
             for one, name in zip(stages, where, strict=True)
         ),
     )

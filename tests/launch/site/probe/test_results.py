@@ -19,7 +19,7 @@ PLAN = ProbePlan(
     "submitit",
     "cpt",
     "probe",
-    resources=replace(profile_of("university").resources_for("cpt"), nodes=1, gpus_per_node=None),
+    resources=profile_of("university").resources_for("cpt").changed(nodes=1, gpus_per_node=None),
     minutes=1,
     lead=15,
     requeue=True,
@@ -106,7 +106,7 @@ def test_what_is_not_well_is_said(
 
 
 def test_what_a_gpu_has_goes_into_the_partition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = replace(PLAN.resources, gpus_per_node=2, partition="gpu")
+    asked = PLAN.resources.changed(gpus_per_node=2, partition="gpu")
     monkeypatch.setitem(globals(), "PLAN", replace(PLAN, resources=asked))
     gpu = {"name": "NVIDIA H100 80GB HBM3", "mib": 81559}
     levels, changes = judged(tmp_path, devices=2, gpus=[gpu, gpu])
