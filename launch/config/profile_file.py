@@ -15,7 +15,7 @@ from launch.config.document import layers
 from launch.config.document.positions import Document, KeyPath, Positions, Problem, failure
 from launch.config.document.validate import validate
 from launch.config.profile import Profile
-from launch.slurm.options import KEPT, REMOVABLE
+from launch.slurm.options import OPTIONS, flag_name
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ProfileFile:
 def _validated(data: dict[str, Any], positions: Positions, hint: str, kept: bool = False) -> Profile:
     profile = validate(Profile, data, positions, hint=hint)
     # What a run was submitted with is not judged anew: another version's list would lock its user out.
-    if not kept and (problems := remove_problems(profile)):
+    if not kept and (problems := option_problems(profile)):
         raise failure(problems, positions, hint=hint)
     return profile
 
@@ -133,15 +133,17 @@ def find(name_or_path: str) -> Profile:
     return read_profile(locate(name_or_path)).profile
 
 
-def remove_problems(profile: Profile) -> list[Problem]:
-    """One for each entry of ``remove`` that no job can get, with the nearest that one can."""
+def option_problems(profile: Profile) -> list[Problem]:
+    """One for each entry of ``sbatch`` that a profile cannot set, and of ``remove`` that no job can get, with the
+    nearest that one can."""
     further = set(profile.sbatch)
-    further |= {one.removeprefix("--").partition("=")[0] for one in profile.containers.options if one[:2] == "--"}
-    known = sorted(REMOVABLE | further)
-    found = []
+    further |= {flag_name(one) for one in profile.containers.options if one[:2] == "--"}
+    known = sorted(further.union(name for name, row in OPTIONS.items() if row.is_removable))
+    reserved = [(name, row.reserved) for name in profile.sbatch if (row := OPTIONS.get(name)) and row.reserved]
+    found = [Problem(("sbatch", name), f"{name!r} cannot be set: {why}", at_key=True) for name, why in reserved]
     for number, name in enumerate(profile.remove):
-        if name in KEPT:
-            found.append(Problem(("remove", number), f"{name!r} cannot be left out: {KEPT[name]}"))
+        if name in OPTIONS and OPTIONS[name].needed:
+            found.append(Problem(("remove", number), f"{name!r} cannot be left out: {OPTIONS[name].needed}"))
         elif name not in known:
             near = nearest(name, known)
             rest = f"nearest: {near}" if near else "`overnight plan PIPELINE --scripts` shows those of a pipeline"

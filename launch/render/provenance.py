@@ -20,46 +20,7 @@ from launch.render import containers, scripts
 from launch.render import request as base
 from launch.render.request import JobRequest
 from launch.runs.rundir import Run
-from launch.slurm.options import GPU_OPTIONS, KEPT
-
-_RESOURCE = {
-    "partition": "partition",
-    "account": "account",
-    "qos": "qos",
-    "reservation": "reservation",
-    "constraint": "constraint",
-    "cpus-per-task": "cpus",
-    "mem": "mem",
-    "time": "time",
-    "nodes": "nodes",
-    "ntasks": "nodes",
-    **dict.fromkeys(GPU_OPTIONS, "gpus_per_node"),
-}
-"""Option -> key of ``resources`` that it says."""
-
-_PROFILE: Mapping[str, tuple[KeyPath, ...]] = {
-    **dict.fromkeys(GPU_OPTIONS, (("gpu_request", "form"), ("gpu_request", "model"), ("gpu_request",))),
-    "mem": (("mem",),),
-    "exclusive": (("exclusive",),),
-    "requeue": (("continuation",),),
-    "no-requeue": (("continuation",),),
-    "kill-on-invalid-dep": (("kill_on_invalid_dep",),),
-    "mpi": (("srun_options", "mpi"),),
-    "cpu-bind": (("srun_options", "cpu_bind"),),
-    "network": (("srun_options", "network"),),
-    "signal": (("signal", "lead"), ("signal", "name"), ("signal",)),
-    "mail-user": (("notify", "mail"),),
-    "mail-type": (("notify", "on"), ("notify", "mail")),
-    "environment": (("containers", "runtime"),),
-}
-"""Option -> keys of the profile that it follows from, beside or in place of a resource."""
-
-_PLACEHOLDERS = {
-    "cpus": "N", "nodes": "N", "gpus_per_node": "N", "mem": "64G", "time": '"H:MM:SS"', "form": "gres | gpus | none",
-    "model": "MODEL", "exclusive": "never | gpu | always", "continuation": "chain | requeue",
-    "kill_on_invalid_dep": "true | false", "lead": '"M:SS"', "on": "[done, failed]",
-    "runtime": "pyxis | apptainer | none",
-}  # fmt: skip
+from launch.slurm.options import OPTIONS, flag_name
 
 
 @dataclass(frozen=True)
@@ -104,10 +65,10 @@ def of_stage(
     request = scripts.request(run, stage, profile.profile, "attempt", 0, None)
     finder = _Finder(stage, profile, stages.get(stage.name), positions)
     header = {key.replace("_", "-"): value for key, value in base.header(request).items()}
-    removed = {base.flag_name(flag) for flag in request.remove}
+    removed = {flag_name(flag) for flag in request.remove}
     found = [finder.emitted("sbatch", option, value) for option, value in header.items() if option not in removed]
     step = [argument for argument in (*base.srun_arguments(request), *request.step) if argument.startswith("--")]
-    found += [finder.emitted("srun", *_split(one)) for one in step if base.flag_name(one) not in removed]
+    found += [finder.emitted("srun", *_split(one)) for one in step if flag_name(one) not in removed]
     return found + [finder.raw(number, *_split(one)) for number, one in _raw(request)]
 
 
@@ -122,7 +83,7 @@ def without_effect(run: Run, stages: Iterable[PlannedStage], profile: ProfileFil
         container = scripts.container_of(run, stage, profile.profile)
         inside = () if container is None else containers.command(replace(container, remove=()))
         words = (*base.srun_arguments(request), *request.step, *inside)
-        seen |= {base.flag_name(one) for one in (*base.header(request), *(word for word in words if word[:2] == "--"))}
+        seen |= {flag_name(one) for one in (*base.header(request), *(word for word in words if word[:2] == "--"))}
     return [(number, name) for number, name in enumerate(profile.profile.remove) if name not in seen]
 
 
@@ -143,17 +104,16 @@ class _Finder:
     positions: Positions
 
     def emitted(self, command: str, option: str, value: str | bool) -> JobOption:
-        path = self._path(option)
-        where = None if path is None else self._where(path)
+        path, instead = self._source(option)
         return JobOption(
             command,
             option,
             value,
-            "" if path is None else dotted(path),
-            where,
+            dotted(path),
+            self._where(path) if path else None,
             self._file(path),
-            "" if path is None else _entry(path, option),
-            "" if option in KEPT else f"remove: [{option}]",
+            _entry(path, instead) if path else "",
+            "" if option in OPTIONS and OPTIONS[option].needed else f"remove: [{option}]",
         )
 
     def raw(self, number: int, option: str, value: str | bool) -> JobOption:
@@ -169,21 +129,22 @@ class _Finder:
             "srun: without it",
         )
 
-    def _path(self, option: str) -> KeyPath | None:
+    def _source(self, option: str) -> tuple[KeyPath, str]:
+        """The key that an option follows from, and what to write there; empty: it is ours."""
         for name in (option, f"--{option}"):
             if self.profile.origin(("sbatch", name)) is not None:
-                return ("sbatch", name)
-        paths = self.profile.profile.resource_paths(self.stage.kind, self.stage.name, self.keys)
-        resource = paths.get(_RESOURCE.get(option, ""))
+                return ("sbatch", name), "VALUE"
+        row = OPTIONS.get(option)
+        if row is None:  # one that the profile adds for its containers
+            return ("containers", "options"), "[--OPTION]"
+        resource = self.profile.profile.resource_paths(self.stage.kind, self.stage.name, self.keys).get(row.resource)
         if resource is not None:
-            return resource
-        for path in _PROFILE.get(option, ()):
+            return resource, row.example
+        keys: dict[KeyPath, str] = {tuple(key.split(".")): instead for key, instead in row.keys.items()}
+        for path, instead in keys.items():
             if self._where(path) is not None:
-                return path
-        if option.startswith(("container-", "no-container-")):
-            return ("containers", "runtime")
-        known = _PROFILE.get(option, ())
-        return known[0] if known else (_RESOURCE[option],) if option in _RESOURCE else None
+                return path, instead
+        return next(iter(keys.items()), ((row.resource,) if row.resource else (), row.example))
 
     def _where(self, path: KeyPath) -> str | None:
         if path[0] == "stages":
@@ -191,21 +152,17 @@ class _Finder:
             return None if found is None else str(found)
         return self.profile.origin(path)
 
-    def _file(self, path: KeyPath | None) -> str:
+    def _file(self, path: KeyPath) -> str:
         """The file that has the last word about it: of the pipeline where that says it, else the profile that was
         named, which lies over all that it extends."""
-        if path is None:
+        if not path:
             return ""
         if path[0] == "stages" or (self._where(path) or "").startswith(f"{self.positions.file}:"):
             return self.positions.file
         return str(self.profile.path)
 
 
-def _entry(path: KeyPath, option: str) -> str:
-    key = str(path[-1])
-    if path[0] == "sbatch":
-        return f"sbatch: {{{option}: VALUE}}"
-    value = _PLACEHOLDERS.get(key, "NAME")
+def _entry(path: KeyPath, value: str) -> str:
     inner = path[2:] if path[0] == "stages" else path
     text = f"{inner[-1]}: {value}"
     for part in reversed(inner[:-1]):

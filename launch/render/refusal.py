@@ -19,22 +19,9 @@ from launch.render.provenance import JobOption
 from launch.runs.rundir import Run
 from launch.slurm import refusals
 from launch.slurm.client import Gateway
-from launch.slurm.options import GPU_OPTIONS
+from launch.slurm.options import OPTIONS
 
 ASK_SECONDS = 10.0
-
-_SINFO = {
-    "partition": ("%R", "partitions"),
-    "constraint": ("%f", "features"),
-    "mem": ("%m", "MB of memory of a node"),
-    "cpus-per-task": ("%c", "CPUs of a node"),
-    "time": ("%l", "time limit"),
-    "nodes": ("%D", "nodes"),
-    **dict.fromkeys(GPU_OPTIONS, ("%G", "GPUs of a node")),
-}
-"""Option -> (what to ask sinfo for, what that is)."""
-
-_SACCTMGR = {"account": "account", "qos": "qos"}
 
 
 def explain(error: RejectedByCluster, run: Run, stage: str, script: Path, gateway: Gateway) -> None:
@@ -115,28 +102,22 @@ def origin(one: JobOption, there_is: str = "") -> list[str]:
 
 def _there_is(one: JobOption, partition: str | None, gateway: Gateway) -> str:
     """What the cluster has of the kind, in words; empty where nobody says."""
-    if one.option in _SACCTMGR:
-        command = [
-            "sacctmgr",
-            "-nP",
-            "show",
-            "associations",
-            "where",
-            f"user={_user()}",
-            f"format={_SACCTMGR[one.option]}",
-        ]
-        words, what = _answer(command, gateway), f"for you the {one.option}"
-    elif one.option in _SINFO:
-        field, what = _SINFO[one.option]
+    row = OPTIONS.get(one.option)
+    if row is None or row.question is None:
+        return ""
+    program, field, what = row.question
+    if program == "sacctmgr":
+        words = _answer(
+            ["sacctmgr", "-nP", "show", "associations", "where", f"user={_user()}", f"format={field}"], gateway
+        )
+    else:
         # Without a known partition: of all of them.
         within = ["-p", partition] if partition is not None and one.option != "partition" else []
         words = _answer(["sinfo", "-h", *within, "-o", field], gateway)
         what += f" (partition {partition})" if within else ""
-    else:
-        return ""
     if not words:
         return ""
-    near = f"; {suggest(str(one.value), words)}" if one.option in ("partition", "constraint", *_SACCTMGR) else ""
+    near = f"; {suggest(str(one.value), words)}" if row.example == "NAME" else ""
     return f"{what}: {', '.join(words)}{near if 'nearest' in near else ''}"
 
 

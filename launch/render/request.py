@@ -13,26 +13,13 @@ from jobs.core.files import write_atomic
 from jobs.core.paths import ScriptPaths, StagePaths
 from launch.base.errors import InputError
 from launch.base.text import control_character
+from launch.config.fields import Duration, Resources
 from launch.slurm.client import Gateway
+from launch.slurm.options import OPTIONS, flag_name
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _FLAG = re.compile(r"[a-z][a-z0-9-]*\Z")
 _DEPENDENCY = re.compile(r"(?:after|afterok|afterany|afternotok|aftercorr)(?::\d+)+\Z")
-
-#: Options that belong to the hand-off itself; the profile cannot set them.
-_OURS = {
-    "array": "a stage is one job",
-    "dependency": "it comes from the pipeline's edges",
-    "error": "the log is kept per job and restart in the stage's directory",
-    "job-name": "its unique name is how a lost submission is found again",
-    "nodes": "set nodes in the stage's resources",
-    "open-mode": "a requeued job appends to the log of its previous run",
-    "output": "the log is kept per job and restart in the stage's directory",
-    "parsable": "the submission parses it",
-    "test-only": "no job would be made",
-    "wait": "nothing of ours stays alive",
-    "wrap": "the job runs a script",
-}
 
 
 @dataclass(frozen=True)
@@ -45,9 +32,9 @@ class JobRequest:
     Attributes:
         name: unique Slurm job name.
         stage_dir: the stage's directory, with an existing ``logs/`` in it; the job's working directory.
-        processes_per_node: for the record; srun's tasks per node are always 1.
+        resources: what the job asks for, with a time limit.
         dependency: such as ``afterok:12:13``; goes on sbatch's command line, so that the script does not depend on it.
-        site: options in the words of the site: how it is asked for GPUs, memory, whole nodes.
+        site: options in the words of the site: how it is asked for GPUs, memory, whole nodes. False drops one.
         sbatch: further options of the profile; True for an option without a value, False or None to drop one.
         step: options of srun that follow from other keys of the profile (MPI, containers).
         srun: further arguments of srun; they come last and win.
@@ -63,17 +50,7 @@ class JobRequest:
 
     name: str
     stage_dir: Path
-    nodes: int
-    time_minutes: int
-    processes_per_node: int = 1
-    cpus: int | None = None
-    gpus_per_node: int | None = None
-    mem: str | None = None
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    reservation: str | None = None
-    constraint: str | None = None
+    resources: Resources
     requeue: bool = False
     dependency: str | None = None
     kill_on_invalid_dep: bool = True
@@ -89,9 +66,6 @@ class JobRequest:
     def __post_init__(self) -> None:
         if not _NAME.match(self.name):
             raise InputError(f"job name {self.name!r}: only letters, digits, '.', '_' and '-' are safe in every tool")
-        for what, count in (("nodes", self.nodes), ("time", self.time_minutes)):
-            if count < 1:
-                raise InputError(f"{self.name}: {what} must be at least 1, not {count}")
         if self.dependency is not None and not all(map(_DEPENDENCY.match, self.dependency.split(","))):
             raise InputError(f"{self.name}: {self.dependency!r} is not a dependency such as afterok:12:13")
         if not self.stage_dir.is_absolute():
@@ -99,7 +73,7 @@ class JobRequest:
         texts = {
             "stage directory": str(self.stage_dir),
             "script directory": str(self.scripts.root),
-            **{key: str(value) for key in _TEXT_FIELDS if (value := getattr(self, key)) is not None},
+            **{key: value for key, value in self.resources if isinstance(value, str)},
             **{f"sbatch option {key}": str(value) for key, value in {**self.site, **self.sbatch}.items()},
             **{f"srun argument {number}": value for number, value in enumerate((*self.step, *self.srun), 1)},
             **{f"set-up line {number}": value for number, value in enumerate(self.setup, 1)},
@@ -108,10 +82,11 @@ class JobRequest:
             if control_character(text, "\t"):
                 raise InputError(f"{self.name}: {what} holds a control character: {text!r}")
         for key in self.sbatch:
-            if not _FLAG.match(flag_name(key)):
+            name = flag_name(key)
+            if not _FLAG.match(name):
                 raise InputError(f"{self.name}: {key!r} is not an option of sbatch")
-            if flag_name(key) in _OURS:
-                raise InputError(f"{self.name}: sbatch option {key!r} cannot be set: {_OURS[flag_name(key)]}")
+            if name in OPTIONS and OPTIONS[name].reserved:
+                raise InputError(f"{self.name}: sbatch option {key!r} cannot be set: {OPTIONS[name].reserved}")
 
     @property
     def logs(self) -> Path:
@@ -134,9 +109,6 @@ class JobRequest:
         return shlex.quote(str(self.scripts.node))
 
 
-_TEXT_FIELDS = ("mem", "partition", "account", "qos", "reservation", "constraint")
-
-
 class Executor(Protocol):
     """An executor: gives the two scripts a Slurm job."""
 
@@ -156,44 +128,35 @@ class Executor(Protocol):
         """
 
 
-def flag_name(text: str) -> str:
-    """``--cpus-per-task``, ``cpus_per_task`` and ``cpus-per-task=4`` are the same option: ``cpus-per-task``."""
-    return text.strip().lstrip("-").partition("=")[0].replace("_", "-")
-
-
 def header(request: JobRequest) -> dict[str, str | bool]:
     """The options of sbatch that the script's header is to hold, whichever library writes it.
 
     Keys have underscores, as both libraries want them. True stands for an option without a value.
     """
+    asked = {row.name: getattr(request.resources, row.resource) for row in OPTIONS.values() if row.is_copied}
     flags: dict[str, str | bool | None] = {
-        "job_name": request.name,
-        "nodes": str(request.nodes),
-        "ntasks_per_node": "1",
-        "cpus_per_task": None if request.cpus is None else str(request.cpus),
-        "gpus_per_node": str(request.gpus_per_node) if request.gpus_per_node else None,
-        "mem": request.mem,
-        "time": str(request.time_minutes),
-        "partition": request.partition,
-        "account": request.account,
-        "qos": request.qos,
-        "reservation": request.reservation,
-        "constraint": request.constraint,
-        "requeue" if request.requeue else "no_requeue": True,
-        "kill_on_invalid_dep": "yes" if request.kill_on_invalid_dep else None,
+        "job-name": request.name,
+        "ntasks-per-node": "1",
+        **{name: None if value is None else _text(value) for name, value in asked.items()},
+        "requeue" if request.requeue else "no-requeue": True,
+        "kill-on-invalid-dep": "yes" if request.kill_on_invalid_dep else None,
         # The submitter's working directory may not exist on the nodes.
         "chdir": str(request.stage_dir),
         # What happens before host.sh opens the log of this restart. "%" begins a pattern there (sbatch(1), FILENAME
         # PATTERN), so one in the path is doubled.
         "output": f"{str(request.logs).replace('%', '%%')}/%j.batch.log",
-        "open_mode": "append",
+        "open-mode": "append",
     }
     if {"requeue", "no-requeue"} & {flag_name(key) for key in request.sbatch}:
         flags.pop("requeue", None)
-        flags.pop("no_requeue", None)
+        flags.pop("no-requeue", None)
     for further in (request.site, request.sbatch):
-        flags.update({flag_name(key).replace("-", "_"): value for key, value in further.items()})
-    return {key: value for key, value in flags.items() if value is not None and value is not False}
+        flags.update({flag_name(key): value for key, value in further.items()})
+    return {name.replace("-", "_"): value for name, value in flags.items() if value is not None and value is not False}
+
+
+def _text(value: object) -> str:
+    return str(value.minutes if isinstance(value, Duration) else value)
 
 
 def setup_lines(request: JobRequest) -> list[str]:
@@ -212,9 +175,10 @@ def srun_arguments(request: JobRequest) -> list[str]:
     - ``--cpus-per-task``: since 22.05 srun does not take it over from sbatch;
     - ``--kill-on-bad-exit=1``: when one node fails the others would wait for it until the time limit.
     """
-    arguments = [f"--nodes={request.nodes}", f"--ntasks={request.nodes}", "--ntasks-per-node=1"]
-    if request.cpus is not None:
-        arguments.append(f"--cpus-per-task={request.cpus}")
+    nodes, cpus = request.resources.nodes, request.resources.cpus
+    arguments = [f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
+    if cpus is not None:
+        arguments.append(f"--cpus-per-task={cpus}")
     return [*arguments, "--kill-on-bad-exit=1"]
 
 

@@ -232,9 +232,10 @@ def _site_options(profile: Profile, resources: Resources) -> dict[str, str | boo
     """GPUs, memory and whole nodes in the words of the site."""
     gpus = resources.gpus_per_node or 0
     found: dict[str, str | bool] = {**profile.gpu_request.options(resources.nodes, gpus)}
-    if profile.mem is not MemoryRule.NEVER:
-        mem = resources.mem or ("0" if profile.mem is MemoryRule.NODE else None)
-        found |= {"mem": mem} if mem else {}
+    if profile.mem is MemoryRule.NEVER:
+        found["mem"] = False
+    elif profile.mem is MemoryRule.NODE and resources.mem is None:
+        found["mem"] = "0"
     whole = {
         Exclusive.NEVER: False, Exclusive.GPU: gpus > 0, Exclusive.MULTI_NODE: resources.nodes > 1,
         Exclusive.ALWAYS: True,
@@ -279,15 +280,7 @@ def request(
         stage_dir=paths.root,
         scripts_dir=paths.scripts(attempt).root,
         link=link,
-        nodes=resources.nodes,
-        processes_per_node=resources.processes_per_node,
-        time_minutes=resources.time.minutes,
-        cpus=resources.cpus,
-        partition=resources.partition,
-        account=resources.account,
-        qos=resources.qos,
-        reservation=resources.reservation,
-        constraint=resources.constraint,
+        resources=resources,
         # Also a stage that cannot go on from a save is started again after a preemption or a lost node.
         requeue=profile.continuation.value == "requeue",
         dependency=dependency,

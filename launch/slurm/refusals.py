@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from launch.slurm import reasons
-from launch.slurm.options import GPU_OPTIONS
+from launch.slurm.options import ACCOUNTS, OPTIONS, Refusal
 
 #: The controller, the database or the network did not answer; the request may or may not have been carried out.
 _SILENT = re.compile(
@@ -33,85 +33,36 @@ _SILENT = re.compile(
 #: "Munge encode failed: Failed to access ...: Connection refused" is about this machine, not about the controller.
 _MUNGE = re.compile(r"[Mm]unge (?:encode|decode) failed")
 
-_ACCOUNTS = "sacctmgr show associations user=$USER format=account,partition,qos lists yours"
-
-# (pattern, what it means, what to do). First match wins: the precise ones before the general.
-_REFUSALS: tuple[tuple[str, str, str | None], ...] = (
-    (
+_FIRST = (
+    Refusal(
         r"Could not establish a configuration source|DNS SRV lookup failed",
         "this machine does not know where Slurm's controller is",
         "run this on a login node of the cluster, or export SLURM_CONF=/path/to/slurm.conf",
     ),
-    (r"[Mm]unge|authentication credential|Protocol authentication error", "Slurm does not accept who we are", None),
-    (r"[Ii]nvalid account", "the account is not valid here", _ACCOUNTS),
-    (r"[Ii]nvalid qos", "the QOS is not valid here", _ACCOUNTS),
-    (r"[Ii]nvalid partition", "there is no such partition", "sinfo -s lists the partitions"),
-    (r"User's group not permitted to use this partition", "you may not use this partition", "sinfo -s"),
-    (
-        r"Requested time limit is invalid|Invalid --time specification",
-        "the time limit is more than the partition allows",
-        "sinfo -o '%P %l' shows the limits; ask for less time: a stage goes on over several",
-    ),
-    (
-        r"Node count specification invalid|PartitionNodeLimit|Invalid node count",
-        "this many nodes may not be asked for",
-        "sinfo -s shows how many there are",
-    ),
-    (
-        r"Memory required by task is not available|Memory specification can not be satisfied"
-        r"|Invalid memory specification",
-        "no node has this much memory",
-        "sinfo -o '%P %m' shows how much there is",
-    ),
-    (
-        r"[Ii]nvalid (?:generic resource|GRES)|[Ii]nvalid gres",
-        "no node has these GPUs (generic resources)",
-        "sinfo -o '%P %G' shows what there is",
-    ),
-    (r"[Ii]nvalid feature specification", "no node has this feature (constraint)", "sinfo -o '%P %f' shows them"),
-    (r"Invalid node name", "there is no such node", "sinfo -N"),
-    (r"reservation", "the reservation cannot be used", "scontrol show reservation"),
-    (
-        r"More processors requested than permitted|CPU count (?:per node|specification)",
-        "there are not this many nodes or CPUs",
-        "sinfo -o '%P %D %c' shows how many there are",
-    ),
-    (
-        r"Requested node configuration is not available",
-        "no node has what was asked for (CPUs, memory, GPUs, features)",
-        "sinfo -o '%P %c %m %G %f' shows what there is",
-    ),
-    (r"dependency problem|Job dependency", "a job that it depends on is not known to Slurm any more", None),
-    (
+    Refusal(r"[Mm]unge|authentication credential|Protocol authentication error", "Slurm does not accept who we are"),
+)
+
+#: Of options, the precise ones before the general.
+_OF_OPTIONS = sorted(
+    dict.fromkeys(refusal for row in OPTIONS.values() for refusal in row.refusals),
+    key=lambda refusal: refusal.is_general,
+)
+
+_LAST = (
+    Refusal(r"Invalid node name", "there is no such node", "sinfo -N"),
+    Refusal(r"dependency problem|Job dependency", "a job that it depends on is not known to Slurm any more"),
+    Refusal(
         r"unrecognized option|unknown option|invalid option",
         "this Slurm does not know an option that we pass",
         "remove it in the cluster profile",
     ),
-    (r"Requested operation is presently disabled", "the site or the job's --no-requeue forbids this", None),
-    (r"Invalid job id", "Slurm does not know this job (any more)", None),
-    (r"no longer pending", "the job is not waiting any more", None),
-    (r"already (?:complet|finished)", "the job has already ended", None),
-    (r"Access/permission denied|Invalid user id|not permitted", "you may not do this", None),
-    (r"accounting storage is disabled", "this cluster keeps no accounting", None),
+    Refusal(r"Requested operation is presently disabled", "the site or the job's --no-requeue forbids this"),
+    Refusal(r"Invalid job id", "Slurm does not know this job (any more)"),
+    Refusal(r"no longer pending", "the job is not waiting any more"),
+    Refusal(r"already (?:complet|finished)", "the job has already ended"),
+    Refusal(r"Access/permission denied|Invalid user id|not permitted", "you may not do this"),
+    Refusal(r"accounting storage is disabled", "this cluster keeps no accounting"),
 )
-
-
-_NODE_SHAPE = ("constraint", *GPU_OPTIONS, "mem", "cpus-per-task", "ntasks-per-node", "exclusive")
-
-#: (pattern, the options of sbatch that such a refusal may be about). All that match count.
-_ABOUT: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (r"[Ii]nvalid account", ("account", "partition")),
-    (r"[Ii]nvalid qos", ("qos",)),
-    (r"[Ii]nvalid partition|User's group not permitted to use this partition", ("partition",)),
-    (r"Requested time limit is invalid|MaxWall|WallDuration|PartitionTimeLimit", ("time",)),
-    (r"Node count specification invalid|PartitionNodeLimit|Invalid node count|MaxNode", ("nodes",)),
-    (r"Memory required by task is not available|Memory specification can not be satisfied|MaxMem", ("mem",)),
-    (r"[Ii]nvalid (?:generic resource|GRES)|[Ii]nvalid gres|MaxGRES", GPU_OPTIONS),
-    (r"[Ii]nvalid feature specification", ("constraint",)),
-    (r"[Rr]eservation", ("reservation",)),
-    (r"More processors requested than permitted|CPU count|MaxC[Pp][Uu]", ("cpus-per-task", "ntasks-per-node", "nodes")),
-    (r"Requested node configuration is not available", _NODE_SHAPE),
-)  # fmt: skip
 
 #: Options that sbatch and srun themselves name: one that it does not know, or whose value it cannot read.
 _NAMED = re.compile(
@@ -129,10 +80,10 @@ def about(stderr: str) -> tuple[str, ...]:
     named = tuple(next(filter(None, found)).lower() for found in _NAMED.findall(stderr))
     if named:
         return named
-    # The precise one first: "Memory ... can not be satisfied" is followed by a line about the node configuration.
-    sets = [options for pattern, options in _ABOUT if re.search(pattern, stderr)]
-    precise = [options for options in sets if options is not _NODE_SHAPE] or sets
-    return tuple(dict.fromkeys(option for options in precise for option in options))
+    found = [refusal for refusal in _OF_OPTIONS if re.search(refusal.pattern, stderr)]
+    # "Memory ... can not be satisfied" is followed by a line about the node configuration: the precise one counts.
+    precise = {refusal for refusal in found if not refusal.is_general} or set(found)
+    return tuple(row.name for row in OPTIONS.values() if precise & {*row.refusals})
 
 
 _POLICY = re.compile(r"violates accounting/QOS policy|AccountingPolicy|policy \(job submit limit")
@@ -156,10 +107,10 @@ def explain(stderr: str) -> tuple[str, str | None]:
     if _POLICY.search(stderr):
         return (
             "a limit of your account or QOS is reached (jobs, size or time; Slurm does not say which)",
-            f"{_ACCOUNTS}; then: overnight resume",
+            f"{ACCOUNTS}; then: overnight resume",
         )
-    for pattern, meaning, hint in _REFUSALS:
-        if re.search(pattern, stderr):
-            return meaning, hint
+    for refusal in (*_FIRST, *_OF_OPTIONS, *_LAST):
+        if re.search(refusal.pattern, stderr):
+            return refusal.meaning, refusal.hint
     lines = [line for line in stderr.splitlines() if line.strip()]
     return (lines[-1].strip() if lines else "it gave no reason"), None

@@ -15,9 +15,9 @@ from launch.config.pipeline_file import read_pipeline
 from launch.config.profile_file import ProfileFile, read_profile
 from launch.render import provenance, scripts
 from launch.render.executors import NAMES, carrier
-from launch.render.request import JobRequest, flag_name
+from launch.render.request import JobRequest
 from launch.runs.rundir import Run
-from launch.slurm.options import KEPT
+from launch.slurm.options import flag_name
 from tests.sites.golden import ATTEMPT, HERE, SITES, plan_of
 
 STAGES = ("corpus", "cpt")
@@ -63,7 +63,7 @@ def test_each_flag_can_be_left_out_and_takes_no_other_along(site: str) -> None:
         header, srun = flags(carrier(name).render(whole))
         seen = {flag_name(flag) for flag in (*header, *srun)}
         assert {"time", "nodes", "ntasks-per-node", "kill-on-bad-exit", "chdir"} <= seen
-        for flag in sorted(seen - KEPT.keys()):
+        for flag in sorted(seen - {"job-name"}):
             left = flags(carrier(name).render(replace(whole, remove=(*whole.remove, flag))))
             assert left == tuple([one for one in flags if flag_name(one) != flag] for flags in (header, srun)), flag
 
@@ -71,7 +71,7 @@ def test_each_flag_can_be_left_out_and_takes_no_other_along(site: str) -> None:
 @pytest.mark.parametrize("site", ["dgx-pyxis", "juwels-booster", "lumi-g"])
 def test_the_entry_of_the_profile_does_it(site: str) -> None:
     whole = flags(carrier("submitit").render(request(site, "cpt")))
-    names = tuple(sorted({flag_name(flag) for flag in (*whole[0], *whole[1])} - KEPT.keys()))
+    names = tuple(sorted({flag_name(flag) for flag in (*whole[0], *whole[1])} - {"job-name"}))
     found, run = of_site(site, names)
     bare = flags(carrier("submitit").render(request(site, "cpt", names)))
     added = {flag_name(flag) for flag in found.profile.srun}  # taken out there
@@ -97,7 +97,7 @@ def test_every_flag_knows_the_line_that_it_comes_from(site: str) -> None:
         ]
         assert sorted(steps) == sorted(srun)
         for one in known:
-            assert bool(one.remove) == (one.option not in KEPT), one
+            assert bool(one.remove) == (one.option != "job-name"), one
             if one.where is not None:
                 line = int(one.where.split(":")[-2])
                 text = Path(one.where.rsplit(":", 2)[0]).read_text().splitlines()[line - 1]

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from launch.config.fields import RESOURCE_KEYS, Resources
 from launch.render.executors import NAMES, Executor, JobRequest, carrier
 from launch.slurm.client import Gateway
 from tests.support.slurm import Slurm
@@ -55,7 +56,8 @@ class Stage:
         (directory / "node.sh").write_text(f"#!/bin/bash\n{node}\n")
         (directory / "node.sh").chmod(0o700)
         unique = f"{name}-{self.carrier.name}-{time.monotonic_ns()}"
-        return JobRequest(name=unique, stage_dir=directory, **{"nodes": 1, "time_minutes": 5, "mem": "100M", **changes})
+        asked = {key: changes.pop(key) for key in RESOURCE_KEYS if key in changes}
+        return JobRequest(unique, directory, Resources(**{"time": "5", "mem": "100M", **asked}), **changes)
 
     def submit(self, request: JobRequest) -> str:
         return self.carrier.submit(request, self.gateway)

@@ -104,8 +104,8 @@ class _Submission:
             account=None,
             # Without it the library takes the account apart to name the job; the name in additional_parameters wins.
             job_name_prefix="overnight",
-            time=str(request.time_minutes),
-            nodes=request.nodes,
+            time="",  # that in additional_parameters wins
+            nodes=request.resources.nodes,
             ntasks_per_node=1,
             additional_parameters={
                 key: value if value is True else f"{_HEADER}{key}_END" for key, value in self._header.items()

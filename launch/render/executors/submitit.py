@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from launch.render import request as base
 from launch.render.request import JobRequest
 from launch.slurm.client import Gateway
+from launch.slurm.options import flag_name
 
 if TYPE_CHECKING:
     from submitit.slurm.slurm import SlurmExecutor
@@ -87,7 +88,7 @@ def _executor_class() -> Any:
         def _make_submission_file_text(self, command: str, uid: str) -> str:
             text = super()._make_submission_file_text(command, uid)
             # What the profile says stands in the library's place.
-            said = {base.flag_name(key) for key in base.header(self._request)}
+            said = {flag_name(key) for key in base.header(self._request)}
             dropped = tuple(name for name in _DROP_HEADER if name not in said)
             return base.finished(text, self._request, drop_header=dropped, drop_srun=_DROP_SRUN)
 

@@ -11,10 +11,9 @@ from launch.base.errors import InputError
 from launch.config.profile_file import ProfileFile, read_profile
 from launch.render import provenance, scripts
 from launch.render.executors import NAMES, carrier
-from launch.render.request import flag_name
 from launch.runs.rundir import Run
 from launch.site import check
-from launch.slurm.options import APPTAINER, HEADER, KEPT, REMOVABLE, SRUN
+from launch.slurm.options import APPTAINER, OPTIONS, SBATCH, SRUN, flag_name
 from tests.sites.golden import ATTEMPT, HERE, SITES, plan_of, rendered
 from tests.sites.test_flags import flags
 from tests.support import made_runs
@@ -76,12 +75,17 @@ def test_every_option_that_any_site_gets_may_be_named() -> None:
         for name, text in rendered(site).items():
             if name.endswith(tuple(f".{executor}.sh" for executor in NAMES)):
                 header, srun = flags(text)
-                assert {flag_name(one) for one in header} - profile.sbatch.keys() <= HEADER, site
-                assert {flag_name(one) for one in srun} - set(map(flag_name, profile.srun)) <= SRUN, site
-    assert not KEPT.keys() & REMOVABLE
+                assert {flag_name(one) for one in header} - profile.sbatch.keys() <= said_by(SBATCH), site
+                assert {flag_name(one) for one in srun} - set(map(flag_name, profile.srun)) <= said_by(SRUN), site
 
 
-@pytest.mark.parametrize("option", sorted(APPTAINER - {"nv"}))
+def said_by(command: str) -> set[str]:
+    return {name for name, row in OPTIONS.items() if command in row.said_by}
+
+
+@pytest.mark.parametrize(
+    "option", sorted(name for name, row in OPTIONS.items() if APPTAINER in row.said_by and name != "nv")
+)
 def test_what_apptainer_is_told_can_be_left_out(tmp_path: Path, option: str) -> None:
     def entered(text: str) -> list[str]:
         found = over(tmp_path, "lumi-g", text)

@@ -5,13 +5,15 @@ import shlex
 import pytest
 
 from launch.base.errors import InputError
+from launch.config.fields import RESOURCE_KEYS, Resources
 from launch.render import request as base
 from launch.render.executors import carrier
 from launch.render.request import JobRequest
 
 
 def request(tmp_path, **changes):
-    return JobRequest(**{"name": "r1-cpt", "stage_dir": tmp_path, "nodes": 2, "time_minutes": 5, **changes})
+    resources = Resources(nodes=2, time="5", **{key: changes.pop(key) for key in RESOURCE_KEYS if key in changes})
+    return JobRequest(**{"name": "r1-cpt", "stage_dir": tmp_path, "resources": resources, **changes})
 
 
 @pytest.mark.parametrize(
@@ -21,11 +23,10 @@ def request(tmp_path, **changes):
         ({"name": "a\n#SBATCH --uid=0"}, "only letters"),
         ({"name": ""}, "only letters"),
         ({"name": "-x"}, "only letters"),
-        ({"nodes": 0}, "nodes must be at least 1"),
-        ({"time_minutes": 0}, "time must be at least 1"),
         ({"dependency": "afterok"}, "not a dependency"),
         ({"dependency": "afterok:1 --uid=0"}, "not a dependency"),
-        ({"account": "a\nb"}, "control character"),
+        ({"resources": Resources.model_construct(account="a\nb")}, "account holds a control character"),
+        ({"site": {"mail-user": "a\nb"}}, "option mail-user holds a control character"),
         ({"setup": ("export A=1", "x\r")}, "set-up line 2"),
         ({"srun": ("--x=\x07",)}, "srun argument 1"),
         ({"sbatch": {"comment": "a\nrm -rf x"}}, "sbatch option comment"),
@@ -54,9 +55,10 @@ def test_header_follows_the_request(tmp_path):
         request(
             tmp_path,
             cpus=4,
-            gpus_per_node=8,
             account="0123",
+            mem="1G",
             requeue=True,
+            site={"gpus-per-node": "8"},
             sbatch={"--mail-type": "END", "exclusive": True, "wckey": None, "mem": "0", "chdir": False},
         )
     )
@@ -76,6 +78,11 @@ def test_header_follows_the_request(tmp_path):
         "exclusive": True,
         "mem": "0",
     }
+
+
+def test_a_rule_of_the_site_takes_an_option_out(tmp_path):
+    assert "mem" in base.header(request(tmp_path, mem="1G"))
+    assert "mem" not in base.header(request(tmp_path, mem="1G", site={"mem": False}))
 
 
 @pytest.mark.failure(28)

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from launch.base.errors import InputError, RejectedByCluster
+from launch.config.profile import Resources
 from launch.render import request
 from launch.render.executors import NAMES, carrier, nemo_run
 from launch.render.request import JobRequest
+from launch.slurm.options import flag_name
 
 pytestmark = pytest.mark.usefixtures("libraries")
 
@@ -34,15 +36,10 @@ def asked(tmp_path):
     return JobRequest(
         name="r1-cpt.1",
         stage_dir=stage,
-        nodes=2,
-        time_minutes=5,
-        cpus=2,
-        gpus_per_node=1,
-        mem="200M",
-        account="0123",
-        partition="batch",
+        resources=Resources(nodes=2, time="5", cpus=2, mem="200M", account="0123", partition="batch"),
         requeue=True,
         dependency="afterok:7",
+        site={"gpus-per-node": "1"},
         sbatch={"comment": 'it\'s $x /nemo_run "y"', "exclusive": True},
         srun=("--mpi=none",),
         setup=("export FOO='a b'", 'echo "$FOO"'),
@@ -106,22 +103,10 @@ def test_nothing_traced_nothing_buffered_by_pty_nothing_requeued_behind_our_back
 def test_every_flag_can_be_removed(asked, name):
     text = carrier(name).render(asked)
     header, _, srun = parts(text)
-    flags = {request.flag_name(word) for line in header for word in line.split()[1:2]}
-    flags |= {request.flag_name(word) for word in srun.split() if word.startswith("--")}
-    bare = JobRequest(
-        name=asked.name,
-        stage_dir=asked.stage_dir,
-        nodes=2,
-        time_minutes=5,
-        cpus=2,
-        gpus_per_node=1,
-        mem="1G",
-        account="a",
-        partition="p",
-        requeue=True,
-        sbatch={"exclusive": True, "comment": "x"},
-        remove=tuple(f"--{flag}" for flag in flags),
-    )
+    flags = {flag_name(word) for line in header for word in line.split()[1:2]}
+    flags |= {flag_name(word) for word in srun.split() if word.startswith("--")}
+    assert {"gpus-per-node", "mem", "exclusive", "comment", "cpus-per-task", "kill-on-bad-exit"} <= flags
+    bare = replace(asked, remove=tuple(f"--{flag}" for flag in flags), srun=())
     header, _, srun = parts(carrier(name).render(bare))
     assert (header, srun) == (set(), f"srun  {bare.start_node}")
 
@@ -201,8 +186,9 @@ def test_importing_the_package_imports_neither_library():
 def test_missing_library_says_what_to_install(name, extra, tmp_path):
     code = (
         f"import sys, pathlib; sys.modules[{name!r}] = None\n"
+        "from launch.config.profile import Resources\n"
         "from launch.render.executors import carrier, JobRequest\n"
-        f"carrier({name!r}).render(JobRequest(name='x', stage_dir=pathlib.Path('/x'), nodes=1, time_minutes=1))\n"
+        f"carrier({name!r}).render(JobRequest('x', pathlib.Path('/x'), Resources(time='1')))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert InputError.__name__ in done.stderr
