@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from jobs.core.paths import Workspace
-from launch.base.errors import OvernightError, RejectedByCluster
+from launch.base.errors import OvernightError
 from launch.config.document.positions import KeyPath
 from launch.config.fields import Duration, words_of
 from launch.config.kinds import TRAINING_KINDS
@@ -21,7 +20,6 @@ from launch.config.profile_fields import KINDS, Environment, Partition
 from launch.config.profile_file import ProfileFile
 from launch.plan.model import PlannedStage
 from launch.render import provenance
-from launch.render.executors import carrier
 from launch.runs.rundir import Run, workspace_for
 from launch.site import cluster_info, storage, test_only
 from launch.site.cluster_info import ClusterInfo, PartitionFacts
@@ -266,18 +264,16 @@ class _Checker:
             if kind in TRAINING_KINDS:  # goes on after the limit of its partition, so it asks for no more
                 resources = self._profile.segment(resources)
             kinds.setdefault((resources, self._profile.executor_for(kind)), []).append(kind)
-        with tempfile.TemporaryDirectory(prefix="overnight-") as scratch:
-            for (resources, executor), names in kinds.items():
-                paths = self._profile.resource_paths(names[0], "", None)
-                where = self._where(*paths.get("partition", ("resources",)))
-                what = f"sbatch: {', '.join(names)}"
-                yield self._request(what, resources, executor, names[0], where, Path(scratch))
-            tried = {partitions_of(resources) for resources, _ in kinds}
-            for name, says in self._profile.partitions.items():
-                if (name,) not in tried and (not self._facts.partitions or self._facts.partition(name) is not None):
-                    yield self._small_request(name, says, Path(scratch))
+        for (resources, executor), names in kinds.items():
+            paths = self._profile.resource_paths(names[0], "", None)
+            where = self._where(*paths.get("partition", ("resources",)))
+            yield self._request(f"sbatch: {', '.join(names)}", resources, executor, names[0], where)
+        tried = {partitions_of(resources) for resources, _ in kinds}
+        for name, says in self._profile.partitions.items():
+            if (name,) not in tried and (not self._facts.partitions or self._facts.partition(name) is not None):
+                yield self._small_request(name, says)
 
-    def _small_request(self, name: str, says: Partition, scratch: Path) -> Finding:
+    def _small_request(self, name: str, says: Partition) -> Finding:
         """One node of a partition, with all of its GPUs, for some minutes."""
         kind = "cpt" if says.gpus else "corpus"
         resources = self._profile.resources_for(kind).changed(
@@ -290,24 +286,14 @@ class _Checker:
             time=min(_SMALL_TIME, says.max_time or _SMALL_TIME, key=lambda one: one.seconds),
         )
         what, where = f"sbatch: one node of {name}", self._where("partitions", name)
-        found = self._request(what, resources, self._profile.executor_for(kind), kind, where, scratch)
+        found = self._request(what, resources, self._profile.executor_for(kind), kind, where)
         # No kind of job goes there by itself, and a user who sends one there may name another account, too.
         return found if found.level is Level.OK else replace(found, level=Level.WARN, where=where)
 
-    def _request(self, what: str, resources: Resources, executor: str, kind: str, where: str, scratch: Path) -> Finding:
-        script = scratch / f"{kind}.sh"
+    def _request(self, what: str, resources: Resources, executor: str, kind: str, where: str) -> Finding:
         run = Run(Workspace(self._workspace), test_only.NAME)
         stage = test_only.stage_of(self._profile, kind, resources, executor, test_only.NAME, sys.executable)
-        try:
-            script.write_text(carrier(executor).render(test_only.request_of(run, stage, self._profile, test_only.NAME)))
-            self._gateway.test_only(script)
-        except RejectedByCluster as error:
-            text, blamed = test_only.blamed(error, self._found, run, stage, script, self._gateway)
-            return Finding(Level.FAIL, what, text, blamed or where)
-        except OvernightError as error:
-            text = f"{error.message}; {error.hint}" if error.hint else error.message
-            return Finding(Level.FAIL, what, text, where)
-        return Finding(Level.OK, what, f"accepted by partition {resources.partition or '(the default one)'}")
+        return test_only.finding(what, run, stage, self._found, self._gateway, where=where)
 
 
 def without_effect(found: ProfileFile, run: Run, stages: Sequence[PlannedStage], which: str) -> Iterator[Finding]:

@@ -8,21 +8,19 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launch.base.errors import InputError, OvernightError, RejectedByCluster
+from launch.base.errors import InputError, OvernightError
 from launch.config import secrets
 from launch.plan import estimates, limits
 from launch.plan.estimates import Estimate
 from launch.plan.model import PlannedStage
-from launch.render import provenance, refusal, scripts
-from launch.render.dry_run import ATTEMPT, RUN
-from launch.render.executors import carrier
+from launch.render import provenance
+from launch.render.dry_run import RUN
 from launch.runs.rundir import Run
-from launch.site import check, finding
+from launch.site import check, finding, test_only
 from launch.site.finding import Finding, Level
 from launch.slurm import ask
 from launch.slurm.client import Gateway
@@ -43,8 +41,7 @@ def findings(planned: Planned, gateway: Gateway | None) -> list[Finding]:
     if gateway is not None:
         found += _srun_options(planned, gateway)
         found += check.without_effect(planned.profile, Run(planned.workspace, RUN), planned.plan.stages, "of this plan")
-        with tempfile.TemporaryDirectory(prefix="overnight-") as scratch:
-            found += _requests(planned, gateway, Path(scratch))
+        found += _requests(planned, gateway)
     return found
 
 
@@ -162,30 +159,12 @@ def _srun_options(planned: Planned, gateway: Gateway) -> Iterator[Finding]:
         yield Finding(Level.OK, "srun", f"{len(seen)} options, all known here")
 
 
-def _requests(planned: Planned, gateway: Gateway, scratch: Path) -> Iterator[Finding]:
+def _requests(planned: Planned, gateway: Gateway) -> Iterator[Finding]:
     """Every different script as ``sbatch --test-only`` takes it; equal ones are asked about once."""
     run = Run(planned.workspace, RUN)
     groups: dict[str, list[PlannedStage]] = {}
     for stage in planned.plan.stages:
         groups.setdefault(repr((stage.resources, stage.executor, stage.backend)), []).append(stage)
     for stages in groups.values():
-        yield _request(planned, run, stages, gateway, scratch)
-
-
-def _request(planned: Planned, run: Run, stages: list[PlannedStage], gateway: Gateway, scratch: Path) -> Finding:
-    stage, what = stages[0], f"sbatch: {', '.join(one.name for one in stages)}"
-    script = scratch / f"{stage.name}.sh"
-    try:
-        request = scripts.request(run, stage, planned.profile.profile, ATTEMPT, 0, None)
-        script.write_text(carrier(stage.executor).render(request), encoding="utf-8")
-        said = gateway.test_only(script)
-    except RejectedByCluster as error:
-        stages_of = planned.pipeline.pipeline.stages
-        known = provenance.of_stage(run, stage, planned.profile, stages_of, planned.pipeline.positions)
-        refusal.add(error, known, script, gateway)
-        where = next((str(one["where"]) for one in error.causes if one["where"]), "")
-        words = "; ".join(line.strip() for line in error.advice.splitlines())
-        return Finding(Level.FAIL, what, f"{error.message}" + (f": {words}" if words else ""), where)
-    except OvernightError as error:
-        return Finding(Level.FAIL, what, f"{error.message}; {error.hint}" if error.hint else error.message)
-    return Finding(Level.OK, what, said.splitlines()[-1].removeprefix("sbatch: ") if said else "accepted")
+        what = f"sbatch: {', '.join(one.name for one in stages)}"
+        yield test_only.finding(what, run, stages[0], planned.profile, gateway, pipeline=planned.pipeline)

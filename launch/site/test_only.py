@@ -1,16 +1,19 @@
-"""A job as the profile asks for one, without a pipeline: for ``--test-only`` and for the probe."""
+"""A job as ``sbatch --test-only`` sees it, also one without a pipeline, and the explanation of a refusal."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
-from launch.base.errors import RejectedByCluster
+from launch.base.errors import OvernightError, RejectedByCluster
+from launch.config.pipeline_file import PipelineFile
 from launch.config.profile import Profile, Resources
 from launch.config.profile_file import ProfileFile
 from launch.plan.model import PlannedStage
 from launch.render import provenance, refusal, scripts
-from launch.render.request import JobRequest
+from launch.render.executors import carrier
 from launch.runs.rundir import Run
+from launch.site.finding import Finding, Level
 from launch.slurm.client import Gateway
 
 NAME = "probe"
@@ -37,22 +40,51 @@ def stage_of(
     )
 
 
-def request_of(run: Run, stage: PlannedStage, profile: Profile, attempt: str) -> JobRequest:
-    """What Slurm would be asked for such a stage in a pipeline.
+def finding(
+    what: str,
+    run: Run,
+    stage: PlannedStage,
+    profile: ProfileFile,
+    gateway: Gateway,
+    *,
+    where: str = "",
+    pipeline: PipelineFile | None = None,
+) -> Finding:
+    """What ``sbatch --test-only`` says of the job of a stage; no job is made.
 
-    Raises:
-        InputError: no time limit, or a value that cannot go into a script.
+    Args:
+        what: the name of the finding.
+        where: the line to change where a refusal is about none.
+        pipeline: whose stage it is, where it has one.
     """
-    return scripts.request(run, stage, profile, attempt, 0, None)
+    with tempfile.TemporaryDirectory(prefix="overnight-") as scratch:
+        script = Path(scratch) / "job.sh"
+        try:
+            request = scripts.request(run, stage, profile.profile, NAME, 0, None)
+            script.write_text(carrier(stage.executor).render(request), encoding="utf-8")
+            said = gateway.test_only(script)
+        except RejectedByCluster as error:
+            text, line = explained(error, run, stage, profile, script, gateway, pipeline)
+            return Finding(Level.FAIL, what, text, line or where)
+        except OvernightError as error:
+            return Finding(Level.FAIL, what, f"{error.message}; {error.hint}" if error.hint else error.message, where)
+    accepted = f"accepted by partition {stage.resources.partition or '(the default one)'}"
+    return Finding(Level.OK, what, said.splitlines()[-1].removeprefix("sbatch: ") if said else accepted)
 
 
-def blamed(
-    error: RejectedByCluster, found: ProfileFile, run: Run, stage: PlannedStage, script: Path, gateway: Gateway
+def explained(
+    error: RejectedByCluster,
+    run: Run,
+    stage: PlannedStage,
+    profile: ProfileFile,
+    script: Path,
+    gateway: Gateway,
+    pipeline: PipelineFile | None = None,
 ) -> tuple[str, str]:
-    """(what was refused in Slurm's words, with the entry that ends it; the line that it comes from, or nothing)."""
-    refusal.add(error, provenance.of_stage(run, stage, found, {}, found.positions), script, gateway)
+    """(what was refused, in Slurm's words, and the entries that end it; the line that it comes from, or nothing)."""
+    stages, positions = ({}, profile.positions) if pipeline is None else (pipeline.pipeline.stages, pipeline.positions)
+    refusal.add(error, provenance.of_stage(run, stage, profile, stages, positions), script, gateway)
     said = [line.strip() for line in error.stderr.splitlines() if line.strip()]
-    text = error.message + (f" ({said[-1]})" if said else "")
-    changes = dict.fromkeys(str(one["change"] or one["remove"]) for one in error.causes)
-    text += f"; to end it: {' or '.join(changes)}" if changes else ""
+    advice = "; ".join(line.strip() for line in error.advice.splitlines())
+    text = error.message + (f" ({said[-1]})" if said else "") + (f": {advice}" if advice else "")
     return text, next((str(one["where"]) for one in error.causes if one["where"]), "")

@@ -12,6 +12,7 @@ from jobs.core.files import write_atomic
 from jobs.core.paths import Workspace
 from launch.config.profile_fields import GpuForm
 from launch.config.profile_file import read_profile
+from launch.render import scripts
 from launch.render.executors import carrier
 from launch.runs.rundir import Run
 from launch.site import test_only
@@ -36,7 +37,7 @@ def test_the_work_gets_what_was_asked_for(slurm: Slurm, tmp_path: Path, form: Gp
     profile = read_profile(path).profile
     run = Run(Workspace(tmp_path), "abcde")
     stage = test_only.stage_of(profile, "cpt", profile.resources_for("cpt"), "submitit", test_only.NAME, sys.executable)
-    asked = replace(test_only.request_of(run, stage, profile, "a"), name=f"gpus-{tmp_path.name}")
+    asked = replace(scripts.request(run, stage, profile, "a", 0, None), name=f"gpus-{tmp_path.name}")
     asked.logs.mkdir(parents=True)
     asked.scripts.root.mkdir(parents=True)
     write_atomic(asked.scripts.host, "")

@@ -49,7 +49,7 @@ def job(slurm: Slurm, tmp_path: Path) -> Submit:
         stage = test_only.stage_of(
             profile, "corpus", profile.resources_for("corpus"), "submitit", test_only.NAME, str(work)
         )
-        asked = replace(test_only.request_of(run, stage, profile, "a"), name=f"scratch-{tmp_path.name}")
+        asked = replace(scripts.request(run, stage, profile, "a", 0, None), name=f"scratch-{tmp_path.name}")
         asked.logs.mkdir(parents=True)
         asked.scripts.root.mkdir(parents=True)
         node = scripts.stage_scripts(run, Plan("p", (stage,)), stage, profile, "a").node

@@ -180,7 +180,7 @@ def submit(probes: Sequence[Probe], found: ProfileFile, gateway: Gateway) -> Non
             probe.job = carrier(probe.plan.executor).submit(request, gateway)
         except RejectedByCluster as error:
             script = probe.paths.scripts(ATTEMPT).job(0)
-            probe.refusal, probe.where = test_only.blamed(error, found, run, probe.stage, script, gateway)
+            probe.refusal, probe.where = test_only.explained(error, run, probe.stage, found, script, gateway)
             probe.over = True
         except OvernightError as error:
             probe.refusal, probe.over = str(error), True
