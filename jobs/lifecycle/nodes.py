@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jobs.core.slurm_states import JobState
 from jobs.core.verdict import FailureClass
 
 SECONDS = 20.0
@@ -24,7 +25,6 @@ MOST_EXCLUDED = 8
 """Nodes that one stage excludes at most."""
 
 _BAD_STATES = ("DOWN", "FAIL", "NOT_RESPONDING", "ERROR", "POWERED_DOWN", "UNKNOWN")
-_AT_WORK = ("RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
 _NAME = re.compile(r"[A-Za-z0-9._-]+\Z")
 
 
@@ -52,8 +52,8 @@ def is_at_work(job: str) -> bool:
     listed = ask("squeue", "-h", "--me", "-t", "all", "-o", "%A %T")
     if listed is None:
         return shutil.which("squeue") is not None
-    states = [line.split()[1] for line in listed.splitlines() if line.split()[:1] == [job]]
-    return any(state in _AT_WORK for state in states)
+    states = [JobState.parse(line.split()[1]) for line in listed.splitlines() if line.split()[:1] == [job]]
+    return any(state.is_running for state in states)
 
 
 def ending(job: str, began: float, nodes: Sequence[str]) -> Ending:
@@ -65,28 +65,28 @@ def ending(job: str, began: float, nodes: Sequence[str]) -> Ending:
     lost = tuple(_lost(began, nodes))
     names = ", ".join(lost)
     state = _accounted(job, began)
-    if state == "PREEMPTED":
-        return Ending(FailureClass.PREEMPTED, f"sacct: job {job} PREEMPTED")
-    if state in ("NODE_FAIL", "BOOT_FAIL"):
+    if state is JobState.PREEMPTED:
+        return Ending(FailureClass.PREEMPTED, f"sacct: job {job} {state}")
+    if state in (JobState.NODE_FAIL, JobState.BOOT_FAIL):
         at_fault = lost or (tuple(nodes) if len(nodes) == 1 else ())
         return Ending(FailureClass.NODE_FAILURE, f"sacct: job {job} {state} {names}".rstrip(), at_fault)
     if lost:
         return Ending(FailureClass.NODE_FAILURE, f"{names} went down after the work had begun there", lost)
-    if state == "OUT_OF_MEMORY":
-        return Ending(FailureClass.OUT_OF_MEMORY, f"sacct: job {job} OUT_OF_MEMORY")
+    if state is JobState.OUT_OF_MEMORY:
+        return Ending(FailureClass.OUT_OF_MEMORY, f"sacct: job {job} {state}")
     said = f"sacct says {state}" if state else "Slurm keeps no record of why"
     return Ending(FailureClass.KILLED, f"job {job} ended before it could say how; {said}")
 
 
-def _accounted(job: str, began: float) -> str:
-    """State of the run of a job that was under way at ``began``; empty where the accounting does not know."""
+def _accounted(job: str, began: float) -> JobState | None:
+    """State of the run of a job that was under way at ``began``; None where the accounting does not know."""
     rows = ask("sacct", "-X", "-D", "-n", "-P", "-j", job, "-o", "State,Start,End") or ""
     for row in rows.splitlines():
         state, _, rest = row.partition("|")
         start, _, end = rest.partition("|")
         if start.isdigit() and int(start) <= began + 1 and end.isdigit() and int(end) >= began:
-            return state.split(" ")[0]
-    return ""
+            return JobState.parse(state)
+    return None
 
 
 def _lost(began: float, nodes: Sequence[str]) -> list[str]:

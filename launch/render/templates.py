@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 
+from jobs.core.slurm_states import JobState
 from launch.base.errors import InputError
 from launch.base.text import control_character
 
@@ -37,6 +38,7 @@ def _compiled(name: str) -> Template:
         loader=FunctionLoader(_source),
     )
     environment.filters["sh"] = quote
+    environment.globals["final_states"] = [state.value for state in JobState if state.is_final]
     return environment.get_template(name)
 
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from jobs.core.slurm_states import JobState
 from launch.slurm import reasons
-from launch.slurm.states import JobState
 
 _FIELD = "\x1f"
 _ROW = "\x1e"

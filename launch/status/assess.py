@@ -18,6 +18,7 @@ from jobs.core.attempts import Attempt
 from jobs.core.claim import Claim
 from jobs.core.paths import StagePaths, StorePaths
 from jobs.core.progress import Report
+from jobs.core.slurm_states import JobState
 from jobs.core.verdict import FailureClass, Outcome
 from launch.base.errors import OvernightError
 from launch.plan.model import Plan, PlannedStage
@@ -28,7 +29,6 @@ from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
 from launch.slurm.queue import AccountRow, QueueRow
 from launch.slurm.reasons import NEVER_SATISFIED
-from launch.slurm.states import JobState
 from launch.status import model, progress
 from launch.status.model import RunStatus, StageStatus, State, by_slurm, by_verdict
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from jobs.core.progress import Report
+from jobs.core.slurm_states import JobState
 from jobs.core.verdict import FailureClass, Outcome, Verdict
 from launch.base.text import clock, duration
 from launch.slurm.queue import QueueRow
-from launch.slurm.states import JobState
 
 
 class State(StrEnum):

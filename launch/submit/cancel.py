@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from jobs.core import attempts
 from jobs.core.attempts import Attempt
+from jobs.core.slurm_states import JobState
 from launch.base.errors import ClusterUnreachable
 from launch.plan.model import Plan, PlannedStage
 from launch.render import scripts
@@ -22,7 +23,6 @@ from launch.runs.journal import Event
 from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
-from launch.slurm.states import JobState
 
 VERIFY_SECONDS = 30.0
 """How long to wait for the jobs to go: Slurm gives a running one KillWait (30 s by default) to end by itself."""

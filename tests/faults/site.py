@@ -15,6 +15,7 @@ from pathlib import Path
 from jobs.core import files
 from jobs.core import spec as specs
 from jobs.core.claim import ClaimLost
+from jobs.core.slurm_states import JobState
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import classify
 from jobs.lifecycle import steps
@@ -23,7 +24,6 @@ from jobs.training.saves import Saves
 from launch.base.errors import ClusterUnreachable, RejectedByCluster
 from launch.render.request import JobRequest
 from launch.slurm.queue import QueueRow
-from launch.slurm.states import JobState
 from tests.faults.controller import FINAL, Controller, Job, Refused
 from tests.faults.world import EPOCH, Actor, World
 

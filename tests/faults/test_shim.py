@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from jobs.core.slurm_states import JobState
 from launch.slurm.client import Gateway
-from launch.slurm.states import JobState
 from tests.faults import shim_directory
 from tests.support.chains import SHORT, Chain
 from tests.support.slurm import traces

@@ -16,6 +16,7 @@ import pytest
 
 from jobs.core import files, seal
 from jobs.core.paths import Workspace
+from jobs.core.slurm_states import JobState
 from jobs.core.spec import StageSpec
 from jobs.training.saves import Saves
 from launch.base.errors import InputError
@@ -24,7 +25,6 @@ from launch.plan.model import Plan
 from launch.runs import attempt_state
 from launch.runs.rundir import Run
 from launch.slurm.queue import QueueRow
-from launch.slurm.states import JobState
 from launch.status.assess import Queue, look
 from launch.status.model import State
 from launch.submit.submitter import Submitter

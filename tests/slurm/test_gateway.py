@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs.core.slurm_states import JobState
 from launch.base.errors import ClusterUnreachable, RejectedByCluster
 from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
-from launch.slurm.states import JobState
 from tests.support.slurm import Slurm
 
 pytestmark = pytest.mark.slurm

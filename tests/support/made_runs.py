@@ -16,6 +16,7 @@ from jobs.core import attempts, claim, files, seal, verdict
 from jobs.core.attempts import Attempt
 from jobs.core.claim import Claim
 from jobs.core.paths import StorePaths, Workspace
+from jobs.core.slurm_states import JobState
 from jobs.core.verdict import FailureClass, Outcome, Verdict
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile import Resources
@@ -27,7 +28,6 @@ from launch.runs import rundir
 from launch.runs.journal import Event
 from launch.runs.rundir import Run
 from launch.slurm.queue import QueueRow
-from launch.slurm.states import JobState
 
 BACK_END = '''
 """Waits, step by step, and saves each step; does what its settings say at the step that they name."""

@@ -1,10 +1,58 @@
-"""Which nodes failed a start, and which are left out of the next one."""
+"""Which nodes failed a start, and what is concluded from Slurm's answers about a job and its nodes."""
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
-from jobs.lifecycle.nodes import expand
+from jobs.core.slurm_states import JobState
+from jobs.core.verdict import FailureClass
+from jobs.lifecycle import nodes
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, **said: str | None) -> None:
+    """Slurm's commands answer this; the others do not."""
+    monkeypatch.setattr(nodes, "ask", lambda *argv: said.get(argv[0]))
+
+
+@pytest.mark.parametrize("state", JobState)
+def test_a_job_is_at_work_where_it_holds_nodes(monkeypatch: pytest.MonkeyPatch, state: JobState) -> None:
+    answers(monkeypatch, squeue=f"6 RUNNING\n7 {state}\n")
+    assert nodes.is_at_work("7") == state.is_running
+
+
+def test_a_job_that_is_not_listed_and_a_queue_that_does_not_respond(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, squeue="6 RUNNING\n")
+    assert not nodes.is_at_work("7")
+    answers(monkeypatch)
+    for path, there in (("/usr/bin/squeue", True), (None, False)):
+        monkeypatch.setattr(shutil, "which", lambda name, path=path: path)
+        assert nodes.is_at_work("7") == there
+
+
+@pytest.mark.parametrize(
+    ("state", "failure", "evidence"),
+    [
+        ("PREEMPTED", FailureClass.PREEMPTED, "sacct: job 7 PREEMPTED"),
+        ("NODE_FAIL", FailureClass.NODE_FAILURE, "sacct: job 7 NODE_FAIL"),
+        ("BOOT_FAIL", FailureClass.NODE_FAILURE, "sacct: job 7 BOOT_FAIL"),
+        ("OUT_OF_MEMORY", FailureClass.OUT_OF_MEMORY, "sacct: job 7 OUT_OF_MEMORY"),
+        ("CANCELLED by 1000", FailureClass.KILLED, "job 7 ended before it could say how; sacct says CANCELLED"),
+    ],
+)
+def test_what_the_accounting_says_of_a_start(
+    monkeypatch: pytest.MonkeyPatch, state: str, failure: FailureClass, evidence: str
+) -> None:
+    answers(monkeypatch, sacct=f"COMPLETED|10|20\n{state}|100|200\n")
+    found = nodes.ending("7", began=100.0, nodes=("n1", "n2"))
+    assert (found.failure, found.evidence, found.nodes) == (failure, evidence, ())
+
+
+def test_no_record_of_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, sacct="COMPLETED|10|20\n")
+    found = nodes.ending("7", began=100.0, nodes=("n1",))
+    assert found.evidence == "job 7 ended before it could say how; Slurm keeps no record of why"
 
 
 @pytest.mark.failure(8)
@@ -19,4 +67,4 @@ from jobs.lifecycle.nodes import expand
     ],
 )
 def test_node_lists(text: str, names: list[str]) -> None:
-    assert list(expand(text)) == names
+    assert list(nodes.expand(text)) == names

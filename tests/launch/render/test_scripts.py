@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from jobs.core.slurm_states import JobState
 from launch.base.errors import InputError
 from launch.render import templates
 
@@ -95,6 +96,16 @@ def test_a_job_that_ends_tells_and_goes_on(tmp_path: Path, code: str, on: tuple[
     assert left(tmp_path, code, on) == (int(code.split()[0]), "onward 7\n")
     file = tmp_path / "told"
     assert (file.read_text() if file.exists() else "") == told
+
+
+@pytest.mark.parametrize("state", ["", *JobState])
+@pytest.mark.failure(10, 21)
+def test_a_job_is_over_where_slurm_is_done_with_it(tmp_path: Path, state: JobState | str) -> None:
+    text = templates.template("host.sh.j2", **SPEC, **HOST)
+    function = text[text.index("overnight_is_over()") : text.index("# A second copy")]
+    asked = f"squeue() {{ echo {state}; }}\n{function}\novernight_is_over 7"
+    done = subprocess.run(["bash", "-c", asked], capture_output=True, check=False)
+    assert (done.returncode == 0) == (state == "" or JobState(state).is_final)
 
 
 @pytest.mark.parametrize("bad", ["a\nb", "a\rb", "a\x00b", "a\x1b[31m"])

@@ -16,10 +16,10 @@ from jobs.core import attempts, claim
 from jobs.core.attempts import Attempt
 from jobs.core.claim import Claim
 from jobs.core.paths import StagePaths, StorePaths
+from jobs.core.slurm_states import JobState
 from launch.runs import attempt_state
 from launch.runs.attempt_state import AttemptStatus, QueueView
 from launch.slurm.queue import QueueRow
-from launch.slurm.states import JobState
 
 NOBODY = 2**22 + 1
 """No process has this number."""

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.core.slurm_states import JobState
 from launch.slurm.queue import parse_sacct, parse_squeue
-from launch.slurm.states import JobState
 
 
 def squeue_row(name="cpt", reason="None", job_id="12", state="PENDING", dependency="(null)"):

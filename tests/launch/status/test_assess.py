@@ -12,6 +12,7 @@ import pytest
 
 from jobs.core import claim
 from jobs.core.progress import ProgressWriter
+from jobs.core.slurm_states import JobState
 from jobs.core.verdict import FailureClass, Outcome
 from launch.base.errors import ClusterUnreachable
 from launch.cli.main import main
@@ -19,7 +20,6 @@ from launch.runs.attempt_state import QueueView
 from launch.runs.journal import Event
 from launch.runs.rundir import Run
 from launch.slurm.queue import AccountRow, QueueRow
-from launch.slurm.states import JobState
 from launch.status import text as show_status
 from launch.status.assess import Queue, look
 from launch.status.model import RunStatus, StageStatus, State

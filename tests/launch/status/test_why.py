@@ -9,6 +9,7 @@ import pytest
 
 from jobs.core import claim, files
 from jobs.core.progress import ProgressWriter
+from jobs.core.slurm_states import JobState
 from jobs.core.verdict import FailureClass, Outcome
 from launch.base.errors import ClusterUnreachable, InputError
 from launch.runs import rundir
@@ -16,7 +17,6 @@ from launch.runs.attempt_state import QueueView
 from launch.runs.journal import Event
 from launch.runs.rundir import Run
 from launch.slurm.queue import QueueRow
-from launch.slurm.states import JobState
 from launch.status import why
 from launch.status.assess import Queue, look
 from launch.status.model import RunStatus, StageStatus, State

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from jobs.core.slurm_states import JobState
 from launch.base.errors import ClusterUnreachable
 from launch.cli.main import main
 from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
-from launch.slurm.states import JobState
 from launch.submit import cancel
 from tests.support.made_runs import make, row, stage, submitted
 

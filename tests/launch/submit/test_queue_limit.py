@@ -10,10 +10,10 @@ import pytest
 from jobs.core import attempts
 from jobs.core.attempts import Attempt
 from jobs.core.paths import StorePaths
+from jobs.core.slurm_states import JobState
 from launch.base.errors import RejectedByCluster
 from launch.config.profile_fields import rolling
 from launch.slurm.queue import QueueRow
-from launch.slurm.states import JobState
 from launch.submit.queue_limit import QueueSlots
 
 TOO_MANY = "sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed: Job violates accounting/QOS policy"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch.slurm.states import _COMPACT, JobState
+from jobs.core.slurm_states import _COMPACT, JobState
 
 # squeue(1), JOB STATE CODES, of 22.05, and the flags that 24.05 and 24.11 print in their place.
 SQUEUE_22_05 = [

@@ -7,10 +7,10 @@ Neither says anything about success; only a seal does.
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum
 
 
-class JobState(StrEnum):
+class JobState(str, Enum):
     """States and state flags of squeue(1) and sacct(1), Slurm 22.05 to 24.11."""
 
     # Waiting
@@ -49,6 +49,9 @@ class JobState(StrEnum):
     UNKNOWN = "UNKNOWN"
     LOST = "LOST"
 
+    def __str__(self) -> str:
+        return self.value
+
     @classmethod
     def parse(cls, text: str) -> JobState:
         """The state in a ``State``, ``%T`` or ``%t`` column.
@@ -78,76 +81,28 @@ class JobState(StrEnum):
         return self in _RUNNING
 
 
-_QUEUED = frozenset(
-    {
-        JobState.PENDING,
-        JobState.REQUEUED,
-        JobState.REQUEUE_HOLD,
-        JobState.REQUEUE_FED,
-        JobState.SPECIAL_EXIT,
-        JobState.RESV_DEL_HOLD,
-        JobState.LAUNCH_FAILED,
-        JobState.RECONFIG_FAIL,
-        JobState.EXPEDITING,
-    }
-)
+_QUEUED = frozenset({
+    JobState.PENDING, JobState.REQUEUED, JobState.REQUEUE_HOLD, JobState.REQUEUE_FED, JobState.SPECIAL_EXIT,
+    JobState.RESV_DEL_HOLD, JobState.LAUNCH_FAILED, JobState.RECONFIG_FAIL, JobState.EXPEDITING,
+})  # fmt: skip
 
-_RUNNING = frozenset(
-    {
-        JobState.CONFIGURING,
-        JobState.POWER_UP_NODE,
-        JobState.RUNNING,
-        JobState.RESIZING,
-        JobState.SIGNALING,
-        JobState.SUSPENDED,
-        JobState.STOPPED,
-        JobState.STAGE_OUT,
-        JobState.COMPLETING,
-        JobState.UPDATE_DB,
-    }
-)
+_RUNNING = frozenset({
+    JobState.CONFIGURING, JobState.POWER_UP_NODE, JobState.RUNNING, JobState.RESIZING, JobState.SIGNALING,
+    JobState.SUSPENDED, JobState.STOPPED, JobState.STAGE_OUT, JobState.COMPLETING, JobState.UPDATE_DB,
+})  # fmt: skip
 
-_FINAL = frozenset(
-    {
-        JobState.COMPLETED,
-        JobState.FAILED,
-        JobState.CANCELLED,
-        JobState.TIMEOUT,
-        JobState.NODE_FAIL,
-        JobState.OUT_OF_MEMORY,
-        JobState.PREEMPTED,
-        JobState.BOOT_FAIL,
-        JobState.DEADLINE,
-        JobState.REVOKED,
-    }
-)
+_FINAL = frozenset({
+    JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED, JobState.TIMEOUT, JobState.NODE_FAIL,
+    JobState.OUT_OF_MEMORY, JobState.PREEMPTED, JobState.BOOT_FAIL, JobState.DEADLINE, JobState.REVOKED,
+})  # fmt: skip
 
 _SLURM_NAMES = frozenset(state.value for state in _QUEUED | _RUNNING | _FINAL)
 
 #: Compact forms of squeue(1), JOB STATE CODES.
 _COMPACT = {
-    "BF": "BOOT_FAIL",
-    "CA": "CANCELLED",
-    "CD": "COMPLETED",
-    "CF": "CONFIGURING",
-    "CG": "COMPLETING",
-    "DL": "DEADLINE",
-    "F": "FAILED",
-    "NF": "NODE_FAIL",
-    "OOM": "OUT_OF_MEMORY",
-    "PD": "PENDING",
-    "PR": "PREEMPTED",
-    "R": "RUNNING",
-    "RD": "RESV_DEL_HOLD",
-    "RF": "REQUEUE_FED",
-    "RH": "REQUEUE_HOLD",
-    "RQ": "REQUEUED",
-    "RS": "RESIZING",
-    "RV": "REVOKED",
-    "S": "SUSPENDED",
-    "SE": "SPECIAL_EXIT",
-    "SI": "SIGNALING",
-    "SO": "STAGE_OUT",
-    "ST": "STOPPED",
-    "TO": "TIMEOUT",
-}
+    "BF": "BOOT_FAIL", "CA": "CANCELLED", "CD": "COMPLETED", "CF": "CONFIGURING", "CG": "COMPLETING",
+    "DL": "DEADLINE", "F": "FAILED", "NF": "NODE_FAIL", "OOM": "OUT_OF_MEMORY", "PD": "PENDING", "PR": "PREEMPTED",
+    "R": "RUNNING", "RD": "RESV_DEL_HOLD", "RF": "REQUEUE_FED", "RH": "REQUEUE_HOLD", "RQ": "REQUEUED",
+    "RS": "RESIZING", "RV": "REVOKED", "S": "SUSPENDED", "SE": "SPECIAL_EXIT", "SI": "SIGNALING", "SO": "STAGE_OUT",
+    "ST": "STOPPED", "TO": "TIMEOUT",
+}  # fmt: skip
