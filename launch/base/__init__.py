@@ -3,15 +3,6 @@
 Imports: jobs.core.
 """
 
-from jobs.core.public_names import lazily
+from launch.base.errors import ClusterUnreachable, InputError, OvernightError, RejectedByCluster
 
-__getattr__ = lazily(
-    __name__,
-    {
-        "InputError": "errors",
-        "OvernightError": "errors",
-        "RejectedByCluster": "errors",
-        "ClusterUnreachable": "errors",
-        "SharedLock": "lock",
-    },
-)
+__all__ = ["ClusterUnreachable", "InputError", "OvernightError", "RejectedByCluster"]

@@ -9,7 +9,6 @@ __getattr__ = lazily(
     __name__,
     {
         "Gateway": "client",
-        "JobState": "states",
         "QueueRow": "queue",
     },
 )
