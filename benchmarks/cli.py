@@ -17,7 +17,7 @@ from measure import OVERNIGHT, Spread, alternate, child, report
 HELP_TARGET = 0.25
 PLAN_TARGET = 0.6
 HEAVY = (
-    "torch", "transformers", "trl", "datasets", "nemo_run", "submitit", "tqdm", "jinja2", "huggingface_hub", "numpy",
+    "torch", "transformers", "trl", "datasets", "nemo_run", "submitit", "rich", "jinja2", "huggingface_hub", "numpy",
 )  # fmt: skip
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -11,18 +11,16 @@ import json
 import os
 import shutil
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     from data_prep.corpus.workers import Runner
-    from data_prep.inspect import Shown
+    from data_prep.inspect import Shown, Token
 
 KINDS = ("corpus", "instructions", "preferences")
-_LINE_SECONDS = 10.0
 _OF_STAGE = ("split", "limit", "min_chars", "max_chars")
 
 
@@ -97,6 +95,7 @@ def _prepare(args: argparse.Namespace) -> int:
     from data_prep import prepared
     from data_prep.common.settings import Settings
     from launch.base.errors import InputError
+    from launch.cli.progress import phases, shown
 
     settings = Settings.parse(args.action, _settings(args))
     output = args.output.absolute()
@@ -119,7 +118,8 @@ def _prepare(args: argparse.Namespace) -> int:
             runner = ArrayRunner(args.cluster, args.jobs)
     sources = prepared.sources_of(args.inputs)
     try:
-        counts = prepared.build(settings, sources, partial, work, report=_Phases(args.json), runner=runner)
+        with shown(quiet=args.json) as shown_on:
+            counts = prepared.build(settings, sources, partial, work, report=phases(shown_on), runner=runner)
         os.rename(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -133,39 +133,6 @@ def _prepare(args: argparse.Namespace) -> int:
         print(f"  {count:>9,}  {reason}")
     print(f"card: {output / 'card.html'}\nnext: overnight data inspect {output}")
     return 0
-
-
-class _Phases:
-    """A bar for each phase on a terminal; else a line when one begins, and one every ten seconds. To stderr."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
-        self._terminal = sys.stderr.isatty()
-        self._said = 0.0
-
-    def __call__(self, phase: str) -> Callable[[int, int], None]:
-        if self._quiet:
-            return lambda step, total: None
-        if not self._terminal:
-            print(phase, file=sys.stderr, flush=True)
-            self._said = time.monotonic()
-            return lambda step, total: self._line(phase, step, total)
-        from tqdm import tqdm
-
-        bar = tqdm(desc=phase, total=1, leave=False, file=sys.stderr)
-
-        def move(step: int, total: int) -> None:
-            bar.total = total
-            bar.update(step - bar.n)
-            if step >= total:
-                bar.close()
-
-        return move
-
-    def _line(self, phase: str, step: int, total: int) -> None:
-        if step < total and time.monotonic() - self._said > _LINE_SECONDS:
-            self._said = time.monotonic()
-            print(f"  {phase}: {step:,} of {total:,}", file=sys.stderr, flush=True)
 
 
 def _inspect(args: argparse.Namespace) -> int:
@@ -187,7 +154,13 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _show(row: Shown) -> None:
-    """Tokens with loss in green, without in grey; every other token underlined, so that one sees where they end."""
+    """Print one row. On a terminal tokens with loss are green, those without grey, and every other one is underlined,
+    so that their ends can be seen."""
+    if not (sys.stdout.isatty() or "FORCE_COLOR" in os.environ):
+        print(f"{row.place}  {row.name}")
+        for name, tokens in row.sequences.items():
+            print(f"{name}{_counts(tokens)}\n{''.join(token.text for token in tokens)}")
+        return
     from rich.console import Console
     from rich.text import Text
 
@@ -195,11 +168,15 @@ def _show(row: Shown) -> None:
     # Not cut to the width of the terminal as a rule would be: its end is the line number.
     console.print(Text(f"{row.place}  {row.name}", "bold cyan"), soft_wrap=True)
     for name, tokens in row.sequences.items():
-        learned = sum(token.loss for token in tokens)
-        counted = tokens and tokens[0].id is not None
-        console.print(f"[bold]{name}[/]" + (f"  {len(tokens)} tokens, {learned} with loss" if counted else ""))
+        console.print(f"[bold]{name}[/]{_counts(tokens)}")
         text = Text()
         for number, token in enumerate(tokens):
             style = "green" if token.loss else "bright_black"
-            text.append(token.text, style + (" underline" if counted and number % 2 else ""))
+            text.append(token.text, style + (" underline" if token.id is not None and number % 2 else ""))
         console.print(text)
+
+
+def _counts(tokens: Sequence[Token]) -> str:
+    """How many tokens there are; empty where no tokenizer is given."""
+    counted = tokens and tokens[0].id is not None
+    return f"  {len(tokens)} tokens, {sum(token.loss for token in tokens)} with loss" if counted else ""

@@ -7,9 +7,11 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from launch.base.errors import InputError, OvernightError
+from launch.cli.progress import Output, shown
 from launch.config.profile import ExecutorKind
 from launch.config.profile_file import ProfileFile, locate, read_profile
 from launch.runs.rundir import workspace_for
@@ -35,9 +37,11 @@ def run(args: argparse.Namespace) -> int:
     probes = probe.prepare(found, workspace, probe.plans(found, args.minutes, args.skip))
     with probe.cancelled_on_leaving(probes, gateway):
         probe.submit(probes, found, gateway)
-        with _Progress(probes, quiet=args.json) as progress:
+        if not args.json:
+            _announce(probes)
+        with shown(quiet=args.json or not sys.stderr.isatty()) as output:
             limit = None if args.wait is None else args.wait * 60
-            probe.wait(probes, gateway, found.profile.poll_seconds, limit, progress.look)
+            probe.wait(probes, gateway, found.profile.poll_seconds, limit, partial(_show, output))
     probe.collect(probes)
     verdicts = [results.judge(found, one) for one in probes]
     changes = list(dict.fromkeys(change for one in verdicts for change in one.changes))
@@ -56,28 +60,14 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-class _Progress:
-    """A bar that says what each job does; on stderr, and not at all where nobody looks."""
+def _announce(probes: Sequence[Probe]) -> None:
+    if jobs := [f"job {one.job} by {one.plan.executor}" for one in probes if one.job]:
+        print(f"{', '.join(jobs)}: submitted; Ctrl-C cancels", file=sys.stderr, flush=True)
 
-    def __init__(self, probes: Sequence[Probe], quiet: bool) -> None:
-        from tqdm import tqdm
 
-        self._bar = tqdm(total=len(probes), unit="job", disable=quiet or not sys.stderr.isatty(), leave=False)
-        jobs = [f"job {one.job} by {one.plan.executor}" for one in probes if one.job]
-        if not quiet and jobs:
-            print(f"{', '.join(jobs)}: submitted; Ctrl-C cancels", file=sys.stderr, flush=True)
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def look(self, probes: Sequence[Probe]) -> None:
-        states = [f"{one.job} {one.row.state.lower() if one.row else 'submitted'}" for one in probes if one.job]
-        self._bar.n = sum(one.over for one in probes)
-        self._bar.set_description_str(", ".join(states))
-        self._bar.refresh()
+def _show(output: Output, probes: Sequence[Probe]) -> None:
+    states = [f"{one.job} {one.row.state.lower() if one.row else 'submitted'}" for one in probes if one.job]
+    output.update("jobs", sum(one.over for one in probes), len(probes), ", ".join(states))
 
 
 def _amended(found: ProfileFile, changes: Sequence[ProfileChange], verdicts: Sequence[ProbeResult]) -> str | None:

@@ -30,7 +30,8 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from tqdm import tqdm
+from rich.console import Console
+from rich.progress import track
 
 from jobs.core import attempts, claim, files, seal
 from jobs.core import spec as specs
@@ -578,9 +579,10 @@ def main() -> int:
     played = 0
     began = time.monotonic()
     workers = 1 if args.chains == 1 or args.mutation else args.workers
+    terminal = Console(stderr=True)
     with mutations.applied(args.mutation) if args.mutation else contextlib.nullcontext():
         chains = _until_interrupted(many(args.seed, args.chains, workers))
-        for outcome in tqdm(chains, total=args.chains, unit="chain", disable=None, mininterval=1.0):
+        for outcome in track(chains, "chains", args.chains, console=terminal, disable=not terminal.is_terminal):
             played += 1
             injected += outcome.injected
             if outcome.violations:

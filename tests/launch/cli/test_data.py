@@ -66,6 +66,12 @@ def test_inspect_shows_which_tokens_carry_loss(
     assert row["prompt"].startswith("[question ")
     assert "".join(token["text"] for token in tokens if not token["loss"]) == row["prompt"]
     assert "".join(token["text"] for token in tokens if token["loss"]) == row["completion"] + "</s>"
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    assert main(look) == 0
+    plain = capsys.readouterr().out.splitlines()
+    assert f"{tmp_path / 'out/train.jsonl'}:1  " in plain[0]
+    assert plain[1].startswith("completion  ")
+    assert plain[2:] == (row["prompt"] + row["completion"] + "</s>").splitlines()
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert main(look) == 0
     assert "\x1b[32m" in capsys.readouterr().out

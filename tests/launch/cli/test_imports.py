@@ -16,7 +16,7 @@ HEAVY = {
     "accelerate", "datasets", "fastapi", "fiddle", "gguf", "huggingface_hub", "leptonai", "nemo_run", "numpy", "pandas",
     "sacrebleu", "submitit", "tokenizers", "torch", "torchx", "transformers", "trl",
 }  # fmt: skip
-SHOWING = {"jinja2", "tqdm"}
+SHOWING = {"jinja2", "rich"}
 """Light enough for a bar or a script, too much for a table."""
 
 PIPELINE = """\

@@ -102,14 +102,22 @@ def test_a_run_in_a_log_is_a_line_at_begin_and_end(
         for step in range(1, 4):
             display.update(Report(float(step), step, 3, "training", {"loss": 2.5 / step}))
         display.end(65.0)
-        assert "training 1 of 3" not in capsys.readouterr().err, "a line every ten seconds at most"
+        assert capsys.readouterr().err.splitlines() == [
+            "stage 1 of 2: cpt: sealed already, reused",
+            "stage 2 of 2: sft: starting",
+            "stage 2 of 2: sft: sealed after 1:05, training 3 of 3  loss 0.8333",
+        ], "a line every ten seconds at most"
         monkeypatch.setattr(show, "LINE_SECONDS", 0.0)
         display.begin(plan.stages[1], reused=False)
         display.update(Report(10.0, 1, 3, "training", {"loss": 2.5}))
         display.update(Report(10.0, 1, 3, "training", {"loss": 2.5}))
         display.update(Report(20.0, 2, 3, "training", {"loss": 1.25}))
     lines = capsys.readouterr().err.splitlines()
-    assert lines[1:] == ["  sft: training 1 of 3  loss 2.5", "  sft: training 2 of 3  loss 1.25  0:10 left"]
+    assert lines == [
+        "stage 3 of 2: sft: starting",
+        "stage 3 of 2: sft: training 1 of 3  loss 2.5",
+        "stage 3 of 2: sft: training 2 of 3  loss 1.25  0:10 left",
+    ]
 
 
 SCRIPT = """
@@ -117,7 +125,7 @@ import time
 from jobs.core.progress import Report
 from launch.cli import progress as show
 from launch.inputs import fetch
-from launch.plan.builder import Plan
+from launch.plan.model import Plan
 from tests.support.made_runs import stage
 plan = Plan("waits", (stage("data"), stage("cpt", "data")))
 with show.fetching(quiet=False) as progress:
@@ -151,8 +159,8 @@ def test_bars_on_a_terminal() -> None:
     text = shown.decode()
     for expected in (
         "base: downloading",
-        "5.00M/10.0M",
-        "sealed already, reused",
+        "5.0 of 10.0 MB",
+        "stage 1 of 2: data: sealed already, reused",
         "stage 2 of 2: cpt",
         "training 2 of 3  loss 1.25",
         "0:10 left",
@@ -162,6 +170,9 @@ def test_bars_on_a_terminal() -> None:
         assert expected in text, expected
 
 
-def test_tqdm_is_not_imported_before_a_bar_is_drawn() -> None:
-    code = "import sys, launch.cli.progress, launch.status.plan, launch.status.text, launch.status.results; sys.exit('tqdm' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False).returncode == 0
+def test_rich_is_not_imported_where_there_is_no_terminal() -> None:
+    code = SCRIPT + "import sys; sys.exit('rich' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, "sealed after 1:05" in done.stderr) == (0, True), done.stderr
