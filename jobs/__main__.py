@@ -1,6 +1,7 @@
 """The verbs of a job: ``prologue``, ``work``, ``finish`` and ``ray-nodes`` take a ``spec.json``; ``probe`` takes
 back-end names and ``render`` a file of stages (before them ``--code DIR``, where some are the user's), ``address``
-interfaces and another node, and the verbs that begin with ``probe-`` are those of ``overnight profile test``."""
+interfaces and another node, ``shard`` a list of tasks and the index of one, and those that begin with ``probe-`` are
+those of ``overnight profile test``."""
 
 from __future__ import annotations
 
@@ -29,6 +30,10 @@ def main(argv: Sequence[str]) -> int:
         from jobs import probe
 
         return probe.main(verb, path, *rest)
+    if verb == "shard":  # of ``overnight data corpus --cluster``: the list of tasks, and which of them
+        from data_prep.corpus import tasks
+
+        return tasks.main(Path(path), int(rest[0]))
     if verb in ("probe", "render"):
         given, code = argv[1:], None
         if path == "--code":

@@ -1,163 +1,105 @@
-"""Shards of a corpus as an array of Slurm jobs, by submitit; what is done is read from seals, not from the queue."""
+"""Shards of a corpus as an array of Slurm jobs; the seals of the work directory say what is done, not the queue."""
 
 from __future__ import annotations
 
-import os
-import re
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from launch.base.errors import ClusterUnreachable, InputError, RejectedByCluster
+from data_prep.corpus import tasks
+from data_prep.corpus.workdir import WorkDir
+from jobs.core.attempts import new_token
+from jobs.core.paths import Workspace
+from jobs.core.spec import Source
+from launch.base.errors import InputError, RejectedByCluster
+from launch.cli import options
+from launch.config.profile import ExecutorKind
+from launch.config.profile_file import find
+from launch.inputs import toolkit
+from launch.runs.rundir import Run
+from launch.submit import array
 
 _POLL_SECONDS = 2.0
 _GRACE_SECONDS = 60.0
-"""How long a job may be gone from the queue before its result counts as lost: shared file systems show files late."""
-
-_CANCEL_SECONDS = 120.0
-"""A controller that is busy gets so long to take a cancellation and to show it."""
-_ARRAY_JOBS = 1000
-"""Jobs of an array at most: MaxArraySize of Slurm is 1001 where a site has not set it."""
-_OWN_ERROR = re.compile(r"^data_prep\.errors\.\w+: (.+)$", re.MULTILINE)
+"""How long the array may be gone before a missing result counts as lost: shared file systems show files late."""
 
 
 class ArrayRunner:
     """See ``data_prep.corpus.workers.Runner``. The work directory must be on a file system that the nodes share."""
 
-    def __init__(self, profile: str, jobs: int) -> None:
+    def __init__(self, profile: str, parallel: int) -> None:
         """Raises:
-        InputError: no such profile, one without Slurm, or submitit is not installed.
+        InputError: no such profile, or one without Slurm.
         """
-        from launch.cli import options as common
-        from launch.config.profile import ExecutorKind
-        from launch.config.profile_file import find
-        from launch.render import request
-
         self._profile = find(profile)
         if self._profile.executor is ExecutorKind.LOCAL:
-            raise InputError(f"the profile {profile!r} has no Slurm", hint="leave --cluster out")
-        self._gateway = common.gateway(self._profile)
-        self._jobs = jobs
-        try:
-            from submitit import SlurmExecutor
-        except ImportError as error:
-            raise request.missing("submitit", "submitit", error) from error
-        self._executor_class: Any = SlurmExecutor
+            raise InputError(f"the profile {profile!r} has no Slurm", hint="remove --cluster")
+        self._gateway = options.gateway(self._profile)
+        self._parallel = parallel
+        self._token = new_token()
 
     def __call__(self, root: Path, phase: str, shards: Sequence[int], progress: Callable[[int], None]) -> None:
         """Raises:
-        DataError: bad input that a job has found, with its place.
-        InputError: jobs ended without a result.
-        RejectedByCluster: Slurm takes no such job; its words.
+        DataError: bad input that a task has found, with its place.
+        InputError: a task failed, or ended without a result; names its shard and log.
+        RejectedByCluster: Slurm accepts no such job; its words.
         """
-        for start in range(0, len(shards), _ARRAY_JOBS):
-            self._array(root, phase, shards[start : start + _ARRAY_JOBS], progress)
+        run = Run(Workspace(root), self._token)
+        if not run.paths.toolkit.exists():
+            toolkit.take(run.paths.toolkit)
+        for start in range(0, len(shards), array.LARGEST):
+            self._array(run, phase, f"{phase}-{start}", shards[start : start + array.LARGEST], progress)
 
-    def _array(self, root: Path, phase: str, shards: Sequence[int], progress: Callable[[int], None]) -> None:
+    def _array(self, run: Run, phase: str, name: str, shards: Sequence[int], progress: Callable[[int], None]) -> None:
         """One array. However it is left (Ctrl-C, bad input), none of its jobs stays behind."""
-        from submitit.core.utils import FailedJobError
-
-        from data_prep.corpus import shard
-
-        executor = self._executor(root / "jobs", phase)
+        workdir = WorkDir.open(run.workspace.root)
+        sources = [Source(path, digest, 0) for _, path, digest in workdir.plan.inputs]
+        request = array.write(run, name, "corpus", self._profile, len(shards), self._parallel, sources)
+        tasks.write(array.tasks_file(run, name), workdir.root, phase, shards)
+        jobs = array.JobArray(request, self._profile.executor_for("corpus"), self._gateway)
         try:
-            made = executor.map_array(shard.work, *self._columns(root, phase, shards))
-        except FailedJobError as error:
-            raise RejectedByCluster(
-                f"an array of {len(shards)} jobs was refused", command=("sbatch",), exit_code=1, stderr=str(error)
-            ) from error
-        jobs = dict(zip(shards, made, strict=True))
-        array = str(made[0].job_id).partition("_")[0]
-        try:
-            self._wait(root, phase, array, jobs, progress)
+            jobs.submit()
+            self._wait(workdir, phase, dict(enumerate(shards)), jobs, array.tasks_file(run, name), progress)
+        except RejectedByCluster:  # there is no job
+            raise
         except BaseException:
-            self._cancel(array)
+            jobs.cancel()
             raise
 
-    def _wait(self, root: Path, phase: str, array: str, jobs: dict[int, Any], progress: Callable[[int], None]) -> None:
-        from data_prep.corpus.workdir import WorkDir
-
-        workdir = WorkDir.open(root)
+    def _wait(
+        self,
+        workdir: WorkDir,
+        phase: str,
+        left: dict[int, int],
+        jobs: array.JobArray,
+        listed: Path,
+        progress: Callable[[int], None],
+    ) -> None:
+        """``left``: the shard of each task that has no result yet; ``listed``: the file that says so to the tasks."""
         gone_since: float | None = None
-        while jobs:
+        asked, pause, alive = time.monotonic(), _POLL_SECONDS, True
+        while left:
             time.sleep(_POLL_SECONDS)
-            for number in [number for number in jobs if workdir.is_done(phase, number, thorough=False)]:
-                progress(number)
-                del jobs[number]
-            self._raise_failures(jobs)
-            alive = self._is_queued(array)
-            gone_since = None if alive or not jobs else gone_since or time.monotonic()
-            if gone_since is not None and time.monotonic() - gone_since > _GRACE_SECONDS:
-                first = next(iter(jobs.values()))
-                raise InputError(f"{len(jobs)} jobs ended without a result; the log of the first: {first.paths.stderr}")
+            for task, shard in list(left.items()):
+                if workdir.is_done(phase, shard, thorough=False):
+                    progress(shard)
+                    del left[task]
+            for task, shard in left.items():
+                if (bad := tasks.error(listed, task)) is not None:
+                    raise bad
+                if (code := tasks.exit_code(listed, task)) is not None:
+                    raise _failed(phase, shard, f"ended with exit code {code}", jobs.log(task))
+            if left and time.monotonic() - asked >= pause:
+                alive = jobs.is_queued()
+                asked, pause = time.monotonic(), min(max(_POLL_SECONDS, self._profile.poll_seconds), pause * 1.3)
+            gone_since = None if alive else gone_since or time.monotonic()
+            if left and gone_since is not None and time.monotonic() - gone_since > _GRACE_SECONDS:
+                task, shard = next(iter(left.items()))
+                raise _failed(phase, shard, f"ended without a result, as {len(left)} in all", jobs.log(task))
 
-    def _cancel(self, array: str) -> None:
-        """Cancel what is left of an array, and look whether it has gone; says so on stderr.
 
-        One scancel is enough, unless the cluster does not answer: then it is asked again, which is safe to repeat.
-        """
-        end = time.monotonic() + _CANCEL_SECONDS
-        asked, unreachable = False, ""
-        while time.monotonic() < end:
-            try:
-                if not asked:
-                    self._gateway.scancel([array])
-                    asked = True
-                if not self._is_queued(array):
-                    how = "the same command goes on from the shards that are done"
-                    print(f"\njob {array} is cancelled; {how}", file=sys.stderr)
-                    return
-            except ClusterUnreachable as error:
-                unreachable = f" ({error})"
-            except RejectedByCluster as error:
-                unreachable = f" ({error})"
-                break
-            time.sleep(_POLL_SECONDS / 4)
-        state = "is still in the queue" if asked else "may still run"
-        print(f"\njob {array} {state}: scancel {array}{'' if asked else unreachable}", file=sys.stderr)
-
-    def _executor(self, folder: Path, phase: str) -> Any:
-        profile = self._profile
-        wanted = profile.resources_for("corpus")
-        if profile.devcluster:  # submitit starts sbatch itself
-            from launch.slurm.devcluster.location import slurm_conf
-
-            os.environ["SLURM_CONF"] = str(slurm_conf())
-        ours = str(Path(__file__).resolve().parents[2])
-        executor = self._executor_class(folder=folder, python=sys.executable)
-        options = {key: value for key in ("account", "qos", "constraint") if (value := getattr(profile, key))}
-        executor.update_parameters(
-            job_name=f"overnight-data-{phase}",
-            partition=wanted.partition,
-            time=max(1, (wanted.time_seconds or 3600) // 60),
-            cpus_per_task=wanted.cpus or 1,
-            mem=wanted.mem or "4GB",
-            array_parallelism=self._jobs,
-            setup=[*profile.setup, f"export PYTHONPATH={ours}${{PYTHONPATH:+:$PYTHONPATH}}"],
-            additional_parameters={**options, **{k: v for k, v in profile.sbatch.items() if isinstance(v, str)}},
-        )
-        return executor
-
-    @staticmethod
-    def _columns(root: Path, phase: str, shards: Sequence[int]) -> tuple[list[Any], ...]:
-        return [root] * len(shards), [phase] * len(shards), list(shards)
-
-    def _is_queued(self, array: str) -> bool:
-        """True while Slurm has the array; it may not answer, which says nothing about the jobs."""
-        try:
-            queued = self._gateway.squeue()
-        except (ClusterUnreachable, RejectedByCluster):
-            return True
-        return any(row.job_id.partition("_")[0] == array and not row.state.is_final for row in queued)
-
-    @staticmethod
-    def _raise_failures(jobs: dict[int, Any]) -> None:
-        from data_prep.common.errors import DataError
-
-        for job in jobs.values():
-            if job.paths.result_pickle.exists() and (error := job.exception()) is not None:
-                # submitit gives the whole trace of the job as text; the line of our own error is what helps.
-                own = _OWN_ERROR.findall(str(error))
-                raise DataError(own[-1] if own else f"{str(error).strip()}\nits log: {job.paths.stderr}")
+def _failed(phase: str, shard: int, how: str, log: Path) -> InputError:
+    return InputError(
+        f"the job of shard {shard} ({phase}) {how}; its log: {log}",
+        hint="the same command continues from the shards that are done",
+    )

@@ -20,6 +20,7 @@ from launch.slurm.options import OPTIONS, flag_name
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _FLAG = re.compile(r"[a-z][a-z0-9-]*\Z")
 _DEPENDENCY = re.compile(r"(?:after|afterok|afterany|afternotok|aftercorr)(?::\d+)+\Z")
+_ARRAY = re.compile(r"0-\d+%[1-9]\d*\Z")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class JobRequest:
         stage_dir: the stage's directory, with an existing ``logs/`` in it; the job's working directory.
         resources: what the job asks for, with a time limit.
         dependency: such as ``afterok:12:13``; goes on sbatch's command line, so that the script does not depend on it.
+        array: such as ``0-99%8``: so many jobs, of which 8 run at a time; on the command line, too.
         site: options in the words of the site: how it is asked for GPUs, memory, whole nodes. False drops one.
         sbatch: further options of the profile; True for an option without a value, False or None to drop one.
         step: options of srun that follow from other keys of the profile (MPI, containers).
@@ -53,6 +55,7 @@ class JobRequest:
     resources: Resources
     requeue: bool = False
     dependency: str | None = None
+    array: str | None = None
     kill_on_invalid_dep: bool = True
     site: Mapping[str, str | bool] = field(default_factory=dict)
     sbatch: Mapping[str, str | bool | None] = field(default_factory=dict)
@@ -68,6 +71,8 @@ class JobRequest:
             raise InputError(f"job name {self.name!r}: only letters, digits, '.', '_' and '-' are safe in every tool")
         if self.dependency is not None and not all(map(_DEPENDENCY.match, self.dependency.split(","))):
             raise InputError(f"{self.name}: {self.dependency!r} is not a dependency such as afterok:12:13")
+        if self.array is not None and not _ARRAY.match(self.array):
+            raise InputError(f"{self.name}: {self.array!r} is not an array such as 0-99%8")
         if not self.stage_dir.is_absolute():
             raise InputError(f"{self.name}: stage directory {self.stage_dir} is not absolute")
         texts = {
@@ -259,8 +264,9 @@ def write_script(request: JobRequest, text: str) -> Path:
 
 
 def sbatch_extra(request: JobRequest) -> list[str]:
-    """What goes on sbatch's command line and not into the script: the edges."""
-    return [] if request.dependency is None else [f"--dependency={request.dependency}"]
+    """What goes on sbatch's command line and not into the script: the edges, and how many jobs it makes."""
+    array = [] if request.array is None else [f"--array={request.array}"]
+    return array if request.dependency is None else [*array, f"--dependency={request.dependency}"]
 
 
 def missing(library: str, extra: str, error: ImportError) -> InputError:

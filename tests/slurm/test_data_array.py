@@ -61,6 +61,30 @@ def test_bad_input_of_a_job_has_its_place(tmp_path: Path, source: Path, capsys: 
     assert shown["message"] == f'{source}:121: field "text" is null'
 
 
+def test_a_job_that_fails_is_named_with_its_shard_and_log(
+    tmp_path: Path, source: Path, slurm: Slurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/bash\necho no such interpreter\nexit 9\n", encoding="utf-8")
+    python.chmod(0o755)
+    profile = tmp_path / "lab.yaml"
+    profile.write_text(
+        "executor: slurm\ndevcluster: true\npartition: batch\npoll_seconds: 2.0\n"
+        f"environments: {{data: {{venv: {tmp_path / 'venv'}}}}}\n"
+        'resources: {corpus: {time: "5", mem: 60M, cpus: 1}}\n',
+        encoding="utf-8",
+    )
+    assert main(corpus(source, tmp_path / "out", "--cluster", str(profile))) == 2
+    shown = json.loads(capsys.readouterr().err.splitlines()[-1])
+    found = re.fullmatch(
+        r"the job of shard 0 \(read\) ended with exit code 9; its log: (.*/(\d+)_0\.log)", shown["message"]
+    )
+    assert found, shown
+    assert "no such interpreter" in Path(found[1]).read_text()
+    assert slurm.job(found[2])["MinMemoryNode"] == "60M"
+
+
 def test_interrupted_it_cancels_its_array(tmp_path: Path, source: Path, slurm: Slurm) -> None:
     settings = ("--set", "shard_bytes=5000", "--cluster", "devcluster", "--jobs", "1")
     command = [sys.executable, "-m", "launch.cli", *corpus(source, tmp_path / "out", *settings)]
@@ -85,6 +109,8 @@ def test_interrupted_it_cancels_its_array(tmp_path: Path, source: Path, slurm: S
     while array[1] in slurm.run(["squeue", "--noheader", "--array", "--format=%F"]).stdout.split():
         assert time.monotonic() < end, slurm.jobs()
         time.sleep(0.2)
+    assert [path.name for path in (tmp_path / "out.work").glob("runs/*/stages/read-0/tasks.json")]
+    assert not [path for path in (tmp_path / "out.work").rglob("*") if path.suffix in (".pkl", ".pickle")]
     assert len(list(seals.glob("[0-9]*/seal.json"))) < len(
         json.loads((tmp_path / "out.work/plan.json").read_text())["plan"]["shards"]
     )
