@@ -99,6 +99,7 @@ def _dispatch(arguments: list[str]) -> int:
     args = parser.parse_args(arguments)
     if name is None or module is None or own is None:
         raise InputError("no command given", hint="overnight --help")
+    args.main = main  # for `via serve`, which runs another command
     if getattr(args, "via", None) is not None:
         from launch.cli.via_ssh import client
 

@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "serve":
         from launch.cli.via_ssh.serve import serve
 
-        return serve()
+        return serve(args.main)
     from launch.cli.via_ssh.client import session
     from launch.cli.via_ssh.connection import Connection, Target
 

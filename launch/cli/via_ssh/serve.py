@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,11 @@ def staging() -> Path:
     return path
 
 
-def serve() -> int:
-    """Greet, be told one command, do it; its exit code.
+def serve(run_command: Callable[[list[str]], int]) -> int:
+    """Send the greeting, read one command and run it; returns its exit code.
+
+    Args:
+        run_command: runs ``overnight`` with the arguments it gets.
 
     Raises:
         InputError: what was told is not of the protocol.
@@ -58,9 +62,7 @@ def serve() -> int:
     if argv[0] in protocol.FINISHED:
         _outlive_the_reader()
     threading.Thread(target=_listen, args=(control, argv[0]), daemon=True).start()
-    from launch.cli.main import main
-
-    return main(argv)
+    return run_command(argv)
 
 
 def _first_line(control: int) -> bytes | None:
