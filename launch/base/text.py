@@ -18,6 +18,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[
     A column without any content is left out, so that a caller need not know beforehand what there is to say.
     """
     used = [index for index in range(len(header)) if any(row[index] for row in rows)]
+    if not used:
+        return []
     widths = {index: max(len(header[index]), *(len(row[index]) for row in rows)) for index in used}
 
     def line(cells: Sequence[str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING
 
 from launch.cli import options
@@ -24,11 +23,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Cancel; 1 if a job is still in the queue after half a minute. Doing it twice is fine."""
-    from launch.runs import rundir
+    from launch.runs import client, rundir
     from launch.submit import cancel
 
-    found = rundir.find(args.run, args.workspace)
-    plan, profile = found.plan(), found.profile()
+    found, plan, profile = options.open_run(args)
     stages = {stage.name for stage in plan.stages}
     if args.stage is not None:
         stages = plan.below({plan.find(args.stage).name})
@@ -36,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         return _here(found, plan, stages, args.json)
     # Not while a submission is at work: what it adds next would escape.
     with rundir.locked(found):
-        done = cancel.on_slurm(found, plan, options.gateway(profile), stages, args.adopted)
+        done = cancel.on_slurm(found, plan, client.gateway(profile), stages, args.adopted)
     _print(found, done, args.json)
     return 1 if done.left else 0
 
@@ -45,28 +43,19 @@ def _here(run: Run, plan: Plan, stages: set[str], as_json: bool) -> int:
     from launch.submit import cancel
 
     asked = cancel.here(run, plan, stages)
-    if as_json:
-        print(json.dumps({"run": run.id, "stopping": asked}))
-    elif asked:
-        print(f"{', '.join(asked)}: asked to save and leave at the next step\nnext: overnight status {run.id}")
-    else:
-        print(f"nothing of run {run.id} runs here")
+    lines = [f"{', '.join(asked)}: asked to save and leave at the next step", f"next: overnight status {run.id}"]
+    idle = [f"nothing of run {run.id} runs here"]
+    options.print_result({"run": run.id, "stopping": asked}, lines if asked else idle, as_json)
     return 0
 
 
 def _print(run: Run, done: Cancelled, as_json: bool) -> None:
-    if as_json:
-        value = {"run": run.id, "stages": done.stages, "jobs": done.jobs, "left": done.left, "spared": done.spared}
-        print(json.dumps(value))
-        return
+    value = {"run": run.id, "stages": done.stages, "jobs": done.jobs, "left": done.left, "spared": done.spared}
+    lines = [] if done.jobs else [f"run {run.id} has no jobs in the queue"]
     for job, stage in done.jobs.items():
-        state = "still in the queue" if job in done.left else "cancelled"
-        print(f"  {stage:16} {job:10} {state}")
-    if not done.jobs:
-        print(f"run {run.id} has no jobs in the queue")
+        lines.append(f"  {stage:16} {job:10} {'still in the queue' if job in done.left else 'cancelled'}")
     for stage, other in done.spared.items():
-        print(f"  {stage:16} left alone: it is a job of run {other} (--adopted cancels it, too)")
-    if done.left:
-        print(f"next: overnight cancel {run.id}")
-    else:
-        print(f"next: overnight resume {run.id}, to go on from what is sealed and saved")
+        lines.append(f"  {stage:16} left alone: it is a job of run {other} (--adopted cancels it, too)")
+    resume = f"overnight resume {run.id}, to go on from what is sealed and saved"
+    lines.append(f"next: {f'overnight cancel {run.id}' if done.left else resume}")
+    options.print_result(value, lines, as_json)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from launch.cli import options
 
 if TYPE_CHECKING:
     from launch.slurm.devcluster.cluster import DevCluster
@@ -50,13 +51,15 @@ def run(args: argparse.Namespace) -> int:
         return _status(cluster, args)
     if args.action == "down":
         removed = cluster.down()
-        _print(args, {"removed": removed}, f"{'removed' if removed else 'nothing in'} {cluster.directory}")
+        line = f"{'removed' if removed else 'nothing in'} {cluster.directory}"
+        options.print_result({"removed": removed}, [line], args.json)
     elif args.action == "kill":
         cluster.kill(args.name)
-        _print(args, {"killed": args.name}, f"{args.name}: power cut (back with: overnight cluster start {args.name})")
+        line = f"{args.name}: power cut (back with: overnight cluster start {args.name})"
+        options.print_result({"killed": args.name}, [line], args.json)
     else:
         cluster.start(args.name)
-        _print(args, {"started": args.name}, f"{args.name}: started")
+        options.print_result({"started": args.name}, [f"{args.name}: started"], args.json)
     return 0
 
 
@@ -80,19 +83,20 @@ def _up(cluster: DevCluster, args: argparse.Namespace) -> int:
     settings = cluster.up(nodes=args.nodes, with_accounting=args.accounting, port=args.port, shape=shape, say=say)
     by_itself = cluster.directory == location.default_directory().resolve()
     finds = "finds it by itself" if by_itself else f"finds it with  export {location.VARIABLE}={cluster.directory}"
-    _print(
-        args,
-        {
-            "directory": str(cluster.directory),
-            "slurm_conf": str(settings.slurm_conf),
-            "nodes": list(settings.node_names),
-            "accounting": settings.accounting,
-            "port": settings.port,
-        },
-        f"\nSlurm's own commands:   export SLURM_CONF={settings.slurm_conf}\n"
-        f"Profile `devcluster`:   {finds}\n"
+    value = {
+        "directory": str(cluster.directory),
+        "slurm_conf": str(settings.slurm_conf),
+        "nodes": list(settings.node_names),
+        "accounting": settings.accounting,
+        "port": settings.port,
+    }
+    lines = [
+        "",
+        f"Slurm's own commands:   export SLURM_CONF={settings.slurm_conf}",
+        f"Profile `devcluster`:   {finds}",
         "Remove it:              overnight cluster down" + ("" if by_itself else f" --dir {cluster.directory}"),
-    )
+    ]
+    options.print_result(value, lines, args.json)
     return 0
 
 
@@ -119,9 +123,5 @@ def _status(cluster: DevCluster, args: argparse.Namespace) -> int:
         "daemons": status.daemons,
         "nodes": status.nodes,
     }
-    _print(args, value, "\n".join(lines))
+    options.print_result(value, lines, args.json)
     return 0 if status.healthy else 1
-
-
-def _print(args: argparse.Namespace, value: dict[str, object], text: str) -> None:
-    print(json.dumps(value, indent=2) if args.json else text)

@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from launch.cli import options
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -124,14 +126,14 @@ def _prepare(args: argparse.Namespace) -> int:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     card = json.loads((output / "card.json").read_text(encoding="utf-8"))
-    if args.json:
-        print(json.dumps({"output": str(output), "rows": counts, "dropped": card["dropped"]}))
-        return 0
-    print(f"{output}: " + ", ".join(f"{count:,} {split}" for split, count in counts.items()))
-    print(f"{card['read']:,} {card['unit']}s read = {card['kept']:,} kept + {sum(card['dropped'].values()):,} dropped")
-    for reason, count in sorted(card["dropped"].items(), key=lambda entry: -entry[1]):
-        print(f"  {count:>9,}  {reason}")
-    print(f"card: {output / 'card.html'}\nnext: overnight data inspect {output}")
+    lines = [
+        f"{output}: " + ", ".join(f"{count:,} {split}" for split, count in counts.items()),
+        f"{card['read']:,} {card['unit']}s read = {card['kept']:,} kept + {sum(card['dropped'].values()):,} dropped",
+        *(f"  {count:>9,}  {reason}" for reason, count in sorted(card["dropped"].items(), key=lambda entry: -entry[1])),
+        f"card: {output / 'card.html'}",
+        f"next: overnight data inspect {output}",
+    ]
+    options.print_result({"output": str(output), "rows": counts, "dropped": card["dropped"]}, lines, args.json)
     return 0
 
 

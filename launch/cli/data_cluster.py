@@ -12,10 +12,10 @@ from jobs.core.attempts import new_token
 from jobs.core.paths import Workspace
 from jobs.core.spec import Source
 from launch.base.errors import InputError, RejectedByCluster
-from launch.cli import options
 from launch.config.profile import ExecutorKind
 from launch.config.profile_file import find
 from launch.inputs import toolkit
+from launch.runs import client
 from launch.runs.rundir import Run
 from launch.submit import array
 
@@ -34,7 +34,7 @@ class ArrayRunner:
         self._profile = find(profile)
         if self._profile.executor is ExecutorKind.LOCAL:
             raise InputError(f"the profile {profile!r} has no Slurm", hint="remove --cluster")
-        self._gateway = options.gateway(self._profile)
+        self._gateway = client.gateway(self._profile)
         self._parallel = parallel
         self._token = new_token()
 

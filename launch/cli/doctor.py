@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict
 
@@ -19,14 +18,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the findings; 0 if there are none or all are fixed, 4 if the cluster is silent, else 1."""
     from launch.base.errors import ClusterUnreachable
-    from launch.runs import rundir
+    from launch.runs import client
     from launch.submit import repair
     from launch.submit.repair import Kind
 
-    found = rundir.find(args.run, args.workspace)
-    profile = found.profile()
-    gateway = None if profile.executor == "local" else options.gateway(profile)
-    findings = repair.examine(found, found.plan(), gateway)
+    found, plan, profile = options.open_run(args)
+    gateway = None if profile.executor == "local" else client.gateway(profile)
+    findings = repair.examine(found, plan, gateway)
     safe = [finding for finding in findings if finding.is_safe]
     if not args.json:
         for finding in findings:
@@ -36,11 +34,9 @@ def run(args: argparse.Namespace) -> int:
     fixed = []
     if safe and (args.fix or (not args.json and _agreed(len(safe)))):
         fixed = repair.fix(found, gateway, findings)
-    if args.json:
-        value = [{**asdict(finding), "fixed": finding in fixed} for finding in findings]
-        print(json.dumps({"run": found.id, "findings": value}))
-    elif fixed:
-        print(f"fixed: {len(fixed)}")
+    value = [{**asdict(finding), "fixed": finding in fixed} for finding in findings]
+    lines = [f"fixed: {len(fixed)}"] if fixed else []
+    options.print_result({"run": found.id, "findings": value}, lines, args.json)
     if any(finding.kind is Kind.SILENT for finding in findings):
         return ClusterUnreachable.exit_code
     return 0 if len(fixed) == len(findings) else 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from launch.cli import options
 
@@ -27,26 +26,21 @@ def run(args: argparse.Namespace) -> int:
     with fetching(quiet=args.json) as progress:
         done = fetch.fetch(items, workspace, progress=progress, again=again, update=args.update)
     remember(workspace)
-    if args.json:
-        print(
-            json.dumps(
-                [
-                    {
-                        "name": one.item.name,
-                        "request": one.item.request,
-                        "store": str(one.store.root),
-                        "bytes": one.seal.bytes,
-                        "content": one.seal.content,
-                        "new": one.new,
-                    }
-                    for one in done
-                ]
-            )
-        )
-        return 0
-    for one in done:
-        state = "fetched" if one.new else "already here, verified"
-        print(f"{one.item.name:12} {state}: {one.item.request} ({one.seal.bytes / 1e6:.1f} MB)")
-    if not done:
-        print("nothing to fetch: the pipeline reads files of yours only")
+    values = [
+        {
+            "name": one.item.name,
+            "request": one.item.request,
+            "store": str(one.store.root),
+            "bytes": one.seal.bytes,
+            "content": one.seal.content,
+            "new": one.new,
+        }
+        for one in done
+    ]
+    lines = [
+        f"{one.item.name:12} {'fetched' if one.new else 'already here, verified'}: {one.item.request} "
+        f"({one.seal.bytes / 1e6:.1f} MB)"
+        for one in done
+    ]
+    options.print_result(values, lines or ["nothing to fetch: the pipeline reads files of yours only"], args.json)
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from launch.cli import options
 
@@ -33,13 +32,13 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"there is no workspace {workspace.root}", hint="choose one: --workspace DIR")
     removed, found = gc.collect(workspace, args.keep_days, args.dry_run)
     total = sum(one.bytes for one in removed)
-    if args.json:
-        values = [{"path": str(one.path), "reason": one.reason, "bytes": one.bytes} for one in removed]
-        print(json.dumps({"dry_run": args.dry_run, "bytes": total, "removed": values, "unknown": list(found.unknown)}))
-        return 0
-    for one in removed:
-        print(f"  {one.reason:18} {one.bytes / 1e6:10.1f} MB  {one.path}")
+    values = [{"path": str(one.path), "reason": one.reason, "bytes": one.bytes} for one in removed]
+    value = {"dry_run": args.dry_run, "bytes": total, "removed": values, "unknown": list(found.unknown)}
+    lines = [f"  {one.reason:18} {one.bytes / 1e6:10.1f} MB  {one.path}" for one in removed]
     if found.unknown:
-        print(f"results are left alone: no plan can be read of {', '.join(found.unknown)} (being made, or broken)")
-    print(f"{'would free' if args.dry_run else 'freed'} {total / 1e6:.1f} MB in {workspace.root}")
+        lines.append(
+            f"results are left alone: no plan can be read of {', '.join(found.unknown)} (being made, or broken)"
+        )
+    lines.append(f"{'would free' if args.dry_run else 'freed'} {total / 1e6:.1f} MB in {workspace.root}")
+    options.print_result(value, lines, args.json)
     return 0

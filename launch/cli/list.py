@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 
 from launch.cli import options
@@ -21,12 +20,6 @@ def run(args: argparse.Namespace) -> int:
     from launch.status.runs import overview
 
     found = [overview(one) for one in rundir.all_runs(args.workspace)]
-    if args.json:
-        print(json.dumps([asdict(one) for one in found]))
-        return 0
-    if not found:
-        print("no runs yet\nnext: overnight submit PIPELINE --cluster NAME")
-        return 0
     rows = [
         [
             one.run,
@@ -38,5 +31,7 @@ def run(args: argparse.Namespace) -> int:
         ]
         for one in found
     ]
-    print("\n".join(table(("run", "pipeline", "profile", "created", "sealed", "state"), rows, right=(4,))))
+    shown = table(("run", "pipeline", "profile", "created", "sealed", "state"), rows, right=(4,))
+    none = ["no runs yet", "next: overnight submit PIPELINE --cluster NAME"]
+    options.print_result([asdict(one) for one in found], shown if found else none, args.json)
     return 0

@@ -37,14 +37,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print; with ``--follow`` 0 once the stage is sealed and 1 once it has ended otherwise."""
-    from launch.runs import rundir
     from launch.status import logs
 
-    found = rundir.find(args.run, args.workspace)
-    view = _View(found, found.plan(), found.profile(), args.stage)
+    view = _View(*options.open_run(args), args.stage)
     paths = logs.all_of(view.paths)
     if args.json:
-        _print_json(view, paths)
+        names = [str(path) for path in paths]
+        value = {"stage": view.stage.name, "directory": str(view.paths.logs), "logs": names}
+        options.print_result(value, (), as_json=True)
         return 0
     shown = paths if args.all else paths[-1:]
     if args.follow:
@@ -89,9 +89,9 @@ class _View:
 
     def status(self) -> StageStatus:
         """Asks the queue."""
-        from launch.cli.status import look
+        from launch.status import ask
 
-        return look(self._run, self._plan, self._profile, only={self.stage.name}).stages[0]
+        return ask.look(self._run, self._plan, self._profile, only={self.stage.name}).stages[0]
 
     def explain_absence(self) -> None:
         """Say on stderr why there is no log."""
@@ -154,10 +154,3 @@ def _print(path: Path, with_title: bool, secret: Redactor) -> None:
     for chunk in logs.read(path):
         _write(secret.feed(chunk))
     _write(secret.flush())
-
-
-def _print_json(view: _View, paths: list[Path]) -> None:
-    import json
-
-    logs = [str(path) for path in paths]
-    print(json.dumps({"stage": view.stage.name, "directory": str(view.paths.logs), "logs": logs}))

@@ -1,9 +1,10 @@
-"""What several commands share: options, reading pipeline and profile, planning."""
+"""What several commands share: options, reading pipeline and profile, planning, opening a run, printing a result."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from launch.config.pipeline_file import PipelineFile
     from launch.config.profile import Profile
     from launch.config.profile_file import ProfileFile
-    from launch.slurm.client import Gateway
+    from launch.plan.model import Plan
+    from launch.runs.rundir import Run
 
 
 def add_pipeline(parser: argparse.ArgumentParser, cluster: str | None = None) -> None:
@@ -41,6 +43,27 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     """The run, by the beginning of its id."""
     parser.add_argument("run", nargs="?", metavar="RUN", help="beginning of a run id (default: the newest run)")
     add_workspace(parser)
+
+
+def open_run(args: argparse.Namespace) -> tuple[Run, Plan, Profile]:
+    """The run that ``args`` name, its plan and its profile.
+
+    Raises:
+        InputError: no such run, or it has no plan.
+    """
+    from launch.runs import rundir
+
+    run = rundir.find(args.run, args.workspace)
+    return run, run.plan(), run.profile()
+
+
+def print_result(value: object, lines: Iterable[str], as_json: bool) -> None:
+    """Print ``value`` as one line of JSON, or else ``lines`` for people."""
+    if as_json:
+        print(json.dumps(value))
+        return
+    for line in lines:
+        print(line)
 
 
 def read(args: argparse.Namespace) -> tuple[PipelineFile, ProfileFile, Workspace]:
@@ -110,24 +133,3 @@ def fetch_command(args: argparse.Namespace) -> str:
     if args.workspace:
         words += ["--workspace", str(args.workspace)]
     return shlex.join(words)
-
-
-def gateway(profile: Profile, secrets: Iterable[str] = (), environment: Mapping[str, str] | None = None) -> Gateway:
-    """The way to the profile's Slurm, closed to ``secrets``. ``environment``: of its commands; default: ours.
-
-    Raises:
-        InputError: the profile is of the dev cluster, and it is not up.
-    """
-    from launch.base.errors import InputError
-    from launch.slurm.client import Gateway
-
-    if not profile.devcluster:
-        return Gateway(drop=secrets, environment=environment)
-    from launch.slurm.devcluster.location import slurm_conf
-
-    conf = slurm_conf()
-    if conf is None:
-        raise InputError(
-            f"the profile {profile.name!r} is of the throw-away cluster, which is not up", hint="overnight cluster up"
-        )
-    return Gateway(conf, drop=secrets, environment=environment)

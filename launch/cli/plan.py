@@ -30,9 +30,12 @@ def run(args: argparse.Namespace) -> int:
         return _sweep(args)
     planned = options.plan(args)
     if args.scripts:
-        from launch.cli.plan_scripts import print_scripts
+        from launch.render import preview
 
-        return print_scripts(planned, as_json=args.json)
+        scripts = preview.preview(planned)
+        value = {"run": preview.RUN, "attempt": preview.ATTEMPT, "stages": scripts}
+        options.print_result(value, preview.lines(scripts), args.json)
+        return 0
     if args.check:
         return _check(planned, as_json=args.json)
     from launch.plan import estimates, limits
@@ -99,11 +102,12 @@ def _sweep(args: argparse.Namespace) -> int:
 def _check(planned: planned.Planned, as_json: bool) -> int:
     """Print what was looked at; 1 where something would stop the chain."""
     from launch.config.profile import ExecutorKind
+    from launch.runs import client
     from launch.site import finding, preflight
 
     profile = planned.profile.profile
     secrets = (*profile.secrets, *planned.pipeline.pipeline.secrets)
-    gateway = None if profile.executor is ExecutorKind.LOCAL else options.gateway(profile, secrets)
+    gateway = None if profile.executor is ExecutorKind.LOCAL else client.gateway(profile, secrets)
     findings = preflight.findings(planned, gateway)
     failed = any(one.level is finding.Level.FAIL for one in findings)
     if as_json:

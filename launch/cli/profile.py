@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from launch.cli import options
 
 if TYPE_CHECKING:
     from launch.slurm.client import Gateway
@@ -90,7 +91,8 @@ def _init(args: argparse.Namespace) -> int:
             {"command": one.command, "seconds": round(one.seconds, 3), "problem": one.problem or None}
             for one in made.response.values()
         ]
-        print(json.dumps({"name": made.name, "path": path and str(path), "asked": asked, "text": made.text}))
+        value = {"name": made.name, "path": path and str(path), "asked": asked, "text": made.text}
+        options.print_result(value, (), as_json=True)
         return 0
     if path is None:
         print(made.text, end="")
@@ -156,29 +158,25 @@ def _show(args: argparse.Namespace) -> int:
     from launch.site.show import lines, values
 
     found = read_profile(locate(args.name))
-    if args.json:
-        shown = [one.as_json() for one in values(found)]
-        print(json.dumps({"profile": found.profile.name, "path": str(found.path), "values": shown}))
-        return 0
-    print("\n".join(lines(found, args.origin)))
+    shown = [one.as_json() for one in values(found)]
+    value = {"profile": found.profile.name, "path": str(found.path), "values": shown}
+    options.print_result(value, lines(found, args.origin), args.json)
     return 0
 
 
 def _check(args: argparse.Namespace) -> int:
-    from launch.cli import options as common
     from launch.config.profile import ExecutorKind
     from launch.config.profile_file import locate, read_profile
+    from launch.runs import client
     from launch.site import check, finding
 
     found = read_profile(locate(args.name))
-    gateway = None if found.profile.executor is ExecutorKind.LOCAL else common.gateway(found.profile)
+    gateway = None if found.profile.executor is ExecutorKind.LOCAL else client.gateway(found.profile)
     findings = check.check(found, gateway)
     failed = any(one.level is finding.Level.FAIL for one in findings)
-    if args.json:
-        shown = [one.as_json() for one in findings]
-        print(json.dumps({"profile": found.profile.name, "ok": not failed, "findings": shown}))
-    else:
-        print("\n".join(finding.table(findings)))
+    shown = [one.as_json() for one in findings]
+    value = {"profile": found.profile.name, "ok": not failed, "findings": shown}
+    options.print_result(value, finding.table(findings), args.json)
     return 1 if failed else 0
 
 
@@ -187,9 +185,7 @@ def _list(args: argparse.Namespace) -> int:
     from launch.site.show import summaries
 
     found = summaries()
-    if args.json:
-        print(json.dumps([one.as_json() for one in found]))
-        return 0
     rows = [[one.name, one.whose, one.description, one.link] for one in found]
-    print("\n".join(table(("profile", "from", "description", "follows"), rows)))
+    lines = table(("profile", "from", "description", "follows"), rows)
+    options.print_result([one.as_json() for one in found], lines, args.json)
     return 0

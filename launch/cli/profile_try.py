@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -11,9 +10,11 @@ from functools import partial
 from pathlib import Path
 
 from launch.base.errors import InputError, OvernightError
+from launch.cli import options
 from launch.cli.progress import Output, shown
 from launch.config.profile import ExecutorKind
 from launch.config.profile_file import ProfileFile, locate, read_profile
+from launch.runs import client
 from launch.runs.rundir import workspace_for
 from launch.site import finding, show
 from launch.site.probe import amend, results
@@ -25,14 +26,12 @@ from launch.site.probe.run import Probe
 
 def run(args: argparse.Namespace) -> int:
     """1 where anything fails."""
-    from launch.cli import options
-
     if args.minutes is not None and args.minutes < 1:
         raise InputError(f"--minutes {args.minutes}: must be 1 or more")
     found = read_profile(locate(args.name))
     if found.profile.executor is ExecutorKind.LOCAL:
         raise InputError(f"the profile {found.profile.name!r} has no Slurm to send a job to")
-    gateway = options.gateway(found.profile, environment=probe.environment())
+    gateway = client.gateway(found.profile, environment=probe.environment())
     workspace = workspace_for(found.profile, args.workspace)
     probes = probe.prepare(found, workspace, probe.plans(found, args.minutes, args.skip))
     with probe.cancelled_on_leaving(probes, gateway):
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if not failed:
         probe.remove(probes)
     if args.json:
-        print(json.dumps(_as_json(found, verdicts, changes, amended, ok=not failed)))
+        options.print_result(_as_json(found, verdicts, changes, amended, ok=not failed), (), as_json=True)
         return 1 if failed else 0
     for one in verdicts:
         kept = f": files in {one.probe.paths.root}" if failed else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from launch.cli import options
 
@@ -15,16 +14,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print; exit codes as of ``status``."""
-    from launch.cli.status import exit_code, look
-    from launch.runs import rundir
-    from launch.status import report
+    from launch.status import ask, report
 
-    found = rundir.find(args.run, args.workspace)
-    profile, plan = found.profile(), found.plan()
-    status = look(found, plan, profile)
+    found, plan, profile = options.open_run(args)
+    status = ask.look(found, plan, profile)
     made = report.make(found, plan, profile, status)
-    if args.json:
-        print(json.dumps(report.as_json(made, profile.name)))
-    else:
-        print("\n".join(report.lines(made, profile.name)))
-    return exit_code(status)
+    options.print_result(report.as_json(made, profile.name), report.lines(made, profile.name), args.json)
+    return ask.exit_code(status)

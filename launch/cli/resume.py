@@ -35,10 +35,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Resume on Slurm or here, as the run's own profile says."""
     from jobs.core import redaction
-    from launch.runs import rundir, secret_files
+    from launch.runs import client, secret_files
 
-    found = rundir.find(args.run, args.workspace)
-    profile = found.profile()
+    found, _, profile = options.open_run(args)
     names = tuple({*profile.secrets, *redaction.read(found.paths.secrets)})
     if args.from_job:
         return _from_job(found, profile, names, args.from_job, args.json)
@@ -49,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         return advance_here(found, as_json=args.json)
     from launch.cli.submit import advance
 
-    return advance(found, options.gateway(profile, names), as_json=args.json)
+    return advance(found, client.gateway(profile, names), as_json=args.json)
 
 
 def _from_job(run: Run, profile: Profile, names: tuple[str, ...], job: str, as_json: bool) -> int:
@@ -57,11 +56,12 @@ def _from_job(run: Run, profile: Profile, names: tuple[str, ...], job: str, as_j
     import time
 
     from launch.cli.submit import TRY_AGAIN, advance
+    from launch.runs import client
     from launch.runs.rundir import RunBusy
 
     for name in OF_THIS_JOB:
         os.environ.pop(name, None)
-    gateway = options.gateway(profile, names)
+    gateway = client.gateway(profile, names)
     end, pause = time.monotonic() + BUSY_SECONDS, 1.0
     while True:
         try:

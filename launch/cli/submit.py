@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from launch.base.errors import InputError
     from launch.plan import estimates, limits
     from launch.render import dry_run, provenance
-    from launch.runs import rundir, secret_files
+    from launch.runs import client, rundir, secret_files
 
     planned = options.plan(args)
     profile = planned.profile.profile
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     for note in dry_run.refuse(planned.plan, profile, planned.workspace, planned.pipeline):
         print(f"note: {note}", file=sys.stderr, flush=True)
     values = options.secrets(planned)
-    gateway = options.gateway(profile, values)
+    gateway = client.gateway(profile, values)
     began = time.monotonic()
     run = rundir.create(planned.workspace, planned.pipeline, planned.profile, planned.plan)
     provenance.save(run, planned.plan, planned.profile, planned.pipeline.pipeline.stages, planned.pipeline.positions)

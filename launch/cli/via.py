@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
+
+from launch.cli import options
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,15 +30,13 @@ def run(args: argparse.Namespace) -> int:
     connection = Connection(target)
     if args.action == "close":
         closed = connection.close()
-        said = "closed" if closed else "was not open"
-        print(json.dumps({"host": target.host, "closed": closed}) if args.json else f"{target.host}: {said}")
+        line = f"{target.host}: {'closed' if closed else 'was not open'}"
+        options.print_result({"host": target.host, "closed": closed}, [line], args.json)
         return 0
     connection.open()
     with session(connection) as other:
         found = other.greeting()
-    if args.json:
-        value = {"host": target.host, "version": found.version, "staging": found.staging, "bundles": len(found.have)}
-        print(json.dumps(value))
-    else:
-        print(f"{target.host}: overnight {found.version}; bundles go to {found.staging} ({len(found.have)} there)")
+    value = {"host": target.host, "version": found.version, "staging": found.staging, "bundles": len(found.have)}
+    line = f"{target.host}: overnight {found.version}; bundles go to {found.staging} ({len(found.have)} there)"
+    options.print_result(value, [line], args.json)
     return 0

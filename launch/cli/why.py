@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from launch.cli import options
 
@@ -16,26 +15,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print; exit codes as of ``status``."""
-    from launch.cli.status import exit_code, look
-    from launch.runs import rundir
-    from launch.status import why
+    from launch.status import ask, why
 
-    found = rundir.find(args.run, args.workspace)
-    profile, plan = found.profile(), found.plan()
+    found, plan, profile = options.open_run(args)
     only = None if args.stage is None else plan.find(args.stage).name
-    status = look(found, plan, profile)
+    status = ask.look(found, plan, profile)
     told = why.explain(found, plan, profile, status, only)
-    if args.json:
-        print(json.dumps(why.as_json(found, status, told)))
-    else:
-        if status.unreachable:
-            print(
-                f"The cluster does not answer: {status.unreachable}\nWhat follows is what the files of the run prove.\n"
-            )
-        shown = told if only else [one for one in told if not one.is_calm]
-        for one in shown:
-            print("\n".join(why.lines(one)))
-        if not shown:
-            sealed = sum(one.state == "sealed" for one in told)
-            print(f"run {found.id} needs nothing: {sealed} of {len(told)} stages sealed, the others run or wait")
-    return exit_code(status, only)
+    lines = []
+    if status.unreachable:
+        lines += [
+            f"The cluster does not answer: {status.unreachable}",
+            "What follows is what the files of the run prove.",
+            "",
+        ]
+    shown = told if only else [one for one in told if not one.is_calm]
+    for one in shown:
+        lines += why.lines(one)
+    if not shown:
+        sealed = sum(one.state == "sealed" for one in told)
+        lines.append(f"run {found.id} needs nothing: {sealed} of {len(told)} stages sealed, the others run or wait")
+    options.print_result(why.as_json(found, status, told), lines, args.json)
+    return ask.exit_code(status, only)

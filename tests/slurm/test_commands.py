@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from launch.cli import status as command
 from launch.cli.main import main
 from launch.render.executors import carrier
 from launch.runs.attempt_state import QueueView
 from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
+from launch.status import ask
 from launch.status.assess import Queue, look
 from launch.status.model import StageStatus, State
 from launch.submit.submitter import Submitter
@@ -59,7 +59,7 @@ def chain(tmp_path: Path, **cpt: Any) -> Run:
 
 def status(run: Run) -> dict[str, StageStatus]:
     """By stage, as the command finds it."""
-    found = command.look(run, run.plan(), run.profile())
+    found = ask.look(run, run.plan(), run.profile())
     return {one.stage: one for one in found.stages}
 
 

@@ -37,6 +37,7 @@ def test_clock_gives_the_date_of_another_day() -> None:
 def test_table_leaves_out_columns_that_say_nothing() -> None:
     lines = table(("a", "empty", "n", "text"), [["x", "", "1", "long text"], ["yy", "", "10", "t"]], right=(2,))
     assert lines == ["a    n  text", "--  --  ----", "x    1  long text", "yy  10  t"]
+    assert table(("a", "b"), []) == []
 
 
 def reports(path: Path, *steps: tuple[float, int, str, int]) -> list[Report]:

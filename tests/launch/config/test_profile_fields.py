@@ -11,11 +11,11 @@ from typing import NamedTuple
 import pytest
 
 from jobs.core.paths import Workspace
-from launch.cli import options
 from launch.config.profile import Profile
 from launch.config.profile_file import read_profile
 from launch.render import scripts
 from launch.render.executors import carrier
+from launch.runs.client import gateway
 from launch.runs.rundir import Run
 from tests.launch.config.test_profile_docs import keys
 from tests.sites.golden import ATTEMPT, HERE, plan_of
@@ -252,7 +252,7 @@ def test_the_cluster_that_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("OVERNIGHT_DEVCLUSTER", str(tmp_path))
     for value in (True, False):
         profile = Profile.model_validate({"name": "x", "executor": "slurm", "devcluster": value})
-        answer = options.gateway(profile, (), environment={"PATH": "/usr/bin:/bin"}).ask(["env"], timeout=60)
+        answer = gateway(profile, (), environment={"PATH": "/usr/bin:/bin"}).ask(["env"], timeout=60)
         assert (f"SLURM_CONF={tmp_path}/etc/slurm.conf" in answer.stdout.splitlines()) == value
 
 

@@ -11,12 +11,8 @@ from pathlib import Path
 import pytest
 
 from jobs.core.verdict import FailureClass, Outcome
-from launch.cli import plan_scripts
-from launch.config.pipeline_file import read_pipeline
 from launch.config.profile import Profile, Resources
-from launch.config.profile_file import read_profile
 from launch.plan.model import FetchedFacts, Plan, PlannedInput, PlannedStage
-from launch.plan.planned import Planned
 from launch.runs.rundir import Run
 from launch.status.plan import expected_seconds, print_plan, segments, states
 from tests.support.made_runs import make, said, sealed, stage, started, store_of, submitted
@@ -151,33 +147,3 @@ def test_what_it_costs_at_most(
     partitions = {name: {"cost_per_gpu_hour": prices.get(name)} for name in ("gpu", "big")}
     print_plan(plan, profile(partitions=partitions), run.workspace)
     assert said in capsys.readouterr().out
-
-
-def planned(run: Run, plan: Plan) -> Planned:
-    files = run.workspace.root.parent / "files"
-    return Planned(read_pipeline(files / "waits.yaml"), read_profile(files / "site.yaml"), run.workspace, plan)
-
-
-@pytest.mark.parametrize("executor", ["submitit", "nemo_run"])
-def test_scripts_are_those_of_a_submission_and_nothing_is_written(
-    run: Run, capsys: pytest.CaptureFixture[str], executor: str
-) -> None:
-    pytest.importorskip(executor)
-    before = sorted(run.workspace.root.rglob("*"))
-    plan = Plan("waits", (stage("cpt", executor=executor), stage("sft", "cpt", executor=executor)))
-    assert plan_scripts.print_scripts(planned(run, plan), as_json=True) == 0
-    shown = json.loads(capsys.readouterr().out)["stages"]
-    assert sorted(run.workspace.root.rglob("*")) == before
-    assert shown["sft"]["edges"] == ["sbatch --parsable --dependency=afterok:<cpt> job.sh"]
-    assert "#SBATCH --job-name=on-RUN-sft-ATTEMPT" in shown["sft"]["job.sh"]
-    assert f"{run.workspace.root}/runs/RUN/stages/sft/attempts/ATTEMPT/node.sh" in shown["sft"]["job.sh"]
-    assert plan_scripts.print_scripts(planned(run, plan), as_json=False) == 0
-    assert "======== sft: host.sh ========" in capsys.readouterr().out
-
-
-def test_edges_of_a_chain_of_jobs() -> None:
-    assert plan_scripts.edges(stage("cpt", continuation="chain"), profile(links=3)) == [
-        "sbatch --parsable job.sh",
-        "sbatch --parsable --dependency=afterany:<cpt link 0> job-1.sh",
-        "sbatch --parsable --dependency=afterany:<cpt link 0>:<cpt link 1> job-2.sh",
-    ]

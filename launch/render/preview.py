@@ -1,8 +1,8 @@
-"""``overnight plan --scripts``: what each job would run, rendered exactly as for a submission, and nothing written."""
+"""What each job of a plan would run, rendered exactly as for a submission; nothing is written."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator, Mapping
 
 from launch.config.profile import Continuation, Profile
 from launch.plan.model import PlannedStage
@@ -14,27 +14,29 @@ from launch.runs.rundir import Run
 RUN, ATTEMPT = "RUN", "ATTEMPT"
 """Stand for the run id and the attempt's token, which a submission draws."""
 
+Preview = Mapping[str, Mapping[str, str | list[str]]]
 
-def print_scripts(planned: Planned, as_json: bool) -> int:
-    """Print the scripts of every stage, parents first.
+
+def preview(planned: Planned) -> Preview:
+    """The scripts of every stage by their names, parents first, and what goes on sbatch's command line (``edges``).
 
     Raises:
         InputError: an executor's library is not installed, or a value cannot go into a script.
     """
-    rendered = {stage.name: _render(planned, stage) for stage in planned.plan.stages}
-    if as_json:
-        print(json.dumps({"run": RUN, "attempt": ATTEMPT, "stages": rendered}))
-        return 0
+    return {stage.name: _render(planned, stage) for stage in planned.plan.stages}
+
+
+def lines(rendered: Preview) -> Iterator[str]:
+    """A preview as text."""
     for name, parts in rendered.items():
         for what, text in parts.items():
-            if what == "edges":
+            if not isinstance(text, str):
                 continue
-            print(f"\n{'=' * 8} {name}: {what} {'=' * 8}")
+            yield from ("", f"{'=' * 8} {name}: {what} {'=' * 8}")
             if what == "job.sh":
                 # Not part of the script: sbatch gets them on its command line, so that ids stay out of the file.
-                print("".join(f"# {edge}\n" for edge in parts["edges"]), end="")
-            print(text, end="")
-    return 0
+                yield from (f"# {edge}" for edge in parts["edges"])
+            yield text.rstrip("\n")
 
 
 def _render(planned: Planned, stage: PlannedStage) -> dict[str, str | list[str]]:
@@ -51,7 +53,7 @@ def _render(planned: Planned, stage: PlannedStage) -> dict[str, str | list[str]]
 
 
 def edges(stage: PlannedStage, profile: Profile) -> list[str]:
-    """What sbatch is told on its command line, with stage names where a submission has job ids."""
+    """The command line of sbatch, with stage names where a submission has job ids."""
     waits = f" --dependency=afterok:{':'.join(f'<{parent}>' for parent in stage.parents)}" if stage.parents else ""
     lines = [f"sbatch --parsable{waits} job.sh"]
     if stage.continuation == Continuation.CHAIN.value:

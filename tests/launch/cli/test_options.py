@@ -1,0 +1,41 @@
+"""What commands share: a run is opened, a result is printed as JSON or as text."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+import launch
+from launch.base.errors import InputError
+from launch.cli import options
+from tests.support.made_runs import make, stage
+
+BY_HAND = {"main.py", "options.py", "submit.py", "plan.py", "data.py"}
+"""Errors; ``print_result`` itself; what is printed before the command is over or is more than one value."""
+
+
+def test_a_result_is_one_line_of_json_or_text(capsys: pytest.CaptureFixture[str]) -> None:
+    options.print_result({"run": "abc"}, ["first", "second"], as_json=True)
+    options.print_result({"run": "abc"}, ["first", "second"], as_json=False)
+    options.print_result({"run": "abc"}, [], as_json=False)
+    shown = capsys.readouterr().out.splitlines()
+    assert json.loads(shown[0]) == {"run": "abc"}
+    assert shown[1:] == ["first", "second"]
+
+
+def test_commands_print_json_in_one_way() -> None:
+    folder = Path(launch.__file__).parent / "cli"
+    assert {path.name for path in folder.glob("*.py") if "json.dumps" in path.read_text()} <= BY_HAND
+
+
+def test_a_run_is_opened_by_the_beginning_of_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    made = make(tmp_path / "ws", stage("cpt", steps=60))
+    run, plan, profile = options.open_run(argparse.Namespace(run=made.id[:4], workspace=tmp_path / "ws"))
+    assert (run.id, [one.name for one in plan.stages], profile.name) == (made.id, ["cpt"], made.profile().name)
+    run.paths.plan.unlink()
+    with pytest.raises(InputError):
+        options.open_run(argparse.Namespace(run=made.id, workspace=tmp_path / "ws"))
