@@ -2,9 +2,9 @@
 
 ::
 
-    tasks.json        {"root", "phase", "shards"}: the task with index i does shards[i]
-    error-00003.json  bad input that task 3 has found: {"error", "settings"}
-    exit-3            exit code of task 3 where it is not 0; written by its batch shell
+    tasks.json    {"root", "phase", "shards"}: the task with index i does shards[i]
+    error-3.json  bad input that task 3 has found: {"error", "settings"}
+    exit-3        exit code of task 3 where it is not 0; written by its batch shell
 
 A task that succeeds leaves nothing here: the seal of its shard says so.
 """
@@ -32,26 +32,23 @@ def main(path: Path, task: int) -> int:
         work(Path(asked["root"]), asked["phase"], asked["shards"][task])
     except DataError as error:
         print(f"{type(error).__name__}: {error}", flush=True)
-        files.write_json(_error(path, task), {"error": str(error), "settings": isinstance(error, SettingsError)})
+        files.write_json(
+            path.with_name(f"error-{task}.json"), {"error": str(error), "settings": isinstance(error, SettingsError)}
+        )
         return 1
     return 0
 
 
-def error(path: Path, task: int) -> DataError | None:
-    """What a task has found wrong with its input; None: nothing."""
-    found = files.read_json_or_none(_error(path, task))
-    if found is None:
-        return None
-    return (SettingsError if found["settings"] else DataError)(found["error"])
+def failures(path: Path) -> dict[int, DataError | str]:
+    """What has failed so far, by task in order: bad input, or the exit code of a task that did not say why.
 
-
-def exit_code(path: Path, task: int) -> str | None:
-    """How a task ended that failed; None: it has not failed, or Slurm ended it."""
-    try:
-        return path.with_name(f"exit-{task}").read_text(encoding="ascii").strip() or None
-    except FileNotFoundError:
-        return None
-
-
-def _error(path: Path, task: int) -> Path:
-    return path.with_name(f"error-{task:05d}.json")
+    One listing of the directory, however many tasks there are.
+    """
+    found: dict[int, DataError | str] = {}
+    for entry in path.parent.iterdir():
+        if entry.name.startswith("error-"):
+            told = files.read_json(entry)
+            found[int(entry.stem[6:])] = (SettingsError if told["settings"] else DataError)(told["error"])
+        elif entry.name.startswith("exit-") and (code := entry.read_text(encoding="ascii").strip()):
+            found.setdefault(int(entry.name[5:]), code)
+    return dict(sorted(found.items()))

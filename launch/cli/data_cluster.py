@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from data_prep.common.errors import DataError
 from data_prep.corpus import tasks
 from data_prep.corpus.workdir import WorkDir
 from jobs.core.attempts import new_token
@@ -31,6 +32,8 @@ class ArrayRunner:
         """Raises:
         InputError: no such profile, or one without Slurm.
         """
+        if parallel < 1:
+            raise InputError(f"--jobs {parallel}: must be 1 or more")
         self._profile = find(profile)
         if self._profile.executor is ExecutorKind.LOCAL:
             raise InputError(f"the profile {profile!r} has no Slurm", hint="remove --cluster")
@@ -53,7 +56,8 @@ class ArrayRunner:
     def _array(self, run: Run, phase: str, name: str, shards: Sequence[int], progress: Callable[[int], None]) -> None:
         """One array. However it is left (Ctrl-C, bad input), none of its jobs stays behind."""
         workdir = WorkDir.open(run.workspace.root)
-        sources = [Source(path, digest, 0) for _, path, digest in workdir.plan.inputs]
+        read = [workdir.plan.recipe.tokenizer, *(path for _, path, _ in workdir.plan.inputs)]
+        sources = [Source(path, "", 0) for path in read if path is not None]
         request = array.write(run, name, "corpus", self._profile, len(shards), self._parallel, sources)
         tasks.write(array.tasks_file(run, name), workdir.root, phase, shards)
         jobs = array.JobArray(request, self._profile.executor_for("corpus"), self._gateway)
@@ -84,11 +88,11 @@ class ArrayRunner:
                 if workdir.is_done(phase, shard, thorough=False):
                     progress(shard)
                     del left[task]
-            for task, shard in left.items():
-                if (bad := tasks.error(listed, task)) is not None:
-                    raise bad
-                if (code := tasks.exit_code(listed, task)) is not None:
-                    raise _failed(phase, shard, f"ended with exit code {code}", jobs.log(task))
+            for task, why in tasks.failures(listed).items():
+                if isinstance(why, DataError):
+                    raise why
+                if task in left:
+                    raise _failed(phase, left[task], f"ended with exit code {why}", jobs.log(task))
             if left and time.monotonic() - asked >= pause:
                 alive = jobs.is_queued()
                 asked, pause = time.monotonic(), min(max(_POLL_SECONDS, self._profile.poll_seconds), pause * 1.3)

@@ -41,11 +41,15 @@ def corpus(source: Path, output: Path, *more: str) -> list[str]:
     return ["data", "corpus", str(source), "--output", str(output), "--json", *more]
 
 
-def test_an_array_of_jobs_writes_the_bytes_of_a_local_build(tmp_path: Path, source: Path) -> None:
+@pytest.mark.parametrize("executor", ["submitit", pytest.param("nemo_run", marks=pytest.mark.full)])
+def test_an_array_of_jobs_writes_the_bytes_of_a_local_build(tmp_path: Path, source: Path, executor: str) -> None:
+    pytest.importorskip(executor)
+    profile = tmp_path / "lab.yaml"
+    profile.write_text(f"extends: devcluster\nexecutors: {{corpus: {executor}}}\n", encoding="utf-8")
     tokenizer = write_tokenizer(tmp_path / "tokenizer")
     settings = ("--set", f"tokenizer={tokenizer}", "--set", "shard_bytes=30000")
     assert main(corpus(source, tmp_path / "local", *settings)) == 0
-    assert main(corpus(source, tmp_path / "array", *settings, "--cluster", "devcluster")) == 0
+    assert main(corpus(source, tmp_path / "array", *settings, "--cluster", str(profile))) == 0
     found = tree(tmp_path / "array")
     assert found == tree(tmp_path / "local")
     assert json.loads(found["card.json"])["dropped"] == {"duplicate": 20}

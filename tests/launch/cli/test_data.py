@@ -93,6 +93,8 @@ def test_phases_are_told_where_there_is_no_terminal(tmp_path: Path, capsys: pyte
         (("--set", "near=0.8"), "near: unknown; known: "),
         (("--set", "split.test=2"), "split.test: must be a part of 1"),
         (("--set", "languages=[english]"), "must be language codes"),
+        (("--cluster", "devcluster", "--jobs", "0"), "--jobs 0: must be 1 or more"),
+        (("--cluster", "local"), "the profile 'local' has no Slurm"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(

@@ -136,6 +136,24 @@ def test_the_list_of_tasks_is_json(tmp_path: Path) -> None:
     path = tmp_path / "tasks.json"
     tasks.write(path, tmp_path, "read", [4, 7])
     assert json.loads(path.read_text()) == {"root": str(tmp_path), "phase": "read", "shards": [4, 7]}
-    assert (tasks.error(path, 1), tasks.exit_code(path, 1)) == (None, None)
-    (tmp_path / "exit-1").write_text("137\n")
-    assert tasks.exit_code(path, 1) == "137"
+    assert tasks.failures(path) == {}
+
+
+def test_failures_of_tasks_are_read_in_their_order(tmp_path: Path) -> None:
+    pytest.importorskip("numpy")
+    from data_prep.common.errors import DataError, SettingsError
+    from data_prep.corpus import tasks
+
+    path = tmp_path / "tasks.json"
+    tasks.write(path, tmp_path, "read", [4, 7])
+    assert tasks.main(path, 1) == 1, "there is no plan of a build"
+    (tmp_path / "exit-1").write_text("1\n")
+    (tmp_path / "exit-0").write_text("137\n")
+    (tmp_path / "exit-2").write_text("")  # still being written
+    (tmp_path / "error-10.json").write_text('{"error": "no such language", "settings": true}')
+    found = tasks.failures(path)
+    assert list(found) == [0, 1, 10]
+    assert found[0] == "137"
+    assert isinstance(found[1], DataError)
+    assert f"{tmp_path}/plan.json: no plan of a build" in str(found[1])
+    assert isinstance(found[10], SettingsError)
