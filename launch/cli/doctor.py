@@ -1,4 +1,4 @@
-"""Look for what a run has left behind and for what has got lost, and say or do what fixes it."""
+"""Find what a run has left behind or lost, and name or run the command that fixes it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the findings; 0 if there are none or all are fixed, 4 if the cluster is silent, else 1."""
+    """Print the findings; 0 if there are none or all are fixed, 4 if the cluster did not respond, else 1."""
     from launch.base.errors import ClusterUnreachable
     from launch.runs import client
     from launch.submit import repair
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _agreed(count: int) -> bool:
-    """Ask, where somebody is there to answer."""
+    """Ask the user; no where there is no terminal."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return False
     return input(f"cancel or remove these ({count})? [y/N] ").strip().lower() in ("y", "yes")

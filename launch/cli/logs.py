@@ -23,7 +23,7 @@ QUEUE_SECONDS = 30.0
 """While following: how often the queue is asked whether there is still a job that could write."""
 
 ENDING_SECONDS = 30.0
-"""A job that has said its last word is gone from the queue a moment later; until then it counts as running."""
+"""A job that has written its final verdict leaves the queue shortly after; until then it counts as running."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _View:
-    """One stage of a run, and what can be said of its logs."""
+    """One stage of a run and its logs."""
 
     def __init__(self, run: Run, plan: Plan, profile: Profile, name: str) -> None:
 
@@ -124,7 +124,7 @@ class _View:
         return 0
 
     def _is_over(self) -> bool:
-        """Sealed, failed by its own word, or (asked rarely) out of the queue."""
+        """True once it is sealed, has a verdict of failure, or (asked rarely) is out of the queue."""
         from jobs.core import attempts
         from jobs.core.verdict import Outcome
         from launch.runs.journal import last_word

@@ -19,7 +19,7 @@ from launch.base.errors import InputError, OvernightError
 
 
 class Command(NamedTuple):
-    """A sub-command: the module that carries it and its line in ``overnight --help``."""
+    """A sub-command: the module that implements it and its line in ``overnight --help``."""
 
     module: str
     help: str

@@ -67,8 +67,10 @@ def print_result(value: object, lines: Iterable[str], as_json: bool) -> None:
 
 
 def read(args: argparse.Namespace) -> tuple[PipelineFile, ProfileFile, Workspace]:
-    """Raises:
-    InputError: with file, line and column.
+    """The pipeline and the profile that ``args`` name, and the workspace.
+
+    Raises:
+        InputError: with file, line and column.
     """
     from launch.config import data_settings
     from launch.config.pipeline_file import read_pipeline

@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make a run and carry every stage that is not sealed."""
+    """Make a run and run every stage that is not sealed."""
     from launch.base.errors import InputError
     from launch.runs import rundir, secret_files
 
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def advance(run: Run, *, as_json: bool) -> int:
-    """Carry a run here until it has ended, and print its table; ``run`` and ``resume`` share it."""
+    """Run the stages of a run here until it has ended, and print its table; ``run`` and ``resume`` share it."""
     from launch.cli.progress import local_display
     from launch.runs import rundir
     from launch.status import results

@@ -10,7 +10,7 @@ from launch.cli import options
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     options.add_run(parser)
-    parser.add_argument("stage", nargs="?", metavar="STAGE", help="name of a stage (default: all that need a word)")
+    parser.add_argument("stage", nargs="?", metavar="STAGE", help="name of a stage (default: all that failed or wait)")
 
 
 def run(args: argparse.Namespace) -> int:

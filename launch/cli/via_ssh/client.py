@@ -127,7 +127,7 @@ def send(connection: Connection, made: Bundle, greeting: Greeting, quiet: bool) 
 def session(connection: Connection) -> Iterator[Session]:
     """The other side, started; ended with whatever it does if we leave early."""
     command = [*connection.ssh, "--", connection.target.host, connection.target.serve]
-    # In a session of its own: Ctrl-C of the terminal is ours, and goes over as a word.
+    # In a session of its own: Ctrl-C of the terminal is ours, and is sent as a message.
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
     )
@@ -185,14 +185,14 @@ class Session:
             have = tuple(str(digest) for digest in value["have"])
             return Greeting(str(value["version"]), str(value["staging"]), have)
         except (ValueError, KeyError, TypeError) as error:
-            raise self._silent("greets in a way that is not understood") from error
+            raise self._silent("sent an invalid greeting") from error
 
     def finish(self, name: str, told: dict[str, Any], output: Bytes) -> int:
         """Say what to do, pass on what comes, and return the exit code.
 
         Raises:
             ClusterUnreachable: the connection was lost.
-            KeyboardInterrupt: Ctrl-C a second time; the other side was told the first time.
+            KeyboardInterrupt: Ctrl-C a second time; the other side got the first one.
         """
         line = json.dumps(told, ensure_ascii=True).encode() + b"\n"
         if len(line) > protocol.MAX_LINE:
@@ -258,7 +258,7 @@ class Session:
             )
         said = before.decode("utf-8", "replace").strip()
         return InputError(
-            f"overnight on {host} ended with {code} before it was told anything" + (f": {said[-500:]}" if said else ""),
+            f"overnight on {host} ended with {code} before it read a request" + (f": {said[-500:]}" if said else ""),
             hint=f"it must be as new as this one, {__version__}; {INSTALL}",
         )
 

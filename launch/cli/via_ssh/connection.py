@@ -54,7 +54,7 @@ _SOCKET_MAX = 104 - 18
 
 _REFUSED = re.compile(r"permission denied|host key verification failed|too many authentication failures", re.IGNORECASE)
 _OPEN_SECONDS = 300.0
-"""Seconds in which the user can find the device that shows the code."""
+"""Enough to look up a one-time code."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,10 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """Raises:
-        InputError: a name that ssh or a shell could take for something else.
+        """The target that ``text`` names.
+
+        Raises:
+            InputError: a name that ssh or a shell could take for something else.
         """
         host, colon, program = text.partition(":")
         if not _HOST.match(host):
@@ -117,8 +119,10 @@ class Connection:
     """The way to a host; ``open`` it before anything else."""
 
     def __init__(self, target: Target) -> None:
-        """Raises:
-        InputError: no safe place for the socket.
+        """Choose the path of the socket; nothing is connected yet.
+
+        Raises:
+            InputError: no safe place for the socket.
         """
         self.target = target
         name = hashlib.sha256(target.host.encode()).hexdigest()[:12]
@@ -132,7 +136,7 @@ class Connection:
 
     @property
     def ssh(self) -> list[str]:
-        """Through the open connection, and never by another way: ssh would ask for a password behind the scenes."""
+        """The command line of ssh through the open connection. A new one could ask for a password."""
         own = ["-o", f"ControlPath={self.socket}"] if self._is_own else []
         return ["ssh", *_PLAIN, *own, "-o", "ControlMaster=no", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"]
 
@@ -194,7 +198,7 @@ class Connection:
 
 
 def _with_its_words(command: list[str]) -> tuple[int, str]:
-    """Exit code of ssh and what it said on stderr, which is shown as it comes: it may be a question."""
+    """Exit code of ssh and what it printed on stderr, which is shown at once: it may be a question."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     said = bytearray()
 

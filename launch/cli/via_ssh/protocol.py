@@ -17,6 +17,6 @@ COMMANDS = ("fetch", "plan", "submit", "status", "why", "report", "logs", "cance
 """What makes sense on a login node and ends."""
 
 FINISHED = ("submit", "resume", "cancel")
-"""What goes on to its end where the connection is lost: half a chain in the queue helps nobody. They take seconds."""
+"""Commands that run to their end when the connection is lost: half a chain in the queue is of no use."""
 
 MAX_LINE = 1 << 20

@@ -43,7 +43,7 @@ def serve(run_command: Callable[[list[str]], int]) -> int:
         run_command: runs ``overnight`` with the arguments it gets.
 
     Raises:
-        InputError: what was told is not of the protocol.
+        InputError: what was read is not of the protocol.
     """
     # The command must not read from what is meant for us.
     control = os.dup(0)
@@ -56,7 +56,7 @@ def serve(run_command: Callable[[list[str]], int]) -> int:
     print(f"\n{protocol.GREETING}{json.dumps(greeting)}", flush=True)
     line = _first_line(control)
     if line is None:
-        return 0  # the client has gone
+        return 0  # the other side has gone
     argv, directory = understood(line, place)
     os.chdir(directory)
     if argv[0] in protocol.FINISHED:
@@ -108,7 +108,7 @@ def understood(line: bytes, place: Path) -> tuple[list[str], Path]:
         if not _DIGEST.match(digest) or not (incoming is None or _INCOMING.match(str(incoming))):
             raise ValueError("a bundle is called by its digest")
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise InputError(f"what the other side told is not understood: {error}") from error
+        raise InputError(f"the request of the other side is invalid: {error}") from error
     target = place / digest
     if incoming is not None:
         _accept(place / str(incoming), target)
@@ -166,7 +166,7 @@ class _Tolerant(io.RawIOBase):
 
 
 def _outlive_the_reader() -> None:
-    """What is printed to nobody is no reason to stop between two submissions."""
+    """Continue where nothing reads our output any more: a submission must not stop between two jobs."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = io.TextIOWrapper(io.BufferedWriter(_Tolerant(number)), encoding="utf-8", line_buffering=True)
