@@ -15,12 +15,6 @@ from launch.cli.main import COMMANDS
 
 Graph = Mapping[str, set[str]]
 
-KNOWN = {
-    ("launch.config.document.validate", "launch.config.secret_scan"),
-    ("launch.status.model", "launch.status.model"),
-}
-"""Imports that still close a cycle. Remove an entry with its import; add none."""
-
 
 @pytest.fixture(scope="module")
 def imports() -> Graph:
@@ -71,20 +65,14 @@ def folders(imports: Graph) -> set[str]:
 
 def test_no_cycle_between_modules(imports: Graph) -> None:
     assert len(imports) > 250
-    graph = {one: {other for other in many if (one, other) not in KNOWN} for one, many in imports.items()}
-    assert list(cycles(graph)) == []
+    assert list(cycles(imports)) == []
 
 
 def test_no_cycle_between_the_children_of_a_folder(imports: Graph) -> None:
-    edges = {(one, other) for one, many in imports.items() for other in many} - KNOWN
+    edges = {(one, other) for one, many in imports.items() for other in many}
     found = {folder: list(cycles(among_siblings(edges, folder))) for folder in folders(imports)}
     assert {"launch", "launch.cli", "jobs", "data_prep.corpus"} <= set(found)
     assert {folder: groups for folder, groups in found.items() if groups} == {}
-
-
-def test_what_is_known_is_still_there(imports: Graph) -> None:
-    edges = {(one, other) for one, many in imports.items() for other in many}
-    assert edges >= KNOWN, "remove what is gone"
 
 
 def test_a_cycle_is_found() -> None:

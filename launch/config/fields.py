@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
-from pydantic_core import core_schema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, Strict
 
 from launch.base.text import control_character
 
@@ -76,9 +75,9 @@ class Duration(str):
         return -(-self.seconds // 60)
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> core_schema.CoreSchema:
-        made = core_schema.no_info_after_validator_function(cls, core_schema.str_schema(strict=True))
-        return core_schema.no_info_before_validator_function(_refuse_number, made)
+    def __get_pydantic_core_schema__(cls, _source: Any, handler: GetCoreSchemaHandler) -> Any:
+        text = Annotated[str, Strict(), AfterValidator(cls), BeforeValidator(_refuse_number)]
+        return handler.generate_schema(text)
 
 
 def _seconds(text: str) -> int:

@@ -50,7 +50,7 @@ def write(
     """
     environment = profile.environments.get(BACKEND)
     python = sys.executable if environment is None else environment.interpreter
-    resources = replace(profile.resources_for(kind), nodes=1, processes_per_node=1)
+    resources = profile.resources_for(kind).changed(nodes=1, processes_per_node=1)
     stage = test_only.stage_of(profile, kind, resources, profile.executor_for(kind), BACKEND, python)
     stage = replace(stage, name=name, sources=tuple(sources))
     paths = run.paths.stage(name)

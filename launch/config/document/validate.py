@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from launch.base.text import suggest
-from launch.config import secret_scan
+from launch.config.document import secret_scan
 from launch.config.document.positions import KeyPath, Positions, Problem, failure
 
 M = TypeVar("M", bound=BaseModel)

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 from jobs.core.paths import Workspace
+from jobs.core.slurm_states import JobState
 from launch.base.errors import ClusterUnreachable, InputError
-from launch.config.profile import Profile
+from launch.config.fields import Duration
+from launch.config.profile import Profile, Resources
 from launch.config.profile_file import read_profile
 from launch.render.executors import NAMES, carrier
 from launch.render.request import JobRequest, sbatch_extra
 from launch.runs.rundir import Run
 from launch.slurm.queue import QueueRow
-from launch.slurm.states import JobState
 from launch.submit import array
 
 PROFILE = """\
@@ -88,7 +89,7 @@ def test_without_a_time_limit_nothing_is_guessed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["0-9", "0-9%0", "1,2", "0-9%2 --wrap=id"])
 def test_only_an_array_of_ours_goes_on_the_command_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError, match="is not an array"):
-        JobRequest(name="a", stage_dir=tmp_path, nodes=1, time_minutes=1, array=text)
+        JobRequest(name="a", stage_dir=tmp_path, resources=Resources(time=Duration("1")), array=text)
 
 
 def row(job: str, name: str, state: JobState = JobState.RUNNING) -> QueueRow:
