@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from jobs.core.settings import TrainingKeys, rule_of, setting
 from jobs.core.verdict import FailureClass
+
+if TYPE_CHECKING:
+    from typing import Self
 
 T = TypeVar("T")
 
@@ -57,72 +62,51 @@ def typed(name: str, value: Any, annotation: str) -> Any:
         wanted = (int, float)
     if not isinstance(value, wanted) or isinstance(value, bool):
         raise BadSettings(f"setting {name!r} must be {annotation}, not {value!r}")
-    return float(value) if annotation.startswith("float") else value
+    return float(value) if wanted == (int, float) else value
 
 
-def build(cls: type[T], settings: Mapping[str, Any], required: Sequence[str] = ()) -> T:
+def build(cls: type[T], settings: Mapping[str, Any]) -> T:
     """An instance of the dataclass ``cls`` (of plain fields) from what a stage was told.
 
     Raises:
-        BadSettings: an unknown name, a wrong type, or one of ``required`` missing.
+        BadSettings: an unknown name, one without a default missing, a wrong type, or a value that its ``Rule`` refuses.
     """
-    known = {field.name: str(field.type) for field in fields(cls)}  # type: ignore[arg-type]
+    known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
     unknown(settings, known)
-    for name in required:
-        if settings.get(name) is None:
+    for name, field in known.items():
+        if settings.get(name) is None and field.default is MISSING and field.default_factory is MISSING:
             raise BadSettings(f"setting {name!r} is missing")
-    return cls(**{name: typed(name, value, known[name]) for name, value in settings.items()})
+    found = {name: typed(name, value, str(known[name].type)) for name, value in settings.items()}
+    for name, value in found.items():
+        problem = None if value is None else rule_of(known[name]).problem(value)
+        if problem is not None:
+            raise BadSettings(f"{name} {problem}")
+    return cls(**found)
 
 
-def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Refuse a value that is not among ``allowed``.
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(TrainingKeys):
+    """The settings of a stage in a back end that trains. ``split``: which part of the data it trains on."""
 
-    Raises:
-        BadSettings: naming what is allowed.
-    """
-    if value not in allowed:
-        raise BadSettings(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
-
-
-def at_least_one(found: object, names: Iterable[str], none: str = "") -> None:
-    """Refuse counts below 1; a setting that is None passes.
-
-    Args:
-        none: what is added to the message where None may be written, too.
-
-    Raises:
-        BadSettings: naming the setting and its value.
-    """
-    for name in names:
-        value = getattr(found, name)
-        if value is not None and value < 1:
-            raise BadSettings(f"{name} must be at least 1{none}, not {value}")
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """What every back end that trains can be told; each adds its own.
-
-    ``steps`` are optimizer steps and ``batch_size`` is the number of examples a step takes over all processes together,
-    so a stage learns the same on one node as on four. ``micro_batch_size`` is what one model replica takes in one
-    pass; the rest is accumulated. ``save_every`` None: save only when told to stop, or at the end.
-    """
-
-    steps: int
-    lr: float
-    batch_size: int
-    sequence_length: int
-    micro_batch_size: int | None = None
-    warmup_steps: int = 0
-    schedule: str = "cosine"
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    seed: int = 0
-    save_every: int | None = None
-    keep_saves: int = 2
-    precision: str = "fp32"
-    threads: int | None = None
     split: str = "train"
+
+    @classmethod
+    def read(cls, settings: Mapping[str, Any]) -> Self:
+        """Check and build.
+
+        Raises:
+            BadSettings: naming the setting, its value and what would fit.
+        """
+        found = build(cls, settings)
+        found.check()
+        return found
+
+    def check(self) -> None:
+        """Refuse values that do not fit each other.
+
+        Raises:
+            BadSettings: naming them.
+        """
 
     def micro_of(self, replicas: int, what: str = "model replicas") -> int:
         """Examples that one of ``replicas`` takes in one pass.
@@ -142,5 +126,35 @@ class TrainingSettings:
         return micro
 
 
-REQUIRED = ("steps", "lr", "batch_size", "sequence_length")
-"""Settings of ``TrainingSettings`` without a default."""
+@dataclass(frozen=True, kw_only=True)
+class LongRows:
+    """Of a back end that can leave out rows that are longer than ``sequence_length``."""
+
+    too_long: str = setting("error", choices=("error", "skip"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelSettings(TrainingSettings):
+    """Of a back end that splits one model over processes, by the product of the settings ``SPLITS``."""
+
+    SPLITS: ClassVar[tuple[str, ...]] = ("tensor_parallel", "context_parallel")
+
+    tensor_parallel: int = setting(1, at_least=1)
+    context_parallel: int = setting(1, at_least=1)
+    sequence_parallel: bool = False
+
+    def check(self) -> None:
+        super().check()
+        if self.sequence_parallel and self.tensor_parallel < 2:
+            raise BadSettings("sequence_parallel needs tensor_parallel of at least 2")
+
+    def micro(self, world: int) -> int:
+        """Sequences that one model replica takes in one pass.
+
+        Raises:
+            BadSettings: the processes or the batch do not divide.
+        """
+        size = math.prod(getattr(self, name) for name in self.SPLITS)
+        if world % size:
+            raise BadSettings(f"{' x '.join(self.SPLITS)} = {size} does not divide {world} processes")
+        return self.micro_of(world // size)

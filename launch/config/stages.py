@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from jobs.core.settings import DpoKeys, TrainingKeys, rule_of
+from launch.base.text import suggest
 from launch.config.fields import (
     RESOURCE_KEYS,
     Amount,
@@ -17,11 +20,12 @@ from launch.config.fields import (
     Line,
     ModuleName,
     NotNegative,
-    Positive,
+    Number,
     ResourceKeys,
     Slug,
     StrictModel,
     Text,
+    Whole,
 )
 from launch.config.kinds import FETCHED
 
@@ -65,6 +69,17 @@ def _names_as_mapping(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: {} if task is None else task for name, task in value.items()}
     return value
+
+
+_TRAINING = {entry.name: entry for keys in (TrainingKeys, DpoKeys) for entry in fields(keys)}
+
+
+def _training(name: str) -> Any:
+    """The default and the range of a setting of training, as every back end has them."""
+    entry = _TRAINING[name]
+    rule = rule_of(entry)
+    default = ... if entry.default is MISSING else entry.default
+    return Field(default, ge=rule.at_least, gt=rule.above, lt=rule.below)
 
 
 def _with_options(settings: dict[str, Any]) -> dict[str, Any]:
@@ -169,20 +184,28 @@ class _TrainingStage(_Stage):
     backend: ModuleName = "trl"
     checkpoint: Line
     data: Line
-    steps: Count
-    lr: Positive
-    batch_size: Count = 8
-    micro_batch_size: Count | None = None
-    sequence_length: Count = 512
-    warmup_steps: Amount = 0
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    weight_decay: NotNegative = 0.0
-    max_grad_norm: Positive = 1.0
-    precision: Literal["fp32", "bf16"] = "fp32"
-    save_every: Count | None = None
-    keep_saves: Count = 2
-    threads: Count | None = None
+    steps: Whole = _training("steps")
+    lr: Number = _training("lr")
+    batch_size: Whole = _training("batch_size")
+    micro_batch_size: Whole | None = _training("micro_batch_size")
+    sequence_length: Whole = _training("sequence_length")
+    warmup_steps: Whole = _training("warmup_steps")
+    schedule: Text = _training("schedule")
+    weight_decay: Number = _training("weight_decay")
+    max_grad_norm: Number = _training("max_grad_norm")
+    precision: Text = _training("precision")
+    save_every: Whole | None = _training("save_every")
+    keep_saves: Whole = _training("keep_saves")
+    threads: Whole | None = _training("threads")
     options: dict[Line, Any] = Field(default_factory=dict)
+
+    @field_validator("schedule", "precision", mode="before")
+    @classmethod
+    def _is_a_choice(cls, value: Any, info: ValidationInfo) -> Any:
+        choices = rule_of(_TRAINING[str(info.field_name)]).choices
+        if value not in choices:
+            raise ValueError(f"got {value!r}; {suggest(str(value), choices)}")
+        return value
 
     def batch_problem(self, nodes: int, processes_per_node: int) -> str | None:
         """Why the batch cannot be shared out over these processes, or None. The profile may set the numbers."""
@@ -212,7 +235,7 @@ class DpoStage(_TrainingStage):
     """Direct preference optimisation."""
 
     kind: Literal["dpo"]
-    beta: Positive = 0.1
+    beta: Number = _training("beta")
 
 
 class TaskKeys(StrictModel):

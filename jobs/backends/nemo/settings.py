@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jobs.training.settings import REQUIRED, BadSettings, TrainingSettings, at_least_one, build, one_of
+from jobs.core.settings import setting
+from jobs.training.settings import BadSettings, LongRows, TrainingSettings
 
-SCHEDULES = ("constant", "linear", "cosine")
-PRECISIONS = ("fp32", "bf16")
-RECOMPUTE = ("none", "selective", "full")
-TOO_LONG = ("error", "skip")
+if TYPE_CHECKING:
+    from typing import Self
+
 LORA_TARGETS = ("linear_qkv", "linear_proj", "linear_fc1", "linear_fc2")
 """Layers that adapters can stand beside, as Megatron calls them."""
 
@@ -21,34 +22,33 @@ THEIR_NAMES = {
 """Names of the layers of Hugging Face's models -> Megatron's, in which some are one."""
 
 
-@dataclass(frozen=True)
-class NemoSettings(TrainingSettings):
-    """What a NeMo stage can be told. ``recipe``: name of a recipe of
-    the installed NeMo (``llama32_1b``) whose parallelism is used where none is given here, and whose architecture must
-    be that of the checkpoint. ``distributed_optimizer`` None: on where it can be saved (with transformer_engine or
-    apex). ``prompt_template`` wraps the prompt of each row; it must have ``{prompt}`` in it once.
+@dataclass(frozen=True, kw_only=True)
+class NemoSettings(LongRows, TrainingSettings):
+    """What a NeMo stage can be told. ``recipe``: name of a recipe of the installed NeMo (``llama32_1b``) whose
+    parallelism is used where none is given here, and whose architecture must be that of the checkpoint.
+    ``distributed_optimizer`` None: on where it can be saved (with transformer_engine or apex). ``prompt_template``
+    wraps the prompt of each row; it must have ``{prompt}`` in it once.
 
     ``packed`` (SFT): a sequence holds as many whole rows as fit; ``batch_size`` counts sequences. ``lora_rank``: train
     adapters of that rank beside frozen weights; ``lora_alpha`` over the rank scales them (None: as much as the rank),
     ``lora_targets`` are the layers that get one.
     """
 
-    too_long: str = "error"
-    min_lr: float = 0.0
+    min_lr: float = setting(0.0, at_least=0)
     recipe: str | None = None
-    tensor_parallel: int | None = None
-    pipeline_parallel: int | None = None
-    context_parallel: int | None = None
+    tensor_parallel: int | None = setting(None, at_least=1)
+    pipeline_parallel: int | None = setting(None, at_least=1)
+    context_parallel: int | None = setting(None, at_least=1)
     sequence_parallel: bool = False
-    recompute: str = "none"
+    recompute: str = setting("none", choices=("none", "selective", "full"))
     distributed_optimizer: bool | None = None
     prompt_template: str = "{prompt}"
     packed: bool = False
-    lora_rank: int | None = None
-    lora_alpha: int | None = None
-    lora_dropout: float = 0.0
+    lora_rank: int | None = setting(None, at_least=1)
+    lora_alpha: int | None = setting(None, at_least=1)
+    lora_dropout: float = setting(0.0, at_least=0, below=1)
     lora_targets: tuple[str, ...] = LORA_TARGETS
-    data_workers: int = 0
+    data_workers: int = setting(0, at_least=0)
     tensorboard: bool = False
     wandb_project: str | None = None
 
@@ -58,48 +58,20 @@ class NemoSettings(TrainingSettings):
         return self.lora_alpha or self.lora_rank
 
     @classmethod
-    def read(cls, settings: dict[str, Any], kind: str = "sft") -> NemoSettings:
-        """Check and build, for a stage of ``kind``.
-
-        Raises:
-            BadSettings: naming the setting, its value and what would fit.
-        """
-        found = build(cls, settings, required=REQUIRED)
-        found._check()
-        found._check_lora()
+    def read(cls, settings: Mapping[str, Any], kind: str = "sft") -> Self:
+        """As for all back ends, for a stage of ``kind``."""
+        found = super().read(settings)
         if found.packed:
             found._check_packed(kind)
         return found
 
-    def _check(self) -> None:
-        counts = (
-            "steps",
-            "batch_size",
-            "sequence_length",
-            "keep_saves",
-            "micro_batch_size",
-            "save_every",
-            "threads",
-            "tensor_parallel",
-            "pipeline_parallel",
-            "context_parallel",
-            "lora_rank",
-            "lora_alpha",
-        )
-        at_least_one(self, counts)
-        for name in ("warmup_steps", "weight_decay", "max_grad_norm", "min_lr", "data_workers"):
-            if getattr(self, name) < 0:
-                raise BadSettings(f"{name} must not be negative, it is {getattr(self, name)}")
-        if self.lr <= 0:
-            raise BadSettings(f"lr must be above 0, not {self.lr}")
-        one_of("schedule", self.schedule, SCHEDULES)
-        one_of("precision", self.precision, PRECISIONS)
-        one_of("recompute", self.recompute, RECOMPUTE)
-        one_of("too_long", self.too_long, TOO_LONG)
+    def check(self) -> None:
+        super().check()
         if self.prompt_template.count("{prompt}") != 1:
             raise BadSettings(f"prompt_template must have {{prompt}} in it once: {self.prompt_template!r}")
         if self.sequence_parallel and (self.tensor_parallel or 1) < 2:
             raise BadSettings("sequence_parallel needs tensor_parallel of at least 2")
+        self._check_lora()
 
     def _check_lora(self) -> None:
         if self.lora_rank is None:
@@ -107,15 +79,14 @@ class NemoSettings(TrainingSettings):
                 if getattr(self, name) != default:
                     raise BadSettings(f"{name} is for adapters: write lora_rank, too (16, say), or leave it out")
             return
-        if not 0 <= self.lora_dropout < 1:
-            raise BadSettings(f"lora_dropout must be at least 0 and below 1, not {self.lora_dropout}")
         self.check_rank(self.tensor_parallel or 1)
         if not self.lora_targets:
             raise BadSettings(f"lora_targets is empty: leave it out for all of {', '.join(LORA_TARGETS)}")
         for name in self.lora_targets:
             if name in THEIR_NAMES:
                 raise BadSettings(f"lora_targets: {name} is a part of {THEIR_NAMES[name]} here: write that")
-            one_of("each of lora_targets", name, LORA_TARGETS)
+            if name not in LORA_TARGETS:
+                raise BadSettings(f"each of lora_targets must be one of {', '.join(LORA_TARGETS)}, not {name!r}")
 
     def check_rank(self, tensor: int) -> None:
         """Refuse a rank that does not divide over the ``tensor`` processes of a layer.

@@ -18,19 +18,19 @@ import math
 import platform
 import random
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jobs.backends.toy import mishaps
 from jobs.core import files
 from jobs.core.capabilities import Capabilities
+from jobs.core.settings import DpoKeys, setting
 from jobs.core.spec import StageSpec
 from jobs.training import examples, interface
 from jobs.training.checkpoints import Completeness
 from jobs.training.interface import ProcessShape, Rendered, Result, WorkContext
-from jobs.training.settings import BadSettings, typed, unknown
+from jobs.training.settings import TrainingSettings, unknown
 
 NAME = "toy"
 CAPABILITIES = Capabilities(
@@ -56,47 +56,23 @@ Gradient = dict[int, list[float]]
 """Rows of the gradient; a text touches few of them."""
 
 
-@dataclass(frozen=True)
-class ToySettings:
-    """What a stage can be told. ``step_seconds`` is slept in every step, so that time limits can be tried;
-    ``ballast_mb`` MiB lie beside the model, so that hand-offs of real sizes can be; ``mishap`` goes wrong on purpose
-    (``toy_mishaps``)."""
+@dataclass(frozen=True, kw_only=True)
+class ToySettings(DpoKeys, TrainingSettings):
+    """What a stage can be told; settings of other training back ends that mean nothing here are taken, so that a
+    pipeline can be tried by changing ``backend`` alone. ``step_seconds`` is slept in every step, so that time limits
+    can be tried; ``ballast_mb`` MiB lie beside the model, so that hand-offs of real sizes can be; ``mishap`` goes wrong
+    on purpose (``mishaps``)."""
 
-    steps: int = 20
-    lr: float = 0.5
-    batch_size: int = 8
-    beta: float = 0.1
-    seed: int = 0
-    step_seconds: float = 0.0
-    ballast_mb: int = 0
-    save_every: int | None = None
-    keep_saves: int = 2
-    mishap: str = ""
-    mishap_step: int = 3
-    mishap_rank: int = 0
-    mishap_starts: int = 1_000_000
-
-    @classmethod
-    def read(cls, settings: Mapping[str, Any]) -> ToySettings:
-        """Check and build. Settings of other training back ends that mean nothing here are passed over, so that a
-        pipeline can be tried by changing ``backend`` alone.
-
-        Raises:
-            BadSettings: of the wrong type or out of range.
-        """
-        known = {entry.name: str(entry.type) for entry in fields(cls)}
-        unknown(settings, [*known, *_PASSED_OVER])
-        found = cls(**{name: typed(name, value, known[name]) for name, value in settings.items() if name in known})
-        if found.steps < 1 or found.batch_size < 1 or found.lr <= 0 or found.keep_saves < 1:
-            raise BadSettings("steps, batch_size, keep_saves and lr must be above 0")
-        mishaps.check(found.mishap)
-        return found
+    step_seconds: float = setting(0.0, at_least=0)
+    ballast_mb: int = setting(0, at_least=0)
+    mishap: str | None = setting(None, choices=tuple(mishaps.MISHAPS))
+    mishap_step: int = setting(3, at_least=1)
+    mishap_rank: int = setting(0, at_least=0)
+    mishap_starts: int = setting(1_000_000, at_least=0)
 
 
-_PASSED_OVER = (
-    "micro_batch_size", "sequence_length", "warmup_steps", "schedule", "weight_decay", "max_grad_norm", "precision",
-    "threads", "tasks", "gate",
-)  # fmt: skip
+EVALUATION = ("tasks", "gate", "seed", "threads")
+"""Settings of an evaluation."""
 
 
 @dataclass
@@ -129,7 +105,9 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
     Raises:
         BadSettings: what the stage was told does not fit.
     """
-    if spec.kind != "evaluate":
+    if spec.kind == "evaluate":
+        unknown(spec.settings, EVALUATION)
+    else:
         ToySettings.read(spec.settings)
     return interface.in_process(spec, shape, CAPABILITIES.launcher)
 
@@ -148,15 +126,16 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     Raises:
         BadSettings, DataError: before any work.
     """
+    if spec.kind == "evaluate":
+        unknown(spec.settings, EVALUATION)
+        return _evaluate(spec, ctx) if ctx.rank == 0 else Result("done")
     settings = ToySettings.read(spec.settings)
-    if ctx.rank != 0:
-        return _follow(spec, ctx, settings)
-    return _evaluate(spec, ctx, settings) if spec.kind == "evaluate" else _train(spec, ctx, settings)
+    return _train(spec, ctx, settings) if ctx.rank == 0 else _follow(spec, ctx, settings)
 
 
 def _follow(spec: StageSpec, ctx: WorkContext, settings: ToySettings) -> Result:
     """A rank with nothing to do: it leaves, or with a mishap on its way makes the steps with rank 0 up to it."""
-    if settings.mishap and settings.mishap_rank and spec.kind != "evaluate":
+    if settings.mishap and settings.mishap_rank:
         for step in range(1, settings.mishap_step + 1):
             _go_wrong(spec, ctx, settings, step)
     return Result("done")
@@ -184,7 +163,7 @@ def _start_scores(spec: StageSpec) -> Scores:
 
 def _train(spec: StageSpec, ctx: WorkContext, settings: ToySettings) -> Result:
     reference = _start_scores(spec)
-    rows = examples.read_rows(spec.inputs["data"].output / "train.jsonl", FORMATS[spec.kind])
+    rows = examples.read_rows(spec.inputs["data"].output / f"{settings.split}.jsonl", FORMATS[spec.kind])
     order = examples.training_order(len(rows), settings.batch_size, settings.steps, settings.seed)
     state = _resume(ctx) or ToyState([list(row) for row in reference])
     while state.step < settings.steps:
@@ -294,7 +273,7 @@ def _log_likelihood(chain: list[int], scores: Scores) -> tuple[float, Gradient]:
     return value, gradient
 
 
-def _evaluate(spec: StageSpec, ctx: WorkContext, settings: ToySettings) -> Result:
+def _evaluate(spec: StageSpec, ctx: WorkContext) -> Result:
     """Loss per character on each task's data, with a seeded bootstrap interval."""
     scores = _start_scores(spec)
     summary: dict[str, Any] = {}
@@ -307,7 +286,7 @@ def _evaluate(spec: StageSpec, ctx: WorkContext, settings: ToySettings) -> Resul
                 chain = encode(text)
                 losses.append(-_log_likelihood(chain, scores)[0] / max(len(chain) - 1, 1))
                 stream.write(json.dumps({"task": task, "id": row.id, "loss": losses[-1]}) + "\n")
-            summary[task] = {"loss": _with_interval(losses, settings.seed)}
+            summary[task] = {"loss": _with_interval(losses, spec.settings.get("seed", 0))}
             ctx.progress.report(step, len(spec.settings["tasks"]), task)
     files.write_json(ctx.output / "metrics.json", summary)
     return Result("done", metrics={f"{task}.loss": entry["loss"]["value"] for task, entry in summary.items()})

@@ -12,8 +12,6 @@ import threading
 import time
 from pathlib import Path
 
-from jobs.training.settings import BadSettings
-
 MISHAPS = {
     "hang": "waits for ever in a lock",
     "kill": "is killed by SIGKILL",
@@ -29,16 +27,8 @@ GREED = 2 << 30
 """Bytes that ``greed`` takes at most, where no limit is enforced."""
 
 
-def check(name: str) -> None:
-    """Raises:
-    BadSettings: there is no such mishap.
-    """
-    if name and name not in MISHAPS:
-        raise BadSettings(f"mishap must be one of {', '.join(MISHAPS)}, not {name!r}")
-
-
 def strike(name: str) -> None:
-    """Do it. Returns only where the name is empty."""
+    """Do it."""
     if name == "hang":
         lock = threading.Lock()
         lock.acquire()

@@ -97,7 +97,7 @@ def test_the_record_is_what_the_wheels_say(tmp_path: Path) -> None:
         ({"schedule": "wsd"}, "one of constant, linear, cosine"),
         ({"sequence_parallel": True}, "needs tensor_parallel"),
         ({"micro_batch_sise": 2}, "did you mean 'micro_batch_size'"),
-        ({"tensor_parallel": 3}, "3 processes for one model do not divide the 4"),
+        ({"tensor_parallel": 3}, "tensor_parallel x pipeline_parallel x context_parallel = 3 does not divide 4"),
     ],
 )
 def test_settings_are_refused_with_a_reason(changes: dict[str, Any], message: str) -> None:

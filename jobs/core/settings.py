@@ -1,0 +1,73 @@
+"""The settings of training: type, default and valid values of each, for the pipeline file and for every back end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import MISSING, Field, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which values are valid: numbers within bounds, or one of ``choices``."""
+
+    at_least: float | None = None
+    above: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def problem(self, value: Any) -> str | None:
+        """Why ``value`` is invalid, without its name; None where it is valid."""
+        if self.choices and value not in self.choices:
+            return f"must be one of {', '.join(self.choices)}, not {value!r}"
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"must be a finite number, not {value}"
+        if self.at_least is not None and value < self.at_least:
+            return f"must be at least {self.at_least:g}, not {value}"
+        if self.above is not None and value <= self.above:
+            return f"must be above {self.above:g}, not {value}"
+        if self.below is not None and value >= self.below:
+            return f"must be below {self.below:g}, not {value}"
+        return None
+
+
+def setting(default: Any = MISSING, **rule: Any) -> Any:
+    """A field of a dataclass of settings, with its ``Rule``; without a default it is required."""
+    return field(default=default, metadata={"rule": Rule(**rule)})
+
+
+def rule_of(entry: Field[Any]) -> Rule:
+    """The rule of a field; one that allows every value where none was declared."""
+    return entry.metadata.get("rule", Rule())  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingKeys:
+    """What every back end that trains can be told; each adds its own.
+
+    ``steps`` are optimizer steps and ``batch_size`` is the number of examples a step takes over all processes together,
+    so a stage learns the same on one node as on four. ``micro_batch_size`` is what one model replica takes in one
+    pass; the rest is accumulated. ``save_every`` None: save only when told to stop, or at the end.
+    """
+
+    steps: int = setting(at_least=1)
+    lr: float = setting(above=0)
+    batch_size: int = setting(8, at_least=1)
+    micro_batch_size: int | None = setting(None, at_least=1)
+    sequence_length: int = setting(512, at_least=1)
+    warmup_steps: int = setting(0, at_least=0)
+    schedule: str = setting("cosine", choices=("constant", "linear", "cosine"))
+    weight_decay: float = setting(0.0, at_least=0)
+    max_grad_norm: float = setting(1.0, above=0)
+    seed: int = setting(1, at_least=0)
+    precision: str = setting("fp32", choices=("fp32", "bf16"))
+    save_every: int | None = setting(None, at_least=1)
+    keep_saves: int = setting(2, at_least=1)
+    threads: int | None = setting(None, at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpoKeys:
+    """What DPO can be told beside. ``beta`` weighs how far the model may go from where it started."""
+
+    beta: float = setting(0.1, above=0)
