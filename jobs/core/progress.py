@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.core import files
+
+WINDOW_BYTES = 32 * 1024
+"""Some hundred reports: enough for a steady rate, little enough that a file of a million steps costs nothing."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,22 @@ class Report:
     phase: str
     metrics: dict[str, float]
     restart: int = 0
+
+    @classmethod
+    def parse(cls, line: str) -> Report | None:
+        """The report in a line of ``progress.jsonl``; None for one that a kill or the reader has cut, and any other."""
+        try:
+            value: dict[str, Any] = json.loads(line)
+            return cls(
+                float(value["time"]),
+                int(value["step"]),
+                value.get("total"),
+                str(value.get("phase", "")),
+                dict(value.get("metrics", {})),
+                int(value.get("restart", 0)),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
 
 
 class ProgressWriter:
@@ -43,43 +63,29 @@ class ProgressWriter:
 
 
 def read(path: Path) -> Iterator[Report]:
-    """All reports of a stage in order of writing; a torn line is passed over."""
-    for value in files.read_json_lines(path):
-        try:
-            yield Report(
-                float(value["time"]),
-                int(value["step"]),
-                value.get("total"),
-                value.get("phase", ""),
-                value.get("metrics", {}),
-                int(value.get("restart", 0)),
-            )
-        except (KeyError, TypeError, ValueError):
-            continue
+    """All reports of a stage in order of writing; none where there is no file yet."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            yield from filter(None, map(Report.parse, stream))
+    except FileNotFoundError:
+        return
 
 
-def latest(path: Path, window: int = 16384) -> Report | None:
-    """The newest report, read from the last ``window`` bytes only (status asks for many stages)."""
+def recent(path: Path, window: int = WINDOW_BYTES) -> list[Report]:
+    """The reports at the end of a progress file, oldest first; none where there is no file yet."""
+    return list(filter(None, map(Report.parse, _tail(path, window))))
+
+
+def latest(path: Path) -> Report | None:
+    """The newest report (status asks for many stages)."""
+    return next(filter(None, map(Report.parse, reversed(_tail(path, WINDOW_BYTES)))), None)
+
+
+def _tail(path: Path, window: int) -> list[str]:
     try:
         with open(path, "rb") as stream:
-            stream.seek(0, 2)
-            stream.seek(max(0, stream.tell() - window))
-            tail = stream.read().decode(errors="replace")
+            size = stream.seek(0, 2)
+            stream.seek(max(0, size - window))
+            return stream.read().decode(errors="replace").splitlines()
     except FileNotFoundError:
-        return None
-    import json
-
-    for line in reversed(tail.splitlines()):
-        try:
-            value = json.loads(line)
-            return Report(
-                float(value["time"]),
-                int(value["step"]),
-                value.get("total"),
-                value.get("phase", ""),
-                value.get("metrics", {}),
-                int(value.get("restart", 0)),
-            )
-        except (KeyError, TypeError, ValueError):
-            continue
-    return None
+        return []

@@ -6,12 +6,10 @@ size is that of the stage's own newest save; before the first one it is estimate
 
 from __future__ import annotations
 
-import json
 import os
-import struct
 from pathlib import Path
 
-from jobs.core import seal
+from jobs.core import safetensors, seal
 from jobs.core.paths import StorePaths
 from jobs.core.spec import StageSpec
 
@@ -61,14 +59,11 @@ def _factor(directory: Path) -> float:
     """By the type of the first tensor of a safetensors file; 1 where there is none (no optimizer that we know of)."""
     for path in sorted(directory.glob("*.safetensors")):
         try:
-            with open(path, "rb") as stream:
-                (length,) = struct.unpack("<Q", stream.read(8))
-                header = json.loads(stream.read(length)) if length < 100_000_000 else {}
-        except (OSError, ValueError, struct.error):
+            dtypes = safetensors.header(path).dtypes
+        except (OSError, ValueError):
             return 1.0
-        for name, tensor in header.items():
-            if name != "__metadata__" and isinstance(tensor, dict):
-                return OPTIMIZER_FACTOR.get(str(tensor.get("dtype")), 1.0)
+        if dtypes:
+            return OPTIMIZER_FACTOR.get(dtypes[0], 1.0)
     return 1.0
 
 

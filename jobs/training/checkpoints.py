@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.core import safetensors
+
 
 @dataclass(frozen=True)
 class Completeness:
@@ -18,8 +20,7 @@ class Completeness:
 def hugging_face(directory: Path) -> Completeness:
     """Whether a Hugging Face directory is whole: its configuration, and every file of weights that the index names.
 
-    A file of safetensors says its own length in its header (https://github.com/huggingface/safetensors, "Format"), so
-    one that was cut off is found without reading it.
+    A file of safetensors says its own length in its header, so one that was cut off is found without reading it.
     """
     if not (directory / "config.json").is_file():
         return Completeness(problem=f"{directory / 'config.json'} is missing")
@@ -39,13 +40,11 @@ def hugging_face(directory: Path) -> Completeness:
 
 def _cut_off(path: Path) -> str | None:
     try:
-        with open(path, "rb") as stream:
-            size = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(size)) if size < 1 << 30 else {}
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        wanted, found = 8 + size + max(ends, default=0), path.stat().st_size
+        header = safetensors.header(path)
+        found = path.stat().st_size
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}"
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-        return f"{path} has no header of safetensors"
-    return None if found == wanted and ends else f"{path} has {found} bytes, its header speaks of {wanted}"
+    except ValueError as error:
+        return str(error)
+    whole = found == header.bytes and header.dtypes
+    return None if whole else f"{path} has {found} bytes, its header speaks of {header.bytes}"

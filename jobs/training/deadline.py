@@ -7,7 +7,6 @@ reads ``deadline`` (epoch second of the end) again at every step boundary, which
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from jobs.core.paths import StagePaths
 
@@ -37,9 +36,6 @@ class StopRequest:
 
     def end(self) -> float | None:
         """Epoch second at which the allocation ends, as last written; None where nothing said so."""
-        return self._read_end()
-
-    def _read_end(self) -> float | None:
         try:
             status = self._stage.deadline.stat()
         except OSError:
@@ -67,17 +63,10 @@ class StopRequest:
     def _reason(self, now: float) -> str | None:
         if self._stage.stop.exists():
             return "asked to stop"
-        end = self._read_end()
+        end = self.end()
         if end is not None and now + self._longest_step >= end - self.lead:
             return f"the allocation ends in {end - now:.0f} s (lead {self.lead:.0f} s)"
         return None
 
     def should_stop(self) -> bool:
         return self.reason() is not None
-
-
-def write_deadline(stage: StagePaths, epoch: float) -> None:
-    """Replace the deadline (used by the local runner and by tests; in a job the watcher does it in shell)."""
-    temporary: Path = stage.deadline.with_name(".deadline.tmp")
-    temporary.write_text(f"{epoch:.0f}\n")
-    temporary.replace(stage.deadline)

@@ -17,7 +17,7 @@ from jobs.core import attempts, claim, verdict
 from jobs.core.attempts import Attempt
 from jobs.core.claim import Claim
 from jobs.core.paths import StagePaths, StorePaths
-from jobs.core.progress import Report
+from jobs.core.progress import Report, recent
 from jobs.core.slurm_states import JobState
 from jobs.core.verdict import FailureClass, Outcome
 from launch.base.errors import OvernightError
@@ -189,7 +189,7 @@ class _Look:
             began = starts[-1].time if starts else None
             return self._running(stage, paths, began, _newest(standing, starts), "")
         if row.state.is_queued:
-            last = progress.recent(paths.progress)[-1:] if starts else []
+            last = recent(paths.progress)[-1:] if starts else []
             return self._waiting(stage, row, bool(starts), last)
         doing = model.ACTIVE.get(row.state, "running")
         found = self._running(stage, paths, row.start, row.job_id, row.node_list, doing)
@@ -201,7 +201,7 @@ class _Look:
         self, stage: PlannedStage, paths: StagePaths, began: float | None, job: str, nodes: str, doing: str = "running"
     ) -> StageStatus:
         now = time.time()
-        reports = [report for report in progress.recent(paths.progress) if began is None or report.time >= began]
+        reports = [report for report in recent(paths.progress) if began is None or report.time >= began]
         base = StageStatus(
             stage.name,
             State.RUNNING,

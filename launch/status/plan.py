@@ -12,6 +12,7 @@ from typing import Any
 
 from jobs.core import attempts, seal
 from jobs.core.paths import RunPaths, StorePaths, Workspace
+from jobs.core.progress import recent
 from jobs.core.seal import SealBroken
 from jobs.core.verdict import Outcome
 from launch.base.text import count, duration, table
@@ -102,7 +103,7 @@ def _past(workspace: Workspace) -> list[_Past]:
         try:
             stages = [entry for entry in json.loads(paths.plan.read_bytes())["stages"] if entry["target_step"]]
             for entry in stages:
-                each = progress.seconds_per_step(progress.recent(paths.stage(entry["name"]).progress))
+                each = progress.seconds_per_step(recent(paths.stage(entry["name"]).progress))
                 if each is not None:
                     signature = _signature(entry["kind"], entry["backend"], entry["settings"], entry["resources"])
                     found.append(_Past(signature, each))

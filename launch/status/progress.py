@@ -1,43 +1,10 @@
-"""How fast a stage goes and when it will be done, from the end of its ``progress.jsonl``."""
+"""How fast a stage goes and when it will be done, from its newest reports."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from jobs.core.progress import Report
-
-WINDOW_BYTES = 32 * 1024
-"""Some hundred reports: enough for a steady rate, little enough that a file of a million steps costs nothing."""
-
-
-def recent(path: Path, window: int = WINDOW_BYTES) -> list[Report]:
-    """The reports at the end of a progress file, oldest first; none where there is no file yet."""
-    try:
-        with open(path, "rb") as stream:
-            size = stream.seek(0, 2)
-            stream.seek(max(0, size - window))
-            lines = stream.read().decode(errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
-    return [report for line in lines if (report := _report(line)) is not None]
-
-
-def _report(line: str) -> Report | None:
-    """A report; None for a line that the window or a kill has cut."""
-    try:
-        value = json.loads(line)
-        return Report(
-            float(value["time"]),
-            int(value["step"]),
-            value.get("total"),
-            str(value.get("phase", "")),
-            dict(value.get("metrics", {})),
-            int(value.get("restart", 0)),
-        )
-    except (KeyError, TypeError, ValueError):
-        return None
 
 
 def seconds_per_step(reports: Sequence[Report]) -> float | None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs import backends
-from jobs.core import progress
+from jobs.core import files, progress
+from jobs.core.paths import StagePaths
 from jobs.core.progress import ProgressWriter, Report
 from jobs.core.spec import Input, StageSpec, load, save
 from jobs.training.deadline import StopRequest
@@ -116,6 +117,11 @@ def start_ranks(world: int, *starts: tuple[Stage, int | None]) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         timeout=600,
     )
+
+
+def write_deadline(stage: StagePaths, epoch: float) -> None:
+    """Replace the deadline, as the watcher on the batch host does."""
+    files.write_atomic(stage.deadline, f"{epoch:.0f}\n")
 
 
 def stage(

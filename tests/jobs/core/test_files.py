@@ -12,7 +12,8 @@ import pytest
 
 from jobs.core import files, progress
 from jobs.core.paths import StagePaths
-from jobs.training.deadline import StopRequest, write_deadline
+from jobs.training.deadline import StopRequest
+from tests.support.stages import write_deadline
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from jobs.core import files, seal
 from jobs.lifecycle import space, steps
 from jobs.lifecycle.steps import Entry, Start
-from jobs.training.deadline import StopRequest, write_deadline
+from jobs.training.deadline import StopRequest
 from jobs.training.saves import Saves
 from jobs.worker import monitor
 from jobs.worker.work import _SignalledStop
@@ -24,6 +24,7 @@ from launch.status.assess import Queue, look
 from launch.status.model import State
 from tests.file_faults.job import carry, prepare, put, spec_of
 from tests.support import made_runs
+from tests.support.stages import write_deadline
 
 
 def stop_of(spec: Any, start: Start) -> _SignalledStop:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.core.progress import ProgressWriter, Report
+from jobs.core.progress import ProgressWriter, Report, recent
 from launch.base.text import clock, count, duration, table
 from launch.cli import progress as show
 from launch.inputs import fetch
@@ -46,12 +46,12 @@ def reports(path: Path, *steps: tuple[float, int, str, int]) -> list[Report]:
         for at, step, phase, restart in steps
     ]
     path.write_text("".join(lines) + '{"time": 9, "st', encoding="utf-8")
-    return pace.recent(path)
+    return recent(path)
 
 
 def test_pace_is_that_of_this_start_and_phase(tmp_path: Path) -> None:
     path = tmp_path / "progress.jsonl"
-    assert pace.recent(path) == []
+    assert recent(path) == []
     assert pace.seconds_left([]) is None
     found = reports(path, (0, 1, "load", 0), (1000, 50, "train", 0), (2000, 51, "train", 1), (2020, 61, "train", 1))
     assert pace.seconds_per_step(found) == 2.0
@@ -65,7 +65,7 @@ def test_only_the_end_of_a_long_file_is_read(tmp_path: Path) -> None:
     writer = ProgressWriter(tmp_path / "progress.jsonl")
     for step in range(400):
         writer.report(step, 400, "training", loss=1.0)
-    found = pace.recent(tmp_path / "progress.jsonl", window=2000)
+    found = recent(tmp_path / "progress.jsonl", window=2000)
     assert 10 < len(found) < 30
     assert found[-1].step == 399
 

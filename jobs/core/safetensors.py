@@ -1,0 +1,36 @@
+"""The header of a safetensors file, read without the tensors (https://github.com/huggingface/safetensors, "Format")."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+MOST = 100_000_000
+"""Bytes of a header; the format's own library reads none that is longer."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """``dtypes``: of the tensors, in the order of the header. ``bytes``: the size of the whole file."""
+
+    dtypes: tuple[str, ...]
+    bytes: int
+
+
+def header(path: Path) -> Header:
+    """What the file says of itself.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it has no header of safetensors.
+    """
+    with open(path, "rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        text = stream.read(size) if size <= MOST else b""
+    try:
+        tensors = [entry for name, entry in json.loads(text).items() if name != "__metadata__"]
+        ends = [int(entry["data_offsets"][1]) for entry in tensors]
+        return Header(tuple(str(entry["dtype"]) for entry in tensors), 8 + size + max(ends, default=0))
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        raise ValueError(f"{path} has no header of safetensors") from None
