@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from jobs.core.capabilities import Capabilities
 from jobs.core.spec import StageSpec
-from jobs.training import checkpoints, cpu, faults, tokenizers
-from jobs.training.checkpoints import Completeness
+from jobs.training import cpu, faults
 from jobs.training.interface import Result, WorkContext, versions
 
 NAME = "convert"
@@ -27,18 +23,6 @@ PACKAGES = ("torch", "transformers", "tokenizers", "gguf", "safetensors")
 def probe() -> dict[str, str]:
     """Versions of the packages that decide results."""
     return versions(*PACKAGES)
-
-
-def behaviour(checkpoint: Path) -> dict[str, Any] | None:
-    """Ids of the probe texts; None for a directory without a tokenizer of its own (a GGUF file)."""
-    if not (checkpoint / "tokenizer_config.json").is_file():
-        return None
-    return tokenizers.behaviour(checkpoint)
-
-
-def completeness(directory: Path) -> Completeness:
-    """Whether ``directory`` is a whole Hugging Face checkpoint."""
-    return checkpoints.hugging_face(directory)
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
 from jobs.training import cpu, tokenizers
-from jobs.training.interface import PROBE_TEXTS, Result, WorkContext
+from jobs.training.interface import Result, WorkContext
+from jobs.training.probe_texts import PROBE_TEXTS
 from jobs.training.tokenizers import LoaderDisagrees
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """What every back end answers, with what holds where one does not say it itself.
 
-A module of ``jobs.backends`` (or of the user's code) has ``NAME``, ``CAPABILITIES``, ``probe``, ``behaviour`` and
-``run``. It may have ``rendered``, ``reader`` and ``completeness``; the functions here are how the rest of the code
-asks.
+A module of ``jobs.backends`` (or of the user's code) has ``NAME``, ``CAPABILITIES``, ``probe`` and ``run``. It may have
+``rendered``, ``reader``, ``behaviour``, ``check_fetched`` and ``completeness``; the functions here are how the rest of
+the code asks.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from jobs.core.capabilities import Capabilities
 from jobs.core.progress import ProgressWriter, Report
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
+from jobs.training import checkpoints, tokenizers
 from jobs.training.checkpoints import Completeness
 from jobs.training.deadline import StopRequest
 from jobs.training.saves import Saves
@@ -85,43 +86,47 @@ def reader(backend: BackEnd, spec: StageSpec | None = None) -> Reader:
     ``spec``: of the stage, where the reader has to count from its newest save.
     """
     own = getattr(backend, "reader", None)
-    return own(spec) if own is not None else read_report  # type: ignore[no-any-return]
+    return own(spec) if own is not None else Report.parse
 
 
-def read_report(line: str) -> Report | None:
-    """A line of ``progress.jsonl``; None for one that is none."""
-    try:
-        value: dict[str, Any] = json.loads(line)
-        return Report(
-            float(value["time"]),
-            int(value["step"]),
-            value.get("total"),
-            value.get("phase", ""),
-            value.get("metrics", {}),
-            int(value.get("restart", 0)),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError):
+def behaviour(backend: BackEnd, checkpoint: Path) -> dict[str, Any] | None:
+    """What the loader of training makes of ``PROBE_TEXTS``; None for a checkpoint without a tokenizer.
+
+    Where the back end does not say it: of a Hugging Face directory, which also lies as ``hf`` in other formats.
+    """
+    own = getattr(backend, "behaviour", None)
+    if own is not None:
+        return own(checkpoint)  # type: ignore[no-any-return]
+    place = checkpoint / "hf" if (checkpoint / "hf").is_dir() else checkpoint
+    if not any((place / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
         return None
+    return tokenizers.behaviour(place)
+
+
+def check_fetched(backend: BackEnd, checkpoint: Path) -> None:
+    """Hold the loader of training against the files of a checkpoint that no stage has sealed a behaviour of.
+
+    Raises:
+        LoaderDisagrees: they give other ids.
+    """
+    own = getattr(backend, "check_fetched", None)
+    if own is not None:
+        own(checkpoint)
+    elif not hasattr(backend, "behaviour"):
+        tokenizers.check_fetched(checkpoint)
 
 
 def completeness(backend: BackEnd, directory: Path) -> Completeness:
-    """Whether ``directory`` is whole by the rules of the back end that wrote it; else: there is something in it."""
+    """Whether ``directory`` is whole by the rules of the back end that wrote it, else by those of Hugging Face where it
+    writes that format, else: there is something in it."""
     own = getattr(backend, "completeness", None)
     if own is not None:
         return own(directory)  # type: ignore[no-any-return]
+    if "hf" in backend.CAPABILITIES.formats_out:
+        return checkpoints.hugging_face(directory)
     if not directory.is_dir() or not any(directory.iterdir()):
         return Completeness(problem=f"{directory} is missing or empty")
     return Completeness()
-
-
-PROBE_TEXTS = (
-    "The capital of France is Paris",
-    "def main():\n    return 12345",
-    "Não há atualizações disponíveis — ação concluída.",
-    "  leading and   inner spaces\t tab",
-    "日本語と한국어 emoji 🌙",
-)
-"""Fixed texts whose ids make up the behaviour of a tokenizer: words, digits, accents, white space, other scripts."""
 
 
 class Diverged(ArithmeticError):
@@ -173,10 +178,6 @@ class BackEnd(Protocol):
 
     def probe(self) -> dict[str, str]:
         """Versions of the packages that decide results, without importing them."""
-        ...
-
-    def behaviour(self, checkpoint: Path) -> dict[str, Any] | None:
-        """Ids of ``PROBE_TEXTS`` by the very loader call that training uses; None if the format has no tokenizer."""
         ...
 
     def run(self, spec: StageSpec, ctx: WorkContext) -> Result:

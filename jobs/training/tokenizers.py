@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.core.verdict import FailureClass
-from jobs.training.interface import PROBE_TEXTS
+from jobs.training.probe_texts import PROBE_TEXTS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

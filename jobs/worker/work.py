@@ -59,11 +59,9 @@ def behaviour_gate(spec: StageSpec, backend: BackEnd) -> None:
     sealed = seal.load(parent.paths.seal).behaviour
     if sealed is None:
         # Fetched, not made by a stage: there is no loader of a parent's to agree with, but what the files say.
-        check_fetched = getattr(backend, "check_fetched", None)
-        if check_fetched is not None:
-            check_fetched(parent.output)
+        interface.check_fetched(backend, parent.output)
         return
-    found = backend.behaviour(parent.output)
+    found = interface.behaviour(backend, parent.output)
     if found is None:
         return
     for name in sorted(sealed.keys() & found.keys()):
@@ -193,7 +191,7 @@ def _write_result(spec: StageSpec, start: steps.Start, result: Result, backend: 
         found = interface.completeness(backend, steps.output_of(spec, start))
         if found.problem is not None:
             raise NotWhole(found.problem)
-        value["behaviour"] = backend.behaviour(steps.output_of(spec, start))
+        value["behaviour"] = interface.behaviour(backend, steps.output_of(spec, start))
     _write(spec, start, value)
 
 

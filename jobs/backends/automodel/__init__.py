@@ -8,11 +8,10 @@ told, ``render`` writes the recipe's configuration, ``data`` gives it the ids th
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from jobs.core.capabilities import Capabilities, Memory
 from jobs.core.spec import StageSpec
-from jobs.training import cpu, interface, tokenizers
+from jobs.training import cpu, interface
 from jobs.training.checkpoints import Completeness
 from jobs.training.interface import ProcessShape, Reader, Rendered, Result, WorkContext, needed
 
@@ -51,16 +50,6 @@ def probe() -> dict[str, str]:
     if ".".join(version.split(".")[:2]) not in KNOWN:
         raise ImportError(f"nemo-automodel {version} is not known here: pip install 'nemo-automodel>={KNOWN[0]},<0.8'")
     return found
-
-
-def behaviour(checkpoint: Path) -> dict[str, Any]:
-    """Ids of the probe texts by the loader call of training."""
-    return tokenizers.behaviour(checkpoint)
-
-
-def check_fetched(checkpoint: Path) -> None:
-    """See ``jobs.training.tokenizers.check_fetched``."""
-    tokenizers.check_fetched(checkpoint)
 
 
 def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:

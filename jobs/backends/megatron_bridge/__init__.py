@@ -10,11 +10,10 @@ the model that it came from.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from jobs.core.capabilities import Capabilities, Memory
 from jobs.core.spec import StageSpec
-from jobs.training import interface, tokenizers
+from jobs.training import interface
 from jobs.training.checkpoints import Completeness
 from jobs.training.interface import ProcessShape, Rendered, Result, WorkContext, needed
 
@@ -46,12 +45,6 @@ def probe() -> dict[str, str]:
         ImportError: one of them is missing.
     """
     return needed(*PACKAGES, hint="; NVIDIA's NeMo container has all of Megatron-Bridge")
-
-
-def behaviour(checkpoint: Path) -> dict[str, Any]:
-    """Ids of the probe texts; reads Hugging Face directories and our ``megatron`` checkpoints."""
-    inner = checkpoint / "hf"
-    return tokenizers.behaviour(inner if inner.is_dir() else checkpoint)
 
 
 def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:

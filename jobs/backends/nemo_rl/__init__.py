@@ -11,11 +11,10 @@ NeMo-RL writes them, and ``hf/``: configuration and tokenizer files of the model
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from jobs.core.capabilities import Capabilities, Memory
 from jobs.core.spec import StageSpec
-from jobs.training import checkpoints, interface, tokenizers
+from jobs.training import checkpoints, interface
 from jobs.training.checkpoints import Completeness
 from jobs.training.interface import ProcessShape, Reader, Rendered, Result, WorkContext, needed
 
@@ -51,12 +50,6 @@ def probe() -> dict[str, str]:
     from jobs.backends.nemo_rl import checkout
 
     return {"nemo_rl": checkout.find().version, **needed(*PACKAGES)}
-
-
-def behaviour(checkpoint: Path) -> dict[str, Any]:
-    """Ids of the probe texts; reads Hugging Face directories and our ``dcp`` checkpoints."""
-    inner = checkpoint / "hf"
-    return tokenizers.behaviour(inner if inner.is_dir() else checkpoint)
 
 
 def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:

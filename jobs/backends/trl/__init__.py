@@ -6,13 +6,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from jobs.core.capabilities import Capabilities, Memory
 from jobs.core.spec import StageSpec
-from jobs.training import checkpoints, cpu, faults, interface, tokenizers
-from jobs.training.checkpoints import Completeness
+from jobs.training import cpu, faults, interface
 from jobs.training.interface import ProcessShape, Rendered, Result, WorkContext, versions
 
 NAME = "trl"
@@ -36,16 +32,6 @@ def probe() -> dict[str, str]:
     return versions(*PACKAGES)
 
 
-def behaviour(checkpoint: Path) -> dict[str, Any]:
-    """Ids of the probe texts by the loader call of training. See ``jobs.training.tokenizers``."""
-    return tokenizers.behaviour(checkpoint)
-
-
-def check_fetched(checkpoint: Path) -> None:
-    """For a checkpoint that no stage has sealed a behaviour of. See ``jobs.training.tokenizers``."""
-    tokenizers.check_fetched(checkpoint)
-
-
 def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
     """What a start runs and reads.
 
@@ -57,11 +43,6 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
 
         TrainSettings.read(spec.settings).split_batch(shape.world)
     return interface.in_process(spec, shape, CAPABILITIES.launcher)
-
-
-def completeness(directory: Path) -> Completeness:
-    """Whether ``directory`` is a whole Hugging Face checkpoint."""
-    return checkpoints.hugging_face(directory)
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:

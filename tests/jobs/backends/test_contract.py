@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pytest
 import jobs.backends
 from jobs import backends
 from jobs.core.capabilities import Capabilities
-from jobs.training import interface
+from jobs.training import interface, tokenizers
 from jobs.training.checkpoints import Completeness
 from jobs.training.interface import BackEnd, ProcessShape, Rendered
 from jobs.training.settings import BadSettings
@@ -49,10 +49,6 @@ CAPABILITIES = Capabilities(
 
 def probe():
     return {"words": "1"}
-
-
-def behaviour(checkpoint):
-    return None
 
 
 def run(spec, ctx):
@@ -163,6 +159,41 @@ def test_an_empty_directory_is_no_checkpoint(name: str, code: Path, tmp_path: Pa
     assert isinstance(found, Completeness)
     assert found.problem is not None
     assert str(tmp_path) in found.problem
+
+
+HUGGING_FACE = ("convert", "trl", "automodel", "nemo_rl", "megatron_bridge", "contract_words")
+
+
+@pytest.mark.train
+@pytest.mark.parametrize("name", NAMES)
+def test_a_tokenizer_of_hugging_face_needs_no_function(name: str, code: Path, base: Path, tmp_path: Path) -> None:
+    """A back end without ``behaviour`` of its own: by the loader of training, also where it lies inside as ``hf``."""
+    backend = load(name, code)
+    if name in HUGGING_FACE:
+        assert interface.behaviour(backend, tmp_path) is None
+    assert hasattr(backend, "behaviour") is (name not in HUGGING_FACE)
+    if name in HUGGING_FACE:
+        found = tokenizers.behaviour(base / "output")
+        assert interface.behaviour(backend, base / "output") == found
+        (tmp_path / "hf").symlink_to(base / "output")
+        assert interface.behaviour(backend, tmp_path) == found
+    wrong = tmp_path / "wrong"  # transformers 5 ignores the tokenizer.json of this class
+    stages.make_tokenizer(wrong, tokenizer_class="LlamaTokenizerFast")
+    if name in HUGGING_FACE:
+        with pytest.raises(tokenizers.LoaderDisagrees):
+            interface.check_fetched(backend, wrong)
+    else:
+        interface.check_fetched(backend, wrong)
+
+
+def test_a_checkpoint_without_rules_of_its_own(code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the format ``hf``: by those of Hugging Face; of another: there must be something in it."""
+    backend = load("contract_words", code)
+    (tmp_path / "words").write_text("3")
+    assert interface.completeness(backend, tmp_path) == Completeness()
+    able = replace(backend.CAPABILITIES, formats_out=frozenset({"hf"}))
+    monkeypatch.setattr(backend, "CAPABILITIES", able)
+    assert "config.json is missing" in str(interface.completeness(backend, tmp_path).problem)
 
 
 def megatron(directory: Path) -> None:

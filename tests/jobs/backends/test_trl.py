@@ -13,10 +13,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
-from jobs.backends import trl  # noqa: E402
+from jobs import backends  # noqa: E402
 from jobs.backends.trl.control import Diverged  # noqa: E402
 from jobs.core import seal, speed, symptoms  # noqa: E402
 from jobs.core.verdict import FailureClass  # noqa: E402
+from jobs.training import tokenizers  # noqa: E402
 from jobs.training.examples import ExamplesError  # noqa: E402
 from jobs.training.settings import BadSettings  # noqa: E402
 from jobs.training.tokenizers import LoaderDisagrees  # noqa: E402
@@ -93,7 +94,7 @@ def test_learns_and_hands_on_the_tokenizer_unchanged(tmp_path: Path, base: Path,
     assert result.metrics["last_loss"] == losses[30]
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (stage.output / name).read_bytes() == (base / "output" / name).read_bytes()
-    assert trl.behaviour(stage.output) == trl.behaviour(base / "output")
+    assert tokenizers.behaviour(stage.output) == tokenizers.behaviour(base / "output")
     first = stage.reports()[0]
     assert {"loss", "lr", "grad_norm", "tokens_per_second"} <= first.metrics.keys()
     assert first.total == 30
@@ -213,12 +214,12 @@ def test_stops_when_the_loss_is_no_number(tmp_path: Path, base: Path, data: Path
 
 
 def test_behaviour_is_plain_json_and_follows_the_loader(tmp_path: Path, base: Path) -> None:
-    found = trl.behaviour(base / "output")
+    found = tokenizers.behaviour(base / "output")
     assert json.loads(json.dumps(found)) == found
     assert found["special_ids"] == {"bos": 1, "eos": 2, "pad": 2}
     stages.make_tokenizer(tmp_path, tokenizer_class="LlamaTokenizerFast")
     # transformers 5 rebuilds the pre-tokenizer of this class, whatever tokenizer.json says.
-    assert trl.behaviour(tmp_path)["probe_ids"] != found["probe_ids"]
+    assert tokenizers.behaviour(tmp_path)["probe_ids"] != found["probe_ids"]
 
 
 def test_mixed_precision_trains_and_hands_on_fp32(tmp_path: Path, base: Path, data: Path) -> None:
@@ -243,9 +244,9 @@ def test_a_fetched_checkpoint_whose_loader_gives_other_ids_is_refused(tmp_path: 
         stage = stages.stage(tmp_path / f"{name}-child", "cpt", "trl", {}, {"checkpoint": parent})
         if name == "naive":
             with pytest.raises(LoaderDisagrees, match=r"other ids than tokenizer\.json"):
-                behaviour_gate(stage.spec, trl)
+                behaviour_gate(stage.spec, backends.load("trl"))
         else:
-            behaviour_gate(stage.spec, trl)
+            behaviour_gate(stage.spec, backends.load("trl"))
 
 
 def test_a_tokenizer_with_more_ids_than_the_model_embeds_has_its_class(tmp_path: Path, base: Path, data: Path) -> None:

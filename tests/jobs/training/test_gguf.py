@@ -13,9 +13,9 @@ gguf = pytest.importorskip("gguf")
 pytest.importorskip("transformers")
 
 from jobs.training import gguf as convert  # noqa: E402
-from jobs.training import tokenizers  # noqa: E402
+from jobs.training import interface, tokenizers  # noqa: E402
 from jobs.training.gguf import ConversionFailed  # noqa: E402
-from jobs.training.interface import PROBE_TEXTS  # noqa: E402
+from jobs.training.probe_texts import PROBE_TEXTS  # noqa: E402
 from jobs.training.tokenizers import LoaderDisagrees  # noqa: E402
 from tests.support import stages  # noqa: E402
 
@@ -96,10 +96,10 @@ def test_gives_the_model_that_the_file_was_made_from(tmp_path: Path, base: Path,
     assert torch.allclose(wanted, found, atol=1e-5)
     before, after = tokenizers.load(base / "output"), tokenizers.load(stage.output)
     assert all(before(text)["input_ids"] == after(text)["input_ids"] for text in PROBE_TEXTS)
-    sealed = back_end.behaviour(stage.output)
+    sealed = interface.behaviour(back_end, stage.output)
     assert sealed is not None
     assert sealed["special_ids"] == {"bos": 1, "eos": 2, "pad": 2}
-    assert back_end.behaviour(source / "output") is None
+    assert interface.behaviour(back_end, source / "output") is None
     assert json.loads((stage.output / "generation_config.json").read_text())["eos_token_id"] == 2
 
 

@@ -38,7 +38,7 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def behaviour_under(python: str, checkpoint: Path) -> dict[str, Any]:
-    code = "import json, sys; from pathlib import Path; from jobs.backends import trl; print(json.dumps(trl.behaviour(Path(sys.argv[1]))))"
+    code = "import json, sys; from pathlib import Path; from jobs.training import tokenizers; print(json.dumps(tokenizers.behaviour(Path(sys.argv[1]))))"
     made = subprocess.run(
         [python, "-c", code, str(checkpoint)], capture_output=True, text=True, check=True, cwd=stages.ROOT, timeout=120
     )
