@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -82,18 +81,7 @@ def _probe(name: str, code: Path | None) -> dict[str, Any]:
 
     try:
         backend = backends.load(name, code)
-        able = backend.CAPABILITIES
-        found: dict[str, Any] = {
-            "kinds": sorted(able.kinds),
-            "formats_in": sorted(able.formats_in),
-            "formats_out": sorted(able.formats_out),
-            "launcher": able.launcher,
-            "distributed": able.distributed,
-            "converts": sorted(able.converts),
-            "memory": None if able.memory is None else asdict(able.memory),
-            "experimental": able.experimental,
-            "revision": able.revision,
-        }
+        found = backend.CAPABILITIES.as_json()
     except (LookupError, ImportError) as error:
         return {"error": f"{type(error).__name__}: {error}"}
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,18 @@ class Memory:
     adapters: bool = False
     without: dict[str, Memory] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> Memory:
+        """From plain JSON, as the probe and ``plan.json`` have it.
+
+        Raises:
+            KeyError, TypeError: it is none.
+        """
+        found: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in value.items()}
+        found["states"] = {precision: tuple(each) for precision, each in value["states"].items()}
+        found["without"] = {package: cls.of(each) for package, each in value.get("without", {}).items()}
+        return cls(**found)
+
 
 @dataclass(frozen=True)
 class Capabilities:
@@ -59,3 +73,22 @@ class Capabilities:
     memory: Memory | None = None
     experimental: str = ""
     revision: int = 1
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, which ``of`` reads; sets are sorted."""
+        return {name: sorted(value) if isinstance(value, frozenset) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> Capabilities:
+        """From what ``as_json`` made, and others may have added to.
+
+        Raises:
+            KeyError, TypeError: it is none.
+        """
+        found = {entry.name: value[entry.name] for entry in fields(cls) if entry.name in value}
+        for name, given in found.items():
+            if isinstance(given, list):
+                found[name] = frozenset(tuple(each) if isinstance(each, list) else each for each in given)
+        if found.get("memory") is not None:
+            found["memory"] = Memory.of(found["memory"])
+        return cls(**found)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from jobs.core.capabilities import Capabilities
 from launch.base.errors import InputError
 from launch.config.profile import Profile
 from launch.config.references import backends
@@ -65,19 +66,7 @@ def probe(
                     f"back end {name!r} cannot be used with {python}: {value['error']}",
                     hint=f"set environments.{name}.venv in the profile {profile.name!r}",
                 )
-            found[name] = BackEndFacts(
-                versions=instead or value["versions"],
-                kinds=frozenset(value["kinds"]),
-                formats_in=tuple(value["formats_in"]),
-                formats_out=tuple(value["formats_out"]),
-                launcher=value["launcher"],
-                distributed=value["distributed"],
-                python=python_of(name, profile),
-                converts=tuple((source, target) for source, target in value["converts"]),
-                memory=value["memory"],
-                experimental=value["experimental"],
-                revision=value["revision"],
-            )
+            found[name] = BackEndFacts(instead or value["versions"], python_of(name, profile), Capabilities.of(value))
     return found
 
 

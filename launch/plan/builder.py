@@ -6,10 +6,11 @@ before, in ``facts.py``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from jobs.core.capabilities import Capabilities
 from jobs.core.spec import Source
 from launch.base.errors import InputError
 from launch.config.kinds import FETCHED
@@ -48,8 +49,9 @@ class _Builder:
 
     def back_end(self, name: str, kind: str, stage: str) -> BackEndFacts:
         found = self.facts.back_ends[name]
-        if kind not in found.kinds:
-            known = ", ".join(sorted(found.kinds))
+        kinds = found.capabilities.kinds
+        if kind not in kinds:
+            known = ", ".join(sorted(kinds))
             raise InputError(f"stage {stage!r}: back end {name!r} does no {kind!r}; it does {known}")
         return found
 
@@ -75,13 +77,14 @@ class _Builder:
         sources: tuple[Source, ...] = (),
         target_step: int | None = None,
     ) -> None:
-        able = self.back_end(backend, kind, name)
+        facts = self.back_end(backend, kind, name)
+        able = facts.capabilities
         resources = self.profile.resources_for(kind, stage)
         executor = self.profile.executor_for(kind, stage.executor if stage else None)
         if executor == "local":  # one process after the other; the batch is the global one all the same
             resources = resources.changed(nodes=1, processes_per_node=1)
         result = {key: value for key, value in settings.items() if key not in NOT_IN_RESULT}
-        versions = dict(able.versions)
+        versions = dict(facts.versions)
         if resources.image:  # what is in it decides, and the user's code, which is not in it
             versions = {"image": resources.image} | {key: it for key, it in versions.items() if key == "code"}
         if able.revision > 1:
@@ -109,7 +112,7 @@ class _Builder:
             resources=resources,
             executor=executor,
             continuation=self.profile.continuation.value if resumable and executor != "local" else "none",
-            python=able.python,
+            python=facts.python,
             launcher=_launcher(able, kind, executor, resources),
             sources=sources,
             target_step=target_step,
@@ -139,11 +142,11 @@ class _Builder:
     def checkpoint(self, wanted: str, backend: str) -> PlannedInput:
         """The checkpoint that a stage names, in a format that its back end reads; a conversion is inserted if not."""
         found = self.of_fetched(FETCHED) if wanted == FETCHED else self.of_stage(wanted)
-        formats = self.facts.back_ends[backend].formats_in
+        formats = self.facts.back_ends[backend].capabilities.formats_in
         way = conversions(self.facts.back_ends, found.format, formats)
         if way is None:
             raise InputError(
-                f"back end {backend!r} reads {', '.join(formats)}; "
+                f"back end {backend!r} reads {', '.join(sorted(formats))}; "
                 f"nothing converts {found.format!r} of {wanted!r} to that"
             )
         for converter, target in way:
@@ -169,7 +172,7 @@ class _Builder:
             settings.pop(reference)
         settings["seed"] = self.pipeline.seed_of(name)
         inputs = {"checkpoint": self.checkpoint(stage.checkpoint, stage.backend), "data": self.of_stage(stage.data)}
-        form = next(form for form in self.facts.back_ends[stage.backend].formats_out if form != "metrics")
+        form = min(self.facts.back_ends[stage.backend].capabilities.formats_out - {"metrics"})
         self.add(
             name, stage.kind, stage.backend, ("checkpoint", form), settings, inputs, stage, target_step=stage.steps
         )
@@ -188,7 +191,7 @@ class _Builder:
         self.add(name, "evaluate", stage.backend, ("evaluation", "metrics"), settings, inputs, stage)
 
 
-def _launcher(able: BackEndFacts, kind: str, executor: str, resources: Resources) -> str:
+def _launcher(able: Capabilities, kind: str, executor: str, resources: Resources) -> str:
     """How the processes start: a single one plainly, except where the program needs a Ray cluster around it."""
     if able.launcher == "ray":
         return "ray" if kind != "convert" and executor != "local" else "python"
@@ -196,7 +199,7 @@ def _launcher(able: BackEndFacts, kind: str, executor: str, resources: Resources
 
 
 def conversions(
-    back_ends: Mapping[str, BackEndFacts], given: str, wanted: Sequence[str]
+    back_ends: Mapping[str, BackEndFacts], given: str, wanted: Collection[str]
 ) -> list[tuple[str, str]] | None:
     """The shortest way from one format to one of ``wanted``: steps (back end, format it makes); None: there is none."""
     ways: dict[str, list[tuple[str, str]]] = {given: []}
@@ -205,8 +208,8 @@ def conversions(
         form = waiting.pop(0)
         if form in wanted:
             return ways[form]
-        for name, able in sorted(back_ends.items()):
-            for source, target in able.converts:
+        for name, facts in sorted(back_ends.items()):
+            for source, target in sorted(facts.capabilities.converts):
                 if source == form and target not in ways:
                     ways[target] = [*ways[form], (name, target)]
                     waiting.append(target)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.core import speed
+from jobs.core import capabilities, speed
 from jobs.core.paths import Workspace
 from launch.base.errors import InputError
 from launch.base.text import table
@@ -165,7 +165,7 @@ def _of(
     seen: Measurements,
 ) -> Estimate:
     shape = estimate.shape_of(stage.kind, settings, resources.nodes, resources.processes_per_node)
-    habits = habits_of(stage, settings)
+    keeps = kept_by(stage, settings)
     flops = estimate.step_flops(model, shape)
     trained = model.layers * model.adapter_parameters(shape.lora_rank, shape.lora_targets)
     memory_limit, gpu, price = _gpu(resources, profile)
@@ -177,7 +177,7 @@ def _of(
     if peak is not None and stage.target_step:
         again = 3 / 2 if shape.lora_rank else 4 / 3  # the forward pass once more, beside two or one of frozen weights
         work = flops * (again if shape.recompute == "full" else 1.0) * stage.target_step / (peak * shape.world)
-        least, most = habits.utilisation
+        least, most = estimate.utilisation(keeps)
         seconds = (work / most, work / least)
         if steps:  # measured: no range any more
             seconds = (statistics.median(steps) * stage.target_step,) * 2
@@ -188,11 +188,11 @@ def _of(
     return Estimate(
         stage.name,
         model.parameters,
-        estimate.memory(model, shape, habits),
+        estimate.memory(model, shape, keeps),
         max(peaks, default=None),
         memory_limit,
         flops,
-        estimate.checkpoint(model, habits, shape.precision, trained),
+        estimate.checkpoint(model, keeps, shape.precision, trained),
         seconds,
         hours,
         segments,
@@ -211,16 +211,13 @@ def _gpu(resources: Resources, profile: Profile) -> tuple[int | None, str | None
     return memory, partition.gpu_model, partition.cost_per_gpu_hour
 
 
-def habits_of(stage: PlannedStage, settings: Mapping[str, Any]) -> estimate.Habits:
-    """Those of the stage's back end, by the packages on which it says that they depend. Where the environment cannot be
-    seen (an image) all of them are taken to be there."""
-    packages = list(Path(stage.python).parent.parent.glob("lib/python3*/site-packages"))
-    there = {
-        name: ""
-        for name in (stage.memory or {}).get("without", {})
-        if not packages or any((path / name).exists() for path in packages)
-    }
-    return estimate.habits_of(stage.memory, there, settings)
+def kept_by(stage: PlannedStage, settings: Mapping[str, Any]) -> capabilities.Memory:
+    """What the stage's back end keeps, by the packages on which it says that this depends. Where the environment cannot
+    be seen (an image) all of them are taken to be there."""
+    places = list(Path(stage.python).parent.parent.glob("lib/python3*/site-packages"))
+    depends = stage.memory.without if stage.memory else {}
+    there = {name for name in depends if not places or any((path / name).exists() for path in places)}
+    return estimate.in_environment(stage.memory, there, settings)
 
 
 def model_of(plan: Plan, stage: PlannedStage, workspace: Workspace) -> Model | None:
@@ -319,30 +316,30 @@ def after_out_of_memory(plan: Plan, stage: PlannedStage, profile: Profile, works
 def _in_general(stage: PlannedStage) -> list[str]:
     if stage.target_step is None:  # an evaluation or a conversion: no option of the pipeline makes it smaller
         return [f"GPUs with more memory for {stage.kind} (resources.{stage.kind} of the profile)"]
-    habits, settings = habits_of(stage, stage.settings), stage.settings
+    keeps, settings = kept_by(stage, stage.settings), stage.settings
     words = [] if settings.get("micro_batch_size") == 1 else ["halve micro_batch_size down to 1"]
-    if habits.recompute and estimate.recompute_of(settings) != "full":
-        words.append(f"{_key('recompute')}: {_yaml(habits.recompute[-1])}")
-    words += [f"{_key(name)}: {2 * int(settings.get(name) or 1)}" for name in habits.splits]
-    return [*words, "GPUs with more memory"] if habits.splits else [*words, "more nodes, or GPUs with more memory"]
+    if keeps.recompute and estimate.recompute_of(settings) != "full":
+        words.append(f"{_key('recompute')}: {_yaml(keeps.recompute[-1])}")
+    words += [f"{_key(name)}: {2 * int(settings.get(name) or 1)}" for name in keeps.splits]
+    return [*words, "GPUs with more memory"] if keeps.splits else [*words, "more nodes, or GPUs with more memory"]
 
 
 def _candidates(stage: PlannedStage, model: Model) -> Iterator[tuple[dict[str, Any], int]]:
     """Changes to try, the smallest first: (settings, nodes), by what the back end can do."""
     resources, settings = stage.resources, stage.settings
-    habits = habits_of(stage, settings)
+    keeps = kept_by(stage, settings)
     shape = estimate.shape_of(stage.kind, settings, resources.nodes, resources.processes_per_node)
     rows = shape.micro_batch // (2 if stage.kind == "dpo" else 1)
     micros = [size for size in range(rows - 1, 0, -1) if rows % size == 0]
     yield from (({"micro_batch_size": size}, resources.nodes) for size in micros)
     smallest: dict[str, Any] = {"micro_batch_size": 1}
-    kept = [value for value in habits.recompute if estimate.recompute_of(settings) in ("none", "selective")]
+    kept = [value for value in keeps.recompute if estimate.recompute_of(settings) in ("none", "selective")]
     for value in kept:
         yield {"recompute": value}, resources.nodes
         yield {**smallest, "recompute": value}, resources.nodes
     smallest |= {"recompute": kept[-1]} if kept else {}
-    pipelines = (1, 2, 4, 8) if "pipeline_parallel" in habits.splits else (shape.pipeline,)
-    tensors = (1, 2, 4, 8) if "tensor_parallel" in habits.splits else (shape.tensor,)
+    pipelines = (1, 2, 4, 8) if "pipeline_parallel" in keeps.splits else (shape.pipeline,)
+    tensors = (1, 2, 4, 8) if "tensor_parallel" in keeps.splits else (shape.tensor,)
     for nodes in (resources.nodes, *(resources.nodes * times for times in (2, 4, 8))):
         world = nodes * resources.processes_per_node
         if int(settings["batch_size"]) % world:  # the planner shares the batch out over all processes
@@ -357,9 +354,9 @@ def _candidates(stage: PlannedStage, model: Model) -> Iterator[tuple[dict[str, A
                     and world % (tensor * pipeline * shape.context) == 0
                 ):
                     split = {"tensor_parallel": tensor, "pipeline_parallel": pipeline}
-                    changed = {name: split[name] for name in habits.splits if split[name] != (settings.get(name) or 1)}
+                    changed = {name: split[name] for name in keeps.splits if split[name] != (settings.get(name) or 1)}
                     yield {**smallest, **changed}, nodes
-    if habits.adapters and not shape.lora_rank:  # last, since it is another training
+    if keeps.adapters and not shape.lora_rank:  # last, since it is another training
         yield {**smallest, "lora_rank": RANK}, resources.nodes
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.core import files
+from jobs.core.capabilities import Memory
 from jobs.core.spec import Source
 from launch.base.errors import InputError
 from launch.config.profile import Resources
@@ -26,6 +27,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
 def _stage(value: dict[str, Any]) -> PlannedStage:
     value["inputs"] = {role: PlannedInput(**entry) for role, entry in value["inputs"].items()}
     value["resources"] = Resources(**value["resources"])
+    value["memory"] = None if value.get("memory") is None else Memory.of(value["memory"])
     value["sources"] = tuple(Source(**entry) for entry in value["sources"])
     return PlannedStage(**value)
 

@@ -16,9 +16,11 @@ What is counted is what must be there; what CUDA, NCCL and a fragmented allocato
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+
+from jobs.core import capabilities
 
 RESERVE = 2 * 1024**3
 """Bytes per GPU for the CUDA context, NCCL's buffers and fragmentation. Assumed, not measured."""
@@ -121,43 +123,26 @@ def model_of(config: Mapping[str, Any]) -> Model | None:
     )
 
 
-@dataclass(frozen=True)
-class Habits:
-    """What a back end keeps, and by what it keeps less: the fields of ``jobs.core.capabilities.Memory`` as they hold
-    for one environment and one stage. ``local`` was counted (``layer_activations``)."""
-
-    states: Mapping[str, tuple[float, float, float]]
-    sharded: str = "none"
-    fused: bool = False
-    local: bool = False
-    scores: bool = False
-    logits: float = 8.0
-    reference: float = 0.0
-    buckets: float = 0.0
-    finished: Mapping[str, int] = field(default_factory=lambda: {"fp32": 4, "bf16": 4})
-    recompute: Sequence[str | bool] = ()
-    splits: Sequence[str] = ()
-    adapters: bool = False
-
-    @property
-    def utilisation(self) -> tuple[float, float]:
-        """Least and most of the peak that is expected."""
-        return UTILISATION_OF_SCORES if self.scores else UTILISATION
+def utilisation(keeps: capabilities.Memory) -> tuple[float, float]:
+    """Least and most of the peak that is expected."""
+    return UTILISATION_OF_SCORES if keeps.scores else UTILISATION
 
 
-def habits_of(declared: Mapping[str, Any] | None, versions: Mapping[str, str], settings: Mapping[str, Any]) -> Habits:
-    """The habits of a back end as it is installed, by what it declares (``jobs.core.capabilities.Memory``, as plain
-    data); None: those of plain Adam over whole replicas."""
+PLAIN = capabilities.Memory({"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, logits=16.0, reference=4.0)
+"""Of a back end that declares nothing: plain Adam over whole replicas."""
+
+
+def in_environment(
+    declared: capabilities.Memory | None, packages: Collection[str], settings: Mapping[str, Any]
+) -> capabilities.Memory:
+    """What a back end keeps where these packages are there, for a stage with these settings."""
     if declared is None:
-        return Habits({"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, logits=16.0, reference=4.0)
-    for package, instead in declared.get("without", {}).items():
-        if package not in versions:
-            return habits_of(instead, versions, settings)
-    found = {name: value for name, value in declared.items() if name not in ("without", "sharded_by")}
-    wanted = settings.get(declared.get("sharded_by", ""))
-    if wanted is not None:
-        found["sharded"] = "optimizer" if wanted else "none"
-    return Habits(**found)
+        return PLAIN
+    for package, instead in declared.without.items():
+        if package not in packages:
+            return in_environment(instead, packages, settings)
+    wanted = settings.get(declared.sharded_by)
+    return declared if wanted is None else replace(declared, sharded="optimizer" if wanted else "none")
 
 
 @dataclass(frozen=True)
@@ -244,7 +229,7 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.activations + self.logits + self.reserve
 
 
-def layer_activations(model: Model, shape: Shape, habits: Habits, dropout: bool = False) -> float:
+def layer_activations(model: Model, shape: Shape, keeps: capabilities.Memory, dropout: bool = False) -> float:
     """Bytes that one layer keeps of one micro batch for its backward pass, on one GPU, without recomputation.
 
     Fused (elements a token): inputs of both norms and of both linear layers behind them (4h), queries and output of
@@ -259,9 +244,9 @@ def layer_activations(model: Model, shape: Shape, habits: Habits, dropout: bool 
     size = 2.0 if shape.precision == "bf16" else 4.0
     tokens = shape.micro_batch * shape.length / shape.context
     h, q, k, f = model.hidden, model.queries, model.keys, model.ffn
-    if habits.fused:
+    if keeps.fused:
         whole, split = 4.0 * h, 2.0 * q + 2.0 * k + (3.0 if model.gated else 2.0) * f
-    elif habits.local:
+    elif keeps.local:
         whole, split = 4.0 * h, 4.0 * q + (5.0 if model.gated else 2.0) * f
     else:
         whole, split = 6.0 * h, 5.0 * q + (4.0 if model.gated else 2.0) * f
@@ -269,8 +254,8 @@ def layer_activations(model: Model, shape: Shape, habits: Habits, dropout: bool 
     over = shape.tensor
     kept = (whole * size + masks) / (over if shape.sequence_parallel else 1) + split * size / over
     scores = 0.0
-    if habits.scores and shape.recompute != "selective":  # softmax in and out, and the mask of its dropout
-        scores = (size if habits.local else 2.0 * size + 1.0) * model.heads * shape.length / over
+    if keeps.scores and shape.recompute != "selective":  # softmax in and out, and the mask of its dropout
+        scores = (size if keeps.local else 2.0 * size + 1.0) * model.heads * shape.length / over
     return tokens * (kept + scores + _adapter_activations(model, shape, size))
 
 
@@ -285,13 +270,13 @@ def _adapter_activations(model: Model, shape: Shape, size: float) -> float:
     return len(targets) * shape.lora_rank * size + dropped
 
 
-def activations(model: Model, shape: Shape, habits: Habits) -> float:
+def activations(model: Model, shape: Shape, keeps: capabilities.Memory) -> float:
     """Bytes of all layers on the first pipeline stage, which holds most micro batches at once.
 
     With full recomputation: the inputs of the layers; the layer that is being computed again is in ``memory``, since
     it comes when the logits are gone.
     """
-    each = layer_activations(model, shape, habits)
+    each = layer_activations(model, shape, keeps)
     layers = model.layers / shape.pipeline
     waiting = min(shape.pipeline, max(1, shape.batch // (shape.micro_batch * shape.replicas)))
     if shape.recompute != "full":
@@ -303,26 +288,26 @@ def activations(model: Model, shape: Shape, habits: Habits) -> float:
     return inputs * layers * waiting
 
 
-def memory(model: Model, shape: Shape, habits: Habits) -> Memory:
+def memory(model: Model, shape: Shape, keeps: capabilities.Memory) -> Memory:
     """Bytes on the GPU that needs most: the first pipeline stage (activations) or the last (logits)."""
-    weight, gradient, optimizer = habits.states[shape.precision]
+    weight, gradient, optimizer = keeps.states[shape.precision]
     layers = -(-model.layers // shape.pipeline)
     ends = model.embedding + model.hidden
     if shape.pipeline == 1 and not model.tied:
         ends += model.embedding
     held = (layers * model.layer_parameters + ends) / shape.tensor
     over = shape.replicas
-    everything, states = (over if habits.sharded == "all" else 1), (over if habits.sharded != "none" else 1)
+    everything, states = (over if keeps.sharded == "all" else 1), (over if keeps.sharded != "none" else 1)
     trained = held
     if shape.lora_rank:
         trained = layers * model.adapter_parameters(shape.lora_rank, shape.lora_targets) / shape.tensor
         held += trained
-    weights = held * (weight + (habits.reference if shape.reference else 0.0)) / everything
-    gradients = trained * (gradient + (habits.buckets if over > 1 else 0.0)) / everything
-    kept = activations(model, shape, habits)
-    logits = shape.micro_batch * shape.length / shape.context * model.vocabulary / shape.tensor * habits.logits
+    weights = held * (weight + (keeps.reference if shape.reference else 0.0)) / everything
+    gradients = trained * (gradient + (keeps.buckets if over > 1 else 0.0)) / everything
+    kept = activations(model, shape, keeps)
+    logits = shape.micro_batch * shape.length / shape.context * model.vocabulary / shape.tensor * keeps.logits
     if shape.recompute == "full":  # first the logits, then one layer after the other
-        again = layer_activations(model, shape, habits)
+        again = layer_activations(model, shape, keeps)
         if again > logits or shape.pipeline > 1:
             kept += again
             logits = logits if shape.pipeline > 1 else 0.0
@@ -353,10 +338,10 @@ class Checkpoint:
     save: float
 
 
-def checkpoint(model: Model, habits: Habits, precision: str, trained: int = 0) -> Checkpoint:
+def checkpoint(model: Model, keeps: capabilities.Memory, precision: str, trained: int = 0) -> Checkpoint:
     """Weights; and weights, fp32 weights where they are others, and two moments of Adam (4 bytes each): of ``trained``
     parameters where only adapters are, which the finished checkpoint has merged."""
-    weight = habits.finished[precision]
+    weight = keeps.finished[precision]
     master = 4 if weight == 2 else 0
     saved = trained or model.parameters
     return Checkpoint(model.parameters * weight, saved * (weight + master + 8.0))

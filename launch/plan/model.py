@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.core.capabilities import Capabilities, Memory
 from jobs.core.paths import StorePaths, Workspace
 from jobs.core.spec import Source
 from launch.base.errors import InputError
@@ -24,16 +25,8 @@ class BackEndFacts:
     """What ``probe`` said of a back end in the environment that the profile gives it."""
 
     versions: Mapping[str, str]
-    kinds: frozenset[str]
-    formats_in: tuple[str, ...]
-    formats_out: tuple[str, ...]
-    launcher: str
-    distributed: bool
     python: str
-    converts: tuple[tuple[str, str], ...] = ()
-    memory: Mapping[str, Any] | None = None
-    experimental: str = ""
-    revision: int = 1
+    capabilities: Capabilities
 
 
 @dataclass(frozen=True)
@@ -96,7 +89,7 @@ class PlannedStage:
     target_step: int | None = None
     inserted: bool = False
     is_last: bool = False
-    memory: Mapping[str, Any] | None = None
+    memory: Memory | None = None
     experimental: str = ""
 
     @property

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 
+from jobs.core.capabilities import Capabilities
 from jobs.core.paths import Workspace
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile import Profile
@@ -43,9 +44,9 @@ def plan_of(profile: Profile, pipeline: Path = HERE / "pipeline.yaml") -> Plan:
 
     def facts(name: str, kinds: set[str], distributed: bool = False) -> BackEndFacts:
         python = python_of(name, profile) if name in profile.environments else "/home/me/venv/bin/python"
-        return BackEndFacts(
-            {}, frozenset(kinds), ("toy", "hf"), ("toy",), "torchrun" if distributed else "python", distributed, python
-        )
+        launcher = "torchrun" if distributed else "python"
+        formats = frozenset({"toy", "hf"}), frozenset({"toy"})
+        return BackEndFacts({}, python, Capabilities(frozenset(kinds), *formats, "file", launcher, distributed))
 
     known = {
         "toy": facts("toy", {"cpt"}, True),

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +84,9 @@ def test_capabilities(name: str, code: Path) -> None:
     for source, target in able.converts:
         assert source != target
         assert re.fullmatch("[a-z]+-[a-z]+", f"{source}-{target}")
+    assert Capabilities.of(json.loads(json.dumps(able.as_json()))) == able, "as the planner gets it"
     if able.memory is not None:
-        memory = json.loads(json.dumps(asdict(able.memory)))  # as the planner gets it
-        assert estimate.habits_of(memory, {}, {}).states.keys() == {"fp32", "bf16"}
+        assert estimate.in_environment(able.memory, (), {}).states.keys() == {"fp32", "bf16"}
         assert set(able.memory.splits) <= {"tensor_parallel", "pipeline_parallel"}
 
 

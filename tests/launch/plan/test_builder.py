@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs import backends
+from jobs.core.capabilities import Capabilities
 from launch.base.errors import InputError
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile import Profile
@@ -19,7 +20,8 @@ from launch.plan.model import BackEndFacts, Facts, FetchedFacts, Plan
 
 
 def able(*converts: tuple[str, str]) -> BackEndFacts:
-    return BackEndFacts({}, frozenset({"convert"}), (), (), "python", False, "python3", converts)
+    able = Capabilities(frozenset({"convert"}), frozenset(), frozenset(), converts=frozenset(converts))
+    return BackEndFacts({}, "python3", able)
 
 
 ABLE = {
@@ -53,18 +55,7 @@ def test_shortest_way(given: str, wanted: tuple[str, ...], way: list[tuple[str, 
 
 def declared(name: str) -> BackEndFacts:
     """What the planner would hear from a back end whose packages are there."""
-    able = backends.load(name).CAPABILITIES
-    return BackEndFacts(
-        {},
-        able.kinds,
-        tuple(sorted(able.formats_in)),
-        tuple(sorted(able.formats_out)),
-        able.launcher,
-        able.distributed,
-        "python3",
-        tuple(sorted(able.converts)),
-        revision=able.revision,
-    )
+    return BackEndFacts({}, "python3", backends.load(name).CAPABILITIES)
 
 
 def test_what_an_older_revision_of_a_back_end_made_is_made_again(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from jobs.core.paths import Workspace
 from launch.base.errors import InputError
 from launch.config.profile import Profile, Resources
 from launch.plan import estimates
+from launch.plan import file as plan_file
 from launch.plan import memory as estimate
 from launch.plan.model import Plan, PlannedInput, PlannedStage
 from tests.support.made_runs import stage
@@ -57,7 +58,7 @@ def training(
         inputs={"checkpoint": given},
         resources=resources,
         backend=backend,
-        memory=None if memory is None else asdict(memory),
+        memory=memory,
         python=python,
     )
 
@@ -164,7 +165,7 @@ def test_a_back_end_of_a_users_own_is_offered_what_it_declares(workspace: Worksp
         (Memory(states, logits=14.0, splits=("pipeline_parallel",)), "options.pipeline_parallel: 2"),
         (Memory(states, logits=14.0, recompute=(True,)), "options.recompute: true"),
     ):
-        given = replace(training("cpt", BASE, gpus=2, micro_batch_size=1), backend="mine", memory=asdict(memory))
+        given = replace(training("cpt", BASE, gpus=2, micro_batch_size=1), backend="mine", memory=memory)
         (found,) = estimates.estimates(Plan("p", (given,)), profile(), workspace)
         least = found.memory.total - (0 if "recompute" in offered else found.memory.weights / 4)
         tight = f"{int(least / 2**20) - 1}M"
@@ -223,3 +224,23 @@ def test_seals_are_read_only_where_they_can_be_used(workspace: Workspace, monkey
 def test_what_can_never_fit_says_so(workspace: Workspace) -> None:
     with pytest.raises(InputError, match=r"weights .*makes it fit"):
         estimates.refuse(Plan("p", (training("cpt", BASE),)), profile("4G"), workspace)
+
+
+def test_a_plan_of_an_earlier_run_says_what_its_back_ends_keep(tmp_path: Path) -> None:
+    """plan.json as it was before a key of today was there, with tuples as lists."""
+    memory = backends.load("nemo").CAPABILITIES.memory
+    plan = Plan("p", (training("cpt", BASE, backend="nemo"),))
+    plan_file.save(tmp_path / "plan.json", plan)
+    assert plan_file.load(tmp_path / "plan.json") == plan
+    assert memory is not None
+    kept = json.loads((tmp_path / "plan.json").read_text())
+    assert kept["stages"][0]["memory"]["states"]["bf16"] == [2, 4, 12]
+    assert kept["stages"][0]["memory"]["without"]["transformer_engine"]["recompute"] == ["selective", "full"]
+    del kept["stages"][0]["memory"]["buckets"], kept["stages"][0]["memory"]["without"]["transformer_engine"]["adapters"]
+    (tmp_path / "plan.json").write_text(json.dumps(kept))
+    (stage,) = plan_file.load(tmp_path / "plan.json").stages
+    local = replace(memory.without["transformer_engine"], adapters=False)
+    assert stage.memory == replace(memory, without={"transformer_engine": local})
+    del kept["stages"][0]["memory"]
+    (tmp_path / "plan.json").write_text(json.dumps(kept))
+    assert plan_file.load(tmp_path / "plan.json").stages[0].memory is None

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import json
 import subprocess
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobs import backends
+from jobs.core.capabilities import Memory
 from launch.plan import memory as estimate
 from launch.plan.estimates import PEAK
-from launch.plan.memory import Habits, Model, Shape, model_of
+from launch.plan.memory import Model, Shape, model_of
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def habits_of(backend: str, versions: dict[str, str], settings: dict[str, Any]) -> Habits:
+def kept_by(backend: str, packages: set[str], settings: dict[str, Any]) -> Memory:
     """By what the back end declares."""
-    memory = backends.load(backend).CAPABILITIES.memory
-    return estimate.habits_of(None if memory is None else asdict(memory), versions, settings)
+    return estimate.in_environment(backends.load(backend).CAPABILITIES.memory, packages, settings)
 
 
 LLAMA = {"model_type": "llama", "vocab_size": 128256}
-MEASURED = Habits({"fp32": (4, 4, 8), "bf16": (4, 4, 8)})
+MEASURED = Memory({"fp32": (4, 4, 8), "bf16": (4, 4, 8)})
 
 
 @pytest.mark.parametrize(
@@ -132,22 +132,22 @@ GPT = Model(
 def test_activations_of_megatron(tensor: int, sequence_parallel: bool, recompute: str) -> None:
     """Korthikanti et al., table 2, for the GPT-3 of 175 billion parameters."""
     shape = Shape(tensor, 1, 1, 2048, "bf16", tensor=tensor, sequence_parallel=sequence_parallel, recompute=recompute)
-    habits = replace(MEASURED, fused=True, scores=True)
+    keeps = replace(MEASURED, fused=True, scores=True)
     sbh, t = 2048 * 12288, tensor
     scores = 0 if recompute == "selective" else 5 * 96 * 2048 / 12288 / t
     wanted = sbh * ((34 / t if sequence_parallel else 10 + 24 / t) + scores)
-    assert estimate.layer_activations(GPT, shape, habits, dropout=True) == pytest.approx(wanted)
+    assert estimate.layer_activations(GPT, shape, keeps, dropout=True) == pytest.approx(wanted)
 
 
 def test_bytes_of_a_parameter() -> None:
     """16 with plain Adam (ZeRO, section 3.1), 18 with gradients in fp32, and 6 + 12/d sharded (Megatron-LM)."""
     shape = Shape(8, 8, 1, 1, "bf16")
-    for versions, wanted in (({}, 18.0), ({"transformer_engine": "2"}, 6 + 12 / 8)):
-        habits = habits_of("nemo", versions, {})
-        found = estimate.memory(GPT, shape, habits)
+    for packages, wanted in ((set(), 18.0), ({"transformer_engine"}, 6 + 12 / 8)):
+        keeps = kept_by("nemo", packages, {})
+        found = estimate.memory(GPT, shape, keeps)
         states = found.weights + found.gradients + found.optimizer
         assert states / GPT.parameters == pytest.approx(wanted, rel=1e-6)
-    found = estimate.memory(GPT, replace(shape, world=1), habits_of("trl", {}, {}))
+    found = estimate.memory(GPT, replace(shape, world=1), kept_by("trl", set(), {}))
     assert (found.weights + found.gradients + found.optimizer) / GPT.parameters == pytest.approx(16)
 
 
@@ -170,7 +170,7 @@ def test_time_of_a_step_on_a_gpu() -> None:
     shape = estimate.shape_of("cpt", found["shape"], 1, 1)
     model = Model(layers=12, hidden=768, heads=12, groups=4, head=64, ffn=2304, vocabulary=1024, tied=True)
     assert model.parameters == found["parameters"]
-    least, most = habits_of("nemo", {}, {}).utilisation
+    least, most = estimate.utilisation(kept_by("nemo", set(), {}))
     first, second = (start["step_seconds_median"] for start in found["starts"])
     work = estimate.step_flops(model, shape) / PEAK["h100"]
     assert work / most < first < work / least
@@ -178,8 +178,8 @@ def test_time_of_a_step_on_a_gpu() -> None:
 
 
 def test_recomputation_tensor_and_pipeline_parallelism_save_memory() -> None:
-    habits = habits_of("nemo", {}, {})
-    alone = estimate.memory(GPT, Shape(8, 8, 4, 2048, "bf16"), habits)
+    keeps = kept_by("nemo", set(), {})
+    alone = estimate.memory(GPT, Shape(8, 8, 4, 2048, "bf16"), keeps)
     for change in (
         {"recompute": "selective"},
         {"recompute": "full"},
@@ -187,7 +187,7 @@ def test_recomputation_tensor_and_pipeline_parallelism_save_memory() -> None:
         {"pipeline": 8},
         {"micro_batch": 1},
     ):
-        assert estimate.memory(GPT, replace(Shape(8, 8, 4, 2048, "bf16"), **change), habits).total < alone.total
+        assert estimate.memory(GPT, replace(Shape(8, 8, 4, 2048, "bf16"), **change), keeps).total < alone.total
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_memory_against_what_was_measured_on_an_h100(recompute: str, micro: int,
     model = model_of(config)
     assert model is not None
     shape = Shape(1, 16, micro, length, "bf16", recompute=recompute)
-    found = estimate.memory(model, shape, habits_of("nemo", {}, {}))
+    found = estimate.memory(model, shape, kept_by("nemo", set(), {}))
     assert found.total == pytest.approx(measured, rel=0.15)
     assert found.total - found.reserve == pytest.approx(measured, rel=0.02)
 
@@ -218,7 +218,7 @@ def test_memory_against_what_was_measured_on_an_h100(recompute: str, micro: int,
 def test_memory_of_a_small_model_against_what_was_measured_on_an_h100() -> None:
     """The CPT of the chain there: 83 million parameters, 16 x 1024 tokens."""
     model = Model(layers=12, hidden=768, heads=12, groups=4, head=64, ffn=2304, vocabulary=1024, tied=True)
-    found = estimate.memory(model, Shape(1, 64, 16, 1024, "bf16"), habits_of("nemo", {}, {}))
+    found = estimate.memory(model, Shape(1, 64, 16, 1024, "bf16"), kept_by("nemo", set(), {}))
     assert found.total == pytest.approx(14_591_039_488, rel=0.15)
 
 
@@ -231,14 +231,14 @@ def test_true_and_false_are_recomputation_too(written: Any, meant: str) -> None:
     settings = {"batch_size": 8, "sequence_length": 4096, "precision": "bf16", "recompute": written}
     shape = estimate.shape_of("sft", settings, 1, 8)
     assert shape.recompute == meant
-    plain = estimate.memory(GPT, replace(shape, recompute="none"), habits_of("automodel", {}, {}))
-    assert (estimate.memory(GPT, shape, habits_of("automodel", {}, {})).total < plain.total) is (meant == "full")
+    plain = estimate.memory(GPT, replace(shape, recompute="none"), kept_by("automodel", set(), {}))
+    assert (estimate.memory(GPT, shape, kept_by("automodel", set(), {})).total < plain.total) is (meant == "full")
 
 
 def test_an_option_turns_the_distributed_optimizer_off() -> None:
-    shape, there = Shape(8, 8, 1, 1, "bf16"), {"transformer_engine": "2"}
+    shape, there = Shape(8, 8, 1, 1, "bf16"), {"transformer_engine"}
     split, whole = (
-        estimate.memory(GPT, shape, habits_of("nemo", there, settings)).optimizer
+        estimate.memory(GPT, shape, kept_by("nemo", there, settings)).optimizer
         for settings in ({}, {"distributed_optimizer": False})
     )
     assert whole == pytest.approx(8 * split)
@@ -284,7 +284,7 @@ def test_activations_against_what_torch_keeps() -> None:
     assert loss.requires_grad
     shape = Shape(1, 2, 2, 128)
     logits = 2 * 128 * 1000 * 4  # forward keeps one fp32 copy of them; the others live in the backward pass
-    wanted = estimate.activations(model, shape, habits_of("trl", {}, {})) + logits
+    wanted = estimate.activations(model, shape, kept_by("trl", set(), {})) + logits
     assert sum(kept.values()) == pytest.approx(wanted, rel=0.15)
 
 
@@ -304,7 +304,7 @@ def test_activations_against_what_megatrons_local_layers_keep(tmp_path: Path) ->
     model = Model(layers=3, hidden=256, heads=8, groups=2, head=32, ffn=704, vocabulary=1024, tied=True)
     shape = Shape(1, 2, 2, 128, "bf16")
     inputs_of_norms = model.layers * 2 * 2 * 128 * model.hidden * 2
-    wanted = estimate.activations(model, shape, habits_of("nemo", {}, {})) - inputs_of_norms
+    wanted = estimate.activations(model, shape, kept_by("nemo", set(), {})) - inputs_of_norms
     assert json.loads(done.stdout.splitlines()[-1])["kept"] == pytest.approx(wanted, rel=0.05)
 
 
@@ -321,7 +321,7 @@ def test_sizes_of_checkpoints_against_the_trl_back_end(tmp_path: Path) -> None:
     stage.start()
     model = model_of(json.loads((tmp_path / "base/output/config.json").read_text()))
     assert model is not None
-    expected = estimate.checkpoint(model, habits_of("trl", {}, {}), "fp32")
+    expected = estimate.checkpoint(model, kept_by("trl", set(), {}), "fp32")
     save = stage.spec.store_paths.save(1)
     sizes = sum(path.stat().st_size for path in save.iterdir() if path.name in ("model.safetensors", "optimizer.pt"))
     assert sizes == pytest.approx(expected.save, rel=0.05)
@@ -332,20 +332,20 @@ def test_adapters_keep_states_of_their_own_only() -> None:
     """Frozen weights: 2 bytes each in bf16; adapters 18. 6656 is what NeMo counts (tests/jobs/backends/nemo/test_lora.py)."""
     tiny = Model(layers=2, hidden=64, heads=4, groups=2, head=16, ffn=128, vocabulary=400, tied=True)
     assert tiny.layers * tiny.adapter_parameters(4) == 6656
-    habits = habits_of("nemo", {}, {})
+    keeps = kept_by("nemo", set(), {})
     full = Shape(1, 4, 2, 64, "bf16")
     lora = replace(full, lora_rank=4)
-    before, found = (estimate.memory(tiny, shape, habits) for shape in (full, lora))
+    before, found = (estimate.memory(tiny, shape, keeps) for shape in (full, lora))
     assert (before.weights, before.gradients) == (2 * tiny.parameters, 4 * tiny.parameters)
     assert found.weights == 2 * (tiny.parameters + 6656)
     assert (found.gradients, found.optimizer) == (4 * 6656, 12 * 6656)
     assert found.logits == before.logits
-    kept = estimate.layer_activations(tiny, lora, habits) - estimate.layer_activations(tiny, full, habits)
+    kept = estimate.layer_activations(tiny, lora, keeps) - estimate.layer_activations(tiny, full, keeps)
     assert kept == 2 * 64 * 4 * 4 * 2  # tokens, four adapters, rank 4, bf16
     one = replace(lora, lora_targets=("linear_fc2",))
-    assert estimate.memory(tiny, one, habits).gradients == 4 * 2 * 4 * (128 + 64)
+    assert estimate.memory(tiny, one, keeps).gradients == 4 * 2 * 4 * (128 + 64)
     assert estimate.step_flops(tiny, lora) < estimate.step_flops(tiny, full)
-    saved = estimate.checkpoint(tiny, habits, "bf16", 6656)
+    saved = estimate.checkpoint(tiny, keeps, "bf16", 6656)
     assert (saved.finished, saved.save) == (2 * tiny.parameters, 14 * 6656)
 
 

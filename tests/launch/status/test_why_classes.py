@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,7 @@ def test_out_of_gpu_memory_is_answered_with_what_the_back_end_can_do(
     planned = replace(
         stage("cpt", executor="local", steps=60),
         backend=backend,
-        memory=asdict(memory),
+        memory=memory,
         inputs={"checkpoint": base},
         settings=settings,
     )
