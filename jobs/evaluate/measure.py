@@ -56,7 +56,7 @@ def log_likelihoods(model: PreTrainedModel, pairs: Sequence[Pair]) -> list[float
     found = torch.cat(
         [
             -functional.cross_entropy(head(some).float(), right, reduction="none")
-            for some, right in zip(states.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True)
+            for some, right in zip(states.split(LOGIT_ROWS), torch.split(targets, LOGIT_ROWS), strict=True)
         ]
     )
     rows = wanted[:, 1:].nonzero()[:, 0]

@@ -151,7 +151,7 @@ def compare_directories(source: Path, target: Path) -> dict[str, float]:
         found.append(_logits(model, probes))
         del model
         gc.collect()
-    return compare_logits(*found, f"{target} against {source}")
+    return compare_logits(found[0], found[1], f"{target} against {source}")
 
 
 def read_gguf_tokenizer(path: Path) -> GgufTokenizer:
@@ -208,7 +208,7 @@ def build_tokenizer(facts: GgufTokenizer) -> Tokenizer:
     }
     if facts.pre not in known:
         raise ConversionFailed(f"pre-tokenizer {facts.pre!r} is not known; known: {', '.join(sorted(known))}")
-    merges = [tuple(merge.split(" ", 1)) for merge in facts.merges]
+    merges = [(left, right) for left, _, right in (merge.partition(" ") for merge in facts.merges)]
     vocabulary = {token: index for index, token in enumerate(facts.tokens)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     tokenizer.pre_tokenizer = known[facts.pre]

@@ -12,7 +12,7 @@ from jobs.core.settings import TrainingKeys, rule_of, setting
 from jobs.core.verdict import FailureClass
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self  # Python 3.10 has none in typing
 
 T = TypeVar("T")
 
@@ -60,7 +60,8 @@ def typed(name: str, value: Any, annotation: str) -> Any:
         wanted = (int,)
     elif annotation.startswith("float"):
         wanted = (int, float)
-    if not isinstance(value, wanted) or isinstance(value, bool):
+    fits = isinstance(value, wanted) and not isinstance(value, bool)
+    if not fits:
         raise BadSettings(f"setting {name!r} must be {annotation}, not {value!r}")
     return float(value) if wanted == (int, float) else value
 

@@ -18,6 +18,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jobs.core import files, progress
 from jobs.core.progress import Report
@@ -194,7 +195,7 @@ class _Monitor:
         for rank in mine:
             _signal(int(rank["pid"]), signal.SIGKILL)
 
-    def _ranks(self) -> list[dict[str, object]]:
+    def _ranks(self) -> list[dict[str, Any]]:
         found = self._stage.ranks(self._start.job, self._start.restart).glob("*.json")
         return sorted((files.read_json(path) for path in found), key=lambda rank: int(rank["rank"]))
 

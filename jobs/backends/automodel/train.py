@@ -110,7 +110,7 @@ def _finish(checkpoints: Path, source: Path, output: Path) -> None:
     tokenizers.carry_over(source, output)
 
 
-class Watched(TrainFinetuneRecipeForNextTokenPrediction):  # type: ignore[misc]
+class Watched(TrainFinetuneRecipeForNextTokenPrediction):
     """The recipe, with every step reported and every save sealed. ``stopped``: left on request, after a save.
 
     ``done`` counts steps from 1, where AutoModel names them from 0. ``durations``: seconds of each step of this start,
@@ -120,7 +120,7 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):  # type: ignore[misc]
     def __init__(self, config: ConfigNode, ctx: WorkContext, settings: AutomodelSettings) -> None:
         super().__init__(config)
         # Past the recipe's own __setattr__, which would save whatever looks like a state.
-        vars(self).update(
+        self.__dict__.update(
             ctx=ctx, settings=settings, stopped=False, done=0, losses=[], tokens=0, durations=[], clock=None
         )
 
@@ -135,7 +135,7 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):  # type: ignore[misc]
         now = time.monotonic()
         self.losses.append(loss)
         self.durations.append(now - began)
-        vars(self).update(done=done, clock=now, tokens=self.tokens + int(sample.metrics["num_tokens_per_step"]))
+        self.__dict__.update(done=done, clock=now, tokens=self.tokens + int(sample.metrics["num_tokens_per_step"]))
         self.ctx.progress.report(
             done,
             self.settings.steps,
@@ -145,7 +145,7 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):  # type: ignore[misc]
             tokens_per_second=float(sample.metrics["num_tokens_per_step"]) / max(now - began, 1e-9),
         )
         if stop and done < self.settings.steps:
-            vars(self)["stopped"] = True
+            self.__dict__["stopped"] = True
             self.step_scheduler.sigterm_flag = True  # the recipe saves at the end of this step and leaves
         return sample
 
@@ -169,7 +169,7 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):  # type: ignore[misc]
             config.checkpoint_dir, config.save_consolidated = usual
         ranks.on_first(lambda: self._seal(target, epoch, step))
         self.ctx.stop.saved(time.monotonic() - began)
-        vars(self)["clock"] = time.monotonic()
+        self.__dict__["clock"] = time.monotonic()
 
     def _seal(self, target: Path, epoch: int, step: int) -> None:
         for entry in list(target.iterdir()):

@@ -87,11 +87,11 @@ def local_configs() -> Iterator[None]:
             self.window_size = tuple(self.window_size)  # Megatron's masks are kept by it; NeMo reads it back as a list
         original(self)
 
-    TransformerConfig.__post_init__ = without_fusions  # type: ignore[method-assign]
+    TransformerConfig.__post_init__ = without_fusions
     try:
         yield
     finally:
-        TransformerConfig.__post_init__ = original  # type: ignore[method-assign]
+        TransformerConfig.__post_init__ = original
 
 
 @contextmanager

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
 
-class Schedule(LRSchedulerModule):  # type: ignore[misc]
+class Schedule(LRSchedulerModule):
     """The learning rate of ``settings.learning_rate_factor`` on Megatron's optimizer."""
 
     def __init__(self, settings: NemoSettings) -> None:
@@ -94,7 +94,7 @@ class NemoStepControl(Callback):
         self._clock = now
         self.losses.append(loss)
         self.tokens += self._step_tokens
-        metrics = {"loss": loss, "tokens_per_second": rate}
+        metrics: dict[str, Any] = {"loss": loss, "tokens_per_second": rate}
         norm = trainer.callback_metrics.get("grad_norm")
         if norm is not None:
             metrics["grad_norm"] = float(norm)

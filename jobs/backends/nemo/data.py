@@ -8,9 +8,10 @@ ids.
 from __future__ import annotations
 
 import json
+from collections.abc import Sized
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy
 import torch
@@ -161,7 +162,7 @@ def _mark(scratch: Path, given: Input, settings: NemoSettings) -> None:
     files.write_json(scratch / READY, _description(given, settings))
 
 
-class Blocks(GPTDataset):  # type: ignore[misc]
+class Blocks(GPTDataset):
     """Megatron's data set, in which no token is padding.
 
     The mask of the first sample that a process reads is kept for all others, with that sample's padding masked: where
@@ -175,7 +176,7 @@ class Blocks(GPTDataset):  # type: ignore[misc]
         self._pad_token_id = -1
 
 
-class Pairs(GPTSFTDataset):  # type: ignore[misc]
+class Pairs(GPTSFTDataset):
     """NeMo's SFT data set over rows of ids: its sampling and batching, our tokenisation."""
 
     def _maybe_validate_prompt_template(self) -> None:
@@ -194,7 +195,7 @@ class Pairs(GPTSFTDataset):  # type: ignore[misc]
         }
 
 
-class Packs(GPTSFTPackedDataset):  # type: ignore[misc]
+class Packs(GPTSFTPackedDataset):
     """NeMo's data set of packed sequences, read from JSON lines (it has them pickled), each filled up to the end.
 
     With transformer_engine a batch says where rows start (``cu_seqlens``), for its kernels. Megatron's own attention
@@ -238,14 +239,14 @@ class Packs(GPTSFTPackedDataset):  # type: ignore[misc]
         return made
 
 
-class AllBatches(MegatronPretrainingBatchSampler):  # type: ignore[misc]
+class AllBatches(MegatronPretrainingBatchSampler):
     """NeMo's order of batches, as long as all of them are, whether they were taken before a resume or not."""
 
     def __len__(self) -> int:
         return int(self.total_samples // self._global_batch_size)
 
 
-class FromWhereItWas(MegatronDataSampler):  # type: ignore[misc]
+class FromWhereItWas(MegatronDataSampler):
     """NeMo's sampler for fine-tuning, which after a resume takes batches in the order of a run without a stop.
 
     Lightning adds the batches of before the resume to those that it takes, and holds the sum against the length of the
@@ -253,10 +254,10 @@ class FromWhereItWas(MegatronDataSampler):  # type: ignore[misc]
     with the same one, before it somewhat later. Its samplers for pre-training have the whole length.
     """
 
-    def transform_dataloader(self, dataloader: DataLoader, consumed_samples: int = 0) -> DataLoader:
+    def transform_dataloader(self, dataloader: DataLoader[Any], consumed_samples: int = 0) -> DataLoader[Any]:
         """``dataloader`` with the batches of this replica, from the first that was not taken."""
         batches = AllBatches(
-            total_samples=len(dataloader.dataset),
+            total_samples=len(cast(Sized, dataloader.dataset)),
             consumed_samples=self.init_consumed_samples,
             micro_batch_size=self.micro_batch_size,
             global_batch_size=self.global_batch_size,
@@ -274,7 +275,7 @@ class FromWhereItWas(MegatronDataSampler):  # type: ignore[misc]
         )
 
 
-class PairsModule(FineTuningDataModule):  # type: ignore[misc]
+class PairsModule(FineTuningDataModule):
     """NeMo's fine-tuning data over ``Pairs``; only its training split is used (evaluation is a stage of its own)."""
 
     dataset = Pairs

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nemo.collections.llm import GPTModel
 
 
-class Adapters(LoRA):  # type: ignore[misc]
+class Adapters(LoRA):
     """NeMo's LoRA, with dropout that a resumed run repeats and with recomputation of whole layers."""
 
     seed = 0

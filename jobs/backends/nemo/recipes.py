@@ -128,7 +128,7 @@ def recipe(settings: NemoSettings, kind: str, world: int, local: int) -> Any:
 
     name = settings.recipe or ""
     module = getattr(llm, name, None)
-    if not hasattr(module, "pretrain_recipe"):
+    if module is None or not hasattr(module, "pretrain_recipe"):
         known = sorted(other for other in dir(llm) if hasattr(getattr(llm, other), "pretrain_recipe"))
         raise BadSettings(f"no recipe {name!r} in this NeMo; there are: {', '.join(known)}")
     places = {"name": name, "dir": None, "num_nodes": max(1, world // local), "num_gpus_per_node": local}

@@ -10,7 +10,7 @@ from jobs.core.settings import setting
 from jobs.training.settings import BadSettings, LongRows, TrainingSettings
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self  # Python 3.10 has none in typing
 
 LORA_TARGETS = ("linear_qkv", "linear_proj", "linear_fc1", "linear_fc2")
 """Layers that adapters can stand beside, as Megatron calls them."""

@@ -129,7 +129,7 @@ class Child:
             if found is not None:
                 self._report(found)
 
-    def _report(self, found: dict[str, float]) -> None:
+    def _report(self, found: dict[str, Any]) -> None:
         seconds = found.pop("step_seconds")
         self.metrics.setdefault("first_loss", found.get("loss"))
         self.metrics["last_loss"] = found.get("loss")

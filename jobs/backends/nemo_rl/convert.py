@@ -85,7 +85,7 @@ def dcp_to_hf(
             logits.append([network(torch.tensor([ids])).logits[0] for ids in probes])
     if tokenizers.behaviour(output) != tokenizers.behaviour(source / "hf"):
         raise ConversionFailed(f"{output}: the tokenizer is not that of {source}")
-    compared = compare_logits(*logits, f"{output} against {source}")
+    compared = compare_logits(logits[0], logits[1], f"{output} against {source}")
     compared["tensors_read_again"] = float(compare_tensors(weights, output))
     report(3, "compared")
     return compared
@@ -128,10 +128,11 @@ def compare_tensors(weights: Path, written: Path, count: int = READ_AGAIN) -> in
         ConversionFailed: one differs in shape or value, or the checkpoint has none of its name.
     """
     import torch
-    import torch.distributed.checkpoint as dcp
     from safetensors import safe_open
+    from torch.distributed.checkpoint import FileSystemReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-    metadata = dcp.FileSystemReader(weights).read_metadata()
+    metadata = FileSystemReader(weights).read_metadata()
     places = {name: (path, name) for path in sorted(written.glob("*.safetensors")) for name in _names(path)}
     chosen = spread(sorted(places), count)
     for name in chosen:
@@ -139,9 +140,10 @@ def compare_tensors(weights: Path, written: Path, count: int = READ_AGAIN) -> in
         with safe_open(path, framework="pt") as file:
             target = file.get_tensor(key)
         held = next((prefix + name for prefix in PREFIXES if prefix + name in metadata.state_dict_metadata), None)
-        if held is None:
+        entry = None if held is None else metadata.state_dict_metadata[held]
+        if not isinstance(entry, TensorStorageMetadata):
             raise ConversionFailed(f"{weights}: no tensor {name}, which {path} has")
-        given = torch.empty(metadata.state_dict_metadata[held].size, dtype=torch.float32)
+        given = torch.empty(entry.size, dtype=torch.float32)
         for index, info in metadata.storage_data.items():
             if index.fqn != held:
                 continue

@@ -206,7 +206,7 @@ def _trainer(
 def _watched(base: type[Trainer], control: TrlStepControl) -> type[Trainer]:
     """``base`` that tells ``control`` the loss of every micro batch: the logs of Trainer come after averaging."""
 
-    class Watched(base):  # type: ignore[misc]
+    class Watched(base):
         def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> torch.Tensor:
             tokens = int(inputs["input_ids"].numel())
             loss: torch.Tensor = super().training_step(model, inputs, *rest, **more)
