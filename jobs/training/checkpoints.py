@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,14 @@ class Completeness:
 
     step: int | None = None
     problem: str | None = None
+
+
+def missing(directory: Path, patterns: Iterable[str]) -> str | None:
+    """The first of these files, or of patterns for one, that is not there, as a sentence; None where all are."""
+    for pattern in patterns:
+        if not any(path.is_file() for path in directory.glob(pattern)):
+            return f"{directory / pattern} is missing"
+    return None
 
 
 def hugging_face(directory: Path) -> Completeness:

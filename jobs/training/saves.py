@@ -51,6 +51,14 @@ class Saves:
             return step, directory
         return None
 
+    def resume(self) -> tuple[int, Path] | None:
+        """Step and directory of the save to go on from, after removing newer ones; called on rank 0."""
+        found = self.newest_valid()
+        self.discard_newer_than(found[0] if found else 0)
+        if found is not None:
+            self._event("resumed", step=found[0], path=str(found[1]))
+        return found
+
     def seal(self, step: int) -> None:
         """Seal ``checkpoint-<step>``; called on rank 0 after all ranks have written (barrier before).
 

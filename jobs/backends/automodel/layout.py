@@ -17,6 +17,7 @@ from jobs.training.settings import BadSettings
 RANKS = "ranks.json"
 """Beside each save: how many processes made it."""
 
+NEEDED = ("model/*.safetensors", "optim/.metadata", "dataloader/*.pt", "step_scheduler.pt", "losses.json")
 _STEP = re.compile(r"epoch_\d+_step_(\d+)\Z")
 
 
@@ -26,10 +27,7 @@ def completeness(directory: Path) -> Completeness:
         return checkpoints.hugging_face(directory)
     match = _STEP.search(directory.name)
     step = int(match[1]) + 1 if match else None
-    for pattern in ("model/*.safetensors", "optim/.metadata", "dataloader/*.pt", "step_scheduler.pt", "losses.json"):
-        if not any(directory.glob(pattern)):
-            return Completeness(step, f"{directory / pattern} is missing")
-    return Completeness(step)
+    return Completeness(step, checkpoints.missing(directory, NEEDED))
 
 
 def refuse_other_ranks(save: Path, step: int, world: int) -> None:

@@ -17,7 +17,7 @@ from nemo_automodel.recipes.llm.train_ft import TrainFinetuneRecipeForNextTokenP
 from jobs.backends.automodel import data, layout, render  # data: AutoModel's reader takes only modules that are loaded
 from jobs.backends.automodel.render import AutomodelPaths
 from jobs.backends.automodel.settings import AutomodelSettings
-from jobs.core import files, speed
+from jobs.core import files
 from jobs.core.spec import StageSpec
 from jobs.training import cpu, measured, ranks, tokenizers
 from jobs.training.interface import Diverged, Result, Unfinished, WorkContext
@@ -58,23 +58,17 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     began = time.monotonic()
     recipe.setup()
     recipe.run_train_validation_loop()
-    metrics: dict[str, Any] = {"tokens": recipe.tokens, "seconds": time.monotonic() - began}
-    if recipe.losses:
-        metrics |= {"first_loss": recipe.losses[0], "last_loss": recipe.losses[-1]}
-    recompute = "full" if settings.recompute else "none"
-    shape = speed.step_shape(
-        settings.batch_size,
+    metrics = measured.metrics(
+        spec,
+        settings,
+        recipe,
+        time.monotonic() - began,
         micro,
-        settings.sequence_length,
-        settings.precision,
-        recompute,
         ctx.world,
-        settings.tensor_parallel,
-        1,
-        settings.context_parallel,
-        speed.also_of(spec.kind, spec.settings),
+        recompute="full" if settings.recompute else "none",
+        tensor=settings.tensor_parallel,
+        context=settings.context_parallel,
     )
-    metrics |= measured.of_start(spec.backend, shape, recipe.durations)
     if recipe.stopped:
         return Result("stopped", recipe.done, metrics)
     if ctx.rank == 0:
@@ -89,13 +83,11 @@ def _resume_point(ctx: WorkContext) -> Path | None:
     Raises:
         BadSettings: it was made by another number of processes: AutoModel keeps the place in the data for each.
     """
-    newest = ctx.saves.newest_valid()
-    ctx.saves.discard_newer_than(newest[0] if newest else 0)
+    newest = ctx.saves.resume()
     if newest is None:
         return None
     step, directory = newest
     layout.refuse_other_ranks(directory, step, ctx.world)
-    ctx.event("resumed", step=step, path=str(directory))
     return directory / "automodel"
 
 

@@ -25,10 +25,5 @@ def completeness(directory: Path) -> Completeness:
     if not text.isdigit():
         return Completeness(problem=f"{directory / LATEST} names no iteration: {text[:40]!r}")
     step = int(text)
-    inner = directory / f"iter_{step:07d}"
-    for name in (".metadata", "metadata.json"):
-        if not (inner / name).is_file():
-            return Completeness(step, f"{inner / name} is missing")
-    if not any(inner.glob("*.distcp")):
-        return Completeness(step, f"{inner} holds no *.distcp file")
-    return Completeness(step)
+    needed = (".metadata", "metadata.json", "*.distcp")
+    return Completeness(step, checkpoints.missing(directory / f"iter_{step:07d}", needed))

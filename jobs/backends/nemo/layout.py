@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from jobs.training import tokenizers
+from jobs.training import checkpoints, tokenizers
 from jobs.training.interface import BrokenCheckpoint
 
 WEIGHTS, CONTEXT, HF = "weights", "context", "hf"
@@ -15,12 +15,7 @@ NEEDED = (f"{WEIGHTS}/.metadata", f"{WEIGHTS}/metadata.json", f"{WEIGHTS}/common
 
 def problem(directory: Path) -> str | None:
     """Why ``directory`` is no whole NeMo checkpoint, or None."""
-    for name in NEEDED:
-        if not (directory / name).is_file():
-            return f"{directory / name} is missing"
-    if not any((directory / WEIGHTS).glob("*.distcp")):
-        return f"{directory / WEIGHTS} holds no *.distcp file"
-    return None
+    return checkpoints.missing(directory, (*NEEDED, f"{WEIGHTS}/*.distcp"))
 
 
 def check(directory: Path) -> None:

@@ -17,7 +17,6 @@ from jobs.backends.nemo import compat, data, layout, lora, model, recipes
 from jobs.backends.nemo.control import NemoStepControl, Schedule
 from jobs.backends.nemo.recipes import Parallel
 from jobs.backends.nemo.settings import NemoSettings
-from jobs.core import speed
 from jobs.core.spec import StageSpec
 from jobs.training import measured, ranks
 from jobs.training.interface import Result, WorkContext
@@ -73,24 +72,20 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         optim=_optimizer(settings),
         **more,
     )
-    metrics: dict[str, Any] = {"tokens": control.tokens, "seconds": time.monotonic() - began}
-    shape = speed.step_shape(
-        settings.batch_size,
+    metrics = packed | measured.metrics(
+        spec,
+        settings,
+        control,
+        time.monotonic() - began,
         micro,
-        settings.sequence_length,
-        settings.precision,
-        settings.recompute,
         ctx.world,
-        spread.tensor,
-        spread.pipeline,
-        spread.context,
-        speed.also_of(spec.kind, spec.settings),
+        recompute=settings.recompute,
+        tensor=spread.tensor,
+        pipeline=spread.pipeline,
+        context=spread.context,
     )
-    metrics |= measured.of_start(spec.backend, shape, control.durations) | packed
     if control.trained is not None:
         metrics["trained_parameters"] = control.trained
-    if control.losses:
-        metrics |= {"first_loss": control.losses[0], "last_loss": control.losses[-1]}
     if control.stopped:
         return Result("stopped", control.step, metrics)
     if ctx.rank == 0:
@@ -100,12 +95,8 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
 
 def _resume_point(ctx: WorkContext) -> str | None:
     """Directory of the newest save that verifies: an explicit path, where NeMo would take the newest directory."""
-    newest = ctx.saves.newest_valid()
-    ctx.saves.discard_newer_than(newest[0] if newest else 0)
-    if newest is None:
-        return None
-    ctx.event("resumed", step=newest[0], path=str(newest[1]))
-    return str(newest[1])
+    newest = ctx.saves.resume()
+    return None if newest is None else str(newest[1])
 
 
 def _trainer(settings: NemoSettings, spread: Parallel, world: int) -> nl.Trainer:

@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 from jobs.core import files
+from jobs.training import checkpoints
 
 _STEP = re.compile(r"step_(\d+)\Z")
 NEEDED = ("policy/weights/.metadata", "config.yaml", "training_info.json")
@@ -19,12 +20,7 @@ NEEDED = ("policy/weights/.metadata", "config.yaml", "training_info.json")
 
 def problem(directory: Path) -> str | None:
     """Why a ``step_N`` (or our ``dcp`` output) is not complete, or None."""
-    for name in NEEDED:
-        if not (directory / name).is_file():
-            return f"{directory / name} is missing"
-    if not any((directory / "policy" / "weights").glob("*.distcp")):
-        return f"{directory / 'policy' / 'weights'} holds no *.distcp file"
-    return None
+    return checkpoints.missing(directory, (*NEEDED, "policy/weights/*.distcp"))
 
 
 def total(directory: Path) -> int:

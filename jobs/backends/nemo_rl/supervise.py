@@ -108,14 +108,12 @@ class _Asked:
 def _lay_out(ctx: WorkContext, work: Path) -> int:
     """Make NeMo-RL's directory hold the newest valid save and nothing else; its step (0: none)."""
     shutil.rmtree(work, ignore_errors=True)
-    newest = ctx.saves.newest_valid()
-    ctx.saves.discard_newer_than(newest[0] if newest else 0)
+    newest = ctx.saves.resume()
     work.mkdir(parents=True)
     if newest is None:
         return 0
     step, directory = newest
     steps.link_tree(directory / "step", work / f"step_{step}")
-    ctx.event("resumed", step=step, path=str(directory))
     return step
 
 

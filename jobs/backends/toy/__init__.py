@@ -196,12 +196,8 @@ def _write_ballast(path: Path, settings: ToySettings) -> None:
 
 
 def _resume(ctx: WorkContext) -> ToyState | None:
-    found = ctx.saves.newest_valid()
-    ctx.saves.discard_newer_than(found[0] if found else 0)
-    if found is None:
-        return None
-    ctx.event("resumed", step=found[0], path=str(found[1]))
-    return ToyState(**files.read_json(found[1] / "state.json"))
+    found = ctx.saves.resume()
+    return None if found is None else ToyState(**files.read_json(found[1] / "state.json"))
 
 
 def _save(ctx: WorkContext, state: ToyState, settings: ToySettings) -> None:

@@ -18,7 +18,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 
 from jobs.backends.trl.control import TrlStepControl, from_first_rank
 from jobs.backends.trl.settings import SCHEDULES, TrainSettings
-from jobs.core import speed
 from jobs.core.spec import StageSpec
 from jobs.training import cpu, examples, measured, ranks, tokenizers
 from jobs.training.examples import Row
@@ -55,22 +54,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=_resume_point(ctx))
     step = trainer.state.global_step
-    metrics: dict[str, Any] = {"tokens": control.tokens, "seconds": time.monotonic() - began}
-    shape = speed.step_shape(
-        settings.batch_size,
-        micro,
-        settings.sequence_length,
-        settings.precision,
-        "none",
-        ctx.world,
-        1,
-        1,
-        1,
-        speed.also_of(spec.kind, spec.settings),
-    )
-    metrics |= measured.of_start(spec.backend, shape, control.durations)
-    if control.losses:
-        metrics |= {"first_loss": control.losses[0], "last_loss": control.losses[-1]}
+    metrics = measured.metrics(spec, settings, control, time.monotonic() - began, micro, ctx.world)
     if control.stopped:
         return Result("stopped", step, metrics)
     if ctx.rank == 0:
@@ -84,11 +68,8 @@ def _resume_point(ctx: WorkContext) -> str | None:
     """Directory of the save to go on from. Rank 0 decides: a save may become visible on other nodes later."""
     found: str | None = None
     if ctx.rank == 0:
-        newest = ctx.saves.newest_valid()
-        ctx.saves.discard_newer_than(newest[0] if newest else 0)
-        if newest:
-            found = str(newest[1])
-            ctx.event("resumed", step=newest[0], path=found)
+        newest = ctx.saves.resume()
+        found = str(newest[1]) if newest else None
     result: str | None = from_first_rank(found)
     return result
 

@@ -50,9 +50,20 @@ def test_the_only_good_save_is_never_removed(tmp_path: Path, damage: bytes) -> N
     saves(store, told).keep_last(1)
     assert store.save_steps() == [4, 2]
     assert [name for name, _ in told] == ["save_unsound"]
-    found = saves(store).newest_valid()
-    assert found is not None
-    assert found[0] == 2
+    assert saves(store).newest_valid() == (2, store.save(2))
+
+
+def test_a_resume_takes_the_newest_save_that_verifies_and_removes_newer_ones(tmp_path: Path) -> None:
+    store = StorePaths(tmp_path)
+    told: list[tuple[str, dict[str, Any]]] = []
+    assert saves(store, told).resume() is None
+    assert told == []
+    save(store, 2)
+    save(store, 4)
+    (store.save(4) / "state").write_bytes(b"")
+    assert saves(store, told).resume() == (2, store.save(2))
+    assert store.save_steps() == [2]
+    assert told[-1] == ("resumed", {"step": 2, "path": str(store.save(2))})
 
 
 @pytest.fixture
@@ -78,7 +89,5 @@ def test_a_full_disk_leaves_the_save_before(small: Path) -> None:
     told: list[tuple[str, dict[str, Any]]] = []
     saves(store, told).discard_unsealed()
     assert told == [("save_discarded", {"step": 4, "newest_sealed": 2})]
-    found = saves(store).newest_valid()
-    assert found is not None
-    assert found[0] == 2
+    assert saves(store).newest_valid() == (2, store.save(2))
     (small / "result.json").write_text("there is room for the verdict")

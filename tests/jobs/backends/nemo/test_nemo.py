@@ -103,7 +103,7 @@ def test_half_a_checkpoint_is_named(tmp_path: Path) -> None:
     for name in layout.NEEDED:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
-    assert "no *.distcp file" in str(layout.problem(tmp_path))
+    assert "weights/*.distcp is missing" in str(layout.problem(tmp_path))
     (tmp_path / "weights/__0_0.distcp").write_text("")
     assert layout.problem(tmp_path) is None
 
