@@ -38,7 +38,8 @@ def setting(default: Any = MISSING, **rule: Any) -> Any:
 
 def rule_of(entry: Field[Any]) -> Rule:
     """The rule of a field; one that allows every value where none was declared."""
-    return entry.metadata.get("rule", Rule())  # type: ignore[no-any-return]
+    found: Rule = entry.metadata.get("rule", Rule())
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

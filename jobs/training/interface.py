@@ -63,9 +63,9 @@ def rendered(backend: BackEnd, spec: StageSpec, shape: ProcessShape) -> Rendered
         BadSettings: what the stage was told does not fit.
         ImportError: the program whose version decides is not installed here.
     """
-    own = getattr(backend, "rendered", None)
+    own: Callable[[StageSpec, ProcessShape], Rendered] | None = getattr(backend, "rendered", None)
     if own is not None:
-        return own(spec, shape)  # type: ignore[no-any-return]
+        return own(spec, shape)
     return in_process(spec, shape, backend.CAPABILITIES.launcher)
 
 
@@ -85,7 +85,7 @@ def reader(backend: BackEnd, spec: StageSpec | None = None) -> Reader:
 
     ``spec``: of the stage, where the reader has to count from its newest save.
     """
-    own = getattr(backend, "reader", None)
+    own: Callable[[StageSpec | None], Reader] | None = getattr(backend, "reader", None)
     return own(spec) if own is not None else Report.parse
 
 
@@ -94,9 +94,9 @@ def behaviour(backend: BackEnd, checkpoint: Path) -> dict[str, Any] | None:
 
     Where the back end does not say it: of a Hugging Face directory, which also lies as ``hf`` in other formats.
     """
-    own = getattr(backend, "behaviour", None)
+    own: Callable[[Path], dict[str, Any] | None] | None = getattr(backend, "behaviour", None)
     if own is not None:
-        return own(checkpoint)  # type: ignore[no-any-return]
+        return own(checkpoint)
     place = checkpoint / "hf" if (checkpoint / "hf").is_dir() else checkpoint
     if not any((place / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
         return None
@@ -109,7 +109,7 @@ def check_fetched(backend: BackEnd, checkpoint: Path) -> None:
     Raises:
         LoaderDisagrees: they give other ids.
     """
-    own = getattr(backend, "check_fetched", None)
+    own: Callable[[Path], None] | None = getattr(backend, "check_fetched", None)
     if own is not None:
         own(checkpoint)
     elif not hasattr(backend, "behaviour"):
@@ -119,9 +119,9 @@ def check_fetched(backend: BackEnd, checkpoint: Path) -> None:
 def completeness(backend: BackEnd, directory: Path) -> Completeness:
     """Whether ``directory`` is whole by the rules of the back end that wrote it, else by those of Hugging Face where it
     writes that format, else: there is something in it."""
-    own = getattr(backend, "completeness", None)
+    own: Callable[[Path], Completeness] | None = getattr(backend, "completeness", None)
     if own is not None:
-        return own(directory)  # type: ignore[no-any-return]
+        return own(directory)
     if "hf" in backend.CAPABILITIES.formats_out:
         return checkpoints.hugging_face(directory)
     if not directory.is_dir() or not any(directory.iterdir()):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -35,7 +35,7 @@ def on_first(make: Callable[[], T]) -> T:
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:  # one process on a GPU may have no group for the CPU
         return make()
-    box: list[object] = [None, None]
+    box: list[Any] = [None, None]
     if dist.get_rank() == 0:
         try:
             box = [make(), None]
@@ -44,7 +44,8 @@ def on_first(make: Callable[[], T]) -> T:
     dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
     if isinstance(box[1], Exception):
         raise box[1]
-    return box[0]  # type: ignore[return-value]
+    found: T = box[0]
+    return found
 
 
 def barrier() -> None:

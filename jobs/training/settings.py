@@ -12,9 +12,10 @@ from jobs.core.settings import TrainingKeys, rule_of, setting
 from jobs.core.verdict import FailureClass
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from typing_extensions import Self  # Python 3.10 has none in typing
 
-T = TypeVar("T")
+T = TypeVar("T", bound="DataclassInstance")
 
 
 class BadSettings(ValueError):
@@ -72,7 +73,7 @@ def build(cls: type[T], settings: Mapping[str, Any]) -> T:
     Raises:
         BadSettings: an unknown name, one without a default missing, a wrong type, or a value that its ``Rule`` refuses.
     """
-    known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
+    known = {field.name: field for field in fields(cls)}
     unknown(settings, known)
     for name, field in known.items():
         if settings.get(name) is None and field.default is MISSING and field.default_factory is MISSING:
