@@ -68,3 +68,59 @@ def test_no_record_of_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_node_lists(text: str, names: list[str]) -> None:
     assert list(nodes.expand(text)) == names
+
+
+@pytest.mark.failure(42)
+@pytest.mark.parametrize(
+    ("sacct", "scontrol", "failure", "at_fault"),
+    [
+        (None, None, FailureClass.KILLED, ()),
+        ("PREEMPTED|90|110\n", None, FailureClass.PREEMPTED, ()),
+        ("NODE_FAIL|90|110\n", None, FailureClass.NODE_FAILURE, ()),
+        ("NODE_FAIL|90|110\n", "NodeName=b State=DOWN*\n", FailureClass.NODE_FAILURE, ("b",)),
+        ("OUT_OF_MEMORY|90|110\n", None, FailureClass.OUT_OF_MEMORY, ()),
+        ("OUT_OF_MEMORY|10|20\n", None, FailureClass.KILLED, ()),  # an earlier run of the job
+        (None, "NodeName=a State=IDLE BootTime=99\nNodeName=b State=IDLE SlurmdStartTime=101\n",
+         FailureClass.NODE_FAILURE, ("b",)),
+    ],
+)  # fmt: skip
+def test_how_a_start_ended_that_could_not_say_it(
+    monkeypatch: pytest.MonkeyPatch,
+    sacct: str | None,
+    scontrol: str | None,
+    failure: FailureClass,
+    at_fault: tuple[str, ...],
+) -> None:
+    answers(monkeypatch, sacct=sacct, scontrol=scontrol)
+    found = nodes.ending("7", 100.0, ("a", "b"))
+    assert (found.failure, found.nodes) == (failure, at_fault)
+
+
+@pytest.mark.failure(42)
+@pytest.mark.parametrize(
+    ("strikes", "needed", "left_out"),
+    [
+        (["a"], 1, []),
+        (["a", "b", "a"], 1, ["a", "x"]),
+        (["a", "b", "a", "b"], 1, ["a", "b", "x"]),
+        (["a", "b", "a", "b"], 2, ["b", "x"]),  # a, b and c are usable: the newest is left out
+        (["a", "a"], 3, []),
+    ],
+)
+def test_what_is_left_out_leaves_enough_nodes(
+    monkeypatch: pytest.MonkeyPatch, strikes: list[str], needed: int, left_out: list[str]
+) -> None:
+    """``x`` was left out by the job's user, ``d`` is down."""
+    answers(monkeypatch, scontrol="Partition=gpu ExcNodeList=x", sinfo="a idle\nb mixed\nc idle\nd down*\nx idle\n")
+    assert nodes.to_avoid("7", strikes, needed) == left_out
+
+
+def test_where_slurm_does_not_answer_nothing_is_concluded(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch)
+    assert nodes.to_avoid("7", ["a", "a"], 1) == []
+    monkeypatch.setattr(nodes.shutil, "which", lambda name: "/usr/bin/squeue")
+    assert nodes.is_at_work("7"), "it may be"
+    answers(monkeypatch, squeue="7 COMPLETED\n7 RUNNING\n8 RUNNING\n")
+    assert nodes.is_at_work("7")
+    answers(monkeypatch, squeue="7 COMPLETED\n8 RUNNING\n")
+    assert not nodes.is_at_work("7")

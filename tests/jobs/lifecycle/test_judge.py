@@ -1,0 +1,130 @@
+"""How a start ended, and whether another may follow: from its result, its log, its saves and what Slurm says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.core import files, verdict
+from jobs.core.spec import StageSpec
+from jobs.core.verdict import FailureClass, Outcome, Verdict
+from jobs.lifecycle import judge, nodes
+from jobs.lifecycle.start import EndedBy, Start, event
+from tests.file_faults.job import prepare, spec_of
+
+FIRST = Start("100", 0, 0, "node1", ("node1",))
+
+
+def spec_at(directory: Path, **more: Any) -> StageSpec:
+    spec = replace(spec_of(directory), **more)
+    prepare(spec)
+    spec.stage_paths.logs.mkdir()
+    return spec
+
+
+def begin(spec: StageSpec, start: Start, step: int = 0) -> None:
+    """What a start notes before its work."""
+    event(spec.stage_paths, start, "start", attempt=spec.attempt, step=step, nodes=list(start.nodes))
+
+
+def save(spec: StageSpec, step: int) -> None:
+    spec.store_paths.save(step).mkdir(parents=True)
+    files.write_json(spec.store_paths.save(step) / "seal.json", {})
+
+
+@pytest.mark.parametrize(
+    ("ended_by", "result", "code", "saved", "outcome", "failure", "says"),
+    [
+        (EndedBy.CANCELLED, {}, 143, 4, "fail", "cancelled", "saved up to step 4"),
+        (EndedBy.REQUEUED, {}, 143, 0, "continue", "preempted", "requeued by Slurm"),
+        (EndedBy.LIMIT, {}, 143, 4, "continue", "time_limit", "before the next step"),
+        (EndedBy.LIMIT, {}, 143, 0, "fail", "no_progress", "no newer save than step 0"),
+        (EndedBy.ITSELF, {}, 137, 0, "fail", "killed", "SIGKILL"),
+        (EndedBy.ITSELF, {}, 1, 4, "continue", "killed", "saved up to step 4"),
+        (EndedBy.ITSELF, {"outcome": "stopped", "step": 4, "reason": "soon"}, 0, 4, "continue", "time_limit", "soon"),
+        (EndedBy.ITSELF, {"outcome": "failed", "failure": "hang", "evidence": "mute"}, 1, 0, "retry", "hang", "mute"),
+        (EndedBy.ITSELF, {"outcome": "failed", "failure": "code_error"}, 1, 4, "fail", "code_error", ""),
+    ],
+)
+def test_after_the_work(
+    tmp_path: Path,
+    ended_by: EndedBy,
+    result: dict[str, Any],
+    code: int,
+    saved: int,
+    outcome: str,
+    failure: str,
+    says: str,
+) -> None:
+    spec = spec_at(tmp_path)
+    begin(spec, FIRST)
+    if saved:
+        save(spec, saved)
+    found = judge.after(spec, FIRST, result, code, ended_by)
+    assert (found.outcome.value, found.failure.value) == (outcome, failure)
+    assert says in found.evidence
+    assert found.nodes == (("node1",) if found.failure in judge.NODE_CLASSES else ())
+
+
+def test_a_start_that_says_nothing_is_judged_by_its_log(tmp_path: Path) -> None:
+    spec = spec_at(tmp_path)
+    begin(spec, FIRST)
+    log = spec.stage_paths.log(FIRST.job, FIRST.restart)
+    log.write_text("step 1\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\n")
+    found = judge.after(spec, FIRST, {}, 1, EndedBy.ITSELF)
+    assert (found.outcome, found.failure) == (Outcome.FAIL, FailureClass.GPU_MEMORY)
+    assert found.source == f"{log}:2"
+
+
+@pytest.mark.parametrize(("link", "outcome"), [(0, Outcome.CONTINUE), (1, Outcome.FAIL)])
+def test_the_last_link_of_a_chain_has_no_successor(tmp_path: Path, link: int, outcome: Outcome) -> None:
+    spec = spec_at(tmp_path, continuation="chain", links=2)
+    start = replace(FIRST, link=link)
+    begin(spec, start)
+    save(spec, 4)
+    found = judge.after(spec, start, {"outcome": "stopped", "step": 4}, 0, EndedBy.ITSELF)
+    assert (found.outcome, found.failure) == (outcome, FailureClass.TIME_LIMIT)
+
+
+@pytest.mark.failure(8)
+@pytest.mark.parametrize(("failed", "allowed"), [(0, True), (2, True), (3, False)])
+def test_a_start_begins_while_the_budget_lasts(tmp_path: Path, failed: int, allowed: bool) -> None:
+    """Two retries after a hang."""
+    spec = spec_at(tmp_path)
+    for restart in range(failed):
+        start = replace(FIRST, restart=restart)
+        begin(spec, start)
+        said = Verdict(Outcome.RETRY, FailureClass.HANG, "no step", job=start.job, restart=restart)
+        verdict.write(spec.stage_paths, said)
+    found = judge.before(spec, replace(FIRST, restart=failed))
+    assert found == (None if allowed else (FailureClass.HANG, "no step (3 so far, 2 retries allowed)"))
+
+
+def test_nothing_begins_behind_a_failed_link(tmp_path: Path) -> None:
+    spec = spec_at(tmp_path, continuation="chain", links=2)
+    begin(spec, FIRST)
+    verdict.write(spec.stage_paths, Verdict(Outcome.FAIL, FailureClass.DATA_ERROR, "row 7", job=FIRST.job))
+    found = judge.before(spec, Start("101", 0, 1, "node1"))
+    assert found == (FailureClass.DATA_ERROR, "job 100 failed before this link: row 7")
+
+
+@pytest.mark.failure(42)
+def test_a_start_without_a_verdict_is_judged_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its node started anew under it: the node is charged, and left out once it has failed twice."""
+    spec = spec_at(tmp_path)
+    monkeypatch.setattr(nodes, "ask", lambda *argv: "NodeName=node1 State=IDLE BootTime=99999999999\n")
+    for restart in range(2):
+        begin(spec, replace(FIRST, restart=restart))
+        assert judge.bad_nodes(spec) == []
+        assert judge.before(spec, replace(FIRST, restart=restart + 1)) is None
+        said = verdict.read(spec.stage_paths.verdict(FIRST.job, restart))
+        assert said is not None
+        assert (said.failure, said.nodes, said.judged_by) == (
+            FailureClass.NODE_FAILURE,
+            ("node1",),
+            f"100_{restart + 1}",
+        )
+    assert judge.bad_nodes(spec) == ["node1"]
