@@ -219,7 +219,8 @@ def test_accounting_is_not_asked_when_the_queue_says_enough(run: Run) -> None:
     def never(since: float) -> list[AccountRow]:
         raise AssertionError("sacct was called")
 
-    look(run, run.plan(), Queue(QueueView([row(run, "cpt", "11", JobState.PENDING)]), time.time()), never)
+    queue = Queue(QueueView([row(run, "cpt", "11", JobState.PENDING)]), time.time())
+    assert look(run, run.plan(), queue, never).stages[0].state is State.WAITING
 
 
 def test_cancelled_by_us_and_by_hand(run: Run) -> None:

@@ -206,6 +206,10 @@ def test_a_bundle_that_is_not_what_was_sent_is_not_taken(laptop: argparse.Namesp
 def test_who_prints_to_nobody_goes_on() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    stream = io.TextIOWrapper(io.BufferedWriter(serve._Tolerant(writer)), line_buffering=True)
+    with pytest.raises(BrokenPipeError):
+        os.write(writer, b"to nobody")
+    tolerant = serve._Tolerant(writer)
+    assert tolerant.write(b"submitted\n") == 10, "as if it had been read"
+    stream = io.TextIOWrapper(io.BufferedWriter(tolerant), line_buffering=True)
     print("submitted", file=stream, flush=True)
     os.close(writer)
