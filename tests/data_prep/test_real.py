@@ -30,7 +30,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found.store.output
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.full) for seed in (2, 3))])
 def test_enough_and_apart(wheels: Path, tmp_path: Path, seed: int) -> None:
     seen: dict[str, set[str]] = {split: set() for split in SPLITS}
     cards = {}
