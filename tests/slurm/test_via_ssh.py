@@ -26,7 +26,8 @@ import pytest
 import yaml
 
 from launch.cli.via_ssh import protocol
-from tests.support.chains import REPOSITORY, SHORT, Chain, ended
+from tests.support import commands
+from tests.support.chains import REPOSITORY, SHORT, Chain, checked, ended
 from tests.support.slurm import Slurm
 
 pytestmark = pytest.mark.slurm
@@ -92,7 +93,8 @@ class Login:
         )
 
     def overnight(self, *arguments: str | Path, code: int | None = 0) -> subprocess.CompletedProcess[str]:
-        return ended(self.start(*arguments), code)
+        done = commands.overnight(*map(str, arguments), cwd=self.directory, environment=self.environment())
+        return checked(done, code)
 
     def cut(self) -> None:
         """Pull the cable: every connection's processes of sshd end at once; sshd itself listens on."""
