@@ -44,7 +44,7 @@ def test_two_ranks_one_of_which_hangs(slurm: Slurm, tmp_path: Path) -> None:
     assert last.outcome is Outcome.DONE
     stacks = sorted(chain.stage(run, "cpt").logs.glob("*_0.rank*.stack"))
     assert [path.name.split(".")[1] for path in stacks] == ["rank0", "rank1"]
-    assert "toy_mishaps.py" in stacks[0].read_text()
+    assert "toy/mishaps.py" in stacks[0].read_text()
     assert "in meet" in stacks[0].read_text()
     assert "in strike" in stacks[1].read_text()
     assert first.source == str(stacks[0])
