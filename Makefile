@@ -21,23 +21,23 @@ demo: $(if $(wildcard $(VENV)/.dev),$(VENV)/.dev,$(VENV)/.train)
 	$(BIN)/overnight fetch pipelines/pt_pt.yaml
 	$(BIN)/overnight run pipelines/pt_pt.yaml --cluster local
 
-# In two halves side by side: the half on a real Slurm waits more than it works. The other one runs in two processes, and
-# its output comes when it ends.
+# In two halves side by side: the half on a real Slurm waits more than it works. The other one runs in two processes, then
+# takes what is LATER off the first; its output comes when it ends.
 test: check
 	@command -v slurmctld >/dev/null || echo "slurmctld is not installed: the tests on a real Slurm will be skipped"
 	@$(MAKE) --keep-going --no-print-directory --jobs=2 test-slurm test-rest
 
-NVIDIA_CHAIN := tests/slurm/test_nvidia_chain.py
+LATER := $(addprefix tests/slurm/test_,nvidia_chain.py time_limit.py failures.py via_ssh.py)
 PROCESSES := -n 2 --dist worksteal
 
 test-slurm: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not full" tests/slurm --ignore=$(NVIDIA_CHAIN)
+	$(BIN)/python -m pytest -m "not full" tests/slurm $(addprefix --ignore=,$(LATER))
 
 test-rest: $(VENV)/.dev
 	@$(MAKE) --keep-going --no-print-directory --jobs=1 venvs >.test-rest.log 2>&1 || \
 		echo "NVIDIA's stacks are not installed (.test-rest.log): their tests will be skipped"
 	@$(BIN)/python -m pytest -m "not full" $(PROCESSES) tests --ignore=tests/slurm >.test-rest.log 2>&1; rest=$$?; \
-		$(BIN)/python -m pytest -m "not full" $(NVIDIA_CHAIN) >>.test-rest.log 2>&1 || rest=$$?; \
+		$(BIN)/python -m pytest -m "not full" $(LATER) >>.test-rest.log 2>&1 || rest=$$?; \
 		echo; cat .test-rest.log; exit $$rest
 
 test-full: check
