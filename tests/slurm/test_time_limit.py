@@ -19,7 +19,8 @@ from tests.support.slurm import Slurm
 from tests.support.stages import make_model
 
 LIMIT = {"partition": "short", "time": "1", "nodes": 1, "cpus": 2}
-TOY = {"steps": 84, "options": {"step_seconds": 0.7}, **LIMIT}  # 59 s of steps; a start may use about 20 s
+STEPS = 84
+TOY = {"steps": STEPS, "options": {"step_seconds": 0.7}, **LIMIT}  # 59 s of steps; a start may use about 20 s
 STAGES = ("corpus", "pairs", "cpt", "sft")
 
 
@@ -52,24 +53,38 @@ def submit(trial: Trial) -> None:
     trial.run = trial.chain.submit()
 
 
+def run_here(chain: Chain) -> Trial:
+    """All stages on this machine, one after the other, without Slurm."""
+    ended(chain.start("run", chain.pipeline, "--cluster", locate("local")), timeout=1500)
+    return Trial(chain, chain.runs()[-1])
+
+
 def unlimited(trial: Trial, directory: Path) -> Trial:
-    """The same stages on this machine, one after the other, without Slurm."""
+    """The same stages again, on this machine."""
     twin = trial.chain.clone(directory)
     for kept in twin.workspace.store.iterdir():
         if not kept.name.startswith(("download", "dataset")):
             shutil.rmtree(kept)
-    process = twin.start("run", twin.pipeline, "--cluster", locate("local"))
-    ended(process, timeout=1500)
-    return Trial(twin, twin.runs()[-1])
+    return run_here(twin)
+
+
+@pytest.fixture(scope="module")
+def whole(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Trial:
+    """The same steps without limits, and without waiting in them."""
+    trial = make(slurm, tmp_path_factory.mktemp("whole") / "work", {"cpt": {"steps": STEPS}})
+    trial.chain.fetch()
+    return run_here(trial.chain)
 
 
 @pytest.fixture(scope="module")
 def trials(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trial]:
-    """Both continuations at once: they sleep most of the time."""
+    """All at once, both continuations and a chain that is too short: they sleep most of the time."""
     root = tmp_path_factory.mktemp("limits")
+    long, short = ({"cpt": {**TOY, "steps": steps}, "sft": {"nodes": 1}} for steps in (STEPS, 40))
     found = {
-        "requeue": make(slurm, root / "requeue", {"cpt": TOY, "sft": {"nodes": 1}}),
-        "chain": make(slurm, root / "chain", {"cpt": TOY, "sft": {"nodes": 1}}, continuation="chain", links=5),
+        "requeue": make(slurm, root / "requeue", long),
+        "chain": make(slurm, root / "chain", long, continuation="chain", links=5),
+        "one link": make(slurm, root / "one", short, continuation="chain", links=1),
     }
     for trial in found.values():
         submit(trial)
@@ -100,9 +115,9 @@ def assert_continued(trial: Trial, whole: Trial) -> None:
 
 
 @pytest.mark.failure(3, 29, 33)
-def test_a_stage_three_times_its_limit_completes_under_one_job_id(trials: dict[str, Trial], tmp_path: Path) -> None:
+def test_a_stage_three_times_its_limit_completes_under_one_job_id(trials: dict[str, Trial], whole: Trial) -> None:
     trial = trials["requeue"]
-    assert_continued(trial, unlimited(trial, tmp_path / "whole"))
+    assert_continued(trial, whole)
     jobs = {line["job"] for line in trial.starts()}
     assert len(jobs) == 1, "one stage, one Slurm job id"
     rows = {job.stage: job.row for job in trial.chain.jobs()}
@@ -114,9 +129,9 @@ def test_a_stage_three_times_its_limit_completes_under_one_job_id(trials: dict[s
 
 
 @pytest.mark.failure(6)
-def test_a_chain_of_links_where_requeue_is_forbidden(trials: dict[str, Trial], tmp_path: Path) -> None:
+def test_a_chain_of_links_where_requeue_is_forbidden(trials: dict[str, Trial], whole: Trial) -> None:
     trial = trials["chain"]
-    assert_continued(trial, unlimited(trial, tmp_path / "whole"))
+    assert_continued(trial, whole)
     links = [job.row for job in trial.chain.jobs() if job.stage == "cpt"]
     assert len(links) == 5
     assert [row.state.value for row in links[-1:]] == ["COMPLETED"], "the last link, on which sft waits, found the seal"
@@ -130,11 +145,8 @@ def test_a_chain_of_links_where_requeue_is_forbidden(trials: dict[str, Trial], t
 
 
 @pytest.mark.failure(8)
-def test_a_last_link_without_a_seal_fails_and_resume_adds_links(slurm: Slurm, tmp_path: Path) -> None:
-    settings = {"cpt": {**TOY, "steps": 40}, "sft": {"nodes": 1}}
-    trial = make(slurm, tmp_path / "work", settings, continuation="chain", links=1)
-    submit(trial)
-    trial.chain.wait()
+def test_a_last_link_without_a_seal_fails_and_resume_adds_links(trials: dict[str, Trial]) -> None:
+    trial = trials["one link"]
     assert trial.verdicts[-1].outcome is Outcome.FAIL
     assert "resume adds links" in trial.verdicts[-1].evidence
     trial.chain.resume(trial.run)
