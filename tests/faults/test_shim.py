@@ -249,7 +249,7 @@ def test_a_site_that_forbids_options(base: Chain, chain: Chain) -> None:
 def test_nothing_of_ours_stays_alive(chain: Chain) -> None:
     """Between submission and the first job there is no process that has to do with the run."""
     fake(chain).set(stopped="yes")
-    run = chain.submit()
+    run = chain.submit_by_process()
     assert traces(chain.directory) == []
     fake(chain).set()
     chain.wait()

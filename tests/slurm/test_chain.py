@@ -36,7 +36,7 @@ def test_the_whole_chain_by_either_routing(slurm: Slurm, tmp_path: Path, routing
     """Eight stages: submit returns, nothing of ours stays alive here, every stage is sealed once."""
     chain = Chain(slurm, tmp_path / "work", profile=ROUTINGS[routing])
     chain.fetch()
-    run = chain.submit()
+    run = chain.submit_by_process()
     alive = [line for line in traces(chain.directory) if "launch.cli" in line]
     assert not alive, "nothing of ours stays alive on the login node"
     training, other = ("nemo_run", "submitit") if routing == "default" else ("submitit", "nemo_run")
