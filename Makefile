@@ -21,8 +21,8 @@ demo: $(if $(wildcard $(VENV)/.dev),$(VENV)/.dev,$(VENV)/.train)
 	$(BIN)/overnight fetch pipelines/pt_pt.yaml
 	$(BIN)/overnight run pipelines/pt_pt.yaml --cluster local
 
-# In two halves side by side: the half on a real Slurm waits more than it works. The other one runs in two processes, then
-# takes what is LATER off the first; its output comes when it ends.
+# In two halves side by side: the half on a real Slurm waits more than it works. The other half runs in two processes, then
+# the files of LATER, so that both take about as long; its output comes when it ends.
 test: check
 	@command -v slurmctld >/dev/null || echo "slurmctld is not installed: the tests on a real Slurm will be skipped"
 	@$(MAKE) --keep-going --no-print-directory --jobs=2 test-slurm test-rest

@@ -1,8 +1,7 @@
 """The ``overnight`` command in a fork of this process, which has imported it: no start of Python for each command.
 
-A fork, because the command's process is part of what it leaves behind: locks and attempts name it, and who reads them
-asks whether it lives. Where the process itself is the point, it is started (``python -m launch.cli``): killed, traced,
-two at once.
+A fork, because locks and attempts hold the process id of the command, and their readers check whether that process is
+alive. Tests that kill or trace a command, or run two at once, start it as a process of its own (``python -m launch.cli``).
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def overnight(
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         pid = os.fork()
         if pid == 0:
-            _be(arguments, cwd, environment, out.fileno(), err.fileno())
+            _run_and_exit(arguments, cwd, environment, out.fileno(), err.fileno())
         code = _wait(pid, timeout, arguments)
         texts = []
         for stream in (out, err):
@@ -58,8 +57,8 @@ def overnight(
     return subprocess.CompletedProcess(["overnight", *arguments], code, *texts)
 
 
-def _be(arguments: Sequence[str], cwd: Path, environment: Mapping[str, str], out: int, err: int) -> None:
-    """Be the command and end; nothing of the tests runs any more in this process."""
+def _run_and_exit(arguments: Sequence[str], cwd: Path, environment: Mapping[str, str], out: int, err: int) -> None:
+    """Run the command and end this process: no code of the tests runs in it afterwards."""
     code = 1
     try:
         for number, file in enumerate((os.open(os.devnull, os.O_RDONLY), out, err)):
