@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+import yaml
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from launch.base.errors import InputError
 from launch.base.text import nearest
+from launch.config.document import reader
 from launch.config.document.positions import MAX_SHOWN, Position, Positions, Problem, dotted, failure
 from launch.config.document.reader import MAX_DEPTH, parse, read, scalar
 
@@ -324,3 +326,78 @@ def test_scalar_gives_a_value_or_says_why_not(text: str) -> None:
         assert value is None or isinstance(value, bool | int | float | str)
         if isinstance(value, str):
             assert value == text
+
+
+def answer(text: str) -> Any:
+    """What a text is read as, with all positions; else the message."""
+    try:
+        document = parse(text, "f.yaml")
+    except InputError as error:
+        return str(error)
+    return repr((document.data, document.positions.keys, document.positions.values))
+
+
+_PIECES = [
+    *"{}[]:,-&*!|>'\"%@#?<~` \n\ta0.e\u20ac",
+    "\n",
+    "\n  ",
+    "\n    ",
+    "\n- ",
+    "a: ",
+    "b: ",
+    "- ",
+    ": ",
+    " #c",
+    "? ",
+]
+_PIECES += [
+    "!!str ",
+    "&x ",
+    "*x",
+    '"a\\n"',
+    "'it''s'",
+    "|\n  ",
+    ">-\n  ",
+    "---",
+    "...",
+    "%YAML 1.1\n",
+    "\u2028",
+    "\x85",
+    "\r\n",
+]
+_PIECES += ["\r", "<<: ", "\ufeff", "\\u0041", '"\\x41"', "1e3", "key: value\n", "\U0001f600", "\ud83d", '"\\ud83d"']
+
+_ROOT = Path(__file__).parents[4]
+_OUR_FILES = sorted([*_ROOT.glob("pipelines/*.yaml"), *_ROOT.glob("cluster_profiles/*.yaml")])
+
+
+@pytest.mark.skipif(not yaml.__with_libyaml__, reason="PyYAML without libyaml: there is one parser")
+@given(st.lists(st.sampled_from(_PIECES), max_size=14).map("".join), st.sampled_from(["\n", ""]))
+@settings(max_examples=1500, deadline=None)
+@example("---", "")
+@example("?", "\n")
+@example("a: !", "\n")
+@example("a: >#", "\n")
+@example("a: 1\t", "\n")
+@example('a: "x\\ud83d"', "\n")
+@example("- a\n\ufeffb: 1", "\n")
+@example("a: {b: [1, x: 2], c: *x}", "\n")
+def test_both_parsers_read_the_same_or_refuse_it_at_the_same_place(text: str, end: str) -> None:
+    found = answer(text + end)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(yaml, "__with_libyaml__", False)
+        assert found == answer(text + end)
+
+
+@pytest.mark.skipif(not yaml.__with_libyaml__, reason="PyYAML without libyaml: there is one parser")
+@pytest.mark.parametrize("path", _OUR_FILES, ids=lambda path: path.name)
+def test_our_files_are_parsed_by_libyaml(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(yaml, "__with_libyaml__", False)
+        in_python = read(path)
+
+    def refused(text: str) -> None:
+        raise AssertionError("parsed in Python")
+
+    monkeypatch.setattr(reader, "_Loader", refused)
+    assert read(path) == in_python
