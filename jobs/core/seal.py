@@ -11,7 +11,6 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -185,6 +184,8 @@ def digest_files(
         for offset in range(0, max(1, size), step or max(1, size))
     ]
     found: list[list[bytes]] = [[] for _ in names]
+    from concurrent.futures import ThreadPoolExecutor  # `overnight plan` digests nothing
+
     with ThreadPoolExecutor(max_workers=_threads(len(pieces))) as pool:
         for (number, _, _), value in zip(pieces, pool.map(one, pieces), strict=True):
             found[number].append(value)
@@ -214,6 +215,8 @@ def seal_directory(directory: Path, seal_path: Path, *, depth: Depth = Depth.FUL
         raise SealBroken(directory, "is empty: nothing to seal")
     # Flushed while the cores digest (of what is in memory): the disk takes longer than they do. Both are over before
     # the seal is written.
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(max_workers=1) as disk:
         flushed = disk.map(files.flush, [directory / name for name in names])
         seal = Seal(files=digest_files(directory, names, depth), depth=depth, **facts)

@@ -8,7 +8,6 @@ here.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,4 +48,6 @@ def also_of(kind: str, settings: Mapping[str, Any]) -> str:
 
 def median(durations: Sequence[float]) -> dict[str, float]:
     """``step_seconds`` of a start's steps; nothing where there were too few of them after the warm-up."""
+    import statistics  # `overnight plan` imports this module, and has nothing to take the median of
+
     return {SECONDS: statistics.median(durations[WARM_UP:])} if len(durations) > 2 * WARM_UP else {}

@@ -93,10 +93,10 @@ class Pipeline(StrictModel):
         source = self.source_of(name)
         settings: dict[str, Any] = {
             "source": {"type": source.type},
-            "split": {**stage.split.model_dump(), "seed": self.seed_of(name)},
+            "split": {**stage.split.plain(), "seed": self.seed_of(name)},
             "min_chars": stage.min_chars,
             "max_chars": stage.max_chars,
-            "limit": stage.limit.model_dump(),
+            "limit": stage.limit.plain(),
         }
         if isinstance(source, GettextSource):
             settings["source"] |= {

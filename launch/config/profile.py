@@ -84,11 +84,11 @@ class Profile(StrictModel):
     reservation: Line | None = None
     constraint: Line | None = None
     partitions: dict[Line, Partition] = Field(default_factory=dict)
-    gpu_request: GpuRequestField = GpuRequest()
+    gpu_request: GpuRequestField = GpuRequest.model_construct()
     exclusive: Exclusive = Exclusive.NEVER
     mem: MemoryRule = MemoryRule.ASKED
-    srun_options: SrunOptions = SrunOptions()
-    containers: Containers = Containers()
+    srun_options: SrunOptions = SrunOptions.model_construct()
+    containers: Containers = Containers.model_construct()
     resources: dict[Group, ResourceKeys] = Field(default_factory=dict)
     executors: dict[Group, ExecutorChoice] = Field(default_factory=dict)
     environments: dict[ModuleName, Environment] = Field(default_factory=dict)
@@ -103,7 +103,7 @@ class Profile(StrictModel):
     kill_on_invalid_dep: Flag = True
     submission: Submission = "all"
     signal: Signal | None = None
-    notify: Notify = Notify()
+    notify: Notify = Notify.model_construct()
     sbatch: dict[OptionName, OptionValue] = Field(default_factory=dict)
     srun: tuple[Line, ...] = ()
     remove: tuple[OptionName, ...] = ()

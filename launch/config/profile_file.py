@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from launch.config.document import layers
 from launch.config.document.positions import Document, KeyPath, Positions, Problem, failure
 from launch.config.document.validate import validate
 from launch.config.profile import Profile
+from launch.inputs.toolkit import package_directory
 from launch.slurm.options import OPTIONS, flag_name
 
 
@@ -70,7 +70,7 @@ def user_directory() -> Path:
 def _directories() -> list[Path]:
     """Where profiles with names lie: packaged, of the site (``$OVERNIGHT_PROFILES``, /etc), of the user."""
     site = [Path(part) for part in os.environ.get("OVERNIGHT_PROFILES", "").split(os.pathsep) if part]
-    packaged = Path(str(resources.files("cluster_profiles")))
+    packaged = package_directory("cluster_profiles")
     return [packaged, Path("/etc/overnight/profiles"), *reversed(site), user_directory()]
 
 

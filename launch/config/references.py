@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
-from importlib import resources
 from typing import TYPE_CHECKING
 
 from launch.base.text import suggest
 from launch.config.document.positions import KeyPath, Problem
 from launch.config.kinds import FETCHED, TASK_KINDS, TASK_METRICS, TRAINING_DATA, TRAINING_KINDS
 from launch.config.stages import DataStage, EvaluateStage, TaskKeys, TrainingStage
+from launch.inputs.toolkit import package_directory
 
 if TYPE_CHECKING:
     from launch.config.pipeline import Pipeline
@@ -33,7 +33,7 @@ def problems(pipeline: Pipeline) -> list[Problem]:
 
 def backends() -> list[str]:
     """Back ends that a pipeline may name: the modules and packages of ``jobs/backends``, which is not imported."""
-    entries = resources.files("jobs").joinpath("backends").iterdir()
+    entries = package_directory("jobs").joinpath("backends").iterdir()
     names = {entry.name.removesuffix(".py") for entry in entries if entry.is_dir() or entry.name.endswith(".py")}
     return sorted(name for name in names if not name.startswith("_") and name not in _OURS)
 

@@ -142,16 +142,16 @@ class _Stage(ResourceKeys):
 
         The ``options`` of a back end (and of a task) stand beside the other keys: a back end has one kind of setting.
         """
-        settings = self.model_dump(mode="json", by_alias=True, exclude={*RESOURCE_KEYS, "executor"})
-        return _with_options(settings)
+        left_out = {*RESOURCE_KEYS, "executor"}
+        return _with_options({key: value for key, value in self.plain().items() if key not in left_out})
 
 
 class _DataStage(_Stage):
     source: Line = Field(alias="from")
-    split: SplitKeys = SplitKeys()
+    split: SplitKeys = SplitKeys.model_construct()
     min_chars: Count = 1
     max_chars: Count | None = None
-    limit: Limit = Limit()
+    limit: Limit = Limit.model_construct()
     placeholders: Literal["drop", "keep"] = "drop"
     reject_words: tuple[Line, ...] = ()
     prepare: dict[Line, Any] | None = None  # checked by data_prep: see launch.config.data_settings

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -180,6 +179,8 @@ def _of(
         least, most = estimate.utilisation(keeps)
         seconds = (work / most, work / least)
         if steps:  # measured: no range any more
+            import statistics
+
             seconds = (statistics.median(steps) * stage.target_step,) * 2
         hours = (seconds[0] * shape.world / 3600, seconds[1] * shape.world / 3600)
         usable = (resources.time_seconds or 0) - profile.lead.seconds

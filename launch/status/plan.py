@@ -14,14 +14,10 @@ from jobs.core import attempts, seal
 from jobs.core.paths import RunPaths, StorePaths, Workspace
 from jobs.core.progress import recent
 from jobs.core.seal import SealBroken
-from jobs.core.verdict import Outcome
 from launch.base.text import count, duration, table
 from launch.config.profile import Continuation, Profile, partitions_of
 from launch.plan.model import Plan, PlannedStage
-from launch.runs import attempt_state
-from launch.runs.attempt_state import AttemptStatus, QueueView
-from launch.runs.journal import last_word
-from launch.status import model, progress
+from launch.status import progress
 
 NEW = "new"
 SEALED = "sealed"
@@ -58,6 +54,12 @@ def _attempted(store: StorePaths) -> str:
     current = attempts.current(store)
     if current is None:
         return NEW
+    from jobs.core.verdict import Outcome
+    from launch.runs import attempt_state
+    from launch.runs.attempt_state import AttemptStatus, QueueView
+    from launch.runs.journal import last_word
+    from launch.status import model
+
     last = last_word(store, current)
     if last is not None and last.outcome is Outcome.FAIL:
         return f"new (run {current.run}: {model.FAILURES[last.failure]})"

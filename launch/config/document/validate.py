@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,6 +44,7 @@ SYNONYMS = {
 }
 """Words that people bring from elsewhere, and what we call it."""
 
+_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
 _DISCRIMINATORS = ("kind", "type")
 _EXPECTED = {
     "int_type": "expected a whole number",
@@ -73,10 +76,26 @@ def validate(model: type[M], data: Mapping[str, Any], positions: Positions, *, h
     """
     secret_scan.refuse(data, positions)
     try:
-        return model.model_validate(data)
+        with _without_plugins():
+            return model.model_validate(data)
     except ValidationError as error:
         problems = [_problem(model, data, each) for each in error.errors(include_url=False)]
         raise failure(problems, positions, hint=hint) from None
+
+
+@contextlib.contextmanager
+def _without_plugins() -> Iterator[None]:
+    """Without pydantic's plugins while it builds the schema, which happens at the first use of a model: to find them it
+    reads the metadata of every package that is installed, and what they do is not meant for our files."""
+    before = os.environ.get(_PLUGINS)
+    os.environ[_PLUGINS] = "__all__"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_PLUGINS]
+        else:
+            os.environ[_PLUGINS] = before
 
 
 def _problem(model: type[BaseModel], data: Any, error: Mapping[str, Any]) -> Problem:
