@@ -20,6 +20,10 @@ def main(argv: Sequence[str]) -> int:
     ``prologue`` may be given the id of a job that this one stood behind and that has ended.
     """
     verb, path, *rest = argv
+    if verb == "probe":
+        from jobs.core.evidence import Evidence
+
+        evidence = Evidence()  # first: it sees what is opened from now on
     if verb == "address":  # of this node: interfaces, another node
         from jobs.lifecycle import network
 
@@ -40,7 +44,9 @@ def main(argv: Sequence[str]) -> int:
             sys.path.append(rest[0])  # last, as in a job
             sys.dont_write_bytecode = True  # the tree is the user's
         if verb == "probe":
-            print(json.dumps({name: _probe(name, code) for name in given}))
+            answers = {name: _probe(name, code) for name in given}
+            print(json.dumps(evidence.as_json()))
+            print(json.dumps(answers))
         else:
             stages = json.loads(Path(given[0]).read_text(encoding="utf-8"))
             print(json.dumps([_render(asked, code) for asked in stages]))

@@ -289,6 +289,11 @@ class Workspace:
         return self.cache / "digests.json"
 
     @property
+    def back_ends(self) -> Path:
+        """What back ends said when they were asked, see ``launch.plan.probe_cache``."""
+        return self.cache / "back_ends.json"
+
+    @property
     def pins(self) -> Path:
         """What ``overnight fetch`` resolved: request -> exact revision."""
         return self.root / "pins.json"

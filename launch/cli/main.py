@@ -6,6 +6,7 @@ Nothing but argparse is imported for ``--help``: the table below holds the names
 from __future__ import annotations
 
 import argparse
+import atexit
 import errno
 import gc
 import importlib
@@ -63,8 +64,11 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``overnight`` with ``argv`` (default: of the process) and return its exit code."""
-    # By default after every 700 new objects: a tenth of the CPU of a command that mostly imports.
-    gc.set_threshold(50_000)
+    if argv is None:  # a process of its own
+        # Python looks for garbage after every 700 new objects and twice at its end: for a command that mostly imports
+        # that is a quarter of its CPU.
+        gc.set_threshold(50_000)
+        atexit.register(gc.freeze)
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
     try:

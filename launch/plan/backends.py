@@ -16,6 +16,7 @@ from launch.config.profile import Profile
 from launch.config.references import backends
 from launch.inputs import toolkit
 from launch.plan.model import BackEndFacts
+from launch.plan.probe_cache import ProbeCache
 from launch.slurm.environment import scrubbed
 
 PROBE_SECONDS = 60.0
@@ -43,13 +44,18 @@ def _asked(backend: str, profile: Profile) -> tuple[str, dict[str, str]]:
 
 
 def probe(
-    names: Iterable[str], profile: Profile, code: Path | None = None, secrets: Iterable[str] = ()
+    names: Iterable[str],
+    profile: Profile,
+    code: Path | None = None,
+    secrets: Iterable[str] = (),
+    cache: ProbeCache | None = None,
 ) -> dict[str, BackEndFacts]:
     """Ask every interpreter once about its back ends; versions are read there without importing torch.
 
     Args:
         code: the user's code, in which a back end that is none of ours lies.
         secrets: names of variables that it does not get, beside those of the profile and those that look like one.
+        cache: where answers are kept; without it every interpreter is asked.
 
     Raises:
         InputError: an interpreter or a back end is not there; says which entry of the profile names it.
@@ -59,7 +65,7 @@ def probe(
     for name in names:
         by_python.setdefault(_asked(name, profile)[0], []).append(name)
     for python, group in by_python.items():
-        for name, value in _ask(python, group, code, (*profile.secrets, *secrets)).items():
+        for name, value in _ask(python, group, code, (*profile.secrets, *secrets), cache).items():
             instead = _asked(name, profile)[1]
             if "error" in value and not (instead and "kinds" in value):
                 raise InputError(
@@ -70,17 +76,26 @@ def probe(
     return found
 
 
-def _ask(python: str, names: list[str], code: Path | None, drop: Iterable[str]) -> dict[str, dict[str, Any]]:
+def _ask(
+    python: str, names: list[str], code: Path | None, drop: Iterable[str], cache: ProbeCache | None
+) -> dict[str, dict[str, Any]]:
     own = [] if code is None or set(names) <= {*backends(), *_OURS} else ["--code", str(code)]
-    command = [python, str(toolkit.installed_boot()), "probe", *own, *names]
+    boot = toolkit.installed_boot()
+    command = [python, str(boot), "probe", *own, *names]
     hint = f"{python} must be a Python 3.10 or newer that this machine can run"
     environment = scrubbed(os.environ, drop=drop)
+    kept = None if own else cache  # the user's code may look at anything
+    if kept is not None and (known := kept.get(python, names, boot, environment)) is not None:
+        return known
     try:
         answer = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False
         )
         if answer.returncode == 0:
-            return dict(json.loads(answer.stdout.splitlines()[-1]))
+            *_, evidence, answers = map(json.loads, answer.stdout.splitlines()[-2:])
+            if kept is not None:
+                kept.put(python, names, boot, environment, answers, evidence)
+            return dict(answers)
         problem = (answer.stderr.strip() or f"exit code {answer.returncode}").splitlines()[-1]
     except (OSError, subprocess.TimeoutExpired, ValueError, IndexError) as error:
         problem = str(error)

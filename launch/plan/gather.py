@@ -20,6 +20,7 @@ from launch.inputs.digests import DigestCache, source_files
 from launch.plan.backends import _OURS, probe
 from launch.plan.builder import back_ends_of
 from launch.plan.model import Facts, FetchedFacts, data_paths
+from launch.plan.probe_cache import ProbeCache
 
 
 def gather(pipeline: PipelineFile, profile: Profile, workspace: Workspace) -> Facts:
@@ -31,7 +32,7 @@ def gather(pipeline: PipelineFile, profile: Profile, workspace: Workspace) -> Fa
     sources, fetched = _sources(pipeline, workspace), _fetched(pipeline, workspace)
     named = back_ends_of(pipeline.pipeline)
     code = None if pipeline.pipeline.code is None else pipeline.resolve(pipeline.pipeline.code)
-    back_ends = probe(named, profile, code, pipeline.pipeline.secrets)
+    back_ends = probe(named, profile, code, pipeline.pipeline.secrets, ProbeCache(workspace.back_ends))
     digest = None
     if code is not None and (own := sorted(set(named) - set(backends()) - set(_OURS))):
         # The versions of a back end that is the user's code: any change of the code is another one.

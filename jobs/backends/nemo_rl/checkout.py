@@ -61,6 +61,9 @@ def at(root: Path) -> Checkout:
         raise ImportError(f"{root}: NeMo-RL {version} is not known here; known: {', '.join(sorted(schemas.KNOWN))}")
     found = Checkout(root, version, schema)
     for needed in (place(kind) for kind in sorted(schema.keys) for place in (found.stock, found.script)):
-        if not needed.is_file():
-            raise ImportError(f"{needed}: missing; the examples of the checkout are needed, not only the package")
+        try:
+            needed.open("rb").close()  # opened, so that an answer that was kept is known to depend on it
+        except OSError as error:
+            text = f"{needed}: missing; the examples of the checkout are needed, not only the package"
+            raise ImportError(text) from error
     return found

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,44 @@ def test_plan_imports_no_executor_no_trainer_and_nothing_to_draw_with(pipeline: 
     )
     assert {"launch", "pydantic", "yaml"} <= found
     assert not found & (HEAVY | SHOWING)
+
+
+COUNTED = """\
+import json, sys
+started = []
+sys.addaudithook(lambda event, given: started.append(str(given[0])) if event == "subprocess.Popen" else None)
+from launch.cli.main import main
+code = main(sys.argv[1:])
+print(json.dumps({"code": code, "started": started, "modules": sorted(sys.modules)}))
+"""
+
+
+def test_a_second_plan_starts_no_process_and_imports_little(pipeline: Path) -> None:
+    command = [sys.executable, "-c", COUNTED, "plan", str(pipeline), "--cluster", "devcluster"]
+    command += ["--workspace", str(pipeline.parent / "w")]
+    found: list[dict] = []
+    # What has changed within the last seconds is not kept: a test before may have written beside our packages.
+    while not found or (found[-1]["started"] and len(found) < 5):
+        time.sleep(2.5 if found else 0)
+        done = subprocess.run(
+            command,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+        assert found[-1]["code"] == 0
+    assert len(found[0]["started"]) == 1
+    assert found[-1]["started"] == []
+    modules = set(found[-1]["modules"])
+    ours = {name for name in modules if name.startswith(("launch.", "jobs."))}
+    # Of jobs and queues a plan that finds no attempt needs nothing.
+    assert not {"launch.slurm.client", "launch.slurm.queue", "launch.runs.attempt_state", "launch.status.model"} & ours
+    assert not {"statistics", "asyncio", "concurrent.futures", "http.client", "multiprocessing"} & modules
+    assert len(ours) < 75, sorted(ours)
+    assert len(modules) < 360, sorted(modules)
 
 
 def test_the_probe_of_the_back_ends_reads_versions_without_importing_the_packages() -> None:
