@@ -60,8 +60,10 @@ def _rows(path: Path, row: object) -> None:
 
 
 def fetched(pipeline: Path, workspace: Path) -> Path:
-    """A workspace that holds the base model and no runs."""
+    """A workspace that holds the base model and no runs, and in which the chain has been planned, as it is before it is
+    submitted: what the back ends said is there."""
     child([*OVERNIGHT, "fetch", pipeline, "--cluster", "local", "--workspace", workspace])
+    child([*OVERNIGHT, "plan", pipeline, "--cluster", "local", "--workspace", workspace])
     return workspace
 
 

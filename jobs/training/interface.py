@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -187,6 +186,8 @@ class BackEnd(Protocol):
 
 def versions(*packages: str) -> dict[str, str]:
     """Versions of packages in this interpreter, without importing them; those not installed are left out."""
+    from importlib import metadata  # not for those that ask for no version: it takes as long as all else here
+
     found = {}
     for name in packages:
         try:
