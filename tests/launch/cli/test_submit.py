@@ -1,0 +1,100 @@
+"""``overnight submit`` as it goes: what it has imported, used and printed each time it starts sbatch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import launch
+
+ROOT = Path(launch.__file__).parent.parent
+
+PIPELINE = """\
+name: three
+model: {base: ./base}
+stages:
+  corpus: {kind: corpus, from: ./text.txt}
+  cpt: {kind: cpt, backend: toy, checkpoint: base, data: corpus, steps: 4, lr: 0.5}
+  final: {kind: evaluate, backend: toy, checkpoint: cpt, tasks: {perplexity: {data: corpus}}}
+"""
+PROFILE = 'executor: slurm\nresources: {default: {nodes: 1, time: "0:10:00"}}\n'
+
+WATCHED = """\
+import json, os, resource, sys
+starts = []
+
+def watch(event, given):
+    if event == "subprocess.Popen" and given[0] == "sbatch":
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        cpu = sum(each.ru_utime + each.ru_stime for each in used)
+        libraries = [name for name in ("submitit", "nemo_run") if name in sys.modules]
+        printed = open(sys.argv[1]).read().count(" submitted ")
+        starts.append({"cpu": cpu, "libraries": libraries, "printed": printed})
+
+sys.addaudithook(watch)
+from launch.cli.main import main
+code = main(sys.argv[3:])
+with open(sys.argv[2], "w") as stream:
+    json.dump({"code": code, "starts": starts}, stream)
+"""
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A pipeline with its data, a profile, and a Slurm that gives every job a number and forgets it."""
+    (tmp_path / "text.txt").write_text("One line.\n" * 50)
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}\n")
+    (tmp_path / "base" / "model.safetensors").write_bytes(os.urandom(100))
+    (tmp_path / "three.yaml").write_text(PIPELINE)
+    (tmp_path / "site.yaml").write_text(PROFILE)
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    (commands / "sbatch").write_text(f"#!/bin/bash\necho x >>{tmp_path}/jobs\nwc -l <{tmp_path}/jobs\n")
+    (commands / "squeue").write_text("#!/bin/bash\nexit 0\n")
+    for name in ("sbatch", "squeue"):
+        (commands / name).chmod(0o755)
+    return tmp_path
+
+
+def overnight(directory: Path, *command: str, output: Path | None = None) -> None:
+    environment = {
+        **os.environ,
+        "PATH": f"{directory}/bin:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "OVERNIGHT_WORKSPACE": str(directory / "w"),
+        "XDG_STATE_HOME": str(directory / "state"),
+    }
+    with open(output or os.devnull, "w") as stream:
+        subprocess.run(
+            [sys.executable, *command],
+            env=environment,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            timeout=300,
+            check=True,
+        )
+
+
+def test_the_first_job_is_queued_before_the_library_of_a_later_one_is_imported(directory: Path) -> None:
+    pytest.importorskip("submitit")
+    pytest.importorskip("nemo_run")
+    pipeline, profile = str(directory / "three.yaml"), str(directory / "site.yaml")
+    overnight(directory, "-m", "launch.cli", "fetch", pipeline, "--cluster", "local")
+    printed, found = directory / "printed", directory / "found.json"
+    arguments = ["submit", pipeline, "--cluster", profile]
+    overnight(directory, "-c", WATCHED, str(printed), str(found), *arguments, output=printed)
+    said = json.loads(found.read_text())
+    assert said["code"] == 0, printed.read_text()
+    first, second, third = said["starts"]
+    assert first["libraries"] == ["submitit"]
+    assert first["cpu"] < 1.5
+    assert "nemo_run" in second["libraries"]
+    # Each stage is printed before the next one is submitted.
+    assert [each["printed"] for each in (first, second, third)] == [0, 1, 2]
+    assert printed.read_text().count(" submitted ") == 3
