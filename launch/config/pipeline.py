@@ -46,7 +46,7 @@ class Pipeline(StrictModel):
         """Source of a data stage; a ``from`` that names none is a path."""
         stage = self.stages[name]
         assert isinstance(stage, DataStage)
-        return self.sources.get(stage.source) or PathSource(type="path", path=stage.source)
+        return self.sources.get(stage.source) or PathSource.model_construct(type="path", path=stage.source)
 
     def task_data(self, name: str) -> dict[str, str]:
         """Task -> data stage of an evaluation. Where a task names none it is the only one of the task's kind."""
