@@ -23,13 +23,7 @@ def main(argv: Sequence[str]) -> int:
     """
     verb, path, *rest = argv
     if verb in ("probe", "render"):
-        # Both mostly import: looking for garbage meanwhile and at the end is a fifth of their CPU.
-        gc.set_threshold(50_000)
-        atexit.register(gc.freeze)
-    if verb == "probe":
-        from jobs.core.evidence import Evidence
-
-        evidence = Evidence()  # first: it sees what is opened from now on
+        return _asked(verb, argv[1:])
     if verb == "address":  # of this node: interfaces, another node
         from jobs.lifecycle import network
 
@@ -43,20 +37,6 @@ def main(argv: Sequence[str]) -> int:
         from data_prep.corpus import tasks
 
         return tasks.main(Path(path), int(rest[0]))
-    if verb in ("probe", "render"):
-        given, code = argv[1:], None
-        if path == "--code":
-            code, given = Path(rest[0]), rest[1:]
-            sys.path.append(rest[0])  # last, as in a job
-            sys.dont_write_bytecode = True  # the tree is the user's
-        if verb == "probe":
-            answers = {name: _probe(name, code) for name in given}
-            print(json.dumps(evidence.as_json()))
-            print(json.dumps(answers))
-        else:
-            stages = json.loads(Path(given[0]).read_text(encoding="utf-8"))
-            print(json.dumps([_render(asked, code) for asked in stages]))
-        return 0
     spec = specs.load(Path(path))
     if verb == "work":
         from jobs.worker import work
@@ -84,6 +64,29 @@ def main(argv: Sequence[str]) -> int:
         return 0
     print(f"unknown verb {verb!r}", file=sys.stderr)
     return 2
+
+
+def _asked(verb: str, given: Sequence[str]) -> int:
+    """What the planner asks of an interpreter: its back ends (``probe``), or what its stages would run (``render``)."""
+    # Both mostly import: looking for garbage meanwhile and at the end is a fifth of their CPU.
+    gc.set_threshold(50_000)
+    atexit.register(gc.freeze)
+    from jobs.core.evidence import Evidence
+
+    evidence = Evidence()  # first: it sees what is opened from now on
+    code = None
+    if given[0] == "--code":
+        code, given = Path(given[1]), given[2:]
+        sys.path.append(str(code))  # last, as in a job
+        sys.dont_write_bytecode = True  # the tree is the user's
+    if verb == "probe":
+        answers = {name: _probe(name, code) for name in given}
+        print(json.dumps(evidence.as_json()))
+        print(json.dumps(answers))
+    else:
+        stages = json.loads(Path(given[0]).read_text(encoding="utf-8"))
+        print(json.dumps([_render(asked, code) for asked in stages]))
+    return 0
 
 
 def _probe(name: str, code: Path | None) -> dict[str, Any]:

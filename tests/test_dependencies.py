@@ -72,9 +72,14 @@ def with_what_they_need(distributions: set[str]) -> set[str]:
 
 
 def imported(path: Path) -> set[str]:
-    """Third-party top-level names that a file imports anywhere, also inside functions."""
+    """Third-party top-level names that a file imports anywhere, also inside functions; not for type checkers alone."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    only_types = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+    ]
+    unseen = {inner for node in only_types for inner in ast.walk(node)}
+    for node in set(ast.walk(tree)) - unseen:
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

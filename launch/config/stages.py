@@ -75,11 +75,9 @@ _TRAINING = {entry.name: entry for keys in (TrainingKeys, DpoKeys) for entry in 
 
 
 def _training(name: str) -> Any:
-    """The default and the range of a setting of training, as every back end has them."""
+    """The default of a setting of training, as every back end has it."""
     entry = _TRAINING[name]
-    rule = rule_of(entry)
-    default = ... if entry.default is MISSING else entry.default
-    return Field(default, ge=rule.at_least, gt=rule.above, lt=rule.below)
+    return Field(... if entry.default is MISSING else entry.default)
 
 
 def _with_options(settings: dict[str, Any]) -> dict[str, Any]:
@@ -205,6 +203,13 @@ class _TrainingStage(_Stage):
         choices = rule_of(_TRAINING[str(info.field_name)]).choices
         if value not in choices:
             raise ValueError(f"got {value!r}; {suggest(str(value), choices)}")
+        return value
+
+    @field_validator(*_TRAINING, check_fields=False)
+    @classmethod
+    def _is_in_range(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None and (problem := rule_of(_TRAINING[str(info.field_name)]).problem(value)):
+            raise ValueError(problem)
         return value
 
     def batch_problem(self, nodes: int, processes_per_node: int) -> str | None:

@@ -216,7 +216,7 @@ pipeline.yaml:24:87: stages.sft.time: a duration is text: write "30" for 30 minu
             "needs a stage of kind instructions",
         ),
         ("lr: 1e-5, nodes: 2", "lr: 1e-5, nodes: 3", "batch_size 8 is not divisible by 3 nodes x 1 processes"),
-        ("lr: 1e-5, nodes: 2", "lr: -1", "stages.sft.lr: must be greater than 0, got -1"),
+        ("lr: 1e-5, nodes: 2", "lr: -1", "stages.sft.lr: must be above 0, not -1"),
         ("lr: 1e-5, nodes: 2", "lr: .nan", "stages.sft.lr: expected a finite number"),
         ("lr: 1e-5, nodes: 2", "lr: 1e-5, steps_: 2", "stages.sft.steps_: unknown key; nearest: steps"),
         ("lr: 1e-5, nodes: 2", "lr: 1e-5, backend: troy", "there is no back end 'troy'; nearest: toy"),

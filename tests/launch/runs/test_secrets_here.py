@@ -103,7 +103,7 @@ def test_a_look_at_a_back_end_has_none_of_it(tmp_path: Path, monkeypatch: pytest
         monkeypatch.setenv(name, "canary-value")
     monkeypatch.setenv("CUDA_HOME", "/cuda")
     found = backends.probe(["toy"], read_profile(path).profile, secrets=["of_the_pipeline"])
-    assert "cpt" in found["toy"].kinds
+    assert "cpt" in found["toy"].capabilities.kinds
     text = seen.read_text()
     assert "canary-value" not in text
     assert "CUDA_HOME=/cuda" in text
