@@ -165,7 +165,7 @@ def _join(
             (output / shard.MEGATRON).mkdir(exist_ok=True)
             prefix = f"{shard.MEGATRON}/{name}_text_document"
             parts = [directory / prefix for directory in directories]
-            indexed.join(parts, output / prefix, indexed.dtype_for(encoder.vocabulary))
+            indexed.join(parts, output / prefix, indexed.dtype_for(encoder.largest + 1))
         progress(number, len(SPLITS))
     return _facts(workdir, request, encoder, directories)
 

@@ -266,7 +266,7 @@ def _write_split(
     writer = None
     if encoder is not None:
         (directory / MEGATRON).mkdir(exist_ok=True)
-        writer = IndexedWriter(directory / MEGATRON / f"{name}_text_document", dtype_for(encoder.vocabulary))
+        writer = IndexedWriter(directory / MEGATRON / f"{name}_text_document", dtype_for(encoder.largest + 1))
     with open(rows, "wb", buffering=1 << 20) as stream:
 
         def texts() -> Iterator[str]:

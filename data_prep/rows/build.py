@@ -324,20 +324,34 @@ def _write(
         for form in recipe.also:
             export.write(output, form, split, rows)
         if recipe.pack is not None and encoder is not None:
-            checks[f"packed {split}"] = _pack(output, split, own, recipe.pack)
+            checks[f"packed {split}"] = _pack(output, split, own, recipe.pack, recipe.max_over_length)
         counts[split] = len(own)
     return counts
 
 
-def _pack(output: Path, split: str, drafts: list[Draft], size: int) -> str:
-    packs = lengths.pack([len(draft.encoded[0]) for draft in drafts], size)
+def _pack(output: Path, split: str, drafts: list[Draft], size: int, most: float) -> str:
+    """Write the packs of a split; returns what the card says. Rows longer than a pack are in none.
+
+    Raises:
+        DataError: more than the share ``most`` of the rows are longer than a pack.
+    """
+    fitting = [draft.encoded[0] for draft in drafts if len(draft.encoded[0]) <= size]
+    over = len(drafts) - len(fitting)
+    if over > most * len(drafts):
+        raise DataError(
+            f"{over} of {len(drafts)} rows of {split} have more than {size} tokens (pack); max_over_length allows "
+            f"{most:.1%}: raise one of them, or leave longer rows out with max_tokens: {size}"
+        )
+    packs = lengths.pack([len(one) for one in fitting], size)
     (output / "packed").mkdir(exist_ok=True)
     with open(output / "packed" / f"{split}.jsonl", "w", encoding="utf-8") as stream:
         for numbers in packs:
-            row = lengths.packed_row([drafts[number].encoded[0] for number in numbers])
-            stream.write(json.dumps(row) + "\n")
-    used = sum(len(draft.encoded[0]) for draft in drafts)
-    return f"{len(drafts)} rows in {len(packs)} packs of {size}, {used / max(1, size * len(packs)):.1%} full"
+            stream.write(json.dumps(lengths.packed_row([fitting[number] for number in numbers])) + "\n")
+    used = sum(map(len, fitting))
+    return (
+        f"{len(fitting)} rows in {len(packs)} packs of {size}, {used / max(1, size * len(packs)):.1%} full"
+        + f"; {over} longer rows are in no pack" * bool(over)
+    )
 
 
 def _facts(

@@ -74,6 +74,8 @@ class Encoder:
         self._slow = _tokenizer(content, path)
         self.special = _special(directory, parsed)
         self.vocabulary = self._slow.get_vocab_size(with_added_tokens=True)
+        # Ids may have gaps: the number of tokens does not tell how large an id can be.
+        self.largest = max(self._slow.get_vocab(with_added_tokens=True).values(), default=0)
         self.engine, self.why = "tokenizers", ""
         self.proof: Proof | None = None
         self._form: bpe.BpeForm | None = None
@@ -187,9 +189,13 @@ def _tokenizer(content: bytes, path: Path) -> Any:
     except ImportError as error:
         raise SettingsError(f'tokenising needs the extra "data": pip install "overnight[data]" ({error})') from error
     try:
-        return Tokenizer.from_buffer(content)
+        found = Tokenizer.from_buffer(content)
     except Exception as error:  # the library raises a bare Exception
         raise DataError(f"no readable tokenizer: {error}", path) from error
+    # Both may be saved in tokenizer.json by whoever used it last; they would cut texts or fill them up.
+    found.no_truncation()
+    found.no_padding()
+    return found
 
 
 def _special(directory: Path, parsed: dict[str, Any]) -> Special:

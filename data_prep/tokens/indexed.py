@@ -18,11 +18,12 @@ import struct
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from data_prep.common.errors import DataError
+from jobs.core import files
 
 _HEAD = struct.Struct("<9sQBQQ")
 _MAGIC = b"MMIDIDX\x00\x00"
@@ -32,7 +33,8 @@ _BLOCK = 1 << 20
 
 
 def dtype_for(vocabulary: int) -> np.dtype[Any]:
-    """The type of a token for a vocabulary of that size, by Megatron's rule: two bytes below 65,500, else four."""
+    """The type of a token for ids below ``vocabulary`` (the largest id + 1), by Megatron's rule: two bytes below
+    65,500, else four."""
     return _CODES[8] if vocabulary < _SMALL else _CODES[4]
 
 
@@ -42,7 +44,10 @@ def paths(prefix: Path) -> tuple[Path, Path]:
 
 
 class IndexedWriter:
-    """Writes documents one after the other; ``close`` writes the index. Holds four bytes a document in memory."""
+    """Writes documents one after the other; ``close`` writes the index and has both files on disk.
+
+    Holds four bytes a document in memory.
+    """
 
     def __init__(self, prefix: Path, dtype: np.dtype[Any]) -> None:
         self._prefix = prefix
@@ -51,14 +56,31 @@ class IndexedWriter:
         self._stream = open(paths(prefix)[0], "wb", buffering=_BLOCK)  # noqa: SIM115 (closed by close)
 
     def add(self, ids: np.ndarray[Any, Any]) -> None:
-        """Append a document."""
+        """Append a document.
+
+        Raises:
+            DataError: an id that the type of a token cannot hold.
+        """
+        limits = np.iinfo(self._dtype)
+        if len(ids) and not limits.min <= int(ids.min()) <= int(ids.max()) <= limits.max:
+            raise DataError(
+                f"document {len(self._lengths)} has the id {int(ids.max())}, which {self._dtype.name} cannot hold: "
+                "choose the type from the tokenizer's largest id",
+                paths(self._prefix)[0],
+            )
         self._stream.write(ids.astype(self._dtype, copy=False).tobytes())
         self._lengths.append(len(ids))
 
     def close(self) -> None:
-        """Finish .bin and write .idx."""
+        """Finish .bin and write .idx; both are on disk when this returns, so that a mark written later is true."""
+        _flush(self._stream)
         self._stream.close()
         _write_index(paths(self._prefix)[1], self._dtype, [np.frombuffer(self._lengths, np.int32)])
+
+
+def _flush(stream: IO[bytes]) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
 
 
 def _write_index(path: Path, dtype: np.dtype[Any], parts: Sequence[np.ndarray[Any, Any]]) -> None:
@@ -76,6 +98,8 @@ def _write_index(path: Path, dtype: np.dtype[Any], parts: Sequence[np.ndarray[An
             first = int(ends[-1]) if len(part) else first
         for start in range(0, count + 1, _BLOCK):
             stream.write(np.arange(start, min(start + _BLOCK, count + 1), dtype="<i8").tobytes())
+        _flush(stream)
+    files.fsync_directory(path.parent)
 
 
 def join(prefixes: Sequence[Path], target: Path, dtype: np.dtype[Any]) -> tuple[int, int]:
@@ -90,6 +114,7 @@ def join(prefixes: Sequence[Path], target: Path, dtype: np.dtype[Any]) -> tuple[
                 raise DataError(f"has tokens of type {part.dtype}, not {dtype}", paths(part.prefix)[1])
             with open(paths(part.prefix)[0], "rb") as source:
                 shutil.copyfileobj(source, stream, 8 * _BLOCK)
+        _flush(stream)
     _write_index(paths(target)[1], dtype, [part.lengths for part in parts])
     return sum(map(len, parts)), sum(int(part.lengths.sum(dtype=np.int64)) for part in parts)
 

@@ -227,6 +227,29 @@ def test_packs_are_shown_row_by_row_with_their_loss(tmp_path: Path) -> None:
     }
 
 
+def test_rows_longer_than_a_pack_are_in_none_and_counted(tmp_path: Path) -> None:
+    tokenizer = write_tokenizer(tmp_path / "tokenizer")
+    given = [{"input": f"q{n}", "output": document(n, 6 if n else 200)} for n in range(30)]
+    source = write_lines(tmp_path / "in.jsonl", given)
+    make("instructions", [source], tmp_path / "out", split=ALL, tokenizer=str(tokenizer), pack=64)
+    packs = [json.loads(line) for line in (tmp_path / "out/packed/train.jsonl").read_text().splitlines()]
+    assert max(len(pack["input_ids"]) for pack in packs) <= 64
+    assert sum(len(pack["seq_start_id"]) for pack in packs) == 29
+    said = card(tmp_path / "out")["checks"]["packed train"]
+    assert said.endswith("% full; 1 longer rows are in no pack")
+    assert float(re.search(r"([\d.]+)% full", said)[1]) <= 100  # type: ignore[index]
+    with pytest.raises(DataError, match=r"1 of 30 rows of train have more than 64 tokens \(pack\).*max_tokens: 64"):
+        make(
+            "instructions",
+            [source],
+            tmp_path / "no",
+            split=ALL,
+            tokenizer=str(tokenizer),
+            pack=64,
+            max_over_length=0.01,
+        )
+
+
 def test_settings_of_rows_that_need_a_tokenizer_say_so() -> None:
     for setting in ({"max_tokens": 9}, {"pack": 9}, {"template": "model"}):
         with pytest.raises(SettingsError, match=r"needs prepare\.tokenizer"):

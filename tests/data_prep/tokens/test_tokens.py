@@ -261,3 +261,100 @@ def test_same_bytes_as_megatron_which_reads_ours(encoder: Encoder, tmp_path: Pat
         for suffix in (".bin", ".idx"):
             ours, theirs = (tmp_path / f"{side}-{name}{suffix}" for side in ("ours", "theirs"))
             assert ours.read_bytes() == theirs.read_bytes(), theirs.name
+
+
+def _saved(directory: Path, change: str) -> Path:
+    """A tokenizer as a program has saved it that used it for a short text, for a batch, or with its end token."""
+    from tokenizers import Tokenizer, processors
+
+    prepared.write_tokenizer(directory)
+    own = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    if change == "truncation":
+        own.enable_truncation(8)
+    elif change == "padding":
+        own.enable_padding(pad_id=0, pad_token="<s>", length=64)
+    else:
+        own.post_processor = processors.TemplateProcessing(
+            single="<s> $A </s>", special_tokens=[("<s>", own.token_to_id("<s>")), ("</s>", own.token_to_id("</s>"))]
+        )
+    own.save(str(directory / "tokenizer.json"))
+    return directory
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("change", ["truncation", "padding", "end token"])
+def test_what_a_tokenizer_was_saved_with_changes_no_ids(
+    encoder: Encoder, tmp_path: Path, change: str, fast: bool
+) -> None:
+    own = Encoder(_saved(tmp_path / "saved", change), fast=fast)
+    texts = [prepared.document(3), "short", "x </s> y"]
+    wanted = [encoder.reference(text).tolist() for text in texts]
+    assert [own.encode(text).tolist() for text in texts] == wanted
+    assert [own.reference(text).tolist() for text in texts] == wanted
+    assert [ids.tolist() for ids in own.encode_all(texts)] == wanted
+
+
+@pytest.mark.parametrize("change", ["truncation", "padding", "end token"])
+def test_documents_are_whole_and_have_one_end_token(encoder: Encoder, tmp_path: Path, change: str) -> None:
+    texts = [prepared.document(seed, 90) for seed in range(5)]
+    source = prepared.write_lines(tmp_path / "in.jsonl", [{"text": text} for text in texts])
+    prepared.make(
+        "corpus",
+        [source],
+        tmp_path / "out",
+        tokenizer=str(_saved(tmp_path / "saved", change)),
+        split={"validation": 0, "test": 0},
+    )
+    end = encoder.end_of_document(None)
+    found = [ids.tolist() for ids in indexed.Indexed(tmp_path / "out/megatron/train_text_document")]
+    assert found == [[*encoder.reference(text).tolist(), end] for text in texts]
+
+
+def test_the_type_of_an_id_comes_from_the_largest_id(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    vocabulary = {word: number for number, word in enumerate(prepared.WORDS)}
+    own = Tokenizer(models.WordLevel({**vocabulary, "<unk>": 69_998, ".": 69_999, "</s>": 70_000}, unk_token="<unk>"))
+    own.pre_tokenizer = pre_tokenizers.Whitespace()
+    (tmp_path / "tokenizer").mkdir()
+    own.save(str(tmp_path / "tokenizer/tokenizer.json"))
+    (tmp_path / "tokenizer/tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
+    text = " ".join(prepared.WORDS)
+    source = prepared.write_lines(tmp_path / "in.jsonl", [{"text": text}])
+    prepared.make(
+        "corpus",
+        [source],
+        tmp_path / "out",
+        tokenizer=str(tmp_path / "tokenizer"),
+        split={"validation": 0, "test": 0},
+    )
+    found = indexed.Indexed(tmp_path / "out/megatron/train_text_document")
+    assert found[0].tolist() == [*range(len(prepared.WORDS)), 70_000]
+
+
+@pytest.mark.parametrize("wrong", [65_536, -1])
+def test_an_id_that_the_type_cannot_hold_is_refused(tmp_path: Path, wrong: int) -> None:
+    writer = indexed.IndexedWriter(tmp_path / "x", indexed.dtype_for(600))
+    writer.add(np.array([65_535], np.int64))
+    with pytest.raises(DataError, match=r"x\.bin: document 1 has the id"):
+        writer.add(np.array([3, wrong], np.int64))
+
+
+def test_both_files_are_on_disk_when_they_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: dict[str, int] = {}
+    own = os.fsync
+
+    def see(handle: int) -> None:
+        flushed[Path(os.readlink(f"/proc/self/fd/{handle}")).name] = os.fstat(handle).st_size
+        own(handle)
+
+    monkeypatch.setattr(os, "fsync", see)
+    writer = indexed.IndexedWriter(tmp_path / "a", indexed.dtype_for(600))
+    writer.add(np.arange(50))
+    writer.close()
+    sizes = {name: (tmp_path / name).stat().st_size for name in ("a.bin", "a.idx")}
+    assert flushed == {**sizes, tmp_path.name: tmp_path.stat().st_size}
+    flushed.clear()
+    indexed.join([tmp_path / "a", tmp_path / "a"], tmp_path / "b", indexed.dtype_for(600))
+    sizes = {name: (tmp_path / name).stat().st_size for name in ("b.bin", "b.idx")}
+    assert flushed == {**sizes, tmp_path.name: tmp_path.stat().st_size}
