@@ -117,7 +117,7 @@ def _file_units(
         group = "s:" + (text.key(row.texts[0]) or row.texts[0])
         if settings.kind != "corpus":
             groups.join([group])
-        if settings.kind == "preferences" and row.texts[1].strip() == row.texts[2].strip():
+        if settings.kind == "preferences" and text.exact(row.texts[1]) == text.exact(row.texts[2]):
             tally.drop("no_difference")
         elif flaw := messages.length_flaw(settings, row.texts):
             tally.drop(flaw)
@@ -128,19 +128,21 @@ def _file_units(
 
 
 def _unique(kind: str, units: list[Unit], tally: Tally) -> list[Unit]:
-    """Leave out repeated units: of a corpus, those that say the same; of pairs from messages, all but the most frequent
-    translation of a source text; of rows of files, exact repetitions (one prompt may well have several completions)."""
+    """Leave out repeated units: of a corpus, texts that are the same; of pairs from messages, all but the most frequent
+    translation of a source text (spellings of one translation vote together); of rows of files, exact repetitions (one
+    prompt may well have several completions)."""
     by_key: dict[object, list[Unit]] = defaultdict(list)
     for unit in sorted(units, key=lambda unit: unit.order):
         from_file = unit.origin == unit.project
-        own = unit.texts if from_file and kind != "corpus" else text.key(unit.texts[0]) or unit.texts[0]
+        first = unit.texts[0]
+        own = text.wording(first) or first if not from_file else text.exact(first) if kind == "corpus" else unit.texts
         by_key[own].append(unit)
     kept: list[Unit] = []
     for same in by_key.values():
-        votes = Counter(tuple(map(text.key, unit.texts[1:])) for unit in same)
+        spelling = [tuple(text.key(one) or one for one in unit.texts[1:]) for unit in same]
+        votes = Counter(spelling)
         most = max(votes.values())
-        best = next(unit for unit in same if votes[tuple(map(text.key, unit.texts[1:]))] == most)
-        chosen = tuple(map(text.key, best.texts[1:]))
+        best, chosen = next((unit, own) for unit, own in zip(same, spelling, strict=True) if votes[own] == most)
         kept.append(best)
         if most > 1:
             tally.drop("duplicate", most - 1)

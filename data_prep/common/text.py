@@ -9,6 +9,9 @@ from collections import Counter
 _SPACE = re.compile(r"\s+")
 _NOT_WORD = re.compile(r"[\W_]+")
 _LETTER = re.compile(r"[^\W\d_]")
+_WORD = re.compile(r"[^\W\d_]{2,}")
+# Behind a word of two letters and more: "n!" and "5!" are not sentences.
+_AFTER_WORD = re.compile(r"(?<=[^\W\d_]{2})[.,;:!?\u2026\u3001\u3002\uff0c\uff1f\uff01]+(?=\s|\Z)")
 
 # One pattern for what must be copied, not translated: printf, brace and $ placeholders, markup, entities,
 # and the & or _ of a keyboard accelerator.
@@ -31,11 +34,29 @@ def clean(text: str) -> str:
 
 
 def key(text: str) -> str:
-    """What two texts have in common when they say the same: case, white space, punctuation do not count.
+    """A key that groups texts which may belong together: case, white space and punctuation do not count.
 
-    Empty where there are no letters or digits.
+    For grouping only (a split, a vote): "C++" and "C" have the same key. Whether two texts are the same, ``exact`` and
+    ``wording`` say. Empty where there are no letters or digits.
     """
     return _NOT_WORD.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def exact(text: str) -> str:
+    """What two texts have in common when they are the same: composed characters, line ends and white space at the ends
+    do not count, everything else does."""
+    return unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n").strip()
+
+
+def wording(text: str) -> str:
+    """What two texts have in common when they say the same in the same words, however these are written.
+
+    White space, the case of words and the full stop, comma or mark behind a word do not count. Operators, signs,
+    quotes, brackets, emoji and the case of single letters do: "2 + 2" is not "2 - 2", "the code of A" not "the code of
+    a".
+    """
+    spaced = " ".join(unicodedata.normalize("NFC", text).split())
+    return _WORD.sub(lambda found: found[0].casefold(), _AFTER_WORD.sub("", spaced)).rstrip(" .?\u2026\u3002\uff1f")
 
 
 def placeholders(text: str) -> Counter[str]:

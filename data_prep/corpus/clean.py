@@ -18,6 +18,15 @@ _BLANK_LINES = re.compile(r"\n{3,}")
 _MOJIBAKE = re.compile(r"[ÂÃâ][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ¡-¿]")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _LATIN_WORD = re.compile(r"[A-Za-zÀ-ɏ]+")
+_NO_SPACES = re.compile("[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u3000-\U0010ffff]")
+# A statement's end or a block's, a call, an assignment or comparison, a keyword that begins a line, a tag, a comment.
+_CODE_LINE = re.compile(
+    r"[;{}]\s*$|^\s*[)\]}]+[,;)\]}]*\s*$|[\w\])]\((?:[^)]*\))?[:;,{]?\s*$|\w\(.*\)"
+    r"|[\w\])\"']\s*(?:[-+*/|&^%:]?=|==|!=|<=|>=|=>|->|<-)\s*\S"
+    r"|^\s*(?:def|class|import|from|return|elif|else:|try:|except|raise|yield|async|await|public|private|static|void"
+    r"|const|let|var|function|func|fn|pub|struct|enum|package|use|using|namespace|template|end|fi|done|esac)\b(?=[^.!?]*$)"
+    r"|^\s*(?:#include|#define|#!|//|/\*|\*/|\*\s|<[/!?a-zA-Z][^>]*>|@\w+\s*$|\$\s)"
+)
 _BULLETS = ("•", "-", "*", "‣", "▪", "●", "·")
 
 # Phone: an international number (+ and 8 to 15 digits) or one grouped in the North American way. Card: 13 to 16 digits
@@ -95,15 +104,22 @@ def language(text: str) -> str:
 
 
 def quality_flaw(text: str, limits: Quality) -> str | None:
-    """The first limit that ``text`` breaks, or None."""
+    """The first limit that ``text`` breaks, or None. Limits that are about words of prose do not hold for code."""
     words = text.split()
     if len(words) < limits.min_words and not _dense(text, limits.min_words):
         return "too_few_words"
     if len(words) > limits.max_words:
         return "too_many_words"
+    if (reason := _prose_flaw(text, words, limits)) is not None and not is_code(text):
+        return reason
+    return _line_flaw(text, limits)
+
+
+def _prose_flaw(text: str, words: list[str], limits: Quality) -> str | None:
+    needed = limits.letters * sum(map(len, words))
     letters = sum(map(len, _LETTERS.findall(text)))
-    visible = sum(map(len, words))
-    if letters < limits.letters * visible:
+    # Vowels and tones of Hindi, Thai, Burmese and others are marks to Unicode, up to half of what is written.
+    if letters < needed and (text.isascii() or letters + _marks(text) < needed):
         return "few_letters"
     latin = _LATIN_WORD.findall(text)
     if len(latin) >= limits.min_words:
@@ -112,12 +128,23 @@ def quality_flaw(text: str, limits: Quality) -> str | None:
             return "odd_word_length"
     if text.count("#") + text.count("…") + text.count("...") > limits.symbols * len(words):
         return "many_symbols"
-    return _line_flaw(text, limits)
+    return None
+
+
+def _marks(text: str) -> int:
+    return sum(unicodedata.category(letter)[0] == "M" for letter in text if letter > "\u02ff")
+
+
+def is_code(text: str) -> bool:
+    """True where at least half of the lines look like those of a program."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    return sum(_CODE_LINE.search(line) is not None for line in lines) * 2 >= len(lines) > 1
 
 
 def _dense(text: str, words: int) -> bool:
-    """Scripts without spaces: three letters of theirs count as a word."""
-    return sum(letter >= "\u3000" for letter in text[: 64 * words]) >= 3 * words
+    """Scripts without spaces (Han, kana, Thai, Lao, Tibetan, Burmese, Khmer): three letters of theirs count as a
+    word."""
+    return len(_NO_SPACES.findall(text[: 64 * words])) >= 3 * words
 
 
 def _line_flaw(text: str, limits: Quality) -> str | None:

@@ -1,8 +1,8 @@
 """Hashes of words and of runs of words, for many documents at once, in numpy.
 
 A word is a run of ASCII letters and digits and of bytes of other scripts, in lower case; a character from U+3000 on
-(ideographs, kana, Hangul) is a word of its own, since these scripts may write no spaces. Everything else only
-separates.
+(ideographs, kana, Hangul) is a word of its own, since these scripts may write no spaces. So is an operator: "12 + 30"
+does not say what "12 * 30" says; of hyphens only one before a digit. Everything else only separates.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 _SEPARATOR, _LETTER, _ALONE, _TAIL = 0, 1, 2, 3
+_OPERATORS = "+*/=<>^%&|~"
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -24,6 +25,8 @@ def _byte_classes() -> Array:
     for byte in range(256):
         if chr(byte).isalnum() and byte < 0x80:
             classes[byte] = _LETTER
+        elif chr(byte) in _OPERATORS:
+            classes[byte] = _ALONE
         elif 0x80 <= byte < 0xC0:
             classes[byte] = _TAIL
         elif byte >= 0xE3:
@@ -87,10 +90,12 @@ def words(texts: Sequence[str]) -> Words:
     buffer = np.frombuffer(b"\n".join(raw) + b"\n", np.uint8)
     sizes = np.fromiter((len(one) + 1 for one in raw), np.int64, len(raw))
     classes = _CLASSES[buffer]
+    following = np.append(buffer[1:], np.uint8(0))
+    classes[(buffer == ord("-")) & (following >= ord("0")) & (following <= ord("9"))] = _ALONE
     inside = classes > _SEPARATOR
     before = np.empty_like(inside)
     before[0] = False
-    before[1:] = inside[:-1]
+    before[1:] = inside[:-1] & ~((classes == _ALONE) & (buffer < 0x80))[:-1]  # "2+3" is three words
     starts = (classes == _ALONE) | ((classes != _TAIL) & inside & ~before)
     first = np.flatnonzero(starts)
     if len(first) == 0:

@@ -44,8 +44,8 @@ class RowsRequest:
 
 @dataclass
 class Draft:
-    """A row on its way: ``asked`` is the prompt before the template, for comparing; ``stratum`` and ``group`` for the
-    split."""
+    """A row on its way: ``asked`` is the prompt before the template, for grouping, and ``questions`` what the user says
+    in each turn, for comparing with test sets; ``stratum`` and ``group`` for the split."""
 
     place: str
     form: str
@@ -54,6 +54,7 @@ class Draft:
     answers: tuple[str, ...]
     group: str
     stratum: str
+    questions: frozenset[str] = frozenset()
     split: str = ""
     encoded: tuple[lengths.Encoded, ...] = ()
 
@@ -157,7 +158,8 @@ def _draft(place: str, row: dict[str, Any], one: forms.Conversation, recipe: Row
     group = "" if recipe.group_by is None else _field(row, recipe.group_by)
     stratum = "" if recipe.stratify_by is None else _field(row, recipe.stratify_by)
     answers = tuple(template.answer(answer) for answer in one.answers)
-    return Draft(place, one.form, asked, template.prompt(one.before), answers, group, stratum)
+    questions = frozenset(text.wording(message.content) for message in one.before if message.role == "user")
+    return Draft(place, one.form, asked, template.prompt(one.before), answers, group, stratum, questions)
 
 
 def _field(row: dict[str, Any], name: str) -> str:
@@ -204,7 +206,7 @@ def _checked_pairs(drafts: list[Draft], recipe: RowRecipe, account: Account, che
                 account.drop("swapped" if wrong_way else "chosen_never", draft.place, chosen)
                 continue
         kept.append(draft)
-    against = pairs.contradictions([(draft.asked, *draft.answers) for draft in kept])  # type: ignore[misc]
+    against = pairs.contradictions([(draft.prompt, *draft.answers) for draft in kept])  # type: ignore[misc]
     for number in sorted(against):
         account.drop("contradiction", kept[number].place, kept[number].asked)
     kept = [draft for number, draft in enumerate(kept) if number not in against]
@@ -215,27 +217,27 @@ def _checked_pairs(drafts: list[Draft], recipe: RowRecipe, account: Account, che
 
 
 def _compared(drafts: list[Draft], recipe: RowRecipe, account: Account, checks: dict[str, Any]) -> list[Draft]:
-    """Drop rows whose prompt is in a test set; count those that share it with other data."""
+    """Drop rows that ask in any turn what a test set asks; count those that share a prompt with other data."""
     if recipe.compare_with:
-        known = _keys(recipe.compare_with)
-        checks["prompts shared with compare_with"] = sum(text.key(draft.asked) in known for draft in drafts)
+        known = _questions(recipe.compare_with)
+        checks["prompts shared with compare_with"] = sum(not draft.questions.isdisjoint(known) for draft in drafts)
     if not recipe.evaluation:
         return drafts
-    tests = _keys(recipe.evaluation)
+    tests = _questions(recipe.evaluation)
     kept = []
     for draft in drafts:
-        if text.key(draft.asked) in tests:
+        if not draft.questions.isdisjoint(tests):
             account.drop("in_evaluation", draft.place, draft.asked)
         else:
             kept.append(draft)
     return kept
 
 
-def _keys(paths: tuple[str, ...]) -> set[str]:
-    """What the texts of these files have in common with others that say the same; very short texts say nothing."""
+def _questions(paths: tuple[str, ...]) -> set[str]:
+    """Every text of these files in the form in which it is compared; very short ones ("Yes") say nothing."""
     from data_prep.corpus.shard import evaluation_texts
 
-    return {key for key in map(text.key, evaluation_texts(paths)) if len(key) >= 8}
+    return {found for found in map(text.wording, evaluation_texts(paths)) if len(found) >= 8}
 
 
 def _measured(

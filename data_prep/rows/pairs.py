@@ -16,11 +16,8 @@ _COMPARED = 4000
 
 
 def same(chosen: str, rejected: str) -> bool:
-    """True where two answers differ in case, white space and punctuation only, or not at all."""
-    if chosen.strip() == rejected.strip():
-        return True
-    one, other = text.key(chosen), text.key(rejected)
-    return bool(one) and one == other
+    """True where two answers do not differ: a sign, an operator, case, punctuation or an emoji is a difference."""
+    return text.exact(chosen) == text.exact(rejected)
 
 
 def similarity(chosen: str, rejected: str, least: float = 0.0) -> float:
@@ -37,10 +34,14 @@ def similarity(chosen: str, rejected: str, least: float = 0.0) -> float:
 
 
 def contradictions(pairs: Sequence[tuple[str, str, str]]) -> set[int]:
-    """Numbers of (prompt, chosen, rejected) of which another pair says the opposite: it prefers what they reject."""
+    """Numbers of (prompt, chosen, rejected) of which another pair says the opposite: it prefers what they reject.
+
+    The prompt is all that the model reads before the answer: under another system message, or after other turns, the
+    opposite is no contradiction.
+    """
     by_answers: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for number, (prompt, chosen, rejected) in enumerate(pairs):
-        by_answers[text.key(prompt), text.key(chosen), text.key(rejected)].append(number)
+        by_answers[text.exact(prompt), text.exact(chosen), text.exact(rejected)].append(number)
     found: set[int] = set()
     for (prompt, chosen, rejected), numbers in by_answers.items():
         if opposite := by_answers.get((prompt, rejected, chosen)):

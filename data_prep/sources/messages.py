@@ -83,12 +83,12 @@ def _judge(settings: Settings, message: CatalogueMessage, reject: re.Pattern[str
         texts = (message.source, target, contrast)
     if any(text.letters(value) < MIN_LETTERS for value in texts):
         return "no_words"
-    if text.key(message.source) == text.key(target):
+    if text.exact(message.source) == text.exact(target):
         return "same_as_source"
     if settings.kind == "preferences":
-        if text.key(texts[2]) == text.key(target):
+        if text.exact(texts[2]) == text.exact(target):
             return "no_difference"
-        if text.key(texts[2]) == text.key(message.source):
+        if text.exact(texts[2]) == text.exact(message.source):
             return "contrast_same_as_source"
     if any(text.odd_length(texts[0], value) for value in texts[1:]):
         return "odd_length"

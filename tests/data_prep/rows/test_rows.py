@@ -122,7 +122,7 @@ def test_splits_are_group_safe_and_stratified(tmp_path: Path) -> None:
 
 def test_pairs_are_checked(tmp_path: Path) -> None:
     given = [
-        {"prompt": "p1", "chosen": "yes", "rejected": "Yes!"},
+        {"prompt": "p1", "chosen": "yes", "rejected": "yes\n"},
         {"prompt": "p2", "chosen": "left", "rejected": "right"},
         {"prompt": "p2", "chosen": "right", "rejected": "left"},
         {"prompt": "p3", "chosen": "o ônibus", "rejected": "o autocarro"},
