@@ -122,8 +122,7 @@ def _file_units(
         elif flaw := messages.length_flaw(settings, row.texts):
             tally.drop(flaw)
         else:
-            alone = row.path.lower().endswith(".jsonl")
-            found.append(Unit(identify(*row.texts), row.path, row.path, row.position, group, row.texts, alone))
+            found.append(Unit(identify(*row.texts), row.path, row.path, row.position, group, row.texts, row.alone))
     return found
 
 

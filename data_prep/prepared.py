@@ -9,12 +9,12 @@ from pathlib import Path
 from data_prep.common.errors import DataError
 from data_prep.common.settings import Settings
 from data_prep.corpus import build as corpus
-from data_prep.corpus.inputs import find_files
 from data_prep.corpus.recipe import Recipe
 from data_prep.corpus.workers import Runner
 from data_prep.paths import other_paths
 from data_prep.rows import build as rows
 from data_prep.rows.recipe import RowRecipe
+from data_prep.sources.files import find_files
 from jobs.core.spec import Source
 
 Report = Callable[[str], Callable[[int, int], None]]

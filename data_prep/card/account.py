@@ -7,19 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from data_prep.common.errors import DataError
+from data_prep.common.errors import DataError, Flaw
 
 SAMPLES = 5
 _SAMPLE_CHARS = 200
-
-
-@dataclass(frozen=True)
-class Flaw:
-    """Why a row is bad input. ``place`` is ``file:line`` (or a file); ``text`` says what is wrong, or shows the row."""
-
-    reason: str
-    place: str
-    text: str
 
 
 class Account:

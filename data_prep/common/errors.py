@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.core.verdict import FailureClass
@@ -24,3 +25,12 @@ class SettingsError(DataError):
     """The stage's settings name something that does not exist or does not fit together."""
 
     failure = FailureClass.BAD_CONFIGURATION
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """Why a row is bad input. ``place`` is ``file:line`` (or a file); ``text`` says what is wrong, or shows the row."""
+
+    reason: str
+    place: str
+    text: str

@@ -22,6 +22,7 @@ must be the same in the three stages; the card's ``split.digest`` is then the sa
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -189,3 +190,16 @@ def part(key: str, value: Any) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
         raise fail(key, value, "must be a part of 1 (0 <= part < 1)")
     return float(value)
+
+
+def check_encoding(key: str, value: Any) -> str:
+    """``value`` as the name of an encoding of text.
+
+    Raises:
+        SettingsError: there is none of this name.
+    """
+    try:
+        "x".encode(value)  # codecs that are none of text are refused here
+        return codecs.lookup(value).name
+    except (LookupError, TypeError, ValueError) as error:
+        raise SettingsError(f"setting {key}: must be an encoding such as utf-16 or latin-1, not {value!r}") from error

@@ -17,6 +17,7 @@ from data_prep.corpus import clean, decide, inputs, shard
 from data_prep.corpus.recipe import Recipe
 from data_prep.corpus.workdir import ShardPlan, WorkDir
 from data_prep.corpus.workers import ProcessRunner, Runner
+from data_prep.sources.files import find_files
 from data_prep.tokens import indexed
 from data_prep.tokens.encoder import Encoder
 from jobs.core import files
@@ -82,7 +83,9 @@ def build(
 def _plan(request: CorpusRequest, report: Report) -> tuple[ShardPlan, Encoder | None]:
     recipe = request.recipe
     groups = [
-        inputs.scan(group, recipe.shard_bytes, report("scan" if number == 0 else "scan replay"))
+        inputs.scan(
+            group, recipe.shard_bytes, report("scan" if number == 0 else "scan replay"), recipe.encoding_of(number)
+        )
         for number, group in enumerate(request.groups)
     ]
     if not groups or not groups[0]:
@@ -96,7 +99,7 @@ def _plan(request: CorpusRequest, report: Report) -> tuple[ShardPlan, Encoder | 
         others += [("tokenizer", str(Path(recipe.tokenizer) / "tokenizer.json"))]
     found = []
     for role, path in others:
-        sources = [Source(str(file), "", file.stat().st_size) for file in inputs.find_files(Path(path))]
+        sources = [Source(str(file), "", file.stat().st_size) for file in find_files(Path(path))]
         scanned = inputs.scan(sources, 1 << 30, report("scan others"))
         found += [(role, one.source.path, one.source.sha256) for one in scanned]
     plan = ShardPlan(

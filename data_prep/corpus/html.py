@@ -32,9 +32,9 @@ _INDENT = "\ue001"
 
 
 def charset(head: bytes) -> str:
-    """The encoding that a page declares in its first two kilobytes, else UTF-8."""
+    """The encoding that a page declares in its first two kilobytes; empty: it declares none."""
     found = _CHARSET.search(head[:2048])
-    return found[1].decode("ascii") if found else "utf-8"
+    return found[1].decode("ascii") if found else ""
 
 
 def to_text(page: str) -> str:

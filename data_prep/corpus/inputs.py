@@ -12,15 +12,13 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from data_prep.common.errors import DataError
+from data_prep.sources import formats
+from data_prep.sources.files import changed
 from jobs.core.spec import Source
 
 _CHUNK = 4 << 20
-TEXT = (".txt", ".md", ".html", ".htm")
-ROWS = (".jsonl", ".ndjson", ".parquet")
-PACKED = (".gz", ".zst")
 
 
 @dataclass(frozen=True)
@@ -46,44 +44,12 @@ class Scanned:
     cuts: tuple[tuple[int, int], ...]
 
 
-def name_parts(path: str) -> tuple[str, str]:
-    """The format of a file and its packing by its name: ``("." "jsonl", ".zst")``; empty where there is none."""
-    stem, last = os.path.splitext(path.lower())
-    if last in PACKED:
-        return os.path.splitext(stem)[1], last
-    return last, ""
-
-
-def is_known(path: str) -> bool:
-    """True where the ending of ``path`` is one that the reader knows."""
-    form, packing = name_parts(path)
-    return form in TEXT or (form in ROWS and not (form == ".parquet" and packing))
-
-
-def find_files(path: Path) -> list[Path]:
-    """The file ``path``, or all regular files below it, hidden ones left out, sorted.
-
-    Raises:
-        DataError: nothing there.
-    """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise DataError("no such file or directory", path)
-    found = sorted(
-        entry
-        for entry in path.rglob("*")
-        if entry.is_file() and not any(part.startswith(".") for part in entry.relative_to(path).parts)
-    )
-    if not found:
-        raise DataError("there are no files below it", path)
-    return found
-
-
-def scan(sources: Iterable[Source], cut_bytes: int, progress: Callable[[int, int], None]) -> list[Scanned]:
+def scan(
+    sources: Iterable[Source], cut_bytes: int, progress: Callable[[int, int], None], encoding: str | None = None
+) -> list[Scanned]:
     """Read every file once: digest it and, where it can be divided, count its lines.
 
-    A source without a digest gets one; one with a digest is compared with it.
+    A source without a digest gets one; one with a digest is compared with it. ``encoding``: as the recipe declares it.
 
     Raises:
         DataError: a file is missing, empty or not the one that was planned with.
@@ -93,19 +59,19 @@ def scan(sources: Iterable[Source], cut_bytes: int, progress: Callable[[int, int
     done = 0
     found: list[Scanned] = []
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        for one in pool.map(lambda source: _scan(source, cut_bytes), ordered):
+        for one in pool.map(lambda source: _scan(source, cut_bytes, encoding), ordered):
             found.append(one)
             done += one.source.size
             progress(done, total)
     return found
 
 
-def _scan(source: Source, cut_bytes: int) -> Scanned:
-    divided = name_parts(source.path) in ((".jsonl", ""), (".ndjson", ""))
+def _scan(source: Source, cut_bytes: int, encoding: str | None) -> Scanned:
     hasher = hashlib.sha256()
     size = lines = 0
     cuts = [(0, 0)]
     try:
+        divided = formats.look(source.path, encoding).can_be_cut
         with open(source.path, "rb", buffering=0) as stream:
             mtime = os.fstat(stream.fileno()).st_mtime_ns
             while chunk := stream.read(min(_CHUNK, cut_bytes - size % cut_bytes) if divided else _CHUNK):
@@ -118,11 +84,7 @@ def _scan(source: Source, cut_bytes: int) -> Scanned:
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", source.path) from error
     if source.sha256 and hasher.hexdigest() != source.sha256:
-        raise DataError(
-            f"changed since this run was planned: sha256 {hasher.hexdigest()} ({size} bytes), "
-            f"planned with {source.sha256} ({source.size} bytes); plan and submit again",
-            source.path,
-        )
+        raise changed(source, hasher.hexdigest(), size)
     cuts = [cut for cut in cuts if cut[0] < size] or [(0, 0)]
     return Scanned(Source(source.path, hasher.hexdigest(), size), mtime, tuple(cuts))
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import codecs
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from data_prep.card.account import Flaw
-from data_prep.common.errors import SettingsError
-from data_prep.corpus import html, streams
-from data_prep.corpus.inputs import ROWS, TEXT, Piece, name_parts
+from data_prep.common.errors import Flaw
+from data_prep.corpus import html
+from data_prep.corpus.inputs import Piece
 from data_prep.corpus.recipe import Recipe
-
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+from data_prep.sources import formats, reader, streams
+from data_prep.sources.json_rows import decode
 
 
 @dataclass(frozen=True, slots=True)
 class CorpusDocument:
-    """A text and where it stands: ``line`` is its first line (of Parquet: its row, from 1); ``id`` as the file gives
-    it."""
+    """A text and where it stands: ``line`` is its first line (of Parquet and Arrow: its row, from 1); ``id`` as the
+    file gives it."""
 
     path: str
     line: int
@@ -34,62 +31,52 @@ class CorpusDocument:
 
 def documents(piece: Piece, recipe: Recipe) -> Iterator[CorpusDocument | Flaw]:
     """What ``piece`` holds, in its order. Nothing is dropped here without a ``Flaw``."""
-    form = name_parts(piece.path)[0]
-    if form not in TEXT + ROWS:
-        known = ", ".join((*TEXT, *ROWS))
-        yield Flaw("unknown_format", piece.path, f"has an ending that is not read; known: {known}, also as .gz or .zst")
-        return
-    if form == ".parquet":
-        found = _parquet(piece, recipe)
-    elif form in ROWS:
-        found = _json_lines(piece, recipe)
-    elif form in (".html", ".htm"):
-        found = _html(piece, recipe)
-    elif recipe.document_chars is None:
-        found = _whole(piece, recipe)
-    else:
-        found = _paragraphs(piece, recipe, recipe.document_chars)
-    nothing = True
+    encoding = recipe.encoding_of(piece.group)
+    nothing = piece.start == 0
     try:
-        for one in found:
+        known = formats.look(piece.path, encoding)
+        if known.is_rows:
+            yield from _rows(piece, recipe, encoding)
+            return
+        for found in _texts(piece, recipe, known):
             nothing = False
-            yield one
+            yield found
     except streams.Broken as error:
         nothing = False
-        yield Flaw("broken_archive", error.place(piece.path), str(error))
+        yield Flaw(error.reason, error.place(piece.path), str(error))
     except OSError as error:
         nothing = False
         yield Flaw("unreadable", piece.path, f"cannot be read: {error.strerror or error}")
-    if nothing and piece.start == 0:
+    if nothing:
         yield Flaw("empty_file", piece.path, "has no rows")
 
 
-def _json_lines(piece: Piece, recipe: Recipe) -> Iterator[CorpusDocument | Flaw]:
-    for number, line in streams.lines(piece, recipe.max_document_bytes):
-        place = f"{piece.path}:{number}"
-        if line is None:
-            yield _too_long(place, "this line", recipe)
-            continue
-        text = decode(line, place)
-        if isinstance(text, Flaw):
-            yield text
-            continue
-        if not text.strip():
-            yield Flaw("empty_line", place, "an empty line: every line must be a JSON object")
-            continue
-        try:
-            value = json.loads(text)
-        except ValueError as error:
-            yield Flaw("not_json", place, f"is not JSON: {error}")
-            continue
-        except RecursionError:
-            yield Flaw("not_json", place, "is not a row: JSON nested too deeply")
-            continue
-        if not isinstance(value, dict):
-            kind = type(value).__name__
-            yield Flaw("not_an_object", place, f'is a JSON {kind}, not an object {{"{recipe.text_field}"}}')
-            continue
-        yield _row(piece.path, number, value, recipe)
+def _rows(piece: Piece, recipe: Recipe, encoding: str | None) -> Iterator[CorpusDocument | Flaw]:
+    columns = (recipe.text_field, "id")
+    found = reader.rows(
+        piece.path,
+        encoding=encoding,
+        limit=recipe.max_document_bytes,
+        columns=columns,
+        start=piece.start,
+        end=piece.end,
+        first=piece.line,
+    )
+    for one in found:
+        row = one if isinstance(one, Flaw) else _row(piece.path, *one, recipe)
+        if isinstance(row, CorpusDocument) and len(row.text) > recipe.max_document_bytes:
+            row = _too_long(row.place, "this row", recipe)
+        yield row
+
+
+def _texts(piece: Piece, recipe: Recipe, known: formats.Format) -> Iterator[CorpusDocument | Flaw]:
+    if not known.form:
+        return iter([Flaw("unknown_format", piece.path, known.refused)])
+    if known.form == "html":
+        return _html(piece, recipe, known)
+    if recipe.document_chars is None:
+        return _whole(piece, recipe, known)
+    return _paragraphs(piece, recipe, known, recipe.document_chars)
 
 
 def _row(path: str, number: int, value: dict[str, Any], recipe: Recipe) -> CorpusDocument | Flaw:
@@ -102,24 +89,20 @@ def _row(path: str, number: int, value: dict[str, Any], recipe: Recipe) -> Corpu
         return Flaw("null_field", place, f'field "{name}" is null')
     if not isinstance(text, str):
         return Flaw("not_text", place, f'field "{name}" is {type(text).__name__}, not a text')
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        return Flaw("half_surrogate", place, f'field "{name}" has half a surrogate pair at character {error.start + 1}')
     if not text.strip():
         return Flaw("empty_text", place, f'field "{name}" is empty')
     own = value.get("id")
     return CorpusDocument(path, number, text, None if own is None else str(own))
 
 
-def _html(piece: Piece, recipe: Recipe) -> Iterator[CorpusDocument | Flaw]:
-    content = streams.read_whole(piece.path, recipe.max_document_bytes)
+def _html(piece: Piece, recipe: Recipe, known: formats.Format) -> Iterator[CorpusDocument | Flaw]:
+    marked = known.encoding.startswith(("utf-16", "utf-32"))  # what a page of these declares cannot be read as bytes
+    content = streams.read_whole(piece.path, recipe.max_document_bytes, known.encoding if marked else "utf-8")
     if content is None:
         yield _too_long(piece.path, "the page", recipe)
         return
-    declared = html.charset(content)
     try:
-        page = content.decode(declared)
+        page = content.decode("utf-8" if marked else html.charset(content) or known.encoding)
     except (LookupError, UnicodeDecodeError):
         decoded = decode(content, piece.path, what="the page")
         if isinstance(decoded, Flaw):
@@ -133,8 +116,8 @@ def _html(piece: Piece, recipe: Recipe) -> Iterator[CorpusDocument | Flaw]:
         yield CorpusDocument(piece.path, 1, text)
 
 
-def _whole(piece: Piece, recipe: Recipe) -> Iterator[CorpusDocument | Flaw]:
-    content = streams.read_whole(piece.path, recipe.max_document_bytes)
+def _whole(piece: Piece, recipe: Recipe, known: formats.Format) -> Iterator[CorpusDocument | Flaw]:
+    content = streams.read_whole(piece.path, recipe.max_document_bytes, known.encoding)
     if content is None:
         yield _too_long(piece.path, "the file", recipe, "; set document_chars to cut it at empty lines")
         return
@@ -145,11 +128,13 @@ def _whole(piece: Piece, recipe: Recipe) -> Iterator[CorpusDocument | Flaw]:
         yield CorpusDocument(piece.path, 1, text)
 
 
-def _paragraphs(piece: Piece, recipe: Recipe, characters: int) -> Iterator[CorpusDocument | Flaw]:
+def _paragraphs(
+    piece: Piece, recipe: Recipe, known: formats.Format, characters: int
+) -> Iterator[CorpusDocument | Flaw]:
     """Documents of at least ``characters``, cut at empty lines; what is left at the end is one, too."""
     held: list[str] = []
     size = first = 0
-    for number, line in streams.lines(piece, recipe.max_document_bytes):
+    for number, line in streams.lines(piece.path, recipe.max_document_bytes, known.encoding):
         place = f"{piece.path}:{number}"
         text = _too_long(place, "this line", recipe) if line is None else decode(line or b"", place)
         if isinstance(text, Flaw):
@@ -167,54 +152,6 @@ def _paragraphs(piece: Piece, recipe: Recipe, characters: int) -> Iterator[Corpu
                 held.append("")
     if held:
         yield CorpusDocument(piece.path, first, "\n".join(held).rstrip("\n"))
-
-
-def _parquet(piece: Piece, recipe: Recipe) -> Iterator[CorpusDocument | Flaw]:
-    try:
-        import pyarrow
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise SettingsError(f'.parquet files need the extra "data": pip install "overnight[data]" ({error})') from error
-    name = recipe.text_field
-    number = 0
-    try:
-        table = parquet.ParquetFile(piece.path)
-        columns = [column for column in (name, "id") if column in table.schema_arrow.names]
-        if name not in columns:
-            known = ", ".join(f'"{column}"' for column in table.schema_arrow.names[:8])
-            yield Flaw("missing_field", piece.path, f'column "{name}" is missing; it has {known}')
-            return
-        for batch in table.iter_batches(batch_size=256, columns=columns):
-            for value in batch.to_pylist():
-                number += 1
-                row = _row(piece.path, number, value, recipe)
-                if isinstance(row, CorpusDocument) and len(row.text) > recipe.max_document_bytes:
-                    row = _too_long(row.place, "this row", recipe)
-                yield row
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # OSError: damaged pages
-        yield broken_parquet(piece.path, number, error)
-
-
-def broken_parquet(path: str, read: int, error: Exception) -> Flaw:
-    """The flaw of a Parquet file of which ``read`` rows could be read."""
-    words = (str(error).splitlines() or [type(error).__name__])[0]
-    if not read:
-        return Flaw("broken_archive", path, f"is not a readable Parquet file: {words}")
-    return Flaw("broken_archive", f"{path}:{read + 1}", f"from this row on the Parquet file cannot be read: {words}")
-
-
-def decode(content: bytes, place: str, what: str = "") -> str | Flaw:
-    """``content`` as UTF-8, or the flaw with the line (of a whole file) and column of the first wrong byte."""
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        before = content[: error.start]
-        column = error.start - (before.rfind(b"\n") + 1) + 1
-        if what:
-            line = before.count(b"\n") + 1
-            place = f"{place}:{line}"
-        hint = " (it looks like UTF-16)" if content.startswith(_UTF16) else ""
-        return Flaw("not_utf8", place, f"is not UTF-8: byte 0x{content[error.start]:02x} at column {column}{hint}")
 
 
 def _too_long(place: str, what: str, recipe: Recipe, hint: str = "") -> Flaw:

@@ -3,7 +3,8 @@
 ::
 
     on_error: fail | skip           # bad input: stop with file:line, or count it as dropped
-    text_field: text                # of JSON lines and Parquet
+    text_field: text                # of files of rows
+    encoding: null                  # of text without a byte order mark (null: UTF-8), such as latin-1 or utf-16
     document_chars: null            # text files: null: a file is a document; else cut at empty lines into about so many
     max_document_bytes: 10000000    # longer lines and files are bad input
     fix_encoding: false             # repair mojibake (ftfy)
@@ -15,7 +16,8 @@
     keep all
     evaluation: []                  # files or directories of test sets: documents that share 13 words with them go
     evaluation_words: 13
-    replay: []                      # [{path: ..., share: 0.1}]: general text, as a share of all training characters
+    replay: []                      # [{path: ..., share: 0.1}]: general text, as a share of all training characters;
+                                    #   its encoding stands beside the share
     tokenizer: null                 # directory of a Hugging Face tokenizer (of a pipeline's stage also base: the one of
                                     #   its base model): also write Megatron's .bin and .idx
     eod: null                       # token that ends a document; null: the tokenizer's end token
@@ -30,7 +32,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from data_prep.common.errors import SettingsError
-from data_prep.common.settings import count, fail, known, part, texts
+from data_prep.common.settings import check_encoding, count, fail, known, part, texts
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Replay:
 
     path: str
     share: float
+    encoding: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Recipe:
 
     on_error: str = "fail"
     text_field: str = "text"
+    encoding: str | None = None
     document_chars: int | None = None
     max_document_bytes: int = 10_000_000
     fix_encoding: bool = False
@@ -119,6 +123,10 @@ class Recipe:
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    def encoding_of(self, group: int) -> str | None:
+        """The declared encoding of the corpus itself (0) or of a replay source (from 1)."""
+        return self.replay[group - 1].encoding if group else self.encoding
+
 
 def _checked(name: str, value: Any) -> Any:
     key = f"prepare.{name}"
@@ -130,6 +138,8 @@ def _checked(name: str, value: Any) -> Any:
         raise fail(key, value, "must be true or false")
     if name in ("text_field", "tokenizer", "eod") and (not isinstance(value, str) or not value):
         raise fail(key, value, "must be a text")
+    if name == "encoding":
+        return check_encoding(key, value)
     if name == "quality":
         return Quality.parse(value)
     if name == "near_duplicates" and value is not None and part(key, value) < 0.5:
@@ -151,8 +161,11 @@ def _replay(key: str, value: Any) -> tuple[Replay, ...]:
         raise fail(key, value, "must be a list of {path, share}")
     found = []
     for number, entry in enumerate(value):
-        given = known(f"{key}[{number}]", entry, ("path", "share"))
-        if set(given) != {"path", "share"} or not isinstance(given["path"], str):
+        given = known(f"{key}[{number}]", entry, ("path", "share", "encoding"))
+        if not {"path", "share"} <= set(given) or not isinstance(given["path"], str):
             raise fail(f"{key}[{number}]", entry, "must have a path and a share")
-        found.append(Replay(given["path"], part(f"{key}[{number}].share", given["share"])))
+        encoding = given.get("encoding")
+        if encoding is not None:
+            encoding = check_encoding(f"{key}[{number}].encoding", encoding)
+        found.append(Replay(given["path"], part(f"{key}[{number}].share", given["share"]), encoding))
     return tuple(found)

@@ -17,17 +17,19 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.card.account import Account, Flaw, Lengths
-from data_prep.common.errors import DataError
+from data_prep.card.account import Account, Lengths
+from data_prep.common.errors import DataError, Flaw
 from data_prep.common.settings import SPLITS
 from data_prep.common.split import assign
 from data_prep.corpus import clean
-from data_prep.corpus.inputs import Piece, find_files, name_parts
+from data_prep.corpus.inputs import Piece
 from data_prep.corpus.read import CorpusDocument, documents
 from data_prep.corpus.recipe import Recipe
 from data_prep.corpus.workdir import DOCUMENTS, ShardPlan, WorkDir
 from data_prep.dedup import minhash, shingles
 from data_prep.dedup.overlap import Overlap
+from data_prep.sources import formats, reader
+from data_prep.sources.files import find_files
 from data_prep.tokens.encoder import Encoder, Proof
 from data_prep.tokens.indexed import IndexedWriter, dtype_for
 from jobs.core import files
@@ -38,6 +40,7 @@ HEADS, HEAD_CHARS = 100, 1000
 """Of each split, the beginnings of the documents with the smallest ids are kept for the card: a sample without
 favourites, the same however the documents were divided."""
 _BATCH_CHARS = 1_000_000
+_TEST_ROW = 100_000_000
 Marks = dict[str, list[Any]]
 
 
@@ -87,33 +90,21 @@ def _evaluation(plan: ShardPlan) -> Overlap | None:
 
 
 def evaluation_texts(paths: tuple[str, ...]) -> Iterator[str]:
-    """All texts of evaluation sets; of JSON lines each text field of a row alone.
+    """All texts of evaluation sets; of files of rows each text field of a row alone.
 
     Raises:
         DataError: a file that cannot be read: a test set that is not looked at protects nothing.
     """
     for path in paths:
         for file in find_files(Path(path)):
-            piece = Piece(str(file), 0, file.stat().st_size, 0, 0)
-            form = name_parts(str(file))[0]
-            if form in (".jsonl", ".ndjson"):
-                yield from _row_texts(file)
-                continue
-            for found in documents(piece, Recipe(quality=None)):
-                if isinstance(found, Flaw):
-                    raise DataError(f"{found.place}: {found.text}")
-                yield found.text
-
-
-def _row_texts(file: Path) -> Iterator[str]:
-    from data_prep.corpus.streams import lines
-
-    for number, line in lines(Piece(str(file), 0, file.stat().st_size, 0, 0), 100_000_000):
-        try:
-            value = json.loads(line or b"null")
-        except ValueError as error:
-            raise DataError(f"is not JSON: {error}", file, number) from error
-        yield from _texts_in(value)
+            name = str(file)
+            of_rows = formats.look(name).is_rows
+            piece = Piece(name, 0, file.stat().st_size, 0, 0)
+            found = reader.rows(name, limit=_TEST_ROW) if of_rows else documents(piece, Recipe(quality=None))
+            for one in found:
+                if isinstance(one, Flaw):
+                    raise DataError(f"{one.place}: {one.text}")
+                yield from _texts_in(one[1]) if isinstance(one, tuple) else [one.text]
 
 
 def _texts_in(value: Any) -> Iterator[str]:

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.card import page
-from data_prep.card.account import Account, Flaw, Lengths
+from data_prep.card.account import Account, Lengths
 from data_prep.common import text
-from data_prep.common.errors import DataError
+from data_prep.common.errors import DataError, Flaw
 from data_prep.common.settings import SPLITS, SplitSettings
 from data_prep.common.split import Groups, assign, assign_stratified
 from data_prep.common.units import identify
 from data_prep.corpus.inputs import scan
-from data_prep.rows import export, forms, lengths, pairs, read
+from data_prep.rows import export, forms, lengths, pairs
 from data_prep.rows.recipe import RowRecipe
 from data_prep.rows.template import NoPlace, Template
+from data_prep.sources import reader
 from data_prep.tokens.encoder import Encoder
 from jobs.core.spec import Source
 
@@ -76,7 +77,7 @@ def build(
     """
     recipe = request.recipe
     account = Account()
-    sources = [one.source for one in scan(request.sources, 1 << 30, report_to("scan"))]
+    sources = [one.source for one in scan(request.sources, 1 << 30, report_to("scan"), recipe.encoding)]
     if not sources:
         raise DataError("no source files are given")
     drafts = list(_read(request, sources, account, report_to("read")))
@@ -103,11 +104,11 @@ def _read(
     template = Template(recipe)
     ids = _OwnIds()
     for number, source in enumerate(sources):
-        for found in read.rows(source.path, source.size):
+        for found in reader.rows(source.path, encoding=recipe.encoding):
             if isinstance(found, Flaw):
                 account.bad(found, recipe.on_error)
                 continue
-            place, row = found
+            place, row = f"{source.path}:{found[0]}", found[1]
             if (first := ids.another(row, place)) is not None:
                 said = f"its id {str(row['id'])[:60]!r} is that of another row, {first}"
                 account.bad(Flaw("repeated_id", place, said), recipe.on_error)

@@ -3,6 +3,7 @@
 ::
 
     on_error: fail | skip          # bad input: stop with file:line, or count it as dropped
+    encoding: null                 # of text without a byte order mark (null: UTF-8), such as latin-1 or utf-16
     template: null                 # null: texts as they are; model: chat template of the tokenizer; llama-3.2: the
                                    #   guide's; else a text with {input} and {output}
     system: null                   # system message for rows that have none
@@ -31,12 +32,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from data_prep.common.errors import SettingsError
-from data_prep.common.settings import count, fail, known, part, texts
+from data_prep.common.settings import check_encoding, count, fail, known, part, texts
 from data_prep.rows.export import FORMS
 
 _COMMON = (
-    "on_error", "template", "system", "tokenizer", "max_tokens", "over_length", "max_over_length", "group_by",
-    "stratify_by", "evaluation", "compare_with", "also",
+    "on_error", "encoding", "template", "system", "tokenizer", "max_tokens", "over_length", "max_over_length",
+    "group_by", "stratify_by", "evaluation", "compare_with", "also",
 )  # fmt: skip
 _OF_KIND = {"instructions": ("answers", "pack"), "preferences": ("near_identical", "chosen_never", "swapped")}
 _CHOICES = {
@@ -51,6 +52,7 @@ class RowRecipe:
 
     kind: str
     on_error: str = "fail"
+    encoding: str | None = None
     template: str | None = None
     system: str | None = None
     answers: str = "last"
@@ -92,6 +94,8 @@ def _checked(name: str, value: Any, kind: str) -> Any:
     key = f"prepare.{name}"
     if name in _CHOICES and value not in _CHOICES[name]:
         raise fail(key, value, f"must be {', '.join(_CHOICES[name])}")
+    if name == "encoding":
+        return check_encoding(key, value)
     if name in ("max_tokens", "pack"):
         return count(key, value, 2)
     if name in ("max_over_length", "near_identical"):

@@ -1,4 +1,4 @@
-"""Where rows come from: catalogues of translations, messages, the user's files.
+"""Where rows come from: files of all forms (one reader), catalogues of translations, messages.
 
 Imports: common, jobs.core.
 """

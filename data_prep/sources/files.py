@@ -1,18 +1,19 @@
-"""Rows of the user's own files, digested while they are read, refused with ``file:line`` where they are bad."""
+"""Rows of the user's own files, digested before they are read, refused with ``file:line`` where they are bad."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.common.errors import DataError
+from data_prep.common.errors import DataError, Flaw
+from data_prep.sources import formats, json_rows, reader, streams
 from jobs.core.spec import Source
 
-_BOM = b"\xef\xbb\xbf"
+_CHUNK = 1 << 20
 _FIELDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "corpus": (("text",),),
     "instructions": (("prompt", "completion"), ("input", "output")),
@@ -22,112 +23,133 @@ _FIELDS: dict[str, tuple[tuple[str, ...], ...]] = {
 
 @dataclass(frozen=True)
 class FileRow:
-    """One row: its texts in the order of the fields of its kind. ``position``: line number."""
+    """One row: its texts in the order of the fields of its kind. ``position``: line or number of the row; ``alone``: it
+    is a row of a file, not a paragraph of a text."""
 
     path: str
     position: int
     texts: tuple[str, ...]
+    alone: bool = False
+
+
+def find_files(path: Path) -> list[Path]:
+    """The file ``path``, or all regular files below it, hidden ones left out, sorted.
+
+    Raises:
+        DataError: nothing there.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise DataError("no such file or directory", path)
+    found = sorted(
+        entry
+        for entry in path.rglob("*")
+        if entry.is_file() and not any(part.startswith(".") for part in entry.relative_to(path).parts)
+    )
+    if not found:
+        raise DataError("there are no files below it", path)
+    return found
+
+
+def changed(source: Source, sha256: str, size: int) -> DataError:
+    """The error for a file that is not the one that was planned with."""
+    return DataError(
+        f"changed since this run was planned: sha256 {sha256} ({size} bytes), "
+        f"planned with {source.sha256} ({source.size} bytes); plan and submit again",
+        source.path,
+    )
 
 
 def rows(kind: str, sources: tuple[Source, ...], progress: Callable[[int, int], None]) -> Iterator[FileRow]:
-    """All rows of ``sources``; of text files, all paragraphs. To be exhausted: the digest is known at the end.
+    """All rows of ``sources``; of text files, all paragraphs.
 
     Raises:
-        DataError: a bad line, an empty file, an ending that this kind does not read, other content than planned.
+        DataError: a bad row, an empty file, an ending that this kind does not read, other content than planned.
     """
     if not sources:
         raise DataError("no source files are given")
     total = sum(source.size for source in sources)
     done = 0
     for source in sorted(sources, key=lambda source: source.path):
-        suffix = Path(source.path).suffix.lower()
-        if suffix == ".jsonl":
-            read = _read_json
-        elif kind == "corpus" and suffix in (".txt", ".md"):
-            read = _read_text
-        else:
-            known = ".jsonl, .txt or .md" if kind == "corpus" else ".jsonl"
-            raise DataError(f"a file of {kind} must end in {known}", source.path)
-        empty = True
-        for row in read(kind, source, _after(done, total, progress)):
-            empty = False
-            yield row
-        if empty:
-            raise DataError("has no rows", source.path)
+        try:
+            before = _check(source)
+            known = formats.look(source.path)
+            if known.form == "text" and kind == "corpus":
+                yield from _paragraphs(source.path, known.encoding)
+            else:
+                yield from _rows(kind, source.path, known)
+            if os.stat(source.path).st_mtime_ns != before:
+                raise DataError("changed while it was read; start again", source.path)
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror or error}", source.path) from error
         done += source.size
-    progress(total, total)
+        progress(done, total)
 
 
-def _after(done: int, total: int, progress: Callable[[int, int], None]) -> Callable[[int], None]:
-    return lambda count: progress(done + count, total)
+def _check(source: Source) -> int:
+    """Digest a file before it is read; returns when it was last changed.
 
-
-def _lines(source: Source, progress: Callable[[int], None]) -> Iterator[tuple[int, str]]:
-    """(number, text) of every line; at the end, compare size and digest of what went through with the spec."""
+    Raises:
+        DataError: it is empty, or not the one that was planned with.
+    """
     hasher = hashlib.sha256()
     size = 0
-    try:
-        with open(source.path, "rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                hasher.update(line)
-                size += len(line)
-                if number % 1000 == 0:
-                    progress(size)
-                if number == 1:
-                    line = line.removeprefix(_BOM)
-                try:
-                    yield number, line.decode("utf-8").rstrip("\r\n")
-                except UnicodeDecodeError as error:
-                    raise DataError(
-                        f"is not UTF-8: byte 0x{line[error.start]:02x} at column {error.start + 1}", source.path, number
-                    ) from error
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", source.path) from error
+    with open(source.path, "rb") as stream:
+        mtime = os.fstat(stream.fileno()).st_mtime_ns
+        while chunk := stream.read(_CHUNK):
+            hasher.update(chunk)
+            size += len(chunk)
     if size == 0:
         raise DataError("is empty", source.path)
     if hasher.hexdigest() != source.sha256:
-        raise DataError(
-            f"changed since this run was planned: sha256 {hasher.hexdigest()} ({size} bytes), "
-            f"planned with {source.sha256} ({source.size} bytes); plan and submit again",
-            source.path,
-        )
+        raise changed(source, hasher.hexdigest(), size)
+    return mtime
 
 
-def _read_text(kind: str, source: Source, progress: Callable[[int], None]) -> Iterator[FileRow]:
+def _paragraphs(path: str, encoding: str) -> Iterator[FileRow]:
     """Paragraphs (separated by empty lines) of a text file."""
-    lines: list[str] = []
+    held: list[str] = []
     start = 1
-    for number, line in _lines(source, progress):
-        if line.strip():
-            if not lines:
-                start = number
-            lines.append(line.rstrip())
-        elif lines:
-            yield FileRow(source.path, start, ("\n".join(lines),))
-            lines = []
-    if lines:
-        yield FileRow(source.path, start, ("\n".join(lines),))
+    nothing = True
+    try:
+        for number, line in streams.lines(path, reader.ROW_BYTES, encoding):
+            if line is None:
+                raise DataError(f"this line has more than {reader.ROW_BYTES} bytes", path, number)
+            text = json_rows.decode(line, f"{path}:{number}")
+            if isinstance(text, Flaw):
+                raise DataError(f"{text.place}: {text.text}")
+            if text.strip():
+                if not held:
+                    start = number
+                held.append(text.rstrip())
+            elif held:
+                nothing = False
+                yield FileRow(path, start, ("\n".join(held),))
+                held = []
+    except streams.Broken as error:
+        raise DataError(f"{error.place(path)}: {error}") from error
+    if held:
+        yield FileRow(path, start, ("\n".join(held),))
+    elif nothing:
+        raise DataError("has no rows", path)
 
 
-def _read_json(kind: str, source: Source, progress: Callable[[int], None]) -> Iterator[FileRow]:
-    for number, line in _lines(source, progress):
-        if not line.strip():
-            raise DataError("an empty line: every line must be a JSON object", source.path, number)
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"is not JSON: {error}", source.path, number) from error
-        except RecursionError as error:
-            raise DataError("is not a row: JSON nested too deeply", source.path, number) from error
-        yield FileRow(source.path, number, _texts(kind, value, source.path, number))
+def _rows(kind: str, path: str, known: formats.Format) -> Iterator[FileRow]:
+    if not known.is_rows:
+        text = ", .txt or .md" if kind == "corpus" else ""
+        raise DataError(known.refused or f"a file of {kind} must end in {', '.join(formats.ROWS)}{text}", path)
+    for found in reader.rows(path):
+        if isinstance(found, Flaw):
+            raise DataError(f"{found.place}: {found.text}")
+        number, value = found
+        yield FileRow(path, number, _texts(kind, value, path, number), alone=True)
 
 
-def _texts(kind: str, value: Any, path: str, line: int) -> tuple[str, ...]:
+def _texts(kind: str, value: dict[str, Any], path: str, line: int) -> tuple[str, ...]:
     """The texts of a row in the order of its fields."""
     forms = _FIELDS[kind]
     wanted = " or ".join("{" + ", ".join(f'"{name}"' for name in names) + "}" for names in forms)
-    if not isinstance(value, dict):
-        raise DataError(f"is a JSON {type(value).__name__}, not an object {wanted}", path, line)
     names = max(forms, key=lambda names: len(value.keys() & set(names)))
     texts: list[str] = []
     for name in names:
@@ -139,10 +161,5 @@ def _texts(kind: str, value: Any, path: str, line: int) -> tuple[str, ...]:
             raise DataError(f'field "{name}" is {what}', path, line)
         if not entry.strip():
             raise DataError(f'field "{name}" is empty', path, line)
-        try:
-            entry.encode("utf-8")
-        except UnicodeEncodeError as error:
-            where = f"at character {error.start + 1}"
-            raise DataError(f'field "{name}" has half a surrogate pair {where}', path, line) from error
         texts.append(entry)
     return tuple(texts)

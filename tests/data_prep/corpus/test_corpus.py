@@ -50,7 +50,7 @@ BAD = {
     "null_field": b'{"text": null}\n',
     "missing_field": b'{"body": "x"}\n',
     "not_an_object": b"[1]\n",
-    "empty_line": b"\n",
+    "repeated_key": b'{"text": "x", "id": 1, "text": "y"}\n',
     "empty_text": b'{"text": " "}\n',
     "half_surrogate": b'{"text": "\\ud800"}\n',
     "too_long": b'{"text": "' + b"a" * 20_000 + b'"}\n',

@@ -82,7 +82,7 @@ def test_corpus_of_texts_and_rows(tmp_path: Path, make: Make) -> None:
 
 BAD: list[tuple[str, bytes, str]] = [
     ("instructions", b'{"prompt": "a", "completion": "b"}\n{"prompt": "a"\n', r"x\.jsonl:2: is not JSON"),
-    ("instructions", b'{"prompt": "a", "completion": "b"}\n\n', r"x\.jsonl:2: an empty line"),
+    ("instructions", b'{"prompt": "a", "completion": "b", "prompt": "c"}\n', r'x\.jsonl:1: has the key "prompt" twice'),
     ("instructions", b'["a"]\n', r"x\.jsonl:1: is a JSON list, not an object"),
     ("instructions", b'{"prompt": "a"}\n', r'x\.jsonl:1: field "completion" is missing; a row of instructions is'),
     ("instructions", b'{"input": "a", "out": "b"}\n', r'x\.jsonl:1: field "output" is missing'),
@@ -120,7 +120,7 @@ def test_missing_blank_and_unknown_files(tmp_path: Path, make: Make) -> None:
     blank.write_text("\n \n")
     with pytest.raises(DataError, match=r"a\.txt: has no rows"):
         make("corpus", PATH, sources=(source_of(blank),))
-    with pytest.raises(DataError, match=r"a\.txt: a file of preferences must end in \.jsonl"):
+    with pytest.raises(DataError, match=r"a\.txt: a file of preferences must end in \.jsonl, "):
         make("preferences", PATH, sources=(source_of(blank),))
     with pytest.raises(DataError, match=r"gone\.txt: cannot be read: No such file"):
         make("corpus", PATH, name="2", sources=(replace(source_of(blank), path=str(tmp_path / "gone.txt")),))

@@ -1,0 +1,222 @@
+"""Bytes of plain and packed files, and their lines, with bounded memory and a place for everything that is wrong."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Iterator
+from typing import IO, Any
+
+from data_prep.common.errors import SettingsError
+
+_BOM = b"\xef\xbb\xbf"
+_CHUNK = 1 << 20
+PACKED_ERRORS: tuple[type[BaseException], ...] = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
+PACKINGS = (
+    (b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ\x00", "xz"), (b"BZh", "bzip2"),
+)  # fmt: skip
+"""First bytes of a packed file, and the name of its packing: the name of the file may say something else."""
+
+
+class Broken(Exception):
+    """A file ends too early, or holds bytes that mean nothing; ``str()`` says which.
+
+    ``line``: the first that could not be read (0: what is read is not lines); ``reason``: for the count.
+    """
+
+    def __init__(self, text: str, line: int = 0, reason: str = "broken_archive") -> None:
+        super().__init__(text)
+        self.line = line
+        self.reason = reason
+
+    def place(self, path: str) -> str:
+        return f"{path}:{self.line}" if self.line else path
+
+
+class _Zstd(io.RawIOBase):
+    """Reads zstd frames; unlike the library's own reader it tells a file that was cut off from one that ended."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            import zstandard
+        except ImportError as error:
+            raise SettingsError(f'.zst files need the extra "data": pip install "overnight[data]" ({error})') from error
+        self._error = zstandard.ZstdError
+        self._new: Any = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj
+        self._stream = open(path, "rb")  # noqa: SIM115 (closed by close)
+        self._frame = self._new()
+        self._fresh = True
+        self._left = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._left:
+            data = self._frame.unused_data if self._frame.eof else b""
+            if self._frame.eof:
+                self._frame, self._fresh = self._new(), True
+            data = data or self._stream.read(_CHUNK >> 3)
+            if not data:
+                if not self._fresh:
+                    raise EOFError("the file ends within a frame")
+                return 0
+            self._fresh = False
+            try:
+                self._left = self._frame.decompress(data)
+            except self._error as error:
+                raise EOFError(str(error)) from error
+        count = min(len(buffer), len(self._left))
+        buffer[:count], self._left = self._left[:count], self._left[count:]
+        return count
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+class _Recoded(io.RawIOBase):
+    """The bytes of text in another encoding as UTF-8. What comes before a wrong byte is given first."""
+
+    def __init__(self, stream: IO[bytes], encoding: str) -> None:
+        self._stream = stream
+        self._name = encoding
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._left = b""
+        self._line = 1
+        self._end = False
+        self._error: Broken | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._left:
+            if self._error is not None:
+                raise self._error
+            if self._end:
+                return 0
+            data = self._stream.read(_CHUNK >> 3)
+            self._end = not data
+            held, state = self._decoder.getstate()
+            try:
+                text = self._decoder.decode(data, final=self._end)
+            except UnicodeDecodeError as error:
+                whole = held + data
+                self._decoder.setstate((b"", state))
+                text = self._decoder.decode(whole[: error.start])
+                what = f"byte 0x{whole[error.start]:02x}" if error.start < len(whole) else "it ends within a character"
+                self._error = Broken(
+                    f"is not {self._name}: {what}", self._line + text.count("\n"), f"not_{self._name.replace('-', '')}"
+                )
+            self._line += text.count("\n")
+            self._left = text.encode("utf-8", "surrogatepass")
+        count = min(len(buffer), len(self._left))
+        buffer[:count], self._left = self._left[:count], self._left[count:]
+        return count
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def packing(head: bytes) -> str:
+    """The packing of a file by its first bytes; empty where it has none."""
+    return next((name for mark, name in PACKINGS if head.startswith(mark)), "")
+
+
+def open_bytes(path: str, encoding: str = "utf-8") -> IO[bytes]:
+    """The content of a file, unpacked, its text as UTF-8.
+
+    Raises:
+        OSError: it cannot be opened.
+        SettingsError: the library for its packing is missing.
+    """
+    plain = open(path, "rb", buffering=_CHUNK)  # noqa: SIM115 (its reader closes it)
+    kind = packing(plain.read(16))
+    plain.seek(0)
+    found: IO[bytes] = plain
+    if kind:
+        plain.close()
+        if kind == "zstd":
+            found = io.BufferedReader(_Zstd(path), _CHUNK)
+        else:
+            found = {"gzip": gzip.open, "xz": lzma.open, "bzip2": bz2.open}[kind](path, "rb")  # type: ignore[operator]
+    return found if encoding == "utf-8" else io.BufferedReader(_Recoded(found, encoding), _CHUNK)
+
+
+def broken(error: BaseException, line: int = 0) -> Broken | None:
+    """What a failed read of packed or recoded bytes means; None: it is a failure of the file system."""
+    if isinstance(error, Broken):
+        return error
+    if isinstance(error, PACKED_ERRORS) or (isinstance(error, OSError) and error.errno is None):  # so says bz2
+        return Broken(f"its packed data is cut off or damaged: {str(error) or type(error).__name__}", line)
+    return None
+
+
+def read_whole(path: str, limit: int, encoding: str = "utf-8") -> bytes | None:
+    """All of a file; None if it is longer than ``limit`` bytes.
+
+    Raises:
+        Broken: it is packed, and cut off or damaged.
+    """
+    with open_bytes(path, encoding) as stream:
+        try:
+            content = stream.read(limit + 1)
+        except Exception as error:
+            if (found := broken(error)) is None:
+                raise
+            raise found from error
+    return None if len(content) > limit else content.removeprefix(_BOM)
+
+
+def lines(
+    path: str, limit: int, encoding: str = "utf-8", *, start: int = 0, end: int | None = None, first: int = 0
+) -> Iterator[tuple[int, bytes | None]]:
+    """(number, content) of the lines of a file, without line ends; content None: longer than ``limit`` bytes.
+
+    Of a plain file in UTF-8 only the lines that begin in the bytes ``start`` to ``end``; ``first``: how many lines end
+    before ``start``.
+
+    Raises:
+        Broken: the file is packed, and cut off or damaged; lines before that have been given.
+    """
+    number, at = first, 0
+    with open_bytes(path, encoding) as stream:
+        if start:
+            # A line belongs to the piece that it begins in: what is left of one begun before is passed over.
+            stream.seek(start - 1)
+            at = start - 1 + _pass_line(stream)
+            number += at > start
+        while end is None or at < end:
+            try:
+                line = stream.readline(limit + 2)
+                at += len(line)
+                too_long = len(line) > limit and not line.endswith(b"\n")
+                if too_long:
+                    at += _pass_line(stream)
+            except Exception as error:
+                if (found := broken(error, number + 1)) is None:
+                    raise
+                raise found from error
+            if not line:
+                return
+            number += 1
+            if too_long:
+                yield number, None
+            else:
+                yield number, (line.removeprefix(_BOM) if number == 1 else line).rstrip(b"\r\n")
+
+
+def _pass_line(stream: IO[bytes]) -> int:
+    """Read on to the end of the line in bounded steps; returns the bytes passed."""
+    passed = 0
+    while True:
+        part = stream.readline(_CHUNK)
+        passed += len(part)
+        if not part or part.endswith(b"\n"):
+            return passed
