@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_prep import paths
-from data_prep.card import card
+from data_prep.card import card, overlaps
 from data_prep.common import text
 from data_prep.common.errors import DataError, SettingsError
 from data_prep.common.settings import Settings
 from data_prep.common.split import Assignment, Groups
 from data_prep.common.units import DraftRow, Tally, Unit, identify
-from data_prep.sources import files, messages
+from data_prep.sources import files, layout, messages
 from data_prep.sources.catalogues import Wheel
 from jobs.core.progress import ProgressWriter
 from jobs.core.spec import Source, StageSpec
@@ -73,31 +73,43 @@ def build(
     """
     groups = Groups()
     opened: list[Wheel] = []
+    found = layout.Layout()
+    if wheels is None:
+        found = layout.read(sources, settings.split, rows_only=settings.kind != "corpus")
+        sources = tuple(source for source in sources if source.path in found.split_of)
+        settings = replace(settings, split=found.rest(settings.split))
     if wheels is not None:
         opened = messages.find_wheels(wheels)
         tally = Tally("message")
         units = messages.units(settings, opened, groups, tally, report("read"))
     else:
         tally = Tally("row")
-        units = _file_units(settings, sources, groups, tally, report("read"))
-    units = _unique(settings.kind, units, tally)
+        units = _file_units(settings, sources, found, groups, tally, report("read"))
+    shared: Counter[str] = Counter()
+    units = _unique(settings.kind, units, tally, shared)
     if settings.kind == "corpus" and wheels is None:
-        rows, assignment = _file_documents(settings, units, groups)
+        rows, assignment = _file_documents(settings, units, groups, {one.path: one.sha256 for one in sources})
     else:
         assignment = Assignment(groups, settings.split)
         if settings.kind == "corpus":
             rows = _documents(settings, units, assignment.of)
         else:
-            rows = [_pair(settings, unit, assignment.of(unit.group)) for unit in units]
+            rows = [_pair(settings, unit, assignment.of(unit.group, unit.split)) for unit in units]
     rows = _limited(settings, rows, tally)
     for row in rows:
         for unit in row.units:
             tally.keep(unit.origin)
-    _check_splits(settings, rows)
+    _check_splits(settings, rows, found)
     progress = report("write")
     progress(0, len(rows))
     counts = card.write_rows(output, rows)
     facts = card.describe(settings, rows, tally, assignment, opened, sources)
+    texts: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for row in rows:
+        texts[row.split].append(tuple(row.fields.values()))
+    facts["splits_from"] = found.facts(settings.split, _grouping(settings, wheels))
+    facts["left_out"] = dict(found.left_out)
+    facts["overlaps"] = overlaps.between(texts, shared)
     card.write_card(output, facts)
     progress(len(rows), len(rows))
     return counts
@@ -106,6 +118,7 @@ def build(
 def _file_units(
     settings: Settings,
     sources: tuple[Source, ...],
+    own: layout.Layout,
     groups: Groups,
     tally: Tally,
     progress: Callable[[int, int], None],
@@ -122,16 +135,26 @@ def _file_units(
         elif flaw := messages.length_flaw(settings, row.texts):
             tally.drop(flaw)
         else:
-            found.append(Unit(identify(*row.texts), row.path, row.path, row.position, group, row.texts, row.alone))
+            split = own.split_of[row.path]
+            name = identify(*row.texts)
+            found.append(Unit(name, row.path, row.path, row.position, group, row.texts, row.alone, split))
     return found
 
 
-def _unique(kind: str, units: list[Unit], tally: Tally) -> list[Unit]:
+def _grouping(settings: Settings, wheels: Path | None) -> str:
+    if settings.kind != "corpus":
+        return "prompt" if wheels is None else "message"
+    return "message" if wheels is not None else settings.split.group or "file (texts that are cut) and document"
+
+
+def _unique(kind: str, units: list[Unit], tally: Tally, shared: Counter[str]) -> list[Unit]:
     """Leave out repeated units: of a corpus, texts that are the same; of pairs from messages, all but the most frequent
     translation of a source text (spellings of one translation vote together); of rows of files, exact repetitions (one
-    prompt may well have several completions)."""
+    prompt may well have several completions).
+
+    Of a text in two splits that have files of their own the held-out one stays; ``shared`` counts these."""
     by_key: dict[object, list[Unit]] = defaultdict(list)
-    for unit in sorted(units, key=lambda unit: unit.order):
+    for unit in sorted(units, key=lambda unit: (layout.order(unit.split), unit.order)):
         from_file = unit.origin == unit.project
         first = unit.texts[0]
         own = text.wording(first) or first if not from_file else text.exact(first) if kind == "corpus" else unit.texts
@@ -143,8 +166,12 @@ def _unique(kind: str, units: list[Unit], tally: Tally) -> list[Unit]:
         most = max(votes.values())
         best, chosen = next((unit, own) for unit, own in zip(same, spelling, strict=True) if votes[own] == most)
         kept.append(best)
-        if most > 1:
-            tally.drop("duplicate", most - 1)
+        across = [other.split for other in same if other.split != best.split]
+        for split in across:
+            shared[f"{split}/{best.split}"] += 1
+            tally.drop(f"duplicate_of_{best.split}")
+        if most - len(across) > 1:
+            tally.drop("duplicate", most - len(across) - 1)
         if len(same) > most:
             tally.drop("other_translation", len(same) - votes[chosen])
     return sorted(kept, key=lambda unit: unit.order)
@@ -167,18 +194,28 @@ def _documents(settings: Settings, units: list[Unit], split_of: Callable[[str], 
     return rows
 
 
-def _file_documents(settings: Settings, units: list[Unit], groups: Groups) -> tuple[list[DraftRow], Assignment]:
-    """Paragraphs of one file joined to documents, which are what is split: no text is torn paragraph by paragraph."""
+def _file_documents(
+    settings: Settings, units: list[Unit], groups: Groups, digests: dict[str, str]
+) -> tuple[list[DraftRow], Assignment]:
+    """Paragraphs of one file joined to documents, which are what is split: no text is torn paragraph by paragraph.
+
+    All documents of a text are in one split, if ``split.group`` does not say otherwise.
+    """
     streams: dict[str, list[Unit]] = defaultdict(list)
     for unit in units:
         streams[unit.origin].append(unit)
     parts: list[list[Unit]] = []
     for _, stream in sorted(streams.items()):
         parts += [[unit] for unit in stream] if stream[0].alone else _cut(stream, settings.document_chars, "\n\n")
+    keys = []
     for part in parts:
-        groups.join([part[0].group])
+        by_file = settings.split.group == "file" or (settings.split.group is None and not part[0].alone)
+        keys.append(f"f:{digests[part[0].origin]}" if by_file else part[0].group)
+        groups.join([keys[-1]])
     assignment = Assignment(groups, settings.split)
-    return [_document(part, assignment.of(part[0].group), "\n\n") for part in parts], assignment
+    return [
+        _document(part, assignment.of(own, part[0].split), "\n\n") for part, own in zip(parts, keys, strict=True)
+    ], assignment
 
 
 def _cut(stream: list[Unit], characters: int, between: str) -> list[list[Unit]]:
@@ -217,13 +254,15 @@ def _limited(settings: Settings, rows: list[DraftRow], tally: Tally) -> list[Dra
     return kept
 
 
-def _check_splits(settings: Settings, rows: list[DraftRow]) -> None:
+def _check_splits(settings: Settings, rows: list[DraftRow], found: layout.Layout) -> None:
     """Refuse an empty split: the stage that reads it would fail hours later."""
     count = Counter(row.split for row in rows)
     for name, part in settings.split.parts().items():
-        if part > 0 and not count[name]:
+        if (part > 0 or name in found.said) and not count[name]:
+            whole = settings.kind == "corpus" and settings.split.group is None and found.split_of
             raise DataError(
                 f"nothing is left for the {name} split ({len(rows)} rows in all, split.{name} is {part:g}): "
                 f"give more data, or set split.{name if name != 'train' else 'test'} "
                 + ("to 0 if it is not needed" if name != "train" else "lower")
+                + ("; documents of one text are in one split: split.group: document divides it" if whole else "")
             )

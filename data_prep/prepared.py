@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from data_prep.common.errors import DataError
-from data_prep.common.settings import Settings
+from data_prep.common.settings import Settings, SplitSettings
 from data_prep.corpus import build as corpus
 from data_prep.corpus.recipe import Recipe
 from data_prep.corpus.workers import Runner
 from data_prep.paths import other_paths
 from data_prep.rows import build as rows
 from data_prep.rows.recipe import RowRecipe
+from data_prep.sources import layout
 from data_prep.sources.files import find_files
 from jobs.core.spec import Source
 
@@ -47,17 +48,26 @@ def build(
         others |= {source.path for source in sources if Path(source.path).parent == Path(tokenizer).absolute()}
     digested = {source.path: source for source in sources if source.path in others}
     sources = [source for source in sources if source.path not in others]
+    found = layout.read(sources, settings.split, rows_only=settings.kind != "corpus")
+    sources = [source for source in sources if source.path in found.split_of]
+    rest = found.rest(settings.split)
     if settings.kind != "corpus":
         recipe = RowRecipe.parse(settings.kind, settings.prepare)
-        wanted = rows.RowsRequest(
-            recipe, sources, settings.split, settings.limit, settings.min_chars, settings.max_chars
-        )
+        wanted = rows.RowsRequest(recipe, sources, rest, settings.limit, settings.min_chars, settings.max_chars, found)
         return rows.build(wanted, output, report)
     own = Recipe.parse(settings.prepare)
-    replay = [[digested.get(one.path, one) for one in sources_of([Path(entry.path)])] for entry in own.replay]
+    replay = [
+        _replayed([digested.get(one.path, one) for one in sources_of([Path(entry.path)])]) for entry in own.replay
+    ]
     groups = [sources, *replay]
-    request = corpus.CorpusRequest(own, groups, settings.split, settings.limit, settings.min_chars, settings.max_chars)
+    request = corpus.CorpusRequest(own, groups, rest, settings.limit, settings.min_chars, settings.max_chars, found)
     return corpus.build(request, output, work, runner=runner, report=report)
+
+
+def _replayed(sources: list[Source]) -> list[Source]:
+    """Of general text with splits of its own, what is for training."""
+    found = layout.read(sources, SplitSettings(), rows_only=False)
+    return [source for source in sources if found.split_of.get(source.path) in ("", "train")]
 
 
 def sources_of(paths: Iterable[Path]) -> list[Source]:

@@ -46,6 +46,8 @@ def render(facts: Mapping[str, Any]) -> str:
         " read = kept + dropped</p>",
         _section("Where the rows went", _flow(facts)),
         _section("Splits", _splits(facts)),
+        _section("Where the splits come from", _table(("", ""), facts.get("splits_from", {}).items())),
+        _section("Overlaps between splits", _overlaps(facts)),
     ]
     for what, title in (("characters", "Characters of a document"), ("tokens", "Tokens of a row")):
         if facts.get(what):
@@ -132,6 +134,16 @@ def _splits(facts: Mapping[str, Any]) -> str:
                 row.append(facts[what].get(name, {}).get("total", 0))
         rows.append(row)
     return _table(("split", "rows", *(what for what in ("characters", "tokens") if facts.get(what))), rows)
+
+
+def _overlaps(facts: Mapping[str, Any]) -> str:
+    """How many rows of one split say what one of another says; exact ones of files with splits are dropped."""
+    found = facts.get("overlaps", {})
+    rows: list[tuple[Any, ...]] = [
+        (kind, "not looked at" if counts is None else "none", "") for kind, counts in found.items() if not counts
+    ]
+    rows += [(kind, pair, count) for kind, counts in found.items() for pair, count in (counts or {}).items()]
+    return _table(("", "of / in", "rows"), sorted(rows, key=lambda row: list(found).index(row[0])))
 
 
 def _histograms(lengths: Mapping[str, Mapping[str, Any]]) -> str:

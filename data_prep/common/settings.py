@@ -8,7 +8,16 @@
       contrast: [pt_BR]             # gettext: the other variant (rejected text of preferences)
       placeholders: drop | keep     # gettext: messages with %(name)s, {}, markup, accelerators
       reject_words: []              # gettext: drop a message whose target has one of these words
-    split: {validation: 0.05, test: 0.15, seed: 1}
+    split:
+      validation: 0.05              # parts of the groups
+      test: 0.15
+      seed: 1
+      existing: keep | pool         # splits that the files have (train.jsonl, test/, a README of the hub) stay; pool:
+                                    #   all files are poured together and split anew
+      config: null                  # of a README that has several configs
+      names: {}                     # {train: train_sft, test: [test_sft]}: which splits of theirs become ours
+      group: null                   # file: all documents of a file are in one split, the default of texts that are cut
+                                    #   into documents; document: each for itself
     min_chars: 1                    # of every text of a row, in characters
     max_chars: null                 # null: no limit
     limit: {train: null, validation: null, test: null}    # rows (corpus: documents) of a split
@@ -37,19 +46,36 @@ DEFAULT_PROMPT = "Translate to European Portuguese: {source}\n"
 
 @dataclass(frozen=True)
 class SplitSettings:
-    """Parts of the groups of messages; the rest is for training. ``seed`` decides which group goes where."""
+    """Parts of the groups of messages; the rest is for training. ``seed`` decides which group goes where.
+
+    The rest: see the head of this module.
+    """
 
     validation: float = 0.05
     test: float = 0.15
     seed: int = 1
+    existing: str = "keep"
+    config: str | None = None
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    group: str | None = None
 
     @classmethod
     def parse(cls, value: Any) -> SplitSettings:
-        given = known("split", value, ("validation", "test", "seed"))
+        given = known("split", value, tuple(entry.name for entry in fields(cls)))
+        names = known("split.names", given.get("names", {}), SPLITS)
+        for name, choices in (("existing", ("keep", "pool")), ("group", ("file", "document"))):
+            if name in given and given[name] not in choices:
+                raise fail(f"split.{name}", given[name], f"must be {' or '.join(choices)}")
+        if "config" in given and not isinstance(given["config"], str):
+            raise fail("split.config", given["config"], "must be a text")
         split = cls(
             part("split.validation", given.get("validation", cls.validation)),
             part("split.test", given.get("test", cls.test)),
             count("split.seed", given.get("seed", cls.seed), 0),
+            given.get("existing", cls.existing),
+            given.get("config"),
+            {name: texts(f"split.names.{name}", [one] if isinstance(one, str) else one) for name, one in names.items()},
+            given.get("group"),
         )
         if split.validation + split.test >= 1:
             raise SettingsError("setting split: validation and test together leave nothing to train on")

@@ -28,7 +28,8 @@ class Tally:
 
 @dataclass(frozen=True)
 class Unit:
-    """A text or a tuple of texts that may be used. ``group``: its key for the split.
+    """A text or a tuple of texts that may be used. ``group``: its key for the split; ``split``: the one that its file
+    is of, empty where it is of none.
 
     ``alone``: a document by itself (a row of a JSON-lines corpus); others may be joined with their neighbours.
     """
@@ -40,6 +41,7 @@ class Unit:
     group: str
     texts: tuple[str, ...]
     alone: bool = False
+    split: str = ""
 
     @property
     def order(self) -> tuple[str, str, int, str]:

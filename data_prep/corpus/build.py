@@ -18,6 +18,7 @@ from data_prep.corpus.recipe import Recipe
 from data_prep.corpus.workdir import ShardPlan, WorkDir
 from data_prep.corpus.workers import ProcessRunner, Runner
 from data_prep.sources.files import find_files
+from data_prep.sources.layout import Layout
 from data_prep.tokens import indexed
 from data_prep.tokens.encoder import Encoder
 from jobs.core import files
@@ -34,7 +35,11 @@ def _silent(phase: str) -> Callable[[int, int], None]:
 
 @dataclass(frozen=True)
 class CorpusRequest:
-    """A corpus to be. ``groups``: files of the corpus itself, then of every replay source of the recipe."""
+    """A corpus to be.
+
+    ``groups``: files of the corpus itself, then of every replay source of the recipe; ``layout``: the splits that they
+    have; ``split``: how the rest is split.
+    """
 
     recipe: Recipe
     groups: Sequence[Sequence[Source]]
@@ -42,6 +47,7 @@ class CorpusRequest:
     limits: dict[str, int] = field(default_factory=dict)
     min_chars: int = 1
     max_chars: int | None = None
+    layout: Layout = field(default_factory=Layout)
 
 
 def build(
@@ -71,7 +77,7 @@ def build(
     if not workdir.is_done("decide"):
         decide.decide(workdir, report("find duplicates"))
     facts = files.read_json(workdir.directory("decide") / "facts.json")
-    _check_splits(request.split, facts["rows"], lambda: _account(workdir).why())
+    _check_splits(request, facts["rows"], lambda: _account(workdir).why())
     _phase(workdir, "write", runner, report)
     card = _join(workdir, request, output, encoder, report("join"))
     write_card(output, card)
@@ -105,7 +111,7 @@ def _plan(request: CorpusRequest, report: Report) -> tuple[ShardPlan, Encoder | 
     plan = ShardPlan(
         recipe,
         request.split,
-        tuple(map(tuple, inputs.shards(groups, recipe.shard_bytes))),
+        tuple(map(tuple, inputs.shards(groups, recipe.shard_bytes, request.layout.split_of))),
         {one.source.path: one.mtime_ns for group in groups for one in group},
         request.limits,
         request.min_chars,
@@ -136,14 +142,16 @@ def _phase(workdir: WorkDir, phase: str, runner: Runner, report: Report) -> None
         raise DataError(f"{len(left)} of {total} shards were not made ({phase}), the first is {left[0]}", workdir.root)
 
 
-def _check_splits(split: SplitSettings, rows: dict[str, int], why: Callable[[], str]) -> None:
+def _check_splits(request: CorpusRequest, rows: dict[str, int], why: Callable[[], str]) -> None:
     """Refuse an empty split: the stage that reads it would fail hours later."""
-    for name, part in split.parts().items():
-        if part > 0 and not rows[name]:
+    for name, part in request.split.parts().items():
+        if (part > 0 or name in request.layout.said) and not rows[name]:
+            whole = request.recipe.document_chars is not None and request.split.group is None
             raise DataError(
                 f"nothing is left for the {name} split ({sum(rows.values())} documents in all, "
                 f"split.{name} is {part:g}): give more data, or set split.{name if name != 'train' else 'test'} "
                 + ("to 0 if it is not needed" if name != "train" else "lower")
+                + whole * "; documents of one file are in one split: set split.group to document to divide files, too"
                 + why()
             )
 
@@ -230,6 +238,9 @@ def _facts(
             "eod": encoder.end_of_document(request.recipe.eod),
         },
         "split": asdict(request.split),
+        "splits_from": request.layout.facts(request.split, _grouping(request)),
+        "left_out": dict(list(request.layout.left_out.items())[:_LISTED]),
+        "overlaps": decided["overlaps"],
         "sources": [{"role": role, "path": path, "sha256": digest} for role, path, digest in sources[:_LISTED]],
         "more_sources": max(0, len(sources) - _LISTED),
         "settings": {
@@ -239,6 +250,11 @@ def _facts(
             "limit": request.limits,
         },
     }
+
+
+def _grouping(request: CorpusRequest) -> str:
+    cut = request.recipe.document_chars is not None
+    return request.split.group or ("file (texts that are cut) and document" if cut else "document")
 
 
 def _summed(written: list[dict[str, Any]], name: str, what: str) -> dict[str, Any]:

@@ -94,16 +94,19 @@ def decide(workdir: WorkDir, progress: Callable[[int, int], None]) -> None:
     recipe = workdir.plan.recipe
     decision = CorpusDecision(workdir)
     pairs: dict[str, list[tuple[str, str]]] = {}
+    overlaps: dict[str, dict[str, int] | None] = {"exact": {}, "near": None}
     with workdir.result("decide") as directory:
         _own_ids(decision, recipe.on_error)
+        first = near.first_of_equal(decision.parts("digest"))
+        overlaps["exact"] = _across(decision, first)
         if recipe.exact_duplicates:
-            first = near.first_of_equal(decision.parts("digest"))
             pairs["duplicate"] = _drop_later(decision, first, "duplicate")
-            del first
+        del first
         if recipe.near_duplicates is not None:
             usable = np.concatenate(decision.parts("usable")) & decision.kept
             signatures = near.Stacked(decision.parts("signatures"))
             first = near.groups(signatures, decision.parts("bands"), usable, recipe.near_duplicates, progress)
+            overlaps["near"] = _across(decision, first)
             pairs["near_duplicate"] = _drop_later(decision, first, "near_duplicate")
             del first, usable, signatures
         _replay(decision, [entry.share for entry in recipe.replay])
@@ -117,7 +120,7 @@ def decide(workdir: WorkDir, progress: Callable[[int, int], None]) -> None:
                 account.dropped[decision.reasons[number]] = len(found)
         for number in range(len(decision.directories)):
             np.save(directory / f"keep_{number:05d}.npy", decision.keep_of(number))
-        facts = {"account": account.as_json(), "pairs": pairs, **_groups(decision)}
+        facts = {"account": account.as_json(), "pairs": pairs, "overlaps": overlaps, **_groups(decision)}
         files.write_json(directory / "facts.json", facts)
 
 
@@ -146,6 +149,17 @@ def _drop_later(decision: CorpusDecision, first: Array, reason: str) -> list[tup
     later = np.flatnonzero((first != np.arange(len(first))) & decision.kept)
     decision.drop(later, reason)
     return [(decision.place(int(one)), decision.place(int(first[one]))) for one in later[:_PAIRS_SHOWN]]
+
+
+def _across(decision: CorpusDecision, first: Array) -> dict[str, int]:
+    """Documents that say the same as one of another split, by the two splits: ``train/test``."""
+    split = decision.all("split")
+    differ = np.flatnonzero((split != split[first]) & decision.kept)
+    found: dict[str, int] = {}
+    for one, other in zip(split[differ], split[first[differ]], strict=True):
+        name = "/".join(SPLITS[at] for at in sorted((int(one), int(other))))
+        found[name] = found.get(name, 0) + 1
+    return dict(sorted(found.items()))
 
 
 def _replay(decision: CorpusDecision, shares: Sequence[float]) -> None:

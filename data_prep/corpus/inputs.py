@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from data_prep.common.errors import DataError
 from data_prep.sources import formats
 from data_prep.sources.files import changed
+from data_prep.sources.layout import order
 from jobs.core.spec import Source
 
 _CHUNK = 4 << 20
@@ -25,7 +26,8 @@ _CHUNK = 4 << 20
 class Piece:
     """Bytes ``start`` to ``end`` of a file (lines that begin there), or all of it; ``line``: newlines before ``start``.
 
-    ``group``: 0 for the corpus itself, then the replay sources in their order.
+    ``group``: 0 for the corpus itself, then the replay sources in their order; ``split``: the split that the file is
+    of, empty where it is of none.
     """
 
     path: str
@@ -33,6 +35,7 @@ class Piece:
     end: int
     line: int
     group: int
+    split: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,17 +92,24 @@ def _scan(source: Source, cut_bytes: int, encoding: str | None) -> Scanned:
     return Scanned(Source(source.path, hasher.hexdigest(), size), mtime, tuple(cuts))
 
 
-def shards(groups: Sequence[Sequence[Scanned]], shard_bytes: int) -> list[list[Piece]]:
-    """Pieces of all groups in order, put together to shards of at least ``shard_bytes`` (packed files as they are)."""
+def shards(
+    groups: Sequence[Sequence[Scanned]], shard_bytes: int, split_of: Mapping[str, str] | None = None
+) -> list[list[Piece]]:
+    """Pieces of all groups in order, put together to shards of at least ``shard_bytes`` (packed files as they are).
+
+    ``split_of``: the split of files that have one; held-out ones come first, so that they are what stays of duplicates.
+    """
+    split_of = split_of or {}
     found: list[list[Piece]] = [[]]
     filled = 0
     for number, group in enumerate(groups):
-        for one in group:
+        for one in sorted(group, key=lambda one: order(split_of.get(one.source.path, ""))):
+            split = "" if number else split_of.get(one.source.path, "")
             bounds = [*one.cuts, (one.source.size, 0)]
             for (start, line), (end, _) in itertools.pairwise(bounds):
                 if filled >= shard_bytes:
                     found.append([])
                     filled = 0
-                found[-1].append(Piece(one.source.path, start, end, line, number))
+                found[-1].append(Piece(one.source.path, start, end, line, number, split))
                 filled += end - start
     return [shard for shard in found if shard]

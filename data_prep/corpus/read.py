@@ -17,12 +17,17 @@ from data_prep.sources.json_rows import decode
 @dataclass(frozen=True, slots=True)
 class CorpusDocument:
     """A text and where it stands: ``line`` is its first line (of Parquet and Arrow: its row, from 1); ``id`` as the
-    file gives it."""
+    file gives it; ``is_part``: the file is cut into documents."""
 
     path: str
     line: int
     text: str
     id: str | None = None
+    is_part: bool = False
+
+    def split_by_file(self, group: str | None) -> bool:
+        """True where all documents of its file are in one split (setting ``split.group``)."""
+        return self.is_part if group is None else group == "file"
 
     @property
     def place(self) -> str:
@@ -146,12 +151,12 @@ def _paragraphs(
             size += len(text)
         elif held:
             if size >= characters:
-                yield CorpusDocument(piece.path, first, "\n".join(held).rstrip("\n"))
+                yield CorpusDocument(piece.path, first, "\n".join(held).rstrip("\n"), is_part=True)
                 held, size, first = [], 0, 0
             elif held[-1]:
                 held.append("")
     if held:
-        yield CorpusDocument(piece.path, first, "\n".join(held).rstrip("\n"))
+        yield CorpusDocument(piece.path, first, "\n".join(held).rstrip("\n"), is_part=True)
 
 
 def _too_long(place: str, what: str, recipe: Recipe, hint: str = "") -> Flaw:

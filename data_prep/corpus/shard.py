@@ -11,6 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ def read(workdir: WorkDir, shard: int) -> None:
     plan = workdir.plan
     overlap = _evaluation(plan)
     account = Account()
+    digest_of = {path: sha256 for role, path, sha256 in plan.inputs if role == "source"}
     with workdir.result("read", shard) as directory:
         marks: Marks = {name: [] for name in ("digest", "chars", "split", "group", "line", "piece", "own_id")}
         arrays: Marks = {name: [] for name in ("signatures", "bands", "usable")}
@@ -67,8 +69,10 @@ def read(workdir: WorkDir, shard: int) -> None:
                 batch = _marked(batch, plan, overlap, arrays, account)
                 for number, document in batch:
                     digest = hashlib.blake2b(document.text.encode(), digest_size=16).digest()
-                    group = plan.shards[shard][number].group
-                    split = "train" if group else assign(digest.hex(), plan.split)
+                    piece = plan.shards[shard][number]
+                    group = piece.group
+                    root = digest_of[piece.path] if document.split_by_file(plan.split.group) else digest.hex()
+                    split = "train" if group else _split(piece, root, plan)
                     marks["digest"].append(digest)
                     marks["chars"].append(len(document.text))
                     marks["split"].append(SPLITS.index(split))
@@ -80,6 +84,11 @@ def read(workdir: WorkDir, shard: int) -> None:
                     stream.write(json.dumps(row, ensure_ascii=False) + "\n")
         _save(directory, marks, arrays)
         files.write_json(directory / "account.json", account.as_json())
+
+
+def _split(piece: Piece, root: str, plan: ShardPlan) -> str:
+    """The split that the file is of; of the rest a part by the hash of ``root``."""
+    return piece.split if piece.split in ("validation", "test") else assign(root, plan.split)
 
 
 def _evaluation(plan: ShardPlan) -> Overlap | None:
@@ -131,7 +140,7 @@ def _clean(workdir: WorkDir, shard: int, account: Account) -> Iterator[tuple[int
             if reason is not None:
                 account.drop(reason, found.place, text or found.text)
             else:
-                yield number, CorpusDocument(found.path, found.line, text, found.id)
+                yield number, replace(found, text=text)
 
 
 def _check_unchanged(piece: Piece, plan: ShardPlan) -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_prep.card import page
+from data_prep.card import overlaps, page
 from data_prep.card.account import Account, Lengths
 from data_prep.common import text
 from data_prep.common.errors import DataError, Flaw
@@ -18,10 +18,11 @@ from data_prep.common.settings import SPLITS, SplitSettings
 from data_prep.common.split import Groups, assign, assign_stratified
 from data_prep.common.units import identify
 from data_prep.corpus.inputs import scan
-from data_prep.rows import export, forms, lengths, pairs
+from data_prep.rows import conversations, export, forms, lengths, pairs
 from data_prep.rows.recipe import RowRecipe
 from data_prep.rows.template import NoPlace, Template
 from data_prep.sources import reader
+from data_prep.sources.layout import Layout, order
 from data_prep.tokens.encoder import Encoder
 from jobs.core.spec import Source
 
@@ -33,7 +34,7 @@ _LISTED = 1000
 
 @dataclass(frozen=True)
 class RowsRequest:
-    """A data set of rows to be."""
+    """A data set of rows to be. ``layout``: the splits that the sources have; ``split``: how the rest is split."""
 
     recipe: RowRecipe
     sources: Sequence[Source]
@@ -41,12 +42,14 @@ class RowsRequest:
     limits: dict[str, int] = field(default_factory=dict)
     min_chars: int = 1
     max_chars: int | None = None
+    layout: Layout = field(default_factory=Layout)
 
 
 @dataclass
 class Draft:
     """A row on its way: ``asked`` is the prompt before the template, for grouping, and ``questions`` what the user says
-    in each turn, for comparing with test sets; ``stratum`` and ``group`` for the split."""
+    in each turn, for comparing with test sets; ``stratum``, ``group`` and ``keys`` (rows that share one stay together)
+    for the split; ``split``: of its file at first, empty where the file is of none."""
 
     place: str
     form: str
@@ -56,6 +59,7 @@ class Draft:
     group: str
     stratum: str
     questions: frozenset[str] = frozenset()
+    keys: tuple[str, ...] = ()
     split: str = ""
     encoded: tuple[lengths.Encoded, ...] = ()
 
@@ -82,7 +86,8 @@ def build(
         raise DataError("no source files are given")
     drafts = list(_read(request, sources, account, report_to("read")))
     checks: dict[str, Any] = {}
-    drafts = _without_duplicates(drafts, account)
+    shared: Counter[str] = Counter()
+    drafts = _without_duplicates(drafts, account, shared)
     if recipe.kind == "preferences":
         drafts = _checked_pairs(drafts, recipe, account, checks)
     drafts = _compared(drafts, recipe, account, checks)
@@ -91,9 +96,13 @@ def build(
         drafts = _measured(drafts, recipe, encoder, account, checks)
     _split(drafts, request)
     drafts = _limited(drafts, request.limits, account)
-    _check_splits(request.split, drafts, account)
+    _check_splits(request, drafts, account)
+    texts: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for draft in drafts:
+        texts[draft.split].append((draft.asked, *draft.answers))
+    found = overlaps.between(texts, shared)
     rows = _write(output, drafts, recipe, encoder, checks)
-    page.write_card(output, _facts(request, sources, drafts, account, checks, encoder, rows))
+    page.write_card(output, _facts(request, sources, drafts, account, checks, encoder, rows) | {"overlaps": found})
     return rows
 
 
@@ -121,6 +130,7 @@ def _read(
                 continue
             for draft in drafts:
                 account.read += 1
+                draft.split = request.layout.split_of.get(source.path, "")
                 sizes = [len(part) for part in (draft.asked, *draft.answers)]
                 if min(sizes) < request.min_chars:
                     account.drop("too_short", place, draft.asked)
@@ -160,7 +170,8 @@ def _draft(place: str, row: dict[str, Any], one: forms.Conversation, recipe: Row
     stratum = "" if recipe.stratify_by is None else _field(row, recipe.stratify_by)
     answers = tuple(template.answer(answer) for answer in one.answers)
     questions = frozenset(text.wording(message.content) for message in one.before if message.role == "user")
-    return Draft(place, one.form, asked, template.prompt(one.before), answers, group, stratum, questions)
+    keys = conversations.keys(one.before, one.answers)
+    return Draft(place, one.form, asked, template.prompt(one.before), answers, group, stratum, questions, keys)
 
 
 def _field(row: dict[str, Any], name: str) -> str:
@@ -169,16 +180,19 @@ def _field(row: dict[str, Any], name: str) -> str:
     return str(row[name])
 
 
-def _without_duplicates(drafts: Iterable[Draft], account: Account) -> list[Draft]:
-    """Exact repetitions leave; one prompt may well have several answers."""
-    seen: set[bytes] = set()
-    kept = []
-    for draft in drafts:
+def _without_duplicates(drafts: Iterable[Draft], account: Account, shared: Counter[str]) -> list[Draft]:
+    """Exact repetitions leave; one prompt may well have several answers. Of a row in two splits that have files of
+    their own the held-out one stays; ``shared`` counts these by their splits."""
+    seen: dict[bytes, str] = {}
+    kept: list[Draft] = []
+    for draft in sorted(drafts, key=lambda draft: order(draft.split)):
         key = hashlib.blake2b("\0".join((draft.prompt, *draft.answers)).encode(), digest_size=16).digest()
-        if key in seen:
+        if (other := seen.setdefault(key, draft.split)) != draft.split:
+            shared[f"{draft.split}/{other}"] += 1
+            account.drop(f"duplicate_of_{other}", draft.place, draft.asked)
+        elif len(seen) == len(kept):
             account.drop("duplicate", draft.place, draft.asked)
         else:
-            seen.add(key)
             kept.append(draft)
     return kept
 
@@ -268,23 +282,25 @@ def _measured(
 
 
 def _split(drafts: list[Draft], request: RowsRequest) -> None:
-    """Rows that share a prompt, or the value of ``group_by``, go to one split as a whole."""
+    """Rows that share a prompt, a conversation or the value of ``group_by`` go to one split as a whole; those of files
+    with a split stay there, but for the part of those for training that a missing split takes."""
+    free = [draft for draft in drafts if draft.split not in ("validation", "test")]
     groups = Groups()
     keys = []
-    for draft in drafts:
+    for draft in free:
         own = "s:" + (text.key(draft.asked) or draft.asked)
-        groups.join([own, "g:" + draft.group] if draft.group else [own])
+        groups.join([own, *draft.keys, *(["g:" + draft.group] if draft.group else [])])
         keys.append(own)
     roots = [groups.find(key) for key in keys]
     if request.recipe.stratify_by is None:
-        for draft, root in zip(drafts, roots, strict=True):
+        for draft, root in zip(free, roots, strict=True):
             draft.split = assign(root, request.split)
         return
     stratum: dict[str, str] = {}
-    for draft, root in sorted(zip(drafts, roots, strict=True), key=lambda entry: entry[0].id):
+    for draft, root in sorted(zip(free, roots, strict=True), key=lambda entry: entry[0].id):
         stratum.setdefault(root, draft.stratum)
     found = assign_stratified(stratum, request.split)
-    for draft, root in zip(drafts, roots, strict=True):
+    for draft, root in zip(free, roots, strict=True):
         draft.split = found[root]
 
 
@@ -301,10 +317,10 @@ def _limited(drafts: list[Draft], limits: dict[str, int], account: Account) -> l
     return kept
 
 
-def _check_splits(split: SplitSettings, drafts: list[Draft], account: Account) -> None:
+def _check_splits(request: RowsRequest, drafts: list[Draft], account: Account) -> None:
     count = Counter(draft.split for draft in drafts)
-    for name, part in split.parts().items():
-        if part > 0 and not count[name]:
+    for name, part in request.split.parts().items():
+        if (part > 0 or name in request.layout.said) and not count[name]:
             raise DataError(
                 f"nothing is left for the {name} split ({len(drafts)} rows in all, split.{name} is {part:g}): "
                 f"give more data, or set split.{name if name != 'train' else 'test'} "
@@ -403,6 +419,10 @@ def _facts(
             "why": encoder.why,
         },
         "split": asdict(request.split),
+        "splits_from": request.layout.facts(
+            request.split, " and ".join(filter(None, ("prompt", "conversation", request.recipe.group_by)))
+        ),
+        "left_out": dict(list(request.layout.left_out.items())[:_LISTED]),
         "sources": [{"path": source.path, "sha256": source.sha256} for source in sources[:_LISTED]],
         "more_sources": max(0, len(sources) - _LISTED),
         "settings": {

@@ -91,9 +91,10 @@ class Pipeline(StrictModel):
         stage = self.stages[name]
         assert isinstance(stage, DataStage)
         source = self.source_of(name)
+        split = {key: value for key, value in stage.split.plain().items() if value is not None}
         settings: dict[str, Any] = {
             "source": {"type": source.type},
-            "split": {**stage.split.plain(), "seed": self.seed_of(name)},
+            "split": {**split, "seed": self.seed_of(name)},
             "min_chars": stage.min_chars,
             "max_chars": stage.max_chars,
             "limit": stage.limit.plain(),

@@ -111,10 +111,14 @@ Source = Annotated[GettextSource | PathSource, Field(discriminator="type")]
 
 
 class SplitKeys(StrictModel):
-    """Parts that are held out; the rest is for training."""
+    """Parts that are held out; the rest is for training. The other keys: see data_prep.common.settings."""
 
     validation: Annotated[NotNegative, Field(lt=1)] = 0.05
     test: Annotated[NotNegative, Field(lt=1)] = 0.15
+    existing: Literal["keep", "pool"] | None = None
+    config: Line | None = None
+    names: dict[Literal["train", "validation", "test"], Line | tuple[Line, ...]] | None = None
+    group: Literal["file", "document"] | None = None
 
     @model_validator(mode="after")
     def _leaves_something(self) -> SplitKeys:

@@ -1,0 +1,66 @@
+"""Texts of one split that are near those of another: a table of the held-out ones, past which the others go in batches.
+
+Memory: about a kilobyte for each held-out text, whatever the number of the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from data_prep.dedup import minhash
+from data_prep.dedup.shingles import words
+
+Array = np.ndarray[Any, Any]
+SIMILARITY = 0.8
+_BATCH_CHARS = 1 << 20
+
+
+class Table:
+    """Signatures of some texts."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        parts = [_signed(batch) for batch in _batches(texts)]
+        self._signatures = np.concatenate([part[0] for part in parts]) if parts else np.zeros((0, minhash.BINS))
+        bands = np.concatenate([part[1] for part in parts], axis=1) if parts else np.zeros((minhash.BANDS, 0))
+        self._order = np.argsort(bands, axis=1, kind="stable")
+        self._bands = np.take_along_axis(bands, self._order, axis=1)
+
+    def near(self, texts: Iterable[str], similarity: float = SIMILARITY) -> int:
+        """How many of ``texts`` share ``similarity`` of their 5-word runs with one of the table."""
+        if not len(self._signatures):
+            return 0
+        return sum(int(self._hits(*_signed(batch), similarity).sum()) for batch in _batches(texts))
+
+    def _hits(self, signatures: Array, bands: Array, similarity: float) -> Array:
+        found = np.zeros(len(signatures), bool)
+        for band, known, order in zip(bands, self._bands, self._order, strict=True):
+            start, end = np.searchsorted(known, band, "left"), np.searchsorted(known, band, "right")
+            at, numbers = start.copy(), np.flatnonzero((start < end) & ~found)
+            while len(numbers):
+                alike = (signatures[numbers] == self._signatures[order[at[numbers]]]).mean(axis=1) >= similarity
+                found[numbers[alike]] = True
+                at[numbers] += 1
+                numbers = numbers[~alike & (at[numbers] < end[numbers])]
+        return found
+
+
+def _signed(texts: list[str]) -> tuple[Array, Array]:
+    """Signatures and bands of the texts that have any word."""
+    signatures, usable = minhash.signatures(words(texts))
+    return minhash.short(signatures[usable]), minhash.bands(signatures[usable])
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= _BATCH_CHARS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

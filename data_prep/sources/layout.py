@@ -1,0 +1,358 @@
+"""Which files are rows, and of which split: as a data set's own files say it, or the names of files and folders.
+
+In this order: ``dataset_dict.json`` (``save_to_disk`` of ``datasets``), ``configs`` in the front matter of a README
+(the hub), names (``train.jsonl``, ``train-00000-of-00003.parquet``, ``gsm8k_test.jsonl``, ``validation/``). Splits that
+are there are kept: pouring them together would train on the test set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from data_prep.common.errors import DataError
+from data_prep.common.settings import SPLITS, SplitSettings
+from data_prep.sources import formats
+from data_prep.sources.files import check_digest
+from jobs.core.spec import Source
+
+_WORDS = {
+    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
+}  # fmt: skip
+_BETWEEN = re.compile(r"[-._ 0-9]+")
+_SHARD = re.compile(r"[-_.](\d+)-of-(\d+)(?:-[0-9a-f]{16})?$")
+_ABOUT = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json", "card.json", "card.html")
+_BESIDE = re.compile(r"(readme|license|licence|notice|citation|changelog)(\.(md|txt|rst|cff))?", re.IGNORECASE)
+_FRONT = re.compile(r"\A\ufeff?---\r?\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE)
+_POOL = "or pour all files together with split: {existing: pool}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of a data set.
+
+    Attributes:
+        split_of: of every file of rows or text its split; empty: it has none, and its rows are split by the settings.
+        said: of every split that is there, which files it is and how that is known.
+        left_out: files that are no rows, and why.
+    """
+
+    split_of: Mapping[str, str] = field(default_factory=dict)
+    said: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def rest(self, split: SplitSettings) -> SplitSettings:
+        """What is left to split: of the rows for training, the parts of those splits that are not there."""
+        return replace(
+            split,
+            validation=0.0 if "validation" in self.said else split.validation,
+            test=0.0 if "test" in self.said else split.test,
+        )
+
+    def facts(self, split: SplitSettings, group: str) -> dict[str, str]:
+        """Where each split comes from, for the card."""
+        parts = split.parts()
+        found = {}
+        for name in SPLITS:
+            if name in self.said:
+                found[name] = self.said[name]
+            elif name == "train" or parts[name] == 0:
+                found[name] = "the rest" if name == "train" else "none"
+            else:
+                source = "of the rows for training" if self.said else "of all rows"
+                found[name] = f"{parts[name]:.1%} {source}, by {group}"
+        return found
+
+
+def order(split: str) -> int:
+    """Held-out splits first: of rows that are in two splits, the one for training goes."""
+    return {"test": 0, "validation": 1}.get(split, 2)
+
+
+def read(sources: Iterable[Source], split: SplitSettings, rows_only: bool) -> Layout:
+    """The layout of ``sources``, all files that the user has named. ``rows_only``: text files are no data.
+
+    Raises:
+        DataError: the files contradict each other; says what to write.
+    """
+    files = {source.path: source for source in sources}
+    root = os.path.commonpath([os.path.dirname(path) for path in files]) if files else ""
+    found = _Files(files, root, split)
+    found.saved_to_disk()
+    found.readmes()
+    found.about(rows_only)
+    if split.existing == "keep":
+        found.names()
+    return found.layout()
+
+
+class _Files:
+    def __init__(self, files: Mapping[str, Source], root: str, split: SplitSettings) -> None:
+        self._files = files
+        self._root = root
+        self._split = split
+        self._names = {theirs: ours for ours, given in split.names.items() for theirs in given}
+        self._open = set(files)  # files of which nothing is known yet
+        self._found: dict[str, str] = {}  # path -> split in the words of its data set
+        self._how: dict[str, str] = {}
+        self._left_out: dict[str, str] = {}
+
+    def _short(self, path: str) -> str:
+        return os.path.relpath(path, self._root)
+
+    def _leave(self, path: str, why: str) -> None:
+        self._open.discard(path)
+        self._left_out[path] = why
+
+    def _take(self, path: str, split: str, how: str) -> None:
+        if self._found.get(path, split) != split:
+            raise DataError(f"is of two splits, {self._found[path]} and {split}, by {how}; {_POOL}", path)
+        self._open.discard(path)
+        self._found[path] = split
+        self._how[path] = how
+
+    def _json(self, path: str) -> Any:
+        try:
+            return json.loads(self._content(path))
+        except ValueError as error:
+            raise DataError(f"is not JSON: {error}", path) from error
+
+    def _content(self, path: str) -> bytes:
+        try:
+            if Path(path).stat().st_size:
+                check_digest(self._files[path])
+            return Path(path).read_bytes()
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror}", path) from error
+
+    def saved_to_disk(self) -> None:
+        """Directories of ``save_to_disk``: what ``state.json`` lists, in the splits of ``dataset_dict.json``."""
+        split_of: dict[str, str] = {}
+        for path in sorted(path for path in self._files if os.path.basename(path) == "dataset_dict.json"):
+            for name in self._json(path)["splits"]:
+                folder = os.path.join(os.path.dirname(path), name)
+                if os.path.join(folder, "state.json") not in self._files:
+                    raise DataError(f"names the split {name}, but {name}/state.json is missing: copy it all", path)
+                split_of[folder] = name
+        for path in sorted(path for path in self._files if os.path.basename(path) == "state.json"):
+            self._saved(path, split_of.get(os.path.dirname(path), ""))
+
+    def _saved(self, state: str, split: str) -> None:
+        folder = os.path.dirname(state)
+        value = self._json(state)
+        if value.get("_indices_data_files") or value.get("_indices_files"):
+            raise DataError("selects rows by an index: call flatten_indices() and save it again", state)
+        listed = {os.path.join(folder, entry["filename"]) for entry in value.get("_data_files", ())}
+        for path in sorted(listed):
+            if path not in self._files:
+                raise DataError(f"names {os.path.basename(path)}, which is missing: copy it all", state)
+            if split:
+                self._take(path, split, "dataset_dict.json")
+        for path in sorted(self._open):
+            if os.path.dirname(path) == folder and path.endswith(".arrow") and path not in listed:
+                self._leave(path, "not named by state.json")
+
+    def readmes(self) -> None:
+        """READMEs of the hub whose front matter names files."""
+        for path in sorted(path for path in self._open if os.path.basename(path).lower() == "readme.md"):
+            front = _front_matter(self._content(path))
+            if "configs" in front or "dataset_info" in front:
+                self._leave(path, "describes the data set")
+            if isinstance(front.get("configs"), list) and front["configs"]:
+                self._config(path, front["configs"])
+
+    def _config(self, readme: str, configs: list[Any]) -> None:
+        known = {str(one.get("config_name", "default")): one for one in configs if isinstance(one, dict)}
+        wanted = self._split.config or (
+            next(iter(known))
+            if len(known) == 1
+            else next((name for name, one in known.items() if one.get("default") or name == "default"), None)
+        )
+        if wanted not in known:
+            said = f"has the configs {', '.join(known)}" + (f", not {wanted}" if wanted else "")
+            raise DataError(f"{said}: choose one with split: {{config: {next(iter(known))}}}", readme)
+        folder = Path(readme).parent
+        chosen = known[wanted]
+        base = folder / str(chosen.get("data_dir") or ".")
+        how = f"config {wanted} of README.md"
+        for split, patterns in _data_files(chosen.get("data_files")):
+            for pattern in patterns:
+                matching = [str(path) for path in _glob(base, pattern, readme) if str(path) in self._files]
+                if not matching:
+                    raise DataError(f"names {pattern} for the split {split}: there is no such file", readme)
+                for path in matching:
+                    self._take(path, split, how)
+        for path in sorted(self._open):
+            # Without a list of files a config is all below its data_dir; with one it is what the list names.
+            below = "data_files" not in chosen and Path(path).is_relative_to(os.path.normpath(base))
+            if not below and Path(path).is_relative_to(folder):
+                self._leave(path, f"not of the config {wanted}")
+
+    def about(self, rows_only: bool) -> None:
+        """Files that are about the rows beside them."""
+        rows = any(formats.ending(path) in formats.ROWS for path in self._files)
+        for path in sorted(self._open):
+            name = os.path.basename(path)
+            if len(self._files) > 1 and rows and (name in _ABOUT or (rows_only and _BESIDE.fullmatch(name))):
+                self._leave(path, "is about the data set")
+
+    def names(self) -> None:
+        """What the names of the other files and of their folders say."""
+        texts: dict[str, list[str]] = {}
+        for path in sorted(self._open):
+            *folders, name = self._short(path).split(os.sep)
+            stem = _stem(name)
+            if self._names:
+                self._take(path, next((one for one in (stem, *folders) if one in self._names), stem), "split.names")
+            elif formats.ending(path) in formats.ROWS:
+                said = {_split_in(stem)} | {_split_in(folder) for folder in folders}
+                said.discard("")
+                if len(said) > 1:
+                    raise DataError(
+                        f"is of two splits by the names of file and folder, {' and '.join(sorted(said))}: "
+                        f"rename one of them, {_POOL}",
+                        path,
+                    )
+                if said:
+                    self._take(path, said.pop(), "name")
+            else:
+                texts[path] = [stem, *folders[:1]]
+        self._texts(texts)
+
+    def _texts(self, texts: Mapping[str, list[str]]) -> None:
+        """A text may be called test.md because it is about tests: it is a split only beside one for training, and, if
+        its name says more than that, only where all texts are."""
+        whole = {
+            path: next((_WORDS[one.lower()] for one in names if one.lower() in _WORDS), "")
+            for path, names in texts.items()
+        }
+        within = {path: next(filter(None, map(_split_in, names)), "") for path, names in texts.items()}
+        for found in (whole, within):
+            if {"train"} < set(found.values()) - {""} and (found is whole or "" not in found.values()):
+                for path in [path for path in found if found[path]]:
+                    self._take(path, found[path], "name")
+                return
+
+    def layout(self) -> Layout:
+        """What was found, in our own names of the splits."""
+        self._check_shards()
+        if self._split.existing == "pool":
+            return Layout(dict.fromkeys((*self._found, *self._open), ""), {}, self._left_out)
+        if self._names:
+            self._choose()
+        split_of = {path: self._ours(path, split) for path, split in self._found.items()}
+        present = set(split_of.values())
+        if present <= {"train"} or (len(present) == 1 and not self._open):
+            return Layout(dict.fromkeys((*split_of, *self._open), ""), {}, self._left_out)
+        self._check(split_of)
+        said: dict[str, list[str]] = defaultdict(list)
+        for path in sorted(split_of):
+            said[split_of[path]].append(path)
+        return Layout(split_of, {split: self._words(paths) for split, paths in said.items()}, self._left_out)
+
+    def _words(self, paths: list[str]) -> str:
+        more = f" and {len(paths) - 1} more" * (len(paths) > 1)
+        return f"{self._short(paths[0])}{more}, by {self._how[paths[0]]}"
+
+    def _choose(self) -> None:
+        """Only what ``split.names`` names."""
+        there = sorted(set(self._found.values()))
+        if missing := [name for name in self._names if name not in there]:
+            raise DataError(f"split.names: there is no split {missing[0]}; there are {', '.join(there) or 'none'}")
+        for path, split in list(self._found.items()):
+            if split not in self._names:
+                del self._found[path]
+                self._leave(path, f"the split {split} is not in split.names")
+
+    def _ours(self, path: str, split: str) -> str:
+        if found := self._names.get(split) or _split_in(split):
+            return found
+        raise DataError(
+            f"is of the split {split}, which is none of {', '.join(SPLITS)}: say which it is to be with "
+            f"split: {{names: {{train: {split}}}}}, {_POOL}",
+            path,
+        )
+
+    def _check(self, split_of: Mapping[str, str]) -> None:
+        held = next(path for path in sorted(split_of) if split_of[path] != "train")
+        if "train" not in split_of.values():
+            raise DataError(
+                f"is of the {split_of[held]} split, but no file is of the train split: name the files for training "
+                f"train.jsonl, train-00000-of-00001.parquet or train/, {_POOL}",
+                held,
+            )
+        if self._open:
+            raise DataError(
+                f"is of no split, but {self._short(held)} is of the {split_of[held]} split: name it train, validation "
+                f"or test, move it away, {_POOL}",
+                min(self._open),
+            )
+
+    def _check_shards(self) -> None:
+        """Refuse files that say that there are more of them: a download that is not complete."""
+        sets: dict[tuple[str, str], set[int]] = defaultdict(set)
+        for path in (*self._found, *self._open):
+            if (shard := _SHARD.search(_bare(os.path.basename(path)))) and len(self._files) > 1:
+                sets[path[: path.rindex(shard[0])], shard[2]].add(int(shard[1]))
+        for (start, total), numbers in sets.items():
+            for number in range(int(total)):
+                if number not in numbers and len(numbers) < int(total):
+                    name = f"{start}-{number:0{len(total)}d}-of-{total}"
+                    raise DataError("is missing: its files are numbered, and all of them are needed", name)
+
+
+def _bare(name: str) -> str:
+    """A file's name without the endings of its form and packing."""
+    last = formats.ending(name)
+    return name[: name.lower().rindex(last)] if last else name
+
+
+def _stem(name: str) -> str:
+    return _SHARD.sub("", _bare(name))
+
+
+def _split_in(name: str) -> str:
+    """The split that a name speaks of; empty: none, or several."""
+    found = {_WORDS[word] for word in _BETWEEN.split(name.lower()) if word in _WORDS}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _front_matter(content: bytes) -> dict[str, Any]:
+    found = _FRONT.match(content.decode("utf-8", errors="replace"))
+    if found is None:
+        return {}
+    import yaml
+
+    try:
+        value = yaml.safe_load(found[1])
+    except yaml.YAMLError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _data_files(value: Any) -> list[tuple[str, list[str]]]:
+    """(split, patterns) of ``data_files`` in all forms that the hub knows; without a split it is all for training."""
+    if isinstance(value, dict):
+        return [(str(split), _listed(paths)) for split, paths in value.items()]
+    entries = value if isinstance(value, list) else [] if value is None else [value]
+    if entries and all(isinstance(entry, dict) for entry in entries):
+        return [(str(entry.get("split", "train")), _listed(entry.get("path"))) for entry in entries]
+    return [("train", [str(entry) for entry in entries])] if entries else []
+
+
+def _listed(value: Any) -> list[str]:
+    return [str(one) for one in value] if isinstance(value, list) else [str(value)]
+
+
+def _glob(base: Path, pattern: str, readme: str) -> list[Path]:
+    try:
+        return [Path(os.path.normpath(path)) for path in base.glob(pattern.removeprefix("./"))]
+    except (ValueError, NotImplementedError) as error:
+        raise DataError(f"names {pattern}, which is no path below it", readme) from error
