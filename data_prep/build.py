@@ -109,6 +109,7 @@ def build(
         texts[row.split].append(tuple(row.fields.values()))
     facts["splits_from"] = found.facts(settings.split, _grouping(settings, wheels))
     facts["left_out"] = dict(found.left_out)
+    facts["ignored_fields"] = dict(sorted(tally.ignored.items()))
     facts["overlaps"] = overlaps.between(texts, shared)
     card.write_card(output, facts)
     progress(len(rows), len(rows))
@@ -127,6 +128,7 @@ def _file_units(
     found: list[Unit] = []
     for row in files.rows(settings.kind, sources, progress):
         tally.saw(row.path)
+        tally.ignored.update(row.ignored)
         group = "s:" + (text.key(row.texts[0]) or row.texts[0])
         if settings.kind != "corpus":
             groups.join([group])

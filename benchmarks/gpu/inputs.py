@@ -144,7 +144,7 @@ def chain(size: Size) -> dict[str, Any]:
     }  # fmt: skip
     preferred = {"preferences": {"data": "prefs", "limit": 40}}
     return {
-        "corpus": {"kind": "corpus", "from": "./raw", "document_chars": 400},
+        "corpus": {"kind": "corpus", "from": "./raw", "document_chars": 400, "split": {"group": "document"}},
         "pairs": {"kind": "instructions", "from": "./pairs.jsonl"},
         "prefs": {"kind": "preferences", "from": "./prefs.jsonl"},
         "baseline": {

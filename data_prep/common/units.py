@@ -15,6 +15,8 @@ class Tally:
     read: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    ignored: Counter[str] = field(default_factory=Counter)
+    """Fields of rows that say nothing about what is learned (``id``, ``url``), and how many rows have them."""
 
     def saw(self, origin: str) -> None:
         self.read[origin] += 1

@@ -30,7 +30,7 @@ from data_prep.corpus.workdir import DOCUMENTS, ShardPlan, WorkDir
 from data_prep.dedup import minhash, shingles
 from data_prep.dedup.overlap import Overlap
 from data_prep.sources import formats, reader
-from data_prep.sources.files import find_files
+from data_prep.sources.layout import data_files
 from data_prep.tokens.encoder import Encoder, Proof
 from data_prep.tokens.indexed import IndexedWriter, dtype_for
 from jobs.core import files
@@ -105,7 +105,7 @@ def evaluation_texts(paths: tuple[str, ...]) -> Iterator[str]:
         DataError: a file that cannot be read: a test set that is not looked at protects nothing.
     """
     for path in paths:
-        for file in find_files(Path(path)):
+        for file in data_files(Path(path)):
             name = str(file)
             of_rows = formats.look(name).is_rows
             piece = Piece(name, 0, file.stat().st_size, 0, 0)

@@ -21,15 +21,25 @@ _FIELDS: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 
 
+_MEANT = frozenset((
+    "answer", "chosen", "completion", "completions", "content", "context", "conversation", "conversations", "functions",
+    "history", "input", "instruction", "label", "labels", "messages", "output", "prompt", "question", "reasoning",
+    "reasoning_content", "rejected", "response", "score", "score_chosen", "score_rejected", "system", "system_prompt",
+    "thinking", "tool_calls", "tools", "weight",
+))  # fmt: skip
+"""Fields that change what a row says: one that the form has no place for is not passed over."""
+
+
 @dataclass(frozen=True)
 class FileRow:
     """One row: its texts in the order of the fields of its kind. ``position``: line or number of the row; ``alone``: it
-    is a row of a file, not a paragraph of a text."""
+    is a row of a file, not a paragraph of a text; ``ignored``: fields of it that say nothing about what is learned."""
 
     path: str
     position: int
     texts: tuple[str, ...]
     alone: bool = False
+    ignored: tuple[str, ...] = ()
 
 
 def find_files(path: Path) -> list[Path]:
@@ -143,14 +153,23 @@ def _rows(kind: str, path: str, known: formats.Format) -> Iterator[FileRow]:
         if isinstance(found, Flaw):
             raise DataError(f"{found.place}: {found.text}")
         number, value = found
-        yield FileRow(path, number, _texts(kind, value, path, number), alone=True)
+        texts, ignored = _texts(kind, value, path, number)
+        yield FileRow(path, number, texts, True, ignored)
 
 
-def _texts(kind: str, value: dict[str, Any], path: str, line: int) -> tuple[str, ...]:
-    """The texts of a row in the order of its fields."""
+def _texts(kind: str, value: dict[str, Any], path: str, line: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The texts of a row in the order of its fields, and the names of the fields beside them."""
     forms = _FIELDS[kind]
     wanted = " or ".join("{" + ", ".join(f'"{name}"' for name in names) + "}" for names in forms)
     names = max(forms, key=lambda names: len(value.keys() & set(names)))
+    others = tuple(name for name, entry in value.items() if name not in names and entry not in (None, "", [], {}))
+    if kind != "corpus" and (lost := [name for name in others if name.lower() in _MEANT]):
+        raise DataError(
+            f'field "{lost[0]}" would not be learned: a row of {kind} without prepare is {wanted}; '
+            "write prepare: {} to have rows read by their own form",
+            path,
+            line,
+        )
     texts: list[str] = []
     for name in names:
         if name not in value:
@@ -162,4 +181,4 @@ def _texts(kind: str, value: dict[str, Any], path: str, line: int) -> tuple[str,
         if not entry.strip():
             raise DataError(f'field "{name}" is empty', path, line)
         texts.append(entry)
-    return tuple(texts)
+    return tuple(texts), others

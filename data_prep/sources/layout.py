@@ -19,7 +19,7 @@ from typing import Any
 from data_prep.common.errors import DataError
 from data_prep.common.settings import SPLITS, SplitSettings
 from data_prep.sources import formats
-from data_prep.sources.files import check_digest
+from data_prep.sources.files import check_digest, find_files
 from jobs.core.spec import Source
 
 _WORDS = {
@@ -91,6 +91,19 @@ def read(sources: Iterable[Source], split: SplitSettings, rows_only: bool) -> La
     if split.existing == "keep":
         found.names()
     return found.layout()
+
+
+def data_files(path: Path) -> list[Path]:
+    """The file ``path``, or all files of data below it, whatever their split.
+
+    Raises:
+        DataError: nothing there.
+    """
+    sources = {str(file): Source(str(file), "", file.stat().st_size) for file in find_files(path)}
+    found = _Files(sources, str(path), SplitSettings())
+    found.saved_to_disk()
+    found.about(rows_only=True)
+    return [Path(file) for file in sources if file in found.data()]
 
 
 class _Files:
@@ -200,7 +213,8 @@ class _Files:
         rows = any(formats.ending(path) in formats.ROWS for path in self._files)
         for path in sorted(self._open):
             name = os.path.basename(path)
-            if len(self._files) > 1 and rows and (name in _ABOUT or (rows_only and _BESIDE.fullmatch(name))):
+            beside = _BESIDE.fullmatch(name) and (rows_only or formats.ending(path) not in formats.TEXT)
+            if len(self._files) > 1 and rows and (name in _ABOUT or beside):
                 self._leave(path, "is about the data set")
 
     def names(self) -> None:
@@ -240,17 +254,21 @@ class _Files:
                     self._take(path, found[path], "name")
                 return
 
+    def data(self) -> set[str]:
+        """All files of rows and texts."""
+        return self._found.keys() | self._open
+
     def layout(self) -> Layout:
         """What was found, in our own names of the splits."""
         self._check_shards()
         if self._split.existing == "pool":
-            return Layout(dict.fromkeys((*self._found, *self._open), ""), {}, self._left_out)
+            return Layout(dict.fromkeys(self.data(), ""), {}, self._left_out)
         if self._names:
             self._choose()
         split_of = {path: self._ours(path, split) for path, split in self._found.items()}
         present = set(split_of.values())
         if present <= {"train"} or (len(present) == 1 and not self._open):
-            return Layout(dict.fromkeys((*split_of, *self._open), ""), {}, self._left_out)
+            return Layout(dict.fromkeys(self.data(), ""), {}, self._left_out)
         self._check(split_of)
         said: dict[str, list[str]] = defaultdict(list)
         for path in sorted(split_of):

@@ -157,3 +157,24 @@ def test_texts_that_differ_have_no_common_exact_form(one: str, other: str) -> No
 @pytest.mark.parametrize(("one", "other"), SAME)
 def test_texts_that_are_the_same_have_one_exact_form(one: str, other: str) -> None:
     assert text.exact(one) == text.exact(other)
+
+
+def test_a_test_set_may_be_any_file_or_a_data_set_of_the_hub(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    asked = [f"Which number comes after {n}, my friend?" for n in range(6)]
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    (hub / "README.md").write_text("---\nconfigs:\n- {config_name: a, data_files: x}\n---\nabout it\n")
+    (hub / "LICENSE").write_text("free")
+    (hub / "dataset_infos.json").write_text('{"a": "this is about it"}')
+    pyarrow.parquet.write_table(pa.table({"question": asked[:1]}), hub / "test-00000-of-00001.parquet")
+    (hub / "train.json").write_text(json.dumps([{"q": [asked[1]]}], indent=1))
+    (tmp_path / "a.csv").write_text(f'id,question\n1,"{asked[2]}"\n')
+    source = write_lines(tmp_path / "in.jsonl", [{"prompt": one, "completion": "x"} for one in asked])
+    tests = [str(hub), str(tmp_path / "a.csv")]
+    make("instructions", [source], tmp_path / "out", split=ALL, evaluation=tests, compare_with=tests)
+    assert dropped(tmp_path / "out") == {"in_evaluation": 3}
+    facts = json.loads((tmp_path / "out/card.json").read_text())
+    assert facts["checks"]["prompts shared with compare_with"] == 3

@@ -157,3 +157,31 @@ def test_settings_are_strict(kind: str, value: dict[str, Any], message: str) -> 
 def test_null_means_default() -> None:
     settings = Settings.parse("corpus", {**PATH, "limit": {"train": None}, "max_chars": None, "document_chars": None})
     assert settings == Settings.parse("corpus", PATH)
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "name"),
+    [
+        ("instructions", {"instruction": "Translate.", "input": "yes", "output": "ja"}, "instruction"),
+        ("instructions", {"system": "Be brief.", "prompt": "Hi", "completion": "Hello"}, "system"),
+        ("instructions", {"prompt": "Hi", "completion": "Hello", "label": False}, "label"),
+        ("instructions", {"prompt": "Hi", "completion": "Hello", "weight": 0}, "weight"),
+        ("instructions", {"input": "Hi", "output": "Hello", "history": [["a", "b"]]}, "history"),
+        ("instructions", {"input": "Hi", "output": "Hello", "tools": [{"name": "f"}]}, "tools"),
+        ("preferences", {"system": "Be brief.", "prompt": "Hi", "chosen": "a", "rejected": "b"}, "system"),
+        ("preferences", {"prompt": "Hi", "chosen": "a", "rejected": "b", "score_chosen": 0.0}, "score_chosen"),
+    ],
+)
+def test_a_field_that_says_something_is_not_passed_over(
+    tmp_path: Path, make: Make, kind: str, row: dict[str, Any], name: str
+) -> None:
+    path = lines(tmp_path / "a.jsonl", [row])
+    with pytest.raises(DataError, match=rf'a\.jsonl:1: field "{name}" would not be learned: .* write prepare: {{}}'):
+        make(kind, PATH, sources=(source_of(path),))
+
+
+def test_fields_about_a_row_are_counted_and_empty_ones_are_none(tmp_path: Path, make: Make) -> None:
+    rows = [{"prompt": f"p {n}", "completion": "x", "id": n, "system": None, "history": []} for n in range(60)]
+    rows[3]["url"] = "here"
+    output = make("instructions", PATH, sources=(source_of(lines(tmp_path / "a.jsonl", rows)),))
+    assert json.loads((output / "card.json").read_text())["ignored_fields"] == {"id": 60, "url": 1}

@@ -10,7 +10,10 @@ import pytest
 
 pytest.importorskip("tests.support.prepared", exc_type=ImportError)
 
+from data_prep.common.settings import Settings, SplitSettings
+from launch.base.errors import InputError
 from launch.cli.main import main
+from launch.config.pipeline_file import read_pipeline
 from tests.support.prepared import document, write_lines, write_tokenizer
 
 BASE = Path(__file__).parents[3] / "pipelines/first_night/base"
@@ -122,3 +125,26 @@ def test_a_wrong_setting_has_its_line(
     shown = capsys.readouterr().err
     assert f"{pipeline}:7:" in shown
     assert says in shown
+
+
+SPLIT = """\
+name: p
+model: {base: ./model}
+stages:
+  pairs:
+    kind: instructions
+    from: ./rows
+    split: {validation: 0.1, existing: pool, config: en, names: {train: train_sft, test: [a, b]}, group: file}
+  prefs: {kind: preferences, from: ./rows, split: {test: 0}}
+"""
+
+
+def test_what_a_pipeline_says_about_splits_reaches_the_data_stage(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(SPLIT)
+    pipeline = read_pipeline(tmp_path / "p.yaml").pipeline
+    split = Settings.parse("instructions", pipeline.data_settings("pairs")).split
+    assert split == SplitSettings(0.1, 0.15, 1, "pool", "en", {"train": ("train_sft",), "test": ("a", "b")}, "file")
+    assert pipeline.data_settings("prefs")["split"] == {"validation": 0.05, "test": 0.0, "seed": 1}
+    (tmp_path / "p.yaml").write_text(SPLIT.replace("pool", "pour"))
+    with pytest.raises(InputError, match=r"p\.yaml:7"):
+        read_pipeline(tmp_path / "p.yaml")
