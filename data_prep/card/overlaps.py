@@ -16,19 +16,24 @@ Texts = Sequence[tuple[str, ...]]
 def between(splits: Mapping[str, Texts], dropped: Mapping[str, int]) -> dict[str, dict[str, int] | None]:
     """By kind and pair of splits (``train/test``), how many rows of the first say what one of the second says.
 
-    ``exact``: the whole row, case and spacing of words aside, with the rows that were ``dropped`` for it; ``prompts``:
-    the first text of rows of several; ``near``: 0.8 of all 5-word runs, None where numpy is not installed.
+    ``exact``: the whole row, case and white space aside, with the rows that were ``dropped`` for it; ``prompts``: the
+    first text of rows of several; ``near``: 0.8 of all 5-word runs, None where numpy is not installed.
     """
     exact: Counter[str] = Counter(dropped)
     prompts: Counter[str] = Counter()
-    of = {name: ({_digest(row) for row in rows}, {_digest(row[:1]) for row in rows}) for name, rows in splits.items()}
-    for one, other in PAIRS:
-        rows = splits.get(one, ())
-        if not rows or not splits.get(other):
-            continue
-        exact[f"{one}/{other}"] += sum(_digest(row) in of[other][0] for row in rows)
-        if len(rows[0]) > 1:
-            prompts[f"{one}/{other}"] += sum(_digest(row[:1]) in of[other][1] for row in rows)
+    whole: dict[str, set[bytes]] = {}
+    asked: dict[str, set[bytes]] = {}
+    for one in ("test", "validation", "train"):
+        whole[one], asked[one] = set(), set()
+        for row in splits.get(one, ()):
+            texts = [text.folded(part) for part in row]
+            found, first = _digest(*texts), _digest(texts[0]) if len(texts) > 1 else b""
+            for other in [other for left, other in PAIRS if left == one]:
+                exact[f"{one}/{other}"] += found in whole[other]
+                prompts[f"{one}/{other}"] += first in asked[other]
+            if one != "train":
+                whole[one].add(found)
+                asked[one] |= {first} - {b""}
     return {"exact": _counted(exact), "prompts": _counted(prompts), "near": _near(splits)}
 
 
@@ -36,8 +41,8 @@ def _counted(found: Mapping[str, int]) -> dict[str, int]:
     return {name: count for name, count in sorted(found.items()) if count}
 
 
-def _digest(texts: Sequence[str]) -> bytes:
-    return hashlib.blake2b("\0".join(map(text.wording, texts)).encode(), digest_size=12).digest()
+def _digest(*texts: str) -> bytes:
+    return hashlib.blake2b("\0".join(texts).encode(), digest_size=12).digest()
 
 
 def _near(splits: Mapping[str, Texts]) -> dict[str, int] | None:

@@ -9,9 +9,8 @@ from collections import Counter
 _SPACE = re.compile(r"\s+")
 _NOT_WORD = re.compile(r"[\W_]+")
 _LETTER = re.compile(r"[^\W\d_]")
-_WORD = re.compile(r"[^\W\d_]{2,}")
-# Behind a word of two letters and more: "n!" and "5!" are not sentences.
-_AFTER_WORD = re.compile(r"(?<=[^\W\d_]{2})[.,;:!?\u2026\u3001\u3002\uff0c\uff1f\uff01]+(?=\s|\Z)")
+_MARKS = re.compile("[.,;:!?\u2026\u3001\u3002\uff0c\uff1f\uff01]+(?=\\s|\\Z)")
+_CAPITAL = re.compile(r"([A-Z\u00c0-\u00de\u0391-\u03a9\u0410-\u042f])(?![^\W\d_])(?<![^\W\d_].)")  # alone
 
 # One pattern for what must be copied, not translated: printf, brace and $ placeholders, markup, entities,
 # and the & or _ of a keyboard accelerator.
@@ -48,6 +47,11 @@ def exact(text: str) -> str:
     return unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
+def folded(text: str) -> str:
+    """``text`` without case and runs of white space: cheap enough for every text of a data set."""
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
+
+
 def wording(text: str) -> str:
     """What two texts have in common when they say the same in the same words, however these are written.
 
@@ -55,8 +59,16 @@ def wording(text: str) -> str:
     quotes, brackets, emoji and the case of single letters do: "2 + 2" is not "2 - 2", "the code of A" not "the code of
     a".
     """
-    spaced = " ".join(unicodedata.normalize("NFC", text).split())
-    return _WORD.sub(lambda found: found[0].casefold(), _AFTER_WORD.sub("", spaced)).rstrip(" .?\u2026\u3002\uff1f")
+    spaced = _MARKS.sub(_without_marks, " ".join(unicodedata.normalize("NFC", text).split()))
+    parts = _CAPITAL.split(spaced)
+    parts[::2] = [part.casefold() for part in parts[::2]]
+    return "".join(parts).rstrip(" .?\u2026\u3002\uff1f")
+
+
+def _without_marks(found: re.Match[str]) -> str:
+    """Nothing in place of marks behind a word of two letters or more: "n!" and "5!" are no sentences."""
+    before = found.string[max(0, found.start() - 2) : found.start()]
+    return "" if len(before) == 2 and before.isalpha() else found[0]
 
 
 def placeholders(text: str) -> Counter[str]:

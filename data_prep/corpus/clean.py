@@ -21,12 +21,14 @@ _LATIN_WORD = re.compile(r"[A-Za-zÀ-ɏ]+")
 _NO_SPACES = re.compile("[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u3000-\U0010ffff]")
 # A statement's end or a block's, a call, an assignment or comparison, a keyword that begins a line, a tag, a comment.
 _CODE_LINE = re.compile(
+    r"^\s*(?:then|do|\w+=\S.*|(?:if|while) \[.*|echo\s.*|\w[\w|*-]*\)|\w.*;;|\"[^\"]*\":\s.*|\"[^\"]*\",?)\s*$|"
     r"[;{}]\s*$|^\s*[)\]}]+[,;)\]}]*\s*$|[\w\])]\((?:[^)]*\))?[:;,{]?\s*$|\w\(.*\)"
     r"|[\w\])\"']\s*(?:[-+*/|&^%:]?=|==|!=|<=|>=|=>|->|<-)\s*\S"
     r"|^\s*(?:def|class|import|from|return|elif|else:|try:|except|raise|yield|async|await|public|private|static|void"
     r"|const|let|var|function|func|fn|pub|struct|enum|package|use|using|namespace|template|end|fi|done|esac)\b(?=[^.!?]*$)"
-    r"|^\s*(?:#include|#define|#!|//|/\*|\*/|\*\s|<[/!?a-zA-Z][^>]*>|@\w+\s*$|\$\s)"
+    r"|^\s*#\s*(?:include|define|undef|if|ifdef|ifndef|elif|else|endif|pragma)\b|^\s*(?:#!|//|/\*|\*/|\*\s|<[/!?a-zA-Z][^>]*>|@\w+\s*$|\$\s)"
 )
+_LINE_CHARS = 300  # of a line: enough to tell, and a minified program is one line
 _BULLETS = ("•", "-", "*", "‣", "▪", "●", "·")
 
 # Phone: an international number (+ and 8 to 15 digits) or one grouped in the North American way. Card: 13 to 16 digits
@@ -104,15 +106,15 @@ def language(text: str) -> str:
 
 
 def quality_flaw(text: str, limits: Quality) -> str | None:
-    """The first limit that ``text`` breaks, or None. Limits that are about words of prose do not hold for code."""
+    """The first limit that ``text`` breaks, or None. Limits that are about prose do not hold for code."""
     words = text.split()
     if len(words) < limits.min_words and not _dense(text, limits.min_words):
         return "too_few_words"
     if len(words) > limits.max_words:
         return "too_many_words"
-    if (reason := _prose_flaw(text, words, limits)) is not None and not is_code(text):
-        return reason
-    return _line_flaw(text, limits)
+    reason = _prose_flaw(text, words, limits) or _line_flaw(text, limits)
+    # A program says many lines twice ("return 0;"), but not most of them.
+    return _repeated(text, 2 * limits.repeated_lines) if reason is not None and is_code(text) else reason
 
 
 def _prose_flaw(text: str, words: list[str], limits: Quality) -> str | None:
@@ -138,7 +140,7 @@ def _marks(text: str) -> int:
 def is_code(text: str) -> bool:
     """True where at least half of the lines look like those of a program."""
     lines = [line for line in text.split("\n") if line.strip()]
-    return sum(_CODE_LINE.search(line) is not None for line in lines) * 2 >= len(lines) > 1
+    return sum(_CODE_LINE.search(line[:_LINE_CHARS]) is not None for line in lines) * 2 >= len(lines) > 1
 
 
 def _dense(text: str, words: int) -> bool:
@@ -154,7 +156,10 @@ def _line_flaw(text: str, limits: Quality) -> str | None:
         return "mostly_bullets"
     if sum(line.endswith(("…", "...")) for line in lines) > limits.ellipses * len(lines):
         return "many_ellipses"
+    return _repeated(text, limits.repeated_lines)
+
+
+def _repeated(text: str, share: float) -> str | None:
+    lines = [line for line in map(str.strip, text.split("\n")) if line]
     repeated = sum(len(line) * (count - 1) for line, count in Counter(lines).items() if count > 1)
-    if repeated > limits.repeated_lines * sum(map(len, lines)):
-        return "repeated_lines"
-    return None
+    return "repeated_lines" if repeated > share * sum(map(len, lines)) else None

@@ -309,7 +309,7 @@ class _Files:
         if self._open:
             raise DataError(
                 f"is of no split, but {self._short(held)} is of the {split_of[held]} split: name it train, validation "
-                f"or test, move it away, {_POOL}",
+                "or test, leave it out with split: {names: {train: train, test: test}}, " + _POOL,
                 min(self._open),
             )
 

@@ -179,8 +179,8 @@ def test_overlaps_of_rows_are_on_the_card(tmp_path: Path) -> None:
         facts = card(output)
         assert facts["dropped"] == {"duplicate_of_test": 1, "duplicate_of_validation": 1}
         assert facts["rows"] == {"train": 23, "validation": 20, "test": 20}
-        assert facts["overlaps"]["exact"] == {"train/test": 3, "train/validation": 1}
-        assert facts["overlaps"]["prompts"] == {"train/test": 2}
+        assert facts["overlaps"]["exact"] == {"train/test": 2, "train/validation": 1}
+        assert facts["overlaps"]["prompts"] == {"train/test": 1}
         assert facts["overlaps"]["near"] == {"train/test": 3}
     assert "<td>train/test</td>" in (tmp_path / "out/card.html").read_text()
 
@@ -198,7 +198,7 @@ def test_overlaps_of_a_corpus_are_on_the_card(tmp_path: Path) -> None:
     assert facts["dropped"] == {}
     without_prepare("corpus", sorted(folder.iterdir()), tmp_path / "plain")
     facts = card(tmp_path / "plain")
-    assert facts["overlaps"]["exact"] == {"train/test": 3, "train/validation": 1}
+    assert facts["overlaps"]["exact"] == {"train/test": 2, "train/validation": 1}
     assert facts["overlaps"]["near"] == {"train/test": 3}
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -74,3 +75,22 @@ def test_placeholders_are_found() -> None:
 def test_odd_length() -> None:
     assert not text.odd_length("OK", "Está bem, aceito")
     assert text.odd_length("A short sentence here.", "x " * 120)
+
+
+SENTENCE = "Is the ßtraße near Lisbon long"
+
+
+@pytest.mark.parametrize(
+    "same", [f"{SENTENCE}?", f"  {SENTENCE}.", SENTENCE.upper(), SENTENCE.replace(" ", "\n"), f"{SENTENCE}?!"]
+)
+def test_wording_is_that_of_other_spellings(same: str) -> None:
+    assert text.wording(same) == text.wording(SENTENCE)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("n!", "n"), ("5! = 120", "5 = 120"), ("code of A", "code of a"), ("a<b", "a>b"), ("C++", "C"), ("f(x)", "f x")],
+)
+def test_wording_keeps_what_has_a_meaning(one: str, other: str) -> None:
+    assert text.wording(one) != text.wording(other)
+    assert text.wording(f"what of {one}, then") != text.wording(f"what of {other}, then")

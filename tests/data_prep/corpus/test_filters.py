@@ -93,6 +93,11 @@ def test_what_is_no_code_is_dropped(text: str, flaw: str) -> None:
     assert clean.quality_flaw(text, Quality()) == flaw
 
 
+def test_a_line_of_any_length_is_judged_at_once() -> None:
+    assert clean.is_code("\n".join(["f(" * 1_000_000] * 3))
+    assert not clean.is_code("\n".join(["so on " * 400_000] * 3))
+
+
 def test_prose_with_a_call_in_it_is_no_code() -> None:
     text = "\n".join([*(document(n, 15) for n in range(6)), "x = f(1)", "print(x)"])
     assert not clean.is_code(text)
