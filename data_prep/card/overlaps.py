@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from data_prep.common import text
 
+NEAR_ROWS = 100_000
+"""Of a larger split so many rows are looked at: rows are in the order of their ids, so these are a sample."""
 PAIRS = (("train", "validation"), ("train", "test"), ("validation", "test"))
 Texts = Sequence[tuple[str, ...]]
 """The rows of a split: prompt and answers, or one text."""
@@ -34,7 +36,9 @@ def between(splits: Mapping[str, Texts], dropped: Mapping[str, int]) -> dict[str
             if one != "train":
                 whole[one].add(found)
                 asked[one] |= {first} - {b""}
-    return {"exact": _counted(exact), "prompts": _counted(prompts), "near": _near(splits)}
+    most = max((len(rows) for rows in splits.values()), default=0)
+    near = "near" if most <= NEAR_ROWS else f"near (of {NEAR_ROWS:,} rows of a split)"
+    return {"exact": _counted(exact), "prompts": _counted(prompts), near: _near(splits)}
 
 
 def _counted(found: Mapping[str, int]) -> dict[str, int]:
@@ -54,7 +58,7 @@ def _near(splits: Mapping[str, Texts]) -> dict[str, int] | None:
     for other in ("validation", "test"):
         if not (held := splits.get(other)):
             continue
-        table = Table("\n".join(row) for row in held)
+        table = Table("\n".join(row) for row in held[:NEAR_ROWS])
         for one in [one for one, name in PAIRS if name == other]:
-            found[f"{one}/{other}"] = table.near("\n".join(row) for row in splits.get(one, ()))
+            found[f"{one}/{other}"] = table.near("\n".join(row) for row in splits.get(one, ())[:NEAR_ROWS])
     return _counted(found)

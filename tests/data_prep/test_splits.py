@@ -208,6 +208,14 @@ def test_without_an_overlap_the_card_says_so(tmp_path: Path) -> None:
     assert card(tmp_path / "out")["overlaps"] == {"exact": {}, "prompts": {}, "near": {}}
 
 
+def test_of_large_splits_a_sample_is_looked_at_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlaps, "NEAR_ROWS", 30)
+    held = [(document(n, 50),) for n in range(20)]
+    given = {"train": [*held, *((document(100 + n, 50),) for n in range(20))], "test": held}
+    found = overlaps.between(given, {})
+    assert found == {"exact": {"train/test": 20}, "prompts": {}, "near (of 30 rows of a split)": {"train/test": 20}}
+
+
 def test_near_texts_are_found_across_batches() -> None:
     held = [document(n, 100) for n in range(3000)]
     near = [" ".join([*text.split()[:-3], "b", "c"]) for text in held[:40]]
