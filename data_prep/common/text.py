@@ -12,6 +12,8 @@ _LETTER = re.compile(r"[^\W\d_]")
 _MARKS = re.compile("[.,;:!?\u2026\u3001\u3002\uff0c\uff1f\uff01]+(?=\\s|\\Z)")
 _CAPITAL = re.compile(r"([A-Z\u00c0-\u00de\u0391-\u03a9\u0410-\u042f])(?![^\W\d_])(?<![^\W\d_].)")  # alone
 
+_IDEOGRAPHS = "\u3000"  # with kana and Hangul: everything from here on
+
 # One pattern for what must be copied, not translated: printf, brace and $ placeholders, markup, entities,
 # and the & or _ of a keyboard accelerator.
 _PLACEHOLDER = re.compile(
@@ -22,7 +24,7 @@ _PLACEHOLDER = re.compile(
     r"|\$[A-Za-z_]\w*"
     r"|</?[A-Za-z][^<>]*>"
     r"|&#?\w+;"
-    r"|&(?=\w)"
+    r"|(?<![A-Z])&(?=\w)|&(?=[a-z0-9])"
     r"|(?<!\S)_(?=[^\W_])"
 )
 
@@ -86,8 +88,18 @@ def odd_length(source: str, target: str) -> bool:
 
     Short labels may differ freely ("OK", "Aceitar"), so 20 characters are added to both before comparing.
     """
-    one, other = len(source) + 20, len(target) + 20
+    one, other = _width(source) + 20, _width(target) + 20
     return max(one, other) > 2.5 * min(one, other)
+
+
+def has_words(text: str) -> bool:
+    """True where there are two letters; an ideograph is a word alone."""
+    return letters(text) >= 2 or any(letter >= _IDEOGRAPHS and letter.isalpha() for letter in text)
+
+
+def _width(text: str) -> int:
+    """Characters; those that say as much as three letters of the Latin script count three."""
+    return len(text) if text.isascii() else len(text) + 2 * sum(letter >= _IDEOGRAPHS for letter in text)
 
 
 def word_pattern(words: tuple[str, ...]) -> re.Pattern[str] | None:

@@ -16,6 +16,7 @@ _LINE_ENDS = re.compile(r"\r\n?|[\x85\u2028\u2029]")
 _TRAILING = re.compile(r"[ \t\u00a0]+$", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n{3,}")
 _MOJIBAKE = re.compile(r"[ÂÃâ][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ¡-¿]")
+_HEADING = re.compile(r"^#{1,6}(?=\s)", re.MULTILINE)
 _LETTERS = re.compile(r"[^\W\d_]+")
 _LATIN_WORD = re.compile(r"[A-Za-zÀ-ɏ]+")
 _NO_SPACES = re.compile("[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u3000-\U0010ffff]")
@@ -128,7 +129,8 @@ def _prose_flaw(text: str, words: list[str], limits: Quality) -> str | None:
         mean = sum(map(len, latin)) / len(latin)
         if not limits.word_length[0] <= mean <= limits.word_length[1]:
             return "odd_word_length"
-    if text.count("#") + text.count("…") + text.count("...") > limits.symbols * len(words):
+    headings = sum(map(len, _HEADING.findall(text)))  # of Markdown
+    if text.count("#") - headings + text.count("…") + text.count("...") > limits.symbols * len(words):
         return "many_symbols"
     return None
 

@@ -86,13 +86,15 @@ def look(path: str, encoding: str | None = None) -> Format:
         if packing:
             return Format("", packing, found, f"is {form.capitalize()} packed by {packing}: unpack it")
         return Format(form)
+    known = ", ".join((*TEXT, *ROWS))
+    if last in (*TEXT, *JSON, ".csv", ".tsv") and found == "utf-8" and head.count(0) > len(head) // 20:
+        return Format("", packing, found, "is full of NUL bytes: if it is UTF-16, set encoding, such as utf-16-le")
     if last in TEXT:
         return Format("html" if last in (".html", ".htm") else "text", packing, found)
     if last in (".csv", ".tsv"):
         return Format(last[1:], packing, found)
     if last in JSON:
         return Format(_json_form(head, found, last), packing, found)
-    known = ", ".join((*TEXT, *ROWS))
     why = _OF_NAME.get(last, f"has an ending that is not read; known: {known}, also packed as {', '.join(_PACKED)}")
     return Format("", packing, found, why)
 

@@ -14,8 +14,6 @@ from data_prep.common.units import Tally, Unit
 from data_prep.sources import catalogues
 from data_prep.sources.catalogues import CatalogueMessage, Wheel
 
-MIN_LETTERS = 2
-
 
 def find_wheels(directory: Path) -> list[Wheel]:
     """The wheels of a sealed download.
@@ -81,7 +79,7 @@ def _judge(settings: Settings, message: CatalogueMessage, reject: re.Pattern[str
         if contrast is None:
             return "no_contrast"
         texts = (message.source, target, contrast)
-    if any(text.letters(value) < MIN_LETTERS for value in texts):
+    if not all(map(text.has_words, texts)):
         return "no_words"
     if text.exact(message.source) == text.exact(target):
         return "same_as_source"

@@ -65,14 +65,33 @@ def test_key_is_stable(value: str) -> None:
 def test_placeholders_are_found() -> None:
     found = [
         "Hi %(name)s", "%s left", "%d %%", "{} of {total}", "${title}", "$who", "<b>bold</b>", "a&nbsp;b", "&File",
-        "Save &As", "_Open", "%(n).2f m", "{% if x %}",
+        "Save &As", "E&xit", "_Open", "%(n).2f m", "{% if x %}",
     ]  # fmt: skip
     assert [value for value in found if not text.placeholders(value)] == []
-    plain = ["100 % sure", "50%", "a < b", "Tom & Anna", "snake_case", "costs 5 $", "10% de desconto"]
+    plain = [
+        "100 % sure",
+        "50%",
+        "a < b",
+        "Tom & Anna",
+        "AT&T",
+        "R&D and Q&A",
+        "snake_case",
+        "costs 5 $",
+        "10% de desconto",
+    ]
     assert [value for value in plain if text.placeholders(value)] == []
 
 
 def test_odd_length() -> None:
+    assert not text.odd_length(
+        "The file could not be saved, since there is no space left on the disk. " * 3,
+        "磁盘空间不足，无法保存文件。" * 5,
+    )
+    assert text.odd_length("Short", "磁盘空间不足，无法保存文件。" * 5)
+    assert text.has_words("是")
+    assert text.has_words("OK")
+    assert not text.has_words("2 × …")
+    assert not text.has_words("x")
     assert not text.odd_length("OK", "Está bem, aceito")
     assert text.odd_length("A short sentence here.", "x " * 120)
 

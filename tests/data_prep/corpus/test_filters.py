@@ -93,6 +93,12 @@ def test_what_is_no_code_is_dropped(text: str, flaw: str) -> None:
     assert clean.quality_flaw(text, Quality()) == flaw
 
 
+def test_headings_of_markdown_are_no_symbols() -> None:
+    page = "\n\n".join(f"### {document(n, 2)}\n\n{document(n + 100, 6)}" for n in range(9))
+    assert clean.quality_flaw(page, Quality()) is None
+    assert clean.quality_flaw(page.replace("### ", "#a #b #c "), Quality()) == "many_symbols"
+
+
 def test_a_line_of_any_length_is_judged_at_once() -> None:
     assert clean.is_code("\n".join(["f(" * 1_000_000] * 3))
     assert not clean.is_code("\n".join(["so on " * 400_000] * 3))

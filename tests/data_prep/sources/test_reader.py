@@ -165,8 +165,9 @@ def test_a_declared_encoding_is_used(tmp_path: Path, encoding: str, name: str) -
     text.write_bytes("Größe und façade\n".encode(encoding))
     make("corpus", [text], tmp_path / "corpus", split=ALL, quality=False, encoding=encoding)
     assert json.loads((tmp_path / "corpus/train.jsonl").read_text("utf-8"))["text"] == "Größe und façade"
+    says = r"(a\.jsonl|b\.txt)(:1: is not UTF-8: byte 0x..|: is full of NUL bytes)"
     for kind, file in (("instructions", path), ("corpus", text)):
-        with pytest.raises(DataError, match=r"(a\.jsonl|b\.txt):1: is not (UTF-8: byte 0x..|JSON)"):
+        with pytest.raises(DataError, match=says):
             make(kind, [file], tmp_path / f"undeclared-{kind}", split=ALL)
 
 
@@ -184,6 +185,14 @@ def test_undeclared_latin_1_says_what_to_write(tmp_path: Path) -> None:
         assert flaw.place == f"{path}:{line}"
         assert "is not UTF-8" in flaw.text
         assert "set encoding, such as latin-1" in flaw.text
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.txt"])
+def test_utf_16_that_nothing_declares_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes("Привет, мир. ".encode("utf-16-le") * 20)
+    with pytest.raises(DataError, match=rf"{name}: is full of NUL bytes: if it is UTF-16, set encoding"):
+        make("corpus", [path], tmp_path / "out", split=ALL)
 
 
 def test_text_that_is_not_in_the_declared_encoding_has_a_place(tmp_path: Path) -> None:
