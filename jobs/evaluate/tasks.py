@@ -13,6 +13,7 @@ from jobs.evaluate.metrics import TASKS
 from jobs.evaluate.settings import EvaluateSettings, TaskSettings
 from jobs.training import examples
 from jobs.training.examples import ExamplesError, Pair, Row
+from jobs.training.tokens import encode_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -61,7 +62,7 @@ def prepare(
     for row in rows:
         if task == "perplexity":
             # In training an end-of-sequence token stands before every document, so it does here.
-            pairs.append(Pair((examples.end_id(tokenizer),), tuple(examples.encode_text(tokenizer, row.texts["text"]))))
+            pairs.append(Pair((examples.end_id(tokenizer),), tuple(encode_text(tokenizer, row.texts["text"]))))
         else:
             pairs.append(examples.encode_pair(tokenizer, row.texts["prompt"], row.texts["completion"]))
     groups = list(measure.batches([len(pair) for pair in pairs], settings.batch_tokens))

@@ -1,4 +1,4 @@
-"""Examples for training and evaluation: read from JSON lines, turned into token ids, put into a fixed order.
+"""Examples for training and evaluation: read from JSON lines and turned into token ids.
 
 Training and evaluation share this module, so the ids that are scored are the ids that were learned.
 """
@@ -6,7 +6,6 @@ Training and evaluation share this module, so the ids that are scored are the id
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,11 +87,6 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield place, value
 
 
-def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of one document of a corpus, closed by the end-of-sequence token."""
-    return [*tokenizer(text)["input_ids"], end_id(tokenizer)]
-
-
 def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> Pair:
     """Ids of prompt and completion.
 
@@ -142,19 +136,6 @@ def fitting_pairs(
     return kept
 
 
-def tokens_prefix(directory: Path, split: str) -> Path:
-    """Prefix of the ``.bin`` and ``.idx`` files of a split of a tokenised corpus.
-
-    Raises:
-        DataError: one of the two is missing.
-    """
-    prefix = directory / split
-    for suffix in (".bin", ".idx"):
-        if not prefix.with_name(prefix.name + suffix).is_file():
-            raise ExamplesError(f"{prefix}{suffix}: no such file in the tokenised corpus")
-    return prefix
-
-
 def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """Id of the end-of-sequence token.
 
@@ -164,43 +145,3 @@ def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
     if tokenizer.eos_token_id is None:
         raise ExamplesError(f"{tokenizer.name_or_path}: the tokenizer has no end-of-sequence token")
     return int(tokenizer.eos_token_id)
-
-
-def pack(documents: Sequence[Sequence[int]], length: int) -> list[list[int]]:
-    """Join documents and cut them into blocks of exactly ``length`` ids; the rest is dropped.
-
-    Raises:
-        DataError: not even one block.
-    """
-    joined = [token for document in documents for token in document]
-    blocks = [joined[start : start + length] for start in range(0, len(joined) - length + 1, length)]
-    if not blocks:
-        raise ExamplesError(f"the corpus has {len(joined)} tokens, less than one block of {length}")
-    return blocks
-
-
-def training_order(
-    count: int, batch: int, steps: int, seed: int, lengths: Sequence[int] | None = None, window: int = 16
-) -> list[int]:
-    """Which example is trained when: ``steps * batch`` indices below ``count``, fixed before training starts.
-
-    The order depends on nothing but the arguments: not on the number of processes, not on where a run was interrupted.
-    Every pass over the data is shuffled anew. With ``lengths``, each ``window`` of batches is sorted by length and its
-    batches shuffled again, so that a batch holds examples of similar length and little padding.
-    """
-    rng = random.Random(seed)
-    order: list[int] = []
-    while len(order) < steps * batch:
-        epoch = list(range(count))
-        rng.shuffle(epoch)
-        order.extend(epoch)
-    del order[steps * batch :]
-    if lengths is None:
-        return order
-    grouped: list[int] = []
-    for start in range(0, len(order), window * batch):
-        part = sorted(order[start : start + window * batch], key=lambda index: lengths[index])
-        batches = [part[at : at + batch] for at in range(0, len(part), batch)]
-        rng.shuffle(batches)
-        grouped.extend(index for group in batches for index in group)
-    return grouped

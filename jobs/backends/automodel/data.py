@@ -16,6 +16,8 @@ from jobs.core import files
 from jobs.core.spec import Input
 from jobs.training import examples, tokenizers
 from jobs.training.examples import ExamplesError
+from jobs.training.order import training_order
+from jobs.training.tokens import encode_text, tokens_prefix
 
 READY = "ready.json"
 """Written last; says what the files beside it were made from."""
@@ -28,7 +30,7 @@ def corpus(given: Input, scratch: Path, settings: AutomodelSettings, tokenizer: 
         DataError: the files of a tokenised corpus are missing, or the corpus is shorter than one sequence.
     """
     if given.format == "tokens":
-        return examples.tokens_prefix(given.output, settings.split)
+        return tokens_prefix(given.output, settings.split)
     import numpy
 
     from data_prep.tokens.indexed import IndexedWriter, dtype_for
@@ -42,7 +44,7 @@ def corpus(given: Input, scratch: Path, settings: AutomodelSettings, tokenizer: 
     writer = IndexedWriter(prefix, dtype_for(len(tokenizer)))
     tokens = 0
     for row in examples.read_rows(source, "corpus"):
-        ids = examples.encode_text(tokenizer, row.texts["text"])
+        ids = encode_text(tokenizer, row.texts["text"])
         writer.add(numpy.array(ids))
         tokens += len(ids)
     writer.close()
@@ -94,7 +96,7 @@ class PairsConfig:
         rows = examples.read_rows(source, "instructions")
         kept = examples.fitting_pairs(rows, source, tokenizer, self.seq_length, self.too_long)
         shifted = [_shifted(pair, int(tokenizer.pad_token_id)) for _, (pair,) in kept]
-        order = examples.training_order(len(shifted), self.batch_size, self.steps, self.seed)
+        order = training_order(len(shifted), self.batch_size, self.steps, self.seed)
         return [dict(shifted[index]) for index in order]
 
 

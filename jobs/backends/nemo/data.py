@@ -30,6 +30,8 @@ from jobs.core import files
 from jobs.core.spec import Input
 from jobs.training import examples, ranks
 from jobs.training.examples import ExamplesError, Pair
+from jobs.training.order import training_order
+from jobs.training.tokens import encode_text, tokens_prefix
 
 READY = "ready.json"
 """Written last; says what the files beside it were made from."""
@@ -63,7 +65,7 @@ def corpus(given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any) 
         DataError: the files of a tokenised corpus are missing, or the corpus is shorter than one sequence.
     """
     if given.format == "tokens":
-        return str(examples.tokens_prefix(given.output, settings.split))
+        return str(tokens_prefix(given.output, settings.split))
     source = given.output / f"{settings.split}.jsonl"
     prefix = scratch / "corpus"
     if not _made(scratch, given, settings):
@@ -72,7 +74,7 @@ def corpus(given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any) 
         builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=dtype)
         tokens = 0
         for row in rows:
-            ids = examples.encode_text(tokenizer, row.texts["text"])
+            ids = encode_text(tokenizer, row.texts["text"])
             builder.add_document(torch.from_numpy(numpy.array(ids, dtype=dtype)), [len(ids)])
             tokens += len(ids)
         builder.finalize(f"{prefix}.idx")
@@ -216,9 +218,7 @@ class Packs(GPTSFTPackedDataset):
         """The order that other back ends take rows in."""
         self.samples_mapping = None
         if self.max_num_samples is not None:
-            self.samples_mapping = examples.training_order(
-                len(self.indexed_dataset), 1, self.max_num_samples, self.seed
-            )
+            self.samples_mapping = training_order(len(self.indexed_dataset), 1, self.max_num_samples, self.seed)
 
     def __getitem__(self, index: Any) -> dict[str, Any]:
         sequence = self.indexed_dataset[int(index) if self.samples_mapping is None else self.samples_mapping[index]]

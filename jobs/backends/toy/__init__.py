@@ -30,6 +30,7 @@ from jobs.core.spec import StageSpec
 from jobs.training import examples, interface
 from jobs.training.checkpoints import Completeness
 from jobs.training.interface import ProcessShape, Rendered, Result, WorkContext
+from jobs.training.order import training_order
 from jobs.training.settings import TrainingSettings, unknown
 
 NAME = "toy"
@@ -164,7 +165,7 @@ def _start_scores(spec: StageSpec) -> Scores:
 def _train(spec: StageSpec, ctx: WorkContext, settings: ToySettings) -> Result:
     reference = _start_scores(spec)
     rows = examples.read_rows(spec.inputs["data"].output / f"{settings.split}.jsonl", FORMATS[spec.kind])
-    order = examples.training_order(len(rows), settings.batch_size, settings.steps, settings.seed)
+    order = training_order(len(rows), settings.batch_size, settings.steps, settings.seed)
     state = _resume(ctx) or ToyState([list(row) for row in reference])
     while state.step < settings.steps:
         began = time.monotonic()

@@ -1,7 +1,7 @@
 """One training stage: examples, trainer, resume, loop, finished checkpoint.
 
 Everything that decides the result is fixed before the loop starts: the examples of every step are listed (see
-``jobs.training.examples.training_order``) and fed in that order, so a resumed run only has to skip those it has seen.
+``jobs.training.order.training_order``) and fed in that order, so a resumed run only has to skip those it has seen.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from jobs.training import cpu, examples, measured, ranks, tokenizers
 from jobs.training.examples import Row
 from jobs.training.interface import Result, WorkContext
 from jobs.training.models import load_model
+from jobs.training.order import training_order
+from jobs.training.tokens import encode_text, pack
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
@@ -87,10 +89,10 @@ def _dataset(spec: StageSpec, settings: TrainSettings, tokenizer: PreTrainedToke
 
 def _blocks(rows: list[Row], settings: TrainSettings, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """Packed blocks. Documents are mixed before packing: a file is often sorted by source."""
-    mixed = examples.training_order(len(rows), len(rows), 1, settings.seed)
-    documents = [examples.encode_text(tokenizer, rows[index].texts["text"]) for index in mixed]
-    blocks = examples.pack(documents, settings.sequence_length)
-    order = examples.training_order(len(blocks), settings.batch_size, settings.steps, settings.seed)
+    mixed = training_order(len(rows), len(rows), 1, settings.seed)
+    documents = [encode_text(tokenizer, rows[index].texts["text"]) for index in mixed]
+    blocks = pack(documents, settings.sequence_length)
+    order = training_order(len(blocks), settings.batch_size, settings.steps, settings.seed)
     ids = [blocks[index] for index in order]
     return Dataset.from_dict({"input_ids": ids, "labels": ids})
 
@@ -100,7 +102,7 @@ def _pairs(rows: list[Row], settings: TrainSettings, tokenizer: PreTrainedTokeni
     answers = [name for name in rows[0].texts if name != "prompt"]
     kept = examples.fitting_pairs(rows, path, tokenizer, settings.sequence_length, settings.too_long)
     lengths = [max(map(len, pairs)) for _, pairs in kept]
-    order = examples.training_order(len(kept), settings.batch_size, settings.steps, settings.seed, lengths)
+    order = training_order(len(kept), settings.batch_size, settings.steps, settings.seed, lengths)
     chosen = [kept[index] for index in order]
     if len(answers) > 1:
         return Dataset.from_list([dict(row.texts) for row, _ in chosen])
