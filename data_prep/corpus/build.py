@@ -235,6 +235,7 @@ def _facts(
             "vocabulary": encoder.vocabulary,
             "engine": encoder.engine,
             "why": encoder.why,
+            "begin": encoder.begin,
             "eod": encoder.end_of_document(request.recipe.eod),
         },
         "split": asdict(request.split),

@@ -230,15 +230,16 @@ def write(workdir: WorkDir, shard: int) -> None:
     kept = np.load(workdir.directory("decide") / f"keep_{shard:05d}.npy")
     split = np.load(workdir.directory("read", shard) / "split.npy")
     encoder = None
-    eod = np.zeros(0, np.uint32)
+    begin = eod = np.zeros(0, np.uint32)
     if plan.recipe.tokenizer is not None:
         encoder = _encoder(plan.recipe.tokenizer, plan.proof)
+        begin = np.array(encoder.begin, np.uint32)
         eod = np.array([encoder.end_of_document(plan.recipe.eod)], np.uint32)
     with workdir.result("write", shard) as directory:
         facts: dict[str, Any] = {}
         for number, name in enumerate(SPLITS):
             lines = _kept_lines(workdir.directory("read", shard) / DOCUMENTS, kept & (split == number))
-            facts[name] = _write_split(directory, name, lines, encoder, eod)
+            facts[name] = _write_split(directory, name, lines, encoder, begin, eod)
         files.write_json(directory / "facts.json", facts)
 
 
@@ -258,7 +259,7 @@ def _kept_lines(path: Path, keep: Any) -> Iterator[bytes]:
 
 
 def _write_split(
-    directory: Path, name: str, lines: Iterator[bytes], encoder: Encoder | None, eod: Any
+    directory: Path, name: str, lines: Iterator[bytes], encoder: Encoder | None, begin: Any, eod: Any
 ) -> dict[str, Any]:
     characters, tokens, scripts = Lengths(), Lengths(), Counter[str]()
     heads: list[tuple[str, str]] = []
@@ -286,8 +287,8 @@ def _write_split(
                 pass
         else:
             for ids in encoder.encode_all(texts()):
-                writer.add(np.concatenate((ids, eod)))
-                tokens.see(len(ids) + 1)
+                writer.add(np.concatenate((begin, ids, eod)))
+                tokens.see(len(begin) + len(ids) + 1)
             writer.close()
     return {
         "characters": characters.as_json(),

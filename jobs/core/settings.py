@@ -46,12 +46,13 @@ def rule_of(entry: Field[Any]) -> Rule:
 class TrainingKeys:
     """What every back end that trains can be told; each adds its own.
 
-    ``steps`` are optimizer steps and ``batch_size`` is the number of examples a step takes over all processes together,
+    ``steps`` are optimizer steps; with ``epochs`` in their place they are counted when the stage starts. ``batch_size`` is the number of examples a step takes over all processes together,
     so a stage learns the same on one node as on four. ``micro_batch_size`` is what one model replica takes in one
     pass; the rest is accumulated. ``save_every`` None: save only when told to stop, or at the end.
     """
 
-    steps: int = setting(at_least=1)
+    steps: int = setting(0, at_least=1)
+    epochs: float | None = setting(None, above=0)
     lr: float = setting(above=0)
     batch_size: int = setting(8, at_least=1)
     micro_batch_size: int | None = setting(None, at_least=1)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from jobs.core.settings import TrainingKeys, rule_of, setting
 from jobs.core.verdict import FailureClass
+from jobs.training.order import steps_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -99,7 +100,7 @@ class TrainingSettings(TrainingKeys):
         Raises:
             BadSettings: naming the setting, its value and what would fit.
         """
-        found = build(cls, settings)
+        found = build(cls, {name: value for name, value in settings.items() if not (name == "steps" and value is None)})
         found.check()
         return found
 
@@ -109,6 +110,28 @@ class TrainingSettings(TrainingKeys):
         Raises:
             BadSettings: naming them.
         """
+        if not self.steps and self.epochs is None:
+            raise BadSettings("setting 'steps' is missing (or write epochs in its place)")
+        if self.steps and self.epochs is not None:
+            raise BadSettings(
+                f"steps {self.steps} and epochs {self.epochs:g} say the same thing twice: leave one of them out"
+            )
+
+    def counted(self, examples: int) -> Self:
+        """These settings with the ``steps`` that take ``examples`` as often as ``epochs`` says.
+
+        Raises:
+            BadSettings: more warm-up than steps.
+        """
+        if self.epochs is None:
+            return self
+        steps = steps_of(examples, self.batch_size, self.epochs)
+        if self.warmup_steps > steps:
+            raise BadSettings(
+                f"warmup_steps {self.warmup_steps} is more than the {steps} steps that epochs {self.epochs:g} of "
+                f"{examples} examples take"
+            )
+        return replace(self, steps=steps)
 
     def micro_of(self, replicas: int, what: str = "model replicas") -> int:
         """Examples that one of ``replicas`` takes in one pass.

@@ -1,33 +1,63 @@
-"""A corpus as token ids: one text, the blocks that are trained on, the files of a tokenised corpus."""
+"""A corpus as token ids: ``.bin`` and ``.idx`` files, and the blocks of them that are trained on.
+
+Every process maps the same files into memory; no ids are held as Python integers. The files are those of the data
+stage, where it has tokenised with the tokenizer of the model; else the text is tokenised once, by all processes
+together.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from data_prep.tokens import indexed
+from jobs.core import files
+from jobs.core.spec import Input
 from jobs.training.examples import ExamplesError, end_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from jobs.training.interface import WorkContext
+
+READY = "ready.json"
+"""Written last; says what the files beside it were made from."""
+
+PART_BYTES = 64_000_000
+"""Text that one process tokenises at a time: what is done is kept when a start is killed."""
+
+_BATCH_CHARS = 1_000_000
+_REPORT_SECONDS = 10.0
+
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of one document of a corpus, closed by the end-of-sequence token."""
-    return [*tokenizer(text)["input_ids"], end_id(tokenizer)]
+    """Ids of one document of a corpus, with what the tokenizer itself puts before it, closed by one end token."""
+    return encode_texts(tokenizer, [text])[0]
 
 
-def pack(documents: Sequence[Sequence[int]], length: int) -> list[list[int]]:
-    """Join documents and cut them into blocks of exactly ``length`` ids; the rest is dropped.
+def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    """``encode_text`` of each; the tokenizer spreads them over its threads."""
+    end = end_id(tokenizer)
+    found: list[list[int]] = tokenizer(texts, return_attention_mask=False)["input_ids"]
+    for ids in found:
+        if ids and ids[-1] == end:  # of a tokenizer that adds it itself
+            ids.pop()
+        ids.append(end)
+    return found
 
-    Raises:
-        DataError: not even one block.
-    """
-    joined = [token for document in documents for token in document]
-    blocks = [joined[start : start + length] for start in range(0, len(joined) - length + 1, length)]
-    if not blocks:
-        raise ExamplesError(f"the corpus has {len(joined)} tokens, less than one block of {length}")
-    return blocks
+
+def begin_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids that the tokenizer puts before every text by itself (a beginning token); mostly none."""
+    whole, alone = (list(tokenizer("a", add_special_tokens=added)["input_ids"]) for added in (True, False))
+    return next(whole[:at] for at in range(len(whole) + 1) if whole[at : at + len(alone)] == alone)
 
 
 def tokens_prefix(directory: Path, split: str) -> Path:
@@ -37,7 +67,199 @@ def tokens_prefix(directory: Path, split: str) -> Path:
         DataError: one of the two is missing.
     """
     prefix = directory / split
-    for suffix in (".bin", ".idx"):
-        if not prefix.with_name(prefix.name + suffix).is_file():
-            raise ExamplesError(f"{prefix}{suffix}: no such file in the tokenised corpus")
+    for path in indexed.paths(prefix):
+        if not path.is_file():
+            raise ExamplesError(f"{path}: no such file in the tokenised corpus")
     return prefix
+
+
+def corpus(given: Input, split: str, tokenizer: PreTrainedTokenizerBase, scratch: Path, ctx: WorkContext) -> Path:
+    """Prefix of the ``.bin`` and ``.idx`` files of a split of a corpus; called by all processes of a stage.
+
+    Text is tokenised into ``scratch`` (shared by them). They wait for each other by looking at files: a collective has
+    a limit of half an hour, and a corpus may take longer.
+
+    Raises:
+        DataError: a row that cannot be used, with file and line; a tokenised corpus with a file missing.
+    """
+    if given.format == "tokens":
+        return tokens_prefix(given.output, split)
+    made, why = of_data_stage(given.output, split, tokenizer)
+    if made is not None:
+        return made
+    source = given.output / f"{split}.jsonl"
+    made_from = {"fingerprint": given.fingerprint, "split": split, "tokenizer": _digest(tokenizer)}
+    prefix = scratch / "corpus"
+    if files.read_json_or_none(scratch / READY) != made_from:
+        ctx.event("tokenizing", path=str(source), why=why)
+        _tokenise(source, scratch, tokenizer, made_from, ctx)
+    return prefix
+
+
+def of_data_stage(directory: Path, split: str, tokenizer: PreTrainedTokenizerBase) -> tuple[Path | None, str]:
+    """Prefix of the files that the data stage has made with this very tokenizer; else None and why not."""
+    prefix = directory / "megatron" / f"{split}_text_document"
+    if not all(path.is_file() for path in indexed.paths(prefix)):
+        return None, "the data stage was given no tokenizer"
+    card = files.read_json_or_none(directory / "card.json") or {}
+    made_by = card.get("tokenizer") or {}
+    if made_by.get("digest") != _digest(tokenizer):
+        return None, "the data stage has tokenised with another tokenizer.json"
+    if made_by.get("begin", []) != begin_ids(tokenizer):
+        return None, "the data stage has put other ids before each document"
+    if made_by.get("eod") != end_id(tokenizer) and not (card.get("settings") or {}).get("prepare", {}).get("eod"):
+        return None, "the data stage has closed documents by another id"
+    return prefix, ""
+
+
+def _digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    path = Path(tokenizer.name_or_path) / "tokenizer.json"
+    content = path.read_bytes() if path.is_file() else json.dumps(tokenizer.get_vocab(), sort_keys=True).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _tokenise(
+    source: Path, scratch: Path, tokenizer: PreTrainedTokenizerBase, made_from: dict[str, Any], ctx: WorkContext
+) -> None:
+    """Make the files in ``scratch``: each process its share of the parts, the first one joins them."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    size = source.stat().st_size
+    bounds = [(start, min(start + PART_BYTES, size)) for start in range(0, size, PART_BYTES)]
+    if not bounds:
+        raise ExamplesError(f"{source}:1: no row of corpus")
+    dtype = indexed.dtype_for(max(tokenizer.get_vocab().values()) + 1)
+    said = time.monotonic()
+
+    def report(done: float) -> None:
+        nonlocal said
+        if time.monotonic() - said > _REPORT_SECONDS:
+            said = time.monotonic()
+            ctx.progress.report(round(done * size / 1e6), math.ceil(size / 1e6), "tokenize (MB)")
+
+    parts = [scratch / f"part-{number:05d}" for number in range(len(bounds))]
+    for number in range(ctx.rank, len(parts), ctx.world):
+        if files.read_json_or_none(_mark(parts[number])) != made_from:
+            start, end = bounds[number]
+            _write_part(parts[number], texts_between(source, start, end), tokenizer, dtype)
+            files.write_json(_mark(parts[number]), made_from)
+        report(number / len(parts))
+    if ctx.rank != 0:
+        _wait(scratch / READY, made_from, lambda: None)
+        return
+    for number, part in enumerate(parts):
+        _wait(_mark(part), made_from, partial(report, number / len(parts)))
+    indexed.join(parts, scratch / "corpus", dtype)
+    files.write_json(scratch / READY, made_from)
+    for part in parts:
+        for path in (*indexed.paths(part), _mark(part)):
+            path.unlink(missing_ok=True)
+
+
+def _mark(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
+def _write_part(prefix: Path, texts: Iterator[str], tokenizer: PreTrainedTokenizerBase, dtype: np.dtype[Any]) -> None:
+    writer = indexed.IndexedWriter(prefix, dtype)
+    batch: list[str] = []
+    characters = 0
+    for text in texts:
+        batch.append(text)
+        characters += len(text)
+        if characters > _BATCH_CHARS:
+            _add(writer, tokenizer, batch)
+            batch, characters = [], 0
+    _add(writer, tokenizer, batch)
+    writer.close()
+
+
+def _add(writer: indexed.IndexedWriter, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> None:
+    for ids in encode_texts(tokenizer, texts) if texts else ():
+        writer.add(np.array(ids, np.int64))
+
+
+def _wait(path: Path, content: Any, meanwhile: Callable[[], None]) -> None:
+    """Wait until another process has written ``content``. Where one ends, torchrun ends them all."""
+    while files.read_json_or_none(path) != content:
+        meanwhile()
+        if not files.wait_for(path, 5.0):
+            continue
+        time.sleep(0.2)
+
+
+def texts_between(path: Path, start: int, end: int) -> Iterator[str]:
+    """Texts of the rows of a corpus whose lines begin in these bytes; memory is that of a line.
+
+    Raises:
+        DataError: not JSON, or a text missing or empty; with file and line.
+    """
+    with open(path, "rb") as stream:
+        if start:
+            stream.seek(start - 1)
+            stream.readline()
+        while (at := stream.tell()) < end:
+            line = stream.readline()
+            problem = None
+            try:
+                value = json.loads(line)
+                text = value.get("text") if isinstance(value, dict) else None
+                if not isinstance(text, str) or not text.strip():
+                    problem = f"field 'text' of a row of corpus is missing or has no content: {text!r}"
+            except ValueError as error:
+                problem = f"not JSON: {error}"
+            if problem is not None:
+                raise ExamplesError(f"{path}:{_line_at(path, at)}: {problem}")
+            yield text
+
+
+def _line_at(path: Path, offset: int) -> int:
+    with open(path, "rb") as stream:
+        return 1 + sum(block.count(b"\n") for block in _blocks_of(stream, offset))
+
+
+def _blocks_of(stream: Any, size: int) -> Iterator[bytes]:
+    while size > 0 and (block := stream.read(min(size, 1 << 20))):
+        size -= len(block)
+        yield block
+
+
+class Blocks(Sequence[np.ndarray[Any, Any]]):
+    """Blocks of ``length`` ids (and ``extra`` of the next) out of documents that stand one after the other.
+
+    The documents are mixed first, once and for all epochs: a file is often sorted by source. A block is read from the
+    mapped file when it is asked for; what is held in memory is 12 bytes a document. The rest after the last whole block
+    is left out.
+    """
+
+    def __init__(self, prefix: Path, length: int, seed: int, extra: int = 0) -> None:
+        """Map the files.
+
+        Raises:
+            DataError: they are damaged, or hold not even one block.
+        """
+        self._documents = indexed.Indexed(prefix)
+        self._length, self._extra = length, extra
+        self._order = np.arange(len(self._documents), dtype=np.uint32)
+        np.random.Generator(np.random.PCG64(seed)).shuffle(self._order)
+        self._ends = np.cumsum(self._documents.lengths[self._order], dtype=np.int64)
+        self.tokens = int(self._ends[-1]) if len(self._ends) else 0
+        self._count = max(0, self.tokens - extra) // length
+        if not self._count:
+            raise ExamplesError(f"{prefix}.bin: {self.tokens} tokens are less than one sequence_length of {length}")
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: Any) -> Any:
+        """The ids of a block, as the type that they have in the file."""
+        first = range(self._count)[number] * self._length
+        last = first + self._length + self._extra
+        parts = []
+        at = int(np.searchsorted(self._ends, first, side="right"))
+        while first < last:
+            document = self._documents[int(self._order[at])]
+            begin = len(document) - (int(self._ends[at]) - first)
+            parts.append(document[begin : begin + last - first])
+            first += len(parts[-1])
+            at += 1
+        return np.concatenate(parts)

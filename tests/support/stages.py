@@ -174,7 +174,8 @@ def make_data(root: Path) -> None:
     for index in range(24):
         english, european, brazilian = (texts[index % 8] for texts in (ENGLISH, EUROPEAN, BRAZILIAN))
         prompt = f"Translate: {english} {index}\n"
-        rows["corpus"].append({"id": str(index), "text": f"{european} {index}. {EUROPEAN[(index * 3) % 8]}"})
+        more = " ".join(EUROPEAN[(index * step) % 8] for step in (3, 5, 7, 1, 2))
+        rows["corpus"].append({"id": str(index), "text": f"{european} {index}. {more}"})
         rows["instructions"].append({"id": str(index), "prompt": prompt, "completion": european})
         rows["preferences"].append({"id": str(index), "prompt": prompt, "chosen": european, "rejected": brazilian})
     for name, found in rows.items():

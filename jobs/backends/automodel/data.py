@@ -1,4 +1,4 @@
-"""Training data in the shapes that AutoModel reads: ``.bin``/``.idx`` for CPT, rows of ids and labels for SFT.
+"""Training data in the shape that AutoModel reads: ids and labels, blocks of a corpus for CPT and rows for SFT.
 
 The ids are made by ``jobs.training.examples``, as for every other back end and for evaluation. AutoModel's own data set
 of prompts and answers tokenises them in its own way, so a model would be scored on other ids than it was trained on.
@@ -6,67 +6,59 @@ of prompts and answers tokenises them in its own way, so a model would be scored
 
 from __future__ import annotations
 
-import fcntl
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jobs.backends.automodel.settings import AutomodelSettings
-from jobs.core import files
-from jobs.core.spec import Input
 from jobs.training import examples, tokenizers
-from jobs.training.examples import ExamplesError
-from jobs.training.order import training_order
-from jobs.training.tokens import encode_text, tokens_prefix
-
-READY = "ready.json"
-"""Written last; says what the files beside it were made from."""
+from jobs.training.order import TrainingOrder, training_order
+from jobs.training.tokens import Blocks
 
 
-def corpus(given: Input, scratch: Path, settings: AutomodelSettings, tokenizer: Any) -> Path:
-    """Prefix of the ``.bin`` and ``.idx`` files of a corpus; written where the input is still text.
+@dataclass
+class BlocksConfig:
+    """What the configuration names as the data set of a corpus: its blocks in the order of training.
 
-    Raises:
-        DataError: the files of a tokenised corpus are missing, or the corpus is shorter than one sequence.
+    AutoModel's own data set of these files shuffles all epochs as one, so that a document may come twice before another
+    has come once; it also keeps the loss mask of the first sample that it reads for all others.
     """
-    if given.format == "tokens":
-        return tokens_prefix(given.output, settings.split)
-    import numpy
 
-    from data_prep.tokens.indexed import IndexedWriter, dtype_for
+    prefix: str
+    seq_length: int
+    batch_size: int
+    steps: int
+    seed: int = 0
 
-    prefix = scratch / "corpus"
-    scratch.mkdir(parents=True, exist_ok=True)
-    made_from = {"fingerprint": given.fingerprint, "split": settings.split, "length": settings.sequence_length}
-    if files.read_json_or_none(scratch / READY) == made_from:
-        return prefix
-    source = given.output / f"{settings.split}.jsonl"
-    writer = IndexedWriter(prefix, dtype_for(len(tokenizer)))
-    tokens = 0
-    for row in examples.read_rows(source, "corpus"):
-        ids = encode_text(tokenizer, row.texts["text"])
-        writer.add(numpy.array(ids))
-        tokens += len(ids)
-    writer.close()
-    if tokens <= settings.sequence_length:
-        raise ExamplesError(f"{source}:1: {tokens} tokens are less than one sequence of {settings.sequence_length}")
-    files.write_json(scratch / READY, made_from)
-    return prefix
+    def build(self) -> InOrder:
+        """The data set; a sample is read from the mapped file when it is asked for.
+
+        Raises:
+            DataError: fewer blocks than a batch takes.
+        """
+        blocks = Blocks(Path(self.prefix), self.seq_length, self.seed, extra=1)
+        order = training_order(len(blocks), self.batch_size, self.steps, self.seed, where=f"{self.prefix}.bin")
+
+        def sample(index: int) -> dict[str, Any]:
+            ids = blocks[index].tolist()
+            return {"input_ids": ids[:-1], "labels": ids[1:], "attention_mask": [1] * self.seq_length}
+
+        return InOrder(sample, order)
 
 
-def free_builds(root: Path) -> None:
-    """Remove what a process that was killed while it compiled AutoModel's index has left below ``root``.
+class InOrder(Sequence[dict[str, Any]]):
+    """Samples made when they are asked for, in the order of training."""
 
-    torch marks a build by a file ``lock`` and waits for ever where its maker has gone. AutoModel holds ``compile.lock``
-    (a lock of the kernel, which ends with its process) around each build; a mark without it is a dead one's.
-    """
-    for directory in root.glob("*"):
-        try:
-            with open(directory / "compile.lock", "a") as stream:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                (directory / "lock").unlink(missing_ok=True)
-        except OSError:  # somebody builds there, or it is not ours
-            continue
+    def __init__(self, sample: Callable[[int], dict[str, Any]], order: TrainingOrder) -> None:
+        self._sample = sample
+        self._order = order
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._sample(self._order[place])
 
 
 @dataclass
@@ -84,20 +76,26 @@ class PairsConfig:
     seed: int = 0
     too_long: str = "error"
 
-    def build(self) -> list[dict[str, Any]]:
+    def build(self) -> InOrder:
         """One mapping a row: ``input_ids``, ``labels`` (that of the next token; -100 in the prompt),
         ``attention_mask``.
 
         Raises:
-            DataError: a row longer than ``seq_length``, unless such rows are to be left out; no row at all.
+            DataError: a row longer than ``seq_length``, unless such rows are to be left out; no row at all, or fewer
+                than a batch takes.
         """
-        tokenizer = tokenizers.load(Path(self.checkpoint))
-        source = Path(self.path)
-        rows = examples.read_rows(source, "instructions")
-        kept = examples.fitting_pairs(rows, source, tokenizer, self.seq_length, self.too_long)
-        shifted = [_shifted(pair, int(tokenizer.pad_token_id)) for _, (pair,) in kept]
-        order = training_order(len(shifted), self.batch_size, self.steps, self.seed)
-        return [dict(shifted[index]) for index in order]
+        kept, pad = pairs(self.path, self.checkpoint, self.seq_length, self.too_long)
+        order = training_order(len(kept), self.batch_size, self.steps, self.seed, where=f"{self.path}:1")
+        return InOrder(lambda index: _shifted(kept[index], pad), order)
+
+
+@lru_cache(maxsize=1)
+def pairs(path: str, checkpoint: str, seq_length: int, too_long: str) -> tuple[list[examples.Pair], int]:
+    """The rows that are trained on, each once, and the padding id. Kept: steps are counted before the set is built."""
+    tokenizer = tokenizers.load(Path(checkpoint))
+    rows = examples.read_rows(Path(path), "instructions")
+    kept = examples.fitting_pairs(rows, Path(path), tokenizer, seq_length, too_long)
+    return [pair for _, (pair,) in kept], int(tokenizer.pad_token_id)
 
 
 def _shifted(pair: examples.Pair, pad: int) -> dict[str, Any]:

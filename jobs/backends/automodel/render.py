@@ -12,7 +12,7 @@ from jobs.backends.automodel.settings import AutomodelSettings
 
 RECIPE = "TrainFinetuneRecipeForNextTokenPrediction"
 PAIRS = "jobs.backends.automodel.data.PairsConfig"
-CORPUS = "nemo_automodel.components.datasets.llm.megatron_dataset.MegatronPretrainingConfig"
+CORPUS = "jobs.backends.automodel.data.BlocksConfig"
 _BF16 = {"param_dtype": "bfloat16", "reduce_dtype": "float32", "output_dtype": None}
 _FP32 = {"param_dtype": "float32", "reduce_dtype": "float32", "output_dtype": None}
 
@@ -89,10 +89,13 @@ def configuration(kind: str, settings: AutomodelSettings, place: AutomodelPaths)
             "save_consolidated": "final",
         },
         "dataset": _dataset(kind, settings, place),
-        "dataloader": {"num_workers": settings.data_workers, "drop_last": True},
+        "dataloader": {
+            "num_workers": settings.data_workers,
+            "drop_last": True,
+            "shuffle": False,  # the order is in the data set
+            "collate_fn": {"_target_": _COLLATE},
+        },
     }
-    if kind == "sft":
-        found["dataloader"] |= {"shuffle": False, "collate_fn": {"_target_": _COLLATE}}  # the order is in the data set
     if place.restore is not None:
         found["checkpoint"]["restore_from"] = str(place.restore)
     if settings.wandb_project is not None:
@@ -114,12 +117,11 @@ def _dataset(kind: str, settings: AutomodelSettings, place: AutomodelPaths) -> d
     if kind == "cpt":
         return {
             "_target_": CORPUS,
-            "paths": [str(place.data)],
+            "prefix": str(place.data),
             "seq_length": settings.sequence_length,
-            "split": "1,0,0",
-            "splits_to_build": "train",
+            "batch_size": settings.batch_size,
+            "steps": settings.steps,
             "seed": settings.seed,
-            "index_mapping_dir": str(place.scratch / "index"),
         }
     return {
         "_target_": PAIRS,

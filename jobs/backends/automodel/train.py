@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from nemo_automodel.components.checkpoint.config import SaveConsolidatedMode
 from nemo_automodel.components.config.loader import ConfigNode, load_yaml_config
-from nemo_automodel.components.datasets.llm.megatron import megatron_utils
 from nemo_automodel.recipes.llm.train_ft import TrainFinetuneRecipeForNextTokenPrediction
 
 from jobs.backends.automodel import data, layout, render  # data: AutoModel's reader takes only modules that are loaded
@@ -19,8 +18,9 @@ from jobs.backends.automodel.render import AutomodelPaths
 from jobs.backends.automodel.settings import AutomodelSettings
 from jobs.core import files
 from jobs.core.spec import StageSpec
-from jobs.training import cpu, measured, ranks, tokenizers
+from jobs.training import cpu, measured, ranks, tokenizers, tokens
 from jobs.training.interface import Diverged, Result, Unfinished, WorkContext
+from jobs.training.order import tell_order
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
@@ -39,12 +39,12 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     source = spec.inputs["checkpoint"].output
     config = scratch / "config.yaml"
 
+    path, count = _data(spec, ctx, settings, scratch)
+    settings = settings.counted(count)
+    tell_order(ctx, settings, count)
+
     def prepare() -> None:
         restore = _resume_point(ctx)
-        given = spec.inputs["data"]
-        path = given.output / f"{settings.split}.jsonl"
-        if spec.kind == "cpt":
-            path = data.corpus(given, scratch / "data", settings, tokenizers.load(source))
         place = AutomodelPaths(
             source, path, scratch, ctx.world, torch.cuda.is_available(), restore, f"{spec.run}-{spec.stage}"
         )
@@ -53,7 +53,6 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         files.write_atomic(config, render.text(render.configuration(spec.kind, settings, place)))
 
     ranks.on_first(prepare)
-    data.free_builds(megatron_utils._HELPER_CACHE_ROOT)
     recipe = Watched(load_yaml_config(config), ctx, settings)
     began = time.monotonic()
     recipe.setup()
@@ -75,6 +74,16 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         _finish(scratch / "checkpoints", source, ctx.output)
     ranks.barrier()
     return Result("done", recipe.done, metrics)
+
+
+def _data(spec: StageSpec, ctx: WorkContext, settings: AutomodelSettings, scratch: Path) -> tuple[Path, int]:
+    """The file of rows, or the prefix of the files of a corpus, and how many examples it has."""
+    given, source = spec.inputs["data"], spec.inputs["checkpoint"].output
+    if spec.kind == "cpt":
+        prefix = tokens.corpus(given, settings.split, tokenizers.load(source), scratch / "data", ctx)
+        return prefix, len(tokens.Blocks(prefix, settings.sequence_length, settings.seed, extra=1))
+    path = given.output / f"{settings.split}.jsonl"
+    return path, len(data.pairs(str(path), str(source), settings.sequence_length, settings.too_long)[0])
 
 
 def _resume_point(ctx: WorkContext) -> Path | None:

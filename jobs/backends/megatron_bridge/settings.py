@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from jobs.core.settings import setting
-from jobs.training.settings import ParallelSettings
+from jobs.training.settings import BadSettings, ParallelSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,3 +16,8 @@ class BridgeSettings(ParallelSettings):
     SPLITS: ClassVar[tuple[str, ...]] = ("tensor_parallel", "pipeline_parallel", "context_parallel")
 
     pipeline_parallel: int = setting(1, at_least=1)
+
+    def check(self) -> None:
+        super().check()
+        if self.epochs is not None:
+            raise BadSettings("epochs: its rows are counted by Megatron-Bridge alone: write steps")

@@ -17,7 +17,6 @@ import numpy
 import torch
 from megatron.core import parallel_state
 from megatron.core.datasets.gpt_dataset import GPTDataset
-from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
 from nemo.collections.common.data.data_samplers import MegatronPretrainingBatchSampler
 from nemo.collections.llm import FineTuningDataModule, PreTrainingDataModule
 from nemo.collections.llm.gpt.data.core import GPTSFTDataset, GPTSFTPackedDataset
@@ -28,60 +27,48 @@ from jobs.backends.nemo import compat, packs
 from jobs.backends.nemo.settings import NemoSettings
 from jobs.core import files
 from jobs.core.spec import Input
-from jobs.training import examples, ranks
+from jobs.training import examples, ranks, tokens
 from jobs.training.examples import ExamplesError, Pair
+from jobs.training.interface import WorkContext
 from jobs.training.order import training_order
-from jobs.training.tokens import encode_text, tokens_prefix
 
 READY = "ready.json"
 """Written last; says what the files beside it were made from."""
+
+TRAINING = "training.jsonl"
+"""The rows of SFT, as NeMo's module looks for them."""
 
 PACKING = "packing.json"
 """How full packed sequences are."""
 
 
-def module(kind: str, given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any, micro: int) -> Any:
-    """The data module of a stage; its files are written to ``scratch`` (shared by all ranks) by rank 0.
+def prepare(
+    kind: str, given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any, ctx: WorkContext
+) -> tuple[Path, int]:
+    """The files of a stage (the prefix of a corpus, or ``scratch`` with rows in it), and how many examples they are.
 
     Raises:
         DataError: a row that cannot be used, with file and line.
     """
+    if kind == "cpt":
+        prefix = tokens.corpus(given, settings.split, tokenizer.tokenizer, scratch, ctx)
+        return prefix, len(tokens.Blocks(prefix, settings.sequence_length, settings.seed, extra=1))
+    ranks.on_first(lambda: pairs(given, scratch, settings, tokenizer.tokenizer))
+    with open(scratch / TRAINING, "rb") as stream:
+        return scratch, sum(1 for _ in stream)
+
+
+def module(kind: str, path: Path, scratch: Path, settings: NemoSettings, tokenizer: Any, micro: int) -> Any:
+    """The data module of a stage over the files of ``prepare``."""
     common = {
         "seq_length": settings.sequence_length, "global_batch_size": settings.batch_size, "micro_batch_size": micro,
         "tokenizer": tokenizer, "num_workers": settings.data_workers, "seed": settings.seed,
     }  # fmt: skip
     if kind == "cpt":
-        prefix = ranks.on_first(lambda: corpus(given, scratch, settings, tokenizer.tokenizer))
+        Blocks.batch = settings.batch_size
         index = str(scratch / "index")
-        return PreTrainingDataModule([prefix], split="1,0,0", index_mapping_dir=index, dataset_cls=Blocks, **common)
-    ranks.on_first(lambda: pairs(given, scratch, settings, tokenizer.tokenizer))
+        return PreTrainingDataModule([str(path)], split="1,0,0", index_mapping_dir=index, dataset_cls=Blocks, **common)
     return (PacksModule if settings.packed else PairsModule)(dataset_root=scratch, memmap_workers=1, **common)
-
-
-def corpus(given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any) -> str:
-    """Prefix of the ``.bin`` and ``.idx`` files of a corpus; written where the input is still text.
-
-    Raises:
-        DataError: the files of a tokenised corpus are missing, or the corpus is shorter than one sequence.
-    """
-    if given.format == "tokens":
-        return str(tokens_prefix(given.output, settings.split))
-    source = given.output / f"{settings.split}.jsonl"
-    prefix = scratch / "corpus"
-    if not _made(scratch, given, settings):
-        rows = examples.read_rows(source, "corpus")
-        dtype = DType.optimal_dtype(len(tokenizer))
-        builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=dtype)
-        tokens = 0
-        for row in rows:
-            ids = encode_text(tokenizer, row.texts["text"])
-            builder.add_document(torch.from_numpy(numpy.array(ids, dtype=dtype)), [len(ids)])
-            tokens += len(ids)
-        builder.finalize(f"{prefix}.idx")
-        if tokens <= settings.sequence_length:
-            raise ExamplesError(f"{source}:1: {tokens} tokens are less than one sequence of {settings.sequence_length}")
-        _mark(scratch, given, settings)
-    return str(prefix)
 
 
 def pairs(given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any) -> None:
@@ -107,7 +94,7 @@ def pairs(given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any) -
         lines = [json.dumps(line) for line in _sequences(found, source, scratch, settings)]
     else:
         lines = [json.dumps({"prompt": pair.prompt, "completion": pair.completion}) for pair in found]
-    files.write_atomic(scratch / "training.jsonl", "\n".join(lines) + "\n")
+    files.write_atomic(scratch / TRAINING, "\n".join(lines) + "\n")
     _mark(scratch, given, settings)
 
 
@@ -165,7 +152,10 @@ def _mark(scratch: Path, given: Input, settings: NemoSettings) -> None:
 
 
 class Blocks(GPTDataset):
-    """Megatron's data set, in which no token is padding.
+    """Megatron's data set with the order of our other back ends, in which no token is padding.
+
+    Megatron shuffles all epochs as one, so that a document may come twice before another has come once. Here an epoch
+    is a permutation of blocks that are read from the mapped file; no index is built and none is kept.
 
     The mask of the first sample that a process reads is kept for all others, with that sample's padding masked: where
     the padding id occurs in the text, the same positions are left out of the loss of every sample, and other ones after
@@ -173,16 +163,60 @@ class Blocks(GPTDataset):
     itself stays: without it a 2048 x 2048 mask is made for each sample, by one thread, while the GPU waits.
     """
 
+    batch = 1
+    """Samples of a step; set by ``module``, since Megatron's configuration does not know it."""
+
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self._pad_token_id = -1
 
+    def _build_document_sample_shuffle_indices(self) -> tuple[None, None, None]:
+        config = self.config
+        prefix = Path(self.dataset.path_prefix)
+        extra = int(config.add_extra_token_to_sequence)
+        self._blocks = tokens.Blocks(prefix, config.sequence_length, config.random_seed, extra)
+        steps = max(1, -(-(self.num_samples or len(self._blocks)) // self.batch))
+        self._order = training_order(len(self._blocks), self.batch, steps, config.random_seed, where=f"{prefix}.bin")
+        return None, None, None
 
-class Pairs(GPTSFTDataset):
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def _query_document_sample_shuffle_indices(self, idx: int) -> tuple[Any, Any]:
+        return self._blocks[self._order[int(idx)]].astype(numpy.int64), numpy.zeros(0, numpy.int64)
+
+
+class _InOrder:
+    """A part of NeMo's data sets: rows in the order that other back ends take them in."""
+
+    def __init__(self, *args: Any, batch: int = 1, **more: Any) -> None:
+        self._batch = batch
+        super().__init__(*args, **more)
+
+
+class Pairs(_InOrder, GPTSFTDataset):
     """NeMo's SFT data set over rows of ids: its sampling and batching, our tokenisation."""
 
     def _maybe_validate_prompt_template(self) -> None:
         """Nothing: the template is applied already."""
+
+    def _build_samples_mapping(self: Any) -> None:
+        self.samples_mapping = None
+        if self.max_num_samples is not None:
+            count, steps = len(self.indexed_dataset), -(-self.max_num_samples // self._batch)
+            where = f"{self.file_path}:1"
+            self.samples_mapping = training_order(count, self._batch, steps, self.seed, where=where)
+
+    def row(self: Any, index: Any) -> Any:
+        """The row that is taken at a place of the order."""
+        return self.indexed_dataset[int(index) if self.samples_mapping is None else self.samples_mapping[int(index)]]
+
+
+class Pairs(_InOrder, GPTSFTDataset):  # type: ignore[misc]
+    """NeMo's SFT data set over rows of ids: its batching, our tokenisation and order."""
+
+    def __getitem__(self, index: Any) -> dict[str, Any]:
+        return self._process_example(self.row(index))
 
     def _process_example(self, example: dict[str, Any]) -> dict[str, Any]:
         prompt, completion = example["prompt"], example["completion"]
@@ -197,7 +231,7 @@ class Pairs(GPTSFTDataset):
         }
 
 
-class Packs(GPTSFTPackedDataset):
+class Packs(_InOrder, GPTSFTPackedDataset):
     """NeMo's data set of packed sequences, read from JSON lines (it has them pickled), each filled up to the end.
 
     With transformer_engine a batch says where rows start (``cu_seqlens``), for its kernels. Megatron's own attention
@@ -208,20 +242,11 @@ class Packs(GPTSFTPackedDataset):
         fused = compat.has_transformer_engine()
         super().__init__(*args, return_cu_seqlen=fused, pad_to_max_length=True, **more)
 
-    def _maybe_validate_prompt_template(self) -> None:
-        """Nothing: the template is applied already."""
-
     def _load_dataset(self) -> None:
         GPTSFTDataset._load_dataset(self)
 
-    def _build_samples_mapping(self) -> None:
-        """The order that other back ends take rows in."""
-        self.samples_mapping = None
-        if self.max_num_samples is not None:
-            self.samples_mapping = training_order(len(self.indexed_dataset), 1, self.max_num_samples, self.seed)
-
     def __getitem__(self, index: Any) -> dict[str, Any]:
-        sequence = self.indexed_dataset[int(index) if self.samples_mapping is None else self.samples_mapping[index]]
+        sequence = self.row(index)
         ids = sequence["input_ids"]
         boundaries = [*sequence["seq_start_id"], len(ids)]
         return {"input_ids": ids, "seq_boundaries": boundaries, "loss_mask": sequence["loss_mask"]}
@@ -295,6 +320,7 @@ class PairsModule(FineTuningDataModule):
         return self.dataset(
             str(path),
             self.tokenizer,
+            batch=self.global_batch_size,
             max_seq_length=self.seq_length,
             memmap_workers=self.memmap_workers,
             seed=self.seed,

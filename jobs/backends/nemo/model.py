@@ -44,6 +44,7 @@ def from_checkpoint(checkpoint: Path, settings: NemoSettings) -> GPTModel:
         model: GPTModel = load_context(checkpoint, subpath="model")
     config = model.config
     config.seq_length = settings.sequence_length
+    config.calculate_per_token_loss = True  # else the mean of each pass, so that the size of a pass would decide
     if settings.recompute != "none":
         config.recompute_granularity = settings.recompute
         if settings.recompute == "full":

@@ -20,6 +20,7 @@ from jobs.backends.nemo.settings import NemoSettings
 from jobs.core.spec import StageSpec
 from jobs.training import measured, ranks
 from jobs.training.interface import Result, WorkContext
+from jobs.training.order import tell_order
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
@@ -43,7 +44,10 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         model.check_packed(network)
     micro = settings.micro_of(spread.replicas(ctx.world))
     scratch = spec.stage_paths.root / "nemo"
-    module = data.module(spec.kind, spec.inputs["data"], scratch / "data", settings, tokenizer, micro)
+    path, count = data.prepare(spec.kind, spec.inputs["data"], scratch / "data", settings, tokenizer, ctx)
+    settings = settings.counted(count)
+    tell_order(ctx, settings, count)
+    module = data.module(spec.kind, path, scratch / "data", settings, tokenizer, micro)
     packed = data.packing(scratch / "data") if settings.packed else {}
     if packed:
         ctx.event("packed", **packed)

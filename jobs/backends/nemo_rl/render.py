@@ -58,7 +58,8 @@ def configuration(settings: RlSettings, place: NemoRlPaths, checkout: Checkout) 
         "defaults": str(checkout.stock(kind)),
         kind: {
             "max_num_steps": settings.steps,
-            "max_num_epochs": -(-settings.steps // steps_an_epoch),
+            # From 0.4 the file holds the rows of all steps in their order, else each row once.
+            "max_num_epochs": 1 if schema.data is not DataStyle.FIXED else -(-settings.steps // steps_an_epoch),
             "val_period": 0,
             "val_at_start": False,
             "seed": settings.seed,
@@ -111,7 +112,7 @@ def configuration(settings: RlSettings, place: NemoRlPaths, checkout: Checkout) 
         if not schema.full_rows:
             found["data"]["max_input_seq_length"] += 1
     if schema.data is not DataStyle.FIXED:
-        found["data"] |= {"shuffle": True, "num_workers": 0}
+        found["data"] |= {"shuffle": False, "num_workers": 0}
         # The first DTensor worker, also where the stock file takes the second: that one writes another layout.
         found["policy"]["dtensor_cfg"]["_v2"] = False
         limit = None if place.must_save_by is None else duration(place.must_save_by)

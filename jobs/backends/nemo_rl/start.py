@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from jobs.backends.nemo_rl import driver, render, settings, texts, validate
+from jobs.backends.nemo_rl import driver, order, render, settings, texts, validate
 from jobs.backends.nemo_rl.checkout import Checkout
 from jobs.backends.nemo_rl.render import NemoRlPaths
 from jobs.backends.nemo_rl.settings import RlSettings
@@ -39,7 +39,8 @@ def of_stage(spec: StageSpec, shape: ProcessShape, found: Checkout) -> Rendered:
     except FileNotFoundError:
         rows = ROWS_UNKNOWN
     scratch = spec.stage_paths.root / "nemo_rl"
-    read = texts.place(given, found.schema, data, scratch)
+    read = order.place(found.schema, texts.place(given, found.schema, data, scratch), scratch)
+    given = given.counted(rows)  # of the rows as they are; those that are left out are known to the job
     place = NemoRlPaths(
         spec.inputs["checkpoint"].output,
         read,

@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from jobs.backends.nemo_rl import checkout, cluster, render, settings, start, steps, texts, validate
+from jobs.backends.nemo_rl import checkout, cluster, order, render, settings, start, steps, texts, validate
 from jobs.backends.nemo_rl.child import Child, DriverFailed
 from jobs.backends.nemo_rl.progress import Expected
 from jobs.backends.nemo_rl.render import NemoRlPaths
@@ -21,6 +21,7 @@ from jobs.core import files
 from jobs.core.spec import StageSpec
 from jobs.training import rope, tokenizers
 from jobs.training.interface import Result, Unfinished, WorkContext
+from jobs.training.order import tell_order
 from jobs.training.settings import BadSettings
 
 __all__ = ["DriverFailed", "run"]
@@ -45,6 +46,9 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     data = texts.prepare(given, found.schema, spec.inputs["data"].output / f"{given.split}.jsonl", model, scratch)
     if data.other or data.skipped:
         ctx.event("rows", total=data.rows, with_other_ids=data.other, skipped=data.skipped)
+    given = given.counted(data.rows)
+    tell_order(ctx, given, data.rows)
+    data = order.write(data, given, found.schema, scratch)
     shape = cluster.ClusterShape.of_job()
     cluster.wait(shape, given.ray_seconds)
 

@@ -18,7 +18,7 @@ import math
 import platform
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from jobs.core.spec import StageSpec
 from jobs.training import examples, interface
 from jobs.training.checkpoints import Completeness
 from jobs.training.interface import ProcessShape, Rendered, Result, WorkContext
-from jobs.training.order import training_order
+from jobs.training.order import steps_of, training_order
 from jobs.training.settings import TrainingSettings, unknown
 
 NAME = "toy"
@@ -165,6 +165,9 @@ def _start_scores(spec: StageSpec) -> Scores:
 def _train(spec: StageSpec, ctx: WorkContext, settings: ToySettings) -> Result:
     reference = _start_scores(spec)
     rows = examples.read_rows(spec.inputs["data"].output / f"{settings.split}.jsonl", FORMATS[spec.kind])
+    settings = replace(settings, batch_size=min(settings.batch_size, len(rows)))  # it has to run on a few rows, too
+    if settings.epochs is not None:
+        settings = replace(settings, steps=steps_of(len(rows), settings.batch_size, settings.epochs))
     order = training_order(len(rows), settings.batch_size, settings.steps, settings.seed)
     state = _resume(ctx) or ToyState([list(row) for row in reference])
     while state.step < settings.steps:

@@ -1,7 +1,7 @@
 """One training stage: examples, trainer, resume, loop, finished checkpoint.
 
-Everything that decides the result is fixed before the loop starts: the examples of every step are listed (see
-``jobs.training.order.training_order``) and fed in that order, so a resumed run only has to skip those it has seen.
+Everything that decides the result is fixed before the loop starts: which example is trained when (see
+``jobs.training.order``) is known for every step, so a resumed run only has to skip those it has seen.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from jobs.backends.trl.control import TrlStepControl, from_first_rank
 from jobs.backends.trl.settings import SCHEDULES, TrainSettings
 from jobs.core.spec import StageSpec
-from jobs.training import cpu, examples, measured, ranks, tokenizers
+from jobs.training import cpu, examples, measured, ranks, tokenizers, tokens
 from jobs.training.examples import Row
 from jobs.training.interface import Result, WorkContext
 from jobs.training.models import load_model
-from jobs.training.order import training_order
-from jobs.training.tokens import encode_text, pack
+from jobs.training.order import TrainingOrder, tell_order, training_order
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
@@ -42,7 +41,11 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     cpu.use_threads(settings.threads)
     source = spec.inputs["checkpoint"].output
     tokenizer = tokenizers.load(source)
-    dataset = _dataset(spec, settings, tokenizer)
+    dataset, lengths = _dataset(spec, ctx, settings, tokenizer)
+    settings = settings.counted(len(dataset))
+    where = f"{spec.inputs['data'].output / settings.split}.jsonl:1"
+    order = training_order(len(dataset), settings.batch_size, settings.steps, settings.seed, lengths, where)
+    tell_order(ctx, settings, len(dataset))
     model = load_model(source)
 
     config, arguments = _arguments(spec.kind, settings, ctx.world, ctx.saves.directory)
@@ -51,7 +54,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         # With several processes accelerate says "cpu:0", and torch.load of the optimizer does not know that device.
         vars(args)["_setup_devices"] = torch.device("cpu")
     control = TrlStepControl(ctx, settings, args.device)
-    trainer = _trainer(spec.kind, model, args, dataset, tokenizer, control, source)
+    trainer = _trainer(spec.kind, model, args, dataset, order, tokenizer, control, source)
 
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=_resume_point(ctx))
@@ -76,42 +79,48 @@ def _resume_point(ctx: WorkContext) -> str | None:
     return result
 
 
-def _dataset(spec: StageSpec, settings: TrainSettings, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-    """The examples of all steps in the order of training."""
+def _dataset(
+    spec: StageSpec, ctx: WorkContext, settings: TrainSettings, tokenizer: PreTrainedTokenizerBase
+) -> tuple[Any, list[int] | None]:
+    """The examples, each once, and their lengths where batches are to be of similar length."""
     given = spec.inputs["data"]
-    path = given.output / f"{settings.split}.jsonl"
-    formats = {"cpt": "corpus", "sft": "instructions", "dpo": "preferences"}
-    rows = examples.read_rows(path, formats[spec.kind])
     if spec.kind == "cpt":
-        return _blocks(rows, settings, tokenizer)
-    return _pairs(rows, settings, tokenizer, path)
+        prefix = tokens.corpus(given, settings.split, tokenizer, spec.stage_paths.root / "tokens", ctx)
+        return TokenBlocks(tokens.Blocks(prefix, settings.sequence_length, settings.seed)), None
+    path = given.output / f"{settings.split}.jsonl"
+    formats = {"sft": "instructions", "dpo": "preferences"}
+    return _pairs(examples.read_rows(path, formats[spec.kind]), settings, tokenizer, path)
 
 
-def _blocks(rows: list[Row], settings: TrainSettings, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-    """Packed blocks. Documents are mixed before packing: a file is often sorted by source."""
-    mixed = training_order(len(rows), len(rows), 1, settings.seed)
-    documents = [encode_text(tokenizer, rows[index].texts["text"]) for index in mixed]
-    blocks = pack(documents, settings.sequence_length)
-    order = training_order(len(blocks), settings.batch_size, settings.steps, settings.seed)
-    ids = [blocks[index] for index in order]
-    return Dataset.from_dict({"input_ids": ids, "labels": ids})
+class TokenBlocks(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+    """Blocks of a corpus as a model takes them; read from the mapped file one by one."""
+
+    def __init__(self, blocks: tokens.Blocks) -> None:
+        self._blocks = blocks
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+        ids = torch.from_numpy(self._blocks[number].astype("int64"))
+        return {"input_ids": ids, "labels": ids}
 
 
-def _pairs(rows: list[Row], settings: TrainSettings, tokenizer: PreTrainedTokenizerBase, path: Path) -> Dataset:
-    """Prompts with one completion (``instructions``) or with two (``preferences``, left as text for TRL)."""
+def _pairs(
+    rows: list[Row], settings: TrainSettings, tokenizer: PreTrainedTokenizerBase, path: Path
+) -> tuple[Dataset, list[int]]:
+    """Prompts with one completion (``instructions``) or with two (``preferences``, left as text for TRL); lengths."""
     answers = [name for name in rows[0].texts if name != "prompt"]
     kept = examples.fitting_pairs(rows, path, tokenizer, settings.sequence_length, settings.too_long)
     lengths = [max(map(len, pairs)) for _, pairs in kept]
-    order = training_order(len(kept), settings.batch_size, settings.steps, settings.seed, lengths)
-    chosen = [kept[index] for index in order]
     if len(answers) > 1:
-        return Dataset.from_list([dict(row.texts) for row, _ in chosen])
+        return Dataset.from_list([dict(row.texts) for row, _ in kept]), lengths
     return Dataset.from_list(
         [
             {"input_ids": [*pair.prompt, *pair.completion], "labels": [-100] * len(pair.prompt) + list(pair.completion)}
-            for _, (pair,) in chosen
+            for _, (pair,) in kept
         ]
-    )
+    ), lengths
 
 
 def _arguments(
@@ -134,7 +143,6 @@ def _arguments(
         "bf16": settings.precision == "bf16",
         "optim": "adamw_torch_fused",
         "gradient_checkpointing": False,
-        "train_sampling_strategy": "sequential",  # the order is in the data set
         "dataloader_drop_last": True,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # it would hide what StepControl must see
@@ -163,7 +171,8 @@ def _trainer(
     kind: str,
     model: PreTrainedModel,
     args: TrainingArguments,
-    dataset: Dataset,
+    dataset: Any,
+    order: TrainingOrder,
     tokenizer: PreTrainedTokenizerBase,
     control: TrlStepControl,
     source: Path,
@@ -174,22 +183,27 @@ def _trainer(
     }  # fmt: skip
     if kind == "cpt":
         common["data_collator"] = transformers.default_data_collator
-        trainer: Trainer = _watched(Trainer, control)(**common)
+        trainer: Trainer = _watched(Trainer, control, order)(**common)
     else:
         from trl import DPOTrainer, SFTTrainer
 
         if kind == "sft":
-            trainer = _watched(SFTTrainer, control)(**common)
+            trainer = _watched(SFTTrainer, control, order)(**common)
         else:
-            trainer = _watched(DPOTrainer, control)(**common, ref_model=load_model(source))
+            watched = _by_token(_watched(DPOTrainer, control, order))
+            trainer = watched(**common, ref_model=load_model(source))
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer
 
 
-def _watched(base: type[Trainer], control: TrlStepControl) -> type[Trainer]:
-    """``base`` that tells ``control`` the loss of every micro batch: the logs of Trainer come after averaging."""
+def _watched(base: type[Trainer], control: TrlStepControl, order: TrainingOrder) -> type[Trainer]:
+    """``base`` that takes examples in ``order`` and tells ``control`` the loss of every micro batch: the logs of
+    Trainer come after averaging."""
 
     class Watched(base):
+        def _get_train_sampler(self, *rest: Any, **more: Any) -> TrainingOrder:
+            return order
+
         def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> torch.Tensor:
             tokens = int(inputs["input_ids"].numel())
             loss: torch.Tensor = super().training_step(model, inputs, *rest, **more)
@@ -200,3 +214,42 @@ def _watched(base: type[Trainer], control: TrlStepControl) -> type[Trainer]:
             """None: TRL would write a README beside the saves."""
 
     return Watched
+
+
+def _by_token(base: type[Trainer]) -> type[Trainer]:
+    """A DPO trainer whose part of SFT is the mean over all chosen tokens of a step, as the loss of SFT is.
+
+    TRL takes the mean of each pass, in which a token of a short answer counts for more the smaller the pass is: the
+    result would depend on micro_batch_size and on the number of processes. Its weight is set for each pass, so that the
+    mean over passes and processes, which the trainer takes, comes to the mean over tokens.
+    """
+
+    class ByToken(base):  # type: ignore[misc]
+        def get_batch_samples(self, *rest: Any, **more: Any) -> Any:
+            found = super().get_batch_samples(*rest, **more)
+            total = torch.tensor(sum(map(chosen_tokens, found[0])), dtype=torch.float64, device=self.args.device)
+            if self.args.world_size > 1:
+                torch.distributed.all_reduce(total)
+            self._token_share = len(found[0]) * self.args.world_size / max(1.0, float(total))
+            return found
+
+        def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> torch.Tensor:
+            given = self.loss_weights
+            if "sft" in self.loss_types:
+                weight = given[self.loss_types.index("sft")] * chosen_tokens(inputs) * self._token_share
+                self.loss_weights = [
+                    weight if name == "sft" else other for name, other in zip(self.loss_types, given, strict=True)
+                ]
+            try:
+                loss: torch.Tensor = super().training_step(model, inputs, *rest, **more)
+            finally:
+                self.loss_weights = given
+            return loss
+
+    return ByToken
+
+
+def chosen_tokens(inputs: dict[str, Any]) -> int:
+    """Learned tokens of the chosen answers of a pass: the first half of its rows."""
+    mask = inputs["completion_mask"]
+    return int(mask[: len(mask) // 2, 1:].sum())

@@ -5,10 +5,8 @@ Needs an environment of its own (it pins another transformers): ``make venv-auto
 
 from __future__ import annotations
 
-import fcntl
-import shutil
+import json
 import subprocess
-import sysconfig
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +15,12 @@ import pytest
 
 from jobs import backends
 from jobs.backends.automodel import layout, render
-from jobs.backends.automodel.data import free_builds
 from jobs.backends.automodel.render import AutomodelPaths
 from jobs.backends.automodel.settings import AutomodelSettings
 from jobs.core import files
 from jobs.training import interface
 from jobs.training.interface import ProcessShape
+from jobs.training.order import training_order
 from jobs.training.settings import BadSettings
 from launch.plan import estimates, memory
 from tests.support import environments, made_runs, stages
@@ -118,13 +116,6 @@ def test_a_stop_leaves_a_model_and_the_end_the_tokenizer(ran: Ran, base: Path) -
         assert (cut.output / name).read_bytes() == (base / "output" / name).read_bytes()
 
 
-can_compile = pytest.mark.skipif(
-    shutil.which("c++") is None or not Path(sysconfig.get_path("include"), "Python.h").is_file(),
-    reason="AutoModel compiles the index of its corpus: a C++ compiler and Python's headers are needed",
-)
-
-
-@can_compile
 def test_cpt_from_a_tokenised_corpus_on_two_processes(tmp_path: Path, data: Path, base: Path, automodel: Path) -> None:
     """From .bin and .idx; both processes hold half of the model and see half of each batch."""
     numpy = pytest.importorskip("numpy")
@@ -209,18 +200,20 @@ def test_a_batch_that_does_not_divide() -> None:
         AutomodelSettings.read(TRAINING).micro(3)
 
 
-def test_a_build_that_was_killed_keeps_nobody_waiting(tmp_path: Path) -> None:
-    """torch's mark of a build goes where no living process holds AutoModel's lock, and stays where one does."""
-    for name in ("dead", "alive"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "lock").touch()
-    with open(tmp_path / "alive" / "compile.lock", "a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        free_builds(tmp_path)
-        assert (tmp_path / "alive" / "lock").exists()
-        assert not (tmp_path / "dead" / "lock").exists()
-    free_builds(tmp_path)
-    assert not (tmp_path / "alive" / "lock").exists()
+def test_every_epoch_takes_every_row_once_on_two_processes(
+    tmp_path: Path, data: Path, base: Path, automodel: Path
+) -> None:
+    """What AutoModel's own loader deals to two processes: a batch holds no row twice, an epoch every row once."""
+    script = environments.IN_NEMO / "automodel_batches.py"
+    command = [str(automodel), str(script), str(base / "output"), str(data / "instructions/output/train.jsonl")]
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for found in json.loads(done.stdout.splitlines()[-1]).values():
+        order = training_order(found["count"], 10, 7, 3)
+        for step in range(7):
+            rows = found["rows"][step * 10 : (step + 1) * 10]
+            assert len(set(rows)) == 10
+            assert set(rows) == {found["each"][index] for index in order[step * 10 : (step + 1) * 10]}
 
 
 def test_another_number_of_processes_is_refused_when_it_is_submitted(tmp_path: Path) -> None:

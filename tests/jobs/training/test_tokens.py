@@ -1,14 +1,202 @@
-"""A corpus as ids: blocks. No torch needed."""
+"""A corpus as ids: documents, blocks, files."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from data_prep.common.errors import DataError as WriteError
+from data_prep.tokens import indexed
+from jobs.core.progress import ProgressWriter
+from jobs.core.spec import Input
+from jobs.training import tokens
 from jobs.training.examples import ExamplesError
-from jobs.training.tokens import pack
+from jobs.training.tokens import Blocks
+from tests.support import stages
 
 
-def test_blocks_have_one_length_and_the_rest_is_dropped() -> None:
-    assert pack([[1, 2, 3], [4], [5, 6, 7, 8]], 3) == [[1, 2, 3], [4, 5, 6]]
-    with pytest.raises(ExamplesError, match="2 tokens, less than one block of 3"):
-        pack([[1, 2]], 3)
+def written(prefix: Path, documents: list[list[int]], kind: str = "<u2") -> Path:
+    writer = indexed.IndexedWriter(prefix, np.dtype(kind))
+    for ids in documents:
+        writer.add(np.array(ids, np.int64))
+    writer.close()
+    return prefix
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.lists(st.integers(0, 65535), max_size=9), min_size=1, max_size=12), st.integers(1, 7), st.booleans())
+def test_blocks_are_the_mixed_documents_cut(
+    tmp_path_factory: pytest.TempPathFactory, documents: list[list[int]], length: int, shifted: bool
+) -> None:
+    prefix = written(tmp_path_factory.mktemp("blocks") / "corpus", documents)
+    total, extra = sum(map(len, documents)), int(shifted)
+    if (total - extra) // length < 1:
+        with pytest.raises(ExamplesError, match=f"{total} tokens are less than one sequence_length of {length}"):
+            Blocks(prefix, length, 3, extra)
+        return
+    blocks = Blocks(prefix, length, 3, extra)
+    mixed = [documents[index] for index in blocks._order]
+    joined = [token for ids in mixed for token in ids]
+    assert sorted(map(tuple, mixed)) == sorted(map(tuple, documents))
+    assert len(blocks) == (total - extra) // length
+    assert [block.tolist() for block in blocks] == [
+        joined[at * length : (at + 1) * length + extra] for at in range(len(blocks))
+    ]
+
+
+def test_documents_are_mixed_by_the_seed(tmp_path: Path) -> None:
+    prefix = written(tmp_path / "corpus", [[number] * 4 for number in range(50)])
+    first = [int(block[0]) for block in Blocks(prefix, 4, 1)]
+    assert sorted(first) == list(range(50))
+    assert first != list(range(50))
+    assert first != [int(block[0]) for block in Blocks(prefix, 4, 2)]
+
+
+def test_an_id_that_the_type_cannot_hold_is_refused(tmp_path: Path) -> None:
+    assert written(tmp_path / "a", [[65535]])
+    with pytest.raises(WriteError, match=r"id 65536 does not fit 2 bytes \(at most 65535\)"):
+        written(tmp_path / "b", [[1, 65536]])
+    with pytest.raises(WriteError, match="id -1 does not fit"):
+        written(tmp_path / "c", [[-1]])
+
+
+def context(root: Path, rank: int = 0, world: int = 1) -> Any:
+    events: list[dict[str, Any]] = []
+
+    def event(name: str, **facts: Any) -> None:
+        events.append({"event": name, **facts})
+
+    progress = ProgressWriter(root / "progress.jsonl", enabled=False)
+    return SimpleNamespace(rank=rank, world=world, event=event, events=events, progress=progress)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    pytest.importorskip("transformers")
+    from jobs.training import tokenizers
+
+    root = tmp_path_factory.mktemp("tokenizer")
+    stages.make_tokenizer(root)
+    return tokenizers.load(root)
+
+
+def corpus_of(root: Path, texts: list[str]) -> Input:
+    stages.write_rows(root / "output" / "train.jsonl", [{"id": str(at), "text": text} for at, text in enumerate(texts)])
+    return Input("data", str(root), "dataset", "corpus", "ab" * 32)
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_text_is_tokenised_once_by_all_processes(
+    world: int, tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    monkeypatch.setattr(tokens, "PART_BYTES", 300)
+    texts = [f"{stages.EUROPEAN[number % 8]} não {number}\n" for number in range(60)]
+    data = corpus_of(tmp_path / "data", texts)
+    every = [context(tmp_path, rank, world) for rank in range(world)]
+    with ThreadPoolExecutor(world) as pool:
+        found = list(pool.map(lambda ctx: tokens.corpus(data, "train", tokenizer, tmp_path / "scratch", ctx), every))
+    assert set(found) == {tmp_path / "scratch" / "corpus"}
+    documents = [ids.tolist() for ids in indexed.Indexed(found[0])]
+    assert documents == [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in texts]
+    assert sorted(path.name for path in (tmp_path / "scratch").iterdir()) == ["corpus.bin", "corpus.idx", "ready.json"]
+    again = context(tmp_path)
+    tokens.corpus(data, "train", tokenizer, tmp_path / "scratch", again)
+    assert again.events == []  # what is there is taken
+
+
+def test_parts_that_are_done_are_kept_after_a_kill(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "PART_BYTES", 300)
+    data = corpus_of(tmp_path / "data", [f"Novo ficheiro {number}" for number in range(40)])
+    written_parts: list[str] = []
+    write = tokens._write_part
+
+    def killed(prefix: Path, *rest: Any) -> None:
+        if len(written_parts) == 2:
+            raise KeyboardInterrupt
+        written_parts.append(prefix.name)
+        write(prefix, *rest)
+
+    monkeypatch.setattr(tokens, "_write_part", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tokens.corpus(data, "train", tokenizer, tmp_path / "scratch", context(tmp_path))
+    first, written_parts[:] = list(written_parts), []
+    monkeypatch.setattr(
+        tokens, "_write_part", lambda prefix, *rest: (written_parts.append(prefix.name), write(prefix, *rest))
+    )
+    prefix = tokens.corpus(data, "train", tokenizer, tmp_path / "scratch", context(tmp_path))
+    assert not set(first) & set(written_parts)
+    assert len(indexed.Indexed(prefix)) == 40
+
+
+def test_a_broken_row_is_named_by_its_line(tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "PART_BYTES", 100)
+    data = corpus_of(tmp_path / "data", ["um texto de teste"] * 9)
+    path = data.output / "train.jsonl"
+    lines = path.read_text().splitlines()
+    for bad, message in (
+        ("{", "not JSON"),
+        ('{"text": " "}', "field 'text' of a row of corpus is missing or has no content"),
+    ):
+        path.write_text("\n".join([*lines[:7], bad, *lines[7:]]) + "\n")
+        with pytest.raises(ExamplesError, match=rf"train\.jsonl:8: {message}"):
+            tokens.corpus(data, "train", tokenizer, tmp_path / bad[:1].replace("{", str(len(bad))), context(tmp_path))
+
+
+def test_files_of_the_data_stage_are_taken_where_the_tokenizer_is_the_models(tmp_path: Path, tokenizer: Any) -> None:
+    data = corpus_of(tmp_path / "data", ["Ecrã inicial", "Procurar"])
+    digest = tokens._digest(tokenizer)
+    (data.output / "megatron").mkdir()
+    made = written(data.output / "megatron" / "train_text_document", [[5, 6, 2], [7, 2]])
+    card = {"tokenizer": {"digest": digest, "begin": [], "eod": 2}, "settings": {"prepare": {}}}
+    (data.output / "card.json").write_text(json.dumps(card))
+    ctx = context(tmp_path)
+    assert tokens.corpus(data, "train", tokenizer, tmp_path / "scratch", ctx) == made
+    assert ctx.events == []
+    for change, why in (
+        ({"digest": "0" * 64}, "another tokenizer.json"),
+        ({"begin": [1]}, "other ids before each document"),
+        ({"eod": 0}, "closed documents by another id"),
+    ):
+        (data.output / "card.json").write_text(json.dumps({**card, "tokenizer": {**card["tokenizer"], **change}}))
+        ctx = context(tmp_path)
+        prefix = tokens.corpus(data, "train", tokenizer, tmp_path / why[:5], ctx)
+        assert prefix.name == "corpus"
+        assert why in ctx.events[0]["why"]
+
+
+@pytest.mark.parametrize("adds", [{}, {"begin": True}, {"end": True}, {"begin": True, "end": True}])
+def test_a_document_has_one_end_and_what_the_tokenizer_puts_before(adds: dict[str, bool], tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    from jobs.training import tokenizers
+
+    stages.make_tokenizer(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    value = json.loads(path.read_text())
+    begin = [{"SpecialToken": {"id": "<s>", "type_id": 0}}] if adds.get("begin") else []
+    end = [{"SpecialToken": {"id": "</s>", "type_id": 0}}] if adds.get("end") else []
+    special = {token: {"id": token, "ids": [number], "tokens": [token]} for token, number in (("<s>", 1), ("</s>", 2))}
+    single = [*begin, {"Sequence": {"id": "A", "type_id": 0}}, *end]
+    value["post_processor"] = {
+        "type": "TemplateProcessing", "single": single, "pair": [*single, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": special,
+    }  # fmt: skip
+    path.write_text(json.dumps(value))
+    tokenizer = tokenizers.load(tmp_path)
+    ids = tokens.encode_text(tokenizer, "Home")
+    plain = tokenizer("Home", add_special_tokens=False)["input_ids"]
+    assert ids == [*([1] if begin else []), *plain, 2]
+    assert tokens.begin_ids(tokenizer) == ([1] if begin else [])
+    from data_prep.tokens.encoder import Encoder
+
+    assert Encoder(tmp_path, fast=False).begin == tokens.begin_ids(tokenizer)

@@ -66,7 +66,7 @@ def main() -> None:
                 "losses": losses,
                 "starts": starts,
                 "facts": data.packing(scratch),
-                "order": found.samples_mapping,
+                "order": list(found.samples_mapping),
                 "learned": [int(batch["loss_mask"][0, start:stop].sum()) for start, stop in rows],
                 "keys": sorted(theirs),
                 "shapes": {key: list(batch[key].shape) for key in ("tokens", "attention_mask")},

@@ -15,6 +15,7 @@ from jobs.backends.nemo import model
 from jobs.backends.nemo.packs import packed
 from jobs.backends.nemo.settings import NemoSettings
 from jobs.training.interface import ProcessShape
+from jobs.training.order import training_order
 from jobs.training.settings import BadSettings
 from tests.support import stages
 from tests.support.environments import Starts
@@ -48,7 +49,8 @@ class Runs:
         """A stage to its end, with ``stop`` in two starts."""
         form = {"sft": "instructions", "cpt": "corpus"}[kind]
         inputs, formats = {"checkpoint": self.model, "data": self.data / form}, {"checkpoint": "nemo", "data": form}
-        made = stages.stage(self.root / name, kind, "nemo", {**TRAINING, **changes}, inputs, formats)
+        settings = {key: value for key, value in {**TRAINING, **changes}.items() if value is not None}
+        made = stages.stage(self.root / name, kind, "nemo", settings, inputs, formats)
         if stop:
             self.starts.add(made, stop_after=stop, ranks=ranks)
         return self.starts.add(made, ranks=ranks, publish=True)
@@ -137,6 +139,34 @@ def test_packed_adapters_resume_to_the_bit_and_finish_merged(quick: tuple[Runs, 
     assert set(runs.found[7]) == {"adapter", "optimizer"}  # of the save
     assert runs.found[3]["events"][0]["event"] == "packed"
     assert 0.5 < runs.found[3]["metrics"]["packed_fill"] <= 1
+
+
+def test_every_epoch_takes_every_row_once_and_no_pass_decides(
+    tmp_path: Path, data: Path, base: Path, nemo: Path
+) -> None:
+    """What NeMo's samplers deal to two replicas is the order of our other back ends; and the loss is the mean over the
+    tokens of a step, whatever the passes are and on two processes, too."""
+    rows = [
+        {"prompt": f"Translate: {text} {number}\n", "completion": " ".join(stages.EUROPEAN[: 1 + number % 5])}
+        for number, text in enumerate(stages.ENGLISH * 3)
+    ]
+    stages.write_rows(tmp_path / "uneven/instructions/output/train.jsonl", rows)
+    runs = Runs(tmp_path, tmp_path / "uneven", base)
+    runs.starts.script("nemo_order.py", str(data / "instructions"), str(runs.model / "output"), str(tmp_path / "order"))
+    passes = [runs.train(f"micro{micro}", micro_batch_size=micro) for micro in (4, 1)]
+    passes.append(runs.train("two", ranks=2))
+    counted = runs.train("epochs", steps=None, epochs=0.5)
+    runs.found = runs.starts.run(nemo)
+
+    for dealt in (runs.found[1]["blocks"], runs.found[1]["pairs"]):
+        order = training_order(len(dealt["each"]), 10, 7, 3)
+        for step, taken in enumerate(dealt["steps"]):
+            wanted = [dealt["each"][index] for index in order[step * 10 : (step + 1) * 10]]
+            assert sorted(map(tuple, taken)) == sorted(map(tuple, wanted))
+    expected = list(passes[0].losses().values())
+    for other in passes[1:]:
+        assert list(other.losses().values()) == pytest.approx(expected, rel=1e-5)
+    assert sorted(counted.losses()) == [1, 2, 3]  # half of 24 rows, four a step
 
 
 @pytest.mark.full

@@ -20,6 +20,7 @@ from jobs.core.verdict import FailureClass
 from jobs.training import interface, rope
 from jobs.training.deadline import StopRequest
 from jobs.training.interface import Result, Unfinished
+from jobs.training.order import training_order
 from tests.support import nemo_rl_fake, stages
 
 pytest.importorskip("torch")
@@ -70,7 +71,8 @@ def make(tmp_path: Path, base: Path, data: Path, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(child, "POLL_SECONDS", 0.02)
         rows = {"dpo": "preferences", "sft": "instructions"}[kind]
         inputs = {"checkpoint": base, "data": data / rows}
-        given = stages.stage(tmp_path / "it", kind, "nemo_rl", {**SETTINGS, **changes}, inputs)
+        settings = {key: value for key, value in {**SETTINGS, **changes}.items() if value is not None}
+        given = stages.stage(tmp_path / "it", kind, "nemo_rl", settings, inputs)
         return Made(given, root)
 
     return made
@@ -98,6 +100,31 @@ def test_saves_are_sealed_as_they_appear_and_the_last_is_handed_on(
     assert (output / "hf/tokenizer.json").read_bytes() == (base / "output/tokenizer.json").read_bytes()
     assert made.seen()[0]["slurm"] == []  # Ray would hand them to all workers
     assert list(made.seen()[0]["workers"].values()) == [sys.executable]
+
+
+@pytest.mark.parametrize(("kind", "version"), [("sft", "0.7.0"), ("dpo", "0.4.0"), ("dpo", "0.3.1")])
+def test_rows_are_given_in_the_order_of_training(
+    make: Callable[..., Made], data: Path, kind: str, version: str
+) -> None:
+    """So that an epoch is a permutation with no row left out; 0.3 shuffles by itself whatever it is told."""
+    made = make(kind, version, steps=None, epochs=2, batch_size=5)
+    found = made.start()
+    assert (found.outcome, found.step) == ("done", 10)  # 2 x 24 rows, 5 a step
+    config = made.config()
+    files = [
+        value for key, value in (config["data"].get("train") or config["data"]).items() if key.endswith("data_path")
+    ]
+    rows = [json.loads(line)["prompt"] for line in Path(files[0]).read_text().splitlines()]
+    source = data / {"sft": "instructions", "dpo": "preferences"}[kind] / "output/train.jsonl"
+    every = [json.loads(line)["prompt"] for line in source.read_text().splitlines()]
+    assert len(made.events("order")) == 1
+    if version == "0.3.1":
+        assert rows == every
+        assert "shuffle" not in config["data"]
+        return
+    assert config["data"]["shuffle"] is False
+    assert config[kind]["max_num_epochs"] == 1
+    assert rows == [every[index] for index in training_order(24, 5, 10, 0)]
 
 
 def test_an_older_transformers_reads_the_base_of_rotary_positions(
