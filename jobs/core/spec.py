@@ -71,6 +71,11 @@ class StageSpec:
     schema: int = SCHEMA
 
     @property
+    def trains(self) -> bool:
+        """Whether the stage trains; ``target_step`` is None where its steps are counted when it starts (epochs)."""
+        return self.target_step is not None or "epochs" in self.settings
+
+    @property
     def seal_depth(self) -> Depth:
         """How much of each file a seal of this stage reads."""
         return Depth(self.seals)

@@ -170,7 +170,8 @@ def _stopped(spec: StageSpec, start: Start, base: Verdict, reason: str) -> Verdi
         text = f"stopped at step {base.step}, saved; resume goes on from there"
         return replace(base, outcome=Outcome.FAIL, failure=FailureClass.CANCELLED, evidence=text)
     if spec.continuation == "chain" and start.link + 1 >= spec.links:
-        text = f"the last of {spec.links} links ended at step {base.step} of {spec.target_step}; resume adds links"
+        of = f" of {spec.target_step}" if spec.target_step else ""
+        text = f"the last of {spec.links} links ended at step {base.step}{of}; resume adds links"
         return replace(base, outcome=Outcome.FAIL, failure=FailureClass.TIME_LIMIT, evidence=text)
     return replace(base, outcome=Outcome.CONTINUE, failure=FailureClass.TIME_LIMIT, evidence=reason)
 

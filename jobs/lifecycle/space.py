@@ -21,7 +21,7 @@ https://arxiv.org/abs/1412.6980, and Micikevicius et al. 2018, https://arxiv.org
 
 def lack(spec: StageSpec) -> str | None:
     """What is missing, in words with numbers; None where there is room or the stage writes no checkpoints."""
-    if spec.target_step is None:
+    if not spec.trains:
         return None
     size, basis = checkpoint_bytes(spec)
     store = spec.store_paths

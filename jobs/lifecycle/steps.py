@@ -11,7 +11,7 @@ import time
 from enum import Enum, IntEnum
 from typing import Any
 
-from jobs.core import attempts, claim, files, seal, verdict
+from jobs.core import attempts, claim, files, progress, seal, verdict
 from jobs.core.claim import ClaimLost
 from jobs.core.spec import Input, StageSpec
 from jobs.core.verdict import FailureClass, Outcome, Verdict
@@ -262,11 +262,20 @@ def _judge(spec: StageSpec, start: Start, result: dict[str, Any], exit_code: int
     step = result.get("step")
     if result.get("outcome") != "done":
         return judge.after(spec, start, result, exit_code, ended_by)
-    if spec.target_step is not None and (step is None or step < spec.target_step):
-        text = f"said done at step {step}, target {spec.target_step}"
+    target = _target(spec)
+    if target is not None and (step is None or step < target):
+        text = f"said done at step {step}, target {target}"
         return Verdict(Outcome.FAIL, FailureClass.CODE_ERROR, text, step, start.job, start.restart, start.host)
     publish(spec, start, result)
     return Verdict(Outcome.DONE, FailureClass.NONE, "", step, start.job, start.restart, start.host)
+
+
+def _target(spec: StageSpec) -> int | None:
+    """The step at which the stage is done; of epochs, whose steps the work has counted, what its reports say."""
+    if spec.target_step is not None or not spec.trains:
+        return spec.target_step
+    last = progress.latest(spec.stage_paths.progress)
+    return None if last is None else last.total
 
 
 def publish(spec: StageSpec, start: Start, result: dict[str, Any]) -> None:

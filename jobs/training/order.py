@@ -8,7 +8,6 @@ with ones that the batch does not hold yet.
 from __future__ import annotations
 
 import hashlib
-import math
 import random
 from array import array
 from collections.abc import Sequence
@@ -25,11 +24,6 @@ WINDOW = 16
 """Batches among which examples are grouped by length."""
 
 _ROUNDS = 6
-
-
-def steps_of(count: int, batch: int, epochs: float) -> int:
-    """Steps that take ``count`` examples ``epochs`` times: the last batch of all is filled up from the next epoch."""
-    return max(1, math.ceil(round(epochs * count, 6) / batch))
 
 
 def left_over(count: int, batch: int, steps: int) -> int:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from jobs.core.epochs import steps_of
 from jobs.core.settings import TrainingKeys, rule_of, setting
 from jobs.core.verdict import FailureClass
-from jobs.training.order import steps_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -148,7 +148,7 @@ class _Monitor:
         self._stage = spec.stage_paths
         self._file = self._stage.stall(begun.job, begun.restart)
         self._host = os.environ.get("SLURMD_NODENAME", "") or socket.gethostname()
-        size, _ = space.checkpoint_bytes(spec) if spec.target_step else (0, "")
+        size, _ = space.checkpoint_bytes(spec) if spec.trains else (0, "")
         estimate = size / SAVE_BYTES_PER_SECOND
         self._patience = Patience(spec.stall_seconds, estimate, began)
         self._silent = 0.0

@@ -38,24 +38,27 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.check:
         return _check(planned, as_json=args.json)
-    from launch.plan import estimates, limits
+    from launch.plan import epochs, estimates, limits
 
-    known = (planned.plan, planned.profile.profile, planned.workspace)
+    shown = epochs.with_steps(planned.plan, planned.workspace)
+    known = (shown, planned.profile.profile, planned.workspace)
     found = estimates.estimates(*known)
     if args.json:
         from launch.plan import file
         from launch.status.plan import states
 
         more = {"states": states(planned.plan, planned.workspace), "estimates": [each.as_json() for each in found]}
-        print(json.dumps({**file.to_json(planned.plan), **more}))
+        print(json.dumps({**file.to_json(shown), **more}))
         limits.refuse(planned.plan, planned.profile, planned.pipeline)
         estimates.refuse(*known, found)
         return 0
     from launch.status.plan import print_plan
 
-    print_plan(planned.plan, planned.profile.profile, planned.workspace, options.fetch_command(args))
+    print_plan(shown, planned.profile.profile, planned.workspace, options.fetch_command(args))
     if found:
         print(f"\n{estimates.show(found)}")
+    for note in epochs.notes(planned.plan, planned.workspace):
+        print(f"  {note}")
     for note in limits.notes(planned.plan, planned.profile, planned.pipeline):
         print(f"  {note}")
     for backend, untried in sorted({(stage.backend, stage.experimental) for stage in planned.plan.stages}):

@@ -97,7 +97,11 @@ def _training(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator[P
     if shared:
         yield Problem((*place, "batch_size"), shared)
     yield from _options((*place, "options"), stage)
-    if stage.warmup_steps > stage.steps:
+    if stage.steps is None and stage.epochs is None:
+        yield Problem((*place, "steps"), "is missing: write steps, or epochs in its place")
+    elif stage.steps is not None and stage.epochs is not None:
+        yield Problem((*place, "epochs"), f"stands beside steps ({stage.steps}): leave one of the two out", at_key=True)
+    if stage.steps is not None and stage.warmup_steps > stage.steps:
         yield Problem((*place, "warmup_steps"), f"{stage.warmup_steps} is more than steps ({stage.steps})")
 
 

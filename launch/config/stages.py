@@ -181,12 +181,14 @@ class PreferencesStage(_DataStage):
 
 
 class _TrainingStage(_Stage):
-    """``batch_size`` counts rows over all processes; ``options`` are settings that only the back end knows."""
+    """``batch_size`` counts rows over all processes; ``options`` are settings that only the back end knows. The steps
+    of ``epochs`` are counted when the stage starts."""
 
     backend: ModuleName = "trl"
     checkpoint: Line
     data: Line
-    steps: Whole = _training("steps")
+    steps: Whole | None = None
+    epochs: Number | None = _training("epochs")
     lr: Number = _training("lr")
     batch_size: Whole = _training("batch_size")
     micro_batch_size: Whole | None = _training("micro_batch_size")
@@ -215,6 +217,12 @@ class _TrainingStage(_Stage):
         if value is not None and (problem := rule_of(_TRAINING[str(info.field_name)]).problem(value)):
             raise ValueError(problem)
         return value
+
+    def settings(self) -> dict[str, Any]:
+        """With ``steps`` or ``epochs``, whichever the stage says."""
+        found = super().settings()
+        del found["epochs" if self.epochs is None else "steps"]
+        return found
 
     def batch_problem(self, nodes: int, processes_per_node: int) -> str | None:
         """Why the batch cannot be shared out over these processes, or None. The profile may set the numbers."""

@@ -77,6 +77,8 @@ class _Builder:
         sources: tuple[Source, ...] = (),
         target_step: int | None = None,
     ) -> None:
+        from launch.config.stages import TrainingStage
+
         facts = self.back_end(backend, kind, name)
         able = facts.capabilities
         resources = self.profile.resources_for(kind, stage)
@@ -89,7 +91,7 @@ class _Builder:
             versions = {"image": resources.image} | {key: it for key, it in versions.items() if key == "code"}
         if able.revision > 1:
             versions["overnight"] = str(able.revision)
-        resumable = target_step is not None
+        resumable = isinstance(stage, TrainingStage)
         if resumable and executor != "local":
             resources = self.profile.segment(resources)
         self.done[name] = PlannedStage(

@@ -68,7 +68,7 @@ def estimates(plan: Plan, profile: Profile, workspace: Workspace) -> list[Estima
     found = []
     seen = Measurements(workspace)
     for stage in plan.stages:
-        model = model_of(plan, stage, workspace) if stage.target_step is not None else None
+        model = model_of(plan, stage, workspace) if stage.trains else None
         if model is not None:
             found.append(_of(stage, stage.settings, stage.resources, model, profile, seen))
     return found
@@ -303,7 +303,7 @@ ACCURACY = 0.15
 def after_out_of_memory(plan: Plan, stage: PlannedStage, profile: Profile, workspace: Workspace) -> str:
     """The change to make where a stage ran out of GPU memory: the first that is estimated to need clearly less; where
     the model is not known, what its back end can do, in the order in which to try it."""
-    model = model_of(plan, stage, workspace) if stage.target_step is not None else None
+    model = model_of(plan, stage, workspace) if stage.trains else None
     if model is not None:
         seen = Measurements()  # what was measured once did not hold this time
         now = _of(stage, stage.settings, stage.resources, model, profile, seen)
@@ -315,7 +315,7 @@ def after_out_of_memory(plan: Plan, stage: PlannedStage, profile: Profile, works
 
 
 def _in_general(stage: PlannedStage) -> list[str]:
-    if stage.target_step is None:  # an evaluation or a conversion: no option of the pipeline makes it smaller
+    if not stage.trains:  # an evaluation or a conversion: no option of the pipeline makes it smaller
         return [f"GPUs with more memory for {stage.kind} (resources.{stage.kind} of the profile)"]
     keeps, settings = kept_by(stage, stage.settings), stage.settings
     words = [] if settings.get("micro_batch_size") == 1 else ["halve micro_batch_size down to 1"]

@@ -78,7 +78,7 @@ def _of_partition(stage: PlannedStage, profile: ProfileFile) -> Iterator[str]:
         one = profile.profile.partitions.get(name)
         if one is None:
             continue
-        if one.preemptible and stage.target_step is None:
+        if one.preemptible and not stage.trains:
             yield f"{stage.name}: partition {name!r} may take its nodes away, and it has no saves: it starts anew then"
         asked = stage.resources.gpus_per_node or 0
         if one.exclusive and one.gpus and asked < one.gpus:

@@ -93,6 +93,11 @@ class PlannedStage:
     experimental: str = ""
 
     @property
+    def trains(self) -> bool:
+        """Whether the stage trains; ``target_step`` is None where its steps are counted when it starts (epochs)."""
+        return self.target_step is not None or "epochs" in self.settings
+
+    @property
     def parents(self) -> tuple[str, ...]:
         """Stages whose jobs this one waits for, without repetition."""
         return tuple(dict.fromkeys(entry.stage for entry in self.inputs.values() if entry.is_job))

@@ -248,7 +248,7 @@ def _notices(profile: Profile, stage: PlannedStage, link: int) -> dict[str, str]
     is_chain = stage.continuation == Continuation.CHAIN.value
     found = {} if is_chain and link + 1 < profile.links else profile.notify.mail_options(stage.is_last)
     # The daemons of Ray die of it.
-    if profile.signal is not None and stage.target_step is not None and stage.launcher != "ray":
+    if profile.signal is not None and stage.trains and stage.launcher != "ray":
         found["signal"] = profile.signal.text
     return found
 

@@ -74,7 +74,7 @@ def is_new(state: str) -> bool:
     return state.startswith((NEW, MISSING, "damaged"))
 
 
-_NO_MATTER_OF_TIME = ("seed", "steps", "save_every", "keep_saves")
+_NO_MATTER_OF_TIME = ("seed", "steps", "epochs", "save_every", "keep_saves")
 """Settings that do not change how long a step takes."""
 
 
@@ -103,8 +103,10 @@ def _past(workspace: Workspace) -> list[_Past]:
     for root in roots[:LOOKED_AT_RUNS]:
         paths = RunPaths(root)
         try:
-            stages = [entry for entry in json.loads(paths.plan.read_bytes())["stages"] if entry["target_step"]]
+            stages = json.loads(paths.plan.read_bytes())["stages"]
             for entry in stages:
+                if not entry["target_step"] and "epochs" not in entry["settings"]:
+                    continue
                 each = progress.seconds_per_step(recent(paths.stage(entry["name"]).progress))
                 if each is not None:
                     signature = _signature(entry["kind"], entry["backend"], entry["settings"], entry["resources"])

@@ -25,12 +25,13 @@ from typing import Any
 from jobs.backends.toy import mishaps
 from jobs.core import files
 from jobs.core.capabilities import Capabilities
+from jobs.core.epochs import steps_of
 from jobs.core.settings import DpoKeys, setting
 from jobs.core.spec import StageSpec
 from jobs.training import examples, interface
 from jobs.training.checkpoints import Completeness
 from jobs.training.interface import ProcessShape, Rendered, Result, WorkContext
-from jobs.training.order import steps_of, training_order
+from jobs.training.order import training_order
 from jobs.training.settings import TrainingSettings, unknown
 
 NAME = "toy"

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs.core.epochs import steps_of
 from jobs.training.examples import ExamplesError
-from jobs.training.order import left_over, steps_of, training_order
+from jobs.training.order import left_over, training_order
 
 counts = st.integers(1, 40)
 slowly = settings(deadline=None, max_examples=80)
