@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,8 +42,7 @@ def log_likelihoods(model: PreTrainedModel, pairs: Sequence[Pair]) -> list[float
     """Sum of the log-probabilities of each completion given its prompt, in nats.
 
     One batch. Padding stands at the end, where a causal model cannot see it from the positions that count, so no mask
-    is needed. Logits are computed for the completions' positions only: with a small model the vocabulary is a large
-    part of the work.
+    is needed.
     """
     longest = max(map(len, pairs))
     ids = torch.zeros(len(pairs), longest, dtype=torch.long)
@@ -49,14 +51,12 @@ def log_likelihoods(model: PreTrainedModel, pairs: Sequence[Pair]) -> list[float
         ids[row, : len(pair)] = torch.tensor([*pair.prompt, *pair.completion])
         wanted[row, len(pair.prompt) : len(pair)] = True
     ids, wanted = ids.to(model.device), wanted.to(model.device)
-    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    # Position p predicts the token at p + 1.
-    states, targets = hidden[:, :-1][wanted[:, 1:]], ids[:, 1:][wanted[:, 1:]]
-    head = model.get_output_embeddings()
+    targets = ids[:, 1:][wanted[:, 1:]]  # position p predicts the token at p + 1
+    every = _logits(model, ids, functional.pad(wanted[:, 1:], (0, 1)))
     found = torch.cat(
         [
-            -functional.cross_entropy(head(some).float(), right, reduction="none")
-            for some, right in zip(states.split(LOGIT_ROWS), torch.split(targets, LOGIT_ROWS), strict=True)
+            -functional.cross_entropy(some.float(), right, reduction="none")
+            for some, right in zip(every, torch.split(targets, LOGIT_ROWS), strict=True)
         ]
     )
     rows = wanted[:, 1:].nonzero()[:, 0]
@@ -65,11 +65,64 @@ def log_likelihoods(model: PreTrainedModel, pairs: Sequence[Pair]) -> list[float
     return [float(value) for value in sums]
 
 
+def _logits(model: PreTrainedModel, ids: torch.Tensor, wanted: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The model's own logits at the ``wanted`` positions of ``ids``, ``LOGIT_ROWS`` positions at a time.
+
+    What is behind the layers (the head, and the scale or the cap of some architectures) is the model's own code: its
+    layers run once, and it is then given what they said, part by part. A model that does not ask its layers for it by
+    the usual name is run as a whole.
+    """
+    layers = model.base_model
+    said = layers(input_ids=ids, use_cache=False) if layers is not model else None
+    states = None if said is None else said.last_hidden_state[wanted]
+    if said is not None and states is not None:
+        for some in states.split(LOGIT_ROWS):
+            part = copy.copy(said)
+            part["last_hidden_state"] = some[None]
+            with _saying(layers, part) as asked:
+                logits = model(input_ids=ids[:1, :1].expand(1, len(some)), use_cache=False).logits[0]
+            if not asked:
+                break
+            yield logits
+        else:
+            return
+    yield from model(input_ids=ids, use_cache=False).logits[wanted].split(LOGIT_ROWS)
+
+
+@contextmanager
+def _saying(layers: torch.nn.Module, said: Any) -> Iterator[list[bool]]:
+    """``layers`` that answer ``said`` whatever they are given; the list is not empty once they were asked."""
+    asked: list[bool] = []
+
+    def forward(*_: Any, **__: Any) -> Any:
+        asked.append(True)
+        return said
+
+    layers.forward = forward
+    try:
+        yield asked
+    finally:
+        del layers.forward
+
+
+def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids that end an answer: the tokenizer's, and those of generation_config.json (a turn may have one of its own)."""
+    config = getattr(model, "generation_config", None)
+    given = None if config is None else config.eos_token_id
+    named = [given] if isinstance(given, int) else given or []
+    return sorted({int(each) for each in (*named, tokenizer.eos_token_id) if each is not None})
+
+
 @torch.inference_mode()
 def answers(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], max_new_tokens: int
 ) -> list[str]:
-    """The greedy continuation of each prompt up to the end of sequence, as text. One batch, padded on the left."""
+    """The greedy continuation of each prompt up to one of ``end_ids``, as text. One batch, padded on the left.
+
+    Of generation_config.json only the end ids count: a repetition penalty or the like would make it another one.
+    """
+    from transformers import GenerationConfig
+
     longest = max(map(len, prompts))
     pad = int(tokenizer.pad_token_id)
     ids = torch.full((len(prompts), longest), pad, dtype=torch.long)
@@ -77,17 +130,18 @@ def answers(
     for row, prompt in enumerate(prompts):
         ids[row, longest - len(prompt) :] = torch.tensor(list(prompt))
         mask[row, longest - len(prompt) :] = 1
-    made = model.generate(
-        input_ids=ids.to(model.device),
-        attention_mask=mask.to(model.device),
-        do_sample=False,
-        num_beams=1,
-        max_new_tokens=max_new_tokens,
-        pad_token_id=pad,
-        eos_token_id=tokenizer.eos_token_id,
-        use_cache=True,
+    ends = end_ids(model, tokenizer)
+    own = model.generation_config
+    # In its place: generate fills what a configuration leaves open from the model's own.
+    model.generation_config = GenerationConfig(
+        do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, pad_token_id=pad, eos_token_id=ends, use_cache=True
     )
-    return [text.strip() for text in tokenizer.batch_decode(made[:, longest:], skip_special_tokens=True)]
+    try:
+        made = model.generate(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
+    finally:
+        model.generation_config = own
+    found = [[*takewhile(lambda token: token not in ends, row)] for row in made[:, longest:].tolist()]
+    return [text.strip() for text in tokenizer.batch_decode(found, skip_special_tokens=True)]
 
 
 def in_batches(

@@ -13,7 +13,7 @@ from jobs.evaluate.metrics import TASKS
 from jobs.evaluate.settings import EvaluateSettings, TaskSettings
 from jobs.training import examples
 from jobs.training.examples import ExamplesError, Pair, Row
-from jobs.training.tokens import encode_text
+from jobs.training.tokens import begin_ids, encode_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -59,10 +59,13 @@ def prepare(
     if task == "preferences":
         return _preferences(rows, settings, model, tokenizer)
     pairs = []
+    # In training an end-of-sequence token stands before every document, so it does here. What the tokenizer puts before
+    # each text by itself is no part of it, and is not scored.
+    begin = begin_ids(tokenizer)
+    before = (examples.end_id(tokenizer), *begin)
     for row in rows:
         if task == "perplexity":
-            # In training an end-of-sequence token stands before every document, so it does here.
-            pairs.append(Pair((examples.end_id(tokenizer),), tuple(encode_text(tokenizer, row.texts["text"]))))
+            pairs.append(Pair(before, tuple(encode_text(tokenizer, row.texts["text"])[len(begin) :])))
         else:
             pairs.append(examples.encode_pair(tokenizer, row.texts["prompt"], row.texts["completion"]))
     groups = list(measure.batches([len(pair) for pair in pairs], settings.batch_tokens))
