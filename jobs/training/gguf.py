@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
-from jobs.training import cpu, tokenizers
+from jobs.training import cpu, finished, tokenizers
 from jobs.training.interface import Result, WorkContext
 from jobs.training.probe_texts import PROBE_TEXTS
 from jobs.training.tokenizers import LoaderDisagrees
@@ -293,3 +293,4 @@ def _save(loaded: PreTrainedModel, facts: GgufTokenizer, output: Path) -> None:
     fresh.generation_config.eos_token_id = facts.eos
     fresh.generation_config.pad_token_id = facts.pad
     fresh.save_pretrained(output)
+    finished.add_old_names(output)

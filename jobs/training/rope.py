@@ -2,7 +2,7 @@
 
 transformers 5 writes the base of rotary positions into ``rope_parameters``. Its predecessors, and NeMo's importers,
 read ``rope_theta`` and ``rope_scaling``, and take 10000 without a word where these are missing: on both sides of a
-comparison of logits.
+comparison of logits. Checkpoints that users get have both (``jobs.training.finished``).
 """
 
 from __future__ import annotations
@@ -59,12 +59,23 @@ def _write(source: Path, config: dict[str, Any], place: Path) -> Path:
 
 
 def with_old_names(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with ``rope_theta`` and ``rope_scaling`` beside ``rope_parameters``; unchanged without these."""
+    """A configuration with the names of before beside ``rope_parameters`` (``rope_theta``, ``rope_scaling`` and those
+    of single architectures); unchanged without these."""
     rope = config.get("rope_parameters")
+    if not isinstance(rope, dict):
+        return config
+    found = dict(config)
+    if isinstance(rope.get("sliding_attention"), dict):  # by the type of a layer: full attention had the plain names
+        found["rope_local_base_freq"] = rope["sliding_attention"].get("rope_theta")
+    rope = rope.get("full_attention", rope)
     if not isinstance(rope, dict) or "rope_theta" not in rope:
         return config
-    scaling = {name: value for name, value in rope.items() if name != "rope_theta"}
-    found = {**config, "rope_theta": rope["rope_theta"]}
+    found["rope_theta"] = rope["rope_theta"]
+    if "partial_rotary_factor" in rope:
+        found["partial_rotary_factor"] = rope["partial_rotary_factor"]
+    if config.get("model_type") == "gpt_neox":
+        found |= {"rotary_emb_base": rope["rope_theta"], "rotary_pct": rope.get("partial_rotary_factor", 0.25)}
+    scaling = {name: value for name, value in rope.items() if name not in ("rope_theta", "partial_rotary_factor")}
     if scaling.get("rope_type", "default") != "default":
         found["rope_scaling"] = scaling
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,15 @@ from jobs.training.probe_texts import PROBE_TEXTS
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
-    "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json", "generation_config.json",
+CARRIED = (
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges*", "*.model", "*.spm", "*.tiktoken",
+    "tekken.json", "chat_template*", "*processor_config.json", "generation_config.json", "LICEN[CS]E*", "NOTICE*",
+    "COPYING*", "USE_POLICY*",
 )  # fmt: skip
-"""What makes up the tokenizer of a Hugging Face directory (and the generation settings beside it)."""
+"""What makes up the tokenizer of a Hugging Face directory, the generation settings, and the terms of the model."""
+
+CARRIED_DIRECTORIES = ("additional_chat_templates",)
+_CODE = (".py", ".pyc", ".pkl", ".pt", ".bin", ".so")
 
 
 def load(checkpoint: Path) -> PreTrainedTokenizerBase:
@@ -81,8 +86,19 @@ def check_fetched(checkpoint: Path) -> None:
             )
 
 
+def is_carried(name: str) -> bool:
+    """Whether a file of a Hugging Face directory goes along with the tokenizer; code and pickles never do."""
+    return not name.endswith(_CODE) and any(fnmatchcase(name, pattern) for pattern in CARRIED)
+
+
 def carry_over(source: Path, target: Path) -> None:
-    """Copy the tokenizer files byte by byte: saving them through the library would rewrite class names in them."""
-    for name in FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
+    """Copy the tokenizer's files byte by byte: saving them through the library would rewrite class names in them."""
+    found = [path for path in sorted(source.iterdir()) if path.is_file() and is_carried(path.name)]
+    for directory in CARRIED_DIRECTORIES:
+        found += [
+            path for path in sorted((source / directory).glob("*")) if path.is_file() and path.suffix not in _CODE
+        ]
+    for path in found:
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place)

@@ -18,7 +18,7 @@ from jobs.backends.automodel.render import AutomodelPaths
 from jobs.backends.automodel.settings import AutomodelSettings
 from jobs.core import files
 from jobs.core.spec import StageSpec
-from jobs.training import cpu, measured, ranks, tokenizers, tokens
+from jobs.training import cpu, finished, measured, ranks, tokenizers, tokens
 from jobs.training.interface import Diverged, Result, Unfinished, WorkContext
 from jobs.training.order import tell_order
 
@@ -106,9 +106,9 @@ def _finish(checkpoints: Path, source: Path, output: Path) -> None:
     if len(found) != 1:
         raise Unfinished(f"{checkpoints}: {len(found)} consolidated checkpoints, one is needed")
     for entry in sorted(found[0].iterdir()):
-        if entry.name not in tokenizers.FILES:
+        if not tokenizers.is_carried(entry.name):
             shutil.move(entry, output / entry.name)
-    tokenizers.carry_over(source, output)
+    finished.finish(source, output)
 
 
 class Watched(TrainFinetuneRecipeForNextTokenPrediction):

@@ -10,7 +10,7 @@ from typing import Any
 from jobs.backends.megatron_bridge import layout, render
 from jobs.backends.megatron_bridge.settings import BridgeSettings
 from jobs.core.spec import StageSpec
-from jobs.training import tokenizers
+from jobs.training import finished, tokenizers
 from jobs.training.gguf import ConversionFailed, compare_directories
 from jobs.training.interface import Result, Unfinished, WorkContext
 
@@ -121,7 +121,7 @@ def _convert(spec: StageSpec, ctx: WorkContext) -> Result:
     else:
         bridge = AutoBridge.from_hf_config(_config_of(given.output))
         bridge.export_ckpt(str(given.output), str(ctx.output), show_progress=False, strict=True)
-        tokenizers.carry_over(given.output / "hf", ctx.output)
+        finished.finish(given.output / "hf", ctx.output)
         checkpoint, source = spec.stage_paths.root / "megatron_bridge" / "again", ctx.output
         shutil.rmtree(checkpoint, ignore_errors=True)
         AutoBridge.import_ckpt(str(ctx.output), str(checkpoint))

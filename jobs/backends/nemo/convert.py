@@ -21,7 +21,7 @@ from transformers.modeling_utils import no_init_weights
 
 from jobs.backends.nemo import compat, layout, model
 from jobs.core.spec import StageSpec
-from jobs.training import rope, tokenizers
+from jobs.training import finished, rope, tokenizers
 from jobs.training.gguf import ConversionFailed, compare_logits, probe_ids
 from jobs.training.interface import Result, WorkContext
 
@@ -102,7 +102,7 @@ def export_hf(source: Path, output: Path, report: Any = lambda step, phase: None
     target.tie_weights()
     report(1, "converted")
     target.to(dtype).save_pretrained(output)
-    tokenizers.carry_over(layout.tokenizer_directory(source), output)
+    finished.finish(layout.tokenizer_directory(source), output)
     del target, ours
     _tear_down(trainer)
     report(2, "saved")

@@ -15,7 +15,7 @@ from typing import Any
 
 from jobs.backends.nemo_rl import steps
 from jobs.core.spec import StageSpec
-from jobs.training import rope, tokenizers
+from jobs.training import finished, rope, tokenizers
 from jobs.training.gguf import ConversionFailed, compare_logits, probe_ids
 from jobs.training.interface import BrokenCheckpoint, Result, WorkContext
 
@@ -67,7 +67,7 @@ def dcp_to_hf(
     _fill(made, weights, source)
     report(1, "read")
     made.save_pretrained(output)
-    tokenizers.carry_over(source / "hf", output)
+    finished.finish(source / "hf", output)
     report(2, "saved")
 
     rounded = {name: value.float() for name, value in made.state_dict().items()}

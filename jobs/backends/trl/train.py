@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from jobs.backends.trl.control import TrlStepControl, from_first_rank
 from jobs.backends.trl.settings import SCHEDULES, TrainSettings
 from jobs.core.spec import StageSpec
-from jobs.training import cpu, examples, measured, ranks, tokenizers, tokens
+from jobs.training import cpu, examples, finished, measured, ranks, tokenizers, tokens
 from jobs.training.examples import Row
 from jobs.training.interface import Result, WorkContext
 from jobs.training.models import load_model
@@ -64,7 +64,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         return Result("stopped", step, metrics)
     if ctx.rank == 0:
         trainer.accelerator.unwrap_model(trainer.model).save_pretrained(ctx.output)
-        tokenizers.carry_over(source, ctx.output)
+        finished.finish(source, ctx.output)
     ranks.barrier()
     return Result("done", step, metrics)
 
