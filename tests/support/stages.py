@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from jobs import backends
@@ -93,6 +94,17 @@ def run_spec(spec: StageSpec, stop: StopRequest, events: list[dict[str, Any]]) -
         world=world,
     )
     return backends.load(spec.backend).run(spec, context)
+
+
+def quiet_context(root: Path, rank: int = 0, world: int = 1) -> Any:
+    """As much of a context as making ready of data looks at; ``events`` are those that it was told."""
+    events: list[dict[str, Any]] = []
+
+    def event(name: str, **facts: Any) -> None:
+        events.append({"event": name, **facts})
+
+    progress = ProgressWriter(root / "progress.jsonl", enabled=False)
+    return SimpleNamespace(rank=rank, world=world, event=event, events=events, progress=progress)
 
 
 def start_ranks(world: int, *starts: tuple[Stage, int | None]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 
 from data_prep.common.errors import DataError as WriteError
 from data_prep.tokens import indexed
-from jobs.core.progress import ProgressWriter
 from jobs.core.spec import Input
 from jobs.training import tokens
 from jobs.training.examples import ExamplesError
@@ -67,16 +65,6 @@ def test_an_id_that_the_type_cannot_hold_is_refused(tmp_path: Path) -> None:
         written(tmp_path / "c", [[-1]])
 
 
-def context(root: Path, rank: int = 0, world: int = 1) -> Any:
-    events: list[dict[str, Any]] = []
-
-    def event(name: str, **facts: Any) -> None:
-        events.append({"event": name, **facts})
-
-    progress = ProgressWriter(root / "progress.jsonl", enabled=False)
-    return SimpleNamespace(rank=rank, world=world, event=event, events=events, progress=progress)
-
-
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     pytest.importorskip("transformers")
@@ -101,14 +89,14 @@ def test_text_is_tokenised_once_by_all_processes(
     monkeypatch.setattr(tokens, "PART_BYTES", 300)
     texts = [f"{stages.EUROPEAN[number % 8]} não {number}\n" for number in range(60)]
     data = corpus_of(tmp_path / "data", texts)
-    every = [context(tmp_path, rank, world) for rank in range(world)]
+    every = [stages.quiet_context(tmp_path, rank, world) for rank in range(world)]
     with ThreadPoolExecutor(world) as pool:
         found = list(pool.map(lambda ctx: tokens.corpus(data, "train", tokenizer, tmp_path / "scratch", ctx), every))
     assert set(found) == {tmp_path / "scratch" / "corpus"}
     documents = [ids.tolist() for ids in indexed.Indexed(found[0])]
     assert documents == [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in texts]
     assert sorted(path.name for path in (tmp_path / "scratch").iterdir()) == ["corpus.bin", "corpus.idx", "ready.json"]
-    again = context(tmp_path)
+    again = stages.quiet_context(tmp_path)
     tokens.corpus(data, "train", tokenizer, tmp_path / "scratch", again)
     assert again.events == []  # what is there is taken
 
@@ -129,12 +117,12 @@ def test_parts_that_are_done_are_kept_after_a_kill(
 
     monkeypatch.setattr(tokens, "_write_part", killed)
     with pytest.raises(KeyboardInterrupt):
-        tokens.corpus(data, "train", tokenizer, tmp_path / "scratch", context(tmp_path))
+        tokens.corpus(data, "train", tokenizer, tmp_path / "scratch", stages.quiet_context(tmp_path))
     first, written_parts[:] = list(written_parts), []
     monkeypatch.setattr(
         tokens, "_write_part", lambda prefix, *rest: (written_parts.append(prefix.name), write(prefix, *rest))
     )
-    prefix = tokens.corpus(data, "train", tokenizer, tmp_path / "scratch", context(tmp_path))
+    prefix = tokens.corpus(data, "train", tokenizer, tmp_path / "scratch", stages.quiet_context(tmp_path))
     assert not set(first) & set(written_parts)
     assert len(indexed.Indexed(prefix)) == 40
 
@@ -150,7 +138,9 @@ def test_a_broken_row_is_named_by_its_line(tmp_path: Path, tokenizer: Any, monke
     ):
         path.write_text("\n".join([*lines[:7], bad, *lines[7:]]) + "\n")
         with pytest.raises(ExamplesError, match=rf"train\.jsonl:8: {message}"):
-            tokens.corpus(data, "train", tokenizer, tmp_path / bad[:1].replace("{", str(len(bad))), context(tmp_path))
+            tokens.corpus(
+                data, "train", tokenizer, tmp_path / bad[:1].replace("{", str(len(bad))), stages.quiet_context(tmp_path)
+            )
 
 
 def test_files_of_the_data_stage_are_taken_where_the_tokenizer_is_the_models(tmp_path: Path, tokenizer: Any) -> None:
@@ -160,7 +150,7 @@ def test_files_of_the_data_stage_are_taken_where_the_tokenizer_is_the_models(tmp
     made = written(data.output / "megatron" / "train_text_document", [[5, 6, 2], [7, 2]])
     card = {"tokenizer": {"digest": digest, "begin": [], "eod": 2}, "settings": {"prepare": {}}}
     (data.output / "card.json").write_text(json.dumps(card))
-    ctx = context(tmp_path)
+    ctx = stages.quiet_context(tmp_path)
     assert tokens.corpus(data, "train", tokenizer, tmp_path / "scratch", ctx) == made
     assert ctx.events == []
     for change, why in (
@@ -169,7 +159,7 @@ def test_files_of_the_data_stage_are_taken_where_the_tokenizer_is_the_models(tmp
         ({"eod": 0}, "closed documents by another id"),
     ):
         (data.output / "card.json").write_text(json.dumps({**card, "tokenizer": {**card["tokenizer"], **change}}))
-        ctx = context(tmp_path)
+        ctx = stages.quiet_context(tmp_path)
         prefix = tokens.corpus(data, "train", tokenizer, tmp_path / why[:5], ctx)
         assert prefix.name == "corpus"
         assert why in ctx.events[0]["why"]
