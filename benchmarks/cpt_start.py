@@ -158,6 +158,8 @@ def trainer(side: str, work: Path) -> Any:
     """A function that trains one step with the ``trl`` back end, on our data set or on the bare file."""
     import torch
     import transformers
+
+    transformers.logging.set_verbosity_error()
     import trl  # noqa: F401  (imported by a stage, too)
 
     from jobs.backends.trl import train

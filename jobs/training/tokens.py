@@ -241,7 +241,8 @@ class Blocks(Sequence[np.ndarray[Any, Any]]):
         self._length, self._extra = length, extra
         self._order = np.arange(len(self._documents), dtype=np.uint32)
         np.random.Generator(np.random.PCG64(seed)).shuffle(self._order)
-        self._ends = np.cumsum(self._documents.lengths[self._order], dtype=np.int64)
+        self._ends = self._documents.lengths[self._order].astype(np.int64)
+        np.cumsum(self._ends, out=self._ends)
         self.tokens = int(self._ends[-1]) if len(self._ends) else 0
         self._count = max(0, self.tokens - extra) // length
         if not self._count:
