@@ -14,11 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -66,7 +68,7 @@ def table(given: argparse.Namespace) -> bool:
         found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
         for number in range(given.rounds + 1):
             for side in sides if number % 2 else sides[::-1]:
-                measured = together(side, count, given.work)
+                measured = together(side, count, given.work)  # nothing is there yet but the corpus
                 if number:  # the first fills the cache
                     found[side].append(measured)
         middle = {
@@ -91,6 +93,8 @@ def together(side: str, count: int, work: Path) -> dict[str, float]:
     """The slowest and the largest of ``count`` processes that begin at one moment."""
     go = work / "go"
     go.unlink(missing_ok=True)
+    for old in (work / "scratch", *work.glob("stage-*")):
+        shutil.rmtree(old, ignore_errors=True)
     command = [sys.executable, __file__, "--work", str(work), "--child", side, str(go)]
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20000 + os.getpid() % 20000), "WORLD_SIZE": str(count)}
     processes = [
@@ -101,7 +105,7 @@ def together(side: str, count: int, work: Path) -> dict[str, float]:
             env={
                 **os.environ,
                 "OMP_NUM_THREADS": "1",
-                **({**place, "RANK": str(rank), "LOCAL_RANK": str(rank)} if count > 1 and "trainer" in side else {}),
+                **({**place, "RANK": str(rank), "LOCAL_RANK": str(rank)} if count > 1 else {}),
             },
         )
         for rank in range(count)
@@ -134,7 +138,9 @@ def child(side: str, go: Path, work: Path) -> None:
     if begin is not None:
         begin()
     elif side == "ours":
-        blocks = tokens.Blocks(tokens.tokens_prefix(work, "train"), LENGTH, SEED)
+        prefix = tokens.tokens_prefix(work, "train")
+        ctx: Any = SimpleNamespace(rank=int(os.environ.get("RANK", "0")))
+        blocks = tokens.Blocks(prefix, LENGTH, SEED, mixed=tokens.mix(prefix, SEED, work / "scratch", ctx))
         indices = order.training_order(len(blocks), BATCH, 1000, SEED)
         np.stack([blocks[index] for index in indices[:BATCH]]).astype(np.int64)
     else:

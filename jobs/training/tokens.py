@@ -34,6 +34,9 @@ READY = "ready.json"
 PART_BYTES = 64_000_000
 """Text that one process tokenises at a time: what is done is kept when a start is killed."""
 
+MIXED = ("order.npy", "ends.npy")
+"""Files of ``mix``."""
+
 _BATCH_CHARS = 1_000_000
 _REPORT_SECONDS = 10.0
 
@@ -182,9 +185,8 @@ def _wait(path: Path, content: Any, meanwhile: Callable[[], None]) -> None:
     """Wait until another process has written ``content``. Where one ends, torchrun ends them all."""
     while files.read_json_or_none(path) != content:
         meanwhile()
-        if not files.wait_for(path, 5.0):
-            continue
-        time.sleep(0.2)
+        if files.wait_for(path, 5.0, interval=0.1):
+            time.sleep(0.1)
 
 
 def texts_between(path: Path, start: int, end: int) -> Iterator[str]:
@@ -223,26 +225,55 @@ def _blocks_of(stream: Any, size: int) -> Iterator[bytes]:
         yield block
 
 
+def mix(prefix: Path, seed: int, scratch: Path, ctx: WorkContext) -> Path:
+    """Directory with the documents of a corpus in the order of ``seed``, made once by the first process of a stage.
+
+    All map it: eight processes that shuffle millions of documents each would share the cores for seconds.
+    """
+    ready = scratch / f"mixed-{seed}.json"
+    stat = indexed.paths(prefix)[1].stat()
+    content = {"prefix": str(prefix), "seed": seed, "bytes": stat.st_size, "changed": stat.st_mtime_ns}
+    made = scratch / f"mixed-{seed}"
+    if ctx.rank == 0 and files.read_json_or_none(ready) != content:
+        made.mkdir(parents=True, exist_ok=True)
+        for name, values in zip(MIXED, _mixed(indexed.Indexed(prefix), seed), strict=True):
+            partial = made / f".{name}"
+            np.save(partial, values)
+            files.flush(partial)
+            partial.replace(made / name)
+        files.write_json(ready, content)
+    _wait(ready, content, lambda: None)
+    return made
+
+
+def _mixed(documents: indexed.Indexed, seed: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Numbers of the documents in their new order, and where each ends when they stand one after the other."""
+    order = np.arange(len(documents), dtype=np.uint32)
+    np.random.Generator(np.random.PCG64(seed)).shuffle(order)
+    ends = documents.lengths[order].astype(np.int64)
+    np.cumsum(ends, out=ends)
+    return order, ends
+
+
 class Blocks(Sequence[np.ndarray[Any, Any]]):
     """Blocks of ``length`` ids (and ``extra`` of the next) out of documents that stand one after the other.
 
     The documents are mixed first, once and for all epochs: a file is often sorted by source. A block is read from the
-    mapped file when it is asked for; what is held in memory is 12 bytes a document. The rest after the last whole block
-    is left out.
+    mapped file when it is asked for. The rest after the last whole block is left out.
     """
 
-    def __init__(self, prefix: Path, length: int, seed: int, extra: int = 0) -> None:
-        """Map the files.
+    def __init__(self, prefix: Path, length: int, seed: int, extra: int = 0, mixed: Path | None = None) -> None:
+        """Map the files. ``mixed``: what ``mix`` has made of them; without it 12 bytes a document are held in memory.
 
         Raises:
             DataError: they are damaged, or hold not even one block.
         """
         self._documents = indexed.Indexed(prefix)
         self._length, self._extra = length, extra
-        self._order = np.arange(len(self._documents), dtype=np.uint32)
-        np.random.Generator(np.random.PCG64(seed)).shuffle(self._order)
-        self._ends = self._documents.lengths[self._order].astype(np.int64)
-        np.cumsum(self._ends, out=self._ends)
+        if mixed is None:
+            self._order, self._ends = _mixed(self._documents, seed)
+        else:
+            self._order, self._ends = (np.load(mixed / name, mmap_mode="r") for name in MIXED)
         self.tokens = int(self._ends[-1]) if len(self._ends) else 0
         self._count = max(0, self.tokens - extra) // length
         if not self._count:

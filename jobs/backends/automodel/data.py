@@ -30,6 +30,7 @@ class BlocksConfig:
     batch_size: int
     steps: int
     seed: int = 0
+    mixed: str | None = None
 
     def build(self) -> InOrder:
         """The data set; a sample is read from the mapped file when it is asked for.
@@ -37,7 +38,8 @@ class BlocksConfig:
         Raises:
             DataError: fewer blocks than a batch takes.
         """
-        blocks = Blocks(Path(self.prefix), self.seq_length, self.seed, extra=1)
+        mixed = None if self.mixed is None else Path(self.mixed)
+        blocks = Blocks(Path(self.prefix), self.seq_length, self.seed, 1, mixed)
         order = training_order(len(blocks), self.batch_size, self.steps, self.seed, where=f"{self.prefix}.bin")
 
         def sample(index: int) -> dict[str, Any]:

@@ -122,6 +122,7 @@ def _dataset(kind: str, settings: AutomodelSettings, place: AutomodelPaths) -> d
             "batch_size": settings.batch_size,
             "steps": settings.steps,
             "seed": settings.seed,
+            "mixed": str(place.scratch / "data" / f"mixed-{settings.seed}"),
         }
     return {
         "_target_": PAIRS,

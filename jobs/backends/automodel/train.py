@@ -81,7 +81,8 @@ def _data(spec: StageSpec, ctx: WorkContext, settings: AutomodelSettings, scratc
     given, source = spec.inputs["data"], spec.inputs["checkpoint"].output
     if spec.kind == "cpt":
         prefix = tokens.corpus(given, settings.split, tokenizers.load(source), scratch / "data", ctx)
-        return prefix, len(tokens.Blocks(prefix, settings.sequence_length, settings.seed, extra=1))
+        mixed = tokens.mix(prefix, settings.seed, scratch / "data", ctx)
+        return prefix, len(tokens.Blocks(prefix, settings.sequence_length, settings.seed, 1, mixed))
     path = given.output / f"{settings.split}.jsonl"
     return path, len(data.pairs(str(path), str(source), settings.sequence_length, settings.too_long)[0])
 

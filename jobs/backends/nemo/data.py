@@ -52,7 +52,8 @@ def prepare(
     """
     if kind == "cpt":
         prefix = tokens.corpus(given, settings.split, tokenizer.tokenizer, scratch, ctx)
-        return prefix, len(tokens.Blocks(prefix, settings.sequence_length, settings.seed, extra=1))
+        Blocks.mixed = tokens.mix(prefix, settings.seed, scratch, ctx)
+        return prefix, len(tokens.Blocks(prefix, settings.sequence_length, settings.seed, 1, Blocks.mixed))
     ranks.on_first(lambda: pairs(given, scratch, settings, tokenizer.tokenizer))
     with open(scratch / TRAINING, "rb") as stream:
         return scratch, sum(1 for _ in stream)
@@ -166,6 +167,9 @@ class Blocks(GPTDataset):
     batch = 1
     """Samples of a step; set by ``module``, since Megatron's configuration does not know it."""
 
+    mixed: Path | None = None
+    """The order of the documents, as ``prepare`` has written it."""
+
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self._pad_token_id = -1
@@ -174,7 +178,7 @@ class Blocks(GPTDataset):
         config = self.config
         prefix = Path(self.dataset.path_prefix)
         extra = int(config.add_extra_token_to_sequence)
-        self._blocks = tokens.Blocks(prefix, config.sequence_length, config.random_seed, extra)
+        self._blocks = tokens.Blocks(prefix, config.sequence_length, config.random_seed, extra, self.mixed)
         steps = max(1, -(-(self.num_samples or len(self._blocks)) // self.batch))
         self._order = training_order(len(self._blocks), self.batch, steps, config.random_seed, where=f"{prefix}.bin")
         return None, None, None

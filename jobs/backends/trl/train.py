@@ -85,8 +85,10 @@ def _dataset(
     """The examples, each once, and their lengths where batches are to be of similar length."""
     given = spec.inputs["data"]
     if spec.kind == "cpt":
-        prefix = tokens.corpus(given, settings.split, tokenizer, spec.stage_paths.root / "tokens", ctx)
-        return TokenBlocks(tokens.Blocks(prefix, settings.sequence_length, settings.seed)), None
+        scratch = spec.stage_paths.root / "tokens"
+        prefix = tokens.corpus(given, settings.split, tokenizer, scratch, ctx)
+        mixed = tokens.mix(prefix, settings.seed, scratch, ctx)
+        return TokenBlocks(tokens.Blocks(prefix, settings.sequence_length, settings.seed, mixed=mixed)), None
     path = given.output / f"{settings.split}.jsonl"
     formats = {"sft": "instructions", "dpo": "preferences"}
     return _pairs(examples.read_rows(path, formats[spec.kind]), settings, tokenizer, path)

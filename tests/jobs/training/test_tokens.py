@@ -57,6 +57,22 @@ def test_documents_are_mixed_by_the_seed(tmp_path: Path) -> None:
     assert first != [int(block[0]) for block in Blocks(prefix, 4, 2)]
 
 
+def test_the_mixed_order_is_written_once_and_mapped_by_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefix = written(tmp_path / "corpus", [[number] * (1 + number % 3) for number in range(50)])
+    alone = [block.tolist() for block in Blocks(prefix, 4, 1)]
+    mixed = tokens.mix(prefix, 1, tmp_path / "scratch", stages.quiet_context(tmp_path, 0, 2))
+    monkeypatch.setattr(tokens, "_mixed", None)  # nobody does it again
+    for rank in (0, 1):
+        assert tokens.mix(prefix, 1, tmp_path / "scratch", stages.quiet_context(tmp_path, rank, 2)) == mixed
+    blocks = Blocks(prefix, 4, 1, mixed=mixed)
+    assert [block.tolist() for block in blocks] == alone
+    assert isinstance(blocks._ends, np.memmap)
+    monkeypatch.undo()
+    written(tmp_path / "corpus", [[number] for number in range(9)])  # another corpus under the same name
+    tokens.mix(prefix, 1, tmp_path / "scratch", stages.quiet_context(tmp_path))
+    assert sorted(int(block[0]) for block in Blocks(prefix, 1, 1, mixed=mixed)) == list(range(9))
+
+
 def test_an_id_that_the_type_cannot_hold_is_refused(tmp_path: Path) -> None:
     assert written(tmp_path / "a", [[65535]])
     with pytest.raises(WriteError, match=r"id 65536 does not fit 2 bytes \(at most 65535\)"):
