@@ -46,9 +46,10 @@ def rule_of(entry: Field[Any]) -> Rule:
 class TrainingKeys:
     """What every back end that trains can be told; each adds its own.
 
-    ``steps`` are optimizer steps; with ``epochs`` in their place they are counted when the stage starts. ``batch_size`` is the number of examples a step takes over all processes together,
-    so a stage learns the same on one node as on four. ``micro_batch_size`` is what one model replica takes in one
-    pass; the rest is accumulated. ``save_every`` None: save only when told to stop, or at the end.
+    ``steps`` are optimizer steps; with ``epochs`` in their place they are counted when the stage starts. ``batch_size``
+    is the number of examples a step takes over all processes together, so a stage learns the same on one node as on
+    four. ``micro_batch_size`` is what one model replica takes in one pass; the rest is accumulated. ``save_every``
+    None: save only when told to stop, or at the end.
     """
 
     steps: int = setting(0, at_least=1)

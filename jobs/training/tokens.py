@@ -211,7 +211,7 @@ def texts_between(path: Path, start: int, end: int) -> Iterator[str]:
                 problem = f"not JSON: {error}"
             if problem is not None:
                 raise ExamplesError(f"{path}:{_line_at(path, at)}: {problem}")
-            yield text
+            yield str(text)
 
 
 def _line_at(path: Path, offset: int) -> int:

@@ -197,10 +197,6 @@ class _InOrder:
         self._batch = batch
         super().__init__(*args, **more)
 
-
-class Pairs(_InOrder, GPTSFTDataset):
-    """NeMo's SFT data set over rows of ids: its sampling and batching, our tokenisation."""
-
     def _maybe_validate_prompt_template(self) -> None:
         """Nothing: the template is applied already."""
 
@@ -216,7 +212,7 @@ class Pairs(_InOrder, GPTSFTDataset):
         return self.indexed_dataset[int(index) if self.samples_mapping is None else self.samples_mapping[int(index)]]
 
 
-class Pairs(_InOrder, GPTSFTDataset):  # type: ignore[misc]
+class Pairs(_InOrder, GPTSFTDataset):
     """NeMo's SFT data set over rows of ids: its batching, our tokenisation and order."""
 
     def __getitem__(self, index: Any) -> dict[str, Any]:

@@ -226,7 +226,9 @@ def _by_token(base: type[Trainer]) -> type[Trainer]:
     mean over passes and processes, which the trainer takes, comes to the mean over tokens.
     """
 
-    class ByToken(base):  # type: ignore[misc]
+    class ByToken(base):
+        loss_weights: list[float]
+
         def get_batch_samples(self, *rest: Any, **more: Any) -> Any:
             found = super().get_batch_samples(*rest, **more)
             total = torch.tensor(sum(map(chosen_tokens, found[0])), dtype=torch.float64, device=self.args.device)

@@ -77,6 +77,8 @@ def test_the_pipeline_file_has_the_same_keys_and_defaults() -> None:
     for key, entry in KEYS.items():
         if key == "seed":  # a stage's own; None: that of the pipeline
             assert Pipeline.model_fields["seed"].default == entry.default
+        elif key == "steps":  # None: ``epochs`` stands in its place
+            assert found[key].default is None
         elif entry.default is MISSING:
             assert found[key].is_required(), key
         else:
