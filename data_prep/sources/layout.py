@@ -293,10 +293,17 @@ class _Files:
         if found := self._names.get(split) or _split_in(split):
             return found
         raise DataError(
-            f"is of the split {split}, which is none of {', '.join(SPLITS)}: say which it is to be with "
-            f"split: {{names: {{train: {split}}}}}, {_POOL}",
+            f"is of the split {split}, which is none of {', '.join(SPLITS)}: say which splits are read with "
+            f"{self._naming()}, {_POOL}",
             path,
         )
+
+    def _naming(self) -> str:
+        """What to write to choose among the splits that there are."""
+        chosen: dict[str, str] = {}
+        for split in sorted(set(self._found.values())):
+            chosen.setdefault(_split_in(split) or "train", split)
+        return f"split: {{names: {{{', '.join(f'{ours}: {theirs}' for ours, theirs in chosen.items())}}}}}"
 
     def _check(self, split_of: Mapping[str, str]) -> None:
         held = next(path for path in sorted(split_of) if split_of[path] != "train")
@@ -306,6 +313,15 @@ class _Files:
                 f"train.jsonl, train-00000-of-00001.parquet or train/, {_POOL}",
                 held,
             )
+        declared: dict[str, str] = {}
+        for path, split in sorted(split_of.items()):
+            theirs = self._found[path]
+            if not self._names and self._how[path] != "name" and declared.setdefault(split, theirs) != theirs:
+                raise DataError(
+                    f"is of the split {theirs}, and other files are of {declared[split]}: both would be the {split} "
+                    f"split; choose with {self._naming()}",
+                    path,
+                )
         if self._open:
             raise DataError(
                 f"is of no split, but {self._short(held)} is of the {split_of[held]} split: name it train, validation "

@@ -244,6 +244,7 @@ README: dict[str, tuple[str, dict[str, Any], str]] = {
     "no such config": ("configs:\n- {config_name: a, data_files: train.jsonl}", {"config": "c"}, r"README\.md: has the configs a, not c"),
     "no such file": ("configs:\n- {data_files: {train: train.jsonl, test: gone-*.jsonl}}", {}, r"README\.md: names gone-\*\.jsonl for the split test: there is no such file"),
     "no such split": ("configs:\n- {data_files: {train: train.jsonl, prompts: test.jsonl}}", {}, r"test\.jsonl: is of the split prompts, which is none of train, validation, test: .*names: \{train: prompts\}"),
+    "two for training": ("configs:\n- {data_files: {train_sft: train.jsonl, train_gen: more.jsonl, test: test.jsonl}}", {}, r"train\.jsonl: is of the split train_sft, and other files are of train_gen: both would be the train split; choose with split: \{names: \{test: test, train: train_gen\}\}"),
     "outside": ("configs:\n- {data_files: {train: /etc/pass*}}", {}, r"names /etc/pass\*, which is no path below it"),
 }  # fmt: skip
 
@@ -251,7 +252,7 @@ README: dict[str, tuple[str, dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", README)
 def test_a_readme_that_does_not_fit_is_refused(tmp_path: Path, name: str) -> None:
     front, split, says = README[name]
-    _named({"train": "train.jsonl", "test": "test.jsonl"})(tmp_path / "in")
+    _named({"train": "train.jsonl", "test": "test.jsonl", "validation": "more.jsonl"})(tmp_path / "in")
     (tmp_path / "in/README.md").write_text(f"---\n{front}\n---\n")
     with pytest.raises(DataError, match=says):
         make("instructions", [tmp_path / "in"], tmp_path / "out", split=split)
@@ -329,3 +330,13 @@ def test_replay_takes_what_is_for_training(tmp_path: Path) -> None:
     text = (tmp_path / "out/train.jsonl").read_text()
     assert '"train ' in text
     assert '"test ' not in text
+
+
+def test_a_snapshot_of_the_hub_cache_is_read_through_its_links(tmp_path: Path) -> None:
+    _named({split: f"blobs/{split}0123.parquet" for split in SPLITS})(tmp_path / "cache")
+    data = tmp_path / "cache/snapshots/abc/data"
+    data.mkdir(parents=True)
+    for split in SPLITS:
+        (data / f"{split}-00000-of-00001.parquet").symlink_to(f"../../../blobs/{split}0123.parquet")
+    make("instructions", [tmp_path / "cache/snapshots/abc"], tmp_path / "out")
+    assert found(tmp_path / "out") == wanted()
