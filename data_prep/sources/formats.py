@@ -75,8 +75,10 @@ def look(path: str, encoding: str | None = None) -> Format:
     with streams.open_bytes(path) as stream:
         try:
             head = stream.read(_HEAD)
-        except streams.PACKED_ERRORS:
-            head = b""  # told by who reads it, with the line
+        except Exception as error:
+            if streams.broken(error) is None:
+                raise
+            head = b""  # the reader says so, with the line
     found = next((name for mark, name in _BOMS if head.startswith(mark)), encoding or "utf-8")
     for mark, why in _NOT_READ:
         if head.startswith(mark):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import bz2
 import codecs
 import gzip
+import importlib
 import io
-import lzma
 import zlib
 from collections.abc import Iterator
 from typing import IO, Any
@@ -15,7 +14,8 @@ from data_prep.common.errors import SettingsError
 
 _BOM = b"\xef\xbb\xbf"
 _CHUNK = 1 << 20
-PACKED_ERRORS: tuple[type[BaseException], ...] = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
+_PACKED_ERRORS: tuple[type[BaseException], ...] = (EOFError, gzip.BadGzipFile, zlib.error)
+_MODULES = {"gzip": "gzip", "xz": "lzma", "bzip2": "bz2"}  # the last two may be missing in a Python built by hand
 PACKINGS = (
     (b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ\x00", "xz"), (b"BZh", "bzip2"),
 )  # fmt: skip
@@ -145,7 +145,12 @@ def open_bytes(path: str, encoding: str = "utf-8") -> IO[bytes]:
         if kind == "zstd":
             found = io.BufferedReader(_Zstd(path), _CHUNK)
         else:
-            found = {"gzip": gzip.open, "xz": lzma.open, "bzip2": bz2.open}[kind](path, "rb")  # type: ignore[operator]
+            try:
+                found = importlib.import_module(_MODULES[kind]).open(path, "rb")
+            except ImportError as error:
+                raise SettingsError(
+                    f"{path}: this Python has no module for {kind} ({error}): unpack the file"
+                ) from error
     return found if encoding == "utf-8" else io.BufferedReader(_Recoded(found, encoding), _CHUNK)
 
 
@@ -153,7 +158,11 @@ def broken(error: BaseException, line: int = 0) -> Broken | None:
     """What a failed read of packed or recoded bytes means; None: it is a failure of the file system."""
     if isinstance(error, Broken):
         return error
-    if isinstance(error, PACKED_ERRORS) or (isinstance(error, OSError) and error.errno is None):  # so says bz2
+    if (
+        isinstance(error, _PACKED_ERRORS)
+        or type(error).__name__ == "LZMAError"
+        or (isinstance(error, OSError) and error.errno is None)  # so says bz2
+    ):
         return Broken(f"its packed data is cut off or damaged: {str(error) or type(error).__name__}", line)
     return None
 

@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 import lzma
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -145,6 +146,16 @@ def test_a_packed_file_that_is_cut_off_tells_the_line(tmp_path: Path, ending: st
         assert good == rows[: len(good)]
         assert flaw.place == f"{tmp_path / name}:{len(good) + 1}"
         assert (flaw.reason, flaw.text[:31]) == ("broken_archive", "its packed data is cut off or d")
+
+
+def test_a_python_without_lzma_reads_everything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lzma", None)
+    FORMS["a.jsonl"](tmp_path / "a.jsonl")
+    (tmp_path / "b.jsonl").write_bytes(gzip.compress((tmp_path / "a.jsonl").read_bytes()))
+    assert read(tmp_path / "b.jsonl") == ROWS
+    (tmp_path / "c.jsonl").write_bytes(lzma.compress((tmp_path / "a.jsonl").read_bytes()))
+    with pytest.raises(SettingsError, match=r"c\.jsonl: this Python has no module for xz .*: unpack the file"):
+        read(tmp_path / "c.jsonl")
 
 
 LATIN = [{"prompt": f"Größe {n}?", "completion": "façade €".replace("€", "é")} for n in range(3)]
