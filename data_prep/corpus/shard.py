@@ -113,7 +113,13 @@ def evaluation_texts(paths: tuple[str, ...]) -> Iterator[str]:
             for one in found:
                 if isinstance(one, Flaw):
                     raise DataError(f"{one.place}: {one.text}")
-                yield from _texts_in(one[1]) if isinstance(one, tuple) else [one.text]
+                if not isinstance(one, tuple):
+                    yield one.text
+                    continue
+                yield from _texts_in(one[1])
+                parts = [one[1].get(name) for name in ("instruction", "input")]
+                if all(isinstance(part, str) and part for part in parts):
+                    yield "\n\n".join(map(str, parts))  # the question that these two fields are together
 
 
 def _texts_in(value: Any) -> Iterator[str]:

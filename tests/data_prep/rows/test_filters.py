@@ -159,6 +159,15 @@ def test_texts_that_are_the_same_have_one_exact_form(one: str, other: str) -> No
     assert text.exact(one) == text.exact(other)
 
 
+def test_a_question_in_two_fields_is_found(tmp_path: Path) -> None:
+    row = {"instruction": "Translate into German.", "input": "The boat comes home.", "output": "Das Boot kommt heim."}
+    tests = write_lines(tmp_path / "test.jsonl", [row])
+    given = [row, {**row, "input": "The boat stays out."}]
+    source = write_lines(tmp_path / "in.jsonl", given)
+    make("instructions", [source], tmp_path / "out", split=ALL, evaluation=[str(tests)])
+    assert dropped(tmp_path / "out") == {"in_evaluation": 1}
+
+
 def test_a_test_set_may_be_any_file_or_a_data_set_of_the_hub(tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet
