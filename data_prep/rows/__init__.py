@@ -1,6 +1,7 @@
-"""Instructions and preferences from files in the forms that people have: recognised, checked, put into a chat template.
+"""Instructions and preferences from files in the forms that people have: recognised, checked, stored as messages.
 
-``recipe`` (settings), ``forms`` (rows to messages), ``template`` (messages to text),
-``pairs`` (what is wrong with preferences), ``lengths`` (tokens, truncation, packing), ``export`` (forms of other back
-ends), ``build`` (the order of it all). Rows are held in memory: such data sets have at most some millions.
+``recipe`` (settings), ``messages`` and ``forms`` (rows to conversations; no field is
+dropped), ``drafts`` (conversations to the rows that are stored), ``checks`` and ``pairs`` (what is dropped or counted),
+``lengths`` (packing), ``export`` (forms of other back ends), ``build`` (the order of it all). Ids are made by
+``jobs.encoding``, as the trainers make them. Rows are held in memory: such data sets have at most some millions.
 """

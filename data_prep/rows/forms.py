@@ -1,173 +1,382 @@
 """The forms in which people keep conversations and preferences, recognised by their fields.
 
-================  =============================================================================
-form              fields
-================  =============================================================================
-input-output      ``input``, ``output`` (the guide's)
-alpaca            ``instruction``, ``output``, perhaps ``input``
-prompt            ``prompt``, ``completion``; both texts, or both lists of messages
-messages          ``messages``: [{role, content}]
-sharegpt          ``conversations``: [{from, value}], perhaps ``system``
-pair              ``prompt``, ``chosen``, ``rejected``; the answers as texts or lists of messages
-chosen-rejected   ``chosen``, ``rejected`` as whole conversations that differ in the last message
-================  =============================================================================
+docs/data.md has the table of forms and of what becomes of each field. Every field of a row is used, carried along, or
+an error that names it; ``ignore`` leaves fields out, ``carry`` takes more along.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-ROLES = ("system", "user", "assistant", "tool")
-_SHAREGPT = {
-    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
-    "model": "assistant", "bing": "assistant", "system": "system", "tool": "tool", "observation": "tool",
-}  # fmt: skip
+from data_prep.rows.messages import (
+    Message,
+    Unfit,
+    check_turns,
+    is_transcript,
+    message,
+    message_list,
+    said,
+    transcript,
+)
+from data_prep.sources.files import CARRIED
 
-
-class Unfit(Exception):
-    """A row has no known form; ``reason`` for the count, ``str()`` for the user."""
-
-    def __init__(self, reason: str, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a conversation."""
-
-    role: str
-    content: str
-
-
-Messages = tuple[Message, ...]
+__all__ = ["Example", "Fields", "Unfit", "instructions", "preferences"]
 
 
 @dataclass(frozen=True)
-class Conversation:
-    """What comes before the answers, and the answers: one of instructions, chosen and rejected of preferences."""
+class Example:
+    """What a row says: ``before`` the answer, and one answer (instructions) or two (preferences).
+
+    ``texts``: it was given as texts without roles, which no template has to hold. ``skip``: a reason to leave it out.
+    """
 
     form: str
-    before: Messages
-    answers: tuple[str, ...]
+    before: list[Message]
+    answers: tuple[list[Message], ...]
+    texts: bool = False
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+    skip: str = ""
 
 
-def instructions(row: Mapping[str, Any], each: bool) -> list[Conversation]:
-    """The conversation of a row; with ``each``, one for every answer in it.
+class Fields:
+    """The fields of a row; ``rest`` tells which were not asked for."""
+
+    def __init__(self, row: Mapping[str, Any], ignore: Sequence[str] = (), carry: Sequence[str] = ()) -> None:
+        self.ignored: Counter[str] = Counter()
+        self._ignore = ignore
+        self._row = {name: self._without(value) for name, value in row.items() if not self._is_ignored(name, value)}
+        self._carry = (*CARRIED, *carry)
+        self._used: set[str] = set()
+
+    def _is_ignored(self, name: str, value: Any) -> bool:
+        if name in self._ignore and not _empty(value):
+            self.ignored[name] += 1
+        return name in self._ignore
+
+    def _without(self, value: Any) -> Any:
+        """The messages of a list without the fields that are ignored."""
+        if not self._ignore or not isinstance(value, list | tuple):
+            return value
+        return [
+            {key: one for key, one in entry.items() if not self._is_ignored(key, one)}
+            if isinstance(entry, Mapping)
+            else entry
+            for entry in value
+        ]
+
+    def __contains__(self, name: str) -> bool:
+        return not _empty(self._row.get(name))
+
+    def has(self, *names: str) -> bool:
+        """Whether all are there, be they empty."""
+        return all(name in self._row for name in names)
+
+    def take(self, name: str) -> Any:
+        """A field, which counts as used."""
+        self._used.add(name)
+        return self._row.get(name)
+
+    def text(self, name: str) -> str:
+        """A field that is a text with content.
+
+        Raises:
+            Unfit: missing, null, empty or no text.
+        """
+        value = self.take(name)
+        if value is None:
+            raise Unfit("null_field", f'field "{name}" is {"null" if name in self._row else "missing"}')
+        if not isinstance(value, str):
+            raise Unfit("not_text", f'field "{name}" is {type(value).__name__}, not a text')
+        if not value.strip():
+            raise Unfit("empty_text", f'field "{name}" is empty')
+        return value
+
+    def names(self) -> str:
+        """The names of the fields, for messages."""
+        return "the fields " + (", ".join(f'"{name}"' for name in list(self._row)[:8]) or "(none)")
+
+    def carried(self, form: str) -> dict[str, Any]:
+        """The fields to keep beside the row.
+
+        Raises:
+            Unfit: a field is neither used nor carried.
+        """
+        found = {}
+        for name, value in self._row.items():
+            if name in self._used or _empty(value):
+                continue
+            if name not in self._carry:
+                raise Unfit(
+                    "unknown_field",
+                    f'field "{name}" is not used by a row of the form {form}: write ignore: [{name}] to leave it out, '
+                    f"or carry: [{name}] to keep it beside the row",
+                )
+            found[name] = value
+        return found
+
+
+def _empty(value: Any) -> bool:
+    return value is None or value in ("", [], {})
+
+
+def instructions(row: Fields) -> Example:
+    """The conversation of a row.
 
     Raises:
         Unfit: no known form, an empty or null text, roles out of order.
     """
-    form, messages = _conversation(row)
-    _check_turns(messages)
-    ends = [at for at, message in enumerate(messages) if message.role == "assistant"]
-    chosen = ends if each else ends[-1:]
-    return [Conversation(form, messages[:at], (messages[at].content,)) for at in chosen]
+    if row.has("label") and row.has("completion") and isinstance(row.take("label"), bool | int):
+        raise Unfit(
+            "unpaired_preference",
+            'has a "label": rows of KTO (prompt, completion, label) say which answers are bad, SFT would learn them '
+            "as good: keep the rows whose label is true, and remove the field (or write ignore: [label])",
+        )
+    if row.has("chosen") and row.has("rejected"):
+        raise Unfit("unknown_form", 'has "chosen" and "rejected": such rows are for a stage of kind preferences')
+    form, found, texts = _conversation(row)
+    found = [*_system(row, found), *_history(row), *found]
+    check_turns(found)
+    if not any(one.get("weight", 1) for one in found if one["role"] == "assistant"):
+        raise Unfit("nothing_to_learn", "every answer of the conversation has weight 0")
+    return Example(form, found[:-1], (found[-1:],), texts, _tools(row), _options(row))
 
 
-def preferences(row: Mapping[str, Any]) -> Conversation:
-    """The two answers of a row and what comes before them.
-
-    Raises:
-        Unfit: no known form, an empty or null text, conversations that differ before the last answer.
-    """
-    if "chosen" not in row or "rejected" not in row:
-        raise Unfit("unknown_form", f'has no fields "chosen" and "rejected", but {_names(row)}')
-    if "prompt" in row:
-        before = _as_messages(row, "prompt", "user")
-        answers = [_answer(row, name) for name in ("chosen", "rejected")]
-        return Conversation("pair", before, tuple(answers))
-    both = [_message_list(row, name) for name in ("chosen", "rejected")]
-    for messages in both:
-        _check_turns(messages)
-    if both[0][:-1] != both[1][:-1]:
-        raise Unfit("different_prompts", "chosen and rejected differ before the last message")
-    return Conversation("chosen-rejected", both[0][:-1], tuple(messages[-1].content for messages in both))
-
-
-def _conversation(row: Mapping[str, Any]) -> tuple[str, Messages]:
-    if "messages" in row:
-        return "messages", _message_list(row, "messages")
-    if "conversations" in row:
-        system = [Message("system", _text(row, "system"))] if row.get("system") else []
-        return "sharegpt", (*system, *_message_list(row, "conversations"))
-    if "prompt" in row and "completion" in row:
-        return "prompt", (*_as_messages(row, "prompt", "user"), *_as_messages(row, "completion", "assistant"))
-    if "instruction" in row and "output" in row:
-        asked = _text(row, "instruction")
-        if row.get("input"):
-            asked = f"{asked}\n\n{_text(row, 'input')}"
-        return "alpaca", (Message("user", asked), Message("assistant", _text(row, "output")))
-    if "input" in row and "output" in row:
-        return "input-output", (Message("user", _text(row, "input")), Message("assistant", _text(row, "output")))
+def _conversation(row: Fields) -> tuple[str, list[Message], bool]:
+    for name, form in (("messages", "messages"), ("conversations", "sharegpt"), ("conversation", "sharegpt")):
+        if row.has(name):
+            found = message_list(row.take(name), name)
+            if "prompt" in row:
+                _check_prompt(row, found)
+            return form, found, False
+    for asked, answer, form in (
+        ("prompt", "completion", "prompt"),
+        ("prompt", "response", "prompt"),
+        ("question", "response", "question"),
+    ):
+        if row.has(asked, answer):
+            texts = not (isinstance(row.take(asked), list | tuple) or isinstance(row.take(answer), list | tuple))
+            return form, [*_side(row, asked, "user"), *_side(row, answer, "assistant")], texts
+    if row.has("instruction", "output"):
+        asked = row.text("instruction")
+        if "input" in row:
+            asked = f"{asked}\n\n{row.text('input')}"
+        row.take("input")
+        return "alpaca", _turn(asked, row.text("output")), True
+    if row.has("input", "output"):
+        return "input-output", _turn(row.text("input"), row.text("output")), True
     raise Unfit(
         "unknown_form",
-        'has no form of instructions: {"input", "output"}, {"prompt", "completion"}, {"messages"}, {"conversations"} '
-        f'or {{"instruction", "output"}}, but {_names(row)}',
+        'has no form of instructions: {"messages"}, {"conversations"}, {"prompt", "completion"}, '
+        f'{{"instruction", "output"}}, {{"question", "response"}} or {{"input", "output"}}, but {row.names()}',
     )
 
 
-def _names(row: Mapping[str, Any]) -> str:
-    return "the fields " + (", ".join(f'"{name}"' for name in list(row)[:8]) or "(none)")
+def _turn(asked: str, answer: str) -> list[Message]:
+    return [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
 
 
-def _text(row: Mapping[str, Any], name: str) -> str:
-    value = row.get(name)
-    if value is None:
-        raise Unfit("null_field", f'field "{name}" is {"null" if name in row else "missing"}')
-    if not isinstance(value, str):
-        raise Unfit("not_text", f'field "{name}" is {type(value).__name__}, not a text')
-    if not value.strip():
-        raise Unfit("empty_text", f'field "{name}" is empty')
-    return value
+def _side(row: Fields, name: str, role: str) -> list[Message]:
+    value = row.take(name)
+    return message_list(value, name) if isinstance(value, list | tuple) else [{"role": role, "content": row.text(name)}]
 
 
-def _as_messages(row: Mapping[str, Any], name: str, role: str) -> Messages:
-    if isinstance(row.get(name), list | tuple):
-        return _message_list(row, name)
-    return (Message(role, _text(row, name)),)
+def _check_prompt(row: Fields, found: Sequence[Message]) -> None:
+    """A prompt beside messages repeats the first question (UltraChat): anything else would be lost."""
+    first = next((one for one in found if one["role"] == "user"), None)
+    prompt = row.take("prompt")
+    if first is None or not isinstance(prompt, str) or prompt.strip() != said(first).strip():
+        raise Unfit(
+            "two_prompts",
+            'field "prompt" is not the first question of the messages beside it: write ignore: [prompt], or put it '
+            "into the messages",
+        )
 
 
-def _answer(row: Mapping[str, Any], name: str) -> str:
-    """An answer as text; of a list of messages its only, or last, one."""
-    messages = _as_messages(row, name, "assistant")
-    if messages[-1].role != "assistant":
-        raise Unfit("wrong_roles", f'field "{name}" ends with a message of {messages[-1].role}')
-    return messages[-1].content
+def _system(row: Fields, found: Sequence[Message]) -> list[Message]:
+    names = [name for name in ("system", "system_prompt") if name in row]
+    for name in ("system", "system_prompt"):
+        row.take(name)
+    if not names:
+        return []
+    text = row.text(names[0])
+    if len(names) > 1 or any(one["role"] in ("system", "developer") for one in found):
+        raise Unfit(
+            "two_systems",
+            f'has a field "{names[0]}" beside another system message: write ignore: [{names[0]}], or remove one',
+        )
+    return [{"role": "system", "content": text}]
 
 
-def _message_list(row: Mapping[str, Any], name: str) -> Messages:
-    value = row.get(name)
-    if not isinstance(value, list | tuple) or not value:
-        raise Unfit("not_messages", f'field "{name}" is no list of messages')
+def _history(row: Fields) -> list[Message]:
+    """The earlier turns of a row of Alpaca's form: pairs of texts."""
+    value = row.take("history")
+    if _empty(value):
+        return []
     found = []
-    for number, entry in enumerate(value):
-        if not isinstance(entry, Mapping):
-            raise Unfit("not_messages", f"{name}[{number}] is no message")
-        sharegpt = "from" in entry
-        role = entry.get("from" if sharegpt else "role")
-        role = _SHAREGPT.get(str(role).lower()) if sharegpt else role
-        if role not in ROLES:
-            raise Unfit("wrong_roles", f"{name}[{number}] has the role {entry.get('from', entry.get('role'))!r}")
-        content = entry.get("value" if sharegpt else "content")
-        if not isinstance(content, str) or not content.strip():
-            raise Unfit("null_field" if content is None else "empty_text", f"{name}[{number}] has no content")
-        found.append(Message(str(role), content))
-    return tuple(found)
+    for number, turn in enumerate(value if isinstance(value, list | tuple) else [None]):
+        if not (
+            isinstance(turn, list | tuple) and len(turn) == 2 and all(isinstance(t, str) and t.strip() for t in turn)
+        ):
+            raise Unfit("not_messages", f"history[{number}] is no pair of a question and its answer")
+        found += _turn(*turn)
+    return found
 
 
-def _check_turns(messages: Messages) -> None:
-    """A system message first if at all, then user and assistant in turn (tool results may stand between)."""
-    roles = [message.role for message in messages if message.role != "tool"]
-    if roles[:1] == ["system"]:
-        roles = roles[1:]
-    if roles[-1:] != ["assistant"]:
-        raise Unfit("no_answer", "the conversation does not end with an answer")
-    if roles[0] != "user" or "system" in roles:
-        raise Unfit("wrong_roles", f"the roles are out of order: {', '.join(m.role for m in messages[:6])}")
-    for one, other in itertools.pairwise(roles):
-        if one == other == "user":
-            raise Unfit("wrong_roles", "two messages of the user follow each other")
+def _tools(row: Fields) -> list[dict[str, Any]]:
+    value = row.take("tools")
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise Unfit("not_tools", f'field "tools" is a text, and no JSON: {error}') from error
+    if _empty(value):
+        return []
+    if not isinstance(value, list | tuple) or not all(isinstance(one, Mapping) for one in value):
+        raise Unfit("not_tools", 'field "tools" is no list of tools')
+    for number, tool in enumerate(value):
+        if not isinstance(tool.get("function", tool).get("name"), str):
+            raise Unfit("not_tools", f"tools[{number}] has no name")
+    return [dict(tool) for tool in value]
+
+
+def _options(row: Fields) -> dict[str, Any]:
+    """What a row gives to its chat template (TRL's field)."""
+    value = row.take("chat_template_kwargs")
+    if _empty(value):
+        return {}
+    if not isinstance(value, Mapping):
+        raise Unfit("not_options", 'field "chat_template_kwargs" is no object')
+    return {name: one for name, one in value.items() if one is not None}
+
+
+def preferences(row: Fields) -> Example:
+    """The two answers of a row and what comes before them.
+
+    Raises:
+        Unfit: no known form, an empty or null text, conversations that differ before the last answers.
+    """
+    if row.has("label") and row.has("completion"):
+        raise Unfit(
+            "unpaired_preference",
+            'has a "label" beside one completion (KTO): preferences need "chosen" and "rejected" for the same prompt',
+        )
+    if row.has("answers") and row.has("prompt"):
+        return _ranked(row)
+    if not (row.has("chosen") and row.has("rejected")):
+        raise Unfit("unknown_form", f'has no fields "chosen" and "rejected", but {row.names()}')
+    form, before, answers, texts = _pair(row)
+    before = [*_system(row, before), *_history(row), *before]
+    for answer in answers:
+        check_turns([*before, *answer])
+        if any(one["role"] == "user" for one in answer):
+            raise Unfit(
+                "different_prompts",
+                "chosen and rejected differ before the last question: they must be answers to the same conversation",
+            )
+    scores = [_score(row, name) for name in ("score_chosen", "score_rejected")]
+    skip = ""
+    if scores[0] is not None and scores[1] is not None:
+        if scores[0] < scores[1]:
+            raise Unfit("scores_the_wrong_way", f"score_chosen {scores[0]:g} is less than score_rejected {scores[1]:g}")
+        skip = "equal_scores" if scores[0] == scores[1] else ""
+    return Example(form, before, answers, texts, _tools(row), _options(row), skip)
+
+
+def _score(row: Fields, name: str) -> float | None:
+    value = row.take(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Unfit("not_a_number", f'field "{name}" is {type(value).__name__}, not a number')
+    return float(value)
+
+
+Pair = tuple[str, list[Message], tuple[list[Message], ...], bool]
+
+
+def _pair(row: Fields) -> Pair:
+    chosen, rejected = row.take("chosen"), row.take("rejected")
+    if row.has("conversations"):
+        before = message_list(row.take("conversations"), "conversations")
+        return "sharegpt-pair", before, ([message(chosen, "chosen")], [message(rejected, "rejected")]), False
+    asked = "question" if row.has("question") and not row.has("prompt") else "prompt"
+    if is_transcript(chosen) and is_transcript(rejected):
+        both = [transcript(row.text(name), name) for name in ("chosen", "rejected")]
+        form = "transcripts"
+    elif isinstance(chosen, list | tuple) and isinstance(rejected, list | tuple):
+        both = [message_list(value, name) for value, name in ((chosen, "chosen"), (rejected, "rejected"))]
+        form = "conversations"
+    elif row.has(asked):
+        before = _side(row, asked, "user")
+        texts = not isinstance(row.take(asked), list | tuple)
+        answers = tuple([{"role": "assistant", "content": row.text(name)}] for name in ("chosen", "rejected"))
+        return ("pair" if asked == "prompt" else "question-pair"), before, answers, texts
+    else:
+        raise Unfit(
+            "unknown_form",
+            'has "chosen" and "rejected" as texts, but no "prompt" (or "question") for them: add one, or give '
+            'conversations (lists of messages, or texts that begin with "Human:")',
+        )
+    # UltraFeedback repeats the chosen conversation.
+    if "messages" in row and message_list(row.take("messages"), "messages") != both[0]:
+        raise Unfit("two_prompts", 'field "messages" is not the conversation "chosen": write ignore: [messages]')
+    before, both = _shared(both)
+    if row.has(asked):
+        before = _with_prompt(row, asked, before)
+    return form, before, tuple(both), False
+
+
+def _shared(both: list[list[Message]]) -> tuple[list[Message], list[list[Message]]]:
+    """The messages that two conversations begin with, and the rest of each: at least its last message."""
+    most = min(map(len, both)) - 1
+    same = next((at for at in range(most) if both[0][at] != both[1][at]), most)
+    return both[0][:same], [one[same:] for one in both]
+
+
+def _with_prompt(row: Fields, name: str, shared: list[Message]) -> list[Message]:
+    """What comes before the answers where a prompt stands beside them: they may repeat it or go on from it."""
+    value = row.take(name)
+    if isinstance(value, str) and is_transcript(value):
+        given = transcript(value, name)
+    else:
+        given = _side(row, name, "user")
+    spoken = [one for one in shared if one["role"] not in ("system", "developer")]
+    if not spoken:
+        return [*shared, *given]
+    if spoken[0]["role"] == "assistant":
+        return [*given, *shared]
+    if shared[: len(given)] == given or spoken[: len(given)] == given:
+        return shared
+    if isinstance(value, str) and said(spoken[0]).strip() == value.strip():
+        return shared
+    raise Unfit(
+        "two_prompts",
+        f'field "{name}" is not what "chosen" and "rejected" begin with: write ignore: [{name}], or remove it',
+    )
+
+
+def _ranked(row: Fields) -> Example:
+    """The best answer of a ranking against the worst (Nectar)."""
+    for name in ("turns", "num_responses", "good_natured"):
+        row.take(name)
+    prompt = row.text("prompt")
+    before = transcript(prompt, "prompt") if is_transcript(prompt) else [{"role": "user", "content": prompt}]
+    found = []
+    for number, entry in enumerate(row.take("answers") or []):
+        ranked = isinstance(entry, Mapping) and isinstance(entry.get("rank"), int | float)
+        if not ranked or not isinstance(entry.get("answer"), str) or not entry["answer"].strip():
+            raise Unfit("not_ranked", f'answers[{number}] has no "answer" with a "rank"')
+        found.append((float(entry["rank"]), entry["answer"]))
+    if len(found) < 2:
+        raise Unfit("not_ranked", 'field "answers" has less than two answers')
+    found.sort(key=lambda entry: entry[0])
+    best, worst = found[0], found[-1]
+    answers = tuple([{"role": "assistant", "content": text}] for _, text in (best, worst))
+    before = [*_system(row, before), *before]
+    check_turns([*before, *answers[0]])
+    return Example("ranked", before, answers, False, _tools(row), {}, "equal_scores" if best[0] == worst[0] else "")

@@ -1,38 +1,12 @@
-"""Tokens of rows: counted, compared with what the trainer takes, packed."""
+"""Rows packed to sequences of one length."""
 
 from __future__ import annotations
 
 import bisect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from data_prep.tokens.encoder import Encoder
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A prompt and an answer as ids; the answer ends with the end token. Loss is on the answer only."""
-
-    prompt: tuple[int, ...]
-    answer: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.prompt) + len(self.answer)
-
-
-def encode(encoder: Encoder, prompt: str, answer: str, end: int) -> Encoded:
-    """Ids of prompt and answer, tokenised together, as the model will meet them.
-
-    They are divided where the prompt's own ids end. Where the last characters of the prompt merge with the first of the
-    answer, the merged token counts to the answer.
-    """
-    alone = encoder.encode(prompt).tolist()
-    whole = [*encoder.encode(prompt + answer).tolist(), end]
-    split = 0
-    while split < len(alone) and alone[split] == whole[split]:
-        split += 1
-    return Encoded(tuple(whole[:split]), tuple(whole[split:]))
+from jobs.encoding.rows import Tokens
 
 
 def pack(lengths: Sequence[int], size: int) -> list[list[int]]:
@@ -54,13 +28,13 @@ def pack(lengths: Sequence[int], size: int) -> list[list[int]]:
     return packs
 
 
-def packed_row(rows: Sequence[Encoded]) -> Mapping[str, Any]:
+def packed_row(rows: Sequence[Tokens]) -> Mapping[str, Any]:
     """One pack: ids, 1 where there is loss, and where each row begins (attention must not cross these)."""
     ids: list[int] = []
     mask: list[int] = []
     starts: list[int] = []
     for row in rows:
         starts.append(len(ids))
-        ids += [*row.prompt, *row.answer]
-        mask += [0] * len(row.prompt) + [1] * len(row.answer)
+        ids += row.ids
+        mask += map(int, row.mask)
     return {"input_ids": ids, "loss_mask": mask, "seq_start_id": starts}

@@ -4,14 +4,21 @@
 
     on_error: fail | skip          # bad input: stop with file:line, or count it as dropped
     encoding: null                 # of text without a byte order mark (null: UTF-8), such as latin-1 or utf-16
-    template: null                 # null: texts as they are; model: chat template of the tokenizer; llama-3.2: the
-                                   #   guide's; else a text with {input} and {output}
+    template: null                 # null: conversations by the model's chat template, texts as they are; model: texts
+                                   #   by it, too; FILE.jinja: all by this one; llama-3.2 (the guide's), or a text with
+                                   #   {input} and {output}: one question and its answer
+    template_options: {}           # given to the chat template: {enable_thinking: false}
     system: null                   # system message for rows that have none
-    answers: last | each           # of several turns: learn the last answer, or each (a row for each answer)
+    answers: all | last | each     # of several turns: learn all answers of a conversation in one sequence, the last
+                                   #   one, or make a row for each
+    special_tokens: escape | refuse | allow   # control tokens in texts: text; an error; control tokens
+    reasoning: template | keep | strip   # as the template does with it; under the name that it reads; not learned
+    ignore: []                     # fields of rows (and of their messages) to leave out
+    carry: []                      # fields to keep beside the rows
     tokenizer: null                # directory of a Hugging Face tokenizer (of a pipeline's stage also base: the one of
-                                   #   its base model): count tokens, find the chat template
-    max_tokens: null               # prompt and answer together, with the end token
-    over_length: drop | keep       # longer rows; kept ones are cut by the trainer
+                                   #   its base model): make the ids of every row as the trainer will, count them
+    max_tokens: null               # ids of a row as the trainer counts them
+    over_length: drop | keep       # longer rows; kept ones are for the trainer's setting too_long
     max_over_length: 0.05          # share of rows over max_tokens from which the stage refuses to go on
     group_by: null                 # field: rows that share its value go to one split (always so for equal prompts)
     stratify_by: null              # field: every value has the same shares of the splits
@@ -28,21 +35,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from data_prep.common.errors import SettingsError
 from data_prep.common.settings import check_encoding, count, fail, known, part, texts
 from data_prep.rows.export import FORMS
+from jobs.encoding.settings import REASONING, SPECIAL_TOKENS, Encoding
+
+JINJA = ".jinja"
+LLAMA_3_2 = """<|begin_of_text|><|start_header_id|>system<|end_header_id|>
+
+You are a helpful assistant.<|eot_id|><|start_header_id|>user<|end_header_id|>
+
+{input}
+Answer: <|eot_id|><|start_header_id|>assistant<|end_header_id|>
+
+{output}"""
+"""The prompt template of NVIDIA's fine-tuning guide for Llama 3.2."""
+NAMED = {"llama-3.2": LLAMA_3_2}
 
 _COMMON = (
     "on_error", "encoding", "template", "system", "tokenizer", "max_tokens", "over_length", "max_over_length",
-    "group_by", "stratify_by", "evaluation", "compare_with", "also",
+    "group_by", "stratify_by", "evaluation", "compare_with", "also", "template_options", "special_tokens",
+    "reasoning", "ignore", "carry",
 )  # fmt: skip
 _OF_KIND = {"instructions": ("answers", "pack"), "preferences": ("near_identical", "chosen_never", "swapped")}
 _CHOICES = {
-    "on_error": ("fail", "skip"), "answers": ("last", "each"), "over_length": ("drop", "keep"),
-    "swapped": ("drop", "swap", "keep"),
+    "on_error": ("fail", "skip"), "answers": ("all", "last", "each"), "over_length": ("drop", "keep"),
+    "swapped": ("drop", "swap", "keep"), "special_tokens": SPECIAL_TOKENS, "reasoning": REASONING,
 }  # fmt: skip
 
 
@@ -55,7 +77,12 @@ class RowRecipe:
     encoding: str | None = None
     template: str | None = None
     system: str | None = None
-    answers: str = "last"
+    answers: str = "all"
+    template_options: Mapping[str, Any] = field(default_factory=dict)
+    special_tokens: str = "escape"
+    reasoning: str = "template"
+    ignore: tuple[str, ...] = ()
+    carry: tuple[str, ...] = ()
     tokenizer: str | None = None
     max_tokens: int | None = None
     over_length: str = "drop"
@@ -82,12 +109,42 @@ class RowRecipe:
         for name in ("max_tokens", "pack"):
             if getattr(recipe, name) is not None and recipe.tokenizer is None:
                 raise SettingsError(f"setting prepare.{name}: needs prepare.tokenizer, to count tokens")
-        if recipe.template == "model" and recipe.tokenizer is None:
-            raise SettingsError("setting prepare.template: model needs prepare.tokenizer, which holds the template")
+        if recipe.text_template is not None and not _has_places(recipe.text_template):
+            raise SettingsError(
+                f"setting prepare.template: must be model, {', '.join(NAMED)}, a file FILE.jinja, or a text with "
+                f"{{input}} and then {{output}} in it, each once, not {recipe.text_template[:60]!r}"
+            )
         return recipe
+
+    @property
+    def text_template(self) -> str | None:
+        """The text with {input} and {output}, where ``template`` is one or names one."""
+        if self.template is None or self.template == "model" or self.template.endswith(JINJA):
+            return None
+        return NAMED.get(self.template, self.template)
+
+    def row_encoding(self) -> Encoding:
+        """What the data set says of how its rows become ids.
+
+        Raises:
+            SettingsError: there is no such template.
+        """
+        chat = None
+        if self.template is not None and self.template.endswith(JINJA):
+            try:
+                chat = Path(self.template).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise SettingsError(f"setting prepare.template: {self.template} cannot be read: {error}") from error
+        return Encoding(self.text_template, chat, self.special_tokens, self.reasoning, self.template_options)
 
     def as_json(self) -> Mapping[str, Any]:
         return asdict(self)
+
+
+def _has_places(template: str) -> bool:
+    return template.count("{input}") == template.count("{output}") == 1 and template.index("{input}") < template.index(
+        "{output}"
+    )
 
 
 def _checked(name: str, value: Any, kind: str) -> Any:
@@ -100,8 +157,12 @@ def _checked(name: str, value: Any, kind: str) -> Any:
         return count(key, value, 2)
     if name in ("max_over_length", "near_identical"):
         return part(key, value)
-    if name in ("evaluation", "compare_with", "chosen_never"):
+    if name in ("evaluation", "compare_with", "chosen_never", "ignore", "carry"):
         return texts(key, value)
+    if name == "template_options":
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise fail(key, value, "must be a mapping")
+        return dict(value)
     if name == "also":
         found = texts(key, value)
         own = [form for form, its in FORMS.items() if its.kind == kind]

@@ -20,14 +20,11 @@ _FIELDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "preferences": (("prompt", "chosen", "rejected"),),
 }
 
-
-_MEANT = frozenset((
-    "answer", "chosen", "completion", "completions", "content", "context", "conversation", "conversations", "functions",
-    "history", "input", "instruction", "label", "labels", "messages", "output", "prompt", "question", "reasoning",
-    "reasoning_content", "rejected", "response", "score", "score_chosen", "score_rejected", "system", "system_prompt",
-    "thinking", "tool_calls", "tools", "weight",
-))  # fmt: skip
-"""Fields that change what a row says: one that the form has no place for is not passed over."""
+CARRIED = (
+    "id", "source", "dataset", "category", "language", "lang", "license", "url", "prompt_id", "conversation_id",
+    "model",
+)  # fmt: skip
+"""Fields that say something about a row, and are no part of what is learned."""
 
 
 @dataclass(frozen=True)
@@ -163,22 +160,24 @@ def _texts(kind: str, value: dict[str, Any], path: str, line: int) -> tuple[tupl
     wanted = " or ".join("{" + ", ".join(f'"{name}"' for name in names) + "}" for names in forms)
     names = max(forms, key=lambda names: len(value.keys() & set(names)))
     others = tuple(name for name, entry in value.items() if name not in names and entry not in (None, "", [], {}))
-    if kind != "corpus" and (lost := [name for name in others if name.lower() in _MEANT]):
-        raise DataError(
-            f'field "{lost[0]}" would not be learned: a row of {kind} without prepare is {wanted}; '
-            "write prepare: {} to have rows read by their own form",
-            path,
-            line,
-        )
     texts: list[str] = []
     for name in names:
         if name not in value:
-            raise DataError(f'field "{name}" is missing; a row of {kind} is {wanted}', path, line)
+            hint = "" if kind == "corpus" else ' (other forms, such as messages, are read with "prepare: {}")'
+            raise DataError(f'field "{name}" is missing; a row of {kind} is {wanted}{hint}', path, line)
         entry = value[name]
         if not isinstance(entry, str):
             what = "null" if entry is None else f"{type(entry).__name__}, not a text"
-            raise DataError(f'field "{name}" is {what}', path, line)
+            hint = ' (lists of messages are read with "prepare: {}")' if isinstance(entry, list) else ""
+            raise DataError(f'field "{name}" is {what}{hint}', path, line)
         if not entry.strip():
             raise DataError(f'field "{name}" is empty', path, line)
         texts.append(entry)
+    if kind != "corpus" and (lost := [name for name in others if name not in CARRIED]):
+        raise DataError(
+            f'field "{lost[0]}" is not used; a row of {kind} without prepare is {wanted}: write "prepare: {{}}" for '
+            f"this stage, which reads other forms, or leaves fields out (prepare: {{ignore: [{lost[0]}]}})",
+            path,
+            line,
+        )
     return tuple(texts), others

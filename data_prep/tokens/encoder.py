@@ -198,7 +198,7 @@ def _tokenizer(content: bytes, path: Path) -> Any:
         found = Tokenizer.from_buffer(content)
     except Exception as error:  # the library raises a bare Exception
         raise DataError(f"no readable tokenizer: {error}", path) from error
-    # Both may be saved in tokenizer.json by whoever used it last; they would cut texts or fill them up.
+    # A file may have been saved with both (as embedding models are): they would cut or fill up data.
     found.no_truncation()
     found.no_padding()
     return found

@@ -15,7 +15,7 @@ from jobs.core.spec import StageSpec
 from jobs.training.interface import Result, WorkContext
 
 NAME = "data"
-_DECIDE = ("polib", "tokenizers", "ftfy", "py3langid")
+_DECIDE = ("polib", "tokenizers", "transformers", "jinja2", "ftfy", "py3langid")
 CAPABILITIES = Capabilities(
     kinds=frozenset({"corpus", "instructions", "preferences"}),
     formats_in=frozenset({"wheels"}),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from jobs.training.examples import Pair
+from jobs.encoding.rows import Tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,8 +38,8 @@ def batches(lengths: Sequence[int], tokens: int, most: int | None = None) -> Ite
 
 
 @torch.inference_mode()
-def log_likelihoods(model: PreTrainedModel, pairs: Sequence[Pair]) -> list[float]:
-    """Sum of the log-probabilities of each completion given its prompt, in nats.
+def log_likelihoods(model: PreTrainedModel, pairs: Sequence[Tokens]) -> list[float]:
+    """Sum of the log-probabilities of the tokens with loss of each sequence, in nats.
 
     One batch. Padding stands at the end, where a causal model cannot see it from the positions that count, so no mask
     is needed.
@@ -48,8 +48,8 @@ def log_likelihoods(model: PreTrainedModel, pairs: Sequence[Pair]) -> list[float
     ids = torch.zeros(len(pairs), longest, dtype=torch.long)
     wanted = torch.zeros(len(pairs), longest, dtype=torch.bool)
     for row, pair in enumerate(pairs):
-        ids[row, : len(pair)] = torch.tensor([*pair.prompt, *pair.completion])
-        wanted[row, len(pair.prompt) : len(pair)] = True
+        ids[row, : len(pair)] = torch.tensor(pair.ids)
+        wanted[row, : len(pair)] = torch.tensor(pair.mask)
     ids, wanted = ids.to(model.device), wanted.to(model.device)
     targets = ids[:, 1:][wanted[:, 1:]]  # position p predicts the token at p + 1
     every = _logits(model, ids, functional.pad(wanted[:, 1:], (0, 1)))
@@ -105,19 +105,15 @@ def _saying(layers: torch.nn.Module, said: Any) -> Iterator[list[bool]]:
         del layers.forward
 
 
-def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids that end an answer: the tokenizer's, and those of generation_config.json (a turn may have one of its own)."""
-    config = getattr(model, "generation_config", None)
-    given = None if config is None else config.eos_token_id
-    named = [given] if isinstance(given, int) else given or []
-    return sorted({int(each) for each in (*named, tokenizer.eos_token_id) if each is not None})
-
-
 @torch.inference_mode()
 def answers(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], max_new_tokens: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    ends: Sequence[int],
 ) -> list[str]:
-    """The greedy continuation of each prompt up to one of ``end_ids``, as text. One batch, padded on the left.
+    """The greedy continuation of each prompt up to one of ``ends``, as text. One batch, padded on the left.
 
     Of generation_config.json only the end ids count: a repetition penalty or the like would make it another one.
     """
@@ -130,11 +126,15 @@ def answers(
     for row, prompt in enumerate(prompts):
         ids[row, longest - len(prompt) :] = torch.tensor(list(prompt))
         mask[row, longest - len(prompt) :] = 1
-    ends = end_ids(model, tokenizer)
     own = model.generation_config
     # In its place: generate fills what a configuration leaves open from the model's own.
     model.generation_config = GenerationConfig(
-        do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, pad_token_id=pad, eos_token_id=ends, use_cache=True
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=pad,
+        eos_token_id=list(ends),
+        use_cache=True,
     )
     try:
         made = model.generate(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))

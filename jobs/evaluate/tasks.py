@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.encoding.rows import RowEncoder, Tokens
 from jobs.evaluate import measure
 from jobs.evaluate.metrics import TASKS
 from jobs.evaluate.settings import EvaluateSettings, TaskSettings
 from jobs.training import examples
-from jobs.training.examples import ExamplesError, Pair, Row
+from jobs.training.examples import ExamplesError, Row
 from jobs.training.tokens import begin_ids, encode_text
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def choose(path: Path, task: str, settings: TaskSettings) -> list[Row]:
     """
     rows = examples.read_rows(path, TASKS[task].format)
     if task == "preferences":
-        rows = [row for row in rows if row.texts["chosen"] != row.texts["rejected"]]
+        rows = [row for row in rows if row.value["chosen"] != row.value["rejected"]]
     if not rows:
         raise ExamplesError(f"{path}:1: no row for the task {task}")
     rows.sort(key=lambda row: hashlib.sha256(row.id.encode()).digest())
@@ -58,22 +59,21 @@ def prepare(
         return _translation(rows, settings, model, tokenizer)
     if task == "preferences":
         return _preferences(rows, settings, model, tokenizer)
-    pairs = []
-    # In training an end-of-sequence token stands before every document, so it does here. What the tokenizer puts before
-    # each text by itself is no part of it, and is not scored.
-    begin = begin_ids(tokenizer)
-    before = (examples.end_id(tokenizer), *begin)
-    for row in rows:
-        if task == "perplexity":
-            pairs.append(Pair(before, tuple(encode_text(tokenizer, row.texts["text"])[len(begin) :])))
-        else:
-            pairs.append(examples.encode_pair(tokenizer, row.texts["prompt"], row.texts["completion"]))
+    if task == "perplexity":
+        # In training an end-of-sequence token stands before every document, so it does here.
+        # What the tokenizer puts before each text by itself is no part of it, and is not scored.
+        begin = begin_ids(tokenizer)
+        before = [examples.end_id(tokenizer), *begin]
+        pairs = [Tokens.of(before, encode_text(tokenizer, row.texts["text"])[len(begin) :]) for row in rows]
+    else:
+        encoder = examples.encoder_of(tokenizer, rows[0].path)
+        pairs = [examples.encode(encoder, row)["completion"] for row in rows]
     groups = list(measure.batches([len(pair) for pair in pairs], settings.batch_tokens))
 
     def run(done: Callable[[], None]) -> list[dict[str, Any]]:
         found = measure.in_batches(pairs, groups, lambda batch: measure.log_likelihoods(model, batch), done)
         return [
-            {"task": task, "id": row.id, "nll": -value, "tokens": len(pair.completion)}
+            {"task": task, "id": row.id, "nll": -value, "tokens": sum(pair.mask)}
             for row, pair, value in zip(rows, pairs, found, strict=True)
         ]
 
@@ -84,14 +84,16 @@ def _translation(
     rows: list[Row], settings: EvaluateSettings, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> PreparedTask:
     longest = settings.tasks["translation"].max_new_tokens
-    prompts = [examples.encode_pair(tokenizer, row.texts["prompt"], row.texts["completion"]).prompt for row in rows]
+    encoder = examples.encoder_of(tokenizer, rows[0].path)
+    prompts = [examples.encode_prompt(encoder, row) for row in rows]
+    ends = _ends(rows, encoder, model)
     groups = list(
         measure.batches([len(prompt) for prompt in prompts], settings.batch_tokens * 4, settings.batch_prompts)
     )
 
     def run(done: Callable[[], None]) -> list[dict[str, Any]]:
         made = measure.in_batches(
-            prompts, groups, lambda batch: measure.answers(model, tokenizer, batch, longest), done
+            prompts, groups, lambda batch: measure.answers(model, tokenizer, batch, longest, ends), done
         )
         return [
             {
@@ -107,14 +109,25 @@ def _translation(
     return PreparedTask("translation", groups, run)
 
 
+def _ends(rows: list[Row], encoder: RowEncoder, model: PreTrainedModel) -> list[int]:
+    """The tokens at which an answer ends: the tokenizer's, the model's own, and what closes the answers of the data."""
+    own = model.generation_config.eos_token_id if model.generation_config is not None else None
+    found = {encoder.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])}
+    control = set(encoder.control.ids.values())
+    for row in rows:
+        for one in reversed(examples.encode(encoder, row)["completion"].completion):
+            if one in control:
+                found.add(one)
+            if encoder.tokenizer.decode([one]).strip():  # only line ends stand behind the end of a turn
+                break
+    return sorted(found - {None})
+
+
 def _preferences(
     rows: list[Row], settings: EvaluateSettings, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> PreparedTask:
-    both = [
-        examples.encode_pair(tokenizer, row.texts["prompt"], row.texts[answer])
-        for row in rows
-        for answer in ("chosen", "rejected")
-    ]
+    encoder = examples.encoder_of(tokenizer, rows[0].path)
+    both = [tokens for row in rows for tokens in examples.encode(encoder, row).values()]
     groups = list(measure.batches([len(pair) for pair in both], settings.batch_tokens))
 
     def run(done: Callable[[], None]) -> list[dict[str, Any]]:

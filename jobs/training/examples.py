@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.core.verdict import FailureClass
+from jobs.encoding import rows as rows_encoding
+from jobs.encoding.errors import CannotEncode
+from jobs.encoding.rows import RowEncoder, Tokens
+from jobs.encoding.settings import Encoding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,26 +37,22 @@ class ExamplesError(ValueError):
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a data file. ``texts`` holds the fields of its format, ``place`` is ``file:line``."""
+    """One line of a data file. ``texts`` holds the fields of its format (conversations written out, for programs that
+    read characters), ``place`` is ``file:line``, ``value`` is what the line says."""
 
     place: str
     id: str
     texts: dict[str, str]
+    value: dict[str, Any] = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class Pair:
-    """A prompt and what follows it, as ids. ``completion`` ends with the end-of-sequence token."""
-
-    prompt: tuple[int, ...]
-    completion: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.prompt) + len(self.completion)
+    @property
+    def path(self) -> Path:
+        """The file that the row is in."""
+        return Path(self.place.rpartition(":")[0])
 
 
 def read_rows(path: Path, kind: str, limit: int | None = None) -> list[Row]:
-    """All rows of a data file of a kind (a key of ``FIELDS``), or the first ``limit``.
+    """All rows of a data file of a kind (a key of ``FIELDS``), or the first ``limit``; texts or conversations.
 
     Raises:
         DataError: not JSON, a field missing, empty or not text, or no row at all; with file and line.
@@ -61,14 +62,7 @@ def read_rows(path: Path, kind: str, limit: int | None = None) -> list[Row]:
     for place, value in _lines(path):
         if limit is not None and len(rows) == limit:
             break
-        texts = {}
-        for name in FIELDS[kind]:
-            text = value.get(name)
-            if not isinstance(text, str) or not text.strip():
-                what = "is missing" if name not in value else f"is not a text with content: {text!r}"
-                raise ExamplesError(f"{place}: field {name!r} of a row of {kind} {what}")
-            texts[name] = text
-        rows.append(Row(place, str(value.get("id", len(rows))), texts))
+        rows.append(Row(place, str(value.get("id", len(rows))), _texts(value, kind, place), value))
     if not rows:
         raise ExamplesError(f"{path}:1: no row of {kind}")
     return rows
@@ -87,18 +81,75 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield place, value
 
 
-def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> Pair:
-    """Ids of prompt and completion.
+def _texts(value: dict[str, Any], kind: str, place: str) -> dict[str, str]:
+    if kind == "instructions" and _is_messages(value.get("messages")):
+        *before, answer = value["messages"]
+        return {"prompt": _written(before), "completion": _written([answer], roles=False)}
+    if kind == "preferences" and all(_is_messages(value.get(name)) for name in FIELDS[kind]):
+        return {name: _written(value[name], roles=name == "prompt") for name in FIELDS[kind]}
+    texts = {}
+    for name in FIELDS[kind]:
+        text = value.get(name)
+        if not isinstance(text, str) or not text.strip():
+            what = "is missing" if name not in value else f"is not a text with content: {text!r}"
+            raise ExamplesError(f"{place}: field {name!r} of a row of {kind} {what}")
+        texts[name] = text
+    return texts
 
-    Both are tokenised together, as the model will meet them, and divided where the prompt's own ids end. Where the last
-    characters of a prompt merge with the first of the completion, the merged token counts to the completion.
+
+def _is_messages(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) and "role" in one for one in value)
+
+
+def _written(messages: list[dict[str, Any]], roles: bool = True) -> str:
+    """A conversation as a text to read; a call of a tool as JSON."""
+    lines = []
+    for message in messages:
+        parts = [str(message.get("content") or "")]
+        parts += [json.dumps(call, ensure_ascii=False) for call in message.get("tool_calls") or ()]
+        said = "\n".join(part for part in parts if part)
+        lines.append(f"{message['role']}: {said}\n" if roles else said)
+    return "".join(lines)
+
+
+def encoder_of(tokenizer: PreTrainedTokenizerBase, path: Path) -> RowEncoder:
+    """What makes ids of the rows of the data file ``path``."""
+    return RowEncoder(tokenizer, Encoding.of(path))
+
+
+def encode(encoder: RowEncoder, row: Row) -> dict[str, Tokens]:
+    """The sequences of a row: ``completion`` of instructions, ``chosen`` and ``rejected`` of preferences.
+
+    Raises:
+        DataError: it cannot become ids; with file and line.
     """
-    alone = tokenizer(prompt)["input_ids"]
-    whole = [*tokenizer(prompt + completion)["input_ids"], end_id(tokenizer)]
-    split = 0
-    while split < len(alone) and alone[split] == whole[split]:
-        split += 1
-    return Pair(tuple(whole[:split]), tuple(whole[split:]))
+    try:
+        return encoder.encode(row.value or row.texts)
+    except CannotEncode as error:
+        raise ExamplesError(f"{row.place}: {error}") from error
+
+
+def encode_prompt(encoder: RowEncoder, row: Row) -> tuple[int, ...]:
+    """What the model is given to write the (last) answer of a row of instructions.
+
+    Raises:
+        DataError: as ``encode``.
+    """
+    try:
+        return encoder.prompt(row.value or row.texts)
+    except CannotEncode as error:
+        raise ExamplesError(f"{row.place}: {error}") from error
+
+
+def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> Tokens:
+    """Ids of a prompt and its completion, both plain texts."""
+    end_id(tokenizer)
+    return _of_texts(tokenizer).encode({"prompt": prompt, "completion": completion})["completion"]
+
+
+@lru_cache(maxsize=4)
+def _of_texts(tokenizer: PreTrainedTokenizerBase) -> RowEncoder:
+    return RowEncoder(tokenizer, Encoding(special_tokens="allow"))
 
 
 def fitting_pairs(
@@ -108,21 +159,26 @@ def fitting_pairs(
     length: int,
     too_long: str,
     template: str = "{prompt}",
-) -> list[tuple[Row, list[Pair]]]:
-    """Each row of at most ``length`` ids with its pairs: one for each of its answers, in the order of ``FIELDS``.
+) -> list[tuple[Row, list[Tokens]]]:
+    """Each row of at most ``length`` ids with its sequences: one for each of its answers, in the order of ``FIELDS``.
 
     Args:
         path: where the rows came from.
         too_long: ``error``, or ``skip`` leaves longer rows out.
-        template: wraps the prompt of each row.
+        template: wraps the prompt of each row, which must be a text.
 
     Raises:
-        DataError: a row is longer, unless such rows are to be left out; or no row is left.
+        DataError: a row cannot become ids; it is longer, unless such rows are to be left out; or no row is left.
     """
-    kept: list[tuple[Row, list[Pair]]] = []
+    kept: list[tuple[Row, list[Tokens]]] = []
+    encoder = encoder_of(tokenizer, path)
     for row in rows:
-        prompt = template.replace("{prompt}", row.texts["prompt"])
-        pairs = [encode_pair(tokenizer, prompt, text) for name, text in row.texts.items() if name != "prompt"]
+        wrapped = row
+        if template != "{prompt}":
+            if "messages" in row.value:
+                raise ExamplesError(f"{row.place}: a conversation has its own template: remove prompt_template")
+            wrapped = replace(row, value={**row.texts, "prompt": template.replace("{prompt}", row.texts["prompt"])})
+        pairs = list(encode(encoder, wrapped).values())
         longest = max(map(len, pairs))
         if longest <= length:
             kept.append((row, pairs))
@@ -142,6 +198,7 @@ def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
     Raises:
         DataError: the tokenizer has none, so that no example could be closed.
     """
-    if tokenizer.eos_token_id is None:
-        raise ExamplesError(f"{tokenizer.name_or_path}: the tokenizer has no end-of-sequence token")
-    return int(tokenizer.eos_token_id)
+    try:
+        return rows_encoding.end_id(tokenizer)
+    except CannotEncode as error:
+        raise ExamplesError(str(error)) from error

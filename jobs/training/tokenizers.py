@@ -11,13 +11,13 @@ import hashlib
 import shutil
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jobs.core.verdict import FailureClass
+from jobs.encoding.load import load
 from jobs.training.probe_texts import PROBE_TEXTS
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+__all__ = ["CARRIED", "LoaderDisagrees", "behaviour", "carry_over", "check_fetched", "load"]
 
 CARRIED = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges*", "*.model", "*.spm", "*.tiktoken",
@@ -28,16 +28,6 @@ CARRIED = (
 
 CARRIED_DIRECTORIES = ("additional_chat_templates",)
 _CODE = (".py", ".pyc", ".pkl", ".pt", ".bin", ".so")
-
-
-def load(checkpoint: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a Hugging Face directory, without the network and without code from the directory."""
-    from transformers import AutoTokenizer
-
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(checkpoint), local_files_only=True)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def behaviour(checkpoint: Path) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     except DataError as error:
         raise InputError(str(error)) from error
     except ModuleNotFoundError as error:
-        if error.name not in ("numpy", "tokenizers"):
+        if error.name not in ("numpy", "tokenizers", "transformers"):
             raise
         raise InputError(f"this needs the extra data: {error}", hint='pip install "overnight[data]"') from error
 
@@ -145,10 +145,18 @@ def _inspect(args: argparse.Namespace) -> int:
     if args.json:
         for row in found:
             sequences = {
-                name: [{"id": token.id, "text": token.text, "loss": token.loss} for token in tokens]
+                name: [
+                    {"id": token.id, "text": token.text, "loss": token.loss, "control": token.control}
+                    for token in tokens
+                ]
                 for name, tokens in row.sequences.items()
             }
-            print(json.dumps({"place": row.place, "name": row.name, "sequences": sequences}, ensure_ascii=False))
+            print(
+                json.dumps(
+                    {"place": row.place, "name": row.name, "sequences": sequences, "notes": row.notes},
+                    ensure_ascii=False,
+                )
+            )
         return 0
     for row in found:
         _show(row)
@@ -170,7 +178,8 @@ def _show(row: Shown) -> None:
     # Not cut to the width of the terminal as a rule would be: its end is the line number.
     console.print(Text(f"{row.place}  {row.name}", "bold cyan"), soft_wrap=True)
     for name, tokens in row.sequences.items():
-        console.print(f"[bold]{name}[/]{_counts(tokens)}")
+        note = f"; {row.notes[name]}" if row.notes.get(name) else ""
+        console.print(f"[bold]{name}[/]{_counts(tokens)}{note}")
         text = Text()
         for number, token in enumerate(tokens):
             style = "green" if token.loss else "bright_black"

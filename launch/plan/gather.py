@@ -74,9 +74,11 @@ def _paths_in(prepare: dict[str, Any] | None) -> list[str]:
         return []
     found = [*prepare.get("evaluation", ()), *prepare.get("compare_with", ())]
     found += [entry["path"] for entry in prepare.get("replay", ())]
+    if str(prepare.get("template", "")).endswith(".jinja"):
+        found.append(prepare["template"])
     if prepare.get("tokenizer") not in (None, FETCHED):
         tokenizer = Path(prepare["tokenizer"])
-        names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+        names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
         found += [str(tokenizer / name) for name in names if name == names[0] or (tokenizer / name).is_file()]
     return found
 

@@ -213,6 +213,7 @@ def test_back_end_runs_a_stage(wheels: Path, tmp_path: Path) -> None:
     assert result.metrics["train"] == len(read_rows(partial / "train.jsonl"))
     assert sorted(path.name for path in partial.iterdir()) == [
         "card.json",
+        "encoding.json",
         "test.jsonl",
         "train.jsonl",
         "validation.jsonl",

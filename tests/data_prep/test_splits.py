@@ -60,7 +60,7 @@ def test_all_rows_of_a_conversation_are_in_one_split(tmp_path: Path) -> None:
         where: dict[str, set[str]] = {}
         for split in SPLITS:
             for row in read(output, split):
-                where.setdefault(row["completion"].split()[0], set()).add(split)
+                where.setdefault(row["messages"][-1]["content"].split()[0], set()).add(split)
         assert len(where) == 90
         assert all(len(splits) == 1 for splits in where.values())
         assert {split for splits in where.values() for split in splits} == set(SPLITS)
@@ -76,6 +76,7 @@ def test_a_greeting_does_not_join_conversations(tmp_path: Path) -> None:
         split=HALF,
         template="model",
         tokenizer=tokenizer(tmp_path / "tokenizer"),
+        answers="last",
     )
     assert all(len(read(tmp_path / "out", split)) > 5 for split in SPLITS)
 
@@ -96,7 +97,7 @@ def test_preferences_along_one_conversation_are_in_one_split(tmp_path: Path) -> 
         template="model",
         tokenizer=tokenizer(tmp_path / "tokenizer"),
     )
-    names = [{row["chosen"].split()[0] for row in read(tmp_path / "out", split)} for split in SPLITS]
+    names = [{row["chosen"][-1]["content"].split()[0] for row in read(tmp_path / "out", split)} for split in SPLITS]
     assert sum(map(len, names)) == 60
     assert len(set.union(*names)) == 60
     assert all(names)

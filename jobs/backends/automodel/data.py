@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from jobs.encoding.rows import Tokens
 from jobs.training import examples, tokenizers
 from jobs.training.order import TrainingOrder, training_order
 from jobs.training.tokens import Blocks
@@ -79,7 +80,7 @@ class PairsConfig:
     too_long: str = "error"
 
     def build(self) -> InOrder:
-        """One mapping a row: ``input_ids``, ``labels`` (that of the next token; -100 in the prompt),
+        """One mapping a row: ``input_ids``, ``labels`` (that of the next token; -100 without loss),
         ``attention_mask``.
 
         Raises:
@@ -92,7 +93,7 @@ class PairsConfig:
 
 
 @lru_cache(maxsize=1)
-def pairs(path: str, checkpoint: str, seq_length: int, too_long: str) -> tuple[list[examples.Pair], int]:
+def pairs(path: str, checkpoint: str, seq_length: int, too_long: str) -> tuple[list[Tokens], int]:
     """The rows that are trained on, each once, and the padding id. Kept: steps are counted before the set is built."""
     tokenizer = tokenizers.load(Path(checkpoint))
     rows = examples.read_rows(Path(path), "instructions")
@@ -100,13 +101,11 @@ def pairs(path: str, checkpoint: str, seq_length: int, too_long: str) -> tuple[l
     return [pair for _, (pair,) in kept], int(tokenizer.pad_token_id)
 
 
-def _shifted(pair: examples.Pair, pad: int) -> dict[str, Any]:
+def _shifted(tokens: Tokens, pad: int) -> dict[str, Any]:
     """AutoModel's losses take labels as they stand: the one beside a token is the token after it."""
-    ids = [*pair.prompt, *pair.completion]
-    labels = [-100] * len(pair.prompt) + list(pair.completion)
     return {
-        "input_ids": ids[:-1],
-        "labels": labels[1:],
-        "attention_mask": [1] * (len(ids) - 1),
+        "input_ids": list(tokens.ids[:-1]),
+        "labels": tokens.labels[1:],
+        "attention_mask": [1] * (len(tokens) - 1),
         "___PAD_TOKEN_IDS___": {"input_ids": pad, "labels": -100, "attention_mask": 0},
     }

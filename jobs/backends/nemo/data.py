@@ -27,8 +27,9 @@ from jobs.backends.nemo import compat, packs
 from jobs.backends.nemo.settings import NemoSettings
 from jobs.core import files
 from jobs.core.spec import Input
+from jobs.encoding.rows import Tokens
 from jobs.training import examples, ranks, tokens
-from jobs.training.examples import ExamplesError, Pair
+from jobs.training.examples import ExamplesError
 from jobs.training.interface import WorkContext
 from jobs.training.order import training_order
 
@@ -73,7 +74,7 @@ def module(kind: str, path: Path, scratch: Path, settings: NemoSettings, tokeniz
 
 
 def pairs(given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any) -> None:
-    """Write ``training.jsonl``: per row the ids of prompt and completion, or per packed sequence those of its rows.
+    """Write ``training.jsonl``: per row the ids and which carry loss, or per packed sequence those of its rows.
 
     Raises:
         DataError: a row longer than the sequence length, unless such rows are to be left out; or fewer packed sequences
@@ -90,16 +91,16 @@ def pairs(given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any) -
         settings.too_long,
         settings.prompt_template,
     )
-    found = [pair for _, (pair,) in kept]
+    found = [one for _, (one,) in kept]
     if settings.packed:
         lines = [json.dumps(line) for line in _sequences(found, source, scratch, settings)]
     else:
-        lines = [json.dumps({"prompt": pair.prompt, "completion": pair.completion}) for pair in found]
+        lines = [json.dumps({"input_ids": one.ids, "loss_mask": list(map(int, one.mask))}) for one in found]
     files.write_atomic(scratch / TRAINING, "\n".join(lines) + "\n")
     _mark(scratch, given, settings)
 
 
-def _sequences(found: list[Pair], source: Path, scratch: Path, settings: NemoSettings) -> list[dict[str, list[int]]]:
+def _sequences(found: list[Tokens], source: Path, scratch: Path, settings: NemoSettings) -> list[dict[str, list[int]]]:
     """The packed sequences as NeMo's data set has them: ids, where rows start, and whether the next id is learned.
 
     Raises:
@@ -120,8 +121,8 @@ def _sequences(found: list[Pair], source: Path, scratch: Path, settings: NemoSet
         line: dict[str, list[int]] = {"input_ids": [], "seq_start_id": [], "loss_mask": []}
         for pair in (found[index] for index in group):
             line["seq_start_id"].append(len(line["input_ids"]))
-            line["input_ids"] += [*pair.prompt, *pair.completion]
-            line["loss_mask"] += [int(place >= len(pair.prompt)) for place in range(1, len(pair) + 1)]
+            line["input_ids"] += pair.ids
+            line["loss_mask"] += [int(learned) for learned in (*pair.mask[1:], False)]
         lines.append(line)
     return lines
 
@@ -139,6 +140,7 @@ def _description(given: Input, settings: NemoSettings) -> dict[str, Any]:
         "template": settings.prompt_template,
         "too_long": settings.too_long,
         "packed": settings.packed,
+        "form": 2,
     }
 
 
@@ -219,16 +221,22 @@ class Pairs(_InOrder, GPTSFTDataset):
         return self._process_example(self.row(index))
 
     def _process_example(self, example: dict[str, Any]) -> dict[str, Any]:
-        prompt, completion = example["prompt"], example["completion"]
+        ids, mask = example["input_ids"], example["loss_mask"]
+        start = mask.index(1)
         return {
-            "input_ids": [*prompt, *completion],
-            "answer_start_idx": len(prompt),
-            "context_ids": prompt,
-            "context_length": len(prompt),
-            "answer_ids": completion,
+            "input_ids": ids,
+            "loss_mask": mask,
+            "answer_start_idx": start,
+            "context_ids": ids[:start],
+            "context_length": start,
+            "answer_ids": ids[start:],
             "metadata": {},
-            "token_count": len(prompt) + len(completion),
+            "token_count": len(ids),
         }
+
+    def _build_loss_mask(self, processed_example: dict[str, Any]) -> list[float]:
+        """That of the row: a conversation has several answers."""
+        return [float(learned) for learned in processed_example["loss_mask"]]
 
 
 class Packs(_InOrder, GPTSFTPackedDataset):

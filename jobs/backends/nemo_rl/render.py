@@ -22,8 +22,8 @@ NEVER = 10**10
 class NemoRlPaths:
     """Where a run reads and writes, and what it runs on.
 
-    ``must_save_by``: seconds after set-up; None: no limit. ``bos``: whether the tokenizer puts a beginning token before
-    a text by itself.
+    ``must_save_by``: seconds after set-up; None: no limit. ``bos``: whether NeMo-RL is to put the beginning token
+    before a text; ``eos``: the end token behind an answer.
     """
 
     model: Path
@@ -35,6 +35,7 @@ class NemoRlPaths:
     gpus_per_node: int
     must_save_by: float | None = None
     bos: bool = True
+    eos: bool = True
 
 
 def configuration(settings: RlSettings, place: NemoRlPaths, checkout: Checkout) -> dict[str, Any]:
@@ -108,7 +109,7 @@ def configuration(settings: RlSettings, place: NemoRlPaths, checkout: Checkout) 
     if isinstance(settings, DpoSettings):
         found["dpo"]["reference_policy_kl_penalty"] = settings.beta
     else:
-        found["data"] |= {"add_bos": place.bos, "add_eos": True, "add_generation_prompt": False}
+        found["data"] |= {"add_bos": place.bos, "add_eos": place.eos, "add_generation_prompt": False}
         if not schema.full_rows:
             found["data"]["max_input_seq_length"] += 1
     if schema.data is not DataStyle.FIXED:

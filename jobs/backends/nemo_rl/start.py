@@ -39,7 +39,7 @@ def of_stage(spec: StageSpec, shape: ProcessShape, found: Checkout) -> Rendered:
     except FileNotFoundError:
         rows = ROWS_UNKNOWN
     scratch = spec.stage_paths.root / "nemo_rl"
-    read = order.place(found.schema, texts.place(given, found.schema, data, scratch), scratch)
+    read = order.place(found.schema, texts.place(data, scratch), scratch)
     given = given.counted(rows)  # of the rows as they are; those that are left out are known to the job
     place = NemoRlPaths(
         spec.inputs["checkpoint"].output,

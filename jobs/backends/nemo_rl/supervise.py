@@ -64,6 +64,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         shape.gpus_per_node,
         _budget(spec, ctx, scratch),
         data.bos,
+        data.eos,
     )
     config = scratch / "config.yaml"
     files.write_atomic(config, render.text(render.configuration(given, place, found)))

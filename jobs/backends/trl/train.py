@@ -7,6 +7,7 @@ Everything that decides the result is fixed before the loop starts: which exampl
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from jobs.backends.trl.control import TrlStepControl, from_first_rank
 from jobs.backends.trl.settings import SCHEDULES, TrainSettings
 from jobs.core.spec import StageSpec
+from jobs.encoding.rows import IGNORED
 from jobs.training import cpu, examples, finished, measured, ranks, tokenizers, tokens
 from jobs.training.examples import Row
 from jobs.training.interface import Result, WorkContext
@@ -111,18 +113,34 @@ class TokenBlocks(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
 def _pairs(
     rows: list[Row], settings: TrainSettings, tokenizer: PreTrainedTokenizerBase, path: Path
 ) -> tuple[Dataset, list[int]]:
-    """Prompts with one completion (``instructions``) or with two (``preferences``, left as text for TRL); lengths."""
-    answers = [name for name in rows[0].texts if name != "prompt"]
+    """Ids and labels of each row, of preferences those of both answers (for ``Preferences``); and lengths."""
     kept = examples.fitting_pairs(rows, path, tokenizer, settings.sequence_length, settings.too_long)
-    lengths = [max(map(len, pairs)) for _, pairs in kept]
-    if len(answers) > 1:
-        return Dataset.from_list([dict(row.texts) for row, _ in kept]), lengths
-    return Dataset.from_list(
-        [
-            {"input_ids": [*pair.prompt, *pair.completion], "labels": [-100] * len(pair.prompt) + list(pair.completion)}
-            for _, (pair,) in kept
-        ]
-    ), lengths
+    found = []
+    for _, sequences in kept:
+        names = ("",) if len(sequences) == 1 else ("chosen_", "rejected_")
+        row: dict[str, list[int]] = {}
+        for name, one in zip(names, sequences, strict=True):
+            row |= {f"{name}input_ids": list(one.ids), f"{name}labels": one.labels}
+        found.append(row)
+    return Dataset.from_list(found), [max(map(len, sequences)) for _, sequences in kept]
+
+
+@dataclass
+class Preferences:
+    """Batches of preferences as TRL's loss takes them: the chosen answers, then the rejected ones, with our masks."""
+
+    pad: int
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        found = [(row[f"{name}_input_ids"], row[f"{name}_labels"]) for name in ("chosen", "rejected") for row in rows]
+        longest = max(len(ids) for ids, _ in found)
+        made: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "completion_mask": []}
+        for ids, labels in found:
+            rest = longest - len(ids)
+            made["input_ids"].append(ids + [self.pad] * rest)
+            made["attention_mask"].append([1] * len(ids) + [0] * rest)
+            made["completion_mask"].append([int(label != IGNORED) for label in labels] + [0] * rest)
+        return {name: torch.tensor(values) for name, values in made.items()}
 
 
 def _arguments(
@@ -166,7 +184,7 @@ def _arguments(
     mixed: dict[str, Any] = {}
     if settings.sft_weight:
         mixed = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, settings.sft_weight]}
-    return DPOConfig, {**common, "max_length": None, "beta": settings.beta, **mixed}
+    return DPOConfig, {**common, "remove_unused_columns": False, "max_length": None, "beta": settings.beta, **mixed}
 
 
 def _trainer(
@@ -192,6 +210,7 @@ def _trainer(
         if kind == "sft":
             trainer = _watched(SFTTrainer, control, order)(**common)
         else:
+            common["data_collator"] = Preferences(int(tokenizer.pad_token_id))
             watched = _by_token(_watched(DPOTrainer, control, order))
             trainer = watched(**common, ref_model=load_model(source))
     trainer.remove_callback(transformers.PrinterCallback)
@@ -211,6 +230,9 @@ def _watched(base: type[Trainer], control: TrlStepControl, order: TrainingOrder)
             loss: torch.Tensor = super().training_step(model, inputs, *rest, **more)
             control.add(loss, tokens)
             return loss
+
+        def _prepare_dataset(self, dataset: Dataset, *rest: Any, **more: Any) -> Dataset:
+            return dataset  # rows are ids already
 
         def create_model_card(self, *rest: Any, **more: Any) -> None:
             """None: TRL would write a README beside the saves."""

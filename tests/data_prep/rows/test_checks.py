@@ -251,6 +251,6 @@ def test_rows_longer_than_a_pack_are_in_none_and_counted(tmp_path: Path) -> None
 
 
 def test_settings_of_rows_that_need_a_tokenizer_say_so() -> None:
-    for setting in ({"max_tokens": 9}, {"pack": 9}, {"template": "model"}):
+    for setting in ({"max_tokens": 9}, {"pack": 9}):
         with pytest.raises(SettingsError, match=r"needs prepare\.tokenizer"):
             RowRecipe.parse("instructions", setting)

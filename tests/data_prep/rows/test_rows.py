@@ -11,6 +11,7 @@ pytest.importorskip("tests.support.prepared", exc_type=ImportError)
 
 from data_prep.common.errors import DataError
 from data_prep.rows import lengths
+from data_prep.rows.recipe import NAMED
 from tests.support.prepared import document, make, write_lines, write_tokenizer
 
 ALL = {"validation": 0, "test": 0}
@@ -50,17 +51,21 @@ def test_forms_are_recognised_and_the_template_of_the_guide_is_applied(tmp_path:
     )
     found = {row["completion"]: row["prompt"] for row in rows(tmp_path / "out")}
     assert set(found) == {"A {input}", "B", "C", "two", "E"}
-    assert found["C"].startswith("<|begin_of_text|><|start_header_id|>system")
-    assert found["C"].endswith("c\n\nd\nAnswer: <|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n")
+    assert found["C"] == "c\n\nd"
+    assert json.loads((tmp_path / "out/encoding.json").read_text())["text_template"] == NAMED["llama-3.2"]
     assert sum(card(tmp_path / "out")["forms"].values()) == 5
     nemo = [json.loads(line) for line in (tmp_path / "out/nemo/training.jsonl").read_text().splitlines()]
     assert {row["output"] for row in nemo} == set(found)
+    prompt = next(row["input"] for row in nemo if row["output"] == "C")
+    assert prompt.startswith("<|begin_of_text|><|start_header_id|>system")
+    assert prompt.endswith("c\n\nd\nAnswer: <|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n")
 
 
 def test_chat_template_of_the_model_and_an_answer_a_row(tmp_path: Path) -> None:
     tokenizer = write_tokenizer(tmp_path / "tokenizer")
     template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
-    (tokenizer / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>", "chat_template": template}))
+    config = {"eos_token": "</s>", "chat_template": template, "tokenizer_class": "PreTrainedTokenizerFast"}
+    (tokenizer / "tokenizer_config.json").write_text(json.dumps(config))
     source = write_lines(tmp_path / "in.jsonl", [{"messages": TURNS}])
     make(
         "instructions",
@@ -71,10 +76,16 @@ def test_chat_template_of_the_model_and_an_answer_a_row(tmp_path: Path) -> None:
         tokenizer=str(tokenizer),
         answers="each",
         pack=64,
+        also=["nemo"],
     )
-    assert {(row["prompt"], row["completion"]) for row in rows(tmp_path / "out")} == {
-        ("[user]one</s>[assistant]", "two"),
-        ("[user]one</s>[assistant]two</s>[user]three</s>[assistant]", "four"),
+    assert sorted((row["messages"] for row in rows(tmp_path / "out")), key=len) == [
+        TURNS[:2],
+        [TURNS[0], {**TURNS[1], "weight": 0}, *TURNS[2:]],
+    ]
+    nemo = [json.loads(line) for line in (tmp_path / "out/nemo/training.jsonl").read_text().splitlines()]
+    assert {(row["input"], row["output"]) for row in nemo} == {
+        ("[user]one</s>[assistant]", "two</s>"),
+        ("[user]one</s>[assistant]two</s>[user]three</s>[assistant]", "four</s>"),
     }
     packed = json.loads((tmp_path / "out/packed/train.jsonl").read_text().splitlines()[0])
     assert len(packed["input_ids"]) == len(packed["loss_mask"])
@@ -151,7 +162,13 @@ def test_pairs_are_checked(tmp_path: Path) -> None:
     ranked = json.loads((tmp_path / "out/nemo-rl-preference/train.jsonl").read_text().splitlines()[0])
     assert [entry["rank"] for entry in ranked["completions"]] == [0, 1]
     with pytest.raises(DataError, match=r"last\.jsonl:1: several turns"):
-        make("preferences", [write_lines(tmp_path / "last.jsonl", given[-1:])], tmp_path / "turns", split=ALL)
+        make(
+            "preferences",
+            [write_lines(tmp_path / "last.jsonl", given[-1:])],
+            tmp_path / "turns",
+            split=ALL,
+            template="llama-3.2",
+        )
 
 
 @pytest.mark.parametrize(
@@ -176,3 +193,46 @@ def test_packs_are_full_and_whole() -> None:
     assert sorted(number for numbers in packs for number in numbers) == list(range(7))
     assert all(sum(sizes[n] for n in numbers) <= 10 for numbers in packs if len(numbers) > 1)
     assert len(packs) == 4
+
+
+def test_a_conversation_is_in_one_split(tmp_path: Path) -> None:
+    given = [
+        {
+            "messages": [
+                {"role": role, "content": f"{role} {n} {at}"} for at in range(3) for role in ("user", "assistant")
+            ]
+        }
+        for n in range(60)
+    ]
+    source = write_lines(tmp_path / "in.jsonl", given)
+    make("instructions", [source], tmp_path / "out", split={"validation": 0.2, "test": 0.3}, answers="each")
+    where: dict[str, set[str]] = {}
+    for split in ("train", "validation", "test"):
+        for row in rows(tmp_path / "out", split):
+            where.setdefault(row["messages"][0]["content"], set()).add(split)  # type: ignore[index]
+    assert len(where) == 60
+    assert all(len(splits) == 1 for splits in where.values())
+    assert set().union(*where.values()) == {"train", "validation", "test"}
+
+
+def test_preferences_of_conversations_keep_their_messages_in_every_form(tmp_path: Path) -> None:
+    """NeMo-RL's form of messages is rendered by the program that reads it, so it must not be rendered here."""
+    tokenizer = write_tokenizer(tmp_path / "tokenizer")
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+    config = {"eos_token": "</s>", "chat_template": template, "tokenizer_class": "PreTrainedTokenizerFast"}
+    (tokenizer / "tokenizer_config.json").write_text(json.dumps(config))
+    other = [*TURNS[:3], {"role": "assistant", "content": "five"}]
+    source = write_lines(tmp_path / "in.jsonl", [{"chosen": TURNS, "rejected": other}])
+    forms = ["nemo-rl-preference", "nemo-rl", "trl-pairs"]
+    make("preferences", [source], tmp_path / "out", split=ALL, template="model", tokenizer=str(tokenizer), also=forms)
+    made = {form: json.loads((tmp_path / "out" / form / "train.jsonl").read_text()) for form in forms}
+    assert made["nemo-rl-preference"] == {
+        "context": TURNS[:3],
+        "completions": [{"rank": 0, "completion": TURNS[3:]}, {"rank": 1, "completion": other[3:]}],
+    }
+    assert made["trl-pairs"] == {"prompt": TURNS[:3], "chosen": TURNS[3:], "rejected": other[3:]}
+    assert made["nemo-rl"] == {
+        "prompt": "[user]one</s>[assistant]two</s>[user]three</s>[assistant]",
+        "chosen": "four</s>",
+        "rejected": "five</s>",
+    }

@@ -10,6 +10,7 @@ import pytest
 
 from data_prep.common.errors import DataError, SettingsError
 from data_prep.common.settings import SPLITS, Settings
+from data_prep.sources import files
 from jobs.core.verdict import FailureClass, classify
 from tests.support.catalogues import read_rows, source_of
 
@@ -28,7 +29,7 @@ def all_rows(output: Path) -> list[dict[str, str]]:
 
 def test_instructions_in_both_forms(tmp_path: Path, make: Make) -> None:
     one = lines(tmp_path / "one.jsonl", [{"prompt": f"Say {n}", "completion": f"{n}!"} for n in range(60)])
-    other = lines(tmp_path / "two.jsonl", [{"input": f"Tell {n}", "output": "yes", "tag": 1} for n in range(60)])
+    other = lines(tmp_path / "two.jsonl", [{"input": f"Tell {n}", "output": "yes", "category": 1} for n in range(60)])
     output = make("instructions", PATH, sources=(source_of(one), source_of(other)))
     rows = all_rows(output)
     assert len(rows) == 120
@@ -172,11 +173,9 @@ def test_null_means_default() -> None:
         ("preferences", {"prompt": "Hi", "chosen": "a", "rejected": "b", "score_chosen": 0.0}, "score_chosen"),
     ],
 )
-def test_a_field_that_says_something_is_not_passed_over(
-    tmp_path: Path, make: Make, kind: str, row: dict[str, Any], name: str
-) -> None:
+def test_no_field_is_dropped_in_silence(tmp_path: Path, make: Make, kind: str, row: dict[str, Any], name: str) -> None:
     path = lines(tmp_path / "a.jsonl", [row])
-    with pytest.raises(DataError, match=rf'a\.jsonl:1: field "{name}" would not be learned: .* write prepare: {{}}'):
+    with pytest.raises(DataError, match=rf'a\.jsonl:1: field "{name}" is not used.*prepare: {{}}.*ignore: \[{name}\]'):
         make(kind, PATH, sources=(source_of(path),))
 
 
@@ -185,3 +184,10 @@ def test_fields_about_a_row_are_counted_and_empty_ones_are_none(tmp_path: Path, 
     rows[3]["url"] = "here"
     output = make("instructions", PATH, sources=(source_of(lines(tmp_path / "a.jsonl", rows)),))
     assert json.loads((output / "card.json").read_text())["ignored_fields"] == {"id": 60, "url": 1}
+
+
+def test_conversations_say_what_reads_them(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"messages": [{"role": "user", "content": "x"}]}) + "\n")
+    with pytest.raises(DataError, match=r"prepare: \{\}"):
+        list(files.rows("instructions", (source_of(file),), lambda step, total: None))

@@ -11,11 +11,12 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from jobs.encoding.rows import Tokens  # noqa: E402
 from jobs.evaluate import measure  # noqa: E402
 from jobs.evaluate.settings import EvaluateSettings  # noqa: E402
 from jobs.evaluate.tasks import prepare  # noqa: E402
 from jobs.training import tokenizers  # noqa: E402
-from jobs.training.examples import Pair, Row  # noqa: E402
+from jobs.training.examples import Row  # noqa: E402
 from tests.support import stages  # noqa: E402
 
 pytestmark = pytest.mark.train
@@ -53,7 +54,7 @@ def model_of(kind: str, seed: int = 0) -> Any:
 def test_scores_are_those_of_the_models_own_logits(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "LOGIT_ROWS", 3)  # several parts
     model = model_of(kind)
-    pairs = [Pair((5, 6, 7), (8, 9, 2)), Pair((5,), (9, 10, 11, 12, 2)), Pair((4, 4), (2,))]
+    pairs = [Tokens.of((5, 6, 7), (8, 9, 2)), Tokens.of((5,), (9, 10, 11, 12, 2)), Tokens.of((4, 4), (2,))]
     found = measure.log_likelihoods(model, pairs)
     for pair, value in zip(pairs, found, strict=True):
         with torch.inference_mode():
@@ -87,17 +88,17 @@ def test_greedy_is_greedy_and_ends_at_every_end_id(tokenizer: Any) -> None:
     prompts = [[5, 6, 7], [40, 41], [90]]
     plain = [greedy(model, prompt, 9) for prompt in prompts]
     expected = [tokenizer.decode(row, skip_special_tokens=True).strip() for row in plain]
-    assert measure.answers(model, tokenizer, prompts, 9) == expected  # no end id came up
+    ends = [int(tokenizer.eos_token_id)]
+    assert measure.answers(model, tokenizer, prompts, 9, ends) == expected  # no end id came up
     config = model.generation_config
     config.repetition_penalty, config.no_repeat_ngram_size, config.max_length = 5.0, 1, 7
     config.do_sample, config.temperature, config.suppress_tokens = True, 2.0, [plain[0][0]]
     before = copy.deepcopy(config)
-    assert measure.answers(model, tokenizer, prompts, 9) == expected
+    assert measure.answers(model, tokenizer, prompts, 9, ends) == expected
     assert model.generation_config == before
-    config.eos_token_id = [2, plain[0][1]]
-    (first, *_) = measure.answers(model, tokenizer, prompts, 9)
+    ends = [2, plain[0][1]]
+    (first, *_) = measure.answers(model, tokenizer, prompts, 9, ends)
     assert first == tokenizer.decode(plain[0][:1], skip_special_tokens=True).strip()
-    assert measure.end_ids(model, tokenizer) == sorted({2, plain[0][1]})
 
 
 def test_the_beginning_token_is_not_scored(tmp_path: Path) -> None:

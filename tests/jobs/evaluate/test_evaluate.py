@@ -11,9 +11,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from jobs.encoding.rows import Tokens  # noqa: E402
 from jobs.evaluate import GateFailed, measure  # noqa: E402
 from jobs.training import examples, tokenizers  # noqa: E402
-from jobs.training.examples import ExamplesError, Pair  # noqa: E402
+from jobs.training.examples import ExamplesError  # noqa: E402
 from jobs.training.models import load_model  # noqa: E402
 from tests.support import stages  # noqa: E402
 
@@ -94,7 +95,7 @@ def test_before_and_after(tmp_path: Path, base: Path, tuned: Path, data: Path) -
 
 def test_log_likelihoods_are_those_of_a_plain_loop(base: Path) -> None:
     model = load_model(base / "output").eval()
-    pairs = [Pair((5, 6, 7), (8, 2)), Pair((5,), (9, 10, 11, 12, 2)), Pair((4, 4), (2,))]
+    pairs = [Tokens.of((5, 6, 7), (8, 2)), Tokens.of((5,), (9, 10, 11, 12, 2)), Tokens.of((4, 4), (2,))]
     found = measure.log_likelihoods(model, pairs)
     for pair, value in zip(pairs, found, strict=True):
         with torch.inference_mode():
@@ -110,10 +111,27 @@ def test_answers_do_not_depend_on_the_batch(tuned: Path, data: Path) -> None:
     model = load_model(tuned / "output").eval()
     rows = examples.read_rows(data / "instructions" / "output" / "test.jsonl", "instructions", limit=6)
     prompts = [tokenizer(row.texts["prompt"])["input_ids"] for row in rows]
-    together = measure.answers(model, tokenizer, prompts, 12)
-    alone = [measure.answers(model, tokenizer, [prompt], 12)[0] for prompt in prompts]
+    together = measure.answers(model, tokenizer, prompts, 12, [tokenizer.eos_token_id])
+    alone = [measure.answers(model, tokenizer, [prompt], 12, [tokenizer.eos_token_id])[0] for prompt in prompts]
     assert together == alone
     assert any(together)
+
+
+def test_an_answer_ends_where_those_of_the_data_do(tmp_path: Path) -> None:
+    """Also with a token that is not the tokenizer's end token, and with those of generation_config.json."""
+    from types import SimpleNamespace
+
+    from jobs.evaluate import tasks
+    from tests.support.templates import A, U, write_tokenizer
+
+    template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    tokenizer = tokenizers.load(write_tokenizer(tmp_path / "model", template))
+    stages.write_rows(tmp_path / "test.jsonl", [{"messages": [U, A]}])
+    rows = examples.read_rows(tmp_path / "test.jsonl", "instructions")
+    encoder = examples.encoder_of(tokenizer, tmp_path / "test.jsonl")
+    model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=[3, 5]))
+    ends = {3, 5, tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")}
+    assert tasks._ends(rows, encoder, model) == sorted(ends)
 
 
 def test_batches_hold_everything_once_and_keep_to_the_budget() -> None:

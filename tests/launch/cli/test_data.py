@@ -53,7 +53,7 @@ def test_inspect_shows_which_tokens_carry_loss(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer = write_tokenizer(tmp_path / "tokenizer")
-    template = "{% for m in messages %}[{{ m.content }}]{% endfor %}"
+    template = "{% for m in messages %}[{{ m.content }}]{% endfor %}{{ eos_token if not add_generation_prompt }}"
     (tokenizer / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>", "chat_template": template}))
     source = write_lines(tmp_path / "in.jsonl", ROWS["instructions"])
     settings = ("--set", "template=model", "--set", f"tokenizer={tokenizer}", "--json")
@@ -61,17 +61,20 @@ def test_inspect_shows_which_tokens_carry_loss(
     capsys.readouterr()
     look = ["data", "inspect", str(tmp_path / "out"), "--tokenizer", str(tokenizer), "--rows", "1"]
     assert main([*look, "--json"]) == 0
-    tokens = json.loads(capsys.readouterr().out)["sequences"]["completion"]
+    found = json.loads(capsys.readouterr().out)
+    tokens = found["sequences"]["completion"]
     row = json.loads((tmp_path / "out/train.jsonl").read_text().splitlines()[0])
-    assert row["prompt"].startswith("[question ")
-    assert "".join(token["text"] for token in tokens if not token["loss"]) == row["prompt"]
-    assert "".join(token["text"] for token in tokens if token["loss"]) == row["completion"] + "</s>"
+    asked, answer = (message["content"] for message in row["messages"])
+    assert asked.startswith("question ")
+    assert "".join(token["text"] for token in tokens if not token["loss"]) == f"[{asked}]"
+    assert "".join(token["text"] for token in tokens if token["loss"]) == f"[{answer}]</s>"
+    assert [token["control"] for token in tokens] == [token["text"] == "</s>" for token in tokens]
+    assert found["notes"] == {"completion": f"end token at {len(tokens) - 1}"}
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     assert main(look) == 0
     plain = capsys.readouterr().out.splitlines()
     assert f"{tmp_path / 'out/train.jsonl'}:1  " in plain[0]
     assert plain[1].startswith("completion  ")
-    assert plain[2:] == (row["prompt"] + row["completion"] + "</s>").splitlines()
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert main(look) == 0
     assert "\x1b[32m" in capsys.readouterr().out

@@ -66,8 +66,9 @@ def test_raw_files_go_through_a_chain(tmp_path: Path) -> None:
     assert (cards["corpus"] / "megatron/train_text_document.idx").stat().st_size > 34
     assert json.loads((cards["corpus"] / "card.json").read_text())["dropped"]["null_field"] == 1
     row = json.loads((cards["instructions"] / "train.jsonl").read_text().splitlines()[0])
-    assert row["prompt"].startswith("Q: ask ")
-    assert row["prompt"].endswith(" A: ")
+    assert row["prompt"].startswith("ask ")
+    encoding = json.loads((cards["instructions"] / "encoding.json").read_text())
+    assert encoding["text_template"] == "Q: {input} A: {output}"
 
 
 BASED = """\
@@ -98,7 +99,8 @@ def test_the_tokenizer_of_the_base_model(tmp_path: Path, capsys: pytest.CaptureF
     digest = hashlib.sha256((model / "tokenizer.json").read_bytes()).hexdigest()
     assert json.loads((made["corpus"] / "card.json").read_text())["tokenizer"]["digest"] == digest
     row = json.loads((made["instructions"] / "train.jsonl").read_text().splitlines()[0])
-    assert row["prompt"].startswith("[ask ")
+    assert row["messages"][0]["content"].startswith("ask ")
+    assert json.loads((made["instructions"] / "card.json").read_text())["tokenizer"]["digest"] == digest
     before = fingerprints(pipeline, rest, capsys)
     (model / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<s>", "chat_template": template}))
     assert main(["fetch", str(pipeline), *rest]) == 0

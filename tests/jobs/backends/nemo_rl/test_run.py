@@ -124,7 +124,7 @@ def test_rows_are_given_in_the_order_of_training(
         return
     assert config["data"]["shuffle"] is False
     assert config[kind]["max_num_epochs"] == 1
-    assert rows == [every[index] for index in training_order(24, 5, 10, 0)]
+    assert rows == [every[index] for index in training_order(24, 5, 10, 1)]
 
 
 def test_an_older_transformers_reads_the_base_of_rotary_positions(

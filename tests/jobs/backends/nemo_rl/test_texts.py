@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("transformers")
 from jobs.backends.nemo_rl import schemas, texts
 from jobs.backends.nemo_rl import settings as nemo_rl
-from jobs.backends.nemo_rl.texts import PreparedTexts
+from jobs.backends.nemo_rl.texts import Adds, PreparedTexts
 from jobs.training import examples, tokenizers
 from jobs.training.examples import ExamplesError
 from tests.support import stages
@@ -70,7 +70,9 @@ def test_the_ids_are_those_that_are_scored(tmp_path: Path, request: pytest.Fixtu
     written = [json.loads(line) for line in found.path.read_text(encoding="utf-8").splitlines()]
     for (prompt, answer), row in zip(ROWS, written, strict=True):
         wanted = examples.encode_pair(tokenizer, prompt, answer)
-        assert texts.as_nemo_rl(tokenizer, row["prompt"], row["completion"], found.bos, False) == wanted
+        assert (
+            texts.as_nemo_rl(tokenizer, row["prompt"], row["completion"], Adds(found.bos, found.eos, False)) == wanted
+        )
         assert row["prompt"] + row["completion"] == prompt + answer
     moved = [row["prompt"] != prompt for (prompt, _), row in zip(ROWS, written, strict=True)]
     assert any(moved)
@@ -123,7 +125,7 @@ def test_preferences_get_the_field_names_of_the_version(tmp_path: Path, model: P
         schema = schemas.of(version)
         assert schema is not None
         found = texts.prepare(settings, schema, data, model, tmp_path / "scratch")
-        assert found.path == texts.place(settings, schema, data, tmp_path / "scratch")
+        assert found.path == texts.place(data, tmp_path / "scratch") != data
         if renamed:
             assert json.loads(found.path.read_text()) == {
                 "prompt": "p",
@@ -131,7 +133,7 @@ def test_preferences_get_the_field_names_of_the_version(tmp_path: Path, model: P
                 "rejected_response": "r",
             }
         else:
-            assert found.path == data
+            assert json.loads(found.path.read_text()) == {"prompt": "p", "chosen": "c", "rejected": "r"}
 
 
 ASK = """

@@ -1,0 +1,7 @@
+"""One row of a data set to the ids that are trained and scored, and which of them carry loss.
+
+The data stage (lengths, the card), ``overnight data inspect``, every back end and the evaluation call
+``rows.RowEncoder``, so that none of them can see other ids than the others. ``settings``: what a data set says of its
+rows; ``messages`` and ``chat``: conversations by the template, as transformers renders them; ``control``: control
+tokens that stand in texts; ``rows``: all together. transformers is imported only where a row is encoded.
+"""

@@ -1,0 +1,419 @@
+"""Conversations as text by a chat template, rendered by transformers' own code, and the parts that carry loss."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from jobs.encoding import messages as messages_as
+from jobs.encoding.errors import CannotEncode
+from jobs.encoding.messages import Message
+from jobs.encoding.settings import Encoding
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Span = tuple[int, int]
+
+_GENERATION = re.compile(r"\{\%-?\s*generation\s*-?\%\}")
+_CONTROL_LIKE = re.compile(r"<[^<>\s]{1,60}>|\[/?[A-Z_]+\]")
+"""What templates close a turn with, where the text between two messages has to be divided."""
+_ANCHOR = "\ue000"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """The text of a conversation and the characters that carry loss; how many answers have a reasoning that the
+    template does not write."""
+
+    text: str
+    spans: tuple[Span, ...]
+    unwritten: int = 0
+
+
+class Chat:
+    """The chat template of a tokenizer, or the one that a data set names."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, encoding: Encoding) -> None:
+        self._tokenizer = tokenizer
+        self._encoding = encoding
+        self._date = datetime.fromisoformat(encoding.date)
+        self._special = dict(tokenizer.special_tokens_map)
+
+    def rendered(
+        self, messages: Sequence[Message], tools: Any = None, options: Mapping[str, Any] | None = None
+    ) -> Rendered:
+        """The conversation as text, with the turns of the assistant under loss whose ``weight`` is not 0.
+
+        Raises:
+            CannotEncode: the template refuses it or leaves out a text of it, or does not say where answers are.
+        """
+        one = _Conversation(self._render(tools, options), messages)
+        text, marked = one.full
+        turns = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
+        learned = [at for at in turns if messages[at].get("weight", 1)]
+        unwritten = sum(not messages_as.holds(text, messages_as.thought(one.messages[at])) for at in turns)
+        if marked is None:
+            closed = (_closed(text, one.span(at), one.messages[at]) for at in learned)
+            return Rendered(text, tuple(closed), unwritten)
+        if learned == turns:
+            spans = marked
+        elif len(marked) == len(turns):
+            spans = [span for span, at in zip(marked, turns, strict=True) if at in learned]
+        else:
+            bounds = [one.span(at) for at in learned]
+            spans = [part for part in marked if any(part[0] < end and start < part[1] for start, end in bounds)]
+        spans = _merged(spans)
+        for at in learned:
+            if any(_is_open(text, span, one.messages[at]) for span in spans):
+                raise CannotEncode(
+                    "no_end_of_turn",
+                    f"{{% generation %}} of the chat template ends with the content of messages[{at}]: no model would "
+                    "learn to end its turn. Name a template that marks the ends of turns, too (template: FILE.jinja)",
+                )
+        return Rendered(text, tuple(spans), unwritten)
+
+    def prompt(self, messages: Sequence[Message], tools: Any = None, options: Mapping[str, Any] | None = None) -> str:
+        """What the model is given to answer ``messages``."""
+        return _Conversation(self._render(tools, options), messages, opened=True).part(len(messages), True)
+
+    def _render(self, tools: Any, options: Mapping[str, Any] | None) -> _Render:
+        tools = tools or None  # as TRL does: templates of Llama write their tool text for an empty list, too
+        try:
+            template = self._tokenizer.get_chat_template(self._encoding.chat_template, tools)
+        except ValueError as error:
+            raise CannotEncode(
+                "no_template",
+                f"the tokenizer {self._tokenizer.name_or_path} has no chat template: name one "
+                "(prepare: {template: FILE.jinja}), or a text with {input} and {output}",
+            ) from error
+        more = {
+            **self._special,
+            "strftime_now": self._date.strftime,
+            **self._encoding.options,
+            **(options or {}),
+        }
+        return _Render(template, tools, more, self._encoding.reasoning)
+
+
+@dataclass(frozen=True)
+class _Render:
+    """One template with what it is given beside the messages."""
+
+    template: str
+    tools: Any
+    more: Mapping[str, Any]
+    reasoning: str
+
+    @property
+    def marks(self) -> bool:
+        """Whether the template itself says what the assistant writes."""
+        return bool(_GENERATION.search(self.template))
+
+    def __call__(
+        self, messages: Sequence[Message], generate: bool = False, marks: bool = False
+    ) -> tuple[str, list[Span]]:
+        from jinja2 import TemplateError
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        try:
+            texts, spans = render_jinja_template(
+                [list(messages)],
+                tools=self.tools,
+                documents=None,
+                chat_template=self.template,
+                return_assistant_tokens_mask=marks,
+                add_generation_prompt=generate,
+                **self.more,
+            )
+        except (TemplateError, TypeError, ValueError, AttributeError, LookupError) as error:
+            raise CannotEncode("refused_by_template", f"the chat template refuses it: {error}") from error
+        return str(texts[0]), [(int(start), int(end)) for start, end in spans[0]] if spans else []
+
+
+class _Conversation:
+    """One conversation in one template: its text, and where each turn of the assistant stands in it."""
+
+    def __init__(self, render: _Render, messages: Sequence[Message], opened: bool = False) -> None:
+        """``opened``: an answer is to follow."""
+        self._render = render
+        self._parts: dict[tuple[int, bool], str] = {}
+        self._ends: dict[int, int] = {}
+        self._pattern: tuple[str, str, str] | None = None
+        own = [{key: value for key, value in message.items() if key != "weight"} for message in messages]
+        failed: CannotEncode | None = None
+        for variant in messages_as.variants(
+            messages_as.with_reasoning(own, render.template, render.reasoning == "keep"), render.template
+        ):
+            self.messages = variant
+            try:
+                self.full = self._whole(opened)
+                self._check_complete(self.full[0])
+            except CannotEncode as error:
+                if failed is None or failed.reason == "refused_by_template":
+                    failed = error
+            else:
+                break
+        else:
+            assert failed is not None
+            raise failed
+        if any(message.get("content", "") is None for message in self.messages):
+            written = messages_as.with_text(self.messages)
+            # A template that writes null as a word does not mean it.
+            if render(written)[0].count("None") < self.full[0].count("None"):
+                self.messages = written
+                self.full = self._whole(opened)
+
+    def _whole(self, opened: bool) -> tuple[str, list[Span] | None]:
+        marks = self._render.marks and not opened
+        text, spans = self._render(self.messages, opened, marks)
+        self._parts = {(len(self.messages), opened): text}
+        return text, spans if marks else None
+
+    def _check_complete(self, text: str) -> None:
+        """Refuse a conversation of which the template leaves out a text."""
+        for number, message in enumerate(self.messages):
+            content = message.get("content")
+            written_out = isinstance(content, list) and (str(content) in text or json.dumps(content)[1:-1] in text)
+            if written_out or not all(messages_as.holds(text, part) for part in messages_as.shown(message)):
+                raise _left_out(f"messages[{number}].content (role {message['role']})")
+        calls = [(at, call) for at, one in enumerate(self.messages) for call in one.get("tool_calls") or ()]
+        if not calls and not self._render.tools:
+            return
+        # Names occur in several places: each call and each tool gets a name of its own to find it by.
+        numbers = iter(range(len(calls)))
+        named = [
+            {**one, "tool_calls": [_renamed_call(call, _mark(next(numbers))) for call in one["tool_calls"]]}
+            if one.get("tool_calls")
+            else one
+            for one in self.messages
+        ]
+        tools = [_renamed_call(tool, _mark(len(calls) + at)) for at, tool in enumerate(self._render.tools or ())]
+        found = replace(self._render, tools=tools or None)(named)[0]
+        for place, (at, _) in enumerate(calls):
+            if _mark(place) not in found:
+                raise _left_out(f"messages[{at}].tool_calls")
+        for at in range(len(tools)):
+            if _mark(len(calls) + at) not in found:
+                raise _left_out(f"tools[{at}]")
+
+    def part(self, count: int, generate: bool) -> str:
+        """The first ``count`` messages as text, with the beginning of an answer where ``generate`` is set."""
+        found = self._parts.get((count, generate))
+        if found is None:
+            found = self._parts[count, generate] = self._render(self.messages[:count], generate)[0]
+        return found
+
+    def span(self, at: int) -> Span:
+        """The characters of the whole text that the assistant writes as message ``at``, with the end of its turn.
+
+        It begins where the text that the model is given ends (or where the two part: a template may open a think block
+        for an answer that has none), and ends where the conversation up to this message ends. Where a template renders
+        a conversation in another way when more follows, the places of the message's own texts tell.
+        """
+        whole = self.full[0]
+        start, end = self._as_before(at, whole) or (self._start(at, whole), self._end(at, whole))
+        self._ends[at] = end
+        if self._pattern is None:
+            self._pattern = self._seen(at, whole, start, end)
+        if not start < end:
+            raise CannotEncode("no_place_of_answer", f"the chat template does not say where messages[{at}] stands")
+        return start, end
+
+    def _turn(self, at: int) -> tuple[str, str] | None:
+        """Question and answer of a turn that is nothing but two texts behind another turn, else None."""
+        if at - 2 not in self._ends or at == len(self.messages) - 1:
+            return None
+        asked, answer = self.messages[at - 1 : at + 1]
+        texts = (asked.get("content"), answer.get("content"))
+        if asked["role"] != "user" or answer.keys() - {"role", "content"} or not all(isinstance(t, str) for t in texts):
+            return None
+        return str(texts[0]), str(texts[1])
+
+    def _seen(self, at: int, whole: str, start: int, end: int) -> tuple[str, str, str] | None:
+        """What the template writes before, between and behind the two texts of a turn."""
+        turn = self._turn(at)
+        between, written = whole[self._ends[at - 2] : start] if turn else "", whole[start:end]
+        for asked, answer in _as_written(turn):
+            if between.count(asked) == 1 and written.startswith(answer) and len(written) > len(answer):
+                before, _, opening = between.partition(asked)
+                return before, opening, written[len(answer) :]
+        return None
+
+    def _as_before(self, at: int, whole: str) -> Span | None:
+        """The span of a turn that is written as an earlier one of the conversation, character by character: a long
+        conversation is not rendered anew for each of its turns."""
+        if self._pattern is None:
+            return None
+        before, opening, closing = self._pattern
+        for asked, answer in _as_written(self._turn(at)):
+            asked = before + asked + opening
+            if whole.startswith(asked + answer + closing, self._ends[at - 2]):
+                start = self._ends[at - 2] + len(asked)
+                return start, start + len(answer) + len(closing)
+        return None
+
+    def _start(self, at: int, whole: str) -> int:
+        asked = self.part(at, True)
+        if whole.startswith(asked):
+            return len(asked)
+        before = self.part(at, False)
+        if whole.startswith(before):
+            # Where the two part within a control token, the answer has its first characters by chance.
+            common = _common(asked, whole)
+            inside = (
+                tag.start() for tag in _CONTROL_LIKE.finditer(asked, len(before)) if tag.start() < common < tag.end()
+            )
+            return next(inside, common)
+        opening = asked[len(before) :] if asked.startswith(before) else ""
+        previous = self._anchor(at - 1, self.messages)[1]
+        own = self._anchor(at, self.messages)[0]
+        between = whole[previous:own]
+        controls = list(_CONTROL_LIKE.finditer(opening))
+        for size in range(len(opening), controls[0].end() - 1 if controls else len(opening), -1):
+            if size and (found := between.rfind(opening[:size])) >= 0:
+                return previous + found + size
+        found_controls = list(_CONTROL_LIKE.finditer(between))
+        if not opening and found_controls:
+            return previous + found_controls[-1].end()
+        raise _unclear(at)
+
+    def _end(self, at: int, whole: str) -> int:
+        if at == len(self.messages) - 1:
+            return len(whole)
+        through = self.part(at + 1, False)
+        if whole.startswith(through):
+            return len(through)
+        behind_here = self._anchor(at, self.messages)[1]
+        behind_alone = self._anchor(at, self.messages[: at + 1])[1]
+        tail = through[behind_alone:]
+        if tail and whole.startswith(tail, behind_here):
+            return behind_here + len(tail)
+        following = self._anchor(at + 1, self.messages)[0]
+        between = whole[behind_here:following]
+        # The text behind the answer that both have in common, up to the end of a control token; else the first one.
+        common = _common(tail, between)
+        closed = [match.end() for match in _CONTROL_LIKE.finditer(between)]
+        ends = [end for end in closed if end <= common] or closed[:1]
+        if not ends or self.messages[at].get("tool_calls"):
+            raise _unclear(at)
+        spaces = len(between) - len(between[ends[-1] :].lstrip()) if between[ends[-1] :].strip() else ends[-1]
+        return behind_here + spaces
+
+    def _anchor(self, at: int, messages: Sequence[Message]) -> Span:
+        """Where the content of a message (of tool calls alone: the name of the last one) stands in the text."""
+        text = self._render(messages)[0] if len(messages) < len(self.messages) else self.full[0]
+        found = []
+        for behind in (False, True):
+            changed = [*messages[:at], _with_anchor(messages[at], behind), *messages[at + 1 :]]
+            marked = self._render(changed)[0]
+            if marked.count(_ANCHOR) != 1 or marked.replace(_ANCHOR, "") != text:
+                raise _unclear(at)
+            found.append(marked.index(_ANCHOR))
+        return found[0], found[1]
+
+
+def _as_written(turn: tuple[str, str] | None) -> Iterator[tuple[str, str]]:
+    """Question and answer as a template may write them: as they are, or without the spaces around them."""
+    if turn is None or not all(text.strip() for text in turn):
+        return
+    for asked in dict.fromkeys((turn[0], turn[0].strip())):
+        for answer in dict.fromkeys((turn[1], turn[1].strip())):
+            yield asked, answer
+
+
+def _common(one: str, other: str) -> int:
+    """How many characters two texts have in common at their beginning."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _mark(number: int) -> str:
+    return f"zq{number}qz"
+
+
+def _renamed_call(call: Mapping[str, Any], mark: str) -> dict[str, Any]:
+    if "function" in call:
+        return {**call, "function": _renamed_call(call["function"], mark)}
+    return {**call, "name": f"{call.get('name', '')}{mark}"}
+
+
+def _left_out(what: str) -> CannotEncode:
+    return CannotEncode(
+        "left_out_by_template",
+        f"the chat template leaves out {what}: name a template that has a place for it (template: FILE.jinja), or "
+        "remove it from the row",
+    )
+
+
+def _merged(spans: Sequence[Span]) -> list[Span]:
+    """The spans, those that touch as one: a template may mark an answer and its end apart."""
+    found: list[Span] = []
+    for start, end in spans:
+        if found and found[-1][1] == start:
+            found[-1] = (found[-1][0], end)
+        else:
+            found.append((start, end))
+    return found
+
+
+def _is_open(text: str, span: Span, message: Message) -> bool:
+    """Whether a span ends with the content of an answer, and not with what ends a turn."""
+    said, answer = text[span[0] : span[1]].rstrip(), messages_as.shown(message)[-1:]
+    return not message.get("tool_calls") and bool(answer) and said.endswith(answer[0])
+
+
+def _closed(text: str, span: Span, message: Message) -> Span:
+    """The span with what closes the answer: where a template leaves that to the message that follows, its beginning.
+
+    Raises:
+        CannotEncode: nothing follows the answer.
+    """
+    if not _is_open(text, span, message):
+        return span
+    start, end = span
+    rest = text[end:]
+    following = _CONTROL_LIKE.match(rest, len(rest) - len(rest.lstrip()))
+    if following is None:
+        raise CannotEncode(
+            "no_end_of_turn",
+            "the chat template writes nothing behind an answer, so no model would learn where to stop: name a template "
+            "that closes it (template: FILE.jinja)",
+        )
+    return start, end + following.end()
+
+
+def _unclear(at: int) -> CannotEncode:
+    return CannotEncode(
+        "turns_change_in_template",
+        f"the chat template writes messages[{at}] in another way when more messages follow, so what the model learns "
+        "of it cannot be told: answers: each makes a row for each answer, answers: last learns the last one only",
+    )
+
+
+def _with_anchor(message: Message, behind: bool) -> Message:
+    content = message.get("content")
+    if isinstance(content, list):
+        full = [at for at, text in enumerate(messages_as.texts(message)) if text.strip()]
+        if full:
+            at = full[-1 if behind else 0]
+            part = _with_anchor({"role": "", "content": content[at]["text"]}, behind)["content"]
+            return {**message, "content": [*content[:at], {**content[at], "text": part}, *content[at + 1 :]]}
+    if isinstance(content, str) and content.strip():
+        start = content.rfind("</think>") + len("</think>") if "</think>" in content else 0
+        core = content[start:].strip()
+        first = content.index(core, start) if core else start
+        place = first + len(core) if behind else first
+        return {**message, "content": content[:place] + _ANCHOR + content[place:]}
+    calls = [dict(call) for call in message.get("tool_calls") or ()]
+    if not calls:
+        raise CannotEncode("no_place_of_answer", "a message without text has no place")
+    last = calls[-1]
+    own = {**last["function"]} if "function" in last else last
+    own["name"] = own["name"] + _ANCHOR if behind else _ANCHOR + own["name"]
+    if "function" in last:
+        last["function"] = own
+    return {**message, "tool_calls": calls}

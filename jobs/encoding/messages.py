@@ -1,0 +1,141 @@
+"""The messages of a conversation as a template wants them, and what of them has to stand in its text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from jobs.encoding.errors import CannotEncode
+
+Message = dict[str, Any]
+
+REASONING_NAMES = ("reasoning_content", "thinking", "reasoning")
+"""Fields of a message in which a reasoning stands; each template knows one or two of them."""
+_TAKES_JSON = re.compile(r"arguments\s+is\s+(not\s+)?(string|mapping)")
+
+
+def with_reasoning(messages: list[Message], template: str, keep: bool) -> list[Message]:
+    """The messages with their reasoning under the name that the template reads.
+
+    Raises:
+        CannotEncode: the template reads none, or another one, and the data set does not say what is meant.
+    """
+    read = [name for name in REASONING_NAMES if re.search(rf"[.'\"]{name}\b", template)]
+    for name in REASONING_NAMES:
+        if name in read or not any(message.get(name) for message in messages):
+            continue
+        at = next(at for at, message in enumerate(messages) if message.get(name))
+        if read and keep:
+            messages = [_renamed(message, name, read[0]) for message in messages]
+            continue
+        hint = f"reasoning: keep gives it as {read[0]}, " if read else ""
+        raise CannotEncode(
+            "left_out_by_template",
+            f"the chat template does not read messages[{at}].{name}: {hint}reasoning: strip leaves it out",
+        )
+    return messages
+
+
+def variants(messages: list[Message], template: str) -> Iterator[list[Message]]:
+    """The messages as the template wants them: as they are, or with what is meant by them in another type.
+
+    OpenAI's arguments of tool calls are JSON in a text, transformers' are objects; a template may take either or both.
+    Content that is null may be no text for it, and one in parts none either. ``developer`` is ``system`` where it is
+    not known.
+    """
+    first = messages if _TAKES_JSON.search(template) else _with_arguments(messages, _as_object)
+    yield first
+    changes: list[Callable[[list[Message]], list[Message]]] = [with_text]
+    if any(isinstance(message.get("content"), list) for message in messages):
+        changes.append(_with_joined)
+    if any("tool_calls" in message for message in messages):
+        changes += [
+            lambda found: _with_arguments(found, _as_object),
+            lambda found: _with_arguments(found, _as_text),
+            lambda found: with_text(_with_arguments(found, _as_object)),
+            lambda found: with_text(_with_arguments(found, _as_text)),
+        ]
+    if any(message["role"] == "developer" for message in messages):
+        changes.append(
+            lambda found: [{**one, "role": "system"} if one["role"] == "developer" else one for one in found]
+        )
+    seen = [first]
+    for change in changes:
+        changed = change(messages)
+        if changed not in seen:
+            seen.append(changed)
+            yield changed
+
+
+def _renamed(message: Message, old: str, new: str) -> Message:
+    if old not in message or new in message:
+        return message
+    return {new if key == old else key: value for key, value in message.items()}
+
+
+def with_text(messages: list[Message]) -> list[Message]:
+    """The messages with an empty text for content that is null."""
+    return [{**message, "content": message.get("content") or ""} for message in messages]
+
+
+def _with_joined(messages: list[Message]) -> list[Message]:
+    return [{**message, "content": "".join(texts(message))} for message in messages]
+
+
+def _with_arguments(messages: list[Message], change: Callable[[Any], Any]) -> list[Message]:
+    found = []
+    for message in messages:
+        if calls := message.get("tool_calls"):
+            message = {**message, "tool_calls": [_call_with(call, change) for call in calls]}
+        found.append(message)
+    return found
+
+
+def _call_with(call: Mapping[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
+    if "function" in call:
+        return {**call, "function": _call_with(call["function"], change)}
+    return {**call, "arguments": change(call["arguments"])} if "arguments" in call else dict(call)
+
+
+def _as_object(arguments: Any) -> Any:
+    if not isinstance(arguments, str):
+        return arguments
+    try:
+        value = json.loads(arguments)
+    except ValueError:
+        return arguments
+    return value if isinstance(value, dict) else arguments
+
+
+def _as_text(arguments: Any) -> Any:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+
+
+def texts(message: Message) -> list[str]:
+    """The texts of the content of a message."""
+    content = message.get("content") or ""
+    return [content] if isinstance(content, str) else [str(part.get("text", "")) for part in content]
+
+
+def shown(message: Message) -> list[str]:
+    """The texts of a message that have to stand in the whole; of an answer, what stands behind its reasoning."""
+    found = texts(message)
+    if message["role"] == "assistant":
+        found = [text.rpartition("</think>")[2] for text in found]
+    return [text.strip() for text in found if text.strip()]
+
+
+def thought(message: Message) -> str:
+    """The reasoning of an answer, from a field of its own or from the beginning of its content."""
+    for name in REASONING_NAMES:
+        if isinstance(message.get(name), str) and message[name].strip():
+            return str(message[name]).strip()
+    before, end, _ = "".join(texts(message)).partition("</think>")
+    return before.rpartition("<think>")[2].strip() if end else ""
+
+
+def holds(text: str, part: str) -> bool:
+    """Whether a text holds a part of it, as it is or written as JSON."""
+    return part in text or json.dumps(part)[1:-1] in text or json.dumps(part, ensure_ascii=False)[1:-1] in text

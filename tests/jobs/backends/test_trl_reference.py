@@ -1,0 +1,146 @@
+"""SFT and DPO of the trl back end beside the same training written out in plain torch: 20 steps, equal losses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("trl")
+
+import torch
+from torch.nn import functional
+
+from jobs.backends.trl import train
+from jobs.backends.trl.settings import TrainSettings
+from jobs.encoding.settings import Encoding
+from jobs.training import examples, tokenizers
+from jobs.training.models import load_model
+from jobs.training.order import training_order
+from tests.support import stages
+
+pytestmark = pytest.mark.train
+
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+STEPS, WARMUP, BETA, CLIP = 20, 2, 0.3, 1.0
+SETTINGS: dict[str, Any] = {
+    "steps": STEPS, "lr": 1e-3, "batch_size": 4, "sequence_length": 256, "warmup_steps": WARMUP, "seed": 3, "threads": 1,
+    "schedule": "linear", "weight_decay": 0.1, "max_grad_norm": CLIP,
+}  # fmt: skip
+KINDS = {"sft": "instructions", "dpo": "preferences"}
+
+
+def turn(role: str, content: str, **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, **more}
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with a chat template, conversations of one to three turns, and preferences."""
+    root = tmp_path_factory.mktemp("given")
+    stages.make_model(root / "base/output")
+    (root / "base/output/chat_template.jinja").write_text(TEMPLATE)
+    texts = list(zip(stages.ENGLISH, stages.EUROPEAN, stages.BRAZILIAN, strict=True))
+    rows: dict[str, list[dict[str, Any]]] = {"instructions": [], "preferences": []}
+    for at in range(18):
+        turns = [turn("system", "Translate.")] if at % 2 else []
+        for english, european, _ in (texts[(at + number) % 8] for number in range(1 + at % 3)):
+            turns += [turn("user", f"{english} {at}"), turn("assistant", european)]
+        if at % 5 == 4:
+            turns[1 if turns[0]["role"] == "user" else 2]["weight"] = 0
+        rows["instructions"].append({"id": str(at), "messages": turns})
+        english, european, brazilian = texts[at % 8]
+        pair = {"chosen": [turn("assistant", european)], "rejected": [turn("assistant", brazilian)]}
+        rows["preferences"].append({"id": str(at), "prompt": [*turns, turn("user", english)], **pair})
+    rows["instructions"] = [
+        row
+        for row in rows["instructions"]
+        if any(one.get("weight", 1) for one in row["messages"] if one["role"] == "assistant")
+    ]
+    for name, found in rows.items():
+        output = root / name / "output"
+        output.mkdir(parents=True)
+        Encoding().write(output)
+        (output / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
+    return root
+
+
+def in_order(kind: str, given: Path) -> list[dict[str, Any]]:
+    """The rows of all steps, as the back end feeds them."""
+    path = given / KINDS[kind] / "output/train.jsonl"
+    tokenizer = tokenizers.load(given / "base/output")
+    rows, lengths = train._pairs(examples.read_rows(path, KINDS[kind]), TrainSettings.read(SETTINGS), tokenizer, path)
+    order = training_order(len(rows), SETTINGS["batch_size"], STEPS, SETTINGS["seed"], lengths)
+    return [rows[index] for index in order]
+
+
+def log_probabilities(model: Any, ids: Sequence[int], labels: Sequence[int]) -> torch.Tensor:
+    """Those of the labels of one sequence, each given what stands before it."""
+    logits = model(input_ids=torch.tensor([ids])).logits[0, :-1]
+    wanted = torch.tensor(labels[1:])
+    kept = wanted != -100
+    return -functional.cross_entropy(logits[kept], wanted[kept], reduction="none")
+
+
+def sft_loss(model: Any, reference: Any, batch: list[dict[str, Any]]) -> torch.Tensor:
+    found = torch.cat([log_probabilities(model, row["input_ids"], row["labels"]) for row in batch])
+    return -found.mean()
+
+
+def dpo_loss(model: Any, reference: Any, batch: list[dict[str, Any]]) -> torch.Tensor:
+    losses = []
+    for row in batch:
+        gains = []
+        for name in ("chosen", "rejected"):
+            ids, labels = row[f"{name}_input_ids"], row[f"{name}_labels"]
+            with torch.no_grad():
+                before = log_probabilities(reference, ids, labels).sum()
+            gains.append(log_probabilities(model, ids, labels).sum() - before)
+        losses.append(-functional.logsigmoid(BETA * (gains[0] - gains[1])))
+    return torch.stack(losses).mean()
+
+
+def written_out(kind: str, given: Path) -> list[float]:
+    """The losses of plain torch: AdamW, linear schedule, clipped gradients; norms do not decay."""
+    torch.manual_seed(0)
+    model, reference = (load_model(given / "base/output") for _ in range(2))
+    decays = [weight for weight in model.parameters() if weight.ndim > 1]
+    others = [weight for weight in model.parameters() if weight.ndim <= 1]
+    groups = [{"params": decays, "weight_decay": SETTINGS["weight_decay"]}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=SETTINGS["lr"])
+    rows, losses = in_order(kind, given), []
+    for step in range(STEPS):
+        share = step / WARMUP if step < WARMUP else (STEPS - step) / (STEPS - WARMUP)
+        for group in optimizer.param_groups:
+            group["lr"] = SETTINGS["lr"] * share
+        size = SETTINGS["batch_size"]
+        loss = {"sft": sft_loss, "dpo": dpo_loss}[kind](model, reference, rows[step * size : (step + 1) * size])
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_losses_are_those_of_plain_torch(kind: str, given: Path, tmp_path: Path) -> None:
+    wanted = written_out(kind, given)
+    assert wanted[-1] < wanted[0]
+    more = {"beta": BETA} if kind == "dpo" else {}
+    inputs = {"checkpoint": given / "base", "data": given / KINDS[kind]}
+    for micro in (4, 1):
+        stage = stages.stage(
+            tmp_path / f"micro{micro}", kind, "trl", {**SETTINGS, **more, "micro_batch_size": micro}, inputs
+        )
+        stage.start()
+        assert list(stage.losses().values()) == pytest.approx(wanted, rel=1e-6), micro
+    two = stages.stage(tmp_path / "two", kind, "trl", {**SETTINGS, **more, "micro_batch_size": 1}, inputs)
+    stages.start_ranks(2, (two, None))
+    assert list(two.losses().values()) == pytest.approx(wanted, rel=1e-6)
