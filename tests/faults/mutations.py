@@ -168,7 +168,7 @@ MUTATIONS: dict[str, Mutation] = {
         Submitter, "_was_given_up", lambda original: lambda self, store, attempt: False
     ),
     # Work
-    "begins-from-the-start": Mutation(saves.Saves, "newest_sound", lambda original: lambda self: None),
+    "begins-from-the-start": Mutation(saves.Saves, "newest_valid", lambda original: lambda self: None),
     "keeps-the-oldest-save": Mutation(saves.Saves, "keep_last", _keeps_the_oldest),
     "sealed-before-its-last-step": Mutation(steps, "_judge", _publishes_early),
     "no-budget": Mutation(budget, "may_go_on", lambda original: lambda history, retries: True),

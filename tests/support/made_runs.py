@@ -52,7 +52,7 @@ def behaviour(checkpoint):
 
 def run(spec, ctx):
     settings = spec.settings
-    found = ctx.saves.newest_sound()
+    found = ctx.saves.newest_valid()
     step = found[0] if found else 0
     print("begins after step", step, flush=True)
     while step < settings["steps"]:

@@ -253,7 +253,7 @@ def test_set_up_and_save_times_are_learned(make: Callable[..., Made], tmp_path: 
     assert supervise._budget(made.stage.spec, context, tmp_path / "a") is None
 
 
-def test_exactly_the_newest_sound_save_is_laid_out(make: Callable[..., Made]) -> None:
+def test_exactly_the_newest_valid_save_is_laid_out(make: Callable[..., Made]) -> None:
     """NeMo-RL takes the highest number in its directory, whatever it is."""
     made = make(steps=4)
     made.start()
