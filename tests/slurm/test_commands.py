@@ -95,7 +95,7 @@ def test_a_chain_from_waiting_over_a_requeue_to_a_failure(
         "apart": State.SEALED,
     }
     assert (found["cpt"].job, found["cpt"].continued) == (jobs["cpt"], 1)
-    assert found["sft"].evidence == "ValueError: as the settings wanted it (waiting.py:38)"
+    assert found["sft"].evidence == "ValueError: as the settings wanted it (waiting.py:42)"
     assert main(["status"]) == 1
     assert main(["list"]) == 0
     assert "3/5  failed" in capfd.readouterr().out

@@ -36,7 +36,7 @@ import os
 import signal
 import time
 
-from jobs.backends import Capabilities, Result
+from jobs.backends import Capabilities, Completeness, Result
 
 NAME = "waiting"
 CAPABILITIES = Capabilities(frozenset({"cpt", "corpus"}), frozenset({"hf"}), frozenset({"hf"}))
@@ -48,6 +48,10 @@ def probe():
 
 def behaviour(checkpoint):
     return None
+
+
+def completeness(directory):
+    return Completeness()
 
 
 def run(spec, ctx):
