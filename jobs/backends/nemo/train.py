@@ -45,12 +45,12 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     micro = settings.micro_of(spread.replicas(ctx.world))
     scratch = spec.stage_paths.root / "nemo"
     path, count = data.prepare(spec.kind, spec.inputs["data"], scratch / "data", settings, tokenizer, ctx)
-    settings = settings.counted(count)
-    tell_order(ctx, settings, count)
-    module = data.module(spec.kind, path, scratch / "data", settings, tokenizer, micro)
     packed = data.packing(scratch / "data") if settings.packed else {}
     if packed:
         ctx.event("packed", **packed)
+    settings = settings.counted(count)
+    tell_order(ctx, settings, count)
+    module = data.module(spec.kind, path, scratch / "data", settings, tokenizer, micro)
 
     trainer = _trainer(settings, spread, ctx.world)
     control = NemoStepControl(ctx, settings, source)
