@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     gateway = client.gateway(profile, values)
     began = time.monotonic()
     run = rundir.create(planned.workspace, planned.pipeline, planned.profile, planned.plan)
-    provenance.save(run, planned.plan, planned.profile, planned.pipeline.pipeline.stages, planned.pipeline.positions)
+    provenance.save(run, planned.plan, planned.profile, planned.pipeline)
     secret_files.write(run.paths, values)
     snapshot_seconds = time.monotonic() - began
     return advance(run, gateway, as_json=args.json, snapshot_seconds=snapshot_seconds)

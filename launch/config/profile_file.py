@@ -11,7 +11,7 @@ from typing import Any
 from launch.base.errors import InputError
 from launch.base.text import nearest, suggest
 from launch.config.document import layers
-from launch.config.document.positions import Document, KeyPath, Positions, Problem, failure
+from launch.config.document.positions import Document, MarkedFile, Positions, Problem, failure
 from launch.config.document.validate import validate
 from launch.config.profile import Profile
 from launch.inputs.toolkit import package_directory
@@ -19,25 +19,10 @@ from launch.slurm.options import OPTIONS, flag_name
 
 
 @dataclass(frozen=True)
-class ProfileFile:
-    """A profile, all layers put together, and where each value came from.
+class ProfileFile(MarkedFile):
+    """A profile, all layers put together. ``data`` has no ``extends``: it reads as the same profile."""
 
-    ``data`` holds what was written, without ``extends``: it reads as the same profile.
-    """
-
-    path: Path
-    data: dict[str, Any]
-    positions: Positions
     profile: Profile
-
-    def where(self, *path: str | int) -> str:
-        """``file:line:column`` of the value at ``path``, or of what is around it."""
-        return str(self.positions.value(path))
-
-    def origin(self, path: KeyPath) -> str | None:
-        """``file:line:column`` of the very value at ``path``; None: it is built in."""
-        found = self.positions.values.get(path)
-        return None if found is None else str(found)
 
     def with_pipeline(self, data: dict[str, Any], positions: Positions) -> ProfileFile:
         """This profile under the ``cluster:`` and ``resources:`` of a pipeline file as it was read.

@@ -6,14 +6,14 @@ Made while the files with their places are at hand, and kept in the run: a refus
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from jobs.core import files
 from launch.base.errors import InputError
-from launch.config.document.positions import KeyPath, Positions, dotted
+from launch.config.document.positions import KeyPath, dotted
+from launch.config.pipeline_file import PipelineFile
 from launch.config.profile_file import ProfileFile
 from launch.plan.model import Plan, PlannedStage
 from launch.render import containers, scripts
@@ -54,16 +54,11 @@ class JobOption:
 
 
 def of_stage(
-    run: Run, stage: PlannedStage, profile: ProfileFile, stages: Mapping[str, Any], positions: Positions
+    run: Run, stage: PlannedStage, profile: ProfileFile, pipeline: PipelineFile | None = None
 ) -> list[JobOption]:
-    """What the job of one stage gets.
-
-    Args:
-        stages: the stages of the pipeline as typed values; an inserted conversion is none of them.
-        marks: of the pipeline.
-    """
+    """What the job of one stage gets; ``pipeline``: whose stage it is, where it has one."""
     request = scripts.request(run, stage, profile.profile, "attempt", 0, None)
-    finder = _Finder(stage, profile, stages.get(stage.name), positions)
+    finder = _Finder(stage, profile, pipeline)
     header = {key.replace("_", "-"): value for key, value in base.header(request).items()}
     removed = {flag_name(flag) for flag in request.remove}
     found = [finder.emitted("sbatch", option, value) for option, value in header.items() if option not in removed]
@@ -100,8 +95,7 @@ def _split(argument: str) -> tuple[str, str | bool]:
 class _Finder:
     stage: PlannedStage
     profile: ProfileFile
-    keys: Any
-    positions: Positions
+    pipeline: PipelineFile | None
 
     def emitted(self, command: str, option: str, value: str | bool) -> JobOption:
         path, instead = self._source(option)
@@ -137,7 +131,8 @@ class _Finder:
         row = OPTIONS.get(option)
         if row is None:  # one that the profile adds for its containers
             return ("containers", "options"), "[--OPTION]"
-        resource = self.profile.profile.resource_paths(self.stage.kind, self.stage.name, self.keys).get(row.resource)
+        stage = None if self.pipeline is None else self.pipeline.pipeline.stages.get(self.stage.name)
+        resource = self.profile.profile.resource_paths(self.stage.kind, self.stage.name, stage).get(row.resource)
         if resource is not None:
             return resource, row.example
         keys: dict[KeyPath, str] = {tuple(key.split(".")): instead for key, instead in row.keys.items()}
@@ -147,18 +142,17 @@ class _Finder:
         return next(iter(keys.items()), ((row.resource,) if row.resource else (), row.example))
 
     def _where(self, path: KeyPath) -> str | None:
-        if path[0] == "stages":
-            found = self.positions.values.get(path)
-            return None if found is None else str(found)
-        return self.profile.origin(path)
+        file = self.pipeline if path[0] == "stages" else self.profile
+        return None if file is None else file.origin(path)
 
     def _file(self, path: KeyPath) -> str:
         """The file that has the last word about it: of the pipeline where that says it, else the profile that was
         named, which lies over all that it extends."""
         if not path:
             return ""
-        if path[0] == "stages" or (self._where(path) or "").startswith(f"{self.positions.file}:"):
-            return self.positions.file
+        pipeline = None if self.pipeline is None else self.pipeline.positions.file
+        if pipeline and (path[0] == "stages" or (self._where(path) or "").startswith(f"{pipeline}:")):
+            return pipeline
         return str(self.profile.path)
 
 
@@ -170,12 +164,12 @@ def _entry(path: KeyPath, value: str) -> str:
     return text
 
 
-def save(run: Run, plan: Plan, profile: ProfileFile, stages: Mapping[str, Any], positions: Positions) -> None:
+def save(run: Run, plan: Plan, profile: ProfileFile, pipeline: PipelineFile) -> None:
     """Keep what every stage's job gets, and from where."""
     files.write_json(
         run.paths.emitted,
         {
-            stage.name: [asdict(one) for one in of_stage(run, stage, profile, stages, positions)]
+            stage.name: [asdict(one) for one in of_stage(run, stage, profile, pipeline)]
             for stage in plan.stages
             if stage.executor != "local" and stage.resources.time is not None
         },

@@ -142,11 +142,11 @@ def _srun_options(planned: Planned, gateway: Gateway) -> Iterator[Finding]:
         yield Finding(Level.WARN, "srun", f"no answer: {response.command}: {response.problem}")
         return
     known = set(re.findall(r"--([a-z][a-z0-9-]+)", response.text))
-    run, stages_of = Run(planned.workspace, RUN), planned.pipeline.pipeline.stages
+    run = Run(planned.workspace, RUN)
     seen: set[str] = set()
     for stage in planned.plan.stages:
         try:
-            options = provenance.of_stage(run, stage, planned.profile, stages_of, planned.pipeline.positions)
+            options = provenance.of_stage(run, stage, planned.profile, planned.pipeline)
         except InputError:
             continue  # said where its script is tried
         for one in options:

@@ -82,8 +82,7 @@ def explained(
     pipeline: PipelineFile | None = None,
 ) -> tuple[str, str]:
     """(what was refused, in Slurm's words, and the entries that end it; the line that it comes from, or nothing)."""
-    stages, positions = ({}, profile.positions) if pipeline is None else (pipeline.pipeline.stages, pipeline.positions)
-    refusal.add(error, provenance.of_stage(run, stage, profile, stages, positions), script, gateway)
+    refusal.add(error, provenance.of_stage(run, stage, profile, pipeline), script, gateway)
     said = [line.strip() for line in error.stderr.splitlines() if line.strip()]
     advice = "; ".join(line.strip() for line in error.advice.splitlines())
     text = error.message + (f" ({said[-1]})" if said else "") + (f": {advice}" if advice else "")

@@ -77,7 +77,7 @@ def test_the_entry_of_the_profile_does_it(site: str) -> None:
     added = {flag_name(flag) for flag in found.profile.srun}  # taken out there
     assert {flag_name(flag) for flag in (*bare[0], *bare[1])} == {"job-name", *added}
     read = read_pipeline(HERE / "pipeline.yaml")
-    known = provenance.of_stage(run, plan_of(found.profile).stage("cpt"), found, read.pipeline.stages, read.positions)
+    known = provenance.of_stage(run, plan_of(found.profile).stage("cpt"), found, read)
     assert {one.option for one in known} == {"job-name", *added}
 
 
@@ -87,7 +87,7 @@ def test_every_flag_knows_the_line_that_it_comes_from(site: str) -> None:
     read = read_pipeline(HERE / "pipeline.yaml")
     plan = plan_of(found.profile)
     for stage in STAGES:
-        known = provenance.of_stage(run, plan.stage(stage), found, read.pipeline.stages, read.positions)
+        known = provenance.of_stage(run, plan.stage(stage), found, read)
         header, srun = flags(carrier("nemo_run").render(request(site, stage)))
         assert sorted(
             one.text.replace("-attempt", f"-{ATTEMPT}") for one in known if one.command == "sbatch"

@@ -35,7 +35,7 @@ def asked(
     run, stage = Run(Workspace(directory / "workspace"), "abcde"), plan.stage(stage_name)
     script = directory / "job.sh"
     script.write_text(carrier("submitit").render(scripts.request(run, stage, found.profile, "aaaaaa", 0, None)))
-    return script, provenance.of_stage(run, stage, found, read.pipeline.stages, read.positions)
+    return script, provenance.of_stage(run, stage, found, read)
 
 
 def refused(gateway: Gateway, script: Path, known: list[JobOption]) -> RejectedByCluster:

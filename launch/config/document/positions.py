@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from launch.base.errors import InputError
@@ -101,3 +102,25 @@ def failure(problems: Iterable[Problem], positions: Positions, *, hint: str | No
     if len(placed) > MAX_SHOWN:
         message += f"\nand {len(placed) - MAX_SHOWN} more"
     return InputError(message, where=str(blocks[0][0]), hint=hint)
+
+
+@dataclass(frozen=True)
+class MarkedFile:
+    """A file as read, with all that lies under and over it. ``data`` holds what was written."""
+
+    path: Path
+    data: dict[str, Any]
+    positions: Positions
+
+    def where(self, *path: str | int) -> str:
+        """``file:line:column`` of the value at ``path``, or of what is around it."""
+        return str(self.positions.value(path))
+
+    def origin(self, path: KeyPath) -> str | None:
+        """``file:line:column`` of the very value at ``path``; None: it is built in."""
+        found = self.positions.values.get(path)
+        return None if found is None else str(found)
+
+    def error(self, path: KeyPath, text: str, hint: str | None = None) -> InputError:
+        """An error about the value at ``path``, for faults that only the planner can see."""
+        return failure([Problem(path, text)], self.positions, hint=hint)

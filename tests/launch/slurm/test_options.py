@@ -102,7 +102,7 @@ def job(tmp_path: Path, more: str) -> Job:
     read = read_pipeline(HERE / "pipeline.yaml")
     request = scripts.request(run, plan.stage("cpt"), found.profile, ATTEMPT, 0, None)
     node = scripts.stage_scripts(run, plan, plan.stage("cpt"), found.profile, ATTEMPT).node
-    known = provenance.of_stage(run, plan.stage("cpt"), found, read.pipeline.stages, read.positions)
+    known = provenance.of_stage(run, plan.stage("cpt"), found, read)
     (inside, *_) = re.findall(r"apptainer exec (.*) /a\.sif ", node) or [""]
     return Job(*flags(carrier("submitit").render(request)), inside.split(), known)
 
