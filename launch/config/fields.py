@@ -170,14 +170,19 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-class ResourceKeys(StrictModel):
-    """What a job asks for; any key may be left to the next layer."""
+class SiteKeys(StrictModel):
+    """What a job asks for that is mostly the same for all jobs: a profile says it also outside of ``resources``."""
 
     partition: Line | None = None
     account: Line | None = None
     qos: Line | None = None
     reservation: Line | None = None
     constraint: Line | None = None
+
+
+class ResourceKeys(SiteKeys):
+    """What a job asks for; any key may be left to the next layer."""
+
     image: Line | None = None
     nodes: Count | None = None
     processes_per_node: Count | None = None

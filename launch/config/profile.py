@@ -26,8 +26,8 @@ from launch.config.fields import (
     Positive,
     ResourceKeys,
     Resources,
+    SiteKeys,
     Slug,
-    StrictModel,
     memory_bytes,
 )
 from launch.config.kinds import DATA_KINDS, TRAINING_KINDS
@@ -63,26 +63,18 @@ from launch.config.secrets import SecretName
 
 __all__ = ["Continuation", "Environment", "ExecutorChoice", "ExecutorKind", "Profile", "Resources", "partitions_of"]
 
-#: Keys of a profile that are the default of the resource of that name.
-_DEFAULTS = ("partition", "account", "qos", "reservation", "constraint")
-
 
 def partitions_of(resources: Resources) -> tuple[str, ...]:
     """Names of the partitions that a job may go to: Slurm takes several, with commas, and chooses."""
     return tuple(name.strip() for name in (resources.partition or "").split(",") if name.strip())
 
 
-class Profile(StrictModel):
+class Profile(SiteKeys):
     """One cluster profile; ``docs/profiles.md`` says what each key does."""
 
     name: Slug
     executor: ExecutorKind
     workspace: SharedPath | None = None
-    partition: Line | None = None
-    account: Line | None = None
-    qos: Line | None = None
-    reservation: Line | None = None
-    constraint: Line | None = None
     partitions: dict[Line, Partition] = Field(default_factory=dict)
     gpu_request: GpuRequestField = GpuRequest.model_construct()
     exclusive: Exclusive = Exclusive.NEVER
@@ -165,7 +157,7 @@ class Profile(StrictModel):
         return found
 
     def _layers(self, kind: str, stage: ResourceKeys | None) -> Iterator[tuple[str, dict[str, Any]]]:
-        yield "", {key: value for key in _DEFAULTS if (value := getattr(self, key)) is not None}
+        yield "", {key: value for key in SiteKeys.model_fields if (value := getattr(self, key)) is not None}
         for group in reversed(_groups(kind)):
             if group in self.resources:
                 yield group, _given(self.resources[group])

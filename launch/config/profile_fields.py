@@ -297,10 +297,9 @@ class SrunOptions(StrictModel):
     cpu_bind: Line | None = None
     network: Line | None = None
 
-    def arguments(self) -> dict[str, str]:
-        """Option of srun -> value."""
-        given = {"mpi": self.mpi, "cpu-bind": self.cpu_bind, "network": self.network}
-        return {name: value for name, value in given.items() if value is not None}
+    def arguments(self) -> tuple[str, ...]:
+        """As srun takes them."""
+        return tuple(f"--{key.replace('_', '-')}={value}" for key, value in self if value is not None)
 
 
 class Containers(StrictModel):

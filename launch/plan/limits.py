@@ -134,47 +134,37 @@ def _of_stage(stage: PlannedStage, profile: ProfileFile, stages: Mapping[str, An
     yield from _links(stage, profile, stages)
 
 
+_ASKS = {
+    "nodes": "{} nodes",
+    "gpus_per_node": "{} GPUs a node",
+    "cpus": "{} CPUs a node",
+    "mem": "{} of memory a node",
+    "time": "a time of {}",
+}
+
+
 def _numbers(stage: PlannedStage, partitions: Mapping[str, Partition]) -> Iterator[_Asked]:
-    resources = stage.resources
-    for key in _NOUNS:
-        value = getattr(resources, key)
+    for key, words in _ASKS.items():
+        value = getattr(stage.resources, key)
         if value:
-            most = {name: _number(_limit(one, key)) for name, one in partitions.items()}
-            yield _Asked(key, value, f"{value} {_NOUNS[key]}", most)
-    if resources.mem is not None:
-        memory = {name: _memory(one) for name, one in partitions.items()}
-        yield _Asked("mem", memory_bytes(resources.mem), f"{resources.mem} of memory a node", memory)
-    if resources.time is not None:
-        times = {name: _time(one, resources.nodes) for name, one in partitions.items()}
-        yield _Asked("time", resources.time.seconds, f"a time of {resources.time}", times)
+            most = {name: _most(one, key, stage.resources.nodes) for name, one in partitions.items()}
+            yield _Asked(key, _amount(key, value), words.format(value), most)
 
 
-_NOUNS = {"nodes": "nodes", "gpus_per_node": "GPUs a node", "cpus": "CPUs a node"}
+def _most(one: Partition, key: str, nodes: int) -> tuple[float, str] | None:
+    """What a partition allows a job on so many nodes, as a number and as a file says it; None: it is not known."""
+    limits = {"nodes": one.max_nodes, "gpus_per_node": one.gpus, "cpus": one.cpus, "mem": one.memory}
+    value = one.longest(nodes) if key == "time" else limits[key]
+    return None if value is None else (_amount(key, value), f'"{value}"' if key == "time" else str(value))
 
 
-def _limit(one: Partition, key: str) -> int | None:
-    return {"nodes": one.max_nodes, "gpus_per_node": one.gpus, "cpus": one.cpus}[key]
-
-
-def _number(value: int | None) -> tuple[float, str] | None:
-    return None if value is None else (value, str(value))
-
-
-def _memory(one: Partition) -> tuple[float, str] | None:
-    return None if one.memory is None else (memory_bytes(one.memory), one.memory)
-
-
-def _time(one: Partition, nodes: int) -> tuple[float, str] | None:
-    longest = one.longest(nodes)
-    return None if longest is None else (longest.seconds, f'"{longest}"')
+def _amount(key: str, value: Any) -> float:
+    return value.seconds if key == "time" else memory_bytes(value) if key == "mem" else value
 
 
 def _allows(one: Partition, asked: _Asked, nodes: int) -> bool:
     """Whether another partition is known to have that much."""
-    if asked.key == "mem":
-        limit = _memory(one)
-    else:
-        limit = _time(one, nodes) if asked.key == "time" else _number(_limit(one, asked.key))
+    limit = _most(one, asked.key, nodes)
     return limit is not None and asked.value <= limit[0]
 
 

@@ -18,7 +18,6 @@ from launch.config.profile_file import ProfileFile
 from launch.plan.model import Plan, PlannedStage
 from launch.render import containers, scripts
 from launch.render import request as base
-from launch.render.request import JobRequest
 from launch.runs.rundir import Run
 from launch.slurm.options import OPTIONS, flag_name
 
@@ -64,7 +63,8 @@ def of_stage(
     found = [finder.emitted("sbatch", option, value) for option, value in header.items() if option not in removed]
     step = [argument for argument in (*base.srun_arguments(request), *request.step) if argument.startswith("--")]
     found += [finder.emitted("srun", *_split(one)) for one in step if flag_name(one) not in removed]
-    return found + [finder.raw(number, *_split(one)) for number, one in _raw(request)]
+    raw = [(number, one) for number, one in enumerate(request.srun) if one.startswith("--")]
+    return found + [finder.raw(number, *_split(one)) for number, one in raw]
 
 
 def without_effect(run: Run, stages: Iterable[PlannedStage], profile: ProfileFile) -> list[tuple[int, str]]:
@@ -80,10 +80,6 @@ def without_effect(run: Run, stages: Iterable[PlannedStage], profile: ProfileFil
         words = (*base.srun_arguments(request), *request.step, *inside)
         seen |= {flag_name(one) for one in (*base.header(request), *(word for word in words if word[:2] == "--"))}
     return [(number, name) for number, name in enumerate(profile.profile.remove) if name not in seen]
-
-
-def _raw(request: JobRequest) -> Iterable[tuple[int, str]]:
-    return ((number, one) for number, one in enumerate(request.srun) if one.startswith("--"))
 
 
 def _split(argument: str) -> tuple[str, str | bool]:

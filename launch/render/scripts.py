@@ -253,10 +253,6 @@ def _notices(profile: Profile, stage: PlannedStage, link: int) -> dict[str, str]
     return found
 
 
-def _srun_options(profile: Profile) -> tuple[str, ...]:
-    return tuple(f"--{name}={value}" for name, value in profile.srun_options.arguments().items())
-
-
 def request(
     run: Run, stage: PlannedStage, profile: Profile, attempt: str, link: int, dependency: str | None
 ) -> JobRequest:
@@ -287,7 +283,7 @@ def request(
         kill_on_invalid_dep=profile.kill_on_invalid_dep,
         site={**_site_options(profile, resources), **_notices(profile, stage, link)},
         sbatch={key: False if value is None else value for key, value in profile.sbatch.items()},
-        step=(*_srun_options(profile), *enter),
+        step=(*profile.srun_options.arguments(), *enter),
         srun=profile.srun,
         remove=profile.remove,
         setup=profile.setup,
