@@ -16,6 +16,7 @@ from launch.base.errors import InputError
 from launch.base.text import control_character
 from launch.config.fields import VARIABLE_NAME
 from launch.config.mounts import Gpus, Mount, Runtime
+from launch.slurm.options import flag_name
 
 INSIDE = "inside"
 """Argument by which node.sh knows that it has entered the container."""
@@ -111,7 +112,7 @@ def command(container: Container) -> tuple[str, ...]:
         return ()
     words = [] if container.gpus is None else ["--nv" if container.gpus is Gpus.NVIDIA else "--rocm"]
     words += [*(f"--bind={mount}" for mount in container.mounts), f"--pwd={container.workdir}"]
-    words = [word for word in words if word.removeprefix("--").partition("=")[0] not in container.remove]
+    words = [word for word in words if flag_name(word) not in container.remove]
     return (container.executable, "exec", *words, *container.options, container.image)
 
 

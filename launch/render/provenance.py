@@ -94,7 +94,7 @@ class _Finder:
     pipeline: PipelineFile | None
 
     def emitted(self, command: str, option: str, value: str | bool) -> JobOption:
-        path, instead = self._source(option)
+        path, example = self._source(option)
         return JobOption(
             command,
             option,
@@ -102,7 +102,7 @@ class _Finder:
             dotted(path),
             self._where(path) if path else None,
             self._file(path),
-            _entry(path, instead) if path else "",
+            _entry(path, example) if path else "",
             "" if option in OPTIONS and OPTIONS[option].needed else f"remove: [{option}]",
         )
 
@@ -120,7 +120,7 @@ class _Finder:
         )
 
     def _source(self, option: str) -> tuple[KeyPath, str]:
-        """The key that an option follows from, and what to write there; empty: it is ours."""
+        """The key that an option comes from, empty for one of ours, and an example of a value."""
         for name in (option, f"--{option}"):
             if self.profile.origin(("sbatch", name)) is not None:
                 return ("sbatch", name), "VALUE"
@@ -131,10 +131,10 @@ class _Finder:
         resource = self.profile.profile.resource_paths(self.stage.kind, self.stage.name, stage).get(row.resource)
         if resource is not None:
             return resource, row.example
-        keys: dict[KeyPath, str] = {tuple(key.split(".")): instead for key, instead in row.keys.items()}
-        for path, instead in keys.items():
+        keys: dict[KeyPath, str] = {tuple(key.split(".")): example for key, example in row.keys.items()}
+        for path, example in keys.items():
             if self._where(path) is not None:
-                return path, instead
+                return path, example
         return next(iter(keys.items()), ((row.resource,) if row.resource else (), row.example))
 
     def _where(self, path: KeyPath) -> str | None:

@@ -13,13 +13,13 @@ from typing import NamedTuple
 SBATCH, SRUN, APPTAINER = "sbatch", "srun", "apptainer"
 LINE = "sbatch's command line"
 LIBRARY = "library"
-"""Where an option stands. ``LIBRARY``: NeMo-Run or submitit would say it by themselves, and never do here."""
+"""Where an option stands. ``LIBRARY``: NeMo-Run or submitit would add it; we take it out."""
 
 ACCOUNTS = "sacctmgr show associations user=$USER format=account,partition,qos lists yours"
 
 
 class Refusal(NamedTuple):
-    """Messages of Slurm with one meaning, and what to do. ``is_general``: one with a more precise message says more."""
+    """Messages of Slurm with one meaning, and what to do. ``is_general``: a precise one beside it counts instead."""
 
     pattern: str
     meaning: str
@@ -28,11 +28,11 @@ class Refusal(NamedTuple):
 
 
 class Question(NamedTuple):
-    """What the cluster has of the kind: a field of the output of ``sinfo`` or ``sacctmgr``, and what that is."""
+    """What to ask the cluster: a field of the output of ``sinfo`` or ``sacctmgr``, and what that is."""
 
     program: str
     field: str
-    words: str
+    meaning: str
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,19 @@ class Option:
 
     Attributes:
         name: without dashes.
-        said_by: where it stands in a job; empty: nowhere.
-        resource: the key of ``resources`` that it follows from.
-        example: what to write for that key; ``NAME`` where the cluster knows it by a name.
-        by_rule: the header does not say the resource as it is: another key of the profile says how.
-        keys: of the profile, beside or in place of the resource, the first that is set counts -> what to write there.
-        question: what to ask the cluster after a refusal.
-        refusals: that may be about it.
+        places: where it stands in a job; empty: nowhere.
+        resource: the key of ``resources`` that it comes from.
+        example: a value for that key; ``NAME``: the cluster knows the value by name.
+        by_rule: a rule of the profile decides how the resource is written; else the header has its value.
+        keys: other keys of the profile that it comes from, with an example; the first that is set counts.
+        question: what to ask the cluster when the option is refused.
+        refusals: messages that may be about it.
         reserved: why ``sbatch`` of a profile cannot set it.
         needed: why ``remove`` of a profile cannot take it out.
     """
 
     name: str
-    said_by: tuple[str, ...] = (SBATCH,)
+    places: tuple[str, ...] = (SBATCH,)
     resource: str = ""
     example: str = "NAME"
     by_rule: bool = False
@@ -65,12 +65,12 @@ class Option:
 
     @property
     def is_copied(self) -> bool:
-        """Whether the header says the resource as it is."""
-        return bool(self.resource) and SBATCH in self.said_by and not self.by_rule
+        """Whether the header has the value of the resource."""
+        return bool(self.resource) and SBATCH in self.places and not self.by_rule
 
     @property
     def is_removable(self) -> bool:
-        return bool(self.said_by) and not self.needed
+        return bool(self.places) and not self.needed
 
 
 def flag_name(text: str) -> str:

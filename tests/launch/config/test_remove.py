@@ -75,16 +75,16 @@ def test_every_option_that_any_site_gets_may_be_named() -> None:
         for name, text in rendered(site).items():
             if name.endswith(tuple(f".{executor}.sh" for executor in NAMES)):
                 header, srun = flags(text)
-                assert {flag_name(one) for one in header} - profile.sbatch.keys() <= said_by(SBATCH), site
-                assert {flag_name(one) for one in srun} - set(map(flag_name, profile.srun)) <= said_by(SRUN), site
+                assert {flag_name(one) for one in header} - profile.sbatch.keys() <= in_place(SBATCH), site
+                assert {flag_name(one) for one in srun} - set(map(flag_name, profile.srun)) <= in_place(SRUN), site
 
 
-def said_by(command: str) -> set[str]:
-    return {name for name, row in OPTIONS.items() if command in row.said_by}
+def in_place(command: str) -> set[str]:
+    return {name for name, row in OPTIONS.items() if command in row.places}
 
 
 @pytest.mark.parametrize(
-    "option", sorted(name for name, row in OPTIONS.items() if APPTAINER in row.said_by and name != "nv")
+    "option", sorted(name for name, row in OPTIONS.items() if APPTAINER in row.places and name != "nv")
 )
 def test_what_apptainer_is_told_can_be_left_out(tmp_path: Path, option: str) -> None:
     def entered(text: str) -> list[str]:

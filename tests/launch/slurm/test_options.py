@@ -110,7 +110,7 @@ def job(tmp_path: Path, more: str) -> Job:
 @pytest.mark.parametrize("name", OPTIONS)
 def test_where_a_job_gets_it_and_what_its_line_is(tmp_path: Path, name: str) -> None:
     row = OPTIONS[name]
-    wanted = tuple(command for command in STANDS if command in row.said_by)
+    wanted = tuple(command for command in STANDS if command in row.places)
     if not wanted:
         assert name not in GIVES
         assert job(tmp_path, PYXIS).has(name) == job(tmp_path, APPTAINERS % "amd").has(name) == ()
@@ -180,7 +180,7 @@ class Cluster:
 
 
 @pytest.mark.failure(17)
-@pytest.mark.parametrize("name", [name for name, row in OPTIONS.items() if SBATCH in row.said_by])
+@pytest.mark.parametrize("name", [name for name, row in OPTIONS.items() if SBATCH in row.places])
 def test_what_the_cluster_has_of_the_kind(tmp_path: Path, name: str) -> None:
     row, found, cluster = OPTIONS[name], job(tmp_path, GIVES[name]), Cluster()
     error = RejectedByCluster("no", command=["sbatch"], exit_code=1, stderr=f"sbatch: unrecognized option '--{name}'")
@@ -193,7 +193,7 @@ def test_what_the_cluster_has_of_the_kind(tmp_path: Path, name: str) -> None:
         assert asked.startswith(row.question.program)
         assert asked.endswith(row.question.field)
         near = "; nearest: minne" if row.example == "NAME" else ""
-        assert f"this cluster has {row.question.words}: minne{near}\n" in error.advice
+        assert f"this cluster has {row.question.meaning}: minne{near}\n" in error.advice
 
 
 def test_every_resource_that_slurm_is_asked_for_has_a_row() -> None:
