@@ -216,4 +216,4 @@ RESOURCE_KEYS = tuple(ResourceKeys.model_fields)
 
 def words_of(constraint: str) -> list[str]:
     """Names of features in a constraint: ``[gpu&hbm80g*2]`` names two."""
-    return re.findall(r"[A-Za-z][\w.-]*", constraint)
+    return re.findall(r"[A-Za-z_][\w.-]*", constraint)

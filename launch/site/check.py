@@ -11,7 +11,8 @@ from pathlib import Path
 
 from jobs.core.paths import Workspace
 from launch.base.errors import OvernightError
-from launch.config.document.positions import KeyPath
+from launch.config import secrets
+from launch.config.document.positions import KeyPath, MarkedFile
 from launch.config.fields import Duration, words_of
 from launch.config.kinds import TRAINING_KINDS
 from launch.config.mounts import Mount, Runtime
@@ -106,7 +107,7 @@ class _Checker:
         for name, environment in known.items():
             where = self._where("environments", name)
             if environment.image is not None:
-                yield self._image(name, environment.image, where)
+                yield self._image(f"image of {name}", environment.image, where)
             elif environment.modules:
                 yield self._modules(name, environment, where)
             else:
@@ -118,15 +119,10 @@ class _Checker:
             return Finding(Level.FAIL, f"python of {name}", f"{python}: {response.problem}", where)
         return Finding(Level.OK, f"python of {name}", f"{python} is Python {response.text.strip()}", where)
 
-    def _image(self, name: str, image: str, where: str) -> Finding:
-        what = f"image of {name}"
+    def _image(self, what: str, name: str, where: str) -> Finding:
         if self._profile.containers.runtime is Runtime.NONE:
             return Finding(Level.FAIL, what, "there is no containers: {runtime: ...} to start it with", where)
-        if not image.startswith(("/", "./", "~")):
-            return Finding(Level.OK, what, f"{image}: from a registry, which nodes ask; not looked at", where)
-        if Path(image).exists():
-            return Finding(Level.OK, what, f"{image} is there", where)
-        return Finding(Level.FAIL, what, f"there is no {image}", where)
+        return image(what, name, where)
 
     def _modules(self, name: str, environment: Environment, where: str) -> Finding:
         what = f"modules of {name}"
@@ -146,17 +142,8 @@ class _Checker:
         return Finding(Level.OK, what, f"{self._facts.module_system} has {', '.join(environment.modules)}", where)
 
     def secrets(self) -> Iterator[Finding]:
-        """Names without a value."""
-        from launch.config import secrets
-
-        for index, name in enumerate(self._profile.secrets):
-            where = self._where("secrets", index)
-            try:
-                secrets.collect({name: where}, os.environ, secrets.user_file())
-            except OvernightError as error:
-                yield Finding(Level.WARN, "secret", error.message, where)
-            else:
-                yield Finding(Level.OK, "secret", f"{name} has a value", where)
+        """Names without a value: a pipeline that needs one may give it."""
+        return secrets_of(self._found, self._profile.secrets, Level.WARN)
 
     # -- the cluster -----------------------------------------------------------------------------------------------
 
@@ -294,6 +281,27 @@ class _Checker:
         run = Run(Workspace(self._workspace), test_only.NAME)
         stage = test_only.stage_of(self._profile, kind, resources, executor, test_only.NAME, sys.executable)
         return test_only.finding(what, run, stage, self._found, self._gateway, where=where)
+
+
+def image(what: str, name: str, where: str = "") -> Finding:
+    """Whether an image is there, where it is a file."""
+    if not name.startswith(("/", "./", "~")):
+        return Finding(Level.OK, what, f"{name}: from a registry, which nodes ask; not looked at", where)
+    if Path(name).exists():
+        return Finding(Level.OK, what, f"{name} is there", where)
+    return Finding(Level.FAIL, what, f"there is no {name}", where)
+
+
+def secrets_of(file: MarkedFile, names: Sequence[str], missing: Level) -> Iterator[Finding]:
+    """Whether each of the ``secrets`` of a file has a value."""
+    for index, name in enumerate(names):
+        where = file.where("secrets", index)
+        try:
+            secrets.collect({name: where}, os.environ, secrets.user_file())
+        except OvernightError as error:
+            yield Finding(missing, "secret", error.message, where)
+        else:
+            yield Finding(Level.OK, "secret", f"{name} has a value", where)
 
 
 def without_effect(found: ProfileFile, run: Run, stages: Sequence[PlannedStage], which: str) -> Iterator[Finding]:

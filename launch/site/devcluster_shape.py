@@ -5,11 +5,10 @@ Nodes declare what the site's nodes have; there are a few of them, and all are t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
-from launch.config.fields import memory_bytes
+from launch.config.fields import memory_bytes, words_of
 from launch.config.profile import Profile, Resources
 from launch.config.profile_fields import KINDS, Partition
 from launch.slurm.devcluster.config import MEMORY_PER_CPU_MB
@@ -17,7 +16,6 @@ from launch.slurm.devcluster.config import MEMORY_PER_CPU_MB
 UNNAMED = "regular"
 """The partition of a site whose profile names none."""
 
-_FEATURE = re.compile(r"[A-Za-z_][\w.-]*")
 _MEMORY_MB = 16000
 
 
@@ -65,7 +63,7 @@ def _features(asked: list[Resources], profile: Profile) -> tuple[set[str], set[s
     with_gpus = {name for each in profile.partitions.values() for name in each.features}
     others: set[str] = set()
     for each in asked:
-        names = set(_FEATURE.findall(each.constraint or ""))
+        names = set(words_of(each.constraint or ""))
         if each.gpus_per_node:
             with_gpus |= names
         else:

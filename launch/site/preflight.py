@@ -5,15 +5,12 @@ Limits, paths, environments, secrets, inputs, room on the disk, and ``sbatch --t
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launch.base.errors import InputError, OvernightError
-from launch.config import secrets
+from launch.base.errors import InputError
 from launch.plan import estimates, limits
 from launch.plan.estimates import Estimate
 from launch.plan.model import PlannedStage
@@ -37,7 +34,8 @@ def findings(planned: Planned, gateway: Gateway | None) -> list[Finding]:
     """
     found = [*_limits(planned), *_inputs(planned), *_memory_and_disk(planned)]
     found += check.check(planned.profile, gateway, planned.workspace.root, requests=False)
-    found += [*_secrets(planned), *_images(planned)]
+    found += check.secrets_of(planned.pipeline, planned.pipeline.pipeline.secrets, Level.FAIL)
+    found += _images(planned)
     if gateway is not None:
         found += _srun_options(planned, gateway)
         found += check.without_effect(planned.profile, Run(planned.workspace, RUN), planned.plan.stages, "of this plan")
@@ -107,18 +105,6 @@ def _gb(size: float) -> str:
     return f"{size / 1e9:,.1f} GB"
 
 
-def _secrets(planned: Planned) -> Iterator[Finding]:
-    """Those of the pipeline; the profile's are the profile's."""
-    for index, name in enumerate(planned.pipeline.pipeline.secrets):
-        where = planned.pipeline.where("secrets", index)
-        try:
-            secrets.collect({name: where}, os.environ, secrets.user_file())
-        except OvernightError as error:
-            yield Finding(Level.FAIL, "secret", error.message, where)
-        else:
-            yield Finding(Level.OK, "secret", f"{name} has a value", where)
-
-
 def _images(planned: Planned) -> Iterator[Finding]:
     """Images that stages or resources name beside those of the environments."""
     images: dict[str, list[str]] = {}
@@ -126,13 +112,7 @@ def _images(planned: Planned) -> Iterator[Finding]:
         if stage.resources.image:
             images.setdefault(stage.resources.image, []).append(stage.name)
     for image, names in images.items():
-        what = f"image of {', '.join(names)}"
-        if not image.startswith("/"):
-            yield Finding(Level.OK, what, f"{image}: not a file; not looked at")
-        elif Path(image).exists():
-            yield Finding(Level.OK, what, f"{image} is there")
-        else:
-            yield Finding(Level.FAIL, what, f"there is no {image}")
+        yield check.image(f"image of {', '.join(names)}", image)
 
 
 def _srun_options(planned: Planned, gateway: Gateway) -> Iterator[Finding]:

@@ -96,7 +96,10 @@ def test_images_of_stages(tmp_path: Path) -> None:
     image.write_text("")
     assert findings(tmp_path / "b", image=str(image))["image of cpt, sft"].level is Level.OK
     named = findings(tmp_path / "c", image="nvcr.io#nvidia/nemo:25.09")["image of cpt, sft"]
-    assert (named.level, named.text) == (Level.OK, "nvcr.io#nvidia/nemo:25.09: not a file; not looked at")
+    assert (named.level, named.text) == (
+        Level.OK,
+        "nvcr.io#nvidia/nemo:25.09: from a registry, which nodes ask; not looked at",
+    )
 
 
 def test_secrets_of_the_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
