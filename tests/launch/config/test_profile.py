@@ -8,7 +8,7 @@ import pytest
 
 from launch.base.errors import InputError
 from launch.config import profile_file
-from launch.config.fields import ResourceKeys
+from launch.config.fields import ResourceKeys, words_of
 from launch.config.profile import Continuation, ExecutorChoice, ExecutorKind, Profile, Resources
 from launch.config.profile_file import find, read_profile
 
@@ -186,3 +186,7 @@ def test_the_file_knows_where_things_stand(tmp_path: Path) -> None:
     path = tmp_path / "lab.yaml"
     path.write_text(PROFILE)
     assert read_profile(path).where("resources", "cpt", "partition") == f"{path}:9:30"
+
+
+def test_the_features_that_a_constraint_names() -> None:
+    assert words_of("[gpu&hbm80g*2]|_old.1") == ["gpu", "hbm80g", "_old.1"]
