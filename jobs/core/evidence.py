@@ -1,4 +1,4 @@
-"""What an answer of this process depends on: whoever keeps the answer can tell by it that the answer is out of date.
+"""What an answer of this process depends on: its keeper can tell by it when the answer is out of date.
 
 Python reports every file that it opens and every directory that it lists (PEP 578), whichever library does it.
 """

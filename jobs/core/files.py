@@ -137,7 +137,7 @@ _NO_LINKS = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EM
 
 
 def _create_without_links(path: Path, text: str) -> bool:
-    """The name is there before its content. A maker that died in between leaves an empty file, which whoever comes next
+    """The name is there before its content. A maker that died in between leaves an empty file, which the next reader
     takes away; one that was only slow finds that its file has gone from under its name."""
     try:
         mine = _write_whole(path, text, os.O_EXCL)

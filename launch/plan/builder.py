@@ -1,7 +1,7 @@
 """From a pipeline and a profile to the jobs of a chain: pure, no file and no clock is read here.
 
 What the plan must know of the world (digests of source files, versions of back ends, what was fetched) is gathered
-before, in ``facts.py``.
+before, in ``gather.py``.
 """
 
 from __future__ import annotations
