@@ -10,6 +10,7 @@ job left in the queue, every job announced in a journal, and a further ``resume`
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import contextlib
 import gc
 import io
@@ -500,7 +501,7 @@ class Simulation:
                 (claim, "supersede", give_up),
                 (steps, "_should_move", moves),
                 (nodes, "ask", self.site.asked),
-                (seal, "ThreadPoolExecutor", _OneByOne),
+                (concurrent.futures, "ThreadPoolExecutor", _OneByOne),
                 (files, "fsync_directory", lambda directory: None),
             ]
             stoppable = (

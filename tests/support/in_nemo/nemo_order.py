@@ -70,7 +70,7 @@ def main() -> None:
     batches = [data.AllBatches(len(pairs), data_parallel_rank=rank, drop_last=True, **share) for rank in (0, 1)]
     found["pairs"] = {
         "steps": dealt(batches, lambda index: pairs[index]["input_ids"]),
-        "each": [line["prompt"] + line["completion"] for line in lines],
+        "each": [line["input_ids"] for line in lines],
     }
     print(json.dumps(found))
 

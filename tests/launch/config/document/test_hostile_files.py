@@ -62,7 +62,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(place / "state"))
         patch.setattr(toolkit, "PACKAGES", ("jobs",))
-        return made_runs.make(place / "ws", made_runs.stage("cpt"))
+        made = made_runs.make(place / "ws", made_runs.stage("cpt"))
+    made.paths.stage("cpt").root.mkdir(parents=True)  # where its script begins
+    return made
 
 
 def profile_of(directory: Path, values: dict[str, Any]) -> Profile:
