@@ -102,7 +102,7 @@ class Child:
             raise DriverFailed(with_advice(FailureClass.WRONG_DATA, self._replaced), FailureClass.WRONG_DATA)
         self._seal()
         if self._setup is not None:
-            value = {"seconds": round(self._setup, 1), "save_seconds": round(self._save_seconds, 1)}
+            value = {"seconds": round(self._setup, 3), "save_seconds": round(self._save_seconds, 3)}
             files.write_json(self._scratch / "setup.json", value)
         if child.returncode != 0 and not asked:
             failure, evidence = recognise("".join(self._tail))
