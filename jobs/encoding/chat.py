@@ -26,7 +26,7 @@ _ANCHOR = "\ue000"
 
 
 @dataclass(frozen=True)
-class Rendered:
+class RenderedChat:
     """The text of a conversation and the characters that carry loss; how many answers have a reasoning that the
     template does not write."""
 
@@ -46,7 +46,7 @@ class Chat:
 
     def rendered(
         self, messages: Sequence[Message], tools: Any = None, options: Mapping[str, Any] | None = None
-    ) -> Rendered:
+    ) -> RenderedChat:
         """The conversation as text, with the turns of the assistant under loss whose ``weight`` is not 0.
 
         Raises:
@@ -59,7 +59,7 @@ class Chat:
         unwritten = sum(not messages_as.holds(text, messages_as.thought(one.messages[at])) for at in turns)
         if marked is None:
             closed = (_closed(text, one.span(at), one.messages[at]) for at in learned)
-            return Rendered(text, tuple(closed), unwritten)
+            return RenderedChat(text, tuple(closed), unwritten)
         if learned == turns:
             spans = marked
         elif len(marked) == len(turns):
@@ -75,7 +75,7 @@ class Chat:
                     f"{{% generation %}} of the chat template ends with the content of messages[{at}]: no model would "
                     "learn to end its turn. Name a template that marks the ends of turns, too (template: FILE.jinja)",
                 )
-        return Rendered(text, tuple(spans), unwritten)
+        return RenderedChat(text, tuple(spans), unwritten)
 
     def prompt(self, messages: Sequence[Message], tools: Any = None, options: Mapping[str, Any] | None = None) -> str:
         """What the model is given to answer ``messages``."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from jobs.encoding.chat import Chat, Rendered
+from jobs.encoding.chat import Chat, RenderedChat
 from jobs.encoding.control import Control, mapped
 from jobs.encoding.errors import CannotEncode
 from jobs.encoding.messages import Message
@@ -183,7 +183,7 @@ class RowEncoder:
                 )
         return {**row, **self.control.mark(texts)}, True
 
-    def _rendered(self, row: Mapping[str, Any], messages: Sequence[Message]) -> Rendered:
+    def _rendered(self, row: Mapping[str, Any], messages: Sequence[Message]) -> RenderedChat:
         tools, options = row.get("tools"), row.get("chat_template_kwargs")
         found = self._chat.rendered(messages, tools, options)
         given = mapped([*messages], self.control.unmark)
@@ -209,7 +209,7 @@ class RowEncoder:
         made = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         return list(made["input_ids"]), made["offset_mapping"]
 
-    def _tokens(self, one: Rendered, marked: bool) -> Tokens:
+    def _tokens(self, one: RenderedChat, marked: bool) -> Tokens:
         ids, offsets = self._ids(one.text, marked)
         mask = [False] * len(ids)
         at = 0
@@ -292,7 +292,7 @@ def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return int(tokenizer.eos_token_id)
 
 
-def _from_one_place(chosen: Rendered, rejected: Rendered) -> tuple[Rendered, Rendered]:
+def _from_one_place(chosen: RenderedChat, rejected: RenderedChat) -> tuple[RenderedChat, RenderedChat]:
     """Both with their loss from the same character on, where all that they share is before it."""
     if not chosen.spans or not rejected.spans:
         return chosen, rejected

@@ -16,7 +16,7 @@ from launch.base.text import table
 from launch.config.fields import memory_bytes
 from launch.config.profile import Profile, Resources
 from launch.plan import memory as estimate
-from launch.plan.memory import Checkpoint, Memory, Model, Shape
+from launch.plan.memory import Checkpoint, MemoryEstimate, Model, Shape
 from launch.plan.model import Plan, PlannedStage
 
 PEAK = {
@@ -37,7 +37,7 @@ class Estimate:
 
     stage: str
     parameters: int
-    memory: Memory
+    memory: MemoryEstimate
     measured: float | None
     memory_limit: int | None
     flops_per_step: float
@@ -361,7 +361,7 @@ def _candidates(stage: PlannedStage, model: Model) -> Iterator[tuple[dict[str, A
         yield {**smallest, "lora_rank": RANK}, resources.nodes
 
 
-def parts(memory: Memory) -> str:
+def parts(memory: MemoryEstimate) -> str:
     """What takes the memory, the largest first."""
     found = sorted(asdict(memory).items(), key=lambda item: -item[1])
     return ", ".join(f"{name} {_gib(value)}" for name, value in found if value >= 2**20)

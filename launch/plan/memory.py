@@ -214,7 +214,7 @@ def shape_of(kind: str, settings: Mapping[str, Any], nodes: int, processes_per_n
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryEstimate:
     """Bytes on the GPU that needs most."""
 
     weights: float
@@ -288,7 +288,7 @@ def activations(model: Model, shape: Shape, keeps: capabilities.Memory) -> float
     return inputs * layers * waiting
 
 
-def memory(model: Model, shape: Shape, keeps: capabilities.Memory) -> Memory:
+def memory(model: Model, shape: Shape, keeps: capabilities.Memory) -> MemoryEstimate:
     """Bytes on the GPU that needs most: the first pipeline stage (activations) or the last (logits)."""
     weight, gradient, optimizer = keeps.states[shape.precision]
     layers = -(-model.layers // shape.pipeline)
@@ -314,7 +314,7 @@ def memory(model: Model, shape: Shape, keeps: capabilities.Memory) -> Memory:
     if shape.pipeline > 1:  # the last stage has the logits, and one micro batch waiting
         last = kept / min(shape.pipeline, max(1, shape.batch // (shape.micro_batch * over))) + logits
         kept, logits = (last - logits, logits) if last > kept else (kept, 0.0)
-    return Memory(weights, gradients, trained * optimizer / states, kept, logits)
+    return MemoryEstimate(weights, gradients, trained * optimizer / states, kept, logits)
 
 
 def step_flops(model: Model, shape: Shape) -> float:

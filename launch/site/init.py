@@ -24,7 +24,7 @@ _EXECUTABLES = ("apptainer", "singularity", "enroot")
 
 
 @dataclass(frozen=True)
-class NewProfile:
+class InitResult:
     """The text of a profile, and what was asked for it."""
 
     name: str
@@ -39,7 +39,7 @@ def make(
     environment: Mapping[str, str],
     devcluster: Path | None,
     seconds: float = ask.SECONDS,
-) -> NewProfile:
+) -> InitResult:
     """Ask everything once and render the profile.
 
     Args:
@@ -80,7 +80,7 @@ def make(
         )
     )
     quotas = {f"quota of {variable}": one for variable, one in quotas.items()}
-    return NewProfile(chosen, text, {**response, **quotas, **trials}, found)
+    return InitResult(chosen, text, {**response, **quotas, **trials}, found)
 
 
 def _groups() -> set[str]:

@@ -53,8 +53,8 @@ def prepare(
     """
     if kind == "cpt":
         prefix = tokens.corpus(given, settings.split, tokenizer.tokenizer, scratch, ctx)
-        Blocks.mixed = tokens.mix(prefix, settings.seed, scratch, ctx)
-        return prefix, len(tokens.Blocks(prefix, settings.sequence_length, settings.seed, 1, Blocks.mixed))
+        NemoBlocks.mixed = tokens.mix(prefix, settings.seed, scratch, ctx)
+        return prefix, len(tokens.Blocks(prefix, settings.sequence_length, settings.seed, 1, NemoBlocks.mixed))
     ranks.on_first(lambda: pairs(given, scratch, settings, tokenizer.tokenizer))
     with open(scratch / TRAINING, "rb") as stream:
         return scratch, sum(1 for _ in stream)
@@ -67,9 +67,11 @@ def module(kind: str, path: Path, scratch: Path, settings: NemoSettings, tokeniz
         "tokenizer": tokenizer, "num_workers": settings.data_workers, "seed": settings.seed,
     }  # fmt: skip
     if kind == "cpt":
-        Blocks.batch = settings.batch_size
+        NemoBlocks.batch = settings.batch_size
         index = str(scratch / "index")
-        return PreTrainingDataModule([str(path)], split="1,0,0", index_mapping_dir=index, dataset_cls=Blocks, **common)
+        return PreTrainingDataModule(
+            [str(path)], split="1,0,0", index_mapping_dir=index, dataset_cls=NemoBlocks, **common
+        )
     return (PacksModule if settings.packed else PairsModule)(dataset_root=scratch, memmap_workers=1, **common)
 
 
@@ -154,7 +156,7 @@ def _mark(scratch: Path, given: Input, settings: NemoSettings) -> None:
     files.write_json(scratch / READY, _description(given, settings))
 
 
-class Blocks(GPTDataset):
+class NemoBlocks(GPTDataset):
     """Megatron's data set with the order of our other back ends, in which no token is padding.
 
     Megatron shuffles all epochs as one, so that a document may come twice before another has come once. Here an epoch

@@ -17,7 +17,7 @@ def main() -> None:
     from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
     from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
 
-    from jobs.backends.nemo.data import Blocks
+    from jobs.backends.nemo.data import NemoBlocks
 
     prefix = f"{sys.argv[1]}/corpus"
     builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=numpy.uint16)
@@ -43,7 +43,7 @@ def main() -> None:
         path_to_cache=f"{sys.argv[1]}/index",
         tokenizer=SimpleNamespace(eod=2, pad=2, unique_identifiers={}),
     )
-    (found, *_) = BlendedMegatronDatasetBuilder(Blocks, [4, None, None], lambda: True, config).build()
+    (found, *_) = BlendedMegatronDatasetBuilder(NemoBlocks, [4, None, None], lambda: True, config).build()
     left_out = sum(int((found[number]["loss_mask"] == 0).sum()) for number in range(4))
     print(json.dumps({"left_out": left_out, "made": len(made)}))
 

@@ -46,8 +46,8 @@ def main() -> None:
         path_to_cache=str(scratch / "index"),
         tokenizer=SimpleNamespace(eod=2, pad=2, unique_identifiers={}),
     )
-    data.Blocks.batch = BATCH
-    (blocks, *_) = BlendedMegatronDatasetBuilder(data.Blocks, [BATCH * STEPS, 0, 0], lambda: True, config).build()
+    data.NemoBlocks.batch = BATCH
+    (blocks, *_) = BlendedMegatronDatasetBuilder(data.NemoBlocks, [BATCH * STEPS, 0, 0], lambda: True, config).build()
     share = {"consumed_samples": 0, "micro_batch_size": MICRO, "data_parallel_size": 2, "global_batch_size": BATCH}
     deal = [MegatronPretrainingSampler(len(blocks), data_parallel_rank=rank, **share) for rank in (0, 1)]
     found: dict[str, Any] = {
