@@ -71,15 +71,17 @@ def _asked(verb: str, given: Sequence[str]) -> int:
     # Both mostly import: looking for garbage meanwhile and at the end is a fifth of their CPU.
     gc.set_threshold(50_000)
     atexit.register(gc.freeze)
-    from jobs.core.evidence import Evidence
+    evidence = None
+    if verb == "probe":
+        from jobs.core.evidence import Evidence
 
-    evidence = Evidence()  # first: it sees what is opened from now on
+        evidence = Evidence()  # first: it sees what is opened from now on
     code = None
     if given[0] == "--code":
         code, given = Path(given[1]), given[2:]
         sys.path.append(str(code))  # last, as in a job
         sys.dont_write_bytecode = True  # the tree is the user's
-    if verb == "probe":
+    if evidence is not None:
         answers = {name: _probe(name, code) for name in given}
         print(json.dumps(evidence.as_json()))
         print(json.dumps(answers))
