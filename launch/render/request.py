@@ -14,6 +14,7 @@ from jobs.core.paths import ScriptPaths, StagePaths
 from launch.base.errors import InputError
 from launch.base.text import control_character
 from launch.config.fields import Duration, Resources
+from launch.render import templates
 from launch.slurm.client import Gateway
 from launch.slurm.options import OPTIONS, flag_name
 
@@ -105,8 +106,8 @@ class JobRequest:
 
     @property
     def source_host(self) -> str:
-        """The line of the batch shell that brings in host.sh."""
-        return f". {shlex.quote(str(self.scripts.host))}"
+        """The line of the batch shell that brings in host.sh, without which nothing may run."""
+        return f". {shlex.quote(str(self.scripts.host))} || overnight_elsewhere 'host.sh cannot be read'"
 
     @property
     def start_node(self) -> str:
@@ -165,12 +166,13 @@ def _text(value: object) -> str:
 
 
 def setup_lines(request: JobRequest) -> list[str]:
-    """What runs in the batch shell before srun: the profile's lines, then host.sh.
+    """What runs in the batch shell before srun: the profile's lines, elsewhere.sh, host.sh.
 
     host.sh is sourced, not started: its EXIT trap has to be the batch shell's, and it may leave the job with ``exit``.
     """
     # Always: the submitter's environment, perhaps that of another job, reaches the job.
-    return [*request.setup, f"export OVERNIGHT_LINK={request.link}", request.source_host]
+    elsewhere = templates.template("elsewhere.sh.j2").rstrip("\n").split("\n")
+    return [*request.setup, *elsewhere, f"export OVERNIGHT_LINK={request.link}", request.source_host]
 
 
 def srun_arguments(request: JobRequest) -> list[str]:

@@ -40,7 +40,7 @@ export OVERNIGHT_MASTER_ADDR=${{OVERNIGHT_NODES%% *}}
 {ports}
 overnight_claim_ports 4 "$SLURM_JOB_ID" || exit 1
 trap overnight_free_ports EXIT
-export OVERNIGHT_MASTER_PORT=$overnight_port
+export OVERNIGHT_MASTER_PORT=$overnight_port OVERNIGHT_ENTERED=$SLURM_JOB_ID.${{SLURM_RESTART_COUNT:-0}}
 echo "head port $overnight_port"
 srun --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --kill-on-bad-exit=1 {node}
 """

@@ -20,7 +20,7 @@ export OVERNIGHT_MASTER_ADDR=${{OVERNIGHT_NODES%% *}}
 {ports}
 overnight_claim_ports 4 {seed} || exit 1
 trap overnight_free_ports EXIT
-export OVERNIGHT_MASTER_PORT=$overnight_port
+export OVERNIGHT_MASTER_PORT=$overnight_port OVERNIGHT_ENTERED=$SLURM_JOB_ID.${{SLURM_RESTART_COUNT:-0}}
 echo "port $overnight_port"
 srun --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --kill-on-bad-exit=1 {node}
 """

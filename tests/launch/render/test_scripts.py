@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -64,7 +65,8 @@ def test_a_value_is_never_run(tmp_path: Path) -> None:
     plain = {"modules": (), "enter": (), "scratch": None}
     text = templates.template("node.sh.j2", **{**SPEC, "stage_dir": tmp_path}, **{**NODE, **plain}, launcher="python")
     shown = text.replace("exec ", "printf '%s' \"$NAME\"; : ")
-    done = subprocess.run(["bash", "-c", shown], capture_output=True, text=True, check=True)
+    prepared = {**os.environ, "SLURM_JOB_ID": "7", "OVERNIGHT_ENTERED": "7.0"}
+    done = subprocess.run(["bash", "-c", shown], env=prepared, capture_output=True, text=True, check=True)
     assert done.stdout == NASTY
 
 

@@ -1,0 +1,116 @@
+"""The batch script of a job, as it is rendered, run by bash with fake commands in PATH: no Slurm and no Python inside it.
+
+The fake interpreter answers ``prologue`` and ``finish`` as the test says and notes each call.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.core import symptoms
+from jobs.core.symptoms import Symptom
+from launch.config.fields import Resources
+from launch.render import request, templates
+from launch.render.executors import carrier
+from launch.render.request import JobRequest
+
+NODE: dict[str, Any] = {
+    "modules": (), "enter": (), "variables": (), "prefix": "", "secrets": None, "scratch": None, "launcher": "python",
+    "nodes": 1, "processes": 1, "ray_seconds": 1,
+}  # fmt: skip
+
+PYTHON = """
+case $2 in
+  prologue) exit "${PROLOGUE:-0}" ;;
+  finish) [ "$4" -eq 0 ] && echo "${DECISION:-done}" || echo "${DECISION:-fail}" ;;
+  work) exit "${WORK:-0}" ;;
+esac
+exit 0
+"""
+
+COMMANDS = {
+    "srun": 'for last; do :; done; "$last"',
+    "scontrol": """
+case "$1 $2" in
+  "show hostnames") echo node1 ;;
+  "show job") echo "JobId=7 JobState=${STATE:-RUNNING} Reason=None Restarts=0 x" ;;
+  requeue*) echo "${REQUEUE:-}" >&2; [ -z "${REQUEUE:-}" ] ;;
+esac
+""",
+    "squeue": "echo 4102444800",
+    "sinfo": "printf 'node1\\nnode2\\n'",
+}
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How the job ended, and all calls of the fake commands in their order."""
+
+    code: int
+    calls: list[str]
+    log: str
+    early: str
+    symptom: Symptom | None
+
+    def count(self, call: str) -> int:
+        return sum(one.startswith(call) for one in self.calls)
+
+
+class Batch:
+    """One job in a directory of its own; change its files before ``run``."""
+
+    def __init__(
+        self, directory: Path, *, executor: str = "submitit", host: Mapping[str, Any] | None = None, **asked: Any
+    ) -> None:
+        self.stage, self.bin = directory / "stage", directory / "bin"
+        node = {key: asked.pop(key) for key in NODE if key in asked}
+        for each in (self.stage / "logs", self.bin):
+            each.mkdir(parents=True)
+        self.python = self.bin / "interpreter"
+        for name, text in {**COMMANDS, "interpreter": PYTHON}.items():
+            self.command(name, text)
+        common = {
+            "stage": "cpt", "stage_dir": self.stage, "boot": "boot.py", "spec": "spec.json", "environment": [],
+        }  # fmt: skip
+        values = {"core_python": self.python, "watch_seconds": 1, "seal": self.stage / "seal.json", "run": "abcde"}
+        self.request = JobRequest("on-abcde-cpt-t", self.stage, Resources(time="5"), requeue=True, **asked)
+        scripts = self.request.scripts
+        scripts.host.write_text(templates.template("host.sh.j2", **common, **values, **(host or {})))
+        more = {**NODE, **node, "stage_python": self.python, "node": scripts.node}
+        scripts.node.write_text(templates.template("node.sh.j2", **common, **more))
+        scripts.node.chmod(0o755)
+        self.script = request.write_script(self.request, carrier(executor).render(self.request))
+
+    def command(self, name: str, text: str) -> None:
+        """A fake command; its name and arguments are noted."""
+        path = self.bin / name
+        path.write_text(f'#!/bin/bash\necho "${{0##*/}} $*" >>{self.bin.parent}/calls\n{text}\n')
+        path.chmod(0o755)
+
+    def run(self, timeout: float = 60, **environment: str) -> Ran:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "OVERNIGHT_"))}
+        given = {
+            **kept, "PATH": f"{self.bin}:{kept['PATH']}", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node1",
+            "SLURMD_NODENAME": "node1", "SLURM_JOB_PARTITION": "batch", **environment,
+        }  # fmt: skip
+        done = subprocess.run(
+            ["bash", str(self.script)],
+            env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+        calls = self.bin.parent / "calls"
+        log = self.stage / "logs" / f"7_{environment.get('SLURM_RESTART_COUNT', '0')}.log"
+        (self.stage / "logs").mkdir(exist_ok=True)
+        early = self.stage / "logs" / "7.batch.log"
+        early.write_text(done.stdout)
+        return Ran(
+            done.returncode,
+            calls.read_text().splitlines() if calls.exists() else [],
+            log.read_text() if log.exists() else "",
+            done.stdout,
+            symptoms.search_log(log) or symptoms.search_log(early),
+        )
