@@ -12,6 +12,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from jobs.core.slurm_states import JobState
 from launch.base.errors import InputError
 from launch.base.text import control_character
+from launch.slurm import refusals
 
 
 def quote(value: object) -> str:
@@ -39,6 +40,7 @@ def _compiled(name: str) -> Template:
     )
     environment.filters["sh"] = quote
     environment.globals["final_states"] = [state.value for state in JobState if state.is_final]
+    environment.globals["silence"] = refusals.SILENCE
     return environment.get_template(name)
 
 

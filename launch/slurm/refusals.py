@@ -11,24 +11,31 @@ from launch.slurm import reasons
 from launch.slurm.options import ACCOUNTS, OPTIONS, Refusal
 
 #: The controller, the database or the network did not answer; the request may or may not have been carried out.
-_SILENT = re.compile(
-    r"Unable to contact slurm controller"
-    r"|Socket timed out"
-    r"|Connection (?:refused|reset|timed out)"
-    r"|Communication connection failure"
-    r"|Transport endpoint is not connected"
-    r"|Zero Bytes were transmitted or received"
-    r"|Message (?:send|receive) failure"
-    r"|Unexpected message received"
-    r"|controller (?:is )?in standby mode"
-    r"|slurmctld? (?:is )?not responding"
-    r"|Resource temporarily unavailable"
-    r"|temporarily unable to accept job"
-    r"|job update not available right now"
-    r"|Problem talking to the database"
-    r"|RPC rate limit",
-    re.IGNORECASE,
+SILENCE = (
+    "Unable to contact slurm controller",
+    "Socket timed out",
+    "Connection refused",
+    "Connection reset",
+    "Connection timed out",
+    "Communication connection failure",
+    "Transport endpoint is not connected",
+    "Zero Bytes were transmitted or received",
+    "Message send failure",
+    "Message receive failure",
+    "Unexpected message received",
+    "controller in standby mode",
+    "controller is in standby mode",
+    "slurmctld not responding",
+    "slurmctld is not responding",
+    "slurmctl not responding",
+    "slurmctl is not responding",
+    "Resource temporarily unavailable",
+    "temporarily unable to accept job",
+    "job update not available right now",
+    "Problem talking to the database",
+    "RPC rate limit",
 )
+_SILENT = re.compile("|".join(SILENCE), re.IGNORECASE)
 
 #: "Munge encode failed: Failed to access ...: Connection refused" is about this machine, not about the controller.
 _MUNGE = re.compile(r"[Mm]unge (?:encode|decode) failed")

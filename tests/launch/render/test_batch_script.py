@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.support.batch import Batch
+from tests.support.batch import Batch, Ran
 
 EXECUTORS = ("submitit", "nemo_run")
 
@@ -90,3 +91,121 @@ def test_a_job_stays_where_no_other_node_is_left_or_after_three_moves(
     ran = batch.run(SLURM_RESTART_COUNT=restarts)
     assert ran.code == 74
     assert ran.count("scontrol requeue") == 0
+
+
+# Requeue
+
+
+REFUSED = ("slurm_requeue_job error: this site wants no requeue", "x", "")
+
+
+@pytest.mark.failure(33)
+@pytest.mark.parametrize("words", REFUSED)
+def test_a_refused_requeue_is_told_and_not_asked_for_again_and_again(tmp_path: Path, words: str) -> None:
+    batch = Batch(tmp_path)
+    batch.command("scontrol", f'[ "$1" != requeue ] || {{ echo "{words}" >&2; exit 1; }}; echo node1')
+    ran = batch.run(DECISION="requeue", WORK="3")
+    assert ran.code == 75
+    assert ran.count("scontrol requeue 7") == 3
+    told = [call for call in ran.calls if call.startswith("interpreter boot.py not-requeued")]
+    assert len(told) == 1
+    assert words.strip() in told[0]
+    assert told[0].rstrip() != "interpreter boot.py not-requeued spec.json"
+
+
+@pytest.mark.failure(33)
+@pytest.mark.parametrize("words", ["Requested operation is presently disabled", "error: Access/permission denied"])
+def test_words_that_are_known_are_asked_for_once(tmp_path: Path, words: str) -> None:
+    ran = Batch(tmp_path).run(DECISION="requeue", WORK="3", REQUEUE=words)
+    assert ran.count("scontrol requeue 7") == 1
+    assert ran.count("interpreter boot.py not-requeued") == 1
+
+
+@pytest.mark.failure(33)
+def test_a_silent_controller_is_asked_until_it_answers(tmp_path: Path) -> None:
+    batch = Batch(tmp_path)
+    answers = tmp_path / "answers"
+    silent = "slurm_load error: Unable to contact slurm controller (connect failure)"
+    batch.command(
+        "scontrol",
+        f'[ "$1" = requeue ] || {{ echo node1; exit; }}; echo >>{answers}; [ "$(wc -l <{answers})" -eq 5 ] && exit 0\n'
+        f'echo "{silent}" >&2; exit 1',
+    )
+    ran = batch.run(DECISION="requeue", WORK="3")
+    assert ran.count("scontrol requeue 7") == 5
+    assert ran.count("interpreter boot.py not-requeued") == 0
+    assert ran.log.count(silent) == 1
+
+
+# Traps
+
+
+@pytest.mark.failure(9)
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_trap_of_the_set_up_lines_runs_too_and_last(tmp_path: Path, executor: str) -> None:
+    told = tmp_path / "told"
+    batch = Batch(tmp_path, executor=executor, setup=(f"trap 'echo \"ended with $?\" >>{told}' EXIT",))
+    assert batch.run(WORK="3").code == 3
+    assert told.read_text() == "ended with 3\n"
+    told.unlink()
+    assert batch.run(PROLOGUE="20").code == 0
+    assert told.read_text() == "ended with 0\n"
+
+
+@pytest.mark.failure(9)
+def test_no_trap_of_the_batch_shell_does_anything_in_a_child(tmp_path: Path) -> None:
+    """For a moment after its fork a child has its parent's traps: here it has them for ever."""
+    batch = Batch(tmp_path)
+    armed = "trap overnight_exit EXIT; trap 'overnight_signal end' TERM; trap 'overnight_signal stop' USR1"
+    host = batch.request.scripts.host
+    host.write_text(host.read_text().replace("overnight_watch &", f"{{ {armed}; overnight_watch; }} &"))
+    batch.command("srun", 'sleep 0.5; for last; do :; done; "$last"')
+    ran = batch.run()
+    assert ran.code == 0
+    assert ran.count("interpreter boot.py finish") == 1
+    assert "batch shell got a signal" not in ran.log
+    asked = len(ran.calls)
+    time.sleep(2.5)
+    assert len((tmp_path / "calls").read_text().splitlines()) == asked, "the watcher has ended"
+
+
+@pytest.mark.failure(9, 33)
+@pytest.mark.parametrize(
+    ("signal", "at", "step"),
+    [pytest.param("TERM", 1, 1, marks=pytest.mark.full), ("TERM", 1, 8), ("USR1", 3, 12), ("HUP", 5, 20)],
+)
+def test_a_signal_at_any_line_neither_loses_nor_doubles_the_end(
+    tmp_path: Path, signal: str, at: int, step: int
+) -> None:
+    """Before the n-th command of the batch shell, for every n (else every eighth or so)."""
+    longest = _commands(tmp_path / "whole")
+    assert longest > 40
+    ends = set()
+    for number in range(at, longest + 1, step):
+        ran = _signalled(Batch(tmp_path / str(number)), number, signal)
+        worked, finished = (ran.count(f"interpreter boot.py {verb}") for verb in ("work", "finish"))
+        where = f"{signal} before command {number}: {ran.calls} {ran.log} {ran.early}"
+        assert finished <= 1, where
+        assert worked <= finished, where
+        assert ran.count("interpreter boot.py prologue") == finished, where
+        assert (ran.code == 0) == bool(finished), where
+        ends.add((worked, finished))
+    assert ends == {(0, 0), (1, 1)}
+
+
+def _commands(directory: Path) -> int:
+    """How many commands the batch shell runs."""
+    batch = Batch(directory)
+    _signalled(batch, 10**6, "TERM")
+    return int((directory / "count").read_text())
+
+
+def _signalled(batch: Batch, number: int, signal: str) -> Ran:
+    directory = batch.stage.parent
+    before = directory / "before.sh"
+    before.write_text(
+        f"case $0 in */job.sh) unset BASH_ENV; set -T; before_count=0\n"
+        f'trap \'[ "$BASHPID" != "$$" ] || {{ echo "$((++before_count))" >{directory}/count;'
+        f' [ "$before_count" -ne {number} ] || kill -{signal} "$$"; }}\' DEBUG ;; esac\n'
+    )
+    return batch.run(BASH_ENV=str(before))
