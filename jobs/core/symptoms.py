@@ -13,7 +13,22 @@ from pathlib import Path
 
 from jobs.core.verdict import FailureClass
 
+_OWN = (r"overnight: (module load .* failed on|there is no command|no scratch directory|host\.sh has not prepared|"
+        r".*: nothing is run$)")  # fmt: skip
+"""What our scripts say of a node on which the work cannot begin. Their other words quote what they judge."""
+
 _PATTERNS: tuple[tuple[FailureClass, str], ...] = (
+    # Of an image's log the line that says why; the others only where there is none (_VAGUE).
+    (FailureClass.IMAGE, r"(pyxis|enroot|podman|docker|apptainer)\b.*(\[ERROR\]|[Uu]nauthorized|manifest unknown)|"
+     r"returned error code: [45]\d\d|^FATAL: .*(image|container|pull|build|registry|squashfs)|"
+     r"^Error: .*(pulling|initializing) (image|source)|toomanyrequests|pyxis: .*failed to import \S+ image\W+\w|"
+     r"pyxis: (couldn't|failed to|child)|spank: .*failed"),
+    (FailureClass.ENVIRONMENT, _OWN + r"|error while loading shared libraries|Exec format error|"
+     r"cannot execute binary file|^\S*(slurm_script|(job\S*|host|node)\.sh): line \d+: .*"
+     r"(not found|No such file or directory|cannot execute|Permission denied)|error: execve\(\)|couldn't chdir to|Lmod has detected the following error|"
+     r"Unable to locate a modulefile|error: Unable to find environment"),
+    (FailureClass.NAMES, r"Name or service not known|Temporary failure in name resolution|"
+     r"No address associated with hostname|nodename nor servname provided|Could not resolve host"),
     (FailureClass.GPU_MEMORY, r"CUDA out of memory|torch\.(cuda\.)?OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED|"
      r"CUDA error: out of memory|cudaErrorMemoryAllocation|Cuda failure \d+ 'out of memory'"),
     (FailureClass.OUT_OF_MEMORY, r"oom[-_]kill|Cannot allocate memory|ray\.exceptions\.OutOfMemoryError|"
@@ -50,6 +65,11 @@ _PATTERNS: tuple[tuple[FailureClass, str], ...] = (
 
 _COMPILED = tuple((failure, re.compile(pattern)) for failure, pattern in _PATTERNS)
 
+_VAGUE = re.compile(
+    r"pyxis: (child|failed to import \S+ image\W*$|couldn't start)|spank: .*failed|Lmod has detected|"
+    r"Unable to locate a module"
+)
+
 CONSEQUENCES = frozenset({
     FailureClass.COLLECTIVE_TIMEOUT, FailureClass.KILLED, FailureClass.CODE_ERROR, FailureClass.WRONG_DATA,
 })  # fmt: skip
@@ -71,6 +91,17 @@ ADVICE = {
         "packages of this environment do not fit each other: name one with a set that ran (docs/backends.md) in "
         "environments of the profile"
     ),
+    FailureClass.ENVIRONMENT: (
+        "what this line names is not on that node: change modules, setup, environments or env of the profile"
+    ),
+    FailureClass.IMAGE: (
+        "look whether a node can fetch this image (its name, credentials on the nodes), or fetch it to a file and name "
+        "that in environments or resources of the profile"
+    ),
+    FailureClass.NAMES: (
+        "a node must know the names of the others: getent hosts NAME there, and tell the site; a name of the internet "
+        "cannot be reached from most nodes, so fetch what is needed before"
+    ),
     FailureClass.TOKENIZER: (
         "give the stage the environment that made its checkpoint (environments in the profile), or a base model with "
         "its own tokenizer files: ids and embeddings must be of one vocabulary"
@@ -86,7 +117,7 @@ ADVICE = {
 
 ANOTHER_RUN = frozenset({
     FailureClass.GPU_MEMORY, FailureClass.OUT_OF_MEMORY, FailureClass.MISSING_GPUS, FailureClass.VERSIONS,
-    FailureClass.TOKENIZER, FailureClass.WRONG_DATA,
+    FailureClass.TOKENIZER, FailureClass.WRONG_DATA, FailureClass.ENVIRONMENT,
 })  # fmt: skip
 """Classes whose change is one of the pipeline or the profile: a run keeps its own, so it takes another one."""
 
@@ -110,22 +141,27 @@ def search(lines: Iterable[str]) -> Symptom | None:
     that ran out of memory may speak after those that lost it.
     """
     consequence: Symptom | None = None
+    vague: Symptom | None = None
     data: Symptom | None = None  # data sets are named in harmless lines, too: only where nothing else is known
     for number, raw in enumerate(lines, start=1):
         line = raw.strip()
-        if line.startswith(("overnight: ", "[NeMo W ", "[NeMo I ")):  # our own words quote what they judge; NeMo warns
-            continue  # at every start of what it cannot import ("cannot import name 'deploy'"), and goes on
+        # NeMo warns at every start of what it cannot import ("cannot import name 'deploy'"), and goes on.
+        if line.startswith(("[NeMo W ", "[NeMo I ")) or (line.startswith("overnight: ") and not re.match(_OWN, line)):
+            continue
         failure = _class_of(line)
         if failure is None:
             continue
         found = Symptom(failure, line[:600], number)
+        if _VAGUE.search(line):
+            vague = vague or found
+            continue
         if failure not in CONSEQUENCES:
             return found
         if failure is FailureClass.WRONG_DATA:
             data = data or found
         else:
             consequence = consequence or found
-    return consequence or data
+    return vague or consequence or data
 
 
 def _class_of(line: str) -> FailureClass | None:

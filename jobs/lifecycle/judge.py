@@ -14,6 +14,7 @@ from jobs.lifecycle.start import EndedBy, Start, event, newest_save
 
 NODE_CLASSES = frozenset({
     FailureClass.NODE_FAILURE, FailureClass.HANG, FailureClass.MISSING_GPUS, FailureClass.KILLED,
+    FailureClass.ENVIRONMENT,
 })  # fmt: skip
 """Failures that may be a node's fault. Twice on one node, and the stage excludes it."""
 

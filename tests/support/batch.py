@@ -21,7 +21,7 @@ from launch.render.request import JobRequest
 
 NODE: dict[str, Any] = {
     "modules": (), "enter": (), "variables": (), "prefix": "", "secrets": None, "scratch": None, "launcher": "python",
-    "nodes": 1, "processes": 1, "ray_seconds": 1,
+    "nodes": 1, "processes": 1, "ray_seconds": 1, "stage_python": None,
 }  # fmt: skip
 
 PYTHON = """
@@ -81,7 +81,7 @@ class Batch:
         self.request = JobRequest("on-abcde-cpt-t", self.stage, Resources(time="5"), requeue=True, **asked)
         scripts = self.request.scripts
         scripts.host.write_text(templates.template("host.sh.j2", **common, **values, **(host or {})))
-        more = {**NODE, **node, "stage_python": self.python, "node": scripts.node}
+        more = {**NODE, **node, "stage_python": node.get("stage_python", self.python), "node": scripts.node}
         scripts.node.write_text(templates.template("node.sh.j2", **common, **more))
         scripts.node.chmod(0o755)
         self.script = request.write_script(self.request, carrier(executor).render(self.request))

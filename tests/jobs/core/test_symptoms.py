@@ -36,6 +36,24 @@ LINES: tuple[tuple[FailureClass | None, str], ...] = (
     (FailureClass.VERSIONS, "OSError: /lib/libc.so.6: version `GLIBC_2.34' not found"),
     (FailureClass.VERSIONS, "RuntimeError: CUDA error: no kernel image is available for execution on the device"),
     (FailureClass.VERSIONS, "AssertionError: Torch not compiled with CUDA enabled"),
+    (FailureClass.ENVIRONMENT, "overnight: module load cuda/12 failed on node1"),
+    (FailureClass.ENVIRONMENT, 'overnight: there is no command "module" on node1, which should load cuda/12'),
+    (FailureClass.ENVIRONMENT, "overnight: no scratch directory on node1 (file_systems of the profile): mktemp: failed"),
+    (FailureClass.ENVIRONMENT, "/var/spool/slurmd/job00007/slurm_script: line 31: srun: command not found"),
+    (FailureClass.ENVIRONMENT, "/w/runs/a/stages/cpt/attempts/t/job.sh: line 31: ibrun: command not found"),
+    (FailureClass.ENVIRONMENT, "/w/attempts/t/node.sh: line 40: /venv/bin/python: No such file or directory"),
+    (FailureClass.ENVIRONMENT, "slurmstepd: error: execve(): /w/attempts/t/node.sh: Exec format error"),
+    (FailureClass.ENVIRONMENT, "slurmstepd: error: couldn't chdir to `/w/runs/a': No such file or directory: going to /tmp instead"),
+    (FailureClass.ENVIRONMENT, "python3: error while loading shared libraries: libpython3.11.so.1.0: cannot open shared object file"),
+    (FailureClass.ENVIRONMENT, "overnight: host.sh cannot be read on node1: nothing is run"),
+    (FailureClass.IMAGE, "slurmstepd: error: pyxis: failed to import docker image: 401 Unauthorized"),
+    (FailureClass.IMAGE, "slurmstepd: error: pyxis:     [ERROR] URL https://registry/v2/x returned error code: 401 Unauthorized"),
+    (FailureClass.IMAGE, "FATAL:   Unable to pull docker://x: conveyor failed to get: unauthorized"),
+    (FailureClass.IMAGE, "FATAL:   could not open image /images/x.sif: failed to retrieve path"),
+    (FailureClass.NAMES, "socket.gaierror: [Errno -2] Name or service not known"),
+    (FailureClass.NAMES, "[E] The client socket has failed to connect to [node2]:1 (gai error: -3 - Temporary failure in name resolution)."),
+    (None, "overnight: verdict evidence=/w/job.sh: line 31: srun: command not found"),
+    (None, "data.py: line 3: word not found in the vocabulary"),
     (FailureClass.TOKENIZER, "size mismatch for model.embed_tokens.weight: copying a param of shape (32000, 64)"),
     (FailureClass.INCOMPLETE_CHECKPOINT, "RuntimeError: PytorchStreamReader failed reading zip archive: failed finding central directory"),
     (FailureClass.BAD_CONFIGURATION, "srun: unrecognized option '--nvlink=all'"),
@@ -77,3 +95,19 @@ def test_line_numbers_are_those_of_the_whole_file(tmp_path: Path) -> None:
     assert found.number == 200_001
     assert symptoms.place_of(log, LINES[7][1]) == f"{log}:200001"
     assert symptoms.place_of(tmp_path / "none", "x") == ""
+
+
+def test_of_an_image_the_line_with_the_reason_counts() -> None:
+    lines = [
+        "slurmstepd: error: pyxis: child 12 failed with error code: 1",
+        "slurmstepd: error: pyxis: failed to import docker image",
+        "slurmstepd: error: pyxis: printing enroot log file:",
+        "slurmstepd: error: pyxis:     [ERROR] URL https://registry/v2/x returned error code: 401 Unauthorized",
+        "slurmstepd: error: spank: required plugin spank_pyxis.so: task_init() failed with rc=-1",
+        "srun: error: node1: task 0: Exited with exit code 1",
+    ]
+    found, without = search(lines), search(lines[:2])
+    assert found is not None
+    assert without is not None
+    assert (found.failure, found.number) == (FailureClass.IMAGE, 4)
+    assert (without.failure, without.number) == (FailureClass.IMAGE, 1)

@@ -128,3 +128,19 @@ def test_a_start_without_a_verdict_is_judged_by_the_next(tmp_path: Path, monkeyp
             f"100_{restart + 1}",
         )
     assert judge.bad_nodes(spec) == ["node1"]
+
+
+def test_what_the_node_lacks_is_tried_on_another_one_and_strikes_it(tmp_path: Path) -> None:
+    """Before the work's own code: not "was killed", with its line; a second time on the same node excludes that."""
+    spec = spec_at(tmp_path)
+    for number in (0, 1):
+        start = Start("100", number, 0, "node1", ("node1",))
+        begin(spec, start)
+        spec.stage_paths.log("100", number).write_text("overnight: module load cuda/12 failed on node1\n")
+        said = judge.after(spec, start, {}, 78, EndedBy.ITSELF)
+        verdict.write(spec.stage_paths, said)
+        assert said.failure is FailureClass.ENVIRONMENT
+        assert said.outcome is (Outcome.FAIL if number else Outcome.RETRY)
+        assert said.evidence.startswith("overnight: module load cuda/12 failed on node1; ")
+        assert said.source.endswith(f"100_{number}.log:1")
+    assert judge.bad_nodes(spec) == ["node1"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.batch import Batch, Ran
+from jobs.core.verdict import FailureClass
+from tests.support.batch import PYTHON, Batch, Ran
 
 EXECUTORS = ("submitit", "nemo_run")
 
@@ -209,3 +211,47 @@ def _signalled(batch: Batch, number: int, signal: str) -> Ran:
         f' [ "$before_count" -ne {number} ] || kill -{signal} "$$"; }}\' DEBUG ;; esac\n'
     )
     return batch.run(BASH_ENV=str(before))
+
+
+# What a node lacks: the class, and the line of the log that shows it
+
+MODULES = {"modules": ("cuda/12",)}
+PULL = "echo 'slurmstepd: error: pyxis: failed to import docker image: 401 Unauthorized' >&2; exit 1"
+LACKS: tuple[tuple[str, dict[str, Any], dict[str, str], FailureClass, str], ...] = (
+    ("no srun", {"setup": ("PATH=/usr/bin:/bin; srun() { not-there-srun; }",)}, {}, FailureClass.ENVIRONMENT,
+     "not-there-srun: command not found"),
+    ("a module that is not there", MODULES, {"BASH_FUNC_module%%": "() { return 1; }"}, FailureClass.ENVIRONMENT,
+     "overnight: module load cuda/12 failed on"),
+    ("no scratch", {"scratch": "/nowhere"}, {}, FailureClass.ENVIRONMENT, "overnight: no scratch directory"),
+    ("an image that cannot be pulled", {}, {"SRUN": PULL}, FailureClass.IMAGE, "401 Unauthorized"),
+    ("no stage interpreter", {"stage_python": "/nowhere/python"}, {}, FailureClass.ENVIRONMENT, "/nowhere/python"),
+    ("an interpreter of another machine", {"stage_python": "elf"}, {}, FailureClass.ENVIRONMENT, "elf"),
+    ("a library", {}, {"SAYS": "python3: error while loading shared libraries: libx.so.1: cannot open"},
+     FailureClass.ENVIRONMENT, "libx.so.1"),
+    ("a name", {}, {"SAYS": "socket.gaierror: [Errno -2] Name or service not known"}, FailureClass.NAMES,
+     "Name or service not known"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "given", "failure", "words"), [one[1:] for one in LACKS], ids=[one[0] for one in LACKS]
+)
+def test_what_a_node_lacks_is_told_with_its_line(
+    tmp_path: Path, asked: dict[str, Any], given: dict[str, str], failure: FailureClass, words: str
+) -> None:
+    if asked.get("stage_python") == "elf":
+        elf = tmp_path / "elf"
+        elf.write_bytes(b"\x7fELF\x02\x01\x01" + b"\0" * 64)
+        elf.chmod(0o755)
+        asked = {"stage_python": str(elf)}
+    batch = Batch(tmp_path, **asked)
+    if "SAYS" in given:
+        batch.command("interpreter", f'[ "$2" != work ] || {{ echo "{given["SAYS"]}" >&2; exit 1; }}\n' + PYTHON)
+    if "SRUN" in given:
+        batch.command("srun", given["SRUN"])
+    ran = batch.run(**given)
+    assert ran.code != 0
+    assert ran.count("interpreter boot.py finish") == 1
+    assert ran.symptom is not None, ran.log
+    assert ran.symptom.failure is failure, ran.symptom
+    assert words in ran.symptom.line

@@ -37,10 +37,14 @@ CLASSES: tuple[tuple[FailureClass, str, str], ...] = (  # class, line in the log
     (FailureClass.MISSING_GPUS, "ResourceInsufficientError: 4 of 8 GPUs", "gpus_per_node"),
     (FailureClass.VERSIONS, "ImportError: cannot import name 'Cache' from 'transformers.cache_utils'", "docs/backends.md"),
     (FailureClass.INCOMPLETE_CHECKPOINT, "CheckpointException: /saves/x is not a distributed checkpoint", "the newest save that verifies"),
+    (FailureClass.ENVIRONMENT, "/w/attempts/t/job.sh: line 31: srun: command not found", "modules, setup, environments or env"),
+    (FailureClass.IMAGE, "slurmstepd: error: pyxis: failed to import docker image: 401 Unauthorized", "credentials on the nodes"),
+    (FailureClass.NAMES, "socket.gaierror: [Errno -2] Name or service not known", "getent hosts NAME"),
 )  # fmt: skip
 
 OTHER_RUN = {
     FailureClass.GPU_MEMORY, FailureClass.TOKENIZER, FailureClass.WRONG_DATA, FailureClass.MISSING_GPUS, FailureClass.VERSIONS,
+    FailureClass.ENVIRONMENT,
 }  # fmt: skip
 
 
