@@ -24,8 +24,9 @@ _PATTERNS: tuple[tuple[FailureClass, str], ...] = (
      r"^Error: .*(pulling|initializing) (image|source)|toomanyrequests|pyxis: .*failed to import \S+ image\W+\w|"
      r"pyxis: (couldn't|failed to|child)|spank: .*failed"),
     (FailureClass.ENVIRONMENT, _OWN + r"|error while loading shared libraries|Exec format error|"
-     r"cannot execute binary file|^\S*(slurm_script|(job\S*|host|node)\.sh): line \d+: .*"
-     r"(not found|No such file or directory|cannot execute|Permission denied)|error: execve\(\)|couldn't chdir to|Lmod has detected the following error|"
+     r"cannot execute binary file|error: execve\(\)|couldn't chdir to|Lmod has detected the following error|"
+     r"^\S*(slurm_script|(job\S*|host|node)\.sh): line \d+: .*"
+     r"(not found|No such file or directory|cannot execute|Permission denied)|"
      r"Unable to locate a modulefile|error: Unable to find environment"),
     (FailureClass.NAMES, r"Name or service not known|Temporary failure in name resolution|"
      r"No address associated with hostname|nodename nor servname provided|Could not resolve host"),
@@ -92,7 +93,7 @@ ADVICE = {
         "environments of the profile"
     ),
     FailureClass.ENVIRONMENT: (
-        "what this line names is not on that node: change modules, setup, environments or env of the profile"
+        "what this line names is not on that node: change workspace, modules, setup, environments or env of the profile"
     ),
     FailureClass.IMAGE: (
         "look whether a node can fetch this image (its name, credentials on the nodes), or fetch it to a file and name "

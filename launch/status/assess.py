@@ -29,7 +29,7 @@ from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
 from launch.slurm.queue import AccountRow, QueueRow
 from launch.slurm.reasons import NEVER_SATISFIED
-from launch.status import model, progress
+from launch.status import before_work, model, progress
 from launch.status.model import RunStatus, StageStatus, State, by_slurm, by_verdict
 
 
@@ -270,7 +270,7 @@ class _Look:
         if said is not None and said.outcome is Outcome.FAIL:
             return by_verdict(base, said)
         if row is not None:
-            return by_slurm(base, row.state, saved)
+            return before_work.explain(by_slurm(base, row.state, saved), paths, before_work.by_queue(row))
         if standing.attempt.carrier == "local":
             return replace(base, text=f"was cut off{saved}")
         self._unclear[stage.name] = _Unclear(standing.attempt, frozenset({last.job}))
@@ -292,7 +292,9 @@ class _Look:
         if set(jobs) & self._history.cancelled:
             return replace(base, state=State.CANCELLED, text=f"cancelled{BEFORE_IT_BEGAN}")
         if standing.rows:
-            return by_slurm(base, standing.rows[max(standing.rows)].state, BEFORE_IT_BEGAN)
+            row = standing.rows[max(standing.rows)]
+            found = by_slurm(replace(base, nodes=row.node_list), row.state, BEFORE_IT_BEGAN)
+            return before_work.explain(found, StagePaths(Path(current.stage_dir)), before_work.by_queue(row))
         if current.carrier == "local":
             return replace(base, text=f"was cut off{BEFORE_IT_BEGAN}")
         if jobs:
@@ -340,7 +342,9 @@ class _Look:
             last = max(mine, key=lambda row: (row.submitted or 0.0, row.start or 0.0))
             elapsed = last.end - last.start if last.start and last.end else None
             when = BEFORE_IT_BEGAN if name in self._never_ran else ""
-            self._found[name] = by_slurm(replace(before, nodes=last.node_list, elapsed=elapsed), last.state, when)
+            found = by_slurm(replace(before, nodes=last.node_list, elapsed=elapsed), last.state, when)
+            paths = StagePaths(Path(unclear.attempt.stage_dir))
+            self._found[name] = before_work.explain(found, paths, before_work.by_accounting(last))
 
     def _explain_skipped(self) -> None:
         """A job that went before it began, below a stage that did not succeed: that is the reason, by any user."""

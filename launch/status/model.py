@@ -51,12 +51,14 @@ _OVER = frozenset({
 @dataclass(frozen=True)
 class StageStatus:
     """One stage. ``text`` says the state in words; times are epoch seconds, ``left`` and ``elapsed`` are seconds;
-    ``avoids`` are nodes that it excludes, because they failed it or its user excludes them."""
+    ``source`` is where the evidence stands (``file:line``); ``avoids`` are nodes that it excludes, because they failed
+    it or its user excludes them."""
 
     stage: str
     state: State
     text: str
     evidence: str = ""
+    source: str = ""
     job: str = ""
     nodes: str = ""
     elapsed: float | None = None

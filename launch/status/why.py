@@ -76,7 +76,7 @@ def _explain(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, found:
     last = told[-1] if told else None
     if last is not None and last.outcome is Outcome.DONE:
         last = None
-    evidence, source = (last.evidence, last.source) if last else (found.evidence, "")
+    evidence, source = (last.evidence, last.source) if last else (found.evidence, found.source)
     refused = [line for line in events if line.get("event") == "not_requeued" and last and line.get("job") == last.job]
     if refused and found.state.is_over:
         evidence = f"Slurm refused to requeue it: {refused[-1].get('answer', '')} (it ended because: {evidence})"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +136,22 @@ def test_a_requeue_that_is_refused_never_looks_like_success(slurm: Slurm, tmp_pa
     assert slurm.job(job.job_id)["ExitCode"] == "75:0"
     assert answer in chain.events("cpt", "not_requeued")[0]["answer"]
     assert answer in why(chain, run)["evidence"]
+
+
+@pytest.mark.failure(1, 9)
+def test_a_node_without_our_interpreter_runs_nothing_and_why_tells_it(slurm: Slurm, tmp_path: Path) -> None:
+    """As of a virtual environment on a disk of the login node. Each start excludes its node; then it is told."""
+    link = tmp_path / "python"
+    link.symlink_to(sys.executable)
+    chain, run = make(
+        slurm, tmp_path, {}, environments={"core": {"python": str(link)}}, setup=[f"rm -f {shlex.quote(str(link))}"]
+    )
+    chain.wait()
+    assert chain.events("corpus", "start") == []
+    said = json.loads(chain.overnight("why", run, "corpus", "--json", code=1).stdout)["stages"][0]
+    assert said["failure"] == "environment", said
+    assert str(link) in said["evidence"]
+    assert said["source"]
+    assert "overnight submit" in said["next"]
+    status = chain.overnight("status", run, code=1).stdout
+    assert "its environment could not be set up on the node" in status

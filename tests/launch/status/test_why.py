@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from launch.runs import rundir
 from launch.runs.attempt_state import QueueView
 from launch.runs.journal import Event
 from launch.runs.rundir import Run
-from launch.slurm.queue import QueueRow
+from launch.slurm.queue import AccountRow, QueueRow
 from launch.status import why
 from launch.status.assess import Queue, look
 from launch.status.model import RunStatus, StageStatus, State
@@ -167,3 +168,45 @@ def test_a_silent_cluster_is_asked_again_later_and_no_resume_is_advised(run: Run
 def test_a_workspace_without_runs_is_no_traceback(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there are no runs yet"):
         rundir.find("abcde", tmp_path)
+
+
+# Before the work's own code
+
+
+@pytest.mark.failure(9)
+@pytest.mark.parametrize(
+    ("printed", "reason", "failure", "line"),
+    [
+        ("/w/job.sh: line 9: /x/host.sh: No such file or directory\novernight: host.sh cannot be read on n1: nothing is run",
+         "NonZeroExitCode", FailureClass.ENVIRONMENT, "/w/job.sh: line 9: /x/host.sh: No such file or directory"),
+        ("", "RaisedSignal:53(Real-time_signal_19)", FailureClass.ENVIRONMENT, "is the workspace mounted there?"),
+        ("some words of the site\n\n", "NonZeroExitCode", FailureClass.KILLED, "some words of the site"),
+    ],
+)  # fmt: skip
+def test_a_job_that_died_before_its_own_code_has_class_line_and_next_command(
+    run: Run, printed: str, reason: str, failure: FailureClass, line: str
+) -> None:
+    submitted(run, "cpt", "11")
+    log = run.paths.stage("cpt").logs / "11.batch.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text(printed)
+    found = told(run, row(run, "cpt", "11", JobState.FAILED, reason=reason))
+    assert found.failure == failure.value
+    assert line in found.evidence
+    assert found.source == (f"{log}:1" if printed else "")
+    assert f"class     {failure.value} (" in text_of(found)
+    assert found.next.endswith(
+        f"overnight resume {run.id}" if failure is FailureClass.KILLED else "--cluster " + shlex.split(found.next)[-1]
+    )
+
+
+@pytest.mark.failure(9, 20)
+def test_the_exit_code_of_the_accounting_counts_where_the_queue_has_forgotten_the_job(run: Run) -> None:
+    (name,) = submitted(run, "cpt", "11").job_names
+    ended = AccountRow("11", name, JobState.FAILED, "0:53", None, 1.0, 2.0, "n1")
+    status = look(run, run.plan(), Queue(QueueView(()), time.time() + 1), lambda since: [ended])
+    (found,) = why.explain(run, run.plan(), run.profile(), status, "cpt")
+    assert found.failure == FailureClass.ENVIRONMENT.value
+    assert found.evidence.startswith("sacct: job 11 FAILED, exit code 0:53: the node could not open")
+    assert found.nodes == ("n1",)
+    assert status.stages[0].text == "failed: its environment could not be set up on the node before its work began"
