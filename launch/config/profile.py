@@ -6,11 +6,12 @@ Layers, the last that says something wins: what is built in, the files that ``ex
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from jobs.core.seal import Depth
 from launch.config.document.positions import KeyPath
@@ -32,6 +33,7 @@ from launch.config.fields import (
 )
 from launch.config.kinds import DATA_KINDS, TRAINING_KINDS
 from launch.config.profile_fields import (
+    CORE,
     DATA,
     DEFAULT,
     TRAINING,
@@ -106,6 +108,20 @@ class Profile(SiteKeys):
     devcluster: Flag = False
     poll_seconds: Positive = 30.0
     offline: Flag = True
+
+    @property
+    def core_python(self) -> str:
+        """What runs our own code on the first node of a job: ``environments.core``, else the Python that runs here."""
+        core = self.environments.get(CORE)
+        return sys.executable if core is None else core.interpreter
+
+    @field_validator("environments")
+    @classmethod
+    def _core_is_an_interpreter(cls, value: dict[str, Environment]) -> dict[str, Environment]:
+        core = value.get(CORE)
+        if core is not None and (core.image is not None or core.modules):
+            raise ValueError(f"{CORE} runs outside of the work: it has venv or python, neither image nor modules")
+        return value
 
     @property
     def scratch(self) -> Path | None:

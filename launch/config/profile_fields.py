@@ -29,6 +29,7 @@ from launch.config.kinds import DATA_KINDS, TRAINING_KINDS
 from launch.config.mounts import Gpus, Mount, Runtime
 
 KINDS = (*DATA_KINDS, *TRAINING_KINDS, "evaluate", "convert")
+CORE = "core"
 DEFAULT, TRAINING, DATA = "default", "training", "data"
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
@@ -321,13 +322,15 @@ class Environment(StrictModel):
     """Where a back end is installed: a virtual environment, an image, or modules and a Python.
 
     ``core`` as the name of the back end means the Python that runs prologue and verdict on the batch host. Python 3.10
-    or newer; what the batch host itself has does not matter.
+    or newer; what the batch host itself has does not matter. ``nodes_only``: this machine cannot run it, since the
+    nodes have another architecture or other paths.
     """
 
     venv: SharedPath | None = None
     image: Line | None = None
     modules: tuple[Line, ...] = ()
     python: Line | None = None
+    nodes_only: Flag = False
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> Environment:
@@ -342,8 +345,8 @@ class Environment(StrictModel):
 
     @property
     def is_on_nodes_only(self) -> bool:
-        """Whether this interpreter cannot be asked on the login node: it is in an image or behind modules."""
-        return self.image is not None or bool(self.modules)
+        """Whether this interpreter cannot be asked on the login node: in an image, behind modules, or by word."""
+        return self.image is not None or bool(self.modules) or self.nodes_only
 
     @property
     def interpreter(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,7 @@ def gather(pipeline: PipelineFile, profile: Profile, workspace: Workspace) -> Fa
         for name in own:
             versions = {**back_ends[name].versions, "code": digest}
             back_ends[name] = replace(back_ends[name], versions=versions)
-    return Facts(back_ends=back_ends, sources=sources, fetched=fetched, core_python=sys.executable, code=digest)
+    return Facts(back_ends=back_ends, sources=sources, fetched=fetched, core_python=profile.core_python, code=digest)
 
 
 def _sources(pipeline: PipelineFile, workspace: Workspace) -> dict[str, tuple[Source, ...]]:

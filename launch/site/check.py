@@ -110,6 +110,9 @@ class _Checker:
                 yield self._image(f"image of {name}", environment.image, where)
             elif environment.modules:
                 yield self._modules(name, environment, where)
+            elif environment.nodes_only:
+                words = f"{environment.interpreter} is on the nodes only: overnight profile test tries it"
+                yield Finding(Level.OK, f"python of {name}", words, where)
             else:
                 yield self._python(name, environment.interpreter, where)
 

@@ -135,7 +135,6 @@ def _prepare(run: Run, profile: Profile, plan: ProbePlan) -> Probe:
     place = paths.scripts(ATTEMPT)
     place.root.mkdir(parents=True)
     paths.logs.mkdir()
-    core = profile.environments.get("core")
     common = {
         "stage_dir": paths.root,
         "boot": run.paths.boot,
@@ -144,7 +143,7 @@ def _prepare(run: Run, profile: Profile, plan: ProbePlan) -> Probe:
     host = templates.template(
         "probe_host.sh.j2",
         **common,
-        core_python=sys.executable if core is None else core.interpreter,
+        core_python=profile.core_python,
         signal=SIGNAL if plan.lead is not None else None,
         requeue=plan.requeue,
     )

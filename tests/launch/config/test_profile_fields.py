@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import pytest
 from jobs.core.paths import Workspace
 from launch.config.profile import Profile
 from launch.config.profile_file import read_profile
+from launch.plan.backends import probe, python_of
 from launch.render import scripts
 from launch.render.executors import carrier
 from launch.runs.client import gateway
@@ -192,6 +194,7 @@ ELSEWHERE = {
         f"partitions.NAME.{key}": "tests/launch/plan/test_estimates.py::test_a_stage_after_another_has_its_model"
         for key in ("gpu_model", "gpu_memory", "cost_per_gpu_hour")
     },
+    "environments.BACKEND.nodes_only": "tests/launch/config/test_profile_fields.py::test_an_interpreter_that_only_the_nodes_can_run",
     "devcluster": "tests/launch/config/test_profile_fields.py::test_the_cluster_that_is_asked",
 }  # fmt: skip
 """Keys that no script shows -> the test of what they do; it speaks of them."""
@@ -266,3 +269,18 @@ def test_every_key_has_a_row_or_a_test() -> None:
         text = (ROOT / file).read_text()
         assert name == "*" or f"def {name}(" in text, test
         assert key.split(".")[-1 if not key.endswith("GROUP") else 0].replace("NAME", "") in text, f"{test}: {key}"
+
+
+def test_an_interpreter_that_only_the_nodes_can_run() -> None:
+    """Nodes of another architecture or with other paths: ``core`` runs our own code there, ``nodes_only`` is not asked here."""
+
+    def of(**environments: dict[str, object]) -> Profile:
+        return Profile.model_validate({"name": "x", "executor": "slurm", "environments": environments})
+
+    profile = of(core={"python": "/nodes/py", "nodes_only": True}, toy={"python": "/nodes/toy", "nodes_only": True})
+    assert profile.core_python == "/nodes/py"
+    assert python_of("toy", profile) == "/nodes/toy"
+    assert probe(["toy"], profile)["toy"].versions == {"modules": "", "python": "/nodes/toy"}
+    assert of().core_python == sys.executable
+    with pytest.raises(ValueError, match="core runs outside of the work"):
+        of(core={"python": "python3", "modules": ["x"]})
