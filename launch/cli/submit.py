@@ -63,6 +63,7 @@ def advance(
     """
     from launch.base.errors import OvernightError
     from launch.runs import rundir
+    from launch.slurm import refusals
     from launch.submit.interrupt import Interrupted
     from launch.submit.submitter import Action, Submitter
 
@@ -91,9 +92,13 @@ def advance(
     except OvernightError as error:
         jobs = ", ".join(f"{step.stage} ({step.job})" for step in steps if step.job) or "nothing"
         error.message += f"\n  submitted so far: {jobs}"
-        if not getattr(error, "causes", None):  # a run keeps its profile: a changed one is another submission
+        # A run keeps its profile: a changed one is another submission.
+        if not getattr(error, "causes", None) and not refusals.site_words(getattr(error, "stderr", "")):
             error.hint = _with_resume(error.hint or "", f"overnight resume {run.id}")
         raise
+    if submitter.not_looked_for:
+        left_over = f"note: jobs that nobody waits for could not be looked for ({submitter.not_looked_for})"
+        print(f"{left_over}; later: overnight doctor {run.id}", file=sys.stderr, flush=True)
     if as_json:
         values = [{"stage": step.stage, "action": step.action, "job": step.job} for step in steps]
         print(json.dumps({"run": run.id, "snapshot_seconds": snapshot_seconds, "stages": values}))

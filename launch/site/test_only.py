@@ -14,6 +14,7 @@ from launch.render import provenance, refusal, scripts
 from launch.render.executors import carrier
 from launch.runs.rundir import Run
 from launch.site.finding import Finding, Level
+from launch.slurm import refusals
 from launch.slurm.client import Gateway
 
 NAME = "probe"
@@ -83,7 +84,8 @@ def explained(
 ) -> tuple[str, str]:
     """(what was refused, in Slurm's words, and the entries that end it; the line that it comes from, or nothing)."""
     refusal.add(error, provenance.of_stage(run, stage, profile, pipeline), script, gateway)
-    said = [line.strip() for line in error.stderr.splitlines() if line.strip()]
+    lines = () if refusals.site_words(error.stderr) else map(str.strip, error.stderr.splitlines())
+    said = list(filter(None, lines))
     advice = "; ".join(line.strip() for line in error.advice.splitlines())
-    text = error.message + (f" ({said[-1]})" if said else "") + (f": {advice}" if advice else "")
+    text = error.message + (f" ({'; '.join(said)})" if said else "") + (f": {advice}" if advice else "")
     return text, next((str(one["where"]) for one in error.causes if one["where"]), "")

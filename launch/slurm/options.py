@@ -135,7 +135,8 @@ _ROWS = (
     Option("qos", resource="qos", question=Question("sacctmgr", "qos", "for you the qos"),
            refusals=(Refusal(r"[Ii]nvalid qos", "the QOS is not valid here", ACCOUNTS),)),
     Option("reservation", resource="reservation",
-           refusals=(Refusal(r"[Rr]eservation", "the reservation cannot be used", "scontrol show reservation"),)),
+           refusals=(Refusal(r"[Rr]equested reservation|[Ii]nvalid reservation", "the reservation cannot be used",
+                             "scontrol show reservation"),)),
     Option("constraint", resource="constraint", question=Question("sinfo", "%f", "features"), refusals=(Refusal(
         r"[Ii]nvalid feature specification", "no node has this feature (constraint)", "sinfo -o '%P %f' shows them",
     ), _NO_SUCH_NODE)),

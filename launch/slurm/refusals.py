@@ -82,12 +82,35 @@ _NAMED = re.compile(
 )
 
 
+#: Slurm's own reason; above it may stand lines of the site (job_submit plugins, filters), which speak of anything.
+_FAILED = re.compile(r"^.*(?:submission failed|allocation failure): (.+)$", re.MULTILINE)
+_PREFIX = re.compile(r"^(?:sbatch|srun|salloc): (?:error: |warning: )?")
+
+
+def site_words(stderr: str) -> str:
+    """What a site's own filter said, where Slurm itself gives no reason ("Unspecified error"); else empty."""
+    found = _FAILED.findall(stderr)
+    if not found or not found[-1].startswith("Unspecified error"):
+        return ""
+    lines = (_PREFIX.sub("", line.strip()) for line in stderr.splitlines() if not _FAILED.match(line))
+    return "; ".join(line for line in lines if line.strip())
+
+
+def _reasons(stderr: str) -> tuple[str, ...]:
+    """Where to look for a reason, the surest first: Slurm's own line, then all; nothing where the site refused."""
+    if site_words(stderr):
+        return ()
+    found = list(_FAILED.finditer(stderr))
+    return (found[-1][0], stderr) if found else (stderr,)
+
+
 def about(stderr: str) -> tuple[str, ...]:
     """Names of the options of sbatch or srun that a refusal may be about, without dashes; empty: of none."""
     named = tuple(next(filter(None, found)).lower() for found in _NAMED.findall(stderr))
     if named:
         return named
-    found = [refusal for refusal in _OF_OPTIONS if re.search(refusal.pattern, stderr)]
+    each = ([one for one in _OF_OPTIONS if re.search(one.pattern, text)] for text in _reasons(stderr))
+    found = next(filter(None, each), [])
     # "Memory ... can not be satisfied" is followed by a line about the node configuration: the precise one counts.
     precise = {refusal for refusal in found if not refusal.is_general} or set(found)
     return tuple(row.name for row in OPTIONS.values() if precise & {*row.refusals})
@@ -108,7 +131,10 @@ def is_submit_limit(stderr: str) -> bool:
 
 def explain(stderr: str) -> tuple[str, str | None]:
     """A refusal in plain words, and the next thing to try if there is one."""
-    limit = reasons.limit_in_words(stderr)
+    if site := site_words(stderr):
+        return f"the site's own rules: {site}", "change what they name in profile or pipeline, then submit again"
+    said = next(iter(_reasons(stderr)))
+    limit = reasons.limit_in_words(stderr if _POLICY.search(said) else said)
     if limit:
         return f"a limit of the site is reached: {limit}", "wait until your other jobs are done, then: overnight resume"
     if _POLICY.search(stderr):
@@ -116,8 +142,9 @@ def explain(stderr: str) -> tuple[str, str | None]:
             "a limit of your account or QOS is reached (jobs, size or time; Slurm does not say which)",
             f"{ACCOUNTS}; then: overnight resume",
         )
-    for refusal in (*_FIRST, *_OF_OPTIONS, *_LAST):
-        if re.search(refusal.pattern, stderr):
-            return refusal.meaning, refusal.hint
+    for text in _reasons(stderr):
+        for refusal in (*_FIRST, *_OF_OPTIONS, *_LAST):
+            if re.search(refusal.pattern, text):
+                return refusal.meaning, refusal.hint
     lines = [line for line in stderr.splitlines() if line.strip()]
     return (lines[-1].strip() if lines else "it gave no reason"), None

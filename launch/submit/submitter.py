@@ -96,6 +96,8 @@ class Submitter:
         self._jobs: dict[str, str | None] = {}
         self._suspects = reuse.suspects(run, plan)
         self._room = QueueSlots(profile.rolling, run.id, ending)
+        self.not_looked_for = ""
+        """Why it is not known whether jobs are left over that nobody waits for; empty: it is."""
 
     def advance(self) -> list[Step]:
         """Bring every stage forward, parents first.
@@ -117,7 +119,10 @@ class Submitter:
                 steps.append(step)
                 self._on_step(step)
             self._room.note(self._run.journal)
-            self._cancel_given_up()
+            try:
+                self._cancel_given_up()
+            except (RejectedByCluster, ClusterUnreachable) as error:
+                self.not_looked_for = error.message  # everything is submitted: that is what is reported
         return steps
 
     @property

@@ -14,7 +14,7 @@ from launch.config.profile_file import read_profile
 from launch.runs.rundir import Run
 from launch.site import test_only
 from launch.site.finding import Finding, Level
-from launch.slurm.client import Answer
+from launch.slurm.client import Answer, Gateway
 from tests.sites.golden import HERE, plan_of
 
 SAID = "sbatch: error: Batch job submission failed: Invalid feature specification"
@@ -85,3 +85,19 @@ def test_a_refusal_names_the_line_and_the_entry(tmp_path: Path) -> None:
 def test_no_answer(tmp_path: Path) -> None:
     found = finding(tmp_path, Silent())
     assert (found.level, found.text, found.where) == (Level.FAIL, "sbatch did not answer; try again", "lab.yaml:1:1")
+
+
+@pytest.mark.failure(17)
+def test_the_words_of_the_site_are_shown(tmp_path: Path) -> None:
+    """As submit shows them: with --test-only Slurm's last line says nothing ("Unspecified error")."""
+
+    class Site(Cluster):
+        def test_only(self, script: Path) -> str:
+            said = "sbatch: error: No reservation for this job\nsbatch: error: --comment is required\n"
+            answer = Answer(("sbatch",), 1, "", f"{said}allocation failure: Unspecified error\n", 0.0)
+            raise Gateway._error(answer, "sbatch --test-only refused it")
+
+    found = finding(tmp_path, Site())
+    assert found.text == (
+        "sbatch --test-only refused it: the site's own rules: No reservation for this job; --comment is required"
+    )

@@ -59,3 +59,26 @@ FAILED = "sbatch: error: Batch job submission failed: "
 def test_refusals_in_words(stderr, meaning):
     assert not refusals.is_silence(stderr)
     assert meaning in refusals.explain(stderr)[0]
+
+
+SITE = "sbatch: error: No reservation for this job\nsbatch: error: --comment is required on this partition\n"
+
+
+@pytest.mark.failure(17)
+@pytest.mark.parametrize("last", [FAILED, "allocation failure: ", "sbatch: error: allocation failure: "])
+def test_where_a_filter_of_the_site_refuses_only_its_own_words_are_the_reason(last):
+    """By sbatch and by --test-only; words of a note that Slurm knows, too, are not its reason."""
+    said = f"{SITE}{last}Unspecified error\n"
+    meaning, hint = refusals.explain(said)
+    words = "No reservation for this job; --comment is required on this partition"
+    assert meaning == f"the site's own rules: {words}"
+    assert refusals.about(said) == ()
+    assert "resume" not in hint
+
+
+@pytest.mark.parametrize("note", ["No reservation for this job", "Invalid qos is never used here", "MaxWall is 24 h"])
+def test_a_note_of_the_site_with_known_words_is_not_taken_for_the_reason(note):
+    said = f"sbatch: error: {note}\n{FAILED}Invalid partition name specified"
+    assert refusals.explain(said)[0] == "there is no such partition"
+    assert refusals.about(said) == ("partition",)
+    assert refusals.explain(f"{note}\n{FAILED}Requested reservation is invalid")[0] == "the reservation cannot be used"
