@@ -112,6 +112,10 @@ def _of_stage(stage: PlannedStage, profile: ProfileFile, stages: Mapping[str, An
     known = profile.profile.partitions
     paths = profile.profile.resource_paths(stage.kind, stage.name, stages.get(stage.name))
     names = partitions_of(stage.resources)
+    lead, asked_time = profile.profile.lead, stage.resources.time
+    if stage.trains and asked_time is not None and asked_time.seconds <= lead.seconds:
+        text = f"stage {stage.name!r} has a time of {asked_time} and saves {lead} before its end (lead): no step fits"
+        yield paths.get("time", ("resources",)), f"{text}; write more time, or a shorter lead in the profile"
     if not known or not names:
         return
     unknown = [name for name in names if name not in known]

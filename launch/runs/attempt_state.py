@@ -26,6 +26,9 @@ SUBMITTING_SECONDS = 300.0
 """An sbatch in flight on another login node may take this long: our time-out is 180 s, and then the queue is asked for
 up to 60 s whether the job is there."""
 
+REFUSED = "refused"
+"""Who took the claims of an attempt whose job Slurm has refused."""
+
 
 class AttemptStatus(StrEnum):
     """What an attempt is doing. ``IN_FLIGHT``: its sbatch may still be on the way; ask again."""
@@ -134,3 +137,9 @@ def _sbatch_alive(attempt: Attempt) -> bool:
         except OSError:
             continue  # it has ended meanwhile
     return False
+
+
+def was_refused(store: StorePaths, attempt: Attempt) -> bool:
+    """Whether Slurm refused the job of an attempt."""
+    claims = claim.of_attempt(store, attempt.token)
+    return bool(claims) and all((one.job, one.host) == (claim.SUPERSEDED, REFUSED) for one in claims)

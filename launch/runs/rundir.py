@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -118,17 +119,30 @@ def create(workspace: Workspace, pipeline: PipelineFile, profile: ProfileFile, p
     """Make the directory of a new run with everything that its jobs need; nothing is submitted yet.
 
     Raises:
-        InputError: the workspace cannot be written.
+        InputError: the workspace cannot be written, or is full: then nothing of the run is left.
     """
+    run: Run | None = None
     try:
         files.make_directory(workspace.runs)
         files.make_directory(workspace.store)
         run = _new(workspace)
+        _fill(run, pipeline, profile, plan)
     except OSError as error:
+        if run is not None:
+            shutil.rmtree(run.paths.root, ignore_errors=True)
+        # Of many copies that failed (shutil.Error) the first.
+        said = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
         raise InputError(
-            f"cannot write the workspace {workspace.root}: {error.strerror}", hint="choose one: --workspace DIR"
+            f"cannot write the workspace {workspace.root}: {said}",
+            hint="make room there, or choose another: --workspace DIR",
         ) from error
-    paths = run.paths
+    remember(workspace)
+    return run
+
+
+def _fill(run: Run, pipeline: PipelineFile, profile: ProfileFile, plan: Plan) -> None:
+    """Write what the jobs of a new run need."""
+    paths, workspace = run.paths, run.workspace
     files.write_atomic(paths.pipeline, yaml.safe_dump(pipeline.data, sort_keys=False, allow_unicode=True))
     files.write_atomic(paths.profile, yaml.safe_dump(profile.data, sort_keys=False, allow_unicode=True))
     paths.stages.mkdir()
@@ -150,8 +164,6 @@ def create(workspace: Workspace, pipeline: PipelineFile, profile: ProfileFile, p
         Event.CREATED, run=run.id, pipeline=str(pipeline.path.absolute()), profile=str(profile.path), **code
     )
     file.save(paths.plan, plan)
-    remember(workspace)
-    return run
 
 
 def _new(workspace: Workspace) -> Run:

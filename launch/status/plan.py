@@ -60,6 +60,8 @@ def _attempted(store: StorePaths) -> str:
     from launch.runs.journal import last_word
     from launch.status import model
 
+    if attempt_state.was_refused(store, current):
+        return f"new (run {current.run}: refused by Slurm)"
     last = last_word(store, current)
     if last is not None and last.outcome is Outcome.FAIL:
         return f"new (run {current.run}: {model.FAILURES[last.failure]})"

@@ -68,6 +68,8 @@ def _state(run: Run, open_stages: list[PlannedStage]) -> str:
         if current is None:
             continue
         tried = True
+        if attempt_state.was_refused(store, current):
+            return "failed"
         said = last_word(store, current)
         if said is not None and said.outcome is Outcome.FAIL:
             return "stopped" if said.failure is FailureClass.CANCELLED else "failed"

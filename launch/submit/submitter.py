@@ -366,7 +366,7 @@ class Submitter:
             job = carrier(stage.executor).submit(request, self._gateway)
         except RejectedByCluster as error:
             if link == 0:  # no job was made: close the attempt, so that resume need not wonder about it
-                claim.supersede(store, attempt.token, by="refused", links=attempt.links)
+                claim.supersede(store, attempt.token, by=attempt_state.REFUSED, links=attempt.links)
             self._note(Event.REFUSED, stage, attempt, link, stderr=error.stderr)
             refusal.explain(error, self._run, stage.name, request.scripts.job(link), self._gateway)
             raise

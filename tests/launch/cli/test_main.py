@@ -195,3 +195,22 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     os.close(writer)
     assert done.stderr == ""
     assert done.returncode == main.BROKEN_PIPE
+
+
+@pytest.mark.parametrize("module", ["argparse", "launch.base.errors", "launch.cli.list", "launch.runs.rundir"])
+def test_ctrl_c_while_modules_are_imported(tmp_path: Path, module: str) -> None:
+    """In the first moments of a command, too, it is one word and the exit code of a signal."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {module!r} and 'launch.cli' in sys.modules:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[3])])
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.cli", "list", "--workspace", str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.strip(), done.stdout) == (130, "interrupted", "")

@@ -134,3 +134,18 @@ def test_one_of_several_partitions_is_enough(tmp_path: Path) -> None:
 def test_no_packaged_profile_is_over_its_own_limits(site: str) -> None:
     found = read_profile(HERE / "users" / f"{site}.yaml")
     limits.refuse(plan_of(found.profile), found, read_pipeline(HERE / "pipeline.yaml"))
+
+
+@pytest.mark.failure(8)
+@pytest.mark.parametrize(("time", "fits"), [("2:00", False), ("1:00", False), ("2:01", True)])
+def test_a_time_that_is_no_more_than_the_lead_is_refused(tmp_path: Path, time: str, fits: bool) -> None:
+    """A stage that saves before its first step would start again for each step."""
+    asked = planned(
+        tmp_path, f'executor: slurm\nresources: {{default: {{time: "1:00:00"}}, cpt: {{time: "{time}"}}}}\n'
+    )
+    if fits:
+        limits.refuse(*asked)
+        return
+    with pytest.raises(InputError, match="saves 2:00 before its end") as caught:
+        limits.refuse(*asked)
+    assert f"{tmp_path}/lab.yaml:2:" in str(caught.value)

@@ -20,6 +20,9 @@ from jobs.core.slurm_states import JobState
 from launch.runs import attempt_state
 from launch.runs.attempt_state import AttemptStatus, QueueView
 from launch.slurm.queue import QueueRow
+from launch.status import plan as plan_states
+from launch.status import runs
+from tests.support import made_runs
 
 NOBODY = 2**22 + 1
 """No process has this number."""
@@ -132,3 +135,12 @@ def test_what_was_read_before_the_queue_was_asked_decides(store: StorePaths) -> 
     started(store, "7")
     assert attempt_state.standing(store, attempt, answer, claims=claims, known=known).status is AttemptStatus.IN_FLIGHT
     assert attempt_state.standing(store, attempt, answer).status is AttemptStatus.ENDED
+
+
+def test_a_refusal_is_told_by_list_and_plan_as_by_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    run = made_runs.make(tmp_path / "ws", made_runs.stage("cpt"))
+    attempt = made_runs.submitted(run, "cpt")
+    claim.supersede(made_runs.store_of(run, "cpt"), attempt.token, by=attempt_state.REFUSED)
+    assert runs.overview(run).state == "failed"
+    assert plan_states.states(run.plan(), run.workspace)["cpt"] == f"new (run {run.id}: refused by Slurm)"

@@ -158,3 +158,31 @@ def test_failures_of_tasks_are_read_in_their_order(tmp_path: Path) -> None:
     assert isinstance(found[1], DataError)
     assert f"{tmp_path}/plan.json: no plan of a build" in str(found[1])
     assert isinstance(found[10], SettingsError)
+
+
+@pytest.mark.parametrize("ended", [0, 5, 11])
+def test_an_array_lives_until_its_last_task_has_ended(tmp_path: Path, ended: int) -> None:
+    """Each task has a job id of its own, and the last one that of the array: uneven shards end in any order."""
+    request = asked(tmp_path, profile_of(tmp_path))
+
+    def row(task: int, state: JobState) -> QueueRow:
+        job = "100" if task == 11 else str(101 + task)  # as squeue shows %A of array 100
+        return QueueRow(job, request.name, state, "None", 0.0, None, None, 1, "", "batch", "")
+
+    class Queue:
+        def __init__(self) -> None:
+            self.rows = [row(task, JobState.COMPLETED if task == ended else JobState.RUNNING) for task in range(12)]
+
+        def squeue(self) -> list[QueueRow]:
+            return self.rows
+
+    queue = Queue()
+    job = array.JobArray(request, "submitit", queue)  # type: ignore[arg-type]
+    assert job.is_queued()
+    for one in range(11):
+        queue.rows[one] = row(one, JobState.COMPLETED)
+    queue.rows[11] = row(11, JobState.COMPLETED)
+    queue.rows[3] = row(3, JobState.RUNNING)
+    assert job.is_queued(), "the last one was done first"
+    queue.rows[3] = row(3, JobState.COMPLETED)
+    assert not job.is_queued()
