@@ -12,15 +12,18 @@ class Memory:
     """What training keeps, for the estimates of the plan: bytes a parameter by precision, as (weights, gradients,
     optimizer with its fp32 weights).
 
-    ``sharded``: what is spread over the replicas: ``none``, ``optimizer`` or ``all``; ``sharded_by``: the option (true
-    or false) that says whether the optimizer is. ``fused``: kernels that keep one copy where eager code keeps several.
-    ``local``: Megatron's layers without transformer_engine. ``scores``: attention keeps its scores. ``logits``: bytes a
-    logit. ``reference``: bytes a parameter of the frozen model of DPO. ``buckets``: bytes a parameter that summing
-    gradients over replicas takes beside them. ``finished``: bytes of a weight in a finished checkpoint, by precision.
+    ``sharded``: what is spread over the replicas: ``none``, ``optimizer`` or ``all``; ``sharded_by``: the option that
+    says so: true or false of the optimizer, or ``full`` and ``none`` of all. ``fused``: kernels that keep one copy where
+    eager code keeps several. ``local``: Megatron's layers without transformer_engine. ``scores``: attention keeps its
+    scores. ``logits``: bytes a logit. ``reference``: bytes a parameter of the frozen model of DPO, which is the model
+    itself beside adapters. ``buckets``: bytes a parameter that summing gradients over replicas takes beside them.
+    ``finished``: bytes of a weight in a finished checkpoint, by precision.
 
     What the plan may propose where a model does not fit: ``recompute``, the values of the option of that name that keep
     less, the cheapest first; ``splits``, the options that split a model over GPUs (``tensor_parallel``,
     ``pipeline_parallel``); ``adapters``, whether it has the option ``lora_rank``.
+    ``layers`` get an adapter by default (() is Megatron's four); ``frozen``: bytes of a weight beside adapters, by
+    precision, where it is another than that of a trained one.
 
     ``without``: what holds instead where that package is not in the environment.
     """
@@ -38,6 +41,8 @@ class Memory:
     recompute: tuple[str | bool, ...] = ()
     splits: tuple[str, ...] = ()
     adapters: bool = False
+    layers: tuple[str, ...] = ()
+    frozen: dict[str, float] = field(default_factory=dict)
     without: dict[str, Memory] = field(default_factory=dict)
 
     @classmethod

@@ -10,6 +10,10 @@ from pathlib import Path
 from jobs.core import safetensors
 
 
+ADAPTER = "adapter_config.json"
+"""Of a directory of adapters alone, as ``peft`` writes it."""
+
+
 @dataclass(frozen=True)
 class Completeness:
     """Whether a directory is a whole checkpoint. ``step`` where the format keeps it; ``problem`` None: it is whole."""

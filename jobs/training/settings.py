@@ -159,6 +159,45 @@ class LongRows:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoraKeys:
+    """Of a back end that can train adapters (LoRA) beside frozen weights.
+
+    ``lora_rank``: train adapters of that rank; ``lora_alpha`` over the rank scales them (None: as much as the rank);
+    ``lora_targets`` are the layers that get one: of ``LAYERS`` where the back end knows them, else of the model (() is
+    all linear ones).
+    """
+
+    LAYERS: ClassVar[tuple[str, ...]] = ()
+
+    lora_rank: int | None = setting(None, at_least=1)
+    lora_alpha: int | None = setting(None, at_least=1)
+    lora_dropout: float = setting(0.0, at_least=0, below=1)
+    lora_targets: tuple[str, ...] = ()
+
+    @property
+    def alpha(self) -> int | None:
+        """``lora_alpha``, or the rank."""
+        return self.lora_alpha or self.lora_rank
+
+    def check_lora(self) -> None:
+        """Refuse keys of adapters without adapters, and layers that cannot have one.
+
+        Raises:
+            BadSettings: naming them.
+        """
+        if self.lora_rank is None:
+            for field in fields(self):
+                if field.name.startswith("lora_") and getattr(self, field.name) != field.default:
+                    raise BadSettings(f"{field.name} is for adapters: write lora_rank, too (16, say), or leave it out")
+            return
+        if self.LAYERS and not self.lora_targets:
+            raise BadSettings(f"lora_targets is empty: leave it out for all of {', '.join(self.LAYERS)}")
+        for name in self.lora_targets:
+            if self.LAYERS and name not in self.LAYERS:
+                raise BadSettings(f"each of lora_targets must be one of {', '.join(self.LAYERS)}, not {name!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ParallelSettings(TrainingSettings):
     """Of a back end that splits one model over processes, by the product of the settings ``SPLITS``."""
 

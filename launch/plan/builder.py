@@ -26,6 +26,10 @@ NOT_IN_RESULT = frozenset({"save_every", "keep_saves", "threads", "micro_batch_s
 """Settings that change how a stage gets to its result, not the result (up to rounding)."""
 
 
+ADAPTER = "adapter"
+"""Format of adapters alone, without the weights that they stand beside; no stage reads it."""
+
+
 @dataclass
 class _Builder:
     pipeline: Pipeline
@@ -150,6 +154,7 @@ class _Builder:
             raise InputError(
                 f"back end {backend!r} reads {', '.join(sorted(formats))}; "
                 f"nothing converts {found.format!r} of {wanted!r} to that"
+                + (": leave options.output of that stage out for whole weights" if found.format == ADAPTER else "")
             )
         for converter, target in way:
             name = f"{wanted}-{target}"
@@ -174,7 +179,9 @@ class _Builder:
             settings.pop(reference)
         settings["seed"] = self.pipeline.seed_of(name)
         inputs = {"checkpoint": self.checkpoint(stage.checkpoint, stage.backend), "data": self.of_stage(stage.data)}
-        form = min(self.facts.back_ends[stage.backend].capabilities.formats_out - {"metrics"})
+        able = self.facts.back_ends[stage.backend].capabilities.formats_out - {"metrics"}
+        alone = settings.get("output") == ADAPTER
+        form = ADAPTER if alone and ADAPTER in able else min(able - {ADAPTER})
         self.add(
             name, stage.kind, stage.backend, ("checkpoint", form), settings, inputs, stage, target_step=stage.steps
         )

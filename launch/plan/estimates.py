@@ -165,6 +165,7 @@ def _of(
 ) -> Estimate:
     shape = estimate.shape_of(stage.kind, settings, resources.nodes, resources.processes_per_node)
     keeps = kept_by(stage, settings)
+    shape = replace(shape, lora_targets=shape.lora_targets or keeps.layers)
     flops = estimate.step_flops(model, shape)
     trained = model.layers * model.adapter_parameters(shape.lora_rank, shape.lora_targets)
     memory_limit, gpu, price = _gpu(resources, profile)

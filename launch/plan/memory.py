@@ -73,13 +73,17 @@ class Model:
         return attention + mlp + 2 * self.hidden
 
     def adapter_parameters(self, rank: int, targets: Sequence[str] = ()) -> int:
-        """Of one layer's adapters beside its linear layers ``targets`` (Megatron's names; () is all): ``rank`` for each
-        input and each output of them."""
+        """Of one layer's adapters beside its linear layers ``targets`` (Megatron's names or Hugging Face's; () is all
+        of Megatron's): ``rank`` for each input and each output of them."""
+        hidden, ffn = self.hidden, self.ffn
         sizes = {
-            "linear_qkv": self.hidden + self.queries + 2 * self.keys, "linear_proj": self.queries + self.hidden,
-            "linear_fc1": self.hidden + (2 if self.gated else 1) * self.ffn, "linear_fc2": self.ffn + self.hidden,
+            "linear_qkv": hidden + self.queries + 2 * self.keys, "linear_proj": self.queries + hidden,
+            "linear_fc1": hidden + (2 if self.gated else 1) * ffn, "linear_fc2": ffn + hidden,
         }  # fmt: skip
-        return rank * sum(sizes.get(name, 0) for name in targets or sizes)
+        one = dict.fromkeys(("q_proj", "o_proj"), hidden + self.queries)
+        one |= dict.fromkeys(("k_proj", "v_proj"), hidden + self.keys)
+        one |= dict.fromkeys(("gate_proj", "up_proj", "down_proj"), hidden + ffn)
+        return rank * sum((sizes | one).get(name, 0) for name in targets or sizes)
 
     @property
     def embedding(self) -> int:
@@ -142,7 +146,11 @@ def in_environment(
         if package not in packages:
             return in_environment(instead, packages, settings)
     wanted = settings.get(declared.sharded_by)
-    return declared if wanted is None else replace(declared, sharded="optimizer" if wanted else "none")
+    if wanted is None:
+        return declared
+    return replace(
+        declared, sharded={"full": "all", "none": "none"}.get(str(wanted), "optimizer" if wanted else "none")
+    )
 
 
 @dataclass(frozen=True)
@@ -266,6 +274,8 @@ def _adapter_activations(model: Model, shape: Shape, size: float) -> float:
     hidden = model.hidden
     inputs = {"linear_qkv": hidden, "linear_proj": model.queries, "linear_fc1": hidden, "linear_fc2": model.ffn}
     targets = shape.lora_targets or tuple(inputs)
+    inputs |= dict.fromkeys(("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"), hidden)
+    inputs |= {"o_proj": model.queries, "down_proj": model.ffn}
     dropped = sum(inputs.get(name, 0) for name in targets) * (size + 1.0) if shape.lora_dropout else 0.0
     return len(targets) * shape.lora_rank * size + dropped
 
@@ -299,10 +309,11 @@ def memory(model: Model, shape: Shape, keeps: capabilities.Memory) -> MemoryEsti
     over = shape.replicas
     everything, states = (over if keeps.sharded == "all" else 1), (over if keeps.sharded != "none" else 1)
     trained = held
+    weights = held * (weight + (keeps.reference if shape.reference and not shape.lora_rank else 0.0))
     if shape.lora_rank:
         trained = layers * model.adapter_parameters(shape.lora_rank, shape.lora_targets) / shape.tensor
-        held += trained
-    weights = held * (weight + (keeps.reference if shape.reference else 0.0)) / everything
+        weights = held * (keeps.frozen.get(shape.precision) or weight) + trained * weight
+    weights /= everything
     gradients = trained * (gradient + (keeps.buckets if over > 1 else 0.0)) / everything
     kept = activations(model, shape, keeps)
     logits = shape.micro_batch * shape.length / shape.context * model.vocabulary / shape.tensor * keeps.logits

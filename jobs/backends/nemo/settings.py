@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jobs.core.settings import setting
-from jobs.training.settings import BadSettings, LongRows, TrainingSettings
+from jobs.training.settings import BadSettings, LongRows, LoraKeys, TrainingSettings
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # Python 3.10 has none in typing
@@ -23,16 +23,16 @@ THEIR_NAMES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class NemoSettings(LongRows, TrainingSettings):
+class NemoSettings(LongRows, LoraKeys, TrainingSettings):
     """What a NeMo stage can be told. ``recipe``: name of a recipe of the installed NeMo (``llama32_1b``) whose
     parallelism is used where none is given here, and whose architecture must be that of the checkpoint.
     ``distributed_optimizer`` None: on where it can be saved (with transformer_engine or apex). ``prompt_template``
     wraps the prompt of each row; it must have ``{prompt}`` in it once.
 
-    ``packed`` (SFT): a sequence holds as many whole rows as fit; ``batch_size`` counts sequences. ``lora_rank``: train
-    adapters of that rank beside frozen weights; ``lora_alpha`` over the rank scales them (None: as much as the rank),
-    ``lora_targets`` are the layers that get one.
+    ``packed`` (SFT): a sequence holds as many whole rows as fit; ``batch_size`` counts sequences.
     """
+
+    LAYERS: ClassVar[tuple[str, ...]] = LORA_TARGETS
 
     min_lr: float = setting(0.0, at_least=0)
     recipe: str | None = None
@@ -44,18 +44,10 @@ class NemoSettings(LongRows, TrainingSettings):
     distributed_optimizer: bool | None = None
     prompt_template: str = "{prompt}"
     packed: bool = False
-    lora_rank: int | None = setting(None, at_least=1)
-    lora_alpha: int | None = setting(None, at_least=1)
-    lora_dropout: float = setting(0.0, at_least=0, below=1)
     lora_targets: tuple[str, ...] = LORA_TARGETS
     data_workers: int = setting(0, at_least=0)
     tensorboard: bool = False
     wandb_project: str | None = None
-
-    @property
-    def alpha(self) -> int | None:
-        """``lora_alpha``, or the rank."""
-        return self.lora_alpha or self.lora_rank
 
     @classmethod
     def read(cls, settings: Mapping[str, Any], kind: str = "sft") -> Self:
@@ -71,22 +63,11 @@ class NemoSettings(LongRows, TrainingSettings):
             raise BadSettings(f"prompt_template must have {{prompt}} in it once: {self.prompt_template!r}")
         if self.sequence_parallel and (self.tensor_parallel or 1) < 2:
             raise BadSettings("sequence_parallel needs tensor_parallel of at least 2")
-        self._check_lora()
-
-    def _check_lora(self) -> None:
-        if self.lora_rank is None:
-            for name, default in (("lora_alpha", None), ("lora_dropout", 0.0), ("lora_targets", LORA_TARGETS)):
-                if getattr(self, name) != default:
-                    raise BadSettings(f"{name} is for adapters: write lora_rank, too (16, say), or leave it out")
-            return
-        self.check_rank(self.tensor_parallel or 1)
-        if not self.lora_targets:
-            raise BadSettings(f"lora_targets is empty: leave it out for all of {', '.join(LORA_TARGETS)}")
         for name in self.lora_targets:
             if name in THEIR_NAMES:
                 raise BadSettings(f"lora_targets: {name} is a part of {THEIR_NAMES[name]} here: write that")
-            if name not in LORA_TARGETS:
-                raise BadSettings(f"each of lora_targets must be one of {', '.join(LORA_TARGETS)}, not {name!r}")
+        self.check_lora()
+        self.check_rank(self.tensor_parallel or 1)
 
     def check_rank(self, tensor: int) -> None:
         """Refuse a rank that does not divide over the ``tensor`` processes of a layer.

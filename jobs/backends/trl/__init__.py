@@ -1,32 +1,47 @@
 """Back end ``trl``: Hugging Face checkpoints trained with transformers and TRL, on CPU or GPU, one process or DDP.
 
-``settings`` checks what the stage was told, ``train`` puts a trainer together, ``control`` sits inside its loop
-(progress, stop, saves). Evaluation is in ``jobs.evaluate``.
+``settings`` checks what the stage was told, ``arguments`` says it to transformers, ``train`` puts a trainer together
+(``trainers``: its classes; ``adapters``: LoRA), ``control`` sits inside its loop (progress, stop, saves). Evaluation is
+in ``jobs.evaluate``.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from jobs.core.capabilities import Capabilities, Memory
 from jobs.core.spec import StageSpec
-from jobs.training import cpu, faults, interface
+from jobs.training import checkpoints, cpu, faults, interface
+from jobs.training.checkpoints import Completeness
 from jobs.training.interface import ProcessShape, Rendered, Result, WorkContext, versions
 
 NAME = "trl"
+LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The linear layers of a Llama, which get adapters by default; what other models have is found in the model."""
+
 CAPABILITIES = Capabilities(
     kinds=frozenset({"cpt", "sft", "dpo", "evaluate"}),
     formats_in=frozenset({"hf"}),
-    formats_out=frozenset({"hf", "metrics"}),
+    formats_out=frozenset({"hf", "adapter", "metrics"}),
     launcher="torchrun",
     distributed=True,
     # fp32 weights also under bf16 autocast; DistributedDataParallel copies gradients into buckets
-    memory=Memory({"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, logits=16.0, reference=4.0, buckets=4.0),
+    memory=Memory(
+        {"fp32": (4, 4, 8), "bf16": (4, 4, 8)},
+        logits=16.0,
+        reference=4.0,
+        buckets=4.0,
+        adapters=True,
+        layers=LAYERS,
+        frozen={"bf16": 2.0},
+    ),
     # 1 took rows several times in a batch, lost the rotary base for transformers 4, and scored without a model's cap
     revision=2,
 )
 
 cpu.wait_passively()
 
-PACKAGES = ("torch", "transformers", "tokenizers", "trl", "accelerate", "datasets", "numpy")
+PACKAGES = ("torch", "transformers", "tokenizers", "trl", "accelerate", "datasets", "numpy", "peft", "bitsandbytes")
 
 
 def probe() -> dict[str, str]:
@@ -43,8 +58,15 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
     if spec.kind != "evaluate":
         from jobs.backends.trl.settings import TrainSettings
 
-        TrainSettings.read(spec.settings).split_batch(shape.world)
+        TrainSettings.read(spec.settings, spec.kind).split_batch(shape.world)
     return interface.in_process(spec, shape, CAPABILITIES.launcher)
+
+
+def completeness(directory: Path) -> Completeness:
+    """Whether a finished model, or adapters alone, are whole."""
+    if (directory / "config.json").is_file() or not (directory / checkpoints.ADAPTER).is_file():
+        return checkpoints.hugging_face(directory)
+    return Completeness(problem=checkpoints.missing(directory, ("adapter_model.safetensors",)))
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:

@@ -7,7 +7,6 @@ Everything that decides the result is fixed before the loop starts: which exampl
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,13 @@ import datasets
 import torch
 import transformers
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
+from jobs.backends.trl.arguments import arguments
 from jobs.backends.trl.control import TrlStepControl, from_first_rank
-from jobs.backends.trl.settings import SCHEDULES, TrainSettings
+from jobs.backends.trl.settings import TrainSettings
+from jobs.backends.trl.trainers import Preferences, by_token, watched
 from jobs.core.spec import StageSpec
-from jobs.encoding.rows import IGNORED
 from jobs.training import cpu, examples, finished, measured, ranks, tokenizers, tokens
 from jobs.training.examples import Row
 from jobs.training.interface import Result, WorkContext
@@ -35,7 +35,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         BadSettings, DataError: before any training.
         Diverged: the loss became infinite or not a number.
     """
-    settings = TrainSettings.read(spec.settings)
+    settings = TrainSettings.read(spec.settings, spec.kind)
     micro, _ = settings.split_batch(ctx.world)  # refuse before the model is loaded
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -48,15 +48,14 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     where = f"{spec.inputs['data'].output / settings.split}.jsonl:1"
     order = training_order(len(dataset), settings.batch_size, settings.steps, settings.seed, lengths, where)
     tell_order(ctx, settings, len(dataset))
-    model = load_model(source)
 
-    config, arguments = _arguments(spec.kind, settings, ctx.world, ctx.saves.directory)
-    args = config(**arguments)
+    config, given = arguments(spec.kind, settings, ctx.world, ctx.saves.directory)
+    args = config(**given)
     if args.device.type == "cpu":
         # With several processes accelerate says "cpu:0", and torch.load of the optimizer does not know that device.
         vars(args)["_setup_devices"] = torch.device("cpu")
     control = TrlStepControl(ctx, settings, args.device)
-    trainer = _trainer(spec.kind, model, args, dataset, order, tokenizer, control, source)
+    trainer = _trainer(spec.kind, settings, args, dataset, order, tokenizer, control, source)
 
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=_resume_point(ctx))
@@ -65,10 +64,21 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     if control.stopped:
         return Result("stopped", step, metrics)
     if ctx.rank == 0:
-        trainer.accelerator.unwrap_model(trainer.model).save_pretrained(ctx.output)
-        finished.finish(source, ctx.output)
+        _write(trainer, source, ctx.output, settings)
     ranks.barrier()
     return Result("done", step, metrics)
+
+
+def _write(trainer: Trainer, source: Path, output: Path, settings: TrainSettings) -> None:
+    """The finished checkpoint; called on rank 0."""
+    if settings.lora_rank is not None:
+        from jobs.backends.trl import adapters
+
+        if not adapters.write(trainer, source, output, settings):
+            return
+    else:
+        trainer.accelerator.unwrap_model(trainer.model).save_pretrained(output)
+    finished.finish(source, output)
 
 
 def _resume_point(ctx: WorkContext) -> str | None:
@@ -125,71 +135,9 @@ def _pairs(
     return Dataset.from_list(found), [max(map(len, sequences)) for _, sequences in kept]
 
 
-@dataclass
-class Preferences:
-    """Batches of preferences as TRL's loss takes them: the chosen answers, then the rejected ones, with our masks."""
-
-    pad: int
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        found = [(row[f"{name}_input_ids"], row[f"{name}_labels"]) for name in ("chosen", "rejected") for row in rows]
-        longest = max(len(ids) for ids, _ in found)
-        made: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "completion_mask": []}
-        for ids, labels in found:
-            rest = longest - len(ids)
-            made["input_ids"].append(ids + [self.pad] * rest)
-            made["attention_mask"].append([1] * len(ids) + [0] * rest)
-            made["completion_mask"].append([int(label != IGNORED) for label in labels] + [0] * rest)
-        return {name: torch.tensor(values) for name, values in made.items()}
-
-
-def _arguments(
-    kind: str, settings: TrainSettings, world: int, saves: Path
-) -> tuple[type[TrainingArguments], dict[str, Any]]:
-    """Configuration class and arguments of the trainer of a kind."""
-    micro, accumulate = settings.split_batch(world)
-    common: dict[str, Any] = {
-        "output_dir": str(saves),
-        "max_steps": settings.steps,
-        "learning_rate": settings.lr,
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": accumulate,
-        "warmup_steps": settings.warmup_steps,
-        "lr_scheduler_type": SCHEDULES[settings.schedule],
-        "weight_decay": settings.weight_decay,
-        "max_grad_norm": settings.max_grad_norm,
-        "seed": settings.seed,
-        "data_seed": settings.seed,
-        "bf16": settings.precision == "bf16",
-        "optim": "adamw_torch_fused",
-        "gradient_checkpointing": False,
-        "dataloader_drop_last": True,
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,  # it would hide what StepControl must see
-        "save_strategy": "no",  # StepControl decides
-        "report_to": "none",
-        "disable_tqdm": True,
-        "ddp_find_unused_parameters": False,
-    }
-    if not torch.cuda.is_available():
-        common |= {"use_cpu": True, "dataloader_pin_memory": False}
-        if world > 1:
-            common["ddp_backend"] = "gloo"
-    if kind == "cpt":
-        return TrainingArguments, common
-    from trl import DPOConfig, SFTConfig
-
-    if kind == "sft":
-        return SFTConfig, {**common, "max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
-    mixed: dict[str, Any] = {}
-    if settings.sft_weight:
-        mixed = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, settings.sft_weight]}
-    return DPOConfig, {**common, "remove_unused_columns": False, "max_length": None, "beta": settings.beta, **mixed}
-
-
 def _trainer(
     kind: str,
-    model: PreTrainedModel,
+    settings: TrainSettings,
     args: TrainingArguments,
     dataset: Any,
     order: TrainingOrder,
@@ -199,83 +147,34 @@ def _trainer(
 ) -> Trainer:
     """The trainer of a kind, with its steps watched by ``control``."""
     common: dict[str, Any] = {
-        "model": model, "args": args, "train_dataset": dataset, "processing_class": tokenizer, "callbacks": [control],
+        "args": args, "train_dataset": dataset, "processing_class": tokenizer, "callbacks": [control],
     }  # fmt: skip
-    if kind == "cpt":
-        common["data_collator"] = transformers.default_data_collator
-        trainer: Trainer = _watched(Trainer, control, order)(**common)
-    else:
-        from trl import DPOTrainer, SFTTrainer
+    transformers.set_seed(settings.seed)  # before adapters are drawn
+    if settings.lora_rank is None:
+        common["model"] = load_model(source)
+        if kind == "dpo":
+            common["ref_model"] = load_model(source)
+    else:  # the reference of DPO is the model without its adapters
+        from jobs.backends.trl import adapters
 
-        if kind == "sft":
-            trainer = _watched(SFTTrainer, control, order)(**common)
-        else:
-            common["data_collator"] = Preferences(int(tokenizer.pad_token_id))
-            watched = _by_token(_watched(DPOTrainer, control, order))
-            trainer = watched(**common, ref_model=load_model(source))
+        common["model"] = adapters.load_base(source, settings)
+        common["peft_config"] = adapters.configured(settings, common["model"])
+    if kind == "cpt":
+        base: type[Trainer] = Trainer
+        common["data_collator"] = transformers.default_data_collator
+        if "peft_config" in common:
+            from peft import get_peft_model
+
+            common["model"] = get_peft_model(common["model"], common.pop("peft_config"))
+    elif kind == "sft":
+        from trl import SFTTrainer
+
+        base = SFTTrainer
+    else:
+        from trl import DPOTrainer
+
+        base = by_token(DPOTrainer)
+        common["data_collator"] = Preferences(int(tokenizer.pad_token_id))
+    trainer: Trainer = watched(base, control, order)(**common)
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer
-
-
-def _watched(base: type[Trainer], control: TrlStepControl, order: TrainingOrder) -> type[Trainer]:
-    """``base`` that takes examples in ``order`` and tells ``control`` the loss of every micro batch: the logs of
-    Trainer come after averaging."""
-
-    class Watched(base):
-        def _get_train_sampler(self, *rest: Any, **more: Any) -> TrainingOrder:
-            return order
-
-        def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> torch.Tensor:
-            tokens = int(inputs["input_ids"].numel())
-            loss: torch.Tensor = super().training_step(model, inputs, *rest, **more)
-            control.add(loss, tokens)
-            return loss
-
-        def _prepare_dataset(self, dataset: Dataset, *rest: Any, **more: Any) -> Dataset:
-            return dataset  # rows are ids already
-
-        def create_model_card(self, *rest: Any, **more: Any) -> None:
-            """None: TRL would write a README beside the saves."""
-
-    return Watched
-
-
-def _by_token(base: type[Trainer]) -> type[Trainer]:
-    """A DPO trainer whose part of SFT is the mean over all chosen tokens of a step, as the loss of SFT is.
-
-    TRL takes the mean of each pass, in which a token of a short answer counts for more the smaller the pass is: the
-    result would depend on micro_batch_size and on the number of processes. Its weight is set for each pass, so that the
-    mean over passes and processes, which the trainer takes, comes to the mean over tokens.
-    """
-
-    class ByToken(base):
-        loss_weights: list[float]
-
-        def get_batch_samples(self, *rest: Any, **more: Any) -> Any:
-            found = super().get_batch_samples(*rest, **more)
-            total = torch.tensor(sum(map(chosen_tokens, found[0])), dtype=torch.float64, device=self.args.device)
-            if self.args.world_size > 1:
-                torch.distributed.all_reduce(total)
-            self._token_share = len(found[0]) * self.args.world_size / max(1.0, float(total))
-            return found
-
-        def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> torch.Tensor:
-            given = self.loss_weights
-            if "sft" in self.loss_types:
-                weight = given[self.loss_types.index("sft")] * chosen_tokens(inputs) * self._token_share
-                self.loss_weights = [
-                    weight if name == "sft" else other for name, other in zip(self.loss_types, given, strict=True)
-                ]
-            try:
-                loss: torch.Tensor = super().training_step(model, inputs, *rest, **more)
-            finally:
-                self.loss_weights = given
-            return loss
-
-    return ByToken
-
-
-def chosen_tokens(inputs: dict[str, Any]) -> int:
-    """Learned tokens of the chosen answers of a pass: the first half of its rows."""
-    mask = inputs["completion_mask"]
-    return int(mask[: len(mask) // 2, 1:].sum())

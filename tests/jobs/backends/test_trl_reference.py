@@ -11,10 +11,13 @@ import pytest
 
 pytest.importorskip("trl")
 
+import peft
 import torch
+import transformers
+from safetensors.torch import load_file
 from torch.nn import functional
 
-from jobs.backends.trl import train
+from jobs.backends.trl import adapters, train
 from jobs.backends.trl.settings import TrainSettings
 from jobs.encoding.settings import Encoding
 from jobs.training import examples, tokenizers
@@ -106,12 +109,65 @@ def dpo_loss(model: Any, reference: Any, batch: list[dict[str, Any]]) -> torch.T
     return torch.stack(losses).mean()
 
 
+class Magnitude(torch.nn.Parameter):
+    """The sizes of a DoRA layer's rows, which decay although they are a vector."""
+
+
+class Adapted(torch.nn.Module):
+    """A frozen linear layer and its adapter, by the formulas of LoRA (section 4.1) and DoRA (equation 5, the norm being
+    a constant of the backward pass: section 4.3)."""
+
+    def __init__(self, frozen: torch.nn.Linear, inner: torch.Tensor, scale: float, dora: bool) -> None:
+        super().__init__()
+        self.frozen, self.scale, self.dora = frozen.requires_grad_(False), scale, dora
+        self.inner = torch.nn.Parameter(inner.clone())
+        self.outer = torch.nn.Parameter(torch.zeros(frozen.out_features, len(inner)))
+        if dora:
+            self.size = Magnitude(frozen.weight.norm(dim=1))
+
+    def weight(self) -> torch.Tensor:
+        found = self.frozen.weight + self.scale * self.outer @ self.inner
+        return self.size[:, None] * found / found.norm(dim=1, keepdim=True).detach() if self.dora else found
+
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        return functional.linear(given, self.weight())
+
+
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "sft": {"lora_rank": 4, "lora_alpha": 8, "lora_rslora": True, "lora_dora": True},
+    "dpo": {"lora_rank": 4, "lora_alpha": 8, "lora_targets": ["q_proj", "v_proj", "down_proj"], "beta": BETA},
+}
+
+
+def written_out_adapters(kind: str, given: Path) -> tuple[list[float], Any]:
+    """The losses of plain torch, and the model; the numbers that adapters begin with are drawn as ``peft`` does."""
+    settings = TrainSettings.read({**SETTINGS, **ADAPTERS[kind]})
+    model, reference = (load_model(given / "base/output") for _ in range(2))
+    transformers.set_seed(SETTINGS["seed"])
+    drawn = peft.get_peft_model(load_model(given / "base/output"), adapters.configured(settings, model))
+    first = {name.split(".lora_A")[0].removeprefix("base_model.model."): weight
+             for name, weight in drawn.named_parameters() if ".lora_A" in name}  # fmt: skip
+    scale = 8 / (4**0.5 if settings.lora_rslora else 4)
+    model.requires_grad_(False)
+    for name, inner in first.items():
+        made = Adapted(model.get_submodule(name), inner.detach(), scale, settings.lora_dora)
+        model.set_submodule(name, made)
+    assert len(first) == 2 * len(settings.lora_targets or "seven  ")
+    return trained(kind, model, reference, given), model
+
+
 def written_out(kind: str, given: Path) -> list[float]:
     """The losses of plain torch: AdamW, linear schedule, clipped gradients; norms do not decay."""
     torch.manual_seed(0)
     model, reference = (load_model(given / "base/output") for _ in range(2))
-    decays = [weight for weight in model.parameters() if weight.ndim > 1]
-    others = [weight for weight in model.parameters() if weight.ndim <= 1]
+    return trained(kind, model, reference, given)
+
+
+def trained(kind: str, model: Any, reference: Any, given: Path) -> list[float]:
+    """The losses of ``model``'s trainable weights."""
+    learns = [weight for weight in model.parameters() if weight.requires_grad]
+    decays = [weight for weight in learns if weight.ndim > 1 or isinstance(weight, Magnitude)]
+    others = [weight for weight in learns if not any(weight is other for other in decays)]
     groups = [{"params": decays, "weight_decay": SETTINGS["weight_decay"]}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=SETTINGS["lr"])
     rows, losses = in_order(kind, given), []
@@ -144,3 +200,24 @@ def test_losses_are_those_of_plain_torch(kind: str, given: Path, tmp_path: Path)
     two = stages.stage(tmp_path / "two", kind, "trl", {**SETTINGS, **more, "micro_batch_size": 1}, inputs)
     stages.start_ranks(2, (two, None))
     assert list(two.losses().values()) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_adapters_learn_what_plain_torch_does(given: Path, tmp_path: Path) -> None:
+    """LoRA and DoRA with rank-stabilised scale; the reference of DPO is the model without them. The finished model has
+    them added to its weights."""
+    starts = []
+    for kind, more in ADAPTERS.items():
+        inputs = {"checkpoint": given / "base", "data": given / KINDS[kind]}
+        settings = {**SETTINGS, **more, "micro_batch_size": 1}
+        starts.append([stages.stage(tmp_path / f"{kind}{world}", kind, "trl", settings, inputs) for world in (1, 2)])
+    stages.start_ranks(2, *((two, None) for _, two in starts))
+    for kind, (one, two) in zip(ADAPTERS, starts, strict=True):
+        one.start()
+        wanted, model = written_out_adapters(kind, given)
+        assert wanted[-1] < 0.99 * wanted[0]
+        for made in (one, two):
+            assert list(made.losses().values()) == pytest.approx(wanted, rel=1e-6), (kind, made.spec.stage)
+            found = load_file(made.output / "model.safetensors")
+            for name, part in model.named_modules():
+                if isinstance(part, Adapted):
+                    torch.testing.assert_close(found[f"{name}.weight"], part.weight().detach(), rtol=1e-5, atol=1e-6)

@@ -6,6 +6,7 @@ import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,7 +74,12 @@ def test_what_an_older_revision_of_a_back_end_made_is_made_again(
     assert sorted(before) == sorted(after)
 
 
-def planned(directory: Path, *stages: tuple[str, str, str], names: tuple[str, ...] = ()) -> Plan:
+def planned(
+    directory: Path,
+    *stages: tuple[str, str, str],
+    names: tuple[str, ...] = (),
+    options: dict[str, dict[str, Any]] | None = None,
+) -> Plan:
     """A chain of (kind, back end, checkpoint), as its back ends declare themselves; stages are called s1, s2, ..."""
     data = {"cpt": "corpus", "sft": "instructions", "dpo": "preferences"}
     text = "name: c\nmodel: {base: ./base}\nstages:\n"
@@ -82,6 +88,7 @@ def planned(directory: Path, *stages: tuple[str, str, str], names: tuple[str, ..
     named = itertools.zip_longest(names, stages)
     for number, (name, (kind, backend, checkpoint)) in enumerate(named, 1):
         keys = {"kind": kind, "backend": backend, "checkpoint": checkpoint, "data": data[kind], "steps": 1, "lr": 0.1}
+        keys |= {"options": (options or {}).get(f"s{number}", {})}
         text += f"  {name or f's{number}'}: {json.dumps(keys)}\n"
     (directory / "c.yaml").write_text(text)
     pipeline = read_pipeline(directory / "c.yaml").pipeline
@@ -129,3 +136,13 @@ def test_a_stage_may_not_have_the_name_of_a_conversion_that_is_needed(tmp_path: 
     ):
         planned(tmp_path, *stages, names=("s1", "s2", "base-megatron"))
     planned(tmp_path, ("cpt", "trl", "base"), ("sft", "trl", "s1"), names=("s1", "s1-hf"))
+
+
+def test_adapters_alone_are_a_format_that_no_stage_reads(tmp_path: Path) -> None:
+    alone = {"s1": {"lora_rank": 8, "output": "adapter"}}
+    (made,) = [stage for stage in planned(tmp_path, ("sft", "trl", "base"), options=alone).stages if stage.name == "s1"]
+    (merged,) = [stage for stage in planned(tmp_path, ("sft", "trl", "base")).stages if stage.name == "s1"]
+    assert (made.produces_format, merged.produces_format) == ("adapter", "hf")
+    assert made.fingerprint != merged.fingerprint
+    with pytest.raises(InputError, match=r"nothing converts 'adapter' of 's1' to that: leave options\.output"):
+        planned(tmp_path, ("sft", "trl", "base"), ("dpo", "trl", "s1"), options=alone)

@@ -1,0 +1,75 @@
+"""Adapters beside frozen weights: LoRA, DoRA and QLoRA of ``peft``; added to the weights at the end, or kept alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft import LoraConfig, PeftModel
+from transformers import PreTrainedModel
+
+from jobs.backends.trl.settings import TrainSettings
+from jobs.core import files
+from jobs.training import tokenizers
+from jobs.training.checkpoints import ADAPTER
+from jobs.training.models import load_model
+from jobs.training.settings import BadSettings
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+
+def load_base(source: Path, settings: TrainSettings) -> PreTrainedModel:
+    """The weights that stay as they are: in the type that is computed in, or in 4 bits."""
+    computed = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    more: dict[str, Any] = {"dtype": computed}
+    if settings.lora_base == "nf4":
+        from transformers import BitsAndBytesConfig
+
+        more["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=computed,
+        )
+    return load_model(source, **more)
+
+
+def configured(settings: TrainSettings, model: PreTrainedModel) -> LoraConfig:
+    """What ``peft`` puts beside ``model``.
+
+    Raises:
+        BadSettings: a layer of ``lora_targets`` that the model does not have.
+    """
+    linear = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
+    for name in settings.lora_targets:
+        if name not in linear - {"lm_head"}:
+            raise BadSettings(f"lora_targets: the model has no {name!r}, but {', '.join(sorted(linear - {'lm_head'}))}")
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings.lora_rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=list(settings.lora_targets) or "all-linear",
+        use_dora=settings.lora_dora,
+        use_rslora=settings.lora_rslora,
+    )
+
+
+def write(trainer: Trainer, source: Path, output: Path, settings: TrainSettings) -> bool:
+    """Write the adapters to ``output``, or the weights of ``source`` with them added; whether those are there.
+
+    They are added to weights in fp32, whatever type or number of bits they were trained beside.
+    """
+    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(output)
+    if settings.output == "adapter":
+        found = files.read_json(output / ADAPTER)
+        files.write_json(output / ADAPTER, {**found, "base_model_name_or_path": str(source)})
+        tokenizers.carry_over(source, output)
+        return False
+    merged = PeftModel.from_pretrained(load_model(source), str(output)).merge_and_unload()
+    for path in output.iterdir():
+        path.unlink()
+    merged.save_pretrained(output)
+    return True

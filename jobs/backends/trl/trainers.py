@@ -1,0 +1,96 @@
+"""The trainers of transformers and TRL, taught our order of examples, our masks, and what a loss is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import Trainer
+
+from jobs.backends.trl.control import TrlStepControl
+from jobs.encoding.rows import IGNORED
+from jobs.training.order import TrainingOrder
+
+
+@dataclass
+class Preferences:
+    """Batches of preferences as TRL's loss takes them: the chosen answers, then the rejected ones, with our masks."""
+
+    pad: int
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        found = [(row[f"{name}_input_ids"], row[f"{name}_labels"]) for name in ("chosen", "rejected") for row in rows]
+        longest = max(len(ids) for ids, _ in found)
+        made: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "completion_mask": []}
+        for ids, labels in found:
+            rest = longest - len(ids)
+            made["input_ids"].append(ids + [self.pad] * rest)
+            made["attention_mask"].append([1] * len(ids) + [0] * rest)
+            made["completion_mask"].append([int(label != IGNORED) for label in labels] + [0] * rest)
+        return {name: torch.tensor(values) for name, values in made.items()}
+
+
+def watched(base: type[Trainer], control: TrlStepControl, order: TrainingOrder) -> type[Trainer]:
+    """``base`` that takes examples in ``order`` and tells ``control`` the loss of every micro batch: the logs of
+    Trainer come after averaging."""
+
+    class Watched(base):
+        def _get_train_sampler(self, *rest: Any, **more: Any) -> TrainingOrder:
+            return order
+
+        def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> torch.Tensor:
+            tokens = int(inputs["input_ids"].numel())
+            loss: torch.Tensor = super().training_step(model, inputs, *rest, **more)
+            control.add(loss, tokens)
+            return loss
+
+        def _prepare_dataset(self, dataset: Dataset, *rest: Any, **more: Any) -> Dataset:
+            return dataset  # rows are ids already
+
+        def create_model_card(self, *rest: Any, **more: Any) -> None:
+            """None: TRL would write a README beside the saves."""
+
+    return Watched
+
+
+def by_token(base: type[Trainer]) -> type[Trainer]:
+    """A DPO trainer whose part of SFT is the mean over all chosen tokens of a step, as the loss of SFT is.
+
+    TRL takes the mean of each pass, in which a token of a short answer counts for more the smaller the pass is: the
+    result would depend on micro_batch_size and on the number of processes. Its weight is set for each pass, so that the
+    mean over passes and processes, which the trainer takes, comes to the mean over tokens.
+    """
+
+    class ByToken(base):
+        loss_weights: list[float]
+
+        def get_batch_samples(self, *rest: Any, **more: Any) -> Any:
+            found = super().get_batch_samples(*rest, **more)
+            total = torch.tensor(sum(map(chosen_tokens, found[0])), dtype=torch.float64, device=self.args.device)
+            if self.args.world_size > 1:
+                torch.distributed.all_reduce(total)
+            self._token_share = len(found[0]) * self.args.world_size / max(1.0, float(total))
+            return found
+
+        def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> torch.Tensor:
+            given = self.loss_weights
+            if "sft" in self.loss_types:
+                weight = given[self.loss_types.index("sft")] * chosen_tokens(inputs) * self._token_share
+                self.loss_weights = [
+                    weight if name == "sft" else other for name, other in zip(self.loss_types, given, strict=True)
+                ]
+            try:
+                loss: torch.Tensor = super().training_step(model, inputs, *rest, **more)
+            finally:
+                self.loss_weights = given
+            return loss
+
+    return ByToken
+
+
+def chosen_tokens(inputs: dict[str, Any]) -> int:
+    """Learned tokens of the chosen answers of a pass: the first half of its rows."""
+    mask = inputs["completion_mask"]
+    return int(mask[: len(mask) // 2, 1:].sum())
