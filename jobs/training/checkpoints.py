@@ -9,7 +9,6 @@ from pathlib import Path
 
 from jobs.core import safetensors
 
-
 ADAPTER = "adapter_config.json"
 """Of a directory of adapters alone, as ``peft`` writes it."""
 
