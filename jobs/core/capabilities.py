@@ -14,9 +14,9 @@ class Memory:
 
     ``sharded``: what is spread over the replicas: ``none``, ``optimizer`` or ``all``; ``sharded_by``: the option that
     says so: true or false of the optimizer, or ``full`` and ``none`` of all. ``fused``: kernels that keep one copy
-    where eager code keeps several. ``local``: Megatron's layers without transformer_engine. ``scores``: attention keeps its
-    scores. ``logits``: bytes a logit. ``reference``: bytes a parameter of the frozen model of DPO, which is the model
-    itself beside adapters. ``buckets``: bytes a parameter that summing gradients over replicas takes beside them.
+    where eager code keeps several. ``local``: Megatron's layers without transformer_engine. ``scores``: attention keeps
+    its scores. ``logits``: bytes a logit. ``reference``: bytes a parameter of the frozen model of DPO, which beside
+    adapters is the model itself. ``buckets``: bytes a parameter that summing gradients over replicas takes beside them.
     ``finished``: bytes of a weight in a finished checkpoint, by precision.
 
     What the plan may propose where a model does not fit: ``recompute``, the values of the option of that name that keep

@@ -74,3 +74,16 @@ class DpoKeys:
     """What DPO can be told beside. ``beta`` weighs how far the model may go from where it started."""
 
     beta: float = setting(0.1, above=0)
+
+
+BETAS = (0.1, 0.5)
+"""Where ``beta`` of DPO usually lies; another value is a note, no error."""
+
+
+def beta_note(beta: float) -> str | None:
+    """What to say of a ``beta`` that is probably a slip; None where it is a usual one."""
+    least, most = BETAS
+    if least <= beta <= most:
+        return None
+    effect = "the model may move far from where it started" if beta < least else "the model hardly learns"
+    return f"beta {beta:g} is outside of {least:g} to {most:g}, where it usually lies: {effect}"

@@ -159,6 +159,26 @@ class LongRows:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FallingRate(TrainingSettings):
+    """Of a back end whose learning rate follows ``jobs.training.schedule``: down to ``min_lr``, from the warm-up on or,
+    with ``decay_steps``, over so many last steps (WSD)."""
+
+    min_lr: float = setting(0.0, at_least=0)
+    decay_steps: int | None = setting(None, at_least=1)
+
+    def check(self) -> None:
+        super().check()
+        if self.min_lr > self.lr:
+            raise BadSettings(f"min_lr {self.min_lr:g} is more than lr {self.lr:g}")
+        if self.schedule == "constant" and (self.min_lr or self.decay_steps):
+            raise BadSettings("min_lr and decay_steps are of a rate that falls: write schedule: linear or cosine")
+        if self.decay_steps and self.steps and self.warmup_steps + self.decay_steps > self.steps:
+            raise BadSettings(
+                f"warmup_steps {self.warmup_steps} and decay_steps {self.decay_steps} are more than steps {self.steps}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoraKeys:
     """Of a back end that can train adapters (LoRA) beside frozen weights.
 

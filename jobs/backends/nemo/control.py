@@ -17,16 +17,17 @@ from nemo.lightning.io.pl import TrainerContext
 from nemo.lightning.pytorch.optim.base import LRSchedulerModule
 
 from jobs.backends.nemo import layout, lora
-from jobs.backends.nemo.settings import NemoSettings, learning_rate_factor
+from jobs.backends.nemo.settings import NemoSettings
 from jobs.training import ranks
 from jobs.training.interface import Diverged, WorkContext
+from jobs.training.schedule import learning_rate_factor
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
 
 class Schedule(LRSchedulerModule):
-    """The learning rate of ``settings.learning_rate_factor`` on Megatron's optimizer."""
+    """The learning rate of ``learning_rate_factor`` on Megatron's optimizer."""
 
     def __init__(self, settings: NemoSettings) -> None:
         super().__init__()

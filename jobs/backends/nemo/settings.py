@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jobs.core.settings import setting
-from jobs.training.settings import BadSettings, LongRows, LoraKeys, TrainingSettings
+from jobs.training.settings import BadSettings, FallingRate, LongRows, LoraKeys
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # Python 3.10 has none in typing
@@ -23,7 +23,7 @@ THEIR_NAMES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class NemoSettings(LongRows, LoraKeys, TrainingSettings):
+class NemoSettings(LongRows, LoraKeys, FallingRate):
     """What a NeMo stage can be told. ``recipe``: name of a recipe of the installed NeMo (``llama32_1b``) whose
     parallelism is used where none is given here, and whose architecture must be that of the checkpoint.
     ``distributed_optimizer`` None: on where it can be saved (with transformer_engine or apex). ``prompt_template``
@@ -34,7 +34,6 @@ class NemoSettings(LongRows, LoraKeys, TrainingSettings):
 
     LAYERS: ClassVar[tuple[str, ...]] = LORA_TARGETS
 
-    min_lr: float = setting(0.0, at_least=0)
     recipe: str | None = None
     tensor_parallel: int | None = setting(None, at_least=1)
     pipeline_parallel: int | None = setting(None, at_least=1)
@@ -98,20 +97,3 @@ class NemoSettings(LongRows, LoraKeys, TrainingSettings):
         """As for all back ends; of packed sequences one at a time, as NeMo's kernels for them take them."""
         micro = super().micro_of(replicas, what)
         return 1 if self.packed else micro
-
-
-def learning_rate_factor(step: int, settings: NemoSettings) -> float:
-    """Learning rate of ``step`` (from 0) over ``lr``: warm-up from 0, then the schedule down to ``min_lr``.
-
-    The same curves as transformers' ``get_scheduler``, so a stage learns alike under both back ends.
-    """
-    import math
-
-    if step < settings.warmup_steps:
-        return step / max(1, settings.warmup_steps)
-    if settings.schedule == "constant":
-        return 1.0
-    done = min(1.0, (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps))
-    floor = settings.min_lr / settings.lr
-    height = 1.0 - done if settings.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
-    return floor + (1.0 - floor) * height

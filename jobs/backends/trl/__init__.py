@@ -7,9 +7,11 @@ in ``jobs.evaluate``.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from jobs.core.capabilities import Capabilities, Memory
+from jobs.core.settings import beta_note
 from jobs.core.spec import StageSpec
 from jobs.training import checkpoints, cpu, faults, interface
 from jobs.training.checkpoints import Completeness
@@ -34,6 +36,7 @@ CAPABILITIES = Capabilities(
         adapters=True,
         layers=LAYERS,
         frozen={"bf16": 2.0},
+        recompute=(True,),
     ),
     # 1 took rows several times in a batch, lost the rotary base for transformers 4, and scored without a model's cap
     revision=2,
@@ -55,11 +58,15 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
     Raises:
         BadSettings: what the stage was told does not fit.
     """
+    note = None
     if spec.kind != "evaluate":
         from jobs.backends.trl.settings import TrainSettings
 
-        TrainSettings.read(spec.settings, spec.kind).split_batch(shape.world)
-    return interface.in_process(spec, shape, CAPABILITIES.launcher)
+        settings = TrainSettings.read(spec.settings, spec.kind)
+        settings.split_batch(shape.world)
+        note = beta_note(settings.beta) if spec.kind == "dpo" else None
+    found = interface.in_process(spec, shape, CAPABILITIES.launcher)
+    return replace(found, notes=(note,)) if note else found
 
 
 def completeness(directory: Path) -> Completeness:

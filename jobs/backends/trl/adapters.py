@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def load_base(source: Path, settings: TrainSettings) -> PreTrainedModel:
     """The weights that stay as they are: in the type that is computed in, or in 4 bits."""
     computed = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-    more: dict[str, Any] = {"dtype": computed}
+    more: dict[str, Any] = {"dtype": computed, "attn_implementation": settings.attention}
     if settings.lora_base == "nf4":
         from transformers import BitsAndBytesConfig
 

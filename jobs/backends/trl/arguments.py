@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from jobs.backends.trl.settings import SCHEDULES, TrainSettings
+from jobs.backends.trl.settings import OPTIMIZERS, TrainSettings
 
 
 def arguments(
@@ -22,15 +22,13 @@ def arguments(
         "learning_rate": settings.lr,
         "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": accumulate,
-        "warmup_steps": settings.warmup_steps,
-        "lr_scheduler_type": SCHEDULES[settings.schedule],
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
         "seed": settings.seed,
         "data_seed": settings.seed,
         "bf16": settings.precision == "bf16",
-        "optim": "adamw_torch_fused",
-        "gradient_checkpointing": False,
+        "optim": OPTIMIZERS[settings.optimizer],
+        "gradient_checkpointing": settings.recompute,
         "dataloader_drop_last": True,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # it would hide what StepControl must see
@@ -43,13 +41,16 @@ def arguments(
         common |= {"use_cpu": True, "dataloader_pin_memory": False}
         if world > 1:
             common["ddp_backend"] = "gloo"
+    if kind != "dpo":
+        common |= {"label_smoothing_factor": settings.label_smoothing, "neftune_noise_alpha": settings.neftune_alpha}
     if kind == "cpt":
         return TrainingArguments, common
     from trl import DPOConfig, SFTConfig
 
     if kind == "sft":
-        return SFTConfig, {**common, "max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
-    mixed: dict[str, Any] = {}
+        common |= {"padding_free": settings.padding_free, "dataset_kwargs": {"skip_prepare_dataset": True}}
+        return SFTConfig, {**common, "max_length": None}
+    common |= {"loss_type": [settings.loss], "label_smoothing": settings.label_smoothing, "beta": settings.beta}
     if settings.sft_weight:
-        mixed = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, settings.sft_weight]}
-    return DPOConfig, {**common, "remove_unused_columns": False, "max_length": None, "beta": settings.beta, **mixed}
+        common |= {"loss_type": [settings.loss, "sft"], "loss_weights": [1.0, settings.sft_weight]}
+    return DPOConfig, {**common, "remove_unused_columns": False, "max_length": None}

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from jobs.core.settings import DpoKeys, setting
 from jobs.training.interface import versions
-from jobs.training.settings import BadSettings, LongRows, LoraKeys, TrainingSettings
+from jobs.training.settings import BadSettings, FallingRate, LongRows, LoraKeys
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # Python 3.10 has none in typing
 
-SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
-"""Our names for learning rate schedules, and those of transformers."""
+OPTIMIZERS = {
+    "adamw": "adamw_torch_fused", "adamw_8bit": "adamw_bnb_8bit", "paged_adamw": "paged_adamw_32bit",
+    "paged_adamw_8bit": "paged_adamw_8bit",
+}  # fmt: skip
+"""Our names for optimizers, and those of transformers; all but the first are of bitsandbytes."""
+
+LOSSES = ("sigmoid", "ipo", "robust", "hinge", "exo_pair", "nca_pair", "apo_zero", "apo_down", "sppo_hard")
+"""Losses of DPO, as TRL calls them."""
+
+SMOOTHED = ("sigmoid", "robust", "exo_pair")
+"""Those in which TRL uses ``label_smoothing``."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings(LongRows, LoraKeys, DpoKeys, TrainingSettings):
+class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
     """What a training stage can be told.
 
     ``sft_weight`` (dpo) adds that much of the chosen answers' own loss, as in RPO (Pang et al. 2024,
@@ -27,9 +37,20 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, TrainingSettings):
     Adapters: ``lora_dora`` splits weights into direction and size (DoRA, https://arxiv.org/abs/2402.09353),
     ``lora_rslora`` divides by the root of the rank (https://arxiv.org/abs/2312.03732), ``lora_base`` keeps the frozen
     weights in 4 bits (QLoRA, https://arxiv.org/abs/2305.14314). ``output``: whole weights, or the adapters alone.
+
+    ``warmup_ratio`` counts ``warmup_steps`` from the steps. ``recompute`` keeps the inputs of layers only.
+    ``attention`` None: what transformers takes. ``padding_free`` (sft) puts the rows of a pass behind each other.
     """
 
     sft_weight: float = setting(0.0, at_least=0)
+    loss: str = setting("sigmoid", choices=LOSSES)
+    label_smoothing: float = setting(0.0, at_least=0, below=0.5)
+    optimizer: str = setting("adamw", choices=tuple(OPTIMIZERS))
+    warmup_ratio: float | None = setting(None, at_least=0, below=1)
+    recompute: bool = False
+    attention: str | None = setting(None, choices=("sdpa", "eager", "flash_attention_2"))
+    neftune_alpha: float | None = setting(None, above=0)
+    padding_free: bool = False
     lora_dora: bool = False
     lora_rslora: bool = False
     lora_base: str = setting("whole", choices=("whole", "nf4"))
@@ -39,19 +60,45 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, TrainingSettings):
     def read(cls, settings: Mapping[str, Any], kind: str = "sft") -> Self:
         """As for all back ends, for a stage of ``kind``."""
         found = super().read(settings)
-        if kind == "dpo" and found.lora_dropout:
-            raise BadSettings("lora_dropout: TRL compares preferences without dropout: leave it out")
+        only: dict[str, dict[str, Any]] = {
+            "dpo": {"sft_weight": 0.0, "loss": "sigmoid"},
+            "sft": {"padding_free": False, "neftune_alpha": None},
+        }  # fmt: skip
+        for other, names in only.items():
+            for name, default in names.items():
+                if kind != other and getattr(found, name) != default:
+                    raise BadSettings(f"{name} is for kind {other}: leave it out of a stage of kind {kind}")
+        if kind == "dpo":
+            if found.lora_dropout:
+                raise BadSettings("lora_dropout: TRL compares preferences without dropout: leave it out")
+            if found.label_smoothing and found.loss not in SMOOTHED:
+                raise BadSettings(f"label_smoothing is for loss {', '.join(SMOOTHED)}, not for {found.loss}")
+            if found.loss == "exo_pair" and not found.label_smoothing:
+                raise BadSettings("loss: exo_pair needs label_smoothing above 0 (0.001, say)")
         return found
 
     def check(self) -> None:
         super().check()
         self.check_lora()
+        if self.warmup_ratio is not None and self.warmup_steps:
+            raise BadSettings("warmup_steps and warmup_ratio say the same thing twice: leave one of them out")
+        if self.optimizer != "adamw":
+            needs("bitsandbytes", f"optimizer: {self.optimizer}")
+        if self.attention == "flash_attention_2":
+            needs("flash_attn", "attention: flash_attention_2", "flash-attn")
         if self.lora_rank is None and self.output == "adapter":
             raise BadSettings("output: adapter is for adapters: write lora_rank, too (16, say), or leave it out")
         if self.lora_rank is not None:
             needs("peft", "lora_rank")
         if self.lora_base == "nf4":
             needs("bitsandbytes", "lora_base: nf4")
+
+    def counted(self, examples: int) -> Self:
+        """As for all back ends, also with the steps of ``warmup_ratio``."""
+        found = super().counted(examples)
+        if found.warmup_ratio is None:
+            return found
+        return replace(found, warmup_steps=math.ceil(found.warmup_ratio * found.steps), warmup_ratio=None)
 
     def split_batch(self, world: int) -> tuple[int, int]:
         """(examples a process takes in one pass, passes a step) for ``world`` processes.
@@ -63,11 +110,11 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, TrainingSettings):
         return micro, self.batch_size // world // micro
 
 
-def needs(package: str, what: str) -> None:
+def needs(package: str, what: str, name: str = "") -> None:
     """Refuse a setting whose package is not in this environment.
 
     Raises:
         BadSettings: with the line that installs it.
     """
     if package not in versions(package):
-        raise BadSettings(f"{what} needs {package}, which is not in this environment: pip install {package}")
+        raise BadSettings(f"{what} needs {package}, which is not in this environment: pip install {name or package}")

@@ -60,7 +60,8 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=_resume_point(ctx))
     step = trainer.state.global_step
-    metrics = measured.metrics(spec, settings, control, time.monotonic() - began, micro, ctx.world)
+    seconds, again = time.monotonic() - began, "full" if settings.recompute else "none"
+    metrics = measured.metrics(spec, settings, control, seconds, micro, ctx.world, recompute=again)
     if control.stopped:
         return Result("stopped", step, metrics)
     if ctx.rank == 0:
@@ -151,9 +152,9 @@ def _trainer(
     }  # fmt: skip
     transformers.set_seed(settings.seed)  # before adapters are drawn
     if settings.lora_rank is None:
-        common["model"] = load_model(source)
+        common["model"] = load_model(source, attn_implementation=settings.attention)
         if kind == "dpo":
-            common["ref_model"] = load_model(source)
+            common["ref_model"] = load_model(source, attn_implementation=settings.attention)
     else:  # the reference of DPO is the model without its adapters
         from jobs.backends.trl import adapters
 
@@ -175,6 +176,6 @@ def _trainer(
 
         base = by_token(DPOTrainer)
         common["data_collator"] = Preferences(int(tokenizer.pad_token_id))
-    trainer: Trainer = watched(base, control, order)(**common)
+    trainer: Trainer = watched(base, control, order, settings)(**common)
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer

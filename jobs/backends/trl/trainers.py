@@ -10,8 +10,10 @@ from datasets import Dataset
 from transformers import Trainer
 
 from jobs.backends.trl.control import TrlStepControl
+from jobs.backends.trl.settings import TrainSettings
 from jobs.encoding.rows import IGNORED
 from jobs.training.order import TrainingOrder
+from jobs.training.schedule import learning_rate_factor
 
 
 @dataclass
@@ -32,13 +34,25 @@ class Preferences:
         return {name: torch.tensor(values) for name, values in made.items()}
 
 
-def watched(base: type[Trainer], control: TrlStepControl, order: TrainingOrder) -> type[Trainer]:
+def watched(
+    base: type[Trainer], control: TrlStepControl, order: TrainingOrder, settings: TrainSettings
+) -> type[Trainer]:
     """``base`` that takes examples in ``order`` and tells ``control`` the loss of every micro batch: the logs of
     Trainer come after averaging."""
 
     class Watched(base):
+        lr_scheduler: Any
+
         def _get_train_sampler(self, *rest: Any, **more: Any) -> TrainingOrder:
             return order
+
+        def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+            if self.lr_scheduler is None:
+                self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                    optimizer or self.optimizer, lambda step: learning_rate_factor(step, settings)
+                )
+                self._created_lr_scheduler = True
+            return self.lr_scheduler
 
         def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> torch.Tensor:
             tokens = int(inputs["input_ids"].numel())

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from jobs.backends.nemo import layout
-from jobs.backends.nemo.settings import NemoSettings, learning_rate_factor
+from jobs.backends.nemo.settings import NemoSettings
+from jobs.training.schedule import learning_rate_factor
 from jobs.training.settings import BadSettings
 from tests.support import stages
 from tests.support.environments import IN_NEMO, publish, start
