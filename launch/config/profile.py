@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from jobs.core.seal import Depth
 from launch.config.document.positions import KeyPath
@@ -32,11 +32,13 @@ from launch.config.fields import (
     memory_bytes,
 )
 from launch.config.kinds import DATA_KINDS, TRAINING_KINDS
+from launch.config.mounts import Runtime
 from launch.config.profile_fields import (
     CORE,
     DATA,
     DEFAULT,
     TRAINING,
+    ClusterName,
     Containers,
     Continuation,
     Environment,
@@ -50,10 +52,13 @@ from launch.config.profile_fields import (
     GpuRequestField,
     Group,
     MemoryRule,
+    NodeValue,
     Notify,
     OptionName,
     OptionValue,
     Partition,
+    PerCpu,
+    PerGpu,
     SharedPath,
     Signal,
     SrunOptions,
@@ -81,6 +86,10 @@ class Profile(SiteKeys):
     gpu_request: GpuRequestField = GpuRequest.model_construct()
     exclusive: Exclusive = Exclusive.NEVER
     mem: MemoryRule = MemoryRule.ASKED
+    per_cpu: PerCpu = PerCpu.model_construct()
+    per_gpu: PerGpu = PerGpu.model_construct()
+    clusters: ClusterName | None = None
+    launcher: tuple[Line, ...] = ("srun",)
     srun_options: SrunOptions = SrunOptions.model_construct()
     containers: Containers = Containers.model_construct()
     resources: dict[Group, ResourceKeys] = Field(default_factory=dict)
@@ -94,6 +103,7 @@ class Profile(SiteKeys):
     stall_after: Duration | None = None
     seals: Depth = Depth.FULL
     quota: Memory | None = None
+    requeue_refused: tuple[Line, ...] = ()
     kill_on_invalid_dep: Flag = True
     submission: Submission = "all"
     signal: Signal | None = None
@@ -102,11 +112,14 @@ class Profile(SiteKeys):
     srun: tuple[Line, ...] = ()
     remove: tuple[OptionName, ...] = ()
     env: dict[EnvironmentName, Value] = Field(default_factory=dict)
+    node_env: dict[EnvironmentName, NodeValue] = Field(default_factory=dict)
+    node_scratch: NodeValue | None = None
     secrets: tuple[SecretName, ...] = ()
     modules: tuple[Line, ...] = ()
     setup: tuple[Line, ...] = ()
     devcluster: Flag = False
     poll_seconds: Positive = 30.0
+    poll_floor: Duration | None = None
     offline: Flag = True
 
     @property
@@ -114,6 +127,24 @@ class Profile(SiteKeys):
         """What runs our own code on the first node of a job: ``environments.core``, else the Python that runs here."""
         core = self.environments.get(CORE)
         return sys.executable if core is None else core.interpreter
+
+    @model_validator(mode="after")
+    def _is_one_way(self) -> Profile:
+        starts = (Runtime.PYXIS, Runtime.ENGINE)
+        if self.launcher != ("srun",) and self.containers.runtime in starts:
+            raise ValueError(
+                f"launcher: {self.launcher[0]!r} cannot start containers of {self.containers.runtime.value}"
+            )
+        if self.node_scratch is not None and self.containers.runtime is not Runtime.NONE:
+            raise ValueError("node_scratch: a container cannot be told a directory whose name only the node knows")
+        return self
+
+    @field_validator("launcher")
+    @classmethod
+    def _launches(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("launcher: write the command that starts one process on each node, such as [ibrun]")
+        return value
 
     @field_validator("environments")
     @classmethod
@@ -151,6 +182,8 @@ class Profile(SiteKeys):
         found: dict[str, Any] = {}
         for _, values in self._layers(kind, stage):
             found |= values
+        if "cpus" not in found and self.per_gpu.cpus is not None and found.get("gpus_per_node"):
+            found["cpus"] = self.per_gpu.cpus * found["gpus_per_node"]
         return Resources(**found)
 
     def segment(self, resources: Resources) -> Resources:
@@ -170,6 +203,8 @@ class Profile(SiteKeys):
         for group, values in self._layers(kind, keys):
             above: KeyPath = ("stages", stage) if group == "stage" else ("resources", group) if group else ()
             found |= {key: (*above, key) for key in values}
+        if self.per_gpu.cpus is not None:
+            found.setdefault("cpus", ("per_gpu", "cpus"))
         return found
 
     def _layers(self, kind: str, stage: ResourceKeys | None) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -182,6 +182,30 @@ def _submission(text: str) -> str:
 
 
 Submission = Annotated[Line, AfterValidator(_submission)]
+_NODE_PART = re.compile(r"(\$(?:\{\w+\}|[A-Za-z_]\w*))")
+
+
+def node_parts(text: str) -> list[tuple[str, str]]:
+    """(variable, "") and ("", text) in their order: ``$SLURM_TMPDIR/hf`` is a variable of the node and a text."""
+    parts = [part for part in _NODE_PART.split(text) if part]
+    return [(part.strip("${}"), "") if _NODE_PART.fullmatch(part) else ("", part) for part in parts]
+
+
+def _node_value(text: str) -> str:
+    one_line(text)
+    if not any(name for name, _ in node_parts(text)):
+        raise ValueError(f"{text!r} names no variable of the node, such as $SLURM_TMPDIR")
+    return text
+
+
+def _cluster(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", text):
+        raise ValueError(f"{text!r}: write the name of one cluster; what is submitted must be found there again")
+    return text
+
+
+ClusterName = Annotated[Line, AfterValidator(_cluster)]
+NodeValue = Annotated[str, Strict(), AfterValidator(_node_value)]
 OptionValue = Annotated[str | bool | None, BeforeValidator(_addition)]
 Value = Annotated[str, Strict(), AfterValidator(one_line)]
 MountText = Annotated[Line, AfterValidator(_mount)]
@@ -354,6 +378,19 @@ class Environment(StrictModel):
         if self.venv is not None:
             return str(self.venv / "bin" / "python")
         return expanded(self.python) if self.python else "python3"
+
+
+class PerCpu(StrictModel):
+    """What a job is given for each CPU, where it asks for no memory."""
+
+    mem: Memory | None = None
+
+
+class PerGpu(StrictModel):
+    """What a job with GPUs is given for each of them, where it asks for no CPUs or no memory itself."""
+
+    cpus: Count | None = None
+    mem: Memory | None = None
 
 
 GpuRequestField = Annotated[GpuRequest, BeforeValidator(_by_form)]

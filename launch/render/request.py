@@ -41,6 +41,7 @@ class JobRequest:
         sbatch: further options of the profile; True for an option without a value, False or None to drop one.
         step: options of srun that follow from other keys of the profile (MPI, containers).
         srun: further arguments of srun; they come last and win.
+        launcher: what starts node.sh on every node; one that is not srun gets the arguments of ``srun`` alone.
         remove: options to drop from header and srun line, ours or the executor's: ``--wckey``, ``exclusive``. What
             ``srun`` adds stays.
         setup: lines run in the batch shell before host.sh is sourced.
@@ -62,6 +63,7 @@ class JobRequest:
     sbatch: Mapping[str, str | bool | None] = field(default_factory=dict)
     step: tuple[str, ...] = ()
     srun: tuple[str, ...] = ()
+    launcher: tuple[str, ...] = ("srun",)
     remove: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()
     scripts_dir: Path | None = None
@@ -213,7 +215,9 @@ def finished(
     flags = shlex.split(lines[sruns[0]])[1:-1]
     # The profile's own arguments are not removed again, and come last: the last one wins.
     flags = [*_without_flags([*flags, *request.step], removed.union(drop_srun)), *request.srun]
-    lines[sruns[0]] = f"srun {shlex.join(flags)} {node}"
+    if request.launcher != ("srun",):
+        flags = list(request.srun)
+    lines[sruns[0]] = f"{shlex.join((*request.launcher, *flags)) if flags else shlex.join(request.launcher)} {node}"
     result = "\n".join(lines) + "\n"
     if control := control_character(result, "\t\n"):
         raise RuntimeError(f"the script holds a control character: {control}")

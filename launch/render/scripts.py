@@ -18,6 +18,7 @@ from launch.plan.model import Plan, PlannedStage
 from launch.render import containers, templates
 from launch.render.containers import Container
 from launch.render.request import JobRequest
+from launch.runs import client
 from launch.runs.rundir import Run
 
 OFFLINE = (("HF_HUB_OFFLINE", "1"), ("TRANSFORMERS_OFFLINE", "1"), ("HF_DATASETS_OFFLINE", "1"))
@@ -152,6 +153,9 @@ def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, a
         **common,
         core_python=plan.core_python,
         watch_seconds=max(1, round(profile.poll_seconds)),
+        requeue_refused=profile.requeue_refused,
+        floor=None if profile.poll_floor is None else profile.poll_floor.seconds,
+        asked=client.asked_file(run.workspace),
         seal=stage.store(run.workspace).seal,
         run=run.id,
         onward=_onward(run, plan, profile),
@@ -166,6 +170,8 @@ def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, a
         stage_python=stage.python,
         launcher=stage.launcher,
         scratch=profile.scratch,
+        node_scratch=profile.node_scratch,
+        node_environment=sorted(profile.node_env.items()),
         nodes=stage.resources.nodes,
         processes=stage.resources.processes_per_node,
         ray_seconds=RAY_SECONDS,
@@ -236,6 +242,12 @@ def _site_options(profile: Profile, resources: Resources) -> dict[str, str | boo
         found["mem"] = False
     elif profile.mem is MemoryRule.NODE and resources.mem is None:
         found["mem"] = "0"
+    elif resources.mem is None and gpus and profile.per_gpu.mem is not None:
+        found["mem-per-gpu"] = profile.per_gpu.mem
+    elif resources.mem is None and profile.per_cpu.mem is not None:
+        found["mem-per-cpu"] = profile.per_cpu.mem
+    if profile.clusters is not None:
+        found["clusters"] = profile.clusters
     whole = {
         Exclusive.NEVER: False, Exclusive.GPU: gpus > 0, Exclusive.MULTI_NODE: resources.nodes > 1,
         Exclusive.ALWAYS: True,
@@ -285,6 +297,7 @@ def request(
         sbatch={key: False if value is None else value for key, value in profile.sbatch.items()},
         step=(*profile.srun_options.arguments(), *enter),
         srun=profile.srun,
+        launcher=profile.launcher,
         remove=profile.remove,
         setup=profile.setup,
     )

@@ -12,6 +12,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from jobs.core.slurm_states import JobState
 from launch.base.errors import InputError
 from launch.base.text import control_character
+from launch.config.profile_fields import node_parts
 from launch.slurm import refusals
 
 
@@ -27,6 +28,16 @@ def quote(value: object) -> str:
     return shlex.quote(text)
 
 
+def on_node(text: str) -> str:
+    """A value for bash whose variables are those of the node; all else in it stays as it is.
+
+    Raises:
+        InputError: the value has a control character.
+    """
+    missing = "not found on this node"
+    return "".join(f'"${{{name}:?{missing}}}"' if name else quote(part) for name, part in node_parts(text))
+
+
 @cache
 def _compiled(name: str) -> Template:
     """A template, compiled once: every stage of a chain renders the same two."""
@@ -39,6 +50,7 @@ def _compiled(name: str) -> Template:
         loader=FunctionLoader(_source),
     )
     environment.filters["sh"] = quote
+    environment.filters["on_node"] = on_node
     environment.globals["final_states"] = [state.value for state in JobState if state.is_final]
     environment.globals["silence"] = refusals.SILENCE
     return environment.get_template(name)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
+from jobs.core.paths import Workspace
 from launch.base.errors import InputError
 from launch.config.profile import Profile
 from launch.slurm.client import Gateway
@@ -18,8 +21,11 @@ def gateway(profile: Profile, secrets: Iterable[str] = (), environment: Mapping[
     Raises:
         InputError: the profile is of the throw-away cluster, and that is not up.
     """
+    floor = 0.0 if profile.poll_floor is None else float(profile.poll_floor.seconds)
+    asked = None if profile.workspace is None else asked_file(Workspace(profile.workspace))
+    more: dict[str, Any] = {"cluster": profile.clusters, "floor": floor, "asked": asked}
     if not profile.devcluster:
-        return Gateway(drop=secrets, environment=environment)
+        return Gateway(drop=secrets, environment=environment, **more)
     from launch.slurm.devcluster.location import slurm_conf
 
     conf = slurm_conf()
@@ -27,4 +33,9 @@ def gateway(profile: Profile, secrets: Iterable[str] = (), environment: Mapping[
         raise InputError(
             f"the profile {profile.name!r} is of the throw-away cluster, which is not up", hint="overnight cluster up"
         )
-    return Gateway(conf, drop=secrets, environment=environment)
+    return Gateway(conf, drop=secrets, environment=environment, **more)
+
+
+def asked_file(workspace: Workspace) -> Path:
+    """The file whose time is that of the last question to the queue, by any command or job of a workspace."""
+    return workspace.root / ".asked"

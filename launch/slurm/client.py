@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,6 +63,9 @@ class Gateway:
         environment: to start from; default: this process's.
         timeout: seconds for every command but sbatch.
         sbatch_timeout: seconds for sbatch.
+        cluster: where its jobs are, if that is not the cluster of this machine (``-M``).
+        floor: the least seconds between two questions to the queue, for sites that refuse more.
+        asked: a file whose time is that of the last one, shared by all commands and jobs of a workspace.
     """
 
     def __init__(
@@ -73,7 +77,13 @@ class Gateway:
         environment: Mapping[str, str] | None = None,
         timeout: float = TIMEOUT,
         sbatch_timeout: float = SBATCH_TIMEOUT,
+        cluster: str | None = None,
+        floor: float = 0.0,
+        asked: Path | None = None,
     ) -> None:
+        self._there = () if cluster is None else ("-M", cluster)
+        self._floor = floor
+        self._asked = asked
         self._environment = scrubbed(os.environ if environment is None else environment, keep, drop)
         if slurm_conf is not None:
             self._environment["SLURM_CONF"] = str(slurm_conf)
@@ -115,7 +125,10 @@ class Gateway:
         Raises:
             ClusterUnreachable, RejectedByCluster: there is no answer; a missing job is not a finished one.
         """
-        answer = self._checked(("squeue", "--me", "-h", "-t", "all", "-o", queue.SQUEUE_FORMAT), "squeue failed")
+        self._wait_for_floor()
+        answer = self._checked(
+            ("squeue", *self._there, "--me", "-h", "-t", "all", "-o", queue.SQUEUE_FORMAT), "squeue failed"
+        )
         try:
             return queue.parse_squeue(answer.stdout)
         except ValueError as error:
@@ -131,6 +144,7 @@ class Gateway:
         start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since))
         command = (
             "sacct",
+            *self._there,
             "-X",
             "-D",
             "-n",
@@ -158,7 +172,7 @@ class Gateway:
         """
         if not ids:
             return
-        answer = self._run(("scancel", *ids))
+        answer = self._run(("scancel", *self._there, *ids))
         # 22.05 ends with 0 and says nothing about an ended job; later versions complain about it.
         complaints = [line for line in answer.stderr.splitlines() if line.strip() and not _GONE.search(line)]
         if answer.exit_code != 0 and (complaints or not answer.stderr.strip()):
@@ -171,7 +185,7 @@ class Gateway:
             RejectedByCluster: it was submitted with --no-requeue, has gone, or is not yours.
             ClusterUnreachable: no answer.
         """
-        self._checked(("scontrol", "requeue", job_id), f"job {job_id} cannot be requeued")
+        self._checked(("scontrol", *self._there, "requeue", job_id), f"job {job_id} cannot be requeued")
 
     def update_dependency(self, job_id: str, dependency: str) -> None:
         """Replace what a waiting job waits for; an empty ``dependency`` frees it.
@@ -180,7 +194,7 @@ class Gateway:
             RejectedByCluster: it is not waiting any more, or a job named is not known.
             ClusterUnreachable: no answer.
         """
-        command = ("scontrol", "update", f"jobid={job_id}", f"dependency={dependency}")
+        command = ("scontrol", *self._there, "update", f"jobid={job_id}", f"dependency={dependency}")
         self._checked(command, f"the dependency of job {job_id} cannot be changed")
 
     def test_only(self, script: Path, *, extra: Sequence[str] = ()) -> str:
@@ -205,6 +219,22 @@ class Gateway:
             ClusterUnreachable: it did not end in time and was killed.
         """
         return self._run(tuple(command), timeout=timeout)
+
+    def _wait_for_floor(self) -> None:
+        """Let the site's least time since the last question pass."""
+        if not self._floor or self._asked is None:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            left = self._asked.stat().st_mtime + self._floor - time.time()
+            if 0 < left <= self._floor:
+                print(
+                    f"the site allows one squeue in {self._floor:.0f} s: waiting {left:.0f} s",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                time.sleep(left)
+        with contextlib.suppress(OSError):
+            self._asked.touch()
 
     def _checked(self, command: tuple[str, ...], failure: str) -> Answer:
         answer = self._run(command)

@@ -119,6 +119,10 @@ _ROWS = (
         r"|Invalid memory specification|MaxMem",
         "no node has this much memory", "sinfo -o '%P %m' shows how much there is",
     ), _NO_SUCH_NODE)),
+    *(Option(name, keys={key: "4G"}, refusals=(_NO_SUCH_NODE,))
+      for name, key in (("mem-per-cpu", "per_cpu.mem"), ("mem-per-gpu", "per_gpu.mem"))),
+    Option("clusters", keys={"clusters": "NAME"}, reserved="set clusters in the profile: questions go there, too",
+           needed="the queue of that cluster is asked; take clusters out of the profile"),
     Option("time", resource="time", example='"H:MM:SS"', question=Question("sinfo", "%l", "time limit"), refusals=(
       Refusal(
         r"Requested time limit is invalid|Invalid --time specification|MaxWall|WallDuration|PartitionTimeLimit",

@@ -65,7 +65,13 @@ class Batch:
     """One job in a directory of its own; change its files before ``run``."""
 
     def __init__(
-        self, directory: Path, *, executor: str = "submitit", host: Mapping[str, Any] | None = None, **asked: Any
+        self,
+        directory: Path,
+        *,
+        executor: str = "submitit",
+        starts: tuple[str, ...] = ("srun",),
+        host: Mapping[str, Any] | None = None,
+        **asked: Any,
     ) -> None:
         self.stage, self.bin = directory / "stage", directory / "bin"
         node = {key: asked.pop(key) for key in NODE if key in asked}
@@ -78,7 +84,9 @@ class Batch:
             "stage": "cpt", "stage_dir": self.stage, "boot": "boot.py", "spec": "spec.json", "environment": [],
         }  # fmt: skip
         values = {"core_python": self.python, "watch_seconds": 1, "seal": self.stage / "seal.json", "run": "abcde"}
-        self.request = JobRequest("on-abcde-cpt-t", self.stage, Resources(time="5"), requeue=True, **asked)
+        self.request = JobRequest(
+            "on-abcde-cpt-t", self.stage, Resources(time="5"), requeue=True, launcher=starts, **asked
+        )
         scripts = self.request.scripts
         scripts.host.write_text(templates.template("host.sh.j2", **common, **values, **(host or {})))
         more = {**NODE, **node, "stage_python": node.get("stage_python", self.python), "node": scripts.node}

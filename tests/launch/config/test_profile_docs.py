@@ -21,7 +21,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "profiles.md"
 #: What stands for the names that users choose.
 NAMES = {
     "partitions": "NAME", "file_systems": "NAME", "resources": "GROUP", "executors": "GROUP", "environments": "BACKEND",
-    "retries": "CLASS", "sbatch": "OPTION", "env": "VARIABLE",
+    "retries": "CLASS", "sbatch": "OPTION", "env": "VARIABLE", "node_env": "VARIABLE",
 }  # fmt: skip
 
 
@@ -68,6 +68,8 @@ def test_what_is_built_in() -> None:
             assert said[key] == f"`{value}`", key
         elif default == ():
             assert said[key] == "empty", key
+        elif isinstance(default, tuple):
+            assert said[key] in ("both", f"`[{', '.join(map(str, default))}]`"), key
         elif default is None:
             assert not said[key].startswith("`") or key == "workspace", key
         else:

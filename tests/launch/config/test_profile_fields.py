@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -12,10 +13,11 @@ from typing import NamedTuple
 import pytest
 
 from jobs.core.paths import Workspace
+from launch.base.errors import InputError
 from launch.config.profile import Profile
 from launch.config.profile_file import read_profile
 from launch.plan.backends import probe, python_of
-from launch.render import scripts
+from launch.render import scripts, templates
 from launch.render.executors import carrier
 from launch.runs.client import gateway
 from launch.runs.rundir import Run
@@ -174,6 +176,27 @@ ROWS = [
     Row("secrets", "secrets: [HF_TOKEN]\n", "node", "\n. /w/runs/abcde/private/secrets.sh\n"),
     Row("modules", "modules: [gcc/13]\n", "node", "module load gcc/13\n"),
     Row("setup", "setup: [ulimit -n 4096]\n", "job", "\nulimit -n 4096\n"),
+    Row("per_cpu.mem", "per_cpu: {mem: 4G}\n", "header", "--mem-per-cpu=4G"),
+    Row("per_cpu.mem", "per_cpu: {mem: 4G}\n", "header", "--mem-per-cpu=4G", "corpus"),
+    Row("per_gpu.mem", "per_gpu: {mem: 60G}\nper_cpu: {mem: 4G}\n", "header", "--mem-per-gpu=60G"),
+    Row("per_gpu.cpus", "per_gpu: {cpus: 8}\n", "header", "--cpus-per-task=32"),
+    Row("per_gpu.cpus", "per_gpu: {cpus: 8}\n", "srun", "--cpus-per-task=32"),
+    Row("clusters", "clusters: big\n", "header", "--clusters=big"),
+    Row("launcher", "launcher: [ibrun, -v]\nsrun: [--here]\n", "job", "\nibrun -v --here /w/runs"),
+    Row("requeue_refused", 'requeue_refused: ["No Requeue $here"]\n', "host", "*'no requeue $here'*) break"),
+    Row(
+        "node_env.VARIABLE",
+        "node_env: {HF_HOME: '$SLURM_TMPDIR/it is'}\n",
+        "node",
+        "export HF_HOME=\"${SLURM_TMPDIR:?not found on this node}\"'/it is'\n",
+    ),
+    Row(
+        "node_scratch",
+        "node_scratch: $SLURM_TMPDIR\n",
+        "node",
+        '\novernight_scratch="${SLURM_TMPDIR:?not found on this node}"/overnight-$SLURM_JOB_ID-\n',
+    ),
+    Row("poll_floor", 'poll_floor: "2:00"\n', "host", "if ((now - last < 120)); then"),
     Row("poll_seconds", "poll_seconds: 7\n", "host", "\n    sleep 7\n"),
     *(Row("offline", "offline: false\n", where, "not export HF_HUB_OFFLINE=1\n") for where in ("host", "node")),
 ]
@@ -216,7 +239,7 @@ def texts(tmp_path: Path, more: str, stage_name: str) -> dict[str, str]:
     spec = scripts.stage_spec(run, plan, stage, profile, ATTEMPT, profile.links_of(stage.continuation))
     return {
         "header": "\n".join(line for line in job.splitlines() if line.startswith("#SBATCH ")) + "\n",
-        "srun": next(line for line in job.splitlines() if line.startswith("srun ")).replace(" --", "\n--"),
+        "srun": next((line for line in job.splitlines() if line.startswith("srun ")), "").replace(" --", "\n--"),
         "job": job,
         "host": files.host,
         "node": files.node,
@@ -284,3 +307,38 @@ def test_an_interpreter_that_only_the_nodes_can_run() -> None:
     assert of().core_python == sys.executable
     with pytest.raises(ValueError, match="core runs outside of the work"):
         of(core={"python": "python3", "modules": ["x"]})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sbatch: {clusters: big}", "set clusters in the profile"),
+        ("clusters: big,small", "write the name of one cluster"),
+        ("node_env: {A: plain}", "names no variable of the node"),
+        ("launcher: []", "write the command"),
+        ("launcher: [ibrun]\ncontainers: {runtime: pyxis}", "cannot start containers of pyxis"),
+        ("node_scratch: $A\ncontainers: {runtime: apptainer}", "a directory whose name only the node knows"),
+    ],
+)
+def test_values_that_the_new_rules_exclude(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "lab.yaml"
+    path.write_text(f"executor: slurm\n{text}\n")
+    with pytest.raises(InputError, match=said):
+        read_profile(path)
+
+
+@pytest.mark.failure(26)
+def test_what_a_variable_of_the_node_holds_is_never_run(tmp_path: Path) -> None:
+    value = templates.on_node("a $(touch x) `id` $NODE/${NODE}; b")
+    held = "$(touch y) it's; `id`"
+    done = subprocess.run(
+        ["bash", "-uc", f"v={value}; printf %s \"$v\""],
+        env={"NODE": held, "PATH": "/usr/bin:/bin"}, cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == f"a $(touch x) `id` {held}/{held}; b"
+    assert not list(tmp_path.iterdir())
+    missing = subprocess.run(
+        ["bash", "-uc", f"v={value}"], env={"PATH": "/bin"}, capture_output=True, text=True, check=False
+    )
+    assert missing.returncode != 0
+    assert "NODE: not found on this node" in missing.stderr

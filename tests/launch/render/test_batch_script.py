@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -255,3 +256,37 @@ def test_what_a_node_lacks_is_told_with_its_line(
     assert ran.symptom is not None, ran.log
     assert ran.symptom.failure is failure, ran.symptom
     assert words in ran.symptom.line
+
+
+@pytest.mark.failure(14)
+def test_jobs_ask_no_more_often_than_the_site_allows(tmp_path: Path) -> None:
+    """The time of the last question is shared; till then the end that Slurm gave the job counts."""
+    asked = tmp_path / "asked"
+    asked.touch()
+    batch = Batch(tmp_path / "early", host={"floor": 600, "asked": asked})
+    batch.command("srun", f"cp {batch.stage}/deadline {tmp_path}/seen")
+    ran = batch.run(SLURM_JOB_END_TIME="1893456000")
+    assert ran.count("squeue -h -j 7 -o %e") == 0
+    assert (tmp_path / "seen").read_text() == "1893456000\n"
+    os.utime(asked, (1, 1))
+    batch = Batch(tmp_path / "late", host={"floor": 600, "asked": asked})
+    batch.command("srun", "sleep 3")
+    assert batch.run(SLURM_JOB_END_TIME="1893456000").count("squeue -h -j 7 -o %e") == 1
+    assert (batch.stage / "deadline").read_text() == "4102444800\n"
+
+
+@pytest.mark.failure(33)
+def test_the_words_by_which_a_site_refuses_a_requeue(tmp_path: Path) -> None:
+    ran = Batch(tmp_path, host={"requeue_refused": ["Not Here"]}).run(
+        DECISION="requeue", WORK="3", REQUEUE="sorry, not here (Connection refused)"
+    )
+    assert ran.count("scontrol requeue 7") == 1
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_another_launcher_than_srun(tmp_path: Path, executor: str) -> None:
+    batch = Batch(tmp_path, executor=executor, starts=("ibrun", "-v"))
+    batch.command("ibrun", 'for last; do :; done; "$last"')
+    ran = batch.run()
+    assert (ran.code, ran.count("srun"), ran.count("ibrun -v /")) == (0, 0, 1)
+    assert ran.count("interpreter boot.py work") == 1

@@ -186,3 +186,37 @@ def test_cancel_failures(fake, said, error):
     )
     with pytest.raises(error):
         Gateway().scancel(["3", "2"])
+
+
+def noting(directory: Path) -> dict[str, str]:
+    """An environment in which Slurm's commands note their arguments and say nothing."""
+    for name in ("squeue", "sacct", "scancel", "scontrol"):
+        path = directory / name
+        path.write_text(f'#!/bin/sh\necho {name} "$@" >>{directory}/calls\n')
+        path.chmod(0o755)
+    return {"PATH": f"{directory}:/usr/bin:/bin"}
+
+
+@pytest.mark.failure(18)
+def test_every_question_goes_to_the_cluster_of_the_jobs(tmp_path: Path) -> None:
+    """Without -M the commands speak of this machine's cluster: the queue would be empty and a cancellation in vain."""
+    there = Gateway(environment=noting(tmp_path), cluster="big")
+    there.squeue()
+    there.sacct(0)
+    there.scancel(["7"])
+    there.requeue("7")
+    there.update_dependency("7", "afterok:8")
+    names = ("squeue ", "sacct ", "scancel ", "scontrol ")
+    calls = [line for line in (tmp_path / "calls").read_text().splitlines() if line.startswith(names)]
+    assert [call.split()[1:3] for call in calls] == [["-M", "big"]] * 5
+
+
+@pytest.mark.failure(14)
+def test_questions_of_all_commands_keep_the_time_that_the_site_wants(tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    first, second = (Gateway(environment=noting(tmp_path), floor=1.0, asked=asked) for _ in range(2))
+    began = time.monotonic()
+    first.squeue()
+    assert time.monotonic() - began < 0.9
+    second.squeue()
+    assert time.monotonic() - began >= 0.9

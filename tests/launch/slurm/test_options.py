@@ -44,6 +44,7 @@ GIVES = {
     **{key: f"{key}: mine\n" for key in ("partition", "account", "qos", "reservation", "constraint")},
     **{form: f"gpu_request: {form}\n" for form in ("gres", "gpus", "gpus-per-task")},
     "cpus-per-task": "resources: {cpt: {cpus: 8}}\n",
+    "mem-per-cpu": "per_cpu: {mem: 4G}\n", "mem-per-gpu": "per_gpu: {mem: 60G}\n", "clusters": "clusters: big\n",
     "mem": "resources: {cpt: {mem: 64G}}\n",
     "no-requeue": "continuation: chain\n",
     "exclusive": "exclusive: always\n",
