@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.core import symptoms
 from launch.base.text import clock, duration
 from launch.config.fields import memory_bytes
 from launch.config.profile_file import ProfileFile
@@ -87,7 +88,9 @@ class _Judge:
         code = self._note("work").partition(" ")[0]
         ended = f"srun ended with {code}" if code else "it did not end"
         response, wanted = len(self._probe.nodes), self._plan.resources.nodes
-        if code == "0" or response:
+        if cause := _cause(self._probe):
+            ended += f": {cause}"
+        elif code == "0" or response:
             ended += f"; what {response} of {wanted} nodes wrote can be seen here: do all share the workspace?"
         lines = _last_lines(self._probe)
         return Finding(Level.FAIL, "work", f"{ended}; its log ends with: {lines}", self._where_of_backend())
@@ -274,6 +277,15 @@ def probe_seconds() -> float:
 
 def _list(values: object) -> str:
     return ", ".join(sorted(map(str, values))) if isinstance(values, set | list) else str(values)
+
+
+def _cause(one: Probe) -> str:
+    """The line of a probe's log that says why its nodes did not meet; empty where none does."""
+    logs: list[Path] = list(probe.log_of(one))
+    lines = logs[-1].read_text(encoding="utf-8", errors="replace").splitlines() if logs else []
+    unreached = next((line for line in lines if " does not reach " in line), None)
+    found = symptoms.search(lines)
+    return ask.plain(unreached or (found.line if found else ""))[:400]
 
 
 def _last_lines(one: Probe, count: int = 3) -> str:

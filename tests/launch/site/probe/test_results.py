@@ -121,3 +121,27 @@ def test_what_a_gpu_has_goes_into_the_partition(tmp_path: Path, monkeypatch: pyt
 def test_a_probe_that_never_ran(tmp_path: Path) -> None:
     levels, _ = judged(tmp_path, {"start": []})
     assert levels == {"start": Level.FAIL}
+
+
+@pytest.mark.failure(9)
+@pytest.mark.parametrize(
+    "line",
+    [
+        "overnight: node2 does not reach node1:10012: [Errno -2] Name or service not known",
+        "slurmstepd: error: pyxis: failed to import docker image: 401 Unauthorized",
+    ],
+)
+def test_why_the_nodes_did_not_meet_is_told_and_not_guessed(tmp_path: Path, line: str) -> None:
+    """Its line stands above the last ones, which are srun's."""
+    plan = replace(PLAN, resources=PLAN.resources.changed(nodes=2))
+    paths = StagePaths(tmp_path)
+    paths.logs.mkdir()
+    srun = "srun: error: node2: task 1: Exited with exit code 1"
+    (paths.logs / "7_0.log").write_text("\n".join([line, srun, srun, srun, ""]))
+    (tmp_path / "mine.yaml").write_text(PROFILE)
+    one = Probe(plan, paths, None, job="7", over=True, notes={**NOTES, "work": ["0 1020"]}, nodes=[])  # type: ignore[arg-type]
+    (found,) = [
+        each for each in results.judge(read_profile(tmp_path / "mine.yaml"), one).findings if each.what == "work"
+    ]
+    assert found.text.startswith(f"srun ended with 0: {line}; its log ends with: ")
+    assert "workspace" not in found.text
