@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,14 @@ import pytest
 
 from jobs import backends
 from jobs.core import verdict
-from jobs.core.verdict import FailureClass
+from jobs.core.verdict import FailureClass, Outcome
 from jobs.lifecycle import steps
 from jobs.lifecycle.steps import Start
 from launch.cli.main import main
 from launch.plan.model import PlannedInput
 from launch.render import scripts
 from launch.runs.rundir import Run
-from tests.support.made_runs import make, stage, started, submitted
+from tests.support.made_runs import make, said, stage, started, submitted
 
 CLASSES: tuple[tuple[FailureClass, str, str], ...] = (  # class, line in the log, words of the change
     (FailureClass.GPU_MEMORY, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", "halve micro_batch_size"),
@@ -173,3 +174,41 @@ def test_no_gpu_is_visible_where_ray_should_start() -> None:
     with pytest.raises(MissingGpus, match=r"no GPU is visible here .* ask for gpus_per_node") as caught:
         ClusterShape.of_job()
     assert verdict.classify(caught.value) is FailureClass.MISSING_GPUS
+
+
+FEW = (FailureClass.KILLED, FailureClass.IMAGE, FailureClass.ENVIRONMENT)
+
+
+@pytest.mark.failure(9)
+@pytest.mark.parametrize(
+    "failure",
+    [
+        one if one in FEW else pytest.param(one, marks=pytest.mark.full)
+        for one in FailureClass
+        if one is not FailureClass.NONE
+    ],
+)
+def test_the_command_that_is_suggested_helps(
+    failure: FailureClass, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is run: the class is gone, or the user is told what to do first."""
+    run = make(tmp_path / "ws", stage("cpt", executor="local", steps=2), profile={"executor": "local"})
+    job = f"local-{os.uname().nodename}-{2**22 + 1}"
+    submitted(run, "cpt", job, carrier="local")
+    started(run, "cpt", job)
+    said(run, "cpt", job, Outcome.FAIL, failure, "its line", host="node1")
+    main(["why", run.id, "cpt", "--workspace", str(run.workspace.root), "--json"])
+    told = json.loads(capsys.readouterr().out)["stages"][0]
+    command = shlex.split(told["next"].rpartition("then: ")[2])
+    assert command[0] == "overnight"
+    code = main([*command[1:], "--workspace", str(run.workspace.root)])
+    shown = capsys.readouterr()
+    if command[1] == "resume":
+        assert code == 0, shown
+        assert main(["why", run.id, "cpt", "--workspace", str(run.workspace.root), "--json"]) == 0
+        after = json.loads(capsys.readouterr().out)["stages"][0]
+        assert (after["state"], after["failure"], after["next"]) == ("sealed", "", "")
+    else:  # its pipeline is not here: that is said, and nothing is taken for a bug
+        assert code == 2
+        assert shown.err.startswith("overnight: ")
+        assert str(tmp_path / "files") in shown.err
