@@ -29,11 +29,7 @@ class ArrayRunner:
     """See ``data_prep.corpus.workers.Runner``. The work directory must be on a file system that the nodes share."""
 
     def __init__(self, profile: str, parallel: int) -> None:
-        """``parallel``: how many jobs run at a time.
-
-        Raises:
-            InputError: no such profile, or one without Slurm.
-        """
+        """``parallel``: how many jobs run at a time. Raises InputError: no such profile, or one without Slurm."""
         if parallel < 1:
             raise InputError(f"--jobs {parallel}: must be 1 or more")
         self._profile = find(profile)

@@ -60,11 +60,7 @@ class Mount:
 
     @classmethod
     def parse(cls, text: str) -> Mount:
-        """``SOURCE``, ``SOURCE:TARGET`` or ``SOURCE:TARGET:ro``; without a target it is seen where it is.
-
-        Raises:
-            InputError: it is none of these.
-        """
+        """From ``SOURCE``, ``SOURCE:TARGET`` or ``SOURCE:TARGET:ro``; the default target is the source."""
         parts = text.split(":")
         if len(parts) > 3 or not all(parts) or (len(parts) == 3 and parts[2] not in ("ro", "rw")):
             raise InputError(f"{text!r} is no mount: write SOURCE, SOURCE:TARGET or SOURCE:TARGET:ro")

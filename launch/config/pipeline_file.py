@@ -26,17 +26,14 @@ class PipelineFile(MarkedFile):
 
 
 def read_pipeline(path: Path, overrides: Sequence[str] = ()) -> PipelineFile:
-    """Read and check a pipeline file; ``overrides`` are the texts of ``--set``.
-
-    Raises:
-        InputError: lists every fault with its line.
-    """
+    """Read and check a pipeline file; ``overrides`` are texts of ``--set``. Raises InputError: every fault with its
+    line."""
     return of_document(path, read(path), overrides)
 
 
 def of_document(path: Path, document: Document, overrides: Sequence[str] = ()) -> PipelineFile:
     """``read_pipeline`` of a file that has been read."""
-    data, positions = apply_overrides(document.data, document.positions, overrides)
+    data, positions = apply_overrides(document, overrides)
     hint = f"overnight plan {path} --cluster PROFILE"
     pipeline = validate(Pipeline, data, positions, hint=hint)
     problems = references.problems(pipeline)

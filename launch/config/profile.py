@@ -136,6 +136,11 @@ class Profile(SiteKeys):
         inner = max(around, key=lambda one: len(one.path.parts), default=None)
         return None if inner is None or inner.quota is None else memory_bytes(inner.quota)
 
+    def image_of(self, backend: str, resources: Resources) -> str | None:
+        """The image that the work of a back end runs in: that of the job, else of its environment."""
+        environment = self.environments.get(backend)
+        return resources.image or (None if environment is None else environment.image)
+
     def links_of(self, continuation: str) -> int:
         """How many jobs a stage that goes on in that way gets at once."""
         return self.links if continuation == Continuation.CHAIN else 1

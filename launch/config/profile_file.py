@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.base.errors import InputError
-from launch.base.text import nearest, suggest
+from launch.base.text import nearest, suggest, user_place
 from launch.config.document import layers
 from launch.config.document.positions import Document, MarkedFile, Positions, Problem, failure
 from launch.config.document.validate import validate
@@ -25,11 +25,8 @@ class ProfileFile(MarkedFile):
     profile: Profile
 
     def with_pipeline(self, data: dict[str, Any], positions: Positions) -> ProfileFile:
-        """This profile under the ``cluster:`` and ``resources:`` of a pipeline file as it was read.
-
-        Raises:
-            InputError: a value is not what a profile takes; names the line of the pipeline.
-        """
+        """This profile under the ``cluster:`` and ``resources:`` of a pipeline. Raises InputError: with the pipeline's
+        line."""
         above = layers.of_pipeline(Document(data, positions))
         if not above.data:
             return self
@@ -48,8 +45,7 @@ def _validated(data: dict[str, Any], positions: Positions, hint: str, kept: bool
 
 def user_directory() -> Path:
     """Where a user keeps profiles."""
-    base = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "overnight" / "profiles"
+    return user_place("CONFIG", ".config") / "profiles"
 
 
 def _directories() -> list[Path]:
@@ -94,20 +90,17 @@ def locate(name_or_path: str, *, below: Path | None = None) -> Path:
     return known[name_or_path]
 
 
-def read_profile(
-    path: Path, overrides: tuple[str, ...] = (), text: str | None = None, kept: bool = False
-) -> ProfileFile:
+def read_profile(path: Path, text: str | None = None, kept: bool = False) -> ProfileFile:
     """Read a profile and what it extends; one without a ``name`` is called like its file.
 
     Args:
-        overrides: texts of ``--set``, paths of the profile.
         text: what the file is to say, in place of what it says; all that it extends is found as from the file.
         kept: it is that of a run, which was read when it was submitted.
 
     Raises:
         InputError: lists every fault with its line.
     """
-    document = layers.read_all(path, lambda name, file: locate(name, below=file), overrides, text)
+    document = layers.read_all(path, lambda name, file: locate(name, below=file), text)
     data = {"name": path.stem, **document.data}
     hint = f"overnight plan PIPELINE --cluster {path}"
     return ProfileFile(path, data, document.positions, _validated(data, document.positions, hint, kept))

@@ -17,7 +17,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Strict
 
 from launch.base.errors import InputError
-from launch.base.text import control_character
+from launch.base.text import control_character, user_place
 from launch.config.fields import VARIABLE_NAME
 
 _LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.ASCII)
@@ -42,8 +42,7 @@ SecretName = Annotated[str, Strict(), AfterValidator(_secret_name)]
 def user_file() -> Path:
     """``$OVERNIGHT_SECRETS``, else ``~/.config/overnight/secrets``."""
     chosen = os.environ.get("OVERNIGHT_SECRETS")
-    base = os.environ.get("XDG_CONFIG_HOME")
-    return Path(chosen) if chosen else (Path(base) if base else Path.home() / ".config") / "overnight" / "secrets"
+    return Path(chosen) if chosen else user_place("CONFIG", ".config") / "secrets"
 
 
 def read_user_file(path: Path) -> dict[str, str]:

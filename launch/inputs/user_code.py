@@ -89,11 +89,7 @@ def take(tree: Path, workspace: Workspace, leave_out: Collection[Path] = ()) -> 
 
 
 def digest(tree: Path, leave_out: Collection[Path] = ()) -> str:
-    """The digest that ``take`` would give, without a copy.
-
-    Raises:
-        InputError: as ``take``, but for size and links.
-    """
+    """The digest that ``take`` would give, without a copy. Raises InputError: as ``take``, but for size and links."""
     tree = tree.resolve()
     if not tree.is_dir():
         raise InputError(f"code: {tree} is no directory")
@@ -118,11 +114,12 @@ def digest_of(directory: Path, names: list[str]) -> str:
     return whole.hexdigest()
 
 
-def listing(directory: Path) -> list[str]:
-    """Every file and link below a directory, sorted; links are not followed."""
+def listing(directory: Path, skipped: Collection[str] = ()) -> list[str]:
+    """Every file and link below a directory, sorted; links are not followed, directories ``skipped`` not entered."""
     found = []
     for root, directories, names in os.walk(directory):
         links = [name for name in directories if os.path.islink(os.path.join(root, name))]
+        directories[:] = [name for name in directories if name not in skipped]
         found += [os.path.relpath(os.path.join(root, name), directory) for name in (*names, *links)]
     return sorted(found)
 
@@ -173,7 +170,11 @@ def _git(tree: Path, *arguments: str) -> bytes | None:
 
 def _listed(tree: Path, leave_out: list[Path]) -> list[str]:
     said = _git(tree, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    found = _walked(tree) if said is None else [os.fsdecode(name) for name in said.split(b"\0") if name]
+    found = (
+        listing(tree, {*_SKIPPED, ".git"})
+        if said is None
+        else [os.fsdecode(name) for name in said.split(b"\0") if name]
+    )
     environments = {
         tree / name.removesuffix(mark) for name in found for mark in _ENVIRONMENT_MARKS if _ends(name, mark)
     }
@@ -195,15 +196,6 @@ def _listed(tree: Path, leave_out: list[Path]) -> list[str]:
 
 def _ends(name: str, mark: str) -> bool:
     return name == mark or name.endswith(f"/{mark}")
-
-
-def _walked(tree: Path) -> list[str]:
-    found = []
-    for root, directories, names in os.walk(tree):
-        links = [name for name in directories if os.path.islink(os.path.join(root, name))]
-        directories[:] = [name for name in directories if name not in _SKIPPED and name != ".git" and name not in links]
-        found += [os.path.relpath(os.path.join(root, name), tree) for name in (*names, *links)]
-    return found
 
 
 def _check_name(tree: Path, name: str) -> None:

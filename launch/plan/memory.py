@@ -101,11 +101,8 @@ ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 
 
 def model_of(config: Mapping[str, Any]) -> Model | None:
-    """From the content of a Hugging Face ``config.json``; None: an architecture that is not known here.
-
-    Raises:
-        KeyError, TypeError: a configuration of a known architecture without its numbers.
-    """
+    """From the content of a Hugging Face ``config.json``; None: an architecture that is not known here. Raises
+    KeyError, TypeError: a number of a known architecture is missing."""
     kind = config.get("model_type")
     if kind not in ARCHITECTURES:
         return None
@@ -190,11 +187,7 @@ def recompute_of(settings: Mapping[str, Any]) -> str:
 
 
 def shape_of(kind: str, settings: Mapping[str, Any], nodes: int, processes_per_node: int) -> Shape:
-    """From the settings of a planned training stage.
-
-    Raises:
-        KeyError: no batch size or sequence length.
-    """
+    """From the settings of a planned training stage. Raises KeyError: no batch size or sequence length."""
     world = nodes * processes_per_node
     tensor, pipeline, context = (
         int(settings.get(name) or 1) for name in ("tensor_parallel", "pipeline_parallel", "context_parallel")

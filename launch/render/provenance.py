@@ -107,17 +107,8 @@ class _Finder:
         )
 
     def raw(self, number: int, option: str, value: str | bool) -> JobOption:
-        where = self.profile.origin(("srun", number))
-        return JobOption(
-            "srun",
-            option,
-            value,
-            f"srun[{number}]",
-            where,
-            str(self.profile.path),
-            f'srun: ["--{option}=VALUE"]',
-            "srun: without it",
-        )
+        key, where, change = f"srun[{number}]", self.profile.origin(("srun", number)), f'srun: ["--{option}=VALUE"]'
+        return JobOption("srun", option, value, key, where, str(self.profile.path), change, "srun: without it")
 
     def _source(self, option: str) -> tuple[KeyPath, str]:
         """The key that an option comes from, empty for one of ours, and an example of a value."""

@@ -25,11 +25,7 @@ ASK_SECONDS = 10.0
 
 
 def explain(error: RejectedByCluster, run: Run, stage: str, script: Path, gateway: Gateway) -> None:
-    """Add to the error which options of ``stage`` it is about, as far as that can be told.
-
-    Args:
-        script: the job script that was refused.
-    """
+    """Add to the error the options of ``stage`` that it is about, where that is known; ``script`` was rejected."""
     add(error, provenance.load(run.paths.emitted, stage), script, gateway)
 
 
@@ -48,11 +44,7 @@ def add(error: RejectedByCluster, known: Sequence[JobOption], script: Path, gate
 
 
 def of_step(line: str, run: Run, stage: str) -> list[str]:
-    """What srun refused inside a job, explained in the same way.
-
-    Args:
-        line: what srun said; of anything else nothing is said, and nothing read.
-    """
+    """The same for ``line``, which srun printed inside a job; empty, and nothing is read, for other lines."""
     if not line.startswith("srun: "):
         return []
     known = provenance.load(run.paths.emitted, stage)

@@ -118,20 +118,12 @@ class JobRequest:
 class Executor(Protocol):
     """An executor: gives the two scripts a Slurm job."""
 
-    @property
-    def name(self) -> str:
-        """As in the profile."""
-
     def render(self, request: JobRequest) -> str:
         """The full text of the script; the same request gives the same text."""
 
     def submit(self, request: JobRequest, gateway: Gateway) -> str:
-        """Write the job script, submit it by the library's own path with the gateway underneath, return the job id.
-
-        Raises:
-            RejectedByCluster: no job was made.
-            ClusterUnreachable: a job may have been made.
-        """
+        """Submit by the library's own path with the gateway underneath; returns the job id. Raises RejectedByCluster:
+        no job was made. Raises ClusterUnreachable: one may have been made."""
 
 
 def header(request: JobRequest) -> dict[str, str | bool]:

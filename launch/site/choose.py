@@ -53,11 +53,7 @@ class Choice:
 
 
 def choose(facts: ClusterInfo, groups: Collection[str]) -> Choice:
-    """Partition, account, QOS and constraint for training and for work without GPUs.
-
-    Args:
-        groups: of the user, by name.
-    """
+    """Partition, account, QOS and constraint for training and for work without GPUs; ``groups`` are the user's."""
     account = _account(facts)
     usable = [each for each in facts.partitions if not refusal(each, facts, groups)]
     training = _training_partition(usable)

@@ -40,7 +40,6 @@ class PartitionFacts:
     max_nodes: int | None
     exclusive: bool
     preemptible: bool
-    default_memory: bool
     max_memory_mb: int | None
     allow_accounts: tuple[str, ...] | None
     allow_qos: tuple[str, ...] | None
@@ -196,7 +195,6 @@ def _partition(fields: dict[str, str], groups: Mapping[str, list[NodeGroup]]) ->
         max_nodes=_number(fields.get("MaxNodes", "")),
         exclusive=fields.get("OverSubscribe") == "EXCLUSIVE",
         preemptible=fields.get("PreemptMode", "OFF") not in ("OFF", "GANG", ""),
-        default_memory=any(fields.get(f"DefMemPer{what}", "UNLIMITED").isdigit() for what in ("CPU", "Node", "GPU")),
         max_memory_mb=_number(memory),
         allow_accounts=_names(fields.get("AllowAccounts", "")),
         allow_qos=_names(fields.get("AllowQos", "")),

@@ -62,9 +62,7 @@ class RunReport:
 
 
 def make(run: Run, plan: Plan, profile: Profile, status: RunStatus) -> RunReport:
-    """Raises:
-    InputError: a metrics file is not one.
-    """
+    """What became of a run. Raises InputError: a metrics file is not one."""
     found = {one.stage: one for one in status.stages}
     stages = tuple(_made(run, planned, found[planned.name]) for planned in plan.stages)
     models = [made for made, planned in zip(stages, plan.stages, strict=True) if _is_model(planned)]
@@ -178,7 +176,7 @@ def as_json(report: RunReport, profile: str) -> dict[str, Any]:
         "profile": profile,
         "done": status.is_done,
         "finished": report.is_finished,
-        "cluster": {"unreachable": status.unreachable or None, "responded_at": status.responded_at},
+        "cluster": status.cluster,
         "model": None if report.model is None else asdict(report.model),
         "stages": [asdict(made) for made in report.stages],
         "results": [asdict(one) for one in report.measured],

@@ -86,19 +86,8 @@ def send(connection: Connection, made: Bundle, greeting: Greeting, quiet: bool) 
     shown = [] if quiet or not sys.stderr.isatty() else ["--info=progress2"]
     links = [f"--link-dest=../{digest}" for digest in greeting.have[:3]]
     # -s: the path on the other side does not go through its shell.
-    command = [
-        "rsync",
-        "-s",
-        "-rlp",
-        "--checksum",
-        *shown,
-        *links,
-        "-e",
-        shlex.join(connection.ssh),
-        "--",
-        f"{made.directory}/",
-        f"{connection.target.host}:{greeting.staging}/{incoming}/",
-    ]
+    command = ["rsync", "-s", "-rlp", "--checksum", *shown, *links, "-e", shlex.join(connection.ssh), "--"]
+    command += [f"{made.directory}/", f"{connection.target.host}:{greeting.staging}/{incoming}/"]
     try:
         done = subprocess.run(
             command,
@@ -156,12 +145,8 @@ class Session:
         self._began = time.monotonic()
 
     def greeting(self) -> Greeting:
-        """Read up to the greeting; what login scripts have printed before it goes to stderr.
-
-        Raises:
-            InputError: there is no ``overnight``, or one that does not know this.
-            ClusterUnreachable: nothing came.
-        """
+        """The greeting; what login scripts print before it goes to stderr. Raises InputError: no ``overnight`` there,
+        or a too old one. Raises ClusterUnreachable: nothing came."""
         before = bytearray()
         line = bytearray()
         while True:
@@ -188,12 +173,8 @@ class Session:
             raise self._silent("sent an invalid greeting") from error
 
     def finish(self, name: str, told: dict[str, Any], output: Bytes) -> int:
-        """Say what to do, pass on what comes, and return the exit code.
-
-        Raises:
-            ClusterUnreachable: the connection was lost.
-            KeyboardInterrupt: Ctrl-C a second time; the other side got the first one.
-        """
+        """Send the request, pass on the output, and return the exit code. Raises ClusterUnreachable: the connection was
+        lost. Raises KeyboardInterrupt: a second Ctrl-C; the other side got the first."""
         line = json.dumps(told, ensure_ascii=True).encode() + b"\n"
         if len(line) > protocol.MAX_LINE:
             raise InputError("the arguments are longer than a megabyte")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import stat
 import subprocess
 import sys
@@ -36,18 +37,8 @@ INSTALL = (
 _HOST = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.+-]*@)?[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 _PROGRAM = re.compile(r"(?:~/|/)?[A-Za-z0-9_][A-Za-z0-9_./+@=-]*\Z")
 # Nothing of the user's configuration that would take over the session, and nothing that a second one cannot have.
-_PLAIN = (
-    "-T",
-    "-a",
-    "-x",
-    "-o",
-    "RemoteCommand=none",
-    "-o",
-    "RequestTTY=no",
-    "-o",
-    "ClearAllForwardings=yes",
-    "-o",
-    "PermitLocalCommand=no",
+_PLAIN = shlex.split(
+    "-T -a -x -o RemoteCommand=none -o RequestTTY=no -o ClearAllForwardings=yes -o PermitLocalCommand=no"
 )
 _SOCKET_MAX = 104 - 18
 """Bytes that the path of a socket may have (macOS), without what ssh adds while it makes it."""
@@ -66,11 +57,7 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """The target that ``text`` names.
-
-        Raises:
-            InputError: a name that ssh or a shell could take for something else.
-        """
+        """The target that ``text`` names. Raises InputError: ssh or a shell could take the name for something else."""
         host, colon, program = text.partition(":")
         if not _HOST.match(host):
             raise InputError(
@@ -119,11 +106,7 @@ class Connection:
     """The way to a host; ``open`` it before anything else."""
 
     def __init__(self, target: Target) -> None:
-        """Choose the path of the socket; nothing is connected yet.
-
-        Raises:
-            InputError: no safe place for the socket.
-        """
+        """Choose the path of the socket; nothing is connected yet. Raises InputError: no safe place for the socket."""
         self.target = target
         name = hashlib.sha256(target.host.encode()).hexdigest()[:12]
         self.socket = socket_directory() / f"via-{name}"
@@ -141,12 +124,8 @@ class Connection:
         return ["ssh", *_PLAIN, *own, "-o", "ControlMaster=no", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"]
 
     def open(self) -> None:
-        """Connect unless it is connected; ssh asks at the terminal for what it needs.
-
-        Raises:
-            RejectedByCluster: the host does not let this user in, or is not the host that was known.
-            ClusterUnreachable: it cannot be reached.
-        """
+        """Connect unless it is connected; ssh asks at the terminal. Raises RejectedByCluster: the host does not let
+        this user in, or its key has changed. Raises ClusterUnreachable: no response."""
         host = self.target.host
         if self._answers([]):
             self._is_own = False

@@ -6,12 +6,12 @@ entry of ``environments``, of which each says where one Python is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from launch.base.errors import InputError
-from launch.config.document.overrides import apply_overrides
 from launch.config.document.positions import Document, KeyPath, Positions, Problem, failure
 from launch.config.document.reader import parse, read
 
@@ -22,23 +22,17 @@ _NOT_FROM_PIPELINE = ("name", EXTENDS, "executor", "devcluster")
 Locate = Callable[[str, Path], Path]
 
 
-def read_all(path: Path, locate: Locate, overrides: Sequence[str] = (), text: str | None = None) -> Document:
+def read_all(path: Path, locate: Locate, text: str | None = None, above: tuple[Path, ...] = ()) -> Document:
     """A file over everything that it extends, without the key ``extends``.
 
     Args:
         locate: gives the file that a name in ``extends`` of a file means.
-        overrides: texts of ``--set``, above all files.
         text: in place of what the file says.
+        above: the files that extend this one.
 
     Raises:
         InputError: a file is missing or malformed, or extends itself.
     """
-    found = _read(path, locate, (), text)
-    data, positions = apply_overrides(found.data, found.positions, overrides)
-    return Document(data, positions)
-
-
-def _read(path: Path, locate: Locate, above: tuple[Path, ...], text: str | None = None) -> Document:
     own = read(path) if text is None else parse(text, str(path))
     names = own.data.pop(EXTENDS, [])
     names = [names] if isinstance(names, str) else names
@@ -56,7 +50,7 @@ def _read(path: Path, locate: Locate, above: tuple[Path, ...], text: str | None 
             shown = " -> ".join(map(str, [*ring, file]))
             raise failure([Problem(place, f"the profiles extend each other: {shown}")], own.positions)
         try:
-            document = _read(file, locate, (*above, path))
+            document = read_all(file, locate, above=(*above, path))
         except InputError as error:
             if error.where is not None:
                 raise
@@ -67,11 +61,7 @@ def _read(path: Path, locate: Locate, above: tuple[Path, ...], text: str | None 
 
 
 def of_pipeline(document: Document) -> Document:
-    """What a pipeline says of the cluster: ``cluster:`` with keys of a profile, and ``resources:``.
-
-    Raises:
-        InputError: a key that is not a pipeline's business.
-    """
+    """The ``cluster:`` and ``resources:`` of a pipeline as keys of a profile. Raises InputError: one it cannot set."""
     data, positions = document
     said = data.get("cluster", {})
     if not isinstance(said, dict):
@@ -96,7 +86,7 @@ def _moved(positions: Positions, old: KeyPath, new: KeyPath) -> Positions:
     def moved(known: dict[KeyPath, Any]) -> dict[KeyPath, Any]:
         return {(*new, *path[len(old) :]): at for path, at in known.items() if path[: len(old)] == old}
 
-    return Positions(positions.file, positions.lines, moved(positions.keys), moved(positions.values), positions.texts)
+    return replace(positions, keys=moved(positions.keys), values=moved(positions.values))
 
 
 def overlay(below: Document, above: Document) -> Document:
@@ -112,14 +102,9 @@ def overlay(below: Document, above: Document) -> Document:
         return {**kept, **upper}
 
     texts = {below.positions.file: below.positions.lines, **below.positions.texts, **above.positions.texts}
-    positions = Positions(
-        above.positions.file,
-        above.positions.lines,
-        merged(below.positions.keys, above.positions.keys),
-        merged(below.positions.values, above.positions.values),
-        texts,
-    )
-    return Document(data, positions)
+    keys = merged(below.positions.keys, above.positions.keys)
+    values = merged(below.positions.values, above.positions.values)
+    return Document(data, replace(above.positions, keys=keys, values=values, texts=texts))
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any], path: KeyPath, replaced: list[KeyPath]) -> dict[str, Any]:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from launch.base.errors import InputError
 from launch.base.text import suggest
-from launch.config.document.positions import KeyPath, Position, Positions
+from launch.config.document.positions import Document, KeyPath, Position, Positions
 from launch.config.document.reader import parse_value, scalar
 
 _NAMED = ("stages", "sources")  # their keys are the user's names: an option may change one, not invent one
 
 
-def apply_overrides(
-    data: dict[str, Any], positions: Positions, options: Sequence[str]
-) -> tuple[dict[str, Any], Positions]:
-    """``data`` with the options applied, and marks in which what they set is at ``--set ...``.
+def apply_overrides(document: Document, options: Sequence[str]) -> Document:
+    """``document`` with the options applied; the position of what they set is ``--set ...``.
 
     The value is read by the rules of the file; one that starts with ``[``, ``{`` or a quote is YAML in flow style.
 
@@ -25,14 +24,12 @@ def apply_overrides(
         InputError: an option is not ``a.b.c=value``, or leads through something that is no mapping or is not there.
     """
     if not options:
-        return data, positions
-    data = copy.deepcopy(data)
-    positions = Positions(
-        positions.file, positions.lines, dict(positions.keys), dict(positions.values), positions.texts
-    )
+        return document
+    data, positions = copy.deepcopy(document.data), document.positions
+    positions = replace(positions, keys=dict(positions.keys), values=dict(positions.values))
     for option in options:
         _apply(data, positions, option)
-    return data, positions
+    return Document(data, positions)
 
 
 def _apply(data: dict[str, Any], positions: Positions, option: str) -> None:

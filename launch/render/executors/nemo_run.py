@@ -55,8 +55,6 @@ _HEADER = "OVERNIGHT_HEADER_VALUE_"
 class NemoRunCarrier:
     """See ``launch.render.request.Executor``."""
 
-    name = "nemo_run"
-
     def render(self, request: JobRequest) -> str:
         with tempfile.TemporaryDirectory(prefix="overnight-") as scratch:
             return _Submission(_library(), request, Path(scratch)).text
