@@ -149,8 +149,8 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _show(row: Shown) -> None:
-    """Print one row. On a terminal tokens with loss are green, those without grey, and every other one is underlined,
-    so that their ends can be seen."""
+    """Print one row. On a terminal tokens with loss are green, others grey, every other one underlined to show its
+    end."""
     if not (sys.stdout.isatty() or "FORCE_COLOR" in os.environ):
         print(f"{row.place}  {row.name}")
         for name, tokens in row.sequences.items():

@@ -161,7 +161,3 @@ def _bug() -> int:
     traceback.print_exc()
     print(f"overnight {__version__}: this is a bug of ours; please report it with the lines above", file=sys.stderr)
     return BUG
-
-
-if __name__ == "__main__":
-    sys.exit(main())

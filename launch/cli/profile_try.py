@@ -70,10 +70,7 @@ def _show(output: Output, probes: Sequence[Probe]) -> None:
 
 
 def _amended(found: ProfileFile, changes: Sequence[ProfileChange], verdicts: Sequence[ProbeResult]) -> str | None:
-    """What was changed, as a diff; None where nothing can be written.
-
-    Of a profile that came with the package nothing is: it is the same for everybody.
-    """
+    """The changes as a diff; None where nothing is written: a packaged profile is the same for all users."""
     if show.is_packaged(found.path) or not any(one.probe.nodes for one in verdicts):
         return None
     old = found.path.read_text(encoding="utf-8")

@@ -154,8 +154,8 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     def plain(self) -> dict[str, Any]:
-        """As ``model_dump(mode="json", by_alias=True)`` of values that are plain, without a serializer for each class:
-        building these takes as long as planning does."""
+        """As ``model_dump(mode="json", by_alias=True)``, without serializers: building those takes as long as
+        planning."""
         return {field.alias or name: _plain(getattr(self, name)) for name, field in type(self).model_fields.items()}
 
 

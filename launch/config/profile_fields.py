@@ -97,8 +97,7 @@ def _one_of(known: Sequence[str], what: str) -> Callable[[str], str]:
 
 
 def expanded(text: str) -> str:
-    """``~`` and ``$VARIABLE`` as on the login node. Raises ValueError: a variable that is not set would be an empty
-    name."""
+    """``~`` and ``$VARIABLE`` as on the login node. Raises ValueError: a variable is not set (an empty name)."""
 
     def variable(found: re.Match[str]) -> str:
         name = found[1] or found[2]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ class ProfileFile(MarkedFile):
     profile: Profile
 
     def with_pipeline(self, data: dict[str, Any], positions: Positions) -> ProfileFile:
-        """This profile under the ``cluster:`` and ``resources:`` of a pipeline. Raises InputError: with the pipeline's
+        """This profile under the ``cluster:`` and ``resources:`` of a pipeline. Raises InputError: with that file's
         line."""
         above = layers.of_pipeline(Document(data, positions))
         if not above.data:
@@ -57,11 +57,12 @@ def _directories() -> list[Path]:
 
 def available() -> dict[str, Path]:
     """Profiles that can be named; the user's before the site's, the site's before the packaged ones."""
-    return {path.stem: path for directory in _directories() for path in _listed(directory)}
+    return _named(_directories())
 
 
-def _listed(directory: Path) -> Iterator[Path]:
-    return iter(sorted(directory.glob("*.yaml")) if directory.is_dir() else [])
+def _named(directories: Sequence[Path]) -> dict[str, Path]:
+    found = [path for directory in directories if directory.is_dir() for path in sorted(directory.glob("*.yaml"))]
+    return {path.stem: path for path in found}
 
 
 def locate(name_or_path: str, *, below: Path | None = None) -> Path:
@@ -81,7 +82,7 @@ def locate(name_or_path: str, *, below: Path | None = None) -> Path:
     if below is not None and below.stem == name_or_path:
         own = [number for number, directory in enumerate(directories) if directory.resolve() == below.parent.resolve()]
         directories = directories[: own[-1]] if own else directories
-    known = {path.stem: path for directory in directories for path in _listed(directory)}
+    known = _named(directories)
     if name_or_path not in known:
         raise InputError(
             f"there is no cluster profile {name_or_path!r}; {suggest(name_or_path, list(known))}",
@@ -112,8 +113,8 @@ def find(name_or_path: str) -> Profile:
 
 
 def option_problems(profile: Profile) -> list[Problem]:
-    """One for each entry of ``sbatch`` that a profile cannot set, and of ``remove`` that no job can get, with the
-    nearest that one can."""
+    """Entries of ``sbatch`` that a profile cannot set and of ``remove`` that no job gets, with the nearest valid
+    one."""
     further = set(profile.sbatch)
     further |= {flag_name(one) for one in profile.containers.options if one[:2] == "--"}
     known = sorted(further.union(name for name, row in OPTIONS.items() if row.is_removable))

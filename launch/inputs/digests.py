@@ -50,8 +50,8 @@ class DigestCache:
 
 
 def source_files(path: Path) -> list[Path]:
-    """The files of a source path: itself, or all regular files below it, sorted, without hidden ones. Raises
-    InputError: there are none."""
+    """The path itself, or all regular files below it, sorted, without hidden ones. Raises InputError: there are
+    none."""
     if path.is_file():
         return [path]
     if not path.is_dir():

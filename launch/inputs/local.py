@@ -58,8 +58,8 @@ def stamp(path: Path) -> str:
 
 
 def read(path: Path, progress: Progress) -> dict[str, Any]:
-    """Pin of a path: digest of all names and contents, and its stamp. Raises InputError: no files, an unreadable file,
-    or one that changed meanwhile."""
+    """Pin of a path: digest of names and contents, and its stamp. Raises InputError: no or unreadable or changed
+    files."""
     before = stamp(path)
     found = list(_files(path))
     if not found:

@@ -60,11 +60,7 @@ def take(tree: Path, workspace: Workspace, leave_out: Collection[Path] = ()) -> 
         InputError: no directory; a file or the whole too large; a name with a control character or not in UTF-8; a
             symbolic link out of the tree; a socket, pipe or device.
     """
-    tree = tree.resolve()
-    if not tree.is_dir():
-        raise InputError(f"code: {tree} is no directory")
-    moved = _moved(tree)
-    names = _names(tree, moved, leave_out)
+    tree, moved, names = _looked_at(tree, leave_out)
     workspace.code.mkdir(parents=True, exist_ok=True)
     partial = workspace.code / f"partial-{attempts.new_token(12)}"
     partial.mkdir()
@@ -90,14 +86,17 @@ def take(tree: Path, workspace: Workspace, leave_out: Collection[Path] = ()) -> 
 
 def digest(tree: Path, leave_out: Collection[Path] = ()) -> str:
     """The digest that ``take`` would give, without a copy. Raises InputError: as ``take``, but for size and links."""
+    tree, _, names = _looked_at(tree, leave_out)
+    return digest_of(tree, names)
+
+
+def _looked_at(tree: Path, leave_out: Collection[Path]) -> tuple[Path, CodeSnapshot | None, list[str]]:
+    """The resolved directory, the snapshot that it is, and the names of what belongs to the code."""
     tree = tree.resolve()
     if not tree.is_dir():
         raise InputError(f"code: {tree} is no directory")
-    return digest_of(tree, _names(tree, _moved(tree), leave_out))
-
-
-def _names(tree: Path, moved: CodeSnapshot | None, leave_out: Collection[Path]) -> list[str]:
-    return listing(tree) if moved else _listed(tree, [path.resolve() for path in leave_out])
+    moved = _moved(tree)
+    return tree, moved, listing(tree) if moved else _listed(tree, [path.resolve() for path in leave_out])
 
 
 def digest_of(directory: Path, names: list[str]) -> str:
@@ -176,7 +175,10 @@ def _listed(tree: Path, leave_out: list[Path]) -> list[str]:
         else [os.fsdecode(name) for name in said.split(b"\0") if name]
     )
     environments = {
-        tree / name.removesuffix(mark) for name in found for mark in _ENVIRONMENT_MARKS if _ends(name, mark)
+        tree / name.removesuffix(mark)
+        for name in found
+        for mark in _ENVIRONMENT_MARKS
+        if f"/{name}".endswith(f"/{mark}")
     }
     unwanted = {*environments, *leave_out} - {tree}
     kept = []
@@ -192,10 +194,6 @@ def _listed(tree: Path, leave_out: list[Path]) -> list[str]:
         _check_name(tree, name)
         kept.append(name)
     return kept
-
-
-def _ends(name: str, mark: str) -> bool:
-    return name == mark or name.endswith(f"/{mark}")
 
 
 def _check_name(tree: Path, name: str) -> None:

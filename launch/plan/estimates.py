@@ -200,8 +200,7 @@ def _of(stage: PlannedStage, model: Model, profile: Profile, seen: Measurements)
 
 
 def _gpu(resources: Resources, profile: Profile) -> tuple[int | None, str | None, float | None]:
-    """(bytes of one GPU, its model, cost of an hour) where the stage asks for GPUs and the profile says what its
-    partition has."""
+    """(bytes of one GPU, its model, cost of an hour) as far as the profile describes the partition of the stage."""
     partition = profile.partitions.get(resources.partition or "") if resources.gpus_per_node else None
     if partition is None:
         return None, None, None

@@ -54,8 +54,7 @@ def save(path: Path, plan: Plan) -> None:
 
 
 def load(path: Path) -> Plan:
-    """The plan of a run. Raises InputError: missing (the run was cut off before anything was submitted) or
-    unreadable."""
+    """The plan of a run. Raises InputError: unreadable, or missing: cut off before anything was submitted."""
     try:
         return from_json(files.read_json(path))
     except FileNotFoundError:

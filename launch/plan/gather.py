@@ -23,8 +23,7 @@ from launch.plan.probe_cache import ProbeCache
 
 
 def gather(pipeline: PipelineFile, profile: Profile, workspace: Workspace) -> Facts:
-    """Look at the world once. Raises InputError: a source file or an environment is missing; with the pipeline's
-    line."""
+    """What the plan depends on. Raises InputError: a source file or an environment is missing; with its line."""
     sources, fetched = _sources(pipeline, workspace), _fetched(pipeline, workspace)
     named = back_ends_of(pipeline.pipeline)
     code = None if pipeline.pipeline.code is None else pipeline.resolve(pipeline.pipeline.code)

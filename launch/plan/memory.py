@@ -73,8 +73,8 @@ class Model:
         return attention + mlp + 2 * self.hidden
 
     def adapter_parameters(self, rank: int, targets: Sequence[str] = ()) -> int:
-        """Of one layer's adapters beside its linear layers ``targets`` (Megatron's names or Hugging Face's; () is all
-        of Megatron's): ``rank`` for each input and each output of them."""
+        """Of the adapters of one layer: ``rank`` per input and output of ``targets`` (in the names of Megatron or
+        Hugging Face; () is all of Megatron's)."""
         hidden, ffn = self.hidden, self.ffn
         sizes = {
             "linear_qkv": hidden + self.queries + 2 * self.keys, "linear_proj": self.queries + hidden,

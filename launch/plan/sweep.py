@@ -33,8 +33,8 @@ class Variant:
 
 
 def combinations(axes: Sequence[str]) -> list[tuple[str, ...]]:
-    """``["a=1,2", "b=x"]`` as ``[("a=1", "b=x"), ("a=2", "b=x")]``. Raises InputError: no value, or too many
-    combinations."""
+    """``["a=1,2", "b=x"]`` as ``[("a=1", "b=x"), ("a=2", "b=x")]``. Raises InputError: no value, or too many of
+    them."""
     choices, total = [], 1
     for axis in axes:
         key, mark, values = axis.partition("=")

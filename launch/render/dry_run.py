@@ -33,8 +33,8 @@ RUN, ATTEMPT = "check", "check0"
 
 
 def refuse(plan: Plan, profile: Profile, workspace: Workspace, pipeline: PipelineFile) -> list[str]:
-    """Notes on what could not be checked here. Raises InputError: a back end rejects its settings; the first such
-    stage, with its place in the pipeline."""
+    """Notes on what could not be checked here. Raises InputError: a back end rejects a stage; with the pipeline's
+    line."""
     notes = []
     for stage, said in answers(plan, profile, workspace, pipeline):
         notes += [f"stage {stage.name!r}: back end {stage.backend!r}: {note}" for note in said.get("notes", ())]
@@ -54,7 +54,7 @@ def refuse(plan: Plan, profile: Profile, workspace: Workspace, pipeline: Pipelin
 def answers(
     plan: Plan, profile: Profile, workspace: Workspace, pipeline: PipelineFile
 ) -> Iterator[tuple[PlannedStage, dict[str, Any]]]:
-    """Each stage that is not sealed, with ``command``, ``files`` (name -> content) and ``notes``, or ``error``, or
+    """Each stage without a seal, with ``command``, ``files`` (name -> content) and ``notes``, ``error`` or
     ``missing``."""
     groups: dict[str, list[PlannedStage]] = {}
     for stage in plan.stages:

@@ -93,7 +93,7 @@ def origin(one: JobOption, there_is: str = "") -> list[str]:
 
 
 def _there_is(one: JobOption, partition: str | None, gateway: Gateway) -> str:
-    """What the cluster has of the kind, in words; empty where nobody says."""
+    """The values that the cluster has for the option, as a clause; empty without an answer."""
     row = OPTIONS.get(one.option)
     if row is None or row.question is None:
         return ""

@@ -30,8 +30,7 @@ RAY_SECONDS = 300
 
 @dataclass(frozen=True)
 class StageScripts:
-    """Texts of the two scripts of a stage, the same for every executor; ``container``: of the definition file that a
-    container engine wants, else empty."""
+    """Texts of the scripts of a stage, for every executor, and of a container engine's definition file, or empty."""
 
     host: str
     node: str
@@ -42,13 +41,7 @@ def stage_spec(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, atte
     """The spec of one attempt at a stage."""
     workspace = run.workspace
     inputs = {
-        role: Input(
-            stage=entry.stage,
-            store=str(entry.store(workspace).root),
-            kind=entry.kind,
-            format=entry.format,
-            fingerprint=entry.fingerprint,
-        )
+        role: Input(entry.stage, str(entry.store(workspace).root), entry.kind, entry.format, entry.fingerprint)
         for role, entry in stage.inputs.items()
     }
     return StageSpec(
@@ -233,8 +226,7 @@ def _notices(profile: Profile, stage: PlannedStage, link: int) -> dict[str, str]
 def request(
     run: Run, stage: PlannedStage, profile: Profile, attempt: str, link: int, dependency: str | None
 ) -> JobRequest:
-    """What to ask Slurm for. Raises InputError: no time limit; Slurm would take the partition's, and the plan could not
-    predict segments."""
+    """What to ask Slurm for. Raises InputError: no time limit; Slurm's default would make the plan's segments wrong."""
     resources, paths = stage.resources, run.paths.stage(stage.name)
     container = container_of(run, stage, profile)
     enter = () if container is None else containers.srun_arguments(container, paths.scripts(attempt).container)

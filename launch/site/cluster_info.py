@@ -81,7 +81,6 @@ class Qos:
     max_wall: Duration | None
     max_tres: str
     max_submit: int | None
-    flags: str
 
 
 @dataclass(frozen=True)
@@ -252,7 +251,7 @@ def _default_account(text: str, user: str) -> str | None:
 
 def _qos(row: Sequence[str]) -> Qos:
     tres = ",".join(part for part in (row[2], row[3]) if part)
-    return Qos(row[0], limit(row[1]), tres, _number(row[5]), row[6])
+    return Qos(row[0], limit(row[1]), tres, _number(row[5]))
 
 
 def _modules(lines: Sequence[str]) -> tuple[str, ...]:

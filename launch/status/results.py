@@ -122,8 +122,7 @@ def _interval(number: Number, sign: str = "") -> str:
 
 
 def print_results(run: Run, plan: Plan, as_json: bool) -> None:
-    """Print the table of metrics, if there is one, and keep it as JSON in the run. Raises InputError: a damaged
-    file."""
+    """Print the table of metrics, if there is one, and keep it as JSON in the run. Raises InputError: a broken file."""
     found = collect(plan, run.workspace)
     light = _light(plan, run.workspace)
     value = {"run": run.id, "pipeline": plan.pipeline, "results": [asdict(one) for one in found], "light_seals": light}

@@ -62,7 +62,7 @@ def _evidence(text: str) -> list[str]:
 
 
 def next_command(run: Run, status: RunStatus) -> str:
-    """What to type now; in words where there is nothing to type."""
+    """The next command to type; a sentence where there is none."""
     if status.unreachable:
         return f"overnight status {run.id}, when the cluster answers again"
     if status.is_done:

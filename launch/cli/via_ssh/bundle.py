@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A directory to send. ``replace``: arguments of the command as they are to be on the other side, by ``dest``;
-    paths are relative to the directory."""
+    """A directory to send. ``replace``: values (by ``dest``) of the command there; paths are relative to the
+    directory."""
 
     directory: Path
     digest: str

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -22,7 +22,6 @@ from jobs.core import attempts
 from launch import __version__
 from launch.base.errors import ClusterUnreachable, InputError, RejectedByCluster
 from launch.cli.via_ssh import bundle, protocol
-from launch.cli.via_ssh.arguments import rebuilt
 from launch.cli.via_ssh.bundle import Bundle
 from launch.cli.via_ssh.connection import INSTALL, SSH_FAILED, Connection, Target
 
@@ -74,6 +73,30 @@ def run(name: str, parser: argparse.ArgumentParser, args: argparse.Namespace) ->
     if not args.json and name in protocol.FINISHED:
         print(f"(on {target.host}: commands for it take --via {args.via})", file=sys.stderr)
     return code
+
+
+def rebuilt(parser: argparse.ArgumentParser, args: argparse.Namespace, replace: Mapping[str, Any]) -> list[str]:
+    """Arguments that ``parser`` reads as ``args``, with the values of ``replace`` (by ``dest``; None: left out).
+
+    For the other machine: parsed here, so that a fault is reported before the connection.
+    """
+    options: list[str] = []
+    places: list[str] = []
+    for action in parser._actions:
+        if action.dest == argparse.SUPPRESS or not hasattr(args, action.dest):
+            continue
+        value = replace.get(action.dest, getattr(args, action.dest))
+        if value is None or (value == action.default and action.dest not in replace):
+            continue
+        if not action.option_strings:
+            places += [str(one) for one in value] if isinstance(value, list) else [str(value)]
+        elif action.nargs == 0:
+            options.append(action.option_strings[-1] if value else f"--no-{action.dest.replace('_', '-')}")
+        else:
+            # With "=", for a value may begin with "-".
+            values = value if isinstance(value, list) else [value]
+            options += [f"{action.option_strings[-1]}={one}" for one in values]
+    return [*options, "--", *places] if places else options
 
 
 def send(connection: Connection, made: Bundle, greeting: Greeting, quiet: bool) -> str:

@@ -115,27 +115,27 @@ class Connection:
                 f"{self.socket} is too long or too odd for the path of a socket",
                 hint="set XDG_RUNTIME_DIR to another one",
             )
+        self._own = ["-o", f"ControlPath={self.socket}"]
         self._is_own = True
 
     @property
     def ssh(self) -> list[str]:
         """The command line of ssh through the open connection. A new one could ask for a password."""
-        own = ["-o", f"ControlPath={self.socket}"] if self._is_own else []
+        own = self._own if self._is_own else []
         return ["ssh", *_PLAIN, *own, "-o", "ControlMaster=no", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"]
 
     def open(self) -> None:
         """Connect unless it is connected; ssh asks at the terminal. Raises RejectedByCluster: the host does not let
         this user in, or its key has changed. Raises ClusterUnreachable: no response."""
         host = self.target.host
-        if self._answers([]):
+        if self._control("check", []):
             self._is_own = False
             return
-        own = ["-o", f"ControlPath={self.socket}"]
-        if self._answers(own):
+        if self._control("check", self._own):
             return
         began = time.monotonic()
         persist = ["-o", "ControlMaster=auto", "-o", f"ControlPersist={PERSIST_SECONDS}"]
-        command = ["ssh", *_PLAIN, *ALIVE, *own, *persist, "--", host, "exit"]
+        command = ["ssh", *_PLAIN, *ALIVE, *self._own, *persist, "--", host, "exit"]
         code, said = _with_its_words(command)
         if code == 0:
             return
@@ -157,13 +157,7 @@ class Connection:
 
     def close(self) -> bool:
         """End our connection; whether there was one. The user's own is left alone."""
-        own = ["-o", f"ControlPath={self.socket}"]
-        if not self._answers(own):
-            return False
-        return self._control("exit", own)
-
-    def _answers(self, options: list[str]) -> bool:
-        return self._control("check", options)
+        return self._control("check", self._own) and self._control("exit", self._own)
 
     def _control(self, word: str, options: list[str]) -> bool:
         command = ["ssh", *options, "-O", word, "--", self.target.host]

@@ -69,8 +69,7 @@ _COMPARED = {
 
 
 def validate(model: type[M], data: Mapping[str, Any], positions: Positions, *, hint: str | None = None) -> M:
-    """``data`` as ``model``. Raises InputError: every fault as ``p.yaml:3:5: stages.sft.lerning_rate: unknown key;
-    ...``."""
+    """``data`` as ``model``. Raises InputError: every fault as ``p.yaml:3:5: stages.sft.lerning_rate: unknown key``."""
     secret_scan.refuse(data, positions)
     try:
         with _without_plugins():

@@ -131,9 +131,11 @@ from launch.inputs import fetch
 from launch.plan.model import Plan
 from tests.support.made_runs import stage
 plan = Plan("waits", (stage("data"), stage("cpt", "data")))
-with show.fetching(quiet=False) as progress:
+with show.shown(quiet=False) as output:
+    progress = show.fetching(output)
     progress(fetch.FetchItem("base", fetch.SourceScheme.PACKAGE, "m==1", "gguf"), 5_000_000, 10_000_000, "downloading")
-with show.local_display(plan, quiet=False) as display:
+with show.shown(quiet=False) as output:
+    display = show.LocalDisplay(plan, output)
     display.begin(plan.stages[0], reused=True)
     display.begin(plan.stages[1], reused=False)
     display.update(Report(10.0, 1, 3, "training", {"loss": 2.5}))
