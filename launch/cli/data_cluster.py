@@ -40,13 +40,9 @@ class ArrayRunner:
         self._token = new_token()
 
     def __call__(self, root: Path, phase: str, shards: Sequence[int], progress: Callable[[int], None]) -> None:
-        """Submit the shards as arrays, one after the other, and wait for their results.
-
-        Raises:
-            DataError: bad input that a task has found, with its place.
-            InputError: a task failed, or ended without a result; names its shard and log.
-            RejectedByCluster: Slurm rejects such a job; its words.
-        """
+        """Submit the shards as arrays, one after the other, and wait for their results. Raises DataError: a task found
+        bad input. Raises InputError: a task failed; names its shard and log. Raises RejectedByCluster: in Slurm's
+        words."""
         run = Run(Workspace(root), self._token)
         if not run.paths.toolkit.exists():
             toolkit.take(run.paths.toolkit)

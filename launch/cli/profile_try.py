@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from launch.base.errors import InputError, OvernightError
 from launch.cli import options
@@ -49,7 +48,18 @@ def run(args: argparse.Namespace) -> int:
     if not failed:
         probe.remove(probes)
     if args.json:
-        options.print_result(_as_json(found, verdicts, changes, amended, ok=not failed), (), as_json=True)
+        tried = [
+            {
+                "executor": one.probe.plan.executor,
+                "job": one.probe.job or None,
+                "directory": str(one.probe.paths.root) if failed else None,
+                "findings": [each.as_json() for each in one.findings],
+            }
+            for one in verdicts
+        ]
+        entries = [{"key": ".".join(one.path), "value": one.value, "why": one.why} for one in changes]
+        value = {"profile": found.profile.name, "path": str(found.path), "ok": not failed, "probes": tried}
+        options.print_result({**value, "changes": entries, "amended": amended}, (), as_json=True)
         return 1 if failed else 0
     for one in verdicts:
         kept = f": files in {one.probe.paths.root}" if failed else ""
@@ -92,29 +102,3 @@ def _tell(found: ProfileFile, changes: Sequence[ProfileChange], amended: str | N
         print(f"\nwould go into a profile of yours that extends {found.profile.name} ({why}):")
         for change in changes:
             print(f"  {'.'.join(change.path)}: {change.value}  # {change.why}")
-
-
-def _as_json(
-    found: ProfileFile,
-    verdicts: Sequence[ProbeResult],
-    changes: Sequence[ProfileChange],
-    amended: str | None,
-    *,
-    ok: bool,
-) -> dict[str, object]:
-    return {
-        "profile": found.profile.name,
-        "path": str(Path(found.path)),
-        "ok": ok,
-        "probes": [
-            {
-                "executor": one.probe.plan.executor,
-                "job": one.probe.job or None,
-                "directory": None if ok else str(one.probe.paths.root),
-                "findings": [finding.as_json() for finding in one.findings],
-            }
-            for one in verdicts
-        ],
-        "changes": [{"key": ".".join(one.path), "value": one.value, "why": one.why} for one in changes],
-        "amended": amended,
-    }

@@ -57,14 +57,9 @@ slug = matching(_SLUG, "is not a name: a-z, 0-9 and -, not - first, at most 32")
 
 
 class Duration(str):
-    """A Slurm duration as it was written, and its ``seconds``.
-
-    It is ``M``, ``M:SS``, ``H:MM:SS``, ``D-HH``, ``D-HH:MM`` or ``D-HH:MM:SS``. Compare ``seconds``: the text of equal
-    durations may differ.
-
-    Raises:
-        ValueError: it is none, or zero (which Slurm reads as no limit).
-    """
+    """A Slurm duration as written: ``M``, ``M:SS``, ``H:MM:SS``, ``D-HH``, ``D-HH:MM`` or ``D-HH:MM:SS``. Compare
+    ``seconds``: equal durations may have different texts. Raises ValueError: another form, or zero (for Slurm no
+    limit)."""
 
     seconds: int
 

@@ -32,11 +32,8 @@ class Gpus(StrEnum):
 
 @dataclass(frozen=True)
 class Mount:
-    """A directory or file of the host that the container sees.
-
-    Raises:
-        InputError: a path that the runtimes cannot be told: they separate by commas and colons and quote neither.
-    """
+    """A path of the host that the container sees. Raises InputError: runtimes cannot express it, since they separate by
+    commas and colons and quote neither."""
 
     source: Path
     target: Path

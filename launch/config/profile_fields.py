@@ -268,10 +268,8 @@ class GpuRequest(StrictModel):
     model: Line | None = None
 
     def options(self, nodes: int, gpus_per_node: int) -> dict[str, str]:
-        """Options of sbatch for ``gpus_per_node`` GPUs on each of ``nodes``. A node is one task, whatever starts in it.
-
-        The steps inherit the request through the environment (srun(1)), so srun says nothing of GPUs.
-        """
+        """Options of sbatch for ``gpus_per_node`` GPUs on each of ``nodes``; a node is one task. The steps inherit the
+        request through the environment (srun(1)), so srun gets none."""
         if gpus_per_node == 0 or self.form is GpuForm.NONE:
             return {}
         model = f"{self.model}:" if self.model else ""
@@ -296,11 +294,8 @@ class SrunOptions(StrictModel):
 
 
 class Containers(StrictModel):
-    """How containers are made here. Which image a job has is said per back end (``environments``) or per job
-    (``resources``, or ``image:`` of a stage).
-
-    ``mounts``: beside the workspace and the inputs. ``variables``: names that go in although the image may set them.
-    """
+    """How containers are made here; the image is set per back end (``environments``) or job (``resources``,
+    ``image:``). ``mounts``: beside the workspace and the inputs. ``variables``: passed even if the image sets them."""
 
     runtime: Runtime = Runtime.NONE
     mounts: tuple[MountText, ...] = ()

@@ -66,15 +66,8 @@ def _named(directories: Sequence[Path]) -> dict[str, Path]:
 
 
 def locate(name_or_path: str, *, below: Path | None = None) -> Path:
-    """File of a profile: a path as it is, else a name in the user's directory, the site's, or a packaged one.
-
-    Args:
-        below: only in directories that come after the one of this file, if it is in one: so that a user's ``juwels``
-            can extend the packaged ``juwels``.
-
-    Raises:
-        InputError: there is none; names the nearest.
-    """
+    """File of a profile: a path, or a name in the user's directory, the site's or the package. With ``below`` only in
+    directories after that file's: a user's ``juwels`` can extend the packaged one. Raises InputError: there is none."""
     if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
         path = Path(name_or_path).expanduser()
         return path if below is None else below.parent / path
@@ -92,15 +85,8 @@ def locate(name_or_path: str, *, below: Path | None = None) -> Path:
 
 
 def read_profile(path: Path, text: str | None = None, kept: bool = False) -> ProfileFile:
-    """Read a profile and what it extends; one without a ``name`` is called like its file.
-
-    Args:
-        text: what the file is to say, in place of what it says; all that it extends is found as from the file.
-        kept: it is that of a run, which was read when it was submitted.
-
-    Raises:
-        InputError: lists every fault with its line.
-    """
+    """Read a profile and what it extends; the default ``name`` is the file's. ``text`` replaces the content of the
+    file; ``kept``: it belongs to a run and was checked at submission. Raises InputError: every fault with its line."""
     document = layers.read_all(path, lambda name, file: locate(name, below=file), text)
     data = {"name": path.stem, **document.data}
     hint = f"overnight plan PIPELINE --cluster {path}"

@@ -138,10 +138,8 @@ class _Stage(ResourceKeys):
     seed: Amount | None = None
 
     def settings(self) -> dict[str, Any]:
-        """What was asked for, defaults filled in, as plain JSON: all keys but those about the cluster.
-
-        The ``options`` of a back end (and of a task) stand beside the other keys: a back end has one kind of setting.
-        """
+        """The settings with defaults, as plain JSON, without keys about the cluster. The ``options`` of a back end (and
+        of a task) are beside the other keys: a back end has one kind of setting."""
         left_out = {*RESOURCE_KEYS, "executor"}
         return _with_options({key: value for key, value in self.plain().items() if key not in left_out})
 

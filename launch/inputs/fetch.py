@@ -72,11 +72,8 @@ class FetchItem:
         return f"{self.way.value}:{kind}{self.request}"
 
     def fingerprint(self, pins: Pins) -> str:
-        """Name of the store entry, 64 hex digits.
-
-        A branch that is not pinned yet, and a path whose files changed since it was fetched, give a fingerprint that
-        no entry has, so they count as missing.
-        """
+        """Name of the store entry, 64 hex digits. For a branch without a pin, and a path whose files changed since it
+        was fetched, it is one that no entry has, so they count as missing."""
         value: dict[str, Any] = {"schema": 1, "way": self.way.value, "format": self.format, "request": self.request}
         pin = pins.get(self.pin_key, {})
         if self.way is SourceScheme.HUB:
@@ -106,11 +103,8 @@ class Fetched:
 
 
 def item(name: str, request: str | Sequence[str], *, base: Path = Path()) -> FetchItem:
-    """The item that ``request`` describes. Reads nothing but whether a path exists (relative to ``base``).
-
-    Raises:
-        InputError: not a request, or a package without an exact version.
-    """
+    """The item that ``request`` describes; only the existence of a path (relative to ``base``) is looked up. Raises
+    InputError: not a request, or a package without an exact version."""
     if not isinstance(request, str):
         if not request:
             raise InputError(f"{name}: the list of packages is empty")
@@ -158,15 +152,9 @@ def fetch(
     again: str = "overnight fetch PIPELINE",
     update: bool = False,
 ) -> list[Fetched]:
-    """Bring what is missing; verify what lies here. Sealed entries are not asked for outside again.
-
-    ``update`` asks the hub what branches stand for now; without it a pin of this workspace stays. ``again`` is the
-    command that the user would type to go on.
-
-    Raises:
-        InputError: a request that cannot be met, or a workspace that cannot be written.
-        DownloadFailed: the world outside failed; says what is here already.
-    """
+    """Fetch what is missing and verify what is here; sealed entries are not downloaded again. ``update`` asks the hub
+    for the current commits of branches, in place of the pins. ``again``: the command to continue. Raises InputError: an
+    impossible request, or a workspace that cannot be written. Raises DownloadFailed: names what is here already."""
     done: list[Fetched] = []
     for one in items:
         try:

@@ -92,15 +92,10 @@ def resolve(repo: str, revision: str | None) -> Snapshot:
 
 
 def download(snapshot: Snapshot, directory: Path, progress: Callable[[int, int | None], None]) -> None:
-    """Bring the files of ``snapshot`` into ``directory``; files that are whole from an earlier try are kept.
-
-    A connection that breaks is taken up again in the middle of the file; of a file whose download was killed the
-    client (2.x) keeps nothing, because on file systems where locks do not hold it cannot know whose bytes these are.
-
-    Raises:
-        InputError: no access.
-        DownloadFailed: the connection broke, or a file is not what the hub listed.
-    """
+    """Download the files of ``snapshot``; complete ones of an earlier try are kept. A broken connection is resumed
+    within a file; after a kill the client (2.x) starts the file again, since without reliable locks it cannot know
+    whose bytes these are. Raises InputError: no access. Raises DownloadFailed: the connection broke, or a file differs
+    from the hub's list."""
     hub = _client()
     for leftover in directory.glob(".cache/huggingface/download/**/*.incomplete"):
         if _UNIQUE.fullmatch(leftover.name):

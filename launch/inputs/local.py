@@ -80,10 +80,8 @@ def read(path: Path, progress: Progress) -> dict[str, Any]:
 
 
 def link(path: Path, directory: Path, progress: Progress) -> None:
-    """Put the files into ``directory``: by hard links where the file system can, else as copies.
-
-    An entry that consisted of symbolic links could change behind its seal by a single ``mv``.
-    """
+    """Put the files into ``directory`` by hard links, else as copies: with symbolic links a single ``mv`` could change
+    an entry behind its seal."""
     found = list(_files(path))
     total = sum(real.stat().st_size for _, real in found)
     done = 0

@@ -59,16 +59,10 @@ def newest_version(name: str, timeout: float = 30.0) -> str | None:
 
 
 def download(requirement: str, directory: Path, scratch: Path, progress: Progress) -> Path:
-    """Path of the wheel for ``NAME==VERSION`` in ``directory``; downloads it unless a valid one is there.
-
-    ``progress`` gets (bytes so far, bytes in all or None). Below ``scratch`` pip works, in a directory that no other
-    pip has: one that a kill of ours orphaned may still be writing. (Its files are as big as the wheel, and /tmp of a
-    login node is not; nor could it be renamed from there.)
-
-    Raises:
-        InputError: no such version, or no wheel of it.
-        DownloadFailed: the index could not be reached, or pip failed in another way.
-    """
+    """Path of the wheel for ``NAME==VERSION`` in ``directory``, downloaded unless a valid one is there. pip works in a
+    new directory below ``scratch``, since a pip orphaned by a kill may still write to another; /tmp of a login node is
+    too small, and a rename from there is impossible. Raises InputError: no such version, or no wheel of it. Raises
+    DownloadFailed: no response from the index, or pip failed."""
     if (here := find(requirement, directory)) is not None and is_sound(here):
         return here
     if here is not None:

@@ -48,18 +48,10 @@ class CodeSnapshot:
 
 
 def take(tree: Path, workspace: Workspace, leave_out: Collection[Path] = ()) -> CodeSnapshot:
-    """Copy ``tree`` to ``code/<digest>`` of the workspace, read-only, unless that is there.
-
-    Left out: ``.git``, environments of Python, caches, and what git ignores. A tree that is a snapshot itself
-    (``move``) is taken as it is, whatever git thinks of the place where it lies.
-
-    Args:
-        leave_out: files and directories that are no code although they lie in the tree, such as data.
-
-    Raises:
-        InputError: no directory; a file or the whole too large; a name with a control character or not in UTF-8; a
-            symbolic link out of the tree; a socket, pipe or device.
-    """
+    """Copy ``tree``, read-only, to ``code/<digest>`` of the workspace unless it is there. Left out: ``leave_out`` (data
+    in the tree), ``.git``, Python environments, caches, and what git ignores; a tree that is itself a snapshot
+    (``move``) is copied as it is. Raises InputError: no directory, a file or the whole too large, a name that is not
+    UTF-8 or has a control character, a link out of the tree, a socket, pipe or device."""
     tree, moved, names = _looked_at(tree, leave_out)
     workspace.code.mkdir(parents=True, exist_ok=True)
     partial = workspace.code / f"partial-{attempts.new_token(12)}"

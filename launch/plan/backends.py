@@ -47,16 +47,9 @@ def probe(
     secrets: Iterable[str] = (),
     cache: ProbeCache | None = None,
 ) -> dict[str, BackEndFacts]:
-    """Ask every interpreter once about its back ends; versions are read there without importing torch.
-
-    Args:
-        code: the user's code, in which a back end that is none of ours lies.
-        secrets: names of variables that it does not get, beside those of the profile and those that look like one.
-        cache: where answers are kept; without it every interpreter is asked.
-
-    Raises:
-        InputError: an interpreter or a back end is not there; says which entry of the profile names it.
-    """
+    """Facts of back ends; each interpreter is asked once and imports no torch. ``code``: the user's code, for back ends
+    in it; ``secrets``: variables that are withheld beside those of the profile; without a ``cache`` every interpreter
+    is asked. Raises InputError: an interpreter or back end is missing; names the entry of the profile."""
     found: dict[str, BackEndFacts] = {}
     by_python: dict[str, list[str]] = {}
     for name in names:

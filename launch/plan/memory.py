@@ -152,10 +152,8 @@ def in_environment(
 
 @dataclass(frozen=True)
 class Shape:
-    """How a stage runs. ``micro_batch`` and ``batch`` count sequences (DPO: two a row), ``length`` tokens of one.
-
-    ``lora_rank`` above 0: adapters beside the layers ``lora_targets`` (() is all) are trained, and nothing else.
-    """
+    """How a stage runs. ``micro_batch`` and ``batch`` count sequences (DPO: two a row), ``length`` tokens of one. With
+    a ``lora_rank`` only adapters beside the layers ``lora_targets`` (() is all) are trained."""
 
     world: int
     batch: int
@@ -274,11 +272,8 @@ def _adapter_activations(model: Model, shape: Shape, size: float) -> float:
 
 
 def activations(model: Model, shape: Shape, keeps: capabilities.Memory) -> float:
-    """Bytes of all layers on the first pipeline stage, which holds most micro batches at once.
-
-    With full recomputation: the inputs of the layers; the layer that is being computed again is in ``memory``, since
-    it comes when the logits are gone.
-    """
+    """Bytes of all layers on the first pipeline stage, which holds most micro batches. With full recomputation: the
+    inputs of the layers; ``memory`` adds the layer being recomputed, which comes after the logits are freed."""
     each = layer_activations(model, shape, keeps)
     layers = model.layers / shape.pipeline
     waiting = min(shape.pipeline, max(1, shape.batch // (shape.micro_batch * shape.replicas)))

@@ -56,16 +56,8 @@ def plans(
     workspace: Workspace,
     checked: Callable[[PipelineFile], PipelineFile] = lambda pipeline: pipeline,
 ) -> Iterator[Variant]:
-    """Plan every combination.
-
-    Args:
-        options: texts of ``--set`` that hold for all.
-        axes: texts of ``--sweep``.
-        checked: looks at what this package cannot judge, see ``launch.config.data_settings``.
-
-    Raises:
-        InputError: a variant is no pipeline; where it comes from.
-    """
+    """Plan every combination of ``axes`` (texts of ``--sweep``) under ``options`` (of ``--set``). ``checked`` checks
+    what this package cannot, see ``launch.config.data_settings``. Raises InputError: a variant is no pipeline."""
     document = read(path)
     known: dict[str, Facts] = {}
     for chosen in combinations(axes):

@@ -110,11 +110,9 @@ def command(container: Container) -> tuple[str, ...]:
 
 
 def environment_text(container: Container) -> str:
-    """The environment definition file (TOML) of the container engine; empty for the other runtimes.
-
-    Variables need no entry: it passes on the host's, and node.sh exports the profile's once more inside.
-    Source: https://docs.cscs.ch/software/container-engine/edf/
-    """
+    """The environment definition file (TOML) of the container engine; empty for other runtimes. Without variables: it
+    passes the host's, and node.sh exports the profile's again. See
+    https://docs.cscs.ch/software/container-engine/edf/"""
     if container.runtime is not Runtime.ENGINE:
         return ""
     key = "base_environment" if container.image.endswith(".toml") else "image"

@@ -127,10 +127,8 @@ class Executor(Protocol):
 
 
 def header(request: JobRequest) -> dict[str, str | bool]:
-    """The options of sbatch that the script's header is to hold, whichever library writes it.
-
-    Keys have underscores, as both libraries want them. True stands for an option without a value.
-    """
+    """The options of sbatch for the script's header, whichever library writes it; True for one without a value. Keys
+    have underscores, as both libraries require."""
     asked = {row.name: getattr(request.resources, row.resource) for row in OPTIONS.values() if row.is_copied}
     flags: dict[str, str | bool | None] = {
         "job-name": request.name,
@@ -158,10 +156,8 @@ def _text(value: object) -> str:
 
 
 def setup_lines(request: JobRequest) -> list[str]:
-    """What runs in the batch shell before srun: the profile's lines, elsewhere.sh, host.sh.
-
-    host.sh is sourced, not started: its EXIT trap has to be the batch shell's, and it may leave the job with ``exit``.
-    """
+    """What the batch shell runs before srun: the profile's lines, then host.sh. That is sourced, not started: its EXIT
+    trap must be the batch shell's, and it may end the job by ``exit``."""
     # Always: the submitter's environment, perhaps that of another job, reaches the job.
     elsewhere = templates.template("elsewhere.sh.j2").rstrip("\n").split("\n")
     return [*request.setup, *elsewhere, f"export OVERNIGHT_LINK={request.link}", request.source_host]
@@ -184,15 +180,8 @@ def srun_arguments(request: JobRequest) -> list[str]:
 def finished(
     text: str, request: JobRequest, *, drop_header: tuple[str, ...] = (), drop_srun: tuple[str, ...] = ()
 ) -> str:
-    """The library's text with the unwanted options taken out, checked.
-
-    Args:
-        drop_header: options of the library's own that we never want in the header.
-        drop_srun: likewise in the srun line.
-
-    Raises:
-        RuntimeError: the text does not have the shape that it has to have, so the library has changed.
-    """
+    """The library's text without unwanted options: ``drop_header`` and ``drop_srun`` are the library's own that are
+    never wanted. Raises RuntimeError: the text has another shape, so the library has changed."""
     removed = {flag_name(flag) for flag in request.remove}
     removed |= {flag_name(key) for key, value in request.sbatch.items() if value is False}
     lines = _without_header_flags(text.rstrip("\n").split("\n"), removed.union(drop_header))

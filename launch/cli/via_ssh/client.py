@@ -48,13 +48,9 @@ class Bytes(Protocol):
 
 
 def run(name: str, parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
-    """Do the command on the host of ``args.via`` and return its exit code.
-
-    Raises:
-        InputError: as the command itself, and where the host has no ``overnight`` that fits.
-        RejectedByCluster, ClusterUnreachable: of the way there. Where the connection is lost in the middle, what the
-            other side did is not known, and every command is safe to repeat.
-    """
+    """Run the command on the host of ``args.via``; returns its exit code. Raises InputError: as the command, or no
+    suitable ``overnight`` there. Raises RejectedByCluster, ClusterUnreachable: ssh failed. After a lost connection the
+    outcome is not known, and every command is safe to repeat."""
     target = Target.parse(args.via)
     # Before the connection: a fault in the pipeline is worth no code from a telephone.
     with bundle.made(args) as made:
@@ -76,10 +72,8 @@ def run(name: str, parser: argparse.ArgumentParser, args: argparse.Namespace) ->
 
 
 def rebuilt(parser: argparse.ArgumentParser, args: argparse.Namespace, replace: Mapping[str, Any]) -> list[str]:
-    """Arguments that ``parser`` reads as ``args``, with the values of ``replace`` (by ``dest``; None: left out).
-
-    For the other machine: parsed here, so that a fault is reported before the connection.
-    """
+    """Arguments that ``parser`` reads as ``args`` on the other machine, with the values of ``replace`` (by ``dest``;
+    None: left out)."""
     options: list[str] = []
     places: list[str] = []
     for action in parser._actions:
@@ -100,11 +94,8 @@ def rebuilt(parser: argparse.ArgumentParser, args: argparse.Namespace, replace: 
 
 
 def send(connection: Connection, made: Bundle, greeting: Greeting, quiet: bool) -> str:
-    """Bring the bundle over; the name of the directory that holds it. Files of earlier bundles are not sent again.
-
-    Raises:
-        RejectedByCluster: rsync ended with an error. Nothing was done.
-    """
+    """Copy the bundle and return its directory there; files of earlier bundles are not sent again. Raises
+    RejectedByCluster: rsync failed, nothing was done."""
     incoming = f"incoming-{attempts.new_token(12)}"
     shown = [] if quiet or not sys.stderr.isatty() else ["--info=progress2"]
     links = [f"--link-dest=../{digest}" for digest in greeting.have[:3]]

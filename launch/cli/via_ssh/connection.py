@@ -72,22 +72,17 @@ class Target:
 
     @property
     def serve(self) -> str:
-        """What the login shell of the other side is given. Nothing of it comes from a file or an argument but the
-        program's path, which has only letters that mean themselves in every shell.
-
-        A login shell of bash, for sites put Slurm and modules on PATH in /etc/profile.d.
-        """
+        """The command for the login shell there. Only the path of the program comes from an argument, and its letters
+        are literal in every shell. A login shell of bash, since sites set PATH for Slurm and modules in
+        /etc/profile.d."""
         if self.program is not None:
             return f"exec bash -lc 'exec {self.program} via serve'"
         return "exec bash -lc 'PATH=\"$PATH:$HOME/overnight-venv/bin\"; exec overnight via serve'"
 
 
 def socket_directory() -> Path:
-    """Where our sockets lie: ``$XDG_RUNTIME_DIR/overnight``, else ``overnight-<uid>`` of the temporary directory.
-
-    Raises:
-        InputError: it is not this user's, or others may enter it: who can reach the socket can use the connection.
-    """
+    """``$XDG_RUNTIME_DIR/overnight``, else ``overnight-<uid>`` of the temporary directory. Raises InputError: it is not
+    closed to others, and access to the socket is access to the connection."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     base = Path(runtime) / "overnight" if runtime else Path(tempfile.gettempdir()) / f"overnight-{os.getuid()}"
     try:

@@ -27,16 +27,9 @@ Locate = Callable[[str, Path], Path]
 
 
 def read_all(path: Path, locate: Locate, text: str | None = None, above: tuple[Path, ...] = ()) -> Document:
-    """A file over everything that it extends, without the key ``extends``.
-
-    Args:
-        locate: gives the file that a name in ``extends`` of a file means.
-        text: in place of what the file says.
-        above: the files that extend this one.
-
-    Raises:
-        InputError: a file is missing or malformed, or extends itself.
-    """
+    """A file over everything that it extends, without the key ``extends``. ``locate`` gives the file that a name in
+    ``extends`` means, ``text`` replaces the file's own, ``above`` are the files that extend this one. Raises
+    InputError: a file is missing or malformed, or extends itself."""
     own = read(path) if text is None else parse(text, str(path))
     names = own.data.pop(EXTENDS, [])
     names = [names] if isinstance(names, str) else names
@@ -125,13 +118,9 @@ def _merge(below: dict[str, Any], above: dict[str, Any], path: KeyPath, replaced
 
 
 def apply_overrides(document: Document, options: Sequence[str]) -> Document:
-    """``document`` with the options applied; the position of what they set is ``--set ...``.
-
-    The value is read by the rules of the file; one that starts with ``[``, ``{`` or a quote is YAML in flow style.
-
-    Raises:
-        InputError: an option is not ``a.b.c=value``, or leads through something that is no mapping or is not there.
-    """
+    """``document`` with the options applied; the position of their values is ``--set ...``. Values are read by the
+    rules of the file, as flow style after ``[``, ``{`` or a quote. Raises InputError: not ``a.b.c=value``, or no such
+    mapping."""
     if not options:
         return document
     data, positions = copy.deepcopy(document.data), document.positions

@@ -40,10 +40,8 @@ FILES_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class ProbePlan:
-    """One probe: which executor carries it, and what it is to do.
-
-    ``lead``: seconds before its end at which Slurm is to warn it; None: it is not asked to.
-    """
+    """A probe: its executor and what it is to do. ``lead``: how many seconds before its end Slurm sends a signal; None:
+    it does not."""
 
     executor: str
     kind: str
@@ -71,10 +69,8 @@ class Probe:
 
 
 def plans(found: ProfileFile, minutes: int | None, skip: Collection[str]) -> list[ProbePlan]:
-    """One for each executor that any kind of job is routed to: of its kinds the one that asks for most.
-
-    The back end is one with an image, or modules, if the profile has one: that is more to try.
-    """
+    """One for each executor in use, as the kind of job that asks for most. The back end is one with an image or
+    modules, if there is one: that tests more."""
     profile = found.profile
     by_executor: dict[str, list[str]] = {}
     for kind in KINDS:
@@ -194,13 +190,8 @@ def wait(
     limit_seconds: float | None,
     on_look: Callable[[Sequence[Probe]], None],
 ) -> None:
-    """Wait until all have ended, or for ``limit_seconds``.
-
-    Args:
-        poll_seconds: the longest between two looks at the queue. They begin quickly and get rarer; what the jobs write
-            into the workspace is looked at every second, and asks nothing of Slurm.
-        on_look: called after each look at the queue.
-    """
+    """Wait until all have ended, or for ``limit_seconds``. ``on_look`` is called after each squeue; these get rarer, up
+    to ``poll_seconds``. The files of the jobs are read every second, which asks nothing of Slurm."""
     began = looked = time.monotonic()
     pause = 1.0
     while not all(probe.over for probe in probes):
