@@ -35,8 +35,8 @@ def run(args: argparse.Namespace) -> int:
     probes = probe.prepare(found, workspace, probe.plans(found, args.minutes, args.skip))
     with probe.cancelled_on_leaving(probes, gateway):
         probe.submit(probes, found, gateway)
-        if not args.json:
-            _announce(probes)
+        if not args.json and (jobs := [f"job {one.job} by {one.plan.executor}" for one in probes if one.job]):
+            print(f"{', '.join(jobs)}: submitted; Ctrl-C cancels", file=sys.stderr, flush=True)
         with shown(quiet=args.json or not sys.stderr.isatty()) as output:
             limit = None if args.wait is None else args.wait * 60
             probe.wait(probes, gateway, found.profile.poll_seconds, limit, partial(_show, output))
@@ -67,11 +67,6 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(finding.table(list(one.findings))))
     _tell(found, changes, amended, args.no_amend)
     return 1 if failed else 0
-
-
-def _announce(probes: Sequence[Probe]) -> None:
-    if jobs := [f"job {one.job} by {one.plan.executor}" for one in probes if one.job]:
-        print(f"{', '.join(jobs)}: submitted; Ctrl-C cancels", file=sys.stderr, flush=True)
 
 
 def _show(output: Output, probes: Sequence[Probe]) -> None:

@@ -18,6 +18,7 @@ from launch.render import provenance
 from launch.render.provenance import JobOption
 from launch.runs.rundir import Run
 from launch.slurm import refusals
+from launch.slurm.ask import user_name
 from launch.slurm.client import Gateway
 from launch.slurm.options import OPTIONS
 
@@ -64,7 +65,8 @@ def _decisive(suspects: Sequence[JobOption], script: Path, gateway: Gateway) -> 
         with tempfile.TemporaryDirectory(prefix="overnight-") as scratch:
             without = Path(scratch) / "without.sh"
             for one in suspects:
-                without.write_text(_without(text, one.option), encoding="utf-8")
+                line = rf"^#SBATCH --{re.escape(one.option)}(?:=.*)?\n"
+                without.write_text(re.sub(line, "", text, flags=re.MULTILINE), encoding="utf-8")
                 try:
                     gateway.test_only(without)
                 except RejectedByCluster:
@@ -73,10 +75,6 @@ def _decisive(suspects: Sequence[JobOption], script: Path, gateway: Gateway) -> 
     except (OSError, OvernightError):
         return []
     return found
-
-
-def _without(text: str, option: str) -> str:
-    return re.sub(rf"^#SBATCH --{re.escape(option)}(?:=.*)?\n", "", text, flags=re.MULTILINE)
 
 
 def origin(one: JobOption, there_is: str = "") -> list[str]:
@@ -100,7 +98,7 @@ def _there_is(one: JobOption, partition: str | None, gateway: Gateway) -> str:
     program, field, what = row.question
     if program == "sacctmgr":
         words = _answer(
-            ["sacctmgr", "-nP", "show", "associations", "where", f"user={_user()}", f"format={field}"], gateway
+            ["sacctmgr", "-nP", "show", "associations", "where", f"user={user_name()}", f"format={field}"], gateway
         )
     else:
         # Without a known partition: of all of them.
@@ -122,9 +120,3 @@ def _answer(command: Sequence[str], gateway: Gateway) -> list[str]:
         return []
     lines = (word.strip() for line in answer.stdout.splitlines() for word in line.split(","))
     return sorted({word for word in lines if word and word != "(null)"})[:20]
-
-
-def _user() -> str:
-    import getpass
-
-    return getpass.getuser()

@@ -13,7 +13,7 @@ from jobs.core.files import write_atomic
 from jobs.core.paths import ScriptPaths, StagePaths
 from launch.base.errors import InputError
 from launch.base.text import control_character
-from launch.config.fields import Duration, Resources
+from launch.config.fields import Resources
 from launch.render import templates
 from launch.slurm.client import Gateway
 from launch.slurm.options import OPTIONS, flag_name
@@ -133,7 +133,7 @@ def header(request: JobRequest) -> dict[str, str | bool]:
     flags: dict[str, str | bool | None] = {
         "job-name": request.name,
         "ntasks-per-node": "1",
-        **{name: None if value is None else _text(value) for name, value in asked.items()},
+        **{name: None if value is None else str(getattr(value, "minutes", value)) for name, value in asked.items()},
         "requeue" if request.requeue else "no-requeue": True,
         "kill-on-invalid-dep": "yes" if request.kill_on_invalid_dep else None,
         # The submitter's working directory may not exist on the nodes.
@@ -149,10 +149,6 @@ def header(request: JobRequest) -> dict[str, str | bool]:
     for further in (request.site, request.sbatch):
         flags.update({flag_name(key): value for key, value in further.items()})
     return {name.replace("-", "_"): value for name, value in flags.items() if value is not None and value is not False}
-
-
-def _text(value: object) -> str:
-    return str(value.minutes if isinstance(value, Duration) else value)
 
 
 def setup_lines(request: JobRequest) -> list[str]:

@@ -141,7 +141,7 @@ def read(user: str, response: Mapping[str, Response]) -> ClusterInfo:
         config=config,
         partitions=tuple(_partition(fields, groups) for fields in partitions),
         associations=_associations(text("associations"), config.get("ClusterName", "")),
-        default_account=_default_account(text("user"), user),
+        default_account=next((row[1] or None for row in _rows(text("user"), 2) if row[0] == user), None),
         qos={one.name: one for one in map(_qos, _rows(text("qos"), 7))},
         srun_options=frozenset(re.findall(r"--([a-z][a-z0-9-]+)", text("srun"))),
         module_system=(system or "Environment Modules") if module_lines else None,
@@ -243,10 +243,6 @@ def _associations(text: str, cluster: str) -> tuple[Association, ...]:
         qos = tuple(name for name in row[3].split(",") if name)
         found.append(Association(row[1], row[2], qos, row[4] or None, _number(row[6]), limit(row[7])))
     return tuple(found)
-
-
-def _default_account(text: str, user: str) -> str | None:
-    return next((row[1] or None for row in _rows(text, 2) if row[0] == user), None)
 
 
 def _qos(row: Sequence[str]) -> Qos:
