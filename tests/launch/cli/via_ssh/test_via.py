@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from launch.cli.via_ssh.arguments import rebuilt
 
 from launch.base.errors import InputError
 from launch.cli.via_ssh import bundle, connection, protocol, serve
+from launch.cli.via_ssh.client import rebuilt
 from launch.inputs import user_code
 from tests.support.chains import make_inputs
 
