@@ -21,7 +21,7 @@ def imports() -> Graph:
     """Each module and the modules of ours that it imports."""
     graph = grimp.build_graph("launch", "jobs", "data_prep", exclude_type_checking_imports=False)
     found = {module: set(graph.find_modules_directly_imported_by(module)) for module in graph.modules}
-    found["launch.cli.main"] |= {command.module for command in COMMANDS.values()}
+    found["launch.cli.main"] |= {f"launch.cli.{name}" for name in COMMANDS}
     return found
 
 

@@ -5,9 +5,11 @@ Not rich: importing it takes longer than making the table, and the output is as 
 
 from __future__ import annotations
 
+import os
 import time
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 
 GAP = "  "
 
@@ -50,6 +52,12 @@ def clock(epoch: float, now: float | None = None) -> str:
     then = time.localtime(epoch)
     same_day = (then.tm_year, then.tm_yday) == (today.tm_year, today.tm_yday)
     return time.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M", then)
+
+
+def user_place(kind: str, default: str) -> Path:
+    """The user's directory for files of a kind: ``$XDG_<kind>_HOME``, else ``default`` of the home directory."""
+    base = os.environ.get(f"XDG_{kind}_HOME")
+    return (Path(base) if base else Path.home() / default) / "overnight"
 
 
 def count(number: int, singular: str, plural: str | None = None) -> str:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from launch.cli import options
 
 if TYPE_CHECKING:
-    from launch.plan.model import Plan
     from launch.runs.rundir import Run
     from launch.submit.cancel import Cancelled
 
@@ -31,22 +30,16 @@ def run(args: argparse.Namespace) -> int:
     if args.stage is not None:
         stages = plan.below({plan.find(args.stage).name})
     if profile.executor == "local":
-        return _here(found, plan, stages, args.json)
+        asked = cancel.here(found, plan, stages)
+        lines = [f"{', '.join(asked)}: asked to save and leave at the next step", f"next: overnight status {found.id}"]
+        idle = [f"nothing of run {found.id} runs here"]
+        options.print_result({"run": found.id, "stopping": asked}, lines if asked else idle, args.json)
+        return 0
     # Not while a submission is at work: what it adds next would escape.
     with rundir.locked(found):
         done = cancel.on_slurm(found, plan, client.gateway(profile), stages, args.adopted)
     _print(found, done, args.json)
     return 1 if done.left else 0
-
-
-def _here(run: Run, plan: Plan, stages: set[str], as_json: bool) -> int:
-    from launch.submit import cancel
-
-    asked = cancel.here(run, plan, stages)
-    lines = [f"{', '.join(asked)}: asked to save and leave at the next step", f"next: overnight status {run.id}"]
-    idle = [f"nothing of run {run.id} runs here"]
-    options.print_result({"run": run.id, "stopping": asked}, lines if asked else idle, as_json)
-    return 0
 
 
 def _print(run: Run, done: Cancelled, as_json: bool) -> None:

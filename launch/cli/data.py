@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,11 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do the action.
-
-    Raises:
-        InputError: bad input, with file and line; settings that do not fit.
-    """
+    """Do the action. Raises InputError: bad input, with file and line; settings that do not fit."""
     from data_prep.common.errors import DataError
     from launch.base.errors import InputError
 
@@ -144,19 +141,7 @@ def _inspect(args: argparse.Namespace) -> int:
     found = list(inspect.rows(path, args.tokenizer, args.rows, args.skip))
     if args.json:
         for row in found:
-            sequences = {
-                name: [
-                    {"id": token.id, "text": token.text, "loss": token.loss, "control": token.control}
-                    for token in tokens
-                ]
-                for name, tokens in row.sequences.items()
-            }
-            print(
-                json.dumps(
-                    {"place": row.place, "name": row.name, "sequences": sequences, "notes": row.notes},
-                    ensure_ascii=False,
-                )
-            )
+            print(json.dumps(asdict(row), ensure_ascii=False))
         return 0
     for row in found:
         _show(row)
@@ -164,8 +149,8 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _show(row: Shown) -> None:
-    """Print one row. On a terminal tokens with loss are green, those without grey, and every other one is underlined,
-    so that their ends can be seen."""
+    """Print one row. On a terminal tokens with loss are green, others grey, every other one underlined to show its
+    end."""
     if not (sys.stdout.isatty() or "FORCE_COLOR" in os.environ):
         print(f"{row.place}  {row.name}")
         for name, tokens in row.sequences.items():

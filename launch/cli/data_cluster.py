@@ -29,11 +29,7 @@ class ArrayRunner:
     """See ``data_prep.corpus.workers.Runner``. The work directory must be on a file system that the nodes share."""
 
     def __init__(self, profile: str, parallel: int) -> None:
-        """``parallel``: how many jobs run at a time.
-
-        Raises:
-            InputError: no such profile, or one without Slurm.
-        """
+        """``parallel``: how many jobs run at a time. Raises InputError: no such profile, or one without Slurm."""
         if parallel < 1:
             raise InputError(f"--jobs {parallel}: must be 1 or more")
         self._profile = find(profile)
@@ -44,13 +40,9 @@ class ArrayRunner:
         self._token = new_token()
 
     def __call__(self, root: Path, phase: str, shards: Sequence[int], progress: Callable[[int], None]) -> None:
-        """Submit the shards as arrays, one after the other, and wait for their results.
-
-        Raises:
-            DataError: bad input that a task has found, with its place.
-            InputError: a task failed, or ended without a result; names its shard and log.
-            RejectedByCluster: Slurm rejects such a job; its words.
-        """
+        """Submit the shards as arrays, one after the other, and wait for their results. Raises DataError: a task found
+        bad input. Raises InputError: a task failed; names its shard and log. Raises RejectedByCluster: in Slurm's
+        words."""
         run = Run(Workspace(root), self._token)
         if not run.paths.toolkit.exists():
             toolkit.take(run.paths.toolkit)

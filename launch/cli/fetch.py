@@ -15,7 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fetch what is missing, verify what is there."""
-    from launch.cli.progress import fetching
+    from launch.cli.progress import fetching, shown
     from launch.inputs import fetch
     from launch.plan import gather
     from launch.runs.rundir import remember
@@ -23,8 +23,8 @@ def run(args: argparse.Namespace) -> int:
     pipeline, _, workspace = options.read(args)
     items = list({item.pin_key: item for item in gather.fetch_items(pipeline).values()}.values())
     again = f"overnight fetch {args.pipeline}" + (f" --workspace {args.workspace}" if args.workspace else "")
-    with fetching(quiet=args.json) as progress:
-        done = fetch.fetch(items, workspace, progress=progress, again=again, update=args.update)
+    with shown(quiet=args.json) as output:
+        done = fetch.fetch(items, workspace, progress=fetching(output), again=again, update=args.update)
     remember(workspace)
     values = [
         {

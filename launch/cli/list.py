@@ -7,10 +7,7 @@ from dataclasses import asdict
 
 from launch.cli import options
 
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
-    options.add_workspace(parser)
+configure = options.add_workspace
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,38 +14,31 @@ import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from launch import __version__
 from launch.base.errors import InputError, OvernightError
 
-
-class Command(NamedTuple):
-    """A sub-command: the module that implements it and its line in ``overnight --help``."""
-
-    module: str
-    help: str
-
-
 COMMANDS = {
-    "fetch": Command("launch.cli.fetch", "bring base models and data sources into the workspace"),
-    "plan": Command("launch.cli.plan", "show the jobs of a pipeline, and what is already done"),
-    "submit": Command("launch.cli.submit", "submit a pipeline as a chain of Slurm jobs"),
-    "run": Command("launch.cli.run", "run a pipeline on this machine, in the foreground"),
-    "status": Command("launch.cli.status", "how a run stands, and why a job waits"),
-    "why": Command("launch.cli.why", "why a stage failed or waits, and how to go on"),
-    "report": Command("launch.cli.report", "what became of a run: the finished model, or why there is none"),
-    "logs": Command("launch.cli.logs", "show or follow the log of a stage"),
-    "cancel": Command("launch.cli.cancel", "cancel a run, or a stage and what depends on it"),
-    "resume": Command("launch.cli.resume", "submit again only what is missing"),
-    "doctor": Command("launch.cli.doctor", "find and remove what a run has left behind or lost"),
-    "gc": Command("launch.cli.gc", "remove what no run needs, and say how much it freed"),
-    "list": Command("launch.cli.list", "list the runs of a workspace"),
-    "data": Command("launch.cli.data", "prepare training data, or look at it as the trainer will"),
-    "profile": Command("launch.cli.profile", "write, check and try the profile of a cluster"),
-    "via": Command("launch.cli.via", "look after the connections of --via"),
-    "cluster": Command("launch.cli.cluster", "start or stop a throw-away Slurm on this machine"),
+    "fetch": "bring base models and data sources into the workspace",
+    "plan": "show the jobs of a pipeline, and what is already done",
+    "submit": "submit a pipeline as a chain of Slurm jobs",
+    "run": "run a pipeline on this machine, in the foreground",
+    "status": "how a run stands, and why a job waits",
+    "why": "why a stage failed or waits, and how to go on",
+    "report": "what became of a run: the finished model, or why there is none",
+    "logs": "show or follow the log of a stage",
+    "cancel": "cancel a run, or a stage and what depends on it",
+    "resume": "submit again only what is missing",
+    "doctor": "find and remove what a run has left behind or lost",
+    "gc": "remove what no run needs, and say how much it freed",
+    "list": "list the runs of a workspace",
+    "data": "prepare training data, or look at it as the trainer will",
+    "profile": "write, check and try the profile of a cluster",
+    "via": "look after the connections of --via",
+    "cluster": "start or stop a throw-away Slurm on this machine",
 }
+"""Sub-command, which is the name of its module in this room, and its line in ``overnight --help``."""
 
 INTERRUPTED = 128 + 2
 BROKEN_PIPE = 128 + 13
@@ -116,7 +109,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _load(name: str) -> ModuleType:
-    module = COMMANDS[name].module
+    module = f"launch.cli.{name}"
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -140,7 +133,7 @@ def _parser(
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     found = None
     for name in names:
-        own = commands.add_parser(name, help=COMMANDS[name].help)
+        own = commands.add_parser(name, help=COMMANDS[name])
         if name == chosen and module is not None:
             found = own
             own.description = module.__doc__
@@ -168,7 +161,3 @@ def _bug() -> int:
     traceback.print_exc()
     print(f"overnight {__version__}: this is a bug of ours; please report it with the lines above", file=sys.stderr)
     return BUG
-
-
-if __name__ == "__main__":
-    sys.exit(main())

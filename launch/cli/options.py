@@ -8,15 +8,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launch.plan.planned import Planned
-
 if TYPE_CHECKING:
     from jobs.core.paths import Workspace
     from launch.config.pipeline_file import PipelineFile
     from launch.config.profile import Profile
     from launch.config.profile_file import ProfileFile
-    from launch.plan.model import Plan
+    from launch.plan.model import Plan, Planned
     from launch.runs.rundir import Run
+    from launch.site.finding import Finding
 
 
 def add_pipeline(parser: argparse.ArgumentParser, cluster: str | None = None) -> None:
@@ -46,11 +45,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def open_run(args: argparse.Namespace) -> tuple[Run, Plan, Profile]:
-    """The run that ``args`` name, its plan and its profile.
-
-    Raises:
-        InputError: no such run, or it has no plan.
-    """
+    """The run that ``args`` name, its plan and its profile. Raises InputError: no such run, or it has no plan."""
     from launch.runs import rundir
 
     run = rundir.find(args.run, args.workspace)
@@ -66,12 +61,18 @@ def print_result(value: object, lines: Iterable[str], as_json: bool) -> None:
         print(line)
 
 
-def read(args: argparse.Namespace) -> tuple[PipelineFile, ProfileFile, Workspace]:
-    """The pipeline and the profile that ``args`` name, and the workspace.
+def print_findings(value: dict[str, object], findings: list[Finding], as_json: bool) -> int:
+    """Print what was checked, beside ``value``; 1 where something fails."""
+    from launch.site.finding import Level, table
 
-    Raises:
-        InputError: with file, line and column.
-    """
+    failed = any(one.level is Level.FAIL for one in findings)
+    value = {**value, "ok": not failed, "findings": [one.as_json() for one in findings]}
+    print_result(value, table(findings), as_json)
+    return 1 if failed else 0
+
+
+def read(args: argparse.Namespace) -> tuple[PipelineFile, ProfileFile, Workspace]:
+    """The pipeline, the profile and the workspace that ``args`` name. Raises InputError: with file, line and column."""
     from launch.config import data_settings
     from launch.config.pipeline_file import read_pipeline
     from launch.config.profile_file import locate, read_profile
@@ -83,12 +84,9 @@ def read(args: argparse.Namespace) -> tuple[PipelineFile, ProfileFile, Workspace
 
 
 def plan(args: argparse.Namespace) -> Planned:
-    """Read and plan.
-
-    Raises:
-        InputError: with file, line and column.
-    """
+    """Read and plan. Raises InputError: with file, line and column."""
     from launch.plan import builder, gather
+    from launch.plan.model import Planned
 
     pipeline, profile, workspace = read(args)
     gathered = gather.gather(pipeline, profile.profile, workspace)
@@ -96,11 +94,7 @@ def plan(args: argparse.Namespace) -> Planned:
 
 
 def refuse_missing(planned: Planned, args: argparse.Namespace) -> None:
-    """Nothing is submitted whose input has not been fetched: compute nodes have no internet.
-
-    Raises:
-        InputError: names what is missing and the command that brings it.
-    """
+    """Raises InputError: an input has not been fetched, and compute nodes have no internet; names the command."""
     from launch.base.errors import InputError
 
     missing = planned.plan.missing
@@ -110,11 +104,7 @@ def refuse_missing(planned: Planned, args: argparse.Namespace) -> None:
 
 
 def secrets(planned: Planned) -> dict[str, str]:
-    """Values of the secrets that pipeline and profile name.
-
-    Raises:
-        InputError: one has none; where it is named.
-    """
+    """Values of the secrets that pipeline and profile name. Raises InputError: one has none; where it is named."""
     import os
 
     from launch.config import secrets

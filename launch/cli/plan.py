@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
 from launch.cli import options
-from launch.plan import planned
+
+if TYPE_CHECKING:
+    from launch.plan.model import Planned
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -49,21 +52,18 @@ def run(args: argparse.Namespace) -> int:
 
         more = {"states": states(planned.plan, planned.workspace), "estimates": [each.as_json() for each in found]}
         print(json.dumps({**file.to_json(shown), **more}))
-        limits.refuse(planned.plan, planned.profile, planned.pipeline)
-        estimates.refuse(*known, found)
-        return 0
-    from launch.status.plan import print_plan
+    else:
+        from launch.status.plan import print_plan
 
-    print_plan(shown, planned.profile.profile, planned.workspace, options.fetch_command(args))
-    if found:
-        print(f"\n{estimates.show(found)}")
-    for note in epochs.notes(planned.plan, planned.workspace):
-        print(f"  {note}")
-    for note in limits.notes(planned.plan, planned.profile, planned.pipeline):
-        print(f"  {note}")
-    for backend, untried in sorted({(stage.backend, stage.experimental) for stage in planned.plan.stages}):
-        if untried:
-            print(f"  back end {backend} is experimental: {untried}")
+        print_plan(shown, planned.profile.profile, planned.workspace, options.fetch_command(args))
+        if found:
+            print(f"\n{estimates.show(found)}")
+        notes = epochs.notes(planned.plan, planned.workspace)
+        notes += limits.notes(planned.plan, planned.profile, planned.pipeline)
+        tried = sorted({(stage.backend, stage.experimental) for stage in planned.plan.stages})
+        notes += [f"back end {backend} is experimental: {untried}" for backend, untried in tried if untried]
+        for note in notes:
+            print(f"  {note}")
     limits.refuse(planned.plan, planned.profile, planned.pipeline)
     estimates.refuse(*known, found)
     return 0
@@ -102,20 +102,13 @@ def _sweep(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check(planned: planned.Planned, as_json: bool) -> int:
+def _check(planned: Planned, as_json: bool) -> int:
     """Print what was looked at; 1 where something would stop the chain."""
     from launch.config.profile import ExecutorKind
     from launch.runs import client
-    from launch.site import finding, preflight
+    from launch.site import preflight
 
     profile = planned.profile.profile
     secrets = (*profile.secrets, *planned.pipeline.pipeline.secrets)
     gateway = None if profile.executor is ExecutorKind.LOCAL else client.gateway(profile, secrets)
-    findings = preflight.findings(planned, gateway)
-    failed = any(one.level is finding.Level.FAIL for one in findings)
-    if as_json:
-        shown = [one.as_json() for one in findings]
-        print(json.dumps({"pipeline": planned.plan.pipeline, "ok": not failed, "findings": shown}))
-    else:
-        print("\n".join(finding.table(findings)))
-    return 1 if failed else 0
+    return options.print_findings({"pipeline": planned.plan.pipeline}, preflight.findings(planned, gateway), as_json)

@@ -49,17 +49,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do the action; 1 where ``check`` or ``test`` finds that something fails."""
-    if args.action == "init":
-        return _init(args)
-    if args.action == "show":
-        return _show(args)
-    if args.action == "check":
-        return _check(args)
     if args.action == "test":
         from launch.cli import profile_try
 
         return profile_try.run(args)
-    return _list(args)
+    return {"init": _init, "show": _show, "check": _check, "list": _list}[args.action](args)
 
 
 def _init(args: argparse.Namespace) -> int:
@@ -83,7 +77,11 @@ def _init(args: argparse.Namespace) -> int:
     gateway, devcluster = _here()
     made = init.make(gateway, args.name, os.environ, devcluster, args.seconds)
     if not made.facts.config:
-        raise _silent(made.facts.unknown)
+        said = "\n".join(f"  {command}: {why}" for command, why in made.facts.unknown.items())
+        raise InputError(
+            f"Slurm does not answer here, so there is nothing to write a profile from:\n{said}",
+            hint="run this on a login node of the cluster, or: overnight cluster up",
+        )
     path = _write(args, made.name, made.text)
     seconds = time.monotonic() - began
     if args.json:
@@ -105,16 +103,6 @@ def _init(args: argparse.Namespace) -> int:
     shown = made.name if args.output is None else shlex.quote(str(path))
     print(f"next: overnight profile check {shown}; overnight profile test {shown}")
     return 0
-
-
-def _silent(unknown: object) -> Exception:
-    from launch.base.errors import InputError
-
-    words = "\n".join(f"  {command}: {why}" for command, why in unknown.items()) if isinstance(unknown, dict) else ""
-    return InputError(
-        f"Slurm does not answer here, so there is nothing to write a profile from:\n{words}",
-        hint="run this on a login node of the cluster, or: overnight cluster up",
-    )
 
 
 def _write(args: argparse.Namespace, name: str, text: str) -> Path | None:
@@ -168,24 +156,21 @@ def _check(args: argparse.Namespace) -> int:
     from launch.config.profile import ExecutorKind
     from launch.config.profile_file import locate, read_profile
     from launch.runs import client
-    from launch.site import check, finding
+    from launch.site import check
 
     found = read_profile(locate(args.name))
     gateway = None if found.profile.executor is ExecutorKind.LOCAL else client.gateway(found.profile)
-    findings = check.check(found, gateway)
-    failed = any(one.level is finding.Level.FAIL for one in findings)
-    shown = [one.as_json() for one in findings]
-    value = {"profile": found.profile.name, "ok": not failed, "findings": shown}
-    options.print_result(value, finding.table(findings), args.json)
-    return 1 if failed else 0
+    return options.print_findings({"profile": found.profile.name}, check.check(found, gateway), args.json)
 
 
 def _list(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
     from launch.base.text import table
     from launch.site.show import summaries
 
     found = summaries()
     rows = [[one.name, one.whose, one.description, one.link] for one in found]
     lines = table(("profile", "from", "description", "follows"), rows)
-    options.print_result([one.as_json() for one in found], lines, args.json)
+    options.print_result([asdict(one) for one in found], lines, args.json)
     return 0

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from launch.base.errors import InputError, OvernightError
 from launch.cli import options
@@ -36,8 +35,8 @@ def run(args: argparse.Namespace) -> int:
     probes = probe.prepare(found, workspace, probe.plans(found, args.minutes, args.skip))
     with probe.cancelled_on_leaving(probes, gateway):
         probe.submit(probes, found, gateway)
-        if not args.json:
-            _announce(probes)
+        if not args.json and (jobs := [f"job {one.job} by {one.plan.executor}" for one in probes if one.job]):
+            print(f"{', '.join(jobs)}: submitted; Ctrl-C cancels", file=sys.stderr, flush=True)
         with shown(quiet=args.json or not sys.stderr.isatty()) as output:
             limit = None if args.wait is None else args.wait * 60
             probe.wait(probes, gateway, found.profile.poll_seconds, limit, partial(_show, output))
@@ -49,7 +48,18 @@ def run(args: argparse.Namespace) -> int:
     if not failed:
         probe.remove(probes)
     if args.json:
-        options.print_result(_as_json(found, verdicts, changes, amended, ok=not failed), (), as_json=True)
+        tried = [
+            {
+                "executor": one.probe.plan.executor,
+                "job": one.probe.job or None,
+                "directory": str(one.probe.paths.root) if failed else None,
+                "findings": [each.as_json() for each in one.findings],
+            }
+            for one in verdicts
+        ]
+        entries = [{"key": ".".join(one.path), "value": one.value, "why": one.why} for one in changes]
+        value = {"profile": found.profile.name, "path": str(found.path), "ok": not failed, "probes": tried}
+        options.print_result({**value, "changes": entries, "amended": amended}, (), as_json=True)
         return 1 if failed else 0
     for one in verdicts:
         kept = f": files in {one.probe.paths.root}" if failed else ""
@@ -59,21 +69,13 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _announce(probes: Sequence[Probe]) -> None:
-    if jobs := [f"job {one.job} by {one.plan.executor}" for one in probes if one.job]:
-        print(f"{', '.join(jobs)}: submitted; Ctrl-C cancels", file=sys.stderr, flush=True)
-
-
 def _show(output: Output, probes: Sequence[Probe]) -> None:
     states = [f"{one.job} {one.row.state.lower() if one.row else 'submitted'}" for one in probes if one.job]
     output.update("jobs", sum(one.over for one in probes), len(probes), ", ".join(states))
 
 
 def _amended(found: ProfileFile, changes: Sequence[ProfileChange], verdicts: Sequence[ProbeResult]) -> str | None:
-    """What was changed, as a diff; None where nothing can be written.
-
-    Of a profile that came with the package nothing is: it is the same for everybody.
-    """
+    """The changes as a diff; None where nothing is written: a packaged profile is the same for all users."""
     if show.is_packaged(found.path) or not any(one.probe.nodes for one in verdicts):
         return None
     old = found.path.read_text(encoding="utf-8")
@@ -95,29 +97,3 @@ def _tell(found: ProfileFile, changes: Sequence[ProfileChange], amended: str | N
         print(f"\nwould go into a profile of yours that extends {found.profile.name} ({why}):")
         for change in changes:
             print(f"  {'.'.join(change.path)}: {change.value}  # {change.why}")
-
-
-def _as_json(
-    found: ProfileFile,
-    verdicts: Sequence[ProbeResult],
-    changes: Sequence[ProfileChange],
-    amended: str | None,
-    *,
-    ok: bool,
-) -> dict[str, object]:
-    return {
-        "profile": found.profile.name,
-        "path": str(Path(found.path)),
-        "ok": ok,
-        "probes": [
-            {
-                "executor": one.probe.plan.executor,
-                "job": one.probe.job or None,
-                "directory": None if ok else str(one.probe.paths.root),
-                "findings": [finding.as_json() for finding in one.findings],
-            }
-            for one in verdicts
-        ],
-        "changes": [{"key": ".".join(one.path), "value": one.value, "why": one.why} for one in changes],
-        "amended": amended,
-    }

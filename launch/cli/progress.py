@@ -99,16 +99,14 @@ def shown(quiet: bool) -> Iterator[Output]:
         output.close()
 
 
-@contextmanager
-def fetching(quiet: bool) -> Iterator[Progress]:
-    """Show downloads and verifications; yields the callable that ``fetch`` reports to."""
-    with shown(quiet) as output:
+def fetching(output: Output) -> Progress:
+    """What ``fetch`` reports downloads and verifications to."""
 
-        def update(item: FetchItem, done: int, total: int | None, what: str) -> None:
-            of = f" of {total / 1e6:.1f}" if total else ""
-            output.update(f"{item.name}: {what}", done, total, f"{done / 1e6:.1f}{of} MB" if done else "")
+    def update(item: FetchItem, done: int, total: int | None, what: str) -> None:
+        of = f" of {total / 1e6:.1f}" if total else ""
+        output.update(f"{item.name}: {what}", done, total, f"{done / 1e6:.1f}{of} MB" if done else "")
 
-        yield update
+    return update
 
 
 def phases(output: Output) -> Callable[[str], Callable[[int, int], None]]:
@@ -121,15 +119,8 @@ def phases(output: Output) -> Callable[[str], Callable[[int, int], None]]:
     return begin
 
 
-@contextmanager
-def local_display(plan: Plan, quiet: bool) -> Iterator[LocalDisplay]:
-    """Show the stages of a run on this machine."""
-    with shown(quiet) as output:
-        yield LocalDisplay(plan, output)
-
-
 class LocalDisplay:
-    """See ``launch.submit.local.Display``."""
+    """Shows the stages of a run on this machine, see ``launch.submit.local.Display``."""
 
     def __init__(self, plan: Plan, output: Output) -> None:
         self._total = len(plan.stages)

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
 def advance(run: Run, *, as_json: bool) -> int:
     """Run the stages of a run here until it has ended, and print its table; ``run`` and ``resume`` share it."""
-    from launch.cli.progress import local_display
+    from launch.cli.progress import LocalDisplay, shown
     from launch.runs import rundir
     from launch.status import results
     from launch.submit.local import LocalRunner
@@ -45,8 +45,8 @@ def advance(run: Run, *, as_json: bool) -> int:
     if not as_json:
         print(f"run {run.id} in {run.paths.root}", flush=True)
     try:
-        with rundir.locked(run), local_display(plan, quiet=as_json) as display:
-            LocalRunner(run, plan, run.profile(), display).advance()
+        with rundir.locked(run), shown(quiet=as_json) as output:
+            LocalRunner(run, plan, run.profile(), LocalDisplay(plan, output)).advance()
     finally:
         # Also of a night that failed, above all where a gate was missed: what was measured so far.
         results.print_results(run, plan, as_json=as_json)

@@ -6,10 +6,7 @@ import argparse
 
 from launch.cli import options
 
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
-    options.add_run(parser)
+configure = options.add_run
 
 
 def run(args: argparse.Namespace) -> int:

@@ -56,11 +56,8 @@ def run(args: argparse.Namespace) -> int:
 def advance(
     run: Run, gateway: Gateway, *, as_json: bool, snapshot_seconds: float | None = None, ending: str | None = None
 ) -> int:
-    """Bring a run on Slurm forward and print what was done; ``submit`` and ``resume`` share it.
-
-    Args:
-        ending: the job of the run that does this at its end, see ``launch.submit.queue_limit``.
-    """
+    """Bring a run on Slurm forward and print what was done; ``submit`` and ``resume`` share it. ``ending``: the job of
+    the run that does this at its end, see ``launch.submit.queue_limit``."""
     from launch.base.errors import OvernightError
     from launch.runs import rundir
     from launch.slurm import refusals

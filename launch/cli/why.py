@@ -15,19 +15,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print; exit codes as of ``status``."""
-    from launch.status import ask, why
+    from launch.status import ask, text, why
 
     found, plan, profile = options.open_run(args)
     only = None if args.stage is None else plan.find(args.stage).name
     status = ask.look(found, plan, profile)
     told = why.explain(found, plan, profile, status, only)
-    lines = []
-    if status.unreachable:
-        lines += [
-            f"The cluster does not answer: {status.unreachable}",
-            "What follows is what the files of the run prove.",
-            "",
-        ]
+    lines = [*text.silence(status), ""] if status.unreachable else []
     shown = told if only else [one for one in told if not one.is_calm]
     for one in shown:
         lines += why.lines(one)

@@ -14,11 +14,7 @@ from launch.config.stages import DataStage, PathSource
 
 
 def checked(pipeline: PipelineFile) -> PipelineFile:
-    """``pipeline`` with the paths in every ``prepare`` resolved.
-
-    Raises:
-        InputError: a setting that ``data_prep`` would refuse, with its line.
-    """
+    """``pipeline`` with the paths in every ``prepare`` resolved. Raises InputError: ``data_prep`` rejects a setting."""
     changed = {}
     for name, stage in pipeline.pipeline.stages.items():
         if not isinstance(stage, DataStage) or stage.prepare is None:

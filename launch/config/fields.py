@@ -41,28 +41,25 @@ def _filled(value: str) -> str:
     return value
 
 
-def slug(value: str) -> str:
-    """Check a name that becomes part of job names and directories."""
-    if not _SLUG.match(value):
-        raise ValueError(f"{value!r} is not a name: a-z, 0-9 and -, not - first, at most 32")
-    return value
+def matching(pattern: re.Pattern[str], problem: str) -> Callable[[str], str]:
+    """A check that text matches; what its error says of other text."""
+
+    def check(value: str) -> str:
+        if not pattern.match(value):
+            raise ValueError(f"{value!r} {problem}")
+        return value
+
+    return check
 
 
-def _module_name(value: str) -> str:
-    if not _NAME.match(value):
-        raise ValueError(f"{value!r} is not a name: a-z, 0-9, - and _, at most 32")
-    return value
+slug = matching(_SLUG, "is not a name: a-z, 0-9 and -, not - first, at most 32")
+"""Check a name that becomes part of job names and directories."""
 
 
 class Duration(str):
-    """A Slurm duration as it was written, and its ``seconds``.
-
-    It is ``M``, ``M:SS``, ``H:MM:SS``, ``D-HH``, ``D-HH:MM`` or ``D-HH:MM:SS``. Compare ``seconds``: the text of equal
-    durations may differ.
-
-    Raises:
-        ValueError: it is none, or zero (which Slurm reads as no limit).
-    """
+    """A Slurm duration as written: ``M``, ``M:SS``, ``H:MM:SS``, ``D-HH``, ``D-HH:MM`` or ``D-HH:MM:SS``. Compare
+    ``seconds``: equal durations may have different texts. Raises ValueError: another form, or zero (for Slurm no
+    limit)."""
 
     seconds: int
 
@@ -116,12 +113,6 @@ def memory_bytes(text: str) -> int:
     return int(text.rstrip("KMGT")) << powers[text[-1] if text[-1] in powers else "M"]
 
 
-def _memory(value: str) -> str:
-    if not _MEMORY.match(value):
-        raise ValueError(f"{value!r} is not an amount of memory: a number and K, M, G or T, such as 16G")
-    return value
-
-
 class Checked:
     """Metadata of ``Annotated``: the schema of a field's type. From markers such as ``Strict`` and ``AfterValidator``
     pydantic makes it anew for each of the 160 fields of both files, and that is a tenth of ``overnight plan``."""
@@ -140,7 +131,8 @@ _str = core_schema.str_schema(strict=True)
 Text = Annotated[str, Checked(_str)]
 Line = Annotated[str, Checked(_str, one_line, _filled)]
 Slug = Annotated[str, Checked(_str, slug)]
-ModuleName = Annotated[str, Checked(_str, _module_name)]
+ModuleName = Annotated[str, Checked(_str, matching(_NAME, "is not a name: a-z, 0-9, - and _, at most 32"))]
+_memory = matching(_MEMORY, "is not an amount of memory: a number and K, M, G or T, such as 16G")
 Memory = Annotated[str, Checked(_str, _memory)]
 Flag = Annotated[bool, Checked(core_schema.bool_schema(strict=True))]
 Count = Annotated[int, Checked(core_schema.int_schema(strict=True, gt=0))]
@@ -157,8 +149,8 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     def plain(self) -> dict[str, Any]:
-        """As ``model_dump(mode="json", by_alias=True)`` of values that are plain, without a serializer for each class:
-        building these takes as long as planning does."""
+        """As ``model_dump(mode="json", by_alias=True)``, without serializers: building those takes as long as
+        planning."""
         return {field.alias or name: _plain(getattr(self, name)) for name, field in type(self).model_fields.items()}
 
 

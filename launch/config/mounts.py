@@ -32,11 +32,8 @@ class Gpus(StrEnum):
 
 @dataclass(frozen=True)
 class Mount:
-    """A directory or file of the host that the container sees.
-
-    Raises:
-        InputError: a path that the runtimes cannot be told: they separate by commas and colons and quote neither.
-    """
+    """A path of the host that the container sees. Raises InputError: runtimes cannot express it, since they separate by
+    commas and colons and quote neither."""
 
     source: Path
     target: Path
@@ -60,11 +57,7 @@ class Mount:
 
     @classmethod
     def parse(cls, text: str) -> Mount:
-        """``SOURCE``, ``SOURCE:TARGET`` or ``SOURCE:TARGET:ro``; without a target it is seen where it is.
-
-        Raises:
-            InputError: it is none of these.
-        """
+        """From ``SOURCE``, ``SOURCE:TARGET`` or ``SOURCE:TARGET:ro``; the default target is the source."""
         parts = text.split(":")
         if len(parts) > 3 or not all(parts) or (len(parts) == 3 and parts[2] not in ("ro", "rw")):
             raise InputError(f"{text!r} is no mount: write SOURCE, SOURCE:TARGET or SOURCE:TARGET:ro")

@@ -58,10 +58,8 @@ class Pipeline(StrictModel):
         }
 
     def parents(self, name: str) -> dict[str, str]:
-        """Role -> stage that this one reads: ``checkpoint``, ``data``, ``compare_to``, ``data:<task>``.
-
-        The base model is no stage and is left out.
-        """
+        """Role (``checkpoint``, ``data``, ``compare_to``, ``data:<task>``) -> stage that is read; the base model is
+        none."""
         stage = self.stages[name]
         found: dict[str, str] = {}
         if isinstance(stage, TrainingStage | EvaluateStage) and stage.checkpoint != FETCHED:

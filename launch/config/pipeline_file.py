@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.config import references
-from launch.config.document.overrides import apply_overrides
+from launch.config.document.layers import apply_overrides
 from launch.config.document.positions import Document, MarkedFile, failure
 from launch.config.document.reader import read
 from launch.config.document.validate import validate
@@ -26,17 +26,13 @@ class PipelineFile(MarkedFile):
 
 
 def read_pipeline(path: Path, overrides: Sequence[str] = ()) -> PipelineFile:
-    """Read and check a pipeline file; ``overrides`` are the texts of ``--set``.
-
-    Raises:
-        InputError: lists every fault with its line.
-    """
+    """Read and check a pipeline file; ``overrides``: texts of ``--set``. Raises InputError: every fault, with lines."""
     return of_document(path, read(path), overrides)
 
 
 def of_document(path: Path, document: Document, overrides: Sequence[str] = ()) -> PipelineFile:
     """``read_pipeline`` of a file that has been read."""
-    data, positions = apply_overrides(document.data, document.positions, overrides)
+    data, positions = apply_overrides(document, overrides)
     hint = f"overnight plan {path} --cluster PROFILE"
     pipeline = validate(Pipeline, data, positions, hint=hint)
     problems = references.problems(pipeline)

@@ -167,6 +167,11 @@ class Profile(SiteKeys):
         inner = max(around, key=lambda one: len(one.path.parts), default=None)
         return None if inner is None or inner.quota is None else memory_bytes(inner.quota)
 
+    def image_of(self, backend: str, resources: Resources) -> str | None:
+        """The image that the work of a back end runs in: that of the job, else of its environment."""
+        environment = self.environments.get(backend)
+        return resources.image or (None if environment is None else environment.image)
+
     def links_of(self, continuation: str) -> int:
         """How many jobs a stage that goes on in that way gets at once."""
         return self.links if continuation == Continuation.CHAIN else 1
@@ -177,8 +182,8 @@ class Profile(SiteKeys):
         return rolling(self.submission)
 
     def resources_for(self, kind: str, stage: ResourceKeys | None = None) -> Resources:
-        """Profile, then ``default``, then ``training`` or ``data``, then the kind, then the stage: the last that says
-        so wins."""
+        """The last of these that sets a value wins: profile, ``default``, ``training`` or ``data``, the kind, the
+        stage."""
         found: dict[str, Any] = {}
         for _, values in self._layers(kind, stage):
             found |= values
@@ -197,8 +202,7 @@ class Profile(SiteKeys):
         return resources.changed(time=longest) if seconds > longest.seconds else resources
 
     def resource_paths(self, kind: str, stage: str, keys: ResourceKeys | None) -> dict[str, KeyPath]:
-        """Where each value of ``resources_for`` is set, as a path of the profile or, where the stage says it, of the
-        pipeline (``("stages", stage, key)``)."""
+        """The key of each value of ``resources_for``: of the profile, or ``("stages", stage, key)`` of the pipeline."""
         found: dict[str, KeyPath] = {}
         for group, values in self._layers(kind, keys):
             above: KeyPath = ("stages", stage) if group == "stage" else ("resources", group) if group else ()
@@ -216,8 +220,8 @@ class Profile(SiteKeys):
             yield "stage", _given(stage)
 
     def executor_for(self, kind: str, stage_says: str | None = None) -> str:
-        """``local``, or who carries jobs of this kind: the stage's word, else the profile's, else training by NeMo-Run
-        and all else by submitit."""
+        """``local``, or the executor: the stage's, else the profile's, else NeMo-Run for training and submitit for
+        others."""
         if self.executor is ExecutorKind.LOCAL:
             return ExecutorKind.LOCAL.value
         if stage_says is not None:

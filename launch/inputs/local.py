@@ -6,23 +6,19 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from jobs.core import seal
 from launch.base.errors import InputError
+from launch.inputs.packages import Progress
 
-Progress = Callable[[int, int | None], None]
 _CROSSING = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 def format_of(path: Path) -> str:
-    """Format of a local directory or file: ``hf``, ``gguf`` or ``wheels``.
-
-    Raises:
-        InputError: none of these.
-    """
+    """Format of a local directory or file: ``hf``, ``gguf`` or ``wheels``. Raises InputError: none of these."""
     names = [entry.name for entry in path.iterdir()] if path.is_dir() else [path.name]
     if "config.json" in names and path.is_dir():
         return "hf"
@@ -62,11 +58,8 @@ def stamp(path: Path) -> str:
 
 
 def read(path: Path, progress: Progress) -> dict[str, Any]:
-    """Pin of a path: digest of all names and contents, and the stamp under which it is valid.
-
-    Raises:
-        InputError: nothing there, a file that cannot be read, or one that changed meanwhile.
-    """
+    """Pin of a path: digest of names and contents, and its stamp. Raises InputError: no or unreadable or changed
+    files."""
     before = stamp(path)
     found = list(_files(path))
     if not found:
@@ -87,10 +80,8 @@ def read(path: Path, progress: Progress) -> dict[str, Any]:
 
 
 def link(path: Path, directory: Path, progress: Progress) -> None:
-    """Put the files into ``directory``: by hard links where the file system can, else as copies.
-
-    An entry that consisted of symbolic links could change behind its seal by a single ``mv``.
-    """
+    """Put the files into ``directory`` by hard links, else as copies: with symbolic links a single ``mv`` could change
+    an entry behind its seal."""
     found = list(_files(path))
     total = sum(real.stat().st_size for _, real in found)
     done = 0

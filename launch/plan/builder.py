@@ -226,18 +226,15 @@ def conversions(
 
 
 def build(pipeline: Pipeline, profile: Profile, facts: Facts) -> Plan:
-    """Plan the chain.
-
-    Raises:
-        InputError: a back end cannot do what a stage asks of it.
-    """
+    """Plan the chain. Raises InputError: a back end cannot do what a stage asks of it."""
     stages = _Builder(pipeline, profile, facts).build()
     return Plan(pipeline.name, stages, tuple(facts.fetched.values()), facts.core_python, facts.code)
 
 
 def back_ends_of(pipeline: Pipeline) -> tuple[str, ...]:
     """Names of the back ends that planning has to ask about."""
+    from launch.config.references import OWN_BACKENDS
     from launch.config.stages import EvaluateStage, TrainingStage
 
     named = {stage.backend for stage in pipeline.stages.values() if isinstance(stage, TrainingStage | EvaluateStage)}
-    return tuple(sorted(named | {"data", "convert"}))
+    return tuple(sorted(named.union(OWN_BACKENDS)))

@@ -47,7 +47,7 @@ def rows_of(plan: Plan, stage: PlannedStage, workspace: Workspace) -> int | None
     if data is None or stage.kind == "cpt":
         return None
     try:
-        made = seal.load(workspace.entry(data.kind, data.fingerprint).seal)
+        made = seal.load(data.store(workspace).seal)
     except (OSError, ValueError, SealBroken):
         return None
     rows = made.metrics.get(stage.settings.get("split", "train"))

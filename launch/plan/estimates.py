@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ def estimates(plan: Plan, profile: Profile, workspace: Workspace) -> list[Estima
     for stage in plan.stages:
         model = model_of(plan, stage, workspace) if stage.trains else None
         if model is not None:
-            found.append(_of(stage, stage.settings, stage.resources, model, profile, seen))
+            found.append(_of(stage, model, profile, seen))
     return found
 
 
@@ -155,21 +155,17 @@ def step_shape(stage: PlannedStage, shape: Shape) -> str:
     )
 
 
-def _of(
-    stage: PlannedStage,
-    settings: Mapping[str, Any],
-    resources: Resources,
-    model: Model,
-    profile: Profile,
-    seen: Measurements,
-) -> Estimate:
-    shape = estimate.shape_of(stage.kind, settings, resources.nodes, resources.processes_per_node)
-    keeps = kept_by(stage, settings)
+def _shape(stage: PlannedStage) -> Shape:
+    return estimate.shape_of(stage.kind, stage.settings, stage.resources.nodes, stage.resources.processes_per_node)
+
+
+def _of(stage: PlannedStage, model: Model, profile: Profile, seen: Measurements) -> Estimate:
+    shape, keeps, resources = _shape(stage), kept_by(stage), stage.resources
     shape = replace(shape, lora_targets=shape.lora_targets or keeps.layers)
     flops = estimate.step_flops(model, shape)
     trained = model.layers * model.adapter_parameters(shape.lora_rank, shape.lora_targets)
     memory_limit, gpu, price = _gpu(resources, profile)
-    like = seen.like(replace(stage, settings=settings), shape, model, gpu)
+    like = seen.like(stage, shape, model, gpu)
     steps = [each.seconds for each in like if each.seconds is not None]
     peaks = [each.memory for each in like if each.memory is not None]
     peak = PEAK.get(gpu.lower()) if gpu and shape.precision == "bf16" else None
@@ -204,8 +200,7 @@ def _of(
 
 
 def _gpu(resources: Resources, profile: Profile) -> tuple[int | None, str | None, float | None]:
-    """(bytes of one GPU, its model, cost of an hour) where the stage asks for GPUs and the profile says what its
-    partition has."""
+    """(bytes of one GPU, its model, cost of an hour) as far as the profile describes the partition of the stage."""
     partition = profile.partitions.get(resources.partition or "") if resources.gpus_per_node else None
     if partition is None:
         return None, None, None
@@ -213,13 +208,13 @@ def _gpu(resources: Resources, profile: Profile) -> tuple[int | None, str | None
     return memory, partition.gpu_model, partition.cost_per_gpu_hour
 
 
-def kept_by(stage: PlannedStage, settings: Mapping[str, Any]) -> capabilities.Memory:
+def kept_by(stage: PlannedStage) -> capabilities.Memory:
     """What the stage's back end keeps, by the packages on which it says that this depends. Where the environment cannot
     be seen (an image) all of them are taken to be there."""
     places = list(Path(stage.python).parent.parent.glob("lib/python3*/site-packages"))
     depends = stage.memory.without if stage.memory else {}
     there = {name for name in depends if not places or any((path / name).exists() for path in places)}
-    return estimate.in_environment(stage.memory, there, settings)
+    return estimate.in_environment(stage.memory, there, stage.settings)
 
 
 def model_of(plan: Plan, stage: PlannedStage, workspace: Workspace) -> Model | None:
@@ -236,15 +231,12 @@ def model_of(plan: Plan, stage: PlannedStage, workspace: Workspace) -> Model | N
     return None
 
 
+_NOTHING_FITS = "no smaller micro_batch_size, recomputation, parallelism or number of nodes that was tried makes it fit"
+
+
 def refuse(plan: Plan, profile: Profile, workspace: Workspace, known: Sequence[Estimate] | None = None) -> None:
-    """Nothing is submitted that cannot fit.
-
-    Args:
-        known: ``estimates`` of the same plan, where they were made already.
-
-    Raises:
-        InputError: the stage, what takes the memory, and the smallest change that fits (by estimating again).
-    """
+    """Raises InputError: stages that cannot fit, what takes the memory, and the smallest change that fits (by
+    estimating again). ``known``: ``estimates`` of the same plan, where they were made already."""
     problems = []
     for found in estimates(plan, profile, workspace) if known is None else known:
         if found.fits or found.memory_limit is None:
@@ -253,7 +245,7 @@ def refuse(plan: Plan, profile: Profile, workspace: Workspace, known: Sequence[E
         problems.append(
             f"stage {found.stage!r} {_words(found)} on each GPU, partition "
             f"{stage.resources.partition!r} has {_gib(found.memory_limit)} ({parts(found.memory)}); "
-            + _proposal(stage, found.model, profile, Measurements(workspace))
+            + (_smaller(stage, found.model, profile, Measurements(workspace), math.inf) or _NOTHING_FITS)
         )
     if problems:
         raise InputError("\n".join(problems))
@@ -265,17 +257,11 @@ def _words(found: Estimate) -> str:
     return f"took {_gib(found.measured)} when it was measured (estimate: {_gib(found.memory.total)})"
 
 
-def _proposal(stage: PlannedStage, model: Model, profile: Profile, seen: Measurements) -> str:
-    none = "no smaller micro_batch_size, recomputation, parallelism or number of nodes that was tried makes it fit"
-    return _smaller(stage, model, profile, seen, math.inf) or none
-
-
 def _smaller(stage: PlannedStage, model: Model, profile: Profile, seen: Measurements, most: float) -> str | None:
     """The first change with which the stage fits and needs at most ``most`` bytes; None: none that was tried."""
     for changes, nodes in _candidates(stage, model):
-        settings = {**stage.settings, **changes}
-        resources = stage.resources.changed(nodes=nodes)
-        tried = _of(stage, settings, resources, model, profile, seen)
+        smaller = replace(stage, settings={**stage.settings, **changes}, resources=stage.resources.changed(nodes=nodes))
+        tried = _of(smaller, model, profile, seen)
         if tried.fits and tried.needs <= most:
             changed = {name: value for name, value in changes.items() if value != stage.settings.get(name)}
             words = [f"{_key(name)}: {_yaml(value)}" for name, value in changed.items()]
@@ -307,7 +293,7 @@ def after_out_of_memory(plan: Plan, stage: PlannedStage, profile: Profile, works
     model = model_of(plan, stage, workspace) if stage.trains else None
     if model is not None:
         seen = Measurements()  # what was measured once did not hold this time
-        now = _of(stage, stage.settings, stage.resources, model, profile, seen)
+        now = _of(stage, model, profile, seen)
         least = min(now.needs, now.memory_limit or math.inf) * (1 - ACCURACY)
         found = _smaller(stage, model, profile, seen, least)
         if found is not None:
@@ -318,7 +304,7 @@ def after_out_of_memory(plan: Plan, stage: PlannedStage, profile: Profile, works
 def _in_general(stage: PlannedStage) -> list[str]:
     if not stage.trains:  # an evaluation or a conversion: no option of the pipeline makes it smaller
         return [f"GPUs with more memory for {stage.kind} (resources.{stage.kind} of the profile)"]
-    keeps, settings = kept_by(stage, stage.settings), stage.settings
+    keeps, settings = kept_by(stage), stage.settings
     words = [] if settings.get("micro_batch_size") == 1 else ["halve micro_batch_size down to 1"]
     if keeps.recompute and estimate.recompute_of(settings) != "full":
         words.append(f"{_key('recompute')}: {_yaml(keeps.recompute[-1])}")
@@ -329,8 +315,7 @@ def _in_general(stage: PlannedStage) -> list[str]:
 def _candidates(stage: PlannedStage, model: Model) -> Iterator[tuple[dict[str, Any], int]]:
     """Changes to try, the smallest first: (settings, nodes), by what the back end can do."""
     resources, settings = stage.resources, stage.settings
-    keeps = kept_by(stage, settings)
-    shape = estimate.shape_of(stage.kind, settings, resources.nodes, resources.processes_per_node)
+    keeps, shape = kept_by(stage), _shape(stage)
     rows = shape.micro_batch // (2 if stage.kind == "dpo" else 1)
     micros = [size for size in range(rows - 1, 0, -1) if rows % size == 0]
     yield from (({"micro_batch_size": size}, resources.nodes) for size in micros)

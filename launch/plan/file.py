@@ -33,9 +33,7 @@ def _stage(value: dict[str, Any]) -> PlannedStage:
 
 
 def from_json(value: dict[str, Any]) -> Plan:
-    """Raises:
-    ValueError: of another schema, or not a plan.
-    """
+    """The plan that ``to_json`` made. Raises ValueError: of another schema, or not a plan."""
     try:
         if value["schema"] != SCHEMA:
             raise ValueError(f"plan of schema {value['schema']}, this version reads {SCHEMA}")
@@ -56,11 +54,7 @@ def save(path: Path, plan: Plan) -> None:
 
 
 def load(path: Path) -> Plan:
-    """Read a run's plan.
-
-    Raises:
-        InputError: missing (the run was cut off before anything was submitted) or unreadable.
-    """
+    """The plan of a run. Raises InputError: unreadable, or missing: cut off before anything was submitted."""
     try:
         return from_json(files.read_json(path))
     except FileNotFoundError:

@@ -12,28 +12,24 @@ from launch.base.errors import InputError
 from launch.config.kinds import FETCHED
 from launch.config.pipeline_file import PipelineFile
 from launch.config.profile import Profile
-from launch.config.references import backends
+from launch.config.references import OWN_BACKENDS, backends
 from launch.config.stages import DataStage, GettextSource
 from launch.inputs import fetch, user_code
 from launch.inputs.digests import DigestCache, source_files
-from launch.plan.backends import _OURS, probe
+from launch.plan.backends import probe
 from launch.plan.builder import back_ends_of
 from launch.plan.model import Facts, FetchedFacts, data_paths
 from launch.plan.probe_cache import ProbeCache
 
 
 def gather(pipeline: PipelineFile, profile: Profile, workspace: Workspace) -> Facts:
-    """Look at the world once.
-
-    Raises:
-        InputError: a source file or an environment is missing; names the line of the pipeline where it can.
-    """
+    """What the plan depends on. Raises InputError: a source file or an environment is missing; with its line."""
     sources, fetched = _sources(pipeline, workspace), _fetched(pipeline, workspace)
     named = back_ends_of(pipeline.pipeline)
     code = None if pipeline.pipeline.code is None else pipeline.resolve(pipeline.pipeline.code)
     back_ends = probe(named, profile, code, pipeline.pipeline.secrets, ProbeCache(workspace.back_ends))
     digest = None
-    if code is not None and (own := sorted(set(named) - set(backends()) - set(_OURS))):
+    if code is not None and (own := sorted(set(named) - set(backends()) - set(OWN_BACKENDS))):
         # The versions of a back end that is the user's code: any change of the code is another one.
         digest = user_code.digest(code, data_paths(sources.values(), fetched.values()))
         for name in own:
@@ -104,6 +100,6 @@ def _fetched(pipeline: PipelineFile, workspace: Workspace) -> dict[str, FetchedF
     found: dict[str, FetchedFacts] = {}
     for name, item in fetch_items(pipeline).items():
         fingerprint = item.fingerprint(pins)
-        present = workspace.entry(item.kind, fingerprint).seal.exists()
+        present = workspace.entry(fetch.KIND.value, fingerprint).seal.exists()
         found[name] = FetchedFacts(name, item.request, item.format, fingerprint, present)
     return found

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from launch.base.errors import InputError
 from launch.base.text import suggest
 from launch.config.document.positions import KeyPath, Positions, Problem, failure
 from launch.config.fields import Duration, memory_bytes, words_of
@@ -25,23 +24,14 @@ def marks_of(profile: ProfileFile, pipeline: PipelineFile) -> Positions:
         {**lower, **{path: at for path, at in upper.items() if path[:1] == ("stages",)}}
         for lower, upper in ((below.keys, above.keys), (below.values, above.values))
     )
-    return Positions(above.file, above.lines, keys, values, texts)
+    return replace(above, keys=keys, values=values, texts=texts)
 
 
 def refuse(plan: Plan, profile: ProfileFile, pipeline: PipelineFile) -> None:
-    """Nothing is submitted that the profile already knows to be refused.
-
-    Raises:
-        InputError: every stage that is over a limit of its partition; the line, and what to write instead.
-    """
+    """Raises InputError: every stage that is over a limit of its partition, with the line and what to write instead."""
     found = list(problems(plan, profile, pipeline))
     if found:
         raise failure(found, marks_of(profile, pipeline))
-
-
-def single(problem: Problem, profile: ProfileFile, pipeline: PipelineFile) -> InputError:
-    """One of ``problems`` as an error of its own."""
-    return failure([problem], marks_of(profile, pipeline))
 
 
 def problems(plan: Plan, profile: ProfileFile, pipeline: PipelineFile) -> Iterator[Problem]:

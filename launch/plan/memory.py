@@ -73,8 +73,8 @@ class Model:
         return attention + mlp + 2 * self.hidden
 
     def adapter_parameters(self, rank: int, targets: Sequence[str] = ()) -> int:
-        """Of one layer's adapters beside its linear layers ``targets`` (Megatron's names or Hugging Face's; () is all
-        of Megatron's): ``rank`` for each input and each output of them."""
+        """Of the adapters of one layer: ``rank`` per input and output of ``targets`` (in the names of Megatron or
+        Hugging Face; () is all of Megatron's)."""
         hidden, ffn = self.hidden, self.ffn
         sizes = {
             "linear_qkv": hidden + self.queries + 2 * self.keys, "linear_proj": self.queries + hidden,
@@ -101,11 +101,8 @@ ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 
 
 def model_of(config: Mapping[str, Any]) -> Model | None:
-    """From the content of a Hugging Face ``config.json``; None: an architecture that is not known here.
-
-    Raises:
-        KeyError, TypeError: a configuration of a known architecture without its numbers.
-    """
+    """From the content of a Hugging Face ``config.json``; None: an architecture that is not known here. Raises
+    KeyError, TypeError: a number of a known architecture is missing."""
     kind = config.get("model_type")
     if kind not in ARCHITECTURES:
         return None
@@ -155,10 +152,8 @@ def in_environment(
 
 @dataclass(frozen=True)
 class Shape:
-    """How a stage runs. ``micro_batch`` and ``batch`` count sequences (DPO: two a row), ``length`` tokens of one.
-
-    ``lora_rank`` above 0: adapters beside the layers ``lora_targets`` (() is all) are trained, and nothing else.
-    """
+    """How a stage runs. ``micro_batch`` and ``batch`` count sequences (DPO: two a row), ``length`` tokens of one. With
+    a ``lora_rank`` only adapters beside the layers ``lora_targets`` (() is all) are trained."""
 
     world: int
     batch: int
@@ -190,11 +185,7 @@ def recompute_of(settings: Mapping[str, Any]) -> str:
 
 
 def shape_of(kind: str, settings: Mapping[str, Any], nodes: int, processes_per_node: int) -> Shape:
-    """From the settings of a planned training stage.
-
-    Raises:
-        KeyError: no batch size or sequence length.
-    """
+    """From the settings of a planned training stage. Raises KeyError: no batch size or sequence length."""
     world = nodes * processes_per_node
     tensor, pipeline, context = (
         int(settings.get(name) or 1) for name in ("tensor_parallel", "pipeline_parallel", "context_parallel")
@@ -281,11 +272,8 @@ def _adapter_activations(model: Model, shape: Shape, size: float) -> float:
 
 
 def activations(model: Model, shape: Shape, keeps: capabilities.Memory) -> float:
-    """Bytes of all layers on the first pipeline stage, which holds most micro batches at once.
-
-    With full recomputation: the inputs of the layers; the layer that is being computed again is in ``memory``, since
-    it comes when the logits are gone.
-    """
+    """Bytes of all layers on the first pipeline stage, which holds most micro batches. With full recomputation: the
+    inputs of the layers; ``memory`` adds the layer being recomputed, which comes after the logits are freed."""
     each = layer_activations(model, shape, keeps)
     layers = model.layers / shape.pipeline
     waiting = min(shape.pipeline, max(1, shape.batch // (shape.micro_batch * shape.replicas)))

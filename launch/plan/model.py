@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs.core.capabilities import Capabilities, Memory
 from jobs.core.paths import StorePaths, Workspace
@@ -15,6 +15,10 @@ from jobs.core.spec import Source
 from launch.base.errors import InputError
 from launch.base.text import suggest
 from launch.config.profile import Resources
+
+if TYPE_CHECKING:  # a plan is read where no pipeline is
+    from launch.config.pipeline_file import PipelineFile
+    from launch.config.profile_file import ProfileFile
 
 REVISION = 1
 """Part of every fingerprint: raised when a change of ours makes old results invalid."""
@@ -123,20 +127,14 @@ class Plan:
         return tuple(item for item in self.fetched if not item.present)
 
     def stage(self, name: str) -> PlannedStage:
-        """Raises:
-        KeyError: no such stage.
-        """
+        """The stage of that name. Raises KeyError: there is none."""
         for stage in self.stages:
             if stage.name == name:
                 return stage
         raise KeyError(name)
 
     def find(self, name: str) -> PlannedStage:
-        """The stage of that name, as a user typed it.
-
-        Raises:
-            InputError: there is none; names the nearest.
-        """
+        """The stage of that name, as a user typed it. Raises InputError: there is none; names the nearest."""
         names = [stage.name for stage in self.stages]
         if name not in names:
             raise InputError(f"there is no stage {name!r} in this run; {suggest(name, names)}")
@@ -154,6 +152,16 @@ class Plan:
             if found & set(stage.parents):
                 found.add(stage.name)
         return found
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A pipeline with its profile, planned."""
+
+    pipeline: PipelineFile
+    profile: ProfileFile
+    workspace: Workspace
+    plan: Plan
 
 
 def data_paths(sources: Iterable[Iterable[Source]], fetched: Iterable[FetchedFacts]) -> list[Path]:

@@ -88,8 +88,7 @@ class ProbeCache:
 
 
 def _state(path: str) -> list[int] | None:
-    """What changes with a file or directory; None: it is not there. The time of change (ctime) cannot be set back, as
-    copying tools do with that of modification."""
+    """What changes with a file or directory; None: it is missing. Unlike the mtime, nothing can set the ctime back."""
     try:
         status = os.stat(path)
     except OSError:

@@ -33,11 +33,8 @@ class Variant:
 
 
 def combinations(axes: Sequence[str]) -> list[tuple[str, ...]]:
-    """``["a=1,2", "b=x"]`` as ``[("a=1", "b=x"), ("a=2", "b=x")]``.
-
-    Raises:
-        InputError: an axis without a value, or too many combinations.
-    """
+    """``["a=1,2", "b=x"]`` as ``[("a=1", "b=x"), ("a=2", "b=x")]``. Raises InputError: no value, or too many of
+    them."""
     choices, total = [], 1
     for axis in axes:
         key, mark, values = axis.partition("=")
@@ -59,16 +56,8 @@ def plans(
     workspace: Workspace,
     checked: Callable[[PipelineFile], PipelineFile] = lambda pipeline: pipeline,
 ) -> Iterator[Variant]:
-    """Plan every combination.
-
-    Args:
-        options: texts of ``--set`` that hold for all.
-        axes: texts of ``--sweep``.
-        checked: looks at what this package cannot judge, see ``launch.config.data_settings``.
-
-    Raises:
-        InputError: a variant is no pipeline; where it comes from.
-    """
+    """Plan every combination of ``axes`` (texts of ``--sweep``) under ``options`` (of ``--set``). ``checked`` checks
+    what this package cannot, see ``launch.config.data_settings``. Raises InputError: a variant is no pipeline."""
     document = read(path)
     known: dict[str, Facts] = {}
     for chosen in combinations(axes):

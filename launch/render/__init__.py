@@ -5,11 +5,4 @@ Imports: runs and all below it.
 
 from jobs.core.public_names import lazily
 
-__getattr__ = lazily(
-    __name__,
-    {
-        "JobRequest": "request",
-        "Executor": "request",
-        "JobOption": "provenance",
-    },
-)
+__getattr__ = lazily(__name__, {"JobRequest": "request", "Executor": "request", "JobOption": "provenance"})

@@ -18,9 +18,6 @@ from launch.config.fields import VARIABLE_NAME
 from launch.config.mounts import Gpus, Mount, Runtime
 from launch.slurm.options import flag_name
 
-INSIDE = "inside"
-"""Argument by which node.sh knows that it has entered the container."""
-
 
 @dataclass(frozen=True)
 class Container:
@@ -86,11 +83,7 @@ def _outermost(paths: Iterable[Path], workspace: Path) -> list[Path]:
 
 
 def srun_arguments(container: Container, environment_file: Path) -> tuple[str, ...]:
-    """What srun is told; nothing for apptainer, which node.sh starts.
-
-    Args:
-        environment_file: where the text of ``environment_text`` lies.
-    """
+    """Options of srun; none for apptainer, which node.sh starts. ``environment_file`` holds ``environment_text``."""
     if container.runtime is Runtime.ENGINE:
         # On srun only: CSCS discourages the option in the header, where the batch script would start in the container.
         return (f"--environment={environment_file}", *container.options)
@@ -117,11 +110,9 @@ def command(container: Container) -> tuple[str, ...]:
 
 
 def environment_text(container: Container) -> str:
-    """The environment definition file (TOML) of the container engine; empty for the other runtimes.
-
-    Variables need no entry: it passes on the host's, and node.sh exports the profile's once more inside.
-    Source: https://docs.cscs.ch/software/container-engine/edf/
-    """
+    """The environment definition file (TOML) of the container engine; empty for other runtimes. Without variables: it
+    passes the host's, and node.sh exports the profile's again. See
+    https://docs.cscs.ch/software/container-engine/edf/"""
     if container.runtime is not Runtime.ENGINE:
         return ""
     key = "base_environment" if container.image.endswith(".toml") else "image"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -21,7 +20,7 @@ from jobs.core.paths import Workspace
 from launch.base.errors import InputError
 from launch.config.pipeline_file import PipelineFile
 from launch.config.profile import Profile
-from launch.inputs import toolkit
+from launch.plan.backends import answers_of
 from launch.plan.model import Plan, PlannedStage
 from launch.render import scripts
 from launch.runs.rundir import Run
@@ -34,11 +33,8 @@ RUN, ATTEMPT = "check", "check0"
 
 
 def refuse(plan: Plan, profile: Profile, workspace: Workspace, pipeline: PipelineFile) -> list[str]:
-    """Nothing is submitted that a back end refuses; what could not be checked here, a line for each stage.
-
-    Raises:
-        InputError: the first stage, with its place in the pipeline, and what its back end says against it.
-    """
+    """Notes on what could not be checked here. Raises InputError: a back end rejects a stage; with the pipeline's
+    line."""
     notes = []
     for stage, said in answers(plan, profile, workspace, pipeline):
         notes += [f"stage {stage.name!r}: back end {stage.backend!r}: {note}" for note in said.get("notes", ())]
@@ -58,7 +54,7 @@ def refuse(plan: Plan, profile: Profile, workspace: Workspace, pipeline: Pipelin
 def answers(
     plan: Plan, profile: Profile, workspace: Workspace, pipeline: PipelineFile
 ) -> Iterator[tuple[PlannedStage, dict[str, Any]]]:
-    """Each stage that is not sealed, with ``command``, ``files`` (name -> content) and ``notes``, or ``error``, or
+    """Each stage without a seal, with ``command``, ``files`` (name -> content) and ``notes``, ``error`` or
     ``missing``."""
     groups: dict[str, list[PlannedStage]] = {}
     for stage in plan.stages:
@@ -100,20 +96,7 @@ def _ask(
         request = Path(scratch) / "request.json"
         request.write_text(json.dumps(asked), encoding="utf-8")
         own = [] if code is None else ["--code", str(code)]
-        command = [python, str(toolkit.installed_boot()), "render", *own, str(request)]
-        try:
-            said = subprocess.run(
-                command,
-                env=scrubbed(os.environ, drop=secrets),
-                capture_output=True,
-                text=True,
-                timeout=SECONDS,
-                check=False,
-            )
-            if said.returncode == 0:
-                return list(json.loads(said.stdout.splitlines()[-1]))
-            problem = (said.stderr.strip() or f"exit code {said.returncode}").splitlines()[-1]
-        except (OSError, subprocess.TimeoutExpired, ValueError, IndexError) as error:
-            problem = str(error)
-    names = ", ".join(stage.name for stage in stages)
-    raise InputError(f"cannot ask {python} what the stages {names} would run: {problem}")
+        what = f"what the stages {', '.join(stage.name for stage in stages)} would run"
+        environment = scrubbed(os.environ, drop=secrets)
+        (found,) = answers_of(python, ["render", *own, str(request)], environment, SECONDS, what)
+        return list(found)

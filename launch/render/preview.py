@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from launch.config.profile import Continuation, Profile
-from launch.plan.model import PlannedStage
-from launch.plan.planned import Planned
+from launch.plan.model import Planned, PlannedStage
 from launch.render import scripts
 from launch.render.executors import carrier
 from launch.runs.rundir import Run
@@ -18,11 +17,8 @@ Preview = Mapping[str, Mapping[str, str | list[str]]]
 
 
 def preview(planned: Planned) -> Preview:
-    """The scripts of every stage by their names, parents first, and what goes on sbatch's command line (``edges``).
-
-    Raises:
-        InputError: an executor's library is not installed, or a value cannot go into a script.
-    """
+    """Stage -> its scripts by name, and sbatch's command lines (``edges``), parents first. Raises InputError: an
+    executor is not installed, or a value cannot go into a script."""
     return {stage.name: _render(planned, stage) for stage in planned.plan.stages}
 
 

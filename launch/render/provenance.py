@@ -95,29 +95,13 @@ class _Finder:
 
     def emitted(self, command: str, option: str, value: str | bool) -> JobOption:
         path, example = self._source(option)
-        return JobOption(
-            command,
-            option,
-            value,
-            dotted(path),
-            self._where(path) if path else None,
-            self._file(path),
-            _entry(path, example) if path else "",
-            "" if option in OPTIONS and OPTIONS[option].needed else f"remove: [{option}]",
-        )
+        where, change = (self._where(path), _entry(path, example)) if path else (None, "")
+        remove = "" if option in OPTIONS and OPTIONS[option].needed else f"remove: [{option}]"
+        return JobOption(command, option, value, dotted(path), where, self._file(path), change, remove)
 
     def raw(self, number: int, option: str, value: str | bool) -> JobOption:
-        where = self.profile.origin(("srun", number))
-        return JobOption(
-            "srun",
-            option,
-            value,
-            f"srun[{number}]",
-            where,
-            str(self.profile.path),
-            f'srun: ["--{option}=VALUE"]',
-            "srun: without it",
-        )
+        key, where, change = f"srun[{number}]", self.profile.origin(("srun", number)), f'srun: ["--{option}=VALUE"]'
+        return JobOption("srun", option, value, key, where, str(self.profile.path), change, "srun: without it")
 
     def _source(self, option: str) -> tuple[KeyPath, str]:
         """The key that an option comes from, empty for one of ours, and an example of a value."""
@@ -142,8 +126,8 @@ class _Finder:
         return None if file is None else file.origin(path)
 
     def _file(self, path: KeyPath) -> str:
-        """The file that has the last word about it: of the pipeline where that says it, else the profile that was
-        named, which lies over all that it extends."""
+        """Where to write a change: the pipeline if it sets the value, else the named profile, which is above all it
+        extends."""
         if not path:
             return ""
         pipeline = None if self.pipeline is None else self.pipeline.positions.file

@@ -18,6 +18,7 @@ from launch.render import provenance
 from launch.render.provenance import JobOption
 from launch.runs.rundir import Run
 from launch.slurm import refusals
+from launch.slurm.ask import user_name
 from launch.slurm.client import Gateway
 from launch.slurm.options import OPTIONS
 
@@ -25,11 +26,7 @@ ASK_SECONDS = 10.0
 
 
 def explain(error: RejectedByCluster, run: Run, stage: str, script: Path, gateway: Gateway) -> None:
-    """Add to the error which options of ``stage`` it is about, as far as that can be told.
-
-    Args:
-        script: the job script that was refused.
-    """
+    """Add to the error the options of ``stage`` that it is about, where that is known; ``script`` was rejected."""
     add(error, provenance.load(run.paths.emitted, stage), script, gateway)
 
 
@@ -48,11 +45,7 @@ def add(error: RejectedByCluster, known: Sequence[JobOption], script: Path, gate
 
 
 def of_step(line: str, run: Run, stage: str) -> list[str]:
-    """What srun refused inside a job, explained in the same way.
-
-    Args:
-        line: what srun said; of anything else nothing is said, and nothing read.
-    """
+    """The same for ``line``, which srun printed inside a job; empty, and nothing is read, for other lines."""
     if not line.startswith("srun: "):
         return []
     known = provenance.load(run.paths.emitted, stage)
@@ -72,7 +65,8 @@ def _decisive(suspects: Sequence[JobOption], script: Path, gateway: Gateway) -> 
         with tempfile.TemporaryDirectory(prefix="overnight-") as scratch:
             without = Path(scratch) / "without.sh"
             for one in suspects:
-                without.write_text(_without(text, one.option), encoding="utf-8")
+                line = rf"^#SBATCH --{re.escape(one.option)}(?:=.*)?\n"
+                without.write_text(re.sub(line, "", text, flags=re.MULTILINE), encoding="utf-8")
                 try:
                     gateway.test_only(without)
                 except RejectedByCluster:
@@ -81,10 +75,6 @@ def _decisive(suspects: Sequence[JobOption], script: Path, gateway: Gateway) -> 
     except (OSError, OvernightError):
         return []
     return found
-
-
-def _without(text: str, option: str) -> str:
-    return re.sub(rf"^#SBATCH --{re.escape(option)}(?:=.*)?\n", "", text, flags=re.MULTILINE)
 
 
 def origin(one: JobOption, there_is: str = "") -> list[str]:
@@ -101,14 +91,14 @@ def origin(one: JobOption, there_is: str = "") -> list[str]:
 
 
 def _there_is(one: JobOption, partition: str | None, gateway: Gateway) -> str:
-    """What the cluster has of the kind, in words; empty where nobody says."""
+    """The values that the cluster has for the option, as a clause; empty without an answer."""
     row = OPTIONS.get(one.option)
     if row is None or row.question is None:
         return ""
     program, field, what = row.question
     if program == "sacctmgr":
         words = _answer(
-            ["sacctmgr", "-nP", "show", "associations", "where", f"user={_user()}", f"format={field}"], gateway
+            ["sacctmgr", "-nP", "show", "associations", "where", f"user={user_name()}", f"format={field}"], gateway
         )
     else:
         # Without a known partition: of all of them.
@@ -130,9 +120,3 @@ def _answer(command: Sequence[str], gateway: Gateway) -> list[str]:
         return []
     lines = (word.strip() for line in answer.stdout.splitlines() for word in line.split(","))
     return sorted({word for word in lines if word and word != "(null)"})[:20]
-
-
-def _user() -> str:
-    import getpass
-
-    return getpass.getuser()

@@ -13,7 +13,7 @@ from jobs.core.files import write_atomic
 from jobs.core.paths import ScriptPaths, StagePaths
 from launch.base.errors import InputError
 from launch.base.text import control_character
-from launch.config.fields import Duration, Resources
+from launch.config.fields import Resources
 from launch.render import templates
 from launch.slurm.client import Gateway
 from launch.slurm.options import OPTIONS, flag_name
@@ -120,32 +120,22 @@ class JobRequest:
 class Executor(Protocol):
     """An executor: gives the two scripts a Slurm job."""
 
-    @property
-    def name(self) -> str:
-        """As in the profile."""
-
     def render(self, request: JobRequest) -> str:
         """The full text of the script; the same request gives the same text."""
 
     def submit(self, request: JobRequest, gateway: Gateway) -> str:
-        """Write the job script, submit it by the library's own path with the gateway underneath, return the job id.
-
-        Raises:
-            RejectedByCluster: no job was made.
-            ClusterUnreachable: a job may have been made.
-        """
+        """Submit by the library's own path with the gateway underneath; returns the job id. Raises RejectedByCluster:
+        no job was made. Raises ClusterUnreachable: one may have been made."""
 
 
 def header(request: JobRequest) -> dict[str, str | bool]:
-    """The options of sbatch that the script's header is to hold, whichever library writes it.
-
-    Keys have underscores, as both libraries want them. True stands for an option without a value.
-    """
+    """The options of sbatch for the script's header, whichever library writes it; True for one without a value. Keys
+    have underscores, as both libraries require."""
     asked = {row.name: getattr(request.resources, row.resource) for row in OPTIONS.values() if row.is_copied}
     flags: dict[str, str | bool | None] = {
         "job-name": request.name,
         "ntasks-per-node": "1",
-        **{name: None if value is None else _text(value) for name, value in asked.items()},
+        **{name: None if value is None else str(getattr(value, "minutes", value)) for name, value in asked.items()},
         "requeue" if request.requeue else "no-requeue": True,
         "kill-on-invalid-dep": "yes" if request.kill_on_invalid_dep else None,
         # The submitter's working directory may not exist on the nodes.
@@ -163,15 +153,9 @@ def header(request: JobRequest) -> dict[str, str | bool]:
     return {name.replace("-", "_"): value for name, value in flags.items() if value is not None and value is not False}
 
 
-def _text(value: object) -> str:
-    return str(value.minutes if isinstance(value, Duration) else value)
-
-
 def setup_lines(request: JobRequest) -> list[str]:
-    """What runs in the batch shell before srun: the profile's lines, elsewhere.sh, host.sh.
-
-    host.sh is sourced, not started: its EXIT trap has to be the batch shell's, and it may leave the job with ``exit``.
-    """
+    """What the batch shell runs before srun: the profile's lines, then host.sh. That is sourced, not started: its EXIT
+    trap must be the batch shell's, and it may end the job by ``exit``."""
     # Always: the submitter's environment, perhaps that of another job, reaches the job.
     elsewhere = templates.template("elsewhere.sh.j2").rstrip("\n").split("\n")
     return [*request.setup, *elsewhere, f"export OVERNIGHT_LINK={request.link}", request.source_host]
@@ -194,15 +178,8 @@ def srun_arguments(request: JobRequest) -> list[str]:
 def finished(
     text: str, request: JobRequest, *, drop_header: tuple[str, ...] = (), drop_srun: tuple[str, ...] = ()
 ) -> str:
-    """The library's text with the unwanted options taken out, checked.
-
-    Args:
-        drop_header: options of the library's own that we never want in the header.
-        drop_srun: likewise in the srun line.
-
-    Raises:
-        RuntimeError: the text does not have the shape that it has to have, so the library has changed.
-    """
+    """The library's text without unwanted options: ``drop_header`` and ``drop_srun`` are the library's own that are
+    never wanted. Raises RuntimeError: the text has another shape, so the library has changed."""
     removed = {flag_name(flag) for flag in request.remove}
     removed |= {flag_name(key) for key, value in request.sbatch.items() if value is False}
     lines = _without_header_flags(text.rstrip("\n").split("\n"), removed.union(drop_header))

@@ -31,8 +31,7 @@ RAY_SECONDS = 300
 
 @dataclass(frozen=True)
 class StageScripts:
-    """Texts of the two scripts of a stage, the same for every executor; ``container``: of the definition file that a
-    container engine wants, else empty."""
+    """Texts of the scripts of a stage, for every executor, and of a container engine's definition file, or empty."""
 
     host: str
     node: str
@@ -43,13 +42,7 @@ def stage_spec(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, atte
     """The spec of one attempt at a stage."""
     workspace = run.workspace
     inputs = {
-        role: Input(
-            stage=entry.stage,
-            store=str(entry.store(workspace).root),
-            kind=entry.kind,
-            format=entry.format,
-            fingerprint=entry.fingerprint,
-        )
+        role: Input(entry.stage, str(entry.store(workspace).root), entry.kind, entry.format, entry.fingerprint)
         for role, entry in stage.inputs.items()
     }
     return StageSpec(
@@ -91,13 +84,8 @@ def environment(profile: Profile, stage: PlannedStage) -> list[tuple[str, str]]:
 
 
 def container_of(run: Run, stage: PlannedStage, profile: Profile) -> Container | None:
-    """What the work of a stage runs in; None: in nothing but its environment.
-
-    Raises:
-        InputError: an image, but no runtime for it, or a path that the runtime cannot be told.
-    """
-    environment = profile.environments.get(stage.backend)
-    image = stage.resources.image or (environment.image if environment is not None else None)
+    """The container of a stage; None: it has none. Raises InputError: no runtime for its image, or an unusable path."""
+    image = profile.image_of(stage.backend, stage.resources)
     if image is None or profile.executor is ExecutorKind.LOCAL:
         return None
     site = profile.containers
@@ -133,11 +121,7 @@ def _code(run: Run) -> Iterator[Path]:
 
 
 def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, attempt: str) -> StageScripts:
-    """Render host.sh and node.sh of one attempt.
-
-    Raises:
-        InputError: a value with a control character, or a container that cannot be made.
-    """
+    """Texts of host.sh and node.sh. Raises InputError: a value with a control character, or an impossible container."""
     paths = run.paths.stage(stage.name)
     common = {
         "stage": stage.name,
@@ -166,7 +150,7 @@ def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, a
         "node.sh.j2",
         **common,
         secrets=secrets,
-        **_entering(run, stage, profile, attempt, container),
+        **entering(run, stage, profile, attempt),
         stage_python=stage.python,
         launcher=stage.launcher,
         scratch=profile.scratch,
@@ -183,27 +167,13 @@ def _onward(run: Run, plan: Plan, profile: Profile) -> tuple[str, ...]:
     """The command by which the end of a job submits the next stages; the job's id is put behind it."""
     if profile.rolling is None:
         return ()
-    return (
-        plan.core_python,
-        "-P",
-        "-m",
-        "launch.cli",
-        "resume",
-        run.id,
-        "--workspace",
-        str(run.workspace.root),
-        "--from-job",
-    )
+    resume = ("resume", run.id, "--workspace", str(run.workspace.root), "--from-job")
+    return (plan.core_python, "-P", "-m", "launch.cli", *resume)
 
 
 def entering(run: Run, stage: PlannedStage, profile: Profile, attempt: str) -> dict[str, Any]:
     """How node.sh comes to the stage's Python: modules of its back end, and the container where node.sh starts it."""
-    return _entering(run, stage, profile, attempt, container_of(run, stage, profile))
-
-
-def _entering(
-    run: Run, stage: PlannedStage, profile: Profile, attempt: str, container: Container | None
-) -> dict[str, Any]:
+    container = container_of(run, stage, profile)
     environment = profile.environments.get(stage.backend)
     return {
         "modules": (*profile.modules, *(environment.modules if environment is not None else ())),
@@ -268,21 +238,15 @@ def _notices(profile: Profile, stage: PlannedStage, link: int) -> dict[str, str]
 def request(
     run: Run, stage: PlannedStage, profile: Profile, attempt: str, link: int, dependency: str | None
 ) -> JobRequest:
-    """What to ask Slurm for.
-
-    Raises:
-        InputError: no time limit anywhere: Slurm would take the partition's, and the plan could not tell segments.
-    """
-    resources = stage.resources
+    """What to ask Slurm for. Raises InputError: no time limit; Slurm's default would make the plan's segments wrong."""
+    resources, paths = stage.resources, run.paths.stage(stage.name)
     container = container_of(run, stage, profile)
-    scripts_of = run.paths.stage(stage.name).scripts(attempt)
-    enter = () if container is None else containers.srun_arguments(container, scripts_of.container)
+    enter = () if container is None else containers.srun_arguments(container, paths.scripts(attempt).container)
     if resources.time is None:
         raise InputError(
             f"stage {stage.name!r} has no time limit",
             hint=f"set resources.default.time in the profile {profile.name!r}, or time: in the stage",
         )
-    paths = run.paths.stage(stage.name)
     return JobRequest(
         name=job_name(run.id, stage.name, attempt, link),
         stage_dir=paths.root,

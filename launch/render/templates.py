@@ -17,11 +17,7 @@ from launch.slurm import refusals
 
 
 def quote(value: object) -> str:
-    """Quote a value for bash. Control characters are refused: no name, path or value of ours needs one.
-
-    Raises:
-        InputError: the value has a control character.
-    """
+    """Quote a value for bash. Raises InputError: a control character; no name, path or value needs one."""
     text = str(value)
     if found := control_character(text):
         raise InputError(f"control character in {text!r} ({found}); it would end up in a job script")

@@ -18,6 +18,7 @@ from jobs.core import attempts, files
 from jobs.core.paths import RunPaths, Workspace
 from launch.base import lock
 from launch.base.errors import InputError
+from launch.base.text import user_place
 from launch.config.profile import Profile
 from launch.config.profile_file import ProfileFile, read_profile
 from launch.inputs import toolkit, user_code
@@ -56,8 +57,7 @@ def workspace_for(profile: Profile | None, option: Path | None) -> Workspace:
 
 
 def _known_file() -> Path:
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "overnight" / "workspaces"
+    return user_place("STATE", ".local/state") / "workspaces"
 
 
 def known_workspaces(option: Path | None) -> list[Workspace]:

@@ -5,9 +5,4 @@ Imports: render and all below it; not status.
 
 from jobs.core.public_names import lazily
 
-__getattr__ = lazily(
-    __name__,
-    {
-        "Finding": "finding",
-    },
-)
+__getattr__ = lazily(__name__, {"Finding": "finding"})

@@ -53,11 +53,7 @@ class Choice:
 
 
 def choose(facts: ClusterInfo, groups: Collection[str]) -> Choice:
-    """Partition, account, QOS and constraint for training and for work without GPUs.
-
-    Args:
-        groups: of the user, by name.
-    """
+    """Partition, account, QOS and constraint for training and for work without GPUs; ``groups`` are the user's."""
     account = _account(facts)
     usable = [each for each in facts.partitions if not refusal(each, facts, groups)]
     training = _training_partition(usable)
@@ -66,8 +62,12 @@ def choose(facts: ClusterInfo, groups: Collection[str]) -> Choice:
     seconds, why = _seconds(facts, training, association, qos)
     data = _data_partition(usable, training)
     constraint, data_constraint = _constraints(training, data)
+    partition = None
+    if training is not None:
+        most = f"of those that you may use, the one with most {'GPUs' if training.gpu_groups else 'nodes'}"
+        partition = Value(training.name, f"guessed: {'it is the default one' if training.is_default else most}")
     return Choice(
-        partition=None if training is None else Value(training.name, _why(training)),
+        partition=partition,
         data_partition=data if data is not None and (training is None or data.value != training.name) else None,
         account=account,
         qos=qos,
@@ -78,12 +78,6 @@ def choose(facts: ClusterInfo, groups: Collection[str]) -> Choice:
         queued=_queued(facts, association, qos),
         node=training.main if training is not None else None,
     )
-
-
-def _why(training: PartitionFacts) -> str:
-    if training.is_default:
-        return "guessed: it is the default one"
-    return f"guessed: of those that you may use, the one with most {'GPUs' if training.gpu_groups else 'nodes'}"
 
 
 def refusal(partition: PartitionFacts, facts: ClusterInfo, groups: Collection[str]) -> str:
@@ -239,8 +233,8 @@ def _queued(facts: ClusterInfo, association: Association | None, qos: Value | No
 
 
 def gpu_requests(facts: ClusterInfo, model: str | None) -> list[GpuRequest]:
-    """Forms of asking for GPUs, in the order to try them: ``gpus-per-node`` needs select/cons_tres; some sites want
-    the model said."""
+    """Forms of GPU requests in the order to try: ``gpus-per-node`` needs select/cons_tres; some sites need the
+    model."""
     tres = "cons_tres" in facts.config.get("SelectType", "cons_tres")
     forms = [GpuForm.PER_NODE, GpuForm.GRES] if tres else [GpuForm.GRES, GpuForm.PER_NODE]
     models = [None, model] if model else [None]

@@ -40,7 +40,6 @@ class PartitionFacts:
     max_nodes: int | None
     exclusive: bool
     preemptible: bool
-    default_memory: bool
     max_memory_mb: int | None
     allow_accounts: tuple[str, ...] | None
     allow_qos: tuple[str, ...] | None
@@ -82,7 +81,6 @@ class Qos:
     max_wall: Duration | None
     max_tres: str
     max_submit: int | None
-    flags: str
 
 
 @dataclass(frozen=True)
@@ -143,7 +141,7 @@ def read(user: str, response: Mapping[str, Response]) -> ClusterInfo:
         config=config,
         partitions=tuple(_partition(fields, groups) for fields in partitions),
         associations=_associations(text("associations"), config.get("ClusterName", "")),
-        default_account=_default_account(text("user"), user),
+        default_account=next((row[1] or None for row in _rows(text("user"), 2) if row[0] == user), None),
         qos={one.name: one for one in map(_qos, _rows(text("qos"), 7))},
         srun_options=frozenset(re.findall(r"--([a-z][a-z0-9-]+)", text("srun"))),
         module_system=(system or "Environment Modules") if module_lines else None,
@@ -196,7 +194,6 @@ def _partition(fields: dict[str, str], groups: Mapping[str, list[NodeGroup]]) ->
         max_nodes=_number(fields.get("MaxNodes", "")),
         exclusive=fields.get("OverSubscribe") == "EXCLUSIVE",
         preemptible=fields.get("PreemptMode", "OFF") not in ("OFF", "GANG", ""),
-        default_memory=any(fields.get(f"DefMemPer{what}", "UNLIMITED").isdigit() for what in ("CPU", "Node", "GPU")),
         max_memory_mb=_number(memory),
         allow_accounts=_names(fields.get("AllowAccounts", "")),
         allow_qos=_names(fields.get("AllowQos", "")),
@@ -248,13 +245,9 @@ def _associations(text: str, cluster: str) -> tuple[Association, ...]:
     return tuple(found)
 
 
-def _default_account(text: str, user: str) -> str | None:
-    return next((row[1] or None for row in _rows(text, 2) if row[0] == user), None)
-
-
 def _qos(row: Sequence[str]) -> Qos:
     tres = ",".join(part for part in (row[2], row[3]) if part)
-    return Qos(row[0], limit(row[1]), tres, _number(row[5]), row[6])
+    return Qos(row[0], limit(row[1]), tres, _number(row[5]))
 
 
 def _modules(lines: Sequence[str]) -> tuple[str, ...]:

@@ -20,10 +20,8 @@ _MEMORY_MB = 16000
 
 
 def shape_of(profile: Profile, nodes: int) -> dict[str, Any]:
-    """Fields of ``ClusterConfig`` for a cluster on which jobs of this profile can run.
-
-    Of ``nodes`` a quarter has no GPUs where the profile sends work to such nodes, by partition or by constraint.
-    """
+    """Fields of ``ClusterConfig`` for a cluster that can run jobs of this profile. A quarter of ``nodes`` has no GPUs
+    if the profile sends work to such nodes, by partition or constraint."""
     asked = [profile.resources_for(kind) for kind in KINDS]
     partitions = dict(profile.partitions)
     for name in (each.partition for each in asked if each.partition is not None):

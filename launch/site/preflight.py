@@ -8,12 +8,11 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from launch.base.errors import InputError
 from launch.plan import estimates, limits
 from launch.plan.estimates import Estimate
-from launch.plan.model import PlannedStage
+from launch.plan.model import Planned, PlannedStage
 from launch.render import provenance
 from launch.render.dry_run import RUN
 from launch.runs.rundir import Run
@@ -22,16 +21,9 @@ from launch.site.finding import Finding, Level
 from launch.slurm import ask
 from launch.slurm.client import Gateway
 
-if TYPE_CHECKING:
-    from launch.plan.planned import Planned
-
 
 def findings(planned: Planned, gateway: Gateway | None) -> list[Finding]:
-    """Everything that was looked at.
-
-    Args:
-        gateway: None for a profile without Slurm.
-    """
+    """Everything that was looked at. ``gateway``: None for a profile without Slurm."""
     found = [*_limits(planned), *_inputs(planned), *_memory_and_disk(planned)]
     found += check.check(planned.profile, gateway, planned.workspace.root, requests=False)
     found += check.secrets_of(planned.pipeline, planned.pipeline.pipeline.secrets, Level.FAIL)
@@ -45,9 +37,9 @@ def findings(planned: Planned, gateway: Gateway | None) -> list[Finding]:
 
 def _limits(planned: Planned) -> Iterator[Finding]:
     found = list(limits.problems(planned.plan, planned.profile, planned.pipeline))
+    positions = limits.marks_of(planned.profile, planned.pipeline)
     for problem in found:
-        error = limits.single(problem, planned.profile, planned.pipeline)
-        yield Finding(Level.FAIL, "limits", problem.text, error.where or "")
+        yield Finding(Level.FAIL, "limits", problem.text, str(positions.value(problem.path)))
     if not found:
         known = len(planned.profile.profile.partitions)
         text = f"{len(planned.plan.stages)} jobs within what the profile says of {known} partitions"
@@ -83,10 +75,7 @@ def _memory_and_disk(planned: Planned) -> Iterator[Finding]:
 def _disk(planned: Planned, found: list[Estimate]) -> Finding:
     """Of every stage that is not sealed: the finished checkpoint, and two saves of the one that needs most at a time.
     Stages follow one another, so their saves do not add up; where they run side by side this is too little."""
-    entry = planned.workspace.entry
-    open_stages = {
-        stage.name for stage in planned.plan.stages if not entry(stage.produces_kind, stage.fingerprint).seal.exists()
-    }
+    open_stages = {stage.name for stage in planned.plan.stages if not stage.store(planned.workspace).seal.exists()}
     left = [each for each in found if each.stage in open_stages]
     if not left:
         return Finding(Level.OK, "disk", "no size of a checkpoint is known")

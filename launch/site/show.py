@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from importlib import resources
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from launch.config.document.positions import KeyPath
 from launch.config.profile_file import ProfileFile, available, user_directory
+from launch.inputs.toolkit import package_directory
 from launch.site.write import scalar
 
 BUILT_IN = "built in"
@@ -91,9 +91,6 @@ class Summary:
     link: str
     path: str
 
-    def as_json(self) -> dict[str, str]:
-        return asdict(self)
-
 
 def summaries() -> list[Summary]:
     """Profiles by name, with the first sentence and the first link of the comment at their top."""
@@ -102,16 +99,12 @@ def summaries() -> list[Summary]:
 
 def packaged() -> dict[str, Path]:
     """Profiles that come with the package."""
-    return {path.stem: path for path in _home().glob("*.yaml")}
+    return {path.stem: path for path in package_directory("cluster_profiles").glob("*.yaml")}
 
 
 def is_packaged(path: Path) -> bool:
     """Whether a profile came with the package, so that it is not the user's to change."""
-    return path.resolve().is_relative_to(_home().resolve())
-
-
-def _home() -> Path:
-    return Path(str(resources.files("cluster_profiles")))
+    return path.resolve().is_relative_to(package_directory("cluster_profiles").resolve())
 
 
 def _summary(name: str, path: Path) -> Summary:

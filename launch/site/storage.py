@@ -115,12 +115,4 @@ def _numbers_of(text: str, names: Collection[str]) -> tuple[int, int, int] | Non
 def best(found: list[StorageArea]) -> StorageArea | None:
     """The first that can be written: on a file system that nodes share, else anywhere but in a temporary place."""
     usable = [place for place in found if place.writable]
-    for wanted in (
-        lambda place: place.is_shared,
-        lambda place: not place.is_temporary,
-        lambda place: True,
-    ):
-        chosen = next((place for place in usable if wanted(place)), None)
-        if chosen is not None:
-            return chosen
-    return None
+    return max(usable, key=lambda place: 2 if place.is_shared else 0 if place.is_temporary else 1, default=None)

@@ -51,13 +51,8 @@ def finding(
     where: str = "",
     pipeline: PipelineFile | None = None,
 ) -> Finding:
-    """What ``sbatch --test-only`` says of the job of a stage; no job is made.
-
-    Args:
-        what: the name of the finding.
-        where: the line to change where a refusal is about none.
-        pipeline: whose stage it is, where it has one.
-    """
+    """The finding ``what``: the answer of ``sbatch --test-only`` for the job of a stage; no job is made. ``where``: the
+    line to change if the rejection names none; ``pipeline``: that of the stage, if it has one."""
     with tempfile.TemporaryDirectory(prefix="overnight-") as scratch:
         script = Path(scratch) / "job.sh"
         try:

@@ -27,10 +27,8 @@ _MAX_MODULES = 12
 
 @dataclass(frozen=True)
 class Tools:
-    """What else was looked at: executables on PATH, interfaces of the login node, how GPUs may be asked for.
-
-    ``gpu_request``: what ``sbatch --test-only`` accepted; None: it accepted none, or was not asked.
-    """
+    """Executables on PATH, interfaces of the login node, and the ``gpu_request`` that ``sbatch --test-only`` accepted
+    (None: it accepted none, or was not asked)."""
 
     executables: dict[str, str] = field(default_factory=dict)
     fast_interfaces: tuple[str, ...] = ()

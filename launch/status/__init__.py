@@ -5,11 +5,4 @@ Imports: render and all below it; not site.
 
 from jobs.core.public_names import lazily
 
-__getattr__ = lazily(
-    __name__,
-    {
-        "RunStatus": "model",
-        "StageStatus": "model",
-        "look": "assess",
-    },
-)
+__getattr__ = lazily(__name__, {"RunStatus": "model", "StageStatus": "model", "look": "assess"})

@@ -71,10 +71,8 @@ def look(
     sacct: Callable[[float], list[AccountRow] | None] = lambda since: None,
     only: Iterable[str] | None = None,
 ) -> RunStatus:
-    """Judge every stage (or those of ``only``, whose parents are then looked at by their seals alone).
-
-    ``sacct`` is called at most once, and only if something cannot be told without it.
-    """
+    """Judge every stage, or those of ``only`` (their parents then by their seals alone). ``sacct`` is called at most
+    once, and only if it is needed."""
     return _Look(run, plan, queue, only).result(sacct)
 
 

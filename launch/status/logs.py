@@ -53,13 +53,8 @@ def read(path: Path) -> Iterator[bytes]:
 
 
 class Follower:
-    """Hands out what is written, and goes over to the next log when the job is requeued or a new one starts.
-
-    Args:
-        where: gives the stage directory; asked again and again, because a ``resume`` may move the stage.
-        write: takes pieces of a log.
-        announce: told the title of every log that is begun.
-    """
+    """Passes on what is written, and changes to the next log after a requeue or a new start. ``where`` gives the stage
+    directory, which a ``resume`` may move; ``write`` takes pieces of a log, ``announce`` the title of each."""
 
     def __init__(
         self, where: Callable[[], StagePaths], write: Callable[[bytes], None], announce: Callable[[str], None]

@@ -87,6 +87,11 @@ class RunStatus:
     def is_done(self) -> bool:
         return all(stage.state is State.SEALED for stage in self.stages)
 
+    @property
+    def cluster(self) -> dict[str, object]:
+        """Whether the cluster gave a response, as plain data."""
+        return {"unreachable": self.unreachable or None, "responded_at": self.responded_at}
+
     def of(self, *states: State) -> list[StageStatus]:
         """Stages in one of these states."""
         return [stage for stage in self.stages if stage.state in states]

@@ -28,10 +28,8 @@ LOOKED_AT_RUNS = 20
 
 
 def states(plan: Plan, workspace: Workspace) -> dict[str, str]:
-    """Stage -> what is there of it: ``sealed``, ``submitted by run ...``, ``missing input``, ``new`` or why not.
-
-    Without asking Slurm: a submitted stage may be waiting, running, or cancelled by somebody.
-    """
+    """Stage -> ``sealed``, ``submitted by run ...``, ``missing input``, ``new`` or why not. Slurm is not asked: a
+    submitted stage may wait, run, or be cancelled."""
     absent = {item.fingerprint for item in plan.missing} | {None}
     return {stage.name: _state(stage, workspace, absent) for stage in plan.stages}
 

@@ -8,10 +8,8 @@ from jobs.core.progress import Report
 
 
 def seconds_per_step(reports: Sequence[Report]) -> float | None:
-    """Time of a step in the phase and restart of the newest report; None before its second step.
-
-    The first reported step is where counting begins: what comes before it (imports, loading) happens once.
-    """
+    """Time of a step in the phase and restart of the newest report; None before its second step. Counted from the first
+    reported step: what comes before (imports, loading) happens once."""
     if not reports:
         return None
     last = reports[-1]

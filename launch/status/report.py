@@ -21,6 +21,8 @@ from launch.status.results import MetricResult
 from launch.status.text import heading, next_command, sealed
 from launch.status.why import Why
 
+CHECKPOINT = SealKind.CHECKPOINT.value
+
 
 @dataclass(frozen=True)
 class StageResult:
@@ -62,12 +64,10 @@ class RunReport:
 
 
 def make(run: Run, plan: Plan, profile: Profile, status: RunStatus) -> RunReport:
-    """Raises:
-    InputError: a metrics file is not one.
-    """
+    """What became of a run. Raises InputError: a metrics file is not one."""
     found = {one.stage: one for one in status.stages}
     stages = tuple(_made(run, planned, found[planned.name]) for planned in plan.stages)
-    models = [made for made, planned in zip(stages, plan.stages, strict=True) if _is_model(planned)]
+    models = [made for made, planned in zip(stages, plan.stages, strict=True) if planned.produces_kind == CHECKPOINT]
     there = [made for made in models if made.path]
     told = why.explain(run, plan, profile, status)
     # Stages that only wait for one that failed have nothing to add.
@@ -77,10 +77,6 @@ def make(run: Run, plan: Plan, profile: Profile, status: RunStatus) -> RunReport
     return RunReport(
         run, plan, status, stages, model, finished, tuple(results.collect(plan, run.workspace)), tuple(reasons)
     )
-
-
-def _is_model(stage: PlannedStage) -> bool:
-    return stage.produces_kind == SealKind.CHECKPOINT.value
 
 
 def _made(run: Run, planned: PlannedStage, found: StageStatus) -> StageResult:
@@ -178,7 +174,7 @@ def as_json(report: RunReport, profile: str) -> dict[str, Any]:
         "profile": profile,
         "done": status.is_done,
         "finished": report.is_finished,
-        "cluster": {"unreachable": status.unreachable or None, "responded_at": status.responded_at},
+        "cluster": status.cluster,
         "model": None if report.model is None else asdict(report.model),
         "stages": [asdict(made) for made in report.stages],
         "results": [asdict(one) for one in report.measured],

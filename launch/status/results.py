@@ -48,11 +48,7 @@ class MetricResult:
 
 
 def collect(plan: Plan, workspace: Workspace) -> list[MetricResult]:
-    """Every metric of every sealed evaluation, and of one that ended on its gate, in the order of the plan.
-
-    Raises:
-        InputError: a metrics file is not one.
-    """
+    """Every metric of the sealed evaluations, and of one that missed its gate. Raises InputError: a damaged file."""
     found: list[MetricResult] = []
     for stage in plan.stages:
         store = stage.store(workspace)
@@ -126,11 +122,7 @@ def _interval(number: Number, sign: str = "") -> str:
 
 
 def print_results(run: Run, plan: Plan, as_json: bool) -> None:
-    """Print the table and keep it as JSON in the run; a pipeline without evaluations has none.
-
-    Raises:
-        InputError: a metrics file is not one.
-    """
+    """Print the table of metrics, if there is one, and keep it as JSON in the run. Raises InputError: a broken file."""
     found = collect(plan, run.workspace)
     light = _light(plan, run.workspace)
     value = {"run": run.id, "pipeline": plan.pipeline, "results": [asdict(one) for one in found], "light_seals": light}

@@ -38,16 +38,12 @@ def overview(run: Run) -> Overview:
         plan = run.plan()
     except InputError:
         return Overview(run.id, "", _profile(run), created, 0, 0, "cut off", str(run.paths.root))
-    open_stages = [stage for stage in plan.stages if not _is_sealed(run, stage)]
+    open_stages = [stage for stage in plan.stages if not stage.store(run.workspace).seal.exists()]
     last = entries[-1] if entries else {}
     cancelled = last.get("event") == Event.CANCELLED and {stage.name for stage in open_stages} <= set(last["stages"])
     state = "done" if not open_stages else "cancelled" if cancelled else _state(run, open_stages)
     sealed = len(plan.stages) - len(open_stages)
     return Overview(run.id, plan.pipeline, _profile(run), created, sealed, len(plan.stages), state, str(run.paths.root))
-
-
-def _is_sealed(run: Run, stage: PlannedStage) -> bool:
-    return stage.store(run.workspace).seal.exists()
 
 
 def _profile(run: Run) -> str:

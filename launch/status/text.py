@@ -16,7 +16,7 @@ def lines(run: Run, plan: Plan, profile: str, status: RunStatus) -> list[str]:
     """The whole answer, but for the table of results of a chain that is done."""
     found = [f"{heading(run, plan, profile, status)}; {sealed(status)}"]
     if status.unreachable:
-        found += ["", *_silence(status)]
+        found += ["", *silence(status)]
     rows = [_row(stage) for stage in status.stages]
     found += ["", *table(("stage", "job", "nodes", "elapsed", "state"), rows, right=(3,))]
     for stage in status.stages:
@@ -36,12 +36,11 @@ def sealed(status: RunStatus) -> str:
     return f"{len(status.of(State.SEALED))} of {count(len(status.stages), 'stage')} sealed"
 
 
-def _silence(status: RunStatus) -> list[str]:
-    response = (
-        "never heard of before" if status.responded_at is None else f"it last answered at {clock(status.responded_at)}"
-    )
+def silence(status: RunStatus) -> list[str]:
+    """That and why the cluster gave no response."""
+    last = "it never answered" if status.responded_at is None else f"it last answered at {clock(status.responded_at)}"
     first, *rest = status.unreachable.splitlines()
-    first = f"The cluster does not answer ({response}): {first}"
+    first = f"The cluster does not answer ({last}): {first}"
     return [first, *rest, "What follows is what the files of the run prove."]
 
 
@@ -63,7 +62,7 @@ def _evidence(text: str) -> list[str]:
 
 
 def next_command(run: Run, status: RunStatus) -> str:
-    """What to type now; in words where there is nothing to type."""
+    """The next command to type; a sentence where there is none."""
     if status.unreachable:
         return f"overnight status {run.id}, when the cluster answers again"
     if status.is_done:
@@ -87,7 +86,7 @@ def as_json(run: Run, plan: Plan, profile: str, status: RunStatus) -> dict[str, 
         "profile": profile,
         "path": str(run.paths.root),
         "done": status.is_done,
-        "cluster": {"unreachable": status.unreachable or None, "responded_at": status.responded_at},
+        "cluster": status.cluster,
         "stages": [vars(stage) for stage in status.stages],
         "next": next_command(run, status),
     }

@@ -211,5 +211,4 @@ def lines(found: Why) -> list[str]:
 
 def as_json(run: Run, status: RunStatus, found: list[Why]) -> dict[str, Any]:
     """The same as plain data."""
-    unreachable = {"unreachable": status.unreachable or None, "responded_at": status.responded_at}
-    return {"run": run.id, "done": status.is_done, "cluster": unreachable, "stages": [vars(one) for one in found]}
+    return {"run": run.id, "done": status.is_done, "cluster": status.cluster, "stages": [vars(one) for one in found]}

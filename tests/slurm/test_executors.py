@@ -55,7 +55,7 @@ class Stage:
         (directory / "host.sh").write_text(HOST.format(stage=quoted, decision=decision, prologue=prologue))
         (directory / "node.sh").write_text(f"#!/bin/bash\n{node}\n")
         (directory / "node.sh").chmod(0o700)
-        unique = f"{name}-{self.carrier.name}-{time.monotonic_ns()}"
+        unique = f"{name}-{type(self.carrier).__name__}-{time.monotonic_ns()}"
         asked = {key: changes.pop(key) for key in RESOURCE_KEYS if key in changes}
         return JobRequest(unique, directory, Resources(**{"time": "5", "mem": "100M", **asked}), **changes)
 

@@ -23,7 +23,7 @@ from launch.cli import main
 
 #: What commands import late, and what takes long to import.
 _IMPORTED = (
-    *(command.module for command in main.COMMANDS.values()), "launch.plan.builder", "launch.render.scripts",
+    *(f"launch.cli.{name}" for name in main.COMMANDS), "launch.plan.builder", "launch.render.scripts",
     "launch.submit.submitter", "launch.submit.local", "launch.status.assess", "launch.render.executors.nemo_run",
     "launch.render.executors.submitit", "nemo_run", "submitit.slurm.slurm",
 )  # fmt: skip

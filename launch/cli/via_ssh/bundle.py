@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from launch.base.errors import InputError
 from launch.base.text import control_character
 from launch.config.document.positions import KeyPath
 from launch.inputs import user_code
+from launch.inputs.toolkit import package_directory
 
 if TYPE_CHECKING:
     from launch.config.pipeline_file import PipelineFile
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A directory to send. ``replace``: arguments of the command as they are to be on the other side, by ``dest``;
-    paths are relative to the directory."""
+    """A directory to send. ``replace``: values (by ``dest``) of the command there; paths are relative to the
+    directory."""
 
     directory: Path
     digest: str
@@ -42,11 +42,8 @@ class Bundle:
 
 @contextmanager
 def made(args: argparse.Namespace) -> Iterator[Bundle | None]:
-    """The bundle of a command, gone at the end; None where the command names no pipeline.
-
-    Raises:
-        InputError: a fault in the pipeline, a path of this machine in it, or a tree that is no code; with its line.
-    """
+    """The bundle of a command, removed at the end; None where the command names no pipeline. Raises InputError: a fault
+    in the pipeline, a path of this machine in it, or a tree that is no code; with its line."""
     if not hasattr(args, "pipeline"):
         yield None
         return
@@ -123,7 +120,7 @@ def _profile(directory: Path, name: str) -> dict[str, Any]:
     from launch.config import profile_file
     from launch.config.document import layers
 
-    packaged = Path(str(resources.files("cluster_profiles")))
+    packaged = package_directory("cluster_profiles")
     try:
         path = profile_file.locate(name)
     except InputError:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -22,7 +22,6 @@ from jobs.core import attempts
 from launch import __version__
 from launch.base.errors import ClusterUnreachable, InputError, RejectedByCluster
 from launch.cli.via_ssh import bundle, protocol
-from launch.cli.via_ssh.arguments import rebuilt
 from launch.cli.via_ssh.bundle import Bundle
 from launch.cli.via_ssh.connection import INSTALL, SSH_FAILED, Connection, Target
 
@@ -49,13 +48,9 @@ class Bytes(Protocol):
 
 
 def run(name: str, parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
-    """Do the command on the host of ``args.via`` and return its exit code.
-
-    Raises:
-        InputError: as the command itself, and where the host has no ``overnight`` that fits.
-        RejectedByCluster, ClusterUnreachable: of the way there. Where the connection is lost in the middle, what the
-            other side did is not known, and every command is safe to repeat.
-    """
+    """Run the command on the host of ``args.via``; returns its exit code. Raises InputError: as the command, or no
+    suitable ``overnight`` there. Raises RejectedByCluster, ClusterUnreachable: ssh failed. After a lost connection the
+    outcome is not known, and every command is safe to repeat."""
     target = Target.parse(args.via)
     # Before the connection: a fault in the pipeline is worth no code from a telephone.
     with bundle.made(args) as made:
@@ -76,29 +71,37 @@ def run(name: str, parser: argparse.ArgumentParser, args: argparse.Namespace) ->
     return code
 
 
-def send(connection: Connection, made: Bundle, greeting: Greeting, quiet: bool) -> str:
-    """Bring the bundle over; the name of the directory that holds it. Files of earlier bundles are not sent again.
+def rebuilt(parser: argparse.ArgumentParser, args: argparse.Namespace, replace: Mapping[str, Any]) -> list[str]:
+    """Arguments that ``parser`` reads as ``args`` on the other machine, with the values of ``replace`` (by ``dest``;
+    None: left out)."""
+    options: list[str] = []
+    places: list[str] = []
+    for action in parser._actions:
+        if action.dest == argparse.SUPPRESS or not hasattr(args, action.dest):
+            continue
+        value = replace.get(action.dest, getattr(args, action.dest))
+        if value is None or (value == action.default and action.dest not in replace):
+            continue
+        if not action.option_strings:
+            places += [str(one) for one in value] if isinstance(value, list) else [str(value)]
+        elif action.nargs == 0:
+            options.append(action.option_strings[-1] if value else f"--no-{action.dest.replace('_', '-')}")
+        else:
+            # With "=", for a value may begin with "-".
+            values = value if isinstance(value, list) else [value]
+            options += [f"{action.option_strings[-1]}={one}" for one in values]
+    return [*options, "--", *places] if places else options
 
-    Raises:
-        RejectedByCluster: rsync ended with an error. Nothing was done.
-    """
+
+def send(connection: Connection, made: Bundle, greeting: Greeting, quiet: bool) -> str:
+    """Copy the bundle and return its directory there; files of earlier bundles are not sent again. Raises
+    RejectedByCluster: rsync failed, nothing was done."""
     incoming = f"incoming-{attempts.new_token(12)}"
     shown = [] if quiet or not sys.stderr.isatty() else ["--info=progress2"]
     links = [f"--link-dest=../{digest}" for digest in greeting.have[:3]]
     # -s: the path on the other side does not go through its shell.
-    command = [
-        "rsync",
-        "-s",
-        "-rlp",
-        "--checksum",
-        *shown,
-        *links,
-        "-e",
-        shlex.join(connection.ssh),
-        "--",
-        f"{made.directory}/",
-        f"{connection.target.host}:{greeting.staging}/{incoming}/",
-    ]
+    command = ["rsync", "-s", "-rlp", "--checksum", *shown, *links, "-e", shlex.join(connection.ssh), "--"]
+    command += [f"{made.directory}/", f"{connection.target.host}:{greeting.staging}/{incoming}/"]
     try:
         done = subprocess.run(
             command,
@@ -156,12 +159,8 @@ class Session:
         self._began = time.monotonic()
 
     def greeting(self) -> Greeting:
-        """Read up to the greeting; what login scripts have printed before it goes to stderr.
-
-        Raises:
-            InputError: there is no ``overnight``, or one that does not know this.
-            ClusterUnreachable: nothing came.
-        """
+        """The greeting; what login scripts print before it goes to stderr. Raises InputError: no ``overnight`` there,
+        or a too old one. Raises ClusterUnreachable: nothing came."""
         before = bytearray()
         line = bytearray()
         while True:
@@ -188,12 +187,8 @@ class Session:
             raise self._silent("sent an invalid greeting") from error
 
     def finish(self, name: str, told: dict[str, Any], output: Bytes) -> int:
-        """Say what to do, pass on what comes, and return the exit code.
-
-        Raises:
-            ClusterUnreachable: the connection was lost.
-            KeyboardInterrupt: Ctrl-C a second time; the other side got the first one.
-        """
+        """Send the request, pass on the output, and return the exit code. Raises ClusterUnreachable: the connection was
+        lost. Raises KeyboardInterrupt: a second Ctrl-C; the other side got the first."""
         line = json.dumps(told, ensure_ascii=True).encode() + b"\n"
         if len(line) > protocol.MAX_LINE:
             raise InputError("the arguments are longer than a megabyte")

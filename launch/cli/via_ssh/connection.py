@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import stat
 import subprocess
 import sys
@@ -36,18 +37,8 @@ INSTALL = (
 _HOST = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.+-]*@)?[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 _PROGRAM = re.compile(r"(?:~/|/)?[A-Za-z0-9_][A-Za-z0-9_./+@=-]*\Z")
 # Nothing of the user's configuration that would take over the session, and nothing that a second one cannot have.
-_PLAIN = (
-    "-T",
-    "-a",
-    "-x",
-    "-o",
-    "RemoteCommand=none",
-    "-o",
-    "RequestTTY=no",
-    "-o",
-    "ClearAllForwardings=yes",
-    "-o",
-    "PermitLocalCommand=no",
+_PLAIN = shlex.split(
+    "-T -a -x -o RemoteCommand=none -o RequestTTY=no -o ClearAllForwardings=yes -o PermitLocalCommand=no"
 )
 _SOCKET_MAX = 104 - 18
 """Bytes that the path of a socket may have (macOS), without what ssh adds while it makes it."""
@@ -66,11 +57,7 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """The target that ``text`` names.
-
-        Raises:
-            InputError: a name that ssh or a shell could take for something else.
-        """
+        """The target that ``text`` names. Raises InputError: ssh or a shell could take the name for something else."""
         host, colon, program = text.partition(":")
         if not _HOST.match(host):
             raise InputError(
@@ -85,22 +72,17 @@ class Target:
 
     @property
     def serve(self) -> str:
-        """What the login shell of the other side is given. Nothing of it comes from a file or an argument but the
-        program's path, which has only letters that mean themselves in every shell.
-
-        A login shell of bash, for sites put Slurm and modules on PATH in /etc/profile.d.
-        """
+        """The command for the login shell there. Only the path of the program comes from an argument, and its letters
+        are literal in every shell. A login shell of bash, since sites set PATH for Slurm and modules in
+        /etc/profile.d."""
         if self.program is not None:
             return f"exec bash -lc 'exec {self.program} via serve'"
         return "exec bash -lc 'PATH=\"$PATH:$HOME/overnight-venv/bin\"; exec overnight via serve'"
 
 
 def socket_directory() -> Path:
-    """Where our sockets lie: ``$XDG_RUNTIME_DIR/overnight``, else ``overnight-<uid>`` of the temporary directory.
-
-    Raises:
-        InputError: it is not this user's, or others may enter it: who can reach the socket can use the connection.
-    """
+    """``$XDG_RUNTIME_DIR/overnight``, else ``overnight-<uid>`` of the temporary directory. Raises InputError: it is not
+    closed to others, and access to the socket is access to the connection."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     base = Path(runtime) / "overnight" if runtime else Path(tempfile.gettempdir()) / f"overnight-{os.getuid()}"
     try:
@@ -119,11 +101,7 @@ class Connection:
     """The way to a host; ``open`` it before anything else."""
 
     def __init__(self, target: Target) -> None:
-        """Choose the path of the socket; nothing is connected yet.
-
-        Raises:
-            InputError: no safe place for the socket.
-        """
+        """Choose the path of the socket; nothing is connected yet. Raises InputError: no safe place for the socket."""
         self.target = target
         name = hashlib.sha256(target.host.encode()).hexdigest()[:12]
         self.socket = socket_directory() / f"via-{name}"
@@ -132,31 +110,27 @@ class Connection:
                 f"{self.socket} is too long or too odd for the path of a socket",
                 hint="set XDG_RUNTIME_DIR to another one",
             )
+        self._own = ["-o", f"ControlPath={self.socket}"]
         self._is_own = True
 
     @property
     def ssh(self) -> list[str]:
         """The command line of ssh through the open connection. A new one could ask for a password."""
-        own = ["-o", f"ControlPath={self.socket}"] if self._is_own else []
+        own = self._own if self._is_own else []
         return ["ssh", *_PLAIN, *own, "-o", "ControlMaster=no", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"]
 
     def open(self) -> None:
-        """Connect unless it is connected; ssh asks at the terminal for what it needs.
-
-        Raises:
-            RejectedByCluster: the host does not let this user in, or is not the host that was known.
-            ClusterUnreachable: it cannot be reached.
-        """
+        """Connect unless it is connected; ssh asks at the terminal. Raises RejectedByCluster: the host does not let
+        this user in, or its key has changed. Raises ClusterUnreachable: no response."""
         host = self.target.host
-        if self._answers([]):
+        if self._control("check", []):
             self._is_own = False
             return
-        own = ["-o", f"ControlPath={self.socket}"]
-        if self._answers(own):
+        if self._control("check", self._own):
             return
         began = time.monotonic()
         persist = ["-o", "ControlMaster=auto", "-o", f"ControlPersist={PERSIST_SECONDS}"]
-        command = ["ssh", *_PLAIN, *ALIVE, *own, *persist, "--", host, "exit"]
+        command = ["ssh", *_PLAIN, *ALIVE, *self._own, *persist, "--", host, "exit"]
         code, said = _with_its_words(command)
         if code == 0:
             return
@@ -178,13 +152,7 @@ class Connection:
 
     def close(self) -> bool:
         """End our connection; whether there was one. The user's own is left alone."""
-        own = ["-o", f"ControlPath={self.socket}"]
-        if not self._answers(own):
-            return False
-        return self._control("exit", own)
-
-    def _answers(self, options: list[str]) -> bool:
-        return self._control("check", options)
+        return self._control("check", self._own) and self._control("exit", self._own)
 
     def _control(self, word: str, options: list[str]) -> bool:
         command = ["ssh", *options, "-O", word, "--", self.target.host]

@@ -16,6 +16,7 @@ from typing import Any
 
 from launch import __version__
 from launch.base.errors import InputError
+from launch.base.text import user_place
 from launch.cli.via_ssh import protocol
 from launch.inputs import user_code
 
@@ -30,21 +31,14 @@ _INCOMING = re.compile(r"incoming-[a-z0-9]+\Z")
 
 def staging() -> Path:
     """Where bundles lie until they are in a workspace: ``via`` of the user's cache, closed to others."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    path = (Path(base) if base else Path.home() / ".cache") / "overnight" / "via"
+    path = user_place("CACHE", ".cache") / "via"
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
 
 
 def serve(run_command: Callable[[list[str]], int]) -> int:
-    """Send the greeting, read one command and run it; returns its exit code.
-
-    Args:
-        run_command: runs ``overnight`` with the arguments it gets.
-
-    Raises:
-        InputError: what was read is not of the protocol.
-    """
+    """Send the greeting, read one command and run it by ``run_command`` (``overnight`` with these arguments); returns
+    its exit code. Raises InputError: what was read is not of the protocol."""
     # The command must not read from what is meant for us.
     control = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -92,11 +86,7 @@ def bundles(place: Path) -> list[str]:
 
 
 def understood(line: bytes, place: Path) -> tuple[list[str], Path]:
-    """The command, and the directory to do it in.
-
-    Raises:
-        InputError: it is not of the protocol, or the bundle is not what was sent.
-    """
+    """The command, and the directory to do it in. Raises InputError: not of the protocol, or another bundle arrived."""
     try:
         told: dict[str, Any] = json.loads(line)
         argv, bundle = told["argv"], told["bundle"]

@@ -1,4 +1,4 @@
-"""Files that lie over each other: the upper one wins value by value, and every value keeps its place.
+"""Files over each other, and ``--set stages.cpt.steps=4`` over them: the upper value wins, every value keeps its place.
 
 Mappings are put together key by key; text, numbers and lists replace what is below them as a whole, and so does an
 entry of ``environments``, of which each says where one Python is.
@@ -6,39 +6,30 @@ entry of ``environments``, of which each says where one Python is.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from launch.base.errors import InputError
-from launch.config.document.overrides import apply_overrides
-from launch.config.document.positions import Document, KeyPath, Positions, Problem, failure
-from launch.config.document.reader import parse, read
+from launch.base.text import suggest
+from launch.config.document.positions import Document, KeyPath, Position, Positions, Problem, failure
+from launch.config.document.reader import parse, parse_value, read, scalar
 
 EXTENDS = "extends"
 _WHOLE = "environments"
 _NOT_FROM_PIPELINE = ("name", EXTENDS, "executor", "devcluster")
 
+_NAMED = ("stages", "sources")  # their keys are the user's names: an option may change one, not invent one
+
 Locate = Callable[[str, Path], Path]
 
 
-def read_all(path: Path, locate: Locate, overrides: Sequence[str] = (), text: str | None = None) -> Document:
-    """A file over everything that it extends, without the key ``extends``.
-
-    Args:
-        locate: gives the file that a name in ``extends`` of a file means.
-        overrides: texts of ``--set``, above all files.
-        text: in place of what the file says.
-
-    Raises:
-        InputError: a file is missing or malformed, or extends itself.
-    """
-    found = _read(path, locate, (), text)
-    data, positions = apply_overrides(found.data, found.positions, overrides)
-    return Document(data, positions)
-
-
-def _read(path: Path, locate: Locate, above: tuple[Path, ...], text: str | None = None) -> Document:
+def read_all(path: Path, locate: Locate, text: str | None = None, above: tuple[Path, ...] = ()) -> Document:
+    """A file over everything that it extends, without the key ``extends``. ``locate`` gives the file that a name in
+    ``extends`` means, ``text`` replaces the file's own, ``above`` are the files that extend this one. Raises
+    InputError: a file is missing or malformed, or extends itself."""
     own = read(path) if text is None else parse(text, str(path))
     names = own.data.pop(EXTENDS, [])
     names = [names] if isinstance(names, str) else names
@@ -56,7 +47,7 @@ def _read(path: Path, locate: Locate, above: tuple[Path, ...], text: str | None 
             shown = " -> ".join(map(str, [*ring, file]))
             raise failure([Problem(place, f"the profiles extend each other: {shown}")], own.positions)
         try:
-            document = _read(file, locate, (*above, path))
+            document = read_all(file, locate, above=(*above, path))
         except InputError as error:
             if error.where is not None:
                 raise
@@ -67,11 +58,7 @@ def _read(path: Path, locate: Locate, above: tuple[Path, ...], text: str | None 
 
 
 def of_pipeline(document: Document) -> Document:
-    """What a pipeline says of the cluster: ``cluster:`` with keys of a profile, and ``resources:``.
-
-    Raises:
-        InputError: a key that is not a pipeline's business.
-    """
+    """The ``cluster:`` and ``resources:`` of a pipeline as keys of a profile. Raises InputError: one it cannot set."""
     data, positions = document
     said = data.get("cluster", {})
     if not isinstance(said, dict):
@@ -96,7 +83,7 @@ def _moved(positions: Positions, old: KeyPath, new: KeyPath) -> Positions:
     def moved(known: dict[KeyPath, Any]) -> dict[KeyPath, Any]:
         return {(*new, *path[len(old) :]): at for path, at in known.items() if path[: len(old)] == old}
 
-    return Positions(positions.file, positions.lines, moved(positions.keys), moved(positions.values), positions.texts)
+    return replace(positions, keys=moved(positions.keys), values=moved(positions.values))
 
 
 def overlay(below: Document, above: Document) -> Document:
@@ -112,14 +99,9 @@ def overlay(below: Document, above: Document) -> Document:
         return {**kept, **upper}
 
     texts = {below.positions.file: below.positions.lines, **below.positions.texts, **above.positions.texts}
-    positions = Positions(
-        above.positions.file,
-        above.positions.lines,
-        merged(below.positions.keys, above.positions.keys),
-        merged(below.positions.values, above.positions.values),
-        texts,
-    )
-    return Document(data, positions)
+    keys = merged(below.positions.keys, above.positions.keys)
+    values = merged(below.positions.values, above.positions.values)
+    return Document(data, replace(above.positions, keys=keys, values=values, texts=texts))
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any], path: KeyPath, replaced: list[KeyPath]) -> dict[str, Any]:
@@ -133,3 +115,52 @@ def _merge(below: dict[str, Any], above: dict[str, Any], path: KeyPath, replaced
             result[key] = value
             replaced.append(place)
     return result
+
+
+def apply_overrides(document: Document, options: Sequence[str]) -> Document:
+    """``document`` with the options applied; the position of their values is ``--set ...``. Values are read by the
+    rules of the file, as flow style after ``[``, ``{`` or a quote. Raises InputError: not ``a.b.c=value``, or no such
+    mapping."""
+    if not options:
+        return document
+    data, positions = copy.deepcopy(document.data), document.positions
+    positions = replace(positions, keys=dict(positions.keys), values=dict(positions.values))
+    for option in options:
+        _apply(data, positions, option)
+    return Document(data, positions)
+
+
+def _apply(data: dict[str, Any], positions: Positions, option: str) -> None:
+    origin = f"--set {option}"
+    dotted, equals, text = option.partition("=")
+    path: KeyPath = tuple(dotted.strip().split("."))
+    if not equals or not all(path):
+        raise InputError("write --set stages.NAME.KEY=VALUE", where=origin)
+    value = _value(text.strip(), origin)
+    inner = data
+    for depth, part in enumerate(path[:-1], start=1):
+        if part not in inner:
+            if depth == 2 and path[0] in _NAMED:
+                raise InputError(f"there is no {path[0]}.{part}; {suggest(str(part), list(inner))}", where=origin)
+            inner[str(part)] = {}
+            _place(positions, path[:depth], origin)
+        inner = inner[str(part)]
+        if not isinstance(inner, dict):
+            raise InputError(f"{'.'.join(map(str, path[:depth]))} is no mapping", where=origin)
+    inner[str(path[-1])] = value
+    _place(positions, path, origin)
+
+
+def _value(text: str, origin: str) -> Any:
+    try:
+        return parse_value(text, origin) if text[:1] in ("[", "{", '"', "'") else scalar(text)
+    except ValueError as error:
+        raise InputError(str(error), where=origin) from error
+
+
+def _place(positions: Positions, path: KeyPath, origin: str) -> None:
+    """Everything at and below ``path`` now comes from the option."""
+    for known in (positions.keys, positions.values):
+        for other in [other for other in known if other[: len(path)] == path]:
+            del known[other]
+        known[path] = Position(origin)

@@ -27,10 +27,8 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True)
 class Positions:
-    """Positions of keys and values by their path, e.g. ``("stages", "cpt", "lr")``. List items have values only.
-
-    ``texts``: lines of the other files that positions are in, where several lie over each other.
-    """
+    """Positions of keys and values by path, e.g. ``("stages", "cpt", "lr")``; list items have values only. ``texts``:
+    the lines of other files that positions are in."""
 
     file: str
     lines: tuple[str, ...] = ()

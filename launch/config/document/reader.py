@@ -49,11 +49,7 @@ def scalar(text: str) -> Any:
 
 
 def read(path: Path) -> Document:
-    """Read a YAML file.
-
-    Raises:
-        InputError: missing, unreadable, not UTF-8, not YAML of the kind described above, or no mapping.
-    """
+    """The content of a YAML file. Raises InputError: unreadable, not UTF-8, not YAML as said above, or no mapping."""
     name = str(path)
     try:
         with open(path, "rb") as stream:
@@ -111,11 +107,7 @@ def _core_tag(text: str) -> str:
 
 
 def _convert(tag: str, text: str) -> Any:
-    """``text`` as the type of ``tag``.
-
-    Raises:
-        ValueError: it is none (an explicit tag may claim anything), too long, or the tag is not one of ours.
-    """
+    """``text`` as the type of ``tag``. Raises ValueError: it is of another type or too long, or the tag is unknown."""
     kind = tag.removeprefix(_TAG)
     if kind == "str":
         return text
@@ -171,11 +163,7 @@ class _Loader(_Composer, yaml.SafeLoader):
 
 
 def _composed_by_libyaml(text: str) -> Node | None:
-    """The node graph of a text.
-
-    Raises:
-        ValueError: libyaml is not there, refuses the text, or may read it in another way than PyYAML.
-    """
+    """The node graph. Raises ValueError: no libyaml, or it rejects the text or may read it differently from PyYAML."""
     if not yaml.__with_libyaml__ or not text.endswith("\n") or _DIFFERENT.search(text):
         raise ValueError
 
@@ -295,10 +283,7 @@ class _Builder:
                 continue
             result[key] = value
             place = (*path, key)
-            for ours, theirs in (
-                (self._marks.keys, apart._marks.keys),
-                (self._marks.values, apart._marks.values),
-            ):
+            for ours, theirs in ((self._marks.keys, apart._marks.keys), (self._marks.values, apart._marks.values)):
                 ours.update({at: mark for at, mark in theirs.items() if at[: len(place)] == place})
 
     def _key(self, node: Node, path: KeyPath) -> str:

@@ -33,11 +33,7 @@ _LINES = frozenset({"setup", "srun", "options", "command"})
 
 
 def refuse(data: Mapping[str, Any], positions: Positions) -> None:
-    """Look at every text of a file.
-
-    Raises:
-        InputError: with the place, the name, and the line to write instead; never with the value.
-    """
+    """Check every text of a file. Raises InputError: the place, the name and what to write instead, never the value."""
     for path, text in _texts(data, ()):
         name = _secret_in(path, text)
         if name is None:

@@ -14,11 +14,7 @@ NAMES = ("nemo_run", "submitit")
 
 
 def carrier(name: str) -> Executor:
-    """The carrier of this name.
-
-    Raises:
-        InputError: no such carrier, or its library is missing or of an unsupported version; says what to install.
-    """
+    """The executor of this name. Raises InputError: there is none, or its library is missing or of another version."""
     if name == "nemo_run":
         from launch.render.executors.nemo_run import NemoRunCarrier
 

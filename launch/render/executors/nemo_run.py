@@ -17,10 +17,10 @@ import shlex
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from launch.render import request as base
@@ -55,8 +55,6 @@ _HEADER = "OVERNIGHT_HEADER_VALUE_"
 class NemoRunCarrier:
     """See ``launch.render.request.Executor``."""
 
-    name = "nemo_run"
-
     def render(self, request: JobRequest) -> str:
         with tempfile.TemporaryDirectory(prefix="overnight-") as scratch:
             return _Submission(_library(), request, Path(scratch)).text
@@ -66,21 +64,11 @@ class NemoRunCarrier:
             return _Submission(_library(), request, Path(scratch)).submit(gateway)
 
 
-@dataclass(frozen=True)
-class _Library:
-    """The names of nemo_run that are used, found once."""
-
-    nemo_run: Any
-    scheduler: Any
-    package: Any
-    result: Any
-
-
 @cache
-def _library() -> _Library:
-    """Import nemo_run: two seconds, so only when a job goes through it."""
+def _library() -> SimpleNamespace:
+    """The names of nemo_run that are used. Importing it takes two seconds, so only when a job goes through it."""
     try:
-        return _Library(
+        return SimpleNamespace(
             nemo_run=import_module("nemo_run"),
             scheduler=import_module("nemo_run.run.torchx_backend.schedulers.slurm"),
             package=import_module("nemo_run.run.torchx_backend.packaging").package,
@@ -93,7 +81,7 @@ def _library() -> _Library:
 class _Submission:
     """One request on its way through the library."""
 
-    def __init__(self, library: _Library, request: JobRequest, scratch: Path) -> None:
+    def __init__(self, library: SimpleNamespace, request: JobRequest, scratch: Path) -> None:
         self._library = library
         self._request = request
         self._scratch = scratch

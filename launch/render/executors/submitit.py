@@ -30,8 +30,6 @@ _DROP_SRUN = ("output", "unbuffered")
 class SubmititCarrier:
     """See ``launch.render.request.Executor``."""
 
-    name = "submitit"
-
     def render(self, request: JobRequest) -> str:
         executor = _executor(request, deliver=None)
         return executor._make_submission_file_text(executor._submitit_command_str, request.name)

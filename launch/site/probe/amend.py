@@ -29,11 +29,8 @@ class ProfileChange:
 
 
 def amended(text: str, changes: Sequence[ProfileChange], tested: str) -> str:
-    """The text of a profile with the changes in it, each with its reason, and the note of when it was tested.
-
-    Raises:
-        InputError: the file is written in a way that a single value cannot be changed in (an alias, a list).
-    """
+    """The text with the changes, each with its reason, and the note of when it was tested. Raises InputError: a value
+    cannot be changed alone (an alias, a list)."""
     for change in changes:
         text = _changed(text, change)
     lines = [line for line in text.splitlines() if not line.startswith(MARK)]
@@ -48,11 +45,7 @@ def diff(old: str, new: str, path: Path) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace the file, once the text was read as a profile of that place: `extends` may be a path beside it.
-
-    Raises:
-        InputError: it would be none.
-    """
+    """Replace the file once the text reads as a profile of that place: ``extends`` may be a path beside it."""
     read_profile(path, text=text)
     write_atomic(path, text, mode=path.stat().st_mode & 0o777)
 

@@ -22,6 +22,9 @@ from launch.slurm import ask
 _SLACK = 5
 """Seconds by which a warning may come late: clocks of nodes differ, and a second is cut off each reading."""
 
+_SEEN_SECONDS = 60
+"""As ``jobs.probe`` has it; that is not imported on this side."""
+
 
 @dataclass(frozen=True)
 class ProbeResult:
@@ -210,16 +213,13 @@ class _Judge:
         return Finding(Level.WARN, "cpus", text, where)
 
     def _container(self) -> Iterator[Finding]:
-        if not self._image():
+        image = self._found.profile.image_of(self._plan.backend, self._plan.resources)
+        if not image:
             return
         first = next(node for node in self._probe.nodes if node["number"] == 0)
         inside = first["mounts"] != self._note("mounts")
-        text = f"{self._found.profile.containers.runtime} {'entered' if inside else 'did not enter'} {self._image()}"
+        text = f"{self._found.profile.containers.runtime} {'entered' if inside else 'did not enter'} {image}"
         yield Finding(Level.OK if inside else Level.FAIL, "container", text, self._where_of_backend())
-
-    def _image(self) -> str | None:
-        environment = self._found.profile.environments.get(self._plan.backend)
-        return self._plan.resources.image or (environment.image if environment is not None else None)
 
     def _file_system(self) -> Iterator[Finding]:
         nodes, where = self._probe.nodes, self._found.where("workspace")
@@ -228,7 +228,7 @@ class _Judge:
             slowest = max(float(node["seen_seconds"] or 0) for node in nodes)
             text = f"a file written on one node is seen on the other after {slowest:.2f} s"
             if late:
-                text = f"not shared: {_list(late)} did not see what was written elsewhere in {probe_seconds():.0f} s"
+                text = f"not shared: {_list(late)} did not see what was written elsewhere in {_SEEN_SECONDS} s"
             yield Finding(Level.FAIL if late else Level.OK, "file system", text, where)
         swaps = [node["swap"] for node in nodes]
         total = {key: sum(swap[key] for swap in swaps) for key in swaps[0]}
@@ -268,11 +268,6 @@ def tested(verdicts: Sequence[ProbeResult], now: float) -> str:
         bad = [finding.what for finding in one.findings if finding.level is not Level.OK]
         parts.append(f"{one.probe.plan.executor} on {hosts}: {'not ' + ', '.join(bad) if bad else 'all works'}")
     return f"{clock(now, now=0.0)}, {'; '.join(parts)}"
-
-
-def probe_seconds() -> float:
-    """As ``jobs.probe`` has it; that is not imported on this side."""
-    return 60.0
 
 
 def _list(values: object) -> str:

@@ -7,7 +7,6 @@ import json
 import os
 import secrets as tokens
 import shutil
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from launch.config.profile import Continuation, Profile, Resources, partitions_o
 from launch.config.profile_fields import KINDS
 from launch.config.profile_file import ProfileFile
 from launch.inputs import toolkit
+from launch.plan.backends import python_of
 from launch.plan.model import PlannedStage
 from launch.render import containers, scripts, templates
 from launch.render.executors import carrier
@@ -40,10 +40,8 @@ FILES_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class ProbePlan:
-    """One probe: which executor carries it, and what it is to do.
-
-    ``lead``: seconds before its end at which Slurm is to warn it; None: it is not asked to.
-    """
+    """A probe: its executor and what it is to do. ``lead``: how many seconds before its end Slurm sends a signal; None:
+    it does not."""
 
     executor: str
     kind: str
@@ -71,10 +69,8 @@ class Probe:
 
 
 def plans(found: ProfileFile, minutes: int | None, skip: Collection[str]) -> list[ProbePlan]:
-    """One for each executor that any kind of job is routed to: of its kinds the one that asks for most.
-
-    The back end is one with an image, or modules, if the profile has one: that is more to try.
-    """
+    """One for each executor in use, as the kind of job that asks for most. The back end is one with an image or
+    modules, if there is one: that tests more."""
     profile = found.profile
     by_executor: dict[str, list[str]] = {}
     for kind in KINDS:
@@ -86,8 +82,7 @@ def plans(found: ProfileFile, minutes: int | None, skip: Collection[str]) -> lis
         limits = [profile.partitions[name].max_nodes for name in partitions_of(wanted) if name in profile.partitions]
         most = min([2, *(limit for limit in limits if limit is not None)])
         backend = _backend(profile)
-        image = _image(profile, backend, wanted)
-        allowed = minutes or (10 if image else 1)
+        allowed = minutes or (10 if profile.image_of(backend, wanted) else 1)
         result.append(
             ProbePlan(
                 executor=executor,
@@ -108,18 +103,8 @@ def _backend(profile: Profile) -> str:
     return ranked[0] if ranked else test_only.NAME
 
 
-def _image(profile: Profile, backend: str, resources: Resources) -> str | None:
-    environment = profile.environments.get(backend)
-    return resources.image or (environment.image if environment is not None else None)
-
-
 def prepare(found: ProfileFile, workspace: Workspace, wanted: Sequence[ProbePlan]) -> list[Probe]:
-    """Write the files of the probes; nothing is submitted.
-
-    Raises:
-        InputError: a value of the profile cannot go into a script.
-        OSError: the workspace cannot be written.
-    """
+    """Write the files of the probes; nothing is submitted. Raises InputError: a value cannot go into a script."""
     run = Run(Workspace(workspace.probes), tokens.token_hex(3))
     run.paths.stages.mkdir(parents=True)
     toolkit.take(run.paths.toolkit)
@@ -127,19 +112,15 @@ def prepare(found: ProfileFile, workspace: Workspace, wanted: Sequence[ProbePlan
 
 
 def _prepare(run: Run, profile: Profile, plan: ProbePlan) -> Probe:
-    environment = profile.environments.get(plan.backend)
-    python = sys.executable if environment is None else environment.interpreter
+    python = python_of(plan.backend, profile)
     stage = test_only.stage_of(profile, plan.kind, plan.resources, plan.executor, plan.backend, python)
     stage = replace(stage, name=plan.executor.replace("_", "-"))
     paths = run.paths.stage(stage.name)
     place = paths.scripts(ATTEMPT)
     place.root.mkdir(parents=True)
     paths.logs.mkdir()
-    common = {
-        "stage_dir": paths.root,
-        "boot": run.paths.boot,
-        "environment": scripts.environment(profile, stage),
-    }
+    environment = scripts.environment(profile, stage)
+    common = {"stage_dir": paths.root, "boot": run.paths.boot, "environment": environment}
     host = templates.template(
         "probe_host.sh.j2",
         **common,
@@ -209,13 +190,8 @@ def wait(
     limit_seconds: float | None,
     on_look: Callable[[Sequence[Probe]], None],
 ) -> None:
-    """Wait until all have ended, or for ``limit_seconds``.
-
-    Args:
-        poll_seconds: the longest between two looks at the queue. They begin quickly and get rarer; what the jobs write
-            into the workspace is looked at every second, and asks nothing of Slurm.
-        on_look: called after each look at the queue.
-    """
+    """Wait until all have ended, or for ``limit_seconds``. ``on_look`` is called after each squeue; these get rarer, up
+    to ``poll_seconds``. The files of the jobs are read every second, which asks nothing of Slurm."""
     began = looked = time.monotonic()
     pause = 1.0
     while not all(probe.over for probe in probes):

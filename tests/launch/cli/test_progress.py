@@ -75,7 +75,8 @@ def item() -> fetch.FetchItem:
 
 
 def test_fetch_in_a_log_is_a_line_an_activity(capsys: pytest.CaptureFixture[str]) -> None:
-    with show.fetching(quiet=False) as progress:
+    with show.shown(quiet=False) as output:
+        progress = show.fetching(output)
         for done in range(0, 100_000_000, 10_000_000):
             progress(item(), done, 100_000_000, "downloading")
         progress(item(), 5, None, "verifying")
@@ -83,9 +84,9 @@ def test_fetch_in_a_log_is_a_line_an_activity(capsys: pytest.CaptureFixture[str]
 
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with show.fetching(quiet=True) as progress:
-        progress(item(), 1, None, "downloading")
-    with show.local_display(Plan("waits", (stage("cpt"),)), quiet=True) as display:
+    with show.shown(quiet=True) as output:
+        show.fetching(output)(item(), 1, None, "downloading")
+        display = show.LocalDisplay(Plan("waits", (stage("cpt"),)), output)
         display.begin(stage("cpt"), reused=False)
         display.update(Report(1.0, 1, 3, "training", {"loss": 2.0}))
         display.note("hello")
@@ -97,7 +98,8 @@ def test_a_run_in_a_log_is_a_line_at_begin_and_end(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = Plan("waits", (stage("cpt"), stage("sft", "cpt")))
-    with show.local_display(plan, quiet=False) as display:
+    with show.shown(quiet=False) as output:
+        display = show.LocalDisplay(plan, output)
         display.begin(plan.stages[0], reused=True)
         display.begin(plan.stages[1], reused=False)
         for step in range(1, 4):
@@ -129,9 +131,11 @@ from launch.inputs import fetch
 from launch.plan.model import Plan
 from tests.support.made_runs import stage
 plan = Plan("waits", (stage("data"), stage("cpt", "data")))
-with show.fetching(quiet=False) as progress:
+with show.shown(quiet=False) as output:
+    progress = show.fetching(output)
     progress(fetch.FetchItem("base", fetch.SourceScheme.PACKAGE, "m==1", "gguf"), 5_000_000, 10_000_000, "downloading")
-with show.local_display(plan, quiet=False) as display:
+with show.shown(quiet=False) as output:
+    display = show.LocalDisplay(plan, output)
     display.begin(plan.stages[0], reused=True)
     display.begin(plan.stages[1], reused=False)
     display.update(Report(10.0, 1, 3, "training", {"loss": 2.5}))

@@ -68,13 +68,11 @@ def test_pinned_commit_is_fetched_again_in_an_emptied_store(hub: Hub, workspace:
     assert found.seal.metrics["revision"] == first
 
 
-def test_tag_and_data_set(hub: Hub, workspace: Workspace) -> None:
-    commit = hub.push(REPO, {"data/train.bin": b"rows", "x.gguf": b"kept in a data set"}, branch="v1")
-    (found,) = fetch([item("texts", f"{REPO}@v1", repo_type="dataset")], workspace)
-    assert list(read_pins(workspace)) == [f"hf:datasets/{REPO}@v1"]
+def test_tag(hub: Hub, workspace: Workspace) -> None:
+    commit = hub.push(REPO, FILES, branch="v1")
+    (found,) = fetch([model("@v1")], workspace)
+    assert list(read_pins(workspace)) == [f"hf:models/{REPO}@v1"]
     assert found.seal.metrics["revision"] == commit
-    assert [entry.path for entry in found.seal.files] == ["data/train.bin", "x.gguf"]
-    assert hub.count(f"/datasets/{REPO}/resolve/{commit}/data/train.bin", "GET") == 1
 
 
 def test_short_break_is_resumed_where_it_broke(hub: Hub, workspace: Workspace) -> None:

@@ -15,7 +15,7 @@ def test_the_chain_is_planned_for_a_dgx_cluster(tmp_path: Path) -> None:
     profile = place(tmp_path)
     model = fetch.item("base", str(tmp_path / "llama"), base=tmp_path)
     workspace = Workspace(tmp_path / "overnight")
-    entry = workspace.entry(model.kind, model.fingerprint(fetch.read_pins(workspace)))
+    entry = model.entry(workspace)
     entry.output.mkdir(parents=True)
     (entry.output / "config.json").write_bytes((tmp_path / "llama" / "config.json").read_bytes())
     common = ("nvidia.yaml", "--cluster", profile.name, "--set", "model.base=./llama")

@@ -9,8 +9,7 @@ import pytest
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile import Profile
 from launch.config.profile_file import read_profile
-from launch.plan.model import Plan
-from launch.plan.planned import Planned
+from launch.plan.model import Plan, Planned
 from launch.render import preview
 from launch.runs.rundir import Run
 from tests.support.made_runs import make, stage

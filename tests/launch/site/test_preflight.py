@@ -12,8 +12,7 @@ import pytest
 from jobs.core.paths import Workspace
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile_file import read_profile
-from launch.plan.model import Plan, PlannedInput
-from launch.plan.planned import Planned
+from launch.plan.model import Plan, Planned, PlannedInput
 from launch.site import preflight
 from launch.site.finding import Finding, Level
 from tests.launch.plan.test_estimates import BASE, LLAMA_1B, training

@@ -37,7 +37,6 @@ PARTITIONS = st.builds(
     max_nodes=st.none() | st.integers(1, 100),
     exclusive=st.booleans(),
     preemptible=st.booleans(),
-    default_memory=st.booleans(),
     max_memory_mb=st.none() | st.integers(1000, 100_000),
     allow_accounts=st.none(),
     allow_qos=st.none(),

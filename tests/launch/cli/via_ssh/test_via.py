@@ -15,9 +15,8 @@ import pytest
 import yaml
 
 from launch.base.errors import InputError
-from launch.cli.main import COMMANDS
 from launch.cli.via_ssh import bundle, connection, protocol, serve
-from launch.cli.via_ssh.arguments import rebuilt
+from launch.cli.via_ssh.client import rebuilt
 from launch.inputs import user_code
 from tests.support.chains import make_inputs
 
@@ -40,7 +39,7 @@ WORDS = {
 @pytest.mark.parametrize("name", protocol.COMMANDS)
 def test_arguments_mean_the_same_over_there(name: str) -> None:
     parser = argparse.ArgumentParser()
-    importlib.import_module(COMMANDS[name].module).configure(parser)
+    importlib.import_module(f"launch.cli.{name}").configure(parser)
     places = [word for word in WORDS[name] if _is_place(word)]
     args = parser.parse_args([*_with_equals(WORDS[name]), *(["--", *places] if places else [])])
     assert parser.parse_args(rebuilt(parser, args, {})) == args

@@ -48,7 +48,6 @@ def test_every_value_knows_who_set_it(mine: Path) -> None:
     assert found.origin(("resources", "default", "cpus")) == f"{mine}:4:29"
     assert found.origin(("environments", "trl", "venv")) is None
     assert found.origin(("lead",)) is None
-    assert read_profile(mine, ("partition=x",)).origin(("partition",)) == "--set partition=x"
 
 
 def test_a_pipeline_lies_over_the_profile(mine: Path) -> None:
