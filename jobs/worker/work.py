@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,8 @@ from jobs.core.paths import StagePaths
 from jobs.core.progress import ProgressWriter
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
-from jobs.lifecycle import judge, publish, steps
+from jobs.lifecycle import judge, publish, space, steps
+from jobs.lifecycle.start import notes
 from jobs.training import interface
 from jobs.training.deadline import StopRequest
 from jobs.training.interface import BackEnd, Result, WorkContext
@@ -114,7 +116,8 @@ def main(spec: StageSpec) -> int:
             steps.event(stage, start, name, **facts)
 
     stop = _SignalledStop(stage, spec.lead_seconds, event)
-    StopRequest.saved(stop, monitor.longest_save(spec))  # of earlier starts: a slow file system is known from then on
+    # Of earlier starts: a slow file system is known from then on. And the output has to be sealed in what is left.
+    StopRequest.saved(stop, max(monitor.longest_save(spec), _seconds_to_seal(spec, stop.end())))
     signal.signal(signal.SIGTERM, stop.on_signal)
     signal.signal(signal.SIGUSR2, stop.on_signal)
     context = WorkContext(
@@ -167,6 +170,18 @@ def _flush(spec: StageSpec, start: steps.Start, rank: int, world: int) -> None:
         if world > 1:
             marks = spec.stage_paths.ranks(start.job, start.restart)
             files.write_atomic(marks / f"flushed-{os.environ.get('SLURM_NODEID', '0')}", "")
+
+
+def _seconds_to_seal(spec: StageSpec, end: float | None) -> float:
+    """What sealing an output of the size of a save takes at the rate at which the inputs were verified: not more than
+    leaves half of the allocation for the work."""
+    read = [(note.get("bytes"), note.get("seconds")) for note in notes(spec, None, "file_gate")]
+    known = [(size, seconds) for size, seconds in read if isinstance(size, int) and isinstance(seconds, int | float)]
+    seconds = sum(seconds for _, seconds in known)
+    if not spec.trains or not seconds:
+        return 0.0
+    found = space.checkpoint_bytes(spec)[0] * seconds / max(1, sum(size for size, _ in known))
+    return float(found if end is None else min(found, max(0.0, end - time.time()) / 6))
 
 
 def node_name() -> str:

@@ -155,16 +155,6 @@ def _seal_by_name(original: Any) -> Any:
     return make
 
 
-def _move_makes_the_way(original: Any) -> Any:
-    """A directory that was taken away is made again: what a replaced start renames gets through."""
-
-    def move(source: Path, target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        original(source, target)
-
-    return move
-
-
 MUTATIONS: dict[str, Mutation] = {
     # The claim
     "claim-taken-by-all": Mutation(claim, "take", _claim_taken_by_all),
@@ -202,7 +192,6 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "finished-is-made-again": Mutation(publish, "seal_finished", lambda original: lambda spec, start: None),
     "seal-is-written-over": Mutation(publish, "_make_seal", _seal_by_name),
-    "output-is-put-by-its-name": Mutation(claim, "move", _move_makes_the_way),
     "an-error-that-passes-is-the-end": Mutation(
         patience.Patience, "wait", lambda original: lambda self, at=None: False
     ),
