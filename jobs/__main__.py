@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.core import spec as specs
+from jobs.core.patience import Patience
 
 
 def main(argv: Sequence[str]) -> int:
@@ -37,7 +38,11 @@ def main(argv: Sequence[str]) -> int:
         from data_prep.corpus import tasks
 
         return tasks.main(Path(path), int(rest[0]))
-    spec = specs.load(Path(path))
+    if verb == "prologue":
+        from jobs.lifecycle import steps
+
+        return int(steps.begin(Path(path), *rest))
+    spec = Patience().call(lambda: specs.load(Path(path)))
     if verb == "work":
         from jobs.worker import work
 
@@ -48,9 +53,7 @@ def main(argv: Sequence[str]) -> int:
         return ray_nodes.main(spec, float(rest[0]))
     from jobs.lifecycle import steps
 
-    start = steps.Start.from_environment()
-    if verb == "prologue":
-        return int(steps.prologue(spec, start, *rest))
+    start = steps.Start.from_environment(spec.attempt)
     if verb == "finish":
         ended_by = steps.EndedBy(rest[1]) if len(rest) > 1 else steps.EndedBy.ITSELF
         print(steps.finish(spec, start, int(rest[0]), ended_by))

@@ -14,8 +14,9 @@ import secrets
 import socket
 import time
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
-from jobs.core import files
+from jobs.core import files, strict
 from jobs.core.paths import StorePaths
 
 _NAME = re.compile(r"(\d{4})\.json\Z")
@@ -50,25 +51,34 @@ def new_token(length: int = 6) -> str:
 def current(store: StorePaths, fresh: bool = False) -> Attempt | None:
     """The newest attempt, or None. ``fresh``: as the server of the file system has them, not a cached listing.
 
-    An empty file is no attempt: its maker died between its name and its content (no hard links there).
-
-    Raises:
-        ValueError: its file is not an attempt.
+    An empty file is no attempt: its maker died between its name and its content (no hard links there). One that is
+    damaged is an attempt of which nothing else is known: no job can hold it, and the next one gets a later number.
     """
+    path = next((path for path in reversed(_paths(store, fresh)) if not files.is_abandoned(path)), None)
+    return None if path is None else _read(path)
+
+
+def _paths(store: StorePaths, fresh: bool = False) -> list[Path]:
     try:
         names = files.fresh_names(store.attempts) if fresh else os.listdir(store.attempts)
     except FileNotFoundError:
-        return None
-    numbers = sorted((int(found[1]) for name in names if (found := _NAME.match(name))), reverse=True)
-    path = next((path for path in map(store.attempt, numbers) if not files.is_abandoned(path)), None)
-    if path is None:
-        return None
-    value = files.read_created_json(path)
+        return []
+    numbers = [int(found[1]) for found in map(_NAME.match, names) if found]
+    return [store.attempt(number) for number in sorted(numbers)]
+
+
+def _read(path: Path) -> Attempt:
     try:
-        value["job_names"] = tuple(value["job_names"])
-        return Attempt(**value)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not an attempt: {error}") from error
+        return strict.build(Attempt, files.read_created_json(path))
+    except ValueError as error:
+        strict.passed_over(error if str(path) in str(error) else f"{path}: not an attempt: {error}")
+        return Attempt(int(path.stem), "", "", "", str(path.parent), "slurm", (), "", 0, 0.0)
+
+
+def tokens_before(store: StorePaths, token: str) -> set[str]:
+    """Tokens of the attempts that came before one; empty where that is not known."""
+    known = [_read(path).token for path in _paths(store) if path.stat().st_size]
+    return set(known[: known.index(token)]) - {""} if token in known else set()
 
 
 def open_next(store: StorePaths, attempt: Attempt) -> bool:
@@ -80,8 +90,13 @@ def open_next(store: StorePaths, attempt: Attempt) -> bool:
 
 def job_ids(store: StorePaths, attempt: Attempt) -> dict[int, str]:
     """Known job ids by link; empty where sbatch's answer was never recorded."""
-    value = files.read_json_or_none(store.attempt_jobs(attempt.number)) or {}
-    return {int(link): str(job) for link, job in value.items()}
+    path = store.attempt_jobs(attempt.number)
+    try:
+        value = strict.convert(dict[str, str], files.read_json_or_none(path) or {}, "jobs")
+        return {int(link): job for link, job in value.items()}
+    except ValueError as error:
+        strict.passed_over(f"{path}: {error}")
+        return {}
 
 
 def record_job(store: StorePaths, attempt: Attempt, link: int, job: str) -> None:

@@ -14,6 +14,7 @@ RETRIES: dict[FailureClass, int] = {
     FailureClass.TIME_LIMIT: 0,
     FailureClass.PREEMPTED: 5,
     FailureClass.NODE_FAILURE: 5,
+    FailureClass.FILE_SYSTEM: 5,
     FailureClass.KILLED: 3,
     FailureClass.HANG: 2,
     FailureClass.COLLECTIVE_TIMEOUT: 3,

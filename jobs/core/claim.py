@@ -18,11 +18,12 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from jobs.core import attempts, files
+from jobs.core import attempts, files, strict
 from jobs.core.paths import StorePaths
 
 _NAME = re.compile(r"(?P<attempt>[0-9a-z]+)\.(?P<link>\d{3})\.(?P<restart>\d{5})\Z")
 SUPERSEDED = "superseded"
+DAMAGED = "damaged"
 
 
 class ClaimLost(RuntimeError):
@@ -46,16 +47,15 @@ class Claim:
 
 
 def read(path: Path) -> Claim:
-    """Parse a claim file.
-
-    Raises:
-        ValueError: the file is torn or not a claim.
-    """
-    value = files.read_created_json(path)
+    """The claim in a file. Of one that is damaged its name says which start it is of, and ``job`` is ``DAMAGED``."""
     try:
-        return Claim(**value)
-    except TypeError as error:
-        raise ValueError(f"{path}: not a claim: {error}") from error
+        return strict.build(Claim, files.read_created_json(path))
+    except ValueError as error:
+        found = _NAME.match(path.name)
+        if found is None:
+            raise
+        strict.passed_over(error if str(path) in str(error) else f"{path}: not a claim: {error}")
+        return Claim(found["attempt"], int(found["link"]), int(found["restart"]), DAMAGED, "", path.stat().st_mtime)
 
 
 def of_attempt(store: StorePaths, attempt: str, fresh: bool = False) -> list[Claim]:
@@ -127,8 +127,33 @@ def check_held(store: StorePaths, claim: Claim) -> None:
         raise ClaimLost(f"{store.claims}: the claim of job {claim.job} restart {claim.restart} is gone")
     newest = max(held, key=lambda other: other.order)
     # A job requeued before its first prologue owns restart 0 with its own, higher, restart number inside.
-    if newest.job != claim.job or newest.order > claim.order:
+    if newest.job not in (claim.job, DAMAGED) or newest.order > claim.order:
         raise ClaimLost(
             f"job {claim.job} restart {claim.restart} lost {store.root.name}: "
             f"job {newest.job} restart {newest.restart} on {newest.host} took it"
         )
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename by way of a directory of one start. A later start takes that away before it works, so that the step cannot
+    be done any more by one that is only taken for dead, whenever it comes to it.
+
+    Raises:
+        ClaimLost: it was taken away.
+    """
+    try:
+        os.rename(source, target)
+    except FileNotFoundError as error:
+        raise ClaimLost(f"{source}: a later start has taken it away, or its directory") from error
+
+
+def put(made: Path, target: Path, own: Path) -> None:
+    """Make ``made`` the entry's ``target``; what lies there already goes to ``own`` first, the directory of the start.
+
+    Raises:
+        ClaimLost: as ``move``.
+    """
+    if target.exists():
+        move(target, own / f"before-{target.name}-{time.monotonic_ns()}")
+    move(made, target)
+    files.fsync_directory(target.parent)

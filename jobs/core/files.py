@@ -6,13 +6,17 @@ and a name that we reported as written must still be there after the machine los
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from jobs.core import strict
 
 CREATION_SECONDS = 2.0
 """How long a reader waits for the content of a file whose name is there."""
@@ -44,6 +48,14 @@ def make_directory(path: Path) -> None:
         fsync_directory(directory.parent)
 
 
+def take_away(directory: Path) -> None:
+    """Remove a directory in one step for whoever looks, or still writes there by its name: rename, then remove."""
+    aside = directory.with_name(f".{directory.name}.{os.uname().nodename}.{os.getpid()}.{time.monotonic_ns()}.gone")
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(directory, aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def flush_tree(directory: Path) -> None:
     """Have everything below ``directory`` on disk, before a rename makes it look complete. Many at a time: a journaling
     file system writes one record for all that wait."""
@@ -56,6 +68,15 @@ def flush_tree(directory: Path) -> None:
     with ThreadPoolExecutor(max_workers=16) as pool:
         list(pool.map(flush, paths))
         list(pool.map(fsync_directory, roots))
+
+
+def drop_cache(path: Path) -> None:
+    """Have the next reading of a file come from the disk, as far as the system allows it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(handle)
 
 
 def flush(path: str | Path) -> None:
@@ -90,7 +111,8 @@ def _write_whole(path: Path, text: str, flag: int, mode: int = 0o644) -> os.stat
     """Make a file with ``text``, which is on disk at the end; what fstat says of it."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | flag, mode)
     try:
-        _write_all(handle, text.encode("utf-8"))
+        # "?" for half a character, as names of files may have it that are not UTF-8: a verdict must get to disk.
+        _write_all(handle, text.encode("utf-8", "replace"))
         os.fsync(handle)
         return os.fstat(handle)
     finally:
@@ -105,7 +127,12 @@ def _write_all(handle: int, data: bytes) -> None:
 
 def write_json(path: Path, value: Any, mode: int = 0o644) -> None:
     """``write_atomic`` of ``value`` as indented JSON."""
-    write_atomic(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", mode)
+    write_atomic(path, json_text(value), mode)
+
+
+def json_text(value: Any) -> str:
+    """``value`` as indented JSON."""
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def create_exclusive(path: Path, text: str) -> bool:
@@ -124,7 +151,7 @@ def create_exclusive(path: Path, text: str) -> bool:
         if os.stat(temporary).st_nlink != 2:
             return False
     except OSError as error:
-        if error.errno in _NO_LINKS:
+        if error.errno in NO_LINKS:
             return _create_without_links(path, text)
         raise
     finally:
@@ -133,7 +160,7 @@ def create_exclusive(path: Path, text: str) -> bool:
     return True
 
 
-_NO_LINKS = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EMLINK)
+NO_LINKS = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EMLINK)
 
 
 def _create_without_links(path: Path, text: str) -> bool:
@@ -188,13 +215,9 @@ def read_json(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not JSON; the message names the file.
+        ValueError: not JSON, or no file; the message names the path.
     """
-    text = path.read_text(encoding="utf-8")
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from error
+    return strict.read(path)
 
 
 def is_abandoned(path: Path) -> bool:
@@ -231,7 +254,7 @@ def append_json_line(path: Path, value: Any, durable: bool = True) -> None:
 
     A torn last line (power cut) is closed first, so that it cannot swallow the new one.
     """
-    line = (json.dumps(value, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    line = (json.dumps(value, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8", "replace")
     existed = path.exists()
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
@@ -249,12 +272,17 @@ def append_json_line(path: Path, value: Any, durable: bool = True) -> None:
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The complete lines of a JSON-lines file; a torn line (no JSON object) is passed over."""
-    if not path.exists():
+    try:
+        stream = open(path, encoding="utf-8", errors="replace")  # noqa: SIM115 - closed below
+    except FileNotFoundError:
         return
-    with open(path, encoding="utf-8", errors="replace") as stream:
+    except IsADirectoryError:
+        strict.passed_over(f"{path}: not a file")
+        return
+    with stream:
         for line in stream:
             try:
-                value = json.loads(line)
+                value = strict.parse(line)
             except ValueError:
                 continue
             if isinstance(value, dict):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _SAVE = re.compile(r"checkpoint-(\d+)\Z")
+_OWN = re.compile(r"(?:output|saves)\.partial-([0-9a-z]+)\.(\d+)\.(\d+)\Z")
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,11 @@ class StorePaths:
     """One store entry: the output of a stage, shared by all runs whose fingerprint is the same."""
 
     root: Path
+
+    @staticmethod
+    def name_of(kind: str, fingerprint: str) -> str:
+        """Name of the entry of a fingerprint (hex); 16 digits keep paths short, 64 bits keep them apart."""
+        return f"{kind}-{fingerprint[:16]}"
 
     @property
     def output(self) -> Path:
@@ -28,6 +34,15 @@ class StorePaths:
         """Where one start of a job writes: its own, so that a start on a node that only seems dead cannot write into
         the output of the one that took over. Renamed to ``output`` before the seal."""
         return self.root / f"{self.partial.name}-{attempt}.{link:03d}.{restart:05d}"
+
+    def own_saves(self, attempt: str, link: int, restart: int) -> Path:
+        """Where one start of a job writes its saves, each renamed to ``saves/checkpoint-N`` once it is sealed."""
+        return self.root / f"saves.partial-{attempt}.{link:03d}.{restart:05d}"
+
+    def own_directories(self) -> list[tuple[Path, tuple[str, int, int]]]:
+        """What starts write in, with attempt, link and restart of the owner."""
+        found = [(path, _OWN.match(path.name)) for path in self.root.iterdir()]
+        return [(path, (own[1], int(own[2]), int(own[3]))) for path, own in found if own]
 
     def partials(self) -> list[Path]:
         """Unsealed outputs of starts, the newest last."""
@@ -302,5 +317,5 @@ class Workspace:
         return RunPaths(self.runs / run)
 
     def entry(self, kind: str, fingerprint: str) -> StorePaths:
-        """Store entry of a fingerprint (hex); 16 digits keep paths short, 64 bits keep them apart."""
-        return StorePaths(self.store / f"{kind}-{fingerprint[:16]}")
+        """Store entry of a fingerprint (hex)."""
+        return StorePaths(self.store / StorePaths.name_of(kind, fingerprint))

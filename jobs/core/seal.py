@@ -10,13 +10,16 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from jobs.core import files
+from jobs.core import files, strict
+from jobs.core.paths import StorePaths
+from jobs.core.patience import Patience
 
 SCHEMA = 1
 WHOLE = "sha256"
@@ -51,11 +54,16 @@ class SealKind(str, Enum):
     EVALUATION = "evaluation"
 
 
+def shown(path: Path) -> str:
+    """A path as text that can be written anywhere: bytes that are no UTF-8 as escapes."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
 class SealBroken(Exception):
     """A directory does not match its seal, or has none. ``path`` is the file at fault, ``reason`` says how."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+        super().__init__(f"{shown(path)}: {reason}")
         self.path = path
         self.reason = reason
 
@@ -136,19 +144,27 @@ def list_files(directory: Path, leave_out: Iterable[str] = ("seal.json",)) -> li
     """Relative paths of all regular files below ``directory``, sorted.
 
     Raises:
-        SealBroken: a symbolic link or special file is among them: its content could change behind the seal.
+        SealBroken: a symbolic link (to a file or a directory) or a special file is among them: its content could change
+            behind the seal. Or a name that is not UTF-8, or a directory that cannot be listed.
     """
     skip = set(leave_out)
     found: list[str] = []
-    for root, _, names in os.walk(directory):
-        for name in names:
+
+    def unlisted(error: OSError) -> None:
+        raise SealBroken(Path(error.filename or directory), f"cannot be listed: {error.strerror}") from error
+
+    for root, folders, names in os.walk(directory, onerror=unlisted):
+        for name in [*folders, *names]:
             path = Path(root, name)
             relative = str(path.relative_to(directory))
             if relative in skip:
                 continue
-            if path.is_symlink() or not path.is_file():
+            if shown(path) != str(path):
+                raise SealBroken(path, "its name is not UTF-8: rename it")
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
                 raise SealBroken(path, "only regular files can be sealed")
-            found.append(relative)
+            if name in names:
+                found.append(relative)
     return sorted(found)
 
 
@@ -210,7 +226,7 @@ def seal_directory(directory: Path, seal_path: Path, *, depth: Depth = Depth.FUL
     Raises:
         SealBroken: nothing to seal, an empty weights file, or a link among the files.
     """
-    names = list_files(directory)
+    names = list_files(directory) if directory.is_dir() else []
     if not names:
         raise SealBroken(directory, "is empty: nothing to seal")
     # Flushed while the cores digest (of what is in memory): the disk takes longer than they do. Both are over before
@@ -221,6 +237,8 @@ def seal_directory(directory: Path, seal_path: Path, *, depth: Depth = Depth.FUL
         flushed = disk.map(files.flush, [directory / name for name in names])
         seal = Seal(files=digest_files(directory, names, depth), depth=depth, **facts)
         list(flushed)  # raises what a flush has raised
+    for name in sorted(set(list_files(directory)) ^ set(names)):
+        raise SealBroken(directory / name, "came or went while the directory was sealed: somebody still writes there")
     # A file is no better on disk than the names that lead to it: all directories, and the one that holds this one.
     for root, _, _ in os.walk(directory):
         files.fsync_directory(Path(root))
@@ -231,37 +249,64 @@ def seal_directory(directory: Path, seal_path: Path, *, depth: Depth = Depth.FUL
 
 def write(path: Path, seal: Seal) -> None:
     """Write ``seal`` atomically."""
-    files.write_json(path, asdict(seal))
+    files.write_atomic(path, as_text(seal))
+
+
+def as_text(seal: Seal) -> str:
+    """What a seal's file holds."""
+    return files.json_text(asdict(seal))
 
 
 def load(path: Path) -> Seal:
     """Read a seal.
 
     Raises:
-        SealBroken: missing, torn, of an unknown schema, or with paths that leave the directory.
+        SealBroken: missing, unreadable, torn, of an unknown schema, or with paths that leave the directory.
     """
     try:
-        value = files.read_json(path)
+        value = strict.read(path)
     except FileNotFoundError:
         raise SealBroken(path, "no seal: the stage that writes it has not finished") from None
     except (ValueError, OSError) as error:
         raise SealBroken(path, f"unreadable seal: {error}") from error
     try:
-        if value["schema"] != SCHEMA:
-            raise SealBroken(path, f"schema {value['schema']}, this version reads {SCHEMA}")
-        value["kind"] = SealKind(value["kind"])
-        value["depth"] = Depth(value["depth"])
-        value["files"] = tuple(FileDigest(**entry) for entry in value["files"])
-        seal = Seal(**value)
-    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(value, dict) and value.get("schema") != SCHEMA:
+            raise SealBroken(path, f"schema {value.get('schema')}, this version reads {SCHEMA}")
+        seal = strict.build(Seal, value)
+    except ValueError as error:
         raise SealBroken(path, f"not a seal: {error}") from error
     if seal.algorithm not in (WHOLE, BLOCKS):
         raise SealBroken(path, f"digests by {seal.algorithm}, this version knows {WHOLE} and {BLOCKS}")
     for entry in seal.files:
-        parts = Path(entry.path).parts
-        if not parts or Path(entry.path).is_absolute() or ".." in parts:
+        if entry.path.startswith("/") or not {"", ".", ".."}.isdisjoint(entry.path.split("/")) or entry.size < 0:
             raise SealBroken(path, f"names a file outside the directory: {entry.path!r}")
+    if len({entry.path for entry in seal.files}) != len(seal.files):
+        raise SealBroken(path, "names a file twice")
     return seal
+
+
+def of_entry(store: StorePaths) -> Seal:
+    """The seal of a store entry, held against the entry's name.
+
+    Raises:
+        SealBroken: as ``load``; or it is the seal of another entry: a link or a copy of that lies here.
+    """
+    found = load(store.seal)
+    if store.root.name != store.name_of(found.kind.value, found.fingerprint):
+        raise SealBroken(store.seal, f"is the seal of {store.name_of(found.kind.value, found.fingerprint)}")
+    return found
+
+
+def is_foreign(store: StorePaths) -> bool:
+    """Whether the seal of an entry says that it belongs to another; a quick look, asked for every finished stage."""
+    try:
+        found = _FINGERPRINT.search(store.seal.read_bytes())
+    except OSError:
+        return False
+    return found is not None and not store.root.name.endswith(f"-{found[1][:16].decode()}")
+
+
+_FINGERPRINT = re.compile(rb'^  "fingerprint": "([0-9a-f]{16,})"', re.MULTILINE)
 
 
 def digest_of(seal_path: Path) -> str:
@@ -273,28 +318,32 @@ def verify(
     directory: Path,
     seal_path: Path,
     *,
-    wait_seconds: float = 0.0,
+    patience: Patience | None = None,
     on_bytes: Callable[[int], None] | None = None,
 ) -> Seal:
     """Compare ``directory`` with its seal: no file missing, none cut, none changed.
 
-    Sizes are compared for all files before any is read, so a cut file is reported at once. ``wait_seconds`` is for
-    file systems on which a file just written elsewhere is not visible yet (NFS attribute cache).
+    Sizes are compared for all files before any is read, so a cut file is reported at once. With ``patience`` what is
+    missing or of another size is looked at again (NFS shows a directory and a size as they were up to a minute ago),
+    and so is what cannot be read; a file whose content differs is read once more.
 
     Raises:
-        SealBroken: with the file and what is wrong with it.
+        SealBroken: with the file and what is wrong with it; ``patience.passes`` says whether it could not be read.
     """
-    if wait_seconds:
-        files.wait_for(seal_path, wait_seconds)
-        for entry in load(seal_path).files:
-            files.wait_for(directory / entry.path, wait_seconds)
-    seal = check_sizes(directory, seal_path)
+    waits = patience or Patience(0.0)
+    seal = waits.call(lambda: check_sizes(directory, seal_path), lambda error: isinstance(error, SealBroken))
     names = [entry.path for entry in seal.files]
-    digests = digest_files(directory, names, seal.depth, on_bytes, seal.algorithm)
-    for entry, found in zip(seal.files, digests, strict=True):
-        if found.digest != entry.digest:
+
+    def digests(names: list[str]) -> tuple[FileDigest, ...]:
+        try:
+            return digest_files(directory, names, seal.depth, on_bytes, seal.algorithm)
+        except OSError as error:
+            raise SealBroken(Path(error.filename or directory), f"cannot be read: {error.strerror}") from error
+
+    for entry, found in zip(seal.files, waits.call(lambda: digests(names)), strict=True):
+        if found.digest != entry.digest and (patience is None or digests([entry.path])[0].digest != entry.digest):
             raise SealBroken(directory / entry.path, "content differs from its seal (same size, other digest)")
-    extra = sorted(set(list_files(directory)) - set(names))
+    extra = sorted(set(waits.call(lambda: list_files(directory))) - set(names))
     if extra:
         raise SealBroken(directory / extra[0], "is not in the seal: it was added afterwards")
     return seal
@@ -311,8 +360,10 @@ def check_sizes(directory: Path, seal_path: Path) -> Seal:
         path = directory / entry.path
         try:
             size = path.stat().st_size
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             raise SealBroken(path, f"is missing ({entry.size} bytes sealed)") from None
+        except OSError as error:
+            raise SealBroken(path, f"cannot be read: {error.strerror}") from error
         if size != entry.size:
             raise SealBroken(path, f"has {size} bytes, sealed with {entry.size}")
     return seal

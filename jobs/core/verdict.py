@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from jobs.core import files, redaction
+from jobs.core import files, patience, redaction, strict
 from jobs.core.claim import ClaimLost
 from jobs.core.paths import StagePaths
 from jobs.core.seal import SealBroken
@@ -40,6 +40,7 @@ class FailureClass(str, Enum):
     TOKENIZER = "wrong_tokenizer"
     BAD_CONFIGURATION = "bad_configuration"
     STORAGE_FULL = "storage_full"
+    FILE_SYSTEM = "file_system"
     OUT_OF_MEMORY = "out_of_memory"
     GPU_MEMORY = "gpu_out_of_memory"
     MISSING_GPUS = "missing_gpus"
@@ -62,7 +63,8 @@ class Verdict:
     """The conclusion of one restart.
 
     ``evidence`` is the line that shows it and ``source`` where it stands (``file:line``); ``nodes`` are those at fault;
-    ``judged_by`` names the later start that judged one which could not do so itself; ``step`` is the newest save.
+    ``judged_by`` names the later start that judged one which could not do so itself; ``step`` is the newest save;
+    ``attempt`` is the token of the submission, which unlike the id of its job comes only once.
     """
 
     outcome: Outcome
@@ -76,6 +78,7 @@ class Verdict:
     source: str = ""
     nodes: tuple[str, ...] = ()
     judged_by: str = ""
+    attempt: str = ""
 
 
 def write(stage: StagePaths, verdict: Verdict) -> None:
@@ -90,20 +93,26 @@ def read(path: Path) -> Verdict | None:
         ValueError: the file is not a verdict.
     """
     value = files.read_json_or_none(path)
-    if value is None:
-        return None
     try:
-        value["outcome"] = Outcome(value["outcome"])
-        value["failure"] = FailureClass(value["failure"])
-        value["nodes"] = tuple(value.get("nodes", ()))
-        return Verdict(**value)
-    except (KeyError, TypeError, ValueError) as error:
+        return None if value is None else strict.build(Verdict, value)
+    except ValueError as error:
         raise ValueError(f"{path}: not a verdict: {error}") from error
+
+
+def of_attempt(path: Path, attempt: str = "") -> Verdict | None:
+    """The verdict in ``path``; None where there is none, or a damaged one, or one of another ``attempt``: ids of jobs
+    are given again where a controller has lost its state."""
+    try:
+        found = read(path)
+    except ValueError as error:
+        strict.passed_over(error)
+        return None
+    return None if found is None or (attempt and found.attempt not in ("", attempt)) else found
 
 
 def all_of(stage: StagePaths) -> list[Verdict]:
     """All verdicts of a stage, oldest first."""
-    found = [read(path) for path in stage.root.glob("verdict-*_*.json")]
+    found = [of_attempt(path) for path in stage.root.glob("verdict-*_*.json")]
     return sorted((verdict for verdict in found if verdict is not None), key=lambda verdict: verdict.time)
 
 
@@ -118,6 +127,8 @@ def classify(error: BaseException, inputs: Iterable[Path] = ()) -> FailureClass:
         return own
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return FailureClass.STORAGE_FULL
+    if patience.passes(error):
+        return FailureClass.FILE_SYSTEM
     if isinstance(error, FileNotFoundError) and _is_within(error.filename, inputs):
         return FailureClass.MISSING_INPUT
     for kind, failure in _CLASSES:

@@ -5,18 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jobs.core import budget, files, symptoms, verdict
+from jobs.core import budget, strict, symptoms, verdict
 from jobs.core.budget import Ended
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass, Outcome, Verdict
 from jobs.lifecycle import nodes
-from jobs.lifecycle.start import EndedBy, Start, event, newest_save
+from jobs.lifecycle.start import EndedBy, Start, event, newest_save, notes
 
 NODE_CLASSES = frozenset({
     FailureClass.NODE_FAILURE, FailureClass.HANG, FailureClass.MISSING_GPUS, FailureClass.KILLED,
-    FailureClass.ENVIRONMENT,
+    FailureClass.ENVIRONMENT, FailureClass.FILE_SYSTEM,
 })  # fmt: skip
 """Failures that may be a node's fault. Twice on one node, and the stage excludes it."""
+
+
+PROLOGUE = "prologue"
+"""In ``judged_by``: the start ended before its work began."""
 
 
 @dataclass(frozen=True)
@@ -31,25 +35,40 @@ class Began:
 
 
 def starts(spec: StageSpec) -> list[Began]:
-    """Starts of this attempt, oldest first."""
-    return [
-        Began(
-            str(line.get("job", "")),
-            int(line.get("restart", 0)),
-            float(line["time"]),
-            int(line.get("step") or 0),
-            tuple(line.get("nodes", ())),
-        )
-        for line in files.read_json_lines(spec.stage_paths.events)
-        if line.get("event") == "start" and line.get("attempt") == spec.attempt
-    ]
+    """Starts of this attempt, oldest first; each once, also where its note was written twice."""
+    found: dict[tuple[str, int], Began] = {}
+    for line in notes(spec, None, "start"):
+        if line.get("attempt") == spec.attempt and (began := _began(line)) is not None:
+            found.setdefault((began.job, began.restart), began)
+    return list(found.values())
+
+
+def _began(line: dict[str, Any]) -> Began | None:
+    """None for a note that is damaged."""
+    known = {"job": "", "restart": 0, "time": 0.0, "step": 0, "nodes": []}
+    try:
+        return strict.build(Began, {name: line.get(name, default) for name, default in known.items()})
+    except ValueError:
+        return None
+
+
+def said_of(spec: StageSpec, job: str, restart: int) -> Verdict | None:
+    """The verdict of a start of this attempt; None if it has none."""
+    return verdict.of_attempt(spec.stage_paths.verdict(job, restart), spec.attempt)
 
 
 def history(spec: StageSpec) -> list[tuple[Began, Verdict]]:
-    """Starts of this attempt that have a verdict, oldest first. Those that finished are not failures."""
-    found = {(one.job, one.restart): one for one in verdict.all_of(spec.stage_paths)}
-    pairs = [(began, found.get((began.job, began.restart))) for began in starts(spec)]
-    return [(began, said) for began, said in pairs if said is not None and said.outcome is not Outcome.DONE]
+    """Starts of this attempt that have a verdict, oldest first, also those that found no file system and so could not
+    begin. Those that finished are not failures."""
+    begun = {(one.job, one.restart): one for one in starts(spec)}
+    pairs = []
+    for said in verdict.all_of(spec.stage_paths):
+        one = begun.get((said.job, said.restart))
+        if one is None and said.failure is FailureClass.FILE_SYSTEM and said.attempt == spec.attempt:
+            one = Began(said.job, said.restart, said.time, said.step or 0, said.nodes)
+        if one is not None and said.attempt in ("", spec.attempt) and said.outcome is not Outcome.DONE:
+            pairs.append((one, said))
+    return sorted(pairs, key=lambda pair: pair[0].time)
 
 
 def charges(pairs: list[tuple[Began, Verdict]]) -> list[Ended]:
@@ -58,8 +77,16 @@ def charges(pairs: list[tuple[Began, Verdict]]) -> list[Ended]:
 
 
 def strikes(spec: StageSpec) -> list[str]:
-    """Names of nodes that failed this stage, once for each time; all attempts of the run count."""
-    return [name for said in verdict.all_of(spec.stage_paths) if said.failure in NODE_CLASSES for name in said.nodes]
+    """Names of nodes that failed this stage, once for each time; all attempts of the run count. A file system that
+    fails on several nodes is no fault of theirs."""
+    told = [said for said in verdict.all_of(spec.stage_paths) if said.failure in NODE_CLASSES]
+    without_files = {name for said in told if said.failure is FailureClass.FILE_SYSTEM for name in said.nodes}
+    return [
+        name
+        for said in told
+        if said.failure is not FailureClass.FILE_SYSTEM or len(without_files) == 1
+        for name in said.nodes
+    ]
 
 
 def bad_nodes(spec: StageSpec) -> list[str]:
@@ -76,11 +103,11 @@ def before(spec: StageSpec, start: Start) -> tuple[FailureClass, str] | None:
 
     The start before this one may have been cut off without a word (power cut, SIGKILL): it is judged here.
     """
-    began = starts(spec)
+    told = [(one, said_of(spec, one.job, one.restart)) for one in starts(spec)]
+    began = [(one, said) for one, said in told if said is None or said.judged_by != PROLOGUE]
     if not began:
         return None
-    last = began[-1]
-    said = verdict.read(spec.stage_paths.verdict(last.job, last.restart))
+    last, said = began[-1]
     if said is None:
         said = _judge_silent(spec, start, last)
     if said.outcome is Outcome.DONE:
@@ -111,6 +138,7 @@ def _judge_silent(spec: StageSpec, start: Start, last: Began) -> Verdict:
         source=symptoms.place_of(spec.stage_paths.log(last.job, last.restart), ""),
         nodes=found.nodes,
         judged_by=f"{start.job}_{start.restart}",
+        attempt=spec.attempt,
     )
     verdict.write(spec.stage_paths, said)
     event(
@@ -151,7 +179,7 @@ def _cause(spec: StageSpec, start: Start, result: dict[str, Any], exit_code: int
     if said == "stopped":
         return _stopped(spec, start, replace(base, step=step), str(result.get("reason", "")))
     if said == "failed":
-        failure, text = FailureClass(result["failure"]), str(result.get("evidence", ""))
+        failure, text = failure_of(result), str(result.get("evidence", ""))
         found = symptoms.search_log(log) if failure in symptoms.CONSEQUENCES else None
         if found is not None and found.failure not in symptoms.CONSEQUENCES:
             base = replace(base, failure=found.failure, source=f"{log}:{found.number}")
@@ -164,6 +192,12 @@ def _cause(spec: StageSpec, start: Start, result: dict[str, Any], exit_code: int
         text = "the time limit came before the next step boundary"
         return replace(base, outcome=Outcome.CONTINUE, failure=FailureClass.TIME_LIMIT, evidence=text)
     return _silent(spec, start, base, exit_code)
+
+
+def failure_of(result: dict[str, Any]) -> FailureClass:
+    """``CODE_ERROR`` for a class that this version does not know."""
+    known = [one for one in FailureClass if one.value == result.get("failure")]
+    return known[0] if known else FailureClass.CODE_ERROR
 
 
 def _stopped(spec: StageSpec, start: Start, base: Verdict, reason: str) -> Verdict:
@@ -194,6 +228,12 @@ def _silent(spec: StageSpec, start: Start, base: Verdict, exit_code: int) -> Ver
         return replace(said, outcome=Outcome.CONTINUE, evidence=f"{text}; saved up to step {base.step}")
     text += f"; nothing new was saved (newest save: step {base.step or 0})"
     return replace(said, outcome=Outcome.FAIL, evidence=text)
+
+
+def unreadable(spec: StageSpec, start: Start, evidence: str, step: int | None) -> Verdict:
+    """The verdict of a start that waited for the file system in vain: tried again, while the budget lasts."""
+    base = Verdict(Outcome.RETRY, FailureClass.FILE_SYSTEM, evidence, step, start.job, start.restart, start.host)
+    return _within_budget(spec, start, replace(base, nodes=start.nodes[:1], attempt=spec.attempt))
 
 
 def _at_fault(start: Start, failure: FailureClass, result: dict[str, Any]) -> tuple[str, ...]:

@@ -29,16 +29,21 @@ class EndedBy(str, Enum):
 
 @dataclass(frozen=True)
 class Start:
-    """This start of this job. ``restart`` counts from 0 (Slurm leaves SLURM_RESTART_COUNT unset on the first)."""
+    """This start of this job. ``restart`` counts from 0 (Slurm leaves SLURM_RESTART_COUNT unset on the first).
+
+    ``attempt``: token of the submission. It is in every note of a start: ids of jobs come again where a controller has
+    lost its state.
+    """
 
     job: str
     restart: int
     link: int
     host: str
     nodes: tuple[str, ...] = field(default=())
+    attempt: str = ""
 
     @classmethod
-    def from_environment(cls) -> Start:
+    def from_environment(cls, attempt: str = "") -> Start:
         env = os.environ
         return cls(
             job=env.get("SLURM_JOB_ID") or env["OVERNIGHT_JOB_ID"],
@@ -46,16 +51,29 @@ class Start:
             link=int(env.get("OVERNIGHT_LINK") or 0),
             host=socket.gethostname(),
             nodes=nodes.expand(env.get("SLURM_JOB_NODELIST", "")),
+            attempt=attempt,
         )
 
 
 def event(stage: StagePaths, start: Start, name: str, **facts: Any) -> None:
     """Note something that happened, for people and for ``status``; also printed into the job's log."""
     facts = redaction.shown(facts, stage.secrets)
-    line = {"time": time.time(), "event": name, "job": start.job, "restart": start.restart, **facts}
+    line = {"time": time.time(), "event": name, "job": start.job, "restart": start.restart}
+    line |= {"attempt": start.attempt} if start.attempt else {}
+    line |= facts
     files.append_json_line(stage.events, line)
     detail = " ".join(f"{key}={value}" for key, value in facts.items())
     print(f"overnight: {name} {detail}".rstrip(), file=sys.stderr, flush=True)
+
+
+def notes(spec: StageSpec, start: Start | None, name: str) -> list[dict[str, Any]]:
+    """The events ``name`` of the stage, oldest first; with ``start`` those of its job in this attempt."""
+    return [
+        line
+        for line in files.read_json_lines(spec.stage_paths.events)
+        if line.get("event") == name
+        and (start is None or (line.get("job"), line.get("attempt")) == (start.job, spec.attempt))
+    ]
 
 
 def claim_of(spec: StageSpec, start: Start) -> Claim:
@@ -66,6 +84,11 @@ def claim_of(spec: StageSpec, start: Start) -> Claim:
 def output_of(spec: StageSpec, start: Start) -> Path:
     """Directory that this start of the job fills."""
     return spec.store_paths.partial_of(spec.attempt, start.link, start.restart)
+
+
+def own_saves_of(spec: StageSpec, start: Start) -> Path:
+    """Directory in which this start of the job writes its saves, until they are sealed."""
+    return spec.store_paths.own_saves(spec.attempt, start.link, start.restart)
 
 
 def newest_save(spec: StageSpec) -> int | None:

@@ -5,18 +5,24 @@ Standard library only and no heavy import: a spare link or a broken checkpoint e
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
+import sys
 import time
+import traceback
+from dataclasses import replace
 from enum import Enum, IntEnum
+from pathlib import Path
 from typing import Any
 
-from jobs.core import attempts, claim, files, progress, seal, verdict
+from jobs.core import attempts, budget, claim, files, patience, seal, verdict
+from jobs.core import spec as specs
 from jobs.core.claim import ClaimLost
+from jobs.core.patience import Patience, passes
 from jobs.core.spec import Input, StageSpec
 from jobs.core.verdict import FailureClass, Outcome, Verdict
-from jobs.lifecycle import judge, nodes, space
-from jobs.lifecycle.start import EndedBy, Start, claim_of, event, newest_save, output_of
+from jobs.lifecycle import judge, nodes, publish, space
+from jobs.lifecycle.start import EndedBy, Start, claim_of, event, newest_save, notes, output_of, own_saves_of
 
 __all__ = ["EndedBy", "Start", "claim_of", "event", "finish", "newest_save", "output_of", "prologue"]
 
@@ -25,6 +31,9 @@ GATE_WAIT_SECONDS = 60.0
 
 BEHIND_WAIT_SECONDS = 5.0
 """How long the seal of a copy that was killed may stay invisible before it is taken to have left none."""
+
+WORD_SECONDS = 20.0
+"""How long a verdict may take to be written where the file system has just failed."""
 
 MOVES = 3
 """How often one job may ask for other nodes: where Slurm gives it the same ones again, it works there."""
@@ -50,7 +59,8 @@ class FinishDecision(str, Enum):
     FAIL = "fail"
 
 
-def _conclude(spec: StageSpec, start: Start, said: Verdict) -> None:
+def _conclude(spec: StageSpec, said: Verdict, start: Start) -> None:
+    said = replace(said, attempt=spec.attempt)
     verdict.write(spec.stage_paths, said)
     event(
         spec.stage_paths,
@@ -65,8 +75,56 @@ def _conclude(spec: StageSpec, start: Start, said: Verdict) -> None:
 
 def _fail(spec: StageSpec, start: Start, failure: FailureClass, evidence: str, step: int | None) -> Entry:
     said = Verdict(Outcome.FAIL, failure, evidence, step, start.job, start.restart, start.host)
-    _conclude(spec, start, said)
+    _conclude(spec, said, start)
     return Entry.FAIL
+
+
+def _done(spec: StageSpec, start: Start, evidence: str, step: int | None) -> Entry:
+    _conclude(spec, Verdict(Outcome.DONE, FailureClass.NONE, evidence, step, start.job, start.restart), start)
+    return Entry.SEALED
+
+
+def _error(spec: StageSpec, start: Start, error: Exception) -> Verdict:
+    """What an error in a prologue or a finish means: none of them ends without a verdict."""
+    failure, step = verdict.classify(error), None
+    with contextlib.suppress(OSError):
+        step = newest_save(spec)
+    text = str(error) or type(error).__name__
+    if failure is FailureClass.FILE_SYSTEM:
+        return judge.unreadable(spec, start, f"the file system did not answer: {text}", step)
+    if failure is FailureClass.CODE_ERROR and not isinstance(error, OSError):
+        text = f"{type(error).__name__}: {text}"
+    return Verdict(Outcome.FAIL, failure, text, step, start.job, start.restart, start.host)
+
+
+def _tell(spec: StageSpec, start: Start, error: Exception, by: str = "") -> Verdict:
+    """``_error``, written down; where not even that is possible, at least said in the job's output."""
+    if not passes(error):
+        traceback.print_exception(error)
+    try:
+        said = replace(_error(spec, start, error), judged_by=by)
+        Patience(WORD_SECONDS).call(lambda: _conclude(spec, said, start))
+    except Exception as worse:
+        print(f"overnight: {error}; and no verdict can be written: {worse}", file=sys.stderr, flush=True)
+        outcome = Outcome.RETRY if may_go_elsewhere(worse, start.restart) else Outcome.FAIL
+        return Verdict(outcome, verdict.classify(worse), str(error), None, start.job, start.restart, start.host)
+    return said
+
+
+def begin(path: Path, over: str = "") -> Entry:
+    """``prologue`` of this start by its environment, with the spec in ``path``. Where that cannot be read, the job goes
+    elsewhere a few times: there is nothing to count them by but Slurm's own count."""
+    try:
+        spec = Patience().call(lambda: specs.load(path))
+    except (OSError, ValueError) as error:
+        print(f"overnight: the job cannot read what it is to do: {error}", file=sys.stderr, flush=True)
+        return Entry.MOVE if may_go_elsewhere(error, Start.from_environment().restart) else Entry.FAIL
+    return prologue(spec, Start.from_environment(spec.attempt), over)
+
+
+def may_go_elsewhere(error: Exception, restart: int) -> bool:
+    """Whether a start that cannot even read or write its own files may ask Slurm for another."""
+    return passes(error) and restart < budget.RETRIES[FailureClass.FILE_SYSTEM] and not os.environ.get("OVERNIGHT_STAY")
 
 
 def prologue(spec: StageSpec, start: Start, over: str = "") -> Entry:
@@ -74,18 +132,46 @@ def prologue(spec: StageSpec, start: Start, over: str = "") -> Entry:
 
     ``over``: a copy of this job that did the work and has ended; this one does not stand behind it again.
     """
+    start = replace(start, attempt=spec.attempt)
+    try:
+        return Patience(_seconds(spec)).call(lambda: _prologue(spec, start, over))
+    except Exception as error:
+        said = _tell(spec, start, error, judge.PROLOGUE)
+    # Slurm starts a requeued job two minutes later, and perhaps elsewhere. Where it may not be requeued the next link
+    # comes, or the last word is said.
+    may_move = spec.continuation == "requeue" and not os.environ.get("OVERNIGHT_STAY")
+    if said.outcome is Outcome.RETRY and may_move:
+        with contextlib.suppress(Exception):
+            _avoid(spec, start)
+        return Entry.MOVE
+    return Entry.FAIL
+
+
+def _seconds(spec: StageSpec) -> float:
+    """What a prologue waits for the file system: longer after each start of the attempt that waited in vain."""
+    with contextlib.suppress(OSError):
+        before = sum(said.failure is FailureClass.FILE_SYSTEM for _, said in judge.history(spec))
+        return float(patience.TOTAL_SECONDS * 2 ** min(before, 3))
+    return patience.TOTAL_SECONDS
+
+
+def _prologue(spec: StageSpec, start: Start, over: str) -> Entry:
     stage, store = spec.stage_paths, spec.store_paths
+    patience.check_mounted(store.root.parent)
     if over:  # killed jobs say nothing; the seal of one that says that it is done has to appear
         files.wait_for(store.seal, GATE_WAIT_SECONDS if _said(spec, over) is Outcome.DONE else BEHIND_WAIT_SECONDS)
     if store.seal.exists():
         event(stage, start, "already_sealed", store=store.root.name)
-        done = Verdict(Outcome.DONE, FailureClass.NONE, "already sealed", spec.target_step, start.job, start.restart)
-        _conclude(spec, start, done)
-        return Entry.SEALED
+        return _done(spec, start, "already sealed", spec.target_step)
     entry = _take_claim(spec, start, over)
     if entry is not Entry.WORK:
         return entry
+    _forget_namesake(spec, start)
+    files.make_directory(own_saves_of(spec, start))
     problem = judge.before(spec, start)
+    finished = publish.seal_finished(spec, start)
+    if finished is not None:
+        return _done(spec, start, "its output was sealed for an earlier start", finished.get("step"))
     if problem is not None:
         return _fail(spec, start, *problem, newest_save(spec))
     if _should_move(spec, start):
@@ -93,17 +179,21 @@ def prologue(spec: StageSpec, start: Start, over: str = "") -> Entry:
     try:
         gate(spec, start)
     except seal.SealBroken as error:
+        if passes(error):
+            raise
         failure = FailureClass.BROKEN_INPUT if error.path.exists() else FailureClass.MISSING_INPUT
         return _fail(spec, start, failure, str(error), None)
     if (lack := space.lack(spec)) is not None:
         return _fail(spec, start, FailureClass.STORAGE_FULL, lack, newest_save(spec))
-    # The gate may have taken minutes; what follows removes what an older start has left, not what a newer one makes.
-    if (replaced := _replaced(spec, start)) is not None:
+    # The gate may have taken minutes: of what a newer start makes nothing is touched.
+    if (replaced := is_replaced(spec, start)) is not None:
         return _fail(spec, start, FailureClass.CLAIM_LOST, replaced, newest_save(spec))
+    publish.revoke_earlier(spec, start)
+    if store.seal.exists():  # by an earlier start that was faster than this one could take its directory away
+        return _done(spec, start, "an earlier start has sealed it", spec.target_step)
     for stale in (stage.deadline, stage.stop, stage.result):
         stale.unlink(missing_ok=True)
-    for stale in store.partials():
-        shutil.rmtree(stale, ignore_errors=True)
+    files.take_away(output_of(spec, start))
     output_of(spec, start).mkdir(parents=True)
     event(
         stage,
@@ -117,7 +207,19 @@ def prologue(spec: StageSpec, start: Start, over: str = "") -> Entry:
     return Entry.WORK
 
 
-def _replaced(spec: StageSpec, start: Start) -> str | None:
+def _forget_namesake(spec: StageSpec, start: Start) -> None:
+    """Remove what a job of the same id has left that was of another attempt: a verdict would decide for this start, a
+    note of a hang would end it."""
+    stage = spec.stage_paths
+    if judge.said_of(spec, start.job, start.restart) is None:
+        stage.verdict(start.job, start.restart).unlink(missing_ok=True)
+    stage.stall(start.job, start.restart).unlink(missing_ok=True)
+    files.take_away(stage.ranks(start.job, start.restart))
+    if start.restart == 0:
+        stage.avoid(start.job).unlink(missing_ok=True)
+
+
+def is_replaced(spec: StageSpec, start: Start) -> str | None:
     """By whom, in words, if this start does not hold the entry any more."""
     try:
         claim.check_held(spec.store_paths, claim_of(spec, start))
@@ -131,9 +233,7 @@ def _should_move(spec: StageSpec, start: Start) -> bool:
     bad = judge.bad_nodes(spec)
     if spec.continuation != "requeue" or not set(bad) & set(start.nodes) or os.environ.get("OVERNIGHT_STAY"):
         return False
-    lines = files.read_json_lines(spec.stage_paths.events)
-    moved = sum(line.get("event") == "moves" and line.get("job") == start.job for line in lines)
-    if moved >= MOVES or not _avoid(spec, start):
+    if len(notes(spec, start, "moves")) >= MOVES or not _avoid(spec, start):
         return False
     event(spec.stage_paths, start, "moves", nodes=sorted(set(bad) & set(start.nodes)))
     return True
@@ -181,8 +281,7 @@ def _must_wait(spec: StageSpec, start: Start) -> bool:
     earlier = [one for one in claim.of_attempt(spec.store_paths, spec.attempt, fresh=True) if one.link < start.link]
     for job in sorted({one.job for one in earlier} - {start.job, claim.SUPERSEDED}):
         if _said(spec, job) is None and nodes.is_at_work(job):
-            told = files.read_json_lines(spec.stage_paths.events)
-            if not any(line.get("event") == "waits_for" and line.get("job") == start.job for line in told):
+            if not notes(spec, start, "waits_for"):
                 event(spec.stage_paths, start, "waits_for", earlier_link=job)
             return True
     return False
@@ -192,33 +291,40 @@ def _said(spec: StageSpec, job: str) -> Outcome | None:
     """What the newest start of a job concluded; None if it has not."""
     starts = [one for one in claim.of_attempt(spec.store_paths, spec.attempt) if one.job == job]
     newest = max(starts, key=lambda one: one.order, default=None)
-    found = verdict.read(spec.stage_paths.verdict(job, newest.restart)) if newest else None
+    found = judge.said_of(spec, job, newest.restart) if newest else None
     return found.outcome if found else None
 
 
 def gate(spec: StageSpec, start: Start) -> None:
-    """File gate: verify every input against its seal, once per job.
+    """File gate: verify every input against its seal, each once per job.
 
     Raises:
         SealBroken: with the file at fault.
     """
-    stage = spec.stage_paths
-    passed = any(
-        line.get("event") == "file_gate" and line.get("job") == start.job
-        for line in files.read_json_lines(stage.events)
-    )
-    if passed:
-        return
+    passed = {note.get("role") for note in notes(spec, start, "file_gate") if note.get("seal")}
+    waits = Patience(GATE_WAIT_SECONDS)
     for role, parent in spec.inputs.items():
+        if role in passed:
+            continue
         began = time.monotonic()
-        found = _verify_input(parent)
-        seconds = time.monotonic() - began
-        event(stage, start, "file_gate", role=role, parent=parent.stage, bytes=found.bytes, seconds=round(seconds, 3))
+        found = _verify_input(parent, waits)
+        seconds = round(time.monotonic() - began, 3)
+        event(
+            spec.stage_paths,
+            start,
+            "file_gate",
+            role=role,
+            parent=parent.stage,
+            bytes=found.bytes,
+            seconds=seconds,
+            seal=seal.digest_of(parent.paths.seal),
+        )
 
 
-def _verify_input(parent: Input) -> seal.Seal:
+def _verify_input(parent: Input, waits: Patience) -> seal.Seal:
     paths = parent.paths
-    found = seal.verify(parent.output, paths.seal, wait_seconds=GATE_WAIT_SECONDS)
+    patience.check_mounted(paths.root.parent)
+    found = seal.verify(parent.output, paths.seal, patience=waits)
     if found.fingerprint != parent.fingerprint:
         raise seal.SealBroken(
             paths.seal, f"is the seal of {found.fingerprint[:16]}, this stage was planned on {parent.fingerprint[:16]}"
@@ -228,23 +334,33 @@ def _verify_input(parent: Input) -> seal.Seal:
 
 def finish(spec: StageSpec, start: Start, exit_code: int, ended_by: EndedBy = EndedBy.ITSELF) -> str:
     """Turn what the work left behind into a seal and a verdict; returns the ``FinishDecision`` for host.sh."""
-    stage = spec.stage_paths
-    known = verdict.read(stage.verdict(start.job, start.restart))
-    if known is not None:
-        return _decision(spec, start, known)
-    result = files.read_json_or_none(stage.result) or {}
-    if result.get("job") != start.job or result.get("restart") != start.restart:
-        result = {}
+    start = replace(start, attempt=spec.attempt)
     try:
-        said = _judge(spec, start, result, exit_code, ended_by)
-    except (ClaimLost, seal.SealBroken, OSError) as error:
-        failure = verdict.classify(error)
-        said = Verdict(Outcome.FAIL, failure, str(error), newest_save(spec), start.job, start.restart, start.host)
-    _conclude(spec, start, said)
+        said = Patience().call(lambda: _finish(spec, start, exit_code, ended_by))
+    except Exception as error:
+        cause = error
+        with contextlib.suppress(Exception):
+            if (replaced := is_replaced(spec, start)) is not None:  # whose directories are gone
+                cause = ClaimLost(replaced)
+        said = _tell(spec, start, cause)
     decision = _decision(spec, start, said)
-    if decision == FinishDecision.REQUEUE.value and judge.bad_nodes(spec):
-        _avoid(spec, start)
+    if decision == FinishDecision.REQUEUE.value:
+        with contextlib.suppress(Exception):  # that a node is left out is no condition of going on
+            if judge.bad_nodes(spec):
+                _avoid(spec, start)
     return decision
+
+
+def _finish(spec: StageSpec, start: Start, exit_code: int, ended_by: EndedBy) -> Verdict:
+    known = judge.said_of(spec, start.job, start.restart)
+    if known is not None:
+        return known
+    result = publish.result_of(spec)
+    if (result.get("job"), result.get("restart")) != (start.job, start.restart):
+        result = {}
+    said = _judge(spec, start, result, exit_code, ended_by)
+    _conclude(spec, said, start)
+    return said
 
 
 def _decision(spec: StageSpec, start: Start, found: Verdict) -> str:
@@ -262,67 +378,8 @@ def _judge(spec: StageSpec, start: Start, result: dict[str, Any], exit_code: int
     step = result.get("step")
     if result.get("outcome") != "done":
         return judge.after(spec, start, result, exit_code, ended_by)
-    target = _target(spec)
-    if target is not None and (step is None or step < target):
+    if (target := publish.lacks_steps(spec, step)) is not None:
         text = f"said done at step {step}, target {target}"
         return Verdict(Outcome.FAIL, FailureClass.CODE_ERROR, text, step, start.job, start.restart, start.host)
-    publish(spec, start, result)
+    publish.publish(spec, start, result)
     return Verdict(Outcome.DONE, FailureClass.NONE, "", step, start.job, start.restart, start.host)
-
-
-def _target(spec: StageSpec) -> int | None:
-    """The step at which the stage is done; of epochs, whose steps the work has counted, what its reports say."""
-    if spec.target_step is not None or not spec.trains:
-        return spec.target_step
-    last = progress.latest(spec.stage_paths.progress)
-    return None if last is None else last.total
-
-
-def publish(spec: StageSpec, start: Start, result: dict[str, Any]) -> None:
-    """Rename what this start wrote to ``output`` and seal it. An output that is sealed already stays.
-
-    Raises:
-        ClaimLost: a later start holds the entry.
-        SealBroken: there is nothing to seal.
-    """
-    store, stage = spec.store_paths, spec.stage_paths
-    held, partial = claim_of(spec, start), output_of(spec, start)
-    if store.seal.exists():
-        event(stage, start, "already_sealed", store=store.root.name)
-        return
-    claim.check_held(store, held)
-    if partial.exists() and any(partial.iterdir()):
-        shutil.rmtree(store.output, ignore_errors=True)  # an unsealed left-over of a start killed between these lines
-        os.replace(partial, store.output)
-        files.fsync_directory(store.root)
-    claim.check_held(store, held)
-    began = time.monotonic()
-    sealed = seal.seal_directory(
-        store.output,
-        store.seal,
-        kind=seal.SealKind(spec.produces["kind"]),
-        format=spec.produces["format"],
-        fingerprint=spec.fingerprint,
-        step=result.get("step"),
-        behaviour=result.get("behaviour"),
-        parents={role: seal.digest_of(parent.paths.seal) for role, parent in spec.inputs.items()},
-        metrics=result.get("metrics", {}),
-        run=spec.run,
-        stage=spec.stage,
-        job=start.job,
-        restart=start.restart,
-        depth=spec.seal_depth,
-    )
-    seconds = round(time.monotonic() - began, 3)
-    label = {} if sealed.depth is seal.Depth.FULL else {"depth": sealed.depth.value, "note": seal.LIGHT_NOTE}
-    event(
-        stage,
-        start,
-        "sealed",
-        store=store.root.name,
-        bytes=sealed.bytes,
-        files=len(sealed.files),
-        seconds=seconds,
-        **label,
-    )
-    shutil.rmtree(store.saves, ignore_errors=True)  # the finished output replaces them

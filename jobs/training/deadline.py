@@ -10,14 +10,25 @@ import time
 
 from jobs.core.paths import StagePaths
 
+SAVE_SECONDS = 600.0
+"""Without ``save_every`` at least so long between two saves."""
+
+SAVES_OF_AN_ALLOCATION, SAVES_OF_TIME = 8, 20
+"""Without ``save_every`` about so many saves of an allocation, and at most this part of the time spent on them."""
+
+LAST_SAVE_SECONDS = 60.0
+"""More work than this is saved once more after the last step: writing the output may take longer than is left."""
+
 
 class StopRequest:
     """Answers "save and leave at this step boundary?"."""
 
+    _longest_save = _allocation = 0.0
+    _saved_at: float | None = None
+
     def __init__(self, stage: StagePaths, lead_seconds: float) -> None:
         self._stage = stage
         self._lead = lead_seconds
-        self._longest_save = 0.0
         self._longest_step = 0.0
         self._last_boundary: float | None = None
         self._mtime: tuple[int, int] | None = None
@@ -33,6 +44,20 @@ class StopRequest:
     def saved(self, seconds: float) -> None:
         """Tell how long a save took."""
         self._longest_save = max(self._longest_save, seconds)
+        self._saved_at = time.monotonic()
+
+    def save_due(self, step: int, steps: int, every: int | None) -> bool:
+        """Whether to save after ``step`` of ``steps``: by ``every`` (``save_every``), else by time; after the last step
+        where what was done since the last save is worth it. Ranks ask their own clocks, so they have to agree on it."""
+        now = time.monotonic()
+        since = now - (now if self._saved_at is None else self._saved_at)
+        self._saved_at = now - since
+        if step >= steps:
+            return since >= LAST_SAVE_SECONDS
+        if every is not None:
+            return step % every == 0
+        allocation = self._allocation / SAVES_OF_AN_ALLOCATION
+        return since >= max(SAVE_SECONDS, allocation, SAVES_OF_TIME * self._longest_save)
 
     def end(self) -> float | None:
         """Epoch second at which the allocation ends, as last written; None where nothing said so."""
@@ -64,6 +89,7 @@ class StopRequest:
         if self._stage.stop.exists():
             return "asked to stop"
         end = self.end()
+        self._allocation = max(self._allocation, 0.0 if end is None else end - now)
         if end is not None and now + self._longest_step >= end - self.lead:
             return f"the allocation ends in {end - now:.0f} s (lead {self.lead:.0f} s)"
         return None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from jobs.core import claim, files, seal
 from jobs.core.claim import Claim
 from jobs.core.paths import StorePaths
+from jobs.core.patience import Patience, passes
 
 
 class Saves:
@@ -30,49 +34,75 @@ class Saves:
 
     @property
     def directory(self) -> Path:
-        """Where the trainer writes ``checkpoint-N``."""
-        return self._store.saves
+        """Where the trainer writes ``checkpoint-N``: of this start alone, until the save is sealed."""
+        held = self._held
+        own = self._store.own_saves(held.attempt, *held.order) if held else self._store.own_saves("none", 0, 0)
+        own.mkdir(parents=True, exist_ok=True)
+        return own
 
     def newest_valid(self) -> tuple[int, Path] | None:
         """Step and directory of the newest save that verifies; says which newer ones it passed over and why.
 
-        No trainer chooses for itself: the newest directory may be half written.
+        No trainer chooses for itself: the newest directory may be half written. One that cannot be read is looked at
+        again for a while, and then the one before it is taken.
         """
+        found = self._newest_valid(Patience())
+        return None if found is None else (found, self._store.save(found))
+
+    def _newest_valid(self, waits: Patience, remove: bool = False) -> int | None:
         for step in self._store.save_steps():
-            directory = self._store.save(step)
+            directory, path = self._store.save(step), self._store.save_seal(step)
             try:
-                found = seal.verify(directory, self._store.save_seal(step))
+                found = waits.call(functools.partial(seal.verify, directory, path))
             except seal.SealBroken as error:
-                self._event("save_skipped", step=step, path=str(error.path), reason=error.reason)
+                self._event("save_skipped", step=step, path=seal.shown(error.path), reason=error.reason)
+                if remove and not passes(error):
+                    self._remove(step)
                 continue
-            if found.fingerprint != self._fingerprint or found.step != step:
-                self._event("save_skipped", step=step, path=str(directory), reason="belongs to another configuration")
-                continue
-            return step, directory
+            if found.fingerprint == self._fingerprint and found.step == step:
+                return step
+            self._event("save_skipped", step=step, path=str(directory), reason="belongs to another configuration")
+            if remove:
+                self._remove(step)
         return None
 
     def resume(self) -> tuple[int, Path] | None:
-        """Step and directory of the save to go on from, after removing newer ones; called on rank 0."""
-        found = self.newest_valid()
-        self.discard_newer_than(found[0] if found else 0)
-        if found is not None:
-            self._event("resumed", step=found[0], path=str(found[1]))
-        return found
+        """Step and directory of the save to go on from; called on rank 0. Newer ones that are broken are removed; one
+        that could not be read now stays: it may be whole."""
+        found = self._newest_valid(Patience(), remove=True)
+        if found is None:
+            return None
+        directory = self._store.save(found)
+        self._event("resumed", step=found, path=str(directory))
+        return found, directory
 
     def seal(self, step: int) -> None:
         """Seal ``checkpoint-<step>``; called on rank 0 after all ranks have written (barrier before).
 
+        Digested in the directory of this start, with the seal inside; then one rename makes it a save of the entry.
+
         Raises:
             ClaimLost: a later start holds the store entry.
         """
-        if self._held is not None:
-            claim.check_held(self._store, self._held)
-        directory = self._store.save(step)
-        # Of the save the sealing sees to; the way to it has to be on disk before an older save may go.
-        files.fsync_directory(self._store.root)
+        self._check_held()
+        own, target = self.directory, self._store.save(step)
+        made = own / target.name
+        if not made.exists() and target.exists() and not self._store.save_seal(step).exists():
+            os.rename(target, made)  # written in place, as a back end of the version before does
+        try:
+            self._digest(step, made)
+        except (seal.SealBroken, OSError):
+            self._check_held()  # who was replaced finds its directory gone
+            raise
+        files.make_directory(self._store.saves)
+        self._check_held()
+        claim.put(made, target, own)
+        self._event("saved", step=step, path=str(target))
+
+    def _digest(self, step: int, made: Path) -> None:
         seal.seal_directory(
-            directory,
-            self._store.save_seal(step),
+            made,
+            made / "seal.json",
             kind=seal.SealKind.SAVE,
             format="trainer",
             fingerprint=self._fingerprint,
@@ -81,20 +111,36 @@ class Saves:
             job=self._held.job if self._held else "",
             restart=self._held.restart if self._held else 0,
         )
-        self._event("saved", step=step, path=str(directory))
+
+    def _check_held(self) -> None:
+        if self._held is not None:
+            claim.check_held(self._store, self._held)
+
+    def _remove(self, step: int) -> None:
+        """Remove a save of the entry, by way of this start's directory: where that was taken away, nothing is removed.
+
+        Raises:
+            ClaimLost: it was.
+        """
+        aside = self.directory / f"removed-{step}-{time.monotonic_ns()}"
+        self._check_held()
+        claim.move(self._store.save(step), aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
     def discard_newer_than(self, step: int) -> None:
-        """Remove saves after ``step``: they did not verify, and the trainer must not meet them again."""
+        """Remove saves after ``step``: the trainer must not meet them again."""
         for other in self._store.save_steps():
             if other > step:
-                shutil.rmtree(self._store.save(other), ignore_errors=True)
+                self._remove(other)
 
     def discard_unsealed(self) -> None:
-        """Remove saves without a seal: cut off while they were written. Sealed ones are not touched."""
-        for step in self._store.save_steps():
-            if not self._store.save_seal(step).exists():
-                self._event("save_discarded", step=step, newest_sealed=self._newest_sealed() or 0)
-                shutil.rmtree(self._store.save(step), ignore_errors=True)
+        """Remove what this start was writing, and saves without a seal. Sealed ones are not touched."""
+        unsealed = set(self._store.save_steps()) - set(self._store.sealed_steps())
+        for path in [*self.directory.glob("checkpoint-*"), *map(self._store.save, sorted(unsealed))]:
+            step = path.name.rpartition("-")[2]
+            if step.isdigit():
+                self._event("save_discarded", step=int(step), newest_sealed=self._newest_sealed() or 0)
+            shutil.rmtree(path, ignore_errors=True)
 
     def _newest_sealed(self) -> int | None:
         return next(iter(self._store.sealed_steps()), None)
@@ -112,13 +158,16 @@ class Saves:
         if not doomed or not any(self._is_sound(step) for step in sealed[:count]):
             return
         for step in doomed:
-            shutil.rmtree(self._store.save(step), ignore_errors=True)
+            self._remove(step)
 
     def _is_sound(self, step: int) -> bool:
         directory = self._store.save(step)
         try:
+            for entry in seal.load(self._store.save_seal(step)).files:
+                files.drop_cache(directory / entry.path)  # what the disk has, not what this node remembers
             seal.verify(directory, self._store.save_seal(step))
-        except seal.SealBroken as error:
-            self._event("save_unsound", step=step, path=str(error.path), reason=error.reason)
+        except (seal.SealBroken, OSError) as error:
+            reason = error.reason if isinstance(error, seal.SealBroken) else str(error)
+            self._event("save_unsound", step=step, path=str(getattr(error, "path", directory)), reason=reason)
             return False
         return True

@@ -5,9 +5,11 @@ The result goes to ``result.json``; the exit code is only a hint (torchrun ends 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +21,8 @@ from jobs.core.paths import StagePaths
 from jobs.core.progress import ProgressWriter
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
-from jobs.lifecycle import steps
+from jobs.lifecycle import judge, publish, space, steps
+from jobs.lifecycle.start import notes
 from jobs.training import interface
 from jobs.training.deadline import StopRequest
 from jobs.training.interface import BackEnd, Result, WorkContext
@@ -103,7 +106,7 @@ class _SignalledStop(StopRequest):
 
 def main(spec: StageSpec) -> int:
     """Run the stage's back end on this rank; 0 when the result was written."""
-    start = steps.Start.from_environment()
+    start = steps.Start.from_environment(spec.attempt)
     stage, store = spec.stage_paths, spec.store_paths
     rank, world = rank_and_world()
     held = steps.claim_of(spec, start)
@@ -113,7 +116,8 @@ def main(spec: StageSpec) -> int:
             steps.event(stage, start, name, **facts)
 
     stop = _SignalledStop(stage, spec.lead_seconds, event)
-    StopRequest.saved(stop, monitor.longest_save(spec))  # of earlier starts: a slow file system is known from then on
+    # Of earlier starts: a slow file system is known from then on. And the output has to be sealed in what is left.
+    StopRequest.saved(stop, max(monitor.longest_save(spec), _seconds_to_seal(spec, stop.end())))
     signal.signal(signal.SIGTERM, stop.on_signal)
     signal.signal(signal.SIGUSR2, stop.on_signal)
     context = WorkContext(
@@ -133,6 +137,7 @@ def main(spec: StageSpec) -> int:
         if rank == 0:
             behaviour_gate(spec, backend)
         result = backend.run(spec, context)
+        _flush(spec, start, rank, world)
         if rank == 0:
             _write_result(spec, start, result, backend, stop.last_reason)
     except BaseException as error:  # also SystemExit of a library: the verdict needs a reason
@@ -143,7 +148,8 @@ def main(spec: StageSpec) -> int:
             failure, shown = symptoms.recognise(f"{type(error).__name__}: {text}")
             text = text if failure is FailureClass.CODE_ERROR else shown
         if failure is FailureClass.STORAGE_FULL:
-            context.saves.discard_unsealed()  # room for the verdict; what is sealed stays
+            with contextlib.suppress(OSError):
+                context.saves.discard_unsealed()  # room for the verdict; what is sealed stays
         if _is_news(spec, start, failure):
             value = {"outcome": "failed", "failure": failure.value, "evidence": _evidence(error, text)}
             _write(spec, start, {**value, "node": node_name()})
@@ -154,6 +160,28 @@ def main(spec: StageSpec) -> int:
             watcher.stdin.close()
             watcher.wait()
     return 0
+
+
+def _flush(spec: StageSpec, start: steps.Start, rank: int, world: int) -> None:
+    """Have what this node wrote on disk before the result says that it is there; each of several leaves a mark."""
+    if monitor.is_first_of_node():
+        with contextlib.suppress(FileNotFoundError):  # replaced: a later start has taken it away
+            files.flush_tree(steps.output_of(spec, start))
+        if world > 1:
+            marks = spec.stage_paths.ranks(start.job, start.restart)
+            files.write_atomic(marks / f"flushed-{os.environ.get('SLURM_NODEID', '0')}", "")
+
+
+def _seconds_to_seal(spec: StageSpec, end: float | None) -> float:
+    """What sealing an output of the size of a save takes at the rate at which the inputs were verified: not more than
+    leaves half of the allocation for the work."""
+    read = [(note.get("bytes"), note.get("seconds")) for note in notes(spec, None, "file_gate")]
+    known = [(size, seconds) for size, seconds in read if isinstance(size, int) and isinstance(seconds, int | float)]
+    seconds = sum(seconds for _, seconds in known)
+    if not spec.trains or not seconds:
+        return 0.0
+    found = space.checkpoint_bytes(spec)[0] * seconds / max(1, sum(size for size, _ in known))
+    return float(found if end is None else min(found, max(0.0, end - time.time()) / 6))
 
 
 def node_name() -> str:
@@ -169,10 +197,10 @@ def _input_paths(spec: StageSpec) -> list[Path]:
 def _is_news(spec: StageSpec, start: steps.Start, failure: FailureClass) -> bool:
     """Whether this rank's failure is to be told: the first one is, and a cause in place of a consequence (a rank that
     lost its peer may speak before the peer that ran out of memory)."""
-    told = files.read_json_or_none(spec.stage_paths.result) or {}
+    told = publish.result_of(spec)
     if told.get("outcome") != "failed" or (told.get("job"), told.get("restart")) != (start.job, start.restart):
         return True
-    return FailureClass(told["failure"]) in symptoms.CONSEQUENCES and failure not in symptoms.CONSEQUENCES
+    return judge.failure_of(told) in symptoms.CONSEQUENCES and failure not in symptoms.CONSEQUENCES
 
 
 def _evidence(error: BaseException, text: str) -> str:
@@ -185,6 +213,7 @@ def _evidence(error: BaseException, text: str) -> str:
 
 def _write_result(spec: StageSpec, start: steps.Start, result: Result, backend: BackEnd, stop_reason: str) -> None:
     value: dict[str, Any] = {"outcome": result.outcome, "step": result.step, "metrics": result.metrics}
+    value["writers"] = int(os.environ.get("SLURM_NNODES") or 1) if rank_and_world()[1] > 1 else 1
     if result.outcome == "stopped":
         value["reason"] = stop_reason
     if result.outcome == "done" and spec.produces["kind"] == seal.SealKind.CHECKPOINT.value:
@@ -197,6 +226,9 @@ def _write_result(spec: StageSpec, start: steps.Start, result: Result, backend: 
 
 def _write(spec: StageSpec, start: steps.Start, value: dict[str, Any]) -> None:
     value = {**redaction.shown(value, spec.stage_paths.secrets), "job": start.job, "restart": start.restart}
+    value["attempt"] = start.attempt
+    if steps.is_replaced(spec, start) is not None:
+        return  # the file is that of the start that took over
     files.write_json(spec.stage_paths.result, value)
 
 

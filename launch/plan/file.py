@@ -44,7 +44,7 @@ def from_json(value: dict[str, Any]) -> Plan:
             value["core_python"],
             value.get("code"),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ValueError(f"not a plan: {error}") from error
 
 

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from jobs.core import claim, files, verdict
+from jobs.core import claim, files, strict, verdict
 from jobs.core.attempts import Attempt
 from jobs.core.claim import Claim
 from jobs.core.paths import StagePaths, StorePaths
@@ -42,16 +42,18 @@ class Journal:
     """Writes and reads one run's journal."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
 
     def write(self, event: Event, **facts: Any) -> None:
         """Append an entry and wait until it is on disk."""
         line = {"time": time.time(), "event": event.value, "host": socket.gethostname(), "pid": os.getpid(), **facts}
-        files.append_json_line(self._path, line)
+        files.append_json_line(self.path, line)
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """Entries in order; a torn last line is passed over."""
-        return files.read_json_lines(self._path)
+        """Entries in order, each with its time and event; a torn or damaged line is passed over."""
+        for entry in files.read_json_lines(self.path):
+            if isinstance(entry.get("event"), str) and isinstance(entry.get("time"), int | float):
+                yield entry
 
 
 @dataclass
@@ -75,7 +77,10 @@ class History:
         """Entries of a kind that this version does not know are passed over."""
         found = cls()
         for entry in journal.read():
-            found._add(entry)
+            try:
+                found._add(entry)
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+                strict.passed_over(f"an entry of {journal.path}: {error!r}")
         return found
 
     def _add(self, entry: dict[str, Any]) -> None:
@@ -122,4 +127,5 @@ def last_word(store: StorePaths, attempt: Attempt) -> Verdict | None:
     starts = starts_of(store, attempt)
     if not starts:
         return None
-    return verdict.read(StagePaths(Path(attempt.stage_dir)).verdict(starts[-1].job, starts[-1].restart))
+    path = StagePaths(Path(attempt.stage_dir)).verdict(starts[-1].job, starts[-1].restart)
+    return verdict.of_attempt(path, attempt.token)

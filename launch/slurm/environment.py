@@ -20,9 +20,19 @@ _DROPPED_PREFIXES = (
     "SALLOC_",
     "PMI",
     "OMPI_",
+    "MV2_",
+    "TORCHELASTIC_",
+    "PET_",
     "XDG_",
     "DBUS_",
 )
+
+#: Set by a launcher of processes (torchrun, accelerate, our own jobs): the work would take itself for another rank.
+_DROPPED = frozenset({
+    "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "NODE_RANK", "ROLE_RANK",
+    "ROLE_NAME", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OVERNIGHT_LINK", "OVERNIGHT_STAY",
+    "OVERNIGHT_RESTART", "OVERNIGHT_JOB_ID",
+})  # fmt: skip
 
 #: Where Slurm finds its controller; without it every command looks in DNS and fails.
 _KEPT = frozenset({"SLURM_CONF"})
@@ -45,8 +55,8 @@ def scrubbed(environment: Mapping[str, str], keep: Iterable[str] = (), drop: Ite
         keep: names that stay whatever they look like (the profile's whitelist).
         drop: names that go whatever they look like (the secrets of pipeline and profile).
     """
-    dropped = frozenset(drop)
-    kept = _KEPT.union(keep) - dropped
+    kept = _KEPT.union(keep) - frozenset(drop)
+    dropped = _DROPPED.union(drop)
     result = {
         name: value
         for name, value in environment.items()

@@ -6,14 +6,13 @@ queue no longer contains, without either, is *lost*; and while the cluster is si
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.core import attempts, claim, verdict
+from jobs.core import attempts, claim, seal, strict, verdict
 from jobs.core.attempts import Attempt
 from jobs.core.claim import Claim
 from jobs.core.paths import StagePaths, StorePaths
@@ -117,6 +116,9 @@ class _Look:
     def _stage(self, stage: PlannedStage) -> StageStatus:
         store = stage.store(self._run.workspace)
         if store.seal.exists():
+            if seal.is_foreign(store):
+                text = f"{store.seal} is the seal of another result: a link or a copy lies here; resume makes it again"
+                return StageStatus(stage.name, State.LOST, text)
             return self._sealed(stage)
         if (found := self._untouched(stage, store)) is not None:
             return found
@@ -258,7 +260,7 @@ class _Look:
         base = StageStatus(
             stage.name, State.LOST, "", job=row.job_id if row else last.job, nodes=row.node_list if row else ""
         )
-        said = verdict.read(paths.verdict(last.job, last.restart))
+        said = verdict.of_attempt(paths.verdict(last.job, last.restart), last.attempt)
         saved = "" if said is None or said.step is None else f", saved at step {said.step}"
         if said is not None and said.outcome is not Outcome.CONTINUE and said.failure is not FailureClass.KILLED:
             return by_verdict(base, said)
@@ -307,7 +309,7 @@ class _Look:
         self._hear(paths)
         if not starts:
             return StageStatus(stage.name, State.UNKNOWN, "submitted; had not started when last heard of", job=job)
-        said = verdict.read(paths.verdict(starts[-1].job, starts[-1].restart))
+        said = verdict.of_attempt(paths.verdict(starts[-1].job, starts[-1].restart), starts[-1].attempt)
         if said is not None and said.outcome is Outcome.FAIL:
             return by_verdict(StageStatus(stage.name, State.FAILED, "", job=job), said)
         if said is not None:
@@ -401,8 +403,9 @@ def _starts_and_end(paths: StagePaths) -> tuple[list[dict[str, Any]], dict[str, 
 
 
 def _note(line: bytes) -> dict[str, Any]:
-    """A line of events; empty for a torn one."""
+    """A line of events; empty for a torn one, or one without its time."""
     try:
-        return dict(json.loads(line))
+        found = strict.parse(line)
     except ValueError:
         return {}
+    return found if isinstance(found, dict) and isinstance(found.get("time"), int | float) else {}

@@ -135,6 +135,7 @@ FAILURES: dict[FailureClass, str] = {
     FailureClass.TOKENIZER: "its tokenizer is not the parent's",
     FailureClass.BAD_CONFIGURATION: "its configuration is wrong",
     FailureClass.STORAGE_FULL: "the storage is full",
+    FailureClass.FILE_SYSTEM: "the file system did not answer",
     FailureClass.OUT_OF_MEMORY: "ran out of memory",
     FailureClass.GPU_MEMORY: "ran out of GPU memory",
     FailureClass.MISSING_GPUS: "found fewer GPUs than it needs",

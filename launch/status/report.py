@@ -84,7 +84,7 @@ def _made(run: Run, planned: PlannedStage, found: StageStatus) -> StageResult:
     sealed, text = None, found.text
     if found.state is State.SEALED:
         try:
-            sealed = seal.load(store.seal)
+            sealed = seal.of_entry(store)
         except seal.SealBroken as error:  # a seal that cannot be read proves nothing
             text = f"its seal is broken: {error}"
     gpus = (planned.resources.gpus_per_node or 0) * planned.resources.nodes

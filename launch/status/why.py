@@ -111,7 +111,8 @@ def _explain(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, found:
 
 def _verdicts(store: StorePaths, paths: StagePaths, current: Attempt) -> list[Verdict]:
     """Of the current attempt, in the order of its starts."""
-    found = [verdict.read(paths.verdict(one.job, one.restart)) for one in starts_of(store, current)]
+    starts = starts_of(store, current)
+    found = [verdict.of_attempt(paths.verdict(one.job, one.restart), current.token) for one in starts]
     return [said for said in found if said is not None]
 
 

@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from jobs.core import budget, claim, files
+from jobs.core import budget, claim, files, patience
 from jobs.core.claim import Claim
 from jobs.core.paths import StorePaths
-from jobs.lifecycle import judge, nodes, steps
+from jobs.lifecycle import judge, nodes, publish, steps
 from jobs.training import saves
 from launch.plan.model import PlannedStage
 from launch.runs import attempt_state
@@ -145,6 +146,15 @@ def _publishes_early(original: Any) -> Any:
     return work
 
 
+def _seal_by_name(original: Any) -> Any:
+    """Whoever has digested writes the seal, whatever became of its directory since."""
+
+    def make(made: Path, target: Path) -> None:
+        files.write_atomic(target, made.read_text())
+
+    return make
+
+
 MUTATIONS: dict[str, Mutation] = {
     # The claim
     "claim-taken-by-all": Mutation(claim, "take", _claim_taken_by_all),
@@ -173,7 +183,18 @@ MUTATIONS: dict[str, Mutation] = {
     "sealed-before-its-last-step": Mutation(steps, "_judge", _publishes_early),
     "no-budget": Mutation(budget, "may_go_on", lambda original: lambda history, retries: True),
     "silent-starts-are-not-judged": Mutation(judge, "before", lambda original: lambda spec, start: None),
-    "replaced-starts-begin": Mutation(steps, "_replaced", lambda original: lambda spec, start: None),
+    "replaced-starts-begin": Mutation(steps, "is_replaced", lambda original: lambda spec, start: None),
+    "earlier-starts-keep-their-directories": Mutation(
+        publish, "revoke_earlier", lambda original: lambda spec, start, but=None: None
+    ),
+    "saves-in-a-shared-place": Mutation(
+        saves.Saves, "directory", lambda original: property(lambda self: self._store.saves)
+    ),
+    "finished-is-made-again": Mutation(publish, "seal_finished", lambda original: lambda spec, start: None),
+    "seal-is-written-over": Mutation(publish, "_make_seal", _seal_by_name),
+    "an-error-that-passes-is-the-end": Mutation(
+        patience.Patience, "wait", lambda original: lambda self, at=None: False
+    ),
     "link-does-not-look-for-copies": Mutation(steps, "_must_wait", lambda original: lambda spec, start: False),
     "bad-nodes-are-not-left": Mutation(nodes, "to_avoid", lambda original: lambda job, strikes, needed: []),
     "gate-lets-all-through": Mutation(steps, "gate", lambda original: lambda spec, start: None),

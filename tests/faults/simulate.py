@@ -293,6 +293,13 @@ class Simulation:
     def _bad_node(self) -> None:
         self.site.bad_nodes.add(self.dice.choice(self.site.controller.node_names))
 
+    def _files_away(self) -> None:
+        """No job can read or write for a while: a server fails over."""
+        self.site.files_away_until = self.world.now + self.dice.choice((5.0, 40.0, 300.0))
+
+    def _node_without_files(self) -> None:
+        self.site.without_files.add(self.dice.choice(self.site.controller.node_names))
+
     def _silence(self) -> None:
         self.site.silent_until = self.world.now + self.dice.uniform(5, 400)
 
@@ -322,6 +329,8 @@ class Simulation:
             "controller killed": self._controller_killed,
             "unreachable": self._silence,
             "bad node": self._bad_node,
+            "file system away": self._files_away,
+            "one node without files": self._node_without_files,
             "purge": self._purge,
             "ids used again": self._ids_used_again,
         }
@@ -356,6 +365,7 @@ class Simulation:
     def _calm(self) -> None:
         self.site.chaos = False
         self.site.bad_nodes.clear()
+        self.site.without_files.clear()
 
     def _everybody_resumes(self) -> None:
         self.world.now += 2 * LOCK_STALE_SECONDS
@@ -433,6 +443,27 @@ class Simulation:
             elif line["event"] == "start" and int(str(line["step"])) < saved:
                 wrong.append(f"{planned.name} began at step {line['step']} although step {saved} had been saved")
 
+    def _acting(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A change of names: what it is about is looked at in the same moment, after all others had their turn."""
+
+        def call(*given: Any, **named: Any) -> Any:
+            self.world.point()
+            self.site.stands_still()
+            self.site.may_fail()
+            result = function(*given, **named)
+            self.site.changes(*(Path(one) for one in given if isinstance(one, str | Path)))
+            return result
+
+        return call
+
+    def _digesting(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            self.site.digests()
+            self.site.may_fail()
+            return function(*given, **named)
+
+        return call
+
     @contextmanager
     def patched(self) -> Iterator[None]:
         """Slurm, clock, processes and, before each change of a file, a point."""
@@ -446,6 +477,7 @@ class Simulation:
         def stopping(function: Callable[..., Any]) -> Callable[..., Any]:
             def call(*given: Any, **named: Any) -> Any:
                 world.point()
+                self.site.may_fail()
                 return function(*given, **named)
 
             return call
@@ -506,8 +538,10 @@ class Simulation:
             ]
             stoppable = (
                 (files, "create_exclusive"), (files, "write_atomic"), (files, "append_json_line"), (files, "read_json"),
-                (claim, "of_attempt"), (attempts, "current"), (os, "replace"), (shutil, "rmtree"),
+                (claim, "of_attempt"), (attempts, "current"), (shutil, "rmtree"), (claim, "check_held"),
             )  # fmt: skip
+            replaced += [(os, name, self._acting(getattr(os, name))) for name in ("replace", "rename", "link")]
+            replaced.append((seal, "digest_files", self._digesting(seal.digest_files)))
             replaced += [(module, name, stopping(getattr(module, name))) for module, name in stoppable]
             for module, name, value in replaced:
                 stack.enter_context(mock.patch.object(module, name, value))

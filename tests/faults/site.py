@@ -7,7 +7,9 @@ around the real prologue and finish.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from pathlib import Path
 from jobs.core import files
 from jobs.core import spec as specs
 from jobs.core.claim import ClaimLost
+from jobs.core.patience import Patience
 from jobs.core.slurm_states import JobState
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import classify
@@ -59,12 +62,17 @@ class Site:
         self.on_ending: Callable[[], None] = lambda: None
         self.saved: dict[Path, int] = {}  # store entry -> step of its newest save
         self.owners: dict[Path, Actor] = {}  # store entry -> the start that was let in last
+        self.finished: set[Path] = set()  # store entries whose output is whole
+        self.doomed: set[Actor] = set()  # taken for dead while they seal
+        self.let_in: set[Actor] = set()  # starts that began to work
         self.late: list[JobRequest] = []  # whose sbatch is still on its way though nobody listens any more
         self.submissions: dict[Actor, str] = {}  # sbatch that is on its way -> its script
         self.has_accounting = world.dice.random() < 0.5
         self.records: dict[str, list[tuple[str, float, float]]] = {}  # job -> state, start and end of its runs
         self.booted: dict[str, float] = {}  # node -> when it came back
         self.bad_nodes: set[str] = set()  # whose GPUs are not there
+        self.without_files: set[str] = set()  # nodes that do not see the shared file system
+        self.files_away_until = 0.0
 
     def strikes(self, fault: str, rate: float) -> bool:
         """Whether a fault happens here; counted."""
@@ -216,27 +224,63 @@ class Site:
             self.violations.append(f"two writers on {store.name}: {names}")
 
     @contextlib.contextmanager
-    def publishing(self, spec: StageSpec, start: Start, actor: Actor) -> Iterator[None]:
-        """A start that was replaced before may not seal anything any more."""
-        store, events = spec.store_paths, spec.stage_paths.events
-        was_replaced = self.owners.get(store.root) is not actor
-        before = len(record(events)) if was_replaced else 0
+    def sealing(self, start: Start) -> Iterator[None]:
+        """A start digests and publishes: the power may be cut, or it is taken for dead and the next one begins."""
         if self.strikes("power cut while sealing", 0.03):
             self.world.after(self.world.dice.uniform(0.0, 0.03), lambda: self.power_cut(start.job, False))
+        elif self.strikes("replaced while sealing", 0.05) and self.world.current is not None:
+            self.doomed.add(self.world.current)
+            self.world.after(self.world.dice.uniform(0.0, 0.03), lambda: self.power_cut(start.job, True))
         yield
-        for line in record(events)[before:] if was_replaced else ():
-            if line["event"] in ("saved", "sealed") and (line["job"], line["restart"]) == (start.job, start.restart):
-                self.violations.append(
-                    f"{actor.name} published {line['event']} of {spec.stage} after it had been replaced"
-                )
+
+    def may_fail(self) -> None:
+        """A call of a job on the shared file system: the server is away, the node has lost it, or it fails once."""
+        actor = self.world.current
+        if actor is None or not actor.name.startswith("job ") or not self.chaos:
+            return
+        if self.world.now < self.files_away_until or actor.host in self.without_files:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        if self.strikes("call fails once", 0.0005):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def finishes(self, store: Path) -> None:
+        """The result that says "done" has been written: from now on the work is never done again."""
+        if self.owners.get(store) is self.world.current:
+            self.finished.add(store)
+
+    def digests(self) -> None:
+        """A digest takes its time: of what is large so long that another start may have begun meanwhile."""
+        if self.world.current is not None and self.strikes("slow digest", 0.03):
+            self.world.sleep(self.world.dice.uniform(1.0, 200.0))
+
+    def stands_still(self) -> None:
+        """A process may be stopped right before any change of names, between its check and its act."""
+        actor = self.world.current
+        if actor is not None and self.strikes("stands still", 0.3 if actor in self.doomed else 0.002):
+            self.world.sleep(self.world.dice.uniform(10.0, 100.0))
+
+    def changes(self, *paths: Path) -> None:
+        """Called at the very act that makes an output, a seal or a save appear or go: it must be of the start that was
+        let in last, or come before the next one was."""
+        actor = self.world.current
+        for path in paths:
+            store = next((root for root in self.owners if root in path.parents), None)
+            if store is None or actor is None or path.parent not in (store, store / "saves"):
+                continue
+            is_public = path.name in ("output", "seal.json", "saves") or path.parent.name == "saves"
+            if is_public and self.owners[store] is not actor and actor in self.let_in:
+                self.violations.append(f"{actor.name} changed {path.name} of {store.name} after it had been replaced")
 
 
 def run_job(site: Site, actor: Actor, job: Job) -> int:
     """One start of a job, as ``host.sh`` has it; its exit code."""
     restart = job.restarts
     site.world.sleep(0.1)
-    spec = specs.load(Path(job.script))
     start = Start(job.id, restart, job.link, actor.host, (job.node,))
+    try:
+        spec = Patience().call(lambda: specs.load(Path(job.script)))
+    except OSError as error:
+        return 75 if steps.may_go_elsewhere(error, restart) and _requeue(site, start) else 1
     while (entry := steps.prologue(spec, start)) is Entry.WAIT:
         site.world.sleep(5.0)
     if entry is Entry.MOVE:
@@ -251,10 +295,13 @@ def run_job(site: Site, actor: Actor, job: Job) -> int:
         return _wait_behind(site, spec, start)
     if entry is not Entry.WORK:
         return 1
+    if spec.store_paths.root in site.finished:
+        site.violations.append(f"{actor.name} makes {spec.stage} again although it had been finished")
     site.owners[spec.store_paths.root] = actor
+    site.let_in.add(actor)
     code = _work(site, actor, spec, start, job)
     ended_by = _ended_by(site, start)
-    with site.publishing(spec, start, actor):
+    with site.sealing(start):
         decision = steps.finish(spec, start, code, ended_by)
     if decision == "done":
         return 0
@@ -330,15 +377,16 @@ def _work(site: Site, actor: Actor, spec: StageSpec, start: Start, job: Job) -> 
         steps.claim_of(spec, start),
         lambda name, **facts: steps.event(spec.stage_paths, start, name, **facts),
     )
-    found = saves.newest_valid()
-    step = found[0] if found else 0
-    if step < site.saved.get(store.root, 0):
-        site.violations.append(
-            f"{spec.stage} goes on at step {step} although step {site.saved[store.root]} had been saved"
-        )
     target = spec.target_step or 1
-    result = {"job": start.job, "restart": start.restart}
+    result = {"job": start.job, "restart": start.restart, "attempt": spec.attempt}
+    step = 0
     try:
+        found = saves.newest_valid()
+        step = found[0] if found else 0
+        if step < site.saved.get(store.root, 0) and site.files_away_until < site.world.now - 600.0:
+            site.violations.append(
+                f"{spec.stage} goes on at step {step} although step {site.saved[store.root]} had been saved"
+            )
         while step < target:
             site.writes(store.root, actor)
             site.world.sleep(STEP_SECONDS)
@@ -352,11 +400,11 @@ def _work(site: Site, actor: Actor, spec: StageSpec, start: Start, job: Job) -> 
             step += 1
             is_late = job.end is not None and job.end - site.world.now < LEAD and step < target
             if spec.target_step is not None and (step % SAVE_EVERY == 0 or is_late):
-                directory = store.save(step)
+                directory = saves.directory / f"checkpoint-{step}"
                 directory.mkdir(parents=True, exist_ok=True)
                 site.world.point()
                 (directory / "state").write_text(f"{spec.stage} {step}")
-                with site.publishing(spec, start, actor):
+                with site.sealing(start):
                     saves.seal(step)
                 site.saved[store.root] = max(step, site.saved.get(store.root, 0))
                 saves.keep_last(2)
@@ -365,10 +413,14 @@ def _work(site: Site, actor: Actor, spec: StageSpec, start: Start, job: Job) -> 
                 return 0
         site.world.point()
         (steps.output_of(spec, start) / "text").write_text(f"{spec.stage} {step}")
-        files.write_json(spec.stage_paths.result, {**result, "outcome": "done", "step": step})
+        files.flush_tree(steps.output_of(spec, start))
+        files.write_json(spec.stage_paths.result, {**result, "outcome": "done", "step": step, "writers": 1})
+        site.finishes(store.root)
     except (ClaimLost, OSError) as error:
         failed = {"outcome": "failed", "failure": classify(error).value, "evidence": str(error), "step": step}
-        files.write_json(spec.stage_paths.result, {**result, **failed})
+        with contextlib.suppress(OSError):
+            if steps.is_replaced(spec, start) is None:
+                files.write_json(spec.stage_paths.result, {**result, **failed})
         return 1
     return 0
 

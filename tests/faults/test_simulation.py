@@ -12,7 +12,17 @@ import pytest
 
 from tests.faults import mutations, simulate
 
-FOUND_SOON = ("claim-never-taken", "claim-not-checked", "keeps-old-parents", "no-intent", "sealed-before-its-last-step")
+FOUND_SOON = (
+    "finished-is-made-again",
+    "saves-in-a-shared-place",
+    "an-error-that-passes-is-the-end",
+    "earlier-starts-keep-their-directories",
+    "claim-never-taken",
+    "claim-not-checked",
+    "keeps-old-parents",
+    "no-intent",
+    "sealed-before-its-last-step",
+)
 """Errors that a few dozen chains notice."""
 
 MENDED = {
@@ -51,6 +61,7 @@ def assert_sound(first: int, count: int, workers: int = 1) -> Counter[str]:
 @pytest.mark.failure(5, 8, 10, 12, 13, 18, 22)
 def test_a_hundred_chains() -> None:
     injected = assert_sound(0, 100)
+    assert set(injected) >= {"file system away", "replaced while sealing", "slow digest"}
     assert set(injected) >= {"node failure", "answer lost", "accepted twice", "two resumes", "ids used again", "purge"}
 
 

@@ -62,8 +62,9 @@ def carry(spec: StageSpec, restart: int, mark: Any = lambda value: None) -> str:
     saves.discard_newer_than(done)
     for step in (2, 4):
         if step > done:
-            spec.store_paths.save(step).mkdir(parents=True)
-            put(spec.store_paths.save(step) / "state", b"s" * 1000 + b"%d" % step)
+            directory = saves.directory / f"checkpoint-{step}"
+            directory.mkdir()
+            put(directory / "state", b"s" * 1000 + b"%d" % step)
             saves.seal(step)
             mark(("saved", step))
             saves.keep_last(1)

@@ -74,16 +74,17 @@ class NemoStepControl(Callback):
         loss = float(trainer.callback_metrics.get("reduced_train_loss", math.nan))
         broken = self._ctx.rank == 0 and not math.isfinite(loss)
         device = trainer.strategy.root_device
-        stop, broken = ranks.any_of([self._ctx.stop.should_stop(), broken], device)
+        due = self._ctx.stop.save_due(step, self._settings.steps, self._settings.save_every)
+        stop, broken, due = ranks.any_of([self._ctx.stop.should_stop(), broken, due], device)
         if broken:
             raise Diverged(f"the loss is {loss} at step {step}: lower lr, or look at the data of this step")
         self._report(trainer, step, loss)
-        if step >= self._settings.steps:
+        is_last = step >= self._settings.steps
+        if due or (stop and not is_last):
+            self._save(trainer, step)
+        if is_last:
             self._finish(trainer)
             return
-        every = self._settings.save_every
-        if stop or (every is not None and step % every == 0):
-            self._save(trainer, step)
         if stop:
             self.stopped = trainer.should_stop = True
         self._clock = time.monotonic()

@@ -180,10 +180,9 @@ def _train(spec: StageSpec, ctx: WorkContext, settings: ToySettings) -> Result:
         time.sleep(settings.step_seconds)
         ctx.progress.report(state.step, settings.steps, loss=loss, lr=settings.lr, seconds=time.monotonic() - began)
         _go_wrong(spec, ctx, settings, state.step)
-        if state.step == settings.steps:
-            break
-        stop = ctx.stop.should_stop()
-        if stop or (settings.save_every and state.step % settings.save_every == 0):
+        is_last = state.step == settings.steps
+        stop = not is_last and ctx.stop.should_stop()
+        if stop or ctx.stop.save_due(state.step, settings.steps, settings.save_every):
             _save(ctx, state, settings)
         if stop:
             return Result("stopped", state.step, {"loss": loss})

@@ -73,7 +73,8 @@ class TrlStepControl(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         step = state.global_step
-        loss, tokens, stop = self._agree(self._ctx.stop.should_stop())
+        due = self._ctx.stop.save_due(step, self._settings.steps, self._settings.save_every)
+        loss, tokens, stop, due = self._agree(self._ctx.stop.should_stop(), due)
         if not math.isfinite(loss):
             raise Diverged(f"the loss is {loss} at step {step}: lower lr, or look at the data of this step")
         now = time.monotonic()
@@ -84,28 +85,26 @@ class TrlStepControl(TrainerCallback):
         self.tokens += tokens
         control.should_log = True
         if step >= self._settings.steps:
-            return  # the finished model is written next, so neither a save nor a stop is of use
-        every = self._settings.save_every
+            control.should_save = due
+            return  # the finished model is written next, so a stop is of no use
         self.stopped = stop
-        control.should_save = stop or (every is not None and step % every == 0)
+        control.should_save = stop or due
         control.should_training_stop = stop
 
-    def _agree(self, stop: bool) -> tuple[float, int, bool]:
-        """Mean loss and sum of tokens over the ranks, and whether any of them was told to stop.
+    def _agree(self, stop: bool, due: bool) -> tuple[float, int, bool, bool]:
+        """Mean loss and sum of tokens over the ranks, and whether any of them was told to stop, or finds a save due.
 
         One small all-reduce a step: ranks that stopped at different steps would wait for each other for ever.
         """
-        facts = torch.stack(
-            [self._loss, self._loss.new_tensor(float(self._tokens)), self._loss.new_tensor(float(stop))]
-        )
+        facts = torch.stack([self._loss, *map(self._loss.new_tensor, (float(self._tokens), float(stop), float(due)))])
         world = 1
         if dist.is_initialized():
             dist.all_reduce(facts)
             world = dist.get_world_size()
         self._loss = torch.zeros_like(self._loss)
         self._tokens = 0
-        loss, tokens, stops = facts.tolist()
-        return loss / world, int(tokens), stops > 0
+        loss, tokens, stops, dues = facts.tolist()
+        return loss / world, int(tokens), stops > 0, dues > 0
 
     def on_log(
         self,

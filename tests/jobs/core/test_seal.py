@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from jobs.core import seal
+from jobs.core import patience, seal
 
 
 @pytest.fixture
@@ -161,3 +163,66 @@ def test_a_seal_of_whole_files_is_still_read_and_an_unknown_one_is_not(sealed: P
     assert seal.verify(sealed / "output", path).algorithm == "sha256"
     path.write_text(json.dumps({**value, "algorithm": "md5"}))
     assert "digests by md5" in broken(sealed).reason
+
+
+def facts() -> dict[str, Any]:
+    return {"kind": seal.SealKind.DATASET, "format": "corpus", "fingerprint": "0" * 64}
+
+
+@pytest.mark.failure(1, 30)
+def test_a_link_to_a_directory_is_neither_sealed_nor_missed(sealed: Path, tmp_path: Path) -> None:
+    """What lies behind it could change, and another could be added."""
+    (tmp_path / "elsewhere").mkdir()
+    (sealed / "output" / "shards").symlink_to(tmp_path / "elsewhere")
+    assert broken(sealed).path == sealed / "output" / "shards"
+    with pytest.raises(seal.SealBroken, match="shards: only regular files can be sealed"):
+        seal.seal_directory(sealed / "output", tmp_path / "b.json", **facts())
+
+
+@pytest.mark.failure(1, 30)
+def test_a_directory_that_cannot_be_listed_is_not_left_out(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if str(path).endswith("deep"):
+            raise OSError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(seal.SealBroken, match="deep: cannot be listed") as caught:
+        seal.seal_directory(sealed / "output", sealed / "b.json", **facts())
+    assert patience.passes(caught.value)
+    assert patience.passes(broken(sealed))
+
+
+def test_a_file_that_comes_while_the_directory_is_sealed_is_not_left_out(
+    sealed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = seal.digest_files
+
+    def digest(*given: Any) -> Any:
+        (sealed / "output" / "late").write_text("late")
+        return real(*given)
+
+    monkeypatch.setattr(seal, "digest_files", digest)
+    with pytest.raises(seal.SealBroken, match="late: came or went while"):
+        seal.seal_directory(sealed / "output", sealed / "b.json", **facts())
+
+
+@pytest.mark.failure(36)
+def test_a_size_that_is_old_once_is_looked_at_again(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS shows a size as it was up to a minute ago."""
+    real, asked = Path.stat, list[Path]()
+
+    def stat(self: Path, **named: Any) -> Any:
+        found = real(self, **named)
+        if self.name == "config.json" and not asked:
+            asked.append(self)
+            return os.stat_result((*found[:6], 0, *found[7:]))
+        return found
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert seal.verify(sealed / "output", sealed / "seal.json", patience=patience.Patience(5.0)).step == 7
+    assert asked
+    asked.clear()
+    assert "has 0 bytes" in broken(sealed).reason

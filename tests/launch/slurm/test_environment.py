@@ -50,3 +50,11 @@ def test_secrets_by_name(name):
 @pytest.mark.parametrize("name", ["PATH", "KEYBOARD", "TOKENIZERS_PARALLELISM", "MONKEY", "SSH_AUTH_SOCK"])
 def test_harmless_names_stay(name):
     assert scrubbed({name: "x"})[name] == "x"
+
+
+@pytest.mark.failure(24)
+def test_what_a_launcher_of_processes_has_set_does_not_reach_the_job():
+    """With RANK=1 in the user's shell the work would take itself for the second process and write no result."""
+    left = dict.fromkeys(("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"), "1")
+    assert not left.keys() & scrubbed({**left, "HOME": "/home/me"}).keys()
+    assert scrubbed(left, keep=["MASTER_PORT"])["MASTER_PORT"] == "1"

@@ -1,0 +1,156 @@
+"""The one reader of files that our own processes wrote: what is damaged or hostile is a ``ValueError``, nothing else.
+
+Claims, attempts, verdicts, seals, specs, plans and lines of journals go through here. A file that a disk, an editor or
+a stranger has changed must be named, never end in a traceback, and never be taken for something it does not say.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import types
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+LARGEST = 2**63 - 1
+"""Of any whole number that we write."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"says {next(name for name in names if names.count(name) > 1)!r} twice")
+    return found
+
+
+def parse(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is none, is nested too deeply, or says a key twice.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+
+
+def read(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not JSON, or no file; the message names the path.
+        OSError: it cannot be read now.
+    """
+    try:
+        return parse(path.read_bytes())
+    except (IsADirectoryError, NotADirectoryError) as error:
+        raise ValueError(f"{path}: not a file: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from error
+
+
+def build(cls: type[T], value: Any) -> T:
+    """An instance of a dataclass from parsed JSON: every name known, every value of the annotated type.
+
+    Raises:
+        ValueError: naming the first that is not.
+    """
+    if not isinstance(value, dict):
+        raise ValueError(f"must be an object, not {type(value).__name__}")
+    kinds, required = _shape(cast(Any, cls))
+    for name in value:
+        if name not in kinds:
+            raise ValueError(f"has an unknown key {name!r}")
+    for name in required:
+        if name not in value:
+            raise ValueError(f"lacks {name!r}")
+    return cls(**{name: convert(kinds[name], entry, name) for name, entry in value.items()})
+
+
+@cache
+def _shape(cls: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
+    hints = get_type_hints(cls)
+    known = fields(cls)
+    required = tuple(one.name for one in known if one.default is MISSING and one.default_factory is MISSING)
+    return {one.name: hints[one.name] for one in known}, required
+
+
+def convert(kind: Any, value: Any, name: str) -> Any:
+    """``value`` as the annotated type ``kind``.
+
+    Raises:
+        ValueError: it is of another type, or no number, text or choice that we write.
+    """
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return None if value is None and type(None) in inner else convert(inner[0], value, name)
+    if origin is tuple:
+        return tuple(convert(inner[0], one, name) for one in _of(list, value, name))
+    if origin is dict:
+        given = _of(dict, value, name)
+        return {convert(str, key, name): convert(inner[1], one, name) for key, one in given.items()}
+    if isinstance(kind, type) and is_dataclass(kind):
+        return build(kind, value)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return kind(_of(str, value, name))
+    checked = _SCALARS.get(kind)
+    return value if checked is None else checked(value, name)
+
+
+def _of(kind: type, value: Any, name: str) -> Any:
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} must be of type {kind.__name__}, not {type(value).__name__}")
+    return value
+
+
+def _text(value: Any, name: str) -> str:
+    text: str = _of(str, value, name)
+    if "\0" in text:
+        raise ValueError(f"{name} holds a NUL")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} is not valid Unicode") from None
+    return text
+
+
+def _whole(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > LARGEST:
+        raise ValueError(f"{name} must be a whole number below 2^63, not {str(value)[:40]}")
+    return value
+
+
+def _number(value: Any, name: str) -> float:
+    if not isinstance(value, float):
+        return float(_whole(value, name))
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, not {value}")
+    return value
+
+
+_SCALARS: dict[type, Callable[[Any, str], Any]] = {
+    str: _text,
+    int: _whole,
+    float: _number,
+    bool: lambda value, name: _of(bool, value, name),
+}
+
+_told: set[str] = set()
+
+
+def passed_over(problem: object) -> None:
+    """Say once, on stderr, which file was damaged: what the others prove still counts."""
+    text = str(problem)
+    if text not in _told:
+        _told.add(text)
+        print(f"overnight: damaged, passed over: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,229 @@
+"""From what one start has written to the sealed output of the entry: one conditional step under the claim.
+
+A start writes in directories of its own: the output in one, the seal of it in another. Both get to their places by a
+rename and a link from there. A later start takes the directories of earlier ones away before it works, so of a start
+that is only taken for dead the rename or the link fails, whenever it comes: there is no moment between check and act.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from jobs.core import attempts, claim, files, progress, seal
+from jobs.core.claim import Claim, ClaimLost
+from jobs.core.paths import StorePaths
+from jobs.core.spec import StageSpec
+from jobs.lifecycle.start import Start, claim_of, event, notes, output_of
+
+SEAL = "seal.json"
+"""In a start's directory of saves: what becomes the seal of the entry."""
+
+FLUSHED = "flushed"
+"""In a start's directory of saves: its output was on disk before it was digested."""
+
+ADOPTED = "adopted"
+"""In a start's directory of saves: the output of an earlier start that it seals."""
+
+
+def revoke_earlier(spec: StageSpec, start: Start, but: Path | None = None) -> None:
+    """Take the directories of all earlier starts away; what those still write goes nowhere. Of later ones nothing, and
+    not the one that is, or holds, ``but``."""
+    store, mine = spec.store_paths, claim_of(spec, start)
+    for path, owner in store.own_directories():
+        if _is_earlier(store, owner, mine) and (but is None or path not in (but, but.parent)):
+            files.take_away(path)
+
+
+def _is_earlier(store: StorePaths, owner: tuple[str, int, int], mine: Claim) -> bool:
+    if owner[0] == mine.attempt:
+        return owner[1:] < mine.order
+    return owner[0] in attempts.tokens_before(store, mine.attempt)
+
+
+def publish(spec: StageSpec, start: Start, result: dict[str, Any], made: Path | None = None) -> None:
+    """Make what this start wrote (or ``made``) the sealed output of the entry. An output that is sealed already stays.
+
+    Raises:
+        ClaimLost: a later start holds the entry.
+        SealBroken: there is nothing to seal.
+    """
+    store, stage = spec.store_paths, spec.stage_paths
+    held, own = claim_of(spec, start), made or output_of(spec, start)
+    if store.seal.exists():
+        event(stage, start, "already_sealed", store=store.root.name)
+        return
+    claim.check_held(store, held)
+    began = time.monotonic()
+    desk = store.own_saves(held.attempt, *held.order)
+    if own.exists() or not (desk / SEAL).exists():  # else all but the last act was done before an error that passed
+        _put_output(spec, start, result, own, desk)
+    claim.check_held(store, held)
+    _make_seal(desk / SEAL, store.seal)
+    sealed = seal.load(store.seal)
+    seconds = round(time.monotonic() - began, 3)
+    label = {} if sealed.depth is seal.Depth.FULL else {"depth": sealed.depth.value, "note": seal.LIGHT_NOTE}
+    event(
+        stage,
+        start,
+        "sealed",
+        store=store.root.name,
+        bytes=sealed.bytes,
+        files=len(sealed.files),
+        seconds=seconds,
+        **label,
+    )
+    _remove_saves(store, desk)
+
+
+def _put_output(spec: StageSpec, start: Start, result: dict[str, Any], own: Path, desk: Path) -> None:
+    if "writers" not in result and own.is_dir():  # of a back end's own worker; ours has flushed what it says is done
+        files.flush_tree(own)
+        files.make_directory(desk)
+        files.write_atomic(desk / FLUSHED, "")
+    seal.seal_directory(
+        own,
+        desk / SEAL,
+        kind=seal.SealKind(spec.produces["kind"]),
+        format=spec.produces["format"],
+        fingerprint=spec.fingerprint,
+        step=result.get("step"),
+        behaviour=result.get("behaviour"),
+        parents={role: _digest_of_parent(spec, start, role) for role in spec.inputs},
+        metrics=result.get("metrics", {}),
+        run=spec.run,
+        stage=spec.stage,
+        job=start.job,
+        restart=start.restart,
+        depth=spec.seal_depth,
+    )
+    claim.check_held(spec.store_paths, claim_of(spec, start))
+    claim.put(own, spec.store_paths.output, desk)
+
+
+def _remove_saves(store: StorePaths, desk: Path) -> None:
+    """The finished output replaces them."""
+    with contextlib.suppress(ClaimLost, OSError):
+        claim.move(store.saves, desk / "saves")
+    files.take_away(desk)
+
+
+def _make_seal(made: Path, target: Path) -> None:
+    """Let the seal appear, from the directory of the start: a link, which replaces nothing; a rename where the file
+    system has no links.
+
+    Raises:
+        ClaimLost: a later start has taken the directory away.
+    """
+    try:
+        os.link(made, target)
+    except FileNotFoundError as error:
+        raise ClaimLost(f"{made}: a later start has taken it away") from error
+    except FileExistsError:
+        if not os.path.samefile(made, target):  # a server may have linked it and lost the answer
+            raise ClaimLost(f"{target}: another start has sealed it") from None
+    except OSError as error:
+        if error.errno not in files.NO_LINKS:
+            raise
+        claim.move(made, target)
+    files.fsync_directory(target.parent)
+
+
+def _digest_of_parent(spec: StageSpec, start: Start, role: str) -> str:
+    """Of its seal, as the gate has read it: the parent may have been removed since."""
+    for note in notes(spec, start, "file_gate"):
+        if note.get("role") == role and note.get("seal"):
+            return str(note["seal"])
+    return seal.digest_of(spec.inputs[role].paths.seal)
+
+
+# What an earlier start has finished
+
+
+def seal_finished(spec: StageSpec, start: Start) -> dict[str, Any] | None:
+    """The result of an earlier start whose work was done, once its output is sealed here; None: there is none.
+
+    Its job may have ended while it sealed: time limit, lost node, an error of the file system.
+
+    Raises:
+        ClaimLost: a later start holds the entry.
+    """
+    store = spec.store_paths
+    result = result_of(spec)
+    if result.get("outcome") != "done" or lacks_steps(spec, result.get("step")):
+        return None
+    found = next((path for path in _outputs_of(spec, result) if path.is_dir() and any(path.iterdir())), None)
+    if found is None:
+        return None
+    held = claim_of(spec, start)
+    mine = store.own_saves(held.attempt, *held.order) / ADOPTED
+    event(spec.stage_paths, start, "finishes", job_before=str(result.get("job", "")), step=result.get("step"))
+    if found != mine:
+        claim.check_held(store, held)
+        revoke_earlier(spec, start, but=found)  # who has put it there cannot seal it any more
+        if store.seal.exists():
+            return result
+        claim.put(found, mine, mine.parent)
+    try:
+        publish(spec, start, result, mine)
+    except seal.SealBroken as error:
+        event(spec.stage_paths, start, "not_finished", reason=str(error))
+        return None
+    revoke_earlier(spec, start)
+    return result
+
+
+_TYPES = {"step": int, "metrics": dict, "behaviour": dict, "restart": int, "job": str, "attempt": str, "writers": int}
+
+
+def result_of(spec: StageSpec) -> dict[str, Any]:
+    """What the work last said; empty where it said nothing that can be read."""
+    try:
+        found = files.read_json_or_none(spec.stage_paths.result)
+    except ValueError:
+        return {}
+    given = found.items() if isinstance(found, dict) else ()
+    return {name: value for name, value in given if isinstance(value, _TYPES.get(name, object))}
+
+
+def lacks_steps(spec: StageSpec, step: Any) -> int | None:
+    """The step at which the stage is done, where ``step`` is not so far; of epochs, whose steps the work has counted,
+    what its reports say."""
+    target = spec.target_step
+    if target is None and spec.trains:
+        last = progress.latest(spec.stage_paths.progress)
+        target = None if last is None else last.total
+    return target if target is not None and (not isinstance(step, int) or step < target) else None
+
+
+def _outputs_of(spec: StageSpec, result: dict[str, Any]) -> list[Path]:
+    """Where the output of a result may lie, if all of it was flushed: in the directory of its start, in that of a start
+    that was sealing it and was cut off, too, or in ``output`` without a seal, where the version before put it."""
+    store = spec.store_paths
+    given = result.get("attempt")  # which a worker of a back end's own may not say
+    tokens = {given} if given else {spec.attempt, *attempts.tokens_before(store, spec.attempt)}
+    starts = {(token, result.get("job"), result.get("restart")) for token in tokens}
+    for note in notes(spec, None, "finishes"):
+        if note.get("job_before") == result.get("job"):
+            starts.add((str(note.get("attempt")), note.get("job"), note.get("restart")))
+    owners = [
+        one
+        for token in sorted({name[0] for name in starts})
+        for one in claim.of_attempt(store, token)
+        if (token, one.job, one.restart) in starts
+    ]
+    desks = [store.own_saves(one.attempt, *one.order) for one in owners]
+    if not _is_flushed(spec, result) and not any((desk / FLUSHED).exists() for desk in desks):
+        return []
+    outputs = [store.partial_of(one.attempt, *one.order) for one in owners]
+    return [*outputs, *(desk / ADOPTED for desk in desks), *([store.output] if owners else [])]
+
+
+def _is_flushed(spec: StageSpec, result: dict[str, Any]) -> bool:
+    """Whether every node has flushed what it wrote: one that has died since took the rest with it."""
+    writers = result.get("writers", 0)
+    marks = spec.stage_paths.ranks(result.get("job", ""), result.get("restart", 0))
+    return writers == 1 or (writers > 1 and all((marks / f"flushed-{node}").exists() for node in range(writers)))

@@ -1,0 +1,196 @@
+"""Files of ours that a disk or a stranger has changed: each reader names the file and goes on, or says what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jobs.core import attempts, claim, files, seal, strict, verdict
+from jobs.core import spec as specs
+from jobs.core.attempts import Attempt
+from jobs.core.claim import Claim
+from jobs.core.paths import StagePaths, StorePaths
+from jobs.core.verdict import Outcome, Verdict
+from jobs.lifecycle import judge, publish
+from launch.base.errors import InputError
+from launch.plan import file
+from launch.runs.journal import Event, History, Journal
+from tests.file_faults.job import spec_of
+
+HUGE = "9" * 400
+HOSTILE = [
+    b"", b"{", b"[]", b"null", b'"text"', b"7", b"NaN", b"\xff\xfe", b"\0", b'{"a": 1, "a": 2}', b"[" * 100_000,
+    b'{"a":' * 100_000, HUGE.encode(), b'{"number": 1e999}', b"1e999", b'{"path": "\\ud800"}',
+]  # fmt: skip
+"""Contents of no file of ours."""
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(["a\0b", "../x", "/x"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+class Place:
+    """A store entry, a stage and a run with one file of each kind."""
+
+    def __init__(self, root: Path) -> None:
+        self.spec = spec_of(root)
+        self.store, self.stage = self.spec.store_paths, self.spec.stage_paths
+        self.stage.root.mkdir(parents=True, exist_ok=True)
+        self.attempt = Attempt(1, "aaaaaa", "r", "cpt", str(self.stage.root), "slurm", ("on-a",))
+        attempts.open_next(self.store, self.attempt)
+        attempts.record_job(self.store, self.attempt, 0, "100")
+        claim.take(self.store, Claim("aaaaaa", 0, 0, "100", "node1", 1.0))
+        verdict.write(self.stage, Verdict(Outcome.RETRY, job="100", attempt="aaaaaa"))
+        output = self.store.output
+        output.mkdir()
+        (output / "model").write_text("model")
+        facts: dict[str, Any] = {"kind": seal.SealKind.CHECKPOINT, "format": "toy", "fingerprint": "0" * 64}
+        seal.seal_directory(output, self.store.seal, step=6, **facts)
+        files.write_json(self.stage.result, {"outcome": "done", "step": 6, "job": "100", "restart": 0})
+        files.append_json_line(
+            self.stage.events,
+            {"time": 1.0, "event": "start", "job": "100", "restart": 0, "attempt": "aaaaaa", "step": 0},
+        )
+        self.spec_path, self.plan, self.journal = root / "spec.json", root / "run" / "plan.json", root / "journal.jsonl"
+        specs.save(self.spec_path, self.spec)
+        self.plan.parent.mkdir()
+        files.write_json(self.plan, {"schema": 1, "pipeline": "p", "stages": [], "fetched": [], "core_python": "py"})
+        Journal(self.journal).write(Event.INTENT, stage="cpt", attempt="aaaaaa", names=["on-a"])
+
+
+READERS: dict[str, tuple[Callable[[Place], Path], Callable[[Place], object], tuple[type[Exception], ...]]] = {
+    "attempt": (lambda at: at.store.attempt(1), lambda at: attempts.current(at.store), ()),
+    "ids": (lambda at: at.store.attempt_jobs(1), lambda at: attempts.job_ids(at.store, at.attempt), ()),
+    "claim": (lambda at: at.store.claim("aaaaaa", 0, 0), lambda at: claim.of_attempt(at.store, "aaaaaa"), ()),
+    "verdict": (lambda at: at.stage.verdict("100", 0), lambda at: verdict.all_of(at.stage), ()),
+    "history": (lambda at: at.stage.verdict("100", 0), lambda at: judge.history(at.spec), ()),
+    "seal": (lambda at: at.store.seal, lambda at: seal.verify(at.store.output, at.store.seal), (seal.SealBroken,)),
+    "foreign": (lambda at: at.store.seal, lambda at: seal.is_foreign(at.store), ()),
+    "spec": (lambda at: at.spec_path, lambda at: specs.load(at.spec_path), (ValueError,)),
+    "result": (lambda at: at.stage.result, lambda at: publish.result_of(at.spec), ()),
+    "events": (lambda at: at.stage.events, lambda at: judge.starts(at.spec), ()),
+    "journal": (lambda at: at.journal, lambda at: History.read(Journal(at.journal)), ()),
+    "plan": (lambda at: at.plan, lambda at: file.load(at.plan), (InputError,)),
+}
+"""The file, who reads it, and the errors in which it may end: each names the file."""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setattr(files, "CREATION_SECONDS", 0.0)
+    return Place(tmp_path)
+
+
+def read(place: Place, name: str) -> None:
+    where, reader, known = READERS[name]
+    try:
+        reader(place)
+    except known as error:
+        assert str(where(place).parent) in str(error) or where(place).name in str(error)
+
+
+@pytest.mark.failure(30, 37)
+@pytest.mark.parametrize("name", READERS)
+def test_hostile_and_torn_files(place: Place, name: str) -> None:
+    path = READERS[name][0](place)
+    whole = path.read_bytes()
+    torn = [whole[:cut] for cut in range(0, len(whole), 7)]
+    flipped = [whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :] for at in range(0, len(whole), 5)]
+    for content in [*HOSTILE, *torn, *flipped]:
+        path.write_bytes(content)
+        read(place, name)
+    path.unlink()
+    path.mkdir()
+    read(place, name)
+    path.rmdir()
+    path.symlink_to(path.name)  # to itself
+    with pytest.MonkeyPatch.context():
+        try:
+            read(place, name)
+        except OSError as error:  # as a device says it: waited for, and then a plain error with the path
+            assert str(path) in str(error)
+
+
+@pytest.mark.failure(30, 37)
+@pytest.mark.parametrize("name", READERS)
+def test_any_value_in_any_place(place: Place, name: str) -> None:
+    """What is valid JSON and has our keys, but says something else."""
+    path = READERS[name][0](place)
+    value = json.loads(path.read_bytes().splitlines()[0] if path.suffix == ".jsonl" else path.read_bytes())
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @given(st.data())
+    def fuzz(data: st.DataObject) -> None:
+        changed = json.loads(json.dumps(value))
+        owner, key = changed, data.draw(st.sampled_from(sorted(changed)))
+        if name == "seal" and data.draw(st.booleans()):
+            owner = changed["files"][0]
+            key = data.draw(st.sampled_from(sorted(owner)))
+        if data.draw(st.booleans()):
+            owner[key] = data.draw(ANYTHING)
+        elif data.draw(st.booleans()):
+            del owner[key]
+        else:
+            owner[data.draw(st.text(max_size=5))] = data.draw(ANYTHING)
+        path.write_bytes(json.dumps(changed).encode() + b"\n")
+        read(place, name)
+
+    fuzz()
+
+
+def test_a_damaged_file_is_named_once_and_the_others_count(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    verdict.write(place.stage, Verdict(Outcome.FAIL, job="101", attempt="aaaaaa"))
+    path = place.stage.verdict("100", 0)
+    path.write_bytes(b"\xff" * 40)
+    for _ in range(2):
+        assert [said.job for said in verdict.all_of(place.stage)] == ["101"]
+    assert capsys.readouterr().err.count(str(path)) == 1
+
+
+def test_a_damaged_claim_is_still_one(place: Place) -> None:
+    path = place.store.claim("aaaaaa", 0, 0)
+    path.write_text("{}")
+    held = Claim("aaaaaa", 0, 0, "100", "node1", 1.0)
+    assert [one.job for one in claim.of_attempt(place.store, "aaaaaa")] == [claim.DAMAGED]
+    claim.check_held(place.store, held)
+    assert claim.take(place.store, Claim("aaaaaa", 0, 0, "101", "node2", 2.0)) is not None, "another may not take it"
+
+
+@pytest.mark.failure(30)
+def test_a_seal_says_whose_it_is(place: Place, tmp_path: Path) -> None:
+    """A copy of another entry, or a link to it, is not the result of this one."""
+    copied = StorePaths(tmp_path / "store" / ("checkpoint-" + "1" * 16))
+    own = StorePaths(tmp_path / "store" / ("checkpoint-" + "0" * 16))
+    own.root.mkdir()
+    own.seal.write_bytes(place.store.seal.read_bytes())
+    assert seal.of_entry(own).step == 6
+    assert not seal.is_foreign(own)
+    copied.root.symlink_to(own.root)
+    assert seal.is_foreign(copied)
+    with pytest.raises(seal.SealBroken, match="is the seal of checkpoint-0000000000000000"):
+        seal.of_entry(copied)
+
+
+def test_what_is_written_is_read_again(place: Place) -> None:
+    said = Verdict(Outcome.FAIL, evidence="half \udcff a character", job="7")
+    verdict.write(place.stage, said)
+    found = verdict.read(StagePaths(place.stage.root).verdict("7", 0))
+    assert found is not None
+    assert found.evidence == "half ? a character"
+    assert strict.build(Verdict, json.loads(json.dumps(asdict(found)))) == found
+    assert os.listdir(place.store.output) == ["model"]

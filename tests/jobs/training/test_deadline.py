@@ -1,0 +1,50 @@
+"""When a stage saves by itself: by steps, by time, and after the last step."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs.core.paths import StagePaths
+from jobs.training import deadline
+from jobs.training.deadline import StopRequest
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    return now
+
+
+def saved(stop: StopRequest, clock: list[float], steps: int, seconds: float, every: int | None = None) -> list[int]:
+    """The steps after which a stage saves whose steps take so long."""
+    found = []
+    for step in range(1, steps + 1):
+        clock[0] += seconds
+        stop.reason()
+        if stop.save_due(step, steps, every):
+            stop.saved(1.0)
+            found.append(step)
+    return found
+
+
+@pytest.mark.failure(33)
+def test_without_save_every_saves_follow_the_time(tmp_path: Path, clock: list[float]) -> None:
+    stage = StagePaths(tmp_path)
+    stage.deadline.write_text(str(clock[0] + 8 * 7200))
+    assert saved(StopRequest(stage, 60.0), clock, 470, 120.0) == [61, 121, 181, 241, 301, 361, 421, 470], (
+        "two hours apart"
+    )
+    stage.deadline.unlink()
+    assert saved(StopRequest(stage, 60.0), clock, 30, 60.0) == [11, 21, 30], "ten minutes, where no end is known"
+
+
+def test_save_every_counts_steps_and_the_last_is_saved_where_it_is_worth_it(tmp_path: Path, clock: list[float]) -> None:
+    stop = StopRequest(StagePaths(tmp_path), 60.0)
+    assert saved(stop, clock, 10, 1.0, every=4) == [4, 8], "two steps are made again sooner"
+    assert saved(StopRequest(StagePaths(tmp_path), 60.0), clock, 10, 100.0, every=4) == [4, 8, 10]
+    assert deadline.LAST_SAVE_SECONDS == 60.0
