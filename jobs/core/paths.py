@@ -228,6 +228,7 @@ class RunPaths:
 
     @property
     def toolkit(self) -> Path:
+        """Link to the snapshot of our packages."""
         return self.root / "code" / "toolkit"
 
     @property
@@ -274,7 +275,7 @@ class Workspace:
 
     @property
     def code(self) -> Path:
-        """Snapshots of users' work trees by digest, shared by runs."""
+        """Snapshots of our packages and of users' work trees by digest, shared by runs."""
         return self.root / "code"
 
     def code_snapshot(self, digest: str) -> Path:

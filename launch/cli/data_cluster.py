@@ -53,7 +53,7 @@ class ArrayRunner:
         """
         run = Run(Workspace(root), self._token)
         if not run.paths.toolkit.exists():
-            toolkit.take(run.paths.toolkit)
+            toolkit.take(run.workspace, run.paths.toolkit)
         for start in range(0, len(shards), array.LARGEST):
             self._array(run, phase, f"{phase}-{start}", shards[start : start + array.LARGEST], progress)
 

@@ -35,12 +35,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Resume on Slurm or here, as the run's own profile says."""
     from jobs.core import redaction
+    from launch.inputs import toolkit
     from launch.runs import client, secret_files
 
     found, _, profile = options.open_run(args)
     names = tuple({*profile.secrets, *redaction.read(found.paths.secrets)})
     if args.from_job:
         return _from_job(found, profile, names, args.from_job, args.json)
+    toolkit.refuse_changed(found.paths.toolkit)
     secret_files.renew(found.paths, names)
     if profile.executor == "local":
         from launch.cli.run import advance as advance_here

@@ -58,8 +58,9 @@ def needed(workspace: Workspace) -> Needed:
         if not directory.is_dir():
             continue
         run = Run(workspace, directory.name)
-        with contextlib.suppress(OSError):
-            code.add(Path(os.readlink(run.paths.user_code)).name)
+        for link in (run.paths.toolkit, run.paths.user_code):
+            with contextlib.suppress(OSError):
+                code.add(Path(os.readlink(link)).name)
         try:
             plan = file.load(run.paths.plan)
         except (InputError, OSError, ValueError):

@@ -122,7 +122,7 @@ def prepare(found: ProfileFile, workspace: Workspace, wanted: Sequence[ProbePlan
     """
     run = Run(Workspace(workspace.probes), tokens.token_hex(3))
     run.paths.stages.mkdir(parents=True)
-    toolkit.take(run.paths.toolkit)
+    toolkit.take(run.workspace, run.paths.toolkit)
     return [_prepare(run, found.profile, plan) for plan in wanted]
 
 
