@@ -295,6 +295,11 @@ class Workspace:
         return self.cache / "back_ends.json"
 
     @property
+    def seals(self) -> Path:
+        """What the seals of the store say, see ``jobs.core.seal_index``."""
+        return self.cache / "seals.json"
+
+    @property
     def pins(self) -> Path:
         """What ``overnight fetch`` resolved: request -> exact revision."""
         return self.root / "pins.json"

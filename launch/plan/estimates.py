@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,8 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.core import capabilities, speed
-from jobs.core.paths import Workspace
+from jobs.core import capabilities, seal_index, speed
+from jobs.core.paths import StorePaths, Workspace
 from launch.base.errors import InputError
 from launch.base.text import table
 from launch.config.fields import memory_bytes
@@ -76,9 +77,9 @@ def estimates(plan: Plan, profile: Profile, workspace: Workspace) -> list[Estima
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a step of a sealed stage took: seconds, bytes on the GPU; None: not noted."""
+    """What a step of a sealed stage took: seconds, bytes on the GPU; None: not noted. ``output`` has its model."""
 
-    model: Model
+    output: Path
     backend: str
     shape: str
     gpu: str
@@ -99,32 +100,27 @@ class Measurements:
             return []
         if self._found is None:
             self._found = measured(self._workspace)
-        wanted = (model, stage.backend, step_shape(stage, shape))
+        wanted = (stage.backend, step_shape(stage, shape))
         return [
-            each for each in self._found if (each.model, each.backend, each.shape) == wanted and gpu.lower() in each.gpu
+            each
+            for each in self._found
+            if (each.backend, each.shape) == wanted and gpu.lower() in each.gpu and _config_in(each.output) == model
         ]
 
 
 def measured(workspace: Workspace) -> list[Measurement]:
     """Of the stages in the store that noted something; what cannot be read is passed over."""
     found = []
-    for path in sorted(workspace.store.glob("checkpoint-*/seal.json")):
-        try:
-            text = path.read_bytes()
-            if speed.SHAPE.encode() not in text:
-                continue
-            seal = json.loads(text)
-            metrics, model = seal["metrics"], _config_in(path.parent / "output")
-            if model is None:
-                continue
+    for name, entry in sorted(seal_index.read(workspace)[0].items()):
+        metrics = entry.metrics
+        with contextlib.suppress(ValueError, KeyError, TypeError):
             seconds, memory = (
                 None if metrics.get(key) is None else float(metrics[key]) for key in (speed.SECONDS, speed.MEMORY)
             )
-            backend = str(metrics.get(speed.BACKEND, seal["format"]))  # nemo's first seals say it so
+            backend = str(metrics.get(speed.BACKEND, entry.format))  # nemo's first seals say it so
             shape, gpu = str(metrics[speed.SHAPE]), str(metrics[speed.GPU]).lower()
-            found.append(Measurement(model, backend, shape, gpu, seconds, memory))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
+            output = StorePaths(workspace.store / name).output
+            found.append(Measurement(output, backend, shape, gpu, seconds, memory))
     return found
 
 
