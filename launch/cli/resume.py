@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         from launch.cli.run import advance as advance_here
 
         return advance_here(found, as_json=args.json)
-    from launch.cli.submit import advance
+    from launch.submit.advance import advance
 
     return advance(found, client.gateway(profile, names), as_json=args.json)
 
@@ -57,9 +57,9 @@ def _from_job(run: Run, profile: Profile, names: tuple[str, ...], job: str, as_j
     import os
     import time
 
-    from launch.cli.submit import TRY_AGAIN, advance
     from launch.runs import client
     from launch.runs.rundir import RunBusy
+    from launch.submit.advance import TRY_AGAIN, advance
 
     for name in OF_THIS_JOB:
         os.environ.pop(name, None)
