@@ -80,3 +80,17 @@ def test_gc_keeps_the_copy_of_a_run(installed: Path, workspace: Workspace) -> No
     removed, _ = gc.collect(workspace, 0.0, dry_run=False)
     assert [one.path for one in removed] == [old]
     assert (used / "overnight_job.py").is_file()
+
+
+def test_gc_reads_the_runs_twice_however_much_it_removes(
+    installed: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        (workspace.store / f"dataset-{number:016x}").mkdir(parents=True)
+    looks = []
+    needed = gc.needed
+    monkeypatch.setattr(gc, "needed", lambda where: looks.append(where) or needed(where))
+    removed, _ = gc.collect(workspace, 0.0, dry_run=False)
+    assert len(removed) == 20
+    assert not list(workspace.store.iterdir())
+    assert len(looks) == 2
