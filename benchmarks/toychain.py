@@ -63,8 +63,8 @@ def _rows(path: Path, row: object) -> None:
 
 
 def fetched(pipeline: Path, workspace: Path) -> Path:
-    """A workspace that holds the base model and no runs. This version has planned the chain in it, as it is before it is
-    submitted, and submitted another one: what the back ends said and the snapshot of our packages are there."""
+    """A workspace that holds the base model and no runs. This version has planned the chain in it, as it is before a
+    submission, and submitted another one: what the back ends said and the snapshot of our packages are there."""
     child([*OVERNIGHT, "fetch", pipeline, "--cluster", "local", "--workspace", workspace])
     child([*OVERNIGHT, "plan", pipeline, "--cluster", "local", "--workspace", workspace])
     toolkit.take(Workspace(workspace), workspace / "earlier" / "toolkit")

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from jobs import backends
-from jobs.core import seal, speed
+from jobs.core import seal, seal_index, speed
 from jobs.core.capabilities import Memory
 from jobs.core.paths import Workspace
 from launch.base.errors import InputError
@@ -212,7 +212,7 @@ def test_memory_that_was_measured_beats_the_formula(workspace: Workspace, backen
 def test_seals_are_read_only_where_they_can_be_used(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU whose model is known, and without a model, the store is left alone."""
     looks: list[Workspace] = []
-    monkeypatch.setattr(estimates, "measured", lambda where: looks.append(where) or [])
+    monkeypatch.setattr(seal_index, "read", lambda where: looks.append(where) or ({}, []))
     on_cpu = Profile.model_validate({"name": "site", "executor": "slurm", "partitions": {"gpu": {}}})
     estimates.estimates(Plan("p", (training("cpt", BASE),)), on_cpu, workspace)
     estimates.estimates(Plan("p", (training("cpt", replace(BASE, fingerprint="00" * 32)),)), profile(), workspace)
