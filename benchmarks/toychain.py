@@ -12,6 +12,9 @@ from pathlib import Path
 
 from measure import OVERNIGHT, child
 
+from jobs.core.paths import Workspace
+from launch.inputs import toolkit
+
 PIPELINE = """\
 name: eight
 model: {base: ./base}
@@ -60,10 +63,11 @@ def _rows(path: Path, row: object) -> None:
 
 
 def fetched(pipeline: Path, workspace: Path) -> Path:
-    """A workspace that holds the base model and no runs, and in which the chain has been planned, as it is before it is
-    submitted: what the back ends said is there."""
+    """A workspace that holds the base model and no runs. This version has planned the chain in it, as it is before a
+    submission, and submitted another one: what the back ends said and the snapshot of our packages are there."""
     child([*OVERNIGHT, "fetch", pipeline, "--cluster", "local", "--workspace", workspace])
     child([*OVERNIGHT, "plan", pipeline, "--cluster", "local", "--workspace", workspace])
+    toolkit.take(Workspace(workspace), workspace / "earlier" / "toolkit")
     return workspace
 
 

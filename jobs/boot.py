@@ -1,4 +1,4 @@
-"""Start script of every job: ``overnight_job.py VERB spec.json [...]``, copied to ``code/toolkit/`` of a run.
+"""Start script of every job: ``overnight_job.py VERB spec.json [...]``, beside the packages in a snapshot of them.
 
 It is addressed by path and puts the directory that holds our packages first, so that neither the working directory nor
 PYTHONPATH nor the site-packages of the interpreter can offer another ``jobs``. Any Python from 3.10 on can run it.

@@ -243,6 +243,7 @@ class RunPaths:
 
     @property
     def toolkit(self) -> Path:
+        """Link to the snapshot of our packages."""
         return self.root / "code" / "toolkit"
 
     @property
@@ -289,7 +290,7 @@ class Workspace:
 
     @property
     def code(self) -> Path:
-        """Snapshots of users' work trees by digest, shared by runs."""
+        """Snapshots of our packages and of users' work trees by digest, shared by runs."""
         return self.root / "code"
 
     def code_snapshot(self, digest: str) -> Path:
@@ -307,6 +308,11 @@ class Workspace:
     def back_ends(self) -> Path:
         """What back ends said when they were asked, see ``launch.plan.probe_cache``."""
         return self.cache / "back_ends.json"
+
+    @property
+    def seals(self) -> Path:
+        """What the seals of the store say, see ``jobs.core.seal_index``."""
+        return self.cache / "seals.json"
 
     @property
     def pins(self) -> Path:

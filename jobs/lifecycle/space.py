@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from jobs.core import safetensors, seal
-from jobs.core.paths import StorePaths
+from jobs.core import safetensors, seal, seal_index
+from jobs.core.paths import StorePaths, Workspace
 from jobs.core.spec import StageSpec
 
 OPTIMIZER_FACTOR = {"F32": 3.0, "BF16": 7.0, "F16": 7.0}
@@ -79,9 +79,11 @@ def _free(store: StorePaths, quota: int | None) -> tuple[int, str]:
 
 
 def used_bytes(directory: Path) -> int:
-    """Bytes of all sealed things in the store, by their seals: walking all files would take minutes on Lustre."""
-    found = [*directory.glob("*/seal.json"), *directory.glob("*/saves/checkpoint-*/seal.json")]
-    return sum(_sealed_bytes(path) for path in found)
+    """Bytes of all sealed things in the store, by their seals: walking all files would take minutes on Lustre. A sealed
+    entry has no saves any more."""
+    sealed, unsealed = seal_index.read(Workspace(directory.parent))
+    saves = sum(_sealed_bytes(store.save_seal(step)) for store in unsealed for step in store.sealed_steps())
+    return sum(entry.bytes for entry in sealed.values()) + saves
 
 
 def _words(count: int) -> str:

@@ -45,7 +45,7 @@ class ArrayRunner:
         words."""
         run = Run(Workspace(root), self._token)
         if not run.paths.toolkit.exists():
-            toolkit.take(run.paths.toolkit)
+            toolkit.take(run.workspace, run.paths.toolkit)
         for start in range(0, len(shards), array.LARGEST):
             self._array(run, phase, f"{phase}-{start}", shards[start : start + array.LARGEST], progress)
 

@@ -35,18 +35,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Resume on Slurm or here, as the run's own profile says."""
     from jobs.core import redaction
+    from launch.inputs import toolkit
     from launch.runs import client, secret_files
 
     found, _, profile = options.open_run(args)
     names = tuple({*profile.secrets, *redaction.read(found.paths.secrets)})
     if args.from_job:
         return _from_job(found, profile, names, args.from_job, args.json)
+    toolkit.refuse_changed(found.paths.toolkit)
     secret_files.renew(found.paths, names)
     if profile.executor == "local":
         from launch.cli.run import advance as advance_here
 
         return advance_here(found, as_json=args.json)
-    from launch.cli.submit import advance
+    from launch.submit.advance import advance
 
     return advance(found, client.gateway(profile, names), as_json=args.json)
 
@@ -55,9 +57,9 @@ def _from_job(run: Run, profile: Profile, names: tuple[str, ...], job: str, as_j
     import os
     import time
 
-    from launch.cli.submit import TRY_AGAIN, advance
     from launch.runs import client
     from launch.runs.rundir import RunBusy
+    from launch.submit.advance import TRY_AGAIN, advance
 
     for name in OF_THIS_JOB:
         os.environ.pop(name, None)

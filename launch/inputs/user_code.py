@@ -11,7 +11,8 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Collection
+import sys
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def take(tree: Path, workspace: Workspace, leave_out: Collection[Path] = ()) -> 
     (``move``) is copied as it is. Raises InputError: no directory, a file or the whole too large, a name that is not
     UTF-8 or has a control character, a link out of the tree, a socket, pipe or device."""
     tree, moved, names = _looked_at(tree, leave_out)
-    workspace.code.mkdir(parents=True, exist_ok=True)
+    files.make_directory(workspace.code)
     partial = workspace.code / f"partial-{attempts.new_token(12)}"
     partial.mkdir()
     try:
@@ -62,18 +63,39 @@ def take(tree: Path, workspace: Workspace, leave_out: Collection[Path] = ()) -> 
         if total > MAX_TOTAL:
             raise _too_large(tree, names, total)
         digest = digest_of(partial, names)
-        target = workspace.code_snapshot(digest)
-        files.flush_tree(partial)  # a later reader of the name takes the content as it is
         _make_read_only(partial)
-        try:
-            os.rename(partial, target)
-        except OSError:
-            if not target.is_dir():
-                raise
-        files.fsync_directory(workspace.code)
+        target = publish(partial, workspace, digest)
     finally:
         remove(partial)
     return CodeSnapshot(digest, target, len(names), total, moved.uncommitted if moved else _uncommitted(tree))
+
+
+def publish(partial: Path, workspace: Workspace, digest: str) -> Path:
+    """The snapshot of this digest; ``partial``, a directory beside it with that content, becomes it if there is none.
+
+    One that was changed since it was taken is replaced, which stderr says; ``gc`` removes it.
+    """
+    target = workspace.code_snapshot(digest)
+    files.flush_tree(partial)  # a later reader of the name takes the content as it is
+    if target.is_dir() and not is_whole(target):
+        print(f"note: {target} was changed since it was taken: it is replaced by a new copy", file=sys.stderr)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(target, workspace.code / f"partial-{attempts.new_token(12)}")
+    try:
+        os.rename(partial, target)
+    except OSError:
+        if not target.is_dir():
+            raise
+    files.fsync_directory(workspace.code)
+    return target
+
+
+def is_whole(snapshot: Path) -> bool:
+    """Whether a snapshot is there and has the content that its name says."""
+    try:
+        return digest_of(snapshot, listing(snapshot)) == snapshot.name
+    except FileNotFoundError:  # a gc moved it meanwhile
+        return False
 
 
 def digest(tree: Path, leave_out: Collection[Path] = ()) -> str:
@@ -93,22 +115,31 @@ def _looked_at(tree: Path, leave_out: Collection[Path]) -> tuple[Path, CodeSnaps
 
 def digest_of(directory: Path, names: list[str]) -> str:
     """SHA-256 of names, kinds (file, executable, link) and contents."""
+    return digest_of_files({name: os.path.join(directory, name) for name in names})
+
+
+def digest_of_files(paths: Mapping[str, str]) -> str:
+    """``digest_of`` for files that lie anywhere, by the names that they would have in the snapshot."""
     whole = hashlib.sha256()
-    for name in names:
-        path = directory / name
-        if path.is_symlink():
+    for name in sorted(paths):
+        path = paths[name]
+        if os.path.islink(path):
             kind, content = "link", os.fsencode(os.readlink(path))
         else:
-            kind = "program" if path.stat().st_mode & 0o100 else "file"
-            content = path.read_bytes()
-        whole.update(f"{kind} {len(name.encode())} {name} {hashlib.sha256(content).hexdigest()}\n".encode())
+            with open(path, "rb") as stream:
+                kind = "program" if os.fstat(stream.fileno()).st_mode & 0o100 else "file"
+                content = stream.read()
+        line = f"{kind} {len(os.fsencode(name))} {name} {hashlib.sha256(content).hexdigest()}\n"
+        whole.update(os.fsencode(line))
     return whole.hexdigest()
 
 
 def listing(directory: Path, skipped: Collection[str] = ()) -> list[str]:
-    """Every file and link below a directory, sorted; links are not followed, directories ``skipped`` not entered."""
+    """Every file and link below a directory, sorted; links are not followed, Python's caches and directories
+    ``skipped`` not entered."""
     found = []
     for root, directories, names in os.walk(directory):
+        directories[:] = [name for name in directories if name != "__pycache__"]
         links = [name for name in directories if os.path.islink(os.path.join(root, name))]
         directories[:] = [name for name in directories if name not in skipped]
         found += [os.path.relpath(os.path.join(root, name), directory) for name in (*names, *links)]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from jobs.core import capabilities, speed
-from jobs.core.paths import Workspace
+from jobs.core import capabilities, seal_index, speed
+from jobs.core.paths import StorePaths, Workspace
+from jobs.core.seal_index import SealedEntry
 from launch.base.errors import InputError
 from launch.base.text import table
 from launch.config.fields import memory_bytes
@@ -74,14 +76,9 @@ def estimates(plan: Plan, profile: Profile, workspace: Workspace) -> list[Estima
     return found
 
 
-@dataclass(frozen=True)
-class Measurement:
+class Measurement(NamedTuple):
     """What a step of a sealed stage took: seconds, bytes on the GPU; None: not noted."""
 
-    model: Model
-    backend: str
-    shape: str
-    gpu: str
     seconds: float | None
     memory: float | None
 
@@ -91,41 +88,30 @@ class Measurements:
 
     def __init__(self, workspace: Workspace | None = None) -> None:
         self._workspace = workspace
-        self._found: list[Measurement] | None = None
+        self._noted: dict[str, list[tuple[str, SealedEntry]]] | None = None
 
     def like(self, stage: PlannedStage, shape: Shape, model: Model, gpu: str | None) -> list[Measurement]:
-        """Of this model, shape, GPU and back end."""
+        """Of this model, shape, GPU and back end; what cannot be read is passed over."""
         if gpu is None or self._workspace is None:
             return []
-        if self._found is None:
-            self._found = measured(self._workspace)
-        wanted = (model, stage.backend, step_shape(stage, shape))
-        return [
-            each for each in self._found if (each.model, each.backend, each.shape) == wanted and gpu.lower() in each.gpu
-        ]
+        if self._noted is None:
+            self._noted = {}
+            for name, entry in seal_index.read(self._workspace)[0].items():
+                if entry.metrics:
+                    self._noted.setdefault(str(entry.metrics.get(speed.SHAPE)), []).append((name, entry))
+        found = []
+        for name, entry in self._noted.get(step_shape(stage, shape), ()):
+            backend = entry.metrics.get(speed.BACKEND, entry.format)  # nemo's first seals say it so
+            if backend != stage.backend or gpu.lower() not in str(entry.metrics.get(speed.GPU)).lower():
+                continue
+            if _config_in(StorePaths(self._workspace.store / name).output) == model:
+                with contextlib.suppress(ValueError, TypeError):
+                    found.append(Measurement(*map(_number, map(entry.metrics.get, (speed.SECONDS, speed.MEMORY)))))
+        return found
 
 
-def measured(workspace: Workspace) -> list[Measurement]:
-    """Of the stages in the store that noted something; what cannot be read is passed over."""
-    found = []
-    for path in sorted(workspace.store.glob("checkpoint-*/seal.json")):
-        try:
-            text = path.read_bytes()
-            if speed.SHAPE.encode() not in text:
-                continue
-            seal = json.loads(text)
-            metrics, model = seal["metrics"], _config_in(path.parent / "output")
-            if model is None:
-                continue
-            seconds, memory = (
-                None if metrics.get(key) is None else float(metrics[key]) for key in (speed.SECONDS, speed.MEMORY)
-            )
-            backend = str(metrics.get(speed.BACKEND, seal["format"]))  # nemo's first seals say it so
-            shape, gpu = str(metrics[speed.SHAPE]), str(metrics[speed.GPU]).lower()
-            found.append(Measurement(model, backend, shape, gpu, seconds, memory))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
-    return found
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _config_in(output: Path) -> Model | None:

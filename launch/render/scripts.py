@@ -114,10 +114,11 @@ def container_of(run: Run, stage: PlannedStage, profile: Profile) -> Container |
 
 
 def _code(run: Run) -> Iterator[Path]:
-    """Where the code of a run lies: ours, and what the link to the user's leads to."""
+    """Where the code of a run lies: the links to our snapshot and to the user's, and what they lead to."""
     yield run.paths.toolkit.parent
-    if run.paths.user_code.is_symlink():
-        yield run.paths.user_code.resolve()
+    for link in (run.paths.toolkit, run.paths.user_code):
+        if link.is_symlink():
+            yield link.resolve()
 
 
 def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, attempt: str) -> StageScripts:

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,8 +58,9 @@ def needed(workspace: Workspace) -> Needed:
         if not directory.is_dir():
             continue
         run = Run(workspace, directory.name)
-        with contextlib.suppress(OSError):
-            code.add(Path(os.readlink(run.paths.user_code)).name)
+        for link in (run.paths.toolkit, run.paths.user_code):
+            with contextlib.suppress(OSError):
+                code.add(Path(os.readlink(link)).name)
         try:
             plan = file.load(run.paths.plan)
         except (InputError, OSError, ValueError):
@@ -79,12 +80,8 @@ def collect(workspace: Workspace, keep_days: float, dry_run: bool) -> tuple[list
     found = needed(workspace)
     if not dry_run:
         put_back(workspace, found.code)
-    removed = []
-    for path, reason in _candidates(workspace, found, keep_days):
-        size = _size(path)
-        if dry_run or _remove(workspace, path):
-            removed.append(Removal(path, reason, size))
-    return removed, found
+    unneeded = [Removal(path, reason, _size(path)) for path, reason in _candidates(workspace, found, keep_days)]
+    return unneeded if dry_run else _remove(workspace, unneeded), found
 
 
 def put_back(workspace: Workspace, code: Collection[str]) -> None:
@@ -123,24 +120,33 @@ def _candidates(workspace: Workspace, found: Needed, keep_days: float) -> list[t
     return result
 
 
-def _remove(workspace: Workspace, path: Path) -> bool:
-    """Whether it was removed; not if a run has come to need it."""
-    aside = path if path.name.startswith(ASIDE) else path.with_name(f"{ASIDE}{attempts.new_token(12)}-{path.name}")
-    if aside != path:
-        try:
-            os.rename(path, aside)
-        except FileNotFoundError:
-            return False  # by another gc
-        again = needed(workspace)
-        if path.name in again.store | again.code or (path.parent == workspace.store and again.unknown):
+def _remove(workspace: Workspace, unneeded: Sequence[Removal]) -> list[Removal]:
+    """Those that were removed; not what a run has come to need. The runs are read once more, not once for each."""
+    aside: list[tuple[Removal, Path]] = []
+    for one in unneeded:
+        path = one.path
+        if not path.name.startswith(ASIDE):
+            path = path.with_name(f"{ASIDE}{attempts.new_token(12)}-{path.name}")
+            try:
+                os.rename(one.path, path)
+            except FileNotFoundError:
+                continue  # by another gc
+        aside.append((one, path))
+    again = needed(workspace) if aside else Needed(frozenset(), frozenset(), ())
+    kept = again.store | again.code
+    removed = []
+    for one, path in aside:
+        in_store = one.path.parent == workspace.store
+        if path != one.path and (one.path.name in kept or (in_store and again.unknown)):
             with contextlib.suppress(OSError):  # made again meanwhile: that one counts
-                os.rename(aside, path)
-                return False
-    if path.parent == workspace.code:
-        user_code.remove(aside)
-    else:
-        shutil.rmtree(aside, ignore_errors=True)  # of a half removed one another gc may be at the same
-    return True
+                os.rename(path, one.path)
+                continue
+        if in_store:
+            shutil.rmtree(path, ignore_errors=True)  # of a half removed one another gc may be at the same
+        else:
+            user_code.remove(path)
+        removed.append(one)
+    return removed
 
 
 def _entries(directory: Path) -> list[Path]:

@@ -146,8 +146,7 @@ def _fill(run: Run, pipeline: PipelineFile, profile: ProfileFile, plan: Plan) ->
     files.write_atomic(paths.pipeline, yaml.safe_dump(pipeline.data, sort_keys=False, allow_unicode=True))
     files.write_atomic(paths.profile, yaml.safe_dump(profile.data, sort_keys=False, allow_unicode=True))
     paths.stages.mkdir()
-    paths.toolkit.parent.mkdir()
-    toolkit.take(paths.toolkit)
+    toolkit.take(workspace, paths.toolkit)
     code: dict[str, object] = {}
     if pipeline.pipeline.code is not None:
         tree, data = pipeline.resolve(pipeline.pipeline.code), plan.data_paths
@@ -155,6 +154,7 @@ def _fill(run: Run, pipeline: PipelineFile, profile: ProfileFile, plan: Plan) ->
         paths.user_code.symlink_to(os.path.relpath(taken.path, paths.user_code.parent))
         if not taken.path.is_dir():  # a gc took it before the link was there to stop it
             taken = user_code.take(tree, workspace, data)
+        files.fsync_directory(paths.user_code.parent)
         if plan.code not in (None, taken.digest):
             raise InputError(f"{tree} was changed while the chain was planned", hint="the same command again")
         plan = replace(plan, code=taken.digest)

@@ -199,8 +199,8 @@ class Recorder:
             patch.setattr(os, name, self._two_paths(call, getattr(os, name)))
         real_symlink = os.symlink
 
-        def symlink(aim: Any, path: Any, **options: Any) -> None:
-            real_symlink(aim, path, **options)
+        def symlink(aim: Any, path: Any, *arguments: Any, **options: Any) -> None:
+            real_symlink(aim, path, *arguments, **options)
             self._add("symlink", _full(path), other=os.fsdecode(aim))
 
         patch.setattr(os, "symlink", symlink)

@@ -80,7 +80,9 @@ def with_code(slurm: Slurm, directory: Path, **profile: Any) -> Chain:
 
 
 def taken(workspace: Workspace) -> set[str]:
-    return {path.name for path in workspace.code.iterdir()} if workspace.code.is_dir() else set()
+    """Snapshots of users' trees; that of our packages lies beside them."""
+    found = workspace.code.iterdir() if workspace.code.is_dir() else ()
+    return {path.name for path in found if not (path / "overnight_job.py").exists()}
 
 
 def names(path: Path) -> set[str]:

@@ -52,7 +52,7 @@ def boundaries(chain: Chain, name: str, *arguments: str) -> list[Boundary]:
 def _matters(call: Boundary) -> bool:
     # The copy of our code is renamed into place as a whole; of the writes only the journal's shows before a rename.
     return (
-        "/toolkit.partial/" not in call.text
+        "/code/partial-" not in call.text
         and " = -1 " not in call.text
         and (call.call != "write" or "/journal.jsonl>" in call.text)
     )

@@ -6,6 +6,7 @@ The back end is put into the run's snapshot, where the jobs look for it; nothing
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -136,7 +137,11 @@ def make(workspace: Path, *stages: PlannedStage, profile: Mapping[str, Any] | No
     run = rundir.create(
         Workspace(workspace), read_pipeline(files / "waits.yaml"), read_profile(files / "site.yaml"), plan
     )
-    (run.paths.toolkit / "jobs" / "backends" / "waiting.py").write_text(BACK_END, encoding="utf-8")
+    if BACK_END:
+        shared = run.paths.toolkit.resolve()
+        run.paths.toolkit.unlink()
+        shutil.copytree(shared, run.paths.toolkit)  # other runs keep the back ends that there are
+        (run.paths.toolkit / "jobs" / "backends" / "waiting.py").write_text(BACK_END, encoding="utf-8")
     return run
 
 

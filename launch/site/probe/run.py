@@ -107,7 +107,7 @@ def prepare(found: ProfileFile, workspace: Workspace, wanted: Sequence[ProbePlan
     """Write the files of the probes; nothing is submitted. Raises InputError: a value cannot go into a script."""
     run = Run(Workspace(workspace.probes), tokens.token_hex(3))
     run.paths.stages.mkdir(parents=True)
-    toolkit.take(run.paths.toolkit)
+    toolkit.take(run.workspace, run.paths.toolkit)
     return [_prepare(run, found.profile, plan) for plan in wanted]
 
 

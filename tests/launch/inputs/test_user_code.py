@@ -98,8 +98,7 @@ def test_a_job_imports_the_users_module_from_the_snapshot(tree: Path, tmp_path: 
 
     taken = user_code.take(tree, Workspace(tmp_path / "w"))
     code = tmp_path / "run" / "code"
-    code.mkdir(parents=True)
-    toolkit.take(code / "toolkit")
+    toolkit.take(Workspace(tmp_path / "w"), code / "toolkit")
     (code / "user").symlink_to(taken.path)
     (tree / "pkg" / "mine.py").write_text("VALUE = 'edited later'\n")
     (code / "toolkit" / "jobs" / "__main__.py").write_text(

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from jobs import backends
-from jobs.core import speed
+from jobs.core import seal, seal_index, speed
 from jobs.core.capabilities import Memory
 from jobs.core.paths import Workspace
 from launch.base.errors import InputError
@@ -97,7 +97,7 @@ def test_hours_after_a_run_of_the_shape(workspace: Workspace, changes: dict[str,
         "step_seconds": 0.9655460769999991,
         "step_shape": speed.step_shape(8, 4, 2048, "bf16", "selective", 1, 1, 1, 1),
     }
-    (entry.root / "seal.json").write_text(json.dumps({"format": "nemo", "metrics": metrics}))
+    seal.write(entry.seal, seal.Seal(seal.SealKind.CHECKPOINT, "nemo", "f" * 64, (), metrics=metrics))
     settings = {"backend": "nemo", "micro_batch_size": 4, "recompute": "selective", **changes}
     (found,) = estimates.estimates(Plan("p", (training("cpt", BASE, **settings),)), profile(), workspace)
     assert found.seconds is not None
@@ -179,7 +179,7 @@ def sealed(workspace: Workspace, number: int, backend: str, metrics: dict[str, A
     entry.output.mkdir(parents=True)
     (entry.output / "config.json").write_text(json.dumps(LLAMA_1B))
     noted = {"gpu": "NVIDIA H100 80GB HBM3", "trained_by": backend, **metrics}
-    (entry.root / "seal.json").write_text(json.dumps({"format": "hf", "metrics": noted}))
+    seal.write(entry.seal, seal.Seal(seal.SealKind.CHECKPOINT, "hf", "f" * 64, (), metrics=noted))
 
 
 @pytest.mark.parametrize("backend", ["trl", "automodel"])
@@ -212,7 +212,7 @@ def test_memory_that_was_measured_beats_the_formula(workspace: Workspace, backen
 def test_seals_are_read_only_where_they_can_be_used(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU whose model is known, and without a model, the store is left alone."""
     looks: list[Workspace] = []
-    monkeypatch.setattr(estimates, "measured", lambda where: looks.append(where) or [])
+    monkeypatch.setattr(seal_index, "read", lambda where: looks.append(where) or ({}, []))
     on_cpu = Profile.model_validate({"name": "site", "executor": "slurm", "partitions": {"gpu": {}}})
     estimates.estimates(Plan("p", (training("cpt", BASE),)), on_cpu, workspace)
     estimates.estimates(Plan("p", (training("cpt", replace(BASE, fingerprint="00" * 32)),)), profile(), workspace)
