@@ -32,6 +32,15 @@ def start(world: int) -> None:
         dist.init_process_group("gloo", timeout=PATIENCE)
 
 
+def start_alone() -> None:
+    """Give a single process a group of its own, for libraries that shard over one; nothing to do where it has one."""
+    if dist.is_initialized():
+        return
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+
+
 def on_first(make: Callable[[], T]) -> T:
     """What ``make`` returns on rank 0, on every rank; an error there is an error everywhere.
 

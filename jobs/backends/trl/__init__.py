@@ -37,6 +37,7 @@ CAPABILITIES = Capabilities(
         layers=LAYERS,
         frozen={"bf16": 2.0},
         recompute=(True,),
+        sharded_by="shard",
     ),
     # 1 took rows several times in a batch, lost the rotary base for transformers 4, and scored without a model's cap
     revision=2,

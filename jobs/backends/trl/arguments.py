@@ -28,7 +28,7 @@ def arguments(
         "data_seed": settings.seed,
         "bf16": settings.precision == "bf16",
         "optim": OPTIMIZERS[settings.optimizer],
-        "gradient_checkpointing": settings.recompute,
+        "gradient_checkpointing": settings.recompute and settings.shard == "none",
         "dataloader_drop_last": True,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # it would hide what StepControl must see
@@ -37,9 +37,13 @@ def arguments(
         "disable_tqdm": True,
         "ddp_find_unused_parameters": False,
     }
+    if settings.shard == "full":
+        # a save of every process its part, which another number of them can read
+        sharding = {"state_dict_type": "SHARDED_STATE_DICT", "activation_checkpointing": settings.recompute}
+        common |= {"fsdp": True, "fsdp_config": sharding}
     if not torch.cuda.is_available():
         common |= {"use_cpu": True, "dataloader_pin_memory": False}
-        if world > 1:
+        if world > 1 or settings.shard == "full":
             common["ddp_backend"] = "gloo"
     if kind != "dpo":
         common |= {"label_smoothing_factor": settings.label_smoothing, "neftune_noise_alpha": settings.neftune_alpha}

@@ -39,7 +39,8 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
     weights in 4 bits (QLoRA, https://arxiv.org/abs/2305.14314). ``output``: whole weights, or the adapters alone.
 
     ``warmup_ratio`` counts ``warmup_steps`` from the steps. ``recompute`` keeps the inputs of layers only.
-    ``attention`` None: what transformers takes. ``padding_free`` (sft) puts the rows of a pass behind each other.
+    ``shard: full`` spreads weights, gradients and optimizer over the processes (FSDP2). ``attention`` None: what
+    transformers takes. ``padding_free`` (sft) puts the rows of a pass behind each other.
     """
 
     sft_weight: float = setting(0.0, at_least=0)
@@ -48,6 +49,7 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
     optimizer: str = setting("adamw", choices=tuple(OPTIMIZERS))
     warmup_ratio: float | None = setting(None, at_least=0, below=1)
     recompute: bool = False
+    shard: str = setting("none", choices=("none", "full"))
     attention: str | None = setting(None, choices=("sdpa", "eager", "flash_attention_2"))
     neftune_alpha: float | None = setting(None, above=0)
     padding_free: bool = False
@@ -68,6 +70,8 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
             for name, default in names.items():
                 if kind != other and getattr(found, name) != default:
                     raise BadSettings(f"{name} is for kind {other}: leave it out of a stage of kind {kind}")
+        if found.shard == "full" and (kind == "dpo" or found.lora_rank is not None):
+            raise BadSettings("shard: full is for kinds cpt and sft without adapters: write shard: none")
         if kind == "dpo":
             if found.lora_dropout:
                 raise BadSettings("lora_dropout: TRL compares preferences without dropout: leave it out")

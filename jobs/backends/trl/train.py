@@ -41,6 +41,8 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     cpu.use_threads(settings.threads)
+    if settings.shard == "full" and ctx.world == 1:
+        ranks.start_alone()
     source = spec.inputs["checkpoint"].output
     tokenizer = tokenizers.load(source)
     dataset, lengths = _dataset(spec, ctx, settings, tokenizer)
@@ -64,13 +66,23 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     metrics = measured.metrics(spec, settings, control, seconds, micro, ctx.world, recompute=again)
     if control.stopped:
         return Result("stopped", step, metrics)
+    state = _whole_state(trainer) if settings.shard == "full" else None
     if ctx.rank == 0:
-        _write(trainer, source, ctx.output, settings)
+        _write(trainer, state, source, ctx.output, settings)
     ranks.barrier()
     return Result("done", step, metrics)
 
 
-def _write(trainer: Trainer, source: Path, output: Path, settings: TrainSettings) -> None:
+def _whole_state(trainer: Trainer) -> dict[str, Any]:
+    """The weights of which every process has a part, for rank 0, tied ones once; called on every rank."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    found = get_model_state_dict(trainer.model, options=options)
+    return {name: weight for name, weight in found.items() if name not in trainer.model.all_tied_weights_keys}
+
+
+def _write(trainer: Trainer, state: dict[str, Any] | None, source: Path, output: Path, settings: TrainSettings) -> None:
     """The finished checkpoint; called on rank 0."""
     if settings.lora_rank is not None:
         from jobs.backends.trl import adapters
@@ -78,7 +90,7 @@ def _write(trainer: Trainer, source: Path, output: Path, settings: TrainSettings
         if not adapters.write(trainer, source, output, settings):
             return
     else:
-        trainer.accelerator.unwrap_model(trainer.model).save_pretrained(output)
+        trainer.accelerator.unwrap_model(trainer.model).save_pretrained(output, state_dict=state)
     finished.finish(source, output)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from datasets import Dataset
 from transformers import Trainer
 
@@ -42,6 +43,17 @@ def watched(
 
     class Watched(base):
         lr_scheduler: Any
+
+        def create_accelerator_and_postprocess(self) -> None:
+            """As it is; accelerate itself shards on GPUs only, although torch does it over gloo, too."""
+            super().create_accelerator_and_postprocess()
+            state = self.accelerator.state
+            if settings.shard == "full" and state.distributed_type == DistributedType.MULTI_CPU:
+                state.distributed_type = DistributedType.FSDP
+                state.fsdp_plugin = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
+                if settings.precision == "bf16":
+                    state.fsdp_plugin.set_mixed_precision("bf16")
+                self.is_fsdp_enabled = True
 
         def _get_train_sampler(self, *rest: Any, **more: Any) -> TrainingOrder:
             return order

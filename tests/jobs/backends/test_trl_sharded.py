@@ -1,0 +1,65 @@
+"""``shard: full`` of the trl back end (FSDP2 over gloo): what plain data parallelism learns, and saves that any number of
+processes goes on from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+from safetensors.torch import load_file  # noqa: E402
+
+from jobs.backends.trl.settings import TrainSettings  # noqa: E402
+from jobs.training.settings import BadSettings  # noqa: E402
+from tests.support import stages  # noqa: E402
+from tests.support.stages import Stage  # noqa: E402
+
+pytestmark = pytest.mark.train
+
+SETTINGS: dict[str, Any] = {
+    "steps": 6, "lr": 3e-3, "batch_size": 4, "micro_batch_size": 2, "sequence_length": 64, "seed": 3, "threads": 1,
+}  # fmt: skip
+DATA = {"cpt": "corpus", "sft": "instructions", "dpo": "preferences"}
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {"cpt": ("cpt", {"recompute": True}), "sft": ("sft", {})}
+
+
+def make(root: Path, name: str, base: Path, data: Path, **changes: Any) -> Stage:
+    kind, more = KINDS[name]
+    settings = {**SETTINGS, **more, **changes}
+    return stages.stage(root, kind, "trl", settings, {"checkpoint": base, "data": data / DATA[kind]})
+
+
+def test_shards_learn_what_whole_replicas_do(tmp_path: Path, base: Path, data: Path) -> None:
+    """CPT and SFT on two processes; stopped there at step 2, gone on with on one, stopped at 4 and gone on with on two."""
+    whole = {name: make(tmp_path / f"whole-{name}", name, base, data) for name in KINDS}
+    shards = {name: make(tmp_path / f"shards-{name}", name, base, data, shard="full") for name in KINDS}
+    stages.start_ranks(2, *((stage, 2) for stage in shards.values()))
+    assert {path.name for path in shards["sft"].spec.store_paths.save(2).iterdir()} >= {
+        "pytorch_model_fsdp_0",
+        "optimizer_0",
+    }
+    stages.start_ranks(1, *((stage, 2) for stage in shards.values()))
+    stages.start_ranks(2, *((stage, None) for stage in shards.values()))
+    for name, stage in whole.items():
+        stage.start()
+        found = shards[name]
+        assert found.spec.store_paths.save_steps() == [4, 2], name
+        assert list(found.losses().values()) == pytest.approx(list(stage.losses().values()), rel=1e-5), name
+        assert [report.step for report in found.reports()] == list(range(1, 7)), name
+        expected, weights = (load_file(one.output / "model.safetensors") for one in (stage, found))
+        assert weights.keys() == expected.keys()
+        for key, tensor in expected.items():
+            torch.testing.assert_close(weights[key], tensor, rtol=1e-3, atol=1e-4)
+        config = json.loads((found.output / "config.json").read_text())
+        assert config == json.loads((stage.output / "config.json").read_text())
+
+
+@pytest.mark.parametrize(("kind", "more"), [("dpo", {}), ("sft", {"lora_rank": 4})])
+def test_what_is_refused(kind: str, more: dict[str, Any]) -> None:
+    with pytest.raises(BadSettings, match="shard: full is for kinds cpt and sft without adapters"):
+        TrainSettings.read({**SETTINGS, "shard": "full", **more}, kind)
