@@ -49,7 +49,7 @@ def make_directory(path: Path) -> None:
 
 
 def take_away(directory: Path) -> None:
-    """Remove a directory in one step for whoever looks, or still writes there by its name: rename, then remove."""
+    """Remove a directory in one step, also for others that look or write there by its name: rename, then remove."""
     aside = directory.with_name(f".{directory.name}.{os.uname().nodename}.{os.getpid()}.{time.monotonic_ns()}.gone")
     with contextlib.suppress(FileNotFoundError):
         os.rename(directory, aside)

@@ -64,7 +64,7 @@ def _snapshot(workspace: Workspace) -> Path:
     } | {"overnight_job.py": str(installed_boot())}
     known = workspace.code_snapshot(user_code.digest_of_files(sources))
     if user_code.is_whole(known):
-        files.fsync_directory(workspace.code)  # whoever made it may not have come so far
+        files.fsync_directory(workspace.code)  # the process that made it may have ended before this
         return known
     files.make_directory(workspace.code)
     partial = workspace.code / f"partial-{attempts.new_token(12)}"

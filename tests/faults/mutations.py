@@ -147,7 +147,7 @@ def _publishes_early(original: Any) -> Any:
 
 
 def _seal_by_name(original: Any) -> Any:
-    """Whoever has digested writes the seal, whatever became of its directory since."""
+    """A start that has digested writes the seal, whatever happened to its directory since."""
 
     def make(made: Path, target: Path) -> None:
         files.write_atomic(target, made.read_text())

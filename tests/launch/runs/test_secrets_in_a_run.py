@@ -86,7 +86,7 @@ def test_no_value_is_anywhere_but_in_the_work(slurm: Slurm, tmp_path: Path) -> N
         node = next(chain.stage(run, name).root.glob("attempts/*/node.sh")).read_text()
         body = node.replace("exec ", "printenv HF_TOKEN my_licence; exit; ")
         probe.write_text(body)
-        done = slurm.run(["bash", probe], environment={"SLURM_JOB_ID": "1"})
+        done = slurm.run(["bash", probe], environment={"SLURM_JOB_ID": "1", "OVERNIGHT_ENTERED": "1.0"})
         assert done.stdout == f"{CANARY}\n{LICENCE}\n", name
     # What the trainer itself prints is taken out where we show it.
     log = next(chain.stage(run, "cpt").logs.glob("*_0.log"))

@@ -173,7 +173,7 @@ def test_a_variable_arrives_as_it_was_written(run: Run, tmp_path_factory: pytest
         cwd=place,
         capture_output=True,
         check=False,
-        env={"PATH": os.environ["PATH"], "SLURM_JOB_ID": "7"},
+        env={"PATH": os.environ["PATH"], "SLURM_JOB_ID": "7", "OVERNIGHT_ENTERED": "7.0"},
     )
     assert done.stdout.decode() == text
     assert not list(place.rglob(CANARY))
