@@ -29,8 +29,8 @@ PYTHON = """#!/bin/bash
 seen={seen}/$SLURM_JOB_ID.$SLURM_NODEID
 for name in squeue scontrol srun sbatch; do "$name" --version >/dev/null 2>&1 && echo "runs $name" >>"$seen"; done
 touch "$(dirname {boot})/never" 2>/dev/null && echo "code is writable" >>"$seen"
-touch "$(dirname {boot})/../user/never" 2>/dev/null && echo "the user's code is writable" >>"$seen"
-[ -r "$(dirname {boot})/../user/mine.py" ] || echo "the user's code is not there" >>"$seen"
+touch "$(dirname "$(dirname {boot})")/user/never" 2>/dev/null && echo "the user's code is writable" >>"$seen"
+[ -r "$(dirname "$(dirname {boot})")/user/mine.py" ] || echo "the user's code is not there" >>"$seen"
 env | grep -E '^(MY_SETTING|SHIM_|APPTAINER_CONTAINER|HAS_MODULE)' >>"$seen"
 exec {python} "$@"
 """
