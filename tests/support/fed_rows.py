@@ -64,7 +64,7 @@ def trl(case: Case, kind: str = "sft") -> Fed:
     )
     config, given = arguments.arguments(kind, settings, 1, case.scratch)
     control: Any = TrainerCallback()
-    with mock.patch.object(train, "load_model", return_value=LlamaForCausalLM(small)):
+    with mock.patch.object(train, "load_model", side_effect=lambda *_, **more: LlamaForCausalLM(small)):
         trainer = train._trainer(kind, settings, config(**given), dataset, order, tokenizer, control, case.model)
     batch = next(iter(trainer.get_train_dataloader()))
     found: Fed = []
