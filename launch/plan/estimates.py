@@ -8,11 +8,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jobs.core import capabilities, seal_index, speed
+from jobs.core import capabilities, speed
 from jobs.core.paths import StorePaths, Workspace
-from jobs.core.seal_index import SealedEntry
 from launch.base.errors import InputError
 from launch.base.text import table
 from launch.config.fields import memory_bytes
@@ -20,6 +19,9 @@ from launch.config.profile import Profile, Resources
 from launch.plan import memory as estimate
 from launch.plan.memory import Checkpoint, MemoryEstimate, Model, Shape
 from launch.plan.model import Plan, PlannedStage
+
+if TYPE_CHECKING:
+    from jobs.core.seal_index import SealedEntry
 
 PEAK = {
     "a100": 312e12, "h100": 989e12, "h200": 989e12, "gh200": 989e12, "l40s": 362e12, "mi250x": 191.5e12,
@@ -95,6 +97,8 @@ class Measurements:
         if gpu is None or self._workspace is None:
             return []
         if self._noted is None:
+            from jobs.core import seal_index
+
             self._noted = {}
             for name, entry in seal_index.read(self._workspace)[0].items():
                 if entry.metrics:

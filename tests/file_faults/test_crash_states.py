@@ -121,7 +121,7 @@ def test_every_cut_of_a_journal_is_read_up_to_there(tmp_path: Path) -> None:
             complete = sum(end <= cut for end in ends)
             assert numbers[:complete] == list(range(complete))
             assert len(numbers) <= complete + 1  # a last line that lacks nothing but its end
-            files.append_json_line(path, {"number": 9}, durable=False)
+            files.append_json_line(path, {"time": 0.0, "event": "intent", "number": 9}, durable=False)
             assert [entry["number"] for entry in Journal(path).read()][-1] == 9
             path.unlink()
 

@@ -53,7 +53,11 @@ def job(slurm: Slurm, tmp_path: Path) -> Submit:
         asked.logs.mkdir(parents=True)
         asked.scripts.root.mkdir(parents=True)
         node = scripts.stage_scripts(run, Plan("p", (stage,)), stage, profile, "a").node
-        write_atomic(asked.scripts.host, "trap 'code=$?; echo $code >" + str(tmp_path / "code") + "' EXIT\n")
+        host = (
+            f"trap 'code=$?; echo $code >{tmp_path / 'code'}' EXIT\n"
+            "export OVERNIGHT_ENTERED=$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}\n"
+        )
+        write_atomic(asked.scripts.host, host)
         write_atomic(asked.scripts.node, node, mode=0o755)
         return carrier("submitit").submit(asked, Gateway(slurm.slurm_conf)), tmp_path / "seen"
 

@@ -146,7 +146,7 @@ def test_two_processes_compute_the_losses_of_one(tmp_path: Path, base: Path, une
 def seen(monkeypatch: pytest.MonkeyPatch, stage: Stage) -> list[tuple[int, ...]]:
     """The rows of every pass of a stage, as ids (of preferences the first half: the chosen answers)."""
     passes: list[list[tuple[int, ...]]] = []
-    watched = train._watched
+    watched = train.watched
 
     def recording(base: Any, *rest: Any) -> Any:
         class Recording(watched(base, *rest)):  # type: ignore[misc]
@@ -159,7 +159,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, stage: Stage) -> list[tuple[int, ...]]
 
         return Recording
 
-    monkeypatch.setattr(train, "_watched", recording)
+    monkeypatch.setattr(train, "watched", recording)
     stage.start()
     return [row for rows in passes for row in rows]
 

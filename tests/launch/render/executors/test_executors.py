@@ -109,7 +109,7 @@ def test_every_flag_can_be_removed(asked, name):
     assert {"gpus-per-node", "mem", "exclusive", "comment", "cpus-per-task", "kill-on-bad-exit"} <= flags
     bare = replace(asked, remove=tuple(f"--{flag}" for flag in flags), srun=())
     header, _, srun = parts(carrier(name).render(bare))
-    assert (header, srun) == (set(), f"srun  {bare.start_node}")
+    assert (header, srun) == (set(), f"srun {bare.start_node}")
 
 
 @pytest.mark.parametrize("name", NAMES)
