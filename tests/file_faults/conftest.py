@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.core import files
+from jobs.core import files, patience
 
 
 @pytest.fixture
@@ -15,6 +15,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", str(tmp_path))  # no Slurm is asked
     monkeypatch.setattr(files, "CREATION_SECONDS", 0.01)
     monkeypatch.setattr(files, "ABANDONED_SECONDS", 0.02)
+    monkeypatch.setattr(patience, "TOTAL_SECONDS", 0.5)
     root = tmp_path / "disk"
     root.mkdir()
     return root

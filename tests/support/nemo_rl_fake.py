@@ -67,9 +67,10 @@ def save(step, loss):
     (tmp / "training_info.json").write_text(json.dumps(info))
     os.rename(tmp, place / f"step_{step}")
     # Real steps take longer than a look at them: the next one begins when this save has been noticed.
-    sign = place.parent / f"checkpoint-{step}" / plan.get("noticed", "seal.json")
+    name = f"checkpoint-{step}/" + plan.get("noticed", "seal.json")
+    signs = [place.parent / name, place.parents[1] / "saves" / name]  # being written by this start, then a save of the entry
     end = time.monotonic() + 60
-    while not sign.exists() and step <= plan.get("noticed_until", step) and time.monotonic() < end:
+    while not any(sign.exists() for sign in signs) and step <= plan.get("noticed_until", step) and time.monotonic() < end:
         time.sleep(0.005)
     steps = sorted(int(entry.name.removeprefix("step_")) for entry in place.glob("step_*"))
     for old in steps[: -saving["keep_top_k"]]:

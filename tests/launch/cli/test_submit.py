@@ -25,16 +25,14 @@ stages:
 PROFILE = 'executor: slurm\nresources: {default: {nodes: 1, time: "0:10:00"}}\n'
 
 WATCHED = """\
-import json, os, resource, sys
+import json, sys
 starts = []
 
 def watch(event, given):
     if event == "subprocess.Popen" and given[0] == "sbatch":
-        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-        cpu = sum(each.ru_utime + each.ru_stime for each in used)
         libraries = [name for name in ("submitit", "nemo_run") if name in sys.modules]
         printed = open(sys.argv[1]).read().count(" submitted ")
-        starts.append({"cpu": cpu, "libraries": libraries, "printed": printed})
+        starts.append({"libraries": libraries, "printed": printed})
 
 sys.addaudithook(watch)
 from launch.cli.main import main
@@ -93,7 +91,6 @@ def test_the_first_job_is_queued_before_the_library_of_a_later_one_is_imported(d
     assert said["code"] == 0, printed.read_text()
     first, second, third = said["starts"]
     assert first["libraries"] == ["submitit"]
-    assert first["cpu"] < 1.5
     assert "nemo_run" in second["libraries"]
     # Each stage is printed before the next one is submitted.
     assert [each["printed"] for each in (first, second, third)] == [0, 1, 2]

@@ -49,8 +49,9 @@ FIELDS: dict[str, Any] = {
 """Key of a profile -> a value of its type that holds the text wherever it may."""
 
 DOUBLE = """#!/bin/bash
-# Notes its name and arguments; answers as far as the scripts need it.
-printf '%s\\0' "${0##*/}" "$@" >>NOTES
+# Notes its name and arguments, in one write, as others do at the same time; answers as far as the scripts need it.
+printf '%s\\0' "${0##*/}" "$@" >NOTES.$$
+cat NOTES.$$ >>NOTES
 case ${0##*/} in scontrol) echo node1 ;; squeue) echo 2000000000 ;; esac
 exit 0
 """
