@@ -1,7 +1,7 @@
 #!/bin/bash
 # bundle.sh ARCHIVE [CHECKOUT]: what a GPU machine without network lacks, for Python 3.12 on x86-64, in one archive of
-# about 50 MB. CHECKOUT: a NeMo-RL source tree (github.com/NVIDIA-NeMo/RL). On Debian 12, whose Slurm is taken along; a
-# machine that has Slurm, or the network, needs less.
+# about 50 MB. CHECKOUT: a NeMo-RL source tree (github.com/NVIDIA-NeMo/RL). CORE=1: Slurm and what Overnight and TRL need,
+# without NVIDIA's stacks. On Debian 12, whose Slurm is taken along; a machine that has Slurm, or the network, needs less.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 archive=$(readlink -m "$1") checkout=${2:-}
@@ -19,19 +19,25 @@ unpack() { # LIST WHERE
   python3 -m pip install -q --no-index --no-deps --no-compile --only-binary=:all: --python-version 3.12 \
     --implementation cp "${platforms[@]/#/--platform=}" --target "$work/packed/$2" "$work/wheels/$1"/*.whl
 }
-for name in core nemo nemo_rl; do fetch "$name"; done
-# Two that exist as source only, both plain Python.
-python3 -m pip wheel -q --no-deps -w "$work/wheels/nemo" -r "$here/packages/sources.txt"
-cp "$work"/wheels/nemo/antlr4*.whl "$work/wheels/nemo_rl/"
-python3 -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
-  "${platforms[@]/#/--platform=}" -d "$work/wheels/nemo_rl" ray==2.56.0
+fetch core
 unpack core core
-unpack nemo nemo
-unpack nemo_rl nrl
-for part in jars rllib serve tune train llm dashboard/client cpp; do rm -rf "$work/packed/nrl/ray/$part"; done
-rm -rf "$work/packed/nemo/tests"
-for part in asr tts audio vlm diffusion speechlm speechlm2 avlm; do rm -rf "$work/packed/nemo/nemo/collections/$part"; done
-[ -z "$checkout" ] || cp -r "$checkout/nemo_rl" "$checkout/examples" "$work/packed/rl/"
+packed=(core sl)
+if [ -z "${CORE:-}" ]; then
+  packed+=(nemo nrl rl)
+  fetch nemo
+  fetch nemo_rl
+  # Two that exist as source only, both plain Python.
+  python3 -m pip wheel -q --no-deps -w "$work/wheels/nemo" -r "$here/packages/sources.txt"
+  cp "$work"/wheels/nemo/antlr4*.whl "$work/wheels/nemo_rl/"
+  python3 -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
+    "${platforms[@]/#/--platform=}" -d "$work/wheels/nemo_rl" ray==2.56.0
+  unpack nemo nemo
+  unpack nemo_rl nrl
+  for part in jars rllib serve tune train llm dashboard/client cpp; do rm -rf "$work/packed/nrl/ray/$part"; done
+  rm -rf "$work/packed/nemo/tests"
+  for part in asr tts audio vlm diffusion speechlm speechlm2 avlm; do rm -rf "$work/packed/nemo/nemo/collections/$part"; done
+  [ -z "$checkout" ] || cp -r "$checkout/nemo_rl" "$checkout/examples" "$work/packed/rl/"
+fi
 
 mapfile -t debian <"$here/packages/debian.txt"
 (cd "$work/debs" && apt-get download -qq "${debian[@]}")
@@ -41,5 +47,5 @@ for name in slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge libmunge
 done
 rm -rf "$work/packed/sl/usr/share"
 cp -a "$work"/libraries/{usr/,}lib/x86_64-linux-gnu/*.so* "$work/packed/sl/lib-extra/" 2>/dev/null || true
-tar -C "$work/packed" -cf - core nemo nrl rl sl | xz -T0 --lzma2=preset=6,dict=96MiB >"$archive"
+tar -C "$work/packed" -cf - "${packed[@]}" | xz -T0 --lzma2=preset=6,dict=96MiB >"$archive"
 ls -l "$archive"

@@ -1,6 +1,6 @@
 """Inputs of the runs on a GPU machine: a random Llama with a byte-level tokenizer, texts, pipelines, a profile.
 
-``python inputs.py DIRECTORY --venvs DIRECTORY --model tiny|small|1b``; needs torch, transformers and tokenizers. The
+``python inputs.py DIRECTORY --venvs DIRECTORY --model tiny|small|1b|3b``; needs torch, transformers and tokenizers. The
 models are random on purpose: what is shown is chain, memory and speed, not what a model learns.
 """
 
@@ -41,6 +41,7 @@ SIZES = {
     "tiny": Size(2, 64, 4, 2, 192, 1024, "float32", 40, 8, 4, 64, "fp32", nemo_rl=False),  # a trial on a CPU
     "small": Size(12, 768, 12, 4, 2304, 1024),
     "1b": Size(16, 2048, 32, 8, 8192, 128256),  # the architecture of Llama-3.2-1B
+    "3b": Size(28, 3072, 24, 8, 8192, 128256, batch=4, micro=1, length=4096),  # that of Llama-3.2-3B
 }
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -101,7 +102,7 @@ def write_model(directory: Path, size: Size) -> None:
         num_attention_heads=size.heads,
         num_key_value_heads=size.groups,
         head_dim=size.hidden // size.heads,
-        max_position_embeddings=2048,
+        max_position_embeddings=max(2048, size.length),
         bos_token_id=1,
         eos_token_id=2,
         tie_word_embeddings=True,
@@ -190,22 +191,55 @@ def shape(name: str, size: Size, steps: int) -> dict[str, Any]:
     }
 
 
-def profile(root: Path, venvs: Path, gpus: int) -> dict[str, Any]:
-    """One node; a GPU that holds 79.6 GiB, of which the plan may use what CUDA shows."""
+def sharded(size: Size) -> dict[str, Any]:
+    """CPT and SFT by TRL, each process with its part of the model, then DPO and evaluation; one node in two is lost."""
+    whole = chain(size)
+    trl = {"backend": "trl", "precision": size.precision, "save_every": max(1, size.steps // 10)}
+    cpt = {**whole["cpt"], **trl, "options": {"shard": "full"}, "time": "0:10:00"}
+    sft = {
+        **whole["sft"],
+        **trl,
+        "options": {"shard": "full"},
+        "steps": size.steps,
+        "batch_size": 16,
+        "micro_batch_size": 4,
+    }
+    dpo = {**whole["dpo"], **trl, "steps": size.steps, "save_every": 1 + size.steps // 10, "micro_batch_size": 2}
+    return {**{name: whole[name] for name in ("corpus", "pairs", "prefs", "baseline")},
+            "cpt": cpt, "sft": sft, "dpo": dpo, "final": whole["final"]}  # fmt: skip
+
+
+def fsdp(size: Size, steps: int) -> dict[str, Any]:
+    """A short CPT by TRL, its model spread over the processes."""
+    return {
+        "kind": "cpt", "backend": "trl", "checkpoint": "base", "data": "corpus", "steps": steps, "lr": 3e-4,
+        "weight_decay": 0.1, "precision": size.precision, "sequence_length": size.length, "batch_size": size.batch,
+        "micro_batch_size": size.micro, "options": {"shard": "full"}, "save_every": 10 * steps,
+    }  # fmt: skip
+
+
+def profile(root: Path, venvs: Path, gpus: int, nodes: int, gpu: str, mem: str) -> dict[str, Any]:
+    """``nodes`` for a training stage, each with a GPU, of which the plan may use what CUDA shows."""
     resources: dict[str, Any] = {"default": {"cpus": 1, "time": "0:10:00", "mem": "2G"}}
     if gpus:
-        resources["default"] |= {"cpus": 4, "mem": "40G", "gpus_per_node": 1}
+        resources["default"] |= {"cpus": 4, "mem": mem, "gpus_per_node": 1}
         resources |= {kind: {"gpus_per_node": 0, "mem": "4G"} for kind in ("corpus", "instructions", "preferences")}
         resources["convert"] = {"gpus_per_node": 0}  # beside the evaluation that has the one GPU
+    for kind in ("cpt", "sft", "dpo") if nodes > 1 else ():
+        resources[kind] = {"nodes": nodes}
     named = {"nemo": "nemo", "nemo_rl": "nemo_rl", "trl": "core"}
+    model, memory = gpu.split(":")
+    # Several GPUs of a virtual machine may share a switch with others: no multicast.
+    quiet = {"NCCL_NVLS_ENABLE": "0", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1", "NVSHMEM_DISABLE_NVLS": "1"}
     return {
         "name": "gpu",
         "executor": "slurm",
+        "env": quiet if nodes > 1 else {},
         "workspace": str(root / "workspace"),
         "poll_seconds": 1.0,
         "lead": "0:15",
         "partition": "batch",
-        "partitions": {"batch": {"gpus": 1, "gpu_model": "h100", "gpu_memory": "79G"} if gpus else {}},
+        "partitions": {"batch": {"gpus": 1, "gpu_model": model, "gpu_memory": memory} if gpus else {}},
         "executors": {"default": "submitit", "training": "submitit"},
         "environments": {name: {"venv": str(venvs / venv)} for name, venv in named.items()},
         "resources": resources,
@@ -219,6 +253,9 @@ def main() -> None:
     parser.add_argument("--venvs", type=Path, required=True)
     parser.add_argument("--model", choices=SIZES, default="small")
     parser.add_argument("--gpus", type=int, default=1)
+    parser.add_argument("--nodes", type=int, default=1, help="of a training stage")
+    parser.add_argument("--gpu", default="h100:79G", help="model and memory of a GPU")
+    parser.add_argument("--mem", default="40G", help="of a node, for a stage with a GPU")
     parser.add_argument("--steps", type=int, default=25, help="of each shape")
     given = parser.parse_args()
     root, size = given.directory.resolve(), SIZES[given.model]
@@ -230,11 +267,14 @@ def main() -> None:
     (root / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     rows = [{"prompt": f"After {n} comes ", "chosen": f"{n + 1}.", "rejected": f"{n - 1}."} for n in numbers]
     (root / "prefs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (root / "gpu.yaml").write_text(json.dumps(profile(root, given.venvs.resolve(), given.gpus), indent=1))
-    pipelines = {"chain": chain(size), "more": more(size)}
+    (root / "gpu.yaml").write_text(
+        json.dumps(profile(root, given.venvs.resolve(), given.gpus, given.nodes, given.gpu, given.mem), indent=1)
+    )
+    pipelines = {"chain": chain(size), "more": more(size), "sharded": sharded(size)}
     corpus = {"corpus": chain(size)["corpus"]}
     prefs, dpo = pipelines["chain"]["prefs"], pipelines["chain"]["dpo"]
     pipelines["dpo"] = {"prefs": prefs, "dpo": {**dpo, "checkpoint": "base"}}
+    pipelines["fsdp"] = {**corpus, "fsdp": fsdp(size, given.steps)}
     for name in SHAPES:
         pipelines[name] = {**corpus, name: shape(name, size, given.steps)}
     for name, stages in pipelines.items():

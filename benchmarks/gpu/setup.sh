@@ -1,6 +1,6 @@
 #!/bin/bash
-# setup.sh ARCHIVE DIRECTORY: what bundle.sh packed becomes three environments and a running Slurm in DIRECTORY; as root.
-# Python: PYTHON or python3, with torch, transformers and accelerate; its packages are seen by all three.
+# setup.sh ARCHIVE DIRECTORY: what bundle.sh packed becomes environments and a running Slurm in DIRECTORY; as root.
+# Python: PYTHON or python3, with torch, transformers and accelerate; its packages are seen by all of them.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 archive=$1 root=$(readlink -m "$2") python=${PYTHON:-python3}
@@ -37,12 +37,14 @@ environment() { # NAME WHERE [LINE]: packages of our own first, then the machine
   { echo "$2"; [ -z "${3:-}" ] || echo "$3"; echo "import site; site.addsitedir('$seen')"; } >"$site/zz_seen.pth"
 }
 # Compiled once, on all cores, and not in the first job of each environment.
-"$python" -m compileall -q -j 0 "$packed/nemo" "$packed/nrl" "$packed/core" "$packed/rl" >/dev/null 2>&1 || true
+"$python" -m compileall -q -j 0 "$packed" >/dev/null 2>&1 || true
 environment core "$packed/core" "$(cd "$here/../.." && pwd)"
-environment nemo "$packed/nemo"
-environment nemo_rl "$packed/nrl" "$packed/rl"
-cp "$here/absent.py" "$packed/nemo/"
-echo "import absent" >"$(echo "$root"/venvs/nemo/lib/python3*/site-packages)/zzz_absent.pth"
-for name in wandb mlflow swanlab; do [ -e "$packed/nrl/$name.py" ] || : >"$packed/nrl/$name.py"; done # imported by NeMo-RL, not used
-chmod -R u+x "$packed/nrl/ray/core/src/ray"
+if [ -d "$packed/nemo" ]; then
+  environment nemo "$packed/nemo"
+  environment nemo_rl "$packed/nrl" "$packed/rl"
+  cp "$here/absent.py" "$packed/nemo/"
+  echo "import absent" >"$(echo "$root"/venvs/nemo/lib/python3*/site-packages)/zzz_absent.pth"
+  for name in wandb mlflow swanlab; do [ -e "$packed/nrl/$name.py" ] || : >"$packed/nrl/$name.py"; done # imported by NeMo-RL, not used
+  chmod -R u+x "$packed/nrl/ray/core/src/ray"
+fi
 bash "$here/slurm.sh" "$root/slurm" up

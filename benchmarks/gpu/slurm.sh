@@ -1,6 +1,6 @@
 #!/bin/bash
-# slurm.sh DIRECTORY up|down: a real Slurm of one node, this machine, with its GPU, in DIRECTORY; as root. Ports from
-# SLURM_PORT (17000).
+# slurm.sh DIRECTORY up|down: a real Slurm in DIRECTORY; as root. Each GPU of this machine is one node, gpu1, gpu2 and so
+# on (SLURM_NODES: as many nodes, where there is no GPU). Ports from SLURM_PORT (17000).
 #   export SLURM_CONF=DIRECTORY/etc/slurm.conf
 # Needs slurmctld and slurmd; where only the unpacked packages are (SLURM_PACKAGES), setup.sh puts them in place.
 set -euo pipefail
@@ -15,14 +15,18 @@ mkdir -p "$root"/{etc,log,run,state,spool}
 # The node must be found by its name: torchrun and Ray meet there.
 address=$(hostname -I | awk '{print $1}')
 address=${address:-127.0.0.1}
-getent hosts gpu1 >/dev/null || echo "$address gpu1" >>/etc/hosts
 getent hosts "$host" >/dev/null || echo "$address $host" >>/etc/hosts
-cpus=$(nproc)
+gpus=$(find /dev -maxdepth 1 -name 'nvidia[0-9]*' | wc -l)
+count=${SLURM_NODES:-$((gpus > 1 ? gpus : 1))}
+mapfile -t nodes < <(seq -f 'gpu%g' "$count")
+for node in "${nodes[@]}"; do
+  getent hosts "$node" >/dev/null || echo "$address $node" >>/etc/hosts
+done
+cpus=$(($(nproc) / count))
+[ "$cpus" -gt 0 ] || cpus=1
 # A virtual machine may show less than it will be given: SLURM_MEMORY says how much (MB).
-memory=${SLURM_MEMORY:-$(awk '/^MemTotal/ {print int($2 / 1024 * 0.9)}' /proc/meminfo)}
-gpus=0
+memory=$((${SLURM_MEMORY:-$(awk '/^MemTotal/ {print int($2 / 1024 * 0.9)}' /proc/meminfo)} / count))
 port=${SLURM_PORT:-17000}
-[ ! -e /dev/nvidia0 ] || gpus=1
 cat >"$SLURM_CONF" <<CONF
 ClusterName=gpu
 SlurmctldHost=$host(127.0.0.1)
@@ -34,11 +38,11 @@ CredType=cred/none
 # A requeued job may start cred_expire + 1 s later.
 AuthInfo=cred_expire=5
 StateSaveLocation=$root/state
-SlurmdSpoolDir=$root/spool
+SlurmdSpoolDir=$root/spool/%n
 SlurmctldPidFile=$root/run/slurmctld.pid
-SlurmdPidFile=$root/run/slurmd.pid
+SlurmdPidFile=$root/run/slurmd.%n.pid
 SlurmctldLogFile=$root/log/slurmctld.log
-SlurmdLogFile=$root/log/slurmd.log
+SlurmdLogFile=$root/log/slurmd.%n.log
 SlurmdParameters=config_overrides
 PluginDir=/usr/lib/x86_64-linux-gnu/slurm-wlm
 ProctrackType=proctrack/linuxproc
@@ -54,19 +58,33 @@ KillWait=10
 MinJobAge=36000
 ReturnToService=2
 InactiveLimit=0
+SlurmdTimeout=30
+TaskProlog=$root/etc/prolog.sh
 AccountingStorageType=accounting_storage/none
 GresTypes=gpu
-NodeName=gpu1 NodeHostname=$host NodeAddr=$address Port=$((port + 11)) CPUs=$cpus Sockets=1 CoresPerSocket=$cpus \
-ThreadsPerCore=1 RealMemory=$memory Gres=gpu:$gpus State=UNKNOWN
-PartitionName=batch Default=YES Nodes=gpu1 DefMemPerCPU=1024 MaxTime=04:00:00 DefaultTime=00:10:00 State=UP
+$(for index in "${!nodes[@]}"; do
+  echo "NodeName=${nodes[index]} NodeHostname=$host NodeAddr=$address Port=$((port + 11 + index)) CPUs=$cpus Sockets=1" \
+    "CoresPerSocket=$cpus ThreadsPerCore=1 RealMemory=$memory Gres=gpu:$((gpus > 0)) State=UNKNOWN"
+done)
+PartitionName=batch Default=YES Nodes=ALL DefMemPerCPU=1024 MaxTime=04:00:00 DefaultTime=00:10:00 State=UP
 CONF
 echo 'CgroupPlugin=cgroup/v1' >"$root/etc/cgroup.conf" # the other one needs libdbus, and neither is used
 echo 'AutoDetect=off' >"$root/etc/gres.conf"
-[ "$gpus" = 0 ] || echo "NodeName=gpu1 Name=gpu File=/dev/nvidia0 Flags=nvidia_gpu_env" >>"$root/etc/gres.conf"
+# Slurm counts the GPUs of a node from 0, and these nodes are one machine: a task is told which one is its own.
+echo '#!/bin/bash' >"$root/etc/prolog.sh"
+for index in "${!nodes[@]}"; do
+  mkdir -p "$root/spool/${nodes[index]}"
+  [ "$gpus" -gt "$index" ] || continue
+  echo "NodeName=${nodes[index]} Name=gpu File=/dev/nvidia$index Flags=nvidia_gpu_env" >>"$root/etc/gres.conf"
+  # shellcheck disable=SC2016  # the task expands it
+  printf '[ "$SLURMD_NODENAME.$CUDA_VISIBLE_DEVICES" != %s.0 ] || echo export CUDA_VISIBLE_DEVICES=%d\n' \
+    "${nodes[index]}" "$index" >>"$root/etc/prolog.sh"
+done
+chmod +x "$root/etc/prolog.sh"
 setsid slurmctld -D </dev/null >>"$root/log/slurmctld.out" 2>&1 &
-setsid slurmd -D -N gpu1 </dev/null >>"$root/log/slurmd.out" 2>&1 &
+for node in "${nodes[@]}"; do setsid slurmd -D -N "$node" </dev/null >>"$root/log/slurmd.out" 2>&1 & done
 for _ in $(seq 200); do
-  [ "$(sinfo -h -o %t 2>/dev/null)" = idle ] && exec sinfo -o "%N %t %c %m %G"
+  [ "$(sinfo -h -o '%t %D' 2>/dev/null)" = "idle $count" ] && exec sinfo -o "%N %t %c %m %G"
   sleep 0.2
 done
 tail -n 20 "$root"/log/*

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from launch.base.text import suggest
+from launch.base.text import nearest, suggest
 from launch.config.document import secret_scan
 from launch.config.document.positions import KeyPath, Positions, Problem, failure
 
@@ -101,7 +101,10 @@ def _problem(model: type[BaseModel], data: Any, error: Mapping[str, Any]) -> Pro
     if kind == "extra_forbidden":
         name = str(path[-1])
         options = list(dict.fromkeys(_valid_keys(model, data, path[:-1])))
-        return Problem(path, f"unknown key; {suggest(name, options, SYNONYMS)} (value: {show(value)})", at_key=True)
+        near = suggest(name, options, SYNONYMS)
+        if "options" in options and nearest(name, options, SYNONYMS) is None:
+            near += f"; a setting of one back end stands under options: {{{name}: {show(value)}}}"
+        return Problem(path, f"unknown key; {near} (value: {show(value)})", at_key=True)
     if missing:
         return Problem(path, "this key is required", at_key=True)
     if error["loc"] and error["loc"][-1] == "[key]":
