@@ -195,7 +195,7 @@ def sharded(size: Size) -> dict[str, Any]:
     """CPT and SFT by TRL, each process with its part of the model, then DPO and evaluation; one node in two is lost."""
     whole = chain(size)
     trl = {"backend": "trl", "precision": size.precision, "save_every": max(1, size.steps // 10)}
-    cpt = {**whole["cpt"], **trl, "options": {"shard": "full"}, "time": "0:10:00"}
+    cpt = {**whole["cpt"], **trl, "options": {"shard": "full"}, "time": "0:10:00", "batch_size": min(32, size.batch)}
     sft = {
         **whole["sft"],
         **trl,
