@@ -1,7 +1,7 @@
 """What is run on a machine with two GPUs, each of them a node of its own; after ``setup.sh`` and ``inputs.py``.
 
 ``python two.py chain DIRECTORY OUT``: the pipeline ``sharded`` by one ``overnight submit``; in the middle of each stage
-that trains, everything of the second node is killed, and its daemon comes back. ``python two.py speed DIRECTORY OUT``:
+that trains, everything of the second node is killed, and its daemon comes back (``--lost gpu1`` where there is one node). ``python two.py speed DIRECTORY OUT``:
 the stage ``fsdp`` and the same recipe by hand in turn, on both GPUs and on one.
 """
 
@@ -23,7 +23,6 @@ from typing import Any
 from inputs import SIZES
 from run import HERE, Out, begun, ends, estimated, lines, rate, submit, watch
 
-LOST = "gpu2"
 PEAK = 989e12
 """Dense bf16 operations a second of an H100 or H200, by the vendor's datasheet."""
 
@@ -51,11 +50,11 @@ def bring_back(node: str) -> None:
 
 
 class Losses(threading.Thread):
-    """Loses the second node once in each stage, after its second save."""
+    """Loses a node once in each stage, after its second save."""
 
-    def __init__(self, out: Out, run: Path, stages: list[str]) -> None:
+    def __init__(self, out: Out, run: Path, stages: list[str], node: str) -> None:
         super().__init__(daemon=True)
-        self._out, self._run, self._left = out, run, stages
+        self._out, self._run, self._left, self._node = out, run, stages, node
 
     def run(self) -> None:
         while self._left:
@@ -65,12 +64,12 @@ class Losses(threading.Thread):
             if len(saved) < 2:
                 continue
             name = self._left.pop(0)
-            killed = lose(LOST)
+            killed = lose(self._node)
             self._out.say(
-                f"{name}: after the save at step {saved[-1]['step']}, {killed} processes of {LOST} are killed"
+                f"{name}: after the save at step {saved[-1]['step']}, {killed} processes of {self._node} are killed"
             )
             time.sleep(3)
-            bring_back(LOST)
+            bring_back(self._node)
 
 
 def by_hand(root: Path, out: Out, nodes: int, given: argparse.Namespace, number: int) -> dict[str, Any]:
@@ -148,13 +147,14 @@ def main() -> int:
     parser.add_argument("--mem", default="60G", help="speed: of a node")
     parser.add_argument("--steps", type=int, default=25, help="speed: as given to inputs.py")
     parser.add_argument("--nodes", default="2,1,2", help="speed: nodes of each pair")
+    parser.add_argument("--lost", default="gpu2", help="chain: the node that is lost")
     given = parser.parse_args()
     root, out = given.directory.resolve(), Out(given.out.resolve(), f"two-{given.part}")
     end = time.time() + given.seconds
     if given.part == "speed":
         return 0 if speed(root, out, given, end) else 1
     run = begun(root, "sharded") or submit(out, root, "sharded")
-    Losses(out, run, ["cpt", "sft", "dpo"]).start()
+    Losses(out, run, ["cpt", "sft", "dpo"], given.lost).start()
     how = watch(out, run, end)
     ends(out, "sharded", run, how)
     return 0 if how == "sealed" else 1
