@@ -27,15 +27,16 @@ def meet() -> None:
     }  # fmt: skip
 
 
-def blocks(root: Path, length: int) -> Any:
-    """The texts as sequences of ``length`` ids, in an order of their own."""
+def blocks(root: Path, length: int, batch: int) -> Any:
+    """The texts as sequences of ``length`` ids, in an order of their own; whole batches only, since the trainer would
+    make a short step of the rest of each epoch."""
     import torch
     from inputs import texts
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(root / "base" / "tokenizer.json"))
     ids = [token for text in texts(2000) for token in [*tokenizer.encode(text).ids, 2]]
-    count = len(ids) // length
+    count = len(ids) // length // batch * batch
     whole = torch.tensor(ids[: count * length]).view(count, length)
     return [{"input_ids": row, "labels": row} for row in whole]
 
@@ -89,7 +90,7 @@ def main() -> None:
     trainer = transformers.Trainer(
         model=model,
         args=arguments,
-        train_dataset=blocks(given.root, size.length),
+        train_dataset=blocks(given.root, size.length, size.batch),
         data_collator=transformers.default_data_collator,
         callbacks=[Clock()],
     )

@@ -1,8 +1,8 @@
 """What is run on a machine with two GPUs, each of them a node of its own; after ``setup.sh`` and ``inputs.py``.
 
 ``python two.py chain DIRECTORY OUT``: the pipeline ``sharded`` by one ``overnight submit``; in the middle of each stage
-that trains, everything of the second node is killed, and its daemon comes back (``--lost gpu1`` where there is one node). ``python two.py speed DIRECTORY OUT``:
-the stage ``fsdp`` and the same recipe by hand in turn, on both GPUs and on one.
+that trains, everything of the second node is killed, and its daemon comes back (``--lost gpu1`` where there is one).
+``python two.py speed DIRECTORY OUT``: the stage ``fsdp`` and the same recipe by hand in turn, on both GPUs and on one.
 """
 
 from __future__ import annotations
