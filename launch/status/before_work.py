@@ -37,13 +37,13 @@ def explain(found: StageStatus, paths: StagePaths, slurm: str) -> StageStatus:
     for path in written:
         if (shown := symptoms.search_log(path)) is not None:
             return _as(found, shown.failure, shown.line, f"{path}:{shown.number}")
-    if _NO_LOG.search(slurm):
-        return _as(found, FailureClass.ENVIRONMENT, f"{slurm}: {_NO_LOG_WORDS}", "")
     for path in written:
         if line := _last_line(path):
             return replace(
                 found, evidence=line, source=symptoms.place_of(path, line), failure=FailureClass.KILLED.value
             )
+    if _NO_LOG.search(slurm):  # after the logs: Slurm has the same word for a batch shell that was killed
+        return _as(found, FailureClass.ENVIRONMENT, f"{slurm}: {_NO_LOG_WORDS}", "")
     return replace(found, evidence=slurm)
 
 

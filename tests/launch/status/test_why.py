@@ -181,6 +181,7 @@ def test_a_workspace_without_runs_is_no_traceback(tmp_path: Path) -> None:
          "NonZeroExitCode", FailureClass.ENVIRONMENT, "/w/job.sh: line 9: /x/host.sh: No such file or directory"),
         ("", "RaisedSignal:53(Real-time_signal_19)", FailureClass.ENVIRONMENT, "is the workspace mounted there?"),
         ("some words of the site\n\n", "NonZeroExitCode", FailureClass.KILLED, "some words of the site"),
+        ("some words of the site\n\n", "JobLaunchFailure", FailureClass.KILLED, "some words of the site"),
     ],
 )  # fmt: skip
 def test_a_job_that_died_before_its_own_code_has_class_line_and_next_command(
