@@ -28,17 +28,21 @@ PEAK = 989e12
 
 
 def lose(node: str) -> int:
-    """Kill every process of ``node``, the daemon last, as a power cut does; how many they were."""
-    killed = 0
+    """Kill every process of ``node`` as a power cut does, those first that could tell Slurm; how many they were."""
+    daemons, tasks, parents = [], [], set()
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words, named = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
-            ours = f"SLURMD_NODENAME={node}\0".encode() in named
-            daemon = words.startswith(b"slurmd\0") and node.encode() in words.split(b"\0")
-            if (ours or daemon) and int(entry.name) != os.getpid():
-                os.kill(int(entry.name), signal.SIGKILL)
-                killed += 1
-    return killed
+            if words.startswith(b"slurmd\0") and node.encode() in words.split(b"\0"):
+                daemons.append(int(entry.name))
+            elif f"SLURMD_NODENAME={node}\0".encode() in named and int(entry.name) != os.getpid():
+                tasks.append(int(entry.name))
+                parents.add(int((entry / "stat").read_text().rpartition(")")[2].split()[1]))
+    steps = [pid for pid in parents if Path(f"/proc/{pid}/comm").read_text().startswith("slurmstepd")]
+    for pid in (victims := [*daemons, *steps, *tasks]):
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    return len(victims)
 
 
 def bring_back(node: str) -> None:
