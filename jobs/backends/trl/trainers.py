@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from datasets import Dataset
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import Trainer
 
 from jobs.backends.trl.control import TrlStepControl
@@ -45,14 +46,16 @@ def watched(
         lr_scheduler: Any
 
         def create_accelerator_and_postprocess(self) -> None:
-            """As it is; accelerate itself shards on GPUs only, although torch does it over gloo, too."""
+            """As it is, with gradients summed in fp32 and the loss not rounded to bf16, as without sharding; accelerate
+            itself shards on GPUs only, although torch does it over gloo, too."""
+            if settings.shard == "full" and settings.precision == "bf16":
+                policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+                self.args.fsdp_plugin_args["mixed_precision_policy"] = policy
             super().create_accelerator_and_postprocess()
             state = self.accelerator.state
             if settings.shard == "full" and state.distributed_type == DistributedType.MULTI_CPU:
                 state.distributed_type = DistributedType.FSDP
                 state.fsdp_plugin = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
-                if settings.precision == "bf16":
-                    state.fsdp_plugin.set_mixed_precision("bf16")
                 self.is_fsdp_enabled = True
 
         def _get_train_sampler(self, *rest: Any, **more: Any) -> TrainingOrder:
