@@ -15,8 +15,8 @@ from typing import Any
 
 from jobs.backends.nemo_rl import steps
 from jobs.core.spec import StageSpec
-from jobs.training import finished, rope, tokenizers
-from jobs.training.gguf import ConversionFailed, compare_logits, probe_ids
+from jobs.training import finished, rope
+from jobs.training.gguf import ConversionFailed, check_same_tokenizer, compare_logits, probe_ids
 from jobs.training.interface import BrokenCheckpoint, Result, WorkContext
 
 STEPS = 3
@@ -52,18 +52,18 @@ def dcp_to_hf(
     Raises: see ``run``.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    found = steps.problem(source)
-    if found is not None:
-        raise BrokenCheckpoint(f"not a whole checkpoint of NeMo-RL: {found}")
+    from jobs.training import models
+
+    problem = steps.problem(source)
+    if problem is not None:
+        raise BrokenCheckpoint(f"not a whole checkpoint of NeMo-RL: {problem}")
     weights = _inner(source / "policy" / "weights")
-    config = AutoConfig.from_pretrained(str(rope.readable(source / "hf")), local_files_only=True)
-    named = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
-    dtype = named if isinstance(named, torch.dtype) else torch.float32
+    config = models.config_of(rope.readable(source / "hf"))
     # In this type from the start: casting a whole model rounds its buffers, too (the frequencies of rotary positions),
     # and those are no weights that anybody loads.
-    made = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    made = AutoModelForCausalLM.from_config(config, dtype=models.type_of(config))
     _fill(made, weights, source)
     report(1, "read")
     made.save_pretrained(output)
@@ -74,18 +74,10 @@ def dcp_to_hf(
     expected = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     expected.load_state_dict(rounded)
     del made, rounded
-    saved = AutoModelForCausalLM.from_pretrained(
-        str(output), dtype=torch.float32, use_safetensors=True, local_files_only=True
-    )
     probes = probe_ids(output)
-    logits = []
-    for network in (expected, saved):
-        network.eval()
-        with torch.inference_mode():
-            logits.append([network(torch.tensor([ids])).logits[0] for ids in probes])
-    if tokenizers.behaviour(output) != tokenizers.behaviour(source / "hf"):
-        raise ConversionFailed(f"{output}: the tokenizer is not that of {source}")
-    compared = compare_logits(logits[0], logits[1], f"{output} against {source}")
+    right, found = (models.logits(model, probes) for model in (expected, models.load_model(output)))
+    check_same_tokenizer(source / "hf", output)
+    compared = compare_logits(right, found, f"{output} against {source}")
     compared["tensors_read_again"] = float(compare_tensors(weights, output))
     report(3, "compared")
     return compared
