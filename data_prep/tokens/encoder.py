@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.common.errors import DataError, SettingsError
+from data_prep.common.errors import DataError, SettingsError, of_extra
+from data_prep.common.text import batched
 from data_prep.tokens import bpe
 
 Ids = np.ndarray[Any, Any]
@@ -31,15 +32,6 @@ _BLOCKS = (
     (0x13010, 0x1341F), (0x14410, 0x1463F), (0x16810, 0x16A2F), (0x18810, 0x18AEF), (0x1B010, 0x1B11F),
     (0x1D810, 0x1D9FF), (0x1E810, 0x1E8BF),
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Special:
-    """Ids of tokens with a task; None where the tokenizer names none."""
-
-    eos: int | None
-    bos: int | None
-    names: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -72,7 +64,7 @@ class Encoder:
             raise DataError(f"no readable tokenizer: {error}", path) from error
         self.digest = hashlib.sha256(content).hexdigest()
         self._slow = _tokenizer(content, path)
-        self.special = _special(directory, parsed)
+        self._end = _end_of_sequence(directory, parsed)
         self.vocabulary = self._slow.get_vocab_size(with_added_tokens=True)
         # Ids may have gaps: the number of tokens does not tell how large an id can be.
         self.largest = max(self._slow.get_vocab(with_added_tokens=True).values(), default=0)
@@ -147,23 +139,9 @@ class Encoder:
         if self._form is not None:
             yield from map(self.encode, texts)
             return
-        batch: list[str] = []
-        size = 0
-        for text in texts:
-            batch.append(text)
-            size += len(text)
-            if size > 1 << 20:
-                yield from self._batch(batch)
-                batch, size = [], 0
-        yield from self._batch(batch)
-
-    def _batch(self, texts: list[str]) -> Iterator[Ids]:
-        for found in self._slow.encode_batch(texts, add_special_tokens=False):
-            yield np.asarray(found.ids, dtype=np.uint32)
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of ``ids``, special tokens written out."""
-        return str(self._slow.decode(list(ids), skip_special_tokens=False))
+        for batch in batched(texts, 1 << 20, len):
+            for found in self._slow.encode_batch(batch, add_special_tokens=False):
+                yield np.asarray(found.ids, dtype=np.uint32)
 
     def token_id(self, token: str) -> int:
         """Id of a token by its text.
@@ -184,18 +162,15 @@ class Encoder:
         """
         if token is not None:
             return self.token_id(token)
-        if self.special.eos is None:
+        if self._end is None:
             raise SettingsError(f"the tokenizer {self.directory} names no end token: set eod to one of its tokens")
-        return self.special.eos
+        return self._end
 
 
 def _tokenizer(content: bytes, path: Path) -> Any:
+    library = of_extra("tokenizers", "tokenising")
     try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise SettingsError(f'tokenising needs the extra "data": pip install "overnight[data]" ({error})') from error
-    try:
-        found = Tokenizer.from_buffer(content)
+        found = library.Tokenizer.from_buffer(content)
     except Exception as error:  # the library raises a bare Exception
         raise DataError(f"no readable tokenizer: {error}", path) from error
     # A file may have been saved with both (as embedding models are): they would cut or fill up data.
@@ -204,26 +179,23 @@ def _tokenizer(content: bytes, path: Path) -> Any:
     return found
 
 
-def _special(directory: Path, parsed: dict[str, Any]) -> Special:
-    """End and begin tokens as tokenizer_config.json (or special_tokens_map.json) names them."""
-    ids = {entry["content"]: int(entry["id"]) for entry in parsed.get("added_tokens", ())}
-    ids = {**parsed.get("model", {}).get("vocab", {}), **ids} if isinstance(parsed["model"].get("vocab"), dict) else ids
-    names: dict[str, str] = {}
+def _end_of_sequence(directory: Path, parsed: dict[str, Any]) -> int | None:
+    """Id of the end token that tokenizer_config.json (or special_tokens_map.json) names."""
+    vocabulary = parsed["model"].get("vocab")
+    ids = {**vocabulary} if isinstance(vocabulary, dict) else {}
+    ids |= {entry["content"]: int(entry["id"]) for entry in parsed.get("added_tokens", ())}
+    found = None
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         path = directory / name
         if not path.is_file():
             continue
         try:
-            value = json.loads(path.read_bytes())
+            token = json.loads(path.read_bytes()).get("eos_token")
         except ValueError as error:
             raise DataError(f"is not JSON: {error}", path) from error
-        for key in ("eos_token", "bos_token"):
-            token = value.get(key)
-            token = token.get("content") if isinstance(token, dict) else token
-            if isinstance(token, str):
-                names[key] = token
-    found = {key: ids[token] for key, token in names.items() if token in ids}
-    return Special(found.get("eos_token"), found.get("bos_token"), found)
+        token = token.get("content") if isinstance(token, dict) else token
+        found = ids.get(token) if isinstance(token, str) else found
+    return found
 
 
 def _common_start(texts: tuple[str, ...]) -> str:
