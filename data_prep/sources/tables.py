@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -27,9 +28,8 @@ def delimited(path: str, form: str, limit: int, encoding: str) -> Found:
     with streams.open_bytes(path, encoding) as raw:
         stream = io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="")
         first = stream.readline(limit)
-        head = _rest(first, stream)
         delimiter = "\t" if form == "tsv" else max(",;\t", key=first.count)
-        rows = csv.reader(head, delimiter=delimiter, strict=True)
+        rows = csv.reader(itertools.chain([first], stream), delimiter=delimiter, strict=True)
         names: list[str] = []
         while True:
             line = rows.line_num + 1
@@ -51,11 +51,6 @@ def delimited(path: str, form: str, limit: int, encoding: str) -> Found:
                     return
             elif cells:
                 yield _row(f"{path}:{line}", line, names, cells)
-
-
-def _rest(first: str, stream: io.TextIOBase) -> Iterator[str]:
-    yield first
-    yield from stream
 
 
 def _row(place: str, line: int, names: list[str], cells: list[str]) -> tuple[int, dict[str, Any]] | Flaw:

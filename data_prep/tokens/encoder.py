@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,7 @@ from data_prep.tokens import bpe
 
 Ids = np.ndarray[Any, Any]
 _PROBE_LINES = 4096
+# Blocks of one class: ideographs, Hangul syllables, private use, Tangut, cuneiform.
 _BLOCKS = (
     (0x3410, 0x4DAF), (0x4E10, 0x9FDF), (0xAC10, 0xD790), (0xE000, 0xF8EF), (0x17010, 0x187DF), (0x12010, 0x1238F),
     (0x13010, 0x1341F), (0x14410, 0x1463F), (0x16810, 0x16A2F), (0x18810, 0x18AEF), (0x1B010, 0x1B11F),
@@ -93,7 +95,7 @@ class Encoder:
         names = map(re.escape, sorted(form.added, key=len, reverse=True))
         self._added = re.compile("|".join(names)) if form.added else None
         # A search for all added tokens costs more than tokenising does; they mostly begin with the same character.
-        self._mark = _common_start(form.added)
+        self._mark = os.path.commonprefix(form.added)  # noqa: RUF071 - by characters
         self._unknown = form.unknown
         self.engine = "tiktoken"
         if known:
@@ -198,17 +200,6 @@ def _end_of_sequence(directory: Path, parsed: dict[str, Any]) -> int | None:
     return found
 
 
-def _common_start(texts: tuple[str, ...]) -> str:
-    """The longest beginning that all ``texts`` share (empty: they share none)."""
-    if not texts:
-        return ""
-    low, high = min(texts), max(texts)
-    at = 0
-    while at < min(len(low), len(high)) and low[at] == high[at]:
-        at += 1
-    return low[:at]
-
-
 def probe_texts(thorough: bool = False) -> Iterator[str]:
     """Texts that hold every character where patterns tell characters apart, and runs of those that patterns repeat.
 
@@ -224,7 +215,7 @@ def probe_texts(thorough: bool = False) -> Iterator[str]:
         c = chr(code)
         if thorough and code < 0x20000:
             lines.append(f"a{c}1{c}.{c} {c}{c}  {c}\n{c}'{c}b'{c}\r\n \t{c}")
-        elif code >= 0x20000 or _in_block(code):
+        elif code >= 0x20000 or any(first <= code <= last for first, last in _BLOCKS):
             if code % 64 == 0 or code & 0x3FF == 0x3FF or 0xE0000 <= code < 0xE0200:
                 lines.append(f"a{c}1 {c}\n")
         elif unicodedata.category(c) == "Cn":
@@ -240,11 +231,6 @@ def probe_texts(thorough: bool = False) -> Iterator[str]:
             yield run * count
             yield f"x{run * count}y {run * count}1"
             yield f"{run * count}\n'LL it'S WE'rE 12345 (abc)\u2028\u00a0\u3000ǅ ²½ {run * count}"
-
-
-def _in_block(code: int) -> bool:
-    """True within blocks of one class: ideographs, Hangul syllables, private use, Tangut, cuneiform."""
-    return any(first <= code <= last for first, last in _BLOCKS)
 
 
 def _where(encoder: Encoder, text: str) -> str:

@@ -22,9 +22,6 @@ from jobs.training.checkpoints import Completeness
 from jobs.training.deadline import StopRequest
 from jobs.training.saves import Saves
 
-METRICS = frozenset({"loss", "tokens_per_second"})
-"""Names under which every reader reports what it finds of these."""
-
 Reader = Callable[[str], Report | None]
 """Takes one line of what a program writes; a report when the line ends a step."""
 

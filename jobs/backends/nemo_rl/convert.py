@@ -59,7 +59,8 @@ def dcp_to_hf(
     problem = steps.problem(source)
     if problem is not None:
         raise BrokenCheckpoint(f"not a whole checkpoint of NeMo-RL: {problem}")
-    weights = _inner(source / "policy" / "weights")
+    weights = source / "policy" / "weights"
+    weights = weights / "model" if (weights / "model" / ".metadata").is_file() else weights
     config = models.config_of(rope.readable(source / "hf"))
     # In this type from the start: casting a whole model rounds its buffers, too (the frequencies of rotary positions),
     # and those are no weights that anybody loads.
@@ -81,11 +82,6 @@ def dcp_to_hf(
     compared["tensors_read_again"] = float(compare_tensors(weights, output))
     report(3, "compared")
     return compared
-
-
-def _inner(directory: Path) -> Path:
-    inner = directory / "model"
-    return inner if (inner / ".metadata").is_file() else directory
 
 
 def _fill(model: Any, weights: Path, source: Path) -> None:
