@@ -43,7 +43,7 @@ class Source:
 
 @dataclass(frozen=True)
 class StageSpec:
-    """See docs/architecture.md, "Stage spec"."""
+    """One attempt at a stage: what it runs, on which inputs, and where it writes."""
 
     run: str
     pipeline: str
