@@ -102,7 +102,8 @@ def build(
     texts: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for row in rows:
         texts[row.split].append(tuple(row.fields.values()))
-    facts["splits_from"] = found.facts(settings.split, _grouping(settings, wheels))
+    group = "prompt" if settings.kind != "corpus" else settings.split.group or "file (texts that are cut) and document"
+    facts["splits_from"] = found.facts(settings.split, group if wheels is None else "message")
     facts["left_out"] = dict(found.left_out)
     facts["ignored_fields"] = dict(sorted(tally.ignored.items()))
     facts["overlaps"] = overlaps.between(texts, shared)
@@ -136,12 +137,6 @@ def _file_units(
             name = identify(*row.texts)
             found.append(Unit(name, row.path, row.path, row.position, group, row.texts, row.alone, split))
     return found
-
-
-def _grouping(settings: Settings, wheels: Path | None) -> str:
-    if settings.kind != "corpus":
-        return "prompt" if wheels is None else "message"
-    return "message" if wheels is not None else settings.split.group or "file (texts that are cut) and document"
 
 
 def _unique(kind: str, units: list[Unit], tally: Tally, shared: Counter[str]) -> list[Unit]:
