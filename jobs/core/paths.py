@@ -138,7 +138,7 @@ class StagePaths:
         return self.root / "ranks" / f"{job}_{restart}"
 
     def stall(self, job: str, restart: int) -> Path:
-        """Exists when the work stands still: every node writes the stacks of its processes and ends them."""
+        """Exists when the work makes no step any more: every node writes the stacks of its processes and ends them."""
         return self.root / f"stall-{job}_{restart}.json"
 
     def stack(self, job: str, restart: int, rank: int) -> Path:
