@@ -43,7 +43,7 @@ class Source:
 
 @dataclass(frozen=True)
 class StageSpec:
-    """One attempt at a stage: what it runs, on which inputs, and where it writes."""
+    """See docs/architecture.md, "Stage spec"."""
 
     run: str
     pipeline: str

@@ -108,14 +108,17 @@ def start(spec: StageSpec, begun: Start, rank: int) -> subprocess.Popen[bytes] |
         return None
     boot = Path(__file__).parents[1] / "boot.py"
     # Its own start would be too late: quick steps are over before this process is up.
-    path = spec.stage_paths.scripts(spec.attempt).spec
-    command = [sys.executable, str(boot), "monitor", str(path), str(rank), str(time.time())]
+    command = [sys.executable, str(boot), "monitor", str(_spec_path(spec)), str(rank), str(time.time())]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
 
 def is_first_of_node() -> bool:
     """Whether this is the first rank of its node."""
     return (os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0") == "0"
+
+
+def _spec_path(spec: StageSpec) -> Path:
+    return spec.stage_paths.scripts(spec.attempt).spec
 
 
 def forget(spec: StageSpec, begun: Start, rank: int) -> None:

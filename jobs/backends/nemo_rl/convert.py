@@ -9,7 +9,7 @@ so a name that was mapped wrongly shows in neither. Some tensors are therefore r
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,12 +121,15 @@ def compare_tensors(weights: Path, written: Path, count: int = READ_AGAIN) -> in
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
     metadata = FileSystemReader(weights).read_metadata()
-    places = {name: (path, name) for path in sorted(written.glob("*.safetensors")) for name in _names(path)}
+    places: dict[str, Path] = {}
+    for path in sorted(written.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            places |= dict.fromkeys(file.keys(), path)
     chosen = spread(sorted(places), count)
     for name in chosen:
-        path, key = places[name]
+        path = places[name]
         with safe_open(path, framework="pt") as file:
-            target = file.get_tensor(key)
+            target = file.get_tensor(name)
         held = next((prefix + name for prefix in PREFIXES if prefix + name in metadata.state_dict_metadata), None)
         entry = None if held is None else metadata.state_dict_metadata[held]
         if not isinstance(entry, TensorStorageMetadata):
@@ -145,13 +148,6 @@ def compare_tensors(weights: Path, written: Path, count: int = READ_AGAIN) -> in
         if given.shape != target.shape or not torch.equal(given.to(target.dtype), target):
             raise ConversionFailed(f"{path}: {name} is not what the files of {weights} hold")
     return len(chosen)
-
-
-def _names(path: Path) -> Iterator[str]:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        yield from file.keys()
 
 
 def spread(names: Sequence[str], count: int) -> list[str]:

@@ -170,8 +170,7 @@ def _train(spec: StageSpec, ctx: WorkContext, settings: ToySettings) -> Result:
     if settings.epochs is not None:
         settings = replace(settings, steps=steps_of(len(rows), settings.batch_size, settings.epochs))
     order = training_order(len(rows), settings.batch_size, settings.steps, settings.seed)
-    found = ctx.saves.resume()
-    state = ToyState(**files.read_json(found[1] / "state.json")) if found else ToyState(list(map(list, reference)))
+    state = _resume(ctx) or ToyState([list(row) for row in reference])
     while state.step < settings.steps:
         began = time.monotonic()
         batch = order[state.step * settings.batch_size : (state.step + 1) * settings.batch_size]
@@ -198,6 +197,11 @@ def _write_ballast(path: Path, settings: ToySettings) -> None:
         with open(path, "wb") as stream:
             for _ in range(settings.ballast_mb):
                 stream.write(block)
+
+
+def _resume(ctx: WorkContext) -> ToyState | None:
+    found = ctx.saves.resume()
+    return None if found is None else ToyState(**files.read_json(found[1] / "state.json"))
 
 
 def _save(ctx: WorkContext, state: ToyState, settings: ToySettings) -> None:
