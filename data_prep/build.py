@@ -8,14 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_prep import paths
-from data_prep.card import card, overlaps
+from data_prep.card import card, overlaps, page
 from data_prep.common import text
-from data_prep.common.errors import DataError, SettingsError
+from data_prep.common.errors import DataError, of_extra
 from data_prep.common.settings import Settings
 from data_prep.common.split import Assignment, Groups
 from data_prep.common.units import DraftRow, Tally, Unit, identify
 from data_prep.sources import files, layout, messages
 from data_prep.sources.catalogues import Wheel
+from jobs.core.files import write_json
 from jobs.core.progress import ProgressWriter
 from jobs.core.spec import Source, StageSpec
 from jobs.encoding.settings import Encoding
@@ -45,19 +46,10 @@ def prepare(spec: StageSpec, output: Path, progress: ProgressWriter, work: Path 
         if settings.prepare.get("tokenizer") == paths.BASE and "tokenizer" in spec.inputs:
             tokenizer = str(spec.inputs["tokenizer"].output)
             settings = replace(settings, prepare={**settings.prepare, "tokenizer": tokenizer})
-        return _prepared(settings, spec, output, work or output.with_name("work"), report)
+        # the same functions that ``overnight data`` calls
+        prepared = of_extra("data_prep.prepared", "prepare")
+        return dict(prepared.build(settings, spec.sources, output, work or output.with_name("work"), report=report))
     return build(settings, output, wheels=wheels, sources=spec.sources, report=report)
-
-
-def _prepared(
-    settings: Settings, spec: StageSpec, output: Path, work: Path, report: Callable[[str], Callable[[int, int], None]]
-) -> dict[str, int]:
-    """The same functions that ``overnight data`` calls."""
-    try:
-        from data_prep import prepared
-    except ImportError as error:
-        raise SettingsError(f'prepare needs the extra "data": pip install "overnight[data]" ({error})') from error
-    return prepared.build(settings, spec.sources, output, work, report=report)
 
 
 def build(
@@ -110,11 +102,12 @@ def build(
     texts: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for row in rows:
         texts[row.split].append(tuple(row.fields.values()))
-    facts["splits_from"] = found.facts(settings.split, _grouping(settings, wheels))
+    group = "prompt" if settings.kind != "corpus" else settings.split.group or "file (texts that are cut) and document"
+    facts["splits_from"] = found.facts(settings.split, group if wheels is None else "message")
     facts["left_out"] = dict(found.left_out)
     facts["ignored_fields"] = dict(sorted(tally.ignored.items()))
     facts["overlaps"] = overlaps.between(texts, shared)
-    card.write_card(output, facts)
+    write_json(output / page.JSON, facts)
     progress(len(rows), len(rows))
     return counts
 
@@ -144,12 +137,6 @@ def _file_units(
             name = identify(*row.texts)
             found.append(Unit(name, row.path, row.path, row.position, group, row.texts, row.alone, split))
     return found
-
-
-def _grouping(settings: Settings, wheels: Path | None) -> str:
-    if settings.kind != "corpus":
-        return "prompt" if wheels is None else "message"
-    return "message" if wheels is not None else settings.split.group or "file (texts that are cut) and document"
 
 
 def _unique(kind: str, units: list[Unit], tally: Tally, shared: Counter[str]) -> list[Unit]:

@@ -11,10 +11,8 @@ from data_prep.common.settings import SPLITS, Settings
 from data_prep.common.split import Assignment
 from data_prep.common.units import DraftRow, Tally
 from data_prep.sources.catalogues import Wheel
-from jobs.core import files, seal
+from jobs.core import seal
 from jobs.core.spec import Source
-
-CARD = "card.json"
 
 
 def write_rows(output: Path, rows: list[DraftRow]) -> dict[str, int]:
@@ -89,8 +87,3 @@ def _lengths(rows: list[DraftRow]) -> dict[str, dict[str, int]]:
             "longest": sizes[-1],
         }
     return found
-
-
-def write_card(output: Path, facts: dict[str, Any]) -> None:
-    """Write ``card.json``."""
-    files.write_json(output / CARD, facts)

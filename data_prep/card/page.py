@@ -40,11 +40,13 @@ def write_card(output: Path, facts: Mapping[str, Any]) -> None:
 def render(facts: Mapping[str, Any]) -> str:
     """The page. Keys that a kind of data does not have are left out."""
     unit = facts.get("unit", "row")
+    flow = [("kept", int(facts["kept"])), *sorted(facts["dropped"].items(), key=lambda entry: -entry[1])]
+    pairs = [(reason, one, other) for reason, found in facts.get("pairs", {}).items() for one, other in found]
     parts = [
         f"<h1>{escape(str(facts['kind']).capitalize())}</h1>",
         f"<p class=sub>{_number(facts['kept'])} of {_number(facts['read'])} {escape(unit)}s kept;"
         " read = kept + dropped</p>",
-        _section("Where the rows went", _flow(facts)),
+        _section("Where the rows went", _bars(flow, "drop", {"kept": "kept"})),
         _section("Splits", _splits(facts)),
         _section("Where the splits come from", _table(("", ""), facts.get("splits_from", {}).items())),
         _section("Overlaps between splits", _overlaps(facts)),
@@ -58,7 +60,7 @@ def render(facts: Mapping[str, Any]) -> str:
     if facts.get("checks"):
         parts.append(_section("Checks", _table(("check", "result"), facts["checks"].items())))
     parts.append(_dropped(facts))
-    parts.append(_pairs(facts))
+    parts.append(_section("Duplicates", _table(("", "dropped", "kept"), pairs)))
     parts.append(_examples(facts))
     if facts.get("tokenizer"):
         parts.append(_section("Tokenizer", _table(("", ""), facts["tokenizer"].items())))
@@ -120,11 +122,6 @@ def _bars(rows: Sequence[tuple[str, int]], kind: str, kinds: Mapping[str, str] |
     return f"<svg xmlns='http://www.w3.org/2000/svg' {size} role='img'>{''.join(drawn)}</svg>" if rows else ""
 
 
-def _flow(facts: Mapping[str, Any]) -> str:
-    rows = [("kept", int(facts["kept"])), *sorted(facts["dropped"].items(), key=lambda entry: -entry[1])]
-    return _bars(rows, "drop", {"kept": "kept"})
-
-
 def _splits(facts: Mapping[str, Any]) -> str:
     rows = []
     for name, count in facts["rows"].items():
@@ -166,11 +163,6 @@ def _dropped(facts: Mapping[str, Any]) -> str:
         count = _number(facts["dropped"].get(reason, 0))
         parts.append(f"<details><summary>{escape(reason)}: {count}</summary>{shown}</details>")
     return _section("Dropped, with the first few of each", "".join(parts))
-
-
-def _pairs(facts: Mapping[str, Any]) -> str:
-    rows = [(reason, one, other) for reason, found in facts.get("pairs", {}).items() for one, other in found]
-    return _section("Duplicates", _table(("", "dropped", "kept"), rows))
 
 
 def _examples(facts: Mapping[str, Any]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jobs.core.verdict import FailureClass
 
@@ -25,6 +27,18 @@ class SettingsError(DataError):
     """The stage's settings name something that does not exist or does not fit together."""
 
     failure = FailureClass.BAD_CONFIGURATION
+
+
+def of_extra(module: str, what: str) -> Any:
+    """A module that comes with the extra ``data``, which ``what`` needs.
+
+    Raises:
+        SettingsError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise SettingsError(f'{what} needs the extra "data": pip install "overnight[data]" ({error})') from error
 
 
 @dataclass(frozen=True)

@@ -32,11 +32,13 @@ must be the same in the three stages; the card's ``split.digest`` is then the sa
 from __future__ import annotations
 
 import codecs
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from data_prep.common.errors import SettingsError
+from jobs.core import strict
+from jobs.core.settings import rule_of, setting
 
 KINDS = ("corpus", "instructions", "preferences")
 SPLITS = ("train", "validation", "test")
@@ -51,32 +53,17 @@ class SplitSettings:
     The rest: see the head of this module.
     """
 
-    validation: float = 0.05
-    test: float = 0.15
-    seed: int = 1
-    existing: str = "keep"
+    validation: float = setting(0.05, at_least=0, below=1)
+    test: float = setting(0.15, at_least=0, below=1)
+    seed: int = setting(1, at_least=0)
+    existing: str = setting("keep", choices=("keep", "pool"))
     config: str | None = None
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    group: str | None = None
+    group: str | None = setting(None, choices=("file", "document"))
 
     @classmethod
-    def parse(cls, value: Any) -> SplitSettings:
-        given = known("split", value, tuple(entry.name for entry in fields(cls)))
-        names = known("split.names", given.get("names", {}), SPLITS)
-        for name, choices in (("existing", ("keep", "pool")), ("group", ("file", "document"))):
-            if name in given and given[name] not in choices:
-                raise fail(f"split.{name}", given[name], f"must be {' or '.join(choices)}")
-        if "config" in given and not isinstance(given["config"], str):
-            raise fail("split.config", given["config"], "must be a text")
-        split = cls(
-            part("split.validation", given.get("validation", cls.validation)),
-            part("split.test", given.get("test", cls.test)),
-            count("split.seed", given.get("seed", cls.seed), 0),
-            given.get("existing", cls.existing),
-            given.get("config"),
-            {name: texts(f"split.names.{name}", [one] if isinstance(one, str) else one) for name, one in names.items()},
-            given.get("group"),
-        )
+    def parse(cls, key: str, value: Any) -> SplitSettings:
+        split = cls(**checked(cls, key, value, {"names": _names}))
         if split.validation + split.test >= 1:
             raise SettingsError("setting split: validation and test together leave nothing to train on")
         return split
@@ -90,33 +77,20 @@ class SplitSettings:
 class SourceSettings:
     """Where the text comes from; see the head of this module."""
 
-    type: str
+    type: str = setting(choices=("gettext", "path"))
     target: tuple[str, ...] = ("pt_PT", "pt")
     contrast: tuple[str, ...] = ("pt_BR",)
-    placeholders: str = "drop"
+    placeholders: str = setting("drop", choices=("drop", "keep"))
     reject_words: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, value: Any) -> SourceSettings:
-        given = known("source", value, tuple(entry.name for entry in fields(cls)))
-        kind = given.pop("type", None)
-        if kind not in ("gettext", "path"):
-            raise fail("source.type", kind, "must be gettext or path")
-        if kind == "path":
-            if given:
-                raise SettingsError(f"setting source.{min(given)}: only for source type gettext")
-            return cls(kind)
-        source = cls(
-            kind,
-            texts("source.target", given.get("target", cls.target)),
-            texts("source.contrast", given.get("contrast", cls.contrast)),
-            given.get("placeholders", cls.placeholders),
-            texts("source.reject_words", given.get("reject_words", cls.reject_words)),
-        )
+    def parse(cls, key: str, value: Any) -> SourceSettings:
+        given = checked(cls, key, value, dict.fromkeys(("target", "contrast", "reject_words"), texts))
+        if given.get("type") == "path" and len(given) > 1:
+            raise SettingsError(f"setting source.{min(given.keys() - {'type'})}: only for source type gettext")
+        source = cls(**given)
         if not source.target:
             raise fail("source.target", given.get("target"), "must name at least one locale")
-        if source.placeholders not in ("drop", "keep"):
-            raise fail("source.placeholders", source.placeholders, "must be drop or keep")
         return source
 
 
@@ -127,11 +101,11 @@ class Settings:
     kind: str
     source: SourceSettings
     split: SplitSettings = SplitSettings()
-    min_chars: int = 1
-    max_chars: int | None = None
+    min_chars: int = setting(1, at_least=1)
+    max_chars: int | None = setting(None, at_least=1)
     limit: dict[str, int] = field(default_factory=dict)
     prompt: str | None = None
-    document_chars: int = 2000
+    document_chars: int = setting(2000, at_least=1)
     prepare: Mapping[str, Any] | None = None
 
     @classmethod
@@ -143,30 +117,12 @@ class Settings:
         """
         if kind not in KINDS:
             raise SettingsError(f"data_prep does not make {kind!r}; it makes: {', '.join(KINDS)}")
-        own = ("document_chars",) if kind == "corpus" else ("prompt",)
-        given = known("", value, ("source", "split", "min_chars", "max_chars", "limit", "prepare", *own))
-        if "source" not in given:
-            raise SettingsError("setting source: missing")
-        limit = known("limit", given.get("limit", {}), SPLITS)
-        settings = cls(
-            kind=kind,
-            source=SourceSettings.parse(given["source"]),
-            split=SplitSettings.parse(given.get("split", {})),
-            min_chars=count("min_chars", given.get("min_chars", cls.min_chars), 1),
-            max_chars=count("max_chars", given["max_chars"], 1) if "max_chars" in given else None,
-            limit={name: count(f"limit.{name}", limit[name], 1) for name in SPLITS if name in limit},
-            prompt=given.get("prompt"),
-            document_chars=count("document_chars", given.get("document_chars", cls.document_chars), 1),
-            prepare=given.get("prepare"),
-        )
+        other = ("kind", "prompt" if kind == "corpus" else "document_chars")
+        settings = cls(kind, **checked(cls, "", value, _FORMS, other))
         if settings.prepare is not None and settings.source.type != "path":
             raise SettingsError("setting prepare: only for source type path")
         if settings.max_chars is not None and settings.max_chars < settings.min_chars:
             raise fail("max_chars", settings.max_chars, f"must not be less than min_chars ({settings.min_chars})")
-        if settings.prompt is not None and (
-            not isinstance(settings.prompt, str) or settings.prompt.count(SOURCE_MARK) != 1
-        ):
-            raise fail("prompt", settings.prompt, f"must be a text with {SOURCE_MARK} in it once")
         if kind == "preferences" and settings.source.type == "gettext" and not settings.source.contrast:
             raise SettingsError("setting source.contrast: preferences need a locale to reject")
         return settings
@@ -197,6 +153,40 @@ def known(where: str, value: Any, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: entry for name, entry in value.items() if entry is not None}
 
 
+Form = Callable[[str, Any], Any]
+"""Reads the value of a setting, given its key."""
+
+
+def checked(
+    cls: type, where: str, value: Any, forms: Mapping[str, Form], leave_out: Collection[str] = ()
+) -> dict[str, Any]:
+    """The settings in ``value`` by the fields of the dataclass ``cls``, each of its type and by its rule; or as one of
+    ``forms`` reads it, which is given the key and the value.
+
+    Raises:
+        SettingsError: names the key and what it must be.
+    """
+    kinds, required = strict.shape(cls)
+    rules = {entry.name: rule_of(entry) for entry in fields(cls) if entry.name not in leave_out}
+    given = known(where, value, tuple(rules))
+    prefix = f"{where}." if where else ""
+    for name in required:
+        if name not in given and name not in leave_out:
+            raise SettingsError(f"setting {prefix}{name}: missing")
+    for name, entry in given.items():
+        if name in forms:
+            given[name] = forms[name](prefix + name, entry)
+            continue
+        try:
+            given[name] = strict.convert(kinds[name], entry, f"setting {prefix}{name}:")
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+        problem = rules[name].problem(given[name])
+        if problem is not None:
+            raise SettingsError(f"setting {prefix}{name}: {problem}")
+    return given
+
+
 def texts(key: str, value: Any) -> tuple[str, ...]:
     """``value`` as a list of words."""
     if not isinstance(value, list | tuple) or not all(isinstance(entry, str) and entry.strip() for entry in value):
@@ -204,18 +194,37 @@ def texts(key: str, value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def count(key: str, value: Any, minimum: int) -> int:
-    """``value`` as a whole number of at least ``minimum``."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise fail(key, value, f"must be a whole number of at least {minimum}")
+def one_text(key: str, value: Any) -> str:
+    """``value`` as a text with content."""
+    if not isinstance(value, str) or not value.strip():
+        raise fail(key, value, "must be a text")
     return value
 
 
-def part(key: str, value: Any) -> float:
-    """``value`` as a part of 1."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
-        raise fail(key, value, "must be a part of 1 (0 <= part < 1)")
-    return float(value)
+def _names(key: str, value: Any) -> dict[str, tuple[str, ...]]:
+    """Ours -> names of the files' own splits."""
+    given = known(key, value, SPLITS)
+    return {name: texts(f"{key}.{name}", [one] if isinstance(one, str) else one) for name, one in given.items()}
+
+
+def _limit(key: str, value: Any) -> dict[str, int]:
+    given = known(key, value, SPLITS)
+    for name, one in given.items():
+        if not isinstance(one, int) or isinstance(one, bool) or one < 1:
+            raise fail(f"{key}.{name}", one, "must be a whole number of at least 1")
+    return given
+
+
+def _prompt(key: str, value: Any) -> str:
+    if not isinstance(value, str) or value.count(SOURCE_MARK) != 1:
+        raise fail(key, value, f"must be a text with {SOURCE_MARK} in it once")
+    return value
+
+
+_FORMS: dict[str, Form] = {
+    "source": SourceSettings.parse, "split": SplitSettings.parse, "limit": _limit, "prompt": _prompt,
+    "prepare": lambda _, value: value,
+}  # fmt: skip
 
 
 def check_encoding(key: str, value: Any) -> str:

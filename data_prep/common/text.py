@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _SPACE = re.compile(r"\s+")
 _NOT_WORD = re.compile(r"[\W_]+")
@@ -107,3 +111,17 @@ def word_pattern(words: tuple[str, ...]) -> re.Pattern[str] | None:
     if not words:
         return None
     return re.compile(r"(?<!\w)(?:" + "|".join(re.escape(clean(word)) for word in words) + r")(?!\w)", re.IGNORECASE)
+
+
+def batched(items: Iterable[T], characters: int, size: Callable[[T], int]) -> Iterator[list[T]]:
+    """``items`` in lists of at least so many characters each, but for the last one."""
+    batch: list[T] = []
+    filled = 0
+    for item in items:
+        batch.append(item)
+        filled += size(item)
+        if filled >= characters:
+            yield batch
+            batch, filled = [], 0
+    if batch:
+        yield batch

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,10 +31,6 @@ _LISTED = 1000
 _EXAMPLES = 3
 
 
-def _silent(phase: str) -> Callable[[int, int], None]:
-    return lambda step, total: None
-
-
 @dataclass(frozen=True)
 class CorpusRequest:
     """A corpus to be.
@@ -56,8 +54,7 @@ def build(
     work: Path,
     *,
     runner: Runner | None = None,
-    report: Report = _silent,
-    keep_work: bool = False,
+    report: Report = lambda phase: lambda step, total: None,
 ) -> dict[str, int]:
     """Fill ``output`` with the splits, Megatron's files where a tokenizer is given, and the card; returns the rows of
     each split.
@@ -81,8 +78,7 @@ def build(
     _phase(workdir, "write", runner, report)
     card = _join(workdir, request, output, encoder, report("join"))
     write_card(output, card)
-    if not keep_work:
-        shutil.rmtree(work)
+    shutil.rmtree(work)
     return {name: int(facts["rows"][name]) for name in SPLITS}
 
 
@@ -202,27 +198,28 @@ def _facts(
         raise RuntimeError(f"{account.read} read, but {rows} kept and {account.dropped} dropped: a bug of ours")
     written = [files.read_json(directory / "facts.json") for directory in directories]
     lengths = {what: {name: _summed(written, name, what) for name in SPLITS} for what in ("characters", "tokens")}
-    scripts: dict[str, int] = {}
-    for entry in written:
-        for name in SPLITS:
-            for script, count in entry[name]["scripts"].items():
-                scripts[script] = scripts.get(script, 0) + count
+    scripts: Counter[str] = Counter()
+    for entry, name in itertools.product(written, SPLITS):
+        scripts.update(entry[name]["scripts"])
     heads = {
         name: heapq.nsmallest(shard.HEADS, (tuple(head) for entry in written for head in entry[name]["heads"]))
         for name in SPLITS
     }
-    sources = [(role, path, digest) for role, path, digest in workdir.plan.inputs]
+    # of a sample: the documents whose beginnings were kept
+    languages = Counter(clean.language(text) for kept in heads.values() for _, text in kept)
+    cut = request.recipe.document_chars is not None
+    group = request.split.group or ("file (texts that are cut) and document" if cut else "document")
+    sources = workdir.plan.inputs
     return {
         "schema": 2,
         "kind": "corpus",
         "unit": "document",
         **account.as_json(),
         "rows": rows,
-        **({} if encoder else {"tokens": None}),
         "characters": lengths["characters"],
-        **({"tokens": lengths["tokens"]} if encoder else {}),
+        "tokens": lengths["tokens"] if encoder else None,
         "scripts": dict(sorted(scripts.items())),
-        "languages": _languages(heads),
+        "languages": dict(sorted(languages.items(), key=lambda entry: (-entry[1], entry[0]))),
         "groups": decided["groups"],
         "pairs": decided["pairs"],
         "examples": {
@@ -239,7 +236,7 @@ def _facts(
             "eod": encoder.end_of_document(request.recipe.eod),
         },
         "split": asdict(request.split),
-        "splits_from": request.layout.facts(request.split, _grouping(request)),
+        "splits_from": request.layout.facts(request.split, group),
         "left_out": dict(list(request.layout.left_out.items())[:_LISTED]),
         "overlaps": decided["overlaps"],
         "sources": [{"role": role, "path": path, "sha256": digest} for role, path, digest in sources[:_LISTED]],
@@ -253,22 +250,8 @@ def _facts(
     }
 
 
-def _grouping(request: CorpusRequest) -> str:
-    cut = request.recipe.document_chars is not None
-    return request.split.group or ("file (texts that are cut) and document" if cut else "document")
-
-
 def _summed(written: list[dict[str, Any]], name: str, what: str) -> dict[str, Any]:
     total = Lengths()
     for entry in written:
         total.add(Lengths.of_json(entry[name][what]))
     return total.as_json()
-
-
-def _languages(heads: dict[str, list[tuple[str, str]]]) -> dict[str, int]:
-    """Languages of a sample of the documents: the ones whose beginnings were kept."""
-    found: dict[str, int] = {}
-    for _, text in (head for kept in heads.values() for head in kept):
-        code = clean.language(text)
-        found[code] = found.get(code, 0) + 1
-    return dict(sorted(found.items(), key=lambda entry: (-entry[1], entry[0])))

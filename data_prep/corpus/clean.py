@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from functools import cache
 from typing import Any
 
-from data_prep.common.errors import SettingsError
+from data_prep.common.errors import of_extra
 from data_prep.corpus.recipe import Quality, Recipe
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x84\x86-\x9f\ufeff\ufffe\uffff]")
@@ -44,7 +43,7 @@ def normalise(text: str, recipe: Recipe, notes: Counter[str]) -> str:
     """``text`` in NFC, with ``\\n`` as the only line end, without control characters, trailing blanks and piles of
     empty lines; repaired and masked as the recipe says, which is counted in ``notes``."""
     if recipe.fix_encoding and _MOJIBAKE.search(text):
-        repaired = _ftfy()(text)
+        repaired = of_extra("ftfy", "fix_encoding").fix_encoding(text)
         notes["encoding_repaired"] += repaired != text
         text = repaired
     if not text.isascii():
@@ -84,26 +83,13 @@ def _no_card(number: str) -> bool:
     return sum(digits[::2]) % 10 != -sum(sum(divmod(2 * digit, 10)) for digit in digits[1::2]) % 10
 
 
-@cache
-def _ftfy() -> Any:
-    try:
-        import ftfy
-    except ImportError as error:
-        raise SettingsError(f'fix_encoding needs the extra "data": pip install "overnight[data]" ({error})') from error
-    return ftfy.fix_encoding
-
-
 def language(text: str) -> str:
     """ISO 639-1 code that py3langid gives to the first 2,000 characters.
 
     Raises:
         SettingsError: py3langid is not installed.
     """
-    try:
-        import py3langid
-    except ImportError as error:
-        raise SettingsError(f'languages need the extra "data": pip install "overnight[data]" ({error})') from error
-    return str(py3langid.classify(text[:2000])[0])
+    return str(of_extra("py3langid", "languages").classify(text[:2000])[0])
 
 
 def quality_flaw(text: str, limits: Quality) -> str | None:

@@ -129,14 +129,12 @@ def _own_ids(decision: CorpusDecision, on_error: str) -> None:
     own = decision.all("own_id")
     numbers = np.flatnonzero(own)
     order = numbers[np.argsort(own[numbers], kind="stable")]
-    same = np.flatnonzero(own[order][1:] == own[order][:-1]) + 1
-    if not len(same):
-        return
+    leader = near.first_of_runs(own[order])
+    same = np.flatnonzero(leader < np.arange(len(order)))
+    repeated, original = order[same], order[leader[same]]
     digests = near.Stacked(decision.parts("digest"))
-    head = np.concatenate(([True], own[order][1:] != own[order][:-1]))
-    leader = np.maximum.accumulate(np.where(head, np.arange(len(order)), 0))[same]
-    differs = (digests.take(order[same]) != digests.take(order[leader])).any(axis=1)
-    repeated, original = order[same][differs], order[leader][differs]
+    differs = (digests.take(repeated) != digests.take(original)).any(axis=1)
+    repeated, original = repeated[differs], original[differs]
     if len(repeated) and on_error != "skip":
         at = int(np.argmin(repeated))
         other = decision.place(int(original[at]))

@@ -12,8 +12,8 @@
     languages: []                   # ISO 639-1 codes to keep (py3langid); empty: all
     mask_personal_data: false       # e-mail and IP addresses, phone and card numbers become <email> and so on
     exact_duplicates: true
-    near_duplicates: 0.8            # Jaccard similarity of 5-word shingles from which two documents are one; null:
-    keep all
+    near_duplicates: 0.8            # Jaccard similarity of 5-word shingles from which two documents are one (at least
+                                    #   0.5: below, they share a topic, not a text); null: keep all
     evaluation: []                  # files or directories of test sets: documents that share 13 words with them go
     evaluation_words: 13
     replay: []                      # [{path: ..., share: 0.1}]: general text, as a share of all training characters;
@@ -28,11 +28,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from data_prep.common.errors import SettingsError
-from data_prep.common.settings import check_encoding, count, fail, known, part, texts
+from data_prep.common.settings import Form, check_encoding, checked, fail, one_text, texts
+from jobs.core.settings import setting
 
 
 @dataclass(frozen=True)
@@ -45,31 +46,20 @@ class Quality:
     ``repeated_lines``: share of characters in lines that occurred before in the same document.
     """
 
-    min_words: int = 20
-    max_words: int = 1_000_000
+    min_words: int = setting(20, at_least=0)
+    max_words: int = setting(1_000_000, at_least=0)
     word_length: tuple[float, float] = (3.0, 12.0)
-    symbols: float = 0.1
-    letters: float = 0.5
-    bullets: float = 0.9
-    ellipses: float = 0.3
-    repeated_lines: float = 0.3
+    symbols: float = setting(0.1, at_least=0)
+    letters: float = setting(0.5, at_least=0)
+    bullets: float = setting(0.9, at_least=0)
+    ellipses: float = setting(0.3, at_least=0)
+    repeated_lines: float = setting(0.3, at_least=0)
 
     @classmethod
-    def parse(cls, value: Any) -> Quality | None:
-        if value is False:
-            return None
-        given = known("prepare.quality", {} if value is True else value, tuple(entry.name for entry in fields(cls)))
-        for name, entry in given.items():
-            if name == "word_length":
-                pair = list(entry) if isinstance(entry, list | tuple) else []
-                if len(pair) != 2 or not all(isinstance(one, int | float) for one in pair) or pair[0] > pair[1]:
-                    raise fail("prepare.quality.word_length", entry, "must be [shortest, longest]")
-                given[name] = (float(pair[0]), float(pair[1]))
-            elif name.endswith("_words"):
-                given[name] = count(f"prepare.quality.{name}", entry, 0)
-            elif isinstance(entry, bool) or not isinstance(entry, int | float) or entry < 0:
-                raise fail(f"prepare.quality.{name}", entry, "must be a number of at least 0")
-        return cls(**given)
+    def parse(cls, key: str, value: Any) -> Quality | None:
+        return (
+            None if value is False else cls(**checked(cls, key, {} if value is True else value, {"word_length": _pair}))
+        )
 
 
 @dataclass(frozen=True)
@@ -77,7 +67,7 @@ class Replay:
     """Text against forgetting: ``share`` of all characters for training comes from ``path``."""
 
     path: str
-    share: float
+    share: float = setting(at_least=0, below=1)
     encoding: str | None = None
 
 
@@ -85,23 +75,23 @@ class Replay:
 class Recipe:
     """See the head of this module."""
 
-    on_error: str = "fail"
+    on_error: str = setting("fail", choices=("fail", "skip"))
     text_field: str = "text"
     encoding: str | None = None
-    document_chars: int | None = None
-    max_document_bytes: int = 10_000_000
+    document_chars: int | None = setting(None, at_least=1)
+    max_document_bytes: int = setting(10_000_000, at_least=1)
     fix_encoding: bool = False
     quality: Quality | None = Quality()
     languages: tuple[str, ...] = ()
     mask_personal_data: bool = False
     exact_duplicates: bool = True
-    near_duplicates: float | None = 0.8
+    near_duplicates: float | None = setting(0.8, at_least=0.5, below=1)
     evaluation: tuple[str, ...] = ()
-    evaluation_words: int = 13
+    evaluation_words: int = setting(13, at_least=1)
     replay: tuple[Replay, ...] = ()
     tokenizer: str | None = None
     eod: str | None = None
-    shard_bytes: int = 64 << 20
+    shard_bytes: int = setting(64 << 20, at_least=1)
 
     @classmethod
     def parse(cls, value: Any) -> Recipe:
@@ -110,11 +100,9 @@ class Recipe:
         Raises:
             SettingsError: names the key and what it must be.
         """
-        given = known("prepare", value, tuple(entry.name for entry in fields(cls)))
+        given = checked(cls, "prepare", value, _FORMS)
         if isinstance(value, Mapping) and "near_duplicates" in value and value["near_duplicates"] is None:
             given["near_duplicates"] = None
-        for name, entry in given.items():
-            given[name] = _checked(name, entry)
         recipe = cls(**given)
         if sum(entry.share for entry in recipe.replay) >= 1:
             raise SettingsError("setting prepare.replay: the shares leave nothing for the corpus itself")
@@ -128,44 +116,29 @@ class Recipe:
         return self.replay[group - 1].encoding if group else self.encoding
 
 
-def _checked(name: str, value: Any) -> Any:
-    key = f"prepare.{name}"
-    if name == "on_error" and value not in ("fail", "skip"):
-        raise fail(key, value, "must be fail or skip")
-    if name in ("document_chars", "max_document_bytes", "evaluation_words", "shard_bytes"):
-        return count(key, value, 1)
-    if name in ("fix_encoding", "mask_personal_data", "exact_duplicates") and not isinstance(value, bool):
-        raise fail(key, value, "must be true or false")
-    if name in ("text_field", "tokenizer", "eod") and (not isinstance(value, str) or not value):
-        raise fail(key, value, "must be a text")
-    if name == "encoding":
-        return check_encoding(key, value)
-    if name == "quality":
-        return Quality.parse(value)
-    if name == "near_duplicates" and value is not None and part(key, value) < 0.5:
-        raise fail(key, value, "must be at least 0.5: below that, documents share a topic, not a text")
-    if name == "languages":
-        codes = texts(key, value)
-        if bad := [code for code in codes if not re.fullmatch("[a-z]{2,3}", code)]:
-            raise fail(key, bad[0], "must be language codes such as en, pt, ko")
-        return codes
-    if name == "evaluation":
-        return texts(key, value)
-    if name == "replay":
-        return _replay(key, value)
-    return value
+def _pair(key: str, value: Any) -> tuple[float, float]:
+    pair = list(value) if isinstance(value, list | tuple) else []
+    if len(pair) != 2 or not all(isinstance(one, int | float) for one in pair) or pair[0] > pair[1]:
+        raise fail(key, value, "must be [shortest, longest]")
+    return float(pair[0]), float(pair[1])
+
+
+def _languages(key: str, value: Any) -> tuple[str, ...]:
+    codes = texts(key, value)
+    if bad := [code for code in codes if not re.fullmatch("[a-z]{2,3}", code)]:
+        raise fail(key, bad[0], "must be language codes such as en, pt, ko")
+    return codes
 
 
 def _replay(key: str, value: Any) -> tuple[Replay, ...]:
     if not isinstance(value, list | tuple):
         raise fail(key, value, "must be a list of {path, share}")
-    found = []
-    for number, entry in enumerate(value):
-        given = known(f"{key}[{number}]", entry, ("path", "share", "encoding"))
-        if not {"path", "share"} <= set(given) or not isinstance(given["path"], str):
-            raise fail(f"{key}[{number}]", entry, "must have a path and a share")
-        encoding = given.get("encoding")
-        if encoding is not None:
-            encoding = check_encoding(f"{key}[{number}].encoding", encoding)
-        found.append(Replay(given["path"], part(f"{key}[{number}].share", given["share"]), encoding))
-    return tuple(found)
+    each = (checked(Replay, f"{key}[{at}]", entry, {"encoding": check_encoding}) for at, entry in enumerate(value))
+    return tuple(Replay(**given) for given in each)
+
+
+_FORMS: dict[str, Form] = {
+    "text_field": one_text, "encoding": check_encoding, "quality": Quality.parse, "languages": _languages,
+    "evaluation": texts, "replay": _replay, "tokenizer": one_text, "eod": one_text,
+}  # fmt: skip
+"""Settings with a form of their own."""

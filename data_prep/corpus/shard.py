@@ -22,6 +22,7 @@ from data_prep.card.account import Account, Lengths
 from data_prep.common.errors import DataError, Flaw
 from data_prep.common.settings import SPLITS
 from data_prep.common.split import assign
+from data_prep.common.text import batched
 from data_prep.corpus import clean
 from data_prep.corpus.inputs import Piece
 from data_prep.corpus.read import CorpusDocument, documents
@@ -35,7 +36,6 @@ from data_prep.tokens.encoder import Encoder, Proof
 from data_prep.tokens.indexed import IndexedWriter, dtype_for
 from jobs.core import files
 
-PHASES = ("read", "write")
 MEGATRON = "megatron"
 HEADS, HEAD_CHARS = 100, 1000
 """Of each split, the beginnings of the documents with the smallest ids are kept for the card: a sample without
@@ -58,21 +58,25 @@ def work(root: Path, phase: str, shard: int) -> None:
 def read(workdir: WorkDir, shard: int) -> None:
     """Clean documents of a shard, with what ``decide`` needs to know of each: digest, length, split, signature."""
     plan = workdir.plan
-    overlap = _evaluation(plan)
+    # of every text in every row, whatever the fields are called
+    texts = evaluation_texts(plan.evaluation)
+    overlap = Overlap(texts, plan.recipe.evaluation_words) if plan.evaluation else None
     account = Account()
     digest_of = {path: sha256 for role, path, sha256 in plan.inputs if role == "source"}
     with workdir.result("read", shard) as directory:
         marks: Marks = {name: [] for name in ("digest", "chars", "split", "group", "line", "piece", "own_id")}
         arrays: Marks = {name: [] for name in ("signatures", "bands", "usable")}
         with open(directory / DOCUMENTS, "w", encoding="utf-8", newline="\n") as stream:
-            for batch in _batches(_clean(workdir, shard, account), _BATCH_CHARS):
+            cleaned = _clean(workdir, shard, account)
+            for batch in batched(cleaned, _BATCH_CHARS, lambda one: len(one[1].text)):
                 batch = _marked(batch, plan, overlap, arrays, account)
                 for number, document in batch:
                     digest = hashlib.blake2b(document.text.encode(), digest_size=16).digest()
                     piece = plan.shards[shard][number]
                     group = piece.group
                     root = digest_of[piece.path] if document.split_by_file(plan.split.group) else digest.hex()
-                    split = "train" if group else _split(piece, root, plan)
+                    own = piece.split if piece.split in ("validation", "test") else assign(root, plan.split)
+                    split = "train" if group else own
                     marks["digest"].append(digest)
                     marks["chars"].append(len(document.text))
                     marks["split"].append(SPLITS.index(split))
@@ -84,18 +88,6 @@ def read(workdir: WorkDir, shard: int) -> None:
                     stream.write(json.dumps(row, ensure_ascii=False) + "\n")
         _save(directory, marks, arrays)
         files.write_json(directory / "account.json", account.as_json())
-
-
-def _split(piece: Piece, root: str, plan: ShardPlan) -> str:
-    """The split that the file is of; of the rest a part by the hash of ``root``."""
-    return piece.split if piece.split in ("validation", "test") else assign(root, plan.split)
-
-
-def _evaluation(plan: ShardPlan) -> Overlap | None:
-    """The runs of words of the evaluation sets: of every text in every row, whatever the fields are called."""
-    if not plan.evaluation:
-        return None
-    return Overlap(evaluation_texts(plan.evaluation), plan.recipe.evaluation_words)
 
 
 def evaluation_texts(paths: tuple[str, ...]) -> Iterator[str]:
@@ -171,21 +163,6 @@ def _flaw(text: str, plan: ShardPlan) -> str | None:
     return None
 
 
-def _batches(
-    found: Iterator[tuple[int, CorpusDocument]], characters: int
-) -> Iterator[list[tuple[int, CorpusDocument]]]:
-    batch: list[tuple[int, CorpusDocument]] = []
-    size = 0
-    for one in found:
-        batch.append(one)
-        size += len(one[1].text)
-        if size >= characters:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
 def _marked(
     batch: list[tuple[int, CorpusDocument]], plan: ShardPlan, overlap: Overlap | None, arrays: Marks, account: Account
 ) -> list[tuple[int, CorpusDocument]]:
@@ -220,14 +197,13 @@ def _save(directory: Path, marks: Marks, arrays: Marks) -> None:
     np.save(directory / "digest.npy", digests)
     for name, kind in kinds.items():
         np.save(directory / f"{name}.npy", np.array(marks[name], kind))
-    if arrays["usable"]:
-        np.save(directory / "signatures.npy", np.concatenate(arrays["signatures"]))
-        np.save(directory / "bands.npy", np.concatenate(arrays["bands"], axis=1))
-        np.save(directory / "usable.npy", np.concatenate(arrays["usable"]))
-    else:
-        np.save(directory / "signatures.npy", np.zeros((0, minhash.BINS), np.uint16))
-        np.save(directory / "bands.npy", np.zeros((minhash.BANDS, 0), np.uint64))
-        np.save(directory / "usable.npy", np.zeros(0, bool))
+    nothing = {
+        "signatures": np.zeros((0, minhash.BINS), np.uint16),
+        "bands": np.zeros((minhash.BANDS, 0), np.uint64),
+        "usable": np.zeros(0, bool),
+    }
+    for name, none in nothing.items():
+        np.save(directory / f"{name}.npy", np.concatenate([none, *arrays[name]], axis=int(name == "bands")))
 
 
 def write(workdir: WorkDir, shard: int) -> None:

@@ -6,7 +6,7 @@ their order only, not on how they were divided into shards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,26 +77,38 @@ def _candidates(bands: Sequence[Array], band: int, usable: Array) -> Iterator[tu
     with the one before it: enough to join a group, at a cost that grows with its size, not with the square of it."""
     parts = -(-len(usable) // _PART)
     for part in range(parts):
-        numbers, values = [], []
-        first = 0
-        for shard in bands:
-            row = np.asarray(shard[band])
-            mine = usable[first : first + len(row)].copy()
-            if parts > 1:
-                mine &= row % np.uint64(parts) == part
-            numbers.append(np.flatnonzero(mine) + first)
-            values.append(row[mine])
-            first += len(row)
-        number, value = np.concatenate(numbers), np.concatenate(values)
+
+        def mine(row: Array, first: int, part: int = part) -> Array:
+            wanted = usable[first : first + len(row)]
+            return wanted & (row % np.uint64(parts) == part) if parts > 1 else wanted
+
+        number, value = _gathered((np.asarray(shard[band]) for shard in bands), mine)
         order = np.argsort(value, kind="stable")
-        number, value = number[order], value[order]
-        same = np.flatnonzero(value[1:] == value[:-1]) + 1
-        if len(same):
-            yield number[same - 1], number[same]
-            head = np.concatenate(([True], value[1:] != value[:-1]))
-            leader = np.maximum.accumulate(np.where(head, np.arange(len(value)), 0))[same]
-            further = leader < same - 1
-            yield number[leader[further]], number[same[further]]
+        number = number[order]
+        leader = first_of_runs(value[order])
+        same = np.flatnonzero(leader < np.arange(len(leader)))
+        yield number[same - 1], number[same]
+        further = same[leader[same] < same - 1]
+        yield number[leader[further]], number[further]
+
+
+def first_of_runs(values: Array) -> Array:
+    """For every place in sorted values (or rows of them), the place at which the run of equal ones begins."""
+    differs = values[1:] != values[:-1]
+    head = np.concatenate(([True], differs if values.ndim == 1 else differs.any(axis=1)))[: len(values)]
+    return np.maximum.accumulate(np.where(head, np.arange(len(values)), 0))
+
+
+def _gathered(shards: Iterable[Array], mine: Callable[[Array, int], Array]) -> tuple[Array, Array]:
+    """Numbers and rows of what ``mine`` takes of every shard, given the shard and the number of its first row."""
+    numbers, values = [], []
+    first = 0
+    for shard in shards:
+        taken = mine(shard, first)
+        numbers.append(np.flatnonzero(taken) + first)
+        values.append(np.asarray(shard[taken]))
+        first += len(shard)
+    return np.concatenate(numbers), np.concatenate(values)
 
 
 def _unite(label: Array, one: Array, other: Array) -> None:
@@ -121,16 +133,12 @@ def first_of_equal(keys: Sequence[Array]) -> Array:
     label = np.arange(count)
     parts = -(-count // _PART)
     for part in range(parts):
-        numbers, values = [], []
-        first = 0
-        for shard in keys:
-            mine = np.asarray(shard[:, 0] % np.uint64(parts) == part)
-            numbers.append(np.flatnonzero(mine) + first)
-            values.append(np.asarray(shard[mine]))
-            first += len(shard)
-        number, value = np.concatenate(numbers), np.concatenate(values)
+
+        def mine(rows: Array, first: int, part: int = part) -> Array:
+            return np.asarray(rows[:, 0] % np.uint64(parts) == part)
+
+        number, value = _gathered(keys, mine)
         order = np.lexsort((number, value[:, 1], value[:, 0]))
-        number, value = number[order], value[order]
-        head = np.concatenate(([True], (value[1:] != value[:-1]).any(axis=1)))
-        label[number] = number[np.maximum.accumulate(np.where(head, np.arange(len(number)), 0))]
+        number = number[order]
+        label[number] = number[first_of_runs(value[order])]
     return label

@@ -23,21 +23,13 @@ class Overlap:
     """The runs of words of some evaluation texts."""
 
     def __init__(self, texts: Iterable[str], width: int = WIDTH) -> None:
-        self.width = width
-        self._runs: dict[int, np.ndarray[Any, Any]] = {}
-        self.texts = 0
-        self.too_short = 0
         found: dict[int, list[np.ndarray[Any, Any]]] = {}
         for text in texts:
-            self.texts += 1
             own = words([text])
             count = min(width, len(own.hashes))
-            if count < min(SHORTEST, width):
-                self.too_short += 1
-                continue
-            found.setdefault(count, []).append(own.shingles(count)[0])
-        for count, runs in found.items():
-            self._runs[count] = np.unique(np.concatenate(runs))
+            if count >= min(SHORTEST, width):
+                found.setdefault(count, []).append(own.shingles(count)[0])
+        self._runs = {count: np.unique(np.concatenate(runs)) for count, runs in found.items()}
         self._filters = {count: _filter(runs) for count, runs in self._runs.items()}
 
     def hits(self, documents: Words) -> np.ndarray[Any, Any]:

@@ -34,14 +34,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from data_prep.common.errors import SettingsError
-from data_prep.common.settings import check_encoding, count, fail, known, part, texts
+from data_prep.common.settings import Form, check_encoding, checked, fail, one_text, texts
 from data_prep.rows.export import FORMS
+from jobs.core.settings import setting
 from jobs.encoding.settings import REASONING, SPECIAL_TOKENS, Encoding
 
 JINJA = ".jinja"
@@ -56,16 +58,7 @@ Answer: <|eot_id|><|start_header_id|>assistant<|end_header_id|>
 """The prompt template of NVIDIA's fine-tuning guide for Llama 3.2."""
 NAMED = {"llama-3.2": LLAMA_3_2}
 
-_COMMON = (
-    "on_error", "encoding", "template", "system", "tokenizer", "max_tokens", "over_length", "max_over_length",
-    "group_by", "stratify_by", "evaluation", "compare_with", "also", "template_options", "special_tokens",
-    "reasoning", "ignore", "carry",
-)  # fmt: skip
 _OF_KIND = {"instructions": ("answers", "pack"), "preferences": ("near_identical", "chosen_never", "swapped")}
-_CHOICES = {
-    "on_error": ("fail", "skip"), "answers": ("all", "last", "each"), "over_length": ("drop", "keep"),
-    "swapped": ("drop", "swap", "keep"), "special_tokens": SPECIAL_TOKENS, "reasoning": REASONING,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,29 +66,29 @@ class RowRecipe:
     """See the head of this module."""
 
     kind: str
-    on_error: str = "fail"
+    on_error: str = setting("fail", choices=("fail", "skip"))
     encoding: str | None = None
     template: str | None = None
     system: str | None = None
-    answers: str = "all"
+    answers: str = setting("all", choices=("all", "last", "each"))
     template_options: Mapping[str, Any] = field(default_factory=dict)
-    special_tokens: str = "escape"
-    reasoning: str = "template"
+    special_tokens: str = setting("escape", choices=SPECIAL_TOKENS)
+    reasoning: str = setting("template", choices=REASONING)
     ignore: tuple[str, ...] = ()
     carry: tuple[str, ...] = ()
     tokenizer: str | None = None
-    max_tokens: int | None = None
-    over_length: str = "drop"
-    max_over_length: float = 0.05
+    max_tokens: int | None = setting(None, at_least=2)
+    over_length: str = setting("drop", choices=("drop", "keep"))
+    max_over_length: float = setting(0.05, at_least=0, below=1)
     group_by: str | None = None
     stratify_by: str | None = None
     evaluation: tuple[str, ...] = ()
     compare_with: tuple[str, ...] = ()
-    pack: int | None = None
+    pack: int | None = setting(None, at_least=2)
     also: tuple[str, ...] = ()
-    near_identical: float | None = None
+    near_identical: float | None = setting(None, at_least=0, below=1)
     chosen_never: tuple[str, ...] = ()
-    swapped: str = "drop"
+    swapped: str = setting("drop", choices=("drop", "swap", "keep"))
 
     @classmethod
     def parse(cls, kind: str, value: Any) -> RowRecipe:
@@ -104,8 +97,9 @@ class RowRecipe:
         Raises:
             SettingsError: names the key and what it must be.
         """
-        given = known("prepare", value, (*_COMMON, *_OF_KIND[kind]))
-        recipe = cls(kind, **{name: _checked(name, entry, kind) for name, entry in given.items()})
+        other = ("kind", *(name for of, names in _OF_KIND.items() if of != kind for name in names))
+        forms: dict[str, Form] = {**_FORMS, "also": functools.partial(_also, kind)}
+        recipe = cls(kind, **checked(cls, "prepare", value, forms, other))
         for name in ("max_tokens", "pack"):
             if getattr(recipe, name) is not None and recipe.tokenizer is None:
                 raise SettingsError(f"setting prepare.{name}: needs prepare.tokenizer, to count tokens")
@@ -147,30 +141,23 @@ def _has_places(template: str) -> bool:
     )
 
 
-def _checked(name: str, value: Any, kind: str) -> Any:
-    key = f"prepare.{name}"
-    if name in _CHOICES and value not in _CHOICES[name]:
-        raise fail(key, value, f"must be {', '.join(_CHOICES[name])}")
-    if name == "encoding":
-        return check_encoding(key, value)
-    if name in ("max_tokens", "pack"):
-        return count(key, value, 2)
-    if name in ("max_over_length", "near_identical"):
-        return part(key, value)
-    if name in ("evaluation", "compare_with", "chosen_never", "ignore", "carry"):
-        return texts(key, value)
-    if name == "template_options":
-        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-            raise fail(key, value, "must be a mapping")
-        return dict(value)
-    if name == "also":
-        found = texts(key, value)
-        own = [form for form, its in FORMS.items() if its.kind == kind]
-        if bad := [form for form in found if form not in own]:
-            raise fail(key, bad[0], f"must be of {', '.join(own)}")
-        return found
-    if name in ("template", "system", "tokenizer", "group_by", "stratify_by") and (
-        not isinstance(value, str) or not value.strip()
-    ):
-        raise fail(key, value, "must be a text")
-    return value
+def _also(kind: str, key: str, value: Any) -> tuple[str, ...]:
+    found = texts(key, value)
+    own = [form for form, its in FORMS.items() if its.kind == kind]
+    if bad := [form for form in found if form not in own]:
+        raise fail(key, bad[0], f"must be of {', '.join(own)}")
+    return found
+
+
+def _options(key: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise fail(key, value, "must be a mapping")
+    return dict(value)
+
+
+_FORMS: dict[str, Form] = {
+    "encoding": check_encoding, "template": one_text, "template_options": _options, "system": one_text,
+    "ignore": texts, "carry": texts, "tokenizer": one_text, "group_by": one_text, "stratify_by": one_text,
+    "evaluation": texts, "compare_with": texts, "chosen_never": texts,
+}  # fmt: skip
+"""Settings with a form of their own."""

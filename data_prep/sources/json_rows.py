@@ -14,6 +14,7 @@ from typing import Any
 from data_prep.common.errors import Flaw
 from data_prep.sources import streams
 
+HINT = "if the file is in another encoding, set encoding, such as latin-1 or utf-16"
 Found = Iterator[tuple[int, dict[str, Any]] | Flaw]
 _SPACE = re.compile(r"[ \t\r\n]*")
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
@@ -77,8 +78,7 @@ def decode(content: bytes, place: str, what: str = "") -> str | Flaw:
         column = error.start - (before.rfind(b"\n") + 1) + 1
         if what:
             place = f"{place}:{before.count(bytes([10])) + 1}"
-        hint = "if the file is in another encoding, set encoding, such as latin-1 or utf-16"
-        return Flaw("not_utf8", place, f"is not UTF-8: byte 0x{content[error.start]:02x} at column {column}; {hint}")
+        return Flaw("not_utf8", place, f"is not UTF-8: byte 0x{content[error.start]:02x} at column {column}; {HINT}")
 
 
 def lines(path: str, found: Iterator[tuple[int, bytes | None]], limit: int) -> Found:
@@ -151,8 +151,7 @@ class _Values:
             source = self._text[self._at : end]
             self._move(end)
             if _NOT_UTF8.search(source):
-                hint = "if the file is in another encoding, set encoding, such as latin-1 or utf-16"
-                yield Flaw("not_utf8", f"{self._path}:{line}", f"this row is not UTF-8; {hint}")
+                yield Flaw("not_utf8", f"{self._path}:{line}", f"this row is not UTF-8; {HINT}")
             elif listed and count == 1 and not isinstance(value, dict):
                 yield Flaw("not_an_object", f"{self._path}:{start}", "is a JSON list, not an object or a list of these")
             elif not listed and count == 1 and (name := _list_in(value)) is not None and not self._next():

@@ -222,7 +222,7 @@ class _Files:
         texts: dict[str, list[str]] = {}
         for path in sorted(self._open):
             *folders, name = self._short(path).split(os.sep)
-            stem = _stem(name)
+            stem = _SHARD.sub("", _bare(name))
             if self._names:
                 self._take(path, next((one for one in (stem, *folders) if one in self._names), stem), "split.names")
             elif formats.ending(path) in formats.ROWS:
@@ -346,10 +346,6 @@ def _bare(name: str) -> str:
     """A file's name without the endings of its form and packing."""
     last = formats.ending(name)
     return name[: name.lower().rindex(last)] if last else name
-
-
-def _stem(name: str) -> str:
-    return _SHARD.sub("", _bare(name))
 
 
 def _split_in(name: str) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from data_prep.common.errors import Flaw
 from data_prep.sources import json_rows, streams, tables
 from data_prep.sources.formats import ROWS, Format, look
+from data_prep.sources.json_rows import Found
 
 ROW_BYTES = 10_000_000
-Found = Iterator[tuple[int, dict[str, Any]] | Flaw]
 
 
 def rows(

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
-from data_prep.common.errors import SettingsError
+from data_prep.common.errors import SettingsError, of_extra
 
 _BOM = b"\xef\xbb\xbf"
 _CHUNK = 1 << 20
@@ -37,39 +37,25 @@ class Broken(Exception):
         return f"{path}:{self.line}" if self.line else path
 
 
-class _Zstd(io.RawIOBase):
-    """Reads zstd frames; unlike the library's own reader it tells a file that was cut off from one that ended."""
+class _InParts(io.RawIOBase):
+    """The bytes of ``_part``, which returns the next ones, or None at the end."""
 
-    def __init__(self, path: str) -> None:
-        try:
-            import zstandard
-        except ImportError as error:
-            raise SettingsError(f'.zst files need the extra "data": pip install "overnight[data]" ({error})') from error
-        self._error = zstandard.ZstdError
-        self._new: Any = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj
-        self._stream = open(path, "rb")  # noqa: SIM115 (closed by close)
-        self._frame = self._new()
-        self._fresh = True
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
         self._left = b""
+
+    def _part(self) -> bytes | None:
+        raise NotImplementedError
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         while not self._left:
-            data = self._frame.unused_data if self._frame.eof else b""
-            if self._frame.eof:
-                self._frame, self._fresh = self._new(), True
-            data = data or self._stream.read(_CHUNK >> 3)
-            if not data:
-                if not self._fresh:
-                    raise EOFError("the file ends within a frame")
+            part = self._part()
+            if part is None:
                 return 0
-            self._fresh = False
-            try:
-                self._left = self._frame.decompress(data)
-            except self._error as error:
-                raise EOFError(str(error)) from error
+            self._left = part
         count = min(len(buffer), len(self._left))
         buffer[:count], self._left = self._left[:count], self._left[count:]
         return count
@@ -79,49 +65,64 @@ class _Zstd(io.RawIOBase):
         super().close()
 
 
-class _Recoded(io.RawIOBase):
+class _Zstd(_InParts):
+    """Reads zstd frames; unlike the library's own reader it tells a file that was cut off from one that ended."""
+
+    def __init__(self, path: str) -> None:
+        library = of_extra("zstandard", "a .zst file")
+        super().__init__(open(path, "rb"))  # noqa: SIM115 (closed by close)
+        self._error = library.ZstdError
+        self._new: Any = library.ZstdDecompressor(max_window_size=1 << 31).decompressobj
+        self._frame = self._new()
+        self._fresh = True
+
+    def _part(self) -> bytes | None:
+        data = self._frame.unused_data if self._frame.eof else b""
+        if self._frame.eof:
+            self._frame, self._fresh = self._new(), True
+        data = data or self._stream.read(_CHUNK >> 3)
+        if not data:
+            if not self._fresh:
+                raise EOFError("the file ends within a frame")
+            return None
+        self._fresh = False
+        try:
+            return bytes(self._frame.decompress(data))
+        except self._error as error:
+            raise EOFError(str(error)) from error
+
+
+class _Recoded(_InParts):
     """The bytes of text in another encoding as UTF-8. What comes before a wrong byte is given first."""
 
     def __init__(self, stream: IO[bytes], encoding: str) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._name = encoding
         self._decoder = codecs.getincrementaldecoder(encoding)()
-        self._left = b""
         self._line = 1
         self._end = False
         self._error: Broken | None = None
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._left:
-            if self._error is not None:
-                raise self._error
-            if self._end:
-                return 0
-            data = self._stream.read(_CHUNK >> 3)
-            self._end = not data
-            held, state = self._decoder.getstate()
-            try:
-                text = self._decoder.decode(data, final=self._end)
-            except UnicodeDecodeError as error:
-                whole = held + data
-                self._decoder.setstate((b"", state))
-                text = self._decoder.decode(whole[: error.start])
-                what = f"byte 0x{whole[error.start]:02x}" if error.start < len(whole) else "it ends within a character"
-                self._error = Broken(
-                    f"is not {self._name}: {what}", self._line + text.count("\n"), f"not_{self._name.replace('-', '')}"
-                )
-            self._line += text.count("\n")
-            self._left = text.encode("utf-8", "surrogatepass")
-        count = min(len(buffer), len(self._left))
-        buffer[:count], self._left = self._left[:count], self._left[count:]
-        return count
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
+    def _part(self) -> bytes | None:
+        if self._error is not None:
+            raise self._error
+        if self._end:
+            return None
+        data = self._stream.read(_CHUNK >> 3)
+        self._end = not data
+        held, state = self._decoder.getstate()
+        try:
+            text = self._decoder.decode(data, final=self._end)
+        except UnicodeDecodeError as error:
+            whole = held + data
+            self._decoder.setstate((b"", state))
+            text = self._decoder.decode(whole[: error.start])
+            what = f"byte 0x{whole[error.start]:02x}" if error.start < len(whole) else "it ends within a character"
+            self._error = Broken(
+                f"is not {self._name}: {what}", self._line + text.count("\n"), f"not_{self._name.replace('-', '')}"
+            )
+        self._line += text.count("\n")
+        return text.encode("utf-8", "surrogatepass")
 
 
 def packing(head: bytes) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from data_prep.common.errors import Flaw, SettingsError
+from data_prep.common.errors import Flaw, of_extra
 from data_prep.sources import streams
+from data_prep.sources.json_rows import HINT, Found
 
-Found = Iterator[tuple[int, dict[str, Any]] | Flaw]
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")
 _BATCH = 256
 
@@ -27,9 +28,8 @@ def delimited(path: str, form: str, limit: int, encoding: str) -> Found:
     with streams.open_bytes(path, encoding) as raw:
         stream = io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="")
         first = stream.readline(limit)
-        head = _rest(first, stream)
         delimiter = "\t" if form == "tsv" else max(",;\t", key=first.count)
-        rows = csv.reader(head, delimiter=delimiter, strict=True)
+        rows = csv.reader(itertools.chain([first], stream), delimiter=delimiter, strict=True)
         names: list[str] = []
         while True:
             line = rows.line_num + 1
@@ -53,17 +53,11 @@ def delimited(path: str, form: str, limit: int, encoding: str) -> Found:
                 yield _row(f"{path}:{line}", line, names, cells)
 
 
-def _rest(first: str, stream: io.TextIOBase) -> Iterator[str]:
-    yield first
-    yield from stream
-
-
 def _row(place: str, line: int, names: list[str], cells: list[str]) -> tuple[int, dict[str, Any]] | Flaw:
     if len(cells) != len(names):
         return Flaw("wrong_columns", place, f"has {len(cells)} cells, but the first line names {len(names)} columns")
     if _NOT_UTF8.search("".join(cells)):
-        hint = "if the file is in another encoding, set encoding, such as latin-1 or utf-16"
-        return Flaw("not_utf8", place, f"is not UTF-8; {hint}")
+        return Flaw("not_utf8", place, f"is not UTF-8; {HINT}")
     return line, {name: cell or None for name, cell in zip(names, cells, strict=True)}
 
 
@@ -75,12 +69,7 @@ def _repeated(path: str, names: list[str]) -> Flaw | None:
 def columnar(path: str, form: str, columns: Sequence[str] | None) -> Found:
     """(number, row) of a Parquet or Arrow file, from 1; of ``columns`` those that it has, of which it must have the
     first."""
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise SettingsError(
-            f'{form.capitalize()} files need the extra "data": pip install "overnight[data]" ({error})'
-        ) from error
+    pyarrow = of_extra("pyarrow", f"a file of {form.capitalize()}")
     read = 0
     try:
         names, batches = _parquet(path, columns) if form == "parquet" else _arrow(path)

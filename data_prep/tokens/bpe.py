@@ -8,9 +8,8 @@ is the same if for every token T, in the order of ids, the merges below T alone 
   bytes have seen exactly the merges below T (nothing crossed their ends), so they are these two pieces, and tokenizers
   joins them, too; or
 * two pieces that are no such merge, or more pieces: tokenizers never makes T by merging. Where it does not look up
-whole
-  words either (``ignore_merges: false``), T is left out of tiktoken's table. Where it does, more than two pieces are
-  harmless (tiktoken cannot merge to T either), and two pieces refuse the tokenizer.
+  whole words either (``ignore_merges: false``), T is left out of tiktoken's table. Where it does, more than two pieces
+  are harmless (tiktoken cannot merge to T either), and two pieces refuse the tokenizer.
 
 Ties of one token go to the leftmost pair in both. What is left is how the text is cut into words: only patterns that
 are known here are taken, and ``data_prep.tokens.encoder`` compares both cutters on every character before it trusts

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -21,25 +22,18 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.common.errors import DataError, SettingsError
+from data_prep.common.errors import DataError, SettingsError, of_extra
+from data_prep.common.text import batched
 from data_prep.tokens import bpe
 
 Ids = np.ndarray[Any, Any]
 _PROBE_LINES = 4096
+# Blocks of one class: ideographs, Hangul syllables, private use, Tangut, cuneiform.
 _BLOCKS = (
     (0x3410, 0x4DAF), (0x4E10, 0x9FDF), (0xAC10, 0xD790), (0xE000, 0xF8EF), (0x17010, 0x187DF), (0x12010, 0x1238F),
     (0x13010, 0x1341F), (0x14410, 0x1463F), (0x16810, 0x16A2F), (0x18810, 0x18AEF), (0x1B010, 0x1B11F),
     (0x1D810, 0x1D9FF), (0x1E810, 0x1E8BF),
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Special:
-    """Ids of tokens with a task; None where the tokenizer names none."""
-
-    eos: int | None
-    bos: int | None
-    names: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -72,7 +66,7 @@ class Encoder:
             raise DataError(f"no readable tokenizer: {error}", path) from error
         self.digest = hashlib.sha256(content).hexdigest()
         self._slow = _tokenizer(content, path)
-        self.special = _special(directory, parsed)
+        self._end = _end_of_sequence(directory, parsed)
         self.vocabulary = self._slow.get_vocab_size(with_added_tokens=True)
         # Ids may have gaps: the number of tokens does not tell how large an id can be.
         self.largest = max(self._slow.get_vocab(with_added_tokens=True).values(), default=0)
@@ -101,7 +95,7 @@ class Encoder:
         names = map(re.escape, sorted(form.added, key=len, reverse=True))
         self._added = re.compile("|".join(names)) if form.added else None
         # A search for all added tokens costs more than tokenising does; they mostly begin with the same character.
-        self._mark = _common_start(form.added)
+        self._mark = os.path.commonprefix(form.added)  # noqa: RUF071 - by characters
         self._unknown = form.unknown
         self.engine = "tiktoken"
         if known:
@@ -147,23 +141,9 @@ class Encoder:
         if self._form is not None:
             yield from map(self.encode, texts)
             return
-        batch: list[str] = []
-        size = 0
-        for text in texts:
-            batch.append(text)
-            size += len(text)
-            if size > 1 << 20:
-                yield from self._batch(batch)
-                batch, size = [], 0
-        yield from self._batch(batch)
-
-    def _batch(self, texts: list[str]) -> Iterator[Ids]:
-        for found in self._slow.encode_batch(texts, add_special_tokens=False):
-            yield np.asarray(found.ids, dtype=np.uint32)
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of ``ids``, special tokens written out."""
-        return str(self._slow.decode(list(ids), skip_special_tokens=False))
+        for batch in batched(texts, 1 << 20, len):
+            for found in self._slow.encode_batch(batch, add_special_tokens=False):
+                yield np.asarray(found.ids, dtype=np.uint32)
 
     def token_id(self, token: str) -> int:
         """Id of a token by its text.
@@ -184,18 +164,15 @@ class Encoder:
         """
         if token is not None:
             return self.token_id(token)
-        if self.special.eos is None:
+        if self._end is None:
             raise SettingsError(f"the tokenizer {self.directory} names no end token: set eod to one of its tokens")
-        return self.special.eos
+        return self._end
 
 
 def _tokenizer(content: bytes, path: Path) -> Any:
+    library = of_extra("tokenizers", "tokenising")
     try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise SettingsError(f'tokenising needs the extra "data": pip install "overnight[data]" ({error})') from error
-    try:
-        found = Tokenizer.from_buffer(content)
+        found = library.Tokenizer.from_buffer(content)
     except Exception as error:  # the library raises a bare Exception
         raise DataError(f"no readable tokenizer: {error}", path) from error
     # A file may have been saved with both (as embedding models are): they would cut or fill up data.
@@ -204,37 +181,23 @@ def _tokenizer(content: bytes, path: Path) -> Any:
     return found
 
 
-def _special(directory: Path, parsed: dict[str, Any]) -> Special:
-    """End and begin tokens as tokenizer_config.json (or special_tokens_map.json) names them."""
-    ids = {entry["content"]: int(entry["id"]) for entry in parsed.get("added_tokens", ())}
-    ids = {**parsed.get("model", {}).get("vocab", {}), **ids} if isinstance(parsed["model"].get("vocab"), dict) else ids
-    names: dict[str, str] = {}
+def _end_of_sequence(directory: Path, parsed: dict[str, Any]) -> int | None:
+    """Id of the end token that tokenizer_config.json (or special_tokens_map.json) names."""
+    vocabulary = parsed["model"].get("vocab")
+    ids = {**vocabulary} if isinstance(vocabulary, dict) else {}
+    ids |= {entry["content"]: int(entry["id"]) for entry in parsed.get("added_tokens", ())}
+    found = None
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         path = directory / name
         if not path.is_file():
             continue
         try:
-            value = json.loads(path.read_bytes())
+            token = json.loads(path.read_bytes()).get("eos_token")
         except ValueError as error:
             raise DataError(f"is not JSON: {error}", path) from error
-        for key in ("eos_token", "bos_token"):
-            token = value.get(key)
-            token = token.get("content") if isinstance(token, dict) else token
-            if isinstance(token, str):
-                names[key] = token
-    found = {key: ids[token] for key, token in names.items() if token in ids}
-    return Special(found.get("eos_token"), found.get("bos_token"), found)
-
-
-def _common_start(texts: tuple[str, ...]) -> str:
-    """The longest beginning that all ``texts`` share (empty: they share none)."""
-    if not texts:
-        return ""
-    low, high = min(texts), max(texts)
-    at = 0
-    while at < min(len(low), len(high)) and low[at] == high[at]:
-        at += 1
-    return low[:at]
+        token = token.get("content") if isinstance(token, dict) else token
+        found = ids.get(token) if isinstance(token, str) else found
+    return found
 
 
 def probe_texts(thorough: bool = False) -> Iterator[str]:
@@ -252,7 +215,7 @@ def probe_texts(thorough: bool = False) -> Iterator[str]:
         c = chr(code)
         if thorough and code < 0x20000:
             lines.append(f"a{c}1{c}.{c} {c}{c}  {c}\n{c}'{c}b'{c}\r\n \t{c}")
-        elif code >= 0x20000 or _in_block(code):
+        elif code >= 0x20000 or any(first <= code <= last for first, last in _BLOCKS):
             if code % 64 == 0 or code & 0x3FF == 0x3FF or 0xE0000 <= code < 0xE0200:
                 lines.append(f"a{c}1 {c}\n")
         elif unicodedata.category(c) == "Cn":
@@ -268,11 +231,6 @@ def probe_texts(thorough: bool = False) -> Iterator[str]:
             yield run * count
             yield f"x{run * count}y {run * count}1"
             yield f"{run * count}\n'LL it'S WE'rE 12345 (abc)\u2028\u00a0\u3000ǅ ²½ {run * count}"
-
-
-def _in_block(code: int) -> bool:
-    """True within blocks of one class: ideographs, Hangul syllables, private use, Tangut, cuneiform."""
-    return any(first <= code <= last for first, last in _BLOCKS)
 
 
 def _where(encoder: Encoder, text: str) -> str:

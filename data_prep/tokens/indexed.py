@@ -3,8 +3,7 @@
 The layout, little-endian, as ``megatron.core.datasets.indexed_dataset`` of 0.15 writes it::
 
     "MMIDIDX\\0\\0"  u64 version = 1  u8 type code  u64 sequences  u64 documents + 1
-    i32 length of every sequence (tokens)   i64 its first byte in .bin   i64 first sequence of every document, and the
-    end
+    i32 tokens of every sequence   i64 its first byte in .bin   i64 first sequence of every document, then the end
 
 Every document of ours is one sequence, so the last array counts up from 0. Files of one data set are the same bytes as
 those of ``IndexedDatasetBuilder``; a test compares them.

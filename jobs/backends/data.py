@@ -5,14 +5,11 @@ A stage with the setting ``prepare`` needs the extra ``data`` there, and uses al
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
-from pathlib import Path
-from typing import Any
 
 from jobs.core.capabilities import Capabilities
 from jobs.core.spec import StageSpec
-from jobs.training.interface import Result, WorkContext
+from jobs.training.interface import Result, WorkContext, versions
 
 NAME = "data"
 _DECIDE = ("polib", "tokenizers", "transformers", "jinja2", "ftfy", "py3langid")
@@ -25,19 +22,7 @@ CAPABILITIES = Capabilities(
 
 def probe() -> dict[str, str]:
     """Versions that decide the result. tiktoken's is none: what it gives is proven to be what tokenizers gives."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in _DECIDE}}
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "missing"
-
-
-def behaviour(checkpoint: Path) -> dict[str, Any] | None:
-    """Data has no tokenizer."""
-    return None
+    return {"python": platform.python_version(), **dict.fromkeys(_DECIDE, "missing"), **versions(*_DECIDE)}
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:

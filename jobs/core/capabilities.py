@@ -58,6 +58,12 @@ class Memory:
         return cls(**found)
 
 
+FSDP = Memory(
+    {"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, sharded="all", logits=14.0, recompute=(True,), splits=("tensor_parallel",)
+)
+"""Of fp32 weights that FSDP spreads over the replicas."""
+
+
 @dataclass(frozen=True)
 class Capabilities:
     """What a back end can do.

@@ -11,14 +11,8 @@ from typing import Any
 
 _FILES = ("open", "os.listdir", "os.scandir")
 _OUTSIDE = (
-    "subprocess.Popen",
-    "os.system",
-    "os.exec",
-    "os.posix_spawn",
-    "os.fork",
-    "socket.connect",
-    "socket.getaddrinfo",
-)
+    "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect", "socket.getaddrinfo",
+)  # fmt: skip
 """What another process or machine says is in no file."""
 
 

@@ -25,13 +25,19 @@ ABANDONED_SECONDS = 30.0
 """A file made without hard links that stays empty for so long lost its maker between its name and its content."""
 
 
-def fsync_directory(directory: Path) -> None:
-    """Make a rename or a creation in ``directory`` durable."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+@contextlib.contextmanager
+def _opened(path: str | Path, flags: int, mode: int = 0o644) -> Iterator[int]:
+    handle = os.open(path, flags, mode)
     try:
-        os.fsync(handle)
+        yield handle
     finally:
         os.close(handle)
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make a rename or a creation in ``directory`` durable."""
+    with _opened(directory, os.O_RDONLY | os.O_DIRECTORY) as handle:
+        os.fsync(handle)
 
 
 def make_directory(path: Path) -> None:
@@ -72,20 +78,14 @@ def flush_tree(directory: Path) -> None:
 
 def drop_cache(path: Path) -> None:
     """Have the next reading of a file come from the disk, as far as the system allows it."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
+    with _opened(path, os.O_RDONLY) as handle:
         os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(handle)
 
 
 def flush(path: str | Path) -> None:
     """Flush a file to disk, written by any process."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
+    with _opened(path, os.O_RDONLY) as handle:
         os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_atomic(path: Path, text: str, mode: int = 0o644) -> None:
@@ -109,14 +109,11 @@ def write_atomic(path: Path, text: str, mode: int = 0o644) -> None:
 
 def _write_whole(path: Path, text: str, flag: int, mode: int = 0o644) -> os.stat_result:
     """Make a file with ``text``, which is on disk at the end; what fstat says of it."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | flag, mode)
-    try:
+    with _opened(path, os.O_WRONLY | os.O_CREAT | flag, mode) as handle:
         # "?" for half a character, as names of files may have it that are not UTF-8: a verdict must get to disk.
         _write_all(handle, text.encode("utf-8", "replace"))
         os.fsync(handle)
         return os.fstat(handle)
-    finally:
-        os.close(handle)
 
 
 def _write_all(handle: int, data: bytes) -> None:
@@ -210,14 +207,7 @@ def fresh_names(directory: Path) -> list[str]:
     return os.listdir(directory)
 
 
-def read_json(path: Path) -> Any:
-    """Parsed content of a JSON file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not JSON, or no file; the message names the path.
-    """
-    return strict.read(path)
+read_json = strict.read
 
 
 def is_abandoned(path: Path) -> bool:
@@ -256,16 +246,13 @@ def append_json_line(path: Path, value: Any, durable: bool = True) -> None:
     """
     line = (json.dumps(value, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8", "replace")
     existed = path.exists()
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
+    with _opened(path, os.O_RDWR | os.O_CREAT | os.O_APPEND) as handle:
         size = os.fstat(handle).st_size
         if size and os.pread(handle, 1, size - 1) != b"\n":
             line = b"\n" + line
         _write_all(handle, line)
         if durable:
             os.fsync(handle)
-    finally:
-        os.close(handle)
     if durable and not existed:
         fsync_directory(path.parent)
 
@@ -287,6 +274,16 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             if isinstance(value, dict):
                 yield value
+
+
+def tail(path: Path, window: int) -> list[str]:
+    """The lines in the last ``window`` bytes of a file that is still written; none where there is no file yet."""
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - window))
+            return stream.read().decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
 
 
 def wait_for(path: Path, seconds: float, interval: float = 0.5) -> bool:

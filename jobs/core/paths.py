@@ -5,9 +5,21 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _SAVE = re.compile(r"checkpoint-(\d+)\Z")
 _OWN = re.compile(r"(?:output|saves)\.partial-([0-9a-z]+)\.(\d+)\.(\d+)\Z")
+
+
+class Below:
+    """A path below the ``root`` of an object: an attribute of its class."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, owner: Any, kind: type) -> Path:
+        path: Path = owner.root / self._name
+        return path
 
 
 @dataclass(frozen=True)
@@ -21,14 +33,8 @@ class StorePaths:
         """Name of the entry of a fingerprint (hex); 16 digits keep paths short, 64 bits keep them apart."""
         return f"{kind}-{fingerprint[:16]}"
 
-    @property
-    def output(self) -> Path:
-        return self.root / "output"
-
-    @property
-    def partial(self) -> Path:
-        """Where a download is put together; renamed to ``output`` before the seal."""
-        return self.root / "output.partial"
+    output = Below("output")
+    partial = Below("output.partial")  # where a download is put together; renamed to ``output`` before the seal
 
     def partial_of(self, attempt: str, link: int, restart: int) -> Path:
         """Where one start of a job writes: its own, so that a start on a node that only seems dead cannot write into
@@ -48,13 +54,8 @@ class StorePaths:
         """Unsealed outputs of starts, the newest last."""
         return sorted(self.root.glob(f"{self.partial.name}-*"), key=lambda path: path.stat().st_mtime)
 
-    @property
-    def seal(self) -> Path:
-        return self.root / "seal.json"
-
-    @property
-    def attempts(self) -> Path:
-        return self.root / "attempts"
+    seal = Below("seal.json")
+    attempts = Below("attempts")
 
     def attempt(self, number: int) -> Path:
         return self.attempts / f"{number:04d}.json"
@@ -62,18 +63,9 @@ class StorePaths:
     def attempt_jobs(self, number: int) -> Path:
         return self.attempts / f"{number:04d}.jobs.json"
 
-    @property
-    def claims(self) -> Path:
-        return self.root / "claims"
-
-    @property
-    def work(self) -> Path:
-        """What a data stage has finished of its shards; it removes it at the end."""
-        return self.root / "work"
-
-    @property
-    def saves(self) -> Path:
-        return self.root / "saves"
+    claims = Below("claims")
+    work = Below("work")  # what a data stage has finished of its shards; it removes it at the end
+    saves = Below("saves")
 
     def claim(self, attempt: str, link: int, restart: int) -> Path:
         return self.claims / f"{attempt}.{link:03d}.{restart:05d}"
@@ -103,24 +95,10 @@ class ScriptPaths:
 
     root: Path
 
-    @property
-    def spec(self) -> Path:
-        return self.root / "spec.json"
-
-    @property
-    def host(self) -> Path:
-        """Sourced by the batch shell: trap, prologue, watcher."""
-        return self.root / "host.sh"
-
-    @property
-    def node(self) -> Path:
-        """Started by srun on every node: the work."""
-        return self.root / "node.sh"
-
-    @property
-    def container(self) -> Path:
-        """What a container engine reads: image, mounts, working directory."""
-        return self.root / "container.toml"
+    spec = Below("spec.json")
+    host = Below("host.sh")  # sourced by the batch shell: trap, prologue, watcher
+    node = Below("node.sh")  # started by srun on every node: the work
+    container = Below("container.toml")  # what a container engine reads: image, mounts, working directory
 
     def job(self, link: int) -> Path:
         """What sbatch gets: header of the executor around the two above."""
@@ -141,33 +119,12 @@ class StagePaths:
         """Values of the secrets of the run (mode 0600); there may be none."""
         return RunPaths(self.root.parent.parent).secrets
 
-    @property
-    def progress(self) -> Path:
-        return self.root / "progress.jsonl"
-
-    @property
-    def result(self) -> Path:
-        """What the work says it did; the finish step turns it into a verdict."""
-        return self.root / "result.json"
-
-    @property
-    def deadline(self) -> Path:
-        """Epoch second at which the allocation ends, rewritten by the watcher."""
-        return self.root / "deadline"
-
-    @property
-    def stop(self) -> Path:
-        """Exists when the work must save and leave at the next step boundary."""
-        return self.root / "stop"
-
-    @property
-    def logs(self) -> Path:
-        return self.root / "logs"
-
-    @property
-    def events(self) -> Path:
-        """Append-only notes of the lifecycle: gates, resumes, saves skipped, verdicts."""
-        return self.root / "events.jsonl"
+    progress = Below("progress.jsonl")
+    result = Below("result.json")  # what the work says it did; the finish step turns it into a verdict
+    deadline = Below("deadline")  # epoch second at which the allocation ends, rewritten by the watcher
+    stop = Below("stop")  # exists when the work must save and leave at the next step boundary
+    logs = Below("logs")
+    events = Below("events.jsonl")  # append-only notes of the lifecycle: gates, resumes, saves skipped, verdicts
 
     def log(self, job: str, restart: int) -> Path:
         return self.logs / f"{job}_{restart}.log"
@@ -181,7 +138,7 @@ class StagePaths:
         return self.root / "ranks" / f"{job}_{restart}"
 
     def stall(self, job: str, restart: int) -> Path:
-        """Exists when the work stands still: every node writes the stacks of its processes and ends them."""
+        """Exists when the work makes no step any more: every node writes the stacks of its processes and ends them."""
         return self.root / f"stall-{job}_{restart}.json"
 
     def stack(self, job: str, restart: int, rank: int) -> Path:
@@ -206,64 +163,21 @@ class RunPaths:
 
     root: Path
 
-    @property
-    def pipeline(self) -> Path:
-        return self.root / "pipeline.yaml"
+    pipeline = Below("pipeline.yaml")
+    profile = Below("profile.yaml")
+    plan = Below("plan.json")
 
-    @property
-    def profile(self) -> Path:
-        return self.root / "profile.yaml"
-
-    @property
-    def plan(self) -> Path:
-        return self.root / "plan.json"
-
-    @property
-    def emitted(self) -> Path:
-        """The options of every stage's job, and the lines of profile and pipeline that they come from."""
-        return self.root / "emitted.json"
-
-    @property
-    def journal(self) -> Path:
-        return self.root / "journal.jsonl"
-
-    @property
-    def lock(self) -> Path:
-        return self.root / "lock"
-
-    @property
-    def private(self) -> Path:
-        """For the user alone (mode 0700)."""
-        return self.root / "private"
-
-    @property
-    def secrets(self) -> Path:
-        """Values of the secrets, sourced by the jobs (mode 0600)."""
-        return self.private / "secrets.sh"
-
-    @property
-    def toolkit(self) -> Path:
-        """Link to the snapshot of our packages."""
-        return self.root / "code" / "toolkit"
-
-    @property
-    def user_code(self) -> Path:
-        """Link to the snapshot of the user's work tree, where the pipeline has ``code:``."""
-        return self.root / "code" / "user"
-
-    @property
-    def boot(self) -> Path:
-        """Start script of every job, addressed by path."""
-        return self.toolkit / "overnight_job.py"
-
-    @property
-    def stages(self) -> Path:
-        return self.root / "stages"
-
-    @property
-    def results(self) -> Path:
-        """The table of improvements, as JSON, written when the chain has ended."""
-        return self.root / "results.json"
+    # the options of every stage's job, and the lines of profile and pipeline that they come from
+    emitted = Below("emitted.json")
+    journal = Below("journal.jsonl")
+    lock = Below("lock")
+    private = Below("private")  # for the user alone (mode 0700)
+    secrets = Below("private/secrets.sh")  # values of the secrets, sourced by the jobs (mode 0600)
+    toolkit = Below("code/toolkit")  # link to the snapshot of our packages
+    user_code = Below("code/user")  # link to the snapshot of the user's work tree, where the pipeline has ``code:``
+    boot = Below("code/toolkit/overnight_job.py")  # start script of every job, addressed by path
+    stages = Below("stages")
+    results = Below("results.json")  # the table of improvements, as JSON, written when the chain has ended
 
     def stage(self, name: str) -> StagePaths:
         return StagePaths(self.stages / name)
@@ -275,49 +189,21 @@ class Workspace:
 
     root: Path
 
-    @property
-    def store(self) -> Path:
-        return self.root / "store"
-
-    @property
-    def runs(self) -> Path:
-        return self.root / "runs"
-
-    @property
-    def probes(self) -> Path:
-        """What ``overnight profile test`` writes."""
-        return self.root / "probes"
-
-    @property
-    def code(self) -> Path:
-        """Snapshots of our packages and of users' work trees by digest, shared by runs."""
-        return self.root / "code"
+    store = Below("store")
+    runs = Below("runs")
+    probes = Below("probes")  # what ``overnight profile test`` writes
+    code = Below("code")  # snapshots of our packages and of users' work trees by digest, shared by runs
 
     def code_snapshot(self, digest: str) -> Path:
         return self.code / digest
 
-    @property
-    def cache(self) -> Path:
-        return self.root / "cache"
+    cache = Below("cache")
+    digests = Below("cache/digests.json")
 
-    @property
-    def digests(self) -> Path:
-        return self.cache / "digests.json"
-
-    @property
-    def back_ends(self) -> Path:
-        """What back ends said when they were asked, see ``launch.plan.probe_cache``."""
-        return self.cache / "back_ends.json"
-
-    @property
-    def seals(self) -> Path:
-        """What the seals of the store say, see ``jobs.core.seal_index``."""
-        return self.cache / "seals.json"
-
-    @property
-    def pins(self) -> Path:
-        """What ``overnight fetch`` resolved: request -> exact revision."""
-        return self.root / "pins.json"
+    # what back ends said when they were asked, see ``launch.plan.probe_cache``
+    back_ends = Below("cache/back_ends.json")
+    seals = Below("cache/seals.json")  # what the seals of the store say, see ``jobs.core.seal_index``
+    pins = Below("pins.json")  # what ``overnight fetch`` resolved: request -> exact revision
 
     def run(self, run: str) -> RunPaths:
         return RunPaths(self.runs / run)

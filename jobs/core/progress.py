@@ -73,19 +73,9 @@ def read(path: Path) -> Iterator[Report]:
 
 def recent(path: Path, window: int = WINDOW_BYTES) -> list[Report]:
     """The reports at the end of a progress file, oldest first; none where there is no file yet."""
-    return list(filter(None, map(Report.parse, _tail(path, window))))
+    return list(filter(None, map(Report.parse, files.tail(path, window))))
 
 
 def latest(path: Path) -> Report | None:
     """The newest report (status asks for many stages)."""
-    return next(filter(None, map(Report.parse, reversed(_tail(path, WINDOW_BYTES)))), None)
-
-
-def _tail(path: Path, window: int) -> list[str]:
-    try:
-        with open(path, "rb") as stream:
-            size = stream.seek(0, 2)
-            stream.seek(max(0, size - window))
-            return stream.read().decode(errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
+    return next(filter(None, map(Report.parse, reversed(files.tail(path, WINDOW_BYTES)))), None)

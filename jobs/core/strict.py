@@ -67,7 +67,7 @@ def build(cls: type[T], value: Any) -> T:
     """
     if not isinstance(value, dict):
         raise ValueError(f"must be an object, not {type(value).__name__}")
-    kinds, required = _shape(cast(Any, cls))
+    kinds, required = shape(cast(Any, cls))
     for name in value:
         if name not in kinds:
             raise ValueError(f"has an unknown key {name!r}")
@@ -78,7 +78,8 @@ def build(cls: type[T], value: Any) -> T:
 
 
 @cache
-def _shape(cls: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
+def shape(cls: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The types of a dataclass's fields, and the fields without a default."""
     hints = get_type_hints(cls)
     known = fields(cls)
     required = tuple(one.name for one in known if one.default is MISSING and one.default_factory is MISSING)
@@ -95,21 +96,24 @@ def convert(kind: Any, value: Any, name: str) -> Any:
     if origin in (Union, types.UnionType):
         return None if value is None and type(None) in inner else convert(inner[0], value, name)
     if origin is tuple:
-        return tuple(convert(inner[0], one, name) for one in _of(list, value, name))
+        return tuple(convert(inner[0], one, name) for one in _of((list, tuple), value, name))
     if origin is dict:
         given = _of(dict, value, name)
         return {convert(str, key, name): convert(inner[1], one, name) for key, one in given.items()}
     if isinstance(kind, type) and is_dataclass(kind):
-        return build(kind, value)
+        return value if isinstance(value, kind) else build(kind, value)
     if isinstance(kind, type) and issubclass(kind, Enum):
         return kind(_of(str, value, name))
     checked = _SCALARS.get(kind)
     return value if checked is None else checked(value, name)
 
 
-def _of(kind: type, value: Any, name: str) -> Any:
+_WORDS: dict[Any, str] = {str: "a text", bool: "true or false", dict: "an object", (list, tuple): "a list"}
+
+
+def _of(kind: Any, value: Any, name: str) -> Any:
     if not isinstance(value, kind):
-        raise ValueError(f"{name} must be of type {kind.__name__}, not {type(value).__name__}")
+        raise ValueError(f"{name} must be {_WORDS[kind]}, not {repr(value)[:40]}")
     return value
 
 
@@ -126,7 +130,7 @@ def _text(value: Any, name: str) -> str:
 
 def _whole(value: Any, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) > LARGEST:
-        raise ValueError(f"{name} must be a whole number below 2^63, not {str(value)[:40]}")
+        raise ValueError(f"{name} must be a whole number below 2^63, not {repr(value)[:40]}")
     return value
 
 

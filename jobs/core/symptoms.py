@@ -149,7 +149,7 @@ def search(lines: Iterable[str]) -> Symptom | None:
         # NeMo warns at every start of what it cannot import ("cannot import name 'deploy'"), and goes on.
         if line.startswith(("[NeMo W ", "[NeMo I ")) or (line.startswith("overnight: ") and not re.match(_OWN, line)):
             continue
-        failure = _class_of(line)
+        failure = next((failure for failure, pattern in _COMPILED if pattern.search(line)), None)
         if failure is None:
             continue
         found = Symptom(failure, line[:600], number)
@@ -163,10 +163,6 @@ def search(lines: Iterable[str]) -> Symptom | None:
         else:
             consequence = consequence or found
     return vague or consequence or data
-
-
-def _class_of(line: str) -> FailureClass | None:
-    return next((failure for failure, pattern in _COMPILED if pattern.search(line)), None)
 
 
 def search_log(path: Path) -> Symptom | None:

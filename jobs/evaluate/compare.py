@@ -86,7 +86,7 @@ def changes(now: Samples, earlier: Samples, settings: EvaluateSettings) -> dict[
             name: MetricChange(
                 float(metric(before.sum(axis=0))),
                 float(metric(after.sum(axis=0))),
-                metrics.estimate_difference(metric, before, after, weights),
+                metrics.estimate(metric, after, weights, before),
             )
             for name, metric in metrics.TASKS[task].metrics.items()
         }
@@ -109,15 +109,11 @@ def summary(
             change = changed.get(task, {}).get(name)
             if change is not None:
                 entry |= {"before": change.before, "difference": asdict(change.difference)}
-                must = _rule(settings, task, name)
+                must = settings.gate.get(f"{task}.{name}") or settings.gate.get(name)
                 if must is not None:
                     entry["gate"] = {"must": must, "passed": change.passes(must)}
             result[task][name] = entry
     return result
-
-
-def _rule(settings: EvaluateSettings, task: str, metric: str) -> str | None:
-    return settings.gate.get(f"{task}.{metric}") or settings.gate.get(metric)
 
 
 def apply_gate(changed: Mapping[str, Mapping[str, MetricChange]], settings: EvaluateSettings, where: Path) -> None:

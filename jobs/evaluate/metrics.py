@@ -117,18 +117,13 @@ def resample(count: int, resamples: int, seed: int) -> Array:
     return generator.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float64)
 
 
-def estimate(metric: Callable[[Array], Array], values: Array, weights: Array) -> MetricEstimate:
-    """A metric with its percentile interval."""
-    drawn = metric(weights @ values)
-    low, high = np.percentile(drawn, (2.5, 97.5))
-    return MetricEstimate(float(metric(values.sum(axis=0))), float(low), float(high), len(values))
-
-
-def estimate_difference(
-    metric: Callable[[Array], Array], before: Array, after: Array, weights: Array
+def estimate(
+    metric: Callable[[Array], Array], values: Array, weights: Array, before: Array | None = None
 ) -> MetricEstimate:
-    """``after`` minus ``before`` on the same examples, resampled together (paired bootstrap)."""
-    drawn = metric(weights @ after) - metric(weights @ before)
+    """A metric with its percentile interval; with ``before`` how far it moved on the same examples, which are resampled
+    together (paired bootstrap)."""
+    value, drawn = metric(values.sum(axis=0)), metric(weights @ values)
+    if before is not None:
+        value, drawn = value - metric(before.sum(axis=0)), drawn - metric(weights @ before)
     low, high = np.percentile(drawn, (2.5, 97.5))
-    value = metric(after.sum(axis=0)) - metric(before.sum(axis=0))
-    return MetricEstimate(float(value), float(low), float(high), len(after))
+    return MetricEstimate(float(value), float(low), float(high), len(values))

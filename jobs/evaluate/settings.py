@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from jobs.core.settings import setting
 from jobs.evaluate.metrics import TASKS
-from jobs.training.settings import BadSettings, typed, unknown
+from jobs.training.settings import BadSettings, build, unknown
 
 MUST = ("rise", "fall")
 
@@ -18,8 +19,8 @@ class TaskSettings:
 
     data: str
     split: str = "test"
-    limit: int | None = None
-    max_new_tokens: int = 64
+    limit: int | None = setting(None, at_least=1)
+    max_new_tokens: int = setting(64, at_least=1)
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,11 @@ class EvaluateSettings:
 
     tasks: dict[str, TaskSettings]
     gate: dict[str, str] = field(default_factory=dict)
-    seed: int = 0
-    threads: int | None = None
-    batch_tokens: int = 2048
-    batch_prompts: int = 64
-    resamples: int = 2000
+    seed: int = setting(0, at_least=0)
+    threads: int | None = setting(None, at_least=1)
+    batch_tokens: int = setting(2048, at_least=1)
+    batch_prompts: int = setting(64, at_least=1)
+    resamples: int = setting(2000, at_least=1)
 
     @classmethod
     def read(cls, settings: Mapping[str, Any]) -> EvaluateSettings:
@@ -45,35 +46,19 @@ class EvaluateSettings:
         Raises:
             BadSettings: names the setting, its value and what would fit.
         """
-        unknown(settings, cls.__dataclass_fields__)
         tasks = settings.get("tasks")
         if not isinstance(tasks, Mapping) or not tasks:
             raise BadSettings("setting 'tasks' must name at least one task")
         unknown(tasks, TASKS, "task")
-        numbers = {
-            name: typed(name, settings[name], str(cls.__dataclass_fields__[name].type))
-            for name in ("seed", "threads", "batch_tokens", "batch_prompts", "resamples")
-            if name in settings
-        }
-        for name, value in numbers.items():
-            if value is not None and value < (0 if name == "seed" else 1):
-                raise BadSettings(f"{name} must be above 0, not {value}")
-        return cls(
-            tasks={name: _task(name, value) for name, value in tasks.items()},
-            gate={name: _rule(name, value) for name, value in (settings.get("gate") or {}).items()},
-            **numbers,
-        )
+        found = {"tasks": {name: _task(name, value) for name, value in tasks.items()}}
+        gate = {name: _rule(name, value) for name, value in (settings.get("gate") or {}).items()}
+        return build(cls, {**settings, **found, "gate": gate})
 
 
 def _task(name: str, value: Any) -> TaskSettings:
-    fields = TaskSettings.__dataclass_fields__
     if not isinstance(value, Mapping) or "data" not in value:
         raise BadSettings(f"task {name!r} must name its data, not {value!r}")
-    unknown(value, fields, f"setting of task {name!r}")
-    task = TaskSettings(**{key: typed(f"{name}.{key}", entry, str(fields[key].type)) for key, entry in value.items()})
-    if (task.limit is not None and task.limit < 1) or task.max_new_tokens < 1:
-        raise BadSettings(f"task {name!r}: limit and max_new_tokens must be at least 1")
-    return task
+    return build(TaskSettings, value, f" of task {name!r}")
 
 
 def _rule(name: str, value: Any) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +21,33 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+Sample = dict[str, Any]
+
+
 @dataclass(frozen=True)
 class PreparedTask:
-    """A task made ready: its batches are known, so that progress has a total before the first one runs."""
+    """A task made ready: its batches are known, so that progress has a total before the first one runs.
+
+    ``items``: what goes through the model, as many of each row, in ``groups``; ``answer`` makes results of a group of
+    them, and ``sample`` the line of a row in samples.jsonl out of its items and their results.
+    """
 
     name: str
+    rows: list[Row]
+    items: Sequence[Any]
     groups: list[list[int]]
-    run: Callable[[Callable[[], None]], list[dict[str, Any]]]
+    answer: Callable[[list[Any]], list[Any]]
+    sample: Callable[[Row, Sequence[Any], Sequence[Any]], Sample]
+
+    def run(self, done: Callable[[], None]) -> list[Sample]:
+        """The samples of all rows; ``done`` is called after each group."""
+        found = measure.in_batches(self.items, self.groups, self.answer, done)
+        each = len(found) // len(self.rows)
+        samples = []
+        for at, row in zip(range(0, len(found), each), self.rows, strict=True):
+            own = self.sample(row, self.items[at : at + each], found[at : at + each])
+            samples.append({"task": self.name, "id": row.id, **own})
+        return samples
 
 
 def choose(path: Path, task: str, settings: TaskSettings) -> list[Row]:
@@ -56,57 +77,38 @@ def prepare(
 ) -> PreparedTask:
     """Tokenise the rows of a task and group them into batches."""
     if task == "translation":
-        return _translation(rows, settings, model, tokenizer)
-    if task == "preferences":
-        return _preferences(rows, settings, model, tokenizer)
+        encoder = examples.encoder_of(tokenizer, rows[0].path)
+        prompts = [examples.encode_prompt(encoder, row) for row in rows]
+        groups = measure.batches([len(prompt) for prompt in prompts], settings.batch_tokens * 4, settings.batch_prompts)
+        ends, longest = _ends(rows, encoder, model), settings.tasks[task].max_new_tokens
+        answer = functools.partial(measure.answers, model, tokenizer, max_new_tokens=longest, ends=ends)
+        return PreparedTask(task, rows, prompts, list(groups), answer, _translated)
     if task == "perplexity":
         # In training an end-of-sequence token stands before every document, so it does here.
         # What the tokenizer puts before each text by itself is no part of it, and is not scored.
         begin = begin_ids(tokenizer)
         before = [examples.end_id(tokenizer), *begin]
-        pairs = [Tokens.of(before, encode_text(tokenizer, row.texts["text"])[len(begin) :]) for row in rows]
+        items = [Tokens.of(before, encode_text(tokenizer, row.texts["text"])[len(begin) :]) for row in rows]
     else:
         encoder = examples.encoder_of(tokenizer, rows[0].path)
-        pairs = [examples.encode(encoder, row)["completion"] for row in rows]
-    groups = list(measure.batches([len(pair) for pair in pairs], settings.batch_tokens))
-
-    def run(done: Callable[[], None]) -> list[dict[str, Any]]:
-        found = measure.in_batches(pairs, groups, lambda batch: measure.log_likelihoods(model, batch), done)
-        return [
-            {"task": task, "id": row.id, "nll": -value, "tokens": sum(pair.mask)}
-            for row, pair, value in zip(rows, pairs, found, strict=True)
-        ]
-
-    return PreparedTask(task, groups, run)
+        items = [one for row in rows for one in examples.encode(encoder, row).values()]
+    groups = measure.batches([len(one) for one in items], settings.batch_tokens)
+    score = functools.partial(measure.log_likelihoods, model)
+    return PreparedTask(task, rows, items, list(groups), score, _preferred if task == "preferences" else _scored)
 
 
-def _translation(
-    rows: list[Row], settings: EvaluateSettings, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> PreparedTask:
-    longest = settings.tasks["translation"].max_new_tokens
-    encoder = examples.encoder_of(tokenizer, rows[0].path)
-    prompts = [examples.encode_prompt(encoder, row) for row in rows]
-    ends = _ends(rows, encoder, model)
-    groups = list(
-        measure.batches([len(prompt) for prompt in prompts], settings.batch_tokens * 4, settings.batch_prompts)
-    )
+def _scored(row: Row, items: Sequence[Tokens], results: Sequence[float]) -> Sample:
+    return {"nll": -results[0], "tokens": sum(items[0].mask)}
 
-    def run(done: Callable[[], None]) -> list[dict[str, Any]]:
-        made = measure.in_batches(
-            prompts, groups, lambda batch: measure.answers(model, tokenizer, batch, longest, ends), done
-        )
-        return [
-            {
-                "task": "translation",
-                "id": row.id,
-                "hypothesis": text,
-                "reference": row.texts["completion"].strip(),
-                "exact": text == row.texts["completion"].strip(),
-            }
-            for row, text in zip(rows, made, strict=True)
-        ]
 
-    return PreparedTask("translation", groups, run)
+def _preferred(row: Row, items: Sequence[Tokens], results: Sequence[float]) -> Sample:
+    chosen, rejected = results
+    return {"chosen": chosen, "rejected": rejected, "margin": chosen - rejected}
+
+
+def _translated(row: Row, items: Sequence[Any], results: Sequence[str]) -> Sample:
+    wanted = row.texts["completion"].strip()
+    return {"hypothesis": results[0], "reference": wanted, "exact": results[0] == wanted}
 
 
 def _ends(rows: list[Row], encoder: RowEncoder, model: PreTrainedModel) -> list[int]:
@@ -121,20 +123,3 @@ def _ends(rows: list[Row], encoder: RowEncoder, model: PreTrainedModel) -> list[
             if encoder.tokenizer.decode([one]).strip():  # only line ends stand behind the end of a turn
                 break
     return sorted(found - {None})
-
-
-def _preferences(
-    rows: list[Row], settings: EvaluateSettings, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> PreparedTask:
-    encoder = examples.encoder_of(tokenizer, rows[0].path)
-    both = [tokens for row in rows for tokens in examples.encode(encoder, row).values()]
-    groups = list(measure.batches([len(pair) for pair in both], settings.batch_tokens))
-
-    def run(done: Callable[[], None]) -> list[dict[str, Any]]:
-        found = measure.in_batches(both, groups, lambda batch: measure.log_likelihoods(model, batch), done)
-        return [
-            {"task": "preferences", "id": row.id, "chosen": chosen, "rejected": rejected, "margin": chosen - rejected}
-            for row, chosen, rejected in zip(rows, found[::2], found[1::2], strict=True)
-        ]
-
-    return PreparedTask("preferences", groups, run)

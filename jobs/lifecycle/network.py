@@ -21,9 +21,10 @@ def address(interfaces: str, other: str = "") -> str:
             commas, after ``=`` whole names; what begins with ``^`` says only which not to take and is passed over.
         other: another node of the job; of the ways out of here the one to it counts.
     """
+    known = sorted(name for _, name in socket.if_nameindex())
     for wanted in () if interfaces.startswith("^") else re.split("[,:]", interfaces.removeprefix("=")):
-        names = [wanted] if interfaces.startswith("=") else _beginning_with(wanted)
-        for name in names:
+        beginning = [name for name in known if wanted and name.startswith(wanted)]
+        for name in [wanted] if interfaces.startswith("=") else beginning:
             found = of_interface(name)
             if found:
                 return found
@@ -43,11 +44,6 @@ def address(interfaces: str, other: str = "") -> str:
         except OSError:
             return ""
         return str(probe.getsockname()[0])
-
-
-def _beginning_with(wanted: str) -> list[str]:
-    names = sorted(name for _, name in socket.if_nameindex())
-    return [name for name in names if wanted and name.startswith(wanted)]
 
 
 def of_interface(name: str) -> str:

@@ -9,11 +9,11 @@ ids of the plain tokenizer.json, read by the ``tokenizers`` library.
 from __future__ import annotations
 
 import gc
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.core import files
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
 from jobs.training import cpu, finished, tokenizers
@@ -86,6 +86,8 @@ def gguf_to_hf(path: Path, output: Path, report: Any = lambda step, phase: None)
     import torch
     import transformers
 
+    from jobs.training import models
+
     cpu.use_threads(None)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -99,16 +101,14 @@ def gguf_to_hf(path: Path, output: Path, report: Any = lambda step, phase: None)
     )
     report(2, "de-quantised")
     probes = probe_ids(output)
-    expected = _logits(loaded, probes)
+    expected = models.logits(loaded, probes)
     _save(loaded, facts, output)
     del loaded
     gc.collect()
     report(3, "saved")
 
-    saved = transformers.AutoModelForCausalLM.from_pretrained(
-        str(output), dtype=torch.float32, use_safetensors=True, local_files_only=True
-    )
-    found = compare_logits(expected, _logits(saved, probes), f"{output} against {path}")
+    saved = models.logits(models.load_model(output), probes)
+    found = compare_logits(expected, saved, f"{output} against {path}")
     report(4, "compared")
     return found
 
@@ -139,19 +139,26 @@ def compare_directories(source: Path, target: Path) -> dict[str, float]:
     Raises:
         ConversionFailed: their logits differ.
     """
-    import torch
-    import transformers
+    from jobs.training import models
 
     probes = probe_ids(source)
     found = []
     for directory in (source, target):
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            str(directory), dtype=torch.float32, use_safetensors=True, local_files_only=True
-        )
-        found.append(_logits(model, probes))
-        del model
+        found.append(models.logits(models.load_model(directory), probes))
         gc.collect()
     return compare_logits(found[0], found[1], f"{target} against {source}")
+
+
+def check_same_tokenizer(source: Path, output: Path) -> None:
+    """Both directories must give the same ids, special tokens and chat template.
+
+    Raises:
+        ConversionFailed: naming what differs.
+    """
+    found = tokenizers.behaviour(output)
+    for name, value in tokenizers.behaviour(source).items():
+        if found[name] != value:
+            raise ConversionFailed(f"{output}: the tokenizer has another {name} than that of {source}")
 
 
 def read_gguf_tokenizer(path: Path) -> GgufTokenizer:
@@ -239,9 +246,7 @@ def write_tokenizer(facts: GgufTokenizer, output: Path) -> None:
             config[f"{name}_token"] = facts.tokens[index]
     if facts.chat_template:
         config["chat_template"] = facts.chat_template
-    (output / "tokenizer_config.json").write_text(
-        json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    files.write_json(output / "tokenizer_config.json", config)
 
 
 def check_tokenizer(checkpoint: Path) -> None:
@@ -255,14 +260,9 @@ def check_tokenizer(checkpoint: Path) -> None:
     raw = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     loaded = tokenizers.load(checkpoint)
     special = "".join(token for token in (loaded.bos_token, "user\nOlá", loaded.eos_token, "\n") if token)
+    tokenizers.check_against_file(checkpoint, (*PROBE_TEXTS, special))
     for text in (*PROBE_TEXTS, special):
-        right, found = raw.encode(text).ids, list(loaded(text)["input_ids"])
-        if found != right:
-            raise LoaderDisagrees(
-                f"{checkpoint}: {type(loaded).__name__} gives other ids than tokenizer.json for {text!r}:\n"
-                f"  tokenizer.json: {right}\n  loader:         {found}"
-            )
-        if raw.decode(right, skip_special_tokens=False) != text:
+        if raw.decode(raw.encode(text).ids, skip_special_tokens=False) != text:
             raise LoaderDisagrees(f"{checkpoint}: {text!r} is not the same after encoding and decoding")
 
 
@@ -270,14 +270,6 @@ def probe_ids(checkpoint: Path) -> list[list[int]]:
     """Ids of the fixed prompts on which source and target of a conversion are compared."""
     tokenizer = tokenizers.load(checkpoint)
     return [list(tokenizer(text)["input_ids"]) for text in (PROMPT, *PROBE_TEXTS)]
-
-
-def _logits(model: PreTrainedModel, probes: list[list[int]]) -> list[torch.Tensor]:
-    """Logits of each probe text, (tokens, vocabulary)."""
-    import torch
-
-    with torch.inference_mode():
-        return [model(torch.tensor([ids])).logits[0] for ids in probes]
 
 
 def _save(loaded: PreTrainedModel, facts: GgufTokenizer, output: Path) -> None:

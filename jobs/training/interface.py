@@ -7,13 +7,13 @@ the code asks.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from jobs.core.capabilities import Capabilities
+from jobs.core.files import json_text
 from jobs.core.progress import ProgressWriter, Report
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
@@ -21,9 +21,6 @@ from jobs.training import checkpoints, tokenizers
 from jobs.training.checkpoints import Completeness
 from jobs.training.deadline import StopRequest
 from jobs.training.saves import Saves
-
-METRICS = frozenset({"loss", "tokens_per_second"})
-"""Names under which every reader reports what it finds of these."""
 
 Reader = Callable[[str], Report | None]
 """Takes one line of what a program writes; a report when the line ends a step."""
@@ -72,7 +69,7 @@ def in_process(spec: StageSpec, shape: ProcessShape, launcher: str, files: Mappi
     """How a back end is started that trains in our own processes; its settings are in the spec."""
     python, boot = spec.stage_python or "python3", "overnight_job.py"
     work = (boot, "work", "spec.json")
-    given = {"settings.json": json.dumps(spec.settings, indent=2, sort_keys=True) + "\n", **(files or {})}
+    given = {"settings.json": json_text(spec.settings), **(files or {})}
     if launcher == "torchrun" and shape.world > 1:
         sizes = (f"--nnodes={shape.nodes}", f"--nproc-per-node={shape.processes}")
         return Rendered((python, "-m", "torch.distributed.run", *sizes, *work), given)

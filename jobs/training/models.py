@@ -1,18 +1,40 @@
-"""Loading a model of a Hugging Face directory."""
+"""Models of Hugging Face directories: loaded, and asked for their logits."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+_TYPE = "dtype" if tuple(map(int, transformers.__version__.split(".")[:2])) >= (4, 56) else "torch_dtype"
+"""How ``from_pretrained`` calls the type of weights."""
 
 
-def load_model(checkpoint: Path, **more: Any) -> PreTrainedModel:
-    """The model of a Hugging Face directory, from safetensors only (a pickle could run code); in fp32 where ``more``
-    does not say another type."""
+def config_of(checkpoint: Path) -> Any:
+    """The configuration of a Hugging Face directory."""
+    return AutoConfig.from_pretrained(str(checkpoint), local_files_only=True)
+
+
+def type_of(config: Any) -> torch.dtype:
+    """Type of weights that a configuration names; fp32 where it names none."""
+    named = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
+    return named if isinstance(named, torch.dtype) else torch.float32
+
+
+def load_model(checkpoint: Path, dtype: torch.dtype = torch.float32, **more: Any) -> PreTrainedModel:
+    """The model of a Hugging Face directory, from safetensors only (a pickle could run code)."""
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        str(checkpoint), use_safetensors=True, local_files_only=True, **{"dtype": torch.float32, **more}
+        str(checkpoint), use_safetensors=True, local_files_only=True, **{_TYPE: dtype, **more}
     )
     return model
+
+
+def logits(model: PreTrainedModel, probes: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+    """Logits of each probe text in fp32 on the CPU, (tokens, vocabulary); computed where the model is."""
+    model.eval()
+    with torch.inference_mode():
+        return [model(torch.tensor([ids], device=model.device)).logits[0].float().cpu() for ids in probes]

@@ -54,7 +54,7 @@ def _write(source: Path, config: dict[str, Any], place: Path) -> Path:
     for path in source.iterdir():
         if path.name != CONFIG:
             (place / path.name).symlink_to(path.absolute())
-    files.write_atomic(place / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    files.write_json(place / CONFIG, config)
     return place
 
 

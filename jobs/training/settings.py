@@ -5,18 +5,18 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
+from jobs.core import strict
 from jobs.core.epochs import steps_of
 from jobs.core.settings import TrainingKeys, rule_of, setting
 from jobs.core.verdict import FailureClass
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
     from typing_extensions import Self  # Python 3.10 has none in typing
 
-T = TypeVar("T", bound="DataclassInstance")
+T = TypeVar("T")
 
 
 class BadSettings(ValueError):
@@ -39,51 +39,27 @@ def unknown(given: Mapping[str, Any], known: Iterable[str], where: str = "settin
             raise BadSettings(f"unknown {where} {name!r}; {hint}")
 
 
-def typed(name: str, value: Any, annotation: str) -> Any:
-    """``value`` as the annotated type (``int``, ``float``, ``bool`` or ``str``, perhaps ``| None``; a tuple of texts).
-
-    An int passes for a float, a list for a tuple.
-
-    Raises:
-        BadSettings: of another type; nothing is converted from text.
-    """
-    if value is None and "None" in annotation:
-        return None
-    wanted: tuple[type, ...] = (str,)
-    if annotation.startswith("bool"):
-        if not isinstance(value, bool):
-            raise BadSettings(f"setting {name!r} must be true or false, not {value!r}")
-        return value
-    if annotation.startswith("tuple[str"):
-        if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
-            raise BadSettings(f"setting {name!r} must be a list of texts, not {value!r}")
-        return tuple(value)
-    if annotation.startswith("int"):
-        wanted = (int,)
-    elif annotation.startswith("float"):
-        wanted = (int, float)
-    fits = isinstance(value, wanted) and not isinstance(value, bool)
-    if not fits:
-        raise BadSettings(f"setting {name!r} must be {annotation}, not {value!r}")
-    return float(value) if wanted == (int, float) else value
-
-
-def build(cls: type[T], settings: Mapping[str, Any]) -> T:
-    """An instance of the dataclass ``cls`` (of plain fields) from what a stage was told.
+def build(cls: type[T], settings: Mapping[str, Any], of: str = "") -> T:
+    """An instance of a dataclass of settings; ``of`` says whose they are. Nothing is converted from text.
 
     Raises:
         BadSettings: an unknown name, one without a default missing, a wrong type, or a value that its ``Rule`` refuses.
     """
-    known = {field.name: field for field in fields(cls)}
-    unknown(settings, known)
-    for name, field in known.items():
-        if settings.get(name) is None and field.default is MISSING and field.default_factory is MISSING:
-            raise BadSettings(f"setting {name!r} is missing")
-    found = {name: typed(name, value, str(known[name].type)) for name, value in settings.items()}
-    for name, value in found.items():
-        problem = None if value is None else rule_of(known[name]).problem(value)
+    kinds, required = strict.shape(cast(Any, cls))
+    unknown(settings, kinds, f"setting{of}")
+    for name in required:
+        if settings.get(name) is None:
+            raise BadSettings(f"setting {name!r}{of} is missing")
+    rules = {field.name: rule_of(field) for field in fields(cast(Any, cls))}
+    found = {}
+    for name, value in settings.items():
+        try:
+            found[name] = strict.convert(kinds[name], value, f"{name}{of}")
+        except ValueError as error:
+            raise BadSettings(str(error)) from error
+        problem = None if value is None else rules[name].problem(found[name])
         if problem is not None:
-            raise BadSettings(f"{name} {problem}")
+            raise BadSettings(f"{name}{of} {problem}")
     return cls(**found)
 
 

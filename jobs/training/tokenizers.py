@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from jobs.core.verdict import FailureClass
-from jobs.encoding.load import load
+from jobs.encoding.load import load as load
 from jobs.training.probe_texts import PROBE_TEXTS
-
-__all__ = ["CARRIED", "LoaderDisagrees", "behaviour", "carry_over", "check_fetched", "load"]
 
 CARRIED = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges*", "*.model", "*.spm", "*.tiktoken",
@@ -60,15 +59,21 @@ def check_fetched(checkpoint: Path) -> None:
     Raises:
         LoaderDisagrees: with the text and both lists of ids.
     """
-    path = checkpoint / "tokenizer.json"
-    if not path.is_file():
-        return
+    if (checkpoint / "tokenizer.json").is_file():
+        check_against_file(checkpoint, PROBE_TEXTS, add_special_tokens=False)
+
+
+def check_against_file(checkpoint: Path, texts: Iterable[str], **how: bool) -> None:
+    """Compare the loader with tokenizer.json, as the ``tokenizers`` library reads it.
+
+    Raises:
+        LoaderDisagrees: with the text and both lists of ids.
+    """
     from tokenizers import Tokenizer
 
-    raw, loaded = Tokenizer.from_file(str(path)), load(checkpoint)
-    for text in PROBE_TEXTS:
-        right = raw.encode(text, add_special_tokens=False).ids
-        found = list(loaded(text, add_special_tokens=False)["input_ids"])
+    raw, loaded = Tokenizer.from_file(str(checkpoint / "tokenizer.json")), load(checkpoint)
+    for text in texts:
+        right, found = raw.encode(text, **how).ids, list(loaded(text, **how)["input_ids"])
         if found != right:
             raise LoaderDisagrees(
                 f"{checkpoint}: {type(loaded).__name__} of this environment gives other ids than tokenizer.json "
@@ -92,3 +97,11 @@ def carry_over(source: Path, target: Path) -> None:
         place = target / path.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, place)
+
+
+def carry_as_hf(source: Path, target: Path) -> None:
+    """Copy configuration and tokenizer of ``source`` into ``hf/`` of a checkpoint of another format, byte by byte."""
+    (target / "hf").mkdir(parents=True, exist_ok=True)
+    carry_over(source, target / "hf")
+    if (source / "config.json").is_file():
+        shutil.copyfile(source / "config.json", target / "hf" / "config.json")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data_prep.common.text import batched
 from data_prep.tokens import indexed
 from jobs.core import files
 from jobs.core.spec import Input
@@ -164,21 +165,10 @@ def _mark(part: Path) -> Path:
 
 def _write_part(prefix: Path, texts: Iterator[str], tokenizer: PreTrainedTokenizerBase, dtype: np.dtype[Any]) -> None:
     writer = indexed.IndexedWriter(prefix, dtype)
-    batch: list[str] = []
-    characters = 0
-    for text in texts:
-        batch.append(text)
-        characters += len(text)
-        if characters > _BATCH_CHARS:
-            _add(writer, tokenizer, batch)
-            batch, characters = [], 0
-    _add(writer, tokenizer, batch)
+    for batch in batched(texts, _BATCH_CHARS, len):
+        for ids in encode_texts(tokenizer, batch):
+            writer.add(np.array(ids, np.int64))
     writer.close()
-
-
-def _add(writer: indexed.IndexedWriter, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> None:
-    for ids in encode_texts(tokenizer, texts) if texts else ():
-        writer.add(np.array(ids, np.int64))
 
 
 def _wait(path: Path, content: Any, meanwhile: Callable[[], None]) -> None:

@@ -98,10 +98,4 @@ def _gave_up(log: Path) -> bool:
 
 def _last_line(log: Path) -> str:
     """The last line of a log that is still written; empty where there is none yet."""
-    try:
-        with open(log, "rb") as stream:
-            stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            lines = stream.read().decode("utf-8", "replace").splitlines()
-    except FileNotFoundError:
-        return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return next((line.strip() for line in reversed(files.tail(log, _TAIL_BYTES)) if line.strip()), "")

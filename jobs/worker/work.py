@@ -143,7 +143,8 @@ def main(spec: StageSpec) -> int:
     except BaseException as error:  # also SystemExit of a library: the verdict needs a reason
         print(redaction.shown(traceback.format_exc(), stage.secrets), file=sys.stderr, flush=True)
         text = str(error).strip() or type(error).__name__
-        failure = verdict.classify(error, _input_paths(spec))
+        sources = (Path(source.path) for source in spec.sources)
+        failure = verdict.classify(error, [*(parent.paths.root for parent in spec.inputs.values()), *sources])
         if failure is FailureClass.CODE_ERROR:  # of a library: its words may say more than its type
             failure, shown = symptoms.recognise(f"{type(error).__name__}: {text}")
             text = text if failure is FailureClass.CODE_ERROR else shown
@@ -189,11 +190,6 @@ def node_name() -> str:
     return os.environ.get("SLURMD_NODENAME", "")
 
 
-def _input_paths(spec: StageSpec) -> list[Path]:
-    sources = [Path(source.path) for source in spec.sources]
-    return [*(parent.paths.root for parent in spec.inputs.values()), *sources]
-
-
 def _is_news(spec: StageSpec, start: steps.Start, failure: FailureClass) -> bool:
     """Whether this rank's failure is to be told: the first one is, and a cause in place of a consequence (a rank that
     lost its peer may speak before the peer that ran out of memory)."""
@@ -230,7 +226,3 @@ def _write(spec: StageSpec, start: steps.Start, value: dict[str, Any]) -> None:
     if steps.is_replaced(spec, start) is not None:
         return  # the file is that of the start that took over
     files.write_json(spec.stage_paths.result, value)
-
-
-if __name__ == "__main__":
-    sys.exit("start through overnight_job.py")

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jobs.core.capabilities import Capabilities, Memory
+from jobs.core import files
+from jobs.core.capabilities import FSDP, Capabilities
 from jobs.core.spec import StageSpec
 from jobs.training import cpu, interface
 from jobs.training.checkpoints import Completeness
@@ -22,13 +23,7 @@ CAPABILITIES = Capabilities(
     formats_out=frozenset({"hf"}),
     launcher="torchrun",
     distributed=True,
-    memory=Memory(
-        {"fp32": (4, 4, 8), "bf16": (4, 4, 8)},
-        sharded="all",
-        logits=14.0,
-        recompute=(True,),
-        splits=("tensor_parallel",),
-    ),
+    memory=FSDP,
     revision=2,  # 1 mixed the epochs of a corpus
     experimental="trains on the CPU in our tests; not tried on a GPU",
 )
@@ -73,7 +68,7 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
     place = render.AutomodelPaths(
         spec.inputs["checkpoint"].output, data, scratch, shape.world, shape.gpus, name=f"{spec.run}-{spec.stage}"
     )
-    config = render.text(render.configuration(spec.kind, settings, place))
+    config = files.json_text(render.configuration(spec.kind, settings, place))
     return interface.in_process(spec, shape, CAPABILITIES.launcher, {"automodel/config.yaml": config})
 
 

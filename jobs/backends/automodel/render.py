@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,8 +132,3 @@ def _dataset(kind: str, settings: AutomodelSettings, place: AutomodelPaths) -> d
         "seed": settings.seed,
         "too_long": settings.too_long,
     }
-
-
-def text(found: Mapping[str, Any]) -> str:
-    """The configuration as YAML (JSON is YAML, and needs no library)."""
-    return json.dumps(found, indent=2, ensure_ascii=False) + "\n"

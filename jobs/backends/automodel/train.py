@@ -50,7 +50,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         )
         shutil.rmtree(scratch / "checkpoints", ignore_errors=True)
         scratch.mkdir(parents=True, exist_ok=True)
-        files.write_atomic(config, render.text(render.configuration(spec.kind, settings, place)))
+        files.write_json(config, render.configuration(spec.kind, settings, place))
 
     ranks.on_first(prepare)
     recipe = Watched(load_yaml_config(config), ctx, settings)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jobs.core import files
 from jobs.core.capabilities import Capabilities, Memory
 from jobs.core.spec import StageSpec
 from jobs.training import interface
@@ -57,7 +58,7 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
 
     if spec.kind == "convert":
         return interface.in_process(spec, shape, "python")
-    text = render.text(render.of_stage(spec, shape.world, None))
+    text = files.json_text(render.of_stage(spec, shape.world, None))
     return interface.in_process(spec, shape, CAPABILITIES.launcher, {"megatron_bridge/config.json": text})
 
 

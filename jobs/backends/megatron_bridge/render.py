@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +97,3 @@ def _dataset(kind: str, spec: StageSpec, settings: BridgeSettings, scratch: Path
         "do_test": False,
         "preprocessing": {"strip_whitespace": False, "separator": ""},  # ids as evaluation scores them
     }
-
-
-def text(found: Mapping[str, Any]) -> str:
-    """The values as JSON."""
-    return json.dumps(found, indent=2, ensure_ascii=False) + "\n"

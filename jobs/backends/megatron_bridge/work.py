@@ -11,7 +11,7 @@ from jobs.backends.megatron_bridge import layout, render
 from jobs.backends.megatron_bridge.settings import BridgeSettings
 from jobs.core.spec import StageSpec
 from jobs.training import finished, tokenizers
-from jobs.training.gguf import ConversionFailed, compare_directories
+from jobs.training.gguf import check_same_tokenizer, compare_directories
 from jobs.training.interface import Result, Unfinished, WorkContext
 
 
@@ -50,7 +50,6 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
 
 
 def _train(spec: StageSpec, values: dict[str, Any]) -> None:
-    from megatron.bridge import AutoBridge
     from megatron.bridge.data.builders import GPTSFTDatasetConfig
     from megatron.bridge.data.sft_processing import PromptCompletionSFTPreprocessingConfig
     from megatron.bridge.training import config
@@ -58,7 +57,7 @@ def _train(spec: StageSpec, values: dict[str, Any]) -> None:
     from megatron.bridge.training.gpt_step import forward_step
     from megatron.bridge.training.pretrain import pretrain
 
-    model = AutoBridge.from_hf_config(_hf_config(spec)).to_megatron_provider(load_weights=False)
+    model = _bridge(spec.inputs["checkpoint"].output).to_megatron_provider(load_weights=False)
     for name, value in values["model"].items():
         setattr(model, name, value)
     dataset = dict(values["dataset"])
@@ -84,22 +83,19 @@ def _train(spec: StageSpec, values: dict[str, Any]) -> None:
     (pretrain if spec.kind == "cpt" else finetune)(container, forward_step)
 
 
-def _hf_config(spec: StageSpec) -> Any:
-    from transformers import AutoConfig
+def _bridge(checkpoint: Path) -> Any:
+    """What reads and writes checkpoints of a model, by the configuration in ``hf/``."""
+    from megatron.bridge import AutoBridge
 
-    return AutoConfig.from_pretrained(str(spec.inputs["checkpoint"].output / "hf"), local_files_only=True)
+    from jobs.training.models import config_of
+
+    return AutoBridge.from_hf_config(config_of(checkpoint / "hf"))
 
 
 def _finish(work: Path, source: Path, output: Path, step: int) -> None:
     shutil.copytree(work / f"iter_{step:07d}", output / f"iter_{step:07d}")
     shutil.copyfile(work / layout.LATEST, output / layout.LATEST)
-    _carry_over(source / "hf", output)
-
-
-def _carry_over(source: Path, output: Path) -> None:
-    (output / "hf").mkdir(exist_ok=True)
-    tokenizers.carry_over(source, output / "hf")
-    shutil.copyfile(source / "config.json", output / "hf" / "config.json")
+    tokenizers.carry_as_hf(source / "hf", output)
 
 
 def _convert(spec: StageSpec, ctx: WorkContext) -> Result:
@@ -115,28 +111,20 @@ def _convert(spec: StageSpec, ctx: WorkContext) -> Result:
     given = spec.inputs["source"]
     if given.format == "hf":
         AutoBridge.import_ckpt(str(given.output), str(ctx.output))
-        _carry_over(given.output, ctx.output)
-        bridge, checkpoint, source = AutoBridge.from_hf_config(_config_of(ctx.output)), ctx.output, given.output
-        same = tokenizers.behaviour(ctx.output / "hf") == tokenizers.behaviour(given.output)
+        tokenizers.carry_as_hf(given.output, ctx.output)
+        bridge, checkpoint, source = _bridge(ctx.output), ctx.output, given.output
+        check_same_tokenizer(given.output, ctx.output / "hf")
     else:
-        bridge = AutoBridge.from_hf_config(_config_of(given.output))
+        bridge = _bridge(given.output)
         bridge.export_ckpt(str(given.output), str(ctx.output), show_progress=False, strict=True)
         finished.finish(given.output / "hf", ctx.output)
         checkpoint, source = spec.stage_paths.root / "megatron_bridge" / "again", ctx.output
         shutil.rmtree(checkpoint, ignore_errors=True)
         AutoBridge.import_ckpt(str(ctx.output), str(checkpoint))
-        same = tokenizers.behaviour(ctx.output) == tokenizers.behaviour(given.output / "hf")
-    if not same:
-        raise ConversionFailed(f"{ctx.output}: the tokenizer is not that of {given.output}")
+        check_same_tokenizer(given.output / "hf", ctx.output)
     back = spec.stage_paths.root / "megatron_bridge" / "back"
     shutil.rmtree(back, ignore_errors=True)
     bridge.export_ckpt(str(checkpoint), str(back), show_progress=False, strict=True)
     metrics = compare_directories(source, back)
     shutil.rmtree(spec.stage_paths.root / "megatron_bridge")
     return Result("done", step=1, metrics=metrics)
-
-
-def _config_of(checkpoint: Path) -> Any:
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(str(checkpoint / "hf"), local_files_only=True)

@@ -1,11 +1,11 @@
 """Back end ``nemo``: NeMo 2 (``nemo.collections.llm`` on megatron-core), continued pre-training and SFT.
 
 It also converts Hugging Face directories to NeMo checkpoints and back; the planner inserts those where formats differ.
-``settings`` checks what a stage was told, ``data`` writes what NeMo reads (``packs``: which rows share a sequence),
-``model`` finds the model, ``recipes`` spreads it, ``train`` puts a trainer together, ``lora`` its adapters, ``control``
-sits inside its loop, ``convert`` is import and export, ``compat`` is life without transformer_engine. Format ``nemo``:
-``weights/`` and ``context/`` as NeMo writes them, and ``hf/``: the configuration and tokenizer files of the Hugging
-Face directory that the model came from, byte by byte.
+``settings`` checks what a stage was told, ``data`` writes what NeMo reads, ``model`` finds the model, ``recipes``
+spreads it, ``train`` puts a trainer together, ``lora`` its adapters, ``control`` sits inside its loop, ``convert`` is
+import and export, ``compat`` is life without transformer_engine. Format ``nemo``: ``weights/`` and ``context/`` as NeMo
+writes them, and ``hf/``: the configuration and tokenizer files of the Hugging Face directory that the model came from,
+byte by byte.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from nemo.lightning.pytorch.optim.base import LRSchedulerModule
 
 from jobs.backends.nemo import layout, lora
 from jobs.backends.nemo.settings import NemoSettings
-from jobs.training import ranks
+from jobs.training import ranks, tokenizers
 from jobs.training.interface import Diverged, WorkContext
 from jobs.training.schedule import learning_rate_factor
 
@@ -126,5 +126,5 @@ class NemoStepControl(Callback):
         trainer.save_checkpoint(output, weights_only=True)
         if self._ctx.rank == 0:
             TrainerContext.from_trainer(trainer).io_dump(output / layout.CONTEXT, yaml_attrs=["model"])
-            layout.carry_over(self._source, output)
+            tokenizers.carry_as_hf(layout.tokenizer_directory(self._source), output)
         ranks.barrier()

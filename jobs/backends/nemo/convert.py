@@ -16,18 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 from transformers.modeling_utils import no_init_weights
 
 from jobs.backends.nemo import compat, layout, model
 from jobs.core.spec import StageSpec
-from jobs.training import finished, rope, tokenizers
-from jobs.training.gguf import ConversionFailed, compare_logits, probe_ids
+from jobs.training import finished, models, rope, tokenizers
+from jobs.training.gguf import ConversionFailed, check_same_tokenizer, compare_logits, probe_ids
 from jobs.training.interface import Result, WorkContext
 
 if TYPE_CHECKING:
     from nemo.collections.llm import GPTModel
-    from transformers import PreTrainedModel
 
 STEPS = 3
 
@@ -55,20 +54,23 @@ def import_hf(source: Path, output: Path, report: Any = lambda step, phase: None
     importer = model.importer(read)
     with compat.local_configs():
         target = importer.init()
-    dtype = weights_type_of_hf(read)
+    config = models.config_of(read)
+    dtype = models.type_of(config)
     _set_type(target, dtype)
-    _set_window(target, read)
-    theirs = _load_hf(read, dtype)
+    if getattr(target.config, "window_size", None) is not None:
+        # As many tokens as transformers attends to: Megatron's window does not count the token itself.
+        _describe(target, window_size=(config.sliding_window - 1, 0))
+    theirs = models.load_model(read, dtype)
     trainer = importer.nemo_setup(target, _single(ckpt_save_optimizer=False, always_save_context=True))
     target.to(dtype)  # the norms of the local layers do not follow params_dtype; NeMo copies between equal types only
     with compat.local_names():
         importer.convert_state(theirs, target)
     report(1, "converted")
     importer.nemo_save(output, trainer)
-    layout.carry_over(source, output)
+    tokenizers.carry_as_hf(layout.tokenizer_directory(source), output)
     report(2, "saved")
     probes = probe_ids(source)
-    expected = _hf_logits(theirs.float(), probes)
+    expected = models.logits(theirs.float().to(_device()), probes)
     del target, theirs
     _tear_down(trainer)
 
@@ -77,7 +79,7 @@ def import_hf(source: Path, output: Path, report: Any = lambda step, phase: None
     found = nemo_logits(written, probes)
     _tear_down(trainer)
     report(3, "compared")
-    _same_tokenizer(source, output)
+    check_same_tokenizer(layout.tokenizer_directory(source), layout.tokenizer_directory(output))
     return compare_logits(expected, found, f"{output} against {source}")
 
 
@@ -107,9 +109,9 @@ def export_hf(source: Path, output: Path, report: Any = lambda step, phase: None
     _tear_down(trainer)
     report(2, "saved")
 
-    found = _hf_logits(_load_hf(output, torch.float32), probes)
+    found = models.logits(models.load_model(output).to(_device()), probes)
     report(3, "compared")
-    _same_tokenizer(source, output)
+    check_same_tokenizer(layout.tokenizer_directory(source), layout.tokenizer_directory(output))
     return compare_logits(expected, found, f"{output} against {source}")
 
 
@@ -156,7 +158,7 @@ def _single(**strategy: Any) -> Any:
 
 def nemo_logits(found: GPTModel, probes: list[list[int]]) -> list[torch.Tensor]:
     """Logits of each probe, (tokens, padded vocabulary), on the GPU where there is one."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device()
     found.eval().to(device)
     results = []
     with torch.inference_mode():
@@ -184,13 +186,6 @@ def weights_type(checkpoint: Path) -> torch.dtype:
     return max(sizes, key=lambda dtype: sizes[dtype])
 
 
-def weights_type_of_hf(checkpoint: Path) -> torch.dtype:
-    """Type that the configuration of a Hugging Face directory names; fp32 where it names none."""
-    config = AutoConfig.from_pretrained(str(checkpoint), local_files_only=True)
-    named = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
-    return named if isinstance(named, torch.dtype) else torch.float32
-
-
 def _set_type(found: GPTModel, dtype: torch.dtype) -> None:
     """Make the description of the model say ``dtype``, in the object and in what is written of it."""
     _describe(
@@ -203,13 +198,6 @@ def _set_type(found: GPTModel, dtype: torch.dtype) -> None:
     )
 
 
-def _set_window(found: GPTModel, source: Path) -> None:
-    """Attend to as many tokens as transformers does: Megatron's window does not count the token itself."""
-    if getattr(found.config, "window_size", None) is not None:
-        window = AutoConfig.from_pretrained(str(source), local_files_only=True).sliding_window
-        _describe(found, window_size=(window - 1, 0))
-
-
 def _describe(found: GPTModel, **values: Any) -> None:
     for target in (found.config, getattr(found.config, "__io__", None)):
         if target is not None:
@@ -220,36 +208,13 @@ def _describe(found: GPTModel, **values: Any) -> None:
 def _hf_config(source: Path, exporter: Any) -> Any:
     """The configuration that the model came with, else the one that NeMo derives from its own."""
     if (source / layout.HF / "config.json").is_file():
-        return AutoConfig.from_pretrained(str(rope.readable(source / layout.HF)), local_files_only=True)
+        return models.config_of(rope.readable(source / layout.HF))
     with compat.local_configs():
         return exporter.config
 
 
-def _load_hf(checkpoint: Path, dtype: torch.dtype) -> PreTrainedModel:
-    found: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        str(checkpoint), torch_dtype=dtype, use_safetensors=True, local_files_only=True
-    )
-    return found
-
-
-def _hf_logits(found: PreTrainedModel, probes: list[list[int]]) -> list[torch.Tensor]:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    found.eval().to(device)
-    with torch.inference_mode():
-        return [found(torch.tensor([ids], device=device)).logits[0].float().cpu() for ids in probes]
-
-
-def _same_tokenizer(source: Path, output: Path) -> None:
-    """Both directories must give the same ids, special tokens and chat template.
-
-    Raises:
-        ConversionFailed: naming what differs.
-    """
-    left = tokenizers.behaviour(layout.tokenizer_directory(source))
-    right = tokenizers.behaviour(layout.tokenizer_directory(output))
-    for name, value in left.items():
-        if right[name] != value:
-            raise ConversionFailed(f"{output}: the tokenizer has another {name} than that of {source}")
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _tear_down(trainer: Any) -> None:

@@ -23,7 +23,8 @@ from nemo.collections.llm.gpt.data.core import GPTSFTDataset, GPTSFTPackedDatase
 from nemo.lightning.pytorch.plugins import MegatronDataSampler
 from torch.utils.data import DataLoader
 
-from jobs.backends.nemo import compat, packs
+from data_prep.rows import lengths
+from jobs.backends.nemo import compat
 from jobs.backends.nemo.settings import NemoSettings
 from jobs.core import files
 from jobs.core.spec import Input
@@ -110,7 +111,7 @@ def _sequences(found: list[Tokens], source: Path, scratch: Path, settings: NemoS
     """
     length = settings.sequence_length
     taken = [len(pair) - 1 for pair in found]  # the last id of a row is learned and never read
-    groups = packs.packed(taken, length)
+    groups = lengths.pack(taken, length)
     if len(groups) < settings.batch_size:
         raise ExamplesError(
             f"{source}:1: {len(found)} rows make {len(groups)} packed sequences of {length} tokens, less than one "

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-from jobs.training import checkpoints, tokenizers
+from jobs.training import checkpoints
 from jobs.training.interface import BrokenCheckpoint
 
 WEIGHTS, CONTEXT, HF = "weights", "context", "hf"
@@ -42,12 +41,3 @@ def tokenizer_directory(checkpoint: Path) -> Path:
     if len(found) != 1:
         raise BrokenCheckpoint(f"{checkpoint}: {len(found)} tokenizers in {CONTEXT}/, one is needed")
     return found[0]
-
-
-def carry_over(source: Path, target: Path) -> None:
-    """Copy configuration and tokenizer of ``source`` (either format) into ``target``'s ``hf/``, byte by byte."""
-    directory = tokenizer_directory(source)
-    (target / HF).mkdir(parents=True, exist_ok=True)
-    tokenizers.carry_over(directory, target / HF)
-    if (directory / "config.json").is_file():
-        shutil.copyfile(directory / "config.json", target / HF / "config.json")

@@ -57,12 +57,12 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     if settings.lora_rank is not None:
         lora.connect(settings, network, trainer)
     trainer.callbacks.append(control)  # not an argument: NeMo writes the arguments into the checkpoint's description
-    save = ranks.on_first(lambda: _resume_point(ctx))
+    save = ranks.on_first(ctx.saves.resume)  # an explicit path, where NeMo would take the newest directory
     resume = None
     if save is None:
         resume = nl.AutoResume(restore_config=nl.RestoreConfig(path=str(source), load_artifacts=False))
     else:
-        trainer.ckpt_path = save if settings.lora_rank is None else lora.save_of(save, source)
+        trainer.ckpt_path = str(save[1]) if settings.lora_rank is None else lora.save_of(save[1], source)
 
     began = time.monotonic()
     start = llm.pretrain if spec.kind == "cpt" else llm.finetune
@@ -95,12 +95,6 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     if ctx.rank == 0:
         layout.check(ctx.output)
     return Result("done", control.step, metrics)
-
-
-def _resume_point(ctx: WorkContext) -> str | None:
-    """Directory of the newest save that verifies: an explicit path, where NeMo would take the newest directory."""
-    newest = ctx.saves.resume()
-    return None if newest is None else str(newest[1])
 
 
 def _trainer(settings: NemoSettings, spread: Parallel, world: int) -> nl.Trainer:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jobs.core.capabilities import Capabilities, Memory
+from jobs.core.capabilities import FSDP, Capabilities
 from jobs.core.spec import StageSpec
 from jobs.training import checkpoints, interface
 from jobs.training.checkpoints import Completeness
@@ -26,14 +26,7 @@ CAPABILITIES = Capabilities(
     launcher="ray",
     distributed=True,
     converts=frozenset({("dcp", "hf")}),
-    # FSDP over fp32 weights; the reference model waits on the host
-    memory=Memory(
-        {"fp32": (4, 4, 8), "bf16": (4, 4, 8)},
-        sharded="all",
-        logits=14.0,
-        recompute=(True,),
-        splits=("tensor_parallel",),
-    ),
+    memory=FSDP,  # the reference model waits on the host
     # 1 took another rotary base than transformers 5 writes, with an older transformers;
     # 2 left out the last rows of each epoch
     revision=3,

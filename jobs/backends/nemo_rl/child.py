@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,35 +33,29 @@ class DriverFailed(RuntimeError):
         self.failure = failure
 
 
+@dataclass
 class Child:
-    """One start of NeMo-RL; ``run`` sees it through."""
+    """One start of NeMo-RL; ``run`` sees it through. ``resumed``: the step it goes on from; ``clock``: whether it knows
+    itself when the allocation ends."""
 
-    def __init__(
-        self,
-        spec: StageSpec,
-        ctx: WorkContext,
-        settings: RlSettings,
-        scratch: Path,
-        work: Path,
-        resumed: int,
-        expected: Expected,
-        clock: bool,
-    ) -> None:
-        self._spec = spec
-        self._ctx = ctx
-        self._settings = settings
-        self._scratch = scratch
-        self._work = work
-        self._resumed = self._sealed = resumed
-        self._expected = expected
-        self._clock = clock
-        self._reader = progress.Reader(resumed)
-        self._tail: deque[str] = deque(maxlen=200)
-        self._replaced: str | None = None
-        self._setup: float | None = None
-        self._saving: float | None = None
-        self._save_seconds = 0.0
-        self.metrics: dict[str, Any] = {}
+    spec: StageSpec
+    ctx: WorkContext
+    settings: RlSettings
+    scratch: Path
+    work: Path
+    resumed: int
+    expected: Expected
+    clock: bool
+    metrics: dict[str, Any] = field(default_factory=dict)
+    _tail: deque[str] = field(default_factory=lambda: deque(maxlen=200))
+    _replaced: str | None = None
+    _setup: float | None = None
+    _saving: float | None = None
+    _save_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._sealed = self.resumed
+        self._reader = progress.Reader(self.resumed)
 
     def run(self, command: list[str]) -> None:
         """Start it and see it through.
@@ -72,7 +67,7 @@ class Child:
         child = subprocess.Popen(
             command,
             env=cluster.environment(),
-            cwd=self._scratch,
+            cwd=self.scratch,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -98,12 +93,12 @@ class Child:
             child.wait()
         listener.join(10)
         if self._replaced is not None:  # whatever its exit code is: such a run ends with 0
-            self._ctx.saves.discard_newer_than(self._resumed)
+            self.ctx.saves.discard_newer_than(self.resumed)
             raise DriverFailed(with_advice(FailureClass.WRONG_DATA, self._replaced), FailureClass.WRONG_DATA)
         self._seal()
         if self._setup is not None:
             value = {"seconds": round(self._setup, 3), "save_seconds": round(self._save_seconds, 3)}
-            files.write_json(self._scratch / "setup.json", value)
+            files.write_json(self.scratch / "setup.json", value)
         if child.returncode != 0 and not asked:
             failure, evidence = recognise("".join(self._tail))
             raise DriverFailed(f"NeMo-RL ended with exit code {child.returncode}: {evidence}", failure)
@@ -111,7 +106,7 @@ class Child:
     def _is_asked(self) -> bool:
         """Whether it is to be ended after its next save: it cannot be told to save. Asked to stop by hand; the end of
         the allocation it knows itself, where its version can be told."""
-        return self._spec.stage_paths.stop.exists() or (not self._clock and self._ctx.stop.should_stop())
+        return self.spec.stage_paths.stop.exists() or (not self.clock and self.ctx.stop.should_stop())
 
     def _listen(self, child: subprocess.Popen[str], began: float) -> None:
         assert child.stdout is not None
@@ -119,7 +114,7 @@ class Child:
             sys.stdout.write(line)
             sys.stdout.flush()
             self._tail.append(line)
-            self._replaced = self._replaced or self._expected.replaced(line)
+            self._replaced = self._replaced or self.expected.replaced(line)
             was_setting_up = self._reader.setting_up
             found = self._reader.feed(line)
             if was_setting_up and not self._reader.setting_up:
@@ -134,9 +129,9 @@ class Child:
         self.metrics.setdefault("first_loss", found.get("loss"))
         self.metrics["last_loss"] = found.get("loss")
         if seconds > 0:  # it prints two decimals
-            unit = "pairs_per_second" if self._settings.KIND == "dpo" else "examples_per_second"
-            found[unit] = self._settings.batch_size / seconds
-        self._ctx.progress.report(self._reader.step, self._settings.steps, **found)
+            unit = "pairs_per_second" if self.settings.KIND == "dpo" else "examples_per_second"
+            found[unit] = self.settings.batch_size / seconds
+        self.ctx.progress.report(self._reader.step, self.settings.steps, **found)
 
     def _seal(self) -> bool:
         """Seal what NeMo-RL has finished writing since the last look; whether there was anything."""
@@ -148,8 +143,8 @@ class Child:
         if self._saving is not None:
             self._save_seconds = max(self._save_seconds, time.monotonic() - self._saving)
             self._saving = None
-        self._ctx.saves.seal(newest)
-        self._ctx.saves.keep_last(self._settings.keep_saves)
+        self.ctx.saves.seal(newest)
+        self.ctx.saves.keep_last(self.settings.keep_saves)
         self._sealed = newest
         return True
 
@@ -163,11 +158,11 @@ class Child:
             newest = self._newest()
             if newest <= self._sealed:
                 return None
-            directory = self._ctx.saves.directory / f"checkpoint-{newest}"
+            directory = self.ctx.saves.directory / f"checkpoint-{newest}"
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir(parents=True)
             try:
-                steps.link_tree(self._work / f"step_{newest}", directory / "step")
+                steps.link_tree(self.work / f"step_{newest}", directory / "step")
             except (OSError, shutil.Error):
                 if self._newest() == newest:
                     raise
@@ -176,4 +171,4 @@ class Child:
             shutil.rmtree(directory)
 
     def _newest(self) -> int:
-        return max(steps.complete(self._work), default=0)
+        return max(steps.complete(self.work), default=0)

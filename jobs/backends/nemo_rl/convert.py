@@ -9,14 +9,14 @@ so a name that was mapped wrongly shows in neither. Some tensors are therefore r
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jobs.backends.nemo_rl import steps
 from jobs.core.spec import StageSpec
-from jobs.training import finished, rope, tokenizers
-from jobs.training.gguf import ConversionFailed, compare_logits, probe_ids
+from jobs.training import finished, rope
+from jobs.training.gguf import ConversionFailed, check_same_tokenizer, compare_logits, probe_ids
 from jobs.training.interface import BrokenCheckpoint, Result, WorkContext
 
 STEPS = 3
@@ -52,18 +52,19 @@ def dcp_to_hf(
     Raises: see ``run``.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    found = steps.problem(source)
-    if found is not None:
-        raise BrokenCheckpoint(f"not a whole checkpoint of NeMo-RL: {found}")
-    weights = _inner(source / "policy" / "weights")
-    config = AutoConfig.from_pretrained(str(rope.readable(source / "hf")), local_files_only=True)
-    named = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
-    dtype = named if isinstance(named, torch.dtype) else torch.float32
+    from jobs.training import models
+
+    problem = steps.problem(source)
+    if problem is not None:
+        raise BrokenCheckpoint(f"not a whole checkpoint of NeMo-RL: {problem}")
+    weights = source / "policy" / "weights"
+    weights = weights / "model" if (weights / "model" / ".metadata").is_file() else weights
+    config = models.config_of(rope.readable(source / "hf"))
     # In this type from the start: casting a whole model rounds its buffers, too (the frequencies of rotary positions),
     # and those are no weights that anybody loads.
-    made = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    made = AutoModelForCausalLM.from_config(config, dtype=models.type_of(config))
     _fill(made, weights, source)
     report(1, "read")
     made.save_pretrained(output)
@@ -74,26 +75,13 @@ def dcp_to_hf(
     expected = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     expected.load_state_dict(rounded)
     del made, rounded
-    saved = AutoModelForCausalLM.from_pretrained(
-        str(output), dtype=torch.float32, use_safetensors=True, local_files_only=True
-    )
     probes = probe_ids(output)
-    logits = []
-    for network in (expected, saved):
-        network.eval()
-        with torch.inference_mode():
-            logits.append([network(torch.tensor([ids])).logits[0] for ids in probes])
-    if tokenizers.behaviour(output) != tokenizers.behaviour(source / "hf"):
-        raise ConversionFailed(f"{output}: the tokenizer is not that of {source}")
-    compared = compare_logits(logits[0], logits[1], f"{output} against {source}")
+    right, found = (models.logits(model, probes) for model in (expected, models.load_model(output)))
+    check_same_tokenizer(source / "hf", output)
+    compared = compare_logits(right, found, f"{output} against {source}")
     compared["tensors_read_again"] = float(compare_tensors(weights, output))
     report(3, "compared")
     return compared
-
-
-def _inner(directory: Path) -> Path:
-    inner = directory / "model"
-    return inner if (inner / ".metadata").is_file() else directory
 
 
 def _fill(model: Any, weights: Path, source: Path) -> None:
@@ -133,12 +121,15 @@ def compare_tensors(weights: Path, written: Path, count: int = READ_AGAIN) -> in
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
     metadata = FileSystemReader(weights).read_metadata()
-    places = {name: (path, name) for path in sorted(written.glob("*.safetensors")) for name in _names(path)}
+    places: dict[str, Path] = {}
+    for path in sorted(written.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            places |= dict.fromkeys(file.keys(), path)
     chosen = spread(sorted(places), count)
     for name in chosen:
-        path, key = places[name]
+        path = places[name]
         with safe_open(path, framework="pt") as file:
-            target = file.get_tensor(key)
+            target = file.get_tensor(name)
         held = next((prefix + name for prefix in PREFIXES if prefix + name in metadata.state_dict_metadata), None)
         entry = None if held is None else metadata.state_dict_metadata[held]
         if not isinstance(entry, TensorStorageMetadata):
@@ -157,13 +148,6 @@ def compare_tensors(weights: Path, written: Path, count: int = READ_AGAIN) -> in
         if given.shape != target.shape or not torch.equal(given.to(target.dtype), target):
             raise ConversionFailed(f"{path}: {name} is not what the files of {weights} hold")
     return len(chosen)
-
-
-def _names(path: Path) -> Iterator[str]:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        yield from file.keys()
 
 
 def spread(names: Sequence[str], count: int) -> list[str]:

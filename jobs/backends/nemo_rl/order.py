@@ -19,14 +19,9 @@ from jobs.training.order import training_order
 NAME = "ordered.jsonl"
 
 
-def is_ours(schema: Schema) -> bool:
-    """Whether the version takes rows in the order of the file."""
-    return schema.data is not DataStyle.FIXED
-
-
 def place(schema: Schema, data: Path, scratch: Path) -> Path:
     """The file that NeMo-RL reads, given the one with each row once."""
-    return scratch / NAME if is_ours(schema) else data
+    return data if schema.data is DataStyle.FIXED else scratch / NAME
 
 
 def write(data: PreparedTexts, settings: RlSettings, schema: Schema, scratch: Path) -> PreparedTexts:

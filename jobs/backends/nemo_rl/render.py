@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,8 +210,3 @@ def _names(found: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _names(value, name + ".")
         else:
             yield name
-
-
-def text(found: Mapping[str, Any]) -> str:
-    """The configuration as YAML (JSON is YAML, and needs no library)."""
-    return json.dumps(found, indent=2, ensure_ascii=False) + "\n"

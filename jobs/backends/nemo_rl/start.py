@@ -10,6 +10,7 @@ from jobs.backends.nemo_rl import driver, order, render, settings, texts, valida
 from jobs.backends.nemo_rl.checkout import Checkout
 from jobs.backends.nemo_rl.render import NemoRlPaths
 from jobs.backends.nemo_rl.settings import RlSettings
+from jobs.core import files
 from jobs.core.spec import StageSpec
 from jobs.training.interface import ProcessShape, Rendered
 
@@ -50,7 +51,7 @@ def of_stage(spec: StageSpec, shape: ProcessShape, found: Checkout) -> Rendered:
         shape.nodes,
         shape.processes,
     )
-    text = render.text(render.configuration(given, place, found))
+    text = files.json_text(render.configuration(given, place, found))
     with tempfile.TemporaryDirectory(prefix="overnight-") as directory:
         config = Path(directory) / "config.yaml"
         config.write_text(text, encoding="utf-8")

@@ -67,7 +67,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         data.eos,
     )
     config = scratch / "config.yaml"
-    files.write_atomic(config, render.text(render.configuration(given, place, found)))
+    files.write_json(config, render.configuration(given, place, found))
     asked = _Asked(config, spec.kind)
 
     began = time.monotonic()
@@ -142,6 +142,4 @@ def _finish(ctx: WorkContext, model: Path, step: Path) -> None:
             steps.link_tree(step / name, ctx.output / name)
     for name in ("config.yaml", "training_info.json"):
         shutil.copyfile(step / name, ctx.output / name)
-    (ctx.output / "hf").mkdir()
-    tokenizers.carry_over(model, ctx.output / "hf")
-    shutil.copyfile(model / "config.json", ctx.output / "hf" / "config.json")
+    tokenizers.carry_as_hf(model, ctx.output)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def load_base(source: Path, settings: TrainSettings) -> PreTrainedModel:
     """The weights that stay as they are: in the type that is computed in, or in 4 bits."""
     computed = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-    more: dict[str, Any] = {"dtype": computed, "attn_implementation": settings.attention}
+    more: dict[str, Any] = {"attn_implementation": settings.attention}
     if settings.lora_base == "nf4":
         from transformers import BitsAndBytesConfig
 
@@ -33,7 +33,7 @@ def load_base(source: Path, settings: TrainSettings) -> PreTrainedModel:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=computed,
         )
-    return load_model(source, **more)
+    return load_model(source, computed, **more)
 
 
 def configured(settings: TrainSettings, model: PreTrainedModel) -> LoraConfig:

@@ -223,7 +223,7 @@ REFUSED: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
     "two splits": ({"test/train.jsonl": "train", "train/x.jsonl": "train"}, {}, r"test/train\.jsonl: is of two splits by the names of file and folder, test and train"),
     "a shard is missing": ({"train-00000-of-00003.jsonl": "train", "train-00002-of-00003.jsonl": "train"}, {}, r"train-00001-of-00003: is missing"),
     "no such split": ({"train.jsonl": "train", "test.jsonl": "test"}, {"names": {"train": "train_sft"}}, r"split\.names: there is no split train_sft; there are test, train"),
-    "unknown setting": ({"train.jsonl": "train"}, {"existing": "pour"}, r"setting split\.existing: must be keep or pool"),
+    "unknown setting": ({"train.jsonl": "train"}, {"existing": "pour"}, r"setting split\.existing: must be one of keep, pool"),
     "unknown name": ({"train.jsonl": "train"}, {"names": {"dev": "x"}}, r"setting split\.names\.dev: unknown; known: train"),
 }  # fmt: skip
 

@@ -163,12 +163,12 @@ def test_the_package_itself_reads_what_is_rendered(tmp_path: Path, automodel: Pa
         kind, settings, AutomodelPaths(tmp_path / "model", tmp_path / "data", tmp_path, 4, gpus=True)
     )
     config = tmp_path / "config.yaml"
-    config.write_text(render.text(found))
+    config.write_text(files.json_text(found))
     command = [str(automodel), "-c", CHECK, str(environments.ROOT), str(config)]
     read = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert "PARTS" in read.stdout, read.stdout + read.stderr[-3000:]
     found["lr_scheduler"]["lr_warmup_stepz"] = 3
-    config.write_text(render.text(found))
+    config.write_text(files.json_text(found))
     wrong = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert "lr_warmup_stepz" in wrong.stderr
 

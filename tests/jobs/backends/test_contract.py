@@ -161,7 +161,7 @@ def test_an_empty_directory_is_no_checkpoint(name: str, code: Path, tmp_path: Pa
     assert str(tmp_path) in found.problem
 
 
-HUGGING_FACE = ("convert", "trl", "automodel", "nemo_rl", "megatron_bridge", "contract_words")
+HUGGING_FACE = ("convert", "data", "trl", "automodel", "nemo_rl", "megatron_bridge", "contract_words")
 
 
 @pytest.mark.train

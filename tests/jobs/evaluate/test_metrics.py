@@ -129,10 +129,10 @@ def test_refuses_settings() -> None:
     for given, text in (
         ({"tasks": {}}, "must name at least one task"),
         ({"tasks": {"perplexty": {"data": "d"}}}, "did you mean 'perplexity'"),
-        ({"tasks": {"answers": {"data": "d", "limit": 0}}}, "limit and max_new_tokens"),
+        ({"tasks": {"answers": {"data": "d", "limit": 0}}}, "limit of task 'answers' must be at least 1, not 0"),
         ({"tasks": {"answers": {"data": "d", "limits": 3}}}, "did you mean 'limit'"),
         ({"tasks": {"answers": {"data": "d"}}, "gate": {"answer_loss": "fall"}}, "must be {must: rise}"),
-        ({"tasks": {"answers": {"data": "d"}}, "batch_tokens": 0}, "batch_tokens must be above 0"),
+        ({"tasks": {"answers": {"data": "d"}}, "batch_tokens": 0}, "batch_tokens must be at least 1"),
     ):
         with pytest.raises(BadSettings, match=text):
             EvaluateSettings.read(given)

@@ -94,7 +94,7 @@ def test_phases_are_told_where_there_is_no_terminal(tmp_path: Path, capsys: pyte
     [
         (("--set", "near_duplicates"), "write KEY=VALUE"),
         (("--set", "near=0.8"), "near: unknown; known: "),
-        (("--set", "split.test=2"), "split.test: must be a part of 1"),
+        (("--set", "split.test=2"), "split.test: must be below 1, not 2"),
         (("--set", "languages=[english]"), "must be language codes"),
         (("--cluster", "devcluster", "--jobs", "0"), "--jobs 0: must be 1 or more"),
         (("--cluster", "local"), "the profile 'local' has no Slurm"),

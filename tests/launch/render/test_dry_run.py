@@ -14,7 +14,7 @@ from tests.support.toy_chain import STAGES, Chain
     ("options", "said"),
     [
         ("{ballast_mbb: 2}", "unknown setting 'ballast_mbb'; did you mean 'ballast_mb'?"),
-        ("{ballast_mb: much}", "setting 'ballast_mb' must be int, not 'much'"),
+        ("{ballast_mb: much}", "ballast_mb must be a whole number below 2^63, not 'much'"),
     ],
 )
 def test_a_setting_that_the_back_end_refuses_ends_the_submission(tmp_path: Path, options: str, said: str) -> None:

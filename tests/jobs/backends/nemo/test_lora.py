@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from data_prep.rows.lengths import pack
 from jobs import backends
 from jobs.backends.nemo import model
-from jobs.backends.nemo.packs import packed
 from jobs.backends.nemo.settings import NemoSettings
 from jobs.training.interface import ProcessShape
 from jobs.training.order import training_order
@@ -219,7 +219,7 @@ def test_either_alone_resumes_to_the_bit(tmp_path: Path, data: Path, base: Path,
         ({"lora_rank": 8, "lora_targets": []}, "leave it out for all of linear_qkv"),
         ({"lora_rank": 8, "lora_targets": ["q_proj"]}, "q_proj is a part of linear_qkv here"),
         ({"lora_rank": 8, "lora_targets": ["lm_head"]}, "one of linear_qkv"),
-        ({"lora_rank": 8, "lora_targets": "linear_qkv"}, "list of texts"),
+        ({"lora_rank": 8, "lora_targets": "linear_qkv"}, "lora_targets must be a list"),
         ({"lora_rank": 6, "tensor_parallel": 4}, "lora_rank 6 must be a multiple of tensor_parallel 4"),
         ({"packed": True, "micro_batch_size": 2}, "sequence_length 128 takes as many tokens"),
         ({"packed": True, "context_parallel": 2}, "context_parallel above 1"),
@@ -255,7 +255,7 @@ def test_settings_of_adapters() -> None:
 
 def test_rows_are_packed_once_and_fit() -> None:
     lengths = [7, 2, 5, 5, 3, 8, 1, 1]
-    found = packed(lengths, 8)
+    found = pack(lengths, 8)
     assert sorted(row for group in found for row in group) == list(range(len(lengths)))
     assert [sum(lengths[row] for row in group) for group in found] == [8, 8, 8, 8]
-    assert found == packed(lengths, 8)
+    assert found == pack(lengths, 8)

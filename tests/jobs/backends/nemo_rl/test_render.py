@@ -14,6 +14,7 @@ import pytest
 from jobs.backends.nemo_rl import checkout, progress, render, steps, validate
 from jobs.backends.nemo_rl import settings as nemo_rl
 from jobs.backends.nemo_rl.render import NemoRlPaths
+from jobs.core import files
 from jobs.core.symptoms import recognise
 from jobs.core.verdict import FailureClass
 from jobs.training.settings import BadSettings
@@ -71,7 +72,7 @@ def test_our_data_is_named_where_the_version_looks(tmp_path: Path, kind: str, ve
     # 12 batches an epoch; from 0.4 the file holds the rows of all steps
     assert found[kind]["max_num_epochs"] == (5 if version < "0.4" else 1)
     assert ("reference_policy_kl_penalty" in found[kind]) == (kind == "dpo")
-    assert json.loads(render.text(found)) == found
+    assert json.loads(files.json_text(found)) == found
 
 
 @pytest.mark.parametrize("kind", ["dpo", "sft"])
@@ -241,10 +242,10 @@ def test_nemo_rl_itself_reads_what_is_rendered(tmp_path: Path) -> None:
     for kind in ("dpo", "sft"):
         found = render.configuration(nemo_rl.read(kind, REQUIRED), place(tmp_path), checkout.at(Path(root)))
         config = tmp_path / "config.yaml"
-        config.write_text(render.text(found))
+        config.write_text(files.json_text(found))
         assert validate.ask(config, kind, python).read
         found[kind]["max_num_steps"] = "many"
-        config.write_text(render.text(found))
+        config.write_text(files.json_text(found))
         if "BaseModel" in Path(root, f"nemo_rl/algorithms/{kind}.py").read_text():  # older ones check nothing
             with pytest.raises(BadSettings, match=rf"{kind}\.max_num_steps"):
                 validate.ask(config, kind, python)
