@@ -27,6 +27,12 @@ class SettingsError(DataError):
     failure = FailureClass.BAD_CONFIGURATION
 
 
+class SourceMissing(DataError):
+    """A file that was planned with is not there any more."""
+
+    failure = FailureClass.MISSING_INPUT
+
+
 @dataclass(frozen=True)
 class Flaw:
     """Why a row is bad input. ``place`` is ``file:line`` (or a file); ``text`` says what is wrong, or shows the row."""

@@ -44,16 +44,19 @@ def add(error: RejectedByCluster, known: Sequence[JobOption], script: Path, gate
     error.hint = "change that entry and submit again; what is queued already is adopted, not queued twice"
 
 
-def of_step(line: str, run: Run, stage: str) -> list[str]:
-    """The same for ``line``, which srun printed inside a job; empty, and nothing is read, for other lines."""
-    if not line.startswith("srun: "):
+def of_command(said: str, run: Run, stage: str) -> list[str]:
+    """The same for what srun printed inside a job, or sbatch before it; empty, and nothing is read, for other words."""
+    command = said.partition(": ")[0]
+    if command not in ("srun", "sbatch"):
         return []
     known = provenance.load(run.paths.emitted, stage)
-    suspects = refusals.about(line)
-    found = [one for one in known if one.command == "srun" and one.option in suspects]
+    suspects = refusals.about(said)
+    found = [one for one in known if one.command == command and one.option in suspects]
     # srun takes the resources that it is not given from its job.
     found = found or [one for one in known if one.command == "sbatch" and one.option in suspects]
     last = {one.option: one for one in found}  # of an option that is given twice the last one counts
+    if command == "sbatch" and len(last) > 1:  # which of them was known only then
+        return []
     return [text for one in last.values() for text in origin(one)]
 
 

@@ -18,6 +18,7 @@ from launch.base.text import count, duration, table
 from launch.config.profile import Continuation, Profile, partitions_of
 from launch.plan.model import Plan, PlannedStage
 from launch.status import progress
+from launch.status.model import LOOKED_AT_FILES
 
 NEW = "new"
 SEALED = "sealed"
@@ -38,7 +39,7 @@ def _state(stage: PlannedStage, workspace: Workspace, absent: set[str | None]) -
     store = stage.store(workspace)
     if store.seal.exists():
         try:
-            seal.check_sizes(store.output, store.seal)
+            seal.look(store, LOOKED_AT_FILES)
         except SealBroken as error:
             return f"damaged ({error.path.name} {error.reason}): will be made again"
         return SEALED

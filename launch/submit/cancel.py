@@ -34,12 +34,13 @@ _REST = re.compile(r"[0-9a-z]{6}(?:-\d{1,3})?\Z")
 @dataclass(frozen=True)
 class Cancelled:
     """What was done. ``jobs``: id -> stage; ``left``: ids still in the queue when we stopped looking; ``spared``: stage
-    -> run, for jobs that belong to another run."""
+    -> run, for jobs that belong to another run; ``theirs``: stage -> user, where only another user can cancel."""
 
     stages: tuple[str, ...]
     jobs: dict[str, str]
     left: tuple[str, ...]
     spared: dict[str, str]
+    theirs: dict[str, str]
 
 
 def on_slurm(run: Run, plan: Plan, gateway: Gateway, stages: set[str], adopted: bool = False) -> Cancelled:
@@ -68,7 +69,7 @@ def on_slurm(run: Run, plan: Plan, gateway: Gateway, stages: set[str], adopted: 
         run.journal.write(Event.CANCELLED, stages=list(names), jobs=list(jobs), phase="after", left=list(left))
     elif run.profile().rolling is not None:  # a stage that has no job yet must not get one from the end of another
         run.journal.write(Event.CANCELLED, stages=list(names), jobs=[], phase="before")
-    return Cancelled(names, jobs, left, spared)
+    return Cancelled(names, jobs, left, spared, _of_other_users(run, plan, stages - set(jobs.values())))
 
 
 def stage_of(row: QueueRow, run: Run, stages: Iterable[str]) -> str | None:
@@ -88,6 +89,13 @@ def _of_other_runs(run: Run, plan: Plan, stages: set[str]) -> list[tuple[Planned
             if current is not None and current.run != run.id:
                 found.append((stage, current))
     return found
+
+
+def _of_other_users(run: Run, plan: Plan, stages: set[str]) -> dict[str, str]:
+    stores = {stage.name: stage.store(run.workspace) for stage in plan.stages if stage.name in stages}
+    opened = {name: attempts.current(store) for name, store in stores.items() if not store.seal.exists()}
+    owners = {name: attempts.other_owner(stores[name], one) for name, one in opened.items() if one is not None}
+    return {name: owner for name, owner in owners.items() if owner}
 
 
 def _verified(gateway: Gateway, jobs: set[str], run: str) -> tuple[str, ...]:
