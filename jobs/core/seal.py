@@ -296,8 +296,9 @@ def of_entry(store: StorePaths) -> Seal:
     return found
 
 
-def look(store: StorePaths, most: int) -> Seal:
-    """The seal of an entry whose files have their sizes; of more than ``most`` files only so many are looked at.
+def look(store: StorePaths, most: int = 1000) -> Seal:
+    """The seal of an entry whose files have their sizes; of more than ``most`` files only so many are looked at: a
+    look at many large results takes no minutes.
 
     Raises:
         SealBroken: as ``of_entry`` and ``check_sizes``.

@@ -31,6 +31,7 @@ from launch.config.fields import (
     Slug,
     memory_bytes,
 )
+from launch.config.job_name import JobName
 from launch.config.kinds import DATA_KINDS, TRAINING_KINDS
 from launch.config.mounts import Runtime
 from launch.config.profile_fields import (
@@ -89,6 +90,7 @@ class Profile(SiteKeys):
     per_cpu: PerCpu = PerCpu.model_construct()
     per_gpu: PerGpu = PerGpu.model_construct()
     clusters: ClusterName | None = None
+    job_name: JobName = JobName.model_construct()
     launcher: tuple[Line, ...] = ("srun",)
     srun_options: SrunOptions = SrunOptions.model_construct()
     containers: Containers = Containers.model_construct()

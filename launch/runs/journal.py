@@ -56,6 +56,15 @@ class Journal:
                 yield entry
 
 
+def announced(journal: Journal) -> dict[str, tuple[str, str]]:
+    """Names of all jobs of a run, each with its stage and attempt."""
+    found: dict[str, tuple[str, str]] = {}
+    for entry in journal.read():
+        if entry["event"] == Event.INTENT:
+            found.update(dict.fromkeys(entry["names"], (str(entry["stage"]), str(entry["attempt"]))))
+    return found
+
+
 @dataclass
 class History:
     """By stage name: ``names`` of the newest attempt's jobs, ``jobs``, the newest job with the run that it belongs to

@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from jobs.core import attempts, claim, seal, strict, verdict
+from jobs.core import attempts, claim, seal, verdict
 from jobs.core.attempts import Attempt
 from jobs.core.claim import Claim
 from jobs.core.paths import StagePaths, StorePaths
@@ -146,7 +145,7 @@ class _Look:
 
     def _sealed(self, stage: PlannedStage, store: StorePaths) -> StageStatus:
         try:
-            seal.look(store, model.LOOKED_AT_FILES)
+            seal.look(store)
         except seal.SealBroken as error:
             if passes(error):
                 return StageStatus(stage.name, State.UNKNOWN, f"its result cannot be read just now: {error}")
@@ -155,7 +154,7 @@ class _Look:
         base = StageStatus(stage.name, State.SEALED, "sealed", of_run="" if of_run == self._run.id else of_run)
         if stage.name in self._history.reused:
             return base
-        starts, end = _starts_and_end(self._paths.stage(stage.name))
+        starts, end = progress.starts_and_end(self._paths.stage(stage.name).events)
         elapsed = end["time"] - starts[0]["time"] if starts and end else None
         # Of a chain of jobs the one that sealed, not a spare one behind it.
         text = f"{base.text} ({end['note']})" if "note" in end else base.text  # a light seal is labelled
@@ -402,24 +401,3 @@ def _decisive(rows: Iterable[QueueRow]) -> QueueRow | None:
     """Of the links of a chain the one at work, else the first that waits."""
     alive = [row for row in rows if not row.state.is_final]
     return next((row for row in alive if not row.state.is_queued), alive[0] if alive else None)
-
-
-def _starts_and_end(paths: StagePaths) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """What the jobs of a stage noted when they began to work, and when one of them sealed (empty: nothing)."""
-    try:
-        lines = paths.events.read_bytes().splitlines()
-    except FileNotFoundError:
-        return [], {}
-    # Asked for every finished stage: the lines of other events are not worth parsing.
-    notes = [note for line in lines if b'"start"' in line or b'"sealed"' in line if (note := _note(line))]
-    ends = [note for note in notes if note.get("event") == "sealed"]
-    return [note for note in notes if note.get("event") == "start"], ends[-1] if ends else {}
-
-
-def _note(line: bytes) -> dict[str, Any]:
-    """A line of events; empty for a torn one, or one without its time."""
-    try:
-        found = strict.parse(line)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) and isinstance(found.get("time"), int | float) else {}

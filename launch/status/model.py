@@ -125,9 +125,6 @@ def by_slurm(base: StageStatus, state: JobState, when: str) -> StageStatus:
 
 REFUSED = "failed: refused by Slurm"
 
-LOOKED_AT_FILES = 1000
-"""Of a finished result: how many sizes are compared, so that a look at many large ones takes no minutes."""
-
 FAILURES: dict[FailureClass, str] = {
     FailureClass.NONE: "no reason given",
     FailureClass.TIME_LIMIT: "ran out of time",

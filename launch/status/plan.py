@@ -18,7 +18,6 @@ from launch.base.text import count, duration, table
 from launch.config.profile import Continuation, Profile, partitions_of
 from launch.plan.model import Plan, PlannedStage
 from launch.status import progress
-from launch.status.model import LOOKED_AT_FILES
 
 NEW = "new"
 SEALED = "sealed"
@@ -39,7 +38,7 @@ def _state(stage: PlannedStage, workspace: Workspace, absent: set[str | None]) -
     store = stage.store(workspace)
     if store.seal.exists():
         try:
-            seal.look(store, LOOKED_AT_FILES)
+            seal.look(store)
         except SealBroken as error:
             return f"damaged ({error.path.name} {error.reason}): will be made again"
         return SEALED

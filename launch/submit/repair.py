@@ -99,20 +99,17 @@ def _lock(run: Run) -> list[Leftover]:
 
 def _jobs(run: Run, plan: Plan, rows: list[QueueRow]) -> list[Leftover]:
     """Living jobs under this run's names that the journal does not explain, or that will never do anything."""
-    announced: dict[str, tuple[str, str]] = {}
-    for entry in run.journal.read():
-        if entry["event"] == Event.INTENT:
-            announced.update(dict.fromkeys(entry["names"], (str(entry["stage"]), str(entry["attempt"]))))
+    names = cancel.Names.of(run, plan)
     found = []
     for row in rows:
-        stage = None if row.state.is_final else cancel.stage_of(row, run, [stage.name for stage in plan.stages])
+        stage = None if row.state.is_final else names.stage(row.name)
         if stage is None:
             continue
         about = f"job {row.job_id} of stage {stage!r}"
         command = f"scancel {row.job_id}"
-        if row.name not in announced:
+        if row.name not in names.announced:
             found.append(Leftover(Kind.UNEXPLAINED, f"{about} is in no journal", command, True, row.job_id))
-        elif not _is_current(run, plan, *announced[row.name]):
+        elif not _is_current(run, plan, *names.announced[row.name]):
             text = f"{about} belongs to an attempt that was replaced"
             found.append(Leftover(Kind.LEFT_OVER, text, command, True, row.job_id))
         elif row.reason == NEVER_SATISFIED:

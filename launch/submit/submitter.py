@@ -327,7 +327,7 @@ class Submitter:
         """Open the next attempt and submit it; None if another run opened that number first."""
         links = self._profile.links_of(stage.continuation)
         token = attempts.new_token()
-        names = tuple(scripts.job_name(self._run.id, stage.name, token, link) for link in range(links))
+        names = tuple(self._profile.job_name.of(self._run.id, stage.name, token, link) for link in range(links))
         stage_dir = str(self._run.paths.stage(stage.name).root)
         attempt = Attempt(number, token, self._run.id, stage.name, stage_dir, "slurm", names)
         scripts.write(self._run, self._plan, stage, self._profile, token, links)
