@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.encoding.rows import RowEncoder, Tokens
+from jobs.encoding.rows import RowEncoder
 from jobs.evaluate import measure
 from jobs.evaluate.metrics import TASKS
 from jobs.evaluate.settings import EvaluateSettings, TaskSettings
@@ -64,20 +65,33 @@ def prepare(
         # What the tokenizer puts before each text by itself is no part of it, and is not scored.
         begin = begin_ids(tokenizer)
         before = [examples.end_id(tokenizer), *begin]
-        pairs = [Tokens.of(before, encode_text(tokenizer, row.texts["text"])[len(begin) :]) for row in rows]
+        most = max(2 * len(before), min(settings.batch_tokens, measure.positions(model) or settings.batch_tokens))
+        texts = (encode_text(tokenizer, row.texts["text"])[len(begin) :] for row in rows)
+        parts = [measure.windows(before, ids, most) for ids in texts]
     else:
         encoder = examples.encoder_of(tokenizer, rows[0].path)
-        pairs = [examples.encode(encoder, row)["completion"] for row in rows]
+        parts = [[examples.encode(encoder, row)["completion"]] for row in rows]
+        _refuse_longer(rows, [len(pair) for (pair,) in parts], model)
+    pairs = [pair for each in parts for pair in each]
     groups = list(measure.batches([len(pair) for pair in pairs], settings.batch_tokens))
 
     def run(done: Callable[[], None]) -> list[dict[str, Any]]:
-        found = measure.in_batches(pairs, groups, lambda batch: measure.log_likelihoods(model, batch), done)
-        return [
-            {"task": task, "id": row.id, "nll": -value, "tokens": sum(pair.mask)}
-            for row, pair, value in zip(rows, pairs, found, strict=True)
-        ]
+        found = iter(measure.in_batches(pairs, groups, lambda batch: measure.log_likelihoods(model, batch), done))
+        samples = []
+        for row, each in zip(rows, parts, strict=True):
+            tokens = sum(sum(window.mask) for window in each)
+            samples.append({"task": task, "id": row.id, "nll": -sum(islice(found, len(each))), "tokens": tokens})
+        return samples
 
     return PreparedTask(task, groups, run)
+
+
+def _refuse_longer(rows: list[Row], lengths: list[int], model: PreTrainedModel) -> None:
+    """Raises DataError: a row has more tokens than the model has positions, so that its score would mean nothing."""
+    most = measure.positions(model)
+    for row, length in zip(rows, lengths, strict=True):
+        if most is not None and length > most:
+            raise ExamplesError(f"{row.place}: {length} tokens, and the model has {most} positions: shorten or drop it")
 
 
 def _translation(
@@ -86,6 +100,7 @@ def _translation(
     longest = settings.tasks["translation"].max_new_tokens
     encoder = examples.encoder_of(tokenizer, rows[0].path)
     prompts = [examples.encode_prompt(encoder, row) for row in rows]
+    _refuse_longer(rows, [len(prompt) + longest for prompt in prompts], model)
     ends = _ends(rows, encoder, model)
     groups = list(
         measure.batches([len(prompt) for prompt in prompts], settings.batch_tokens * 4, settings.batch_prompts)
@@ -128,6 +143,7 @@ def _preferences(
 ) -> PreparedTask:
     encoder = examples.encoder_of(tokenizer, rows[0].path)
     both = [tokens for row in rows for tokens in examples.encode(encoder, row).values()]
+    _refuse_longer([row for row in rows for _ in range(2)], [len(pair) for pair in both], model)
     groups = list(measure.batches([len(pair) for pair in both], settings.batch_tokens))
 
     def run(done: Callable[[], None]) -> list[dict[str, Any]]:
