@@ -21,6 +21,7 @@ from launch.config.fields import (
     Count,
     Duration,
     Flag,
+    JobName,
     Line,
     Memory,
     ModuleName,
@@ -31,7 +32,6 @@ from launch.config.fields import (
     Slug,
     memory_bytes,
 )
-from launch.config.job_name import JobName
 from launch.config.kinds import DATA_KINDS, TRAINING_KINDS
 from launch.config.mounts import Runtime
 from launch.config.profile_fields import (

@@ -14,7 +14,7 @@ from jobs.core import attempts
 from jobs.core.attempts import Attempt
 from jobs.core.slurm_states import JobState
 from launch.base.errors import ClusterUnreachable
-from launch.config.job_name import JobName
+from launch.config.fields import JobName
 from launch.plan.model import Plan, PlannedStage
 from launch.runs import attempt_state
 from launch.runs.attempt_state import AttemptStatus, QueueView

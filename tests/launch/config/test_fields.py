@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launch.base.errors import InputError
-from launch.config.job_name import JobName
+from launch.config.fields import JobName
 from launch.config.profile_file import read_profile
 
 STAGES = ("cpt", "cpt-2", "instructions-of-many-words", "instructions-of-more-words", "dpo")
