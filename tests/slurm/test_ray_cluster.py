@@ -253,9 +253,11 @@ def test_one_node(slurm: Slurm, tmp_path: Path) -> None:
     slurm.run(["scontrol", "release", job.id])
     job.wait_for("FOUND ")
     ports = job.listening()
+    hosts = [line.split() for line in (slurm.directory / "etc" / "hosts").read_text().splitlines()]
+    address = next(one[0] for one in hosts if "node1" in one) + ":" + job.found()["address"].rpartition(":")[2]
     stranger = subprocess.run(
         [sys.executable, "-c", "import ray; ray.init(log_to_driver=False); print('LET IN')"],
-        env={**os.environ, "RAY_ADDRESS": job.found()["address"], "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 32},
+        env={**os.environ, "RAY_ADDRESS": address, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 32},
         capture_output=True, text=True, timeout=BRING_UP, check=False,
     )  # fmt: skip
     go.touch()

@@ -141,3 +141,19 @@ class Batch:
             done.stdout,
             symptoms.search_log(log) or symptoms.search_log(early),
         )
+
+    def commands(self) -> int:
+        """How many commands its batch shell runs."""
+        self.run_with_signal("TERM", 10**6)
+        return int((self.bin.parent / "count").read_text())
+
+    def run_with_signal(self, signal: str, number: int) -> Ran:
+        """``run``, with a signal to the batch shell before its command of that number."""
+        directory = self.bin.parent
+        before = directory / "before.sh"
+        before.write_text(
+            f"case $0 in */job.sh) unset BASH_ENV; set -T; before_count=0\n"
+            f'trap \'[ "$BASHPID" != "$$" ] || {{ echo "$((++before_count))" >{directory}/count;'
+            f' [ "$before_count" -ne {number} ] || kill -{signal} "$$"; }}\' DEBUG ;; esac\n'
+        )
+        return self.run(BASH_ENV=str(before))

@@ -108,6 +108,23 @@ def test_a_task_that_slurm_ends_says_nothing_for_it_may_start_again(tmp_path: Pa
     assert not (batch.stage / "exit-0").exists()
 
 
+@pytest.mark.failure(9, 33)
+@pytest.mark.parametrize(("signal", "step"), [pytest.param("TERM", 1, marks=pytest.mark.full), ("TERM", 5), ("HUP", 7)])
+def test_a_signal_at_any_line_is_no_failure_of_the_shard(tmp_path: Path, signal: str, step: int) -> None:
+    """Slurm starts the task again, or knows why it does not; the shard is never taken for failed."""
+    longest = Batch.of_array(tmp_path / "whole").commands()
+    assert longest > 15
+    codes = set()
+    for number in range(1, longest + 1, step):
+        batch = Batch.of_array(tmp_path / str(number))
+        ran = batch.run_with_signal(signal, number)
+        assert not (batch.stage / "exit-0").exists(), number
+        assert ran.count("interpreter") <= 1
+        codes.add(ran.code)
+    assert 143 in codes
+    assert codes <= {143, 0, -15, -1}
+
+
 @pytest.mark.failure(9)
 def test_a_trap_of_the_set_up_lines_runs_too(tmp_path: Path) -> None:
     ends = tmp_path / "ends"
