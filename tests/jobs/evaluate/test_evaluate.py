@@ -174,7 +174,6 @@ def test_windows_score_every_token_once_and_keep_to_the_limit(count: int) -> Non
         assert window.ids == tuple(range(window.ids[0], window.ids[0] + len(window)))
 
 
-@pytest.mark.failure(9)
 @pytest.mark.parametrize("kind", ["rotary", "learned"])
 def test_a_document_longer_than_the_model_is_scored_in_windows(tmp_path: Path, kind: str) -> None:
     """The sum is that of a plain loop over the same windows; a model with learned positions fails on longer ones."""
