@@ -126,7 +126,7 @@ class Batch:
             "SLURM_ARRAY_TASK_ID": "0", **environment,
         }  # fmt: skip
         done = subprocess.run(
-            ["bash", str(self.script)],
+            ["env", "--default-signal=HUP", "bash", str(self.script)],  # bash keeps what nohup ignores
             env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False,
         )  # fmt: skip
         calls = self.bin.parent / "calls"
