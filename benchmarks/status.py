@@ -26,7 +26,6 @@ from launch.config.profile import Resources
 from launch.config.profile_file import read_profile
 from launch.plan import model
 from launch.plan.model import Plan, PlannedInput, PlannedStage
-from launch.render import scripts
 from launch.runs import rundir
 from launch.runs.journal import Event
 from launch.runs.rundir import Run
@@ -91,7 +90,7 @@ def submit(run: Run, planned: PlannedStage, number: int) -> tuple[str, str]:
     """What a submission, and the job if it has begun, leave behind of one stage; its job's name and id."""
     store = planned.store(run.workspace)
     paths = run.paths.stage(planned.name)
-    name, job = scripts.job_name(run.id, planned.name, "abcdef", 0), str(1000 + number)
+    name, job = run.profile().job_name.of(run.id, planned.name, "abcdef", 0), str(1000 + number)
     for path in (store.attempts, paths.logs):
         path.mkdir(parents=True)
     attempt = Attempt(1, "abcdef", run.id, planned.name, str(paths.root), "slurm", (name,))

@@ -41,6 +41,12 @@ def of_extra(module: str, what: str) -> Any:
         raise SettingsError(f'{what} needs the extra "data": pip install "overnight[data]" ({error})') from error
 
 
+class SourceMissing(DataError):
+    """A file that was planned with is not there any more."""
+
+    failure = FailureClass.MISSING_INPUT
+
+
 @dataclass(frozen=True)
 class Flaw:
     """Why a row is bad input. ``place`` is ``file:line`` (or a file); ``text`` says what is wrong, or shows the row."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.common.errors import DataError, Flaw
+from data_prep.common.errors import DataError, Flaw, SourceMissing
 from data_prep.sources import formats, json_rows, reader, streams
 from jobs.core.spec import Source
 
@@ -88,6 +88,8 @@ def rows(kind: str, sources: tuple[Source, ...], progress: Callable[[int, int], 
                 yield from _rows(kind, source.path, known)
             if os.stat(source.path).st_mtime_ns != before:
                 raise DataError("changed while it was read; start again", source.path)
+        except FileNotFoundError as error:
+            raise SourceMissing("is not there any more", source.path) from error
         except OSError as error:
             raise DataError(f"cannot be read: {error.strerror or error}", source.path) from error
         done += source.size

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import secrets
 import socket
@@ -79,6 +80,23 @@ def tokens_before(store: StorePaths, token: str) -> set[str]:
     """Tokens of the attempts that came before one; empty where that is not known."""
     known = [_read(path).token for path in _paths(store) if path.stat().st_size]
     return set(known[: known.index(token)]) - {""} if token in known else set()
+
+
+def other_owner(store: StorePaths, attempt: Attempt) -> str:
+    """Name of the user who submitted an attempt, if that is another one: Slurm shows us our own jobs only."""
+    try:
+        owner = store.attempt(attempt.number).stat().st_uid
+    except FileNotFoundError:  # moved aside meanwhile
+        return ""
+    return "" if owner == os.geteuid() else user_name(owner)
+
+
+def user_name(number: int) -> str:
+    """As the system calls a user; the number where it has no name."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def open_next(store: StorePaths, attempt: Attempt) -> bool:

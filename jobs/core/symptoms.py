@@ -116,12 +116,6 @@ ADVICE = {
 }
 """What to change, in the words of a pipeline file or a profile."""
 
-ANOTHER_RUN = frozenset({
-    FailureClass.GPU_MEMORY, FailureClass.OUT_OF_MEMORY, FailureClass.MISSING_GPUS, FailureClass.VERSIONS,
-    FailureClass.TOKENIZER, FailureClass.WRONG_DATA, FailureClass.ENVIRONMENT,
-})  # fmt: skip
-"""Classes whose change is one of the pipeline or the profile: a run keeps its own, so it takes another one."""
-
 LOG_BYTES = 1 << 20
 """How much of the end of a log is searched."""
 

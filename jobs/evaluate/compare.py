@@ -72,13 +72,22 @@ def _task_of(name: str) -> str | None:
 
 
 def changes(now: Samples, earlier: Samples, settings: EvaluateSettings) -> dict[str, dict[str, MetricChange]]:
-    """Task -> metric -> change, for the tasks that both ran, on the examples that both have."""
+    """Task -> metric -> change, for the tasks that both ran, on the examples that both have.
+
+    Raises:
+        BadSettings: the texts of the two are of other tokens.
+    """
     found: dict[str, dict[str, MetricChange]] = {}
     for task in now.keys() & earlier.keys():
         old = {sample["id"]: sample for sample in earlier[task]}
         common = [sample for sample in now[task] if sample["id"] in old]
         if not common:
             continue
+        for sample in common if task == "perplexity" else ():
+            here, there = sample["tokens"], old[sample["id"]]["tokens"]
+            if here != there:
+                text = f"example {sample['id']!r} of perplexity has {here} tokens here and {there} in compare_to"
+                raise BadSettings(f"{text}: of another tokenizer or other data the losses of tokens cannot be compared")
         before = metrics.statistics(task, [old[sample["id"]] for sample in common])
         after = metrics.statistics(task, common)
         weights = metrics.resample(len(common), settings.resamples, settings.seed)

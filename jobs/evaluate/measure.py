@@ -37,6 +37,22 @@ def batches(lengths: Sequence[int], tokens: int, most: int | None = None) -> Ite
         yield batch
 
 
+def positions(model: PreTrainedModel) -> int | None:
+    """How many tokens a model can see at once; None where it sets no limit."""
+    found = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def windows(before: Sequence[int], ids: Sequence[int], most: int) -> list[Tokens]:
+    """A text as sequences of at most ``most`` ids in which each of its ids has loss once. ``before`` stands before the
+    first; of each later one the first half is what stands before it in the text, without loss."""
+    first, half = ids[: most - len(before)], most // 2
+    found = [Tokens.of(before, first)]
+    for start in range(len(first), len(ids), most - half):
+        found.append(Tokens.of(ids[max(0, start - half) : start], ids[start : start + most - half]))
+    return found
+
+
 @torch.inference_mode()
 def log_likelihoods(model: PreTrainedModel, pairs: Sequence[Tokens]) -> list[float]:
     """Sum of the log-probabilities of the tokens with loss of each sequence, in nats.

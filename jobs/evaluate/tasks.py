@@ -6,6 +6,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,25 +29,24 @@ Sample = dict[str, Any]
 class PreparedTask:
     """A task made ready: its batches are known, so that progress has a total before the first one runs.
 
-    ``items``: what goes through the model, as many of each row, in ``groups``; ``answer`` makes results of a group of
-    them, and ``sample`` the line of a row in samples.jsonl out of its items and their results.
+    ``parts``: of each row what goes through the model, all of them one behind the other in ``groups``; ``answer`` makes
+    results of a group of them, and ``sample`` the line of a row in samples.jsonl out of its parts and their results.
     """
 
     name: str
     rows: list[Row]
-    items: Sequence[Any]
+    parts: Sequence[Sequence[Any]]
     groups: list[list[int]]
     answer: Callable[[list[Any]], list[Any]]
     sample: Callable[[Row, Sequence[Any], Sequence[Any]], Sample]
 
     def run(self, done: Callable[[], None]) -> list[Sample]:
         """The samples of all rows; ``done`` is called after each group."""
-        found = measure.in_batches(self.items, self.groups, self.answer, done)
-        each = len(found) // len(self.rows)
+        found = iter(measure.in_batches([one for own in self.parts for one in own], self.groups, self.answer, done))
         samples = []
-        for at, row in zip(range(0, len(found), each), self.rows, strict=True):
-            own = self.sample(row, self.items[at : at + each], found[at : at + each])
-            samples.append({"task": self.name, "id": row.id, **own})
+        for row, own in zip(self.rows, self.parts, strict=True):
+            made = self.sample(row, own, list(islice(found, len(own))))
+            samples.append({"task": self.name, "id": row.id, **made})
         return samples
 
 
@@ -77,36 +77,48 @@ def prepare(
 ) -> PreparedTask:
     """Tokenise the rows of a task and group them into batches."""
     if task == "translation":
-        encoder = examples.encoder_of(tokenizer, rows[0].path)
+        encoder, longest = examples.encoder_of(tokenizer, rows[0].path), settings.tasks[task].max_new_tokens
         prompts = [examples.encode_prompt(encoder, row) for row in rows]
+        _refuse_longer(rows, [len(prompt) + longest for prompt in prompts], model)
         groups = measure.batches([len(prompt) for prompt in prompts], settings.batch_tokens * 4, settings.batch_prompts)
-        ends, longest = _ends(rows, encoder, model), settings.tasks[task].max_new_tokens
+        ends = _ends(rows, encoder, model)
         answer = functools.partial(measure.answers, model, tokenizer, max_new_tokens=longest, ends=ends)
-        return PreparedTask(task, rows, prompts, list(groups), answer, _translated)
+        return PreparedTask(task, rows, [[prompt] for prompt in prompts], list(groups), answer, _translated)
     if task == "perplexity":
         # In training an end-of-sequence token stands before every document, so it does here.
         # What the tokenizer puts before each text by itself is no part of it, and is not scored.
         begin = begin_ids(tokenizer)
         before = [examples.end_id(tokenizer), *begin]
-        items = [Tokens.of(before, encode_text(tokenizer, row.texts["text"])[len(begin) :]) for row in rows]
+        most = max(2 * len(before), min(settings.batch_tokens, measure.positions(model) or settings.batch_tokens))
+        texts = (encode_text(tokenizer, row.texts["text"])[len(begin) :] for row in rows)
+        parts = [measure.windows(before, ids, most) for ids in texts]
     else:
         encoder = examples.encoder_of(tokenizer, rows[0].path)
-        items = [one for row in rows for one in examples.encode(encoder, row).values()]
-    groups = measure.batches([len(one) for one in items], settings.batch_tokens)
+        parts = [list(examples.encode(encoder, row).values()) for row in rows]
+        _refuse_longer(rows, [max(map(len, own)) for own in parts], model)
+    groups = measure.batches([len(one) for own in parts for one in own], settings.batch_tokens)
     score = functools.partial(measure.log_likelihoods, model)
-    return PreparedTask(task, rows, items, list(groups), score, _preferred if task == "preferences" else _scored)
+    return PreparedTask(task, rows, parts, list(groups), score, _preferred if task == "preferences" else _scored)
 
 
-def _scored(row: Row, items: Sequence[Tokens], results: Sequence[float]) -> Sample:
-    return {"nll": -results[0], "tokens": sum(items[0].mask)}
+def _refuse_longer(rows: list[Row], lengths: list[int], model: PreTrainedModel) -> None:
+    """Raises ExamplesError: a row has more tokens than the model has positions, so that its score would mean nothing."""
+    most = measure.positions(model)
+    for row, length in zip(rows, lengths, strict=True):
+        if most is not None and length > most:
+            raise ExamplesError(f"{row.place}: {length} tokens, and the model has {most} positions: shorten or drop it")
 
 
-def _preferred(row: Row, items: Sequence[Tokens], results: Sequence[float]) -> Sample:
+def _scored(row: Row, parts: Sequence[Tokens], results: Sequence[float]) -> Sample:
+    return {"nll": -sum(results), "tokens": sum(sum(one.mask) for one in parts)}
+
+
+def _preferred(row: Row, parts: Sequence[Tokens], results: Sequence[float]) -> Sample:
     chosen, rejected = results
     return {"chosen": chosen, "rejected": rejected, "margin": chosen - rejected}
 
 
-def _translated(row: Row, items: Sequence[Any], results: Sequence[str]) -> Sample:
+def _translated(row: Row, parts: Sequence[Any], results: Sequence[str]) -> Sample:
     wanted = row.texts["completion"].strip()
     return {"hypothesis": results[0], "reference": wanted, "exact": results[0] == wanted}
 

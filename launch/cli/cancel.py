@@ -43,12 +43,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(run: Run, done: Cancelled, as_json: bool) -> None:
-    value = {"run": run.id, "stages": done.stages, "jobs": done.jobs, "left": done.left, "spared": done.spared}
+    value = {"run": run.id, "stages": done.stages, "jobs": done.jobs, "left": done.left}
+    value |= {"spared": done.spared, "theirs": done.theirs}
     lines = [] if done.jobs else [f"run {run.id} has no jobs in the queue"]
     for job, stage in done.jobs.items():
         lines.append(f"  {stage:16} {job:10} {'still in the queue' if job in done.left else 'cancelled'}")
     for stage, other in done.spared.items():
         lines.append(f"  {stage:16} left alone: it is a job of run {other} (--adopted cancels it, too)")
+    for stage, user in done.theirs.items():
+        lines.append(f"  {stage:16} left alone: it is a job of user {user}, who alone can cancel it")
     resume = f"overnight resume {run.id}, to go on from what is sealed and saved"
     lines.append(f"next: {f'overnight cancel {run.id}' if done.left else resume}")
     options.print_result(value, lines, as_json)

@@ -9,8 +9,9 @@ from pathlib import Path
 from data_prep.common.errors import DataError
 from data_prep.corpus import tasks
 from data_prep.corpus.workdir import WorkDir
+from jobs.core import symptoms
 from jobs.core.attempts import new_token
-from jobs.core.paths import Workspace
+from jobs.core.paths import StagePaths, Workspace
 from jobs.core.spec import Source
 from launch.base.errors import InputError, RejectedByCluster
 from launch.config.profile import ExecutorKind
@@ -18,6 +19,8 @@ from launch.config.profile_file import find
 from launch.inputs import toolkit
 from launch.runs import client
 from launch.runs.rundir import Run
+from launch.status import logs
+from launch.status.model import FAILURES
 from launch.submit import array
 
 _POLL_SECONDS = 2.0
@@ -99,7 +102,11 @@ class ArrayRunner:
 
 
 def _failed(phase: str, shard: int, how: str, log: Path) -> InputError:
+    if not log.exists():  # it ended before its own log was open
+        log = logs.batch_output(StagePaths(log.parent.parent)) or log
+    shown = symptoms.search_log(log)
+    why = "" if shown is None else f": {FAILURES[shown.failure]} ({shown.failure.value})\n  {shown.line}\n "
     return InputError(
-        f"the job of shard {shard} ({phase}) {how}; its log: {log}",
+        f"the job of shard {shard} ({phase}) {how}{why}; its log: {log}",
         hint="the same command continues from the shards that are done",
     )

@@ -24,19 +24,19 @@ def run(args: argparse.Namespace) -> int:
 
     found, plan, profile = options.open_run(args)
     gateway = None if profile.executor == "local" else client.gateway(profile)
-    findings = repair.examine(found, plan, gateway)
+    findings, then = repair.examine(found, plan, gateway)
     safe = [finding for finding in findings if finding.is_safe]
     if not args.json:
         for finding in findings:
             print(f"{finding.kind}: {finding.text}\n  {finding.command}")
         if not findings:
-            print(f"run {found.id}: nothing is wrong")
+            print(f"run {found.id}: nothing is wrong\nnext: {then}")
     fixed = []
     if safe and (args.fix or (not args.json and _agreed(len(safe)))):
         fixed = repair.fix(found, gateway, findings)
     value = [{**asdict(finding), "fixed": finding in fixed} for finding in findings]
     lines = [f"fixed: {len(fixed)}"] if fixed else []
-    options.print_result({"run": found.id, "findings": value}, lines, args.json)
+    options.print_result({"run": found.id, "findings": value, "next": then}, lines, args.json)
     if any(finding.kind is Kind.SILENT for finding in findings):
         return ClusterUnreachable.exit_code
     return 0 if len(fixed) == len(findings) else 1

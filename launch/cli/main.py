@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import contextlib
 import errno
 import gc
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
 from launch import __version__
 from launch.base.errors import InputError, OvernightError
@@ -48,6 +49,38 @@ BUG = 70  # EX_SOFTWARE: apart from every expected exit code
 _WORLD_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ESTALE, errno.EIO)
 
 
+CHANGE_SOMETHING = frozenset({"fetch", "submit", "run", "cancel", "resume", "doctor", "gc"})
+"""Commands that go on when nobody reads what they print any more (`overnight submit | head`)."""
+
+
+class _Lasting:
+    """A stream of this process that drops the rest once its reader has left."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with _dropped(self._stream):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with _dropped(self._stream):
+            self._stream.flush()
+
+
+@contextlib.contextmanager
+def _dropped(stream: TextIO) -> Iterator[None]:
+    """After a broken pipe nothing more is written. (Python would complain once more at its own last flush.)"""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 class _Parser(argparse.ArgumentParser):
     """Reports wrong usage as an InputError, so that it looks like every other error and honours ``--json``."""
 
@@ -63,6 +96,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         gc.set_threshold(50_000)
         atexit.register(gc.freeze)
     arguments = list(sys.argv[1:] if argv is None else argv)
+    with _lasting(arguments):
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     as_json = "--json" in arguments
     try:
         try:
@@ -76,8 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has left (`| head`). Python would complain once more at its own last flush.
+    except BrokenPipeError:  # the reader of our output has left (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except OSError as error:
@@ -88,8 +125,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _bug()
 
 
+def _name_in(arguments: Sequence[str]) -> str | None:
+    return next((argument for argument in arguments if not argument.startswith("-")), None)
+
+
+@contextlib.contextmanager
+def _lasting(arguments: Sequence[str]) -> Iterator[None]:
+    """What is printed inside may find no reader, if the command is one of those that go on."""
+    if _name_in(arguments) not in CHANGE_SOMETHING:
+        yield
+        return
+    out, err = (cast(TextIO, _Lasting(stream)) for stream in (sys.stdout, sys.stderr))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        yield
+
+
 def _dispatch(arguments: list[str]) -> int:
-    name = next((argument for argument in arguments if not argument.startswith("-")), None)
+    name = _name_in(arguments)
     if name is not None and name not in COMMANDS:
         from launch.base.text import suggest
 

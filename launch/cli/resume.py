@@ -17,7 +17,7 @@ BUSY_SECONDS = 120.0
 OF_THIS_JOB = (
     "TMPDIR", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL",
     "ZE_AFFINITY_MASK", "OVERNIGHT_LINK", "OVERNIGHT_NODES", "OVERNIGHT_MASTER_ADDR", "OVERNIGHT_MASTER_PORT",
-    "OVERNIGHT_STAY", "OVERNIGHT_ENTERED",
+    "OVERNIGHT_STAY", "OVERNIGHT_ENTERED", "OVERNIGHT_TOKEN",
 )  # fmt: skip
 """Variables that Slurm, a site's prologue or host.sh has set for one job: the next one must not get them from it."""
 

@@ -21,6 +21,7 @@ from launch.config.fields import (
     Count,
     Duration,
     Flag,
+    JobName,
     Line,
     Memory,
     ModuleName,
@@ -89,6 +90,7 @@ class Profile(SiteKeys):
     per_cpu: PerCpu = PerCpu.model_construct()
     per_gpu: PerGpu = PerGpu.model_construct()
     clusters: ClusterName | None = None
+    job_name: JobName = JobName.model_construct()
     launcher: tuple[Line, ...] = ("srun",)
     srun_options: SrunOptions = SrunOptions.model_construct()
     containers: Containers = Containers.model_construct()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from launch.base.text import nearest, suggest, user_place
 from launch.config.document import layers
 from launch.config.document.positions import Document, MarkedFile, Positions, Problem, failure
 from launch.config.document.validate import validate
-from launch.config.profile import Profile
+from launch.config.profile import Continuation, Profile
+from launch.config.profile_fields import MemoryRule, node_parts
 from launch.inputs.toolkit import package_directory
 from launch.slurm.options import OPTIONS, flag_name
 
@@ -104,8 +105,9 @@ def option_problems(profile: Profile) -> list[Problem]:
     further = set(profile.sbatch)
     further |= {flag_name(one) for one in profile.containers.options if one[:2] == "--"}
     known = sorted(further.union(name for name, row in OPTIONS.items() if row.is_removable))
+    found = list(_impossible(profile))
     reserved = [(name, row.reserved) for name in profile.sbatch if (row := OPTIONS.get(name)) and row.reserved]
-    found = [Problem(("sbatch", name), f"{name!r} cannot be set: {why}", at_key=True) for name, why in reserved]
+    found += [Problem(("sbatch", name), f"{name!r} cannot be set: {why}", at_key=True) for name, why in reserved]
     for number, name in enumerate(profile.remove):
         if name in OPTIONS and OPTIONS[name].needed:
             found.append(Problem(("remove", number), f"{name!r} cannot be left out: {OPTIONS[name].needed}"))
@@ -114,3 +116,37 @@ def option_problems(profile: Profile) -> list[Problem]:
             rest = f"nearest: {near}" if near else "`overnight plan PIPELINE --scripts` shows those of a pipeline"
             found.append(Problem(("remove", number), f"no job gets an option {name!r}; {rest}"))
     return found
+
+
+_MEMORY = ("mem", "mem-per-cpu", "mem-per-gpu")
+
+
+def _impossible(profile: Profile) -> Iterator[Problem]:
+    """Values that are right by themselves and not together."""
+    links = profile.links if profile.continuation is Continuation.CHAIN else 1
+    least, longest = profile.job_name.shortest(links), profile.job_name.longest
+    if longest is not None and longest < least:
+        text = f"{longest} is too short for a name that comes only once: write {least} or more, or a shorter prefix"
+        yield Problem(("job_name", "longest"), text)
+    for name, value in profile.env.items():
+        if any(variable for variable, _ in node_parts(value)):
+            text = f"{value!r} stays as it is, its variable is not replaced: write it in node_env"
+            yield Problem(("env", name), text)
+    asked = [name for name in _MEMORY if name not in profile.remove and profile.sbatch.get(name) not in (None, False)]
+    for name in asked:
+        if other := next((key for key in _memory_keys(profile) if key[0] != name), None):
+            text = f"Slurm takes one of --{name} and --{other[0]}, which comes from {other[1]}"
+            yield Problem(("sbatch", name), f"{text}: take one out, or write remove: [{other[0]}]", at_key=True)
+
+
+def _memory_keys(profile: Profile) -> Iterator[tuple[str, str]]:
+    """Options of sbatch that ask for memory, each with the key of the profile that says so."""
+    taken_out = {*profile.remove, *(name for name in _MEMORY if profile.sbatch.get(name, "") in (None, False))}
+    said = [(name, f"sbatch.{name}") for name in _MEMORY if name in profile.sbatch]
+    if profile.mem is MemoryRule.NODE:
+        said.append(("mem", "mem: node"))
+    if profile.mem is not MemoryRule.NEVER:
+        said += [("mem", f"resources.{group}.mem") for group, keys in profile.resources.items() if keys.mem is not None]
+    said += [("mem-per-cpu", "per_cpu.mem")] if profile.per_cpu.mem is not None else []
+    said += [("mem-per-gpu", "per_gpu.mem")] if profile.per_gpu.mem is not None else []
+    return (one for one in said if one[0] not in taken_out)

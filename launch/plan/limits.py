@@ -106,6 +106,10 @@ def _of_stage(stage: PlannedStage, profile: ProfileFile, stages: Mapping[str, An
     if stage.trains and asked_time is not None and asked_time.seconds <= lead.seconds:
         text = f"stage {stage.name!r} has a time of {asked_time} and saves {lead} before its end (lead): no step fits"
         yield paths.get("time", ("resources",)), f"{text}; write more time, or a shorter lead in the profile"
+    per = [name for name in ("mem-per-cpu", "mem-per-gpu") if profile.profile.sbatch.get(name) not in (None, False)]
+    if stage.resources.mem is not None and per and "mem" not in profile.profile.remove:
+        text = f"stage {stage.name!r} asks for mem, the profile for --{per[0]} (sbatch), and Slurm takes one of them"
+        yield paths.get("mem", ("resources",)), f"{text}: leave mem out, or write remove: [mem] in the profile"
     if not known or not names:
         return
     unknown = [name for name in names if name not in known]

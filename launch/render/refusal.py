@@ -24,6 +24,10 @@ from launch.slurm.options import OPTIONS
 
 ASK_SECONDS = 10.0
 
+_OF_QOS = re.compile(r"\bQOS(?:Max|Min|Grp)")
+_MODEL = re.compile(r"(?:gpu:)?([A-Za-z][\w.-]*):\d+")
+"""Of what a job asks for, and of what sinfo says that nodes have."""
+
 
 def explain(error: RejectedByCluster, run: Run, stage: str, script: Path, gateway: Gateway) -> None:
     """Add to the error the options of ``stage`` that it is about, where that is known; ``script`` was rejected."""
@@ -33,6 +37,8 @@ def explain(error: RejectedByCluster, run: Run, stage: str, script: Path, gatewa
 def add(error: RejectedByCluster, known: Sequence[JobOption], script: Path, gateway: Gateway) -> None:
     """As ``explain``, with the options of the stage at hand."""
     suspects = refusals.about(error.stderr)
+    of_qos = bool(suspects) and _OF_QOS.search(error.stderr) is not None
+    suspects += ("qos",) if of_qos else ()
     found = [one for one in known if one.command == "sbatch" and one.option in suspects]
     if len(found) > 1:
         found = _decisive(found, script, gateway) or found
@@ -41,19 +47,24 @@ def add(error: RejectedByCluster, known: Sequence[JobOption], script: Path, gate
     partition = next((str(one.value) for one in known if one.option == "partition"), None)
     error.causes = [asdict(one) for one in found]
     error.advice = "\n".join(line for one in found for line in origin(one, _there_is(one, partition, gateway)))
+    if of_qos and not any(one.option == "qos" for one in known):
+        error.advice += "\nthe limit is that of your default QOS; one that allows more: qos: NAME   in the profile"
     error.hint = "change that entry and submit again; what is queued already is adopted, not queued twice"
 
 
-def of_step(line: str, run: Run, stage: str) -> list[str]:
-    """The same for ``line``, which srun printed inside a job; empty, and nothing is read, for other lines."""
-    if not line.startswith("srun: "):
+def of_command(said: str, run: Run, stage: str) -> list[str]:
+    """The same for what srun printed inside a job, or sbatch before it; empty, and nothing is read, for other words."""
+    command = said.partition(": ")[0]
+    if command not in ("srun", "sbatch"):
         return []
     known = provenance.load(run.paths.emitted, stage)
-    suspects = refusals.about(line)
-    found = [one for one in known if one.command == "srun" and one.option in suspects]
+    suspects = refusals.about(said)
+    found = [one for one in known if one.command == command and one.option in suspects]
     # srun takes the resources that it is not given from its job.
     found = found or [one for one in known if one.command == "sbatch" and one.option in suspects]
     last = {one.option: one for one in found}  # of an option that is given twice the last one counts
+    if command == "sbatch" and len(last) > 1:  # which of them was known only then
+        return []
     return [text for one in last.values() for text in origin(one)]
 
 
@@ -107,8 +118,17 @@ def _there_is(one: JobOption, partition: str | None, gateway: Gateway) -> str:
         what += f" (partition {partition})" if within else ""
     if not words:
         return ""
-    near = f"; {suggest(str(one.value), words)}" if row.example == "NAME" else ""
+    near = f"; {suggest(str(one.value), words)}" if row.example == "NAME" else _other_model(str(one.value), words)
     return f"{what}: {', '.join(words)}{near if 'nearest' in near else ''}"
+
+
+def _other_model(asked: str, words: Sequence[str]) -> str:
+    """The name of the GPUs that are there, where a job asks for another (``H100`` for ``h100``)."""
+    wanted, there = _MODEL.match(asked), sorted({found[1] for word in words if (found := _MODEL.match(word))})
+    if wanted is None or wanted[1] in there:
+        return ""
+    near = suggest(wanted[1], there)
+    return f"; {near} (gpu_request.model; capitals count)"
 
 
 def _answer(command: Sequence[str], gateway: Gateway) -> list[str]:

@@ -140,7 +140,7 @@ def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, a
         watch_seconds=max(1, round(profile.poll_seconds)),
         requeue_refused=profile.requeue_refused,
         floor=None if profile.poll_floor is None else profile.poll_floor.seconds,
-        asked=client.asked_file(run.workspace),
+        asked=client.asked_file(profile),
         seal=stage.store(run.workspace).seal,
         run=run.id,
         onward=_onward(run, plan, profile),
@@ -200,11 +200,6 @@ def write(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, attempt: 
         write_atomic(scripts.container, texts.container)
 
 
-def job_name(run: str, stage: str, attempt: str, link: int) -> str:
-    """Unique in the queue, and readable there."""
-    return f"on-{run}-{stage}-{attempt}" + (f"-{link}" if link else "")
-
-
 def _site_options(profile: Profile, resources: Resources) -> dict[str, str | bool]:
     """GPUs, memory and whole nodes in the words of the site."""
     gpus = resources.gpus_per_node or 0
@@ -249,7 +244,7 @@ def request(
             hint=f"set resources.default.time in the profile {profile.name!r}, or time: in the stage",
         )
     return JobRequest(
-        name=job_name(run.id, stage.name, attempt, link),
+        name=profile.job_name.of(run.id, stage.name, attempt, link),
         stage_dir=paths.root,
         scripts_dir=paths.scripts(attempt).root,
         link=link,

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs.core.paths import Workspace
 from launch.base.errors import InputError
+from launch.base.text import user_place
 from launch.config.profile import Profile
 from launch.slurm.client import Gateway
 
@@ -22,8 +22,7 @@ def gateway(profile: Profile, secrets: Iterable[str] = (), environment: Mapping[
         InputError: the profile is of the throw-away cluster, and that is not up.
     """
     floor = 0.0 if profile.poll_floor is None else float(profile.poll_floor.seconds)
-    asked = None if profile.workspace is None else asked_file(Workspace(profile.workspace))
-    more: dict[str, Any] = {"cluster": profile.clusters, "floor": floor, "asked": asked}
+    more: dict[str, Any] = {"cluster": profile.clusters, "floor": floor, "asked": asked_file(profile)}
     if not profile.devcluster:
         return Gateway(drop=secrets, environment=environment, **more)
     from launch.slurm.devcluster.location import slurm_conf
@@ -36,6 +35,6 @@ def gateway(profile: Profile, secrets: Iterable[str] = (), environment: Mapping[
     return Gateway(conf, drop=secrets, environment=environment, **more)
 
 
-def asked_file(workspace: Workspace) -> Path:
-    """The file whose time is that of the last question to the queue, by any command or job of a workspace."""
-    return workspace.root / ".asked"
+def asked_file(profile: Profile) -> Path:
+    """The file whose time is that of the last question to the queue, by any command or job of this user there."""
+    return user_place("STATE", ".local/state") / f"asked-{profile.clusters or 'here'}"

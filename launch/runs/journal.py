@@ -56,6 +56,15 @@ class Journal:
                 yield entry
 
 
+def announced(journal: Journal) -> dict[str, tuple[str, str]]:
+    """Names of all jobs of a run, each with its stage and attempt."""
+    found: dict[str, tuple[str, str]] = {}
+    for entry in journal.read():
+        if entry["event"] == Event.INTENT:
+            found.update(dict.fromkeys(entry["names"], (str(entry["stage"]), str(entry["attempt"]))))
+    return found
+
+
 @dataclass
 class History:
     """By stage name: ``names`` of the newest attempt's jobs, ``jobs``, the newest job with the run that it belongs to
@@ -122,10 +131,17 @@ def starts_among(claims: list[Claim]) -> list[Claim]:
     return sorted(seen.values(), key=lambda found: found.order)
 
 
+def verdicts_of(store: StorePaths, attempt: Attempt) -> list[Verdict]:
+    """Verdicts of an attempt in the order of its starts; by their own time where its claims are lost."""
+    paths, starts = StagePaths(Path(attempt.stage_dir)), starts_of(store, attempt)
+    if not starts:
+        return [said for said in verdict.all_of(paths) if said.attempt == attempt.token != ""]
+    found = (verdict.of_attempt(paths.verdict(one.job, one.restart), attempt.token) for one in starts)
+    return [said for said in found if said is not None]
+
+
 def last_word(store: StorePaths, attempt: Attempt) -> Verdict | None:
     """The verdict of the newest start of an attempt; None if it has none (yet) or nothing has started."""
-    starts = starts_of(store, attempt)
-    if not starts:
-        return None
-    path = StagePaths(Path(attempt.stage_dir)).verdict(starts[-1].job, starts[-1].restart)
-    return verdict.of_attempt(path, attempt.token)
+    starts, found = starts_of(store, attempt), verdicts_of(store, attempt)[-1:]
+    newest = {(one.job, one.restart) for one in starts[-1:]}
+    return next((said for said in found if not starts or (said.job, said.restart) in newest), None)

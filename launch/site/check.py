@@ -166,6 +166,11 @@ class _Checker:
             yield Finding(Level.WARN, "question", f"no answer: {command}: {problem}")
         if not self._facts.partitions:
             return
+        asked = self._profile.gpu_request.model
+        there = {group.gpu_model for one in self._facts.partitions for group in one.groups if group.gpu_model}
+        if asked and there and asked not in there:
+            text = f"model {asked} is not among the GPUs of the nodes: {', '.join(sorted(there))} (capitals count)"
+            yield Finding(Level.FAIL, "gpu_request", text, self._where("gpu_request", "model"))
         for name, says in self._profile.partitions.items():
             real = self._facts.partition(name)
             where = self._where("partitions", name)

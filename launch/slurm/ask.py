@@ -6,12 +6,12 @@ is not asked, because a large site has ten thousand of them: ``sinfo --exact`` p
 
 from __future__ import annotations
 
-import getpass
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from jobs.core import attempts
 from launch.base.errors import OvernightError
 from launch.slurm.client import Gateway
 
@@ -94,9 +94,4 @@ def _shown(command: Sequence[str]) -> str:
 
 def user_name() -> str:
     """As Slurm knows the user: by the id, whatever ``$USER`` says."""
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return getpass.getuser()
+    return attempts.user_name(os.getuid())

@@ -34,6 +34,9 @@ _SUBMITTED = re.compile(r"^Submitted batch job (\d+)", re.MULTILINE)
 #: 128 + SIGHUP to 128 + SIGTERM. (255 is how sbatch itself ends after an option that it does not know.)
 _KILLED = range(129, 144)
 
+#: Commands that speak of this machine's cluster unless another is named.
+_OF_A_CLUSTER = frozenset({"sinfo", "scontrol", "squeue", "sacct", "sprio", "sshare"})
+
 _GONE = re.compile(r"Invalid job id|already (?:complet|finished)", re.IGNORECASE)
 
 
@@ -65,7 +68,7 @@ class Gateway:
         sbatch_timeout: seconds for sbatch.
         cluster: where its jobs are, if that is not the cluster of this machine (``-M``).
         floor: the least seconds between two questions to the queue, for sites that refuse more.
-        asked: a file whose time is that of the last one, shared by all commands and jobs of a workspace.
+        asked: a file whose time is that of the last one, shared by all commands and jobs of a user.
     """
 
     def __init__(
@@ -218,7 +221,9 @@ class Gateway:
             RejectedByCluster: there is no such command here.
             ClusterUnreachable: it did not end in time and was killed.
         """
-        return self._run(tuple(command), timeout=timeout)
+        name, *rest = command
+        there = self._there if name in _OF_A_CLUSTER else ()
+        return self._run((name, *there, *rest), timeout=timeout)
 
     def _wait_for_floor(self) -> None:
         """Let the site's least time since the last question pass."""
@@ -234,6 +239,7 @@ class Gateway:
                 )
                 time.sleep(left)
         with contextlib.suppress(OSError):
+            self._asked.parent.mkdir(parents=True, exist_ok=True)
             self._asked.touch()
 
     def _checked(self, command: tuple[str, ...], failure: str) -> Answer:

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from jobs.core import attempts, claim, seal, strict, verdict
+from jobs.core import attempts, claim, seal, verdict
 from jobs.core.attempts import Attempt
 from jobs.core.claim import Claim
 from jobs.core.paths import StagePaths, StorePaths
+from jobs.core.patience import passes
 from jobs.core.progress import Report, recent
 from jobs.core.slurm_states import JobState
 from jobs.core.verdict import FailureClass, Outcome
@@ -23,7 +23,7 @@ from launch.base.errors import OvernightError
 from launch.plan.model import Plan, PlannedStage
 from launch.runs import attempt_state
 from launch.runs.attempt_state import AttemptState, AttemptStatus, QueueView
-from launch.runs.journal import History, starts_among
+from launch.runs.journal import History, starts_among, verdicts_of
 from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
 from launch.slurm.queue import AccountRow, QueueRow
@@ -116,10 +116,7 @@ class _Look:
     def _stage(self, stage: PlannedStage) -> StageStatus:
         store = stage.store(self._run.workspace)
         if store.seal.exists():
-            if seal.is_foreign(store):
-                text = f"{store.seal} is the seal of another result: a link or a copy lies here; resume makes it again"
-                return StageStatus(stage.name, State.LOST, text)
-            return self._sealed(stage)
+            return self._sealed(stage, store)
         if (found := self._untouched(stage, store)) is not None:
             return found
         current = attempts.current(store)
@@ -129,12 +126,13 @@ class _Look:
             return StageStatus(stage.name, State.NOT_SUBMITTED, "not submitted")
         claims = claim.of_attempt(store, current.token)
         starts = starts_among(claims)
-        found = self._judged(stage, store, current, claims, starts)
+        owner = attempts.other_owner(store, current)
+        found = self._judged(stage, store, current, claims, starts, owner)
         of_run = "" if current.run == self._run.id else current.run
-        if not of_run and len(starts) < 2:  # as most are; copies of a thousand cost
+        if not of_run and not owner and len(starts) < 2:  # as most are; copies of a thousand cost
             return found
         avoids = _avoided(StagePaths(Path(current.stage_dir)), starts)
-        return replace(found, of_run=of_run, continued=max(0, len(starts) - 1), avoids=avoids)
+        return replace(found, of_run=of_run, continued=max(0, len(starts) - 1), avoids=avoids, owner=owner)
 
     def _untouched(self, stage: PlannedStage, store: StorePaths) -> StageStatus | None:
         """The short way for what most stages of a long chain are: the job of our last submission waits in the queue,
@@ -145,25 +143,37 @@ class _Look:
             return None
         return self._waiting(stage, row, started=False, last=[])
 
-    def _sealed(self, stage: PlannedStage) -> StageStatus:
+    def _sealed(self, stage: PlannedStage, store: StorePaths) -> StageStatus:
+        try:
+            seal.look(store)
+        except seal.SealBroken as error:
+            if passes(error):
+                return StageStatus(stage.name, State.UNKNOWN, f"its result cannot be read just now: {error}")
+            return StageStatus(stage.name, State.LOST, f"its result is damaged: {error}; resume makes it again")
         job, of_run = self._history.jobs.get(stage.name, ("", ""))
         base = StageStatus(stage.name, State.SEALED, "sealed", of_run="" if of_run == self._run.id else of_run)
         if stage.name in self._history.reused:
             return base
-        starts, end = _starts_and_end(self._paths.stage(stage.name))
+        starts, end = progress.starts_and_end(self._paths.stage(stage.name).events)
         elapsed = end["time"] - starts[0]["time"] if starts and end else None
         # Of a chain of jobs the one that sealed, not a spare one behind it.
         text = f"{base.text} ({end['note']})" if "note" in end else base.text  # a light seal is labelled
         return replace(base, text=text, job=end.get("job", job), elapsed=elapsed, continued=max(0, len(starts) - 1))
 
     def _judged(
-        self, stage: PlannedStage, store: StorePaths, current: Attempt, claims: list[Claim], starts: list[Claim]
+        self,
+        stage: PlannedStage,
+        store: StorePaths,
+        current: Attempt,
+        claims: list[Claim],
+        starts: list[Claim],
+        owner: str,
     ) -> StageStatus:
-        """A stage that has an attempt and no seal."""
+        """A stage that has an attempt and no seal. ``owner``: another user, in whose queue its job is."""
         paths = StagePaths(Path(current.stage_dir))
         standing = attempt_state.standing(store, current, self._queue.view, claims=claims)
         job = _newest(standing, starts)
-        if self._queue.unreachable and current.carrier == "slurm":
+        if (self._queue.unreachable or (owner and not standing.rows)) and current.carrier == "slurm":
             return self._without_cluster(stage, paths, starts, job)
         if standing.status is AttemptStatus.LIVE:
             return self._live(stage, paths, standing, starts)
@@ -173,7 +183,7 @@ class _Look:
             return StageStatus(stage.name, State.SUBMITTING, "is being submitted right now", job=job)
         if starts:
             return self._ended(stage, paths, standing, starts[-1])
-        return self._never_started(stage, standing)
+        return self._never_started(stage, store, standing)
 
     def _is_just_submitted(self, store: StorePaths, standing: AttemptState) -> bool:
         """Its id was recorded after the queue had been asked."""
@@ -281,16 +291,19 @@ class _Look:
         self._never_ran.add(stage.name)
         refused = self._history.refused.get(stage.name)
         if refused is not None and current.run == self._run.id:
-            return StageStatus(stage.name, State.FAILED, "failed: refused by Slurm", evidence=refused)
+            return StageStatus(stage.name, State.FAILED, model.REFUSED, evidence=refused)
         return StageStatus(stage.name, State.SUPERSEDED, f"given up by run {barred.host} before it started")
 
-    def _never_started(self, stage: PlannedStage, standing: AttemptState) -> StageStatus:
+    def _never_started(self, stage: PlannedStage, store: StorePaths, standing: AttemptState) -> StageStatus:
         self._never_ran.add(stage.name)
         current = standing.attempt
         jobs = list(standing.jobs.values())
         base = StageStatus(stage.name, State.LOST, "", job=jobs[0] if jobs else "")
         if set(jobs) & self._history.cancelled:
             return replace(base, state=State.CANCELLED, text=f"cancelled{BEFORE_IT_BEGAN}")
+        if told := verdicts_of(store, current):  # it did start, and its claims are lost
+            self._never_ran.discard(stage.name)
+            return by_verdict(replace(base, job=told[-1].job), told[-1])
         if standing.rows:
             row = standing.rows[max(standing.rows)]
             found = by_slurm(replace(base, nodes=row.node_list), row.state, BEFORE_IT_BEGAN)
@@ -388,24 +401,3 @@ def _decisive(rows: Iterable[QueueRow]) -> QueueRow | None:
     """Of the links of a chain the one at work, else the first that waits."""
     alive = [row for row in rows if not row.state.is_final]
     return next((row for row in alive if not row.state.is_queued), alive[0] if alive else None)
-
-
-def _starts_and_end(paths: StagePaths) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """What the jobs of a stage noted when they began to work, and when one of them sealed (empty: nothing)."""
-    try:
-        lines = paths.events.read_bytes().splitlines()
-    except FileNotFoundError:
-        return [], {}
-    # Asked for every finished stage: the lines of other events are not worth parsing.
-    notes = [note for line in lines if b'"start"' in line or b'"sealed"' in line if (note := _note(line))]
-    ends = [note for note in notes if note.get("event") == "sealed"]
-    return [note for note in notes if note.get("event") == "start"], ends[-1] if ends else {}
-
-
-def _note(line: bytes) -> dict[str, Any]:
-    """A line of events; empty for a torn one, or one without its time."""
-    try:
-        found = strict.parse(line)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) and isinstance(found.get("time"), int | float) else {}

@@ -51,8 +51,8 @@ _OVER = frozenset({
 @dataclass(frozen=True)
 class StageStatus:
     """One stage. ``text`` says the state in words; times are epoch seconds, ``left`` and ``elapsed`` are seconds;
-    ``source`` is where the evidence stands (``file:line``); ``avoids`` are nodes that it excludes, because they failed
-    it or its user excludes them."""
+    ``source`` is where the evidence stands (``file:line``); ``owner`` is another user whose job it is; ``avoids`` are
+    nodes that it excludes, because they failed it or its user excludes them."""
 
     stage: str
     state: State
@@ -69,6 +69,7 @@ class StageStatus:
     starts_at: float | None = None
     continued: int = 0
     of_run: str = ""
+    owner: str = ""
     failure: str = ""
     avoids: tuple[str, ...] = ()
 
@@ -103,7 +104,7 @@ def by_verdict(base: StageStatus, said: Verdict) -> StageStatus:
         return replace(base, state=State.LOST, text="said that it was done, but there is no seal", step=said.step)
     if said.failure is FailureClass.CANCELLED:
         state = State.STOPPED if said.job.startswith("local-") else State.CANCELLED
-        return replace(base, state=state, text=said.evidence or state.value, step=said.step)
+        return replace(base, state=state, text=said.evidence or state.value, step=said.step, failure=said.failure.value)
     return replace(
         base,
         state=State.FAILED,
@@ -121,6 +122,8 @@ def by_slurm(base: StageStatus, state: JobState, when: str) -> StageStatus:
     bad = State.LOST if state is JobState.COMPLETED or not state.is_final else State.FAILED
     return replace(base, state=bad, text=f"{bad}: {ENDINGS.get(state, f'Slurm says {state}')}{when}")
 
+
+REFUSED = "failed: refused by Slurm"
 
 FAILURES: dict[FailureClass, str] = {
     FailureClass.NONE: "no reason given",

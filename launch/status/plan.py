@@ -38,7 +38,7 @@ def _state(stage: PlannedStage, workspace: Workspace, absent: set[str | None]) -
     store = stage.store(workspace)
     if store.seal.exists():
         try:
-            seal.check_sizes(store.output, store.seal)
+            seal.look(store)
         except SealBroken as error:
             return f"damaged ({error.path.name} {error.reason}): will be made again"
         return SEALED

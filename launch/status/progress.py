@@ -1,9 +1,12 @@
-"""How fast a stage goes and when it will be done, from its newest reports."""
+"""What the jobs of a stage noted: how fast it goes and when it will be done, when it began and when it ended."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+from jobs.core import strict
 from jobs.core.progress import Report
 
 
@@ -31,3 +34,24 @@ def seconds_left(reports: Sequence[Report]) -> float | None:
     if each is None or reports[-1].total is None:
         return None
     return max(0, reports[-1].total - reports[-1].step) * each
+
+
+def starts_and_end(events: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """What the jobs of a stage noted when they began to work, and when one of them sealed (empty: nothing)."""
+    try:
+        lines = events.read_bytes().splitlines()
+    except FileNotFoundError:
+        return [], {}
+    # Asked for every finished stage: the lines of other events are not worth parsing.
+    notes = [note for line in lines if b'"start"' in line or b'"sealed"' in line if (note := _note(line))]
+    ends = [note for note in notes if note.get("event") == "sealed"]
+    return [note for note in notes if note.get("event") == "start"], ends[-1] if ends else {}
+
+
+def _note(line: bytes) -> dict[str, Any]:
+    """A line of events; empty for a torn one, or one without its time."""
+    try:
+        found = strict.parse(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) and isinstance(found.get("time"), int | float) else {}

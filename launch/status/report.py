@@ -6,6 +6,7 @@ From the files of the run, with what ``launch.status.assess`` heard of the clust
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,10 +16,10 @@ from launch.base.text import count, duration, table
 from launch.config.profile import Profile
 from launch.plan.model import Plan, PlannedStage
 from launch.runs.rundir import Run
-from launch.status import results, why
+from launch.status import advice, results, why
 from launch.status.model import RunStatus, StageStatus, State
 from launch.status.results import MetricResult
-from launch.status.text import heading, next_command, sealed
+from launch.status.text import heading, sealed
 from launch.status.why import Why
 
 CHECKPOINT = SealKind.CHECKPOINT.value
@@ -81,19 +82,17 @@ def make(run: Run, plan: Plan, profile: Profile, status: RunStatus) -> RunReport
 
 def _made(run: Run, planned: PlannedStage, found: StageStatus) -> StageResult:
     store = planned.store(run.workspace)
-    sealed, text = None, found.text
+    sealed = None
     if found.state is State.SEALED:
-        try:
+        with contextlib.suppress(seal.SealBroken):  # moved aside meanwhile
             sealed = seal.of_entry(store)
-        except seal.SealBroken as error:  # a seal that cannot be read proves nothing
-            text = f"its seal is broken: {error}"
     gpus = (planned.resources.gpus_per_node or 0) * planned.resources.nodes
     return StageResult(
         stage=planned.name,
         kind=planned.kind,
         backend=planned.backend,
         state=found.state.value,
-        text=text,
+        text=found.text,
         job=found.job or (sealed.job if sealed else ""),
         nodes=found.nodes,
         elapsed=found.elapsed,
@@ -123,7 +122,7 @@ def lines(report: RunReport, profile: str) -> list[str]:
         shown += ["", *results.lines(list(report.measured))]
     for reason in report.reasons:
         shown += ["", *why.lines(reason)]
-    return [*shown, "", f"next: {next_command(run, status)}"]
+    return [*shown, "", f"next: {advice.of_run(run, status)}"]
 
 
 def _outcome(report: RunReport) -> str:
@@ -146,8 +145,6 @@ def _model(made: StageResult, finished: bool) -> list[str]:
 
 def _row(made: StageResult) -> list[str]:
     state = made.state + (f" (run {made.of_run})" if made.of_run else "")
-    if made.state == State.SEALED and not made.path:
-        state = made.text
     first, last = made.metrics.get("first_loss"), made.metrics.get("last_loss")
     loss = f"{first:.4g} -> {last:.4g}" if isinstance(first, float) and isinstance(last, float) else ""
     return [
@@ -179,5 +176,5 @@ def as_json(report: RunReport, profile: str) -> dict[str, Any]:
         "stages": [asdict(made) for made in report.stages],
         "results": [asdict(one) for one in report.measured],
         "reasons": [vars(one) for one in report.reasons],
-        "next": next_command(report.run, status),
+        "next": advice.of_run(report.run, status),
     }

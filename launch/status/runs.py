@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import yaml
 
-from jobs.core import attempts
+from jobs.core import attempts, seal
+from jobs.core.paths import StorePaths
+from jobs.core.patience import passes
 from jobs.core.verdict import FailureClass, Outcome
 from launch.base.errors import InputError
 from launch.plan.model import PlannedStage
@@ -14,6 +16,9 @@ from launch.runs import attempt_state
 from launch.runs.attempt_state import AttemptStatus, QueueView
 from launch.runs.journal import Event, last_word
 from launch.runs.rundir import Run
+
+LOOKED_AT_FILES = 50
+"""Of a finished result; there may be many runs."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,23 @@ def overview(run: Run) -> Overview:
         plan = run.plan()
     except InputError:
         return Overview(run.id, "", _profile(run), created, 0, 0, "cut off", str(run.paths.root))
-    open_stages = [stage for stage in plan.stages if not stage.store(run.workspace).seal.exists()]
+    open_stages = [stage for stage in plan.stages if not _is_whole(stage.store(run.workspace))]
     last = entries[-1] if entries else {}
     cancelled = last.get("event") == Event.CANCELLED and {stage.name for stage in open_stages} <= set(last["stages"])
     state = "done" if not open_stages else "cancelled" if cancelled else _state(run, open_stages)
     sealed = len(plan.stages) - len(open_stages)
     return Overview(run.id, plan.pipeline, _profile(run), created, sealed, len(plan.stages), state, str(run.paths.root))
+
+
+def _is_whole(store: StorePaths) -> bool:
+    """Whether a stage is done: its seal, and a look at its files."""
+    if not store.seal.exists():
+        return False
+    try:
+        seal.look(store, LOOKED_AT_FILES)
+    except seal.SealBroken as error:
+        return passes(error)
+    return True
 
 
 def _profile(run: Run) -> str:
@@ -56,10 +72,13 @@ def _profile(run: Run) -> str:
 
 
 def _state(run: Run, open_stages: list[PlannedStage]) -> str:
-    """``failed`` if a stage's newest attempt says so, ``running`` for a living local run, else ``submitted``."""
+    """``failed`` if a stage's newest attempt says so, ``damaged`` if a result is, ``running`` if it runs here, else
+    ``submitted``."""
     tried = False
     for stage in open_stages:
         store = stage.store(run.workspace)
+        if store.seal.exists():
+            return "damaged"
         current = attempts.current(store)
         if current is None:
             continue
@@ -68,7 +87,8 @@ def _state(run: Run, open_stages: list[PlannedStage]) -> str:
             return "failed"
         said = last_word(store, current)
         if said is not None and said.outcome is Outcome.FAIL:
-            return "stopped" if said.failure is FailureClass.CANCELLED else "failed"
+            stopped = "stopped" if current.carrier == "local" else "cancelled"
+            return stopped if said.failure is FailureClass.CANCELLED else "failed"
         if current.carrier == "local":
             alive = attempt_state.standing(store, current, QueueView(())).status is AttemptStatus.LIVE
             return "running" if alive else "cut off"

@@ -7,6 +7,7 @@ from typing import Any
 from launch.base.text import clock, count, duration, table
 from launch.plan.model import Plan
 from launch.runs.rundir import Run
+from launch.status import advice
 from launch.status.model import RunStatus, StageStatus, State
 
 EVIDENCE_LINES = 6
@@ -22,7 +23,7 @@ def lines(run: Run, plan: Plan, profile: str, status: RunStatus) -> list[str]:
     for stage in status.stages:
         if stage.evidence:
             found += ["", f"{stage.stage} {stage.text}", *_evidence(stage.evidence)]
-    return [*found, "", f"next: {next_command(run, status)}"]
+    return [*found, "", f"next: {advice.of_run(run, status)}"]
 
 
 def heading(run: Run, plan: Plan, profile: str, status: RunStatus) -> str:
@@ -52,6 +53,8 @@ def _row(stage: StageStatus) -> list[str]:
         text += f"; excludes {', '.join(stage.avoids)}"
     if stage.of_run:
         text += f" (in run {stage.of_run})"
+    if stage.owner:
+        text += f" (of user {stage.owner})"
     return [stage.stage, stage.job, stage.nodes, "" if stage.elapsed is None else duration(stage.elapsed), text]
 
 
@@ -59,23 +62,6 @@ def _evidence(text: str) -> list[str]:
     shown = text.strip().splitlines()
     more = [f"  ... {len(shown) - EVIDENCE_LINES} more lines in its log"] if len(shown) > EVIDENCE_LINES else []
     return [f"  {line}" for line in shown[:EVIDENCE_LINES]] + more
-
-
-def next_command(run: Run, status: RunStatus) -> str:
-    """The next command to type; a sentence where there is none."""
-    if status.unreachable:
-        return f"overnight status {run.id}, when the cluster answers again"
-    if status.is_done:
-        return "nothing: every stage is sealed"
-    failed = status.of(State.FAILED)
-    if failed:
-        return f"overnight logs {run.id} {failed[0].stage}; then: overnight resume {run.id}"
-    running = status.of(State.RUNNING)
-    if any(stage.state.is_over for stage in status.stages):
-        return f"overnight resume {run.id}"
-    if running:
-        return f"overnight logs {run.id} {running[0].stage} -f"
-    return f"overnight status {run.id}, later: nothing runs yet"
 
 
 def as_json(run: Run, plan: Plan, profile: str, status: RunStatus) -> dict[str, Any]:
@@ -88,5 +74,5 @@ def as_json(run: Run, plan: Plan, profile: str, status: RunStatus) -> dict[str, 
         "done": status.is_done,
         "cluster": status.cluster,
         "stages": [vars(stage) for stage in status.stages],
-        "next": next_command(run, status),
+        "next": advice.of_run(run, status),
     }

@@ -5,22 +5,22 @@ From files alone, with one squeue on top where the cluster answers (``launch.sta
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.core import attempts, budget, files, progress, symptoms, verdict
+from jobs.core import attempts, budget, files, progress
 from jobs.core.attempts import Attempt
 from jobs.core.budget import Ended
-from jobs.core.paths import StagePaths, StorePaths
+from jobs.core.paths import StagePaths
 from jobs.core.verdict import FailureClass, Outcome, Verdict
 from launch.config.profile import Profile
 from launch.plan.model import Plan, PlannedStage
 from launch.render import refusal
-from launch.runs.journal import Event, starts_of
+from launch.runs.journal import verdicts_of
 from launch.runs.rundir import Run
+from launch.status import advice
 from launch.status.model import FAILURES, RunStatus, StageStatus, State
 
 
@@ -72,7 +72,7 @@ def _explain(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, found:
     current = attempts.current(store)
     paths = run.paths.stage(stage.name) if current is None else StagePaths(Path(current.stage_dir))
     events = list(files.read_json_lines(paths.events))
-    told = [] if current is None else _verdicts(store, paths, current)
+    told = [] if current is None else verdicts_of(store, current)
     last = told[-1] if told else None
     if last is not None and last.outcome is Outcome.DONE:
         last = None
@@ -80,12 +80,12 @@ def _explain(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, found:
     refused = [line for line in events if line.get("event") == "not_requeued" and last and line.get("job") == last.job]
     if refused and found.state.is_over:
         evidence = f"Slurm refused to requeue it: {refused[-1].get('answer', '')} (it ended because: {evidence})"
-    failure = last.failure if last else None
-    if failure is None and found.failure:
-        failure = FailureClass(found.failure)
+    # Of a stage that goes on the class is that of the start before.
+    name = found.failure if found.state.is_over or last is None else last.failure.value
+    failure = FailureClass(name) if name else None
     history = _history(events, current, told)
     newest = progress.latest(paths.progress)
-    set_by = tuple(refusal.of_step(evidence, run, stage.name))
+    set_by = tuple(refusal.of_command(evidence, run, stage.name))
     return Why(
         stage=stage.name,
         state=found.state.value,
@@ -105,15 +105,10 @@ def _explain(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, found:
         retries_allowed=budget.allowed(failure, profile.retries) if failure else None,
         avoids=_avoided(events),
         stacks=_stacks(paths, last),
-        next=_next(run, found, failure, unreachable, set_by, lambda: _smaller(run, plan, stage, profile)),
+        next=f"overnight why {run.id} {stage.name}, when the cluster answers again"
+        if unreachable
+        else advice.of_stage(run, replace(found, evidence=evidence)),
     )
-
-
-def _verdicts(store: StorePaths, paths: StagePaths, current: Attempt) -> list[Verdict]:
-    """Of the current attempt, in the order of its starts."""
-    starts = starts_of(store, current)
-    found = [verdict.of_attempt(paths.verdict(one.job, one.restart), current.token) for one in starts]
-    return [said for said in found if said is not None]
 
 
 def _history(events: list[dict[str, Any]], current: Attempt | None, told: Iterable[Verdict]) -> list[Ended]:
@@ -139,45 +134,6 @@ def _stacks(paths: StagePaths, last: Verdict | None) -> tuple[str, ...]:
         return ()
     found = sorted(paths.logs.glob(f"{last.job}_{last.restart}.rank*.stack"))
     return tuple(str(path) for path in found if path.stat().st_size)
-
-
-def _smaller(run: Run, plan: Plan, stage: PlannedStage, profile: Profile) -> str:
-    """The change that the estimates offer to a stage which ran out of GPU memory."""
-    from launch.plan import estimates
-
-    return estimates.after_out_of_memory(plan, stage, profile, run.workspace)
-
-
-def _next(
-    run: Run,
-    found: StageStatus,
-    failure: FailureClass | None,
-    unreachable: str,
-    set_by: tuple[str, ...],
-    smaller: Callable[[], str],
-) -> str:
-    if unreachable:
-        return f"overnight why {run.id} {found.stage}, when the cluster answers again"
-    if found.state is State.SEALED:
-        return ""
-    if found.state is State.RUNNING:
-        return f"overnight logs {run.id} {found.stage} -f"
-    if _goes_well(found.state):
-        return ""
-    if set_by:  # a run keeps its profile: a changed one is another run
-        return f"change that entry, then: {_again(run)}"
-    advice = symptoms.ADVICE.get(failure) if failure else None
-    if failure is FailureClass.GPU_MEMORY:
-        advice = smaller()
-    command = _again(run) if failure in symptoms.ANOTHER_RUN else f"overnight resume {run.id}"
-    return (f"{advice}; then: " if advice else "") + command
-
-
-def _again(run: Run) -> str:
-    created = next((entry for entry in run.journal.read() if entry.get("event") == Event.CREATED), {})
-    pipeline, profile = str(created.get("pipeline", "PIPELINE")), str(created.get("profile", "PROFILE"))
-    command = "run" if run.profile().executor == "local" else "submit"
-    return shlex.join(["overnight", command, pipeline, "--cluster", profile])
 
 
 def lines(found: Why) -> list[str]:

@@ -6,40 +6,36 @@ a job whose id was never recorded go, too, and a job of another run never does.
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jobs.core import attempts
 from jobs.core.attempts import Attempt
 from jobs.core.slurm_states import JobState
 from launch.base.errors import ClusterUnreachable
+from launch.config.fields import JobName
 from launch.plan.model import Plan, PlannedStage
-from launch.render import scripts
 from launch.runs import attempt_state
 from launch.runs.attempt_state import AttemptStatus, QueueView
-from launch.runs.journal import Event
+from launch.runs.journal import Event, announced
 from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
-from launch.slurm.queue import QueueRow
 
 VERIFY_SECONDS = 30.0
 """How long to wait for the jobs to go: Slurm gives a running one KillWait (30 s by default) to end by itself."""
-
-_REST = re.compile(r"[0-9a-z]{6}(?:-\d{1,3})?\Z")
-"""Of a job name what follows run and stage: the attempt's token and the number of the link."""
 
 
 @dataclass(frozen=True)
 class Cancelled:
     """What was done. ``jobs``: id -> stage; ``left``: ids still in the queue when we stopped looking; ``spared``: stage
-    -> run, for jobs that belong to another run."""
+    -> run, for jobs that belong to another run; ``theirs``: stage -> user, where only another user can cancel."""
 
     stages: tuple[str, ...]
     jobs: dict[str, str]
     left: tuple[str, ...]
     spared: dict[str, str]
+    theirs: dict[str, str]
 
 
 def on_slurm(run: Run, plan: Plan, gateway: Gateway, stages: set[str], adopted: bool = False) -> Cancelled:
@@ -50,7 +46,9 @@ def on_slurm(run: Run, plan: Plan, gateway: Gateway, stages: set[str], adopted: 
         RejectedByCluster: likewise, but it will be refused again.
     """
     rows = [row for row in gateway.squeue() if not row.state.is_final]
-    jobs = {row.job_id: name for row in rows if (name := stage_of(row, run, stages)) is not None}
+    names = Names.of(run, plan)
+    ours = {row.job_id: names.stage(row.name) for row in rows}
+    jobs = {job: name for job, name in ours.items() if name in stages}
     spared: dict[str, str] = {}
     for stage, attempt in _of_other_runs(run, plan, stages):
         theirs = [row.job_id for row in rows if row.name in attempt.job_names]
@@ -58,26 +56,37 @@ def on_slurm(run: Run, plan: Plan, gateway: Gateway, stages: set[str], adopted: 
             jobs.update(dict.fromkeys(theirs, stage.name))
         elif theirs:
             spared[stage.name] = attempt.run
-    names = tuple(stage.name for stage in plan.stages if stage.name in stages)
-    jobs = dict(sorted(jobs.items(), key=lambda item: names.index(item[1])))
+    chosen = tuple(stage.name for stage in plan.stages if stage.name in stages)
+    jobs = dict(sorted(jobs.items(), key=lambda item: chosen.index(item[1])))
     left: tuple[str, ...] = ()
     if jobs:
-        run.journal.write(Event.CANCELLED, stages=list(names), jobs=list(jobs), phase="before")
+        run.journal.write(Event.CANCELLED, stages=list(chosen), jobs=list(jobs), phase="before")
         gateway.scancel(list(jobs))
         left = _verified(gateway, set(jobs), run.id)
-        run.journal.write(Event.CANCELLED, stages=list(names), jobs=list(jobs), phase="after", left=list(left))
+        run.journal.write(Event.CANCELLED, stages=list(chosen), jobs=list(jobs), phase="after", left=list(left))
     elif run.profile().rolling is not None:  # a stage that has no job yet must not get one from the end of another
-        run.journal.write(Event.CANCELLED, stages=list(names), jobs=[], phase="before")
-    return Cancelled(names, jobs, left, spared)
+        run.journal.write(Event.CANCELLED, stages=list(chosen), jobs=[], phase="before")
+    return Cancelled(chosen, jobs, left, spared, _of_other_users(run, plan, stages - set(jobs.values())))
 
 
-def stage_of(row: QueueRow, run: Run, stages: Iterable[str]) -> str | None:
-    """The stage whose job this is, if it is one of this run and these stages."""
-    for stage in stages:
-        prefix = scripts.job_name(run.id, stage, "", 0)
-        if row.name.startswith(prefix) and _REST.match(row.name[len(prefix) :]):
-            return stage
-    return None
+@dataclass(frozen=True)
+class Names:
+    """The names of a run's jobs. ``announced``: by the journal, with stage and attempt."""
+
+    announced: Mapping[str, tuple[str, str]]
+    _run: str
+    _naming: JobName
+    _stages: tuple[str, ...]
+
+    @classmethod
+    def of(cls, run: Run, plan: Plan) -> Names:
+        return cls(announced(run.journal), run.id, run.profile().job_name, tuple(stage.name for stage in plan.stages))
+
+    def stage(self, name: str) -> str | None:
+        """The stage whose job has this name; None where it is none of the run."""
+        if name in self.announced:
+            return self.announced[name][0]
+        return self._naming.stage_of(name, self._run, self._stages)
 
 
 def _of_other_runs(run: Run, plan: Plan, stages: set[str]) -> list[tuple[PlannedStage, Attempt]]:
@@ -88,6 +97,13 @@ def _of_other_runs(run: Run, plan: Plan, stages: set[str]) -> list[tuple[Planned
             if current is not None and current.run != run.id:
                 found.append((stage, current))
     return found
+
+
+def _of_other_users(run: Run, plan: Plan, stages: set[str]) -> dict[str, str]:
+    stores = {stage.name: stage.store(run.workspace) for stage in plan.stages if stage.name in stages}
+    opened = {name: attempts.current(store) for name, store in stores.items() if not store.seal.exists()}
+    owners = {name: attempts.other_owner(stores[name], one) for name, one in opened.items() if one is not None}
+    return {name: owner for name, owner in owners.items() if owner}
 
 
 def _verified(gateway: Gateway, jobs: set[str], run: str) -> tuple[str, ...]:

@@ -99,7 +99,7 @@ class LocalRunner:
                 )
         token = attempts.new_token()
         paths = self._run.paths.stage(stage.name)
-        name = scripts.job_name(self._run.id, stage.name, token, 0)
+        name = self._profile.job_name.of(self._run.id, stage.name, token, 0)
         attempt = Attempt(
             current.number + 1 if current else 1, token, self._run.id, stage.name, str(paths.root), "local", (name,)
         )

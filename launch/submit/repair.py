@@ -18,7 +18,7 @@ from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
 from launch.slurm.reasons import NEVER_SATISFIED
-from launch.status import assess
+from launch.status import advice, assess
 from launch.status.model import RunStatus, State
 from launch.submit import cancel
 
@@ -45,8 +45,9 @@ class Leftover:
     job: str = ""
 
 
-def examine(run: Run, plan: Plan, gateway: Gateway | None) -> list[Leftover]:
-    """Look at a run; changes nothing. ``gateway``: None for a run without Slurm. At most two calls of Slurm.
+def examine(run: Run, plan: Plan, gateway: Gateway | None) -> tuple[list[Leftover], str]:
+    """What is wrong, and the next command for the run; changes nothing. ``gateway``: None for a run without Slurm. At
+    most two calls of Slurm.
 
     A silent cluster is a finding, and then nothing is said of jobs.
     """
@@ -65,8 +66,8 @@ def examine(run: Run, plan: Plan, gateway: Gateway | None) -> list[Leftover]:
             "it has not been heard yet" if stages.responded_at is None else f"last heard {clock(stages.responded_at)}"
         )
         text = f"the cluster does not answer ({response}): {queue.unreachable.splitlines()[0]}"
-        return [*found, Leftover(Kind.SILENT, text, f"overnight doctor {run.id}")]
-    return [*found, *_jobs(run, plan, rows), *_stages(run, stages)]
+        return [*found, Leftover(Kind.SILENT, text, f"overnight doctor {run.id}")], f"overnight doctor {run.id}, later"
+    return [*found, *_jobs(run, plan, rows), *_stages(run, stages)], advice.of_run(run, stages)
 
 
 def fix(run: Run, gateway: Gateway | None, findings: list[Leftover]) -> list[Leftover]:
@@ -98,20 +99,17 @@ def _lock(run: Run) -> list[Leftover]:
 
 def _jobs(run: Run, plan: Plan, rows: list[QueueRow]) -> list[Leftover]:
     """Living jobs under this run's names that the journal does not explain, or that will never do anything."""
-    announced: dict[str, tuple[str, str]] = {}
-    for entry in run.journal.read():
-        if entry["event"] == Event.INTENT:
-            announced.update(dict.fromkeys(entry["names"], (str(entry["stage"]), str(entry["attempt"]))))
+    names = cancel.Names.of(run, plan)
     found = []
     for row in rows:
-        stage = None if row.state.is_final else cancel.stage_of(row, run, [stage.name for stage in plan.stages])
+        stage = None if row.state.is_final else names.stage(row.name)
         if stage is None:
             continue
         about = f"job {row.job_id} of stage {stage!r}"
         command = f"scancel {row.job_id}"
-        if row.name not in announced:
+        if row.name not in names.announced:
             found.append(Leftover(Kind.UNEXPLAINED, f"{about} is in no journal", command, True, row.job_id))
-        elif not _is_current(run, plan, *announced[row.name]):
+        elif not _is_current(run, plan, *names.announced[row.name]):
             text = f"{about} belongs to an attempt that was replaced"
             found.append(Leftover(Kind.LEFT_OVER, text, command, True, row.job_id))
         elif row.reason == NEVER_SATISFIED:
@@ -127,7 +125,8 @@ def _is_current(run: Run, plan: Plan, stage: str, token: str) -> bool:
 
 
 def _stages(run: Run, stages: RunStatus) -> list[Leftover]:
+    """Those that need their user. A blocked one is told by its job."""
     return [
-        Leftover(Kind.STAGE, f"stage {one.stage!r} is {one.state}: {one.text}", f"overnight resume {run.id}")
-        for one in stages.of(State.LOST)
+        Leftover(Kind.STAGE, f"stage {one.stage!r} is {one.state}: {one.text}", advice.of_stage(run, one))
+        for one in stages.of(State.FAILED, State.LOST)
     ]

@@ -13,7 +13,6 @@ A job of it that shows up later can do nothing but end; the next ``resume`` that
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -200,8 +199,7 @@ class Submitter:
 
     def _refuse_foreign(self, stage: PlannedStage, store: StorePaths, current: Attempt) -> None:
         """Another user's jobs are not in our queue, so nothing can be said of them."""
-        owner = store.attempt(current.number).stat().st_uid
-        if owner != os.geteuid():
+        if owner := attempts.other_owner(store, current):
             raise InputError(
                 f"stage {stage.name!r} was submitted into this workspace by user {owner} (run {current.run})",
                 hint="wait for it, or use another --workspace",
@@ -329,7 +327,7 @@ class Submitter:
         """Open the next attempt and submit it; None if another run opened that number first."""
         links = self._profile.links_of(stage.continuation)
         token = attempts.new_token()
-        names = tuple(scripts.job_name(self._run.id, stage.name, token, link) for link in range(links))
+        names = tuple(self._profile.job_name.of(self._run.id, stage.name, token, link) for link in range(links))
         stage_dir = str(self._run.paths.stage(stage.name).root)
         attempt = Attempt(number, token, self._run.id, stage.name, stage_dir, "slurm", names)
         scripts.write(self._run, self._plan, stage, self._profile, token, links)

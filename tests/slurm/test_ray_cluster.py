@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -41,6 +42,7 @@ export OVERNIGHT_MASTER_ADDR=${{OVERNIGHT_NODES%% *}}
 overnight_claim_ports 4 "$SLURM_JOB_ID" || exit 1
 trap overnight_free_ports EXIT
 export OVERNIGHT_MASTER_PORT=$overnight_port OVERNIGHT_ENTERED=$SLURM_JOB_ID.${{SLURM_RESTART_COUNT:-0}}
+export OVERNIGHT_TOKEN=$(tr -d - </proc/sys/kernel/random/uuid)
 echo "head port $overnight_port"
 srun --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --kill-on-bad-exit=1 {node}
 """
@@ -251,7 +253,17 @@ def test_one_node(slurm: Slurm, tmp_path: Path) -> None:
     slurm.run(["scontrol", "release", job.id])
     job.wait_for("FOUND ")
     ports = job.listening()
+    hosts = [line.split() for line in (slurm.directory / "etc" / "hosts").read_text().splitlines()]
+    address = next(one[0] for one in hosts if "node1" in one) + ":" + job.found()["address"].rpartition(":")[2]
+    stranger = subprocess.run(
+        [sys.executable, "-c", "import ray; ray.init(log_to_driver=False); print('LET IN')"],
+        env={**os.environ, "RAY_ADDRESS": address, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 32},
+        capture_output=True, text=True, timeout=BRING_UP, check=False,
+    )  # fmt: skip
     go.touch()
+    assert stranger.returncode != 0, stranger
+    assert "LET IN" not in stranger.stdout
+    assert "authenticat" in stranger.stderr.lower(), stranger.stderr
     assert len(ports) > 3, "the check below must be able to fail"
     low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     above = {port: line for port, line in ports.items() if port >= low}

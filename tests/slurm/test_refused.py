@@ -172,4 +172,4 @@ def test_what_srun_refuses_inside_a_job_is_led_back_too(
     assert "bad_configuration" in found
     assert shown in found
     assert f"{said}{chain.profile}:" in found
-    assert f"change that entry, then: overnight submit {chain.pipeline} --cluster {chain.profile}" in found
+    assert f"change that entry; then: overnight submit {chain.pipeline} --cluster {chain.profile}" in found

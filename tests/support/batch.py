@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from jobs.core import symptoms
+from jobs.core.paths import Workspace
 from jobs.core.symptoms import Symptom
 from launch.config.fields import Resources
+from launch.config.profile_file import read_profile
 from launch.render import request, templates
 from launch.render.executors import carrier
 from launch.render.request import JobRequest
+from launch.runs.rundir import Run
+from launch.submit import array
 
 NODE: dict[str, Any] = {
     "modules": (), "enter": (), "variables": (), "prefix": "", "secrets": None, "scratch": None, "launcher": "python",
@@ -28,7 +32,7 @@ PYTHON = """
 case $2 in
   prologue) exit "${PROLOGUE:-0}" ;;
   finish) [ "$4" -eq 0 ] && echo "${DECISION:-done}" || echo "${DECISION:-fail}" ;;
-  work) exit "${WORK:-0}" ;;
+  work | shard) exit "${WORK:-0}" ;;
 esac
 exit 0
 """
@@ -94,6 +98,20 @@ class Batch:
         scripts.node.chmod(0o755)
         self.script = request.write_script(self.request, carrier(executor).render(self.request))
 
+    @classmethod
+    def of_array(cls, directory: Path, executor: str = "submitit", more: str = "") -> Batch:
+        """A task of an array; ``more``: lines of its profile."""
+        found = cls(directory, executor=executor)
+        profile = directory / "lab.yaml"
+        environments = f"{{data: {{python: {found.python}}}}}"
+        limits = 'resources: {default: {time: "5"}}'
+        profile.write_text(f"executor: slurm\nenvironments: {environments}\n{limits}\n{more}")
+        run = Run(Workspace(directory / "w"), "abcdef")
+        found.request = array.write(run, "read-0", "corpus", read_profile(profile).profile, 2, 2)
+        found.stage = found.request.stage_dir
+        found.script = request.write_script(found.request, carrier(executor).render(found.request))
+        return found
+
     def command(self, name: str, text: str) -> None:
         """A fake command; its name and arguments are noted."""
         path = self.bin / name
@@ -104,10 +122,11 @@ class Batch:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "OVERNIGHT_"))}
         given = {
             **kept, "PATH": f"{self.bin}:{kept['PATH']}", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node1",
-            "SLURMD_NODENAME": "node1", "SLURM_JOB_PARTITION": "batch", **environment,
+            "SLURMD_NODENAME": "node1", "SLURM_JOB_PARTITION": "batch", "SLURM_ARRAY_JOB_ID": "7",
+            "SLURM_ARRAY_TASK_ID": "0", **environment,
         }  # fmt: skip
         done = subprocess.run(
-            ["bash", str(self.script)],
+            ["env", "--default-signal=HUP", "bash", str(self.script)],  # bash keeps what nohup ignores
             env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False,
         )  # fmt: skip
         calls = self.bin.parent / "calls"
@@ -122,3 +141,19 @@ class Batch:
             done.stdout,
             symptoms.search_log(log) or symptoms.search_log(early),
         )
+
+    def commands(self) -> int:
+        """How many commands its batch shell runs."""
+        self.run_with_signal("TERM", 10**6)
+        return int((self.bin.parent / "count").read_text())
+
+    def run_with_signal(self, signal: str, number: int) -> Ran:
+        """``run``, with a signal to the batch shell before its command of that number."""
+        directory = self.bin.parent
+        before = directory / "before.sh"
+        before.write_text(
+            f"case $0 in */job.sh) unset BASH_ENV; set -T; before_count=0\n"
+            f'trap \'[ "$BASHPID" != "$$" ] || {{ echo "$((++before_count))" >{directory}/count;'
+            f' [ "$before_count" -ne {number} ] || kill -{signal} "$$"; }}\' DEBUG ;; esac\n'
+        )
+        return self.run(BASH_ENV=str(before))

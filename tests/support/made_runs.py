@@ -24,7 +24,6 @@ from launch.config.profile import Resources
 from launch.config.profile_file import read_profile
 from launch.plan import model
 from launch.plan.model import Plan, PlannedInput, PlannedStage
-from launch.render import scripts
 from launch.runs import rundir
 from launch.runs.journal import Event
 from launch.runs.rundir import Run
@@ -162,7 +161,8 @@ def submitted(
     pid: int | None = None,
 ) -> Attempt:
     """What a submission leaves behind: the attempt, the ids that sbatch answered, and the journal."""
-    names = tuple(scripts.job_name(run.id, name, token, link) for link in range(links))
+    naming = run.profile().job_name
+    names = tuple(naming.of(run.id, name, token, link) for link in range(links))
     root = str(run.paths.stage(name).root)
     run.paths.stage(name).logs.mkdir(parents=True, exist_ok=True)
     attempt = Attempt(number, token, run.id, name, root, carrier, names, pid=pid or os.getpid())
@@ -219,5 +219,5 @@ def row(
     nodes: str = "",
 ) -> QueueRow:
     """A row of squeue."""
-    job_name = scripts.job_name(run.id, name, token, link)
+    job_name = run.profile().job_name.of(run.id, name, token, link)
     return QueueRow(job, job_name, state, reason, time.time(), start, None, 1, nodes, "batch", "")

@@ -59,6 +59,7 @@ class Probe:
     plan: ProbePlan
     paths: StagePaths
     stage: PlannedStage
+    name: str = ""
     job: str = ""
     refusal: str = ""
     where: str = ""
@@ -154,6 +155,7 @@ def submit(probes: Sequence[Probe], found: ProfileFile, gateway: Gateway) -> Non
         run = Run(Workspace(probe.paths.root.parents[3]), probe.paths.root.parents[1].name)
         try:
             request = scripts.request(run, probe.stage, found.profile, ATTEMPT, 0, None)
+            probe.name = request.name
             if probe.plan.lead is not None:
                 sbatch = {**request.sbatch, "signal": f"B:{SIGNAL}@{probe.plan.lead}"}
                 request = replace(request, sbatch=sbatch)
@@ -176,9 +178,7 @@ def cancelled_on_leaving(probes: Sequence[Probe], gateway: Gateway) -> Iterator[
             jobs = {probe.job for probe in probes if probe.job and not probe.over}
             with contextlib.suppress(OvernightError):
                 # An interrupted sbatch may have made a job whose id never came back; its name is the probe's alone.
-                names = {
-                    scripts.job_name(probe.paths.root.parents[1].name, probe.stage.name, ATTEMPT, 0) for probe in probes
-                }
+                names = {probe.name for probe in probes}
                 jobs |= {row.job_id for row in gateway.squeue() if row.name in names and not row.state.is_final}
             gateway.scancel(sorted(jobs))
 

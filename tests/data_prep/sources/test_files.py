@@ -123,8 +123,9 @@ def test_missing_blank_and_unknown_files(tmp_path: Path, make: Make) -> None:
         make("corpus", PATH, sources=(source_of(blank),))
     with pytest.raises(DataError, match=r"a\.txt: a file of preferences must end in \.jsonl, "):
         make("preferences", PATH, sources=(source_of(blank),))
-    with pytest.raises(DataError, match=r"gone\.txt: cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"gone\.txt: is not there any more") as missing:
         make("corpus", PATH, name="2", sources=(replace(source_of(blank), path=str(tmp_path / "gone.txt")),))
+    assert classify(missing.value) is FailureClass.MISSING_INPUT
     with pytest.raises(DataError, match="no source files are given"):
         make("corpus", PATH, name="3")
 

@@ -160,3 +160,68 @@ def test_choice_of_examples_is_by_id_and_drops_equal_answers(tmp_path: Path) -> 
     stages.write_rows(tmp_path / "test.jsonl", [row for row in rows if row["chosen"] == row["rejected"]])
     with pytest.raises(ExamplesError, match="no row for the task preferences"):
         tasks.choose(tmp_path / "test.jsonl", "preferences", TaskSettings("d"))
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 6, 7, 40, 41])
+def test_windows_score_every_token_once_and_keep_to_the_limit(count: int) -> None:
+    ids = list(range(100, 100 + count))
+    found = measure.windows([1, 2], ids, 8)
+    assert [one for window in found for one, learned in zip(window.ids, window.mask, strict=True) if learned] == ids
+    assert all(len(window) <= 8 for window in found)
+    for window in found[1:]:
+        learned = window.mask.index(True)
+        assert learned == 4, "half of it is context"
+        assert window.ids == tuple(range(window.ids[0], window.ids[0] + len(window)))
+
+
+@pytest.mark.parametrize("kind", ["rotary", "learned"])
+def test_a_document_longer_than_the_model_is_scored_in_windows(tmp_path: Path, kind: str) -> None:
+    """The sum is that of a plain loop over the same windows; a model with learned positions fails on longer ones."""
+    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+    from jobs.evaluate import tasks
+    from jobs.evaluate.settings import EvaluateSettings
+
+    stages.make_tokenizer(tmp_path)
+    tokenizer = tokenizers.load(tmp_path)
+    torch.manual_seed(0)
+    shape = {"vocab_size": 400, "bos_token_id": 1, "eos_token_id": 2}
+    model: Any = (
+        LlamaForCausalLM(LlamaConfig(hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+                                     max_position_embeddings=16, **shape))
+        if kind == "rotary"
+        else GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=1, n_head=2, n_positions=16, **shape))
+    ).eval()  # fmt: skip
+    text = "The number after seven is eight and so on. " * 9
+    stages.write_rows(tmp_path / "test.jsonl", [{"id": "long", "text": text}, {"id": "short", "text": "One."}])
+    rows = examples.read_rows(tmp_path / "test.jsonl", "corpus")
+    settings = EvaluateSettings.read({"tasks": {"perplexity": {"data": "d"}}})
+    long, short = tasks.prepare("perplexity", rows, settings, model, tokenizer).run(lambda: None)
+    end = examples.end_id(tokenizer)
+    ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], end]
+    assert long["tokens"] == len(ids) > 64
+    first = 16 - 1  # this tokenizer puts nothing before a text
+    pieces = [([end], ids[:first])] + [(ids[at - 8 : at], ids[at : at + 8]) for at in range(first, len(ids), 8)]
+    expected = 0.0
+    with torch.inference_mode():
+        for before, scored in pieces:
+            logits = model(torch.tensor([[*before, *scored]])).logits[0].log_softmax(-1)
+            expected -= sum(float(logits[len(before) + at - 1, one]) for at, one in enumerate(scored))
+    assert long["nll"] == pytest.approx(expected, rel=1e-5)
+    assert short["tokens"] == len(tokenizer("One.", add_special_tokens=False)["input_ids"]) + 1
+    stages.write_rows(tmp_path / "rows.jsonl", [{"id": "1", "prompt": text, "completion": " ten"}])
+    with pytest.raises(ExamplesError, match=r"rows.jsonl:1: \d+ tokens, and the model has 16 positions"):
+        tasks.prepare(
+            "answers", examples.read_rows(tmp_path / "rows.jsonl", "instructions"), settings, model, tokenizer
+        )
+
+
+def test_losses_of_other_tokens_are_not_compared() -> None:
+    from jobs.evaluate import compare
+    from jobs.evaluate.settings import EvaluateSettings
+    from jobs.training.settings import BadSettings
+
+    settings = EvaluateSettings.read({"tasks": {"perplexity": {"data": "d"}}})
+    now, earlier = ({"perplexity": [{"id": "a", "nll": 60.0, "tokens": count}]} for count in (30, 60))
+    with pytest.raises(BadSettings, match="'a' of perplexity has 30 tokens here and 60 in compare_to"):
+        compare.changes(now, earlier, settings)

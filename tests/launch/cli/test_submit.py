@@ -60,18 +60,21 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def overnight(directory: Path, *command: str, output: Path | None = None) -> None:
-    environment = {
+def environment_of(directory: Path) -> dict[str, str]:
+    return {
         **os.environ,
         "PATH": f"{directory}/bin:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "OVERNIGHT_WORKSPACE": str(directory / "w"),
         "XDG_STATE_HOME": str(directory / "state"),
     }
+
+
+def overnight(directory: Path, *command: str, output: Path | None = None) -> None:
     with open(output or os.devnull, "w") as stream:
         subprocess.run(
             [sys.executable, *command],
-            env=environment,
+            env=environment_of(directory),
             stdout=stream,
             stderr=subprocess.STDOUT,
             timeout=300,
@@ -95,3 +98,20 @@ def test_the_first_job_is_queued_before_the_library_of_a_later_one_is_imported(d
     # Each stage is printed before the next one is submitted.
     assert [each["printed"] for each in (first, second, third)] == [0, 1, 2]
     assert printed.read_text().count(" submitted ") == 3
+
+
+@pytest.mark.failure(12)
+@pytest.mark.parametrize("both", [False, True], ids=["stdout", "stdout and stderr"])
+def test_a_reader_that_leaves_loses_nothing(directory: Path, both: bool) -> None:
+    """``overnight submit ... | head -1``: all jobs are submitted, and the command ends as if it had been read."""
+    pipeline = str(directory / "three.yaml")
+    overnight(directory, "-m", "launch.cli", "fetch", pipeline)
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.cli", "submit", pipeline, "--cluster", str(directory / "site.yaml")],
+        env=environment_of(directory), stdout=writing, stderr=writing if both else subprocess.PIPE, timeout=300,
+    )  # fmt: skip
+    os.close(writing)
+    assert (done.returncode, done.stderr or b"") == (0, b"")
+    assert (directory / "jobs").read_text().count("x") == 3

@@ -182,6 +182,8 @@ ROWS = [
     Row("per_gpu.cpus", "per_gpu: {cpus: 8}\n", "header", "--cpus-per-task=32"),
     Row("per_gpu.cpus", "per_gpu: {cpus: 8}\n", "srun", "--cpus-per-task=32"),
     Row("clusters", "clusters: big\n", "header", "--clusters=big"),
+    Row("job_name.prefix", "job_name: {prefix: lab}\n", "header", f"--job-name=lab-abcde-cpt-{ATTEMPT}"),
+    Row("job_name.longest", "job_name: {longest: 17}\n", "header", f"--job-name=on-abcde-c-{ATTEMPT}"),
     Row("launcher", "launcher: [ibrun, -v]\nsrun: [--here]\n", "job", "\nibrun -v --here /w/runs"),
     Row("requeue_refused", 'requeue_refused: ["No Requeue $here"]\n', "host", "*'no requeue $here'*) break"),
     Row(
@@ -196,7 +198,7 @@ ROWS = [
         "node",
         '\novernight_scratch="${SLURM_TMPDIR:?not found on this node}"/overnight-$SLURM_JOB_ID-\n',
     ),
-    Row("poll_floor", 'poll_floor: "2:00"\n', "host", "if ((now - last < 120)); then"),
+    Row("poll_floor", 'poll_floor: "2:00"\n', "host", "if ((now - last < 120)) || "),
     Row("poll_seconds", "poll_seconds: 7\n", "host", "\n    sleep 7\n"),
     *(Row("offline", "offline: false\n", where, "not export HF_HUB_OFFLINE=1\n") for where in ("host", "node")),
 ]
@@ -316,6 +318,14 @@ def test_an_interpreter_that_only_the_nodes_can_run() -> None:
         ("clusters: big,small", "write the name of one cluster"),
         ("node_env: {A: plain}", "names no variable of the node"),
         ("launcher: []", "write the command"),
+        ("env: {HF_HOME: $SLURM_TMPDIR/hf}", "lab.yaml:2:16: env.HF_HOME: .*write it in node_env"),
+        (
+            "mem: node\nsbatch: {mem-per-cpu: 4G}",
+            "lab.yaml:3.*one of --mem-per-cpu and --mem, which comes from mem: node",
+        ),
+        ("resources: {data: {mem: 4G}}\nsbatch: {mem-per-gpu: 4G}", "which comes from resources.data.mem"),
+        ("per_cpu: {mem: 4G}\nsbatch: {mem: 4G}", "one of --mem and --mem-per-cpu, which comes from per_cpu.mem"),
+        ("sbatch: {mem: 4G, mem-per-cpu: 4G}", "which comes from sbatch.mem-per-cpu"),
         ("launcher: [ibrun]\ncontainers: {runtime: pyxis}", "cannot start containers of pyxis"),
         ("node_scratch: $A\ncontainers: {runtime: apptainer}", "a directory whose name only the node knows"),
     ],
@@ -325,6 +335,22 @@ def test_values_that_the_new_rules_exclude(tmp_path: Path, text: str, said: str)
     path.write_text(f"executor: slurm\n{text}\n")
     with pytest.raises(InputError, match=said):
         read_profile(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mem: never\nresources: {data: {mem: 4G}}\nsbatch: {mem-per-cpu: 4G}",
+        "remove: [mem]\nresources: {data: {mem: 4G}}\nsbatch: {mem-per-cpu: 4G}",
+        "mem: node\nsbatch: {mem-per-cpu: false}",
+        "resources: {data: {mem: 4G}}\nsbatch: {mem: 8G}",
+        "env: {PRICE: 5$}",
+    ],
+)
+def test_values_that_go_together(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "lab.yaml"
+    path.write_text(f"executor: slurm\n{text}\n")
+    read_profile(path)
 
 
 @pytest.mark.failure(26)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobs.core.verdict import FailureClass
-from tests.support.batch import PYTHON, Batch, Ran
+from tests.support.batch import PYTHON, Batch
 
 EXECUTORS = ("submitit", "nemo_run")
 
@@ -181,11 +181,11 @@ def test_a_signal_at_any_line_neither_loses_nor_doubles_the_end(
     tmp_path: Path, signal: str, at: int, step: int
 ) -> None:
     """Before the n-th command of the batch shell, for every n (else every eighth or so)."""
-    longest = _commands(tmp_path / "whole")
+    longest = Batch(tmp_path / "whole").commands()
     assert longest > 40
     ends = set()
     for number in range(at, longest + 1, step):
-        ran = _signalled(Batch(tmp_path / str(number)), number, signal)
+        ran = Batch(tmp_path / str(number)).run_with_signal(signal, number)
         worked, finished = (ran.count(f"interpreter boot.py {verb}") for verb in ("work", "finish"))
         where = f"{signal} before command {number}: {ran.calls} {ran.log} {ran.early}"
         assert finished <= 1, where
@@ -194,24 +194,6 @@ def test_a_signal_at_any_line_neither_loses_nor_doubles_the_end(
         assert (ran.code == 0) == bool(finished), where
         ends.add((worked, finished))
     assert ends == {(0, 0), (1, 1)}
-
-
-def _commands(directory: Path) -> int:
-    """How many commands the batch shell runs."""
-    batch = Batch(directory)
-    _signalled(batch, 10**6, "TERM")
-    return int((directory / "count").read_text())
-
-
-def _signalled(batch: Batch, number: int, signal: str) -> Ran:
-    directory = batch.stage.parent
-    before = directory / "before.sh"
-    before.write_text(
-        f"case $0 in */job.sh) unset BASH_ENV; set -T; before_count=0\n"
-        f'trap \'[ "$BASHPID" != "$$" ] || {{ echo "$((++before_count))" >{directory}/count;'
-        f' [ "$before_count" -ne {number} ] || kill -{signal} "$$"; }}\' DEBUG ;; esac\n'
-    )
-    return batch.run(BASH_ENV=str(before))
 
 
 # What a node lacks: the class, and the line of the log that shows it

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from launch.base.errors import ClusterUnreachable, RejectedByCluster
+from launch.slurm import ask
 from launch.slurm.client import Gateway
 
 
@@ -190,7 +191,7 @@ def test_cancel_failures(fake, said, error):
 
 def noting(directory: Path) -> dict[str, str]:
     """An environment in which Slurm's commands note their arguments and say nothing."""
-    for name in ("squeue", "sacct", "scancel", "scontrol"):
+    for name in ("squeue", "sacct", "scancel", "scontrol", "sinfo"):
         path = directory / name
         path.write_text(f'#!/bin/sh\necho {name} "$@" >>{directory}/calls\n')
         path.chmod(0o755)
@@ -206,9 +207,13 @@ def test_every_question_goes_to_the_cluster_of_the_jobs(tmp_path: Path) -> None:
     there.scancel(["7"])
     there.requeue("7")
     there.update_dependency("7", "afterok:8")
-    names = ("squeue ", "sacct ", "scancel ", "scontrol ")
+    for question in ask.questions("me", []).values():
+        if question[0] in ("sinfo", "scontrol"):
+            there.ask(question, timeout=60)
+    names = ("squeue ", "sacct ", "scancel ", "scontrol ", "sinfo ")
     calls = [line for line in (tmp_path / "calls").read_text().splitlines() if line.startswith(names)]
-    assert [call.split()[1:3] for call in calls] == [["-M", "big"]] * 5
+    assert [call.split()[1:3] for call in calls] == [["-M", "big"]] * 8
+    there.ask(["df", "-P", "/"], timeout=60)
 
 
 @pytest.mark.failure(14)

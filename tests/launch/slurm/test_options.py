@@ -174,10 +174,11 @@ class Cluster:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.word = "minne"
 
     def ask(self, command: list[str], *, timeout: float) -> Answer:
         self.asked.append(" ".join(command))
-        return Answer(tuple(command), 0, "minne\n", "", 0.0)
+        return Answer(tuple(command), 0, f"{self.word}\n", "", 0.0)
 
 
 @pytest.mark.failure(17)
@@ -215,3 +216,28 @@ def test_an_option_of_a_container_knows_its_line(tmp_path: Path) -> None:
     (one,) = (one for one in job(tmp_path, more).known if one.option == "container-writable")
     assert (one.key, one.where) == ("containers.options", f"{tmp_path}/lab.yaml:2:39")
     assert one.change == "containers: {options: [--OPTION]}"
+
+
+def test_gpus_by_another_name_are_told_by_the_name_that_is_there(tmp_path: Path) -> None:
+    found = job(tmp_path, "gpu_request: {form: gres, model: H100}\n")
+    for there, near in (
+        ("gpu:h100:4(S:0-1)", "; nearest: h100 (gpu_request.model; capitals count)"),
+        ("gpu:H100:2", ""),
+    ):
+        cluster = Cluster()
+        cluster.word = there
+        said = "sbatch: error: Batch job submission failed: Invalid generic resource (gres) specification"
+        error = RejectedByCluster("no", command=["sbatch"], exit_code=1, stderr=said)
+        refusal.add(error, found.known, tmp_path / "job.sh", cluster)
+        assert f"this cluster has GPUs of a node: {there}{near}\n" in error.advice
+
+
+@pytest.mark.parametrize("qos", ["", "qos: short\n"])
+def test_a_limit_of_a_qos_is_told_as_one(tmp_path: Path, qos: str) -> None:
+    """Of the default one too, which no line of a profile names."""
+    found, cluster = job(tmp_path, qos), Cluster()
+    said = "sbatch: error: QOSMaxGRESPerJob\nsbatch: error: Batch job submission failed: Job violates accounting/QOS policy"
+    error = RejectedByCluster("no", command=["sbatch"], exit_code=1, stderr=said)
+    refusal.add(error, found.known, tmp_path / "job.sh", cluster)
+    assert [cause["option"] for cause in error.causes] == [*(["qos"] if qos else []), "gpus-per-node"]
+    assert ("that of your default QOS" in error.advice) == (not qos)

@@ -20,6 +20,7 @@ from launch.runs.attempt_state import QueueView
 from launch.runs.journal import Event
 from launch.runs.rundir import Run
 from launch.slurm.queue import AccountRow, QueueRow
+from launch.status import advice
 from launch.status import text as show_status
 from launch.status.assess import Queue, look
 from launch.status.model import RunStatus, StageStatus, State
@@ -63,7 +64,7 @@ def accounted(
 def test_nothing_submitted_yet(run: Run) -> None:
     status = judged(run)
     assert [found.state for found in status.stages] == [State.NOT_SUBMITTED] * 3
-    assert show_status.next_command(run, status) == f"overnight resume {run.id}"
+    assert advice.of_run(run, status) == f"overnight resume {run.id}"
 
 
 def test_running_says_step_loss_and_time_left(run: Run) -> None:
@@ -167,7 +168,7 @@ def test_failed_says_class_and_evidence_and_what_is_below_did_not_run(run: Run) 
     assert "failed: an input is damaged" in text
     assert "  /x/model.safetensors: has 3 bytes, sealed with 9" in text
     assert "did not run: cpt has not succeeded" in text
-    assert text.endswith(f"next: overnight logs {run.id} cpt; then: overnight resume {run.id}")
+    assert text.endswith(f"next: overnight resume {run.id}")
 
 
 @pytest.mark.failure(18)

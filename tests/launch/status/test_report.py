@@ -82,10 +82,10 @@ def test_a_torn_seal_is_no_model(run: Run, capsys: pytest.CaptureFixture[str]) -
         sealed(run, name, kind, metrics=BEFORE if kind is SealKind.EVALUATION else None)
     torn = store_of(run, "dpo").seal
     torn.write_text(torn.read_text()[:40])
-    text = report(run, capsys)
-    assert f"its seal is broken: {torn}" in text
+    text = report(run, capsys, code=1)
+    assert f"its result is damaged: {torn}" in text
     assert f"newest model (of sft): {store_of(run, 'sft').output}" in text
-    assert main(["status", run.id, "--workspace", str(run.workspace.root)]) == 0
+    assert main(["status", run.id, "--workspace", str(run.workspace.root)]) == 1
 
 
 def test_without_a_run_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

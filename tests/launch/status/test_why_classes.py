@@ -5,6 +5,7 @@ The log is judged by the code that ends a job; what is printed is the command's.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shlex
@@ -16,13 +17,17 @@ import pytest
 
 from jobs import backends
 from jobs.core import verdict
+from jobs.core.paths import Workspace
 from jobs.core.verdict import FailureClass, Outcome
 from jobs.lifecycle import steps
 from jobs.lifecycle.steps import Start
+from launch.cli import options
 from launch.cli.main import main
 from launch.plan.model import PlannedInput
 from launch.render import scripts
+from launch.runs import rundir
 from launch.runs.rundir import Run
+from tests.support import commands
 from tests.support.made_runs import make, said, stage, started, submitted
 
 CLASSES: tuple[tuple[FailureClass, str, str], ...] = (  # class, line in the log, words of the change
@@ -176,6 +181,65 @@ def test_no_gpu_is_visible_where_ray_should_start() -> None:
     assert verdict.classify(caught.value) is FailureClass.MISSING_GPUS
 
 
+STAGES = """\
+  corpus: {kind: corpus, from: ./text, split: {test: 0}}
+  cpt: {kind: cpt, backend: toy, checkpoint: base, data: corpus, steps: 2, lr: 0.5, batch_size: 2}
+"""
+
+
+class Here:
+    """A pipeline that runs on this machine, and the commands, each in a process of its own."""
+
+    def __init__(self, directory: Path, stages: str = STAGES) -> None:
+        self.directory = directory
+        self.text, self.pipeline = directory / "text" / "0.txt", directory / "p.yaml"
+        self.text.parent.mkdir()
+        for number in range(40):
+            (self.text.parent / f"{number}.txt").write_text(f"Line {number} of a text about {number * 7} things.\n")
+        (directory / "base").mkdir()
+        (directory / "base" / "config.json").write_text('{"model_type": "llama"}')
+        (directory / "base" / "model.safetensors").write_bytes(bytes(64))
+        self.pipeline.write_text(f"name: here\nmodel: {{base: ./base}}\nstages:\n{stages}")
+
+    def do(self, *command: str) -> tuple[int, str]:
+        """Exit code and output."""
+        workspace = ("--workspace", str(self.directory / "ws"))
+        done = commands.overnight(*command, *workspace, cwd=self.directory, environment=os.environ)
+        return done.returncode, done.stdout + done.stderr
+
+    def start(self) -> int:
+        assert self.do("fetch", str(self.pipeline))[0] == 0
+        return self.do("run", str(self.pipeline), "--cluster", "local")[0]
+
+    @property
+    def run(self) -> Run:
+        (name, *_) = sorted(os.listdir(self.directory / "ws" / "runs"), key=lambda name: self._made(name))
+        return Run(Workspace(self.directory / "ws"), name)
+
+    def _made(self, name: str) -> int:
+        return (self.directory / "ws" / "runs" / name / "plan.json").stat().st_mtime_ns
+
+    def why(self, stage: str) -> dict[str, Any]:
+        """Of the first run."""
+        return dict(json.loads(self.do("why", self.run.id, stage, "--json")[1])["stages"][0])
+
+    def follow(self, stage: str) -> None:
+        """Do what is suggested for a stage of the first run; then it is sealed, and nothing is wrong with it."""
+        for part in self.why(stage)["next"].split("; then: "):
+            if part.startswith("overnight ") and " shows " not in part:
+                code, said = self.do(*shlex.split(part)[1:])
+                assert code == 0, said
+        after = self.why(stage)
+        assert (after["state"], after["failure"], after["next"]) == ("sealed", "", ""), after
+
+
+TOLD_FIRST = set(FailureClass) - {
+    FailureClass.NONE, FailureClass.TIME_LIMIT, FailureClass.PREEMPTED, FailureClass.NODE_FAILURE, FailureClass.KILLED,
+    FailureClass.HANG, FailureClass.BROKEN_INPUT, FailureClass.CANCELLED, FailureClass.CLAIM_LOST,
+}  # fmt: skip
+"""Classes of which something else has to be done before the command."""
+
+
 FEW = (FailureClass.KILLED, FailureClass.IMAGE, FailureClass.ENVIRONMENT)
 
 
@@ -188,27 +252,73 @@ FEW = (FailureClass.KILLED, FailureClass.IMAGE, FailureClass.ENVIRONMENT)
         if one is not FailureClass.NONE
     ],
 )
-def test_the_command_that_is_suggested_helps(
-    failure: FailureClass, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """It is run: the class is gone, or the user is told what to do first."""
-    run = make(tmp_path / "ws", stage("cpt", executor="local", steps=2), profile={"executor": "local"})
+def test_the_command_that_is_suggested_helps(failure: FailureClass, tmp_path: Path) -> None:
+    """It is run: the class is gone. What has to be done before it is said, of each class that would come again."""
+    here = Here(tmp_path, STAGES.splitlines()[0] + "\n")
+    told = argparse.Namespace(pipeline=here.pipeline, cluster="local", set=[], workspace=tmp_path / "ws")
+    planned = options.plan(told)
+    run = rundir.create(planned.workspace, planned.pipeline, planned.profile, planned.plan)
     job = f"local-{os.uname().nodename}-{2**22 + 1}"
-    submitted(run, "cpt", job, carrier="local")
-    started(run, "cpt", job)
-    said(run, "cpt", job, Outcome.FAIL, failure, "its line", host="node1")
-    main(["why", run.id, "cpt", "--workspace", str(run.workspace.root), "--json"])
-    told = json.loads(capsys.readouterr().out)["stages"][0]
-    command = shlex.split(told["next"].rpartition("then: ")[2])
-    assert command[0] == "overnight"
-    code = main([*command[1:], "--workspace", str(run.workspace.root)])
-    shown = capsys.readouterr()
-    if command[1] == "resume":
-        assert code == 0, shown
-        assert main(["why", run.id, "cpt", "--workspace", str(run.workspace.root), "--json"]) == 0
-        after = json.loads(capsys.readouterr().out)["stages"][0]
-        assert (after["state"], after["failure"], after["next"]) == ("sealed", "", "")
-    else:  # its pipeline is not here: that is said, and nothing is taken for a bug
-        assert code == 2
-        assert shown.err.startswith("overnight: ")
-        assert str(tmp_path / "files") in shown.err
+    submitted(run, "corpus", job, carrier="local")
+    started(run, "corpus", job)
+    said(run, "corpus", job, Outcome.FAIL, failure, "its line", host="node1")
+    found = here.why("corpus")
+    assert found["failure"] == failure.value
+    assert ("; then: " in found["next"]) == (failure in TOLD_FIRST), found["next"]
+    here.follow("corpus")
+
+
+@pytest.mark.failure(9)
+def test_a_file_that_has_gone_is_to_be_put_back(tmp_path: Path) -> None:
+    here = Here(tmp_path, STAGES.splitlines()[0] + "\n")
+    aside = _away_after_planning(here)
+    assert here.why("corpus")["failure"] == "missing_input", here.why("corpus")
+    assert "put back the file" in here.why("corpus")["next"]
+    aside.rename(here.text)
+    here.follow("corpus")
+
+
+def _away_after_planning(here: Here) -> Path:
+    """A run that was planned while the data were there, and found them no more."""
+    told = argparse.Namespace(pipeline=here.pipeline, cluster="local", set=[], workspace=here.directory / "ws")
+    planned = options.plan(told)
+    run = rundir.create(planned.workspace, planned.pipeline, planned.profile, planned.plan)
+    aside = here.text.rename(here.directory / "aside.txt")
+    assert here.do("resume", run.id)[0] == 1
+    return aside
+
+
+@pytest.mark.failure(9)
+def test_data_that_changed_after_planning_are_planned_again(tmp_path: Path) -> None:
+    here = Here(tmp_path, STAGES.splitlines()[0] + "\n")
+    _away_after_planning(here)
+    here.text.write_text("Other text, changed.\n")
+    assert here.do("resume", here.run.id)[0] == 1
+    found = here.why("corpus")
+    assert found["failure"] == "data_error"
+    assert "changed since this run was planned" in found["evidence"]
+    code, text = here.do(*shlex.split(found["next"].rpartition("then: ")[2])[1:])
+    assert code == 0, text
+    assert here.why("corpus")["state"] == "failed", "of the data as they were there is no result"
+    assert len(os.listdir(tmp_path / "ws" / "runs")) == 2
+
+
+@pytest.mark.full
+@pytest.mark.failure(9, 30)
+@pytest.mark.parametrize("what", ["base", "corpus"])
+def test_a_damaged_input_is_brought_or_made_again(what: str, tmp_path: Path) -> None:
+    here = Here(tmp_path)
+    assert here.start() == 0
+    cpt = here.run.plan().stage("cpt").store(here.run.workspace)
+    cpt.root.rename(cpt.root.with_name("aside"))
+    kind = {"base": "download", "corpus": "dataset"}[what]
+    (entry,) = here.run.workspace.store.glob(f"{kind}-*")
+    path = next(path for path in (entry / "output").rglob("*") if path.suffix in (".safetensors", ".jsonl"))
+    flipped = bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]
+    path.unlink()  # it may be a link to the user's own
+    path.write_bytes(flipped)
+    assert here.do("resume", here.run.id)[0] == 1
+    found = here.why("cpt")
+    assert found["failure"] == "broken_input"
+    assert ("overnight fetch" in found["next"]) == (what == "base")
+    here.follow("cpt")

@@ -66,7 +66,7 @@ def test_a_secret_in_a_pipeline_and_on_the_command_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "env: {SSH_KEY: ~/.ssh/id, TOKENIZERS_PARALLELISM: 'false', MAX_TOKEN: '512', HF_TOKEN: $HF_TOKEN, PATIENCE: x}",
+        "env: {SSH_KEY: ~/.ssh/id, TOKENIZERS_PARALLELISM: 'false', MAX_TOKEN: '512', PATIENCE: x}",
         "secrets: [HF_TOKEN, WANDB_API_KEY]",
         "setup: ['export MASTER_KEY=$HOME/key', 'test \"$HF_TOKEN\" = \"\"', 'export NCCL_DEBUG=INFO']",
         "env: {REVISION: 0a1b2c3d4e5f60718293a4b5c6d7e8f901234567}",

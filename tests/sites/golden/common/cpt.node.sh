@@ -1,7 +1,7 @@
 #!/bin/bash
 # Started once on every node of the job by the executor's srun: the work of one stage.
 set -eu
-# Fail closed: not without claim, gate and verdict, which are host.sh's. Another job's variables may be inherited.
+# Fail closed: not without what host.sh does first and last. Another job's variables may be inherited.
 if [ "${1:-}" != inside ] && [ "${OVERNIGHT_ENTERED:-}" != "$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}" ]; then
   echo "overnight: host.sh has not prepared job $SLURM_JOB_ID on $(hostname): nothing is run" >&2
   exit 74
