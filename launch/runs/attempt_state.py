@@ -7,6 +7,7 @@ success, and it is "never started" only when the attempt's first claim could be 
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 import time
 from collections import defaultdict
@@ -120,6 +121,17 @@ def standing(
     if any(not row.state.is_final for row in rows.values()):
         return AttemptState(attempt, AttemptStatus.LIVE, jobs, rows)
     return AttemptState(attempt, AttemptStatus.ENDED if started or rows else AttemptStatus.NEVER_STARTED, jobs, rows)
+
+
+def other_user(store: StorePaths, attempt: Attempt) -> str:
+    """Name of the user who made an attempt, where that is not us: its jobs are not in what squeue shows us."""
+    owner = store.attempt(attempt.number).stat().st_uid
+    if owner == os.geteuid():
+        return ""
+    try:
+        return pwd.getpwuid(owner).pw_name
+    except KeyError:
+        return str(owner)
 
 
 def _owner_alive(attempt: Attempt) -> bool:

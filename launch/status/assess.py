@@ -165,6 +165,10 @@ class _Look:
         job = _newest(standing, starts)
         if self._queue.unreachable and current.carrier == "slurm":
             return self._without_cluster(stage, paths, starts, job)
+        owner = attempt_state.other_user(store, current)
+        if owner and current.carrier == "slurm" and not standing.rows:
+            found = self._without_cluster(stage, paths, starts, job)
+            return replace(found, text=f"a job of user {owner}, which squeue does not show here; {found.text}")
         if standing.status is AttemptStatus.LIVE:
             return self._live(stage, paths, standing, starts)
         if claims and not starts:

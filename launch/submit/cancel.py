@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from jobs.core import attempts
 from jobs.core.attempts import Attempt
 from jobs.core.slurm_states import JobState
-from launch.base.errors import ClusterUnreachable
+from launch.base.errors import ClusterUnreachable, InputError
 from launch.plan.model import Plan, PlannedStage
 from launch.render import scripts
 from launch.runs import attempt_state
@@ -46,6 +46,7 @@ def on_slurm(run: Run, plan: Plan, gateway: Gateway, stages: set[str], adopted: 
     """Cancel the jobs of ``stages``. With ``adopted`` also those that another run submitted and this one waits for.
 
     Raises:
+        InputError: a stage was submitted by another user.
         ClusterUnreachable: the queue cannot be asked, or scancel got no answer; cancelling again is safe.
         RejectedByCluster: likewise, but it will be refused again.
     """
@@ -58,6 +59,7 @@ def on_slurm(run: Run, plan: Plan, gateway: Gateway, stages: set[str], adopted: 
             jobs.update(dict.fromkeys(theirs, stage.name))
         elif theirs:
             spared[stage.name] = attempt.run
+    _refuse_foreign(run, plan, stages, set(jobs.values()) | spared.keys())
     names = tuple(stage.name for stage in plan.stages if stage.name in stages)
     jobs = dict(sorted(jobs.items(), key=lambda item: names.index(item[1])))
     left: tuple[str, ...] = ()
@@ -69,6 +71,20 @@ def on_slurm(run: Run, plan: Plan, gateway: Gateway, stages: set[str], adopted: 
     elif run.profile().rolling is not None:  # a stage that has no job yet must not get one from the end of another
         run.journal.write(Event.CANCELLED, stages=list(names), jobs=[], phase="before")
     return Cancelled(names, jobs, left, spared)
+
+
+def _refuse_foreign(run: Run, plan: Plan, stages: set[str], seen: set[str]) -> None:
+    """Jobs that another user submitted are not in the queue that we see, and only he can cancel them."""
+    for stage in plan.stages:
+        store = stage.store(run.workspace)
+        if stage.name not in stages - seen or store.seal.exists() or (current := attempts.current(store)) is None:
+            continue
+        owner = attempt_state.other_user(store, current)
+        if owner and current.carrier == "slurm":
+            raise InputError(
+                f"stage {stage.name!r} was submitted by user {owner} (run {current.run})",
+                hint=f"only {owner} can cancel it, by the same command",
+            )
 
 
 def stage_of(row: QueueRow, run: Run, stages: Iterable[str]) -> str | None:

@@ -13,7 +13,6 @@ A job of it that shows up later can do nothing but end; the next ``resume`` that
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -200,8 +199,8 @@ class Submitter:
 
     def _refuse_foreign(self, stage: PlannedStage, store: StorePaths, current: Attempt) -> None:
         """Another user's jobs are not in our queue, so nothing can be said of them."""
-        owner = store.attempt(current.number).stat().st_uid
-        if owner != os.geteuid():
+        owner = attempt_state.other_user(store, current)
+        if owner:
             raise InputError(
                 f"stage {stage.name!r} was submitted into this workspace by user {owner} (run {current.run})",
                 hint="wait for it, or use another --workspace",
