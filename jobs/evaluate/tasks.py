@@ -102,7 +102,7 @@ def prepare(
 
 
 def _refuse_longer(rows: list[Row], lengths: list[int], model: PreTrainedModel) -> None:
-    """Raises ExamplesError: a row has more tokens than the model has positions, and its score would mean nothing."""
+    """Raises ExamplesError: a row has more tokens than the model has positions: its score would mean nothing."""
     most = measure.positions(model)
     for row, length in zip(rows, lengths, strict=True):
         if most is not None and length > most:
