@@ -43,7 +43,7 @@ class Source:
 
 @dataclass(frozen=True)
 class StageSpec:
-    """See docs/architecture.md, "Stage spec"."""
+    """See docs/architecture.md, "Stage spec". ``spread``: every node starts processes of ours that do its work."""
 
     run: str
     pipeline: str
@@ -68,6 +68,7 @@ class StageSpec:
     stall_seconds: float | None = None
     quota_bytes: int | None = None
     seals: str = "full"
+    spread: bool = False
     schema: int = SCHEMA
 
     @property

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jobs.core import attempts, claim, files, progress, seal
+from jobs.core import attempts, claim, files, progress, seal, shares
 from jobs.core.claim import Claim, ClaimLost
 from jobs.core.paths import StorePaths
 from jobs.core.spec import StageSpec
@@ -24,6 +24,9 @@ SEAL = "seal.json"
 
 FLUSHED = "flushed"
 """In a start's directory of saves: its output was on disk before it was digested."""
+
+WRITTEN = "written"
+"""What every node leaves where several wrote the output: the digests of its part, which is on disk then."""
 
 ADOPTED = "adopted"
 """In a start's directory of saves: the output of an earlier start that it seals."""
@@ -87,6 +90,7 @@ def _put_output(spec: StageSpec, start: Start, result: dict[str, Any], own: Path
     seal.seal_directory(
         own,
         desk / SEAL,
+        known=_digested(spec, result),
         kind=seal.SealKind(spec.produces["kind"]),
         format=spec.produces["format"],
         fingerprint=spec.fingerprint,
@@ -225,5 +229,16 @@ def _outputs_of(spec: StageSpec, result: dict[str, Any]) -> list[Path]:
 def _is_flushed(spec: StageSpec, result: dict[str, Any]) -> bool:
     """Whether every node has flushed what it wrote: one that has died since took the rest with it."""
     writers = result.get("writers", 0)
-    marks = spec.stage_paths.ranks(result.get("job", ""), result.get("restart", 0))
-    return writers == 1 or (writers > 1 and all((marks / f"flushed-{node}").exists() for node in range(writers)))
+    return writers == 1 or (writers > 1 and shares.all_answered(_marks(spec, result), WRITTEN, writers))
+
+
+def _marks(spec: StageSpec, result: dict[str, Any]) -> Path:
+    return spec.stage_paths.ranks(result.get("job", ""), result.get("restart", 0))
+
+
+def _digested(spec: StageSpec, result: dict[str, Any]) -> dict[str, seal.FileDigest]:
+    """Digests that the nodes have made of what they wrote; empty where there are none that can be read."""
+    try:
+        return shares.digests_of(shares.answers(_marks(spec, result), WRITTEN, result.get("writers", 0), 0.0))
+    except (TimeoutError, FileNotFoundError, ValueError, TypeError, seal.SealBroken):
+        return {}

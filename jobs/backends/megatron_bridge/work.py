@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     if spec.kind == "convert":
         return _convert(spec, ctx)
     settings = BridgeSettings.read(spec.settings)
+    settings = replace(settings, save_every=ctx.stop.save_period(settings.steps, settings.save_every))
+    spec = replace(spec, settings={**spec.settings, "save_every": settings.save_every})
     newest = ctx.saves.newest_valid()
     end = ctx.stop.end()
     minutes = None if end is None else max(1, int((end - time.time() - spec.lead_seconds) / 60))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobs.core import attempts, claim, files, patience, seal, verdict
+from jobs.core import attempts, claim, files, patience, seal, shares, verdict
 from jobs.core.attempts import Attempt
 from jobs.core.claim import ClaimLost
 from jobs.core.spec import Input, StageSpec
@@ -108,7 +108,7 @@ def test_an_output_that_not_every_node_has_flushed_is_made_again(spec: StageSpec
     files.write_json(spec.stage_paths.result, {**result, "writers": 2})
     marks = spec.stage_paths.ranks("100", 0)
     files.make_directory(marks)
-    (marks / "flushed-0").touch()
+    shares.answer(marks, publish.WRITTEN, shares.Node(0, 2), [])
     assert steps.prologue(spec, NEW) is Entry.WORK
     assert os.listdir(steps.output_of(spec, NEW)) == []
 
@@ -316,7 +316,7 @@ def test_a_start_cut_off_between_two_inputs_leaves_the_second_to_verify(
     spec: StageSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = with_inputs(spec, tmp_path)
-    real, seen = steps._verify_input, list[str]()
+    real, seen = steps.input_seal, list[str]()
 
     def verify(parent: Input, *given: Any) -> Any:
         if parent.stage == "data" and not seen:
@@ -324,7 +324,7 @@ def test_a_start_cut_off_between_two_inputs_leaves_the_second_to_verify(
             raise Killed
         return real(parent, *given)
 
-    monkeypatch.setattr(steps, "_verify_input", verify)
+    monkeypatch.setattr(steps, "input_seal", verify)
     with pytest.raises(Killed):
         steps.prologue(spec, OLD)
     (spec.inputs["data"].output / "text").write_text("DATA")

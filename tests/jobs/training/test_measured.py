@@ -34,7 +34,7 @@ def stop_of(spec: Any, start: Start) -> _SignalledStop:
         spec.lead_seconds,
         lambda name, **facts: steps.event(spec.stage_paths, start, name, **facts),
     )
-    StopRequest.saved(stop, monitor.longest_save(spec))
+    StopRequest.sealed(stop, monitor.longest_save(spec))
     return stop
 
 
