@@ -148,7 +148,7 @@ def _tokenise(
             files.write_json(_mark(parts[number]), made_from)
         report(number / len(parts))
     if ctx.rank != 0:
-        _wait(scratch / READY, made_from, lambda: None)
+        _wait(scratch / READY, made_from, lambda: None, ctx.world)
         return
     for number, part in enumerate(parts):
         _wait(_mark(part), made_from, partial(report, number / len(parts)))
@@ -171,12 +171,14 @@ def _write_part(prefix: Path, texts: Iterator[str], tokenizer: PreTrainedTokeniz
     writer.close()
 
 
-def _wait(path: Path, content: Any, meanwhile: Callable[[], None]) -> None:
-    """Wait until another process has written ``content``. Where one ends, torchrun ends them all."""
+def _wait(path: Path, content: Any, meanwhile: Callable[[], None], world: int = 1) -> None:
+    """Wait until another process has written ``content``; all ``world`` of them look a thousand times a second at most.
+    Where one ends, torchrun ends them all."""
+    pause = max(0.1, world / 1000)
     while files.read_json_or_none(path) != content:
         meanwhile()
-        if files.wait_for(path, 5.0, interval=0.1):
-            time.sleep(0.1)
+        if files.wait_for(path, max(5.0, pause), interval=pause):
+            time.sleep(pause)
 
 
 def texts_between(path: Path, start: int, end: int) -> Iterator[str]:
@@ -232,7 +234,7 @@ def mix(prefix: Path, seed: int, scratch: Path, ctx: WorkContext) -> Path:
             files.flush(partial)
             partial.replace(made / name)
         files.write_json(ready, content)
-    _wait(ready, content, lambda: None)
+    _wait(ready, content, lambda: None, ctx.world)
     return made
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobs.core import seal, shares
+from jobs.core import files, seal, shares
 from jobs.core.paths import StorePaths
 from jobs.core.shares import Node
 from jobs.training.saves import Saves
@@ -54,6 +54,35 @@ def test_the_only_good_save_is_never_removed(tmp_path: Path, damage: bytes) -> N
     assert store.save_steps() == [4, 2]
     assert [name for name, _ in told] == ["save_unsound"]
     assert saves(store).newest_valid() == (2, store.save(2))
+
+
+@pytest.mark.failure(35)
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_is_read_before_a_save_goes_comes_from_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """By one process and by the nodes of a job: what this node remembers of a file proves nothing."""
+    monkeypatch.setattr(shares, "_POLL_SECONDS", 0.01)
+    store = StorePaths(tmp_path)
+    dropped: list[Path] = []
+    read: list[tuple[str, bool]] = []
+    real, drop = seal.digest_files, files.drop_cache
+
+    def digest(directory: Path, names: list[str], *given: Any, **named: Any) -> Any:
+        if directory.parent == store.saves:
+            read.extend((f"{directory.name}/{name}", directory / name in dropped) for name in names)
+        return real(directory, names, *given, **named)
+
+    monkeypatch.setattr(seal, "digest_files", digest)
+    monkeypatch.setattr(files, "drop_cache", lambda path: [dropped.append(path), drop(path)][1])
+    team = [of_node(store, number, count, []) for number in range(count)]
+    for step in (2, 4, 6):
+        save_together(team, step)
+    assert store.save_steps() == [6, 4]
+    of_one = {name.split("/")[0] for name, _ in read}
+    assert len(of_one) == 1
+    names = {*(f"__{rank}_0.distcp" for rank in range(count)), "trainer_state.json"}
+    assert sorted(read) == sorted((f"{next(iter(of_one))}/{name}", True) for name in names)
 
 
 def test_a_resume_takes_the_newest_save_that_verifies_and_removes_newer_ones(tmp_path: Path) -> None:
