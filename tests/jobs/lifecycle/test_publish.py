@@ -101,6 +101,26 @@ def test_so_is_one_that_never_got_to_it_and_one_of_an_attempt_before(spec: Stage
     assert (spec.store_paths.output / "model").read_text() == "model"
 
 
+@pytest.mark.failure(30, 33)
+@pytest.mark.parametrize("cut_off_again", [False, True])
+def test_what_another_run_has_finished_is_sealed_and_not_made_again(
+    spec: StageSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_off_again: bool
+) -> None:
+    """Seed 30494 of the simulation: two runs share the entry, and the job of the one was cut off while it sealed."""
+    work(spec, OLD)
+    other = tmp_path / "runs" / "other" / "cpt"
+    other.mkdir(parents=True)
+    later = replace(spec, attempt="bbbbbb", run="other", stage_dir=str(other))
+    assert attempts.open_next(spec.store_paths, Attempt(2, "bbbbbb", "other", "cpt", str(other), "slurm", ("on-b",)))
+    if cut_off_again:
+        with monkeypatch.context() as patch:
+            at(seal, "digest_files", patch, kill)
+            with pytest.raises(Killed):
+                steps.prologue(later, Start("7", 0, 0, "node2"))
+    assert steps.prologue(later, Start("7", int(cut_off_again), 0, "node2")) is Entry.SEALED
+    assert (spec.store_paths.output / "model").read_text() == "model"
+
+
 def test_an_output_that_not_every_node_has_flushed_is_made_again(spec: StageSpec) -> None:
     """The node that died had the rest of it in its memory."""
     work(spec, OLD)
