@@ -26,6 +26,7 @@ class StopRequest:
 
     _longest_save = _longest_seal = _allocation = 0.0
     _saved_at: float | None = None
+    _looks = True
 
     def __init__(self, stage: StagePaths, lead_seconds: float, looks: bool = True) -> None:
         """``looks``: whether this process looks at the files; one of all does, and they agree at every step anyway."""

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -42,6 +43,22 @@ def test_workers_and_shards_change_nothing(tmp_path: Path) -> None:
     facts = card(tmp_path / "out1")
     assert facts["dropped"] == {"duplicate": 30}
     assert facts["tokenizer"]["engine"] == "tiktoken"
+
+
+@pytest.mark.failure(35)
+def test_many_shards_need_no_file_open_for_each(tmp_path: Path) -> None:
+    """100,000 shards and the usual limit of 1,024 open files; here 40 shards and 25 more than are open now."""
+    rows = [{"text": document(seed % 35)} for seed in range(40)]
+    source = write_lines(tmp_path / "in.jsonl", rows)
+    tokenizer = str(write_tokenizer(tmp_path / "tokenizer"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 25, hard))
+    try:
+        make("corpus", [source], tmp_path / "out", workers=1, shard_bytes=10, tokenizer=tokenizer, near_duplicates=0.8)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert card(tmp_path / "out")["read"] == 40
 
 
 BAD = {
