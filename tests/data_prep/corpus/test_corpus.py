@@ -53,13 +53,20 @@ def test_workers_and_shards_change_nothing(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def open_files(more: int) -> Iterator[None]:
-    """No more files than are open now, and so many."""
+    """No more files than are open now, and so many: all other places below the limit are taken."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + more, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1024), hard))
+    taken: list[int] = []
     try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(more):
+            os.close(taken.pop())
         yield
     finally:
+        for handle in taken:
+            os.close(handle)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
