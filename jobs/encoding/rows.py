@@ -148,10 +148,6 @@ class RowEncoder:
             found[name] = (one.text[:start], one.text[start:])
         return found
 
-    def document(self, text: str) -> list[int]:
-        """Ids of a document of a corpus: as the tokenizer makes them, closed by one end token."""
-        return self._closed(self._opened(self._plain_ids(text, False)))
-
     def _checked(self, row: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
         """The row with the control tokens in its texts marked, and whether there are any."""
         mode = self.encoding.special_tokens

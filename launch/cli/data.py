@@ -149,12 +149,16 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _show(row: Shown) -> None:
-    """Print one row. On a terminal tokens with loss are green, others grey, every other one underlined to show its
-    end."""
+    """Print one row. On a terminal tokens with loss are green, others grey, control tokens bold, every other one
+    underlined to show its end."""
+    heads = {
+        name: _counts(tokens) + (f"; {row.notes[name]}" if row.notes.get(name) else "")
+        for name, tokens in row.sequences.items()
+    }
     if not (sys.stdout.isatty() or "FORCE_COLOR" in os.environ):
         print(f"{row.place}  {row.name}")
         for name, tokens in row.sequences.items():
-            print(f"{name}{_counts(tokens)}\n{''.join(token.text for token in tokens)}")
+            print(f"{name}{heads[name]}\n{''.join(token.text for token in tokens)}")
         return
     from rich.console import Console
     from rich.text import Text
@@ -163,11 +167,10 @@ def _show(row: Shown) -> None:
     # Not cut to the width of the terminal as a rule would be: its end is the line number.
     console.print(Text(f"{row.place}  {row.name}", "bold cyan"), soft_wrap=True)
     for name, tokens in row.sequences.items():
-        note = f"; {row.notes[name]}" if row.notes.get(name) else ""
-        console.print(f"[bold]{name}[/]{_counts(tokens)}{note}")
+        console.print(Text.assemble((name, "bold"), heads[name]))
         text = Text()
         for number, token in enumerate(tokens):
-            style = "green" if token.loss else "bright_black"
+            style = ("bold " if token.control else "") + ("green" if token.loss else "bright_black")
             text.append(token.text, style + (" underline" if token.id is not None and number % 2 else ""))
         console.print(text)
 
