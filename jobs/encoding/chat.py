@@ -44,6 +44,13 @@ class Chat:
         self._date = datetime.fromisoformat(encoding.date)
         self._special = dict(tokenizer.special_tokens_map)
 
+    @property
+    def day(self) -> str | None:
+        """What the template is given as today; None: none asks for it."""
+        own = self._encoding.chat_template or self._tokenizer.chat_template or ""
+        templates = own.values() if isinstance(own, dict) else [own]
+        return self._encoding.date if any("strftime_now" in template for template in templates) else None
+
     def rendered(
         self, messages: Sequence[Message], tools: Any = None, options: Mapping[str, Any] | None = None
     ) -> RenderedChat:

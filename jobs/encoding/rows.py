@@ -81,6 +81,11 @@ class RowEncoder:
         """The control tokens of the tokenizer."""
         return Control(self.tokenizer)
 
+    @property
+    def day(self) -> str | None:
+        """What the chat template is given as today; None: it does not ask."""
+        return self._chat.day
+
     def encode(self, row: Mapping[str, Any]) -> dict[str, Tokens]:
         """The sequences of a row: ``completion`` of instructions, ``chosen`` and ``rejected`` of preferences.
 

@@ -67,10 +67,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """Settings of a stage from ``--set``: keys of the stage itself, the rest for ``prepare``; dots go down."""
-    import yaml
-
     from data_prep import paths
     from launch.base.errors import InputError
+    from launch.config.document.layers import option_value
 
     stage: dict[str, Any] = {"source": {"type": "path"}, "prepare": {}}
     for text in args.set:
@@ -78,14 +77,10 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
         names = key.strip().split(".")
         if not equals or not all(names):
             raise InputError(f"--set {text!r}: write KEY=VALUE")
-        try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise InputError(f"--set {text!r}: the value is no YAML: {error}") from error
         place = stage if names[0] in _OF_STAGE else stage["prepare"]
         for name in names[:-1]:
             place = place.setdefault(name, {})
-        place[names[-1]] = parsed
+        place[names[-1]] = option_value(value.strip(), f"--set {text}")
     stage["prepare"] = paths.resolved(stage["prepare"], lambda path: str(Path(path).expanduser().absolute()))
     return stage
 

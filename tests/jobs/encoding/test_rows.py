@@ -203,6 +203,8 @@ def test_the_day_that_a_template_writes_does_not_change(tmp_path: Path) -> None:
     assert tokenizer.decode(found.ids).startswith("26 Jul 2024")
     other = RowEncoder(tokenizer, Encoding(date="2026-01-02")).encode({"messages": [U, A]})["completion"]
     assert tokenizer.decode(other.ids).startswith("02 Jan 2026")
+    assert RowEncoder(tokenizer).day == "2024-07-26"
+    assert RowEncoder(tokenizer, Encoding(chat_template=CHATML)).day is None
 
 
 def test_the_settings_of_a_data_set_are_kept_beside_it(tmp_path: Path) -> None:
