@@ -93,9 +93,13 @@ class Chat:
         try:
             template = self._tokenizer.get_chat_template(self._encoding.chat_template, tools)
         except ValueError as error:
+            own = self._tokenizer.chat_template
+            named = (
+                f"the chat templates {', '.join(own)}, of which none is named default" if own else "no chat template"
+            )
             raise CannotEncode(
                 "no_template",
-                f"the tokenizer {self._tokenizer.name_or_path} has no chat template: name one "
+                f"the tokenizer {self._tokenizer.name_or_path} has {named}: name one "
                 "(prepare: {template: FILE.jinja}), or a text with {input} and {output}",
             ) from error
         more = {

@@ -55,6 +55,20 @@ def spaced(directory: Path) -> Path:
     return directory
 
 
+def metaspace(directory: Path, prefix: str) -> Path:
+    """As of Mistral: spaces as letters by the pre-tokenizer, one before the ``first`` piece of a text, ``always``, or
+    ``never``."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    own = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
+    own.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prefix, split=False)
+    own.decoder = decoders.Metaspace(prepend_scheme=prefix)
+    special = ["<unk>", "<s>", "</s>", *CONTROL]
+    own.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=200, special_tokens=special, show_progress=False))
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return _written(directory, own.to_str(), names)
+
+
 def unmarked(directory: Path) -> Path:
     """The end token is no special one in tokenizer.json; transformers makes it one, since it is named."""
     value = json.loads((byte_level(directory) / "tokenizer.json").read_text())
