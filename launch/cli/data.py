@@ -20,6 +20,8 @@ from launch.cli import options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import Console
+
     from data_prep.corpus.workers import Runner
     from data_prep.inspect import Shown, Token
 
@@ -138,27 +140,30 @@ def _inspect(args: argparse.Namespace) -> int:
         for row in found:
             print(json.dumps(asdict(row), ensure_ascii=False))
         return 0
+    console = None
+    if sys.stdout.isatty() or "FORCE_COLOR" in os.environ:
+        from rich.console import Console
+
+        console = Console(highlight=False)
     for row in found:
-        _show(row)
+        show(row, console)
     return 0
 
 
-def _show(row: Shown) -> None:
-    """Print one row. On a terminal tokens with loss are green, others grey, control tokens bold, every other one
+def show(row: Shown, console: Console | None) -> None:
+    """Print one row. With colours, tokens with loss are green, others grey, control tokens bold, every other one
     underlined to show its end."""
     heads = {
         name: _counts(tokens) + (f"; {row.notes[name]}" if row.notes.get(name) else "")
         for name, tokens in row.sequences.items()
     }
-    if not (sys.stdout.isatty() or "FORCE_COLOR" in os.environ):
+    if console is None:
         print(f"{row.place}  {row.name}")
         for name, tokens in row.sequences.items():
             print(f"{name}{heads[name]}\n{''.join(token.text for token in tokens)}")
         return
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
     # Not cut to the width of the terminal as a rule would be: its end is the line number.
     console.print(Text(f"{row.place}  {row.name}", "bold cyan"), soft_wrap=True)
     for name, tokens in row.sequences.items():
