@@ -166,7 +166,7 @@ def test_refused_they_are_told_with_their_place_or_left_out_and_counted(tmp_path
     assert facts["dropped"] == {"control_token_in_text": 1}
     assert facts["samples"]["control_token_in_text"][0][0].endswith("in.jsonl:2")
     assert checks(output) == "in no text"
-    with pytest.raises(DataError, match=r"setting prepare\.special_tokens: must be escape, refuse, allow"):
+    with pytest.raises(DataError, match=r"setting prepare\.special_tokens: must be one of escape, refuse, allow"):
         built(tmp_path / "unknown", tokenizer, texts, special_tokens="split")
 
 
