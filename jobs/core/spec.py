@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ class StageSpec:
 
 def save(path: Path, spec: StageSpec) -> None:
     """Write a spec atomically."""
-    files.write_json(path, asdict(spec))
+    files.write_record(path, spec)
 
 
 def load(path: Path) -> StageSpec:
