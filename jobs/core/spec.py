@@ -43,7 +43,8 @@ class Source:
 
 @dataclass(frozen=True)
 class StageSpec:
-    """See docs/architecture.md, "Stage spec". ``spread``: every node starts processes of ours that do its work."""
+    """See docs/architecture.md, "Stage spec". A run keeps the code that it was submitted with, which knows no field of
+    later: what is new goes by the environment of ``host.sh``."""
 
     run: str
     pipeline: str
@@ -68,7 +69,6 @@ class StageSpec:
     stall_seconds: float | None = None
     quota_bytes: int | None = None
     seals: str = "full"
-    spread: bool = False
     schema: int = SCHEMA
 
     @property

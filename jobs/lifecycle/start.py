@@ -32,7 +32,7 @@ class Start:
     """This start of this job. ``restart`` counts from 0 (Slurm leaves SLURM_RESTART_COUNT unset on the first).
 
     ``attempt``: token of the submission. It is in every note of a start: ids of jobs come again where a controller has
-    lost its state.
+    lost its state. ``spread``: every node starts processes of ours that do its work.
     """
 
     job: str
@@ -41,6 +41,7 @@ class Start:
     host: str
     nodes: tuple[str, ...] = field(default=())
     attempt: str = ""
+    spread: bool = False
 
     @classmethod
     def from_environment(cls, attempt: str = "") -> Start:
@@ -52,6 +53,7 @@ class Start:
             host=socket.gethostname(),
             nodes=nodes.expand(env.get("SLURM_JOB_NODELIST", "")),
             attempt=attempt,
+            spread=env.get("OVERNIGHT_SPREAD") == "1",
         )
 
 

@@ -311,7 +311,7 @@ def gate(spec: StageSpec, start: Start) -> None:
         began = time.monotonic()
         patience.check_mounted(parent.paths.root.parent)
         found = waits.call(functools.partial(input_seal, parent), lambda error: isinstance(error, seal.SealBroken))
-        if spec.spread and len(start.nodes) > 1 and found.bytes >= shares.LARGE:
+        if start.spread and len(start.nodes) > 1 and found.bytes >= shares.LARGE:
             seal.check_sizes(parent.output, parent.paths.seal, waits)
             event(spec.stage_paths, start, "gate_by_nodes", role=role, bytes=found.bytes, nodes=len(start.nodes))
             continue

@@ -69,7 +69,6 @@ def stage_spec(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, atte
         stall_seconds=None if profile.stall_after is None else float(profile.stall_after.seconds),
         seals=profile.seals.value,
         quota_bytes=profile.quota_bytes_of(run.workspace.root),
-        spread=stage.launcher == "torchrun",
     )
 
 
@@ -143,6 +142,7 @@ def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, a
         floor=None if profile.poll_floor is None else profile.poll_floor.seconds,
         asked=client.asked_file(profile),
         seal=stage.store(run.workspace).seal,
+        spread=stage.launcher == "torchrun",
         run=run.id,
         onward=_onward(run, plan, profile),
         notify=profile.notify.command,

@@ -31,7 +31,7 @@ _DROPPED_PREFIXES = (
 _DROPPED = frozenset({
     "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "NODE_RANK", "ROLE_RANK",
     "ROLE_NAME", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OVERNIGHT_LINK", "OVERNIGHT_STAY",
-    "OVERNIGHT_RESTART", "OVERNIGHT_JOB_ID",
+    "OVERNIGHT_RESTART", "OVERNIGHT_SPREAD", "OVERNIGHT_JOB_ID",
 })  # fmt: skip
 
 #: Where Slurm finds its controller; without it every command looks in DNS and fails.

@@ -145,8 +145,8 @@ def place(node: Node) -> str:
 def count(job: Job) -> Counts:
     """Play the parts of one job and count."""
     names = tuple(f"node{number}" for number in range(job.count))
-    start = Start("100", 0, 0, names[0], names, "aaaaaa")
-    spec = replace(spec_of(job.root), spread=True, kind="cpt")
+    start = Start("100", 0, 0, names[0], names, "aaaaaa", spread=True)
+    spec = replace(spec_of(job.root), kind="cpt")
     parent = Path(spec.store_dir).with_name("checkpoint-" + "e" * 16)
     job.write(parent / "output")
     facts: dict[str, Any] = {"format": "hf", "fingerprint": "e" * 64}

@@ -214,6 +214,7 @@ MUTATIONS: dict[str, Mutation] = {
 SURVIVORS = {
     "bad-nodes-are-not-left": "costs starts, and its budget ends it; tests/slurm/test_failures.py has it on a real Slurm",
     "gate-lets-all-through": "no input is damaged here; tests/jobs/lifecycle/test_hand_off.py",
+    "an-error-that-passes-is-the-end": "costs a start, whose class is tried again; tests/jobs/core/test_seal.py",
     "cancel-does-not-look-again": "costs a second cancel; tests/launch/submit/test_cancel.py",
     "does-not-see-that-it-was-given-up": "the prologue of its job finds out, and the next resume",
 }

@@ -15,7 +15,6 @@ from tests.faults import mutations, simulate
 FOUND_SOON = (
     "finished-is-made-again",
     "saves-in-a-shared-place",
-    "an-error-that-passes-is-the-end",
     "earlier-starts-keep-their-directories",
     "claim-never-taken",
     "claim-not-checked",

@@ -59,7 +59,7 @@ def imported_by(*arguments: str | Path) -> set[str]:
 
 def test_help_imports_next_to_nothing() -> None:
     found = imported_by("-m", "launch.cli", "--help")
-    assert not found & (HEAVY | SHOWING | {"jobs", "json", "pathlib", "pydantic", "subprocess", "yaml"})
+    assert not found & (HEAVY | SHOWING | {"json", "pathlib", "pydantic", "subprocess", "yaml"})
 
 
 @pytest.mark.parametrize("cluster", ["devcluster", "local"])
