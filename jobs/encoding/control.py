@@ -63,8 +63,8 @@ class Control:
         """The text as it was before ``mark``."""
         return self._marks.sub(lambda match: self._names[ord(match[0][0]) - _MARKED], text) if self._names else text
 
-    def encode(self, marked: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids of a text with marks, and for each the characters that it stands for. No special tokens are added."""
+    def encode(self, marked: str) -> tuple[list[int], Any]:
+        """Ids of a text with marks, and what the tokenizer knows of their characters. No special tokens are added."""
         assert self._pattern is not None
         wanted = Counter(self._pattern.findall(marked))
         in_texts = {self._names[ord(match[0][0]) - _MARKED] for match in self._marks.finditer(marked)}
@@ -78,7 +78,7 @@ class Control:
                 "a control token in a text cannot be told from text by this tokenizer: special_tokens: refuse leaves "
                 "such rows out",
             )
-        return ids, list(made.offsets)
+        return ids, made
 
     @cached_property
     def _renamed(self) -> tuple[Any, dict[int, int]]:

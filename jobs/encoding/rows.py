@@ -9,9 +9,10 @@ answer and the end token.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from jobs.encoding.chat import Chat, RenderedChat
@@ -28,6 +29,10 @@ IGNORED = -100
 """Label of a token without loss."""
 TEXTS = ("messages", "prompt", "completion", *ANSWERS, "tools")
 """Fields of a row that hold texts of the user."""
+_BATCH = 64
+"""Rows that the tokenizer is given at once: it spreads them over its threads."""
+_Cut = tuple[list[int], Any]
+"""Ids of a text, and what the tokenizer knows of their characters."""
 
 
 @dataclass(frozen=True)
@@ -87,20 +92,69 @@ class RowEncoder:
         Raises:
             CannotEncode: the template has no place for it, or it holds control tokens that are refused.
         """
+        (found,) = self.encode_all([row])
+        if isinstance(found, CannotEncode):
+            raise found
+        return found
+
+    def encode_all(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Tokens] | CannotEncode]:
+        """What ``encode`` returns of each row, or why it cannot become ids; in batches, which is quicker."""
+        rest = iter(rows)
+        while batch := list(islice(rest, _BATCH)):
+            begun = [_begun(self._steps(row)) for row in batch]
+            cut = iter(self._cut([one for _, wanted in begun if isinstance(wanted, list) for one in wanted]))
+            for steps, wanted in begun:
+                if isinstance(wanted, CannotEncode):
+                    yield wanted
+                    continue
+                try:
+                    steps.send(list(islice(cut, len(wanted))))
+                except StopIteration as done:
+                    yield done.value
+                except CannotEncode as error:
+                    yield error
+
+    def _steps(
+        self, row: Mapping[str, Any]
+    ) -> Generator[list[tuple[str, bool]], list[_Cut | CannotEncode], dict[str, Tokens]]:
+        """Asks for the ids of texts (with whether they are marked), and makes of them the sequences of a row."""
         row, marked = self._checked(row)
-        if "messages" in row:
-            found = {"completion": self._rendered(row, row["messages"])}
-        elif "chosen" in row and not isinstance(row["prompt"], str):
+        if "chosen" in row and not isinstance(row["prompt"], str):
             before = [{**message, "weight": 0} for message in row["prompt"]]
             both = {name: self._rendered(row, [*before, *row[name]]) for name in ANSWERS}
             found = dict(zip(both, _from_one_place(*both.values()), strict=True))
+        elif "messages" in row:
+            found = {"completion": self._rendered(row, row["messages"])}
         else:
             names = ANSWERS if "chosen" in row else ("completion",)
-            pairs = {name: self._pair(row["prompt"], row[name], marked) for name in names}
-            start = min(pair.start for pair in pairs.values())
-            return {name: Tokens.of(pair.ids[:start], pair.ids[start:]) for name, pair in pairs.items()}
+            texts = [self._joined(row["prompt"], row[name], marked) for name in names]
+            alone, *whole = [*map(_ids, (yield [(one, marked) for one in (texts[0][0], *(both for _, both in texts))]))]
+            pairs = [self._divided(alone, ids) for ids in whole]
+            start = min(pair.start for pair in pairs)
+            return {name: Tokens.of(one.ids[:start], one.ids[start:]) for name, one in zip(names, pairs, strict=True)}
+        if not self.tokenizer.is_fast:
+            raise CannotEncode("no_offsets", "conversations need a tokenizer with a tokenizer.json")
         self.notes["answers whose reasoning the template leaves out"] += max(one.unwritten for one in found.values())
-        return {name: self._tokens(one, marked) for name, one in found.items()}
+        cuts = yield [(one.text, marked) for one in found.values()]
+        return {name: _tokens(one, cut) for (name, one), cut in zip(found.items(), cuts, strict=True)}
+
+    def _cut(self, texts: Sequence[tuple[str, bool]]) -> list[_Cut | CannotEncode]:
+        """Ids of texts that are complete."""
+        plain = [text for text, marked in texts if not marked]
+        if self.tokenizer.is_fast:
+            own = self.tokenizer.backend_tokenizer
+            own.no_truncation()  # its file may say otherwise
+            own.no_padding()
+            made = ((one.ids, one) for one in own.encode_batch(plain, add_special_tokens=False))
+        else:
+            made = ((list(self.tokenizer(text, add_special_tokens=False)["input_ids"]), None) for text in plain)
+        found: list[_Cut | CannotEncode] = []
+        for text, marked in texts:
+            try:
+                found.append(self.control.encode(text) if marked else next(made))
+            except CannotEncode as error:
+                found.append(error)
+        return found
 
     def prompt(self, row: Mapping[str, Any]) -> tuple[int, ...]:
         """The ids that the model is given to write the last answer of a row of instructions.
@@ -110,9 +164,11 @@ class RowEncoder:
         """
         row, marked = self._checked(row)
         if "messages" not in row:
-            return self._pair(row["prompt"], row["completion"], marked).prompt
+            alone, whole = self._joined(row["prompt"], row["completion"], marked)
+            both = self._cut([(alone, marked), (whole, marked)])
+            return self._divided(*map(_ids, both)).prompt
         text = self._chat.prompt(row["messages"][:-1], row.get("tools"), row.get("chat_template_kwargs"))
-        return tuple(self._ids(text, marked)[0])
+        return tuple(_ids(*self._cut([(text, marked)])))
 
     def texts(self, row: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
         """Prompt and answer of each sequence as text, with all that the template writes, for programs that take
@@ -150,7 +206,7 @@ class RowEncoder:
 
     def document(self, text: str) -> list[int]:
         """Ids of a document of a corpus: as the tokenizer makes them, closed by one end token."""
-        return self._closed(self._opened(self._plain_ids(text, False)))
+        return self._closed(self._opened(_ids(*self._cut([(text, False)]))))
 
     def _checked(self, row: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
         """The row with the control tokens in its texts marked, and whether there are any."""
@@ -200,39 +256,19 @@ class RowEncoder:
                 )
         return found
 
-    def _ids(self, text: str, marked: bool) -> tuple[list[int], Any]:
-        """Ids of a text that is complete, and the characters of each."""
-        if marked:
-            return self.control.encode(text)
-        if not self.tokenizer.is_fast:
-            raise CannotEncode("no_offsets", "conversations need a tokenizer with a tokenizer.json")
-        made = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        return list(made["input_ids"]), made["offset_mapping"]
-
-    def _tokens(self, one: RenderedChat, marked: bool) -> Tokens:
-        ids, offsets = self._ids(one.text, marked)
-        mask = [False] * len(ids)
-        at = 0
-        for start, end in one.spans:
-            while at < len(ids) and offsets[at][1] <= start:
-                at += 1
-            while at < len(ids) and offsets[at][0] < end:
-                mask[at] = True
-                at += 1
-        if True not in mask:
-            raise CannotEncode("nothing_to_learn", "no token of it carries loss")
-        return Tokens(tuple(ids), tuple(mask))
-
     # Texts without a chat template.
 
-    def _pair(self, prompt: str, answer: str, marked: bool) -> Tokens:
-        """Both are tokenised together, as the model will meet them, and divided where the prompt's own ids end; a token
-        that holds characters of both counts to the answer."""
+    def _joined(self, prompt: str, answer: str, marked: bool) -> tuple[str, str]:
+        """The prompt, and the prompt with its answer."""
         if not marked:
             answer = answer.removesuffix(self._end)
         prompt, answer = self._filled(prompt, answer)
-        alone = self._opened(self._plain_ids(prompt, marked))
-        whole = self._closed(self._opened(self._plain_ids(prompt + answer, marked)))
+        return prompt, prompt + answer
+
+    def _divided(self, prompt: list[int], both: list[int]) -> Tokens:
+        """Both are tokenised together, as the model will meet them, and divided where the prompt's own ids end; a token
+        that holds characters of both counts to the answer."""
+        alone, whole = self._opened(prompt), self._closed(self._opened(both))
         split = 0
         while split < len(alone) and alone[split] == whole[split]:
             split += 1
@@ -240,11 +276,6 @@ class RowEncoder:
 
     def _filled(self, prompt: str, answer: str) -> tuple[str, str]:
         return filled(self.encoding.text_template, prompt, answer)
-
-    def _plain_ids(self, text: str, marked: bool) -> list[int]:
-        if marked:
-            return self.control.encode(text)[0]
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     @cached_property
     def _around(self) -> tuple[list[int], list[int]]:
@@ -269,6 +300,50 @@ class RowEncoder:
     def _end(self) -> str:
         """The end token as text: an answer that has it at its end means that one."""
         return str(self.tokenizer.eos_token or "")
+
+
+def _begun(steps: Generator[Any, Any, Any]) -> tuple[Generator[Any, Any, Any], list[tuple[str, bool]] | CannotEncode]:
+    try:
+        return steps, next(steps)
+    except CannotEncode as error:
+        return steps, error
+
+
+def _ids(cut: _Cut | CannotEncode) -> list[int]:
+    if isinstance(cut, CannotEncode):
+        raise cut
+    return cut[0]
+
+
+def _tokens(one: RenderedChat, cut: _Cut | CannotEncode) -> Tokens:
+    """The ids of a conversation, those with loss that hold a character of its spans."""
+    if isinstance(cut, CannotEncode):
+        raise cut
+    ids, known = cut
+    mask: list[bool] = []
+    for start, end in one.spans:
+        first, behind = _first(known, start, len(mask), 1), _first(known, end, len(mask), 0)
+        mask += [False] * (first - len(mask))
+        mask += [True] * (behind - len(mask))
+    if True not in mask:
+        raise CannotEncode("nothing_to_learn", "no token of it carries loss")
+    return Tokens(tuple(ids), (*mask, *[False] * (len(ids) - len(mask))))
+
+
+def _first(known: Any, place: int, least: int, side: int) -> int:
+    """The first id from ``least`` on that begins (``side`` 0) at the character ``place`` or later, or ends (1) behind it."""
+
+    def before(at: int) -> bool:
+        edge = int(known.token_to_chars(at)[side])
+        return edge < place or (edge == place and side == 1)
+
+    if not len(known) or before(len(known) - 1):
+        return len(known)
+    # The offsets of all ids as a list cost as much as the ids. White space that no id holds is looked for one by one.
+    at = max(known.char_to_token(place) or 0, least)
+    while before(at):
+        at += 1
+    return at
 
 
 def filled(template: str | None, prompt: str, answer: str) -> tuple[str, str]:
