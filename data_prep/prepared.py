@@ -13,6 +13,7 @@ from data_prep.corpus.recipe import Recipe
 from data_prep.corpus.workers import Runner
 from data_prep.paths import other_paths
 from data_prep.rows import build as rows
+from data_prep.rows.decide import RowsRequest
 from data_prep.rows.recipe import RowRecipe
 from data_prep.sources import layout
 from data_prep.sources.files import find_files
@@ -33,8 +34,7 @@ def build(
     """Fill ``output`` from the user's files ``sources``; returns the rows of each split.
 
     A source without a digest gets one. Files that the settings name in another role (a test set below the directory of
-    the corpus) are not read as text to train on. ``work`` and ``runner`` are for a corpus only: where its shards are
-    kept, and what does them.
+    the corpus) are not read as text to train on. ``work``: where shards are kept; ``runner`` does those of a corpus.
 
     Raises:
         DataError: bad input, with its place.
@@ -53,8 +53,8 @@ def build(
     rest = found.rest(settings.split)
     if settings.kind != "corpus":
         recipe = RowRecipe.parse(settings.kind, settings.prepare)
-        wanted = rows.RowsRequest(recipe, sources, rest, settings.limit, settings.min_chars, settings.max_chars, found)
-        return rows.build(wanted, output, report)
+        wanted = RowsRequest(recipe, sources, rest, settings.limit, settings.min_chars, settings.max_chars, found)
+        return rows.build(wanted, output, work, report)
     own = Recipe.parse(settings.prepare)
     replay = [
         _replayed([digested.get(one.path, one) for one in sources_of([Path(entry.path)])]) for entry in own.replay

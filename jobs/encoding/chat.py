@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from jobs.encoding import frames
 from jobs.encoding import messages as messages_as
 from jobs.encoding.errors import CannotEncode
+from jobs.encoding.frames import Frame
 from jobs.encoding.messages import Message
 from jobs.encoding.settings import Encoding
 
@@ -43,6 +45,7 @@ class Chat:
         self._encoding = encoding
         self._date = datetime.fromisoformat(encoding.date)
         self._special = dict(tokenizer.special_tokens_map)
+        self._frames: dict[tuple[tuple[str, int], ...], Frame | None] = {}
 
     def rendered(
         self, messages: Sequence[Message], tools: Any = None, options: Mapping[str, Any] | None = None
@@ -52,6 +55,30 @@ class Chat:
         Raises:
             CannotEncode: the template refuses it or leaves out a text of it, or does not say where answers are.
         """
+        shape = None if tools or options else frames.shape_of(messages)
+        if shape is None:
+            return self._rendered(messages, tools, options)
+        if shape not in self._frames:
+            if len(self._frames) == frames.MOST:
+                self._frames.clear()
+            self._frames[shape] = self._frame(messages)
+        frame = self._frames[shape]
+        if frame is not None:
+            given = [{key: value for key, value in message.items() if key != "weight"} for message in messages]
+            text, _ = self._render(None, None)(given)
+            spans = frame.spans_in(text, [message["content"] for message in messages])
+            if spans is not None:
+                return RenderedChat(text, spans)
+        return self._rendered(messages, tools, options)
+
+    def _frame(self, messages: Sequence[Message]) -> Frame | None:
+        try:
+            found = self._rendered(frames.with_marks(messages), None, None)
+        except CannotEncode:
+            return None
+        return None if found.unwritten else Frame.of(found.text, found.spans, len(messages))
+
+    def _rendered(self, messages: Sequence[Message], tools: Any, options: Mapping[str, Any] | None) -> RenderedChat:
         one = _Conversation(self._render(tools, options), messages)
         text, marked = one.full
         turns = [at for at, message in enumerate(messages) if message["role"] == "assistant"]

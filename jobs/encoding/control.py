@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +37,7 @@ class Control:
 
     def count(self, value: Any) -> Counter[str]:
         """How often each control token occurs in the texts of ``value``."""
-        found: Counter[str] = Counter()
-        for text in _texts(value):
-            if self._pattern is not None:
-                found.update(self._pattern.findall(text))
-        return found
+        return Counter(self._pattern.findall("\0".join(_texts(value)))) if self._pattern is not None else Counter()
 
     def mark(self, value: Any) -> Any:
         """``value`` with the control tokens in its texts marked."""
@@ -114,12 +110,13 @@ def mapped(value: Any, change: Callable[[str], str]) -> Any:
     return value
 
 
-def _texts(value: Any) -> list[str]:
-    found: list[str] = []
-
-    def see(text: str) -> str:
-        found.append(text)
-        return text
-
-    mapped(value, see)
-    return found
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, entry in value.items():
+            yield str(key)
+            yield from _texts(entry)
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from _texts(entry)

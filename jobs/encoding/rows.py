@@ -121,10 +121,10 @@ class RowEncoder:
         row, marked = self._checked(row)
         if "chosen" in row and not isinstance(row["prompt"], str):
             before = [{**message, "weight": 0} for message in row["prompt"]]
-            both = {name: self._rendered(row, [*before, *row[name]]) for name in ANSWERS}
+            both = {name: self._rendered(row, [*before, *row[name]], marked) for name in ANSWERS}
             found = dict(zip(both, _from_one_place(*both.values()), strict=True))
         elif "messages" in row:
-            found = {"completion": self._rendered(row, row["messages"])}
+            found = {"completion": self._rendered(row, row["messages"], marked)}
         else:
             names = ANSWERS if "chosen" in row else ("completion",)
             texts = [self._joined(row["prompt"], row[name], marked) for name in names]
@@ -188,10 +188,10 @@ class RowEncoder:
         if "messages" not in row and isinstance(row["prompt"], str):
             return {name: self._filled(row["prompt"], row[name]) for name in names}
         if "messages" in row:
-            both = {"completion": self._rendered(row, row["messages"])}
+            both = {"completion": self._rendered(row, row["messages"], marked)}
         else:
             before = [{**message, "weight": 0} for message in row["prompt"]]
-            ends = (self._rendered(row, [*before, *row[name]]) for name in ANSWERS)
+            ends = (self._rendered(row, [*before, *row[name]], marked) for name in ANSWERS)
             both = dict(zip(ANSWERS, _from_one_place(*ends), strict=True))
         found = {}
         for name, one in both.items():
@@ -239,10 +239,10 @@ class RowEncoder:
                 )
         return {**row, **self.control.mark(texts)}, True
 
-    def _rendered(self, row: Mapping[str, Any], messages: Sequence[Message]) -> RenderedChat:
+    def _rendered(self, row: Mapping[str, Any], messages: Sequence[Message], marked: bool) -> RenderedChat:
         tools, options = row.get("tools"), row.get("chat_template_kwargs")
         found = self._chat.rendered(messages, tools, options)
-        given = mapped([*messages], self.control.unmark)
+        given = mapped([*messages], self.control.unmark) if marked else [*messages]
         if given != [*messages]:
             try:
                 meant = self._chat.rendered(given, mapped(tools, self.control.unmark), options).text
@@ -331,7 +331,7 @@ def _tokens(one: RenderedChat, cut: _Cut | CannotEncode) -> Tokens:
 
 
 def _first(known: Any, place: int, least: int, side: int) -> int:
-    """The first id from ``least`` on that begins (``side`` 0) at the character ``place`` or later, or ends (1) behind it."""
+    """The first id from ``least`` on that begins (``side`` 0) at ``place`` or later, or ends (1) behind it."""
 
     def before(at: int) -> bool:
         edge = int(known.token_to_chars(at)[side])

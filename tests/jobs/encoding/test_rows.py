@@ -317,3 +317,43 @@ def test_a_long_conversation_is_rendered_a_few_times(tokenizer: Any, monkeypatch
     assert learned(tokenizer, found) == [f"A{at} <|im_end|>\n" for at in range(40)]
     assert list(found.ids) == ids(tokenizer, turns)
     assert len(calls) < 10
+
+
+def test_conversations_of_one_shape_are_rendered_once_each(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jobs.encoding import chat, frames
+
+    def row(at: int) -> list[dict[str, Any]]:
+        return [
+            S,
+            {**U, "content": f"Q{at}"},
+            {**A, "content": f"A{at}"},
+            U,
+            {**A, "content": f"B{at}", "weight": at % 2},
+        ]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(frames, "shape_of", lambda messages: None)
+        expected = [RowEncoder(tokenizer).encode({"messages": row(at)}) for at in range(6)]
+    calls = []
+    render = chat._Render.__call__
+    monkeypatch.setattr(chat._Render, "__call__", lambda *given, **more: calls.append(1) or render(*given, **more))
+    encoder = RowEncoder(tokenizer)
+    assert [encoder.encode({"messages": row(at)}) for at in range(2)] == expected[:2]
+    before = len(calls)
+    assert list(encoder.encode_all({"messages": row(at)} for at in range(2, 6))) == expected[2:]
+    assert len(calls) == before + 4
+
+
+def test_rows_in_batches_are_those_one_by_one(tokenizer: Any) -> None:
+    rows: list[dict[str, Any]] = [
+        {"messages": [U, {**A, "content": "Hello <|im_end|> there"}]}, {"prompt": "a", "completion": "b </s>"},
+        {"messages": [U, {**A, "content": "x", "tool_calls": []}]}, {"messages": [U, {**A, "weight": 0}]},
+        {"prompt": [U], "chosen": [A], "rejected": [{**A, "content": "No"}]}, {"messages": [S, U, A, U, A]},
+    ]  # fmt: skip
+    encoder = RowEncoder(tokenizer)
+    for row, found in zip(rows * 30, encoder.encode_all(rows * 30), strict=True):
+        try:
+            assert found == encoder.encode(row)
+        except CannotEncode as error:
+            assert isinstance(found, CannotEncode)
+            assert str(found) == str(error)
