@@ -65,16 +65,16 @@ def _counted(found: Mapping[str, int]) -> dict[str, int]:
 
 def _near(splits: Mapping[str, SplitRows]) -> dict[str, int] | None:
     try:
-        from data_prep.dedup.across import Table
+        from data_prep.dedup import across
     except ImportError:
         return None
-
-    def texts(name: str) -> Iterator[str]:
-        return map("\n".join, islice(splits[name].texts(), NEAR_ROWS))
-
-    found = {}
-    for other in [name for name in ("validation", "test") if name in splits and splits[name].count]:
-        table = Table(texts(other))
-        for one in [one for one, name in PAIRS if name == other and one in splits]:
-            found[f"{one}/{other}"] = table.near(texts(one))
+    found: Counter[str] = Counter()
+    tables: dict[str, across.Table] = {}
+    for one in [name for name in ("test", "validation", "train") if name in splits]:
+        parts = []
+        for part in across.signed(map("\n".join, islice(splits[one].texts(), NEAR_ROWS))):
+            found.update({f"{one}/{other}": table.near(part) for other, table in tables.items()})
+            parts += [part] * (one != "train")
+        if parts:
+            tables[one] = across.Table(parts)
     return _counted(found)

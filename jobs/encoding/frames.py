@@ -7,7 +7,6 @@ in it is then rendered once, and not anew for each of its turns.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +16,6 @@ Place = tuple[int, int]
 """A place in the text of a frame: the number of the part that it is in or behind, and how far in."""
 
 MOST = 256
-_SPECIAL = re.compile(r"think|\A[<\[]", re.IGNORECASE)
-"""Texts that templates may look at, and those that may begin as what a template writes: these have no frame."""
 
 
 def shape_of(messages: Sequence[dict[str, Any]]) -> tuple[tuple[str, int], ...] | None:
@@ -28,7 +25,8 @@ def shape_of(messages: Sequence[dict[str, Any]]) -> tuple[tuple[str, int], ...] 
         content = message.get("content")
         if not isinstance(content, str) or message.keys() - {"role", "content", "weight"}:
             return None
-        if not content or content != content.strip() or _SPECIAL.search(content):
+        # Templates look for some words, and a text may begin as what they write.
+        if not content or content != content.strip() or content[0] in "<[" or "think" in content.lower():
             return None
         found.append((message["role"], message.get("weight", 1)))
     return tuple(found)

@@ -22,6 +22,7 @@ from jobs.backends.trl.settings import TrainSettings
 from jobs.encoding.load import load
 from jobs.training import examples
 from tests.support.environments import IN_NEMO
+from tests.support.learned import learned
 from tests.support.prepared import make, write_lines
 from tests.support.templates import A2, CALL, RESULT, TOOLS, U2, A, S, U, write_tokenizer
 
@@ -74,7 +75,7 @@ def in_order(found: list[tuple[list[int], list[bool]]]) -> list[tuple[list[int],
 def test_trl(tmp_path: Path, model: Path) -> None:
     path = prepared(tmp_path, "instructions", ROWS)
     settings = TrainSettings.read({"steps": 1, "lr": 1e-5, "batch_size": len(ROWS), "sequence_length": 4096})
-    made, _ = train._pairs(examples.read_rows(path, "instructions"), settings, load(model), path)
+    made, _ = learned(path, "instructions", load(model), settings)
     assert in_order([of_labels(row["input_ids"], row["labels"]) for row in made]) == in_order(shown(path, model))
 
 
@@ -82,7 +83,7 @@ def test_trl_preferences_with_the_mask_of_its_batches(tmp_path: Path, model: Pat
     path = prepared(tmp_path, "preferences", PAIRS)
     settings = TrainSettings.read({"steps": 1, "lr": 1e-5, "batch_size": len(PAIRS), "sequence_length": 4096})
     tokenizer = load(model)
-    made, _ = train._pairs(examples.read_rows(path, "preferences"), settings, tokenizer, path)
+    made, _ = learned(path, "preferences", tokenizer, settings)
     batch = train.Preferences(int(tokenizer.pad_token_id))(list(made))
     fed = []
     for ids, real, mask in zip(
@@ -155,7 +156,7 @@ def test_the_data_stage_counts_what_the_trainer_counts(tmp_path: Path, model: Pa
     exact.mkdir()
     path = prepared(exact, "instructions", ROWS, max_tokens=longest, **again)
     rows = examples.read_rows(path, "instructions")
-    assert len(examples.fitting_pairs(rows, path, load(model), longest, "error")) == len(ROWS)
+    assert len(list(examples.fitting_pairs(rows, path, load(model), longest, "error"))) == len(ROWS)
     card = json.loads(path.with_name("card.json").read_text())
     assert card["tokens"]["train"]["longest"] == longest
     assert card["checks"]["rows with control tokens in texts (escape)"] == "1 (<|im_end|>: 1, </s>: 1)"
