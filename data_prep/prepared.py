@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from data_prep.common.errors import DataError
+from data_prep.common.errors import DataError, SettingsError
 from data_prep.common.settings import Settings, SplitSettings
 from data_prep.corpus import build as corpus
 from data_prep.corpus.recipe import Recipe
@@ -15,7 +15,7 @@ from data_prep.paths import other_paths
 from data_prep.rows import build as rows
 from data_prep.rows.decide import RowsRequest
 from data_prep.rows.recipe import RowRecipe
-from data_prep.sources import layout
+from data_prep.sources import formats, layout
 from data_prep.sources.files import find_files
 from jobs.core.spec import Source
 
@@ -50,6 +50,9 @@ def build(
     sources = [source for source in sources if source.path not in others]
     found = layout.read(sources, settings.split, rows_only=settings.kind != "corpus")
     sources = [source for source in sources if source.path in found.split_of]
+    declared = settings.prepare.get("encoding")
+    if declared is not None and not any(formats.look(source.path, declared).is_text for source in sources):
+        raise SettingsError("setting prepare.encoding: no file is text (Parquet and Arrow name theirs): remove it")
     rest = found.rest(settings.split)
     if settings.kind != "corpus":
         recipe = RowRecipe.parse(settings.kind, settings.prepare)

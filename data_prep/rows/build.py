@@ -37,6 +37,8 @@ Report = Callable[[str], Callable[[int, int], None]]
 SHARD_BYTES = 4_000_000
 MOST_SHARDS = 256
 """Of larger data the shards are larger."""
+QUICK_BYTES = 64_000_000
+"""From so much data on it pays to prove that tiktoken gives the ids of the tokenizer."""
 _EXAMPLES = 3
 _LISTED = 1000
 
@@ -66,6 +68,10 @@ def build(
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
+        if sum(source.size for source in sources) >= QUICK_BYTES:
+            plan.write(work)
+            ProcessRunner(1, shard.__name__)(work, shard.QUICK, [0], lambda number: None)
+            plan = ShardPlan.read(work)
         _read(plan, work, report_to("read"))
         found = Table(work, plan)
         try:

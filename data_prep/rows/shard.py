@@ -3,6 +3,7 @@
 ::
 
     work/plan.json          recipe and pieces of every shard
+    work/tokenizer.json     of many rows: the tokenizer as it was loaded, for ``data_prep.tokens.encoder``
     work/00000/rows.bin     the rows as they will be written, one after the other; of a row that is dropped a sample
     work/00000/table.bin    of every row what is needed to compare it with the others: see ``ROW``
     work/00000/own.bin      ids that the files give: see ``OWN``
@@ -17,7 +18,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -36,10 +37,11 @@ from data_prep.rows.drafts import ENCODING, LENGTH, OVER, Draft
 from data_prep.rows.messages import Unfit
 from data_prep.rows.recipe import RowRecipe
 from data_prep.sources import reader
+from data_prep.tokens.encoder import Encoder, Proof
 from jobs.core import files
 from jobs.encoding.errors import CannotEncode
 from jobs.encoding.load import load
-from jobs.encoding.rows import RowEncoder, Tokens, control_tokens
+from jobs.encoding.rows import IdsOf, RowEncoder, Tokens, control_tokens
 
 ROW = np.dtype(
     [
@@ -56,11 +58,14 @@ where in the splits it falls; ``pair``, ``opposite``: digests of a preference an
 see ``overlaps``."""
 OWN = np.dtype([("id", "u8"), ("content", "u8"), ("file", "i4"), ("line", "i8")])
 _BATCH = 256
+QUICK = "quick"
+"""A phase of its own: another process loads the libraries for it, and gives their memory back."""
 
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """What the work of all shards depends on. ``files``: paths by their numbers."""
+    """What the work of all shards depends on. ``files``: paths by their numbers; ``quick``: the directory of a
+    ``tokenizer.json`` for which ``proof`` was found."""
 
     recipe: RowRecipe
     seed: int
@@ -68,6 +73,8 @@ class ShardPlan:
     max_chars: int | None
     files: tuple[str, ...]
     shards: tuple[tuple[Piece, ...], ...]
+    quick: str = ""
+    proof: Proof | None = None
 
     def write(self, root: Path) -> None:
         """Write ``plan.json`` for the workers."""
@@ -82,7 +89,23 @@ class ShardPlan:
         own = {name: value for name, value in given["recipe"].items() if value != usual[name]}
         shards = tuple(tuple(Piece(**piece) for piece in shard) for shard in given["shards"])
         recipe = RowRecipe.parse(kind, own)
-        return cls(**{**given, "recipe": recipe, "files": tuple(given["files"]), "shards": shards})
+        proof = given["proof"] and Proof(given["proof"]["key"], tuple(given["proof"]["left_out"]))
+        return cls(**{**given, "recipe": recipe, "files": tuple(given["files"]), "shards": shards, "proof": proof})
+
+    def quicker(self, root: Path) -> ShardPlan:
+        """This plan, with a quick way to count ids where one is proven to give those of the tokenizer; it takes some
+        seconds to prove."""
+        encoder = self.encoder
+        if encoder is None or self.recipe.pack is not None or not encoder.tokenizer.is_fast:
+            return self
+        (root / "tokenizer.json").write_text(encoder.tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
+        proof = Encoder(root).proof
+        return self if proof is None else replace(self, quick=str(root), proof=proof)
+
+    @cached_property
+    def ids(self) -> IdsOf | None:
+        """The quick way to count ids, if there is one."""
+        return Encoder(Path(self.quick), proven=self.proof).encode if self.proof is not None else None
 
     @cached_property
     def encoder(self) -> RowEncoder | None:
@@ -114,11 +137,14 @@ _known: dict[Path, ShardPlan] = {}
 
 
 def work(root: Path, phase: str, number: int) -> None:
-    """Do a shard; ``phase`` is ``rows``.
+    """Do a shard; where ``phase`` is ``QUICK``, look for a quick way to count ids first, for all of them.
 
     Raises:
         DataError: bad input, with its place.
     """
+    if phase == QUICK:
+        ShardPlan.read(root).quicker(root).write(root)
+        return
     if root not in _known:
         _known[root] = ShardPlan.read(root)
     do(_known[root], root / f"{number:05d}", number)
@@ -206,18 +232,21 @@ class _Shard:
         encoder = self._plan.encoder
         if encoder is not None:
             fit = [draft for draft in batch if not draft.step]
-            for draft, found in zip(fit, encoder.encode_all(draft.row for draft in fit), strict=True):
-                self._encoded(draft, found, encoder)
+            rows = [draft.row for draft in fit]
+            keep = self._recipe.pack is not None
+            found = encoder.encode_all(rows) if keep else encoder.sizes_all(rows, self._plan.ids)
+            for draft, one in zip(fit, found, strict=True):
+                self._encoded(draft, one, encoder)
         for draft, content in zip(batch, contents, strict=True):
             yield self._row(draft, content)
 
-    def _encoded(self, draft: Draft, found: dict[str, Tokens] | CannotEncode, encoder: RowEncoder) -> None:
+    def _encoded(self, draft: Draft, found: dict[str, Tokens] | int | CannotEncode, encoder: RowEncoder) -> None:
         if isinstance(found, CannotEncode):
             if self._recipe.on_error != "skip":
                 raise DataError(f"{draft.place}: {found}") from found
             draft.drop(ENCODING, found.reason, str(found))
             return
-        draft.tokens = max(map(len, found.values()))
+        draft.tokens = found if isinstance(found, int) else max(map(len, found.values()))
         if control := control_tokens(encoder, draft.row):
             self._control.update(control)
             self._control[""] += 1
@@ -225,7 +254,7 @@ class _Shard:
             draft.flags |= OVER
             if self._recipe.over_length == "drop":
                 draft.drop(LENGTH, "over_length", draft.texts.asked)
-        if self._recipe.pack is not None and not draft.step:
+        if not isinstance(found, int) and not draft.step:
             tokens = found["completion"]
             draft.encoded = self._ids.tell()
             self._ids.write((2 * np.array(tokens.ids, "i4") + np.array(tokens.mask, "i4")).tobytes())

@@ -15,6 +15,7 @@ pytest.importorskip("tests.support.prepared", exc_type=ImportError)
 
 from data_prep.common.errors import DataError
 from data_prep.rows import build
+from data_prep.rows.shard import ShardPlan
 from tests.support.prepared import document, make, tree, write_lines, write_tokenizer
 
 MEMORY = """
@@ -43,6 +44,29 @@ def rows(kind: str, count: int) -> list[dict[str, Any]]:
             row = {"prompt": [asked], "chosen": [answer], "rejected": [other]}
         found.append({**row, "id": number, "source": dice.choice("abc"), "language": str(dice.randrange(count))})
     return found
+
+
+def test_many_rows_are_counted_by_tiktoken_and_the_data_set_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = rows("instructions", 60)
+    for row in given[::2]:
+        row["messages"] = row["messages"][:2]
+    given[7]["messages"][1] = {"role": "assistant", "content": "it ends with </s> here"}
+    source = write_lines(tmp_path / "in.jsonl", given)
+    settings = {"tokenizer": str(write_tokenizer(tmp_path / "t")), "max_tokens": 120, "max_over_length": 0.9}
+    (tmp_path / "t/chat_template.jinja").write_text("{% for m in messages %}<s>{{ m.content }}</s>{% endfor %}")
+    make("instructions", [source], tmp_path / "usual", **settings)  # so few rows are not worth the proof
+    plans: list[ShardPlan] = []
+    read = build._read
+    monkeypatch.setattr(build, "_read", lambda plan, *more: plans.append(plan) or read(plan, *more))
+    monkeypatch.setattr(build, "QUICK_BYTES", 1)
+    monkeypatch.setattr(build, "SHARD_BYTES", 20_000)
+    make("instructions", [source], tmp_path / "quick", **settings)
+    assert tree(tmp_path / "quick") == tree(tmp_path / "usual")
+    assert [plan.proof is not None for plan in plans] == [True]
+    dropped = json.loads((tmp_path / "quick/card.json").read_text())["dropped"]
+    assert 0 < dropped["over_length"] < 60
 
 
 @pytest.mark.parametrize("kind", ["instructions", "preferences"])

@@ -43,6 +43,18 @@ def test_ids_are_those_of_tokenizers(encoder: Encoder, text: str) -> None:
     assert encoder.encode(text).tolist() == encoder.reference(text).tolist()
 
 
+@pytest.mark.parametrize("takes", ["lstrip", "rstrip", "single_word"])
+def test_added_tokens_that_take_characters_around_them(encoder: Encoder, tmp_path: Path, takes: str) -> None:
+    parsed = json.loads((encoder.directory / "tokenizer.json").read_text())
+    for entry in parsed["added_tokens"]:
+        entry[takes] = True
+    (tmp_path / "tokenizer.json").write_text(json.dumps(parsed))
+    changed = Encoder(tmp_path)
+    assert changed.engine == "tiktoken"
+    for text in ("bade <s>  n", "<s></s>", "a</s>b", " </s> "):
+        assert changed.encode(text).tolist() == changed.reference(text).tolist()
+
+
 # Of the families whose tokenizers cut words by a pattern of their own: its pre-tokenizer, normaliser and special tokens
 # as their tokenizer.json has them, with merges learned here (the proof is about rules, and reads any vocabulary).
 def _split(pattern: str) -> dict[str, Any]:

@@ -357,3 +357,27 @@ def test_rows_in_batches_are_those_one_by_one(tokenizer: Any) -> None:
         except CannotEncode as error:
             assert isinstance(found, CannotEncode)
             assert str(found) == str(error)
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_sizes_are_those_of_the_sequences(tokenizer: Any, other: bool) -> None:
+    rows: list[dict[str, Any]] = [
+        {"messages": [S, U, A, U2, A2]}, {"messages": [U, {**A, "content": "Hello <|im_end|> there"}]},
+        {"prompt": "a", "completion": "b"}, {"prompt": [U], "chosen": [A], "rejected": [A2]},
+        {"messages": [U, {**A, "weight": 0}]}, {"messages": [{"role": "tool", "content": None}]},
+    ]  # fmt: skip
+    asked: list[str] = []
+
+    def ids(text: str) -> list[int]:
+        asked.append(text)
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    encoder = RowEncoder(tokenizer)
+    for found, full in zip(
+        encoder.sizes_all(rows, ids if other else None), list(encoder.encode_all(rows)), strict=True
+    ):
+        if isinstance(full, CannotEncode):
+            assert (type(found), str(found)) == (CannotEncode, str(full))
+        else:
+            assert found == max(map(len, full.values()))
+    assert len(asked) == (7 if other else 0)  # all texts but the one with a control token
