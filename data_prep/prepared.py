@@ -51,7 +51,7 @@ def build(
     found = layout.read(sources, settings.split, rows_only=settings.kind != "corpus")
     sources = [source for source in sources if source.path in found.split_of]
     declared = settings.prepare.get("encoding")
-    if declared is not None and not any(formats.look(source.path, declared).is_text for source in sources):
+    if declared is not None and not any(formats.look(source.path).is_text for source in sources):
         raise SettingsError("setting prepare.encoding: no file is text (Parquet and Arrow name theirs): remove it")
     rest = found.rest(settings.split)
     if settings.kind != "corpus":
