@@ -145,6 +145,8 @@ class Decision:
         if count := control.pop("", 0):
             named = ", ".join(f"{name}: {times}" for name, times in control.most_common(5))
             results[f"rows with control tokens in texts ({recipe.special_tokens})"] = f"{count} ({named})"
+        if day := self.rows.told[0]["day"]:
+            results["today in the chat template (template_date)"] = day
         if recipe.max_tokens is not None:
             results[f"rows over {recipe.max_tokens} tokens"] = over
             if over > recipe.max_over_length * measured:

@@ -99,13 +99,15 @@ class ShardPlan:
         if encoder is None or self.recipe.pack is not None or not encoder.tokenizer.is_fast:
             return self
         (root / "tokenizer.json").write_text(encoder.tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
-        proof = Encoder(root).proof
+        proof = Encoder(root, special_tokens="allow").proof  # those of the template count
         return self if proof is None else replace(self, quick=str(root), proof=proof)
 
     @cached_property
     def ids(self) -> IdsOf | None:
         """The quick way to count ids, if there is one."""
-        return Encoder(Path(self.quick), proven=self.proof).encode if self.proof is not None else None
+        if self.proof is None:
+            return None
+        return Encoder(Path(self.quick), special_tokens="allow", proven=self.proof).encode
 
     @cached_property
     def encoder(self) -> RowEncoder | None:
@@ -183,6 +185,7 @@ class _Shard:
             "control": list(self._control.items()),  # in the order in which they were seen
             "notes": {} if encoder is None else encoder.notes,
             "vocabulary": 0 if encoder is None else len(encoder.tokenizer),
+            "day": None if encoder is None else encoder.day,
         }
         files.write_json(directory / "shard.json", told)
         if encoder is not None:

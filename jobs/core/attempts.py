@@ -76,10 +76,17 @@ def _read(path: Path) -> Attempt:
         return Attempt(int(path.stem), "", "", "", str(path.parent), "slurm", (), "", 0, 0.0)
 
 
+def before(store: StorePaths, token: str) -> list[Attempt]:
+    """The attempts that came before one, newest first; none where that is not known."""
+    known = [_read(path) for path in _paths(store) if path.stat().st_size]
+    tokens = [attempt.token for attempt in known]
+    earlier = known[: tokens.index(token)] if token in tokens else []
+    return [attempt for attempt in reversed(earlier) if attempt.token]
+
+
 def tokens_before(store: StorePaths, token: str) -> set[str]:
     """Tokens of the attempts that came before one; empty where that is not known."""
-    known = [_read(path).token for path in _paths(store) if path.stat().st_size]
-    return set(known[: known.index(token)]) - {""} if token in known else set()
+    return {attempt.token for attempt in before(store, token)}
 
 
 def other_owner(store: StorePaths, attempt: Attempt) -> str:

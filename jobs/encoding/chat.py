@@ -12,19 +12,16 @@ from typing import TYPE_CHECKING, Any
 from jobs.encoding import frames
 from jobs.encoding import messages as messages_as
 from jobs.encoding.errors import CannotEncode
-from jobs.encoding.frames import Frame
+from jobs.encoding.frames import Frame, Span
 from jobs.encoding.messages import Message
 from jobs.encoding.settings import Encoding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Span = tuple[int, int]
-
 _GENERATION = re.compile(r"\{\%-?\s*generation\s*-?\%\}")
 _CONTROL_LIKE = re.compile(r"<[^<>\s]{1,60}>|\[/?[A-Z_]+\]")
 """What templates close a turn with, where the text between two messages has to be divided."""
-_ANCHOR = "\ue000"
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,13 @@ class Chat:
         self._date = datetime.fromisoformat(encoding.date)
         self._special = dict(tokenizer.special_tokens_map)
         self._frames: dict[tuple[tuple[str, int], ...], Frame | None] = {}
+
+    @property
+    def day(self) -> str | None:
+        """What the template is given as today; None: none asks for it."""
+        own = self._encoding.chat_template or self._tokenizer.chat_template or ""
+        templates = own.values() if isinstance(own, dict) else [own]
+        return self._encoding.date if any("strftime_now" in template for template in templates) else None
 
     def rendered(
         self, messages: Sequence[Message], tools: Any = None, options: Mapping[str, Any] | None = None
@@ -113,9 +117,13 @@ class Chat:
         try:
             template = self._tokenizer.get_chat_template(self._encoding.chat_template, tools)
         except ValueError as error:
+            own = self._tokenizer.chat_template
+            named = (
+                f"the chat templates {', '.join(own)}, of which none is named default" if own else "no chat template"
+            )
             raise CannotEncode(
                 "no_template",
-                f"the tokenizer {self._tokenizer.name_or_path} has no chat template: name one "
+                f"the tokenizer {self._tokenizer.name_or_path} has {named}: name one "
                 "(prepare: {template: FILE.jinja}), or a text with {input} and {output}",
             ) from error
         more = {
@@ -214,18 +222,18 @@ class _Conversation:
         # Names occur in several places: each call and each tool gets a name of its own to find it by.
         numbers = iter(range(len(calls)))
         named = [
-            {**one, "tool_calls": [_renamed_call(call, _mark(next(numbers))) for call in one["tool_calls"]]}
+            {**one, "tool_calls": [_renamed_call(call, frames.mark(next(numbers))) for call in one["tool_calls"]]}
             if one.get("tool_calls")
             else one
             for one in self.messages
         ]
-        tools = [_renamed_call(tool, _mark(len(calls) + at)) for at, tool in enumerate(self._render.tools or ())]
+        tools = [_renamed_call(tool, frames.mark(len(calls) + at)) for at, tool in enumerate(self._render.tools or ())]
         found = replace(self._render, tools=tools or None)(named)[0]
         for place, (at, _) in enumerate(calls):
-            if _mark(place) not in found:
+            if frames.mark(place) not in found:
                 raise _left_out(f"messages[{at}].tool_calls")
         for at in range(len(tools)):
-            if _mark(len(calls) + at) not in found:
+            if frames.mark(len(calls) + at) not in found:
                 raise _left_out(f"tools[{at}]")
 
     def part(self, count: int, generate: bool) -> str:
@@ -336,11 +344,11 @@ class _Conversation:
         text = self._render(messages)[0] if len(messages) < len(self.messages) else self.full[0]
         found = []
         for behind in (False, True):
-            changed = [*messages[:at], _with_anchor(messages[at], behind), *messages[at + 1 :]]
+            changed = [*messages[:at], messages_as.with_anchor(messages[at], behind), *messages[at + 1 :]]
             marked = self._render(changed)[0]
-            if marked.count(_ANCHOR) != 1 or marked.replace(_ANCHOR, "") != text:
+            if marked.count(messages_as.ANCHOR) != 1 or marked.replace(messages_as.ANCHOR, "") != text:
                 raise _unclear(at)
-            found.append(marked.index(_ANCHOR))
+            found.append(marked.index(messages_as.ANCHOR))
         return found[0], found[1]
 
 
@@ -356,10 +364,6 @@ def _as_written(turn: tuple[str, str] | None) -> Iterator[tuple[str, str]]:
 def _common(one: str, other: str) -> int:
     """How many characters two texts have in common at their beginning."""
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-
-
-def _mark(number: int) -> str:
-    return f"zq{number}qz"
 
 
 def _renamed_call(call: Mapping[str, Any], mark: str) -> dict[str, Any]:
@@ -419,28 +423,3 @@ def _unclear(at: int) -> CannotEncode:
         f"the chat template writes messages[{at}] in another way when more messages follow, so what the model learns "
         "of it cannot be told: answers: each makes a row for each answer, answers: last learns the last one only",
     )
-
-
-def _with_anchor(message: Message, behind: bool) -> Message:
-    content = message.get("content")
-    if isinstance(content, list):
-        full = [at for at, text in enumerate(messages_as.texts(message)) if text.strip()]
-        if full:
-            at = full[-1 if behind else 0]
-            part = _with_anchor({"role": "", "content": content[at]["text"]}, behind)["content"]
-            return {**message, "content": [*content[:at], {**content[at], "text": part}, *content[at + 1 :]]}
-    if isinstance(content, str) and content.strip():
-        start = content.rfind("</think>") + len("</think>") if "</think>" in content else 0
-        core = content[start:].strip()
-        first = content.index(core, start) if core else start
-        place = first + len(core) if behind else first
-        return {**message, "content": content[:place] + _ANCHOR + content[place:]}
-    calls = [dict(call) for call in message.get("tool_calls") or ()]
-    if not calls:
-        raise CannotEncode("no_place_of_answer", "a message without text has no place")
-    last = calls[-1]
-    own = {**last["function"]} if "function" in last else last
-    own["name"] = own["name"] + _ANCHOR if behind else _ANCHOR + own["name"]
-    if "function" in last:
-        last["function"] = own
-    return {**message, "tool_calls": calls}

@@ -34,10 +34,11 @@ def shape_of(messages: Sequence[dict[str, Any]]) -> tuple[tuple[str, int], ...] 
 
 def with_marks(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The messages with a mark in place of each text."""
-    return [{**message, "content": _mark(number)} for number, message in enumerate(messages)]
+    return [{**message, "content": mark(number)} for number, message in enumerate(messages)]
 
 
-def _mark(number: int) -> str:
+def mark(number: int) -> str:
+    """What stands in place of a text to find it by."""
     return f"zq{number}qz"
 
 
@@ -53,12 +54,12 @@ class Frame:
         """The frame of a text with ``count`` marks; None where it does not have each of them once, in order."""
         parts, starts, at = [], [], 0
         for number in range(count):
-            place = text.find(_mark(number), at)
-            if place < 0 or text.count(_mark(number)) != 1:
+            place = text.find(mark(number), at)
+            if place < 0 or text.count(mark(number)) != 1:
                 return None
             parts.append(text[at:place])
             starts.append(at)
-            at = place + len(_mark(number))
+            at = place + len(mark(number))
         parts.append(text[at:])
         starts.append(at)
 

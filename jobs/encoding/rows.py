@@ -91,6 +91,11 @@ class RowEncoder:
         """The control tokens of the tokenizer."""
         return Control(self.tokenizer)
 
+    @property
+    def day(self) -> str | None:
+        """What the chat template is given as today; None: it does not ask."""
+        return self._chat.day
+
     def encode(self, row: Mapping[str, Any]) -> dict[str, Tokens]:
         """The sequences of a row: ``completion`` of instructions, ``chosen`` and ``rejected`` of preferences.
 
@@ -177,6 +182,7 @@ class RowEncoder:
             own = self.tokenizer.backend_tokenizer
             own.no_truncation()  # its file may say otherwise
             own.no_padding()
+            own.encode_special_tokens = False  # a call for documents leaves it set
             made = ((one.ids, one) for one in own.encode_batch(plain, add_special_tokens=False))
         else:
             made = ((list(self.tokenizer(text, add_special_tokens=False)["input_ids"]), None) for text in plain)
@@ -235,10 +241,6 @@ class RowEncoder:
                 )
             found[name] = (one.text[:start], one.text[start:])
         return found
-
-    def document(self, text: str) -> list[int]:
-        """Ids of a document of a corpus: as the tokenizer makes them, closed by one end token."""
-        return self._closed(self._opened(_ids(*self._cut([(text, False)]))))
 
     def _checked(self, row: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
         """The row with the control tokens in its texts marked, and whether there are any."""

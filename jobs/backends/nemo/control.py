@@ -81,7 +81,7 @@ class NemoStepControl(Callback):
         self._report(trainer, step, loss)
         is_last = step >= self._settings.steps
         if due or (stop and not is_last):
-            self._save(trainer, step)
+            self._save(trainer, step, goes_on=not stop)
         if is_last:
             self._finish(trainer)
             return
@@ -105,16 +105,14 @@ class NemoStepControl(Callback):
             metrics["lr"] = float(optimizers[0].param_groups[0]["lr"])
         self._ctx.progress.report(step, self._settings.steps, **metrics)
 
-    def _save(self, trainer: Trainer, step: int) -> None:
+    def _save(self, trainer: Trainer, step: int, goes_on: bool) -> None:
         """Write, seal and thin out ``saves/checkpoint-<step>``: weights, optimizer, schedule, place in the data."""
         began = time.monotonic()
         directory = self._ctx.saves.directory / f"checkpoint-{step}"
         ranks.on_first(lambda: shutil.rmtree(directory, ignore_errors=True))
         trainer.save_checkpoint(directory)
         ranks.barrier()
-        if self._ctx.rank == 0:
-            self._ctx.saves.seal(step)
-            self._ctx.saves.keep_last(self._settings.keep_saves)
+        self._ctx.saves.seal_beside(step, self._settings.keep_saves, self._ctx.stop.sealed, goes_on)
         self._ctx.stop.saved(time.monotonic() - began)
 
     def _finish(self, trainer: Trainer) -> None:

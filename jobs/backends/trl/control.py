@@ -123,8 +123,7 @@ class TrlStepControl(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         ranks.barrier()
-        if self._ctx.rank == 0:
-            self._ctx.saves.seal(state.global_step)
-            self._ctx.saves.keep_last(self._settings.keep_saves)
-        self._ctx.stop.saved(time.monotonic() - self._save_began)
+        stop = self._ctx.stop
+        self._ctx.saves.seal_beside(state.global_step, self._settings.keep_saves, stop.sealed, not self.stopped)
+        stop.saved(time.monotonic() - self._save_began)
         self._clock = time.monotonic()
