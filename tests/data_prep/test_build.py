@@ -207,7 +207,6 @@ def test_back_end_runs_a_stage(wheels: Path, tmp_path: Path) -> None:
     backend = backends.load("data")
     assert "instructions" in backend.CAPABILITIES.kinds
     assert backend.probe()["polib"]
-    assert backend.behaviour(partial) is None
     result = backend.run(spec, context)
     assert result.outcome == "done"
     assert result.metrics["train"] == len(read_rows(partial / "train.jsonl"))

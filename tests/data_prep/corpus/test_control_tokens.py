@@ -120,7 +120,7 @@ def test_shards_workers_and_an_array_of_jobs_change_nothing(tmp_path: Path, shap
     def as_tasks(root: Path, phase: str, shards: Any, progress: Any) -> None:
         listed = root / f"{phase}.tasks/tasks.json"
         listed.parent.mkdir()
-        tasks.write(listed, root, phase, shards)
+        tasks.write(listed, root, phase, [[shard] for shard in shards])
         assert [tasks.main(listed, number) for number in range(len(shards))] == [0] * len(shards)
 
     made = []

@@ -142,7 +142,11 @@ def test_what_decides_the_ids_is_in_the_fingerprint(
 
 @pytest.mark.parametrize(
     ("wrong", "says"),
-    [("on_error: skp", "must be fail or skip"), ("tokeniser: x", "unknown; known: "), ("pack: 9", "unknown; known: ")],
+    [
+        ("on_error: skp", "must be one of fail, skip"),
+        ("tokeniser: x", "unknown; known: "),
+        ("pack: 9", "unknown; known: "),
+    ],
 )
 def test_a_wrong_setting_has_its_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str, says: str

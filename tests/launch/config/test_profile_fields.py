@@ -198,7 +198,7 @@ ROWS = [
         "node",
         '\novernight_scratch="${SLURM_TMPDIR:?not found on this node}"/overnight-$SLURM_JOB_ID-\n',
     ),
-    Row("poll_floor", 'poll_floor: "2:00"\n', "host", "if ((now - last < 120)) || "),
+    Row("poll_floor", 'poll_floor: "2:00"\n', "host", "if ((now >= last && now - last < 120)) || "),
     Row("poll_seconds", "poll_seconds: 7\n", "host", "\n    sleep 7\n"),
     *(Row("offline", "offline: false\n", where, "not export HF_HUB_OFFLINE=1\n") for where in ("host", "node")),
 ]
