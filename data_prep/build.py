@@ -105,7 +105,7 @@ def build(
     facts["splits_from"] = found.facts(settings.split, group if wheels is None else "message")
     facts["left_out"] = dict(found.left_out)
     facts["ignored_fields"] = dict(sorted(tally.ignored.items()))
-    facts["overlaps"] = overlaps.between(texts, shared)
+    facts["overlaps"] = overlaps.between({name: overlaps.SplitRows.of(rows) for name, rows in texts.items()}, shared)
     write_json(output / page.JSON, facts)
     progress(len(rows), len(rows))
     return counts

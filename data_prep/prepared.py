@@ -6,15 +6,16 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from data_prep.common.errors import DataError
+from data_prep.common.errors import DataError, SettingsError
 from data_prep.common.settings import Settings, SplitSettings
 from data_prep.corpus import build as corpus
 from data_prep.corpus.recipe import Recipe
 from data_prep.corpus.workers import Runner
 from data_prep.paths import other_paths
 from data_prep.rows import build as rows
+from data_prep.rows.decide import RowsRequest
 from data_prep.rows.recipe import RowRecipe
-from data_prep.sources import layout
+from data_prep.sources import formats, layout
 from data_prep.sources.files import find_files
 from jobs.core.spec import Source
 
@@ -33,8 +34,7 @@ def build(
     """Fill ``output`` from the user's files ``sources``; returns the rows of each split.
 
     A source without a digest gets one. Files that the settings name in another role (a test set below the directory of
-    the corpus) are not read as text to train on. ``work`` and ``runner`` are for a corpus only: where its shards are
-    kept, and what does them.
+    the corpus) are not read as text to train on. ``work``: where shards are kept; ``runner`` does those of a corpus.
 
     Raises:
         DataError: bad input, with its place.
@@ -50,11 +50,14 @@ def build(
     sources = [source for source in sources if source.path not in others]
     found = layout.read(sources, settings.split, rows_only=settings.kind != "corpus")
     sources = [source for source in sources if source.path in found.split_of]
+    declared = settings.prepare.get("encoding")
+    if declared is not None and not any(formats.look(source.path).is_text for source in sources):
+        raise SettingsError("setting prepare.encoding: no file is text (Parquet and Arrow name theirs): remove it")
     rest = found.rest(settings.split)
     if settings.kind != "corpus":
         recipe = RowRecipe.parse(settings.kind, settings.prepare)
-        wanted = rows.RowsRequest(recipe, sources, rest, settings.limit, settings.min_chars, settings.max_chars, found)
-        return rows.build(wanted, output, report)
+        wanted = RowsRequest(recipe, sources, rest, settings.limit, settings.min_chars, settings.max_chars, found)
+        return rows.build(wanted, output, work, report)
     own = Recipe.parse(settings.prepare)
     replay = [
         _replayed([digested.get(one.path, one) for one in sources_of([Path(entry.path)])]) for entry in own.replay

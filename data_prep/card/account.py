@@ -10,7 +10,7 @@ from typing import Any
 from data_prep.common.errors import DataError, Flaw
 
 SAMPLES = 5
-_SAMPLE_CHARS = 200
+SAMPLE_CHARS = 200
 
 
 class Account:
@@ -28,7 +28,7 @@ class Account:
         self.dropped[reason] += 1
         kept = self.samples.setdefault(reason, [])
         if len(kept) < SAMPLES:
-            kept.append((place, text[:_SAMPLE_CHARS]))
+            kept.append((place, text[:SAMPLE_CHARS]))
 
     def bad(self, flaw: Flaw, on_error: str) -> None:
         """Bad input: an error with its place, unless the user said ``on_error: skip``.

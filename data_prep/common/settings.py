@@ -121,6 +121,10 @@ class Settings:
         settings = cls(kind, **checked(cls, "", value, _FORMS, other))
         if settings.prepare is not None and settings.source.type != "path":
             raise SettingsError("setting prepare: only for source type path")
+        if kind != "corpus" and settings.split.group is not None:
+            raise SettingsError(
+                "setting split.group: it is for documents of a corpus; prepare.group_by keeps rows in one split"
+            )
         if settings.max_chars is not None and settings.max_chars < settings.min_chars:
             raise fail("max_chars", settings.max_chars, f"must not be less than min_chars ({settings.min_chars})")
         if kind == "preferences" and settings.source.type == "gettext" and not settings.source.contrast:

@@ -8,6 +8,7 @@ nor what a data set later drops, so that data sets of different kinds from one s
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Iterable
 
@@ -72,30 +73,16 @@ class Assignment:
 
 def assign(root: str, split: SplitSettings) -> str:
     """Split of a group by the seeded hash of its root."""
-    number = int.from_bytes(hashlib.sha256(f"{split.seed}\0{root}".encode()).digest()[:8], "big") / 2**64
-    end = 0.0
-    for name in reversed(SPLITS):
-        end += split.parts()[name]
-        if number < end:
-            return name
-    return "train"
+    number = number_of(root, split.seed) / 2**64
+    return next((name for name, end in ends(split) if number < end), "train")
 
 
-def assign_stratified(groups: dict[str, str], split: SplitSettings) -> dict[str, str]:
-    """Split of every group (name -> stratum) so that each stratum has the same shares, as exactly as whole groups
-    allow.
+def number_of(root: str, seed: int) -> int:
+    """64 bits by which a group falls into a split."""
+    return int.from_bytes(hashlib.sha256(f"{seed}\0{root}".encode()).digest()[:8], "big")
 
-    Within a stratum the groups are ordered by their seeded hash; the first go to the test split, the next to
-    validation.
-    """
-    strata: dict[str, list[str]] = {}
-    for name, stratum in groups.items():
-        strata.setdefault(stratum, []).append(name)
-    found: dict[str, str] = {}
-    for names in strata.values():
-        names.sort(key=lambda name: hashlib.sha256(f"{split.seed}\0{name}".encode()).digest())
-        test = round(split.test * len(names))
-        validation = round((split.test + split.validation) * len(names))
-        for at, name in enumerate(names):
-            found[name] = "test" if at < test else "validation" if at < validation else "train"
-    return found
+
+def ends(split: SplitSettings) -> list[tuple[str, float]]:
+    """Where the part of each split ends, in the order in which they are filled."""
+    names = SPLITS[::-1]
+    return list(zip(names, itertools.accumulate(split.parts()[name] for name in names), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections import Counter
@@ -51,6 +52,12 @@ def exact(text: str) -> str:
     """What two texts have in common when they are the same: composed characters, line ends and white space at the ends
     do not count, everything else does."""
     return unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n").strip()
+
+
+def digest(*texts: str) -> int:
+    """64 bits that the same texts have in common."""
+    content = "\0".join(texts).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
 
 
 def folded(text: str) -> str:

@@ -103,6 +103,10 @@ class Recipe:
         Raises:
             SettingsError: names the key and what it must be.
         """
+        if isinstance(value, Mapping) and "group_by" in value:
+            raise SettingsError(
+                "setting prepare.group_by: it is for rows; split: {group: file} keeps documents of a file in one split"
+            )
         given = checked(cls, "prepare", value, _FORMS)
         if isinstance(value, Mapping) and "near_duplicates" in value and value["near_duplicates"] is None:
             given["near_duplicates"] = None

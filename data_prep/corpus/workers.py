@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import json
 import os
 import signal
@@ -43,10 +44,12 @@ def cores() -> int:
 
 
 class ProcessRunner:
-    """``workers`` processes on this machine. The result does not depend on their number."""
+    """``workers`` processes on this machine. The result does not depend on their number. ``module`` has the function
+    ``work`` that does a shard."""
 
-    def __init__(self, workers: int | None = None) -> None:
+    def __init__(self, workers: int | None = None, module: str = "data_prep.corpus.shard") -> None:
         self.workers = workers or cores()
+        self._module = module
 
     def __call__(self, root: Path, phase: str, shards: Sequence[int], progress: Callable[[int], None]) -> None:
         queue: SimpleQueue[int] = SimpleQueue()
@@ -83,7 +86,7 @@ class ProcessRunner:
         processes: list[subprocess.Popen[str]],
         threads: int,
     ) -> None:
-        process = _start(root, phase, threads)
+        process = _start(self._module, root, phase, threads)
         processes.append(process)
         assert process.stdin is not None
         assert process.stdout is not None
@@ -113,13 +116,13 @@ class ProcessRunner:
             process.stdout.close()
 
 
-def _start(root: Path, phase: str, threads: int) -> subprocess.Popen[str]:
+def _start(module: str, root: Path, phase: str, threads: int) -> subprocess.Popen[str]:
     """A worker. ``-P`` and the path of our own package: no ``data_prep`` of the working directory comes first."""
     ours = str(Path(__file__).resolve().parents[2])
     code = f"import sys; sys.path.insert(0, {ours!r}); from data_prep.corpus.workers import main; main()"
     limits = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "RAYON_NUM_THREADS": str(threads)}
     return subprocess.Popen(
-        [sys.executable, "-P", "-c", code, str(root), phase],
+        [sys.executable, "-P", "-c", code, module, str(root), phase],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -145,9 +148,8 @@ def main() -> None:
     """The worker: one shard for each line of standard input."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's business
-    from data_prep.corpus.shard import work
-
-    root, phase = Path(sys.argv[1]), sys.argv[2]
+    module, root, phase = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+    work = importlib.import_module(module).work
     for line in sys.stdin:
         answer: dict[str, Any] = {"done": int(line)}
         try:

@@ -5,7 +5,7 @@ Memory: about a kilobyte for each held-out text, whatever the number of the othe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,21 +18,22 @@ SIMILARITY = 0.8
 _BATCH_CHARS = 1 << 20
 
 
-class Table:
-    """Signatures of some texts."""
+Signed = tuple[Array, Array]
+"""Signatures and bands of some texts."""
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        parts = [_signed(batch) for batch in _batches(texts)]
+
+class Table:
+    """Signatures of the texts of one split."""
+
+    def __init__(self, parts: Sequence[Signed]) -> None:
         self._signatures = np.concatenate([part[0] for part in parts]) if parts else np.zeros((0, minhash.BINS))
         bands = np.concatenate([part[1] for part in parts], axis=1) if parts else np.zeros((minhash.BANDS, 0))
         self._order = np.argsort(bands, axis=1, kind="stable")
         self._bands = np.take_along_axis(bands, self._order, axis=1)
 
-    def near(self, texts: Iterable[str], similarity: float = SIMILARITY) -> int:
+    def near(self, texts: Signed, similarity: float = SIMILARITY) -> int:
         """How many of ``texts`` share ``similarity`` of their 5-word runs with one of the table."""
-        if not len(self._signatures):
-            return 0
-        return sum(int(self._hits(*_signed(batch), similarity).sum()) for batch in _batches(texts))
+        return int(self._hits(*texts, similarity).sum()) if len(self._signatures) else 0
 
     def _hits(self, signatures: Array, bands: Array, similarity: float) -> Array:
         found = np.zeros(len(signatures), bool)
@@ -47,10 +48,11 @@ class Table:
         return found
 
 
-def _signed(texts: list[str]) -> tuple[Array, Array]:
-    """Signatures and bands of the texts that have any word."""
-    signatures, usable = minhash.signatures(words(texts))
-    return minhash.short(signatures[usable]), minhash.bands(signatures[usable])
+def signed(texts: Iterable[str]) -> Iterator[Signed]:
+    """Those of the texts that have any word, in batches."""
+    for batch in _batches(texts):
+        signatures, usable = minhash.signatures(words(batch))
+        yield minhash.short(signatures[usable]), minhash.bands(signatures[usable])
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -2,6 +2,7 @@
 
 ``recipe`` (settings), ``messages`` and ``forms`` (rows to conversations; no field is
 dropped), ``drafts`` (conversations to the rows that are stored), ``checks`` and ``pairs`` (what is dropped or counted),
-``lengths`` (packing), ``export`` (forms of other back ends), ``build`` (the order of it all). Ids are made by
-``jobs.encoding``, as the trainers make them. Rows are held in memory: such data sets have at most some millions.
+``shard`` (the rows of one shard, by a process of its own) and ``table`` (all rows as numbers), ``lengths`` (packing),
+``export`` (forms of other back ends), ``build`` (the order of it all). Ids are made by ``jobs.encoding``, as the
+trainers make them. Texts are on disk; of each row some numbers are in memory.
 """

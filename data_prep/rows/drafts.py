@@ -4,51 +4,90 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
-from data_prep.card.account import Account
+from data_prep.card.account import SAMPLE_CHARS, Account
 from data_prep.common.units import identify
 from data_prep.rows import conversations, forms
 from data_prep.rows.forms import Example, Fields
 from data_prep.rows.messages import Message, Unfit, said, without_reasoning, written
 from data_prep.rows.recipe import RowRecipe
-from jobs.encoding.rows import Tokens
 
 ANSWERS = {"instructions": ("completion",), "preferences": ("chosen", "rejected")}
+_TEXTS = ("completion", "chosen", "rejected")
 _SYSTEM = ("system", "developer")
+
+
+PAIR, EVALUATION, ENCODING, LENGTH = 1, 2, 3, 4
+"""Steps at which a row may be dropped for what it is, in their order."""
+NEAR, SWAPPED, SHARED, OVER = 1, 2, 4, 8
+"""Bits of ``flags``, counted on the card: nearly the same answers, the wrong way round, a prompt of ``compare_with``,
+more than ``max_tokens``."""
+
+
+class Texts(NamedTuple):
+    """The texts of a row, to compare and to show. ``context``: system messages and tools; ``questions``: of all
+    turns."""
+
+    asked: str
+    context: str
+    answers: tuple[str, ...]
+    questions: tuple[str, ...]
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Texts:
+        """Those of a row as it is stored."""
+        if isinstance(row.get("prompt"), str):
+            return cls(row["prompt"], "", tuple(row[name] for name in row if name in _TEXTS), (row["prompt"],))
+        if "messages" in row:
+            before, ends = row["messages"][:-1], [row["messages"][-1:]]
+        else:
+            before, ends = row["prompt"], [row[name] for name in ANSWERS["preferences"]]
+        spoken = [one for one in before if one["role"] not in _SYSTEM]
+        context = [said(one) for one in before if one["role"] in _SYSTEM]
+        if row.get("tools"):
+            context.append(json.dumps(row["tools"], sort_keys=True))
+        questions = tuple(said(one) for one in spoken if one["role"] == "user")
+        return cls("\n".join(map(said, spoken)), "\n".join(context), tuple(map(written, ends)), questions)
 
 
 @dataclass
 class Draft:
     """A row on its way.
 
-    ``row``: what is written; ``meta``: fields that are kept beside it. ``asked``, ``context`` (system messages and
-    tools), ``answers`` and ``questions`` are its texts, for comparing; ``group``, ``stratum``, ``conversation`` (the
-    row of the file that it is made of) and ``keys`` (rows that share one stay together) are for the split. ``skip``: a
-    reason to leave it out. ``tokens``: ids of its longest sequence, where they were counted; ``encoded``: the ids,
-    where they are packed.
+    ``row``: what is written; ``meta``: fields that are kept beside it. ``group``, ``stratum``, ``conversation`` (the
+    row of the file that it is one of several of) and ``keys`` (rows that share one stay together) are for the split.
+    ``skip``: a reason to leave it out, whatever its texts are. ``step``, ``reason``, ``sample``: where, why and with
+    which text it is dropped, if it is no repetition. ``tokens``: ids of its longest sequence; ``encoded``: where the
+    ids are kept.
     """
 
     place: str
     form: str
     row: dict[str, Any]
     meta: dict[str, Any]
-    asked: str
-    context: str
-    answers: tuple[str, ...]
-    questions: tuple[str, ...]
+    texts: Texts
     group: str
     stratum: str
     conversation: str
-    keys: tuple[str, ...] = ()
+    keys: tuple[str, ...]
     skip: str = ""
     split: str = ""
-    tokens: int | None = None
-    encoded: Tokens | None = None
+    step: int = 0
+    reason: str = ""
+    sample: str = ""
+    flags: int = 0
+    tokens: int = 0
+    encoded: int = -1
 
-    @property
+    def drop(self, step: int, reason: str, sample: str) -> None:
+        """Leave it out, at a step."""
+        self.step, self.reason, self.sample = step, reason, sample[:SAMPLE_CHARS]
+
+    @cached_property
     def id(self) -> str:
         """Of the content of the row alone."""
         if isinstance(self.row.get("prompt"), str):
@@ -73,31 +112,17 @@ def of_row(place: str, row: dict[str, Any], recipe: RowRecipe, account: Account)
     meta = fields.carried(example.form)
     group, stratum = (_field(row, name) for name in (recipe.group_by, recipe.stratify_by))
     before, answers = _with_settings(example, recipe, account)
-    content = json.dumps(row, sort_keys=True, default=str, ensure_ascii=False).encode("utf-8", "replace")
-    conversation = hashlib.blake2b(content, digest_size=12).hexdigest()
+    conversation = ""
+    if recipe.answers == "each":
+        content = json.dumps(row, sort_keys=True, default=str, ensure_ascii=False).encode("utf-8", "replace")
+        conversation = "t:" + hashlib.blake2b(content, digest_size=12).hexdigest()
     found = []
     for asked, ends in _parts(before, answers, recipe):
         spoken = [one for one in asked if one["role"] not in _SYSTEM]
-        context = [said(one) for one in asked if one["role"] in _SYSTEM]
-        if example.tools:
-            context.append(json.dumps(example.tools, sort_keys=True))
-        found.append(
-            Draft(
-                place,
-                example.form,
-                _stored(example, asked, ends, recipe),
-                meta,
-                "\n".join(map(said, spoken)),
-                "\n".join(context),
-                tuple(map(written, ends)),
-                tuple(said(one) for one in spoken if one["role"] == "user"),
-                group,
-                stratum,
-                conversation,
-                conversations.keys(spoken, ends),
-                example.skip,
-            )
-        )
+        keys = conversations.keys(spoken, ends)
+        made = _stored(example, asked, ends, recipe)
+        of_row = (meta, Texts.of(made), group, stratum, conversation, keys, example.skip)
+        found.append(Draft(place, example.form, made, *of_row))
     for name, count in fields.ignored.items():
         account.notes[f"ignored: {name}"] += count
     return found

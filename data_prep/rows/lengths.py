@@ -6,7 +6,7 @@ import bisect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jobs.encoding.rows import Tokens
+import numpy as np
 
 
 def pack(lengths: Sequence[int], size: int) -> list[list[int]]:
@@ -28,13 +28,11 @@ def pack(lengths: Sequence[int], size: int) -> list[list[int]]:
     return packs
 
 
-def packed_row(rows: Sequence[Tokens]) -> Mapping[str, Any]:
-    """One pack: ids, 1 where there is loss, and where each row begins (attention must not cross these)."""
-    ids: list[int] = []
-    mask: list[int] = []
-    starts: list[int] = []
-    for row in rows:
-        starts.append(len(ids))
-        ids += row.ids
-        mask += map(int, row.mask)
-    return {"input_ids": ids, "loss_mask": mask, "seq_start_id": starts}
+def packed_row(rows: Sequence[np.ndarray[Any, Any]]) -> Mapping[str, Any]:
+    """One pack: ids, 1 where there is loss, and where each row begins (attention must not cross these).
+
+    Of each row its ids are given as twice their number, and 1 more where there is loss.
+    """
+    both = np.concatenate(rows)
+    starts = np.cumsum([0, *map(len, rows[:-1])])
+    return {"input_ids": (both >> 1).tolist(), "loss_mask": (both & 1).tolist(), "seq_start_id": starts.tolist()}

@@ -4,13 +4,13 @@ length alone."""
 from __future__ import annotations
 
 import difflib
-import statistics
-from collections import defaultdict
-from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from data_prep.common import text
 
+Array = np.ndarray[Any, Any]
 NEAR = 0.95
 _COMPARED = 4000
 
@@ -33,34 +33,33 @@ def similarity(chosen: str, rejected: str, least: float = 0.0) -> float:
     return matcher.ratio()
 
 
-def contradictions(pairs: Sequence[tuple[str, str, str]]) -> set[int]:
-    """Numbers of (prompt, chosen, rejected) of which another pair says the opposite: it prefers what they reject.
+def sides(prompt: str, chosen: str, rejected: str) -> tuple[int, int]:
+    """Digests of a preference and of its contrary.
 
     The prompt is all that the model reads before the answer: under another system message, or after other turns, the
     opposite is no contradiction.
     """
-    by_answers: dict[tuple[str, str, str], list[int]] = defaultdict(list)
-    for number, (prompt, chosen, rejected) in enumerate(pairs):
-        by_answers[text.exact(prompt), text.exact(chosen), text.exact(rejected)].append(number)
-    found: set[int] = set()
-    for (prompt, chosen, rejected), numbers in by_answers.items():
-        if opposite := by_answers.get((prompt, rejected, chosen)):
-            found.update(numbers, opposite)
-    return found
+    said = [text.exact(one) for one in (prompt, chosen, rejected)]
+    return text.digest(*said), text.digest(said[0], said[2], said[1])
 
 
-def length_bias(pairs: Sequence[tuple[int, int]]) -> dict[str, Any]:
-    """How far length alone tells the chosen answer: ``pairs`` are the lengths of chosen and rejected, in characters.
+def contradict(pair: Array, opposite: Array) -> Array:
+    """Which preferences are the contrary of another one; of each both of its ``sides`` are given."""
+    return np.isin(pair, opposite)
+
+
+def length_bias(chosen: Array, rejected: Array) -> dict[str, Any]:
+    """How far length alone tells the chosen answer; of both answers of each pair the characters are given.
 
     ``longer_wins`` is the share of pairs (of unequal length) in which the chosen answer is the longer one: 0.5 is no
     bias.
     A model trained on 0.7 and more learns to write at length (Singhal et al., "A Long Way to Go", 2023).
     """
-    unequal = [(chosen, rejected) for chosen, rejected in pairs if chosen != rejected]
-    share = sum(chosen > rejected for chosen, rejected in unequal) / len(unequal) if unequal else 0.5
+    longer, unequal = int((chosen > rejected).sum()), int((chosen != rejected).sum())
+    share = longer / unequal if unequal else 0.5
     return {
         "longer_wins": round(share, 4),
-        "median_chosen": statistics.median(chosen for chosen, _ in pairs) if pairs else 0,
-        "median_rejected": statistics.median(rejected for _, rejected in pairs) if pairs else 0,
+        "median_chosen": float(np.median(chosen)) if len(chosen) else 0,
+        "median_rejected": float(np.median(rejected)) if len(rejected) else 0,
         "verdict": "no bias to speak of" if 0.3 < share < 0.7 else "length alone tells which answer was chosen",
     }

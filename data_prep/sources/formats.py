@@ -51,6 +51,11 @@ class Format:
         return self.form not in ("text", "html", "")
 
     @property
+    def is_text(self) -> bool:
+        """Whether an encoding means something for it."""
+        return self.form not in ("parquet", "arrow")
+
+    @property
     def can_be_cut(self) -> bool:
         """True where a reader can begin at any line."""
         return self.form == "lines" and not self.packing and self.encoding == "utf-8"

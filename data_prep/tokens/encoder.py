@@ -3,8 +3,9 @@
 ``load`` reads ``tokenizer.json``, asks ``data_prep.tokens.bpe`` whether the merges mean the same to tiktoken, and then
 lets both libraries cut a text that holds every character of the first two planes in the places where a pattern can tell
 characters apart (and each of the rest of Unicode's assigned planes once). Only if all ids agree is tiktoken used;
-otherwise tokenizers is, and ``Encoder.why`` says what was in the way. Single texts with added tokens or with bytes that
-the vocabulary lacks go to tokenizers in any case.
+otherwise tokenizers is, and ``Encoder.why`` says what was in the way. Texts are divided at added tokens, as tokenizers
+does it; single texts with added tokens that take characters around them or with bytes that the vocabulary lacks go to
+tokenizers in any case.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,11 +113,15 @@ class Encoder:
             f"proven-{self.digest[:16]}", pat_str=form.pattern, mergeable_ranks=form.ranks, special_tokens={}
         )
         names = map(re.escape, sorted(form.added, key=len, reverse=True))
-        self._added = re.compile("|".join(names)) if form.added else None
+        self._added = re.compile(f"({'|'.join(names)})") if form.added else None
+        self._added_ids = {entry["content"]: int(entry["id"]) for entry in parsed.get("added_tokens", ())}
         # A search for all added tokens costs more than tokenising does; they mostly begin with the same character.
         self._mark = os.path.commonprefix(form.added)  # noqa: RUF071 - by characters
         self._unknown = form.unknown
         self.engine = "tiktoken"
+        self._divides = _stand_alone(parsed.get("added_tokens", ()))
+        side_by_side = "".join(form.added) + " a".join(form.added) + "\n\n1 ".join(form.added[::-1])
+        self._divides = self._divides and np.array_equal(self.encode(side_by_side), self.reference(side_by_side))
         if known:
             return
         for text in probe_texts():
@@ -140,8 +145,16 @@ class Encoder:
         """The ids of ``text``, the same as ``reference`` gives."""
         if self._form is None:
             return self.reference(text)
-        if self._mark in text and self._added is not None and self._added.search(text):
+        if self._mark not in text or self._added is None or not self._added.search(text):
+            return self._plain(text)
+        if not self._divides:
             return self.reference(text)
+        parts = [part for part in self._added.split(text) if part]
+        return np.concatenate([[self._added_ids[one]] if one in self._added_ids else self._plain(one) for one in parts])
+
+    def _plain(self, text: str) -> Ids:
+        """The ids of a text without added tokens."""
+        assert self._form is not None
         if self._unknown and (not text.isascii() or len(self._unknown) > 64):
             raw = text.encode()
             if len(raw.translate(None, self._unknown)) != len(raw):
@@ -256,6 +269,12 @@ def _with_control(content: bytes, parsed: dict[str, Any], control: dict[str, int
     parsed.setdefault("added_tokens", []).extend({"id": left[name], "content": name, **plain} for name in left)
     parsed["added_tokens"].sort(key=lambda entry: entry["id"])
     return json.dumps(parsed).encode()
+
+
+def _stand_alone(added: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether added tokens are found all at once, wherever their characters are, and take no others."""
+    takes = any(one.get(name) for one in added for name in ("lstrip", "rstrip", "single_word"))
+    return not takes and len({bool(one.get("normalized")) for one in added}) < 2
 
 
 def probe_texts(thorough: bool = False) -> Iterator[str]:

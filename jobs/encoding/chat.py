@@ -9,20 +9,19 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from jobs.encoding import frames
 from jobs.encoding import messages as messages_as
 from jobs.encoding.errors import CannotEncode
+from jobs.encoding.frames import Frame, Span
 from jobs.encoding.messages import Message
 from jobs.encoding.settings import Encoding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Span = tuple[int, int]
-
 _GENERATION = re.compile(r"\{\%-?\s*generation\s*-?\%\}")
 _CONTROL_LIKE = re.compile(r"<[^<>\s]{1,60}>|\[/?[A-Z_]+\]")
 """What templates close a turn with, where the text between two messages has to be divided."""
-_ANCHOR = "\ue000"
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class Chat:
         self._encoding = encoding
         self._date = datetime.fromisoformat(encoding.date)
         self._special = dict(tokenizer.special_tokens_map)
+        self._frames: dict[tuple[tuple[str, int], ...], Frame | None] = {}
 
     @property
     def day(self) -> str | None:
@@ -59,6 +59,30 @@ class Chat:
         Raises:
             CannotEncode: the template refuses it or leaves out a text of it, or does not say where answers are.
         """
+        shape = None if tools or options else frames.shape_of(messages)
+        if shape is None:
+            return self._rendered(messages, tools, options)
+        if shape not in self._frames:
+            if len(self._frames) == frames.MOST:
+                self._frames.clear()
+            self._frames[shape] = self._frame(messages)
+        frame = self._frames[shape]
+        if frame is not None:
+            given = [{key: value for key, value in message.items() if key != "weight"} for message in messages]
+            text, _ = self._render(None, None)(given)
+            spans = frame.spans_in(text, [message["content"] for message in messages])
+            if spans is not None:
+                return RenderedChat(text, spans)
+        return self._rendered(messages, tools, options)
+
+    def _frame(self, messages: Sequence[Message]) -> Frame | None:
+        try:
+            found = self._rendered(frames.with_marks(messages), None, None)
+        except CannotEncode:
+            return None
+        return None if found.unwritten else Frame.of(found.text, found.spans, len(messages))
+
+    def _rendered(self, messages: Sequence[Message], tools: Any, options: Mapping[str, Any] | None) -> RenderedChat:
         one = _Conversation(self._render(tools, options), messages)
         text, marked = one.full
         turns = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
@@ -198,18 +222,18 @@ class _Conversation:
         # Names occur in several places: each call and each tool gets a name of its own to find it by.
         numbers = iter(range(len(calls)))
         named = [
-            {**one, "tool_calls": [_renamed_call(call, _mark(next(numbers))) for call in one["tool_calls"]]}
+            {**one, "tool_calls": [_renamed_call(call, frames.mark(next(numbers))) for call in one["tool_calls"]]}
             if one.get("tool_calls")
             else one
             for one in self.messages
         ]
-        tools = [_renamed_call(tool, _mark(len(calls) + at)) for at, tool in enumerate(self._render.tools or ())]
+        tools = [_renamed_call(tool, frames.mark(len(calls) + at)) for at, tool in enumerate(self._render.tools or ())]
         found = replace(self._render, tools=tools or None)(named)[0]
         for place, (at, _) in enumerate(calls):
-            if _mark(place) not in found:
+            if frames.mark(place) not in found:
                 raise _left_out(f"messages[{at}].tool_calls")
         for at in range(len(tools)):
-            if _mark(len(calls) + at) not in found:
+            if frames.mark(len(calls) + at) not in found:
                 raise _left_out(f"tools[{at}]")
 
     def part(self, count: int, generate: bool) -> str:
@@ -320,11 +344,11 @@ class _Conversation:
         text = self._render(messages)[0] if len(messages) < len(self.messages) else self.full[0]
         found = []
         for behind in (False, True):
-            changed = [*messages[:at], _with_anchor(messages[at], behind), *messages[at + 1 :]]
+            changed = [*messages[:at], messages_as.with_anchor(messages[at], behind), *messages[at + 1 :]]
             marked = self._render(changed)[0]
-            if marked.count(_ANCHOR) != 1 or marked.replace(_ANCHOR, "") != text:
+            if marked.count(messages_as.ANCHOR) != 1 or marked.replace(messages_as.ANCHOR, "") != text:
                 raise _unclear(at)
-            found.append(marked.index(_ANCHOR))
+            found.append(marked.index(messages_as.ANCHOR))
         return found[0], found[1]
 
 
@@ -340,10 +364,6 @@ def _as_written(turn: tuple[str, str] | None) -> Iterator[tuple[str, str]]:
 def _common(one: str, other: str) -> int:
     """How many characters two texts have in common at their beginning."""
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-
-
-def _mark(number: int) -> str:
-    return f"zq{number}qz"
 
 
 def _renamed_call(call: Mapping[str, Any], mark: str) -> dict[str, Any]:
@@ -403,28 +423,3 @@ def _unclear(at: int) -> CannotEncode:
         f"the chat template writes messages[{at}] in another way when more messages follow, so what the model learns "
         "of it cannot be told: answers: each makes a row for each answer, answers: last learns the last one only",
     )
-
-
-def _with_anchor(message: Message, behind: bool) -> Message:
-    content = message.get("content")
-    if isinstance(content, list):
-        full = [at for at, text in enumerate(messages_as.texts(message)) if text.strip()]
-        if full:
-            at = full[-1 if behind else 0]
-            part = _with_anchor({"role": "", "content": content[at]["text"]}, behind)["content"]
-            return {**message, "content": [*content[:at], {**content[at], "text": part}, *content[at + 1 :]]}
-    if isinstance(content, str) and content.strip():
-        start = content.rfind("</think>") + len("</think>") if "</think>" in content else 0
-        core = content[start:].strip()
-        first = content.index(core, start) if core else start
-        place = first + len(core) if behind else first
-        return {**message, "content": content[:place] + _ANCHOR + content[place:]}
-    calls = [dict(call) for call in message.get("tool_calls") or ()]
-    if not calls:
-        raise CannotEncode("no_place_of_answer", "a message without text has no place")
-    last = calls[-1]
-    own = {**last["function"]} if "function" in last else last
-    own["name"] = own["name"] + _ANCHOR if behind else _ANCHOR + own["name"]
-    if "function" in last:
-        last["function"] = own
-    return {**message, "tool_calls": calls}

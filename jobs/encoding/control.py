@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +34,7 @@ class ControlNames:
 
     def count(self, value: Any) -> Counter[str]:
         """How often each control token occurs in the texts of ``value``."""
-        found: Counter[str] = Counter()
-        for text in _texts(value):
-            if self._pattern is not None:
-                found.update(self._pattern.findall(text))
-        return found
+        return Counter(self._pattern.findall("\0".join(_texts(value)))) if self._pattern is not None else Counter()
 
 
 class Control(ControlNames):
@@ -71,8 +67,8 @@ class Control(ControlNames):
         """The text as it was before ``mark``."""
         return self._marks.sub(lambda match: self._names[ord(match[0][0]) - _MARKED], text) if self._names else text
 
-    def encode(self, marked: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids of a text with marks, and for each the characters that it stands for. No special tokens are added."""
+    def encode(self, marked: str) -> tuple[list[int], Any]:
+        """Ids of a text with marks, and what the tokenizer knows of their characters. No special tokens are added."""
         assert self._pattern is not None
         wanted = Counter(self._pattern.findall(marked))
         in_texts = {self._names[ord(match[0][0]) - _MARKED] for match in self._marks.finditer(marked)}
@@ -86,7 +82,7 @@ class Control(ControlNames):
                 "a control token in a text cannot be told from text by this tokenizer: special_tokens: refuse leaves "
                 "such rows out",
             )
-        return ids, list(made.offsets)
+        return ids, made
 
     @cached_property
     def _renamed(self) -> tuple[Any, dict[int, int]]:
@@ -122,12 +118,13 @@ def mapped(value: Any, change: Callable[[str], str]) -> Any:
     return value
 
 
-def _texts(value: Any) -> list[str]:
-    found: list[str] = []
-
-    def see(text: str) -> str:
-        found.append(text)
-        return text
-
-    mapped(value, see)
-    return found
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, entry in value.items():
+            yield str(key)
+            yield from _texts(entry)
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from _texts(entry)

@@ -13,6 +13,8 @@ Message = dict[str, Any]
 
 REASONING_NAMES = ("reasoning_content", "thinking", "reasoning")
 """Fields of a message in which a reasoning stands; each template knows one or two of them."""
+ANCHOR = "\ue000"
+"""Stands in a text to find its place."""
 _TAKES_JSON = re.compile(r"arguments\s+is\s+(not\s+)?(string|mapping)")
 
 
@@ -139,3 +141,33 @@ def thought(message: Message) -> str:
 def holds(text: str, part: str) -> bool:
     """Whether a text holds a part of it, as it is or written as JSON."""
     return part in text or json.dumps(part)[1:-1] in text or json.dumps(part, ensure_ascii=False)[1:-1] in text
+
+
+def with_anchor(message: Message, behind: bool) -> Message:
+    """The message with ``ANCHOR`` before or ``behind`` its content (of tool calls alone: the name of the last one).
+
+    Raises:
+        CannotEncode: it has neither.
+    """
+    content = message.get("content")
+    if isinstance(content, list):
+        full = [at for at, text in enumerate(texts(message)) if text.strip()]
+        if full:
+            at = full[-1 if behind else 0]
+            part = with_anchor({"role": "", "content": content[at]["text"]}, behind)["content"]
+            return {**message, "content": [*content[:at], {**content[at], "text": part}, *content[at + 1 :]]}
+    if isinstance(content, str) and content.strip():
+        start = content.rfind("</think>") + len("</think>") if "</think>" in content else 0
+        core = content[start:].strip()
+        first = content.index(core, start) if core else start
+        place = first + len(core) if behind else first
+        return {**message, "content": content[:place] + ANCHOR + content[place:]}
+    calls = [dict(call) for call in message.get("tool_calls") or ()]
+    if not calls:
+        raise CannotEncode("no_place_of_answer", "a message without text has no place")
+    last = calls[-1]
+    own = {**last["function"]} if "function" in last else last
+    own["name"] = own["name"] + ANCHOR if behind else ANCHOR + own["name"]
+    if "function" in last:
+        last["function"] = own
+    return {**message, "tool_calls": calls}

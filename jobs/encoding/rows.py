@@ -9,10 +9,11 @@ answer and the end token.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobs.encoding.chat import Chat, RenderedChat
 from jobs.encoding.control import Control, mapped
@@ -28,6 +29,15 @@ IGNORED = -100
 """Label of a token without loss."""
 TEXTS = ("messages", "prompt", "completion", *ANSWERS, "tools")
 """Fields of a row that hold texts of the user."""
+_BATCH = 64
+"""Rows that the tokenizer is given at once: it spreads them over its threads."""
+_Cut = tuple[list[int], Any]
+"""Ids of a text, and what the tokenizer knows of their characters."""
+_Text = tuple[str, bool]
+"""A text that is complete, and whether control tokens in it are marked."""
+IdsOf = Callable[[str], Iterable[int]]
+T = TypeVar("T")
+_Made = Callable[[RenderedChat, "_Cut | CannotEncode"], T]
 
 
 @dataclass(frozen=True)
@@ -92,20 +102,97 @@ class RowEncoder:
         Raises:
             CannotEncode: the template has no place for it, or it holds control tokens that are refused.
         """
+        (found,) = self.encode_all([row])
+        if isinstance(found, CannotEncode):
+            raise found
+        return found
+
+    def encode_all(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Tokens] | CannotEncode]:
+        """What ``encode`` returns of each row, or why it cannot become ids; in batches, which is quicker."""
+        return self._all(rows, self._cut, _tokens)
+
+    def sizes_all(self, rows: Iterable[Mapping[str, Any]], ids: IdsOf | None = None) -> Iterator[int | CannotEncode]:
+        """How many ids the longest sequence of each row has, or why it cannot become ids; less work than ids.
+
+        ``ids``: gives the ids that the tokenizer makes of a text, where there is a quicker way; every character that is
+        no white space is then of an id.
+        """
+
+        def size(one: RenderedChat, cut: _Cut | CannotEncode) -> Sized:
+            if isinstance(cut, CannotEncode) or cut[1] is not None:
+                return _tokens(one, cut)
+            if any(one.text[start:end].strip() for start, end in one.spans):
+                return cut[0]
+            return _tokens(one, self._cut([(one.text, False)])[0])  # white space may be of no id
+
+        for found in self._all(rows, partial(self._cut, ids=ids), size):
+            yield found if isinstance(found, CannotEncode) else max(map(len, found.values()))
+
+    def _all(
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        cutter: Callable[[list[_Text]], list[_Cut | CannotEncode]],
+        made: _Made[T],
+    ) -> Iterator[dict[str, T] | CannotEncode]:
+        rest = iter(rows)
+        while batch := list(islice(rest, _BATCH)):
+            begun = [_begun(self._steps(row, made)) for row in batch]
+            cut = iter(cutter([one for _, wanted in begun if isinstance(wanted, list) for one in wanted]))
+            for steps, wanted in begun:
+                if isinstance(wanted, CannotEncode):
+                    yield wanted
+                    continue
+                try:
+                    steps.send(list(islice(cut, len(wanted))))
+                except StopIteration as done:
+                    yield done.value
+                except CannotEncode as error:
+                    yield error
+
+    def _steps(
+        self, row: Mapping[str, Any], made: _Made[T]
+    ) -> Generator[list[_Text], list[_Cut | CannotEncode], dict[str, T | Tokens]]:
+        """Asks for the ids of texts, and makes of them the sequences of a row; ``made``: those of conversations."""
         row, marked = self._checked(row)
-        if "messages" in row:
-            found = {"completion": self._rendered(row, row["messages"])}
-        elif "chosen" in row and not isinstance(row["prompt"], str):
+        if "chosen" in row and not isinstance(row["prompt"], str):
             before = [{**message, "weight": 0} for message in row["prompt"]]
-            both = {name: self._rendered(row, [*before, *row[name]]) for name in ANSWERS}
+            both = {name: self._rendered(row, [*before, *row[name]], marked) for name in ANSWERS}
             found = dict(zip(both, _from_one_place(*both.values()), strict=True))
+        elif "messages" in row:
+            found = {"completion": self._rendered(row, row["messages"], marked)}
         else:
             names = ANSWERS if "chosen" in row else ("completion",)
-            pairs = {name: self._pair(row["prompt"], row[name], marked) for name in names}
-            start = min(pair.start for pair in pairs.values())
-            return {name: Tokens.of(pair.ids[:start], pair.ids[start:]) for name, pair in pairs.items()}
+            texts = [self._joined(row["prompt"], row[name], marked) for name in names]
+            alone, *whole = [*map(_ids, (yield [(one, marked) for one in (texts[0][0], *(both for _, both in texts))]))]
+            pairs = [self._divided(alone, ids) for ids in whole]
+            start = min(pair.start for pair in pairs)
+            return {name: Tokens.of(one.ids[:start], one.ids[start:]) for name, one in zip(names, pairs, strict=True)}
+        if not self.tokenizer.is_fast:
+            raise CannotEncode("no_offsets", "conversations need a tokenizer with a tokenizer.json")
         self.notes["answers whose reasoning the template leaves out"] += max(one.unwritten for one in found.values())
-        return {name: self._tokens(one, marked) for name, one in found.items()}
+        cuts = yield [(one.text, marked) for one in found.values()]
+        return {name: made(one, cut) for (name, one), cut in zip(found.items(), cuts, strict=True)}
+
+    def _cut(self, texts: Sequence[_Text], ids: IdsOf | None = None) -> list[_Cut | CannotEncode]:
+        """Ids of texts that are complete."""
+        plain = [text for text, marked in texts if not marked]
+        if ids is not None:
+            made = ((list(ids(text)), None) for text in plain)
+        elif self.tokenizer.is_fast:
+            own = self.tokenizer.backend_tokenizer
+            own.no_truncation()  # its file may say otherwise
+            own.no_padding()
+            own.encode_special_tokens = False  # a call for documents leaves it set
+            made = ((one.ids, one) for one in own.encode_batch(plain, add_special_tokens=False))
+        else:
+            made = ((list(self.tokenizer(text, add_special_tokens=False)["input_ids"]), None) for text in plain)
+        found: list[_Cut | CannotEncode] = []
+        for text, marked in texts:
+            try:
+                found.append(self.control.encode(text) if marked else next(made))
+            except CannotEncode as error:
+                found.append(error)
+        return found
 
     def prompt(self, row: Mapping[str, Any]) -> tuple[int, ...]:
         """The ids that the model is given to write the last answer of a row of instructions.
@@ -115,9 +202,11 @@ class RowEncoder:
         """
         row, marked = self._checked(row)
         if "messages" not in row:
-            return self._pair(row["prompt"], row["completion"], marked).prompt
+            alone, whole = self._joined(row["prompt"], row["completion"], marked)
+            both = self._cut([(alone, marked), (whole, marked)])
+            return self._divided(*map(_ids, both)).prompt
         text = self._chat.prompt(row["messages"][:-1], row.get("tools"), row.get("chat_template_kwargs"))
-        return tuple(self._ids(text, marked)[0])
+        return tuple(_ids(*self._cut([(text, marked)])))
 
     def texts(self, row: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
         """Prompt and answer of each sequence as text, with all that the template writes, for programs that take
@@ -137,10 +226,10 @@ class RowEncoder:
         if "messages" not in row and isinstance(row["prompt"], str):
             return {name: self._filled(row["prompt"], row[name]) for name in names}
         if "messages" in row:
-            both = {"completion": self._rendered(row, row["messages"])}
+            both = {"completion": self._rendered(row, row["messages"], marked)}
         else:
             before = [{**message, "weight": 0} for message in row["prompt"]]
-            ends = (self._rendered(row, [*before, *row[name]]) for name in ANSWERS)
+            ends = (self._rendered(row, [*before, *row[name]], marked) for name in ANSWERS)
             both = dict(zip(ANSWERS, _from_one_place(*ends), strict=True))
         found = {}
         for name, one in both.items():
@@ -184,10 +273,10 @@ class RowEncoder:
                 )
         return {**row, **self.control.mark(texts)}, True
 
-    def _rendered(self, row: Mapping[str, Any], messages: Sequence[Message]) -> RenderedChat:
+    def _rendered(self, row: Mapping[str, Any], messages: Sequence[Message], marked: bool) -> RenderedChat:
         tools, options = row.get("tools"), row.get("chat_template_kwargs")
         found = self._chat.rendered(messages, tools, options)
-        given = mapped([*messages], self.control.unmark)
+        given = mapped([*messages], self.control.unmark) if marked else [*messages]
         if given != [*messages]:
             try:
                 meant = self._chat.rendered(given, mapped(tools, self.control.unmark), options).text
@@ -201,39 +290,19 @@ class RowEncoder:
                 )
         return found
 
-    def _ids(self, text: str, marked: bool) -> tuple[list[int], Any]:
-        """Ids of a text that is complete, and the characters of each."""
-        if marked:
-            return self.control.encode(text)
-        if not self.tokenizer.is_fast:
-            raise CannotEncode("no_offsets", "conversations need a tokenizer with a tokenizer.json")
-        made = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        return list(made["input_ids"]), made["offset_mapping"]
-
-    def _tokens(self, one: RenderedChat, marked: bool) -> Tokens:
-        ids, offsets = self._ids(one.text, marked)
-        mask = [False] * len(ids)
-        at = 0
-        for start, end in one.spans:
-            while at < len(ids) and offsets[at][1] <= start:
-                at += 1
-            while at < len(ids) and offsets[at][0] < end:
-                mask[at] = True
-                at += 1
-        if True not in mask:
-            raise CannotEncode("nothing_to_learn", "no token of it carries loss")
-        return Tokens(tuple(ids), tuple(mask))
-
     # Texts without a chat template.
 
-    def _pair(self, prompt: str, answer: str, marked: bool) -> Tokens:
-        """Both are tokenised together, as the model will meet them, and divided where the prompt's own ids end; a token
-        that holds characters of both counts to the answer."""
+    def _joined(self, prompt: str, answer: str, marked: bool) -> tuple[str, str]:
+        """The prompt, and the prompt with its answer."""
         if not marked:
             answer = answer.removesuffix(self._end)
         prompt, answer = self._filled(prompt, answer)
-        alone = self._opened(self._plain_ids(prompt, marked))
-        whole = self._closed(self._opened(self._plain_ids(prompt + answer, marked)))
+        return prompt, prompt + answer
+
+    def _divided(self, prompt: list[int], both: list[int]) -> Tokens:
+        """Both are tokenised together, as the model will meet them, and divided where the prompt's own ids end; a token
+        that holds characters of both counts to the answer."""
+        alone, whole = self._opened(prompt), self._closed(self._opened(both))
         split = 0
         while split < len(alone) and alone[split] == whole[split]:
             split += 1
@@ -241,11 +310,6 @@ class RowEncoder:
 
     def _filled(self, prompt: str, answer: str) -> tuple[str, str]:
         return filled(self.encoding.text_template, prompt, answer)
-
-    def _plain_ids(self, text: str, marked: bool) -> list[int]:
-        if marked:
-            return self.control.encode(text)[0]
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     @cached_property
     def _around(self) -> tuple[list[int], list[int]]:
@@ -270,6 +334,50 @@ class RowEncoder:
     def _end(self) -> str:
         """The end token as text: an answer that has it at its end means that one."""
         return str(self.tokenizer.eos_token or "")
+
+
+def _begun(steps: Generator[Any, Any, Any]) -> tuple[Generator[Any, Any, Any], list[_Text] | CannotEncode]:
+    try:
+        return steps, next(steps)
+    except CannotEncode as error:
+        return steps, error
+
+
+def _ids(cut: _Cut | CannotEncode) -> list[int]:
+    if isinstance(cut, CannotEncode):
+        raise cut
+    return cut[0]
+
+
+def _tokens(one: RenderedChat, cut: _Cut | CannotEncode) -> Tokens:
+    """The ids of a conversation, those with loss that hold a character of its spans."""
+    if isinstance(cut, CannotEncode):
+        raise cut
+    ids, known = cut
+    mask: list[bool] = []
+    for start, end in one.spans:
+        first, behind = _first(known, start, len(mask), 1), _first(known, end, len(mask), 0)
+        mask += [False] * (first - len(mask))
+        mask += [True] * (behind - len(mask))
+    if True not in mask:
+        raise CannotEncode("nothing_to_learn", "no token of it carries loss")
+    return Tokens(tuple(ids), (*mask, *[False] * (len(ids) - len(mask))))
+
+
+def _first(known: Any, place: int, least: int, side: int) -> int:
+    """The first id from ``least`` on that begins (``side`` 0) at ``place`` or later, or ends (1) behind it."""
+
+    def before(at: int) -> bool:
+        edge = int(known.token_to_chars(at)[side])
+        return edge < place or (edge == place and side == 1)
+
+    if not len(known) or before(len(known) - 1):
+        return len(known)
+    # The offsets of all ids as a list cost as much as the ids. White space that no id holds is looked for one by one.
+    at = max(known.char_to_token(place) or 0, least)
+    while before(at):
+        at += 1
+    return at
 
 
 def filled(template: str | None, prompt: str, answer: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from jobs.evaluate.metrics import TASKS
 from jobs.evaluate.settings import EvaluateSettings, TaskSettings
 from jobs.training import examples
 from jobs.training.examples import ExamplesError, Row
-from jobs.training.tokens import document_encoder
+from jobs.training.tokens import document_encoder, texts_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -88,12 +88,9 @@ def prepare(
         # In training an end-of-sequence token stands before every document, so it does here.
         # What the tokenizer puts before each text by itself is no part of it, and is not scored.
         documents = document_encoder(tokenizer, rows[0].path)
-        for row in rows:
-            if problem := documents.flaw(row.texts["text"]):
-                raise ExamplesError(f"{row.place}: {problem}")
         before = [documents.end, *documents.begin]
         most = max(2 * len(before), min(settings.batch_tokens, measure.positions(model) or settings.batch_tokens))
-        made = documents.encode([row.texts["text"] for row in rows])
+        made = documents.encode([*texts_of(rows, documents)])
         parts = [measure.windows(before, ids[len(documents.begin) :], most) for ids in made]
     else:
         encoder = examples.encoder_of(tokenizer, rows[0].path)

@@ -6,12 +6,14 @@ Training and evaluation share this module, so the ids that are scored are the id
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice, tee
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from jobs.core import files
 from jobs.core.verdict import FailureClass
 from jobs.encoding import rows as rows_encoding
 from jobs.encoding.errors import CannotEncode
@@ -58,19 +60,26 @@ def read_rows(path: Path, kind: str, limit: int | None = None) -> list[Row]:
         DataError: not JSON, a field missing, empty or not text, or no row at all; with file and line.
         FileNotFoundError: no such file.
     """
-    rows: list[Row] = []
-    for place, value in _lines(path):
-        if limit is not None and len(rows) == limit:
-            break
-        rows.append(Row(place, str(value.get("id", len(rows))), _texts(value, kind, place), value))
+    rows = list(islice(rows_between(path, kind), limit))
     if not rows:
         raise ExamplesError(f"{path}:1: no row of {kind}")
     return rows
 
 
-def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with open(path, encoding="utf-8") as stream:
-        for number, line in enumerate(stream, start=1):
+def rows_between(path: Path, kind: str, start: int = 0, end: int | None = None) -> Iterator[Row]:
+    """The rows of a data file whose lines begin in these bytes; memory is that of a line.
+
+    Raises:
+        DataError: as ``read_rows``, but for a file without rows.
+    """
+    with open(path, "rb") as stream:
+        number = sum(block.count(b"\n") for block in _blocks_of(stream, max(0, start - 1)))
+        if start:
+            number += stream.readline().count(b"\n")
+        while end is None or stream.tell() < end:
+            if not (line := stream.readline()):
+                return
+            number += 1
             place = f"{path}:{number}"
             try:
                 value = json.loads(line)
@@ -78,7 +87,13 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 raise ExamplesError(f"{place}: not JSON: {error}") from error
             if not isinstance(value, dict):
                 raise ExamplesError(f"{place}: a row must be an object, not {type(value).__name__}")
-            yield place, value
+            yield Row(place, str(value.get("id", number - 1)), _texts(value, kind, place), value)
+
+
+def _blocks_of(stream: BinaryIO, size: int) -> Iterator[bytes]:
+    while size > 0 and (block := stream.read(min(size, 1 << 20))):
+        size -= len(block)
+        yield block
 
 
 def _texts(value: dict[str, Any], kind: str, place: str) -> dict[str, str]:
@@ -153,13 +168,13 @@ def _of_texts(tokenizer: PreTrainedTokenizerBase) -> RowEncoder:
 
 
 def fitting_pairs(
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     path: Path,
     tokenizer: PreTrainedTokenizerBase,
     length: int,
     too_long: str,
     template: str = "{prompt}",
-) -> list[tuple[Row, list[Tokens]]]:
+) -> Iterator[tuple[Row, list[Tokens]]]:
     """Each row of at most ``length`` ids with its sequences: one for each of its answers, in the order of ``FIELDS``.
 
     Args:
@@ -168,28 +183,53 @@ def fitting_pairs(
         template: wraps the prompt of each row, which must be a text.
 
     Raises:
-        DataError: a row cannot become ids; it is longer, unless such rows are to be left out; or no row is left.
+        DataError: a row cannot become ids; or it is longer, unless such rows are to be left out.
     """
-    kept: list[tuple[Row, list[Tokens]]] = []
-    encoder = encoder_of(tokenizer, path)
-    for row in rows:
-        wrapped = row
-        if template != "{prompt}":
-            if "messages" in row.value:
-                raise ExamplesError(f"{row.place}: a conversation has its own template: remove prompt_template")
-            wrapped = replace(row, value={**row.texts, "prompt": template.replace("{prompt}", row.texts["prompt"])})
-        pairs = list(encode(encoder, wrapped).values())
+    rows, wrapped = tee(rows)
+    found = encoder_of(tokenizer, path).encode_all(_wrapped(row, template) for row in wrapped)
+    for row, made in zip(rows, found, strict=True):
+        if isinstance(made, CannotEncode):
+            raise ExamplesError(f"{row.place}: {made}") from made
+        pairs = list(made.values())
         longest = max(map(len, pairs))
         if longest <= length:
-            kept.append((row, pairs))
+            yield row, pairs
         elif too_long == "error":
             raise ExamplesError(
                 f"{row.place}: {longest} tokens, more than sequence_length {length} "
                 "(too_long: skip leaves such rows out)"
             )
-    if not kept:
+
+
+def _wrapped(row: Row, template: str) -> dict[str, Any]:
+    if template == "{prompt}":
+        return row.value or row.texts
+    if "messages" in row.value:
+        raise ExamplesError(f"{row.place}: a conversation has its own template: remove prompt_template")
+    return {**row.texts, "prompt": template.replace("{prompt}", row.texts["prompt"])}
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """How many rows were written, one a line, as they came; the name appears when all are there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial, count = path.with_name(f".{path.name}"), 0
+    with open(partial, "w", encoding="utf-8") as stream:
+        for row in rows:
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    files.flush(partial)
+    partial.replace(path)
+    return count
+
+
+def check_any(count: int, path: Path, length: int) -> None:
+    """Refuse a file of which no row is left.
+
+    Raises:
+        DataError: ``count`` is 0.
+    """
+    if not count:
         raise ExamplesError(f"{path}:1: no row has at most sequence_length {length} tokens")
-    return kept
 
 
 def end_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,8 @@ from jobs.core.spec import Input
 from jobs.encoding.documents import DocumentEncoder
 from jobs.encoding.errors import CannotEncode
 from jobs.encoding.settings import Encoding
-from jobs.training.examples import ExamplesError
+from jobs.training import examples
+from jobs.training.examples import ExamplesError, Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -83,10 +84,11 @@ def corpus(given: Input, split: str, tokenizer: PreTrainedTokenizerBase, scratch
         return tokens_prefix(given.output, split)
     source = given.output / f"{split}.jsonl"
     documents = document_encoder(tokenizer, source)
-    made, why = of_data_stage(given.output, split, documents, _digest(tokenizer))
+    own = digest(tokenizer)
+    made, why = of_data_stage(given.output, split, documents, own)
     if made is not None:
         return made
-    made_from = {"fingerprint": given.fingerprint, "split": split, "tokenizer": _digest(tokenizer)}
+    made_from = {"fingerprint": given.fingerprint, "split": split, "tokenizer": own}
     prefix = scratch / "corpus"
     if files.read_json_or_none(scratch / READY) != made_from:
         ctx.event("tokenizing", path=str(source), why=why)
@@ -111,7 +113,8 @@ def of_data_stage(directory: Path, split: str, documents: DocumentEncoder, diges
     return prefix, ""
 
 
-def _digest(tokenizer: PreTrainedTokenizerBase) -> str:
+def digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Digest of the file that a tokenizer was read from, else of its vocabulary."""
     path = Path(tokenizer.name_or_path) / "tokenizer.json"
     content = path.read_bytes() if path.is_file() else json.dumps(tokenizer.get_vocab(), sort_keys=True).encode()
     return hashlib.sha256(content).hexdigest()
@@ -126,36 +129,60 @@ def _tokenise(
     ctx: WorkContext,
 ) -> None:
     """Make the files in ``scratch``: each process its share of the parts, the first one joins them."""
-    scratch.mkdir(parents=True, exist_ok=True)
-    size = source.stat().st_size
-    bounds = [(start, min(start + PART_BYTES, size)) for start in range(0, size, PART_BYTES)]
-    if not bounds:
+
+    def write(part: Path, start: int, end: int) -> None:
+        rows = examples.rows_between(source, "corpus", start, end)
+        _write_part(part, texts_of(rows, documents), documents, dtype)
+
+    parts = Parts(source, scratch, made_from, ctx)
+    if not parts.paths:
         raise ExamplesError(f"{source}:1: no row of corpus")
-    said = time.monotonic()
-
-    def report(done: float) -> None:
-        nonlocal said
-        if time.monotonic() - said > _REPORT_SECONDS:
-            said = time.monotonic()
-            ctx.progress.report(round(done * size / 1e6), math.ceil(size / 1e6), "tokenize (MB)")
-
-    parts = [scratch / f"part-{number:05d}" for number in range(len(bounds))]
-    for number in range(ctx.rank, len(parts), ctx.world):
-        if files.read_json_or_none(_mark(parts[number])) != made_from:
-            start, end = bounds[number]
-            _write_part(parts[number], texts_between(source, start, end, documents), documents, dtype)
-            files.write_json(_mark(parts[number]), made_from)
-        report(number / len(parts))
+    parts.make(write)
     if ctx.rank != 0:
         _wait(scratch / READY, made_from, lambda: None, ctx.world)
         return
-    for number, part in enumerate(parts):
-        _wait(_mark(part), made_from, partial(report, number / len(parts)))
-    indexed.join(parts, scratch / "corpus", dtype)
+    parts.wait()
+    indexed.join(parts.paths, scratch / "corpus", dtype)
     files.write_json(scratch / READY, made_from)
-    for part in parts:
+    for part in parts.paths:
         for path in (*indexed.paths(part), _mark(part)):
             path.unlink(missing_ok=True)
+
+
+class Parts:
+    """Files in ``scratch`` that the processes of a stage make of the parts of a file of rows, each its share.
+
+    They wait for each other by looking at files, and what is done is kept when a start is killed.
+    """
+
+    def __init__(self, source: Path, scratch: Path, made_from: dict[str, Any], ctx: WorkContext) -> None:
+        scratch.mkdir(parents=True, exist_ok=True)
+        self._size = source.stat().st_size
+        self._made_from = made_from
+        self._ctx = ctx
+        self._said = time.monotonic()
+        self.paths = [scratch / f"part-{number:05d}" for number in range(math.ceil(self._size / PART_BYTES))]
+
+    def make(self, write: Callable[[Path, int, int], None]) -> None:
+        """Make the share of this process: ``write`` is given the part, and the bytes in which its lines begin; what it
+        writes is on disk when it returns."""
+        for number in range(self._ctx.rank, len(self.paths), self._ctx.world):
+            mark = _mark(self.paths[number])
+            if files.read_json_or_none(mark) != self._made_from:
+                write(self.paths[number], number * PART_BYTES, min((number + 1) * PART_BYTES, self._size))
+                files.write_json(mark, self._made_from)
+            self._report(number)
+
+    def wait(self) -> None:
+        """Wait until all parts are there."""
+        for number, part in enumerate(self.paths):
+            _wait(_mark(part), self._made_from, partial(self._report, number), self._ctx.world)
+
+    def _report(self, number: int) -> None:
+        if time.monotonic() - self._said > _REPORT_SECONDS:
+            self._said = time.monotonic()
+            done = number / len(self.paths) * self._size
+            self._ctx.progress.report(round(done / 1e6), math.ceil(self._size / 1e6), "tokenize (MB)")
 
 
 def _mark(part: Path) -> Path:
@@ -180,42 +207,16 @@ def _wait(path: Path, content: Any, meanwhile: Callable[[], None], world: int = 
             time.sleep(pause)
 
 
-def texts_between(path: Path, start: int, end: int, documents: DocumentEncoder) -> Iterator[str]:
-    """Texts of the rows of a corpus whose lines begin in these bytes; memory is that of a line.
+def texts_of(rows: Iterable[Row], documents: DocumentEncoder) -> Iterator[str]:
+    """Texts of the rows of a corpus.
 
     Raises:
-        DataError: not JSON, a text missing or empty, or one with a control token that is refused; with file and line.
+        DataError: one with a control token that is refused; with file and line.
     """
-    with open(path, "rb") as stream:
-        if start:
-            stream.seek(start - 1)
-            stream.readline()
-        while (at := stream.tell()) < end:
-            line = stream.readline()
-            problem = None
-            try:
-                value = json.loads(line)
-                text = value.get("text") if isinstance(value, dict) else None
-                if not isinstance(text, str) or not text.strip():
-                    problem = f"field 'text' of a row of corpus is missing or has no content: {text!r}"
-                else:
-                    problem = documents.flaw(text)
-            except ValueError as error:
-                problem = f"not JSON: {error}"
-            if problem is not None:
-                raise ExamplesError(f"{path}:{_line_at(path, at)}: {problem}")
-            yield str(text)
-
-
-def _line_at(path: Path, offset: int) -> int:
-    with open(path, "rb") as stream:
-        return 1 + sum(block.count(b"\n") for block in _blocks_of(stream, offset))
-
-
-def _blocks_of(stream: Any, size: int) -> Iterator[bytes]:
-    while size > 0 and (block := stream.read(min(size, 1 << 20))):
-        size -= len(block)
-        yield block
+    for row in rows:
+        if problem := documents.flaw(row.texts["text"]):
+            raise ExamplesError(f"{row.place}: {problem}")
+        yield row.texts["text"]
 
 
 def mix(prefix: Path, seed: int, scratch: Path, ctx: WorkContext) -> Path:

@@ -82,10 +82,33 @@ def _data(pipeline: Pipeline, name: str, stage: DataStage) -> Iterator[Problem]:
         yield Problem((*place, "from"), f"there is no source {stage.source!r}, and a path has a / or a dot; {near}")
     if stage.max_chars is not None and stage.max_chars < stage.min_chars:
         yield Problem((*place, "max_chars"), f"{stage.max_chars} is less than min_chars ({stage.min_chars})")
+    own_files = not known or pipeline.sources[stage.source].type == "path"
+    for key, why in _unused(stage, own_files):
+        yield Problem((*place, *key), f"is not used here: {why}", at_key=True)
     if known and stage.kind == "preferences":
         source = pipeline.sources[stage.source]
         if source.type == "gettext" and not source.contrast:
             yield Problem(("sources", stage.source, "contrast"), f"stage {name} (preferences) needs a locale to reject")
+
+
+def _unused(stage: DataStage, own_files: bool) -> Iterator[tuple[KeyPath, str]]:
+    """Keys of a data stage that were written and would change nothing, and what to write instead."""
+    written = stage.model_fields_set
+    if own_files:
+        for key in sorted({"placeholders", "reject_words"} & written):
+            yield (key,), "it is for translations of packages (a source of type gettext); remove it"
+    else:
+        for key in sorted({"existing", "config", "names", "group"} & stage.split.model_fields_set):
+            yield ("split", key), "it is for the user's own files (a source of type path); remove it"
+    if own_files and stage.kind != "corpus" and stage.split.group is not None:
+        yield (
+            ("split", "group"),
+            "it is for documents of a corpus; prepare: {group_by: FIELD} keeps rows that belong together in one split",
+        )
+    if stage.prepare is not None:
+        for key, instead in (("document_chars", "document_chars: N"), ("prompt", "template: 'TEXT {input} {output}'")):
+            if key in written and getattr(stage, key) is not None:
+                yield (key,), f"the stage has prepare; write prepare: {{{instead}}}"
 
 
 def _training(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator[Problem]:

@@ -32,6 +32,7 @@ from jobs.training.order import training_order  # noqa: E402
 LENGTH = 4096
 BLOCK = 16
 """Tokens of a block of a corpus."""
+FINGERPRINT = "ab" * 32
 TRAINING = {"steps": 1, "lr": 1e-5, "batch_size": 1, "sequence_length": LENGTH}
 
 
@@ -56,6 +57,7 @@ def trl(case: Case, kind: str = "sft") -> Fed:
 
     from jobs.backends.trl import arguments, train
     from jobs.backends.trl.settings import TrainSettings
+    from jobs.training import pairs
 
     tokenizer, path = tokenizers.load(case.model), case.data / "train.jsonl"
     if kind == "cpt":
@@ -63,8 +65,8 @@ def trl(case: Case, kind: str = "sft") -> Fed:
         settings = TrainSettings.read({**TRAINING, "batch_size": len(dataset), "sequence_length": BLOCK})
     else:
         settings = TrainSettings.read({**TRAINING, "batch_size": case.rows})
-        rows = examples.read_rows(path, "instructions" if kind == "sft" else "preferences")
-        dataset, _ = train._pairs(rows, settings, tokenizer, path)
+        name, fit = "instructions" if kind == "sft" else "preferences", pairs.Fit(LENGTH)
+        dataset, _ = pairs.dataset(path, name, FINGERPRINT, tokenizer, fit, case.scratch / "rows", _context())
     order = training_order(len(dataset), settings.batch_size, 1, 0, None, str(path))
     small = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=4, intermediate_size=4, num_hidden_layers=1, num_attention_heads=1
@@ -104,9 +106,13 @@ def trl_corpus(case: Case) -> Fed:
 
 def _corpus(case: Case) -> Path:
     """Prefix of the ids of a corpus: those of the data stage, or made by the trainer's own function."""
-    given = Input("data", str(case.data.parent), "dataset", "corpus", "ab" * 32)
-    ctx: Any = SimpleNamespace(rank=0, world=1, event=lambda *_, **__: None)
-    return tokens.corpus(given, "train", tokenizers.load(case.model), case.scratch, ctx)
+    given = Input("data", str(case.data.parent), "dataset", "corpus", FINGERPRINT)
+    return tokens.corpus(given, "train", tokenizers.load(case.model), case.scratch, _context())
+
+
+def _context() -> Any:
+    """What the functions of a trainer ask of the one process of a stage."""
+    return SimpleNamespace(rank=0, world=1, event=lambda *_, **__: None)
 
 
 def _of_blocks(blocks: list[list[int]]) -> Fed:
@@ -190,7 +196,7 @@ def nemo(case: Case, packed: bool = False) -> Fed:
 
     tokenizer = AutoTokenizer(str(case.model))
     settings = NemoSettings.read({**TRAINING, "packed": packed})
-    given = Input("data", str(case.data.parent), "dataset", "instructions", "ab" * 32)
+    given = Input("data", str(case.data.parent), "dataset", "instructions", FINGERPRINT)
     scratch = case.scratch / ("packed" if packed else "alone")
     data.pairs(given, scratch, settings, tokenizer.tokenizer)
     kind = data.Packs if packed else data.Pairs

@@ -14,10 +14,13 @@ pytest.importorskip("numpy")
 pytest.importorskip("tokenizers")
 pytest.importorskip("tiktoken")
 
+import numpy as np
+
 from data_prep import prepared
 from data_prep.common.settings import Settings
 from data_prep.corpus.shard import work
 from data_prep.corpus.workers import ProcessRunner, Runner
+from data_prep.rows import pairs
 
 WORDS = [
     a + b for a in ("ba", "ke", "lo", "mi", "nu", "pra", "so", "te") for b in ("den", "l", "rim", "sk", "ton", "va")
@@ -89,3 +92,9 @@ def in_this_process(root: Path, phase: str, shards: Sequence[int], progress: Cal
 
 def tree(directory: Path) -> dict[str, bytes]:
     return {str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()}
+
+
+def contradictions(given: list[tuple[str, str, str]]) -> set[int]:
+    """Numbers of (prompt, chosen, rejected) that another one contradicts."""
+    sides = np.array([pairs.sides(*one) for one in given], "u8").T
+    return set(np.flatnonzero(pairs.contradict(*sides)).tolist())

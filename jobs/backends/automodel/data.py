@@ -96,9 +96,10 @@ class PairsConfig:
 def pairs(path: str, checkpoint: str, seq_length: int, too_long: str) -> tuple[list[Tokens], int]:
     """The rows that are trained on, each once, and the padding id. Kept: steps are counted before the set is built."""
     tokenizer = tokenizers.load(Path(checkpoint))
-    rows = examples.read_rows(Path(path), "instructions")
-    kept = examples.fitting_pairs(rows, Path(path), tokenizer, seq_length, too_long)
-    return [pair for _, (pair,) in kept], int(tokenizer.pad_token_id)
+    rows = examples.rows_between(Path(path), "instructions")
+    kept = [pair for _, (pair,) in examples.fitting_pairs(rows, Path(path), tokenizer, seq_length, too_long)]
+    examples.check_any(len(kept), Path(path), seq_length)
+    return kept, int(tokenizer.pad_token_id)
 
 
 def _shifted(tokens: Tokens, pad: int) -> dict[str, Any]:

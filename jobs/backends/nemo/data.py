@@ -87,19 +87,20 @@ def pairs(given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any) -
         return
     source = given.output / f"{settings.split}.jsonl"
     kept = examples.fitting_pairs(
-        examples.read_rows(source, "instructions"),
+        examples.rows_between(source, "instructions"),
         source,
         tokenizer,
         settings.sequence_length,
         settings.too_long,
         settings.prompt_template,
     )
-    found = [one for _, (one,) in kept]
+    found = (one for _, (one,) in kept)
     if settings.packed:
-        lines = [json.dumps(line) for line in _sequences(found, source, scratch, settings)]
+        count = examples.write_rows(scratch / TRAINING, _sequences(list(found), source, scratch, settings))
     else:
-        lines = [json.dumps({"input_ids": one.ids, "loss_mask": list(map(int, one.mask))}) for one in found]
-    files.write_atomic(scratch / TRAINING, "\n".join(lines) + "\n")
+        lines = ({"input_ids": one.ids, "loss_mask": list(map(int, one.mask))} for one in found)
+        count = examples.write_rows(scratch / TRAINING, lines)
+    examples.check_any(count, source, settings.sequence_length)
     _mark(scratch, given, settings)
 
 

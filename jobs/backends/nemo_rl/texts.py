@@ -8,14 +8,14 @@ conversation is refused. Conversations are rendered here: NeMo-RL gets the text 
 
 from __future__ import annotations
 
-import json
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.backends.nemo_rl.schemas import DataStyle, Schema
 from jobs.backends.nemo_rl.settings import RlSettings, SftSettings
-from jobs.core import files
 from jobs.encoding.errors import CannotEncode
 from jobs.encoding.rows import RowEncoder, Tokens
 from jobs.training import examples, tokenizers
@@ -54,35 +54,46 @@ def prepare(settings: RlSettings, schema: Schema, data: Path, model: Path, scrat
         DataError: a row that is none, that NeMo-RL cannot be given, or longer than ``sequence_length`` unless such rows
             are to be left out.
     """
-    rows = examples.read_rows(data, settings.ROWS)
     target = place(data, scratch)
     tokenizer = tokenizers.load(model)
     encoder = examples.encoder_of(tokenizer, data)
-    chat = encoder.encoding.text_template is not None or any(map(_is_chat, rows))
-    if settings.chat_template != "plain":  # the ids are for the template to say
-        if chat:
-            raise ExamplesError(f"{data}:1: conversations are rendered already: set chat_template to plain")
-        _write(target, [_named(row.texts, settings, schema) for row in rows])
-        return PreparedTexts(target, len(rows))
+    count: Counter[str] = Counter()
+
+    def rows() -> Iterator[Row]:
+        for row in examples.rows_between(data, settings.ROWS):
+            count["read"] += 1
+            yield row
+
+    chat = encoder.encoding.text_template is not None or any(map(_is_chat, rows()))
+    count.clear()
     sft = isinstance(settings, SftSettings)
     length, too_long = (
         (settings.sequence_length, settings.too_long) if isinstance(settings, SftSettings) else (NO_LIMIT, "error")
     )
-    kept = examples.fitting_pairs(rows, data, tokenizer, length, too_long)
+    if settings.chat_template != "plain":  # the ids are for the template to say
+        if chat:
+            raise ExamplesError(f"{data}:1: conversations are rendered already: set chat_template to plain")
+        written = examples.write_rows(target, (_named(row.texts, settings, schema) for row in rows()))
+        examples.check_any(written, data, length)
+        return PreparedTexts(target, written)
     # Elsewhere than in SFT NeMo-RL puts both tokens there whatever it is told.
     bos, eos = (not chat and begins(tokenizer), not chat) if sft else (True, True)
-    written, other = [], 0
-    for row, sequences in kept:
-        texts, same = _fitted(encoder, row, sequences, Adds(bos, eos, schema.strips), free=sft)
-        if not same and chat:
-            raise ExamplesError(
-                f"{row.place}: NeMo-RL would make other ids of this conversation than the tokenizer does (it tokenises "
-                "prompt and answer apart, and may add a beginning and an end token): use another back end for it"
-            )
-        written.append(_named(texts, settings, schema))
-        other += not same
-    _write(target, written)
-    return PreparedTexts(target, len(kept), bos, other, len(rows) - len(kept), eos)
+
+    def fitted() -> Iterator[dict[str, str]]:
+        for row, sequences in examples.fitting_pairs(rows(), data, tokenizer, length, too_long):
+            texts, same = _fitted(encoder, row, sequences, Adds(bos, eos, schema.strips), free=sft)
+            if not same and chat:
+                raise ExamplesError(
+                    f"{row.place}: NeMo-RL would make other ids of this conversation than the tokenizer does (it "
+                    "tokenises prompt and answer apart, and may add a beginning and an end token): use another back "
+                    "end for it"
+                )
+            count["other"] += not same
+            yield _named(texts, settings, schema)
+
+    written = examples.write_rows(target, fitted())
+    examples.check_any(written, data, length)
+    return PreparedTexts(target, written, bos, count["other"], count["read"] - written, eos)
 
 
 def _is_chat(row: Row) -> bool:
@@ -129,11 +140,6 @@ def _fitted(
 
 def _of_0_3(name: str) -> str:
     return name if name == "prompt" else f"{name}_response"
-
-
-def _write(path: Path, rows: list[dict[str, str]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def begins(tokenizer: PreTrainedTokenizerBase) -> bool:

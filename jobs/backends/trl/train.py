@@ -13,7 +13,6 @@ from typing import Any
 import datasets
 import torch
 import transformers
-from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from jobs.backends.trl.arguments import arguments
@@ -21,8 +20,7 @@ from jobs.backends.trl.control import TrlStepControl, from_first_rank
 from jobs.backends.trl.settings import TrainSettings
 from jobs.backends.trl.trainers import Preferences, by_token, watched
 from jobs.core.spec import StageSpec
-from jobs.training import cpu, examples, finished, measured, ranks, tokenizers, tokens
-from jobs.training.examples import Row
+from jobs.training import cpu, finished, measured, pairs, ranks, tokenizers, tokens
 from jobs.training.interface import Result, WorkContext
 from jobs.training.models import load_model
 from jobs.training.order import TrainingOrder, tell_order, training_order
@@ -106,7 +104,7 @@ def _resume_point(ctx: WorkContext) -> str | None:
 
 def _dataset(
     spec: StageSpec, ctx: WorkContext, settings: TrainSettings, tokenizer: PreTrainedTokenizerBase
-) -> tuple[Any, list[int] | None]:
+) -> tuple[Any, Any]:
     """The examples, each once, and their lengths where batches are to be of similar length."""
     given = spec.inputs["data"]
     if spec.kind == "cpt":
@@ -114,9 +112,10 @@ def _dataset(
         prefix = tokens.corpus(given, settings.split, tokenizer, scratch, ctx)
         mixed = tokens.mix(prefix, settings.seed, scratch, ctx)
         return TokenBlocks(tokens.Blocks(prefix, settings.sequence_length, settings.seed, mixed=mixed)), None
-    path = given.output / f"{settings.split}.jsonl"
-    formats = {"sft": "instructions", "dpo": "preferences"}
-    return _pairs(examples.read_rows(path, formats[spec.kind]), settings, tokenizer, path)
+    fit = pairs.Fit(settings.sequence_length, settings.too_long)
+    kind = {"sft": "instructions", "dpo": "preferences"}[spec.kind]
+    source, scratch = given.output / f"{settings.split}.jsonl", spec.stage_paths.root / "rows"
+    return pairs.dataset(source, kind, given.fingerprint, tokenizer, fit, scratch, ctx)
 
 
 class TokenBlocks(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
@@ -131,21 +130,6 @@ class TokenBlocks(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
         ids = torch.from_numpy(self._blocks[number].astype("int64"))
         return {"input_ids": ids, "labels": ids}
-
-
-def _pairs(
-    rows: list[Row], settings: TrainSettings, tokenizer: PreTrainedTokenizerBase, path: Path
-) -> tuple[Dataset, list[int]]:
-    """Ids and labels of each row, of preferences those of both answers (for ``Preferences``); and lengths."""
-    kept = examples.fitting_pairs(rows, path, tokenizer, settings.sequence_length, settings.too_long)
-    found = []
-    for _, sequences in kept:
-        names = ("",) if len(sequences) == 1 else ("chosen_", "rejected_")
-        row: dict[str, list[int]] = {}
-        for name, one in zip(names, sequences, strict=True):
-            row |= {f"{name}input_ids": list(one.ids), f"{name}labels": one.labels}
-        found.append(row)
-    return Dataset.from_list(found), [max(map(len, sequences)) for _, sequences in kept]
 
 
 def _trainer(

@@ -41,6 +41,11 @@ SYNONYMS = {
     "routing": "executors",
 }
 """Words that people bring from elsewhere, and what we call it."""
+OF_PREPARE = frozenset(
+    {"answers", "encoding", "group_by", "max_tokens", "near_duplicates", "quality", "special_tokens", "stratify_by",
+     "template", "text_field", "tokenizer"}
+)  # fmt: skip
+"""Settings of data stages that people write one level too high; ``data_prep`` knows them all."""
 
 _DISCRIMINATORS = ("kind", "type")
 _EXPECTED = {
@@ -82,6 +87,8 @@ def _problem(model: type[BaseModel], data: Any, error: Mapping[str, Any]) -> Pro
     if kind == "extra_forbidden":
         name = str(path[-1])
         options = list(dict.fromkeys(_valid_keys(model, data, path[:-1])))
+        if name in OF_PREPARE and "prepare" in options:
+            return Problem(path, f"is a setting of prepare: write prepare: {{{name}: {show(value)}}}", at_key=True)
         near = suggest(name, options, SYNONYMS)
         if "options" in options and nearest(name, options, SYNONYMS) is None:
             near += f"; a setting of one back end stands under options: {{{name}: {show(value)}}}"

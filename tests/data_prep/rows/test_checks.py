@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,7 +137,7 @@ def test_length_bias_is_reported(tmp_path: Path) -> None:
     assert checks["length: median_chosen"] > checks["length: median_rejected"]
     assert checks["length: verdict"] == "length alone tells which answer was chosen"
     assert "length alone tells" in (tmp_path / "out/card.html").read_text()
-    assert pairs.length_bias([(1, 2), (2, 1), (3, 3)])["verdict"] == "no bias to speak of"
+    assert pairs.length_bias(np.array([1, 2, 3]), np.array([2, 1, 3]))["verdict"] == "no bias to speak of"
 
 
 def test_prompts_shared_with_other_data_are_counted_and_those_of_tests_dropped(tmp_path: Path) -> None:

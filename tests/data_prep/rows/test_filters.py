@@ -12,7 +12,7 @@ pytest.importorskip("tests.support.prepared", exc_type=ImportError)
 
 from data_prep.common import text
 from data_prep.rows import pairs
-from tests.support.prepared import make, write_lines
+from tests.support.prepared import contradictions, make, write_lines
 
 ALL = {"validation": 0, "test": 0}
 DIFFERENT = [
@@ -58,10 +58,10 @@ def test_a_pair_without_a_difference_is_dropped(tmp_path: Path, one: str, other:
 
 @pytest.mark.parametrize(("one", "other"), DIFFERENT)
 def test_opposite_choices_for_different_prompts_do_not_contradict(one: str, other: str) -> None:
-    found = pairs.contradictions([(f"{one} = ?", "4", "0"), (f"{other} = ?", "0", "4"), (f"{one} = ?", "4", "0")])
+    found = contradictions([(f"{one} = ?", "4", "0"), (f"{other} = ?", "0", "4"), (f"{one} = ?", "4", "0")])
     assert found == set()
-    assert pairs.contradictions([("q", one, other), ("q", other, one), ("r", one, other)]) == {0, 1}
-    assert pairs.contradictions([("q", one, "x"), ("q", "x", other)]) == set()
+    assert contradictions([("q", one, other), ("q", other, one), ("r", one, other)]) == {0, 1}
+    assert contradictions([("q", one, "x"), ("q", "x", other)]) == set()
 
 
 def _chat(before: list[dict[str, str]], chosen: str, rejected: str) -> dict[str, Any]:

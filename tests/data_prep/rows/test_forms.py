@@ -12,6 +12,7 @@ from data_prep.card.account import Account
 from data_prep.rows import drafts, pairs
 from data_prep.rows.messages import Unfit
 from data_prep.rows.recipe import RowRecipe
+from tests.support.prepared import contradictions
 
 
 def message(role: str, content: Any, **more: Any) -> dict[str, Any]:
@@ -265,5 +266,5 @@ def test_equal_scores_say_nothing() -> None:
 def test_a_sign_a_capital_or_an_emoji_is_a_difference(chosen: str, rejected: str) -> None:
     assert not pairs.same(chosen, rejected)
     assert pairs.same(chosen, f" {chosen}\n")
-    assert pairs.contradictions([("p", chosen, rejected)]) == set()
-    assert pairs.contradictions([("p", chosen, rejected), ("p", rejected, chosen)]) == {0, 1}
+    assert contradictions([("p", chosen, rejected)]) == set()
+    assert contradictions([("p", chosen, rejected), ("p", rejected, chosen)]) == {0, 1}

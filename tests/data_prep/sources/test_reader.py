@@ -329,3 +329,13 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, name: str) -> None:
     tracemalloc.stop()
     assert count == 20_000
     assert most < 6_000_000  # of 20 MB
+
+
+@pytest.mark.parametrize("kind", ["corpus", "instructions"])
+def test_an_encoding_for_files_without_text_is_refused(kind: str, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"text": ["a"], "prompt": ["a"], "completion": ["b"]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"prepare\.encoding: no file is text"):
+        make(kind, [tmp_path / "a.parquet"], tmp_path / "out", encoding="latin-1")

@@ -35,12 +35,31 @@ def test_tiktoken_is_proven_and_used(encoder: Encoder) -> None:
     assert again.engine == "tiktoken"
 
 
+@pytest.fixture(scope="module")
+def allowing(encoder: Encoder) -> Encoder:
+    """The same tokenizer where control tokens in a text count."""
+    return Encoder(encoder.directory, special_tokens="allow", proven=encoder.proof)
+
+
 @settings(max_examples=400, deadline=None)
 @given(
     st.text() | st.text("ab .,\n\t  1'sdltve½ﬁ") | st.lists(st.sampled_from(["<s>", "</s>", " bade", "n"])).map("".join)
 )
-def test_ids_are_those_of_tokenizers(encoder: Encoder, text: str) -> None:
-    assert encoder.encode(text).tolist() == encoder.reference(text).tolist()
+def test_ids_are_those_of_tokenizers(encoder: Encoder, allowing: Encoder, text: str) -> None:
+    for one in (encoder, allowing):
+        assert one.encode(text).tolist() == one.reference(text).tolist()
+
+
+@pytest.mark.parametrize("takes", ["lstrip", "rstrip", "single_word"])
+def test_added_tokens_that_take_characters_around_them(encoder: Encoder, tmp_path: Path, takes: str) -> None:
+    parsed = json.loads((encoder.directory / "tokenizer.json").read_text())
+    for entry in parsed["added_tokens"]:
+        entry[takes] = True
+    (tmp_path / "tokenizer.json").write_text(json.dumps(parsed))
+    changed = Encoder(tmp_path, special_tokens="allow")
+    assert changed.engine == "tiktoken"
+    for text in ("bade <s>  n", "<s></s>", "a</s>b", " </s> "):
+        assert changed.encode(text).tolist() == changed.reference(text).tolist()
 
 
 # Of the families whose tokenizers cut words by a pattern of their own: its pre-tokenizer, normaliser and special tokens

@@ -25,6 +25,7 @@ from jobs.encoding.rows import RowEncoder
 from jobs.training import examples
 from tests.support import environments, fed_rows, inspect_picture, template_rows
 from tests.support.environments import IN_NEMO
+from tests.support.learned import learned
 from tests.support.prepared import in_this_process, make, write_lines
 from tests.support.templates import A2, CALL, RESULT, TOOLS, U2, A, S, U, write_tokenizer
 
@@ -77,7 +78,7 @@ def in_order(found: list[tuple[list[int], list[bool]]]) -> list[tuple[list[int],
 def test_trl(tmp_path: Path, model: Path) -> None:
     path = prepared(tmp_path, "instructions", ROWS)
     settings = TrainSettings.read({"steps": 1, "lr": 1e-5, "batch_size": len(ROWS), "sequence_length": 4096})
-    made, _ = train._pairs(examples.read_rows(path, "instructions"), settings, load(model), path)
+    made, _ = learned(path, "instructions", load(model), settings)
     assert in_order([of_labels(row["input_ids"], row["labels"]) for row in made]) == in_order(shown(path, model))
 
 
@@ -85,7 +86,7 @@ def test_trl_preferences_with_the_mask_of_its_batches(tmp_path: Path, model: Pat
     path = prepared(tmp_path, "preferences", PAIRS)
     settings = TrainSettings.read({"steps": 1, "lr": 1e-5, "batch_size": len(PAIRS), "sequence_length": 4096})
     tokenizer = load(model)
-    made, _ = train._pairs(examples.read_rows(path, "preferences"), settings, tokenizer, path)
+    made, _ = learned(path, "preferences", tokenizer, settings)
     batch = train.Preferences(int(tokenizer.pad_token_id))(list(made))
     fed = []
     for ids, real, mask in zip(
@@ -159,7 +160,7 @@ def test_the_colours_on_a_terminal_are_the_loss_that_trl_is_fed(tmp_path: Path, 
     path = prepared(tmp_path, kind, ROWS if kind == "instructions" else PAIRS)
     settings = TrainSettings.read({"steps": 1, "lr": 1e-5, "batch_size": 2, "sequence_length": 4096})
     tokenizer = load(model)
-    made, _ = train._pairs(examples.read_rows(path, kind), settings, tokenizer, path)
+    made, _ = learned(path, kind, tokenizer, settings)
     names = [""] if kind == "instructions" else ["chosen_", "rejected_"]
     fed = [of_labels(row[f"{name}input_ids"], row[f"{name}labels"]) for row in made for name in names]
     console = Console(record=True, width=400, file=io.StringIO(), force_terminal=True, highlight=False)
@@ -167,8 +168,8 @@ def test_the_colours_on_a_terminal_are_the_loss_that_trl_is_fed(tmp_path: Path, 
         data.show(row, console)
     printed = "".join(f"{one.style}\0{one.text}\0" for one in console._record_buffer).split("\0")[:-1]
     green = "".join(text for style, text in zip(printed[::2], printed[1::2], strict=True) if "green" in style)
-    learned = [tokenizer.decode([one for one, taken in zip(*both, strict=True) if taken]) for both in fed]
-    assert green.replace("\n", "") == "".join(learned).replace("\n", "")
+    with_loss = [tokenizer.decode([one for one, taken in zip(*both, strict=True) if taken]) for both in fed]
+    assert green.replace("\n", "") == "".join(with_loss).replace("\n", "")
     bold = [text for style, text in zip(printed[::2], printed[1::2], strict=True) if style.startswith("bold ")]
     control = sum(len([one for one in ids if one in RowEncoder(tokenizer).control.ids.values()]) for ids, _ in fed)
     assert len([text for text in bold if not text.startswith(str(path))]) == control
@@ -261,7 +262,7 @@ def test_the_data_stage_counts_what_the_trainer_counts(tmp_path: Path, model: Pa
     exact.mkdir()
     path = prepared(exact, "instructions", ROWS, max_tokens=longest, **again)
     rows = examples.read_rows(path, "instructions")
-    assert len(examples.fitting_pairs(rows, path, load(model), longest, "error")) == len(ROWS)
+    assert len(list(examples.fitting_pairs(rows, path, load(model), longest, "error"))) == len(ROWS)
     card = json.loads(path.with_name("card.json").read_text())
     assert card["tokens"]["train"]["longest"] == longest
     assert card["checks"]["rows with control tokens in texts (escape)"] == "1 (<|im_end|>: 1, </s>: 1)"

@@ -17,13 +17,14 @@ import transformers
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from jobs.backends.trl import adapters, train
+from jobs.backends.trl import adapters
 from jobs.backends.trl.settings import TrainSettings
 from jobs.encoding.settings import Encoding
-from jobs.training import examples, tokenizers
+from jobs.training import tokenizers
 from jobs.training.models import load_model
 from jobs.training.order import training_order
 from tests.support import stages
+from tests.support.learned import learned
 
 pytestmark = pytest.mark.train
 
@@ -78,7 +79,7 @@ def in_order(kind: str, given: Path) -> list[dict[str, Any]]:
     """The rows of all steps, as the back end feeds them."""
     path = given / KINDS[kind] / "output/train.jsonl"
     tokenizer = tokenizers.load(given / "base/output")
-    rows, lengths = train._pairs(examples.read_rows(path, KINDS[kind]), TrainSettings.read(SETTINGS), tokenizer, path)
+    rows, lengths = learned(path, KINDS[kind], tokenizer, TrainSettings.read(SETTINGS))
     order = training_order(len(rows), SETTINGS["batch_size"], STEPS, SETTINGS["seed"], lengths)
     return [rows[index] for index in order]
 

@@ -235,7 +235,8 @@ def test_a_tokenizer_with_spaces_as_letters_and_its_names_in_another_file(tmp_pa
         "<s><|im_start|>user\nHi there<|im_end|>\n<|im_start|>assistant\n"  # nothing is marked: as the tokenizer does
     )
     plain = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    assert encoder.control.encode(text) == (plain["input_ids"], list(map(tuple, plain["offset_mapping"])))
+    own, known = encoder.control.encode(text)
+    assert (own, known.offsets) == (plain["input_ids"], list(map(tuple, plain["offset_mapping"])))
 
 
 def test_generation_marks_are_those_of_transformers_and_hold_the_end_of_the_turn(tmp_path: Path) -> None:
@@ -296,3 +297,75 @@ def test_a_long_conversation_is_rendered_a_few_times(tokenizer: Any, monkeypatch
     assert learned(tokenizer, found) == [f"A{at} <|im_end|>\n" for at in range(40)]
     assert list(found.ids) == ids(tokenizer, turns)
     assert len(calls) < 10
+
+
+def test_conversations_of_one_shape_are_rendered_once_each(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jobs.encoding import chat, frames
+
+    def row(at: int) -> list[dict[str, Any]]:
+        return [
+            S,
+            {**U, "content": f"Q{at}"},
+            {**A, "content": f"A{at}"},
+            U,
+            {**A, "content": f"B{at}", "weight": at % 2},
+        ]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(frames, "shape_of", lambda messages: None)
+        expected = [RowEncoder(tokenizer).encode({"messages": row(at)}) for at in range(6)]
+    calls = []
+    render = chat._Render.__call__
+    monkeypatch.setattr(chat._Render, "__call__", lambda *given, **more: calls.append(1) or render(*given, **more))
+    encoder = RowEncoder(tokenizer)
+    assert [encoder.encode({"messages": row(at)}) for at in range(2)] == expected[:2]
+    before = len(calls)
+    assert list(encoder.encode_all({"messages": row(at)} for at in range(2, 6))) == expected[2:]
+    assert len(calls) == before + 4
+
+
+def test_rows_in_batches_are_those_one_by_one(tokenizer: Any) -> None:
+    rows: list[dict[str, Any]] = [
+        {"messages": [U, {**A, "content": "Hello <|im_end|> there"}]}, {"prompt": "a", "completion": "b </s>"},
+        {"messages": [U, {**A, "content": "x", "tool_calls": []}]}, {"messages": [U, {**A, "weight": 0}]},
+        {"prompt": [U], "chosen": [A], "rejected": [{**A, "content": "No"}]}, {"messages": [S, U, A, U, A]},
+    ]  # fmt: skip
+    encoder = RowEncoder(tokenizer)
+    for row, found in zip(rows * 30, encoder.encode_all(rows * 30), strict=True):
+        try:
+            assert found == encoder.encode(row)
+        except CannotEncode as error:
+            assert isinstance(found, CannotEncode)
+            assert str(found) == str(error)
+
+
+def test_documents_in_between_change_no_ids_of_rows(tokenizer: Any) -> None:
+    """Of documents the same tokenizer makes text of control tokens."""
+    encoder = RowEncoder(tokenizer)
+    found = encoder.encode({"messages": [U, A]})
+    DocumentEncoder(tokenizer).encode(["A text with <|im_end|>"])
+    assert encoder.encode({"messages": [U, A]}) == found
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_sizes_are_those_of_the_sequences(tokenizer: Any, other: bool) -> None:
+    rows: list[dict[str, Any]] = [
+        {"messages": [S, U, A, U2, A2]}, {"messages": [U, {**A, "content": "Hello <|im_end|> there"}]},
+        {"prompt": "a", "completion": "b"}, {"prompt": [U], "chosen": [A], "rejected": [A2]},
+        {"messages": [U, {**A, "weight": 0}]}, {"messages": [{"role": "tool", "content": None}]},
+    ]  # fmt: skip
+    asked: list[str] = []
+
+    def ids(text: str) -> list[int]:
+        asked.append(text)
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    encoder = RowEncoder(tokenizer)
+    for found, full in zip(
+        encoder.sizes_all(rows, ids if other else None), list(encoder.encode_all(rows)), strict=True
+    ):
+        if isinstance(full, CannotEncode):
+            assert (type(found), str(found)) == (CannotEncode, str(full))
+        else:
+            assert found == max(map(len, full.values()))
+    assert len(asked) == (7 if other else 0)  # all texts but the one with a control token

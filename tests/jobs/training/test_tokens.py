@@ -154,7 +154,7 @@ def test_a_broken_row_is_named_by_its_line(tmp_path: Path, tokenizer: Any, monke
     lines = path.read_text().splitlines()
     for bad, message in (
         ("{", "not JSON"),
-        ('{"text": " "}', "field 'text' of a row of corpus is missing or has no content"),
+        ('{"text": " "}', "field 'text' of a row of corpus is not a text with content"),
     ):
         path.write_text("\n".join([*lines[:7], bad, *lines[7:]]) + "\n")
         with pytest.raises(ExamplesError, match=rf"train\.jsonl:8: {message}"):
@@ -165,7 +165,7 @@ def test_a_broken_row_is_named_by_its_line(tmp_path: Path, tokenizer: Any, monke
 
 def test_files_of_the_data_stage_are_taken_where_the_tokenizer_is_the_models(tmp_path: Path, tokenizer: Any) -> None:
     data = corpus_of(tmp_path / "data", ["Ecrã inicial", "Procurar"])
-    digest = tokens._digest(tokenizer)
+    digest = tokens.digest(tokenizer)
     (data.output / "megatron").mkdir()
     made = written(data.output / "megatron" / "train_text_document", [[5, 6, 2], [7, 2]])
     card = {"tokenizer": {"digest": digest, "begin": [], "eod": 2}, "settings": {"prepare": {}}}

@@ -50,7 +50,7 @@ def test_they_are_the_documents_of_the_text(model: Path, made: Path, tmp_path: P
     tokenizer = tokenizers.load(model / "output")
     texts = [json.loads(line)["text"] for line in (made / "output/train.jsonl").read_text().splitlines()]
     own = tokens.document_encoder(tokenizer, made / "output/train.jsonl")
-    prefix, why = tokens.of_data_stage(made / "output", "train", own, tokens._digest(tokenizer))
+    prefix, why = tokens.of_data_stage(made / "output", "train", own, tokens.digest(tokenizer))
     assert (prefix, why) == (made / "output/megatron/train_text_document", "")
     assert prefix is not None
     documents = [ids.tolist() for ids in indexed.Indexed(prefix)]

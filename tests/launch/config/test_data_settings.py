@@ -13,6 +13,7 @@ pytest.importorskip("tests.support.prepared", exc_type=ImportError)
 from data_prep.common.settings import Settings, SplitSettings
 from launch.base.errors import InputError
 from launch.cli.main import main
+from launch.config import data_settings
 from launch.config.pipeline_file import read_pipeline
 from tests.support.prepared import document, write_lines, write_tokenizer
 
@@ -162,8 +163,8 @@ SPLIT = """\
 name: p
 model: {base: ./model}
 stages:
-  pairs:
-    kind: instructions
+  docs:
+    kind: corpus
     from: ./rows
     split: {validation: 0.1, existing: pool, config: en, names: {train: train_sft, test: [a, b]}, group: file}
   prefs: {kind: preferences, from: ./rows, split: {test: 0}}
@@ -173,9 +174,62 @@ stages:
 def test_what_a_pipeline_says_about_splits_reaches_the_data_stage(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(SPLIT)
     pipeline = read_pipeline(tmp_path / "p.yaml").pipeline
-    split = Settings.parse("instructions", pipeline.data_settings("pairs")).split
+    split = Settings.parse("corpus", pipeline.data_settings("docs")).split
     assert split == SplitSettings(0.1, 0.15, 1, "pool", "en", {"train": ("train_sft",), "test": ("a", "b")}, "file")
     assert pipeline.data_settings("prefs")["split"] == {"validation": 0.05, "test": 0.0, "seed": 1}
     (tmp_path / "p.yaml").write_text(SPLIT.replace("pool", "pour"))
     with pytest.raises(InputError, match=r"p\.yaml:7"):
         read_pipeline(tmp_path / "p.yaml")
+
+
+UNUSED = """\
+name: p
+model: {base: ./model}
+sources:
+  gtk: {type: gettext, packages: [gtk==1.0], target: [pt], contrast: [pt_BR]}
+stages:
+  rows:
+    kind: %s
+    from: %s
+    %s
+"""
+
+
+@pytest.mark.parametrize("kind", ["corpus", "instructions", "preferences"])
+@pytest.mark.parametrize(
+    ("source", "key", "says"),
+    [
+        ("./rows", "group_by: topic", "rows.group_by: is a setting of prepare: write prepare: {group_by: 'topic'}"),
+        ("./rows", "encoding: latin-1", "rows.encoding: is a setting of prepare: write prepare: {encoding: 'latin-1'}"),
+        ("gtk", "encoding: latin-1", "rows.encoding: is a setting of prepare: write prepare: {encoding: 'latin-1'}"),
+        ("./rows", "placeholders: keep", "rows.placeholders: is not used here: it is for translations of packages"),
+        ("./rows", "reject_words: [a]", "rows.reject_words: is not used here: it is for translations of packages"),
+        ("gtk", "split: {group: file}", "rows.split.group: is not used here: it is for the user's own files"),
+        ("gtk", "split: {existing: pool}", "rows.split.existing: is not used here: it is for the user's own files"),
+    ],
+)
+def test_a_key_that_would_change_nothing_has_its_line(
+    tmp_path: Path, kind: str, source: str, key: str, says: str
+) -> None:
+    (tmp_path / "p.yaml").write_text(UNUSED % (kind, source, key))
+    with pytest.raises(InputError, match=r"p\.yaml:9:") as found:
+        read_pipeline(tmp_path / "p.yaml")
+    assert says in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "says"),
+    [
+        ("instructions", "split: {group: file}", "prepare: {group_by: FIELD}"),
+        ("preferences", "{prepare: {}, split: {group: document}}", "prepare: {group_by: FIELD}"),
+        ("corpus", "{prepare: {}, document_chars: 900}", "write prepare: {document_chars: N}"),
+        ("instructions", "{prepare: {}, prompt: 'Q: {source}'}", "write prepare: {template: 'TEXT {input} {output}'}"),
+        ("corpus", "prepare: {group_by: topic}", "split: {group: file} keeps documents of a file in one split"),
+    ],
+)
+def test_a_key_of_another_kind_of_data_has_its_line(tmp_path: Path, kind: str, key: str, says: str) -> None:
+    lines = key[1:-1].replace(", ", "\n    ") if key.startswith("{") else key
+    (tmp_path / "p.yaml").write_text(UNUSED % (kind, "./rows", lines))
+    with pytest.raises(InputError, match=r"p\.yaml:(9|10):") as found:
+        data_settings.checked(read_pipeline(tmp_path / "p.yaml"))
+    assert says in str(found.value)
