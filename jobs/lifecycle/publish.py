@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jobs.core import attempts, claim, files, progress, seal
+from jobs.core import attempts, claim, files, progress, seal, validation
 from jobs.core.claim import Claim, ClaimLost
 from jobs.core.paths import StorePaths
 from jobs.core.spec import StageSpec
@@ -65,7 +65,10 @@ def publish(spec: StageSpec, start: Start, result: dict[str, Any], made: Path | 
     _make_seal(desk / SEAL, store.seal)
     sealed = seal.load(store.seal)
     seconds = round(time.monotonic() - began, 3)
-    label = {} if sealed.depth is seal.Depth.FULL else {"depth": sealed.depth.value, "note": seal.LIGHT_NOTE}
+    label = {} if sealed.depth is seal.Depth.FULL else {"depth": sealed.depth.value}
+    remarks = ["" if sealed.depth is seal.Depth.FULL else seal.LIGHT_NOTE, validation.early_text(sealed.metrics)]
+    if any(remarks):
+        label["note"] = "; ".join(filter(None, remarks))
     event(
         stage,
         start,
@@ -153,7 +156,7 @@ def seal_finished(spec: StageSpec, start: Start) -> dict[str, Any] | None:
     """
     store = spec.store_paths
     result = result_of(spec)
-    if result.get("outcome") != "done" or lacks_steps(spec, result.get("step")):
+    if result.get("outcome") != "done" or lacks_steps(spec, result):
         return None
     found = next((path for path in _outputs_of(spec, result) if path.is_dir() and any(path.iterdir())), None)
     if found is None:
@@ -189,10 +192,13 @@ def result_of(spec: StageSpec) -> dict[str, Any]:
     return {name: value for name, value in given if isinstance(value, _TYPES.get(name, object))}
 
 
-def lacks_steps(spec: StageSpec, step: Any) -> int | None:
-    """The step at which the stage is done, where ``step`` is not so far; of epochs, whose steps the work has counted,
-    what its reports say."""
-    target = spec.target_step
+def lacks_steps(spec: StageSpec, result: dict[str, Any]) -> int | None:
+    """The step at which the stage is done, where ``result`` is not so far, and does not say that the stage was to end
+    before; of epochs, whose steps the work has counted, what its reports say."""
+    step, target = result.get("step"), spec.target_step
+    ended = validation.early(result.get("metrics"))
+    if ended is not None and spec.settings.get("early_stopping") and ended["step"] == step:
+        return None
     if target is None and spec.trains:
         last = progress.latest(spec.stage_paths.progress)
         target = None if last is None else last.total

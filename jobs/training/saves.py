@@ -14,6 +14,9 @@ from jobs.core.claim import Claim
 from jobs.core.paths import StorePaths
 from jobs.core.patience import Patience, passes
 
+VALIDATIONS = "validations.json"
+"""In a save: step and loss of each validation until then."""
+
 
 class Saves:
     """The saves of one store entry, as seen by one start of a job (``held`` is its claim)."""
@@ -31,6 +34,8 @@ class Saves:
         self._held = held
         self._event = event
         self._depth = depth
+        self.validations: dict[int, float] = {}
+        """Step -> loss of the validations so far; each save holds those of its time."""
 
     @property
     def directory(self) -> Path:
@@ -74,6 +79,7 @@ class Saves:
             return None
         directory = self._store.save(found)
         self._event("resumed", step=found, path=str(directory))
+        self.validations = dict(files.read_json_or_none(directory / VALIDATIONS) or ())
         return found, directory
 
     def seal(self, step: int) -> None:
@@ -89,6 +95,8 @@ class Saves:
         made = own / target.name
         if not made.exists() and target.exists() and not self._store.save_seal(step).exists():
             os.rename(target, made)  # written in place, as a back end of the version before does
+        if self.validations:
+            files.write_json(made / VALIDATIONS, sorted(self.validations.items()))
         try:
             self._digest(step, made)
         except (seal.SealBroken, OSError):
@@ -145,15 +153,28 @@ class Saves:
     def _newest_sealed(self) -> int | None:
         return next(iter(self._store.sealed_steps()), None)
 
-    def keep_last(self, count: int) -> None:
-        """Remove all but the newest ``count`` sealed saves. Unsealed ones older than the newest sealed go, too.
+    def verified(self, step: int) -> Path | None:
+        """Directory of the save of ``step``; None where there is none or, with an event, it does not match its seal."""
+        directory = self._store.save(step)
+        if not directory.exists():
+            return None
+        try:
+            Patience().call(lambda: seal.verify(directory, self._store.save_seal(step)))
+        except seal.SealBroken as error:
+            self._event("save_skipped", step=step, path=seal.shown(error.path), reason=error.reason)
+            return None
+        return directory
+
+    def keep_last(self, count: int, best: int | None = None) -> None:
+        """Remove all but the newest ``count`` sealed saves, and that of step ``best``. Unsealed ones older than the
+        newest sealed go, too.
 
         Nothing is removed before one of those that stay has been read again in full: the newest seal may be of a save
         that the file system has damaged since, and the one before it would be the only good one.
         """
         steps = self._store.save_steps()
         sealed = self._store.sealed_steps()
-        kept = set(sealed[:count])
+        kept = {*sealed[:count], best}
         doomed = [step for step in steps if sealed and step not in kept and step < sealed[0]]
         if not doomed or not any(self._is_sound(step) for step in sealed[:count]):
             return

@@ -233,7 +233,9 @@ class _Look:
             total=last.total,
             loss=last.metrics.get("loss"),
             left=left,
-            text=model.running(doing, last, left, quiet if quiet > max(60.0, 5 * each) else None),
+            text=model.running(
+                doing, last, left, quiet if quiet > max(60.0, 5 * each) else None, progress.validation_loss(reports)
+            ),
         )
 
     def _waiting(self, stage: PlannedStage, row: QueueRow, started: bool, last: list[Report]) -> StageStatus:

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.core import attempts, seal
+from jobs.core import attempts, seal, validation
 from jobs.core.paths import RunPaths, StorePaths, Workspace
 from jobs.core.progress import recent
 from jobs.core.seal import SealBroken
@@ -38,10 +38,10 @@ def _state(stage: PlannedStage, workspace: Workspace, absent: set[str | None]) -
     store = stage.store(workspace)
     if store.seal.exists():
         try:
-            seal.look(store)
+            early = validation.early_text(seal.look(store).metrics)
         except SealBroken as error:
             return f"damaged ({error.path.name} {error.reason}): will be made again"
-        return SEALED
+        return f"{SEALED} ({early})" if early else SEALED
     if any(not entry.is_job and entry.fingerprint in absent for entry in stage.inputs.values()):
         return MISSING
     return _attempted(store)
@@ -74,7 +74,7 @@ def is_new(state: str) -> bool:
     return state.startswith((NEW, MISSING, "damaged"))
 
 
-_NO_MATTER_OF_TIME = ("seed", "steps", "epochs", "save_every", "keep_saves")
+_NO_MATTER_OF_TIME = ("seed", "steps", "epochs", "save_every", "keep_saves", "early_stopping", "select")
 """Settings that do not change how long a step takes."""
 
 
