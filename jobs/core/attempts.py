@@ -76,9 +76,14 @@ def _read(path: Path) -> Attempt:
         return Attempt(int(path.stem), "", "", "", str(path.parent), "slurm", (), "", 0, 0.0)
 
 
+def all_of(store: StorePaths) -> list[Attempt]:
+    """Every attempt, oldest first."""
+    return [_read(path) for path in _paths(store) if path.stat().st_size]
+
+
 def tokens_before(store: StorePaths, token: str) -> set[str]:
     """Tokens of the attempts that came before one; empty where that is not known."""
-    known = [_read(path).token for path in _paths(store) if path.stat().st_size]
+    known = [one.token for one in all_of(store)]
     return set(known[: known.index(token)]) - {""} if token in known else set()
 
 

@@ -10,6 +10,9 @@ from typing import Any
 
 from jobs.core.settings import EarlyStopping
 
+SPLIT = "validation"
+"""The part of the data that is validated on, and the phase of reports from within a validation."""
+
 LOSS = "validation_loss"
 """Of the report of a step that was validated, and of the seal."""
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from jobs.core import validation
 from jobs.core.spec import Input
+from jobs.core.validation import SPLIT
 from jobs.training.interface import Diverged, WorkContext
 from jobs.training.settings import BadSettings, TrainingSettings
-
-SPLIT = "validation"
-"""The part of the data that is validated on, and the phase of its reports."""
 
 _REPORT_SECONDS = 10.0
 
@@ -48,6 +46,18 @@ class Watch:
         """Whether to validate after ``step``."""
         every = self._settings.validate_every
         return every is not None and (step % every == 0 or step >= self._settings.steps)
+
+    def validated(self, step: int, validate: Callable[[], float] | None) -> float:
+        """Validate after ``step``, where that is due; the seconds that it took.
+
+        Raises:
+            Diverged: the loss is not a number.
+        """
+        if validate is None or not self.due(step):
+            return 0.0
+        began = time.monotonic()
+        self.add(step, validate())
+        return time.monotonic() - began
 
     def add(self, step: int, loss: float) -> None:
         """Keep the loss of a validation.

@@ -210,4 +210,4 @@ def at_step(last: Sequence[Report]) -> str:
     if not last:
         return ""
     of = "" if last[0].total is None else f" of {last[0].total}"
-    return f" after {last[0].phase or 'step'} {last[0].step}{of}"
+    return f" after step {last[0].step}{of}"

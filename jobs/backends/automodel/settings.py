@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jobs.core.settings import setting
 from jobs.training.settings import BadSettings, LongRows, ParallelSettings
@@ -13,6 +14,8 @@ class AutomodelSettings(LongRows, ParallelSettings):
     """What a stage can be told. Weights and optimizer are fp32; with ``precision: bf16`` FSDP computes in bf16 and sums
     gradients in fp32.
     """
+
+    NO_VALIDATION: ClassVar[str] = "the validations of AutoModel's own loop are not read here"
 
     recompute: bool = False
     data_workers: int = setting(0, at_least=0)

@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 
 from jobs.backends.trl.settings import TrainSettings
 from jobs.core.validation import LOSS
-from jobs.training import ranks
+from jobs.training import measured, ranks
 from jobs.training.interface import Diverged, WorkContext
 from jobs.training.validation import Watch
 
@@ -78,7 +78,9 @@ class TrlStepControl(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         step = state.global_step
-        validated = self._validated(step)
+        if self.watch.due(step) and self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # the step's own work is no part of the time of a validation
+        validated = self.watch.validated(step, self.validate)
         due = self._ctx.stop.save_due(step, self._settings.steps, self._settings.save_every)
         loss, tokens, stop, due = self._agree(self._ctx.stop.should_stop(), due)
         if not math.isfinite(loss):
@@ -94,16 +96,6 @@ class TrlStepControl(TrainerCallback):
         self.stopped = stop and not ends  # at an end the finished model is written next, so a stop is of no use
         control.should_save = self.stopped or self.watch.saves(step, due)
         control.should_training_stop = stop or ends
-
-    def _validated(self, step: int) -> float:
-        """Validate where it is due; the seconds that it took."""
-        if self.validate is None or not self.watch.due(step):
-            return 0.0
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)  # the step's own work is no part of it
-        began = time.monotonic()
-        self.watch.add(step, from_first_rank(self.validate()))
-        return time.monotonic() - began
 
     def _agree(self, stop: bool, due: bool) -> tuple[float, int, bool, bool]:
         """Mean loss and sum of tokens over the ranks, and whether any of them was told to stop, or finds a save due.
@@ -132,6 +124,7 @@ class TrlStepControl(TrainerCallback):
         if logs is None or "learning_rate" not in logs:
             return  # the summary at the end of training
         metrics = {"loss": self.losses[-1], "lr": logs["learning_rate"], "tokens_per_second": self._rate}
+        metrics |= measured.memory()
         metrics |= {ours: logs[theirs] for theirs, ours in MORE_METRICS.items() if theirs in logs}
         if (found := self._ctx.saves.validations.get(state.global_step)) is not None:
             metrics[LOSS] = found

@@ -18,10 +18,11 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from jobs.backends.trl.arguments import arguments
 from jobs.backends.trl.control import TrlStepControl, from_first_rank
+from jobs.backends.trl.held_out import TrlValidation
 from jobs.backends.trl.settings import TrainSettings
 from jobs.backends.trl.trainers import Preferences, by_token, watched
-from jobs.backends.trl.validation import TrlValidation
 from jobs.core.spec import StageSpec
+from jobs.core.validation import SPLIT
 from jobs.training import cpu, examples, finished, measured, ranks, tokenizers, tokens, validation
 from jobs.training.examples import Row
 from jobs.training.interface import Result, WorkContext
@@ -62,7 +63,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     trainer = _trainer(spec.kind, settings, args, dataset, order, tokenizer, control, source)
 
     if held_out is not None:
-        rows, _ = _dataset(spec, ctx, settings, tokenizer, validation.SPLIT)
+        rows, _ = _dataset(spec, ctx, settings, tokenizer, SPLIT)
         control.validate = TrlValidation(trainer, rows, micro, int(tokenizer.pad_token_id), ctx)
 
     began = time.monotonic()
@@ -124,7 +125,7 @@ def _dataset(
     """The examples of a split, each once, and their lengths where batches are to be of similar length."""
     given = spec.inputs["data"]
     if spec.kind == "cpt":
-        is_held_out = split == validation.SPLIT
+        is_held_out = split == SPLIT
         scratch = spec.stage_paths.root / ("tokens-validation" if is_held_out else "tokens")
         prefix = tokens.corpus(given, split, tokenizer, scratch, ctx)
         mixed = tokens.mix(prefix, settings.seed, scratch, ctx)

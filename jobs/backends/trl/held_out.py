@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch.nn import functional
 
+from jobs.backends.trl.control import from_first_rank
 from jobs.backends.trl.trainers import Preferences, chosen_tokens
 from jobs.encoding.rows import IGNORED
 from jobs.training.interface import WorkContext
@@ -46,8 +47,8 @@ class TrlValidation:
         model.train(trained)
         if dist.is_initialized():
             dist.all_reduce(total)
-        loss, weight = total.tolist()
-        return loss / weight if weight else float("nan")
+        loss, weight = from_first_rank(total.tolist())
+        return float(loss / weight) if weight else float("nan")
 
     def _of_tokens(self, rows: list[dict[str, Any]]) -> torch.Tensor:
         """Sum of the losses, and how many there are."""
