@@ -15,11 +15,17 @@ class AutomodelSettings(LongRows, ParallelSettings):
     gradients in fp32.
     """
 
-    NO_VALIDATION: ClassVar[str] = "the validations of AutoModel's own loop are not read here"
+    NO_VALIDATION: ClassVar[str] = ""
 
     recompute: bool = False
     data_workers: int = setting(0, at_least=0)
     wandb_project: str | None = None
+
+    def check(self) -> None:
+        super().check()
+        for name in ("early_stopping", "select"):
+            if getattr(self, name) not in (None, "last"):
+                raise BadSettings(f"{name}: not there with AutoModel's own loop: leave it out")
 
     def micro(self, world: int) -> int:
         """As for all back ends.
