@@ -96,8 +96,7 @@ def build(
     progress = report("write")
     progress(0, len(rows))
     counts = card.write_rows(output, rows)
-    if settings.kind != "corpus":
-        Encoding().write(output)
+    Encoding().write(output)
     facts = card.describe(settings, rows, tally, assignment, opened, sources)
     texts: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for row in rows:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.common.errors import DataError
 from data_prep.common.settings import SPLITS
+from jobs.encoding import documents
+from jobs.encoding.errors import CannotEncode
 
 if TYPE_CHECKING:
     from jobs.encoding.rows import RowEncoder
@@ -36,7 +39,7 @@ class Token:
 @dataclass(frozen=True)
 class Shown:
     """One row: where it stands, its name, and its sequences (``chosen`` and ``rejected`` are two). ``notes``: of each
-    sequence, where its beginning and end tokens stand, counted from 0."""
+    sequence, where its beginning and end tokens stand, counted from 0, and which control tokens are text in it."""
 
     place: str
     name: str
@@ -71,7 +74,6 @@ def rows(path: Path, tokenizer: Path | None, count: int, skip: int = 0) -> Itera
         DataError: a row that no trainer could read; with file and line.
     """
     from data_prep.tokens import indexed
-    from jobs.encoding.errors import CannotEncode
 
     encoder = None if tokenizer is None else _encoder(tokenizer, path)
     if indexed.is_prefix(path):
@@ -118,8 +120,18 @@ def _shown(place: str, name: str, sequences: dict[str, tuple[Token, ...]], encod
             for what, number in ends
             if number is not None and (found := [at for at, token in enumerate(tokens) if token.id == number])
         ]
+        if as_text := _as_text(encoder, tokens):
+            places.append(f"control tokens that are text: {documents.listed(as_text)}")
         notes[one] = "; ".join(places)
     return Shown(place, name, sequences, notes)
+
+
+def _as_text(encoder: RowEncoder, tokens: Sequence[Token]) -> Counter[str]:
+    """Control tokens that are spelled out by other tokens."""
+    ids = [token.id for token in tokens]
+    written = encoder.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    names = {number: name for name, number in encoder.control.ids.items()}
+    return encoder.control.count(written) - Counter(names[number] for number in ids if number in names)
 
 
 def _is_packed(row: object) -> bool:
@@ -143,7 +155,10 @@ def _packed(row: dict[str, list[int]], encoder: RowEncoder | None) -> dict[str, 
 
 def _sequences(row: dict[str, Any], fields: tuple[str, ...], encoder: RowEncoder) -> dict[str, tuple[Token, ...]]:
     if fields == ("text",):
-        return {"text": _pieces(encoder, encoder.document(row["text"]))}
+        made = documents.DocumentEncoder(encoder.tokenizer, encoder.encoding.special_tokens)
+        if problem := made.flaw(row["text"]):
+            raise CannotEncode("control_token_in_text", problem)
+        return {"text": _pieces(encoder, made.encode([row["text"]])[0])}
     if fields == ("input", "output"):
         row = {"prompt": row["input"], "completion": row["output"]}
     return {name: _pieces(encoder, one.ids, one.mask) for name, one in encoder.encode(row).items()}

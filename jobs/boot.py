@@ -19,6 +19,9 @@ def main() -> int:
     user = os.path.join(os.path.dirname(here), "user")
     if os.path.isdir(user):
         sys.path.append(user)
+    from jobs.core import utf8
+
+    utf8.ensure()
     from jobs import __main__
 
     return __main__.main(sys.argv[1:])

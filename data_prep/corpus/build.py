@@ -22,9 +22,11 @@ from data_prep.corpus.workers import ProcessRunner, Runner
 from data_prep.sources.files import find_files
 from data_prep.sources.layout import Layout
 from data_prep.tokens import indexed
-from data_prep.tokens.encoder import Encoder
+from data_prep.tokens.encoder import TOKENIZER_FILES, Encoder
 from jobs.core import files
 from jobs.core.spec import Source
+from jobs.encoding.documents import listed
+from jobs.encoding.settings import Encoding
 
 Report = Callable[[str], Callable[[int, int], None]]
 _LISTED = 1000
@@ -78,6 +80,7 @@ def build(
     _phase(workdir, "write", runner, report)
     card = _join(workdir, request, output, encoder, report("join"))
     write_card(output, card)
+    Encoding(special_tokens=request.recipe.special_tokens).write(output)
     shutil.rmtree(work)
     return {name: int(facts["rows"][name]) for name in SPLITS}
 
@@ -96,9 +99,10 @@ def _plan(request: CorpusRequest, report: Report) -> tuple[ShardPlan, Encoder | 
     encoder = None
     if recipe.tokenizer is not None:
         report("check tokenizer")(0, 1)
-        encoder = Encoder(Path(recipe.tokenizer))
+        encoder = Encoder(Path(recipe.tokenizer), special_tokens=recipe.special_tokens)
         encoder.end_of_document(recipe.eod)
-        others += [("tokenizer", str(Path(recipe.tokenizer) / "tokenizer.json"))]
+        named = (Path(recipe.tokenizer) / name for name in TOKENIZER_FILES)
+        others += [("tokenizer", str(path)) for path in named if path.is_file()]
     found = []
     for role, path in others:
         sources = [Source(str(file), "", file.stat().st_size) for file in find_files(Path(path))]
@@ -113,6 +117,7 @@ def _plan(request: CorpusRequest, report: Report) -> tuple[ShardPlan, Encoder | 
         request.min_chars,
         request.max_chars,
         None if encoder is None else encoder.proof,
+        {} if encoder is None else encoder.control.ids,
         recipe.evaluation,
         (*found, *(("source", one.source.path, one.source.sha256) for group in groups for one in group)),
     )
@@ -219,6 +224,7 @@ def _facts(
         "characters": lengths["characters"],
         "tokens": lengths["tokens"] if encoder else None,
         "scripts": dict(sorted(scripts.items())),
+        "checks": {"control tokens": _control(written, request.recipe)},
         "languages": dict(sorted(languages.items(), key=lambda entry: (-entry[1], entry[0]))),
         "groups": decided["groups"],
         "pairs": decided["pairs"],
@@ -248,6 +254,16 @@ def _facts(
             "limit": request.limits,
         },
     }
+
+
+def _control(written: list[dict[str, Any]], recipe: Recipe) -> str:
+    """How many documents have control tokens in their texts, which ones, and what they are to the trainer."""
+    if recipe.tokenizer is None:
+        return f"not looked at: prepare.tokenizer is not set (special_tokens: {recipe.special_tokens})"
+    parts = [entry[name] for entry in written for name in SPLITS]
+    found = sum((Counter(part["control"]) for part in parts), Counter[str]())
+    count = sum(part["with_control"] for part in parts)
+    return f"in the texts of {count} documents ({recipe.special_tokens}): {listed(found)}" if found else "in no text"
 
 
 def _summed(written: list[dict[str, Any]], name: str, what: str) -> dict[str, Any]:

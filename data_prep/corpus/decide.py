@@ -16,6 +16,7 @@ import numpy as np
 
 from data_prep.card.account import Account
 from data_prep.common.errors import DataError
+from data_prep.common.one_by_one import OneByOne
 from data_prep.common.settings import SPLITS
 from data_prep.corpus.workdir import DOCUMENTS, WorkDir
 from data_prep.dedup import near
@@ -42,13 +43,13 @@ class CorpusDecision:
         found: Array = np.load(directory / f"{name}.npy", mmap_mode="r")
         return found
 
-    def parts(self, name: str) -> list[Array]:
-        """An array of every shard, mapped."""
-        return [self._load(directory, name) for directory in self.directories]
+    def parts(self, name: str) -> Sequence[Array]:
+        """An array of every shard, mapped while it is looked at: each that is mapped holds a file open."""
+        return OneByOne(self.directories, lambda directory: self._load(directory, name))
 
     def all(self, name: str) -> Array:
         """An array of all documents, in memory."""
-        found: Array = np.concatenate(self.parts(name))
+        found: Array = np.concatenate([np.load(directory / f"{name}.npy") for directory in self.directories])
         return found
 
     def drop(self, which: Array, reason: str) -> None:
@@ -103,7 +104,7 @@ def decide(workdir: WorkDir, progress: Callable[[int, int], None]) -> None:
             pairs["duplicate"] = _drop_later(decision, first, "duplicate")
         del first
         if recipe.near_duplicates is not None:
-            usable = np.concatenate(decision.parts("usable")) & decision.kept
+            usable = decision.all("usable") & decision.kept
             signatures = near.Stacked(decision.parts("signatures"))
             first = near.groups(signatures, decision.parts("bands"), usable, recipe.near_duplicates, progress)
             overlaps["near"] = _across(decision, first)

@@ -21,6 +21,7 @@
     tokenizer: null                 # directory of a Hugging Face tokenizer (of a pipeline's stage also base: the one of
                                     #   its base model): also write Megatron's .bin and .idx
     eod: null                       # token that ends a document; null: the tokenizer's end token
+    special_tokens: escape | refuse | allow   # control tokens in texts: text; an error; control tokens
     shard_bytes: 67108864           # the result does not depend on it
 """
 
@@ -34,6 +35,7 @@ from typing import Any
 from data_prep.common.errors import SettingsError
 from data_prep.common.settings import Form, check_encoding, checked, fail, one_text, texts
 from jobs.core.settings import setting
+from jobs.encoding.settings import SPECIAL_TOKENS
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class Recipe:
     replay: tuple[Replay, ...] = ()
     tokenizer: str | None = None
     eod: str | None = None
+    special_tokens: str = setting("escape", choices=SPECIAL_TOKENS)
     shard_bytes: int = setting(64 << 20, at_least=1)
 
     @classmethod

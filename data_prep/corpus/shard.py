@@ -35,6 +35,8 @@ from data_prep.sources.layout import data_files
 from data_prep.tokens.encoder import Encoder, Proof
 from data_prep.tokens.indexed import IndexedWriter, dtype_for
 from jobs.core import files
+from jobs.encoding.control import ControlNames
+from jobs.encoding.documents import body
 
 MEGATRON = "megatron"
 HEADS, HEAD_CHARS = 100, 1000
@@ -126,6 +128,7 @@ def _clean(workdir: WorkDir, shard: int, account: Account) -> Iterator[tuple[int
     """(number of the piece, document) after all that is decided by the text alone."""
     plan = workdir.plan
     recipe = plan.recipe
+    control = ControlNames(plan.control)
     for number, piece in enumerate(plan.shards[shard]):
         _check_unchanged(piece, plan)
         for found in documents(piece, recipe):
@@ -137,6 +140,10 @@ def _clean(workdir: WorkDir, shard: int, account: Account) -> Iterator[tuple[int
             reason = _flaw(text, plan)
             if reason is not None:
                 account.drop(reason, found.place, text or found.text)
+            elif control.count(text) and (said := _encoder(plan).flaw(text)):
+                if recipe.on_error != "skip":
+                    raise DataError(f"{found.place}: {said}")
+                account.drop("control_token_in_text", found.place, said)
             else:
                 yield number, replace(found, text=text)
 
@@ -211,24 +218,24 @@ def write(workdir: WorkDir, shard: int) -> None:
     plan = workdir.plan
     kept = np.load(workdir.directory("decide") / f"keep_{shard:05d}.npy")
     split = np.load(workdir.directory("read", shard) / "split.npy")
-    encoder = None
-    begin = eod = np.zeros(0, np.uint32)
-    if plan.recipe.tokenizer is not None:
-        encoder = _encoder(plan.recipe.tokenizer, plan.proof)
-        begin = np.array(encoder.begin, np.uint32)
-        eod = np.array([encoder.end_of_document(plan.recipe.eod)], np.uint32)
+    encoder = None if plan.recipe.tokenizer is None else _encoder(plan)
+    eod = 0 if encoder is None else encoder.end_of_document(plan.recipe.eod)
     with workdir.result("write", shard) as directory:
         facts: dict[str, Any] = {}
         for number, name in enumerate(SPLITS):
             lines = _kept_lines(workdir.directory("read", shard) / DOCUMENTS, kept & (split == number))
-            facts[name] = _write_split(directory, name, lines, encoder, begin, eod)
+            facts[name] = _write_split(directory, name, lines, encoder, eod)
         files.write_json(directory / "facts.json", facts)
 
 
+def _encoder(plan: ShardPlan) -> Encoder:
+    return _read_encoder(str(plan.recipe.tokenizer), plan.recipe.special_tokens, plan.proof)
+
+
 @lru_cache(maxsize=1)
-def _encoder(directory: str, proof: Proof | None) -> Encoder:
-    """One for all shards that a process writes. Without a proof there was none to be had: it is not tried again."""
-    return Encoder(Path(directory), fast=proof is not None, proven=proof)
+def _read_encoder(directory: str, special_tokens: str, proof: Proof | None) -> Encoder:
+    """One for all shards that a process writes. Without a proof there was none before: it is not tried again."""
+    return Encoder(Path(directory), special_tokens=special_tokens, fast=proof is not None, proven=proof)
 
 
 def _kept_lines(path: Path, keep: Any) -> Iterator[bytes]:
@@ -241,9 +248,10 @@ def _kept_lines(path: Path, keep: Any) -> Iterator[bytes]:
 
 
 def _write_split(
-    directory: Path, name: str, lines: Iterator[bytes], encoder: Encoder | None, begin: Any, eod: Any
+    directory: Path, name: str, lines: Iterator[bytes], encoder: Encoder | None, eod: int
 ) -> dict[str, Any]:
     characters, tokens, scripts = Lengths(), Lengths(), Counter[str]()
+    control, with_control = Counter[str](), 0
     heads: list[tuple[str, str]] = []
     rows = directory / f"{name}.jsonl"
     writer = None
@@ -253,6 +261,7 @@ def _write_split(
     with open(rows, "wb", buffering=1 << 20) as stream:
 
         def texts() -> Iterator[str]:
+            nonlocal with_control
             for line in lines:
                 stream.write(line)
                 row = json.loads(line)
@@ -262,20 +271,27 @@ def _write_split(
                     heads[:] = heapq.nsmallest(HEADS, heads)
                 characters.see(len(text))
                 scripts[script(text)] += 1
+                if encoder is not None and (found := encoder.control.count(text)):
+                    control.update(found)
+                    with_control += 1
                 yield text
 
         if encoder is None or writer is None:
             for _ in texts():
                 pass
         else:
+            begin, end = np.array(encoder.begin, np.uint32), np.array([eod], np.uint32)
             for ids in encoder.encode_all(texts()):
-                writer.add(np.concatenate((begin, ids, eod)))
-                tokens.see(len(begin) + len(ids) + 1)
+                document = np.concatenate((begin, body(ids, encoder.begin, eod), end))
+                writer.add(document)
+                tokens.see(len(document))
             writer.close()
     return {
         "characters": characters.as_json(),
         "tokens": tokens.as_json(),
         "scripts": dict(scripts),
+        "control": dict(control),
+        "with_control": with_control,
         "heads": heapq.nsmallest(HEADS, heads),
     }
 

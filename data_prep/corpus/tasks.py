@@ -2,11 +2,11 @@
 
 ::
 
-    tasks.json    {"root", "phase", "shards"}: the task with index i does shards[i]
+    tasks.json    {"root", "phase", "shards"}: the task with index i does those of shards[i], one after the other
     error-3.json  bad input that task 3 has found: {"error", "settings"}
     exit-3        exit code of task 3 where it is not 0; written by its batch shell
 
-A task that succeeds leaves nothing here: the seal of its shard says so.
+A task that succeeds leaves nothing here: the seals of its shards say so.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from data_prep.common.errors import DataError, SettingsError
 from jobs.core import files
 
 
-def write(path: Path, root: Path, phase: str, shards: Sequence[int]) -> None:
+def write(path: Path, root: Path, phase: str, shards: Sequence[Sequence[int]]) -> None:
     """Write the list of tasks for the build in ``root``."""
-    files.write_json(path, {"root": str(root), "phase": phase, "shards": list(shards)})
+    files.write_json(path, {"root": str(root), "phase": phase, "shards": [list(group) for group in shards]})
 
 
 def main(path: Path, task: int) -> int:
-    """Do the shard of one task: 0, or 1 where its input is bad."""
+    """Do the shards of one task: 0, or 1 where its input is bad."""
     from data_prep.corpus.shard import work
 
     asked = files.read_json(path)
     try:
-        work(Path(asked["root"]), asked["phase"], asked["shards"][task])
+        for shard in asked["shards"][task]:
+            work(Path(asked["root"]), asked["phase"], shard)
     except DataError as error:
         print(f"{type(error).__name__}: {error}", flush=True)
         files.write_json(

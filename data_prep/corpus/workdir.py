@@ -19,7 +19,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ class ShardPlan:
     """Everything that the work of a shard depends on.
 
     ``mtimes``: of every input, for a look at each piece that costs nothing; ``proof``: see ``Encoder.proof``;
-    ``inputs``: (role, path, digest) of the tokenizer and the evaluation sets, which are no sources.
+    ``control``: the control tokens of the tokenizer; ``inputs``: (role, path, digest) of the tokenizer and the
+    evaluation sets, which are no sources.
     """
 
     recipe: Recipe
@@ -52,6 +53,7 @@ class ShardPlan:
     min_chars: int = 1
     max_chars: int | None = None
     proof: Proof | None = None
+    control: dict[str, int] = field(default_factory=dict)
     evaluation: tuple[str, ...] = ()
     inputs: tuple[tuple[str, str, str], ...] = ()
 

@@ -74,6 +74,8 @@ def build(
     encoder = None if recipe.tokenizer is None else _encoder(Path(recipe.tokenizer), encoding)
     if encoder is not None:
         found = checks.measured(found, recipe, encoder, account, results)
+        if day := encoder.day:
+            results["today in the chat template (template_date)"] = day
     else:
         results["tokens, template and control tokens"] = "not looked at: prepare.tokenizer is not set"
     _split(found, request)

@@ -8,6 +8,7 @@
                                    #   by it, too; FILE.jinja: all by this one; llama-3.2 (the guide's), or a text with
                                    #   {input} and {output}: one question and its answer
     template_options: {}           # given to the chat template: {enable_thinking: false}
+    template_date: 2024-07-26      # the day that chat templates see as today (strftime_now): rows do not change with it
     system: null                   # system message for rows that have none
     answers: all | last | each     # of several turns: learn all answers of a conversation in one sequence, the last
                                    #   one, or make a row for each
@@ -37,6 +38,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,7 @@ from data_prep.common.errors import SettingsError
 from data_prep.common.settings import Form, check_encoding, checked, fail, one_text, texts
 from data_prep.rows.export import FORMS
 from jobs.core.settings import setting
-from jobs.encoding.settings import REASONING, SPECIAL_TOKENS, Encoding
+from jobs.encoding.settings import REASONING, SPECIAL_TOKENS, TEMPLATE_DATE, Encoding
 
 JINJA = ".jinja"
 LLAMA_3_2 = """<|begin_of_text|><|start_header_id|>system<|end_header_id|>
@@ -72,6 +74,7 @@ class RowRecipe:
     system: str | None = None
     answers: str = setting("all", choices=("all", "last", "each"))
     template_options: Mapping[str, Any] = field(default_factory=dict)
+    template_date: str = TEMPLATE_DATE
     special_tokens: str = setting("escape", choices=SPECIAL_TOKENS)
     reasoning: str = setting("template", choices=REASONING)
     ignore: tuple[str, ...] = ()
@@ -129,7 +132,8 @@ class RowRecipe:
                 chat = Path(self.template).read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise SettingsError(f"setting prepare.template: {self.template} cannot be read: {error}") from error
-        return Encoding(self.text_template, chat, self.special_tokens, self.reasoning, self.template_options)
+        own = (self.special_tokens, self.reasoning, self.template_options, self.template_date)
+        return Encoding(self.text_template, chat, *own)
 
     def as_json(self) -> Mapping[str, Any]:
         return asdict(self)
@@ -155,9 +159,18 @@ def _options(key: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
+def _day(key: str, value: Any) -> str:
+    try:
+        if date.fromisoformat(value).isoformat() == value:
+            return str(value)
+    except (TypeError, ValueError):
+        pass
+    raise fail(key, value, "must be a day such as 2024-07-26")
+
+
 _FORMS: dict[str, Form] = {
     "encoding": check_encoding, "template": one_text, "template_options": _options, "system": one_text,
     "ignore": texts, "carry": texts, "tokenizer": one_text, "group_by": one_text, "stratify_by": one_text,
-    "evaluation": texts, "compare_with": texts, "chosen_never": texts,
+    "evaluation": texts, "compare_with": texts, "chosen_never": texts, "template_date": _day,
 }  # fmt: skip
 """Settings with a form of their own."""

@@ -25,8 +25,12 @@ import numpy as np
 from data_prep.common.errors import DataError, SettingsError, of_extra
 from data_prep.common.text import batched
 from data_prep.tokens import bpe
+from jobs.encoding import documents
+from jobs.encoding.control import ControlNames
 
 Ids = np.ndarray[Any, Any]
+TOKENIZER_FILES = ("tokenizer.json", "special_tokens_map.json", "tokenizer_config.json")
+"""What an encoder reads; what the last ones name counts."""
 _PROBE_LINES = 4096
 # Blocks of one class: ideographs, Hangul syllables, private use, Tangut, cuneiform.
 _BLOCKS = (
@@ -34,6 +38,14 @@ _BLOCKS = (
     (0x13010, 0x1341F), (0x14410, 0x1463F), (0x16810, 0x16A2F), (0x18810, 0x18AEF), (0x1B010, 0x1B11F),
     (0x1D810, 0x1D9FF), (0x1E810, 0x1E8BF),
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Special:
+    """Ids of tokens with a task: the end token (None where the tokenizer names none), and all control tokens."""
+
+    eos: int | None
+    control: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -45,13 +57,17 @@ class Proof:
 
 
 class Encoder:
-    """One tokenizer. ``engine`` is ``tiktoken`` or ``tokenizers``; ``why`` is empty or says why not tiktoken."""
+    """One tokenizer. ``engine`` is ``tiktoken`` or ``tokenizers``; ``why`` is empty or says why not tiktoken;
+    ``control``: its control tokens."""
 
-    def __init__(self, directory: Path, *, fast: bool = True, proven: Proof | None = None) -> None:
-        """Read ``directory/tokenizer.json`` (and ``tokenizer_config.json`` for the end token).
+    def __init__(
+        self, directory: Path, *, special_tokens: str = "escape", fast: bool = True, proven: Proof | None = None
+    ) -> None:
+        """Read ``directory/tokenizer.json`` (and the names of control tokens in the files beside it).
 
-        ``fast=False`` never uses tiktoken. ``proven`` is the ``proof`` of an earlier load: if it is the same, with the
-        same versions of the libraries, the probe is not repeated.
+        ``special_tokens``: what a control token in a text is, see ``jobs.encoding.settings``. ``fast=False`` never
+        uses tiktoken. ``proven`` is the ``proof`` of an earlier load: if it is the same, with the same versions of the
+        libraries, the probe is not repeated.
 
         Raises:
             DataError: there is no readable tokenizer.
@@ -65,8 +81,11 @@ class Encoder:
         except (OSError, ValueError) as error:
             raise DataError(f"no readable tokenizer: {error}", path) from error
         self.digest = hashlib.sha256(content).hexdigest()
-        self._slow = _tokenizer(content, path)
-        self._end = _end_of_sequence(directory, parsed)
+        self.special = _special(directory, parsed)
+        self.control = ControlNames(self.special.control)
+        self._mode = special_tokens
+        self._slow = _tokenizer(_with_control(content, parsed, self.special.control), path)
+        self._slow.encode_special_tokens = special_tokens != "allow"
         self.vocabulary = self._slow.get_vocab_size(with_added_tokens=True)
         # Ids may have gaps: the number of tokens does not tell how large an id can be.
         self.largest = max(self._slow.get_vocab(with_added_tokens=True).values(), default=0)
@@ -156,6 +175,10 @@ class Encoder:
             raise SettingsError(f"the tokenizer {self.directory} has no token {token!r}")
         return int(found)
 
+    def flaw(self, text: str) -> str | None:
+        """Why a text cannot be tokenised as ``special_tokens`` says; None: it can."""
+        return documents.flaw(text, self.control, self._mode, lambda one: self.reference(one).tolist())
+
     def end_of_document(self, token: str | None) -> int:
         """Id of ``token``, else of the tokenizer's end-of-sequence token.
 
@@ -164,9 +187,9 @@ class Encoder:
         """
         if token is not None:
             return self.token_id(token)
-        if self._end is None:
+        if self.special.eos is None:
             raise SettingsError(f"the tokenizer {self.directory} names no end token: set eod to one of its tokens")
-        return self._end
+        return self.special.eos
 
 
 def _tokenizer(content: bytes, path: Path) -> Any:
@@ -181,23 +204,58 @@ def _tokenizer(content: bytes, path: Path) -> Any:
     return found
 
 
-def _end_of_sequence(directory: Path, parsed: dict[str, Any]) -> int | None:
-    """Id of the end token that tokenizer_config.json (or special_tokens_map.json) names."""
-    vocabulary = parsed["model"].get("vocab")
-    ids = {**vocabulary} if isinstance(vocabulary, dict) else {}
-    ids |= {entry["content"]: int(entry["id"]) for entry in parsed.get("added_tokens", ())}
-    found = None
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+_NAMED = ("eos_token", "bos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_LISTED = ("additional_special_tokens", "extra_special_tokens")
+
+
+def _special(directory: Path, parsed: dict[str, Any]) -> Special:
+    """The end token and all control tokens: those that tokenizer.json marks as special, and those that
+    tokenizer_config.json or special_tokens_map.json name, which transformers adds when it loads the tokenizer."""
+    added = parsed.get("added_tokens", ())
+    ids = {entry["content"]: int(entry["id"]) for entry in added}
+    control = {entry["content"]: int(entry["id"]) for entry in added if entry.get("special")}
+    ids = {**parsed.get("model", {}).get("vocab", {}), **ids} if isinstance(parsed["model"].get("vocab"), dict) else ids
+    eos: str | None = None
+    names: set[str] = set()
+    for name in TOKENIZER_FILES[1:]:
         path = directory / name
         if not path.is_file():
             continue
         try:
-            token = json.loads(path.read_bytes()).get("eos_token")
+            value = json.loads(path.read_bytes())
         except ValueError as error:
             raise DataError(f"is not JSON: {error}", path) from error
-        token = token.get("content") if isinstance(token, dict) else token
-        found = ids.get(token) if isinstance(token, str) else found
-    return found
+        eos = _written(value.get("eos_token")) or eos
+        names |= {_written(value.get(key)) for key in _NAMED}
+        names |= {_written(token) for key in _LISTED for token in _values(value.get(key))}
+        names |= {_written(token) for token in _values(value.get("added_tokens_decoder")) if token.get("special")}
+    control |= {name: ids[name] for name in names if name in ids}
+    return Special(ids.get(eos or ""), control)
+
+
+def _values(tokens: Any) -> list[Any]:
+    return list(tokens.values()) if isinstance(tokens, dict) else list(tokens or ())
+
+
+def _written(token: Any) -> str:
+    """A token as text: the files have it alone, or with how it is found."""
+    token = token.get("content") if isinstance(token, dict) else token
+    return token if isinstance(token, str) else ""
+
+
+def _with_control(content: bytes, parsed: dict[str, Any], control: dict[str, int]) -> bytes:
+    """The content of tokenizer.json with all control tokens marked as such; ``parsed`` is changed with it."""
+    left = dict(control)
+    marked = True
+    for entry in parsed.get("added_tokens", ()):
+        if left.pop(entry["content"], None) is not None:
+            marked, entry["special"] = marked and bool(entry.get("special")), True
+    if marked and not left:
+        return content
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    parsed.setdefault("added_tokens", []).extend({"id": left[name], "content": name, **plain} for name in left)
+    parsed["added_tokens"].sort(key=lambda entry: entry["id"])
+    return json.dumps(parsed).encode()
 
 
 def probe_texts(thorough: bool = False) -> Iterator[str]:

@@ -22,6 +22,7 @@ from typing import IO, Any
 import numpy as np
 
 from data_prep.common.errors import DataError
+from data_prep.common.one_by_one import OneByOne
 from jobs.core import files
 
 _HEAD = struct.Struct("<9sQBQQ")
@@ -106,7 +107,8 @@ def join(prefixes: Sequence[Path], target: Path, dtype: np.dtype[Any]) -> tuple[
 
     The result is what one writer would have written: nothing shows where a part ended.
     """
-    parts = [Indexed(prefix) for prefix in prefixes]
+    parts = OneByOne(prefixes, Indexed)
+    lengths = OneByOne(prefixes, lambda prefix: Indexed(prefix).lengths)
     with open(paths(target)[0], "wb") as stream:
         for part in parts:
             if part.dtype != dtype:
@@ -114,8 +116,8 @@ def join(prefixes: Sequence[Path], target: Path, dtype: np.dtype[Any]) -> tuple[
             with open(paths(part.prefix)[0], "rb") as source:
                 shutil.copyfileobj(source, stream, 8 * _BLOCK)
         _flush(stream)
-    _write_index(paths(target)[1], dtype, [part.lengths for part in parts])
-    return sum(map(len, parts)), sum(int(part.lengths.sum(dtype=np.int64)) for part in parts)
+    _write_index(paths(target)[1], dtype, lengths)
+    return sum(map(len, lengths)), sum(int(part.sum(dtype=np.int64)) for part in lengths)
 
 
 class Indexed:

@@ -17,6 +17,7 @@ CAPABILITIES = Capabilities(
     kinds=frozenset({"corpus", "instructions", "preferences"}),
     formats_in=frozenset({"wheels"}),
     formats_out=frozenset({"corpus", "instructions", "preferences"}),
+    revision=2,  # 1 read control tokens in the texts of corpora as control tokens
 )
 
 

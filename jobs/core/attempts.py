@@ -81,10 +81,17 @@ def all_of(store: StorePaths) -> list[Attempt]:
     return [_read(path) for path in _paths(store) if path.stat().st_size]
 
 
+def before(store: StorePaths, token: str) -> list[Attempt]:
+    """The attempts that came before one, newest first; none where that is not known."""
+    known = all_of(store)
+    tokens = [attempt.token for attempt in known]
+    earlier = known[: tokens.index(token)] if token in tokens else []
+    return [attempt for attempt in reversed(earlier) if attempt.token]
+
+
 def tokens_before(store: StorePaths, token: str) -> set[str]:
     """Tokens of the attempts that came before one; empty where that is not known."""
-    known = [one.token for one in all_of(store)]
-    return set(known[: known.index(token)]) - {""} if token in known else set()
+    return {attempt.token for attempt in before(store, token)}
 
 
 def other_owner(store: StorePaths, attempt: Attempt) -> str:

@@ -127,6 +127,12 @@ def write_json(path: Path, value: Any, mode: int = 0o644) -> None:
     write_atomic(path, json_text(value), mode)
 
 
+def write_record(path: Path, value: Any) -> None:
+    """``write_atomic`` of ``value``, with dataclasses in it, as one line: the fast encoder of JSON does not indent,
+    and each stage of a submission has such a file."""
+    write_atomic(path, json.dumps(value, sort_keys=True, ensure_ascii=False, default=vars) + "\n")
+
+
 def json_text(value: Any) -> str:
     """``value`` as indented JSON."""
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

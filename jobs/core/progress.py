@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
@@ -79,3 +80,11 @@ def recent(path: Path, window: int = WINDOW_BYTES) -> list[Report]:
 def latest(path: Path) -> Report | None:
     """The newest report (status asks for many stages)."""
     return next(filter(None, map(Report.parse, reversed(files.tail(path, WINDOW_BYTES)))), None)
+
+
+def step_seconds(path: Path) -> float | None:
+    """Median of the seconds that a step took lately; None where no two reports of one start say so."""
+    found = recent(path)
+    pairs = [(a, b) for a, b in itertools.pairwise(found) if a.restart == b.restart and a.step < b.step]
+    gaps = sorted((b.time - a.time) / (b.step - a.step) for a, b in pairs)
+    return max(gaps[len(gaps) // 2], 1e-6) if gaps else None

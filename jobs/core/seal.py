@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -148,22 +148,26 @@ def list_files(directory: Path, leave_out: Iterable[str] = ("seal.json",)) -> li
     """
     skip = set(leave_out)
     found: list[str] = []
-
-    def unlisted(error: OSError) -> None:
-        raise SealBroken(Path(error.filename or directory), f"cannot be listed: {error.strerror}") from error
-
-    for root, folders, names in os.walk(directory, onerror=unlisted):
-        for name in [*folders, *names]:
-            path = Path(root, name)
-            relative = str(path.relative_to(directory))
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        try:
+            entries = list(os.scandir(directory / folder))
+        except OSError as error:
+            raise SealBroken(Path(error.filename or directory), f"cannot be listed: {error.strerror}") from error
+        for entry in entries:  # what it is is in the listing: no file is asked for
+            relative = f"{folder}{entry.name}"
             if relative in skip:
                 continue
+            path = directory / relative
             if shown(path) != str(path):
                 raise SealBroken(path, "its name is not UTF-8: rename it")
-            if path.is_symlink() or not (path.is_file() or path.is_dir()):
-                raise SealBroken(path, "only regular files can be sealed")
-            if name in names:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(f"{relative}/")
+            elif entry.is_file(follow_symlinks=False):
                 found.append(relative)
+            else:
+                raise SealBroken(path, "only regular files can be sealed")
     return sorted(found)
 
 
@@ -173,8 +177,9 @@ def digest_files(
     depth: Depth = Depth.FULL,
     on_bytes: Callable[[int], None] | None = None,
     algorithm: str = BLOCKS,
+    threads: int | None = None,
 ) -> tuple[FileDigest, ...]:
-    """Digest ``names`` below ``directory`` on all cores, in the given order.
+    """Digest ``names`` below ``directory`` on all cores (or in so many ``threads``), in the given order.
 
     ``on_bytes`` is called with the bytes that have been looked at since its last call, from several threads.
     """
@@ -201,7 +206,7 @@ def digest_files(
     found: list[list[bytes]] = [[] for _ in names]
     from concurrent.futures import ThreadPoolExecutor  # `overnight plan` digests nothing
 
-    with ThreadPoolExecutor(max_workers=_threads(len(pieces))) as pool:
+    with ThreadPoolExecutor(max_workers=threads or _threads(len(pieces))) as pool:
         for (number, _, _), value in zip(pieces, pool.map(one, pieces), strict=True):
             found[number].append(value)
     return tuple(FileDigest(name, size, _joined(parts)) for name, size, parts in zip(names, sizes, found, strict=True))
@@ -217,9 +222,43 @@ def _threads(pieces: int) -> int:
     return max(1, min(pieces, 2 * cores, _MOST_THREADS))
 
 
-def seal_directory(directory: Path, seal_path: Path, *, depth: Depth = Depth.FULL, **facts: Any) -> Seal:
+def digest_flushed(
+    directory: Path,
+    names: list[str],
+    depth: Depth = Depth.FULL,
+    threads: int | None = None,
+    on_bytes: Callable[[int], None] | None = None,
+) -> tuple[FileDigest, ...]:
+    """Digests of ``names``, which are flushed to disk while the cores digest (of what is in memory): the disk takes
+    longer than they do."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(max_workers=1) as disk:
+        flushed = disk.map(files.flush, [directory / name for name in names])
+        found = digest_files(directory, names, depth, on_bytes, threads=threads)
+        list(flushed)  # raises what a flush has raised
+    return found
+
+
+def flush_directories(directory: Path) -> None:
+    """Flush the names below ``directory``: a file is no better on disk than the names that lead to it."""
+    for root, _, _ in os.walk(directory):
+        files.fsync_directory(Path(root))
+
+
+def seal_directory(
+    directory: Path,
+    seal_path: Path,
+    *,
+    depth: Depth = Depth.FULL,
+    known: Mapping[str, FileDigest] | None = None,
+    threads: int | None = None,
+    on_bytes: Callable[[int], None] | None = None,
+    **facts: Any,
+) -> Seal:
     """Digest ``directory``, flush its files to disk and write the seal last.
 
+    ``known``: files that have been digested and flushed where they were written; of those only the size is compared.
     ``facts`` are the other fields of ``Seal`` (kind, format, fingerprint, step, ...).
 
     Raises:
@@ -228,19 +267,14 @@ def seal_directory(directory: Path, seal_path: Path, *, depth: Depth = Depth.FUL
     names = list_files(directory) if directory.is_dir() else []
     if not names:
         raise SealBroken(directory, "is empty: nothing to seal")
-    # Flushed while the cores digest (of what is in memory): the disk takes longer than they do. Both are over before
-    # the seal is written.
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(max_workers=1) as disk:
-        flushed = disk.map(files.flush, [directory / name for name in names])
-        seal = Seal(files=digest_files(directory, names, depth), depth=depth, **facts)
-        list(flushed)  # raises what a flush has raised
+    done = {name: known[name] for name in names if known and name in known}
+    done = {name: entry for name, entry in done.items() if (directory / name).stat().st_size == entry.size}
+    rest = digest_flushed(directory, [name for name in names if name not in done], depth, threads, on_bytes)
+    done |= {entry.path: entry for entry in rest}
+    seal = Seal(files=tuple(done[name] for name in names), depth=depth, **facts)
     for name in sorted(set(list_files(directory)) ^ set(names)):
         raise SealBroken(directory / name, "came or went while the directory was sealed: somebody still writes there")
-    # A file is no better on disk than the names that lead to it: all directories, and the one that holds this one.
-    for root, _, _ in os.walk(directory):
-        files.fsync_directory(Path(root))
+    flush_directories(directory)
     files.fsync_directory(directory.parent)
     write(seal_path, seal)
     return seal
@@ -304,7 +338,7 @@ def look(store: StorePaths, most: int = 1000) -> Seal:
         SealBroken: as ``of_entry`` and ``check_sizes``.
     """
     found = of_entry(store)
-    _compare_sizes(store.output, found.files[:: max(1, -(-len(found.files) // most))])
+    _check_sizes(store.output, found.files[:: max(1, -(-len(found.files) // most))])
     return found
 
 
@@ -330,36 +364,68 @@ def verify(
         SealBroken: with the file and what is wrong with it; ``patience.passes`` says whether it could not be read.
     """
     waits = patience or Patience(0.0)
-    seal = waits.call(lambda: check_sizes(directory, seal_path), lambda error: isinstance(error, SealBroken))
-    names = [entry.path for entry in seal.files]
+    seal = check_sizes(directory, seal_path, waits)
+    _check_content(directory, seal, seal.files, patience, on_bytes)
+    waits.call(lambda: check_listing(directory, seal))
+    return seal
 
+
+def check_files(directory: Path, seal: Seal, entries: Sequence[FileDigest]) -> None:
+    """Compare some files of a sealed directory with its seal: sizes first, then the content.
+
+    Raises:
+        SealBroken: with the file and what is wrong with it.
+    """
+    _check_sizes(directory, entries)
+    _check_content(directory, seal, entries)
+
+
+def _check_content(
+    directory: Path,
+    seal: Seal,
+    entries: Sequence[FileDigest],
+    patience: Patience | None = None,
+    on_bytes: Callable[[int], None] | None = None,
+) -> None:
     def digests(names: list[str]) -> tuple[FileDigest, ...]:
         try:
             return digest_files(directory, names, seal.depth, on_bytes, seal.algorithm)
         except OSError as error:
             raise SealBroken(Path(error.filename or directory), f"cannot be read: {error.strerror}") from error
 
-    for entry, found in zip(seal.files, waits.call(lambda: digests(names)), strict=True):
-        if found.digest != entry.digest and (patience is None or digests([entry.path])[0].digest != entry.digest):
+    found = (patience or Patience(0.0)).call(lambda: digests([entry.path for entry in entries]))
+    for entry, other in zip(entries, found, strict=True):
+        if other.digest != entry.digest and (patience is None or digests([entry.path])[0].digest != entry.digest):
             raise SealBroken(directory / entry.path, "content differs from its seal (same size, other digest)")
-    extra = sorted(set(waits.call(lambda: list_files(directory))) - set(names))
+
+
+def check_listing(directory: Path, seal: Seal) -> None:
+    """Look for files that the seal does not know.
+
+    Raises:
+        SealBroken: there is one.
+    """
+    extra = sorted(set(list_files(directory)) - {entry.path for entry in seal.files})
     if extra:
         raise SealBroken(directory / extra[0], "is not in the seal: it was added afterwards")
-    return seal
 
 
-def check_sizes(directory: Path, seal_path: Path) -> Seal:
+def check_sizes(directory: Path, seal_path: Path, patience: Patience | None = None) -> Seal:
     """The quick look: seal readable, every file there with its sealed size. Does not read the files.
 
     Raises:
         SealBroken: with the file and what is wrong with it.
     """
-    seal = load(seal_path)
-    _compare_sizes(directory, seal.files)
-    return seal
+
+    def look() -> Seal:
+        seal = load(seal_path)
+        _check_sizes(directory, seal.files)
+        return seal
+
+    return (patience or Patience(0.0)).call(look, lambda error: isinstance(error, SealBroken))
 
 
-def _compare_sizes(directory: Path, entries: Iterable[FileDigest]) -> None:
+def _check_sizes(directory: Path, entries: Iterable[FileDigest]) -> None:
     for entry in entries:
         path = directory / entry.path
         try:

@@ -63,7 +63,7 @@ class TrainingKeys:
     ``steps`` are optimizer steps; with ``epochs`` in their place they are counted when the stage starts. ``batch_size``
     is the number of examples a step takes over all processes together, so a stage learns the same on one node as on
     four. ``micro_batch_size`` is what one model replica takes in one pass; the rest is accumulated. ``save_every``
-    None: about eight saves in an allocation, at least ten minutes apart (trl, nemo, toy); else only when told to stop.
+    None: about eight saves in an allocation, at least ten minutes apart.
 
     ``validate_every`` so many steps, and after the last one, the loss on the validation split is taken; None: never.
     ``select``: whether the finished model is that of the last step, or of the step with the least such loss.

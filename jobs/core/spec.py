@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class Source:
 
 @dataclass(frozen=True)
 class StageSpec:
-    """See docs/architecture.md, "Stage spec"."""
+    """See docs/architecture.md, "Stage spec". ``spread``: every node starts processes of ours that do its work."""
 
     run: str
     pipeline: str
@@ -68,6 +68,7 @@ class StageSpec:
     stall_seconds: float | None = None
     quota_bytes: int | None = None
     seals: str = "full"
+    spread: bool = False
     schema: int = SCHEMA
 
     @property
@@ -91,7 +92,7 @@ class StageSpec:
 
 def save(path: Path, spec: StageSpec) -> None:
     """Write a spec atomically."""
-    files.write_json(path, asdict(spec))
+    files.write_record(path, spec)
 
 
 def load(path: Path) -> StageSpec:

@@ -177,8 +177,13 @@ def place_of(path: Path, text: str) -> str:
     return str(path) if path.exists() else ""
 
 
+_BEGIN = re.compile(r"overnight: \S+ job \S+ restart \d+ on .* at \d{4}-")
+"""The first line of a start. Ids of jobs are given again where a controller has lost its state, and the log of the new
+job is that of the old one, too."""
+
+
 def _end_of(path: Path) -> tuple[list[str], int]:
-    """Whole lines at the end of a file, and how many lines stand before them."""
+    """Whole lines at the end of a file, of its last start alone, and how many lines stand before them."""
     try:
         with open(path, "rb") as stream:
             size = stream.seek(0, 2)
@@ -190,7 +195,9 @@ def _end_of(path: Path) -> tuple[list[str], int]:
             if start:
                 stream.readline()  # the rest of a line that was cut
                 before += 1
-            return stream.read().decode(errors="replace").splitlines(), before
+            lines = stream.read().decode(errors="replace").splitlines()
+            begun = max((number for number, line in enumerate(lines) if _BEGIN.match(line)), default=0)
+            return lines[begun:], before + begun
     except OSError:
         return [], 0
 

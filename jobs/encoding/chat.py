@@ -44,6 +44,13 @@ class Chat:
         self._date = datetime.fromisoformat(encoding.date)
         self._special = dict(tokenizer.special_tokens_map)
 
+    @property
+    def day(self) -> str | None:
+        """What the template is given as today; None: none asks for it."""
+        own = self._encoding.chat_template or self._tokenizer.chat_template or ""
+        templates = own.values() if isinstance(own, dict) else [own]
+        return self._encoding.date if any("strftime_now" in template for template in templates) else None
+
     def rendered(
         self, messages: Sequence[Message], tools: Any = None, options: Mapping[str, Any] | None = None
     ) -> RenderedChat:
@@ -86,9 +93,13 @@ class Chat:
         try:
             template = self._tokenizer.get_chat_template(self._encoding.chat_template, tools)
         except ValueError as error:
+            own = self._tokenizer.chat_template
+            named = (
+                f"the chat templates {', '.join(own)}, of which none is named default" if own else "no chat template"
+            )
             raise CannotEncode(
                 "no_template",
-                f"the tokenizer {self._tokenizer.name_or_path} has no chat template: name one "
+                f"the tokenizer {self._tokenizer.name_or_path} has {named}: name one "
                 "(prepare: {template: FILE.jinja}), or a text with {input} and {output}",
             ) from error
         more = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +24,11 @@ _MARKED, _NAMED = 0xF0000, 0x100000
 """Planes of private characters: for control tokens in texts, and for those of templates."""
 
 
-class Control:
-    """The control tokens of one tokenizer."""
+class ControlNames:
+    """Control tokens by their names, to find them in texts. ``ids``: of each name, the longest first."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
-        found = {str(token): int(number) for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-        self.ids = {name: found[name] for name in sorted(found, key=lambda name: (-len(name), name)) if name}
-        self._number = {name: number for number, name in enumerate(self.ids)}
+    def __init__(self, ids: Mapping[str, int]) -> None:
+        self.ids = {name: ids[name] for name in sorted(ids, key=lambda name: (-len(name), name)) if name}
         self._names = list(self.ids)
         self._pattern = re.compile("|".join(map(re.escape, self._names))) if self._names else None
 
@@ -42,6 +39,17 @@ class Control:
             if self._pattern is not None:
                 found.update(self._pattern.findall(text))
         return found
+
+
+class Control(ControlNames):
+    """The control tokens of one tokenizer."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__(
+            {str(token): int(number) for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        )
+        self._tokenizer = tokenizer
+        self._number = {name: number for number, name in enumerate(self.ids)}
 
     def mark(self, value: Any) -> Any:
         """``value`` with the control tokens in its texts marked."""

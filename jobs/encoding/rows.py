@@ -81,6 +81,11 @@ class RowEncoder:
         """The control tokens of the tokenizer."""
         return Control(self.tokenizer)
 
+    @property
+    def day(self) -> str | None:
+        """What the chat template is given as today; None: it does not ask."""
+        return self._chat.day
+
     def encode(self, row: Mapping[str, Any]) -> dict[str, Tokens]:
         """The sequences of a row: ``completion`` of instructions, ``chosen`` and ``rejected`` of preferences.
 
@@ -147,10 +152,6 @@ class RowEncoder:
                 )
             found[name] = (one.text[:start], one.text[start:])
         return found
-
-    def document(self, text: str) -> list[int]:
-        """Ids of a document of a corpus: as the tokenizer makes them, closed by one end token."""
-        return self._closed(self._opened(self._plain_ids(text, False)))
 
     def _checked(self, row: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
         """The row with the control tokens in its texts marked, and whether there are any."""

@@ -16,7 +16,7 @@ from jobs.evaluate.metrics import TASKS
 from jobs.evaluate.settings import EvaluateSettings, TaskSettings
 from jobs.training import examples
 from jobs.training.examples import ExamplesError, Row
-from jobs.training.tokens import begin_ids, encode_text
+from jobs.training.tokens import document_encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -87,11 +87,14 @@ def prepare(
     if task == "perplexity":
         # In training an end-of-sequence token stands before every document, so it does here.
         # What the tokenizer puts before each text by itself is no part of it, and is not scored.
-        begin = begin_ids(tokenizer)
-        before = [examples.end_id(tokenizer), *begin]
+        documents = document_encoder(tokenizer, rows[0].path)
+        for row in rows:
+            if problem := documents.flaw(row.texts["text"]):
+                raise ExamplesError(f"{row.place}: {problem}")
+        before = [documents.end, *documents.begin]
         most = max(2 * len(before), min(settings.batch_tokens, measure.positions(model) or settings.batch_tokens))
-        texts = (encode_text(tokenizer, row.texts["text"])[len(begin) :] for row in rows)
-        parts = [measure.windows(before, ids, most) for ids in texts]
+        made = documents.encode([row.texts["text"] for row in rows])
+        parts = [measure.windows(before, ids[len(documents.begin) :], most) for ids in made]
     else:
         encoder = examples.encoder_of(tokenizer, rows[0].path)
         parts = [list(examples.encode(encoder, row).values()) for row in rows]
@@ -102,7 +105,7 @@ def prepare(
 
 
 def _refuse_longer(rows: list[Row], lengths: list[int], model: PreTrainedModel) -> None:
-    """Raises ExamplesError: a row has more tokens than the model has positions, so that its score would mean nothing."""
+    """Raises ExamplesError: a row has more tokens than the model has positions: its score would mean nothing."""
     most = measure.positions(model)
     for row, length in zip(rows, lengths, strict=True):
         if most is not None and length > most:

@@ -59,8 +59,9 @@ def said_of(spec: StageSpec, job: str, restart: int) -> Verdict | None:
 
 def history(spec: StageSpec) -> list[tuple[Began, Verdict]]:
     """Starts of this attempt that have a verdict, oldest first, also those that found no file system and so could not
-    begin. Those that finished are not failures."""
+    begin. Those that finished are not failures. In the order of the notes: the clocks of nodes differ."""
     begun = {(one.job, one.restart): one for one in starts(spec)}
+    order = {key: number for number, key in enumerate(begun)}
     pairs = []
     for said in verdict.all_of(spec.stage_paths):
         one = begun.get((said.job, said.restart))
@@ -68,7 +69,13 @@ def history(spec: StageSpec) -> list[tuple[Began, Verdict]]:
             one = Began(said.job, said.restart, said.time, said.step or 0, said.nodes)
         if one is not None and said.attempt in ("", spec.attempt) and said.outcome is not Outcome.DONE:
             pairs.append((one, said))
-    return sorted(pairs, key=lambda pair: pair[0].time)
+
+    def place(pair: tuple[Began, Verdict]) -> tuple[float, int]:
+        one = pair[0]  # that of one that did not begin is behind the last start of its job before it
+        before = [order[job, restart] for job, restart in order if job == one.job and restart <= one.restart]
+        return (max(before, default=-1), one.restart)
+
+    return sorted(pairs, key=place)
 
 
 def charges(pairs: list[tuple[Began, Verdict]]) -> list[Ended]:

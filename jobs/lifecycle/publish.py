@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jobs.core import attempts, claim, files, progress, seal, validation
+from jobs.core import attempts, claim, files, progress, seal, shares, validation
 from jobs.core.claim import Claim, ClaimLost
 from jobs.core.paths import StorePaths
 from jobs.core.spec import StageSpec
@@ -24,6 +26,9 @@ SEAL = "seal.json"
 
 FLUSHED = "flushed"
 """In a start's directory of saves: its output was on disk before it was digested."""
+
+WRITTEN = "written"
+"""What every node leaves where several wrote the output: the digests of its part, which is on disk then."""
 
 ADOPTED = "adopted"
 """In a start's directory of saves: the output of an earlier start that it seals."""
@@ -90,6 +95,7 @@ def _put_output(spec: StageSpec, start: Start, result: dict[str, Any], own: Path
     seal.seal_directory(
         own,
         desk / SEAL,
+        known=_digested(spec, result),
         kind=seal.SealKind(spec.produces["kind"]),
         format=spec.produces["format"],
         fingerprint=spec.fingerprint,
@@ -155,12 +161,10 @@ def seal_finished(spec: StageSpec, start: Start) -> dict[str, Any] | None:
         ClaimLost: a later start holds the entry.
     """
     store = spec.store_paths
-    result = result_of(spec)
-    if result.get("outcome") != "done" or lacks_steps(spec, result):
+    finished = next(_finished(spec), None)
+    if finished is None:
         return None
-    found = next((path for path in _outputs_of(spec, result) if path.is_dir() and any(path.iterdir())), None)
-    if found is None:
-        return None
+    result, found = finished
     held = claim_of(spec, start)
     mine = store.own_saves(held.attempt, *held.order) / ADOPTED
     event(spec.stage_paths, start, "finishes", job_before=str(result.get("job", "")), step=result.get("step"))
@@ -177,6 +181,22 @@ def seal_finished(spec: StageSpec, start: Start) -> dict[str, Any] | None:
         return None
     revoke_earlier(spec, start)
     return result
+
+
+def _finished(spec: StageSpec) -> Iterator[tuple[dict[str, Any], Path]]:
+    """Results that say "done" and the output of each, where it is there. An attempt of another run has written its
+    result into the directory of that run."""
+    earlier = attempts.before(spec.store_paths, spec.attempt)
+    for directory in dict.fromkeys([spec.stage_dir, *(attempt.stage_dir for attempt in earlier)]):
+        there = replace(spec, stage_dir=directory)
+        result = result_of(there)
+        is_ours = directory == spec.stage_dir or "attempt" in result
+        if result.get("outcome") != "done" or not is_ours or lacks_steps(there, result):
+            continue
+        passed_on = [*notes(there, None, "finishes"), *notes(spec, None, "finishes")]
+        for path in _outputs_of(there, result, passed_on):
+            if path.is_dir() and any(path.iterdir()):
+                yield result, path
 
 
 _TYPES = {"step": int, "metrics": dict, "behaviour": dict, "restart": int, "job": str, "attempt": str, "writers": int}
@@ -205,14 +225,14 @@ def lacks_steps(spec: StageSpec, result: dict[str, Any]) -> int | None:
     return target if target is not None and (not isinstance(step, int) or step < target) else None
 
 
-def _outputs_of(spec: StageSpec, result: dict[str, Any]) -> list[Path]:
+def _outputs_of(spec: StageSpec, result: dict[str, Any], passed_on: list[dict[str, Any]]) -> list[Path]:
     """Where the output of a result may lie, if all of it was flushed: in the directory of its start, in that of a start
     that was sealing it and was cut off, too, or in ``output`` without a seal, where the version before put it."""
     store = spec.store_paths
     given = result.get("attempt")  # which a worker of a back end's own may not say
     tokens = {given} if given else {spec.attempt, *attempts.tokens_before(store, spec.attempt)}
     starts = {(token, result.get("job"), result.get("restart")) for token in tokens}
-    for note in notes(spec, None, "finishes"):
+    for note in passed_on:
         if note.get("job_before") == result.get("job"):
             starts.add((str(note.get("attempt")), note.get("job"), note.get("restart")))
     owners = [
@@ -231,5 +251,16 @@ def _outputs_of(spec: StageSpec, result: dict[str, Any]) -> list[Path]:
 def _is_flushed(spec: StageSpec, result: dict[str, Any]) -> bool:
     """Whether every node has flushed what it wrote: one that has died since took the rest with it."""
     writers = result.get("writers", 0)
-    marks = spec.stage_paths.ranks(result.get("job", ""), result.get("restart", 0))
-    return writers == 1 or (writers > 1 and all((marks / f"flushed-{node}").exists() for node in range(writers)))
+    return writers == 1 or (writers > 1 and shares.all_answered(_marks(spec, result), WRITTEN, writers))
+
+
+def _marks(spec: StageSpec, result: dict[str, Any]) -> Path:
+    return spec.stage_paths.ranks(result.get("job", ""), result.get("restart", 0))
+
+
+def _digested(spec: StageSpec, result: dict[str, Any]) -> dict[str, seal.FileDigest]:
+    """Digests that the nodes have made of what they wrote; empty where there are none that can be read."""
+    try:
+        return shares.digests_of(shares.answers(_marks(spec, result), WRITTEN, result.get("writers", 0), 0.0))
+    except (TimeoutError, FileNotFoundError, ValueError, TypeError, seal.SealBroken):
+        return {}

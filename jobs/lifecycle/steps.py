@@ -6,6 +6,7 @@ Standard library only and no heavy import: a spare link or a broken checkpoint e
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import time
@@ -15,7 +16,7 @@ from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Any
 
-from jobs.core import attempts, budget, claim, files, patience, seal, verdict
+from jobs.core import attempts, budget, claim, files, patience, seal, shares, verdict
 from jobs.core import spec as specs
 from jobs.core.claim import ClaimLost
 from jobs.core.patience import Patience, passes
@@ -296,7 +297,8 @@ def _said(spec: StageSpec, job: str) -> Outcome | None:
 
 
 def gate(spec: StageSpec, start: Start) -> None:
-    """File gate: verify every input against its seal, each once per job.
+    """File gate: verify every input against its seal, each once per job. Of one that is large only the sizes where the
+    nodes read it together, before their work.
 
     Raises:
         SealBroken: with the file at fault.
@@ -307,7 +309,13 @@ def gate(spec: StageSpec, start: Start) -> None:
         if role in passed:
             continue
         began = time.monotonic()
-        found = _verify_input(parent, waits)
+        patience.check_mounted(parent.paths.root.parent)
+        found = waits.call(functools.partial(input_seal, parent), lambda error: isinstance(error, seal.SealBroken))
+        if spec.spread and len(start.nodes) > 1 and found.bytes >= shares.LARGE:
+            seal.check_sizes(parent.output, parent.paths.seal, waits)
+            event(spec.stage_paths, start, "gate_by_nodes", role=role, bytes=found.bytes, nodes=len(start.nodes))
+            continue
+        seal.verify(parent.output, parent.paths.seal, patience=waits)
         seconds = round(time.monotonic() - began, 3)
         event(
             spec.stage_paths,
@@ -321,13 +329,17 @@ def gate(spec: StageSpec, start: Start) -> None:
         )
 
 
-def _verify_input(parent: Input, waits: Patience) -> seal.Seal:
-    paths = parent.paths
-    patience.check_mounted(paths.root.parent)
-    found = seal.verify(parent.output, paths.seal, patience=waits)
+def input_seal(parent: Input) -> seal.Seal:
+    """The seal of an input.
+
+    Raises:
+        SealBroken: there is none, or it is not the one that the stage was planned on.
+    """
+    found = seal.load(parent.paths.seal)
     if found.fingerprint != parent.fingerprint:
         raise seal.SealBroken(
-            paths.seal, f"is the seal of {found.fingerprint[:16]}, this stage was planned on {parent.fingerprint[:16]}"
+            parent.paths.seal,
+            f"is the seal of {found.fingerprint[:16]}, this stage was planned on {parent.fingerprint[:16]}",
         )
     return found
 

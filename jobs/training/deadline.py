@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 
+from jobs.core import progress
 from jobs.core.paths import StagePaths
 
 SAVE_SECONDS = 600.0
@@ -23,12 +24,15 @@ LAST_SAVE_SECONDS = 60.0
 class StopRequest:
     """Answers "save and leave at this step boundary?"."""
 
-    _longest_save = _allocation = 0.0
+    _longest_save = _longest_seal = _allocation = 0.0
     _saved_at: float | None = None
+    _looks = True
 
-    def __init__(self, stage: StagePaths, lead_seconds: float) -> None:
+    def __init__(self, stage: StagePaths, lead_seconds: float, looks: bool = True) -> None:
+        """``looks``: whether this process looks at the files; one of all does, and they agree at every step anyway."""
         self._stage = stage
         self._lead = lead_seconds
+        self._looks = looks
         self._longest_step = 0.0
         self._last_boundary: float | None = None
         self._mtime: tuple[int, int] | None = None
@@ -37,18 +41,24 @@ class StopRequest:
 
     @property
     def lead(self) -> float:
-        """Seconds before the end at which to start saving: the configured lead, or 3 x the longest save seen if that
-        is more (a slow file system shows only in use)."""
-        return max(self._lead, 3 * self._longest_save)
+        """Seconds before the end at which to start saving: the configured lead, or 3 x the longest save seen with its
+        seal if that is more (a slow file system shows only in use)."""
+        return max(self._lead, 3 * (self._longest_save + self._longest_seal))
 
     def saved(self, seconds: float) -> None:
-        """Tell how long a save took."""
+        """Tell how long the training stood for a save."""
         self._longest_save = max(self._longest_save, seconds)
         self._saved_at = time.monotonic()
 
+    def sealed(self, seconds: float) -> None:
+        """Tell how long the seal of a save took beside the training."""
+        self._longest_seal = max(self._longest_seal, seconds)
+
     def save_due(self, step: int, steps: int, every: int | None) -> bool:
         """Whether to save after ``step`` of ``steps``: by ``every`` (``save_every``), else by time; after the last step
-        where what was done since the last save is worth it. Ranks ask their own clocks, so they have to agree on it."""
+        where what was done since the last save is worth it. Only of a process that ``looks``: the ranks agree."""
+        if not self._looks:
+            return False
         now = time.monotonic()
         since = now - (now if self._saved_at is None else self._saved_at)
         self._saved_at = now - since
@@ -58,6 +68,18 @@ class StopRequest:
             return step % every == 0
         allocation = self._allocation / SAVES_OF_AN_ALLOCATION
         return since >= max(SAVE_SECONDS, allocation, SAVES_OF_TIME * self._longest_save)
+
+    def save_period(self, steps: int, every: int | None) -> int:
+        """Steps between two saves for a program that is told so once, when it starts: by ``every``, else by the time
+        that steps took so far; before the first an eighth of all."""
+        if every is not None:
+            return every
+        seconds = progress.step_seconds(self._stage.progress)
+        end = self.end()
+        if seconds is None or end is None:
+            return max(1, -(-steps // SAVES_OF_AN_ALLOCATION))
+        between = max(SAVE_SECONDS, (end - time.time()) / SAVES_OF_AN_ALLOCATION)
+        return min(steps, max(1, round(between / seconds)))
 
     def end(self) -> float | None:
         """Epoch second at which the allocation ends, as last written; None where nothing said so."""
@@ -86,6 +108,8 @@ class StopRequest:
         return found
 
     def _reason(self, now: float) -> str | None:
+        if not self._looks:
+            return None
         if self._stage.stop.exists():
             return "asked to stop"
         end = self.end()

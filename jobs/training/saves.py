@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from jobs.core import claim, files, seal
+from jobs.core import claim, files, seal, shares
 from jobs.core.claim import Claim
 from jobs.core.paths import StorePaths
 from jobs.core.patience import Patience, passes
+from jobs.core.seal import FileDigest
+from jobs.core.shares import Node
+from jobs.core.validation import Losses
+
+
+class GivenUp(RuntimeError):
+    """The work ended while a save was being sealed."""
+
 
 VALIDATIONS = "validations.json"
 """In a save: step and loss of each validation until then."""
 
 
 class Saves:
-    """The saves of one store entry, as seen by one start of a job (``held`` is its claim)."""
+    """The saves of one store entry, as seen by one start of a job (``held`` is its claim) on one of its nodes."""
 
     def __init__(
         self,
@@ -28,12 +39,19 @@ class Saves:
         held: Claim | None,
         event: Callable[..., None],
         depth: seal.Depth = seal.Depth.FULL,
+        node: Node | None = None,
     ) -> None:
         self._store = store
         self._fingerprint = fingerprint
         self._held = held
         self._event = event
         self._depth = depth
+        self._node = node or Node()
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._given_up = False
+        self._read: int | None = None
+        self._sealed: list[int] = []
         self.validations: dict[int, float] = {}
         """Step -> loss of the validations so far; each save holds those of its time."""
 
@@ -42,8 +60,13 @@ class Saves:
         """Where the trainer writes ``checkpoint-N``: of this start alone, until the save is sealed."""
         held = self._held
         own = self._store.own_saves(held.attempt, *held.order) if held else self._store.own_saves("none", 0, 0)
-        own.mkdir(parents=True, exist_ok=True)
+        if self._node.collects:  # the prologue has made it
+            own.mkdir(parents=True, exist_ok=True)
         return own
+
+    @property
+    def _desk(self) -> Path:
+        return self.directory / "answers"
 
     def newest_valid(self) -> tuple[int, Path] | None:
         """Step and directory of the newest save that verifies; says which newer ones it passed over and why.
@@ -57,8 +80,9 @@ class Saves:
     def _newest_valid(self, waits: Patience, remove: bool = False) -> int | None:
         for step in self._store.save_steps():
             directory, path = self._store.save(step), self._store.save_seal(step)
+            look = seal.check_sizes if step == self._read else seal.verify
             try:
-                found = waits.call(functools.partial(seal.verify, directory, path))
+                found = waits.call(functools.partial(look, directory, path))
             except seal.SealBroken as error:
                 self._event("save_skipped", step=step, path=seal.shown(error.path), reason=error.reason)
                 if remove and not passes(error):
@@ -82,23 +106,134 @@ class Saves:
         self.validations = dict(files.read_json_or_none(directory / VALIDATIONS) or ())
         return found, directory
 
+    def read_newest(self) -> None:
+        """Have the nodes read the newest save together, where one would take long; called on every rank, before
+        ``resume``, which reads by itself what they could not."""
+        step = self._newest_sealed()
+        if step is None or self._node.count == 1 or not self._node.leads:
+            return
+        with contextlib.suppress(seal.SealBroken, OSError):
+            if seal.load(self._store.save_seal(step)).bytes >= shares.LARGE and self._read_together(step, "newest"):
+                self._read = step
+
     def seal(self, step: int) -> None:
-        """Seal ``checkpoint-<step>``; called on rank 0 after all ranks have written (barrier before).
+        """Seal ``checkpoint-<step>`` here and now; called by one process after all have written.
 
         Digested in the directory of this start, with the seal inside; then one rename makes it a save of the entry.
 
         Raises:
             ClaimLost: a later start holds the store entry.
         """
+        self._publish(step, self.validations, {}, None)
+
+    def seal_beside(
+        self,
+        step: int,
+        keep: int,
+        sealed: Callable[[float], None],
+        goes_on: bool = True,
+        best: int | None = None,
+    ) -> None:
+        """Seal ``checkpoint-<step>`` while the training goes on, and keep ``keep`` saves and that of step ``best``;
+        called on every rank after all have written. It counts, and ``sealed`` gets the seconds that it took, once the
+        seal is there.
+
+        One save at a time: the one before is waited for; and this one where the training does not go on.
+
+        Raises:
+            Exception: what went wrong with the one before, or this one if it is waited for.
+        """
+        self.wait()
+        if self._node.leads:
+            threads = max(1, len(os.sched_getaffinity(0)) // 2) if goes_on else None
+            losses = dict(self.validations)  # of now: the training adds to them
+            given = (step, losses, sealed, threads, keep, best)
+            self._thread = threading.Thread(target=self._beside, args=given, daemon=True)
+            self._thread.start()
+        if not goes_on:
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait for the save that is being sealed.
+
+        Raises:
+            Exception: what went wrong with it.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def give_up(self) -> None:
+        """End the sealing of a save: the work has failed, and the save may never become whole."""
+        self._given_up = True
+        with contextlib.suppress(Exception):
+            self.wait()
+
+    def _go_on(self, done: int = 0) -> None:
+        if self._given_up:
+            raise GivenUp("the work has ended")
+
+    def _beside(
+        self,
+        step: int,
+        losses: Losses,
+        sealed: Callable[[float], None],
+        threads: int | None,
+        keep: int,
+        best: int | None,
+    ) -> None:
+        began = time.monotonic()
+        try:
+            parts = self._for_all(f"part-{step}", lambda: self._digest_written(step, threads))
+            if parts is not None:
+                self._publish(step, losses, shares.digests_of(parts), threads)
+                sealed(time.monotonic() - began)
+            self._sealed.append(step)
+            if self._node.count == 1:
+                self.keep_last(keep, best)
+            else:
+                self._keep_together(keep, best)
+        except BaseException as error:
+            self._error = error
+
+    def _digest_written(self, step: int, threads: int | None) -> list[dict[str, Any]]:
+        made = self.directory / f"checkpoint-{step}"
+        return shares.as_answer(shares.digest_written(made, self._node, self._depth, threads, self._go_on))
+
+    def _for_all(self, topic: str, make: Callable[[], Any]) -> list[Any] | None:
+        """What ``make`` returns on all nodes, for the process that collects; None for the others."""
+        began = time.monotonic()
+        try:
+            value = make()
+        except Exception as error:
+            self._check_held()  # who was replaced finds its directory gone
+            if not self._node.collects:
+                shares.answer(self._desk, topic, self._node, error)
+            raise
+        if self._node.count == 1:
+            return [value]
+        shares.answer(self._desk, topic, self._node, value)
+        if not self._node.collects:
+            return None
+        seconds = shares.LEAST_SECONDS + shares.SLOWER * (time.monotonic() - began)
+        found = shares.answers(self._desk, topic, self._node.count, seconds, self._go_on)
+        for path in self._desk.glob(f"{topic}-*.json"):
+            path.unlink()
+        return found
+
+    def _publish(self, step: int, losses: Losses, known: dict[str, FileDigest], threads: int | None) -> None:
         self._check_held()
         own, target = self.directory, self._store.save(step)
         made = own / target.name
         if not made.exists() and target.exists() and not self._store.save_seal(step).exists():
             os.rename(target, made)  # written in place, as a back end of the version before does
-        if self.validations:
-            files.write_json(made / VALIDATIONS, sorted(self.validations.items()))
+        if losses:
+            files.write_json(made / VALIDATIONS, sorted(losses.items()))
         try:
-            self._digest(step, made)
+            self._digest(step, made, known, threads)
         except (seal.SealBroken, OSError):
             self._check_held()  # who was replaced finds its directory gone
             raise
@@ -107,10 +242,13 @@ class Saves:
         claim.put(made, target, own)
         self._event("saved", step=step, path=str(target))
 
-    def _digest(self, step: int, made: Path) -> None:
+    def _digest(self, step: int, made: Path, known: dict[str, FileDigest], threads: int | None) -> None:
         seal.seal_directory(
             made,
             made / "seal.json",
+            known=known,
+            threads=threads,
+            on_bytes=self._go_on,
             kind=seal.SealKind.SAVE,
             format="trainer",
             fingerprint=self._fingerprint,
@@ -172,23 +310,58 @@ class Saves:
         Nothing is removed before one of those that stay has been read again in full: the newest seal may be of a save
         that the file system has damaged since, and the one before it would be the only good one.
         """
-        steps = self._store.save_steps()
+        sealed = self._store.sealed_steps()
+        doomed = self._doomed(count, best)
+        if doomed and any(self._is_sound(step) for step in sealed[:count]):
+            self._remove_all(doomed)
+
+    def _doomed(self, count: int, best: int | None) -> list[int]:
         sealed = self._store.sealed_steps()
         kept = {*sealed[:count], best}
-        doomed = [step for step in steps if sealed and step not in kept and step < sealed[0]]
-        if not doomed or not any(self._is_sound(step) for step in sealed[:count]):
-            return
-        for step in doomed:
+        return [step for step in self._store.save_steps() if sealed and step not in kept and step < sealed[0]]
+
+    def _remove_all(self, steps: list[int]) -> None:
+        for step in steps:
             self._remove(step)
+
+    def _keep_together(self, count: int, best: int | None) -> None:
+        """``keep_last`` on several nodes, each of which reads a share; what they read is what they have sealed, so that
+        they need not agree on a listing. Of two saves that stay the older one is read."""
+        if len(self._sealed) <= count:
+            return
+        is_sound = self._read_together(self._sealed[-min(count, 2)], "again")
+        if is_sound:
+            self._remove_all(self._doomed(count, best))
+
+    def _read_together(self, step: int, topic: str) -> bool:
+        """Whether the nodes find a save sound, for the one that collects; False for the others."""
+        path = self._store.save_seal(step)
+        files.wait_for(path, shares.LEAST_SECONDS, interval=5.0)
+
+        def read() -> int:
+            found = seal.load(path)
+            for entry in self._node.share(found.files):
+                files.drop_cache(self._store.save(step) / entry.path)
+            shares.check_share(self._store.save(step), found, self._node)
+            return found.bytes
+
+        try:
+            return self._for_all(f"{topic}-{step}", read) is not None
+        except (seal.SealBroken, OSError) as error:
+            self._unsound(step, error)
+            return False
 
     def _is_sound(self, step: int) -> bool:
         directory = self._store.save(step)
         try:
             for entry in seal.load(self._store.save_seal(step)).files:
                 files.drop_cache(directory / entry.path)  # what the disk has, not what this node remembers
-            seal.verify(directory, self._store.save_seal(step))
+            seal.verify(directory, self._store.save_seal(step), on_bytes=self._go_on)
         except (seal.SealBroken, OSError) as error:
-            reason = error.reason if isinstance(error, seal.SealBroken) else str(error)
-            self._event("save_unsound", step=step, path=str(getattr(error, "path", directory)), reason=reason)
+            self._unsound(step, error)
             return False
         return True
+
+    def _unsound(self, step: int, error: Exception) -> None:
+        reason = error.reason if isinstance(error, seal.SealBroken) else str(error)
+        self._event("save_unsound", step=step, path=str(getattr(error, "path", self._store.save(step))), reason=reason)

@@ -22,7 +22,10 @@ from data_prep.common.text import batched
 from data_prep.tokens import indexed
 from jobs.core import files
 from jobs.core.spec import Input
-from jobs.training.examples import ExamplesError, end_id
+from jobs.encoding.documents import DocumentEncoder
+from jobs.encoding.errors import CannotEncode
+from jobs.encoding.settings import Encoding
+from jobs.training.examples import ExamplesError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,26 +45,16 @@ _BATCH_CHARS = 1_000_000
 _REPORT_SECONDS = 10.0
 
 
-def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of one document of a corpus, with what the tokenizer itself puts before it, closed by one end token."""
-    return encode_texts(tokenizer, [text])[0]
+def document_encoder(tokenizer: PreTrainedTokenizerBase, path: Path) -> DocumentEncoder:
+    """What makes ids of the documents of the file ``path`` of a corpus.
 
-
-def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """``encode_text`` of each; the tokenizer spreads them over its threads."""
-    end = end_id(tokenizer)
-    found: list[list[int]] = tokenizer(texts, return_attention_mask=False)["input_ids"]
-    for ids in found:
-        if ids and ids[-1] == end:  # of a tokenizer that adds it itself
-            ids.pop()
-        ids.append(end)
-    return found
-
-
-def begin_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids that the tokenizer puts before every text by itself (a beginning token); mostly none."""
-    whole, alone = (list(tokenizer("a", add_special_tokens=added)["input_ids"]) for added in (True, False))
-    return next(whole[:at] for at in range(len(whole) + 1) if whole[at : at + len(alone)] == alone)
+    Raises:
+        DataError: the tokenizer has no end token, so that no document could be closed.
+    """
+    try:
+        return DocumentEncoder(tokenizer, Encoding.of(path).special_tokens)
+    except CannotEncode as error:
+        raise ExamplesError(str(error)) from error
 
 
 def tokens_prefix(directory: Path, split: str) -> Path:
@@ -88,30 +81,32 @@ def corpus(given: Input, split: str, tokenizer: PreTrainedTokenizerBase, scratch
     """
     if given.format == "tokens":
         return tokens_prefix(given.output, split)
-    made, why = of_data_stage(given.output, split, tokenizer)
+    source = given.output / f"{split}.jsonl"
+    documents = document_encoder(tokenizer, source)
+    made, why = of_data_stage(given.output, split, documents, _digest(tokenizer))
     if made is not None:
         return made
-    source = given.output / f"{split}.jsonl"
     made_from = {"fingerprint": given.fingerprint, "split": split, "tokenizer": _digest(tokenizer)}
     prefix = scratch / "corpus"
     if files.read_json_or_none(scratch / READY) != made_from:
         ctx.event("tokenizing", path=str(source), why=why)
-        _tokenise(source, scratch, tokenizer, made_from, ctx)
+        largest = max(tokenizer.get_vocab().values())
+        _tokenise(source, scratch, documents, indexed.dtype_for(largest + 1), made_from, ctx)
     return prefix
 
 
-def of_data_stage(directory: Path, split: str, tokenizer: PreTrainedTokenizerBase) -> tuple[Path | None, str]:
-    """Prefix of the files that the data stage has made with this very tokenizer; else None and why not."""
+def of_data_stage(directory: Path, split: str, documents: DocumentEncoder, digest: str) -> tuple[Path | None, str]:
+    """Prefix of the files that the data stage has made with this very tokenizer (``digest``); else None and why not."""
     prefix = directory / "megatron" / f"{split}_text_document"
     if not all(path.is_file() for path in indexed.paths(prefix)):
         return None, "the data stage was given no tokenizer"
     card = files.read_json_or_none(directory / "card.json") or {}
     made_by = card.get("tokenizer") or {}
-    if made_by.get("digest") != _digest(tokenizer):
+    if made_by.get("digest") != digest:
         return None, "the data stage has tokenised with another tokenizer.json"
-    if made_by.get("begin", []) != begin_ids(tokenizer):
+    if made_by.get("begin", []) != documents.begin:
         return None, "the data stage has put other ids before each document"
-    if made_by.get("eod") != end_id(tokenizer) and not (card.get("settings") or {}).get("prepare", {}).get("eod"):
+    if made_by.get("eod") != documents.end and not (card.get("settings") or {}).get("prepare", {}).get("eod"):
         return None, "the data stage has closed documents by another id"
     return prefix, ""
 
@@ -123,7 +118,12 @@ def _digest(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _tokenise(
-    source: Path, scratch: Path, tokenizer: PreTrainedTokenizerBase, made_from: dict[str, Any], ctx: WorkContext
+    source: Path,
+    scratch: Path,
+    documents: DocumentEncoder,
+    dtype: np.dtype[Any],
+    made_from: dict[str, Any],
+    ctx: WorkContext,
 ) -> None:
     """Make the files in ``scratch``: each process its share of the parts, the first one joins them."""
     scratch.mkdir(parents=True, exist_ok=True)
@@ -131,7 +131,6 @@ def _tokenise(
     bounds = [(start, min(start + PART_BYTES, size)) for start in range(0, size, PART_BYTES)]
     if not bounds:
         raise ExamplesError(f"{source}:1: no row of corpus")
-    dtype = indexed.dtype_for(max(tokenizer.get_vocab().values()) + 1)
     said = time.monotonic()
 
     def report(done: float) -> None:
@@ -144,11 +143,11 @@ def _tokenise(
     for number in range(ctx.rank, len(parts), ctx.world):
         if files.read_json_or_none(_mark(parts[number])) != made_from:
             start, end = bounds[number]
-            _write_part(parts[number], texts_between(source, start, end), tokenizer, dtype)
+            _write_part(parts[number], texts_between(source, start, end, documents), documents, dtype)
             files.write_json(_mark(parts[number]), made_from)
         report(number / len(parts))
     if ctx.rank != 0:
-        _wait(scratch / READY, made_from, lambda: None)
+        _wait(scratch / READY, made_from, lambda: None, ctx.world)
         return
     for number, part in enumerate(parts):
         _wait(_mark(part), made_from, partial(report, number / len(parts)))
@@ -163,27 +162,29 @@ def _mark(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
-def _write_part(prefix: Path, texts: Iterator[str], tokenizer: PreTrainedTokenizerBase, dtype: np.dtype[Any]) -> None:
+def _write_part(prefix: Path, texts: Iterator[str], documents: DocumentEncoder, dtype: np.dtype[Any]) -> None:
     writer = indexed.IndexedWriter(prefix, dtype)
     for batch in batched(texts, _BATCH_CHARS, len):
-        for ids in encode_texts(tokenizer, batch):
+        for ids in documents.encode(batch):
             writer.add(np.array(ids, np.int64))
     writer.close()
 
 
-def _wait(path: Path, content: Any, meanwhile: Callable[[], None]) -> None:
-    """Wait until another process has written ``content``. Where one ends, torchrun ends them all."""
+def _wait(path: Path, content: Any, meanwhile: Callable[[], None], world: int = 1) -> None:
+    """Wait until another process has written ``content``; all ``world`` of them look a thousand times a second at most.
+    Where one ends, torchrun ends them all."""
+    pause = max(0.1, world / 1000)
     while files.read_json_or_none(path) != content:
         meanwhile()
-        if files.wait_for(path, 5.0, interval=0.1):
-            time.sleep(0.1)
+        if files.wait_for(path, max(5.0, pause), interval=pause):
+            time.sleep(pause)
 
 
-def texts_between(path: Path, start: int, end: int) -> Iterator[str]:
+def texts_between(path: Path, start: int, end: int, documents: DocumentEncoder) -> Iterator[str]:
     """Texts of the rows of a corpus whose lines begin in these bytes; memory is that of a line.
 
     Raises:
-        DataError: not JSON, or a text missing or empty; with file and line.
+        DataError: not JSON, a text missing or empty, or one with a control token that is refused; with file and line.
     """
     with open(path, "rb") as stream:
         if start:
@@ -197,6 +198,8 @@ def texts_between(path: Path, start: int, end: int) -> Iterator[str]:
                 text = value.get("text") if isinstance(value, dict) else None
                 if not isinstance(text, str) or not text.strip():
                     problem = f"field 'text' of a row of corpus is missing or has no content: {text!r}"
+                else:
+                    problem = documents.flaw(text)
             except ValueError as error:
                 problem = f"not JSON: {error}"
             if problem is not None:
@@ -232,7 +235,7 @@ def mix(prefix: Path, seed: int, scratch: Path, ctx: WorkContext) -> Path:
             files.flush(partial)
             partial.replace(made / name)
         files.write_json(ready, content)
-    _wait(ready, content, lambda: None)
+    _wait(ready, content, lambda: None, ctx.world)
     return made
 
 

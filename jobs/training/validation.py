@@ -93,10 +93,18 @@ class Watch:
         """Remove saves that are not needed any more."""
         self._ctx.saves.keep_last(self._settings.keep_saves, self.best)
 
+    def seal_beside(self, step: int, goes_on: bool) -> None:
+        """``Saves.seal_beside``, which keeps what is still needed."""
+        saves, stop = self._ctx.saves, self._ctx.stop
+        saves.seal_beside(step, self._settings.keep_saves, stop.sealed, goes_on, self.best)
+
     def chosen(self, step: int) -> tuple[int, Path] | None:
         """The save of which the finished model is to be; None: that of ``step``, where training has ended.
 
         A save that does not verify is passed over for the next best one, with an event.
+
+        Raises:
+            Exception: what went wrong with the save that was being sealed.
         """
         if self._settings.select != "best":
             return None
@@ -104,6 +112,7 @@ class Watch:
         for other in sorted(losses, key=lambda each: (losses[each], each)):
             if other == step:
                 return None
+            self._ctx.saves.wait()  # it may be the one that is being sealed
             if (path := self._ctx.saves.verified(other)) is not None:
                 return other, path
         return None

@@ -7,6 +7,7 @@ steps; its finding is a file, on which the monitors of all nodes act: each asks 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shutil
@@ -90,21 +91,22 @@ class Patience:
         return max(floor, usual, LONGEST_STEPS * longest) + self.save_seconds
 
 
-def start(spec: StageSpec, begun: Start, rank: int) -> subprocess.Popen[bytes] | None:
-    """Called by every rank before its work: register it, and start the monitor of this node on its first rank.
+def start(spec: StageSpec, begun: Start, rank: int, leads: bool = True) -> subprocess.Popen[bytes] | None:
+    """Called by every rank before its work: register it, and start the monitor of this node where it ``leads`` that.
 
-    The monitor ends with the rank: it holds the reading end of a pipe to it.
+    The monitor ends with the rank: it holds the reading end of a pipe to it. Where the ranks would write their stacks
+    is memory, of which only the monitor of their node makes files: thousands of ranks make none on the shared file
+    system, and each node one.
     """
     import faulthandler
 
+    stacks = os.memfd_create("stacks")  # as long as the process
+    faulthandler.register(STACK_SIGNAL, file=stacks, all_threads=True, chain=False)
     directory = spec.stage_paths.ranks(begun.job, begun.restart)
     directory.mkdir(parents=True, exist_ok=True)
-    stream = open(spec.stage_paths.stack(begun.job, begun.restart, rank), "w")  # noqa: SIM115 - as long as the process
-    faulthandler.register(STACK_SIGNAL, file=stream, all_threads=True, chain=False)
-    node = os.environ.get("SLURMD_NODENAME", "") or socket.gethostname()
-    value = {"rank": rank, "pid": os.getpid(), "host": node}
-    files.write_json(directory / f"{rank}.json", value)
-    if spec.kind not in WATCHED_KINDS or not is_first_of_node():
+    value = {"rank": rank, "pid": os.getpid(), "stacks": f"/proc/{os.getpid()}/fd/{stacks}"}
+    files.append_json_line(directory / f"{node_name()}{_RANKS}", value, durable=False)
+    if spec.kind not in WATCHED_KINDS or not leads:
         return None
     boot = Path(__file__).parents[1] / "boot.py"
     # Its own start would be too late: quick steps are over before this process is up.
@@ -112,20 +114,17 @@ def start(spec: StageSpec, begun: Start, rank: int) -> subprocess.Popen[bytes] |
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
 
-def is_first_of_node() -> bool:
-    """Whether this is the first rank of its node."""
-    return (os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0") == "0"
+_RANKS, _ANSWERED = ".ranks", ".answered"
+"""Behind the name of a node: the file of its ranks, and the one that says that all have written their stacks."""
+
+
+def node_name() -> str:
+    """This node as Slurm calls it, else as it calls itself."""
+    return os.environ.get("SLURMD_NODENAME", "") or socket.gethostname()
 
 
 def _spec_path(spec: StageSpec) -> Path:
     return spec.stage_paths.scripts(spec.attempt).spec
-
-
-def forget(spec: StageSpec, begun: Start, rank: int) -> None:
-    """A rank that ends by itself leaves no empty file of stacks."""
-    path = spec.stage_paths.stack(begun.job, begun.restart, rank)
-    if path.exists() and path.stat().st_size == 0:
-        path.unlink(missing_ok=True)
 
 
 def main(spec: StageSpec, begun: Start, rank: int, began: float) -> int:
@@ -134,14 +133,21 @@ def main(spec: StageSpec, begun: Start, rank: int, began: float) -> int:
         signal.signal(number, signal.SIG_IGN)
     monitor = _Monitor(spec, begun, began, watches=rank == 0)
     parent = os.getppid()
+    pause = POLL_SECONDS if rank == 0 else poll_seconds(len(begun.nodes))
     while os.getppid() == parent:
-        ready, _, _ = select.select([sys.stdin], [], [], POLL_SECONDS)
+        ready, _, _ = select.select([sys.stdin], [], [], pause)
         if ready:
             return 0
         if monitor.has_stalled():
             monitor.end()
             return 0
     return 0
+
+
+def poll_seconds(nodes: int) -> float:
+    """How often the monitors of other nodes look for the finding of the first one's: all together, a hundred times a
+    second."""
+    return max(POLL_SECONDS, nodes / 100)
 
 
 class _Monitor:
@@ -151,7 +157,7 @@ class _Monitor:
         self._watches = watches
         self._stage = spec.stage_paths
         self._file = self._stage.stall(begun.job, begun.restart)
-        self._host = os.environ.get("SLURMD_NODENAME", "") or socket.gethostname()
+        self._ranks = self._stage.ranks(begun.job, begun.restart)
         size, _ = space.checkpoint_bytes(spec) if spec.trains else (0, "")
         estimate = size / SAVE_BYTES_PER_SECOND
         self._patience = Patience(spec.stall_seconds, estimate, began)
@@ -183,55 +189,58 @@ class _Monitor:
         return True
 
     def end(self) -> None:
-        """Stacks, then (rank 0's monitor) the result, then SIGKILL."""
-        ranks = self._ranks()
-        mine = [rank for rank in ranks if rank["host"] == self._host]
+        """Stacks of this node, then (rank 0's monitor) the result, then SIGKILL."""
+        mine = sorted(files.read_json_lines(self._ranks / f"{node_name()}{_RANKS}"), key=lambda rank: int(rank["rank"]))
         for rank in mine:
             _signal(int(rank["pid"]), STACK_SIGNAL)
         deadline = time.monotonic() + STACK_SECONDS
-        asked = ranks if self._watches else mine
-        while time.monotonic() < deadline and not all(map(self._has_stack, asked)):
+        while time.monotonic() < deadline and not all(map(_stacks, mine)):
             time.sleep(0.2)
         for rank in mine:
-            self._py_spy(rank)
+            self._keep_stacks(rank)
+        if all(map(_stacks, mine)):
+            (self._ranks / f"{node_name()}{_ANSWERED}").touch()
         if self._watches:
-            self._tell(ranks)
+            self._tell(*self._nodes(), mine)
         for rank in mine:
             _signal(int(rank["pid"]), signal.SIGKILL)
 
-    def _ranks(self) -> list[dict[str, Any]]:
-        found = self._stage.ranks(self._start.job, self._start.restart).glob("*.json")
-        return sorted((files.read_json(path) for path in found), key=lambda rank: int(rank["rank"]))
+    def _nodes(self) -> tuple[list[str], list[str]]:
+        """Names of all nodes, and of those whose ranks have not all written their stacks, which the others may be a
+        while about: by listing, not by files of theirs."""
+        deadline = time.monotonic() + poll_seconds(len(self._start.nodes)) + STACK_SECONDS
+        while True:
+            names = files.fresh_names(self._ranks)
+            nodes = sorted(name.removesuffix(_RANKS) for name in names if name.endswith(_RANKS))
+            mute = [node for node in nodes if f"{node}{_ANSWERED}" not in names]
+            if not mute or time.monotonic() > deadline:
+                return nodes, mute
+            time.sleep(POLL_SECONDS)
 
-    def _stack(self, rank: dict[str, object]) -> Path:
-        return self._stage.stack(self._start.job, self._start.restart, int(str(rank["rank"])))
-
-    def _has_stack(self, rank: dict[str, object]) -> bool:
-        path = self._stack(rank)
-        return not path.exists() or path.stat().st_size > 0  # none: it has ended by itself
-
-    def _py_spy(self, rank: dict[str, object]) -> None:
-        """Frames of native code too, where py-spy is installed and may look."""
+    def _keep_stacks(self, rank: dict[str, Any]) -> None:
+        """Write the stacks of a rank into the logs; frames of native code too, where py-spy is installed and may
+        look."""
+        text = _stacks(rank)
+        if text == ENDED:
+            return
         program = shutil.which("py-spy", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
-        if program is None:
-            return
-        command = [program, "dump", "--nonblocking", "--pid", str(rank["pid"])]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=STACK_SECONDS, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return
-        if done.returncode == 0:
-            with open(self._stack(rank), "a", encoding="utf-8") as stream:
-                stream.write(f"\npy-spy:\n{done.stdout}")
+        if program is not None:
+            command = [program, "dump", "--nonblocking", "--pid", str(rank["pid"])]
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                done = subprocess.run(command, capture_output=True, text=True, timeout=STACK_SECONDS, check=False)
+                text += f"\npy-spy:\n{done.stdout}" if done.returncode == 0 else ""
+        if text:
+            files.write_atomic(self._stack(rank), text)
 
-    def _tell(self, ranks: list[dict[str, object]]) -> None:
-        mute = sorted({str(rank["host"]) for rank in ranks if not self._has_stack(rank)})
+    def _stack(self, rank: dict[str, Any]) -> Path:
+        return self._stage.stack(self._start.job, self._start.restart, int(rank["rank"]))
+
+    def _tell(self, names: list[str], mute: list[str], mine: list[dict[str, Any]]) -> None:
         last = self._patience.last
         at = f"since step {last.step}" if last else "before the first step"
         text = f"no step for {self._silent:.0f} s {at} (limit {self._patience.seconds:.0f} s)"
         text += f"; no answer from {', '.join(mute)}" if mute else ""
-        source = str(self._stack(ranks[0])) if ranks else ""
-        names = sorted({str(rank["host"]) for rank in ranks})
+        source = str(self._stack(mine[0])) if mine else ""
         value = {
             "outcome": "failed",
             "failure": FailureClass.HANG.value,
@@ -243,6 +252,19 @@ class _Monitor:
         }
         files.write_json(self._stage.result, value)
         event(self._stage, self._start, "hang", silent=round(self._silent, 1), step=last.step if last else None)
+
+
+ENDED = "ended"
+
+
+def _stacks(rank: dict[str, Any]) -> str:
+    """The stacks that a rank has written; ``ENDED`` of one that has ended by itself."""
+    try:
+        return Path(str(rank["stacks"])).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ENDED
+    except OSError:
+        return ""
 
 
 def _signal(pid: int, number: int) -> None:

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from jobs import backends
-from jobs.core import files, redaction, seal, symptoms, verdict
+from jobs.core import files, redaction, seal, shares, symptoms, verdict
 from jobs.core.paths import StagePaths
 from jobs.core.progress import ProgressWriter
+from jobs.core.shares import Node
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
 from jobs.lifecycle import judge, publish, space, steps
@@ -27,7 +28,7 @@ from jobs.training import interface
 from jobs.training.deadline import StopRequest
 from jobs.training.interface import BackEnd, Result, WorkContext
 from jobs.training.saves import Saves
-from jobs.worker import monitor
+from jobs.worker import gate, monitor
 
 
 class NotWhole(RuntimeError):
@@ -89,13 +90,17 @@ class _SignalledStop(StopRequest):
 
     signalled = False
 
-    def __init__(self, stage: StagePaths, lead_seconds: float, note: Callable[..., None]) -> None:
-        super().__init__(stage, lead_seconds)
+    def __init__(self, stage: StagePaths, lead_seconds: float, note: Callable[..., None], looks: bool = True) -> None:
+        super().__init__(stage, lead_seconds, looks)
         self._note = note
 
     def saved(self, seconds: float) -> None:
         super().saved(seconds)
         self._note("save_took", seconds=round(seconds, 3))
+
+    def sealed(self, seconds: float) -> None:
+        super().sealed(seconds)
+        self._note("save_took", sealed=True, seconds=round(seconds, 3))
 
     def on_signal(self, number: int, frame: Any) -> None:
         self.signalled = True
@@ -115,16 +120,18 @@ def main(spec: StageSpec) -> int:
         if rank == 0:
             steps.event(stage, start, name, **facts)
 
-    stop = _SignalledStop(stage, spec.lead_seconds, event)
-    # Of earlier starts: a slow file system is known from then on. And the output has to be sealed in what is left.
-    StopRequest.saved(stop, max(monitor.longest_save(spec), _seconds_to_seal(spec, stop.end())))
+    node = Node.of(rank, world)
+    stop = _SignalledStop(stage, spec.lead_seconds, event, looks=rank == 0)
+    if rank == 0:
+        # Of earlier starts: a slow file system is known from then on. And the output has to be sealed in what is left.
+        StopRequest.sealed(stop, max(monitor.longest_save(spec), _seconds_to_seal(spec, stop.end())))
     signal.signal(signal.SIGTERM, stop.on_signal)
     signal.signal(signal.SIGUSR2, stop.on_signal)
     context = WorkContext(
         output=steps.output_of(spec, start),
         progress=ProgressWriter(stage.progress, start.restart, enabled=rank == 0),
         stop=stop,
-        saves=Saves(store, spec.fingerprint, held, event, spec.seal_depth),
+        saves=Saves(store, spec.fingerprint, held, event, spec.seal_depth, node),
         event=event,
         restart=start.restart,
         rank=rank,
@@ -132,15 +139,19 @@ def main(spec: StageSpec) -> int:
     )
     watcher = None
     try:
-        watcher = monitor.start(spec, start, rank)
+        gate.read_together(spec, start, node)
+        context.saves.read_newest()
+        watcher = monitor.start(spec, start, rank, node.leads)
         backend = backends.load(spec.backend)
         if rank == 0:
             behaviour_gate(spec, backend)
         result = backend.run(spec, context)
-        _flush(spec, start, rank, world)
+        context.saves.wait()
+        _flush(spec, start, node, world)
         if rank == 0:
             _write_result(spec, start, result, backend, stop.last_reason)
     except BaseException as error:  # also SystemExit of a library: the verdict needs a reason
+        context.saves.give_up()
         print(redaction.shown(traceback.format_exc(), stage.secrets), file=sys.stderr, flush=True)
         text = str(error).strip() or type(error).__name__
         sources = (Path(source.path) for source in spec.sources)
@@ -156,21 +167,25 @@ def main(spec: StageSpec) -> int:
             _write(spec, start, {**value, "node": node_name()})
         return 1
     finally:
-        monitor.forget(spec, start, rank)
         if watcher is not None and watcher.stdin is not None:
             watcher.stdin.close()
             watcher.wait()
     return 0
 
 
-def _flush(spec: StageSpec, start: steps.Start, rank: int, world: int) -> None:
-    """Have what this node wrote on disk before the result says that it is there; each of several leaves a mark."""
-    if monitor.is_first_of_node():
-        with contextlib.suppress(FileNotFoundError):  # replaced: a later start has taken it away
-            files.flush_tree(steps.output_of(spec, start))
-        if world > 1:
-            marks = spec.stage_paths.ranks(start.job, start.restart)
-            files.write_atomic(marks / f"flushed-{os.environ.get('SLURM_NODEID', '0')}", "")
+def _flush(spec: StageSpec, start: steps.Start, node: Node, world: int) -> None:
+    """Have what this node wrote on disk before the result says that it is there; each of several processes' nodes
+    leaves the digests, so that nobody has to read it again for the seal."""
+    output = steps.output_of(spec, start)
+    if not node.leads:
+        return
+    with contextlib.suppress(FileNotFoundError, seal.SealBroken):  # replaced: a later start has taken it away
+        if world == 1:
+            files.flush_tree(output)
+            return
+        found = shares.digest_written(output, node, spec.seal_depth)
+        marks = spec.stage_paths.ranks(start.job, start.restart)
+        shares.answer(marks, publish.WRITTEN, node, shares.as_answer(found))
 
 
 def _seconds_to_seal(spec: StageSpec, end: float | None) -> float:
@@ -209,7 +224,7 @@ def _evidence(error: BaseException, text: str) -> str:
 
 def _write_result(spec: StageSpec, start: steps.Start, result: Result, backend: BackEnd, stop_reason: str) -> None:
     value: dict[str, Any] = {"outcome": result.outcome, "step": result.step, "metrics": result.metrics}
-    value["writers"] = int(os.environ.get("SLURM_NNODES") or 1) if rank_and_world()[1] > 1 else 1
+    value["writers"] = Node.of(*rank_and_world()).count
     if result.outcome == "stopped":
         value["reason"] = stop_reason
     if result.outcome == "done" and spec.produces["kind"] == seal.SealKind.CHECKPOINT.value:

@@ -10,6 +10,9 @@ _INTERRUPTED = 128 + 2
 def main() -> int:
     """The exit code of the command."""
     signal.signal(signal.SIGINT, _leave)
+    from jobs.core import utf8
+
+    utf8.ensure()
     from launch.cli.main import main as overnight
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on it is an exception that is handled

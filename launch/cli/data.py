@@ -20,6 +20,8 @@ from launch.cli import options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import Console
+
     from data_prep.corpus.workers import Runner
     from data_prep.inspect import Shown, Token
 
@@ -67,10 +69,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """Settings of a stage from ``--set``: keys of the stage itself, the rest for ``prepare``; dots go down."""
-    import yaml
-
     from data_prep import paths
     from launch.base.errors import InputError
+    from launch.config.document.layers import option_value
 
     stage: dict[str, Any] = {"source": {"type": "path"}, "prepare": {}}
     for text in args.set:
@@ -78,14 +79,10 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
         names = key.strip().split(".")
         if not equals or not all(names):
             raise InputError(f"--set {text!r}: write KEY=VALUE")
-        try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise InputError(f"--set {text!r}: the value is no YAML: {error}") from error
         place = stage if names[0] in _OF_STAGE else stage["prepare"]
         for name in names[:-1]:
             place = place.setdefault(name, {})
-        place[names[-1]] = parsed
+        place[names[-1]] = option_value(value.strip(), f"--set {text}")
     stage["prepare"] = paths.resolved(stage["prepare"], lambda path: str(Path(path).expanduser().absolute()))
     return stage
 
@@ -143,31 +140,37 @@ def _inspect(args: argparse.Namespace) -> int:
         for row in found:
             print(json.dumps(asdict(row), ensure_ascii=False))
         return 0
+    console = None
+    if sys.stdout.isatty() or "FORCE_COLOR" in os.environ:
+        from rich.console import Console
+
+        console = Console(highlight=False)
     for row in found:
-        _show(row)
+        show(row, console)
     return 0
 
 
-def _show(row: Shown) -> None:
-    """Print one row. On a terminal tokens with loss are green, others grey, every other one underlined to show its
-    end."""
-    if not (sys.stdout.isatty() or "FORCE_COLOR" in os.environ):
+def show(row: Shown, console: Console | None) -> None:
+    """Print one row. With colours, tokens with loss are green, others grey, control tokens bold, every other one
+    underlined to show its end."""
+    heads = {
+        name: _counts(tokens) + (f"; {row.notes[name]}" if row.notes.get(name) else "")
+        for name, tokens in row.sequences.items()
+    }
+    if console is None:
         print(f"{row.place}  {row.name}")
         for name, tokens in row.sequences.items():
-            print(f"{name}{_counts(tokens)}\n{''.join(token.text for token in tokens)}")
+            print(f"{name}{heads[name]}\n{''.join(token.text for token in tokens)}")
         return
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
     # Not cut to the width of the terminal as a rule would be: its end is the line number.
     console.print(Text(f"{row.place}  {row.name}", "bold cyan"), soft_wrap=True)
     for name, tokens in row.sequences.items():
-        note = f"; {row.notes[name]}" if row.notes.get(name) else ""
-        console.print(f"[bold]{name}[/]{_counts(tokens)}{note}")
+        console.print(Text.assemble((name, "bold"), heads[name]))
         text = Text()
         for number, token in enumerate(tokens):
-            style = "green" if token.loss else "bright_black"
+            style = ("bold " if token.control else "") + ("green" if token.loss else "bright_black")
             text.append(token.text, style + (" underline" if token.id is not None and number % 2 else ""))
         console.print(text)
 

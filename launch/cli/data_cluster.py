@@ -43,26 +43,31 @@ class ArrayRunner:
         self._token = new_token()
 
     def __call__(self, root: Path, phase: str, shards: Sequence[int], progress: Callable[[int], None]) -> None:
-        """Submit the shards as arrays, one after the other, and wait for their results. Raises DataError: a task found
-        bad input. Raises InputError: a task failed; names its shard and log. Raises RejectedByCluster: in Slurm's
-        words."""
+        """Submit the shards as an array, of many several a task, and wait for their results. Raises DataError: a task
+        found bad input. Raises InputError: a task failed; names its shard and log. Raises RejectedByCluster: in
+        Slurm's words."""
         run = Run(Workspace(root), self._token)
         if not run.paths.toolkit.exists():
             toolkit.take(run.workspace, run.paths.toolkit)
-        for start in range(0, len(shards), array.LARGEST):
-            self._array(run, phase, f"{phase}-{start}", shards[start : start + array.LARGEST], progress)
+        if shards:
+            each = -(-len(shards) // array.LARGEST)
+            groups = [shards[start : start + each] for start in range(0, len(shards), each)]
+            self._array(run, phase, f"{phase}-{shards[0]}", groups, progress)
 
-    def _array(self, run: Run, phase: str, name: str, shards: Sequence[int], progress: Callable[[int], None]) -> None:
+    def _array(
+        self, run: Run, phase: str, name: str, groups: Sequence[Sequence[int]], progress: Callable[[int], None]
+    ) -> None:
         """One array. However it is left (Ctrl-C, bad input), none of its jobs stays behind."""
         workdir = WorkDir.open(run.workspace.root)
         read = [workdir.plan.recipe.tokenizer, *(path for _, path, _ in workdir.plan.inputs)]
         sources = [Source(path, "", 0) for path in read if path is not None]
-        request = array.write(run, name, "corpus", self._profile, len(shards), self._parallel, sources)
-        tasks.write(array.tasks_file(run, name), workdir.root, phase, shards)
+        request = array.write(run, name, "corpus", self._profile, len(groups), self._parallel, sources)
+        tasks.write(array.tasks_file(run, name), workdir.root, phase, groups)
         jobs = array.JobArray(request, self._profile.executor_for("corpus"), self._gateway)
         try:
             jobs.submit()
-            self._wait(workdir, phase, dict(enumerate(shards)), jobs, array.tasks_file(run, name), progress)
+            left = {shard: task for task, group in enumerate(groups) for shard in group}
+            self._wait(workdir, phase, left, jobs, array.tasks_file(run, name), progress)
         except RejectedByCluster:  # there is no job
             raise
         except BaseException:
@@ -78,26 +83,27 @@ class ArrayRunner:
         listed: Path,
         progress: Callable[[int], None],
     ) -> None:
-        """``left``: the shard of each task that has no result yet; ``listed``: the file that says so to the tasks."""
+        """``left``: the task of each shard that has no result yet; ``listed``: the file that says so to the tasks."""
         gone_since: float | None = None
         asked, pause, alive = time.monotonic(), _POLL_SECONDS, True
         while left:
             time.sleep(_POLL_SECONDS)
-            for task, shard in list(left.items()):
+            for shard in list(left):
                 if workdir.is_done(phase, shard, thorough=False):
                     progress(shard)
-                    del left[task]
+                    del left[shard]
             for task, why in tasks.failures(listed).items():
                 if isinstance(why, DataError):
                     raise why
-                if task in left:
-                    raise _failed(phase, left[task], f"ended with exit code {why}", jobs.log(task))
+                failed = next((shard for shard, its in left.items() if its == task), None)
+                if failed is not None:
+                    raise _failed(phase, failed, f"ended with exit code {why}", jobs.log(task))
             if left and time.monotonic() - asked >= pause:
                 alive = jobs.is_queued()
                 asked, pause = time.monotonic(), min(max(_POLL_SECONDS, self._profile.poll_seconds), pause * 1.3)
             gone_since = None if alive else gone_since or time.monotonic()
             if left and gone_since is not None and time.monotonic() - gone_since > _GRACE_SECONDS:
-                task, shard = next(iter(left.items()))
+                shard, task = next(iter(left.items()))
                 raise _failed(phase, shard, f"ended without a result, as {len(left)} in all", jobs.log(task))
 
 

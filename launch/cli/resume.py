@@ -9,6 +9,7 @@ from launch.cli import options
 
 if TYPE_CHECKING:
     from launch.config.profile import Profile
+    from launch.plan.model import Plan
     from launch.runs.rundir import Run
 
 BUSY_SECONDS = 120.0
@@ -38,10 +39,10 @@ def run(args: argparse.Namespace) -> int:
     from launch.inputs import toolkit
     from launch.runs import client, secret_files
 
-    found, _, profile = options.open_run(args)
+    found, plan, profile = options.open_run(args)
     names = tuple({*profile.secrets, *redaction.read(found.paths.secrets)})
     if args.from_job:
-        return _from_job(found, profile, names, args.from_job, args.json)
+        return _from_job(found, plan, profile, names, args.from_job, args.json)
     toolkit.refuse_changed(found.paths.toolkit)
     secret_files.renew(found.paths, names)
     if profile.executor == "local":
@@ -50,10 +51,10 @@ def run(args: argparse.Namespace) -> int:
         return advance_here(found, as_json=args.json)
     from launch.submit.advance import advance
 
-    return advance(found, client.gateway(profile, names), as_json=args.json)
+    return advance(found, plan, profile, client.gateway(profile, names), as_json=args.json)
 
 
-def _from_job(run: Run, profile: Profile, names: tuple[str, ...], job: str, as_json: bool) -> int:
+def _from_job(run: Run, plan: Plan, profile: Profile, names: tuple[str, ...], job: str, as_json: bool) -> int:
     import os
     import time
 
@@ -67,7 +68,7 @@ def _from_job(run: Run, profile: Profile, names: tuple[str, ...], job: str, as_j
     end, pause = time.monotonic() + BUSY_SECONDS, 1.0
     while True:
         try:
-            code = advance(run, gateway, as_json=as_json, ending=job)
+            code = advance(run, plan, profile, gateway, as_json=as_json, ending=job)
             if code != TRY_AGAIN or time.monotonic() > end:
                 return code
             pause = min(2 * pause, 30.0)

@@ -40,4 +40,4 @@ def run(args: argparse.Namespace) -> int:
     provenance.save(run, planned.plan, planned.profile, planned.pipeline)
     secret_files.write(run.paths, values)
     snapshot_seconds = time.monotonic() - began
-    return advance(run, gateway, as_json=args.json, snapshot_seconds=snapshot_seconds)
+    return advance(run, planned.plan, profile, gateway, as_json=args.json, snapshot_seconds=snapshot_seconds)

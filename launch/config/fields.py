@@ -7,6 +7,7 @@ Scalars are strict: ``"4"`` is not a number and ``4`` is not text, because a sil
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, cast
@@ -23,6 +24,7 @@ _DURATION = re.compile(
     r"|(?P<a>\d{1,6})(?::(?P<b>\d{1,2})(?::(?P<c>\d{1,2}))?)?)\Z",
     re.ASCII,
 )
+_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 """Of an environment variable."""
 
@@ -148,6 +150,20 @@ class StrictModel(BaseModel):
     """Base of everything read from a file: frozen, no unknown keys. Schemas are built once, inside the outermost."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    @classmethod
+    def model_rebuild(cls, **options: Any) -> bool | None:
+        """What pydantic's own returns, which is called at the first use of a model. Without plugins: to find them it
+        reads the metadata of every installed package, and what they do is not meant for our files."""
+        before = os.environ.get(_PLUGINS)
+        os.environ[_PLUGINS] = "__all__"
+        try:
+            return super().model_rebuild(**options)
+        finally:
+            if before is None:
+                del os.environ[_PLUGINS]
+            else:
+                os.environ[_PLUGINS] = before
 
     def plain(self) -> dict[str, Any]:
         """As ``model_dump(mode="json", by_alias=True)``, without serializers: building those takes as long as

@@ -138,11 +138,12 @@ def listing(directory: Path, skipped: Collection[str] = ()) -> list[str]:
     """Every file and link below a directory, sorted; links are not followed, Python's caches and directories
     ``skipped`` not entered."""
     found = []
+    start = len(os.path.join(directory, ""))
     for root, directories, names in os.walk(directory):
         directories[:] = [name for name in directories if name != "__pycache__"]
         links = [name for name in directories if os.path.islink(os.path.join(root, name))]
         directories[:] = [name for name in directories if name not in skipped]
-        found += [os.path.relpath(os.path.join(root, name), directory) for name in (*names, *links)]
+        found += [os.path.join(root, name)[start:] for name in (*names, *links)]
     return sorted(found)
 
 

@@ -50,7 +50,7 @@ def from_json(value: dict[str, Any]) -> Plan:
 
 def save(path: Path, plan: Plan) -> None:
     """Write a run's plan."""
-    files.write_json(path, to_json(plan))
+    files.write_record(path, {"schema": SCHEMA, **vars(plan)})
 
 
 def load(path: Path) -> Plan:

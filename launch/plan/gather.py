@@ -75,6 +75,7 @@ def _paths_in(prepare: dict[str, Any] | None) -> list[str]:
         tokenizer = Path(prepare["tokenizer"])
         names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
         found += [str(tokenizer / name) for name in names if name == names[0] or (tokenizer / name).is_file()]
+        found += map(str, (tokenizer / "additional_chat_templates").glob("*.jinja"))
     return found
 
 

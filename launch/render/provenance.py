@@ -7,7 +7,7 @@ Made while the files with their places are at hand, and kept in the run: a refus
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs.core import files
@@ -146,10 +146,10 @@ def _entry(path: KeyPath, value: str) -> str:
 
 def save(run: Run, plan: Plan, profile: ProfileFile, pipeline: PipelineFile) -> None:
     """Keep what every stage's job gets, and from where."""
-    files.write_json(
+    files.write_record(
         run.paths.emitted,
         {
-            stage.name: [asdict(one) for one in of_stage(run, stage, profile, pipeline)]
+            stage.name: of_stage(run, stage, profile, pipeline)
             for stage in plan.stages
             if stage.executor != "local" and stage.resources.time is not None
         },

@@ -69,6 +69,7 @@ def stage_spec(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, atte
         stall_seconds=None if profile.stall_after is None else float(profile.stall_after.seconds),
         seals=profile.seals.value,
         quota_bytes=profile.quota_bytes_of(run.workspace.root),
+        spread=stage.launcher == "torchrun",
     )
 
 

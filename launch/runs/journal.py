@@ -60,8 +60,8 @@ def announced(journal: Journal) -> dict[str, tuple[str, str]]:
     """Names of all jobs of a run, each with its stage and attempt."""
     found: dict[str, tuple[str, str]] = {}
     for entry in journal.read():
-        if entry["event"] == Event.INTENT:
-            found.update(dict.fromkeys(entry["names"], (str(entry["stage"]), str(entry["attempt"]))))
+        if entry["event"] == Event.INTENT and isinstance(names := entry.get("names"), list):
+            found.update(dict.fromkeys(map(str, names), (str(entry.get("stage")), str(entry.get("attempt")))))
     return found
 
 

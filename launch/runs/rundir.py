@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from launch.config.pipeline_file import PipelineFile
 
 ID_LENGTH = 5
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 LOCK_STALE_SECONDS = 600.0
 """Untouched for so long a lock of another host is shown as left behind."""
 
@@ -143,8 +144,8 @@ def create(workspace: Workspace, pipeline: PipelineFile, profile: ProfileFile, p
 def _fill(run: Run, pipeline: PipelineFile, profile: ProfileFile, plan: Plan) -> None:
     """Write what the jobs of a new run need."""
     paths, workspace = run.paths, run.workspace
-    files.write_atomic(paths.pipeline, yaml.safe_dump(pipeline.data, sort_keys=False, allow_unicode=True))
-    files.write_atomic(paths.profile, yaml.safe_dump(profile.data, sort_keys=False, allow_unicode=True))
+    for path, read in ((paths.pipeline, pipeline.data), (paths.profile, profile.data)):
+        files.write_atomic(path, yaml.dump(read, Dumper=_DUMPER, sort_keys=False, allow_unicode=True))
     paths.stages.mkdir()
     toolkit.take(workspace, paths.toolkit)
     code: dict[str, object] = {}

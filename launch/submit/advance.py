@@ -6,6 +6,8 @@ import json
 import sys
 
 from launch.base.errors import OvernightError
+from launch.config.profile import Profile
+from launch.plan.model import Plan
 from launch.runs import rundir
 from launch.runs.rundir import Run
 from launch.slurm import refusals
@@ -18,7 +20,14 @@ TRY_AGAIN = 75
 
 
 def advance(
-    run: Run, gateway: Gateway, *, as_json: bool, snapshot_seconds: float | None = None, ending: str | None = None
+    run: Run,
+    plan: Plan,
+    profile: Profile,
+    gateway: Gateway,
+    *,
+    as_json: bool,
+    snapshot_seconds: float | None = None,
+    ending: str | None = None,
 ) -> int:
     """Bring a run on Slurm forward and print what was done; the exit code of the command.
 
@@ -26,7 +35,6 @@ def advance(
         ending: the job of the run that does this at its end, see ``launch.submit.queue_limit``.
     """
     steps: list[Step] = []
-    profile = run.profile()
 
     def on_step(step: Step) -> None:
         steps.append(step)
@@ -41,10 +49,10 @@ def advance(
         print(f"run {run.id} in {run.paths.root}", flush=True)
     try:
         with rundir.locked(run):
-            submitter = Submitter(run, run.plan(), profile, gateway, on_step, on_wait, ending)
+            submitter = Submitter(run, plan, profile, gateway, on_step, on_wait, ending)
             submitter.advance()
     except Interrupted:
-        print(f"\ninterrupted; submitted so far: {len(steps)} of {len(run.plan().stages)} stages, nothing is lost")
+        print(f"\ninterrupted; submitted so far: {len(steps)} of {len(plan.stages)} stages, nothing is lost")
         print(f"go on: overnight resume {run.id}\ncancel: overnight cancel {run.id}")
         return 130
     except OvernightError as error:

@@ -119,8 +119,8 @@ def _jobs(run: Run, plan: Plan, rows: list[QueueRow]) -> list[Leftover]:
 
 
 def _is_current(run: Run, plan: Plan, stage: str, token: str) -> bool:
-    planned = plan.stage(stage)
-    current = attempts.current(planned.store(run.workspace))
+    stores = [planned.store(run.workspace) for planned in plan.stages if planned.name == stage]
+    current = attempts.current(stores[0]) if stores else None
     return current is not None and current.token == token
 
 

@@ -20,6 +20,7 @@ from unittest import mock
 from jobs.core import budget, claim, files, patience
 from jobs.core.claim import Claim
 from jobs.core.paths import StorePaths
+from jobs.core.spec import StageSpec
 from jobs.lifecycle import judge, nodes, publish, steps
 from jobs.training import saves
 from launch.plan.model import PlannedStage
@@ -46,6 +47,13 @@ def _claim_taken_by_all(original: Any) -> Any:
         files.write_atomic(store.claim(wanted.attempt, wanted.link, wanted.restart), text)
 
     return take
+
+
+def _finished_by_this_run_alone(original: Any) -> Any:
+    def finished(spec: StageSpec) -> Iterator[Any]:
+        return (found for found in original(spec) if found[0] == publish.result_of(spec))
+
+    return finished
 
 
 def _later_links_do_not_matter(original: Any) -> Any:
@@ -113,7 +121,7 @@ def _more_edges_are_no_harm(original: Any) -> Any:
 
 
 def _keeps_the_oldest(original: Any) -> Any:
-    def keep_last(self: saves.Saves, count: int) -> None:
+    def keep_last(self: saves.Saves, count: int, best: int | None = None) -> None:
         for step in self._store.sealed_steps()[:-1]:
             shutil.rmtree(self._store.save(step), ignore_errors=True)
 
@@ -191,6 +199,7 @@ MUTATIONS: dict[str, Mutation] = {
         saves.Saves, "directory", lambda original: property(lambda self: self._store.saves)
     ),
     "finished-is-made-again": Mutation(publish, "seal_finished", lambda original: lambda spec, start: None),
+    "finished-by-this-run-alone": Mutation(publish, "_finished", _finished_by_this_run_alone),
     "seal-is-written-over": Mutation(publish, "_make_seal", _seal_by_name),
     "an-error-that-passes-is-the-end": Mutation(
         patience.Patience, "wait", lambda original: lambda self, at=None: False

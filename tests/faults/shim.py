@@ -177,6 +177,7 @@ def squeue(arguments: list[str]) -> int:
             "%V": _time(job.submitted),
             "%S": _time(job.start),
             "%e": _time(job.end),
+            "%L": _left(job.end),
             "%D": "1",
             "%N": job.node,
             "%P": "batch",
@@ -193,6 +194,11 @@ def squeue(arguments: list[str]) -> int:
 
 def _time(value: float | None) -> str:
     return "N/A" if not value else str(int(value))
+
+
+def _left(end: float | None) -> str:
+    left = max(0, int((end or 0) - time.time()))
+    return f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}" if end else "INVALID"
 
 
 def sacct(arguments: list[str]) -> int:

@@ -406,9 +406,9 @@ class Simulation:
         lines += [
             line for run in self.runs for path in run.paths.stages.glob("*/events.jsonl") for line in record(path)
         ]
-        lines.sort(key=lambda line: float(str(line["time"])))
+        lines.sort(key=lambda line: float(str(line["at"])))
         return "\n".join(
-            f"{float(str(line.pop('time'))) - EPOCH:10.3f} " + " ".join(f"{key}={value}" for key, value in line.items())
+            f"{float(str(line.pop('at'))) - EPOCH:10.3f} " + " ".join(f"{key}={value}" for key, value in line.items())
             for line in lines
         )
 
@@ -423,7 +423,7 @@ class Simulation:
             wrong.append(f"{planned.name}: {error}")
             return
         lines = [line for run in self.runs for line in record(run.paths.stage(planned.name).events)]
-        lines.sort(key=lambda line: float(str(line["time"])))
+        lines.sort(key=lambda line: float(str(line["at"])))
         seals = [line for line in lines if line["event"] == "sealed"]
         if len(seals) > 1:  # none where the power was cut between the seal and the note of it
             wrong.append(f"{planned.name} was sealed {len(seals)} times")
@@ -482,6 +482,11 @@ class Simulation:
 
             return call
 
+        append = stopping(files.append_json_line)
+
+        def noted(path: Path, value: dict[str, Any], durable: bool = True) -> None:
+            append(path, {**value, "at": world.now}, durable)  # the clocks of hosts differ
+
         supersede = claim.supersede
 
         def give_up(*given: Any, **named: Any) -> Any:
@@ -535,9 +540,10 @@ class Simulation:
                 (nodes, "ask", self.site.asked),
                 (concurrent.futures, "ThreadPoolExecutor", _OneByOne),
                 (files, "fsync_directory", lambda directory: None),
+                (files, "append_json_line", noted),
             ]
             stoppable = (
-                (files, "create_exclusive"), (files, "write_atomic"), (files, "append_json_line"), (files, "read_json"),
+                (files, "create_exclusive"), (files, "write_atomic"), (files, "read_json"),
                 (claim, "of_attempt"), (attempts, "current"), (shutil, "rmtree"), (claim, "check_held"),
             )  # fmt: skip
             replaced += [(os, name, self._acting(getattr(os, name))) for name in ("replace", "rename", "link")]

@@ -58,6 +58,8 @@ class World:
     """The clock, the dice, and who runs."""
 
     def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._skews: dict[str, float] = {}
         self.dice = random.Random(seed)
         self.now = EPOCH
         self.actors: list[Actor] = []
@@ -66,6 +68,12 @@ class World:
         self._pids = 100
         self._main = threading.Semaphore(0)
         self._count = 0
+
+    def skew(self, host: str) -> float:
+        """Seconds by which the clock of a host is ahead."""
+        if host not in self._skews:
+            self._skews[host] = random.Random(f"{self.seed} {host}").choice((0.0, 0.0, 0.0, -600.0, 600.0))
+        return self._skews[host]
 
     def next_pid(self) -> int:
         self._pids += 1
@@ -166,6 +174,10 @@ class World:
         def now() -> float:
             return self.now
 
+        def shown() -> float:
+            """By the clock of the host, which may differ from the others' by ten minutes."""
+            return self.now + (self.skew(self.current.host) if self.current else 0.0)
+
         def nanoseconds() -> int:
             return int(self.now * 1e9)
 
@@ -176,7 +188,7 @@ class World:
             return self.current.pid if self.current else 1
 
         with (
-            mock.patch("time.time", now),
+            mock.patch("time.time", shown),
             mock.patch("time.monotonic", now),
             mock.patch("time.monotonic_ns", nanoseconds),
             mock.patch("time.sleep", self.sleep),

@@ -226,9 +226,9 @@ def test_a_node_that_is_only_taken_for_dead(site: Site, slurm: Slurm, tmp_path: 
 
 @pytest.mark.full
 @pytest.mark.failure(11)
-def test_an_id_with_the_name_of_its_cluster(slurm: Slurm, tmp_path: Path) -> None:
-    """With ``--clusters`` sbatch answers ``id;cluster``."""
-    chain = make(slurm, tmp_path, {"nodes": 1}, sbatch={"clusters": CLUSTER_NAME})
+def test_an_id_with_the_name_of_its_cluster(slurm_accounting: Slurm, tmp_path: Path) -> None:
+    """With ``--clusters`` sbatch answers ``id;cluster``; the database tells each ``-M`` where that is."""
+    chain = make(slurm_accounting, tmp_path, {"nodes": 1}, clusters=CLUSTER_NAME)
     run = chain.submit()
     assert "--clusters" in next(chain.workspace.runs.glob("*/stages/cpt/attempts/*/job.sh")).read_text()
     chain.wait()

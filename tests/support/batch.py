@@ -46,7 +46,7 @@ case "$1 $2" in
   requeue*) echo "${REQUEUE:-}" >&2; [ -z "${REQUEUE:-}" ] ;;
 esac
 """,
-    "squeue": "echo 4102444800",
+    "squeue": "echo ${LEFT:-1-02:03:04}",
     "sinfo": "printf 'node1\\nnode2\\n'",
 }
 

@@ -16,6 +16,7 @@ from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -25,9 +26,12 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from jobs.core.spec import Input  # noqa: E402
-from jobs.training import examples, tokenizers  # noqa: E402
+from jobs.training import examples, tokenizers, tokens  # noqa: E402
+from jobs.training.order import training_order  # noqa: E402
 
 LENGTH = 4096
+BLOCK = 16
+"""Tokens of a block of a corpus."""
 TRAINING = {"steps": 1, "lr": 1e-5, "batch_size": 1, "sequence_length": LENGTH}
 
 
@@ -52,12 +56,15 @@ def trl(case: Case, kind: str = "sft") -> Fed:
 
     from jobs.backends.trl import arguments, train
     from jobs.backends.trl.settings import TrainSettings
-    from jobs.training.order import training_order
 
-    settings = TrainSettings.read({**TRAINING, "batch_size": case.rows})
     tokenizer, path = tokenizers.load(case.model), case.data / "train.jsonl"
-    rows = examples.read_rows(path, "instructions" if kind == "sft" else "preferences")
-    dataset, _ = train._pairs(rows, settings, tokenizer, path)
+    if kind == "cpt":
+        dataset: Any = train.TokenBlocks(tokens.Blocks(_corpus(case), BLOCK, 0))
+        settings = TrainSettings.read({**TRAINING, "batch_size": len(dataset), "sequence_length": BLOCK})
+    else:
+        settings = TrainSettings.read({**TRAINING, "batch_size": case.rows})
+        rows = examples.read_rows(path, "instructions" if kind == "sft" else "preferences")
+        dataset, _ = train._pairs(rows, settings, tokenizer, path)
     order = training_order(len(dataset), settings.batch_size, 1, 0, None, str(path))
     small = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=4, intermediate_size=4, num_hidden_layers=1, num_attention_heads=1
@@ -67,6 +74,9 @@ def trl(case: Case, kind: str = "sft") -> Fed:
     with mock.patch.object(train, "load_model", side_effect=lambda *_, **more: LlamaForCausalLM(small)):
         trainer = train._trainer(kind, settings, config(**given), dataset, order, tokenizer, control, case.model)
     batch = next(iter(trainer.get_train_dataloader()))
+    if kind == "cpt":
+        assert batch["labels"].tolist() == batch["input_ids"].tolist()
+        return _of_blocks(batch["input_ids"].tolist())
     found: Fed = []
     for at, (ids, real) in enumerate(zip(batch["input_ids"].tolist(), batch["attention_mask"].tolist(), strict=True)):
         if kind == "sft":
@@ -85,6 +95,68 @@ def trl(case: Case, kind: str = "sft") -> Fed:
 def trl_preferences(case: Case) -> Fed:
     """The batch of a step of DPO."""
     return trl(case, "dpo")
+
+
+def trl_corpus(case: Case) -> Fed:
+    """The blocks of a corpus, those of an epoch in one batch."""
+    return trl(case, "cpt")
+
+
+def _corpus(case: Case) -> Path:
+    """Prefix of the ids of a corpus: those of the data stage, or made by the trainer's own function."""
+    given = Input("data", str(case.data.parent), "dataset", "corpus", "ab" * 32)
+    ctx: Any = SimpleNamespace(rank=0, world=1, event=lambda *_, **__: None)
+    return tokens.corpus(given, "train", tokenizers.load(case.model), case.scratch, ctx)
+
+
+def _of_blocks(blocks: list[list[int]]) -> Fed:
+    """Blocks in the order in which they stand in the corpus."""
+    order = training_order(len(blocks), len(blocks), 1, 0)
+    found = sorted(zip(order, blocks, strict=True))
+    return [(list(ids), [True] * len(ids)) for _, ids in found]
+
+
+def automodel_corpus(case: Case) -> Fed:
+    """The same by AutoModel's own collation."""
+    from nemo_automodel.components.datasets.utils import default_collater
+
+    from jobs.backends.automodel.data import BlocksConfig
+
+    prefix = _corpus(case)
+    count = len(tokens.Blocks(prefix, BLOCK, 0, 1))
+    batch = default_collater(list(BlocksConfig(str(prefix), BLOCK, count, 1).build()))
+    ids, labels, real = (batch[name].tolist() for name in ("input_ids", "labels", "attention_mask"))
+    assert all(one[1:] == other[:-1] for one, other in zip(ids, labels, strict=True))
+    assert real == [[1] * BLOCK] * count
+    return _of_blocks(ids)
+
+
+def nemo_corpus(case: Case) -> Fed:
+    """The same by NeMo's data set, which Megatron builds."""
+    from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
+    from megatron.core.datasets.gpt_dataset import GPTDatasetConfig
+
+    from jobs.backends.nemo.data import NemoBlocks
+
+    prefix = _corpus(case)
+    NemoBlocks.batch = count = len(tokens.Blocks(prefix, BLOCK, 0, 1))
+    config = GPTDatasetConfig(
+        random_seed=0,
+        sequence_length=BLOCK,
+        blend=([str(prefix)], None),
+        split="1,0,0",
+        reset_position_ids=False,
+        reset_attention_mask=False,
+        eod_mask_loss=False,
+        path_to_cache=str(case.scratch / "index"),
+        tokenizer=SimpleNamespace(eod=0, pad=0, unique_identifiers={}),
+    )
+    (found, *_) = BlendedMegatronDatasetBuilder(NemoBlocks, [count, None, None], lambda: True, config).build()
+    samples = [found[at] for at in range(count)]
+    assert all(bool(one["loss_mask"].all()) for one in samples)
+    ids, labels = ([one[name].tolist() for one in samples] for name in ("tokens", "labels"))
+    assert all(one[1:] == other[:-1] for one, other in zip(ids, labels, strict=True))
+    return _of_blocks(ids)
 
 
 def automodel(case: Case) -> Fed:
@@ -197,6 +269,9 @@ def nemo_rl_itself(case: Case) -> Fed:
 FEEDS: dict[str, tuple[Callable[[Case], Fed], str]] = {
     "trl": (trl, "instructions"),
     "trl preferences": (trl_preferences, "preferences"),
+    "trl corpus": (trl_corpus, "corpus"),
+    "automodel corpus": (automodel_corpus, "corpus"),
+    "nemo corpus": (nemo_corpus, "corpus"),
     "automodel": (automodel, "instructions"),
     "nemo": (nemo, "instructions"),
     "nemo packed": (nemo_packed, "instructions"),

@@ -16,6 +16,7 @@ from jobs import backends
 from jobs.core import files, progress
 from jobs.core.paths import StagePaths
 from jobs.core.progress import ProgressWriter, Report
+from jobs.core.shares import Node
 from jobs.core.spec import Input, StageSpec, load, save
 from jobs.training.deadline import StopRequest
 from jobs.training.interface import Result, WorkContext
@@ -49,6 +50,9 @@ class StopAfter(StopRequest):
 
     def saved(self, seconds: float) -> None:
         self.saves.append(seconds)
+
+    def save_period(self, steps: int, every: int | None) -> int:
+        return every or steps
 
 
 @dataclass
@@ -88,12 +92,14 @@ def run_spec(spec: StageSpec, stop: StopRequest, events: list[dict[str, Any]]) -
         output=spec.store_paths.partial,
         progress=ProgressWriter(spec.stage_paths.progress, enabled=rank == 0),
         stop=stop,
-        saves=Saves(spec.store_paths, spec.fingerprint, None, event),
+        saves=Saves(spec.store_paths, spec.fingerprint, None, event, node=Node.of(rank, world)),
         event=event,
         rank=rank,
         world=world,
     )
-    return backends.load(spec.backend).run(spec, context)
+    result = backends.load(spec.backend).run(spec, context)
+    context.saves.wait()
+    return result
 
 
 def quiet_context(root: Path, rank: int = 0, world: int = 1) -> Any:

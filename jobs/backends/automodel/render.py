@@ -43,7 +43,7 @@ def configuration(kind: str, settings: AutomodelSettings, place: AutomodelPaths)
             "local_batch_size": settings.micro(place.world),
             "max_steps": settings.steps,
             "num_epochs": 1,  # the data set holds exactly the rows of all steps
-            "ckpt_every_steps": settings.save_every or settings.steps,
+            "ckpt_every_steps": settings.steps,  # each step says whether a save is due
             "save_checkpoint_every_epoch": False,
             "validate_on_checkpoint": False,
             "val_every_steps": None,

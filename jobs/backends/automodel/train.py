@@ -155,10 +155,12 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):
         sample = super()._run_train_optim_step(batches, max_grad_norm)
         loss = float(sample.metrics["loss"])
         done = self.step_scheduler.step + 1
-        stop, broken = ranks.any_of([self.ctx.stop.should_stop(), not math.isfinite(loss)], torch.device("cpu"))
+        validated = self.watch.validated(done, None if self.held_out is None else self.validate)
+        due = self.ctx.stop.save_due(done, self.settings.steps, self.settings.save_every)
+        asked = [self.ctx.stop.should_stop(), not math.isfinite(loss), due]
+        stop, broken, due = ranks.any_of(asked, torch.device("cpu"))
         if broken:
             raise Diverged(f"the loss is {loss} at step {done}: lower lr, or look at the data of this step")
-        validated = self.watch.validated(done, None if self.held_out is None else self.validate)
         now = time.monotonic()
         self.losses.append(loss)
         self.durations.append(now - began - validated)
@@ -174,6 +176,8 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):
             **measured.memory(),
             **more,
         )
+        # The recipe asks it at the end of this step whether to save.
+        self.step_scheduler.ckpt_every_steps = done if due else self.settings.steps
         if stop and done < self.settings.steps:
             self.__dict__["stopped"] = True
             self.step_scheduler.sigterm_flag = True  # the recipe saves at the end of this step and leaves
@@ -216,15 +220,14 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):
             super().save_checkpoint(epoch, step, *args, **more)
         finally:
             config.checkpoint_dir, config.save_consolidated = usual
-        ranks.on_first(lambda: self._seal(target, epoch, step))
+        ranks.on_first(lambda: self._put_in_order(target, epoch, step))
+        self.watch.seal_beside(step + 1, not self.stopped)
         self.ctx.stop.saved(time.monotonic() - began)
         self.__dict__["clock"] = time.monotonic()
 
-    def _seal(self, target: Path, epoch: int, step: int) -> None:
+    def _put_in_order(self, target: Path, epoch: int, step: int) -> None:
         for entry in list(target.iterdir()):
             if entry.is_symlink() or entry.is_file():
                 entry.unlink()  # LATEST and the like
         (target / f"epoch_{epoch}_step_{step}").rename(target / "automodel")
         files.write_json(target / layout.RANKS, {"ranks": self.ctx.world})
-        self.ctx.saves.seal(step + 1)
-        self.watch.tidy()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from jobs.backends.megatron_bridge import layout, render
 from jobs.backends.megatron_bridge.settings import BridgeSettings
 from jobs.core.spec import StageSpec
-from jobs.training import finished, tokenizers
+from jobs.training import finished, tokenizers, tokens
+from jobs.training.examples import ExamplesError
 from jobs.training.gguf import check_same_tokenizer, compare_directories
 from jobs.training.interface import Result, Unfinished, WorkContext
 
@@ -25,10 +27,14 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     if spec.kind == "convert":
         return _convert(spec, ctx)
     settings = BridgeSettings.read(spec.settings)
+    settings = replace(settings, save_every=ctx.stop.save_period(settings.steps, settings.save_every))
+    spec = replace(spec, settings={**spec.settings, "save_every": settings.save_every})
     newest = ctx.saves.newest_valid()
     end = ctx.stop.end()
     minutes = None if end is None else max(1, int((end - time.time() - spec.lead_seconds) / 60))
     values = render.of_stage(spec, ctx.world, minutes, newest[1] if newest else None)
+    if spec.kind == "cpt":
+        values["dataset"]["data_path"] = [str(_one_epoch(spec, settings, ctx))]
     _train(spec, values)
     work = Path(values["checkpoint"]["save"])
     found = layout.completeness(work)
@@ -47,6 +53,27 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     if not done:
         ctx.stop.should_stop()  # notes the reason for the verdict
     return Result("done" if done else "stopped", found.step)
+
+
+def _one_epoch(spec: StageSpec, settings: BridgeSettings, ctx: WorkContext) -> Path:
+    """Prefix of the ids of a corpus, of which Megatron takes each block at most once.
+
+    Raises:
+        DataError: the steps take more than one epoch, which Megatron shuffles as one: a block could come twice before
+            another has come once.
+    """
+    tokenizer = tokenizers.load(spec.inputs["checkpoint"].output / "hf")
+    scratch = spec.stage_paths.root / "megatron_bridge" / "data"
+    prefix = tokens.corpus(spec.inputs["data"], settings.split, tokenizer, scratch, ctx)
+    count = len(tokens.Blocks(prefix, settings.sequence_length, settings.seed, 1))
+    taken = settings.steps * settings.batch_size
+    if taken > count:
+        raise ExamplesError(
+            f"{prefix}.bin: {settings.steps} steps of {settings.batch_size} take {taken} sequences of {count}, and "
+            f"Megatron-Bridge shuffles several epochs as one: lower steps to at most {count // settings.batch_size}, "
+            "or take the back end nemo"
+        )
+    return prefix
 
 
 def _train(spec: StageSpec, values: dict[str, Any]) -> None:

@@ -89,7 +89,7 @@ class NemoStepControl(Callback):
         self._report(trainer, step, loss, validated)
         ends = self.watch.ends(step)
         if self.watch.saves(step, due) or (stop and not ends):
-            self._save(trainer, step)
+            self._save(trainer, step, goes_on=not stop)
         if ends:
             self._finish(trainer, step)
             trainer.should_stop = True
@@ -116,16 +116,14 @@ class NemoStepControl(Callback):
             metrics[LOSS] = found
         self._ctx.progress.report(step, self._settings.steps, **metrics)
 
-    def _save(self, trainer: Trainer, step: int) -> None:
+    def _save(self, trainer: Trainer, step: int, goes_on: bool) -> None:
         """Write, seal and thin out ``saves/checkpoint-<step>``: weights, optimizer, schedule, place in the data."""
         began = time.monotonic()
         directory = self._ctx.saves.directory / f"checkpoint-{step}"
         ranks.on_first(lambda: shutil.rmtree(directory, ignore_errors=True))
         trainer.save_checkpoint(directory)
         ranks.barrier()
-        if self._ctx.rank == 0:
-            self._ctx.saves.seal(step)
-            self.watch.tidy()
+        self.watch.seal_beside(step, goes_on)
         self._ctx.stop.saved(time.monotonic() - began)
 
     def _finish(self, trainer: Trainer, step: int) -> None:

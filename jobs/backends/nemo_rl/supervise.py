@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from jobs.backends.nemo_rl import checkout, cluster, order, render, settings, start, steps, texts, validate
@@ -48,6 +49,8 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         ctx.event("rows", total=data.rows, with_other_ids=data.other, skipped=data.skipped)
     given = given.counted(data.rows)
     tell_order(ctx, given, data.rows)
+    if found.schema.clock:  # one that has no clock is refused without save_every
+        given = replace(given, save_every=ctx.stop.save_period(given.steps, given.save_every))
     data = order.write(data, given, found.schema, scratch)
     shape = cluster.ClusterShape.of_job()
     cluster.wait(shape, given.ray_seconds)

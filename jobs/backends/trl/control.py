@@ -132,8 +132,6 @@ class TrlStepControl(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         ranks.barrier()
-        if self._ctx.rank == 0:
-            self._ctx.saves.seal(state.global_step)
-            self.watch.tidy()
+        self.watch.seal_beside(state.global_step, not self.stopped)
         self._ctx.stop.saved(time.monotonic() - self._save_began)
         self._clock = time.monotonic()

@@ -136,7 +136,7 @@ def _apply(data: dict[str, Any], positions: Positions, option: str) -> None:
     path: KeyPath = tuple(dotted.strip().split("."))
     if not equals or not all(path):
         raise InputError("write --set stages.NAME.KEY=VALUE", where=origin)
-    value = _value(text.strip(), origin)
+    value = option_value(text.strip(), origin)
     inner = data
     for depth, part in enumerate(path[:-1], start=1):
         if part not in inner:
@@ -151,7 +151,8 @@ def _apply(data: dict[str, Any], positions: Positions, option: str) -> None:
     _place(positions, path, origin)
 
 
-def _value(text: str, origin: str) -> Any:
+def option_value(text: str, origin: str) -> Any:
+    """The value of an option, by the rules of the file: flow style after ``[``, ``{`` or a quote. Raises InputError."""
     try:
         return parse_value(text, origin) if text[:1] in ("[", "{", '"', "'") else scalar(text)
     except ValueError as error:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +42,6 @@ SYNONYMS = {
 }
 """Words that people bring from elsewhere, and what we call it."""
 
-_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
 _DISCRIMINATORS = ("kind", "type")
 _EXPECTED = {
     "int_type": "expected a whole number",
@@ -72,26 +69,10 @@ def validate(model: type[M], data: Mapping[str, Any], positions: Positions, *, h
     """``data`` as ``model``. Raises InputError: every fault as ``p.yaml:3:5: stages.sft.lerning_rate: unknown key``."""
     secret_scan.refuse(data, positions)
     try:
-        with _without_plugins():
-            return model.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
         problems = [_problem(model, data, each) for each in error.errors(include_url=False)]
         raise failure(problems, positions, hint=hint) from None
-
-
-@contextlib.contextmanager
-def _without_plugins() -> Iterator[None]:
-    """Without pydantic's plugins while it builds the schema, which happens at the first use of a model: to find them it
-    reads the metadata of every package that is installed, and what they do is not meant for our files."""
-    before = os.environ.get(_PLUGINS)
-    os.environ[_PLUGINS] = "__all__"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_PLUGINS]
-        else:
-            os.environ[_PLUGINS] = before
 
 
 def _problem(model: type[BaseModel], data: Any, error: Mapping[str, Any]) -> Problem:

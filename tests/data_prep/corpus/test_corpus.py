@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("tests.support.prepared", exc_type=ImportError)
 
 from data_prep.common.errors import DataError
 from data_prep.corpus import html
+from data_prep.corpus.decide import CorpusDecision
+from data_prep.dedup import near
+from data_prep.tokens import indexed
 from tests.support.prepared import WORDS, document, make, tree, write_lines, write_tokenizer
 
 
@@ -42,6 +49,48 @@ def test_workers_and_shards_change_nothing(tmp_path: Path) -> None:
     facts = card(tmp_path / "out1")
     assert facts["dropped"] == {"duplicate": 30}
     assert facts["tokenizer"]["engine"] == "tiktoken"
+
+
+@contextlib.contextmanager
+def open_files(more: int) -> Iterator[None]:
+    """No more files than are open now, and so many: all other places below the limit are taken."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1024), hard))
+    taken: list[int] = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(more):
+            os.close(taken.pop())
+        yield
+    finally:
+        for handle in taken:
+            os.close(handle)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.failure(35)
+def test_many_shards_need_no_file_open_for_each(tmp_path: Path) -> None:
+    """100,000 shards and the usual limit of 1,024 open files; here 60 shards and 12 files."""
+    directories = [tmp_path / f"{number}" for number in range(60)]
+    for number, directory in enumerate(directories):
+        directory.mkdir()
+        np.save(directory / "digest.npy", np.full((2, 2), number, np.uint64))
+        writer = indexed.IndexedWriter(directory / "part", np.dtype("<u2"))
+        writer.add(np.array([number], np.int64))
+        writer.close()
+    decision = CorpusDecision.__new__(CorpusDecision)
+    decision.directories = directories
+    with open_files(12):
+        assert indexed.join([directory / "part" for directory in directories], tmp_path / "all", np.dtype("<u2")) == (
+            60,
+            60,
+        )
+        assert len(decision.all("digest")) == 120
+        parts = decision.parts("digest")
+        assert near.first_of_equal(parts).tolist() == [2 * (number // 2) for number in range(120)]
+        assert near.Stacked(parts).take(np.array([0, 119])).tolist() == [[0, 0], [59, 59]]
 
 
 BAD = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -236,3 +237,43 @@ def test_preferences_of_conversations_keep_their_messages_in_every_form(tmp_path
         "chosen": "four</s>",
         "rejected": "five</s>",
     }
+
+
+def test_the_day_that_templates_see_is_a_setting_and_never_the_day_of_the_job(tmp_path: Path) -> None:
+    """Two nights make the same files; another day is another setting, and the card tells it."""
+    from transformers.utils import chat_template_utils
+
+    tokenizer = write_tokenizer(tmp_path / "tokenizer")
+    template = (
+        "{{ strftime_now('%d %b %Y') }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    config = {"eos_token": "</s>", "chat_template": template, "tokenizer_class": "PreTrainedTokenizerFast"}
+    (tokenizer / "tokenizer_config.json").write_text(json.dumps(config))
+    source = write_lines(tmp_path / "in.jsonl", [{"messages": TURNS}])
+    packed = {}
+    for name, night, more in (
+        ("one", "2026-01-01", {}), ("two", "2026-01-02", {}), ("set", "2026-01-01", {"template_date": "2025-12-24"}),
+    ):  # fmt: skip
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(chat_template_utils, "datetime", _Night(night))
+            make("instructions", [source], tmp_path / name, split=ALL, tokenizer=str(tokenizer), pack=100, **more)
+        packed[name] = (tmp_path / name / "packed/train.jsonl").read_bytes()
+        told = card(tmp_path / name)["checks"]["today in the chat template (template_date)"]
+        assert told == more.get("template_date", "2024-07-26")
+        assert json.loads((tmp_path / name / "encoding.json").read_text())["date"] == told
+        assert told in (tmp_path / name / "card.html").read_text()
+    assert packed["one"] == packed["two"] != packed["set"]
+    for bad in ("tomorrow", "2025-13-01", "20251224", 3):
+        with pytest.raises(DataError, match="template_date: must be a day such as 2024-07-26"):
+            make("instructions", [source], tmp_path / f"bad {bad}", split=ALL, template_date=bad)
+
+
+class _Night:
+    """``datetime`` on one night."""
+
+    def __init__(self, day: str) -> None:
+        self._day = datetime.fromisoformat(day)
+
+    def now(self) -> datetime:
+        return self._day

@@ -120,14 +120,14 @@ def test_cpt_from_a_tokenised_corpus_on_two_processes(tmp_path: Path, data: Path
     """From .bin and .idx; both processes hold half of the model and see half of each batch."""
     numpy = pytest.importorskip("numpy")
     from data_prep.tokens.indexed import IndexedWriter, dtype_for
+    from jobs.encoding.documents import DocumentEncoder
     from jobs.training import examples, tokenizers
-    from jobs.training.tokens import encode_text
 
     tokenizer = tokenizers.load(base / "output")
     (tmp_path / "tokens/output").mkdir(parents=True)
     writer = IndexedWriter(tmp_path / "tokens/output/train", dtype_for(len(tokenizer)))
     for row in examples.read_rows(data / "corpus/output/train.jsonl", "corpus"):
-        writer.add(numpy.array(encode_text(tokenizer, row.texts["text"])))
+        writer.add(numpy.array(DocumentEncoder(tokenizer).encode([row.texts["text"]])[0]))
     writer.close()
     inputs, formats = {"checkpoint": base, "data": tmp_path / "tokens"}, {"checkpoint": "hf", "data": "tokens"}
     trained = stages.stage(tmp_path / "cpt", "cpt", "automodel", TRAINING, inputs, formats)

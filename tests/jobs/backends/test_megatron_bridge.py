@@ -106,6 +106,32 @@ def test_settings_are_refused_with_a_reason(changes: dict[str, Any], message: st
 
 
 @pytest.mark.train
+def test_more_than_one_epoch_of_a_corpus_is_refused(tmp_path: Path) -> None:
+    """Megatron shuffles all epochs as one. Text without ids is tokenised, as in the other back ends."""
+    from data_prep.tokens import indexed
+    from jobs.training.examples import ExamplesError
+
+    stages.make_tokenizer(tmp_path / "model/output/hf")
+    rows = [{"id": str(number), "text": f"Ecrã inicial {number}"} for number in range(40)]
+    stages.write_rows(tmp_path / "data/output/train.jsonl", rows)
+    inputs = {"checkpoint": tmp_path / "model", "data": tmp_path / "data"}
+    formats = {"checkpoint": "megatron", "data": "corpus"}
+    ctx = stages.quiet_context(tmp_path)
+
+    def prefix(steps: int) -> Path:
+        settings = {**TRAINING, "steps": steps}
+        given = stages.stage(tmp_path / str(steps), "cpt", "megatron_bridge", settings, inputs, formats)
+        return work._one_epoch(given.spec, BridgeSettings.read(settings), ctx)
+
+    held = indexed.Indexed(prefix(1))
+    assert len(held) == 40
+    whole = (int(held.lengths.sum()) - 1) // TRAINING["sequence_length"] // TRAINING["batch_size"]
+    assert prefix(whole)
+    with pytest.raises(ExamplesError, match=rf"shuffles several epochs as one: lower steps to at most {whole}"):
+        prefix(whole + 1)
+
+
+@pytest.mark.train
 def test_weights_that_were_mixed_up_on_the_way_are_found(tmp_path: Path, base: Path) -> None:
     """What a conversion is held to: the same logits after the way there and back."""
     from safetensors.torch import load_file, save_file

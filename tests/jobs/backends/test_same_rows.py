@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 from pathlib import Path
@@ -20,9 +21,11 @@ from jobs.backends.nemo_rl.texts import Adds
 from jobs.backends.trl import train
 from jobs.backends.trl.settings import TrainSettings
 from jobs.encoding.load import load
+from jobs.encoding.rows import RowEncoder
 from jobs.training import examples
+from tests.support import environments, fed_rows, inspect_picture, template_rows
 from tests.support.environments import IN_NEMO
-from tests.support.prepared import make, write_lines
+from tests.support.prepared import in_this_process, make, write_lines
 from tests.support.templates import A2, CALL, RESULT, TOOLS, U2, A, S, U, write_tokenizer
 
 pytestmark = pytest.mark.train
@@ -144,6 +147,109 @@ def test_evaluation(tmp_path: Path, model: Path) -> None:
     rows = examples.read_rows(path, "preferences")
     scored = [one for row in rows for one in examples.encode(encoder, row).values()]
     assert [(list(one.ids), list(one.mask)) for one in scored] == shown(path, model)
+
+
+@pytest.mark.parametrize("kind", ["instructions", "preferences"])
+def test_the_colours_on_a_terminal_are_the_loss_that_trl_is_fed(tmp_path: Path, model: Path, kind: str) -> None:
+    """Of conversations with calls of tools and of preferences; the line above has the places of both ends."""
+    from rich.console import Console
+
+    from launch.cli import data
+
+    path = prepared(tmp_path, kind, ROWS if kind == "instructions" else PAIRS)
+    settings = TrainSettings.read({"steps": 1, "lr": 1e-5, "batch_size": 2, "sequence_length": 4096})
+    tokenizer = load(model)
+    made, _ = train._pairs(examples.read_rows(path, kind), settings, tokenizer, path)
+    names = [""] if kind == "instructions" else ["chosen_", "rejected_"]
+    fed = [of_labels(row[f"{name}input_ids"], row[f"{name}labels"]) for row in made for name in names]
+    console = Console(record=True, width=400, file=io.StringIO(), force_terminal=True, highlight=False)
+    for row in inspect.rows(path, model, 99):
+        data.show(row, console)
+    printed = "".join(f"{one.style}\0{one.text}\0" for one in console._record_buffer).split("\0")[:-1]
+    green = "".join(text for style, text in zip(printed[::2], printed[1::2], strict=True) if "green" in style)
+    learned = [tokenizer.decode([one for one, taken in zip(*both, strict=True) if taken]) for both in fed]
+    assert green.replace("\n", "") == "".join(learned).replace("\n", "")
+    bold = [text for style, text in zip(printed[::2], printed[1::2], strict=True) if style.startswith("bold ")]
+    control = sum(len([one for one in ids if one in RowEncoder(tokenizer).control.ids.values()]) for ids, _ in fed)
+    assert len([text for text in bold if not text.startswith(str(path))]) == control
+    shown_text = console.export_text()
+    for ids, mask in fed:
+        places = [f"{at}" for at, one in enumerate(ids) if one == tokenizer.eos_token_id]
+        ends = f"; end token at {', '.join(places)}" if places else ""
+        assert f"{len(ids)} tokens, {sum(mask)} with loss; begin token at 0{ends}" in shown_text
+
+
+def test_the_picture_of_the_documentation_is_what_is_shown() -> None:
+    assert inspect_picture.PICTURE.read_text(encoding="utf-8") == inspect_picture.drawn(), (
+        "python -m tests.support.inspect_picture draws it"
+    )
+
+
+TEXTS = [f"Text {number} of a corpus, with <|im_end|> and </s> in it." for number in range(7)]
+
+
+@pytest.fixture(scope="module", params=["escape", "allow"])
+def corpora(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with its corpus twice: with the ids of the data stage, and as text alone."""
+    root = tmp_path_factory.mktemp("corpora")
+    own = write_tokenizer(root / "model/tokenizer", TEMPLATE)
+    source = write_lines(root / "in.jsonl", [{"text": text} for text in TEXTS])
+    for name, more in (("tokens", {"tokenizer": str(own)}), ("text", {})):
+        output = root / "model/corpus" / name / "output"
+        make(
+            "corpus", [source], output, split=ALL, runner=in_this_process, quality=False, near_duplicates=None,
+            special_tokens=request.param, **more,
+        )  # fmt: skip
+    return root
+
+
+def check_corpora(root: Path, name: str, python: Path | None = None) -> None:
+    """The blocks, one behind the other, are the documents as they are shown, in some order, but for the rest."""
+    own = root / "model/tokenizer"
+    fed = template_rows.fed([name], root, python)[name]["model"]
+    assert set(fed) == {"text", "tokens"}
+    for data, found in fed.items():
+        assert found["refused"] == ""
+        output = root / "model/corpus" / data / "output"
+        documents = [ids for ids, _ in shown(output / "train.jsonl", own)]
+        if data == "tokens":
+            assert [ids for ids, _ in shown(output / "megatron/train_text_document", own)] == documents
+        stream = [number for ids, _ in found["fed"] for number in ids]
+        assert 0 <= sum(map(len, documents)) - len(stream) <= fed_rows.BLOCK
+        while stream:
+            document = next(ids for ids in documents if ids[: len(stream)] == stream[: len(ids)])
+            documents.remove(document)
+            del stream[: len(document)]
+        assert len(documents) <= 1
+
+
+def test_corpora_of_trl(corpora: Path) -> None:
+    check_corpora(corpora, "trl corpus")
+
+
+def test_corpora_of_nemo(corpora: Path, nemo: Path) -> None:
+    check_corpora(corpora, "nemo corpus", nemo)
+
+
+def test_corpora_of_automodel(corpora: Path, tmp_path: Path) -> None:
+    venv = environments.installed("automodel", "nemo_automodel")
+    check_corpora(corpora, "automodel corpus", environments.on_cpu(venv, tmp_path / "venv") / "bin/python")
+
+
+def test_corpora_are_shown_with_their_beginning_their_end_and_their_control_tokens(corpora: Path) -> None:
+    own = corpora / "model/tokenizer"
+    bos, eos = (load(own).convert_tokens_to_ids(name) for name in ("<s>", "</s>"))
+    output = corpora / "model/corpus/tokens/output"
+    escaped = json.loads((output / "encoding.json").read_text())["special_tokens"] == "escape"
+    for path in (output / "train.jsonl", output / "megatron/train_text_document"):
+        for row in inspect.rows(path, own, 9):
+            tokens = row.sequences["text"]
+            ends = [at for at, token in enumerate(tokens) if token.id == eos]
+            assert (tokens[0].id, ends[-1], len(ends)) == (bos, len(tokens) - 1, 1 if escaped else 2)
+            said = f"begin token at 0; end token at {', '.join(map(str, ends))}"
+            more = "; control tokens that are text: <|im_end|>: 1, </s>: 1" if escaped else ""
+            assert row.notes["text"] == said + more
+            assert all(token.loss for token in tokens)
 
 
 def test_the_data_stage_counts_what_the_trainer_counts(tmp_path: Path, model: Path) -> None:

@@ -200,9 +200,9 @@ def test_a_file_that_comes_while_the_directory_is_sealed_is_not_left_out(
 ) -> None:
     real = seal.digest_files
 
-    def digest(*given: Any) -> Any:
+    def digest(*given: Any, **named: Any) -> Any:
         (sealed / "output" / "late").write_text("late")
-        return real(*given)
+        return real(*given, **named)
 
     monkeypatch.setattr(seal, "digest_files", digest)
     with pytest.raises(seal.SealBroken, match="late: came or went while"):

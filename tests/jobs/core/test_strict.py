@@ -22,7 +22,7 @@ from jobs.core.verdict import Outcome, Verdict
 from jobs.lifecycle import judge, publish
 from launch.base.errors import InputError
 from launch.plan import file
-from launch.runs.journal import Event, History, Journal
+from launch.runs.journal import Event, History, Journal, announced
 from tests.file_faults.job import spec_of
 
 HUGE = "9" * 400
@@ -85,6 +85,7 @@ READERS: dict[str, tuple[Callable[[Place], Path], Callable[[Place], object], tup
     "result": (lambda at: at.stage.result, lambda at: publish.result_of(at.spec), ()),
     "events": (lambda at: at.stage.events, lambda at: judge.starts(at.spec), ()),
     "journal": (lambda at: at.journal, lambda at: History.read(Journal(at.journal)), ()),
+    "names": (lambda at: at.journal, lambda at: announced(Journal(at.journal)), ()),
     "plan": (lambda at: at.plan, lambda at: file.load(at.plan), (InputError,)),
 }
 """The file, who reads it, and the errors in which it may end: each names the file."""

@@ -111,3 +111,20 @@ def test_of_an_image_the_line_with_the_reason_counts() -> None:
     assert without is not None
     assert (found.failure, found.number) == (FailureClass.IMAGE, 4)
     assert (without.failure, without.number) == (FailureClass.IMAGE, 1)
+
+
+@pytest.mark.failure(19)
+def test_of_a_log_that_two_jobs_of_one_id_have_written_the_last_start_counts(tmp_path: Path) -> None:
+    """A controller that lost its state gives ids again, and a log is written behind what is there."""
+    log = tmp_path / "7_0.log"
+    begin = "overnight: cpt job 7 restart 0 on node1 at 2026-11-{day}T03:00:00Z\n"
+    log.write_text(
+        f"{begin.format(day=1)}torch.OutOfMemoryError: CUDA out of memory\n{begin.format(day=2)}all is well\n"
+    )
+    assert symptoms.search_log(log) is None
+    assert symptoms.place_of(log, "torch.OutOfMemoryError: CUDA out of memory") == str(log)
+    with open(log, "a") as stream:
+        stream.write("ModuleNotFoundError: No module named 'trl'\n")
+    found = symptoms.search_log(log)
+    assert found is not None
+    assert (found.failure, found.number) == (FailureClass.VERSIONS, 5)

@@ -10,17 +10,15 @@ import pytest
 
 pytest.importorskip("transformers")
 
+from jobs.encoding.documents import DocumentEncoder
 from jobs.encoding.errors import CannotEncode
 from jobs.encoding.load import load
 from jobs.encoding.rows import RowEncoder, Tokens
 from jobs.encoding.settings import Encoding
-from jobs.training import examples, tokens
+from jobs.training import examples
 from tests.support.templates import A2, CALL, RESULT, TOOLS, U2, A, S, U, learned, write_tokenizer
+from tests.support.tokenizer_shapes import CHATML, spaced
 
-CHATML = (
-    "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 LEGACY = Encoding(special_tokens="allow")
 
 
@@ -76,7 +74,7 @@ def test_texts_get_one_beginning_and_one_end_token(tmp_path: Path, behind: str) 
         assert [*found.ids].count(begin) == [*found.ids].count(end) == 1, (prompt, answer)
         assert (found.ids[0], found.ids[-1]) == (begin, end)
         assert tokenizer.decode(found.completion) == "Yes</s>"
-    document = tokens.encode_text(tokenizer, "One text of more than eight tokens, and more than twelve")
+    document = DocumentEncoder(tokenizer).encode(["One text of more than eight tokens, and more than twelve"])[0]
     assert (document.count(begin), document.count(end)) == (1, 1)
     assert len(document) == 58  # nothing is cut or padded, though tokenizer.json says so
 
@@ -205,6 +203,8 @@ def test_the_day_that_a_template_writes_does_not_change(tmp_path: Path) -> None:
     assert tokenizer.decode(found.ids).startswith("26 Jul 2024")
     other = RowEncoder(tokenizer, Encoding(date="2026-01-02")).encode({"messages": [U, A]})["completion"]
     assert tokenizer.decode(other.ids).startswith("02 Jan 2026")
+    assert RowEncoder(tokenizer).day == "2024-07-26"
+    assert RowEncoder(tokenizer, Encoding(chat_template=CHATML)).day is None
 
 
 def test_the_settings_of_a_data_set_are_kept_beside_it(tmp_path: Path) -> None:
@@ -217,26 +217,6 @@ def test_the_settings_of_a_data_set_are_kept_beside_it(tmp_path: Path) -> None:
 def test_tokens_are_divided_at_the_first_with_loss() -> None:
     tokens = Tokens.of((1, 2), (3,))
     assert (tokens.ids, tokens.labels, tokens.prompt, tokens.completion) == ((1, 2, 3), [-100, -100, 3], (1, 2), (3,))
-
-
-def spaced(directory: Path) -> Path:
-    """A tokenizer in the shape of Llama 2: spaces as letters, one before each text, names of tokens in another file, and
-    a control token that takes the line end behind it."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors, trainers
-
-    own = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
-    own.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    own.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
-    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
-    own.train_from_iterator(["Hi there, Yes, hello. ends a turn <|im_start|> </s> user system assistant"] * 9, trainer)
-    own.add_special_tokens([AddedToken("<|im_end|>", rstrip=True, normalized=False), "<|im_start|>"])
-    own.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    directory.mkdir(parents=True)
-    own.save(str(directory / "tokenizer.json"))
-    (directory / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
-    (directory / "special_tokens_map.json").write_text(json.dumps({"bos_token": "<s>", "eos_token": "</s>"}))
-    (directory / "chat_template.jinja").write_text(CHATML)
-    return directory
 
 
 def test_a_tokenizer_with_spaces_as_letters_and_its_names_in_another_file(tmp_path: Path) -> None:

@@ -134,6 +134,31 @@ def test_an_answer_ends_where_those_of_the_data_do(tmp_path: Path) -> None:
     assert tasks._ends(rows, encoder, model) == sorted(ends)
 
 
+@pytest.mark.parametrize("mode", ["escape", "allow", "refuse"])
+def test_perplexity_is_that_of_the_ids_that_are_trained(tmp_path: Path, base: Path, mode: str) -> None:
+    from jobs.encoding.settings import Encoding
+    from jobs.evaluate import tasks
+    from jobs.evaluate.settings import EvaluateSettings
+
+    Encoding(special_tokens=mode).write(tmp_path)
+    text = "Ecrã </s> inicial <s>"
+    stages.write_rows(tmp_path / "test.jsonl", [{"id": "1", "text": text}])
+    rows = examples.read_rows(tmp_path / "test.jsonl", "corpus")
+    tokenizer, model = tokenizers.load(base / "output"), load_model(base / "output").eval()
+    settings = EvaluateSettings.read({"tasks": {"perplexity": {"data": "corpus"}}})
+    if mode == "refuse":
+        with pytest.raises(ExamplesError, match=r"test\.jsonl:1: holds control tokens: .*</s>: 1"):
+            tasks.prepare("perplexity", rows, settings, model, tokenizer)
+        return
+    found = tasks.prepare("perplexity", rows, settings, model, tokenizer).run(lambda: None)[0]
+    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=mode == "escape")["input_ids"]
+    assert ids.count(2) == (mode == "allow")
+    with torch.inference_mode():
+        chances = model(torch.tensor([[2, *ids, 2]])).logits[0].double().log_softmax(-1)
+    expected = -sum(float(chances[place, token]) for place, token in enumerate([*ids, 2]))
+    assert (found["nll"], found["tokens"]) == (pytest.approx(expected, abs=1e-4), len(ids) + 1)
+
+
 def test_batches_hold_everything_once_and_keep_to_the_budget() -> None:
     lengths = [3, 50, 7, 7, 20, 1, 64, 90]
     groups = list(measure.batches(lengths, 64))

@@ -144,3 +144,19 @@ def test_what_the_node_lacks_is_tried_on_another_one_and_strikes_it(tmp_path: Pa
         assert said.evidence.startswith("overnight: module load cuda/12 failed on node1; ")
         assert said.source.endswith(f"100_{number}.log:1")
     assert judge.bad_nodes(spec) == ["node1"]
+
+
+@pytest.mark.failure(8)
+def test_starts_are_in_the_order_of_their_notes_whatever_the_clocks_of_their_nodes_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second start was on a node whose clock is ten minutes behind: its verdict is no older than the first one's."""
+    spec = spec_at(tmp_path)
+    for restart, clock in enumerate((1000.0, 400.0, 1010.0)):
+        monkeypatch.setattr("time.time", lambda clock=clock: clock)
+        begin(spec, replace(FIRST, restart=restart, attempt=spec.attempt), step=restart)
+        said = Verdict(Outcome.RETRY, FailureClass.KILLED, job="100", restart=restart, attempt=spec.attempt, time=clock)
+        verdict.write(spec.stage_paths, said)
+    files_away = Verdict(Outcome.RETRY, FailureClass.FILE_SYSTEM, job="100", restart=3, attempt=spec.attempt, time=1.0)
+    verdict.write(spec.stage_paths, files_away)
+    assert [said.restart for _, said in judge.history(spec)] == [0, 1, 2, 3]

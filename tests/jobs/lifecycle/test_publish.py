@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobs.core import attempts, claim, files, patience, seal, verdict
+from jobs.core import attempts, claim, files, patience, seal, shares, verdict
 from jobs.core.attempts import Attempt
 from jobs.core.claim import ClaimLost
 from jobs.core.spec import Input, StageSpec
@@ -101,6 +101,26 @@ def test_so_is_one_that_never_got_to_it_and_one_of_an_attempt_before(spec: Stage
     assert (spec.store_paths.output / "model").read_text() == "model"
 
 
+@pytest.mark.failure(30, 33)
+@pytest.mark.parametrize("cut_off_again", [False, True])
+def test_what_another_run_has_finished_is_sealed_and_not_made_again(
+    spec: StageSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_off_again: bool
+) -> None:
+    """Seed 30494 of the simulation: two runs share the entry, and the job of the one was cut off while it sealed."""
+    work(spec, OLD)
+    other = tmp_path / "runs" / "other" / "cpt"
+    other.mkdir(parents=True)
+    later = replace(spec, attempt="bbbbbb", run="other", stage_dir=str(other))
+    assert attempts.open_next(spec.store_paths, Attempt(2, "bbbbbb", "other", "cpt", str(other), "slurm", ("on-b",)))
+    if cut_off_again:
+        with monkeypatch.context() as patch:
+            at(seal, "digest_files", patch, kill)
+            with pytest.raises(Killed):
+                steps.prologue(later, Start("7", 0, 0, "node2"))
+    assert steps.prologue(later, Start("7", int(cut_off_again), 0, "node2")) is Entry.SEALED
+    assert (spec.store_paths.output / "model").read_text() == "model"
+
+
 def test_an_output_that_not_every_node_has_flushed_is_made_again(spec: StageSpec) -> None:
     """The node that died had the rest of it in its memory."""
     work(spec, OLD)
@@ -108,7 +128,7 @@ def test_an_output_that_not_every_node_has_flushed_is_made_again(spec: StageSpec
     files.write_json(spec.stage_paths.result, {**result, "writers": 2})
     marks = spec.stage_paths.ranks("100", 0)
     files.make_directory(marks)
-    (marks / "flushed-0").touch()
+    shares.answer(marks, publish.WRITTEN, shares.Node(0, 2), [])
     assert steps.prologue(spec, NEW) is Entry.WORK
     assert os.listdir(steps.output_of(spec, NEW)) == []
 
@@ -316,7 +336,7 @@ def test_a_start_cut_off_between_two_inputs_leaves_the_second_to_verify(
     spec: StageSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = with_inputs(spec, tmp_path)
-    real, seen = steps._verify_input, list[str]()
+    real, seen = steps.input_seal, list[str]()
 
     def verify(parent: Input, *given: Any) -> Any:
         if parent.stage == "data" and not seen:
@@ -324,7 +344,7 @@ def test_a_start_cut_off_between_two_inputs_leaves_the_second_to_verify(
             raise Killed
         return real(parent, *given)
 
-    monkeypatch.setattr(steps, "_verify_input", verify)
+    monkeypatch.setattr(steps, "input_seal", verify)
     with pytest.raises(Killed):
         steps.prologue(spec, OLD)
     (spec.inputs["data"].output / "text").write_text("DATA")

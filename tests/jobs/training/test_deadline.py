@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs.core.paths import StagePaths
+from jobs.core.progress import ProgressWriter
 from jobs.training import deadline
 from jobs.training.deadline import StopRequest
 
@@ -48,3 +49,33 @@ def test_save_every_counts_steps_and_the_last_is_saved_where_it_is_worth_it(tmp_
     assert saved(stop, clock, 10, 1.0, every=4) == [4, 8], "two steps are made again sooner"
     assert saved(StopRequest(StagePaths(tmp_path), 60.0), clock, 10, 100.0, every=4) == [4, 8, 10]
     assert deadline.LAST_SAVE_SECONDS == 60.0
+
+
+def test_a_program_that_is_told_once_saves_by_the_time_that_its_steps_took(tmp_path: Path, clock: list[float]) -> None:
+    """As nemo_rl and megatron_bridge are."""
+    stage = StagePaths(tmp_path)
+    assert StopRequest(stage, 60.0).save_period(400, 25) == 25
+    assert StopRequest(stage, 60.0).save_period(401, None) == 51, "nothing is known of its steps: an eighth of them"
+    writer = ProgressWriter(stage.progress)
+    for step in range(1, 12):
+        clock[0] += 30.0
+        writer.report(step, 400)
+    stage.deadline.write_text(str(clock[0] + 8 * 3600))
+    assert StopRequest(stage, 60.0).save_period(400, None) == 120, "eight times in the allocation"
+    stage.deadline.write_text(str(clock[0] + 1200))
+    assert StopRequest(stage, 60.0).save_period(400, None) == 20, "and not more often than every ten minutes"
+    assert StopRequest(stage, 60.0).save_period(12, None) == 12
+
+
+def test_a_process_that_does_not_look_asks_nothing_of_the_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ranks agree at each step whether any of them was told to stop, and whether a save is due."""
+    stage = StagePaths(tmp_path)
+    stage.stop.touch()
+    stage.deadline.write_text("1")
+    assert StopRequest(stage, 60.0).should_stop()
+    monkeypatch.setattr("os.stat", None)
+    other = StopRequest(stage, 60.0, looks=False)
+    assert not other.should_stop()
+    assert not other.save_due(4, 8, 2)

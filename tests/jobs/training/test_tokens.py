@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from hypothesis import strategies as st
 
 from data_prep.common.errors import DataError as WriteError
 from data_prep.tokens import indexed
+from jobs.core import files
 from jobs.core.spec import Input
+from jobs.encoding.documents import DocumentEncoder
+from jobs.encoding.settings import Encoding
 from jobs.training import tokens
 from jobs.training.examples import ExamplesError
 from jobs.training.tokens import Blocks
@@ -199,10 +203,69 @@ def test_a_document_has_one_end_and_what_the_tokenizer_puts_before(adds: dict[st
     }  # fmt: skip
     path.write_text(json.dumps(value))
     tokenizer = tokenizers.load(tmp_path)
-    ids = tokens.encode_text(tokenizer, "Home")
+    own = DocumentEncoder(tokenizer)
+    ids = own.encode(["Home"])[0]
     plain = tokenizer("Home", add_special_tokens=False)["input_ids"]
     assert ids == [*([1] if begin else []), *plain, 2]
-    assert tokens.begin_ids(tokenizer) == ([1] if begin else [])
+    assert own.begin == ([1] if begin else [])
     from data_prep.tokens.encoder import Encoder
 
-    assert Encoder(tmp_path, fast=False).begin == tokens.begin_ids(tokenizer)
+    assert Encoder(tmp_path, fast=False).begin == own.begin
+
+
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("mode", ["escape", "allow", None])
+def test_control_tokens_in_text_are_what_the_data_set_says(
+    mode: str | None, world: int, tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A data set without ``encoding.json`` is of before, when they were control tokens."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    monkeypatch.setattr(tokens, "PART_BYTES", 100)
+    texts = [f"<s> um {number} </s> dois </s>" for number in range(12)]
+    data = corpus_of(tmp_path / "data", texts)
+    if mode is not None:
+        Encoding(special_tokens=mode).write(data.output)
+    every = [stages.quiet_context(tmp_path, rank, world) for rank in range(world)]
+    with ThreadPoolExecutor(world) as pool:
+        found = list(pool.map(lambda ctx: tokens.corpus(data, "train", tokenizer, tmp_path / "scratch", ctx), every))
+    plain = tokenizer(texts, add_special_tokens=False, split_special_tokens=mode == "escape")["input_ids"]
+    wanted = [[*ids, 2] if mode == "escape" else ids for ids in plain]
+    assert [ids.tolist() for ids in indexed.Indexed(found[0])] == wanted
+    assert [ids.count(2) for ids in wanted] == [1 if mode == "escape" else 2] * 12
+
+
+def test_control_tokens_that_are_refused_are_named_by_their_line(tmp_path: Path, tokenizer: Any) -> None:
+    data = corpus_of(tmp_path / "data", ["um", "dois </s>"])
+    Encoding(special_tokens="refuse").write(data.output)
+    with pytest.raises(ExamplesError, match=r"train\.jsonl:2: holds control tokens: </s>: 1"):
+        tokens.corpus(data, "train", tokenizer, tmp_path / "scratch", stages.quiet_context(tmp_path))
+
+
+@pytest.mark.failure(30)
+def test_a_mark_is_written_after_all_that_it_marks_is_on_disk(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut the next start trusts the mark; what was never flushed may be zeros then."""
+    monkeypatch.setattr(tokens, "PART_BYTES", 300)
+    flushed: dict[int, int] = {}
+    real, write, marked = os.fsync, files.write_json, list[tuple[str, list[str]]]()
+
+    def fsync(handle: int) -> None:
+        real(handle)
+        status = os.fstat(handle)
+        flushed[status.st_ino] = status.st_size
+
+    def mark(path: Path, value: Any) -> None:
+        data = [one for one in path.parent.rglob("*") if one.is_file() and one.suffix in (".bin", ".idx", ".npy")]
+        late = [one.name for one in data if flushed.get(one.stat().st_ino) != one.stat().st_size]
+        marked.append((path.name, late))
+        write(path, value)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(files, "write_json", mark)
+    data = corpus_of(tmp_path / "data", [f"Novo ficheiro {number}\n" for number in range(40)])
+    ctx, scratch = stages.quiet_context(tmp_path), tmp_path / "scratch"
+    tokens.mix(tokens.corpus(data, "train", tokenizer, scratch, ctx), 1, scratch, ctx)
+    assert [name for name, _ in marked if not name.startswith("part-")] == ["ready.json", "mixed-1.json"]
+    assert [one for one in marked if one[1]] == []

@@ -40,7 +40,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def made(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Store entry of a corpus, prepared with the tokenizer of the model."""
     root = tmp_path_factory.mktemp("corpus")
-    rows: list[Any] = [{"text": f"{prepared.document(number, 30)} Não há ficheiro {number}"} for number in range(90)]
+    rows: list[Any] = [{"text": f"{prepared.document(number, 30)} Não há </s> em {number}"} for number in range(90)]
     source = prepared.write_lines(root / "in.jsonl", rows)
     prepared.make("corpus", [source], root / "output", tokenizer=str(model / "output"), shard_bytes=5_000)
     return root
@@ -49,18 +49,20 @@ def made(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_they_are_the_documents_of_the_text(model: Path, made: Path, tmp_path: Path) -> None:
     tokenizer = tokenizers.load(model / "output")
     texts = [json.loads(line)["text"] for line in (made / "output/train.jsonl").read_text().splitlines()]
-    prefix, why = tokens.of_data_stage(made / "output", "train", tokenizer)
+    own = tokens.document_encoder(tokenizer, made / "output/train.jsonl")
+    prefix, why = tokens.of_data_stage(made / "output", "train", own, tokens._digest(tokenizer))
     assert (prefix, why) == (made / "output/megatron/train_text_document", "")
     assert prefix is not None
     documents = [ids.tolist() for ids in indexed.Indexed(prefix)]
-    assert documents == [tokens.encode_text(tokenizer, text) for text in texts]
+    assert documents == own.encode(texts)
     assert all(ids.count(2) == 1 for ids in documents)
 
 
 def test_a_trainer_learns_the_same_from_both(model: Path, made: Path, tmp_path: Path) -> None:
     text = tmp_path / "text"
     (text / "output").mkdir(parents=True)
-    shutil.copyfile(made / "output/train.jsonl", text / "output/train.jsonl")
+    for name in ("train.jsonl", "encoding.json"):
+        shutil.copyfile(made / "output" / name, text / "output" / name)
     settings = {
         "epochs": 1, "lr": 1e-3, "batch_size": 4, "micro_batch_size": 2, "sequence_length": 64, "seed": 3, "threads": 1,
     }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ import pytest
 
 from jobs.backends import toy
 from jobs.core import seal
+from jobs.core.progress import ProgressWriter
 from jobs.core.settings import EarlyStopping
 from jobs.core.validation import best_step, stop_step
 from jobs.lifecycle import publish
 from jobs.training import interface
-from jobs.training.interface import ProcessShape
+from jobs.training.deadline import StopRequest
+from jobs.training.interface import ProcessShape, WorkContext
+from jobs.training.saves import Saves
 from jobs.training.settings import BadSettings, TrainingSettings
-from jobs.training.validation import passes
+from jobs.training.validation import Watch, passes
 from launch.base.errors import InputError
 from launch.config.pipeline_file import read_pipeline
 from tests.support import stages
@@ -243,3 +247,27 @@ def test_a_save_holds_the_validations_of_its_time(tmp_path: Path, given: Path) -
     save = stage.spec.store_paths.save(5)
     assert [step for step, _ in json.loads((save / "validations.json").read_text())] == [2, 4]
     seal.verify(save, stage.spec.store_paths.save_seal(5))
+
+
+def test_the_best_save_is_taken_once_its_seal_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    going = threading.Event()
+    real = seal.digest_files
+
+    def slow(*given: Any, **named: Any) -> Any:
+        assert going.wait(30)
+        return real(*given, **named)
+
+    monkeypatch.setattr(seal, "digest_files", slow)
+    stage = make(tmp_path / "a", tmp_path)
+    store = stage.spec.store_paths
+    saves = Saves(store, stage.spec.fingerprint, None, lambda name, **facts: None)
+    stop = StopRequest(stage.spec.stage_paths, 0.0)
+    ctx = WorkContext(tmp_path, ProgressWriter(tmp_path / "progress"), stop, saves, lambda name, **facts: None)
+    watch = Watch(ctx, toy.ToySettings.read({**SETTINGS, "select": "best"}))
+    (saves.directory / "checkpoint-2").mkdir()
+    (saves.directory / "checkpoint-2" / "state.json").write_text("{}")
+    watch.add(2, 0.5)
+    watch.seal_beside(2, goes_on=True)
+    watch.add(4, 1.5)
+    threading.Timer(0.2, going.set).start()
+    assert watch.chosen(4) == (2, store.save(2))

@@ -115,6 +115,31 @@ def fingerprints(pipeline: Path, rest: tuple[str, ...], capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
+    ("stage", "setting"),
+    [("corpus", "special_tokens: allow"), ("pairs", "special_tokens: refuse"), ("pairs", "template_date: 2025-12-24")],
+)
+def test_what_decides_the_ids_is_in_the_fingerprint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str, setting: str
+) -> None:
+    pipeline = user_files(tmp_path)
+    rest = ("--cluster", "local", "--workspace", str(tmp_path / "ws"))
+
+    def planned() -> dict[str, str]:
+        capsys.readouterr()
+        assert main(["plan", str(pipeline), *rest, "--json"]) == 0
+        return {one["name"]: one["fingerprint"] for one in json.loads(capsys.readouterr().out)["stages"]}
+
+    before = planned()
+    start = {"corpus": "prepare: {tokenizer", "pairs": "prepare: {template"}[stage]
+    changed = start.replace("{", f"{{{setting}, ")
+    pipeline.write_text(pipeline.read_text().replace(start, changed))
+    after = planned()
+    differ = {name for name in before if before[name] != after[name]}
+    below = {"corpus": {"corpus", "cpt", "sft", "dpo"}, "pairs": {"pairs", "sft", "dpo"}}
+    assert differ == below[stage]
+
+
+@pytest.mark.parametrize(
     ("wrong", "says"),
     [("on_error: skp", "must be fail or skip"), ("tokeniser: x", "unknown; known: "), ("pack: 9", "unknown; known: ")],
 )

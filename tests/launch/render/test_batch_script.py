@@ -247,14 +247,34 @@ def test_jobs_ask_no_more_often_than_the_site_allows(tmp_path: Path) -> None:
     asked.touch()
     batch = Batch(tmp_path / "early", host={"floor": 600, "asked": asked})
     batch.command("srun", f"cp {batch.stage}/deadline {tmp_path}/seen")
-    ran = batch.run(SLURM_JOB_END_TIME="1893456000")
-    assert ran.count("squeue -h -j 7 -o %e") == 0
-    assert (tmp_path / "seen").read_text() == "1893456000\n"
+    given = {"SLURM_JOB_START_TIME": "1893456000", "SLURM_JOB_END_TIME": "1893463200"}  # by the controller's clock
+    began = time.time()
+    ran = batch.run(**given)
+    assert ran.count("squeue -h -j 7 -o %L") == 0
+    assert int(began) + 7199 <= int((tmp_path / "seen").read_text()) <= time.time() + 7200
     os.utime(asked, (1, 1))
     batch = Batch(tmp_path / "late", host={"floor": 600, "asked": asked})
     batch.command("srun", "sleep 3")
-    assert batch.run(SLURM_JOB_END_TIME="1893456000").count("squeue -h -j 7 -o %e") == 1
-    assert (batch.stage / "deadline").read_text() == "4102444800\n"
+    assert batch.run(**given).count("squeue -h -j 7 -o %L") == 1
+
+
+@pytest.mark.failure(33)
+@pytest.mark.parametrize("clock", [-600, 0, 600])
+@pytest.mark.parametrize(
+    ("left", "seconds"),
+    [("0:09", 9), ("29:58", 1798), ("9:08:07", 32887), ("10-00:00:30", 864030), ("UNLIMITED", None), ("INVALID", None)],
+)
+def test_the_end_is_the_time_that_is_left_by_the_clock_of_the_node(
+    tmp_path: Path, clock: int, left: str, seconds: int | None
+) -> None:
+    """A node's clock may be ten minutes ahead of the controller's, or behind it."""
+    batch = Batch(tmp_path)
+    batch.command("date", f"case $1 in +%s) echo {1_900_000_000 + clock} ;; *) echo then ;; esac")
+    assert batch.run(LEFT=left, SLURM_JOB_END_TIME="1900000009").code == 0
+    written = batch.stage / "deadline"
+    assert (int(written.read_text()) if written.exists() else None) == (
+        None if seconds is None else 1_900_000_000 + clock + seconds
+    )
 
 
 @pytest.mark.failure(33)

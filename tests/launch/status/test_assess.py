@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,6 +25,7 @@ from launch.status import advice
 from launch.status import text as show_status
 from launch.status.assess import Queue, look
 from launch.status.model import RunStatus, StageStatus, State
+from launch.submit import cancel
 from tests.support.made_runs import make, row, said, sealed, stage, started, store_of, submitted
 
 SILENT = ClusterUnreachable("squeue failed: Unable to contact slurm controller", command=["squeue"], since=9)
@@ -356,3 +358,25 @@ def test_exit_codes_and_the_end_of_a_chain(tmp_path: Path, capsys: pytest.Captur
     sealed(run, "cpt")
     assert main(arguments) == 0
     assert "next: nothing: every stage is sealed" in capsys.readouterr().out
+
+
+@pytest.mark.failure(35)
+def test_a_stage_of_another_user_says_whose_it_is_and_is_not_called_lost(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two users in one workspace: squeue shows each of them only their own jobs."""
+    submitted(run, "cpt", "11")
+    started(run, "cpt", "11")
+    assert first(run).state is State.LOST
+    mine, name = os.geteuid(), pwd.getpwuid(os.geteuid()).pw_name
+    monkeypatch.setattr(os, "geteuid", lambda: mine + 1)
+    found = first(run)
+    assert found.state is State.UNKNOWN
+    assert found.owner == name
+
+    class Gateway:
+        def squeue(self) -> list[QueueRow]:
+            return []
+
+    cancelled = cancel.on_slurm(run, run.plan(), Gateway(), {"cpt", "sft"})  # type: ignore[arg-type]
+    assert cancelled.theirs == {"cpt": name}

@@ -135,8 +135,8 @@ def test_the_list_of_tasks_is_json(tmp_path: Path) -> None:
     from data_prep.corpus import tasks
 
     path = tmp_path / "tasks.json"
-    tasks.write(path, tmp_path, "read", [4, 7])
-    assert json.loads(path.read_text()) == {"root": str(tmp_path), "phase": "read", "shards": [4, 7]}
+    tasks.write(path, tmp_path, "read", [[4, 5], [7]])
+    assert json.loads(path.read_text()) == {"root": str(tmp_path), "phase": "read", "shards": [[4, 5], [7]]}
     assert tasks.failures(path) == {}
 
 
@@ -146,7 +146,7 @@ def test_failures_of_tasks_are_read_in_their_order(tmp_path: Path) -> None:
     from data_prep.corpus import tasks
 
     path = tmp_path / "tasks.json"
-    tasks.write(path, tmp_path, "read", [4, 7])
+    tasks.write(path, tmp_path, "read", [[4], [7]])
     assert tasks.main(path, 1) == 1, "there is no plan of a build"
     (tmp_path / "exit-1").write_text("1\n")
     (tmp_path / "exit-0").write_text("137\n")

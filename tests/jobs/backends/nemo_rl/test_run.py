@@ -203,7 +203,9 @@ def test_its_own_clock_stops_it_and_the_next_start_goes_on(make: Callable[..., M
     stages.write_deadline(made.stage.spec.stage_paths, time.time() + 100_000)
     found = made.start(seconds_a_step=30_000)
     assert (found.outcome, found.step) == ("stopped", 3)  # three steps are pretended to take all but a step
-    assert made.sealed() == [3]
+    assert made.sealed()[0] == 3, (
+        "the one at its end, beside those that it makes by itself: an eighth of the steps apart"
+    )
     assert not made.stage.output.joinpath("training_info.json").exists()
     again = made.start()
     assert (again.outcome, again.step) == ("done", 6)

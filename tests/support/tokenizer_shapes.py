@@ -1,0 +1,126 @@
+"""Small tokenizers in the shapes that people have, each with control tokens, for what must hold of all of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+TEXTS = ["Hi there, Yes, hello. ends a turn <|im_start|> <|im_end|> </s> <s> user system assistant Paris [INST]"] * 9
+CONTROL = ["<|im_start|>", "<|im_end|>"]
+CHATML = (
+    "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def byte_level(directory: Path) -> Path:
+    """As of Llama 3, Qwen, SmolLM2: bytes as letters, nothing put around a text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    own = Tokenizer(models.BPE())
+    own.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    own.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["<s>", "</s>", *CONTROL], initial_alphabet=alphabet, show_progress=False
+    )
+    own.train_from_iterator(TEXTS, trainer)
+    return _written(directory, own.to_str(), {"bos_token": "<s>", "eos_token": "</s>"})
+
+
+def begins(directory: Path) -> Path:
+    """As of Llama 3 and Gemma: a beginning token before each text."""
+    value = json.loads((byte_level(directory) / "tokenizer.json").read_text())
+    _put_before(value, "<s>", 0)
+    (directory / "tokenizer.json").write_text(json.dumps(value))
+    return directory
+
+
+def spaced(directory: Path) -> Path:
+    """As of Llama 2: spaces as letters, one before each text, names of tokens in another file, and a control token
+    that takes the line end behind it."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, trainers
+
+    own = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
+    own.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    own.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
+    own.train_from_iterator(TEXTS, trainer)
+    own.add_special_tokens([AddedToken("<|im_end|>", rstrip=True, normalized=False), "<|im_start|>"])
+    value = json.loads(own.to_str())
+    _put_before(value, "<s>", 1)
+    _written(directory, json.dumps(value), {})
+    (directory / "special_tokens_map.json").write_text(json.dumps({"bos_token": "<s>", "eos_token": "</s>"}))
+    return directory
+
+
+def metaspace(directory: Path, prefix: str) -> Path:
+    """As of Mistral: spaces as letters by the pre-tokenizer, one before the ``first`` piece of a text, ``always``, or
+    ``never``."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    own = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
+    own.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prefix, split=False)
+    own.decoder = decoders.Metaspace(prepend_scheme=prefix)
+    special = ["<unk>", "<s>", "</s>", *CONTROL]
+    own.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=200, special_tokens=special, show_progress=False))
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return _written(directory, own.to_str(), names)
+
+
+def unmarked(directory: Path) -> Path:
+    """The end token is no special one in tokenizer.json; transformers makes it one, since it is named."""
+    value = json.loads((byte_level(directory) / "tokenizer.json").read_text())
+    next(token for token in value["added_tokens"] if token["content"] == "</s>")["special"] = False
+    (directory / "tokenizer.json").write_text(json.dumps(value))
+    return directory
+
+
+def named_only(directory: Path) -> Path:
+    """Two control tokens stand in the vocabulary alone; one is named, the other listed with what it is."""
+    value = json.loads((byte_level(directory) / "tokenizer.json").read_text())
+    ids = {token["content"]: token["id"] for token in value["added_tokens"]}
+    value["added_tokens"] = [token for token in value["added_tokens"] if token["content"] in ("<s>", "<|im_start|>")]
+    (directory / "tokenizer.json").write_text(json.dumps(value))
+    config = json.loads((directory / "tokenizer_config.json").read_text())
+    one = {"content": "<|im_end|>", "special": True, "lstrip": False, "rstrip": False, "single_word": False}
+    config["added_tokens_decoder"] = {str(ids["<|im_end|>"]): {**one, "normalized": False}}
+    (directory / "tokenizer_config.json").write_text(json.dumps(config))
+    return directory
+
+
+SHAPES: dict[str, Callable[[Path], Path]] = {
+    one.__name__: one for one in (byte_level, begins, spaced, unmarked, named_only)
+}
+
+
+def unigram(directory: Path) -> Path:
+    """Its pieces hold the control tokens, too, so that text which spells one out becomes its id."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    letters = [(letter, -5.0) for letter in sorted({*"".join(TEXTS), "▁"} - {" "})]
+    own = Tokenizer(models.Unigram([("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), *letters], unk_id=0))
+    own.pre_tokenizer = pre_tokenizers.Metaspace()
+    own.decoder = decoders.Metaspace()
+    own.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return _written(directory, own.to_str(), {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"})
+
+
+def _put_before(value: dict, token: str, number: int) -> None:
+    before, text = {"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    value["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [before, text],
+        "pair": [before, text, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {token: {"id": token, "ids": [number], "tokens": [token]}},
+    }
+
+
+def _written(directory: Path, tokenizer: str, config: dict[str, str]) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "tokenizer.json").write_text(tokenizer)
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", **config}
+    (directory / "tokenizer_config.json").write_text(json.dumps(config))
+    (directory / "chat_template.jinja").write_text(CHATML)
+    return directory
