@@ -12,7 +12,7 @@ from typing import Any
 
 from jobs.core import attempts, seal, validation
 from jobs.core.paths import RunPaths, StorePaths, Workspace
-from jobs.core.progress import recent
+from jobs.core.progress import recent_steps
 from jobs.core.seal import SealBroken
 from launch.base.text import count, duration, table
 from launch.config.profile import Continuation, Profile, partitions_of
@@ -107,7 +107,7 @@ def _past(workspace: Workspace) -> list[_Past]:
             for entry in stages:
                 if not entry["target_step"] and "epochs" not in entry["settings"]:
                     continue
-                each = progress.seconds_per_step(recent(paths.stage(entry["name"]).progress))
+                each = progress.seconds_per_step(recent_steps(paths.stage(entry["name"]).progress))
                 if each is not None:
                     signature = _signature(entry["kind"], entry["backend"], entry["settings"], entry["resources"])
                     found.append(_Past(signature, each))
