@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off --root-user-action ignore \
 	--constraint constraints.txt
-EXTRAS := train,data,nemo-run,submitit,hub,dev
+EXTRAS := train,data,nemo-run,submitit,hub,tensorboard,dev
 
 .DELETE_ON_ERROR:
 .PHONY: demo test test-slurm test-rest test-full test-slurm24 check soak bench clean venvs venv-nemo venv-automodel

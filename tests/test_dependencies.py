@@ -22,7 +22,11 @@ ROOT = Path(launch.__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OURS = {"launch", "jobs", "data_prep", "sbatch_templates", "cluster_profiles"}
 
-EXTRAS = {"launch": ("nemo-run", "submitit", "hub", "data"), "jobs": ("train",), "data_prep": ("data",)}
+EXTRAS = {
+    "launch": ("nemo-run", "submitit", "hub", "data", "tensorboard", "wandb", "mlflow"),
+    "jobs": ("train",),
+    "data_prep": ("data",),
+}
 """Extras whose packages each of our packages may import; the core's are allowed in all of them."""
 
 OF_STACKS = {

@@ -76,9 +76,14 @@ def _read(path: Path) -> Attempt:
         return Attempt(int(path.stem), "", "", "", str(path.parent), "slurm", (), "", 0, 0.0)
 
 
+def all_of(store: StorePaths) -> list[Attempt]:
+    """Every attempt, oldest first."""
+    return [_read(path) for path in _paths(store) if path.stat().st_size]
+
+
 def before(store: StorePaths, token: str) -> list[Attempt]:
     """The attempts that came before one, newest first; none where that is not known."""
-    known = [_read(path) for path in _paths(store) if path.stat().st_size]
+    known = all_of(store)
     tokens = [attempt.token for attempt in known]
     earlier = known[: tokens.index(token)] if token in tokens else []
     return [attempt for attempt in reversed(earlier) if attempt.token]

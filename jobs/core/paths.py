@@ -179,6 +179,16 @@ class RunPaths:
     stages = Below("stages")
     results = Below("results.json")  # the table of improvements, as JSON, written when the chain has ended
 
+    @property
+    def boards(self) -> Path:
+        """Event files for TensorBoard, a directory a stage."""
+        return self.root / "tensorboard"
+
+    @property
+    def tracked(self) -> Path:
+        """What trackers (W&B, MLflow) were told of each stage, and what they keep where there is no network."""
+        return self.root / "tracked"
+
     def stage(self, name: str) -> StagePaths:
         return StagePaths(self.stages / name)
 

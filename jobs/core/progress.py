@@ -77,6 +77,11 @@ def recent(path: Path, window: int = WINDOW_BYTES) -> list[Report]:
     return list(filter(None, map(Report.parse, files.tail(path, window))))
 
 
+def recent_steps(path: Path) -> list[Report]:
+    """Those of ``recent`` that are of steps, and not of another phase of training (tokenising, a long validation)."""
+    return [report for report in recent(path) if not report.phase]
+
+
 def latest(path: Path) -> Report | None:
     """The newest report (status asks for many stages)."""
     return next(filter(None, map(Report.parse, reversed(files.tail(path, WINDOW_BYTES)))), None)
@@ -84,7 +89,6 @@ def latest(path: Path) -> Report | None:
 
 def step_seconds(path: Path) -> float | None:
     """Median of the seconds that a step took lately; None where no two reports of one start say so."""
-    found = recent(path)
-    pairs = [(a, b) for a, b in itertools.pairwise(found) if a.restart == b.restart and a.step < b.step]
+    pairs = [(a, b) for a, b in itertools.pairwise(recent_steps(path)) if a.restart == b.restart and a.step < b.step]
     gaps = sorted((b.time - a.time) / (b.step - a.step) for a, b in pairs)
     return max(gaps[len(gaps) // 2], 1e-6) if gaps else None

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Which values are valid: numbers within bounds, or one of ``choices``."""
+    """Which values are valid: numbers within bounds, or one of ``choices``. ``keys``: the dataclass of a mapping."""
 
     at_least: float | None = None
     above: float | None = None
     below: float | None = None
     choices: tuple[str, ...] = ()
+    keys: type[Any] | None = None
 
     def problem(self, value: Any) -> str | None:
         """Why ``value`` is invalid, without its name; None where it is valid."""
         if self.choices and value not in self.choices:
             return f"must be one of {', '.join(self.choices)}, not {value!r}"
+        if self.keys is not None:
+            return None  # of each of its own keys
         if isinstance(value, float) and not math.isfinite(value):
             return f"must be a finite number, not {value}"
         if self.at_least is not None and value < self.at_least:
@@ -43,6 +47,16 @@ def rule_of(entry: Field[Any]) -> Rule:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EarlyStopping:
+    """When training ends before its steps: after ``patience`` validations in a row of which none is better than the
+    best before them by more than ``min_change``, and not before step ``min_steps``."""
+
+    patience: int = setting(at_least=1)
+    min_change: float = setting(0.0, at_least=0)
+    min_steps: int = setting(0, at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingKeys:
     """What every back end that trains can be told; each adds its own.
 
@@ -50,6 +64,9 @@ class TrainingKeys:
     is the number of examples a step takes over all processes together, so a stage learns the same on one node as on
     four. ``micro_batch_size`` is what one model replica takes in one pass; the rest is accumulated. ``save_every``
     None: about eight saves in an allocation, at least ten minutes apart.
+
+    ``validate_every`` so many steps, and after the last one, the loss on the validation split is taken; None: never.
+    ``select``: whether the finished model is that of the last step, or of the step with the least such loss.
     """
 
     steps: int = setting(0, at_least=1)
@@ -66,7 +83,32 @@ class TrainingKeys:
     precision: str = setting("fp32", choices=("fp32", "bf16"))
     save_every: int | None = setting(None, at_least=1)
     keep_saves: int = setting(2, at_least=1)
+    validate_every: int | None = setting(None, at_least=1)
+    early_stopping: EarlyStopping | None = field(default=None, metadata={"rule": Rule(keys=EarlyStopping)})
+    select: str = setting("last", choices=("last", "best"))
     threads: int | None = setting(None, at_least=1)
+
+
+VALIDATION = ("validate_every", "early_stopping", "select")
+"""Settings of validation."""
+
+
+def decides(settings: Mapping[str, Any]) -> bool:
+    """Whether validations decide what a stage with these settings makes."""
+    return bool(settings.get("early_stopping")) or settings.get("select") == "best"
+
+
+def validation_problem(
+    steps: int | None, every: int | None, early: EarlyStopping | None, select: str
+) -> tuple[str, str] | None:
+    """The setting of validation that does not fit the others, and why; None where all fit."""
+    if every is None and early is not None:
+        return "early_stopping", "needs validate_every, too: the steps from one validation to the next"
+    if every is None and select == "best":
+        return "select", "best needs validate_every, too: the steps from one validation to the next"
+    if early is not None and steps and early.min_steps >= steps:
+        return "early_stopping", f"min_steps {early.min_steps} must be less than steps {steps}"
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)

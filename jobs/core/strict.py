@@ -135,6 +135,8 @@ def _whole(value: Any, name: str) -> int:
 
 
 def _number(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} must be a number, not {repr(value)[:40]}")
     if not isinstance(value, float):
         return float(_whole(value, name))
     if not math.isfinite(value):

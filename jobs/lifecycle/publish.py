@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jobs.core import attempts, claim, files, progress, seal, shares
+from jobs.core import attempts, claim, files, progress, seal, shares, validation
 from jobs.core.claim import Claim, ClaimLost
 from jobs.core.paths import StorePaths
 from jobs.core.spec import StageSpec
@@ -70,7 +70,10 @@ def publish(spec: StageSpec, start: Start, result: dict[str, Any], made: Path | 
     _make_seal(desk / SEAL, store.seal)
     sealed = seal.load(store.seal)
     seconds = round(time.monotonic() - began, 3)
-    label = {} if sealed.depth is seal.Depth.FULL else {"depth": sealed.depth.value, "note": seal.LIGHT_NOTE}
+    label = {} if sealed.depth is seal.Depth.FULL else {"depth": sealed.depth.value}
+    remarks = ["" if sealed.depth is seal.Depth.FULL else seal.LIGHT_NOTE, validation.early_text(sealed.metrics)]
+    if any(remarks):
+        label["note"] = "; ".join(filter(None, remarks))
     event(
         stage,
         start,
@@ -188,7 +191,7 @@ def _finished(spec: StageSpec) -> Iterator[tuple[dict[str, Any], Path]]:
         there = replace(spec, stage_dir=directory)
         result = result_of(there)
         is_ours = directory == spec.stage_dir or "attempt" in result
-        if result.get("outcome") != "done" or not is_ours or lacks_steps(there, result.get("step")):
+        if result.get("outcome") != "done" or not is_ours or lacks_steps(there, result):
             continue
         passed_on = [*notes(there, None, "finishes"), *notes(spec, None, "finishes")]
         for path in _outputs_of(there, result, passed_on):
@@ -209,10 +212,13 @@ def result_of(spec: StageSpec) -> dict[str, Any]:
     return {name: value for name, value in given if isinstance(value, _TYPES.get(name, object))}
 
 
-def lacks_steps(spec: StageSpec, step: Any) -> int | None:
-    """The step at which the stage is done, where ``step`` is not so far; of epochs, whose steps the work has counted,
-    what its reports say."""
-    target = spec.target_step
+def lacks_steps(spec: StageSpec, result: dict[str, Any]) -> int | None:
+    """The step at which the stage is done, where ``result`` is not so far, and does not say that the stage was to end
+    before; of epochs, whose steps the work has counted, what its reports say."""
+    step, target = result.get("step"), spec.target_step
+    ended = validation.early(result.get("metrics"))
+    if ended is not None and spec.settings.get("early_stopping") and ended["step"] == step:
+        return None
     if target is None and spec.trains:
         last = progress.latest(spec.stage_paths.progress)
         target = None if last is None else last.total

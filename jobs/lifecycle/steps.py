@@ -390,7 +390,7 @@ def _judge(spec: StageSpec, start: Start, result: dict[str, Any], exit_code: int
     step = result.get("step")
     if result.get("outcome") != "done":
         return judge.after(spec, start, result, exit_code, ended_by)
-    if (target := publish.lacks_steps(spec, step)) is not None:
+    if (target := publish.lacks_steps(spec, result)) is not None:
         text = f"said done at step {step}, target {target}"
         return Verdict(Outcome.FAIL, FailureClass.CODE_ERROR, text, step, start.job, start.restart, start.host)
     publish.publish(spec, start, result)

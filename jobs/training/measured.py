@@ -20,6 +20,11 @@ class Loop(Protocol):
     durations: list[float]
 
 
+def memory() -> dict[str, float]:
+    """``memory_bytes`` of a report: the most that tensors took on this process's GPU so far; nothing without one."""
+    return {"memory_bytes": float(torch.cuda.max_memory_allocated())} if torch.cuda.is_available() else {}
+
+
 def metrics(
     spec: StageSpec,
     settings: TrainingSettings,

@@ -18,10 +18,15 @@ from jobs.core.paths import StorePaths
 from jobs.core.patience import Patience, passes
 from jobs.core.seal import FileDigest
 from jobs.core.shares import Node
+from jobs.core.validation import Losses
 
 
 class GivenUp(RuntimeError):
     """The work ended while a save was being sealed."""
+
+
+VALIDATIONS = "validations.json"
+"""In a save: step and loss of each validation until then."""
 
 
 class Saves:
@@ -47,6 +52,8 @@ class Saves:
         self._given_up = False
         self._read: int | None = None
         self._sealed: list[int] = []
+        self.validations: dict[int, float] = {}
+        """Step -> loss of the validations so far; each save holds those of its time."""
 
     @property
     def directory(self) -> Path:
@@ -96,6 +103,7 @@ class Saves:
             return None
         directory = self._store.save(found)
         self._event("resumed", step=found, path=str(directory))
+        self.validations = dict(files.read_json_or_none(directory / VALIDATIONS) or ())
         return found, directory
 
     def read_newest(self) -> None:
@@ -116,11 +124,19 @@ class Saves:
         Raises:
             ClaimLost: a later start holds the store entry.
         """
-        self._publish(step, {}, None)
+        self._publish(step, self.validations, {}, None)
 
-    def seal_beside(self, step: int, keep: int, sealed: Callable[[float], None], goes_on: bool = True) -> None:
-        """Seal ``checkpoint-<step>`` while the training goes on, and keep ``keep`` saves; called on every rank after
-        all have written. It counts, and ``sealed`` gets the seconds that it took, once the seal is there.
+    def seal_beside(
+        self,
+        step: int,
+        keep: int,
+        sealed: Callable[[float], None],
+        goes_on: bool = True,
+        best: int | None = None,
+    ) -> None:
+        """Seal ``checkpoint-<step>`` while the training goes on, and keep ``keep`` saves and that of step ``best``;
+        called on every rank after all have written. It counts, and ``sealed`` gets the seconds that it took, once the
+        seal is there.
 
         One save at a time: the one before is waited for; and this one where the training does not go on.
 
@@ -130,7 +146,9 @@ class Saves:
         self.wait()
         if self._node.leads:
             threads = max(1, len(os.sched_getaffinity(0)) // 2) if goes_on else None
-            self._thread = threading.Thread(target=self._beside, args=(step, keep, sealed, threads), daemon=True)
+            losses = dict(self.validations)  # of now: the training adds to them
+            given = (step, losses, sealed, threads, keep, best)
+            self._thread = threading.Thread(target=self._beside, args=given, daemon=True)
             self._thread.start()
         if not goes_on:
             self.wait()
@@ -158,18 +176,26 @@ class Saves:
         if self._given_up:
             raise GivenUp("the work has ended")
 
-    def _beside(self, step: int, keep: int, sealed: Callable[[float], None], threads: int | None) -> None:
+    def _beside(
+        self,
+        step: int,
+        losses: Losses,
+        sealed: Callable[[float], None],
+        threads: int | None,
+        keep: int,
+        best: int | None,
+    ) -> None:
         began = time.monotonic()
         try:
             parts = self._for_all(f"part-{step}", lambda: self._digest_written(step, threads))
             if parts is not None:
-                self._publish(step, shares.digests_of(parts), threads)
+                self._publish(step, losses, shares.digests_of(parts), threads)
                 sealed(time.monotonic() - began)
             self._sealed.append(step)
             if self._node.count == 1:
-                self.keep_last(keep)
+                self.keep_last(keep, best)
             else:
-                self._keep_together(keep)
+                self._keep_together(keep, best)
         except BaseException as error:
             self._error = error
 
@@ -198,12 +224,14 @@ class Saves:
             path.unlink()
         return found
 
-    def _publish(self, step: int, known: dict[str, FileDigest], threads: int | None) -> None:
+    def _publish(self, step: int, losses: Losses, known: dict[str, FileDigest], threads: int | None) -> None:
         self._check_held()
         own, target = self.directory, self._store.save(step)
         made = own / target.name
         if not made.exists() and target.exists() and not self._store.save_seal(step).exists():
             os.rename(target, made)  # written in place, as a back end of the version before does
+        if losses:
+            files.write_json(made / VALIDATIONS, sorted(losses.items()))
         try:
             self._digest(step, made, known, threads)
         except (seal.SealBroken, OSError):
@@ -263,33 +291,47 @@ class Saves:
     def _newest_sealed(self) -> int | None:
         return next(iter(self._store.sealed_steps()), None)
 
-    def keep_last(self, count: int) -> None:
-        """Remove all but the newest ``count`` sealed saves. Unsealed ones older than the newest sealed go, too.
+    def verified(self, step: int) -> Path | None:
+        """Directory of the save of ``step``; None where there is none or, with an event, it does not match its seal."""
+        directory = self._store.save(step)
+        if not directory.exists():
+            return None
+        try:
+            Patience().call(lambda: seal.verify(directory, self._store.save_seal(step)))
+        except seal.SealBroken as error:
+            self._event("save_skipped", step=step, path=seal.shown(error.path), reason=error.reason)
+            return None
+        return directory
+
+    def keep_last(self, count: int, best: int | None = None) -> None:
+        """Remove all but the newest ``count`` sealed saves, and that of step ``best``. Unsealed ones older than the
+        newest sealed go, too.
 
         Nothing is removed before one of those that stay has been read again in full: the newest seal may be of a save
         that the file system has damaged since, and the one before it would be the only good one.
         """
         sealed = self._store.sealed_steps()
-        doomed = self._doomed(count)
+        doomed = self._doomed(count, best)
         if doomed and any(self._is_sound(step) for step in sealed[:count]):
             self._remove_all(doomed)
 
-    def _doomed(self, count: int) -> list[int]:
+    def _doomed(self, count: int, best: int | None) -> list[int]:
         sealed = self._store.sealed_steps()
-        return [step for step in self._store.save_steps() if sealed and step not in sealed[:count] and step < sealed[0]]
+        kept = {*sealed[:count], best}
+        return [step for step in self._store.save_steps() if sealed and step not in kept and step < sealed[0]]
 
     def _remove_all(self, steps: list[int]) -> None:
         for step in steps:
             self._remove(step)
 
-    def _keep_together(self, count: int) -> None:
+    def _keep_together(self, count: int, best: int | None) -> None:
         """``keep_last`` on several nodes, each of which reads a share; what they read is what they have sealed, so that
         they need not agree on a listing. Of two saves that stay the older one is read."""
         if len(self._sealed) <= count:
             return
         is_sound = self._read_together(self._sealed[-min(count, 2)], "again")
         if is_sound:
-            self._remove_all(self._doomed(count))
+            self._remove_all(self._doomed(count, best))
 
     def _read_together(self, step: int, topic: str) -> bool:
         """Whether the nodes find a save sound, for the one that collects; False for the others."""

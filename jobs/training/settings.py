@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from jobs.core import strict
 from jobs.core.epochs import steps_of
-from jobs.core.settings import TrainingKeys, rule_of, setting
+from jobs.core.settings import VALIDATION, TrainingKeys, rule_of, setting, validation_problem
 from jobs.core.verdict import FailureClass
 
 if TYPE_CHECKING:
@@ -53,8 +53,12 @@ def build(cls: type[T], settings: Mapping[str, Any], of: str = "") -> T:
     rules = {field.name: rule_of(field) for field in fields(cast(Any, cls))}
     found = {}
     for name, value in settings.items():
+        keys = rules[name].keys
         try:
-            found[name] = strict.convert(kinds[name], value, f"{name}{of}")
+            if keys is not None and isinstance(value, Mapping):
+                found[name] = build(keys, value, f" of {name}")
+            else:
+                found[name] = strict.convert(kinds[name], value, f"{name}{of}")
         except ValueError as error:
             raise BadSettings(str(error)) from error
         problem = None if value is None else rules[name].problem(found[name])
@@ -66,6 +70,9 @@ def build(cls: type[T], settings: Mapping[str, Any], of: str = "") -> T:
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings(TrainingKeys):
     """The settings of a stage in a back end that trains. ``split``: which part of the data it trains on."""
+
+    NO_VALIDATION: ClassVar[str] = "this back end does not validate while it trains"
+    """Why the back end refuses the settings of validation; empty where it has them."""
 
     split: str = "train"
 
@@ -92,6 +99,16 @@ class TrainingSettings(TrainingKeys):
             raise BadSettings(
                 f"steps {self.steps} and epochs {self.epochs:g} say the same thing twice: leave one of them out"
             )
+        given = [
+            entry.name
+            for entry in fields(self)
+            if entry.name in VALIDATION and getattr(self, entry.name) != entry.default
+        ]
+        if given and self.NO_VALIDATION:
+            raise BadSettings(f"{given[0]}: {self.NO_VALIDATION}: leave it out")
+        problem = validation_problem(self.steps, self.validate_every, self.early_stopping, self.select)
+        if problem is not None:
+            raise BadSettings(": ".join(problem))
 
     def counted(self, examples: int) -> Self:
         """These settings with the ``steps`` that take ``examples`` as often as ``epochs`` says.

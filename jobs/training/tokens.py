@@ -253,11 +253,14 @@ class Blocks(Sequence[np.ndarray[Any, Any]]):
     """Blocks of ``length`` ids (and ``extra`` of the next) out of documents that stand one after the other.
 
     The documents are mixed first, once and for all epochs: a file is often sorted by source. A block is read from the
-    mapped file when it is asked for. The rest after the last whole block is left out.
+    mapped file when it is asked for.
     """
 
-    def __init__(self, prefix: Path, length: int, seed: int, extra: int = 0, mixed: Path | None = None) -> None:
+    def __init__(
+        self, prefix: Path, length: int, seed: int, extra: int = 0, mixed: Path | None = None, rest: bool = False
+    ) -> None:
         """Map the files. ``mixed``: what ``mix`` has made of them; without it 12 bytes a document are held in memory.
+        ``rest``: what is left after the last whole block is a shorter one.
 
         Raises:
             DataError: they are damaged, or hold not even one block.
@@ -269,7 +272,7 @@ class Blocks(Sequence[np.ndarray[Any, Any]]):
         else:
             self._order, self._ends = (np.load(mixed / name, mmap_mode="r") for name in MIXED)
         self.tokens = int(self._ends[-1]) if len(self._ends) else 0
-        self._count = max(0, self.tokens - extra) // length
+        self._count = (max(0, self.tokens - extra) + (length - 1 if rest else 0)) // length
         if not self._count:
             raise ExamplesError(f"{prefix}.bin: {self.tokens} tokens are less than one sequence_length of {length}")
 
@@ -279,7 +282,7 @@ class Blocks(Sequence[np.ndarray[Any, Any]]):
     def __getitem__(self, number: Any) -> Any:
         """The ids of a block, as the type that they have in the file."""
         first = range(self._count)[number] * self._length
-        last = first + self._length + self._extra
+        last = min(first + self._length + self._extra, self.tokens)
         parts = []
         at = int(np.searchsorted(self._ends, first, side="right"))
         while first < last:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from jobs.core.progress import Report
+from jobs.core.validation import LOSS
 from launch.base.text import duration
 from launch.status import progress
 
@@ -155,8 +156,8 @@ class LocalDisplay:
 
 
 def progress_text(report: Report) -> str:
-    """``training 12 of 60  loss 2.314``; where there is no loss, the first metrics of the report."""
+    """``training 12 of 60  loss 2.314``, with that of a validation; where there is no loss, the first metrics."""
     steps = f"{report.step}" if report.total is None else f"{report.step} of {report.total}"
-    metrics = {"loss": report.metrics["loss"]} if "loss" in report.metrics else report.metrics
+    metrics = {name: report.metrics[name] for name in ("loss", LOSS) if name in report.metrics} or report.metrics
     measured = [f"{name} {value:.4g}" for name, value in list(metrics.items())[:3]]
     return "  ".join([f"{report.phase or 'step'} {steps}", *measured])

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
+from jobs.core.settings import EarlyStopping, validation_problem
 from launch.base.text import suggest
 from launch.config.document.positions import KeyPath, Problem
 from launch.config.kinds import FETCHED, TASK_KINDS, TASK_METRICS, TRAINING_DATA, TRAINING_KINDS
@@ -124,8 +125,24 @@ def _training(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator[P
         yield Problem((*place, "steps"), "is missing: write steps, or epochs in its place")
     elif stage.steps is not None and stage.epochs is not None:
         yield Problem((*place, "epochs"), f"stands beside steps ({stage.steps}): leave one of the two out", at_key=True)
+    yield from _validation(pipeline, name, stage)
     if stage.steps is not None and stage.warmup_steps > stage.steps:
         yield Problem((*place, "warmup_steps"), f"{stage.warmup_steps} is more than steps ({stage.steps})")
+
+
+def _validation(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator[Problem]:
+    place: KeyPath = ("stages", name)
+    early = None if stage.early_stopping is None else EarlyStopping(**stage.early_stopping.model_dump())
+    problem = validation_problem(stage.steps, stage.validate_every, early, stage.select)
+    if problem is not None:
+        yield Problem((*place, problem[0]), problem[1], at_key=True)
+    data = pipeline.stages.get(stage.data)
+    if stage.validate_every is None or not isinstance(data, DataStage) or data.split.validation:
+        return
+    known = pipeline.sources.get(data.source)
+    if data.split.existing == "pool" or (known is not None and known.type == "gettext"):  # else the files may have one
+        text = f"stage {stage.data} has no validation split: write split: {{validation: 0.05}} there, or leave this out"
+        yield Problem((*place, "validate_every"), text, at_key=True)
 
 
 def _evaluation(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from jobs.core.settings import DpoKeys, TrainingKeys, rule_of
+from jobs.core.settings import VALIDATION, DpoKeys, EarlyStopping, TrainingKeys, rule_of
 from launch.base.text import suggest
 from launch.config.fields import (
     RESOURCE_KEYS,
@@ -66,13 +66,19 @@ def _names_as_mapping(value: Any) -> Any:
     return value
 
 
-_TRAINING = {entry.name: entry for keys in (TrainingKeys, DpoKeys) for entry in fields(keys)}
+_TRAINING = {entry.name: entry for keys in (TrainingKeys, DpoKeys, EarlyStopping) for entry in fields(keys)}
 
 
 def _training(name: str) -> Any:
     """The default of a setting of training, as every back end has it."""
     entry = _TRAINING[name]
     return Field(... if entry.default is MISSING else entry.default)
+
+
+def _in_range(value: Any, info: ValidationInfo) -> Any:
+    if value is not None and (problem := rule_of(_TRAINING[str(info.field_name)]).problem(value)):
+        raise ValueError(problem)
+    return value
 
 
 def _with_options(settings: dict[str, Any]) -> dict[str, Any]:
@@ -176,6 +182,16 @@ class PreferencesStage(_DataStage):
     prompt: Annotated[Text, AfterValidator(_with_mark)] | None = None
 
 
+class EarlyStoppingKeys(StrictModel):
+    """When training ends before its steps: ``jobs.core.settings.EarlyStopping``."""
+
+    patience: Whole = _training("patience")
+    min_change: Number = _training("min_change")
+    min_steps: Whole = _training("min_steps")
+
+    _is_in_range = field_validator("*")(_in_range)
+
+
 class _TrainingStage(_Stage):
     """``batch_size`` counts rows over all processes; ``options`` are settings that only the back end knows. The steps
     of ``epochs`` are counted when the stage starts."""
@@ -196,10 +212,13 @@ class _TrainingStage(_Stage):
     precision: Text = _training("precision")
     save_every: Whole | None = _training("save_every")
     keep_saves: Whole = _training("keep_saves")
+    validate_every: Whole | None = _training("validate_every")
+    early_stopping: EarlyStoppingKeys | None = _training("early_stopping")
+    select: Text = _training("select")
     threads: Whole | None = _training("threads")
     options: dict[Line, Any] = Field(default_factory=dict)
 
-    @field_validator("schedule", "precision", mode="before")
+    @field_validator("schedule", "precision", "select", mode="before")
     @classmethod
     def _is_a_choice(cls, value: Any, info: ValidationInfo) -> Any:
         choices = rule_of(_TRAINING[str(info.field_name)]).choices
@@ -207,17 +226,15 @@ class _TrainingStage(_Stage):
             raise ValueError(f"got {value!r}; {suggest(str(value), choices)}")
         return value
 
-    @field_validator(*_TRAINING, check_fields=False)
-    @classmethod
-    def _is_in_range(cls, value: Any, info: ValidationInfo) -> Any:
-        if value is not None and (problem := rule_of(_TRAINING[str(info.field_name)]).problem(value)):
-            raise ValueError(problem)
-        return value
+    _is_in_range = field_validator(*_TRAINING, check_fields=False)(_in_range)
 
     def settings(self) -> dict[str, Any]:
-        """With ``steps`` or ``epochs``, whichever the stage says."""
+        """With ``steps`` or ``epochs``, whichever the stage says, and what it says of validation."""
         found = super().settings()
         del found["epochs" if self.epochs is None else "steps"]
+        for name in VALIDATION:
+            if found[name] == _TRAINING[name].default:
+                del found[name]
         return found
 
     def batch_problem(self, nodes: int, processes_per_node: int) -> str | None:

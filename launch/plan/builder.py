@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from jobs.core.capabilities import Capabilities
+from jobs.core.settings import decides
 from jobs.core.spec import Source
 from launch.base.errors import InputError
 from launch.config.kinds import FETCHED
@@ -23,7 +24,8 @@ if TYPE_CHECKING:  # status and the like read plans, and no pipeline: its models
 
 
 NOT_IN_RESULT = frozenset({"save_every", "keep_saves", "threads", "micro_batch_size"})
-"""Settings that change how a stage gets to its result, not the result (up to rounding)."""
+"""Settings that change how a stage gets to its result, not the result (up to rounding). ``validate_every`` is one where
+nothing follows from validations."""
 
 
 ADAPTER = "adapter"
@@ -89,7 +91,8 @@ class _Builder:
         executor = self.profile.executor_for(kind, stage.executor if stage else None)
         if executor == "local":  # one process after the other; the batch is the global one all the same
             resources = resources.changed(nodes=1, processes_per_node=1)
-        result = {key: value for key, value in settings.items() if key not in NOT_IN_RESULT}
+        without = NOT_IN_RESULT if decides(settings) else {*NOT_IN_RESULT, "validate_every"}
+        result = {key: value for key, value in settings.items() if key not in without}
         versions = dict(facts.versions)
         if resources.image:  # what is in it decides, and the user's code, which is not in it
             versions = {"image": resources.image} | {key: it for key, it in versions.items() if key == "code"}

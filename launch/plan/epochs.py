@@ -21,9 +21,11 @@ def with_steps(plan: Plan, workspace: Workspace) -> Plan:
 
 
 def notes(plan: Plan, workspace: Workspace) -> list[str]:
-    """A line for each stage that says epochs."""
+    """A line for each stage that says epochs, or that may stop early."""
     found = []
     for stage in plan.stages:
+        if stage.settings.get("early_stopping"):
+            found.append(f"stage {stage.name}: may stop early; its steps and its time are the most that it takes")
         if stage.target_step is not None or not stage.trains:
             continue
         epochs, batch = stage.settings["epochs"], stage.settings["batch_size"]

@@ -18,6 +18,7 @@ from jobs.core.paths import StagePaths, StorePaths
 from jobs.core.patience import passes
 from jobs.core.progress import Report, recent
 from jobs.core.slurm_states import JobState
+from jobs.core.validation import SPLIT
 from jobs.core.verdict import FailureClass, Outcome
 from launch.base.errors import OvernightError
 from launch.plan.model import Plan, PlannedStage
@@ -199,7 +200,8 @@ class _Look:
             began = starts[-1].time if starts else None
             return self._running(stage, paths, began, _newest(standing, starts), "")
         if row.state.is_queued:
-            last = recent(paths.progress)[-1:] if starts else []
+            steps = [report for report in recent(paths.progress) if report.phase != SPLIT]
+            last = steps[-1:] if starts else []
             return self._waiting(stage, row, bool(starts), last)
         doing = model.ACTIVE.get(row.state, "running")
         found = self._running(stage, paths, row.start, row.job_id, row.node_list, doing)
@@ -233,7 +235,9 @@ class _Look:
             total=last.total,
             loss=last.metrics.get("loss"),
             left=left,
-            text=model.running(doing, last, left, quiet if quiet > max(60.0, 5 * each) else None),
+            text=model.running(
+                doing, last, left, quiet if quiet > max(60.0, 5 * each) else None, progress.validation_loss(reports)
+            ),
         )
 
     def _waiting(self, stage: PlannedStage, row: QueueRow, started: bool, last: list[Report]) -> StageStatus:

@@ -180,12 +180,15 @@ ACTIVE: dict[JobState, str] = {
 }
 
 
-def running(doing: str, last: Report, left: float | None, quiet: float | None) -> str:
-    """``running, step 12 of 60, loss 3.214, 4:10 left``; ``quiet``: seconds since the last step if they are many."""
+def running(doing: str, last: Report, left: float | None, quiet: float | None, held_out: float | None = None) -> str:
+    """``running, step 12 of 60, loss 3.214, 4:10 left``; ``quiet``: seconds since the last step if they are many;
+    ``held_out``: the newest loss of a validation."""
     of = "" if last.total is None else f" of {last.total}"
     parts = [doing, f"{last.phase or 'step'} {last.step}{of}"]
     if "loss" in last.metrics:
         parts.append(f"loss {last.metrics['loss']:.4g}")
+    if held_out is not None:
+        parts.append(f"validation loss {held_out:.4g}")
     if quiet is not None:
         parts.append(f"nothing new for {duration(quiet)}")
     elif left is not None:

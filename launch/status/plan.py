@@ -10,9 +10,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.core import attempts, seal
+from jobs.core import attempts, seal, validation
 from jobs.core.paths import RunPaths, StorePaths, Workspace
-from jobs.core.progress import recent
+from jobs.core.progress import recent_steps
 from jobs.core.seal import SealBroken
 from launch.base.text import count, duration, table
 from launch.config.profile import Continuation, Profile, partitions_of
@@ -38,10 +38,10 @@ def _state(stage: PlannedStage, workspace: Workspace, absent: set[str | None]) -
     store = stage.store(workspace)
     if store.seal.exists():
         try:
-            seal.look(store)
+            early = validation.early_text(seal.look(store).metrics)
         except SealBroken as error:
             return f"damaged ({error.path.name} {error.reason}): will be made again"
-        return SEALED
+        return f"{SEALED} ({early})" if early else SEALED
     if any(not entry.is_job and entry.fingerprint in absent for entry in stage.inputs.values()):
         return MISSING
     return _attempted(store)
@@ -74,7 +74,7 @@ def is_new(state: str) -> bool:
     return state.startswith((NEW, MISSING, "damaged"))
 
 
-_NO_MATTER_OF_TIME = ("seed", "steps", "epochs", "save_every", "keep_saves")
+_NO_MATTER_OF_TIME = ("seed", "steps", "epochs", "save_every", "keep_saves", "early_stopping", "select")
 """Settings that do not change how long a step takes."""
 
 
@@ -107,7 +107,7 @@ def _past(workspace: Workspace) -> list[_Past]:
             for entry in stages:
                 if not entry["target_step"] and "epochs" not in entry["settings"]:
                     continue
-                each = progress.seconds_per_step(recent(paths.stage(entry["name"]).progress))
+                each = progress.seconds_per_step(recent_steps(paths.stage(entry["name"]).progress))
                 if each is not None:
                     signature = _signature(entry["kind"], entry["backend"], entry["settings"], entry["resources"])
                     found.append(_Past(signature, each))

@@ -8,6 +8,7 @@ from typing import Any
 
 from jobs.core import strict
 from jobs.core.progress import Report
+from jobs.core.validation import LOSS
 
 
 def seconds_per_step(reports: Sequence[Report]) -> float | None:
@@ -55,3 +56,8 @@ def _note(line: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) and isinstance(found.get("time"), int | float) else {}
+
+
+def validation_loss(reports: Sequence[Report]) -> float | None:
+    """The newest loss on the validation split among ``reports``; None: there is none."""
+    return next((one.metrics[LOSS] for one in reversed(reports) if LOSS in one.metrics), None)

@@ -121,7 +121,7 @@ def _more_edges_are_no_harm(original: Any) -> Any:
 
 
 def _keeps_the_oldest(original: Any) -> Any:
-    def keep_last(self: saves.Saves, count: int) -> None:
+    def keep_last(self: saves.Saves, count: int, best: int | None = None) -> None:
         for step in self._store.sealed_steps()[:-1]:
             shutil.rmtree(self._store.save(step), ignore_errors=True)
 

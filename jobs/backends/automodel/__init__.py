@@ -12,7 +12,7 @@ from pathlib import Path
 from jobs.core import files
 from jobs.core.capabilities import FSDP, Capabilities
 from jobs.core.spec import StageSpec
-from jobs.training import cpu, interface
+from jobs.training import cpu, interface, validation
 from jobs.training.checkpoints import Completeness
 from jobs.training.interface import ProcessShape, Reader, Rendered, Result, WorkContext, needed
 
@@ -58,6 +58,7 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
     from jobs.backends.automodel.settings import AutomodelSettings
 
     settings = AutomodelSettings.read(spec.settings)
+    validation.rows_of(spec.inputs["data"], settings)
     newest = next(iter(spec.store_paths.sealed_steps()), None)
     if newest is not None and not spec.store_paths.seal.exists():
         layout.refuse_other_ranks(spec.store_paths.save(newest), newest, shape.world)

@@ -43,11 +43,13 @@ class BlocksConfig:
         blocks = Blocks(Path(self.prefix), self.seq_length, self.seed, 1, mixed)
         order = training_order(len(blocks), self.batch_size, self.steps, self.seed, where=f"{self.prefix}.bin")
 
-        def sample(index: int) -> dict[str, Any]:
-            ids = blocks[index].tolist()
-            return {"input_ids": ids[:-1], "labels": ids[1:], "attention_mask": [1] * self.seq_length}
+        return InOrder(lambda index: block_of(blocks, index), order)
 
-        return InOrder(sample, order)
+
+def block_of(blocks: Blocks, index: int) -> dict[str, Any]:
+    """A block as a sample; the label beside a token is the token after it."""
+    ids = blocks[index].tolist()
+    return {"input_ids": ids[:-1], "labels": ids[1:], "attention_mask": [1] * (len(ids) - 1)}
 
 
 class InOrder(Sequence[dict[str, Any]]):
@@ -89,12 +91,12 @@ class PairsConfig:
         """
         kept, pad = pairs(self.path, self.checkpoint, self.seq_length, self.too_long)
         order = training_order(len(kept), self.batch_size, self.steps, self.seed, where=f"{self.path}:1")
-        return InOrder(lambda index: _shifted(kept[index], pad), order)
+        return InOrder(lambda index: shifted(kept[index], pad), order)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def pairs(path: str, checkpoint: str, seq_length: int, too_long: str) -> tuple[list[Tokens], int]:
-    """The rows that are trained on, each once, and the padding id. Kept: steps are counted before the set is built."""
+    """The rows of a file, each once, and the padding id. Kept: steps are counted before the set is built."""
     tokenizer = tokenizers.load(Path(checkpoint))
     rows = examples.rows_between(Path(path), "instructions")
     kept = [pair for _, (pair,) in examples.fitting_pairs(rows, Path(path), tokenizer, seq_length, too_long)]
@@ -102,7 +104,7 @@ def pairs(path: str, checkpoint: str, seq_length: int, too_long: str) -> tuple[l
     return kept, int(tokenizer.pad_token_id)
 
 
-def _shifted(tokens: Tokens, pad: int) -> dict[str, Any]:
+def shifted(tokens: Tokens, pad: int) -> dict[str, Any]:
     """AutoModel's losses take labels as they stand: the one beside a token is the token after it."""
     return {
         "input_ids": list(tokens.ids[:-1]),

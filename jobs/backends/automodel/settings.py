@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jobs.core.settings import setting
 from jobs.training.settings import BadSettings, LongRows, ParallelSettings
@@ -14,9 +15,17 @@ class AutomodelSettings(LongRows, ParallelSettings):
     gradients in fp32.
     """
 
+    NO_VALIDATION: ClassVar[str] = ""
+
     recompute: bool = False
     data_workers: int = setting(0, at_least=0)
     wandb_project: str | None = None
+
+    def check(self) -> None:
+        super().check()
+        for name in ("early_stopping", "select"):
+            if getattr(self, name) not in (None, "last"):
+                raise BadSettings(f"{name}: not there with AutoModel's own loop: leave it out")
 
     def micro(self, world: int) -> int:
         """As for all back ends.

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from nemo_automodel.components.checkpoint.config import SaveConsolidatedMode
 from nemo_automodel.components.config.loader import ConfigNode, load_yaml_config
+from nemo_automodel.components.datasets.utils import default_collater
 from nemo_automodel.recipes.llm.train_ft import TrainFinetuneRecipeForNextTokenPrediction
 
 from jobs.backends.automodel import data, layout, render  # data: AutoModel's reader takes only modules that are loaded
@@ -18,9 +20,12 @@ from jobs.backends.automodel.render import AutomodelPaths
 from jobs.backends.automodel.settings import AutomodelSettings
 from jobs.core import files
 from jobs.core.spec import StageSpec
-from jobs.training import cpu, finished, measured, ranks, tokenizers, tokens
+from jobs.core.validation import LOSS, SPLIT
+from jobs.encoding.rows import IGNORED
+from jobs.training import cpu, finished, measured, ranks, tokenizers, tokens, validation
 from jobs.training.interface import Diverged, Result, Unfinished, WorkContext
 from jobs.training.order import tell_order
+from jobs.training.validation import Watch
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
@@ -39,6 +44,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     source = spec.inputs["checkpoint"].output
     config = scratch / "config.yaml"
 
+    rows_at = validation.rows_of(spec.inputs["data"], settings)
     path, count = _data(spec, ctx, settings, scratch)
     settings = settings.counted(count)
     tell_order(ctx, settings, count)
@@ -54,6 +60,8 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
 
     ranks.on_first(prepare)
     recipe = Watched(load_yaml_config(config), ctx, settings)
+    if rows_at is not None:
+        recipe.__dict__["held_out"] = _held_out(spec, ctx, settings, scratch, rows_at)
     began = time.monotonic()
     recipe.setup()
     recipe.run_train_validation_loop()
@@ -73,7 +81,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     if ctx.rank == 0:
         _finish(scratch / "checkpoints", source, ctx.output)
     ranks.barrier()
-    return Result("done", recipe.done, metrics)
+    return Result("done", recipe.done, metrics | recipe.watch.metrics(recipe.done))
 
 
 def _data(spec: StageSpec, ctx: WorkContext, settings: AutomodelSettings, scratch: Path) -> tuple[Path, int]:
@@ -85,6 +93,21 @@ def _data(spec: StageSpec, ctx: WorkContext, settings: AutomodelSettings, scratc
         return prefix, len(tokens.Blocks(prefix, settings.sequence_length, settings.seed, 1, mixed))
     path = given.output / f"{settings.split}.jsonl"
     return path, len(data.pairs(str(path), str(source), settings.sequence_length, settings.too_long)[0])
+
+
+def _held_out(
+    spec: StageSpec, ctx: WorkContext, settings: AutomodelSettings, scratch: Path, path: Path
+) -> list[dict[str, Any]]:
+    """The samples to validate on."""
+    given, source = spec.inputs["data"], spec.inputs["checkpoint"].output
+    if spec.kind == "cpt":
+        tokenizer, place = tokenizers.load(source), scratch / SPLIT
+        prefix = tokens.corpus(given, SPLIT, tokenizer, place, ctx)
+        mixed = tokens.mix(prefix, settings.seed, place, ctx)
+        blocks = tokens.Blocks(prefix, settings.sequence_length, settings.seed, 1, mixed, rest=True)
+        return [data.block_of(blocks, index) for index in range(len(blocks))]
+    kept, pad = data.pairs(str(path), str(source), settings.sequence_length, settings.too_long)
+    return [data.shifted(one, pad) for one in kept]
 
 
 def _resume_point(ctx: WorkContext) -> Path | None:
@@ -123,14 +146,16 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):
         super().__init__(config)
         # Past the recipe's own __setattr__, which would save whatever looks like a state.
         self.__dict__.update(
-            ctx=ctx, settings=settings, stopped=False, done=0, losses=[], tokens=0, durations=[], clock=None
-        )
+            ctx=ctx, settings=settings, stopped=False, done=0, losses=[], tokens=0, durations=[], clock=None,
+            watch=Watch(ctx, settings), held_out=None,
+        )  # fmt: skip
 
     def _run_train_optim_step(self, batches: Any, max_grad_norm: float | None = None) -> Any:
         began = self.clock or time.monotonic()  # the end of the step before: reading its data counts
         sample = super()._run_train_optim_step(batches, max_grad_norm)
         loss = float(sample.metrics["loss"])
         done = self.step_scheduler.step + 1
+        validated = self.watch.validated(done, None if self.held_out is None else self.validate)
         due = self.ctx.stop.save_due(done, self.settings.steps, self.settings.save_every)
         asked = [self.ctx.stop.should_stop(), not math.isfinite(loss), due]
         stop, broken, due = ranks.any_of(asked, torch.device("cpu"))
@@ -138,7 +163,8 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):
             raise Diverged(f"the loss is {loss} at step {done}: lower lr, or look at the data of this step")
         now = time.monotonic()
         self.losses.append(loss)
-        self.durations.append(now - began)
+        self.durations.append(now - began - validated)
+        more = {LOSS: self.ctx.saves.validations[done]} if validated else {}
         self.__dict__.update(done=done, clock=now, tokens=self.tokens + int(sample.metrics["num_tokens_per_step"]))
         self.ctx.progress.report(
             done,
@@ -146,7 +172,9 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):
             loss=loss,
             lr=float(sample.metrics["lr"]),
             grad_norm=float(sample.metrics["grad_norm"]),
-            tokens_per_second=float(sample.metrics["num_tokens_per_step"]) / max(now - began, 1e-9),
+            tokens_per_second=float(sample.metrics["num_tokens_per_step"]) / max(self.durations[-1], 1e-9),
+            **measured.memory(),
+            **more,
         )
         # The recipe asks it at the end of this step whether to save.
         self.step_scheduler.ckpt_every_steps = done if due else self.settings.steps
@@ -154,6 +182,25 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):
             self.__dict__["stopped"] = True
             self.step_scheduler.sigterm_flag = True  # the recipe saves at the end of this step and leaves
         return sample
+
+    def validate(self) -> float:
+        """The mean over all learned tokens of the validation split, by the recipe's own pass over batches of ours."""
+        found = self._run_validation_epoch(self._held_out_batches())
+        for part in self.model_parts:
+            part.train()
+        return float(found.metrics["val_loss"])
+
+    def _held_out_batches(self) -> Iterator[dict[str, Any]]:
+        """Those of this process; a row that another one counts has no label."""
+        replica, replicas = self._get_dp_rank(), self._get_dp_group_size()
+        todo = list(validation.passes(len(self.held_out), replica, replicas, self.settings.micro(self.ctx.world)))
+        told = validation.Told(self.ctx, len(todo))
+        for number, (taken, counts) in enumerate(todo):
+            told(number)
+            rows = [self.held_out[index] for index in taken]
+            yield default_collater(
+                rows if counts else [{**row, "labels": [IGNORED] * len(row["labels"])} for row in rows]
+            )
 
     def save_checkpoint(self, epoch: int, step: int, *args: Any, **more: Any) -> None:
         """Save, and seal what is no finished checkpoint. One that a stop asked for is consolidated, too: the model
@@ -174,7 +221,7 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):
         finally:
             config.checkpoint_dir, config.save_consolidated = usual
         ranks.on_first(lambda: self._put_in_order(target, epoch, step))
-        self.ctx.saves.seal_beside(step + 1, self.settings.keep_saves, self.ctx.stop.sealed, not self.stopped)
+        self.watch.seal_beside(step + 1, not self.stopped)
         self.ctx.stop.saved(time.monotonic() - began)
         self.__dict__["clock"] = time.monotonic()
 

@@ -15,6 +15,8 @@ class BridgeSettings(ParallelSettings):
 
     SPLITS: ClassVar[tuple[str, ...]] = ("tensor_parallel", "pipeline_parallel", "context_parallel")
 
+    NO_VALIDATION: ClassVar[str] = "the validations of Megatron-Bridge's own loop are not read here"
+
     pipeline_parallel: int = setting(1, at_least=1)
 
     def check(self) -> None:

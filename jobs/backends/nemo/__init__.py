@@ -16,7 +16,7 @@ from typing import Any
 
 from jobs.core.capabilities import Capabilities, Memory
 from jobs.core.spec import StageSpec
-from jobs.training import checkpoints, interface, tokenizers
+from jobs.training import checkpoints, interface, tokenizers, validation
 from jobs.training.checkpoints import Completeness
 from jobs.training.interface import ProcessShape, Rendered, Result, WorkContext, needed, versions
 
@@ -93,7 +93,9 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
         from jobs.backends.nemo import recipes
         from jobs.backends.nemo.settings import NemoSettings
 
-        recipes.refuse(NemoSettings.read(spec.settings, spec.kind), spec.kind, shape.world, shape.processes)
+        settings = NemoSettings.read(spec.settings, spec.kind)
+        recipes.refuse(settings, spec.kind, shape.world, shape.processes)
+        validation.rows_of(spec.inputs["data"], settings)
     return interface.in_process(spec, shape, CAPABILITIES.launcher)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,11 @@ from nemo.lightning.pytorch.optim.base import LRSchedulerModule
 
 from jobs.backends.nemo import layout, lora
 from jobs.backends.nemo.settings import NemoSettings
-from jobs.training import ranks, tokenizers
+from jobs.core.validation import LOSS
+from jobs.training import measured, ranks, tokenizers
 from jobs.training.interface import Diverged, WorkContext
 from jobs.training.schedule import learning_rate_factor
+from jobs.training.validation import Watch
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -46,10 +49,14 @@ class NemoStepControl(Callback):
 
     ``stopped`` is True when the loop was left on request, after a save. ``source`` is the checkpoint that the stage
     started from: its tokenizer files go along with the finished one. ``durations``: seconds of each step of this start,
-    without its save. ``trained``: parameters that this process trains, where it trains adapters.
+    without its save. ``trained``: parameters that this process trains, where it trains adapters. ``validate`` takes the
+    validation loss, ``metrics`` is what the seal says of validations.
     """
 
     def __init__(self, ctx: WorkContext, settings: NemoSettings, source: Path) -> None:
+        self.watch = Watch(ctx, settings)
+        self.validate: Callable[[], float] | None = None
+        self.metrics: dict[str, Any] = {}
         self._ctx = ctx
         self._settings = settings
         self._source = source
@@ -74,35 +81,39 @@ class NemoStepControl(Callback):
         loss = float(trainer.callback_metrics.get("reduced_train_loss", math.nan))
         broken = self._ctx.rank == 0 and not math.isfinite(loss)
         device = trainer.strategy.root_device
+        validated = self.watch.validated(step, self.validate)
         due = self._ctx.stop.save_due(step, self._settings.steps, self._settings.save_every)
         stop, broken, due = ranks.any_of([self._ctx.stop.should_stop(), broken, due], device)
         if broken:
             raise Diverged(f"the loss is {loss} at step {step}: lower lr, or look at the data of this step")
-        self._report(trainer, step, loss)
-        is_last = step >= self._settings.steps
-        if due or (stop and not is_last):
+        self._report(trainer, step, loss, validated)
+        ends = self.watch.ends(step)
+        if self.watch.saves(step, due) or (stop and not ends):
             self._save(trainer, step, goes_on=not stop)
-        if is_last:
-            self._finish(trainer)
+        if ends:
+            self._finish(trainer, step)
+            trainer.should_stop = True
             return
         if stop:
             self.stopped = trainer.should_stop = True
         self._clock = time.monotonic()
 
-    def _report(self, trainer: Trainer, step: int, loss: float) -> None:
+    def _report(self, trainer: Trainer, step: int, loss: float, validated: float) -> None:
         now = time.monotonic()
-        rate = self._step_tokens / max(now - self._clock, 1e-9)
-        self.durations.append(now - self._clock)
+        self.durations.append(now - self._clock - validated)
+        rate = self._step_tokens / max(self.durations[-1], 1e-9)
         self._clock = now
         self.losses.append(loss)
         self.tokens += self._step_tokens
-        metrics: dict[str, Any] = {"loss": loss, "tokens_per_second": rate}
+        metrics: dict[str, Any] = {"loss": loss, "tokens_per_second": rate, **measured.memory()}
         norm = trainer.callback_metrics.get("grad_norm")
         if norm is not None:
             metrics["grad_norm"] = float(norm)
         optimizers = trainer.optimizers
         if optimizers:
             metrics["lr"] = float(optimizers[0].param_groups[0]["lr"])
+        if (found := self._ctx.saves.validations.get(step)) is not None:
+            metrics[LOSS] = found
         self._ctx.progress.report(step, self._settings.steps, **metrics)
 
     def _save(self, trainer: Trainer, step: int, goes_on: bool) -> None:
@@ -112,12 +123,19 @@ class NemoStepControl(Callback):
         ranks.on_first(lambda: shutil.rmtree(directory, ignore_errors=True))
         trainer.save_checkpoint(directory)
         ranks.barrier()
-        self._ctx.saves.seal_beside(step, self._settings.keep_saves, self._ctx.stop.sealed, goes_on)
+        self.watch.seal_beside(step, goes_on)
         self._ctx.stop.saved(time.monotonic() - began)
 
-    def _finish(self, trainer: Trainer) -> None:
+    def _finish(self, trainer: Trainer, step: int) -> None:
         """Write the finished checkpoint: weights, NeMo's description of the model, tokenizer."""
         output = self._ctx.output
+        chosen = ranks.on_first(lambda: self.watch.chosen(step))
+        if chosen is not None:
+            strategy = trainer.strategy
+            weights = {"state_dict": strategy.megatron_parallel.sharded_state_dict()}
+            found = strategy.checkpoint_io.load_checkpoint(chosen[1], sharded_state_dict=weights)
+            strategy.load_model_state_dict(found)
+        self.metrics = self.watch.metrics(step, chosen and chosen[0])
         if self._settings.lora_rank is not None:
             self.trained = lora.trained(trainer.strategy.megatron_parallel)
             lora.finish(trainer)

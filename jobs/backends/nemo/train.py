@@ -13,12 +13,13 @@ from nemo import lightning as nl
 from nemo.collections import llm
 from nemo.lightning.pytorch.strategies.utils import init_model_parallel
 
-from jobs.backends.nemo import compat, data, layout, lora, model, recipes
+from jobs.backends.nemo import compat, data, held_out, layout, lora, model, recipes
 from jobs.backends.nemo.control import NemoStepControl, Schedule
 from jobs.backends.nemo.recipes import Parallel
 from jobs.backends.nemo.settings import NemoSettings
 from jobs.core.spec import StageSpec
-from jobs.training import measured, ranks
+from jobs.core.validation import SPLIT
+from jobs.training import measured, ranks, validation
 from jobs.training.interface import Result, WorkContext
 from jobs.training.order import tell_order
 
@@ -33,6 +34,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     settings = NemoSettings.read(spec.settings, spec.kind)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    rows_at = validation.rows_of(spec.inputs["data"], settings)
     ranks.start(ctx.world)
     source = spec.inputs["checkpoint"].output
     network = model.from_checkpoint(source, settings)
@@ -57,7 +59,13 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     if settings.lora_rank is not None:
         lora.connect(settings, network, trainer)
     trainer.callbacks.append(control)  # not an argument: NeMo writes the arguments into the checkpoint's description
-    save = ranks.on_first(ctx.saves.resume)  # an explicit path, where NeMo would take the newest directory
+    if rows_at is not None:
+        rows = held_out.rows_of(
+            spec.kind, spec.inputs["data"], rows_at, settings, tokenizer.tokenizer, scratch / SPLIT, ctx
+        )
+        control.validate = held_out.NemoValidation(trainer, rows, micro, ctx)
+    # an explicit path, where NeMo would take the newest directory
+    save, ctx.saves.validations = ranks.on_first(lambda: (ctx.saves.resume(), ctx.saves.validations))
     resume = None
     if save is None:
         resume = nl.AutoResume(restore_config=nl.RestoreConfig(path=str(source), load_artifacts=False))
@@ -94,7 +102,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         return Result("stopped", control.step, metrics)
     if ctx.rank == 0:
         layout.check(ctx.output)
-    return Result("done", control.step, metrics)
+    return Result("done", control.step, metrics | control.metrics)
 
 
 def _trainer(settings: NemoSettings, spread: Parallel, world: int) -> nl.Trainer:
@@ -120,7 +128,7 @@ def _trainer(settings: NemoSettings, spread: Parallel, world: int) -> nl.Trainer
         devices=local,
         num_nodes=nodes,
         max_steps=settings.steps,
-        limit_val_batches=0,  # evaluation is a stage of its own
+        limit_val_batches=0,  # StepControl validates
         num_sanity_val_steps=0,
         val_check_interval=None,
         log_every_n_steps=1,

@@ -20,7 +20,7 @@ import random
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from jobs.backends.toy import mishaps
 from jobs.core import files
@@ -28,11 +28,13 @@ from jobs.core.capabilities import Capabilities
 from jobs.core.epochs import steps_of
 from jobs.core.settings import DpoKeys, setting
 from jobs.core.spec import StageSpec
-from jobs.training import examples, interface
+from jobs.core.validation import LOSS
+from jobs.training import examples, interface, validation
 from jobs.training.checkpoints import Completeness
 from jobs.training.interface import ProcessShape, Rendered, Result, WorkContext
 from jobs.training.order import training_order
 from jobs.training.settings import TrainingSettings, unknown
+from jobs.training.validation import Watch
 
 NAME = "toy"
 CAPABILITIES = Capabilities(
@@ -64,6 +66,8 @@ class ToySettings(DpoKeys, TrainingSettings):
     pipeline can be tried by changing ``backend`` alone. ``step_seconds`` is slept in every step, so that time limits
     can be tried; ``ballast_mb`` MiB lie beside the model, so that hand-offs of real sizes can be; ``mishap`` goes wrong
     on purpose (``mishaps``)."""
+
+    NO_VALIDATION: ClassVar[str] = ""
 
     step_seconds: float = setting(0.0, at_least=0)
     ballast_mb: int = setting(0, at_least=0)
@@ -110,7 +114,7 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
     if spec.kind == "evaluate":
         unknown(spec.settings, EVALUATION)
     else:
-        ToySettings.read(spec.settings)
+        validation.rows_of(spec.inputs["data"], ToySettings.read(spec.settings))
     return interface.in_process(spec, shape, CAPABILITIES.launcher)
 
 
@@ -164,13 +168,16 @@ def _start_scores(spec: StageSpec) -> Scores:
 
 
 def _train(spec: StageSpec, ctx: WorkContext, settings: ToySettings) -> Result:
+    held_out = validation.rows_of(spec.inputs["data"], settings)
     reference = _start_scores(spec)
     rows = examples.read_rows(spec.inputs["data"].output / f"{settings.split}.jsonl", FORMATS[spec.kind])
     settings = replace(settings, batch_size=min(settings.batch_size, len(rows)))  # it has to run on a few rows, too
     if settings.epochs is not None:
         settings = replace(settings, steps=steps_of(len(rows), settings.batch_size, settings.epochs))
     order = training_order(len(rows), settings.batch_size, settings.steps, settings.seed)
+    kept = [] if held_out is None else examples.read_rows(held_out, FORMATS[spec.kind])
     state = _resume(ctx) or ToyState([list(row) for row in reference])
+    watch = Watch(ctx, settings)
     while state.step < settings.steps:
         began = time.monotonic()
         batch = order[state.step * settings.batch_size : (state.step + 1) * settings.batch_size]
@@ -178,17 +185,36 @@ def _train(spec: StageSpec, ctx: WorkContext, settings: ToySettings) -> Result:
         state.step += 1
         state.losses.append(loss)
         time.sleep(settings.step_seconds)
-        ctx.progress.report(state.step, settings.steps, loss=loss, lr=settings.lr, seconds=time.monotonic() - began)
+        told = {"loss": loss, "lr": settings.lr, "seconds": time.monotonic() - began}
+        if watch.due(state.step):
+            watch.add(state.step, _validate(spec.kind, [row.texts for row in kept], state.scores, reference, settings))
+            told[LOSS] = ctx.saves.validations[state.step]
+        ctx.progress.report(state.step, settings.steps, "", **told)
         _go_wrong(spec, ctx, settings, state.step)
-        is_last = state.step == settings.steps
-        stop = not is_last and ctx.stop.should_stop()
-        if stop or ctx.stop.save_due(state.step, settings.steps, settings.save_every):
-            _save(ctx, state, settings)
+        ends = watch.ends(state.step)
+        stop = not ends and ctx.stop.should_stop()
+        due = ctx.stop.save_due(state.step, settings.steps, settings.save_every)
+        if stop or watch.saves(state.step, due):
+            _save(ctx, state, watch)
         if stop:
             return Result("stopped", state.step, {"loss": loss})
-    files.write_json(ctx.output / MODEL_FILE, {"scores": state.scores, "vocabulary": VOCABULARY})
+        if ends:
+            break
+    chosen = watch.chosen(state.step)
+    scores = state.scores if chosen is None else ToyState(**files.read_json(chosen[1] / "state.json")).scores
+    files.write_json(ctx.output / MODEL_FILE, {"scores": scores, "vocabulary": VOCABULARY})
     _write_ballast(ctx.output / "ballast.bin", settings)
-    return Result("done", state.step, {"loss": state.losses[-1]})
+    metrics = watch.metrics(state.step, chosen and chosen[0])
+    return Result("done", state.step, {"loss": state.losses[-1], **metrics})
+
+
+def _validate(kind: str, rows: list[dict[str, str]], scores: Scores, reference: Scores, settings: ToySettings) -> float:
+    """Loss over the rows: a mean over all characters that are predicted; of preferences over the pairs."""
+    if kind == "dpo":
+        return sum(_preference(texts, scores, reference, settings.beta)[0] for texts in rows) / len(rows)
+    chains = [encode(texts["text"] if kind == "cpt" else texts["completion"]) for texts in rows]
+    likelihood = sum(_log_likelihood(chain, scores)[0] for chain in chains)
+    return -likelihood / max(1, sum(len(chain) - 1 for chain in chains))
 
 
 def _write_ballast(path: Path, settings: ToySettings) -> None:
@@ -204,13 +230,13 @@ def _resume(ctx: WorkContext) -> ToyState | None:
     return None if found is None else ToyState(**files.read_json(found[1] / "state.json"))
 
 
-def _save(ctx: WorkContext, state: ToyState, settings: ToySettings) -> None:
+def _save(ctx: WorkContext, state: ToyState, watch: Watch) -> None:
     began = time.monotonic()
     directory = ctx.saves.directory / f"checkpoint-{state.step}"
     directory.mkdir(parents=True, exist_ok=True)
     files.write_json(directory / "state.json", vars(state))
     ctx.saves.seal(state.step)
-    ctx.saves.keep_last(settings.keep_saves)
+    watch.tidy()
     ctx.stop.saved(time.monotonic() - began)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from jobs.core.capabilities import Capabilities, Memory
 from jobs.core.settings import beta_note
 from jobs.core.spec import StageSpec
-from jobs.training import checkpoints, cpu, faults, interface
+from jobs.training import checkpoints, cpu, faults, interface, validation
 from jobs.training.checkpoints import Completeness
 from jobs.training.interface import ProcessShape, Rendered, Result, WorkContext, versions
 
@@ -65,6 +65,7 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
 
         settings = TrainSettings.read(spec.settings, spec.kind)
         settings.split_batch(shape.world)
+        validation.rows_of(spec.inputs["data"], settings)
         note = beta_note(settings.beta) if spec.kind == "dpo" else None
     found = interface.in_process(spec, shape, CAPABILITIES.launcher)
     return replace(found, notes=(note,)) if note else found

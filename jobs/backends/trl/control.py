@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,8 +16,10 @@ import torch.distributed as dist
 from transformers import TrainerCallback
 
 from jobs.backends.trl.settings import TrainSettings
-from jobs.training import ranks
+from jobs.core.validation import LOSS
+from jobs.training import measured, ranks
 from jobs.training.interface import Diverged, WorkContext
+from jobs.training.validation import Watch
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -44,10 +47,12 @@ class TrlStepControl(TrainerCallback):
 
     Losses are the mean over ranks of what ``training_step`` returned, in full precision: the numbers that are compared
     when a run was interrupted. ``stopped`` is True when the loop was left on request. ``durations``: seconds of each
-    step of this start, without its save.
+    step of this start, without its save. ``validate`` takes the validation loss.
     """
 
     def __init__(self, ctx: WorkContext, settings: TrainSettings, device: torch.device) -> None:
+        self.watch = Watch(ctx, settings)
+        self.validate: Callable[[], float] | None = None
         self._ctx = ctx
         self._settings = settings
         self._device = device
@@ -73,23 +78,24 @@ class TrlStepControl(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         step = state.global_step
+        if self.watch.due(step) and self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # the step's own work is no part of the time of a validation
+        validated = self.watch.validated(step, self.validate)
         due = self._ctx.stop.save_due(step, self._settings.steps, self._settings.save_every)
         loss, tokens, stop, due = self._agree(self._ctx.stop.should_stop(), due)
         if not math.isfinite(loss):
             raise Diverged(f"the loss is {loss} at step {step}: lower lr, or look at the data of this step")
         now = time.monotonic()
-        self.durations.append(now - self._clock)
+        self.durations.append(now - self._clock - validated)
         self._rate = tokens / max(self.durations[-1], 1e-9)
         self._clock = now
         self.losses.append(loss)
         self.tokens += tokens
         control.should_log = True
-        if step >= self._settings.steps:
-            control.should_save = due
-            return  # the finished model is written next, so a stop is of no use
-        self.stopped = stop
-        control.should_save = stop or due
-        control.should_training_stop = stop
+        ends = self.watch.ends(step)
+        self.stopped = stop and not ends  # at an end the finished model is written next, so a stop is of no use
+        control.should_save = self.stopped or self.watch.saves(step, due)
+        control.should_training_stop = stop or ends
 
     def _agree(self, stop: bool, due: bool) -> tuple[float, int, bool, bool]:
         """Mean loss and sum of tokens over the ranks, and whether any of them was told to stop, or finds a save due.
@@ -118,12 +124,14 @@ class TrlStepControl(TrainerCallback):
         if logs is None or "learning_rate" not in logs:
             return  # the summary at the end of training
         metrics = {"loss": self.losses[-1], "lr": logs["learning_rate"], "tokens_per_second": self._rate}
+        metrics |= measured.memory()
         metrics |= {ours: logs[theirs] for theirs, ours in MORE_METRICS.items() if theirs in logs}
+        if (found := self._ctx.saves.validations.get(state.global_step)) is not None:
+            metrics[LOSS] = found
         self._ctx.progress.report(state.global_step, self._settings.steps, "", **metrics)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         ranks.barrier()
-        stop = self._ctx.stop
-        self._ctx.saves.seal_beside(state.global_step, self._settings.keep_saves, stop.sealed, not self.stopped)
-        stop.saved(time.monotonic() - self._save_began)
+        self.watch.seal_beside(state.global_step, not self.stopped)
+        self._ctx.stop.saved(time.monotonic() - self._save_began)
         self._clock = time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jobs.core.settings import DpoKeys, setting
 from jobs.training.interface import versions
@@ -42,6 +42,8 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
     ``shard: full`` spreads weights, gradients and optimizer over the processes (FSDP2). ``attention`` None: what
     transformers takes. ``padding_free`` (sft) puts the rows of a pass behind each other.
     """
+
+    NO_VALIDATION: ClassVar[str] = ""
 
     sft_weight: float = setting(0.0, at_least=0)
     loss: str = setting("sigmoid", choices=LOSSES)

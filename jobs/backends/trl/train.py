@@ -17,10 +17,12 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from jobs.backends.trl.arguments import arguments
 from jobs.backends.trl.control import TrlStepControl, from_first_rank
+from jobs.backends.trl.held_out import TrlValidation
 from jobs.backends.trl.settings import TrainSettings
 from jobs.backends.trl.trainers import Preferences, by_token, watched
 from jobs.core.spec import StageSpec
-from jobs.training import cpu, finished, measured, pairs, ranks, tokenizers, tokens
+from jobs.core.validation import SPLIT
+from jobs.training import cpu, finished, measured, pairs, ranks, tokenizers, tokens, validation
 from jobs.training.interface import Result, WorkContext
 from jobs.training.models import load_model
 from jobs.training.order import TrainingOrder, tell_order, training_order
@@ -43,7 +45,8 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         ranks.start_alone()
     source = spec.inputs["checkpoint"].output
     tokenizer = tokenizers.load(source)
-    dataset, lengths = _dataset(spec, ctx, settings, tokenizer)
+    held_out = validation.rows_of(spec.inputs["data"], settings)
+    dataset, lengths = _dataset(spec, ctx, settings, tokenizer, settings.split)
     settings = settings.counted(len(dataset))
     where = f"{spec.inputs['data'].output / settings.split}.jsonl:1"
     order = training_order(len(dataset), settings.batch_size, settings.steps, settings.seed, lengths, where)
@@ -57,6 +60,10 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     control = TrlStepControl(ctx, settings, args.device)
     trainer = _trainer(spec.kind, settings, args, dataset, order, tokenizer, control, source)
 
+    if held_out is not None:
+        rows, _ = _dataset(spec, ctx, settings, tokenizer, SPLIT)
+        control.validate = TrlValidation(trainer, rows, micro, int(tokenizer.pad_token_id), ctx)
+
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=_resume_point(ctx))
     step = trainer.state.global_step
@@ -64,6 +71,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     metrics = measured.metrics(spec, settings, control, seconds, micro, ctx.world, recompute=again)
     if control.stopped:
         return Result("stopped", step, metrics)
+    metrics |= _choose(trainer, control, step)
     state = _whole_state(trainer) if settings.shard == "full" else None
     if ctx.rank == 0:
         _write(trainer, state, source, ctx.output, settings)
@@ -92,29 +100,38 @@ def _write(trainer: Trainer, state: dict[str, Any] | None, source: Path, output:
     finished.finish(source, output)
 
 
+def _choose(trainer: Trainer, control: TrlStepControl, step: int) -> dict[str, Any]:
+    """Load the weights that the finished model is to have, where they are not those of ``step``; what the seal says of
+    validations. Called on every rank; rank 0 chooses."""
+    found = from_first_rank(control.watch.chosen(step) if trainer.args.process_index == 0 else None)
+    if found is not None:
+        trainer.state.best_model_checkpoint = str(found[1])
+        trainer._load_best_model()
+    return control.watch.metrics(step, found and found[0])
+
+
 def _resume_point(ctx: WorkContext) -> str | None:
     """Directory of the save to go on from. Rank 0 decides: a save may become visible on other nodes later."""
-    found: str | None = None
-    if ctx.rank == 0:
-        newest = ctx.saves.resume()
-        found = str(newest[1]) if newest else None
-    result: str | None = from_first_rank(found)
-    return result
+    newest = ctx.saves.resume() if ctx.rank == 0 else None
+    newest, ctx.saves.validations = from_first_rank((newest, ctx.saves.validations))
+    return str(newest[1]) if newest else None
 
 
 def _dataset(
-    spec: StageSpec, ctx: WorkContext, settings: TrainSettings, tokenizer: PreTrainedTokenizerBase
+    spec: StageSpec, ctx: WorkContext, settings: TrainSettings, tokenizer: PreTrainedTokenizerBase, split: str
 ) -> tuple[Any, Any]:
-    """The examples, each once, and their lengths where batches are to be of similar length."""
+    """The examples of a split, each once, and their lengths where batches are to be of similar length."""
     given = spec.inputs["data"]
     if spec.kind == "cpt":
-        scratch = spec.stage_paths.root / "tokens"
-        prefix = tokens.corpus(given, settings.split, tokenizer, scratch, ctx)
+        is_held_out = split == SPLIT
+        scratch = spec.stage_paths.root / ("tokens-validation" if is_held_out else "tokens")
+        prefix = tokens.corpus(given, split, tokenizer, scratch, ctx)
         mixed = tokens.mix(prefix, settings.seed, scratch, ctx)
-        return TokenBlocks(tokens.Blocks(prefix, settings.sequence_length, settings.seed, mixed=mixed)), None
+        length = settings.sequence_length
+        return TokenBlocks(tokens.Blocks(prefix, length, settings.seed, mixed=mixed, rest=is_held_out)), None
     fit = pairs.Fit(settings.sequence_length, settings.too_long)
     kind = {"sft": "instructions", "dpo": "preferences"}[spec.kind]
-    source, scratch = given.output / f"{settings.split}.jsonl", spec.stage_paths.root / "rows"
+    source, scratch = given.output / f"{split}.jsonl", spec.stage_paths.root / f"rows-{split}"
     return pairs.dataset(source, kind, given.fingerprint, tokenizer, fit, scratch, ctx)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,17 +106,23 @@ def by_token(base: type[Trainer]) -> type[Trainer]:
             return found
 
         def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> torch.Tensor:
-            given = self.loss_weights
-            if "sft" in self.loss_types:
-                weight = given[self.loss_types.index("sft")] * chosen_tokens(inputs) * self._token_share
-                self.loss_weights = [
-                    weight if name == "sft" else other for name, other in zip(self.loss_types, given, strict=True)
-                ]
-            try:
+            with self.weighted(inputs, self._token_share):
                 loss: torch.Tensor = super().training_step(model, inputs, *rest, **more)
+            return loss
+
+        @contextmanager
+        def weighted(self, inputs: dict[str, Any], share: float) -> Iterator[None]:
+            """A pass over ``inputs`` in which a chosen token weighs ``share``."""
+            given = self.loss_weights
+            tokens = chosen_tokens(inputs) * share
+            self.loss_weights = [
+                weight * tokens if name == "sft" else weight
+                for name, weight in zip(self.loss_types, given, strict=True)
+            ]
+            try:
+                yield
             finally:
                 self.loss_weights = given
-            return loss
 
     return ByToken
 

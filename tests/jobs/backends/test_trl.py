@@ -162,7 +162,7 @@ def test_two_processes_agree_and_resume(tmp_path: Path, base: Path, data: Path) 
 def test_refuses_settings(tmp_path: Path, base: Path, data: Path) -> None:
     for changes, text in (
         ({"stepz": 3}, "did you mean 'steps'"),
-        ({"lr": "1e-3"}, "'lr' must be float"),
+        ({"lr": "1e-3"}, "lr must be a number, not"),
         ({"micro_batch_size": 3}, "micro_batch_size 3 does not divide 4"),
         ({"schedule": "quick"}, "schedule must be one of"),
     ):

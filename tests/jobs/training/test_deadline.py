@@ -63,6 +63,8 @@ def test_a_program_that_is_told_once_saves_by_the_time_that_its_steps_took(tmp_p
     stage.deadline.write_text(str(clock[0] + 8 * 3600))
     assert StopRequest(stage, 60.0).save_period(400, None) == 120, "eight times in the allocation"
     stage.deadline.write_text(str(clock[0] + 1200))
+    for size in range(1, 30):
+        writer.report(size, 400, "tokenize (MB)")
     assert StopRequest(stage, 60.0).save_period(400, None) == 20, "and not more often than every ten minutes"
     assert StopRequest(stage, 60.0).save_period(12, None) == 12
 

@@ -133,7 +133,7 @@ def of_node(store: StorePaths, number: int, count: int, told: list[tuple[str, di
     return Saves(store, FINGERPRINT, None, lambda name, **facts: told.append((name, facts)), node=node)
 
 
-def save_together(team: list[Saves], step: int, keep: int = 2) -> list[float]:
+def save_together(team: list[Saves], step: int, keep: int = 2, best: int | None = None) -> list[float]:
     """Every node writes its file of the save, then all seal it, each in its thread."""
     took: list[float] = []
     made = team[0].directory / f"checkpoint-{step}"
@@ -142,7 +142,7 @@ def save_together(team: list[Saves], step: int, keep: int = 2) -> list[float]:
         (made / f"__{rank}_0.distcp").write_bytes(os.urandom(2000 + rank))
     (made / "trainer_state.json").write_text(f"{step}")
     for one in team:
-        one.seal_beside(step, keep, took.append)
+        one.seal_beside(step, keep, took.append, best=best)
     for one in team:
         one.wait()
     return took
@@ -167,6 +167,11 @@ def test_nodes_seal_a_save_together_and_keep_the_last(tmp_path: Path, monkeypatc
     assert [facts["step"] for name, facts in told if name == "saved"] == [2, 4, 6, 8]
     assert not list((team[0].directory / "answers").iterdir()), "nothing of the answers is left"
     seal.verify(store.save(8), store.save_seal(8))
+    for step in (10, 12, 14):
+        save_together(team, step, best=8)
+    assert store.save_steps() == [14, 12, 8]
+    save_together(team, 16, best=16)
+    assert store.save_steps() == [16, 14]
 
 
 @pytest.mark.failure(30, 35)
@@ -226,6 +231,31 @@ def test_training_goes_on_while_a_save_is_sealed_and_a_failure_ends_that(
     mine.give_up()
     assert store.sealed_steps() == [2]
     assert len(took) == 1
+
+
+def test_a_save_holds_the_validations_of_its_time_although_the_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going = threading.Event()
+    real = seal.digest_files
+
+    def slow(*given: Any, **named: Any) -> Any:
+        assert going.wait(30)
+        return real(*given, **named)
+
+    monkeypatch.setattr(seal, "digest_files", slow)
+    store = StorePaths(tmp_path)
+    mine = saves(store)
+    (mine.directory / "checkpoint-2").mkdir()
+    (mine.directory / "checkpoint-2" / "state").write_text("state")
+    mine.validations[2] = 1.5
+    mine.seal_beside(2, 2, lambda seconds: None)
+    mine.validations[4] = 0.5
+    going.set()
+    mine.wait()
+    again = saves(store)
+    assert again.resume() == (2, store.save(2))
+    assert again.validations == {2: 1.5}
 
 
 def test_a_large_newest_save_is_read_by_all_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

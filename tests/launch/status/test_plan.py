@@ -80,7 +80,8 @@ def test_segments_by_the_pace_of_an_earlier_run(run: Run) -> None:
     path.parent.mkdir(parents=True)
     began = time.time()
     lines = [{"time": began + 30 * step, "step": step, "total": 60, "metrics": {}} for step in range(1, 6)]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    passes = [{"time": began + 200 + at, "step": at, "total": 9, "phase": "validation"} for at in range(1, 4)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in [*lines, *passes]), encoding="utf-8")
     past = _past(run.workspace)
     again = stage("cpt", steps=120)
     assert expected_seconds(again, past) == pytest.approx(3600)
