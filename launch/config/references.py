@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
+from pydantic import BaseModel
+
 from jobs.core.settings import EarlyStopping, validation_problem
 from launch.base.text import suggest
 from launch.config.document.positions import KeyPath, Problem
@@ -93,13 +95,13 @@ def _data(pipeline: Pipeline, name: str, stage: DataStage) -> Iterator[Problem]:
 
 
 def _unused(stage: DataStage, own_files: bool) -> Iterator[tuple[KeyPath, str]]:
-    """Keys of a data stage that were written and would change nothing, and what to write instead."""
-    written = stage.model_fields_set
+    """Keys of a data stage whose values would change nothing, and what to write instead."""
+    written = _chosen(stage)
     if own_files:
         for key in sorted({"placeholders", "reject_words"} & written):
             yield (key,), "it is for translations of packages (a source of type gettext); remove it"
     else:
-        for key in sorted({"existing", "config", "names", "group"} & stage.split.model_fields_set):
+        for key in sorted({"existing", "config", "names", "group"} & _chosen(stage.split)):
             yield ("split", key), "it is for the user's own files (a source of type path); remove it"
     if own_files and stage.kind != "corpus" and stage.split.group is not None:
         yield (
@@ -108,8 +110,13 @@ def _unused(stage: DataStage, own_files: bool) -> Iterator[tuple[KeyPath, str]]:
         )
     if stage.prepare is not None:
         for key, instead in (("document_chars", "document_chars: N"), ("prompt", "template: 'TEXT {input} {output}'")):
-            if key in written and getattr(stage, key) is not None:
+            if key in written:
                 yield (key,), f"the stage has prepare; write prepare: {{{instead}}}"
+
+
+def _chosen(model: BaseModel) -> set[str]:
+    """Fields that were written with another value than the default: a pipeline that is dumped has them all."""
+    return {name for name in model.model_fields_set if getattr(model, name) != type(model).model_fields[name].default}
 
 
 def _training(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator[Problem]:
