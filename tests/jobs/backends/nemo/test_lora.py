@@ -231,11 +231,12 @@ def test_settings_are_refused_with_what_to_write(changes: dict[str, Any], messag
         NemoSettings.read({**TRAINING, **changes})
 
 
-def test_only_sft_is_packed_and_submission_says_so(tmp_path: Path) -> None:
+def test_only_sft_is_packed_and_submission_says_so(tmp_path: Path, data: Path) -> None:
+    rows = {"data": data / "instructions"}
     given = stages.stage(tmp_path / "cpt", "cpt", "nemo", {**TRAINING, "packed": True}, {}).spec
     with pytest.raises(BadSettings, match="kind cpt is always full"):
         backends.load("nemo").rendered(given, ProcessShape(1, 1))
-    tuned = stages.stage(tmp_path / "sft", "sft", "nemo", {**TRAINING, "packed": True, **ADAPTERS}, {}).spec
+    tuned = stages.stage(tmp_path / "sft", "sft", "nemo", {**TRAINING, "packed": True, **ADAPTERS}, rows).spec
     assert backends.load("nemo").rendered(tuned, ProcessShape(1, 1)).command
 
 
