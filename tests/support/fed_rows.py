@@ -290,17 +290,17 @@ FEEDS: dict[str, tuple[Callable[[Case], Fed], str]] = {
 def fed(name: str, directory: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """Of each model and data set what is fed, or why it is refused."""
     feed, sets = FEEDS[name]
-    tokenizers.load = lru_cache(maxsize=2)(tokenizers.load)
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for model in sorted(directory.iterdir()):
-        found[model.name] = {}
-        for data in sorted((model / sets).iterdir()) if (model / sets).is_dir() else ():
-            one: dict[str, Any] = {"fed": [], "refused": ""}
-            try:
-                one["fed"] = feed(Case(data / "output", model / "tokenizer", data / feed.__name__))
-            except examples.ExamplesError as error:
-                one["refused"] = str(error)
-            found[model.name][data.name] = one
+    with mock.patch.object(tokenizers, "load", lru_cache(maxsize=2)(tokenizers.load)):
+        for model in sorted(directory.iterdir()):
+            found[model.name] = {}
+            for data in sorted((model / sets).iterdir()) if (model / sets).is_dir() else ():
+                one: dict[str, Any] = {"fed": [], "refused": ""}
+                try:
+                    one["fed"] = feed(Case(data / "output", model / "tokenizer", data / feed.__name__))
+                except examples.ExamplesError as error:
+                    one["refused"] = str(error)
+                found[model.name][data.name] = one
     return found
 
 
