@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.common.text import batched
 from data_prep.dedup import minhash
 from data_prep.dedup.shingles import words
 
@@ -50,19 +51,6 @@ class Table:
 
 def signed(texts: Iterable[str]) -> Iterator[Signed]:
     """Those of the texts that have any word, in batches."""
-    for batch in _batches(texts):
+    for batch in batched(texts, _BATCH_CHARS, len):
         signatures, usable = minhash.signatures(words(batch))
         yield minhash.short(signatures[usable]), minhash.bands(signatures[usable])
-
-
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if size >= _BATCH_CHARS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
