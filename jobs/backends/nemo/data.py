@@ -8,7 +8,7 @@ ids.
 from __future__ import annotations
 
 import json
-from collections.abc import Sized
+from collections.abc import Iterator, Sized
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -76,6 +76,17 @@ def module(kind: str, path: Path, scratch: Path, settings: NemoSettings, tokeniz
     return (PacksModule if settings.packed else PairsModule)(dataset_root=scratch, memmap_workers=1, **common)
 
 
+def fitting(source: Path, settings: NemoSettings, tokenizer: Any) -> Iterator[Tokens]:
+    """Ids and mask of the rows of SFT in a file, one by one.
+
+    Raises:
+        DataError: a row that cannot be used, with file and line.
+    """
+    rows = examples.rows_between(source, "instructions")
+    fit = (settings.sequence_length, settings.too_long, settings.prompt_template)
+    return (one for _, (one,) in examples.fitting_pairs(rows, source, tokenizer, *fit))
+
+
 def pairs(given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any) -> None:
     """Write ``training.jsonl``: per row the ids and which carry loss, or per packed sequence those of its rows.
 
@@ -86,15 +97,7 @@ def pairs(given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any) -
     if _made(scratch, given, settings):
         return
     source = given.output / f"{settings.split}.jsonl"
-    kept = examples.fitting_pairs(
-        examples.rows_between(source, "instructions"),
-        source,
-        tokenizer,
-        settings.sequence_length,
-        settings.too_long,
-        settings.prompt_template,
-    )
-    found = (one for _, (one,) in kept)
+    found = fitting(source, settings, tokenizer)
     if settings.packed:
         count = examples.write_rows(scratch / TRAINING, _sequences(list(found), source, scratch, settings))
     else:

@@ -16,10 +16,11 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from nemo.collections.llm.gpt.model.base import gpt_data_step, gpt_forward_step
 
 from jobs.backends.nemo import compat
+from jobs.backends.nemo.data import fitting
 from jobs.backends.nemo.settings import NemoSettings
 from jobs.core.spec import Input
 from jobs.core.validation import SPLIT
-from jobs.training import examples, ranks, tokens
+from jobs.training import ranks, tokens
 from jobs.training.interface import WorkContext
 from jobs.training.validation import Told, passes
 
@@ -56,15 +57,8 @@ def rows_of(
     """
     if kind == "cpt":
         return HeldOutBlocks(given, settings, tokenizer, scratch, ctx)
-    found = examples.fitting_pairs(
-        examples.read_rows(path, "instructions"),
-        path,
-        tokenizer,
-        settings.sequence_length,
-        settings.too_long,
-        settings.prompt_template,
-    )
-    return sorted(((one.ids, one.mask) for _, (one,) in found), key=lambda row: len(row[0]))
+    found = fitting(path, settings, tokenizer)
+    return sorted(((one.ids, one.mask) for one in found), key=lambda row: len(row[0]))
 
 
 class NemoValidation:
