@@ -1,7 +1,7 @@
 #!/bin/bash
 # bundle.sh ARCHIVE [CHECKOUT]: what a GPU machine without network lacks, for Python 3.12 on x86-64, in one archive of
-# about 50 MB. CHECKOUT: a NeMo-RL source tree (github.com/NVIDIA-NeMo/RL). CORE=1: Slurm and what Overnight and TRL need,
-# without NVIDIA's stacks. On Debian 12, whose Slurm is taken along; a machine that has Slurm, or the network, needs less.
+# about 50 MB. CHECKOUT: a NeMo-RL source tree (github.com/NVIDIA-NeMo/RL). PARTS: core (Slurm and what Overnight and TRL
+# need), nemo, nemo_rl; all of them if it is not set. On Debian 12, whose Slurm is taken along; a machine that has Slurm, or the network, needs less.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 archive=$(readlink -m "$1") checkout=${2:-}
@@ -19,23 +19,30 @@ unpack() { # LIST WHERE
   python3 -m pip install -q --no-index --no-deps --no-compile --only-binary=:all: --python-version 3.12 \
     --implementation cp "${platforms[@]/#/--platform=}" --target "$work/packed/$2" "$work/wheels/$1"/*.whl
 }
+parts=" ${PARTS:-core nemo nemo_rl} "
+sources() { # WHERE: two that exist as source only, both plain Python
+  python3 -m pip wheel -q --no-deps -w "$work/wheels/$1" -r "$here/packages/sources.txt"
+}
 fetch core
 unpack core core
 packed=(core sl)
-if [ -z "${CORE:-}" ]; then
-  packed+=(nemo nrl rl)
+if [[ $parts == *" nemo "* ]]; then
+  packed+=(nemo)
   fetch nemo
-  fetch nemo_rl
-  # Two that exist as source only, both plain Python.
-  python3 -m pip wheel -q --no-deps -w "$work/wheels/nemo" -r "$here/packages/sources.txt"
-  cp "$work"/wheels/nemo/antlr4*.whl "$work/wheels/nemo_rl/"
-  python3 -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
-    "${platforms[@]/#/--platform=}" -d "$work/wheels/nemo_rl" ray==2.56.0
+  sources nemo
   unpack nemo nemo
-  unpack nemo_rl nrl
-  for part in jars rllib serve tune train llm dashboard/client cpp; do rm -rf "$work/packed/nrl/ray/$part"; done
   rm -rf "$work/packed/nemo/tests"
   for part in asr tts audio vlm diffusion speechlm speechlm2 avlm; do rm -rf "$work/packed/nemo/nemo/collections/$part"; done
+fi
+if [[ $parts == *" nemo_rl "* ]]; then
+  packed+=(nrl rl)
+  fetch nemo_rl
+  sources nemo_rl
+  rm -f "$work"/wheels/nemo_rl/wget*.whl
+  python3 -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
+    "${platforms[@]/#/--platform=}" -d "$work/wheels/nemo_rl" ray==2.56.0
+  unpack nemo_rl nrl
+  for part in jars rllib serve tune train llm dashboard/client cpp; do rm -rf "$work/packed/nrl/ray/$part"; done
   [ -z "$checkout" ] || cp -r "$checkout/nemo_rl" "$checkout/examples" "$work/packed/rl/"
 fi
 

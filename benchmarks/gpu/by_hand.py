@@ -1,8 +1,8 @@
 """NeMo's own recipe ``llama32_1b``, started by hand: what a stage of Overnight is held against.
 
 ``python by_hand.py ROOT SHAPE OUT [--steps N]``: same model, data, batch and settings as ``inputs.py`` gives to the
-stage, but nothing of Overnight in the loop. What transformer_engine would bring is switched off in the same way, since
-the recipe does not start without it. Writes the time at which each step ended.
+stage, but nothing of Overnight in the loop. What transformer_engine would bring is switched off in the same way where
+that is not installed, since the recipe does not start without it. Writes the time at which each step ended.
 """
 
 from __future__ import annotations
@@ -59,7 +59,10 @@ def recipe(given: Any, tokenizer: Any, prefix: str, steps: int) -> Any:
         split="1,0,0",
         index_mapping_dir=str(given.out.parent / "index"),
     )
-    found.optim.config.use_distributed_optimizer = False  # as in the stage: it could not be saved
+    from jobs.backends.nemo import compat
+
+    # As in the stage, which could not save it without transformer_engine.
+    found.optim.config.use_distributed_optimizer = compat.distributed_optimizer(None)
     found.trainer.strategy.ddp.overlap_param_gather = False  # only with the distributed optimizer
     found.trainer.strategy.ddp.overlap_grad_reduce = False
     found.trainer.strategy.ddp.check_for_nan_in_grad = not given.unchecked

@@ -19,7 +19,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from inputs import SIZES, Size
+
 HERE = Path(__file__).resolve().parent
+PEAK = 989e12
+"""Dense bf16 operations a second of an H100 or H200, by the vendor's datasheet."""
+
 WARM_UP = 5
 """Steps that are not timed, by hand and in a stage."""
 
@@ -188,7 +193,7 @@ def by_hand(root: Path, out: Out, name: str, given: argparse.Namespace, end: flo
     where, gpu = root / name, given.model != "tiny"
     where.mkdir(exist_ok=True)
     script = where / "job.sh"
-    command = [given.nemo, str(HERE / "by_hand.py"), str(root), "selective", str(where / "found.json")]
+    command = [given.nemo, str(HERE / "by_hand.py"), str(root), given.paired, str(where / "found.json")]
     request = ["#SBATCH --gpus-per-node=1", "#SBATCH --mem=40G"] if gpu else ["#SBATCH --mem=2G"]
     script.write_text(
         "\n".join(
@@ -217,6 +222,16 @@ def by_hand(root: Path, out: Out, name: str, given: argparse.Namespace, end: flo
     return json.loads((where / "found.json").read_text())
 
 
+def utilisation(size: Size, length: int, tokens_per_second: float) -> float:
+    """Model FLOPs utilisation of one GPU: 6 operations a parameter and token, and those of attention, backward
+    included; ``length`` of a sequence."""
+    head = size.hidden // size.heads
+    layer = size.hidden * (2 * size.hidden + 2 * size.groups * head + 3 * size.ffn)
+    weights = size.layers * layer + size.vocabulary * size.hidden
+    attention = 6 * size.layers * size.hidden * length  # causal: half of 12
+    return (6 * weights + attention) * tokens_per_second / PEAK
+
+
 def rate(ended: list[float], tokens: int) -> float:
     """Tokens a second of all steps after the warm-up."""
     return tokens * (len(ended) - 1 - WARM_UP) / (ended[-1] - ended[WARM_UP])
@@ -237,8 +252,10 @@ def stage(root: Path, out: Out, end: float, name: str, number: int = 0) -> list[
 
 def large(root: Path, out: Out, end: float, given: argparse.Namespace) -> bool:
     """The shapes, and pairs of the first shape by hand and as a stage; what takes part in a pair alternates."""
-    settings = json.loads((root / "selective.yaml").read_text())["stages"]["selective"]
-    tokens = settings["batch_size"] * settings["sequence_length"]
+    paired = given.paired
+    settings = json.loads((root / f"{paired}.yaml").read_text())["stages"][paired]
+    length = settings["sequence_length"]
+    tokens = settings["batch_size"] * length
     rows: list[dict[str, float]] = out.found.get("throughput", {}).get("tokens_per_second", [])
     order = [*range(1, given.pairs + 1), *filter(None, given.shapes.split(","))]
     for number in order:
@@ -249,11 +266,12 @@ def large(root: Path, out: Out, end: float, given: argparse.Namespace) -> bool:
                 return False
             continue
         hand = by_hand(root, out, f"hand-{number}", given, end)
-        ended = stage(root, out, end, "selective", number)
+        ended = stage(root, out, end, paired, number)
         if ended is None:
             return False
         row = {"by_hand": rate(hand["ended"], tokens), "stage": rate(ended, tokens)}
         row["ratio"] = row["stage"] / row["by_hand"]
+        row["utilisation"] = utilisation(SIZES[given.model], length, row["stage"])
         rows.append(row)
         median = statistics.median(entry["ratio"] for entry in rows)
         out.note("throughput", {"tokens_per_second": rows, "median_ratio": median, "last_by_hand": hand})
@@ -272,6 +290,7 @@ def main() -> int:
     parser.add_argument("--nemo", default="", help="large: the Python with NeMo")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--paired", default="selective", help="large: the shape that is timed by hand, too")
     parser.add_argument("--shapes", default="full,kept,lora", help="large: after the pairs, with commas between them")
     given = parser.parse_args()
     root, out = given.directory.resolve(), Out(given.out.resolve(), given.part)

@@ -40,10 +40,15 @@ environment() { # NAME WHERE [LINE]: packages of our own first, then the machine
 "$python" -m compileall -q -j 0 "$packed" >/dev/null 2>&1 || true
 environment core "$packed/core" "$(cd "$here/../.." && pwd)"
 if [ -d "$packed/nemo" ]; then
-  environment nemo "$packed/nemo"
-  environment nemo_rl "$packed/nrl" "$packed/rl"
+  # What pack_te.sh made lies beside the archive, or nowhere.
+  te=$(dirname "$(readlink -f "$archive")")/te
+  [ ! -d "$te" ] || bash "$here/build_te.sh" "$te" "$packed/te"
+  environment nemo "$packed/nemo" "$([ ! -d "$te" ] || echo "$packed/te")"
   cp "$here/absent.py" "$packed/nemo/"
   echo "import absent" >"$(echo "$root"/venvs/nemo/lib/python3*/site-packages)/zzz_absent.pth"
+fi
+if [ -d "$packed/nrl" ]; then
+  environment nemo_rl "$packed/nrl" "$packed/rl"
   for name in wandb mlflow swanlab; do [ -e "$packed/nrl/$name.py" ] || : >"$packed/nrl/$name.py"; done # imported by NeMo-RL, not used
   chmod -R u+x "$packed/nrl/ray/core/src/ray"
 fi

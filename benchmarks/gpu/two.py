@@ -21,10 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from inputs import SIZES
-from run import HERE, Out, begun, ends, estimated, lines, rate, submit, watch
-
-PEAK = 989e12
-"""Dense bf16 operations a second of an H100 or H200, by the vendor's datasheet."""
+from run import HERE, Out, begun, ends, estimated, lines, rate, submit, utilisation, watch
 
 
 def lose(node: str) -> int:
@@ -104,16 +101,6 @@ def stage(root: Path, out: Out, nodes: int, number: int, end: float) -> tuple[li
     return [report["time"] for report in reports], out.found[name]["stages"]["fsdp"]["metrics"]
 
 
-def utilisation(model: str, tokens_per_second: float, gpus: int) -> float:
-    """Model FLOPs utilisation: 6 operations a parameter and token, and those of attention, backward included."""
-    size = SIZES[model]
-    head = size.hidden // size.heads
-    layer = size.hidden * (2 * size.hidden + 2 * size.groups * head + 3 * size.ffn)
-    weights = size.layers * layer + size.vocabulary * size.hidden
-    attention = 6 * size.layers * size.hidden * size.length  # causal: half of 12
-    return (6 * weights + attention) * tokens_per_second / gpus / PEAK
-
-
 def speed(root: Path, out: Out, given: argparse.Namespace, end: float) -> bool:
     """Pairs by hand and as a stage."""
     size = SIZES[given.model]
@@ -130,7 +117,7 @@ def speed(root: Path, out: Out, given: argparse.Namespace, end: float) -> bool:
         tokens = size.batch * size.length
         row = {"nodes": nodes, "by_hand": rate(hand["ended"], tokens), "stage": rate(ended, tokens)}
         row["ratio"] = row["stage"] / row["by_hand"]
-        row["utilisation"] = utilisation(given.model, row["stage"], nodes)
+        row["utilisation"] = utilisation(size, size.length, row["stage"] / nodes)
         row["memory"] = {"by_hand": hand.get("peak_memory_bytes"), "stage": metrics.get("peak_memory_bytes")}
         row["losses"] = {"by_hand": hand["losses"][:3], "stage": [metrics.get("first_loss"), metrics.get("last_loss")]}
         rows.append(row)

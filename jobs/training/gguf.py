@@ -9,6 +9,7 @@ ids of the plain tokenizer.json, read by the ``tokenizers`` library.
 from __future__ import annotations
 
 import gc
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,6 +132,18 @@ def compare_logits(expected: list[torch.Tensor], found: list[torch.Tensor], wher
     if not worst <= tolerance:  # also when it is not a number
         raise ConversionFailed(f"{where}: logits differ by {worst:.3g}, allowed are {tolerance:.3g}")
     return {"logit_difference": worst, "logit_tolerance": tolerance}
+
+
+def compare_weights(expected: Mapping[str, str], found: Mapping[str, str], where: str) -> None:
+    """Nothing, where every tensor of ``expected`` (name -> digest) is in ``found``, the same to the bit.
+
+    Raises:
+        ConversionFailed: naming the first that are not.
+    """
+    other = [name for name, digest in expected.items() if found.get(name) != digest]
+    if other:
+        named = ", ".join(other[:3]) + (", ..." if len(other) > 3 else "")
+        raise ConversionFailed(f"{where}: {len(other)} of {len(expected)} weights differ: {named}")
 
 
 def compare_directories(source: Path, target: Path) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,3 +39,12 @@ def logits(model: PreTrainedModel, probes: Sequence[Sequence[int]]) -> list[torc
     model.eval()
     with torch.inference_mode():
         return [model(torch.tensor([ids], device=model.device)).logits[0].float().cpu() for ids in probes]
+
+
+def digests(model: PreTrainedModel) -> dict[str, str]:
+    """Name -> SHA-256 of each tensor that ``model`` saves, as fp32: equal for equal weights, whatever their type."""
+    found = {}
+    for name, value in model.state_dict().items():
+        plain = value.detach().float().cpu().contiguous().view(torch.uint8).numpy()
+        found[name] = hashlib.sha256(plain).hexdigest()
+    return found

@@ -10,6 +10,7 @@ byte by byte.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,9 @@ def completeness(directory: Path) -> Completeness:
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
     """Train or convert; called on every rank."""
     if spec.kind == "convert":
+        # transformer_engine asks for TF32 in every fp32 product, and so do NVIDIA's containers of torch; the logits of
+        # a conversion are compared in fp32. The libraries read this once, so it comes before torch.
+        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
         from jobs.backends.nemo import convert
 
         return convert.run(spec, ctx)

@@ -1,7 +1,9 @@
 """Hugging Face directory to NeMo checkpoint and back, by NeMo's own converters; the result is compared by its logits.
 
 Both ways the written checkpoint is loaded again and its logits on fixed prompts are held against those of the source,
-in fp32 on both sides. Weights keep the type of the source (bf16 after bf16 training).
+in fp32 on both sides (``run`` of the back end turns TF32 off). Besides, no weight may have changed: NeMo's exporter
+must give back each tensor that its importer was given, to the bit, and the exported files must hold what the exporter
+gave. Weights keep the type of the source (bf16 after bf16 training).
 
 Where NeMo keeps an output layer of its own for a model that had none (Qwen2), the exported model has one, too.
 
@@ -16,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_utils import no_init_weights
 
 from jobs.backends.nemo import compat, layout, model
 from jobs.core.spec import StageSpec
 from jobs.training import finished, models, rope, tokenizers
-from jobs.training.gguf import ConversionFailed, check_same_tokenizer, compare_logits, probe_ids
+from jobs.training.gguf import ConversionFailed, check_same_tokenizer, compare_logits, compare_weights, probe_ids
 from jobs.training.interface import Result, WorkContext
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     """Convert the input ``source``, on rank 0.
 
     Raises:
-        ConversionFailed: other logits, or a tokenizer that is not the same afterwards.
+        ConversionFailed: other weights or logits, or a tokenizer that is not the same afterwards.
     """
     if ctx.rank != 0:
         return Result("done", step=STEPS)
@@ -70,17 +72,20 @@ def import_hf(source: Path, output: Path, report: Any = lambda step, phase: None
     tokenizers.carry_as_hf(layout.tokenizer_directory(source), output)
     report(2, "saved")
     probes = probe_ids(source)
+    weights = models.digests(theirs)
     expected = models.logits(theirs.float().to(_device()), probes)
     del target, theirs
     _tear_down(trainer)
 
     layout.check(output)
+    where = f"{output} against {source}"
     written, trainer = load_nemo(output)
     found = nemo_logits(written, probes)
+    compare_weights(weights, models.digests(_to_hf(written, output)), where)
     _tear_down(trainer)
     report(3, "compared")
     check_same_tokenizer(layout.tokenizer_directory(source), layout.tokenizer_directory(output))
-    return compare_logits(expected, found, f"{output} against {source}")
+    return compare_logits(expected, found, where)
 
 
 def export_hf(source: Path, output: Path, report: Any = lambda step, phase: None) -> dict[str, float]:
@@ -93,26 +98,36 @@ def export_hf(source: Path, output: Path, report: Any = lambda step, phase: None
     ours, trainer = load_nemo(source)
     probes = probe_ids(layout.tokenizer_directory(source))
     expected = nemo_logits(ours, probes)
-    exporter = ours.exporter("hf", source)
-    exporter.trust_remote_code = False  # as in model.importer
-    with no_init_weights():  # leaves tied weights apart, as the converter expects them
-        config = _hf_config(source, exporter)
-        config.tie_word_embeddings = bool(ours.config.share_embeddings_and_output_weights)
-        target = AutoModelForCausalLM.from_config(config, torch_dtype=torch.float32)
-    with compat.local_names(), compat.local_configs():  # the converter reads the model's description again
-        target = exporter.convert_state(ours.cpu(), target)
-    target.tie_weights()
+    target = _to_hf(ours, source).to(dtype)
     report(1, "converted")
-    target.to(dtype).save_pretrained(output)
+    weights = models.digests(target)
+    target.save_pretrained(output)
     finished.finish(layout.tokenizer_directory(source), output)
     del target, ours
     _tear_down(trainer)
     report(2, "saved")
 
-    found = models.logits(models.load_model(output).to(_device()), probes)
+    where = f"{output} against {source}"
+    written = models.load_model(output)
+    compare_weights(weights, models.digests(written), where)
+    found = models.logits(written.to(_device()), probes)
     report(3, "compared")
     check_same_tokenizer(layout.tokenizer_directory(source), layout.tokenizer_directory(output))
-    return compare_logits(expected, found, f"{output} against {source}")
+    return compare_logits(expected, found, where)
+
+
+def _to_hf(ours: GPTModel, checkpoint: Path) -> PreTrainedModel:
+    """The model of transformers, in fp32, that NeMo's exporter makes of ``ours``, which ``checkpoint`` holds."""
+    exporter = ours.exporter("hf", checkpoint)
+    exporter.trust_remote_code = False  # as in model.importer
+    with no_init_weights():  # leaves tied weights apart, as the converter expects them
+        config = _hf_config(checkpoint, exporter)
+        config.tie_word_embeddings = bool(ours.config.share_embeddings_and_output_weights)
+        target = AutoModelForCausalLM.from_config(config, torch_dtype=torch.float32)
+    with compat.local_names(), compat.local_configs():  # the converter reads the model's description again
+        converted: PreTrainedModel = exporter.convert_state(ours.cpu(), target)
+    converted.tie_weights()
+    return converted
 
 
 def load_nemo(checkpoint: Path) -> tuple[GPTModel, Any]:

@@ -6,9 +6,12 @@ Needs an environment of its own (its pins exclude ours): ``make venv-nemo``, or 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -131,3 +134,37 @@ def test_learning_rate(schedule: str) -> None:
     assert curve[:3] == [0.0, 0.5, 1.0]
     assert curve[-1] == pytest.approx(1.0 if schedule == "constant" else 0.0)
     assert curve[2:] == sorted(curve[2:], reverse=True)
+
+
+def test_one_changed_bit_of_a_weight_is_named() -> None:
+    """Logits would not show it: their tolerance is 1e-4 of the largest."""
+    torch = pytest.importorskip("torch")
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from jobs.training.gguf import ConversionFailed, compare_weights
+    from jobs.training.models import digests
+
+    model = LlamaForCausalLM(
+        LlamaConfig(vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    ).bfloat16()
+    expected = digests(model)
+    assert {"model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"} <= expected.keys()
+    compare_weights(expected, {**digests(model.float()), "of the target alone": ""}, "target against source")
+    with torch.no_grad():
+        model.model.norm.weight[3] += 2**-23
+    with pytest.raises(ConversionFailed, match=r"^target against source: 1 of 12 weights differ: model\.norm\.weight$"):
+        compare_weights(expected, digests(model), "target against source")
+
+
+def test_a_conversion_turns_tf32_off_before_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path) -> None:
+    from jobs.backends import nemo as backend
+
+    made = stages.stage(tmp_path / "import", "convert", "nemo", {}, {"source": base}, {"source": "hf"})
+    seen: list[str | None] = []
+    stand_in = ModuleType("jobs.backends.nemo.convert")
+    stand_in.run = lambda spec, ctx: seen.append(os.environ.get("NVIDIA_TF32_OVERRIDE"))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "jobs.backends.nemo.convert", stand_in)
+    monkeypatch.setattr(backend, "convert", stand_in, raising=False)
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    backend.run(made.spec, None)  # type: ignore[arg-type]
+    assert seen == ["0"]

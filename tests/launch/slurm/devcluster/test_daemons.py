@@ -86,6 +86,7 @@ def test_start_record_kill(tmp_path: Path) -> None:
 def test_mark_finds_orphans_and_only_whole_values(tmp_path: Path) -> None:
     command = f"{sys.executable} -c 'import time; time.sleep(300)' & exit"
     subprocess.run(["sh", "-c", command], env={MARKER: "/a/b", "PATH": os.environ["PATH"]}, check=True)
+    assert wait_until(lambda: bool(marked("/a/b")), 10)  # its environment is empty for a moment while it starts
     (orphan,) = marked("/a/b")
     assert marked("/a") == []
     assert kill([orphan]) == []
