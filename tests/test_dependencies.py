@@ -31,7 +31,6 @@ EXTRAS = {
 
 OF_STACKS = {
     "jobs/backends/automodel": {"nemo_automodel"},
-    "jobs/backends/megatron_bridge": {"megatron"},
     "jobs/backends/nemo": {"fiddle", "lightning", "megatron", "nemo"},
     "jobs/backends/nemo_rl": {"nemo_rl", "omegaconf", "ray", "safetensors"},
     "jobs/worker": {"ray"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
@@ -212,9 +211,7 @@ class LoraKeys:
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelSettings(TrainingSettings):
-    """Of a back end that splits one model over processes, by the product of the settings ``SPLITS``."""
-
-    SPLITS: ClassVar[tuple[str, ...]] = ("tensor_parallel", "context_parallel")
+    """Of a back end that splits one model over ``tensor_parallel`` x ``context_parallel`` processes."""
 
     tensor_parallel: int = setting(1, at_least=1)
     context_parallel: int = setting(1, at_least=1)
@@ -231,7 +228,7 @@ class ParallelSettings(TrainingSettings):
         Raises:
             BadSettings: the processes or the batch do not divide.
         """
-        size = math.prod(getattr(self, name) for name in self.SPLITS)
+        size = self.tensor_parallel * self.context_parallel
         if world % size:
-            raise BadSettings(f"{' x '.join(self.SPLITS)} = {size} does not divide {world} processes")
+            raise BadSettings(f"tensor_parallel x context_parallel = {size} does not divide {world} processes")
         return self.micro_of(world // size)

@@ -132,7 +132,6 @@ def test_what_fits_is_not_refused(workspace: Workspace) -> None:
         ("nemo", "9G", {"batch_size": 1, "recompute": "full"}, "lora_rank: 16"),
         ("nemo", "9G", {"batch_size": 4, "lora_rank": 4, "recompute": "selective"}, "micro_batch_size"),
         ("automodel", "12G", {"gpus": 4, "recompute": True, "sequence_length": 8192}, "tensor_parallel: 4"),
-        ("megatron_bridge", "25G", {"gpus": 4, "sequence_length": 8192}, "tensor_parallel"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_what_does(
