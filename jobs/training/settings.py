@@ -24,6 +24,13 @@ class BadSettings(ValueError):
     failure = FailureClass.BAD_CONFIGURATION
 
 
+REMOVED = {
+    "tensorboard": "overnight tensorboard RUN shows the curves of every back end",
+    "wandb_project": "overnight track RUN --to wandb shows every back end there",
+}
+"""Settings of versions before, and what there is in their place."""
+
+
 def unknown(given: Mapping[str, Any], known: Iterable[str], where: str = "setting") -> None:
     """Refuse names that are not known.
 
@@ -34,7 +41,7 @@ def unknown(given: Mapping[str, Any], known: Iterable[str], where: str = "settin
     for name in given:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+            hint = REMOVED.get(name) or (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}")
             raise BadSettings(f"unknown {where} {name!r}; {hint}")
 
 

@@ -18,6 +18,8 @@ from jobs.core.paths import StagePaths
 from jobs.core.progress import ProgressWriter, Report
 from jobs.core.shares import Node
 from jobs.core.spec import Input, StageSpec, load, save
+from jobs.encoding.rows import RowEncoder, Tokens
+from jobs.encoding.settings import Encoding
 from jobs.training.deadline import StopRequest
 from jobs.training.interface import Result, WorkContext
 from jobs.training.saves import Saves
@@ -34,6 +36,12 @@ BRAZILIAN = (
     "Salvar página", "Excluir usuário", "Novo arquivo", "Abrir a listagem", "Trocar idioma", "Entrar", "Pesquisar",
     "Tela inicial",
 )  # fmt: skip
+
+
+def encode_pair(tokenizer: Any, prompt: str, completion: str) -> Tokens:
+    """Ids of a prompt and its completion, both plain texts, in which control tokens count."""
+    encoder = RowEncoder(tokenizer, Encoding(special_tokens="allow"))
+    return encoder.encode({"prompt": prompt, "completion": completion})["completion"]
 
 
 @dataclass

@@ -79,7 +79,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         model=network,
         data=module,
         trainer=trainer,
-        log=_logger(settings, scratch, spec),
+        log=_logger(scratch),
         resume=resume,
         optim=_optimizer(settings),
         **more,
@@ -183,25 +183,13 @@ def _optimizer(settings: NemoSettings) -> nl.MegatronOptimizerModule:
     return nl.MegatronOptimizerModule(config=config, lr_scheduler=Schedule(settings))
 
 
-def _logger(settings: NemoSettings, scratch: Path, spec: StageSpec) -> nl.NeMoLogger:
-    board = wandb = None
-    if settings.tensorboard:
-        from lightning.pytorch.loggers import TensorBoardLogger
-
-        board = TensorBoardLogger(save_dir=str(scratch / "tensorboard"))
-    if settings.wandb_project is not None:
-        from lightning.pytorch.loggers import WandbLogger
-
-        # One run over all restarts of the stage.
-        wandb = WandbLogger(project=settings.wandb_project, id=f"{spec.run}-{spec.stage}", save_dir=str(scratch))
+def _logger(scratch: Path) -> nl.NeMoLogger:
     return nl.NeMoLogger(
         log_dir=str(scratch),
         name="log",
         use_datetime_version=False,
         version="",
         ckpt=None,
-        tensorboard=board,
-        wandb=wandb,
         update_logger_directory=False,
         log_global_rank_0_only=True,
     )

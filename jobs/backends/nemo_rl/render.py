@@ -97,14 +97,12 @@ def configuration(settings: RlSettings, place: NemoRlPaths, checkout: Checkout) 
         },
         "logger": {
             "log_dir": str(place.logs),
-            "wandb_enabled": settings.wandb_project is not None,
-            "tensorboard_enabled": settings.tensorboard,
+            "wandb_enabled": False,
+            "tensorboard_enabled": False,
             "monitor_gpus": False,
         },
         "cluster": {"gpus_per_node": place.gpus_per_node, "num_nodes": place.nodes},
     }
-    if settings.wandb_project is not None:
-        found["logger"]["wandb"] = {"project": settings.wandb_project, "name": place.logs.parent.name}
     if isinstance(settings, DpoSettings):
         found["dpo"]["reference_policy_kl_penalty"] = settings.beta
     else:

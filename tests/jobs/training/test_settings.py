@@ -64,6 +64,16 @@ def test_every_back_end_that_trains_is_walked() -> None:
 
 
 @pytest.mark.parametrize("name", TRAINERS)
+def test_of_a_setting_that_is_gone_it_says_what_there_is(name: str) -> None:
+    for setting_of_before, command in (
+        ("tensorboard", "overnight tensorboard RUN"),
+        ("wandb_project", "overnight track RUN"),
+    ):
+        with pytest.raises(BadSettings, match=f"unknown setting '{setting_of_before}'; {command}"):
+            classes(name)[0].read({**REQUIRED, setting_of_before: True})
+
+
+@pytest.mark.parametrize("name", TRAINERS)
 def test_a_default_is_the_same_everywhere(name: str) -> None:
     for cls in classes(name):
         own = {entry.name: entry.default for entry in fields(cls)}
