@@ -65,6 +65,12 @@ class Ran:
         return sum(one.startswith(call) for one in self.calls)
 
 
+def write_node(path: Path, **given: Any) -> None:
+    """``node.sh`` at ``path``: without container, modules, secrets and a scratch directory, but for what is given."""
+    path.write_text(templates.template("node.sh.j2", **{**NODE, "environment": [], "node": path, **given}))
+    path.chmod(0o755)
+
+
 class Batch:
     """One job in a directory of its own; change its files before ``run``."""
 
@@ -93,9 +99,7 @@ class Batch:
         )
         scripts = self.request.scripts
         scripts.host.write_text(templates.template("host.sh.j2", **common, **values, **(host or {})))
-        more = {**NODE, **node, "stage_python": node.get("stage_python", self.python), "node": scripts.node}
-        scripts.node.write_text(templates.template("node.sh.j2", **common, **more))
-        scripts.node.chmod(0o755)
+        write_node(scripts.node, **{**common, "stage_python": self.python, **node})
         self.script = request.write_script(self.request, carrier(executor).render(self.request))
 
     @classmethod

@@ -23,9 +23,13 @@ from jobs.encoding.settings import Encoding
 from jobs.training.deadline import StopRequest
 from jobs.training.interface import Result, WorkContext
 from jobs.training.saves import Saves
+from tests.support.specs import spec_of
 
 ROOT = Path(__file__).resolve().parents[2]
 FINGERPRINT = "ab" * 32
+
+DATA = {"cpt": "corpus", "sft": "instructions", "dpo": "preferences"}
+"""Kind of training -> the data of ``make_data`` that it takes."""
 
 ENGLISH = ("Save page", "Delete user", "New file", "Open the list", "Change language", "Log in", "Search", "Home")
 EUROPEAN = (
@@ -42,6 +46,12 @@ def encode_pair(tokenizer: Any, prompt: str, completion: str) -> Tokens:
     """Ids of a prompt and its completion, both plain texts, in which control tokens count."""
     encoder = RowEncoder(tokenizer, Encoding(special_tokens="allow"))
     return encoder.encode({"prompt": prompt, "completion": completion})["completion"]
+
+
+SIX_STEPS: dict[str, Any] = {
+    "steps": 6, "lr": 3e-3, "batch_size": 4, "micro_batch_size": 2, "sequence_length": 64, "seed": 3, "threads": 1,
+}  # fmt: skip
+"""Settings of a training that takes a second."""
 
 
 @dataclass
@@ -165,21 +175,19 @@ def stage(
         role: Input(role, str(path), "checkpoint", (formats or {}).get(role, "hf"), FINGERPRINT)
         for role, path in inputs.items()
     }
-    spec = StageSpec(
-        run="r",
-        pipeline="p",
-        stage=root.name,
-        kind=kind,
-        backend=backend,
-        attempt="a",
-        fingerprint=FINGERPRINT,
-        stage_dir=str(root / "stage"),
-        store_dir=str(root / "store"),
-        produces={"kind": "checkpoint", "format": "hf"},
-        settings=settings,
-        inputs=given,
+    return Stage(
+        spec_of(
+            root,
+            stage=root.name,
+            kind=kind,
+            backend=backend,
+            fingerprint=FINGERPRINT,
+            store_dir=str(root / "store"),
+            produces={"kind": "checkpoint", "format": "hf"},
+            settings=settings,
+            inputs=given,
+        )
     )
-    return Stage(spec)
 
 
 def with_settings(given: Stage, root: Path, **changes: Any) -> Stage:

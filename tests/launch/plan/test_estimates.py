@@ -21,12 +21,9 @@ from launch.plan import estimates
 from launch.plan import file as plan_file
 from launch.plan import memory as estimate
 from launch.plan.model import Plan, PlannedInput, PlannedStage
+from tests.support.llamas import LLAMA_1B
 from tests.support.made_runs import stage
 
-LLAMA_1B = {
-    "model_type": "llama", "vocab_size": 128256, "num_hidden_layers": 16, "hidden_size": 2048, "num_attention_heads": 32,
-    "num_key_value_heads": 8, "head_dim": 64, "intermediate_size": 8192, "tie_word_embeddings": True,
-}  # fmt: skip
 BASE = PlannedInput("base", "download", "hf", "cd" * 32, is_job=False)
 
 
