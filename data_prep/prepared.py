@@ -31,7 +31,7 @@ def build(
     report: PhaseReport,
     runner: Runner | None = None,
 ) -> dict[str, int]:
-    """Fill ``output`` from the user's files ``sources``; returns the rows of each split.
+    """The rows of each split, after filling ``output`` from the user's files ``sources``.
 
     A source without a digest gets one. Files that the settings name in another role (a test set below the directory of
     the corpus) are not read as text to train on. ``work``: where shards are kept; ``runner`` does those of a corpus.

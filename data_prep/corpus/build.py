@@ -45,8 +45,8 @@ def build(
     runner: Runner | None = None,
     report: PhaseReport = lambda phase: lambda step, total: None,
 ) -> dict[str, int]:
-    """Fill ``output`` with the splits, Megatron's files where a tokenizer is given, and the card; returns the rows of
-    each split.
+    """The rows of each split, after filling ``output`` with them, with Megatron's files where a tokenizer is given, and
+    with the card.
 
     ``work`` may hold what an earlier, killed call for the same request has finished; it is removed at the end. The
     bytes written depend on the request's files, their order by path, and the settings only.

@@ -43,7 +43,7 @@ QUICK_BYTES = 64_000_000
 def build(
     request: RowsRequest, output: Path, work: Path, report_to: PhaseReport = lambda phase: lambda step, total: None
 ) -> dict[str, int]:
-    """Fill ``output`` with the splits and the card; returns the rows of each split.
+    """The rows of each split, after filling ``output`` with them and the card.
 
     The bytes written depend on the contents of the files and the settings only. ``work`` is removed at the end. Memory
     grows with the rows by less than 100 bytes for each.

@@ -84,7 +84,7 @@ class TrainingSettings(TrainingKeys):
 
     @classmethod
     def read(cls, settings: Mapping[str, Any]) -> Self:
-        """Check and build.
+        """The settings, checked.
 
         Raises:
             BadSettings: naming the setting, its value and what would fit.

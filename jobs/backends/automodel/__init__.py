@@ -72,7 +72,7 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
 
 
 def reader(spec: StageSpec | None = None) -> Reader:
-    """Reads ``training.jsonl`` of the recipe, which counts steps from 0."""
+    """What reads ``training.jsonl`` of the recipe, which counts steps from 0."""
     from jobs.backends.automodel import layout
 
     return layout.report_of(None if spec is None else spec.settings.get("steps"))

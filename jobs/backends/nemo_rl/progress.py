@@ -83,7 +83,7 @@ class StepReader:
 
 
 def reports(start: int, total: int | None) -> Callable[[str], Report | None]:
-    """Takes the lines one by one; a report when one ends a step. ``start``: steps that were done before."""
+    """What makes a report of a line that ends a step, given one by one. ``start``: steps that were done before."""
     reader = StepReader(start)
 
     def feed(line: str) -> Report | None:
