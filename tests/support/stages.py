@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +15,7 @@ from jobs.core import files, progress
 from jobs.core.paths import StagePaths
 from jobs.core.progress import ProgressWriter, Report
 from jobs.core.shares import Node
-from jobs.core.spec import Input, StageSpec, load, save
+from jobs.core.spec import Input, StageSpec, save
 from jobs.encoding.rows import RowEncoder, Tokens
 from jobs.encoding.settings import Encoding
 from jobs.training.deadline import StopRequest
@@ -132,27 +130,15 @@ def quiet_context(root: Path, rank: int = 0, world: int = 1) -> Any:
 
 
 def start_ranks(world: int, *starts: tuple[Stage, int | None]) -> None:
-    """Start stages, one after the other, on the processes of one torchrun; each with the boundary to stop at."""
-    arguments = []
-    for given, stop_after in starts:
-        path = given.spec.stage_paths.root / "spec.json"
-        save(path, given.spec)
-        arguments += [str(path), str(stop_after or 0)]
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc-per-node={world}",
-            str(Path(__file__)),
-            *arguments,
-        ],
-        check=True,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        timeout=600,
-    )
+    """Start stages, one after the other, on the same processes; each with the boundary to stop at."""
+    from tests.support import ranks
+
+    given = []
+    for one, stop_after in starts:
+        path = one.spec.stage_paths.root / "spec.json"
+        save(path, one.spec)
+        given.append((path, stop_after))
+    ranks.run(world, given, given[0][0].with_name("ranks.log"))
 
 
 def write_deadline(stage: StagePaths, epoch: float) -> None:
@@ -262,8 +248,3 @@ def make_model(output: Path, dropout: float = 0.0, seed: int = 0) -> None:
         tie_word_embeddings=True,
     )
     LlamaForCausalLM(config).save_pretrained(output)
-
-
-if __name__ == "__main__":  # one rank of start_ranks
-    for place, boundary in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
-        run_spec(load(Path(place)), StopAfter(step=int(boundary) or None), [])
