@@ -22,24 +22,21 @@ demo: $(if $(wildcard $(VENV)/.dev),$(VENV)/.dev,$(VENV)/.train)
 	$(BIN)/overnight fetch pipelines/pt_pt.yaml
 	$(BIN)/overnight run pipelines/pt_pt.yaml --cluster local
 
-# In two halves side by side: the half on a real Slurm waits more than it works. The other half runs in two processes, then
-# the files of LATER, so that both take about as long; its output comes when it ends.
+# In two halves side by side, each in two processes: the half on a real Slurm, with a cluster for each process, waits more
+# than it works. The output of the other half comes when it ends.
 test: check
 	@command -v slurmctld >/dev/null || echo "slurmctld is not installed: the tests on a real Slurm will be skipped"
 	@$(MAKE) --keep-going --no-print-directory --jobs=2 test-slurm test-rest
 
-LATER := $(addprefix tests/slurm/test_,nvidia_chain.py time_limit.py failures.py via_ssh.py)
-PROCESSES := -n 2 --dist worksteal
 PYTEST := $(BIN)/python -m pytest
 
 test-slurm: $(VENV)/.dev
-	$(PYTEST) -m "not full" tests/slurm $(addprefix --ignore=,$(LATER))
+	$(PYTEST) -m "not full" -n 2 --dist loadfile tests/slurm
 
 test-rest: $(VENV)/.dev
 	@$(MAKE) --keep-going --no-print-directory --jobs=1 venvs >.test-rest.log 2>&1 || \
 		echo "NVIDIA's stacks are not installed (.test-rest.log): their tests will be skipped"
-	@$(PYTEST) -m "not full" $(PROCESSES) tests --ignore=tests/slurm >.test-rest.log 2>&1; rest=$$?; \
-		$(PYTEST) -m "not full" $(LATER) >>.test-rest.log 2>&1 || rest=$$?; \
+	@$(PYTEST) -m "not full" -n 2 --dist worksteal tests --ignore=tests/slurm >.test-rest.log 2>&1; rest=$$?; \
 		echo; cat .test-rest.log; exit $$rest
 
 # Also where a test fails: what was run is measured all the same.
