@@ -153,25 +153,29 @@ def main(spec: StageSpec) -> int:
     except BaseException as error:  # also SystemExit of a library: the verdict needs a reason
         context.saves.give_up()
         print(redaction.shown(traceback.format_exc(), stage.secrets), file=sys.stderr, flush=True)
-        text = str(error).strip() or type(error).__name__
-        sources = (Path(source.path) for source in spec.sources)
-        failure = verdict.classify(error, [*(parent.paths.root for parent in spec.inputs.values()), *sources])
-        if failure is FailureClass.CODE_ERROR:  # of a library: its words may say more than its type
-            failure, shown = symptoms.recognise(f"{type(error).__name__}: {text}")
-            text = text if failure is FailureClass.CODE_ERROR else shown
-        if failure is FailureClass.STORAGE_FULL:
-            with contextlib.suppress(OSError):
-                context.saves.discard_unsealed()  # room for the verdict; what is sealed stays
-        # Where this start is replaced, the file is that of the one that took over.
-        if _is_news(spec, start, failure) and steps.is_replaced(spec, start) is None:
-            name = os.environ.get("SLURMD_NODENAME", "")
-            write_failure(stage, start, failure, _evidence(error, text), node=name)
+        _write_failure(spec, start, error, context.saves)
         return 1
     finally:
         if watcher is not None and watcher.stdin is not None:
             watcher.stdin.close()
             watcher.wait()
     return 0
+
+
+def _write_failure(spec: StageSpec, start: steps.Start, error: BaseException, saves: Saves) -> None:
+    text = str(error).strip() or type(error).__name__
+    sources = (Path(source.path) for source in spec.sources)
+    failure = verdict.classify(error, [*(parent.paths.root for parent in spec.inputs.values()), *sources])
+    if failure is FailureClass.CODE_ERROR:  # of a library: its words may say more than its type
+        failure, shown = symptoms.recognise(f"{type(error).__name__}: {text}")
+        text = text if failure is FailureClass.CODE_ERROR else shown
+    if failure is FailureClass.STORAGE_FULL:
+        with contextlib.suppress(OSError):
+            saves.discard_unsealed()  # room for the verdict; what is sealed stays
+    # Where this start is replaced, the file is that of the one that took over.
+    if _is_news(spec, start, failure) and steps.is_replaced(spec, start) is None:
+        node = os.environ.get("SLURMD_NODENAME", "")
+        write_failure(spec.stage_paths, start, failure, _evidence(error, text), node=node)
 
 
 def _flush(spec: StageSpec, start: steps.Start, node: Node, world: int) -> None:

@@ -64,13 +64,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
             spec.kind, spec.inputs["data"], rows_at, settings, tokenizer.tokenizer, scratch / SPLIT, ctx
         )
         control.validate = held_out.NemoValidation(trainer, rows, micro, ctx)
-    # an explicit path, where NeMo would take the newest directory
-    save, ctx.saves.validations = ranks.on_first(lambda: (ctx.saves.resume(), ctx.saves.validations))
-    resume = None
-    if save is None:
-        resume = nl.AutoResume(restore_config=nl.RestoreConfig(path=str(source), load_artifacts=False))
-    else:
-        trainer.ckpt_path = str(save[1]) if settings.lora_rank is None else lora.save_of(save[1], source)
+    resume = _resume(ctx, settings, source, trainer)
 
     began = time.monotonic()
     start = llm.pretrain if spec.kind == "cpt" else llm.finetune
@@ -103,6 +97,16 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     if ctx.rank == 0:
         layout.check(ctx.output)
     return Result("done", control.step, metrics | control.metrics)
+
+
+def _resume(ctx: WorkContext, settings: NemoSettings, source: Path, trainer: nl.Trainer) -> nl.AutoResume | None:
+    """From ``source`` where there is no save; else None, and the trainer has the path of the newest: an explicit one,
+    where NeMo would take the newest directory."""
+    save, ctx.saves.validations = ranks.on_first(lambda: (ctx.saves.resume(), ctx.saves.validations))
+    if save is None:
+        return nl.AutoResume(restore_config=nl.RestoreConfig(path=str(source), load_artifacts=False))
+    trainer.ckpt_path = str(save[1]) if settings.lora_rank is None else lora.save_of(save[1], source)
+    return None
 
 
 def _trainer(settings: NemoSettings, spread: Parallel, world: int) -> nl.Trainer:
