@@ -1,5 +1,6 @@
 # make demo       install for CPU and take a small model through the whole chain on this machine
 # make test       checks and tests; what takes longer is left to make test-full
+# make coverage   the tests of make test once more, and how much of the code they run, branch by branch
 # make soak       random faults over many small chains
 # make venvs      install NVIDIA's stacks into .venv-nemo and .venv-automodel (7 GB), for the tests of these back ends;
 #                 make test does it, too, where a package index has them, and skips those tests where none has
@@ -14,31 +15,36 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar o
 EXTRAS := train,data,nemo-run,submitit,hub,tensorboard,dev
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-slurm test-rest test-full test-slurm24 check soak bench clean venvs venv-nemo venv-automodel
+.PHONY: demo test test-slurm test-rest test-full test-slurm24 coverage check soak bench clean venvs venv-nemo venv-automodel
 
 # What the tests need is more than what the demo needs: one installation is enough.
 demo: $(if $(wildcard $(VENV)/.dev),$(VENV)/.dev,$(VENV)/.train)
 	$(BIN)/overnight fetch pipelines/pt_pt.yaml
 	$(BIN)/overnight run pipelines/pt_pt.yaml --cluster local
 
-# In two halves side by side: the half on a real Slurm waits more than it works. The other half runs in two processes, then
-# the files of LATER, so that both take about as long; its output comes when it ends.
+# In two halves side by side, each in two processes: the half on a real Slurm, with a cluster for each process, waits more
+# than it works. The output of the other half comes when it ends.
 test: check
 	@command -v slurmctld >/dev/null || echo "slurmctld is not installed: the tests on a real Slurm will be skipped"
 	@$(MAKE) --keep-going --no-print-directory --jobs=2 test-slurm test-rest
 
-LATER := $(addprefix tests/slurm/test_,nvidia_chain.py time_limit.py failures.py via_ssh.py)
-PROCESSES := -n 2 --dist worksteal
+PYTEST := $(BIN)/python -m pytest
 
 test-slurm: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not full" tests/slurm $(addprefix --ignore=,$(LATER))
+	$(PYTEST) -m "not full" -n 2 --dist loadfile tests/slurm
 
 test-rest: $(VENV)/.dev
 	@$(MAKE) --keep-going --no-print-directory --jobs=1 venvs >.test-rest.log 2>&1 || \
 		echo "NVIDIA's stacks are not installed (.test-rest.log): their tests will be skipped"
-	@$(BIN)/python -m pytest -m "not full" $(PROCESSES) tests --ignore=tests/slurm >.test-rest.log 2>&1; rest=$$?; \
-		$(BIN)/python -m pytest -m "not full" $(LATER) >>.test-rest.log 2>&1 || rest=$$?; \
+	@$(PYTEST) -m "not full" -n 2 --dist worksteal tests --ignore=tests/slurm >.test-rest.log 2>&1; rest=$$?; \
 		echo; cat .test-rest.log; exit $$rest
+
+# Also where a test fails: what was run is measured all the same.
+coverage: $(VENV)/.dev
+	$(BIN)/coverage erase
+	-$(MAKE) --keep-going --no-print-directory --jobs=2 test-slurm test-rest PYTEST="$(BIN)/coverage run -m pytest"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered
 
 test-full: check
 	$(BIN)/python -m pytest
@@ -77,7 +83,7 @@ venv-automodel: .venv-automodel/.done
 	touch $@
 
 clean:
-	rm -rf .test-rest.log $(VENV) .venv-nemo .venv-automodel build dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
+	rm -rf .test-rest.log .coverage .coverage.* $(VENV) .venv-nemo .venv-automodel build dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 # The first Python of at least 3.11 with a working venv module; PYTHON=/path/to/python3 chooses another.

@@ -12,6 +12,7 @@ measurement begin at one moment, each with its modules imported. Memory is what 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -185,23 +186,13 @@ def trainer(side: str, work: Path) -> Any:
         except OSError:  # another process was first
             pass
     (root / "output").mkdir(parents=True, exist_ok=True)
-    (work / "data").mkdir(exist_ok=True)
-    if not (work / "data/output").is_symlink():
-        try:
-            (work / "data/output").symlink_to(work)
-        except FileExistsError:
-            pass
+    _entry(work / "data", work)
+    _entry(work / "base", model)
     settings = {"steps": 1, "lr": 1e-3, "batch_size": BATCH, "micro_batch_size": 1, "sequence_length": 64, "threads": 1}
     inputs = {
         "checkpoint": Input("base", str(work / "base"), "checkpoint", "hf", "0" * 64),
         "data": Input("data", str(work / "data"), "dataset", "tokens", "0" * 64),
     }
-    (work / "base").mkdir(exist_ok=True)
-    if not (work / "base/output").is_symlink():
-        try:
-            (work / "base/output").symlink_to(model)
-        except FileExistsError:
-            pass
     made = {"kind": "checkpoint", "format": "hf"}
     spec = StageSpec(
         "r", "p", "cpt", "cpt", "trl", "a", "0" * 64, str(root / "stage"), str(root / "store"), made, settings, inputs
@@ -231,6 +222,13 @@ def trainer(side: str, work: Path) -> Any:
 
         train._dataset = lambda *_: (Plain(), None)  # type: ignore[assignment]
     return lambda: train.run(spec, ctx)
+
+
+def _entry(root: Path, output: Path) -> None:
+    """An entry of the store; other processes make the same."""
+    root.mkdir(exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        (root / "output").symlink_to(output)
 
 
 def _model(directory: Path, transformers: Any) -> None:

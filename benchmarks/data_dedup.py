@@ -22,7 +22,8 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -115,38 +116,43 @@ def ours_wider(texts: list[str]) -> Pairs:
     return ours(texts, 0.76)
 
 
-def datasketch(texts: list[str]) -> Pairs:
-    from datasketch import MinHash, MinHashLSH
-
-    index = MinHashLSH(num_perm=256, params=(32, 8))
-    kept: dict[int, MinHash] = {}
+def _first_of_near(index: Any, signatures: Iterable[Any]) -> Pairs:
+    """Each text with the first before it whose whole signature is near, by an index of bands."""
+    kept: list[Any] = []
     found: Pairs = set()
-    for number, text in enumerate(texts):
-        own = MinHash(num_perm=256)
-        own.update_batch([shingle.encode() for shingle in shingles(text)])
+    for number, own in enumerate(signatures):
         close = [other for other in index.query(own) if own.jaccard(kept[other]) >= 0.75]
         if close:
             found.add((min(close), number))
         index.insert(number, own)
-        kept[number] = own
+        kept.append(own)
     return found
+
+
+def datasketch(texts: list[str]) -> Pairs:
+    from datasketch import MinHash, MinHashLSH
+
+    index = MinHashLSH(num_perm=256, params=(32, 8))
+
+    def signed(text: str) -> MinHash:
+        own = MinHash(num_perm=256)
+        own.update_batch([shingle.encode() for shingle in shingles(text)])
+        return own
+
+    return _first_of_near(index, map(signed, texts))
 
 
 def rensa(texts: list[str]) -> Pairs:
     from rensa import RMinHash, RMinHashLSH
 
     index = RMinHashLSH(threshold=0.75, num_perm=256, num_bands=32)
-    kept: dict[int, RMinHash] = {}
-    found: Pairs = set()
-    for number, text in enumerate(texts):
+
+    def signed(text: str) -> RMinHash:
         own = RMinHash(num_perm=256, seed=1)
         own.update(shingles(text))
-        close = [other for other in index.query(own) if own.jaccard(kept[other]) >= 0.75]
-        if close:
-            found.add((min(close), number))
-        index.insert(number, own)
-        kept[number] = own
-    return found
+        return own
+
+    return _first_of_near(index, map(signed, texts))
 
 
 def text_dedup(texts: list[str]) -> Pairs:

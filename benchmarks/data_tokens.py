@@ -56,7 +56,7 @@ def ours(corpus: Path, tokenizer: Path, work: Path) -> None:
     )
     source = Source(str(corpus), "", corpus.stat().st_size)
     start = time.perf_counter()
-    build(CorpusRequest(recipe, [[source]], SplitSettings(0, 0)), work / "out", work / "shards", report=report)
+    build(CorpusRequest(recipe, [[source]], split=SplitSettings(0, 0)), work / "out", work / "shards", report=report)
     whole = time.perf_counter() - start
     ends = dict(zip(began, [*list(began.values())[1:], start + whole], strict=True))
     seconds = sum(ends[phase] - began[phase] for phase in ("check tokenizer", "write", "join"))

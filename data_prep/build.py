@@ -23,10 +23,10 @@ from jobs.encoding.settings import Encoding
 
 
 def prepare(spec: StageSpec, output: Path, progress: ProgressWriter, work: Path | None = None) -> dict[str, int]:
-    """Do the work of a data stage: fill ``output`` with the three splits and ``card.json``.
+    """The number of rows of each split, after the work of a data stage: ``output`` has them and ``card.json``.
 
     ``work`` is where a corpus with the setting ``prepare`` keeps its sealed shards, so that a stage that is killed goes
-    on where it was. Returns the number of rows of each split.
+    on where it was.
 
     Raises:
         SettingsError: settings that do not fit.

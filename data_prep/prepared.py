@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from data_prep.card.request import PhaseReport
 from data_prep.common.errors import DataError, SettingsError
 from data_prep.common.settings import Settings, SplitSettings
 from data_prep.corpus import build as corpus
@@ -19,8 +21,6 @@ from data_prep.sources import formats, layout
 from data_prep.sources.files import find_files
 from jobs.core.spec import Source
 
-Report = Callable[[str], Callable[[int, int], None]]
-
 
 def build(
     settings: Settings,
@@ -28,10 +28,10 @@ def build(
     output: Path,
     work: Path,
     *,
-    report: Report,
+    report: PhaseReport,
     runner: Runner | None = None,
 ) -> dict[str, int]:
-    """Fill ``output`` from the user's files ``sources``; returns the rows of each split.
+    """The rows of each split, after filling ``output`` from the user's files ``sources``.
 
     A source without a digest gets one. Files that the settings name in another role (a test set below the directory of
     the corpus) are not read as text to train on. ``work``: where shards are kept; ``runner`` does those of a corpus.
@@ -53,17 +53,21 @@ def build(
     declared = settings.prepare.get("encoding")
     if declared is not None and not any(formats.look(source.path).is_text for source in sources):
         raise SettingsError("setting prepare.encoding: no file is text (Parquet and Arrow name theirs): remove it")
-    rest = found.rest(settings.split)
+    wanted: dict[str, Any] = {
+        "split": found.rest(settings.split),
+        "limits": settings.limit,
+        "min_chars": settings.min_chars,
+        "max_chars": settings.max_chars,
+        "layout": found,
+    }
     if settings.kind != "corpus":
         recipe = RowRecipe.parse(settings.kind, settings.prepare)
-        wanted = RowsRequest(recipe, sources, rest, settings.limit, settings.min_chars, settings.max_chars, found)
-        return rows.build(wanted, output, work, report)
+        return rows.build(RowsRequest(recipe, sources, **wanted), output, work, report)
     own = Recipe.parse(settings.prepare)
     replay = [
         _replayed([digested.get(one.path, one) for one in sources_of([Path(entry.path)])]) for entry in own.replay
     ]
-    groups = [sources, *replay]
-    request = corpus.CorpusRequest(own, groups, rest, settings.limit, settings.min_chars, settings.max_chars, found)
+    request = corpus.CorpusRequest(own, [sources, *replay], **wanted)
     return corpus.build(request, output, work, runner=runner, report=report)
 
 

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tomllib
 from collections import defaultdict
+from collections.abc import Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -31,7 +33,6 @@ EXTRAS = {
 
 OF_STACKS = {
     "jobs/backends/automodel": {"nemo_automodel"},
-    "jobs/backends/megatron_bridge": {"megatron"},
     "jobs/backends/nemo": {"fiddle", "lightning", "megatron", "nemo"},
     "jobs/backends/nemo_rl": {"nemo_rl", "omegaconf", "ray", "safetensors"},
     "jobs/worker": {"ray"},
@@ -45,10 +46,15 @@ def declared(*extras: str) -> set[str]:
     return {canonicalize_name(Requirement(line).name) for line in lines}
 
 
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return metadata.packages_distributions()
+
+
 def import_names(distributions: set[str]) -> set[str]:
     """Top-level names that the installed of these distributions bring."""
     found = {
-        name for name, owners in metadata.packages_distributions().items()
+        name for name, owners in _distributions().items()
         if distributions & {canonicalize_name(owner) for owner in owners}
     }  # fmt: skip
     return found | {name.replace("-", "_") for name in distributions}

@@ -69,12 +69,12 @@ def _near(splits: Mapping[str, SplitRows]) -> dict[str, int] | None:
     except ImportError:
         return None
     found: Counter[str] = Counter()
-    tables: dict[str, across.Table] = {}
+    tables: dict[str, across.SignatureTable] = {}
     for one in [name for name in ("test", "validation", "train") if name in splits]:
         parts = []
         for part in across.signed(map("\n".join, islice(splits[one].texts(), NEAR_ROWS))):
             found.update({f"{one}/{other}": table.near(part) for other, table in tables.items()})
             parts += [part] * (one != "train")
         if parts:
-            tables[one] = across.Table(parts)
+            tables[one] = across.SignatureTable(parts)
     return _counted(found)

@@ -110,7 +110,7 @@ class Settings:
 
     @classmethod
     def parse(cls, kind: str, value: Mapping[str, Any]) -> Settings:
-        """Check ``spec.settings`` of a stage of this kind and fill in the defaults.
+        """``spec.settings`` of a stage of this kind, checked, with the defaults.
 
         Raises:
             SettingsError: names the key and what it must be.

@@ -7,20 +7,20 @@ import itertools
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_prep.card.account import Account, Lengths
 from data_prep.card.page import write_card
+from data_prep.card.request import EXAMPLES, PhaseReport, PreparedRequest
 from data_prep.common.errors import DataError
-from data_prep.common.settings import SPLITS, SplitSettings
+from data_prep.common.settings import SPLITS
 from data_prep.corpus import clean, decide, inputs, shard
 from data_prep.corpus.recipe import Recipe
 from data_prep.corpus.workdir import ShardPlan, WorkDir
 from data_prep.corpus.workers import ProcessRunner, Runner
 from data_prep.sources.files import find_files
-from data_prep.sources.layout import Layout
 from data_prep.tokens import indexed
 from data_prep.tokens.encoder import TOKENIZER_FILES, Encoder
 from jobs.core import files
@@ -28,26 +28,13 @@ from jobs.core.spec import Source
 from jobs.encoding.documents import listed
 from jobs.encoding.settings import Encoding
 
-Report = Callable[[str], Callable[[int, int], None]]
-_LISTED = 1000
-_EXAMPLES = 3
-
 
 @dataclass(frozen=True)
-class CorpusRequest:
-    """A corpus to be.
-
-    ``groups``: files of the corpus itself, then of every replay source of the recipe; ``layout``: the splits that they
-    have; ``split``: how the rest is split.
-    """
+class CorpusRequest(PreparedRequest):
+    """A corpus to be. ``groups``: files of the corpus itself, then of every replay source of the recipe."""
 
     recipe: Recipe
     groups: Sequence[Sequence[Source]]
-    split: SplitSettings = field(default_factory=SplitSettings)
-    limits: dict[str, int] = field(default_factory=dict)
-    min_chars: int = 1
-    max_chars: int | None = None
-    layout: Layout = field(default_factory=Layout)
 
 
 def build(
@@ -56,10 +43,10 @@ def build(
     work: Path,
     *,
     runner: Runner | None = None,
-    report: Report = lambda phase: lambda step, total: None,
+    report: PhaseReport = lambda phase: lambda step, total: None,
 ) -> dict[str, int]:
-    """Fill ``output`` with the splits, Megatron's files where a tokenizer is given, and the card; returns the rows of
-    each split.
+    """The rows of each split, after filling ``output`` with them, with Megatron's files where a tokenizer is given, and
+    with the card.
 
     ``work`` may hold what an earlier, killed call for the same request has finished; it is removed at the end. The
     bytes written depend on the request's files, their order by path, and the settings only.
@@ -85,7 +72,7 @@ def build(
     return {name: int(facts["rows"][name]) for name in SPLITS}
 
 
-def _plan(request: CorpusRequest, report: Report) -> tuple[ShardPlan, Encoder | None]:
+def _plan(request: CorpusRequest, report: PhaseReport) -> tuple[ShardPlan, Encoder | None]:
     recipe = request.recipe
     groups = [
         inputs.scan(
@@ -124,7 +111,7 @@ def _plan(request: CorpusRequest, report: Report) -> tuple[ShardPlan, Encoder | 
     return plan, encoder
 
 
-def _phase(workdir: WorkDir, phase: str, runner: Runner, report: Report) -> None:
+def _phase(workdir: WorkDir, phase: str, runner: Runner, report: PhaseReport) -> None:
     total = len(workdir.plan.shards)
     missing = workdir.missing(phase)
     done = total - len(missing)
@@ -214,7 +201,7 @@ def _facts(
     languages = Counter(clean.language(text) for kept in heads.values() for _, text in kept)
     cut = request.recipe.document_chars is not None
     group = request.split.group or ("file (texts that are cut) and document" if cut else "document")
-    sources = workdir.plan.inputs
+    sources = [{"role": role, "path": path, "sha256": digest} for role, path, digest in workdir.plan.inputs]
     return {
         "schema": 2,
         "kind": "corpus",
@@ -229,7 +216,7 @@ def _facts(
         "groups": decided["groups"],
         "pairs": decided["pairs"],
         "examples": {
-            name: [{"id": row, "text": text} for row, text in found[:_EXAMPLES]] for name, found in heads.items()
+            name: [{"id": row, "text": text} for row, text in found[:EXAMPLES]] for name, found in heads.items()
         },
         "tokenizer": None
         if encoder is None
@@ -241,18 +228,8 @@ def _facts(
             "begin": encoder.begin,
             "eod": encoder.end_of_document(request.recipe.eod),
         },
-        "split": asdict(request.split),
-        "splits_from": request.layout.facts(request.split, group),
-        "left_out": dict(list(request.layout.left_out.items())[:_LISTED]),
         "overlaps": decided["overlaps"],
-        "sources": [{"role": role, "path": path, "sha256": digest} for role, path, digest in sources[:_LISTED]],
-        "more_sources": max(0, len(sources) - _LISTED),
-        "settings": {
-            "prepare": request.recipe.as_json(),
-            "min_chars": request.min_chars,
-            "max_chars": request.max_chars,
-            "limit": request.limits,
-        },
+        **request.facts(request.recipe.as_json(), group, sources),
     }
 
 

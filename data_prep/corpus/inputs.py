@@ -50,7 +50,7 @@ class Scanned:
 def scan(
     sources: Iterable[Source], cut_bytes: int, progress: Callable[[int, int], None], encoding: str | None = None
 ) -> list[Scanned]:
-    """Read every file once: digest it and, where it can be divided, count its lines.
+    """Every file with its digest and, where it can be divided, its lines counted; each is read once.
 
     A source without a digest gets one; one with a digest is compared with it. ``encoding``: as the recipe declares it.
 

@@ -98,7 +98,7 @@ class Recipe:
 
     @classmethod
     def parse(cls, value: Any) -> Recipe:
-        """Check ``prepare`` and fill in the defaults.
+        """``prepare``, checked, with the defaults.
 
         Raises:
             SettingsError: names the key and what it must be.

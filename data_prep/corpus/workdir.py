@@ -76,7 +76,7 @@ class WorkDir:
 
     @classmethod
     def create(cls, root: Path, plan: ShardPlan) -> WorkDir:
-        """Write the plan; results of another plan are removed, of the same plan kept."""
+        """The directory with its plan; results of another plan are removed, of the same plan kept."""
         root.mkdir(parents=True, exist_ok=True)
         path = root / "plan.json"
         value = {"schema": SCHEMA, "fingerprint": plan.fingerprint, "plan": asdict(plan)}

@@ -23,7 +23,7 @@ Signed = tuple[Array, Array]
 """Signatures and bands of some texts."""
 
 
-class Table:
+class SignatureTable:
     """Signatures of the texts of one split."""
 
     def __init__(self, parts: Sequence[Signed]) -> None:

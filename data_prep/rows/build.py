@@ -9,7 +9,6 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 
 from data_prep.card import overlaps, page
 from data_prep.card.account import Lengths
+from data_prep.card.request import EXAMPLES, PhaseReport
 from data_prep.common.errors import DataError
 from data_prep.common.settings import SPLITS
 from data_prep.corpus import inputs
@@ -26,27 +26,24 @@ from data_prep.rows import export, lengths, shard
 from data_prep.rows.decide import Decision, RowsRequest
 from data_prep.rows.drafts import ANSWERS, Texts
 from data_prep.rows.recipe import RowRecipe
-from data_prep.rows.shard import ShardPlan
+from data_prep.rows.shard import RowPlan
 from data_prep.rows.table import Array, Table
 from jobs.core import seal
 from jobs.core.spec import Source
 from jobs.encoding.errors import CannotEncode
 from jobs.encoding.rows import filled
 
-Report = Callable[[str], Callable[[int, int], None]]
 SHARD_BYTES = 4_000_000
 MOST_SHARDS = 256
 """Of larger data the shards are larger."""
 QUICK_BYTES = 64_000_000
 """From so much data on it pays to prove that tiktoken gives the ids of the tokenizer."""
-_EXAMPLES = 3
-_LISTED = 1000
 
 
 def build(
-    request: RowsRequest, output: Path, work: Path, report_to: Report = lambda phase: lambda step, total: None
+    request: RowsRequest, output: Path, work: Path, report_to: PhaseReport = lambda phase: lambda step, total: None
 ) -> dict[str, int]:
-    """Fill ``output`` with the splits and the card; returns the rows of each split.
+    """The rows of each split, after filling ``output`` with them and the card.
 
     The bytes written depend on the contents of the files and the settings only. ``work`` is removed at the end. Memory
     grows with the rows by less than 100 bytes for each.
@@ -64,14 +61,14 @@ def build(
     encoding = recipe.row_encoding()
     shards = tuple(map(tuple, inputs.shards([scanned], size, request.layout.split_of)))
     paths = tuple(source.path for source in sources)
-    plan = ShardPlan(recipe, request.split.seed, request.min_chars, request.max_chars, paths, shards)
+    plan = RowPlan(recipe, request.split.seed, request.min_chars, request.max_chars, paths, shards)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
         if sum(source.size for source in sources) >= QUICK_BYTES:
             plan.write(work)
             ProcessRunner(1, shard.__name__)(work, shard.QUICK, [0], lambda number: None)
-            plan = ShardPlan.read(work)
+            plan = RowPlan.read(work)
         _read(plan, work, report_to("read"))
         found = Table(work, plan)
         try:
@@ -86,7 +83,7 @@ def build(
     return rows
 
 
-def _read(plan: ShardPlan, work: Path, progress: Callable[[int, int], None]) -> None:
+def _read(plan: RowPlan, work: Path, progress: Callable[[int, int], None]) -> None:
     done, total = 0, len(plan.shards)
 
     def tell(number: int) -> None:
@@ -192,22 +189,14 @@ def _facts(request: RowsRequest, sources: Sequence[Source], found: Decision, row
         "tokens": _lengths(found, "tokens") if tokenizer else None,
         "forms": dict(Counter({name: times for name, times in zip(forms, count, strict=True) if times}).most_common()),
         "checks": found.results,
-        "examples": {split: [_example(found.rows, at) for at in found.of(split)[:_EXAMPLES]] for split in SPLITS},
+        "examples": {split: [_example(found.rows, at) for at in found.of(split)[:EXAMPLES]] for split in SPLITS},
         "overlaps": overlaps.between(shown, found.shared),
         "tokenizer": None if tokenizer is None else _tokenizer_facts(Path(tokenizer), found.rows),
-        "split": asdict(request.split),
-        "splits_from": request.layout.facts(
-            request.split, " and ".join(filter(None, ("prompt", "conversation", request.recipe.group_by)))
+        **request.facts(
+            request.recipe.as_json(),
+            " and ".join(filter(None, ("prompt", "conversation", request.recipe.group_by))),
+            [{"path": source.path, "sha256": source.sha256} for source in sources],
         ),
-        "left_out": dict(list(request.layout.left_out.items())[:_LISTED]),
-        "sources": [{"path": source.path, "sha256": source.sha256} for source in sources[:_LISTED]],
-        "more_sources": max(0, len(sources) - _LISTED),
-        "settings": {
-            "prepare": request.recipe.as_json(),
-            "min_chars": request.min_chars,
-            "max_chars": request.max_chars,
-            "limit": request.limits,
-        },
     }
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from data_prep.rows.messages import Message, said
+from data_prep.rows.messages import said
+from jobs.encoding.messages import Message
 
 
 def keys(spoken: Sequence[Message], answers: Sequence[Sequence[Message]]) -> tuple[str, ...]:

@@ -5,35 +5,29 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from data_prep.card.account import SAMPLES, Account
+from data_prep.card.request import PreparedRequest
 from data_prep.common.errors import DataError, Flaw
-from data_prep.common.settings import SplitSettings
 from data_prep.rows import pairs, table
 from data_prep.rows.drafts import EVALUATION, NEAR, OVER, PAIR, SHARED, SWAPPED, Texts
 from data_prep.rows.recipe import RowRecipe
 from data_prep.rows.shard import STATES
 from data_prep.rows.table import Array, Table
 from data_prep.sources import reader
-from data_prep.sources.layout import Layout
 from jobs.core.spec import Source
 
 
 @dataclass(frozen=True)
-class RowsRequest:
-    """A data set of rows to be. ``layout``: the splits that the sources have; ``split``: how the rest is split."""
+class RowsRequest(PreparedRequest):
+    """A data set of rows to be."""
 
     recipe: RowRecipe
     sources: Sequence[Source]
-    split: SplitSettings = field(default_factory=SplitSettings)
-    limits: dict[str, int] = field(default_factory=dict)
-    min_chars: int = 1
-    max_chars: int | None = None
-    layout: Layout = field(default_factory=Layout)
 
 
 class Decision:

@@ -13,8 +13,9 @@ from data_prep.card.account import SAMPLE_CHARS, Account
 from data_prep.common.units import identify
 from data_prep.rows import conversations, forms
 from data_prep.rows.forms import Example, Fields
-from data_prep.rows.messages import Message, Unfit, said, without_reasoning, written
+from data_prep.rows.messages import Unfit, said, without_reasoning, written
 from data_prep.rows.recipe import RowRecipe
+from jobs.encoding.messages import Message
 
 ANSWERS = {"instructions": ("completion",), "preferences": ("chosen", "rejected")}
 _TEXTS = ("completion", "chosen", "rejected")

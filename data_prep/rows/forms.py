@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_prep.rows.messages import (
-    Message,
     Unfit,
     check_turns,
     is_transcript,
@@ -23,6 +22,7 @@ from data_prep.rows.messages import (
     transcript,
 )
 from data_prep.sources.files import CARRIED
+from jobs.encoding.messages import Message
 
 __all__ = ["Example", "Fields", "Unfit", "instructions", "preferences"]
 

@@ -11,10 +11,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-Message = dict[str, Any]
+from jobs.encoding.messages import REASONING_NAMES, Message
 
-REASONING = ("reasoning_content", "thinking", "reasoning")
-FIELDS = ("role", "content", "tool_calls", "tool_call_id", "name", "weight", *REASONING)
+FIELDS = ("role", "content", "tool_calls", "tool_call_id", "name", "weight", *REASONING_NAMES)
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _SHAREGPT = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
@@ -128,12 +127,12 @@ def _check(found: Message, place: str) -> None:
         raise Unfit("null_field" if found["content"] is None else "empty_text", f"{place} has no content")
     if weight not in (0, 1):
         raise Unfit("wrong_weight", f"{place}.weight is {weight!r}: it must be 0 or 1")
-    for key in ("weight", "tool_calls", *REASONING):
+    for key in ("weight", "tool_calls", *REASONING_NAMES):
         if key in found and role != "assistant" and not (key == "weight" and weight == 0):
             raise Unfit("wrong_roles", f'{place} has "{key}", which only messages of the assistant may have')
     if role != "assistant":
         found.pop("weight", None)
-    for key in (*REASONING, "name", "tool_call_id"):
+    for key in (*REASONING_NAMES, "name", "tool_call_id"):
         if key in found and not isinstance(found[key], str):
             raise Unfit("not_text", f"{place}.{key} is {type(found[key]).__name__}, not a text")
 
@@ -158,7 +157,7 @@ def without_reasoning(found: Sequence[Message]) -> list[Message]:
     """The messages without what the assistant thought before it answered."""
     kept = []
     for one in found:
-        one = {key: value for key, value in one.items() if key not in REASONING}
+        one = {key: value for key, value in one.items() if key not in REASONING_NAMES}
         if one["role"] == "assistant" and isinstance(one["content"], str):
             thought, end, answer = one["content"].partition("</think>")
             if end and thought.lstrip().startswith("<think>"):

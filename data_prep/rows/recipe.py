@@ -95,7 +95,7 @@ class RowRecipe:
 
     @classmethod
     def parse(cls, kind: str, value: Any) -> RowRecipe:
-        """Check ``prepare`` of a stage of this kind and fill in the defaults.
+        """``prepare`` of a stage of this kind, checked, with the defaults.
 
         Raises:
             SettingsError: names the key and what it must be.

@@ -63,7 +63,7 @@ QUICK = "quick"
 
 
 @dataclass(frozen=True)
-class ShardPlan:
+class RowPlan:
     """What the work of all shards depends on. ``files``: paths by their numbers; ``quick``: the directory of a
     ``tokenizer.json`` for which ``proof`` was found."""
 
@@ -81,7 +81,7 @@ class ShardPlan:
         files.write_json(root / "plan.json", asdict(self))
 
     @classmethod
-    def read(cls, root: Path) -> ShardPlan:
+    def read(cls, root: Path) -> RowPlan:
         """The plan that ``write`` has written."""
         given = files.read_json(root / "plan.json")
         kind = given["recipe"].pop("kind")
@@ -92,7 +92,7 @@ class ShardPlan:
         proof = given["proof"] and Proof(given["proof"]["key"], tuple(given["proof"]["left_out"]))
         return cls(**{**given, "recipe": recipe, "files": tuple(given["files"]), "shards": shards, "proof": proof})
 
-    def quicker(self, root: Path) -> ShardPlan:
+    def quicker(self, root: Path) -> RowPlan:
         """This plan, with a quick way to count ids where one is proven to give those of the tokenizer; it takes some
         seconds to prove."""
         encoder = self.encoder
@@ -135,7 +135,7 @@ class ShardPlan:
         return checks.RowChecks(self.recipe)
 
 
-_known: dict[Path, ShardPlan] = {}
+_known: dict[Path, RowPlan] = {}
 
 
 def work(root: Path, phase: str, number: int) -> None:
@@ -145,14 +145,14 @@ def work(root: Path, phase: str, number: int) -> None:
         DataError: bad input, with its place.
     """
     if phase == QUICK:
-        ShardPlan.read(root).quicker(root).write(root)
+        RowPlan.read(root).quicker(root).write(root)
         return
     if root not in _known:
-        _known[root] = ShardPlan.read(root)
+        _known[root] = RowPlan.read(root)
     do(_known[root], root / f"{number:05d}", number)
 
 
-def do(plan: ShardPlan, directory: Path, number: int) -> None:
+def do(plan: RowPlan, directory: Path, number: int) -> None:
     """Do a shard of a plan into ``directory``."""
     directory.mkdir()
     with open(directory / "rows.bin", "wb") as spool, open(directory / "ids.bin", "wb") as ids:
@@ -160,7 +160,7 @@ def do(plan: ShardPlan, directory: Path, number: int) -> None:
 
 
 class _Shard:
-    def __init__(self, plan: ShardPlan, spool: BinaryIO, ids: BinaryIO) -> None:
+    def __init__(self, plan: RowPlan, spool: BinaryIO, ids: BinaryIO) -> None:
         self._plan = plan
         self._recipe = plan.recipe
         self._spool = spool

@@ -13,7 +13,7 @@ import numpy as np
 
 from data_prep.common.settings import SplitSettings
 from data_prep.common.split import ends
-from data_prep.rows.shard import OWN, ROW, STATES, ShardPlan
+from data_prep.rows.shard import OWN, ROW, STATES, RowPlan
 from jobs.core import files
 
 Array = np.ndarray[Any, Any]
@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 class Table:
     """The rows of all shards, in the order in which they were read: held-out splits first."""
 
-    def __init__(self, root: Path, plan: ShardPlan) -> None:
+    def __init__(self, root: Path, plan: RowPlan) -> None:
         self.plan = plan
         directories = [root / f"{number:05d}" for number in range(len(plan.shards))]
         self.told = [files.read_json(directory / "shard.json") for directory in directories]

@@ -71,7 +71,7 @@ def _licence(headers: Any) -> str:
 
 
 def open_wheel(path: Path) -> Wheel:
-    """Read the directory of a wheel.
+    """A wheel with its list of files.
 
     Raises:
         DataError: not a zip file, or without METADATA.

@@ -90,7 +90,9 @@ class Encoder:
         self.vocabulary = self._slow.get_vocab_size(with_added_tokens=True)
         # Ids may have gaps: the number of tokens does not tell how large an id can be.
         self.largest = max(self._slow.get_vocab(with_added_tokens=True).values(), default=0)
-        self.begin = self._begin()
+        self.begin = documents.beginning(
+            *(self._slow.encode("a", add_special_tokens=added).ids for added in (True, False))
+        )
         self.engine, self.why = "tokenizers", ""
         self.proof: Proof | None = None
         self._form: bpe.BpeForm | None = None
@@ -127,11 +129,6 @@ class Encoder:
         for text in probe_texts():
             if not np.array_equal(self.encode(text), self.reference(text)):
                 raise bpe.NotProven(f"the two libraries cut differently near {_where(self, text)!r}")
-
-    def _begin(self) -> list[int]:
-        """Ids that the tokenizer puts before every text by itself (a beginning token); mostly none."""
-        whole, alone = (self._slow.encode("a", add_special_tokens=added).ids for added in (True, False))
-        return next((whole[:at] for at in range(len(whole)) if whole[at : at + len(alone)] == alone), [])
 
     def _key(self) -> str:
         versions = (importlib.metadata.version(name) for name in ("tokenizers", "tiktoken"))

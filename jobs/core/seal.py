@@ -291,7 +291,7 @@ def as_text(seal: Seal) -> str:
 
 
 def load(path: Path) -> Seal:
-    """Read a seal.
+    """The seal in a file.
 
     Raises:
         SealBroken: missing, unreadable, torn, of an unknown schema, or with paths that leave the directory.

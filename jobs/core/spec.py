@@ -96,7 +96,7 @@ def save(path: Path, spec: StageSpec) -> None:
 
 
 def load(path: Path) -> StageSpec:
-    """Read a spec.
+    """The spec in a file.
 
     Raises:
         ValueError: not a spec of this schema; the message names the file.

@@ -28,7 +28,7 @@ class DocumentEncoder:
         self.control = Control(tokenizer)
         self.end = end_id(tokenizer)
         whole, alone = (list(tokenizer("a", add_special_tokens=added)["input_ids"]) for added in (True, False))
-        self.begin = next(whole[:at] for at in range(len(whole) + 1) if whole[at : at + len(alone)] == alone)
+        self.begin = beginning(whole, alone)
         self._tokenizer = tokenizer
         self._mode = special_tokens
 
@@ -48,6 +48,11 @@ class DocumentEncoder:
             split_special_tokens=self._mode != "allow",
         )["input_ids"]
         return found
+
+
+def beginning(whole: list[int], alone: list[int]) -> list[int]:
+    """The ids that a tokenizer puts before every text by itself; ``whole`` is a text with them, ``alone`` without."""
+    return next((whole[:at] for at in range(len(whole)) if whole[at : at + len(alone)] == alone), [])
 
 
 def body(ids: Any, begin: Sequence[int], end: int) -> Any:

@@ -41,7 +41,7 @@ class EvaluateSettings:
 
     @classmethod
     def read(cls, settings: Mapping[str, Any]) -> EvaluateSettings:
-        """Check and build.
+        """The settings, checked.
 
         Raises:
             BadSettings: names the setting, its value and what would fit.

@@ -15,6 +15,7 @@ from jobs.core import files, redaction
 from jobs.core.claim import Claim
 from jobs.core.paths import StagePaths
 from jobs.core.spec import StageSpec
+from jobs.core.verdict import FailureClass
 from jobs.lifecycle import nodes
 
 
@@ -66,6 +67,17 @@ def event(stage: StagePaths, start: Start, name: str, **facts: Any) -> None:
     files.append_json_line(stage.events, line)
     detail = " ".join(f"{key}={value}" for key, value in facts.items())
     print(f"overnight: {name} {detail}".rstrip(), file=sys.stderr, flush=True)
+
+
+def write_result(stage: StagePaths, start: Start, value: dict[str, Any]) -> None:
+    """What the work says at its end, for the verdict; ``publish.result_of`` reads it."""
+    own = {"job": start.job, "restart": start.restart, "attempt": start.attempt}
+    files.write_json(stage.result, {**redaction.shown(value, stage.secrets), **own})
+
+
+def write_failure(stage: StagePaths, start: Start, failure: FailureClass, evidence: str, **facts: Any) -> None:
+    """The result of a start that failed. ``facts``: ``source``, ``node`` or ``nodes``."""
+    write_result(stage, start, {"outcome": "failed", "failure": failure.value, "evidence": evidence, **facts})
 
 
 def notes(spec: StageSpec, start: Start | None, name: str) -> list[dict[str, Any]]:

@@ -8,14 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from jobs.core import files
 from jobs.core.verdict import FailureClass
-from jobs.encoding import rows as rows_encoding
 from jobs.encoding.errors import CannotEncode
 from jobs.encoding.rows import RowEncoder, Tokens
 from jobs.encoding.settings import Encoding
@@ -156,17 +154,6 @@ def encode_prompt(encoder: RowEncoder, row: Row) -> tuple[int, ...]:
         raise ExamplesError(f"{row.place}: {error}") from error
 
 
-def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> Tokens:
-    """Ids of a prompt and its completion, both plain texts."""
-    end_id(tokenizer)
-    return _of_texts(tokenizer).encode({"prompt": prompt, "completion": completion})["completion"]
-
-
-@lru_cache(maxsize=4)
-def _of_texts(tokenizer: PreTrainedTokenizerBase) -> RowEncoder:
-    return RowEncoder(tokenizer, Encoding(special_tokens="allow"))
-
-
 def fitting_pairs(
     rows: Iterable[Row],
     path: Path,
@@ -230,15 +217,3 @@ def check_any(count: int, path: Path, length: int) -> None:
     """
     if not count:
         raise ExamplesError(f"{path}:1: no row has at most sequence_length {length} tokens")
-
-
-def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Id of the end-of-sequence token.
-
-    Raises:
-        DataError: the tokenizer has none, so that no example could be closed.
-    """
-    try:
-        return rows_encoding.end_id(tokenizer)
-    except CannotEncode as error:
-        raise ExamplesError(str(error)) from error

@@ -146,22 +146,6 @@ def compare_weights(expected: Mapping[str, str], found: Mapping[str, str], where
         raise ConversionFailed(f"{where}: {len(other)} of {len(expected)} weights differ: {named}")
 
 
-def compare_directories(source: Path, target: Path) -> dict[str, float]:
-    """``compare_logits`` of two Hugging Face directories, loaded in fp32 one after the other, on ``source``'s prompts.
-
-    Raises:
-        ConversionFailed: their logits differ.
-    """
-    from jobs.training import models
-
-    probes = probe_ids(source)
-    found = []
-    for directory in (source, target):
-        found.append(models.logits(models.load_model(directory), probes))
-        gc.collect()
-    return compare_logits(found[0], found[1], f"{target} against {source}")
-
-
 def check_same_tokenizer(source: Path, output: Path) -> None:
     """Both directories must give the same ids, special tokens and chat template.
 

@@ -77,7 +77,7 @@ def in_process(spec: StageSpec, shape: ProcessShape, launcher: str, files: Mappi
 
 
 def reader(backend: BackEnd, spec: StageSpec | None = None) -> Reader:
-    """Reads the lines that the back end's program writes; ours writes ``progress.jsonl``.
+    """What reads the lines that the back end's program writes; ours writes ``progress.jsonl``.
 
     ``spec``: of the stage, where the reader has to count from its newest save.
     """
@@ -177,7 +177,7 @@ class BackEnd(Protocol):
         ...
 
     def run(self, spec: StageSpec, ctx: WorkContext) -> Result:
-        """Do the stage's work; called on every rank."""
+        """How the stage's work ended; called on every rank."""
         ...
 
 

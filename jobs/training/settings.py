@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
@@ -25,6 +24,13 @@ class BadSettings(ValueError):
     failure = FailureClass.BAD_CONFIGURATION
 
 
+REMOVED = {
+    "tensorboard": "overnight tensorboard RUN shows the curves of every back end",
+    "wandb_project": "overnight track RUN --to wandb shows every back end there",
+}
+"""Settings of versions before, and what there is in their place."""
+
+
 def unknown(given: Mapping[str, Any], known: Iterable[str], where: str = "setting") -> None:
     """Refuse names that are not known.
 
@@ -35,7 +41,7 @@ def unknown(given: Mapping[str, Any], known: Iterable[str], where: str = "settin
     for name in given:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+            hint = REMOVED.get(name) or (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}")
             raise BadSettings(f"unknown {where} {name!r}; {hint}")
 
 
@@ -78,7 +84,7 @@ class TrainingSettings(TrainingKeys):
 
     @classmethod
     def read(cls, settings: Mapping[str, Any]) -> Self:
-        """Check and build.
+        """The settings, checked.
 
         Raises:
             BadSettings: naming the setting, its value and what would fit.
@@ -212,9 +218,7 @@ class LoraKeys:
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelSettings(TrainingSettings):
-    """Of a back end that splits one model over processes, by the product of the settings ``SPLITS``."""
-
-    SPLITS: ClassVar[tuple[str, ...]] = ("tensor_parallel", "context_parallel")
+    """Of a back end that splits one model over ``tensor_parallel`` x ``context_parallel`` processes."""
 
     tensor_parallel: int = setting(1, at_least=1)
     context_parallel: int = setting(1, at_least=1)
@@ -231,7 +235,7 @@ class ParallelSettings(TrainingSettings):
         Raises:
             BadSettings: the processes or the batch do not divide.
         """
-        size = math.prod(getattr(self, name) for name in self.SPLITS)
+        size = self.tensor_parallel * self.context_parallel
         if world % size:
-            raise BadSettings(f"{' x '.join(self.SPLITS)} = {size} does not divide {world} processes")
+            raise BadSettings(f"tensor_parallel x context_parallel = {size} does not divide {world} processes")
         return self.micro_of(world // size)

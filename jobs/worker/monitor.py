@@ -26,7 +26,7 @@ from jobs.core.progress import Report
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
 from jobs.lifecycle import space
-from jobs.lifecycle.start import Start, event
+from jobs.lifecycle.start import Start, event, write_failure
 
 POLL_SECONDS = 1.0
 
@@ -55,7 +55,7 @@ STACK_SIGNAL = signal.SIGUSR1
 
 
 @dataclass
-class Patience:
+class HangTimeout:
     """Hang timeout, adapted to the step times of this start."""
 
     stall_seconds: float | None
@@ -160,7 +160,7 @@ class _Monitor:
         self._ranks = self._stage.ranks(begun.job, begun.restart)
         size, _ = space.checkpoint_bytes(spec) if spec.trains else (0, "")
         estimate = size / SAVE_BYTES_PER_SECOND
-        self._patience = Patience(spec.stall_seconds, estimate, began)
+        self._patience = HangTimeout(spec.stall_seconds, estimate, began)
         self._silent = 0.0
         self._looked = time.monotonic()
 
@@ -241,16 +241,8 @@ class _Monitor:
         text = f"no step for {self._silent:.0f} s {at} (limit {self._patience.seconds:.0f} s)"
         text += f"; no answer from {', '.join(mute)}" if mute else ""
         source = str(self._stack(mine[0])) if mine else ""
-        value = {
-            "outcome": "failed",
-            "failure": FailureClass.HANG.value,
-            "evidence": text,
-            "source": source,
-            "nodes": mute or (names if len(names) == 1 else []),
-            "job": self._start.job,
-            "restart": self._start.restart,
-        }
-        files.write_json(self._stage.result, value)
+        nodes = mute or (names if len(names) == 1 else [])
+        write_failure(self._stage, self._start, FailureClass.HANG, text, source=source, nodes=nodes)
         event(self._stage, self._start, "hang", silent=round(self._silent, 1), step=last.step if last else None)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from jobs.core import files
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
-from jobs.lifecycle import steps
+from jobs.lifecycle.start import Start, write_failure
 
 GAVE_UP = "overnight: gave up: "
 """How the script of a node says in its log that it will not try again."""
@@ -28,7 +28,7 @@ def main(spec: StageSpec, seconds: float) -> int:
 
     If not, the result says so for the verdict: which nodes, the log of each, and its last line.
     """
-    start = steps.Start.from_environment()
+    start = Start.from_environment(spec.attempt)
     wanted = os.environ["OVERNIGHT_NODES"].split()
     logs = {node: spec.stage_paths.ray_log(start.job, start.restart, node) for node in wanted}
     began = time.monotonic()
@@ -38,8 +38,7 @@ def main(spec: StageSpec, seconds: float) -> int:
         return 0
     text = describe(missing, logs, time.monotonic() - began)
     print(f"overnight: {text}", file=sys.stderr, flush=True)
-    failed = {"outcome": "failed", "failure": FailureClass.COLLECTIVE_TIMEOUT.value, "evidence": text}
-    files.write_json(spec.stage_paths.result, {**failed, "job": start.job, "restart": start.restart})
+    write_failure(spec.stage_paths, start, FailureClass.COLLECTIVE_TIMEOUT, text)
     return 1
 
 

@@ -23,7 +23,7 @@ from jobs.core.shares import Node
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
 from jobs.lifecycle import judge, publish, space, steps
-from jobs.lifecycle.start import notes
+from jobs.lifecycle.start import notes, write_failure, write_result
 from jobs.training import interface
 from jobs.training.deadline import StopRequest
 from jobs.training.interface import BackEnd, Result, WorkContext
@@ -153,24 +153,29 @@ def main(spec: StageSpec) -> int:
     except BaseException as error:  # also SystemExit of a library: the verdict needs a reason
         context.saves.give_up()
         print(redaction.shown(traceback.format_exc(), stage.secrets), file=sys.stderr, flush=True)
-        text = str(error).strip() or type(error).__name__
-        sources = (Path(source.path) for source in spec.sources)
-        failure = verdict.classify(error, [*(parent.paths.root for parent in spec.inputs.values()), *sources])
-        if failure is FailureClass.CODE_ERROR:  # of a library: its words may say more than its type
-            failure, shown = symptoms.recognise(f"{type(error).__name__}: {text}")
-            text = text if failure is FailureClass.CODE_ERROR else shown
-        if failure is FailureClass.STORAGE_FULL:
-            with contextlib.suppress(OSError):
-                context.saves.discard_unsealed()  # room for the verdict; what is sealed stays
-        if _is_news(spec, start, failure):
-            value = {"outcome": "failed", "failure": failure.value, "evidence": _evidence(error, text)}
-            _write(spec, start, {**value, "node": node_name()})
+        _write_failure(spec, start, error, context.saves)
         return 1
     finally:
         if watcher is not None and watcher.stdin is not None:
             watcher.stdin.close()
             watcher.wait()
     return 0
+
+
+def _write_failure(spec: StageSpec, start: steps.Start, error: BaseException, saves: Saves) -> None:
+    text = str(error).strip() or type(error).__name__
+    sources = (Path(source.path) for source in spec.sources)
+    failure = verdict.classify(error, [*(parent.paths.root for parent in spec.inputs.values()), *sources])
+    if failure is FailureClass.CODE_ERROR:  # of a library: its words may say more than its type
+        failure, shown = symptoms.recognise(f"{type(error).__name__}: {text}")
+        text = text if failure is FailureClass.CODE_ERROR else shown
+    if failure is FailureClass.STORAGE_FULL:
+        with contextlib.suppress(OSError):
+            saves.discard_unsealed()  # room for the verdict; what is sealed stays
+    # Where this start is replaced, the file is that of the one that took over.
+    if _is_news(spec, start, failure) and steps.is_replaced(spec, start) is None:
+        node = os.environ.get("SLURMD_NODENAME", "")
+        write_failure(spec.stage_paths, start, failure, _evidence(error, text), node=node)
 
 
 def _flush(spec: StageSpec, start: steps.Start, node: Node, world: int) -> None:
@@ -200,11 +205,6 @@ def _seconds_to_seal(spec: StageSpec, end: float | None) -> float:
     return float(found if end is None else min(found, max(0.0, end - time.time()) / 6))
 
 
-def node_name() -> str:
-    """This node as Slurm calls it; empty where there is no Slurm."""
-    return os.environ.get("SLURMD_NODENAME", "")
-
-
 def _is_news(spec: StageSpec, start: steps.Start, failure: FailureClass) -> bool:
     """Whether this rank's failure is to be told: the first one is, and a cause in place of a consequence (a rank that
     lost its peer may speak before the peer that ran out of memory)."""
@@ -232,12 +232,5 @@ def _write_result(spec: StageSpec, start: steps.Start, result: Result, backend: 
         if found.problem is not None:
             raise NotWhole(found.problem)
         value["behaviour"] = interface.behaviour(backend, steps.output_of(spec, start))
-    _write(spec, start, value)
-
-
-def _write(spec: StageSpec, start: steps.Start, value: dict[str, Any]) -> None:
-    value = {**redaction.shown(value, spec.stage_paths.secrets), "job": start.job, "restart": start.restart}
-    value["attempt"] = start.attempt
-    if steps.is_replaced(spec, start) is not None:
-        return  # the file is that of the start that took over
-    files.write_json(spec.stage_paths.result, value)
+    if steps.is_replaced(spec, start) is None:  # else the file is that of the start that took over
+        write_result(spec.stage_paths, start, value)

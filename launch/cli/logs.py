@@ -81,14 +81,14 @@ class _View:
         return logs.directory(self.store, self._run.paths.stage(self.stage.name))
 
     def redactor(self) -> Redactor:
-        """Takes the values of secrets out of what is shown: the run's, and those of the run that runs the stage."""
+        """What takes values of secrets out of a text: the run's, and those of the run that runs the stage."""
         from jobs.core.paths import RunPaths
         from launch.runs import secret_files
 
         return secret_files.redactor(self._run.paths, RunPaths(self.paths.root.parents[1]))
 
     def status(self) -> StageStatus:
-        """Asks the queue."""
+        """What the stage does, by the queue as it is now."""
         from launch.status import ask
 
         return ask.look(self._run, self._plan, self._profile, only={self.stage.name}).stages[0]

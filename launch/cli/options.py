@@ -84,7 +84,7 @@ def read(args: argparse.Namespace) -> tuple[PipelineFile, ProfileFile, Workspace
 
 
 def plan(args: argparse.Namespace) -> Planned:
-    """Read and plan. Raises InputError: with file, line and column."""
+    """The plan of what the options name. Raises InputError: with file, line and column."""
     from launch.plan import builder, gather
     from launch.plan.model import Planned
 

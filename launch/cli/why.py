@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     only = None if args.stage is None else plan.find(args.stage).name
     status = ask.look(found, plan, profile)
     told = why.explain(found, plan, profile, status, only)
-    lines = [*text.silence(status), ""] if status.unreachable else []
+    lines = [*text.silence(status), ""] if status.silence else []
     shown = told if only else [one for one in told if not one.is_calm]
     for one in shown:
         lines += why.lines(one)

@@ -32,7 +32,7 @@ _MEMORY = re.compile(r"\d{1,12}[KMGT]?\Z", re.ASCII)
 
 
 def one_line(value: str) -> str:
-    """Refuse what could start a new line of a script or hide in one."""
+    """The value; refused is what could start a new line of a script or hide in one."""
     if found := control_character(value):
         raise ValueError(f"{value[:40]!r} has a line break or control character ({found})")
     return value

@@ -26,7 +26,7 @@ class PipelineFile(MarkedFile):
 
 
 def read_pipeline(path: Path, overrides: Sequence[str] = ()) -> PipelineFile:
-    """Read and check a pipeline file; ``overrides``: texts of ``--set``. Raises InputError: every fault, with lines."""
+    """A pipeline file, checked; ``overrides``: texts of ``--set``. Raises InputError: every fault, with lines."""
     return of_document(path, read(path), overrides)
 
 

@@ -86,7 +86,7 @@ def locate(name_or_path: str, *, below: Path | None = None) -> Path:
 
 
 def read_profile(path: Path, text: str | None = None, kept: bool = False) -> ProfileFile:
-    """Read a profile and what it extends; the default ``name`` is the file's. ``text`` replaces the content of the
+    """A profile with what it extends, checked; the default ``name`` is the file's. ``text`` replaces the content of the
     file; ``kept``: it belongs to a run and was checked at submission. Raises InputError: every fault with its line."""
     document = layers.read_all(path, lambda name, file: locate(name, below=file), text)
     data = {"name": path.stem, **document.data}

@@ -37,7 +37,11 @@ def problems(pipeline: Pipeline) -> list[Problem]:
 def backends() -> list[str]:
     """Back ends that a pipeline may name: the modules and packages of ``jobs/backends``, which is not imported."""
     entries = package_directory("jobs").joinpath("backends").iterdir()
-    names = {entry.name.removesuffix(".py") for entry in entries if entry.is_dir() or entry.name.endswith(".py")}
+    names = {
+        entry.name.removesuffix(".py")
+        for entry in entries
+        if entry.name.endswith(".py") or entry.joinpath("__init__.py").is_file()
+    }
     return sorted(name for name in names if not name.startswith("_") and name not in OWN_BACKENDS)
 
 

@@ -102,22 +102,18 @@ class Run:
         return Journal(self.paths.journal)
 
     def plan(self) -> Plan:
-        """Raises:
-        InputError: the run has none.
-        """
+        """What was planned at the submission. Raises InputError: the run has none."""
         return file.load(self.paths.plan)
 
     def profile(self) -> Profile:
-        """Raises:
-        InputError: the run has none.
-        """
+        """The profile of the submission. Raises InputError: the run has none."""
         if not self.paths.plan.exists():  # written last: what is missing is better said of the plan
             self.plan()
         return read_profile(self.paths.profile, kept=True).profile
 
 
 def create(workspace: Workspace, pipeline: PipelineFile, profile: ProfileFile, plan: Plan) -> Run:
-    """Make the directory of a new run with everything that its jobs need; nothing is submitted yet.
+    """A new run: its directory with everything that its jobs need; nothing is submitted yet.
 
     Raises:
         InputError: the workspace cannot be written, or is full: then nothing of the run is left.

@@ -41,7 +41,7 @@ _VERSION = "import sys; print('%d.%d' % sys.version_info[:2]); sys.exit(sys.vers
 def check(
     found: ProfileFile, gateway: Gateway | None, workspace: Path | None = None, requests: bool = True
 ) -> list[Finding]:
-    """Check everything that is visible from here. ``gateway``: None without Slurm; ``workspace``: in place of the
+    """What is found of all that is visible from here. ``gateway``: None without Slurm; ``workspace``: in place of the
     profile's; ``requests``: also test a job of every kind."""
     checker = _Checker(found, gateway, workspace)
     parts = [checker.files(), checker.environments(), checker.secrets()]

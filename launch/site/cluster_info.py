@@ -117,7 +117,7 @@ class ClusterInfo:
 
 
 def read(user: str, response: Mapping[str, Response]) -> ClusterInfo:
-    """Put the answers together."""
+    """What the answers say together."""
 
     def text(name: str) -> str:
         return (response[name].text or "") if name in response else ""

@@ -40,8 +40,11 @@ def make(
     devcluster: Path | None,
     seconds: float = ask.SECONDS,
 ) -> InitResult:
-    """Ask everything once and render the profile. Default ``name``: the cluster's; ``seconds``: the time limit of each
-    query; ``devcluster``: slurm.conf of the throw-away cluster, if there is one, which its profile mentions."""
+    """The profile that the answers of the cluster give, each question asked once.
+
+    Default ``name``: the cluster's; ``seconds``: the time limit of each query; ``devcluster``: slurm.conf of the
+    throw-away cluster, if there is one, which its profile mentions.
+    """
     user = ask.user_name()
     directories = storage.named(environment)
     response = ask.ask_all(gateway, ask.questions(user, list(directories.values())), seconds)

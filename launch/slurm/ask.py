@@ -58,14 +58,14 @@ def questions(user: str, directories: Sequence[str]) -> dict[str, tuple[str, ...
 
 
 def ask_all(gateway: Gateway, commands: Mapping[str, Sequence[str]], seconds: float = SECONDS) -> dict[str, Response]:
-    """Run all commands side by side."""
+    """The answers of all commands, which run side by side."""
     with ThreadPoolExecutor(max_workers=16) as pool:
         jobs = {name: pool.submit(ask, gateway, command, seconds) for name, command in commands.items()}
         return {name: job.result() for name, job in jobs.items()}
 
 
 def ask(gateway: Gateway, command: Sequence[str], seconds: float = SECONDS) -> Response:
-    """Run one command; no answer is an answer, too."""
+    """The answer of one command; no answer is one, too."""
     shown = _shown(command)
     try:
         answer = gateway.ask(command, timeout=seconds)

@@ -48,7 +48,7 @@ class Board:
 
 
 def write(run: Run, plan: Plan) -> list[Board]:
-    """Write the event files of a run, one directory a training stage.
+    """The event files of a run as they were written, one directory a training stage.
 
     Raises:
         InputError: TensorBoard is not installed, or no stage has reported a step.

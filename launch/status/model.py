@@ -93,6 +93,14 @@ class RunStatus:
         """Whether the cluster gave a response, as plain data."""
         return {"unreachable": self.unreachable or None, "responded_at": self.responded_at}
 
+    @property
+    def silence(self) -> str:
+        """That the cluster gives no response, since when and why; empty where it gives one."""
+        if not self.unreachable:
+            return ""
+        last = "it never answered" if self.responded_at is None else f"it last answered at {clock(self.responded_at)}"
+        return f"The cluster does not answer ({last}): {self.unreachable}"
+
     def of(self, *states: State) -> list[StageStatus]:
         """Stages in one of these states."""
         return [stage for stage in self.stages if stage.state in states]

@@ -19,7 +19,7 @@ from launch.runs.rundir import Run
 from launch.status import advice, results, why
 from launch.status.model import RunStatus, StageStatus, State
 from launch.status.results import MetricResult
-from launch.status.text import heading, sealed
+from launch.status.text import heading, sealed, silence
 from launch.status.why import Why
 
 CHECKPOINT = SealKind.CHECKPOINT.value
@@ -112,8 +112,7 @@ def lines(report: RunReport, profile: str) -> list[str]:
     """For people."""
     status, run = report.status, report.run
     shown = [heading(run, report.plan, profile, status), _outcome(report)]
-    if status.unreachable:
-        shown.append(f"The cluster does not answer: {status.unreachable.splitlines()[0]}")
+    shown += silence(status)
     if report.model is not None:
         shown += ["", *_model(report.model, report.is_finished)]
     header = ("stage", "back end", "state", "job", "nodes", "elapsed", "GPU-hours", "continued", "step", "loss", "MB")

@@ -16,7 +16,7 @@ EVIDENCE_LINES = 6
 def lines(run: Run, plan: Plan, profile: str, status: RunStatus) -> list[str]:
     """The whole answer, but for the table of results of a chain that is done."""
     found = [f"{heading(run, plan, profile, status)}; {sealed(status)}"]
-    if status.unreachable:
+    if status.silence:
         found += ["", *silence(status)]
     rows = [_row(stage) for stage in status.stages]
     found += ["", *table(("stage", "job", "nodes", "elapsed", "state"), rows, right=(3,))]
@@ -38,11 +38,8 @@ def sealed(status: RunStatus) -> str:
 
 
 def silence(status: RunStatus) -> list[str]:
-    """That and why the cluster gave no response."""
-    last = "it never answered" if status.responded_at is None else f"it last answered at {clock(status.responded_at)}"
-    first, *rest = status.unreachable.splitlines()
-    first = f"The cluster does not answer ({last}): {first}"
-    return [first, *rest, "What follows is what the files of the run prove."]
+    """That and why the cluster gave no response; nothing where it gave one."""
+    return [*status.silence.splitlines(), "What follows is what the files of the run prove."] if status.silence else []
 
 
 def _row(stage: StageStatus) -> list[str]:

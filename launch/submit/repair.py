@@ -10,7 +10,6 @@ from enum import StrEnum
 
 from jobs.core import attempts
 from launch.base.errors import OvernightError
-from launch.base.text import clock
 from launch.plan.model import Plan
 from launch.runs import rundir
 from launch.runs.journal import Event
@@ -61,12 +60,9 @@ def examine(run: Run, plan: Plan, gateway: Gateway | None) -> tuple[list[Leftove
         except OvernightError as error:
             queue = assess.Queue.silent(error)
     stages = assess.look(run, plan, queue, gateway.sacct if gateway is not None else lambda since: None)
-    if queue.unreachable:
-        response = (
-            "it has not been heard yet" if stages.responded_at is None else f"last heard {clock(stages.responded_at)}"
-        )
-        text = f"the cluster does not answer ({response}): {queue.unreachable.splitlines()[0]}"
-        return [*found, Leftover(Kind.SILENT, text, f"overnight doctor {run.id}")], f"overnight doctor {run.id}, later"
+    if stages.silence:
+        again = f"overnight doctor {run.id}"
+        return [*found, Leftover(Kind.SILENT, stages.silence.splitlines()[0], again)], f"{again}, later"
     return [*found, *_jobs(run, plan, rows), *_stages(run, stages)], advice.of_run(run, stages)
 
 

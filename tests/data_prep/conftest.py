@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,26 @@ import pytest
 from data_prep.build import build
 from data_prep.common.settings import Settings
 from tests.support.catalogues import invented, po, write_wheel
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _proven_once() -> Iterator[None]:
+    """That tiktoken cuts as a tokenizer does takes seconds: it is proven once for each ``tokenizer.json``."""
+    try:
+        from data_prep.tokens.encoder import Encoder, Proof
+    except ImportError:  # without the extra data
+        yield
+        return
+    known: dict[str, Proof | None] = {}
+    use = Encoder._use_tiktoken
+
+    def remembered(self: Encoder, parsed: dict[str, Any], proven: Proof | None) -> None:
+        use(self, parsed, proven or known.get(self.digest))
+        known[self.digest] = self.proof
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Encoder, "_use_tiktoken", remembered)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from data_prep.common.errors import DataError
 from data_prep.common.settings import SPLITS
 from jobs import backends
 from jobs.core.progress import ProgressWriter, latest
-from jobs.core.spec import Input, StageSpec
+from jobs.core.spec import Input
 from jobs.training.deadline import StopRequest
 from jobs.training.interface import WorkContext
 from jobs.training.saves import Saves
 from tests.support.catalogues import po, read_rows, write_wheel
+from tests.support.specs import spec_of
 
 Make = Callable[..., Path]
 GETTEXT = {"type": "gettext"}
@@ -181,15 +183,10 @@ def test_back_end_runs_a_stage(wheels: Path, tmp_path: Path) -> None:
     (store / "output").symlink_to(wheels)
     partial = tmp_path / "dataset" / "output.partial"
     partial.mkdir(parents=True)
-    spec = StageSpec(
-        run="r",
-        pipeline="p",
-        stage="pairs",
+    spec = spec_of(
+        tmp_path,
         kind="instructions",
         backend="data",
-        attempt="a",
-        fingerprint="0" * 64,
-        stage_dir=str(tmp_path / "stage"),
         store_dir=str(partial.parent),
         produces={"kind": "dataset", "format": "instructions"},
         settings=settings("instructions"),
@@ -221,4 +218,4 @@ def test_back_end_runs_a_stage(wheels: Path, tmp_path: Path) -> None:
     assert report is not None
     assert (report.phase, report.step) == ("write", report.total)
     with pytest.raises(DataError, match="needs an input 'source'"):
-        prepare(StageSpec(**{**vars(spec), "inputs": {}}), partial, progress)
+        prepare(replace(spec, inputs={}), partial, progress)

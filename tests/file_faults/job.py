@@ -13,6 +13,7 @@ from jobs.lifecycle import steps
 from jobs.lifecycle.steps import Entry, Start
 from jobs.training.saves import Saves
 from tests.file_faults.recorder import tree
+from tests.support import specs
 
 WEIGHTS = {"model.safetensors": b"w" * 3000, "deep/config.json": b"{}"}
 
@@ -25,21 +26,7 @@ def put(path: Path, data: bytes) -> None:
 
 
 def spec_of(root: Path) -> StageSpec:
-    return StageSpec(
-        run="abcde",
-        pipeline="p",
-        stage="cpt",
-        kind="cpt",
-        backend="toy",
-        attempt="aaaaaa",
-        fingerprint="0" * 64,
-        stage_dir=str(root / "stage"),
-        store_dir=str(root / "store" / "checkpoint-0"),
-        target_step=6,
-        produces={"kind": "checkpoint", "format": "toy"},
-        settings={},
-        continuation="requeue",
-    )
+    return specs.spec_of(root, target_step=6, continuation="requeue")
 
 
 def prepare(spec: StageSpec) -> None:

@@ -48,12 +48,10 @@ def test_the_whole_chain_by_either_routing(slurm: Slurm, tmp_path: Path, routing
 
 @pytest.mark.train
 def test_a_language_model_on_two_nodes(slurm: Slurm, tmp_path: Path) -> None:
-    """CPT and SFT on 2 nodes x 1 process with gloo, DPO on one; the result does not depend on the number of nodes."""
+    """CPT and SFT on 2 nodes x 1 process with gloo; the result does not depend on the number of nodes."""
     pytest.importorskip("trl", reason="the train extra is not installed")
     tiny = {"backend": "trl", "steps": 4, "sequence_length": 64, "batch_size": 4, "lr": 1e-3, "threads": 1}
-    stages = ("corpus", "pairs", "prefs", "cpt", "sft", "dpo")
-    settings = {"cpt": tiny, "sft": tiny, "dpo": {**tiny, "lr": 1e-4}}
-    chain = Chain(slurm, tmp_path / "work", stages, settings=settings)
+    chain = Chain(slurm, tmp_path / "work", ("corpus", "pairs", "cpt", "sft"), settings={"cpt": tiny, "sft": tiny})
     make_model(chain.directory / "tiny")
     chain.fetch()
     run = chain.submit()

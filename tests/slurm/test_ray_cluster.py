@@ -23,12 +23,13 @@ import pytest
 
 from jobs.core import files
 from jobs.core import spec as specs
-from jobs.core.spec import StageSpec
 from launch.inputs import toolkit as snapshot
 from launch.render import templates
 from launch.slurm.devcluster import packages
 from launch.slurm.devcluster.cluster import DevCluster
+from tests.support import batch
 from tests.support.slurm import Slurm
+from tests.support.specs import spec_of
 
 pytestmark = pytest.mark.slurm
 
@@ -185,22 +186,11 @@ def submit(
     (directory / "driver.py").write_text(driver)
     toolkit = snapshot.package_directory("jobs").parent
     (directory / "boot.py").write_text(BOOT.format(driver=str(directory / "driver.py"), toolkit=str(toolkit)))
-    spec = StageSpec(
-        run="r",
-        pipeline="p",
-        stage="dpo",
+    spec = spec_of(
+        directory,
         kind="dpo",
-        backend="toy",
-        attempt="a",
-        fingerprint="f",
         stage_dir=str(directory),
-        store_dir=str(directory / "store"),
-        produces={},
-        settings={},
-        inputs={},
-        sources=(),
         target_step=1,
-        links=1,
         continuation="requeue",
         lead_seconds=1,
         core_python=sys.executable,
@@ -208,24 +198,16 @@ def submit(
     )
     specs.save(directory / "spec.json", spec)
     node = directory / "node.sh"
-    # Neither container nor modules nor secrets nor a scratch directory.
-    values = {"modules": (), "enter": (), "variables": (), "prefix": "", "node": node, "secrets": "", "scratch": None}
-    node.write_text(
-        templates.template(
-            "node.sh.j2",
-            stage_dir=directory,
-            environment=[],
-            launcher="ray",
-            nodes=nodes,
-            processes=1,
-            stage_python=python or sys.executable,
-            boot=directory / "boot.py",
-            spec=directory / "spec.json",
-            ray_seconds=seconds,
-            **values,
-        )
+    batch.write_node(
+        node,
+        stage_dir=directory,
+        launcher="ray",
+        nodes=nodes,
+        stage_python=python or sys.executable,
+        boot=directory / "boot.py",
+        spec=directory / "spec.json",
+        ray_seconds=seconds,
     )
-    node.chmod(0o755)
     body = BATCH.format(ports=templates.template("ports.sh.j2"), nodes=nodes, node=shlex.quote(str(node)))
     usual = (
         f"--nodes={nodes}",

@@ -10,6 +10,7 @@ import pytest
 
 from launch.inputs import toolkit
 from launch.render import templates
+from tests.support import batch
 from tests.support.slurm import Slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.train]
@@ -62,24 +63,16 @@ def submit(slurm: Slurm, directory: Path, work: str, seed: str, nodes: int, inte
     # The verbs of the toolkit as they are, and a work of the test's.
     boot.write_text(BOOT.format(toolkit=str(toolkit.package_directory("jobs").parent)) + work)
     node = directory / "node.sh"
-    # Neither container nor modules nor secrets nor a scratch directory.
-    values = {"modules": (), "enter": (), "variables": (), "prefix": "", "node": node, "secrets": "", "scratch": None}
-    node.write_text(
-        templates.template(
-            "node.sh.j2",
-            stage_dir=directory,
-            launcher="torchrun",
-            nodes=nodes,
-            processes=1,
-            environment=[("GLOO_SOCKET_IFNAME", interface)] if interface else [],
-            stage_python=sys.executable,
-            boot=boot,
-            spec=directory / "spec.json",
-            ray_seconds=1,
-            **values,
-        )
+    batch.write_node(
+        node,
+        stage_dir=directory,
+        launcher="torchrun",
+        nodes=nodes,
+        environment=[("GLOO_SOCKET_IFNAME", interface)] if interface else [],
+        stage_python=sys.executable,
+        boot=boot,
+        spec=directory / "spec.json",
     )
-    node.chmod(0o755)
     body = BATCH.format(ports=templates.template("ports.sh.j2"), seed=seed, nodes=nodes, node=shlex.quote(str(node)))
     return slurm.sbatch(body, f"--nodes={nodes}", "--ntasks-per-node=1", "--cpus-per-task=1", "--mem=300M", "--time=10")
 

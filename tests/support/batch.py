@@ -5,7 +5,9 @@ The fake interpreter answers ``prologue`` and ``finish`` as the test says and no
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,6 +67,12 @@ class Ran:
         return sum(one.startswith(call) for one in self.calls)
 
 
+def write_node(path: Path, **given: Any) -> None:
+    """``node.sh`` at ``path``: without container, modules, secrets and a scratch directory, but for what is given."""
+    path.write_text(templates.template("node.sh.j2", **{**NODE, "environment": [], "node": path, **given}))
+    path.chmod(0o755)
+
+
 class Batch:
     """One job in a directory of its own; change its files before ``run``."""
 
@@ -93,9 +101,7 @@ class Batch:
         )
         scripts = self.request.scripts
         scripts.host.write_text(templates.template("host.sh.j2", **common, **values, **(host or {})))
-        more = {**NODE, **node, "stage_python": node.get("stage_python", self.python), "node": scripts.node}
-        scripts.node.write_text(templates.template("node.sh.j2", **common, **more))
-        scripts.node.chmod(0o755)
+        write_node(scripts.node, **{**common, "stage_python": self.python, **node})
         self.script = request.write_script(self.request, carrier(executor).render(self.request))
 
     @classmethod
@@ -125,20 +131,26 @@ class Batch:
             "SLURMD_NODENAME": "node1", "SLURM_JOB_PARTITION": "batch", "SLURM_ARRAY_JOB_ID": "7",
             "SLURM_ARRAY_TASK_ID": "0", **environment,
         }  # fmt: skip
-        done = subprocess.run(
+        shell = subprocess.Popen(
             ["env", "--default-signal=HUP", "bash", str(self.script)],  # bash keeps what nohup ignores
-            env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False,
+            env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
+        try:
+            early_text, _ = shell.communicate(timeout=timeout)
+        finally:  # as Slurm does at the end of a job: what it left behind
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
+            shell.wait()
         calls = self.bin.parent / "calls"
         log = self.stage / "logs" / f"7_{environment.get('SLURM_RESTART_COUNT', '0')}.log"
         (self.stage / "logs").mkdir(exist_ok=True)
         early = self.stage / "logs" / "7.batch.log"
-        early.write_text(done.stdout)
+        early.write_text(early_text)
         return Ran(
-            done.returncode,
+            shell.returncode,
             calls.read_text().splitlines() if calls.exists() else [],
             log.read_text() if log.exists() else "",
-            done.stdout,
+            early_text,
             symptoms.search_log(log) or symptoms.search_log(early),
         )
 
@@ -147,7 +159,7 @@ class Batch:
         self.run_with_signal("TERM", 10**6)
         return int((self.bin.parent / "count").read_text())
 
-    def run_with_signal(self, signal: str, number: int) -> Ran:
+    def run_with_signal(self, name: str, number: int) -> Ran:
         """``run``, with a signal to the batch shell before its command of that number; the lines about each connection of
         this machine are not counted, as they may be thousands."""
         directory = self.bin.parent
@@ -155,6 +167,6 @@ class Batch:
         before.write_text(
             f"case $0 in */job.sh) unset BASH_ENV; set -T; before_count=0\n"
             f'trap \'case $BASHPID.$BASH_COMMAND in *address*) ;; "$$".*) echo "$((++before_count))" >{directory}/count;'
-            f' [ "$before_count" -ne {number} ] || kill -{signal} "$$" ;; esac\' DEBUG ;; esac\n'
+            f' [ "$before_count" -ne {number} ] || kill -{name} "$$" ;; esac\' DEBUG ;; esac\n'
         )
         return self.run(BASH_ENV=str(before))

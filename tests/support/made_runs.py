@@ -29,9 +29,7 @@ from launch.runs.journal import Event
 from launch.runs.rundir import Run
 from launch.slurm.queue import QueueRow
 
-BACK_END = '''
-"""Waits, step by step, and saves each step; does what its settings say at the step that they name."""
-
+FACE = """
 import os
 import signal
 import time
@@ -48,7 +46,12 @@ def probe():
 
 def behaviour(checkpoint):
     return None
+"""
+"""What a back end says of itself; what it does is to follow."""
 
+BACK_END = (
+    FACE
+    + """
 
 def completeness(directory):
     return Completeness()
@@ -77,7 +80,9 @@ def run(spec, ctx):
             return Result("stopped", step)
     (ctx.output / "text").write_text("done")
     return Result("done", step, {"loss": 4.0 / step})
-'''
+"""
+)
+"""Waits, step by step, and saves each step; does what its settings say at the step that they name."""
 
 PIPELINE = """
 name: waits

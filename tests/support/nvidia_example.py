@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from tests.support import commands
+from tests.support.llamas import LLAMA_1B
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINE = ROOT / "pipelines" / "nvidia.yaml"
@@ -31,13 +32,6 @@ resources:
   convert: {{gpus_per_node: 8}}  # a node is given out as a whole here
 """
 
-LLAMA_1B = {
-    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 128256, "num_hidden_layers": 16,
-    "hidden_size": 2048, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64, "intermediate_size": 8192,
-    "tie_word_embeddings": True,
-}  # fmt: skip
-"""Of meta-llama/Llama-3.2-1B."""
-
 INSERTED = {"base-nemo": "nemo", "sft-hf": "nemo", "dpo-hf": "nemo_rl"}
 """Conversions that stand between the stages, and who makes them."""
 
@@ -54,7 +48,7 @@ def overnight(*arguments: str, cwd: Path, check: bool = True) -> str:
 def place(directory: Path) -> Path:
     """The pipeline, the profile and a stand-in for the model in ``directory``; the profile's file."""
     (directory / "llama").mkdir()
-    (directory / "llama" / "config.json").write_text(json.dumps(LLAMA_1B))
+    (directory / "llama" / "config.json").write_text(json.dumps({**LLAMA_1B, "architectures": ["LlamaForCausalLM"]}))
     (directory / "nvidia.yaml").write_bytes(PIPELINE.read_bytes())
     profile = directory / "my-dgx.yaml"
     profile.write_text(PROFILE.format(workspace=directory / "overnight"))

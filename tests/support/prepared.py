@@ -64,12 +64,13 @@ def make(
     inputs: list[Path],
     output: Path,
     *,
-    workers: int = 2,
+    workers: int | None = None,
     runner: Runner | None = None,
     split: Any = None,
     **prepare: Any,
 ) -> dict[str, int]:
-    """Build a data set as the command does; ``runner``: what does the shards of a corpus in place of processes."""
+    """Build a data set as the command does; ``workers``: on so many processes, else in this one; ``runner``: what does
+    the shards of a corpus."""
     settings = Settings.parse(
         kind, {"source": {"type": "path"}, "split": split or {"validation": 0.1, "test": 0.1}, "prepare": prepare}
     )
@@ -80,7 +81,7 @@ def make(
         output,
         output.with_name(output.name + ".work"),
         report=lambda phase: lambda step, total: None,
-        runner=runner or ProcessRunner(workers),
+        runner=runner or (ProcessRunner(workers) if workers else in_this_process),
     )
 
 
@@ -88,6 +89,7 @@ def in_this_process(root: Path, phase: str, shards: Sequence[int], progress: Cal
     """A runner that starts no processes."""
     for shard in shards:
         work(root, phase, shard)
+        progress(shard)
 
 
 def tree(directory: Path) -> dict[str, bytes]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,13 +15,19 @@ from jobs.core import files, progress
 from jobs.core.paths import StagePaths
 from jobs.core.progress import ProgressWriter, Report
 from jobs.core.shares import Node
-from jobs.core.spec import Input, StageSpec, load, save
+from jobs.core.spec import Input, StageSpec, save
+from jobs.encoding.rows import RowEncoder, Tokens
+from jobs.encoding.settings import Encoding
 from jobs.training.deadline import StopRequest
 from jobs.training.interface import Result, WorkContext
 from jobs.training.saves import Saves
+from tests.support.specs import spec_of
 
 ROOT = Path(__file__).resolve().parents[2]
 FINGERPRINT = "ab" * 32
+
+DATA = {"cpt": "corpus", "sft": "instructions", "dpo": "preferences"}
+"""Kind of training -> the data of ``make_data`` that it takes."""
 
 ENGLISH = ("Save page", "Delete user", "New file", "Open the list", "Change language", "Log in", "Search", "Home")
 EUROPEAN = (
@@ -34,6 +38,18 @@ BRAZILIAN = (
     "Salvar página", "Excluir usuário", "Novo arquivo", "Abrir a listagem", "Trocar idioma", "Entrar", "Pesquisar",
     "Tela inicial",
 )  # fmt: skip
+
+
+def encode_pair(tokenizer: Any, prompt: str, completion: str) -> Tokens:
+    """Ids of a prompt and its completion, both plain texts, in which control tokens count."""
+    encoder = RowEncoder(tokenizer, Encoding(special_tokens="allow"))
+    return encoder.encode({"prompt": prompt, "completion": completion})["completion"]
+
+
+SIX_STEPS: dict[str, Any] = {
+    "steps": 6, "lr": 3e-3, "batch_size": 4, "micro_batch_size": 2, "sequence_length": 64, "seed": 3, "threads": 1,
+}  # fmt: skip
+"""Settings of a training that takes a second."""
 
 
 @dataclass
@@ -114,27 +130,15 @@ def quiet_context(root: Path, rank: int = 0, world: int = 1) -> Any:
 
 
 def start_ranks(world: int, *starts: tuple[Stage, int | None]) -> None:
-    """Start stages, one after the other, on the processes of one torchrun; each with the boundary to stop at."""
-    arguments = []
-    for given, stop_after in starts:
-        path = given.spec.stage_paths.root / "spec.json"
-        save(path, given.spec)
-        arguments += [str(path), str(stop_after or 0)]
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc-per-node={world}",
-            str(Path(__file__)),
-            *arguments,
-        ],
-        check=True,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        timeout=600,
-    )
+    """Start stages, one after the other, on the same processes; each with the boundary to stop at."""
+    from tests.support import ranks
+
+    given = []
+    for one, stop_after in starts:
+        path = one.spec.stage_paths.root / "spec.json"
+        save(path, one.spec)
+        given.append((path, stop_after))
+    ranks.run(world, given, given[0][0].with_name("ranks.log"))
 
 
 def write_deadline(stage: StagePaths, epoch: float) -> None:
@@ -157,21 +161,19 @@ def stage(
         role: Input(role, str(path), "checkpoint", (formats or {}).get(role, "hf"), FINGERPRINT)
         for role, path in inputs.items()
     }
-    spec = StageSpec(
-        run="r",
-        pipeline="p",
-        stage=root.name,
-        kind=kind,
-        backend=backend,
-        attempt="a",
-        fingerprint=FINGERPRINT,
-        stage_dir=str(root / "stage"),
-        store_dir=str(root / "store"),
-        produces={"kind": "checkpoint", "format": "hf"},
-        settings=settings,
-        inputs=given,
+    return Stage(
+        spec_of(
+            root,
+            stage=root.name,
+            kind=kind,
+            backend=backend,
+            fingerprint=FINGERPRINT,
+            store_dir=str(root / "store"),
+            produces={"kind": "checkpoint", "format": "hf"},
+            settings=settings,
+            inputs=given,
+        )
     )
-    return Stage(spec)
 
 
 def with_settings(given: Stage, root: Path, **changes: Any) -> Stage:
@@ -246,8 +248,3 @@ def make_model(output: Path, dropout: float = 0.0, seed: int = 0) -> None:
         tie_word_embeddings=True,
     )
     LlamaForCausalLM(config).save_pretrained(output)
-
-
-if __name__ == "__main__":  # one rank of start_ranks
-    for place, boundary in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
-        run_spec(load(Path(place)), StopAfter(step=int(boundary) or None), [])

@@ -66,15 +66,13 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
     given = spec.inputs["data"]
     text = scratch / "data" / "corpus" if given.format == "corpus" else given.output / settings.split
     data = text if spec.kind == "cpt" else given.output / f"{settings.split}.jsonl"
-    place = render.AutomodelPaths(
-        spec.inputs["checkpoint"].output, data, scratch, shape.world, shape.gpus, name=f"{spec.run}-{spec.stage}"
-    )
+    place = render.AutomodelPaths(spec.inputs["checkpoint"].output, data, scratch, shape.world, shape.gpus)
     config = files.json_text(render.configuration(spec.kind, settings, place))
     return interface.in_process(spec, shape, CAPABILITIES.launcher, {"automodel/config.yaml": config})
 
 
 def reader(spec: StageSpec | None = None) -> Reader:
-    """Reads ``training.jsonl`` of the recipe, which counts steps from 0."""
+    """What reads ``training.jsonl`` of the recipe, which counts steps from 0."""
     from jobs.backends.automodel import layout
 
     return layout.report_of(None if spec is None else spec.settings.get("steps"))

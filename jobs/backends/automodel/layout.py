@@ -54,7 +54,7 @@ def consolidated(checkpoint: Path) -> Path | None:
 
 
 def report_of(total: int | None) -> Callable[[str], Report | None]:
-    """Takes lines of ``training.jsonl``; a report for each that is one."""
+    """What makes a report of each line of ``training.jsonl`` that is one."""
 
     def read(line: str) -> Report | None:
         try:

@@ -26,7 +26,6 @@ class AutomodelPaths:
     world: int
     gpus: bool
     restore: Path | None = None
-    name: str = ""
 
 
 def configuration(kind: str, settings: AutomodelSettings, place: AutomodelPaths) -> dict[str, Any]:
@@ -96,15 +95,6 @@ def configuration(kind: str, settings: AutomodelSettings, place: AutomodelPaths)
     }
     if place.restore is not None:
         found["checkpoint"]["restore_from"] = str(place.restore)
-    if settings.wandb_project is not None:
-        # One run over all starts of the stage.
-        found["wandb"] = {
-            "project": settings.wandb_project,
-            "name": place.name,
-            "id": place.name,
-            "resume": "allow",
-            "dir": str(place.scratch),
-        }
     return found
 
 

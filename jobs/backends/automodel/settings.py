@@ -19,7 +19,6 @@ class AutomodelSettings(LongRows, ParallelSettings):
 
     recompute: bool = False
     data_workers: int = setting(0, at_least=0)
-    wandb_project: str | None = None
 
     def check(self) -> None:
         super().check()

@@ -51,9 +51,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
 
     def prepare() -> None:
         restore = _resume_point(ctx)
-        place = AutomodelPaths(
-            source, path, scratch, ctx.world, torch.cuda.is_available(), restore, f"{spec.run}-{spec.stage}"
-        )
+        place = AutomodelPaths(source, path, scratch, ctx.world, torch.cuda.is_available(), restore)
         shutil.rmtree(scratch / "checkpoints", ignore_errors=True)
         scratch.mkdir(parents=True, exist_ok=True)
         files.write_json(config, render.configuration(spec.kind, settings, place))

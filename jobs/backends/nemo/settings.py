@@ -46,8 +46,6 @@ class NemoSettings(LongRows, LoraKeys, FallingRate):
     packed: bool = False
     lora_targets: tuple[str, ...] = LORA_TARGETS
     data_workers: int = setting(0, at_least=0)
-    tensorboard: bool = False
-    wandb_project: str | None = None
 
     @classmethod
     def read(cls, settings: Mapping[str, Any], kind: str = "sft") -> Self:

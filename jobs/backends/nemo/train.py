@@ -64,13 +64,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
             spec.kind, spec.inputs["data"], rows_at, settings, tokenizer.tokenizer, scratch / SPLIT, ctx
         )
         control.validate = held_out.NemoValidation(trainer, rows, micro, ctx)
-    # an explicit path, where NeMo would take the newest directory
-    save, ctx.saves.validations = ranks.on_first(lambda: (ctx.saves.resume(), ctx.saves.validations))
-    resume = None
-    if save is None:
-        resume = nl.AutoResume(restore_config=nl.RestoreConfig(path=str(source), load_artifacts=False))
-    else:
-        trainer.ckpt_path = str(save[1]) if settings.lora_rank is None else lora.save_of(save[1], source)
+    resume = _resume(ctx, settings, source, trainer)
 
     began = time.monotonic()
     start = llm.pretrain if spec.kind == "cpt" else llm.finetune
@@ -79,7 +73,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         model=network,
         data=module,
         trainer=trainer,
-        log=_logger(settings, scratch, spec),
+        log=_logger(scratch),
         resume=resume,
         optim=_optimizer(settings),
         **more,
@@ -103,6 +97,16 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     if ctx.rank == 0:
         layout.check(ctx.output)
     return Result("done", control.step, metrics | control.metrics)
+
+
+def _resume(ctx: WorkContext, settings: NemoSettings, source: Path, trainer: nl.Trainer) -> nl.AutoResume | None:
+    """From ``source`` where there is no save; else None, and the trainer has the path of the newest: an explicit one,
+    where NeMo would take the newest directory."""
+    save, ctx.saves.validations = ranks.on_first(lambda: (ctx.saves.resume(), ctx.saves.validations))
+    if save is None:
+        return nl.AutoResume(restore_config=nl.RestoreConfig(path=str(source), load_artifacts=False))
+    trainer.ckpt_path = str(save[1]) if settings.lora_rank is None else lora.save_of(save[1], source)
+    return None
 
 
 def _trainer(settings: NemoSettings, spread: Parallel, world: int) -> nl.Trainer:
@@ -183,25 +187,13 @@ def _optimizer(settings: NemoSettings) -> nl.MegatronOptimizerModule:
     return nl.MegatronOptimizerModule(config=config, lr_scheduler=Schedule(settings))
 
 
-def _logger(settings: NemoSettings, scratch: Path, spec: StageSpec) -> nl.NeMoLogger:
-    board = wandb = None
-    if settings.tensorboard:
-        from lightning.pytorch.loggers import TensorBoardLogger
-
-        board = TensorBoardLogger(save_dir=str(scratch / "tensorboard"))
-    if settings.wandb_project is not None:
-        from lightning.pytorch.loggers import WandbLogger
-
-        # One run over all restarts of the stage.
-        wandb = WandbLogger(project=settings.wandb_project, id=f"{spec.run}-{spec.stage}", save_dir=str(scratch))
+def _logger(scratch: Path) -> nl.NeMoLogger:
     return nl.NeMoLogger(
         log_dir=str(scratch),
         name="log",
         use_datetime_version=False,
         version="",
         ckpt=None,
-        tensorboard=board,
-        wandb=wandb,
         update_logger_directory=False,
         log_global_rank_0_only=True,
     )

@@ -64,7 +64,7 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
 
 
 def reader(spec: StageSpec | None = None) -> Reader:
-    """Reads what NeMo-RL prints; steps are counted on from the newest save of the stage."""
+    """What reads the lines of NeMo-RL; steps are counted on from the newest save of the stage."""
     from jobs.backends.nemo_rl import progress
 
     start = max(spec.store_paths.save_steps(), default=0) if spec is not None else 0

@@ -55,7 +55,7 @@ class Child:
 
     def __post_init__(self) -> None:
         self._sealed = self.resumed
-        self._reader = progress.Reader(self.resumed)
+        self._reader = progress.StepReader(self.resumed)
 
     def run(self, command: list[str]) -> None:
         """Start it and see it through.

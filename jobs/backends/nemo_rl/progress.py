@@ -50,7 +50,7 @@ class Expected:
 
 
 @dataclass
-class Reader:
+class StepReader:
     """``feed`` returns the metrics of a step when its last line has come. ``setting_up`` ends with the first step."""
 
     step: int
@@ -83,8 +83,8 @@ class Reader:
 
 
 def reports(start: int, total: int | None) -> Callable[[str], Report | None]:
-    """Takes the lines one by one; a report when one ends a step. ``start``: steps that were done before."""
-    reader = Reader(start)
+    """What makes a report of a line that ends a step, given one by one. ``start``: steps that were done before."""
+    reader = StepReader(start)
 
     def feed(line: str) -> Report | None:
         found = reader.feed(line)

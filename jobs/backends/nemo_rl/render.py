@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.backends.nemo_rl.checkout import Checkout
-from jobs.backends.nemo_rl.schemas import DataStyle
+from jobs.backends.nemo_rl.schemas import DataStyle, Schema
 from jobs.backends.nemo_rl.settings import PRECISIONS, DpoSettings, RlSettings
 from jobs.training.settings import BadSettings
 
@@ -97,14 +97,19 @@ def configuration(settings: RlSettings, place: NemoRlPaths, checkout: Checkout) 
         },
         "logger": {
             "log_dir": str(place.logs),
-            "wandb_enabled": settings.wandb_project is not None,
-            "tensorboard_enabled": settings.tensorboard,
+            "wandb_enabled": False,
+            "tensorboard_enabled": False,
             "monitor_gpus": False,
         },
         "cluster": {"gpus_per_node": place.gpus_per_node, "num_nodes": place.nodes},
     }
-    if settings.wandb_project is not None:
-        found["logger"]["wandb"] = {"project": settings.wandb_project, "name": place.logs.parent.name}
+    _add_of_version(found, settings, place, schema)
+    check(found, schema.keys[kind])
+    return found
+
+
+def _add_of_version(found: dict[str, Any], settings: RlSettings, place: NemoRlPaths, schema: Schema) -> None:
+    """What only this kind of stage, or this version, reads."""
     if isinstance(settings, DpoSettings):
         found["dpo"]["reference_policy_kl_penalty"] = settings.beta
     else:
@@ -118,10 +123,8 @@ def configuration(settings: RlSettings, place: NemoRlPaths, checkout: Checkout) 
         limit = None if place.must_save_by is None else duration(place.must_save_by)
         found["checkpointing"]["checkpoint_must_save_by"] = limit
     if schema.data is DataStyle.BY_SPLIT:
-        found[kind]["val_at_end"] = False
+        found[settings.KIND]["val_at_end"] = False
         found["checkpointing"]["save_optimizer"] = True
-    check(found, schema.keys[kind])
-    return found
 
 
 PLAIN = "{% for message in messages %}{{ message['content'] }}{% endfor %}"

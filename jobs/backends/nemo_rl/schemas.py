@@ -51,8 +51,7 @@ _COMMON = frozenset({
     "policy.dtensor_cfg.context_parallel_size", "policy.dtensor_cfg.sequence_parallel",
     "policy.optimizer.kwargs.lr", "policy.optimizer.kwargs.weight_decay", "policy.scheduler",
     "data.max_input_seq_length",
-    "logger.log_dir", "logger.wandb_enabled", "logger.wandb.project", "logger.wandb.name",
-    "logger.tensorboard_enabled", "logger.monitor_gpus",
+    "logger.log_dir", "logger.wandb_enabled", "logger.tensorboard_enabled", "logger.monitor_gpus",
     "cluster.gpus_per_node", "cluster.num_nodes",
 })  # fmt: skip
 _SINCE_4 = frozenset({

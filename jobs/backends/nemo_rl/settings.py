@@ -30,8 +30,6 @@ class RlSettings(ParallelSettings):
     recompute: bool = False
     cpu_offload: bool = False
     workers: str = setting("same", choices=("own", "same"))
-    tensorboard: bool = False
-    wandb_project: str | None = None
     ray_seconds: int = setting(300, at_least=1)
 
 

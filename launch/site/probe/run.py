@@ -105,7 +105,7 @@ def _backend(profile: Profile) -> str:
 
 
 def prepare(found: ProfileFile, workspace: Workspace, wanted: Sequence[ProbePlan]) -> list[Probe]:
-    """Write the files of the probes; nothing is submitted. Raises InputError: a value cannot go into a script."""
+    """The probes, their files written; nothing is submitted. Raises InputError: a value cannot go into a script."""
     run = Run(Workspace(workspace.probes), tokens.token_hex(3))
     run.paths.stages.mkdir(parents=True)
     toolkit.take(run.workspace, run.paths.toolkit)

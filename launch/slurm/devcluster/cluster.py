@@ -69,7 +69,7 @@ class DevCluster:
             return None
 
     def status(self) -> Status:
-        """Ask the processes and Slurm.
+        """What lives, by its processes and by Slurm.
 
         Raises:
             InputError: no cluster here.
@@ -89,7 +89,7 @@ class DevCluster:
         shape: Mapping[str, Any] | None = None,
         say: Say = lambda _: None,
     ) -> ClusterConfig:
-        """Start what does not run yet and wait until all nodes are up. Asking again for the same is free.
+        """The cluster, with all nodes up: what does not run yet is started. Asking again for the same is free.
 
         Args:
             nodes: how many; default 4, or what the existing cluster has.

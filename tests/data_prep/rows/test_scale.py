@@ -15,7 +15,7 @@ pytest.importorskip("tests.support.prepared", exc_type=ImportError)
 
 from data_prep.common.errors import DataError
 from data_prep.rows import build
-from data_prep.rows.shard import ShardPlan
+from data_prep.rows.shard import RowPlan
 from tests.support.prepared import document, make, tree, write_lines, write_tokenizer
 
 MEMORY = """
@@ -57,7 +57,7 @@ def test_many_rows_are_counted_by_tiktoken_and_the_data_set_is_the_same(
     settings = {"tokenizer": str(write_tokenizer(tmp_path / "t")), "max_tokens": 120, "max_over_length": 0.9}
     (tmp_path / "t/chat_template.jinja").write_text("{% for m in messages %}<s>{{ m.content }}</s>{% endfor %}")
     make("instructions", [source], tmp_path / "usual", **settings)  # so few rows are not worth the proof
-    plans: list[ShardPlan] = []
+    plans: list[RowPlan] = []
     read = build._read
     monkeypatch.setattr(build, "_read", lambda plan, *more: plans.append(plan) or read(plan, *more))
     monkeypatch.setattr(build, "QUICK_BYTES", 1)

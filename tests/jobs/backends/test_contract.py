@@ -161,7 +161,7 @@ def test_an_empty_directory_is_no_checkpoint(name: str, code: Path, tmp_path: Pa
     assert str(tmp_path) in found.problem
 
 
-HUGGING_FACE = ("convert", "data", "trl", "automodel", "nemo_rl", "megatron_bridge", "contract_words")
+HUGGING_FACE = ("convert", "data", "trl", "automodel", "nemo_rl", "contract_words")
 
 
 @pytest.mark.train
@@ -196,38 +196,19 @@ def test_a_checkpoint_without_rules_of_its_own(code: Path, tmp_path: Path, monke
     assert "config.json is missing" in str(interface.completeness(backend, tmp_path).problem)
 
 
-def megatron(directory: Path) -> None:
-    inner = directory / "iter_0000006"
-    inner.mkdir(parents=True)
-    for name in (".metadata", "metadata.json", "__0_0.distcp"):
-        (inner / name).write_text("")
-    (directory / "latest_checkpointed_iteration.txt").write_text("6\n")
-
-
-def dcp(directory: Path) -> None:
-    (directory / "policy/weights").mkdir(parents=True)
+def test_a_checkpoint_of_nemo_rl_says_its_step_or_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "policy/weights").mkdir(parents=True)
     for name in ("policy/weights/.metadata", "policy/weights/__0_0.distcp", "config.yaml"):
-        (directory / name).write_text("")
-    (directory / "training_info.json").write_text('{"total_steps": 6}')
-
-
-@pytest.mark.parametrize(
-    ("name", "make", "missing"),
-    [
-        ("megatron_bridge", megatron, "iter_0000006/metadata.json"),
-        ("nemo_rl", dcp, "policy/weights/.metadata"),
-    ],
-)
-def test_a_checkpoint_says_its_step_or_what_is_missing(name: str, make: Any, missing: str, tmp_path: Path) -> None:
-    make(tmp_path / "whole")
-    backend = backends.load(name)
-    assert interface.completeness(backend, tmp_path / "whole") == Completeness(step=6)
-    (tmp_path / "whole" / missing).unlink()
-    assert missing in str(interface.completeness(backend, tmp_path / "whole").problem)
+        (tmp_path / name).write_text("")
+    (tmp_path / "training_info.json").write_text('{"total_steps": 6}')
+    backend = backends.load("nemo_rl")
+    assert interface.completeness(backend, tmp_path) == Completeness(step=6)
+    (tmp_path / "policy/weights/.metadata").unlink()
+    assert "policy/weights/.metadata" in str(interface.completeness(backend, tmp_path).problem)
 
 
 @pytest.mark.train
-@pytest.mark.parametrize("name", ["trl", "automodel", "convert", "nemo", "nemo_rl", "megatron_bridge"])
+@pytest.mark.parametrize("name", ["trl", "automodel", "convert", "nemo", "nemo_rl"])
 def test_a_hugging_face_directory_that_was_cut_off_is_found(name: str, base: Path, tmp_path: Path) -> None:
     whole = shutil.copytree(base / "output", tmp_path / "whole")
     backend = backends.load(name)

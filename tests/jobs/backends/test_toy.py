@@ -15,7 +15,6 @@ from jobs.training.settings import BadSettings
 from tests.support import stages
 from tests.support.stages import Stage
 
-DATA = {"cpt": "corpus", "sft": "instructions", "dpo": "preferences"}
 SETTINGS: dict[str, Any] = {"steps": 12, "lr": 8.0, "batch_size": 6, "seed": 3}
 
 
@@ -32,7 +31,7 @@ def make(root: Path, kind: str, checkpoint: Path, data: Path, **changes: Any) ->
         kind,
         "toy",
         {**SETTINGS, **changes},
-        {"checkpoint": checkpoint, "data": data / DATA[kind]},
+        {"checkpoint": checkpoint, "data": data / stages.DATA[kind]},
         {"checkpoint": "toy"},
     )
 

@@ -28,7 +28,6 @@ from tests.support.stages import Stage  # noqa: E402
 
 pytestmark = pytest.mark.train
 
-DATA = {"cpt": "corpus", "sft": "instructions", "dpo": "preferences"}
 SETTINGS: dict[str, Any] = {
     "steps": 8, "lr": 3e-3, "batch_size": 4, "micro_batch_size": 2, "sequence_length": 64, "warmup_steps": 2, "seed": 3,
     "threads": 1,
@@ -36,7 +35,9 @@ SETTINGS: dict[str, Any] = {
 
 
 def make(root: Path, kind: str, base: Path, data: Path, **changes: Any) -> Stage:
-    return stages.stage(root, kind, "trl", {**SETTINGS, **changes}, {"checkpoint": base, "data": data / DATA[kind]})
+    return stages.stage(
+        root, kind, "trl", {**SETTINGS, **changes}, {"checkpoint": base, "data": data / stages.DATA[kind]}
+    )
 
 
 def looked_up(kind: str) -> str:

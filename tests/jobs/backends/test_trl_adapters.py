@@ -28,11 +28,12 @@ SETTINGS: dict[str, Any] = {
     "steps": 6, "lr": 3e-3, "batch_size": 4, "micro_batch_size": 2, "sequence_length": 64, "seed": 3, "threads": 1,
     "lora_rank": 4,
 }  # fmt: skip
-DATA = {"cpt": "corpus", "sft": "instructions", "dpo": "preferences"}
 
 
 def make(root: Path, kind: str, base: Path, data: Path, **changes: Any) -> Stage:
-    return stages.stage(root, kind, "trl", {**SETTINGS, **changes}, {"checkpoint": base, "data": data / DATA[kind]})
+    return stages.stage(
+        root, kind, "trl", {**SETTINGS, **changes}, {"checkpoint": base, "data": data / stages.DATA[kind]}
+    )
 
 
 @pytest.mark.parametrize(("kind", "more"), [("cpt", {"lora_dropout": 0.2}), ("dpo", {"lora_dora": True})])

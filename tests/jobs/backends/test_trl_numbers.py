@@ -24,7 +24,6 @@ from tests.support.stages import Stage  # noqa: E402
 
 pytestmark = pytest.mark.train
 
-DATA = {"cpt": "corpus", "sft": "instructions", "dpo": "preferences"}
 SETTINGS: dict[str, Any] = {
     "steps": 20, "lr": 1e-3, "batch_size": 8, "micro_batch_size": 2, "sequence_length": 64, "warmup_steps": 3, "seed": 3,
     "threads": 1, "weight_decay": 0.1, "max_grad_norm": 1.0,
@@ -49,7 +48,7 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make(root: Path, kind: str, base: Path, data: Path, **changes: Any) -> Stage:
     settings = {name: value for name, value in {**SETTINGS, **changes}.items() if value is not None}
-    return stages.stage(root, kind, "trl", settings, {"checkpoint": base, "data": data / DATA[kind]})
+    return stages.stage(root, kind, "trl", settings, {"checkpoint": base, "data": data / stages.DATA[kind]})
 
 
 class Reference:
@@ -58,7 +57,7 @@ class Reference:
     def __init__(self, base: Path, data: Path, kind: str, beta: float = 0.1, sft_weight: float = 0.0) -> None:
         self.tokenizer = tokenizers.load(base / "output")
         self.model, self.before = load_model(base / "output"), load_model(base / "output")
-        lines = (data / DATA[kind] / "output" / "train.jsonl").read_text().splitlines()
+        lines = (data / stages.DATA[kind] / "output" / "train.jsonl").read_text().splitlines()
         self.rows = [json.loads(line) for line in lines]
         self.kind, self.beta, self.sft_weight = kind, beta, sft_weight
 

@@ -26,14 +26,11 @@ from tests.support.stages import Stage  # noqa: E402
 
 pytestmark = pytest.mark.train
 
-SETTINGS: dict[str, Any] = {
-    "steps": 6, "lr": 3e-3, "batch_size": 4, "micro_batch_size": 2, "sequence_length": 64, "seed": 3, "threads": 1,
-}  # fmt: skip
-DATA = {"cpt": "corpus", "sft": "instructions", "dpo": "preferences"}
-
 
 def make(root: Path, kind: str, base: Path, data: Path, **changes: Any) -> Stage:
-    return stages.stage(root, kind, "trl", {**SETTINGS, **changes}, {"checkpoint": base, "data": data / DATA[kind]})
+    return stages.stage(
+        root, kind, "trl", {**stages.SIX_STEPS, **changes}, {"checkpoint": base, "data": data / stages.DATA[kind]}
+    )
 
 
 def losses(root: Path, kind: str, base: Path, data: Path, **changes: Any) -> list[float]:
@@ -119,7 +116,7 @@ def test_optimizers_are_those_of_transformers(tmp_path: Path, base: Path, data: 
     pytest.importorskip("bitsandbytes")
     wanted = {"adamw_8bit": "adamw_8bit", "paged_adamw_8bit": "paged_adamw_8bit", "paged_adamw": "paged_adamw_32bit"}
     for ours, theirs in wanted.items():
-        _, given = arguments("cpt", TrainSettings.read({**SETTINGS, "optimizer": ours}), 1, tmp_path)
+        _, given = arguments("cpt", TrainSettings.read({**stages.SIX_STEPS, "optimizer": ours}), 1, tmp_path)
         assert given["optim"].replace("_bnb", "") == theirs
 
 
@@ -141,7 +138,7 @@ def test_optimizers_are_those_of_transformers(tmp_path: Path, base: Path, data: 
 def test_what_is_refused(kind: str, changes: dict[str, Any], text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trl_settings, "versions", lambda name: {})
     with pytest.raises(BadSettings, match=text):
-        TrainSettings.read({**SETTINGS, **changes}, kind)
+        TrainSettings.read({**stages.SIX_STEPS, **changes}, kind)
 
 
 def test_an_unusual_beta_is_noted(tmp_path: Path, base: Path, data: Path) -> None:

@@ -21,10 +21,6 @@ from tests.support.stages import Stage  # noqa: E402
 
 pytestmark = pytest.mark.train
 
-SETTINGS: dict[str, Any] = {
-    "steps": 6, "lr": 3e-3, "batch_size": 4, "micro_batch_size": 2, "sequence_length": 64, "seed": 3, "threads": 1,
-}  # fmt: skip
-DATA = {"cpt": "corpus", "sft": "instructions", "dpo": "preferences"}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "cpt": ("cpt", {"recompute": True}), "sft": ("sft", {}), "rounded": ("cpt", {"precision": "bf16"}),
 }  # fmt: skip
@@ -32,8 +28,8 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def make(root: Path, name: str, base: Path, data: Path, **changes: Any) -> Stage:
     kind, more = KINDS[name]
-    settings = {**SETTINGS, **more, **changes}
-    return stages.stage(root, kind, "trl", settings, {"checkpoint": base, "data": data / DATA[kind]})
+    settings = {**stages.SIX_STEPS, **more, **changes}
+    return stages.stage(root, kind, "trl", settings, {"checkpoint": base, "data": data / stages.DATA[kind]})
 
 
 def test_shards_learn_what_whole_replicas_do(tmp_path: Path, base: Path, data: Path) -> None:
@@ -66,4 +62,4 @@ def test_shards_learn_what_whole_replicas_do(tmp_path: Path, base: Path, data: P
 @pytest.mark.parametrize(("kind", "more"), [("dpo", {}), ("sft", {"lora_rank": 4})])
 def test_what_is_refused(kind: str, more: dict[str, Any]) -> None:
     with pytest.raises(BadSettings, match="shard: full is for kinds cpt and sft without adapters"):
-        TrainSettings.read({**SETTINGS, "shard": "full", **more}, kind)
+        TrainSettings.read({**stages.SIX_STEPS, "shard": "full", **more}, kind)

@@ -23,7 +23,6 @@ from tests.support.stages import Stage
 
 pytestmark = pytest.mark.train
 
-DATA = {"cpt": "corpus", "sft": "instructions", "dpo": "preferences"}
 LENGTH, BETA, SFT_WEIGHT = 48, 0.3, 0.5
 SETTINGS: dict[str, Any] = {
     "steps": 6, "lr": 3e-3, "batch_size": 4, "micro_batch_size": 2, "sequence_length": LENGTH, "seed": 3, "threads": 1,
@@ -38,7 +37,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("given")
     stages.make_model(root / "base/output")
     stages.make_data(root)
-    rows: dict[str, list[dict[str, str]]] = {name: [] for name in DATA.values()}
+    rows: dict[str, list[dict[str, str]]] = {name: [] for name in stages.DATA.values()}
     for at in range(7):
         chosen, rejected = " ".join(stages.BRAZILIAN[: 1 + at % 4]), " ".join(stages.ENGLISH[at % 3 : 3])
         prompt = f"Say {stages.ENGLISH[at]}\n"
@@ -51,9 +50,9 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(root: Path, kind: str, given: Path, **changes: Any) -> Stage:
-    inputs = {"checkpoint": given / "base", "data": given / DATA[kind]}
+    inputs = {"checkpoint": given / "base", "data": given / stages.DATA[kind]}
     settings = {**SETTINGS, **MORE[kind], **changes}
-    return stages.stage(root, kind, "trl", settings, inputs, {"data": DATA[kind]})
+    return stages.stage(root, kind, "trl", settings, inputs, {"data": stages.DATA[kind]})
 
 
 def validated(stage: Stage) -> dict[int, float]:
@@ -63,7 +62,7 @@ def validated(stage: Stage) -> dict[int, float]:
 def rows_of(kind: str, given: Path) -> list[dict[str, str]]:
     import json
 
-    path = given / DATA[kind] / "output/validation.jsonl"
+    path = given / stages.DATA[kind] / "output/validation.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -112,8 +111,8 @@ def written_out(kind: str, given: Path, output: Path) -> float:
 
 def test_the_loss_is_that_of_plain_torch(given: Path, tmp_path: Path) -> None:
     """On one process and on two, also with shards; training is the same to the last bit as without validation."""
-    one = {kind: make(tmp_path / kind, kind, given) for kind in DATA}
-    two = {kind: make(tmp_path / f"two-{kind}", kind, given, micro_batch_size=1) for kind in DATA}
+    one = {kind: make(tmp_path / kind, kind, given) for kind in stages.DATA}
+    two = {kind: make(tmp_path / f"two-{kind}", kind, given, micro_batch_size=1) for kind in stages.DATA}
     shards = make(tmp_path / "shards", "sft", given, shard="full")
     stages.start_ranks(2, *((stage, None) for stage in two.values()), (shards, None))
     for kind, stage in one.items():

@@ -15,7 +15,7 @@ from jobs.encoding.errors import CannotEncode
 from jobs.encoding.load import load
 from jobs.encoding.rows import RowEncoder, Tokens
 from jobs.encoding.settings import Encoding
-from jobs.training import examples
+from tests.support import stages
 from tests.support.templates import A2, CALL, RESULT, TOOLS, U2, A, S, U, learned, write_tokenizer
 from tests.support.tokenizer_shapes import CHATML, spaced
 
@@ -70,7 +70,7 @@ def test_texts_get_one_beginning_and_one_end_token(tmp_path: Path, behind: str) 
     tokenizer = load(directory)
     begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
     for prompt, answer in (("Hi", "Yes"), ("<s>Hi", "Yes"), ("Hi", "Yes</s>")):
-        found = examples.encode_pair(tokenizer, prompt, answer)
+        found = stages.encode_pair(tokenizer, prompt, answer)
         assert [*found.ids].count(begin) == [*found.ids].count(end) == 1, (prompt, answer)
         assert (found.ids[0], found.ids[-1]) == (begin, end)
         assert tokenizer.decode(found.completion) == "Yes</s>"

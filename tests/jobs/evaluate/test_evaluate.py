@@ -29,20 +29,6 @@ TASKS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    stages.make_data(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("base")
-    stages.make_model(root / "output")
-    return root
-
-
-@pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory, base: Path, data: Path) -> Path:
     """The base model after a little SFT."""
     root = tmp_path_factory.mktemp("tuned")

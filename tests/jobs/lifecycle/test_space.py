@@ -12,6 +12,7 @@ from jobs.core.paths import StorePaths
 from jobs.core.spec import Input, StageSpec
 from jobs.lifecycle import space
 from jobs.training.saves import Saves
+from tests.support import specs
 
 
 def spec_of(tmp_path: Path, **more: Any) -> StageSpec:
@@ -21,22 +22,8 @@ def spec_of(tmp_path: Path, **more: Any) -> StageSpec:
     seal.seal_directory(parent.output, parent.seal, kind=seal.SealKind.CHECKPOINT, format="toy", fingerprint="p" * 64)
     (tmp_path / "store" / "checkpoint-own").mkdir()
     given = Input("cpt", str(parent.root), "checkpoint", "toy", "p" * 64)
-    return StageSpec(
-        "r",
-        "p",
-        "sft",
-        "sft",
-        "toy",
-        "abc",
-        "f" * 64,
-        str(tmp_path),
-        str(tmp_path / "store" / "checkpoint-own"),
-        {"kind": "checkpoint", "format": "toy"},
-        {},
-        {"checkpoint": given},
-        target_step=10,
-        **more,
-    )
+    own = {"stage_dir": str(tmp_path), "store_dir": str(tmp_path / "store" / "checkpoint-own")}
+    return specs.spec_of(tmp_path, **own, inputs={"checkpoint": given}, target_step=10, **more)
 
 
 @pytest.mark.failure(35)

@@ -11,23 +11,12 @@ from jobs.core.attempts import Attempt
 from jobs.core.spec import StageSpec
 from jobs.lifecycle import steps
 from jobs.lifecycle.steps import Entry, Start
+from tests.support.specs import spec_of
 
 
 @pytest.fixture
 def spec(tmp_path: Path) -> StageSpec:
-    made = StageSpec(
-        run="abcde",
-        pipeline="p",
-        stage="cpt",
-        kind="cpt",
-        backend="toy",
-        attempt="aaaaaa",
-        fingerprint="0" * 64,
-        stage_dir=str(tmp_path / "stage"),
-        store_dir=str(tmp_path / "store" / "checkpoint-0"),
-        produces={"kind": "checkpoint", "format": "toy"},
-        settings={},
-    )
+    made = spec_of(tmp_path)
     made.stage_paths.root.mkdir()
     made.store_paths.root.mkdir(parents=True)
     open_attempt(made, 1)

@@ -52,7 +52,7 @@ def test_save_every_counts_steps_and_the_last_is_saved_where_it_is_worth_it(tmp_
 
 
 def test_a_program_that_is_told_once_saves_by_the_time_that_its_steps_took(tmp_path: Path, clock: list[float]) -> None:
-    """As nemo_rl and megatron_bridge are."""
+    """As nemo_rl is."""
     stage = StagePaths(tmp_path)
     assert StopRequest(stage, 60.0).save_period(400, 25) == 25
     assert StopRequest(stage, 60.0).save_period(401, None) == 51, "nothing is known of its steps: an eighth of them"

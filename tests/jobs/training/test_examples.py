@@ -33,10 +33,10 @@ def test_completion_begins_where_the_ids_of_the_prompt_end(tmp_path: Path) -> No
 
     stages.make_tokenizer(tmp_path)
     tokenizer = tokenizers.load(tmp_path)
-    pair = examples.encode_pair(tokenizer, "Translate: Home\n", "Ecrã inicial")
+    pair = stages.encode_pair(tokenizer, "Translate: Home\n", "Ecrã inicial")
     assert tokenizer.decode(pair.prompt) == "Translate: Home\n"
     assert tokenizer.decode(pair.completion) == "Ecrã inicial</s>"
-    merged = examples.encode_pair(tokenizer, "Guard", "ar página")
+    merged = stages.encode_pair(tokenizer, "Guard", "ar página")
     assert tokenizer.decode([*merged.prompt, *merged.completion]) == "Guardar página</s>"
     assert list(merged.prompt) == tokenizer("Guardar página")["input_ids"][: len(merged.prompt)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ gguf = pytest.importorskip("gguf")
 pytest.importorskip("transformers")
 
 from jobs.training import gguf as convert  # noqa: E402
-from jobs.training import interface, tokenizers  # noqa: E402
+from jobs.training import interface, models, tokenizers  # noqa: E402
 from jobs.training.gguf import ConversionFailed  # noqa: E402
 from jobs.training.probe_texts import PROBE_TEXTS  # noqa: E402
 from jobs.training.tokenizers import LoaderDisagrees  # noqa: E402
@@ -101,6 +102,21 @@ def test_gives_the_model_that_the_file_was_made_from(tmp_path: Path, base: Path,
     assert sealed["special_ids"] == {"bos": 1, "eos": 2, "pad": 2}
     assert interface.behaviour(back_end, source / "output") is None
     assert json.loads((stage.output / "generation_config.json").read_text())["eos_token_id"] == 2
+
+
+def test_weights_that_were_mixed_up_on_the_way_are_found(tmp_path: Path, base: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    back = shutil.copytree(base / "output", tmp_path / "back")
+    probes = convert.probe_ids(back)
+    expected = models.logits(models.load_model(back), probes)
+    assert convert.compare_logits(expected, expected, "itself")["logit_difference"] == 0.0
+    weights = load_file(back / "model.safetensors")
+    one, other = (f"model.layers.{layer}.self_attn.k_proj.weight" for layer in (0, 1))
+    weights[one], weights[other] = weights[other], weights[one]
+    save_file(weights, back / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConversionFailed, match="back against itself: logits differ by"):
+        convert.compare_logits(expected, models.logits(models.load_model(back), probes), "back against itself")
 
 
 def test_digits_are_cut_apart_for_smollm(tmp_path: Path, base: Path, source: Path) -> None:

@@ -203,47 +203,31 @@ def test_a_node_that_does_not_answer_leaves_the_save_unsealed(tmp_path: Path, mo
 
 @pytest.mark.failure(31)
 def test_training_goes_on_while_a_save_is_sealed_and_a_failure_ends_that(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, sealing: threading.Event
 ) -> None:
-    going = threading.Event()
-    real = seal.digest_files
-
-    def slow(*given: Any, **named: Any) -> Any:
-        assert going.wait(30)
-        return real(*given, **named)
-
-    monkeypatch.setattr(seal, "digest_files", slow)
     store, took = StorePaths(tmp_path), list[float]()
     mine = saves(store)
     for step in (2, 4):
         made = mine.directory / f"checkpoint-{step}"
         made.mkdir()
         (made / "state").write_bytes(os.urandom(1000))
-        going.clear()
+        sealing.clear()
         mine.seal_beside(step, 2, took.append)
         if step == 2:
             assert store.sealed_steps() == [], "it does not count yet, and the training goes on"
-            going.set()
+            sealing.set()
             mine.wait()
             assert store.sealed_steps() == [2]
     mine._given_up = True
-    going.set()
+    sealing.set()
     mine.give_up()
     assert store.sealed_steps() == [2]
     assert len(took) == 1
 
 
 def test_a_save_holds_the_validations_of_its_time_although_the_training_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, sealing: threading.Event
 ) -> None:
-    going = threading.Event()
-    real = seal.digest_files
-
-    def slow(*given: Any, **named: Any) -> Any:
-        assert going.wait(30)
-        return real(*given, **named)
-
-    monkeypatch.setattr(seal, "digest_files", slow)
     store = StorePaths(tmp_path)
     mine = saves(store)
     (mine.directory / "checkpoint-2").mkdir()
@@ -251,7 +235,7 @@ def test_a_save_holds_the_validations_of_its_time_although_the_training_goes_on(
     mine.validations[2] = 1.5
     mine.seal_beside(2, 2, lambda seconds: None)
     mine.validations[4] = 0.5
-    going.set()
+    sealing.set()
     mine.wait()
     again = saves(store)
     assert again.resume() == (2, store.save(2))

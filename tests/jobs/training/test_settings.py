@@ -59,8 +59,18 @@ def invalid(rule: Rule) -> Iterator[Any]:
 
 
 def test_every_back_end_that_trains_is_walked() -> None:
-    assert set(TRAINERS) >= {"trl", "nemo", "nemo_rl", "automodel", "megatron_bridge", "toy"}
+    assert set(TRAINERS) >= {"trl", "nemo", "nemo_rl", "automodel", "toy"}
     assert [len(classes(name)) for name in TRAINERS] == [2 if name == "nemo_rl" else 1 for name in TRAINERS]
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_of_a_setting_that_is_gone_it_says_what_there_is(name: str) -> None:
+    for setting_of_before, command in (
+        ("tensorboard", "overnight tensorboard RUN"),
+        ("wandb_project", "overnight track RUN"),
+    ):
+        with pytest.raises(BadSettings, match=f"unknown setting '{setting_of_before}'; {command}"):
+            classes(name)[0].read({**REQUIRED, setting_of_before: True})
 
 
 @pytest.mark.parametrize("name", TRAINERS)

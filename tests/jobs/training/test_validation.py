@@ -249,15 +249,7 @@ def test_a_save_holds_the_validations_of_its_time(tmp_path: Path, given: Path) -
     seal.verify(save, stage.spec.store_paths.save_seal(5))
 
 
-def test_the_best_save_is_taken_once_its_seal_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    going = threading.Event()
-    real = seal.digest_files
-
-    def slow(*given: Any, **named: Any) -> Any:
-        assert going.wait(30)
-        return real(*given, **named)
-
-    monkeypatch.setattr(seal, "digest_files", slow)
+def test_the_best_save_is_taken_once_its_seal_is_there(tmp_path: Path, sealing: threading.Event) -> None:
     stage = make(tmp_path / "a", tmp_path)
     store = stage.spec.store_paths
     saves = Saves(store, stage.spec.fingerprint, None, lambda name, **facts: None)
@@ -269,5 +261,5 @@ def test_the_best_save_is_taken_once_its_seal_is_there(tmp_path: Path, monkeypat
     watch.add(2, 0.5)
     watch.seal_beside(2, goes_on=True)
     watch.add(4, 1.5)
-    threading.Timer(0.2, going.set).start()
+    threading.Timer(0.2, sealing.set).start()
     assert watch.chosen(4) == (2, store.save(2))

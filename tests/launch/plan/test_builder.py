@@ -29,7 +29,7 @@ ABLE = {
     "convert": able(("gguf", "hf")),
     "nemo": able(("hf", "nemo"), ("nemo", "hf")),
     "nemo_rl": able(("dcp", "hf")),
-    "megatron_bridge": able(("hf", "megatron"), ("megatron", "hf")),
+    "other": able(("hf", "own"), ("own", "hf")),
 }
 
 
@@ -41,11 +41,11 @@ ABLE = {
         ("gguf", ("nemo",), [("convert", "hf"), ("nemo", "nemo")]),
         ("nemo", ("hf",), [("nemo", "hf")]),
         ("dcp", ("nemo",), [("nemo_rl", "hf"), ("nemo", "nemo")]),
-        ("hf", ("megatron",), [("megatron_bridge", "megatron")]),
-        ("megatron", ("hf",), [("megatron_bridge", "hf")]),
-        ("nemo", ("megatron",), [("nemo", "hf"), ("megatron_bridge", "megatron")]),
-        ("megatron", ("nemo",), [("megatron_bridge", "hf"), ("nemo", "nemo")]),
-        ("dcp", ("megatron",), [("nemo_rl", "hf"), ("megatron_bridge", "megatron")]),
+        ("hf", ("own",), [("other", "own")]),
+        ("own", ("hf",), [("other", "hf")]),
+        ("nemo", ("own",), [("nemo", "hf"), ("other", "own")]),
+        ("own", ("nemo",), [("other", "hf"), ("nemo", "nemo")]),
+        ("dcp", ("own",), [("nemo_rl", "hf"), ("other", "own")]),
         ("hf", ("dcp",), None),
         ("wheels", ("hf",), None),
     ],
@@ -101,10 +101,10 @@ def planned(
 @pytest.mark.parametrize(
     ("stages", "inserted"),
     [
-        ([("cpt", "megatron_bridge", "base"), ("dpo", "trl", "s1")], ["base-megatron", "s1-hf"]),
+        ([("cpt", "nemo", "base"), ("dpo", "trl", "s1")], ["base-nemo", "s1-hf"]),
         (
-            [("cpt", "nemo", "base"), ("sft", "megatron_bridge", "s1"), ("cpt", "nemo", "s2")],
-            ["base-nemo", "s1-hf", "s1-megatron", "s2-hf", "s2-nemo"],
+            [("cpt", "nemo", "base"), ("sft", "trl", "s1"), ("cpt", "nemo", "s2")],
+            ["base-nemo", "s1-hf", "s2-nemo"],
         ),
         (
             [("cpt", "nemo", "base"), ("sft", "nemo", "s1"), ("dpo", "nemo_rl", "s2"), ("sft", "trl", "s3")],
@@ -112,7 +112,7 @@ def planned(
         ),
         ([("cpt", "automodel", "base"), ("dpo", "trl", "s1")], []),
     ],
-    ids=["bridge", "nemo_and_bridge", "guide", "automodel"],
+    ids=["nemo", "there_and_back", "guide", "automodel"],
 )
 def test_conversions_are_inserted_by_what_back_ends_declare(
     tmp_path: Path, stages: list[tuple[str, str, str]], inserted: list[str]
@@ -130,11 +130,9 @@ def test_conversions_are_inserted_by_what_back_ends_declare(
 
 def test_a_stage_may_not_have_the_name_of_a_conversion_that_is_needed(tmp_path: Path) -> None:
     """Of any format that a back end declares, and only where the conversion is there."""
-    stages = [("cpt", "megatron_bridge", "base"), ("dpo", "trl", "s1"), ("sft", "trl", "base")]
-    with pytest.raises(
-        InputError, match="stage 'base-megatron' has the name of the conversion of 'base' to 'megatron'"
-    ):
-        planned(tmp_path, *stages, names=("s1", "s2", "base-megatron"))
+    stages = [("cpt", "nemo", "base"), ("dpo", "trl", "s1"), ("sft", "trl", "base")]
+    with pytest.raises(InputError, match="stage 'base-nemo' has the name of the conversion of 'base' to 'nemo'"):
+        planned(tmp_path, *stages, names=("s1", "s2", "base-nemo"))
     planned(tmp_path, ("cpt", "trl", "base"), ("sft", "trl", "s1"), names=("s1", "s1-hf"))
 
 

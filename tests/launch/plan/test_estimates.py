@@ -21,12 +21,9 @@ from launch.plan import estimates
 from launch.plan import file as plan_file
 from launch.plan import memory as estimate
 from launch.plan.model import Plan, PlannedInput, PlannedStage
+from tests.support.llamas import LLAMA_1B
 from tests.support.made_runs import stage
 
-LLAMA_1B = {
-    "model_type": "llama", "vocab_size": 128256, "num_hidden_layers": 16, "hidden_size": 2048, "num_attention_heads": 32,
-    "num_key_value_heads": 8, "head_dim": 64, "intermediate_size": 8192, "tie_word_embeddings": True,
-}  # fmt: skip
 BASE = PlannedInput("base", "download", "hf", "cd" * 32, is_job=False)
 
 
@@ -132,7 +129,6 @@ def test_what_fits_is_not_refused(workspace: Workspace) -> None:
         ("nemo", "9G", {"batch_size": 1, "recompute": "full"}, "lora_rank: 16"),
         ("nemo", "9G", {"batch_size": 4, "lora_rank": 4, "recompute": "selective"}, "micro_batch_size"),
         ("automodel", "12G", {"gpus": 4, "recompute": True, "sequence_length": 8192}, "tensor_parallel: 4"),
-        ("megatron_bridge", "25G", {"gpus": 4, "sequence_length": 8192}, "tensor_parallel"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_what_does(

@@ -15,6 +15,7 @@ from jobs.core.capabilities import Memory
 from launch.plan import memory as estimate
 from launch.plan.estimates import PEAK
 from launch.plan.memory import Model, Shape, model_of
+from tests.support.llamas import LLAMA_1B
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -32,16 +33,7 @@ MEASURED = Memory({"fp32": (4, 4, 8), "bf16": (4, 4, 8)})
     ("config", "parameters"),
     [  # as the model cards and ``safetensors`` headers on the hub say
         (
-            {
-                **LLAMA,
-                "num_hidden_layers": 16,
-                "hidden_size": 2048,
-                "num_attention_heads": 32,
-                "num_key_value_heads": 8,
-                "head_dim": 64,
-                "intermediate_size": 8192,
-                "tie_word_embeddings": True,
-            },
+            LLAMA_1B,
             1_235_814_400,
         ),
         (
@@ -197,17 +189,7 @@ def test_recomputation_tensor_and_pipeline_parallelism_save_memory() -> None:
 def test_memory_against_what_was_measured_on_an_h100(recompute: str, micro: int, length: int, measured: int) -> None:
     """``torch.cuda.max_memory_allocated``, NeMo 2.7.3 without transformer_engine (benchmarks/gpu/results); what torch and
     CUDA take beside tensors is the reserve."""
-    config = {
-        **LLAMA,
-        "num_hidden_layers": 16,
-        "hidden_size": 2048,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "head_dim": 64,
-        "intermediate_size": 8192,
-        "tie_word_embeddings": True,
-    }
-    model = model_of(config)
+    model = model_of(LLAMA_1B)
     assert model is not None
     shape = Shape(1, 16, micro, length, "bf16", recompute=recompute)
     found = estimate.memory(model, shape, kept_by("nemo", set(), {}))

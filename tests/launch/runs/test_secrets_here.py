@@ -18,27 +18,16 @@ from tests.support import made_runs
 
 CANARY = "canary-7f3a-it's $HOME"
 
-TELLS = """
-import os
-from jobs.backends import Capabilities, Result
-
-NAME = "waiting"
-CAPABILITIES = Capabilities(frozenset({"cpt", "corpus"}), frozenset({"hf"}), frozenset({"hf"}))
-
-
-def probe():
-    return {}
-
-
-def behaviour(checkpoint):
-    return None
-
+TELLS = (
+    made_runs.FACE
+    + """
 
 def run(spec, ctx):
     token = os.environ["HF_TOKEN"]
     ctx.event("note", said=f"asked with {token}", more=[token])
     raise RuntimeError(f"401 for https://hub/api?token={token}&x=1")
 """
+)
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from launch.config.profile_file import read_profile
 from launch.plan.model import Plan, Planned, PlannedInput
 from launch.site import preflight
 from launch.site.finding import Finding, Level
-from tests.launch.plan.test_estimates import BASE, LLAMA_1B, training
+from tests.launch.plan.test_estimates import BASE, training
+from tests.support.llamas import LLAMA_1B
 
 PIPELINE = "name: p\nmodel: {base: ./model}\nstages:\n  corpus: {kind: corpus, from: ./raw}\n"
 

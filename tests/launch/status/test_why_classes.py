@@ -28,6 +28,7 @@ from launch.render import scripts
 from launch.runs import rundir
 from launch.runs.rundir import Run
 from tests.support import commands
+from tests.support.llamas import LLAMA_1B
 from tests.support.made_runs import make, said, stage, started, submitted
 
 CLASSES: tuple[tuple[FailureClass, str, str], ...] = (  # class, line in the log, words of the change
@@ -109,12 +110,6 @@ def test_every_class_of_the_stacks_is_told_with_the_change_to_make(
         f"next      {told['next']}",
     ):
         assert words in text, text
-
-
-LLAMA_1B = {
-    "model_type": "llama", "vocab_size": 128256, "num_hidden_layers": 16, "hidden_size": 2048, "num_attention_heads": 32,
-    "num_key_value_heads": 8, "head_dim": 64, "intermediate_size": 8192, "tie_word_embeddings": True,
-}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_batches_that_do_not_divide(tmp_path: Path) -> None:
 
 
 def test_steps_are_read_from_what_it_prints() -> None:
-    reader = progress.Reader(4)
+    reader = progress.StepReader(4)
     lines = [
         "===== Step 1/12 =====", "▶ Taking a training step...", "Saving checkpoint for step 5...",
         "📊 Training Results:", "  • loss: 0.6931", "  • accuracy: 0.5000", "  • num_valid_samples: 8.0000",

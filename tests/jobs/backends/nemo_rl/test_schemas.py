@@ -26,7 +26,7 @@ from tests.support.nemo_rl_fake import tree
 RECORDED = Path(__file__).parent / "schemas"
 KINDS = ("dpo", "sft")
 ALL_OPTIONS: dict[str, Any] = {
-    "wandb_project": "p", "tensorboard": True, "recompute": True, "cpu_offload": True, "tensor_parallel": 2,
+    "recompute": True, "cpu_offload": True, "tensor_parallel": 2,
     "context_parallel": 2, "sequence_parallel": True, "precision": "bf16", "schedule": "linear", "warmup_steps": 3,
 }  # fmt: skip
 

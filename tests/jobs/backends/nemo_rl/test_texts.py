@@ -15,7 +15,7 @@ pytest.importorskip("transformers")
 from jobs.backends.nemo_rl import schemas, texts
 from jobs.backends.nemo_rl import settings as nemo_rl
 from jobs.backends.nemo_rl.texts import Adds, PreparedTexts
-from jobs.training import examples, tokenizers
+from jobs.training import tokenizers
 from jobs.training.examples import ExamplesError
 from tests.support import stages
 
@@ -69,7 +69,7 @@ def test_the_ids_are_those_that_are_scored(tmp_path: Path, request: pytest.Fixtu
     tokenizer = tokenizers.load(model)
     written = [json.loads(line) for line in found.path.read_text(encoding="utf-8").splitlines()]
     for (prompt, answer), row in zip(ROWS, written, strict=True):
-        wanted = examples.encode_pair(tokenizer, prompt, answer)
+        wanted = stages.encode_pair(tokenizer, prompt, answer)
         assert (
             texts.as_nemo_rl(tokenizer, row["prompt"], row["completion"], Adds(found.bos, found.eos, False)) == wanted
         )
@@ -169,6 +169,6 @@ def test_nemo_rl_itself_makes_these_ids(tmp_path: Path, request: pytest.FixtureR
         assert len(lines) == len(ROWS)
         strips = "/v0.3" in root
         for (prompt, answer), row in zip(ROWS, lines, strict=True):
-            wanted = examples.encode_pair(tokenizer, prompt, answer)
+            wanted = stages.encode_pair(tokenizer, prompt, answer)
             if not (strips and answer.endswith("\n")):
                 assert [tuple(ids) for ids in row] == [wanted.prompt, wanted.completion], (root, prompt)
