@@ -29,7 +29,7 @@ class PreparedRequest:
     max_chars: int | None = None
     layout: Layout = field(default_factory=Layout)
 
-    def facts(self, prepare: dict[str, Any], group: str, sources: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def facts(self, prepare: Mapping[str, Any], group: str, sources: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """The part of a card about settings, splits and files. ``group``: what of the sources is not divided."""
         return {
             "split": asdict(self.split),
