@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +263,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=25, help="of each shape")
     given = parser.parse_args()
     root, size = given.directory.resolve(), SIZES[given.model]
+    if not (given.venvs / "nemo_rl").is_dir():
+        size = replace(size, nemo_rl=False)
     (root / "raw").mkdir(parents=True)
     for part in range(20):
         (root / "raw" / f"{part:02d}.txt").write_text("\n\n".join(texts(2000)[part::20]))
