@@ -22,4 +22,3 @@ export PYTHONPATH=$site PATH=$site/ninja/data/bin:$site/bin:$PATH
 (cd "$site"/source/transformer_engine_torch-* && "$python" setup.py -q build_ext --build-lib "$site/built")
 cp "$(find "$site/built" -name 'transformer_engine_torch*.so' | head -n1)" "$site/transformer_engine/wheel_lib/"
 rm -rf "$site/source" "$site/built"
-"$python" -c 'import transformer_engine.pytorch as te; print("transformer_engine", te.__file__)'

@@ -102,14 +102,14 @@ def corpus(given: Any) -> str:
         return str(made[0].with_suffix(""))
     import numpy
     import torch
-    from inputs import texts
+    from inputs import COUNT, texts
     from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(given.root / "base" / "tokenizer.json"))
     prefix = given.out.with_suffix("")
     builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=numpy.uint16)
-    for text in texts(2000):
+    for text in texts(COUNT):
         ids = tokenizer.encode(text).ids
         builder.add_document(torch.from_numpy(numpy.array(ids, dtype=numpy.uint16)), [len(ids)])
     builder.finalize(f"{prefix}.idx")

@@ -31,11 +31,11 @@ def blocks(root: Path, length: int, batch: int) -> Any:
     """The texts as sequences of ``length`` ids, in an order of their own; whole batches only, since the trainer would
     make a short step of the rest of each epoch."""
     import torch
-    from inputs import texts
+    from inputs import COUNT, texts
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(root / "base" / "tokenizer.json"))
-    ids = [token for text in texts(2000) for token in [*tokenizer.encode(text).ids, 2]]
+    ids = [token for text in texts(COUNT) for token in [*tokenizer.encode(text).ids, 2]]
     count = len(ids) // length // batch * batch
     whole = torch.tensor(ids[: count * length]).view(count, length)
     return [{"input_ids": row, "labels": row} for row in whole]

@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+COUNT = 20_000
+"""Texts: of the large shapes a batch needs that many."""
+
 WORDS = (
     "checkpoint", "node", "queue", "seal", "step", "loss", "night", "model", "data", "token", "limit", "hour", "save",
     "resume", "chain", "gate", "rank", "share",
@@ -89,7 +92,7 @@ def write_model(directory: Path, size: Size) -> None:
         show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
-    tokenizer.train_from_iterator(texts(2000), trainer)
+    tokenizer.train_from_iterator(texts(COUNT), trainer)
     tokenizer.save(str(directory / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>",
@@ -267,7 +270,7 @@ def main() -> None:
         size = replace(size, nemo_rl=False)
     (root / "raw").mkdir(parents=True)
     for part in range(20):
-        (root / "raw" / f"{part:02d}.txt").write_text("\n\n".join(texts(2000)[part::20]))
+        (root / "raw" / f"{part:02d}.txt").write_text("\n\n".join(texts(COUNT)[part::20]))
     numbers = range(600)
     rows = [{"prompt": f"After {n} comes ", "completion": f"{n + 1}, as every night."} for n in numbers]
     (root / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -42,10 +42,12 @@ environment core "$packed/core" "$(cd "$here/../.." && pwd)"
 if [ -d "$packed/nemo" ]; then
   # What pack_te.sh made lies beside the archive, or nowhere.
   te=$(dirname "$(readlink -f "$archive")")/te
-  [ ! -d "$te" ] || bash "$here/build_te.sh" "$te" "$packed/te"
+  [ ! -d "$te" ] || compgen -G "$packed/te/transformer_engine/wheel_lib/transformer_engine_torch*.so" >/dev/null ||
+    bash "$here/build_te.sh" "$te" "$packed/te"
   environment nemo "$packed/nemo" "$([ ! -d "$te" ] || echo "$packed/te")"
   cp "$here/absent.py" "$packed/nemo/"
   echo "import absent" >"$(echo "$root"/venvs/nemo/lib/python3*/site-packages)/zzz_absent.pth"
+  [ ! -d "$te" ] || "$root/venvs/nemo/bin/python" -c 'import transformer_engine.pytorch as te; print("transformer_engine", te.__file__)'
 fi
 if [ -d "$packed/nrl" ]; then
   environment nemo_rl "$packed/nrl" "$packed/rl"
