@@ -333,8 +333,11 @@ def _candidates(stage: PlannedStage, model: Model) -> Iterator[tuple[dict[str, A
                     split = {"tensor_parallel": tensor, "pipeline_parallel": pipeline}
                     changed = {name: split[name] for name in keeps.splits if split[name] != (settings.get(name) or 1)}
                     yield {**smallest, **changed}, nodes
+        if world > 1 and keeps.sharded_by == "shard" and not (shape.reference or shape.lora_rank):
+            yield {**smallest, "shard": "full"}, nodes
     if keeps.adapters and not shape.lora_rank:  # last, since it is another training
-        yield {**smallest, "lora_rank": RANK}, resources.nodes
+        whole = {keeps.sharded_by: "none"} if keeps.sharded == "all" else {}
+        yield {**smallest, **whole, "lora_rank": RANK}, resources.nodes
 
 
 def parts(memory: MemoryEstimate) -> str:

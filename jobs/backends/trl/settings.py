@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jobs.core.settings import DpoKeys, setting
-from jobs.training.interface import versions
+from jobs.training.interface import needs
 from jobs.training.settings import BadSettings, FallingRate, LongRows, LoraKeys
 
 if TYPE_CHECKING:
@@ -114,13 +114,3 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
         """
         micro = self.micro_of(world, "processes")
         return micro, self.batch_size // world // micro
-
-
-def needs(package: str, what: str, name: str = "") -> None:
-    """Refuse a setting whose package is not in this environment.
-
-    Raises:
-        BadSettings: with the line that installs it.
-    """
-    if package not in versions(package):
-        raise BadSettings(f"{what} needs {package}, which is not in this environment: pip install {name or package}")

@@ -14,7 +14,6 @@ pytest.importorskip("trl")
 from safetensors.torch import load_file  # noqa: E402
 
 from jobs import backends  # noqa: E402
-from jobs.backends.trl import settings as trl_settings  # noqa: E402
 from jobs.backends.trl.settings import TrainSettings  # noqa: E402
 from jobs.training import interface, models, tokenizers  # noqa: E402
 from jobs.training.settings import BadSettings  # noqa: E402
@@ -103,8 +102,8 @@ def test_what_is_refused(tmp_path: Path, base: Path, data: Path, monkeypatch: py
             TrainSettings.read({**SETTINGS, **changes}, kind)
     with pytest.raises(BadSettings, match="the model has no 'w_pack', but down_proj, gate_proj"):
         make(tmp_path / "other", "sft", base, data, lora_targets=["q_proj", "w_pack"]).start()
-    monkeypatch.setattr(trl_settings, "versions", lambda name: {})
-    with pytest.raises(BadSettings, match=r"lora_rank needs peft, .*: pip install peft"):
+    monkeypatch.setattr(interface, "versions", lambda name: {})
+    with pytest.raises(interface.Missing, match=r"lora_rank needs peft, .*: pip install peft"):
         TrainSettings.read(SETTINGS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from jobs.backends.trl import settings as trl_settings  # noqa: E402
 from jobs.backends.trl.arguments import arguments  # noqa: E402
 from jobs.backends.trl.settings import TrainSettings  # noqa: E402
 from jobs.core.settings import beta_note  # noqa: E402
+from jobs.core.verdict import FailureClass, classify  # noqa: E402
 from jobs.training import interface  # noqa: E402
 from jobs.training.interface import ProcessShape  # noqa: E402
 from jobs.training.settings import BadSettings  # noqa: E402
@@ -131,14 +133,55 @@ def test_optimizers_are_those_of_transformers(tmp_path: Path, base: Path, data: 
         ("cpt", {"loss": "ipo"}, "loss is for kind dpo"),
         ("dpo", {"loss": "ipo", "label_smoothing": 0.1}, "label_smoothing is for loss sigmoid"),
         ("dpo", {"loss": "exo_pair"}, "needs label_smoothing above 0"),
-        ("sft", {"attention": "flash_attention_2"}, "pip install flash-attn"),
-        ("sft", {"optimizer": "adamw_8bit"}, "optimizer: adamw_8bit needs bitsandbytes, .* pip install bitsandbytes"),
     ],
 )
-def test_what_is_refused(kind: str, changes: dict[str, Any], text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trl_settings, "versions", lambda name: {})
+def test_what_is_refused(kind: str, changes: dict[str, Any], text: str) -> None:
     with pytest.raises(BadSettings, match=text):
         TrainSettings.read({**stages.SIX_STEPS, **changes}, kind)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"attention": "flash_attention_2"}, "pip install flash-attn"),
+        ({"optimizer": "adamw_8bit"}, "optimizer: adamw_8bit needs bitsandbytes, .* pip install bitsandbytes"),
+        ({"lora_rank": 4, "lora_base": "nf4"}, "pip install (peft|bitsandbytes)"),
+    ],
+)
+def test_a_package_that_is_not_there_is_named(
+    changes: dict[str, Any], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As something missing, not as a wrong setting: of an image the login node knows no package."""
+    monkeypatch.setattr(interface, "versions", lambda name: {})
+    with pytest.raises(interface.Missing, match=text) as caught:
+        TrainSettings.read({**SETTINGS, **changes})
+    assert classify(caught.value) is FailureClass.VERSIONS
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        ("__version__ = '2.11.0+cu130'\ncuda: Optional[str] = '13.0'\nhip: Optional[str] = None\n", True),
+        ("__version__ = '2.11.0+rocm'\ncuda: Optional[str] = None\nhip: Optional[str] = '7.0'\n", True),
+        ("__version__ = '2.11.0+cpu'\ncuda: Optional[str] = None\nhip: Optional[str] = None\n", False),
+    ],
+)
+def test_a_torch_without_gpus_is_refused_for_a_stage_with_gpus(
+    text: str, fits: bool, tmp_path: Path, base: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "torch"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "version.py").write_text(text)
+    place = importlib.util.spec_from_file_location("torch", package / "__init__.py")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: place)
+    backend, spec = backends.load("trl"), make(tmp_path / "stage", "sft", base, data).spec
+    interface.rendered(backend, spec, ProcessShape())
+    if fits:
+        interface.rendered(backend, spec, ProcessShape(gpus=True))
+    else:
+        with pytest.raises(interface.Missing, match=r"on the CPU alone, .* --force-reinstall torch=="):
+            interface.rendered(backend, spec, ProcessShape(gpus=True))
 
 
 def test_an_unusual_beta_is_noted(tmp_path: Path, base: Path, data: Path) -> None:
