@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 LOGITS = 13.0
-"""Bytes a logit at the peak of a loss by torch: 11.6 to 12.3 on an H200, Llamas of 1.24 and 3.2 billion parameters; 14
-where accelerate copies them as fp32 (benchmarks/gpu)."""
+"""Bytes a logit at the peak of a loss by torch: 11.6 to 12.3 on an H200, Llamas of 1.24 and 3.2 billion parameters
+(benchmarks/gpu)."""
 
 
 @dataclass(frozen=True)

@@ -333,7 +333,8 @@ def _candidates(stage: PlannedStage, model: Model) -> Iterator[tuple[dict[str, A
                     split = {"tensor_parallel": tensor, "pipeline_parallel": pipeline}
                     changed = {name: split[name] for name in keeps.splits if split[name] != (settings.get(name) or 1)}
                     yield {**smallest, **changed}, nodes
-        if world > 1 and keeps.sharded_by == "shard" and not (shape.reference or shape.lora_rank):
+        is_whole = not (shape.reference or shape.lora_rank or settings.get("optimizer") in keeps.optimizers)
+        if world > 1 and keeps.sharded_by == "shard" and is_whole:
             yield {**smallest, "shard": "full"}, nodes
     if keeps.adapters and not shape.lora_rank:  # last, since it is another training
         whole = {keeps.sharded_by: "none"} if keeps.sharded == "all" else {}

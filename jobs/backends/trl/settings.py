@@ -88,7 +88,11 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
         self.check_lora()
         if self.warmup_ratio is not None and self.warmup_steps:
             raise BadSettings("warmup_steps and warmup_ratio say the same thing twice: leave one of them out")
+        if self.warmup_ratio is not None and self.steps:
+            self._with_warmup().check()
         if self.optimizer != "adamw":
+            if self.shard == "full":
+                raise BadSettings(f"optimizer: {self.optimizer} takes no sharded weights: write adamw, or shard: none")
             needs("bitsandbytes", f"optimizer: {self.optimizer}")
         if self.attention == "flash_attention_2":
             needs("flash_attn", "attention: flash_attention_2", "flash-attn")
@@ -101,10 +105,13 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
 
     def counted(self, examples: int) -> Self:
         """As for all back ends, also with the steps of ``warmup_ratio``."""
-        found = super().counted(examples)
-        if found.warmup_ratio is None:
-            return found
-        return replace(found, warmup_steps=math.ceil(found.warmup_ratio * found.steps), warmup_ratio=None)
+        return super().counted(examples)._with_warmup()
+
+    def _with_warmup(self) -> Self:
+        """With the ``warmup_steps`` that ``warmup_ratio`` comes to."""
+        if self.warmup_ratio is None:
+            return self
+        return replace(self, warmup_steps=math.ceil(self.warmup_ratio * self.steps), warmup_ratio=None)
 
     def split_batch(self, world: int) -> tuple[int, int]:
         """(examples a process takes in one pass, passes a step) for ``world`` processes.

@@ -85,6 +85,17 @@ def test_rows_behind_each_other_do_not_see_each_other(tmp_path: Path, base: Path
     assert tokens[1] < tokens[0]
 
 
+@pytest.mark.parametrize("kind", ["cpt", "sft"])
+def test_smoothed_labels_whatever_the_size_of_a_pass(kind: str, tmp_path: Path, base: Path, data: Path) -> None:
+    """The mean over the tokens of a step: also where rows of unlike lengths are in passes of their own."""
+    whole, parts, free = (
+        losses(tmp_path / str(at), kind, base, data, label_smoothing=0.1, **more)
+        for at, more in enumerate(({"micro_batch_size": 4}, {"micro_batch_size": 1}, {"padding_free": kind == "sft"}))
+    )
+    assert parts == pytest.approx(whole, rel=1e-5)
+    assert free == pytest.approx(whole, rel=1e-5)
+
+
 def test_smoothed_labels_and_noise(tmp_path: Path, base: Path, data: Path) -> None:
     """Smoothing mixes the loss with that of all tokens alike; noise on the embeddings is drawn, and again the same."""
     plain = losses(tmp_path / "plain", "cpt", base, data, steps=1)
@@ -129,6 +140,10 @@ def test_optimizers_are_those_of_transformers(tmp_path: Path, base: Path, data: 
         ("sft", {"min_lr": 1.0}, r"min_lr 1 is more than lr 0\.003"),
         ("sft", {"schedule": "constant", "decay_steps": 2}, "of a rate that falls"),
         ("sft", {"warmup_steps": 3, "decay_steps": 4}, "warmup_steps 3 and decay_steps 4 are more than steps 6"),
+        ("sft", {"warmup_ratio": 0.5, "decay_steps": 4}, "warmup_steps 3 and decay_steps 4 are more than steps 6"),
+        ("sft", {"warmup_steps": 7}, "warmup_steps 7 is more than steps 6"),
+        ("sft", {"shard": "full", "optimizer": "adamw_8bit"}, "takes no sharded weights: write adamw, or shard: none"),
+        ("sft", {"shard": "full", "lora_rank": 4, "lora_base": "nf4"}, "without adapters: write shard: none"),
         ("cpt", {"padding_free": True}, "padding_free is for kind sft"),
         ("cpt", {"loss": "ipo"}, "loss is for kind dpo"),
         ("dpo", {"loss": "ipo", "label_smoothing": 0.1}, "label_smoothing is for loss sigmoid"),
@@ -138,6 +153,26 @@ def test_optimizers_are_those_of_transformers(tmp_path: Path, base: Path, data: 
 def test_what_is_refused(kind: str, changes: dict[str, Any], text: str) -> None:
     with pytest.raises(BadSettings, match=text):
         TrainSettings.read({**stages.SIX_STEPS, **changes}, kind)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"warmup_steps": 7}, r"warmup_steps 7 is more than steps 6 \(epochs 0\.5 of 48 examples\)"),
+        ({"decay_steps": 7}, "warmup_steps 0 and decay_steps 7 are more than steps 6"),
+        ({"decay_steps": 4, "warmup_ratio": 0.5}, "warmup_steps 3 and decay_steps 4 are more than steps 6"),
+        (
+            {"validate_every": 2, "early_stopping": {"patience": 1, "min_steps": 6}},
+            "min_steps 6 must be less than steps 6",
+        ),
+    ],
+)
+def test_steps_of_epochs_are_held_against_the_other_settings(changes: dict[str, Any], text: str) -> None:
+    """When they are counted, as at the submission where a stage says them."""
+    given = TrainSettings.read({**SETTINGS, "steps": None, "epochs": 0.5, **changes})
+    with pytest.raises(BadSettings, match=text):
+        given.counted(48)
+    assert given.counted(480).steps == 60
 
 
 @pytest.mark.parametrize(
