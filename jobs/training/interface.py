@@ -200,6 +200,18 @@ def needs(package: str, what: str, name: str = "") -> None:
         raise Missing(f"{what} needs {package}, which is not in this environment: pip install {name or package}")
 
 
+def needs_release(package: str, least: tuple[int, int], what: str) -> None:
+    """Refuse a setting for which the package here is too old.
+
+    Raises:
+        Missing: with the line that installs a newer one.
+    """
+    found = re.match(r"(\d+)\.(\d+)", versions(package).get(package, ""))
+    if found is not None and (int(found[1]), int(found[2])) < least:
+        wanted = ".".join(map(str, least))
+        raise Missing(f"{what} needs {package} {wanted}, here is {found.string}: pip install '{package}>={wanted}'")
+
+
 def needs_gpu_build() -> None:
     """Refuse a torch that was built without GPUs; it is read, not imported.
 

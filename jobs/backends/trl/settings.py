@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jobs.core.settings import DpoKeys, setting
-from jobs.training.interface import needs
+from jobs.training.interface import needs, needs_release
 from jobs.training.settings import BadSettings, FallingRate, LongRows, LoraKeys
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
                     raise BadSettings(f"{name} is for kind {other}: leave it out of a stage of kind {kind}")
         if found.shard == "full" and (kind == "dpo" or found.lora_rank is not None):
             raise BadSettings("shard: full is for kinds cpt and sft without adapters: write shard: none")
+        if kind != "dpo" and found.label_smoothing:
+            needs_release("transformers", (5, 15), "label_smoothing")  # older ones take the mean of each pass
         if kind == "dpo":
             if found.lora_dropout:
                 raise BadSettings("lora_dropout: TRL compares preferences without dropout: leave it out")

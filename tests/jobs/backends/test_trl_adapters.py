@@ -56,6 +56,19 @@ def test_a_stop_changes_nothing(kind: str, more: dict[str, Any], tmp_path: Path,
     assert {path.name for path in whole.output.iterdir()} == {path.name for path in (base / "output").iterdir()}
 
 
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_another_number_of_processes_goes_on(before: int, after: int, tmp_path: Path, base: Path, data: Path) -> None:
+    """Their save is that of every process: the losses are those of a run without a stop, but for rounding."""
+    whole, parts = (make(tmp_path / name, "sft", base, data) for name in ("whole", "parts"))
+    whole.start()
+    stages.start_ranks(before, (parts, 3))
+    stages.start_ranks(after, (parts, None))
+    assert list(parts.losses()) == [1, 2, 3, 4, 5, 6]
+    assert list(parts.losses().values()) == pytest.approx(list(whole.losses().values()), rel=1e-5)
+    expected, found = (load_file(one.output / "model.safetensors") for one in (whole, parts))
+    assert all(torch.allclose(tensor, expected[name], atol=1e-5) for name, tensor in found.items())
+
+
 def test_adapters_alone(tmp_path: Path, base: Path, data: Path) -> None:
     """They are whole by the back end's rules, have the tokenizer, and beside their base are the merged model."""
     from peft import PeftModel

@@ -169,7 +169,7 @@ def test_what_is_refused(kind: str, changes: dict[str, Any], text: str) -> None:
 )
 def test_steps_of_epochs_are_held_against_the_other_settings(changes: dict[str, Any], text: str) -> None:
     """When they are counted, as at the submission where a stage says them."""
-    given = TrainSettings.read({**SETTINGS, "steps": None, "epochs": 0.5, **changes})
+    given = TrainSettings.read({**stages.SIX_STEPS, "steps": None, "epochs": 0.5, **changes})
     with pytest.raises(BadSettings, match=text):
         given.counted(48)
     assert given.counted(480).steps == 60
@@ -189,8 +189,17 @@ def test_a_package_that_is_not_there_is_named(
     """As something missing, not as a wrong setting: of an image the login node knows no package."""
     monkeypatch.setattr(interface, "versions", lambda name: {})
     with pytest.raises(interface.Missing, match=text) as caught:
-        TrainSettings.read({**SETTINGS, **changes})
+        TrainSettings.read({**stages.SIX_STEPS, **changes})
     assert classify(caught.value) is FailureClass.VERSIONS
+
+
+def test_an_older_transformers_would_smooth_each_pass_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interface, "versions", lambda name: {name: "5.14.2"})
+    with pytest.raises(
+        interface.Missing, match=r"label_smoothing needs transformers 5\.15, here is 5\.14\.2: pip install"
+    ):
+        TrainSettings.read({**stages.SIX_STEPS, "label_smoothing": 0.1})
+    TrainSettings.read({**stages.SIX_STEPS, "label_smoothing": 0.1}, "dpo")
 
 
 @pytest.mark.parametrize(
