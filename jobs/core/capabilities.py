@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+LOGITS = 13.0
+"""Bytes a logit at the peak of a loss by torch: 11.6 to 12.3 on an H200, Llamas of 1.24 and 3.2 billion parameters
+(benchmarks/gpu)."""
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -13,17 +17,19 @@ class Memory:
     optimizer with its fp32 weights).
 
     ``sharded``: what is spread over the replicas: ``none``, ``optimizer`` or ``all``; ``sharded_by``: the option that
-    says so: true or false of the optimizer, or ``full`` and ``none`` of all. ``fused``: kernels that keep one copy
-    where eager code keeps several. ``local``: Megatron's layers without transformer_engine. ``scores``: attention keeps
-    its scores. ``logits``: bytes a logit. ``reference``: bytes a parameter of the frozen model of DPO, which beside
-    adapters is the model itself. ``buckets``: bytes a parameter that summing gradients over replicas takes beside them.
-    ``finished``: bytes of a weight in a finished checkpoint, by precision.
+    says so: true or false of the optimizer, or ``full`` and ``none`` of all (of CPT and SFT without adapters).
+    ``fused``: kernels that keep one copy where eager code keeps several. ``local``: Megatron's layers without
+    transformer_engine. ``scores``: attention keeps its scores. ``logits``: bytes a logit. ``reference``: bytes a
+    parameter of the frozen model of DPO, which beside adapters is the model itself. ``buckets``: bytes a parameter
+    that summing gradients over replicas takes beside them. ``finished``: bytes of a weight in a finished checkpoint,
+    by precision.
 
     What the plan may propose where a model does not fit: ``recompute``, the values of the option of that name that keep
     less, the cheapest first; ``splits``, the options that split a model over GPUs (``tensor_parallel``,
     ``pipeline_parallel``); ``adapters``, whether it has the option ``lora_rank``.
     ``layers`` get an adapter by default (() is Megatron's four); ``frozen``: bytes of a weight beside adapters, by
-    precision, where it is another than that of a trained one.
+    precision, where it is another than that of a trained one, and of one in a layer by the option ``lora_base``.
+    ``optimizers``: bytes a parameter by the option ``optimizer``, where they are others.
 
     ``without``: what holds instead where that package is not in the environment.
     """
@@ -43,6 +49,7 @@ class Memory:
     adapters: bool = False
     layers: tuple[str, ...] = ()
     frozen: dict[str, float] = field(default_factory=dict)
+    optimizers: dict[str, float] = field(default_factory=dict)
     without: dict[str, Memory] = field(default_factory=dict)
 
     @classmethod
@@ -59,7 +66,7 @@ class Memory:
 
 
 FSDP = Memory(
-    {"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, sharded="all", logits=14.0, recompute=(True,), splits=("tensor_parallel",)
+    {"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, sharded="all", logits=LOGITS, recompute=(True,), splits=("tensor_parallel",)
 )
 """Of fp32 weights that FSDP spreads over the replicas."""
 

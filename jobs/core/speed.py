@@ -36,12 +36,19 @@ def step_shape(
     return f"batch {batch} by {micro}, length {length}, {precision}, recompute {recompute}, {parallel}{also}"
 
 
+_ALSO = (
+    "shard", "optimizer", "attention", "padding_free", "lora_base", "lora_dora", "lora_dropout", "lora_targets",
+)  # fmt: skip
+
+
 def also_of(kind: str, settings: Mapping[str, Any]) -> str:
-    """What else makes one step unlike another: rows that are padded, adapters, packed sequences; empty for the rest."""
+    """What else makes one step unlike another: rows that are padded, adapters, packed sequences, and what takes other
+    memory; empty for the rest."""
     parts = [
         "" if kind == "cpt" else kind,
         f"lora {settings['lora_rank']}" if settings.get("lora_rank") else "",
         "packed" if settings.get("packed") else "",
+        *(f"{name} {settings[name]}" for name in _ALSO if settings.get(name) not in (None, False, "none", "whole")),
     ]
     return "".join(f", {part}" for part in parts if part)
 

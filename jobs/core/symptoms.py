@@ -17,6 +17,17 @@ _OWN = (r"overnight: (module load .* failed on|there is no command|no scratch di
         r".*: nothing is run$)")  # fmt: skip
 """What our scripts say of a node on which the work cannot begin. Their other words quote what they judge."""
 
+_SHARED = r"/dev/shm|shared memory \(shm\)|out of shared memory|posix_fallocate failed|unable to \w+ .*</torch_"
+_INTERFACE = (r"no socket interface found|Unable to find (address|interface) for|unsupported gloo device|"
+              r"is neither AF_INET")  # fmt: skip
+_OLD_DRIVER = (r"CUDA driver version is insufficient|NVIDIA driver on your system is too old|unsupported toolchain|"
+               r"forward compatibility was attempted")  # fmt: skip
+_BROKEN = (r"GPU is lost|fallen off the bus|uncorrectable (ECC|NVLink) error|Driver/library version mismatch|"
+           r"Unable to determine the device handle|unsupported display driver|CUDA error: system not yet initialized|"
+           r"device\(s\) is/are busy or unavailable|C(UDA|uda) (error|failure)\W+(\d+\W+)?unknown error|"
+           r"\bXid \(.*: (46|48|6[1-4]|74|79|9[245]|119|120|140),")  # fmt: skip
+"""What a GPU, or the driver of its node, says that is out of order; of Xids those that no program brings about."""
+
 _PATTERNS: tuple[tuple[FailureClass, str], ...] = (
     # Of an image's log the line that says why; the others only where there is none (_VAGUE).
     (FailureClass.IMAGE, r"(pyxis|enroot|podman|docker|apptainer)\b.*(\[ERROR\]|[Uu]nauthorized|manifest unknown)|"
@@ -27,7 +38,7 @@ _PATTERNS: tuple[tuple[FailureClass, str], ...] = (
      r"cannot execute binary file|error: execve\(\)|couldn't chdir to|Lmod has detected the following error|"
      r"^\S*(slurm_script|(job\S*|host|node)\.sh): line \d+: .*"
      r"(not found|No such file or directory|cannot execute|Permission denied)|"
-     r"Unable to locate a modulefile|error: Unable to find environment"),
+     r"Unable to locate a modulefile|error: Unable to find environment|Could not open std(out|err) file|" + _SHARED),
     (FailureClass.NAMES, r"Name or service not known|Temporary failure in name resolution|"
      r"No address associated with hostname|nodename nor servname provided|Could not resolve host"),
     (FailureClass.GPU_MEMORY, r"CUDA out of memory|torch\.(cuda\.)?OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED|"
@@ -40,22 +51,26 @@ _PATTERNS: tuple[tuple[FailureClass, str], ...] = (
     (FailureClass.STORAGE_FULL, r"No space left on device|Disk quota exceeded|unexpected pos \d+ vs \d+|"
      r"PytorchStreamWriter failed writing file"),
     (FailureClass.MISSING_GPUS, r"ResourceInsufficientError|No CUDA GPUs are available|no CUDA-capable device|"
-     r"Found no NVIDIA driver|Not enough GPUs|CUDA error: invalid device ordinal|GPU is lost|fallen off the bus|"
-     r"uncorrectable ECC error|NVML: Driver/library version mismatch|Unable to determine the device handle"),
+     r"Found no NVIDIA driver|Not enough GPUs|CUDA error: invalid device ordinal|device_id \S+ is out of range|"
+     + _BROKEN),
     (FailureClass.INCOMPLETE_CHECKPOINT, r"CheckpointException|is not a distributed checkpoint|"
      r"No metadata file found in|unfinished checkpoint|PytorchStreamReader failed|"
      r"SafetensorError: .*(header|incomplete)|MetadataIncompleteBuffer"),
     (FailureClass.VERSIONS, r"cannot import name|undefined symbol|requires transformers|"
      r"got an unexpected keyword argument|No module named|PydanticUserError|torch\.ops.*has no attribute|"
-     r"version `(GLIBC|GLIBCXX|CXXABI)_\S+' not found|CUDA driver version is insufficient|"
-     r"no kernel image is available for execution|Torch not compiled with CUDA enabled"),
+     r"version `(GLIBC|GLIBCXX|CXXABI)_\S+' not found|no kernel image is available for execution|"
+     r"Torch not compiled with CUDA enabled|" + _OLD_DRIVER),
     (FailureClass.TOKENIZER, r"size mismatch for \S*(embed_tokens|word_embeddings|lm_head|output_layer)|"
      r"index out of range in self|Assertion `srcIndex < srcSelectDimSize` failed|Unable to instantiate HuggingFace"),
+    (FailureClass.BAD_CONFIGURATION, r"Duplicate GPU detected|NCCL error in: .*, invalid usage|"
+     r"ncclInvalid(Usage|Argument)|" + _INTERFACE),
     (FailureClass.COLLECTIVE_TIMEOUT, r"Watchdog caught collective operation timeout|ncclInternalError|"
      r"NCCL error|ncclUnhandledCudaError|ncclSystemError|ncclRemoteError|DistBackendError|"
      r"DistNetworkError|DistStoreError|Rendezvous\w*Error|RendezvousTimeout|Connection (reset|closed) by peer|"
      r"Connection refused|Timed out waiting .*(clients|ranks|recv|send)|failed to connect to .*:\d+|"
-     r"Address already in use|monitoredBarrier|Broken pipe.*(store|Store)|Node failure on"),
+     r"Address already in use|monitoredBarrier|Broken pipe.*(store|Store)|Node failure on|No route to host|"
+     r"Connection timed out|Connection closed by remote peer|NCCL WARN .*(Call|Connect) to .*failed|"
+     r"Got completion from peer|there was a network error"),
     # What srun says before it starts anything; not that nodes are busy or do not answer, which passes.
     (FailureClass.BAD_CONFIGURATION, r"^srun: (unrecognized option|option '--|unknown option|invalid option|"
      r"error: (unrecognized --|Invalid --|Invalid numeric value .* for --|Invalid MPI type)|fatal: Failed to parse --|"
@@ -68,8 +83,9 @@ _COMPILED = tuple((failure, re.compile(pattern)) for failure, pattern in _PATTER
 
 _VAGUE = re.compile(
     r"pyxis: (child|failed to import \S+ image\W*$|couldn't start)|spank: .*failed|Lmod has detected|"
-    r"Unable to locate a module"
+    r"Unable to locate a module|NCCL error in|ncclInvalid"
 )
+"""Lines of a cause that name it less well than others do."""
 
 CONSEQUENCES = frozenset({
     FailureClass.COLLECTIVE_TIMEOUT, FailureClass.KILLED, FailureClass.CODE_ERROR, FailureClass.WRONG_DATA,
@@ -115,6 +131,21 @@ ADVICE = {
     FailureClass.STORAGE_FULL: "make room where the workspace lies; the newest save that verifies is kept",
 }
 """What to change, in the words of a pipeline file or a profile."""
+
+_HINTS = (
+    ("Duplicate GPU detected", "two processes got the same GPU: leave CUDA_VISIBLE_DEVICES out of env and setup of the "
+     "profile, and ask for as many gpus_per_node as processes_per_node"),
+    (_INTERFACE, "NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME in env of the profile names no interface of that node; "
+     "there, ip -br address lists them"),
+    ("No module named", "install it into the environment of this back end, or name one that has it in environments of "
+     "the profile"),
+    (_OLD_DRIVER, "the driver of that node is older than the CUDA of these packages: name an environment with a torch "
+     "for an older CUDA in environments of the profile, or nodes with a newer driver (constraint)"),
+    (_SHARED, "/dev/shm of that node, or of its container, is too small: options of the container in the profile"),
+    (_BROKEN, "a GPU of that node, or its driver, is out of order: tell the site; after two failures there the stage "
+     "excludes the node"),
+)  # fmt: skip
+"""What a line says better than its class; the first that it matches."""
 
 LOG_BYTES = 1 << 20
 """How much of the end of a log is searched."""
@@ -212,7 +243,12 @@ def recognise(text: str) -> tuple[FailureClass, str]:
     return found.failure, with_advice(found.failure, found.line)
 
 
+def hint(line: str) -> str:
+    """What helps against the failure that ``line`` shows, where it tells more than its class; else empty."""
+    return next((text for pattern, text in _HINTS if re.search(pattern, line)), "")
+
+
 def with_advice(failure: FailureClass, line: str) -> str:
     """The line, and what helps where that is known."""
-    advice = ADVICE.get(failure)
+    advice = hint(line) or ADVICE.get(failure)
     return f"{line[:600]}; {advice}" if advice else line[:600]

@@ -191,6 +191,7 @@ def _cause(spec: StageSpec, start: Start, result: dict[str, Any], exit_code: int
         if found is not None and found.failure not in symptoms.CONSEQUENCES:
             base = replace(base, failure=found.failure, source=f"{log}:{found.number}")
             base = replace(base, evidence=symptoms.with_advice(found.failure, found.line))
+            result = {}  # its node is that of a process which only lost its peer
         else:
             source = str(result.get("source") or symptoms.place_of(log, text.partition(" (")[0]))
             base = replace(base, failure=failure, evidence=text, source=source)

@@ -1,7 +1,8 @@
 """Whether there is room for the checkpoints of a stage: said before the work begins, with numbers.
 
-Two checkpoints have to fit beside what is there: the next save before an old one may go, and the finished output. The
-size is that of the stage's own newest save; before the first one it is estimated from the sealed parent.
+Two checkpoints have to fit beside what is there: the next save before an old one may go, and the finished output; one
+more where the best save is kept beside the newest. The size is that of the stage's own newest save; before the first
+one it is estimated from the sealed parent.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ def lack(spec: StageSpec) -> str | None:
         return None
     size, basis = checkpoint_bytes(spec)
     store = spec.store_paths
-    saved = len(store.sealed_steps())
-    needed = max(1, 2 - saved) * size
+    wanted = 3 if spec.settings.get("select") == "best" else 2
+    count = max(1, wanted - len(store.sealed_steps()))
     free, where = _free(store, spec.quota_bytes)
-    if needed <= free:
+    if count * size <= free:
         return None
     return (
-        f"{max(1, 2 - saved)} checkpoint(s) of {_words(size)} ({basis}) do not fit: {where} has {_words(max(0, free))} "
+        f"{count} checkpoint(s) of {_words(size)} ({basis}) do not fit: {where} has {_words(max(0, free))} "
         f"left; make room there, then resume"
     )
 

@@ -14,7 +14,8 @@ DISK_FULL = (
     "Disk quota exceeded",
     "unexpected pos",  # torch.save: a write of its archive came back short
 )
-NO_MEMORY = ("can't allocate memory", "CUDA out of memory")
+NO_MEMORY = "can't allocate memory"
+"""Of the machine; that of a GPU has a class of its own, by its words (``jobs.core.symptoms``)."""
 
 
 @contextmanager
@@ -28,6 +29,6 @@ def named() -> Iterator[None]:
         text = str(error)
         if any(mark in text for mark in DISK_FULL):
             raise OSError(errno.ENOSPC, text) from error
-        if any(mark in text for mark in NO_MEMORY):
+        if NO_MEMORY in text:
             raise MemoryError(text) from error
         raise

@@ -7,6 +7,8 @@ the code asks.
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,12 +59,13 @@ def rendered(backend: BackEnd, spec: StageSpec, shape: ProcessShape) -> Rendered
 
     Raises:
         BadSettings: what the stage was told does not fit.
-        ImportError: the program whose version decides is not installed here.
+        ImportError: the program whose version decides is not installed here, or its torch knows no GPUs.
     """
     own: Callable[[StageSpec, ProcessShape], Rendered] | None = getattr(backend, "rendered", None)
-    if own is not None:
-        return own(spec, shape)
-    return in_process(spec, shape, backend.CAPABILITIES.launcher)
+    found = in_process(spec, shape, backend.CAPABILITIES.launcher) if own is None else own(spec, shape)
+    if shape.gpus and "torch" in getattr(backend, "PACKAGES", ()):
+        needs_gpu_build()
+    return found
 
 
 def in_process(spec: StageSpec, shape: ProcessShape, launcher: str, files: Mapping[str, str] | None = None) -> Rendered:
@@ -179,6 +182,52 @@ class BackEnd(Protocol):
     def run(self, spec: StageSpec, ctx: WorkContext) -> Result:
         """How the stage's work ended; called on every rank."""
         ...
+
+
+class Missing(ImportError):
+    """What a stage was told needs a package, or a build of one, that is not in this environment."""
+
+    failure = FailureClass.VERSIONS
+
+
+def needs(package: str, what: str, name: str = "") -> None:
+    """Refuse a setting whose package is not in this environment.
+
+    Raises:
+        Missing: with the line that installs it.
+    """
+    if package not in versions(package):
+        raise Missing(f"{what} needs {package}, which is not in this environment: pip install {name or package}")
+
+
+def needs_release(package: str, least: tuple[int, int], what: str) -> None:
+    """Refuse a setting for which the package here is too old.
+
+    Raises:
+        Missing: with the line that installs a newer one.
+    """
+    found = re.match(r"(\d+)\.(\d+)", versions(package).get(package, ""))
+    if found is not None and (int(found[1]), int(found[2])) < least:
+        wanted = ".".join(map(str, least))
+        raise Missing(f"{what} needs {package} {wanted}, here is {found.string}: pip install '{package}>={wanted}'")
+
+
+def needs_gpu_build() -> None:
+    """Refuse a torch that was built without GPUs; it is read, not imported.
+
+    Raises:
+        Missing: with the line that installs another.
+    """
+    place = importlib.util.find_spec("torch")
+    if place is None or place.origin is None:
+        raise Missing("torch is not installed in this environment: pip install torch")
+    text = Path(place.origin).with_name("version.py").read_text(encoding="utf-8")
+    if not re.search(r"^(cuda|hip)\b[^=\n]*= *['\"]", text, re.M):
+        version = versions("torch").get("torch", "")
+        raise Missing(
+            f"torch {version} computes on the CPU alone, and the stage asks for GPUs: pip install --force-reinstall "
+            f"torch=={version.partition('+')[0]} from an index with a build for them, or leave gpus_per_node out"
+        )
 
 
 def versions(*packages: str) -> dict[str, str]:

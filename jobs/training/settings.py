@@ -112,6 +112,8 @@ class TrainingSettings(TrainingKeys):
         ]
         if given and self.NO_VALIDATION:
             raise BadSettings(f"{given[0]}: {self.NO_VALIDATION}: leave it out")
+        if self.steps and self.warmup_steps > self.steps:
+            raise BadSettings(f"warmup_steps {self.warmup_steps} is more than steps {self.steps}")
         problem = validation_problem(self.steps, self.validate_every, self.early_stopping, self.select)
         if problem is not None:
             raise BadSettings(": ".join(problem))
@@ -120,17 +122,16 @@ class TrainingSettings(TrainingKeys):
         """These settings with the ``steps`` that take ``examples`` as often as ``epochs`` says.
 
         Raises:
-            BadSettings: more warm-up than steps.
+            BadSettings: settings that do not fit so many steps.
         """
         if self.epochs is None:
             return self
-        steps = steps_of(examples, self.batch_size, self.epochs)
-        if self.warmup_steps > steps:
-            raise BadSettings(
-                f"warmup_steps {self.warmup_steps} is more than the {steps} steps that epochs {self.epochs:g} of "
-                f"{examples} examples take"
-            )
-        return replace(self, steps=steps)
+        found = replace(self, steps=steps_of(examples, self.batch_size, self.epochs), epochs=None)
+        try:
+            found.check()
+        except BadSettings as error:
+            raise BadSettings(f"{error} (epochs {self.epochs:g} of {examples} examples)") from error
+        return found
 
     def micro_of(self, replicas: int, what: str = "model replicas") -> int:
         """Examples that one of ``replicas`` takes in one pass.

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +169,8 @@ def _write_failure(spec: StageSpec, start: steps.Start, error: BaseException, sa
     if failure is FailureClass.CODE_ERROR:  # of a library: its words may say more than its type
         failure, shown = symptoms.recognise(f"{type(error).__name__}: {text}")
         text = text if failure is FailureClass.CODE_ERROR else shown
+    if failure is FailureClass.MISSING_GPUS and (hidden := _hidden_gpus(os.environ)):
+        failure, text = FailureClass.BAD_CONFIGURATION, f"{hidden}: {text}"
     if failure is FailureClass.STORAGE_FULL:
         with contextlib.suppress(OSError):
             saves.discard_unsealed()  # room for the verdict; what is sealed stays
@@ -203,6 +205,21 @@ def _seconds_to_seal(spec: StageSpec, end: float | None) -> float:
         return 0.0
     found = space.checkpoint_bytes(spec)[0] * seconds / max(1, sum(size for size, _ in known))
     return float(found if end is None else min(found, max(0.0, end - time.time()) / 6))
+
+
+def _hidden_gpus(environment: Mapping[str, str]) -> str:
+    """That CUDA_VISIBLE_DEVICES is not what Slurm has set for this job; empty where it is, or Slurm says nothing."""
+    shown = environment.get("CUDA_VISIBLE_DEVICES")
+    count = environment.get("SLURM_GPUS_ON_NODE", "")
+    if shown is None or not count.isdigit() or shown.startswith(("GPU-", "MIG-")):
+        return ""
+    own = [environment.get(name) for name in ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")]
+    if shown in (*own, ",".join(map(str, range(int(count))))):
+        return ""
+    return (
+        f"CUDA_VISIBLE_DEVICES is {shown!r} in the work, and Slurm gave {count} GPUs: leave it out of env, setup and "
+        "modules of the profile"
+    )
 
 
 def _is_news(spec: StageSpec, start: steps.Start, failure: FailureClass) -> bool:

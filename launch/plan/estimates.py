@@ -333,8 +333,12 @@ def _candidates(stage: PlannedStage, model: Model) -> Iterator[tuple[dict[str, A
                     split = {"tensor_parallel": tensor, "pipeline_parallel": pipeline}
                     changed = {name: split[name] for name in keeps.splits if split[name] != (settings.get(name) or 1)}
                     yield {**smallest, **changed}, nodes
+        is_whole = not (shape.reference or shape.lora_rank or settings.get("optimizer") in keeps.optimizers)
+        if world > 1 and keeps.sharded_by == "shard" and is_whole:
+            yield {**smallest, "shard": "full"}, nodes
     if keeps.adapters and not shape.lora_rank:  # last, since it is another training
-        yield {**smallest, "lora_rank": RANK}, resources.nodes
+        whole = {keeps.sharded_by: "none"} if keeps.sharded == "all" else {}
+        yield {**smallest, **whole, "lora_rank": RANK}, resources.nodes
 
 
 def parts(memory: MemoryEstimate) -> str:

@@ -72,18 +72,21 @@ class Model:
         mlp += ((projections - 1) * self.ffn + self.hidden) * self.mlp_bias
         return attention + mlp + 2 * self.hidden
 
-    def adapter_parameters(self, rank: int, targets: Sequence[str] = ()) -> int:
-        """Of the adapters of one layer: ``rank`` per input and output of ``targets`` (in the names of Megatron or
-        Hugging Face; () is all of Megatron's)."""
-        hidden, ffn = self.hidden, self.ffn
-        sizes = {
-            "linear_qkv": hidden + self.queries + 2 * self.keys, "linear_proj": self.queries + hidden,
-            "linear_fc1": hidden + (2 if self.gated else 1) * ffn, "linear_fc2": ffn + hidden,
+    @property
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """Inputs and outputs of the linear layers, in the names of Megatron and of Hugging Face."""
+        hidden, queries, keys, ffn = self.hidden, self.queries, self.keys, self.ffn
+        return {
+            "linear_qkv": (hidden, queries + 2 * keys), "linear_proj": (queries, hidden),
+            "linear_fc1": (hidden, (2 if self.gated else 1) * ffn), "linear_fc2": (ffn, hidden),
+            "q_proj": (hidden, queries), "k_proj": (hidden, keys), "v_proj": (hidden, keys),
+            "o_proj": (queries, hidden), "gate_proj": (hidden, ffn), "up_proj": (hidden, ffn),
+            "down_proj": (ffn, hidden),
         }  # fmt: skip
-        one = dict.fromkeys(("q_proj", "o_proj"), hidden + self.queries)
-        one |= dict.fromkeys(("k_proj", "v_proj"), hidden + self.keys)
-        one |= dict.fromkeys(("gate_proj", "up_proj", "down_proj"), hidden + ffn)
-        return rank * sum((sizes | one).get(name, 0) for name in targets or sizes)
+
+    def adapter_parameters(self, rank: int, targets: Sequence[str] = ()) -> int:
+        """Of the adapters of one layer: ``rank`` per input and output of ``targets`` (() is all of Megatron's)."""
+        return rank * sum(sum(self.linears.get(name, (0, 0))) for name in targets or MEGATRON)
 
     @property
     def embedding(self) -> int:
@@ -95,6 +98,9 @@ class Model:
         """All of them, as ``sum(p.numel() for p in model.parameters())`` counts."""
         return self.layers * self.layer_parameters + self.embedding * (1 if self.tied else 2) + self.hidden
 
+
+MEGATRON = ("linear_qkv", "linear_proj", "linear_fc1", "linear_fc2")
+"""Megatron's four linear layers of a layer."""
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 """``model_type`` of a Hugging Face configuration whose parameters are counted exactly here."""
@@ -129,7 +135,7 @@ def utilisation(keeps: capabilities.Memory) -> tuple[float, float]:
     return UTILISATION_OF_SCORES if keeps.scores else UTILISATION
 
 
-PLAIN = capabilities.Memory({"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, logits=16.0, reference=4.0)
+PLAIN = capabilities.Memory({"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, logits=capabilities.LOGITS, reference=4.0)
 """Of a back end that declares nothing: plain Adam over whole replicas."""
 
 
@@ -142,6 +148,9 @@ def in_environment(
     for package, instead in declared.without.items():
         if package not in packages:
             return in_environment(instead, packages, settings)
+    if (size := declared.optimizers.get(str(settings.get("optimizer")))) is not None:
+        states = {name: (weight, gradient, size) for name, (weight, gradient, _) in declared.states.items()}
+        declared = replace(declared, states=states)
     wanted = settings.get(declared.sharded_by)
     if wanted is None:
         return declared
@@ -153,7 +162,8 @@ def in_environment(
 @dataclass(frozen=True)
 class Shape:
     """How a stage runs. ``micro_batch`` and ``batch`` count sequences (DPO: two a row), ``length`` tokens of one. With
-    a ``lora_rank`` only adapters beside the layers ``lora_targets`` (() is all) are trained."""
+    a ``lora_rank`` only adapters beside the layers ``lora_targets`` (() is all) are trained; ``lora_base``: what the
+    frozen weights are kept as. ``masked``: attention gets a mask, as for rows of several lengths."""
 
     world: int
     batch: int
@@ -169,6 +179,14 @@ class Shape:
     lora_rank: int = 0
     lora_targets: tuple[str, ...] = ()
     lora_dropout: bool = False
+    lora_dora: bool = False
+    lora_base: str = "whole"
+    masked: bool = False
+
+    @property
+    def passes(self) -> int:
+        """Passes of each replica whose gradients a step adds up; at least 1."""
+        return max(1, self.batch // (self.micro_batch * self.replicas))
 
     @property
     def replicas(self) -> int:
@@ -209,6 +227,9 @@ def shape_of(kind: str, settings: Mapping[str, Any], nodes: int, processes_per_n
         int(settings.get("lora_rank") or 0),
         tuple(settings.get("lora_targets") or ()),
         bool(settings.get("lora_dropout")),
+        bool(settings.get("lora_dora")),
+        str(settings.get("lora_base") or "whole"),
+        kind != "cpt",
     )
 
 
@@ -232,13 +253,12 @@ def layer_activations(model: Model, shape: Shape, keeps: capabilities.Memory, dr
     """Bytes that one layer keeps of one micro batch for its backward pass, on one GPU, without recomputation.
 
     Fused (elements a token): inputs of both norms and of both linear layers behind them (4h), queries and output of
-    attention (2q), keys and values (2k), gate, up and product (3f; a plain MLP: 2f). Eager code keeps the normalised
-    input beside each norm (6h), keys and values repeated for every query head, a copy of the output (5q in all), and
-    the activated gate (4f). Megatron's local layers repeat keys and values, too (queries, both, and the output: 4q),
-    and copy the linear half of the gate (5f); of the scores they keep the softmax in the type of training, while other
-    code keeps its input and a mask as well. Their norms are taken to be CUDA's fused kernel. ``dropout`` adds two
-    masks of one byte. Adapters add what lies between their factors and, with dropout, a copy and a mask of each input;
-    that frozen layers without one need not keep their inputs is left out.
+    attention (2q), keys and values (2k), gate, up and product (3f; a plain MLP: 2f). Of code that is not fused see
+    ``_eager``. Megatron's local layers repeat keys and values, too (queries, both, and the output: 4q), and copy the
+    linear half of the gate (5f); of the scores they keep the softmax in the type of training, while other code keeps
+    its input and a mask as well. Their norms are taken to be CUDA's fused kernel. ``dropout`` adds two masks of one
+    byte. Adapters add what lies between their factors and, with dropout, a copy and a mask of each input; that frozen
+    layers without one need not keep their inputs is left out.
     """
     size = 2.0 if shape.precision == "bf16" else 4.0
     tokens = shape.micro_batch * shape.length / shape.context
@@ -248,27 +268,45 @@ def layer_activations(model: Model, shape: Shape, keeps: capabilities.Memory, dr
     elif keeps.local:
         whole, split = 4.0 * h, 4.0 * q + (5.0 if model.gated else 2.0) * f
     else:
-        whole, split = 6.0 * h, 5.0 * q + (4.0 if model.gated else 2.0) * f
+        whole, split = _eager(model, shape, keeps)
     masks = 2.0 * h if dropout else 0.0
     over = shape.tensor
     kept = (whole * size + masks) / (over if shape.sequence_parallel else 1) + split * size / over
     scores = 0.0
     if keeps.scores and shape.recompute != "selective":  # softmax in and out, and the mask of its dropout
         scores = (size if keeps.local else 2.0 * size + 1.0) * model.heads * shape.length / over
-    return tokens * (kept + scores + _adapter_activations(model, shape, size))
+    return tokens * (kept + scores + _adapter_activations(model, shape, keeps, size))
 
 
-def _adapter_activations(model: Model, shape: Shape, size: float) -> float:
-    """Bytes a token of the adapters of one layer."""
+def _eager(model: Model, shape: Shape, keeps: capabilities.Memory) -> tuple[float, float]:
+    """Elements a token that a layer of transformers keeps: of the width of the model, and of attention and MLP.
+
+    In fp32 each norm keeps its input, the normalised input, and what it gives to linear layers (6h). In bf16 a norm
+    computes in fp32, so that its input counts twice (8h). Under autocast all between the layers is fp32, and each of
+    the five linear layers behind a norm makes a bf16 copy of its own (13h); beside adapters each of the seven does, and
+    frozen norms keep less (9h, q). Keys and values are repeated for every query head where there is a mask.
+    """
+    h, q, k, f = model.hidden, model.queries, model.keys, model.ffn
+    attention = 5.0 * q if shape.masked else 2.0 * (q + k)
+    width = 6.0
+    if shape.precision == "bf16":
+        width = 9.0 if shape.lora_rank else 8.0 if keeps.sharded == "all" else 13.0
+        attention += q if shape.lora_rank else 0.0
+    return width * h, attention + (4.0 if model.gated else 2.0) * f
+
+
+def _adapter_activations(model: Model, shape: Shape, keeps: capabilities.Memory, size: float) -> float:
+    """Bytes a token of the adapters of one layer. A weight that is split into direction and size keeps two outputs."""
     if not shape.lora_rank:
         return 0.0
-    hidden = model.hidden
-    inputs = {"linear_qkv": hidden, "linear_proj": model.queries, "linear_fc1": hidden, "linear_fc2": model.ffn}
-    targets = shape.lora_targets or tuple(inputs)
-    inputs |= dict.fromkeys(("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"), hidden)
-    inputs |= {"o_proj": model.queries, "down_proj": model.ffn}
-    dropped = sum(inputs.get(name, 0) for name in targets) * (size + 1.0) if shape.lora_dropout else 0.0
-    return len(targets) * shape.lora_rank * size + dropped
+    targets = shape.lora_targets or MEGATRON
+    inputs, outputs = (sum(model.linears.get(name, (0, 0))[side] for name in targets) for side in (0, 1))
+    dropped = inputs * ((size if _is_megatron(keeps) else 0.0) + 1.0) if shape.lora_dropout else 0.0
+    return len(targets) * shape.lora_rank * size + dropped + (2.0 * size * outputs if shape.lora_dora else 0.0)
+
+
+def _is_megatron(keeps: capabilities.Memory) -> bool:
+    return keeps.fused or keeps.local
 
 
 def activations(model: Model, shape: Shape, keeps: capabilities.Memory) -> float:
@@ -276,7 +314,7 @@ def activations(model: Model, shape: Shape, keeps: capabilities.Memory) -> float
     inputs of the layers; ``memory`` adds the layer being recomputed, which comes after the logits are freed."""
     each = layer_activations(model, shape, keeps)
     layers = model.layers / shape.pipeline
-    waiting = min(shape.pipeline, max(1, shape.batch // (shape.micro_batch * shape.replicas)))
+    waiting = min(shape.pipeline, shape.passes)
     if shape.recompute != "full":
         return each * layers * waiting
     size = 2.0 if shape.precision == "bf16" else 4.0
@@ -300,9 +338,12 @@ def memory(model: Model, shape: Shape, keeps: capabilities.Memory) -> MemoryEsti
     weights = held * (weight + (keeps.reference if shape.reference and not shape.lora_rank else 0.0))
     if shape.lora_rank:
         trained = layers * model.adapter_parameters(shape.lora_rank, shape.lora_targets) / shape.tensor
-        weights = held * (keeps.frozen.get(shape.precision) or weight) + trained * weight
-    weights /= everything
-    gradients = trained * (gradient + (keeps.buckets if over > 1 else 0.0)) / everything
+        frozen = keeps.frozen.get(shape.precision) or weight
+        in_layers = layers * model.layer_parameters / shape.tensor
+        weights = (held - in_layers) * frozen + in_layers * keeps.frozen.get(shape.lora_base, frozen) + trained * weight
+    weights = weights / everything + _computed_in(model, shape, keeps, held)
+    buckets = trained * (keeps.buckets if over > 1 and everything == 1 else 0.0)
+    gradients = trained * gradient
     kept = activations(model, shape, keeps)
     logits = shape.micro_batch * shape.length / shape.context * model.vocabulary / shape.tensor * keeps.logits
     if shape.recompute == "full":  # first the logits, then one layer after the other
@@ -311,9 +352,21 @@ def memory(model: Model, shape: Shape, keeps: capabilities.Memory) -> MemoryEsti
             kept += again
             logits = logits if shape.pipeline > 1 else 0.0
     if shape.pipeline > 1:  # the last stage has the logits, and one micro batch waiting
-        last = kept / min(shape.pipeline, max(1, shape.batch // (shape.micro_batch * over))) + logits
+        last = kept / min(shape.pipeline, shape.passes) + logits
         kept, logits = (last - logits, logits) if last > kept else (kept, 0.0)
-    return MemoryEstimate(weights, gradients, trained * optimizer / states, kept, logits)
+    if not _is_megatron(keeps) and shape.passes == 1:  # they come while activations go
+        gradients = max(0.0, gradients / everything - kept - logits)
+    return MemoryEstimate(weights, gradients + buckets, trained * optimizer / states, kept, logits)
+
+
+def _computed_in(model: Model, shape: Shape, keeps: capabilities.Memory, held: float) -> float:
+    """Bytes of the copies of ``held`` weights by which torch computes: bf16 ones of all of them under autocast, which
+    the backward pass needs; where weights are gathered, or layers computed again, those of the ends and two layers."""
+    is_bf16 = shape.precision == "bf16"
+    if _is_megatron(keeps) or shape.lora_rank or not (is_bf16 or keeps.sharded == "all"):
+        return 0.0
+    two = 2 * (model.layer_parameters + model.embedding) / shape.tensor
+    return (2.0 if is_bf16 else 4.0) * (min(two, held) if keeps.sharded == "all" or shape.recompute == "full" else held)
 
 
 def step_flops(model: Model, shape: Shape) -> float:

@@ -159,6 +159,7 @@ def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, a
         node_scratch=profile.node_scratch,
         node_environment=sorted(profile.node_env.items()),
         nodes=stage.resources.nodes,
+        gpus=stage.resources.gpus_per_node or 0,
         processes=stage.resources.processes_per_node,
         ray_seconds=RAY_SECONDS,
     )

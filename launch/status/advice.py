@@ -79,7 +79,9 @@ def _helps(run: Run, found: StageStatus) -> tuple[str, str]:
         if run.paths.user_code.exists():
             return "change the code that this line names", submit(run)
         return f"overnight logs {run.id} {found.stage} shows where, in what is installed", resume
-    advice = _smaller(run, found.stage) if failure is FailureClass.GPU_MEMORY else _ADVICE.get(failure, "")
+    advice = symptoms.hint(found.evidence) or _ADVICE.get(failure, "")
+    if failure is FailureClass.GPU_MEMORY:
+        advice = _smaller(run, found.stage)
     return advice, submit(run) if failure in _ANOTHER_RUN else resume
 
 

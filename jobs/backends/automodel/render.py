@@ -11,6 +11,9 @@ from jobs.backends.automodel.settings import AutomodelSettings
 RECIPE = "TrainFinetuneRecipeForNextTokenPrediction"
 PAIRS = "jobs.backends.automodel.data.PairsConfig"
 CORPUS = "jobs.backends.automodel.data.BlocksConfig"
+_NO_DECAY = r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)"
+"""Names of norms and biases, of which transformers lets none decay."""
+
 _BF16 = {"param_dtype": "bfloat16", "reduce_dtype": "float32", "output_dtype": None}
 _FP32 = {"param_dtype": "float32", "reduce_dtype": "float32", "output_dtype": None}
 
@@ -69,6 +72,7 @@ def configuration(kind: str, settings: AutomodelSettings, place: AutomodelPaths)
             "weight_decay": settings.weight_decay,
             "betas": [0.9, 0.999],
             "eps": 1e-8,
+            "param_group_overrides": [{"pattern": _NO_DECAY, "wd_mult": 0.0}],
         },
         "lr_scheduler": {
             "lr_decay_style": settings.schedule,

@@ -20,12 +20,6 @@ class AutomodelSettings(LongRows, ParallelSettings):
     recompute: bool = False
     data_workers: int = setting(0, at_least=0)
 
-    def check(self) -> None:
-        super().check()
-        for name in ("early_stopping", "select"):
-            if getattr(self, name) not in (None, "last"):
-                raise BadSettings(f"{name}: not there with AutoModel's own loop: leave it out")
-
     def micro(self, world: int) -> int:
         """As for all back ends.
 

@@ -57,6 +57,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         files.write_json(config, render.configuration(spec.kind, settings, place))
 
     ranks.on_first(prepare)
+    ctx.saves.validations = ranks.on_first(lambda: ctx.saves.validations)  # every process decides by them
     recipe = Watched(load_yaml_config(config), ctx, settings)
     if rows_at is not None:
         recipe.__dict__["held_out"] = _held_out(spec, ctx, settings, scratch, rows_at)
@@ -79,7 +80,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     if ctx.rank == 0:
         _finish(scratch / "checkpoints", source, ctx.output)
     ranks.barrier()
-    return Result("done", recipe.done, metrics | recipe.watch.metrics(recipe.done))
+    return Result("done", recipe.done, metrics | recipe.watch.metrics(recipe.done, recipe.chosen))
 
 
 def _data(spec: StageSpec, ctx: WorkContext, settings: AutomodelSettings, scratch: Path) -> tuple[Path, int]:
@@ -137,7 +138,8 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):
     """The recipe, with every step reported and every save sealed. ``stopped``: left on request, after a save.
 
     ``done`` counts steps from 1, where AutoModel names them from 0. ``durations``: seconds of each step of this start,
-    without its save; ``clock``: when the newest ended.
+    without its save; ``clock``: when the newest ended. ``chosen``: the step of which the finished model is, if that is
+    not the last one.
     """
 
     def __init__(self, config: ConfigNode, ctx: WorkContext, settings: AutomodelSettings) -> None:
@@ -145,7 +147,7 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):
         # Past the recipe's own __setattr__, which would save whatever looks like a state.
         self.__dict__.update(
             ctx=ctx, settings=settings, stopped=False, done=0, losses=[], tokens=0, durations=[], clock=None,
-            watch=Watch(ctx, settings), held_out=None,
+            watch=Watch(ctx, settings), held_out=None, chosen=None,
         )  # fmt: skip
 
     def _run_train_optim_step(self, batches: Any, max_grad_norm: float | None = None) -> Any:
@@ -175,9 +177,10 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):
             **more,
         )
         # The recipe asks it at the end of this step whether to save.
-        self.step_scheduler.ckpt_every_steps = done if due else self.settings.steps
-        if stop and done < self.settings.steps:
-            self.__dict__["stopped"] = True
+        self.step_scheduler.ckpt_every_steps = done if self.watch.saves(done, due) else self.settings.steps
+        ends = self.watch.ends(done)
+        self.__dict__["stopped"] = stop and not ends
+        if (stop or ends) and done < self.settings.steps:
             self.step_scheduler.sigterm_flag = True  # the recipe saves at the end of this step and leaves
         return sample
 
@@ -203,11 +206,13 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):
     def save_checkpoint(self, epoch: int, step: int, *args: Any, **more: Any) -> None:
         """Save, and seal what is no finished checkpoint. One that a stop asked for is consolidated, too: the model
         can be had from it even if nobody goes on."""
-        if step + 1 >= self.settings.steps:
+        config = self.checkpointer.config
+        if self.watch.ends(step + 1):
+            self._take_chosen(step + 1)
+            config.save_consolidated = SaveConsolidatedMode.EVERY  # also at an early end
             super().save_checkpoint(epoch, step, *args, **more)
             return
         began = time.monotonic()
-        config = self.checkpointer.config
         usual = config.checkpoint_dir, config.save_consolidated
         target = self.ctx.saves.directory / f"checkpoint-{step + 1}"
         ranks.on_first(lambda: shutil.rmtree(target, ignore_errors=True))
@@ -222,6 +227,13 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):
         self.watch.seal_beside(step + 1, not self.stopped)
         self.ctx.stop.saved(time.monotonic() - began)
         self.__dict__["clock"] = time.monotonic()
+
+    def _take_chosen(self, done: int) -> None:
+        """Load the weights that the finished model is to have, where they are not those of ``done``."""
+        found = ranks.on_first(lambda: self.watch.chosen(done))
+        if found is not None:
+            self.__dict__["chosen"] = found[0]
+            self.checkpointer.load_model(self.model_parts, str(found[1] / "automodel" / "model"))
 
     def _put_in_order(self, target: Path, epoch: int, step: int) -> None:
         for entry in list(target.iterdir()):

@@ -11,6 +11,7 @@ byte by byte.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,6 @@ CAPABILITIES = Capabilities(
     # 1 took another rotary base than transformers 5 writes, and took batches of SFT twice after a resume;
     # 2 mixed epochs, and took the mean of each pass
     revision=3,
-    experimental="ran on one H100 without transformer_engine; several GPUs were not tried by us",
 )
 
 PACKAGES = ("nemo_toolkit", "megatron-core", "torch", "transformers", "lightning")
@@ -68,13 +68,24 @@ def probe() -> dict[str, str]:
     """Versions of the packages that decide results.
 
     Raises:
-        ImportError: one that is needed is missing, or a NeMo without ``nemo.collections.llm``.
+        ImportError: one that is needed is missing, a NeMo without ``nemo.collections.llm``, or a set that cannot work.
     """
     found = {**needed(*PACKAGES), **versions("transformer_engine")}
     if not found["nemo_toolkit"].startswith("2."):
         version = found["nemo_toolkit"]
         raise ImportError(f"nemo_toolkit {version} has no nemo.collections.llm (2.0 to 2.7 have): pip install '<3'")
+    numpy, core = versions("numpy").get("numpy", "1"), found["megatron-core"]
+    if int(numpy.split(".")[0]) > 1 and _release(core) < (0, 16):  # it calls numpy.product, with several replicas
+        raise ImportError(f"megatron-core {core} does not work with numpy {numpy}: pip install 'numpy<2'")
+    if _release(found["nemo_toolkit"]) <= (2, 7) and _release(core) >= (0, 16):
+        raise ImportError(f"NeMo's optimizer fails with megatron-core {core}: pip install 'megatron-core<0.16'")
     return found
+
+
+def _release(version: str) -> tuple[int, int]:
+    """Major and minor."""
+    major, minor, *_ = [*map(int, re.findall(r"\d+", version)), 0, 0]
+    return major, minor
 
 
 def behaviour(checkpoint: Path) -> dict[str, Any]:

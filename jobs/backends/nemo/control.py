@@ -131,10 +131,12 @@ class NemoStepControl(Callback):
         output = self._ctx.output
         chosen = ranks.on_first(lambda: self.watch.chosen(step))
         if chosen is not None:
-            strategy = trainer.strategy
-            weights = {"state_dict": strategy.megatron_parallel.sharded_state_dict()}
-            found = strategy.checkpoint_io.load_checkpoint(chosen[1], sharded_state_dict=weights)
-            strategy.load_model_state_dict(found)
+            strategy, adapters = trainer.strategy, self._settings.lora_rank is not None
+            weights = strategy.megatron_parallel.sharded_state_dict()
+            if adapters:  # a save has nothing else
+                weights = {name: part for name, part in weights.items() if ".adapter." in name}
+            found = strategy.checkpoint_io.load_checkpoint(chosen[1], sharded_state_dict={"state_dict": weights})
+            strategy.load_model_state_dict(found, strict=not adapters)
         self.metrics = self.watch.metrics(step, chosen and chosen[0])
         if self._settings.lora_rank is not None:
             self.trained = lora.trained(trainer.strategy.megatron_parallel)

@@ -65,8 +65,6 @@ class NemoSettings(LongRows, LoraKeys, FallingRate):
             if name in THEIR_NAMES:
                 raise BadSettings(f"lora_targets: {name} is a part of {THEIR_NAMES[name]} here: write that")
         self.check_lora()
-        if self.select == "best" and self.lora_rank is not None:
-            raise BadSettings("select: best is not there with adapters (lora_rank): leave it out")
         self.check_rank(self.tensor_parallel or 1)
 
     def check_rank(self, tensor: int) -> None:

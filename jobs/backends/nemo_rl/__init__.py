@@ -10,9 +10,11 @@ NeMo-RL writes them, and ``hf/``: configuration and tokenizer files of the model
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from jobs.core.capabilities import FSDP, Capabilities
+from jobs.core.settings import beta_note
 from jobs.core.spec import StageSpec
 from jobs.training import checkpoints, interface
 from jobs.training.checkpoints import Completeness
@@ -59,8 +61,10 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
         return interface.in_process(spec, shape, "python")
     from jobs.backends.nemo_rl import checkout, settings, start
 
-    settings.read(spec.kind, spec.settings)  # also where there is no NeMo-RL
-    return start.of_stage(spec, shape, checkout.find())
+    read = settings.read(spec.kind, spec.settings)  # also where there is no NeMo-RL
+    found = start.of_stage(spec, shape, checkout.find())
+    note = beta_note(read.beta) if isinstance(read, settings.DpoSettings) else None
+    return replace(found, notes=(*found.notes, note)) if note else found
 
 
 def reader(spec: StageSpec | None = None) -> Reader:

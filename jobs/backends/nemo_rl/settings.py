@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from jobs.core.settings import DpoKeys, setting
-from jobs.training.settings import LongRows, ParallelSettings
+from jobs.training.settings import BadSettings, LongRows, ParallelSettings
 
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
 """Our names for precisions, and those of NeMo-RL."""
@@ -31,6 +31,11 @@ class RlSettings(ParallelSettings):
     cpu_offload: bool = False
     workers: str = setting("same", choices=("own", "same"))
     ray_seconds: int = setting(300, at_least=1)
+
+    def check(self) -> None:
+        super().check()
+        if self.threads is not None:
+            raise BadSettings("threads: the processes are started by Ray, which sets theirs: leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from jobs.core.capabilities import Capabilities, Memory
+from jobs.core.capabilities import LOGITS, Capabilities, Memory
 from jobs.core.settings import beta_note
 from jobs.core.spec import StageSpec
 from jobs.training import checkpoints, cpu, faults, interface, validation
@@ -30,12 +30,13 @@ CAPABILITIES = Capabilities(
     # fp32 weights also under bf16 autocast; DistributedDataParallel copies gradients into buckets
     memory=Memory(
         {"fp32": (4, 4, 8), "bf16": (4, 4, 8)},
-        logits=16.0,
+        logits=LOGITS,
         reference=4.0,
         buckets=4.0,
         adapters=True,
         layers=LAYERS,
-        frozen={"bf16": 2.0},
+        frozen={"bf16": 2.0, "nf4": 0.52},  # 4 bits, and their scales in 8
+        optimizers={"adamw_8bit": 2.03, "paged_adamw": 0.0, "paged_adamw_8bit": 0.0},  # pages can lie on the host
         recompute=(True,),
         sharded_by="shard",
     ),
@@ -58,6 +59,7 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
 
     Raises:
         BadSettings: what the stage was told does not fit.
+        ImportError: a package is missing.
     """
     note = None
     if spec.kind != "evaluate":
@@ -67,6 +69,8 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
         settings.split_batch(shape.world)
         validation.rows_of(spec.inputs["data"], settings)
         note = beta_note(settings.beta) if spec.kind == "dpo" else None
+    wanted = ("torch", "transformers") if spec.kind == "evaluate" else ("torch", "transformers", "trl", "accelerate")
+    interface.needed(*wanted, hint=": pip install 'overnight[train]'")
     found = interface.in_process(spec, shape, CAPABILITIES.launcher)
     return replace(found, notes=(note,)) if note else found
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jobs.core.settings import DpoKeys, setting
-from jobs.training.interface import versions
+from jobs.training.interface import needs, needs_release
 from jobs.training.settings import BadSettings, FallingRate, LongRows, LoraKeys
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
                     raise BadSettings(f"{name} is for kind {other}: leave it out of a stage of kind {kind}")
         if found.shard == "full" and (kind == "dpo" or found.lora_rank is not None):
             raise BadSettings("shard: full is for kinds cpt and sft without adapters: write shard: none")
+        if kind != "dpo" and found.label_smoothing:
+            needs_release("transformers", (5, 15), "label_smoothing")  # older ones take the mean of each pass
         if kind == "dpo":
             if found.lora_dropout:
                 raise BadSettings("lora_dropout: TRL compares preferences without dropout: leave it out")
@@ -88,7 +90,11 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
         self.check_lora()
         if self.warmup_ratio is not None and self.warmup_steps:
             raise BadSettings("warmup_steps and warmup_ratio say the same thing twice: leave one of them out")
+        if self.warmup_ratio is not None and self.steps:
+            self._with_warmup().check()
         if self.optimizer != "adamw":
+            if self.shard == "full":
+                raise BadSettings(f"optimizer: {self.optimizer} takes no sharded weights: write adamw, or shard: none")
             needs("bitsandbytes", f"optimizer: {self.optimizer}")
         if self.attention == "flash_attention_2":
             needs("flash_attn", "attention: flash_attention_2", "flash-attn")
@@ -101,10 +107,13 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
 
     def counted(self, examples: int) -> Self:
         """As for all back ends, also with the steps of ``warmup_ratio``."""
-        found = super().counted(examples)
-        if found.warmup_ratio is None:
-            return found
-        return replace(found, warmup_steps=math.ceil(found.warmup_ratio * found.steps), warmup_ratio=None)
+        return super().counted(examples)._with_warmup()
+
+    def _with_warmup(self) -> Self:
+        """With the ``warmup_steps`` that ``warmup_ratio`` comes to."""
+        if self.warmup_ratio is None:
+            return self
+        return replace(self, warmup_steps=math.ceil(self.warmup_ratio * self.steps), warmup_ratio=None)
 
     def split_batch(self, world: int) -> tuple[int, int]:
         """(examples a process takes in one pass, passes a step) for ``world`` processes.
@@ -114,13 +123,3 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
         """
         micro = self.micro_of(world, "processes")
         return micro, self.batch_size // world // micro
-
-
-def needs(package: str, what: str, name: str = "") -> None:
-    """Refuse a setting whose package is not in this environment.
-
-    Raises:
-        BadSettings: with the line that installs it.
-    """
-    if package not in versions(package):
-        raise BadSettings(f"{what} needs {package}, which is not in this environment: pip install {name or package}")

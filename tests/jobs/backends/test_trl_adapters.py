@@ -14,7 +14,6 @@ pytest.importorskip("trl")
 from safetensors.torch import load_file  # noqa: E402
 
 from jobs import backends  # noqa: E402
-from jobs.backends.trl import settings as trl_settings  # noqa: E402
 from jobs.backends.trl.settings import TrainSettings  # noqa: E402
 from jobs.training import interface, models, tokenizers  # noqa: E402
 from jobs.training.settings import BadSettings  # noqa: E402
@@ -55,6 +54,19 @@ def test_a_stop_changes_nothing(kind: str, more: dict[str, Any], tmp_path: Path,
     changed = {name for name in found if not torch.equal(found[name], before[name])}
     assert changed == {name for name in found if "proj" in name}
     assert {path.name for path in whole.output.iterdir()} == {path.name for path in (base / "output").iterdir()}
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_another_number_of_processes_goes_on(before: int, after: int, tmp_path: Path, base: Path, data: Path) -> None:
+    """Their save is that of every process: the losses are those of a run without a stop, but for rounding."""
+    whole, parts = (make(tmp_path / name, "sft", base, data) for name in ("whole", "parts"))
+    whole.start()
+    stages.start_ranks(before, (parts, 3))
+    stages.start_ranks(after, (parts, None))
+    assert list(parts.losses()) == [1, 2, 3, 4, 5, 6]
+    assert list(parts.losses().values()) == pytest.approx(list(whole.losses().values()), rel=1e-5)
+    expected, found = (load_file(one.output / "model.safetensors") for one in (whole, parts))
+    assert all(torch.allclose(tensor, expected[name], atol=1e-5) for name, tensor in found.items())
 
 
 def test_adapters_alone(tmp_path: Path, base: Path, data: Path) -> None:
@@ -103,8 +115,8 @@ def test_what_is_refused(tmp_path: Path, base: Path, data: Path, monkeypatch: py
             TrainSettings.read({**SETTINGS, **changes}, kind)
     with pytest.raises(BadSettings, match="the model has no 'w_pack', but down_proj, gate_proj"):
         make(tmp_path / "other", "sft", base, data, lora_targets=["q_proj", "w_pack"]).start()
-    monkeypatch.setattr(trl_settings, "versions", lambda name: {})
-    with pytest.raises(BadSettings, match=r"lora_rank needs peft, .*: pip install peft"):
+    monkeypatch.setattr(interface, "versions", lambda name: {})
+    with pytest.raises(interface.Missing, match=r"lora_rank needs peft, .*: pip install peft"):
         TrainSettings.read(SETTINGS)
 
 

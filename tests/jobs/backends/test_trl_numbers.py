@@ -195,7 +195,11 @@ def test_steps_and_epochs_are_checked(tmp_path: Path, base: Path, uneven: Path) 
         ({"epochs": 1}, BadSettings, "steps 20 and epochs 1 say the same thing twice"),
         ({"steps": None}, BadSettings, "'steps' is missing"),
         ({"steps": None, "epochs": 0}, BadSettings, "epochs must be above 0"),
-        ({"steps": None, "epochs": 1, "warmup_steps": 9}, BadSettings, "warmup_steps 9 is more than the 3 steps"),
+        (
+            {"steps": None, "epochs": 1, "warmup_steps": 9},
+            BadSettings,
+            r"warmup_steps 9 is more than steps 3 \(epochs 1 of",
+        ),
         ({"batch_size": 22}, ExamplesError, r"train\.jsonl:1: 21 examples to train on, batch_size is 22"),
     ):
         with pytest.raises(kind, match=text):

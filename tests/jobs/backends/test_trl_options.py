@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from jobs.backends.trl import settings as trl_settings  # noqa: E402
 from jobs.backends.trl.arguments import arguments  # noqa: E402
 from jobs.backends.trl.settings import TrainSettings  # noqa: E402
 from jobs.core.settings import beta_note  # noqa: E402
+from jobs.core.verdict import FailureClass, classify  # noqa: E402
 from jobs.training import interface  # noqa: E402
 from jobs.training.interface import ProcessShape  # noqa: E402
 from jobs.training.settings import BadSettings  # noqa: E402
@@ -83,6 +85,17 @@ def test_rows_behind_each_other_do_not_see_each_other(tmp_path: Path, base: Path
     assert tokens[1] < tokens[0]
 
 
+@pytest.mark.parametrize("kind", ["cpt", "sft"])
+def test_smoothed_labels_whatever_the_size_of_a_pass(kind: str, tmp_path: Path, base: Path, data: Path) -> None:
+    """The mean over the tokens of a step: also where rows of unlike lengths are in passes of their own."""
+    whole, parts, free = (
+        losses(tmp_path / str(at), kind, base, data, label_smoothing=0.1, **more)
+        for at, more in enumerate(({"micro_batch_size": 4}, {"micro_batch_size": 1}, {"padding_free": kind == "sft"}))
+    )
+    assert parts == pytest.approx(whole, rel=1e-5)
+    assert free == pytest.approx(whole, rel=1e-5)
+
+
 def test_smoothed_labels_and_noise(tmp_path: Path, base: Path, data: Path) -> None:
     """Smoothing mixes the loss with that of all tokens alike; noise on the embeddings is drawn, and again the same."""
     plain = losses(tmp_path / "plain", "cpt", base, data, steps=1)
@@ -127,18 +140,92 @@ def test_optimizers_are_those_of_transformers(tmp_path: Path, base: Path, data: 
         ("sft", {"min_lr": 1.0}, r"min_lr 1 is more than lr 0\.003"),
         ("sft", {"schedule": "constant", "decay_steps": 2}, "of a rate that falls"),
         ("sft", {"warmup_steps": 3, "decay_steps": 4}, "warmup_steps 3 and decay_steps 4 are more than steps 6"),
+        ("sft", {"warmup_ratio": 0.5, "decay_steps": 4}, "warmup_steps 3 and decay_steps 4 are more than steps 6"),
+        ("sft", {"warmup_steps": 7}, "warmup_steps 7 is more than steps 6"),
+        ("sft", {"shard": "full", "optimizer": "adamw_8bit"}, "takes no sharded weights: write adamw, or shard: none"),
+        ("sft", {"shard": "full", "lora_rank": 4, "lora_base": "nf4"}, "without adapters: write shard: none"),
         ("cpt", {"padding_free": True}, "padding_free is for kind sft"),
         ("cpt", {"loss": "ipo"}, "loss is for kind dpo"),
         ("dpo", {"loss": "ipo", "label_smoothing": 0.1}, "label_smoothing is for loss sigmoid"),
         ("dpo", {"loss": "exo_pair"}, "needs label_smoothing above 0"),
-        ("sft", {"attention": "flash_attention_2"}, "pip install flash-attn"),
-        ("sft", {"optimizer": "adamw_8bit"}, "optimizer: adamw_8bit needs bitsandbytes, .* pip install bitsandbytes"),
     ],
 )
-def test_what_is_refused(kind: str, changes: dict[str, Any], text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trl_settings, "versions", lambda name: {})
+def test_what_is_refused(kind: str, changes: dict[str, Any], text: str) -> None:
     with pytest.raises(BadSettings, match=text):
         TrainSettings.read({**stages.SIX_STEPS, **changes}, kind)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"warmup_steps": 7}, r"warmup_steps 7 is more than steps 6 \(epochs 0\.5 of 48 examples\)"),
+        ({"decay_steps": 7}, "warmup_steps 0 and decay_steps 7 are more than steps 6"),
+        ({"decay_steps": 4, "warmup_ratio": 0.5}, "warmup_steps 3 and decay_steps 4 are more than steps 6"),
+        (
+            {"validate_every": 2, "early_stopping": {"patience": 1, "min_steps": 6}},
+            "min_steps 6 must be less than steps 6",
+        ),
+    ],
+)
+def test_steps_of_epochs_are_held_against_the_other_settings(changes: dict[str, Any], text: str) -> None:
+    """When they are counted, as at the submission where a stage says them."""
+    given = TrainSettings.read({**stages.SIX_STEPS, "steps": None, "epochs": 0.5, **changes})
+    with pytest.raises(BadSettings, match=text):
+        given.counted(48)
+    assert given.counted(480).steps == 60
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"attention": "flash_attention_2"}, "pip install flash-attn"),
+        ({"optimizer": "adamw_8bit"}, "optimizer: adamw_8bit needs bitsandbytes, .* pip install bitsandbytes"),
+        ({"lora_rank": 4, "lora_base": "nf4"}, "pip install (peft|bitsandbytes)"),
+    ],
+)
+def test_a_package_that_is_not_there_is_named(
+    changes: dict[str, Any], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As something missing, not as a wrong setting: of an image the login node knows no package."""
+    monkeypatch.setattr(interface, "versions", lambda name: {})
+    with pytest.raises(interface.Missing, match=text) as caught:
+        TrainSettings.read({**stages.SIX_STEPS, **changes})
+    assert classify(caught.value) is FailureClass.VERSIONS
+
+
+def test_an_older_transformers_would_smooth_each_pass_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interface, "versions", lambda name: {name: "5.14.2"})
+    with pytest.raises(
+        interface.Missing, match=r"label_smoothing needs transformers 5\.15, here is 5\.14\.2: pip install"
+    ):
+        TrainSettings.read({**stages.SIX_STEPS, "label_smoothing": 0.1})
+    TrainSettings.read({**stages.SIX_STEPS, "label_smoothing": 0.1}, "dpo")
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        ("__version__ = '2.11.0+cu130'\ncuda: Optional[str] = '13.0'\nhip: Optional[str] = None\n", True),
+        ("__version__ = '2.11.0+rocm'\ncuda: Optional[str] = None\nhip: Optional[str] = '7.0'\n", True),
+        ("__version__ = '2.11.0+cpu'\ncuda: Optional[str] = None\nhip: Optional[str] = None\n", False),
+    ],
+)
+def test_a_torch_without_gpus_is_refused_for_a_stage_with_gpus(
+    text: str, fits: bool, tmp_path: Path, base: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "torch"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "version.py").write_text(text)
+    place = importlib.util.spec_from_file_location("torch", package / "__init__.py")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: place)
+    backend, spec = backends.load("trl"), make(tmp_path / "stage", "sft", base, data).spec
+    interface.rendered(backend, spec, ProcessShape())
+    if fits:
+        interface.rendered(backend, spec, ProcessShape(gpus=True))
+    else:
+        with pytest.raises(interface.Missing, match=r"on the CPU alone, .* --force-reinstall torch=="):
+            interface.rendered(backend, spec, ProcessShape(gpus=True))
 
 
 def test_an_unusual_beta_is_noted(tmp_path: Path, base: Path, data: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.core import symptoms
+from jobs.core import budget, symptoms
 from jobs.core.symptoms import search, search_log
 from jobs.core.verdict import FailureClass
 
@@ -62,6 +62,33 @@ LINES: tuple[tuple[FailureClass | None, str], ...] = (
     (FailureClass.BAD_CONFIGURATION, "srun: error: Unable to create step for job 7: More processors requested than permitted"),
     (None, "srun: error: Unable to create step for job 7: Job/step already completing or completed"),
     (None, "srun: Job 7 step creation temporarily disabled, retrying (Requested nodes are busy)"),
+    (FailureClass.BAD_CONFIGURATION, "[rank0]: Duplicate GPU detected : rank 0 and rank 1 both on CUDA device 60"),
+    (FailureClass.BAD_CONFIGURATION, "gpu3:29880:30398 [0] init.cc:497 NCCL WARN Duplicate GPU detected : rank 2 and rank 0 both on CUDA device 1000"),
+    (FailureClass.BAD_CONFIGURATION, "Bootstrap : no socket interface found"),
+    (FailureClass.BAD_CONFIGURATION, "RuntimeError: [enforce fail at gloo/transport/tcp/device.cc:84] ifa != nullptr. Unable to find address for: nope0"),
+    (FailureClass.MISSING_GPUS, "ValueError: device_id cuda:0 is out of range. Please use a device index less than the number of accelerators available: 0."),
+    (FailureClass.MISSING_GPUS, "RuntimeError: CUDA error: uncorrectable ECC error encountered"),
+    (FailureClass.MISSING_GPUS, "RuntimeError: CUDA error: uncorrectable NVLink error detected during the execution"),
+    (FailureClass.MISSING_GPUS, "Cuda failure 'uncorrectable ECC error encountered'"),
+    (FailureClass.MISSING_GPUS, "Cuda failure 999 'unknown error'"),
+    (FailureClass.MISSING_GPUS, "[4123.1] NVRM: Xid (PCI:0000:3b:00): 79, pid=4242, name=python, GPU has fallen off the bus."),
+    (FailureClass.MISSING_GPUS, "NVRM: Xid (PCI:0000:89:00): 94, pid=4242, name=python, Contained ECC error"),
+    (FailureClass.MISSING_GPUS, "RuntimeError: Unexpected error from cudaGetDeviceCount(). Error 803: system has unsupported display driver / cuda driver combination"),
+    (FailureClass.MISSING_GPUS, "RuntimeError: CUDA error: all CUDA-capable device(s) is/are busy or unavailable"),
+    (None, "NVRM: Xid (PCI:0000:3b:00): 31, pid=4242, name=python, MMU Fault"),
+    (FailureClass.VERSIONS, "RuntimeError: The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver"),
+    (FailureClass.VERSIONS, "RuntimeError: CUDA error: the provided PTX was compiled with an unsupported toolchain."),
+    (FailureClass.VERSIONS, "/v/bin/python: Error while finding module specification for 'torch.distributed.run' (ModuleNotFoundError: No module named 'torch')"),
+    (FailureClass.ENVIRONMENT, "slurmstepd: error: Could not open stdout file /w/runs/a/logs/7_0.log: No such file or directory"),
+    (FailureClass.ENVIRONMENT, "/w/attempts/t/node.sh: line 9: cd: /w/runs/a/stages/cpt: No such file or directory"),
+    (FailureClass.ENVIRONMENT, "/w/attempts/t/node.sh: line 40: /v/bin/python: cannot execute binary file: Exec format error"),
+    (FailureClass.ENVIRONMENT, "RuntimeError: DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of shared memory."),
+    (FailureClass.ENVIRONMENT, "misc/shmutils.cc:72 NCCL WARN Error: failed to extend /dev/shm/nccl-x to 9637892 bytes, error: No space left on device (28)"),
+    (FailureClass.COLLECTIVE_TIMEOUT, "torch.distributed.DistNetworkError: The client socket has timed out after 5000ms while trying to connect to (127.0.0.1, 29713)."),
+    (FailureClass.COLLECTIVE_TIMEOUT, "misc/socket.cc:483 NCCL WARN socketStartConnect: Connect to 10.0.0.2<45763> failed : Connection refused"),
+    (FailureClass.COLLECTIVE_TIMEOUT, "misc/socket.cc:49 NCCL WARN socketProgress: Connection closed by remote peer node1<57557>"),
+    (FailureClass.COLLECTIVE_TIMEOUT, "misc/socket.cc:518 NCCL WARN Net : Call to recv from 10.2.4.7<58355> failed : Broken pipe"),
+    (FailureClass.COLLECTIVE_TIMEOUT, "NCCL WARN NET/IB : Got completion from peer 10.0.35.1<49189> with error 4, opcode 5327, len 5327, vendor err 81 (Send)"),
     (None, "INFO: 3 of 8 GPUs are busy, memory use 71 %"),
     (None, "[NeMo W 2026-11-24 14:12:42 __init__:442] The deploy module could not be imported: cannot import name 'deploy' from x"),
     (None, "loss 2.31, no timeout, no error"),
@@ -111,6 +138,24 @@ def test_of_an_image_the_line_with_the_reason_counts() -> None:
     assert without is not None
     assert (found.failure, found.number) == (FailureClass.IMAGE, 4)
     assert (without.failure, without.number) == (FailureClass.IMAGE, 1)
+
+
+DUPLICATE = (
+    "[rank0]: torch.distributed.DistBackendError: NCCL error in: NCCLUtils.cpp:93, invalid usage (run with NCCL_DEBUG=WARN "
+    "for details), NCCL version 2.28.9",
+    "[rank0]: ncclInvalidUsage: This usually reflects invalid usage of NCCL library.",
+    "[rank0]: Last error:",
+    "[rank0]: Duplicate GPU detected : rank 0 and rank 1 both on CUDA device 60",
+)  # fmt: skip
+"""What two processes on one H200 really said."""
+
+
+@pytest.mark.parametrize(("lines", "number"), [(DUPLICATE, 4), (DUPLICATE[:3], 1)])
+def test_of_a_wrong_use_of_nccl_its_own_reason_counts(lines: tuple[str, ...], number: int) -> None:
+    found = search(["RuntimeError: Connection closed by peer [10.0.0.2]:41952", *lines])
+    assert found is not None
+    assert (found.failure, found.number) == (FailureClass.BAD_CONFIGURATION, 1 + number)
+    assert budget.allowed(found.failure, {}) == 0
 
 
 @pytest.mark.failure(19)

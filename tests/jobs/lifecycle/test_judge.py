@@ -146,6 +146,41 @@ def test_what_the_node_lacks_is_tried_on_another_one_and_strikes_it(tmp_path: Pa
     assert judge.bad_nodes(spec) == ["node1"]
 
 
+def test_a_broken_gpu_strikes_its_node_and_no_other(tmp_path: Path) -> None:
+    """The rank there says so itself, or dies of it: then another one, on a sound node, tells that it lost its peer."""
+    spec = spec_at(tmp_path)
+    line = "RuntimeError: CUDA error: uncorrectable ECC error encountered"
+    told = {"outcome": "failed", "failure": "missing_gpus", "evidence": line, "node": "node2"}
+    lost = {
+        "outcome": "failed",
+        "failure": "collective_timeout",
+        "evidence": "Connection reset by peer",
+        "node": "node1",
+    }
+    for number, (result, struck) in enumerate(((told, ("node2",)), (lost, ()))):
+        start = Start("100", number, 0, "node1", ("node1", "node2"))
+        begin(spec, start)
+        spec.stage_paths.log("100", number).write_text(f"Connection reset by peer\n{line}\n")
+        said = judge.after(spec, start, result, 1, EndedBy.ITSELF)
+        assert (said.outcome, said.failure, said.nodes) == (Outcome.RETRY, FailureClass.MISSING_GPUS, struck)
+        assert said.evidence.startswith(line)
+
+
+def test_processes_that_share_a_gpu_are_not_started_again(tmp_path: Path) -> None:
+    spec = spec_at(tmp_path)
+    start = Start("100", 0, 0, "node1", ("node1", "node2"))
+    begin(spec, start)
+    lines = (
+        "DistBackendError: NCCL error in: x.cpp:93, invalid usage",
+        "Duplicate GPU detected : rank 0 and rank 1 both",
+    )
+    spec.stage_paths.log("100", 0).write_text("\n".join(lines))
+    said = judge.after(spec, start, {"outcome": "failed", "failure": "collective_timeout"}, 1, EndedBy.ITSELF)
+    assert (said.outcome, said.failure) == (Outcome.FAIL, FailureClass.BAD_CONFIGURATION)
+    assert said.evidence.startswith("Duplicate GPU detected")
+    assert said.source.endswith(":2")
+
+
 @pytest.mark.failure(8)
 def test_starts_are_in_the_order_of_their_notes_whatever_the_clocks_of_their_nodes_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,13 @@ def test_a_quota_that_cannot_hold_two_checkpoints_is_said_with_numbers(tmp_path:
     assert "2 checkpoint(s) of 1.0 MB" in said
     assert "quota of 2.9 MB" in said
     assert "1.9 MB left" in said
+
+
+@pytest.mark.failure(35)
+def test_the_best_save_needs_room_of_its_own(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, quota_bytes=3_900_000, settings={"select": "best"})
+    assert "3 checkpoint(s) of 1.0 MB" in str(space.lack(spec))
+    assert space.lack(replace(spec, settings={})) is None
 
 
 @pytest.mark.failure(35)

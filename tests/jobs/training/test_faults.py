@@ -9,6 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from jobs.core import symptoms  # noqa: E402
 from jobs.core.verdict import FailureClass, classify  # noqa: E402
 from jobs.training import faults  # noqa: E402
 
@@ -40,6 +41,15 @@ def test_full_disk_while_safetensors_saves() -> None:
 
 def test_no_memory() -> None:
     assert classify(raised_by(lambda: torch.zeros(10**14))) is FailureClass.OUT_OF_MEMORY
+
+
+def test_memory_of_a_gpu_is_not_that_of_the_machine() -> None:
+    def ask() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 4096.00 GiB.")
+
+    error = raised_by(ask)
+    assert classify(error) is FailureClass.CODE_ERROR  # its words are looked at then
+    assert symptoms.recognise(f"{type(error).__name__}: {error}")[0] is FailureClass.GPU_MEMORY
 
 
 def test_other_errors_stay_what_they_are() -> None:

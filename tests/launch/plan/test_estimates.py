@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from jobs import backends
+from jobs.backends.trl.settings import TrainSettings
 from jobs.core import seal, seal_index, speed
 from jobs.core.capabilities import Memory
 from jobs.core.paths import Workspace
@@ -121,8 +122,15 @@ def test_what_fits_is_not_refused(workspace: Workspace) -> None:
     ("backend", "memory", "changes", "offered"),
     [
         ("trl", "80G", {"batch_size": 32}, "micro_batch_size"),
+        ("trl", "28G", {"batch_size": 4, "micro_batch_size": 2}, "recompute: true"),
+        ("trl", "20G", {"gpus": 2, "batch_size": 2}, "shard: full"),
+        ("trl", "14G", {"batch_size": 4, "micro_batch_size": 1}, "shard: full, nodes: 4"),
+        ("trl", "24G", {"kind": "dpo", "batch_size": 1, "sequence_length": 1024}, "lora_rank: 16"),
+        ("trl", "7G", {"batch_size": 1, "sequence_length": 512, "shard": "full"}, "lora_rank: 16"),
+        ("trl", "12G", {"gpus": 2, "batch_size": 2, "optimizer": "adamw_8bit"}, "lora_rank: 16"),
+        ("trl", "9G", {"batch_size": 4, "lora_rank": 16}, "micro_batch_size"),
         ("nemo", "30G", {"batch_size": 1}, "recompute"),
-        ("automodel", "25G", {"batch_size": 1}, "recompute: true"),
+        ("automodel", "22G", {"batch_size": 1}, "recompute: true"),
         ("nemo", "20G", {"gpus": 2, "recompute": "full"}, "tensor_parallel: 2"),
         ("nemo", "20G", {"gpus": 2, "recompute": "full", "num_key_value_heads": 1}, "pipeline_parallel: 2"),
         ("nemo", "20G", {}, "pipeline_parallel: 2, nodes: 2"),
@@ -138,7 +146,8 @@ def test_what_does_not_fit_is_refused_with_what_does(
     groups = changes.get("num_key_value_heads", 8)  # one group of keys cannot be split over two GPUs
     config = workspace.entry(BASE.kind, BASE.fingerprint).output / "config.json"
     config.write_text(json.dumps({**LLAMA_1B, "num_key_value_heads": groups}))
-    given = training("cpt", BASE, backend=backend, **changes)
+    kind = changes.pop("kind", "cpt")
+    given = training("cpt", BASE, kind, backend=backend, **changes)
     with pytest.raises(InputError, match=r"'gpu' has .* with .*: ") as caught:
         estimates.refuse(Plan("p", (given,)), profile(memory), workspace)
     words = caught.value.message.rsplit("with ", 1)[1].split(" it needs")[0]
@@ -149,6 +158,8 @@ def test_what_does_not_fit_is_refused_with_what_does(
     }
     nodes = values.pop("nodes", 1)
     again = replace(given, settings={**given.settings, **values}, resources=given.resources.changed(nodes=nodes))
+    if backend == "trl":
+        TrainSettings.read({"steps": 1, "lr": 1e-5, **again.settings}, kind)
     estimates.refuse(Plan("p", (again,)), profile(memory), workspace)
 
 
@@ -161,7 +172,8 @@ def test_a_back_end_of_a_users_own_is_offered_what_it_declares(workspace: Worksp
         (Memory(states, logits=14.0, splits=("pipeline_parallel",)), "options.pipeline_parallel: 2"),
         (Memory(states, logits=14.0, recompute=(True,)), "options.recompute: true"),
     ):
-        given = replace(training("cpt", BASE, gpus=2, micro_batch_size=1), backend="mine", memory=memory)
+        stage = training("cpt", BASE, gpus=2, batch_size=32, micro_batch_size=1)
+        given = replace(stage, backend="mine", memory=memory)
         (found,) = estimates.estimates(Plan("p", (given,)), profile(), workspace)
         least = found.memory.total - (0 if "recompute" in offered else found.memory.weights / 4)
         tight = f"{int(least / 2**20) - 1}M"

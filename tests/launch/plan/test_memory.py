@@ -139,8 +139,9 @@ def test_bytes_of_a_parameter() -> None:
         found = estimate.memory(GPT, shape, keeps)
         states = found.weights + found.gradients + found.optimizer
         assert states / GPT.parameters == pytest.approx(wanted, rel=1e-6)
-    found = estimate.memory(GPT, replace(shape, world=1), kept_by("trl", set(), {}))
-    assert (found.weights + found.gradients + found.optimizer) / GPT.parameters == pytest.approx(16)
+    for precision, wanted in (("fp32", 16), ("bf16", 18)):  # the copies by which autocast computes
+        found = estimate.memory(GPT, replace(shape, world=1, precision=precision), kept_by("trl", set(), {}))
+        assert (found.weights + found.gradients + found.optimizer) / GPT.parameters == pytest.approx(wanted)
 
 
 def test_flops_of_a_token_and_of_a_frozen_model() -> None:
@@ -202,6 +203,64 @@ def test_memory_of_a_small_model_against_what_was_measured_on_an_h100() -> None:
     model = Model(layers=12, hidden=768, heads=12, groups=4, head=64, ffn=2304, vocabulary=1024, tied=True)
     found = estimate.memory(model, Shape(1, 64, 16, 1024, "bf16"), kept_by("nemo", set(), {}))
     assert found.total == pytest.approx(14_591_039_488, rel=0.15)
+
+
+RESULTS = ROOT / "benchmarks/gpu/results"
+SHAPES = {
+    "1b": {**LLAMA, "num_hidden_layers": 16, "hidden_size": 2048, "num_attention_heads": 32, "num_key_value_heads": 8,
+           "head_dim": 64, "intermediate_size": 8192, "tie_word_embeddings": True},
+    "3b": {**LLAMA, "num_hidden_layers": 28, "hidden_size": 3072, "num_attention_heads": 24, "num_key_value_heads": 8,
+           "head_dim": 128, "intermediate_size": 8192, "tie_word_embeddings": True},
+}  # fmt: skip
+
+
+def of_trl(size: str, kind: str, settings: dict[str, Any], nodes: int = 1) -> estimate.MemoryEstimate:
+    model, keeps = model_of(SHAPES[size]), kept_by("trl", set(), settings)
+    assert model is not None
+    shape = estimate.shape_of(kind, settings, nodes, 1)
+    return estimate.memory(model, replace(shape, lora_targets=shape.lora_targets or keeps.layers), keeps)
+
+
+@pytest.mark.parametrize("case", json.loads((RESULTS / "h200-2026-11-29-memory.json").read_text())["cases"], ids=str)
+def test_memory_of_trl_against_what_was_measured_on_an_h200(case: dict[str, Any]) -> None:
+    """Whole weights, FSDP2, adapters, recomputation and masks, by hand (benchmarks/gpu/memory.py): what tensors took."""
+    found = of_trl(case["model"], case["kind"], case["settings"])
+    assert found.total - found.reserve == pytest.approx(case["peak_memory_bytes"], rel=0.06)
+
+
+@pytest.mark.parametrize(("nodes", "measured"), [(1, 67_288_842_240), (2, 48_009_590_784)])
+def test_memory_of_fsdp_on_one_gpu_and_two(nodes: int, measured: int) -> None:
+    """Stages on H200 GPUs, when gradients were still added up in bf16: they take twice as much since, on each GPU."""
+    settings = {"batch_size": 4, "micro_batch_size": 1, "sequence_length": 4096, "precision": "bf16", "shard": "full"}
+    found = of_trl("3b", "cpt", settings, nodes)
+    then = found.total - found.reserve - found.gradients / 2
+    assert then == pytest.approx(measured, rel=0.06)
+
+
+def test_memory_with_transformer_engine_against_what_was_measured_on_an_h100() -> None:
+    """NeMo 2.7.3 with TE 2.11: 43.5 GB."""
+    model = model_of(SHAPES["1b"])
+    assert model is not None
+    shape = Shape(1, 8, 4, 2048, "bf16", recompute="selective")
+    found = estimate.memory(model, shape, kept_by("nemo", {"transformer_engine"}, {}))
+    assert found.total == pytest.approx(43.5e9, rel=0.05)
+    assert found.total - found.reserve == pytest.approx(43.5e9, rel=0.15)
+
+
+def test_optimizers_and_frozen_weights_of_fewer_bits() -> None:
+    """8 bits a moment; 4 bits a frozen weight in a layer, the ends as they are."""
+    settings = {"batch_size": 4, "sequence_length": 2048, "precision": "bf16"}
+    model = model_of(SHAPES["3b"])
+    assert model is not None
+    plain, small = (of_trl("3b", "cpt", {**settings, **more}) for more in ({}, {"optimizer": "adamw_8bit"}))
+    assert plain.optimizer - small.optimizer == pytest.approx((8 - 2.03) * model.parameters)
+    assert of_trl("3b", "cpt", {**settings, "optimizer": "paged_adamw_8bit"}).optimizer == 0
+    lora, quantized = (
+        of_trl("3b", "cpt", {**settings, "lora_rank": 16, **more}) for more in ({}, {"lora_base": "nf4"})
+    )
+    in_layers = model.layers * model.layer_parameters
+    assert lora.weights - quantized.weights == pytest.approx(in_layers * (2 - 0.52))
+    assert quantized.weights > (model.parameters - in_layers) * 2
 
 
 @pytest.mark.parametrize(

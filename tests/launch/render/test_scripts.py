@@ -70,6 +70,24 @@ def test_a_value_is_never_run(tmp_path: Path) -> None:
     assert done.stdout == NASTY
 
 
+@pytest.mark.parametrize(
+    ("gpus", "nodes", "given", "told"),
+    [(1, 2, None, "WARN"), (8, 1, None, "WARN"), (8, 1, "INFO", "INFO"), (8, 1, "", ""), (1, 1, None, "unset"), (0, 4, None, "unset")],
+)  # fmt: skip
+def test_nccl_tells_its_reasons_where_several_gpus_talk(
+    tmp_path: Path, gpus: int, nodes: int, given: str | None, told: str
+) -> None:
+    """A value of the profile, of modules or of the set-up counts."""
+    plain = {"modules": (), "enter": (), "scratch": None, "gpus": gpus, "nodes": nodes}
+    environment = {"environment": [] if given is None else [("NCCL_DEBUG", given)], "stage_dir": tmp_path}
+    text = templates.template("node.sh.j2", **{**SPEC, **environment}, **{**NODE, **plain}, launcher="python")
+    shown = text.replace("exec ", 'printf %s "${NCCL_DEBUG-unset}"; : ')
+    prepared = {**os.environ, "SLURM_JOB_ID": "7", "OVERNIGHT_ENTERED": "7.0"}
+    prepared.pop("NCCL_DEBUG", None)
+    done = subprocess.run(["bash", "-c", shown], env=prepared, capture_output=True, text=True, check=True)
+    assert done.stdout == told
+
+
 def left(tmp_path: Path, code: str, on: tuple[str, ...]) -> tuple[int, str]:
     """What ``overnight_leave`` of host.sh does."""
     told = f'printf "%s %s %s" "$OVERNIGHT_EVENT" "$OVERNIGHT_RUN" "$OVERNIGHT_STAGE" >>{tmp_path}/told'

@@ -43,6 +43,12 @@ CLASSES: tuple[tuple[FailureClass, str, str], ...] = (  # class, line in the log
     (FailureClass.MISSING_GPUS, "RuntimeError: No CUDA GPUs are available", "gpus_per_node"),
     (FailureClass.MISSING_GPUS, "ResourceInsufficientError: 4 of 8 GPUs", "gpus_per_node"),
     (FailureClass.VERSIONS, "ImportError: cannot import name 'Cache' from 'transformers.cache_utils'", "docs/backends.md"),
+    (FailureClass.VERSIONS, "ModuleNotFoundError: No module named 'torch'", "install it into the environment"),
+    (FailureClass.VERSIONS, "RuntimeError: The NVIDIA driver on your system is too old (found version 11040).", "a torch for an older CUDA"),
+    (FailureClass.BAD_CONFIGURATION, "Duplicate GPU detected : rank 0 and rank 1 both on CUDA device 60", "leave CUDA_VISIBLE_DEVICES out"),
+    (FailureClass.BAD_CONFIGURATION, "Bootstrap : no socket interface found", "names no interface of that node"),
+    (FailureClass.MISSING_GPUS, "RuntimeError: CUDA error: uncorrectable ECC error encountered", "tell the site"),
+    (FailureClass.ENVIRONMENT, "RuntimeError: unable to write to file </torch_4242_1_0>", "/dev/shm of that node"),
     (FailureClass.INCOMPLETE_CHECKPOINT, "CheckpointException: /saves/x is not a distributed checkpoint", "the newest save that verifies"),
     (FailureClass.ENVIRONMENT, "/w/attempts/t/job.sh: line 31: srun: command not found", "modules, setup, environments or env"),
     (FailureClass.IMAGE, "slurmstepd: error: pyxis: failed to import docker image: 401 Unauthorized", "credentials on the nodes"),
@@ -51,7 +57,7 @@ CLASSES: tuple[tuple[FailureClass, str, str], ...] = (  # class, line in the log
 
 OTHER_RUN = {
     FailureClass.GPU_MEMORY, FailureClass.TOKENIZER, FailureClass.WRONG_DATA, FailureClass.MISSING_GPUS, FailureClass.VERSIONS,
-    FailureClass.ENVIRONMENT,
+    FailureClass.ENVIRONMENT, FailureClass.BAD_CONFIGURATION,
 }  # fmt: skip
 
 

@@ -10,12 +10,14 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from jobs.backends import nemo as nemo_backend
 from jobs.backends.nemo import layout
 from jobs.backends.nemo.settings import NemoSettings
 from jobs.training.schedule import learning_rate_factor
@@ -27,6 +29,37 @@ TRAINING: dict[str, Any] = {
     "steps": 4, "lr": 1e-3, "batch_size": 4, "sequence_length": 32, "micro_batch_size": 2, "save_every": 2, "seed": 3,
     "warmup_steps": 1,
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({}, ""),
+        ({"numpy": "2.2.0"}, r"megatron-core 0\.15\.3 does not work with numpy 2\.2\.0: pip install 'numpy<2'"),
+        ({"megatron-core": "0.16.1"}, "pip install 'megatron-core<0.16'"),
+        ({"nemo_toolkit": "3.0.0"}, "pip install '<3'"),
+        ({"torch": None}, "torch is not installed"),
+    ],
+)
+def test_a_set_that_cannot_work_is_refused(
+    changed: dict[str, Any], problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {
+        "nemo_toolkit": "2.7.3", "megatron-core": "0.15.3", "torch": "2.13.0", "transformers": "4.57.6",
+        "lightning": "2.4.0", "numpy": "1.26.4", **changed,
+    }  # fmt: skip
+
+    def version(name: str) -> str:
+        if there.get(name) is None:
+            raise metadata.PackageNotFoundError(name)
+        return str(there[name])
+
+    monkeypatch.setattr(metadata, "version", version)
+    if problem:
+        with pytest.raises(ImportError, match=problem):
+            nemo_backend.probe()
+    else:
+        assert "numpy" not in nemo_backend.probe()
 
 
 @pytest.mark.full

@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from jobs.backends.nemo.settings import NemoSettings
 from jobs.core.settings import EarlyStopping
 from jobs.core.validation import best_step, stop_step
-from jobs.training.settings import BadSettings
 from tests.jobs.backends.nemo.test_parallel import TRAINING, Runs
 from tests.support import stages
 
@@ -39,7 +37,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory, base: Path, nemo: Path) -> Ru
     best = {"validate_every": 1, "early_stopping": EARLY, "select": "best", "keep_saves": 1, "steps": 8, "lr": 0.3}
     made.train("early", "sft", **best)
     made.train("early-cut", "sft", stop=1, **best)
-    for name in ("cpt", "sft", "replicas", "pipeline", "early", "early-cut"):
+    adapters = {**best, "lora_rank": 4, "lr": 5.0, "early_stopping": {**EARLY, "patience": 2}}
+    made.train("adapters", "sft", **adapters)
+    made.train("adapters-cut", "sft", stop=1, **adapters)
+    for name in ("cpt", "sft", "replicas", "pipeline", "early", "early-cut", "adapters", "adapters-cut"):
         made.export(name)
     return made.run(nemo)
 
@@ -101,13 +102,15 @@ def test_training_is_the_same_to_the_last_bit(runs: Runs) -> None:
     assert runs.losses("cpt") == runs.losses("plain")
 
 
-def test_an_early_end_is_the_same_after_a_stop_and_the_best_save_is_taken(runs: Runs) -> None:
-    whole, (stopped, again) = runs.of("early")[0], runs.of("early-cut")
-    found = validated(runs, "early")
-    wanted = stop_step(found, EarlyStopping(**EARLY))
+@pytest.mark.parametrize("kind", ["early", "adapters"])
+def test_an_early_end_is_the_same_after_a_stop_and_the_best_save_is_taken(runs: Runs, kind: str) -> None:
+    """Of whole weights, and of adapters, which are merged into the weights of the stage's input then."""
+    whole, (stopped, again) = runs.of(kind)[0], runs.of(f"{kind}-cut")
+    found = validated(runs, kind)
+    wanted = stop_step(found, EarlyStopping(**runs.stages[kind].spec.settings["early_stopping"]))
     assert wanted == 3
     assert stopped["outcome"] == "stopped"
-    for name, result in (("early", whole), ("early-cut", again)):
+    for name, result in ((kind, whole), (f"{kind}-cut", again)):
         assert (result["outcome"], result["step"]) == ("done", wanted)
         assert result["metrics"]["stopped_early"]["step"] == wanted
         assert validated(runs, name) == found
@@ -116,13 +119,8 @@ def test_an_early_end_is_the_same_after_a_stop_and_the_best_save_is_taken(runs: 
         assert written_out(runs, name) == pytest.approx(found[best], rel=1e-6)
 
 
-def test_what_is_refused() -> None:
-    settings = {**TRAINING, "validate_every": 1, "select": "best", "lora_rank": 4}
-    with pytest.raises(BadSettings, match="select: best is not there with adapters"):
-        NemoSettings.read(settings, "sft")
-
-
-def test_the_choice_is_one_of_an_earlier_step(runs: Runs) -> None:
+@pytest.mark.parametrize("kind", ["early", "adapters"])
+def test_the_choice_is_one_of_an_earlier_step(runs: Runs, kind: str) -> None:
     """Else the test above would not see whether the save was read."""
-    found: dict[int, Any] = validated(runs, "early")
+    found: dict[int, Any] = validated(runs, kind)
     assert best_step(found) in (1, 2)
