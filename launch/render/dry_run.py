@@ -98,5 +98,5 @@ def _ask(
         own = [] if code is None else ["--code", str(code)]
         what = f"what the stages {', '.join(stage.name for stage in stages)} would run"
         environment = scrubbed(os.environ, drop=secrets)
-        (found,) = answers_of(python, ["render", *own, str(request)], environment, SECONDS, what)
+        (found,) = answers_of(python, ["render", *own, str(request)], environment, SECONDS, what, may_fork=True)
         return list(found)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from jobs.core import files
+from jobs.core.files import State
 from launch.base.errors import InputError
 from launch.config.document.positions import KeyPath, dotted
 from launch.config.pipeline_file import PipelineFile
@@ -159,6 +162,12 @@ def save(run: Run, plan: Plan, profile: ProfileFile, pipeline: PipelineFile) -> 
 def load(path: Path, stage: str) -> list[JobOption]:
     """What was kept of a stage; empty in a run that has none."""
     try:
-        return [JobOption(**one) for one in files.read_json(path).get(stage, ())]
-    except (OSError, ValueError, TypeError):
+        return [JobOption(**one) for one in _kept(path, files.state(path)).get(stage, ())]
+    except (OSError, ValueError, TypeError, AttributeError):
         return []
+
+
+@lru_cache(maxsize=1)
+def _kept(path: Path, state: State | None) -> Any:
+    """Read once for all stages of a run."""
+    return files.read_json(path)
