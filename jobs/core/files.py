@@ -24,6 +24,22 @@ CREATION_SECONDS = 2.0
 ABANDONED_SECONDS = 30.0
 """A file made without hard links that stays empty for so long lost its maker between its name and its content."""
 
+SETTLED_NS = 2_000_000_000
+"""What changed within the last seconds may change once more and keep its time of change."""
+
+State = tuple[int, ...]
+"""What changes with a file or directory: see ``state``."""
+
+
+def state(path: str | Path) -> State | None:
+    """Inode, size, and times of change of a file or directory; None: it is missing. Unlike the mtime, nothing can set
+    the ctime back."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
 
 @contextlib.contextmanager
 def _opened(path: str | Path, flags: int, mode: int = 0o644) -> Iterator[int]:
@@ -200,6 +216,20 @@ def _take_away_abandoned(path: Path) -> bool:
     return True
 
 
+def mark(directory: Path) -> os.stat_result:
+    """What a file has that is made in ``directory`` now, and removed: the time is by the clock of the file system.
+
+    Raises:
+        FileNotFoundError: no such directory.
+    """
+    path = directory / f".{os.uname().nodename}.{os.getpid()}.{time.monotonic_ns()}.look"
+    try:
+        with _opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600) as handle:
+            return os.fstat(handle)
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def fresh_names(directory: Path) -> list[str]:
     """Names in ``directory`` as the server has them. A client of NFS may show a listing that is a minute old; a change
     of its own in the directory makes it ask again.
@@ -207,9 +237,7 @@ def fresh_names(directory: Path) -> list[str]:
     Raises:
         FileNotFoundError: no such directory.
     """
-    mark = directory / f".{os.uname().nodename}.{os.getpid()}.{time.monotonic_ns()}.look"
-    os.close(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    os.unlink(mark)
+    mark(directory)
     return os.listdir(directory)
 
 

@@ -212,7 +212,7 @@ class Workspace:
 
     # what back ends said when they were asked, see ``launch.plan.probe_cache``
     back_ends = Below("cache/back_ends.json")
-    seals = Below("cache/seals.json")  # what the seals of the store say, see ``jobs.core.seal_index``
+    seals = Below("cache/seals.index")  # what the seals of the store say, see ``jobs.core.seal_index``
     pins = Below("pins.json")  # what ``overnight fetch`` resolved: request -> exact revision
 
     def run(self, run: str) -> RunPaths:

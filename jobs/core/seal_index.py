@@ -1,7 +1,12 @@
 """What the seals of a store say, in one file beside it: a store of 100,000 entries is not read again for each question.
 
-A sealed entry does not change; one that is removed and made again is another directory. So each entry is known by name
-and inode, which a listing tells without a look at the entry, and only the seals of new ones are read.
+A sealed entry does not change; one that is removed and made again is another directory. So each is known by name and
+inode, which a listing tells without a look at the entry, and only the seals of new ones are read. While the directory
+of the store has not changed it is not even listed: then only the entries without a seal are looked at.
+
+The file is a cache: damaged or out of date it is made again. Its lines: a check sum of the rest; a header in JSON; one
+line an entry, ``inode bytes seconds memory name``, those of like trainings together. The header says how many bytes the
+lines of each kind take, so that one kind can be read without the others.
 """
 
 from __future__ import annotations
@@ -9,57 +14,198 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobs.core import files, seal, speed
+from jobs.core import files, seal, speed, strict
+from jobs.core.files import State
 from jobs.core.paths import StorePaths, Workspace
 
+_CONFIGS = ("config.json", "hf/config.json")
+_NAME = r"\w[\w.-]*"
+"""Names of entries that we make; others are looked at each time."""
 
-class SealedEntry(NamedTuple):
-    """Of a seal: ``bytes`` of its files, ``format``, and ``metrics`` where a training noted how long a step takes."""
-
-    inode: int
-    bytes: int
-    format: str
-    metrics: dict[str, Any]
+_STEP = r"(-|\d+\.?\d*(?:e[+-]\d+)?)"
+_LINE = re.compile(rf"^(\d{{1,20}}) (\d{{1,20}}) {_STEP} {_STEP} ({_NAME})$", re.ASCII | re.MULTILINE)
 
 
-def read(workspace: Workspace) -> tuple[dict[str, SealedEntry], list[StorePaths]]:
-    """The sealed entries of the store by name, and the entries without a valid seal.
+class Training(NamedTuple):
+    """What makes steps of sealed trainings alike: ``shape``, ``gpu`` and ``backend`` as their seals note them, and the
+    digest of the model's configuration (empty: the seal does not list it)."""
 
-    The index is written again where it has changed; without it, or with a damaged one, the answer is only slower.
-    """
+    shape: str
+    gpu: str
+    backend: str
+    config: str
+
+
+class Step(NamedTuple):
+    """What a step of a sealed training took: seconds, and bytes on the GPU; None: not noted."""
+
+    name: str
+    seconds: float | None
+    memory: float | None
+
+
+class _Group(NamedTuple):
+    """Entries that are alike (``training`` None: no step is noted of them): size of their files, and their lines."""
+
+    training: Training | None
+    size: int
+    lines: bytes
+
+
+@dataclass(frozen=True)
+class Index:
+    """What the seals of a store say. ``directory``: of the store as it was listed; None: it may have changed since.
+    ``unsealed``: names of the entries without a valid seal, each with the file that stands in the place of one."""
+
+    directory: State | None
+    unsealed: dict[str, State | None]
+    groups: tuple[_Group, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """Of the files of all sealed entries."""
+        return sum(group.size for group in self.groups)
+
+    def trainings(self) -> list[Training]:
+        """The kinds of trainings of which steps are noted."""
+        return [group.training for group in self.groups if group.training is not None]
+
+    def steps(self, training: Training, most: int) -> list[Step]:
+        """What steps of trainings of a kind took: of the last ones that were sealed, the newest first."""
+        lines = next(group.lines for group in self.groups if group.training == training)
+        last = b"\n".join(lines.rsplit(b"\n", most + 1)[-most - 1 :]).decode()
+        return [Step(line[5], _number(line[3]), _number(line[4])) for line in _LINE.finditer(last)][::-1]
+
+    def holds(self, store: Path) -> bool:
+        """Whether the store is as it was."""
+        same = self.directory is not None and self.directory == files.state(store)
+        return same and all(files.state(StorePaths(store / name).seal) == was for name, was in self.unsealed.items())
+
+
+def read(workspace: Workspace) -> Index:
+    """The index of the store, brought up to date; where it cannot be kept the answer is only slower."""
     known = _load(workspace.seals)
-    sealed: dict[str, SealedEntry] = {}
-    unsealed = []
-    with contextlib.suppress(FileNotFoundError), os.scandir(workspace.store) as entries:
-        for entry in entries:
-            found = known.get(entry.name)
-            if found is None or found.inode != entry.inode():
-                found = _of_seal(Path(entry.path) / "seal.json", entry.inode())
-            if found is None:
-                unsealed.append(StorePaths(Path(entry.path)))
-            else:
-                sealed[entry.name] = found
-    if sealed != known:
+    if known is not None and known.holds(workspace.store):
+        return known
+    now: os.stat_result | None = None
+    with contextlib.suppress(OSError):
+        workspace.cache.mkdir(exist_ok=True)
+        now = files.mark(workspace.cache)
+    before = files.state(workspace.store)
+    found = _listed(workspace.store, () if known is None else known.groups)
+    if now is not None and before is not None and before == files.state(workspace.store):
+        # What changed just now, by the file system's own clock, may change once more and keep its time of change.
+        settled = now.st_mtime_ns - max(before[2:]) > files.SETTLED_NS
+        if settled and now.st_dev == os.stat(workspace.store).st_dev:
+            found = replace(found, directory=before)
+    if found != known:
         with contextlib.suppress(OSError):
-            workspace.cache.mkdir(exist_ok=True)
-            files.write_atomic(workspace.seals, json.dumps(sealed, separators=(",", ":")) + "\n")
-    return sealed, unsealed
+            files.write_atomic(workspace.seals, _text(found))
+    return found
 
 
-def _of_seal(path: Path, inode: int) -> SealedEntry | None:
+def _listed(store: Path, known: Iterable[_Group]) -> Index:
+    """List the store, and read the seals of entries that are not ``known``."""
+    there: dict[str, int] = {}
+    with contextlib.suppress(FileNotFoundError), os.scandir(store) as entries:
+        there = {entry.name: entry.inode() for entry in entries}
+    sizes: dict[Training | None, int] = {}
+    lines: dict[Training | None, list[str]] = {}
+    for group in known:
+        sizes[group.training], kept = 0, lines.setdefault(group.training, [])
+        for line in _LINE.finditer(group.lines.decode()):
+            if there.get(line[5]) == int(line[1]):
+                del there[line[5]]
+                sizes[group.training] += int(line[2])
+                kept.append(line[0])
+    seals = {name: files.state(StorePaths(store / name).seal) for name in there}
+    unsealed: dict[str, State | None] = {}
+    for name in sorted(there, key=lambda name: (seals[name] or (0,) * 4)[2]):  # the newest last
+        found = None if seals[name] is None else _of_seal(StorePaths(store / name).seal)
+        if found is None or not re.fullmatch(_NAME, name, re.ASCII):
+            unsealed[name] = seals[name]
+            continue
+        training, size, step = found
+        sizes[training] = sizes.get(training, 0) + size
+        lines.setdefault(training, []).append(f"{there[name]} {size} {step} {name}")
+    groups = (_Group(kind, sizes[kind], "".join(f"{one}\n" for one in kept).encode()) for kind, kept in lines.items())
+    return Index(None, unsealed, tuple(group for group in groups if group.lines))
+
+
+def _of_seal(path: Path) -> tuple[Training | None, int, str] | None:
+    """What is kept of a seal; None: it is not valid."""
     try:
         found = seal.load(path)
     except (OSError, seal.SealBroken):
         return None
-    return SealedEntry(inode, found.bytes, found.format, found.metrics if speed.SHAPE in found.metrics else {})
+    noted, training = found.metrics, None
+    if speed.SHAPE in noted:
+        digests = {entry.path: entry.digest for entry in found.files}
+        config = next((digests[name] for name in _CONFIGS if name in digests), "")
+        backend = noted.get(speed.BACKEND, found.format)  # nemo's first seals say it so
+        training = Training(str(noted[speed.SHAPE]), str(noted.get(speed.GPU)), str(backend), config)
+    return training, found.bytes, " ".join(_shown(noted.get(name)) for name in (speed.SECONDS, speed.MEMORY))
 
 
-def _load(path: Path) -> dict[str, SealedEntry]:
-    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
-        known = {name: SealedEntry(*row) for name, row in json.loads(path.read_bytes()).items()}
-        if all(type(row.inode) is type(row.bytes) is int and isinstance(row.metrics, dict) for row in known.values()):
-            return known
-    return {}
+def _shown(value: Any) -> str:
+    text = repr(float(value)) if type(value) in (int, float) else ""
+    return text if re.fullmatch(_STEP, text) else "-"
+
+
+def _number(text: str) -> float | None:
+    return None if text == "-" else float(text)
+
+
+@dataclass(frozen=True)
+class _Header:
+    """Of each group its training, the size of its files, and the bytes that its lines take."""
+
+    directory: tuple[int, ...] | None
+    unsealed: dict[str, tuple[int, ...] | None]
+    trainings: tuple[tuple[str, ...] | None, ...]
+    sizes: tuple[int, ...]
+    lengths: tuple[int, ...]
+
+
+def _text(index: Index) -> str:
+    groups = index.groups
+    header = _Header(
+        index.directory,
+        index.unsealed,
+        tuple(group.training for group in groups),
+        tuple(group.size for group in groups),
+        tuple(len(group.lines) for group in groups),
+    )
+    rest = "".join([json.dumps(vars(header)), "\n", *(group.lines.decode() for group in groups)])
+    return f"{zlib.crc32(rest.encode())}\n{rest}"
+
+
+def _load(path: Path) -> Index | None:
+    """The index that was kept; None: there is none, or it is damaged."""
+    try:
+        check, _, rest = path.read_bytes().partition(b"\n")
+        if int(check) != zlib.crc32(rest):
+            return None
+        text, _, body = rest.partition(b"\n")
+        header = strict.build(_Header, strict.parse(text))
+        if any("/" in name for name in header.unsealed) or sum(header.lengths) != len(body):
+            return None
+        return Index(header.directory, header.unsealed, tuple(_groups(header, body)))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _groups(header: _Header, body: bytes) -> Iterator[_Group]:
+    start = 0
+    for training, size, length in zip(header.trainings, header.sizes, header.lengths, strict=True):
+        if min(size, length) < 0:
+            raise ValueError("a size below zero")
+        yield _Group(None if training is None else Training(*training), size, body[start : start + length])
+        start += length

@@ -82,9 +82,11 @@ def _free(store: StorePaths, quota: int | None) -> tuple[int, str]:
 def used_bytes(directory: Path) -> int:
     """Bytes of all sealed things in the store, by their seals: walking all files would take minutes on Lustre. A sealed
     entry has no saves any more."""
-    sealed, unsealed = seal_index.read(Workspace(directory.parent))
-    saves = sum(_sealed_bytes(store.save_seal(step)) for store in unsealed for step in store.sealed_steps())
-    return sum(entry.bytes for entry in sealed.values()) + saves
+    index = seal_index.read(Workspace(directory.parent))
+    unsealed = [StorePaths(directory / name) for name in index.unsealed]
+    return index.bytes + sum(
+        _sealed_bytes(store.save_seal(step)) for store in unsealed for step in store.sealed_steps()
+    )
 
 
 def _words(count: int) -> str:

@@ -92,7 +92,7 @@ and paragraph separators."""
 
 def control_character(text: str, allowed: str = "") -> str | None:
     """The first such character as ``U+XXXX``; None where there is none but those ``allowed``."""
-    if text.isascii() and text.isprintable():
+    if text.translate({ord(letter): None for letter in allowed}).isprintable():  # which none of those refused is
         return None
     found = (letter for letter in text if letter not in allowed and unicodedata.category(letter) in _REFUSED)
     first = next(found, None)

@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:  # a process of its own
         # Python looks for garbage after every 700 new objects and twice at its end: for a command that mostly imports
         # that is a quarter of its CPU.
-        gc.set_threshold(50_000)
+        gc.set_threshold(300_000)
         atexit.register(gc.freeze)
     arguments = list(sys.argv[1:] if argv is None else argv)
     with _lasting(arguments):

@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make a run and submit every stage that is not sealed or queued already."""
     from launch.base.errors import InputError
-    from launch.plan import estimates, limits
+    from launch.plan import limits
     from launch.render import dry_run, provenance
     from launch.runs import client, rundir, secret_files
     from launch.submit.advance import advance
@@ -30,7 +30,10 @@ def run(args: argparse.Namespace) -> int:
         )
     options.refuse_missing(planned, args)
     limits.refuse(planned.plan, planned.profile, planned.pipeline)
-    estimates.refuse(planned.plan, profile, planned.workspace)
+    if any(one.gpu_memory for one in profile.partitions.values()):  # else nothing is known that may be too small
+        from launch.plan import estimates
+
+        estimates.refuse(planned.plan, profile, planned.workspace)
     for note in dry_run.refuse(planned.plan, profile, planned.workspace, planned.pipeline):
         print(f"note: {note}", file=sys.stderr, flush=True)
     values = options.secrets(planned)

@@ -4,13 +4,11 @@ Scalars are strict: ``"4"`` is not a number and ``4`` is not text, because a sil
 ``0123`` turns into 123. Text that may end up in a script line holds no line break or other control character.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Self, cast
 
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import CoreSchema, core_schema
@@ -66,7 +64,7 @@ class Duration(str):
 
     seconds: int
 
-    def __new__(cls, text: str) -> Duration:
+    def __new__(cls, text: str) -> Self:
         made = super().__new__(cls, text)
         made.seconds = _seconds(text)
         return made
@@ -129,14 +127,22 @@ class Checked:
         return cast(CoreSchema, dict(self._schema))
 
 
-_str = core_schema.str_schema(strict=True)
+def checked_text(*checks: Callable[[str], str]) -> Checked:
+    """The schema of text that passes these checks."""
+    return Checked(core_schema.str_schema(strict=True), *checks)
 
-Text = Annotated[str, Checked(_str)]
-Line = Annotated[str, Checked(_str, one_line, _filled)]
-Slug = Annotated[str, Checked(_str, slug)]
-ModuleName = Annotated[str, Checked(_str, matching(_NAME, "is not a name: a-z, 0-9, - and _, at most 32"))]
+
+def checked_line(*checks: Callable[[str], str]) -> Checked:
+    """The schema of one line of text that passes these checks."""
+    return checked_text(one_line, _filled, *checks)
+
+
+Text = Annotated[str, checked_text()]
+Line = Annotated[str, checked_line()]
+Slug = Annotated[str, checked_text(slug)]
+ModuleName = Annotated[str, checked_text(matching(_NAME, "is not a name: a-z, 0-9, - and _, at most 32"))]
 _memory = matching(_MEMORY, "is not an amount of memory: a number and K, M, G or T, such as 16G")
-Memory = Annotated[str, Checked(_str, _memory)]
+Memory = Annotated[str, checked_text(_memory)]
 Flag = Annotated[bool, Checked(core_schema.bool_schema(strict=True))]
 Count = Annotated[int, Checked(core_schema.int_schema(strict=True, gt=0))]
 Amount = Annotated[int, Checked(core_schema.int_schema(strict=True, ge=0))]
@@ -194,7 +200,7 @@ def _prefix(text: str) -> str:
 class JobName(StrictModel):
     """How jobs are called in the queue. ``longest``: at sites that refuse longer names; the stage's is cut then."""
 
-    prefix: Annotated[str, Checked(_str, one_line, _prefix)] = "on"
+    prefix: Annotated[str, checked_text(one_line, _prefix)] = "on"
     longest: Count | None = None
 
     def of(self, run: str, stage: str, attempt: str, link: int) -> str:
@@ -258,9 +264,9 @@ class Resources(ResourceKeys):
     def processes(self) -> int:
         return self.nodes * self.processes_per_node
 
-    def changed(self, **values: Any) -> Resources:
-        """These with other values."""
-        return Resources(**{**dict(self), **values})
+    def changed(self, **values: Any) -> Self:
+        """These with other values, which are not checked."""
+        return self.model_copy(update=values)
 
 
 RESOURCE_KEYS = tuple(ResourceKeys.model_fields)

@@ -1,7 +1,5 @@
 """The pipeline file: what to make, in typed and frozen values. Where and how it runs is the profile's business."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import Field

@@ -4,12 +4,10 @@ Layers, the last that says something wins: what is built in, the files that ``ex
 ``cluster:`` and ``resources:`` of the pipeline, ``--set`` of the command line (``launch.config.document.layers``).
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -131,7 +129,7 @@ class Profile(SiteKeys):
         return sys.executable if core is None else core.interpreter
 
     @model_validator(mode="after")
-    def _is_one_way(self) -> Profile:
+    def _is_one_way(self) -> Self:
         starts = (Runtime.PYXIS, Runtime.ENGINE)
         if self.launcher != ("srun",) and self.containers.runtime in starts:
             raise ValueError(
@@ -191,7 +189,7 @@ class Profile(SiteKeys):
             found |= values
         if "cpus" not in found and self.per_gpu.cpus is not None and found.get("gpus_per_node"):
             found["cpus"] = self.per_gpu.cpus * found["gpus_per_node"]
-        return Resources(**found)
+        return Resources.model_construct(**found)  # of values that were checked in their files
 
     def segment(self, resources: Resources) -> Resources:
         """What one job asks for of a stage that goes on in the next: no more time than its partition allows."""

@@ -1,15 +1,13 @@
 """The parts of a cluster profile as typed values: partitions, the GPU request, containers, environments."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Strict, model_validator
+from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from jobs.core.budget import RETRIES
 from launch.base.errors import InputError
@@ -24,6 +22,8 @@ from launch.config.fields import (
     Memory,
     NotNegative,
     StrictModel,
+    checked_line,
+    checked_text,
     matching,
     one_line,
 )
@@ -148,12 +148,10 @@ def _by_form(value: Any) -> Any:
     return {"form": value} if isinstance(value, str) else value
 
 
-Group = Annotated[str, Strict(), AfterValidator(_one_of((DEFAULT, TRAINING, DATA, *KINDS), "kind of job"))]
+Group = Annotated[str, checked_text(_one_of((DEFAULT, TRAINING, DATA, *KINDS), "kind of job"))]
 SharedPath = Annotated[Path, BeforeValidator(_path), AfterValidator(_absolute)]
-EnvironmentName = Annotated[
-    str, Strict(), AfterValidator(matching(VARIABLE_NAME, "is no name of an environment variable"))
-]
-OptionName = Annotated[str, Strict(), AfterValidator(_option)]
+EnvironmentName = Annotated[str, checked_text(matching(VARIABLE_NAME, "is no name of an environment variable"))]
+OptionName = Annotated[str, checked_text(_option)]
 
 
 def rolling(text: str) -> int | None:
@@ -173,7 +171,7 @@ def _submission(text: str) -> str:
     return text
 
 
-Submission = Annotated[Line, AfterValidator(_submission)]
+Submission = Annotated[str, checked_line(_submission)]
 _NODE_PART = re.compile(r"(\$(?:\{\w+\}|[A-Za-z_]\w*))")
 
 
@@ -196,11 +194,11 @@ def _cluster(text: str) -> str:
     return text
 
 
-ClusterName = Annotated[Line, AfterValidator(_cluster)]
-NodeValue = Annotated[str, Strict(), AfterValidator(_node_value)]
+ClusterName = Annotated[str, checked_line(_cluster)]
+NodeValue = Annotated[str, checked_text(_node_value)]
 OptionValue = Annotated[str | bool | None, BeforeValidator(_addition)]
-Value = Annotated[str, Strict(), AfterValidator(one_line)]
-MountText = Annotated[Line, AfterValidator(_mount)]
+Value = Annotated[str, checked_text(one_line)]
+MountText = Annotated[str, checked_line(_mount)]
 
 
 class Bin(StrictModel):
@@ -344,7 +342,7 @@ class Environment(StrictModel):
     nodes_only: Flag = False
 
     @model_validator(mode="after")
-    def _says_one_thing(self) -> Environment:
+    def _says_one_thing(self) -> Self:
         ways = [name for name in ("venv", "image") if getattr(self, name) is not None]
         if len(ways) > 1:
             raise ValueError("has both venv and image: a job's Python is in one of them")
@@ -382,4 +380,4 @@ class PerGpu(StrictModel):
 
 GpuRequestField = Annotated[GpuRequest, BeforeValidator(_by_form)]
 _failure = _one_of([failure.value for failure in RETRIES], "class of failure that may be tried again")
-FailureName = Annotated[str, Strict(), AfterValidator(_failure)]
+FailureName = Annotated[str, checked_text(_failure)]

@@ -5,8 +5,6 @@ else from the user's own file, which must be his and closed to others (0600). It
 the run (0600 in a directory of mode 0700) and to nothing else: not to a script, plan, journal, log, or command line.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import stat
@@ -14,11 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Strict
-
 from launch.base.errors import InputError
 from launch.base.text import control_character, user_place
-from launch.config.fields import VARIABLE_NAME
+from launch.config.fields import VARIABLE_NAME, checked_text
 
 _LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.ASCII)
 _ALLOWED = "\t\n"
@@ -36,7 +32,7 @@ def _secret_name(name: str) -> str:
     return name
 
 
-SecretName = Annotated[str, Strict(), AfterValidator(_secret_name)]
+SecretName = Annotated[str, checked_text(_secret_name)]
 
 
 def user_file() -> Path:

@@ -3,13 +3,11 @@
 ``convert`` is a kind, too, but no user writes it: the planner inserts it where formats differ.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import MISSING, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from jobs.core.settings import VALIDATION, DpoKeys, EarlyStopping, TrainingKeys, rule_of
 from launch.base.text import suggest
@@ -22,11 +20,13 @@ from launch.config.fields import (
     NotNegative,
     Number,
     ResourceKeys,
-    Slug,
     StrictModel,
     Text,
     Whole,
+    checked_line,
+    checked_text,
     matching,
+    slug,
 )
 from launch.config.kinds import FETCHED
 
@@ -89,10 +89,10 @@ def _with_options(settings: dict[str, Any]) -> dict[str, Any]:
 class ModelKeys(StrictModel):
     """``model:``. ``base`` is ``pypi:NAME==VERSION``, ``hf:ORG/NAME[@REVISION]`` or a path."""
 
-    base: Annotated[Line, AfterValidator(_base)]
+    base: Annotated[str, checked_line(_base)]
 
 
-Pin = Annotated[Line, AfterValidator(matching(_PIN, "is no exact pin: write NAME==VERSION"))]
+Pin = Annotated[str, checked_line(matching(_PIN, "is no exact pin: write NAME==VERSION"))]
 
 
 class GettextSource(StrictModel):
@@ -125,7 +125,7 @@ class SplitKeys(StrictModel):
     group: Literal["file", "document"] | None = None
 
     @model_validator(mode="after")
-    def _leaves_something(self) -> SplitKeys:
+    def _leaves_something(self) -> Self:
         if self.validation + self.test >= 1:
             raise ValueError("validation and test together leave nothing to train on")
         return self
@@ -172,14 +172,14 @@ class InstructionsStage(_DataStage):
     """Prompts with their completions. ``prompt``: None keeps the prompts of the user's rows."""
 
     kind: Literal["instructions"]
-    prompt: Annotated[Text, AfterValidator(_with_mark)] | None = None
+    prompt: Annotated[str, checked_text(_with_mark)] | None = None
 
 
 class PreferencesStage(_DataStage):
     """Prompts with a chosen and a rejected answer."""
 
     kind: Literal["preferences"]
-    prompt: Annotated[Text, AfterValidator(_with_mark)] | None = None
+    prompt: Annotated[str, checked_text(_with_mark)] | None = None
 
 
 class EarlyStoppingKeys(StrictModel):
@@ -304,4 +304,4 @@ class EvaluateStage(_Stage):
 DataStage = CorpusStage | InstructionsStage | PreferencesStage
 TrainingStage = CptStage | SftStage | DpoStage
 Stage = Annotated[DataStage | TrainingStage | EvaluateStage, Field(discriminator="kind")]
-StageName = Annotated[Slug, AfterValidator(_not_reserved)]
+StageName = Annotated[str, checked_text(slug, _not_reserved)]

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,13 +83,26 @@ def _ask(
 
 
 def answers_of(
-    python: str, arguments: Sequence[str], environment: Mapping[str, str], seconds: float, what: str, lines: int = 1
+    python: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    seconds: float,
+    what: str,
+    lines: int = 1,
+    may_fork: bool = False,
 ) -> list[Any]:
     """The last ``lines`` (JSON) that our start script prints when another interpreter runs it with ``arguments``.
-    Raises InputError: there are none; ``what`` was asked."""
+    ``may_fork``: this one need not start anew. Raises InputError: there are none; ``what`` was asked."""
     command = [python, str(toolkit.installed_boot()), *arguments]
     try:
-        answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds, check=False)
+        if may_fork and python == sys.executable and threading.active_count() == 1:
+            from launch.base import forked
+
+            answer = forked.run(command[1:], environment, seconds)
+        else:
+            answer = subprocess.run(
+                command, env=environment, capture_output=True, text=True, timeout=seconds, check=False
+            )
         if answer.returncode == 0:
             found = answer.stdout.splitlines()
             return [json.loads(found[number]) for number in range(-lines, 0)]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from jobs.core import capabilities, speed
 from jobs.core.paths import StorePaths, Workspace
@@ -21,7 +20,7 @@ from launch.plan.memory import Checkpoint, MemoryEstimate, Model, Shape
 from launch.plan.model import Plan, PlannedStage
 
 if TYPE_CHECKING:
-    from jobs.core.seal_index import SealedEntry
+    from jobs.core.seal_index import Index, Step
 
 PEAK = {
     "a100": 312e12, "h100": 989e12, "h200": 989e12, "gh200": 989e12, "l40s": 362e12, "mi250x": 191.5e12,
@@ -78,44 +77,44 @@ def estimates(plan: Plan, profile: Profile, workspace: Workspace) -> list[Estima
     return found
 
 
-class Measurement(NamedTuple):
-    """What a step of a sealed stage took: seconds, bytes on the GPU; None: not noted."""
-
-    seconds: float | None
-    memory: float | None
+LOOKED_AT = 100
+"""Of so many trainings that are alike, the newest, the measurements count."""
 
 
 class Measurements:
-    """What the stages in a store have noted. Read once, and only where an estimate can use it."""
+    """What the trainings in a store have noted. Looked up only where an estimate can use it."""
 
     def __init__(self, workspace: Workspace | None = None) -> None:
         self._workspace = workspace
-        self._noted: dict[str, list[tuple[str, SealedEntry]]] | None = None
+        self._index: Index | None = None
 
-    def like(self, stage: PlannedStage, shape: Shape, model: Model, gpu: str | None) -> list[Measurement]:
+    def like(self, stage: PlannedStage, shape: Shape, model: Model, gpu: str | None) -> list[Step]:
         """Of this model, shape, GPU and back end; what cannot be read is passed over."""
         if gpu is None or self._workspace is None:
             return []
-        if self._noted is None:
+        if self._index is None:
             from jobs.core import seal_index
 
-            self._noted = {}
-            for name, entry in seal_index.read(self._workspace)[0].items():
-                if entry.metrics:
-                    self._noted.setdefault(str(entry.metrics.get(speed.SHAPE)), []).append((name, entry))
-        found = []
-        for name, entry in self._noted.get(step_shape(stage, shape), ()):
-            backend = entry.metrics.get(speed.BACKEND, entry.format)  # nemo's first seals say it so
-            if backend != stage.backend or gpu.lower() not in str(entry.metrics.get(speed.GPU)).lower():
-                continue
-            if _config_in(StorePaths(self._workspace.store / name).output) == model:
-                with contextlib.suppress(ValueError, TypeError):
-                    found.append(Measurement(*map(_number, map(entry.metrics.get, (speed.SECONDS, speed.MEMORY)))))
+            self._index = seal_index.read(self._workspace)
+        wanted = (step_shape(stage, shape), stage.backend)
+        found: list[Step] = []
+        for kind in self._index.trainings():
+            if (kind.shape, kind.backend) == wanted and gpu.lower() in kind.gpu.lower():
+                steps = self._index.steps(kind, LOOKED_AT)
+                found += self._of_model(steps, model, alike=bool(kind.config))
         return found
 
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
+    def _of_model(self, steps: list[Step], model: Model, alike: bool) -> list[Step]:
+        """Those that trained ``model``; all of them did or none, where their configurations are ``alike``."""
+        assert self._workspace is not None
+        found = []
+        for step in steps:
+            trained = _config_in(StorePaths(self._workspace.store / step.name).output)
+            if alike and trained is not None:
+                return steps if trained == model else []
+            if trained == model:
+                found.append(step)
+        return found
 
 
 def _config_in(output: Path) -> Model | None:

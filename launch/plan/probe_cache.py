@@ -25,7 +25,7 @@ from launch import __version__
 
 Answers = dict[str, dict[str, Any]]
 
-_SETTLED_NS = 2_000_000_000
+_SETTLED_NS = files.SETTLED_NS
 _KEPT = 20
 _DECIDING = ("PYTHON", "LD_", "DYLD_")
 """Beginnings of the names of variables that decide what an interpreter finds; HOME does, too."""
@@ -42,7 +42,10 @@ class ProbeCache:
         """What this interpreter said of these back ends, where it would say the same now."""
         found = self._load().get(_key(python, names, boot, environment))
         try:
-            if found is not None and all(_state(path) == state for path, state in found["made_from"].items()):
+            made_from = {} if found is None else found["made_from"]
+            if found is not None and all(
+                files.state(path) == (kept and tuple(kept)) for path, kept in made_from.items()
+            ):
                 return dict(found["answers"])
         except (KeyError, TypeError, AttributeError):
             pass
@@ -88,12 +91,9 @@ class ProbeCache:
 
 
 def _state(path: str) -> list[int] | None:
-    """What changes with a file or directory; None: it is missing. Unlike the mtime, nothing can set the ctime back."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    """As JSON has it."""
+    found = files.state(path)
+    return None if found is None else list(found)
 
 
 def _key(python: str, names: Sequence[str], boot: Path, environment: Mapping[str, str]) -> str:

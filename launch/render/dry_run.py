@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jobs.core import spec
 from jobs.core.paths import Workspace
 from launch.base.errors import InputError
 from launch.config.pipeline_file import PipelineFile
@@ -87,7 +86,8 @@ def _ask(
         asked = []
         for stage in stages:
             path = Path(scratch) / f"{stage.name}.json"
-            spec.save(path, scripts.stage_spec(run, plan, stage, profile, ATTEMPT, 1))
+            told = scripts.stage_spec(run, plan, stage, profile, ATTEMPT, 1)
+            path.write_text(json.dumps(told, default=vars), encoding="utf-8")
             gpus, processes = stage.resources.gpus_per_node, stage.resources.processes_per_node
             if stage.launcher == "ray" and gpus:
                 processes = gpus  # one driver a job, one worker a GPU
@@ -98,5 +98,5 @@ def _ask(
         own = [] if code is None else ["--code", str(code)]
         what = f"what the stages {', '.join(stage.name for stage in stages)} would run"
         environment = scrubbed(os.environ, drop=secrets)
-        (found,) = answers_of(python, ["render", *own, str(request)], environment, SECONDS, what)
+        (found,) = answers_of(python, ["render", *own, str(request)], environment, SECONDS, what, may_fork=True)
         return list(found)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 from jobs.core import files
+from jobs.core.files import State
 from launch.base.errors import InputError
 from launch.config.document.positions import KeyPath, dotted
 from launch.config.pipeline_file import PipelineFile
@@ -93,6 +96,11 @@ class _Finder:
     profile: ProfileFile
     pipeline: PipelineFile | None
 
+    @cached_property
+    def _resources(self) -> dict[str, KeyPath]:
+        stage = None if self.pipeline is None else self.pipeline.pipeline.stages.get(self.stage.name)
+        return self.profile.profile.resource_paths(self.stage.kind, self.stage.name, stage)
+
     def emitted(self, command: str, option: str, value: str | bool) -> JobOption:
         path, example = self._source(option)
         where, change = (self._where(path), _entry(path, example)) if path else (None, "")
@@ -111,10 +119,8 @@ class _Finder:
         row = OPTIONS.get(option)
         if row is None:  # one that the profile adds for its containers
             return ("containers", "options"), "[--OPTION]"
-        stage = None if self.pipeline is None else self.pipeline.pipeline.stages.get(self.stage.name)
-        resource = self.profile.profile.resource_paths(self.stage.kind, self.stage.name, stage).get(row.resource)
-        if resource is not None:
-            return resource, row.example
+        if row.resource in self._resources:
+            return self._resources[row.resource], row.example
         keys: dict[KeyPath, str] = {tuple(key.split(".")): example for key, example in row.keys.items()}
         for path, example in keys.items():
             if self._where(path) is not None:
@@ -159,6 +165,12 @@ def save(run: Run, plan: Plan, profile: ProfileFile, pipeline: PipelineFile) -> 
 def load(path: Path, stage: str) -> list[JobOption]:
     """What was kept of a stage; empty in a run that has none."""
     try:
-        return [JobOption(**one) for one in files.read_json(path).get(stage, ())]
-    except (OSError, ValueError, TypeError):
+        return [JobOption(**one) for one in _kept(path, files.state(path)).get(stage, ())]
+    except (OSError, ValueError, TypeError, AttributeError):
         return []
+
+
+@lru_cache(maxsize=1)
+def _kept(path: Path, state: State | None) -> Any:
+    """Read once for all stages of a run."""
+    return files.read_json(path)

@@ -97,24 +97,23 @@ def put_back(workspace: Workspace, code: Collection[str]) -> None:
 
 
 def _candidates(workspace: Workspace, found: Needed, keep_days: float) -> list[tuple[Path, str]]:
-    now = time.time()
+    now, kept = time.time(), keep_days * 86400
     result = []
     for path in _entries(workspace.code):
-        age = now - _newest(path, now)
-        half_made = path.name.startswith(("partial-", ASIDE))
-        if half_made and age > HALF_MADE_SECONDS:
-            result.append((path, "half made"))
-        elif not half_made and path.name not in found.code and age > keep_days * 86400:
+        if path.name.startswith(("partial-", ASIDE)):
+            if _is_older(path, HALF_MADE_SECONDS, now):
+                result.append((path, "half made"))
+        elif path.name not in found.code and _is_older(path, kept, now):
             result.append((path, "code of no run"))
     for path in _entries(workspace.store):
         if path.name.startswith(ASIDE):
-            if now - _newest(path, now) > HALF_MADE_SECONDS:
+            if _is_older(path, HALF_MADE_SECONDS, now):
                 result.append((path, "half removed"))
         elif (
             not found.unknown
             and not path.name.startswith("download-")
             and path.name not in found.store
-            and now - _newest(path, now) > keep_days * 86400
+            and _is_older(path, kept, now)
         ):
             result.append((path, "result of no run"))
     return result
@@ -152,17 +151,17 @@ def _remove(workspace: Workspace, unneeded: Sequence[Removal]) -> list[Removal]:
 def _entries(directory: Path) -> list[Path]:
     if not directory.is_dir():
         return []
-    return sorted(path for path in directory.iterdir() if path.is_dir() and not path.is_symlink())
+    with os.scandir(directory) as entries:
+        return [directory / name for name in sorted(one.name for one in entries if one.is_dir(follow_symlinks=False))]
 
 
-def _newest(path: Path, gone: float) -> float:
-    """When anything directly in it was last changed, by the clock of the file system; ``gone`` where another one has
-    removed it meanwhile."""
-    times = []
+def _is_older(path: Path, seconds: float, now: float) -> bool:
+    """Whether neither it nor anything directly in it was changed for so long, by the clock of the file system; what
+    another one has removed meanwhile is not. What changed itself is not looked into."""
     with contextlib.suppress(OSError):
-        times.append(path.lstat().st_ctime)
-        times += [entry.stat(follow_symlinks=False).st_ctime for entry in os.scandir(path)]
-    return max(times, default=gone)
+        if now - path.lstat().st_ctime > seconds:
+            return all(now - entry.stat(follow_symlinks=False).st_ctime > seconds for entry in os.scandir(path))
+    return False
 
 
 def _size(path: Path) -> int:

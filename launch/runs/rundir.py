@@ -9,12 +9,14 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
 from jobs.core import attempts, files
+from jobs.core.files import State
 from jobs.core.paths import RunPaths, Workspace
 from launch.base import lock
 from launch.base.errors import InputError
@@ -103,13 +105,24 @@ class Run:
 
     def plan(self) -> Plan:
         """What was planned at the submission. Raises InputError: the run has none."""
-        return file.load(self.paths.plan)
+        return _plan(self.paths.plan, files.state(self.paths.plan))
 
     def profile(self) -> Profile:
         """The profile of the submission. Raises InputError: the run has none."""
         if not self.paths.plan.exists():  # written last: what is missing is better said of the plan
             self.plan()
-        return read_profile(self.paths.profile, kept=True).profile
+        return _profile(self.paths.profile, files.state(self.paths.profile))
+
+
+@lru_cache(maxsize=4)
+def _plan(path: Path, state: State | None) -> Plan:
+    """Read once while the file is the same: advice is given for each stage of a run."""
+    return file.load(path)
+
+
+@lru_cache(maxsize=4)
+def _profile(path: Path, state: State | None) -> Profile:
+    return read_profile(path, kept=True).profile
 
 
 def create(workspace: Workspace, pipeline: PipelineFile, profile: ProfileFile, plan: Plan) -> Run:

@@ -16,6 +16,7 @@ from typing import Any
 from jobs.core.files import write_atomic
 from jobs.core.paths import StagePaths, Workspace
 from launch.base.errors import OvernightError, RejectedByCluster
+from launch.config.fields import Duration
 from launch.config.profile import Continuation, Profile, Resources, partitions_of
 from launch.config.profile_fields import KINDS
 from launch.config.profile_file import ProfileFile
@@ -90,7 +91,7 @@ def plans(found: ProfileFile, minutes: int | None, skip: Collection[str]) -> lis
                 kind=kind,
                 backend=backend,
                 minutes=allowed,
-                resources=wanted.changed(nodes=most, time=str(allowed)),
+                resources=wanted.changed(nodes=most, time=Duration(str(allowed))),
                 lead=None if "signal" in skip else allowed * 60 - 45,
                 requeue="requeue" not in skip and profile.continuation is Continuation.REQUEUE,
             )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import statistics
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -181,13 +183,20 @@ def test_a_back_end_of_a_users_own_is_offered_what_it_declares(workspace: Worksp
             estimates.refuse(Plan("p", (given,)), profile(tight), workspace)
 
 
-def sealed(workspace: Workspace, number: int, backend: str, metrics: dict[str, Any]) -> None:
+def sealed(
+    workspace: Workspace,
+    number: int,
+    backend: str,
+    metrics: dict[str, Any],
+    listed: tuple[seal.FileDigest, ...] = (),
+) -> None:
     """A checkpoint of that model in the store, whose seal says what its training took."""
-    entry = workspace.entry("checkpoint", f"{number:02x}" * 32)
+    entry = workspace.entry("checkpoint", f"{number:016x}" * 4)
     entry.output.mkdir(parents=True)
     (entry.output / "config.json").write_text(json.dumps(LLAMA_1B))
     noted = {"gpu": "NVIDIA H100 80GB HBM3", "trained_by": backend, **metrics}
-    seal.write(entry.seal, seal.Seal(seal.SealKind.CHECKPOINT, "hf", "f" * 64, (), metrics=noted))
+    seal.write(entry.seal, seal.Seal(seal.SealKind.CHECKPOINT, "hf", "f" * 64, listed, metrics=noted))
+    os.utime(entry.seal, (number, number))
 
 
 @pytest.mark.parametrize("backend", ["trl", "automodel"])
@@ -220,13 +229,34 @@ def test_memory_that_was_measured_beats_the_formula(workspace: Workspace, backen
 def test_seals_are_read_only_where_they_can_be_used(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU whose model is known, and without a model, the store is left alone."""
     looks: list[Workspace] = []
-    monkeypatch.setattr(seal_index, "read", lambda where: looks.append(where) or ({}, []))
+    monkeypatch.setattr(seal_index, "read", lambda where: looks.append(where) or seal_index.Index(None, {}))
     on_cpu = Profile.model_validate({"name": "site", "executor": "slurm", "partitions": {"gpu": {}}})
     estimates.estimates(Plan("p", (training("cpt", BASE),)), on_cpu, workspace)
     estimates.estimates(Plan("p", (training("cpt", replace(BASE, fingerprint="00" * 32)),)), profile(), workspace)
     assert looks == []
     estimates.estimates(Plan("p", (training("cpt", BASE), training("sft", BASE))), profile(), workspace)
     assert looks == [workspace]
+
+
+def test_of_trainings_that_are_alike_one_configuration_is_read_and_the_newest_count(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = training("cpt", BASE)
+    shape = estimates.step_shape(given, estimate.shape_of("cpt", given.settings, 1, 1))
+    for number in range(3 * estimates.LOOKED_AT):
+        other = number % 3 == 0
+        digest = seal.FileDigest("config.json", 10, f"{'other' if other else 'same'}")
+        sealed(workspace, number, "trl", {"step_shape": shape, "step_seconds": 9.0 if other else number}, (digest,))
+        if other:
+            path = workspace.entry("checkpoint", f"{number:016x}" * 4).output / "config.json"
+            path.write_text(json.dumps({**LLAMA_1B, "num_hidden_layers": 3}))
+    read: list[Path] = []
+    real = estimates._config_in
+    monkeypatch.setattr(estimates, "_config_in", lambda output: read.append(output) or real(output))
+    (found,) = estimates.estimates(Plan("p", (given,)), profile(), workspace)
+    numbers = [number for number in range(3 * estimates.LOOKED_AT) if number % 3][-estimates.LOOKED_AT :]
+    assert found.seconds == (statistics.median(numbers) * 100,) * 2
+    assert sum("checkpoint-" in str(output) for output in read) == 2
 
 
 def test_what_can_never_fit_says_so(workspace: Workspace) -> None:
