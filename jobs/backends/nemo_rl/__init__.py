@@ -16,7 +16,7 @@ from jobs.core.capabilities import FSDP, Capabilities
 from jobs.core.spec import StageSpec
 from jobs.training import checkpoints, interface
 from jobs.training.checkpoints import Completeness
-from jobs.training.interface import ProcessShape, Reader, Rendered, Result, WorkContext, needed
+from jobs.training.interface import ProcessShape, Rendered, Result, WorkContext, needed
 
 NAME = "nemo_rl"
 CAPABILITIES = Capabilities(
@@ -61,14 +61,6 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
 
     settings.read(spec.kind, spec.settings)  # also where there is no NeMo-RL
     return start.of_stage(spec, shape, checkout.find())
-
-
-def reader(spec: StageSpec | None = None) -> Reader:
-    """What reads the lines of NeMo-RL; steps are counted on from the newest save of the stage."""
-    from jobs.backends.nemo_rl import progress
-
-    start = max(spec.store_paths.save_steps(), default=0) if spec is not None else 0
-    return progress.reports(start, None if spec is None else spec.settings.get("steps"))
 
 
 def completeness(directory: Path) -> Completeness:
