@@ -32,17 +32,17 @@ class SignatureTable:
         self._order = np.argsort(bands, axis=1, kind="stable")
         self._bands = np.take_along_axis(bands, self._order, axis=1)
 
-    def near(self, texts: Signed, similarity: float = SIMILARITY) -> int:
-        """How many of ``texts`` share ``similarity`` of their 5-word runs with one of the table."""
-        return int(self._hits(*texts, similarity).sum()) if len(self._signatures) else 0
+    def near(self, texts: Signed) -> int:
+        """How many of ``texts`` share ``SIMILARITY`` of their 5-word runs with one of the table."""
+        return int(self._hits(*texts).sum()) if len(self._signatures) else 0
 
-    def _hits(self, signatures: Array, bands: Array, similarity: float) -> Array:
+    def _hits(self, signatures: Array, bands: Array) -> Array:
         found = np.zeros(len(signatures), bool)
         for band, known, order in zip(bands, self._bands, self._order, strict=True):
             start, end = np.searchsorted(known, band, "left"), np.searchsorted(known, band, "right")
             at, numbers = start.copy(), np.flatnonzero((start < end) & ~found)
             while len(numbers):
-                alike = (signatures[numbers] == self._signatures[order[at[numbers]]]).mean(axis=1) >= similarity
+                alike = (signatures[numbers] == self._signatures[order[at[numbers]]]).mean(axis=1) >= SIMILARITY
                 found[numbers[alike]] = True
                 at[numbers] += 1
                 numbers = numbers[~alike & (at[numbers] < end[numbers])]

@@ -138,9 +138,9 @@ def _write_all(handle: int, data: bytes) -> None:
         data = data[os.write(handle, data) :]
 
 
-def write_json(path: Path, value: Any, mode: int = 0o644) -> None:
+def write_json(path: Path, value: Any) -> None:
     """``write_atomic`` of ``value`` as indented JSON."""
-    write_atomic(path, json_text(value), mode)
+    write_atomic(path, json_text(value))
 
 
 def write_record(path: Path, value: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice, tee
+from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -51,14 +51,14 @@ class Row:
         return Path(self.place.rpartition(":")[0])
 
 
-def read_rows(path: Path, kind: str, limit: int | None = None) -> list[Row]:
-    """All rows of a data file of a kind (a key of ``FIELDS``), or the first ``limit``; texts or conversations.
+def read_rows(path: Path, kind: str) -> list[Row]:
+    """All rows of a data file of a kind (a key of ``FIELDS``); texts or conversations.
 
     Raises:
         DataError: not JSON, a field missing, empty or not text, or no row at all; with file and line.
         FileNotFoundError: no such file.
     """
-    rows = list(islice(rows_between(path, kind), limit))
+    rows = list(rows_between(path, kind))
     if not rows:
         raise ExamplesError(f"{path}:1: no row of {kind}")
     return rows

@@ -1,8 +1,8 @@
 """What every back end answers, with what holds where one does not say it itself.
 
 A module of ``jobs.backends`` (or of the user's code) has ``NAME``, ``CAPABILITIES``, ``probe`` and ``run``. It may have
-``rendered``, ``reader``, ``behaviour``, ``check_fetched`` and ``completeness``; the functions here are how the rest of
-the code asks.
+``rendered``, ``behaviour``, ``check_fetched`` and ``completeness``; the functions here are how the rest of the code
+asks.
 """
 
 from __future__ import annotations
@@ -16,16 +16,13 @@ from typing import Any, Protocol
 
 from jobs.core.capabilities import Capabilities
 from jobs.core.files import json_text
-from jobs.core.progress import ProgressWriter, Report
+from jobs.core.progress import ProgressWriter
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
 from jobs.training import checkpoints, tokenizers
 from jobs.training.checkpoints import Completeness
 from jobs.training.deadline import StopRequest
 from jobs.training.saves import Saves
-
-Reader = Callable[[str], Report | None]
-"""Takes one line of what a program writes; a report when the line ends a step."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +74,6 @@ def in_process(spec: StageSpec, shape: ProcessShape, launcher: str, files: Mappi
         sizes = (f"--nnodes={shape.nodes}", f"--nproc-per-node={shape.processes}")
         return Rendered((python, "-m", "torch.distributed.run", *sizes, *work), given)
     return Rendered((python, *work), given)
-
-
-def reader(backend: BackEnd, spec: StageSpec | None = None) -> Reader:
-    """What reads the lines that the back end's program writes; ours writes ``progress.jsonl``.
-
-    ``spec``: of the stage, where the reader has to count from its newest save.
-    """
-    own: Callable[[StageSpec | None], Reader] | None = getattr(backend, "reader", None)
-    return own(spec) if own is not None else Report.parse
 
 
 def behaviour(backend: BackEnd, checkpoint: Path) -> dict[str, Any] | None:

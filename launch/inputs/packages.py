@@ -47,11 +47,11 @@ def pin(request: str) -> str:
     raise InputError(text, hint="write NAME==VERSION")
 
 
-def newest_version(name: str, timeout: float = 30.0) -> str | None:
+def newest_version(name: str) -> str | None:
     """Newest version that pip finds; None if it cannot tell."""
     command = [sys.executable, "-m", "pip", "index", "versions", "--disable-pip-version-check", "--no-input", name]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     found = re.match(r"\S+ \((?P<version>[^)]+)\)", done.stdout)

@@ -200,7 +200,7 @@ class Gateway:
         command = ("scontrol", *self._there, "update", f"jobid={job_id}", f"dependency={dependency}")
         self._checked(command, f"the dependency of job {job_id} cannot be changed")
 
-    def test_only(self, script: Path, *, extra: Sequence[str] = ()) -> str:
+    def test_only(self, script: Path) -> str:
         """What ``sbatch --test-only`` says of a script: when and where its job would start. No job is made; Slurm uses
         up an id.
 
@@ -208,7 +208,7 @@ class Gateway:
             RejectedByCluster: such a job would be refused; in Slurm's words.
             ClusterUnreachable: no answer.
         """
-        command = ("sbatch", "--test-only", *extra, str(script))
+        command = ("sbatch", "--test-only", str(script))
         answer = self._run(command, directory=script.parent)
         if answer.exit_code != 0:
             raise self._error(answer, "sbatch --test-only refused it")

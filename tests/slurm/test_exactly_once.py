@@ -111,7 +111,7 @@ def submit_boundaries(slurm: Slurm, directory: Path, **chain: Any) -> tuple[Chai
 @pytest.mark.failure(12)
 def test_killed_at_a_sample_of_the_boundaries(slurm: Slurm, tmp_path: Path) -> None:
     base, found = submit_boundaries(slurm, tmp_path, stages=SHORT, profile=SUBMITIT)
-    sweep(base, tracing.sample(found, 12), killed_and_resumed)
+    sweep(base, tracing.sample(found, 8), killed_and_resumed)
 
 
 @needs_strace

@@ -50,6 +50,7 @@ def test_queued_jobs_are_known_and_finish(slurm: Slurm, tmp_path: Path, older: d
     assert {action for action, _ in chain.resume(run).values()} == {"reused"}
 
 
+@pytest.mark.full
 def test_what_it_cancels_is_submitted_again_and_finishes(slurm: Slurm, tmp_path: Path, older: dict[str, str]) -> None:
     chain = Chain(slurm, tmp_path / "chain", ALL, profile={"sbatch": {"hold": True}})
     run = submitted(chain, older)

@@ -14,7 +14,7 @@ from jobs.core.capabilities import FSDP, Capabilities
 from jobs.core.spec import StageSpec
 from jobs.training import cpu, interface, validation
 from jobs.training.checkpoints import Completeness
-from jobs.training.interface import ProcessShape, Reader, Rendered, Result, WorkContext, needed
+from jobs.training.interface import ProcessShape, Rendered, Result, WorkContext, needed
 
 NAME = "automodel"
 CAPABILITIES = Capabilities(
@@ -69,13 +69,6 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
     place = render.AutomodelPaths(spec.inputs["checkpoint"].output, data, scratch, shape.world, shape.gpus)
     config = files.json_text(render.configuration(spec.kind, settings, place))
     return interface.in_process(spec, shape, CAPABILITIES.launcher, {"automodel/config.yaml": config})
-
-
-def reader(spec: StageSpec | None = None) -> Reader:
-    """What reads ``training.jsonl`` of the recipe, which counts steps from 0."""
-    from jobs.backends.automodel import layout
-
-    return layout.report_of(None if spec is None else spec.settings.get("steps"))
 
 
 def completeness(directory: Path) -> Completeness:

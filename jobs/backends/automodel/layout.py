@@ -1,15 +1,11 @@
-"""What AutoModel writes: its checkpoints on disk and its log, without importing it."""
+"""What a checkpoint of AutoModel looks like on disk, without importing it."""
 
 from __future__ import annotations
 
-import json
 import re
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from jobs.core import files
-from jobs.core.progress import Report
 from jobs.training import checkpoints
 from jobs.training.checkpoints import Completeness
 from jobs.training.settings import BadSettings
@@ -51,18 +47,3 @@ def consolidated(checkpoint: Path) -> Path | None:
     """The Hugging Face directory inside a checkpoint, if there is one and it is whole but for the tokenizer's files."""
     found = checkpoint / "model" / "consolidated"
     return found if (found / "config.json").is_file() and any(found.glob("*.safetensors")) else None
-
-
-def report_of(total: int | None) -> Callable[[str], Report | None]:
-    """What makes a report of each line of ``training.jsonl`` that is one."""
-
-    def read(line: str) -> Report | None:
-        try:
-            value = json.loads(line)
-            names = {"loss": "loss", "lr": "lr", "grad_norm": "grad_norm", "tps": "tokens_per_second"}
-            metrics = {ours: float(value[theirs]) for theirs, ours in names.items() if theirs in value}
-            return Report(time.time(), int(value["step"]) + 1, total, "", metrics)
-        except (KeyError, TypeError, ValueError):
-            return None
-
-    return read

@@ -18,7 +18,7 @@ from jobs.core.settings import beta_note
 from jobs.core.spec import StageSpec
 from jobs.training import checkpoints, interface
 from jobs.training.checkpoints import Completeness
-from jobs.training.interface import ProcessShape, Reader, Rendered, Result, WorkContext, needed
+from jobs.training.interface import ProcessShape, Rendered, Result, WorkContext, needed
 
 NAME = "nemo_rl"
 CAPABILITIES = Capabilities(
@@ -65,14 +65,6 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
     found = start.of_stage(spec, shape, checkout.find())
     note = beta_note(read.beta) if isinstance(read, settings.DpoSettings) else None
     return replace(found, notes=(*found.notes, note)) if note else found
-
-
-def reader(spec: StageSpec | None = None) -> Reader:
-    """What reads the lines of NeMo-RL; steps are counted on from the newest save of the stage."""
-    from jobs.backends.nemo_rl import progress
-
-    start = max(spec.store_paths.save_steps(), default=0) if spec is not None else 0
-    return progress.reports(start, None if spec is None else spec.settings.get("steps"))
 
 
 def completeness(directory: Path) -> Completeness:

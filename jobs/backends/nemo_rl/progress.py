@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-
-from jobs.core.progress import Report
 
 _METRIC = re.compile(r"^\s*• (?P<name>[A-Za-z_ ]+): (?P<value>[-+0-9.eEnaif]+)(?P<unit>s\b)?")
 _BEGIN = "Taking a training step"
@@ -80,14 +76,3 @@ class StepReader:
             self.step += 1
             return {**self._metrics, "step_seconds": value}
         return None
-
-
-def reports(start: int, total: int | None) -> Callable[[str], Report | None]:
-    """What makes a report of a line that ends a step, given one by one. ``start``: steps that were done before."""
-    reader = StepReader(start)
-
-    def feed(line: str) -> Report | None:
-        found = reader.feed(line)
-        return None if found is None else Report(time.time(), reader.step, total, "", found)
-
-    return feed

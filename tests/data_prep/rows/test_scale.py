@@ -108,7 +108,7 @@ def test_a_bad_row_of_a_later_shard_is_told_with_its_line(tmp_path: Path, monkey
         make("instructions", [source], tmp_path / "out")
 
 
-@pytest.mark.parametrize("kind", ["instructions", "preferences"])
+@pytest.mark.parametrize("kind", ["instructions", pytest.param("preferences", marks=pytest.mark.full)])
 def test_memory_does_not_grow_with_the_texts(kind: str, tmp_path: Path) -> None:
     peaks = []
     for count in (1_000, 20_000):

@@ -131,30 +131,6 @@ def test_a_stage_is_rendered_without_being_started(
             interface.rendered(backend, a_stage(tmp_path / "wrong", backend, stepz=1).spec, ProcessShape(processes=2))
 
 
-LINES = {
-    "nemo_rl": [
-        "▶ Taking a training step...",
-        "📊 Training Results:",
-        "  • loss: 0.6931",
-        "  • accuracy: 0.5000",
-        "  • Total step time: 2.50s",
-    ],
-    "automodel": [json.dumps({"step": 0, "epoch": 0, "loss": 0.5, "lr": 1e-3, "grad_norm": 1.0, "tps": 99.5})],
-}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_what_its_program_writes_becomes_steps(name: str, code: Path) -> None:
-    ours = {"time": 1.0, "step": 1, "total": 4, "metrics": {"loss": 0.5, "tokens_per_second": 99.5}}
-    read = interface.reader(load(name, code))
-    found = [report for line in LINES.get(name, [json.dumps(ours)]) if (report := read(line)) is not None]
-    assert [report.step for report in found] == [1]
-    assert 0 < found[0].metrics["loss"] < 1
-    if name != "nemo_rl":  # it prints no tokens
-        assert found[0].metrics["tokens_per_second"] == 99.5
-    assert read("no line of a step") is None
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_an_empty_directory_is_no_checkpoint(name: str, code: Path, tmp_path: Path) -> None:
     found = interface.completeness(load(name, code), tmp_path / "nothing")

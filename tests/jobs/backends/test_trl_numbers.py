@@ -25,7 +25,7 @@ from tests.support.stages import Stage  # noqa: E402
 pytestmark = pytest.mark.train
 
 SETTINGS: dict[str, Any] = {
-    "steps": 20, "lr": 1e-3, "batch_size": 8, "micro_batch_size": 2, "sequence_length": 64, "warmup_steps": 3, "seed": 3,
+    "steps": 10, "lr": 1e-3, "batch_size": 8, "micro_batch_size": 2, "sequence_length": 64, "warmup_steps": 3, "seed": 3,
     "threads": 1, "weight_decay": 0.1, "max_grad_norm": 1.0,
 }  # fmt: skip
 WORDS = stages.ENGLISH + stages.EUROPEAN + stages.BRAZILIAN
@@ -124,7 +124,7 @@ def test_losses_are_those_of_plain_torch_whatever_the_micro_batch(
 ) -> None:
     reference = Reference(base, uneven, kind, **more)
     expected = reference.train(reference.lengths())
-    for micro in (8, 2, 1):
+    for micro in (8, 1):  # two processes take 2
         stage = make(tmp_path / str(micro), kind, base, uneven, micro_batch_size=micro, **more)
         stage.start()
         assert list(stage.losses().values()) == pytest.approx(expected, rel=1e-6), micro
@@ -192,7 +192,7 @@ def test_resumes_inside_the_second_epoch(tmp_path: Path, base: Path, uneven: Pat
 
 def test_steps_and_epochs_are_checked(tmp_path: Path, base: Path, uneven: Path) -> None:
     for changes, kind, text in (
-        ({"epochs": 1}, BadSettings, "steps 20 and epochs 1 say the same thing twice"),
+        ({"epochs": 1}, BadSettings, "steps 10 and epochs 1 say the same thing twice"),
         ({"steps": None}, BadSettings, "'steps' is missing"),
         ({"steps": None, "epochs": 0}, BadSettings, "epochs must be above 0"),
         (

@@ -95,7 +95,7 @@ def test_log_likelihoods_are_those_of_a_plain_loop(base: Path) -> None:
 def test_answers_do_not_depend_on_the_batch(tuned: Path, data: Path) -> None:
     tokenizer = tokenizers.load(tuned / "output")
     model = load_model(tuned / "output").eval()
-    rows = examples.read_rows(data / "instructions" / "output" / "test.jsonl", "instructions", limit=6)
+    rows = examples.read_rows(data / "instructions" / "output" / "test.jsonl", "instructions")[:6]
     prompts = [tokenizer(row.texts["prompt"])["input_ids"] for row in rows]
     together = measure.answers(model, tokenizer, prompts, 12, [tokenizer.eos_token_id])
     alone = [measure.answers(model, tokenizer, [prompt], 12, [tokenizer.eos_token_id])[0] for prompt in prompts]

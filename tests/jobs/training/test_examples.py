@@ -11,14 +11,13 @@ from jobs.training.examples import ExamplesError
 from tests.support import stages
 
 
-def test_rows_are_read_up_to_the_limit(tmp_path: Path) -> None:
+def test_rows_are_read_with_their_places(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     stages.write_rows(path, [{"id": "a", "text": "um"}, {"text": "dois"}])
     assert [(row.id, row.place.rsplit(":", 1)[1]) for row in examples.read_rows(path, "corpus")] == [
         ("a", "1"),
         ("1", "2"),
     ]
-    assert len(examples.read_rows(path, "corpus", limit=1)) == 1
     path.write_text('{"text": "um"}\n{"text": \n')
     with pytest.raises(ExamplesError, match=r"train\.jsonl:2: not JSON"):
         examples.read_rows(path, "corpus")

@@ -109,7 +109,7 @@ def test_a_row_that_is_too_long_is_told_with_its_line_in_any_part(
         pairs.dataset(source, "instructions", "ab", tokenizer, pairs.Fit(2, "skip"), tmp_path / "c", ctx)
 
 
-@pytest.mark.parametrize("kind", ["instructions", "preferences"])
+@pytest.mark.parametrize("kind", ["instructions", pytest.param("preferences", marks=pytest.mark.full)])
 def test_memory_does_not_grow_with_the_rows(kind: str, tmp_path: Path, model: Path) -> None:
     peaks = []
     for count in (1_000, 20_000):

@@ -53,6 +53,9 @@ stages:
 """
 
 
+LISTED = references.backends
+
+
 @pytest.fixture(autouse=True)
 def _two_back_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(references, "backends", lambda: ["toy", "trl"])
@@ -220,7 +223,7 @@ pipeline.yaml:24:87: stages.sft.time: a duration is text: write "30" for 30 minu
         ("lr: 1e-5, nodes: 2", "lr: .nan", "stages.sft.lr: expected a finite number"),
         ("lr: 1e-5, nodes: 2", "lr: 1e-5, steps_: 2", "stages.sft.steps_: unknown key; nearest: steps"),
         ("lr: 1e-5, nodes: 2", "lr: 1e-5, backend: troy", "there is no back end 'troy'; nearest: toy"),
-        ("lr: 1e-5, nodes: 2", "lr: 1e-5, backend: megatron_bridge", "there are: automodel, nemo, nemo_rl, toy, trl"),
+        ("lr: 1e-5, nodes: 2", "lr: 1e-5, backend: megatron_bridge", "there are: toy, trl"),
         ("lr: 1e-5, nodes: 2", "lr: 1e-5, beta: 0.1", "stages.sft.beta: unknown key"),
         ("lr: 1e-5, nodes: 2", "lr: 1e-5, shard: full", "one back end stands under options: {shard: 'full'}"),
         ("lr: 1e-5, nodes: 2", "lr: 1e-5, warmup_steps: 11", "11 is more than steps (10)"),
@@ -245,6 +248,17 @@ def test_refused(tmp_path: Path, old: str, new: str, part: str) -> None:
     message = refused(tmp_path, PIPELINE.replace(old, new, 1))
     assert part in message
     assert message.startswith("pipeline.yaml:")
+
+
+def test_back_ends_are_the_modules_and_packages_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one that was removed ``git`` leaves the directory, with what Python has compiled."""
+    assert {"automodel", "nemo", "nemo_rl", "toy", "trl"} == set(LISTED())
+    for name in ("kept", "removed/__pycache__"):
+        (tmp_path / "backends" / name).mkdir(parents=True)
+    (tmp_path / "backends/kept/__init__.py").touch()
+    (tmp_path / "backends/single.py").touch()
+    monkeypatch.setattr(references, "package_directory", lambda name: tmp_path)
+    assert LISTED() == ["kept", "single"]
 
 
 def test_two_data_stages_of_a_kind_must_be_told_apart(tmp_path: Path) -> None:

@@ -41,13 +41,16 @@ def test_no_work_where_the_host_script_cannot_be_read(tmp_path: Path, executor: 
 
 
 @pytest.mark.failure(1)
-@pytest.mark.parametrize("executor", EXECUTORS)
-def test_no_work_where_half_of_the_host_script_was_read(tmp_path: Path, executor: str) -> None:
-    """Cut after each line in turn: whatever bash makes of it, the work is never started."""
+@pytest.mark.parametrize(
+    ("executor", "apart"),
+    [("submitit", 5), ("nemo_run", 7), pytest.param("submitit", 1, marks=pytest.mark.full)],
+)
+def test_no_work_where_half_of_the_host_script_was_read(tmp_path: Path, executor: str, apart: int) -> None:
+    """Cut after lines that are so far apart: whatever bash makes of it, the work is never started."""
     batch = Batch(tmp_path, executor=executor)
     whole = batch.request.scripts.host.read_text().splitlines(keepends=True)
     lasts = [number for number, line in enumerate(whole) if number > 150 or line.startswith(("}", "export", "trap"))]
-    for last in lasts[:: 1 if executor == "submitit" else 7]:
+    for last in lasts[::apart]:
         batch.request.scripts.host.write_text("".join(whole[:last]))
         ran = batch.run(OVERNIGHT_ENTERED="6.0", OVERNIGHT_MASTER_ADDR="of.another.job")
         assert ran.count("interpreter boot.py work") == 0, last
