@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _GENERATION = re.compile(r"\{\%-?\s*generation\s*-?\%\}")
+_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 _CONTROL_LIKE = re.compile(r"<[^<>\s]{1,60}>|\[/?[A-Z_]+\]")
 """What templates close a turn with, where the text between two messages has to be divided."""
 
@@ -89,6 +90,7 @@ class Chat:
         learned = [at for at in turns if messages[at].get("weight", 1)]
         unwritten = sum(not messages_as.holds(text, messages_as.thought(one.messages[at])) for at in turns)
         if marked is None:
+            one.check_end()
             closed = (_closed(text, one.span(at), one.messages[at]) for at in learned)
             return RenderedChat(text, tuple(closed), unwritten)
         if learned == turns:
@@ -147,7 +149,7 @@ class _Render:
     @property
     def marks(self) -> bool:
         """Whether the template itself says what the assistant writes."""
-        return bool(_GENERATION.search(self.template))
+        return bool(_GENERATION.search(_COMMENT.sub("", self.template)))
 
     def __call__(
         self, messages: Sequence[Message], generate: bool = False, marks: bool = False
@@ -235,6 +237,25 @@ class _Conversation:
         for at in range(len(tools)):
             if frames.mark(len(calls) + at) not in found:
                 raise _left_out(f"tools[{at}]")
+
+    def check_end(self) -> None:
+        """Refuse a template that begins another answer behind the last one, whether it is asked to or not."""
+        last, text = len(self.messages) - 1, self.full[0]
+        asked, answer = self.part(last, True), (messages_as.shown(self.messages[last]) or [""])[-1].strip()
+        end = text[text.rfind(answer) :] if answer else ""
+        if not end or asked != self.part(last, False) or not text.startswith(asked):
+            return
+        try:
+            longer, _ = self._render([*self.messages, {"role": "user", "content": "?"}])
+        except CannotEncode:
+            return
+        if end not in longer:
+            raise CannotEncode(
+                "answer_begun_at_the_end",
+                "the chat template writes something behind the last answer that it leaves out where a question "
+                "follows, and takes no notice of add_generation_prompt: put the beginning of an answer behind "
+                "{% if add_generation_prompt %} (template: FILE.jinja)",
+            )
 
     def part(self, count: int, generate: bool) -> str:
         """The first ``count`` messages as text, with the beginning of an answer where ``generate`` is set."""
