@@ -93,7 +93,7 @@ class Fields:
             Unfit: missing, null, empty or no text.
         """
         value = self.take(name)
-        if _null(value):
+        if null(value):
             raise Unfit("null_field", f'field "{name}" is {"null" if name in self._row else "missing"}')
         if not isinstance(value, str):
             raise Unfit("not_text", f'field "{name}" is {type(value).__name__}, not a text')
@@ -131,13 +131,13 @@ class Fields:
         return found
 
 
-def _null(value: Any) -> bool:
+def null(value: Any) -> bool:
     """None, or NaN, by which pandas writes it."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _empty(value: Any) -> bool:
-    return _null(value) or value in ("", [], {})
+    return null(value) or value in ("", [], {})
 
 
 def instructions(row: Fields) -> Example:

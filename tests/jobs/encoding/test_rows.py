@@ -175,6 +175,18 @@ def test_a_template_that_begins_an_answer_whether_it_is_asked_to_or_not(rows: li
     assert asked.encode({"messages": rows})["completion"].ids == never.encode({"messages": rows})["completion"].ids
 
 
+@pytest.mark.parametrize("answer", [">", "|>", "end|>", "im_end|>"])
+@pytest.mark.parametrize("special_tokens", ["escape", "allow"])
+def test_an_answer_that_is_the_end_of_a_control_token_is_closed(
+    tokenizer: Any, answer: str, special_tokens: Any
+) -> None:
+    messages = [U, {"role": "assistant", "content": answer}, U2, {"role": "assistant", "content": answer}]
+    found = RowEncoder(tokenizer, Encoding(special_tokens=special_tokens)).encode({"messages": messages})["completion"]
+    assert list(found.ids) == ids(tokenizer, messages)
+    learned_ids = [one for one, mask in zip(found.ids, found.mask, strict=True) if mask]
+    assert tokenizer.decode(learned_ids) == f"{answer}<|im_end|>\n" * 2
+
+
 def test_marks_of_generation_in_a_comment_are_none(tmp_path: Path) -> None:
     template = (
         "{# {% generation %} #}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
