@@ -225,7 +225,7 @@ def test_a_document_longer_than_the_model_is_scored_in_windows(tmp_path: Path, k
     rows = examples.read_rows(tmp_path / "test.jsonl", "corpus")
     settings = EvaluateSettings.read({"tasks": {"perplexity": {"data": "d"}}})
     long, short = tasks.prepare("perplexity", rows, settings, model, tokenizer).run(lambda: None)
-    end = examples.end_id(tokenizer)
+    end = tokenizer.eos_token_id
     ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], end]
     assert long["tokens"] == len(ids) > 64
     first = 16 - 1  # this tokenizer puts nothing before a text
