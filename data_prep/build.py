@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from data_prep import paths
-from data_prep.card import card, overlaps, page
+from data_prep.card import card, page
 from data_prep.common import text
 from data_prep.common.errors import DataError, of_extra
 from data_prep.common.settings import Settings
@@ -16,6 +17,7 @@ from data_prep.common.split import Assignment, Groups
 from data_prep.common.units import DraftRow, Tally, Unit, identify
 from data_prep.sources import files, layout, messages
 from data_prep.sources.catalogues import Wheel
+from data_prep.sources.file_rows import FileRows
 from jobs.core.files import write_json
 from jobs.core.progress import ProgressWriter
 from jobs.core.spec import Source, StageSpec
@@ -62,94 +64,93 @@ def build(
 ) -> dict[str, int]:
     """Like ``prepare``, from a directory of wheels or from user files. ``report(phase)`` gives (step, total) -> None.
 
-    All rows are held in memory. The bytes written depend on contents and settings only.
+    Of rows of files 25 bytes each are held in memory, of messages and of a corpus everything. The bytes written depend
+    on contents and settings only.
     """
-    groups = Groups()
-    opened: list[Wheel] = []
     found = layout.Layout()
     if wheels is None:
         found = layout.read(sources, settings.split, rows_only=settings.kind != "corpus")
         sources = tuple(source for source in sources if source.path in found.split_of)
         settings = replace(settings, split=found.rest(settings.split))
-    if wheels is not None:
-        opened = messages.find_wheels(wheels)
-        tally = Tally("message")
-        units = messages.units(settings, opened, groups, tally, report("read"))
-    else:
-        tally = Tally("row")
-        units = _file_units(settings, sources, found, groups, tally, report("read"))
+    tally = Tally("row" if wheels is None else "message")
     shared: Counter[str] = Counter()
-    units = _unique(settings.kind, units, tally, shared)
-    if settings.kind == "corpus" and wheels is None:
-        rows, assignment = _file_documents(settings, units, groups, {one.path: one.sha256 for one in sources})
-    else:
-        assignment = Assignment(groups, settings.split)
-        if settings.kind == "corpus":
-            rows = _documents(settings, units, assignment.of)
+    opened: list[Wheel] = []
+    with TemporaryFile(dir=output) as spool:
+        rows: Iterable[DraftRow]
+        made: FileRows | Assignment
+        if wheels is not None:
+            opened, group = messages.find_wheels(wheels), "message"
+            rows, made = _of_messages(settings, opened, tally, shared, report("read"))
+        elif settings.kind == "corpus":
+            group = settings.split.group or "file (texts that are cut) and document"
+            rows, made = _of_texts(settings, sources, found, tally, shared, report("read"))
         else:
-            rows = [_pair(settings, unit, assignment.of(unit.group, unit.split)) for unit in units]
-    rows = _limited(settings, rows, tally)
-    for row in rows:
-        for unit in row.units:
-            tally.keep(unit.origin)
-    _check_splits(settings, rows, found)
-    progress = report("write")
-    progress(0, len(rows))
-    counts = card.write_rows(output, rows)
+            group, rows = "prompt", FileRows(settings, found.split_of, tally, shared, spool)
+            rows.read(sources, report("read"))
+            made = rows
+        progress, total = report("write"), tally.read.total() - tally.dropped.total()
+        progress(0, total)
+        written = card.write_rows(output, _limited(settings, rows, tally), tally)
+    _check_splits(settings, written.rows, found)
     Encoding().write(output)
-    facts = card.describe(settings, rows, tally, assignment, opened, sources)
-    texts: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-    for row in rows:
-        texts[row.split].append(tuple(row.fields.values()))
-    group = "prompt" if settings.kind != "corpus" else settings.split.group or "file (texts that are cut) and document"
-    facts["splits_from"] = found.facts(settings.split, group if wheels is None else "message")
+    facts = card.describe(settings, written, tally, made.facts(), opened, sources)
+    facts["splits_from"] = found.facts(settings.split, group)
     facts["left_out"] = dict(found.left_out)
     facts["ignored_fields"] = dict(sorted(tally.ignored.items()))
-    facts["overlaps"] = overlaps.between({name: overlaps.SplitRows.of(rows) for name, rows in texts.items()}, shared)
+    facts["overlaps"] = written.overlaps(shared)
     write_json(output / page.JSON, facts)
-    progress(len(rows), len(rows))
-    return counts
+    progress(total, total)
+    return dict(written.rows)
 
 
-def _file_units(
+def _of_messages(
+    settings: Settings, wheels: list[Wheel], tally: Tally, shared: Counter[str], progress: Callable[[int, int], None]
+) -> tuple[list[DraftRow], Assignment]:
+    """Rows of the messages in wheels by their ids, and how they are split."""
+    groups = Groups()
+    units = _unique(messages.units(settings, wheels, groups, tally, progress), tally, shared)
+    assignment = Assignment(groups, settings.split)
+    if settings.kind == "corpus":
+        rows = _documents(settings, units, assignment.of)
+    else:
+        rows = [DraftRow.pair(settings, unit, assignment.of(unit.group)) for unit in units]
+    return sorted(rows, key=lambda row: row.id), assignment
+
+
+def _of_texts(
     settings: Settings,
     sources: tuple[Source, ...],
     own: layout.Layout,
-    groups: Groups,
     tally: Tally,
+    shared: Counter[str],
     progress: Callable[[int, int], None],
-) -> list[Unit]:
-    """Rows of user files that serve. Rows with the same prompt are of one group; completions may repeat (labels do)."""
+) -> tuple[list[DraftRow], Assignment]:
+    """Documents of user files by their ids, and how they are split."""
     found: list[Unit] = []
     for row in files.rows(settings.kind, sources, progress):
         tally.saw(row.path)
         tally.ignored.update(row.ignored)
-        group = "s:" + (text.key(row.texts[0]) or row.texts[0])
-        if settings.kind != "corpus":
-            groups.join([group])
-        if settings.kind == "preferences" and text.exact(row.texts[1]) == text.exact(row.texts[2]):
-            tally.drop("no_difference")
-        elif flaw := messages.length_flaw(settings, row.texts):
+        if flaw := messages.length_flaw(settings, row.texts):
             tally.drop(flaw)
         else:
-            split = own.split_of[row.path]
-            name = identify(*row.texts)
+            group = "s:" + (text.key(row.texts[0]) or row.texts[0])
+            name, split = identify(*row.texts), own.split_of[row.path]
             found.append(Unit(name, row.path, row.path, row.position, group, row.texts, row.alone, split))
-    return found
+    digests = {source.path: source.sha256 for source in sources}
+    rows, assignment = _file_documents(settings, _unique(found, tally, shared), digests)
+    return sorted(rows, key=lambda row: row.id), assignment
 
 
-def _unique(kind: str, units: list[Unit], tally: Tally, shared: Counter[str]) -> list[Unit]:
+def _unique(units: list[Unit], tally: Tally, shared: Counter[str]) -> list[Unit]:
     """Leave out repeated units: of a corpus, texts that are the same; of pairs from messages, all but the most frequent
-    translation of a source text (spellings of one translation vote together); of rows of files, exact repetitions (one
-    prompt may well have several completions).
+    translation of a source text (spellings of one translation vote together).
 
     Of a text in two splits that have files of their own the held-out one stays; ``shared`` counts these."""
-    by_key: dict[object, list[Unit]] = defaultdict(list)
+    by_key: dict[str, list[Unit]] = defaultdict(list)
     for unit in sorted(units, key=lambda unit: (layout.order(unit.split), unit.order)):
         from_file = unit.origin == unit.project
         first = unit.texts[0]
-        own = text.wording(first) or first if not from_file else text.exact(first) if kind == "corpus" else unit.texts
-        by_key[own].append(unit)
+        by_key[text.exact(first) if from_file else text.wording(first) or first].append(unit)
     kept: list[Unit] = []
     for same in by_key.values():
         spelling = [tuple(text.key(one) or one for one in unit.texts[1:]) for unit in same]
@@ -168,12 +169,6 @@ def _unique(kind: str, units: list[Unit], tally: Tally, shared: Counter[str]) ->
     return sorted(kept, key=lambda unit: unit.order)
 
 
-def _pair(settings: Settings, unit: Unit, split: str) -> DraftRow:
-    names = ("completion",) if settings.kind == "instructions" else ("chosen", "rejected")
-    fields = {"prompt": settings.prompt_of(unit.texts[0]), **dict(zip(names, unit.texts[1:], strict=True))}
-    return DraftRow(identify(unit.name), split, fields, (unit,))
-
-
 def _documents(settings: Settings, units: list[Unit], split_of: Callable[[str], str]) -> list[DraftRow]:
     """Messages of one project and one split, neighbours together, one a line, until a document is long enough."""
     streams: dict[tuple[str, str], list[Unit]] = defaultdict(list)
@@ -186,13 +181,13 @@ def _documents(settings: Settings, units: list[Unit], split_of: Callable[[str], 
 
 
 def _file_documents(
-    settings: Settings, units: list[Unit], groups: Groups, digests: dict[str, str]
+    settings: Settings, units: list[Unit], digests: dict[str, str]
 ) -> tuple[list[DraftRow], Assignment]:
     """Paragraphs of one file joined to documents, which are what is split: no text is torn paragraph by paragraph.
 
     All documents of a text are in one split, if ``split.group`` does not say otherwise.
     """
-    streams: dict[str, list[Unit]] = defaultdict(list)
+    groups, streams = Groups(), defaultdict(list)
     for unit in units:
         streams[unit.origin].append(unit)
     parts: list[list[Unit]] = []
@@ -232,27 +227,24 @@ def _document(part: list[Unit], split: str, between: str) -> DraftRow:
     return DraftRow(identify(*(unit.name for unit in part)), split, fields, tuple(part))
 
 
-def _limited(settings: Settings, rows: list[DraftRow], tally: Tally) -> list[DraftRow]:
+def _limited(settings: Settings, rows: Iterable[DraftRow], tally: Tally) -> Iterator[DraftRow]:
     """The first rows of each split by id (a choice that no order of files changes), at most ``limit``."""
-    kept: list[DraftRow] = []
     count: Counter[str] = Counter()
-    for row in sorted(rows, key=lambda row: row.id):
-        if count[row.split] < settings.limit.get(row.split, len(rows)):
-            count[row.split] += 1
-            kept.append(row)
-        else:
+    for row in rows:
+        if count[row.split] == settings.limit.get(row.split):
             tally.drop("over_limit", len(row.units))
-    return kept
+        else:
+            count[row.split] += 1
+            yield row
 
 
-def _check_splits(settings: Settings, rows: list[DraftRow], found: layout.Layout) -> None:
+def _check_splits(settings: Settings, count: Counter[str], found: layout.Layout) -> None:
     """Refuse an empty split: the stage that reads it would fail hours later."""
-    count = Counter(row.split for row in rows)
     for name, part in settings.split.parts().items():
         if (part > 0 or name in found.said) and not count[name]:
             whole = settings.kind == "corpus" and settings.split.group is None and found.split_of
             raise DataError(
-                f"nothing is left for the {name} split ({len(rows)} rows in all, split.{name} is {part:g}): "
+                f"nothing is left for the {name} split ({count.total()} rows in all, split.{name} is {part:g}): "
                 f"give more data, or set split.{name if name != 'train' else 'test'} "
                 + ("to 0 if it is not needed" if name != "train" else "lower")
                 + ("; documents of one text are in one split: split.group: document divides it" if whole else "")

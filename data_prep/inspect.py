@@ -99,12 +99,14 @@ def rows(path: Path, tokenizer: Path | None, count: int, skip: int = 0) -> Itera
 
 
 def _encoder(tokenizer: Path, path: Path) -> RowEncoder:
-    from jobs.encoding.load import load
+    from jobs.encoding.load import WrongVocabulary, load
     from jobs.encoding.rows import RowEncoder
     from jobs.encoding.settings import Encoding
 
     try:
         return RowEncoder(load(tokenizer), Encoding.of(path))
+    except WrongVocabulary as error:
+        raise DataError(str(error)) from error
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"no readable tokenizer: {error}", tokenizer) from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -21,11 +21,6 @@ class SplitRows:
     count: int
     digests: Iterable[tuple[int, int]]
     texts: Callable[[], Iterator[tuple[str, ...]]]
-
-    @classmethod
-    def of(cls, rows: Sequence[tuple[str, ...]]) -> SplitRows:
-        """Those of texts that are in memory."""
-        return cls(len(rows), map(digests, rows), lambda: iter(rows))
 
 
 def digests(row: tuple[str, ...]) -> tuple[int, int]:

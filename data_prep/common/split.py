@@ -70,6 +70,11 @@ class Assignment:
             hasher.update(f"{root}\0{self.sizes[root]}\0{assign(root, self._split)}\n".encode())
         return hasher.hexdigest()
 
+    def facts(self) -> dict[str, int | str]:
+        """For the card."""
+        largest = max(self.sizes.values(), default=0)
+        return {"groups": len(self.sizes), "largest_group": largest, "digest": self.digest}
+
 
 def assign(root: str, split: SplitSettings) -> str:
     """Split of a group by the seeded hash of its root."""

@@ -6,6 +6,8 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 
+from data_prep.common.settings import Settings
+
 
 @dataclass
 class Tally:
@@ -58,6 +60,13 @@ class DraftRow:
     split: str
     fields: dict[str, str]
     units: tuple[Unit, ...]
+
+    @classmethod
+    def pair(cls, settings: Settings, unit: Unit, split: str) -> DraftRow:
+        """A prompt with its answers."""
+        names = ("completion",) if settings.kind == "instructions" else ("chosen", "rejected")
+        answers = dict(zip(names, unit.texts[1:], strict=True))
+        return cls(identify(unit.name), split, {"prompt": settings.prompt_of(unit.texts[0]), **answers}, (unit,))
 
 
 def identify(*parts: str) -> str:

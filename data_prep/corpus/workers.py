@@ -117,10 +117,15 @@ class ProcessRunner:
 
 
 def _start(module: str, root: Path, phase: str, threads: int) -> subprocess.Popen[str]:
-    """A worker. ``-P`` and the path of our own package: no ``data_prep`` of the working directory comes first."""
+    """A worker. ``-P`` and the path of our own package: no ``data_prep`` of the working directory comes first.
+
+    It has no torch: transformers would import it (200 MB, seconds) for tokenizers, which do not need it.
+    """
     ours = str(Path(__file__).resolve().parents[2])
-    code = f"import sys; sys.path.insert(0, {ours!r}); from data_prep.corpus.workers import main; main()"
+    code = f"""import sys; sys.path.insert(0, {ours!r}); sys.modules["torch"] = None
+from data_prep.corpus.workers import main; main()"""
     limits = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "RAYON_NUM_THREADS": str(threads)}
+    limits["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"  # that there is no torch
     return subprocess.Popen(
         [sys.executable, "-P", "-c", code, module, str(root), phase],
         stdin=subprocess.PIPE,

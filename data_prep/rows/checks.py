@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import bisect
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
 from data_prep.common import text
 from data_prep.rows import pairs
 from data_prep.rows.drafts import EVALUATION, NEAR, PAIR, SHARED, SWAPPED, Draft
 from data_prep.rows.recipe import RowRecipe
+
+Array = np.ndarray[Any, Any]
 
 
 class RowChecks:
@@ -20,10 +28,10 @@ class RowChecks:
         """Set flags of a row, and drop it where it serves nothing or asks in any turn what a test set asks."""
         if self._recipe.kind == "preferences":
             self._see_pair(draft)
-        if not draft.step and (self._shared or self._tests):
-            asked = {text.wording(one) for one in (draft.texts.asked, *draft.texts.questions)}
-            draft.flags |= SHARED * (not asked.isdisjoint(self._shared))
-            if not asked.isdisjoint(self._tests):
+        if not draft.step and (len(self._shared) or len(self._tests)):
+            asked = [text.digest(text.wording(one)) for one in {draft.texts.asked, *draft.texts.questions}]
+            draft.flags |= SHARED * _any_of(asked, self._shared)
+            if _any_of(asked, self._tests):
                 draft.drop(EVALUATION, "in_evaluation", draft.texts.asked)
 
     def _see_pair(self, draft: Draft) -> None:
@@ -46,8 +54,16 @@ class RowChecks:
                 draft.drop(PAIR, "swapped" if wrong_way else "chosen_never", chosen)
 
 
-def _wordings(paths: tuple[str, ...]) -> set[str]:
-    """Every text of these files in the form in which it is compared; very short ones ("Yes") say nothing."""
+def _wordings(paths: tuple[str, ...]) -> Array:
+    """Digests, sorted, of every text of these files in the form in which it is compared (they may be as large as the
+    data themselves); very short ones ("Yes") say nothing."""
     from data_prep.corpus.shard import evaluation_texts
 
-    return {found for found in map(text.wording, evaluation_texts(paths)) if len(found) >= 8}
+    found = (text.digest(one) for one in map(text.wording, evaluation_texts(paths)) if len(one) >= 8)
+    return np.unique(np.fromiter(found, np.uint64))
+
+
+def _any_of(wanted: Iterable[int], known: Array) -> bool:
+    """Whether one is in the sorted ``known``."""
+    places = ((one, bisect.bisect_left(known, one)) for one in wanted)
+    return any(at < len(known) and int(known[at]) == one for one, at in places)

@@ -132,7 +132,7 @@ def of_row(place: str, row: dict[str, Any], recipe: RowRecipe, account: Account)
 def _field(row: dict[str, Any], name: str | None) -> str:
     if name is None:
         return ""
-    if row.get(name) is None:
+    if forms.null(row.get(name)):
         raise Unfit("missing_field", f'field "{name}" (to split by) is missing')
     return str(row[name])
 

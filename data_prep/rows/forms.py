@@ -7,8 +7,9 @@ an error that names it; ``ignore`` leaves fields out, ``carry`` takes more along
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,22 +60,26 @@ class Fields:
         return name in self._ignore
 
     def _without(self, value: Any) -> Any:
-        """The messages of a list without the fields that are ignored."""
-        if not self._ignore or not isinstance(value, list | tuple):
-            return value
-        return [
-            {key: one for key, one in entry.items() if not self._is_ignored(key, one)}
-            if isinstance(entry, Mapping)
-            else entry
-            for entry in value
-        ]
+        """A message, or the messages of a list, without the fields that are ignored."""
+        if self._ignore and isinstance(value, list | tuple):
+            return [self._without(entry) if isinstance(entry, Mapping) else entry for entry in value]
+        if self._ignore and isinstance(value, Mapping):
+            return {key: one for key, one in value.items() if not self._is_ignored(key, one)}
+        return value
 
     def __contains__(self, name: str) -> bool:
         return not _empty(self._row.get(name))
 
     def has(self, *names: str) -> bool:
-        """Whether all are there, be they empty."""
-        return all(name in self._row for name in names)
+        """Whether all are there with content."""
+        return all(name in self for name in names)
+
+    def form(self, forms: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+        """The first form of which all fields are there: of rows that have the columns of several (null where they have
+        none) the one with content. Empty: none."""
+        known = list(forms)
+        empty = (form for form in known if all(name in self._row for name in form))
+        return next((form for form in known if self.has(*form)), next(empty, ()))
 
     def take(self, name: str) -> Any:
         """A field, which counts as used."""
@@ -88,7 +93,7 @@ class Fields:
             Unfit: missing, null, empty or no text.
         """
         value = self.take(name)
-        if value is None:
+        if null(value):
             raise Unfit("null_field", f'field "{name}" is {"null" if name in self._row else "missing"}')
         if not isinstance(value, str):
             raise Unfit("not_text", f'field "{name}" is {type(value).__name__}, not a text')
@@ -116,12 +121,23 @@ class Fields:
                     f'field "{name}" is not used by a row of the form {form}: write ignore: [{name}] to leave it out, '
                     f"or carry: [{name}] to keep it beside the row",
                 )
+            try:
+                json.dumps(value, allow_nan=False)
+            except (TypeError, ValueError) as error:
+                raise Unfit(
+                    "not_json", f'field "{name}" cannot be kept beside the row ({error}): write ignore: [{name}]'
+                ) from error
             found[name] = value
         return found
 
 
+def null(value: Any) -> bool:
+    """None, or NaN, by which pandas writes it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def _empty(value: Any) -> bool:
-    return value is None or value in ("", [], {})
+    return null(value) or value in ("", [], {})
 
 
 def instructions(row: Fields) -> Example:
@@ -130,13 +146,13 @@ def instructions(row: Fields) -> Example:
     Raises:
         Unfit: no known form, an empty or null text, roles out of order.
     """
-    if row.has("label") and row.has("completion") and isinstance(row.take("label"), bool | int):
+    if row.has("label", "completion"):
         raise Unfit(
             "unpaired_preference",
             'has a "label": rows of KTO (prompt, completion, label) say which answers are bad, SFT would learn them '
             "as good: keep the rows whose label is true, and remove the field (or write ignore: [label])",
         )
-    if row.has("chosen") and row.has("rejected"):
+    if row.has("chosen", "rejected"):
         raise Unfit("unknown_form", 'has "chosen" and "rejected": such rows are for a stage of kind preferences')
     form, found, texts = _conversation(row)
     found = [*_system(row, found), *_history(row), *found]
@@ -146,29 +162,31 @@ def instructions(row: Fields) -> Example:
     return Example(form, found[:-1], (found[-1:],), texts, _tools(row), _options(row))
 
 
+_INSTRUCTIONS: dict[tuple[str, ...], str] = {
+    ("messages",): "messages", ("conversations",): "sharegpt", ("conversation",): "sharegpt",
+    ("prompt", "completion"): "prompt", ("prompt", "response"): "prompt", ("question", "response"): "question",
+    ("instruction", "output"): "alpaca", ("input", "output"): "input-output",
+}  # fmt: skip
+"""Forms of instructions by their fields, in the order in which they are looked for."""
+
+
 def _conversation(row: Fields) -> tuple[str, list[Message], bool]:
-    for name, form in (("messages", "messages"), ("conversations", "sharegpt"), ("conversation", "sharegpt")):
-        if row.has(name):
+    match row.form(_INSTRUCTIONS):
+        case (name,):
             found = message_list(row.take(name), name)
             if "prompt" in row:
                 _check_prompt(row, found)
-            return form, found, False
-    for asked, answer, form in (
-        ("prompt", "completion", "prompt"),
-        ("prompt", "response", "prompt"),
-        ("question", "response", "question"),
-    ):
-        if row.has(asked, answer):
-            texts = not (isinstance(row.take(asked), list | tuple) or isinstance(row.take(answer), list | tuple))
-            return form, [*_side(row, asked, "user"), *_side(row, answer, "assistant")], texts
-    if row.has("instruction", "output"):
-        asked = row.text("instruction")
-        if "input" in row:
-            asked = f"{asked}\n\n{row.text('input')}"
-        row.take("input")
-        return "alpaca", _turn(asked, row.text("output")), True
-    if row.has("input", "output"):
-        return "input-output", _turn(row.text("input"), row.text("output")), True
+            return _INSTRUCTIONS[(name,)], found, False
+        case "instruction", "output":
+            asked = row.text("instruction")
+            if "input" in row:
+                asked = f"{asked}\n\n{row.text('input')}"
+            row.take("input")
+            return "alpaca", _turn(asked, row.text("output")), True
+        case asked, answer:
+            sides = [*_side(row, asked, "user"), *_side(row, answer, "assistant")]
+            texts = not any(isinstance(row.take(name), list | tuple) for name in (asked, answer))
+            return _INSTRUCTIONS[asked, answer], sides, texts
     raise Unfit(
         "unknown_form",
         'has no form of instructions: {"messages"}, {"conversations"}, {"prompt", "completion"}, '
@@ -239,7 +257,8 @@ def _tools(row: Fields) -> list[dict[str, Any]]:
     if not isinstance(value, list | tuple) or not all(isinstance(one, Mapping) for one in value):
         raise Unfit("not_tools", 'field "tools" is no list of tools')
     for number, tool in enumerate(value):
-        if not isinstance(tool.get("function", tool).get("name"), str):
+        function = tool.get("function") or tool
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             raise Unfit("not_tools", f"tools[{number}] has no name")
     return [dict(tool) for tool in value]
 
@@ -260,37 +279,38 @@ def preferences(row: Fields) -> Example:
     Raises:
         Unfit: no known form, an empty or null text, conversations that differ before the last answers.
     """
-    if row.has("label") and row.has("completion"):
+    if row.has("label", "completion"):
         raise Unfit(
             "unpaired_preference",
             'has a "label" beside one completion (KTO): preferences need "chosen" and "rejected" for the same prompt',
         )
-    if row.has("answers") and row.has("prompt"):
+    given = row.form((("chosen", "rejected"), ("prompt", "answers")))
+    if "answers" in given:
         return _ranked(row)
-    if not (row.has("chosen") and row.has("rejected")):
+    if not given:
         raise Unfit("unknown_form", f'has no fields "chosen" and "rejected", but {row.names()}')
     form, before, answers, texts = _pair(row)
     before = [*_system(row, before), *_history(row), *before]
     for answer in answers:
         check_turns([*before, *answer])
+        if not answer[-1].get("weight", 1):
+            raise Unfit("nothing_to_learn", "an answer to compare has weight 0: remove the weight, or the row")
         if any(one["role"] == "user" for one in answer):
             raise Unfit(
                 "different_prompts",
                 "chosen and rejected differ before the last question: they must be answers to the same conversation",
             )
-    scores = [_score(row, name) for name in ("score_chosen", "score_rejected")]
     skip = ""
-    if scores[0] is not None and scores[1] is not None:
-        if scores[0] < scores[1]:
-            raise Unfit("scores_the_wrong_way", f"score_chosen {scores[0]:g} is less than score_rejected {scores[1]:g}")
-        skip = "equal_scores" if scores[0] == scores[1] else ""
+    if row.has("score_chosen", "score_rejected"):  # one alone says nothing, and is a field that is not used
+        better, worse = (_score(row, name) for name in ("score_chosen", "score_rejected"))
+        if better < worse:
+            raise Unfit("scores_the_wrong_way", f"score_chosen {better:g} is less than score_rejected {worse:g}")
+        skip = "equal_scores" if better == worse else ""
     return Example(form, before, answers, texts, _tools(row), _options(row), skip)
 
 
-def _score(row: Fields, name: str) -> float | None:
+def _score(row: Fields, name: str) -> float:
     value = row.take(name)
-    if value is None:
-        return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Unfit("not_a_number", f'field "{name}" is {type(value).__name__}, not a number')
     return float(value)
@@ -311,7 +331,7 @@ def _pair(row: Fields) -> Pair:
     elif isinstance(chosen, list | tuple) and isinstance(rejected, list | tuple):
         both = [message_list(value, name) for value, name in ((chosen, "chosen"), (rejected, "rejected"))]
         form = "conversations"
-    elif row.has(asked):
+    elif row.form([(asked,)]):
         before = _side(row, asked, "user")
         texts = not isinstance(row.take(asked), list | tuple)
         answers = tuple([{"role": "assistant", "content": row.text(name)}] for name in ("chosen", "rejected"))
@@ -371,6 +391,11 @@ def _ranked(row: Fields) -> Example:
         ranked = isinstance(entry, Mapping) and isinstance(entry.get("rank"), int | float)
         if not ranked or not isinstance(entry.get("answer"), str) or not entry["answer"].strip():
             raise Unfit("not_ranked", f'answers[{number}] has no "answer" with a "rank"')
+        if unknown := [name for name in entry if name not in ("answer", "rank", "model") and not _empty(entry[name])]:
+            raise Unfit(
+                "unknown_field",
+                f'answers[{number}] has the field "{unknown[0]}", which is not used: write ignore: [{unknown[0]}]',
+            )
         found.append((float(entry["rank"]), entry["answer"]))
     if len(found) < 2:
         raise Unfit("not_ranked", 'field "answers" has less than two answers')

@@ -73,6 +73,8 @@ def message(entry: Any, place: str) -> Message:
 
 def _of_sharegpt(given: dict[str, Any], place: str) -> dict[str, Any]:
     spoken = given.pop("from")
+    if twice := [name for name in ("role", "content") if name in given]:
+        raise Unfit("two_forms", f'{place} has "{twice[0]}" beside "from": remove the fields of one of the two forms')
     role = _SHAREGPT.get(str(spoken).lower())
     if role is None:
         raise Unfit("wrong_roles", f"{place} is from {spoken!r}; known: {', '.join(_SHAREGPT)}")

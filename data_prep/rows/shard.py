@@ -40,7 +40,7 @@ from data_prep.sources import reader
 from data_prep.tokens.encoder import Encoder, Proof
 from jobs.core import files
 from jobs.encoding.errors import CannotEncode
-from jobs.encoding.load import load
+from jobs.encoding.load import WrongVocabulary, load
 from jobs.encoding.rows import IdsOf, RowEncoder, Tokens, control_tokens
 
 ROW = np.dtype(
@@ -114,7 +114,7 @@ class RowPlan:
         """What makes ids of rows, where a tokenizer is given.
 
         Raises:
-            DataError: there is no readable tokenizer.
+            DataError: there is no readable tokenizer, or the model beside it does not embed all its ids.
             SettingsError: the extra ``data`` is not installed.
         """
         if self.recipe.tokenizer is None:
@@ -126,6 +126,8 @@ class RowPlan:
             raise SettingsError(
                 f'tokenising needs the extra "data": pip install "overnight[data]" ({error})'
             ) from error
+        except WrongVocabulary as error:
+            raise DataError(str(error)) from error
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"no readable tokenizer: {error}", directory) from error
 

@@ -96,6 +96,9 @@ def look(path: str, encoding: str | None = None) -> Format:
     known = ", ".join((*TEXT, *ROWS))
     if last in (*TEXT, *JSON, ".csv", ".tsv") and found == "utf-8" and head.count(0) > len(head) // 20:
         return Format("", packing, found, "is full of NUL bytes: if it is UTF-16, set encoding, such as utf-16-le")
+    if encoding is not None and found == encoding and _is_utf8(head, encoding):
+        said = f"is UTF-8, and its letters would be read wrongly as {encoding}: leave encoding out, or convert the file"
+        return Format("", packing, found, said)
     if last in TEXT:
         return Format("html" if last in (".html", ".htm") else "text", packing, found)
     if last in (".csv", ".tsv"):
@@ -106,13 +109,27 @@ def look(path: str, encoding: str | None = None) -> Format:
     return Format("", packing, found, why)
 
 
+def _is_utf8(head: bytes, encoding: str) -> bool:
+    """Whether text that is said to be in another encoding is UTF-8 with letters beyond ASCII: in none of one or two
+    bytes a letter it is so by chance."""
+    if head.isascii() or codecs.lookup(encoding).name.startswith(("utf", "ascii")):
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _json_form(head: bytes, encoding: str, last: str) -> str:
     """``lines`` or ``json``: a list, or objects that are written over several lines."""
     text = head.decode(encoding, errors="replace").lstrip("\ufeff \t\r\n")
-    first, end, _ = text.partition("\n")
+    first, end, rest = text.partition("\n")
     if text.startswith("["):
         return "json"
     if last == ".json":
+        if not rest.strip():  # one object, perhaps with the rows in it
+            return "json"
         try:
             json.loads(first)
         except (ValueError, RecursionError):

@@ -24,8 +24,11 @@ from jobs.core.spec import Source
 
 _WORDS = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
-    "dev": "validation", "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
+    "dev": "validation", "test": "test", "testing": "test", "eval": "test", "evaluation": "test", "holdout": "test",
+    "heldout": "test", "trainset": "train", "valset": "validation", "devset": "validation", "testset": "test",
+    "evalset": "test",
 }  # fmt: skip
+_HELD_OUT = re.compile("h(old|eld)[-._ ]?out", re.IGNORECASE)
 _BETWEEN = re.compile(r"[-._ 0-9]+")
 _SHARD = re.compile(r"[-_.](\d+)-of-(\d+)(?:-[0-9a-f]{16})?$")
 _ABOUT = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json", "card.json", "card.html")
@@ -350,7 +353,8 @@ def _bare(name: str) -> str:
 
 def _split_in(name: str) -> str:
     """The split that a name speaks of; empty: none, or several."""
-    found = {_WORDS[word] for word in _BETWEEN.split(name.lower()) if word in _WORDS}
+    words = _BETWEEN.split(_HELD_OUT.sub("heldout", name.lower()))
+    found = {_WORDS[word] for word in words if word in _WORDS}
     return found.pop() if len(found) == 1 else ""
 
 

@@ -16,6 +16,8 @@ from data_prep.sources.json_rows import HINT, Found
 
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")
 _BATCH = 256
+_SIMPLE = re.compile(r"(large_)?string(_view)?|bool|u?int\d+|float|double|null")
+"""Types of Arrow whose values are those of JSON."""
 
 
 def delimited(path: str, form: str, limit: int, encoding: str) -> Found:
@@ -83,9 +85,10 @@ def columnar(path: str, form: str, columns: Sequence[str] | None) -> Found:
         for batch in batches:
             if columns is not None and form == "arrow":
                 batch = batch.select([name for name in names if name in columns])
+            odd = [field.name for field in batch.schema if not _SIMPLE.fullmatch(str(field.type))]
             for row in batch.to_pylist():
                 read += 1
-                yield read, row
+                yield read, {**row, **{name: _plain(row[name]) for name in odd}}
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # OSError: damaged pages
         said = (str(error).splitlines() or [type(error).__name__])[0]
         if not read:
@@ -93,6 +96,15 @@ def columnar(path: str, form: str, columns: Sequence[str] | None) -> Found:
         else:
             place = f"{path}:{read + 1}"
             yield Flaw("broken_archive", place, f"from this row on the {form.capitalize()} file cannot be read: {said}")
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: dates, times and decimal numbers are texts."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value if value is None or isinstance(value, str | int | float | bytes) else str(value)
 
 
 def _parquet(path: str, columns: Sequence[str] | None) -> tuple[list[str], Iterator[Any]]:

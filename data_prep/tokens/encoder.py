@@ -28,6 +28,7 @@ from data_prep.common.text import batched
 from data_prep.tokens import bpe
 from jobs.encoding import documents
 from jobs.encoding.control import ControlNames
+from jobs.encoding.load import WrongVocabulary, check_embedded, embedded
 
 Ids = np.ndarray[Any, Any]
 TOKENIZER_FILES = ("tokenizer.json", "special_tokens_map.json", "tokenizer_config.json")
@@ -71,7 +72,7 @@ class Encoder:
         libraries, the probe is not repeated.
 
         Raises:
-            DataError: there is no readable tokenizer.
+            DataError: there is no readable tokenizer, or the model beside it does not embed all its ids.
             SettingsError: the extra ``data`` is not installed.
         """
         self.directory = directory
@@ -90,6 +91,10 @@ class Encoder:
         self.vocabulary = self._slow.get_vocab_size(with_added_tokens=True)
         # Ids may have gaps: the number of tokens does not tell how large an id can be.
         self.largest = max(self._slow.get_vocab(with_added_tokens=True).values(), default=0)
+        try:
+            check_embedded(directory, [self.largest], embedded(directory))
+        except WrongVocabulary as error:
+            raise DataError(str(error)) from error
         self.begin = documents.beginning(
             *(self._slow.encode("a", add_special_tokens=added).ids for added in (True, False))
         )

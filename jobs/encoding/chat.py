@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _GENERATION = re.compile(r"\{\%-?\s*generation\s*-?\%\}")
+_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 _CONTROL_LIKE = re.compile(r"<[^<>\s]{1,60}>|\[/?[A-Z_]+\]")
 """What templates close a turn with, where the text between two messages has to be divided."""
 
@@ -89,8 +90,8 @@ class Chat:
         learned = [at for at in turns if messages[at].get("weight", 1)]
         unwritten = sum(not messages_as.holds(text, messages_as.thought(one.messages[at])) for at in turns)
         if marked is None:
-            closed = (_closed(text, one.span(at), one.messages[at]) for at in learned)
-            return RenderedChat(text, tuple(closed), unwritten)
+            one.check_end()
+            return RenderedChat(text, tuple(one.closed(at) for at in learned), unwritten)
         if learned == turns:
             spans = marked
         elif len(marked) == len(turns):
@@ -98,9 +99,9 @@ class Chat:
         else:
             bounds = [one.span(at) for at in learned]
             spans = [part for part in marked if any(part[0] < end and start < part[1] for start, end in bounds)]
-        spans = _merged(spans)
+        spans = frames.merged(spans)
         for at in learned:
-            if any(_is_open(text, span, one.messages[at]) for span in spans):
+            if any(one.is_open(at, span) for span in spans):
                 raise CannotEncode(
                     "no_end_of_turn",
                     f"{{% generation %}} of the chat template ends with the content of messages[{at}]: no model would "
@@ -147,7 +148,7 @@ class _Render:
     @property
     def marks(self) -> bool:
         """Whether the template itself says what the assistant writes."""
-        return bool(_GENERATION.search(self.template))
+        return bool(_GENERATION.search(_COMMENT.sub("", self.template)))
 
     def __call__(
         self, messages: Sequence[Message], generate: bool = False, marks: bool = False
@@ -222,12 +223,20 @@ class _Conversation:
         # Names occur in several places: each call and each tool gets a name of its own to find it by.
         numbers = iter(range(len(calls)))
         named = [
-            {**one, "tool_calls": [_renamed_call(call, frames.mark(next(numbers))) for call in one["tool_calls"]]}
+            {
+                **one,
+                "tool_calls": [
+                    messages_as.renamed_call(call, frames.mark(next(numbers))) for call in one["tool_calls"]
+                ],
+            }
             if one.get("tool_calls")
             else one
             for one in self.messages
         ]
-        tools = [_renamed_call(tool, frames.mark(len(calls) + at)) for at, tool in enumerate(self._render.tools or ())]
+        tools = [
+            messages_as.renamed_call(tool, frames.mark(len(calls) + at))
+            for at, tool in enumerate(self._render.tools or ())
+        ]
         found = replace(self._render, tools=tools or None)(named)[0]
         for place, (at, _) in enumerate(calls):
             if frames.mark(place) not in found:
@@ -235,6 +244,25 @@ class _Conversation:
         for at in range(len(tools)):
             if frames.mark(len(calls) + at) not in found:
                 raise _left_out(f"tools[{at}]")
+
+    def check_end(self) -> None:
+        """Refuse a template that begins another answer behind the last one, whether it is asked to or not."""
+        last, text = len(self.messages) - 1, self.full[0]
+        asked, answer = self.part(last, True), (messages_as.shown(self.messages[last]) or [""])[-1].strip()
+        end = text[text.rfind(answer) :] if answer else ""
+        if not end or asked != self.part(last, False) or not text.startswith(asked):
+            return
+        try:
+            longer, _ = self._render([*self.messages, {"role": "user", "content": "?"}])
+        except CannotEncode:
+            return
+        if end not in longer:
+            raise CannotEncode(
+                "answer_begun_at_the_end",
+                "the chat template writes something behind the last answer that it leaves out where a question "
+                "follows, and takes no notice of add_generation_prompt: put the beginning of an answer behind "
+                "{% if add_generation_prompt %} (template: FILE.jinja)",
+            )
 
     def part(self, count: int, generate: bool) -> str:
         """The first ``count`` messages as text, with the beginning of an answer where ``generate`` is set."""
@@ -258,6 +286,37 @@ class _Conversation:
         if not start < end:
             raise CannotEncode("no_place_of_answer", f"the chat template does not say where messages[{at}] stands")
         return start, end
+
+    def is_open(self, at: int, span: Span) -> bool:
+        """Whether a span ends with the content of message ``at``, and not with what ends a turn."""
+        text, message = self.full[0], self.messages[at]
+        answer = messages_as.shown(message)[-1:]
+        if message.get("tool_calls") or not answer or not text[slice(*span)].rstrip().endswith(answer[0]):
+            return False
+        try:  # an answer such as ">" is also the end of many a control token
+            return not text[self._anchor(at, self.messages)[1] : span[1]].strip()
+        except CannotEncode:
+            return True
+
+    def closed(self, at: int) -> Span:
+        """``span`` with what closes the answer: where a template leaves that to the message that follows, its
+        beginning.
+
+        Raises:
+            CannotEncode: nothing follows the answer.
+        """
+        start, end = self.span(at)
+        if not self.is_open(at, (start, end)):
+            return start, end
+        rest = self.full[0][end:]
+        following = _CONTROL_LIKE.match(rest, len(rest) - len(rest.lstrip()))
+        if following is None:
+            raise CannotEncode(
+                "no_end_of_turn",
+                "the chat template writes nothing behind an answer, so no model would learn where to stop: name a "
+                "template that closes it (template: FILE.jinja)",
+            )
+        return start, end + following.end()
 
     def _turn(self, at: int) -> tuple[str, str] | None:
         """Question and answer of a turn that is nothing but two texts behind another turn, else None."""
@@ -366,55 +425,12 @@ def _common(one: str, other: str) -> int:
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def _renamed_call(call: Mapping[str, Any], mark: str) -> dict[str, Any]:
-    if "function" in call:
-        return {**call, "function": _renamed_call(call["function"], mark)}
-    return {**call, "name": f"{call.get('name', '')}{mark}"}
-
-
 def _left_out(what: str) -> CannotEncode:
     return CannotEncode(
         "left_out_by_template",
         f"the chat template leaves out {what}: name a template that has a place for it (template: FILE.jinja), or "
         "remove it from the row",
     )
-
-
-def _merged(spans: Sequence[Span]) -> list[Span]:
-    """The spans, those that touch as one: a template may mark an answer and its end apart."""
-    found: list[Span] = []
-    for start, end in spans:
-        if found and found[-1][1] == start:
-            found[-1] = (found[-1][0], end)
-        else:
-            found.append((start, end))
-    return found
-
-
-def _is_open(text: str, span: Span, message: Message) -> bool:
-    """Whether a span ends with the content of an answer, and not with what ends a turn."""
-    said, answer = text[span[0] : span[1]].rstrip(), messages_as.shown(message)[-1:]
-    return not message.get("tool_calls") and bool(answer) and said.endswith(answer[0])
-
-
-def _closed(text: str, span: Span, message: Message) -> Span:
-    """The span with what closes the answer: where a template leaves that to the message that follows, its beginning.
-
-    Raises:
-        CannotEncode: nothing follows the answer.
-    """
-    if not _is_open(text, span, message):
-        return span
-    start, end = span
-    rest = text[end:]
-    following = _CONTROL_LIKE.match(rest, len(rest) - len(rest.lstrip()))
-    if following is None:
-        raise CannotEncode(
-            "no_end_of_turn",
-            "the chat template writes nothing behind an answer, so no model would learn where to stop: name a template "
-            "that closes it (template: FILE.jinja)",
-        )
-    return start, end + following.end()
 
 
 def _unclear(at: int) -> CannotEncode:

@@ -84,3 +84,14 @@ class Frame:
         if at != len(text):
             return None
         return tuple((starts[one] + more, starts[last] + rest) for (one, more), (last, rest) in self.spans)
+
+
+def merged(spans: Sequence[Span]) -> list[Span]:
+    """The spans, those that touch as one: a template may mark an answer and its end apart."""
+    found: list[Span] = []
+    for start, end in spans:
+        if found and found[-1][1] == start:
+            found[-1] = (found[-1][0], end)
+        else:
+            found.append((start, end))
+    return found

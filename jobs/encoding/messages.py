@@ -171,3 +171,10 @@ def with_anchor(message: Message, behind: bool) -> Message:
     if "function" in last:
         last["function"] = own
     return {**message, "tool_calls": calls}
+
+
+def renamed_call(call: Mapping[str, Any], mark: str) -> dict[str, Any]:
+    """A call or a tool with ``mark`` behind its name."""
+    if "function" in call:
+        return {**call, "function": renamed_call(call["function"], mark)}
+    return {**call, "name": f"{call.get('name', '')}{mark}"}

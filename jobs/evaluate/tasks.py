@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -54,18 +55,23 @@ def choose(path: Path, task: str, settings: TaskSettings) -> list[Row]:
     """The rows a task takes: all, or the ``limit`` whose hashed ids come first.
 
     By hash, so that the choice neither depends on the order of the file nor on a seed, and two evaluations of the same
-    data have the same examples. Preferences whose two answers are equal say nothing and are left out.
+    data have the same examples; other rows are not kept in memory. Preferences whose two answers are equal say nothing
+    and are left out.
 
     Raises:
         DataError: no row is left.
     """
-    rows = examples.read_rows(path, TASKS[task].format)
+    found = examples.rows_between(path, TASKS[task].format)
     if task == "preferences":
-        rows = [row for row in rows if row.value["chosen"] != row.value["rejected"]]
+        found = (row for row in found if row.value["chosen"] != row.value["rejected"])
+
+    def place(row: Row) -> bytes:
+        return hashlib.sha256(row.id.encode()).digest()
+
+    rows = sorted(found, key=place) if settings.limit is None else heapq.nsmallest(settings.limit, found, place)
     if not rows:
         raise ExamplesError(f"{path}:1: no row for the task {task}")
-    rows.sort(key=lambda row: hashlib.sha256(row.id.encode()).digest())
-    return rows[: settings.limit]
+    return rows
 
 
 def prepare(

@@ -6,7 +6,7 @@ Training and evaluation share this module, so the ids that are scored are the id
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import tee
 from pathlib import Path
@@ -196,7 +196,7 @@ def _wrapped(row: Row, template: str) -> dict[str, Any]:
     return {**row.texts, "prompt": template.replace("{prompt}", row.texts["prompt"])}
 
 
-def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """How many rows were written, one a line, as they came; the name appears when all are there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, count = path.with_name(f".{path.name}"), 0

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 _TYPE = "dtype" if tuple(map(int, transformers.__version__.split(".")[:2])) >= (4, 56) else "torch_dtype"
 """How ``from_pretrained`` calls the type of weights."""
+
+_GENERATION_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def config_of(checkpoint: Path) -> Any:
@@ -27,10 +29,16 @@ def type_of(config: Any) -> torch.dtype:
 
 
 def load_model(checkpoint: Path, dtype: torch.dtype = torch.float32, **more: Any) -> PreTrainedModel:
-    """The model of a Hugging Face directory, from safetensors only (a pickle could run code)."""
+    """The model of a Hugging Face directory, from safetensors only (a pickle could run code).
+
+    Of its generation settings it keeps the ids: many directories have others that transformers reads and then does not
+    save (a temperature without ``do_sample``). Finished models get the file of their base, byte by byte.
+    """
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         str(checkpoint), use_safetensors=True, local_files_only=True, **{_TYPE: dtype, **more}
     )
+    if (given := model.generation_config) is not None:
+        model.generation_config = GenerationConfig(**{name: getattr(given, name) for name in _GENERATION_IDS})
     return model
 
 

@@ -5,8 +5,8 @@ They are written once, by all processes together, row by row; no process holds t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, astuple, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,10 +30,12 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class Fit:
-    """How long a row may be, and what becomes of longer ones (``too_long``: error or skip)."""
+    """How long a row may be, what becomes of longer ones (``too_long``: error or skip), and what is put around the
+    prompt of rows of texts (``template``)."""
 
     length: int
     too_long: str = "error"
+    template: str = "{prompt}"
 
 
 def dataset(
@@ -61,7 +63,7 @@ def dataset(
 
     def write(part: Path, start: int, end: int) -> None:
         rows = examples.rows_between(source, kind, start, end)
-        found = examples.fitting_pairs(rows, source, tokenizer, fit.length, fit.too_long)
+        found = examples.fitting_pairs(rows, source, tokenizer, *astuple(fit))
         with pyarrow.OSFile(str(part), "wb") as stream, pyarrow.ipc.new_stream(stream, schema) as writer:
             for columns in _columns(sequences for _, sequences in found):
                 writer.write_batch(pyarrow.record_batch(columns, schema))
@@ -69,11 +71,21 @@ def dataset(
 
     parts.make(write)
     parts.wait()
-    read = [datasets.Dataset.from_file(str(part)) for part in parts.paths]
-    found = datasets.concatenate_datasets([part for part in read if len(part)]) if any(map(len, read)) else ()
+    found = read(parts.paths)
     examples.check_any(len(found), source, fit.length)
     lengths = [_lengths(found, name) for name in names[::2]]
     return found, np.maximum(lengths[0], lengths[-1])
+
+
+def written(scratch: Path) -> list[Path]:
+    """The files that ``dataset`` has written there."""
+    return sorted(scratch.glob("part-?????"))
+
+
+def read(parts: Iterable[Path]) -> Any:
+    """The rows of such files, mapped."""
+    found = [part for part in (datasets.Dataset.from_file(str(part)) for part in parts) if len(part)]
+    return datasets.concatenate_datasets(found) if found else ()
 
 
 def _columns(rows: Iterator[list[Tokens]]) -> Iterator[list[Any]]:

@@ -170,8 +170,12 @@ def automodel(case: Case) -> Fed:
     from nemo_automodel.components.datasets.utils import default_collater
 
     from jobs.backends.automodel.data import PairsConfig
+    from jobs.training import pairs
 
-    built = PairsConfig(str(case.data / "train.jsonl"), str(case.model), LENGTH, case.rows, 1).build()
+    path, place = case.data / "train.jsonl", case.scratch / "rows"
+    fit, tokenizer = pairs.Fit(LENGTH), tokenizers.load(case.model)
+    pairs.dataset(path, "instructions", FINGERPRINT, tokenizer, fit, place, _context())
+    built = PairsConfig(str(path), str(place), str(case.model), case.rows, 1).build()
     batch = default_collater(list(built))
     found: Fed = []
     for ids, labels, real in zip(

@@ -1,6 +1,6 @@
 """Training data in the shape that AutoModel reads: ids and labels, blocks of a corpus for CPT and rows for SFT.
 
-The ids are made by ``jobs.training.examples``, as for every other back end and for evaluation. AutoModel's own data set
+The ids are made by ``jobs.training.pairs``, as for every other back end and for evaluation. AutoModel's own data set
 of prompts and answers tokenises them in its own way, so a model would be scored on other ids than it was trained on.
 """
 
@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jobs.encoding.rows import Tokens
-from jobs.training import examples, tokenizers
-from jobs.training.order import TrainingOrder, training_order
+from jobs.training import pairs, tokenizers
+from jobs.training.order import training_order
 from jobs.training.tokens import Blocks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass
@@ -55,7 +56,7 @@ def block_of(blocks: Blocks, index: int) -> dict[str, Any]:
 class InOrder(Sequence[dict[str, Any]]):
     """Samples made when they are asked for, in the order of training."""
 
-    def __init__(self, sample: Callable[[int], dict[str, Any]], order: TrainingOrder) -> None:
+    def __init__(self, sample: Callable[[int], dict[str, Any]], order: Sequence[int]) -> None:
         self._sample = sample
         self._order = order
 
@@ -70,45 +71,41 @@ class InOrder(Sequence[dict[str, Any]]):
 class PairsConfig:
     """What the configuration names as its data set: the examples of all steps in the order of training.
 
-    The tokenizer is that of ``checkpoint`` by our loader: AutoModel's own puts special tokens around what it encodes.
+    ``rows``: where ``pairs.dataset`` has put those of the file ``path``; ``checkpoint``: whose tokenizer says what a
+    batch is filled up with.
     """
 
     path: str
+    rows: str
     checkpoint: str
-    seq_length: int
     batch_size: int
     steps: int
     seed: int = 0
-    too_long: str = "error"
 
     def build(self) -> InOrder:
         """One mapping a row: ``input_ids``, ``labels`` (that of the next token; -100 without loss),
         ``attention_mask``.
 
         Raises:
-            DataError: a row longer than ``seq_length``, unless such rows are to be left out; no row at all, or fewer
-                than a batch takes.
+            DataError: fewer rows than a batch takes.
         """
-        kept, pad = pairs(self.path, self.checkpoint, self.seq_length, self.too_long)
-        order = training_order(len(kept), self.batch_size, self.steps, self.seed, where=f"{self.path}:1")
-        return InOrder(lambda index: shifted(kept[index], pad), order)
+        rows = pairs.read(pairs.written(Path(self.rows)))
+        order = training_order(len(rows), self.batch_size, self.steps, self.seed, where=f"{self.path}:1")
+        return of_rows(rows, tokenizers.load(Path(self.checkpoint)), order)
 
 
-@lru_cache(maxsize=2)
-def pairs(path: str, checkpoint: str, seq_length: int, too_long: str) -> tuple[list[Tokens], int]:
-    """The rows of a file, each once, and the padding id. Kept: steps are counted before the set is built."""
-    tokenizer = tokenizers.load(Path(checkpoint))
-    rows = examples.rows_between(Path(path), "instructions")
-    kept = [pair for _, (pair,) in examples.fitting_pairs(rows, Path(path), tokenizer, seq_length, too_long)]
-    examples.check_any(len(kept), Path(path), seq_length)
-    return kept, int(tokenizer.pad_token_id)
+def of_rows(rows: Any, tokenizer: PreTrainedTokenizerBase, order: Sequence[int]) -> InOrder:
+    """Rows of ``pairs.dataset`` as samples."""
+    pad = int(tokenizer.pad_token_id)
+    return InOrder(lambda index: shifted(rows[index], pad), order)
 
 
-def shifted(tokens: Tokens, pad: int) -> dict[str, Any]:
+def shifted(row: dict[str, Any], pad: int) -> dict[str, Any]:
     """AutoModel's losses take labels as they stand: the one beside a token is the token after it."""
+    ids = row["input_ids"][:-1]
     return {
-        "input_ids": list(tokens.ids[:-1]),
-        "labels": tokens.labels[1:],
-        "attention_mask": [1] * (len(tokens) - 1),
+        "input_ids": ids,
+        "labels": row["labels"][1:],
+        "attention_mask": [1] * len(ids),
         "___PAD_TOKEN_IDS___": {"input_ids": pad, "labels": -100, "attention_mask": 0},
     }

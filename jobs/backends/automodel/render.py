@@ -21,7 +21,7 @@ _FP32 = {"param_dtype": "float32", "reduce_dtype": "float32", "output_dtype": No
 @dataclass(frozen=True)
 class AutomodelPaths:
     """Where a run reads and writes, and what it runs on. ``data``: the prefix of .bin and .idx (cpt), or rows of
-    JSON (sft). ``restore``: directory of the save to go on from."""
+    JSON (sft), whose ids are in ``scratch``. ``restore``: directory of the save to go on from."""
 
     model: Path
     data: Path
@@ -119,10 +119,9 @@ def _dataset(kind: str, settings: AutomodelSettings, place: AutomodelPaths) -> d
     return {
         "_target_": PAIRS,
         "path": str(place.data),
+        "rows": str(place.scratch / settings.split),
         "checkpoint": str(place.model),
-        "seq_length": settings.sequence_length,
         "batch_size": settings.batch_size,
         "steps": settings.steps,
         "seed": settings.seed,
-        "too_long": settings.too_long,
     }

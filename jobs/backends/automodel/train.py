@@ -19,10 +19,10 @@ from jobs.backends.automodel import data, layout, render  # data: AutoModel's re
 from jobs.backends.automodel.render import AutomodelPaths
 from jobs.backends.automodel.settings import AutomodelSettings
 from jobs.core import files
-from jobs.core.spec import StageSpec
+from jobs.core.spec import Input, StageSpec
 from jobs.core.validation import LOSS, SPLIT
 from jobs.encoding.rows import IGNORED
-from jobs.training import cpu, finished, measured, ranks, tokenizers, tokens, validation
+from jobs.training import cpu, finished, measured, pairs, ranks, tokenizers, tokens, validation
 from jobs.training.interface import Diverged, Result, Unfinished, WorkContext
 from jobs.training.order import tell_order
 from jobs.training.validation import Watch
@@ -44,7 +44,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     source = spec.inputs["checkpoint"].output
     config = scratch / "config.yaml"
 
-    rows_at = validation.rows_of(spec.inputs["data"], settings)
+    validates = validation.rows_of(spec.inputs["data"], settings) is not None
     path, count = _data(spec, ctx, settings, scratch)
     settings = settings.counted(count)
     tell_order(ctx, settings, count)
@@ -59,8 +59,8 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     ranks.on_first(prepare)
     ctx.saves.validations = ranks.on_first(lambda: ctx.saves.validations)  # every process decides by them
     recipe = Watched(load_yaml_config(config), ctx, settings)
-    if rows_at is not None:
-        recipe.__dict__["held_out"] = _held_out(spec, ctx, settings, scratch, rows_at)
+    if validates:
+        recipe.__dict__["held_out"] = _held_out(spec, ctx, settings, scratch)
     began = time.monotonic()
     recipe.setup()
     recipe.run_train_validation_loop()
@@ -85,28 +85,37 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
 
 def _data(spec: StageSpec, ctx: WorkContext, settings: AutomodelSettings, scratch: Path) -> tuple[Path, int]:
     """The file of rows, or the prefix of the files of a corpus, and how many examples it has."""
-    given, source = spec.inputs["data"], spec.inputs["checkpoint"].output
+    given = spec.inputs["data"]
+    tokenizer = tokenizers.load(spec.inputs["checkpoint"].output)
     if spec.kind == "cpt":
-        prefix = tokens.corpus(given, settings.split, tokenizers.load(source), scratch / "data", ctx)
+        prefix = tokens.corpus(given, settings.split, tokenizer, scratch / "data", ctx)
         mixed = tokens.mix(prefix, settings.seed, scratch / "data", ctx)
         return prefix, len(tokens.Blocks(prefix, settings.sequence_length, settings.seed, 1, mixed))
-    path = given.output / f"{settings.split}.jsonl"
-    return path, len(data.pairs(str(path), str(source), settings.sequence_length, settings.too_long)[0])
+    rows = _rows(given, settings.split, settings, tokenizer, scratch, ctx)
+    return given.output / f"{settings.split}.jsonl", len(rows)
 
 
-def _held_out(
-    spec: StageSpec, ctx: WorkContext, settings: AutomodelSettings, scratch: Path, path: Path
-) -> list[dict[str, Any]]:
+def _rows(
+    given: Input, split: str, settings: AutomodelSettings, tokenizer: Any, scratch: Path, ctx: WorkContext
+) -> Any:
+    """The rows of a split, mapped into memory."""
+    fit = pairs.Fit(settings.sequence_length, settings.too_long)
+    source = given.output / f"{split}.jsonl"
+    return pairs.dataset(source, "instructions", given.fingerprint, tokenizer, fit, scratch / split, ctx)[0]
+
+
+def _held_out(spec: StageSpec, ctx: WorkContext, settings: AutomodelSettings, scratch: Path) -> data.InOrder:
     """The samples to validate on."""
-    given, source = spec.inputs["data"], spec.inputs["checkpoint"].output
+    given = spec.inputs["data"]
+    tokenizer = tokenizers.load(spec.inputs["checkpoint"].output)
     if spec.kind == "cpt":
-        tokenizer, place = tokenizers.load(source), scratch / SPLIT
+        place = scratch / SPLIT
         prefix = tokens.corpus(given, SPLIT, tokenizer, place, ctx)
         mixed = tokens.mix(prefix, settings.seed, place, ctx)
         blocks = tokens.Blocks(prefix, settings.sequence_length, settings.seed, 1, mixed, rest=True)
-        return [data.block_of(blocks, index) for index in range(len(blocks))]
-    kept, pad = data.pairs(str(path), str(source), settings.sequence_length, settings.too_long)
-    return [data.shifted(one, pad) for one in kept]
+        return data.InOrder(lambda index: data.block_of(blocks, index), range(len(blocks)))
+    rows = _rows(given, SPLIT, settings, tokenizer, scratch, ctx)
+    return data.of_rows(rows, tokenizer, range(len(rows)))
 
 
 def _resume_point(ctx: WorkContext) -> Path | None:

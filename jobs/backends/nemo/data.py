@@ -8,9 +8,10 @@ ids.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping, Sized
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, cast
 
 import numpy
@@ -76,17 +77,6 @@ def module(kind: str, path: Path, scratch: Path, settings: NemoSettings, tokeniz
     return (PacksModule if settings.packed else PairsModule)(dataset_root=scratch, memmap_workers=1, **common)
 
 
-def fitting(source: Path, settings: NemoSettings, tokenizer: Any) -> Iterator[Tokens]:
-    """Ids and mask of the rows of SFT in a file, one by one.
-
-    Raises:
-        DataError: a row that cannot be used, with file and line.
-    """
-    rows = examples.rows_between(source, "instructions")
-    fit = (settings.sequence_length, settings.too_long, settings.prompt_template)
-    return (one for _, (one,) in examples.fitting_pairs(rows, source, tokenizer, *fit))
-
-
 def pairs(given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any) -> None:
     """Write ``training.jsonl``: per row the ids and which carry loss, or per packed sequence those of its rows.
 
@@ -97,9 +87,11 @@ def pairs(given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any) -
     if _made(scratch, given, settings):
         return
     source = given.output / f"{settings.split}.jsonl"
-    found = fitting(source, settings, tokenizer)
+    rows = examples.rows_between(source, "instructions")
+    fit = (settings.sequence_length, settings.too_long, settings.prompt_template)
+    found = (one for _, (one,) in examples.fitting_pairs(rows, source, tokenizer, *fit))
     if settings.packed:
-        count = examples.write_rows(scratch / TRAINING, _sequences(list(found), source, scratch, settings))
+        count = examples.write_rows(scratch / TRAINING, _sequences(found, source, scratch, settings))
     else:
         lines = ({"input_ids": one.ids, "loss_mask": list(map(int, one.mask))} for one in found)
         count = examples.write_rows(scratch / TRAINING, lines)
@@ -107,31 +99,37 @@ def pairs(given: Input, scratch: Path, settings: NemoSettings, tokenizer: Any) -
     _mark(scratch, given, settings)
 
 
-def _sequences(found: list[Tokens], source: Path, scratch: Path, settings: NemoSettings) -> list[dict[str, list[int]]]:
+def _sequences(
+    found: Iterator[Tokens], source: Path, scratch: Path, settings: NemoSettings
+) -> Iterator[Mapping[str, Any]]:
     """The packed sequences as NeMo's data set has them: ids, where rows start, and whether the next id is learned.
+
+    The ids of all rows are in a file meanwhile; in memory are their lengths.
 
     Raises:
         DataError: fewer than a batch takes.
     """
-    length = settings.sequence_length
-    taken = [len(pair) - 1 for pair in found]  # the last id of a row is learned and never read
-    groups = lengths.pack(taken, length)
-    if len(groups) < settings.batch_size:
-        raise ExamplesError(
-            f"{source}:1: {len(found)} rows make {len(groups)} packed sequences of {length} tokens, less than one "
-            f"batch (batch_size {settings.batch_size}, which counts sequences with packed: true): lower one of the two"
-        )
-    facts = {"rows": len(found), "sequences": len(groups), "fill": round(sum(taken) / (len(groups) * length), 4)}
-    files.write_json(scratch / PACKING, facts)
-    lines = []
-    for group in groups:
-        line: dict[str, list[int]] = {"input_ids": [], "seq_start_id": [], "loss_mask": []}
-        for pair in (found[index] for index in group):
-            line["seq_start_id"].append(len(line["input_ids"]))
-            line["input_ids"] += pair.ids
-            line["loss_mask"] += [int(learned) for learned in (*pair.mask[1:], False)]
-        lines.append(line)
-    return lines
+    length, sizes = settings.sequence_length, []
+    with TemporaryFile(dir=scratch) as spool:
+        for one in found:
+            sizes.append(len(one))
+            both = 2 * numpy.array(one.ids, numpy.int32)
+            both[:-1] += numpy.array(one.mask[1:])
+            spool.write(both.tobytes())
+        taken = [size - 1 for size in sizes]  # the last id of a row is learned and never read
+        groups = lengths.pack(taken, length)
+        if len(groups) < settings.batch_size:
+            raise ExamplesError(
+                f"{source}:1: {len(sizes)} rows make {len(groups)} packed sequences of {length} tokens, less than one "
+                f"batch (batch_size {settings.batch_size}, which counts sequences with packed: true): lower one of "
+                "the two"
+            )
+        facts = {"rows": len(sizes), "sequences": len(groups), "fill": round(sum(taken) / (len(groups) * length), 4)}
+        files.write_json(scratch / PACKING, facts)
+        ids = numpy.memmap(spool, numpy.int32, mode="r")
+        ends = numpy.cumsum(sizes)
+        for group in groups:
+            yield lengths.packed_row([ids[ends[index] - sizes[index] : ends[index]] for index in group])
 
 
 def packing(scratch: Path) -> dict[str, Any]:

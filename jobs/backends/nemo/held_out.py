@@ -16,11 +16,11 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from nemo.collections.llm.gpt.model.base import gpt_data_step, gpt_forward_step
 
 from jobs.backends.nemo import compat
-from jobs.backends.nemo.data import fitting
 from jobs.backends.nemo.settings import NemoSettings
 from jobs.core.spec import Input
 from jobs.core.validation import SPLIT
-from jobs.training import ranks, tokens
+from jobs.encoding.rows import IGNORED
+from jobs.training import pairs, ranks, tokens
 from jobs.training.interface import WorkContext
 from jobs.training.validation import Told, passes
 
@@ -47,18 +47,36 @@ class HeldOutBlocks(Sequence[Learned]):
         return ids, [True] * len(ids)
 
 
+class HeldOutRows(Sequence[Learned]):
+    """The rows of SFT, each alone, also where training packs them; the shortest first."""
+
+    def __init__(
+        self, given: Input, path: Path, settings: NemoSettings, tokenizer: Any, scratch: Path, ctx: WorkContext
+    ) -> None:
+        fit = pairs.Fit(settings.sequence_length, settings.too_long, settings.prompt_template)
+        of = (path, "instructions", given.fingerprint, tokenizer, fit)
+        self._rows, sizes = pairs.dataset(*of, scratch, ctx)
+        self._order = sizes.argsort(kind="stable")
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, number: Any) -> Any:
+        row = self._rows[int(self._order[number])]
+        return row["input_ids"], [label != IGNORED for label in row["labels"]]
+
+
 def rows_of(
     kind: str, given: Input, path: Path, settings: NemoSettings, tokenizer: Any, scratch: Path, ctx: WorkContext
 ) -> Sequence[Learned]:
-    """What is validated on; rows of SFT each alone, also where training packs them.
+    """What is validated on.
 
     Raises:
         DataError: a row that cannot be used, with file and line.
     """
     if kind == "cpt":
         return HeldOutBlocks(given, settings, tokenizer, scratch, ctx)
-    found = fitting(path, settings, tokenizer)
-    return sorted(((one.ids, one.mask) for one in found), key=lambda row: len(row[0]))
+    return HeldOutRows(given, path, settings, tokenizer, scratch, ctx)
 
 
 class NemoValidation:

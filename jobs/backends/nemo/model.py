@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.backends.nemo import compat, layout
 from jobs.backends.nemo.settings import NemoSettings
-from jobs.core.verdict import FailureClass
+from jobs.encoding.load import check_embedded
 from jobs.training.settings import BadSettings
 
 if TYPE_CHECKING:
@@ -20,12 +20,6 @@ if TYPE_CHECKING:
 
 MODELS = {"llama": "LlamaModel", "mistral": "MistralModel", "qwen2": "Qwen2Model", "qwen3": "Qwen3Model"}
 """``model_type`` of a Hugging Face configuration -> class of ``nemo.collections.llm`` with an importer for it."""
-
-
-class WrongVocabulary(RuntimeError):
-    """The tokenizer has ids that the model has no embedding for."""
-
-    failure = FailureClass.TOKENIZER
 
 
 def from_checkpoint(checkpoint: Path, settings: NemoSettings) -> GPTModel:
@@ -69,17 +63,14 @@ def tokenizer(checkpoint: Path, model: GPTModel | None = None) -> AutoTokenizer:
     """NeMo's tokenizer over the files that the checkpoint carries.
 
     Raises:
-        WrongVocabulary: it has more ids than ``model`` has embeddings.
+        WrongVocabulary: ``model`` has no embedding for some of its ids.
     """
     from nemo.collections.common.tokenizers.huggingface.auto_tokenizer import AutoTokenizer
 
     found = AutoTokenizer(str(layout.tokenizer_directory(checkpoint)))
-    size = getattr(model.config, "vocab_size", None) if model is not None else None
-    if size is not None and len(found.tokenizer) > size:
-        raise WrongVocabulary(
-            f"{checkpoint}: the tokenizer has {len(found.tokenizer)} ids, the model embeds {size}: "
-            "is this tokenizer of another model?"
-        )
+    if model is not None:
+        ids = found.tokenizer.get_vocab().values()
+        check_embedded(checkpoint, ids, getattr(model.config, "vocab_size", None))
     return found
 
 

@@ -30,6 +30,8 @@ def made(row: dict[str, Any], kind: str = "instructions", **settings: Any) -> li
     return [draft.row for draft in drafts.of_row("f:1", row, recipe, Account())]
 
 
+NAN = float("nan")
+"""What pandas writes for null."""
 INSTRUCTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "messages": ({"messages": [S, U, A, U2, A2]}, {"messages": [S, U, A, U2, A2]}),
     "weights": ({"messages": [U, {**A, "weight": 0}, U2, A2]}, {"messages": [U, {**A, "weight": 0}, U2, A2]}),
@@ -91,6 +93,14 @@ INSTRUCTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "TRL's lists": ({"prompt": [S, U], "completion": [A]}, {"messages": [S, U, A]}),
     "OpenOrca": ({"id": "1", "system_prompt": "Short.", "question": "Hi", "response": "Hello"}, {"messages": [S, U, A]}),
     "the guide's": ({"input": "Hi", "output": "Hello"}, {"prompt": "Hi", "completion": "Hello"}),
+    "the columns of several forms": (
+        {"messages": None, "instruction": "", "prompt": "Hi", "completion": "Hello", "chosen": None, "rejected": None},
+        {"prompt": "Hi", "completion": "Hello"},
+    ),
+    "a table of pandas": (
+        {"messages": [U, A], "prompt": NAN, "completion": NAN, "tools": NAN, "system": NAN, "label": NAN},
+        {"messages": [U, A]},
+    ),
 }  # fmt: skip
 
 
@@ -180,6 +190,23 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("instructions", {"messages": [{**U, "mood": "x"}, A]}, "unknown_field", r'messages\[0\].*"mood".*ignore: \[mood\]'),
     ("instructions", {"prompt": "a", "completion": "b", "label": False}, "unpaired_preference", "KTO"),
     ("instructions", {"prompt": "a", "completion": "b", "label": True}, "unpaired_preference", "KTO"),
+    ("instructions", {"prompt": "a", "completion": "b", "label": "false"}, "unpaired_preference", "KTO"),
+    ("instructions", {"prompt": "a", "completion": NAN}, "null_field", '"completion" is null'),
+    ("instructions", {"messages": [U, A], "tools": [{"type": "function", "function": None}]}, "not_tools", "no name"),
+    (
+        "instructions",
+        {"conversations": [{"from": "human", "value": "x", "role": "user", "content": "y"}, A]},
+        "two_forms",
+        r'conversations\[0\] has "role" beside "from"',
+    ),
+    ("preferences", {"prompt": "a", "chosen": "b", "rejected": "c", "score_chosen": 1}, "unknown_field", "score_chosen"),
+    ("preferences", {"prompt": [U], "chosen": [{**A, "weight": 0}], "rejected": [A2]}, "nothing_to_learn", "weight 0"),
+    (
+        "preferences",
+        {"prompt": "a", "answers": [{"answer": "b", "rank": 1, "toxic": 1}, {"answer": "c", "rank": 2}]},
+        "unknown_field",
+        r'answers\[0\] has the field "toxic".*ignore: \[toxic\]',
+    ),
     ("preferences", {"prompt": "a", "completion": "b", "label": True}, "unpaired_preference", "KTO"),
     ("instructions", {"prompt": "a", "chosen": "b", "rejected": "c"}, "unknown_form", "kind preferences"),
     ("instructions", {"system": "x", "messages": [S, U, A]}, "two_systems", r"ignore: \[system\]"),
@@ -223,6 +250,27 @@ def test_fields_are_ignored_and_carried_by_name() -> None:
     assert draft.row == {"messages": [U, A]}
     assert draft.meta == {"id": 7, "source": "web", "score": 3}
     assert account.notes["ignored: mood"] == 2
+
+
+def test_fields_of_the_two_answers_are_ignored_by_name() -> None:
+    row = {
+        "conversations": [{"from": "human", "value": "Hi", "mood": "x"}],
+        "chosen": {"from": "gpt", "value": "Hello", "mood": "x"},
+        "rejected": {"from": "gpt", "value": "Bye", "mood": "y"},
+    }
+    assert made(row, "preferences", ignore=["mood"]) == [
+        {"prompt": [U], "chosen": [A], "rejected": [{"role": "assistant", "content": "Bye"}]}
+    ]
+
+
+def test_what_json_cannot_say_is_not_carried() -> None:
+    for value, says in (
+        (b"x", "bytes is not JSON"),
+        (float("inf"), "float values are not JSON"),
+        (object(), "not JSON"),
+    ):
+        with pytest.raises(Unfit, match=rf'field "source" cannot be kept beside the row .*{says}.*ignore: \[source\]'):
+            made({"messages": [U, A], "source": value})
 
 
 def test_answers_all_last_and_each() -> None:

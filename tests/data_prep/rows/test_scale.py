@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,10 +26,25 @@ from data_prep.card import overlaps
 from data_prep.rows import build
 from tests.support.prepared import make
 build.SHARD_BYTES, overlaps.NEAR_ROWS = 1_000_000, 500  # of larger splits a sample is compared
-make(sys.argv[1], [Path(sys.argv[2])], Path(sys.argv[3]))
+make(sys.argv[1], [Path(sys.argv[2])], Path(sys.argv[3]), compare_with=[sys.argv[2] + '.other.jsonl'])
 workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # a process is born with what its parent has used
 own = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(max(own, workers) // 1024)
+"""
+
+PLAIN = """
+import resource, sys
+from pathlib import Path
+from data_prep.build import build
+from data_prep.card import overlaps
+from data_prep.common.settings import Settings
+from tests.support.catalogues import source_of
+overlaps.NEAR_ROWS = 500  # of larger splits a sample is compared
+output = Path(sys.argv[3])
+output.mkdir()
+given = {"source": {"type": "path"}, "split": {"validation": 0.05, "test": 0.1}}
+build(Settings.parse(sys.argv[1], given), output, sources=(source_of(Path(sys.argv[2])),))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
 
@@ -108,13 +124,28 @@ def test_a_bad_row_of_a_later_shard_is_told_with_its_line(tmp_path: Path, monkey
         make("instructions", [source], tmp_path / "out")
 
 
-@pytest.mark.parametrize("kind", ["instructions", pytest.param("preferences", marks=pytest.mark.full)])
-def test_memory_does_not_grow_with_the_texts(kind: str, tmp_path: Path) -> None:
+def plain(row: dict[str, Any]) -> dict[str, Any]:
+    """The row as a stage without ``prepare`` reads it."""
+    texts = {"prompt": row["prompt"][0], "chosen": row["chosen"][0], "rejected": row["rejected"][0]}
+    return {"id": row["id"], **{name: message["content"] for name, message in texts.items()}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        ("instructions", MEMORY),
+        pytest.param("preferences", MEMORY, marks=pytest.mark.full),
+        ("preferences", PLAIN),
+    ],
+)
+def test_memory_does_not_grow_with_the_texts(kind: str, code: str, tmp_path: Path) -> None:
     peaks = []
     for count in (1_000, 20_000):
         source = tmp_path / f"{count}.jsonl"
         with open(source, "w", encoding="utf-8") as stream:
-            stream.writelines(json.dumps(row) + "\n" for row in rows(kind, count))
-        command = [sys.executable, "-c", MEMORY, kind, str(source), str(tmp_path / f"out-{count}")]
+            given = (plain(row) if code == PLAIN else row for row in rows(kind, count))
+            stream.writelines(json.dumps(row) + "\n" for row in given)
+        shutil.copyfile(source, f"{source}.other.jsonl")
+        command = [sys.executable, "-c", code, kind, str(source), str(tmp_path / f"out-{count}")]
         peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]))
     assert peaks[1] - peaks[0] < 25, peaks  # MB; the file has 20 MB, and takes a multiple of it as Python values

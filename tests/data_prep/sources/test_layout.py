@@ -92,6 +92,7 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
     "suffixes": _named({"train": "train_sft.jsonl", "validation": "valid-v1.1.jsonl", "test": "Test_sft.jsonl"}),
     "folders": _named({"train": "train/a.jsonl", "validation": "valid/a.jsonl", "test": "test/x/a.jsonl"}),
     "hashes": _named({split: f"{split}-00000-of-00001-a09b74b3ef9c3b56.parquet" for split in SPLITS}),
+    "held out": _named({"train": "trainset.jsonl", "validation": "devset.jsonl", "test": "held_out.jsonl"}),
     "shards": _sharded,
     "README": _hub,
     "save_to_disk": _saved,

@@ -10,6 +10,8 @@ import lzma
 import sys
 import tracemalloc
 from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +182,54 @@ def test_a_declared_encoding_is_used(tmp_path: Path, encoding: str, name: str) -
     for kind, file in (("instructions", path), ("corpus", text)):
         with pytest.raises(DataError, match=says):
             make(kind, [file], tmp_path / f"undeclared-{kind}", split=ALL)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "list.json", "a.txt"])
+def test_utf_8_that_is_declared_as_something_else_is_refused(tmp_path: Path, name: str) -> None:
+    """One of several files may be in another encoding than the declared one: its letters would be others."""
+    path = tmp_path / name
+    FORMS.get(name, lambda one: one.write_text("Größe\n", "utf-8"))(path)
+    if name == "list.json":
+        path.write_text(json.dumps(ROWS, ensure_ascii=False), "utf-8")
+    kind = "corpus" if name == "a.txt" else "instructions"
+    with pytest.raises(
+        DataError, match=rf"{name}: is UTF-8, and its letters would be read wrongly as (latin-1|iso8859-1)"
+    ):
+        make(kind, [path], tmp_path / "out", split=ALL, encoding="latin-1")
+    path.write_bytes(path.read_text("utf-8").encode("latin-1", "replace"))
+    make(
+        kind,
+        [path],
+        tmp_path / "latin",
+        split=ALL,
+        encoding="latin-1",
+        **({"quality": False} if kind == "corpus" else {}),
+    )
+
+
+@pytest.mark.parametrize("name", ["data", "train"])
+def test_one_object_that_holds_the_rows_is_named(tmp_path: Path, name: str) -> None:
+    for indent in (None, 2):
+        (tmp_path / "a.json").write_text(json.dumps({name: ROWS}, indent=indent), "utf-8")
+        (found,) = read(tmp_path / "a.json")
+        assert isinstance(found, Flaw)
+        assert f'is one object with a list in "{name}", not rows' in found.text
+
+
+def test_dates_and_decimals_of_a_table_are_texts(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    table = pa.table(
+        {
+            "a": pa.array([0], pa.timestamp("us")), "b": pa.array([Decimal("1.5")]), "c": pa.array([{"d": date(2024, 1, 2)}]),
+            "e": pa.array([[1.5, None]]), "f": pa.array(["x"]).dictionary_encode(), "g": pa.array([None], pa.date32()),
+        }
+    )  # fmt: skip
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet") == [
+        {"a": "1970-01-01 00:00:00", "b": "1.5", "c": {"d": "2024-01-02"}, "e": [1.5, None], "f": "x", "g": None}
+    ]
 
 
 def test_undeclared_latin_1_says_what_to_write(tmp_path: Path) -> None:

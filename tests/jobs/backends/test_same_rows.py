@@ -22,8 +22,8 @@ from jobs.backends.trl import train
 from jobs.backends.trl.settings import TrainSettings
 from jobs.encoding.load import load
 from jobs.encoding.rows import RowEncoder
-from jobs.training import examples
-from tests.support import environments, fed_rows, inspect_picture, template_rows
+from jobs.training import examples, pairs
+from tests.support import environments, fed_rows, inspect_picture, stages, template_rows
 from tests.support.environments import IN_NEMO
 from tests.support.learned import learned
 from tests.support.prepared import in_this_process, make, write_lines
@@ -102,7 +102,10 @@ def test_trl_preferences_with_the_mask_of_its_batches(tmp_path: Path, model: Pat
 def test_automodel(tmp_path: Path, model: Path) -> None:
     path = prepared(tmp_path, "instructions", ROWS)
     fed = []
-    for row in PairsConfig(str(path), str(model), 4096, len(ROWS), 1).build():
+    scratch = tmp_path / "rows"
+    fit, ctx = pairs.Fit(4096), stages.quiet_context(tmp_path)
+    pairs.dataset(path, "instructions", "ab" * 32, load(model), fit, scratch, ctx)
+    for row in PairsConfig(str(path), str(scratch), str(model), len(ROWS), 1).build():
         # Labels are those of the next token; the last id is learned and never read.
         learned = [label != -100 for label in row["labels"]]
         last = row["labels"][-1]

@@ -16,7 +16,8 @@ pytest.importorskip("trl")
 from jobs import backends  # noqa: E402
 from jobs.backends.trl.control import Diverged  # noqa: E402
 from jobs.core import seal, speed, symptoms  # noqa: E402
-from jobs.core.verdict import FailureClass  # noqa: E402
+from jobs.core.verdict import FailureClass, classify  # noqa: E402
+from jobs.encoding.load import WrongVocabulary  # noqa: E402
 from jobs.training import tokenizers  # noqa: E402
 from jobs.training.examples import ExamplesError  # noqa: E402
 from jobs.training.settings import BadSettings  # noqa: E402
@@ -251,15 +252,16 @@ def test_a_fetched_checkpoint_whose_loader_gives_other_ids_is_refused(tmp_path: 
 
 
 def test_a_tokenizer_with_more_ids_than_the_model_embeds_has_its_class(tmp_path: Path, base: Path, data: Path) -> None:
-    """Found by the words of torch, as a job finds it."""
+    """Before anything is loaded; torch would say that an index is out of range."""
     from transformers import LlamaForCausalLM
 
     shutil.copytree(base / "output", tmp_path / "small/output")
     model = LlamaForCausalLM.from_pretrained(base / "output")
     model.resize_token_embeddings(100)
     model.save_pretrained(tmp_path / "small/output")
-    with pytest.raises(IndexError) as caught:
+    with pytest.raises(WrongVocabulary, match="the model embeds the ids below 100") as caught:
         make(tmp_path / "cpt", "cpt", tmp_path / "small", data).start()
-    failure, shown = symptoms.recognise(f"IndexError: {caught.value}")
+    assert classify(caught.value) is FailureClass.TOKENIZER
+    failure, shown = symptoms.recognise("IndexError: index out of range in self")
     assert failure is FailureClass.TOKENIZER
     assert "ids and embeddings must be of one vocabulary" in shown

@@ -159,6 +159,43 @@ def test_a_template_that_closes_no_answer_is_refused(tmp_path: Path) -> None:
     assert tokenizer.decode(closed.completion) == "Yes, hello.<|im_end|>\n"
 
 
+@pytest.mark.parametrize("rows", [[U, A], [U, A, U2, A2], [U, A, U2, {**A2, "weight": 0}]])
+def test_a_template_that_begins_an_answer_whether_it_is_asked_to_or_not(rows: list[Any], tmp_path: Path) -> None:
+    """The beginning would be learned behind the end of a turn: a model that answers itself without end."""
+    turn = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    begin = "<|im_start|>assistant\n"
+    always = RowEncoder(load(write_tokenizer(tmp_path / "always", turn + begin)))
+    with pytest.raises(CannotEncode, match="takes no notice of add_generation_prompt") as caught:
+        always.encode({"messages": rows})
+    assert caught.value.reason == "answer_begun_at_the_end"
+    asked = RowEncoder(
+        load(write_tokenizer(tmp_path / "asked", turn + "{% if add_generation_prompt %}" + begin + "{% endif %}"))
+    )
+    never = RowEncoder(load(write_tokenizer(tmp_path / "never", turn)))
+    assert asked.encode({"messages": rows})["completion"].ids == never.encode({"messages": rows})["completion"].ids
+
+
+@pytest.mark.parametrize("answer", [">", "|>", "end|>", "im_end|>"])
+@pytest.mark.parametrize("special_tokens", ["escape", "allow"])
+def test_an_answer_that_is_the_end_of_a_control_token_is_closed(
+    tokenizer: Any, answer: str, special_tokens: Any
+) -> None:
+    messages = [U, {"role": "assistant", "content": answer}, U2, {"role": "assistant", "content": answer}]
+    found = RowEncoder(tokenizer, Encoding(special_tokens=special_tokens)).encode({"messages": messages})["completion"]
+    assert list(found.ids) == ids(tokenizer, messages)
+    learned_ids = [one for one, mask in zip(found.ids, found.mask, strict=True) if mask]
+    assert tokenizer.decode(learned_ids) == f"{answer}<|im_end|>\n" * 2
+
+
+def test_marks_of_generation_in_a_comment_are_none(tmp_path: Path) -> None:
+    template = (
+        "{# {% generation %} #}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    )
+    encoder = RowEncoder(load(write_tokenizer(tmp_path, template)))
+    plain = RowEncoder(load(write_tokenizer(tmp_path / "plain", template.partition("#}")[2])))
+    assert encoder.encode({"messages": [U, A]}) == plain.encode({"messages": [U, A]})
+
+
 def test_arguments_of_calls_are_objects_or_json_as_the_template_takes_them(tmp_path: Path) -> None:
     objects = (
         "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from jobs.encoding.rows import Tokens  # noqa: E402
-from jobs.evaluate import GateFailed, measure  # noqa: E402
+from jobs.evaluate import GateFailed, measure, tasks  # noqa: E402
+from jobs.evaluate.settings import TaskSettings  # noqa: E402
 from jobs.training import examples, tokenizers  # noqa: E402
 from jobs.training.examples import ExamplesError  # noqa: E402
 from jobs.training.models import load_model  # noqa: E402
@@ -37,6 +39,21 @@ def tuned(tmp_path_factory: pytest.TempPathFactory, base: Path, data: Path) -> P
     stage.start()
     stage.output.rename(root / "output")
     return root
+
+
+def test_only_the_chosen_rows_are_held(tmp_path: Path) -> None:
+    rows = ({"id": str(n), "prompt": f"{n} " * 100, "completion": "a" * 500} for n in range(20_000))
+    path = tmp_path / "test.jsonl"
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row) + "\n" for row in rows)
+    every = [row.id for row in tasks.choose(path, "answers", TaskSettings("data"))]
+    tracemalloc.start()
+    found = [row.id for row in tasks.choose(path, "answers", TaskSettings("data", limit=50))]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(every) == 20_000
+    assert found == every[:50]
+    assert peak < 3e6, "the file has 20 MB"
 
 
 def evaluation(
@@ -208,7 +225,7 @@ def test_a_document_longer_than_the_model_is_scored_in_windows(tmp_path: Path, k
     rows = examples.read_rows(tmp_path / "test.jsonl", "corpus")
     settings = EvaluateSettings.read({"tasks": {"perplexity": {"data": "d"}}})
     long, short = tasks.prepare("perplexity", rows, settings, model, tokenizer).run(lambda: None)
-    end = examples.end_id(tokenizer)
+    end = tokenizer.eos_token_id
     ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], end]
     assert long["tokens"] == len(ids) > 64
     first = 16 - 1  # this tokenizer puts nothing before a text

@@ -12,7 +12,7 @@ import pytest
 
 transformers = pytest.importorskip("transformers")
 
-from jobs.training import finished, rope  # noqa: E402
+from jobs.training import finished, models, rope  # noqa: E402
 from tests.support import environments, stages  # noqa: E402
 
 LLAMA3 = {
@@ -141,7 +141,11 @@ def test_a_trained_model_keeps_them(kind: str, tmp_path: Path, base: Path, data:
     config |= {"rope_theta": 500000.0, "rope_scaling": LLAMA3, "use_cache": True, "eos_token_id": [2, 7]}
     (source / "output/config.json").write_text(json.dumps(config))
     (source / "output/LICENSE").write_text("terms")
+    # transformers reads this, and refuses to save it: there is no do_sample beside the temperature
+    generation = '{"eos_token_id": [2, 7], "temperature": 0.6, "top_p": 0.9, "num_beams": 1, "early_stopping": true}'
+    (source / "output/generation_config.json").write_text(generation)
     settings = {"steps": 1, "lr": 1e-3, "batch_size": 2, "sequence_length": 64, "threads": 1}
+    settings |= {"steps": 2, "save_every": 1}
     rows = {"sft": "instructions", "dpo": "preferences"}[kind]
     stage = stages.stage(tmp_path / "it", kind, "trl", settings, {"checkpoint": source, "data": data / rows})
     stage.start()
@@ -150,3 +154,5 @@ def test_a_trained_model_keeps_them(kind: str, tmp_path: Path, base: Path, data:
     assert written["rope_parameters"] == {**LLAMA3, "rope_theta": 500000.0}
     assert (written["use_cache"], written["eos_token_id"]) == (True, [2, 7])
     assert (stage.output / "LICENSE").read_text() == "terms"
+    assert (stage.output / "generation_config.json").read_text() == generation
+    assert models.load_model(stage.output).generation_config.eos_token_id == [2, 7]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -19,6 +20,7 @@ from nemo_automodel.components.datasets.utils import default_collater  # noqa: E
 
 from data_prep.tokens.indexed import IndexedWriter  # noqa: E402
 from jobs.backends.automodel import data  # noqa: E402
+from jobs.training import pairs, tokenizers  # noqa: E402
 from jobs.training.tokens import Blocks  # noqa: E402
 
 BATCH, MICRO, STEPS, WORLD = 10, 5, 7, 2
@@ -51,14 +53,15 @@ writer = IndexedWriter(prefix, np.dtype("<u2"))
 for number in range(23):
     writer.add(np.full(8, number))
 writer.close()
-kept, _ = data.pairs(rows, model, 64, "error")
+of = (Path(rows), "instructions", "ab" * 32, tokenizers.load(Path(model)), pairs.Fit(64), Path(scratch) / "rows")
+kept, _ = pairs.dataset(*of, SimpleNamespace(rank=0, world=1))
 blocks_of = Blocks(prefix, 8, 3, extra=1)
-pairs = data.PairsConfig(rows, model, 64, BATCH, STEPS, 3)
+config = data.PairsConfig(rows, str(Path(scratch) / "rows"), model, BATCH, STEPS, 3)
 blocks = data.BlocksConfig(str(prefix), 8, BATCH, STEPS, 3)
-each_pair = [json.dumps([*pair.prompt, *pair.completion][:-1]) for pair in kept]
+each_pair = [json.dumps(row["input_ids"][:-1]) for row in kept]
 each_block = [json.dumps(block.tolist()[:-1]) for block in blocks_of]
 found = {
-    "pairs": {"rows": rows_of(pairs), "each": each_pair, "count": len(each_pair)},
+    "pairs": {"rows": rows_of(config), "each": each_pair, "count": len(each_pair)},
     "blocks": {"rows": rows_of(blocks), "each": each_block, "count": len(each_block)},
 }
 print(json.dumps(found))

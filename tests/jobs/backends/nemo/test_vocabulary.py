@@ -18,12 +18,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from jobs.backends.nemo import model
 from jobs.core import verdict
+from jobs.encoding.load import WrongVocabulary
 
 for embedded in (4000, 300):
     try:
         found = len(model.tokenizer(Path(sys.argv[2]), SimpleNamespace(config=SimpleNamespace(vocab_size=embedded))).tokenizer)
         print("FOUND", json.dumps([found, ""]))
-    except model.WrongVocabulary as error:
+    except WrongVocabulary as error:
         print("FOUND", json.dumps([verdict.classify(error).value, str(error)]))
 """
 
@@ -40,4 +41,4 @@ def test_more_ids_than_embeddings(tmp_path: Path) -> None:
     (ids, _), (failure, text) = found
     assert 300 < ids <= 4000
     assert failure == FailureClass.TOKENIZER.value
-    assert f"the tokenizer has {ids} ids, the model embeds 300: is this tokenizer of another model?" in text
+    assert f"the tokenizer has the id {ids - 1}, and the model embeds the ids below 300" in text
