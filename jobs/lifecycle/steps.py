@@ -255,7 +255,7 @@ def _avoid(spec: StageSpec, start: Start) -> bool:
 
 def _take_claim(spec: StageSpec, start: Start, over: str) -> Entry:
     stage, store = spec.stage_paths, spec.store_paths
-    current = attempts.current(store)
+    current = attempts.current(store, fresh=True)  # this node may have listed them a moment before ours was made
     if current is not None and current.token != spec.attempt:
         event(stage, start, "superseded", attempt=spec.attempt, by=current.token)
         return Entry.FAIL

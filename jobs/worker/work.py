@@ -18,6 +18,7 @@ from typing import Any
 from jobs import backends
 from jobs.core import files, redaction, seal, shares, symptoms, verdict
 from jobs.core.paths import StagePaths
+from jobs.core.patience import Patience
 from jobs.core.progress import ProgressWriter
 from jobs.core.shares import Node
 from jobs.core.spec import StageSpec
@@ -41,6 +42,10 @@ class BehaviourDiffers(RuntimeError):
     """The stage's own loader makes something else of the probe texts than the parent's did."""
 
     failure = FailureClass.TOKENIZER
+
+
+ENCODED_BYTES_PER_SECOND = 0.5e6
+"""Of texts, by one process on two busy cores."""
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -136,6 +141,7 @@ def main(spec: StageSpec) -> int:
         restart=start.restart,
         rank=rank,
         world=world,
+        collective_seconds=_collective_seconds(spec),
     )
     watcher = None
     try:
@@ -179,13 +185,27 @@ def _flush(spec: StageSpec, start: steps.Start, node: Node, world: int) -> None:
     output = steps.output_of(spec, start)
     if not node.leads:
         return
-    with contextlib.suppress(FileNotFoundError, seal.SealBroken):  # replaced: a later start has taken it away
+
+    def flush() -> None:
         if world == 1:
             files.flush_tree(output)
             return
         found = shares.digest_written(output, node, spec.seal_depth)
         marks = spec.stage_paths.ranks(start.job, start.restart)
         shares.answer(marks, publish.WRITTEN, node, shares.as_answer(found))
+
+    with contextlib.suppress(FileNotFoundError, seal.SealBroken):  # replaced: a later start has taken it away
+        Patience().call(flush)
+
+
+def _collective_seconds(spec: StageSpec) -> float:
+    """How long a process waits for the others: an hour, what a save or an output takes that one of them writes or reads
+    alone, and pairs that one encodes for all. torch's own half an hour is too short for that; a hang is found by the
+    monitor."""
+    pairs = spec.inputs.get("data") if spec.kind == "dpo" else None
+    encoded = space.sealed_bytes(pairs.paths.seal) if pairs is not None else 0
+    size = space.checkpoint_bytes(spec)[0] if spec.trains else 0
+    return 3600.0 + size / monitor.SAVE_BYTES_PER_SECOND + encoded / ENCODED_BYTES_PER_SECOND
 
 
 def _seconds_to_seal(spec: StageSpec, end: float | None) -> float:
@@ -238,6 +258,9 @@ def _write_result(spec: StageSpec, start: steps.Start, result: Result, backend: 
 def _write(spec: StageSpec, start: steps.Start, value: dict[str, Any]) -> None:
     value = {**redaction.shown(value, spec.stage_paths.secrets), "job": start.job, "restart": start.restart}
     value["attempt"] = start.attempt
-    if steps.is_replaced(spec, start) is not None:
-        return  # the file is that of the start that took over
-    files.write_json(spec.stage_paths.result, value)
+
+    def write() -> None:
+        if steps.is_replaced(spec, start) is None:  # else the file is that of the start that took over
+            files.write_json(spec.stage_paths.result, value)
+
+    Patience().call(write)

@@ -266,11 +266,11 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(MUTATIONS)}")
     parser.add_argument("--chains", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0, help="of the first chain")
-    parser.add_argument("--workers", type=int, default=simulate.cores())
+    parser.add_argument("--processes", type=int, default=simulate.cores())
     args = parser.parse_args()
     began = time.monotonic()
     missed = 0
-    with Pool(args.workers, simulate.pin) as pool:
+    with Pool(args.processes, simulate.pin) as pool:
         for found in pool.imap_unordered(_hunt, [(name, args.chains, args.seed) for name in args.names or MUTATIONS]):
             missed += found.seed is None
             said = "NOT FOUND" if found.seed is None else f"seed {found.seed}: {found.text}"
