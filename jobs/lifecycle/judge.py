@@ -114,7 +114,7 @@ def before(spec: StageSpec, start: Start) -> tuple[FailureClass, str] | None:
     The start before this one may have been cut off without a word (power cut, SIGKILL): it is judged here.
     """
     told = [(one, said_of(spec, one.job, one.restart)) for one in starts(spec)]
-    began = [(one, said) for one, said in told if said is None or said.judged_by != PROLOGUE]
+    began = [(one, said) for one, said in told if said is None or not _is_void(said)]
     if not began:
         return None
     last, said = began[-1]
@@ -132,6 +132,11 @@ def before(spec: StageSpec, start: Start) -> tuple[FailureClass, str] | None:
     if failure in budget.FREE_WITH_PROGRESS:
         return FailureClass.NO_PROGRESS, f"no newer save than step {newest_save(spec) or 0}: {text}"
     return failure, text
+
+
+def _is_void(said: Verdict) -> bool:
+    """Whether a start has ended before its work, or after a later one had taken over."""
+    return said.judged_by == PROLOGUE or said.failure is FailureClass.CLAIM_LOST
 
 
 def _judge_silent(spec: StageSpec, start: Start, last: Began) -> Verdict:

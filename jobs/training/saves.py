@@ -78,7 +78,7 @@ class Saves:
         return None if found is None else (found, self._store.save(found))
 
     def _newest_valid(self, waits: Patience, remove: bool = False) -> int | None:
-        for step in self._store.save_steps():
+        for step in waits.call(self._steps):
             directory, path = self._store.save(step), self._store.save_seal(step)
             look = seal.check_sizes if step == self._read else seal.verify
             try:
@@ -94,6 +94,12 @@ class Saves:
             if remove:
                 self._remove(step)
         return None
+
+    def _steps(self) -> list[int]:
+        """Steps of saves, newest first, also of those that another node has made a moment ago."""
+        with contextlib.suppress(FileNotFoundError):
+            files.fresh_names(self._store.saves)
+        return self._store.save_steps()
 
     def resume(self) -> tuple[int, Path] | None:
         """Step and directory of the save to go on from; called on rank 0. Newer ones that are broken are removed; one
@@ -226,9 +232,9 @@ class Saves:
         return found
 
     def _publish(self, step: int, losses: Losses, known: dict[str, FileDigest], threads: int | None) -> None:
+        target = self._store.save(step)
+        made = self.directory / target.name  # before the check: what a later start has taken away is not made again
         self._check_held()
-        own, target = self.directory, self._store.save(step)
-        made = own / target.name
         if made.exists() or not self._is_put(step):  # else it was put there before an error that passed
             self._put(step, made, losses, known, threads)
         self._event("saved", step=step, path=str(target))
@@ -246,7 +252,7 @@ class Saves:
             raise
         files.make_directory(self._store.saves)
         self._check_held()
-        claim.put(made, target, self.directory)
+        claim.put(made, target, made.parent)
 
     def _is_put(self, step: int) -> bool:
         """Whether the save of ``step`` in the entry is one of this start."""

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs import backends
-from jobs.core import files, redaction, seal, shares, symptoms, verdict
+from jobs.core import claim, files, redaction, seal, shares, symptoms, verdict
+from jobs.core.claim import ClaimLost
 from jobs.core.paths import StagePaths
 from jobs.core.patience import Patience
 from jobs.core.progress import ProgressWriter
@@ -24,7 +25,7 @@ from jobs.core.shares import Node
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
 from jobs.lifecycle import judge, publish, space, steps
-from jobs.lifecycle.start import notes
+from jobs.lifecycle.start import notes, own_saves_of
 from jobs.training import interface
 from jobs.training.deadline import StopRequest
 from jobs.training.interface import BackEnd, Result, WorkContext
@@ -259,8 +260,12 @@ def _write(spec: StageSpec, start: steps.Start, value: dict[str, Any]) -> None:
     value = {**redaction.shown(value, spec.stage_paths.secrets), "job": start.job, "restart": start.restart}
     value["attempt"] = start.attempt
 
-    def write() -> None:
-        if steps.is_replaced(spec, start) is None:  # else the file is that of the start that took over
-            files.write_json(spec.stage_paths.result, value)
+    made = own_saves_of(spec, start) / spec.stage_paths.result.name
 
-    Patience().call(write)
+    def write() -> None:
+        files.write_json(made, value)
+        claim.check_held(spec.store_paths, steps.claim_of(spec, start))
+        claim.move(made, spec.stage_paths.result)
+
+    with contextlib.suppress(ClaimLost, FileNotFoundError):  # the file is that of the start that took over
+        Patience().call(write)

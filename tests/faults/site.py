@@ -67,6 +67,8 @@ class Site:
         self.doomed: set[Actor] = set()  # taken for dead while they seal
         self.let_in: set[Actor] = set()  # starts that began to work
         self.claims = 0
+        self.void: set[tuple[str, int]] = set()  # starts that began although they had been replaced
+        self.latest: dict[str, Actor] = {}  # store entry -> the start that took a claim last
         self.claimed: dict[Actor, int] = {}  # which claim a start took last, counted over all
         self.late: list[JobRequest] = []  # whose sbatch is still on its way though nobody listens any more
         self.submissions: dict[Actor, str] = {}  # sbatch that is on its way -> its script
@@ -237,11 +239,23 @@ class Site:
         with self.files.exposed():
             yield
 
-    def took(self, rival: object) -> None:
+    def took(self, store: Path, rival: object) -> None:
         """A claim was asked for; ``rival`` is None where it was taken."""
         if rival is None and self.world.current is not None:
             self.claims += 1
             self.claimed[self.world.current] = self.claims
+            self.latest[str(store)] = self.world.current
+
+    def begins(self, store: Path, actor: Actor, start: Start) -> None:
+        """A start is let in. One that was replaced after its last look may be, too: it changes nothing."""
+        owner = self.owners.get(str(store))
+        if owner is not None and self.claimed.get(owner, 0) > self.claimed.get(actor, 0):
+            self.void.add((start.job, start.restart))
+            return
+        if store in self.finished:
+            self.violations.append(f"{actor.name} makes {store.name} again although it had been finished")
+        self.owners[str(store)] = actor
+        self.let_in.add(actor)
 
     def is_passing(self, spec: StageSpec, start: Start, actor: Actor) -> None:
         """A few calls that fail once are waited for: they end no start."""
@@ -255,7 +269,7 @@ class Site:
 
     def finishes(self, store: Path) -> None:
         """The result that says "done" has been written: from now on the work is never done again."""
-        if self.owners.get(str(store)) is self.world.current:
+        if self.owners.get(str(store)) is self.world.current and self.latest.get(str(store)) is self.world.current:
             self.finished.add(store)
 
     def digests(self) -> None:
@@ -310,10 +324,7 @@ def run_job(site: Site, actor: Actor, job: Job) -> int:
         return _wait_behind(site, spec, start)
     if entry is not Entry.WORK:
         return 1
-    if spec.store_paths.root in site.finished:
-        site.violations.append(f"{actor.name} makes {spec.stage} again although it had been finished")
-    site.owners[str(spec.store_paths.root)] = actor
-    site.let_in.add(actor)
+    site.begins(spec.store_paths.root, actor, start)
     code = _work(site, actor, spec, start, job)
     ended_by = _ended_by(site, start)
     with site.acting(start, "seals"):
@@ -404,7 +415,8 @@ def _work(site: Site, actor: Actor, spec: StageSpec, start: Start, job: Job) -> 
         with site.files.exposed():
             found = saves.newest_valid()
         step = found[0] if found else 0
-        if step < site.saved.get(store.root, 0) and site.files_away_until < site.world.now - 600.0:
+        is_sighted = site.files_away_until < site.world.now - 600.0 and (start.job, start.restart) not in site.void
+        if step < site.saved.get(store.root, 0) and is_sighted:
             site.violations.append(
                 f"{spec.stage} goes on at step {step} although step {site.saved[store.root]} had been saved"
             )
