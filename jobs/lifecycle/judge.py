@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jobs.core import budget, strict, symptoms, verdict
+from jobs.core import budget, claim, files, strict, symptoms, verdict
 from jobs.core.budget import Ended
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass, Outcome, Verdict
@@ -18,6 +18,9 @@ NODE_CLASSES = frozenset({
 })  # fmt: skip
 """Failures that may be a node's fault. Twice on one node, and the stage excludes it."""
 
+
+RANKS = ".ranks"
+"""Behind the name of a node: the file in which its processes register before their work."""
 
 PROLOGUE = "prologue"
 """In ``judged_by``: the start ended before its work began."""
@@ -111,7 +114,7 @@ def before(spec: StageSpec, start: Start) -> tuple[FailureClass, str] | None:
     The start before this one may have been cut off without a word (power cut, SIGKILL): it is judged here.
     """
     told = [(one, said_of(spec, one.job, one.restart)) for one in starts(spec)]
-    began = [(one, said) for one, said in told if said is None or said.judged_by != PROLOGUE]
+    began = [(one, said) for one, said in told if said is None or not _is_void(said)]
     if not began:
         return None
     last, said = began[-1]
@@ -131,8 +134,13 @@ def before(spec: StageSpec, start: Start) -> tuple[FailureClass, str] | None:
     return failure, text
 
 
+def _is_void(said: Verdict) -> bool:
+    """Whether a start has ended before its work, or after a later one had taken over."""
+    return said.judged_by == PROLOGUE or said.failure is FailureClass.CLAIM_LOST
+
+
 def _judge_silent(spec: StageSpec, start: Start, last: Began) -> Verdict:
-    found = nodes.ending(last.job, last.time, last.nodes)
+    found = nodes.ending(last.job, _runs_since(spec, start, last), _began_on(spec, last))
     step = newest_save(spec)
     said = Verdict(
         Outcome.RETRY,
@@ -160,6 +168,25 @@ def _judge_silent(spec: StageSpec, start: Start, last: Began) -> Verdict:
         nodes=list(found.nodes),
     )
     return said
+
+
+def _runs_since(spec: StageSpec, start: Start, last: Began) -> int:
+    """Which of the runs of its job that have ended a start was, counted from the last one."""
+    if last.job == start.job:
+        return start.restart - last.restart
+    claims = claim.of_attempt(spec.store_paths, spec.attempt)
+    return 1 + max((one.restart for one in claims if one.job == last.job), default=0) - last.restart
+
+
+def _began_on(spec: StageSpec, last: Began) -> dict[str, float | None]:
+    """When the work of a start began on each of its nodes, by the clock of that node: the first is the batch host,
+    whose clock the note has; on the others the processes have said it."""
+    marks = spec.stage_paths.ranks(last.job, last.restart)
+    found: dict[str, float | None] = {}
+    for node in last.nodes:
+        first = next(files.read_json_lines(marks / f"{node}{RANKS}"), {}) if found else {"time": last.time}
+        found[node] = at if isinstance(at := first.get("time"), int | float) else None
+    return found
 
 
 # After the work

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jobs.core.slurm_states import JobState
@@ -56,15 +56,17 @@ def is_at_work(job: str) -> bool:
     return any(state.is_running for state in states)
 
 
-def ending(job: str, began: float, nodes: Sequence[str]) -> Ending:
-    """How the start of ``job`` that began at ``began`` (epoch second) on ``nodes`` ended.
+def ending(job: str, back: int, began: Mapping[str, float | None]) -> Ending:
+    """How a start of ``job`` ended: the last that has ended for ``back`` 1, the one before it for 2. ``began``: its
+    nodes, and when its work began on each (epoch second by the clock of that node; None where that is not known).
 
     Three sources: the accounting where there is one, the nodes themselves (a daemon that started after the work did is
-    a node that went down under it), and else nothing is claimed.
+    a node that went down under it), and else nothing is claimed. The clocks of two machines are never compared.
     """
-    lost = tuple(_lost(began, nodes))
+    nodes = tuple(began)
+    lost = tuple(_lost(began))
     names = ", ".join(lost)
-    state = _accounted(job, began)
+    state = _accounted(job, back)
     if state is JobState.PREEMPTED:
         return Ending(FailureClass.PREEMPTED, f"sacct: job {job} {state}")
     if state in (JobState.NODE_FAIL, JobState.BOOT_FAIL):
@@ -78,27 +80,28 @@ def ending(job: str, began: float, nodes: Sequence[str]) -> Ending:
     return Ending(FailureClass.KILLED, f"job {job} ended before it could say how; {said}")
 
 
-def _accounted(job: str, began: float) -> JobState | None:
-    """State of the run of a job that was under way at ``began``; None where the accounting does not know."""
+def _accounted(job: str, back: int) -> JobState | None:
+    """State of a run of a job, counted from the last one that has ended; None where the accounting does not know."""
     rows = ask("sacct", "-X", "-D", "-n", "-P", "-j", job, "-o", "State,Start,End") or ""
-    for row in rows.splitlines():
-        state, _, rest = row.partition("|")
-        start, _, end = rest.partition("|")
-        if start.isdigit() and int(start) <= began + 1 and end.isdigit() and int(end) >= began:
-            return JobState.parse(state)
-    return None
+    ended = sorted(
+        (int(start), state)
+        for state, start, end in (row.split("|") for row in rows.splitlines() if row.count("|") == 2)
+        if start.isdigit() and end.isdigit()
+    )
+    return JobState.parse(ended[-back][1]) if 0 < back <= len(ended) else None
 
 
-def _lost(began: float, nodes: Sequence[str]) -> list[str]:
-    """Those of ``nodes`` that do not respond, or whose daemon or machine started after ``began``."""
-    shown = ask("scontrol", "show", "node", ",".join(nodes), "-o") if nodes else None
+def _lost(began: Mapping[str, float | None]) -> list[str]:
+    """Those of the nodes that do not respond, or whose daemon or machine started after the work did."""
+    shown = ask("scontrol", "show", "node", ",".join(began), "-o") if began else None
     found = []
     for line in (shown or "").splitlines():
         fields = dict(re.findall(r"(?:^|\s)(\w+)=(\S*)", line))
         name, state = fields.get("NodeName", ""), fields.get("State", "")
         times = [int(fields[key]) for key in ("SlurmdStartTime", "BootTime") if fields.get(key, "").isdigit()]
         is_down = state.endswith("*") or any(bad in state for bad in _BAD_STATES)
-        if name and (is_down or any(at > began for at in times)):
+        at = began.get(name)
+        if name and (is_down or (at is not None and any(time > at for time in times))):
             found.append(name)
     return found
 

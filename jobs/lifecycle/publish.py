@@ -18,6 +18,7 @@ from typing import Any
 from jobs.core import attempts, claim, files, progress, seal, shares, validation
 from jobs.core.claim import Claim, ClaimLost
 from jobs.core.paths import StorePaths
+from jobs.core.patience import passes
 from jobs.core.spec import StageSpec
 from jobs.lifecycle.start import Start, claim_of, event, notes, output_of
 
@@ -177,6 +178,8 @@ def seal_finished(spec: StageSpec, start: Start) -> dict[str, Any] | None:
     try:
         publish(spec, start, result, mine)
     except seal.SealBroken as error:
+        if passes(error):  # it says nothing of the output
+            raise
         event(spec.stage_paths, start, "not_finished", reason=str(error))
         return None
     revoke_earlier(spec, start)

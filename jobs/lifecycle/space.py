@@ -40,16 +40,17 @@ def lack(spec: StageSpec) -> str | None:
 def checkpoint_bytes(spec: StageSpec) -> tuple[int, str]:
     """Size of a save of the stage, and what that is known from."""
     for step in spec.store_paths.sealed_steps()[:1]:
-        return _sealed_bytes(spec.store_paths.save_seal(step)), f"as its save at step {step}"
+        return sealed_bytes(spec.store_paths.save_seal(step)), f"as its save at step {step}"
     parent = spec.inputs.get("checkpoint")
     if parent is None:
         return 0, "nothing to go by"
-    weights = _sealed_bytes(parent.paths.seal)
+    weights = sealed_bytes(parent.paths.seal)
     factor = _factor(parent.output)
     return int(weights * factor), f"{factor:g} times the {_words(weights)} of stage {parent.stage!r}"
 
 
-def _sealed_bytes(path: Path) -> int:
+def sealed_bytes(path: Path) -> int:
+    """By a seal; 0 where it cannot be read."""
     try:
         return seal.load(path).bytes
     except (OSError, ValueError, seal.SealBroken):
@@ -84,9 +85,7 @@ def used_bytes(directory: Path) -> int:
     entry has no saves any more."""
     index = seal_index.read(Workspace(directory.parent))
     unsealed = [StorePaths(directory / name) for name in index.unsealed]
-    return index.bytes + sum(
-        _sealed_bytes(store.save_seal(step)) for store in unsealed for step in store.sealed_steps()
-    )
+    return index.bytes + sum(sealed_bytes(store.save_seal(step)) for store in unsealed for step in store.sealed_steps())
 
 
 def _words(count: int) -> str:

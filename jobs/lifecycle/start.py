@@ -69,15 +69,20 @@ def event(stage: StagePaths, start: Start, name: str, **facts: Any) -> None:
     print(f"overnight: {name} {detail}".rstrip(), file=sys.stderr, flush=True)
 
 
-def write_result(stage: StagePaths, start: Start, value: dict[str, Any]) -> None:
+def result_value(stage: StagePaths, start: Start, value: dict[str, Any]) -> dict[str, Any]:
     """What the work says at its end, for the verdict; ``publish.result_of`` reads it."""
     own = {"job": start.job, "restart": start.restart, "attempt": start.attempt}
-    files.write_json(stage.result, {**redaction.shown(value, stage.secrets), **own})
+    return {**redaction.shown(value, stage.secrets), **own}
+
+
+def failed(failure: FailureClass, evidence: str, **facts: Any) -> dict[str, Any]:
+    """The value of a start that failed. ``facts``: ``source``, ``node`` or ``nodes``."""
+    return {"outcome": "failed", "failure": failure.value, "evidence": evidence, **facts}
 
 
 def write_failure(stage: StagePaths, start: Start, failure: FailureClass, evidence: str, **facts: Any) -> None:
-    """The result of a start that failed. ``facts``: ``source``, ``node`` or ``nodes``."""
-    write_result(stage, start, {"outcome": "failed", "failure": failure.value, "evidence": evidence, **facts})
+    """The result of a start that failed, written by what watches it."""
+    files.write_json(stage.result, result_value(stage, start, failed(failure, evidence, **facts)))
 
 
 def notes(spec: StageSpec, start: Start | None, name: str) -> list[dict[str, Any]]:

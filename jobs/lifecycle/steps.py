@@ -193,7 +193,8 @@ def _prologue(spec: StageSpec, start: Start, over: str) -> Entry:
     if store.seal.exists():  # by an earlier start that was faster than this one could take its directory away
         return _done(spec, start, "an earlier start has sealed it", spec.target_step)
     for stale in (stage.deadline, stage.stop, stage.result):
-        stale.unlink(missing_ok=True)
+        if stale.exists():  # by way of our own directory: a later start may have begun, and what lies there be its
+            claim.move(stale, own_saves_of(spec, start) / f"before-{stale.name}")
     files.take_away(output_of(spec, start))
     output_of(spec, start).mkdir(parents=True)
     event(
@@ -255,7 +256,7 @@ def _avoid(spec: StageSpec, start: Start) -> bool:
 
 def _take_claim(spec: StageSpec, start: Start, over: str) -> Entry:
     stage, store = spec.stage_paths, spec.store_paths
-    current = attempts.current(store)
+    current = attempts.current(store, fresh=True)  # this node may have listed them a moment before ours was made
     if current is not None and current.token != spec.attempt:
         event(stage, start, "superseded", attempt=spec.attempt, by=current.token)
         return Entry.FAIL
@@ -367,6 +368,8 @@ def _finish(spec: StageSpec, start: Start, exit_code: int, ended_by: EndedBy) ->
     known = judge.said_of(spec, start.job, start.restart)
     if known is not None:
         return known
+    if (replaced := is_replaced(spec, start)) is not None:  # how it ended says nothing of the work any more
+        raise ClaimLost(replaced)
     result = publish.result_of(spec)
     if (result.get("job"), result.get("restart")) != (start.job, start.restart):
         result = {}

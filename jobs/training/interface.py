@@ -155,6 +155,8 @@ class WorkContext:
     restart: int = 0
     rank: int = 0
     world: int = 1
+    collective_seconds: float = 7200.0
+    """How long a process may wait for the others, one of which may do work of the size of a save by itself."""
 
 
 class BackEnd(Protocol):

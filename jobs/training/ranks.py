@@ -16,20 +16,17 @@ import torch.distributed as dist
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(days=2)
-"""How long a process waits for another, which may be writing the data: torch's half an hour is too short for that, and
-a hang is found by ``jobs.worker.monitor``."""
 
-
-def start(world: int) -> None:
-    """Join the other processes (variables of torchrun); nothing to do for a single one."""
+def start(world: int, seconds: float) -> None:
+    """Join the other processes (variables of torchrun), and wait for so many ``seconds`` for one of them; nothing to do
+    for a single one."""
     if world == 1 or dist.is_initialized():
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=PATIENCE)
+        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=timedelta(seconds=seconds))
     else:
-        dist.init_process_group("gloo", timeout=PATIENCE)
+        dist.init_process_group("gloo", timeout=timedelta(seconds=seconds))
 
 
 def start_alone() -> None:

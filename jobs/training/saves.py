@@ -78,7 +78,7 @@ class Saves:
         return None if found is None else (found, self._store.save(found))
 
     def _newest_valid(self, waits: Patience, remove: bool = False) -> int | None:
-        for step in self._store.save_steps():
+        for step in waits.call(self._steps):
             directory, path = self._store.save(step), self._store.save_seal(step)
             look = seal.check_sizes if step == self._read else seal.verify
             try:
@@ -94,6 +94,12 @@ class Saves:
             if remove:
                 self._remove(step)
         return None
+
+    def _steps(self) -> list[int]:
+        """Steps of saves, newest first, also of those that another node has made a moment ago."""
+        with contextlib.suppress(FileNotFoundError):
+            files.fresh_names(self._store.saves)
+        return self._store.save_steps()
 
     def resume(self) -> tuple[int, Path] | None:
         """Step and directory of the save to go on from; called on rank 0. Newer ones that are broken are removed; one
@@ -124,7 +130,7 @@ class Saves:
         Raises:
             ClaimLost: a later start holds the store entry.
         """
-        self._publish(step, self.validations, {}, None)
+        Patience().call(lambda: self._publish(step, self.validations, {}, None))
 
     def seal_beside(
         self,
@@ -189,7 +195,8 @@ class Saves:
         try:
             parts = self._for_all(f"part-{step}", lambda: self._digest_written(step, threads))
             if parts is not None:
-                self._publish(step, losses, shares.digests_of(parts), threads)
+                known = shares.digests_of(parts)
+                Patience().call(lambda: self._publish(step, losses, known, threads))
                 sealed(time.monotonic() - began)
             self._sealed.append(step)
             if self._node.count == 1:
@@ -207,7 +214,7 @@ class Saves:
         """What ``make`` returns on all nodes, for the process that collects; None for the others."""
         began = time.monotonic()
         try:
-            value = make()
+            value = Patience().call(make)
         except Exception as error:
             self._check_held()  # who was replaced finds its directory gone
             if not self._node.collects:
@@ -225,9 +232,15 @@ class Saves:
         return found
 
     def _publish(self, step: int, losses: Losses, known: dict[str, FileDigest], threads: int | None) -> None:
+        target = self._store.save(step)
+        made = self.directory / target.name  # before the check: what a later start has taken away is not made again
         self._check_held()
-        own, target = self.directory, self._store.save(step)
-        made = own / target.name
+        if made.exists() or not self._is_put(step):  # else it was put there before an error that passed
+            self._put(step, made, losses, known, threads)
+        self._event("saved", step=step, path=str(target))
+
+    def _put(self, step: int, made: Path, losses: Losses, known: dict[str, FileDigest], threads: int | None) -> None:
+        target = self._store.save(step)
         if not made.exists() and target.exists() and not self._store.save_seal(step).exists():
             os.rename(target, made)  # written in place, as a back end of the version before does
         if losses:
@@ -239,8 +252,14 @@ class Saves:
             raise
         files.make_directory(self._store.saves)
         self._check_held()
-        claim.put(made, target, own)
-        self._event("saved", step=step, path=str(target))
+        claim.put(made, target, made.parent)
+
+    def _is_put(self, step: int) -> bool:
+        """Whether the save of ``step`` in the entry is one of this start."""
+        with contextlib.suppress(seal.SealBroken):
+            found = seal.load(self._store.save_seal(step))
+            return self._held is not None and (found.job, found.restart) == (self._held.job, self._held.restart)
+        return False
 
     def _digest(self, step: int, made: Path, known: dict[str, FileDigest], threads: int | None) -> None:
         seal.seal_directory(
@@ -310,9 +329,11 @@ class Saves:
         Nothing is removed before one of those that stay has been read again in full: the newest seal may be of a save
         that the file system has damaged since, and the one before it would be the only good one.
         """
-        sealed = self._store.sealed_steps()
+        Patience().call(lambda: self._keep_last(count, best))
+
+    def _keep_last(self, count: int, best: int | None) -> None:
         doomed = self._doomed(count, best)
-        if doomed and any(self._is_sound(step) for step in sealed[:count]):
+        if doomed and any(self._is_sound(step) for step in self._store.sealed_steps()[:count]):
             self._remove_all(doomed)
 
     def _doomed(self, count: int, best: int | None) -> list[int]:
@@ -331,7 +352,7 @@ class Saves:
             return
         is_sound = self._read_together(self._sealed[-min(count, 2)], "again")
         if is_sound:
-            self._remove_all(self._doomed(count, best))
+            Patience().call(lambda: self._remove_all(self._doomed(count, best)))
 
     def _read_together(self, step: int, topic: str) -> bool:
         """Whether the nodes find a save sound, for the one that collects; False for the others."""

@@ -26,6 +26,7 @@ from jobs.core.progress import Report
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
 from jobs.lifecycle import space
+from jobs.lifecycle.judge import RANKS
 from jobs.lifecycle.start import Start, event, write_failure
 
 POLL_SECONDS = 1.0
@@ -104,8 +105,8 @@ def start(spec: StageSpec, begun: Start, rank: int, leads: bool = True) -> subpr
     faulthandler.register(STACK_SIGNAL, file=stacks, all_threads=True, chain=False)
     directory = spec.stage_paths.ranks(begun.job, begun.restart)
     directory.mkdir(parents=True, exist_ok=True)
-    value = {"rank": rank, "pid": os.getpid(), "stacks": f"/proc/{os.getpid()}/fd/{stacks}"}
-    files.append_json_line(directory / f"{node_name()}{_RANKS}", value, durable=False)
+    value = {"rank": rank, "pid": os.getpid(), "stacks": f"/proc/{os.getpid()}/fd/{stacks}", "time": time.time()}
+    files.append_json_line(directory / f"{node_name()}{RANKS}", value, durable=False)
     if spec.kind not in WATCHED_KINDS or not leads:
         return None
     boot = Path(__file__).parents[1] / "boot.py"
@@ -114,8 +115,8 @@ def start(spec: StageSpec, begun: Start, rank: int, leads: bool = True) -> subpr
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
 
-_RANKS, _ANSWERED = ".ranks", ".answered"
-"""Behind the name of a node: the file of its ranks, and the one that says that all have written their stacks."""
+_ANSWERED = ".answered"
+"""Behind the name of a node: the file that says that all of its ranks have written their stacks."""
 
 
 def node_name() -> str:
@@ -190,7 +191,7 @@ class _Monitor:
 
     def end(self) -> None:
         """Stacks of this node, then (rank 0's monitor) the result, then SIGKILL."""
-        mine = sorted(files.read_json_lines(self._ranks / f"{node_name()}{_RANKS}"), key=lambda rank: int(rank["rank"]))
+        mine = sorted(files.read_json_lines(self._ranks / f"{node_name()}{RANKS}"), key=lambda rank: int(rank["rank"]))
         for rank in mine:
             _signal(int(rank["pid"]), STACK_SIGNAL)
         deadline = time.monotonic() + STACK_SECONDS
@@ -211,7 +212,7 @@ class _Monitor:
         deadline = time.monotonic() + poll_seconds(len(self._start.nodes)) + STACK_SECONDS
         while True:
             names = files.fresh_names(self._ranks)
-            nodes = sorted(name.removesuffix(_RANKS) for name in names if name.endswith(_RANKS))
+            nodes = sorted(name.removesuffix(RANKS) for name in names if name.endswith(RANKS))
             mute = [node for node in nodes if f"{node}{_ANSWERED}" not in names]
             if not mute or time.monotonic() > deadline:
                 return nodes, mute

@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from jobs import backends
-from jobs.core import files, redaction, seal, shares, symptoms, verdict
+from jobs.core import claim, files, redaction, seal, shares, symptoms, verdict
+from jobs.core.claim import ClaimLost
 from jobs.core.paths import StagePaths
+from jobs.core.patience import Patience
 from jobs.core.progress import ProgressWriter
 from jobs.core.shares import Node
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
 from jobs.lifecycle import judge, publish, space, steps
-from jobs.lifecycle.start import notes, write_failure, write_result
+from jobs.lifecycle.start import failed, notes, own_saves_of, result_value
 from jobs.training import interface
 from jobs.training.deadline import StopRequest
 from jobs.training.interface import BackEnd, Result, WorkContext
@@ -41,6 +43,10 @@ class BehaviourDiffers(RuntimeError):
     """The stage's own loader makes something else of the probe texts than the parent's did."""
 
     failure = FailureClass.TOKENIZER
+
+
+ENCODED_BYTES_PER_SECOND = 0.5e6
+"""Of texts, by one process on two busy cores."""
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -136,6 +142,7 @@ def main(spec: StageSpec) -> int:
         restart=start.restart,
         rank=rank,
         world=world,
+        collective_seconds=_collective_seconds(spec),
     )
     watcher = None
     try:
@@ -174,10 +181,9 @@ def _write_failure(spec: StageSpec, start: steps.Start, error: BaseException, sa
     if failure is FailureClass.STORAGE_FULL:
         with contextlib.suppress(OSError):
             saves.discard_unsealed()  # room for the verdict; what is sealed stays
-    # Where this start is replaced, the file is that of the one that took over.
-    if _is_news(spec, start, failure) and steps.is_replaced(spec, start) is None:
+    if _is_news(spec, start, failure):
         node = os.environ.get("SLURMD_NODENAME", "")
-        write_failure(spec.stage_paths, start, failure, _evidence(error, text), node=node)
+        _write(spec, start, failed(failure, _evidence(error, text), node=node))
 
 
 def _flush(spec: StageSpec, start: steps.Start, node: Node, world: int) -> None:
@@ -186,13 +192,27 @@ def _flush(spec: StageSpec, start: steps.Start, node: Node, world: int) -> None:
     output = steps.output_of(spec, start)
     if not node.leads:
         return
-    with contextlib.suppress(FileNotFoundError, seal.SealBroken):  # replaced: a later start has taken it away
+
+    def flush() -> None:
         if world == 1:
             files.flush_tree(output)
             return
         found = shares.digest_written(output, node, spec.seal_depth)
         marks = spec.stage_paths.ranks(start.job, start.restart)
         shares.answer(marks, publish.WRITTEN, node, shares.as_answer(found))
+
+    with contextlib.suppress(FileNotFoundError, seal.SealBroken):  # replaced: a later start has taken it away
+        Patience().call(flush)
+
+
+def _collective_seconds(spec: StageSpec) -> float:
+    """How long a process waits for the others: an hour, what a save or an output takes that one of them writes or reads
+    alone, and pairs that one encodes for all. torch's own half an hour is too short for that; a hang is found by the
+    monitor."""
+    pairs = spec.inputs.get("data") if spec.kind == "dpo" else None
+    encoded = space.sealed_bytes(pairs.paths.seal) if pairs is not None else 0
+    size = space.checkpoint_bytes(spec)[0] if spec.trains else 0
+    return 3600.0 + size / monitor.SAVE_BYTES_PER_SECOND + encoded / ENCODED_BYTES_PER_SECOND
 
 
 def _seconds_to_seal(spec: StageSpec, end: float | None) -> float:
@@ -249,5 +269,17 @@ def _write_result(spec: StageSpec, start: steps.Start, result: Result, backend: 
         if found.problem is not None:
             raise NotWhole(found.problem)
         value["behaviour"] = interface.behaviour(backend, steps.output_of(spec, start))
-    if steps.is_replaced(spec, start) is None:  # else the file is that of the start that took over
-        write_result(spec.stage_paths, start, value)
+    _write(spec, start, value)
+
+
+def _write(spec: StageSpec, start: steps.Start, value: dict[str, Any]) -> None:
+    """The result for the verdict, if nobody has taken the place of this start."""
+    made = own_saves_of(spec, start) / spec.stage_paths.result.name
+
+    def write() -> None:
+        files.write_json(made, result_value(spec.stage_paths, start, value))
+        claim.check_held(spec.store_paths, steps.claim_of(spec, start))
+        claim.move(made, spec.stage_paths.result)
+
+    with contextlib.suppress(ClaimLost, FileNotFoundError):  # the file is that of the start that took over
+        Patience().call(write)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -163,6 +166,13 @@ def _seal_by_name(original: Any) -> Any:
     return make
 
 
+def _saves_are_listed_once(original: Any) -> Any:
+    def call(self: patience.Patience, action: Any, *given: Any) -> Any:
+        return action() if getattr(action, "__name__", "") == "_steps" else original(self, action, *given)
+
+    return call
+
+
 MUTATIONS: dict[str, Mutation] = {
     # The claim
     "claim-taken-by-all": Mutation(claim, "take", _claim_taken_by_all),
@@ -204,6 +214,10 @@ MUTATIONS: dict[str, Mutation] = {
     "an-error-that-passes-is-the-end": Mutation(
         patience.Patience, "wait", lambda original: lambda self, at=None: False
     ),
+    "finished-is-what-can-be-read-at-once": Mutation(publish, "passes", lambda original: lambda error: False),
+    "saves-are-listed-once": Mutation(patience.Patience, "call", _saves_are_listed_once),
+    "replaced-starts-have-a-say": Mutation(judge, "_is_void", lambda original: lambda said: False),
+    "no-claim-by-rename": Mutation(claim, "move", lambda original: os.replace),
     "link-does-not-look-for-copies": Mutation(steps, "_must_wait", lambda original: lambda spec, start: False),
     "bad-nodes-are-not-left": Mutation(nodes, "to_avoid", lambda original: lambda job, strikes, needed: []),
     "gate-lets-all-through": Mutation(steps, "gate", lambda original: lambda spec, start: None),
@@ -212,13 +226,12 @@ MUTATIONS: dict[str, Mutation] = {
 """Name -> error."""
 
 SURVIVORS = {
-    "bad-nodes-are-not-left": "costs starts, and its budget ends it; tests/slurm/test_failures.py has it on a real Slurm",
-    "gate-lets-all-through": "no input is damaged here; tests/jobs/lifecycle/test_hand_off.py",
-    "an-error-that-passes-is-the-end": "costs a start, whose class is tried again; tests/jobs/core/test_seal.py",
-    "cancel-does-not-look-again": "costs a second cancel; tests/launch/submit/test_cancel.py",
-    "does-not-see-that-it-was-given-up": "the prologue of its job finds out, and the next resume",
+    "bad-nodes-are-not-left": "tests/jobs/lifecycle/test_nodes.py::test_what_is_left_out_leaves_enough_nodes",
+    "gate-lets-all-through": "tests/jobs/lifecycle/test_publish.py::test_a_start_cut_off_between_two_inputs_leaves_the_second_to_verify",
+    "cancel-does-not-look-again": "tests/launch/submit/test_cancel.py::test_a_job_that_does_not_go_is_named",
+    "does-not-see-that-it-was-given-up": "tests/faults/test_simulation.py::test_who_was_given_up_cancels_its_jobs",
 }
-"""What no chain notices, because something else stands behind it: the place that does."""
+"""What no chain notices, since it costs a start or a command and something else stands behind it: the test that does."""
 
 
 @contextmanager
@@ -230,9 +243,30 @@ def applied(name: str) -> Iterator[None]:
         yield
 
 
+_IN_PLACE = ExitStack()
+"""As long as the process."""
+
+
+def pytest_configure() -> None:
+    """This module as a plugin (``-p tests.faults.mutations``): the error named by ``OVERNIGHT_MUTATION`` is in the code."""
+    if name := os.environ.get("OVERNIGHT_MUTATION"):
+        _IN_PLACE.enter_context(applied(name))
+
+
+def fails(test: str, name: str) -> bool:
+    """Whether a test fails with an error in the code."""
+    argv = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "tests.faults.mutations", test]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        argv, cwd=root, env={**os.environ, "OVERNIGHT_MUTATION": name}, capture_output=True, check=False
+    )
+    return done.returncode == 1
+
+
 @dataclass(frozen=True)
 class Found:
-    """``seed`` is the first chain that noticed, after ``chains``; None: none did."""
+    """``seed`` is the first chain that noticed, after ``chains``; None: none did. ``text``: what it noticed, or the test
+    that did."""
 
     name: str
     seed: int | None
@@ -241,9 +275,12 @@ class Found:
 
 
 def hunt(name: str, chains: int, first: int = 0) -> Found:
-    """Play chains with the error until one breaks an invariant."""
+    """Play chains with the error until one breaks an invariant; for one that none does, run the test that does."""
     from tests.faults import simulate
 
+    if name in SURVIVORS:
+        test = SURVIVORS[name]
+        return Found(name, 0 if fails(test, name) else None, 0, test)
     with applied(name):
         for count, outcome in enumerate(simulate.many(first, chains), start=1):
             if outcome.violations:
@@ -266,15 +303,15 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(MUTATIONS)}")
     parser.add_argument("--chains", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0, help="of the first chain")
-    parser.add_argument("--workers", type=int, default=simulate.cores())
+    parser.add_argument("--processes", type=int, default=simulate.cores())
     args = parser.parse_args()
     began = time.monotonic()
     missed = 0
-    with Pool(args.workers, simulate.pin) as pool:
+    with Pool(args.processes, simulate.pin) as pool:
         for found in pool.imap_unordered(_hunt, [(name, args.chains, args.seed) for name in args.names or MUTATIONS]):
             missed += found.seed is None
-            said = "NOT FOUND" if found.seed is None else f"seed {found.seed}: {found.text}"
-            print(f"{found.name} ({found.chains} chains): {said}", flush=True)
+            by = f"seed {found.seed}, after {found.chains} chains: {found.text}" if found.chains else found.text
+            print(f"{found.name}: {'NOT FOUND' if found.seed is None else by}", flush=True)
     print(f"{time.monotonic() - began:.0f} s, not found: {missed}")
     return missed
 

@@ -1,4 +1,4 @@
-"""Thousands of chains on a simulated site: ``python -m tests.faults.simulate --chains 10000``, replay: ``--seed N``.
+"""Thousands of chains on a simulated site: ``python -m tests.faults.simulate --chains 10000``; one again: ``--seed N``.
 
 What is under test is real: the submitter, the ledger, cancel, status, attempts, claims, seals, prologue and finish, on real
 files. Simulated are Slurm, the trainers and the clock. A seed decides the chain, the faults, and who runs when; every few
@@ -31,9 +31,6 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from rich.console import Console
-from rich.progress import track
-
 from jobs.core import attempts, claim, files, seal
 from jobs.core import spec as specs
 from jobs.core.attempts import Attempt
@@ -64,6 +61,8 @@ MOST_IDLE_STARTS = 10
 
 ENDLESS = 7200.0
 """Virtual seconds after which a command is taken to run for ever."""
+
+PROGRESS_SECONDS = 10.0
 
 HORIZON = 900.0
 """Virtual seconds in which faults strike."""
@@ -110,10 +109,10 @@ class Simulation:
     def __init__(self, seed: int, root: Path) -> None:
         self.seed = seed
         self.world = World(seed)
-        self.site = Site(self.world)
+        self.workspace = Workspace(root / "workspace")
+        self.site = Site(self.world, self.workspace.root)
         self.gateway = Gateway(self.site)
         self.dice = self.world.dice
-        self.workspace = Workspace(root / "workspace")
         self._locks: dict[str, tuple[int, str, float]] = {}
         continuation = self.dice.choice(("requeue", "requeue", "chain"))
         self.profile = _profile(continuation, self.dice.random() < 0.5)
@@ -433,33 +432,25 @@ class Simulation:
             above = self.workspace.entry(parent.kind, parent.fingerprint)
             if sealed.parents.get(role) != seal.digest_of(above.seal):
                 wrong.append(f"{planned.name} was made from another {role}")
-        idle = Counter((line["attempt"], line["step"]) for line in lines if line["event"] == "start")
+        begun = {
+            (line["attempt"], line["step"], line["job"], line["restart"]) for line in lines if line["event"] == "start"
+        }
+        idle = Counter(one[:2] for one in begun)
         if idle and max(idle.values()) > MOST_IDLE_STARTS:
             wrong.append(f"{planned.name} was started {max(idle.values())} times at one step")
         saved = 0
         for line in lines:
             if line["event"] == "saved":
                 saved = max(saved, int(str(line["step"])))
-            elif line["event"] == "start" and int(str(line["step"])) < saved:
+            elif line["event"] == "start" and int(str(line["step"])) < saved and not self._is_void(line):
                 wrong.append(f"{planned.name} began at step {line['step']} although step {saved} had been saved")
 
-    def _acting(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A change of names: what it is about is looked at in the same moment, after all others had their turn."""
-
-        def call(*given: Any, **named: Any) -> Any:
-            self.world.point()
-            self.site.stands_still()
-            self.site.may_fail()
-            result = function(*given, **named)
-            self.site.changes(*(Path(one) for one in given if isinstance(one, str | Path)))
-            return result
-
-        return call
+    def _is_void(self, line: dict[str, Any]) -> bool:
+        return (line["job"], line["restart"]) in self.site.void
 
     def _digesting(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*given: Any, **named: Any) -> Any:
             self.site.digests()
-            self.site.may_fail()
             return function(*given, **named)
 
         return call
@@ -477,7 +468,6 @@ class Simulation:
         def stopping(function: Callable[..., Any]) -> Callable[..., Any]:
             def call(*given: Any, **named: Any) -> Any:
                 world.point()
-                self.site.may_fail()
                 return function(*given, **named)
 
             return call
@@ -487,7 +477,12 @@ class Simulation:
         def noted(path: Path, value: dict[str, Any], durable: bool = True) -> None:
             append(path, {**value, "at": world.now}, durable)  # the clocks of hosts differ
 
-        supersede = claim.supersede
+        supersede, take = claim.supersede, claim.take
+
+        def taken(*given: Any) -> Any:
+            rival = take(*given)
+            self.site.took(given[0].root, rival)
+            return rival
 
         def give_up(*given: Any, **named: Any) -> Any:
             self.site.gives_up()
@@ -525,6 +520,7 @@ class Simulation:
 
         with ExitStack() as stack:
             stack.enter_context(world.clock())
+            stack.enter_context(self.site.files.patched())
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
             replaced: list[tuple[Any, str, Any]] = [
                 (PurePath, "__truediv__", remembered),
@@ -536,6 +532,7 @@ class Simulation:
                 (attempt_state, "_sbatch_alive", sbatch_alive),
                 (attempts, "new_token", lambda length=6: f"{next(token):06d}"),
                 (claim, "supersede", give_up),
+                (claim, "take", taken),
                 (steps, "_should_move", moves),
                 (nodes, "ask", self.site.asked),
                 (concurrent.futures, "ThreadPoolExecutor", _OneByOne),
@@ -546,7 +543,6 @@ class Simulation:
                 (files, "create_exclusive"), (files, "write_atomic"), (files, "read_json"),
                 (claim, "of_attempt"), (attempts, "current"), (shutil, "rmtree"), (claim, "check_held"),
             )  # fmt: skip
-            replaced += [(os, name, self._acting(getattr(os, name))) for name in ("replace", "rename", "link")]
             replaced.append((seal, "digest_files", self._digesting(seal.digest_files)))
             replaced += [(module, name, stopping(getattr(module, name))) for module, name in stoppable]
             for module, name, value in replaced:
@@ -554,34 +550,71 @@ class Simulation:
             yield
 
 
-def one(seed: int) -> Outcome:
-    """Play one chain in a directory of its own."""
+def one(seed: int, tells: bool = False) -> Outcome:
+    """Play one chain in a directory of its own; its story is there where it fails, or for one that ``tells``."""
     memory = Path("/dev/shm")
     base = memory if os.access(memory, os.W_OK) else None
     root = Path(tempfile.mkdtemp(prefix="overnight-sim-", dir=base))
     try:
         simulation = Simulation(seed, root)
-        outcome = simulation.play()
-        return replace(outcome, story=simulation.story()) if outcome.violations else outcome
+        try:
+            outcome = simulation.play()
+        except Exception as error:
+            outcome = Outcome(seed, [f"the chain cannot be judged: {error!r}"])
+        return replace(outcome, story=simulation.story()) if outcome.violations or tells else outcome
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def many(first: int, count: int, workers: int = 1) -> Iterator[Outcome]:
+def many(first: int, count: int, processes: int = 1) -> Iterator[Outcome]:
     """Play ``count`` chains, with seeds from ``first`` on."""
-    if workers == 1:
+    if processes == 1:
         yield from map(one, range(first, first + count))
         return
-    with Pool(workers, pin) as pool:
+    with Pool(processes, pin) as pool:
         yield from pool.imap_unordered(one, range(first, first + count), chunksize=8)
 
 
-def _until_interrupted(outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
-    """Ctrl-C ends it, and what was found is told."""
-    try:
-        yield from outcomes
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+class _Told:
+    """What is said of the chains that have been played: a line every ten seconds, and what went wrong at once."""
+
+    def __init__(self, first: int, count: int, command: str) -> None:
+        self.open = set(range(first, first + count))
+        self.count, self.failed = count, list[int]()
+        self.injected: Counter[str] = Counter()
+        self._command = command
+        self._began = self._said = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    @property
+    def rate(self) -> float:
+        return (self.count - len(self.open)) / max(self.seconds, 0.001)
+
+    def add(self, outcome: Outcome) -> None:
+        self.open.discard(outcome.seed)
+        self.injected += outcome.injected
+        if outcome.violations:
+            self.failed.append(outcome.seed)
+            print(f"seed {outcome.seed}: replay: {self._command} --seed {outcome.seed}")
+            for text in dict.fromkeys(outcome.violations):
+                print(f"  {text}", flush=True)
+        if time.monotonic() - self._said >= PROGRESS_SECONDS:
+            self._said = time.monotonic()
+            played = self.count - len(self.open)
+            said = f"{played:,} of {self.count:,} chains, {self.rate:.1f} a second, violations {len(self.failed)}"
+            print(said, file=sys.stderr, flush=True)
+
+    def end(self, processes: int) -> None:
+        played = self.count - len(self.open)
+        rate = f"{self.rate:.1f} a second, {self.rate / processes:.2f} a process"
+        print(f"{played:,} chains in {self.seconds:.1f} s ({rate}), violations {len(self.failed)}; faults by kind:")
+        for name, number in sorted(self.injected.items()):
+            print(f"  {name:28} {number:,}")
+        if self.open:
+            print(f"not played: {len(self.open):,}; go on with --first {min(self.open)}")
 
 
 def cores() -> int:
@@ -592,6 +625,7 @@ def cores() -> int:
 def pin() -> None:
     """Keep a worker on one core: its threads take turns, and a turn that wakes another core costs three times as much."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     gc.freeze()  # what was imported is not looked at again and again
     mine = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {mine[os.getpid() % len(mine)]})
@@ -610,34 +644,31 @@ def main() -> int:
 
     fix_hashes("tests.faults.simulate")
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=0, help="of the first chain")
-    parser.add_argument("--chains", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=cores())
+    parser.add_argument("--seed", type=int, help="replay this chain alone, and print what happened")
+    parser.add_argument("--chains", type=int, default=100, help="how many (default: %(default)s)")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first one")
+    parser.add_argument("--processes", type=int, default=cores(), help="default: a process for each core")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="end after so long, played or not")
     parser.add_argument("--mutation", choices=sorted(mutations.MUTATIONS), help="an error to put into the code")
     args = parser.parse_args()
-    injected: Counter[str] = Counter()
-    failed: list[int] = []
-    played = 0
-    began = time.monotonic()
-    workers = 1 if args.chains == 1 or args.mutation else args.workers
-    terminal = Console(stderr=True)
+    mutated = f" --mutation {args.mutation}" if args.mutation else ""
     with mutations.applied(args.mutation) if args.mutation else contextlib.nullcontext():
-        chains = _until_interrupted(many(args.seed, args.chains, workers))
-        for outcome in track(chains, "chains", args.chains, console=terminal, disable=not terminal.is_terminal):
-            played += 1
-            injected += outcome.injected
-            if outcome.violations:
-                failed.append(outcome.seed)
-                mutated = f" --mutation {args.mutation}" if args.mutation else ""
-                print(f"seed {outcome.seed}: replay: python -m tests.faults.simulate --seed {outcome.seed}{mutated}")
-                for text in dict.fromkeys(outcome.violations):
-                    print(f"  {text}")
-                if args.chains == 1:
-                    print(outcome.story)
-    print(f"{played} chains in {time.monotonic() - began:.1f} s, violations {len(failed)}; faults by kind:")
-    for name, number in sorted(injected.items()):
-        print(f"  {name:22} {number}")
-    return 1 if failed else 0
+        if args.seed is not None:
+            outcome = one(args.seed, tells=True)
+            print(outcome.story, *dict.fromkeys(outcome.violations), sep="\n")
+            return 1 if outcome.violations else 0
+        processes = min(args.processes, args.chains)  # a worker is a fork, with the error in its code
+        told = _Told(args.first, args.chains, f"python -m tests.faults.simulate{mutated}")
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            for outcome in many(args.first, args.chains, processes):
+                told.add(outcome)
+                if told.seconds > 60 * args.minutes:
+                    break
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+    told.end(processes)
+    return 1 if told.failed else 0
 
 
 if __name__ == "__main__":

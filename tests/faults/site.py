@@ -7,9 +7,6 @@ around the real prologue and finish.
 from __future__ import annotations
 
 import contextlib
-import errno
-import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,16 +15,19 @@ from jobs.core import files
 from jobs.core import spec as specs
 from jobs.core.claim import ClaimLost
 from jobs.core.patience import Patience
+from jobs.core.shares import Node
 from jobs.core.slurm_states import JobState
 from jobs.core.spec import StageSpec
-from jobs.core.verdict import classify
-from jobs.lifecycle import steps
+from jobs.core.verdict import FailureClass, classify
+from jobs.lifecycle import judge, steps
 from jobs.lifecycle.steps import EndedBy, Entry, Start
 from jobs.training.saves import Saves
+from jobs.worker import work
 from launch.base.errors import ClusterUnreachable, RejectedByCluster
 from launch.render.request import JobRequest
 from launch.slurm.queue import QueueRow
 from tests.faults.controller import FINAL, Controller, Job, Refused
+from tests.faults.shared_files import FEW, SharedFiles
 from tests.faults.world import EPOCH, Actor, World
 
 KILL_WAIT = 30.0
@@ -47,8 +47,9 @@ def silent(command: str) -> ClusterUnreachable:
 class Site:
     """One cluster and what has happened on it."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, root: Path) -> None:
         self.world = world
+        self.files = SharedFiles(self, root)
         self.controller = Controller(nodes=world.dice.choice((1, 2, 4, 8)))
         self.controller.refuse_unknown = world.dice.random() < 0.5
         self.silent_until = 0.0
@@ -61,10 +62,14 @@ class Site:
         self.staying: set[str] = set()  # jobs on a bad node that Slurm would not let go
         self.on_ending: Callable[[], None] = lambda: None
         self.saved: dict[Path, int] = {}  # store entry -> step of its newest save
-        self.owners: dict[Path, Actor] = {}  # store entry -> the start that was let in last
+        self.owners: dict[str, Actor] = {}  # store entry -> the start that was let in last
         self.finished: set[Path] = set()  # store entries whose output is whole
         self.doomed: set[Actor] = set()  # taken for dead while they seal
         self.let_in: set[Actor] = set()  # starts that began to work
+        self.claims = 0
+        self.void: set[tuple[str, int]] = set()  # starts that began although they had been replaced
+        self.latest: dict[str, Actor] = {}  # store entry -> the start that took a claim last
+        self.claimed: dict[Actor, int] = {}  # which claim a start took last, counted over all
         self.late: list[JobRequest] = []  # whose sbatch is still on its way though nobody listens any more
         self.submissions: dict[Actor, str] = {}  # sbatch that is on its way -> its script
         self.has_accounting = world.dice.random() < 0.5
@@ -156,7 +161,7 @@ class Site:
         if is_only_presumed:
             self.presumed_dead.add(actor)
         else:
-            self.booted[actor.host] = self.world.now
+            self.booted[actor.host] = self.world.now + self.world.skew(actor.host)
             self.world.kill(actor)
         self.kick()
 
@@ -224,28 +229,47 @@ class Site:
             self.violations.append(f"two writers on {store.name}: {names}")
 
     @contextlib.contextmanager
-    def sealing(self, start: Start) -> Iterator[None]:
-        """A start digests and publishes: the power may be cut, or it is taken for dead and the next one begins."""
-        if self.strikes("power cut while sealing", 0.03):
+    def acting(self, start: Start, what: str) -> Iterator[None]:
+        """A start begins, saves or seals: the power may be cut, or it is taken for dead and the next one begins."""
+        if self.strikes(f"power cut while it {what}", 0.03):
             self.world.after(self.world.dice.uniform(0.0, 0.03), lambda: self.power_cut(start.job, False))
-        elif self.strikes("replaced while sealing", 0.05) and self.world.current is not None:
+        elif self.strikes(f"replaced while it {what}", 0.05) and self.world.current is not None:
             self.doomed.add(self.world.current)
             self.world.after(self.world.dice.uniform(0.0, 0.03), lambda: self.power_cut(start.job, True))
-        yield
+        with self.files.exposed():
+            yield
 
-    def may_fail(self) -> None:
-        """A call of a job on the shared file system: the server is away, the node has lost it, or it fails once."""
-        actor = self.world.current
-        if actor is None or not actor.name.startswith("job ") or not self.chaos:
+    def took(self, store: Path, rival: object) -> None:
+        """A claim was asked for; ``rival`` is None where it was taken."""
+        if rival is None and self.world.current is not None:
+            self.claims += 1
+            self.claimed[self.world.current] = self.claims
+            self.latest[str(store)] = self.world.current
+
+    def begins(self, store: Path, actor: Actor, start: Start) -> None:
+        """A start is let in. One that was replaced after its last look may be, too: it changes nothing."""
+        owner = self.owners.get(str(store))
+        if owner is not None and self.claimed.get(owner, 0) > self.claimed.get(actor, 0):
+            self.void.add((start.job, start.restart))
             return
-        if self.world.now < self.files_away_until or actor.host in self.without_files:
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        if self.strikes("call fails once", 0.0005):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        if store in self.finished:
+            self.violations.append(f"{actor.name} makes {store.name} again although it had been finished")
+        self.owners[str(store)] = actor
+        self.let_in.add(actor)
+
+    def is_passing(self, spec: StageSpec, start: Start, actor: Actor) -> None:
+        """A few calls that fail once are waited for: they end no start."""
+        said = judge.said_of(spec, start.job, start.restart)
+        if said is not None and said.failure is FailureClass.FILE_SYSTEM and actor not in self.files.cut_off:
+            failed = self.files.failed[actor]
+            if failed < FEW:
+                self.violations.append(
+                    f"{actor.name} ended as {said.failure.value} after {failed} calls that failed once"
+                )
 
     def finishes(self, store: Path) -> None:
         """The result that says "done" has been written: from now on the work is never done again."""
-        if self.owners.get(store) is self.world.current:
+        if self.owners.get(str(store)) is self.world.current and self.latest.get(str(store)) is self.world.current:
             self.finished.add(store)
 
     def digests(self) -> None:
@@ -259,17 +283,20 @@ class Site:
         if actor is not None and self.strikes("stands still", 0.3 if actor in self.doomed else 0.002):
             self.world.sleep(self.world.dice.uniform(10.0, 100.0))
 
-    def changes(self, *paths: Path) -> None:
+    def changes(self, *places: tuple[str, str]) -> None:
         """Called at the very act that makes an output, a seal or a save appear or go: it must be of the start that was
         let in last, or come before the next one was."""
         actor = self.world.current
-        for path in paths:
-            store = next((root for root in self.owners if root in path.parents), None)
-            if store is None or actor is None or path.parent not in (store, store / "saves"):
+        for directory, name in places:
+            in_saves = directory.endswith("/saves")
+            owner = self.owners.get(directory.removesuffix("/saves"))
+            if owner is None or actor is None:
                 continue
-            is_public = path.name in ("output", "seal.json", "saves") or path.parent.name == "saves"
-            if is_public and self.owners[store] is not actor and actor in self.let_in:
-                self.violations.append(f"{actor.name} changed {path.name} of {store.name} after it had been replaced")
+            is_public = in_saves or name in ("output", "seal.json", "saves")
+            is_late = actor in self.let_in or self.claimed.get(owner, 0) > self.claimed.get(actor, self.claims)
+            if is_public and owner is not actor and is_late:
+                entry = Path(directory.removesuffix("/saves")).name
+                self.violations.append(f"{actor.name} changed {name} of {entry} after it had been replaced")
 
 
 def run_job(site: Site, actor: Actor, job: Job) -> int:
@@ -278,31 +305,31 @@ def run_job(site: Site, actor: Actor, job: Job) -> int:
     site.world.sleep(0.1)
     start = Start(job.id, restart, job.link, actor.host, (job.node,))
     try:
-        spec = Patience().call(lambda: specs.load(Path(job.script)))
+        with site.files.exposed():
+            spec = Patience().call(lambda: specs.load(Path(job.script)))
     except OSError as error:
         return 75 if steps.may_go_elsewhere(error, restart) and _requeue(site, start) else 1
-    while (entry := steps.prologue(spec, start)) is Entry.WAIT:
+    while (entry := _prologue(site, spec, start)) is Entry.WAIT:
         site.world.sleep(5.0)
+    site.is_passing(spec, start, actor)
     if entry is Entry.MOVE:
         if _requeue(site, start):
             _avoid(site, spec, start)
             return 75
         site.staying.add(start.job)
-        entry = steps.prologue(spec, start)
+        entry = _prologue(site, spec, start)
     if entry is Entry.SEALED:
         return 0
     if entry is Entry.BEHIND:
         return _wait_behind(site, spec, start)
     if entry is not Entry.WORK:
         return 1
-    if spec.store_paths.root in site.finished:
-        site.violations.append(f"{actor.name} makes {spec.stage} again although it had been finished")
-    site.owners[spec.store_paths.root] = actor
-    site.let_in.add(actor)
+    site.begins(spec.store_paths.root, actor, start)
     code = _work(site, actor, spec, start, job)
     ended_by = _ended_by(site, start)
-    with site.sealing(start):
+    with site.acting(start, "seals"):
         decision = steps.finish(spec, start, code, ended_by)
+    site.is_passing(spec, start, actor)
     if decision == "done":
         return 0
     if decision == "requeue":
@@ -310,6 +337,11 @@ def run_job(site: Site, actor: Actor, job: Job) -> int:
             _avoid(site, spec, start)
         return 75
     return 75 if decision == "next-link" else code or 1
+
+
+def _prologue(site: Site, spec: StageSpec, start: Start, over: str = "") -> Entry:
+    with site.acting(start, "begins"):
+        return steps.prologue(spec, start, over)
 
 
 def _ended_by(site: Site, start: Start) -> EndedBy:
@@ -365,7 +397,7 @@ def _wait_behind(site: Site, spec: StageSpec, start: Start) -> int:
             return 1
         while not _is_over(site, rival):
             site.world.sleep(5.0)
-    return 0 if steps.prologue(spec, start, rival) is Entry.SEALED else 1
+    return 0 if _prologue(site, spec, start, rival) is Entry.SEALED else 1
 
 
 def _work(site: Site, actor: Actor, spec: StageSpec, start: Start, job: Job) -> int:
@@ -378,12 +410,13 @@ def _work(site: Site, actor: Actor, spec: StageSpec, start: Start, job: Job) -> 
         lambda name, **facts: steps.event(spec.stage_paths, start, name, **facts),
     )
     target = spec.target_step or 1
-    result = {"job": start.job, "restart": start.restart, "attempt": spec.attempt}
     step = 0
     try:
-        found = saves.newest_valid()
+        with site.files.exposed():
+            found = saves.newest_valid()
         step = found[0] if found else 0
-        if step < site.saved.get(store.root, 0) and site.files_away_until < site.world.now - 600.0:
+        is_sighted = site.files_away_until < site.world.now - 600.0 and (start.job, start.restart) not in site.void
+        if step < site.saved.get(store.root, 0) and is_sighted:
             site.violations.append(
                 f"{spec.stage} goes on at step {step} although step {site.saved[store.root]} had been saved"
             )
@@ -395,7 +428,7 @@ def _work(site: Site, actor: Actor, spec: StageSpec, start: Start, job: Job) -> 
             site.writes(store.root, actor)
             if job.node in site.bad_nodes:
                 failed = {"outcome": "failed", "failure": "missing_gpus", "evidence": "No CUDA GPUs", "node": job.node}
-                files.write_json(spec.stage_paths.result, {**result, **failed})
+                _say(site, spec, start, failed)
                 return 1
             step += 1
             is_late = job.end is not None and job.end - site.world.now < LEAD and step < target
@@ -404,25 +437,31 @@ def _work(site: Site, actor: Actor, spec: StageSpec, start: Start, job: Job) -> 
                 directory.mkdir(parents=True, exist_ok=True)
                 site.world.point()
                 (directory / "state").write_text(f"{spec.stage} {step}")
-                with site.sealing(start):
+                with site.acting(start, "saves"):
                     saves.seal(step)
-                site.saved[store.root] = max(step, site.saved.get(store.root, 0))
-                saves.keep_last(2)
+                    site.saved[store.root] = max(step, site.saved.get(store.root, 0))
+                    saves.keep_last(2)
             if is_late and spec.target_step is not None and spec.continuation != "none":
-                files.write_json(spec.stage_paths.result, {**result, "outcome": "stopped", "step": step})
+                _say(site, spec, start, {"outcome": "stopped", "step": step})
                 return 0
         site.world.point()
         (steps.output_of(spec, start) / "text").write_text(f"{spec.stage} {step}")
-        files.flush_tree(steps.output_of(spec, start))
-        files.write_json(spec.stage_paths.result, {**result, "outcome": "done", "step": step, "writers": 1})
+        with site.files.exposed():
+            work._flush(spec, start, Node(), 1)
+        _say(site, spec, start, {"outcome": "done", "step": step, "writers": 1})
         site.finishes(store.root)
     except (ClaimLost, OSError) as error:
         failed = {"outcome": "failed", "failure": classify(error).value, "evidence": str(error), "step": step}
-        with contextlib.suppress(OSError):
-            if steps.is_replaced(spec, start) is None:
-                files.write_json(spec.stage_paths.result, {**result, **failed})
+        with contextlib.suppress(OSError):  # else it ends with an exit code alone
+            _say(site, spec, start, failed)
         return 1
     return 0
+
+
+def _say(site: Site, spec: StageSpec, start: Start, result: dict[str, object]) -> None:
+    """As the work itself writes it."""
+    with site.files.exposed():
+        work._write(spec, start, result)
 
 
 class Gateway:
@@ -540,5 +579,5 @@ class Carrier:
 
 
 def record(path: Path) -> list[dict[str, object]]:
-    """Lines of a JSON-lines file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """Lines of a JSON-lines file, without those that were cut short."""
+    return list(files.read_json_lines(path))

@@ -40,7 +40,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     micro = settings.micro(ctx.world)  # refuse before anything is written
     cpu.use_threads(settings.threads)
     scratch = spec.stage_paths.root / "automodel"
-    ranks.start(ctx.world)
+    ranks.start(ctx.world, ctx.collective_seconds)
     source = spec.inputs["checkpoint"].output
     config = scratch / "config.yaml"
 

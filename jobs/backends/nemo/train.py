@@ -35,7 +35,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     rows_at = validation.rows_of(spec.inputs["data"], settings)
-    ranks.start(ctx.world)
+    ranks.start(ctx.world, ctx.collective_seconds)
     source = spec.inputs["checkpoint"].output
     network = model.from_checkpoint(source, settings)
     tokenizer = model.tokenizer(source, network)

@@ -53,7 +53,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     tell_order(ctx, settings, len(dataset))
 
     config, given = arguments(spec.kind, settings, ctx.world, ctx.saves.directory)
-    args = config(**given)
+    args = config(**given, ddp_timeout=int(ctx.collective_seconds))
     if args.device.type == "cpu":
         # With several processes accelerate says "cpu:0", and torch.load of the optimizer does not know that device.
         vars(args)["_setup_devices"] = torch.device("cpu")

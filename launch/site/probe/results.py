@@ -125,7 +125,7 @@ class _Judge:
     def _deadline(self) -> Iterator[Finding]:
         end, start = self._note("end"), self._starts()[-1]
         if not end.isdigit():
-            yield Finding(Level.FAIL, "deadline", f"squeue in the job does not know its end: {end or 'no answer'}")
+            yield Finding(Level.FAIL, "deadline", "squeue in the job does not say what time it has left")
             return
         seconds = int(end) - int(start[2])
         level = Level.OK if abs(seconds - 60 * self._plan.minutes) <= 60 else Level.WARN

@@ -45,13 +45,13 @@ def test_what_the_accounting_says_of_a_start(
     monkeypatch: pytest.MonkeyPatch, state: str, failure: FailureClass, evidence: str
 ) -> None:
     answers(monkeypatch, sacct=f"COMPLETED|10|20\n{state}|100|200\n")
-    found = nodes.ending("7", began=100.0, nodes=("n1", "n2"))
+    found = nodes.ending("7", 1, {"n1": 100.0, "n2": None})
     assert (found.failure, found.evidence, found.nodes) == (failure, evidence, ())
 
 
 def test_no_record_of_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers(monkeypatch, sacct="COMPLETED|10|20\n")
-    found = nodes.ending("7", began=100.0, nodes=("n1",))
+    answers(monkeypatch, sacct="COMPLETED|10|Unknown\n")
+    found = nodes.ending("7", 1, {"n1": 100.0})
     assert found.evidence == "job 7 ended before it could say how; Slurm keeps no record of why"
 
 
@@ -79,9 +79,13 @@ def test_node_lists(text: str, names: list[str]) -> None:
         ("NODE_FAIL|90|110\n", None, FailureClass.NODE_FAILURE, ()),
         ("NODE_FAIL|90|110\n", "NodeName=b State=DOWN*\n", FailureClass.NODE_FAILURE, ("b",)),
         ("OUT_OF_MEMORY|90|110\n", None, FailureClass.OUT_OF_MEMORY, ()),
-        ("OUT_OF_MEMORY|10|20\n", None, FailureClass.KILLED, ()),  # an earlier run of the job
-        (None, "NodeName=a State=IDLE BootTime=99\nNodeName=b State=IDLE SlurmdStartTime=101\n",
+        ("OUT_OF_MEMORY|10|20\nFAILED|30|40\n", None, FailureClass.KILLED, ()),  # an earlier run of the job
+        ("RUNNING|30|Unknown\nOUT_OF_MEMORY|10|20\n", None, FailureClass.OUT_OF_MEMORY, ()),  # the run that judges
+        (None, "NodeName=a State=IDLE BootTime=99\nNodeName=b State=IDLE SlurmdStartTime=701\n",
          FailureClass.NODE_FAILURE, ("b",)),
+        (None, "NodeName=a State=IDLE BootTime=99\nNodeName=b State=IDLE SlurmdStartTime=699\n",  # by its own clock before
+         FailureClass.KILLED, ()),
+        (None, "NodeName=c State=IDLE BootTime=101\n", FailureClass.KILLED, ()),  # never heard of
     ],
 )  # fmt: skip
 def test_how_a_start_ended_that_could_not_say_it(
@@ -92,7 +96,7 @@ def test_how_a_start_ended_that_could_not_say_it(
     at_fault: tuple[str, ...],
 ) -> None:
     answers(monkeypatch, sacct=sacct, scontrol=scontrol)
-    found = nodes.ending("7", 100.0, ("a", "b"))
+    found = nodes.ending("7", 1, {"a": 100.0, "b": 700.0, "c": None})  # the clock of b is ten minutes ahead
     assert (found.failure, found.nodes) == (failure, at_fault)
 
 
