@@ -53,6 +53,7 @@ class FailureClass(str, Enum):
     WRONG_DATA = "wrong_data"
     DATA_ERROR = "data_error"
     GATE = "quality_gate"
+    GATE_UNDECIDED = "gate_undecided"
     CODE_ERROR = "code_error"
     CANCELLED = "cancelled"
     CLAIM_LOST = "claim_lost"

@@ -1,6 +1,7 @@
 """Evaluation of a checkpoint on held-out examples, with intervals, and against an earlier evaluation.
 
-``metrics`` holds the formulas, ``measure`` runs the model, ``tasks`` joins the two, ``compare`` judges the change.
+``metrics`` holds the formulas, ``intervals`` what chance explains, ``measure`` runs the model, ``tasks`` joins the two,
+``compare`` finds the change and ``gates`` judges it.
 """
 
 from __future__ import annotations
@@ -8,25 +9,26 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from jobs.core import files
+from jobs.core import results
 from jobs.core.spec import StageSpec
-from jobs.evaluate.compare import GateFailed
+from jobs.evaluate.gates import GateFailed, GateUndecided
 from jobs.training.interface import Result, WorkContext
 
 if TYPE_CHECKING:
     from jobs.evaluate.settings import EvaluateSettings
+    from jobs.evaluate.tasks import PreparedTask
 
-__all__ = ["GateFailed", "run"]
+__all__ = ["GateFailed", "GateUndecided", "run"]
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
     """Evaluate the input ``checkpoint``; rank 0 works, other ranks have nothing to do.
 
-    Writes ``samples.jsonl`` (one line an example) and ``metrics.json`` (see ``compare.summary``).
+    Writes ``samples.jsonl`` (one line an example) and ``evaluation.json`` (see ``compare.as_json``).
 
     Raises:
-        BadSettings, DataError: before the model runs.
-        GateFailed: after both files were written.
+        BadSettings, DataError: before the model runs, but for examples that cannot be compared.
+        GateFailed, GateUndecided: after both files were written.
     """
     from jobs.evaluate import compare
     from jobs.evaluate.settings import EvaluateSettings
@@ -38,25 +40,28 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     earlier = compare.read_samples(other.output / "samples.jsonl") if other else None
     compare.check_gate(settings, earlier)
 
-    samples = _measure(spec, ctx, settings)
+    prepared, samples = _measure(spec, ctx, settings)
     with open(ctx.output / "samples.jsonl", "w", encoding="utf-8") as stream:
         for found in samples.values():
             stream.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in found)
-    changed = compare.changes(samples, earlier, settings) if earlier else {}
-    summary = compare.summary(samples, changed, settings)
-    where = ctx.output / "metrics.json"
-    files.write_json(where, summary)
-    compare.apply_gate(changed, settings, where)
+    came_of_it = compare.evaluate(samples, earlier, settings)
+    how = {task.name: task.how for task in prepared}
+    where = results.write(ctx.output, compare.as_json(came_of_it, how, settings))
+    compare.apply_gates(came_of_it, settings, where)
     return Result(
         "done",
         metrics={
-            f"{task}.{name}": entry["value"] for task, entries in summary.items() for name, entry in entries.items()
+            f"{task}.{name}": one.now.estimate.value
+            for task, measured in came_of_it.tasks.items()
+            for name, one in measured.items()
         },
     )
 
 
-def _measure(spec: StageSpec, ctx: WorkContext, settings: EvaluateSettings) -> dict[str, list[dict[str, Any]]]:
-    """Samples of every task."""
+def _measure(
+    spec: StageSpec, ctx: WorkContext, settings: EvaluateSettings
+) -> tuple[list[PreparedTask], dict[str, list[dict[str, Any]]]]:
+    """The tasks made ready, and the samples of each."""
     from jobs.evaluate import tasks
 
     rows = {
@@ -89,4 +94,4 @@ def _measure(spec: StageSpec, ctx: WorkContext, settings: EvaluateSettings) -> d
             ctx.progress.report(step, total, name)
 
         samples[task.name] = task.run(done)
-    return samples
+    return prepared, samples

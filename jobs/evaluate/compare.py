@@ -1,39 +1,67 @@
-"""An evaluation against an earlier one, example by example, and the gate on the differences."""
+"""An evaluation against an earlier one, example by example, and the gates on what came of it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.core.verdict import FailureClass
-from jobs.evaluate import metrics
-from jobs.evaluate.metrics import MetricEstimate
+from jobs.evaluate import gates, metrics
+from jobs.evaluate.gates import Judgement
+from jobs.evaluate.intervals import FEWEST, Groups, Observed
 from jobs.evaluate.settings import EvaluateSettings
 from jobs.training.settings import BadSettings
 
 Samples = dict[str, list[dict[str, Any]]]
 
 
-class GateFailed(RuntimeError):
-    """A metric did not move as the pipeline demands, beyond what chance explains."""
+@dataclass(frozen=True)
+class Measured:
+    """One metric. ``before`` and ``change`` are over the examples that both evaluations measured; ``moved`` says how
+    many of those got better, got worse and stayed, where the metric is a share of them."""
 
-    failure = FailureClass.GATE
+    now: Observed
+    higher_is_better: bool
+    before: float | None = None
+    change: Observed | None = None
+    moved: tuple[int, int, int] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """What stands in evaluation.json."""
+        found = {**asdict(self.now.estimate), "higher_is_better": self.higher_is_better}
+        if self.change is not None:
+            found |= {"before": self.before, "change": asdict(self.change.estimate)}
+        if self.moved is not None:
+            found["change"] |= dict(zip(("better", "worse", "same"), self.moved, strict=True))
+        return found
+
+    def in_words(self, rule: gates.GateRule) -> str:
+        """What a gate looked at."""
+        seen = self.change if rule.compares else self.now
+        assert seen is not None
+        one = seen.estimate
+        sign = "+" if rule.compares else ""
+        interval = (
+            f"too few for an interval ({one.groups} of at least {FEWEST})"
+            if one.low is None
+            else f"95 % interval [{one.low:{sign}.4f}, {one.high:{sign}.4f}]"
+        )
+        if not rule.compares:
+            return f"{one.value:.4f}, {interval} over {one.n} examples"
+        after = (self.before or 0.0) + one.value
+        return f"{self.before:.4f} -> {after:.4f}, difference {one.value:+.4f}, {interval} over {one.n} examples"
 
 
 @dataclass(frozen=True)
-class MetricChange:
-    """A metric before and after on the same examples, and the difference with its interval."""
+class Evaluation:
+    """Everything that came of one: task -> metric -> numbers, and gate -> judgement. ``alone``: task -> how many of
+    its examples the other evaluation does not have."""
 
-    before: float
-    after: float
-    difference: MetricEstimate
-
-    def passes(self, must: str) -> bool:
-        """Whether the whole interval lies on the demanded side of zero."""
-        return self.difference.low > 0 if must == "rise" else self.difference.high < 0
+    tasks: dict[str, dict[str, Measured]]
+    judged: dict[str, Judgement] = field(default_factory=dict)
+    alone: dict[str, int] = field(default_factory=dict)
 
 
 def read_samples(path: Path) -> Samples:
@@ -52,96 +80,124 @@ def check_gate(settings: EvaluateSettings, earlier: Samples | None) -> None:
     Raises:
         BadSettings: nothing to compare with, or a metric that is not measured on both sides.
     """
-    if settings.gate and earlier is None:
-        raise BadSettings("a gate needs compare_to, an earlier evaluation")
-    for name in settings.gate:
-        task = _task_of(name)
-        if task is None or task not in settings.tasks:
-            raise BadSettings(f"gate {name!r}: no task of this evaluation measures it")
-        if earlier is not None and task not in earlier:
+    for name, rule in settings.gate.items():
+        task, _ = _metric_of(name, settings)
+        if not rule.compares:
+            continue
+        if earlier is None:
+            raise BadSettings(f"gate {name!r} ({rule}) needs compare_to, an earlier evaluation")
+        if task not in earlier:
             raise BadSettings(f"gate {name!r}: the evaluation in compare_to did not run the task {task!r}")
 
 
-def _task_of(name: str) -> str | None:
-    """Task of a metric written ``metric`` or ``task.metric``."""
-    for task, kind in metrics.TASKS.items():
-        for metric in kind.metrics:
-            if name in (metric, f"{task}.{metric}"):
-                return task
-    return None
-
-
-def changes(now: Samples, earlier: Samples, settings: EvaluateSettings) -> dict[str, dict[str, MetricChange]]:
-    """Task -> metric -> change, for the tasks that both ran, on the examples that both have.
+def _metric_of(name: str, settings: EvaluateSettings) -> tuple[str, str]:
+    """Task and metric of a gate written ``metric`` or ``task.metric``.
 
     Raises:
-        BadSettings: the texts of the two are of other tokens.
+        BadSettings: no task of this evaluation measures it.
     """
-    found: dict[str, dict[str, MetricChange]] = {}
-    for task in now.keys() & earlier.keys():
-        old = {sample["id"]: sample for sample in earlier[task]}
-        common = [sample for sample in now[task] if sample["id"] in old]
-        if not common:
-            continue
-        for sample in common if task == "perplexity" else ():
-            here, there = sample["tokens"], old[sample["id"]]["tokens"]
-            if here != there:
-                text = f"example {sample['id']!r} of perplexity has {here} tokens here and {there} in compare_to"
-                raise BadSettings(f"{text}: of another tokenizer or other data the losses of tokens cannot be compared")
-        before = metrics.statistics(task, [old[sample["id"]] for sample in common])
-        after = metrics.statistics(task, common)
-        weights = metrics.resample(len(common), settings.resamples, settings.seed)
-        found[task] = {
-            name: MetricChange(
-                float(metric(before.sum(axis=0))),
-                float(metric(after.sum(axis=0))),
-                metrics.estimate(metric, after, weights, before),
-            )
-            for name, metric in metrics.TASKS[task].metrics.items()
-        }
+    for task in settings.tasks:
+        for metric in metrics.TASKS[task].metrics:
+            if name in (metric, f"{task}.{metric}"):
+                return task, metric
+    raise BadSettings(f"gate {name!r}: no task of this evaluation measures it")
+
+
+def evaluate(now: Samples, earlier: Samples | None, settings: EvaluateSettings) -> Evaluation:
+    """Numbers of all tasks, changes against ``earlier`` on the examples that both have, and the gates judged.
+
+    Raises:
+        BadSettings: an example was shown to the two models in other words, or as other tokens; a gate on examples that
+            the two do not share.
+    """
+    tasks: dict[str, dict[str, Measured]] = {}
+    alone: dict[str, int] = {}
+    for task, samples in now.items():
+        old = {sample["id"]: sample for sample in (earlier or {}).get(task, ())}
+        common = [sample for sample in samples if sample["id"] in old]
+        if old:
+            alone[task] = len(samples) + len(old) - 2 * len(common)
+        _refuse_others(task, common, old)
+        tasks[task] = _of_task(task, samples, [(old[sample["id"]], sample) for sample in common], settings)
+    seen: dict[str, tuple[Observed, float]] = {}
+    for name, rule in settings.gate.items():
+        task, metric = _metric_of(name, settings)
+        one = tasks.get(task, {}).get(metric)
+        looked_at = None if one is None else one.change if rule.compares else one.now
+        if one is None or looked_at is None:
+            raise BadSettings(f"gate {name!r} ({rule}): the two evaluations have no example of {task} in common")
+        seen[name] = looked_at, one.before or 0.0
+    return Evaluation(tasks, gates.judge(settings.gate, seen), alone)
+
+
+def _of_task(
+    task: str, samples: Sequence[dict[str, Any]], pairs: Sequence[tuple[Any, Any]], settings: EvaluateSettings
+) -> dict[str, Measured]:
+    kind = metrics.TASKS[task]
+    values, groups = metrics.statistics(task, samples), _groups(samples, settings)
+    drawn = groups.sums(values)
+    before, after = (metrics.statistics(task, [pair[side] for pair in pairs]) for side in (0, 1))
+    both = _groups([pair[1] for pair in pairs], settings) if pairs else None
+    sums = (both.sums(before), both.sums(after)) if both is not None else None
+    old = kind.measured([pair[0] for pair in pairs])
+    found = {}
+    for name, metric in kind.measured(samples).items():
+        one = Measured(metrics.value(metric, values, groups, drawn), metric.higher_is_better)
+        if both is not None and sums is not None and name in old:
+            change = metrics.change(metric, before, after, both, sums)
+            moved = None
+            if metric.share is not None:
+                steps = after[:, metric.share] - before[:, metric.share]
+                moved = int((steps > 0).sum()), int((steps < 0).sum()), int((steps == 0).sum())
+            first = float(metric.of(before.sum(axis=0)))
+            one = Measured(one.now, one.higher_is_better, first, change, moved)
+        found[name] = one
     return found
 
 
-def summary(
-    samples: Mapping[str, Sequence[Mapping[str, Any]]],
-    changed: Mapping[str, Mapping[str, MetricChange]],
-    settings: EvaluateSettings,
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Content of metrics.json: task -> metric -> value, interval, n and, where compared, the change and the gate."""
-    result: dict[str, dict[str, dict[str, Any]]] = {}
-    for task, found in samples.items():
-        values = metrics.statistics(task, found)
-        weights = metrics.resample(len(values), settings.resamples, settings.seed)
-        result[task] = {}
-        for name, metric in metrics.TASKS[task].metrics.items():
-            entry: dict[str, Any] = asdict(metrics.estimate(metric, values, weights))
-            change = changed.get(task, {}).get(name)
-            if change is not None:
-                entry |= {"before": change.before, "difference": asdict(change.difference)}
-                must = settings.gate.get(f"{task}.{name}") or settings.gate.get(name)
-                if must is not None:
-                    entry["gate"] = {"must": must, "passed": change.passes(must)}
-            result[task][name] = entry
-    return result
+def _groups(samples: Sequence[Mapping[str, Any]], settings: EvaluateSettings) -> Groups:
+    """A sample without a group is one of its own."""
+    names = [("group", one["group"]) if "group" in one else ("row", number) for number, one in enumerate(samples)]
+    return Groups(names, settings.resamples, settings.seed)
 
 
-def apply_gate(changed: Mapping[str, Mapping[str, MetricChange]], settings: EvaluateSettings, where: Path) -> None:
-    """Judge the gate.
+def _refuse_others(task: str, common: Sequence[Mapping[str, Any]], old: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises BadSettings: the same example went into the two models as other tokens, so that the numbers cannot be
+    compared."""
+    for sample in common:
+        there = old[sample["id"]]
+        # An evaluation of an earlier version says how many tokens, and not which.
+        name = "prompt" if "prompt" in there else "tokens"
+        if sample.get(name) != there.get(name):
+            counts = f" ({sample['tokens']} and {there['tokens']})" if "tokens" in sample and "tokens" in there else ""
+            raise BadSettings(
+                f"example {sample['id']!r} of {task} has other tokens here than in compare_to{counts}: with another "
+                "tokenizer, chat template or data the two cannot be compared"
+            )
+
+
+def as_json(found: Evaluation, how: Mapping[str, Mapping[str, Any]], settings: EvaluateSettings) -> dict[str, Any]:
+    """The tasks of ``jobs.core.results``. ``how``: of each task, how its examples were shown to the model."""
+    tasks: dict[str, Any] = {
+        task: {**how.get(task, {}), "metrics": {name: one.as_json() for name, one in measured.items()}}
+        for task, measured in found.tasks.items()
+    }
+    for task, count in found.alone.items():
+        tasks[task]["not_in_both"] = count
+    for name, judged in found.judged.items():
+        task, metric = _metric_of(name, settings)
+        tasks[task]["metrics"][metric]["gate"] = asdict(judged)
+    return tasks
+
+
+def apply_gates(found: Evaluation, settings: EvaluateSettings, where: Path) -> None:
+    """Stop the chain where a gate did not pass.
 
     Raises:
-        GateFailed: names every metric that missed, before and after, the interval, and the file with all numbers.
+        GateFailed, GateUndecided: name every gate that stops it, the numbers, and the file with all of them.
     """
-    missed = []
-    for name, must in settings.gate.items():
-        task = _task_of(name)
-        change = changed.get(task or "", {}).get(name.rsplit(".", 1)[-1])
-        if change is None:
-            missed.append(f"{name} must {must}, but no example was measured before and after")
-        elif not change.passes(must):
-            difference = change.difference
-            missed.append(
-                f"{name} must {must}: {change.before:.4f} -> {change.after:.4f}, difference {difference.value:+.4f}, "
-                f"95 % interval [{difference.low:+.4f}, {difference.high:+.4f}] over {difference.n} examples"
-            )
-    if missed:
-        raise GateFailed("; ".join(missed) + f" (all numbers: {where})")
+    said = {}
+    for name, judged in found.judged.items():
+        task, metric = _metric_of(name, settings)
+        said[name] = judged, found.tasks[task][metric].in_words(settings.gate[name])
+    gates.apply(said, settings.missed, settings.undecided, str(where))

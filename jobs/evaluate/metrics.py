@@ -1,8 +1,7 @@
 """Metrics and their uncertainty.
 
 Every metric here is a function of sums over examples (of negative log-likelihoods and token counts, of n-gram counts,
-...). So an example is a short vector of statistics, a bootstrap resample is a vector of weights, and all resamples of a
-metric are one matrix product: weights (resamples, examples) x statistics (examples, columns).
+...). So an example is a short vector of statistics, and all metrics of a task share the resamples of these.
 """
 
 from __future__ import annotations
@@ -13,35 +12,40 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from jobs.evaluate import intervals
+from jobs.evaluate.intervals import Array, Groups, Observed
 
 CHRF_ORDER = 6
 CHRF_BETA = 2.0
 
 
 @dataclass(frozen=True)
+class Metric:
+    """``of``: from sums of statistics (..., columns) to values (...). ``share``: the column that is 0 or 1 of each
+    example, where the metric is its mean. ``needs``: a field of samples without which there is no such number."""
+
+    of: Callable[[Array], Array]
+    higher_is_better: bool
+    share: int | None = None
+    needs: str | None = None
+
+
+@dataclass(frozen=True)
 class TaskDefinition:
     """One evaluation task.
 
-    ``format`` of its data; ``statistics`` of a sample (one line of samples.jsonl); ``metrics``: name -> function from
-    sums of statistics (..., columns) to values (...).
+    ``format`` of its data; ``statistics`` of a sample (one line of samples.jsonl); ``metrics`` by their names.
     """
 
     format: str
     statistics: Callable[[Mapping[str, Any]], Sequence[float]]
-    metrics: dict[str, Callable[[Array], Array]]
+    metrics: dict[str, Metric]
 
-
-@dataclass(frozen=True)
-class MetricEstimate:
-    """A value with its bootstrap 95 % interval over ``n`` examples."""
-
-    value: float
-    low: float
-    high: float
-    n: int
+    def measured(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
+        """The metrics that these samples have the numbers for."""
+        first = samples[0] if samples else {}
+        return {name: one for name, one in self.metrics.items() if one.needs is None or one.needs in first}
 
 
 def chrf_statistics(hypothesis: str, reference: str) -> list[float]:
@@ -83,27 +87,38 @@ def _mean(column: int) -> Callable[[Array], Array]:
     return lambda sums: np.asarray(sums[..., column] / sums[..., -1])
 
 
+def _bits_per_byte(sums: Array) -> Array:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(sums[..., 0] / np.log(2) / sums[..., 2])
+
+
 TASKS: dict[str, TaskDefinition] = {
     "perplexity": TaskDefinition(
         "corpus",
-        lambda sample: (sample["nll"], sample["tokens"]),
-        {"perplexity": lambda sums: np.asarray(np.exp(sums[..., 0] / sums[..., 1]))},
+        lambda sample: (sample["nll"], sample["tokens"], sample.get("bytes", 0)),
+        {
+            "perplexity": Metric(lambda sums: np.asarray(np.exp(sums[..., 0] / sums[..., 1])), False),
+            "bits_per_byte": Metric(_bits_per_byte, False, needs="bytes"),
+        },
     ),
     "answers": TaskDefinition(
-        "instructions", lambda sample: (sample["nll"], sample["tokens"]), {"answer_loss": _mean(0)}
+        "instructions",
+        lambda sample: (sample["nll"], sample["tokens"]),
+        {"answer_loss": Metric(_mean(0), False)},
     ),
     "translation": TaskDefinition(
         "instructions",
         lambda sample: (*chrf_statistics(sample["hypothesis"], sample["reference"]), float(sample["exact"]), 1.0),
-        {"chrf": chrf, "exact_match": _mean(3 * CHRF_ORDER)},
+        {"chrf": Metric(chrf, True), "exact_match": Metric(_mean(3 * CHRF_ORDER), True, share=3 * CHRF_ORDER)},
     ),
     "preferences": TaskDefinition(
         "preferences",
         lambda sample: (float(sample["margin"] > 0), sample["margin"], 1.0),
-        {"accuracy": _mean(0), "margin": _mean(1)},
+        {"accuracy": Metric(_mean(0), True, share=0), "margin": Metric(_mean(1), True)},
     ),
 }
-"""Task -> how it is computed. ``answer_loss`` is in nats a token, ``margin`` in nats a pair."""
+"""Task -> how it is computed. ``answer_loss`` is in nats a token, ``margin`` in nats a pair, ``bits_per_byte`` of the
+UTF-8 text, which unlike perplexity does not depend on the tokenizer."""
 
 
 def statistics(task: str, samples: Sequence[Mapping[str, Any]]) -> Array:
@@ -111,19 +126,17 @@ def statistics(task: str, samples: Sequence[Mapping[str, Any]]) -> Array:
     return np.array([TASKS[task].statistics(sample) for sample in samples], dtype=np.float64)
 
 
-def resample(count: int, resamples: int, seed: int) -> Array:
-    """How often each example is drawn in each resample, (resamples, examples)."""
-    generator = np.random.default_rng(seed)
-    return generator.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float64)
+def value(metric: Metric, values: Array, groups: Groups, drawn: Array) -> Observed:
+    """A metric over ``values`` (examples, columns), of which ``drawn`` are the sums over each resample."""
+    if metric.share is not None and groups.single:
+        return intervals.of_share(int(values[:, metric.share].sum()), len(values))
+    return intervals.of_draws(float(metric.of(values.sum(axis=0))), metric.of(drawn), len(values), groups.count)
 
 
-def estimate(
-    metric: Callable[[Array], Array], values: Array, weights: Array, before: Array | None = None
-) -> MetricEstimate:
-    """A metric with its percentile interval; with ``before`` how far it moved on the same examples, which are resampled
-    together (paired bootstrap)."""
-    value, drawn = metric(values.sum(axis=0)), metric(weights @ values)
-    if before is not None:
-        value, drawn = value - metric(before.sum(axis=0)), drawn - metric(weights @ before)
-    low, high = np.percentile(drawn, (2.5, 97.5))
-    return MetricEstimate(float(value), float(low), float(high), len(values))
+def change(metric: Metric, before: Array, after: Array, groups: Groups, drawn: tuple[Array, Array]) -> Observed:
+    """How far a metric moved on the same examples, which are drawn together."""
+    if metric.share is not None and groups.single:
+        moved = after[:, metric.share] - before[:, metric.share]
+        return intervals.of_changed_share(int((moved > 0).sum()), int((moved < 0).sum()), len(after))
+    first, second = (float(metric.of(values.sum(axis=0))) for values in (before, after))
+    return intervals.of_draws(second - first, metric.of(drawn[1]) - metric.of(drawn[0]), len(after), groups.count)

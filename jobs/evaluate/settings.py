@@ -7,37 +7,41 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.core.settings import setting
+from jobs.evaluate.gates import AFTER, GateRule
 from jobs.evaluate.metrics import TASKS
 from jobs.training.settings import BadSettings, build, unknown
-
-MUST = ("rise", "fall")
 
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """One task. ``data`` names the input with the examples; ``max_new_tokens`` bounds a generated answer."""
+    """One task. ``data`` names the input with the examples; ``max_new_tokens`` bounds a generated answer; ``cluster``
+    names a field of their ``meta``: examples that share it count as one for the intervals."""
 
     data: str
     split: str = "test"
     limit: int | None = setting(None, at_least=1)
     max_new_tokens: int = setting(64, at_least=1)
+    cluster: str | None = None
 
 
 @dataclass(frozen=True)
 class EvaluateSettings:
     """What an evaluation can be told.
 
-    ``gate``: metric (or ``task.metric``) -> ``rise`` or ``fall``. ``batch_tokens`` is how many tokens go through the
+    ``gate``: metric (or ``task.metric``) -> what it must show; ``missed`` and ``undecided`` say what follows where it
+    does not: ``stop`` or ``go``. ``batch_tokens`` is how many tokens go through the
     model at once, padding included; ``batch_prompts`` is how many answers are generated at once.
     """
 
     tasks: dict[str, TaskSettings]
-    gate: dict[str, str] = field(default_factory=dict)
+    gate: dict[str, GateRule] = field(default_factory=dict)
+    missed: str = setting("stop", choices=AFTER)
+    undecided: str = setting("stop", choices=AFTER)
     seed: int = setting(0, at_least=0)
     threads: int | None = setting(None, at_least=1)
     batch_tokens: int = setting(2048, at_least=1)
     batch_prompts: int = setting(64, at_least=1)
-    resamples: int = setting(2000, at_least=1)
+    resamples: int = setting(10_000, at_least=1)
 
     @classmethod
     def read(cls, settings: Mapping[str, Any]) -> EvaluateSettings:
@@ -51,7 +55,7 @@ class EvaluateSettings:
             raise BadSettings("setting 'tasks' must name at least one task")
         unknown(tasks, TASKS, "task")
         found = {"tasks": {name: _task(name, value) for name, value in tasks.items()}}
-        gate = {name: _rule(name, value) for name, value in (settings.get("gate") or {}).items()}
+        gate = {name: GateRule.read(name, value) for name, value in (settings.get("gate") or {}).items()}
         return build(cls, {**settings, **found, "gate": gate})
 
 
@@ -59,10 +63,3 @@ def _task(name: str, value: Any) -> TaskSettings:
     if not isinstance(value, Mapping) or "data" not in value:
         raise BadSettings(f"task {name!r} must name its data, not {value!r}")
     return build(TaskSettings, value, f" of task {name!r}")
-
-
-def _rule(name: str, value: Any) -> str:
-    must = value.get("must") if isinstance(value, Mapping) else None
-    if must not in MUST:
-        raise BadSettings(f"gate {name!r} must be {{must: rise}} or {{must: fall}}, not {value!r}")
-    return str(must)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import heapq
+from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ class PreparedTask:
 
     ``parts``: of each row what goes through the model, all of them one behind the other in ``groups``; ``answer`` makes
     results of a group of them, and ``sample`` the line of a row in samples.jsonl out of its parts and their results.
+    ``cluster``: the field of a row's ``meta`` that says with which others it counts as one. ``how``: what the numbers
+    of the task depend on beside its rows.
     """
 
     name: str
@@ -40,6 +43,8 @@ class PreparedTask:
     groups: list[list[int]]
     answer: Callable[[list[Any]], list[Any]]
     sample: Callable[[Row, Sequence[Any], Sequence[Any]], Sample]
+    cluster: str | None = None
+    how: dict[str, Any] = field(default_factory=dict)
 
     def run(self, done: Callable[[], None]) -> list[Sample]:
         """The samples of all rows; ``done`` is called after each group."""
@@ -47,8 +52,28 @@ class PreparedTask:
         samples = []
         for row, own in zip(self.rows, self.parts, strict=True):
             made = self.sample(row, own, list(islice(found, len(own))))
-            samples.append({"task": self.name, "id": row.id, **made})
+            grouped = {} if self.cluster is None else {"group": _group(row, self.cluster)}
+            samples.append({"task": self.name, "id": row.id, "prompt": _digest(own), **grouped, **made})
         return samples
+
+
+def _group(row: Row, cluster: str) -> str:
+    """Raises DataError: the row does not say it."""
+    meta = row.value.get("meta")
+    if not isinstance(meta, dict) or meta.get(cluster) is None:
+        raise ExamplesError(
+            f"{row.place}: cluster: {cluster} is no field of its meta: write carry: [{cluster}] in prepare of its data"
+        )
+    return str(meta[cluster])
+
+
+def _digest(parts: Sequence[Any]) -> str:
+    """Of the ids that go through the model, and of those that count; rows with another one cannot be compared."""
+    found = hashlib.sha256()
+    for one in parts:
+        ids, mask = (one.ids, one.mask) if isinstance(one, Tokens) else (one, ())
+        found.update(array("q", ids).tobytes() + bytes(mask) + b"|")
+    return found.hexdigest()[:16]
 
 
 def choose(path: Path, task: str, settings: TaskSettings) -> list[Row]:
@@ -82,6 +107,9 @@ def prepare(
     tokenizer: PreTrainedTokenizerBase,
 ) -> PreparedTask:
     """Tokenise the rows of a task and group them into batches."""
+    cluster = settings.tasks[task].cluster
+    how: dict[str, Any] = {"precision": str(model.dtype).removeprefix("torch.")}
+    parts: list[list[Any]]
     if task == "translation":
         encoder, longest = examples.encoder_of(tokenizer, rows[0].path), settings.tasks[task].max_new_tokens
         prompts = [examples.encode_prompt(encoder, row) for row in rows]
@@ -89,7 +117,9 @@ def prepare(
         groups = measure.batches([len(prompt) for prompt in prompts], settings.batch_tokens * 4, settings.batch_prompts)
         ends = _ends(rows, encoder, model)
         answer = functools.partial(measure.answers, model, tokenizer, max_new_tokens=longest, ends=ends)
-        return PreparedTask(task, rows, [[prompt] for prompt in prompts], list(groups), answer, _translated)
+        return PreparedTask(
+            task, rows, [[prompt] for prompt in prompts], list(groups), answer, _translated, cluster, how
+        )
     if task == "perplexity":
         # In training an end-of-sequence token stands before every document, so it does here.
         # What the tokenizer puts before each text by itself is no part of it, and is not scored.
@@ -98,13 +128,15 @@ def prepare(
         most = max(2 * len(before), min(settings.batch_tokens, measure.positions(model) or settings.batch_tokens))
         made = documents.encode([*texts_of(rows, documents)])
         parts = [measure.windows(before, ids[len(documents.begin) :], most) for ids in made]
+        how |= {"window": most, "stride": most - most // 2}
     else:
         encoder = examples.encoder_of(tokenizer, rows[0].path)
         parts = [list(examples.encode(encoder, row).values()) for row in rows]
         _refuse_longer(rows, [max(map(len, own)) for own in parts], model)
     groups = measure.batches([len(one) for own in parts for one in own], settings.batch_tokens)
     score = functools.partial(measure.log_likelihoods, model)
-    return PreparedTask(task, rows, parts, list(groups), score, _preferred if task == "preferences" else _scored)
+    sample = {"preferences": _preferred, "perplexity": _read}.get(task, _scored)
+    return PreparedTask(task, rows, parts, list(groups), score, sample, cluster, how)
 
 
 def _refuse_longer(rows: list[Row], lengths: list[int], model: PreTrainedModel) -> None:
@@ -117,6 +149,10 @@ def _refuse_longer(rows: list[Row], lengths: list[int], model: PreTrainedModel) 
 
 def _scored(row: Row, parts: Sequence[Tokens], results: Sequence[float]) -> Sample:
     return {"nll": -sum(results), "tokens": sum(sum(one.mask) for one in parts)}
+
+
+def _read(row: Row, parts: Sequence[Tokens], results: Sequence[float]) -> Sample:
+    return {**_scored(row, parts, results), "bytes": len(row.texts["text"].encode())}
 
 
 def _preferred(row: Row, parts: Sequence[Tokens], results: Sequence[float]) -> Sample:

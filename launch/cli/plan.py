@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from launch.base.errors import InputError
 from launch.cli import options
 
 if TYPE_CHECKING:
-    from launch.plan.model import Planned
+    from launch.plan.model import Plan, Planned
+    from launch.plan.power import GatePower
+
+RUNS_ASKED = 5
+"""Newest runs whose evaluations tell how metrics vary."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,11 +53,13 @@ def run(args: argparse.Namespace) -> int:
     shown = epochs.with_steps(planned.plan, planned.workspace)
     known = (shown, planned.profile.profile, planned.workspace)
     found = estimates.estimates(*known)
+    gates = _gates(planned)
     if args.json:
         from launch.plan import file
         from launch.status.plan import states
 
         more = {"states": states(planned.plan, planned.workspace), "estimates": [each.as_json() for each in found]}
+        more["gates"] = [each.as_json() for each in gates]
         print(json.dumps({**file.to_json(shown), **more}))
     else:
         from launch.status.plan import print_plan
@@ -58,6 +67,10 @@ def run(args: argparse.Namespace) -> int:
         print_plan(shown, planned.profile.profile, planned.workspace, options.fetch_command(args))
         if found:
             print(f"\n{estimates.show(found)}")
+        if gates:
+            from launch.plan import power
+
+            print(f"\n{power.show(gates)}")
         notes = epochs.notes(planned.plan, planned.workspace)
         notes += limits.notes(planned.plan, planned.profile, planned.pipeline)
         tried = sorted({(stage.backend, stage.experimental) for stage in planned.plan.stages})
@@ -67,6 +80,23 @@ def run(args: argparse.Namespace) -> int:
     limits.refuse(planned.plan, planned.profile, planned.pipeline)
     estimates.refuse(*known, found)
     return 0
+
+
+def _gates(planned: Planned) -> list[GatePower]:
+    """What the gates can decide; of how metrics vary the last runs of this pipeline tell."""
+    if not any(stage.settings.get("gate") for stage in planned.plan.stages):
+        return []
+    from launch.plan import power
+    from launch.runs import rundir
+
+    def plans() -> Iterator[Plan]:
+        runs = [run for run in rundir.all_runs(planned.workspace.root) if run.workspace == planned.workspace]
+        for run in runs[:RUNS_ASKED]:
+            with contextlib.suppress(InputError, OSError, ValueError):  # a damaged run says nothing here
+                if (plan := run.plan()).pipeline == planned.plan.pipeline:
+                    yield plan
+
+    return power.powers(planned.plan, planned.workspace, power.deviations(plans(), planned.workspace))
 
 
 def _sweep(args: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ TASK_KINDS = {
 }
 """Evaluation task -> kind of the data stage that it reads."""
 TASK_METRICS = {
-    "perplexity": ("perplexity",),
+    "perplexity": ("perplexity", "bits_per_byte"),
     "answers": ("answer_loss",),
     "translation": ("chrf", "exact_match"),
     "preferences": ("accuracy", "margin"),

@@ -183,8 +183,10 @@ def _evaluation(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator
 def _gate(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator[Problem]:
     """A gate that cannot be judged would be found out at the end of the night."""
     place: KeyPath = ("stages", name, "gate")
-    if stage.gate and stage.compare_to is None:
-        yield Problem(place, "needs compare_to: NAME of an evaluation to compare with", at_key=True)
+    compared = [metric for metric, rule in stage.gate.items() if rule.compares]
+    if compared and stage.compare_to is None:
+        text = "needs compare_to: NAME of an evaluation to compare with"
+        yield Problem((*place, compared[0]) if len(compared) < len(stage.gate) else place, text, at_key=True)
     earlier = pipeline.stages.get(stage.compare_to or "")
     measured = {metric: task for task in stage.tasks for metric in TASK_METRICS.get(task, ())}
     measured |= {f"{task}.{metric}": task for metric, task in measured.items()}
@@ -192,7 +194,7 @@ def _gate(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator[Probl
         if metric not in measured:
             near = suggest(metric, list(measured))
             yield Problem((*place, metric), f"no task of this evaluation measures {metric!r}; {near}", at_key=True)
-        elif isinstance(earlier, EvaluateStage) and measured[metric] not in earlier.tasks:
+        elif metric in compared and isinstance(earlier, EvaluateStage) and measured[metric] not in earlier.tasks:
             text = f"{stage.compare_to} does not run the task {measured[metric]!r}"
             yield Problem((*place, metric), text, at_key=True)
 

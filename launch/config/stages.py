@@ -269,23 +269,55 @@ class DpoStage(_TrainingStage):
 
 
 class TaskKeys(StrictModel):
-    """One evaluation task. ``data``: None means the only data stage of its kind; ``limit``: the most examples."""
+    """One evaluation task. ``data``: None means the only data stage of its kind; ``limit``: the most examples;
+    ``cluster``: a field of their ``meta``, examples that share it count as one."""
 
     data: Line | None = None
     split: Literal["validation", "test"] = "test"
     limit: Count | None = None
     max_new_tokens: Count = 64
+    cluster: Line | None = None
     options: dict[Line, Any] = Field(default_factory=dict)
 
 
-class GateRule(StrictModel):
-    """Which way a metric must have moved against ``compare_to``."""
+Allowed = Annotated[float, Field(ge=0, allow_inf_nan=False)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$")]
 
-    must: Literal["rise", "fall"]
+
+class GateRule(StrictModel):
+    """What a metric must show: one of the five. ``must``, ``may_fall`` and ``may_rise`` (how far at the most) look at
+    its change against ``compare_to``, ``at_least`` and ``at_most`` at its value."""
+
+    must: Literal["rise", "fall"] | None = None
+    may_fall: Allowed | None = None
+    may_rise: Allowed | None = None
+    at_least: Number | None = None
+    at_most: Number | None = None
+    tier: Literal["critical", "advisory"] = "critical"
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> GateRule:
+        if sum(value is not None for value in self._rules().values()) != 1:
+            raise ValueError(f"write one of {', '.join(self._rules())}")
+        return self
+
+    def _rules(self) -> dict[str, Any]:
+        names = ("must", "may_fall", "may_rise", "at_least", "at_most")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def compares(self) -> bool:
+        """Whether it needs an earlier evaluation."""
+        return self.at_least is None and self.at_most is None
+
+    def settings(self) -> dict[str, Any]:
+        """As the stage gets it: what is said, and the tier where it is not ``critical``."""
+        found = {name: value for name, value in self._rules().items() if value is not None}
+        return found if self.tier == "critical" else {**found, "tier": self.tier}
 
 
 class EvaluateStage(_Stage):
-    """Measure a checkpoint. ``gate``: the chain fails where a ``metric`` or ``task.metric`` moved the wrong way."""
+    """Measure a checkpoint. ``gate``: what a ``metric`` or ``task.metric`` must show; ``missed`` and ``undecided``:
+    whether the chain stops where one does not show it, or where its contrary is not shown either."""
 
     kind: Literal["evaluate"]
     backend: ModuleName = "trl"
@@ -293,12 +325,21 @@ class EvaluateStage(_Stage):
     tasks: Annotated[dict[Line, TaskKeys], BeforeValidator(_names_as_mapping), Field(min_length=1)]
     compare_to: Line | None = None
     gate: dict[Line, GateRule] = Field(default_factory=dict)
+    missed: Literal["stop", "go"] = "stop"
+    undecided: Literal["stop", "go"] = "stop"
     threads: Count | None = None
     options: dict[Line, Any] = Field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
-        settings = super().settings()
-        return {**settings, "tasks": {name: _with_options(task) for name, task in settings["tasks"].items()}}
+        found = super().settings()
+        for name in ("missed", "undecided"):
+            if found[name] == "stop":
+                del found[name]
+        tasks = {name: _with_options(task) for name, task in found["tasks"].items()}
+        for task in tasks.values():
+            if task["cluster"] is None:
+                del task["cluster"]
+        return {**found, "tasks": tasks, "gate": {name: rule.settings() for name, rule in self.gate.items()}}
 
 
 DataStage = CorpusStage | InstructionsStage | PreferencesStage

@@ -19,6 +19,7 @@ _ADVICE = {
     FailureClass.BAD_CONFIGURATION: "change what this line names in the pipeline or the profile",
     FailureClass.DATA_ERROR: "change the data or the setting that this line names",
     FailureClass.GATE: "train otherwise (data, steps, lr), or change the gate",
+    FailureClass.GATE_UNDECIDED: "measure more examples (limit of the task), or write undecided: go in this stage",
     FailureClass.FILE_SYSTEM: "wait until the nodes reach the file system of the workspace again",
 }
 
@@ -26,6 +27,7 @@ _ANOTHER_RUN = frozenset({
     FailureClass.GPU_MEMORY, FailureClass.OUT_OF_MEMORY, FailureClass.MISSING_GPUS, FailureClass.VERSIONS,
     FailureClass.TOKENIZER, FailureClass.WRONG_DATA, FailureClass.ENVIRONMENT, FailureClass.NO_PROGRESS,
     FailureClass.BAD_CONFIGURATION, FailureClass.DATA_ERROR, FailureClass.GATE,
+    FailureClass.GATE_UNDECIDED,
 })  # fmt: skip
 """Classes whose change is one of pipeline, profile or data: a run keeps its own, so it takes another one."""
 

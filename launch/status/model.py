@@ -159,6 +159,7 @@ FAILURES: dict[FailureClass, str] = {
     FailureClass.WRONG_DATA: "its program trained on other data",
     FailureClass.DATA_ERROR: "its data cannot be used",
     FailureClass.GATE: "missed its quality gate",
+    FailureClass.GATE_UNDECIDED: "measured too little to decide its quality gate",
     FailureClass.CODE_ERROR: "an error in the code",
     FailureClass.CANCELLED: "was stopped",
     FailureClass.CLAIM_LOST: "another job took its place",

@@ -11,30 +11,28 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.core import files, seal
+from jobs.core import files, results, seal
 from jobs.core.paths import Workspace
 from launch.base.errors import InputError
 from launch.base.text import table
 from launch.plan.model import Plan, PlannedStage
 from launch.runs.rundir import Run
 
-METRICS_FILE = "metrics.json"
-"""In the output of an evaluation: task -> metric -> numbers."""
-
 
 @dataclass(frozen=True)
 class Number:
-    """A value with its bootstrap 95 % interval, over ``n`` examples."""
+    """A value with its 95 % interval, over ``n`` examples; None where they are too few for one."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n: int
 
 
 @dataclass(frozen=True)
 class MetricResult:
-    """One metric of one evaluation. ``before`` is over the examples that both evaluations measured."""
+    """One metric of one evaluation. ``before`` is over the examples that both evaluations measured; ``gate`` says what
+    the metric had to show, and ``verdict`` what came of it: ``passed``, ``missed`` or ``undecided``."""
 
     evaluation: str
     compared_with: str | None
@@ -43,8 +41,10 @@ class MetricResult:
     now: Number
     before: float | None = None
     difference: Number | None = None
-    must: str | None = None
-    passed: bool | None = None
+    gate: str | None = None
+    tier: str | None = None
+    verdict: str | None = None
+    needs: int | None = None
 
 
 def collect(plan: Plan, workspace: Workspace) -> list[MetricResult]:
@@ -56,8 +56,8 @@ def collect(plan: Plan, workspace: Workspace) -> list[MetricResult]:
             continue
         # A missed gate leaves what was measured unsealed: nobody builds on it, but the user wants to see it.
         outputs = [store.output] if store.seal.exists() else store.partials()
-        measured = outputs[-1] / METRICS_FILE if outputs else None
-        if measured is not None and measured.exists():
+        measured = results.find(outputs[-1]) if outputs else None
+        if measured is not None:
             found += _of_stage(stage, measured)
     return found
 
@@ -67,15 +67,15 @@ def _of_stage(stage: PlannedStage, path: Path) -> list[MetricResult]:
     try:
         return [
             _measured(stage.name, other.stage if other else None, task, metric, entry)
-            for task, entries in files.read_json(path).items()
-            for metric, entry in entries.items()
+            for task, known in results.read(path).items()
+            for metric, entry in known["metrics"].items()
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: cannot be read as the metrics of an evaluation: {error}") from error
 
 
 def _measured(evaluation: str, other: str | None, task: str, metric: str, entry: dict[str, Any]) -> MetricResult:
-    difference, gate = entry.get("difference"), entry.get("gate") or {}
+    difference, gate = entry.get("change"), entry.get("gate") or {}
     return MetricResult(
         evaluation,
         other,
@@ -84,13 +84,16 @@ def _measured(evaluation: str, other: str | None, task: str, metric: str, entry:
         _number(entry),
         entry.get("before"),
         None if difference is None else _number(difference),
-        gate.get("must"),
-        gate.get("passed"),
+        gate.get("rule"),
+        gate.get("tier"),
+        gate.get("verdict"),
+        gate.get("needs"),
     )
 
 
 def _number(entry: dict[str, Any]) -> Number:
-    return Number(float(entry["value"]), float(entry["low"]), float(entry["high"]), int(entry["n"]))
+    low, high = (None if entry[end] is None else float(entry[end]) for end in ("low", "high"))
+    return Number(float(entry["value"]), low, high, int(entry["n"]))
 
 
 def lines(found: list[MetricResult]) -> list[str]:
@@ -110,14 +113,23 @@ _HEADER = ("evaluation", "metric", "before", "value", "95 % interval", "change",
 
 
 def _cells(one: MetricResult) -> list[str]:
-    gate = "" if one.must is None else f"must {one.must}: {'passed' if one.passed else 'MISSED'}"
+    gate = "" if one.gate is None else f"{one.gate}: {_verdict(one)}"
     before = "" if one.before is None else f"{one.before:.4g}"
     change = ["", ""] if one.difference is None else [f"{one.difference.value:+.4g}", _interval(one.difference, "+")]
     metric = one.metric if one.metric == one.task else f"{one.task} {one.metric}"
     return [metric, before, f"{one.now.value:.4g}", _interval(one.now), *change, str(one.now.n), gate]
 
 
+def _verdict(one: MetricResult) -> str:
+    said = {"missed": "MISSED", "undecided": "UNDECIDED"}.get(one.verdict or "", one.verdict or "")
+    if one.verdict == "undecided" and one.needs is not None:
+        said += f", {one.needs:,} examples would decide"
+    return f"{said} (advisory)" if one.tier == "advisory" else said
+
+
 def _interval(number: Number, sign: str = "") -> str:
+    if number.low is None or number.high is None:
+        return "too few"
     return f"[{number.low:{sign}.4g}, {number.high:{sign}.4g}]"
 
 

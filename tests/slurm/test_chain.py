@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobs.core import files
+from jobs.core import files, results
 from launch.config.profile_file import locate
 from tests.support.chains import ALL, REPOSITORY, Chain, ended
 from tests.support.slurm import Slurm, traces
@@ -89,5 +88,4 @@ def test_the_demo_pipeline_on_slurm(slurm: Slurm, tmp_path: Path) -> None:
     run = chain.submit(*[word for override in overrides for word in ("--set", override)])
     chain.wait(timeout=2400)
     chain.assert_done_once(run)
-    metrics = json.loads((chain.store(run, "final").output / "metrics.json").read_text())
-    assert metrics
+    assert results.read(chain.store(run, "final").output / "evaluation.json")

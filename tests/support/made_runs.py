@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs.core import attempts, claim, files, seal, verdict
+from jobs.core import attempts, claim, files, results, seal, verdict
 from jobs.core.attempts import Attempt
 from jobs.core.claim import Claim
 from jobs.core.paths import StorePaths, Workspace
@@ -204,7 +204,7 @@ def sealed(
     if metrics is None:
         (store.output / "text").write_text("done", encoding="utf-8")
     else:
-        files.write_json(store.output / "metrics.json", metrics)
+        results.write(store.output, {task: {"metrics": own} for task, own in metrics.items()})
     fingerprint = run.plan().stage(name).fingerprint
     seal.seal_directory(store.output, store.seal, kind=kind, format="hf", fingerprint=fingerprint)
     run.paths.stage(name).root.mkdir(parents=True, exist_ok=True)

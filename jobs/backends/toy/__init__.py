@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from jobs.backends.toy import mishaps
-from jobs.core import files
+from jobs.core import files, results
 from jobs.core.capabilities import Capabilities
 from jobs.core.epochs import steps_of
 from jobs.core.settings import DpoKeys, setting
@@ -312,10 +312,11 @@ def _evaluate(spec: StageSpec, ctx: WorkContext) -> Result:
                 chain = encode(text)
                 losses.append(-_log_likelihood(chain, scores)[0] / max(len(chain) - 1, 1))
                 stream.write(json.dumps({"task": task, "id": row.id, "loss": losses[-1]}) + "\n")
-            summary[task] = {"loss": _with_interval(losses, spec.settings.get("seed", 0))}
+            summary[task] = {"metrics": {"loss": _with_interval(losses, spec.settings.get("seed", 0))}}
             ctx.progress.report(step, len(spec.settings["tasks"]), task)
-    files.write_json(ctx.output / "metrics.json", summary)
-    return Result("done", metrics={f"{task}.loss": entry["loss"]["value"] for task, entry in summary.items()})
+    results.write(ctx.output, summary)
+    values = {f"{task}.loss": found["metrics"]["loss"]["value"] for task, found in summary.items()}
+    return Result("done", metrics=values)
 
 
 def _with_interval(losses: list[float], seed: int, resamples: int = 200) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from jobs.backends import toy
+from jobs.core import results
 from jobs.training.settings import BadSettings
 from tests.support import stages
 from tests.support.stages import Stage
@@ -67,7 +67,7 @@ def test_chain_learns_and_is_measured(tmp_path: Path, empty: Path, data: Path) -
             {"checkpoint": "toy", "corpus": "corpus"},
         )
         evaluation.start()
-        entry = json.loads((evaluation.output / "metrics.json").read_text())["perplexity"]["loss"]
+        entry = results.read(evaluation.output / "evaluation.json")["perplexity"]["metrics"]["loss"]
         assert entry["low"] <= entry["value"] <= entry["high"]
         values.append(entry["value"])
     assert values[1] < 0.8 * values[0]

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
+from jobs.core import files
 from jobs.core.seal import SealKind
 from launch.base.errors import InputError
 from launch.cli.main import main
 from launch.plan.model import PlannedInput, PlannedStage
 from launch.runs.rundir import Run
 from launch.status import results
-from tests.support.made_runs import make, print_of, sealed, stage
+from tests.support.made_runs import make, print_of, sealed, stage, store_of
 
 
 @pytest.fixture(autouse=True)
@@ -41,20 +42,28 @@ AFTER = {
         "perplexity": {
             **number(15.5),
             "before": 27.123456,
-            "difference": number(-11.6),
-            "gate": {"must": "fall", "passed": True},
+            "change": number(-11.6),
+            "gate": {"rule": "must fall", "tier": "critical", "verdict": "passed", "needs": None},
         }
     },
     "preferences": {
         "accuracy": {
             **number(0.36),
             "before": 0.37,
-            "difference": number(-0.01),
-            "gate": {"must": "rise", "passed": False},
+            "change": number(-0.01),
+            "gate": {"rule": "may_fall 0.02", "tier": "advisory", "verdict": "undecided", "needs": 2400},
         },
-        "margin": number(0.2),
+        "margin": {**number(0.2), "low": None, "high": None, "n": 3},
     },
 }
+OLD_AFTER = {
+    "perplexity": {
+        "perplexity": {
+            **number(15.5), "before": 27.1, "difference": number(-11.6), "gate": {"must": "fall", "passed": False}
+        }
+    }
+}  # fmt: skip
+"""As evaluations wrote it before schema 1."""
 
 
 @pytest.fixture
@@ -77,10 +86,14 @@ def test_table_and_file(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     text = "\n".join("|".join(filter(None, map(str.strip, line))) for line in lines)
     assert "baseline|perplexity|27.12|[26.62, 27.62]|200" in text
     assert "final against baseline|perplexity|27.12|15.5|[15, 16]|-11.6|[-12.1, -11.1]|200|must fall: passed" in text
-    assert "preferences accuracy|0.37|0.36|[-0.14, 0.86]|-0.01|[-0.51, +0.49]|200|must rise: MISSED" in text
+    assert (
+        "preferences accuracy|0.37|0.36|[-0.14, 0.86]|-0.01|[-0.51, +0.49]|200|may_fall 0.02: UNDECIDED, 2,400 examples would decide (advisory)"
+        in text
+    )
+    assert "preferences margin|0.2|too few|3" in text
     kept = json.loads(run.paths.results.read_text())
     assert kept["run"] == run.id
-    assert kept["results"][2]["passed"] is True
+    assert kept["results"][2]["verdict"] == "passed"
     assert kept["results"][2]["difference"]["value"] == -11.6
 
 
@@ -98,7 +111,18 @@ def test_json(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert [one["metric"] for one in json.loads(capsys.readouterr().out)["results"]] == ["perplexity", "accuracy"]
 
 
-def test_a_file_of_another_shape_is_named(run: Run) -> None:
-    sealed(run, "baseline", SealKind.EVALUATION, metrics={"perplexity": 3})
-    with pytest.raises(InputError, match=r"output/metrics\.json: cannot be read as the metrics"):
+def test_what_an_earlier_version_measured_is_shown(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    sealed(run, "final", SealKind.EVALUATION)
+    files.write_json(store_of(run, "final").output / "metrics.json", OLD_AFTER)
+    results.print_results(run, run.plan(), as_json=False)
+    assert "must fall: MISSED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "value", [{"schema": 1, "tasks": {"perplexity": 3}}, {"schema": 2, "tasks": {}}, [], {"perplexity": {}}]
+)
+def test_a_file_of_another_shape_is_named(run: Run, value: Any) -> None:
+    sealed(run, "baseline", SealKind.EVALUATION)
+    files.write_json(store_of(run, "baseline").output / "evaluation.json", value)
+    with pytest.raises(InputError, match=r"output/evaluation\.json: cannot be read as the metrics"):
         results.collect(run.plan(), run.workspace)

@@ -1,0 +1,53 @@
+"""What an evaluation measured, as it lies in its output: ``evaluation.json``.
+
+``{"schema": 1, "tasks": {task: {"metrics": {metric: numbers}, ...}}}``; the numbers of a metric are those of
+``jobs.evaluate.compare``. Evaluations before schema 1 left ``metrics.json``: task -> metric -> numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jobs.core import files
+
+FILE = "evaluation.json"
+OLD_FILE = "metrics.json"
+SCHEMA = 1
+
+
+def write(output: Path, tasks: Mapping[str, Any]) -> Path:
+    """The file, written."""
+    path = output / FILE
+    files.write_json(path, {"schema": SCHEMA, "tasks": dict(tasks)})
+    return path
+
+
+def find(output: Path) -> Path | None:
+    """The file of an evaluation that measured something; None: it has none."""
+    return next((path for name in (FILE, OLD_FILE) if (path := output / name).is_file()), None)
+
+
+def read(path: Path) -> dict[str, dict[str, Any]]:
+    """Task -> what is known of it, ``metrics`` among that.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or is of a schema that is not known here.
+    """
+    found = files.read_json(path)
+    if path.name == OLD_FILE:
+        return {task: {"metrics": {name: _of_old(entry) for name, entry in own.items()}} for task, own in found.items()}
+    if not isinstance(found, Mapping) or found.get("schema") != SCHEMA:
+        raise ValueError(f"its schema is not {SCHEMA}")
+    return dict(found["tasks"])
+
+
+def _of_old(entry: Mapping[str, Any]) -> dict[str, Any]:
+    made = {key: value for key, value in entry.items() if key not in ("difference", "gate")}
+    if "difference" in entry:
+        made["change"] = entry["difference"]
+    if gate := entry.get("gate"):
+        verdict = "passed" if gate["passed"] else "missed"
+        made["gate"] = {"rule": f"must {gate['must']}", "tier": "critical", "verdict": verdict}
+    return made

@@ -1,0 +1,155 @@
+"""What the gates of a plan can decide: the smallest change that the examples of each show, before the night is spent.
+
+A gate is judged on an interval, whose width follows from how many examples there are and how much they differ. The
+second is known from an earlier evaluation of the same metric in the workspace; of a share of examples (accuracy, exact
+match) it is assumed where there is none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+from jobs.core import results, seal
+from jobs.core.paths import Workspace
+from launch.base.text import table
+from launch.config.kinds import TASK_METRICS
+from launch.plan.model import Plan, PlannedStage
+
+SHARES = ("accuracy", "exact_match")
+CHANGED = 0.15
+"""Share of answers that a night changes, where nothing is known. Assumed."""
+
+SIGMAS = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)
+"""Standard errors between a threshold and a change that is shown four times in five."""
+
+
+@dataclass(frozen=True)
+class GatePower:
+    """A gate before it is judged. ``examples``: None: its data is not made yet. ``decides``: the smallest distance from
+    its threshold that so many show; None: nothing is known of how the metric varies. ``needs``: how many would show
+    what the rule allows; None: enough are there, or the rule allows nothing."""
+
+    stage: str
+    gate: str
+    rule: str
+    examples: int | None
+    decides: float | None
+    assumed: bool
+    needs: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """For --json."""
+        return dict(vars(self))
+
+
+def powers(plan: Plan, workspace: Workspace, earlier: Mapping[str, Mapping[str, float]]) -> list[GatePower]:
+    """All gates of a plan. ``earlier``: ``task.metric`` -> deviation of its ``change`` and ``value``, as evaluations of
+    this workspace measured them."""
+    return [
+        _power(plan, stage, name, rule, workspace, earlier)
+        for stage in plan.stages
+        for name, rule in stage.settings.get("gate", {}).items()
+    ]
+
+
+def _power(
+    plan: Plan,
+    stage: PlannedStage,
+    name: str,
+    rule: Mapping[str, Any],
+    workspace: Workspace,
+    earlier: Mapping[str, Mapping[str, float]],
+) -> GatePower:
+    task, metric = _metric(stage, name)
+    examples = _examples(stage, task, workspace)
+    absolute = "at_least" in rule or "at_most" in rule
+    deviation = earlier.get(f"{task}.{metric}", {}).get("value" if absolute else "change")
+    assumed = deviation is None and metric in SHARES
+    if assumed:
+        bound = float(rule.get("at_least", rule.get("at_most", 0.0)))
+        deviation = math.sqrt(bound * (1 - bound)) if absolute and 0 < bound < 1 else math.sqrt(CHANGED)
+    decides = None if deviation is None or not examples else SIGMAS * deviation / math.sqrt(examples)
+    allowed = rule.get("may_fall", rule.get("may_rise"))
+    needs = None
+    if decides is not None and deviation is not None and isinstance(allowed, int | float) and 0 < allowed < decides:
+        needs = math.ceil((SIGMAS * deviation / allowed) ** 2)
+    kind = next(key for key in rule if key != "tier")
+    said = f"{kind} {rule[kind]}"
+    return GatePower(stage.name, f"{task}.{metric}", said, examples, decides, assumed, needs)
+
+
+def _metric(stage: PlannedStage, name: str) -> tuple[str, str]:
+    for task in stage.settings["tasks"]:
+        for metric in TASK_METRICS.get(task, ()):
+            if name in (metric, f"{task}.{metric}"):
+                return task, metric
+    return name.rpartition(".")[0], name.rpartition(".")[2]  # of a back end of the user
+
+
+def _examples(stage: PlannedStage, task: str, workspace: Workspace) -> int | None:
+    """Rows of the task, by the seal of its data and its limit; of a corpus each document is one."""
+    wanted = stage.settings["tasks"].get(task, {})
+    data, limit = stage.inputs.get(wanted.get("data", "")), wanted.get("limit")
+    if data is None:
+        return None
+    try:
+        made = seal.load(data.store(workspace).seal).metrics.get(wanted.get("split", "test"))
+    except (OSError, ValueError, seal.SealBroken):
+        return None
+    if not isinstance(made, int) or made <= 0:
+        return None
+    return min(made, limit) if isinstance(limit, int) else made
+
+
+def deviations(plans: Iterator[Plan], workspace: Workspace) -> dict[str, dict[str, float]]:
+    """``earlier`` of ``powers``: of the evaluations of ``plans``, newest first."""
+    found: dict[str, dict[str, float]] = {}
+    for plan in plans:
+        for stage in plan.stages:
+            store = stage.store(workspace)
+            path = results.find(store.output) if stage.produces_kind == "evaluation" and store.seal.exists() else None
+            if path is None:
+                continue
+            # A file that is damaged says nothing here; the stage that builds on it names it.
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+                for task, known in results.read(path).items():
+                    for metric, entry in known["metrics"].items():
+                        _keep(found.setdefault(f"{task}.{metric}", {}), entry)
+    return found
+
+
+def _keep(known: dict[str, float], entry: Mapping[str, Any]) -> None:
+    for name, value in (("value", entry), ("change", entry.get("change") or {})):
+        deviation, groups, n = value.get("deviation"), value.get("groups"), value.get("n")
+        if isinstance(deviation, int | float) and groups and n:
+            # Per example: examples of a group say less than as many apart.
+            known.setdefault(name, float(deviation) * math.sqrt(n / groups))
+
+
+def show(found: list[GatePower]) -> str:
+    """The table, and under it what was assumed."""
+    rows = [
+        [one.stage, one.gate, one.rule, "" if one.examples is None else f"{one.examples:,}", _decides(one), _said(one)]
+        for one in found
+    ]
+    text = "\n".join(table(("stage", "gate", "rule", "examples", "decides", ""), rows, right=(3, 4)))
+    if any(one.assumed and one.decides is not None for one in found):
+        text += f"\n* assumed: {CHANGED:.0%} of the answers change; an evaluation in this workspace will tell"
+    return text
+
+
+def _decides(one: GatePower) -> str:
+    return "" if one.decides is None else f"{one.decides:.2g}{'*' if one.assumed else ''}"
+
+
+def _said(one: GatePower) -> str:
+    if one.needs is not None:
+        return f"TOO FEW: {one.needs:,} examples would do, or a rule that allows {one.decides:.2g}"
+    if one.examples is None:
+        return "known once its data is made"
+    return "" if one.decides is not None else "known after a first evaluation"

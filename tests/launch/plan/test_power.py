@@ -1,0 +1,91 @@
+"""What gates can decide is told before the night."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.core import files, results
+from jobs.core.paths import Workspace
+from jobs.core.seal import SealKind, seal_directory
+from launch.plan import power
+from launch.plan.model import Plan, PlannedInput, PlannedStage
+from tests.support.made_runs import stage
+
+
+def evaluation(**settings: Any) -> PlannedStage:
+    data = PlannedInput("prefs", "dataset", "preferences", "d" * 64, True)
+    made = stage("final", resumable=False, executor="local")
+    tasks = {"preferences": {"data": "prefs", "split": "test", "limit": None}}
+    return replace(
+        made, kind="evaluate", produces_kind="evaluation", produces_format="metrics", inputs={"prefs": data},
+        settings={"tasks": tasks, **settings},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "ws")
+
+
+def sealed(workspace: Workspace, wanted: PlannedStage, examples: int) -> None:
+    store = wanted.inputs["prefs"].store(workspace)
+    store.output.mkdir(parents=True)
+    (store.output / "test.jsonl").write_text("{}\n" * examples)
+    seal_directory(
+        store.output, store.seal, kind=SealKind.DATASET, format="preferences", fingerprint="d" * 64,
+        metrics={"test": examples},
+    )  # fmt: skip
+
+
+def found(wanted: PlannedStage, workspace: Workspace, earlier: Any = None) -> power.GatePower:
+    (one,) = power.powers(Plan("p", (wanted,)), workspace, earlier or {})
+    return one
+
+
+def test_before_the_data_is_made_nothing_is_known(workspace: Workspace) -> None:
+    one = found(evaluation(gate={"accuracy": {"must": "rise"}}), workspace)
+    assert (one.gate, one.rule, one.examples, one.decides) == ("preferences.accuracy", "must rise", None, None)
+    assert "known once its data is made" in power.show([one])
+
+
+def test_what_300_pairs_decide(workspace: Workspace) -> None:
+    wanted = evaluation(gate={"accuracy": {"may_fall": 0.02}})
+    sealed(workspace, wanted, 300)
+    one = found(wanted, workspace)
+    assert one.decides == pytest.approx(2.8016 * math.sqrt(0.15 / 300), rel=1e-3)
+    assert one.assumed
+    assert one.needs == math.ceil((2.8016 * math.sqrt(0.15) / 0.02) ** 2)
+    assert "TOO FEW: 2,944 examples would do, or a rule that allows 0.063" in power.show([one])
+    assert "assumed: 15% of the answers change" in power.show([one])
+    limited = evaluation(gate={"accuracy": {"may_fall": 0.1}})
+    limited.settings["tasks"]["preferences"]["limit"] = 200  # type: ignore[index]
+    one = found(limited, workspace)
+    assert (one.examples, one.needs) == (200, None)
+    assert found(evaluation(gate={"margin": {"must": "rise"}}), workspace).decides is None
+
+
+def test_an_earlier_evaluation_says_how_much_examples_differ(workspace: Workspace) -> None:
+    wanted = evaluation(gate={"preferences.margin": {"must": "rise", "tier": "advisory"}})
+    sealed(workspace, wanted, 300)
+    store = wanted.store(workspace)
+    store.output.mkdir(parents=True)
+    entry = {"value": 1.0, "n": 50, "groups": 50, "deviation": 9.0, "change": {"n": 50, "groups": 25, "deviation": 2.0}}
+    results.write(store.output, {"preferences": {"metrics": {"margin": entry}}})
+    seal_directory(store.output, store.seal, kind=SealKind.EVALUATION, format="metrics", fingerprint=wanted.fingerprint)
+    earlier = power.deviations(iter([Plan("p", (wanted,))]), workspace)
+    one = found(wanted, workspace, earlier)
+    assert not one.assumed
+    assert one.decides == pytest.approx(2.8016 * 2.0 * math.sqrt(2) / math.sqrt(300), rel=1e-3)
+    files.write_json(store.output / "evaluation.json", [1])
+    assert power.deviations(iter([Plan("p", (wanted,))]), workspace) == {}
+
+
+def test_a_bound_of_the_value(workspace: Workspace) -> None:
+    wanted = evaluation(gate={"accuracy": {"at_least": 0.9}})
+    sealed(workspace, wanted, 100)
+    assert found(wanted, workspace).decides == pytest.approx(2.8016 * 0.03, rel=1e-3)
