@@ -82,7 +82,7 @@ def test_other_ranks_leave_at_once(tmp_path: Path, empty: Path, data: Path, monk
 
 
 def test_takes_the_settings_of_a_real_back_end(tmp_path: Path, empty: Path, data: Path) -> None:
-    stage = make(tmp_path / "cpt", "cpt", empty, data, sequence_length=96, schedule="cosine", warmup_steps=2, steps=1)
+    stage = make(tmp_path / "cpt", "cpt", empty, data, sequence_length=96, schedule="cosine", warmup_steps=2, steps=2)
     stage.start()
     with pytest.raises(BadSettings, match="did you mean 'step_seconds'"):
         make(tmp_path / "bad", "cpt", empty, data, step_second=1).start()

@@ -202,7 +202,7 @@ def test_refuses_data_with_file_and_line(tmp_path: Path, base: Path, data: Path)
         tmp_path / "skip",
         "sft",
         "trl",
-        {**SETTINGS, "too_long": "skip", "steps": 1, "batch_size": 1},
+        {**SETTINGS, "too_long": "skip", "steps": 2, "batch_size": 1},
         {"checkpoint": base, "data": tmp_path / "long"},
     )
     assert skipping.start().outcome == "done"

@@ -16,6 +16,7 @@ import sys
 import traceback
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 TAIL = 6000
@@ -25,6 +26,8 @@ def main() -> None:
     """Run the plan to its end, or to the first start that fails and may not."""
     here = Path(__file__).resolve().parent
     sys.path[:0] = [str(here.parents[2]), str(here.parent)]
+    sys.modules["tests"] = ModuleType("tests")  # NeMo's environment has a package of that name, which would win
+    sys.modules["tests"].__path__ = [str(here.parents[1])]
     importlib.import_module(os.environ.get("STARTS_IMPORT", "nemo.collections.llm"))  # what all of the children have
 
     for one in json.loads(Path(sys.argv[1]).read_text()):

@@ -11,12 +11,15 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 
 
 def main() -> None:
     """Start the stage; Megatron's savers import this file again, so nothing heavy stands above."""
     here = Path(__file__).resolve().parent
     sys.path[:0] = [str(here.parents[2]), str(here.parent)]
+    sys.modules["tests"] = ModuleType("tests")  # NeMo's environment has a package of that name, which would win
+    sys.modules["tests"].__path__ = [str(here.parents[1])]
     import stages
 
     from jobs.core.spec import load
