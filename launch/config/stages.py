@@ -295,7 +295,7 @@ class GateRule(StrictModel):
     tier: Literal["critical", "advisory"] = "critical"
 
     @model_validator(mode="after")
-    def _one_rule(self) -> "GateRule":
+    def _one_rule(self) -> Self:
         if sum(value is not None for value in self._rules().values()) != 1:
             raise ValueError(f"write one of {', '.join(self._rules())}")
         return self

@@ -16,6 +16,7 @@ from jobs.core.spec import Source
 from launch.base.errors import InputError
 from launch.config.kinds import FETCHED
 from launch.config.profile import Profile, Resources
+from launch.plan import memory
 from launch.plan.model import BackEndFacts, Facts, Plan, PlannedInput, PlannedStage, fingerprint
 
 if TYPE_CHECKING:  # status and the like read plans, and no pipeline: its models are built only where one is planned
@@ -94,6 +95,7 @@ class _Builder:
         without = NOT_IN_RESULT if decides(settings) else {*NOT_IN_RESULT, "validate_every"}
         result = {key: value for key, value in settings.items() if key not in without}
         versions = dict(facts.versions)
+        is_unseen = bool(resources.image) or not versions.keys().isdisjoint(("image", "modules"))
         if resources.image:  # what is in it decides, and the user's code, which is not in it
             versions = {"image": resources.image} | {key: it for key, it in versions.items() if key == "code"}
         if able.revision > 1:
@@ -126,7 +128,7 @@ class _Builder:
             sources=sources,
             target_step=target_step,
             inserted=stage is None,
-            memory=able.memory,
+            memory=memory.installed(able.memory, None if is_unseen else facts.versions),
             experimental=able.experimental,
         )
         if resources.processes > 1 and not able.distributed:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.core import capabilities, speed
+from jobs.core import speed
 from jobs.core.paths import StorePaths, Workspace
 from launch.base.errors import InputError
 from launch.base.text import table
@@ -149,7 +149,7 @@ def _shape(stage: PlannedStage) -> Shape:
 
 
 def _of(stage: PlannedStage, model: Model, profile: Profile, seen: Measurements) -> Estimate:
-    shape, keeps, resources = _shape(stage), kept_by(stage), stage.resources
+    shape, keeps, resources = _shape(stage), estimate.with_settings(stage.memory, stage.settings), stage.resources
     shape = replace(shape, lora_targets=shape.lora_targets or keeps.layers)
     flops = estimate.step_flops(model, shape)
     trained = model.layers * model.adapter_parameters(shape.lora_rank, shape.lora_targets)
@@ -195,15 +195,6 @@ def _gpu(resources: Resources, profile: Profile) -> tuple[int | None, str | None
         return None, None, None
     memory = None if partition.gpu_memory is None else memory_bytes(partition.gpu_memory)
     return memory, partition.gpu_model, partition.cost_per_gpu_hour
-
-
-def kept_by(stage: PlannedStage) -> capabilities.Memory:
-    """What the stage's back end keeps, by the packages on which it says that this depends. Where the environment cannot
-    be seen (an image) all of them are taken to be there."""
-    places = list(Path(stage.python).parent.parent.glob("lib/python3*/site-packages"))
-    depends = stage.memory.without if stage.memory else {}
-    there = {name for name in depends if not places or any((path / name).exists() for path in places)}
-    return estimate.in_environment(stage.memory, there, stage.settings)
 
 
 def model_of(plan: Plan, stage: PlannedStage, workspace: Workspace) -> Model | None:
@@ -293,7 +284,7 @@ def after_out_of_memory(plan: Plan, stage: PlannedStage, profile: Profile, works
 def _in_general(stage: PlannedStage) -> list[str]:
     if not stage.trains:  # an evaluation or a conversion: no option of the pipeline makes it smaller
         return [f"GPUs with more memory for {stage.kind} (resources.{stage.kind} of the profile)"]
-    keeps, settings = kept_by(stage), stage.settings
+    keeps, settings = estimate.with_settings(stage.memory, stage.settings), stage.settings
     words = [] if settings.get("micro_batch_size") == 1 else ["halve micro_batch_size down to 1"]
     if keeps.recompute and estimate.recompute_of(settings) != "full":
         words.append(f"{_key('recompute')}: {_yaml(keeps.recompute[-1])}")
@@ -304,7 +295,7 @@ def _in_general(stage: PlannedStage) -> list[str]:
 def _candidates(stage: PlannedStage, model: Model) -> Iterator[tuple[dict[str, Any], int]]:
     """Changes to try, the smallest first: (settings, nodes), by what the back end can do."""
     resources, settings = stage.resources, stage.settings
-    keeps, shape = kept_by(stage), _shape(stage)
+    keeps, shape = estimate.with_settings(stage.memory, stage.settings), _shape(stage)
     rows = shape.micro_batch // (2 if stage.kind == "dpo" else 1)
     micros = [size for size in range(rows - 1, 0, -1) if rows % size == 0]
     yield from (({"micro_batch_size": size}, resources.nodes) for size in micros)

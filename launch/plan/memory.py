@@ -139,15 +139,21 @@ PLAIN = capabilities.Memory({"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, logits=capab
 """Of a back end that declares nothing: plain Adam over whole replicas."""
 
 
-def in_environment(
-    declared: capabilities.Memory | None, packages: Collection[str], settings: Mapping[str, Any]
-) -> capabilities.Memory:
-    """What a back end keeps where these packages are there, for a stage with these settings."""
+def installed(declared: capabilities.Memory | None, packages: Collection[str] | None) -> capabilities.Memory | None:
+    """What a back end keeps where these packages are installed. None: the environment cannot be seen (an image, modules
+    of the nodes); all that it depends on are taken to be there."""
+    if declared is None:
+        return None
+    for package, instead in declared.without.items():
+        if packages is not None and package not in packages:
+            return installed(instead, packages)
+    return replace(declared, without={})
+
+
+def with_settings(declared: capabilities.Memory | None, settings: Mapping[str, Any]) -> capabilities.Memory:
+    """What a back end keeps for a stage with these settings."""
     if declared is None:
         return PLAIN
-    for package, instead in declared.without.items():
-        if package not in packages:
-            return in_environment(instead, packages, settings)
     if (size := declared.optimizers.get(str(settings.get("optimizer")))) is not None:
         states = {name: (weight, gradient, size) for name, (weight, gradient, _) in declared.states.items()}
         declared = replace(declared, states=states)
