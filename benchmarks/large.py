@@ -15,6 +15,8 @@ import status
 import store
 from measure import OVERNIGHT, PAIRS, Spread, child, report
 
+from jobs.core import seal
+
 LIMIT = 10.0
 """Seconds of CPU for each."""
 
@@ -34,6 +36,12 @@ def main() -> None:
         directory = Path(name)
         os.environ["XDG_STATE_HOME"] = name
         run = status.make_run(directory)
+        for planned in run.plan().stages[: status.SEALED]:
+            entry = planned.store(run.workspace)
+            entry.output.mkdir()
+            (entry.output / "model").write_text("x", encoding="utf-8")
+            facts = {"kind": seal.SealKind.CHECKPOINT, "format": "hf", "fingerprint": planned.fingerprint}
+            seal.seal_directory(entry.output, entry.seal, **facts)
         store.fill(run.workspace)
         environment = status.programs(directory)
         print(f"a run of {status.STAGES:,} stages, {store.ENTRIES:,} entries in the store")
@@ -54,7 +62,8 @@ def main() -> None:
         ]  # fmt: skip
         for label, command in commands.items():
             rounds = 1 if label.endswith("time") else PAIRS
-            costs = [child(command, environment=environment, expected=range(8)) for _ in range(rounds)]
+            ends = (0, 1) if label in ("status", "why", "doctor") else (0,)
+            costs = [child(command, environment=environment, expected=ends) for _ in range(rounds)]
             used = Spread.of([cost.cpu for cost in costs])
             report(f"{label}, CPU seconds", used, f"{LIMIT} s", used.median < LIMIT)
             report("  by the clock", Spread.of([cost.wall for cost in costs]))
