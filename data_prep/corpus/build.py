@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import itertools
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,15 +17,16 @@ from data_prep.common.errors import DataError
 from data_prep.common.settings import SPLITS
 from data_prep.corpus import clean, decide, inputs, shard
 from data_prep.corpus.recipe import Recipe
-from data_prep.corpus.workdir import ShardPlan, WorkDir
+from data_prep.corpus.workdir import ROWS, TOKENS, ShardPlan, WorkDir
 from data_prep.corpus.workers import ProcessRunner, Runner
 from data_prep.sources.files import find_files
 from data_prep.tokens import indexed
 from data_prep.tokens.encoder import TOKENIZER_FILES, Encoder
-from jobs.core import files
 from jobs.core.spec import Source
 from jobs.encoding.documents import listed
 from jobs.encoding.settings import Encoding
+
+MEGATRON = "megatron"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def build(
     _phase(workdir, "read", runner, report)
     if not workdir.is_done("decide"):
         decide.decide(workdir, report("find duplicates"))
-    facts = files.read_json(workdir.directory("decide") / "facts.json")
+    facts = workdir.facts("decide")
     _check_splits(request, facts["rows"], lambda: _account(workdir).why())
     _phase(workdir, "write", runner, report)
     card = _join(workdir, request, output, encoder, report("join"))
@@ -152,51 +152,80 @@ def _join(
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """Put the shards together, in their order; returns the facts for the card."""
-    directories = [workdir.directory("write", number) for number in range(len(workdir.plan.shards))]
+    written = _Written(workdir)
     progress(0, len(SPLITS))
     output.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(SPLITS, start=1):
         with open(output / f"{name}.jsonl", "wb") as stream:
-            for directory in directories:
-                with open(directory / f"{name}.jsonl", "rb") as source:
-                    shutil.copyfileobj(source, stream, 8 << 20)
+            for path, (first, count) in zip(written.paths(ROWS), written.bytes[name], strict=True):
+                indexed.copy(path, first, count, stream)
         if encoder is not None:
-            (output / shard.MEGATRON).mkdir(exist_ok=True)
-            prefix = f"{shard.MEGATRON}/{name}_text_document"
-            parts = [directory / prefix for directory in directories]
-            indexed.join(parts, output / prefix, indexed.dtype_for(encoder.largest + 1))
+            (output / MEGATRON).mkdir(exist_ok=True)
+            parts = list(zip(written.paths(TOKENS), written.rows[name], strict=True))
+            prefix = output / MEGATRON / f"{name}_text_document"
+            indexed.join(parts, prefix, indexed.dtype_for(encoder.largest + 1))
         progress(number, len(SPLITS))
-    return _facts(workdir, request, encoder, directories)
+    return _facts(workdir, request, encoder, written)
+
+
+class _Written:
+    """What all shards have written, added up: the facts of 100,000 shards do not stay in memory.
+
+    ``bytes`` and ``rows`` say where each split lies in each shard: first byte and number of bytes, and which documents.
+    """
+
+    def __init__(self, workdir: WorkDir) -> None:
+        self._workdir = workdir
+        self.bytes: dict[str, list[tuple[int, int]]] = {name: [] for name in SPLITS}
+        self.rows: dict[str, list[range]] = {name: [] for name in SPLITS}
+        self.lengths = {what: {name: Lengths() for name in SPLITS} for what in ("characters", "tokens")}
+        self.scripts: Counter[str] = Counter()
+        self.control: Counter[str] = Counter()
+        self.with_control = 0
+        self.heads: dict[str, list[tuple[str, str]]] = {name: [] for name in SPLITS}
+        for number in range(len(workdir.plan.shards)):
+            self._add(workdir.facts("write", number))
+
+    def _add(self, facts: dict[str, Any]) -> None:
+        first, row = 0, 0
+        for name in SPLITS:
+            part = facts[name]
+            count = int(part["characters"]["count"])
+            self.bytes[name].append((first, part["bytes"]))
+            self.rows[name].append(range(row, row + count))
+            first, row = first + part["bytes"], row + count
+            for what, lengths in self.lengths.items():
+                lengths[name].add(Lengths.of_json(part[what]))
+            self.scripts.update(part["scripts"])
+            self.control.update(part["control"])
+            self.with_control += part["with_control"]
+            heads = [*self.heads[name], *map(tuple, part["heads"])]
+            self.heads[name] = heapq.nsmallest(shard.HEADS, heads)
+
+    def paths(self, name: str) -> list[Path]:
+        """Of a file of every shard."""
+        return [self._workdir.directory("write", number) / name for number in range(len(self._workdir.plan.shards))]
 
 
 def _account(workdir: WorkDir) -> Account:
     """What all shards have read and dropped, and what was dropped when they were compared."""
     account = Account()
     for number in range(len(workdir.plan.shards)):
-        account.add(Account.of_json(files.read_json(workdir.directory("read", number) / "account.json")))
-    later = Account.of_json(files.read_json(workdir.directory("decide") / "facts.json")["account"])
+        account.add(Account.of_json(workdir.facts("read", number)))
+    later = Account.of_json(workdir.facts("decide")["account"])
     later.read = 0
     account.add(later)
     return account
 
 
-def _facts(
-    workdir: WorkDir, request: CorpusRequest, encoder: Encoder | None, directories: list[Path]
-) -> dict[str, Any]:
+def _facts(workdir: WorkDir, request: CorpusRequest, encoder: Encoder | None, written: _Written) -> dict[str, Any]:
     account = _account(workdir)
-    decided = files.read_json(workdir.directory("decide") / "facts.json")
+    decided = workdir.facts("decide")
     rows = {name: int(decided["rows"][name]) for name in SPLITS}
     if account.read != account.dropped.total() + sum(rows.values()):
         raise RuntimeError(f"{account.read} read, but {rows} kept and {account.dropped} dropped: a bug of ours")
-    written = [files.read_json(directory / "facts.json") for directory in directories]
-    lengths = {what: {name: _summed(written, name, what) for name in SPLITS} for what in ("characters", "tokens")}
-    scripts: Counter[str] = Counter()
-    for entry, name in itertools.product(written, SPLITS):
-        scripts.update(entry[name]["scripts"])
-    heads = {
-        name: heapq.nsmallest(shard.HEADS, (tuple(head) for entry in written for head in entry[name]["heads"]))
-        for name in SPLITS
-    }
+    lengths = {what: {name: found[name].as_json() for name in SPLITS} for what, found in written.lengths.items()}
+    heads = written.heads
     # of a sample: the documents whose beginnings were kept
     languages = Counter(clean.language(text) for kept in heads.values() for _, text in kept)
     cut = request.recipe.document_chars is not None
@@ -210,7 +239,7 @@ def _facts(
         "rows": rows,
         "characters": lengths["characters"],
         "tokens": lengths["tokens"] if encoder else None,
-        "scripts": dict(sorted(scripts.items())),
+        "scripts": dict(sorted(written.scripts.items())),
         "checks": {"control tokens": _control(written, request.recipe)},
         "languages": dict(sorted(languages.items(), key=lambda entry: (-entry[1], entry[0]))),
         "groups": decided["groups"],
@@ -233,18 +262,9 @@ def _facts(
     }
 
 
-def _control(written: list[dict[str, Any]], recipe: Recipe) -> str:
+def _control(written: _Written, recipe: Recipe) -> str:
     """How many documents have control tokens in their texts, which ones, and what they are to the trainer."""
     if recipe.tokenizer is None:
         return f"not looked at: prepare.tokenizer is not set (special_tokens: {recipe.special_tokens})"
-    parts = [entry[name] for entry in written for name in SPLITS]
-    found = sum((Counter(part["control"]) for part in parts), Counter[str]())
-    count = sum(part["with_control"] for part in parts)
+    found, count = written.control, written.with_control
     return f"in the texts of {count} documents ({recipe.special_tokens}): {listed(found)}" if found else "in no text"
-
-
-def _summed(written: list[dict[str, Any]], name: str, what: str) -> dict[str, Any]:
-    total = Lengths()
-    for entry in written:
-        total.add(Lengths.of_json(entry[name][what]))
-    return total.as_json()

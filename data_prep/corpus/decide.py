@@ -18,9 +18,8 @@ from data_prep.card.account import Account
 from data_prep.common.errors import DataError
 from data_prep.common.one_by_one import OneByOne
 from data_prep.common.settings import SPLITS
-from data_prep.corpus.workdir import DOCUMENTS, WorkDir
+from data_prep.corpus.workdir import BANDS, DOCUMENTS, ENDS, KEEP, MARKS, SIGNATURES, WorkDir
 from data_prep.dedup import near
-from jobs.core import files
 
 Array = np.ndarray[Any, Any]
 _PAIRS_SHOWN = 10
@@ -32,24 +31,28 @@ class CorpusDecision:
     def __init__(self, workdir: WorkDir) -> None:
         self._workdir = workdir
         self.directories = [workdir.directory("read", number) for number in range(len(workdir.plan.shards))]
-        self._sizes = [len(self._load(directory, "split")) for directory in self.directories]
+        self._sizes = [len(self._load(directory, MARKS)) for directory in self.directories]
         self._ends = np.cumsum(self._sizes)
         self.count = int(self._ends[-1])
         self.reason = np.zeros(self.count, np.uint8)
         self.reasons = ["kept"]
 
     @staticmethod
-    def _load(directory: Path, name: str) -> Array:
-        found: Array = np.load(directory / f"{name}.npy", mmap_mode="r")
+    def _load(directory: Path, path: str) -> Array:
+        found: Array = np.load(directory / path, mmap_mode="r")
         return found
 
-    def parts(self, name: str) -> Sequence[Array]:
+    def parts(self, path: str) -> Sequence[Array]:
         """An array of every shard, mapped while it is looked at: each that is mapped holds a file open."""
-        return OneByOne(self.directories, lambda directory: self._load(directory, name))
+        return OneByOne(self.directories, lambda directory: self._load(directory, path))
+
+    def digests(self) -> Sequence[Array]:
+        """Of the documents of every shard."""
+        return OneByOne(self.directories, lambda directory: self._load(directory, MARKS)["digest"])
 
     def all(self, name: str) -> Array:
-        """An array of all documents, in memory."""
-        found: Array = np.concatenate([np.load(directory / f"{name}.npy") for directory in self.directories])
+        """What is known of all documents, in memory."""
+        found: Array = np.concatenate([np.load(directory / MARKS)[name] for directory in self.directories])
         return found
 
     def drop(self, which: Array, reason: str) -> None:
@@ -66,8 +69,8 @@ class CorpusDecision:
     def place(self, number: int) -> str:
         """``file:line`` of a document."""
         shard, row = self.row(number)
-        piece = self._workdir.plan.shards[shard][int(self._load(self.directories[shard], "piece")[row])]
-        return f"{piece.path}:{int(self._load(self.directories[shard], 'line')[row])}"
+        mark = self._load(self.directories[shard], MARKS)[row]
+        return f"{self._workdir.plan.shards[shard][int(mark['piece'])].path}:{int(mark['line'])}"
 
     def row(self, number: int) -> tuple[int, int]:
         """Shard and row of a document."""
@@ -80,10 +83,10 @@ class CorpusDecision:
         with open(self.directories[shard] / DOCUMENTS, encoding="utf-8") as stream:
             return str(json.loads(next(itertools.islice(stream, row, None)))["text"])
 
-    def keep_of(self, shard: int) -> Array:
-        """Which documents of a shard stay."""
-        end = int(self._ends[shard])
-        return self.kept[end - self._sizes[shard] : end]
+    def save(self, directory: Path) -> None:
+        """Write down which documents stay."""
+        np.save(directory / KEEP, self.kept)
+        np.save(directory / ENDS, self._ends)
 
 
 def decide(workdir: WorkDir, progress: Callable[[int, int], None]) -> None:
@@ -96,17 +99,17 @@ def decide(workdir: WorkDir, progress: Callable[[int, int], None]) -> None:
     decision = CorpusDecision(workdir)
     pairs: dict[str, list[tuple[str, str]]] = {}
     overlaps: dict[str, dict[str, int] | None] = {"exact": {}, "near": None}
-    with workdir.result("decide") as directory:
+    with workdir.result("decide") as (directory, facts):
         _own_ids(decision, recipe.on_error)
-        first = near.first_of_equal(decision.parts("digest"))
+        first = near.first_of_equal(decision.digests())
         overlaps["exact"] = _across(decision, first)
         if recipe.exact_duplicates:
             pairs["duplicate"] = _drop_later(decision, first, "duplicate")
         del first
         if recipe.near_duplicates is not None:
             usable = decision.all("usable") & decision.kept
-            signatures = near.Stacked(decision.parts("signatures"))
-            first = near.groups(signatures, decision.parts("bands"), usable, recipe.near_duplicates, progress)
+            signatures = near.Stacked(decision.parts(SIGNATURES))
+            first = near.groups(signatures, decision.parts(BANDS), usable, recipe.near_duplicates, progress)
             overlaps["near"] = _across(decision, first)
             pairs["near_duplicate"] = _drop_later(decision, first, "near_duplicate")
             del first, usable, signatures
@@ -119,10 +122,8 @@ def decide(workdir: WorkDir, progress: Callable[[int, int], None]) -> None:
                 account.drop(decision.reasons[number], decision.place(int(one)), decision.text(int(one)))
             if len(found):
                 account.dropped[decision.reasons[number]] = len(found)
-        for number in range(len(decision.directories)):
-            np.save(directory / f"keep_{number:05d}.npy", decision.keep_of(number))
-        facts = {"account": account.as_json(), "pairs": pairs, "overlaps": overlaps, **_groups(decision)}
-        files.write_json(directory / "facts.json", facts)
+        decision.save(directory)
+        facts |= {"account": account.as_json(), "pairs": pairs, "overlaps": overlaps, **_groups(decision)}
 
 
 def _own_ids(decision: CorpusDecision, on_error: str) -> None:
@@ -133,7 +134,7 @@ def _own_ids(decision: CorpusDecision, on_error: str) -> None:
     leader = near.first_of_runs(own[order])
     same = np.flatnonzero(leader < np.arange(len(order)))
     repeated, original = order[same], order[leader[same]]
-    digests = near.Stacked(decision.parts("digest"))
+    digests = near.Stacked(decision.digests())
     differs = (digests.take(repeated) != digests.take(original)).any(axis=1)
     repeated, original = repeated[differs], original[differs]
     if len(repeated) and on_error != "skip":

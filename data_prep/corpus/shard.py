@@ -5,16 +5,18 @@ Between the two stands ``data_prep.corpus.decide``, which sees the marks of all 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import heapq
 import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -27,18 +29,27 @@ from data_prep.corpus import clean
 from data_prep.corpus.inputs import Piece
 from data_prep.corpus.read import CorpusDocument, documents
 from data_prep.corpus.recipe import Recipe
-from data_prep.corpus.workdir import DOCUMENTS, ShardPlan, WorkDir
+from data_prep.corpus.workdir import (
+    BANDS,
+    DOCUMENTS,
+    ENDS,
+    KEEP,
+    MARKS,
+    ROWS,
+    SIGNATURES,
+    TOKENS,
+    ShardPlan,
+    WorkDir,
+)
 from data_prep.dedup import minhash, shingles
 from data_prep.dedup.overlap import Overlap
 from data_prep.sources import formats, reader
 from data_prep.sources.layout import data_files
 from data_prep.tokens.encoder import Encoder, Proof
 from data_prep.tokens.indexed import IndexedWriter, dtype_for
-from jobs.core import files
 from jobs.encoding.control import ControlNames
 from jobs.encoding.documents import body
 
-MEGATRON = "megatron"
 HEADS, HEAD_CHARS = 100, 1000
 """Of each split, the beginnings of the documents with the smallest ids are kept for the card: a sample without
 favourites, the same however the documents were divided."""
@@ -65,7 +76,7 @@ def read(workdir: WorkDir, shard: int) -> None:
     overlap = Overlap(texts, plan.recipe.evaluation_words) if plan.evaluation else None
     account = Account()
     digest_of = {path: sha256 for role, path, sha256 in plan.inputs if role == "source"}
-    with workdir.result("read", shard) as directory:
+    with workdir.result("read", shard) as (directory, facts):
         marks: Marks = {name: [] for name in ("digest", "chars", "split", "group", "line", "piece", "own_id")}
         arrays: Marks = {name: [] for name in ("signatures", "bands", "usable")}
         with open(directory / DOCUMENTS, "w", encoding="utf-8", newline="\n") as stream:
@@ -88,8 +99,8 @@ def read(workdir: WorkDir, shard: int) -> None:
                     marks["own_id"].append(_id_hash(document.id))
                     row = {"id": digest.hex()[:16], "text": document.text}
                     stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-        _save(directory, marks, arrays)
-        files.write_json(directory / "account.json", account.as_json())
+        _save(directory, marks, arrays, plan.recipe.near_duplicates is not None)
+        facts.update(account.as_json())
 
 
 def evaluation_texts(paths: tuple[str, ...]) -> Iterator[str]:
@@ -198,34 +209,45 @@ def _id_hash(own: str | None) -> int:
     return int.from_bytes(hashlib.blake2b(own.encode("utf-8", "replace"), digest_size=8).digest()) | 1
 
 
-def _save(directory: Path, marks: Marks, arrays: Marks) -> None:
-    kinds = {"chars": "<i8", "split": "u1", "group": "<i4", "line": "<i8", "piece": "<i4", "own_id": "<u8"}
-    digests = np.frombuffer(b"".join(marks["digest"]), "<u8").reshape(-1, 2)
-    np.save(directory / "digest.npy", digests)
-    for name, kind in kinds.items():
-        np.save(directory / f"{name}.npy", np.array(marks[name], kind))
-    nothing = {
-        "signatures": np.zeros((0, minhash.BINS), np.uint16),
-        "bands": np.zeros((minhash.BANDS, 0), np.uint64),
-        "usable": np.zeros(0, bool),
-    }
-    for name, none in nothing.items():
-        np.save(directory / f"{name}.npy", np.concatenate([none, *arrays[name]], axis=int(name == "bands")))
+_MARKS = np.dtype([
+    ("digest", "<u8", 2), ("chars", "<i8"), ("line", "<i8"), ("own_id", "<u8"), ("group", "<i4"), ("piece", "<i4"),
+    ("split", "u1"), ("usable", "?"),
+])  # fmt: skip
+
+
+def _save(directory: Path, marks: Marks, arrays: Marks, near: bool) -> None:
+    found = np.zeros(len(marks["digest"]), _MARKS)
+    found["digest"] = np.frombuffer(b"".join(marks.pop("digest")), "<u8").reshape(-1, 2)
+    for name, values in marks.items():
+        found[name] = values
+    if near:
+        found["usable"] = np.concatenate([found["usable"][:0], *arrays["usable"]])
+        none = np.zeros((0, minhash.BINS), np.uint16), np.zeros((minhash.BANDS, 0), np.uint64)
+        np.save(directory / SIGNATURES, np.concatenate([none[0], *arrays["signatures"]]))
+        np.save(directory / BANDS, np.concatenate([none[1], *arrays["bands"]], axis=1))
+    np.save(directory / MARKS, found)
 
 
 def write(workdir: WorkDir, shard: int) -> None:
-    """Write the documents of a shard that ``decide`` kept: a JSON-lines file a split, and tokens where wanted."""
+    """Write the documents of a shard that ``decide`` kept, split after split, and their tokens where wanted."""
     plan = workdir.plan
-    kept = np.load(workdir.directory("decide") / f"keep_{shard:05d}.npy")
-    split = np.load(workdir.directory("read", shard) / "split.npy")
+    ends = np.load(workdir.directory("decide") / ENDS, mmap_mode="r")
+    first = ends[shard - 1] if shard else 0
+    kept = np.array(np.load(workdir.directory("decide") / KEEP, mmap_mode="r")[first : ends[shard]])
+    split = np.load(workdir.directory("read", shard) / MARKS)["split"]
     encoder = None if plan.recipe.tokenizer is None else _encoder(plan)
     eod = 0 if encoder is None else encoder.end_of_document(plan.recipe.eod)
-    with workdir.result("write", shard) as directory:
-        facts: dict[str, Any] = {}
+    with workdir.result("write", shard) as (directory, facts), ExitStack() as stack:
+        stream = stack.enter_context(open(directory / ROWS, "wb", buffering=1 << 20))
+        writer = None
+        if encoder is not None:
+            writer = stack.enter_context(
+                contextlib.closing(IndexedWriter(directory / TOKENS, dtype_for(encoder.largest + 1)))
+            )
         for number, name in enumerate(SPLITS):
             lines = _kept_lines(workdir.directory("read", shard) / DOCUMENTS, kept & (split == number))
-            facts[name] = _write_split(directory, name, lines, encoder, eod)
-        files.write_json(directory / "facts.json", facts)
+            begin = stream.tell()
+            facts[name] = {**_write_split(stream, writer, lines, encoder, eod), "bytes": stream.tell() - begin}
 
 
 def _encoder(plan: ShardPlan) -> Encoder:
@@ -248,44 +270,37 @@ def _kept_lines(path: Path, keep: Any) -> Iterator[bytes]:
 
 
 def _write_split(
-    directory: Path, name: str, lines: Iterator[bytes], encoder: Encoder | None, eod: int
+    stream: IO[bytes], writer: IndexedWriter | None, lines: Iterator[bytes], encoder: Encoder | None, eod: int
 ) -> dict[str, Any]:
     characters, tokens, scripts = Lengths(), Lengths(), Counter[str]()
     control, with_control = Counter[str](), 0
     heads: list[tuple[str, str]] = []
-    rows = directory / f"{name}.jsonl"
-    writer = None
-    if encoder is not None:
-        (directory / MEGATRON).mkdir(exist_ok=True)
-        writer = IndexedWriter(directory / MEGATRON / f"{name}_text_document", dtype_for(encoder.largest + 1))
-    with open(rows, "wb", buffering=1 << 20) as stream:
 
-        def texts() -> Iterator[str]:
-            nonlocal with_control
-            for line in lines:
-                stream.write(line)
-                row = json.loads(line)
-                text = row["text"]
-                heads.append((row["id"], text[:HEAD_CHARS]))
-                if len(heads) > 10 * HEADS:
-                    heads[:] = heapq.nsmallest(HEADS, heads)
-                characters.see(len(text))
-                scripts[script(text)] += 1
-                if encoder is not None and (found := encoder.control.count(text)):
-                    control.update(found)
-                    with_control += 1
-                yield text
+    def texts() -> Iterator[str]:
+        nonlocal with_control
+        for line in lines:
+            stream.write(line)
+            row = json.loads(line)
+            text = row["text"]
+            heads.append((row["id"], text[:HEAD_CHARS]))
+            if len(heads) > 10 * HEADS:
+                heads[:] = heapq.nsmallest(HEADS, heads)
+            characters.see(len(text))
+            scripts[script(text)] += 1
+            if encoder is not None and (found := encoder.control.count(text)):
+                control.update(found)
+                with_control += 1
+            yield text
 
-        if encoder is None or writer is None:
-            for _ in texts():
-                pass
-        else:
-            begin, end = np.array(encoder.begin, np.uint32), np.array([eod], np.uint32)
-            for ids in encoder.encode_all(texts()):
-                document = np.concatenate((begin, body(ids, encoder.begin, eod), end))
-                writer.add(document)
-                tokens.see(len(document))
-            writer.close()
+    if encoder is None or writer is None:
+        for _ in texts():
+            pass
+    else:
+        begin, end = np.array(encoder.begin, np.uint32), np.array([eod], np.uint32)
+        for ids in encoder.encode_all(texts()):
+            document = np.concatenate((begin, body(ids, encoder.begin, eod), end))
+            writer.add(document)
+            tokens.see(len(document))
     return {
         "characters": characters.as_json(),
         "tokens": tokens.as_json(),

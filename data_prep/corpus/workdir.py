@@ -7,7 +7,8 @@ was.
     work/<phase>/00000/{...,seal.json}  phase: read, write; the name appears when the seal is in it
     work/decide/{...,seal.json}
 
-A result counts if its seal names this plan and its files have the digests in it; anything else is made again.
+A result counts if its seal names this plan and its files have the digests in it; anything else is made again. There may
+be 100,000 shards: what is small is in the seal, and arrays and splits of a shard share a file.
 """
 
 from __future__ import annotations
@@ -30,9 +31,13 @@ from data_prep.corpus.recipe import Recipe
 from data_prep.tokens.encoder import Proof
 from jobs.core import files, seal
 
-SCHEMA = 1
-DOCUMENTS = "documents.jsonl"
-"""Of a shard's ``read``: its clean documents."""
+SCHEMA = 2
+DOCUMENTS, MARKS, SIGNATURES, BANDS = "documents.jsonl", "marks.npy", "signatures.npy", "bands.npy"
+"""Of a shard's ``read``: its clean documents, what is known of each, and its place among near-duplicates."""
+ROWS, TOKENS = "rows.jsonl", "tokens"
+"""Of a shard's ``write``: the documents that stay, one split after the other, as text and as ids."""
+KEEP, ENDS = "keep.npy", "ends.npy"
+"""Of ``decide``: whether each document stays, and where each shard ends among them."""
 _WHERE_ONLY = ("tokenizer",)  # of the recipe: what it says is in a digest; the path is no part of the result
 
 
@@ -132,21 +137,28 @@ class WorkDir:
         """Shards whose result is not there."""
         return [number for number in range(len(self.plan.shards)) if not self.is_done(phase, number)]
 
+    def facts(self, phase: str, shard: int | None = None) -> dict[str, Any]:
+        """What was put beside the files of a result."""
+        return seal.load(self.directory(phase, shard) / "seal.json").metrics
+
     @contextmanager
-    def result(self, phase: str, shard: int | None = None) -> Iterator[Path]:
-        """A directory to fill; sealed and renamed when the block ends well. Two writers of one shard write the same."""
+    def result(self, phase: str, shard: int | None = None) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """A directory and its facts, both to fill; sealed and renamed when the block ends well. Two writers of one
+        shard write the same."""
         target = self.directory(phase, shard)
         partial = target.with_name(f".{target.name}.{os.uname().nodename}.{os.getpid()}")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
+        facts: dict[str, Any] = {}
         try:
-            yield partial
+            yield partial, facts
             seal.seal_directory(
                 partial,
                 partial / "seal.json",
                 kind=seal.SealKind.DATASET,
                 format="shard",
                 fingerprint=self._mark(phase, shard),
+                metrics=facts,
             )
             _put(partial, target)
             files.fsync_directory(target.parent)

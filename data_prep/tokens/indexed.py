@@ -12,7 +12,6 @@ those of ``IndexedDatasetBuilder``; a test compares them.
 from __future__ import annotations
 
 import os
-import shutil
 import struct
 from array import array
 from collections.abc import Iterator, Sequence
@@ -102,22 +101,45 @@ def _write_index(path: Path, dtype: np.dtype[Any], parts: Sequence[np.ndarray[An
     files.fsync_directory(path.parent)
 
 
-def join(prefixes: Sequence[Path], target: Path, dtype: np.dtype[Any]) -> tuple[int, int]:
-    """Join data sets in the given order into one; returns documents and tokens.
+def join(parts: Sequence[tuple[Path, range | None]], target: Path, dtype: np.dtype[Any]) -> tuple[int, int]:
+    """Join data sets (prefixes, and which documents of each: None is all) in the given order into one; returns
+    documents and tokens.
 
     The result is what one writer would have written: nothing shows where a part ended.
     """
-    parts = OneByOne(prefixes, Indexed)
-    lengths = OneByOne(prefixes, lambda prefix: Indexed(prefix).lengths)
+
+    def lengths_of(part: tuple[Path, range | None]) -> np.ndarray[Any, Any]:
+        chosen = slice(None) if part[1] is None else slice(part[1].start, part[1].stop)
+        return Indexed(part[0]).lengths[chosen]
+
+    lengths = OneByOne(parts, lengths_of)
     with open(paths(target)[0], "wb") as stream:
-        for part in parts:
+        for prefix, chosen in parts:
+            part = Indexed(prefix)
             if part.dtype != dtype:
-                raise DataError(f"has tokens of type {part.dtype}, not {dtype}", paths(part.prefix)[1])
-            with open(paths(part.prefix)[0], "rb") as source:
-                shutil.copyfileobj(source, stream, 8 * _BLOCK)
+                raise DataError(f"has tokens of type {part.dtype}, not {dtype}", paths(prefix)[1])
+            ends = np.concatenate(([0], np.cumsum(part.lengths, dtype=np.int64))) * dtype.itemsize
+            first, end = (0, len(part)) if chosen is None else (chosen.start, chosen.stop)
+            copy(paths(prefix)[0], int(ends[first]), int(ends[end] - ends[first]), stream)
         _flush(stream)
     _write_index(paths(target)[1], dtype, lengths)
     return sum(map(len, lengths)), sum(int(part.sum(dtype=np.int64)) for part in lengths)
+
+
+def copy(path: Path, first: int, count: int, stream: IO[bytes]) -> None:
+    """Append ``count`` bytes of a file, from ``first`` on, to ``stream``.
+
+    Raises:
+        DataError: the file has not so many.
+    """
+    with open(path, "rb") as source:
+        source.seek(first)
+        while count:
+            block = source.read(min(count, 8 * _BLOCK))
+            if not block:
+                raise DataError(f"is cut off: {count} more bytes belong to it", path)
+            stream.write(block)
+            count -= len(block)
 
 
 class Indexed:

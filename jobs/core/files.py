@@ -241,6 +241,12 @@ def fresh_names(directory: Path) -> list[str]:
     return os.listdir(directory)
 
 
+def ask_again(directory: Path) -> None:
+    """Have the next look at a directory, which may not be there, show what the server has."""
+    with contextlib.suppress(FileNotFoundError):
+        fresh_names(directory)
+
+
 read_json = strict.read
 
 

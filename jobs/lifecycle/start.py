@@ -112,4 +112,5 @@ def own_saves_of(spec: StageSpec, start: Start) -> Path:
 
 def newest_save(spec: StageSpec) -> int | None:
     """Step of the newest sealed save (by name and presence of its seal; the trainer verifies it in full)."""
+    files.ask_again(spec.store_paths.saves)  # another node may have made it a moment ago
     return next(iter(spec.store_paths.sealed_steps()), None)

@@ -97,8 +97,7 @@ class Saves:
 
     def _steps(self) -> list[int]:
         """Steps of saves, newest first, also of those that another node has made a moment ago."""
-        with contextlib.suppress(FileNotFoundError):
-            files.fresh_names(self._store.saves)
+        files.ask_again(self._store.saves)
         return self._store.save_steps()
 
     def resume(self) -> tuple[int, Path] | None:

@@ -142,7 +142,7 @@ def _tokenise(
         _wait(scratch / READY, made_from, lambda: None, ctx.world)
         return
     parts.wait()
-    indexed.join(parts.paths, scratch / "corpus", dtype)
+    indexed.join([(path, None) for path in parts.paths], scratch / "corpus", dtype)
     files.write_json(scratch / READY, made_from)
     for part in parts.paths:
         for path in (*indexed.paths(part), _mark(part)):

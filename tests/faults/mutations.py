@@ -215,6 +215,9 @@ MUTATIONS: dict[str, Mutation] = {
         patience.Patience, "wait", lambda original: lambda self, at=None: False
     ),
     "finished-is-what-can-be-read-at-once": Mutation(publish, "passes", lambda original: lambda error: False),
+    "saves-are-listed-from-memory": Mutation(
+        saves.Saves, "_steps", lambda original: lambda self: self._store.save_steps()
+    ),
     "saves-are-listed-once": Mutation(patience.Patience, "call", _saves_are_listed_once),
     "replaced-starts-have-a-say": Mutation(judge, "_is_void", lambda original: lambda said: False),
     "no-claim-by-rename": Mutation(claim, "move", lambda original: os.replace),

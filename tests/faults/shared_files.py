@@ -191,9 +191,9 @@ class SharedFiles:
                 return real(path, *given, **named)
             self.may_fail(path)
             if name == "listdir":
-                return self._listed(actor.host, path, lambda: real(path))
+                return self._listed(actor.host, path, lambda: sorted(real(path)))  # on any machine in the same order
             if name == "scandir":
-                return _Scan(self._listed(actor.host, path, lambda: list(real(path))))
+                return _Scan(self._listed(actor.host, path, lambda: sorted(real(path), key=lambda one: one.name)))
             return self._looked_up(actor.host, path, lambda: real(path, *given, **named))
 
         return call

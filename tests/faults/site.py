@@ -292,7 +292,7 @@ class Site:
             owner = self.owners.get(directory.removesuffix("/saves"))
             if owner is None or actor is None:
                 continue
-            is_public = in_saves or name in ("output", "seal.json", "saves")
+            is_public = name.startswith("checkpoint-") if in_saves else name in ("output", "seal.json", "saves")
             is_late = actor in self.let_in or self.claimed.get(owner, 0) > self.claimed.get(actor, self.claims)
             if is_public and owner is not actor and is_late:
                 entry = Path(directory.removesuffix("/saves")).name

@@ -222,7 +222,16 @@ def presumed_dead(site: Site, chain: Chain, dice: random.Random) -> None:
     with site.one_at_a_time, frozen(site, node):
         site.scontrol("update", f"nodename={node}", "state=down", "reason=soak")
         time.sleep(dice.uniform(6.0, 12.0))
-    site.scontrol("update", f"nodename={node}", "state=resume")
+    back(site, node)
+
+
+def back(site: Site, node: str) -> None:
+    """Have a node that was set down in use again. Once its daemon is heard of it may be so by itself, and Slurm then calls
+    the request invalid."""
+    end = time.monotonic() + 60
+    while "DOWN" in site.slurm.run(["scontrol", "show", "node", node, "-o"]).stdout and time.monotonic() < end:
+        site.scontrol("update", f"nodename={node}", "state=resume")
+        time.sleep(0.5)
 
 
 @contextmanager

@@ -210,7 +210,7 @@ def test_power_cuts_are_judged_by_the_next_start(slurm: Slurm, tmp_path: Path) -
 def test_a_node_that_is_only_taken_for_dead(site: Site, slurm: Slurm, tmp_path: Path) -> None:
     """Its job works on there while Slurm starts it elsewhere: the old one publishes nothing any more."""
     from tests.slurm.soak_checks import two_writers
-    from tests.slurm.soak_faults import frozen
+    from tests.slurm.soak_faults import back, frozen
 
     chain = make(slurm, tmp_path, LONG)
     run = chain.submit()
@@ -218,7 +218,7 @@ def test_a_node_that_is_only_taken_for_dead(site: Site, slurm: Slurm, tmp_path: 
     with frozen(site, node):
         slurm.run(["scontrol", "update", f"nodename={node}", "state=down", "reason=test"])
         wait_for_a_save(chain, 2)
-    slurm.run(["scontrol", "update", f"nodename={node}", "state=resume"])
+    back(site, node)
     chain.wait()
     chain.assert_done_once(run)
     assert not two_writers(chain.events("cpt")), chain.story(run, "cpt")

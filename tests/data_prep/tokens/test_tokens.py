@@ -202,7 +202,9 @@ def test_indexed_files_join_as_if_written_at_once(tmp_path: Path) -> None:
         for ids in part:
             writer.add(ids)
         writer.close()
-    assert indexed.join([tmp_path / "one", tmp_path / "two"], tmp_path / "joined", indexed.dtype_for(600)) == (5, 61)
+    assert indexed.join(
+        [(tmp_path / "one", None), (tmp_path / "two", None)], tmp_path / "joined", indexed.dtype_for(600)
+    ) == (5, 61)
     for end in (".bin", ".idx"):
         assert Path(f"{tmp_path}/joined{end}").read_bytes() == Path(f"{tmp_path}/all{end}").read_bytes()
     assert [ids.tolist() for ids in indexed.Indexed(tmp_path / "joined")] == [ids.tolist() for ids in documents]
@@ -375,6 +377,6 @@ def test_both_files_are_on_disk_when_they_are_closed(tmp_path: Path, monkeypatch
     sizes = {name: (tmp_path / name).stat().st_size for name in ("a.bin", "a.idx")}
     assert flushed == {**sizes, tmp_path.name: tmp_path.stat().st_size}
     flushed.clear()
-    indexed.join([tmp_path / "a", tmp_path / "a"], tmp_path / "b", indexed.dtype_for(600))
+    indexed.join([(tmp_path / "a", None)] * 2, tmp_path / "b", indexed.dtype_for(600))
     sizes = {name: (tmp_path / name).stat().st_size for name in ("b.bin", "b.idx")}
     assert flushed == {**sizes, tmp_path.name: tmp_path.stat().st_size}
