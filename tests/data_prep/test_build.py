@@ -21,7 +21,7 @@ from jobs.training.deadline import StopRequest
 from jobs.training.interface import WorkContext
 from jobs.training.saves import Saves
 from tests.support.catalogues import po, read_rows, write_wheel
-from tests.support.specs import spec_of
+from tests.support.stages import spec_of
 
 Make = Callable[..., Path]
 GETTEXT = {"type": "gettext"}

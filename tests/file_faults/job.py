@@ -13,7 +13,7 @@ from jobs.lifecycle import steps
 from jobs.lifecycle.steps import Entry, Start
 from jobs.training.saves import Saves
 from tests.file_faults.recorder import tree
-from tests.support import specs
+from tests.support import stages
 
 WEIGHTS = {"model.safetensors": b"w" * 3000, "deep/config.json": b"{}"}
 
@@ -26,7 +26,7 @@ def put(path: Path, data: bytes) -> None:
 
 
 def spec_of(root: Path) -> StageSpec:
-    return specs.spec_of(root, target_step=6, continuation="requeue")
+    return stages.spec_of(root, target_step=6, continuation="requeue")
 
 
 def prepare(spec: StageSpec) -> None:

@@ -29,7 +29,7 @@ from launch.slurm.devcluster import packages
 from launch.slurm.devcluster.cluster import DevCluster
 from tests.support import batch
 from tests.support.slurm import Slurm
-from tests.support.specs import spec_of
+from tests.support.stages import spec_of
 
 pytestmark = pytest.mark.slurm
 

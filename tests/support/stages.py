@@ -1,4 +1,7 @@
-"""Stages made by hand, and a model so small that a training step takes milliseconds."""
+"""Stages made by hand, and a model so small that a training step takes milliseconds.
+
+Also imported by interpreters that have no package ``tests`` of ours (in_nemo): it imports nothing of it but in functions.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,6 @@ from jobs.encoding.settings import Encoding
 from jobs.training.deadline import StopRequest
 from jobs.training.interface import Result, WorkContext
 from jobs.training.saves import Saves
-from tests.support.specs import spec_of
 
 ROOT = Path(__file__).resolve().parents[2]
 FINGERPRINT = "ab" * 32
@@ -144,6 +146,24 @@ def start_ranks(world: int, *starts: tuple[Stage, int | None]) -> None:
 def write_deadline(stage: StagePaths, epoch: float) -> None:
     """Replace the deadline, as the watcher on the batch host does."""
     files.write_atomic(stage.deadline, f"{epoch:.0f}\n")
+
+
+def spec_of(root: Path, **more: Any) -> StageSpec:
+    """That of a training by ``toy`` whose directories are below ``root``; ``more``: what is otherwise."""
+    usual: dict[str, Any] = {
+        "run": "abcde",
+        "pipeline": "p",
+        "stage": "cpt",
+        "kind": "cpt",
+        "backend": "toy",
+        "attempt": "aaaaaa",
+        "fingerprint": "0" * 64,
+        "stage_dir": str(root / "stage"),
+        "store_dir": str(root / "store" / "checkpoint-0"),
+        "produces": {"kind": "checkpoint", "format": "toy"},
+        "settings": {},
+    }
+    return StageSpec(**{**usual, **more})
 
 
 def stage(

@@ -13,7 +13,7 @@ from jobs.core.paths import StorePaths
 from jobs.core.spec import Input, StageSpec
 from jobs.lifecycle import space
 from jobs.training.saves import Saves
-from tests.support import specs
+from tests.support import stages
 
 
 def spec_of(tmp_path: Path, **more: Any) -> StageSpec:
@@ -24,7 +24,7 @@ def spec_of(tmp_path: Path, **more: Any) -> StageSpec:
     (tmp_path / "store" / "checkpoint-own").mkdir()
     given = Input("cpt", str(parent.root), "checkpoint", "toy", "p" * 64)
     own = {"stage_dir": str(tmp_path), "store_dir": str(tmp_path / "store" / "checkpoint-own")}
-    return specs.spec_of(tmp_path, **own, inputs={"checkpoint": given}, target_step=10, **more)
+    return stages.spec_of(tmp_path, **own, inputs={"checkpoint": given}, target_step=10, **more)
 
 
 @pytest.mark.failure(35)

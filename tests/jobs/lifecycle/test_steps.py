@@ -11,7 +11,7 @@ from jobs.core.attempts import Attempt
 from jobs.core.spec import StageSpec
 from jobs.lifecycle import steps
 from jobs.lifecycle.steps import Entry, Start
-from tests.support.specs import spec_of
+from tests.support.stages import spec_of
 
 
 @pytest.fixture
