@@ -13,8 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.core import power
+from jobs.core.power import CHANCE
 from jobs.core.verdict import FailureClass
-from jobs.evaluate.intervals import LEVEL, MetricEstimate, Observed
+from jobs.evaluate.intervals import MetricEstimate, Observed
 from jobs.training.settings import BadSettings
 
 MUST = ("rise", "fall")
@@ -22,8 +24,6 @@ ALLOWED = ("may_fall", "may_rise")
 BOUNDS = ("at_least", "at_most")
 TIERS = ("critical", "advisory")
 AFTER = ("stop", "go")
-CHANCE = (1 - LEVEL) / 2
-POWER = 0.8
 
 
 class GateFailed(RuntimeError):
@@ -160,19 +160,8 @@ def needed(estimate: MetricEstimate, distance: float) -> int | None:
     examples are too few to say."""
     if estimate.deviation is None or distance <= 0:
         return None
-    groups = (_sigmas() * estimate.deviation / distance) ** 2
+    groups = power.needed(estimate.deviation, distance)
     return math.ceil(groups * estimate.n / estimate.groups)
-
-
-def decides(deviation: float, groups: int) -> float:
-    """The smallest distance from its threshold that so many groups of examples show four times in five."""
-    return _sigmas() * deviation / math.sqrt(groups)
-
-
-def _sigmas() -> float:
-    from statistics import NormalDist
-
-    return NormalDist().inv_cdf(1 - CHANCE) + NormalDist().inv_cdf(POWER)
 
 
 def apply(found: Mapping[str, tuple[Judgement, str]], missed: str, undecided: str, where: str) -> None:

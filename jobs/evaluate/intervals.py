@@ -21,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from jobs.core.power import CHANCE
+
 Array = NDArray[np.float64]
 
 FEWEST = 5
-LEVEL = 0.95
 BLOCK = 4_000_000
 """Draws that are held at once."""
 
@@ -93,7 +94,7 @@ def of_draws(value: float, drawn: Array, n: int, groups: int) -> Observed:
 
     low = high = deviation = None
     if groups >= FEWEST:
-        share = float(stats.norm.cdf(stats.t.ppf((1 - LEVEL) / 2, groups - 1) / spread))
+        share = float(stats.norm.cdf(stats.t.ppf(CHANCE, groups - 1) / spread))
         low, high = (float(end) for end in np.quantile(drawn, (share, 1 - share)))
         deviation = float(drawn.std(ddof=1)) * math.sqrt(groups)
     found = MetricEstimate(value, low, high, n, groups, "bootstrap", deviation)
@@ -102,7 +103,7 @@ def of_draws(value: float, drawn: Array, n: int, groups: int) -> Observed:
 
 def of_share(successes: int, n: int) -> Observed:
     """A share of ``n`` examples."""
-    z, share = float(stats.norm.ppf((1 + LEVEL) / 2)), successes / n
+    z, share = float(stats.norm.ppf(1 - CHANCE)), successes / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     few = n < FEWEST
@@ -118,7 +119,7 @@ def of_share(successes: int, n: int) -> Observed:
 
 def of_changed_share(better: int, worse: int, n: int) -> Observed:
     """How far a share moved on the same ``n`` examples, of which ``better`` rose to 1 and ``worse`` fell to 0."""
-    z = float(stats.norm.ppf((1 + LEVEL) / 2))
+    z = float(stats.norm.ppf(1 - CHANCE))
     first, second = (better + 1) / (n + 2), (worse + 1) / (n + 2)
     middle, variance = first - second, first + second - (first - second) ** 2
     error = math.sqrt(variance / (n + 2))

@@ -11,10 +11,9 @@ import contextlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
-from jobs.core import results, seal
+from jobs.core import power, results, seal
 from jobs.core.paths import Workspace
 from launch.base.text import table
 from launch.config.kinds import TASK_METRICS
@@ -23,9 +22,6 @@ from launch.plan.model import Plan, PlannedStage
 SHARES = ("accuracy", "exact_match")
 CHANGED = 0.15
 """Share of answers that a night changes, where nothing is known. Assumed."""
-
-SIGMAS = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)
-"""Standard errors between a threshold and a change that is shown four times in five."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +69,11 @@ def _power(
     if assumed:
         bound = float(rule.get("at_least", rule.get("at_most", 0.0)))
         deviation = math.sqrt(bound * (1 - bound)) if absolute and 0 < bound < 1 else math.sqrt(CHANGED)
-    decides = None if deviation is None or not examples else SIGMAS * deviation / math.sqrt(examples)
+    decides = None if deviation is None or not examples else power.decides(deviation, examples)
     allowed = rule.get("may_fall", rule.get("may_rise"))
     needs = None
     if decides is not None and deviation is not None and isinstance(allowed, int | float) and 0 < allowed < decides:
-        needs = math.ceil((SIGMAS * deviation / allowed) ** 2)
+        needs = math.ceil(power.needed(deviation, allowed))
     kind = next(key for key in rule if key != "tier")
     said = f"{kind} {rule[kind]}"
     return GatePower(stage.name, f"{task}.{metric}", said, examples, decides, assumed, needs)

@@ -12,6 +12,7 @@ import pytest
 np = pytest.importorskip("numpy")
 stats = pytest.importorskip("scipy.stats")
 
+from jobs.core import power  # noqa: E402
 from jobs.evaluate import gates, intervals, metrics  # noqa: E402
 from jobs.evaluate.gates import GateRule  # noqa: E402
 from jobs.evaluate.intervals import Groups, Observed  # noqa: E402
@@ -168,7 +169,7 @@ def test_needs_are_enough_four_times_in_five() -> None:
     generator = np.random.default_rng(2)
     shown = np.mean(generator.normal(0.1, error, 20_000) > 1.96 * error)
     assert shown == pytest.approx(0.8, abs=0.02)
-    assert gates.decides(1.0, one.needs) == pytest.approx(0.1, rel=1e-3)
+    assert power.decides(1.0, one.needs) == pytest.approx(0.1, rel=1e-3)
 
 
 def test_holm() -> None:

@@ -161,7 +161,9 @@ def test_what_does_not_fit_is_refused_with_what_does(
     nodes = values.pop("nodes", 1)
     again = replace(given, settings={**given.settings, **values}, resources=given.resources.changed(nodes=nodes))
     if backend == "trl":
-        known = {name: value for name, value in again.settings.items() if name != "optimizer"}  # bitsandbytes is not here
+        known = {
+            name: value for name, value in again.settings.items() if name != "optimizer"
+        }  # bitsandbytes is not here
         TrainSettings.read({"steps": 1, "lr": 1e-5, **known}, kind)
     estimates.refuse(Plan("p", (again,)), profile(memory), workspace)
 
