@@ -149,8 +149,9 @@ class SharedFiles:
 
     def _forget(self, host: str, *places: tuple[str, str] | None) -> None:
         for place in places:
-            if place is not None:
+            if place is not None:  # also of what lay there under this name
                 self._memories.pop((host, place[0]), None)
+                self._memories.pop((host, f"{place[0]}/{place[1]}"), None)
 
     def _looked_up(self, host: str, path: Any, look: Callable[[], Any]) -> Any:
         place = self._place(path) if self.lag else None

@@ -15,6 +15,7 @@ from jobs.core import files
 from jobs.core import spec as specs
 from jobs.core.claim import ClaimLost
 from jobs.core.patience import Patience
+from jobs.core.seal import SealBroken
 from jobs.core.shares import Node
 from jobs.core.slurm_states import JobState
 from jobs.core.spec import StageSpec
@@ -450,7 +451,7 @@ def _work(site: Site, actor: Actor, spec: StageSpec, start: Start, job: Job) -> 
             work._flush(spec, start, Node(), 1)
         _say(site, spec, start, {"outcome": "done", "step": step, "writers": 1})
         site.finishes(store.root)
-    except (ClaimLost, OSError) as error:
+    except (ClaimLost, SealBroken, OSError) as error:
         failed = {"outcome": "failed", "failure": classify(error).value, "evidence": str(error), "step": step}
         with contextlib.suppress(OSError):  # else it ends with an exit code alone
             _say(site, spec, start, failed)

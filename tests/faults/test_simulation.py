@@ -47,7 +47,6 @@ MENDED = {
     32455: "finished-by-this-run-alone",
     32641: "finished-by-this-run-alone",
     60257: "finished-is-what-can-be-read-at-once",
-    60296: "no-claim-by-rename",
     70994: "replaced-starts-have-a-say",
 }
 """Seeds that failed once, and the error that undoes what fixed them (docs/failures.md)."""

@@ -102,6 +102,37 @@ def test_so_is_one_that_never_got_to_it_and_one_of_an_attempt_before(spec: Stage
 
 
 @pytest.mark.failure(30, 33)
+def test_a_directory_that_cannot_be_listed_once_is_no_broken_output(
+    spec: StageSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work(spec, OLD)
+    real, asked = seal.list_files, list[Path]()
+
+    def listed(directory: Path, *given: Any) -> list[str]:
+        asked.append(directory)
+        if len(asked) == 1:
+            raise seal.SealBroken(directory, "cannot be listed") from OSError(errno.ESTALE, "Stale file handle")
+        return real(directory, *given)
+
+    monkeypatch.setattr(seal, "list_files", listed)
+    assert steps.prologue(spec, NEW) is Entry.SEALED
+    assert len(asked) > 1
+    assert (spec.store_paths.output / "model").read_text() == "model"
+
+
+def test_a_start_that_was_replaced_has_no_say(spec: StageSpec) -> None:
+    """Its successor has taken its result away, so it knows nothing; that ends nothing, and neither does its word."""
+    work(spec, OLD)
+    spec.stage_paths.result.unlink()
+    assert claim.take(spec.store_paths, steps.claim_of(spec, NEW)) is None
+    assert steps.finish(spec, OLD, 0) == "fail"
+    said = verdict.read(spec.stage_paths.verdict(OLD.job, OLD.restart))
+    assert said is not None
+    assert said.failure is FailureClass.CLAIM_LOST
+    assert steps.prologue(spec, replace(NEW, restart=NEW.restart + 1)) is Entry.WORK
+
+
+@pytest.mark.failure(30, 33)
 @pytest.mark.parametrize("cut_off_again", [False, True])
 def test_what_another_run_has_finished_is_sealed_and_not_made_again(
     spec: StageSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_off_again: bool
