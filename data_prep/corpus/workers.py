@@ -86,7 +86,11 @@ class ProcessRunner:
         processes: list[subprocess.Popen[str]],
         threads: int,
     ) -> None:
-        process = _start(self._module, root, phase, threads)
+        try:
+            process = _start(self._module, root, phase, threads)
+        except OSError as error:  # no file or process may be opened any more: ulimit -n, -u
+            failures.append(DataError(f"no worker can be started ({phase}): {error.strerror}"))
+            return
         processes.append(process)
         assert process.stdin is not None
         assert process.stdout is not None

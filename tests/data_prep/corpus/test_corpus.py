@@ -114,6 +114,12 @@ def test_a_shard_takes_few_places_on_the_file_system(tmp_path: Path) -> None:
     assert taken == {"read": 6, "decide": 3, "write": 5}
 
 
+def test_a_worker_that_cannot_be_started_is_said(tmp_path: Path) -> None:
+    """Under a tiny limit of open files the pipes to a worker cannot be made."""
+    with open_files(2), pytest.raises(DataError, match=r"no worker can be started \(read\): Too many open files"):
+        ProcessRunner(2)(tmp_path, "read", [0, 1], lambda number: None)
+
+
 BAD = {
     "not_utf8": b'{"text": "caf\xe9"}\n',
     "not_json": b'{"text": "cut off\n',
