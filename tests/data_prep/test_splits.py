@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,18 @@ def test_of_large_splits_a_sample_is_looked_at_and_said(monkeypatch: pytest.Monk
     given = {"train": [*held, *((document(100 + n, 50),) for n in range(20))], "test": held}
     found = overlaps.between({name: split_rows(rows) for name, rows in given.items()}, {})
     assert found == {"exact": {"train/test": 20}, "prompts": {}, "near (of 30 rows of a split)": {"train/test": 20}}
+
+
+def test_rows_of_one_form_are_compared_with_some_of_each_other() -> None:
+    """All share a run of words and so a band: compared with each other they would be 100 million."""
+    given = {
+        split: [(f"q {number}", f"a {number} b c d e f") for number in range(start, start + 10_000)]
+        for split, start in (("train", 0), ("test", 1_000_000))
+    }
+    began = time.process_time()
+    found = overlaps.between({name: split_rows(rows) for name, rows in given.items()}, {})
+    assert time.process_time() - began < 20
+    assert found["exact"] == {}
 
 
 def test_near_texts_are_found_across_batches() -> None:
