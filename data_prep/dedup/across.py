@@ -17,6 +17,9 @@ from data_prep.dedup.shingles import words
 Array = np.ndarray[Any, Any]
 SIMILARITY = 0.8
 _BATCH_CHARS = 1 << 20
+_COMPARED = 64
+"""Texts of the table that one is compared with for each band that they share: rows of one form, with another number in
+each, share bands by the hundred thousand, and are not near for it."""
 
 
 Signed = tuple[Array, Array]
@@ -40,6 +43,7 @@ class SignatureTable:
         found = np.zeros(len(signatures), bool)
         for band, known, order in zip(bands, self._bands, self._order, strict=True):
             start, end = np.searchsorted(known, band, "left"), np.searchsorted(known, band, "right")
+            end = np.minimum(end, start + _COMPARED)
             at, numbers = start.copy(), np.flatnonzero((start < end) & ~found)
             while len(numbers):
                 alike = (signatures[numbers] == self._signatures[order[at[numbers]]]).mean(axis=1) >= SIMILARITY

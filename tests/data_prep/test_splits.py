@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("tests.support.prepared", exc_type=ImportError)
@@ -14,6 +15,7 @@ from data_prep.build import build
 from data_prep.card import overlaps
 from data_prep.common.errors import DataError
 from data_prep.common.settings import SPLITS, Settings
+from data_prep.dedup import across, minhash
 from tests.support.catalogues import source_of
 from tests.support.prepared import document, make, write_lines, write_tokenizer
 
@@ -219,6 +221,16 @@ def test_of_large_splits_a_sample_is_looked_at_and_said(monkeypatch: pytest.Monk
     given = {"train": [*held, *((document(100 + n, 50),) for n in range(20))], "test": held}
     found = overlaps.between({name: split_rows(rows) for name, rows in given.items()}, {})
     assert found == {"exact": {"train/test": 20}, "prompts": {}, "near (of 30 rows of a split)": {"train/test": 20}}
+
+
+def test_of_texts_that_share_a_band_the_first_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of one form, with another number in each, share bands by the hundred thousand."""
+    monkeypatch.setattr(across, "_COMPARED", 4)
+    dice, count = np.random.default_rng(1), 1000
+    bands = np.zeros((minhash.BANDS, count), np.uint64)
+    held, others = (dice.integers(0, 1 << 16, (count, minhash.BINS), np.uint16) for _ in range(2))
+    others[7], others[8] = held[3], held[900]
+    assert across.SignatureTable([(held, bands)]).near((others, bands)) == 1
 
 
 def test_near_texts_are_found_across_batches() -> None:
