@@ -30,7 +30,7 @@ from launch.render import refusal, scripts
 from launch.render.executors import carrier
 from launch.runs import attempt_state
 from launch.runs.attempt_state import AttemptState, AttemptStatus, QueueView
-from launch.runs.journal import Event
+from launch.runs.journal import Event, announced
 from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
@@ -231,13 +231,9 @@ class Submitter:
 
     def _announced(self) -> tuple[dict[str, tuple[str, str]], set[str]]:
         """Names of all jobs of this run with stage and attempt, and those that were given up."""
-        intents: dict[str, tuple[str, str]] = {}
-        superseded: set[str] = set()
-        for entry in self._run.journal.read():
-            if entry["event"] == Event.INTENT:
-                intents.update(dict.fromkeys(entry["names"], (str(entry["stage"]), str(entry["attempt"]))))
-            elif entry["event"] == Event.SUPERSEDED:
-                superseded.update(entry.get("names", ()))
+        intents = announced(self._run.journal)
+        given_up = (entry.get("names") for entry in self._run.journal.read() if entry["event"] == Event.SUPERSEDED)
+        superseded = {str(name) for names in given_up if isinstance(names, list) for name in names}
         intents.update(dict.fromkeys(superseded - intents.keys(), ("", "")))  # of another run
         return intents, superseded
 

@@ -19,6 +19,7 @@ from jobs.core.slurm_states import JobState
 from jobs.core.verdict import FailureClass, Outcome
 from jobs.lifecycle import space
 from launch.runs import gc, rundir
+from launch.runs.journal import Event
 from launch.runs.rundir import Run
 from launch.status import assess, why
 from launch.submit import repair
@@ -89,6 +90,7 @@ def many(directory: Path, count: int, failed: bool) -> Run:
     names = [f"stage-{number}" for number in range(count)]
     run = made.make(directory, *(made.stage(name) for name in names))
     files.write_json(run.paths.emitted, {})
+    run.journal.write(Event.INTENT, stage=names[0], names=["on-x"])  # damaged: without its attempt
     for number, name in enumerate(names):
         made.submitted(run, name, str(1000 + number))
         if failed:
@@ -129,7 +131,7 @@ def test_what_is_opened_grows_with_the_stages_and_not_with_the_store(
     assert counts[MANY].total() * FEW <= counts[FEW].total() * MANY + 10 * MANY, counts
     shared = {name: counts[MANY][name] for name in ("plan.json", "profile.yaml", "emitted.json")}
     assert max(shared.values()) <= 3, shared
-    if act is not resume:  # which writes an entry a stage
+    if act is not resume:  # which writes an entry for each stage
         assert counts[MANY]["journal.jsonl"] <= 3 + (MANY if failed and act in (explain, doctor) else 0)
     others(run)
     opened.clear()
