@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import socket
 import sys
@@ -11,9 +13,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from jobs.core import files, redaction
-from jobs.core.claim import Claim
+from jobs.core import claim, files, redaction
+from jobs.core.claim import Claim, ClaimLost
 from jobs.core.paths import StagePaths
+from jobs.core.patience import Patience
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
 from jobs.lifecycle import nodes
@@ -69,20 +72,31 @@ def event(stage: StagePaths, start: Start, name: str, **facts: Any) -> None:
     print(f"overnight: {name} {detail}".rstrip(), file=sys.stderr, flush=True)
 
 
-def result_value(stage: StagePaths, start: Start, value: dict[str, Any]) -> dict[str, Any]:
-    """What the work says at its end, for the verdict; ``publish.result_of`` reads it."""
+def write_result(spec: StageSpec, start: Start, value: dict[str, Any]) -> None:
+    """What the work says at its end, for the verdict (``publish.result_of`` reads it); nothing, where another start has
+    taken the place of this one: the file is then that one's."""
+    stage = spec.stage_paths
     own = {"job": start.job, "restart": start.restart, "attempt": start.attempt}
-    return {**redaction.shown(value, stage.secrets), **own}
+    told = {**redaction.shown(value, stage.secrets), **own}
+    made = own_saves_of(spec, start) / stage.result.name
+
+    def write() -> None:
+        files.write_json(made, told)
+        claim.check_held(spec.store_paths, claim_of(spec, start))
+        try:
+            claim.move(made, stage.result)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            files.write_json(stage.result, told)  # runs and store lie on two file systems: no step in one
+
+    with contextlib.suppress(ClaimLost, FileNotFoundError):
+        Patience().call(write)
 
 
-def failed(failure: FailureClass, evidence: str, **facts: Any) -> dict[str, Any]:
-    """The value of a start that failed. ``facts``: ``source``, ``node`` or ``nodes``."""
-    return {"outcome": "failed", "failure": failure.value, "evidence": evidence, **facts}
-
-
-def write_failure(stage: StagePaths, start: Start, failure: FailureClass, evidence: str, **facts: Any) -> None:
-    """The result of a start that failed, written by what watches it."""
-    files.write_json(stage.result, result_value(stage, start, failed(failure, evidence, **facts)))
+def write_failure(spec: StageSpec, start: Start, failure: FailureClass, evidence: str, **facts: Any) -> None:
+    """``write_result`` of a start that failed. ``facts``: ``source``, ``node`` or ``nodes``."""
+    write_result(spec, start, {"outcome": "failed", "failure": failure.value, "evidence": evidence, **facts})
 
 
 def notes(spec: StageSpec, start: Start | None, name: str) -> list[dict[str, Any]]:

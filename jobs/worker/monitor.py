@@ -243,7 +243,7 @@ class _Monitor:
         text += f"; no answer from {', '.join(mute)}" if mute else ""
         source = str(self._stack(mine[0])) if mine else ""
         nodes = mute or (names if len(names) == 1 else [])
-        write_failure(self._stage, self._start, FailureClass.HANG, text, source=source, nodes=nodes)
+        write_failure(self._spec, self._start, FailureClass.HANG, text, source=source, nodes=nodes)
         event(self._stage, self._start, "hang", silent=round(self._silent, 1), step=last.step if last else None)
 
 

@@ -38,7 +38,7 @@ def main(spec: StageSpec, seconds: float) -> int:
         return 0
     text = describe(missing, logs, time.monotonic() - began)
     print(f"overnight: {text}", file=sys.stderr, flush=True)
-    write_failure(spec.stage_paths, start, FailureClass.COLLECTIVE_TIMEOUT, text)
+    write_failure(spec, start, FailureClass.COLLECTIVE_TIMEOUT, text)
     return 1
 
 

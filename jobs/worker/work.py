@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import backends
-from jobs.core import claim, files, redaction, seal, shares, symptoms, verdict
-from jobs.core.claim import ClaimLost
+from jobs.core import files, redaction, seal, shares, symptoms, verdict
 from jobs.core.paths import StagePaths
 from jobs.core.patience import Patience
 from jobs.core.progress import ProgressWriter
@@ -25,7 +24,7 @@ from jobs.core.shares import Node
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
 from jobs.lifecycle import judge, publish, space, steps
-from jobs.lifecycle.start import failed, notes, own_saves_of, result_value
+from jobs.lifecycle.start import notes, write_failure, write_result
 from jobs.training import interface
 from jobs.training.deadline import StopRequest
 from jobs.training.interface import BackEnd, Result, WorkContext
@@ -183,7 +182,7 @@ def _write_failure(spec: StageSpec, start: steps.Start, error: BaseException, sa
             saves.discard_unsealed()  # room for the verdict; what is sealed stays
     if _is_news(spec, start, failure):
         node = os.environ.get("SLURMD_NODENAME", "")
-        _write(spec, start, failed(failure, _evidence(error, text), node=node))
+        write_failure(spec, start, failure, _evidence(error, text), node=node)
 
 
 def _flush(spec: StageSpec, start: steps.Start, node: Node, world: int) -> None:
@@ -269,17 +268,4 @@ def _write_result(spec: StageSpec, start: steps.Start, result: Result, backend: 
         if found.problem is not None:
             raise NotWhole(found.problem)
         value["behaviour"] = interface.behaviour(backend, steps.output_of(spec, start))
-    _write(spec, start, value)
-
-
-def _write(spec: StageSpec, start: steps.Start, value: dict[str, Any]) -> None:
-    """The result for the verdict, if nobody has taken the place of this start."""
-    made = own_saves_of(spec, start) / spec.stage_paths.result.name
-
-    def write() -> None:
-        files.write_json(made, result_value(spec.stage_paths, start, value))
-        claim.check_held(spec.store_paths, steps.claim_of(spec, start))
-        claim.move(made, spec.stage_paths.result)
-
-    with contextlib.suppress(ClaimLost, FileNotFoundError):  # the file is that of the start that took over
-        Patience().call(write)
+    write_result(spec, start, value)

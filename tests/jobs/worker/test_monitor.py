@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from jobs.core import claim, files
 from jobs.core.progress import ProgressWriter, Report
 from jobs.core.spec import StageSpec, save
-from jobs.lifecycle.start import Start, event
+from jobs.lifecycle.start import Start, claim_of, event, own_saves_of
 from jobs.worker import monitor
 from jobs.worker.monitor import START_SECONDS, HangTimeout
 from tests.file_faults.job import prepare, spec_of
@@ -56,6 +57,8 @@ def spec_at(directory: Path, **more: Any) -> StageSpec:
 @pytest.mark.failure(43)
 def test_a_rank_that_makes_no_step_leaves_its_stack_and_is_killed(tmp_path: Path) -> None:
     spec = spec_at(tmp_path, stall_seconds=0.1)
+    assert claim.take(spec.store_paths, claim_of(spec, FIRST)) is None
+    files.make_directory(own_saves_of(spec, FIRST))
     code = (
         "import sys\nfrom pathlib import Path\nfrom jobs.core import spec\nfrom jobs.lifecycle.start import Start\n"
         "from jobs.worker import monitor\n"
