@@ -21,6 +21,7 @@ from jobs.core.slurm_states import JobState
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass, classify
 from jobs.lifecycle import judge, steps
+from jobs.lifecycle.start import write_result
 from jobs.lifecycle.steps import EndedBy, Entry, Start
 from jobs.training.saves import Saves
 from jobs.worker import work
@@ -462,7 +463,7 @@ def _work(site: Site, actor: Actor, spec: StageSpec, start: Start, job: Job) -> 
 def _say(site: Site, spec: StageSpec, start: Start, result: dict[str, object]) -> None:
     """As the work itself writes it."""
     with site.files.exposed():
-        work._write(spec, start, result)
+        write_result(spec, start, result)
 
 
 class Gateway:
