@@ -20,7 +20,7 @@ from jobs.core.shares import Node
 from jobs.core.slurm_states import JobState
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass, classify
-from jobs.lifecycle import judge, steps
+from jobs.lifecycle import judge, publish, steps
 from jobs.lifecycle.start import write_result
 from jobs.lifecycle.steps import EndedBy, Entry, Start
 from jobs.training.saves import Saves
@@ -451,7 +451,9 @@ def _work(site: Site, actor: Actor, spec: StageSpec, start: Start, job: Job) -> 
         with site.files.exposed():
             work._flush(spec, start, Node(), 1)
         _say(site, spec, start, {"outcome": "done", "step": step, "writers": 1})
-        site.finishes(store.root)
+        said = publish.result_of(spec)
+        if (said.get("job"), said.get("restart")) == (start.job, start.restart):  # else a newer attempt has its place
+            site.finishes(store.root)
     except (ClaimLost, SealBroken, OSError) as error:
         failed = {"outcome": "failed", "failure": classify(error).value, "evidence": str(error), "step": step}
         with contextlib.suppress(OSError):  # else it ends with an exit code alone
