@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests import reliability
 
@@ -17,6 +18,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell starts what it puts into the background with SIGINT ignored, and children inherit that: they could not be
     # interrupted, which is what some tests are about.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A busy machine is no error of the code.
+    settings.register_profile("overnight", deadline=None)
+    settings.load_profile("overnight")
     config.stash[_left] = []
 
 

@@ -46,7 +46,8 @@ def talk(name: str, turns: int) -> list[dict[str, str]]:
 
 def tokenizer(directory: Path) -> str:
     write_tokenizer(directory)
-    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}</s>{% endfor %}"
+    template += "{% if add_generation_prompt %}[assistant]{% endif %}"
     (directory / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>", "chat_template": template}))
     return str(directory)
 

@@ -20,7 +20,6 @@ from tests.faults.site import Carrier, Gateway
 FOUND_SOON = (
     "finished-is-made-again",
     "saves-in-a-shared-place",
-    "replaced-starts-begin",
     "claim-never-taken",
     "claim-not-checked",
     "keeps-old-parents",
@@ -40,7 +39,7 @@ MENDED = {
     4213: "link-does-not-look-for-copies",
     4519: "link-does-not-look-for-copies",
     5474: "link-does-not-look-for-copies",
-    7323: "replaced-starts-begin",
+    7323: "replaced-starts-have-a-say",
     20065: "later-links-do-not-matter",
     20920: "later-links-do-not-matter",
     30494: "finished-by-this-run-alone",

@@ -83,6 +83,7 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
                 raise BadSettings(f"label_smoothing is for loss {', '.join(SMOOTHED)}, not for {found.loss}")
             if found.loss == "exo_pair" and not found.label_smoothing:
                 raise BadSettings("loss: exo_pair needs label_smoothing above 0 (0.001, say)")
+        found._check_packages()  # last: what cannot be whatever is installed is said first
         return found
 
     def check(self) -> None:
@@ -92,14 +93,17 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
             raise BadSettings("warmup_steps and warmup_ratio say the same thing twice: leave one of them out")
         if self.warmup_ratio is not None and self.steps:
             self._with_warmup().check()
+        if self.optimizer != "adamw" and self.shard == "full":
+            raise BadSettings(f"optimizer: {self.optimizer} takes no sharded weights: write adamw, or shard: none")
+        if self.lora_rank is None and self.output == "adapter":
+            raise BadSettings("output: adapter is for adapters: write lora_rank, too (16, say), or leave it out")
+
+    def _check_packages(self) -> None:
+        """Raises Missing: a setting needs a package that is not installed here."""
         if self.optimizer != "adamw":
-            if self.shard == "full":
-                raise BadSettings(f"optimizer: {self.optimizer} takes no sharded weights: write adamw, or shard: none")
             needs("bitsandbytes", f"optimizer: {self.optimizer}")
         if self.attention == "flash_attention_2":
             needs("flash_attn", "attention: flash_attention_2", "flash-attn")
-        if self.lora_rank is None and self.output == "adapter":
-            raise BadSettings("output: adapter is for adapters: write lora_rank, too (16, say), or leave it out")
         if self.lora_rank is not None:
             needs("peft", "lora_rank")
         if self.lora_base == "nf4":

@@ -141,7 +141,8 @@ def test_the_question_of_a_test_set_is_found_in_any_turn_of_the_user(tmp_path: P
     from tests.support.prepared import write_tokenizer
 
     tokenizer = write_tokenizer(tmp_path / "tokenizer")
-    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}</s>{% endfor %}"
+    template += "{% if add_generation_prompt %}[assistant]{% endif %}"
     (tokenizer / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>", "chat_template": template}))
     source = write_lines(tmp_path / "in.jsonl", rows)
     given: dict[str, Any] = {"template": "model", "tokenizer": str(tokenizer), "evaluation": [str(tests)]}

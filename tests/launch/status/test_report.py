@@ -44,7 +44,7 @@ def test_done_names_the_last_checkpoint_by_its_content(run: Run, capsys: pytest.
     assert "outcome: done, 4 stages sealed" in text
     assert f"finished model: {output}" in text
     assert f"content sha256 {seal.load(store_of(run, 'dpo').seal).content}" in text
-    assert "must rise: MISSED" in text
+    assert "may_fall 0.02: UNDECIDED" in text
     found = json.loads(report(run, capsys, "--json"))
     assert found["done"] is True
     assert (found["model"]["stage"], found["model"]["path"]) == ("dpo", str(output))

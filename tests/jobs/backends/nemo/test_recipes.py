@@ -35,7 +35,7 @@ def asked(python: Path, root: Path, cases: list[dict[str, Any]], processes: int 
         given = a_stage(root / str(number), **changes)
         path = given.spec.stage_paths.root / "spec.json"
         save(path, given.spec)
-        request.append({"spec": str(path), "nodes": 1, "processes": processes, "gpus": True})
+        request.append({"spec": str(path), "nodes": 1, "processes": processes, "gpus": False})
     (root / "request.json").write_text(json.dumps(request))
     command = [str(python), str(toolkit.installed_boot()), "render", str(root / "request.json")]
     said = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
@@ -53,7 +53,7 @@ def asked(python: Path, root: Path, cases: list[dict[str, Any]], processes: int 
 )
 def test_what_does_not_divide_ends_the_submission(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     """In an interpreter without NeMo, too, which is asked where NeMo is in an image."""
-    shape = ProcessShape(processes=2, gpus=True)
+    shape = ProcessShape(processes=2)
     assert interface.rendered(nemo, a_stage(tmp_path / "fits").spec, shape).command  # type: ignore[arg-type]
     with pytest.raises(BadSettings, match=message):
         interface.rendered(nemo, a_stage(tmp_path / "not", **changes).spec, shape)  # type: ignore[arg-type]
