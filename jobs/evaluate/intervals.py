@@ -16,15 +16,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from jobs.core.power import CHANCE
 
 Array = NDArray[np.float64]
 
+NORMAL = NormalDist()
 FEWEST = 5
 BLOCK = 4_000_000
 """Draws that are held at once."""
@@ -86,15 +87,17 @@ class Groups:
 
 def of_draws(value: float, drawn: Array, n: int, groups: int) -> Observed:
     """A metric from its resamples."""
+    from scipy import special  # not for those who only read settings
+
     spread = math.sqrt((groups - 1) / groups) if groups > 1 else 0.0
 
     def chance(side: NDArray[np.bool_]) -> float:
         share = (int(side.sum()) + 1) / (len(drawn) + 2)
-        return float(stats.t.cdf(stats.norm.ppf(share) * spread, groups - 1))
+        return float(special.stdtr(groups - 1, NORMAL.inv_cdf(share) * spread))
 
     low = high = deviation = None
     if groups >= FEWEST:
-        share = float(stats.norm.cdf(stats.t.ppf(CHANCE, groups - 1) / spread))
+        share = NORMAL.cdf(float(special.stdtrit(groups - 1, CHANCE)) / spread)
         low, high = (float(end) for end in np.quantile(drawn, (share, 1 - share)))
         deviation = float(drawn.std(ddof=1)) * math.sqrt(groups)
     found = MetricEstimate(value, low, high, n, groups, "bootstrap", deviation)
@@ -103,7 +106,7 @@ def of_draws(value: float, drawn: Array, n: int, groups: int) -> Observed:
 
 def of_share(successes: int, n: int) -> Observed:
     """A share of ``n`` examples."""
-    z, share = float(stats.norm.ppf(1 - CHANCE)), successes / n
+    z, share = NORMAL.inv_cdf(1 - CHANCE), successes / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     few = n < FEWEST
@@ -114,12 +117,12 @@ def of_share(successes: int, n: int) -> Observed:
 
     low, high = (None, None) if few else (max(0.0, middle - half), min(1.0, middle + half))
     found = MetricEstimate(share, low, high, n, n, "Wilson", None if few else math.sqrt(share * (1 - share)))
-    return Observed(found, lambda at: float(stats.norm.sf(score(at))), lambda at: float(stats.norm.cdf(score(at))))
+    return Observed(found, lambda at: NORMAL.cdf(-score(at)), lambda at: NORMAL.cdf(score(at)))
 
 
 def of_changed_share(better: int, worse: int, n: int) -> Observed:
     """How far a share moved on the same ``n`` examples, of which ``better`` rose to 1 and ``worse`` fell to 0."""
-    z = float(stats.norm.ppf(1 - CHANCE))
+    z = NORMAL.inv_cdf(1 - CHANCE)
     first, second = (better + 1) / (n + 2), (worse + 1) / (n + 2)
     middle, variance = first - second, first + second - (first - second) ** 2
     error = math.sqrt(variance / (n + 2))
@@ -128,6 +131,6 @@ def of_changed_share(better: int, worse: int, n: int) -> Observed:
     found = MetricEstimate((better - worse) / n, low, high, n, n, "Bonett-Price", None if few else math.sqrt(variance))
     return Observed(
         found,
-        lambda at: float(stats.norm.sf((middle - at) / error)),
-        lambda at: float(stats.norm.cdf((middle - at) / error)),
+        lambda at: NORMAL.cdf((at - middle) / error),
+        lambda at: NORMAL.cdf((middle - at) / error),
     )

@@ -9,6 +9,7 @@ from typing import Any
 from jobs.core.settings import setting
 from jobs.evaluate.gates import AFTER, GateRule
 from jobs.evaluate.metrics import TASKS
+from jobs.training.interface import needs
 from jobs.training.settings import BadSettings, build, unknown
 
 
@@ -49,7 +50,9 @@ class EvaluateSettings:
 
         Raises:
             BadSettings: names the setting, its value and what would fit.
+            Missing: what the intervals are computed with is not installed; they come last, when the model has run.
         """
+        needs("scipy", "an evaluation")
         tasks = settings.get("tasks")
         if not isinstance(tasks, Mapping) or not tasks:
             raise BadSettings("setting 'tasks' must name at least one task")

@@ -201,3 +201,11 @@ def test_refuses_settings() -> None:
     ):
         with pytest.raises(BadSettings, match=text):
             EvaluateSettings.read(given)
+
+
+def test_what_intervals_need_is_asked_before_the_model_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from jobs.training import interface
+
+    monkeypatch.setattr(interface, "versions", lambda *packages: {})
+    with pytest.raises(interface.Missing, match="an evaluation needs scipy, .*: pip install scipy"):
+        settings("answers")
