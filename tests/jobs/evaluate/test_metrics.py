@@ -207,5 +207,5 @@ def test_what_intervals_need_is_asked_before_the_model_runs(monkeypatch: pytest.
     from jobs.training import interface
 
     monkeypatch.setattr(interface, "versions", lambda *packages: {})
-    with pytest.raises(interface.Missing, match="an evaluation needs scipy, .*: pip install scipy"):
+    with pytest.raises(interface.Missing, match=r"an evaluation needs scipy, .*: pip install scipy"):
         settings("answers")
