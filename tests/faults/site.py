@@ -271,8 +271,12 @@ class Site:
 
     def finishes(self, store: Path) -> None:
         """The result that says "done" has been written: from now on the work is never done again."""
-        if self.owners.get(str(store)) is self.world.current and self.latest.get(str(store)) is self.world.current:
+        if self.is_at_work(store):
             self.finished.add(store)
+
+    def is_at_work(self, store: Path) -> bool:
+        """Whether the process that runs is the start that the entry belongs to: it has not been replaced."""
+        return self.owners.get(str(store)) is self.world.current and self.latest.get(str(store)) is self.world.current
 
     def digests(self) -> None:
         """A digest takes its time: of what is large so long that another start may have begun meanwhile."""
@@ -418,7 +422,8 @@ def _work(site: Site, actor: Actor, spec: StageSpec, start: Start, job: Job) -> 
             found = saves.newest_valid()
         step = found[0] if found else 0
         is_sighted = site.files_away_until < site.world.now - 600.0 and (start.job, start.restart) not in site.void
-        if step < site.saved.get(store.root, 0) and is_sighted:
+        # Of a start that has been replaced since its prologue the saves may be gone: the entry is sealed.
+        if step < site.saved.get(store.root, 0) and is_sighted and site.is_at_work(store.root):
             site.violations.append(
                 f"{spec.stage} goes on at step {step} although step {site.saved[store.root]} had been saved"
             )
