@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jobs.evaluate import gates, metrics
 from jobs.evaluate.gates import Judgement
 from jobs.evaluate.intervals import FEWEST, Groups, Observed
@@ -37,7 +39,7 @@ class Measured:
             found["change"] |= dict(zip(("better", "worse", "same"), self.moved, strict=True))
         return found
 
-    def in_words(self, rule: gates.GateRule) -> str:
+    def shown(self, rule: gates.GateRule) -> str:
         """What a gate looked at."""
         seen = self.change if rule.compares else self.now
         assert seen is not None
@@ -138,13 +140,14 @@ def _of_task(
     drawn = groups.sums(values)
     before, after = (metrics.statistics(task, [pair[side] for pair in pairs]) for side in (0, 1))
     both = _groups([pair[1] for pair in pairs], settings) if pairs else None
-    sums = (both.sums(before), both.sums(after)) if both is not None else None
+    # One pass over the draws: they take longer than all else here.
+    sums = np.split(both.sums(np.hstack((before, after))), 2, axis=1) if both is not None else None
     old = kind.measured([pair[0] for pair in pairs])
     found = {}
     for name, metric in kind.measured(samples).items():
         one = Measured(metrics.value(metric, values, groups, drawn), metric.higher_is_better)
         if both is not None and sums is not None and name in old:
-            change = metrics.change(metric, before, after, both, sums)
+            change = metrics.change(metric, before, after, both, (sums[0], sums[1]))
             moved = None
             if metric.share is not None:
                 steps = after[:, metric.share] - before[:, metric.share]
@@ -199,5 +202,5 @@ def apply_gates(found: Evaluation, settings: EvaluateSettings, where: Path) -> N
     said = {}
     for name, judged in found.judged.items():
         task, metric = _metric_of(name, settings)
-        said[name] = judged, found.tasks[task][metric].in_words(settings.gate[name])
+        said[name] = judged, found.tasks[task][metric].shown(settings.gate[name])
     gates.apply(said, settings.missed, settings.undecided, str(where))

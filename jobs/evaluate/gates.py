@@ -100,7 +100,7 @@ class GateRule:
     def __str__(self) -> str:
         for kind in ("must", *ALLOWED, *BOUNDS):
             if (value := getattr(self, kind)) is not None:
-                return f"{kind} {value}" if kind != "must" else f"must {value}"
+                return f"{kind} {value}"
         raise AssertionError("no rule")
 
 
@@ -165,7 +165,7 @@ def needed(estimate: MetricEstimate, distance: float) -> int | None:
 
 
 def apply(found: Mapping[str, tuple[Judgement, str]], missed: str, undecided: str, where: str) -> None:
-    """Stop where a critical gate did not pass. ``found``: gate -> judgement and what was measured, in words.
+    """Stop where a critical gate did not pass. ``found``: gate -> judgement, and what was measured as text.
 
     Raises:
         GateFailed: at least one is missed, and ``missed`` is ``stop``; names every one that did not pass.

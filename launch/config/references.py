@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from jobs.core.settings import EarlyStopping, validation_problem
 from launch.base.text import suggest
 from launch.config.document.positions import KeyPath, Problem
-from launch.config.kinds import FETCHED, TASK_KINDS, TASK_METRICS, TRAINING_DATA, TRAINING_KINDS
+from launch.config.kinds import FETCHED, TASK_KINDS, TRAINING_DATA, TRAINING_KINDS, measured
 from launch.config.stages import DataStage, EvaluateStage, TaskKeys, TrainingStage
 from launch.inputs.toolkit import package_directory
 
@@ -188,14 +188,13 @@ def _gate(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator[Probl
         text = "needs compare_to: NAME of an evaluation to compare with"
         yield Problem((*place, compared[0]) if len(compared) < len(stage.gate) else place, text, at_key=True)
     earlier = pipeline.stages.get(stage.compare_to or "")
-    measured = {metric: task for task in stage.tasks for metric in TASK_METRICS.get(task, ())}
-    measured |= {f"{task}.{metric}": task for metric, task in measured.items()}
+    known = measured(stage.tasks)
     for metric in stage.gate:
-        if metric not in measured:
-            near = suggest(metric, list(measured))
+        if metric not in known:
+            near = suggest(metric, list(known))
             yield Problem((*place, metric), f"no task of this evaluation measures {metric!r}; {near}", at_key=True)
-        elif metric in compared and isinstance(earlier, EvaluateStage) and measured[metric] not in earlier.tasks:
-            text = f"{stage.compare_to} does not run the task {measured[metric]!r}"
+        elif metric in compared and isinstance(earlier, EvaluateStage) and known[metric][0] not in earlier.tasks:
+            text = f"{stage.compare_to} does not run the task {known[metric][0]!r}"
             yield Problem((*place, metric), text, at_key=True)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from jobs.core import power, results, seal
 from jobs.core.paths import Workspace
 from launch.base.text import table
-from launch.config.kinds import TASK_METRICS
+from launch.config.kinds import measured
 from launch.plan.model import Plan, PlannedStage
 
 SHARES = ("accuracy", "exact_match")
@@ -61,7 +61,8 @@ def _power(
     workspace: Workspace,
     earlier: Mapping[str, Mapping[str, float]],
 ) -> GatePower:
-    task, metric = _metric(stage, name)
+    own = name.rpartition(".")  # of a back end of the user
+    task, metric = measured(stage.settings["tasks"]).get(name, (own[0], own[2]))
     examples = _examples(stage, task, workspace)
     absolute = "at_least" in rule or "at_most" in rule
     deviation = earlier.get(f"{task}.{metric}", {}).get("value" if absolute else "change")
@@ -77,14 +78,6 @@ def _power(
     kind = next(key for key in rule if key != "tier")
     said = f"{kind} {rule[kind]}"
     return GatePower(stage.name, f"{task}.{metric}", said, examples, decides, assumed, needs)
-
-
-def _metric(stage: PlannedStage, name: str) -> tuple[str, str]:
-    for task in stage.settings["tasks"]:
-        for metric in TASK_METRICS.get(task, ()):
-            if name in (metric, f"{task}.{metric}"):
-                return task, metric
-    return name.rpartition(".")[0], name.rpartition(".")[2]  # of a back end of the user
 
 
 def _examples(stage: PlannedStage, task: str, workspace: Workspace) -> int | None:
