@@ -185,6 +185,11 @@ class RunPaths:
         return self.root / "tensorboard"
 
     @property
+    def people(self) -> Path:
+        """Sheets for people who judge answers, and what came of them, a directory a pair of stages."""
+        return self.root / "people"
+
+    @property
     def tracked(self) -> Path:
         """What trackers (W&B, MLflow) were told of each stage, and what they keep where there is no network."""
         return self.root / "tracked"

@@ -162,7 +162,8 @@ def _preferred(row: Row, parts: Sequence[Tokens], results: Sequence[float]) -> S
 
 def _translated(row: Row, parts: Sequence[Any], results: Sequence[str]) -> Sample:
     wanted = row.texts["completion"].strip()
-    return {"hypothesis": results[0], "reference": wanted, "exact": results[0] == wanted}
+    asked = row.texts["prompt"]
+    return {"asked": asked, "hypothesis": results[0], "reference": wanted, "exact": results[0] == wanted}
 
 
 def _ends(rows: list[Row], encoder: RowEncoder, model: PreTrainedModel) -> list[int]:

@@ -75,8 +75,9 @@ def make(run: Run, plan: Plan, profile: Profile, status: RunStatus) -> RunReport
     reasons = [one for one in told if not one.is_calm and one.state != State.SKIPPED]
     model = there[-1] if there else None
     finished = status.is_done and model is models[-1] if models else False
+    measured = results.collect(plan, run.workspace) + results.of_people(run)
     return RunReport(
-        run, plan, status, stages, model, finished, tuple(results.collect(plan, run.workspace)), tuple(reasons)
+        run, plan, status, stages, model, finished, tuple(measured), tuple(reasons)
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -62,16 +63,34 @@ def collect(plan: Plan, workspace: Workspace) -> list[MetricResult]:
     return found
 
 
+def of_people(run: Run) -> list[MetricResult]:
+    """What people said of answers of the run (``overnight human``). Raises InputError: a damaged file."""
+    found = []
+    for path in sorted(run.paths.people.glob(f"*/{results.FILE}")):
+        with _readable(path):
+            for known in results.read(path).values():
+                first, second = known["models"]
+                for name, entry in known["metrics"].items():
+                    found.append(_measured(f"people: {second}", first, name, name, entry))
+    return found
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: cannot be read as the metrics of an evaluation: {error}") from error
+
+
 def _of_stage(stage: PlannedStage, path: Path) -> list[MetricResult]:
     other = stage.inputs.get("compare_to")
-    try:
+    with _readable(path):
         return [
             _measured(stage.name, other.stage if other else None, task, metric, entry)
             for task, known in results.read(path).items()
             for metric, entry in known["metrics"].items()
         ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: cannot be read as the metrics of an evaluation: {error}") from error
 
 
 def _measured(evaluation: str, other: str | None, task: str, metric: str, entry: dict[str, Any]) -> MetricResult:
@@ -135,7 +154,7 @@ def _interval(number: Number, sign: str = "") -> str:
 
 def print_results(run: Run, plan: Plan, as_json: bool) -> None:
     """Print the table of metrics, if there is one, and keep it as JSON in the run. Raises InputError: a broken file."""
-    found = collect(plan, run.workspace)
+    found = collect(plan, run.workspace) + of_people(run)
     light = _light(plan, run.workspace)
     value = {"run": run.id, "pipeline": plan.pipeline, "results": [asdict(one) for one in found], "light_seals": light}
     if found:
