@@ -76,9 +76,7 @@ def make(run: Run, plan: Plan, profile: Profile, status: RunStatus) -> RunReport
     model = there[-1] if there else None
     finished = status.is_done and model is models[-1] if models else False
     measured = results.collect(plan, run.workspace) + results.of_people(run)
-    return RunReport(
-        run, plan, status, stages, model, finished, tuple(measured), tuple(reasons)
-    )
+    return RunReport(run, plan, status, stages, model, finished, tuple(measured), tuple(reasons))
 
 
 def _made(run: Run, planned: PlannedStage, found: StageStatus) -> StageResult:
