@@ -21,8 +21,8 @@ Sample = dict[str, Any]
 
 @dataclass(frozen=True)
 class Loaded:
-    """The model that is measured and its tokenizer; and how many tokens go through it at once, padding included, and how
-    many answers are generated at once."""
+    """The model that is measured and its tokenizer. ``batch_tokens``: how many tokens go through it at once, padding
+    included; ``batch_prompts``: how many answers are generated at once."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
