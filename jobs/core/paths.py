@@ -185,6 +185,11 @@ class RunPaths:
         return self.root / "tensorboard"
 
     @property
+    def page(self) -> Path:
+        """The report as a page for a browser."""
+        return self.root / "report.html"
+
+    @property
     def people(self) -> Path:
         """Sheets for people who judge answers, and what came of them, a directory a pair of stages."""
         return self.root / "people"
