@@ -26,11 +26,10 @@ def run(args: argparse.Namespace) -> int:
     made = report.make(found, plan, profile, status)
     value, lines = report.as_json(made, profile.name), report.lines(made, profile.name)
     if args.html is not None:
-        from jobs.core import files
-        from launch.report import page, repeat
+        from launch.report import page
 
-        where = Path(args.html).absolute() if args.html else found.paths.page
-        files.write_atomic(where, page.render(made, profile, repeat.of_run(found, plan), args.language))
+        chosen = Path(args.html).absolute() if args.html else None
+        where = page.write(found, plan, profile, status, chosen, args.language)
         value, lines = {**value, "html": str(where)}, [f"page: {where}"]
     options.print_result(value, lines, args.json)
     return ask.exit_code(status)

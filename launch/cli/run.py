@@ -50,4 +50,23 @@ def advance(run: Run, *, as_json: bool) -> int:
     finally:
         # Also of a night that failed, above all where a gate was missed: what was measured so far.
         results.print_results(run, plan, as_json=as_json)
+        _write_page(run, as_json)
     return 0
+
+
+def _write_page(run: Run, as_json: bool) -> None:
+    """The page for the morning; that it cannot be written fails nothing."""
+    import sys
+
+    from launch.base.errors import OvernightError
+    from launch.report import page
+    from launch.status import ask
+
+    try:
+        plan, profile = run.plan(), run.profile()
+        where = page.write(run, plan, profile, ask.look(run, plan, profile))
+    except (OSError, OvernightError) as error:
+        print(f"note: the page of the run could not be written: {error}", file=sys.stderr)
+        return
+    if not as_json:
+        print(f"page: {where}")

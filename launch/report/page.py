@@ -7,23 +7,41 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
+from jobs.core import files
 from launch.base.text import clock, duration
 from launch.config.profile import Profile
-from launch.report import charts, night, parts
+from launch.plan.model import Plan
+from launch.report import charts, night, parts, repeat
 from launch.report.html import digest, section, shown, table
 from launch.report.night import Night
 from launch.report.repeat import Repeat
 from launch.report.style import SCRIPT, STYLE
 from launch.report.words import Say, speaker
+from launch.runs.rundir import Run
 from launch.status import advice
+from launch.status import report as status_report
+from launch.status.model import RunStatus
 from launch.status.report import RunReport
 from launch.status.results import MetricResult
 
 GATED = "critical"
 
 
-def render(report: RunReport, profile: Profile, repeat: Repeat, language: str = "en", now: float | None = None) -> str:
+def write(
+    run: Run, plan: Plan, profile: Profile, status: RunStatus, where: Path | None = None, language: str = "en"
+) -> Path:
+    """The file, written whole or not at all; None: ``report.html`` of the run."""
+    path = run.paths.page if where is None else where
+    made = status_report.make(run, plan, profile, status)
+    files.write_atomic(path, render(made, profile, repeat.of_run(run, plan), language))
+    return path
+
+
+def render(
+    report: RunReport, profile: Profile, repeated: Repeat, language: str = "en", now: float | None = None
+) -> str:
     """The page, in one of ``words.LANGUAGES``."""
     say = speaker(language)
     found = night.of_run(report.run, report.plan, time.time() if now is None else now)
@@ -36,8 +54,8 @@ def render(report: RunReport, profile: Profile, repeat: Repeat, language: str = 
         section(say("Answers"), parts.of_answers(report, say)),
         section(say("Stages"), parts.of_stages(report.stages, say)),
         section(say("Data"), parts.of_data(report, say)),
-        section(say("Configuration"), parts.of_configuration(repeat, say)),
-        section(say("Once more"), parts.of_again(report, repeat, say)),
+        section(say("Configuration"), parts.of_configuration(repeated, say)),
+        section(say("Once more"), parts.of_again(report, repeated, say)),
     ]
     policy = f"default-src 'none'; script-src {digest(SCRIPT)}; style-src {digest(STYLE)}; img-src data:"
     title = escape(f"{report.plan.pipeline} {report.run.id}")
@@ -89,7 +107,7 @@ def verdict(report: RunReport) -> tuple[str, str]:
     if report.is_finished:
         return ("A finished model, but not as good as asked for.", "open") if failed else ("A finished model.", "good")
     if report.status.is_done:
-        return "No finished model.", "bad"
+        return "All stages are done.", "good"
     over = any(one.state.is_over for one in report.status.stages)
     return ("No finished model.", "bad") if over else ("Not over yet.", "open")
 

@@ -9,6 +9,7 @@ Say = Callable[[str], str]
 KOREAN: Mapping[str, str] = {
     "A finished model.": "모델이 완성되었습니다.",
     "A finished model, but not as good as asked for.": "모델은 완성되었지만 요구한 품질에 미치지 못했습니다.",
+    "All stages are done.": "모든 단계가 끝났습니다.",
     "No finished model.": "완성된 모델이 없습니다.",
     "Not over yet.": "아직 끝나지 않았습니다.",
     "gates passed": "개 게이트 통과",
