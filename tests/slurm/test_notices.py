@@ -40,6 +40,9 @@ def test_the_end_of_a_chain_and_every_failure_are_told(slurm: Slurm, tmp_path: P
     lines = sorted(line.rpartition(" ")[0] for line in told.read_text().splitlines())
     assert lines == [f"done {run} cpt", f"failed {run} prefs"]
     assert all(" node" in line for line in told.read_text().splitlines())
+    page = chain.workspace.run(run).page
+    chain.wait_until(page.exists, "the page that the last job writes")
+    chain.wait_until(lambda: "cpt" in page.read_text() and "prefs" in page.read_text(), "all stages on the page")
     chain.wait_until(lambda: mails.exists() and len(mails.read_text().splitlines()) == 2, "two mails")
     ended, failed = sorted(mails.read_text().splitlines(), key=lambda line: "prefs" in line)
     assert f"Name=on-{run}-cpt" in ended
