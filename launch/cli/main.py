@@ -28,6 +28,7 @@ COMMANDS = {
     "status": "how a run stands, and why a job waits",
     "why": "why a stage failed or waits, and how to go on",
     "report": "what became of a run: the finished model, or why there is none",
+    "compare": "hold runs against each other: files, numbers, cost",
     "human": "let people judge the answers of two models of a run",
     "tensorboard": "show the curves of a run's training in TensorBoard",
     "track": "tell W&B or MLflow what a run's training reported",

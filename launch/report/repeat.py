@@ -39,15 +39,20 @@ def of_run(run: Run, plan: Plan) -> Repeat:
     """From the run's own copies of both files."""
     own = _texts(run)
     before = _before(run, plan)
-    difference = ""
-    if before is not None:
-        for name, old, new in zip(("pipeline.yaml", "profile.yaml"), _texts(before), own, strict=True):
-            lines = difflib.unified_diff(
-                old.splitlines(), new.splitlines(), f"{before.id}/{name}", f"{run.id}/{name}", n=1, lineterm=""
-            )
-            difference += "".join(f"{line}\n" for line in lines)
+    changed = "" if before is None else difference(before, run)
     versions = tuple((item.name, f"{item.request}, {item.fingerprint or '?'}") for item in plan.fetched)
-    return Repeat(*own, None if before is None else before.id, difference, versions)
+    return Repeat(*own, None if before is None else before.id, changed, versions)
+
+
+def difference(before: Run, now: Run) -> str:
+    """What differs in the two files of two runs, as a unified diff; empty: nothing."""
+    found = ""
+    for name, old, new in zip(("pipeline.yaml", "profile.yaml"), _texts(before), _texts(now), strict=True):
+        lines = difflib.unified_diff(
+            old.splitlines(), new.splitlines(), f"{before.id}/{name}", f"{now.id}/{name}", n=1, lineterm=""
+        )
+        found += "".join(f"{line}\n" for line in lines)
+    return found
 
 
 def _texts(run: Run) -> tuple[str, str]:
