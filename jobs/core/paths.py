@@ -190,6 +190,11 @@ class RunPaths:
         return self.root / "report.html"
 
     @property
+    def outbox(self) -> Path:
+        """Letters about how the run ended, and which of them were sent."""
+        return self.root / "outbox"
+
+    @property
     def people(self) -> Path:
         """Sheets for people who judge answers, and what came of them, a directory a pair of stages."""
         return self.root / "people"

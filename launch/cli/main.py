@@ -28,6 +28,7 @@ COMMANDS = {
     "status": "how a run stands, and why a job waits",
     "why": "why a stage failed or waits, and how to go on",
     "report": "what became of a run: the finished model, or why there is none",
+    "notify": "write the letter about a run that has ended, and send what has not arrived",
     "compare": "hold runs against each other: files, numbers, cost",
     "human": "let people judge the answers of two models of a run",
     "tensorboard": "show the curves of a run's training in TensorBoard",
@@ -53,7 +54,7 @@ BUG = 70  # EX_SOFTWARE: apart from every expected exit code
 _WORLD_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ESTALE, errno.EIO)
 
 
-CHANGE_SOMETHING = frozenset({"fetch", "submit", "run", "cancel", "resume", "doctor", "gc"})
+CHANGE_SOMETHING = frozenset({"fetch", "submit", "run", "cancel", "resume", "doctor", "gc", "notify"})
 """Commands that go on when nobody reads what they print any more (`overnight submit | head`)."""
 
 
