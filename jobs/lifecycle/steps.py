@@ -87,7 +87,7 @@ def _done(spec: StageSpec, start: Start, evidence: str, step: int | None) -> Ent
 
 def _error(spec: StageSpec, start: Start, error: Exception) -> Verdict:
     """What an error in a prologue or a finish means: none of them ends without a verdict."""
-    failure, step = verdict.classify(error), None
+    failure, step = FailureClass.FILE_SYSTEM if passes(error) else verdict.classify(error), None
     with contextlib.suppress(OSError):
         step = newest_save(spec)
     text = str(error) or type(error).__name__
