@@ -78,6 +78,8 @@ def test_the_signal_before_the_end_saves_the_work(slurm: Slurm, tmp_path: Path) 
         chain.wait_until(lambda: chain.events("cpt", "saved"), "a save")
         saved = chain.events("cpt", "saved")[0]
         assert 0 < saved["step"] < 400, chain.story(run, "cpt")
-        assert float(chain.stage(run, "cpt").deadline.read_text()) - saved["time"] > 20, chain.story(run, "cpt")
+        assert (
+            float(chain.stage(run, "cpt").deadline(saved["job"], saved["restart"]).read_text()) - saved["time"] > 20
+        ), chain.story(run, "cpt")
     finally:
         chain.cancel(run)
