@@ -46,7 +46,10 @@ CAPABILITIES = Capabilities(
 
 cpu.wait_passively()
 
-PACKAGES = ("torch", "transformers", "tokenizers", "trl", "accelerate", "datasets", "numpy", "peft", "bitsandbytes")
+PACKAGES = (
+    "torch", "transformers", "tokenizers", "trl", "accelerate", "datasets", "numpy", "peft", "bitsandbytes",
+    "liger_kernel",
+)  # fmt: skip
 
 
 def probe() -> dict[str, str]:
