@@ -56,6 +56,17 @@ def bring_back(node: str) -> None:
     )  # fmt: skip
 
 
+def gone(node: str, seconds: float = 60) -> str:
+    """The state of ``node`` once Slurm has seen that it is away; where its daemon came back before that, Slurm would go
+    on for minutes before it looks for the processes."""
+    end, state = time.time() + seconds, ""
+    while time.time() < end and not state.startswith("down"):
+        time.sleep(1)
+        found = subprocess.run(["sinfo", "-h", "-n", node, "-o", "%T"], capture_output=True, text=True, check=False)
+        state = found.stdout.split("\n")[0]
+    return state
+
+
 class Losses(threading.Thread):
     """Loses a node once in each stage, after its second save."""
 
@@ -75,7 +86,7 @@ class Losses(threading.Thread):
             self._out.say(
                 f"{name}: after the save at step {saved[-1]['step']}, {killed} processes of {self._node} are killed"
             )
-            time.sleep(3)
+            self._out.say(f"{self._node} is {gone(self._node)}, and comes back")
             bring_back(self._node)
 
 
@@ -98,7 +109,7 @@ class Pair:
 
 def by_hand(root: Path, out: Out, pair: Pair, given: argparse.Namespace, number: int) -> dict[str, Any]:
     """The recipe in a job of its own."""
-    found, gpu = root / f"hand-{pair.name}-{pair.nodes}-{number}.json", given.model != "tiny"
+    found, gpu = given.out.resolve() / f"hand-{pair.name}-{pair.nodes}-{number}.json", given.model != "tiny"
     request = [f"--nodes={pair.nodes}", "--ntasks-per-node=1", f"--cpus-per-task={4 if gpu else 1}", "--time=0:10:00"]
     request += ["--gpus-per-node=1", f"--mem={given.mem}"] if gpu else ["--mem=2G"]
     is_trl = pair.name == "fsdp"
@@ -150,11 +161,12 @@ def speed(root: Path, out: Out, given: argparse.Namespace, end: float) -> bool:
     """Pairs by hand and as a stage."""
     size = SIZES[given.model]
     rows: list[dict[str, Any]] = out.found.get("pairs", [])
-    for number, text in enumerate(given.pairs.split(","), 1):
-        if number <= len(rows) or time.time() > end - 60:
+    # Stages of two such runs are two stages: a seed for each.
+    for number, text in enumerate(given.pairs.split(","), 51 if given.swap else 1):
+        if number % 50 <= len(rows) or time.time() > end - 60:
             continue
         pair = Pair.of(text)
-        found = stage(root, out, pair, given, number, end) if number % 2 == 0 else None
+        found = stage(root, out, pair, given, number, end) if (number % 2 == 0) != given.swap else None
         hand = by_hand(root, out, pair, given, number)
         found = found or stage(root, out, pair, given, number, end)
         if found is None:
@@ -207,6 +219,7 @@ def main() -> int:
     parser.add_argument("--mem", default="60G", help="speed: of a node")
     parser.add_argument("--steps", type=int, default=10, help="speed: that are timed, with those of the warm-up")
     parser.add_argument("--pairs", default="fsdp:2:32:4:saves,fsdp:2:32:4,fsdp:1:16:4", help="speed: with commas")
+    parser.add_argument("--swap", action="store_true", help="speed: another run beside one on the other GPU")
     parser.add_argument("--nemo", default="", help="speed: the Python with NeMo, for other pairs than of fsdp")
     parser.add_argument("--lost", default="gpu2", help="chain, across: the node that is lost")
     given = parser.parse_args()
