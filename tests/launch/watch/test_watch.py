@@ -205,11 +205,10 @@ class Terminal:
         assert text in self.out, self.out[-2000:]
 
     def ended(self) -> bytes:
-        self.read(0.5)
-        for _ in range(100):
-            if self.process.poll() is not None:
-                break
+        end = time.monotonic() + 60
+        while self.process.poll() is None and time.monotonic() < end:
             self.read(0.3)
+            time.sleep(0.05)  # a closed terminal is read at once
         self.read(0.3)
         assert self.process.poll() is not None
         return self.out
