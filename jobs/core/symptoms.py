@@ -17,7 +17,9 @@ _OWN = (r"overnight: (module load .* failed on|there is no command|no scratch di
         r".*: nothing is run$)")  # fmt: skip
 """What our scripts say of a node on which the work cannot begin. Their other words quote what they judge."""
 
-_SHARED = r"/dev/shm|shared memory \(shm\)|out of shared memory|posix_fallocate failed|unable to \w+ .*</torch_"
+_SHARED = (r"/dev/shm/(nccl|torch_|sem\.|psm|plasma)|/dev/shm\W.*(full|too small|No space left)|"
+           r"No space left on device.*/dev/shm\b|shared memory \(shm\)|out of shared memory|posix_fallocate failed|"
+           r"unable to \w+ .*</torch_")  # fmt: skip
 _INTERFACE = (r"no socket interface found|Unable to find (address|interface) for|unsupported gloo device|"
               r"is neither AF_INET")  # fmt: skip
 _OLD_DRIVER = (r"CUDA driver version is insufficient|NVIDIA driver on your system is too old|unsupported toolchain|"

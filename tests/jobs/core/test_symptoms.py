@@ -92,6 +92,8 @@ LINES: tuple[tuple[FailureClass | None, str], ...] = (
     (None, "INFO: 3 of 8 GPUs are busy, memory use 71 %"),
     (None, "[NeMo W 2026-11-24 14:12:42 __init__:442] The deploy module could not be imported: cannot import name 'deploy' from x"),
     (None, "loss 2.31, no timeout, no error"),
+    (None, '  File "/dev/shm/w/runs/abcde/code/toolkit/jobs/worker/work.py", line 157, in main'),
+    (FailureClass.ENVIRONMENT, "OSError: [Errno 28] No space left on device: '/dev/shm/torch_4242_1'"),
 )  # fmt: skip
 
 
