@@ -189,6 +189,21 @@ class RunPaths:
         return self.root / "tensorboard"
 
     @property
+    def page(self) -> Path:
+        """The report as a page for a browser."""
+        return self.root / "report.html"
+
+    @property
+    def outbox(self) -> Path:
+        """Letters about how the run ended, and which of them were sent."""
+        return self.root / "outbox"
+
+    @property
+    def people(self) -> Path:
+        """Sheets for people who judge answers, and what came of them, a directory a pair of stages."""
+        return self.root / "people"
+
+    @property
     def tracked(self) -> Path:
         """What trackers (W&B, MLflow) were told of each stage, and what they keep where there is no network."""
         return self.root / "tracked"

@@ -28,6 +28,9 @@ COMMANDS = {
     "status": "how a run stands, and why a job waits",
     "why": "why a stage failed or waits, and how to go on",
     "report": "what became of a run: the finished model, or why there is none",
+    "notify": "write the letter about a run that has ended, and send what has not arrived",
+    "compare": "hold runs against each other: files, numbers, cost",
+    "human": "let people judge the answers of two models of a run",
     "tensorboard": "show the curves of a run's training in TensorBoard",
     "track": "tell W&B or MLflow what a run's training reported",
     "logs": "show or follow the log of a stage",
@@ -54,7 +57,7 @@ _OF_THE_MACHINE = frozenset({
 """What the machine can do to us at any call, beside what passes; a traceback would not help."""
 
 
-CHANGE_SOMETHING = frozenset({"fetch", "submit", "run", "cancel", "resume", "doctor", "gc"})
+CHANGE_SOMETHING = frozenset({"fetch", "submit", "run", "cancel", "resume", "doctor", "gc", "notify"})
 """Commands that go on when nobody reads what they print any more (`overnight submit | head`)."""
 
 
