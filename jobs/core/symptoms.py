@@ -35,13 +35,20 @@ _PATTERNS: tuple[tuple[FailureClass, str], ...] = (
     (FailureClass.IMAGE, r"(pyxis|enroot|podman|docker|apptainer)\b.*(\[ERROR\]|[Uu]nauthorized|manifest unknown)|"
      r"returned error code: [45]\d\d|^FATAL: .*(image|container|pull|build|registry|squashfs)|"
      r"^Error: .*(pulling|initializing) (image|source)|toomanyrequests|pyxis: .*failed to import \S+ image\W+\w|"
-     r"pyxis: (couldn't|failed to|child)|spank: .*failed"),
+     r"pyxis: (couldn't|failed to|child)|spank: .*failed|^enroot-\w+: failed|\[ERROR\] .*\.(sqsh|sqfs|sif)\b|"
+     r"Error response from daemon: .*(pull|manifest|image)|spank_\w+: .*(image|pull)"),
     (FailureClass.ENVIRONMENT, _OWN + r"|error while loading shared libraries|Exec format error|"
+     r"\.so[\w.]*: cannot open shared object file|^Illegal instruction|^qemu-\w+: Could not open|"
+     r"^-?(\S*/)?bash: (line \d+: )?(module|srun|/\S+/(srun|python[\d.]*)): |"
+     r"^(\S*/)?env: \S+: No such file or directory|"
+     r"^(exec: line \d+: )?/\S+/python[\d.]*: (not found|No such file or directory)|No module named 'encodings'|"
+     r"Fatal Python error: (init_fs_encoding|init_import_site)|"
      r"cannot execute binary file|error: execve\(\)|couldn't chdir to|Lmod has detected the following error|"
      r"^\S*(slurm_script|(job\S*|host|node)\.sh): line \d+: .*"
      r"(not found|No such file or directory|cannot execute|Permission denied)|"
      r"Unable to locate a modulefile|error: Unable to find environment|Could not open std(out|err) file|" + _SHARED),
-    (FailureClass.NAMES, r"Name or service not known|Temporary failure in name resolution|"
+    (FailureClass.NAMES, r"Name or service not known|unknown host|failed to resolve host|"
+     r"[Nn]o such host( is known)?\b|Temporary failure in name resolution|"
      r"No address associated with hostname|nodename nor servname provided|Could not resolve host"),
     (FailureClass.GPU_MEMORY, r"CUDA out of memory|torch\.(cuda\.)?OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED|"
      r"CUDA error: out of memory|cudaErrorMemoryAllocation|Cuda failure \d+ 'out of memory'"),
