@@ -52,8 +52,8 @@ BROKEN_PIPE = 128 + 13
 BUG = 70  # EX_SOFTWARE: apart from every expected exit code
 
 _OF_THE_MACHINE = frozenset({
-    errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.EMLINK, errno.ENAMETOOLONG, errno.ENFILE, errno.ENOMEM, errno.ENOSPC,
-    errno.EPERM, errno.EROFS,
+    errno.EDQUOT, errno.EFBIG, errno.EISDIR, errno.ELOOP, errno.EMFILE, errno.EMLINK, errno.ENAMETOOLONG, errno.ENFILE,
+    errno.ENOMEM, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS,
 })  # fmt: skip
 """What the machine can do to us at any call, beside what passes; a traceback would not help."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from html import escape
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
+from jobs.core import strict
 from jobs.core.progress import Report
 from launch.base.errors import InputError
 from launch.base.text import clock, duration
@@ -151,11 +151,13 @@ def of_data(report: RunReport, say: Say) -> str:
     for made in report.stages:
         card = Path(made.path) / "card.json" if made.path else None
         try:
-            facts: dict[str, Any] = json.loads(card.read_text(encoding="utf-8")) if card and card.is_file() else {}
+            facts = strict.convert(dict[str, Any], strict.read(card), "card") if card and card.is_file() else {}
         except (OSError, ValueError):
             facts = {}
         if isinstance(facts.get("kept"), int) and isinstance(facts.get("dropped"), dict):
-            dropped = ", ".join(f"{reason} {count:,}" for reason, count in facts["dropped"].items() if count)
+            dropped = ", ".join(
+                f"{reason} {count:,}" for reason, count in facts["dropped"].items() if isinstance(count, int) and count
+            )
             rows.append([escape(made.stage), f"{facts['kept']:,}", shown(dropped),
                          f"<code>{escape(str(Path(made.path) / 'card.html'))}</code>"])  # fmt: skip
     return table([say("stage"), say("rows kept"), "", say("the card")], rows, (1,))
