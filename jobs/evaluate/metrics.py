@@ -21,8 +21,9 @@ CHRF_BETA = 2.0
 
 @dataclass(frozen=True)
 class Metric:
-    """``of``: from sums of statistics (..., columns) to values (...). ``share``: the column that is 0 or 1 of each
-    example, where the metric is its mean. ``needs``: a field of samples without which there is no such number."""
+    """``of``: from sums of statistics (..., columns) to values (...). ``share``: the column whose mean the metric is,
+    where that is 0 or 1 of each example (of a benchmark: can be). ``needs``: a field of samples without which there is
+    no such number."""
 
     of: Callable[[Array], Array]
     higher_is_better: bool
@@ -69,16 +70,21 @@ def mean(column: int) -> Callable[[Array], Array]:
     return lambda sums: np.asarray(sums[..., column] / sums[..., -1])
 
 
+def is_share(metric: Metric, *values: Array) -> bool:
+    """Whether the metric is a share of these examples."""
+    return metric.share is not None and all(bool(np.isin(one[:, metric.share], (0, 1)).all()) for one in values)
+
+
 def value(metric: Metric, values: Array, groups: Groups, drawn: Array) -> Observed:
     """A metric over ``values`` (examples, columns), of which ``drawn`` are the sums over each resample."""
-    if metric.share is not None and groups.single:
+    if metric.share is not None and groups.single and is_share(metric, values):
         return intervals.of_share(int(values[:, metric.share].sum()), len(values))
     return intervals.of_draws(float(metric.of(values.sum(axis=0))), metric.of(drawn), len(values), groups.count)
 
 
 def change(metric: Metric, before: Array, after: Array, groups: Groups, drawn: tuple[Array, Array]) -> Observed:
     """How far a metric moved on the same examples, which are drawn together."""
-    if metric.share is not None and groups.single:
+    if metric.share is not None and groups.single and is_share(metric, before, after):
         moved = after[:, metric.share] - before[:, metric.share]
         return intervals.of_changed_share(int((moved > 0).sum()), int((moved < 0).sum()), len(after))
     first, second = (float(metric.of(values.sum(axis=0))) for values in (before, after))

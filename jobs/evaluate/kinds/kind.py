@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobs.core.spec import Input
 from jobs.encoding.rows import Tokens
@@ -17,17 +18,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Sample = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Loaded:
     """The model that is measured and its tokenizer. ``batch_tokens``: how many tokens go through it at once, padding
-    included; ``batch_prompts``: how many answers are generated at once."""
+    included; ``batch_prompts``: how many answers are generated at once; ``earlier``: task -> what is known of it in the
+    evaluation that this one is compared with."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     batch_tokens: int = 2048
     batch_prompts: int = 64
+    earlier: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,19 @@ class Kind:
     metrics: Callable[[Any], dict[str, Metric]]
     choose: Callable[[Task, Mapping[str, Input]], Any]
     prepare: Callable[[Task, Any, Loaded], PreparedTask]
+
+
+def first_by_hash(rows: Iterable[T], limit: int | None, id_of: Any) -> list[T]:
+    """All rows, or the ``limit`` whose hashed ids come first.
+
+    By hash, so that the choice neither depends on the order of the file nor on a seed, and two evaluations of the same
+    data have the same examples; other rows are not kept in memory.
+    """
+
+    def place(row: T) -> bytes:
+        return hashlib.sha256(str(id_of(row)).encode()).digest()
+
+    return sorted(rows, key=place) if limit is None else heapq.nsmallest(limit, rows, place)
 
 
 def digest(parts: Sequence[Any]) -> str:
