@@ -70,6 +70,24 @@ class HarnessKeys(BenchmarkKeys):
     measures: dict[str, bool] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SafetyKeys(BenchmarkKeys):
+    """``safety``: the kind of the task, where its name is another."""
+
+    safety: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefusalKeys(SafetyKeys):
+    """``language``: of the prompts that do not say theirs, and of the harmless ones that are added to rows without any;
+    ``chat``: whether prompts go through the chat template."""
+
+    language: tuple[str, ...] = ("en",)
+    chat: str = setting("auto", choices=("auto", "true", "false"))
+    system: str | None = None
+    max_new_tokens: int = setting(64, at_least=1)
+
+
 FOUND = ("rows", "version", "files", "data_set", "measures")
 """Keys that the planner fills in."""
 
@@ -127,7 +145,10 @@ class TaskKind:
 BENCHMARK = "benchmark"
 """What a task ``reads`` that has no data stage."""
 
-_LOWER, _HIGHER, _SHARE = MetricFacts(False), MetricFacts(True), MetricFacts(True, share=True)
+_LOWER, _HIGHER = MetricFacts(False), MetricFacts(True)
+_SHARE, _LOWER_SHARE = MetricFacts(True, share=True), MetricFacts(False, share=True)
+_BBQ = {"ambiguous": _SHARE, "clear": _SHARE, "bias_ambiguous": _LOWER, "bias_clear": _LOWER}
+_REFUSALS = {"harmful": _SHARE, "harmless": _LOWER_SHARE}
 
 KINDS: dict[str, TaskKind] = {
     kind.name: kind
@@ -137,6 +158,10 @@ KINDS: dict[str, TaskKind] = {
         TaskKind("translation", TranslationKeys, "instructions", {"chrf": _HIGHER, "exact_match": _SHARE}),
         TaskKind("harness", HarnessKeys, BENCHMARK, {}, key="harness"),
         TaskKind("preferences", DataKeys, "preferences", {"accuracy": _SHARE, "margin": _HIGHER}),
+        TaskKind("refusal", RefusalKeys, BENCHMARK, _REFUSALS, key="safety", value="refusal"),
+        TaskKind("pairs", SafetyKeys, BENCHMARK, {"stereotyped": _LOWER_SHARE}, key="safety", value="pairs"),
+        TaskKind("bbq", SafetyKeys, BENCHMARK, _BBQ, key="safety", value="bbq"),
+        TaskKind("facts", SafetyKeys, BENCHMARK, {"mc1": _SHARE, "mc2": _HIGHER}, key="safety", value="facts"),
     )
 }
 

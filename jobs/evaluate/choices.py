@@ -3,40 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
 
 from jobs.evaluate import measure
+from jobs.evaluate.parts import Question
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Scored = tuple[float, bool]
 """Log-likelihood of a continuation in nats, and whether each of its tokens is the most likely one."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """A prompt, and continuations of it, none of them empty."""
-
-    prompt: tuple[int, ...]
-    choices: tuple[tuple[int, ...], ...]
-
-    def __len__(self) -> int:
-        """Tokens that go through the model: of a choice its last one does not."""
-        return len(self.prompt) + sum(len(choice) - 1 for choice in self.choices)
-
-    @property
-    def longest(self) -> int:
-        """Tokens that the model sees at once."""
-        return len(self.prompt) + max(map(len, self.choices))
-
-    def alone(self) -> Iterator[Question]:
-        """A question for each choice."""
-        return (Question(self.prompt, (choice,)) for choice in self.choices)
 
 
 class Scorer:

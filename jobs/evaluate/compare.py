@@ -160,13 +160,15 @@ def _of_task(
     old = _measured(of, [pair[0] for pair in pairs])
     found = {}
     for name, metric in _measured(of, samples).items():
+        if not len(metric.counts(values)):
+            continue
         by = _by(metric, samples, values, settings)
         one = Measured(metrics.value(metric, values, groups, drawn), metric.higher_is_better, by)
         if both is not None and sums is not None and name in old:
             change = metrics.change(metric, before, after, both, (sums[0], sums[1]))
             moved = None
             if metrics.is_share(metric, before, after):
-                steps = after[:, metric.share] - before[:, metric.share]
+                steps = metric.counts(after)[:, metric.share] - metric.counts(before)[:, metric.share]
                 moved = int((steps > 0).sum()), int((steps < 0).sum()), int((steps == 0).sum())
             first = float(metric.of(before.sum(axis=0)))
             one = replace(one, before=first, change=change, moved=moved)
@@ -193,6 +195,8 @@ def _by(
         for value, some in sorted(own.items()):
             groups = _groups([samples[number] for number in some], settings)
             part = values[some]
+            if not len(metric.counts(part)):
+                continue
             one = metrics.value(metric, part, groups, groups.sums(part))
             numbers.setdefault(tag, {})[value] = one.estimate
     return numbers

@@ -10,7 +10,7 @@ import difflib
 import importlib.util
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,23 @@ class Found:
     dataset: str
     parts: list[str | None]
     measures: dict[str, bool] = field(default_factory=dict)
+
+
+def answers(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """For each name what was found, or the ``error``."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in names:
+        try:
+            one = find(name)
+            found[name] = {
+                "version": one.version,
+                "files": one.files,
+                "data_set": one.dataset,
+                "measures": one.measures,
+            }
+        except HarnessError as error:
+            found[name] = {"error": str(error)}
+    return found
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -13,10 +12,9 @@ from typing import Any
 
 from jobs.core.spec import Input
 from jobs.core.verdict import FailureClass
-from jobs.encoding.rows import Tokens
 from jobs.evaluate.benchmarks import Benchmark, id_of
 from jobs.evaluate.harness import index
-from jobs.evaluate.kinds.kind import Kind, Loaded, PreparedTask, Sample, Task, digest, first_by_hash
+from jobs.evaluate.kinds.kind import Kind, Loaded, PreparedTask, Sample, Task, first_by_hash, template_of
 from jobs.evaluate.metrics import Metric, mean
 from jobs.training.examples import ExamplesError
 from jobs.training.interface import versions
@@ -86,13 +84,12 @@ def choose(task: Task, inputs: Mapping[str, Input]) -> Chosen:
     for name, file in keys.files.items():
         config = _config(index.directory() / file)
         splits = rows.part(config.get("dataset_name"))
-        if splits is None and len(keys.files) > 1:
-            undivided, splits = True, rows.part(None)
-            config |= {"description": None}
-        if not splits:
-            splits = splits if splits is not None else rows.part(None)
+        if splits is None:  # the rows do not say of which part they are
+            splits, undivided = rows.part(None) or {}, len(keys.files) > 1
+        if undivided:
+            config["description"] = None  # which names the part
         if splits:
-            subject = str(config.get("dataset_name") or name) if not undivided else ""
+            subject = "" if undivided else str(config.get("dataset_name") or name)
             parts.append(Part(name, subject, _task(config, splits, keys, place)))
         if undivided:
             break
@@ -172,10 +169,10 @@ def _documents(part: Part) -> list[Document]:
 
 def prepare(task: Task, chosen: Chosen, loaded: Loaded) -> PreparedTask:
     """Write the prompts, tokenise them and group them into batches."""
-    from jobs.evaluate.harness.engine import Engine
+    from jobs.evaluate.engine import Engine
 
     engine = Engine(loaded.model, loaded.tokenizer, loaded.batch_tokens, loaded.batch_prompts)
-    template = _template(task, loaded)
+    template = template_of(task, loaded)
     requests = _requests(task, chosen, engine, template is not None)
     parts = [engine.parts(own) for own in requests]
     too_long = [max((found for one in own if (found := engine.too_long(one))), default=None) for own in parts]
@@ -198,33 +195,8 @@ def prepare(task: Task, chosen: Chosen, loaded: Loaded) -> PreparedTask:
         engine.answer,
         functools.partial(_sample, task, engine),
         how,
-        _digest,
-        functools.partial(_reported, chosen.parts),
+        after=functools.partial(_reported, chosen.parts),
     )
-
-
-def _template(task: Task, loaded: Loaded) -> str | None:
-    """Digest of the chat template that prompts go through; None: they are plain text.
-
-    Raises:
-        BadSettings: the checkpoint and what it is compared with do not both have one, and the task does not say.
-    """
-    text = loaded.tokenizer.chat_template
-    own = None if not text else hashlib.sha256(str(text).encode()).hexdigest()[:16]
-    if task.keys.chat == "false":
-        return None
-    if task.keys.chat == "true":
-        if own is None:
-            raise BadSettings(f"task {task.name!r}: chat: true, and the checkpoint has no chat template")
-        return own
-    there = loaded.earlier.get(task.name)
-    if there is not None and "template" in there and (there["template"] is None) != (own is None):
-        one, other = ("a", "none") if own else ("no", "one")
-        raise BadSettings(
-            f"task {task.name!r}: the checkpoint has {one} chat template, and the evaluation in compare_to was made "
-            f"with {other}: write chat: false in both, or chat: true where both have one"
-        )
-    return own
 
 
 def _requests(task: Task, chosen: Chosen, engine: Any, chat: bool) -> list[list[Any]]:
@@ -258,13 +230,6 @@ def _requests(task: Task, chosen: Chosen, engine: Any, chat: bool) -> list[list[
                 of_same = own.fewshot_cfg.split == own.config.test_split
                 own.sampler.sample(n=shots, eval_doc=doc if of_same else None)
     return [taken[one.part.name, one.number] for one in chosen.documents]
-
-
-def _digest(parts: Sequence[Any]) -> str:
-    flat: list[Any] = []
-    for one in parts:
-        flat += [Tokens.of(one.prompt, choice) for choice in one.choices] if hasattr(one, "choices") else [one.ids]
-    return digest(flat)
 
 
 def _sample(
