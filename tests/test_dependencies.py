@@ -22,7 +22,7 @@ import launch
 
 ROOT = Path(launch.__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OURS = {"launch", "jobs", "data_prep", "sbatch_templates", "cluster_profiles"}
+OURS = {"launch", "jobs", "data_prep", "sbatch_templates", "cluster_profiles", "suites"}
 
 EXTRAS = {
     "launch": ("nemo-run", "submitit", "hub", "data", "tensorboard", "wandb", "mlflow"),
