@@ -178,9 +178,11 @@ def _task(pipeline: Pipeline, place: KeyPath, given: dict[str, Any]) -> Iterator
     name = str(place[-1])
     kind = kind_of(name, given)
     if kind is None:
-        wrong = str(given.get("task", name))
-        at = (*place, "task") if "task" in given else place
-        yield Problem(at, f"there is no task {wrong!r}; {suggest(wrong, list(KINDS))}", at_key="task" not in given)
+        key: str | None = next((key for key in ("task", "safety") if key in given), None)
+        wrong = name if key is None else str(given[key])
+        options = [one.name for one in KINDS.values() if key != "safety" or one.key == key]
+        at: KeyPath = place if key is None else (*place, key)
+        yield Problem(at, f"there is no task {wrong!r}; {suggest(wrong, options)}", at_key=key is None)
         return
     known = [key.name for key in fields(kind.keys) if key.name not in FOUND]
     options = given.get("options", {})
