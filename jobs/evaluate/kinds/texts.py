@@ -78,7 +78,8 @@ def prepare(task: Task, rows: list[Row], loaded: Loaded) -> PreparedTask:
 
         def translated(row: Row, parts: Sequence[Any], results: Sequence[str]) -> Sample:
             wanted = row.texts["completion"].strip()
-            said = {"hypothesis": results[0], "reference": wanted, "exact": results[0] == wanted}
+            asked = row.texts["prompt"]
+            said = {"asked": asked, "hypothesis": results[0], "reference": wanted, "exact": results[0] == wanted}
             return {**_identity(task, row), **said}
 
         return PreparedTask(task.name, rows, [[prompt] for prompt in prompts], list(groups), answer, translated, how)
