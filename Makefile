@@ -109,7 +109,7 @@ $(VENV)/.torch: $(VENV)/.created
 	touch $@
 
 $(VENV)/.train: $(VENV)/.torch pyproject.toml constraints.txt
-	$(PIP) --editable '.[train]'
+	$(PIP) --editable '.[train,eval]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml constraints.txt

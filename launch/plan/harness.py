@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from jobs.core import files
 from jobs.core.paths import Workspace
 from launch.base.text import suggest
 from launch.config.kinds import measured
@@ -14,7 +16,8 @@ from launch.config.pipeline_file import PipelineFile
 from launch.config.profile import Profile
 from launch.config.stages import BenchmarkSource, EvaluateStage
 from launch.inputs import benchmarks
-from launch.plan.backends import answers_of, python_of
+from launch.plan.backends import answers_of
+from launch.plan.backends import asked as asked_of
 from launch.slurm.environment import scrubbed
 
 SECONDS = 120.0
@@ -34,8 +37,8 @@ def harness_tasks(pipeline: PipelineFile, profile: Profile, workspace: Workspace
             place = ("stages", name, "tasks", task)
             found.setdefault(name, {})[task] = {"rows": _rows(pipeline, (*place, "benchmark"), source, part)}
             if (harness := stage.tasks[task].get("harness")) is not None:
-                asked.setdefault(python_of(stage.backend, profile), set()).add(str(harness))
-    answers = {python: _ask(python, sorted(names), profile) for python, names in asked.items()}
+                asked.setdefault(asked_of(stage.backend, profile)[0], set()).add(str(harness))
+    answers = {python: _ask(python, sorted(names), profile, workspace.harness) for python, names in asked.items()}
     for name, tasks in found.items():
         stage = pipeline.pipeline.stages[name]
         assert isinstance(stage, EvaluateStage)
@@ -43,7 +46,7 @@ def harness_tasks(pipeline: PipelineFile, profile: Profile, workspace: Workspace
             harness = stage.tasks[task].get("harness")
             if harness is None:
                 continue
-            answer = answers[python_of(stage.backend, profile)][str(harness)]
+            answer = answers[asked_of(stage.backend, profile)[0]][str(harness)]
             if "error" in answer:
                 raise pipeline.error(("stages", name, "tasks", task, "harness"), answer["error"])
             tasks[task] |= answer
@@ -68,10 +71,28 @@ def _rows(pipeline: PipelineFile, place: tuple[str, ...], source: str, part: str
     return path
 
 
-def _ask(python: str, names: list[str], profile: Profile) -> Mapping[str, Mapping[str, Any]]:
+def _ask(python: str, names: list[str], profile: Profile, cache: Path) -> Mapping[str, Mapping[str, Any]]:
+    """What the harness in this interpreter has; kept in the workspace while the package there is the same."""
+    known: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        known = files.read_json_or_none(cache) or {}
+    try:
+        kept = known.get(python, {})
+        if set(names) <= set(kept["tasks"]) and all(
+            files.state(path) == tuple(at) for path, at in kept["places"].items()
+        ):
+            return {name: kept["tasks"][name] for name in names}
+    except (KeyError, TypeError, AttributeError):
+        pass
     environment = scrubbed(os.environ, drop=profile.secrets)
     what = f"about the tasks {', '.join(names)} of lm-evaluation-harness"
-    found: dict[str, dict[str, Any]] = answers_of(python, ["harness", *names], environment, SECONDS, what)[0]
+    answer = answers_of(python, ["harness", *names], environment, SECONDS, what)[0]
+    found: dict[str, dict[str, Any]] = answer["tasks"]
+    places = {path: files.state(path) for path in answer["places"]}
+    if places and all(places.values()) and not any("error" in one for one in found.values()):
+        with contextlib.suppress(OSError):  # a plan needs no write access
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            files.write_json(cache, {**known, python: {"places": places, "tasks": found}})
     return found
 
 

@@ -6,12 +6,14 @@ A task is a YAML file in the package. A group names tasks, other groups or a tag
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib.util
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +51,12 @@ class Found:
     measures: dict[str, bool] = field(default_factory=dict)
 
 
-def answers(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """For each name what was found, or the ``error``."""
+def answers(names: Iterable[str]) -> dict[str, Any]:
+    """``tasks``: for each name what was found, or the ``error``; ``places``: what changes where the package does."""
+    places = []
+    with contextlib.suppress(HarnessError, metadata.PackageNotFoundError):
+        about = metadata.distribution(PACKAGE).locate_file(f"{PACKAGE}-{metadata.version(PACKAGE)}.dist-info")
+        places = [str(directory()), str(about)]
     found: dict[str, dict[str, Any]] = {}
     for name in names:
         try:
@@ -63,7 +69,7 @@ def answers(names: Iterable[str]) -> dict[str, dict[str, Any]]:
             }
         except HarnessError as error:
             found[name] = {"error": str(error)}
-    return found
+    return {"tasks": found, "places": places}
 
 
 @dataclass
