@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel
-
 from jobs.core.settings import EarlyStopping, validation_problem
 from launch.base.text import suggest
 from launch.config.document.positions import KeyPath, Problem
+from launch.config.document.typed import StrictModel, fields_of
 from launch.config.kinds import FETCHED, TASK_KINDS, TRAINING_DATA, TRAINING_KINDS, measured
 from launch.config.stages import DataStage, EvaluateStage, TaskKeys, TrainingStage
 from launch.inputs.toolkit import package_directory
@@ -77,7 +76,7 @@ def _backend(pipeline: Pipeline, name: str, stage: TrainingStage | EvaluateStage
 def _options(path: KeyPath, owner: TrainingStage | EvaluateStage | TaskKeys) -> Iterator[Problem]:
     """Options stand beside the owner's own keys in the settings, so they must not share a name."""
     for option in owner.options:
-        if option in type(owner).model_fields:
+        if option in fields_of(type(owner)):
             yield Problem((*path, option), "is a key of its own: write it one level up", at_key=True)
 
 
@@ -118,9 +117,9 @@ def _unused(stage: DataStage, own_files: bool) -> Iterator[tuple[KeyPath, str]]:
                 yield (key,), f"the stage has prepare; write prepare: {{{instead}}}"
 
 
-def _chosen(model: BaseModel) -> set[str]:
-    """Fields that were written with another value than the default: a pipeline that is dumped has them all."""
-    return {name for name in model.model_fields_set if getattr(model, name) != type(model).model_fields[name].default}
+def _chosen(model: StrictModel) -> set[str]:
+    """Fields with another value than the default."""
+    return {name for name, field in fields_of(type(model)).items() if getattr(model, name) != field.default}
 
 
 def _training(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator[Problem]:
@@ -143,7 +142,7 @@ def _training(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator[P
 
 def _validation(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator[Problem]:
     place: KeyPath = ("stages", name)
-    early = None if stage.early_stopping is None else EarlyStopping(**stage.early_stopping.model_dump())
+    early = None if stage.early_stopping is None else EarlyStopping(**stage.early_stopping.plain())
     problem = validation_problem(stage.steps, stage.validate_every, early, stage.select)
     if problem is not None:
         yield Problem((*place, problem[0]), problem[1], at_key=True)

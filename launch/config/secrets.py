@@ -14,7 +14,7 @@ from typing import Annotated
 
 from launch.base.errors import InputError
 from launch.base.text import control_character, user_place
-from launch.config.fields import VARIABLE_NAME, checked_text
+from launch.config.fields import VARIABLE_NAME
 
 _LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.ASCII)
 _ALLOWED = "\t\n"
@@ -32,7 +32,7 @@ def _secret_name(name: str) -> str:
     return name
 
 
-SecretName = Annotated[str, checked_text(_secret_name)]
+SecretName = Annotated[str, _secret_name]
 
 
 def user_file() -> Path:

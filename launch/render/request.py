@@ -81,7 +81,7 @@ class JobRequest:
         texts = {
             "stage directory": str(self.stage_dir),
             "script directory": str(self.scripts.root),
-            **{key: value for key, value in self.resources if isinstance(value, str)},
+            **{key: value for key, value in vars(self.resources).items() if isinstance(value, str)},
             **{f"sbatch option {key}": str(value) for key, value in {**self.site, **self.sbatch}.items()},
             **{f"srun argument {number}": value for number, value in enumerate((*self.step, *self.srun), 1)},
             **{f"set-up line {number}": value for number, value in enumerate(self.setup, 1)},
