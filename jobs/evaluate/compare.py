@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import numpy as np
 
 from jobs.evaluate import gates, metrics
 from jobs.evaluate.gates import Judgement
-from jobs.evaluate.intervals import FEWEST, Groups, Observed
+from jobs.evaluate.intervals import FEWEST, Array, Groups, Observed
+from jobs.evaluate.kinds import Task
 from jobs.evaluate.settings import EvaluateSettings
 from jobs.training.settings import BadSettings
 
@@ -98,10 +99,10 @@ def _metric_of(name: str, settings: EvaluateSettings) -> tuple[str, str]:
     Raises:
         BadSettings: no task of this evaluation measures it.
     """
-    for task in settings.tasks:
-        for metric in metrics.TASKS[task].metrics:
-            if name in (metric, f"{task}.{metric}"):
-                return task, metric
+    for task in settings.tasks.values():
+        for metric in task.metrics:
+            if name in (metric, f"{task.name}.{metric}"):
+                return task.name, metric
     raise BadSettings(f"gate {name!r}: no task of this evaluation measures it")
 
 
@@ -135,16 +136,20 @@ def evaluate(now: Samples, earlier: Samples | None, settings: EvaluateSettings) 
 def _of_task(
     task: str, samples: Sequence[dict[str, Any]], pairs: Sequence[tuple[Any, Any]], settings: EvaluateSettings
 ) -> dict[str, Measured]:
-    kind = metrics.TASKS[task]
-    values, groups = metrics.statistics(task, samples), _groups(samples, settings)
+    of = settings.tasks[task]
+
+    def statistics(samples: Iterable[Mapping[str, Any]]) -> Array:
+        return np.array([of.kind.statistics(of.keys, sample) for sample in samples], dtype=np.float64)
+
+    values, groups = statistics(samples), _groups(samples, settings)
     drawn = groups.sums(values)
-    before, after = (metrics.statistics(task, [pair[side] for pair in pairs]) for side in (0, 1))
+    before, after = (statistics(pair[side] for pair in pairs) for side in (0, 1))
     both = _groups([pair[1] for pair in pairs], settings) if pairs else None
     # One pass over the draws: they take longer than all else here.
     sums = np.split(both.sums(np.hstack((before, after))), 2, axis=1) if both is not None else None
-    old = kind.measured([pair[0] for pair in pairs])
+    old = _measured(of, [pair[0] for pair in pairs])
     found = {}
-    for name, metric in kind.measured(samples).items():
+    for name, metric in _measured(of, samples).items():
         one = Measured(metrics.value(metric, values, groups, drawn), metric.higher_is_better)
         if both is not None and sums is not None and name in old:
             change = metrics.change(metric, before, after, both, (sums[0], sums[1]))
@@ -156,6 +161,12 @@ def _of_task(
             one = Measured(one.now, one.higher_is_better, first, change, moved)
         found[name] = one
     return found
+
+
+def _measured(task: Task, samples: Sequence[Mapping[str, Any]]) -> dict[str, metrics.Metric]:
+    """The metrics that these samples have the numbers for."""
+    first = samples[0] if samples else {}
+    return {name: one for name, one in task.metrics.items() if one.needs is None or one.needs in first}
 
 
 def _groups(samples: Sequence[Mapping[str, Any]], settings: EvaluateSettings) -> Groups:

@@ -7,9 +7,8 @@ Every metric here is a function of sums over examples (of negative log-likelihoo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -29,23 +28,6 @@ class Metric:
     higher_is_better: bool
     share: int | None = None
     needs: str | None = None
-
-
-@dataclass(frozen=True)
-class TaskDefinition:
-    """One evaluation task.
-
-    ``format`` of its data; ``statistics`` of a sample (one line of samples.jsonl); ``metrics`` by their names.
-    """
-
-    format: str
-    statistics: Callable[[Mapping[str, Any]], Sequence[float]]
-    metrics: dict[str, Metric]
-
-    def measured(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
-        """The metrics that these samples have the numbers for."""
-        first = samples[0] if samples else {}
-        return {name: one for name, one in self.metrics.items() if one.needs is None or one.needs in first}
 
 
 def chrf_statistics(hypothesis: str, reference: str) -> list[float]:
@@ -82,48 +64,9 @@ def chrf(sums: Array) -> Array:
     return np.asarray(100 * np.where(bottom > 0, (1 + factor) * precision * recall / np.maximum(bottom, 1e-16), 0))
 
 
-def _mean(column: int) -> Callable[[Array], Array]:
+def mean(column: int) -> Callable[[Array], Array]:
     """Mean of a column: its sum over the sum of the last column."""
     return lambda sums: np.asarray(sums[..., column] / sums[..., -1])
-
-
-def _bits_per_byte(sums: Array) -> Array:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(sums[..., 0] / np.log(2) / sums[..., 2])
-
-
-TASKS: dict[str, TaskDefinition] = {
-    "perplexity": TaskDefinition(
-        "corpus",
-        lambda sample: (sample["nll"], sample["tokens"], sample.get("bytes", 0)),
-        {
-            "perplexity": Metric(lambda sums: np.asarray(np.exp(sums[..., 0] / sums[..., 1])), False),
-            "bits_per_byte": Metric(_bits_per_byte, False, needs="bytes"),
-        },
-    ),
-    "answers": TaskDefinition(
-        "instructions",
-        lambda sample: (sample["nll"], sample["tokens"]),
-        {"answer_loss": Metric(_mean(0), False)},
-    ),
-    "translation": TaskDefinition(
-        "instructions",
-        lambda sample: (*chrf_statistics(sample["hypothesis"], sample["reference"]), float(sample["exact"]), 1.0),
-        {"chrf": Metric(chrf, True), "exact_match": Metric(_mean(3 * CHRF_ORDER), True, share=3 * CHRF_ORDER)},
-    ),
-    "preferences": TaskDefinition(
-        "preferences",
-        lambda sample: (float(sample["margin"] > 0), sample["margin"], 1.0),
-        {"accuracy": Metric(_mean(0), True, share=0), "margin": Metric(_mean(1), True)},
-    ),
-}
-"""Task -> how it is computed. ``answer_loss`` is in nats a token, ``margin`` in nats a pair, ``bits_per_byte`` of the
-UTF-8 text, which unlike perplexity does not depend on the tokenizer."""
-
-
-def statistics(task: str, samples: Sequence[Mapping[str, Any]]) -> Array:
-    """Statistics of the samples of a task, (examples, columns)."""
-    return np.array([TASKS[task].statistics(sample) for sample in samples], dtype=np.float64)
 
 
 def value(metric: Metric, values: Array, groups: Groups, drawn: Array) -> Observed:

@@ -19,9 +19,6 @@ _DURATION = re.compile(
     r"|(?P<a>\d{1,6})(?::(?P<b>\d{1,2})(?::(?P<c>\d{1,2}))?)?)\Z",
     re.ASCII,
 )
-VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-"""Of an environment variable."""
-
 _MEMORY = re.compile(r"\d{1,12}[KMGT]?\Z", re.ASCII)
 
 

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any
 
+from jobs.core.tasks import DataKeys, kind_of
 from launch.config.document.typed import StrictModel, key
 from launch.config.fields import Amount, Line, ResourceKeys, Slug, not_empty
-from launch.config.kinds import FETCHED, TASK_KINDS
+from launch.config.kinds import FETCHED
 from launch.config.profile_fields import Group
 from launch.config.secrets import SecretName
 from launch.config.stages import (
@@ -46,13 +47,17 @@ class Pipeline(StrictModel):
         return self.sources.get(stage.source) or PathSource(type="path", path=stage.source)
 
     def task_data(self, name: str) -> dict[str, str]:
-        """Task -> data stage of an evaluation. Where a task names none it is the only one of the task's kind."""
+        """Task -> data stage, of the tasks that read one. Where a task names none it is the only one of its kind."""
         stage = self.stages[name]
         assert isinstance(stage, EvaluateStage)
-        return {
-            task: keys.data or next(other for other, it in self.stages.items() if it.kind == TASK_KINDS.get(task))
-            for task, keys in stage.tasks.items()
-        }
+        found = {}
+        for task, keys in stage.tasks.items():
+            kind = kind_of(task, keys)
+            if kind is not None and issubclass(kind.keys, DataKeys):
+                found[task] = keys.get("data") or next(
+                    other for other, it in self.stages.items() if it.kind == kind.reads
+                )
+        return found
 
     def parents(self, name: str) -> dict[str, str]:
         """Role (``checkpoint``, ``data``, ``compare_to``, ``data:<task>``) -> stage that is read; the base model is

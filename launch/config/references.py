@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobs.core.settings import EarlyStopping, validation_problem
+from jobs.core.tasks import KINDS, DataKeys, kind_of
 from launch.base.text import suggest
 from launch.config.document.positions import KeyPath, Problem
-from launch.config.document.typed import StrictModel, fields_of
-from launch.config.kinds import FETCHED, TASK_KINDS, TRAINING_DATA, TRAINING_KINDS, measured
-from launch.config.stages import DataStage, EvaluateStage, TaskKeys, TrainingStage
+from launch.config.document.typed import StrictModel, fields_of, show
+from launch.config.kinds import FETCHED, TRAINING_DATA, TRAINING_KINDS, measured
+from launch.config.stages import DataStage, EvaluateStage, TrainingStage
 from launch.inputs.toolkit import package_directory
 
 if TYPE_CHECKING:
@@ -73,10 +75,10 @@ def _backend(pipeline: Pipeline, name: str, stage: TrainingStage | EvaluateStage
     return [Problem(("stages", name, "backend"), text)]
 
 
-def _options(path: KeyPath, owner: TrainingStage | EvaluateStage | TaskKeys) -> Iterator[Problem]:
+def _options(path: KeyPath, options: dict[str, Any], keys: Iterable[str]) -> Iterator[Problem]:
     """Options stand beside the owner's own keys in the settings, so they must not share a name."""
-    for option in owner.options:
-        if option in fields_of(type(owner)):
+    for option in options:
+        if option in keys:
             yield Problem((*path, option), "is a key of its own: write it one level up", at_key=True)
 
 
@@ -130,7 +132,7 @@ def _training(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator[P
     shared = stage.batch_problem(stage.nodes or 1, stage.processes_per_node or 1)
     if shared:
         yield Problem((*place, "batch_size"), shared)
-    yield from _options((*place, "options"), stage)
+    yield from _options((*place, "options"), stage.options, fields_of(type(stage)))
     if stage.steps is None and stage.epochs is None:
         yield Problem((*place, "steps"), "is missing: write steps, or epochs in its place")
     elif stage.steps is not None and stage.epochs is not None:
@@ -159,24 +161,45 @@ def _evaluation(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator
     place: KeyPath = ("stages", name)
     yield from _backend(pipeline, name, stage)
     yield from _reference(pipeline, (*place, "checkpoint"), stage.checkpoint, TRAINING_KINDS, FETCHED)
-    yield from _options((*place, "options"), stage)
+    yield from _options((*place, "options"), stage.options, fields_of(type(stage)))
     for task, keys in stage.tasks.items():
-        at: KeyPath = (*place, "tasks", task)
-        yield from _options((*at, "options"), keys)
-        if task not in TASK_KINDS:
-            yield Problem(at, f"there is no task {task!r}; {suggest(task, list(TASK_KINDS))}", at_key=True)
-        elif keys.data is not None:
-            yield from _reference(pipeline, (*at, "data"), keys.data, (TASK_KINDS[task],))
-        else:
-            kind = TASK_KINDS[task]
-            options = _of_kinds(pipeline, (kind,))
-            if not options:
-                yield Problem(at, f"needs a stage of kind {kind}; there is none", at_key=True)
-            elif len(options) > 1:
-                yield Problem(at, f"which data? write {task}: {{data: NAME}}, one of {', '.join(options)}", at_key=True)
+        yield from _task(pipeline, (*place, "tasks", task), keys)
     if stage.compare_to is not None:
         yield from _reference(pipeline, (*place, "compare_to"), stage.compare_to, ("evaluate",))
     yield from _gate(pipeline, name, stage)
+
+
+def _task(pipeline: Pipeline, place: KeyPath, given: dict[str, Any]) -> Iterator[Problem]:
+    name = str(place[-1])
+    kind = kind_of(name, given)
+    if kind is None:
+        wrong = str(given.get("task", name))
+        at = (*place, "task") if "task" in given else place
+        yield Problem(at, f"there is no task {wrong!r}; {suggest(wrong, list(KINDS))}", at_key="task" not in given)
+        return
+    known = [key.name for key in fields(kind.keys)]
+    options = given.get("options", {})
+    if not isinstance(options, dict):
+        yield Problem((*place, "options"), f"expected a mapping (key: value), got {options!r}")
+    else:
+        yield from _options((*place, "options"), options, known)
+    for key, text in kind.problems({key: one for key, one in given.items() if key not in ("task", "options")}):
+        unknown = f"unknown key; {suggest(key, known)} (value: {show(given.get(key))})"
+        yield Problem((*place, key), text or unknown, at_key=not text)
+    if issubclass(kind.keys, DataKeys):
+        yield from _data_of_task(pipeline, place, given.get("data"), kind.reads)
+
+
+def _data_of_task(pipeline: Pipeline, place: KeyPath, data: Any, kind: str) -> Iterator[Problem]:
+    options = _of_kinds(pipeline, (kind,))
+    if isinstance(data, str):
+        yield from _reference(pipeline, (*place, "data"), data, (kind,))
+    elif data is not None:
+        return  # no text, which is a problem already
+    elif not options:
+        yield Problem(place, f"needs a stage of kind {kind}; there is none", at_key=True)
+    elif len(options) > 1:
+        yield Problem(place, f"which data? write {place[-1]}: {{data: NAME}}, one of {', '.join(options)}", at_key=True)
 
 
 def _gate(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator[Problem]:

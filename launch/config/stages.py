@@ -4,10 +4,11 @@
 """
 
 import re
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal
 
 from jobs.core.settings import VALIDATION, DpoKeys, EarlyStopping, TrainingKeys, rule_of
+from jobs.core.tasks import kind_of
 from launch.base.text import suggest
 from launch.config.document.typed import Before, Key, StrictModel, TaggedBy, key
 from launch.config.fields import (
@@ -252,18 +253,6 @@ class DpoStage(_TrainingStage):
     beta: float = _training("beta")
 
 
-class TaskKeys(StrictModel):
-    """One evaluation task. ``data``: None means the only data stage of its kind; ``limit``: the most examples;
-    ``cluster``: a field of their ``meta``, examples that share it count as one."""
-
-    data: Line | None = None
-    split: Literal["validation", "test"] = "test"
-    limit: Count | None = None
-    max_new_tokens: Count = 64
-    cluster: Line | None = None
-    options: dict[Line, Any] = key(default_factory=dict)
-
-
 Allowed = NotNegative | Annotated[str, matching(_PERCENT, "is no part: write 5%")]
 
 
@@ -297,14 +286,25 @@ class GateRule(StrictModel):
         return found if self.tier == "critical" else {**found, "tier": self.tier}
 
 
+def _task(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a task with the defaults of its kind, and the kind where its name does not say it."""
+    kind = kind_of(name, given)
+    if kind is None:
+        return dict(given)
+    defaults = {key.name: key.default for key in fields(kind.keys) if key.default not in (None, MISSING)}
+    said = {"task": kind.name} if kind.name != name else {}
+    return defaults | {key: value for key, value in given.items() if value is not None} | said
+
+
 class EvaluateStage(_Stage):
-    """Measure a checkpoint. ``gate``: what a ``metric`` or ``task.metric`` must show; ``missed`` and ``undecided``:
-    whether the chain stops where one does not show it, or where its contrary is not shown either."""
+    """Measure a checkpoint. ``tasks``: their keys are those of the kinds in ``jobs.core.tasks``. ``gate``: what a
+    ``metric`` or ``task.metric`` must show; ``missed`` and ``undecided``: whether the chain stops where one does not
+    show it, or where its contrary is not shown either."""
 
     kind: Literal["evaluate"]
     backend: ModuleName = "trl"
     checkpoint: Line
-    tasks: Annotated[dict[Line, TaskKeys], Before(_names_as_mapping), not_empty]
+    tasks: Annotated[dict[Line, dict[Line, Any]], Before(_names_as_mapping), not_empty]
     compare_to: Line | None = None
     gate: dict[Line, GateRule] = key(default_factory=dict)
     missed: Literal["stop", "go"] = "stop"
@@ -317,10 +317,7 @@ class EvaluateStage(_Stage):
         for name in ("missed", "undecided"):
             if found[name] == "stop":
                 del found[name]
-        tasks = {name: _with_options(task) for name, task in found["tasks"].items()}
-        for task in tasks.values():
-            if task["cluster"] is None:
-                del task["cluster"]
+        tasks = {name: _with_options(_task(name, task)) for name, task in self.tasks.items()}
         return {**found, "tasks": tasks, "gate": {name: rule.settings() for name, rule in self.gate.items()}}
 
 

@@ -15,11 +15,11 @@ from typing import Any
 
 from jobs.core import power, results, seal
 from jobs.core.paths import Workspace
+from jobs.core.tasks import kind_of
 from launch.base.text import table
 from launch.config.kinds import measured
 from launch.plan.model import Plan, PlannedStage
 
-SHARES = ("accuracy", "exact_match")
 CHANGED = 0.15
 """Share of answers that a night changes, where nothing is known. Assumed."""
 
@@ -66,7 +66,9 @@ def _power(
     examples = _examples(stage, task, workspace)
     absolute = "at_least" in rule or "at_most" in rule
     deviation = earlier.get(f"{task}.{metric}", {}).get("value" if absolute else "change")
-    assumed = deviation is None and metric in SHARES
+    kind = kind_of(task, stage.settings["tasks"].get(task, {}))
+    facts = None if kind is None else kind.metrics.get(metric)
+    assumed = deviation is None and facts is not None and facts.share
     if assumed:
         bound = float(rule.get("at_least", rule.get("at_most", 0.0)))
         deviation = math.sqrt(bound * (1 - bound)) if absolute and 0 < bound < 1 else math.sqrt(CHANGED)
@@ -75,8 +77,8 @@ def _power(
     needs = None
     if decides is not None and deviation is not None and isinstance(allowed, int | float) and 0 < allowed < decides:
         needs = math.ceil(power.needed(deviation, allowed))
-    kind = next(key for key in rule if key != "tier")
-    said = f"{kind} {rule[kind]}"
+    demand = next(key for key in rule if key != "tier")
+    said = f"{demand} {rule[demand]}"
     return GatePower(stage.name, f"{task}.{metric}", said, examples, decides, assumed, needs)
 
 

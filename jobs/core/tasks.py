@@ -1,0 +1,102 @@
+"""Kinds of evaluation tasks: what each can be told, reads and measures; one dataclass of keys a kind.
+
+Read where an evaluation is planned (``launch.config``) and where it runs (``jobs.evaluate.kinds``, which holds how each
+is measured). A new kind is a dataclass and an entry of ``KINDS`` here, and an entry there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, cast
+
+from jobs.core import strict
+from jobs.core.settings import rule_of, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskKeys:
+    """What every task can be told: ``limit``, the most examples of it."""
+
+    limit: int | None = setting(None, at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataKeys(TaskKeys):
+    """Of a task on a data stage. ``data``: None means the only one of its kind; ``cluster`` names a field of their
+    ``meta``: examples that share it count as one for the intervals."""
+
+    data: str | None = None
+    split: str = setting("test", choices=("validation", "test"))
+    cluster: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranslationKeys(DataKeys):
+    """``max_new_tokens`` bounds a generated answer."""
+
+    max_new_tokens: int = setting(64, at_least=1)
+
+
+@dataclass(frozen=True)
+class MetricFacts:
+    """``share``: the metric is a share of the examples."""
+
+    higher_is_better: bool
+    share: bool = False
+
+
+@dataclass(frozen=True)
+class TaskKind:
+    """One kind. ``reads``: the kind of the data stage. ``key``: a task that has this key is of the kind, with ``value``
+    where it says one; every kind is that of a task of its name, too, and of ``task: NAME``."""
+
+    name: str
+    keys: type[TaskKeys]
+    reads: str
+    metrics: Mapping[str, MetricFacts]
+    key: str = ""
+    value: str = ""
+
+    def problems(self, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """The keys of a task of this kind that are unknown or have a wrong value, and why; ``task`` is none of them."""
+        kinds, required = strict.shape(cast(Any, self.keys))
+        rules = {one.name: rule_of(one) for one in fields(self.keys)}
+        for name, value in given.items():
+            if name not in kinds:
+                yield name, ""
+                continue
+            try:
+                found = strict.convert(kinds[name], value, "this")
+            except ValueError as error:
+                yield name, str(error).removeprefix("this ")
+                continue
+            problem = None if value is None else rules[name].problem(found)
+            if problem is not None:
+                yield name, problem
+        for name in required:
+            if given.get(name) is None:
+                yield name, "this key is required"
+
+
+_LOWER, _HIGHER, _SHARE = MetricFacts(False), MetricFacts(True), MetricFacts(True, share=True)
+
+KINDS: dict[str, TaskKind] = {
+    kind.name: kind
+    for kind in (
+        TaskKind("perplexity", DataKeys, "corpus", {"perplexity": _LOWER, "bits_per_byte": _LOWER}),
+        TaskKind("answers", DataKeys, "instructions", {"answer_loss": _LOWER}),
+        TaskKind("translation", TranslationKeys, "instructions", {"chrf": _HIGHER, "exact_match": _SHARE}),
+        TaskKind("preferences", DataKeys, "preferences", {"accuracy": _SHARE, "margin": _HIGHER}),
+    )
+}
+
+
+def kind_of(name: str, given: Mapping[str, Any]) -> TaskKind | None:
+    """The kind of the task ``name`` with these settings; None: there is no such kind."""
+    if "task" in given:
+        return KINDS.get(str(given["task"]))
+    for kind in KINDS.values():
+        if kind.key and kind.key in given and kind.value in ("", given[kind.key]):
+            return kind
+    return KINDS.get(name)
