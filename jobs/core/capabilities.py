@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 LOGITS = 13.0
@@ -53,6 +53,14 @@ class Memory:
     optimizers: dict[str, float] = field(default_factory=dict)
     fused_loss: str = ""
     without: dict[str, Memory] = field(default_factory=dict)
+
+    def installed(self, packages: Collection[str] | None) -> Memory:
+        """What is kept where these packages are installed. None: the environment cannot be seen (an image, modules of
+        the nodes); all that it depends on are taken to be there."""
+        for package, instead in self.without.items():
+            if packages is not None and package not in packages:
+                return instead.installed(packages)
+        return replace(self, without={})
 
     @classmethod
     def of(cls, value: Mapping[str, Any]) -> Memory:

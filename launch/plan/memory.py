@@ -16,7 +16,7 @@ What is counted is what must be there; what CUDA, NCCL and a fragmented allocato
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -137,17 +137,6 @@ def utilisation(keeps: capabilities.Memory) -> tuple[float, float]:
 
 PLAIN = capabilities.Memory({"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, logits=capabilities.LOGITS, reference=4.0)
 """Of a back end that declares nothing: plain Adam over whole replicas."""
-
-
-def installed(declared: capabilities.Memory | None, packages: Collection[str] | None) -> capabilities.Memory | None:
-    """What a back end keeps where these packages are installed. None: the environment cannot be seen (an image, modules
-    of the nodes); all that it depends on are taken to be there."""
-    if declared is None:
-        return None
-    for package, instead in declared.without.items():
-        if packages is not None and package not in packages:
-            return installed(instead, packages)
-    return replace(declared, without={})
 
 
 def with_settings(declared: capabilities.Memory | None, settings: Mapping[str, Any]) -> capabilities.Memory:
