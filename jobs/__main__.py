@@ -1,7 +1,8 @@
 """The verbs of a job: ``prologue``, ``work``, ``finish`` and ``ray-nodes`` take a ``spec.json``; ``probe`` takes
-back-end names and ``render`` a file of stages (before them ``--code DIR``, where some are the user's), ``address``
-interfaces and another node, ``shard`` a list of tasks and the index of one, and those that begin with ``probe-`` are
-those of ``overnight profile test``."""
+back-end names and ``render`` a file of stages (before them ``--code DIR``, where some are the user's), ``harness``
+names of tasks of lm-evaluation-harness, ``compare`` a file that names two evaluations, ``address`` interfaces and
+another node, ``share`` a directory of which a node digests some files, ``shard`` a list of tasks and the index of one,
+and those that begin with ``probe-`` are those of ``overnight profile test``."""
 
 from __future__ import annotations
 
@@ -25,6 +26,13 @@ def main(argv: Sequence[str]) -> int:
     verb, path, *rest = argv
     if verb in ("probe", "render"):
         return _asked(verb, argv[1:])
+    if verb == "harness":  # of the planner: tasks of lm-evaluation-harness
+        from jobs.evaluate.harness import index
+
+        print(json.dumps(index.answers(argv[1:])))
+        return 0
+    if verb == "compare":  # of ``overnight compare``: a file that names two evaluations
+        return _compared(Path(path))
     if verb == "address":  # of this node: interfaces, another node
         from jobs.lifecycle import network
 
@@ -38,6 +46,10 @@ def main(argv: Sequence[str]) -> int:
         from data_prep.corpus import tasks
 
         return tasks.main(Path(path), int(rest[0]))
+    if verb == "share":  # of the files below a directory: number and count of the node, depth
+        from jobs.backends.nemo_rl import digests
+
+        return digests.main(path, *rest)
     if verb == "prologue":
         from jobs.lifecycle import steps
 
@@ -91,6 +103,19 @@ def _asked(verb: str, given: Sequence[str]) -> int:
     else:
         stages = json.loads(Path(given[0]).read_text(encoding="utf-8"))
         print(json.dumps([_render(asked, code) for asked in stages]))
+    return 0
+
+
+def _compared(path: Path) -> int:
+    """What two evaluations say of each other; ``error`` where this interpreter lacks what it takes."""
+    asked = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        from jobs.evaluate import against
+
+        answer = against.answer(asked)
+    except (ImportError, OSError, ValueError) as error:
+        answer = {"error": f"{type(error).__name__}: {error}"}
+    print(json.dumps(answer))
     return 0
 
 

@@ -1,4 +1,5 @@
-"""How many examples show what, at the level of a gate: read when it is judged, and when the chain is planned.
+"""How many examples show what, at the level of a gate: read when it is judged, when the chain is planned, and when
+people's answers are counted.
 
 A distance from a threshold is shown where it is so many standard errors that a test at 2.5 % on one side finds it four
 times in five. ``deviation``: standard error times the root of the number of examples.
@@ -22,3 +23,14 @@ def decides(deviation: float, examples: int) -> float:
 def needed(deviation: float, distance: float) -> float:
     """How many examples show this ``distance``."""
     return (SIGMAS * deviation / distance) ** 2
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share of ``n`` examples (Wilson 1927), which is no point at 0 of 60.
+
+    Of a mean of values between 0 and 1 it is at least as wide as it has to be: none of them scatters more than a share.
+    """
+    z = NormalDist().inv_cdf(1 - CHANCE)
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)

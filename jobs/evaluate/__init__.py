@@ -1,7 +1,7 @@
 """Evaluation of a checkpoint on held-out examples, with intervals, and against an earlier evaluation.
 
-``metrics`` holds the formulas, ``intervals`` what chance explains, ``measure`` runs the model, ``tasks`` joins the two,
-``compare`` finds the change and ``gates`` judges it.
+``metrics`` holds the formulas, ``intervals`` what chance explains, ``measure`` runs the model, ``kinds`` joins the two
+(a module for those tasks that are alike), ``compare`` finds the change and ``gates`` judges it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from jobs.evaluate.gates import GateFailed, GateUndecided
 from jobs.training.interface import Result, WorkContext
 
 if TYPE_CHECKING:
+    from jobs.evaluate.kinds import PreparedTask
     from jobs.evaluate.settings import EvaluateSettings
-    from jobs.evaluate.tasks import PreparedTask
 
 __all__ = ["GateFailed", "GateUndecided", "run"]
 
@@ -62,12 +62,9 @@ def _measure(
     spec: StageSpec, ctx: WorkContext, settings: EvaluateSettings
 ) -> tuple[list[PreparedTask], dict[str, list[dict[str, Any]]]]:
     """The tasks made ready, and the samples of each."""
-    from jobs.evaluate import tasks
+    from jobs.evaluate.kinds import Loaded
 
-    rows = {
-        name: tasks.choose(spec.inputs[task.data].output / f"{task.split}.jsonl", name, task)
-        for name, task in settings.tasks.items()
-    }
+    rows = {name: task.kind.choose(task, spec.inputs) for name, task in settings.tasks.items()}
 
     import torch
     import transformers
@@ -82,7 +79,11 @@ def _measure(
     tokenizer = tokenizers.load(checkpoint)
     model = load_model(checkpoint).eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
-    prepared = [tasks.prepare(name, chosen, settings, model, tokenizer) for name, chosen in rows.items()]
+    other = spec.inputs.get("compare_to")
+    known = None if other is None else results.find(other.output)
+    earlier = {} if known is None else results.read(known)
+    loaded = Loaded(model, tokenizer, settings.batch_tokens, settings.batch_prompts, earlier)
+    prepared = [task.kind.prepare(task, rows[name], loaded) for name, task in settings.tasks.items()]
     total = sum(len(task.groups) for task in prepared)
     step = 0
     samples: dict[str, list[dict[str, Any]]] = {}

@@ -21,7 +21,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.core.power import CHANCE
+from jobs.core.power import CHANCE, wilson
 
 Array = NDArray[np.float64]
 
@@ -106,16 +106,13 @@ def of_draws(value: float, drawn: Array, n: int, groups: int) -> Observed:
 
 def of_share(successes: int, n: int) -> Observed:
     """A share of ``n`` examples."""
-    z, share = NORMAL.inv_cdf(1 - CHANCE), successes / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    few = n < FEWEST
+    share, few = successes / n, n < FEWEST
 
     def score(at: float) -> float:
         error = math.sqrt(at * (1 - at) / n)
         return (share - at) / error if error else math.copysign(math.inf, share - at) if share != at else 0.0
 
-    low, high = (None, None) if few else (max(0.0, middle - half), min(1.0, middle + half))
+    low, high = (None, None) if few else wilson(share, n)
     found = MetricEstimate(share, low, high, n, n, "Wilson", None if few else math.sqrt(share * (1 - share)))
     return Observed(found, lambda at: NORMAL.cdf(-score(at)), lambda at: NORMAL.cdf(score(at)))
 

@@ -7,9 +7,8 @@ Every metric here is a function of sums over examples (of negative log-likelihoo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -22,30 +21,20 @@ CHRF_BETA = 2.0
 
 @dataclass(frozen=True)
 class Metric:
-    """``of``: from sums of statistics (..., columns) to values (...). ``share``: the column that is 0 or 1 of each
-    example, where the metric is its mean. ``needs``: a field of samples without which there is no such number."""
+    """``of``: from sums of statistics (..., columns) to values (...). ``share``: the column whose mean the metric is,
+    where that is 0 or 1 of each example (of a benchmark: can be). ``among``: the column that is 1 of the examples
+    that it is a share of, where those are not all. ``needs``: a field of samples without which there is no such
+    number."""
+
+    def counts(self, values: Array) -> Array:
+        """Of these statistics those that the metric is about."""
+        return values if self.among is None else values[values[:, self.among] == 1]
 
     of: Callable[[Array], Array]
     higher_is_better: bool
     share: int | None = None
+    among: int | None = None
     needs: str | None = None
-
-
-@dataclass(frozen=True)
-class TaskDefinition:
-    """One evaluation task.
-
-    ``format`` of its data; ``statistics`` of a sample (one line of samples.jsonl); ``metrics`` by their names.
-    """
-
-    format: str
-    statistics: Callable[[Mapping[str, Any]], Sequence[float]]
-    metrics: dict[str, Metric]
-
-    def measured(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
-        """The metrics that these samples have the numbers for."""
-        first = samples[0] if samples else {}
-        return {name: one for name, one in self.metrics.items() if one.needs is None or one.needs in first}
 
 
 def chrf_statistics(hypothesis: str, reference: str) -> list[float]:
@@ -82,61 +71,28 @@ def chrf(sums: Array) -> Array:
     return np.asarray(100 * np.where(bottom > 0, (1 + factor) * precision * recall / np.maximum(bottom, 1e-16), 0))
 
 
-def _mean(column: int) -> Callable[[Array], Array]:
+def mean(column: int) -> Callable[[Array], Array]:
     """Mean of a column: its sum over the sum of the last column."""
     return lambda sums: np.asarray(sums[..., column] / sums[..., -1])
 
 
-def _bits_per_byte(sums: Array) -> Array:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(sums[..., 0] / np.log(2) / sums[..., 2])
-
-
-TASKS: dict[str, TaskDefinition] = {
-    "perplexity": TaskDefinition(
-        "corpus",
-        lambda sample: (sample["nll"], sample["tokens"], sample.get("bytes", 0)),
-        {
-            "perplexity": Metric(lambda sums: np.asarray(np.exp(sums[..., 0] / sums[..., 1])), False),
-            "bits_per_byte": Metric(_bits_per_byte, False, needs="bytes"),
-        },
-    ),
-    "answers": TaskDefinition(
-        "instructions",
-        lambda sample: (sample["nll"], sample["tokens"]),
-        {"answer_loss": Metric(_mean(0), False)},
-    ),
-    "translation": TaskDefinition(
-        "instructions",
-        lambda sample: (*chrf_statistics(sample["hypothesis"], sample["reference"]), float(sample["exact"]), 1.0),
-        {"chrf": Metric(chrf, True), "exact_match": Metric(_mean(3 * CHRF_ORDER), True, share=3 * CHRF_ORDER)},
-    ),
-    "preferences": TaskDefinition(
-        "preferences",
-        lambda sample: (float(sample["margin"] > 0), sample["margin"], 1.0),
-        {"accuracy": Metric(_mean(0), True, share=0), "margin": Metric(_mean(1), True)},
-    ),
-}
-"""Task -> how it is computed. ``answer_loss`` is in nats a token, ``margin`` in nats a pair, ``bits_per_byte`` of the
-UTF-8 text, which unlike perplexity does not depend on the tokenizer."""
-
-
-def statistics(task: str, samples: Sequence[Mapping[str, Any]]) -> Array:
-    """Statistics of the samples of a task, (examples, columns)."""
-    return np.array([TASKS[task].statistics(sample) for sample in samples], dtype=np.float64)
+def is_share(metric: Metric, *values: Array) -> bool:
+    """Whether the metric is a share of these examples."""
+    return metric.share is not None and all(bool(np.isin(one[:, metric.share], (0, 1)).all()) for one in values)
 
 
 def value(metric: Metric, values: Array, groups: Groups, drawn: Array) -> Observed:
     """A metric over ``values`` (examples, columns), of which ``drawn`` are the sums over each resample."""
-    if metric.share is not None and groups.single:
-        return intervals.of_share(int(values[:, metric.share].sum()), len(values))
-    return intervals.of_draws(float(metric.of(values.sum(axis=0))), metric.of(drawn), len(values), groups.count)
+    own = metric.counts(values)
+    if metric.share is not None and groups.single and is_share(metric, values):
+        return intervals.of_share(int(own[:, metric.share].sum()), len(own))
+    return intervals.of_draws(float(metric.of(values.sum(axis=0))), metric.of(drawn), len(own), groups.count)
 
 
 def change(metric: Metric, before: Array, after: Array, groups: Groups, drawn: tuple[Array, Array]) -> Observed:
     """How far a metric moved on the same examples, which are drawn together."""
-    if metric.share is not None and groups.single:
-        moved = after[:, metric.share] - before[:, metric.share]
-        return intervals.of_changed_share(int((moved > 0).sum()), int((moved < 0).sum()), len(after))
+    if metric.share is not None and groups.single and is_share(metric, before, after):
+        moved = metric.counts(after)[:, metric.share] - metric.counts(before)[:, metric.share]
+        return intervals.of_changed_share(int((moved > 0).sum()), int((moved < 0).sum()), len(moved))
     first, second = (float(metric.of(values.sum(axis=0))) for values in (before, after))
     return intervals.of_draws(second - first, metric.of(drawn[1]) - metric.of(drawn[0]), len(after), groups.count)

@@ -7,22 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.core.settings import setting
+from jobs.core.tasks import DataKeys, kind_of
 from jobs.evaluate.gates import AFTER, GateRule
-from jobs.evaluate.metrics import TASKS
+from jobs.evaluate.kinds import KINDS, Task
 from jobs.training.interface import needs
 from jobs.training.settings import BadSettings, build, unknown
-
-
-@dataclass(frozen=True)
-class TaskSettings:
-    """One task. ``data`` names the input with the examples; ``max_new_tokens`` bounds a generated answer; ``cluster``
-    names a field of their ``meta``: examples that share it count as one for the intervals."""
-
-    data: str
-    split: str = "test"
-    limit: int | None = setting(None, at_least=1)
-    max_new_tokens: int = setting(64, at_least=1)
-    cluster: str | None = None
 
 
 @dataclass(frozen=True)
@@ -34,7 +23,7 @@ class EvaluateSettings:
     model at once, padding included; ``batch_prompts`` is how many answers are generated at once.
     """
 
-    tasks: dict[str, TaskSettings]
+    tasks: dict[str, Task]
     gate: dict[str, GateRule] = field(default_factory=dict)
     missed: str = setting("stop", choices=AFTER)
     undecided: str = setting("stop", choices=AFTER)
@@ -56,13 +45,20 @@ class EvaluateSettings:
         tasks = settings.get("tasks")
         if not isinstance(tasks, Mapping) or not tasks:
             raise BadSettings("setting 'tasks' must name at least one task")
-        unknown(tasks, TASKS, "task")
         found = {"tasks": {name: _task(name, value) for name, value in tasks.items()}}
         gate = {name: GateRule.read(name, value) for name, value in (settings.get("gate") or {}).items()}
         return build(cls, {**settings, **found, "gate": gate})
 
 
-def _task(name: str, value: Any) -> TaskSettings:
-    if not isinstance(value, Mapping) or "data" not in value:
-        raise BadSettings(f"task {name!r} must name its data, not {value!r}")
-    return build(TaskSettings, value, f" of task {name!r}")
+def _task(name: str, value: Any) -> Task:
+    if not isinstance(value, Mapping):
+        raise BadSettings(f"task {name!r} must be a mapping, not {value!r}")
+    kind = kind_of(name, value)
+    if kind is None:
+        unknown({str(value.get("task", name)): value}, KINDS, "task")
+    assert kind is not None
+    given = kind.plain({key: one for key, one in value.items() if key != "task"})
+    keys = build(kind.keys, given, f" of task {name!r}")
+    if isinstance(keys, DataKeys) and keys.data is None:
+        raise BadSettings(f"task {name!r} must name its data")
+    return Task(name, KINDS[kind.name], keys)

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Any
+
+from jobs.core.tasks import kind_of
 
 DATA_KINDS = ("corpus", "instructions", "preferences")
 TRAINING_DATA = {"cpt": "corpus", "sft": "instructions", "dpo": "preferences"}
 """Kind of a training stage -> kind of the data stage that it reads."""
 TRAINING_KINDS = tuple(TRAINING_DATA)
-TASK_KINDS = {
-    "perplexity": "corpus",
-    "answers": "instructions",
-    "translation": "instructions",
-    "preferences": "preferences",
-}
-"""Evaluation task -> kind of the data stage that it reads."""
-TASK_METRICS = {
-    "perplexity": ("perplexity", "bits_per_byte"),
-    "answers": ("answer_loss",),
-    "translation": ("chrf", "exact_match"),
-    "preferences": ("accuracy", "margin"),
-}
-"""Evaluation task -> what it measures, for the gate. A test holds both tables against ``jobs.evaluate``."""
 FETCHED = "base"
 """What ``checkpoint`` says for the fetched base model."""
 
 
-def measured(tasks: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """What a gate may be called (``metric``, ``task.metric``) -> task and metric, for an evaluation of these tasks."""
-    found = {metric: (task, metric) for task in tasks for metric in TASK_METRICS.get(task, ())}
-    return found | {f"{task}.{metric}": (task, metric) for task, metric in found.values()}
+def measured(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
+    """What a gate may be called (``metric``, ``task.metric``) -> task and metric, for an evaluation of these tasks. A
+    metric of several tasks is that of the first."""
+    found: dict[str, tuple[str, str]] = {}
+    for task, given in tasks.items():
+        kind = kind_of(task, given)
+        for metric in () if kind is None else given.get("measures", kind.metrics):
+            found.setdefault(metric, (task, metric))
+            found[f"{task}.{metric}"] = task, metric
+    return found
+
+
+def own_metrics(tasks: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """The tasks whose metrics the planner finds out: their names alone do not say them."""
+    kinds = {task: kind_of(task, given) for task, given in tasks.items()}
+    return {task for task, kind in kinds.items() if kind is not None and not kind.metrics}

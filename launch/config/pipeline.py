@@ -4,11 +4,13 @@ from typing import Any
 
 from pydantic import Field
 
+from jobs.core.tasks import BenchmarkKeys, DataKeys, kind_of
 from launch.config.fields import Amount, Line, ResourceKeys, Slug, StrictModel
-from launch.config.kinds import FETCHED, TASK_KINDS
+from launch.config.kinds import FETCHED
 from launch.config.profile_fields import Group
 from launch.config.secrets import SecretName
 from launch.config.stages import (
+    BenchmarkSource,
     CorpusStage,
     DataStage,
     EvaluateStage,
@@ -44,16 +46,34 @@ class Pipeline(StrictModel):
         """Source of a data stage; a ``from`` that names none is a path."""
         stage = self.stages[name]
         assert isinstance(stage, DataStage)
-        return self.sources.get(stage.source) or PathSource.model_construct(type="path", path=stage.source)
+        known = self.sources.get(stage.source)
+        assert not isinstance(known, BenchmarkSource)
+        return known or PathSource.model_construct(type="path", path=stage.source)
 
     def task_data(self, name: str) -> dict[str, str]:
-        """Task -> data stage of an evaluation. Where a task names none it is the only one of the task's kind."""
+        """Task -> data stage, of the tasks that read one. Where a task names none it is the only one of its kind."""
         stage = self.stages[name]
         assert isinstance(stage, EvaluateStage)
-        return {
-            task: keys.data or next(other for other, it in self.stages.items() if it.kind == TASK_KINDS.get(task))
-            for task, keys in stage.tasks.items()
-        }
+        found = {}
+        for task, keys in stage.tasks.items():
+            kind = kind_of(task, keys)
+            if kind is not None and issubclass(kind.keys, DataKeys):
+                found[task] = keys.get("data") or next(
+                    other for other, it in self.stages.items() if it.kind == kind.reads
+                )
+        return found
+
+    def benchmarks(self, name: str) -> dict[str, tuple[str, str]]:
+        """Task -> source and set (or path in the source) of the tasks of an evaluation that read a benchmark."""
+        stage = self.stages[name]
+        assert isinstance(stage, EvaluateStage)
+        found = {}
+        for task, keys in stage.tasks.items():
+            kind = kind_of(task, keys)
+            if kind is not None and issubclass(kind.keys, BenchmarkKeys):
+                source, _, part = str(keys.get("benchmark", "")).partition("/")
+                found[task] = source, part
+        return found
 
     def parents(self, name: str) -> dict[str, str]:
         """Role (``checkpoint``, ``data``, ``compare_to``, ``data:<task>``) -> stage that is read; the base model is

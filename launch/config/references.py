@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from jobs.core.settings import EarlyStopping, validation_problem
+from jobs.core.tasks import FOUND, KINDS, BenchmarkKeys, DataKeys, kind_of
 from launch.base.text import suggest
 from launch.config.document.positions import KeyPath, Problem
-from launch.config.kinds import FETCHED, TASK_KINDS, TRAINING_DATA, TRAINING_KINDS, measured
-from launch.config.stages import DataStage, EvaluateStage, TaskKeys, TrainingStage
+from launch.config.document.validate import show
+from launch.config.kinds import FETCHED, TRAINING_DATA, TRAINING_KINDS, measured, own_metrics
+from launch.config.stages import BenchmarkSource, DataStage, EvaluateStage, TrainingStage
 from launch.inputs.toolkit import package_directory
 
 if TYPE_CHECKING:
@@ -74,10 +77,10 @@ def _backend(pipeline: Pipeline, name: str, stage: TrainingStage | EvaluateStage
     return [Problem(("stages", name, "backend"), text)]
 
 
-def _options(path: KeyPath, owner: TrainingStage | EvaluateStage | TaskKeys) -> Iterator[Problem]:
+def _options(path: KeyPath, options: dict[str, Any], keys: Iterable[str]) -> Iterator[Problem]:
     """Options stand beside the owner's own keys in the settings, so they must not share a name."""
-    for option in owner.options:
-        if option in type(owner).model_fields:
+    for option in options:
+        if option in keys:
             yield Problem((*path, option), "is a key of its own: write it one level up", at_key=True)
 
 
@@ -92,7 +95,10 @@ def _data(pipeline: Pipeline, name: str, stage: DataStage) -> Iterator[Problem]:
     own_files = not known or pipeline.sources[stage.source].type == "path"
     for key, why in _unused(stage, own_files):
         yield Problem((*place, *key), f"is not used here: {why}", at_key=True)
-    if known and stage.kind == "preferences":
+    if known and pipeline.sources[stage.source].type == "benchmark":
+        text = "is of type benchmark: for tasks of an evaluation; nothing is trained on what it is tested with"
+        yield Problem((*place, "from"), f"{stage.source!r} {text}")
+    elif known and stage.kind == "preferences":
         source = pipeline.sources[stage.source]
         if source.type == "gettext" and not source.contrast:
             yield Problem(("sources", stage.source, "contrast"), f"stage {name} (preferences) needs a locale to reject")
@@ -131,7 +137,7 @@ def _training(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator[P
     shared = stage.batch_problem(stage.nodes or 1, stage.processes_per_node or 1)
     if shared:
         yield Problem((*place, "batch_size"), shared)
-    yield from _options((*place, "options"), stage)
+    yield from _options((*place, "options"), stage.options, type(stage).model_fields)
     if stage.steps is None and stage.epochs is None:
         yield Problem((*place, "steps"), "is missing: write steps, or epochs in its place")
     elif stage.steps is not None and stage.epochs is not None:
@@ -160,24 +166,52 @@ def _evaluation(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator
     place: KeyPath = ("stages", name)
     yield from _backend(pipeline, name, stage)
     yield from _reference(pipeline, (*place, "checkpoint"), stage.checkpoint, TRAINING_KINDS, FETCHED)
-    yield from _options((*place, "options"), stage)
+    yield from _options((*place, "options"), stage.options, type(stage).model_fields)
     for task, keys in stage.tasks.items():
-        at: KeyPath = (*place, "tasks", task)
-        yield from _options((*at, "options"), keys)
-        if task not in TASK_KINDS:
-            yield Problem(at, f"there is no task {task!r}; {suggest(task, list(TASK_KINDS))}", at_key=True)
-        elif keys.data is not None:
-            yield from _reference(pipeline, (*at, "data"), keys.data, (TASK_KINDS[task],))
-        else:
-            kind = TASK_KINDS[task]
-            options = _of_kinds(pipeline, (kind,))
-            if not options:
-                yield Problem(at, f"needs a stage of kind {kind}; there is none", at_key=True)
-            elif len(options) > 1:
-                yield Problem(at, f"which data? write {task}: {{data: NAME}}, one of {', '.join(options)}", at_key=True)
+        yield from _task(pipeline, (*place, "tasks", task), keys)
     if stage.compare_to is not None:
         yield from _reference(pipeline, (*place, "compare_to"), stage.compare_to, ("evaluate",))
     yield from _gate(pipeline, name, stage)
+
+
+def _task(pipeline: Pipeline, place: KeyPath, given: dict[str, Any]) -> Iterator[Problem]:
+    name = str(place[-1])
+    kind = kind_of(name, given)
+    if kind is None:
+        key: str | None = next((key for key in ("task", "safety") if key in given), None)
+        wrong = name if key is None else str(given[key])
+        options = [one.name for one in KINDS.values() if key != "safety" or one.key == key]
+        at: KeyPath = place if key is None else (*place, key)
+        yield Problem(at, f"there is no task {wrong!r}; {suggest(wrong, options)}", at_key=key is None)
+        return
+    known = [key.name for key in fields(kind.keys) if key.name not in FOUND]
+    options = given.get("options", {})
+    if not isinstance(options, dict):
+        yield Problem((*place, "options"), f"expected a mapping (key: value), got {options!r}")
+    else:
+        yield from _options((*place, "options"), options, known)
+    for key, text in kind.problems({key: one for key, one in given.items() if key not in ("task", "options")}):
+        unknown = f"unknown key; {suggest(key, known)} (value: {show(given.get(key))})"
+        yield Problem((*place, key), text or unknown, at_key=not text)
+    if issubclass(kind.keys, BenchmarkKeys) and isinstance(named := given.get("benchmark"), str):
+        sources = [name for name, source in pipeline.sources.items() if isinstance(source, BenchmarkSource)]
+        if (source := named.partition("/")[0]) not in sources:
+            text = f"there is no source {source!r} of type benchmark; {suggest(source, sources)}"
+            yield Problem((*place, "benchmark"), text)
+    if issubclass(kind.keys, DataKeys):
+        yield from _data_of_task(pipeline, place, given.get("data"), kind.reads)
+
+
+def _data_of_task(pipeline: Pipeline, place: KeyPath, data: Any, kind: str) -> Iterator[Problem]:
+    options = _of_kinds(pipeline, (kind,))
+    if isinstance(data, str):
+        yield from _reference(pipeline, (*place, "data"), data, (kind,))
+    elif data is not None:
+        return  # no text, which is a problem already
+    elif not options:
+        yield Problem(place, f"needs a stage of kind {kind}; there is none", at_key=True)
+    elif len(options) > 1:
+        yield Problem(place, f"which data? write {place[-1]}: {{data: NAME}}, one of {', '.join(options)}", at_key=True)
 
 
 def _gate(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator[Problem]:
@@ -189,13 +223,34 @@ def _gate(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator[Probl
         yield Problem((*place, compared[0]) if len(compared) < len(stage.gate) else place, text, at_key=True)
     earlier = pipeline.stages.get(stage.compare_to or "")
     known = measured(stage.tasks)
+    open_tasks = own_metrics(stage.tasks)
+    for gate, text in _one_sided(stage):
+        yield Problem((*place, gate), text, at_key=True)
     for metric in stage.gate:
+        task = metric.rpartition(".")[0]
+        if metric not in known and open_tasks and (not task or task in open_tasks):
+            continue  # the planner asks the harness what these tasks measure
         if metric not in known:
             near = suggest(metric, list(known))
             yield Problem((*place, metric), f"no task of this evaluation measures {metric!r}; {near}", at_key=True)
         elif metric in compared and isinstance(earlier, EvaluateStage) and known[metric][0] not in earlier.tasks:
             text = f"{stage.compare_to} does not run the task {known[metric][0]!r}"
             yield Problem((*place, metric), text, at_key=True)
+
+
+def _one_sided(stage: EvaluateStage) -> Iterator[tuple[str, str]]:
+    """Gates on refusals of one kind of prompt: a model that refuses everything, or nothing, passes them."""
+    known = measured(stage.tasks)
+    gated = {known[gate] for gate in stage.gate if gate in known}
+    for gate in stage.gate:
+        task, metric = known.get(gate, ("", ""))
+        kind = kind_of(task, stage.tasks.get(task, {})) if task else None
+        if kind is None or kind.name != "refusal":
+            continue
+        other = next(name for name in kind.metrics if name != metric)
+        if (task, other) not in gated:
+            all_or_none = "everything" if metric == "harmful" else "nothing"
+            yield gate, f"a model that refuses {all_or_none} passes it: write a gate on {task}.{other}, too"
 
 
 def _cycles(pipeline: Pipeline) -> Iterator[Problem]:

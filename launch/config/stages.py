@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from jobs.core.settings import VALIDATION, DpoKeys, EarlyStopping, TrainingKeys, rule_of
+from jobs.core.tasks import kind_of
 from launch.base.text import suggest
 from launch.config.fields import (
     RESOURCE_KEYS,
@@ -20,6 +21,7 @@ from launch.config.fields import (
     NotNegative,
     Number,
     ResourceKeys,
+    Slug,
     StrictModel,
     Text,
     Whole,
@@ -111,7 +113,16 @@ class PathSource(StrictModel):
     path: Line
 
 
-Source = Annotated[GettextSource | PathSource, Field(discriminator="type")]
+class BenchmarkSource(StrictModel):
+    """Rows of benchmarks: of a PyPI package, which is read and not run, of a hub's data set, or the user's own files.
+    ``sets``: what tasks call parts of them, and where these lie; of some packages they are known."""
+
+    type: Literal["benchmark"]
+    origin: Annotated[str, checked_line(_base)] = Field(alias="from")
+    sets: dict[Slug, Line] = Field(default_factory=dict)
+
+
+Source = Annotated[GettextSource | PathSource | BenchmarkSource, Field(discriminator="type")]
 
 
 class SplitKeys(StrictModel):
@@ -268,18 +279,6 @@ class DpoStage(_TrainingStage):
     beta: Number = _training("beta")
 
 
-class TaskKeys(StrictModel):
-    """One evaluation task. ``data``: None means the only data stage of its kind; ``limit``: the most examples;
-    ``cluster``: a field of their ``meta``, examples that share it count as one."""
-
-    data: Line | None = None
-    split: Literal["validation", "test"] = "test"
-    limit: Count | None = None
-    max_new_tokens: Count = 64
-    cluster: Line | None = None
-    options: dict[Line, Any] = Field(default_factory=dict)
-
-
 Allowed = Annotated[float, Field(ge=0, allow_inf_nan=False)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$")]
 
 
@@ -315,14 +314,25 @@ class GateRule(StrictModel):
         return found if self.tier == "critical" else {**found, "tier": self.tier}
 
 
+def _task(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a task with the defaults of its kind, and the kind where its name does not say it."""
+    kind = kind_of(name, given)
+    if kind is None:
+        return dict(given)
+    defaults = {key.name: key.default for key in fields(kind.keys) if key.default not in (None, MISSING, "")}
+    said = {"task": kind.name} if kind.name != name else {}
+    return defaults | {key: value for key, value in kind.plain(given).items() if value is not None} | said
+
+
 class EvaluateStage(_Stage):
-    """Measure a checkpoint. ``gate``: what a ``metric`` or ``task.metric`` must show; ``missed`` and ``undecided``:
-    whether the chain stops where one does not show it, or where its contrary is not shown either."""
+    """Measure a checkpoint. ``tasks``: their keys are those of the kinds in ``jobs.core.tasks``. ``gate``: what a
+    ``metric`` or ``task.metric`` must show; ``missed`` and ``undecided``: whether the chain stops where one does not
+    show it, or where its contrary is not shown either."""
 
     kind: Literal["evaluate"]
     backend: ModuleName = "trl"
     checkpoint: Line
-    tasks: Annotated[dict[Line, TaskKeys], BeforeValidator(_names_as_mapping), Field(min_length=1)]
+    tasks: Annotated[dict[Line, dict[Line, Any]], BeforeValidator(_names_as_mapping), Field(min_length=1)]
     compare_to: Line | None = None
     gate: dict[Line, GateRule] = Field(default_factory=dict)
     missed: Literal["stop", "go"] = "stop"
@@ -335,10 +345,7 @@ class EvaluateStage(_Stage):
         for name in ("missed", "undecided"):
             if found[name] == "stop":
                 del found[name]
-        tasks = {name: _with_options(task) for name, task in found["tasks"].items()}
-        for task in tasks.values():
-            if task["cluster"] is None:
-                del task["cluster"]
+        tasks = {name: _with_options(_task(name, task)) for name, task in self.tasks.items()}
         return {**found, "tasks": tasks, "gate": {name: rule.settings() for name, rule in self.gate.items()}}
 
 

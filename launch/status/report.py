@@ -75,9 +75,8 @@ def make(run: Run, plan: Plan, profile: Profile, status: RunStatus) -> RunReport
     reasons = [one for one in told if not one.is_calm and one.state != State.SKIPPED]
     model = there[-1] if there else None
     finished = status.is_done and model is models[-1] if models else False
-    return RunReport(
-        run, plan, status, stages, model, finished, tuple(results.collect(plan, run.workspace)), tuple(reasons)
-    )
+    measured = results.collect(plan, run.workspace) + results.of_people(run)
+    return RunReport(run, plan, status, stages, model, finished, tuple(measured), tuple(reasons))
 
 
 def _made(run: Run, planned: PlannedStage, found: StageStatus) -> StageResult:

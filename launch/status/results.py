@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,9 @@ class MetricResult:
     tier: str | None = None
     verdict: str | None = None
     needs: int | None = None
+    higher_is_better: bool | None = None
+    moved: tuple[int, int, int] | None = None
+    """Examples that got better, got worse and stayed, where the metric is a share of them."""
 
 
 def collect(plan: Plan, workspace: Workspace) -> list[MetricResult]:
@@ -62,20 +66,41 @@ def collect(plan: Plan, workspace: Workspace) -> list[MetricResult]:
     return found
 
 
+def of_people(run: Run) -> list[MetricResult]:
+    """What people said of answers of the run (``overnight human``). Raises InputError: a damaged file."""
+    found = []
+    for path in sorted(run.paths.people.glob(f"*/{results.FILE}")):
+        with _readable(path):
+            for known in results.read(path).values():
+                first, second = known["models"]
+                for name, entry in known["metrics"].items():
+                    found.append(_measured(f"people: {second}", first, name, name, entry))
+    return found
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: cannot be read as the metrics of an evaluation: {error}") from error
+
+
 def _of_stage(stage: PlannedStage, path: Path) -> list[MetricResult]:
     other = stage.inputs.get("compare_to")
-    try:
+    with _readable(path):
         return [
             _measured(stage.name, other.stage if other else None, task, metric, entry)
             for task, known in results.read(path).items()
             for metric, entry in known["metrics"].items()
         ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: cannot be read as the metrics of an evaluation: {error}") from error
 
 
 def _measured(evaluation: str, other: str | None, task: str, metric: str, entry: dict[str, Any]) -> MetricResult:
     difference, gate = entry.get("change"), entry.get("gate") or {}
+    moved = None
+    if difference is not None and "better" in difference:
+        moved = int(difference["better"]), int(difference["worse"]), int(difference["same"])
     return MetricResult(
         evaluation,
         other,
@@ -88,6 +113,8 @@ def _measured(evaluation: str, other: str | None, task: str, metric: str, entry:
         gate.get("tier"),
         gate.get("verdict"),
         gate.get("needs"),
+        entry.get("higher_is_better"),
+        moved,
     )
 
 
@@ -135,7 +162,7 @@ def _interval(number: Number, sign: str = "") -> str:
 
 def print_results(run: Run, plan: Plan, as_json: bool) -> None:
     """Print the table of metrics, if there is one, and keep it as JSON in the run. Raises InputError: a broken file."""
-    found = collect(plan, run.workspace)
+    found = collect(plan, run.workspace) + of_people(run)
     light = _light(plan, run.workspace)
     value = {"run": run.id, "pipeline": plan.pipeline, "results": [asdict(one) for one in found], "light_seals": light}
     if found:

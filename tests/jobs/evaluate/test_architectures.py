@@ -13,8 +13,8 @@ transformers = pytest.importorskip("transformers")
 
 from jobs.encoding.rows import Tokens  # noqa: E402
 from jobs.evaluate import measure  # noqa: E402
+from jobs.evaluate.kinds import Loaded, texts  # noqa: E402
 from jobs.evaluate.settings import EvaluateSettings  # noqa: E402
-from jobs.evaluate.tasks import prepare  # noqa: E402
 from jobs.training import tokenizers  # noqa: E402
 from jobs.training.examples import Row  # noqa: E402
 from tests.support import stages  # noqa: E402
@@ -114,7 +114,8 @@ def test_the_beginning_token_is_not_scored(tmp_path: Path) -> None:
     row = Row("x:1", "a", {"text": "Guardar página"})
     settings = EvaluateSettings.read({"tasks": {"perplexity": {"data": "corpus"}}})
     (alone,), (with_bos,) = (
-        prepare("perplexity", [row], settings, model, each).run(lambda: None) for each in (plain, beginning)
+        texts.prepare(settings.tasks["perplexity"], [row], Loaded(model, each)).run(lambda: None)
+        for each in (plain, beginning)
     )
     ids = plain("Guardar página")["input_ids"]
     assert alone["tokens"] == with_bos["tokens"] == len(ids) + 1

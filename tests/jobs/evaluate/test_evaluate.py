@@ -14,8 +14,9 @@ pytest.importorskip("transformers")
 
 from jobs.core import results  # noqa: E402
 from jobs.encoding.rows import Tokens  # noqa: E402
-from jobs.evaluate import GateUndecided, measure, tasks  # noqa: E402
-from jobs.evaluate.settings import TaskSettings  # noqa: E402
+from jobs.evaluate import GateUndecided, measure  # noqa: E402
+from jobs.evaluate.kinds import Loaded, PreparedTask, texts  # noqa: E402
+from jobs.evaluate.settings import EvaluateSettings  # noqa: E402
 from jobs.training import examples, tokenizers  # noqa: E402
 from jobs.training.examples import ExamplesError  # noqa: E402
 from jobs.training.models import load_model  # noqa: E402
@@ -47,14 +48,18 @@ def test_only_the_chosen_rows_are_held(tmp_path: Path) -> None:
     path = tmp_path / "test.jsonl"
     with open(path, "w", encoding="utf-8") as stream:
         stream.writelines(json.dumps(row) + "\n" for row in rows)
-    every = [row.id for row in tasks.choose(path, "answers", TaskSettings("data"))]
+    every = [row.id for row in texts.rows_of(path, "answers", None)]
     tracemalloc.start()
-    found = [row.id for row in tasks.choose(path, "answers", TaskSettings("data", limit=50))]
+    found = [row.id for row in texts.rows_of(path, "answers", 50)]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(every) == 20_000
     assert found == every[:50]
     assert peak < 3e6, "the file has 20 MB"
+
+
+def ready(task: str, rows: Any, settings: EvaluateSettings, model: Any, tokenizer: Any) -> PreparedTask:
+    return texts.prepare(settings.tasks[task], rows, Loaded(model, tokenizer))
 
 
 def evaluation(
@@ -128,7 +133,6 @@ def test_an_answer_ends_where_those_of_the_data_do(tmp_path: Path) -> None:
     """Also with a token that is not the tokenizer's end token, and with those of generation_config.json."""
     from types import SimpleNamespace
 
-    from jobs.evaluate import tasks
     from tests.support.templates import A, U, write_tokenizer
 
     template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -138,14 +142,12 @@ def test_an_answer_ends_where_those_of_the_data_do(tmp_path: Path) -> None:
     encoder = examples.encoder_of(tokenizer, tmp_path / "test.jsonl")
     model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=[3, 5]))
     ends = {3, 5, tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")}
-    assert tasks._ends(rows, encoder, model) == sorted(ends)
+    assert texts._ends(rows, encoder, model) == sorted(ends)
 
 
 @pytest.mark.parametrize("mode", ["escape", "allow", "refuse"])
 def test_perplexity_is_that_of_the_ids_that_are_trained(tmp_path: Path, base: Path, mode: str) -> None:
     from jobs.encoding.settings import Encoding
-    from jobs.evaluate import tasks
-    from jobs.evaluate.settings import EvaluateSettings
 
     Encoding(special_tokens=mode).write(tmp_path)
     text = "Ecrã </s> inicial <s>"
@@ -155,9 +157,9 @@ def test_perplexity_is_that_of_the_ids_that_are_trained(tmp_path: Path, base: Pa
     settings = EvaluateSettings.read({"tasks": {"perplexity": {"data": "corpus"}}})
     if mode == "refuse":
         with pytest.raises(ExamplesError, match=r"test\.jsonl:1: holds control tokens: .*</s>: 1"):
-            tasks.prepare("perplexity", rows, settings, model, tokenizer)
+            ready("perplexity", rows, settings, model, tokenizer)
         return
-    found = tasks.prepare("perplexity", rows, settings, model, tokenizer).run(lambda: None)[0]
+    found = ready("perplexity", rows, settings, model, tokenizer).run(lambda: None)[0]
     ids = tokenizer(text, add_special_tokens=False, split_special_tokens=mode == "escape")["input_ids"]
     assert ids.count(2) == (mode == "allow")
     with torch.inference_mode():
@@ -175,23 +177,20 @@ def test_batches_hold_everything_once_and_keep_to_the_budget() -> None:
 
 
 def test_choice_of_examples_is_by_id_and_drops_equal_answers(tmp_path: Path) -> None:
-    from jobs.evaluate import tasks
-    from jobs.evaluate.settings import TaskSettings
-
     rows = [
         {"id": str(index), "prompt": "a", "chosen": "b", "rejected": "b" if index % 2 else "c"} for index in range(20)
     ]
     chosen = []
     for order in (rows, rows[::-1]):
         stages.write_rows(tmp_path / "test.jsonl", order)
-        found = tasks.choose(tmp_path / "test.jsonl", "preferences", TaskSettings("d", limit=5))
+        found = texts.rows_of(tmp_path / "test.jsonl", "preferences", 5)
         chosen.append([row.id for row in found])
     assert chosen[0] == chosen[1]
     assert len(chosen[0]) == 5
     assert all(int(name) % 2 == 0 for name in chosen[0])
     stages.write_rows(tmp_path / "test.jsonl", [row for row in rows if row["chosen"] == row["rejected"]])
     with pytest.raises(ExamplesError, match="no row for the task preferences"):
-        tasks.choose(tmp_path / "test.jsonl", "preferences", TaskSettings("d"))
+        texts.rows_of(tmp_path / "test.jsonl", "preferences", None)
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 6, 7, 40, 41])
@@ -211,9 +210,6 @@ def test_a_document_longer_than_the_model_is_scored_in_windows(tmp_path: Path, k
     """The sum is that of a plain loop over the same windows; a model with learned positions fails on longer ones."""
     from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-    from jobs.evaluate import tasks
-    from jobs.evaluate.settings import EvaluateSettings
-
     stages.make_tokenizer(tmp_path)
     tokenizer = tokenizers.load(tmp_path)
     torch.manual_seed(0)
@@ -228,7 +224,7 @@ def test_a_document_longer_than_the_model_is_scored_in_windows(tmp_path: Path, k
     stages.write_rows(tmp_path / "test.jsonl", [{"id": "long", "text": text}, {"id": "short", "text": "One."}])
     rows = examples.read_rows(tmp_path / "test.jsonl", "corpus")
     settings = EvaluateSettings.read({"tasks": {"perplexity": {"data": "d"}, "answers": {"data": "d"}}})
-    long, short = tasks.prepare("perplexity", rows, settings, model, tokenizer).run(lambda: None)
+    long, short = ready("perplexity", rows, settings, model, tokenizer).run(lambda: None)
     end = tokenizer.eos_token_id
     ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], end]
     assert long["tokens"] == len(ids) > 64
@@ -243,6 +239,4 @@ def test_a_document_longer_than_the_model_is_scored_in_windows(tmp_path: Path, k
     assert short["tokens"] == len(tokenizer("One.", add_special_tokens=False)["input_ids"]) + 1
     stages.write_rows(tmp_path / "rows.jsonl", [{"id": "1", "prompt": text, "completion": " ten"}])
     with pytest.raises(ExamplesError, match=r"rows.jsonl:1: \d+ tokens, and the model has 16 positions"):
-        tasks.prepare(
-            "answers", examples.read_rows(tmp_path / "rows.jsonl", "instructions"), settings, model, tokenizer
-        )
+        ready("answers", examples.read_rows(tmp_path / "rows.jsonl", "instructions"), settings, model, tokenizer)

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.common.settings import Settings
+from jobs.core.tasks import KINDS, BenchmarkKeys, MetricFacts
 from launch.base.errors import InputError
 from launch.config import references
 from launch.config.document.positions import Positions, failure
 from launch.config.document.reader import parse
 from launch.config.document.validate import validate
 from launch.config.fields import Duration, StrictModel
-from launch.config.kinds import TASK_KINDS, TASK_METRICS
 from launch.config.pipeline import Pipeline
 from launch.config.pipeline_file import PipelineFile, read_pipeline
 from launch.config.profile import Profile
@@ -109,7 +109,7 @@ def test_defaults_and_settings(tmp_path: Path) -> None:
         "too_long": "skip",
     }
     final = pipeline.stages["final"].settings()
-    assert final["tasks"] == {"perplexity": {"data": None, "split": "test", "limit": 20, "max_new_tokens": 64}}
+    assert final["tasks"] == {"perplexity": {"split": "test", "limit": 20}}
 
 
 def test_data_settings_are_what_data_prep_reads(tmp_path: Path) -> None:
@@ -276,9 +276,14 @@ def test_a_gate_needs_its_task_on_both_sides(tmp_path: Path) -> None:
 
 
 def test_tasks_and_metrics_are_those_of_the_job_side() -> None:
-    metrics = pytest.importorskip("jobs.evaluate.metrics")
-    assert {name: task.format for name, task in metrics.TASKS.items()} == TASK_KINDS
-    assert {name: tuple(task.metrics) for name, task in metrics.TASKS.items()} == TASK_METRICS
+    kinds = pytest.importorskip("jobs.evaluate.kinds").KINDS
+    assert kinds.keys() == KINDS.keys()
+    for name, kind in KINDS.items():
+        given = {"benchmark": "b"} | ({"harness": "h"} if name == "harness" else {})
+        keys = kind.keys(**{key: one for key, one in given.items() if issubclass(kind.keys, BenchmarkKeys)})
+        there = kinds[name].metrics(keys)
+        found = {metric: MetricFacts(one.higher_is_better, one.share is not None) for metric, one in there.items()}
+        assert found == kind.metrics
 
 
 def test_a_cycle_is_shown_whole(tmp_path: Path) -> None:

@@ -1,0 +1,154 @@
+"""What a kind of task is to an evaluation: how its examples are found, run and counted."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from jobs.core.spec import Input
+from jobs.encoding.rows import Tokens
+from jobs.evaluate.metrics import Metric
+from jobs.evaluate.parts import Prompt, Question
+from jobs.training.settings import BadSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Sample = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The model that is measured and its tokenizer. ``batch_tokens``: how many tokens go through it at once, padding
+    included; ``batch_prompts``: how many answers are generated at once; ``earlier``: task -> what is known of it in the
+    evaluation that this one is compared with."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    batch_tokens: int = 2048
+    batch_prompts: int = 64
+    earlier: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of a stage: its name, its kind, and its keys (of the kind's dataclass in ``jobs.core.tasks``)."""
+
+    name: str
+    kind: Kind
+    keys: Any
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """What it measures."""
+        return self.kind.metrics(self.keys)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of task; ``name`` is its key in ``jobs.core.tasks.KINDS``.
+
+    ``statistics`` of a sample (one line of samples.jsonl) are what its metrics are functions of sums of; ``metrics`` by
+    their names, for these keys. ``choose`` the rows of a task from the inputs of the stage, without the model;
+    ``prepare`` tokenises them and groups them into batches.
+    """
+
+    name: str
+    statistics: Callable[[Any, Mapping[str, Any]], Sequence[float]]
+    metrics: Callable[[Any], dict[str, Metric]]
+    choose: Callable[[Task, Mapping[str, Input]], Any]
+    prepare: Callable[[Task, Any, Loaded], PreparedTask]
+
+
+def first_by_hash(rows: Iterable[T], limit: int | None, id_of: Any) -> list[T]:
+    """All rows, or the ``limit`` whose hashed ids come first.
+
+    By hash, so that the choice neither depends on the order of the file nor on a seed, and two evaluations of the same
+    data have the same examples; other rows are not kept in memory.
+    """
+
+    def place(row: T) -> bytes:
+        return hashlib.sha256(str(id_of(row)).encode()).digest()
+
+    return sorted(rows, key=place) if limit is None else heapq.nsmallest(limit, rows, place)
+
+
+def _shown(part: Any) -> list[tuple[Sequence[int], Sequence[bool]]]:
+    if isinstance(part, Tokens):
+        return [(part.ids, part.mask)]
+    if isinstance(part, Question):
+        both = [Tokens.of(part.prompt, choice) for choice in part.choices]
+        return [(one.ids, one.mask) for one in both]
+    return [(part.ids if isinstance(part, Prompt) else part, ())]
+
+
+def digest(parts: Sequence[Any]) -> str:
+    """Of the ids that go through the model, and of those that count; rows with another one cannot be compared."""
+    found = hashlib.sha256()
+    for one in parts:
+        for ids, mask in _shown(one):
+            found.update(array("q", ids).tobytes() + bytes(mask) + b"|")
+    return found.hexdigest()[:16]
+
+
+def template_of(task: Task, loaded: Loaded) -> str | None:
+    """Digest of the chat template that prompts go through; None: they are plain text.
+
+    Raises:
+        BadSettings: the checkpoint and what it is compared with do not both have one, and the task does not say.
+    """
+    text = loaded.tokenizer.chat_template
+    own = None if not text else hashlib.sha256(str(text).encode()).hexdigest()[:16]
+    if task.keys.chat == "false":
+        return None
+    if task.keys.chat == "true":
+        if own is None:
+            raise BadSettings(f"task {task.name!r}: chat: true, and the checkpoint has no chat template")
+        return own
+    there = loaded.earlier.get(task.name)
+    if there is not None and "template" in there and (there["template"] is None) != (own is None):
+        one, other = ("a", "none") if own else ("no", "one")
+        raise BadSettings(
+            f"task {task.name!r}: the checkpoint has {one} chat template, and the evaluation in compare_to was made "
+            f"with {other}: write chat: false in both, or chat: true where both have one"
+        )
+    return own
+
+
+@dataclass(frozen=True)
+class PreparedTask:
+    """A task made ready: its batches are known, so that progress has a total before the first one runs.
+
+    ``parts``: of each row what goes through the model, all of them one behind the other in ``groups``; ``answer`` makes
+    results of a group of them, and ``sample`` the line of a row in samples.jsonl (its ``id`` among that) out of its
+    parts and their results. ``digest``: of what was shown to the model. ``how``: what the numbers of the task depend on
+    beside its rows; ``after``: what is known of it in addition once all samples are there.
+    """
+
+    name: str
+    rows: Sequence[Any]
+    parts: Sequence[Sequence[Any]]
+    groups: list[list[int]]
+    answer: Callable[[list[Any]], list[Any]]
+    sample: Callable[[Any, Sequence[Any], Sequence[Any]], Sample]
+    how: dict[str, Any] = field(default_factory=dict)
+    digest: Callable[[Sequence[Any]], str] = digest
+    after: Callable[[list[Sample]], dict[str, Any]] = lambda samples: {}
+
+    def run(self, done: Callable[[], None]) -> list[Sample]:
+        """The samples of all rows; ``done`` is called after each group."""
+        from jobs.evaluate import measure
+
+        found = iter(measure.in_batches([one for own in self.parts for one in own], self.groups, self.answer, done))
+        samples = []
+        for row, own in zip(self.rows, self.parts, strict=True):
+            made = self.sample(row, own, list(islice(found, len(own))))
+            samples.append({"task": self.name, "id": made.pop("id"), "prompt": self.digest(own), **made})
+        self.how.update(self.after(samples))
+        return samples
