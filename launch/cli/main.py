@@ -26,6 +26,7 @@ COMMANDS = {
     "submit": "submit a pipeline as a chain of Slurm jobs",
     "run": "run a pipeline on this machine, in the foreground",
     "status": "how a run stands, and why a job waits",
+    "watch": "follow a run on a screen, or line by line",
     "why": "why a stage failed or waits, and how to go on",
     "report": "what became of a run: the finished model, or why there is none",
     "notify": "write the letter about a run that has ended, and send what has not arrived",

@@ -21,6 +21,7 @@ from launch.config.fields import (
     NotNegative,
     Number,
     ResourceKeys,
+    Slug,
     StrictModel,
     Text,
     Whole,
@@ -112,7 +113,16 @@ class PathSource(StrictModel):
     path: Line
 
 
-Source = Annotated[GettextSource | PathSource, Field(discriminator="type")]
+class BenchmarkSource(StrictModel):
+    """Rows of benchmarks: of a PyPI package, which is read and not run, of a hub's data set, or the user's own files.
+    ``sets``: what tasks call parts of them, and where these lie; of some packages they are known."""
+
+    type: Literal["benchmark"]
+    origin: Annotated[str, checked_line(_base)] = Field(alias="from")
+    sets: dict[Slug, Line] = Field(default_factory=dict)
+
+
+Source = Annotated[GettextSource | PathSource | BenchmarkSource, Field(discriminator="type")]
 
 
 class SplitKeys(StrictModel):
@@ -309,9 +319,9 @@ def _task(name: str, given: dict[str, Any]) -> dict[str, Any]:
     kind = kind_of(name, given)
     if kind is None:
         return dict(given)
-    defaults = {key.name: key.default for key in fields(kind.keys) if key.default not in (None, MISSING)}
+    defaults = {key.name: key.default for key in fields(kind.keys) if key.default not in (None, MISSING, "")}
     said = {"task": kind.name} if kind.name != name else {}
-    return defaults | {key: value for key, value in given.items() if value is not None} | said
+    return defaults | {key: value for key, value in kind.plain(given).items() if value is not None} | said
 
 
 class EvaluateStage(_Stage):

@@ -20,7 +20,9 @@ from launch.report.night import Doing, Night
 from launch.report.repeat import Repeat
 from launch.report.words import Say
 from launch.status import curves
+from launch.status.model import State
 from launch.status.report import RunReport, StageResult
+from launch.status.why import Why
 
 
 def of_night(report: RunReport, profile: Profile, found: Night | None, say: Say) -> str:
@@ -64,10 +66,15 @@ def cost(report: RunReport, profile: Profile) -> float | None:
     return total
 
 
-def of_failures(report: RunReport) -> str:
+def reasons(report: RunReport, goes_on: bool) -> list[Why]:
+    """What went wrong; of a run that goes on not that a stage has not been submitted yet."""
+    return [one for one in report.reasons if not goes_on or one.state != State.NOT_SUBMITTED]
+
+
+def of_failures(found: Sequence[Why]) -> str:
     """Why stages failed, with the lines that show it."""
     parts = []
-    for one in report.reasons:
+    for one in found:
         evidence = f"<pre>{shown(one.evidence, 4000)}</pre>" if one.evidence else ""
         source = f"<p class=soft>{shown(one.source)}</p>" if one.source else ""
         following = f"<p><code>{shown(one.next)}</code></p>" if one.next else ""
