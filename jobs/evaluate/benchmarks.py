@@ -124,10 +124,10 @@ def _labelled(key: str) -> Callable[[Row], Row | None]:
 
 
 def _sums(row: Row) -> Row | None:
-    number = re.match(r"-?\d[\d,]*(?:\.\d+)?", str(row["answer"]))
-    if number is None:
+    number = re.fullmatch(r"(-?\d[\d,]*(?:\.\d+)?)(?: [^\d]*)?", str(row["answer"]).strip())
+    if number is None:  # two numbers, a ratio, a word
         return None
-    return {"question": f"{row['passage']} {row['question']}", "answer": f"#### {number[0].replace(',', '')}"}
+    return {"question": f"{row['passage']} {row['question']}", "answer": f"#### {number[1].replace(',', '')}"}
 
 
 CONVERTED: dict[str, tuple[frozenset[str], Callable[[Row], Row | None]]] = {
