@@ -131,9 +131,12 @@ def test_a_file_of_another_shape_is_named(run: Run, value: Any) -> None:
 
 
 def test_categories_stand_below_their_metric_where_they_are_few() -> None:
-    number = Number(0.5, 0.25, 0.75, 16)
+    number = results.Number(0.5, 0.25, 0.75, 16)
     few = {f"part-{n}": number for n in range(2)}
     many = {f"part-{n}": number for n in range(13)}
-    told = [MetricResult("final", None, "bias", metric, number, by=by) for metric, by in (("clear", few), ("mixed", many))]
-    text = lines(told)
+    told = [
+        results.MetricResult("final", None, "bias", metric, number, by=by)
+        for metric, by in (("clear", few), ("mixed", many))
+    ]
+    text = results.lines(told)
     assert [line.split()[0] for line in text if "part-" in line] == ["part-0", "part-1"]
