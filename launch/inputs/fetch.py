@@ -20,7 +20,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.core import files, seal
+from jobs.core import files, seal, strict
 from jobs.core.paths import StorePaths, Workspace
 from launch.base.errors import DownloadFailed, InputError
 from launch.base.lock import SharedLock
@@ -136,13 +136,21 @@ def item(name: str, request: str | Sequence[str], *, base: Path = Path(), form: 
     )
 
 
+@dataclass(frozen=True)
+class _Kept:
+    schema: int
+    pins: dict[str, dict[str, Any]]
+
+
 def read_pins(workspace: Workspace) -> dict[str, dict[str, Any]]:
     """Request -> what it stood for when it was fetched. Raises InputError: the file is damaged."""
     try:
         value = files.read_json_or_none(workspace.pins)
+        kept = {} if value is None else strict.build(_Kept, value).pins
     except ValueError as error:
-        raise InputError(str(error), hint="remove the file and fetch again") from error
-    return {} if value is None else dict(value["pins"])
+        where = "" if str(workspace.pins) in str(error) else f"{workspace.pins}: "
+        raise InputError(f"{where}{error}", hint="remove the file and fetch again") from error
+    return kept
 
 
 def _write_pin(workspace: Workspace, key: str, pin: dict[str, Any]) -> None:

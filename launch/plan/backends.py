@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.core import strict
 from jobs.core.capabilities import Capabilities
 from launch.base.errors import InputError
 from launch.config.profile import Profile
@@ -105,7 +105,7 @@ def answers_of(
             )
         if answer.returncode == 0:
             found = answer.stdout.splitlines()
-            return [json.loads(found[number]) for number in range(-lines, 0)]
+            return [strict.parse(found[number]) for number in range(-lines, 0)]
         problem = (answer.stderr.strip() or f"exit code {answer.returncode}").splitlines()[-1]
     except (OSError, subprocess.TimeoutExpired, ValueError, IndexError) as error:
         problem = str(error)
