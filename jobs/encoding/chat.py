@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.encoding import frames
 from jobs.encoding import messages as messages_as
 from jobs.encoding.errors import CannotEncode
-from jobs.encoding.frames import Frame, Span
+from jobs.encoding.frames import CharacterSpan, Frame
 from jobs.encoding.messages import Message
 from jobs.encoding.settings import Encoding
 
@@ -31,7 +31,7 @@ class RenderedChat:
     template does not write."""
 
     text: str
-    spans: tuple[Span, ...]
+    spans: tuple[CharacterSpan, ...]
     unwritten: int = 0
 
 
@@ -152,7 +152,7 @@ class _Render:
 
     def __call__(
         self, messages: Sequence[Message], generate: bool = False, marks: bool = False
-    ) -> tuple[str, list[Span]]:
+    ) -> tuple[str, list[CharacterSpan]]:
         from jinja2 import TemplateError
         from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -204,7 +204,7 @@ class _Conversation:
                 self.messages = written
                 self.full = self._whole(opened)
 
-    def _whole(self, opened: bool) -> tuple[str, list[Span] | None]:
+    def _whole(self, opened: bool) -> tuple[str, list[CharacterSpan] | None]:
         marks = self._render.marks and not opened
         text, spans = self._render(self.messages, opened, marks)
         self._parts = {(len(self.messages), opened): text}
@@ -271,7 +271,7 @@ class _Conversation:
             found = self._parts[count, generate] = self._render(self.messages[:count], generate)[0]
         return found
 
-    def span(self, at: int) -> Span:
+    def span(self, at: int) -> CharacterSpan:
         """The characters of the whole text that the assistant writes as message ``at``, with the end of its turn.
 
         It begins where the text that the model is given ends (or where the two part: a template may open a think block
@@ -287,7 +287,7 @@ class _Conversation:
             raise CannotEncode("no_place_of_answer", f"the chat template does not say where messages[{at}] stands")
         return start, end
 
-    def is_open(self, at: int, span: Span) -> bool:
+    def is_open(self, at: int, span: CharacterSpan) -> bool:
         """Whether a span ends with the content of message ``at``, and not with what ends a turn."""
         text, message = self.full[0], self.messages[at]
         answer = messages_as.shown(message)[-1:]
@@ -298,7 +298,7 @@ class _Conversation:
         except CannotEncode:
             return True
 
-    def closed(self, at: int) -> Span:
+    def closed(self, at: int) -> CharacterSpan:
         """``span`` with what closes the answer: where a template leaves that to the message that follows, its
         beginning.
 
@@ -338,7 +338,7 @@ class _Conversation:
                 return before, opening, written[len(answer) :]
         return None
 
-    def _as_before(self, at: int, whole: str) -> Span | None:
+    def _as_before(self, at: int, whole: str) -> CharacterSpan | None:
         """The span of a turn that is written as an earlier one of the conversation, character by character: a long
         conversation is not rendered anew for each of its turns."""
         if self._pattern is None:
@@ -398,7 +398,7 @@ class _Conversation:
         spaces = len(between) - len(between[ends[-1] :].lstrip()) if between[ends[-1] :].strip() else ends[-1]
         return behind_here + spaces
 
-    def _anchor(self, at: int, messages: Sequence[Message]) -> Span:
+    def _anchor(self, at: int, messages: Sequence[Message]) -> CharacterSpan:
         """Where the content of a message (of tool calls alone: the name of the last one) stands in the text."""
         text = self._render(messages)[0] if len(messages) < len(self.messages) else self.full[0]
         found = []

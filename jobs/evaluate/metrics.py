@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jobs.evaluate import intervals
-from jobs.evaluate.intervals import Array, Groups, Observed
+from jobs.evaluate.intervals import Array, Clusters, Observed
 
 CHRF_ORDER = 6
 CHRF_BETA = 2.0
@@ -69,14 +69,14 @@ def mean(column: int) -> Callable[[Array], Array]:
     return lambda sums: np.asarray(sums[..., column] / sums[..., -1])
 
 
-def value(metric: Metric, values: Array, groups: Groups, drawn: Array) -> Observed:
+def value(metric: Metric, values: Array, groups: Clusters, drawn: Array) -> Observed:
     """A metric over ``values`` (examples, columns), of which ``drawn`` are the sums over each resample."""
     if metric.share is not None and groups.single:
         return intervals.of_share(int(values[:, metric.share].sum()), len(values))
     return intervals.of_draws(float(metric.of(values.sum(axis=0))), metric.of(drawn), len(values), groups.count)
 
 
-def change(metric: Metric, before: Array, after: Array, groups: Groups, drawn: tuple[Array, Array]) -> Observed:
+def change(metric: Metric, before: Array, after: Array, groups: Clusters, drawn: tuple[Array, Array]) -> Observed:
     """How far a metric moved on the same examples, which are drawn together."""
     if metric.share is not None and groups.single:
         moved = after[:, metric.share] - before[:, metric.share]

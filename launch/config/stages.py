@@ -110,7 +110,7 @@ class PathSource(StrictModel):
     path: Line
 
 
-Source = Annotated[GettextSource | PathSource, TaggedBy("type")]
+SourceKeys = Annotated[GettextSource | PathSource, TaggedBy("type")]
 
 
 class SplitKeys(StrictModel):
@@ -256,7 +256,7 @@ class DpoStage(_TrainingStage):
 Allowed = NotNegative | Annotated[str, matching(_PERCENT, "is no part: write 5%")]
 
 
-class GateRule(StrictModel):
+class GateKeys(StrictModel):
     """What a metric must show: one of the five. ``must``, ``may_fall`` and ``may_rise`` (how far at the most) look at
     its change against ``compare_to``, ``at_least`` and ``at_most`` at its value."""
 
@@ -306,7 +306,7 @@ class EvaluateStage(_Stage):
     checkpoint: Line
     tasks: Annotated[dict[Line, dict[Line, Any]], Before(_names_as_mapping), not_empty]
     compare_to: Line | None = None
-    gate: dict[Line, GateRule] = key(default_factory=dict)
+    gate: dict[Line, GateKeys] = key(default_factory=dict)
     missed: Literal["stop", "go"] = "stop"
     undecided: Literal["stop", "go"] = "stop"
     threads: Count | None = None
