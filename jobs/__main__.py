@@ -1,7 +1,8 @@
 """The verbs of a job: ``prologue``, ``work``, ``finish`` and ``ray-nodes`` take a ``spec.json``; ``probe`` takes
-back-end names and ``render`` a file of stages (before them ``--code DIR``, where some are the user's), ``compare`` a
-file that names two evaluations, ``address`` interfaces and another node, ``shard`` a list of tasks and the index of
-one, and those that begin with ``probe-`` are those of ``overnight profile test``."""
+back-end names and ``render`` a file of stages (before them ``--code DIR``, where some are the user's), ``harness``
+names of tasks of lm-evaluation-harness, ``compare`` a file that names two evaluations, ``address`` interfaces and
+another node, ``share`` a directory of which a node digests some files, ``shard`` a list of tasks and the index of one,
+and those that begin with ``probe-`` are those of ``overnight profile test``."""
 
 from __future__ import annotations
 
@@ -25,6 +26,11 @@ def main(argv: Sequence[str]) -> int:
     verb, path, *rest = argv
     if verb in ("probe", "render"):
         return _asked(verb, argv[1:])
+    if verb == "harness":  # of the planner: tasks of lm-evaluation-harness
+        from jobs.evaluate.harness import index
+
+        print(json.dumps(index.answers(argv[1:])))
+        return 0
     if verb == "compare":  # of ``overnight compare``: a file that names two evaluations
         return _compared(Path(path))
     if verb == "address":  # of this node: interfaces, another node
@@ -40,6 +46,10 @@ def main(argv: Sequence[str]) -> int:
         from data_prep.corpus import tasks
 
         return tasks.main(Path(path), int(rest[0]))
+    if verb == "share":  # of the files below a directory: number and count of the node, depth
+        from jobs.backends.nemo_rl import digests
+
+        return digests.main(path, *rest)
     if verb == "prologue":
         from jobs.lifecycle import steps
 

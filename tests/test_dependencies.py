@@ -22,11 +22,11 @@ import launch
 
 ROOT = Path(launch.__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OURS = {"launch", "jobs", "data_prep", "sbatch_templates", "cluster_profiles"}
+OURS = {"launch", "jobs", "data_prep", "sbatch_templates", "cluster_profiles", "suites"}
 
 EXTRAS = {
-    "launch": ("nemo-run", "submitit", "hub", "data", "tensorboard", "wandb", "mlflow", "notify"),
-    "jobs": ("train",),
+    "launch": ("nemo-run", "submitit", "hub", "data", "tensorboard", "wandb", "mlflow", "notify", "watch"),
+    "jobs": ("train", "eval"),
     "data_prep": ("data",),
 }
 """Extras whose packages each of our packages may import; the core's are allowed in all of them."""

@@ -7,7 +7,7 @@ is measured). A new kind is a dataclass and an entry of ``KINDS`` here, and an e
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
 from jobs.core import strict
@@ -38,6 +38,60 @@ class TranslationKeys(DataKeys):
     max_new_tokens: int = setting(64, at_least=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkKeys(TaskKeys):
+    """Of a task on rows that ``overnight fetch`` brings. ``benchmark``: ``SOURCE`` or ``SOURCE/SET``; ``by``: a field
+    of the rows, of whose values each gets numbers of its own, or ``subject``: the part of the data set. ``rows``: where
+    they lie in what was fetched, which the planner says."""
+
+    benchmark: str
+    by: str | None = None
+    rows: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarnessKeys(BenchmarkKeys):
+    """``harness``: name of a task of lm-evaluation-harness; ``shots``: examples before each question, None: as many as
+    the task says; ``chat``: whether prompts go through the chat template, ``auto``: where the checkpoint has one;
+    ``system``: said before them. ``max_new_tokens`` bounds a generated answer, None: as the task says.
+
+    What the planner found: ``version`` of the harness, the ``files`` of its tasks, the ``data_set`` that they read, and
+    what they measure (``measures``: whether more is better).
+    """
+
+    harness: str
+    shots: int | None = setting(None, at_least=0)
+    chat: str = setting("auto", choices=("auto", "true", "false"))
+    system: str | None = None
+    max_new_tokens: int | None = setting(None, at_least=1)
+    version: str = ""
+    files: dict[str, str] = field(default_factory=dict)
+    data_set: str = ""
+    measures: dict[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SafetyKeys(BenchmarkKeys):
+    """``safety``: the kind of the task, where its name is another."""
+
+    safety: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefusalKeys(SafetyKeys):
+    """``language``: of the prompts that do not say theirs, and of the harmless ones that are added to rows without any;
+    ``chat``: whether prompts go through the chat template."""
+
+    language: tuple[str, ...] = ("en",)
+    chat: str = setting("auto", choices=("auto", "true", "false"))
+    system: str | None = None
+    max_new_tokens: int = setting(64, at_least=1)
+
+
+FOUND = ("rows", "version", "files", "data_set", "measures")
+"""Keys that the planner fills in."""
+
+
 @dataclass(frozen=True)
 class MetricFacts:
     """``share``: the metric is a share of the examples."""
@@ -48,8 +102,9 @@ class MetricFacts:
 
 @dataclass(frozen=True)
 class TaskKind:
-    """One kind. ``reads``: the kind of the data stage. ``key``: a task that has this key is of the kind, with ``value``
-    where it says one; every kind is that of a task of its name, too, and of ``task: NAME``."""
+    """One kind. ``reads``: the kind of the data stage, or BENCHMARK. ``metrics``: those that every task of it has.
+    ``key``: a task that has this key is of the kind, with ``value`` where it says one; every kind is that of a task of
+    its name, too, and of ``task: NAME``."""
 
     name: str
     keys: type[TaskKeys]
@@ -58,12 +113,20 @@ class TaskKind:
     key: str = ""
     value: str = ""
 
+    def plain(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The keys as their types say: ``true`` and ``false`` are words where texts stand (``chat: false``)."""
+        kinds, _ = strict.shape(cast(Any, self.keys))
+        return {
+            name: str(value).lower() if isinstance(value, bool) and kinds.get(name) is str else value
+            for name, value in given.items()
+        }
+
     def problems(self, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """The keys of a task of this kind that are unknown or have a wrong value, and why; ``task`` is none of them."""
         kinds, required = strict.shape(cast(Any, self.keys))
         rules = {one.name: rule_of(one) for one in fields(self.keys)}
-        for name, value in given.items():
-            if name not in kinds:
+        for name, value in self.plain(given).items():
+            if name not in kinds or name in FOUND:
                 yield name, ""
                 continue
             try:
@@ -79,7 +142,13 @@ class TaskKind:
                 yield name, "this key is required"
 
 
-_LOWER, _HIGHER, _SHARE = MetricFacts(False), MetricFacts(True), MetricFacts(True, share=True)
+BENCHMARK = "benchmark"
+"""What a task ``reads`` that has no data stage."""
+
+_LOWER, _HIGHER = MetricFacts(False), MetricFacts(True)
+_SHARE, _LOWER_SHARE = MetricFacts(True, share=True), MetricFacts(False, share=True)
+_BBQ = {"ambiguous": _SHARE, "clear": _SHARE, "bias_ambiguous": _LOWER, "bias_clear": _LOWER}
+_REFUSALS = {"harmful": _SHARE, "harmless": _LOWER_SHARE}
 
 KINDS: dict[str, TaskKind] = {
     kind.name: kind
@@ -87,7 +156,12 @@ KINDS: dict[str, TaskKind] = {
         TaskKind("perplexity", DataKeys, "corpus", {"perplexity": _LOWER, "bits_per_byte": _LOWER}),
         TaskKind("answers", DataKeys, "instructions", {"answer_loss": _LOWER}),
         TaskKind("translation", TranslationKeys, "instructions", {"chrf": _HIGHER, "exact_match": _SHARE}),
+        TaskKind("harness", HarnessKeys, BENCHMARK, {}, key="harness"),
         TaskKind("preferences", DataKeys, "preferences", {"accuracy": _SHARE, "margin": _HIGHER}),
+        TaskKind("refusal", RefusalKeys, BENCHMARK, _REFUSALS, key="safety", value="refusal"),
+        TaskKind("pairs", SafetyKeys, BENCHMARK, {"stereotyped": _LOWER_SHARE}, key="safety", value="pairs"),
+        TaskKind("bbq", SafetyKeys, BENCHMARK, _BBQ, key="safety", value="bbq"),
+        TaskKind("facts", SafetyKeys, BENCHMARK, {"mc1": _SHARE, "mc2": _HIGHER}, key="safety", value="facts"),
     )
 }
 

@@ -79,7 +79,10 @@ def _measure(
     tokenizer = tokenizers.load(checkpoint)
     model = load_model(checkpoint).eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
-    loaded = Loaded(model, tokenizer, settings.batch_tokens, settings.batch_prompts)
+    other = spec.inputs.get("compare_to")
+    known = None if other is None else results.find(other.output)
+    earlier = {} if known is None else results.read(known)
+    loaded = Loaded(model, tokenizer, settings.batch_tokens, settings.batch_prompts, earlier)
     prepared = [task.kind.prepare(task, rows[name], loaded) for name, task in settings.tasks.items()]
     total = sum(len(task.groups) for task in prepared)
     step = 0

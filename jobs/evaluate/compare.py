@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from jobs.evaluate import gates, metrics
 from jobs.evaluate.gates import Judgement
-from jobs.evaluate.intervals import FEWEST, Array, Clusters, Observed
+from jobs.evaluate.intervals import FEWEST, Array, Clusters, MetricEstimate, Observed
 from jobs.evaluate.kinds import Task
 from jobs.evaluate.settings import EvaluateSettings
 from jobs.training.settings import BadSettings
@@ -23,10 +23,12 @@ Samples = dict[str, list[dict[str, Any]]]
 @dataclass(frozen=True)
 class Measured:
     """One metric. ``before`` and ``change`` are over the examples that both evaluations measured; ``moved`` says how
-    many of those got better, got worse and stayed, where the metric is a share of them."""
+    many of those got better, got worse and stayed, where the metric is a share of them. ``by``: tag of the examples ->
+    its values -> the metric over those examples."""
 
     now: Observed
     higher_is_better: bool
+    by: dict[str, dict[str, MetricEstimate]] = field(default_factory=dict)
     before: float | None = None
     change: Observed | None = None
     moved: tuple[int, int, int] | None = None
@@ -34,6 +36,8 @@ class Measured:
     def as_json(self) -> dict[str, Any]:
         """What stands in evaluation.json."""
         found = {**asdict(self.now.estimate), "higher_is_better": self.higher_is_better}
+        if self.by:
+            found["by"] = {tag: {name: asdict(one) for name, one in own.items()} for tag, own in self.by.items()}
         if self.change is not None:
             found |= {"before": self.before, "change": asdict(self.change.estimate)}
         if self.moved is not None:
@@ -60,11 +64,12 @@ class Measured:
 @dataclass(frozen=True)
 class Evaluation:
     """Everything that came of one: task -> metric -> numbers, and gate -> judgement. ``alone``: task -> how many of
-    its examples the other evaluation does not have."""
+    its examples the other evaluation does not have; ``problems``: how many could not be measured."""
 
     tasks: dict[str, dict[str, Measured]]
     judged: dict[str, Judgement] = field(default_factory=dict)
     alone: dict[str, int] = field(default_factory=dict)
+    problems: dict[str, int] = field(default_factory=dict)
 
 
 def read_samples(path: Path) -> Samples:
@@ -115,8 +120,13 @@ def evaluate(now: Samples, earlier: Samples | None, settings: EvaluateSettings) 
     """
     tasks: dict[str, dict[str, Measured]] = {}
     alone: dict[str, int] = {}
-    for task, samples in now.items():
-        old = {sample["id"]: sample for sample in (earlier or {}).get(task, ())}
+    problems: dict[str, int] = {}
+    for task, every in now.items():
+        samples = [sample for sample in every if "problem" not in sample]
+        if not samples:
+            raise BadSettings(f"no example of {task} could be measured: {every[0]['problem']}")
+        problems[task] = len(every) - len(samples)
+        old = {sample["id"]: sample for sample in (earlier or {}).get(task, ()) if "problem" not in sample}
         common = [sample for sample in samples if sample["id"] in old]
         if old:
             alone[task] = len(samples) + len(old) - 2 * len(common)
@@ -130,7 +140,7 @@ def evaluate(now: Samples, earlier: Samples | None, settings: EvaluateSettings) 
         if one is None or looked_at is None:
             raise BadSettings(f"gate {name!r} ({rule}): the two evaluations have no example of {task} in common")
         seen[name] = looked_at, one.before or 0.0
-    return Evaluation(tasks, gates.judge(settings.gate, seen), alone)
+    return Evaluation(tasks, gates.judge(settings.gate, seen), alone, problems)
 
 
 def _of_task(
@@ -150,15 +160,18 @@ def _of_task(
     old = _measured(of, [pair[0] for pair in pairs])
     found = {}
     for name, metric in _measured(of, samples).items():
-        one = Measured(metrics.value(metric, values, groups, drawn), metric.higher_is_better)
+        if not len(metric.counts(values)):
+            continue
+        by = _by(metric, samples, values, settings)
+        one = Measured(metrics.value(metric, values, groups, drawn), metric.higher_is_better, by)
         if both is not None and sums is not None and name in old:
             change = metrics.change(metric, before, after, both, (sums[0], sums[1]))
             moved = None
-            if metric.share is not None:
-                steps = after[:, metric.share] - before[:, metric.share]
+            if metrics.is_share(metric, before, after):
+                steps = metric.counts(after)[:, metric.share] - metric.counts(before)[:, metric.share]
                 moved = int((steps > 0).sum()), int((steps < 0).sum()), int((steps == 0).sum())
             first = float(metric.of(before.sum(axis=0)))
-            one = Measured(one.now, one.higher_is_better, first, change, moved)
+            one = replace(one, before=first, change=change, moved=moved)
         found[name] = one
     return found
 
@@ -167,6 +180,26 @@ def _measured(task: Task, samples: Sequence[Mapping[str, Any]]) -> dict[str, met
     """The metrics that these samples have the numbers for."""
     first = samples[0] if samples else {}
     return {name: one for name, one in task.metrics.items() if one.needs is None or one.needs in first}
+
+
+def _by(
+    metric: metrics.Metric, samples: Sequence[Mapping[str, Any]], values: Array, settings: EvaluateSettings
+) -> dict[str, dict[str, MetricEstimate]]:
+    """The metric over the examples of each value of each tag."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for number, sample in enumerate(samples):
+        for tag, value in sample.get("tags", {}).items():
+            found.setdefault(tag, {}).setdefault(value, []).append(number)
+    numbers: dict[str, dict[str, MetricEstimate]] = {}
+    for tag, own in found.items():
+        for value, some in sorted(own.items()):
+            groups = _groups([samples[number] for number in some], settings)
+            part = values[some]
+            if not len(metric.counts(part)):
+                continue
+            one = metrics.value(metric, part, groups, groups.sums(part))
+            numbers.setdefault(tag, {})[value] = one.estimate
+    return numbers
 
 
 def _groups(samples: Sequence[Mapping[str, Any]], settings: EvaluateSettings) -> Clusters:
@@ -198,6 +231,9 @@ def as_json(found: Evaluation, how: Mapping[str, Mapping[str, Any]], settings: E
     }
     for task, count in found.alone.items():
         tasks[task]["not_in_both"] = count
+    for task, count in found.problems.items():
+        if count:
+            tasks[task]["problems"] = count
     for name, judged in found.judged.items():
         task, metric = _metric_of(name, settings)
         tasks[task]["metrics"][metric]["gate"] = asdict(judged)

@@ -68,7 +68,7 @@ def log_likelihoods(model: PreTrainedModel, pairs: Sequence[Tokens]) -> list[flo
         wanted[row, : len(pair)] = torch.tensor(pair.mask)
     ids, wanted = ids.to(model.device), wanted.to(model.device)
     targets = ids[:, 1:][wanted[:, 1:]]  # position p predicts the token at p + 1
-    every = _logits(model, ids, functional.pad(wanted[:, 1:], (0, 1)))
+    every = logits(model, ids, functional.pad(wanted[:, 1:], (0, 1)))
     found = torch.cat(
         [
             -functional.cross_entropy(some.float(), right, reduction="none")
@@ -81,28 +81,30 @@ def log_likelihoods(model: PreTrainedModel, pairs: Sequence[Tokens]) -> list[flo
     return [float(value) for value in sums]
 
 
-def _logits(model: PreTrainedModel, ids: torch.Tensor, wanted: torch.Tensor) -> Iterator[torch.Tensor]:
+def logits(
+    model: PreTrainedModel, ids: torch.Tensor, wanted: torch.Tensor, **more: torch.Tensor
+) -> Iterator[torch.Tensor]:
     """The model's own logits at the ``wanted`` positions of ``ids``, ``LOGIT_ROWS`` positions at a time.
 
     What is behind the layers (the head, and the scale or the cap of some architectures) is the model's own code: its
     layers run once, and it is then given what they said, part by part. A model that does not ask its layers for it by
-    the usual name is run as a whole.
+    the usual name is run as a whole. ``more``: mask and positions, where they are not the plain ones.
     """
     layers = model.base_model
-    said = layers(input_ids=ids, use_cache=False) if layers is not model else None
+    said = layers(input_ids=ids, use_cache=False, **more) if layers is not model else None
     states = None if said is None else said.last_hidden_state[wanted]
     if said is not None and states is not None:
         for some in states.split(LOGIT_ROWS):
             part = copy.copy(said)
             part["last_hidden_state"] = some[None]
             with _saying(layers, part) as asked:
-                logits = model(input_ids=ids[:1, :1].expand(1, len(some)), use_cache=False).logits[0]
+                found = model(input_ids=ids[:1, :1].expand(1, len(some)), use_cache=False).logits[0]
             if not asked:
                 break
-            yield logits
+            yield found
         else:
             return
-    yield from model(input_ids=ids, use_cache=False).logits[wanted].split(LOGIT_ROWS)
+    yield from model(input_ids=ids, use_cache=False, **more).logits[wanted].split(LOGIT_ROWS)
 
 
 @contextmanager
@@ -128,12 +130,15 @@ def answers(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     ends: Sequence[int],
+    stops: Sequence[str] = (),
+    strip: bool = True,
 ) -> list[str]:
-    """The greedy continuation of each prompt up to one of ``ends``, as text. One batch, padded on the left.
+    """The greedy continuation of each prompt up to one of ``ends`` (ids) or ``stops`` (texts), as text, without the
+    blanks around it where ``strip``. One batch, padded on the left.
 
     Of generation_config.json only the end ids count: a repetition penalty or the like would make it another one.
     """
-    from transformers import GenerationConfig
+    from transformers import GenerationConfig, StoppingCriteriaList
 
     longest = max(map(len, prompts))
     pad = int(tokenizer.pad_token_id)
@@ -153,11 +158,35 @@ def answers(
         use_cache=True,
     )
     try:
-        made = model.generate(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
+        made = model.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            stopping_criteria=StoppingCriteriaList([_stopping(tokenizer, longest, stops)] if stops else []),
+        )
     finally:
         model.generation_config = own
     found = [[*takewhile(lambda token: token not in ends, row)] for row in made[:, longest:].tolist()]
-    return [text.strip() for text in tokenizer.batch_decode(found, skip_special_tokens=True)]
+    texts = [_before(text, stops) for text in tokenizer.batch_decode(found, skip_special_tokens=True)]
+    return [text.strip() for text in texts] if strip else texts
+
+
+def _before(text: str, stops: Sequence[str]) -> str:
+    for stop in stops:
+        if stop:
+            text = text.split(stop, 1)[0]
+    return text
+
+
+def _stopping(tokenizer: PreTrainedTokenizerBase, start: int, stops: Sequence[str]) -> Callable[..., torch.Tensor]:
+    """Says which rows of a batch have one of ``stops`` at their end. A token has a character at least, so the last of
+    them are looked at only."""
+    most = max(map(len, stops)) + 1
+
+    def stopped(ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        tails = tokenizer.batch_decode(ids[:, max(start, ids.shape[1] - most) :])
+        return torch.tensor([any(stop and stop in tail for stop in stops) for tail in tails], device=ids.device)
+
+    return stopped
 
 
 def in_batches(

@@ -21,7 +21,13 @@ def measured(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, str
     found: dict[str, tuple[str, str]] = {}
     for task, given in tasks.items():
         kind = kind_of(task, given)
-        for metric in kind.metrics if kind is not None else ():
+        for metric in () if kind is None else given.get("measures", kind.metrics):
             found.setdefault(metric, (task, metric))
             found[f"{task}.{metric}"] = task, metric
     return found
+
+
+def own_metrics(tasks: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """The tasks whose metrics the planner finds out: their names alone do not say them."""
+    kinds = {task: kind_of(task, given) for task, given in tasks.items()}
+    return {task for task, kind in kinds.items() if kind is not None and not kind.metrics}

@@ -2,13 +2,14 @@
 
 from typing import Annotated, Any
 
-from jobs.core.tasks import DataKeys, kind_of
+from jobs.core.tasks import BenchmarkKeys, DataKeys, kind_of
 from launch.config.document.typed import StrictModel, key
 from launch.config.fields import Amount, Line, ResourceKeys, Slug, not_empty
 from launch.config.kinds import FETCHED
 from launch.config.profile_fields import Group
 from launch.config.secrets import SecretName
 from launch.config.stages import (
+    BenchmarkSource,
     CorpusStage,
     DataStage,
     EvaluateStage,
@@ -44,7 +45,9 @@ class Pipeline(StrictModel):
         """Source of a data stage; a ``from`` that names none is a path."""
         stage = self.stages[name]
         assert isinstance(stage, DataStage)
-        return self.sources.get(stage.source) or PathSource(type="path", path=stage.source)
+        known = self.sources.get(stage.source)
+        assert not isinstance(known, BenchmarkSource)
+        return known or PathSource(type="path", path=stage.source)
 
     def task_data(self, name: str) -> dict[str, str]:
         """Task -> data stage, of the tasks that read one. Where a task names none it is the only one of its kind."""
@@ -57,6 +60,18 @@ class Pipeline(StrictModel):
                 found[task] = keys.get("data") or next(
                     other for other, it in self.stages.items() if it.kind == kind.reads
                 )
+        return found
+
+    def benchmarks(self, name: str) -> dict[str, tuple[str, str]]:
+        """Task -> source and set (or path in the source) of the tasks of an evaluation that read a benchmark."""
+        stage = self.stages[name]
+        assert isinstance(stage, EvaluateStage)
+        found = {}
+        for task, keys in stage.tasks.items():
+            kind = kind_of(task, keys)
+            if kind is not None and issubclass(kind.keys, BenchmarkKeys):
+                source, _, part = str(keys.get("benchmark", "")).partition("/")
+                found[task] = source, part
         return found
 
     def parents(self, name: str) -> dict[str, str]:

@@ -110,7 +110,16 @@ class PathSource(StrictModel):
     path: Line
 
 
-SourceKeys = Annotated[GettextSource | PathSource, TaggedBy("type")]
+class BenchmarkSource(StrictModel):
+    """Rows of benchmarks: of a PyPI package, which is read and not run, of a hub's data set, or the user's own files.
+    ``sets``: what tasks call parts of them, and where these lie; of some packages they are known."""
+
+    type: Literal["benchmark"]
+    origin: Annotated[Line, _base] = key(alias="from")
+    sets: dict[Slug, Line] = key(default_factory=dict)
+
+
+SourceKeys = Annotated[GettextSource | PathSource | BenchmarkSource, TaggedBy("type")]
 
 
 class SplitKeys(StrictModel):
@@ -291,9 +300,9 @@ def _task(name: str, given: dict[str, Any]) -> dict[str, Any]:
     kind = kind_of(name, given)
     if kind is None:
         return dict(given)
-    defaults = {key.name: key.default for key in fields(kind.keys) if key.default not in (None, MISSING)}
+    defaults = {key.name: key.default for key in fields(kind.keys) if key.default not in (None, MISSING, "")}
     said = {"task": kind.name} if kind.name != name else {}
-    return defaults | {key: value for key, value in given.items() if value is not None} | said
+    return defaults | {key: value for key, value in kind.plain(given).items() if value is not None} | said
 
 
 class EvaluateStage(_Stage):

@@ -196,6 +196,9 @@ class _Builder:
             settings.pop(reference)
         settings["seed"] = self.pipeline.seed_of(name)
         inputs = {"checkpoint": self.checkpoint(stage.checkpoint, stage.backend)}
+        for task, (source, _) in self.pipeline.benchmarks(name).items():
+            settings["tasks"][task] |= self.facts.tasks.get(name, {}).get(task, {})
+            inputs[f"benchmark:{source}"] = self.of_fetched(source)
         for task, data in self.pipeline.task_data(name).items():
             settings["tasks"][task]["data"] = data
             inputs[data] = self.of_stage(data)
