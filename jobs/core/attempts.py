@@ -128,8 +128,7 @@ def user_name(number: int) -> str:
 
 def open_next(store: StorePaths, attempt: Attempt) -> bool:
     """Make ``attempt`` the current one; False if somebody else opened that number first."""
-    for directory in (store.root, store.attempts):  # the intent is no better on disk than the way to it
-        files.make_directory(directory)
+    files.make_directory(store.attempts, levels=2)  # the intent is no better on disk than the way to it
     return files.create_exclusive(store.attempt(attempt.number), json.dumps(asdict(attempt), sort_keys=True) + "\n")
 
 

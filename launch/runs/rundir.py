@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,7 +95,7 @@ class Run:
     workspace: Workspace
     id: str
 
-    @property
+    @cached_property
     def paths(self) -> RunPaths:
         return self.workspace.run(self.id)
 
