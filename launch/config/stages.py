@@ -5,13 +5,12 @@
 
 import re
 from dataclasses import MISSING, fields
-from typing import Annotated, Any, Literal, Self
-
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from typing import Annotated, Any, Literal
 
 from jobs.core.settings import VALIDATION, DpoKeys, EarlyStopping, TrainingKeys, rule_of
 from jobs.core.tasks import kind_of
 from launch.base.text import suggest
+from launch.config.document.typed import Before, Key, StrictModel, TaggedBy, key
 from launch.config.fields import (
     RESOURCE_KEYS,
     Amount,
@@ -19,20 +18,16 @@ from launch.config.fields import (
     Line,
     ModuleName,
     NotNegative,
-    Number,
     ResourceKeys,
     Slug,
-    StrictModel,
-    Text,
-    Whole,
-    checked_line,
-    checked_text,
+    below,
     matching,
-    slug,
+    not_empty,
 )
 from launch.config.kinds import FETCHED
 
 _HUB = re.compile(r"hf:[\w.-]+/[\w.-]+(?:@[\w./-]+)?\Z", re.ASCII)
+_PERCENT = re.compile(r"\d+(\.\d+)?%\Z", re.ASCII)
 _PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*\Z")
 
 
@@ -71,16 +66,18 @@ def _names_as_mapping(value: Any) -> Any:
 _TRAINING = {entry.name: entry for keys in (TrainingKeys, DpoKeys, EarlyStopping) for entry in fields(keys)}
 
 
-def _training(name: str) -> Any:
-    """The default of a setting of training, as every back end has it."""
-    entry = _TRAINING[name]
-    return Field(... if entry.default is MISSING else entry.default)
+def _training(name: str, **instead: Any) -> Any:
+    """A setting of training with the check and the default that every back end has, or the default ``instead``."""
+    rule = rule_of(_TRAINING[name])
 
+    def check(value: Any) -> Any:
+        if rule.choices and value not in rule.choices:
+            raise ValueError(f"got {value!r}; {suggest(str(value), rule.choices)}")
+        if value is not None and (problem := rule.problem(value)):
+            raise ValueError(problem)
+        return value
 
-def _in_range(value: Any, info: ValidationInfo) -> Any:
-    if value is not None and (problem := rule_of(_TRAINING[str(info.field_name)]).problem(value)):
-        raise ValueError(problem)
-    return value
+    return Key(**{"default": _TRAINING[name].default, **instead}, check=check)
 
 
 def _with_options(settings: dict[str, Any]) -> dict[str, Any]:
@@ -91,18 +88,18 @@ def _with_options(settings: dict[str, Any]) -> dict[str, Any]:
 class ModelKeys(StrictModel):
     """``model:``. ``base`` is ``pypi:NAME==VERSION``, ``hf:ORG/NAME[@REVISION]`` or a path."""
 
-    base: Annotated[str, checked_line(_base)]
+    base: Annotated[Line, _base]
 
 
-Pin = Annotated[str, checked_line(matching(_PIN, "is no exact pin: write NAME==VERSION"))]
+Pin = Annotated[Line, matching(_PIN, "is no exact pin: write NAME==VERSION")]
 
 
 class GettextSource(StrictModel):
     """Translations in the wheels of PyPI packages."""
 
     type: Literal["gettext"]
-    packages: tuple[Pin, ...] = Field(min_length=1)
-    target: tuple[Line, ...] = Field(min_length=1)
+    packages: Annotated[tuple[Pin, ...], not_empty]
+    target: Annotated[tuple[Line, ...], not_empty]
     contrast: tuple[Line, ...] = ()
 
 
@@ -118,28 +115,26 @@ class BenchmarkSource(StrictModel):
     ``sets``: what tasks call parts of them, and where these lie; of some packages they are known."""
 
     type: Literal["benchmark"]
-    origin: Annotated[str, checked_line(_base)] = Field(alias="from")
-    sets: dict[Slug, Line] = Field(default_factory=dict)
+    origin: Annotated[Line, _base] = key(alias="from")
+    sets: dict[Slug, Line] = key(default_factory=dict)
 
 
-Source = Annotated[GettextSource | PathSource | BenchmarkSource, Field(discriminator="type")]
+SourceKeys = Annotated[GettextSource | PathSource | BenchmarkSource, TaggedBy("type")]
 
 
 class SplitKeys(StrictModel):
     """Parts that are held out; the rest is for training. The other keys: see data_prep.common.settings."""
 
-    validation: Annotated[NotNegative, Field(lt=1)] = 0.05
-    test: Annotated[NotNegative, Field(lt=1)] = 0.15
+    validation: Annotated[NotNegative, below(1)] = 0.05
+    test: Annotated[NotNegative, below(1)] = 0.15
     existing: Literal["keep", "pool"] | None = None
     config: Line | None = None
     names: dict[Literal["train", "validation", "test"], Line | tuple[Line, ...]] | None = None
     group: Literal["file", "document"] | None = None
 
-    @model_validator(mode="after")
-    def _leaves_something(self) -> Self:
+    def _check(self) -> None:
         if self.validation + self.test >= 1:
             raise ValueError("validation and test together leave nothing to train on")
-        return self
 
 
 class Limit(StrictModel):
@@ -162,11 +157,11 @@ class _Stage(ResourceKeys):
 
 
 class _DataStage(_Stage):
-    source: Line = Field(alias="from")
-    split: SplitKeys = SplitKeys.model_construct()
+    source: Line = key(alias="from")
+    split: SplitKeys = SplitKeys()
     min_chars: Count = 1
     max_chars: Count | None = None
-    limit: Limit = Limit.model_construct()
+    limit: Limit = Limit()
     placeholders: Literal["drop", "keep"] = "drop"
     reject_words: tuple[Line, ...] = ()
     prepare: dict[Line, Any] | None = None  # checked by data_prep: see launch.config.data_settings
@@ -183,24 +178,22 @@ class InstructionsStage(_DataStage):
     """Prompts with their completions. ``prompt``: None keeps the prompts of the user's rows."""
 
     kind: Literal["instructions"]
-    prompt: Annotated[str, checked_text(_with_mark)] | None = None
+    prompt: Annotated[str, _with_mark] | None = None
 
 
 class PreferencesStage(_DataStage):
     """Prompts with a chosen and a rejected answer."""
 
     kind: Literal["preferences"]
-    prompt: Annotated[str, checked_text(_with_mark)] | None = None
+    prompt: Annotated[str, _with_mark] | None = None
 
 
 class EarlyStoppingKeys(StrictModel):
     """When training ends before its steps: ``jobs.core.settings.EarlyStopping``."""
 
-    patience: Whole = _training("patience")
-    min_change: Number = _training("min_change")
-    min_steps: Whole = _training("min_steps")
-
-    _is_in_range = field_validator("*")(_in_range)
+    patience: int = _training("patience")
+    min_change: float = _training("min_change")
+    min_steps: int = _training("min_steps")
 
 
 class _TrainingStage(_Stage):
@@ -210,34 +203,24 @@ class _TrainingStage(_Stage):
     backend: ModuleName = "trl"
     checkpoint: Line
     data: Line
-    steps: Whole | None = None
-    epochs: Number | None = _training("epochs")
-    lr: Number = _training("lr")
-    batch_size: Whole = _training("batch_size")
-    micro_batch_size: Whole | None = _training("micro_batch_size")
-    sequence_length: Whole = _training("sequence_length")
-    warmup_steps: Whole = _training("warmup_steps")
-    schedule: Text = _training("schedule")
-    weight_decay: Number = _training("weight_decay")
-    max_grad_norm: Number = _training("max_grad_norm")
-    precision: Text = _training("precision")
-    save_every: Whole | None = _training("save_every")
-    keep_saves: Whole = _training("keep_saves")
-    validate_every: Whole | None = _training("validate_every")
+    steps: int | None = _training("steps", default=None)
+    epochs: float | None = _training("epochs")
+    lr: float = _training("lr")
+    batch_size: int = _training("batch_size")
+    micro_batch_size: int | None = _training("micro_batch_size")
+    sequence_length: int = _training("sequence_length")
+    warmup_steps: int = _training("warmup_steps")
+    schedule: str = _training("schedule")
+    weight_decay: float = _training("weight_decay")
+    max_grad_norm: float = _training("max_grad_norm")
+    precision: str = _training("precision")
+    save_every: int | None = _training("save_every")
+    keep_saves: int = _training("keep_saves")
+    validate_every: int | None = _training("validate_every")
     early_stopping: EarlyStoppingKeys | None = _training("early_stopping")
-    select: Text = _training("select")
-    threads: Whole | None = _training("threads")
-    options: dict[Line, Any] = Field(default_factory=dict)
-
-    @field_validator("schedule", "precision", "select", mode="before")
-    @classmethod
-    def _is_a_choice(cls, value: Any, info: ValidationInfo) -> Any:
-        choices = rule_of(_TRAINING[str(info.field_name)]).choices
-        if value not in choices:
-            raise ValueError(f"got {value!r}; {suggest(str(value), choices)}")
-        return value
-
-    _is_in_range = field_validator(*_TRAINING, check_fields=False)(_in_range)
+    select: str = _training("select")
+    threads: int | None = _training("threads")
+    options: dict[Line, Any] = key(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         """With ``steps`` or ``epochs``, whichever the stage says, and what it says of validation."""
@@ -276,28 +259,26 @@ class DpoStage(_TrainingStage):
     """Direct preference optimisation."""
 
     kind: Literal["dpo"]
-    beta: Number = _training("beta")
+    beta: float = _training("beta")
 
 
-Allowed = Annotated[float, Field(ge=0, allow_inf_nan=False)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$")]
+Allowed = NotNegative | Annotated[str, matching(_PERCENT, "is no part: write 5%")]
 
 
-class GateRule(StrictModel):
+class GateKeys(StrictModel):
     """What a metric must show: one of the five. ``must``, ``may_fall`` and ``may_rise`` (how far at the most) look at
     its change against ``compare_to``, ``at_least`` and ``at_most`` at its value."""
 
     must: Literal["rise", "fall"] | None = None
     may_fall: Allowed | None = None
     may_rise: Allowed | None = None
-    at_least: Number | None = None
-    at_most: Number | None = None
+    at_least: float | None = None
+    at_most: float | None = None
     tier: Literal["critical", "advisory"] = "critical"
 
-    @model_validator(mode="after")
-    def _one_rule(self) -> Self:
+    def _check(self) -> None:
         if sum(value is not None for value in self._rules().values()) != 1:
             raise ValueError(f"write one of {', '.join(self._rules())}")
-        return self
 
     def _rules(self) -> dict[str, Any]:
         names = ("must", "may_fall", "may_rise", "at_least", "at_most")
@@ -332,13 +313,13 @@ class EvaluateStage(_Stage):
     kind: Literal["evaluate"]
     backend: ModuleName = "trl"
     checkpoint: Line
-    tasks: Annotated[dict[Line, dict[Line, Any]], BeforeValidator(_names_as_mapping), Field(min_length=1)]
+    tasks: Annotated[dict[Line, dict[Line, Any]], Before(_names_as_mapping), not_empty]
     compare_to: Line | None = None
-    gate: dict[Line, GateRule] = Field(default_factory=dict)
+    gate: dict[Line, GateKeys] = key(default_factory=dict)
     missed: Literal["stop", "go"] = "stop"
     undecided: Literal["stop", "go"] = "stop"
     threads: Count | None = None
-    options: dict[Line, Any] = Field(default_factory=dict)
+    options: dict[Line, Any] = key(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         found = super().settings()
@@ -351,5 +332,5 @@ class EvaluateStage(_Stage):
 
 DataStage = CorpusStage | InstructionsStage | PreferencesStage
 TrainingStage = CptStage | SftStage | DpoStage
-Stage = Annotated[DataStage | TrainingStage | EvaluateStage, Field(discriminator="kind")]
-StageName = Annotated[str, checked_text(slug, _not_reserved)]
+Stage = Annotated[DataStage | TrainingStage | EvaluateStage, TaggedBy("kind")]
+StageName = Annotated[Slug, _not_reserved]

@@ -95,7 +95,7 @@ def planned(
     found = {name: declared(name) for name in builder.back_ends_of(pipeline)}
     base = FetchedFacts("base", "./base", "hf", "ab" * 32, present=True)
     facts = Facts(found, {}, {"base": base}, "python3")
-    return builder.build(pipeline, Profile.model_validate({"name": "site", "executor": "slurm"}), facts)
+    return builder.build(pipeline, Profile.read({"name": "site", "executor": "slurm"}), facts)
 
 
 @pytest.mark.parametrize(
