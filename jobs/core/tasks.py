@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
-from jobs.core import strict
+from jobs.core import measures, strict
+from jobs.core.measures import HIGHER, LOWER, SHARE, MetricFacts
 from jobs.core.settings import rule_of, setting
 
 
@@ -38,12 +39,11 @@ class TranslationKeys(DataKeys):
     max_new_tokens: int = setting(64, at_least=1)
 
 
-@dataclass(frozen=True)
-class MetricFacts:
-    """``share``: the metric is a share of the examples."""
+@dataclass(frozen=True, kw_only=True)
+class MeasureKeys(TranslationKeys):
+    """``measure``: what is measured of the answers, by the names of ``jobs.core.measures``."""
 
-    higher_is_better: bool
-    share: bool = False
+    measure: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -58,36 +58,44 @@ class TaskKind:
     key: str = ""
     value: str = ""
 
-    def problems(self, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """The keys of a task of this kind that are unknown or have a wrong value, and why; ``task`` is none of them."""
+    def metrics_of(self, given: Mapping[str, Any]) -> Mapping[str, MetricFacts]:
+        """The metrics of a task of this kind with these keys."""
+        return {**self.metrics, **measures.metrics_of(given.get("measure"))}
+
+    def problems(self, given: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Where keys of a task of this kind are unknown (an empty reason) or have a wrong value, and why; ``task`` is
+        none of them."""
         kinds, required = strict.shape(cast(Any, self.keys))
         rules = {one.name: rule_of(one) for one in fields(self.keys)}
         for name, value in given.items():
             if name not in kinds:
-                yield name, ""
+                yield (name,), ""
+                continue
+            if name == "measure":
+                for place, text in measures.problems(value):
+                    yield (name, *place), text
                 continue
             try:
                 found = strict.convert(kinds[name], value, "this")
             except ValueError as error:
-                yield name, str(error).removeprefix("this ")
+                yield (name,), str(error).removeprefix("this ")
                 continue
             problem = None if value is None else rules[name].problem(found)
             if problem is not None:
-                yield name, problem
+                yield (name,), problem
         for name in required:
             if given.get(name) is None:
-                yield name, "this key is required"
+                yield (name,), "this key is required"
 
-
-_LOWER, _HIGHER, _SHARE = MetricFacts(False), MetricFacts(True), MetricFacts(True, share=True)
 
 KINDS: dict[str, TaskKind] = {
     kind.name: kind
     for kind in (
-        TaskKind("perplexity", DataKeys, "corpus", {"perplexity": _LOWER, "bits_per_byte": _LOWER}),
-        TaskKind("answers", DataKeys, "instructions", {"answer_loss": _LOWER}),
-        TaskKind("translation", TranslationKeys, "instructions", {"chrf": _HIGHER, "exact_match": _SHARE}),
-        TaskKind("preferences", DataKeys, "preferences", {"accuracy": _SHARE, "margin": _HIGHER}),
+        TaskKind("perplexity", DataKeys, "corpus", {"perplexity": LOWER, "bits_per_byte": LOWER}),
+        TaskKind("answers", DataKeys, "instructions", {"answer_loss": LOWER}),
+        TaskKind("translation", TranslationKeys, "instructions", {"chrf": HIGHER, "exact_match": SHARE}),
+        TaskKind("measure", MeasureKeys, "instructions", {}, key="measure"),
+        TaskKind("preferences", DataKeys, "preferences", {"accuracy": SHARE, "margin": HIGHER}),
     )
 }
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.core import results
@@ -79,7 +80,12 @@ def _measure(
     tokenizer = tokenizers.load(checkpoint)
     model = load_model(checkpoint).eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
-    loaded = Loaded(model, tokenizer, settings.batch_tokens, settings.batch_prompts)
+    reference = None
+    if "reference" in spec.inputs:
+        other = spec.inputs["reference"].output
+        _same_vocabulary(checkpoint, other)
+        reference = load_model(other).eval().to(model.device)
+    loaded = Loaded(model, tokenizer, settings.batch_tokens, settings.batch_prompts, reference)
     prepared = [task.kind.prepare(task, rows[name], loaded) for name, task in settings.tasks.items()]
     total = sum(len(task.groups) for task in prepared)
     step = 0
@@ -93,3 +99,13 @@ def _measure(
 
         samples[task.name] = task.run(done)
     return prepared, samples
+
+
+def _same_vocabulary(checkpoint: Path, reference: Path) -> None:
+    """Raises BadSettings: the two models do not say the same tokens, so that their probabilities cannot be compared."""
+    from jobs.training import tokenizers
+    from jobs.training.settings import BadSettings
+
+    one, other = tokenizers.behaviour(checkpoint), tokenizers.behaviour(reference)
+    if any(one[name] != other[name] for name in ("probe_ids", "vocab_size")):
+        raise BadSettings(f"measure kl: {checkpoint} and {reference} have other tokenizers: they cannot be compared")

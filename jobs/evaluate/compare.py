@@ -156,7 +156,8 @@ def _of_task(
             moved = None
             if metric.share is not None:
                 steps = after[:, metric.share] - before[:, metric.share]
-                moved = int((steps > 0).sum()), int((steps < 0).sum()), int((steps == 0).sum())
+                up, down = int((steps > 0).sum()), int((steps < 0).sum())
+                moved = (*((up, down) if metric.higher_is_better else (down, up)), int((steps == 0).sum()))
             first = float(metric.of(before.sum(axis=0)))
             one = Measured(one.now, one.higher_is_better, first, change, moved)
         found[name] = one

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import takewhile
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -60,24 +60,43 @@ def log_likelihoods(model: PreTrainedModel, pairs: Sequence[Tokens]) -> list[flo
     One batch. Padding stands at the end, where a causal model cannot see it from the positions that count, so no mask
     is needed.
     """
+    ids, wanted = _padded(model, pairs)
+    targets = ids[:, 1:][wanted[:, :-1]]  # position p predicts the token at p + 1
+    every = _logits(model, ids, wanted)
+    found = [
+        -functional.cross_entropy(some.float(), right, reduction="none")
+        for some, right in zip(every, torch.split(targets, LOGIT_ROWS), strict=True)
+    ]
+    return _by_row(torch.cat(found), wanted)
+
+
+@torch.inference_mode()
+def divergences(model: PreTrainedModel, reference: PreTrainedModel, pairs: Sequence[Tokens]) -> list[float]:
+    """KL divergence of the ``model`` from the ``reference``, summed over the tokens with loss of each sequence, in
+    nats: over the whole vocabulary at each of them. One batch, as in ``log_likelihoods``."""
+    ids, wanted = _padded(model, pairs)
+    found = []
+    for some, other in zip(_logits(model, ids, wanted), _logits(reference, ids, wanted), strict=True):
+        mine, theirs = some.float().log_softmax(-1), other.float().log_softmax(-1)
+        found.append((mine.exp() * (mine - theirs)).sum(-1).clamp(min=0))
+    return _by_row(torch.cat(found), wanted)
+
+
+def _padded(model: PreTrainedModel, pairs: Sequence[Tokens]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The ids of each sequence in a row, and the positions that predict a token with loss."""
     longest = max(map(len, pairs))
     ids = torch.zeros(len(pairs), longest, dtype=torch.long)
     wanted = torch.zeros(len(pairs), longest, dtype=torch.bool)
     for row, pair in enumerate(pairs):
         ids[row, : len(pair)] = torch.tensor(pair.ids)
         wanted[row, : len(pair)] = torch.tensor(pair.mask)
-    ids, wanted = ids.to(model.device), wanted.to(model.device)
-    targets = ids[:, 1:][wanted[:, 1:]]  # position p predicts the token at p + 1
-    every = _logits(model, ids, functional.pad(wanted[:, 1:], (0, 1)))
-    found = torch.cat(
-        [
-            -functional.cross_entropy(some.float(), right, reduction="none")
-            for some, right in zip(every, torch.split(targets, LOGIT_ROWS), strict=True)
-        ]
-    )
-    rows = wanted[:, 1:].nonzero()[:, 0]
-    sums = torch.zeros(len(pairs), dtype=torch.float64, device=found.device)
-    sums.index_add_(0, rows, found.double())
+    return ids.to(model.device), functional.pad(wanted[:, 1:], (0, 1)).to(model.device)
+
+
+def _by_row(values: torch.Tensor, wanted: torch.Tensor) -> list[float]:
+    """Sums over the positions of each row."""
+    sums = torch.zeros(len(wanted), dtype=torch.float64, device=values.device)
+    sums.index_add_(0, wanted.nonzero()[:, 0], values.double())
     return [float(value) for value in sums]
 
 
@@ -121,6 +140,20 @@ def _saying(layers: torch.nn.Module, said: Any) -> Iterator[list[bool]]:
         del layers.forward
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A generated answer. ``end``: the token that ended it, which is none of ``ids``; None: it was cut off."""
+
+    text: str
+    ids: tuple[int, ...] = ()
+    end: int | None = None
+
+    @property
+    def finish(self) -> str:
+        """Why it ended, as it stands in samples.jsonl."""
+        return "length" if self.end is None else "stop"
+
+
 @torch.inference_mode()
 def answers(
     model: PreTrainedModel,
@@ -128,8 +161,8 @@ def answers(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     ends: Sequence[int],
-) -> list[str]:
-    """The greedy continuation of each prompt up to one of ``ends``, as text. One batch, padded on the left.
+) -> list[Answer]:
+    """The greedy continuation of each prompt up to one of ``ends``. One batch, padded on the left.
 
     Of generation_config.json only the end ids count: a repetition penalty or the like would make it another one.
     """
@@ -156,8 +189,15 @@ def answers(
         made = model.generate(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
     finally:
         model.generation_config = own
-    found = [[*takewhile(lambda token: token not in ends, row)] for row in made[:, longest:].tolist()]
-    return [text.strip() for text in tokenizer.batch_decode(found, skip_special_tokens=True)]
+    rows = [_until(ends, row) for row in made[:, longest:].tolist()]
+    texts = tokenizer.batch_decode([own for own, _ in rows], skip_special_tokens=True)
+    return [Answer(text.strip(), tuple(own), end) for text, (own, end) in zip(texts, rows, strict=True)]
+
+
+def _until(ends: Sequence[int], ids: list[int]) -> tuple[list[int], int | None]:
+    """The ids before the first of ``ends``, and that one; None: there is none."""
+    at = next((place for place, token in enumerate(ids) if token in ends), None)
+    return (ids, None) if at is None else (ids[:at], ids[at])
 
 
 def in_batches(

@@ -60,4 +60,6 @@ def _task(name: str, value: Any) -> Task:
     keys = build(kind.keys, {key: one for key, one in value.items() if key != "task"}, f" of task {name!r}")
     if isinstance(keys, DataKeys) and keys.data is None:
         raise BadSettings(f"task {name!r} must name its data")
-    return Task(name, KINDS[kind.name], keys)
+    task = Task(name, KINDS[kind.name], keys)
+    task.kind.check(keys)
+    return task

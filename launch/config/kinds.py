@@ -21,7 +21,7 @@ def measured(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, str
     found: dict[str, tuple[str, str]] = {}
     for task, given in tasks.items():
         kind = kind_of(task, given)
-        for metric in kind.metrics if kind is not None else ():
+        for metric in kind.metrics_of(given) if kind is not None else ():
             found.setdefault(metric, (task, metric))
             found[f"{task}.{metric}"] = task, metric
     return found

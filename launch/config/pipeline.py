@@ -60,9 +60,22 @@ class Pipeline(StrictModel):
                 )
         return found
 
+    def reference(self, name: str) -> str | None:
+        """The stage whose model an evaluation compares with token by token (measure ``kl``), or ``base``; None: there
+        is none. Where no task names one it is the model that ``compare_to`` measures."""
+        stage = self.stages[name]
+        assert isinstance(stage, EvaluateStage)
+        measures = [found for keys in stage.tasks.values() if isinstance(found := keys.get("measure"), dict)]
+        wanted = [found["kl"] or {} for found in measures if "kl" in found]
+        named = next((one["reference"] for one in wanted if one.get("reference")), None)
+        earlier = self.stages.get(stage.compare_to or "")
+        if named is None and wanted and isinstance(earlier, EvaluateStage):
+            return earlier.checkpoint
+        return named
+
     def parents(self, name: str) -> dict[str, str]:
-        """Role (``checkpoint``, ``data``, ``compare_to``, ``data:<task>``) -> stage that is read; the base model is
-        none."""
+        """Role (``checkpoint``, ``data``, ``compare_to``, ``data:<task>``, ``reference``) -> stage that is read; the
+        base model is none."""
         stage = self.stages[name]
         found: dict[str, str] = {}
         if isinstance(stage, TrainingStage | EvaluateStage) and stage.checkpoint != FETCHED:
@@ -73,6 +86,8 @@ class Pipeline(StrictModel):
             if stage.compare_to is not None:
                 found["compare_to"] = stage.compare_to
             found |= {f"data:{task}": data for task, data in self.task_data(name).items()}
+            if (reference := self.reference(name)) not in (None, FETCHED):
+                found["reference"] = str(reference)
         return found
 
     def order(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from jobs.core.measures import MEASURES
 from jobs.core.settings import EarlyStopping, validation_problem
 from jobs.core.tasks import KINDS, DataKeys, kind_of
 from launch.base.text import suggest
@@ -168,7 +169,34 @@ def _evaluation(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator
         yield from _task(pipeline, (*place, "tasks", task), keys)
     if stage.compare_to is not None:
         yield from _reference(pipeline, (*place, "compare_to"), stage.compare_to, ("evaluate",))
+    yield from _measures(pipeline, name, stage)
     yield from _gate(pipeline, name, stage)
+
+
+def _measures(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator[Problem]:
+    """What measures of generated answers need beside the task."""
+    references: set[str] = set()
+    for task, given in stage.tasks.items():
+        measure = given.get("measure")
+        if not isinstance(measure, dict):
+            continue
+        place: KeyPath = ("stages", name, "tasks", task, "measure")
+        if "code" in measure and pipeline.code is None:
+            yield Problem(
+                (*place, "code"), "needs the key code of the pipeline: the directory of its module", at_key=True
+            )
+        if "kl" not in measure or not isinstance(measure["kl"] or {}, dict):
+            continue
+        wanted = (measure["kl"] or {}).get("reference")
+        if isinstance(wanted, str):
+            references.add(wanted)
+            yield from _reference(pipeline, (*place, "kl", "reference"), wanted, TRAINING_KINDS, FETCHED)
+        elif stage.compare_to is None:
+            text = "needs a model to compare with: write {reference: NAME} of a stage, or compare_to"
+            yield Problem((*place, "kl"), text, at_key=True)
+        if len(references) > 1:
+            text = f"another task compares with {min(references - {str(wanted)})!r}: one reference for all tasks"
+            yield Problem((*place, "kl"), text, at_key=True)
 
 
 def _task(pipeline: Pipeline, place: KeyPath, given: dict[str, Any]) -> Iterator[Problem]:
@@ -186,8 +214,9 @@ def _task(pipeline: Pipeline, place: KeyPath, given: dict[str, Any]) -> Iterator
     else:
         yield from _options((*place, "options"), options, known)
     for key, text in kind.problems({key: one for key, one in given.items() if key not in ("task", "options")}):
-        unknown = f"unknown key; {suggest(key, known)} (value: {show(given.get(key))})"
-        yield Problem((*place, key), text or unknown, at_key=not text)
+        near = suggest(key[-1], known if len(key) == 1 else list(MEASURES))
+        value = given.get(key[0]) if len(key) == 1 else given[key[0]][key[1]]
+        yield Problem((*place, *key), text or f"unknown key; {near} (value: {show(value)})", at_key=not text)
     if issubclass(kind.keys, DataKeys):
         yield from _data_of_task(pipeline, place, given.get("data"), kind.reads)
 

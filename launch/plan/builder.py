@@ -100,6 +100,8 @@ class _Builder:
             versions = {"image": resources.image} | {key: it for key, it in versions.items() if key == "code"}
         if able.revision > 1:
             versions["overnight"] = str(able.revision)
+        if uses_code(settings) and self.facts.code is not None:
+            versions["code"] = self.facts.code
         resumable = isinstance(stage, TrainingStage)
         if resumable and executor != "local":
             resources = self.profile.segment(resources)
@@ -202,7 +204,14 @@ class _Builder:
             inputs[data] = self.of_stage(data)
         if stage.compare_to:
             inputs["compare_to"] = self.of_stage(stage.compare_to)
+        if (reference := self.pipeline.reference(name)) is not None:
+            inputs["reference"] = self.checkpoint(reference, stage.backend)
         self.add(name, "evaluate", stage.backend, ("evaluation", "metrics"), settings, inputs, stage)
+
+
+def uses_code(settings: Mapping[str, Any]) -> bool:
+    """Whether a task of an evaluation with these settings measures by a function of the user's code."""
+    return any("code" in (task.get("measure") or ()) for task in settings.get("tasks", {}).values())
 
 
 def _launcher(able: Capabilities, kind: str, executor: str, resources: Resources) -> str:

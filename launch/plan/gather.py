@@ -13,11 +13,11 @@ from launch.config.kinds import FETCHED
 from launch.config.pipeline_file import PipelineFile
 from launch.config.profile import Profile
 from launch.config.references import OWN_BACKENDS, backends
-from launch.config.stages import DataStage, GettextSource
+from launch.config.stages import DataStage, EvaluateStage, GettextSource
 from launch.inputs import fetch, user_code
 from launch.inputs.digests import DigestCache, source_files
 from launch.plan.backends import probe
-from launch.plan.builder import back_ends_of
+from launch.plan.builder import back_ends_of, uses_code
 from launch.plan.model import Facts, FetchedFacts, data_paths
 from launch.plan.probe_cache import ProbeCache
 
@@ -29,8 +29,10 @@ def gather(pipeline: PipelineFile, profile: Profile, workspace: Workspace) -> Fa
     code = None if pipeline.pipeline.code is None else pipeline.resolve(pipeline.pipeline.code)
     back_ends = probe(named, profile, code, pipeline.pipeline.secrets, ProbeCache(workspace.back_ends))
     digest = None
-    if code is not None and (own := sorted(set(named) - set(backends()) - set(OWN_BACKENDS))):
-        # The versions of a back end that is the user's code: any change of the code is another one.
+    own = sorted(set(named) - set(backends()) - set(OWN_BACKENDS))
+    tasks = [vars(stage) for stage in pipeline.pipeline.stages.values() if isinstance(stage, EvaluateStage)]
+    if code is not None and (own or any(map(uses_code, tasks))):
+        # Of a back end that is the user's code, and of what it measures: any change of the code is another version.
         digest = user_code.digest(code, data_paths(sources.values(), fetched.values()))
         for name in own:
             versions = {**back_ends[name].versions, "code": digest}

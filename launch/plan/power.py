@@ -66,8 +66,9 @@ def _power(
     examples = _examples(stage, task, workspace)
     absolute = "at_least" in rule or "at_most" in rule
     deviation = earlier.get(f"{task}.{metric}", {}).get("value" if absolute else "change")
-    kind = kind_of(task, stage.settings["tasks"].get(task, {}))
-    facts = None if kind is None else kind.metrics.get(metric)
+    told = stage.settings["tasks"].get(task, {})
+    kind = kind_of(task, told)
+    facts = None if kind is None else kind.metrics_of(told).get(metric)
     assumed = deviation is None and facts is not None and facts.share
     if assumed:
         bound = float(rule.get("at_least", rule.get("at_most", 0.0)))

@@ -22,12 +22,13 @@ Sample = dict[str, Any]
 @dataclass(frozen=True)
 class Loaded:
     """The model that is measured and its tokenizer. ``batch_tokens``: how many tokens go through it at once, padding
-    included; ``batch_prompts``: how many answers are generated at once."""
+    included; ``batch_prompts``: how many answers are generated at once. ``reference``: a model to compare with."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     batch_tokens: int = 2048
     batch_prompts: int = 64
+    reference: PreTrainedModel | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Kind:
 
     ``statistics`` of a sample (one line of samples.jsonl) are what its metrics are functions of sums of; ``metrics`` by
     their names, for these keys. ``choose`` the rows of a task from the inputs of the stage, without the model;
-    ``prepare`` tokenises them and groups them into batches.
+    ``prepare`` tokenises them and groups them into batches. ``check`` looks for what a task needs beside the model.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Kind:
     metrics: Callable[[Any], dict[str, Metric]]
     choose: Callable[[Task, Mapping[str, Input]], Any]
     prepare: Callable[[Task, Any, Loaded], PreparedTask]
+    check: Callable[[Any], None] = lambda keys: None
 
 
 def digest(parts: Sequence[Any]) -> str:

@@ -15,7 +15,7 @@ pytest.importorskip("transformers")
 from jobs.core import results  # noqa: E402
 from jobs.encoding.rows import Tokens  # noqa: E402
 from jobs.evaluate import GateUndecided, measure  # noqa: E402
-from jobs.evaluate.kinds import Loaded, PreparedTask, texts  # noqa: E402
+from jobs.evaluate.kinds import Loaded, PreparedTask, generated, texts  # noqa: E402
 from jobs.evaluate.settings import EvaluateSettings  # noqa: E402
 from jobs.training import examples, tokenizers  # noqa: E402
 from jobs.training.examples import ExamplesError  # noqa: E402
@@ -142,7 +142,7 @@ def test_an_answer_ends_where_those_of_the_data_do(tmp_path: Path) -> None:
     encoder = examples.encoder_of(tokenizer, tmp_path / "test.jsonl")
     model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=[3, 5]))
     ends = {3, 5, tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")}
-    assert texts._ends(rows, encoder, model) == sorted(ends)
+    assert generated.ends_of(rows, encoder, model) == sorted(ends)
 
 
 @pytest.mark.parametrize("mode", ["escape", "allow", "refuse"])

@@ -212,6 +212,29 @@ pipeline.yaml:24:87: stages.sft.time: a duration is text: write "30" for 30 minu
         ),
         ("tasks: [perplexity, translation]", "tasks: [perplexty]", "there is no task 'perplexty'; nearest: perplexity"),
         ("tasks: [perplexity, translation]", "tasks: []", "stages.baseline.tasks"),
+        (
+            "tasks: [perplexity, translation]",
+            "tasks: {t: {measure: {rogue: {}}}}",
+            "stages.baseline.tasks.t.measure.rogue: unknown key; nearest: rouge",
+        ),
+        (
+            "tasks: [perplexity, translation]",
+            "tasks: {t: {measure: {bleu: {tokenize: x}}}}",
+            "t.measure.bleu: tokenize of bleu must be one of 13a",
+        ),
+        ("tasks: [perplexity, translation]", "tasks: {t: {measure: [f1]}}", "measure: write which of chrf, bleu"),
+        ("tasks: [perplexity, translation]", "tasks: {t: {measure: {kl: {}}}}", "kl: needs a model to compare with"),
+        (
+            "tasks: [perplexity, translation]",
+            "tasks: {t: {measure: {kl: {reference: cpr}}}}",
+            "t.measure.kl.reference: there is no stage 'cpr'; nearest: cpt",
+        ),
+        (
+            "tasks: [perplexity, translation]",
+            "tasks: {t: {measure: {kl: {reference: cpt}}}, u: {measure: {kl: {reference: sft}}}}",
+            "another task compares with 'cpt': one reference for all tasks",
+        ),
+        ("tasks: [perplexity, translation]", 'tasks: {t: {measure: {code: "a:b"}}}', "needs the key code"),
         ("tasks: [perplexity, translation]", "tasks: {translation: {data: prefs}}", "needed is instructions"),
         (
             "pairs: {kind: instructions, from: mine",
@@ -279,9 +302,20 @@ def test_tasks_and_metrics_are_those_of_the_job_side() -> None:
     kinds = pytest.importorskip("jobs.evaluate.kinds").KINDS
     assert kinds.keys() == KINDS.keys()
     for name, kind in KINDS.items():
-        there = kinds[name].metrics(kind.keys())
+        there = kinds[name].metrics(kind.keys(**({"measure": {}} if name == "measure" else {})))
         found = {metric: MetricFacts(one.higher_is_better, one.share is not None) for metric, one in there.items()}
         assert found == kind.metrics
+
+
+def test_metrics_of_measured_answers_can_be_gates(tmp_path: Path) -> None:
+    tasks = 'tasks: {perplexity: {}, t: {measure: {rouge: {}, code: "own.values:tone"}}}'
+    text = PIPELINE.replace(
+        "tasks: [perplexity, translation]", f"{tasks}, gate: {{rougeL: {{at_least: 0.1}}, t.tone: {{at_least: 0}}}}"
+    )
+    text = text.replace("name: pt-pt\n", "name: pt-pt\ncode: .\n")
+    found = load(tmp_path, text).pipeline.stages["baseline"].settings()["tasks"]["t"]
+    assert (found["task"], found["max_new_tokens"]) == ("measure", 64)
+    assert "measures 'rougeM'" in refused(tmp_path, text.replace("rougeL", "rougeM"))
 
 
 def test_a_cycle_is_shown_whole(tmp_path: Path) -> None:

@@ -144,3 +144,32 @@ def test_adapters_alone_are_a_format_that_no_stage_reads(tmp_path: Path) -> None
     assert made.fingerprint != merged.fingerprint
     with pytest.raises(InputError, match=r"nothing converts 'adapter' of 's1' to that: leave options\.output"):
         planned(tmp_path, ("sft", "trl", "base"), ("dpo", "trl", "s1"), options=alone)
+
+
+def test_what_an_evaluation_compares_with_and_runs_is_part_of_it(tmp_path: Path) -> None:
+    """The model of ``kl``, and the user's code: of the stages that run it, and of no other."""
+
+    def built(measure: dict[str, Any], code: str) -> Plan:
+        tasks = {"support": {"measure": measure}}
+        stages = {
+            "pairs": {"kind": "instructions", "from": "./rows.jsonl"},
+            "before": {"kind": "evaluate", "checkpoint": "base", "tasks": {"support": {"measure": {"f1": {}}}}},
+            "sft": {"kind": "sft", "checkpoint": "base", "data": "pairs", "steps": 1, "lr": 0.1},
+            "after": {"kind": "evaluate", "checkpoint": "sft", "compare_to": "before", "tasks": tasks},
+        }
+        (tmp_path / "c.yaml").write_text(
+            json.dumps({"name": "c", "model": {"base": "./base"}, "code": ".", "stages": stages})
+        )
+        pipeline = read_pipeline(tmp_path / "c.yaml").pipeline
+        found = {name: declared(name) for name in builder.back_ends_of(pipeline)}
+        base = FetchedFacts("base", "./base", "hf", "ab" * 32, present=True)
+        facts = Facts(found, {}, {"base": base}, "python3", code)
+        return builder.build(pipeline, Profile.model_validate({"name": "site", "executor": "slurm"}), facts)
+
+    plain, compared = (built(measure, "1").stage("after") for measure in ({"f1": {}}, {"kl": {}}))
+    assert "reference" not in plain.inputs
+    assert compared.inputs["reference"].stage == "base"  # what compare_to has measured
+    assert built({"kl": {"reference": "sft"}}, "1").stage("after").inputs["reference"].stage == "sft"
+    first, second = (built({"code": "own:f"}, digest).stages for digest in ("1", "2"))
+    changed = {one.name for one, other in zip(first, second, strict=True) if one.fingerprint != other.fingerprint}
+    assert changed == {"after"}
