@@ -26,7 +26,7 @@ OURS = {"launch", "jobs", "data_prep", "sbatch_templates", "cluster_profiles"}
 
 EXTRAS = {
     "launch": ("nemo-run", "submitit", "hub", "data", "tensorboard", "wandb", "mlflow"),
-    "jobs": ("train",),
+    "jobs": ("train", "eval"),
     "data_prep": ("data",),
 }
 """Extras whose packages each of our packages may import; the core's are allowed in all of them."""

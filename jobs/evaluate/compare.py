@@ -191,6 +191,15 @@ def _refuse_others(task: str, common: Sequence[Mapping[str, Any]], old: Mapping[
             )
 
 
+def values(found: Evaluation) -> dict[str, float]:
+    """``task.metric`` -> value, for the seal."""
+    return {
+        f"{task}.{name}": one.now.estimate.value
+        for task, measured in found.tasks.items()
+        for name, one in measured.items()
+    }
+
+
 def as_json(found: Evaluation, how: Mapping[str, Mapping[str, Any]], settings: EvaluateSettings) -> dict[str, Any]:
     """The tasks of ``jobs.core.results``. ``how``: of each task, how its examples were shown to the model."""
     tasks: dict[str, Any] = {

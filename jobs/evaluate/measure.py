@@ -37,6 +37,11 @@ def batches(lengths: Sequence[int], tokens: int, most: int | None = None) -> Ite
         yield batch
 
 
+def grouped(tokens: int, most: int | None = None) -> Callable[[Sequence[Sequence[int]]], Iterator[list[int]]]:
+    """``batches`` of sequences, by their lengths."""
+    return lambda parts: batches([len(part) for part in parts], tokens, most)
+
+
 def positions(model: PreTrainedModel) -> int | None:
     """How many tokens a model can see at once; None where it sets no limit."""
     found = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -198,18 +203,3 @@ def _until(ends: Sequence[int], ids: list[int]) -> tuple[list[int], int | None]:
     """The ids before the first of ``ends``, and that one; None: there is none."""
     at = next((place for place, token in enumerate(ids) if token in ends), None)
     return (ids, None) if at is None else (ids[:at], ids[at])
-
-
-def in_batches(
-    items: Sequence[Any],
-    groups: Sequence[Sequence[int]],
-    one: Callable[[list[Any]], list[Any]],
-    done: Callable[[], None],
-) -> list[Any]:
-    """Apply ``one`` to every group of ``items``; results in the order of ``items``. ``done`` is called after each."""
-    results: list[Any] = [None] * len(items)
-    for group in groups:
-        for index, result in zip(group, one([items[index] for index in group]), strict=True):
-            results[index] = result
-        done()
-    return results

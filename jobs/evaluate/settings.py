@@ -29,6 +29,7 @@ class EvaluateSettings:
     undecided: str = setting("stop", choices=AFTER)
     seed: int = setting(0, at_least=0)
     threads: int | None = setting(None, at_least=1)
+    precision: str = setting("fp32", choices=("fp32", "bf16"))
     batch_tokens: int = setting(2048, at_least=1)
     batch_prompts: int = setting(64, at_least=1)
     resamples: int = setting(10_000, at_least=1)

@@ -11,6 +11,9 @@ DATA_KINDS = ("corpus", "instructions", "preferences")
 TRAINING_DATA = {"cpt": "corpus", "sft": "instructions", "dpo": "preferences"}
 """Kind of a training stage -> kind of the data stage that it reads."""
 TRAINING_KINDS = tuple(TRAINING_DATA)
+MODEL_KINDS = (*TRAINING_KINDS, "choose")
+"""Kinds of stages that make a model."""
+
 FETCHED = "base"
 """What ``checkpoint`` says for the fetched base model."""
 

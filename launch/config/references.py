@@ -15,8 +15,9 @@ from jobs.core.tasks import KINDS, DataKeys, kind_of
 from launch.base.text import suggest
 from launch.config.document.positions import KeyPath, Problem
 from launch.config.document.validate import show
-from launch.config.kinds import FETCHED, TRAINING_DATA, TRAINING_KINDS, measured
-from launch.config.stages import DataStage, EvaluateStage, TrainingStage
+from launch.config.kinds import FETCHED, MODEL_KINDS, TRAINING_DATA, TRAINING_KINDS, measured
+from launch.config.measuring import ChooseStage, CurveStage, EvaluateStage, MeasuringStage
+from launch.config.stages import DataStage, TrainingStage
 from launch.inputs.toolkit import package_directory
 
 if TYPE_CHECKING:
@@ -33,8 +34,12 @@ def problems(pipeline: Pipeline) -> list[Problem]:
             found += _data(pipeline, name, stage)
         elif isinstance(stage, TrainingStage):
             found += _training(pipeline, name, stage)
-        else:
+        elif isinstance(stage, EvaluateStage):
             found += _evaluation(pipeline, name, stage)
+        elif isinstance(stage, CurveStage):
+            found += _curve(pipeline, name, stage)
+        else:
+            found += _choice(pipeline, name, stage)
     return found or list(_cycles(pipeline))
 
 
@@ -70,7 +75,7 @@ def _reference(pipeline: Pipeline, path: KeyPath, name: str, kinds: tuple[str, .
     return []
 
 
-def _backend(pipeline: Pipeline, name: str, stage: TrainingStage | EvaluateStage) -> list[Problem]:
+def _backend(pipeline: Pipeline, name: str, stage: TrainingStage | MeasuringStage | ChooseStage) -> list[Problem]:
     known = backends()
     if stage.backend in known or pipeline.code is not None:  # a module of the user's: the probe finds it, or says so
         return []
@@ -130,7 +135,7 @@ def _chosen(model: BaseModel) -> set[str]:
 def _training(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator[Problem]:
     place: KeyPath = ("stages", name)
     yield from _backend(pipeline, name, stage)
-    yield from _reference(pipeline, (*place, "checkpoint"), stage.checkpoint, TRAINING_KINDS, FETCHED)
+    yield from _reference(pipeline, (*place, "checkpoint"), stage.checkpoint, MODEL_KINDS, FETCHED)
     yield from _reference(pipeline, (*place, "data"), stage.data, (TRAINING_DATA[stage.kind],))
     shared = stage.batch_problem(stage.nodes or 1, stage.processes_per_node or 1)
     if shared:
@@ -162,18 +167,51 @@ def _validation(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator
 
 def _evaluation(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator[Problem]:
     place: KeyPath = ("stages", name)
+    yield from _reference(pipeline, (*place, "checkpoint"), stage.checkpoint, MODEL_KINDS, FETCHED)
+    yield from _measuring(pipeline, name, stage)
+    yield from _gate(pipeline, name, stage)
+
+
+def _curve(pipeline: Pipeline, name: str, stage: CurveStage) -> Iterator[Problem]:
+    place: KeyPath = ("stages", name)
+    found = _reference(pipeline, (*place, "checkpoints"), stage.checkpoints, TRAINING_KINDS)
+    yield from found
+    trained = pipeline.stages.get(stage.checkpoints)
+    if not found and isinstance(trained, TrainingStage) and trained.save_every is None:
+        text = f"stage {stage.checkpoints} saves by time: write save_every there, so that the saves are known"
+        yield Problem((*place, "checkpoints"), text)
+    yield from _measuring(pipeline, name, stage)
+
+
+def _choice(pipeline: Pipeline, name: str, stage: ChooseStage) -> Iterator[Problem]:
+    place: KeyPath = ("stages", name)
     yield from _backend(pipeline, name, stage)
-    yield from _reference(pipeline, (*place, "checkpoint"), stage.checkpoint, TRAINING_KINDS, FETCHED)
+    yield from _options((*place, "options"), stage.options, type(stage).model_fields)
+    source = pipeline.curve_of(name)
+    curve = pipeline.stages.get(source)
+    if not isinstance(curve, CurveStage):
+        yield from _reference(pipeline, (*place, "from"), stage.source, ("curve",))
+        return
+    known = measured(curve.tasks)
+    for key, metrics in (("by", [*stage.by]), ("subject_to", [*stage.subject_to])):
+        for metric in metrics:
+            if metric not in known:
+                text = f"{source} measures no {metric!r}; {suggest(metric, list(known))}"
+                yield Problem((*place, key, metric), text, at_key=True)
+
+
+def _measuring(pipeline: Pipeline, name: str, stage: MeasuringStage) -> Iterator[Problem]:
+    place: KeyPath = ("stages", name)
+    yield from _backend(pipeline, name, stage)
     yield from _options((*place, "options"), stage.options, type(stage).model_fields)
     for task, keys in stage.tasks.items():
         yield from _task(pipeline, (*place, "tasks", task), keys)
     if stage.compare_to is not None:
         yield from _reference(pipeline, (*place, "compare_to"), stage.compare_to, ("evaluate",))
     yield from _measures(pipeline, name, stage)
-    yield from _gate(pipeline, name, stage)
 
 
-def _measures(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator[Problem]:
+def _measures(pipeline: Pipeline, name: str, stage: MeasuringStage) -> Iterator[Problem]:
     """What measures of generated answers need beside the task."""
     references: set[str] = set()
     for task, given in stage.tasks.items():
@@ -190,7 +228,7 @@ def _measures(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator[P
         wanted = (measure["kl"] or {}).get("reference")
         if isinstance(wanted, str):
             references.add(wanted)
-            yield from _reference(pipeline, (*place, "kl", "reference"), wanted, TRAINING_KINDS, FETCHED)
+            yield from _reference(pipeline, (*place, "kl", "reference"), wanted, MODEL_KINDS, FETCHED)
         elif stage.compare_to is None:
             text = "needs a model to compare with: write {reference: NAME} of a stage, or compare_to"
             yield Problem((*place, "kl"), text, at_key=True)

@@ -1,4 +1,4 @@
-"""The stages of a pipeline file as typed values: data, training, evaluation, and what they read from.
+"""The stages of a pipeline file as typed values: data, training, and what they read from; see ``measuring``, too.
 
 ``convert`` is a kind, too, but no user writes it: the planner inserts it where formats differ.
 """
@@ -7,20 +7,16 @@ import re
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from jobs.core.settings import VALIDATION, DpoKeys, EarlyStopping, TrainingKeys, rule_of
-from jobs.core.tasks import kind_of
 from launch.base.text import suggest
 from launch.config.fields import (
-    RESOURCE_KEYS,
-    Amount,
     Count,
     Line,
     ModuleName,
     NotNegative,
     Number,
-    ResourceKeys,
     StrictModel,
     Text,
     Whole,
@@ -30,6 +26,8 @@ from launch.config.fields import (
     slug,
 )
 from launch.config.kinds import FETCHED
+from launch.config.measuring import ChooseStage, CurveStage, EvaluateStage
+from launch.config.stage_keys import StageKeys
 
 _HUB = re.compile(r"hf:[\w.-]+/[\w.-]+(?:@[\w./-]+)?\Z", re.ASCII)
 _PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*\Z")
@@ -58,15 +56,6 @@ def _with_mark(text: str) -> str:
     return text
 
 
-def _names_as_mapping(value: Any) -> Any:
-    """``tasks: [perplexity]`` says the same as ``tasks: {perplexity: {}}``."""
-    if isinstance(value, list) and all(isinstance(name, str) for name in value):
-        return {name: {} for name in value}
-    if isinstance(value, dict):
-        return {name: {} if task is None else task for name, task in value.items()}
-    return value
-
-
 _TRAINING = {entry.name: entry for keys in (TrainingKeys, DpoKeys, EarlyStopping) for entry in fields(keys)}
 
 
@@ -80,11 +69,6 @@ def _in_range(value: Any, info: ValidationInfo) -> Any:
     if value is not None and (problem := rule_of(_TRAINING[str(info.field_name)]).problem(value)):
         raise ValueError(problem)
     return value
-
-
-def _with_options(settings: dict[str, Any]) -> dict[str, Any]:
-    options = settings.pop("options", {})
-    return {**settings, **options}
 
 
 class ModelKeys(StrictModel):
@@ -140,18 +124,7 @@ class Limit(StrictModel):
     test: Count | None = None
 
 
-class _Stage(ResourceKeys):
-    executor: ModuleName | None = None
-    seed: Amount | None = None
-
-    def settings(self) -> dict[str, Any]:
-        """The settings with defaults, as plain JSON, without keys about the cluster. The ``options`` of a back end (and
-        of a task) are beside the other keys: a back end has one kind of setting."""
-        left_out = {*RESOURCE_KEYS, "executor"}
-        return _with_options({key: value for key, value in self.plain().items() if key not in left_out})
-
-
-class _DataStage(_Stage):
+class _DataStage(StageKeys):
     source: Line = Field(alias="from")
     split: SplitKeys = SplitKeys.model_construct()
     min_chars: Count = 1
@@ -193,7 +166,7 @@ class EarlyStoppingKeys(StrictModel):
     _is_in_range = field_validator("*")(_in_range)
 
 
-class _TrainingStage(_Stage):
+class _TrainingStage(StageKeys):
     """``batch_size`` counts rows over all processes; ``options`` are settings that only the back end knows. The steps
     of ``epochs`` are counted when the stage starts."""
 
@@ -213,6 +186,7 @@ class _TrainingStage(_Stage):
     precision: Text = _training("precision")
     save_every: Whole | None = _training("save_every")
     keep_saves: Whole = _training("keep_saves")
+    keep_every: Whole | None = _training("keep_every")
     validate_every: Whole | None = _training("validate_every")
     early_stopping: EarlyStoppingKeys | None = _training("early_stopping")
     select: Text = _training("select")
@@ -233,7 +207,7 @@ class _TrainingStage(_Stage):
         """With ``steps`` or ``epochs``, whichever the stage says, and what it says of validation."""
         found = super().settings()
         del found["epochs" if self.epochs is None else "steps"]
-        for name in VALIDATION:
+        for name in (*VALIDATION, "keep_every"):
             if found[name] == _TRAINING[name].default:
                 del found[name]
         return found
@@ -269,77 +243,7 @@ class DpoStage(_TrainingStage):
     beta: Number = _training("beta")
 
 
-Allowed = Annotated[float, Field(ge=0, allow_inf_nan=False)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$")]
-
-
-class GateRule(StrictModel):
-    """What a metric must show: one of the five. ``must``, ``may_fall`` and ``may_rise`` (how far at the most) look at
-    its change against ``compare_to``, ``at_least`` and ``at_most`` at its value."""
-
-    must: Literal["rise", "fall"] | None = None
-    may_fall: Allowed | None = None
-    may_rise: Allowed | None = None
-    at_least: Number | None = None
-    at_most: Number | None = None
-    tier: Literal["critical", "advisory"] = "critical"
-
-    @model_validator(mode="after")
-    def _one_rule(self) -> Self:
-        if sum(value is not None for value in self._rules().values()) != 1:
-            raise ValueError(f"write one of {', '.join(self._rules())}")
-        return self
-
-    def _rules(self) -> dict[str, Any]:
-        names = ("must", "may_fall", "may_rise", "at_least", "at_most")
-        return {name: getattr(self, name) for name in names}
-
-    @property
-    def compares(self) -> bool:
-        """Whether it needs an earlier evaluation."""
-        return self.at_least is None and self.at_most is None
-
-    def settings(self) -> dict[str, Any]:
-        """As the stage gets it: what is said, and the tier where it is not ``critical``."""
-        found = {name: value for name, value in self._rules().items() if value is not None}
-        return found if self.tier == "critical" else {**found, "tier": self.tier}
-
-
-def _task(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The keys of a task with the defaults of its kind, and the kind where its name does not say it."""
-    kind = kind_of(name, given)
-    if kind is None:
-        return dict(given)
-    defaults = {key.name: key.default for key in fields(kind.keys) if key.default not in (None, MISSING)}
-    said = {"task": kind.name} if kind.name != name else {}
-    return defaults | {key: value for key, value in given.items() if value is not None} | said
-
-
-class EvaluateStage(_Stage):
-    """Measure a checkpoint. ``tasks``: their keys are those of the kinds in ``jobs.core.tasks``. ``gate``: what a
-    ``metric`` or ``task.metric`` must show; ``missed`` and ``undecided``: whether the chain stops where one does not
-    show it, or where its contrary is not shown either."""
-
-    kind: Literal["evaluate"]
-    backend: ModuleName = "trl"
-    checkpoint: Line
-    tasks: Annotated[dict[Line, dict[Line, Any]], BeforeValidator(_names_as_mapping), Field(min_length=1)]
-    compare_to: Line | None = None
-    gate: dict[Line, GateRule] = Field(default_factory=dict)
-    missed: Literal["stop", "go"] = "stop"
-    undecided: Literal["stop", "go"] = "stop"
-    threads: Count | None = None
-    options: dict[Line, Any] = Field(default_factory=dict)
-
-    def settings(self) -> dict[str, Any]:
-        found = super().settings()
-        for name in ("missed", "undecided"):
-            if found[name] == "stop":
-                del found[name]
-        tasks = {name: _with_options(_task(name, task)) for name, task in self.tasks.items()}
-        return {**found, "tasks": tasks, "gate": {name: rule.settings() for name, rule in self.gate.items()}}
-
-
 DataStage = CorpusStage | InstructionsStage | PreferencesStage
 TrainingStage = CptStage | SftStage | DpoStage
-Stage = Annotated[DataStage | TrainingStage | EvaluateStage, Field(discriminator="kind")]
+Stage = Annotated[DataStage | TrainingStage | EvaluateStage | CurveStage | ChooseStage, Field(discriminator="kind")]
 StageName = Annotated[str, checked_text(slug, _not_reserved)]

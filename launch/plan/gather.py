@@ -10,10 +10,11 @@ from jobs.core.paths import Workspace
 from jobs.core.spec import Source
 from launch.base.errors import InputError
 from launch.config.kinds import FETCHED
+from launch.config.measuring import MeasuringStage
 from launch.config.pipeline_file import PipelineFile
 from launch.config.profile import Profile
 from launch.config.references import OWN_BACKENDS, backends
-from launch.config.stages import DataStage, EvaluateStage, GettextSource
+from launch.config.stages import DataStage, GettextSource
 from launch.inputs import fetch, user_code
 from launch.inputs.digests import DigestCache, source_files
 from launch.plan.backends import probe
@@ -30,7 +31,7 @@ def gather(pipeline: PipelineFile, profile: Profile, workspace: Workspace) -> Fa
     back_ends = probe(named, profile, code, pipeline.pipeline.secrets, ProbeCache(workspace.back_ends))
     digest = None
     own = sorted(set(named) - set(backends()) - set(OWN_BACKENDS))
-    tasks = [vars(stage) for stage in pipeline.pipeline.stages.values() if isinstance(stage, EvaluateStage)]
+    tasks = [vars(stage) for stage in pipeline.pipeline.stages.values() if isinstance(stage, MeasuringStage)]
     if code is not None and (own or any(map(uses_code, tasks))):
         # Of a back end that is the user's code, and of what it measures: any change of the code is another version.
         digest = user_code.digest(code, data_paths(sources.values(), fetched.values()))

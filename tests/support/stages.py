@@ -110,7 +110,7 @@ def run_spec(spec: StageSpec, stop: StopRequest, events: list[dict[str, Any]]) -
         output=spec.store_paths.partial,
         progress=ProgressWriter(spec.stage_paths.progress, enabled=rank == 0),
         stop=stop,
-        saves=Saves(spec.store_paths, spec.fingerprint, None, event, node=Node.of(rank, world)),
+        saves=Saves(spec.store_paths, spec.fingerprint, None, event, node=Node.of(rank, world), keep_every=spec.settings.get("keep_every")),
         event=event,
         rank=rank,
         world=world,

@@ -42,6 +42,7 @@ CAPABILITIES = Capabilities(
     formats_in=frozenset({"toy", "hf", "gguf"}),
     formats_out=frozenset({"toy", "metrics"}),
     distributed=True,
+    saves="toy",
 )
 
 MODEL_FILE = "model.json"
@@ -124,6 +125,13 @@ def completeness(directory: Path) -> Completeness:
     if not isinstance(value, dict) or value.get("vocabulary") != VOCABULARY:
         return Completeness(problem=f"{directory / MODEL_FILE} is missing or no model of characters")
     return Completeness()
+
+
+def of_save(save: Path, source: Path, target: Path) -> None:
+    """Make a model of a save."""
+    state = ToyState(**files.read_json(save / "state.json"))
+    target.mkdir(parents=True, exist_ok=True)
+    files.write_json(target / MODEL_FILE, {"scores": state.scores, "vocabulary": VOCABULARY})
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:

@@ -40,6 +40,7 @@ CAPABILITIES = Capabilities(
         recompute=(True,),
         sharded_by="shard",
     ),
+    saves="hf",
     # 1 took rows several times in a batch, lost the rotary base for transformers 4, and scored without a model's cap
     revision=2,
 )
@@ -80,6 +81,17 @@ def completeness(directory: Path) -> Completeness:
     if (directory / "config.json").is_file() or not (directory / checkpoints.ADAPTER).is_file():
         return checkpoints.hugging_face(directory)
     return Completeness(problem=checkpoints.missing(directory, ("adapter_model.safetensors",)))
+
+
+def of_save(save: Path, source: Path, target: Path) -> None:
+    """Make a model of a save of a training that began with ``source``.
+
+    Raises:
+        BadSettings: its weights are spread over processes.
+    """
+    from jobs.backends.trl import of_saves
+
+    of_saves.write(save, source, target)
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:

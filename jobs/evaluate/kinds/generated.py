@@ -76,7 +76,7 @@ def prepare(task: Task, rows: list[Row], loaded: Loaded) -> PreparedTask:
     encoder = examples.encoder_of(loaded.tokenizer, rows[0].path)
     prompts = [examples.encode_prompt(encoder, row) for row in rows]
     refuse_longer(rows, [len(prompt) + longest for prompt in prompts], model)
-    groups = measure.batches([len(prompt) for prompt in prompts], loaded.batch_tokens * 4, loaded.batch_prompts)
+    groups = measure.grouped(loaded.batch_tokens * 4, loaded.batch_prompts)
     given = measured(task.keys)
     reference = loaded.reference if "kl" in given.keys else None
     if "kl" in given.keys and reference is None:
@@ -99,7 +99,7 @@ def prepare(task: Task, rows: list[Row], loaded: Loaded) -> PreparedTask:
 
     sample = functools.partial(_sample, task, given.functions())
     how = {"precision": str(model.dtype).removeprefix("torch."), "max_new_tokens": longest}
-    return PreparedTask(task.name, rows, [[prompt] for prompt in prompts], list(groups), answer, sample, how)
+    return PreparedTask(task.name, rows, [[prompt] for prompt in prompts], groups, answer, sample, how)
 
 
 def _generated(answer: Answer) -> tuple[int, ...]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from jobs.core.spec import Input
@@ -73,32 +72,74 @@ def digest(parts: Sequence[Any]) -> str:
 
 @dataclass(frozen=True)
 class PreparedTask:
-    """A task made ready: its batches are known, so that progress has a total before the first one runs.
+    """A task made ready.
 
-    ``parts``: of each row what goes through the model, all of them one behind the other in ``groups``; ``answer`` makes
-    results of a group of them, and ``sample`` the line of a row in samples.jsonl (its ``id`` among that) out of its
-    parts and their results. ``digest``: of what was shown to the model. ``how``: what the numbers of the task depend on
-    beside its rows; ``after``: what is known of it in addition once all samples are there.
+    ``parts``: of each row what goes through the model; ``groups`` puts parts of the same length together, by their
+    places in the list that it is given; ``answer`` makes results of a group, and ``sample`` the line of a row in
+    samples.jsonl out of its parts and their results. ``digest``: of what was shown to the
+    model. ``how``: what the numbers of the task depend on beside its rows; ``after``: what is known of it in addition
+    once all samples are there.
     """
 
     name: str
     rows: Sequence[Any]
     parts: Sequence[Sequence[Any]]
-    groups: list[list[int]]
+    groups: Callable[[Sequence[Any]], Iterable[list[int]]]
     answer: Callable[[list[Any]], list[Any]]
     sample: Callable[[Any, Sequence[Any], Sequence[Any]], Sample]
     how: dict[str, Any] = field(default_factory=dict)
     digest: Callable[[Sequence[Any]], str] = digest
     after: Callable[[list[Sample]], dict[str, Any]] = lambda samples: {}
+    id_of: Callable[[Any], str] = lambda row: str(row.id)
 
-    def run(self, done: Callable[[], None]) -> list[Sample]:
-        """The samples of all rows; ``done`` is called after each group."""
-        from jobs.evaluate import measure
+    def share(self, rank: int, world: int) -> list[int]:
+        """Places of the rows of one of ``world`` processes: dealt by length, so that all have about as much to do."""
+        sizes = [sum(map(_size, own)) for own in self.parts]
+        return sorted(range(len(sizes)), key=lambda place: (-sizes[place], place))[rank::world]
 
-        found = iter(measure.in_batches([one for own in self.parts for one in own], self.groups, self.answer, done))
-        samples = []
-        for row, own in zip(self.rows, self.parts, strict=True):
-            made = self.sample(row, own, list(islice(found, len(own))))
-            samples.append({"task": self.name, "id": made.pop("id"), "prompt": self.digest(own), **made})
-        self.how.update(self.after(samples))
-        return samples
+    @property
+    def ids(self) -> list[str]:
+        """Of each row its id."""
+        return [self.id_of(row) for row in self.rows]
+
+    def shown(self) -> list[str]:
+        """Of each row the digest of what is shown to the model."""
+        return [self.digest(own) for own in self.parts]
+
+    def samples(
+        self, places: Sequence[int], shown: Sequence[str], known: Collection[int] = ()
+    ) -> Iterator[list[tuple[int, Sample]]]:
+        """The samples of the rows at these places, with their places: after each group those that are whole then.
+
+        Those that are ``known`` are left out, but not of the groups of the others: what a row comes to depends, in its
+        last digits, on the group that it is in.
+        """
+        flat = [(place, number) for place in places for number in range(len(self.parts[place]))]
+        parts = [self.parts[place][number] for place, number in flat]
+        results: dict[int, list[Any]] = {place: [None] * len(self.parts[place]) for place in places}
+        open_parts = {place: len(self.parts[place]) for place in places if place not in known}
+        for group in self.groups(parts):
+            if not any(flat[index][0] in open_parts for index in group):
+                continue
+            found: list[tuple[int, Sample]] = []
+            for index, result in zip(group, self.answer([parts[index] for index in group]), strict=True):
+                place, number = flat[index]
+                results[place][number] = result
+                if place not in open_parts:
+                    continue
+                open_parts[place] -= 1
+                if not open_parts[place]:
+                    made = self.sample(self.rows[place], self.parts[place], results[place])
+                    name = self.id_of(self.rows[place])
+                    found.append((place, {"task": self.name, "id": name, "prompt": shown[place], **made}))
+            yield found
+
+    def run(self) -> list[Sample]:
+        """The samples of all rows, by this process alone."""
+        places = range(len(self.rows))
+        found = dict(pair for group in self.samples(places, self.shown()) for pair in group)
+        return [found[place] for place in places]
+
+
+def _size(part: Any) -> int:
+    return len(part) if hasattr(part, "__len__") else 1

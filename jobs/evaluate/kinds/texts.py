@@ -102,14 +102,14 @@ def prepare(task: Task, rows: list[Row], loaded: Loaded) -> PreparedTask:
         encoder = examples.encoder_of(tokenizer, rows[0].path)
         parts = [list(examples.encode(encoder, row).values()) for row in rows]
         refuse_longer(rows, [max(map(len, own)) for own in parts], model)
-    groups = measure.batches([len(one) for own in parts for one in own], batch_tokens)
+    groups = measure.grouped(batch_tokens)
     score = functools.partial(measure.log_likelihoods, model)
     counted = {"preferences": _preferred, "perplexity": _read}.get(task.kind.name, _scored)
 
     def sample(row: Row, parts: Sequence[Tokens], results: Sequence[float]) -> Sample:
         return {**identity(task, row), **counted(row, parts, results)}
 
-    return PreparedTask(task.name, rows, parts, list(groups), score, sample, how)
+    return PreparedTask(task.name, rows, parts, groups, score, sample, how)
 
 
 def refuse_longer(rows: list[Row], lengths: list[int], model: PreTrainedModel) -> None:

@@ -1,0 +1,126 @@
+"""Stages of a pipeline file that measure models: an evaluation, a curve over saves, and the choice of one of them."""
+
+from dataclasses import MISSING, fields
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from jobs.core.tasks import kind_of
+from launch.config.fields import Count, Line, ModuleName, Number, StrictModel
+from launch.config.stage_keys import StageKeys, with_options
+
+
+def _names_as_mapping(value: Any) -> Any:
+    """``tasks: [perplexity]`` says the same as ``tasks: {perplexity: {}}``."""
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return {name: {} for name in value}
+    if isinstance(value, dict):
+        return {name: {} if task is None else task for name, task in value.items()}
+    return value
+
+
+Allowed = Annotated[float, Field(ge=0, allow_inf_nan=False)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$")]
+
+
+class GateRule(StrictModel):
+    """What a metric must show: one of the five. ``must``, ``may_fall`` and ``may_rise`` (how far at the most) look at
+    its change against ``compare_to``, ``at_least`` and ``at_most`` at its value."""
+
+    must: Literal["rise", "fall"] | None = None
+    may_fall: Allowed | None = None
+    may_rise: Allowed | None = None
+    at_least: Number | None = None
+    at_most: Number | None = None
+    tier: Literal["critical", "advisory"] = "critical"
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if sum(value is not None for value in self._rules().values()) != 1:
+            raise ValueError(f"write one of {', '.join(self._rules())}")
+        return self
+
+    def _rules(self) -> dict[str, Any]:
+        names = ("must", "may_fall", "may_rise", "at_least", "at_most")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def compares(self) -> bool:
+        """Whether it needs an earlier evaluation."""
+        return self.at_least is None and self.at_most is None
+
+    def settings(self) -> dict[str, Any]:
+        """As the stage gets it: what is said, and the tier where it is not ``critical``."""
+        found = {name: value for name, value in self._rules().items() if value is not None}
+        return found if self.tier == "critical" else {**found, "tier": self.tier}
+
+
+def _task(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a task with the defaults of its kind, and the kind where its name does not say it."""
+    kind = kind_of(name, given)
+    if kind is None:
+        return dict(given)
+    defaults = {key.name: key.default for key in fields(kind.keys) if key.default not in (None, MISSING)}
+    said = {"task": kind.name} if kind.name != name else {}
+    return defaults | {key: value for key, value in given.items() if value is not None} | said
+
+
+class MeasuringStage(StageKeys):
+    """A stage that runs ``tasks``: their keys are those of the kinds in ``jobs.core.tasks``."""
+
+    backend: ModuleName = "trl"
+    tasks: Annotated[dict[Line, dict[Line, Any]], BeforeValidator(_names_as_mapping), Field(min_length=1)]
+    compare_to: Line | None = None
+    threads: Count | None = None
+    options: dict[Line, Any] = Field(default_factory=dict)
+
+    def settings(self) -> dict[str, Any]:
+        found = super().settings()
+        return {**found, "tasks": {name: with_options(_task(name, task)) for name, task in self.tasks.items()}}
+
+
+class EvaluateStage(MeasuringStage):
+    """Measure a checkpoint. ``gate``: what a
+    ``metric`` or ``task.metric`` must show; ``missed`` and ``undecided``: whether the chain stops where one does not
+    show it, or where its contrary is not shown either."""
+
+    kind: Literal["evaluate"]
+    checkpoint: Line
+    gate: dict[Line, GateRule] = Field(default_factory=dict)
+    missed: Literal["stop", "go"] = "stop"
+    undecided: Literal["stop", "go"] = "stop"
+
+    def settings(self) -> dict[str, Any]:
+        found = super().settings()
+        for name in ("missed", "undecided"):
+            if found[name] == "stop":
+                del found[name]
+        return {**found, "gate": {name: rule.settings() for name, rule in self.gate.items()}}
+
+
+class CurveStage(MeasuringStage):
+    """Measure every ``every``-th save of the stage ``checkpoints``, and its finished model; against the model that it
+    began with, or ``compare_to``."""
+
+    kind: Literal["curve"]
+    checkpoints: Line
+    every: Count = 1
+
+    def settings(self) -> dict[str, Any]:
+        found = super().settings()
+        for name, task in found["tasks"].items():
+            if "split" in task and "split" not in self.tasks[name]:  # what is chosen by is not what is reported
+                task["split"] = "validation"
+        return found
+
+
+class ChooseStage(StageKeys):
+    """The model of one point of a curve (``from``): the best one ``by`` a metric of those that keep to ``subject_to``,
+    or an earlier one that is as good as far as the examples show."""
+
+    kind: Literal["choose"]
+    backend: ModuleName = "trl"
+    source: Line = Field(alias="from")
+    by: Annotated[dict[Line, Literal["lower", "higher"]], Field(min_length=1, max_length=1)]
+    subject_to: dict[Line, GateRule] = Field(default_factory=dict)
+    threads: Count | None = None
+    options: dict[Line, Any] = Field(default_factory=dict)
