@@ -15,6 +15,7 @@ from typing import Any
 from jobs.core import results
 from jobs.core.spec import StageSpec
 from jobs.evaluate.gates import GateFailed, GateUndecided
+from jobs.evaluate.points import Load
 from jobs.training.interface import Result, WorkContext
 
 __all__ = ["GateFailed", "GateUndecided", "run", "write_samples"]
@@ -22,18 +23,24 @@ __all__ = ["GateFailed", "GateUndecided", "run", "write_samples"]
 SAMPLES = "samples.jsonl"
 
 
-def run(spec: StageSpec, ctx: WorkContext) -> Result:
-    """Evaluate the input ``checkpoint``; called on every rank, and rank 0 puts together what all have measured.
+def run(spec: StageSpec, ctx: WorkContext, load: Load) -> Result:
+    """Evaluate the input ``checkpoint``, or its saves (a curve, or the choice of one); called on every rank, and
+    rank 0 puts together what all have measured.
 
-    Writes ``samples.jsonl`` (one line an example) and ``evaluation.json`` (see ``compare.as_json``).
+    Writes ``samples.jsonl`` (one line an example) and ``evaluation.json`` (see ``compare.as_json``). ``load`` finds the
+    back end whose saves are measured.
 
     Raises:
         BadSettings, DataError: before the model runs, but for examples that cannot be compared.
         GateFailed, GateUndecided: after both files were written.
     """
-    from jobs.evaluate import compare, session
+    from jobs.evaluate import choose, compare, curve, session
     from jobs.evaluate.settings import EvaluateSettings
 
+    if "choose" in spec.settings:
+        return choose.run(spec, ctx, load)
+    if "curve" in spec.settings:
+        return curve.run(spec, ctx, load)
     settings = EvaluateSettings.read(spec.settings)
     other = spec.inputs.get("compare_to")
     earlier = compare.read_samples(other.output / SAMPLES) if other else None

@@ -84,7 +84,7 @@ def check_gate(settings: EvaluateSettings, earlier: Samples | None) -> None:
         BadSettings: nothing to compare with, or a metric that is not measured on both sides.
     """
     for name, rule in settings.gate.items():
-        task, _ = _metric_of(name, settings)
+        task, _ = metric_of(name, settings)
         if not rule.compares:
             continue
         if earlier is None:
@@ -93,7 +93,7 @@ def check_gate(settings: EvaluateSettings, earlier: Samples | None) -> None:
             raise BadSettings(f"gate {name!r}: the evaluation in compare_to did not run the task {task!r}")
 
 
-def _metric_of(name: str, settings: EvaluateSettings) -> tuple[str, str]:
+def metric_of(name: str, settings: EvaluateSettings) -> tuple[str, str]:
     """Task and metric of a gate written ``metric`` or ``task.metric``.
 
     Raises:
@@ -124,7 +124,7 @@ def evaluate(now: Samples, earlier: Samples | None, settings: EvaluateSettings) 
         tasks[task] = _of_task(task, samples, [(old[sample["id"]], sample) for sample in common], settings)
     seen: dict[str, tuple[Observed, float]] = {}
     for name, rule in settings.gate.items():
-        task, metric = _metric_of(name, settings)
+        task, metric = metric_of(name, settings)
         one = tasks.get(task, {}).get(metric)
         looked_at = None if one is None else one.change if rule.compares else one.now
         if one is None or looked_at is None:
@@ -209,7 +209,7 @@ def as_json(found: Evaluation, how: Mapping[str, Mapping[str, Any]], settings: E
     for task, count in found.alone.items():
         tasks[task]["not_in_both"] = count
     for name, judged in found.judged.items():
-        task, metric = _metric_of(name, settings)
+        task, metric = metric_of(name, settings)
         tasks[task]["metrics"][metric]["gate"] = asdict(judged)
     return tasks
 
@@ -222,6 +222,6 @@ def apply_gates(found: Evaluation, settings: EvaluateSettings, where: Path) -> N
     """
     said = {}
     for name, judged in found.judged.items():
-        task, metric = _metric_of(name, settings)
+        task, metric = metric_of(name, settings)
         said[name] = judged, found.tasks[task][metric].shown(settings.gate[name])
     gates.apply(said, settings.missed, settings.undecided, str(where))

@@ -8,15 +8,12 @@ from pydantic import Field
 from jobs.core.tasks import DataKeys, kind_of
 from launch.config.fields import Amount, Line, ResourceKeys, Slug, StrictModel
 from launch.config.kinds import FETCHED
-from launch.config.measuring import MeasuringStage
+from launch.config.measuring import ChooseStage, CurveStage, EvaluateStage, MeasuringStage
 from launch.config.profile_fields import Group
 from launch.config.secrets import SecretName
 from launch.config.stages import (
-    ChooseStage,
     CorpusStage,
-    CurveStage,
     DataStage,
-    EvaluateStage,
     GettextSource,
     ModelKeys,
     PathSource,
@@ -81,11 +78,8 @@ class Pipeline(StrictModel):
         """The curve that a choice is made from: the one that it names, or the only one over the stage that it names."""
         stage = self.stages[name]
         assert isinstance(stage, ChooseStage)
-        over = [
-            other
-            for other, one in self.stages.items()
-            if isinstance(one, CurveStage) and one.checkpoints == stage.source
-        ]
+        curves = {other: one.checkpoints for other, one in self.stages.items() if isinstance(one, CurveStage)}
+        over = [other for other, trained in curves.items() if trained == stage.source]
         return over[0] if len(over) == 1 else stage.source
 
     def keep_every(self, name: str) -> int | None:

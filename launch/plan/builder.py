@@ -227,7 +227,7 @@ class _Builder:
         curve = self.done[self.pipeline.curve_of(name)]
         trained = curve.inputs["checkpoint"]
         settings = stage.settings()
-        for reference in ("kind", "backend", "source", "by", "subject_to"):
+        for reference in ("kind", "backend", "from", "by", "subject_to"):
             settings.pop(reference)
         rules = {metric: rule.settings() for metric, rule in stage.subject_to.items()}
         settings |= {
@@ -236,8 +236,7 @@ class _Builder:
             "choose": {"by": dict(stage.by), "subject_to": rules},
             "tasks": curve.settings["tasks"],
         }
-        inputs = {role: one for role, one in curve.inputs.items() if role != "compare_to"}
-        inputs["curve"] = self.of_stage(curve.name)
+        inputs = {**curve.inputs, "curve": self.of_stage(curve.name)}
         form = self.facts.back_ends[self.done[trained.stage].backend].capabilities.saves
         self.add(name, "evaluate", stage.backend, ("checkpoint", form), settings, inputs, stage)
 
@@ -253,8 +252,8 @@ class _Builder:
             inputs[source] = self.of_stage(source)
         if stage.compare_to:
             inputs["compare_to"] = self.of_stage(stage.compare_to)
-        if reference := self.pipeline.reference(name):
-            inputs["reference"] = self.checkpoint(reference, stage.backend)
+        if other := self.pipeline.reference(name):
+            inputs["reference"] = self.checkpoint(other, stage.backend)
         return settings, inputs
 
 

@@ -85,10 +85,14 @@ def _readable(path: Path) -> Iterator[None]:
 
 def _of_stage(stage: PlannedStage, path: Path) -> list[MetricResult]:
     other = stage.inputs.get("compare_to")
+    against = other.stage if other else None
     with _readable(path):
+        points = results.read_points(path)
+        measured: dict[str, dict[str, Any]] = {f"{stage.name} at step {step}": it for step, it in points.items()}
         return [
-            _measured(stage.name, other.stage if other else None, task, metric, entry)
-            for task, known in results.read(path).items()
+            _measured(name, against if other or name == stage.name else "step 0", task, metric, entry)
+            for name, tasks in (measured or {stage.name: results.read(path)}).items()
+            for task, known in tasks.items()
             for metric, entry in known["metrics"].items()
         ]
 

@@ -98,9 +98,9 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     """Train or evaluate; called on every rank."""
     with faults.named():
         if spec.kind == "evaluate":
-            from jobs import evaluate
+            from jobs import backends, evaluate
 
-            return evaluate.run(spec, ctx)
+            return evaluate.run(spec, ctx, backends.load)
         from jobs.backends.trl import train
 
         return train.run(spec, ctx)

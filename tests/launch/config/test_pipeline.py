@@ -318,6 +318,52 @@ def test_metrics_of_measured_answers_can_be_gates(tmp_path: Path) -> None:
     assert "measures 'rougeM'" in refused(tmp_path, text.replace("rougeL", "rougeM"))
 
 
+@pytest.mark.parametrize(
+    ("curve", "choice", "part"),
+    [
+        (
+            "checkpoints: cpr, tasks: [perplexity]",
+            "",
+            "stages.curve.checkpoints: there is no stage 'cpr'; nearest: cpt",
+        ),
+        ("checkpoints: cpt, tasks: [perplexty]", "", "nearest: perplexity"),
+        ("checkpoints: sft, tasks: [perplexity]", "", "stage sft saves by time: write save_every there"),
+        ("checkpoints: cpt, tasks: [perplexity], every: 0", "", "curve.every"),
+        (
+            "checkpoints: cpt, tasks: [perplexity]",
+            "from: sft, by: {perplexity: lower}",
+            "'sft' is of kind sft, needed is curve",
+        ),
+        ("checkpoints: cpt, tasks: [perplexity]", "from: cpt, by: {perplexty: lower}", "curve measures no 'perplexty'"),
+        ("checkpoints: cpt, tasks: [perplexity]", "from: cpt, by: {perplexity: least}", "got 'least'"),
+        (
+            "checkpoints: cpt, tasks: [perplexity]",
+            "from: curve, by: {perplexity: lower}, subject_to: {chrf: {may_fall: 1}}",
+            "stages.best.subject_to.chrf: curve measures no 'chrf'",
+        ),
+        ("checkpoints: cpt, tasks: [perplexity]", "from: curve, by: {}", "stages.best.by"),
+    ],
+)
+def test_curves_and_choices_that_are_refused(tmp_path: Path, curve: str, choice: str, part: str) -> None:
+    text = (
+        PIPELINE.replace("    lr: 1e-5\n", "    lr: 1e-5\n    save_every: 2\n") + f"  curve: {{kind: curve, {curve}}}\n"
+    )
+    assert part in refused(tmp_path, text + (f"  best: {{kind: choose, {choice}}}\n" if choice else ""))
+
+
+def test_a_curve_measures_on_the_validation_split(tmp_path: Path) -> None:
+    text = PIPELINE.replace("    lr: 1e-5\n", "    lr: 1e-5\n    save_every: 2\n")
+    text += "  curve: {kind: curve, checkpoints: cpt, tasks: {perplexity: {}, translation: {split: test}}}\n"
+    text += "  best: {kind: choose, from: cpt, by: {perplexity: lower}}\n"
+    found = load(tmp_path, text.replace("checkpoint: cpt", "checkpoint: best")).pipeline
+    tasks = found.stages["curve"].settings()["tasks"]
+    assert (tasks["perplexity"]["split"], tasks["translation"]["split"]) == ("validation", "test")
+    assert found.parents("best") == {
+        "curve": "curve", "checkpoint": "cpt", "data:perplexity": "corpus", "data:translation": "pairs",
+    }  # fmt: skip
+    assert found.parents("sft")["checkpoint"] == "best"
+
+
 def test_a_cycle_is_shown_whole(tmp_path: Path) -> None:
     message = refused(tmp_path, PIPELINE.replace("checkpoint: base\n", "checkpoint: dpo\n"))
     ring = message.split("wait for each other: ")[1].splitlines()[0].split(" -> ")
