@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off --root-user-action ignore \
 	--constraint constraints.txt
-EXTRAS := train,data,nemo-run,submitit,hub,tensorboard,dev
+EXTRAS := train,data,nemo-run,submitit,hub,tensorboard,notify,dev
 
 .DELETE_ON_ERROR:
 .PHONY: demo test test-slurm test-rest test-full test-slurm24 coverage check soak bench clean venvs venv-nemo venv-automodel

@@ -201,7 +201,7 @@ def trainer(side: str, work: Path) -> Any:
     ctx = WorkContext(
         root / "output",
         ProgressWriter(spec.stage_paths.progress, enabled=rank == 0),
-        StopRequest(spec.stage_paths, 0.0),
+        StopRequest(spec.stage_paths, spec.stage_paths.deadline("7", 0), 0.0),
         Saves(spec.store_paths, spec.fingerprint, None, lambda *_, **__: None),
         lambda *_, **__: None,
         rank=rank,

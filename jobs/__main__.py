@@ -1,7 +1,7 @@
 """The verbs of a job: ``prologue``, ``work``, ``finish`` and ``ray-nodes`` take a ``spec.json``; ``probe`` takes
-back-end names and ``render`` a file of stages (before them ``--code DIR``, where some are the user's), ``address``
-interfaces and another node, ``shard`` a list of tasks and the index of one, and those that begin with ``probe-`` are
-those of ``overnight profile test``."""
+back-end names and ``render`` a file of stages (before them ``--code DIR``, where some are the user's), ``compare`` a
+file that names two evaluations, ``address`` interfaces and another node, ``shard`` a list of tasks and the index of
+one, and those that begin with ``probe-`` are those of ``overnight profile test``."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ def main(argv: Sequence[str]) -> int:
     verb, path, *rest = argv
     if verb in ("probe", "render"):
         return _asked(verb, argv[1:])
+    if verb == "compare":  # of ``overnight compare``: a file that names two evaluations
+        return _compared(Path(path))
     if verb == "address":  # of this node: interfaces, another node
         from jobs.lifecycle import network
 
@@ -91,6 +93,19 @@ def _asked(verb: str, given: Sequence[str]) -> int:
     else:
         stages = json.loads(Path(given[0]).read_text(encoding="utf-8"))
         print(json.dumps([_render(asked, code) for asked in stages]))
+    return 0
+
+
+def _compared(path: Path) -> int:
+    """What two evaluations say of each other; ``error`` where this interpreter lacks what it takes."""
+    asked = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        from jobs.evaluate import against
+
+        answer = against.answer(asked)
+    except (ImportError, OSError, ValueError) as error:
+        answer = {"error": f"{type(error).__name__}: {error}"}
+    print(json.dumps(answer))
     return 0
 
 

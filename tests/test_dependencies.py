@@ -25,7 +25,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OURS = {"launch", "jobs", "data_prep", "sbatch_templates", "cluster_profiles"}
 
 EXTRAS = {
-    "launch": ("nemo-run", "submitit", "hub", "data", "tensorboard", "wandb", "mlflow"),
+    "launch": ("nemo-run", "submitit", "hub", "data", "tensorboard", "wandb", "mlflow", "notify"),
     "jobs": ("train", "eval"),
     "data_prep": ("data",),
 }

@@ -1,7 +1,8 @@
-"""NeMo's own recipe ``llama32_1b``, started by hand: what a stage of Overnight is held against.
+"""NeMo's own recipe ``llama32_1b`` or ``llama32_3b``, started by hand: what a stage of Overnight is held against.
 
-``python by_hand.py ROOT SHAPE OUT [--steps N]``: same model, data, batch and settings as ``inputs.py`` gives to the
-stage, but nothing of Overnight in the loop. What transformer_engine would bring is switched off in the same way where
+``python by_hand.py ROOT NAME OUT [--steps N]``: same model, data, batch and settings as the pipeline ``ROOT/NAME.yaml``
+of ``inputs.py`` gives to its stage, but nothing of Overnight in the loop; by ``srun``, one task for each GPU, where
+there are several. What transformer_engine would bring is switched off in the same way where
 that is not installed, since the recipe does not start without it. Writes the time at which each step ended.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -16,33 +18,28 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
 
+from by_hand_trl import meet  # noqa: E402
+
 
 def recipe(given: Any, tokenizer: Any, prefix: str, steps: int) -> Any:
     """The recipe with our model's vocabulary, our data and no validation and no checkpoint."""
     import nemo_run as run
-    from inputs import SHAPES, SIZES
+    from inputs import SIZES
     from lightning.fabric.plugins.environments import LightningEnvironment
     from nemo import lightning as nl
     from nemo.collections import llm
 
     size = SIZES[given.model]
-    wanted = (
-        SHAPES[given.shape]
-        if given.shape in SHAPES and given.model != "tiny"
-        else {
-            "sequence_length": size.length,
-            "batch_size": size.batch,
-            "micro_batch_size": size.micro,
-            "options": {"recompute": "none"},
-        }
-    )
-    found = llm.llama32_1b.pretrain_recipe(name="by-hand", dir=None, num_nodes=1, num_gpus_per_node=1)
+    wanted = json.loads((given.root / f"{given.shape}.yaml").read_text())["stages"][given.shape]
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    made = llm.llama32_3b if given.model == "3b" else llm.llama32_1b
+    found = made.pretrain_recipe(name="by-hand", dir=None, num_nodes=world, num_gpus_per_node=1)
     config = found.model.config
     config.seq_length, config.vocab_size = wanted["sequence_length"], size.vocabulary
     config.num_layers, config.hidden_size, config.ffn_hidden_size = size.layers, size.hidden, size.ffn
     config.num_attention_heads, config.num_query_groups = size.heads, size.groups
     config.kv_channels = size.hidden // size.heads
-    recompute = wanted["options"]["recompute"]
+    recompute = wanted.get("options", {}).get("recompute", "none")
     if recompute != "none":
         config.recompute_granularity = recompute
     if recompute == "full":
@@ -52,8 +49,8 @@ def recipe(given: Any, tokenizer: Any, prefix: str, steps: int) -> Any:
         llm.PreTrainingDataModule,
         paths=[prefix],
         seq_length=wanted["sequence_length"],
-        global_batch_size=wanted["batch_size"],
-        micro_batch_size=wanted["micro_batch_size"],
+        global_batch_size=given.batch or wanted["batch_size"],
+        micro_batch_size=given.micro or wanted["micro_batch_size"],
         tokenizer=tokenizer,
         num_workers=0,
         split="1,0,0",
@@ -63,14 +60,19 @@ def recipe(given: Any, tokenizer: Any, prefix: str, steps: int) -> Any:
 
     # As in the stage, which could not save it without transformer_engine.
     found.optim.config.use_distributed_optimizer = compat.distributed_optimizer(None)
-    found.trainer.strategy.ddp.overlap_param_gather = False  # only with the distributed optimizer
-    found.trainer.strategy.ddp.overlap_grad_reduce = False
+    if world == 1 or not found.optim.config.use_distributed_optimizer:
+        found.trainer.strategy.ddp.overlap_param_gather = False  # only with the distributed optimizer
+        found.trainer.strategy.ddp.overlap_grad_reduce = False
     found.trainer.strategy.ddp.check_for_nan_in_grad = not given.unchecked
     found.trainer.max_steps = steps
     found.trainer.limit_val_batches, found.trainer.val_check_interval = 0, None
     found.trainer.num_sanity_val_steps = 0
     found.trainer.log_every_n_steps = 1
     found.trainer.plugins = [found.trainer.plugins, run.Config(LightningEnvironment)]
+    if given.fp8:
+        for name, value in {"fp8": "hybrid", "fp8_recipe": "delayed", "fp8_amax_history_len": 1024,
+                            "fp8_amax_compute_algo": "max"}.items():  # fmt: skip
+            setattr(found.trainer.plugins[0], name, value)
     if given.model == "tiny":
         found.trainer.accelerator, found.trainer.plugins = (
             "cpu",
@@ -108,6 +110,10 @@ def corpus(given: Any) -> str:
 
     tokenizer = Tokenizer.from_file(str(given.root / "base" / "tokenizer.json"))
     prefix = given.out.with_suffix("")
+    if os.environ.get("RANK", "0") != "0":
+        while not Path(f"{prefix}.idx").exists():
+            time.sleep(0.5)
+        return str(prefix)
     builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=numpy.uint16)
     for text in texts(COUNT):
         ids = tokenizer.encode(text).ids
@@ -145,14 +151,18 @@ def main() -> None:
     """Train and write ``OUT``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", type=Path, help="as given to inputs.py, after a stage has run there")
-    parser.add_argument("shape", help="one of inputs.SHAPES, or cpt: that of the chain")
+    parser.add_argument("shape", help="a pipeline of inputs.py with a stage of its name")
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--model", default="1b")
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--micro", type=int)
+    parser.add_argument("--fp8", action="store_true", help="matrix products in FP8 (transformer_engine)")
     parser.add_argument("--start", type=Path, help="weights of an imported checkpoint, instead of new ones")
     parser.add_argument("--unchecked", action="store_true", help="go on with numbers that are none, and say where")
     given = parser.parse_args()
     given.out = given.out.resolve()
+    meet()
     began = time.time()
 
     import fiddle
@@ -195,7 +205,8 @@ def main() -> None:
             "peak_reserved_bytes": torch.cuda.max_memory_reserved(),
             "used_bytes": used(torch),
         }
-    given.out.write_text(json.dumps(found))
+    if os.environ.get("RANK", "0") == "0":
+        given.out.write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """transformers' own Trainer with FSDP2, started by hand: what a stage of ``trl`` is held against.
 
-``srun python by_hand_trl.py ROOT OUT --model SIZE [--steps N]``, one task for each GPU: same model, data, batch and
-settings as ``inputs.fsdp`` gives to the stage, with nothing of Overnight in the loop. Rank 0 writes the time at which
-each step ended.
+``srun python by_hand_trl.py ROOT NAME OUT [--steps N]``, one task for each GPU: same model, data, batch and settings as
+the pipeline ``ROOT/NAME.yaml`` gives to its stage, with nothing of Overnight in the loop. Rank 0 writes the time at
+which each step ended. ``--try MICRO:PASSES:LIGER,...``: none of that, but the rates of some shapes one after the other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from typing import Any
 
 
 def meet() -> None:
-    """What torch asks of its environment, from Slurm's."""
+    """What torch asks of its environment, from Slurm's; nothing to do where it is there."""
+    if "RANK" in os.environ or "SLURM_PROCID" not in os.environ:
+        return
     nodes = subprocess.run(
         ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]], capture_output=True, text=True, check=True
     )
@@ -41,42 +43,42 @@ def blocks(root: Path, length: int, batch: int) -> Any:
     return [{"input_ids": row, "labels": row} for row in whole]
 
 
-def main() -> None:
-    """Train, and write ``OUT`` on rank 0."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("root", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--model", default="3b")
-    parser.add_argument("--steps", type=int, default=25)
-    given = parser.parse_args()
-    meet()
-    from inputs import SIZES
-
-    size, world = SIZES[given.model], int(os.environ["WORLD_SIZE"])
+def clocked() -> Any:
+    """What notes when each step ended, and its loss."""
     import torch
     import transformers
 
-    ended: list[float] = []
-    losses: list[float] = []
-
     class Clock(transformers.TrainerCallback):
+        def __init__(self) -> None:
+            self.ended: list[float] = []
+            self.losses: list[float] = []
+
         def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            ended.append(time.time())
+            self.ended.append(time.time())
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **more: Any) -> None:
-            losses.extend([float(logs["loss"])] if "loss" in (logs or {}) else [])
+            self.losses.extend([float(logs["loss"])] if "loss" in (logs or {}) else [])
 
-    gpu = torch.cuda.is_available()
+    return Clock()
+
+
+def trainer(given: argparse.Namespace, wanted: dict[str, Any], **more: Any) -> Any:
+    """A trainer of transformers for a stage with the settings ``wanted``."""
+    import torch
+    import transformers
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    gpu, world, options = torch.cuda.is_available(), int(os.environ["WORLD_SIZE"]), wanted["options"]
     arguments = transformers.TrainingArguments(
         output_dir=str(given.out.parent / "by-hand"),
         max_steps=given.steps,
-        learning_rate=3e-4,
-        weight_decay=0.1,
-        per_device_train_batch_size=size.micro,
-        gradient_accumulation_steps=size.batch // size.micro // world,
-        bf16=size.precision == "bf16",
+        learning_rate=wanted["lr"],
+        weight_decay=wanted["weight_decay"],
+        per_device_train_batch_size=wanted["micro_batch_size"],
+        gradient_accumulation_steps=wanted["batch_size"] // wanted["micro_batch_size"] // world,
+        bf16=wanted["precision"] == "bf16",
         optim="adamw_torch_fused",
         lr_scheduler_type="constant",
         logging_steps=1,
@@ -84,23 +86,80 @@ def main() -> None:
         report_to="none",
         disable_tqdm=True,
         seed=7,
+        use_liger_kernel=options.get("liger", False),
         **({"fsdp": True} if gpu else {"use_cpu": True, "ddp_backend": "gloo"}),
     )
+    if gpu:  # gradients are summed in fp32, as in the stage
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        arguments.fsdp_plugin_args["mixed_precision_policy"] = policy
     model = transformers.AutoModelForCausalLM.from_pretrained(given.root / "base", dtype=torch.float32)
-    trainer = transformers.Trainer(
+    return transformers.Trainer(
         model=model,
         args=arguments,
-        train_dataset=blocks(given.root, size.length, size.batch),
+        train_dataset=blocks(given.root, wanted["sequence_length"], wanted["batch_size"]),
         data_collator=transformers.default_data_collator,
-        callbacks=[Clock()],
+        **more,
     )
-    trainer.train()
+
+
+def tried(given: argparse.Namespace, wanted: dict[str, Any]) -> None:
+    """One line for each shape of ``--try``: tokens a second and memory of its last three steps."""
+    import gc
+
+    import torch
+
+    given.steps, world = 6, int(os.environ["WORLD_SIZE"])
+    for shape in given.trial.split(","):
+        micro, passes, liger = map(int, shape.split(":"))
+        wanted |= {"micro_batch_size": micro, "batch_size": micro * passes * world, "options": {"liger": bool(liger)}}
+        torch.cuda.reset_peak_memory_stats()
+        found: dict[str, Any] = {"micro": micro, "passes": passes, "liger": bool(liger), "world": world}
+        try:
+            clock = clocked()
+            loop = trainer(given, wanted, callbacks=[clock])
+            loop.train()
+            seconds = (clock.ended[-1] - clock.ended[2]) / 3
+            found |= {"tokens_per_second": wanted["batch_size"] * wanted["sequence_length"] / seconds}
+            found |= {"losses": clock.losses, "peak_memory_bytes": torch.cuda.max_memory_allocated()}
+        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+            found["error"] = str(error)[:300]
+        loop = None
+        gc.collect()
+        torch.cuda.empty_cache()
+        if os.environ["RANK"] == "0":
+            with open(given.out, "a") as stream:
+                stream.write(json.dumps(found) + "\n")
+
+
+def main() -> None:
+    """Train, and write ``OUT`` on rank 0."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--model", help="as for by_hand.py; not used")
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--micro", type=int)
+    parser.add_argument("--try", dest="trial")
+    given = parser.parse_args()
+    meet()
+    wanted = json.loads((given.root / f"{given.name}.yaml").read_text())["stages"][given.name]
+    wanted |= {"batch_size": given.batch or wanted["batch_size"]}
+    wanted |= {"micro_batch_size": given.micro or wanted["micro_batch_size"]}
+    if given.trial:
+        return tried(given, wanted)
+    import torch
+
+    clock = clocked()
+    trainer(given, wanted, callbacks=[clock]).train()
     if os.environ["RANK"] == "0":
-        found: dict[str, Any] = {"ended": ended, "losses": losses, "world": world}
-        if gpu:
+        found: dict[str, Any] = {"ended": clock.ended, "losses": clock.losses, "world": os.environ["WORLD_SIZE"]}
+        if torch.cuda.is_available():
             found["peak_memory_bytes"] = torch.cuda.max_memory_allocated()
             found["peak_reserved_bytes"] = torch.cuda.max_memory_reserved()
         given.out.write_text(json.dumps(found))
+    return None
 
 
 if __name__ == "__main__":

@@ -57,9 +57,10 @@ SHAPES: dict[str, dict[str, Any]] = {
     "best": {"sequence_length": 2048, "batch_size": 64, "micro_batch_size": 8, "options": {"recompute": "none"}},
     "wide": {"sequence_length": 2048, "batch_size": 64, "micro_batch_size": 16, "options": {"recompute": "none"}},
     "guide": {"sequence_length": 4096, "batch_size": 4, "micro_batch_size": 1, "options": {"recompute": "none"}},
+    "long": {"sequence_length": 4096, "batch_size": 32, "micro_batch_size": 2, "options": {"recompute": "none"}},
 }  # fmt: skip
-"""Shapes of the 1b model whose memory and step time are held against the estimate; one of them is timed by hand, too.
-The last three are for transformer_engine, whose attention keeps no scores."""
+"""Shapes of the large models whose memory and step time are held against the estimate; they can be timed by hand, too.
+The last four are for transformer_engine, whose attention keeps no scores; the last two also for the 3b model."""
 
 
 def texts(count: int) -> list[str]:
@@ -216,16 +217,45 @@ def sharded(size: Size) -> dict[str, Any]:
             "cpt": cpt, "sft": sft, "dpo": dpo, "final": whole["final"]}  # fmt: skip
 
 
-def fsdp(size: Size, steps: int) -> dict[str, Any]:
+def across(size: Size) -> dict[str, Any]:
+    """NeMo over two nodes: CPT with each layer on both, SFT with a replica on each, a node lost in both; then the way
+    back, DPO by TRL and evaluation."""
+    whole = chain(size)
+    split = {"tensor_parallel": 2, "sequence_parallel": True} if size.layers > 2 else {"tensor_parallel": 2}
+    cpt = {**whole["cpt"], "time": "0:10:00", "steps": max(20, size.steps // 2), "save_every": 20, "options": split}
+    sft = {**whole["sft"], "steps": 60, "save_every": 15, "batch_size": 16, "micro_batch_size": 4}
+    dpo = {**whole["dpo"], "backend": "trl", "micro_batch_size": 2, "steps": 20}
+    return {**{name: whole[name] for name in ("corpus", "pairs", "prefs", "baseline")},
+            "cpt": cpt, "sft": sft, "dpo": dpo, "final": whole["final"]}  # fmt: skip
+
+
+def adapters(size: Size) -> dict[str, Any]:
+    """SFT and DPO by TRL with LoRA and DoRA, a copy of the model on each node."""
+    whole = sharded(size)
+    lora = {"options": {"lora_rank": 16}, "steps": 40, "save_every": 100, "lr": 1e-3}
+    dora = {"options": {"lora_rank": 16, "lora_dora": True}, "steps": 20, "lr": 1e-4}
+    return {**{name: whole[name] for name in ("corpus", "pairs", "prefs")},
+            "sft": {**whole["sft"], **lora, "checkpoint": "base"}, "dpo": {**whole["dpo"], **dora},
+            "final": {name: value for name, value in whole["final"].items() if name != "compare_to"}}  # fmt: skip
+
+
+def fewer(size: Size) -> dict[str, Any]:
+    """CPT by TRL over two nodes, which ends in the middle and goes on with one."""
+    whole = sharded(size)
+    return {"corpus": whole["corpus"], "fewer": {**whole["cpt"], "lr": 1e-4}}
+
+
+def fsdp(size: Size, steps: int, liger: bool) -> dict[str, Any]:
     """A short CPT by TRL, its model spread over the processes."""
     return {
         "kind": "cpt", "backend": "trl", "checkpoint": "base", "data": "corpus", "steps": steps, "lr": 3e-4,
         "weight_decay": 0.1, "precision": size.precision, "sequence_length": size.length, "batch_size": size.batch,
-        "micro_batch_size": size.micro, "options": {"shard": "full"}, "save_every": 10 * steps,
+        "micro_batch_size": size.micro, "save_every": 10 * steps,
+        "options": {"shard": "full", **({"liger": True} if liger else {})},
     }  # fmt: skip
 
 
-def profile(root: Path, venvs: Path, gpus: int, nodes: int, gpu: str, mem: str) -> dict[str, Any]:
+def profile(root: Path, venvs: Path, gpus: int, nodes: int, gpu: str, mem: str, partition: str) -> dict[str, Any]:
     """``nodes`` for a training stage, each with a GPU, of which the plan may use what CUDA shows."""
     resources: dict[str, Any] = {"default": {"cpus": 1, "time": "0:10:00", "mem": "2G"}}
     if gpus:
@@ -245,8 +275,8 @@ def profile(root: Path, venvs: Path, gpus: int, nodes: int, gpu: str, mem: str) 
         "workspace": str(root / "workspace"),
         "poll_seconds": 1.0,
         "lead": "0:15",
-        "partition": "batch",
-        "partitions": {"batch": {"gpus": 1, "gpu_model": model, "gpu_memory": memory} if gpus else {}},
+        "partition": partition,
+        "partitions": {partition: {"gpus": 1, "gpu_model": model, "gpu_memory": memory} if gpus else {}},
         "executors": {"default": "submitit", "training": "submitit"},
         "environments": {name: {"venv": str(venvs / venv)} for name, venv in named.items()},
         "resources": resources,
@@ -264,6 +294,8 @@ def main() -> None:
     parser.add_argument("--gpu", default="h100:79G", help="model and memory of a GPU")
     parser.add_argument("--mem", default="40G", help="of a node, for a stage with a GPU")
     parser.add_argument("--steps", type=int, default=25, help="of each shape")
+    parser.add_argument("--partition", default="batch")
+    parser.add_argument("--liger", action="store_true", help="the kernels of liger-kernel in the stage fsdp")
     given = parser.parse_args()
     root, size = given.directory.resolve(), SIZES[given.model]
     if not (given.venvs / "nemo_rl").is_dir():
@@ -276,14 +308,15 @@ def main() -> None:
     (root / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     rows = [{"prompt": f"After {n} comes ", "chosen": f"{n + 1}.", "rejected": f"{n - 1}."} for n in numbers]
     (root / "prefs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (root / "gpu.yaml").write_text(
-        json.dumps(profile(root, given.venvs.resolve(), given.gpus, given.nodes, given.gpu, given.mem), indent=1)
-    )
+    venvs = given.venvs.resolve()
+    made = profile(root, venvs, given.gpus, given.nodes, given.gpu, given.mem, given.partition)
+    (root / "gpu.yaml").write_text(json.dumps(made, indent=1))
     pipelines = {"chain": chain(size), "more": more(size), "sharded": sharded(size)}
+    pipelines |= {"across": across(size), "fewer": fewer(size), "adapters": adapters(size)}
     corpus = {"corpus": chain(size)["corpus"]}
     prefs, dpo = pipelines["chain"]["prefs"], pipelines["chain"]["dpo"]
     pipelines["dpo"] = {"prefs": prefs, "dpo": {**dpo, "checkpoint": "base"}}
-    pipelines["fsdp"] = {**corpus, "fsdp": fsdp(size, given.steps)}
+    pipelines["fsdp"] = {**corpus, "fsdp": fsdp(size, given.steps, given.liger)}
     for name in SHAPES:
         pipelines[name] = {**corpus, name: shape(name, size, given.steps)}
     for name, stages in pipelines.items():

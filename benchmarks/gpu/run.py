@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 PEAK = 989e12
 """Dense bf16 operations a second of an H100 or H200, by the vendor's datasheet."""
 
-WARM_UP = 5
+WARM_UP = 4
 """Steps that are not timed, by hand and in a stage."""
 
 

@@ -37,9 +37,12 @@ environment() { # NAME WHERE [LINE]: packages of our own first, then the machine
   { echo "$2"; [ -z "${3:-}" ] || echo "$3"; echo "import site; site.addsitedir('$seen')"; } >"$site/zz_seen.pth"
 }
 # Compiled once, on all cores, and not in the first job of each environment.
-"$python" -m compileall -q -j 0 "$packed" >/dev/null 2>&1 || true
+compiled() { "$python" -m compileall -q -j 0 "$1" >/dev/null 2>&1 || true; }
+compiled "$packed/core"
 environment core "$packed/core" "$(cd "$here/../.." && pwd)"
+bash "$here/slurm.sh" "$root/slurm" up # before the rest: what needs the first environment alone can begin
 if [ -d "$packed/nemo" ]; then
+  compiled "$packed/nemo"
   # What pack_te.sh made lies beside the archive, or nowhere.
   te=$(dirname "$(readlink -f "$archive")")/te
   [ ! -d "$te" ] || compgen -G "$packed/te/transformer_engine/wheel_lib/transformer_engine_torch*.so" >/dev/null ||
@@ -50,8 +53,8 @@ if [ -d "$packed/nemo" ]; then
   [ ! -d "$te" ] || "$root/venvs/nemo/bin/python" -c 'import transformer_engine.pytorch as te; print("transformer_engine", te.__file__)'
 fi
 if [ -d "$packed/nrl" ]; then
+  compiled "$packed/nrl"
   environment nemo_rl "$packed/nrl" "$packed/rl"
   for name in wandb mlflow swanlab; do [ -e "$packed/nrl/$name.py" ] || : >"$packed/nrl/$name.py"; done # imported by NeMo-RL, not used
   chmod -R u+x "$packed/nrl/ray/core/src/ray"
 fi
-bash "$here/slurm.sh" "$root/slurm" up

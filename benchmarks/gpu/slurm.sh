@@ -1,6 +1,7 @@
 #!/bin/bash
 # slurm.sh DIRECTORY up|down: a real Slurm in DIRECTORY; as root. Each GPU of this machine is one node, gpu1, gpu2 and so
-# on (SLURM_NODES: as many nodes, where there is no GPU). Ports from SLURM_PORT (17000).
+# on (SLURM_NODES: as many nodes, where there is no GPU). With SLURM_SETS=3 so many nodes share a GPU, for chains of small
+# models side by side: partition set1 has the first node of each GPU, set2 the second. Ports from SLURM_PORT (17000).
 #   export SLURM_CONF=DIRECTORY/etc/slurm.conf
 # Needs slurmctld and slurmd; where only the unpacked packages are (SLURM_PACKAGES), setup.sh puts them in place.
 set -euo pipefail
@@ -17,7 +18,8 @@ address=$(hostname -I | awk '{print $1}')
 address=${address:-127.0.0.1}
 getent hosts "$host" >/dev/null || echo "$address $host" >>/etc/hosts
 gpus=$(find /dev -maxdepth 1 -name 'nvidia[0-9]*' | wc -l)
-count=${SLURM_NODES:-$((gpus > 1 ? gpus : 1))}
+size=$((gpus > 0 ? gpus : ${SLURM_NODES:-1}))
+count=$((size * ${SLURM_SETS:-1}))
 mapfile -t nodes < <(seq -f 'gpu%g' "$count")
 for node in "${nodes[@]}"; do
   getent hosts "$node" >/dev/null || echo "$address $node" >>/etc/hosts
@@ -58,7 +60,7 @@ KillWait=10
 MinJobAge=36000
 ReturnToService=2
 InactiveLimit=0
-SlurmdTimeout=30
+SlurmdTimeout=10
 TaskProlog=$root/etc/prolog.sh
 AccountingStorageType=accounting_storage/none
 GresTypes=gpu
@@ -66,25 +68,31 @@ $(for index in "${!nodes[@]}"; do
   echo "NodeName=${nodes[index]} NodeHostname=$host NodeAddr=$address Port=$((port + 11 + index)) CPUs=$cpus Sockets=1" \
     "CoresPerSocket=$cpus ThreadsPerCore=1 RealMemory=$memory Gres=gpu:$((gpus > 0)) State=UNKNOWN"
 done)
-PartitionName=batch Default=YES Nodes=ALL DefMemPerCPU=1024 MaxTime=04:00:00 DefaultTime=00:10:00 State=UP
 CONF
+for ((first = 0; first < count; first += size)); do
+  members=$(IFS=, && echo "${nodes[*]:first:size}")
+  echo "PartitionName=set$((first / size + 1)) Nodes=$members DefMemPerCPU=1024 MaxTime=04:00:00 DefaultTime=00:10:00 State=UP"
+done >>"$SLURM_CONF"
+echo "PartitionName=batch Default=YES Nodes=$(IFS=, && echo "${nodes[*]:0:size}") DefMemPerCPU=1024 MaxTime=04:00:00" \
+  "DefaultTime=00:10:00 State=UP" >>"$SLURM_CONF"
 echo 'CgroupPlugin=cgroup/v1' >"$root/etc/cgroup.conf" # the other one needs libdbus, and neither is used
 echo 'AutoDetect=off' >"$root/etc/gres.conf"
 # Slurm counts the GPUs of a node from 0, and these nodes are one machine: a task is told which one is its own.
 echo '#!/bin/bash' >"$root/etc/prolog.sh"
 for index in "${!nodes[@]}"; do
   mkdir -p "$root/spool/${nodes[index]}"
-  [ "$gpus" -gt "$index" ] || continue
-  echo "NodeName=${nodes[index]} Name=gpu File=/dev/nvidia$index Flags=nvidia_gpu_env" >>"$root/etc/gres.conf"
+  [ "$gpus" -gt 0 ] || continue
+  own=$((index % gpus))
+  echo "NodeName=${nodes[index]} Name=gpu File=/dev/nvidia$own Flags=nvidia_gpu_env" >>"$root/etc/gres.conf"
   # shellcheck disable=SC2016  # the task expands it
   printf '[ "$SLURMD_NODENAME.$CUDA_VISIBLE_DEVICES" != %s.0 ] || echo export CUDA_VISIBLE_DEVICES=%d\n' \
-    "${nodes[index]}" "$index" >>"$root/etc/prolog.sh"
+    "${nodes[index]}" "$own" >>"$root/etc/prolog.sh"
 done
 chmod +x "$root/etc/prolog.sh"
 setsid slurmctld -D </dev/null >>"$root/log/slurmctld.out" 2>&1 &
 for node in "${nodes[@]}"; do setsid slurmd -D -N "$node" </dev/null >>"$root/log/slurmd.out" 2>&1 & done
 for _ in $(seq 200); do
-  [ "$(sinfo -h -o '%t %D' 2>/dev/null)" = "idle $count" ] && exec sinfo -o "%N %t %c %m %G"
+  [ "$(sinfo -h -N -o '%N %t' 2>/dev/null | sort -u | grep -c ' idle$')" = "$count" ] && exec sinfo -o "%P %N %t %c %m %G"
   sleep 0.2
 done
 tail -n 20 "$root"/log/*

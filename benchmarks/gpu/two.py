@@ -2,26 +2,32 @@
 
 ``python two.py chain DIRECTORY OUT``: the pipeline ``sharded`` by one ``overnight submit``; in the middle of each stage
 that trains, everything of the second node is killed, and its daemon comes back (``--lost gpu1`` where there is one).
-``python two.py speed DIRECTORY OUT``: the stage ``fsdp`` and the same recipe by hand in turn, on both GPUs and on one.
+``across``: the same of the pipeline of that name, CPT and SFT by NeMo. ``fewer``: a save of two processes, resumed by
+one. ``adapters``: LoRA and DoRA by TRL, a copy of the model on each node.
+``python two.py speed DIRECTORY OUT --pairs NAME:NODES:BATCH:MICRO,...``: stages and the same recipe by hand in turn, on
+both GPUs and on one: ``fsdp`` by TRL, the shapes of ``inputs.SHAPES`` by NeMo.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from inputs import SIZES
-from run import HERE, Out, begun, ends, estimated, lines, rate, submit, utilisation, watch
+from run import HERE, WARM_UP, Out, begun, ends, lines, rate, submit, utilisation, watch
 
 
 def lose(node: str) -> int:
@@ -50,6 +56,17 @@ def bring_back(node: str) -> None:
     )  # fmt: skip
 
 
+def gone(node: str, seconds: float = 60) -> str:
+    """The state of ``node`` once Slurm has seen that it is away; where its daemon came back before that, Slurm would go
+    on for minutes before it looks for the processes."""
+    end, state = time.time() + seconds, ""
+    while time.time() < end and not state.startswith("down"):
+        time.sleep(1)
+        found = subprocess.run(["sinfo", "-h", "-n", node, "-o", "%T"], capture_output=True, text=True, check=False)
+        state = found.stdout.split("\n")[0]
+    return state
+
+
 class Losses(threading.Thread):
     """Loses a node once in each stage, after its second save."""
 
@@ -69,85 +86,155 @@ class Losses(threading.Thread):
             self._out.say(
                 f"{name}: after the save at step {saved[-1]['step']}, {killed} processes of {self._node} are killed"
             )
-            time.sleep(3)
+            self._out.say(f"{self._node} is {gone(self._node)}, and comes back")
             bring_back(self._node)
 
 
-def by_hand(root: Path, out: Out, nodes: int, given: argparse.Namespace, number: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Pair:
+    """What is timed by hand and as a stage: ``NAME:NODES:BATCH:MICRO``, with ``:saves`` behind it where the stage also
+    saves and validates, after its timed steps."""
+
+    name: str
+    nodes: int
+    batch: int
+    micro: int
+    saves: bool = False
+
+    @classmethod
+    def of(cls, text: str) -> Pair:
+        name, nodes, batch, micro, *more = text.split(":")
+        return cls(name, int(nodes), int(batch), int(micro), more == ["saves"])
+
+
+def by_hand(root: Path, out: Out, pair: Pair, given: argparse.Namespace, number: int) -> dict[str, Any]:
     """The recipe in a job of its own."""
-    found, gpu = root / f"hand-{nodes}-{number}.json", given.model != "tiny"
-    request = [f"--nodes={nodes}", "--ntasks-per-node=1", f"--cpus-per-task={4 if gpu else 1}", "--time=0:10:00"]
+    found, gpu = given.out.resolve() / f"hand-{pair.name}-{pair.nodes}-{number}.json", given.model != "tiny"
+    request = [f"--nodes={pair.nodes}", "--ntasks-per-node=1", f"--cpus-per-task={4 if gpu else 1}", "--time=0:10:00"]
     request += ["--gpus-per-node=1", f"--mem={given.mem}"] if gpu else ["--mem=2G"]
-    words = [sys.executable, str(HERE / "by_hand_trl.py"), str(root), str(found)]
-    line = " ".join([*words, "--model", given.model, "--steps", str(given.steps)])
+    is_trl = pair.name == "fsdp"
+    script = HERE / ("by_hand_trl.py" if is_trl else "by_hand.py")
+    words = [sys.executable if is_trl else given.nemo, str(script), str(root), pair.name, str(found)]
+    words += ["--model", given.model, "--steps", str(given.steps)]
+    line = " ".join([*words, "--batch", str(pair.batch), "--micro", str(pair.micro)])
     command = ["sbatch", "--parsable", "--wait", f"--output={found}.log", *request, "--wrap", f"srun {line}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    out.say(f"by hand on {nodes}: job {done.stdout.strip()} ended with {done.returncode}")
+    out.say(f"{pair.name} by hand on {pair.nodes}: job {done.stdout.strip()} ended with {done.returncode}")
     if done.returncode:
         out.say(Path(f"{found}.log").read_text()[-3000:])
         raise RuntimeError("the recipe by hand failed")
     return dict(json.loads(found.read_text()))
 
 
-def stage(root: Path, out: Out, nodes: int, number: int, end: float) -> tuple[list[float], dict[str, Any]] | None:
-    """The stage; times at which its steps ended, and its seal's metrics."""
-    run = submit(out, root, "fsdp", "--set", f"seed={number}", "--set", f"stages.fsdp.nodes={nodes}")
+def stage(
+    root: Path, out: Out, pair: Pair, given: argparse.Namespace, number: int, end: float
+) -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
+    """The stage; what it reported of its steps, and its seal's metrics. Its checkpoints are removed."""
+    name = pair.name
+    told = {"nodes": pair.nodes, "batch_size": pair.batch, "micro_batch_size": pair.micro, "steps": given.steps}
+    if pair.saves:
+        told |= {"steps": given.steps + 4, "save_every": given.steps, "validate_every": given.steps + 2}
+    sets = [f"stages.{name}.{key}={value}" for key, value in told.items()]
+    run = submit(out, root, name, *itertools.chain(*(("--set", text) for text in (f"seed={number}", *sets))))
     how = watch(out, run, end)
-    name = f"fsdp-{nodes}-{number}"
-    ends(out, name, run, how)
+    label = f"{name}-{pair.nodes}-{number}"
+    ends(out, label, run, how)
     if how != "sealed":
         return None
-    reports = lines(run / "stages" / "fsdp" / "progress.jsonl")
-    return [report["time"] for report in reports], out.found[name]["stages"]["fsdp"]["metrics"]
+    entry = run.parents[1] / "store" / f"checkpoint-{out.found[label]['stages'][name]['fingerprint'][:16]}"
+    for path in (entry / "saves", entry / "output"):
+        shutil.rmtree(path, ignore_errors=True)
+    reports = [each for each in lines(run / "stages" / name / "progress.jsonl") if "loss" in each["metrics"]]
+    return reports, out.found[label]["stages"][name]["metrics"]
+
+
+def stood(reports: list[dict[str, Any]], pair: Pair, steps: int) -> dict[str, float]:
+    """Seconds that the training stood for its save, and those of its validation; and of a step beside a seal."""
+    took = {after["step"]: after["time"] - before["time"] for before, after in itertools.pairwise(reports)}
+    usual = statistics.median(took[step] for step in range(WARM_UP + 1, steps + 1))
+    # A validation comes before the report of its step, a save behind it.
+    found = {"step": usual, "save": took[steps + 1] - usual, "validation": took[steps + 2] - usual}
+    return found | {"later_steps": took[steps + 3] - usual}
 
 
 def speed(root: Path, out: Out, given: argparse.Namespace, end: float) -> bool:
     """Pairs by hand and as a stage."""
     size = SIZES[given.model]
     rows: list[dict[str, Any]] = out.found.get("pairs", [])
-    out.note("estimate", estimated(out, root, "fsdp"))
-    for number, nodes in enumerate(map(int, given.nodes.split(",")), 1):
-        if number <= len(rows) or time.time() > end - 60:
+    # Stages of two such runs are two stages: a seed for each.
+    for number, text in enumerate(given.pairs.split(","), 51 if given.swap else 1):
+        if number % 50 <= len(rows) or time.time() > end - 60:
             continue
-        hand = by_hand(root, out, nodes, given, number)
-        found = stage(root, out, nodes, number, end)
+        pair = Pair.of(text)
+        found = stage(root, out, pair, given, number, end) if (number % 2 == 0) != given.swap else None
+        hand = by_hand(root, out, pair, given, number)
+        found = found or stage(root, out, pair, given, number, end)
         if found is None:
             return False
-        ended, metrics = found
-        tokens = size.batch * size.length
-        row = {"nodes": nodes, "by_hand": rate(hand["ended"], tokens), "stage": rate(ended, tokens)}
+        reports, metrics = found
+        length = json.loads((root / f"{pair.name}.yaml").read_text())["stages"][pair.name]["sequence_length"]
+        tokens = pair.batch * length
+        ended = [report["time"] for report in reports][: given.steps]
+        row = {**asdict(pair), "by_hand": rate(hand["ended"], tokens), "stage": rate(ended, tokens)}
         row["ratio"] = row["stage"] / row["by_hand"]
-        row["utilisation"] = utilisation(size, size.length, row["stage"] / nodes)
+        row["utilisation"] = utilisation(size, length, row["stage"] / pair.nodes)
         row["memory"] = {"by_hand": hand.get("peak_memory_bytes"), "stage": metrics.get("peak_memory_bytes")}
-        row["losses"] = {"by_hand": hand["losses"][:3], "stage": [metrics.get("first_loss"), metrics.get("last_loss")]}
+        row["losses"] = {"by_hand": hand["losses"][:3], "stage": [report["metrics"]["loss"] for report in reports][:3]}
+        if pair.saves:
+            row["stood"] = stood(reports, pair, given.steps)
         rows.append(row)
         out.note("pairs", rows)
         out.say(json.dumps(row))
-    out.say(f"median ratio {statistics.median(row['ratio'] for row in rows):.3f}")
+    for name, nodes in sorted({(row["name"], row["nodes"]) for row in rows}):
+        ratios = [row["ratio"] for row in rows if (row["name"], row["nodes"]) == (name, nodes)]
+        out.say(f"{name} on {nodes}: median ratio {statistics.median(ratios):.3f} of {len(ratios)}")
     return True
+
+
+def fewer(root: Path, out: Out, end: float) -> bool:
+    """The pipeline ``fewer``: cancelled after its second save, it goes on with one node; whether from that save."""
+    run = begun(root, "fewer") or submit(out, root, "fewer")
+    while sum(event["event"] == "saved" for event in lines(run / "stages" / "fewer" / "events.jsonl")) < 2:
+        time.sleep(0.2)
+        if time.time() > end:
+            return False
+    out.type("cancel", run.name, "--workspace", str(run.parents[1]), seconds=120)
+    # The same stage, which finds its saves: how many nodes train is no part of a result.
+    run = submit(out, root, "fewer", "--set", "stages.fewer.nodes=1")
+    how = watch(out, run, end)
+    ends(out, "fewer", run, how)
+    resumed = [event for event in out.found["fewer"]["stages"]["fewer"]["events"] if event["event"] == "resumed"]
+    out.say(f"fewer: went on with one node from {[event['step'] for event in resumed]}")
+    return how == "sealed" and bool(resumed)
 
 
 def main() -> int:
     """Run one part; 0 when it came to its end."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("chain", "speed"))
+    parser.add_argument("part", choices=("chain", "across", "fewer", "adapters", "speed"))
     parser.add_argument("directory", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seconds", type=float, default=3600, help="stop watching after so long")
     parser.add_argument("--model", default="3b", help="speed: as given to inputs.py")
     parser.add_argument("--mem", default="60G", help="speed: of a node")
-    parser.add_argument("--steps", type=int, default=25, help="speed: as given to inputs.py")
-    parser.add_argument("--nodes", default="2,1,2", help="speed: nodes of each pair")
-    parser.add_argument("--lost", default="gpu2", help="chain: the node that is lost")
+    parser.add_argument("--steps", type=int, default=10, help="speed: that are timed, with those of the warm-up")
+    parser.add_argument("--pairs", default="fsdp:2:32:4:saves,fsdp:2:32:4,fsdp:1:16:4", help="speed: with commas")
+    parser.add_argument("--swap", action="store_true", help="speed: another run beside one on the other GPU")
+    parser.add_argument("--nemo", default="", help="speed: the Python with NeMo, for other pairs than of fsdp")
+    parser.add_argument("--lost", default="gpu2", help="chain, across: the node that is lost")
     given = parser.parse_args()
     root, out = given.directory.resolve(), Out(given.out.resolve(), f"two-{given.part}")
     end = time.time() + given.seconds
     if given.part == "speed":
         return 0 if speed(root, out, given, end) else 1
-    run = begun(root, "sharded") or submit(out, root, "sharded")
-    Losses(out, run, ["cpt", "sft", "dpo"], given.lost).start()
+    if given.part == "fewer":
+        return 0 if fewer(root, out, end) else 1
+    name = {"chain": "sharded"}.get(given.part, given.part)
+    stages = {"chain": ["cpt", "sft", "dpo"], "across": ["cpt", "sft"]}.get(given.part, [])
+    run = begun(root, name) or submit(out, root, name)
+    Losses(out, run, stages, given.lost).start()
     how = watch(out, run, end)
-    ends(out, "sharded", run, how)
+    ends(out, name, run, how)
     return 0 if how == "sealed" else 1
 
 

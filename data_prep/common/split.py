@@ -56,10 +56,8 @@ class Assignment:
         self._split = split
         self.sizes = groups.roots()
 
-    def of(self, name: str, given: str = "") -> str:
-        """Split of the group that ``name`` is in; of a file that is of a held-out split, that one."""
-        if given in ("validation", "test"):
-            return given
+    def of(self, name: str) -> str:
+        """Split of the group that ``name`` is in."""
         return assign(self._groups.find(name), self._split)
 
     @property

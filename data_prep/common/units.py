@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from data_prep.common.settings import Settings
@@ -68,7 +69,37 @@ class DraftRow:
         answers = dict(zip(names, unit.texts[1:], strict=True))
         return cls(identify(unit.name), split, {"prompt": settings.prompt_of(unit.texts[0]), **answers}, (unit,))
 
+    @classmethod
+    def document(cls, part: Sequence[Unit], split: str, between: str) -> DraftRow:
+        """Texts joined to one."""
+        fields = {"text": between.join(unit.texts[0] for unit in part)}
+        return cls(identify(*(unit.name for unit in part)), split, fields, tuple(part))
+
 
 def identify(*parts: str) -> str:
     """16 hex digits that stay the same as long as ``parts`` do; rows are in their order, which mixes the origins."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def cut(stream: Iterable[Unit], characters: int, between: str) -> Iterator[list[Unit]]:
+    """Parts that, joined, have at least ``characters``; a short rest (under half of it) goes to the part before. A
+    document by itself is a part."""
+    whole: list[Unit] = []
+    current: list[Unit] = []
+    size = 0
+    for unit in stream:
+        if unit.alone:
+            yield [unit]
+            continue
+        size += len(unit.texts[0]) + (len(between) if current else 0)
+        current.append(unit)
+        if size >= characters:
+            if whole:
+                yield whole
+            whole, current, size = current, [], 0
+    if current and (not whole or size >= characters / 2):
+        if whole:
+            yield whole
+        yield current
+    elif whole:
+        yield [*whole, *current]

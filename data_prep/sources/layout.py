@@ -74,9 +74,13 @@ class Layout:
         return found
 
 
+IN_ORDER = ("test", "validation", "train")
+"""Held-out splits first: of rows that are in two splits, the one for training goes."""
+
+
 def order(split: str) -> int:
-    """Held-out splits first: of rows that are in two splits, the one for training goes."""
-    return {"test": 0, "validation": 1}.get(split, 2)
+    """The place of a split in ``IN_ORDER``; of rows without one, that of those for training."""
+    return IN_ORDER.index(split or "train")
 
 
 def read(sources: Iterable[Source], split: SplitSettings, rows_only: bool) -> Layout:

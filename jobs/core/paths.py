@@ -121,7 +121,6 @@ class StagePaths:
 
     progress = Below("progress.jsonl")
     result = Below("result.json")  # what the work says it did; the finish step turns it into a verdict
-    deadline = Below("deadline")  # epoch second at which the allocation ends, rewritten by the watcher
     stop = Below("stop")  # exists when the work must save and leave at the next step boundary
     logs = Below("logs")
     events = Below("events.jsonl")  # append-only notes of the lifecycle: gates, resumes, saves skipped, verdicts
@@ -136,6 +135,11 @@ class StagePaths:
     def ranks(self, job: str, restart: int) -> Path:
         """Holds one file a process of the work: host and process id, for the process that asks it for its stack."""
         return self.root / "ranks" / f"{job}_{restart}"
+
+    def deadline(self, job: str, restart: int) -> Path:
+        """Epoch second at which the allocation of a start ends, 0 for now; rewritten by the watcher of its batch shell.
+        Of each start by itself: one that is taken for dead writes on."""
+        return self.root / f"deadline-{job}_{restart}"
 
     def stall(self, job: str, restart: int) -> Path:
         """Exists when the work makes no step any more: every node writes the stacks of its processes and ends them."""
@@ -183,6 +187,16 @@ class RunPaths:
     def boards(self) -> Path:
         """Event files for TensorBoard, a directory a stage."""
         return self.root / "tensorboard"
+
+    @property
+    def page(self) -> Path:
+        """The report as a page for a browser."""
+        return self.root / "report.html"
+
+    @property
+    def outbox(self) -> Path:
+        """Letters about how the run ended, and which of them were sent."""
+        return self.root / "outbox"
 
     @property
     def people(self) -> Path:

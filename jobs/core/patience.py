@@ -16,10 +16,16 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PASSING = frozenset({
+NETWORK = frozenset({
+    errno.ECOMM, errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH,
+    errno.ENETDOWN, errno.ENETRESET, errno.ENETUNREACH, errno.ETIMEDOUT,
+})  # fmt: skip
+"""What a client of a file system says of the way to its server; a program's own connections say the same."""
+
+PASSING = NETWORK | {
     errno.EACCES, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ENODEV, errno.ENOLCK, errno.ENOTCONN,
     errno.ENXIO, errno.EREMOTEIO, errno.ESHUTDOWN, errno.ESTALE,
-})  # fmt: skip
+}  # fmt: skip
 """What NFS, Lustre and GPFS answer while a server is away; ``EACCES`` where its tickets or its list of users are."""
 
 TOTAL_SECONDS = 60.0
@@ -37,11 +43,21 @@ class NotMounted(OSError):
 
 def passes(error: BaseException | None) -> bool:
     """Whether an error, or one that it came from, may be over in a moment."""
+    return _cause(error) is not None
+
+
+def may_be_a_connection(error: BaseException) -> bool:
+    """Whether an error that ``passes`` names no file and may be of a connection between processes."""
+    found = _cause(error)
+    return found is not None and found.errno in NETWORK and found.filename is None
+
+
+def _cause(error: BaseException | None) -> OSError | None:
     while error is not None:
         if isinstance(error, OSError) and error.errno in PASSING:
-            return True
+            return error
         error = error.__cause__
-    return False
+    return None
 
 
 def check_mounted(path: Path) -> None:

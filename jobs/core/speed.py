@@ -38,6 +38,7 @@ def step_shape(
 
 _ALSO = (
     "shard", "optimizer", "attention", "padding_free", "lora_base", "lora_dora", "lora_dropout", "lora_targets",
+    "liger",
 )  # fmt: skip
 
 

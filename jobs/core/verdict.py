@@ -128,7 +128,7 @@ def classify(error: BaseException, inputs: Iterable[Path] = ()) -> FailureClass:
         return own
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return FailureClass.STORAGE_FULL
-    if patience.passes(error):
+    if patience.passes(error) and not patience.may_be_a_connection(error):
         return FailureClass.FILE_SYSTEM
     if isinstance(error, FileNotFoundError) and _is_within(error.filename, inputs):
         return FailureClass.MISSING_INPUT

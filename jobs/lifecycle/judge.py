@@ -113,7 +113,7 @@ def before(spec: StageSpec, start: Start) -> tuple[FailureClass, str] | None:
 
     The start before this one may have been cut off without a word (power cut, SIGKILL): it is judged here.
     """
-    told = [(one, said_of(spec, one.job, one.restart)) for one in starts(spec)]
+    told = [(one, said_of(spec, one.job, one.restart)) for one in _earlier(spec, start)]
     began = [(one, said) for one, said in told if said is None or not _is_void(said)]
     if not began:
         return None
@@ -132,6 +132,14 @@ def before(spec: StageSpec, start: Start) -> tuple[FailureClass, str] | None:
     if failure in budget.FREE_WITH_PROGRESS:
         return FailureClass.NO_PROGRESS, f"no newer save than step {newest_save(spec) or 0}: {text}"
     return failure, text
+
+
+def _earlier(spec: StageSpec, start: Start) -> list[Began]:
+    """Starts before this one. Not itself, whose note may be there although an error that passed followed; nor later
+    ones, which a start finds that is only taken for dead."""
+    claims = claim.of_attempt(spec.store_paths, spec.attempt)
+    others = {(one.job, one.restart) for one in claims if one.order >= (start.link, start.restart)}
+    return [one for one in starts(spec) if (one.job, one.restart) not in others]
 
 
 def _is_void(said: Verdict) -> bool:

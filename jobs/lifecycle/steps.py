@@ -87,7 +87,7 @@ def _done(spec: StageSpec, start: Start, evidence: str, step: int | None) -> Ent
 
 def _error(spec: StageSpec, start: Start, error: Exception) -> Verdict:
     """What an error in a prologue or a finish means: none of them ends without a verdict."""
-    failure, step = verdict.classify(error), None
+    failure, step = FailureClass.FILE_SYSTEM if passes(error) else verdict.classify(error), None
     with contextlib.suppress(OSError):
         step = newest_save(spec)
     text = str(error) or type(error).__name__
@@ -192,7 +192,7 @@ def _prologue(spec: StageSpec, start: Start, over: str) -> Entry:
     publish.revoke_earlier(spec, start)
     if store.seal.exists():  # by an earlier start that was faster than this one could take its directory away
         return _done(spec, start, "an earlier start has sealed it", spec.target_step)
-    for stale in (stage.deadline, stage.stop, stage.result):
+    for stale in (stage.stop, stage.result):
         if stale.exists():  # by way of our own directory: a later start may have begun, and what lies there be its
             claim.move(stale, own_saves_of(spec, start) / f"before-{stale.name}")
     files.take_away(output_of(spec, start))
@@ -211,11 +211,12 @@ def _prologue(spec: StageSpec, start: Start, over: str) -> Entry:
 
 def _forget_namesake(spec: StageSpec, start: Start) -> None:
     """Remove what a job of the same id has left that was of another attempt: a verdict would decide for this start, a
-    note of a hang would end it."""
+    note of a hang or of the end of its time would end it."""
     stage = spec.stage_paths
     if judge.said_of(spec, start.job, start.restart) is None:
         stage.verdict(start.job, start.restart).unlink(missing_ok=True)
     stage.stall(start.job, start.restart).unlink(missing_ok=True)
+    stage.deadline(start.job, start.restart).unlink(missing_ok=True)
     files.take_away(stage.ranks(start.job, start.restart))
     if start.restart == 0:
         stage.avoid(start.job).unlink(missing_ok=True)

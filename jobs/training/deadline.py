@@ -7,6 +7,7 @@ reads ``deadline`` (epoch second of the end) again at every step boundary, which
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from jobs.core import progress
 from jobs.core.paths import StagePaths
@@ -28,9 +29,11 @@ class StopRequest:
     _saved_at: float | None = None
     _looks = True
 
-    def __init__(self, stage: StagePaths, lead_seconds: float, looks: bool = True) -> None:
-        """``looks``: whether this process looks at the files; one of all does, and they agree at every step anyway."""
+    def __init__(self, stage: StagePaths, deadline: Path, lead_seconds: float, looks: bool = True) -> None:
+        """``deadline``: that of this start. ``looks``: whether this process looks at the files; one of all does, and
+        they agree at every step anyway."""
         self._stage = stage
+        self._deadline = deadline
         self._lead = lead_seconds
         self._looks = looks
         self._longest_step = 0.0
@@ -84,13 +87,13 @@ class StopRequest:
     def end(self) -> float | None:
         """Epoch second at which the allocation ends, as last written; None where nothing said so."""
         try:
-            status = self._stage.deadline.stat()
+            status = self._deadline.stat()
         except OSError:
             return self._end
         key = (status.st_mtime_ns, status.st_ino)
         if key != self._mtime:
             try:
-                self._end = float(self._stage.deadline.read_text().strip())
+                self._end = float(self._deadline.read_text().strip())
                 self._mtime = key
             except (OSError, ValueError):
                 pass  # torn or being replaced: the value read before stands until the next boundary
@@ -113,6 +116,8 @@ class StopRequest:
         if self._stage.stop.exists():
             return "asked to stop"
         end = self.end()
+        if end == 0:
+            return "asked to stop"
         self._allocation = max(self._allocation, 0.0 if end is None else end - now)
         if end is not None and now + self._longest_step >= end - self.lead:
             return f"the allocation ends in {end - now:.0f} s (lead {self.lead:.0f} s)"

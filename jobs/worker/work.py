@@ -95,8 +95,10 @@ class _SignalledStop(StopRequest):
 
     signalled = False
 
-    def __init__(self, stage: StagePaths, lead_seconds: float, note: Callable[..., None], looks: bool = True) -> None:
-        super().__init__(stage, lead_seconds, looks)
+    def __init__(
+        self, stage: StagePaths, deadline: Path, lead_seconds: float, note: Callable[..., None], looks: bool = True
+    ) -> None:
+        super().__init__(stage, deadline, lead_seconds, looks)
         self._note = note
 
     def saved(self, seconds: float) -> None:
@@ -126,7 +128,8 @@ def main(spec: StageSpec) -> int:
             steps.event(stage, start, name, **facts)
 
     node = Node.of(rank, world)
-    stop = _SignalledStop(stage, spec.lead_seconds, event, looks=rank == 0)
+    deadline = stage.deadline(start.job, start.restart)
+    stop = _SignalledStop(stage, deadline, spec.lead_seconds, event, looks=rank == 0)
     if rank == 0:
         # Of earlier starts: a slow file system is known from then on. And the output has to be sealed in what is left.
         StopRequest.sealed(stop, max(monitor.longest_save(spec), _seconds_to_seal(spec, stop.end())))

@@ -28,6 +28,8 @@ COMMANDS = {
     "status": "how a run stands, and why a job waits",
     "why": "why a stage failed or waits, and how to go on",
     "report": "what became of a run: the finished model, or why there is none",
+    "notify": "write the letter about a run that has ended, and send what has not arrived",
+    "compare": "hold runs against each other: files, numbers, cost",
     "human": "let people judge the answers of two models of a run",
     "tensorboard": "show the curves of a run's training in TensorBoard",
     "track": "tell W&B or MLflow what a run's training reported",
@@ -48,11 +50,14 @@ INTERRUPTED = 128 + 2
 BROKEN_PIPE = 128 + 13
 BUG = 70  # EX_SOFTWARE: apart from every expected exit code
 
-# What the machine can do to us at any write; a traceback would not help.
-_WORLD_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ESTALE, errno.EIO)
+_OF_THE_MACHINE = frozenset({
+    errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.EMLINK, errno.ENAMETOOLONG, errno.ENFILE, errno.ENOMEM, errno.ENOSPC,
+    errno.EPERM, errno.EROFS,
+})  # fmt: skip
+"""What the machine can do to us at any call, beside what passes; a traceback would not help."""
 
 
-CHANGE_SOMETHING = frozenset({"fetch", "submit", "run", "cancel", "resume", "doctor", "gc"})
+CHANGE_SOMETHING = frozenset({"fetch", "submit", "run", "cancel", "resume", "doctor", "gc", "notify"})
 """Commands that go on when nobody reads what they print any more (`overnight submit | head`)."""
 
 
@@ -121,9 +126,13 @@ def _run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except OSError as error:
-        if error.errno in _WORLD_ERRNOS:
+        from jobs.core.patience import passes
+
+        if error.errno in _OF_THE_MACHINE or passes(error):
             return _report(InputError(f"{error.filename or 'this machine'}: {error.strerror}"), as_json)
         return _bug()
+    except MemoryError:
+        return _report(InputError("this machine has no memory left for it"), as_json)
     except Exception:
         return _bug()
 

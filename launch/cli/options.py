@@ -112,6 +112,8 @@ def secrets(planned: Planned) -> dict[str, str]:
     wanted: dict[str, str] = {}
     for index, name in enumerate(planned.profile.profile.secrets):
         wanted[name] = planned.profile.where("secrets", index)
+    for index, name in enumerate(planned.profile.profile.notify.to):
+        wanted.setdefault(name, planned.profile.where("notify", "to", index))
     for index, name in enumerate(planned.pipeline.pipeline.secrets):
         wanted[name] = planned.pipeline.where("secrets", index)
     return secrets.collect(wanted, os.environ, secrets.user_file())

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from launch.cli import options
 
-configure = options.add_run
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    options.add_run(parser)
+    parser.add_argument(
+        "--html", nargs="?", const="", metavar="FILE", help="write a page (default: report.html in the run's directory)"
+    )
+    parser.add_argument("--language", choices=("en", "ko"), default="en", help="of the page (default: en)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -16,5 +24,12 @@ def run(args: argparse.Namespace) -> int:
     found, plan, profile = options.open_run(args)
     status = ask.look(found, plan, profile)
     made = report.make(found, plan, profile, status)
-    options.print_result(report.as_json(made, profile.name), report.lines(made, profile.name), args.json)
+    value, lines = report.as_json(made, profile.name), report.lines(made, profile.name)
+    if args.html is not None:
+        from launch.report import page
+
+        chosen = Path(args.html).absolute() if args.html else None
+        where = page.write(found, plan, profile, status, chosen, args.language)
+        value, lines = {**value, "html": str(where)}, [f"page: {where}"]
+    options.print_result(value, lines, args.json)
     return ask.exit_code(status)

@@ -50,4 +50,24 @@ def advance(run: Run, *, as_json: bool) -> int:
     finally:
         # Also of a night that failed, above all where a gate was missed: what was measured so far.
         results.print_results(run, plan, as_json=as_json)
+        _tell(run, as_json)
     return 0
+
+
+def _tell(run: Run, as_json: bool) -> None:
+    """The page for the morning, and the letter; that they cannot be written or sent fails nothing."""
+    import sys
+
+    from launch.base.errors import OvernightError
+    from launch.notify.tell import tell
+
+    try:
+        told = tell(run)
+    except (OSError, OvernightError) as error:
+        print(f"note: the page of the run could not be written: {error}", file=sys.stderr)
+        return
+    for one in told:
+        if one.state != "sent":
+            print(f"note: the letter to {one.to} was not sent: {one.why}", file=sys.stderr)
+    if not as_json:
+        print(f"page: {run.paths.page}")

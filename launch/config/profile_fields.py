@@ -29,6 +29,7 @@ from launch.config.fields import (
 )
 from launch.config.kinds import DATA_KINDS, TRAINING_KINDS
 from launch.config.mounts import Gpus, Mount, Runtime
+from launch.config.secrets import SecretName
 
 KINDS = (*DATA_KINDS, *TRAINING_KINDS, "evaluate", "convert")
 CORE = "core"
@@ -253,10 +254,12 @@ class Notice(StrEnum):
 
 class Notify(StrictModel):
     """Whom to tell. ``mail``: Slurm writes (``--mail-user``). ``command``: a line of bash that the end of the job runs
-    on its first node, for a minute at most, with OVERNIGHT_EVENT, OVERNIGHT_RUN and OVERNIGHT_STAGE set."""
+    on its first node, for a minute at most, with OVERNIGHT_EVENT, OVERNIGHT_RUN and OVERNIGHT_STAGE set. ``to``: names
+    of secrets that are addresses as apprise takes them; each gets one letter about the end of a run."""
 
     mail: Line | None = None
     command: Line | None = None
+    to: tuple[SecretName, ...] = ()
     on: tuple[Notice, ...] = (Notice.DONE, Notice.FAILED)
 
     def mail_options(self, is_last: bool) -> dict[str, str]:

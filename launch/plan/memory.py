@@ -157,6 +157,8 @@ def with_settings(declared: capabilities.Memory | None, settings: Mapping[str, A
     if (size := declared.optimizers.get(str(settings.get("optimizer")))) is not None:
         states = {name: (weight, gradient, size) for name, (weight, gradient, _) in declared.states.items()}
         declared = replace(declared, states=states)
+    if settings.get(declared.fused_loss):
+        declared = replace(declared, logits=0.0)
     wanted = settings.get(declared.sharded_by)
     if wanted is None:
         return declared

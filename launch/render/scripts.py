@@ -145,6 +145,8 @@ def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, a
         spread=stage.launcher == "torchrun",
         run=run.id,
         onward=_onward(run, plan, profile),
+        tell=_tell(run, plan),
+        is_last=stage.is_last,
         notify=profile.notify.command,
         notify_on=profile.notify.told(stage.is_last),
     )
@@ -172,6 +174,12 @@ def _onward(run: Run, plan: Plan, profile: Profile) -> tuple[str, ...]:
         return ()
     resume = ("resume", run.id, "--workspace", str(run.workspace.root), "--from-job")
     return (plan.core_python, "-P", "-m", "launch.cli", *resume)
+
+
+def _tell(run: Run, plan: Plan) -> tuple[str, ...]:
+    """The command by which the end of a run writes its page and its letter."""
+    notify = ("notify", run.id, "--workspace", str(run.workspace.root))
+    return (plan.core_python, "-P", "-m", "launch.cli", *notify)
 
 
 def entering(run: Run, stage: PlannedStage, profile: Profile, attempt: str) -> dict[str, Any]:

@@ -323,9 +323,9 @@ class _Look:
 
     def _without_cluster(self, stage: PlannedStage, paths: StagePaths, starts: list[Claim], job: str) -> StageStatus:
         """Only what files prove."""
-        self._hear(paths)
         if not starts:
             return StageStatus(stage.name, State.UNKNOWN, "submitted; had not started when last heard of", job=job)
+        self._hear(paths.deadline(starts[-1].job, starts[-1].restart))
         said = verdict.of_attempt(paths.verdict(starts[-1].job, starts[-1].restart), starts[-1].attempt)
         if said is not None and said.outcome is Outcome.FAIL:
             return by_verdict(StageStatus(stage.name, State.FAILED, "", job=job), said)
@@ -335,10 +335,10 @@ class _Look:
         found = self._running(stage, paths, starts[-1].time, job, "")
         return replace(found, state=State.UNKNOWN, elapsed=None, left=None, text=f"when last heard of: {found.text}")
 
-    def _hear(self, paths: StagePaths) -> None:
+    def _hear(self, deadline: Path) -> None:
         """A running job rewrites its deadline each time that the controller answers it."""
         try:
-            answered = paths.deadline.stat().st_mtime
+            answered = deadline.stat().st_mtime
         except OSError:
             return
         self._responses = max(self._responses or 0.0, answered)

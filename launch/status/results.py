@@ -46,6 +46,9 @@ class MetricResult:
     tier: str | None = None
     verdict: str | None = None
     needs: int | None = None
+    higher_is_better: bool | None = None
+    moved: tuple[int, int, int] | None = None
+    """Examples that got better, got worse and stayed, where the metric is a share of them."""
 
 
 def collect(plan: Plan, workspace: Workspace) -> list[MetricResult]:
@@ -99,6 +102,9 @@ def _of_stage(stage: PlannedStage, path: Path) -> list[MetricResult]:
 
 def _measured(evaluation: str, other: str | None, task: str, metric: str, entry: dict[str, Any]) -> MetricResult:
     difference, gate = entry.get("change"), entry.get("gate") or {}
+    moved = None
+    if difference is not None and "better" in difference:
+        moved = int(difference["better"]), int(difference["worse"]), int(difference["same"])
     return MetricResult(
         evaluation,
         other,
@@ -111,6 +117,8 @@ def _measured(evaluation: str, other: str | None, task: str, metric: str, entry:
         gate.get("tier"),
         gate.get("verdict"),
         gate.get("needs"),
+        entry.get("higher_is_better"),
+        moved,
     )
 
 

@@ -197,7 +197,7 @@ def test_back_end_runs_a_stage(wheels: Path, tmp_path: Path) -> None:
     context = WorkContext(
         partial,
         progress,
-        StopRequest(spec.stage_paths, 0),
+        StopRequest(spec.stage_paths, spec.stage_paths.deadline("7", 0), 0),
         Saves(spec.store_paths, "0" * 64, None, lambda name: None),
         lambda name: None,
     )

@@ -181,7 +181,7 @@ def _register(job: Job, spec: StageSpec, start: Start, counts: Counts) -> None:
 
 def _step(spec: StageSpec, counts: Counts) -> None:
     for looks in (True, False):
-        stop = StopRequest(spec.stage_paths, 60.0, looks)
+        stop = StopRequest(spec.stage_paths, spec.stage_paths.deadline("7", 0), 60.0, looks)
         with counts.of("each step", "first" if looks else "other"):
             stop.should_stop()
             stop.save_due(1, 10, None)

@@ -194,6 +194,7 @@ MUTATIONS: dict[str, Mutation] = {
     "sealed-before-its-last-step": Mutation(steps, "_judge", _publishes_early),
     "no-budget": Mutation(budget, "may_go_on", lambda original: lambda history, retries: True),
     "silent-starts-are-not-judged": Mutation(judge, "before", lambda original: lambda spec, start: None),
+    "all-others-are-earlier": Mutation(judge, "_earlier", lambda original: lambda spec, start: judge.starts(spec)),
     "earlier-starts-keep-their-directories": Mutation(
         publish, "revoke_earlier", lambda original: lambda spec, start, but=None: None
     ),

@@ -27,7 +27,6 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from multiprocessing import Pool
 from pathlib import Path, PurePath
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -48,7 +47,7 @@ from launch.runs.rundir import LOCK_STALE_SECONDS, Run
 from launch.status import assess
 from launch.status.model import State
 from launch.submit import cancel, submitter
-from tests.faults.controller import Job, Refused, edges
+from tests.faults.controller import edges
 from tests.faults.site import Carrier, Gateway, Site, record
 from tests.faults.world import EPOCH, World
 from tests.support.made_runs import stage
@@ -252,19 +251,15 @@ class Simulation:
     def _second_copy(self) -> None:
         job = self._some_job(alive=False)
         if job:
-            self._copy(self.site.controller.jobs[job])
+            self.site.copy(self.site.controller.jobs[job])
 
-    def _copy(self, first: Job) -> None:
-        request: Any = SimpleNamespace(
-            name=first.name,
-            scripts=SimpleNamespace(spec=first.script),
-            link=first.link,
-            requeue=first.requeue,
-            dependency=first.dependency,
-            kill_on_invalid_dep=first.kill_on_invalid,
-        )
-        with contextlib.suppress(Refused):
-            self.site.submit(request)
+    def _one_of_two_copies_cancelled(self) -> None:
+        """Which releases the link behind it, while the other is at work."""
+        jobs = [job for job in self.site.controller.jobs.values() if not job.is_final]
+        names = Counter(job.name for job in jobs)
+        twice = [job.id for job in jobs if names[job.name] > 1]
+        if twice:
+            self._cancel_job(self.dice.choice(twice))
 
     def _copy_below_a_failure(self) -> None:
         """A job that waits has been accepted twice, and what it waits for is cancelled."""
@@ -272,7 +267,7 @@ class Simulation:
         waiting = [job for job in jobs.values() if job.state == "PENDING" and edges(job.dependency)]
         if waiting:
             chosen = self.dice.choice(waiting)
-            self._copy(chosen)
+            self.site.copy(chosen)
             self._cancel_job(self.dice.choice(edges(chosen.dependency))[1])
 
     def _waiting_link_cancelled(self) -> None:
@@ -325,6 +320,7 @@ class Simulation:
             "copy below a failure": self._copy_below_a_failure,
             "waiting link cancelled": self._waiting_link_cancelled,
             "second copy": self._second_copy,
+            "one of two copies cancelled": self._one_of_two_copies_cancelled,
             "controller killed": self._controller_killed,
             "unreachable": self._silence,
             "bad node": self._bad_node,

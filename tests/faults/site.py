@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from jobs.core import files
+from jobs.core import attempts, files
 from jobs.core import spec as specs
 from jobs.core.claim import ClaimLost
 from jobs.core.patience import Patience
@@ -28,7 +28,7 @@ from jobs.worker import work
 from launch.base.errors import ClusterUnreachable, RejectedByCluster
 from launch.render.request import JobRequest
 from launch.slurm.queue import QueueRow
-from tests.faults.controller import FINAL, Controller, Job, Refused
+from tests.faults.controller import ACTIVE, FINAL, Controller, Job, Refused
 from tests.faults.shared_files import FEW, SharedFiles
 from tests.faults.world import EPOCH, Actor, World
 
@@ -80,6 +80,7 @@ class Site:
         self.bad_nodes: set[str] = set()  # whose GPUs are not there
         self.without_files: set[str] = set()  # nodes that do not see the shared file system
         self.files_away_until = 0.0
+        self.trouble = world.dice.choice((1, 1, 1, 5))  # how much more often sbatch fails than usual
 
     def strikes(self, fault: str, rate: float) -> bool:
         """Whether a fault happens here; counted."""
@@ -181,7 +182,39 @@ class Site:
         )
         found = self.controller.submit(job)
         self.kick()
+        if request.link == 1:
+            self._first_link_goes(found.name.rpartition("-")[0])
         return found
+
+    def _first_link_goes(self, name: str) -> None:
+        """Somebody cancels the first link of a chain of jobs before it starts, which releases the second; and Slurm has
+        accepted the first one twice."""
+        waiting = [
+            job
+            for job in self.controller.jobs.values()
+            if job.name == name and job.state == "PENDING" and not job.dependency
+        ]
+        if waiting and self.strikes("first link cancelled", 0.03 * self.trouble):
+            self.controller.cancel(waiting[0].id, self.world.now)
+            self.world.after(self.world.dice.uniform(1.0, 60.0), lambda: self.copy(waiting[0]))
+
+    def copy(self, first: Job) -> None:
+        """Slurm has accepted a submission twice."""
+        with contextlib.suppress(Refused):
+            self.controller.submit(
+                Job(
+                    "",
+                    first.name,
+                    first.script,
+                    self.world.now,
+                    first.dependency,
+                    first.requeue,
+                    first.kill_on_invalid,
+                    limit=self.world.dice.choice((70.0, 200.0, 4000.0)),
+                    link=first.link,
+                )
+            )
+            self.kick()
 
     def arrives(self, request: JobRequest) -> None:
         """A submission that was on its way reaches the controller; what it says to it nobody hears."""
@@ -195,7 +228,8 @@ class Site:
         if self.late and self.chaos:
             for request in list(self.late):
                 self.arrives(request)
-            self.world.sleep(self.world.dice.uniform(0.55, 0.65))  # until its job is in its prologue
+            # Until its job is in its prologue, or at work.
+            self.world.sleep(self.world.dice.choice((self.world.dice.uniform(0.55, 0.65), 1.0)))
 
     def asked(self, *argv: str) -> str | None:
         """What a job is told that asks Slurm: of nodes, of itself, of how it ended before. None: no answer."""
@@ -269,6 +303,21 @@ class Site:
                     f"{actor.name} ended as {said.failure.value} after {failed} calls that failed once"
                 )
 
+    def is_own(self, spec: StageSpec, start: Start, actor: Actor) -> None:
+        """Nobody judges a start that Slurm has on its node: it judges itself."""
+        said = judge.said_of(spec, start.job, start.restart)
+        if said is not None and said.judged_by not in ("", judge.PROLOGUE) and self.processes.get(start.job) is actor:
+            self.violations.append(f"{actor.name} was judged by {said.judged_by} while it was at work")
+
+    def waits(self, spec: StageSpec, start: Start, actor: Actor) -> None:
+        """A link waits in its allocation only for a job that nobody knew of when it was submitted: for the others it
+        waits in the queue."""
+        attempt = next((one for one in attempts.all_of(spec.store_paths) if one.token == spec.attempt), None)
+        for link, job in attempts.job_ids(spec.store_paths, attempt).items() if attempt is not None else ():
+            found = self.controller.jobs.get(job)
+            if link < start.link and found is not None and found.name in attempt.job_names and found.state in ACTIVE:
+                self.violations.append(f"{actor.name} waits on its node for job {job}, and not in the queue")
+
     def finishes(self, store: Path) -> None:
         """The result that says "done" has been written: from now on the work is never done again."""
         if self.is_at_work(store):
@@ -316,6 +365,7 @@ def run_job(site: Site, actor: Actor, job: Job) -> int:
     except OSError as error:
         return 75 if steps.may_go_elsewhere(error, restart) and _requeue(site, start) else 1
     while (entry := _prologue(site, spec, start)) is Entry.WAIT:
+        site.waits(spec, start, actor)
         site.world.sleep(5.0)
     site.is_passing(spec, start, actor)
     if entry is Entry.MOVE:
@@ -336,6 +386,7 @@ def run_job(site: Site, actor: Actor, job: Job) -> int:
     with site.acting(start, "seals"):
         decision = steps.finish(spec, start, code, ended_by)
     site.is_passing(spec, start, actor)
+    site.is_own(spec, start, actor)
     if decision == "done":
         return 0
     if decision == "requeue":
@@ -550,23 +601,23 @@ class Carrier:
             raise RejectedByCluster(text, command=("sbatch",), exit_code=1, stderr=text)
         if kind == "silent":
             raise silent("sbatch")
-        if self._site.strikes("killed after sbatch", 0.03) and world.current is not None:
+        if self._site.strikes("killed after sbatch", 0.03 * self._site.trouble) and world.current is not None:
             world.kill(world.current)
         return text
 
     def _sbatch(self, request: JobRequest) -> tuple[str, str]:
         site, world = self._site, self._site.world
         world.sleep(0.02)
-        if site.strikes("submit limit", 0.02):
+        if site.strikes("submit limit", 0.02 * site.trouble):
             return "refused", "AssocMaxSubmitJobLimit"
-        if site.strikes("never arrived", 0.02):
+        if site.strikes("never arrived", 0.02 * site.trouble):
             world.sleep(SBATCH_SECONDS)
             return "silent", ""
-        if site.strikes("arrives late", 0.02):  # when nobody listens any more
+        if site.strikes("arrives late", 0.02 * site.trouble):  # when nobody listens any more
             site.late.append(request)
             world.after(world.dice.uniform(0, 1000), lambda: site.arrives(request))
             return "silent", ""
-        if site.strikes("slow sbatch", 0.03):
+        if site.strikes("slow sbatch", 0.03 * site.trouble):
             world.sleep(world.dice.uniform(1, SBATCH_SECONDS))
         end = world.now + SBATCH_SECONDS
         while world.now < site.silent_until:
@@ -575,14 +626,14 @@ class Carrier:
             world.sleep(min(end, site.silent_until) - world.now)
         try:
             job = site.submit(request)
-            if site.strikes("accepted twice", 0.02):
+            if site.strikes("accepted twice", 0.02 * site.trouble):
                 job = site.submit(request)
         except Refused as error:
             return "refused", str(error)
-        if site.strikes("answer lost", 0.04):
+        if site.strikes("answer lost", 0.04 * site.trouble):
             world.sleep(world.dice.uniform(1, SBATCH_SECONDS))
             return "silent", ""
-        if site.strikes("sbatch hangs", 0.01):
+        if site.strikes("sbatch hangs", 0.01 * site.trouble):
             world.sleep(1000.0)
         return "id", job.id
 

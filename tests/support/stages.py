@@ -15,7 +15,6 @@ from typing import Any
 
 from jobs import backends
 from jobs.core import files, progress
-from jobs.core.paths import StagePaths
 from jobs.core.progress import ProgressWriter, Report
 from jobs.core.shares import Node
 from jobs.core.spec import Input, StageSpec, save
@@ -150,9 +149,9 @@ def start_ranks(world: int, *starts: tuple[Stage, int | None]) -> None:
     ranks.run(world, given, given[0][0].with_name("ranks.log"))
 
 
-def write_deadline(stage: StagePaths, epoch: float) -> None:
+def write_deadline(deadline: Path, epoch: float) -> None:
     """Replace the deadline, as the watcher on the batch host does."""
-    files.write_atomic(stage.deadline, f"{epoch:.0f}\n")
+    files.write_atomic(deadline, f"{epoch:.0f}\n")
 
 
 def spec_of(root: Path, **more: Any) -> StageSpec:

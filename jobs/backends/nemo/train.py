@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from megatron.core.distributed import DistributedDataParallelConfig
 from megatron.core.optimizer import OptimizerConfig
 from nemo import lightning as nl
 from nemo.collections import llm
@@ -112,6 +113,8 @@ def _resume(ctx: WorkContext, settings: NemoSettings, source: Path, trainer: nl.
 def _trainer(settings: NemoSettings, spread: Parallel, world: int) -> nl.Trainer:
     gpu = torch.cuda.is_available()
     mixed = settings.precision == "bf16"
+    # Replicas add their gradients up while the backward pass goes on. Not of adapters: theirs are small.
+    overlap = spread.replicas(world) > 1 and settings.lora_rank is None
     strategy = nl.MegatronStrategy(
         tensor_model_parallel_size=spread.tensor,
         pipeline_model_parallel_size=spread.pipeline,
@@ -120,7 +123,7 @@ def _trainer(settings: NemoSettings, spread: Parallel, world: int) -> nl.Trainer
         pipeline_dtype=torch.bfloat16 if mixed else torch.float32,
         process_group_backend="nccl" if gpu else "gloo",
         ckpt_async_save=False,  # a save is sealed when it returns
-        ddp="megatron",
+        ddp=DistributedDataParallelConfig(check_for_nan_in_grad=True, overlap_grad_reduce=overlap),
     )
     if world > 1:
         _make_groups(strategy)

@@ -106,7 +106,8 @@ class Child:
     def _is_asked(self) -> bool:
         """Whether it is to be ended after its next save: it cannot be told to save. Asked to stop by hand; the end of
         the allocation it knows itself, where its version can be told."""
-        return self.spec.stage_paths.stop.exists() or (not self.clock and self.ctx.stop.should_stop())
+        by_hand = self.spec.stage_paths.stop.exists() or self.ctx.stop.end() == 0
+        return by_hand or (not self.clock and self.ctx.stop.should_stop())
 
     def _listen(self, child: subprocess.Popen[str], began: float) -> None:
         assert child.stdout is not None

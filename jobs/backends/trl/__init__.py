@@ -39,6 +39,7 @@ CAPABILITIES = Capabilities(
         optimizers={"adamw_8bit": 2.03, "paged_adamw": 0.0, "paged_adamw_8bit": 0.0},  # pages can lie on the host
         recompute=(True,),
         sharded_by="shard",
+        fused_loss="liger",
     ),
     saves="hf",
     # 1 took rows several times in a batch, lost the rotary base for transformers 4, and scored without a model's cap
@@ -47,7 +48,10 @@ CAPABILITIES = Capabilities(
 
 cpu.wait_passively()
 
-PACKAGES = ("torch", "transformers", "tokenizers", "trl", "accelerate", "datasets", "numpy", "peft", "bitsandbytes")
+PACKAGES = (
+    "torch", "transformers", "tokenizers", "trl", "accelerate", "datasets", "numpy", "peft", "bitsandbytes",
+    "liger_kernel",
+)  # fmt: skip
 
 
 def probe() -> dict[str, str]:

@@ -45,6 +45,8 @@ def arguments(
         common |= {"use_cpu": True, "dataloader_pin_memory": False}
         if world > 1 or settings.shard == "full":
             common["ddp_backend"] = "gloo"
+    if settings.liger:
+        common["use_liger_kernel"] = True
     if kind != "dpo":
         common |= {"label_smoothing_factor": settings.label_smoothing, "neftune_noise_alpha": settings.neftune_alpha}
     if kind == "cpt":

@@ -40,7 +40,8 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
 
     ``warmup_ratio`` counts ``warmup_steps`` from the steps. ``recompute`` keeps the inputs of layers only.
     ``shard: full`` spreads weights, gradients and optimizer over the processes (FSDP2). ``attention`` None: what
-    transformers takes. ``padding_free`` (sft) puts the rows of a pass behind each other.
+    transformers takes. ``liger`` (cpt) takes the kernels of liger-kernel, whose loss keeps no logits; TRL's trainer
+    does not take that loss. ``padding_free`` (sft) puts the rows of a pass behind each other.
     """
 
     NO_VALIDATION: ClassVar[str] = ""
@@ -53,6 +54,7 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
     recompute: bool = False
     shard: str = setting("none", choices=("none", "full"))
     attention: str | None = setting(None, choices=("sdpa", "eager", "flash_attention_2"))
+    liger: bool = False
     neftune_alpha: float | None = setting(None, above=0)
     padding_free: bool = False
     lora_dora: bool = False
@@ -67,6 +69,7 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
         only: dict[str, dict[str, Any]] = {
             "dpo": {"sft_weight": 0.0, "loss": "sigmoid"},
             "sft": {"padding_free": False, "neftune_alpha": None},
+            "cpt": {"liger": False},
         }  # fmt: skip
         for other, names in only.items():
             for name, default in names.items():
@@ -74,6 +77,8 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
                     raise BadSettings(f"{name} is for kind {other}: leave it out of a stage of kind {kind}")
         if found.shard == "full" and (kind == "dpo" or found.lora_rank is not None):
             raise BadSettings("shard: full is for kinds cpt and sft without adapters: write shard: none")
+        if found.liger and found.label_smoothing:
+            raise BadSettings("liger: true makes no logits, which label_smoothing needs: leave one of them out")
         if kind != "dpo" and found.label_smoothing:
             needs_release("transformers", (5, 15), "label_smoothing")  # older ones take the mean of each pass
         if kind == "dpo":
@@ -104,6 +109,8 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
             needs("bitsandbytes", f"optimizer: {self.optimizer}")
         if self.attention == "flash_attention_2":
             needs("flash_attn", "attention: flash_attention_2", "flash-attn")
+        if self.liger:
+            needs("liger_kernel", "liger: true", "liger-kernel")
         if self.lora_rank is not None:
             needs("peft", "lora_rank")
         if self.lora_base == "nf4":

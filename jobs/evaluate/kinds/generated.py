@@ -117,6 +117,7 @@ def _sample(
     answer, wanted = results[0].answer, row.texts["completion"].strip()
     found = {
         **identity(task, row),
+        "asked": row.texts["prompt"],
         "hypothesis": answer.text,
         "reference": wanted,
         "answer_tokens": len(answer.ids),

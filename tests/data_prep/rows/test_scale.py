@@ -33,18 +33,20 @@ print(max(own, workers) // 1024)
 """
 
 PLAIN = """
-import resource, sys
+import sys
 from pathlib import Path
 from data_prep.build import build
 from data_prep.card import overlaps
 from data_prep.common.settings import Settings
 from tests.support.catalogues import source_of
-overlaps.NEAR_ROWS = 500  # of larger splits a sample is compared
+overlaps.NEAR_ROWS = 100  # of larger splits a sample is compared
 output = Path(sys.argv[3])
 output.mkdir()
 given = {"source": {"type": "path"}, "split": {"validation": 0.05, "test": 0.1}}
+if sys.argv[1] == "corpus":
+    given["split"]["group"] = "document"
 build(Settings.parse(sys.argv[1], given), output, sources=(source_of(Path(sys.argv[2])),))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) // 1024)
 """
 
 
@@ -124,27 +126,31 @@ def test_a_bad_row_of_a_later_shard_is_told_with_its_line(tmp_path: Path, monkey
         make("instructions", [source], tmp_path / "out")
 
 
-def plain(row: dict[str, Any]) -> dict[str, Any]:
+def plain(kind: str, row: dict[str, Any]) -> dict[str, Any]:
     """The row as a stage without ``prepare`` reads it."""
     texts = {"prompt": row["prompt"][0], "chosen": row["chosen"][0], "rejected": row["rejected"][0]}
-    return {"id": row["id"], **{name: message["content"] for name, message in texts.items()}}
+    found = {name: message["content"] for name, message in texts.items()}
+    return {"id": row["id"], **({"text": "\n".join(found.values())} if kind == "corpus" else found)}
 
 
 @pytest.mark.parametrize(
-    ("kind", "code"),
+    ("kind", "code", "ending"),
     [
-        ("instructions", MEMORY),
-        pytest.param("preferences", MEMORY, marks=pytest.mark.full),
-        ("preferences", PLAIN),
+        ("instructions", MEMORY, "jsonl"),
+        pytest.param("preferences", MEMORY, "jsonl", marks=pytest.mark.full),
+        ("preferences", PLAIN, "jsonl"),
+        ("corpus", PLAIN, "jsonl"),
+        ("corpus", PLAIN, "txt"),
     ],
 )
-def test_memory_does_not_grow_with_the_texts(kind: str, code: str, tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_texts(kind: str, code: str, ending: str, tmp_path: Path) -> None:
     peaks = []
     for count in (1_000, 20_000):
-        source = tmp_path / f"{count}.jsonl"
+        source = tmp_path / f"{count}.{ending}"
         with open(source, "w", encoding="utf-8") as stream:
-            given = (plain(row) if code == PLAIN else row for row in rows(kind, count))
-            stream.writelines(json.dumps(row) + "\n" for row in given)
+            for row in rows(kind, count):
+                given = plain(kind, row) if code == PLAIN else row
+                stream.write(f"{given['text']}\n\n" if ending == "txt" else json.dumps(given) + "\n")
         shutil.copyfile(source, f"{source}.other.jsonl")
         command = [sys.executable, "-c", code, kind, str(source), str(tmp_path / f"out-{count}")]
         peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]))

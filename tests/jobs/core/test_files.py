@@ -80,14 +80,14 @@ def test_latest_progress_comes_from_the_tail(tmp_path: Path) -> None:
 @pytest.mark.failure(29)
 def test_the_deadline_is_read_again_when_it_moves(tmp_path: Path) -> None:
     stage = StagePaths(tmp_path)
-    stop = StopRequest(stage, lead_seconds=30)
+    stop = StopRequest(stage, stage.deadline("7", 0), lead_seconds=30)
     now = time.time()
     assert stop.reason(now) is None, "no deadline known: go on"
-    write_deadline(stage, now + 100)
+    write_deadline(stage.deadline("7", 0), now + 100)
     assert stop.reason(now) is None
-    write_deadline(stage, now + 29)
+    write_deadline(stage.deadline("7", 0), now + 29)
     assert "ends in 29 s" in (stop.reason(now) or "")
-    write_deadline(stage, now + 1000)
+    write_deadline(stage.deadline("7", 0), now + 1000)
     assert stop.reason(now) is None, "an administrator has extended the job"
     stop.saved(100.0)
     assert stop.lead == 300.0, "three times the longest save"
@@ -99,8 +99,8 @@ def test_the_deadline_is_read_again_when_it_moves(tmp_path: Path) -> None:
 @pytest.mark.failure(29)
 def test_the_next_step_must_fit_before_the_lead(tmp_path: Path) -> None:
     stage = StagePaths(tmp_path)
-    stop = StopRequest(stage, lead_seconds=10)
-    write_deadline(stage, 2000)
+    stop = StopRequest(stage, stage.deadline("7", 0), lead_seconds=10)
+    write_deadline(stage.deadline("7", 0), 2000)
     assert stop.reason(1000) is None
     assert stop.reason(1200) is None
     assert stop.reason(1795) is not None, "195 s left to the lead: not enough for another step"

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from jobs.core import files, verdict
+from jobs.core import claim, files, verdict
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass, Outcome, Verdict
 from jobs.lifecycle import judge, nodes
-from jobs.lifecycle.start import EndedBy, Start, event
+from jobs.lifecycle.start import EndedBy, Start, claim_of, event
 from tests.file_faults.job import prepare, spec_of
 
 FIRST = Start("100", 0, 0, "node1", ("node1",))
@@ -128,6 +128,25 @@ def test_a_start_without_a_verdict_is_judged_by_the_next(tmp_path: Path, monkeyp
             f"100_{restart + 1}",
         )
     assert judge.bad_nodes(spec) == ["node1"]
+
+
+@pytest.mark.failure(22)
+def test_neither_itself_nor_a_later_start_is_judged(tmp_path: Path) -> None:
+    """A start that is taken for dead goes on with its prologue while the next one is at work; and an error that passes
+    makes a start begin its prologue again, with its own note there already."""
+    spec = spec_at(tmp_path)
+    second = replace(FIRST, restart=1)
+    for start in (FIRST, second):
+        assert claim.take(spec.store_paths, claim_of(spec, start)) is None
+        begin(spec, start)
+    verdict.write(spec.stage_paths, Verdict(Outcome.RETRY, FailureClass.KILLED, "", 0, "100", 0, attempt=spec.attempt))
+    assert judge.before(spec, FIRST) is None
+    assert judge.before(spec, second) is None
+    assert judge.said_of(spec, "100", 1) is None
+    assert judge.before(spec, replace(FIRST, restart=2)) is None
+    said = judge.said_of(spec, "100", 1)
+    assert said is not None
+    assert said.judged_by == "100_2"
 
 
 def test_what_the_node_lacks_is_tried_on_another_one_and_strikes_it(tmp_path: Path) -> None:

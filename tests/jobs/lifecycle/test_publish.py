@@ -247,7 +247,10 @@ def fail(patch: pytest.MonkeyPatch, owner: Any, name: str, code: int, times: int
     return made
 
 
-TRANSIENT = [errno.ESTALE, errno.EIO, errno.EACCES, errno.ENODEV, errno.EAGAIN]
+TRANSIENT = [
+    errno.ESTALE, errno.EIO, errno.EACCES, errno.ENODEV, errno.EAGAIN, errno.ETIMEDOUT, errno.EHOSTDOWN,
+    errno.ECONNRESET,
+]  # fmt: skip
 
 
 @pytest.mark.failure(36)

@@ -31,6 +31,7 @@ def stop_of(spec: Any, start: Start) -> _SignalledStop:
     """As ``jobs.worker.work`` makes it at the beginning of a start."""
     stop = _SignalledStop(
         spec.stage_paths,
+        spec.stage_paths.deadline(start.job, start.restart),
         spec.lead_seconds,
         lambda name, **facts: steps.event(spec.stage_paths, start, name, **facts),
     )
@@ -56,7 +57,7 @@ def test_a_start_saves_as_early_as_the_saves_of_earlier_starts_took(tmp_path: Pa
     assert stop.lead == pytest.approx(3 * max(took))
     later = stop_of(spec, second)
     assert later.lead == pytest.approx(3 * max(took), abs=0.002), "another start, on another node, knows it"
-    write_deadline(spec.stage_paths, time.time() + 1000)
+    write_deadline(spec.stage_paths.deadline("100", 1), time.time() + 1000)
     assert later.reason(time.time() + 1000 - later.lead - 1) is None
     assert "the allocation ends" in (later.reason(time.time() + 1000) or "")
 

@@ -253,7 +253,7 @@ def test_the_best_save_is_taken_once_its_seal_is_there(tmp_path: Path, sealing: 
     stage = make(tmp_path / "a", tmp_path)
     store = stage.spec.store_paths
     saves = Saves(store, stage.spec.fingerprint, None, lambda name, **facts: None)
-    stop = StopRequest(stage.spec.stage_paths, 0.0)
+    stop = StopRequest(stage.spec.stage_paths, stage.spec.stage_paths.deadline("7", 0), 0.0)
     ctx = WorkContext(tmp_path, ProgressWriter(tmp_path / "progress"), stop, saves, lambda name, **facts: None)
     watch = Watch(ctx, toy.ToySettings.read({**SETTINGS, "select": "best"}))
     (saves.directory / "checkpoint-2").mkdir()

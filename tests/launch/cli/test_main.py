@@ -127,6 +127,9 @@ Install = Callable[[Callable[[argparse.Namespace], int]], None]
         ),
         (KeyboardInterrupt(), 130, "\ninterrupted\n"),
         (OSError(28, "No space left on device", "/ws/x"), 2, "overnight: /ws/x: No space left on device\n"),
+        (OSError(24, "Too many open files", "/ws/x"), 2, "overnight: /ws/x: Too many open files\n"),
+        (OSError(110, "Connection timed out", "/ws/x"), 2, "overnight: /ws/x: Connection timed out\n"),
+        (MemoryError(), 2, "overnight: this machine has no memory left for it\n"),
     ],
 )
 def test_expected_errors(

@@ -204,6 +204,7 @@ ROWS = [
 ]
 
 ELSEWHERE = {
+    "notify.to": "tests/launch/notify/test_letters.py::test_the_command_tells_what_became_of_it",
     "name": "tests/launch/config/test_profile.py::test_defaults",
     "executor": "tests/launch/config/test_profile.py::test_who_carries_what",
     "executors.GROUP": "tests/launch/config/test_profile.py::test_who_carries_what",

@@ -249,7 +249,7 @@ def test_jobs_ask_no_more_often_than_the_site_allows(tmp_path: Path) -> None:
     asked = tmp_path / "asked"
     asked.touch()
     batch = Batch(tmp_path / "early", host={"floor": 600, "asked": asked})
-    batch.command("srun", f"cp {batch.stage}/deadline {tmp_path}/seen")
+    batch.command("srun", f"cp {batch.stage}/deadline-7_0 {tmp_path}/seen")
     given = {"SLURM_JOB_START_TIME": "1893456000", "SLURM_JOB_END_TIME": "1893463200"}  # by the controller's clock
     began = time.time()
     ran = batch.run(**given)
@@ -259,6 +259,20 @@ def test_jobs_ask_no_more_often_than_the_site_allows(tmp_path: Path) -> None:
     batch = Batch(tmp_path / "late", host={"floor": 600, "asked": asked})
     batch.command("srun", "sleep 3")
     assert batch.run(**given).count("squeue -h -j 7 -o %L") == 1
+
+
+@pytest.mark.failure(22, 29)
+def test_a_start_that_is_taken_for_dead_neither_moves_nor_shortens_the_time_of_the_next(tmp_path: Path) -> None:
+    """Each has a file of its own, also for being asked to stop."""
+    batch = Batch(tmp_path)
+    following = batch.stage / "deadline-7_1"
+    following.write_text("4102444800")
+    batch.command("interpreter", f'[ "$2" != prologue ] || kill -USR1 $PPID\n{PYTHON}')
+    batch.command("srun", f"sleep 2.5; cp {batch.stage}/deadline-7_0 {tmp_path}/seen")
+    batch.run()
+    assert following.read_text() == "4102444800"
+    assert (tmp_path / "seen").read_text() == "0\n", "to stop at once, and the watcher does not take that back"
+    assert not (batch.stage / "stop").exists()
 
 
 @pytest.mark.failure(33)
@@ -274,7 +288,7 @@ def test_the_end_is_the_time_that_is_left_by_the_clock_of_the_node(
     batch = Batch(tmp_path)
     batch.command("date", f"case $1 in +%s) echo {1_900_000_000 + clock} ;; *) echo then ;; esac")
     assert batch.run(LEFT=left, SLURM_JOB_END_TIME="1900000009").code == 0
-    written = batch.stage / "deadline"
+    written = batch.stage / "deadline-7_0"
     assert (int(written.read_text()) if written.exists() else None) == (
         None if seconds is None else 1_900_000_000 + clock + seconds
     )

@@ -266,8 +266,8 @@ def test_a_silent_cluster_is_said_and_nothing_is_concluded_from_it(run: Run) -> 
     started(run, "sft", "12")
     ProgressWriter(run.paths.stage("sft").progress).report(2, 3, "training", loss=1.5)
     response = time.time() - 120
-    run.paths.stage("sft").deadline.write_text("0")
-    os.utime(run.paths.stage("sft").deadline, (response, response))
+    run.paths.stage("sft").deadline("12", 0).write_text("0")
+    os.utime(run.paths.stage("sft").deadline("12", 0), (response, response))
     submitted(run, "dpo", "13")
     status = look(run, run.plan(), Queue.silent(SILENT))
     assert [found.state for found in status.stages] == [State.SEALED, State.UNKNOWN, State.UNKNOWN]

@@ -41,6 +41,7 @@ AFTER = {
     "perplexity": {
         "perplexity": {
             **number(15.5),
+            "higher_is_better": False,
             "before": 27.123456,
             "change": number(-11.6),
             "gate": {"rule": "must fall", "tier": "critical", "verdict": "passed", "needs": None},
@@ -49,6 +50,7 @@ AFTER = {
     "preferences": {
         "accuracy": {
             **number(0.36),
+            "higher_is_better": True,
             "before": 0.37,
             "change": number(-0.01),
             "gate": {"rule": "may_fall 0.02", "tier": "advisory", "verdict": "undecided", "needs": 2400},

@@ -37,9 +37,13 @@ class Made:
     stage: stages.Stage
     root: Path
 
+    @property
+    def deadline(self) -> Path:
+        return self.stage.spec.stage_paths.deadline("7", 0)
+
     def start(self, **plan: Any) -> Result:
         nemo_rl_fake.do(self.root, **plan)
-        stop = StopRequest(self.stage.spec.stage_paths, self.stage.spec.lead_seconds)
+        stop = StopRequest(self.stage.spec.stage_paths, self.deadline, self.stage.spec.lead_seconds)
         return stages.run_spec(self.stage.spec, stop, self.stage.events)
 
     def config(self) -> dict[str, Any]:
@@ -200,7 +204,7 @@ def test_a_stop_by_hand_ends_it_after_its_next_save(make: Callable[..., Made]) -
 def test_its_own_clock_stops_it_and_the_next_start_goes_on(make: Callable[..., Made]) -> None:
     """It ends with exit code 0 short of the target; what its checkpoint says counts."""
     made = make(save_every=None)
-    stages.write_deadline(made.stage.spec.stage_paths, time.time() + 100_000)
+    stages.write_deadline(made.deadline, time.time() + 100_000)
     found = made.start(seconds_a_step=30_000)
     assert (found.outcome, found.step) == ("stopped", 3)  # three steps are pretended to take all but a step
     assert made.sealed()[0] == 3, (
@@ -217,7 +221,7 @@ def test_its_own_clock_stops_it_and_the_next_start_goes_on(make: Callable[..., M
 def test_an_older_version_is_ended_after_a_save_when_the_limit_comes_near(make: Callable[..., Made]) -> None:
     """0.3 has no clock."""
     made = make(version="0.3.1")
-    stages.write_deadline(made.stage.spec.stage_paths, time.time() + made.stage.spec.lead_seconds - 1)
+    stages.write_deadline(made.deadline, time.time() + made.stage.spec.lead_seconds - 1)
     found = made.start(waits_after=2)
     assert (found.outcome, found.step) == ("stopped", 2)
     assert "checkpoint_must_save_by" not in made.config()["checkpointing"]
@@ -226,7 +230,7 @@ def test_an_older_version_is_ended_after_a_save_when_the_limit_comes_near(make: 
 def test_how_long_it_may_train_is_reckoned_from_the_end_of_the_allocation(make: Callable[..., Made]) -> None:
     made = make()
     end = time.time() + 5000
-    stages.write_deadline(made.stage.spec.stage_paths, end)
+    stages.write_deadline(made.deadline, end)
     before = time.time()
     made.start()
     (budget,) = made.events("budget")

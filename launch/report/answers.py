@@ -1,0 +1,80 @@
+"""Answers of the models of a run side by side, those first that got worse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any
+
+from jobs.core.paths import Workspace
+from launch.plan.model import Plan, PlannedStage
+
+MOST = 200
+"""Rows of a task that a page shows."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One prompt. ``answers`` by evaluation, in the order of the plan; ``likeness``: of the last answer to the
+    reference less that of the first, from -1 to 1, by difflib; None: only one evaluation has it."""
+
+    row: str
+    asked: str
+    reference: str
+    answers: dict[str, str]
+    likeness: float | None
+
+
+def of_run(plan: Plan, workspace: Workspace) -> dict[str, list[Answered]]:
+    """Task -> its rows, most changed first, worse before better."""
+    found: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
+    for stage in plan.stages:
+        if stage.produces_kind != "evaluation":
+            continue
+        for sample in _samples(stage, workspace):
+            found.setdefault(sample["task"], {}).setdefault(sample["id"], {})[stage.name] = sample
+    return {task: _sorted([_row(name, own) for name, own in rows.items()]) for task, rows in found.items()}
+
+
+def _row(name: str, own: dict[str, dict[str, Any]]) -> Answered:
+    first, last = next(iter(own.values())), list(own.values())[-1]
+    reference = str(last.get("reference", ""))
+    change = None
+    if len(own) > 1:
+        old, new = (SequenceMatcher(None, reference, str(one["hypothesis"]), False).ratio() for one in (first, last))
+        change = new - old
+    texts = {stage: str(sample["hypothesis"]) for stage, sample in own.items()}
+    return Answered(name, str(last.get("asked", "")), reference, texts, change)
+
+
+def _sorted(rows: list[Answered]) -> list[Answered]:
+    return sorted(rows, key=lambda row: (row.likeness is None, row.likeness or 0.0, row.row))
+
+
+def shown(rows: list[Answered]) -> list[Answered]:
+    """As many as a page holds: the most changed of both ends."""
+    if len(rows) <= MOST:
+        return rows
+    return [*rows[: MOST // 2], *rows[len(rows) - MOST // 2 :]]
+
+
+def _samples(stage: PlannedStage, workspace: Workspace) -> Iterator[dict[str, Any]]:
+    """Those with an answer; what is damaged or half written is passed over."""
+    store = stage.store(workspace)
+    outputs = [store.output] if store.seal.exists() else store.partials()
+    path: Path | None = outputs[-1] / "samples.jsonl" if outputs else None
+    if path is None or not path.is_file():
+        return
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        for line in stream:
+            if '"hypothesis"' not in line:
+                continue
+            try:
+                sample = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(sample, dict) and isinstance(sample.get("task"), str) and isinstance(sample.get("id"), str):
+                yield sample

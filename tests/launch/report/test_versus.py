@@ -1,0 +1,122 @@
+"""Runs held against each other, by the numbers of their samples."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy import stats
+
+from jobs.core.seal import SealKind
+from launch.cli.main import main
+from launch.plan.model import PlannedStage
+from launch.runs.rundir import Run
+from tests.launch.status.test_results import evaluation
+from tests.support.made_runs import make, sealed, store_of
+
+
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+TASKS = {"answers": {"data": "pairs"}, "preferences": {"data": "prefs"}}
+
+
+def measured(name: str, seed: str, **more: Any) -> PlannedStage:
+    found = evaluation(name)
+    return replace(found, fingerprint=(seed * 64)[:64], settings={"tasks": TASKS, **more})
+
+
+def samples(rng: random.Random, gain: float, rows: int = 80, prompt: str = "p") -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for n in range(rows):
+        nll = 10 + (n % 7) - gain + rng.gauss(0, 1)
+        found.append({"task": "answers", "id": f"a{n}", "prompt": prompt, "nll": nll, "tokens": 5})
+        margin = rng.gauss(0, 1)
+        found.append({"task": "preferences", "id": f"p{n}", "prompt": "q", "chosen": margin, "rejected": 0.0,
+                      "margin": margin})  # fmt: skip
+    return found
+
+
+def write(run: Run, found: list[dict[str, Any]]) -> None:
+    sealed(run, "final", SealKind.EVALUATION)
+    text = "".join(json.dumps(one) + "\n" for one in found)
+    (store_of(run, "final").output / "samples.jsonl").write_text(text)
+
+
+def two(tmp_path: Path, **changed: Any) -> tuple[Run, Run, list[dict[str, Any]], list[dict[str, Any]]]:
+    rng = random.Random(3)
+    runs = [make(tmp_path / "ws", measured("final", letter)) for letter in "ab"]
+    old, new = samples(rng, 0.0), samples(rng, 1.5, **changed)
+    for run, found in zip(runs, (old, new), strict=True):
+        write(run, found)
+    return runs[0], runs[1], old, new
+
+
+def compared(tmp_path: Path, capsys: pytest.CaptureFixture[str], *runs: str) -> Any:
+    assert main(["compare", *runs, "--workspace", str(tmp_path / "ws"), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)["compared"][0]
+
+
+def test_changes_are_those_of_a_paired_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second, old, new = two(tmp_path)
+    found = {one["metric"]: one for one in compared(tmp_path, capsys, first.id, second.id)["changes"]}
+    pairs = [(a["nll"] / 5, b["nll"] / 5) for a, b in zip(old, new, strict=True) if a["task"] == "answers"]
+    change = [b - a for a, b in pairs]
+    reference = stats.ttest_1samp(change, 0)
+    low, high = reference.confidence_interval(0.95)
+    loss = found["answer_loss"]
+    assert loss["now"] - loss["before"] == pytest.approx(sum(change) / len(change), abs=1e-9)
+    assert loss["low"] == pytest.approx(low, abs=0.02)
+    assert loss["high"] == pytest.approx(high, abs=0.02)
+    assert loss["verdict"] == "better"
+    margins = [b["margin"] - a["margin"] for a, b in zip(old, new, strict=True) if a["task"] == "preferences"]
+    by_chance = stats.ttest_1samp(margins, 0).pvalue
+    assert found["margin"]["verdict"] == ""
+    assert found["margin"]["corrected"] >= by_chance * 0.8  # Holm only raises it
+    flipped = [(a["margin"] > 0) - (b["margin"] > 0) for a, b in zip(old, new, strict=True) if "margin" in a]
+    assert found["accuracy"]["moved"] == [flipped.count(-1), flipped.count(1), flipped.count(0)]
+
+
+def test_other_tokens_are_not_compared_and_the_rest_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second, _, _ = two(tmp_path, prompt="other")
+    found = compared(tmp_path, capsys, first.id, second.id)
+    assert "has other tokens here" in found["refused"]["final.answers"]
+    assert {one["task"] for one in found["changes"]} == {"preferences"}
+
+
+def test_one_entry_of_the_store_is_one_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [make(tmp_path / "ws", measured("final", "a")) for _ in range(2)]
+    write(runs[0], samples(random.Random(1), 0))
+    found = compared(tmp_path, capsys, runs[0].id, runs[1].id)
+    assert found["same"] == ["final"]
+    assert found["changes"] == []
+
+
+def test_files_come_first_and_what_is_not_sealed_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [make(tmp_path / "ws", measured("final", letter)) for letter in "ab"]
+    runs[1].paths.pipeline.write_text(runs[0].paths.pipeline.read_text().replace("./nowhere", "./elsewhere"))
+    assert main(["compare", runs[0].id, runs[1].id, "--workspace", str(tmp_path / "ws")]) == 0
+    text = capsys.readouterr().out
+    assert "+  base: ./elsewhere" in text
+    assert "final: not comparable: it is not sealed in both runs" in text
+    assert text.index("elsewhere") < text.index("not comparable")
+
+
+def test_a_run_named_twice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make(tmp_path / "ws", measured("final", "a"))
+    assert main(["compare", run.id, run.id, "--workspace", str(tmp_path / "ws")]) == 2
+    assert "is named twice" in capsys.readouterr().err
+
+
+def test_an_interpreter_that_cannot_compare_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [make(tmp_path / "ws", replace(measured("final", letter), python="/nowhere/python")) for letter in "ab"]
+    for run in runs:
+        write(run, samples(random.Random(1), 0))
+    assert main(["compare", runs[0].id, runs[1].id, "--workspace", str(tmp_path / "ws")]) == 2
+    assert "/nowhere/python" in capsys.readouterr().err
