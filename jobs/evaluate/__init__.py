@@ -47,8 +47,12 @@ def run(spec: StageSpec, ctx: WorkContext, load: Load) -> Result:
     compare.check_gate(settings, earlier)
 
     rows = session.chosen_rows(spec, settings)
-    loaded = session.load(spec.inputs["checkpoint"].output, spec, settings)
-    work = session.Session(spec, ctx, session.prepared(settings, rows, loaded))
+    if settings.server is not None:
+        tasks = session.asked(settings, rows, ctx)
+    else:
+        loaded = session.load(spec.inputs["checkpoint"].output, spec, settings)
+        tasks = session.prepared(settings, rows, loaded)
+    work = session.Session(spec, ctx, tasks)
     if not work.end(work.measure()):
         return Result("stopped", work.rows)
     if ctx.rank:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,10 @@ from jobs.evaluate.settings import EvaluateSettings
 from jobs.training.settings import BadSettings
 
 Samples = dict[str, list[dict[str, Any]]]
+
+MOST_PROBLEMS = 0.05
+"""Share of the examples of a task without a value, above which none of its gates is decided: those that fail may be
+the hard ones."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +64,27 @@ class Measured:
 @dataclass(frozen=True)
 class Evaluation:
     """Everything that came of one: task -> metric -> numbers, and gate -> judgement. ``alone``: task -> how many of
-    its examples the other evaluation does not have."""
+    its examples the other evaluation does not have; ``problems``: how many could not be measured."""
 
     tasks: dict[str, dict[str, Measured]]
     judged: dict[str, Judgement] = field(default_factory=dict)
     alone: dict[str, int] = field(default_factory=dict)
+    problems: dict[str, int] = field(default_factory=dict)
 
 
 def read_samples(path: Path) -> Samples:
-    """Samples of an evaluation by task."""
-    found: Samples = {}
+    """Samples of an evaluation by task; of a curve those of its last point."""
+    points = read_points(path)
+    return points[max(points, key=lambda step: -1 if step is None else step)] if points else {}
+
+
+def read_points(path: Path) -> dict[int | None, Samples]:
+    """Samples of an evaluation by step and task; the step is None where it is no curve."""
+    found: dict[int | None, Samples] = {}
     with open(path, encoding="utf-8") as stream:
         for line in stream:
             sample = json.loads(line)
-            found.setdefault(sample["task"], []).append(sample)
+            found.setdefault(sample.get("step"), {}).setdefault(sample["task"], []).append(sample)
     return found
 
 
@@ -115,8 +126,13 @@ def evaluate(now: Samples, earlier: Samples | None, settings: EvaluateSettings) 
     """
     tasks: dict[str, dict[str, Measured]] = {}
     alone: dict[str, int] = {}
-    for task, samples in now.items():
-        old = {sample["id"]: sample for sample in (earlier or {}).get(task, ())}
+    problems: dict[str, int] = {}
+    for task, every in now.items():
+        samples = [sample for sample in every if "problem" not in sample]
+        if not samples:
+            raise BadSettings(f"no example of {task} could be measured: {every[0]['problem']}")
+        problems[task] = len(every) - len(samples)
+        old = {sample["id"]: sample for sample in (earlier or {}).get(task, ()) if "problem" not in sample}
         common = [sample for sample in samples if sample["id"] in old]
         if old:
             alone[task] = len(samples) + len(old) - 2 * len(common)
@@ -130,7 +146,12 @@ def evaluate(now: Samples, earlier: Samples | None, settings: EvaluateSettings) 
         if one is None or looked_at is None:
             raise BadSettings(f"gate {name!r} ({rule}): the two evaluations have no example of {task} in common")
         seen[name] = looked_at, one.before or 0.0
-    return Evaluation(tasks, gates.judge(settings.gate, seen), alone)
+    judged = gates.judge(settings.gate, seen)
+    for name, one in judged.items():
+        task, _ = metric_of(name, settings)
+        if problems.get(task, 0) > MOST_PROBLEMS * len(now.get(task, ())):
+            judged[name] = replace(one, verdict="undecided", needs=None)
+    return Evaluation(tasks, judged, alone, problems)
 
 
 def _of_task(
@@ -208,6 +229,9 @@ def as_json(found: Evaluation, how: Mapping[str, Mapping[str, Any]], settings: E
     }
     for task, count in found.alone.items():
         tasks[task]["not_in_both"] = count
+    for task, count in found.problems.items():
+        if count:
+            tasks[task]["problems"] = count
     for name, judged in found.judged.items():
         task, metric = metric_of(name, settings)
         tasks[task]["metrics"][metric]["gate"] = asdict(judged)

@@ -117,11 +117,7 @@ def swap(model: PreTrainedModel, directory: Path) -> None:
 
 def samples_of(output: Path) -> dict[int, compare.Samples]:
     """The samples of a finished curve: step -> task -> samples."""
-    found: dict[int, compare.Samples] = {}
-    for task, samples in compare.read_samples(output / SAMPLES).items():
-        for sample in samples:
-            found.setdefault(int(sample["step"]), {}).setdefault(task, []).append(sample)
-    return found
+    return {int(step or 0): samples for step, samples in compare.read_points(output / SAMPLES).items()}
 
 
 def on_split(settings: EvaluateSettings, split: str) -> EvaluateSettings:

@@ -18,6 +18,7 @@ from jobs.core import files
 from jobs.core.spec import StageSpec
 from jobs.evaluate.kept import Kept, Key, Sample
 from jobs.evaluate.kinds import Loaded, PreparedTask
+from jobs.evaluate.server import OutOfTime, Server
 from jobs.evaluate.settings import EvaluateSettings
 from jobs.training.interface import WorkContext
 from jobs.training.settings import BadSettings
@@ -68,6 +69,14 @@ class Session:
 
     def measure(self, save: int | None = None) -> bool:
         """Measure this process's share of the rows; False: it was asked to stop before it was through."""
+        try:
+            return self._measure(save)
+        except OutOfTime:
+            self.ctx.stop.should_stop()
+            files.write_atomic(self._marks / STOP, "")
+            return False
+
+    def _measure(self, save: int | None) -> bool:
         for task in self.tasks:
             label = task.name if save is None else f"{task.name} at step {save}"
             known = self._known_of(save, task)
@@ -129,7 +138,9 @@ class Session:
 
 
 def chosen_rows(spec: StageSpec, settings: EvaluateSettings) -> dict[str, Any]:
-    """The rows of each task; without the model, so that what is wrong with them is said at once."""
+    """The rows of each task; without the model, so that what is wrong with them, or missing, is said at once."""
+    for task in settings.tasks.values():
+        task.kind.check(task.keys)
     return {name: task.kind.choose(task, spec.inputs) for name, task in settings.tasks.items()}
 
 
@@ -157,6 +168,28 @@ def load(checkpoint: Path, spec: StageSpec, settings: EvaluateSettings) -> Loade
         _same_vocabulary(checkpoint, other)
         reference = model_of(other)
     return Loaded(model, tokenizers.load(checkpoint), settings.batch_tokens, settings.batch_prompts, reference)
+
+
+def asked(settings: EvaluateSettings, rows: Mapping[str, Any], ctx: WorkContext) -> list[PreparedTask]:
+    """The tasks made ready for a server.
+
+    Raises:
+        BadSettings: a task needs more than answers, or the server is not described.
+    """
+    if settings.server is None or settings.model is None:
+        raise BadSettings("setting 'server' is the address of a server, and 'model' what the model is called there")
+
+    def end() -> float | None:
+        found = ctx.stop.end()
+        return None if found is None else found - ctx.stop.lead
+
+    server = Server(settings.server, settings.model, settings.key, settings.at_once, settings.seed, end)
+    found = []
+    for name, task in settings.tasks.items():
+        if task.kind.ask is None:
+            raise BadSettings(f"task {name!r} needs the probabilities of the model: a server only gives its answers")
+        found.append(task.kind.ask(task, rows[name], server))
+    return found
 
 
 def prepared(settings: EvaluateSettings, rows: Mapping[str, Any], loaded: Loaded) -> list[PreparedTask]:

@@ -14,6 +14,7 @@ from jobs.evaluate.kinds.kind import Kind, Loaded, PreparedTask, Sample, Task
 from jobs.evaluate.kinds.texts import choose, identity, refuse_longer
 from jobs.evaluate.measures import Measured
 from jobs.evaluate.metrics import Metric
+from jobs.evaluate.server import Reply, Request, Server
 from jobs.training import examples
 from jobs.training.examples import ExamplesError, Row
 from jobs.training.settings import BadSettings
@@ -114,20 +115,45 @@ def _sample(
     parts: Sequence[Any],
     results: Sequence[Written],
 ) -> Sample:
-    answer, wanted = results[0].answer, row.texts["completion"].strip()
-    found = {
-        **identity(task, row),
-        "asked": row.texts["prompt"],
-        "hypothesis": answer.text,
-        "reference": wanted,
-        "answer_tokens": len(answer.ids),
-        "finish": answer.finish,
-    }
+    answer = results[0].answer
+    found = answered(task, functions, row, answer.text)
+    found |= {"answer_tokens": len(answer.ids), "finish": answer.finish}
     if results[0].divergence is not None:
         found["kl"] = list(results[0].divergence)
-    if functions:
-        found["values"] = {name: _value(name, one, row, answer.text, wanted) for name, one in functions.items()}
     return found
+
+
+def answered(task: Task, functions: Mapping[str, Callable[..., Any]], row: Row, answer: str) -> Sample:
+    """The line of a row with this answer, as far as the answer says it."""
+    wanted = row.texts["completion"].strip()
+    found = {**identity(task, row), "asked": row.texts["prompt"], "hypothesis": answer, "reference": wanted}
+    if functions:
+        found["values"] = {name: _value(name, one, row, answer, wanted) for name, one in functions.items()}
+    return found
+
+
+def ask(task: Task, rows: list[Row], server: Server) -> PreparedTask:
+    """Make the prompts ready for a server.
+
+    Raises:
+        BadSettings: a measure needs more than answers.
+    """
+    given, longest = measured(task.keys), task.keys.max_new_tokens
+    if "kl" in given.keys:
+        raise BadSettings("measure kl needs the probabilities of the model: a server does not give them")
+    functions = given.functions()
+
+    def sample(row: Row, parts: Sequence[Any], results: Sequence[Reply]) -> Sample:
+        reply = results[0]
+        if reply.problem is not None:
+            return {**identity(task, row), "asked": row.texts["prompt"], "problem": reply.problem}
+        # A server that does not count its tokens: words are near enough to say how long answers are.
+        tokens = len(reply.text.split()) if reply.tokens is None else reply.tokens
+        return answered(task, functions, row, reply.text) | {"answer_tokens": tokens, "finish": reply.finish}
+
+    requests = [[Request.of(row.value, row.texts["prompt"], longest)] for row in rows]
+    how = {"engine": "server", "model": server.model, "max_new_tokens": longest}
+    return PreparedTask(task.name, rows, requests, server.groups, server.answer, sample, how, server.digest)
 
 
 def _value(name: str, function: Callable[..., Any], row: Row, answer: str, wanted: str) -> float:
@@ -167,4 +193,6 @@ def _metrics(keys: Any) -> dict[str, Metric]:
     return measured(keys).metrics()
 
 
-KINDS = tuple(Kind(name, _statistics, _metrics, choose_answered, prepare, check) for name in ("translation", "measure"))
+KINDS = tuple(
+    Kind(name, _statistics, _metrics, choose_answered, prepare, check, ask) for name in ("translation", "measure")
+)

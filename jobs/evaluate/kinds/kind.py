@@ -15,6 +15,8 @@ from jobs.evaluate.metrics import Metric
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from jobs.evaluate.server import Server
+
 Sample = dict[str, Any]
 
 
@@ -50,7 +52,8 @@ class Kind:
 
     ``statistics`` of a sample (one line of samples.jsonl) are what its metrics are functions of sums of; ``metrics`` by
     their names, for these keys. ``choose`` the rows of a task from the inputs of the stage, without the model;
-    ``prepare`` tokenises them and groups them into batches. ``check`` looks for what a task needs beside the model.
+    ``prepare`` tokenises them and groups them into batches; ``ask`` makes them ready for a server that only answers.
+    ``check`` looks for what a task needs beside the model.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Kind:
     choose: Callable[[Task, Mapping[str, Input]], Any]
     prepare: Callable[[Task, Any, Loaded], PreparedTask]
     check: Callable[[Any], None] = lambda keys: None
+    ask: Callable[[Task, Any, Server], PreparedTask] | None = None
 
 
 def digest(parts: Sequence[Any]) -> str:

@@ -16,6 +16,7 @@ sacrebleu = pytest.importorskip("sacrebleu")
 from jobs.core import measures as keys  # noqa: E402
 from jobs.core import results  # noqa: E402
 from jobs.evaluate import compare  # noqa: E402
+from jobs.evaluate.kinds import generated  # noqa: E402
 from jobs.evaluate.measures import FORMULAS, Measured, words_of  # noqa: E402
 from jobs.evaluate.settings import EvaluateSettings  # noqa: E402
 from jobs.training import interface  # noqa: E402
@@ -157,10 +158,10 @@ def test_refuses_measures(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"code": "json:nothing"}, "has no attribute 'nothing'"),
     ):
         with pytest.raises(BadSettings, match=text):
-            settings(measure)
+            generated.check(settings(measure).tasks["support"].keys)
     monkeypatch.setattr(interface, "versions", lambda *packages: {} if "rouge-score" in packages else {"scipy": "1"})
     with pytest.raises(interface.Missing, match="the measure rouge needs rouge-score"):
-        settings({"rouge": {}})
+        generated.check(settings({"rouge": {}}).tasks["support"].keys)
 
 
 @pytest.mark.train
