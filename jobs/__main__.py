@@ -1,7 +1,8 @@
 """The verbs of a job: ``prologue``, ``work``, ``finish`` and ``ray-nodes`` take a ``spec.json``; ``probe`` takes
 back-end names and ``render`` a file of stages (before them ``--code DIR``, where some are the user's), ``compare`` a
-file that names two evaluations, ``address`` interfaces and another node, ``shard`` a list of tasks and the index of
-one, and those that begin with ``probe-`` are those of ``overnight profile test``."""
+file that names two evaluations and ``evaluate`` one that describes one, ``address`` interfaces and another node,
+``shard`` a list of tasks and the index of one, and those that begin with ``probe-`` are those of ``overnight profile
+test``."""
 
 from __future__ import annotations
 
@@ -27,6 +28,8 @@ def main(argv: Sequence[str]) -> int:
         return _asked(verb, argv[1:])
     if verb == "compare":  # of ``overnight compare``: a file that names two evaluations
         return _compared(Path(path))
+    if verb == "evaluate":  # of ``overnight evaluate``: a file that says of what
+        return _evaluated(Path(path))
     if verb == "address":  # of this node: interfaces, another node
         from jobs.lifecycle import network
 
@@ -104,6 +107,19 @@ def _compared(path: Path) -> int:
 
         answer = against.answer(asked)
     except (ImportError, OSError, ValueError) as error:
+        answer = {"error": f"{type(error).__name__}: {error}"}
+    print(json.dumps(answer))
+    return 0
+
+
+def _evaluated(path: Path) -> int:
+    """One evaluation outside of a pipeline; ``error`` where this interpreter lacks what it takes."""
+    asked = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        from jobs.evaluate import oneoff
+
+        answer = oneoff.answer(asked)
+    except ImportError as error:
         answer = {"error": f"{type(error).__name__}: {error}"}
     print(json.dumps(answer))
     return 0

@@ -47,7 +47,7 @@ def run(spec: StageSpec, ctx: WorkContext, load: Load) -> Result:
     compare.check_gate(settings, earlier)
 
     rows = session.chosen_rows(spec, settings)
-    if settings.server is not None:
+    if settings.server is not None or settings.answers is not None:
         tasks = session.asked(settings, rows, ctx)
     else:
         loaded = session.load(spec.inputs["checkpoint"].output, spec, settings)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPException
-from typing import Any
+from typing import Any, Protocol
 
 from jobs.training.settings import BadSettings
 
@@ -43,17 +43,24 @@ class Request:
 
     messages: tuple[tuple[str, str], ...]
     most: int
+    row: str = ""
+    """Its id."""
 
     def __len__(self) -> int:
         return sum(len(text) for _, text in self.messages)
 
     @classmethod
-    def of(cls, value: Mapping[str, Any], prompt: str, most: int) -> Request:
+    def of(cls, value: Mapping[str, Any], prompt: str, most: int, row: str) -> Request:
         """Of a row: its conversation without the last answer, or its prompt as what the user says."""
         said = value.get("messages")
         if isinstance(said, list):
-            return cls(tuple((str(one["role"]), str(one.get("content") or "")) for one in said[:-1]), most)
-        return cls((("user", prompt),), most)
+            return cls(tuple((str(one["role"]), str(one.get("content") or "")) for one in said[:-1]), most, row)
+        return cls((("user", prompt),), most, row)
+
+    @staticmethod
+    def digest(parts: Sequence[Request]) -> str:
+        """Of what is asked."""
+        return hashlib.sha256(json.dumps([[one.messages, one.most] for one in parts]).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,23 @@ class Reply:
     tokens: int | None = None
     finish: str = "stop"
     problem: str | None = None
+
+
+class Answering(Protocol):
+    """What answers requests: a server, or a file of answers. ``model`` is what it is called."""
+
+    @property
+    def model(self) -> str:
+        """What it is called."""
+        ...
+
+    def groups(self, parts: Sequence[Request]) -> Iterator[list[int]]:
+        """Requests that are answered together."""
+        ...
+
+    def answer(self, requests: Sequence[Request]) -> list[Reply]:
+        """The replies to a group."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -85,11 +109,6 @@ class Server:
             raise BadSettings(f"server {self.url!r}: write http://HOST:PORT/v1 or https://...")
         if self.key is not None and not os.environ.get(self.key):
             raise BadSettings(f"key: the variable {self.key} is not set here: name it in secrets of the pipeline")
-
-    @staticmethod
-    def digest(parts: Sequence[Request]) -> str:
-        """Of what the server is asked."""
-        return hashlib.sha256(json.dumps([[one.messages, one.most] for one in parts]).encode()).hexdigest()[:16]
 
     def groups(self, parts: Sequence[Request]) -> Iterator[list[int]]:
         """Requests that are under way at the same time, the longest first."""

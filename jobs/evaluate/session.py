@@ -18,8 +18,9 @@ from jobs.core import files
 from jobs.core.spec import StageSpec
 from jobs.evaluate.kept import Kept, Key, Sample
 from jobs.evaluate.kinds import Loaded, PreparedTask
-from jobs.evaluate.server import OutOfTime, Server
+from jobs.evaluate.server import Answering, OutOfTime, Server
 from jobs.evaluate.settings import EvaluateSettings
+from jobs.evaluate.stored import Stored
 from jobs.training.interface import WorkContext
 from jobs.training.settings import BadSettings
 
@@ -171,11 +172,25 @@ def load(checkpoint: Path, spec: StageSpec, settings: EvaluateSettings) -> Loade
 
 
 def asked(settings: EvaluateSettings, rows: Mapping[str, Any], ctx: WorkContext) -> list[PreparedTask]:
-    """The tasks made ready for a server.
+    """The tasks made ready for a server, or for stored answers.
 
     Raises:
         BadSettings: a task needs more than answers, or the server is not described.
     """
+    there = _answering(settings, ctx)
+    found = []
+    for name, task in settings.tasks.items():
+        if task.kind.ask is None:
+            raise BadSettings(f"task {name!r} needs the probabilities of the model: {there.model} only has answers")
+        found.append(task.kind.ask(task, rows[name], there))
+        if isinstance(there, Stored):
+            there.known(found[-1].ids)
+    return found
+
+
+def _answering(settings: EvaluateSettings, ctx: WorkContext) -> Answering:
+    if settings.answers is not None:
+        return Stored(Path(settings.answers))
     if settings.server is None or settings.model is None:
         raise BadSettings("setting 'server' is the address of a server, and 'model' what the model is called there")
 
@@ -183,13 +198,7 @@ def asked(settings: EvaluateSettings, rows: Mapping[str, Any], ctx: WorkContext)
         found = ctx.stop.end()
         return None if found is None else found - ctx.stop.lead
 
-    server = Server(settings.server, settings.model, settings.key, settings.at_once, settings.seed, end)
-    found = []
-    for name, task in settings.tasks.items():
-        if task.kind.ask is None:
-            raise BadSettings(f"task {name!r} needs the probabilities of the model: a server only gives its answers")
-        found.append(task.kind.ask(task, rows[name], server))
-    return found
+    return Server(settings.server, settings.model, settings.key, settings.at_once, settings.seed, end)
 
 
 def prepared(settings: EvaluateSettings, rows: Mapping[str, Any], loaded: Loaded) -> list[PreparedTask]:

@@ -21,6 +21,7 @@ class EvaluateSettings:
     ``gate``: metric (or ``task.metric``) -> what it must show; ``missed`` and ``undecided`` say what follows where it
     does not: ``stop`` or ``go``. ``server`` is the address of an OpenAI-compatible server that answers as ``model``,
     ``at_once`` how many requests it gets at a time, and ``key`` the variable of the environment with the key for it.
+    ``answers`` is a file of answers that are there already.
     ``batch_tokens`` is how many tokens go through the
     model at once, padding included; ``batch_prompts`` is how many answers are generated at once.
     """
@@ -36,6 +37,7 @@ class EvaluateSettings:
     model: str | None = None
     key: str | None = None
     at_once: int = setting(8, at_least=1)
+    answers: str | None = None
     batch_tokens: int = setting(2048, at_least=1)
     batch_prompts: int = setting(64, at_least=1)
     resamples: int = setting(10_000, at_least=1)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from jobs.core.tasks import kind_of
-from launch.config.fields import Count, Line, ModuleName, Number, StrictModel
+from launch.config.fields import Count, Line, ModuleName, Number, StrictModel, checked_line
 from launch.config.stage_keys import StageKeys, with_options
 
 
@@ -64,18 +64,48 @@ def _task(name: str, given: dict[str, Any]) -> dict[str, Any]:
     return defaults | {key: value for key, value in given.items() if value is not None} | said
 
 
+def _address(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise ValueError(f"{text!r}: write http://HOST:PORT/v1 or https://...")
+    return text
+
+
+Tasks = Annotated[dict[Line, dict[Line, Any]], BeforeValidator(_names_as_mapping), Field(min_length=1)]
+
+
+def settings_of(tasks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The tasks as the job side reads them."""
+    return {name: with_options(_task(name, task)) for name, task in tasks.items()}
+
+
+class EngineKeys(StrictModel):
+    """What runs the model: this toolkit, in a ``precision`` and in batches of so many tokens or prompts; or an
+    OpenAI-compatible ``server`` that answers as ``model``, ``at_once`` so many requests, with the secret ``key``."""
+
+    precision: Literal["fp32", "bf16"] | None = None
+    batch_tokens: Count | None = None
+    batch_prompts: Count | None = None
+    server: Annotated[str, checked_line(_address)] | None = None
+    model: Line | None = None
+    key: Line | None = None
+    at_once: Count | None = None
+
+
 class MeasuringStage(StageKeys):
     """A stage that runs ``tasks``: their keys are those of the kinds in ``jobs.core.tasks``."""
 
     backend: ModuleName = "trl"
-    tasks: Annotated[dict[Line, dict[Line, Any]], BeforeValidator(_names_as_mapping), Field(min_length=1)]
+    tasks: Tasks
     compare_to: Line | None = None
+    engine: EngineKeys = EngineKeys.model_construct()
     threads: Count | None = None
     options: dict[Line, Any] = Field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         found = super().settings()
-        return {**found, "tasks": {name: with_options(_task(name, task)) for name, task in self.tasks.items()}}
+        del found["engine"]
+        engine = {name: value for name, value in self.engine.plain().items() if value is not None}
+        return {**found, **engine, "tasks": settings_of(self.tasks)}
 
 
 class EvaluateStage(MeasuringStage):
@@ -84,7 +114,7 @@ class EvaluateStage(MeasuringStage):
     show it, or where its contrary is not shown either."""
 
     kind: Literal["evaluate"]
-    checkpoint: Line
+    checkpoint: Line | None = None
     gate: dict[Line, GateRule] = Field(default_factory=dict)
     missed: Literal["stop", "go"] = "stop"
     undecided: Literal["stop", "go"] = "stop"

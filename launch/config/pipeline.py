@@ -95,7 +95,7 @@ class Pipeline(StrictModel):
         read; the base model is none."""
         stage = self.stages[name]
         found: dict[str, str] = {}
-        if isinstance(stage, TrainingStage | EvaluateStage) and stage.checkpoint != FETCHED:
+        if isinstance(stage, TrainingStage | EvaluateStage) and stage.checkpoint not in (None, FETCHED):
             found["checkpoint"] = stage.checkpoint
         if isinstance(stage, CurveStage):
             found["checkpoint"] = stage.checkpoints

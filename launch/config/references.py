@@ -167,9 +167,28 @@ def _validation(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator
 
 def _evaluation(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator[Problem]:
     place: KeyPath = ("stages", name)
-    yield from _reference(pipeline, (*place, "checkpoint"), stage.checkpoint, MODEL_KINDS, FETCHED)
+    engine = stage.engine
+    if stage.checkpoint is not None:
+        yield from _reference(pipeline, (*place, "checkpoint"), stage.checkpoint, MODEL_KINDS, FETCHED)
+    elif engine.server is None:
+        yield Problem(
+            (*place, "checkpoint"), "is missing: write what is measured, or engine: {server: URL, model: NAME}"
+        )
+    if engine.server is not None:
+        yield from _server(pipeline, (*place, "engine"), stage)
     yield from _measuring(pipeline, name, stage)
     yield from _gate(pipeline, name, stage)
+
+
+def _server(pipeline: Pipeline, place: KeyPath, stage: EvaluateStage) -> Iterator[Problem]:
+    engine = stage.engine
+    if stage.checkpoint is not None:
+        yield Problem((*place, "server"), f"answers in place of a model: leave checkpoint ({stage.checkpoint}) out")
+    if engine.model is None:
+        yield Problem((*place, "server"), "needs model: NAME, too: what the model is called there")
+    if engine.key is not None and engine.key not in pipeline.secrets:
+        text = f"{engine.key} is no secret of the pipeline: write secrets: [{engine.key}] at its top"
+        yield Problem((*place, "key"), text)
 
 
 def _curve(pipeline: Pipeline, name: str, stage: CurveStage) -> Iterator[Problem]:
@@ -238,6 +257,14 @@ def _measures(pipeline: Pipeline, name: str, stage: MeasuringStage) -> Iterator[
 
 
 def _task(pipeline: Pipeline, place: KeyPath, given: dict[str, Any]) -> Iterator[Problem]:
+    yield from of_task(place, given)
+    kind = kind_of(str(place[-1]), given)
+    if kind is not None and issubclass(kind.keys, DataKeys):
+        yield from _data_of_task(pipeline, place, given.get("data"), kind.reads)
+
+
+def of_task(place: KeyPath, given: dict[str, Any]) -> Iterator[Problem]:
+    """What is wrong with the keys of a task, beside what they refer to."""
     name = str(place[-1])
     kind = kind_of(name, given)
     if kind is None:
@@ -255,8 +282,6 @@ def _task(pipeline: Pipeline, place: KeyPath, given: dict[str, Any]) -> Iterator
         near = suggest(key[-1], known if len(key) == 1 else list(MEASURES))
         value = given.get(key[0]) if len(key) == 1 else given[key[0]][key[1]]
         yield Problem((*place, *key), text or f"unknown key; {near} (value: {show(value)})", at_key=not text)
-    if issubclass(kind.keys, DataKeys):
-        yield from _data_of_task(pipeline, place, given.get("data"), kind.reads)
 
 
 def _data_of_task(pipeline: Pipeline, place: KeyPath, data: Any, kind: str) -> Iterator[Problem]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # status and the like read plans, and no pipeline: its models
     from launch.config.stages import DataStage, TrainingStage
 
 
-NOT_IN_RESULT = frozenset({"save_every", "keep_saves", "threads", "micro_batch_size"})
+NOT_IN_RESULT = frozenset({"save_every", "keep_saves", "threads", "micro_batch_size", "at_once"})
 """Settings that change how a stage gets to its result, not the result (up to rounding). ``validate_every`` is one where
 nothing follows from validations."""
 
@@ -204,7 +204,8 @@ class _Builder:
     def add_evaluation(self, name: str, stage: EvaluateStage) -> None:
         settings, inputs = self.measuring(name, stage)
         settings.pop("checkpoint")
-        inputs["checkpoint"] = self.checkpoint(stage.checkpoint, stage.backend)
+        if stage.checkpoint is not None:
+            inputs["checkpoint"] = self.checkpoint(stage.checkpoint, stage.backend)
         self.add(name, "evaluate", stage.backend, ("evaluation", "metrics"), settings, inputs, stage)
 
     def add_curve(self, name: str, stage: CurveStage) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,15 @@ def _readable(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be read as the metrics of an evaluation: {error}") from error
 
 
+def of_tasks(name: str, against: str | None, tasks: Mapping[str, Any]) -> list[MetricResult]:
+    """What an evaluation outside of a run measured."""
+    return [
+        _measured(name, against, task, metric, entry)
+        for task, known in tasks.items()
+        for metric, entry in known["metrics"].items()
+    ]
+
+
 def _of_stage(stage: PlannedStage, path: Path) -> list[MetricResult]:
     other = stage.inputs.get("compare_to")
     against = other.stage if other else None
@@ -93,10 +102,9 @@ def _of_stage(stage: PlannedStage, path: Path) -> list[MetricResult]:
         points = results.read_points(path)
         measured: dict[str, dict[str, Any]] = {f"{stage.name} at step {step}": it for step, it in points.items()}
         return [
-            _measured(name, against if other or name == stage.name else "step 0", task, metric, entry)
+            one
             for name, tasks in (measured or {stage.name: results.read(path)}).items()
-            for task, known in tasks.items()
-            for metric, entry in known["metrics"].items()
+            for one in of_tasks(name, against if other or name == stage.name else "step 0", tasks)
         ]
 
 

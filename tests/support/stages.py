@@ -65,6 +65,9 @@ class StopAfter(StopRequest):
         self.asked += 1
         return "asked to stop" if self.asked == self.step else None
 
+    def end(self) -> float | None:
+        return None
+
     def saved(self, seconds: float) -> None:
         self.saves.append(seconds)
 

@@ -14,7 +14,7 @@ from jobs.evaluate.kinds.kind import Kind, Loaded, PreparedTask, Sample, Task
 from jobs.evaluate.kinds.texts import choose, identity, refuse_longer
 from jobs.evaluate.measures import Measured
 from jobs.evaluate.metrics import Metric
-from jobs.evaluate.server import Reply, Request, Server
+from jobs.evaluate.server import Answering, Reply, Request
 from jobs.training import examples
 from jobs.training.examples import ExamplesError, Row
 from jobs.training.settings import BadSettings
@@ -132,8 +132,8 @@ def answered(task: Task, functions: Mapping[str, Callable[..., Any]], row: Row, 
     return found
 
 
-def ask(task: Task, rows: list[Row], server: Server) -> PreparedTask:
-    """Make the prompts ready for a server.
+def ask(task: Task, rows: list[Row], server: Answering) -> PreparedTask:
+    """Make the prompts ready for a server, or for answers that are there.
 
     Raises:
         BadSettings: a measure needs more than answers.
@@ -151,9 +151,9 @@ def ask(task: Task, rows: list[Row], server: Server) -> PreparedTask:
         tokens = len(reply.text.split()) if reply.tokens is None else reply.tokens
         return answered(task, functions, row, reply.text) | {"answer_tokens": tokens, "finish": reply.finish}
 
-    requests = [[Request.of(row.value, row.texts["prompt"], longest)] for row in rows]
-    how = {"engine": "server", "model": server.model, "max_new_tokens": longest}
-    return PreparedTask(task.name, rows, requests, server.groups, server.answer, sample, how, server.digest)
+    requests = [[Request.of(row.value, row.texts["prompt"], longest, row.id)] for row in rows]
+    how = {"engine": type(server).__name__.lower(), "model": server.model, "max_new_tokens": longest}
+    return PreparedTask(task.name, rows, requests, server.groups, server.answer, sample, how, Request.digest)
 
 
 def _value(name: str, function: Callable[..., Any], row: Row, answer: str, wanted: str) -> float:

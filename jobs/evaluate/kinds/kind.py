@@ -15,7 +15,7 @@ from jobs.evaluate.metrics import Metric
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from jobs.evaluate.server import Server
+    from jobs.evaluate.server import Answering
 
 Sample = dict[str, Any]
 
@@ -62,7 +62,7 @@ class Kind:
     choose: Callable[[Task, Mapping[str, Input]], Any]
     prepare: Callable[[Task, Any, Loaded], PreparedTask]
     check: Callable[[Any], None] = lambda keys: None
-    ask: Callable[[Task, Any, Server], PreparedTask] | None = None
+    ask: Callable[[Task, Any, Answering], PreparedTask] | None = None
 
 
 def digest(parts: Sequence[Any]) -> str:
