@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off --root-user-action ignore \
 	--constraint constraints.txt
-EXTRAS := train,data,nemo-run,submitit,hub,tensorboard,notify,dev
+EXTRAS := train,data,eval,nemo-run,submitit,hub,tensorboard,notify,watch,dev
 
 .DELETE_ON_ERROR:
 .PHONY: demo test test-slurm test-rest test-full test-slurm24 coverage check soak bench clean venvs venv-nemo venv-automodel
@@ -109,7 +109,7 @@ $(VENV)/.torch: $(VENV)/.created
 	touch $@
 
 $(VENV)/.train: $(VENV)/.torch pyproject.toml constraints.txt
-	$(PIP) --editable '.[train]'
+	$(PIP) --editable '.[train,eval]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml constraints.txt

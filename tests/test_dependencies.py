@@ -22,10 +22,10 @@ import launch
 
 ROOT = Path(launch.__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OURS = {"launch", "jobs", "data_prep", "sbatch_templates", "cluster_profiles"}
+OURS = {"launch", "jobs", "data_prep", "sbatch_templates", "cluster_profiles", "suites"}
 
 EXTRAS = {
-    "launch": ("nemo-run", "submitit", "hub", "data", "tensorboard", "wandb", "mlflow", "notify"),
+    "launch": ("nemo-run", "submitit", "hub", "data", "tensorboard", "wandb", "mlflow", "notify", "watch"),
     "jobs": ("train", "eval"),
     "data_prep": ("data",),
 }

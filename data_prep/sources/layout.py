@@ -370,7 +370,7 @@ def _front_matter(content: bytes) -> dict[str, Any]:
 
     try:
         value = yaml.safe_load(found[1])
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # a day that no month has; a stranger's nesting
         return {}
     return value if isinstance(value, dict) else {}
 

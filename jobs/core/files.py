@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import shutil
@@ -300,14 +301,14 @@ def append_json_line(path: Path, value: Any, durable: bool = True) -> None:
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The complete lines of a JSON-lines file; a torn line (no JSON object) is passed over."""
     try:
-        stream = open(path, encoding="utf-8", errors="replace")  # noqa: SIM115 - closed below
+        stream = strict.open_file(path)
     except FileNotFoundError:
         return
-    except IsADirectoryError:
-        strict.passed_over(f"{path}: not a file")
+    except ValueError as error:
+        strict.passed_over(error)
         return
-    with stream:
-        for line in stream:
+    with io.TextIOWrapper(stream, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
             try:
                 value = strict.parse(line)
             except ValueError:
@@ -319,10 +320,13 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
 def tail(path: Path, window: int) -> list[str]:
     """The lines in the last ``window`` bytes of a file that is still written; none where there is no file yet."""
     try:
-        with open(path, "rb") as stream:
+        with strict.open_file(path) as stream:
             stream.seek(max(0, stream.seek(0, os.SEEK_END) - window))
             return stream.read().decode(errors="replace").splitlines()
     except FileNotFoundError:
+        return []
+    except ValueError as error:
+        strict.passed_over(error)
         return []
 
 

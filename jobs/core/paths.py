@@ -231,6 +231,7 @@ class Workspace:
 
     # what back ends said when they were asked, see ``launch.plan.probe_cache``
     back_ends = Below("cache/back_ends.json")
+    harness = Below("cache/harness.json")
     seals = Below("cache/seals.index")  # what the seals of the store say, see ``jobs.core.seal_index``
     pins = Below("pins.json")  # what ``overnight fetch`` resolved: request -> exact revision
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import itertools
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.core import files
+from jobs.core import files, strict
 
 WINDOW_BYTES = 32 * 1024
 """Some hundred reports: enough for a steady rate, little enough that a file of a million steps costs nothing."""
@@ -32,16 +32,9 @@ class Report:
     def parse(cls, line: str) -> Report | None:
         """The report in a line of ``progress.jsonl``; None for one that a kill or the reader has cut, and any other."""
         try:
-            value: dict[str, Any] = json.loads(line)
-            return cls(
-                float(value["time"]),
-                int(value["step"]),
-                value.get("total"),
-                str(value.get("phase", "")),
-                dict(value.get("metrics", {})),
-                int(value.get("restart", 0)),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError):
+            value = strict.parse(line)
+            return strict.build(cls, {"phase": "", "metrics": {}, "total": None, **value})
+        except (TypeError, ValueError):
             return None
 
 
@@ -66,10 +59,14 @@ class ProgressWriter:
 def read(path: Path) -> Iterator[Report]:
     """All reports of a stage in order of writing; none where there is no file yet."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            yield from filter(None, map(Report.parse, stream))
+        stream = strict.open_file(path)
     except FileNotFoundError:
         return
+    except ValueError as error:
+        strict.passed_over(error)
+        return
+    with io.TextIOWrapper(stream, encoding="utf-8", errors="replace") as lines:
+        yield from filter(None, map(Report.parse, lines))
 
 
 def recent(path: Path, window: int = WINDOW_BYTES) -> list[Report]:

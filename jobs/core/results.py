@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs.core import files
+from jobs.core import files, strict
 
 FILE = "evaluation.json"
 OLD_FILE = "metrics.json"
@@ -37,11 +37,22 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
         OSError, ValueError: it cannot be read, or is of a schema that is not known here.
     """
     found = files.read_json(path)
-    if path.name == OLD_FILE:
-        return {task: {"metrics": {name: _of_old(entry) for name, entry in own.items()}} for task, own in found.items()}
-    if not isinstance(found, Mapping) or found.get("schema") != SCHEMA:
-        raise ValueError(f"its schema is not {SCHEMA}")
-    return dict(found["tasks"])
+    try:
+        if path.name == OLD_FILE:
+            return {
+                task: {"metrics": {name: _of_old(entry) for name, entry in own.items()}} for task, own in found.items()
+            }
+        if found["schema"] != SCHEMA:
+            raise ValueError(f"its schema is not {SCHEMA}")
+        tasks = strict.convert(dict[str, dict[str, Any]], found["tasks"], "tasks")
+        return {name: {**task, "metrics": _metrics(task)} for name, task in tasks.items()}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path}: not the results of an evaluation: {error}") from error
+
+
+def _metrics(task: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = strict.convert(dict[str, dict[str, Any]], task["metrics"], "metrics")
+    return found
 
 
 def read_points(path: Path) -> dict[int, dict[str, Any]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+
+from jobs.core import strict
 
 MOST = 100_000_000
 """Bytes of a header; the format's own library reads none that is longer."""
@@ -29,7 +30,7 @@ def header(path: Path) -> Header:
         size = int.from_bytes(stream.read(8), "little")
         text = stream.read(size) if size <= MOST else b""
     try:
-        tensors = [entry for name, entry in json.loads(text).items() if name != "__metadata__"]
+        tensors = [entry for name, entry in strict.parse(text).items() if name != "__metadata__"]
         ends = [int(entry["data_offsets"][1]) for entry in tensors]
         return Header(tuple(str(entry["dtype"]) for entry in tensors), 8 + size + max(ends, default=0))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):

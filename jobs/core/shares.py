@@ -109,6 +109,7 @@ def answers(desk: Path, topic: str, count: int, seconds: float, ended: Callable[
 
     Raises:
         SealBroken: one of them found something wrong.
+        ValueError: one of them left something else.
         TimeoutError: one left no answer in ``seconds``; its number is in the message.
     """
     end = time.monotonic() + seconds
@@ -119,11 +120,18 @@ def answers(desk: Path, topic: str, count: int, seconds: float, ended: Callable[
             first = min(wanted[name] for name in missing)
             raise TimeoutError(f"{len(missing)} of {count} nodes left no {topic}, the first of them is number {first}")
         time.sleep(_POLL_SECONDS)
-    found = [files.read_json(desk / name)["value"] for name in wanted]
+    found = [_answer(desk / name) for name in wanted]
     for value in found:
         if isinstance(value, dict) and "error" in value:
-            raise SealBroken(Path(value["path"]), value["error"])
+            raise SealBroken(Path(str(value.get("path"))), str(value["error"]))
     return found
+
+
+def _answer(path: Path) -> Any:
+    found = files.read_json(path)
+    if not isinstance(found, dict) or "value" not in found:
+        raise ValueError(f"{path}: not an answer of a node")
+    return found["value"]
 
 
 def all_answered(desk: Path, topic: str, count: int) -> bool:
@@ -132,8 +140,15 @@ def all_answered(desk: Path, topic: str, count: int) -> bool:
 
 
 def digests_of(found: Iterable[Any]) -> dict[str, FileDigest]:
-    """What ``digest_written`` of several nodes returned, as they left it, by name."""
-    entries = [strict.build(FileDigest, one) for part in found for one in part]
+    """What ``digest_written`` of several nodes returned, as they left it, by name.
+
+    Raises:
+        ValueError: it is not that.
+    """
+    try:
+        entries = [one for part in found for one in strict.convert(tuple[FileDigest, ...], part, "digests")]
+    except ValueError as error:
+        raise ValueError(f"what a node left is not its digests: {error}") from error
     return {entry.path: entry for entry in entries}
 
 

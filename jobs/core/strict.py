@@ -6,8 +6,11 @@ a stranger has changed must be named, never end in a traceback, and never be tak
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
+import stat
 import sys
 import types
 from collections.abc import Callable
@@ -15,7 +18,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, BinaryIO, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
@@ -51,12 +54,30 @@ def read(path: Path) -> Any:
         ValueError: not JSON, or no file; the message names the path.
         OSError: it cannot be read now.
     """
+    with open_file(path) as stream:
+        try:
+            return parse(stream.read())
+        except ValueError as error:
+            raise ValueError(f"{path}: not valid JSON: {error}") from error
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A file of ours, to read: not a directory, a link to itself, or a pipe on whose other side nobody writes.
+
+    Raises:
+        FileNotFoundError, OSError: as ``open``.
+        ValueError: it is no file.
+    """
     try:
-        return parse(path.read_bytes())
-    except (IsADirectoryError, NotADirectoryError) as error:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+            raise
         raise ValueError(f"{path}: not a file: {error.strerror}") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ValueError(f"{path}: not a file")
+    return os.fdopen(handle, "rb")
 
 
 def build(cls: type[T], value: Any) -> T:

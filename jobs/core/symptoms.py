@@ -17,7 +17,9 @@ _OWN = (r"overnight: (module load .* failed on|there is no command|no scratch di
         r".*: nothing is run$)")  # fmt: skip
 """What our scripts say of a node on which the work cannot begin. Their other words quote what they judge."""
 
-_SHARED = r"/dev/shm|shared memory \(shm\)|out of shared memory|posix_fallocate failed|unable to \w+ .*</torch_"
+_SHARED = (r"/dev/shm/(nccl|torch_|sem\.|psm|plasma)|/dev/shm\W.*(full|too small|No space left)|"
+           r"No space left on device.*/dev/shm\b|shared memory \(shm\)|out of shared memory|posix_fallocate failed|"
+           r"unable to \w+ .*</torch_")  # fmt: skip
 _INTERFACE = (r"no socket interface found|Unable to find (address|interface) for|unsupported gloo device|"
               r"is neither AF_INET")  # fmt: skip
 _OLD_DRIVER = (r"CUDA driver version is insufficient|NVIDIA driver on your system is too old|unsupported toolchain|"
@@ -33,13 +35,20 @@ _PATTERNS: tuple[tuple[FailureClass, str], ...] = (
     (FailureClass.IMAGE, r"(pyxis|enroot|podman|docker|apptainer)\b.*(\[ERROR\]|[Uu]nauthorized|manifest unknown)|"
      r"returned error code: [45]\d\d|^FATAL: .*(image|container|pull|build|registry|squashfs)|"
      r"^Error: .*(pulling|initializing) (image|source)|toomanyrequests|pyxis: .*failed to import \S+ image\W+\w|"
-     r"pyxis: (couldn't|failed to|child)|spank: .*failed"),
+     r"pyxis: (couldn't|failed to|child)|spank: .*failed|^enroot-\w+: failed|\[ERROR\] .*\.(sqsh|sqfs|sif)\b|"
+     r"Error response from daemon: .*(pull|manifest|image)|spank_\w+: .*(image|pull)"),
     (FailureClass.ENVIRONMENT, _OWN + r"|error while loading shared libraries|Exec format error|"
+     r"\.so[\w.]*: cannot open shared object file|^Illegal instruction|^qemu-\w+: Could not open|"
+     r"^-?(\S*/)?bash: (line \d+: )?(module|srun|/\S+/(srun|python[\d.]*)): |"
+     r"^(\S*/)?env: \S+: No such file or directory|"
+     r"^(exec: line \d+: )?/\S+/python[\d.]*: (not found|No such file or directory)|No module named 'encodings'|"
+     r"Fatal Python error: (init_fs_encoding|init_import_site)|"
      r"cannot execute binary file|error: execve\(\)|couldn't chdir to|Lmod has detected the following error|"
      r"^\S*(slurm_script|(job\S*|host|node)\.sh): line \d+: .*"
      r"(not found|No such file or directory|cannot execute|Permission denied)|"
      r"Unable to locate a modulefile|error: Unable to find environment|Could not open std(out|err) file|" + _SHARED),
-    (FailureClass.NAMES, r"Name or service not known|Temporary failure in name resolution|"
+    (FailureClass.NAMES, r"Name or service not known|unknown host|failed to resolve host|"
+     r"[Nn]o such host( is known)?\b|Temporary failure in name resolution|"
      r"No address associated with hostname|nodename nor servname provided|Could not resolve host"),
     (FailureClass.GPU_MEMORY, r"CUDA out of memory|torch\.(cuda\.)?OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED|"
      r"CUDA error: out of memory|cudaErrorMemoryAllocation|Cuda failure \d+ 'out of memory'"),

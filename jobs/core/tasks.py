@@ -7,7 +7,7 @@ is measured). A new kind is a dataclass and an entry of ``KINDS`` here, and an e
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
 from jobs.core import measures, strict
@@ -46,10 +46,65 @@ class MeasureKeys(TranslationKeys):
     measure: dict[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkKeys(TaskKeys):
+    """Of a task on rows that ``overnight fetch`` brings. ``benchmark``: ``SOURCE`` or ``SOURCE/SET``; ``by``: a field
+    of the rows, of whose values each gets numbers of its own, or ``subject``: the part of the data set. ``rows``: where
+    they lie in what was fetched, which the planner says."""
+
+    benchmark: str
+    by: str | None = None
+    rows: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarnessKeys(BenchmarkKeys):
+    """``harness``: name of a task of lm-evaluation-harness; ``shots``: examples before each question, None: as many as
+    the task says; ``chat``: whether prompts go through the chat template, ``auto``: where the checkpoint has one;
+    ``system``: said before them. ``max_new_tokens`` bounds a generated answer, None: as the task says.
+
+    What the planner found: ``version`` of the harness, the ``files`` of its tasks, the ``data_set`` that they read, and
+    what they measure (``measures``: whether more is better).
+    """
+
+    harness: str
+    shots: int | None = setting(None, at_least=0)
+    chat: str = setting("auto", choices=("auto", "true", "false"))
+    system: str | None = None
+    max_new_tokens: int | None = setting(None, at_least=1)
+    version: str = ""
+    files: dict[str, str] = field(default_factory=dict)
+    data_set: str = ""
+    measures: dict[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SafetyKeys(BenchmarkKeys):
+    """``safety``: the kind of the task, where its name is another."""
+
+    safety: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefusalKeys(SafetyKeys):
+    """``language``: of the prompts that do not say theirs, and of the harmless ones that are added to rows without any;
+    ``chat``: whether prompts go through the chat template."""
+
+    language: tuple[str, ...] = ("en",)
+    chat: str = setting("auto", choices=("auto", "true", "false"))
+    system: str | None = None
+    max_new_tokens: int = setting(64, at_least=1)
+
+
+FOUND = ("rows", "version", "files", "data_set", "measures")
+"""Keys that the planner fills in."""
+
+
 @dataclass(frozen=True)
 class TaskKind:
-    """One kind. ``reads``: the kind of the data stage. ``key``: a task that has this key is of the kind, with ``value``
-    where it says one; every kind is that of a task of its name, too, and of ``task: NAME``."""
+    """One kind. ``reads``: the kind of the data stage, or BENCHMARK. ``metrics``: those that every task of it has.
+    ``key``: a task that has this key is of the kind, with ``value`` where it says one; every kind is that of a task of
+    its name, too, and of ``task: NAME``."""
 
     name: str
     keys: type[TaskKeys]
@@ -60,15 +115,24 @@ class TaskKind:
 
     def metrics_of(self, given: Mapping[str, Any]) -> Mapping[str, MetricFacts]:
         """The metrics of a task of this kind with these keys."""
-        return {**self.metrics, **measures.metrics_of(given.get("measure"))}
+        found = {name: MetricFacts(higher) for name, higher in (given.get("measures") or {}).items()}
+        return {**self.metrics, **found, **measures.metrics_of(given.get("measure"))}
+
+    def plain(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The keys as their types say: ``true`` and ``false`` are words where texts stand (``chat: false``)."""
+        kinds, _ = strict.shape(cast(Any, self.keys))
+        return {
+            name: str(value).lower() if isinstance(value, bool) and kinds.get(name) is str else value
+            for name, value in given.items()
+        }
 
     def problems(self, given: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
         """Where keys of a task of this kind are unknown (an empty reason) or have a wrong value, and why; ``task`` is
         none of them."""
         kinds, required = strict.shape(cast(Any, self.keys))
         rules = {one.name: rule_of(one) for one in fields(self.keys)}
-        for name, value in given.items():
-            if name not in kinds:
+        for name, value in self.plain(given).items():
+            if name not in kinds or name in FOUND:
                 yield (name,), ""
                 continue
             if name == "measure":
@@ -88,6 +152,13 @@ class TaskKind:
                 yield (name,), "this key is required"
 
 
+BENCHMARK = "benchmark"
+"""What a task ``reads`` that has no data stage."""
+
+_LOWER_SHARE = MetricFacts(False, share=True)
+_BBQ = {"ambiguous": SHARE, "clear": SHARE, "bias_ambiguous": LOWER, "bias_clear": LOWER}
+_REFUSALS = {"harmful": SHARE, "harmless": _LOWER_SHARE}
+
 KINDS: dict[str, TaskKind] = {
     kind.name: kind
     for kind in (
@@ -95,7 +166,12 @@ KINDS: dict[str, TaskKind] = {
         TaskKind("answers", DataKeys, "instructions", {"answer_loss": LOWER}),
         TaskKind("translation", TranslationKeys, "instructions", {"chrf": HIGHER, "exact_match": SHARE}),
         TaskKind("measure", MeasureKeys, "instructions", {}, key="measure"),
+        TaskKind("harness", HarnessKeys, BENCHMARK, {}, key="harness"),
         TaskKind("preferences", DataKeys, "preferences", {"accuracy": SHARE, "margin": HIGHER}),
+        TaskKind("refusal", RefusalKeys, BENCHMARK, _REFUSALS, key="safety", value="refusal"),
+        TaskKind("pairs", SafetyKeys, BENCHMARK, {"stereotyped": _LOWER_SHARE}, key="safety", value="pairs"),
+        TaskKind("bbq", SafetyKeys, BENCHMARK, _BBQ, key="safety", value="bbq"),
+        TaskKind("facts", SafetyKeys, BENCHMARK, {"mc1": SHARE, "mc2": HIGHER}, key="safety", value="facts"),
     )
 }
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from jobs.evaluate import gates, metrics
 from jobs.evaluate.gates import Judgement
-from jobs.evaluate.intervals import FEWEST, Array, Groups, Observed
+from jobs.evaluate.intervals import FEWEST, Array, Groups, MetricEstimate, Observed
 from jobs.evaluate.kinds import Task
 from jobs.evaluate.settings import EvaluateSettings
 from jobs.training.settings import BadSettings
@@ -27,10 +27,12 @@ the hard ones."""
 @dataclass(frozen=True)
 class Measured:
     """One metric. ``before`` and ``change`` are over the examples that both evaluations measured; ``moved`` says how
-    many of those got better, got worse and stayed, where the metric is a share of them."""
+    many of those got better, got worse and stayed, where the metric is a share of them. ``by``: tag of the examples ->
+    its values -> the metric over those examples."""
 
     now: Observed
     higher_is_better: bool
+    by: dict[str, dict[str, MetricEstimate]] = field(default_factory=dict)
     before: float | None = None
     change: Observed | None = None
     moved: tuple[int, int, int] | None = None
@@ -38,6 +40,8 @@ class Measured:
     def as_json(self) -> dict[str, Any]:
         """What stands in evaluation.json."""
         found = {**asdict(self.now.estimate), "higher_is_better": self.higher_is_better}
+        if self.by:
+            found["by"] = {tag: {name: asdict(one) for name, one in own.items()} for tag, own in self.by.items()}
         if self.change is not None:
             found |= {"before": self.before, "change": asdict(self.change.estimate)}
         if self.moved is not None:
@@ -147,10 +151,10 @@ def evaluate(now: Samples, earlier: Samples | None, settings: EvaluateSettings) 
             raise BadSettings(f"gate {name!r} ({rule}): the two evaluations have no example of {task} in common")
         seen[name] = looked_at, one.before or 0.0
     judged = gates.judge(settings.gate, seen)
-    for name, one in judged.items():
+    for name, judgement in judged.items():
         task, _ = metric_of(name, settings)
         if problems.get(task, 0) > MOST_PROBLEMS * len(now.get(task, ())):
-            judged[name] = replace(one, verdict="undecided", needs=None)
+            judged[name] = replace(judgement, verdict="undecided", needs=None)
     return Evaluation(tasks, judged, alone, problems)
 
 
@@ -171,16 +175,19 @@ def _of_task(
     old = _measured(of, [pair[0] for pair in pairs])
     found = {}
     for name, metric in _measured(of, samples).items():
-        one = Measured(metrics.value(metric, values, groups, drawn), metric.higher_is_better)
+        if not len(metric.counts(values)):
+            continue
+        by = _by(metric, samples, values, settings)
+        one = Measured(metrics.value(metric, values, groups, drawn), metric.higher_is_better, by)
         if both is not None and sums is not None and name in old:
             change = metrics.change(metric, before, after, both, (sums[0], sums[1]))
             moved = None
-            if metric.share is not None:
-                steps = after[:, metric.share] - before[:, metric.share]
+            if metrics.is_share(metric, before, after):
+                steps = metric.counts(after)[:, metric.share] - metric.counts(before)[:, metric.share]
                 up, down = int((steps > 0).sum()), int((steps < 0).sum())
                 moved = (*((up, down) if metric.higher_is_better else (down, up)), int((steps == 0).sum()))
             first = float(metric.of(before.sum(axis=0)))
-            one = Measured(one.now, one.higher_is_better, first, change, moved)
+            one = replace(one, before=first, change=change, moved=moved)
         found[name] = one
     return found
 
@@ -189,6 +196,26 @@ def _measured(task: Task, samples: Sequence[Mapping[str, Any]]) -> dict[str, met
     """The metrics that these samples have the numbers for."""
     first = samples[0] if samples else {}
     return {name: one for name, one in task.metrics.items() if one.needs is None or one.needs in first}
+
+
+def _by(
+    metric: metrics.Metric, samples: Sequence[Mapping[str, Any]], values: Array, settings: EvaluateSettings
+) -> dict[str, dict[str, MetricEstimate]]:
+    """The metric over the examples of each value of each tag."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for number, sample in enumerate(samples):
+        for tag, value in sample.get("tags", {}).items():
+            found.setdefault(tag, {}).setdefault(value, []).append(number)
+    numbers: dict[str, dict[str, MetricEstimate]] = {}
+    for tag, own in found.items():
+        for value, some in sorted(own.items()):
+            groups = _groups([samples[number] for number in some], settings)
+            part = values[some]
+            if not len(metric.counts(part)):
+                continue
+            one = metrics.value(metric, part, groups, groups.sums(part))
+            numbers.setdefault(tag, {})[value] = one.estimate
+    return numbers
 
 
 def _groups(samples: Sequence[Mapping[str, Any]], settings: EvaluateSettings) -> Groups:

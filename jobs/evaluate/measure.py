@@ -67,7 +67,7 @@ def log_likelihoods(model: PreTrainedModel, pairs: Sequence[Tokens]) -> list[flo
     """
     ids, wanted = _padded(model, pairs)
     targets = ids[:, 1:][wanted[:, :-1]]  # position p predicts the token at p + 1
-    every = _logits(model, ids, wanted)
+    every = logits(model, ids, wanted)
     found = [
         -functional.cross_entropy(some.float(), right, reduction="none")
         for some, right in zip(every, torch.split(targets, LOGIT_ROWS), strict=True)
@@ -81,7 +81,7 @@ def divergences(model: PreTrainedModel, reference: PreTrainedModel, pairs: Seque
     nats: over the whole vocabulary at each of them. One batch, as in ``log_likelihoods``."""
     ids, wanted = _padded(model, pairs)
     found = []
-    for some, other in zip(_logits(model, ids, wanted), _logits(reference, ids, wanted), strict=True):
+    for some, other in zip(logits(model, ids, wanted), logits(reference, ids, wanted), strict=True):
         mine, theirs = some.float().log_softmax(-1), other.float().log_softmax(-1)
         found.append((mine.exp() * (mine - theirs)).sum(-1).clamp(min=0))
     return _by_row(torch.cat(found), wanted)
@@ -105,28 +105,30 @@ def _by_row(values: torch.Tensor, wanted: torch.Tensor) -> list[float]:
     return [float(value) for value in sums]
 
 
-def _logits(model: PreTrainedModel, ids: torch.Tensor, wanted: torch.Tensor) -> Iterator[torch.Tensor]:
+def logits(
+    model: PreTrainedModel, ids: torch.Tensor, wanted: torch.Tensor, **more: torch.Tensor
+) -> Iterator[torch.Tensor]:
     """The model's own logits at the ``wanted`` positions of ``ids``, ``LOGIT_ROWS`` positions at a time.
 
     What is behind the layers (the head, and the scale or the cap of some architectures) is the model's own code: its
     layers run once, and it is then given what they said, part by part. A model that does not ask its layers for it by
-    the usual name is run as a whole.
+    the usual name is run as a whole. ``more``: mask and positions, where they are not the plain ones.
     """
     layers = model.base_model
-    said = layers(input_ids=ids, use_cache=False) if layers is not model else None
+    said = layers(input_ids=ids, use_cache=False, **more) if layers is not model else None
     states = None if said is None else said.last_hidden_state[wanted]
     if said is not None and states is not None:
         for some in states.split(LOGIT_ROWS):
             part = copy.copy(said)
             part["last_hidden_state"] = some[None]
             with _saying(layers, part) as asked:
-                logits = model(input_ids=ids[:1, :1].expand(1, len(some)), use_cache=False).logits[0]
+                found = model(input_ids=ids[:1, :1].expand(1, len(some)), use_cache=False).logits[0]
             if not asked:
                 break
-            yield logits
+            yield found
         else:
             return
-    yield from model(input_ids=ids, use_cache=False).logits[wanted].split(LOGIT_ROWS)
+    yield from model(input_ids=ids, use_cache=False, **more).logits[wanted].split(LOGIT_ROWS)
 
 
 @contextmanager
@@ -147,16 +149,18 @@ def _saying(layers: torch.nn.Module, said: Any) -> Iterator[list[bool]]:
 
 @dataclass(frozen=True)
 class Answer:
-    """A generated answer. ``end``: the token that ended it, which is none of ``ids``; None: it was cut off."""
+    """A generated answer. ``end``: the token that ended it, which is none of ``ids``; None: it was cut off, or a text
+    ended it."""
 
     text: str
     ids: tuple[int, ...] = ()
     end: int | None = None
+    is_cut: bool = False
 
     @property
     def finish(self) -> str:
         """Why it ended, as it stands in samples.jsonl."""
-        return "length" if self.end is None else "stop"
+        return "length" if self.is_cut else "stop"
 
 
 @torch.inference_mode()
@@ -166,12 +170,15 @@ def answers(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     ends: Sequence[int],
+    stops: Sequence[str] = (),
+    strip: bool = True,
 ) -> list[Answer]:
-    """The greedy continuation of each prompt up to one of ``ends``. One batch, padded on the left.
+    """The greedy continuation of each prompt up to one of ``ends`` (ids) or ``stops`` (texts), without the blanks
+    around it where ``strip``. One batch, padded on the left.
 
     Of generation_config.json only the end ids count: a repetition penalty or the like would make it another one.
     """
-    from transformers import GenerationConfig
+    from transformers import GenerationConfig, StoppingCriteriaList
 
     longest = max(map(len, prompts))
     pad = int(tokenizer.pad_token_id)
@@ -191,15 +198,43 @@ def answers(
         use_cache=True,
     )
     try:
-        made = model.generate(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
+        made = model.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            stopping_criteria=StoppingCriteriaList([_stopping(tokenizer, longest, stops)] if stops else []),
+        )
     finally:
         model.generation_config = own
     rows = [_until(ends, row) for row in made[:, longest:].tolist()]
-    texts = tokenizer.batch_decode([own for own, _ in rows], skip_special_tokens=True)
-    return [Answer(text.strip(), tuple(own), end) for text, (own, end) in zip(texts, rows, strict=True)]
+    whole = tokenizer.batch_decode([own for own, _ in rows], skip_special_tokens=True)
+    found = []
+    for text, (own, end) in zip(whole, rows, strict=True):
+        before = _before(text, stops)
+        is_cut = end is None and len(before) == len(text)
+        found.append(Answer(before.strip() if strip else before, tuple(own), end, is_cut))
+    return found
 
 
 def _until(ends: Sequence[int], ids: list[int]) -> tuple[list[int], int | None]:
     """The ids before the first of ``ends``, and that one; None: there is none."""
     at = next((place for place, token in enumerate(ids) if token in ends), None)
     return (ids, None) if at is None else (ids[:at], ids[at])
+
+
+def _before(text: str, stops: Sequence[str]) -> str:
+    for stop in stops:
+        if stop:
+            text = text.split(stop, 1)[0]
+    return text
+
+
+def _stopping(tokenizer: PreTrainedTokenizerBase, start: int, stops: Sequence[str]) -> Callable[..., torch.Tensor]:
+    """Says which rows of a batch have one of ``stops`` at their end. A token has a character at least, so the last of
+    them are looked at only."""
+    most = max(map(len, stops)) + 1
+
+    def stopped(ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        tails = tokenizer.batch_decode(ids[:, max(start, ids.shape[1] - most) :])
+        return torch.tensor([any(stop and stop in tail for stop in stops) for tail in tails], device=ids.device)
+
+    return stopped

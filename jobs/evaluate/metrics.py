@@ -17,12 +17,19 @@ from jobs.evaluate.intervals import Array, Groups, Observed
 
 @dataclass(frozen=True)
 class Metric:
-    """``of``: from sums of statistics (..., columns) to values (...). ``share``: the column that is 0 or 1 of each
-    example, where the metric is its mean. ``needs``: a field of samples without which there is no such number."""
+    """``of``: from sums of statistics (..., columns) to values (...). ``share``: the column whose mean the metric is,
+    where that is 0 or 1 of each example (of a benchmark: can be). ``among``: the column that is 1 of the examples
+    that it is a share of, where those are not all. ``needs``: a field of samples without which there is no such
+    number."""
+
+    def counts(self, values: Array) -> Array:
+        """Of these statistics those that the metric is about."""
+        return values if self.among is None else values[values[:, self.among] == 1]
 
     of: Callable[[Array], Array]
     higher_is_better: bool
     share: int | None = None
+    among: int | None = None
     needs: str | None = None
 
 
@@ -31,17 +38,23 @@ def mean(column: int) -> Callable[[Array], Array]:
     return lambda sums: np.asarray(sums[..., column] / sums[..., -1])
 
 
+def is_share(metric: Metric, *values: Array) -> bool:
+    """Whether the metric is a share of these examples."""
+    return metric.share is not None and all(bool(np.isin(one[:, metric.share], (0, 1)).all()) for one in values)
+
+
 def value(metric: Metric, values: Array, groups: Groups, drawn: Array) -> Observed:
     """A metric over ``values`` (examples, columns), of which ``drawn`` are the sums over each resample."""
-    if metric.share is not None and groups.single:
-        return intervals.of_share(int(values[:, metric.share].sum()), len(values))
-    return intervals.of_draws(float(metric.of(values.sum(axis=0))), metric.of(drawn), len(values), groups.count)
+    own = metric.counts(values)
+    if metric.share is not None and groups.single and is_share(metric, values):
+        return intervals.of_share(int(own[:, metric.share].sum()), len(own))
+    return intervals.of_draws(float(metric.of(values.sum(axis=0))), metric.of(drawn), len(own), groups.count)
 
 
 def change(metric: Metric, before: Array, after: Array, groups: Groups, drawn: tuple[Array, Array]) -> Observed:
     """How far a metric moved on the same examples, which are drawn together."""
-    if metric.share is not None and groups.single:
-        moved = after[:, metric.share] - before[:, metric.share]
-        return intervals.of_changed_share(int((moved > 0).sum()), int((moved < 0).sum()), len(after))
+    if metric.share is not None and groups.single and is_share(metric, before, after):
+        moved = metric.counts(after)[:, metric.share] - metric.counts(before)[:, metric.share]
+        return intervals.of_changed_share(int((moved > 0).sum()), int((moved < 0).sum()), len(moved))
     first, second = (float(metric.of(values.sum(axis=0))) for values in (before, after))
     return intervals.of_draws(second - first, metric.of(drawn[1]) - metric.of(drawn[0]), len(after), groups.count)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.core import files
+from jobs.core import files, results
 from jobs.core.spec import StageSpec
 from jobs.evaluate.kept import Kept, Key, Sample
 from jobs.evaluate.kinds import Loaded, PreparedTask
@@ -49,6 +49,7 @@ class Session:
         self._total = len(self.saves) * sum(len(task.rows) for task in self.tasks)
         self._known = self._read()
         self._done = len(self._known)
+        self._is_alone = not self._known and self.ctx.world == 1 and tuple(self.saves) == (None,)
 
     def _read(self) -> dict[Key, Sample]:
         """What is kept of the rows as they are shown now."""
@@ -134,7 +135,8 @@ class Session:
             found = self._found(save, task)
             assert found is not None
             made[task.name] = found
-            task.how.update(task.after(found))
+            if self._is_alone:  # what a task has kept of its rows is that of all of them
+                task.how.update(task.after(found))
         return made
 
 
@@ -163,12 +165,15 @@ def load(checkpoint: Path, spec: StageSpec, settings: EvaluateSettings) -> Loade
         return load_model(path, kind).eval().to(device)
 
     model = model_of(checkpoint)
+    other = spec.inputs.get("compare_to")
+    known = None if other is None else results.find(other.output)
+    earlier = {} if known is None else results.read(known)
     reference = None
     if "reference" in spec.inputs:
-        other = spec.inputs["reference"].output
-        _same_vocabulary(checkpoint, other)
-        reference = model_of(other)
-    return Loaded(model, tokenizers.load(checkpoint), settings.batch_tokens, settings.batch_prompts, reference)
+        beside = spec.inputs["reference"].output
+        _same_vocabulary(checkpoint, beside)
+        reference = model_of(beside)
+    return Loaded(model, tokenizers.load(checkpoint), settings.batch_tokens, settings.batch_prompts, reference, earlier)
 
 
 def asked(settings: EvaluateSettings, rows: Mapping[str, Any], ctx: WorkContext) -> list[PreparedTask]:

@@ -66,7 +66,8 @@ def _task(name: str, value: Any) -> Task:
     if kind is None:
         unknown({str(value.get("task", name)): value}, KINDS, "task")
     assert kind is not None
-    keys = build(kind.keys, {key: one for key, one in value.items() if key != "task"}, f" of task {name!r}")
+    given = kind.plain({key: one for key, one in value.items() if key != "task"})
+    keys = build(kind.keys, given, f" of task {name!r}")
     if isinstance(keys, DataKeys) and keys.data is None:
         raise BadSettings(f"task {name!r} must name its data")
     task = Task(name, KINDS[kind.name], keys)

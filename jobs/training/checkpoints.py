@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.core import safetensors
+from jobs.core import safetensors, strict
 
 ADAPTER = "adapter_config.json"
 """Of a directory of adapters alone, as ``peft`` writes it."""
@@ -40,7 +39,7 @@ def hugging_face(directory: Path) -> Completeness:
     names = ["model.safetensors"]
     if index.is_file():
         try:
-            names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+            names = sorted(set(strict.convert(dict[str, str], strict.read(index)["weight_map"], "weight_map").values()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             return Completeness(problem=f"{index}: not an index of weights: {error}")
     for name in names:

@@ -16,7 +16,7 @@ from jobs.core import claim, files, seal, shares
 from jobs.core.claim import Claim
 from jobs.core.paths import StorePaths
 from jobs.core.patience import Patience, passes
-from jobs.core.seal import FileDigest
+from jobs.core.seal import Depth, FileDigest
 from jobs.core.shares import Node
 from jobs.core.validation import Losses
 
@@ -128,15 +128,16 @@ class Saves:
             if seal.load(self._store.save_seal(step)).bytes >= shares.LARGE and self._read_together(step, "newest"):
                 self._read = step
 
-    def seal(self, step: int) -> None:
-        """Seal ``checkpoint-<step>`` here and now; called by one process after all have written.
+    def seal(self, step: int, known: dict[str, FileDigest] | None = None) -> None:
+        """Seal ``checkpoint-<step>`` here and now; called by one process after all have written. ``known``: digests
+        that others have made.
 
         Digested in the directory of this start, with the seal inside; then one rename makes it a save of the entry.
 
         Raises:
             ClaimLost: a later start holds the store entry.
         """
-        Patience().call(lambda: self._publish(step, self.validations, {}, None))
+        Patience().call(lambda: self._publish(step, self.validations, known or {}, None))
 
     def seal_beside(
         self,
@@ -183,6 +184,11 @@ class Saves:
         self._given_up = True
         with contextlib.suppress(Exception):
             self.wait()
+
+    @property
+    def depth(self) -> Depth:
+        """Of its seals."""
+        return self._depth
 
     def _go_on(self, done: int = 0) -> None:
         if self._given_up:

@@ -191,7 +191,8 @@ class _Monitor:
 
     def end(self) -> None:
         """Stacks of this node, then (rank 0's monitor) the result, then SIGKILL."""
-        mine = sorted(files.read_json_lines(self._ranks / f"{node_name()}{RANKS}"), key=lambda rank: int(rank["rank"]))
+        mine = [rank for rank in files.read_json_lines(self._ranks / f"{node_name()}{RANKS}") if _is_a_rank(rank)]
+        mine.sort(key=lambda rank: int(rank["rank"]))
         for rank in mine:
             _signal(int(rank["pid"]), STACK_SIGNAL)
         deadline = time.monotonic() + STACK_SECONDS
@@ -250,6 +251,11 @@ class _Monitor:
 ENDED = "ended"
 
 
+def _is_a_rank(rank: dict[str, Any]) -> bool:
+    """Not a damaged line: a signal to 0 or -1 would be one to others, too."""
+    return isinstance(rank.get("rank"), int) and isinstance(pid := rank.get("pid"), int) and pid > 1
+
+
 def _stacks(rank: dict[str, Any]) -> str:
     """The stacks that a rank has written; ``ENDED`` of one that has ended by itself."""
     try:
@@ -270,4 +276,5 @@ def _signal(pid: int, number: int) -> None:
 def longest_save(spec: StageSpec) -> float:
     """Seconds of the longest save measured in any start of this stage of the run; 0 where none was."""
     lines = files.read_json_lines(spec.stage_paths.events)
-    return max((float(line.get("seconds") or 0) for line in lines if line.get("event") == "save_took"), default=0.0)
+    took = [line.get("seconds") for line in lines if line.get("event") == "save_took"]
+    return max((float(seconds) for seconds in took if isinstance(seconds, int | float)), default=0.0)

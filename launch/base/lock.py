@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jobs.core import files
+from jobs.core import files, strict
 
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 300.0
@@ -135,7 +135,8 @@ class SharedLock:
         except FileNotFoundError:
             return
         try:
-            if files.read_json(aside).get("token") != holder.get("token"):
+            found = files.read_json(aside)
+            if isinstance(found, dict) and found.get("token") != holder.get("token"):
                 os.link(aside, self._path)
         except (ValueError, FileExistsError):
             pass  # torn, so it was the one judged; or a third lock is in place already
@@ -149,12 +150,14 @@ def read(path: Path) -> tuple[dict[str, Any] | None, object]:
     Opened for each look: NFS asks the server then, while an answer of stat may be a minute old.
     """
     try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
+        with strict.open_file(path) as stream:
             text, mark = stream.read(), os.fstat(stream.fileno()).st_mtime_ns
     except FileNotFoundError:
         return None, None
+    except ValueError:  # no file
+        return {}, None
     try:
-        value = json.loads(text)
+        value = strict.parse(text)
     except ValueError:
         value = None
     return (value if isinstance(value, dict) else {}), mark

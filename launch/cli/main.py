@@ -26,6 +26,7 @@ COMMANDS = {
     "submit": "submit a pipeline as a chain of Slurm jobs",
     "run": "run a pipeline on this machine, in the foreground",
     "status": "how a run stands, and why a job waits",
+    "watch": "follow a run on a screen, or line by line",
     "why": "why a stage failed or waits, and how to go on",
     "report": "what became of a run: the finished model, or why there is none",
     "notify": "write the letter about a run that has ended, and send what has not arrived",
@@ -52,8 +53,8 @@ BROKEN_PIPE = 128 + 13
 BUG = 70  # EX_SOFTWARE: apart from every expected exit code
 
 _OF_THE_MACHINE = frozenset({
-    errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.EMLINK, errno.ENAMETOOLONG, errno.ENFILE, errno.ENOMEM, errno.ENOSPC,
-    errno.EPERM, errno.EROFS,
+    errno.EDQUOT, errno.EFBIG, errno.EISDIR, errno.ELOOP, errno.EMFILE, errno.EMLINK, errno.ENAMETOOLONG, errno.ENFILE,
+    errno.ENOMEM, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS,
 })  # fmt: skip
 """What the machine can do to us at any call, beside what passes; a traceback would not help."""
 

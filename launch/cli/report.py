@@ -14,6 +14,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--html", nargs="?", const="", metavar="FILE", help="write a page (default: report.html in the run's directory)"
     )
+    parser.add_argument("--md", action="store_true", help="print Markdown")
     parser.add_argument("--language", choices=("en", "ko"), default="en", help="of the page (default: en)")
 
 
@@ -31,5 +32,9 @@ def run(args: argparse.Namespace) -> int:
         chosen = Path(args.html).absolute() if args.html else None
         where = page.write(found, plan, profile, status, chosen, args.language)
         value, lines = {**value, "html": str(where)}, [f"page: {where}"]
+    elif args.md:
+        from launch.report import markdown
+
+        lines = markdown.lines(made, profile.name)
     options.print_result(value, lines, args.json)
     return ask.exit_code(status)

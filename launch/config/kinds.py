@@ -28,3 +28,9 @@ def measured(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, str
             found.setdefault(metric, (task, metric))
             found[f"{task}.{metric}"] = task, metric
     return found
+
+
+def own_metrics(tasks: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """The tasks whose metrics the planner finds out: their names alone do not say them."""
+    kinds = {task: kind_of(task, given) for task, given in tasks.items()}
+    return {task for task, kind in kinds.items() if kind is not None and not kind.metrics_of(tasks[task])}

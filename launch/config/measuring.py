@@ -59,9 +59,9 @@ def _task(name: str, given: dict[str, Any]) -> dict[str, Any]:
     kind = kind_of(name, given)
     if kind is None:
         return dict(given)
-    defaults = {key.name: key.default for key in fields(kind.keys) if key.default not in (None, MISSING)}
+    defaults = {key.name: key.default for key in fields(kind.keys) if key.default not in (None, MISSING, "")}
     said = {"task": kind.name} if kind.name != name else {}
-    return defaults | {key: value for key, value in given.items() if value is not None} | said
+    return defaults | {key: value for key, value in kind.plain(given).items() if value is not None} | said
 
 
 def _address(text: str) -> str:

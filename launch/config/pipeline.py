@@ -5,13 +5,14 @@ from typing import Any
 
 from pydantic import Field
 
-from jobs.core.tasks import DataKeys, kind_of
+from jobs.core.tasks import BenchmarkKeys, DataKeys, kind_of
 from launch.config.fields import Amount, Line, ResourceKeys, Slug, StrictModel
 from launch.config.kinds import FETCHED
 from launch.config.measuring import ChooseStage, CurveStage, EvaluateStage, MeasuringStage
 from launch.config.profile_fields import Group
 from launch.config.secrets import SecretName
 from launch.config.stages import (
+    BenchmarkSource,
     CorpusStage,
     DataStage,
     GettextSource,
@@ -46,7 +47,9 @@ class Pipeline(StrictModel):
         """Source of a data stage; a ``from`` that names none is a path."""
         stage = self.stages[name]
         assert isinstance(stage, DataStage)
-        return self.sources.get(stage.source) or PathSource.model_construct(type="path", path=stage.source)
+        known = self.sources.get(stage.source)
+        assert not isinstance(known, BenchmarkSource)
+        return known or PathSource.model_construct(type="path", path=stage.source)
 
     def task_data(self, name: str) -> dict[str, str]:
         """Task -> data stage, of the tasks that read one. Where a task names none it is the only one of its kind."""
@@ -89,6 +92,18 @@ class Pipeline(StrictModel):
         every = [one.every for one in self.stages.values() if isinstance(one, CurveStage) and one.checkpoints == name]
         wanted = [(stage.save_every or 1) * one for one in every]
         return math.gcd(*wanted, stage.keep_every or 0) or None
+
+    def benchmarks(self, name: str) -> dict[str, tuple[str, str]]:
+        """Task -> source and set (or path in the source) of the tasks of an evaluation that read a benchmark."""
+        stage = self.stages[name]
+        assert isinstance(stage, MeasuringStage)
+        found = {}
+        for task, keys in stage.tasks.items():
+            kind = kind_of(task, keys)
+            if kind is not None and issubclass(kind.keys, BenchmarkKeys):
+                source, _, part = str(keys.get("benchmark", "")).partition("/")
+                found[task] = source, part
+        return found
 
     def parents(self, name: str) -> dict[str, str]:
         """Role (``checkpoint``, ``data``, ``compare_to``, ``data:<task>``, ``reference``, ``curve``) -> stage that is

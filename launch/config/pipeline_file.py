@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.config import references
+from launch.config import references, suites
 from launch.config.document.layers import apply_overrides
 from launch.config.document.positions import Document, MarkedFile, failure
 from launch.config.document.reader import read
@@ -32,7 +32,7 @@ def read_pipeline(path: Path, overrides: Sequence[str] = ()) -> PipelineFile:
 
 def of_document(path: Path, document: Document, overrides: Sequence[str] = ()) -> PipelineFile:
     """``read_pipeline`` of a file that has been read."""
-    data, positions = apply_overrides(document, overrides)
+    data, positions = suites.expand(apply_overrides(document, overrides), Path(path).parent)
     hint = f"overnight plan {path} --cluster PROFILE"
     pipeline = validate(Pipeline, data, positions, hint=hint)
     problems = references.problems(pipeline)

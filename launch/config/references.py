@@ -11,13 +11,13 @@ from pydantic import BaseModel
 
 from jobs.core.measures import MEASURES
 from jobs.core.settings import EarlyStopping, validation_problem
-from jobs.core.tasks import KINDS, DataKeys, kind_of
+from jobs.core.tasks import FOUND, KINDS, BenchmarkKeys, DataKeys, kind_of
 from launch.base.text import suggest
 from launch.config.document.positions import KeyPath, Problem
 from launch.config.document.validate import show
-from launch.config.kinds import FETCHED, MODEL_KINDS, TRAINING_DATA, TRAINING_KINDS, measured
+from launch.config.kinds import FETCHED, MODEL_KINDS, TRAINING_DATA, TRAINING_KINDS, measured, own_metrics
 from launch.config.measuring import ChooseStage, CurveStage, EvaluateStage, MeasuringStage
-from launch.config.stages import DataStage, TrainingStage
+from launch.config.stages import BenchmarkSource, DataStage, TrainingStage
 from launch.inputs.toolkit import package_directory
 
 if TYPE_CHECKING:
@@ -101,7 +101,10 @@ def _data(pipeline: Pipeline, name: str, stage: DataStage) -> Iterator[Problem]:
     own_files = not known or pipeline.sources[stage.source].type == "path"
     for key, why in _unused(stage, own_files):
         yield Problem((*place, *key), f"is not used here: {why}", at_key=True)
-    if known and stage.kind == "preferences":
+    if known and pipeline.sources[stage.source].type == "benchmark":
+        text = "is of type benchmark: for tasks of an evaluation; nothing is trained on what it is tested with"
+        yield Problem((*place, "from"), f"{stage.source!r} {text}")
+    elif known and stage.kind == "preferences":
         source = pipeline.sources[stage.source]
         if source.type == "gettext" and not source.contrast:
             yield Problem(("sources", stage.source, "contrast"), f"stage {name} (preferences) needs a locale to reject")
@@ -259,6 +262,11 @@ def _measures(pipeline: Pipeline, name: str, stage: MeasuringStage) -> Iterator[
 def _task(pipeline: Pipeline, place: KeyPath, given: dict[str, Any]) -> Iterator[Problem]:
     yield from of_task(place, given)
     kind = kind_of(str(place[-1]), given)
+    if kind is not None and issubclass(kind.keys, BenchmarkKeys) and isinstance(named := given.get("benchmark"), str):
+        sources = [name for name, source in pipeline.sources.items() if isinstance(source, BenchmarkSource)]
+        if (source := named.partition("/")[0]) not in sources:
+            text = f"there is no source {source!r} of type benchmark; {suggest(source, sources)}"
+            yield Problem((*place, "benchmark"), text)
     if kind is not None and issubclass(kind.keys, DataKeys):
         yield from _data_of_task(pipeline, place, given.get("data"), kind.reads)
 
@@ -268,20 +276,23 @@ def of_task(place: KeyPath, given: dict[str, Any]) -> Iterator[Problem]:
     name = str(place[-1])
     kind = kind_of(name, given)
     if kind is None:
-        wrong = str(given.get("task", name))
-        at = (*place, "task") if "task" in given else place
-        yield Problem(at, f"there is no task {wrong!r}; {suggest(wrong, list(KINDS))}", at_key="task" not in given)
+        key: str | None = next((key for key in ("task", "safety") if key in given), None)
+        wrong = name if key is None else str(given[key])
+        options = [one.name for one in KINDS.values() if key != "safety" or one.key == key]
+        at: KeyPath = place if key is None else (*place, key)
+        yield Problem(at, f"there is no task {wrong!r}; {suggest(wrong, options)}", at_key=key is None)
         return
-    known = [key.name for key in fields(kind.keys)]
+    known = [key.name for key in fields(kind.keys) if key.name not in FOUND]
     options = given.get("options", {})
     if not isinstance(options, dict):
         yield Problem((*place, "options"), f"expected a mapping (key: value), got {options!r}")
     else:
         yield from _options((*place, "options"), options, known)
-    for key, text in kind.problems({key: one for key, one in given.items() if key not in ("task", "options")}):
-        near = suggest(key[-1], known if len(key) == 1 else list(MEASURES))
-        value = given.get(key[0]) if len(key) == 1 else given[key[0]][key[1]]
-        yield Problem((*place, *key), text or f"unknown key; {near} (value: {show(value)})", at_key=not text)
+    own = {name: one for name, one in given.items() if name not in ("task", "options")}
+    for path, text in kind.problems(own):
+        near = suggest(path[-1], known if len(path) == 1 else list(MEASURES))
+        value = given.get(path[0]) if len(path) == 1 else given[path[0]][path[1]]
+        yield Problem((*place, *path), text or f"unknown key; {near} (value: {show(value)})", at_key=not text)
 
 
 def _data_of_task(pipeline: Pipeline, place: KeyPath, data: Any, kind: str) -> Iterator[Problem]:
@@ -305,13 +316,34 @@ def _gate(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator[Probl
         yield Problem((*place, compared[0]) if len(compared) < len(stage.gate) else place, text, at_key=True)
     earlier = pipeline.stages.get(stage.compare_to or "")
     known = measured(stage.tasks)
+    open_tasks = own_metrics(stage.tasks)
+    for gate, text in _one_sided(stage):
+        yield Problem((*place, gate), text, at_key=True)
     for metric in stage.gate:
+        task = metric.rpartition(".")[0]
+        if metric not in known and open_tasks and (not task or task in open_tasks):
+            continue  # the planner asks the harness what these tasks measure
         if metric not in known:
             near = suggest(metric, list(known))
             yield Problem((*place, metric), f"no task of this evaluation measures {metric!r}; {near}", at_key=True)
         elif metric in compared and isinstance(earlier, EvaluateStage) and known[metric][0] not in earlier.tasks:
             text = f"{stage.compare_to} does not run the task {known[metric][0]!r}"
             yield Problem((*place, metric), text, at_key=True)
+
+
+def _one_sided(stage: EvaluateStage) -> Iterator[tuple[str, str]]:
+    """Gates on refusals of one kind of prompt: a model that refuses everything, or nothing, passes them."""
+    known = measured(stage.tasks)
+    gated = {known[gate] for gate in stage.gate if gate in known}
+    for gate in stage.gate:
+        task, metric = known.get(gate, ("", ""))
+        kind = kind_of(task, stage.tasks.get(task, {})) if task else None
+        if kind is None or kind.name != "refusal":
+            continue
+        other = next(name for name in kind.metrics if name != metric)
+        if (task, other) not in gated:
+            all_or_none = "everything" if metric == "harmful" else "nothing"
+            yield gate, f"a model that refuses {all_or_none} passes it: write a gate on {task}.{other}, too"
 
 
 def _cycles(pipeline: Pipeline) -> Iterator[Problem]:

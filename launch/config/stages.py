@@ -17,6 +17,7 @@ from launch.config.fields import (
     ModuleName,
     NotNegative,
     Number,
+    Slug,
     StrictModel,
     Text,
     Whole,
@@ -96,7 +97,16 @@ class PathSource(StrictModel):
     path: Line
 
 
-Source = Annotated[GettextSource | PathSource, Field(discriminator="type")]
+class BenchmarkSource(StrictModel):
+    """Rows of benchmarks: of a PyPI package, which is read and not run, of a hub's data set, or the user's own files.
+    ``sets``: what tasks call parts of them, and where these lie; of some packages they are known."""
+
+    type: Literal["benchmark"]
+    origin: Annotated[str, checked_line(_base)] = Field(alias="from")
+    sets: dict[Slug, Line] = Field(default_factory=dict)
+
+
+Source = Annotated[GettextSource | PathSource | BenchmarkSource, Field(discriminator="type")]
 
 
 class SplitKeys(StrictModel):

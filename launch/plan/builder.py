@@ -248,6 +248,9 @@ class _Builder:
             settings.pop(reference)
         settings["seed"] = self.pipeline.seed_of(name)
         inputs: dict[str, PlannedInput] = {}
+        for task, (source, _) in self.pipeline.benchmarks(name).items():
+            settings["tasks"][task] |= self.facts.tasks.get(name, {}).get(task, {})
+            inputs[f"benchmark:{source}"] = self.of_fetched(source)
         for task, source in self.pipeline.task_data(name).items():
             settings["tasks"][task]["data"] = source
             inputs[source] = self.of_stage(source)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.core import speed
+from jobs.core import speed, strict
 from jobs.core.paths import StorePaths, Workspace
 from launch.base.errors import InputError
 from launch.base.text import table
@@ -138,8 +137,8 @@ def _config_in(output: Path) -> Model | None:
     """The model of a checkpoint; None: no configuration there, or an architecture that is not known."""
     for path in (output / "config.json", output / "hf" / "config.json"):
         try:
-            return estimate.model_of(json.loads(path.read_bytes()))
-        except (OSError, ValueError, KeyError, TypeError):
+            return estimate.model_of(strict.read(path))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return None
 

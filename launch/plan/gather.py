@@ -14,11 +14,12 @@ from launch.config.measuring import MeasuringStage
 from launch.config.pipeline_file import PipelineFile
 from launch.config.profile import Profile
 from launch.config.references import OWN_BACKENDS, backends
-from launch.config.stages import DataStage, GettextSource
+from launch.config.stages import BenchmarkSource, DataStage, GettextSource
 from launch.inputs import fetch, user_code
 from launch.inputs.digests import DigestCache, source_files
 from launch.plan.backends import probe
 from launch.plan.builder import back_ends_of, uses_code
+from launch.plan.harness import harness_tasks
 from launch.plan.model import Facts, FetchedFacts, data_paths
 from launch.plan.probe_cache import ProbeCache
 
@@ -38,7 +39,14 @@ def gather(pipeline: PipelineFile, profile: Profile, workspace: Workspace) -> Fa
         for name in own:
             versions = {**back_ends[name].versions, "code": digest}
             back_ends[name] = replace(back_ends[name], versions=versions)
-    return Facts(back_ends=back_ends, sources=sources, fetched=fetched, core_python=profile.core_python, code=digest)
+    return Facts(
+        back_ends=back_ends,
+        sources=sources,
+        fetched=fetched,
+        core_python=profile.core_python,
+        code=digest,
+        tasks=harness_tasks(pipeline, profile, workspace),
+    )
 
 
 def _sources(pipeline: PipelineFile, workspace: Workspace) -> dict[str, tuple[Source, ...]]:
@@ -96,6 +104,11 @@ def fetch_items(pipeline: PipelineFile) -> dict[str, fetch.FetchItem]:
     for name, source in pipeline.pipeline.sources.items():
         if isinstance(source, GettextSource):
             found[name] = fetch.item(name, source.packages, base=base)
+        elif isinstance(source, BenchmarkSource):
+            try:
+                found[name] = fetch.item(name, source.origin, base=base, form=fetch.BENCHMARK)
+            except InputError as error:
+                raise pipeline.error(("sources", name, "from"), error.message, error.hint) from error
     return found
 
 

@@ -102,10 +102,14 @@ def _of_stage(stage: PlannedStage, profile: ProfileFile, stages: Mapping[str, An
     known = profile.profile.partitions
     paths = profile.profile.resource_paths(stage.kind, stage.name, stages.get(stage.name))
     names = partitions_of(stage.resources)
-    lead, asked_time = profile.profile.lead, stage.resources.time
+    leads = {"lead": profile.profile.lead}
+    if profile.profile.signal is not None and stage.launcher != "ray":
+        leads["signal.lead"] = profile.profile.signal.lead
+    name, lead = max(leads.items(), key=lambda one: one[1].seconds)
+    asked_time = stage.resources.time
     if stage.trains and asked_time is not None and asked_time.seconds <= lead.seconds:
-        text = f"stage {stage.name!r} has a time of {asked_time} and saves {lead} before its end (lead): no step fits"
-        yield paths.get("time", ("resources",)), f"{text}; write more time, or a shorter lead in the profile"
+        text = f"stage {stage.name!r} has a time of {asked_time} and saves {lead} before its end ({name}): no step fits"
+        yield paths.get("time", ("resources",)), f"{text}; write more time, or a shorter {name} in the profile"
     per = [name for name in ("mem-per-cpu", "mem-per-gpu") if profile.profile.sbatch.get(name) not in (None, False)]
     if stage.resources.mem is not None and per and "mem" not in profile.profile.remove:
         text = f"stage {stage.name!r} asks for mem, the profile for --{per[0]} (sbatch), and Slurm takes one of them"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,13 +47,14 @@ class FetchedFacts:
 @dataclass(frozen=True)
 class Facts:
     """The world as far as the plan depends on it. ``fetched`` by name: ``base`` or the name of a source. ``code``:
-    digest of the user's code, where results depend on it."""
+    digest of the user's code, where results depend on it. ``tasks``: stage -> task -> what was found out about it."""
 
     back_ends: Mapping[str, BackEndFacts]
     sources: Mapping[str, tuple[Source, ...]]
     fetched: Mapping[str, FetchedFacts]
     core_python: str
     code: str | None = None
+    tasks: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

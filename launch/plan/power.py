@@ -69,7 +69,8 @@ def _power(
     told = stage.settings["tasks"].get(task, {})
     kind = kind_of(task, told)
     facts = None if kind is None else kind.metrics_of(told).get(metric)
-    assumed = deviation is None and facts is not None and facts.share
+    share = (facts is not None and facts.share) or (kind is not None and kind.name == "harness")
+    assumed = deviation is None and share
     if assumed:
         bound = float(rule.get("at_least", rule.get("at_most", 0.0)))
         deviation = math.sqrt(bound * (1 - bound)) if absolute and 0 < bound < 1 else math.sqrt(CHANGED)
@@ -84,18 +85,30 @@ def _power(
 
 
 def _examples(stage: PlannedStage, task: str, workspace: Workspace) -> int | None:
-    """Rows of the task, by the seal of its data and its limit; of a corpus each document is one."""
+    """Rows of the task, by the seal of its data and its limit; of a corpus each document is one. Of a benchmark whose
+    rows were not counted as many as its limit says."""
     wanted = stage.settings["tasks"].get(task, {})
-    data, limit = stage.inputs.get(wanted.get("data", "")), wanted.get("limit")
+    fetched = str(wanted.get("benchmark", "")).partition("/")[0]
+    role = f"benchmark:{fetched}" if fetched else wanted.get("data", "")
+    data, limit = stage.inputs.get(role), wanted.get("limit")
     if data is None:
         return None
     try:
-        made = seal.load(data.store(workspace).seal).metrics.get(wanted.get("split", "test"))
+        known = seal.load(data.store(workspace).seal).metrics
     except (OSError, ValueError, seal.SealBroken):
         return None
+    made = _rows(known.get("rows"), wanted.get("rows", "")) if fetched else known.get(wanted.get("split", "test"))
+    if fetched and not made:
+        return limit if isinstance(limit, int) else None
     if not isinstance(made, int) or made <= 0:
         return None
     return min(made, limit) if isinstance(limit, int) else made
+
+
+def _rows(counted: Any, place: str) -> int:
+    """Rows of a file or folder, of those that were counted; a data set in several files is not: they are its splits."""
+    found = [count for path, count in (counted or {}).items() if path == place or not place]
+    return int(found[0]) if len(found) == 1 else 0
 
 
 def deviations(plans: Iterator[Plan], workspace: Workspace) -> dict[str, dict[str, float]]:

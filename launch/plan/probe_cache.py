@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.core import files
+from jobs.core import files, strict
 from launch import __version__
 
 Answers = dict[str, dict[str, Any]]
@@ -46,8 +46,9 @@ class ProbeCache:
             if found is not None and all(
                 files.state(path) == (kept and tuple(kept)) for path, kept in made_from.items()
             ):
-                return dict(found["answers"])
-        except (KeyError, TypeError, AttributeError):
+                answers: Answers = strict.convert(dict[str, dict[str, Any]], found["answers"], "answers")
+                return answers
+        except (KeyError, TypeError, AttributeError, ValueError):
             pass
         self._asked = time.time_ns()
         return None
@@ -84,7 +85,7 @@ class ProbeCache:
 
     def _load(self) -> dict[str, Any]:
         try:
-            known = json.loads(self._path.read_bytes())
+            known = strict.read(self._path)
         except (OSError, ValueError):
             return {}
         return known if isinstance(known, dict) else {}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
+from jobs.core import strict
 from jobs.core.paths import Workspace
 from launch.plan.model import Plan, PlannedStage
 
@@ -73,7 +73,7 @@ def _samples(stage: PlannedStage, workspace: Workspace) -> Iterator[dict[str, An
             if '"hypothesis"' not in line:
                 continue
             try:
-                sample = json.loads(line)
+                sample = strict.parse(line)
             except ValueError:
                 continue
             if isinstance(sample, dict) and isinstance(sample.get("task"), str) and isinstance(sample.get("id"), str):

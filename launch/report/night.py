@@ -186,7 +186,8 @@ def _of_stage(run: Run, stage: PlannedStage, known: _Known) -> StageNight | None
         verdict = said.get((start.job, start.restart))
         own_reports = _within(reports, start, after)
         end = _end(start, verdict, own_reports, after, sealed_at, known.now)
-        reached = _work(spans, start, own_reports, end, reached)
+        is_open = verdict is None and after is None and sealed_at is None
+        reached = _work(spans, start, own_reports, end, reached, is_open)
         if after is not None:
             _add(spans, Doing.QUEUED, end, after)
         starts.append(_started(attempt, start, verdict))
@@ -221,8 +222,8 @@ def _sealed_at(stage: PlannedStage, run: Run) -> float | None:
     return None if found is None else path.stat().st_mtime
 
 
-def _work(spans: list[Span], start: Claim, reports: Sequence[Report], end: float, reached: int) -> int:
-    """The spans of one start; the newest step that it or an earlier one has reported."""
+def _work(spans: list[Span], start: Claim, reports: Sequence[Report], end: float, reached: int, is_open: bool) -> int:
+    """The spans of one start, which may be ``is_open``: at work; the newest step that it or an earlier one reported."""
     if not reports:
         _add(spans, Doing.STARTING, start.time, end)
         return reached
@@ -233,8 +234,9 @@ def _work(spans: list[Span], start: Claim, reports: Sequence[Report], end: float
     if again is not None:
         _add(spans, Doing.AGAIN, began, again)
         began = again
-    _add(spans, Doing.WORKING, began, reports[-1].time)
-    _add(spans, Doing.ENDING, reports[-1].time, end)
+    worked = end if is_open else reports[-1].time
+    _add(spans, Doing.WORKING, began, worked)
+    _add(spans, Doing.ENDING, worked, end)
     return max([reached, *(one.step for one in steps)])
 
 

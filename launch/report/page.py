@@ -22,7 +22,7 @@ from launch.report.words import Say, speaker
 from launch.runs.rundir import Run
 from launch.status import advice
 from launch.status import report as status_report
-from launch.status.model import RunStatus
+from launch.status.model import RunStatus, State
 from launch.status.report import RunReport
 from launch.status.results import MetricResult
 
@@ -49,7 +49,7 @@ def render(
         _head(report, profile.name, found, say),
         section(say("What changed"), _changed(report.measured, say)),
         section(say("The night"), parts.of_night(report, profile, found, say)),
-        section(say("Failures"), parts.of_failures(report)),
+        section(say("Failures"), parts.of_failures(parts.reasons(report, goes_on(report)))),
         section(say("Curves"), parts.of_curves(report, say)),
         section(say("Answers"), parts.of_answers(report, say)),
         section(say("Stages"), parts.of_stages(report.stages, say)),
@@ -92,7 +92,9 @@ def _head(report: RunReport, profile: str, found: Night | None, say: Say) -> str
     if better or worse or unshown:
         lines.append(_moves(say("Better"), better, "good", say) + _moves(say("Worse"), worse, "bad", say))
         lines.append(_moves(say("No change shown"), unshown, "soft", say) if unshown else "")
-    lines += [f"<p class=bad>{shown(one.stage)}: {shown(one.text)}</p>" for one in report.reasons]
+    lines += [
+        f"<p class=bad>{shown(one.stage)}: {shown(one.text)}</p>" for one in parts.reasons(report, goes_on(report))
+    ]
     following = advice.of_run(report.run, report.status)
     lines.append(f"<p>{say('Next')}: <code>{shown(following)}</code></p>")
     return "\n".join(lines)
@@ -108,8 +110,15 @@ def verdict(report: RunReport) -> tuple[str, str]:
         return ("A finished model, but not as good as asked for.", "open") if failed else ("A finished model.", "good")
     if report.status.is_done:
         return "All stages are done.", "good"
-    over = any(one.state.is_over for one in report.status.stages)
-    return ("No finished model.", "bad") if over else ("Not over yet.", "open")
+    return ("Not over yet.", "open") if goes_on(report) else ("No finished model.", "bad")
+
+
+def goes_on(report: RunReport) -> bool:
+    """Whether a stage works, or will by itself."""
+    return any(one.state in _GOING for one in report.status.stages)
+
+
+_GOING = (State.RUNNING, State.WAITING, State.SUBMITTING, State.DEFERRED)
 
 
 def moved(measured: Sequence[MetricResult]) -> tuple[list[MetricResult], list[MetricResult], list[MetricResult]]:

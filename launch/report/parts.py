@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from html import escape
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
+from jobs.core import strict
 from jobs.core.progress import Report
 from launch.base.errors import InputError
 from launch.base.text import clock, duration
@@ -20,7 +20,9 @@ from launch.report.night import Doing, Night
 from launch.report.repeat import Repeat
 from launch.report.words import Say
 from launch.status import curves
+from launch.status.model import State
 from launch.status.report import RunReport, StageResult
+from launch.status.why import Why
 
 
 def of_night(report: RunReport, profile: Profile, found: Night | None, say: Say) -> str:
@@ -64,10 +66,15 @@ def cost(report: RunReport, profile: Profile) -> float | None:
     return total
 
 
-def of_failures(report: RunReport) -> str:
+def reasons(report: RunReport, goes_on: bool) -> list[Why]:
+    """What went wrong; of a run that goes on not that a stage has not been submitted yet."""
+    return [one for one in report.reasons if not goes_on or one.state != State.NOT_SUBMITTED]
+
+
+def of_failures(found: Sequence[Why]) -> str:
     """Why stages failed, with the lines that show it."""
     parts = []
-    for one in report.reasons:
+    for one in found:
         evidence = f"<pre>{shown(one.evidence, 4000)}</pre>" if one.evidence else ""
         source = f"<p class=soft>{shown(one.source)}</p>" if one.source else ""
         following = f"<p><code>{shown(one.next)}</code></p>" if one.next else ""
@@ -151,11 +158,13 @@ def of_data(report: RunReport, say: Say) -> str:
     for made in report.stages:
         card = Path(made.path) / "card.json" if made.path else None
         try:
-            facts: dict[str, Any] = json.loads(card.read_text(encoding="utf-8")) if card and card.is_file() else {}
+            facts = strict.convert(dict[str, Any], strict.read(card), "card") if card and card.is_file() else {}
         except (OSError, ValueError):
             facts = {}
         if isinstance(facts.get("kept"), int) and isinstance(facts.get("dropped"), dict):
-            dropped = ", ".join(f"{reason} {count:,}" for reason, count in facts["dropped"].items() if count)
+            dropped = ", ".join(
+                f"{reason} {count:,}" for reason, count in facts["dropped"].items() if isinstance(count, int) and count
+            )
             rows.append([escape(made.stage), f"{facts['kept']:,}", shown(dropped),
                          f"<code>{escape(str(Path(made.path) / 'card.html'))}</code>"])  # fmt: skip
     return table([say("stage"), say("rows kept"), "", say("the card")], rows, (1,))

@@ -74,7 +74,7 @@ def known_workspaces(option: Path | None) -> list[Workspace]:
 
 def _remembered() -> list[Path]:
     with contextlib.suppress(OSError):
-        return [Path(line) for line in _known_file().read_text(encoding="utf-8").splitlines() if line]
+        return [Path(line) for line in _known_file().read_text(encoding="utf-8", errors="replace").splitlines() if line]
     return []
 
 
@@ -83,7 +83,7 @@ def remember(workspace: Workspace) -> None:
     path = _known_file()
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        known = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
         if str(workspace.root) not in known:
             files.write_atomic(path, "\n".join([*known, str(workspace.root)]) + "\n")
 

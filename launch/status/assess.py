@@ -395,7 +395,7 @@ def _newest(standing: AttemptState, starts: list[Claim]) -> str:
 def _avoided(paths: StagePaths, starts: list[Claim]) -> tuple[str, ...]:
     """What the newest job has asked Slurm to leave out for it."""
     try:
-        names = paths.avoid(starts[-1].job).read_text(encoding="utf-8") if starts else ""
+        names = paths.avoid(starts[-1].job).read_text(encoding="utf-8", errors="replace") if starts else ""
     except OSError:
         return ()
     return tuple(name for name in names.strip().split(",") if name)

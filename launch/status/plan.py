@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.core import attempts, seal, validation
+from jobs.core import attempts, seal, strict, validation
 from jobs.core.paths import RunPaths, StorePaths, Workspace
 from jobs.core.progress import recent_steps
 from jobs.core.seal import SealBroken
@@ -103,7 +103,7 @@ def _past(workspace: Workspace) -> list[_Past]:
     for root in roots[:LOOKED_AT_RUNS]:
         paths = RunPaths(root)
         try:
-            stages = json.loads(paths.plan.read_bytes())["stages"]
+            stages = strict.read(paths.plan)["stages"]
             for entry in stages:
                 if not entry["target_step"] and "epochs" not in entry["settings"]:
                     continue
@@ -111,7 +111,7 @@ def _past(workspace: Workspace) -> list[_Past]:
                 if each is not None:
                     signature = _signature(entry["kind"], entry["backend"], entry["settings"], entry["resources"])
                     found.append(_Past(signature, each))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return found
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import yaml
-
 from jobs.core import attempts, seal
 from jobs.core.paths import StorePaths
 from jobs.core.patience import passes
 from jobs.core.verdict import FailureClass, Outcome
 from launch.base.errors import InputError
+from launch.config.document import reader
 from launch.plan.model import PlannedStage
 from launch.runs import attempt_state
 from launch.runs.attempt_state import AttemptStatus, QueueView
@@ -65,9 +64,8 @@ def _is_whole(store: StorePaths) -> bool:
 def _profile(run: Run) -> str:
     """Its name. Not read as a profile: a run of an older version is listed, too."""
     try:
-        value = yaml.load(run.paths.profile.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        return str(value["name"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return str(reader.read(run.paths.profile).data["name"])
+    except (InputError, KeyError):
         return ""
 
 

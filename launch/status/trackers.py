@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
-from jobs.core import files
+from jobs.core import files, strict
 from jobs.core.progress import Report
 from launch.base.errors import InputError
 from launch.plan.model import Plan
@@ -64,7 +66,7 @@ def tell(run: Run, plan: Plan, tracker: str, project: str) -> dict[str, Told]:
         InputError: it is not installed, or cannot be told; with its words.
     """
     path = run.paths.tracked / f"{tracker}.json"
-    known: dict[str, Told] = files.read_json_or_none(path) or {}
+    known = _known(path)
     for name, paths in curves.of_run(run, plan).items():
         told = known.get(name, {})
         reports = curves.joined(chain.from_iterable(map(curves.steps, paths)))
@@ -75,6 +77,21 @@ def tell(run: Run, plan: Plan, tracker: str, project: str) -> dict[str, Told]:
         known[name] = {"id": _told(tracker, run, name, project, new, told), "step": new[-1].step}
         files.write_json(path, known)
     return known
+
+
+@dataclass(frozen=True)
+class _Stage:
+    id: str
+    step: int
+
+
+def _known(path: Path) -> dict[str, Told]:
+    try:
+        found = strict.convert(dict[str, _Stage], files.read_json_or_none(path) or {}, "stages")
+    except ValueError as error:
+        where = "" if str(path) in str(error) else f"{path}: "
+        raise InputError(f"{where}{error}", hint="remove the file: everything is told again") from error
+    return {name: asdict(one) for name, one in found.items()}
 
 
 def _told(tracker: str, run: Run, name: str, project: str, new: list[Report], told: Told) -> str:

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.backends.nemo_rl import cluster, progress, steps
+from jobs.backends.nemo_rl import cluster, digests, progress, steps
 from jobs.backends.nemo_rl.progress import Expected
 from jobs.backends.nemo_rl.settings import RlSettings
 from jobs.core import files
+from jobs.core.seal import FileDigest
 from jobs.core.spec import StageSpec
 from jobs.core.symptoms import recognise, with_advice
 from jobs.core.verdict import FailureClass
@@ -144,10 +145,17 @@ class Child:
         if self._saving is not None:
             self._save_seconds = max(self._save_seconds, time.monotonic() - self._saving)
             self._saving = None
-        self.ctx.saves.seal(newest)
+        self.ctx.saves.seal(newest, self._digests(newest))
         self.ctx.saves.keep_last(self.settings.keep_saves)
         self._sealed = newest
         return True
+
+    def _digests(self, step: int) -> dict[str, FileDigest]:
+        try:
+            return digests.by_all_nodes(self.ctx.saves.directory / f"checkpoint-{step}", self.ctx.saves.depth)
+        except Exception as error:  # of Ray's, which are many; this node can do it by itself
+            self.ctx.event("digested_alone", step=step, reason=str(error)[:300])
+            return {}
 
     def _link_newest(self) -> int | None:
         """Link the newest checkpoint into a save of its own, if it is none yet; its step.

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobs.core.spec import Input
 from jobs.encoding.rows import Tokens
 from jobs.evaluate.metrics import Metric
+from jobs.evaluate.parts import Prompt, Question
+from jobs.training.settings import BadSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,18 +21,21 @@ if TYPE_CHECKING:
     from jobs.evaluate.server import Answering
 
 Sample = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Loaded:
     """The model that is measured and its tokenizer. ``batch_tokens``: how many tokens go through it at once, padding
-    included; ``batch_prompts``: how many answers are generated at once. ``reference``: a model to compare with."""
+    included; ``batch_prompts``: how many answers are generated at once. ``reference``: a model to compare with;
+    ``earlier``: task -> what is known of it in the evaluation that this one is compared with."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     batch_tokens: int = 2048
     batch_prompts: int = 64
     reference: PreTrainedModel | None = None
+    earlier: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,13 +71,59 @@ class Kind:
     ask: Callable[[Task, Any, Answering], PreparedTask] | None = None
 
 
+def first_by_hash(rows: Iterable[T], limit: int | None, id_of: Any) -> list[T]:
+    """All rows, or the ``limit`` whose hashed ids come first.
+
+    By hash, so that the choice neither depends on the order of the file nor on a seed, and two evaluations of the same
+    data have the same examples; other rows are not kept in memory.
+    """
+
+    def place(row: T) -> bytes:
+        return hashlib.sha256(str(id_of(row)).encode()).digest()
+
+    return sorted(rows, key=place) if limit is None else heapq.nsmallest(limit, rows, place)
+
+
+def _shown(part: Any) -> list[tuple[Sequence[int], Sequence[bool]]]:
+    if isinstance(part, Tokens):
+        return [(part.ids, part.mask)]
+    if isinstance(part, Question):
+        both = [Tokens.of(part.prompt, choice) for choice in part.choices]
+        return [(one.ids, one.mask) for one in both]
+    return [(part.ids if isinstance(part, Prompt) else part, ())]
+
+
 def digest(parts: Sequence[Any]) -> str:
     """Of the ids that go through the model, and of those that count; rows with another one cannot be compared."""
     found = hashlib.sha256()
     for one in parts:
-        ids, mask = (one.ids, one.mask) if isinstance(one, Tokens) else (one, ())
-        found.update(array("q", ids).tobytes() + bytes(mask) + b"|")
+        for ids, mask in _shown(one):
+            found.update(array("q", ids).tobytes() + bytes(mask) + b"|")
     return found.hexdigest()[:16]
+
+
+def template_of(task: Task, loaded: Loaded) -> str | None:
+    """Digest of the chat template that prompts go through; None: they are plain text.
+
+    Raises:
+        BadSettings: the checkpoint and what it is compared with do not both have one, and the task does not say.
+    """
+    text = loaded.tokenizer.chat_template
+    own = None if not text else hashlib.sha256(str(text).encode()).hexdigest()[:16]
+    if task.keys.chat == "false":
+        return None
+    if task.keys.chat == "true":
+        if own is None:
+            raise BadSettings(f"task {task.name!r}: chat: true, and the checkpoint has no chat template")
+        return own
+    there = loaded.earlier.get(task.name)
+    if there is not None and "template" in there and (there["template"] is None) != (own is None):
+        one, other = ("a", "none") if own else ("no", "one")
+        raise BadSettings(
+            f"task {task.name!r}: the checkpoint has {one} chat template, and the evaluation in compare_to was made "
+            f"with {other}: write chat: false in both, or chat: true where both have one"
+        )
+    return own
 
 
 @dataclass(frozen=True)
@@ -122,6 +174,8 @@ class PreparedTask:
         parts = [self.parts[place][number] for place, number in flat]
         results: dict[int, list[Any]] = {place: [None] * len(self.parts[place]) for place in places}
         open_parts = {place: len(self.parts[place]) for place in places if place not in known}
+        if empty := [place for place, count in open_parts.items() if not count]:  # of these nothing is shown
+            yield [(place, self._line(place, [], shown)) for place in empty]
         for group in self.groups(parts):
             if not any(flat[index][0] in open_parts for index in group):
                 continue
@@ -133,16 +187,21 @@ class PreparedTask:
                     continue
                 open_parts[place] -= 1
                 if not open_parts[place]:
-                    made = self.sample(self.rows[place], self.parts[place], results[place])
-                    name = self.id_of(self.rows[place])
-                    found.append((place, {"task": self.name, "id": name, "prompt": shown[place], **made}))
+                    found.append((place, self._line(place, results[place], shown)))
             yield found
+
+    def _line(self, place: int, results: Sequence[Any], shown: Sequence[str]) -> Sample:
+        row = self.rows[place]
+        made = self.sample(row, self.parts[place], results)
+        return {"task": self.name, "id": self.id_of(row), "prompt": shown[place], **made}
 
     def run(self) -> list[Sample]:
         """The samples of all rows, by this process alone."""
         places = range(len(self.rows))
-        found = dict(pair for group in self.samples(places, self.shown()) for pair in group)
-        return [found[place] for place in places]
+        by_place = dict(pair for group in self.samples(places, self.shown()) for pair in group)
+        found = [by_place[place] for place in places]
+        self.how.update(self.after(found))
+        return found
 
 
 def _size(part: Any) -> int:

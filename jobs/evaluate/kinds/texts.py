@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,28 +13,13 @@ from jobs.core import tasks
 from jobs.core.spec import Input
 from jobs.encoding.rows import Tokens
 from jobs.evaluate.intervals import Array
-from jobs.evaluate.kinds.kind import Kind, Loaded, PreparedTask, Sample, Task
+from jobs.evaluate.kinds.kind import Kind, Loaded, PreparedTask, Sample, Task, first_by_hash
 from jobs.evaluate.metrics import Metric, mean
 from jobs.training import examples
 from jobs.training.examples import ExamplesError, Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-T = TypeVar("T")
-
-
-def first_by_hash(rows: Iterable[T], limit: int | None, id_of: Any) -> list[T]:
-    """All rows, or the ``limit`` whose hashed ids come first.
-
-    By hash, so that the choice neither depends on the order of the file nor on a seed, and two evaluations of the same
-    data have the same examples; other rows are not kept in memory.
-    """
-
-    def place(row: T) -> bytes:
-        return hashlib.sha256(str(id_of(row)).encode()).digest()
-
-    return sorted(rows, key=place) if limit is None else heapq.nsmallest(limit, rows, place)
 
 
 def choose(task: Task, inputs: Mapping[str, Input]) -> list[Row]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Protocol
 
-from jobs.core import attempts
+from jobs.core import attempts, strict
 from launch import __version__
 from launch.base.errors import ClusterUnreachable, InputError, RejectedByCluster
 from launch.cli.via_ssh import bundle, protocol
@@ -180,7 +180,7 @@ class Session:
             sys.stderr.buffer.write(before)
             sys.stderr.flush()
         try:
-            value = json.loads(line[len(protocol.GREETING) :])
+            value = strict.parse(bytes(line[len(protocol.GREETING) :]))
             have = tuple(str(digest) for digest in value["have"])
             return Greeting(str(value["version"]), str(value["staging"]), have)
         except (ValueError, KeyError, TypeError) as error:

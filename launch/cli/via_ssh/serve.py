@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jobs.core import strict
 from launch import __version__
 from launch.base.errors import InputError
 from launch.base.text import user_place
@@ -88,7 +89,7 @@ def bundles(place: Path) -> list[str]:
 def understood(line: bytes, place: Path) -> tuple[list[str], Path]:
     """The command, and the directory to do it in. Raises InputError: not of the protocol, or another bundle arrived."""
     try:
-        told: dict[str, Any] = json.loads(line)
+        told: dict[str, Any] = strict.parse(line)
         argv, bundle = told["argv"], told["bundle"]
         if not all(isinstance(word, str) for word in argv) or argv[0] not in protocol.COMMANDS:
             raise ValueError(f"no command for --via: {argv[:1]}")

@@ -70,20 +70,20 @@ def of_pipeline(document: Document) -> Document:
     ]
     if refused:
         raise failure(refused, positions)
-    found = Document(dict(said), _moved(positions, ("cluster",), ()))
+    found = Document(dict(said), moved(positions, ("cluster",), ()))
     if "resources" not in data:
         return found
     resources = {"resources": data["resources"]}
-    return overlay(found, Document(resources, _moved(positions, ("resources",), ("resources",))))
+    return overlay(found, Document(resources, moved(positions, ("resources",), ("resources",))))
 
 
-def _moved(positions: Positions, old: KeyPath, new: KeyPath) -> Positions:
+def moved(positions: Positions, old: KeyPath, new: KeyPath) -> Positions:
     """The marks at and below ``old`` as if it were ``new``."""
 
-    def moved(known: dict[KeyPath, Any]) -> dict[KeyPath, Any]:
+    def of(known: dict[KeyPath, Any]) -> dict[KeyPath, Any]:
         return {(*new, *path[len(old) :]): at for path, at in known.items() if path[: len(old)] == old}
 
-    return replace(positions, keys=moved(positions.keys), values=moved(positions.values))
+    return replace(positions, keys=of(positions.keys), values=of(positions.values))
 
 
 def overlay(below: Document, above: Document) -> Document:

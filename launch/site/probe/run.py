@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets as tokens
 import shutil
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from jobs.core import files
 from jobs.core.files import write_atomic
 from jobs.core.paths import StagePaths, Workspace
 from launch.base.errors import OvernightError, RejectedByCluster
@@ -235,9 +235,8 @@ def _collect(probe: Probe) -> None:
     end = time.monotonic() + FILES_SECONDS
     while True:
         probe.notes = _notes(probe.paths.root / "notes")
-        texts = [path.read_text() for path in sorted(probe.paths.root.glob("node-*.json"))]
         with contextlib.suppress(ValueError):
-            probe.nodes = [json.loads(text) for text in texts]
+            probe.nodes = [files.read_json(path) for path in sorted(probe.paths.root.glob("node-*.json"))]
         wanted = probe.plan.resources.nodes if probe.notes.get("work", [""])[-1].startswith("0 ") else 0
         if (probe.notes.get("left") and len(probe.nodes) >= wanted) or time.monotonic() >= end or not probe.over:
             return

@@ -13,16 +13,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.core import attempts, claim, files, seal, strict, verdict
+from jobs.core import attempts, claim, files, progress, results, seal, shares, strict, verdict
 from jobs.core import spec as specs
 from jobs.core.attempts import Attempt
 from jobs.core.claim import Claim
-from jobs.core.paths import StagePaths, StorePaths
+from jobs.core.paths import StagePaths, StorePaths, Workspace
+from jobs.core.progress import ProgressWriter
 from jobs.core.verdict import Outcome, Verdict
 from jobs.lifecycle import judge, publish
+from launch.base import lock
 from launch.base.errors import InputError
+from launch.inputs import fetch
+from launch.inputs.digests import DigestCache
 from launch.plan import file
+from launch.plan.probe_cache import ProbeCache
 from launch.runs.journal import Event, History, Journal, announced
+from launch.status import trackers
 from tests.file_faults.job import spec_of
 
 HUGE = "9" * 400
@@ -48,6 +54,7 @@ class Place:
     """A store entry, a stage and a run with one file of each kind."""
 
     def __init__(self, root: Path) -> None:
+        self.root = root
         self.spec = spec_of(root)
         self.store, self.stage = self.spec.store_paths, self.spec.stage_paths
         self.stage.root.mkdir(parents=True, exist_ok=True)
@@ -71,6 +78,36 @@ class Place:
         self.plan.parent.mkdir()
         files.write_json(self.plan, {"schema": 1, "pipeline": "p", "stages": [], "fetched": [], "core_python": "py"})
         Journal(self.journal).write(Event.INTENT, stage="cpt", attempt="aaaaaa", names=["on-a"])
+        self.source = root / "source"
+        self.source.write_text("x")
+        self.workspace = Workspace(root / "workspace")
+        self.workspace.runs.mkdir(parents=True)
+        self.digests = DigestCache(root / "digests.json")
+        self.digests.digest(self.source)
+        self.digests.save()
+        files.write_json(self.workspace.pins, {"schema": 1, "pins": {"hf:x": {"revision": "1"}}})
+        ProgressWriter(self.stage.progress).report(3, 6, "training", loss=1.5)
+        self.lock, self.answers = root / "lock", root / "answers"
+        files.write_json(self.lock, {"pid": 7, "host": "node1", "token": "t"})
+        self.answers.mkdir()
+        shares.answer(self.answers, "read", shares.Node(), shares.as_answer(seal.load(self.store.seal).files))
+        self.cache = root / "back_ends.json"
+        files.write_json(self.cache, {"key": {"made_from": {}, "answers": {"toy": {}}}})
+        self.tracked = root / "wandb.json"
+        files.write_json(self.tracked, {"cpt": {"id": "abc", "step": 3}})
+        self.evaluation = root / "evaluation.json"
+        files.write_json(self.evaluation, {"schema": 1, "tasks": {"t": {"metrics": {}}}})
+
+
+def _shown(path: Path) -> object:
+    """As status has it."""
+    reports = progress.recent(path)
+    return [f"{one.step + 1} {(one.total or 0) + 1} {one.time:.1f} {sum(one.metrics.values()):.1f}" for one in reports]
+
+
+def _held(path: Path) -> object:
+    holder, _ = lock.read(path)
+    return None if holder is None else (lock.describe(holder), lock.is_gone(holder))
 
 
 READERS: dict[str, tuple[Callable[[Place], Path], Callable[[Place], object], tuple[type[Exception], ...]]] = {
@@ -86,6 +123,22 @@ READERS: dict[str, tuple[Callable[[Place], Path], Callable[[Place], object], tup
     "events": (lambda at: at.stage.events, lambda at: judge.starts(at.spec), ()),
     "journal": (lambda at: at.journal, lambda at: History.read(Journal(at.journal)), ()),
     "names": (lambda at: at.journal, lambda at: announced(Journal(at.journal)), ()),
+    "digests": (
+        lambda at: at.root / "digests.json",
+        lambda at: DigestCache(at.root / "digests.json").digest(at.source),
+        (),
+    ),
+    "pins": (lambda at: at.workspace.pins, lambda at: fetch.read_pins(at.workspace), (InputError,)),
+    "progress": (lambda at: at.stage.progress, lambda at: _shown(at.stage.progress), ()),
+    "lock": (lambda at: at.lock, lambda at: _held(at.lock), ()),
+    "answers": (
+        lambda at: next(at.answers.iterdir()),
+        lambda at: shares.digests_of(shares.answers(at.answers, "read", 1, 0.0)),
+        (ValueError, seal.SealBroken),
+    ),
+    "back ends": (lambda at: at.cache, lambda at: ProbeCache(at.cache).get("python3", ["toy"], at.root, {}), ()),
+    "tracked": (lambda at: at.tracked, lambda at: trackers._known(at.tracked), (InputError,)),
+    "evaluation": (lambda at: at.evaluation, lambda at: results.read(at.evaluation), (ValueError,)),
     "plan": (lambda at: at.plan, lambda at: file.load(at.plan), (InputError,)),
 }
 """The file, who reads it, and the errors in which it may end: each names the file."""
@@ -102,7 +155,8 @@ def read(place: Place, name: str) -> None:
     try:
         reader(place)
     except known as error:
-        assert str(where(place).parent) in str(error) or where(place).name in str(error)
+        named = (str(where(place).parent), where(place).name, "what a node left")
+        assert any(name in str(error) for name in named)
 
 
 @pytest.mark.failure(30, 37)
@@ -119,6 +173,9 @@ def test_hostile_and_torn_files(place: Place, name: str) -> None:
     path.mkdir()
     read(place, name)
     path.rmdir()
+    os.mkfifo(path)  # whose reader waits for a writer
+    read(place, name)
+    path.unlink()
     path.symlink_to(path.name)  # to itself
     with pytest.MonkeyPatch.context():
         try:
@@ -193,3 +250,17 @@ def test_what_is_written_is_read_again(place: Place) -> None:
     assert found.evidence == "half ? a character"
     assert strict.build(Verdict, json.loads(json.dumps(asdict(found)))) == found
     assert os.listdir(place.store.output) == ["model"]
+
+
+def test_all_that_is_kept_is_read_by_the_strict_reader() -> None:
+    """Elsewhere ``json`` reads what is sealed, or what a process of this moment has written."""
+    root = Path(strict.__file__).parents[2]
+    rooms = [root / name for name in ("jobs/core", "jobs/lifecycle", "jobs/worker", "launch")]
+    own = {Path(strict.__file__), root / "launch/cli/data.py"}
+    found = [
+        str(path.relative_to(root))
+        for room in rooms
+        for path in room.rglob("*.py")
+        if path not in own and "devcluster" not in path.parts and "json.load" in path.read_text()
+    ]
+    assert found == []

@@ -149,3 +149,12 @@ def test_a_time_that_is_no_more_than_the_lead_is_refused(tmp_path: Path, time: s
     with pytest.raises(InputError, match="saves 2:00 before its end") as caught:
         limits.refuse(*asked)
     assert f"{tmp_path}/lab.yaml:2:" in str(caught.value)
+
+
+@pytest.mark.failure(8)
+def test_nor_is_one_that_is_no_more_than_the_lead_of_the_signal(tmp_path: Path) -> None:
+    """Slurm sends it at once then."""
+    profile = 'executor: slurm\nsignal: {lead: "5:00"}\nresources: {default: {time: "1:00:00"}, cpt: {time: "4:00"}}\n'
+    with pytest.raises(InputError, match=r"saves 5:00 before its end \(signal\.lead\)"):
+        limits.refuse(*planned(tmp_path, profile))
+    limits.refuse(*planned(tmp_path, profile.replace("4:00", "6:00")))

@@ -302,6 +302,24 @@ def test_the_words_by_which_a_site_refuses_a_requeue(tmp_path: Path) -> None:
     assert ran.count("scontrol requeue 7") == 1
 
 
+@pytest.mark.failure(9)
+def test_a_scontrol_that_names_no_nodes(tmp_path: Path) -> None:
+    """One node is named by the list itself; of several nothing is run without their names."""
+    batch = Batch(tmp_path / "one")
+    batch.command("scontrol", "echo no >&2; exit 1")
+    batch.command("srun", f"printenv OVERNIGHT_MASTER_ADDR >{tmp_path}/address")
+    assert batch.run().code == 0
+    assert (tmp_path / "address").read_text() == "node1\n"
+    batch = Batch(tmp_path / "several")
+    batch.command("scontrol", "echo no >&2; exit 1")
+    ran = batch.run(SLURM_JOB_NODELIST="node[1-2]")
+    assert ran.code != 0
+    assert ran.count("srun") == 0
+    assert ran.count("interpreter boot.py finish") == 1
+    assert ran.symptom is not None
+    assert ran.symptom.failure is FailureClass.ENVIRONMENT
+
+
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_another_launcher_than_srun(tmp_path: Path, executor: str) -> None:
     batch = Batch(tmp_path, executor=executor, starts=("ibrun", "-v"))

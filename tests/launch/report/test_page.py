@@ -16,10 +16,12 @@ from jobs.core.claim import Claim
 from jobs.core.seal import SealKind
 from jobs.core.verdict import FailureClass, Outcome
 from launch.cli.main import main
-from launch.report import answers, charts, night, page, words
+from launch.report import answers, charts, markdown, night, page, repeat, words
 from launch.report.night import Doing
 from launch.runs.journal import Event
 from launch.runs.rundir import Run
+from launch.status import report as reports
+from launch.status.model import RunStatus, StageStatus, State
 from tests.launch.status.test_results import AFTER, BEFORE, evaluation
 from tests.support.browser import browser, needs_browser
 from tests.support.made_runs import make, said, sealed, stage, store_of, submitted
@@ -102,6 +104,24 @@ def test_a_night_whose_clocks_disagree_has_no_time_twice(tmp_path: Path) -> None
     spans = found.stages[0].spans
     assert all(one.end <= other.start for one, other in pairwise(spans))
     assert all(one.seconds > 0 for one in spans)
+
+
+def test_what_works_works_until_now_and_the_page_says_that_it_is_not_over(tmp_path: Path) -> None:
+    run = made(tmp_path)
+    t = next(run.journal.read())["time"]
+    submitted(run, "dpo", "7")
+    began(run, "dpo", "7", 0, t + 10)
+    reported(run, "dpo", 0, (t + 20, 1), (t + 30, 2))
+    found = night.of_run(run, run.plan(), t + 90)
+    assert found is not None
+    last = found.stages[0].spans[-1]
+    assert (last.doing, round(last.end - t)) == (Doing.WORKING, 90)
+    states = [StageStatus("baseline", State.SEALED, ""), StageStatus("dpo", State.RUNNING, ""),
+              StageStatus("final", State.NOT_SUBMITTED, "not submitted")]  # fmt: skip
+    report = reports.make(run, run.plan(), run.profile(), RunStatus(tuple(states)))
+    text = page.render(report, run.profile(), repeat.of_run(run, run.plan()))
+    assert "Not over yet." in text
+    assert "final: not submitted" not in text
 
 
 def test_a_run_without_a_journal_has_no_night(tmp_path: Path) -> None:
@@ -263,3 +283,14 @@ def test_the_page_can_go_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out.strip() == f"page: {where}"
     assert page.render.__doc__
     assert where.exists()
+
+
+def test_markdown_says_the_same_and_shows_what_others_wrote_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = hostile_run(tmp_path)
+    main(["report", run.id, "--workspace", str(run.workspace.root), "--md"])
+    text = capsys.readouterr().out
+    assert "**A finished model.**" in text
+    assert "| final | perplexity | 27.12 | 15.5 | \\-11.6 |" in text
+    assert markdown._plain("a|b <script> `c`") == "a\\|b \\<script\\> \\`c\\`"

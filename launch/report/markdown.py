@@ -1,0 +1,53 @@
+"""``overnight report --md``: the answer for the morning as Markdown, for an issue, a wiki or a chat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from launch.base.text import duration
+from launch.report import page
+from launch.status import advice
+from launch.status.report import RunReport
+
+_SPECIAL = frozenset("\\`*_{}[]<>()#+-!|~&")
+
+
+def lines(report: RunReport, profile: str) -> list[str]:
+    """Verdict, what changed, stages, reasons, the next command."""
+    said, _ = page.verdict(report)
+    found = [f"# {_plain(report.plan.pipeline)} {report.run.id} on {_plain(profile)}", "", f"**{said}**", ""]
+    if report.model is not None:
+        found += [f"Model: {_code(report.model.path)}, sha256 {_code(report.model.content)}", ""]
+    if report.measured:
+        head = ("evaluation", "metric", "before", "now", "change", "95 % interval", "examples", "gate")
+        rows = []
+        for one in report.measured:
+            change = one.difference
+            interval = "" if change is None or change.low is None else f"[{change.low:+.4g}, {change.high:+.4g}]"
+            gate = "" if one.gate is None else f"{one.gate}: {one.verdict}"
+            rows.append([one.evaluation, f"{one.task} {one.metric}" if one.task != one.metric else one.metric,
+                         "" if one.before is None else f"{one.before:.4g}", f"{one.now.value:.4g}",
+                         "" if change is None else f"{change.value:+.4g}", interval, str(one.now.n), gate])  # fmt: skip
+        found += [*_table(head, rows), ""]
+    rows = [[one.stage, one.state, one.job, one.nodes, "" if one.elapsed is None else duration(one.elapsed),
+             "" if one.step is None else str(one.step)] for one in report.stages]  # fmt: skip
+    found += [*_table(("stage", "state", "job", "nodes", "elapsed", "step"), rows), ""]
+    for reason in report.reasons:
+        found += [f"**{_plain(reason.stage)}**: {_plain(reason.text)}", ""]
+        found += [f"    {line}" for line in reason.evidence.splitlines()] + [""]
+    return [*found, f"Next: {_code(advice.of_run(report.run, report.status))}"]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    made = [[_plain(cell) for cell in row] for row in rows]
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *made)]
+
+
+def _plain(text: str) -> str:
+    """What a reader of Markdown shows as it is."""
+    return "".join(f"\\{one}" if one in _SPECIAL else " " if one in "\n\r\t" else one for one in text)
+
+
+def _code(text: str) -> str:
+    fence = "``" if "`" in text else "`"
+    return f"{fence}{text}{fence}"

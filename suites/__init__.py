@@ -1,0 +1,1 @@
+"""Suites of evaluation tasks that come with Overnight: ``tasks: {suite: NAME}`` in a pipeline."""
