@@ -120,9 +120,10 @@ class Engine:
         if isinstance(first, Question):
             return list(self._score([part for part in parts if isinstance(part, Question)]))
         prompts = [part.ids for part in parts if isinstance(part, Prompt)]
-        return measure.answers(
+        made = measure.answers(
             self._model, self.tokenizer, prompts, first.most, self._ends, stops=first.stops, strip=False
         )
+        return [one.text for one in made]
 
     def too_long(self, part: Question | Prompt) -> int | None:
         """Tokens of a part that the model cannot see at once; None where it can."""

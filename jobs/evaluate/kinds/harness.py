@@ -175,7 +175,6 @@ def prepare(task: Task, chosen: Chosen, loaded: Loaded) -> PreparedTask:
     too_long = [max((found for one in own if (found := engine.too_long(one))), default=None) for own in parts]
     parts = [[] if long else own for own, long in zip(parts, too_long, strict=True)]
     rows = list(zip(chosen.documents, requests, too_long, strict=True))
-    flat = [one for own in parts for one in own]
     how: dict[str, Any] = {
         "precision": str(loaded.model.dtype).removeprefix("torch."),
         "harness": {"task": task.keys.harness, "version": task.keys.version, "data_set": task.keys.data_set},
@@ -188,11 +187,12 @@ def prepare(task: Task, chosen: Chosen, loaded: Loaded) -> PreparedTask:
         task.name,
         rows,
         parts,
-        engine.groups(flat),
+        engine.groups,
         engine.answer,
         functools.partial(_sample, task, engine),
         how,
         after=functools.partial(_reported, chosen.parts),
+        id_of=lambda row: str(row[0].id),
     )
 
 

@@ -79,6 +79,10 @@ def _limited(task: Task, place: Any, cases: list[Case]) -> list[Case]:
     return [one for own in of_kind.values() for one in first_by_hash(own, task.keys.limit, lambda case: case.id)]
 
 
+def _id_of(row: tuple[Case, int | None]) -> str:
+    return row[0].id
+
+
 def _prepare(
     score: Callable[[Case, Sequence[Any]], Sample], task: Task, cases: list[Case], loaded: Loaded
 ) -> PreparedTask:
@@ -98,9 +102,8 @@ def _prepare(
         return {**known, **case.facts, **score(case, results)}
 
     how = {"precision": str(loaded.model.dtype).removeprefix("torch."), "template": template}
-    flat = [one for own in parts for one in own]
     rows = list(zip(cases, long, strict=True))
-    return PreparedTask(task.name, rows, parts, engine.groups(flat), engine.answer, sample, how)
+    return PreparedTask(task.name, rows, parts, engine.groups, engine.answer, sample, how, id_of=_id_of)
 
 
 def _parts(engine: Engine, case: Case, keys: Any, chat: bool) -> list[Question | Prompt]:

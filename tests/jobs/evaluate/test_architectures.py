@@ -113,16 +113,17 @@ def test_greedy_is_greedy_and_ends_at_every_end_id(tokenizer: Any) -> None:
     plain = [greedy(model, prompt, 9) for prompt in prompts]
     expected = [tokenizer.decode(row, skip_special_tokens=True).strip() for row in plain]
     ends = [int(tokenizer.eos_token_id)]
-    assert measure.answers(model, tokenizer, prompts, 9, ends) == expected  # no end id came up
+    assert [one.text for one in measure.answers(model, tokenizer, prompts, 9, ends)] == expected  # no end id came up
     config = model.generation_config
     config.repetition_penalty, config.no_repeat_ngram_size, config.max_length = 5.0, 1, 7
     config.do_sample, config.temperature, config.suppress_tokens = True, 2.0, [plain[0][0]]
     before = copy.deepcopy(config)
-    assert measure.answers(model, tokenizer, prompts, 9, ends) == expected
+    assert [one.text for one in measure.answers(model, tokenizer, prompts, 9, ends)] == expected
     assert model.generation_config == before
     ends = [2, plain[0][1]]
     (first, *_) = measure.answers(model, tokenizer, prompts, 9, ends)
-    assert first == tokenizer.decode(plain[0][:1], skip_special_tokens=True).strip()
+    assert (first.ids, first.end, first.finish) == ((plain[0][0],), plain[0][1], "stop")
+    assert first.text == tokenizer.decode(plain[0][:1], skip_special_tokens=True).strip()
 
 
 def test_the_beginning_token_is_not_scored(tmp_path: Path) -> None:
@@ -138,8 +139,7 @@ def test_the_beginning_token_is_not_scored(tmp_path: Path) -> None:
     row = Row("x:1", "a", {"text": "Guardar página"})
     settings = EvaluateSettings.read({"tasks": {"perplexity": {"data": "corpus"}}})
     (alone,), (with_bos,) = (
-        texts.prepare(settings.tasks["perplexity"], [row], Loaded(model, each)).run(lambda: None)
-        for each in (plain, beginning)
+        texts.prepare(settings.tasks["perplexity"], [row], Loaded(model, each)).run() for each in (plain, beginning)
     )
     ids = plain("Guardar página")["input_ids"]
     assert alone["tokens"] == with_bos["tokens"] == len(ids) + 1
