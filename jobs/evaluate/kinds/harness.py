@@ -44,7 +44,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Document:
+class TaskDocument:
     """A row as its task sees it, ``number`` in its split."""
 
     part: Part
@@ -59,7 +59,7 @@ class Chosen:
     ``undivided``: the rows do not say of which task of the group they are, and all went to one."""
 
     parts: list[Part]
-    documents: list[Document]
+    documents: list[TaskDocument]
     unclear: int
     undivided: bool
 
@@ -158,12 +158,12 @@ def _task(config: dict[str, Any], splits: Mapping[str, Any], keys: Any, place: P
     return task
 
 
-def _documents(part: Part) -> list[Document]:
+def _documents(part: Part) -> list[TaskDocument]:
     found, seen = [], dict[str, int]()
     for number, value in enumerate(part.task.task_docs):
         own = f"{part.name}-{id_of(value)}"
         seen[own] = seen.get(own, 0) + 1
-        found.append(Document(part, number, value, own if seen[own] == 1 else f"{own}#{seen[own]}"))
+        found.append(TaskDocument(part, number, value, own if seen[own] == 1 else f"{own}#{seen[own]}"))
     return found
 
 
@@ -233,7 +233,11 @@ def _requests(task: Task, chosen: Chosen, engine: Any, chat: bool) -> list[list[
 
 
 def _sample(
-    task: Task, engine: Any, row: tuple[Document, list[Any], int | None], parts: Sequence[Any], results: Sequence[Any]
+    task: Task,
+    engine: Any,
+    row: tuple[TaskDocument, list[Any], int | None],
+    parts: Sequence[Any],
+    results: Sequence[Any],
 ) -> Sample:
     document, requests, too_long = row
     part = document.part
