@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from jobs.encoding import frames
@@ -91,7 +92,10 @@ class Chat:
         unwritten = sum(not messages_as.holds(text, messages_as.thought(one.messages[at])) for at in turns)
         if marked is None:
             one.check_end()
-            return RenderedChat(text, tuple(one.closed(at) for at in learned), unwritten)
+            closed = tuple(one.closed(at) for at in learned)
+            if any(after[0] < before[1] for before, after in pairwise(closed)):
+                raise _unclear(learned[0])
+            return RenderedChat(text, closed, unwritten)
         if learned == turns:
             spans = marked
         elif len(marked) == len(turns):
@@ -182,15 +186,13 @@ class _Conversation:
         self._pattern: tuple[str, str, str] | None = None
         own = [{key: value for key, value in message.items() if key != "weight"} for message in messages]
         failed: CannotEncode | None = None
-        for variant in messages_as.variants(
-            messages_as.with_reasoning(own, render.template, render.reasoning == "keep"), render.template
-        ):
+        for variant in self._variants(own):
             self.messages = variant
             try:
                 self.full = self._whole(opened)
                 self._check_complete(self.full[0])
             except CannotEncode as error:
-                if failed is None or failed.reason == "refused_by_template":
+                if failed is None or failed.reason == "refused_by_template" or error.reason == "two_think_blocks":
                     failed = error
             else:
                 break
@@ -203,6 +205,16 @@ class _Conversation:
             if render(written)[0].count("None") < self.full[0].count("None"):
                 self.messages = written
                 self.full = self._whole(opened)
+
+    def _variants(self, own: list[Message]) -> Iterator[list[Message]]:
+        """The messages as the template may want them."""
+        template, keep = self._render.template, self._render.reasoning == "keep"
+        given = messages_as.with_reasoning(own, template, keep)
+        yield from messages_as.variants(given, template)
+        if keep and (read := messages_as.names_read(template)):
+            apart = messages_as.with_thoughts_apart(given, read[0])
+            if apart != given:
+                yield from messages_as.variants(apart, template)
 
     def _whole(self, opened: bool) -> tuple[str, list[CharacterSpan] | None]:
         marks = self._render.marks and not opened
@@ -217,33 +229,27 @@ class _Conversation:
             written_out = isinstance(content, list) and (str(content) in text or json.dumps(content)[1:-1] in text)
             if written_out or not all(messages_as.holds(text, part) for part in messages_as.shown(message)):
                 raise _left_out(f"messages[{number}].content (role {message['role']})")
-        calls = [(at, call) for at, one in enumerate(self.messages) for call in one.get("tool_calls") or ()]
-        if not calls and not self._render.tools:
-            return
-        # Names occur in several places: each call and each tool gets a name of its own to find it by.
-        numbers = iter(range(len(calls)))
-        named = [
-            {
-                **one,
-                "tool_calls": [
-                    messages_as.renamed_call(call, frames.mark(next(numbers))) for call in one["tool_calls"]
-                ],
-            }
-            if one.get("tool_calls")
-            else one
-            for one in self.messages
-        ]
-        tools = [
-            messages_as.renamed_call(tool, frames.mark(len(calls) + at))
-            for at, tool in enumerate(self._render.tools or ())
-        ]
-        found = replace(self._render, tools=tools or None)(named)[0]
-        for place, (at, _) in enumerate(calls):
-            if frames.mark(place) not in found:
-                raise _left_out(f"messages[{at}].tool_calls")
-        for at in range(len(tools)):
-            if frames.mark(len(calls) + at) not in found:
-                raise _left_out(f"tools[{at}]")
+            if messages_as.thinks_twice(message, text):
+                read = messages_as.names_read(self._render.template)
+                hint = f"reasoning: keep gives it as {read[0]}, " if read else ""
+                raise CannotEncode(
+                    "two_think_blocks",
+                    f"the chat template writes a think block of its own before that of messages[{number}].content: "
+                    f"{hint}reasoning: strip leaves it out",
+                )
+        # The same text, or name, may stand in several places: each gets a mark of its own to find it by.
+        messages, tools, marks = messages_as.marked(self.messages, self._render.tools)
+        found = replace(self._render, tools=tools or None)(messages)[0]
+        for mark, what in marks.items():
+            if mark not in found:
+                raise _left_out(what)
+        ordered = messages_as.in_order_of_calls(self.messages)
+        if ordered is not None and self._render(ordered)[0] == self._render(self.messages)[0]:
+            raise CannotEncode(
+                "results_out_of_order",
+                "results of tools are not in the order of their calls, and the chat template does not write which is "
+                "of which (tool_call_id): put them in that order",
+            )
 
     def check_end(self) -> None:
         """Refuse a template that begins another answer behind the last one, whether it is asked to or not."""

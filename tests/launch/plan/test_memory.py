@@ -239,6 +239,20 @@ def test_memory_of_fsdp_on_one_gpu_and_two(nodes: int, measured: int) -> None:
 
 
 @pytest.mark.parametrize(
+    "pair", json.loads((RESULTS / "h200x2-2026-11-29.json").read_text())["pairs"], ids=lambda pair: pair["job"]
+)
+def test_memory_of_a_large_batch_on_one_gpu_and_two(pair: dict[str, Any]) -> None:
+    """Stages of a Llama of 3.2 billion parameters on H200 GPUs: FSDP2 with the kernels of liger-kernel, and NeMo with
+    transformer_engine."""
+    settings = {"batch_size": pair["batch"], "micro_batch_size": pair["micro"], "sequence_length": pair["length"],
+                "precision": "bf16", **({"shard": "full", "liger": True} if pair["backend"] == "trl" else {})}  # fmt: skip
+    model, keeps = model_of(SHAPES["3b"]), kept_by(pair["backend"], {"transformer_engine"}, settings)
+    assert model is not None
+    found = estimate.memory(model, estimate.shape_of("cpt", settings, pair["gpus"], 1), keeps)
+    assert found.total - found.reserve == pytest.approx(pair["peak_memory_bytes"], rel=0.04)
+
+
+@pytest.mark.parametrize(
     ("batch", "micro", "recompute", "measured"), [(8, 4, "selective", 43.5e9), (64, 8, "none", 63_400_001_024)]
 )
 def test_memory_with_transformer_engine_against_what_was_measured(

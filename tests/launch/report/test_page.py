@@ -55,8 +55,8 @@ def reported(run: Run, name: str, restart: int, *steps: tuple[float, int], **met
 def a_night(tmp_path: Path) -> tuple[Run, float]:
     """Steps 1 to 20, a node lost; from step 10 again to the end; the moment it was made."""
     run = made(tmp_path)
-    t = next(run.journal.read())["time"]
     submitted(run, "dpo", "7")
+    t = [entry["time"] for entry in run.journal.read()][-1]
     began(run, "dpo", "7", 0, t + 100)
     reported(run, "dpo", 0, *((t + 110 + n, n) for n in range(1, 21)))
     said(run, "dpo", "7", Outcome.RETRY, FailureClass.NODE_FAILURE, "lost", time=t + 140, nodes=("node0",))
@@ -167,7 +167,8 @@ def test_numbers_on_the_page_are_those_of_the_evaluation(tmp_path: Path) -> None
     assert re.search(r"Better\s*:\s*perplexity 27\.12", shown)
     assert "27.12" in text
     assert "[-12.1, -11.1]" in text
-    assert "must fall: <b class=good>&#10003; passed" in text
+    assert "final: must fall: <b class=good>&#10003; passed" in text
+    assert "final - baseline" in text
     assert "undecided" in shown
     assert "1 / 2 gates passed" in shown
     assert "too few" not in shown.split("What changed")[0]
