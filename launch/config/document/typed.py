@@ -16,12 +16,26 @@ from dataclasses import MISSING, FrozenInstanceError
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Self, Union, dataclass_transform, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    NoReturn,
+    Self,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+)
 
 from launch.base.text import suggest
-from launch.config.document.positions import Problem, dotted
+from launch.config.document import secret_scan
+from launch.config.document.positions import Positions, Problem, dotted, failure
 from launch.config.document.words import show, unknown_key
 
+M = TypeVar("M", bound="StrictModel")
 ReadValue = Callable[[Any], Any]
 """Makes the typed value of a plain one. Raises ValueError, for faults inside of the value ``Faults``."""
 
@@ -145,6 +159,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     return value.value if isinstance(value, Enum) else str(value) if isinstance(value, str | Path) else value
+
+
+def validate(model: type[M], data: Mapping[str, Any], positions: Positions, *, hint: str | None = None) -> M:
+    """``data`` as ``model``. Raises InputError: every fault as ``p.yaml:3:5: stages.sft.lerning_rate: unknown key``."""
+    secret_scan.refuse(data, positions)
+    try:
+        return model.read(data)
+    except ValueError as error:
+        raise failure(problems_of(error), positions, hint=hint) from None
 
 
 _FIELDS: dict[type[StrictModel], dict[str, Field]] = {}
