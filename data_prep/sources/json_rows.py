@@ -15,7 +15,7 @@ from data_prep.common.errors import Flaw
 from data_prep.sources import streams
 
 HINT = "if the file is in another encoding, set encoding, such as latin-1 or utf-16"
-Found = Iterator[tuple[int, dict[str, Any]] | Flaw]
+FoundRows = Iterator[tuple[int, dict[str, Any]] | Flaw]
 _SPACE = re.compile(r"[ \t\r\n]*")
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
@@ -81,7 +81,7 @@ def decode(content: bytes, place: str, what: str = "") -> str | Flaw:
         return Flaw("not_utf8", place, f"is not UTF-8: byte 0x{content[error.start]:02x} at column {column}; {HINT}")
 
 
-def lines(path: str, found: Iterator[tuple[int, bytes | None]], limit: int) -> Found:
+def lines(path: str, found: Iterator[tuple[int, bytes | None]], limit: int) -> FoundRows:
     """(line, row) of every line that is not blank."""
     decoder = _Decoder()
     for number, line in found:
@@ -106,7 +106,7 @@ def lines(path: str, found: Iterator[tuple[int, bytes | None]], limit: int) -> F
             yield decoder.checked(value, text, place) or (number, value)
 
 
-def values(path: str, limit: int, encoding: str) -> Found:
+def values(path: str, limit: int, encoding: str) -> FoundRows:
     """(line, row) of every object of a list, or of objects one after the other.
 
     Raises:
@@ -129,7 +129,7 @@ class _Values:
         self._line = 1
         self._end = False
 
-    def rows(self) -> Found:
+    def rows(self) -> FoundRows:
         decoder = _Decoder()
         listed = self._next() == "["
         start = self._line

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from data_prep.common.errors import Flaw
 from data_prep.sources import json_rows, streams, tables
 from data_prep.sources.formats import ROWS, Format, look
-from data_prep.sources.json_rows import Found
+from data_prep.sources.json_rows import FoundRows
 
 ROW_BYTES = 10_000_000
 
@@ -21,7 +21,7 @@ def rows(
     start: int = 0,
     end: int | None = None,
     first: int = 0,
-) -> Found:
+) -> FoundRows:
     """(line, or number of the row, row) of every row of a file in order; a ``Flaw`` for what is none.
 
     Memory does not grow with the file. ``columns``: of a file with columns only these are needed; ``start``, ``end``,
@@ -44,7 +44,7 @@ def rows(
 
 def _rows(
     path: str, known: Format, limit: int, columns: Sequence[str] | None, part: tuple[int, int | None, int]
-) -> Found:
+) -> FoundRows:
     if not known.is_rows:
         why = known.refused or f"a file of rows must end in {', '.join(ROWS)}"
         return iter([Flaw("unknown_format", path, why)])

@@ -12,7 +12,7 @@ from typing import Any
 
 from data_prep.common.errors import Flaw, of_extra
 from data_prep.sources import streams
-from data_prep.sources.json_rows import HINT, Found
+from data_prep.sources.json_rows import HINT, FoundRows
 
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")
 _QUOTED = re.compile('"[^"]*"')
@@ -21,7 +21,7 @@ _SIMPLE = re.compile(r"(large_)?string(_view)?|bool|u?int\d+|float|double|null")
 """Types of Arrow whose values are those of JSON."""
 
 
-def delimited(path: str, form: str, limit: int, encoding: str) -> Found:
+def delimited(path: str, form: str, limit: int, encoding: str) -> FoundRows:
     """(line, row) of a CSV or TSV file whose first line names the columns. Every cell is text; an empty one is None.
 
     Raises:
@@ -69,7 +69,7 @@ def _repeated(path: str, names: list[str]) -> Flaw | None:
     return None if twice is None else Flaw("repeated_key", f"{path}:1", f'has the column "{twice}" twice')
 
 
-def columnar(path: str, form: str, columns: Sequence[str] | None) -> Found:
+def columnar(path: str, form: str, columns: Sequence[str] | None) -> FoundRows:
     """(number, row) of a Parquet or Arrow file, from 1; of ``columns`` those that it has, of which it must have the
     first."""
     pyarrow = of_extra("pyarrow", f"a file of {form.capitalize()}")

@@ -10,7 +10,7 @@ from launch.config import references, suites
 from launch.config.document.layers import apply_overrides
 from launch.config.document.positions import Document, MarkedFile, failure
 from launch.config.document.reader import read
-from launch.config.document.validate import validate
+from launch.config.document.typed import validate
 from launch.config.pipeline import Pipeline
 
 

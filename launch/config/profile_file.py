@@ -12,7 +12,7 @@ from launch.base.errors import InputError
 from launch.base.text import nearest, suggest, user_place
 from launch.config.document import layers
 from launch.config.document.positions import Document, MarkedFile, Positions, Problem, failure
-from launch.config.document.validate import validate
+from launch.config.document.typed import validate
 from launch.config.profile import Continuation, Profile
 from launch.config.profile_fields import MemoryRule, node_parts
 from launch.inputs.toolkit import package_directory

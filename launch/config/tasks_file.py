@@ -8,8 +8,7 @@ from typing import Any, Literal
 from jobs.core.tasks import DataKeys, kind_of
 from launch.config.document.positions import MarkedFile, Problem, failure
 from launch.config.document.reader import read
-from launch.config.document.typed import StrictModel, key
-from launch.config.document.validate import validate
+from launch.config.document.typed import StrictModel, key, validate
 from launch.config.fields import Count, Line
 from launch.config.kinds import measured
 from launch.config.measuring import GateKeys, Tasks, settings_of

@@ -24,7 +24,7 @@ from jobs.core import files, seal, strict
 from jobs.core.paths import StorePaths, Workspace
 from launch.base.errors import DownloadFailed, InputError
 from launch.base.lock import SharedLock
-from launch.inputs import benchmarks, local, packages
+from launch.inputs import local, packages
 
 if TYPE_CHECKING:
     from launch.inputs import hub  # at run time where it is needed: every plan imports this module
@@ -300,6 +300,8 @@ def _bring(
             brought.add(packages.download(entry, store.partial, scratch, step).name)
         _keep_only(store.partial, brought)
     if item.format == BENCHMARK:
+        from launch.inputs import benchmarks
+
         facts["rows"] = benchmarks.counted(store.partial)
     shutil.rmtree(scratch, ignore_errors=True)
     _check_pinned(item, store.partial, pins)

@@ -12,7 +12,7 @@ from typing import Any
 
 from jobs.core import seal
 from launch.base.errors import InputError
-from launch.inputs.packages import Progress
+from launch.inputs.packages import DownloadProgress
 
 _CROSSING = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
 
@@ -57,7 +57,7 @@ def stamp(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def read(path: Path, progress: Progress) -> dict[str, Any]:
+def read(path: Path, progress: DownloadProgress) -> dict[str, Any]:
     """Pin of a path: digest of names and contents, and its stamp. Raises InputError: no or unreadable or changed
     files."""
     before = stamp(path)
@@ -79,7 +79,7 @@ def read(path: Path, progress: Progress) -> dict[str, Any]:
     return {"content": hasher.hexdigest(), "stamp": before}
 
 
-def link(path: Path, directory: Path, progress: Progress) -> None:
+def link(path: Path, directory: Path, progress: DownloadProgress) -> None:
     """Put the files into ``directory`` by hard links, else as copies: with symbolic links a single ``mv`` could change
     an entry behind its seal."""
     found = list(_files(path))

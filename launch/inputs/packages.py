@@ -31,7 +31,7 @@ _LICENCE = re.compile(r"(?:licen[cs]e|copying|notice)", re.IGNORECASE)
 _ROWS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 _POLL_SECONDS = 0.2
 
-Progress = Callable[[int, int | None], None]
+DownloadProgress = Callable[[int, int | None], None]
 
 
 def normal(name: str) -> str:
@@ -58,7 +58,7 @@ def newest_version(name: str) -> str | None:
     return found["version"] if done.returncode == 0 and found else None
 
 
-def download(requirement: str, directory: Path, scratch: Path, progress: Progress) -> Path:
+def download(requirement: str, directory: Path, scratch: Path, progress: DownloadProgress) -> Path:
     """Path of the wheel for ``NAME==VERSION`` in ``directory``, downloaded unless a valid one is there. pip works in a
     new directory below ``scratch``, since a pip orphaned by a kill may still write to another; /tmp of a login node is
     too small, and a rename from there is impossible. Raises InputError: no such version, or no wheel of it. Raises
@@ -85,7 +85,7 @@ def download(requirement: str, directory: Path, scratch: Path, progress: Progres
     return found.rename(directory / found.name)
 
 
-def _run(command: list[str], scratch: Path, progress: Progress) -> tuple[int, str]:
+def _run(command: list[str], scratch: Path, progress: DownloadProgress) -> tuple[int, str]:
     """Run pip in its own process group; its exit code and what it said."""
     log = scratch / "pip.log"
     with open(log, "wb") as stream:

@@ -27,7 +27,7 @@ class Refusal(NamedTuple):
     is_general: bool = False
 
 
-class Question(NamedTuple):
+class Query(NamedTuple):
     """What to ask the cluster: a field of the output of ``sinfo`` or ``sacctmgr``, and what that is."""
 
     program: str
@@ -58,7 +58,7 @@ class Option:
     example: str = "NAME"
     by_rule: bool = False
     keys: Mapping[str, str] = field(default_factory=dict)
-    question: Question | None = None
+    question: Query | None = None
     refusals: tuple[Refusal, ...] = ()
     reserved: str = ""
     needed: str = ""
@@ -101,20 +101,20 @@ _NO_SUCH_NODE = Refusal(
 
 _ROWS = (
     Option("job-name", reserved=_UNIQUE, needed=_UNIQUE),
-    Option("nodes", (SBATCH, SRUN), "nodes", "N", question=Question("sinfo", "%D", "nodes"), refusals=(Refusal(
+    Option("nodes", (SBATCH, SRUN), "nodes", "N", question=Query("sinfo", "%D", "nodes"), refusals=(Refusal(
         r"Node count specification invalid|PartitionNodeLimit|Invalid node count|MaxNode",
         "this many nodes may not be asked for", "sinfo -s shows how many there are",
     ), _TOO_MANY_CPUS), reserved="set nodes in the stage's resources"),
     Option("ntasks", (SRUN,), "nodes", "N"),
     Option("ntasks-per-node", (SBATCH, SRUN), refusals=(_TOO_MANY_CPUS, _NO_SUCH_NODE)),
-    Option("cpus-per-task", (SBATCH, SRUN), "cpus", "N", question=Question("sinfo", "%c", "CPUs of a node"),
+    Option("cpus-per-task", (SBATCH, SRUN), "cpus", "N", question=Query("sinfo", "%c", "CPUs of a node"),
            refusals=(_TOO_MANY_CPUS, _NO_SUCH_NODE)),
     *(Option(name, resource="gpus_per_node", example="N", by_rule=True,
              keys={"gpu_request.form": _FORMS, "gpu_request.model": "MODEL", "gpu_request": _FORMS},
-             question=Question("sinfo", "%G", "GPUs of a node"), refusals=(_NO_SUCH_GPUS, _NO_SUCH_NODE))
+             question=Query("sinfo", "%G", "GPUs of a node"), refusals=(_NO_SUCH_GPUS, _NO_SUCH_NODE))
       for name in ("gpus-per-node", "gres", "gpus", "gpus-per-task")),
     Option("mem", resource="mem", example="64G", keys={"mem": "asked | node | never"},
-           question=Question("sinfo", "%m", "MB of memory of a node"), refusals=(Refusal(
+           question=Query("sinfo", "%m", "MB of memory of a node"), refusals=(Refusal(
         r"Memory required by task is not available|Memory specification can not be satisfied"
         r"|Invalid memory specification|MaxMem",
         "no node has this much memory", "sinfo -o '%P %m' shows how much there is",
@@ -123,25 +123,25 @@ _ROWS = (
       for name, key in (("mem-per-cpu", "per_cpu.mem"), ("mem-per-gpu", "per_gpu.mem"))),
     Option("clusters", keys={"clusters": "NAME"}, reserved="set clusters in the profile: questions go there, too",
            needed="the queue of that cluster is asked; take clusters out of the profile"),
-    Option("time", resource="time", example='"H:MM:SS"', question=Question("sinfo", "%l", "time limit"), refusals=(
+    Option("time", resource="time", example='"H:MM:SS"', question=Query("sinfo", "%l", "time limit"), refusals=(
       Refusal(
         r"Requested time limit is invalid|Invalid --time specification|MaxWall|WallDuration|PartitionTimeLimit",
         "the time limit is more than the partition allows",
         "sinfo -o '%P %l' shows the limits; ask for less time: a stage goes on over several",
       ),)),
-    Option("partition", resource="partition", question=Question("sinfo", "%R", "partitions"), refusals=(
+    Option("partition", resource="partition", question=Query("sinfo", "%R", "partitions"), refusals=(
         Refusal(r"[Ii]nvalid partition", "there is no such partition", "sinfo -s lists the partitions"),
         Refusal(r"User's group not permitted to use this partition", "you may not use this partition", "sinfo -s"),
         _INVALID_ACCOUNT,
     )),
-    Option("account", resource="account", question=Question("sacctmgr", "account", "for you the account"),
+    Option("account", resource="account", question=Query("sacctmgr", "account", "for you the account"),
            refusals=(_INVALID_ACCOUNT,)),
-    Option("qos", resource="qos", question=Question("sacctmgr", "qos", "for you the qos"),
+    Option("qos", resource="qos", question=Query("sacctmgr", "qos", "for you the qos"),
            refusals=(Refusal(r"[Ii]nvalid qos", "the QOS is not valid here", ACCOUNTS),)),
     Option("reservation", resource="reservation",
            refusals=(Refusal(r"[Rr]equested reservation|[Ii]nvalid reservation", "the reservation cannot be used",
                              "scontrol show reservation"),)),
-    Option("constraint", resource="constraint", question=Question("sinfo", "%f", "features"), refusals=(Refusal(
+    Option("constraint", resource="constraint", question=Query("sinfo", "%f", "features"), refusals=(Refusal(
         r"[Ii]nvalid feature specification", "no node has this feature (constraint)", "sinfo -o '%P %f' shows them",
     ), _NO_SUCH_NODE)),
     *(Option(name, keys={"continuation": "chain | requeue"}) for name in ("requeue", "no-requeue")),

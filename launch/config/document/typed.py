@@ -16,13 +16,27 @@ from dataclasses import MISSING, FrozenInstanceError
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Self, Union, dataclass_transform, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    NoReturn,
+    Self,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+)
 
 from launch.base.text import suggest
-from launch.config.document.positions import Problem, dotted
+from launch.config.document import secret_scan
+from launch.config.document.positions import Positions, Problem, dotted, failure
 from launch.config.document.words import show, unknown_key
 
-Reader = Callable[[Any], Any]
+M = TypeVar("M", bound="StrictModel")
+ReadValue = Callable[[Any], Any]
 """Makes the typed value of a plain one. Raises ValueError, for faults inside of the value ``Faults``."""
 
 
@@ -42,7 +56,7 @@ def problems_of(error: ValueError) -> Sequence[Problem]:
 class Before(NamedTuple):
     """Metadata of ``Annotated``: done with a value before it is read. (Plain functions there get it afterwards.)"""
 
-    change: Reader
+    change: ReadValue
 
 
 class TaggedBy(NamedTuple):
@@ -57,7 +71,7 @@ class Key(NamedTuple):
     default: Any = MISSING
     default_factory: Callable[[], Any] | None = None
     alias: str | None = None
-    check: Reader | None = None
+    check: ReadValue | None = None
 
 
 def key(*, default: Any = MISSING, default_factory: Callable[[], Any] | None = None, alias: str | None = None) -> Any:
@@ -70,7 +84,7 @@ class Field(NamedTuple):
 
     spelling: str
     annotation: Any
-    read: Reader
+    read: ReadValue
     key: Key
 
     @property
@@ -147,6 +161,15 @@ def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else str(value) if isinstance(value, str | Path) else value
 
 
+def validate(model: type[M], data: Mapping[str, Any], positions: Positions, *, hint: str | None = None) -> M:
+    """``data`` as ``model``. Raises InputError: every fault as ``p.yaml:3:5: stages.sft.lerning_rate: unknown key``."""
+    secret_scan.refuse(data, positions)
+    try:
+        return model.read(data)
+    except ValueError as error:
+        raise failure(problems_of(error), positions, hint=hint) from None
+
+
 _FIELDS: dict[type[StrictModel], dict[str, Field]] = {}
 
 
@@ -165,7 +188,7 @@ def _field(owner: type[StrictModel], name: str) -> Field:
 
 
 @cache
-def _reader(kind: Any) -> Reader:
+def _reader(kind: Any) -> ReadValue:
     """What reads values of a type."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
@@ -185,7 +208,7 @@ def _reader(kind: Any) -> Reader:
     return _SCALARS[kind]
 
 
-def _annotated(kind: Any, notes: Iterable[Any]) -> Reader:
+def _annotated(kind: Any, notes: Iterable[Any]) -> ReadValue:
     tags = [note.key for note in notes if isinstance(note, TaggedBy)]
     read = _tagged(get_args(kind), tags[0]) if tags else _reader(kind)
     whole = _then(read, *(note for note in notes if not isinstance(note, Before | TaggedBy)))
@@ -193,7 +216,7 @@ def _annotated(kind: Any, notes: Iterable[Any]) -> Reader:
     return _written_otherwise(before[0], whole) if before else whole
 
 
-def _then(*steps: Reader) -> Reader:
+def _then(*steps: ReadValue) -> ReadValue:
     def read(value: Any) -> Any:
         for step in steps:
             value = step(value)
@@ -202,7 +225,7 @@ def _then(*steps: Reader) -> Reader:
     return read if len(steps) > 1 else steps[0]
 
 
-def _written_otherwise(change: Reader, read: Reader) -> Reader:
+def _written_otherwise(change: ReadValue, read: ReadValue) -> ReadValue:
     def changed(value: Any) -> Any:
         try:
             return read(change(value))
@@ -215,7 +238,7 @@ def _written_otherwise(change: Reader, read: Reader) -> Reader:
     return changed
 
 
-def _union(kinds: Sequence[Any]) -> Reader:
+def _union(kinds: Sequence[Any]) -> ReadValue:
     may_be_none, readers = types.NoneType in kinds, [_reader(kind) for kind in kinds if kind is not types.NoneType]
 
     def read(value: Any) -> Any:
@@ -232,7 +255,7 @@ def _union(kinds: Sequence[Any]) -> Reader:
     return read
 
 
-def _tagged(models: Sequence[type[StrictModel]], name: str) -> Reader:
+def _tagged(models: Sequence[type[StrictModel]], name: str) -> ReadValue:
     by_tag = {tag: model for model in models for tag in get_args(model.__annotations__[name])}
 
     def read(value: Any) -> Any:
@@ -249,7 +272,7 @@ def _tagged(models: Sequence[type[StrictModel]], name: str) -> Reader:
     return read
 
 
-def _choice(options: Mapping[Any, Any]) -> Reader:
+def _choice(options: Mapping[Any, Any]) -> ReadValue:
     def read(value: Any) -> Any:
         if isinstance(value, str) and value in options:
             return options[value]
@@ -258,7 +281,7 @@ def _choice(options: Mapping[Any, Any]) -> Reader:
     return read
 
 
-def _tuple(kind: Any) -> Reader:
+def _tuple(kind: Any) -> ReadValue:
     each = _reader(kind)
 
     def read(value: Any) -> Any:
@@ -273,7 +296,7 @@ def _tuple(kind: Any) -> Reader:
     return read
 
 
-def _dict(name: Any, kind: Any) -> Reader:
+def _dict(name: Any, kind: Any) -> ReadValue:
     of_key, of_value = _reader(name), _reader(kind)
 
     def read(value: Any) -> Any:
@@ -293,7 +316,7 @@ def _dict(name: Any, kind: Any) -> Reader:
     return read
 
 
-def _inside(problems: list[Problem], part: str | int, read: Reader, value: Any) -> Any:
+def _inside(problems: list[Problem], part: str | int, read: ReadValue, value: Any) -> Any:
     """The value of a key or item; what is wrong with it is added to ``problems``."""
     try:
         return read(value)
@@ -347,6 +370,6 @@ def _path(value: Any) -> Path:
     return Path(value)
 
 
-_SCALARS: dict[Any, Reader] = {
+_SCALARS: dict[Any, ReadValue] = {
     str: text, int: _whole, float: _number, bool: _flag, Path: _path, Any: lambda value: value,
 }  # fmt: skip

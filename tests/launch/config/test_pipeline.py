@@ -19,7 +19,7 @@ from launch.base.errors import InputError
 from launch.config import references
 from launch.config.document.positions import Positions, failure
 from launch.config.document.reader import parse
-from launch.config.document.validate import validate
+from launch.config.document.typed import validate
 from launch.config.fields import Duration
 from launch.config.pipeline import Pipeline
 from launch.config.pipeline_file import PipelineFile, read_pipeline
