@@ -322,10 +322,10 @@ def _score(row: Fields, name: str) -> float:
 
 _ASKED = {"prompt": "pair", "question": "question-pair", "instruction": "alpaca-pair"}
 """Fields of preferences that ask, and their forms."""
-Pair = tuple[str, list[Message], tuple[list[Message], ...], bool]
+PairParts = tuple[str, list[Message], tuple[list[Message], ...], bool]
 
 
-def _pair(row: Fields) -> Pair:
+def _pair(row: Fields) -> PairParts:
     chosen, rejected = row.take("chosen"), row.take("rejected")
     if row.has("conversations"):
         before = message_list(row.take("conversations"), "conversations")

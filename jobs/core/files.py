@@ -28,11 +28,11 @@ ABANDONED_SECONDS = 30.0
 SETTLED_NS = 2_000_000_000
 """What changed within the last seconds may change once more and keep its time of change."""
 
-State = tuple[int, ...]
+FileState = tuple[int, ...]
 """What changes with a file or directory: see ``state``."""
 
 
-def state(path: str | Path) -> State | None:
+def state(path: str | Path) -> FileState | None:
     """Inode, size, and times of change of a file or directory; None: it is missing. Unlike the mtime, nothing can set
     the ctime back."""
     try:

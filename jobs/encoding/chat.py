@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.encoding import frames
 from jobs.encoding import messages as messages_as
 from jobs.encoding.errors import CannotEncode
-from jobs.encoding.frames import Frame, Span
+from jobs.encoding.frames import CharacterSpan, Frame
 from jobs.encoding.messages import Message
 from jobs.encoding.settings import Encoding
 
@@ -32,7 +32,7 @@ class RenderedChat:
     template does not write."""
 
     text: str
-    spans: tuple[Span, ...]
+    spans: tuple[CharacterSpan, ...]
     unwritten: int = 0
 
 
@@ -156,7 +156,7 @@ class _Render:
 
     def __call__(
         self, messages: Sequence[Message], generate: bool = False, marks: bool = False
-    ) -> tuple[str, list[Span]]:
+    ) -> tuple[str, list[CharacterSpan]]:
         from jinja2 import TemplateError
         from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -216,7 +216,7 @@ class _Conversation:
             if apart != given:
                 yield from messages_as.variants(apart, template)
 
-    def _whole(self, opened: bool) -> tuple[str, list[Span] | None]:
+    def _whole(self, opened: bool) -> tuple[str, list[CharacterSpan] | None]:
         marks = self._render.marks and not opened
         text, spans = self._render(self.messages, opened, marks)
         self._parts = {(len(self.messages), opened): text}
@@ -277,7 +277,7 @@ class _Conversation:
             found = self._parts[count, generate] = self._render(self.messages[:count], generate)[0]
         return found
 
-    def span(self, at: int) -> Span:
+    def span(self, at: int) -> CharacterSpan:
         """The characters of the whole text that the assistant writes as message ``at``, with the end of its turn.
 
         It begins where the text that the model is given ends (or where the two part: a template may open a think block
@@ -293,7 +293,7 @@ class _Conversation:
             raise CannotEncode("no_place_of_answer", f"the chat template does not say where messages[{at}] stands")
         return start, end
 
-    def is_open(self, at: int, span: Span) -> bool:
+    def is_open(self, at: int, span: CharacterSpan) -> bool:
         """Whether a span ends with the content of message ``at``, and not with what ends a turn."""
         text, message = self.full[0], self.messages[at]
         answer = messages_as.shown(message)[-1:]
@@ -304,7 +304,7 @@ class _Conversation:
         except CannotEncode:
             return True
 
-    def closed(self, at: int) -> Span:
+    def closed(self, at: int) -> CharacterSpan:
         """``span`` with what closes the answer: where a template leaves that to the message that follows, its
         beginning.
 
@@ -344,7 +344,7 @@ class _Conversation:
                 return before, opening, written[len(answer) :]
         return None
 
-    def _as_before(self, at: int, whole: str) -> Span | None:
+    def _as_before(self, at: int, whole: str) -> CharacterSpan | None:
         """The span of a turn that is written as an earlier one of the conversation, character by character: a long
         conversation is not rendered anew for each of its turns."""
         if self._pattern is None:
@@ -404,7 +404,7 @@ class _Conversation:
         spaces = len(between) - len(between[ends[-1] :].lstrip()) if between[ends[-1] :].strip() else ends[-1]
         return behind_here + spaces
 
-    def _anchor(self, at: int, messages: Sequence[Message]) -> Span:
+    def _anchor(self, at: int, messages: Sequence[Message]) -> CharacterSpan:
         """Where the content of a message (of tool calls alone: the name of the last one) stands in the text."""
         text = self._render(messages)[0] if len(messages) < len(self.messages) else self.full[0]
         found = []

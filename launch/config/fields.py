@@ -140,7 +140,7 @@ def not_empty(value: Any) -> Any:
 Line = Annotated[str, one_line, not_empty]
 Slug = Annotated[str, slug]
 ModuleName = Annotated[str, matching(_NAME, "is not a name: a-z, 0-9, - and _, at most 32")]
-Memory = Annotated[str, matching(_MEMORY, "is not an amount of memory: a number and K, M, G or T, such as 16G")]
+MemoryAmount = Annotated[str, matching(_MEMORY, "is not an amount of memory: a number and K, M, G or T, such as 16G")]
 Count = Annotated[int, above(0)]
 Amount = Annotated[int, at_least(0)]
 Positive = Annotated[float, above(0)]
@@ -208,7 +208,7 @@ class ResourceKeys(SiteKeys):
     processes_per_node: Count | None = None
     cpus: Count | None = None
     gpus_per_node: Amount | None = None
-    mem: Memory | None = None
+    mem: MemoryAmount | None = None
     time: Duration | None = None
 
 

@@ -16,7 +16,7 @@ from launch.config.stages import (
     GettextSource,
     ModelKeys,
     PathSource,
-    Source,
+    SourceKeys,
     Stage,
     StageName,
     TrainingStage,
@@ -29,7 +29,7 @@ class Pipeline(StrictModel):
     name: Slug
     seed: Amount = 1
     model: ModelKeys
-    sources: dict[Slug, Source] = key(default_factory=dict)
+    sources: dict[Slug, SourceKeys] = key(default_factory=dict)
     stages: Annotated[dict[StageName, Stage], not_empty]
     code: Line | None = None  # a work tree whose modules jobs can import
     secrets: tuple[SecretName, ...] = ()

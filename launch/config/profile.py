@@ -19,7 +19,7 @@ from launch.config.fields import (
     Duration,
     JobName,
     Line,
-    Memory,
+    MemoryAmount,
     ModuleName,
     Positive,
     ResourceKeys,
@@ -60,7 +60,7 @@ from launch.config.profile_fields import (
     Signal,
     SrunOptions,
     Submission,
-    Value,
+    VariableValue,
     rolling,
 )
 from launch.config.secrets import SecretName
@@ -113,7 +113,7 @@ class Profile(SiteKeys):
     retries: dict[FailureName, Amount] = key(default_factory=dict)
     stall_after: Duration | None = None
     seals: Depth = Depth.FULL
-    quota: Memory | None = None
+    quota: MemoryAmount | None = None
     requeue_refused: tuple[Line, ...] = ()
     kill_on_invalid_dep: bool = True
     submission: Submission = "all"
@@ -122,7 +122,7 @@ class Profile(SiteKeys):
     sbatch: dict[OptionName, OptionValue] = key(default_factory=dict)
     srun: tuple[Line, ...] = ()
     remove: tuple[OptionName, ...] = ()
-    env: dict[EnvironmentName, Value] = key(default_factory=dict)
+    env: dict[EnvironmentName, VariableValue] = key(default_factory=dict)
     node_env: dict[EnvironmentName, NodeValue] = key(default_factory=dict)
     node_scratch: NodeValue | None = None
     secrets: tuple[SecretName, ...] = ()

@@ -16,7 +16,7 @@ from launch.config.fields import (
     Count,
     Duration,
     Line,
-    Memory,
+    MemoryAmount,
     NotNegative,
     matching,
     one_line,
@@ -192,7 +192,7 @@ def _cluster(text: str) -> str:
 ClusterName = Annotated[Line, _cluster]
 NodeValue = Annotated[str, _node_value]
 OptionValue = Annotated[str | bool | None, Before(_addition)]
-Value = Annotated[str, one_line]
+VariableValue = Annotated[str, one_line]
 MountText = Annotated[Line, _mount]
 
 
@@ -215,10 +215,10 @@ class Partition(StrictModel):
     max_nodes: Count | None = None
     bins: tuple[Bin, ...] = ()
     cpus: Count | None = None
-    memory: Memory | None = None
+    memory: MemoryAmount | None = None
     gpus: Amount | None = None
     gpu_model: Line | None = None
-    gpu_memory: Memory | None = None
+    gpu_memory: MemoryAmount | None = None
     features: tuple[Line, ...] = ()
     preemptible: bool = False
     exclusive: bool = False
@@ -235,7 +235,7 @@ class FileSystem(StrictModel):
     checkpoints have to fit into. ``scratch``: each node has its own there, for what only its job needs."""
 
     path: SharedPath
-    quota: Memory | None = None
+    quota: MemoryAmount | None = None
     scratch: bool = False
 
 
@@ -363,14 +363,14 @@ class Environment(StrictModel):
 class PerCpu(StrictModel):
     """What a job is given for each CPU, where it asks for no memory."""
 
-    mem: Memory | None = None
+    mem: MemoryAmount | None = None
 
 
 class PerGpu(StrictModel):
     """What a job with GPUs is given for each of them, where it asks for no CPUs or no memory itself."""
 
     cpus: Count | None = None
-    mem: Memory | None = None
+    mem: MemoryAmount | None = None
 
 
 GpuRequestField = Annotated[GpuRequest, Before(_by_form)]

@@ -11,7 +11,8 @@ from jobs.core.settings import EarlyStopping, validation_problem
 from jobs.core.tasks import FOUND, KINDS, BenchmarkKeys, DataKeys, kind_of
 from launch.base.text import suggest
 from launch.config.document.positions import KeyPath, Problem
-from launch.config.document.typed import StrictModel, fields_of, show
+from launch.config.document.typed import StrictModel, fields_of
+from launch.config.document.words import show
 from launch.config.kinds import FETCHED, TRAINING_DATA, TRAINING_KINDS, measured, own_metrics
 from launch.config.stages import BenchmarkSource, DataStage, EvaluateStage, TrainingStage
 from launch.inputs.toolkit import package_directory

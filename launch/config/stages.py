@@ -119,7 +119,7 @@ class BenchmarkSource(StrictModel):
     sets: dict[Slug, Line] = key(default_factory=dict)
 
 
-Source = Annotated[GettextSource | PathSource | BenchmarkSource, TaggedBy("type")]
+SourceKeys = Annotated[GettextSource | PathSource | BenchmarkSource, TaggedBy("type")]
 
 
 class SplitKeys(StrictModel):
@@ -265,7 +265,7 @@ class DpoStage(_TrainingStage):
 Allowed = NotNegative | Annotated[str, matching(_PERCENT, "is no part: write 5%")]
 
 
-class GateRule(StrictModel):
+class GateKeys(StrictModel):
     """What a metric must show: one of the five. ``must``, ``may_fall`` and ``may_rise`` (how far at the most) look at
     its change against ``compare_to``, ``at_least`` and ``at_most`` at its value."""
 
@@ -315,7 +315,7 @@ class EvaluateStage(_Stage):
     checkpoint: Line
     tasks: Annotated[dict[Line, dict[Line, Any]], Before(_names_as_mapping), not_empty]
     compare_to: Line | None = None
-    gate: dict[Line, GateRule] = key(default_factory=dict)
+    gate: dict[Line, GateKeys] = key(default_factory=dict)
     missed: Literal["stop", "go"] = "stop"
     undecided: Literal["stop", "go"] = "stop"
     threads: Count | None = None

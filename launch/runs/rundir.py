@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from jobs.core import attempts, files
-from jobs.core.files import State
+from jobs.core.files import FileState
 from jobs.core.paths import RunPaths, Workspace
 from launch.base import lock
 from launch.base.errors import InputError
@@ -115,13 +115,13 @@ class Run:
 
 
 @lru_cache(maxsize=4)
-def _plan(path: Path, state: State | None) -> Plan:
+def _plan(path: Path, state: FileState | None) -> Plan:
     """Read once while the file is the same: advice is given for each stage of a run."""
     return file.load(path)
 
 
 @lru_cache(maxsize=4)
-def _profile(path: Path, state: State | None) -> Profile:
+def _profile(path: Path, state: FileState | None) -> Profile:
     return read_profile(path, kept=True).profile
 
 

@@ -18,40 +18,9 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Self, Union, dataclass_transform, get_args, get_origin
 
-from launch.base.text import nearest, suggest
+from launch.base.text import suggest
 from launch.config.document.positions import Problem, dotted
-
-SYNONYMS = {
-    "learning_rate": "lr",
-    "max_steps": "steps",
-    "train_steps": "steps",
-    "global_batch_size": "batch_size",
-    "micro_batch": "micro_batch_size",
-    "max_length": "sequence_length",
-    "seq_length": "sequence_length",
-    "warmup": "warmup_steps",
-    "scheduler": "schedule",
-    "gradient_clip": "max_grad_norm",
-    "dtype": "precision",
-    "walltime": "time",
-    "time_limit": "time",
-    "memory": "mem",
-    "gpus": "gpus_per_node",
-    "ntasks_per_node": "processes_per_node",
-    "cpus_per_task": "cpus",
-    "source": "from",
-    "dataset": "data",
-    "baseline": "compare_to",
-    "environment": "environments",
-    "venv": "environments",
-    "routing": "executors",
-}
-"""Words that people bring from elsewhere, and what we call it."""
-OF_PREPARE = frozenset(
-    {"answers", "encoding", "group_by", "max_tokens", "near_duplicates", "quality", "special_tokens", "stratify_by",
-     "template", "text_field", "tokenizer"}
-)  # fmt: skip
-"""Settings of data stages that people write one level too high; ``data_prep`` knows them all."""
+from launch.config.document.words import show, unknown_key
 
 Reader = Callable[[Any], Any]
 """Makes the typed value of a plain one. Raises ValueError, for faults inside of the value ``Faults``."""
@@ -137,7 +106,7 @@ class StrictModel:
             else:
                 found[name] = field.default
         known = [field.spelling for field in fields.values()]
-        problems += [_unknown(name, given[name], known) for name in given if name not in known]
+        problems += [unknown_key(name, given[name], known) for name in given if name not in known]
         if problems:
             raise Faults(problems)
         made = object.__new__(cls)
@@ -332,15 +301,6 @@ def _inside(problems: list[Problem], part: str | int, read: Reader, value: Any) 
         problems += [one._replace(path=(part, *one.path)) for one in problems_of(error)]
 
 
-def _unknown(name: str, value: Any, known: Sequence[str]) -> Problem:
-    if name in OF_PREPARE and "prepare" in known:
-        return Problem((name,), f"is a setting of prepare: write prepare: {{{name}: {show(value)}}}", at_key=True)
-    near = suggest(name, known, SYNONYMS)
-    if "options" in known and nearest(name, known, SYNONYMS) is None:
-        near += f"; a setting of one back end stands under options: {{{name}: {show(value)}}}"
-    return Problem((name,), f"unknown key; {near} (value: {show(value)})", at_key=True)
-
-
 def _mapping(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise ValueError(f"expected a mapping (key: value), got {show(value)}")
@@ -390,17 +350,3 @@ def _path(value: Any) -> Path:
 _SCALARS: dict[Any, Reader] = {
     str: text, int: _whole, float: _number, bool: _flag, Path: _path, Any: lambda value: value,
 }  # fmt: skip
-
-
-def show(value: Any) -> str:
-    """A value in a message: short, text in quotes, containers by name."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        return "a mapping"
-    if isinstance(value, list | tuple):
-        return "a list"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

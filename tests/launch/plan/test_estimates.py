@@ -58,7 +58,7 @@ def training(
         inputs={"checkpoint": given},
         resources=resources,
         backend=backend,
-        memory=estimate.installed(memory, ()),
+        memory=memory and memory.installed(()),
         python=python,
     )
 

@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def kept_by(backend: str, packages: set[str], settings: dict[str, Any]) -> Memory:
     """By what the back end declares."""
-    return estimate.with_settings(estimate.installed(backends.load(backend).CAPABILITIES.memory, packages), settings)
+    declared = backends.load(backend).CAPABILITIES.memory
+    return estimate.with_settings(declared and declared.installed(packages), settings)
 
 
 LLAMA = {"model_type": "llama", "vocab_size": 128256}
@@ -269,11 +270,11 @@ def test_memory_with_transformer_engine_against_what_was_measured(
 def test_what_is_kept_depends_on_what_is_installed_where_the_stage_runs() -> None:
     """By what the probe found, not by files beside the interpreter: an environment may see packages of the machine."""
     declared = backends.load("nemo").CAPABILITIES.memory
-    plain, fused = (estimate.installed(declared, packages) for packages in ({"torch"}, {"transformer_engine": "2.11"}))
+    plain, fused = (declared.installed(packages) for packages in ({"torch"}, {"transformer_engine": "2.11"}))
     assert plain is not None
     assert fused is not None
     assert (plain.scores, fused.scores, plain.without, fused.without) == (True, False, {}, {})
-    assert estimate.installed(declared, None) == fused, "of an image all is taken to be there"
+    assert declared.installed(None) == fused, "of an image all is taken to be there"
 
 
 def test_optimizers_and_frozen_weights_of_fewer_bits() -> None:
