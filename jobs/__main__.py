@@ -1,8 +1,9 @@
 """The verbs of a job: ``prologue``, ``work``, ``finish`` and ``ray-nodes`` take a ``spec.json``; ``probe`` takes
 back-end names and ``render`` a file of stages (before them ``--code DIR``, where some are the user's), ``harness``
-names of tasks of lm-evaluation-harness, ``compare`` a file that names two evaluations, ``address`` interfaces and
-another node, ``share`` a directory of which a node digests some files, ``shard`` a list of tasks and the index of one,
-and those that begin with ``probe-`` are those of ``overnight profile test``."""
+names of tasks of lm-evaluation-harness, ``compare`` a file that names two evaluations and ``evaluate`` one that
+describes one, ``address`` interfaces and another node, ``share`` a directory of which a node digests some files,
+``shard`` a list of tasks and the index of one, and those that begin with ``probe-`` are those of ``overnight profile
+test``."""
 
 from __future__ import annotations
 
@@ -31,8 +32,8 @@ def main(argv: Sequence[str]) -> int:
 
         print(json.dumps(index.answers(argv[1:])))
         return 0
-    if verb == "compare":  # of ``overnight compare``: a file that names two evaluations
-        return _compared(Path(path))
+    if verb in ("compare", "evaluate"):  # of the commands of these names: a file that says what is asked
+        return _answered(verb, Path(path))
     if verb == "address":  # of this node: interfaces, another node
         from jobs.lifecycle import network
 
@@ -106,13 +107,14 @@ def _asked(verb: str, given: Sequence[str]) -> int:
     return 0
 
 
-def _compared(path: Path) -> int:
-    """What two evaluations say of each other; ``error`` where this interpreter lacks what it takes."""
+def _answered(verb: str, path: Path) -> int:
+    """What two evaluations say of each other, or one evaluation; ``error`` where this interpreter lacks what it
+    takes."""
     asked = json.loads(path.read_text(encoding="utf-8"))
     try:
-        from jobs.evaluate import against
+        from jobs.evaluate import against, oneoff
 
-        answer = against.answer(asked)
+        answer = against.answer(asked) if verb == "compare" else oneoff.answer(asked)
     except (ImportError, OSError, ValueError) as error:
         answer = {"error": f"{type(error).__name__}: {error}"}
     print(json.dumps(answer))

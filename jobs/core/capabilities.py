@@ -89,6 +89,7 @@ class Capabilities:
     ``launcher``: how its processes start (``python``, ``torchrun``, or ``ray``: one driver beside a Ray cluster over
     all nodes). ``converts``: pairs (from, to) of checkpoint formats, for the kind ``convert``. ``memory``: None where
     plain Adam over whole replicas is a fair guess. ``experimental``: what has not been tried, shown by the plan.
+    ``saves``: the format that ``of_save`` of the module gives one of its saves; empty: it cannot.
     ``revision``: raised when a change of the module makes results of before invalid; they are made again.
     """
 
@@ -101,6 +102,7 @@ class Capabilities:
     converts: frozenset[tuple[str, str]] = frozenset()
     memory: Memory | None = None
     experimental: str = ""
+    saves: str = ""
     revision: int = 1
 
     def as_json(self) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What an evaluation measured, as it lies in its output: ``evaluation.json``.
 
 ``{"schema": 1, "tasks": {task: {"metrics": {metric: numbers}, ...}}}``; the numbers of a metric are those of
-``jobs.evaluate.compare``. Evaluations before schema 1 left ``metrics.json``: task -> metric -> numbers.
+``jobs.evaluate.compare``. A curve has ``curve`` beside it: ``{"points": [{"step", "tasks"}, ...], ...}``; its ``tasks``
+are those of the last point. Evaluations before schema 1 left ``metrics.json``: task -> metric -> numbers.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ OLD_FILE = "metrics.json"
 SCHEMA = 1
 
 
-def write(output: Path, tasks: Mapping[str, Any]) -> Path:
-    """The file, written."""
+def write(output: Path, tasks: Mapping[str, Any], **more: Any) -> Path:
+    """The file, written, with ``more`` beside the tasks."""
     path = output / FILE
-    files.write_json(path, {"schema": SCHEMA, "tasks": dict(tasks)})
+    files.write_json(path, {"schema": SCHEMA, "tasks": dict(tasks), **more})
     return path
 
 
@@ -52,6 +53,17 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
 def _metrics(task: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = strict.convert(dict[str, dict[str, Any]], task["metrics"], "metrics")
     return found
+
+
+def read_points(path: Path) -> dict[int, dict[str, Any]]:
+    """Step -> tasks as ``read`` gives them, of the points of a curve; empty where it is none.
+
+    Raises:
+        OSError, ValueError: as ``read``.
+    """
+    if path.name == OLD_FILE or "curve" not in (found := files.read_json(path)):
+        return {}
+    return {int(point["step"]): point["tasks"] for point in found["curve"]["points"]}
 
 
 def _of_old(entry: Mapping[str, Any]) -> dict[str, Any]:

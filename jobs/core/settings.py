@@ -63,7 +63,8 @@ class TrainingKeys:
     ``steps`` are optimizer steps; with ``epochs`` in their place they are counted when the stage starts. ``batch_size``
     is the number of examples a step takes over all processes together, so a stage learns the same on one node as on
     four. ``micro_batch_size`` is what one model replica takes in one pass; the rest is accumulated. ``save_every``
-    None: about eight saves in an allocation, at least ten minutes apart.
+    None: about eight saves in an allocation, at least ten minutes apart. Saves of steps that are multiples of
+    ``keep_every`` stay, also when the stage has ended; the others go, but for the newest ``keep_saves``.
 
     ``validate_every`` so many steps, and after the last one, the loss on the validation split is taken; None: never.
     ``select``: whether the finished model is that of the last step, or of the step with the least such loss.
@@ -83,6 +84,7 @@ class TrainingKeys:
     precision: str = setting("fp32", choices=("fp32", "bf16"))
     save_every: int | None = setting(None, at_least=1)
     keep_saves: int = setting(2, at_least=1)
+    keep_every: int | None = setting(None, at_least=1)
     validate_every: int | None = setting(None, at_least=1)
     early_stopping: EarlyStopping | None = field(default=None, metadata={"rule": Rule(keys=EarlyStopping)})
     select: str = setting("last", choices=("last", "best"))

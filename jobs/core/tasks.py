@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
-from jobs.core import strict
+from jobs.core import measures, strict
+from jobs.core.measures import HIGHER, LOWER, SHARE, MetricFacts
 from jobs.core.settings import rule_of, setting
 
 
@@ -36,6 +37,13 @@ class TranslationKeys(DataKeys):
     """``max_new_tokens`` bounds a generated answer."""
 
     max_new_tokens: int = setting(64, at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureKeys(TranslationKeys):
+    """``measure``: what is measured of the answers, by the names of ``jobs.core.measures``."""
+
+    measure: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,14 +101,6 @@ FOUND = ("rows", "version", "files", "data_set", "measures")
 
 
 @dataclass(frozen=True)
-class MetricFacts:
-    """``share``: the metric is a share of the examples."""
-
-    higher_is_better: bool
-    share: bool = False
-
-
-@dataclass(frozen=True)
 class TaskKind:
     """One kind. ``reads``: the kind of the data stage, or BENCHMARK. ``metrics``: those that every task of it has.
     ``key``: a task that has this key is of the kind, with ``value`` where it says one; every kind is that of a task of
@@ -113,6 +113,11 @@ class TaskKind:
     key: str = ""
     value: str = ""
 
+    def metrics_of(self, given: Mapping[str, Any]) -> Mapping[str, MetricFacts]:
+        """The metrics of a task of this kind with these keys."""
+        found = {name: MetricFacts(higher) for name, higher in (given.get("measures") or {}).items()}
+        return {**self.metrics, **found, **measures.metrics_of(given.get("measure"))}
+
     def plain(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The keys as their types say: ``true`` and ``false`` are words where texts stand (``chat: false``)."""
         kinds, _ = strict.shape(cast(Any, self.keys))
@@ -121,47 +126,52 @@ class TaskKind:
             for name, value in given.items()
         }
 
-    def problems(self, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """The keys of a task of this kind that are unknown or have a wrong value, and why; ``task`` is none of them."""
+    def problems(self, given: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Where keys of a task of this kind are unknown (an empty reason) or have a wrong value, and why; ``task`` is
+        none of them."""
         kinds, required = strict.shape(cast(Any, self.keys))
         rules = {one.name: rule_of(one) for one in fields(self.keys)}
         for name, value in self.plain(given).items():
             if name not in kinds or name in FOUND:
-                yield name, ""
+                yield (name,), ""
+                continue
+            if name == "measure":
+                for place, text in measures.problems(value):
+                    yield (name, *place), text
                 continue
             try:
                 found = strict.convert(kinds[name], value, "this")
             except ValueError as error:
-                yield name, str(error).removeprefix("this ")
+                yield (name,), str(error).removeprefix("this ")
                 continue
             problem = None if value is None else rules[name].problem(found)
             if problem is not None:
-                yield name, problem
+                yield (name,), problem
         for name in required:
             if given.get(name) is None:
-                yield name, "this key is required"
+                yield (name,), "this key is required"
 
 
 BENCHMARK = "benchmark"
 """What a task ``reads`` that has no data stage."""
 
-_LOWER, _HIGHER = MetricFacts(False), MetricFacts(True)
-_SHARE, _LOWER_SHARE = MetricFacts(True, share=True), MetricFacts(False, share=True)
-_BBQ = {"ambiguous": _SHARE, "clear": _SHARE, "bias_ambiguous": _LOWER, "bias_clear": _LOWER}
-_REFUSALS = {"harmful": _SHARE, "harmless": _LOWER_SHARE}
+_LOWER_SHARE = MetricFacts(False, share=True)
+_BBQ = {"ambiguous": SHARE, "clear": SHARE, "bias_ambiguous": LOWER, "bias_clear": LOWER}
+_REFUSALS = {"harmful": SHARE, "harmless": _LOWER_SHARE}
 
 KINDS: dict[str, TaskKind] = {
     kind.name: kind
     for kind in (
-        TaskKind("perplexity", DataKeys, "corpus", {"perplexity": _LOWER, "bits_per_byte": _LOWER}),
-        TaskKind("answers", DataKeys, "instructions", {"answer_loss": _LOWER}),
-        TaskKind("translation", TranslationKeys, "instructions", {"chrf": _HIGHER, "exact_match": _SHARE}),
+        TaskKind("perplexity", DataKeys, "corpus", {"perplexity": LOWER, "bits_per_byte": LOWER}),
+        TaskKind("answers", DataKeys, "instructions", {"answer_loss": LOWER}),
+        TaskKind("translation", TranslationKeys, "instructions", {"chrf": HIGHER, "exact_match": SHARE}),
+        TaskKind("measure", MeasureKeys, "instructions", {}, key="measure"),
         TaskKind("harness", HarnessKeys, BENCHMARK, {}, key="harness"),
-        TaskKind("preferences", DataKeys, "preferences", {"accuracy": _SHARE, "margin": _HIGHER}),
+        TaskKind("preferences", DataKeys, "preferences", {"accuracy": SHARE, "margin": HIGHER}),
         TaskKind("refusal", RefusalKeys, BENCHMARK, _REFUSALS, key="safety", value="refusal"),
         TaskKind("pairs", SafetyKeys, BENCHMARK, {"stereotyped": _LOWER_SHARE}, key="safety", value="pairs"),
         TaskKind("bbq", SafetyKeys, BENCHMARK, _BBQ, key="safety", value="bbq"),
-        TaskKind("facts", SafetyKeys, BENCHMARK, {"mc1": _SHARE, "mc2": _HIGHER}, key="safety", value="facts"),
+        TaskKind("facts", SafetyKeys, BENCHMARK, {"mc1": SHARE, "mc2": HIGHER}, key="safety", value="facts"),
     )
 }
 

@@ -1,98 +1,72 @@
 """Evaluation of a checkpoint on held-out examples, with intervals, and against an earlier evaluation.
 
 ``metrics`` holds the formulas, ``intervals`` what chance explains, ``measure`` runs the model, ``kinds`` joins the two
-(a module for those tasks that are alike), ``compare`` finds the change and ``gates`` judges it.
+(a module for those tasks that are alike), ``session`` is one process of an evaluation, ``compare`` finds the change and
+``gates`` judges it.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 from jobs.core import results
 from jobs.core.spec import StageSpec
 from jobs.evaluate.gates import GateFailed, GateUndecided
+from jobs.evaluate.points import Load
 from jobs.training.interface import Result, WorkContext
 
-if TYPE_CHECKING:
-    from jobs.evaluate.kinds import PreparedTask
-    from jobs.evaluate.settings import EvaluateSettings
+__all__ = ["GateFailed", "GateUndecided", "run", "write_samples"]
 
-__all__ = ["GateFailed", "GateUndecided", "run"]
+SAMPLES = "samples.jsonl"
 
 
-def run(spec: StageSpec, ctx: WorkContext) -> Result:
-    """Evaluate the input ``checkpoint``; rank 0 works, other ranks have nothing to do.
+def run(spec: StageSpec, ctx: WorkContext, load: Load) -> Result:
+    """Evaluate the input ``checkpoint``, or its saves (a curve, or the choice of one); called on every rank, and
+    rank 0 puts together what all have measured.
 
-    Writes ``samples.jsonl`` (one line an example) and ``evaluation.json`` (see ``compare.as_json``).
+    Writes ``samples.jsonl`` (one line an example) and ``evaluation.json`` (see ``compare.as_json``). ``load`` finds the
+    back end whose saves are measured.
 
     Raises:
         BadSettings, DataError: before the model runs, but for examples that cannot be compared.
         GateFailed, GateUndecided: after both files were written.
     """
-    from jobs.evaluate import compare
+    from jobs.evaluate import choose, compare, curve, session
     from jobs.evaluate.settings import EvaluateSettings
 
-    if ctx.rank != 0:
-        return Result("done")
+    if "choose" in spec.settings:
+        return choose.run(spec, ctx, load)
+    if "curve" in spec.settings:
+        return curve.run(spec, ctx, load)
     settings = EvaluateSettings.read(spec.settings)
     other = spec.inputs.get("compare_to")
-    earlier = compare.read_samples(other.output / "samples.jsonl") if other else None
+    earlier = compare.read_samples(other.output / SAMPLES) if other else None
     compare.check_gate(settings, earlier)
 
-    prepared, samples = _measure(spec, ctx, settings)
-    with open(ctx.output / "samples.jsonl", "w", encoding="utf-8") as stream:
-        for found in samples.values():
-            stream.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in found)
+    rows = session.chosen_rows(spec, settings)
+    if settings.server is not None or settings.answers is not None:
+        tasks = session.asked(settings, rows, ctx)
+    else:
+        loaded = session.load(spec.inputs["checkpoint"].output, spec, settings)
+        tasks = session.prepared(settings, rows, loaded)
+    work = session.Session(spec, ctx, tasks)
+    if not work.end(work.measure()):
+        return Result("stopped", work.rows)
+    if ctx.rank:
+        return Result("done")
+    samples = work.samples()
+    write_samples(ctx.output / SAMPLES, session.lines_of(samples))
     came_of_it = compare.evaluate(samples, earlier, settings)
-    how = {task.name: task.how for task in prepared}
+    how = {task.name: task.how for task in work.tasks}
     where = results.write(ctx.output, compare.as_json(came_of_it, how, settings))
     compare.apply_gates(came_of_it, settings, where)
-    return Result(
-        "done",
-        metrics={
-            f"{task}.{name}": one.now.estimate.value
-            for task, measured in came_of_it.tasks.items()
-            for name, one in measured.items()
-        },
-    )
+    return Result("done", metrics=compare.values(came_of_it))
 
 
-def _measure(
-    spec: StageSpec, ctx: WorkContext, settings: EvaluateSettings
-) -> tuple[list[PreparedTask], dict[str, list[dict[str, Any]]]]:
-    """The tasks made ready, and the samples of each."""
-    from jobs.evaluate.kinds import Loaded
-
-    rows = {name: task.kind.choose(task, spec.inputs) for name, task in settings.tasks.items()}
-
-    import torch
-    import transformers
-
-    from jobs.training import cpu, tokenizers
-    from jobs.training.models import load_model
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    cpu.use_threads(settings.threads)
-    checkpoint = spec.inputs["checkpoint"].output
-    tokenizer = tokenizers.load(checkpoint)
-    model = load_model(checkpoint).eval().to("cuda" if torch.cuda.is_available() else "cpu")
-
-    other = spec.inputs.get("compare_to")
-    known = None if other is None else results.find(other.output)
-    earlier = {} if known is None else results.read(known)
-    loaded = Loaded(model, tokenizer, settings.batch_tokens, settings.batch_prompts, earlier)
-    prepared = [task.kind.prepare(task, rows[name], loaded) for name, task in settings.tasks.items()]
-    total = sum(len(task.groups) for task in prepared)
-    step = 0
-    samples: dict[str, list[dict[str, Any]]] = {}
-    for task in prepared:
-
-        def done(name: str = task.name) -> None:
-            nonlocal step
-            step += 1
-            ctx.progress.report(step, total, name)
-
-        samples[task.name] = task.run(done)
-    return prepared, samples
+def write_samples(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """``samples.jsonl``, a line an example."""
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

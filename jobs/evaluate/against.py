@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.evaluate import compare, gates
+from jobs.evaluate.curve import OWN
 from jobs.evaluate.settings import EvaluateSettings
 from jobs.training.settings import BadSettings
 
@@ -21,7 +22,8 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
     a metric is that of a change as large as this one or larger, to either side, if there were none; ``corrected`` is it
     for the family of all metrics (Holm).
     """
-    settings = EvaluateSettings.read({**asked["settings"], "gate": {}})
+    given = {name: value for name, value in asked["settings"].items() if name not in OWN}
+    settings = EvaluateSettings.read({**given, "gate": {}})
     before, now = (compare.read_samples(Path(asked[side]) / "samples.jsonl") for side in ("before", "now"))
     tasks: dict[str, Any] = {}
     chances: dict[str, float] = {}

@@ -19,6 +19,10 @@ from jobs.training.settings import BadSettings
 
 Samples = dict[str, list[dict[str, Any]]]
 
+MOST_PROBLEMS = 0.05
+"""Share of the examples of a task without a value, above which none of its gates is decided: those that fail may be
+the hard ones."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -73,12 +77,18 @@ class Evaluation:
 
 
 def read_samples(path: Path) -> Samples:
-    """Samples of an evaluation by task."""
-    found: Samples = {}
+    """Samples of an evaluation by task; of a curve those of its last point."""
+    points = read_points(path)
+    return points[max(points, key=lambda step: -1 if step is None else step)] if points else {}
+
+
+def read_points(path: Path) -> dict[int | None, Samples]:
+    """Samples of an evaluation by step and task; the step is None where it is no curve."""
+    found: dict[int | None, Samples] = {}
     with open(path, encoding="utf-8") as stream:
         for line in stream:
             sample = json.loads(line)
-            found.setdefault(sample["task"], []).append(sample)
+            found.setdefault(sample.get("step"), {}).setdefault(sample["task"], []).append(sample)
     return found
 
 
@@ -89,7 +99,7 @@ def check_gate(settings: EvaluateSettings, earlier: Samples | None) -> None:
         BadSettings: nothing to compare with, or a metric that is not measured on both sides.
     """
     for name, rule in settings.gate.items():
-        task, _ = _metric_of(name, settings)
+        task, _ = metric_of(name, settings)
         if not rule.compares:
             continue
         if earlier is None:
@@ -98,7 +108,7 @@ def check_gate(settings: EvaluateSettings, earlier: Samples | None) -> None:
             raise BadSettings(f"gate {name!r}: the evaluation in compare_to did not run the task {task!r}")
 
 
-def _metric_of(name: str, settings: EvaluateSettings) -> tuple[str, str]:
+def metric_of(name: str, settings: EvaluateSettings) -> tuple[str, str]:
     """Task and metric of a gate written ``metric`` or ``task.metric``.
 
     Raises:
@@ -134,13 +144,18 @@ def evaluate(now: Samples, earlier: Samples | None, settings: EvaluateSettings) 
         tasks[task] = _of_task(task, samples, [(old[sample["id"]], sample) for sample in common], settings)
     seen: dict[str, tuple[Observed, float]] = {}
     for name, rule in settings.gate.items():
-        task, metric = _metric_of(name, settings)
+        task, metric = metric_of(name, settings)
         one = tasks.get(task, {}).get(metric)
         looked_at = None if one is None else one.change if rule.compares else one.now
         if one is None or looked_at is None:
             raise BadSettings(f"gate {name!r} ({rule}): the two evaluations have no example of {task} in common")
         seen[name] = looked_at, one.before or 0.0
-    return Evaluation(tasks, gates.judge(settings.gate, seen), alone, problems)
+    judged = gates.judge(settings.gate, seen)
+    for name, judgement in judged.items():
+        task, _ = metric_of(name, settings)
+        if problems.get(task, 0) > MOST_PROBLEMS * len(now.get(task, ())):
+            judged[name] = replace(judgement, verdict="undecided", needs=None)
+    return Evaluation(tasks, judged, alone, problems)
 
 
 def _of_task(
@@ -169,7 +184,8 @@ def _of_task(
             moved = None
             if metrics.is_share(metric, before, after):
                 steps = metric.counts(after)[:, metric.share] - metric.counts(before)[:, metric.share]
-                moved = int((steps > 0).sum()), int((steps < 0).sum()), int((steps == 0).sum())
+                up, down = int((steps > 0).sum()), int((steps < 0).sum())
+                moved = (*((up, down) if metric.higher_is_better else (down, up)), int((steps == 0).sum()))
             first = float(metric.of(before.sum(axis=0)))
             one = replace(one, before=first, change=change, moved=moved)
         found[name] = one
@@ -223,6 +239,15 @@ def _refuse_others(task: str, common: Sequence[Mapping[str, Any]], old: Mapping[
             )
 
 
+def values(found: Evaluation) -> dict[str, float]:
+    """``task.metric`` -> value, for the seal."""
+    return {
+        f"{task}.{name}": one.now.estimate.value
+        for task, measured in found.tasks.items()
+        for name, one in measured.items()
+    }
+
+
 def as_json(found: Evaluation, how: Mapping[str, Mapping[str, Any]], settings: EvaluateSettings) -> dict[str, Any]:
     """The tasks of ``jobs.core.results``. ``how``: of each task, how its examples were shown to the model."""
     tasks: dict[str, Any] = {
@@ -235,7 +260,7 @@ def as_json(found: Evaluation, how: Mapping[str, Mapping[str, Any]], settings: E
         if count:
             tasks[task]["problems"] = count
     for name, judged in found.judged.items():
-        task, metric = _metric_of(name, settings)
+        task, metric = metric_of(name, settings)
         tasks[task]["metrics"][metric]["gate"] = asdict(judged)
     return tasks
 
@@ -248,6 +273,6 @@ def apply_gates(found: Evaluation, settings: EvaluateSettings, where: Path) -> N
     """
     said = {}
     for name, judged in found.judged.items():
-        task, metric = _metric_of(name, settings)
+        task, metric = metric_of(name, settings)
         said[name] = judged, found.tasks[task][metric].shown(settings.gate[name])
     gates.apply(said, settings.missed, settings.undecided, str(where))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import takewhile
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,6 +47,11 @@ def batches(
         yield batch
 
 
+def grouped(tokens: int, most: int | None = None) -> Callable[[Sequence[Sequence[int]]], Iterator[list[int]]]:
+    """``batches`` of sequences, by their lengths."""
+    return lambda parts: batches([len(part) for part in parts], tokens, most)
+
+
 def positions(model: PreTrainedModel) -> int | None:
     """How many tokens a model can see at once; None where it sets no limit."""
     found = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -70,24 +75,43 @@ def log_likelihoods(model: PreTrainedModel, pairs: Sequence[Tokens]) -> list[flo
     One batch. Padding stands at the end, where a causal model cannot see it from the positions that count, so no mask
     is needed.
     """
+    ids, wanted = _padded(model, pairs)
+    targets = ids[:, 1:][wanted[:, :-1]]  # position p predicts the token at p + 1
+    every = logits(model, ids, wanted)
+    found = [
+        -functional.cross_entropy(some.float(), right, reduction="none")
+        for some, right in zip(every, torch.split(targets, LOGIT_ROWS), strict=True)
+    ]
+    return _by_row(torch.cat(found), wanted)
+
+
+@torch.inference_mode()
+def divergences(model: PreTrainedModel, reference: PreTrainedModel, pairs: Sequence[Tokens]) -> list[float]:
+    """KL divergence of the ``model`` from the ``reference``, summed over the tokens with loss of each sequence, in
+    nats: over the whole vocabulary at each of them. One batch, as in ``log_likelihoods``."""
+    ids, wanted = _padded(model, pairs)
+    found = []
+    for some, other in zip(logits(model, ids, wanted), logits(reference, ids, wanted), strict=True):
+        mine, theirs = some.float().log_softmax(-1), other.float().log_softmax(-1)
+        found.append((mine.exp() * (mine - theirs)).sum(-1).clamp(min=0))
+    return _by_row(torch.cat(found), wanted)
+
+
+def _padded(model: PreTrainedModel, pairs: Sequence[Tokens]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The ids of each sequence in a row, and the positions that predict a token with loss."""
     longest = max(map(len, pairs))
     ids = torch.zeros(len(pairs), longest, dtype=torch.long)
     wanted = torch.zeros(len(pairs), longest, dtype=torch.bool)
     for row, pair in enumerate(pairs):
         ids[row, : len(pair)] = torch.tensor(pair.ids)
         wanted[row, : len(pair)] = torch.tensor(pair.mask)
-    ids, wanted = ids.to(model.device), wanted.to(model.device)
-    targets = ids[:, 1:][wanted[:, 1:]]  # position p predicts the token at p + 1
-    every = logits(model, ids, functional.pad(wanted[:, 1:], (0, 1)))
-    found = torch.cat(
-        [
-            -functional.cross_entropy(some.float(), right, reduction="none")
-            for some, right in zip(every, torch.split(targets, LOGIT_ROWS), strict=True)
-        ]
-    )
-    rows = wanted[:, 1:].nonzero()[:, 0]
-    sums = torch.zeros(len(pairs), dtype=torch.float64, device=found.device)
-    sums.index_add_(0, rows, found.double())
+    return ids.to(model.device), functional.pad(wanted[:, 1:], (0, 1)).to(model.device)
+
+
+def _by_row(values: torch.Tensor, wanted: torch.Tensor) -> list[float]:
+    """Sums over the positions of each row."""
+    sums = torch.zeros(len(wanted), dtype=torch.float64, device=values.device)
+    sums.index_add_(0, wanted.nonzero()[:, 0], values.double())
     return [float(value) for value in sums]
 
 
@@ -133,6 +157,22 @@ def _saying(layers: torch.nn.Module, said: Any) -> Iterator[list[bool]]:
         del layers.forward
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A generated answer. ``end``: the token that ended it, which is none of ``ids``; None: it was cut off, or a text
+    ended it."""
+
+    text: str
+    ids: tuple[int, ...] = ()
+    end: int | None = None
+    is_cut: bool = False
+
+    @property
+    def finish(self) -> str:
+        """Why it ended, as it stands in samples.jsonl."""
+        return "length" if self.is_cut else "stop"
+
+
 @torch.inference_mode()
 def answers(
     model: PreTrainedModel,
@@ -142,9 +182,9 @@ def answers(
     ends: Sequence[int],
     stops: Sequence[str] = (),
     strip: bool = True,
-) -> list[str]:
-    """The greedy continuation of each prompt up to one of ``ends`` (ids) or ``stops`` (texts), as text, without the
-    blanks around it where ``strip``. One batch, padded on the left.
+) -> list[Answer]:
+    """The greedy continuation of each prompt up to one of ``ends`` (ids) or ``stops`` (texts), without the blanks
+    around it where ``strip``. One batch, padded on the left.
 
     Of generation_config.json only the end ids count: a repetition penalty or the like would make it another one.
     """
@@ -175,9 +215,20 @@ def answers(
         )
     finally:
         model.generation_config = own
-    found = [[*takewhile(lambda token: token not in ends, row)] for row in made[:, longest:].tolist()]
-    texts = [_before(text, stops) for text in tokenizer.batch_decode(found, skip_special_tokens=True)]
-    return [text.strip() for text in texts] if strip else texts
+    rows = [_until(ends, row) for row in made[:, longest:].tolist()]
+    whole = tokenizer.batch_decode([own for own, _ in rows], skip_special_tokens=True)
+    found = []
+    for text, (own, end) in zip(whole, rows, strict=True):
+        before = _before(text, stops)
+        is_cut = end is None and len(before) == len(text)
+        found.append(Answer(before.strip() if strip else before, tuple(own), end, is_cut))
+    return found
+
+
+def _until(ends: Sequence[int], ids: list[int]) -> tuple[list[int], int | None]:
+    """The ids before the first of ``ends``, and that one; None: there is none."""
+    at = next((place for place, token in enumerate(ids) if token in ends), None)
+    return (ids, None) if at is None else (ids[:at], ids[at])
 
 
 def _before(text: str, stops: Sequence[str]) -> str:
@@ -197,18 +248,3 @@ def _stopping(tokenizer: PreTrainedTokenizerBase, start: int, stops: Sequence[st
         return torch.tensor([any(stop and stop in tail for stop in stops) for tail in tails], device=ids.device)
 
     return stopped
-
-
-def in_batches(
-    items: Sequence[Any],
-    groups: Sequence[Sequence[int]],
-    one: Callable[[list[Any]], list[Any]],
-    done: Callable[[], None],
-) -> list[Any]:
-    """Apply ``one`` to every group of ``items``; results in the order of ``items``. ``done`` is called after each."""
-    results: list[Any] = [None] * len(items)
-    for group in groups:
-        for index, result in zip(group, one([items[index] for index in group]), strict=True):
-            results[index] = result
-        done()
-    return results

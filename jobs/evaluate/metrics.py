@@ -6,7 +6,6 @@ Every metric here is a function of sums over examples (of negative log-likelihoo
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,9 +13,6 @@ import numpy as np
 
 from jobs.evaluate import intervals
 from jobs.evaluate.intervals import Array, Clusters, Observed
-
-CHRF_ORDER = 6
-CHRF_BETA = 2.0
 
 
 @dataclass(frozen=True)
@@ -35,40 +31,6 @@ class Metric:
     share: int | None = None
     among: int | None = None
     needs: str | None = None
-
-
-def chrf_statistics(hypothesis: str, reference: str) -> list[float]:
-    """For n = 1..6: number of character n-grams of the hypothesis, of the reference, and of both (clipped).
-
-    White space is left out, as in chrF (Popović 2015, https://aclanthology.org/W15-3049).
-    """
-    counts: list[float] = []
-    mine, right = "".join(hypothesis.split()), "".join(reference.split())
-    for order in range(1, CHRF_ORDER + 1):
-        found, wanted = _ngrams(mine, order), _ngrams(right, order)
-        counts += [found.total(), wanted.total(), (found & wanted).total()]
-    return counts
-
-
-def _ngrams(text: str, order: int) -> Counter[str]:
-    return Counter(text[start : start + order] for start in range(len(text) - order + 1))
-
-
-def chrf(sums: Array) -> Array:
-    """chrF2 (0 to 100) from sums of ``chrf_statistics`` (..., 18).
-
-    Precision and recall are averaged over the orders that both sides have, then joined to an F-score with beta = 2; the
-    convention of sacrebleu's CHRF(), so that the numbers can be compared.
-    """
-    parts = sums[..., : 3 * CHRF_ORDER].reshape(*sums.shape[:-1], CHRF_ORDER, 3)
-    found, wanted, both = parts[..., 0], parts[..., 1], parts[..., 2]
-    usable = (found > 0) & (wanted > 0)
-    orders = np.maximum(usable.sum(axis=-1), 1)
-    precision = np.where(usable, both / np.maximum(found, 1), 0).sum(axis=-1) / orders
-    recall = np.where(usable, both / np.maximum(wanted, 1), 0).sum(axis=-1) / orders
-    factor = CHRF_BETA**2
-    bottom = factor * precision + recall
-    return np.asarray(100 * np.where(bottom > 0, (1 + factor) * precision * recall / np.maximum(bottom, 1e-16), 0))
 
 
 def mean(column: int) -> Callable[[Array], Array]:

@@ -19,7 +19,10 @@ class EvaluateSettings:
     """What an evaluation can be told.
 
     ``gate``: metric (or ``task.metric``) -> what it must show; ``missed`` and ``undecided`` say what follows where it
-    does not: ``stop`` or ``go``. ``batch_tokens`` is how many tokens go through the
+    does not: ``stop`` or ``go``. ``server`` is the address of an OpenAI-compatible server that answers as ``model``,
+    ``at_once`` how many requests it gets at a time, and ``key`` the variable of the environment with the key for it.
+    ``answers`` is a file of answers that are there already.
+    ``batch_tokens`` is how many tokens go through the
     model at once, padding included; ``batch_prompts`` is how many answers are generated at once.
     """
 
@@ -29,6 +32,12 @@ class EvaluateSettings:
     undecided: str = setting("stop", choices=AFTER)
     seed: int = setting(0, at_least=0)
     threads: int | None = setting(None, at_least=1)
+    precision: str = setting("fp32", choices=("fp32", "bf16"))
+    server: str | None = None
+    model: str | None = None
+    key: str | None = None
+    at_once: int = setting(8, at_least=1)
+    answers: str | None = None
     batch_tokens: int = setting(2048, at_least=1)
     batch_prompts: int = setting(64, at_least=1)
     resamples: int = setting(10_000, at_least=1)
@@ -61,4 +70,6 @@ def _task(name: str, value: Any) -> Task:
     keys = build(kind.keys, given, f" of task {name!r}")
     if isinstance(keys, DataKeys) and keys.data is None:
         raise BadSettings(f"task {name!r} must name its data")
-    return Task(name, KINDS[kind.name], keys)
+    task = Task(name, KINDS[kind.name], keys)
+    task.kind.metrics(keys)  # says what is wrong in ``measure``
+    return task

@@ -85,7 +85,7 @@ def publish(spec: StageSpec, start: Start, result: dict[str, Any], made: Path | 
         seconds=seconds,
         **label,
     )
-    _remove_saves(store, desk)
+    _remove_saves(spec, desk)
 
 
 def _put_output(spec: StageSpec, start: Start, result: dict[str, Any], own: Path, desk: Path) -> None:
@@ -114,10 +114,16 @@ def _put_output(spec: StageSpec, start: Start, result: dict[str, Any], own: Path
     claim.put(own, spec.store_paths.output, desk)
 
 
-def _remove_saves(store: StorePaths, desk: Path) -> None:
-    """The finished output replaces them."""
+def _remove_saves(spec: StageSpec, desk: Path) -> None:
+    """The finished output replaces them, and what the work has kept on its way; but those that are to stay."""
+    store, every = spec.store_paths, spec.settings.get("keep_every")
     with contextlib.suppress(ClaimLost, OSError):
-        claim.move(store.saves, desk / "saves")
+        if every is None:
+            claim.move(store.saves, desk / "saves")
+        else:
+            for step in sorted({*store.save_steps()} - {one for one in store.sealed_steps() if one % every == 0}):
+                claim.move(store.save(step), desk / store.save(step).name)
+    files.take_away(store.work)
     files.take_away(desk)
 
 

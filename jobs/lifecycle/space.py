@@ -27,6 +27,8 @@ def lack(spec: StageSpec) -> str | None:
     size, basis = checkpoint_bytes(spec)
     store = spec.store_paths
     wanted = 3 if spec.settings.get("select") == "best" else 2
+    if every := spec.settings.get("keep_every"):
+        wanted += (spec.target_step or 0) // int(every)
     count = max(1, wanted - len(store.sealed_steps()))
     free, where = _free(store, spec.quota_bytes)
     if count * size <= free:

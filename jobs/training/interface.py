@@ -161,6 +161,12 @@ class WorkContext:
     """How long a process may wait for the others, one of which may do work of the size of a save by itself."""
 
 
+def of_save(backend: BackEnd, save: Path, source: Path, target: Path) -> None:
+    """Make ``target`` a finished model of a save of a training that began with ``source``."""
+    own: Callable[[Path, Path, Path], None] = getattr(backend, "of_save")  # noqa: B009 - what CAPABILITIES.saves promises
+    own(save, source, target)
+
+
 class BackEnd(Protocol):
     """The interface of a back-end module."""
 

@@ -8,7 +8,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,11 @@ VALIDATIONS = "validations.json"
 """In a save: step and loss of each validation until then."""
 
 
+def stay(steps: Iterable[int], every: int | None) -> list[int]:
+    """Those of sealed saves that stay whatever comes: of steps that are multiples of ``keep_every``."""
+    return [] if every is None else [step for step in steps if step % every == 0]
+
+
 class Saves:
     """The saves of one store entry, as seen by one start of a job (``held`` is its claim) on one of its nodes."""
 
@@ -40,6 +45,7 @@ class Saves:
         event: Callable[..., None],
         depth: seal.Depth = seal.Depth.FULL,
         node: Node | None = None,
+        keep_every: int | None = None,
     ) -> None:
         self._store = store
         self._fingerprint = fingerprint
@@ -47,6 +53,7 @@ class Saves:
         self._event = event
         self._depth = depth
         self._node = node or Node()
+        self._keep_every = keep_every
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._given_up = False
@@ -343,7 +350,7 @@ class Saves:
 
     def _doomed(self, count: int, best: int | None) -> list[int]:
         sealed = self._store.sealed_steps()
-        kept = {*sealed[:count], best}
+        kept = {*sealed[:count], best, *stay(sealed, self._keep_every)}
         return [step for step in self._store.save_steps() if sealed and step not in kept and step < sealed[0]]
 
     def _remove_all(self, steps: list[int]) -> None:

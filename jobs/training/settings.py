@@ -115,6 +115,8 @@ class TrainingSettings(TrainingKeys):
             raise BadSettings(f"{given[0]}: {self.NO_VALIDATION}: leave it out")
         if self.steps and self.warmup_steps > self.steps:
             raise BadSettings(f"warmup_steps {self.warmup_steps} is more than steps {self.steps}")
+        if self.keep_every is not None and self.keep_every % (self.save_every or self.keep_every + 1):
+            raise BadSettings(f"keep_every {self.keep_every} must be a multiple of save_every ({self.save_every})")
         problem = validation_problem(self.steps, self.validate_every, self.early_stopping, self.select)
         if problem is not None:
             raise BadSettings(": ".join(problem))

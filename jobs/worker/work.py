@@ -139,7 +139,7 @@ def main(spec: StageSpec) -> int:
         output=steps.output_of(spec, start),
         progress=ProgressWriter(stage.progress, start.restart, enabled=rank == 0),
         stop=stop,
-        saves=Saves(store, spec.fingerprint, held, event, spec.seal_depth, node),
+        saves=Saves(store, spec.fingerprint, held, event, spec.seal_depth, node, spec.settings.get("keep_every")),
         event=event,
         restart=start.restart,
         rank=rank,

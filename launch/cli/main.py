@@ -31,6 +31,7 @@ COMMANDS = {
     "report": "what became of a run: the finished model, or why there is none",
     "notify": "write the letter about a run that has ended, and send what has not arrived",
     "compare": "hold runs against each other: files, numbers, cost",
+    "evaluate": "measure a model, a server or stored answers on this machine",
     "human": "let people judge the answers of two models of a run",
     "tensorboard": "show the curves of a run's training in TensorBoard",
     "track": "tell W&B or MLflow what a run's training reported",

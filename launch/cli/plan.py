@@ -74,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
         notes = epochs.notes(planned.plan, planned.workspace)
         notes += limits.notes(planned.plan, planned.profile, planned.pipeline)
         tried = sorted({(stage.backend, stage.experimental) for stage in planned.plan.stages})
+        notes += estimates.of_kept_saves(planned.plan, found)
         notes += [f"back end {backend} is experimental: {untried}" for backend, untried in tried if untried]
         for note in notes:
             print(f"  {note}")

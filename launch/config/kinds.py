@@ -11,6 +11,9 @@ DATA_KINDS = ("corpus", "instructions", "preferences")
 TRAINING_DATA = {"cpt": "corpus", "sft": "instructions", "dpo": "preferences"}
 """Kind of a training stage -> kind of the data stage that it reads."""
 TRAINING_KINDS = tuple(TRAINING_DATA)
+MODEL_KINDS = (*TRAINING_KINDS, "choose")
+"""Kinds of stages that make a model."""
+
 FETCHED = "base"
 """What ``checkpoint`` says for the fetched base model."""
 
@@ -21,7 +24,7 @@ def measured(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, str
     found: dict[str, tuple[str, str]] = {}
     for task, given in tasks.items():
         kind = kind_of(task, given)
-        for metric in () if kind is None else given.get("measures", kind.metrics):
+        for metric in kind.metrics_of(given) if kind is not None else ():
             found.setdefault(metric, (task, metric))
             found[f"{task}.{metric}"] = task, metric
     return found
@@ -30,4 +33,4 @@ def measured(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, str
 def own_metrics(tasks: Mapping[str, Mapping[str, Any]]) -> set[str]:
     """The tasks whose metrics the planner finds out: their names alone do not say them."""
     kinds = {task: kind_of(task, given) for task, given in tasks.items()}
-    return {task for task, kind in kinds.items() if kind is not None and not kind.metrics}
+    return {task for task, kind in kinds.items() if kind is not None and not kind.metrics_of(tasks[task])}

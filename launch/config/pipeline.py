@@ -1,18 +1,19 @@
 """The pipeline file: what to make, in typed and frozen values. Where and how it runs is the profile's business."""
 
+import math
 from typing import Annotated, Any
 
 from jobs.core.tasks import BenchmarkKeys, DataKeys, kind_of
 from launch.config.document.typed import StrictModel, key
 from launch.config.fields import Amount, Line, ResourceKeys, Slug, not_empty
 from launch.config.kinds import FETCHED
+from launch.config.measuring import ChooseStage, CurveStage, EvaluateStage, MeasuringStage
 from launch.config.profile_fields import Group
 from launch.config.secrets import SecretName
 from launch.config.stages import (
     BenchmarkSource,
     CorpusStage,
     DataStage,
-    EvaluateStage,
     GettextSource,
     ModelKeys,
     PathSource,
@@ -52,7 +53,7 @@ class Pipeline(StrictModel):
     def task_data(self, name: str) -> dict[str, str]:
         """Task -> data stage, of the tasks that read one. Where a task names none it is the only one of its kind."""
         stage = self.stages[name]
-        assert isinstance(stage, EvaluateStage)
+        assert isinstance(stage, MeasuringStage)
         found = {}
         for task, keys in stage.tasks.items():
             kind = kind_of(task, keys)
@@ -62,10 +63,39 @@ class Pipeline(StrictModel):
                 )
         return found
 
+    def reference(self, name: str) -> str | None:
+        """The stage whose model an evaluation compares with token by token (measure ``kl``), or ``base``; None: there
+        is none. Where no task names one it is the model that ``compare_to`` measures."""
+        stage = self.stages[name]
+        assert isinstance(stage, MeasuringStage)
+        measures = [found for keys in stage.tasks.values() if isinstance(found := keys.get("measure"), dict)]
+        wanted = [found["kl"] or {} for found in measures if "kl" in found]
+        named = next((one["reference"] for one in wanted if one.get("reference")), None)
+        earlier = self.stages.get(stage.compare_to or "")
+        if named is None and wanted and isinstance(earlier, EvaluateStage):
+            return earlier.checkpoint
+        return named
+
+    def curve_of(self, name: str) -> str:
+        """The curve that a choice is made from: the one that it names, or the only one over the stage that it names."""
+        stage = self.stages[name]
+        assert isinstance(stage, ChooseStage)
+        curves = {other: one.checkpoints for other, one in self.stages.items() if isinstance(one, CurveStage)}
+        over = [other for other, trained in curves.items() if trained == stage.source]
+        return over[0] if len(over) == 1 else stage.source
+
+    def keep_every(self, name: str) -> int | None:
+        """Steps between two saves of a training stage that stay: what it says itself, and what curves over it need."""
+        stage = self.stages[name]
+        assert isinstance(stage, TrainingStage)
+        every = [one.every for one in self.stages.values() if isinstance(one, CurveStage) and one.checkpoints == name]
+        wanted = [(stage.save_every or 1) * one for one in every]
+        return math.gcd(*wanted, stage.keep_every or 0) or None
+
     def benchmarks(self, name: str) -> dict[str, tuple[str, str]]:
         """Task -> source and set (or path in the source) of the tasks of an evaluation that read a benchmark."""
         stage = self.stages[name]
-        assert isinstance(stage, EvaluateStage)
+        assert isinstance(stage, MeasuringStage)
         found = {}
         for task, keys in stage.tasks.items():
             kind = kind_of(task, keys)
@@ -75,18 +105,27 @@ class Pipeline(StrictModel):
         return found
 
     def parents(self, name: str) -> dict[str, str]:
-        """Role (``checkpoint``, ``data``, ``compare_to``, ``data:<task>``) -> stage that is read; the base model is
-        none."""
+        """Role (``checkpoint``, ``data``, ``compare_to``, ``data:<task>``, ``reference``, ``curve``) -> stage that is
+        read; the base model is none."""
         stage = self.stages[name]
         found: dict[str, str] = {}
-        if isinstance(stage, TrainingStage | EvaluateStage) and stage.checkpoint != FETCHED:
+        if isinstance(stage, TrainingStage | EvaluateStage) and stage.checkpoint not in (None, FETCHED):
             found["checkpoint"] = stage.checkpoint
+        if isinstance(stage, CurveStage):
+            found["checkpoint"] = stage.checkpoints
+        if isinstance(stage, ChooseStage):
+            found["curve"] = self.curve_of(name)
+            if isinstance(curve := self.stages.get(found["curve"]), CurveStage):
+                found["checkpoint"] = curve.checkpoints
+                found |= {f"data:{task}": data for task, data in self.task_data(found["curve"]).items()}
         if isinstance(stage, TrainingStage):
             found["data"] = stage.data
-        if isinstance(stage, EvaluateStage):
+        if isinstance(stage, MeasuringStage):
             if stage.compare_to is not None:
                 found["compare_to"] = stage.compare_to
             found |= {f"data:{task}": data for task, data in self.task_data(name).items()}
+            if (reference := self.reference(name)) not in (None, FETCHED):
+                found["reference"] = str(reference)
         return found
 
     def order(self) -> tuple[str, ...]:

@@ -7,14 +7,16 @@ from dataclasses import fields
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
+from jobs.core.measures import MEASURES
 from jobs.core.settings import EarlyStopping, validation_problem
 from jobs.core.tasks import FOUND, KINDS, BenchmarkKeys, DataKeys, kind_of
 from launch.base.text import suggest
 from launch.config.document.positions import KeyPath, Problem
 from launch.config.document.typed import StrictModel, fields_of
 from launch.config.document.words import show
-from launch.config.kinds import FETCHED, TRAINING_DATA, TRAINING_KINDS, measured, own_metrics
-from launch.config.stages import BenchmarkSource, DataStage, EvaluateStage, TrainingStage
+from launch.config.kinds import FETCHED, MODEL_KINDS, TRAINING_DATA, TRAINING_KINDS, measured, own_metrics
+from launch.config.measuring import ChooseStage, CurveStage, EvaluateStage, MeasuringStage
+from launch.config.stages import BenchmarkSource, DataStage, TrainingStage
 from launch.inputs.toolkit import package_directory
 
 if TYPE_CHECKING:
@@ -31,8 +33,12 @@ def problems(pipeline: Pipeline) -> list[Problem]:
             found += _data(pipeline, name, stage)
         elif isinstance(stage, TrainingStage):
             found += _training(pipeline, name, stage)
-        else:
+        elif isinstance(stage, EvaluateStage):
             found += _evaluation(pipeline, name, stage)
+        elif isinstance(stage, CurveStage):
+            found += _curve(pipeline, name, stage)
+        else:
+            found += _choice(pipeline, name, stage)
     return found or list(_cycles(pipeline))
 
 
@@ -68,7 +74,7 @@ def _reference(pipeline: Pipeline, path: KeyPath, name: str, kinds: tuple[str, .
     return []
 
 
-def _backend(pipeline: Pipeline, name: str, stage: TrainingStage | EvaluateStage) -> list[Problem]:
+def _backend(pipeline: Pipeline, name: str, stage: TrainingStage | MeasuringStage | ChooseStage) -> list[Problem]:
     known = backends()
     if stage.backend in known or pipeline.code is not None:  # a module of the user's: the probe finds it, or says so
         return []
@@ -131,7 +137,7 @@ def _chosen(model: StrictModel) -> set[str]:
 def _training(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator[Problem]:
     place: KeyPath = ("stages", name)
     yield from _backend(pipeline, name, stage)
-    yield from _reference(pipeline, (*place, "checkpoint"), stage.checkpoint, TRAINING_KINDS, FETCHED)
+    yield from _reference(pipeline, (*place, "checkpoint"), stage.checkpoint, MODEL_KINDS, FETCHED)
     yield from _reference(pipeline, (*place, "data"), stage.data, (TRAINING_DATA[stage.kind],))
     shared = stage.batch_problem(stage.nodes or 1, stage.processes_per_node or 1)
     if shared:
@@ -163,17 +169,109 @@ def _validation(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator
 
 def _evaluation(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator[Problem]:
     place: KeyPath = ("stages", name)
+    engine = stage.engine
+    if stage.checkpoint is not None:
+        yield from _reference(pipeline, (*place, "checkpoint"), stage.checkpoint, MODEL_KINDS, FETCHED)
+    elif engine.server is None:
+        yield Problem(
+            (*place, "checkpoint"), "is missing: write what is measured, or engine: {server: URL, model: NAME}"
+        )
+    if engine.server is not None:
+        yield from _server(pipeline, (*place, "engine"), stage)
+    yield from _measuring(pipeline, name, stage)
+    yield from _gate(pipeline, name, stage)
+
+
+def _server(pipeline: Pipeline, place: KeyPath, stage: EvaluateStage) -> Iterator[Problem]:
+    engine = stage.engine
+    if stage.checkpoint is not None:
+        yield Problem((*place, "server"), f"answers in place of a model: leave checkpoint ({stage.checkpoint}) out")
+    if engine.model is None:
+        yield Problem((*place, "server"), "needs model: NAME, too: what the model is called there")
+    if engine.key is not None and engine.key not in pipeline.secrets:
+        text = f"{engine.key} is no secret of the pipeline: write secrets: [{engine.key}] at its top"
+        yield Problem((*place, "key"), text)
+
+
+def _curve(pipeline: Pipeline, name: str, stage: CurveStage) -> Iterator[Problem]:
+    place: KeyPath = ("stages", name)
+    found = _reference(pipeline, (*place, "checkpoints"), stage.checkpoints, TRAINING_KINDS)
+    yield from found
+    trained = pipeline.stages.get(stage.checkpoints)
+    if not found and isinstance(trained, TrainingStage) and trained.save_every is None:
+        text = f"stage {stage.checkpoints} saves by time: write save_every there, so that the saves are known"
+        yield Problem((*place, "checkpoints"), text)
+    yield from _measuring(pipeline, name, stage)
+
+
+def _choice(pipeline: Pipeline, name: str, stage: ChooseStage) -> Iterator[Problem]:
+    place: KeyPath = ("stages", name)
     yield from _backend(pipeline, name, stage)
-    yield from _reference(pipeline, (*place, "checkpoint"), stage.checkpoint, TRAINING_KINDS, FETCHED)
+    yield from _options((*place, "options"), stage.options, fields_of(type(stage)))
+    source = pipeline.curve_of(name)
+    curve = pipeline.stages.get(source)
+    if not isinstance(curve, CurveStage):
+        yield from _reference(pipeline, (*place, "from"), stage.source, ("curve",))
+        return
+    known = measured(curve.tasks)
+    for key, metrics in (("by", [*stage.by]), ("subject_to", [*stage.subject_to])):
+        for metric in metrics:
+            if metric not in known:
+                text = f"{source} measures no {metric!r}; {suggest(metric, list(known))}"
+                yield Problem((*place, key, metric), text, at_key=True)
+
+
+def _measuring(pipeline: Pipeline, name: str, stage: MeasuringStage) -> Iterator[Problem]:
+    place: KeyPath = ("stages", name)
+    yield from _backend(pipeline, name, stage)
     yield from _options((*place, "options"), stage.options, fields_of(type(stage)))
     for task, keys in stage.tasks.items():
         yield from _task(pipeline, (*place, "tasks", task), keys)
     if stage.compare_to is not None:
         yield from _reference(pipeline, (*place, "compare_to"), stage.compare_to, ("evaluate",))
-    yield from _gate(pipeline, name, stage)
+    yield from _measures(pipeline, name, stage)
+
+
+def _measures(pipeline: Pipeline, name: str, stage: MeasuringStage) -> Iterator[Problem]:
+    """What measures of generated answers need beside the task."""
+    references: set[str] = set()
+    for task, given in stage.tasks.items():
+        measure = given.get("measure")
+        if not isinstance(measure, dict):
+            continue
+        place: KeyPath = ("stages", name, "tasks", task, "measure")
+        if "code" in measure and pipeline.code is None:
+            yield Problem(
+                (*place, "code"), "needs the key code of the pipeline: the directory of its module", at_key=True
+            )
+        if "kl" not in measure or not isinstance(measure["kl"] or {}, dict):
+            continue
+        wanted = (measure["kl"] or {}).get("reference")
+        if isinstance(wanted, str):
+            references.add(wanted)
+            yield from _reference(pipeline, (*place, "kl", "reference"), wanted, MODEL_KINDS, FETCHED)
+        elif stage.compare_to is None:
+            text = "needs a model to compare with: write {reference: NAME} of a stage, or compare_to"
+            yield Problem((*place, "kl"), text, at_key=True)
+        if len(references) > 1:
+            text = f"another task compares with {min(references - {str(wanted)})!r}: one reference for all tasks"
+            yield Problem((*place, "kl"), text, at_key=True)
 
 
 def _task(pipeline: Pipeline, place: KeyPath, given: dict[str, Any]) -> Iterator[Problem]:
+    yield from of_task(place, given)
+    kind = kind_of(str(place[-1]), given)
+    if kind is not None and issubclass(kind.keys, BenchmarkKeys) and isinstance(named := given.get("benchmark"), str):
+        sources = [name for name, source in pipeline.sources.items() if isinstance(source, BenchmarkSource)]
+        if (source := named.partition("/")[0]) not in sources:
+            text = f"there is no source {source!r} of type benchmark; {suggest(source, sources)}"
+            yield Problem((*place, "benchmark"), text)
+    if kind is not None and issubclass(kind.keys, DataKeys):
+        yield from _data_of_task(pipeline, place, given.get("data"), kind.reads)
+
+
+def of_task(place: KeyPath, given: dict[str, Any]) -> Iterator[Problem]:
+    """What is wrong with the keys of a task, beside what they refer to."""
     name = str(place[-1])
     kind = kind_of(name, given)
     if kind is None:
@@ -189,16 +287,11 @@ def _task(pipeline: Pipeline, place: KeyPath, given: dict[str, Any]) -> Iterator
         yield Problem((*place, "options"), f"expected a mapping (key: value), got {options!r}")
     else:
         yield from _options((*place, "options"), options, known)
-    for key, text in kind.problems({key: one for key, one in given.items() if key not in ("task", "options")}):
-        unknown = f"unknown key; {suggest(key, known)} (value: {show(given.get(key))})"
-        yield Problem((*place, key), text or unknown, at_key=not text)
-    if issubclass(kind.keys, BenchmarkKeys) and isinstance(named := given.get("benchmark"), str):
-        sources = [name for name, source in pipeline.sources.items() if isinstance(source, BenchmarkSource)]
-        if (source := named.partition("/")[0]) not in sources:
-            text = f"there is no source {source!r} of type benchmark; {suggest(source, sources)}"
-            yield Problem((*place, "benchmark"), text)
-    if issubclass(kind.keys, DataKeys):
-        yield from _data_of_task(pipeline, place, given.get("data"), kind.reads)
+    own = {name: one for name, one in given.items() if name not in ("task", "options")}
+    for path, text in kind.problems(own):
+        near = suggest(path[-1], known if len(path) == 1 else list(MEASURES))
+        value = given.get(path[0]) if len(path) == 1 else given[path[0]][path[1]]
+        yield Problem((*place, *path), text or f"unknown key; {near} (value: {show(value)})", at_key=not text)
 
 
 def _data_of_task(pipeline: Pipeline, place: KeyPath, data: Any, kind: str) -> Iterator[Problem]:

@@ -1,30 +1,28 @@
-"""The stages of a pipeline file as typed values: data, training, evaluation, and what they read from.
+"""The stages of a pipeline file as typed values: data, training, and what they read from; see ``measuring``, too.
 
 ``convert`` is a kind, too, but no user writes it: the planner inserts it where formats differ.
 """
 
 import re
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 from jobs.core.settings import VALIDATION, DpoKeys, EarlyStopping, TrainingKeys, rule_of
-from jobs.core.tasks import kind_of
 from launch.base.text import suggest
-from launch.config.document.typed import Before, Key, StrictModel, TaggedBy, key
+from launch.config.document.typed import Key, StrictModel, TaggedBy, key
 from launch.config.fields import (
-    RESOURCE_KEYS,
-    Amount,
     Count,
     Line,
     ModuleName,
     NotNegative,
-    ResourceKeys,
     Slug,
     below,
     matching,
     not_empty,
 )
 from launch.config.kinds import FETCHED
+from launch.config.measuring import ChooseStage, CurveStage, EvaluateStage
+from launch.config.stage_keys import StageKeys
 
 _HUB = re.compile(r"hf:[\w.-]+/[\w.-]+(?:@[\w./-]+)?\Z", re.ASCII)
 _PERCENT = re.compile(r"\d+(\.\d+)?%\Z", re.ASCII)
@@ -54,15 +52,6 @@ def _with_mark(text: str) -> str:
     return text
 
 
-def _names_as_mapping(value: Any) -> Any:
-    """``tasks: [perplexity]`` says the same as ``tasks: {perplexity: {}}``."""
-    if isinstance(value, list) and all(isinstance(name, str) for name in value):
-        return {name: {} for name in value}
-    if isinstance(value, dict):
-        return {name: {} if task is None else task for name, task in value.items()}
-    return value
-
-
 _TRAINING = {entry.name: entry for keys in (TrainingKeys, DpoKeys, EarlyStopping) for entry in fields(keys)}
 
 
@@ -78,11 +67,6 @@ def _training(name: str, **instead: Any) -> Any:
         return value
 
     return Key(**{"default": _TRAINING[name].default, **instead}, check=check)
-
-
-def _with_options(settings: dict[str, Any]) -> dict[str, Any]:
-    options = settings.pop("options", {})
-    return {**settings, **options}
 
 
 class ModelKeys(StrictModel):
@@ -145,18 +129,7 @@ class Limit(StrictModel):
     test: Count | None = None
 
 
-class _Stage(ResourceKeys):
-    executor: ModuleName | None = None
-    seed: Amount | None = None
-
-    def settings(self) -> dict[str, Any]:
-        """The settings with defaults, as plain JSON, without keys about the cluster. The ``options`` of a back end (and
-        of a task) are beside the other keys: a back end has one kind of setting."""
-        left_out = {*RESOURCE_KEYS, "executor"}
-        return _with_options({key: value for key, value in self.plain().items() if key not in left_out})
-
-
-class _DataStage(_Stage):
+class _DataStage(StageKeys):
     source: Line = key(alias="from")
     split: SplitKeys = SplitKeys()
     min_chars: Count = 1
@@ -196,7 +169,7 @@ class EarlyStoppingKeys(StrictModel):
     min_steps: int = _training("min_steps")
 
 
-class _TrainingStage(_Stage):
+class _TrainingStage(StageKeys):
     """``batch_size`` counts rows over all processes; ``options`` are settings that only the back end knows. The steps
     of ``epochs`` are counted when the stage starts."""
 
@@ -216,6 +189,7 @@ class _TrainingStage(_Stage):
     precision: str = _training("precision")
     save_every: int | None = _training("save_every")
     keep_saves: int = _training("keep_saves")
+    keep_every: int | None = _training("keep_every")
     validate_every: int | None = _training("validate_every")
     early_stopping: EarlyStoppingKeys | None = _training("early_stopping")
     select: str = _training("select")
@@ -226,7 +200,7 @@ class _TrainingStage(_Stage):
         """With ``steps`` or ``epochs``, whichever the stage says, and what it says of validation."""
         found = super().settings()
         del found["epochs" if self.epochs is None else "steps"]
-        for name in VALIDATION:
+        for name in (*VALIDATION, "keep_every"):
             if found[name] == _TRAINING[name].default:
                 del found[name]
         return found
@@ -262,75 +236,7 @@ class DpoStage(_TrainingStage):
     beta: float = _training("beta")
 
 
-Allowed = NotNegative | Annotated[str, matching(_PERCENT, "is no part: write 5%")]
-
-
-class GateKeys(StrictModel):
-    """What a metric must show: one of the five. ``must``, ``may_fall`` and ``may_rise`` (how far at the most) look at
-    its change against ``compare_to``, ``at_least`` and ``at_most`` at its value."""
-
-    must: Literal["rise", "fall"] | None = None
-    may_fall: Allowed | None = None
-    may_rise: Allowed | None = None
-    at_least: float | None = None
-    at_most: float | None = None
-    tier: Literal["critical", "advisory"] = "critical"
-
-    def _check(self) -> None:
-        if sum(value is not None for value in self._rules().values()) != 1:
-            raise ValueError(f"write one of {', '.join(self._rules())}")
-
-    def _rules(self) -> dict[str, Any]:
-        names = ("must", "may_fall", "may_rise", "at_least", "at_most")
-        return {name: getattr(self, name) for name in names}
-
-    @property
-    def compares(self) -> bool:
-        """Whether it needs an earlier evaluation."""
-        return self.at_least is None and self.at_most is None
-
-    def settings(self) -> dict[str, Any]:
-        """As the stage gets it: what is said, and the tier where it is not ``critical``."""
-        found = {name: value for name, value in self._rules().items() if value is not None}
-        return found if self.tier == "critical" else {**found, "tier": self.tier}
-
-
-def _task(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The keys of a task with the defaults of its kind, and the kind where its name does not say it."""
-    kind = kind_of(name, given)
-    if kind is None:
-        return dict(given)
-    defaults = {key.name: key.default for key in fields(kind.keys) if key.default not in (None, MISSING, "")}
-    said = {"task": kind.name} if kind.name != name else {}
-    return defaults | {key: value for key, value in kind.plain(given).items() if value is not None} | said
-
-
-class EvaluateStage(_Stage):
-    """Measure a checkpoint. ``tasks``: their keys are those of the kinds in ``jobs.core.tasks``. ``gate``: what a
-    ``metric`` or ``task.metric`` must show; ``missed`` and ``undecided``: whether the chain stops where one does not
-    show it, or where its contrary is not shown either."""
-
-    kind: Literal["evaluate"]
-    backend: ModuleName = "trl"
-    checkpoint: Line
-    tasks: Annotated[dict[Line, dict[Line, Any]], Before(_names_as_mapping), not_empty]
-    compare_to: Line | None = None
-    gate: dict[Line, GateKeys] = key(default_factory=dict)
-    missed: Literal["stop", "go"] = "stop"
-    undecided: Literal["stop", "go"] = "stop"
-    threads: Count | None = None
-    options: dict[Line, Any] = key(default_factory=dict)
-
-    def settings(self) -> dict[str, Any]:
-        found = super().settings()
-        for name in ("missed", "undecided"):
-            if found[name] == "stop":
-                del found[name]
-        tasks = {name: _with_options(_task(name, task)) for name, task in self.tasks.items()}
-        return {**found, "tasks": tasks, "gate": {name: rule.settings() for name, rule in self.gate.items()}}
-
-
 DataStage = CorpusStage | InstructionsStage | PreferencesStage
 TrainingStage = CptStage | SftStage | DpoStage
-Stage = Annotated[DataStage | TrainingStage | EvaluateStage, TaggedBy("kind")]
+Stage = Annotated[DataStage | TrainingStage | EvaluateStage | CurveStage | ChooseStage, TaggedBy("kind")]
 StageName = Annotated[Slug, _not_reserved]

@@ -19,11 +19,12 @@ from launch.config.profile import Profile, Resources
 from launch.plan.model import BackEndFacts, Facts, Plan, PlannedInput, PlannedStage, fingerprint
 
 if TYPE_CHECKING:  # status and the like read plans, and no pipeline: its models are built only where one is planned
+    from launch.config.measuring import ChooseStage, CurveStage, EvaluateStage, MeasuringStage
     from launch.config.pipeline import Pipeline
-    from launch.config.stages import DataStage, EvaluateStage, TrainingStage
+    from launch.config.stages import DataStage, TrainingStage
 
 
-NOT_IN_RESULT = frozenset({"save_every", "keep_saves", "threads", "micro_batch_size"})
+NOT_IN_RESULT = frozenset({"save_every", "keep_saves", "threads", "micro_batch_size", "at_once"})
 """Settings that change how a stage gets to its result, not the result (up to rounding). ``validate_every`` is one where
 nothing follows from validations."""
 
@@ -40,6 +41,7 @@ class _Builder:
     done: dict[str, PlannedStage] = field(default_factory=dict)
 
     def build(self) -> tuple[PlannedStage, ...]:
+        from launch.config.measuring import ChooseStage, CurveStage
         from launch.config.stages import DataStage, TrainingStage
 
         for name in self.pipeline.order():
@@ -48,6 +50,10 @@ class _Builder:
                 self.add_data(name, stage)
             elif isinstance(stage, TrainingStage):
                 self.add_training(name, stage)
+            elif isinstance(stage, CurveStage):
+                self.add_curve(name, stage)
+            elif isinstance(stage, ChooseStage):
+                self.add_choice(name, stage)
             else:
                 self.add_evaluation(name, stage)
         awaited = {parent for stage in self.done.values() for parent in stage.parents}
@@ -79,7 +85,7 @@ class _Builder:
         produces: tuple[str, str],
         settings: dict[str, Any],
         inputs: dict[str, PlannedInput],
-        stage: DataStage | TrainingStage | EvaluateStage | None,
+        stage: DataStage | TrainingStage | MeasuringStage | ChooseStage | None,
         sources: tuple[Source, ...] = (),
         target_step: int | None = None,
     ) -> None:
@@ -99,6 +105,8 @@ class _Builder:
             versions = {"image": resources.image} | {key: it for key, it in versions.items() if key == "code"}
         if able.revision > 1:
             versions["overnight"] = str(able.revision)
+        if uses_code(settings) and self.facts.code is not None:
+            versions["code"] = self.facts.code
         resumable = isinstance(stage, TrainingStage)
         if resumable and executor != "local":
             resources = self.profile.segment(resources)
@@ -182,6 +190,8 @@ class _Builder:
         for reference in ("kind", "backend", "checkpoint", "data"):
             settings.pop(reference)
         settings["seed"] = self.pipeline.seed_of(name)
+        if (every := self.pipeline.keep_every(name)) is not None:
+            settings["keep_every"] = every
         inputs = {"checkpoint": self.checkpoint(stage.checkpoint, stage.backend), "data": self.of_stage(stage.data)}
         able = self.facts.back_ends[stage.backend].capabilities.formats_out - {"metrics"}
         alone = settings.get("output") == ADAPTER
@@ -191,20 +201,68 @@ class _Builder:
         )
 
     def add_evaluation(self, name: str, stage: EvaluateStage) -> None:
+        settings, inputs = self.measuring(name, stage)
+        settings.pop("checkpoint")
+        if stage.checkpoint is not None:
+            inputs["checkpoint"] = self.checkpoint(stage.checkpoint, stage.backend)
+        self.add(name, "evaluate", stage.backend, ("evaluation", "metrics"), settings, inputs, stage)
+
+    def add_curve(self, name: str, stage: CurveStage) -> None:
+        settings, inputs = self.measuring(name, stage)
+        trained = self.done[stage.checkpoints]
+        able = self.facts.back_ends[trained.backend].capabilities
+        if able.saves not in self.facts.back_ends[stage.backend].capabilities.formats_in or not able.saves:
+            raise InputError(
+                f"stage {name!r}: back end {stage.backend!r} reads no saves of {trained.backend!r}",
+                hint="measure its finished model by an evaluation",
+            )
+        every = settings.pop("every") * (trained.settings["save_every"] or 1)
+        settings["curve"] = {"every": every, "backend": trained.backend}
+        del settings["checkpoints"]
+        inputs |= {"checkpoint": self.of_stage(stage.checkpoints), "source": trained.inputs["checkpoint"]}
+        self.add(name, "evaluate", stage.backend, ("evaluation", "metrics"), settings, inputs, stage)
+
+    def add_choice(self, name: str, stage: ChooseStage) -> None:
+        """What it measures again is what its curve measures, on the test split."""
+        curve = self.done[self.pipeline.curve_of(name)]
+        trained = curve.inputs["checkpoint"]
         settings = stage.settings()
-        for reference in ("kind", "backend", "checkpoint", "compare_to"):
+        for reference in ("kind", "backend", "from", "by", "subject_to"):
+            settings.pop(reference)
+        rules = {metric: rule.settings() for metric, rule in stage.subject_to.items()}
+        settings |= {
+            "seed": self.pipeline.seed_of(name),
+            "curve": curve.settings["curve"],
+            "choose": {"by": dict(stage.by), "subject_to": rules},
+            "tasks": curve.settings["tasks"],
+        }
+        inputs = {**curve.inputs, "curve": self.of_stage(curve.name)}
+        form = self.facts.back_ends[self.done[trained.stage].backend].capabilities.saves
+        self.add(name, "evaluate", stage.backend, ("checkpoint", form), settings, inputs, stage)
+
+    def measuring(self, name: str, stage: MeasuringStage) -> tuple[dict[str, Any], dict[str, PlannedInput]]:
+        """The settings of a stage that measures, and what it reads beside the models that are measured."""
+        settings = stage.settings()
+        for reference in ("kind", "backend", "compare_to"):
             settings.pop(reference)
         settings["seed"] = self.pipeline.seed_of(name)
-        inputs = {"checkpoint": self.checkpoint(stage.checkpoint, stage.backend)}
+        inputs: dict[str, PlannedInput] = {}
         for task, (source, _) in self.pipeline.benchmarks(name).items():
             settings["tasks"][task] |= self.facts.tasks.get(name, {}).get(task, {})
             inputs[f"benchmark:{source}"] = self.of_fetched(source)
-        for task, data in self.pipeline.task_data(name).items():
-            settings["tasks"][task]["data"] = data
-            inputs[data] = self.of_stage(data)
+        for task, source in self.pipeline.task_data(name).items():
+            settings["tasks"][task]["data"] = source
+            inputs[source] = self.of_stage(source)
         if stage.compare_to:
             inputs["compare_to"] = self.of_stage(stage.compare_to)
-        self.add(name, "evaluate", stage.backend, ("evaluation", "metrics"), settings, inputs, stage)
+        if other := self.pipeline.reference(name):
+            inputs["reference"] = self.checkpoint(other, stage.backend)
+        return settings, inputs
+
+
+def uses_code(settings: Mapping[str, Any]) -> bool:
+    """Whether a task of an evaluation with these settings measures by a function of the user's code."""
+    return any("code" in (task.get("measure") or ()) for task in settings.get("tasks", {}).values())
 
 
 def _launcher(able: Capabilities, kind: str, executor: str, resources: Resources) -> str:
@@ -241,7 +299,7 @@ def build(pipeline: Pipeline, profile: Profile, facts: Facts) -> Plan:
 def back_ends_of(pipeline: Pipeline) -> tuple[str, ...]:
     """Names of the back ends that planning has to ask about."""
     from launch.config.references import OWN_BACKENDS
-    from launch.config.stages import EvaluateStage, TrainingStage
+    from launch.config.stages import DataStage
 
-    named = {stage.backend for stage in pipeline.stages.values() if isinstance(stage, TrainingStage | EvaluateStage)}
+    named = {stage.backend for stage in pipeline.stages.values() if not isinstance(stage, DataStage)}
     return tuple(sorted(named.union(OWN_BACKENDS)))

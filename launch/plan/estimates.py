@@ -76,6 +76,23 @@ def estimates(plan: Plan, profile: Profile, workspace: Workspace) -> list[Estima
     return found
 
 
+def of_kept_saves(plan: Plan, found: Sequence[Estimate]) -> list[str]:
+    """What the saves that stay take, a line a stage; without a number where the model is not known."""
+    sizes = {each.stage: each.checkpoint.save for each in found}
+    lines = []
+    for stage in plan.stages:
+        if (every := stage.settings.get("keep_every")) is None:
+            continue
+        readers = [other.name for other in plan.stages if "curve" in other.settings and stage.name in other.parents]
+        count = None if stage.target_step is None else stage.target_step // every
+        text = f"{stage.name}: {'the' if count is None else count} saves of every {every} steps stay"
+        text += f", for {', '.join(readers)}" if readers else ""
+        if count and stage.name in sizes:
+            text += f": {count * sizes[stage.name] / 2**30:.1f} GiB"
+        lines.append(f"{text}, until `overnight gc` removes the stage")
+    return lines
+
+
 LOOKED_AT = 100
 """Of so many trainings that are alike, the newest, the measurements count."""
 

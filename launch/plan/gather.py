@@ -10,6 +10,7 @@ from jobs.core.paths import Workspace
 from jobs.core.spec import Source
 from launch.base.errors import InputError
 from launch.config.kinds import FETCHED
+from launch.config.measuring import MeasuringStage
 from launch.config.pipeline_file import PipelineFile
 from launch.config.profile import Profile
 from launch.config.references import OWN_BACKENDS, backends
@@ -17,7 +18,7 @@ from launch.config.stages import BenchmarkSource, DataStage, GettextSource
 from launch.inputs import fetch, user_code
 from launch.inputs.digests import DigestCache, source_files
 from launch.plan.backends import probe
-from launch.plan.builder import back_ends_of
+from launch.plan.builder import back_ends_of, uses_code
 from launch.plan.harness import harness_tasks
 from launch.plan.model import Facts, FetchedFacts, data_paths
 from launch.plan.probe_cache import ProbeCache
@@ -30,8 +31,10 @@ def gather(pipeline: PipelineFile, profile: Profile, workspace: Workspace) -> Fa
     code = None if pipeline.pipeline.code is None else pipeline.resolve(pipeline.pipeline.code)
     back_ends = probe(named, profile, code, pipeline.pipeline.secrets, ProbeCache(workspace.back_ends))
     digest = None
-    if code is not None and (own := sorted(set(named) - set(backends()) - set(OWN_BACKENDS))):
-        # The versions of a back end that is the user's code: any change of the code is another one.
+    own = sorted(set(named) - set(backends()) - set(OWN_BACKENDS))
+    tasks = [vars(stage) for stage in pipeline.pipeline.stages.values() if isinstance(stage, MeasuringStage)]
+    if code is not None and (own or any(map(uses_code, tasks))):
+        # Of a back end that is the user's code, and of what it measures: any change of the code is another version.
         digest = user_code.digest(code, data_paths(sources.values(), fetched.values()))
         for name in own:
             versions = {**back_ends[name].versions, "code": digest}

@@ -12,9 +12,10 @@ from jobs.core import files
 from jobs.core.paths import Workspace
 from launch.base.text import suggest
 from launch.config.kinds import measured
+from launch.config.measuring import EvaluateStage, MeasuringStage
 from launch.config.pipeline_file import PipelineFile
 from launch.config.profile import Profile
-from launch.config.stages import BenchmarkSource, EvaluateStage
+from launch.config.stages import BenchmarkSource
 from launch.inputs import benchmarks
 from launch.plan.backends import answers_of
 from launch.plan.backends import asked as asked_of
@@ -22,16 +23,16 @@ from launch.slurm.environment import scrubbed
 
 SECONDS = 120.0
 
-Found = dict[str, dict[str, dict[str, Any]]]
+ToldTasks = dict[str, dict[str, dict[str, Any]]]
 
 
-def harness_tasks(pipeline: PipelineFile, profile: Profile, workspace: Workspace) -> Found:
+def harness_tasks(pipeline: PipelineFile, profile: Profile, workspace: Workspace) -> ToldTasks:
     """Stage -> task -> what the job is told of it beside the user's keys. Raises InputError: a task that there is not
     or that cannot be run, rows that are not there, a gate on what a task does not measure; with the line."""
-    found: Found = {}
+    found: ToldTasks = {}
     asked: dict[str, set[str]] = {}
     for name, stage in pipeline.pipeline.stages.items():
-        if not isinstance(stage, EvaluateStage):
+        if not isinstance(stage, MeasuringStage):
             continue
         for task, (source, part) in pipeline.pipeline.benchmarks(name).items():
             place = ("stages", name, "tasks", task)
@@ -41,7 +42,7 @@ def harness_tasks(pipeline: PipelineFile, profile: Profile, workspace: Workspace
     answers = {python: _ask(python, sorted(names), profile, workspace.harness) for python, names in asked.items()}
     for name, tasks in found.items():
         stage = pipeline.pipeline.stages[name]
-        assert isinstance(stage, EvaluateStage)
+        assert isinstance(stage, MeasuringStage)
         for task in tasks:
             harness = stage.tasks[task].get("harness")
             if harness is None:
@@ -50,7 +51,8 @@ def harness_tasks(pipeline: PipelineFile, profile: Profile, workspace: Workspace
             if "error" in answer:
                 raise pipeline.error(("stages", name, "tasks", task, "harness"), answer["error"])
             tasks[task] |= answer
-        _check_gate(pipeline, name, stage, tasks)
+        if isinstance(stage, EvaluateStage):
+            _check_gate(pipeline, name, stage, tasks)
     return found
 
 

@@ -66,9 +66,10 @@ def _power(
     examples = _examples(stage, task, workspace)
     absolute = "at_least" in rule or "at_most" in rule
     deviation = earlier.get(f"{task}.{metric}", {}).get("value" if absolute else "change")
-    kind = kind_of(task, stage.settings["tasks"].get(task, {}))
-    facts = None if kind is None else kind.metrics.get(metric)
-    share = facts.share if facts is not None else kind is not None and kind.name == "harness"
+    told = stage.settings["tasks"].get(task, {})
+    kind = kind_of(task, told)
+    facts = None if kind is None else kind.metrics_of(told).get(metric)
+    share = (facts is not None and facts.share) or (kind is not None and kind.name == "harness")
     assumed = deviation is None and share
     if assumed:
         bound = float(rule.get("at_least", rule.get("at_most", 0.0)))

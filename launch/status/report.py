@@ -118,6 +118,8 @@ def lines(report: RunReport, profile: str) -> list[str]:
     shown += ["", *table(header, [_row(made) for made in report.stages], right=(5, 6, 7, 8, 10))]
     if report.measured:
         shown += ["", *results.lines(list(report.measured))]
+    choices = [f"{made.stage}: {made.metrics['said']}" for made in report.stages if "said" in made.metrics]
+    shown += ["", *choices] if choices else []
     for reason in report.reasons:
         shown += ["", *why.lines(reason)]
     return [*shown, "", f"next: {advice.of_run(run, status)}"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,13 +88,25 @@ def _readable(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be read as the metrics of an evaluation: {error}") from error
 
 
+def of_tasks(name: str, against: str | None, tasks: Mapping[str, Any]) -> list[MetricResult]:
+    """What an evaluation outside of a run measured."""
+    return [
+        _measured(name, against, task, metric, entry)
+        for task, known in tasks.items()
+        for metric, entry in known["metrics"].items()
+    ]
+
+
 def _of_stage(stage: PlannedStage, path: Path) -> list[MetricResult]:
     other = stage.inputs.get("compare_to")
+    against = other.stage if other else None
     with _readable(path):
+        points = results.read_points(path)
+        measured: dict[str, dict[str, Any]] = {f"{stage.name} at step {step}": it for step, it in points.items()}
         return [
-            _measured(stage.name, other.stage if other else None, task, metric, entry)
-            for task, known in results.read(path).items()
-            for metric, entry in known["metrics"].items()
+            one
+            for name, tasks in (measured or {stage.name: results.read(path)}).items()
+            for one in of_tasks(name, against if other or name == stage.name else "step 0", tasks)
         ]
 
 

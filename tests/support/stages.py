@@ -65,6 +65,9 @@ class StopAfter(StopRequest):
         self.asked += 1
         return "asked to stop" if self.asked == self.step else None
 
+    def end(self) -> float | None:
+        return None
+
     def saved(self, seconds: float) -> None:
         self.saves.append(seconds)
 
@@ -109,7 +112,14 @@ def run_spec(spec: StageSpec, stop: StopRequest, events: list[dict[str, Any]]) -
         output=spec.store_paths.partial,
         progress=ProgressWriter(spec.stage_paths.progress, enabled=rank == 0),
         stop=stop,
-        saves=Saves(spec.store_paths, spec.fingerprint, None, event, node=Node.of(rank, world)),
+        saves=Saves(
+            spec.store_paths,
+            spec.fingerprint,
+            None,
+            event,
+            node=Node.of(rank, world),
+            keep_every=spec.settings.get("keep_every"),
+        ),
         event=event,
         rank=rank,
         world=world,

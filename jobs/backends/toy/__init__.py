@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import math
 import random
 import time
@@ -22,11 +21,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from jobs.backends.toy import mishaps
-from jobs.core import files, results
+from jobs.core import files
 from jobs.core.capabilities import Capabilities
 from jobs.core.epochs import steps_of
 from jobs.core.settings import DpoKeys, setting
-from jobs.core.spec import StageSpec
+from jobs.core.spec import Input, StageSpec
 from jobs.core.validation import LOSS
 from jobs.training import examples, interface, validation
 from jobs.training.checkpoints import Completeness
@@ -41,6 +40,7 @@ CAPABILITIES = Capabilities(
     formats_in=frozenset({"toy", "hf", "gguf"}),
     formats_out=frozenset({"toy", "metrics"}),
     distributed=True,
+    saves="toy",
 )
 
 MODEL_FILE = "model.json"
@@ -76,7 +76,7 @@ class ToySettings(DpoKeys, TrainingSettings):
     mishap_starts: int = setting(1_000_000, at_least=0)
 
 
-EVALUATION = ("tasks", "gate", "seed", "threads")
+EVALUATION = ("tasks", "gate", "seed", "threads", "curve", "choose")
 """Settings of an evaluation."""
 
 
@@ -127,6 +127,13 @@ def completeness(directory: Path) -> Completeness:
     return Completeness()
 
 
+def of_save(save: Path, source: Path, target: Path) -> None:
+    """Make a model of a save."""
+    state = ToyState(**files.read_json(save / "state.json"))
+    target.mkdir(parents=True, exist_ok=True)
+    files.write_json(target / MODEL_FILE, {"scores": state.scores, "vocabulary": VOCABULARY})
+
+
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
     """Train or evaluate on rank 0.
 
@@ -135,7 +142,9 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     """
     if spec.kind == "evaluate":
         unknown(spec.settings, EVALUATION)
-        return _evaluate(spec, ctx) if ctx.rank == 0 else Result("done")
+        from jobs.backends.toy import evaluation
+
+        return evaluation.run(spec, ctx) if ctx.rank == 0 else Result("done")
     settings = ToySettings.read(spec.settings)
     return _train(spec, ctx, settings) if ctx.rank == 0 else _follow(spec, ctx, settings)
 
@@ -158,19 +167,22 @@ def _go_wrong(spec: StageSpec, ctx: WorkContext, settings: ToySettings, step: in
         mishaps.meet(spec.stage_paths.root / "meet" / f"{spec.attempt}_{ctx.restart}", ctx.rank, ctx.world, step)
 
 
-def _start_scores(spec: StageSpec) -> Scores:
-    """Scores of the input checkpoint; all equal where it is of another format (a real base model)."""
-    given = spec.inputs["checkpoint"]
-    value = files.read_json_or_none(given.output / MODEL_FILE) if given.format == "toy" else None
-    if value is None:
+def start_scores(given: Input) -> Scores:
+    """Scores of an input; all equal where it is of another format (a real base model)."""
+    if given.format != "toy" or not (given.output / MODEL_FILE).is_file():
         return [[0.0] * len(VOCABULARY) for _ in VOCABULARY]
-    scores: Scores = value["scores"]
+    return scores_of(given.output)
+
+
+def scores_of(model: Path) -> Scores:
+    """Scores of a finished model."""
+    scores: Scores = files.read_json(model / MODEL_FILE)["scores"]
     return scores
 
 
 def _train(spec: StageSpec, ctx: WorkContext, settings: ToySettings) -> Result:
     held_out = validation.rows_of(spec.inputs["data"], settings)
-    reference = _start_scores(spec)
+    reference = start_scores(spec.inputs["checkpoint"])
     rows = examples.read_rows(spec.inputs["data"].output / f"{settings.split}.jsonl", FORMATS[spec.kind])
     settings = replace(settings, batch_size=min(settings.batch_size, len(rows)))  # it has to run on a few rows, too
     if settings.epochs is not None:
@@ -214,7 +226,7 @@ def _validate(kind: str, rows: list[dict[str, str]], scores: Scores, reference: 
     if kind == "dpo":
         return sum(_preference(texts, scores, reference, settings.beta)[0] for texts in rows) / len(rows)
     chains = [encode(texts["text"] if kind == "cpt" else texts["completion"]) for texts in rows]
-    likelihood = sum(_log_likelihood(chain, scores)[0] for chain in chains)
+    likelihood = sum(log_likelihood(chain, scores)[0] for chain in chains)
     return -likelihood / max(1, sum(len(chain) - 1 for chain in chains))
 
 
@@ -251,7 +263,7 @@ def _step(kind: str, batch: list[dict[str, str]], scores: Scores, reference: Sco
         else:
             text = texts["text"] if kind == "cpt" else texts["completion"]
             chain = encode(text)
-            likelihood, gradient = _log_likelihood(chain, scores)
+            likelihood, gradient = log_likelihood(chain, scores)
             links = max(len(chain) - 1, 1)
             value, weighted = -likelihood / links, [(-1.0 / links, gradient)]
         loss += value
@@ -271,15 +283,15 @@ def _preference(
 ) -> tuple[float, list[tuple[float, Gradient]]]:
     """DPO loss of a pair and its gradient as weighted gradients of the two log-likelihoods."""
     chosen, rejected = encode(texts["chosen"]), encode(texts["rejected"])
-    good, good_slopes = _log_likelihood(chosen, scores)
-    bad, bad_slopes = _log_likelihood(rejected, scores)
-    good_before, bad_before = (_log_likelihood(chain, reference)[0] for chain in (chosen, rejected))
+    good, good_slopes = log_likelihood(chosen, scores)
+    bad, bad_slopes = log_likelihood(rejected, scores)
+    good_before, bad_before = (log_likelihood(chain, reference)[0] for chain in (chosen, rejected))
     margin = beta * ((good - good_before) - (bad - bad_before))
     push = beta / (1 + math.exp(margin))
     return math.log1p(math.exp(-margin)), [(-push, good_slopes), (push, bad_slopes)]
 
 
-def _log_likelihood(chain: list[int], scores: Scores) -> tuple[float, Gradient]:
+def log_likelihood(chain: list[int], scores: Scores) -> tuple[float, Gradient]:
     """Log-likelihood of a chain of characters given its first one, and its gradient."""
     value = 0.0
     gradient: Gradient = {}
@@ -298,30 +310,3 @@ def _log_likelihood(chain: list[int], scores: Scores) -> tuple[float, Gradient]:
             slopes[column] -= chance
         slopes[after] += 1.0
     return value, gradient
-
-
-def _evaluate(spec: StageSpec, ctx: WorkContext) -> Result:
-    """Loss per character on each task's data, with a seeded bootstrap interval."""
-    scores = _start_scores(spec)
-    summary: dict[str, Any] = {}
-    with open(ctx.output / "samples.jsonl", "w", encoding="utf-8") as stream:
-        for step, (task, wanted) in enumerate(sorted(spec.settings.get("tasks", {}).items()), start=1):
-            given = spec.inputs[wanted["data"]]
-            losses = []
-            for row in examples.read_rows(given.output / f"{wanted.get('split', 'test')}.jsonl", given.format):
-                text = row.texts.get("text") or row.texts.get("completion") or row.texts["chosen"]
-                chain = encode(text)
-                losses.append(-_log_likelihood(chain, scores)[0] / max(len(chain) - 1, 1))
-                stream.write(json.dumps({"task": task, "id": row.id, "loss": losses[-1]}) + "\n")
-            summary[task] = {"metrics": {"loss": _with_interval(losses, spec.settings.get("seed", 0))}}
-            ctx.progress.report(step, len(spec.settings["tasks"]), task)
-    results.write(ctx.output, summary)
-    values = {f"{task}.loss": found["metrics"]["loss"]["value"] for task, found in summary.items()}
-    return Result("done", metrics=values)
-
-
-def _with_interval(losses: list[float], seed: int, resamples: int = 200) -> dict[str, float]:
-    rng = random.Random(seed)
-    means = sorted(sum(rng.choices(losses, k=len(losses))) / len(losses) for _ in range(resamples))
-    low, high = means[int(0.025 * resamples)], means[int(0.975 * resamples)]
-    return {"value": sum(losses) / len(losses), "low": low, "high": high, "n": len(losses)}

@@ -41,6 +41,7 @@ CAPABILITIES = Capabilities(
         sharded_by="shard",
         lean_by="liger",
     ),
+    saves="hf",
     # 1 took rows several times in a batch, lost the rotary base for transformers 4, and scored without a model's cap
     revision=2,
 )
@@ -86,13 +87,24 @@ def completeness(directory: Path) -> Completeness:
     return Completeness(problem=checkpoints.missing(directory, ("adapter_model.safetensors",)))
 
 
+def of_save(save: Path, source: Path, target: Path) -> None:
+    """Make a model of a save of a training that began with ``source``.
+
+    Raises:
+        BadSettings: its weights are spread over processes.
+    """
+    from jobs.backends.trl import of_saves
+
+    of_saves.write(save, source, target)
+
+
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
     """Train or evaluate; called on every rank."""
     with faults.named():
         if spec.kind == "evaluate":
-            from jobs import evaluate
+            from jobs import backends, evaluate
 
-            return evaluate.run(spec, ctx)
+            return evaluate.run(spec, ctx, backends.load)
         from jobs.backends.trl import train
 
         return train.run(spec, ctx)

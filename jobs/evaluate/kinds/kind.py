@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 import heapq
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobs.core.spec import Input
 from jobs.encoding.rows import Tokens
 from jobs.evaluate.metrics import Metric
-from jobs.evaluate.parts import Prompt, Question
+from jobs.evaluate.parts import Prompt, ScoredPrompt
 from jobs.training.settings import BadSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from jobs.evaluate.server import Answering
 
 Sample = dict[str, Any]
 T = TypeVar("T")
@@ -26,13 +27,14 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Loaded:
     """The model that is measured and its tokenizer. ``batch_tokens``: how many tokens go through it at once, padding
-    included; ``batch_prompts``: how many answers are generated at once; ``earlier``: task -> what is known of it in the
-    evaluation that this one is compared with."""
+    included; ``batch_prompts``: how many answers are generated at once. ``reference``: a model to compare with;
+    ``earlier``: task -> what is known of it in the evaluation that this one is compared with."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     batch_tokens: int = 2048
     batch_prompts: int = 64
+    reference: PreTrainedModel | None = None
     earlier: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -56,7 +58,8 @@ class Kind:
 
     ``statistics`` of a sample (one line of samples.jsonl) are what its metrics are functions of sums of; ``metrics`` by
     their names, for these keys. ``choose`` the rows of a task from the inputs of the stage, without the model;
-    ``prepare`` tokenises them and groups them into batches.
+    ``prepare`` tokenises them and groups them into batches; ``ask`` makes them ready for a server that only answers.
+    ``check`` looks for what a task needs beside the model.
     """
 
     name: str
@@ -64,6 +67,8 @@ class Kind:
     metrics: Callable[[Any], dict[str, Metric]]
     choose: Callable[[Task, Mapping[str, Input]], Any]
     prepare: Callable[[Task, Any, Loaded], PreparedTask]
+    check: Callable[[Any], None] = lambda keys: None
+    ask: Callable[[Task, Any, Answering], PreparedTask] | None = None
 
 
 def first_by_hash(rows: Iterable[T], limit: int | None, id_of: Any) -> list[T]:
@@ -82,7 +87,7 @@ def first_by_hash(rows: Iterable[T], limit: int | None, id_of: Any) -> list[T]:
 def _shown(part: Any) -> list[tuple[Sequence[int], Sequence[bool]]]:
     if isinstance(part, Tokens):
         return [(part.ids, part.mask)]
-    if isinstance(part, Question):
+    if isinstance(part, ScoredPrompt):
         both = [Tokens.of(part.prompt, choice) for choice in part.choices]
         return [(one.ids, one.mask) for one in both]
     return [(part.ids if isinstance(part, Prompt) else part, ())]
@@ -123,32 +128,81 @@ def template_of(task: Task, loaded: Loaded) -> str | None:
 
 @dataclass(frozen=True)
 class PreparedTask:
-    """A task made ready: its batches are known, so that progress has a total before the first one runs.
+    """A task made ready.
 
-    ``parts``: of each row what goes through the model, all of them one behind the other in ``groups``; ``answer`` makes
-    results of a group of them, and ``sample`` the line of a row in samples.jsonl (its ``id`` among that) out of its
-    parts and their results. ``digest``: of what was shown to the model. ``how``: what the numbers of the task depend on
-    beside its rows; ``after``: what is known of it in addition once all samples are there.
+    ``parts``: of each row what goes through the model; ``groups`` puts parts of the same length together, by their
+    places in the list that it is given; ``answer`` makes results of a group, and ``sample`` the line of a row in
+    samples.jsonl out of its parts and their results. ``digest``: of what was shown to the
+    model. ``how``: what the numbers of the task depend on beside its rows; ``after``: what is known of it in addition
+    once all samples are there.
     """
 
     name: str
     rows: Sequence[Any]
     parts: Sequence[Sequence[Any]]
-    groups: list[list[int]]
+    groups: Callable[[Sequence[Any]], Iterable[list[int]]]
     answer: Callable[[list[Any]], list[Any]]
     sample: Callable[[Any, Sequence[Any], Sequence[Any]], Sample]
     how: dict[str, Any] = field(default_factory=dict)
     digest: Callable[[Sequence[Any]], str] = digest
     after: Callable[[list[Sample]], dict[str, Any]] = lambda samples: {}
+    id_of: Callable[[Any], str] = lambda row: str(row.id)
 
-    def run(self, done: Callable[[], None]) -> list[Sample]:
-        """The samples of all rows; ``done`` is called after each group."""
-        from jobs.evaluate import measure
+    def share(self, rank: int, world: int) -> list[int]:
+        """Places of the rows of one of ``world`` processes: dealt by length, so that all have about as much to do."""
+        sizes = [sum(map(_size, own)) for own in self.parts]
+        return sorted(range(len(sizes)), key=lambda place: (-sizes[place], place))[rank::world]
 
-        found = iter(measure.in_batches([one for own in self.parts for one in own], self.groups, self.answer, done))
-        samples = []
-        for row, own in zip(self.rows, self.parts, strict=True):
-            made = self.sample(row, own, list(islice(found, len(own))))
-            samples.append({"task": self.name, "id": made.pop("id"), "prompt": self.digest(own), **made})
-        self.how.update(self.after(samples))
-        return samples
+    @property
+    def ids(self) -> list[str]:
+        """Of each row its id."""
+        return [self.id_of(row) for row in self.rows]
+
+    def shown(self) -> list[str]:
+        """Of each row the digest of what is shown to the model."""
+        return [self.digest(own) for own in self.parts]
+
+    def samples(
+        self, places: Sequence[int], shown: Sequence[str], known: Collection[int] = ()
+    ) -> Iterator[list[tuple[int, Sample]]]:
+        """The samples of the rows at these places, with their places: after each group those that are whole then.
+
+        Those that are ``known`` are left out, but not of the groups of the others: what a row comes to depends, in its
+        last digits, on the group that it is in.
+        """
+        flat = [(place, number) for place in places for number in range(len(self.parts[place]))]
+        parts = [self.parts[place][number] for place, number in flat]
+        results: dict[int, list[Any]] = {place: [None] * len(self.parts[place]) for place in places}
+        open_parts = {place: len(self.parts[place]) for place in places if place not in known}
+        if empty := [place for place, count in open_parts.items() if not count]:  # of these nothing is shown
+            yield [(place, self._line(place, [], shown)) for place in empty]
+        for group in self.groups(parts):
+            if not any(flat[index][0] in open_parts for index in group):
+                continue
+            found: list[tuple[int, Sample]] = []
+            for index, result in zip(group, self.answer([parts[index] for index in group]), strict=True):
+                place, number = flat[index]
+                results[place][number] = result
+                if place not in open_parts:
+                    continue
+                open_parts[place] -= 1
+                if not open_parts[place]:
+                    found.append((place, self._line(place, results[place], shown)))
+            yield found
+
+    def _line(self, place: int, results: Sequence[Any], shown: Sequence[str]) -> Sample:
+        row = self.rows[place]
+        made = self.sample(row, self.parts[place], results)
+        return {"task": self.name, "id": self.id_of(row), "prompt": shown[place], **made}
+
+    def run(self) -> list[Sample]:
+        """The samples of all rows, by this process alone."""
+        places = range(len(self.rows))
+        by_place = dict(pair for group in self.samples(places, self.shown()) for pair in group)
+        found = [by_place[place] for place in places]
+        self.how.update(self.after(found))
+        return found
+
+
+def _size(part: Any) -> int:
+    return len(part) if hasattr(part, "__len__") else 1

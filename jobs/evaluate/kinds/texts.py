@@ -1,4 +1,4 @@
-"""Tasks on the texts of data stages: perplexity, loss of answers, translation, preferences."""
+"""Tasks on the texts of data stages: perplexity, loss of answers, preferences."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 
 from jobs.core import tasks
 from jobs.core.spec import Input
-from jobs.encoding.rows import RowEncoder, Tokens
+from jobs.encoding.rows import Tokens
 from jobs.evaluate.intervals import Array
 from jobs.evaluate.kinds.kind import Kind, Loaded, PreparedTask, Sample, Task, first_by_hash
-from jobs.evaluate.metrics import CHRF_ORDER, Metric, chrf, chrf_statistics, mean
+from jobs.evaluate.metrics import Metric, mean
 from jobs.training import examples
 from jobs.training.examples import ExamplesError, Row
 
@@ -47,8 +47,12 @@ def rows_of(path: Path, kind: str, limit: int | None) -> list[Row]:
     return rows
 
 
-def _identity(task: Task, row: Row) -> Sample:
-    """Raises DataError: the row does not say its group."""
+def identity(task: Task, row: Row) -> Sample:
+    """Its id, and its group where there is one.
+
+    Raises:
+        DataError: the row does not say its group.
+    """
     cluster = task.keys.cluster
     if cluster is None:
         return {"id": row.id}
@@ -68,21 +72,6 @@ def prepare(task: Task, rows: list[Row], loaded: Loaded) -> PreparedTask:
     model, tokenizer, batch_tokens = loaded.model, loaded.tokenizer, loaded.batch_tokens
     how: dict[str, Any] = {"precision": str(model.dtype).removeprefix("torch.")}
     parts: list[list[Any]]
-    if task.kind.name == "translation":
-        encoder, longest = examples.encoder_of(tokenizer, rows[0].path), task.keys.max_new_tokens
-        prompts = [examples.encode_prompt(encoder, row) for row in rows]
-        _refuse_longer(rows, [len(prompt) + longest for prompt in prompts], model)
-        groups = measure.batches([len(prompt) for prompt in prompts], batch_tokens * 4, loaded.batch_prompts)
-        ends = _ends(rows, encoder, model)
-        answer = functools.partial(measure.answers, model, tokenizer, max_new_tokens=longest, ends=ends)
-
-        def translated(row: Row, parts: Sequence[Any], results: Sequence[str]) -> Sample:
-            wanted = row.texts["completion"].strip()
-            asked = row.texts["prompt"]
-            said = {"asked": asked, "hypothesis": results[0], "reference": wanted, "exact": results[0] == wanted}
-            return {**_identity(task, row), **said}
-
-        return PreparedTask(task.name, rows, [[prompt] for prompt in prompts], list(groups), answer, translated, how)
     if task.kind.name == "perplexity":
         # In training an end-of-sequence token stands before every document, so it does here.
         # What the tokenizer puts before each text by itself is no part of it, and is not scored.
@@ -95,18 +84,18 @@ def prepare(task: Task, rows: list[Row], loaded: Loaded) -> PreparedTask:
     else:
         encoder = examples.encoder_of(tokenizer, rows[0].path)
         parts = [list(examples.encode(encoder, row).values()) for row in rows]
-        _refuse_longer(rows, [max(map(len, own)) for own in parts], model)
-    groups = measure.batches([len(one) for own in parts for one in own], batch_tokens)
+        refuse_longer(rows, [max(map(len, own)) for own in parts], model)
+    groups = measure.grouped(batch_tokens)
     score = functools.partial(measure.log_likelihoods, model)
     counted = {"preferences": _preferred, "perplexity": _read}.get(task.kind.name, _scored)
 
     def sample(row: Row, parts: Sequence[Tokens], results: Sequence[float]) -> Sample:
-        return {**_identity(task, row), **counted(row, parts, results)}
+        return {**identity(task, row), **counted(row, parts, results)}
 
-    return PreparedTask(task.name, rows, parts, list(groups), score, sample, how)
+    return PreparedTask(task.name, rows, parts, groups, score, sample, how)
 
 
-def _refuse_longer(rows: list[Row], lengths: list[int], model: PreTrainedModel) -> None:
+def refuse_longer(rows: list[Row], lengths: list[int], model: PreTrainedModel) -> None:
     """Raises ExamplesError: a row has more tokens than the model has positions: its score would mean nothing."""
     from jobs.evaluate import measure
 
@@ -127,20 +116,6 @@ def _read(row: Row, parts: Sequence[Tokens], results: Sequence[float]) -> Sample
 def _preferred(row: Row, parts: Sequence[Tokens], results: Sequence[float]) -> Sample:
     chosen, rejected = results
     return {"chosen": chosen, "rejected": rejected, "margin": chosen - rejected}
-
-
-def _ends(rows: list[Row], encoder: RowEncoder, model: PreTrainedModel) -> list[int]:
-    """The tokens at which an answer ends: the tokenizer's, the model's own, and what closes the answers of the data."""
-    own = model.generation_config.eos_token_id if model.generation_config is not None else None
-    found = {encoder.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])}
-    control = set(encoder.control.ids.values())
-    for row in rows:
-        for one in reversed(examples.encode(encoder, row)["completion"].completion):
-            if one in control:
-                found.add(one)
-            if encoder.tokenizer.decode([one]).strip():  # only line ends stand behind the end of a turn
-                break
-    return sorted(found - {None})
 
 
 def _bits_per_byte(sums: Array) -> Array:
@@ -165,11 +140,6 @@ KINDS = (
         "answers",
         lambda sample: (sample["nll"], sample["tokens"]),
         {"answer_loss": Metric(mean(0), False)},
-    ),
-    _kind(
-        "translation",
-        lambda sample: (*chrf_statistics(sample["hypothesis"], sample["reference"]), float(sample["exact"]), 1.0),
-        {"chrf": Metric(chrf, True), "exact_match": Metric(mean(3 * CHRF_ORDER), True, share=3 * CHRF_ORDER)},
     ),
     _kind(
         "preferences",

@@ -20,6 +20,9 @@ JOBS = Path(shared.__file__).parents[1]
 REFUSED = {("nemo_rl", "threads")}
 """By ``check``, with the reason."""
 
+AROUND = "keep_every"
+"""Used around every back end: saves stay by it, whoever made them (``jobs.worker.work``, ``jobs.lifecycle.publish``)."""
+
 
 def attributes(tree: ast.AST) -> Iterator[str]:
     """Names that are read of something, but for those in functions which only check."""
@@ -42,4 +45,6 @@ def test_every_setting_is_used(backend: str, kind: type[Any]) -> None:
     files = [*(JOBS / "backends" / backend).glob("*.py"), *(JOBS / "training").glob("*.py")]
     used = {name for path in files for name in attributes(ast.parse(path.read_text(encoding="utf-8")))}
     unused = {field.name for field in fields(kind)} - used
-    assert unused == {name for where, name in REFUSED if where == backend}
+    assert unused == {name for where, name in REFUSED if where == backend} | {AROUND}
+    for path in ("worker/work.py", "lifecycle/publish.py"):
+        assert f'settings.get("{AROUND}")' in (JOBS / path).read_text(encoding="utf-8")

@@ -147,7 +147,7 @@ ADAPTERS["dpo and the chosen answers' own loss"] = {**ADAPTERS["dpo"], "sft_weig
 
 def written_out_adapters(name: str, given: Path) -> tuple[list[float], Any]:
     """The losses of plain torch, and the model; the numbers that adapters begin with are drawn as ``peft`` does."""
-    settings = TrainSettings.read({**SETTINGS, **ADAPTERS[name]})
+    settings = TrainSettings.read({**SETTINGS, **ADAPTERS[name]}, name[:3])
     model, reference = (load_model(given / "base/output") for _ in range(2))
     transformers.set_seed(SETTINGS["seed"])
     drawn = peft.get_peft_model(load_model(given / "base/output"), adapters.configured(settings, model))

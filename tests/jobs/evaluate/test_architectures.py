@@ -15,7 +15,7 @@ from jobs.encoding.rows import Tokens  # noqa: E402
 from jobs.evaluate import measure  # noqa: E402
 from jobs.evaluate.choices import Scorer  # noqa: E402
 from jobs.evaluate.kinds import Loaded, texts  # noqa: E402
-from jobs.evaluate.parts import Question  # noqa: E402
+from jobs.evaluate.parts import ScoredPrompt  # noqa: E402
 from jobs.evaluate.settings import EvaluateSettings  # noqa: E402
 from jobs.training import tokenizers  # noqa: E402
 from jobs.training.examples import Row  # noqa: E402
@@ -74,9 +74,9 @@ def test_choices_of_a_prompt_are_scored_as_each_alone(kind: str, monkeypatch: py
     monkeypatch.setattr(measure, "LOGIT_ROWS", 3)
     model = model_of(kind)
     questions = [
-        Question((5, 6, 7), ((8, 9, 2), (9, 10), (3,))),
-        Question((4, 4, 11, 12, 13, 14), ((2, 5, 6, 7), (8,), (9, 9, 9))),  # longer than some of them look back
-        Question((20,), ((21,), (22,))),
+        ScoredPrompt((5, 6, 7), ((8, 9, 2), (9, 10), (3,))),
+        ScoredPrompt((4, 4, 11, 12, 13, 14), ((2, 5, 6, 7), (8,), (9, 9, 9))),  # longer than some of them look back
+        ScoredPrompt((20,), ((21,), (22,))),
     ]
     found = Scorer(model)(questions)
     for question, own in zip(questions, found, strict=True):
@@ -113,16 +113,17 @@ def test_greedy_is_greedy_and_ends_at_every_end_id(tokenizer: Any) -> None:
     plain = [greedy(model, prompt, 9) for prompt in prompts]
     expected = [tokenizer.decode(row, skip_special_tokens=True).strip() for row in plain]
     ends = [int(tokenizer.eos_token_id)]
-    assert measure.answers(model, tokenizer, prompts, 9, ends) == expected  # no end id came up
+    assert [one.text for one in measure.answers(model, tokenizer, prompts, 9, ends)] == expected  # no end id came up
     config = model.generation_config
     config.repetition_penalty, config.no_repeat_ngram_size, config.max_length = 5.0, 1, 7
     config.do_sample, config.temperature, config.suppress_tokens = True, 2.0, [plain[0][0]]
     before = copy.deepcopy(config)
-    assert measure.answers(model, tokenizer, prompts, 9, ends) == expected
+    assert [one.text for one in measure.answers(model, tokenizer, prompts, 9, ends)] == expected
     assert model.generation_config == before
     ends = [2, plain[0][1]]
     (first, *_) = measure.answers(model, tokenizer, prompts, 9, ends)
-    assert first == tokenizer.decode(plain[0][:1], skip_special_tokens=True).strip()
+    assert (first.ids, first.end, first.finish) == ((plain[0][0],), plain[0][1], "stop")
+    assert first.text == tokenizer.decode(plain[0][:1], skip_special_tokens=True).strip()
 
 
 def test_the_beginning_token_is_not_scored(tmp_path: Path) -> None:
@@ -138,8 +139,7 @@ def test_the_beginning_token_is_not_scored(tmp_path: Path) -> None:
     row = Row("x:1", "a", {"text": "Guardar página"})
     settings = EvaluateSettings.read({"tasks": {"perplexity": {"data": "corpus"}}})
     (alone,), (with_bos,) = (
-        texts.prepare(settings.tasks["perplexity"], [row], Loaded(model, each)).run(lambda: None)
-        for each in (plain, beginning)
+        texts.prepare(settings.tasks["perplexity"], [row], Loaded(model, each)).run() for each in (plain, beginning)
     )
     ids = plain("Guardar página")["input_ids"]
     assert alone["tokens"] == with_bos["tokens"] == len(ids) + 1

@@ -22,7 +22,7 @@ from jobs.evaluate.choices import Scorer
 from jobs.evaluate.harness import index
 from jobs.evaluate.kinds import Loaded, PreparedTask
 from jobs.evaluate.kinds.harness import HarnessDisagrees
-from jobs.evaluate.parts import Question
+from jobs.evaluate.parts import ScoredPrompt
 from jobs.evaluate.settings import EvaluateSettings
 from jobs.training import tokenizers
 from jobs.training.examples import ExamplesError
@@ -135,7 +135,7 @@ def test_answers_are_those_of_its_own_engine(
     place = placed(tmp_path, name)
     settings = settings_of(name, shots=shots, chat=str(chat).lower(), max_new_tokens=12, by="subject")
     task = ready(place, settings, Loaded(model, tokenizer))
-    samples = task.run(lambda: None)
+    samples = task.run()
     (reference,) = theirs(tmp_path, place, name, model, tokenizer, chat, shots)
     expected = [one for own in reference["samples"].values() for one in own]
     kept = {one["filter"] for one in expected}
@@ -174,7 +174,7 @@ def test_a_smaller_limit_takes_the_first_of_a_larger_one_with_the_same_prompts(
 
     def prompts(limit: int | None) -> dict[str, str]:
         settings = settings_of("gsm8k", shots=2, limit=limit, chat="false", max_new_tokens=2)
-        return {one["id"]: one["prompt"] for one in ready(place, settings, Loaded(model, tokenizer)).run(lambda: None)}
+        return {one["id"]: one["prompt"] for one in ready(place, settings, Loaded(model, tokenizer)).run()}
 
     every, some = prompts(None), prompts(2)
     assert list(some.items()) == list(every.items())[:2]
@@ -183,7 +183,7 @@ def test_a_smaller_limit_takes_the_first_of_a_larger_one_with_the_same_prompts(
 
 def test_choices_of_a_prompt_share_one_forward_pass(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(base / "output").eval()
-    questions = [Question((5, 6, 7, 8), ((9, 10), (11, 12, 13), (4,))), Question((3, 4), ((5, 5), (6,)))]
+    questions = [ScoredPrompt((5, 6, 7, 8), ((9, 10), (11, 12, 13), (4,))), ScoredPrompt((3, 4), ((5, 5), (6,)))]
     alone = [[Scorer(model)([one])[0][0] for one in question.alone()] for question in questions]
     score = Scorer(model)
     seen = []
@@ -214,7 +214,7 @@ def test_rows_that_are_too_long_are_counted_and_not_cut(tmp_path: Path, model: A
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     settings = settings_of("arc_easy", chat="false")
     task = ready(place, settings, Loaded(model, tokenizer))
-    samples = task.run(lambda: None)
+    samples = task.run()
     (wrong,) = [one for one in samples if "problem" in one]
     assert "too long" in wrong["problem"]
     found = compare.as_json(compare.evaluate({"own": samples}, None, settings), {}, settings)["own"]
@@ -232,7 +232,7 @@ def test_another_way_to_put_scores_together_is_found_out(
     monkeypatch.setattr(ConfigurableTask, "aggregation", lambda task: {"acc": other, "acc_norm": other})
     task = ready(placed(tmp_path, "arc_easy"), settings_of("arc_easy", chat="false"), Loaded(model, tokenizer))
     with pytest.raises(HarnessDisagrees, match="this version of lm_eval puts them together otherwise"):
-        task.run(lambda: None)
+        task.run()
 
 
 def test_templates_on_one_side_only_are_refused(tmp_path: Path, model: Any, tokenizer: Any) -> None:

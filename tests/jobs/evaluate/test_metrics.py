@@ -12,37 +12,10 @@ import pytest
 np = pytest.importorskip("numpy")
 pytest.importorskip("scipy")
 
-from jobs.evaluate import compare, metrics  # noqa: E402
+from jobs.evaluate import compare  # noqa: E402
 from jobs.evaluate.gates import GateFailed, GateUndecided  # noqa: E402
 from jobs.evaluate.settings import EvaluateSettings  # noqa: E402
 from jobs.training.settings import BadSettings  # noqa: E402
-
-TEXTS = (
-    ("Guardar página", "Salvar página"),
-    ("Apagar o utilizador", "Apagar o utilizador"),
-    ("x", "Novo ficheiro"),
-    ("", "Novo"),
-    ("Não há atualizações disponíveis.", "Não existem atualizações."),
-)
-
-
-def chrf_of(*pairs: tuple[str, str]) -> float:
-    return float(metrics.chrf(np.array([metrics.chrf_statistics(*pair) for pair in pairs]).sum(axis=0)))
-
-
-def test_chrf_is_that_of_sacrebleu() -> None:
-    sacrebleu = pytest.importorskip("sacrebleu")
-    reference = sacrebleu.metrics.CHRF()
-    for hypothesis, wanted in TEXTS:
-        expected = reference.sentence_score(hypothesis, [wanted]).score
-        assert chrf_of((hypothesis, wanted)) == pytest.approx(expected, abs=1e-9), hypothesis
-    hypotheses, wanted_all = (list(texts) for texts in zip(*TEXTS, strict=True))
-    assert chrf_of(*TEXTS) == pytest.approx(reference.corpus_score(hypotheses, [wanted_all]).score, abs=1e-9)
-
-
-def test_chrf_bounds() -> None:
-    assert chrf_of(("Ecrã inicial", "Ecrã inicial")) == pytest.approx(100)
-    assert chrf_of(("xyz", "abc")) == 0
 
 
 def samples(task: str, **columns: list[Any]) -> list[dict[str, Any]]:

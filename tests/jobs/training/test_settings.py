@@ -158,3 +158,13 @@ def test_every_setting_of_the_pipeline_file_is_limited() -> None:
 def test_a_rule(rule: dict[str, Any], value: Any, problem: str | None) -> None:
     assert Rule(**rule).problem(value) == problem
     assert rule_of(setting(0, **rule)) == Rule(**rule)
+
+
+@pytest.mark.parametrize(("every", "kept", "fits"), [(2, 4, True), (2, 3, False), (None, 4, False), (5, 5, True)])
+def test_saves_that_are_to_stay_are_made(every: int | None, kept: int, fits: bool) -> None:
+    given = {"steps": 9, "lr": 0.1, "save_every": every, "keep_every": kept}
+    if fits:
+        assert TrainingSettings.read(given).keep_every == kept
+    else:
+        with pytest.raises(BadSettings, match=rf"keep_every {kept} must be a multiple of save_every \({every}\)"):
+            TrainingSettings.read(given)

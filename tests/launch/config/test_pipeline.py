@@ -210,6 +210,29 @@ pipeline.yaml:24:87: stages.sft.time: a duration is text: write "30" for 30 minu
         ),
         ("tasks: [perplexity, translation]", "tasks: [perplexty]", "there is no task 'perplexty'; nearest: perplexity"),
         ("tasks: [perplexity, translation]", "tasks: []", "stages.baseline.tasks"),
+        (
+            "tasks: [perplexity, translation]",
+            "tasks: {t: {measure: {rogue: {}}}}",
+            "stages.baseline.tasks.t.measure.rogue: unknown key; nearest: rouge",
+        ),
+        (
+            "tasks: [perplexity, translation]",
+            "tasks: {t: {measure: {bleu: {tokenize: x}}}}",
+            "t.measure.bleu: tokenize of bleu must be one of 13a",
+        ),
+        ("tasks: [perplexity, translation]", "tasks: {t: {measure: [f1]}}", "measure: write which of chrf, bleu"),
+        ("tasks: [perplexity, translation]", "tasks: {t: {measure: {kl: {}}}}", "kl: needs a model to compare with"),
+        (
+            "tasks: [perplexity, translation]",
+            "tasks: {t: {measure: {kl: {reference: cpr}}}}",
+            "t.measure.kl.reference: there is no stage 'cpr'; nearest: cpt",
+        ),
+        (
+            "tasks: [perplexity, translation]",
+            "tasks: {t: {measure: {kl: {reference: cpt}}}, u: {measure: {kl: {reference: sft}}}}",
+            "another task compares with 'cpt': one reference for all tasks",
+        ),
+        ("tasks: [perplexity, translation]", 'tasks: {t: {measure: {code: "a:b"}}}', "needs the key code"),
         ("tasks: [perplexity, translation]", "tasks: {translation: {data: prefs}}", "needed is instructions"),
         (
             "pairs: {kind: instructions, from: mine",
@@ -278,10 +301,67 @@ def test_tasks_and_metrics_are_those_of_the_job_side() -> None:
     assert kinds.keys() == KINDS.keys()
     for name, kind in KINDS.items():
         given = {"benchmark": "b"} | ({"harness": "h"} if name == "harness" else {})
-        keys = kind.keys(**{key: one for key, one in given.items() if issubclass(kind.keys, BenchmarkKeys)})
-        there = kinds[name].metrics(keys)
+        keys = {key: one for key, one in given.items() if issubclass(kind.keys, BenchmarkKeys)}
+        there = kinds[name].metrics(kind.keys(**keys, **({"measure": {}} if name == "measure" else {})))
         found = {metric: MetricFacts(one.higher_is_better, one.share is not None) for metric, one in there.items()}
         assert found == kind.metrics
+
+
+def test_metrics_of_measured_answers_can_be_gates(tmp_path: Path) -> None:
+    tasks = 'tasks: {perplexity: {}, t: {measure: {rouge: {}, code: "own.values:tone"}}}'
+    text = PIPELINE.replace(
+        "tasks: [perplexity, translation]", f"{tasks}, gate: {{rougeL: {{at_least: 0.1}}, t.tone: {{at_least: 0}}}}"
+    )
+    text = text.replace("name: pt-pt\n", "name: pt-pt\ncode: .\n")
+    found = load(tmp_path, text).pipeline.stages["baseline"].settings()["tasks"]["t"]
+    assert (found["task"], found["max_new_tokens"]) == ("measure", 64)
+    assert "measures 'rougeM'" in refused(tmp_path, text.replace("rougeL", "rougeM"))
+
+
+@pytest.mark.parametrize(
+    ("curve", "choice", "part"),
+    [
+        (
+            "checkpoints: cpr, tasks: [perplexity]",
+            "",
+            "stages.curve.checkpoints: there is no stage 'cpr'; nearest: cpt",
+        ),
+        ("checkpoints: cpt, tasks: [perplexty]", "", "nearest: perplexity"),
+        ("checkpoints: sft, tasks: [perplexity]", "", "stage sft saves by time: write save_every there"),
+        ("checkpoints: cpt, tasks: [perplexity], every: 0", "", "curve.every"),
+        (
+            "checkpoints: cpt, tasks: [perplexity]",
+            "from: sft, by: {perplexity: lower}",
+            "'sft' is of kind sft, needed is curve",
+        ),
+        ("checkpoints: cpt, tasks: [perplexity]", "from: cpt, by: {perplexty: lower}", "curve measures no 'perplexty'"),
+        ("checkpoints: cpt, tasks: [perplexity]", "from: cpt, by: {perplexity: least}", "got 'least'"),
+        (
+            "checkpoints: cpt, tasks: [perplexity]",
+            "from: curve, by: {perplexity: lower}, subject_to: {chrf: {may_fall: 1}}",
+            "stages.best.subject_to.chrf: curve measures no 'chrf'",
+        ),
+        ("checkpoints: cpt, tasks: [perplexity]", "from: curve, by: {}", "stages.best.by"),
+    ],
+)
+def test_curves_and_choices_that_are_refused(tmp_path: Path, curve: str, choice: str, part: str) -> None:
+    text = (
+        PIPELINE.replace("    lr: 1e-5\n", "    lr: 1e-5\n    save_every: 2\n") + f"  curve: {{kind: curve, {curve}}}\n"
+    )
+    assert part in refused(tmp_path, text + (f"  best: {{kind: choose, {choice}}}\n" if choice else ""))
+
+
+def test_a_curve_measures_on_the_validation_split(tmp_path: Path) -> None:
+    text = PIPELINE.replace("    lr: 1e-5\n", "    lr: 1e-5\n    save_every: 2\n")
+    text += "  curve: {kind: curve, checkpoints: cpt, tasks: {perplexity: {}, translation: {split: test}}}\n"
+    text += "  best: {kind: choose, from: cpt, by: {perplexity: lower}}\n"
+    found = load(tmp_path, text.replace("checkpoint: cpt", "checkpoint: best")).pipeline
+    tasks = found.stages["curve"].settings()["tasks"]
+    assert (tasks["perplexity"]["split"], tasks["translation"]["split"]) == ("validation", "test")
+    assert found.parents("best") == {
+        "curve": "curve", "checkpoint": "cpt", "data:perplexity": "corpus", "data:translation": "pairs",
+    }  # fmt: skip
+    assert found.parents("sft")["checkpoint"] == "best"
 
 
 def test_a_cycle_is_shown_whole(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from jobs.core.capabilities import Capabilities
 from launch.base.errors import InputError
 from launch.config.pipeline_file import read_pipeline
 from launch.config.profile import Profile
-from launch.plan import builder
+from launch.plan import builder, estimates
 from launch.plan.builder import conversions
 from launch.plan.model import BackEndFacts, Facts, FetchedFacts, Plan
 
@@ -144,3 +144,70 @@ def test_adapters_alone_are_a_format_that_no_stage_reads(tmp_path: Path) -> None
     assert made.fingerprint != merged.fingerprint
     with pytest.raises(InputError, match=r"nothing converts 'adapter' of 's1' to that: leave options\.output"):
         planned(tmp_path, ("sft", "trl", "base"), ("dpo", "trl", "s1"), options=alone)
+
+
+def test_what_an_evaluation_compares_with_and_runs_is_part_of_it(tmp_path: Path) -> None:
+    """The model of ``kl``, and the user's code: of the stages that run it, and of no other."""
+
+    def built(measure: dict[str, Any], code: str) -> Plan:
+        tasks = {"support": {"measure": measure}}
+        stages = {
+            "pairs": {"kind": "instructions", "from": "./rows.jsonl"},
+            "before": {"kind": "evaluate", "checkpoint": "base", "tasks": {"support": {"measure": {"f1": {}}}}},
+            "sft": {"kind": "sft", "checkpoint": "base", "data": "pairs", "steps": 1, "lr": 0.1},
+            "after": {"kind": "evaluate", "checkpoint": "sft", "compare_to": "before", "tasks": tasks},
+        }
+        (tmp_path / "c.yaml").write_text(
+            json.dumps({"name": "c", "model": {"base": "./base"}, "code": ".", "stages": stages})
+        )
+        pipeline = read_pipeline(tmp_path / "c.yaml").pipeline
+        found = {name: declared(name) for name in builder.back_ends_of(pipeline)}
+        base = FetchedFacts("base", "./base", "hf", "ab" * 32, present=True)
+        facts = Facts(found, {}, {"base": base}, "python3", code)
+        return builder.build(pipeline, Profile.read({"name": "site", "executor": "slurm"}), facts)
+
+    plain, compared = (built(measure, "1").stage("after") for measure in ({"f1": {}}, {"kl": {}}))
+    assert "reference" not in plain.inputs
+    assert compared.inputs["reference"].stage == "base"  # what compare_to has measured
+    assert built({"kl": {"reference": "sft"}}, "1").stage("after").inputs["reference"].stage == "sft"
+    first, second = (built({"code": "own:f"}, digest).stages for digest in ("1", "2"))
+    changed = {one.name for one, other in zip(first, second, strict=True) if one.fingerprint != other.fingerprint}
+    assert changed == {"after"}
+
+
+def test_a_curve_has_the_saves_kept_and_a_choice_makes_a_model(tmp_path: Path) -> None:
+    def built(backend: str = "trl", curve: bool = True, **keys: Any) -> Plan:
+        training = {"checkpoint": "base", "data": "corpus", "steps": 20, "lr": 0.1, "save_every": 5, "backend": backend}
+        stages: dict[str, Any] = {
+            "corpus": {"kind": "corpus", "from": "./rows.jsonl"},
+            "cpt": {"kind": "cpt", **training, **keys},
+        }
+        if curve:
+            stages["curve"] = {"kind": "curve", "checkpoints": "cpt", "every": 2, "tasks": ["perplexity"]}
+            stages["best"] = {"kind": "choose", "from": "cpt", "by": {"perplexity": "lower"}}
+            stages["more"] = {"kind": "cpt", **training, "checkpoint": "best", "backend": "trl"}
+        (tmp_path / "c.yaml").write_text(json.dumps({"name": "c", "model": {"base": "./base"}, "stages": stages}))
+        pipeline = read_pipeline(tmp_path / "c.yaml").pipeline
+        found = {name: declared(name) for name in builder.back_ends_of(pipeline)}
+        base = FetchedFacts("base", "./base", "hf", "ab" * 32, present=True)
+        facts = Facts(found, {}, {"base": base}, "python3")
+        return builder.build(pipeline, Profile.read({"name": "site", "executor": "slurm"}), facts)
+
+    plan = built()
+    assert plan.stage("cpt").settings["keep_every"] == 10
+    assert built(keep_every=4).stage("cpt").settings["keep_every"] == 2  # both have the saves that they need
+    assert "keep_every" not in built(curve=False).stage("cpt").settings
+    curve, best = plan.stage("curve"), plan.stage("best")
+    assert curve.settings["curve"] == {"every": 10, "backend": "trl"}
+    assert {role: one.stage for role, one in curve.inputs.items()} == {
+        "checkpoint": "cpt", "source": "base", "corpus": "corpus",
+    }  # fmt: skip
+    assert (curve.kind, curve.produces_kind) == ("evaluate", "evaluation")
+    assert (best.produces_kind, best.produces_format) == ("checkpoint", "hf")
+    assert {one.stage for one in best.inputs.values()} == {"curve", "cpt", "base", "corpus"}
+    assert plan.stage("more").inputs["checkpoint"].fingerprint == best.fingerprint
+    assert estimates.of_kept_saves(plan, []) == [
+        "cpt: 2 saves of every 10 steps stay, for curve, best, until `overnight gc` removes the stage"
+    ]
+    with pytest.raises(InputError, match="'trl' reads no saves of 'nemo'"):
+        built("nemo")

@@ -1,0 +1,151 @@
+"""The choice of one model of a curve, by what was measured on the validation split; and what the test split says of it.
+
+The best of several looks better than it is: part of its lead is luck of the examples that chose it. So it is measured
+again on examples that had no part in the choice, and both numbers are told.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jobs.core import files
+from jobs.core.spec import StageSpec
+from jobs.evaluate import SAMPLES, compare, curve, session
+from jobs.evaluate.compare import Samples
+from jobs.evaluate.gates import GateFailed, GateRule, GateUndecided
+from jobs.evaluate.points import Load, model_of, points
+from jobs.evaluate.settings import EvaluateSettings
+from jobs.training.interface import Result, WorkContext
+
+FILE = "choice.json"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """``step`` was chosen; ``best`` has the best number, and is ``step`` where no earlier one is as good."""
+
+    step: int
+    best: int
+    metric: str
+    value: float
+    points: int
+    refused: Mapping[int, str]
+
+
+def choose(
+    samples: Mapping[int, Samples], earlier: Samples | None, settings: EvaluateSettings, how: Mapping[str, Any]
+) -> Choice:
+    """The best point of a curve, or the earliest whose distance from it is no more than one standard error of that
+    distance, over the same examples.
+
+    ``earlier``: what ``subject_to`` is against; None: step 0 of the curve.
+
+    Raises:
+        GateFailed, GateUndecided: no point keeps to ``subject_to``; with what each one lacks.
+    """
+    [(name, direction)] = how["by"].items()
+    rules = {metric: GateRule.read(metric, rule) for metric, rule in how.get("subject_to", {}).items()}
+    settings = replace(settings, gate=rules)
+    against = earlier if earlier is not None else samples.get(0)
+    compare.check_gate(settings, against)
+    task, metric = compare.metric_of(name, settings)
+    allowed, refused, missed = [], {}, 0
+    for step in curve.steps_of(samples):
+        judged = compare.evaluate(samples[step], against, settings).judged
+        lacks = {gate: one for gate, one in judged.items() if one.verdict != "passed" and one.tier == "critical"}
+        missed += any(one.verdict == "missed" for one in lacks.values())
+        if lacks:
+            refused[step] = ", ".join(f"{gate} {one.rule}: {one.verdict}" for gate, one in lacks.items())
+        else:
+            allowed.append(step)
+    if not allowed:
+        text = "; ".join(f"step {step}: {lack}" for step, lack in refused.items())
+        error = GateFailed if missed == len(refused) else GateUndecided
+        raise error(f"no save keeps to subject_to: {text}")
+    sign = 1 if direction == "lower" else -1
+    plain = replace(settings, gate={})
+    values = {step: _value(samples[step], plain, task, metric) for step in allowed}
+    best = min(allowed, key=lambda step: (sign * values[step], step))
+    chosen = next(one for one in allowed if one == best or _is_as_good(samples, one, best, plain, task, metric, sign))
+    return Choice(chosen, best, f"{task}.{metric}", values[chosen], len(values) + len(refused), refused)
+
+
+def _value(samples: Samples, settings: EvaluateSettings, task: str, metric: str) -> float:
+    of = settings.tasks[task]
+    columns = np.array([of.kind.statistics(of.keys, one) for one in samples[task]], dtype=np.float64).sum(axis=0)
+    return float(of.metrics[metric].of(columns))
+
+
+def _is_as_good(
+    samples: Mapping[int, Samples], step: int, best: int, settings: EvaluateSettings, task: str, metric: str, sign: int
+) -> bool:
+    only = replace(settings, tasks={task: settings.tasks[task]})
+    found = compare.evaluate({task: samples[step][task]}, {task: samples[best][task]}, only)
+    change = found.tasks[task][metric].change
+    assert change is not None
+    one = change.estimate
+    return one.deviation is not None and sign * one.value <= one.deviation / math.sqrt(one.groups)
+
+
+def run(spec: StageSpec, ctx: WorkContext, load: Load) -> Result:
+    """Make the chosen model the output, and measure it on the test split; called on every rank.
+
+    Raises:
+        BadSettings, DataError: before the model runs.
+        GateFailed, GateUndecided: no save keeps to the conditions.
+    """
+    settings = curve.settings_of(spec)
+    samples = curve.samples_of(spec.inputs["curve"].output)
+    other = spec.inputs.get("compare_to")
+    earlier = compare.read_samples(other.output / SAMPLES) if other else None
+    found = choose(samples, earlier, settings, spec.settings["choose"])
+    point = next(one for one in points(spec) if one.step == found.step)
+    scratch = ctx.saves.directory / f"model-{ctx.rank}"
+    model = model_of(spec, point, scratch, load)
+
+    again = curve.on_split(settings, "test")
+    rows = session.chosen_rows(spec, again)
+    loaded = session.load(model, spec, again)
+    work = session.Session(spec, ctx, session.prepared(again, rows, loaded), [found.step])
+    is_through = work.end(work.measure(found.step))
+    if not is_through or ctx.rank:
+        return Result("done" if is_through else "stopped", found.step if is_through else work.rows)
+    measured = compare.evaluate(work.samples(found.step), None, again)
+    task, metric = found.metric.split(".", 1)
+    test = measured.tasks[task][metric].now.estimate
+    told = {**asdict(found), "content": point.content, "test": asdict(test)}
+    _copy(model, ctx.output)
+    shutil.rmtree(scratch, ignore_errors=True)
+    tasks = compare.as_json(measured, {one.name: one.how for one in work.tasks}, again)
+    files.write_json(ctx.output / FILE, {**told, "said": said(found, test.value), "tasks": tasks})
+    return Result("done", found.step, {"chosen": told, "said": said(found, test.value)})
+
+
+def said(found: Choice, test: float) -> str:
+    """The choice in a line."""
+    text = f"step {found.step} of {found.points} saves by {found.metric}: {found.value:.4g} on the validation split"
+    if found.best != found.step:
+        text += f" (as good as step {found.best} within one standard error)"
+    return f"{text}, {test:.4g} on the test split; the best of several looks better than it is, believe the second"
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Hard links where the file system has them."""
+    for path in sorted(source.rglob("*")):
+        place = target / path.relative_to(source)
+        if path.is_dir():
+            place.mkdir(parents=True, exist_ok=True)
+            continue
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(path, place)
+        except OSError:
+            shutil.copyfile(path, place)

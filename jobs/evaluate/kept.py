@@ -1,0 +1,72 @@
+"""What is measured already: the lines of samples.jsonl that every process keeps while it works.
+
+They lie in the store entry, so that the next start, or another submission, goes on at the row where this one ended. A
+file is that of one process of one start, which alone appends to it. A line that a kill has cut is passed over, and so
+is one of a row that is shown to the model as other tokens now.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Sample = dict[str, Any]
+Key = tuple[int | None, str, str, str]
+"""Save, task and id of a row, and the digest of what was shown to the model."""
+
+
+class Kept:
+    """The kept lines in a directory. ``name``: of the file of this process; no other start has it."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self._directory, self._own = directory, directory / name
+        self._begun = False
+
+    def read(self) -> dict[Key, Sample]:
+        """All samples by save, task, id and what was shown; of two of a row the last one read."""
+        return {key_of(sample): sample for sample in self._lines()}
+
+    def _lines(self) -> Iterator[Sample]:
+        for path in sorted(self._directory.glob("*.jsonl")):
+            with open(path, "rb") as stream:
+                for line in stream:
+                    sample = _parsed(line)
+                    if sample is not None:
+                        yield sample
+
+    def append(self, samples: Sequence[Sample]) -> None:
+        """Keep these: they are in the file when it returns, and a kill loses no more than what came after."""
+        text = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+        if not self._begun:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            text = "\n" * self._is_cut() + text  # a line behind one that was cut would be lost with it
+            self._begun = True
+        with open(self._own, "a", encoding="utf-8") as stream:
+            stream.write(text)
+
+    def _is_cut(self) -> bool:
+        try:
+            with open(self._own, "rb") as stream:
+                stream.seek(-1, os.SEEK_END)
+                return stream.read() != b"\n"
+        except OSError:  # it is not there, or empty
+            return False
+
+
+def key_of(sample: Sample) -> Key:
+    """Save, task, id and what was shown."""
+    return sample.get("step"), sample["task"], sample["id"], sample["prompt"]
+
+
+def _parsed(line: bytes) -> Sample | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    known = isinstance(found, Mapping) and all(isinstance(found.get(name), str) for name in ("task", "id", "prompt"))
+    return dict(found) if known else None
