@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jobs.core import strict
+
 SHORTEST = 4
 """Shorter values are left alone: taking each ``1`` out of a log would leave nothing to read."""
 
@@ -26,7 +28,7 @@ def read(path: Path) -> dict[str, str]:
         ValueError: it is not such a file; the message holds nothing of it.
     """
     try:
-        words = shlex.split(path.read_text(encoding="utf-8"))
+        words = shlex.split(strict.content(path).decode())
     except FileNotFoundError:
         return {}
     except ValueError:

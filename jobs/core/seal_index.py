@@ -190,7 +190,7 @@ def _text(index: Index) -> str:
 def _load(path: Path) -> Index | None:
     """The index that was kept; None: there is none, or it is damaged."""
     try:
-        check, _, rest = path.read_bytes().partition(b"\n")
+        check, _, rest = strict.content(path).partition(b"\n")
         if int(check) != zlib.crc32(rest):
             return None
         text, _, body = rest.partition(b"\n")

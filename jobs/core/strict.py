@@ -54,11 +54,23 @@ def read(path: Path) -> Any:
         ValueError: not JSON, or no file; the message names the path.
         OSError: it cannot be read now.
     """
-    with open_file(path) as stream:
-        try:
-            return parse(stream.read())
-        except ValueError as error:
-            raise ValueError(f"{path}: not valid JSON: {error}") from error
+    found = content(path)
+    try:
+        return parse(found)
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from error
+
+
+def content(path: Path) -> bytes:
+    """All of a file of ours. Raises as ``open_file``."""
+    handle = _opened(path)
+    try:
+        found, size = [], os.fstat(handle).st_size + 1
+        while part := os.read(handle, size):
+            found.append(part)
+        return b"".join(found)
+    finally:
+        os.close(handle)
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -68,6 +80,10 @@ def open_file(path: Path) -> BinaryIO:
         FileNotFoundError, OSError: as ``open``.
         ValueError: it is no file.
     """
+    return os.fdopen(_opened(path), "rb")
+
+
+def _opened(path: Path) -> int:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -77,7 +93,7 @@ def open_file(path: Path) -> BinaryIO:
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise ValueError(f"{path}: not a file")
-    return os.fdopen(handle, "rb")
+    return handle
 
 
 def build(cls: type[T], value: Any) -> T:

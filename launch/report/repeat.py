@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.core import files, redaction
+from jobs.core import files, redaction, strict
 from launch.base.errors import InputError
 from launch.plan.model import Plan
 from launch.runs import rundir
@@ -61,9 +61,12 @@ def _texts(run: Run) -> tuple[str, str]:
 
 def _text(run: Run, path: Path) -> str:
     try:
-        found = path.read_text(encoding="utf-8", errors="replace")
+        with strict.open_file(path) as stream:
+            found = stream.read().decode(errors="replace")
     except OSError as error:
         return f"{path}: {error.strerror}"
+    except ValueError as error:
+        return str(error)
     return str(redaction.shown(found, run.paths.secrets))
 
 

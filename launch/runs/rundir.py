@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from jobs.core import attempts, files
+from jobs.core import attempts, files, strict
 from jobs.core.files import FileState
 from jobs.core.paths import RunPaths, Workspace
 from launch.base import lock
@@ -73,17 +73,17 @@ def known_workspaces(option: Path | None) -> list[Workspace]:
 
 
 def _remembered() -> list[Path]:
-    with contextlib.suppress(OSError):
-        return [Path(line) for line in _known_file().read_text(encoding="utf-8", errors="replace").splitlines() if line]
+    with contextlib.suppress(OSError, ValueError):
+        return [Path(line) for line in strict.content(_known_file()).decode(errors="replace").splitlines() if line]
     return []
 
 
 def remember(workspace: Workspace) -> None:
     """Note the workspace for later look-ups of runs; not being able to is no error."""
     path = _known_file()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        known = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+        known = strict.content(path).decode(errors="replace").splitlines() if path.exists() else []
         if str(workspace.root) not in known:
             files.write_atomic(path, "\n".join([*known, str(workspace.root)]) + "\n")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jobs.core import attempts, claim, seal, verdict
+from jobs.core import attempts, claim, seal, strict, verdict
 from jobs.core.attempts import Attempt
 from jobs.core.claim import Claim
 from jobs.core.paths import StagePaths, StorePaths
@@ -395,8 +395,8 @@ def _newest(standing: AttemptState, starts: list[Claim]) -> str:
 def _avoided(paths: StagePaths, starts: list[Claim]) -> tuple[str, ...]:
     """What the newest job has asked Slurm to leave out for it."""
     try:
-        names = paths.avoid(starts[-1].job).read_text(encoding="utf-8", errors="replace") if starts else ""
-    except OSError:
+        names = strict.content(paths.avoid(starts[-1].job)).decode(errors="replace") if starts else ""
+    except (OSError, ValueError):
         return ()
     return tuple(name for name in names.strip().split(",") if name)
 

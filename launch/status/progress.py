@@ -40,8 +40,8 @@ def seconds_left(reports: Sequence[Report]) -> float | None:
 def starts_and_end(events: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """What the jobs of a stage noted when they began to work, and when one of them sealed (empty: nothing)."""
     try:
-        lines = events.read_bytes().splitlines()
-    except (FileNotFoundError, IsADirectoryError):
+        lines = strict.content(events).splitlines()
+    except (FileNotFoundError, ValueError):
         return [], {}
     # Asked for every finished stage: the lines of other events are not worth parsing.
     notes = [note for line in lines if b'"start"' in line or b'"sealed"' in line if (note := _note(line))]

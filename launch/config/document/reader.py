@@ -51,6 +51,8 @@ def scalar(text: str) -> Any:
 def read(path: Path) -> Document:
     """The content of a YAML file. Raises InputError: unreadable, not UTF-8, not YAML as said above, or no mapping."""
     name = str(path)
+    if path.is_fifo() and not name.startswith(("/dev/", "/proc/")):  # such as a shell makes has a writer
+        raise InputError(f"cannot read {name}: a pipe, not a file")
     try:
         with open(path, "rb") as stream:
             raw = stream.read(MAX_BYTES + 1)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -401,3 +404,13 @@ def test_our_files_are_parsed_by_libyaml(path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(reader, "_Loader", refused)
     assert read(path) == in_python
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "p.yaml")
+    with pytest.raises(InputError, match="a pipe, not a file"):
+        read(tmp_path / "p.yaml")
+    done = subprocess.run(["bash", "-c", f"exec 3< <(echo 'a: 1'); {sys.executable} -c 'from pathlib import Path; "
+                           "from launch.config.document.reader import read; print(read(Path(\"/dev/fd/3\")).data)' 3<&3"],
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.stdout == "{'a': 1}\n", done.stderr
