@@ -45,15 +45,13 @@ from jobs.encoding.rows import RowEncoder
 from jobs.encoding.settings import Encoding
 theirs = load_from_disk(sys.argv[1] + "/ids")["input_ids"]
 encoder, seen, equal = RowEncoder(load(Path(sys.argv[3])), Encoding.of(Path(sys.argv[2]) / "train.jsonl")), 0, 0
-def rows():
+def rows():  # those that both have
     for split in ("train", "validation", "test"):
         with open(Path(sys.argv[2]) / (split + ".jsonl")) as stream:
-            yield from map(json.loads, stream)
+            yield from (row for row in map(json.loads, stream) if row["meta"]["id"] < len(theirs))
 import itertools
 known, rows = itertools.tee(rows())
 for row, found in zip(known, encoder.encode_all(rows)):
-    if row["meta"]["id"] >= len(theirs):
-        continue
     seen += 1
     equal += list(found["completion"].ids) == list(theirs[row["meta"]["id"]])
 print(seen, equal)

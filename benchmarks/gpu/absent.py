@@ -63,3 +63,8 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 sys.meta_path.append(_Finder())
+
+import numpy  # noqa: E402
+
+if not hasattr(numpy, "product"):  # megatron-core 0.15 calls it, with several replicas
+    numpy.product = numpy.prod

@@ -31,7 +31,7 @@ if [[ $parts == *" nemo "* ]]; then
   fetch nemo
   sources nemo
   unpack nemo nemo
-  rm -rf "$work/packed/nemo/tests" "$work/packed/nemo/numpy"/{tests,*/tests,f2py,distutils}
+  rm -rf "$work/packed/nemo/tests"
   for part in asr tts audio vlm diffusion speechlm speechlm2 avlm; do rm -rf "$work/packed/nemo/nemo/collections/$part"; done
 fi
 if [[ $parts == *" nemo_rl "* ]]; then

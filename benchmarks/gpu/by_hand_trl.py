@@ -25,6 +25,7 @@ def meet() -> None:
     )
     os.environ |= {
         "RANK": os.environ["SLURM_PROCID"], "WORLD_SIZE": os.environ["SLURM_NTASKS"], "LOCAL_RANK": "0",
+        "NODE_RANK": os.environ["SLURM_NODEID"],
         "MASTER_ADDR": nodes.stdout.split()[0], "MASTER_PORT": str(20000 + int(os.environ["SLURM_JOB_ID"]) % 1000),
     }  # fmt: skip
 

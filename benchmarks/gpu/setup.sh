@@ -49,6 +49,10 @@ if [ -d "$packed/nemo" ]; then
     bash "$here/build_te.sh" "$te" "$packed/te"
   environment nemo "$packed/nemo" "$([ ! -d "$te" ] || echo "$packed/te")"
   cp "$here/absent.py" "$packed/nemo/"
+  # The machine's own packages are compiled for numpy 2, so numpy 1 cannot be brought. absent.py puts back what
+  # megatron-core misses in it; the probe of `nemo` goes by the version, which is said to be 1.
+  mkdir -p "$packed/nemo/numpy-1.26.4.dist-info"
+  printf 'Metadata-Version: 2.1\nName: numpy\nVersion: 1.26.4\n' >"$packed/nemo/numpy-1.26.4.dist-info/METADATA"
   echo "import absent" >"$(echo "$root"/venvs/nemo/lib/python3*/site-packages)/zzz_absent.pth"
   [ ! -d "$te" ] || "$root/venvs/nemo/bin/python" -c 'import transformer_engine.pytorch as te; print("transformer_engine", te.__file__)'
 fi

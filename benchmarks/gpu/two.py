@@ -56,15 +56,13 @@ def bring_back(node: str) -> None:
     )  # fmt: skip
 
 
-def gone(node: str, seconds: float = 60) -> str:
-    """The state of ``node`` once Slurm has seen that it is away; where its daemon came back before that, Slurm would go
-    on for minutes before it looks for the processes."""
-    end, state = time.time() + seconds, ""
-    while time.time() < end and not state.startswith("down"):
-        time.sleep(1)
-        found = subprocess.run(["sinfo", "-h", "-n", node, "-o", "%T"], capture_output=True, text=True, check=False)
-        state = found.stdout.split("\n")[0]
-    return state
+def gone(node: str, seconds: float = 60) -> None:
+    """Wait until Slurm has seen that ``node`` is away and has nothing running there; where its daemon came back before
+    that, srun would wait for the lost processes for minutes."""
+    end = time.time() + seconds
+    asked = ["squeue", "-h", "-w", node, "-t", "RUNNING"]
+    while time.time() < end and subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip():
+        time.sleep(0.5)
 
 
 class Losses(threading.Thread):
@@ -86,7 +84,8 @@ class Losses(threading.Thread):
             self._out.say(
                 f"{name}: after the save at step {saved[-1]['step']}, {killed} processes of {self._node} are killed"
             )
-            self._out.say(f"{self._node} is {gone(self._node)}, and comes back")
+            gone(self._node)
+            self._out.say(f"Slurm has seen it; {self._node} comes back")
             bring_back(self._node)
 
 
@@ -117,7 +116,15 @@ def by_hand(root: Path, out: Out, pair: Pair, given: argparse.Namespace, number:
     words = [sys.executable if is_trl else given.nemo, str(script), str(root), pair.name, str(found)]
     words += ["--model", given.model, "--steps", str(given.steps)]
     line = " ".join([*words, "--batch", str(pair.batch), "--micro", str(pair.micro)])
-    command = ["sbatch", "--parsable", "--wait", f"--output={found}.log", *request, "--wrap", f"srun {line}"]
+    command = [
+        "sbatch",
+        "--parsable",
+        "--wait",
+        f"--output={found}.log",
+        *request,
+        "--wrap",
+        f"srun --kill-on-bad-exit=1 {line}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     out.say(f"{pair.name} by hand on {pair.nodes}: job {done.stdout.strip()} ended with {done.returncode}")
     if done.returncode:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,11 @@ def of_extra(module: str, what: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise SettingsError(f'{what} needs the extra "data": pip install "overnight[data]" ({error})') from error
+
+
+def leaving_out(name: str) -> str:
+    """What to write to leave a field out of rows, as YAML that names it."""
+    return f"ignore: [{name if re.fullmatch(r'[A-Za-z_][A-Za-z0-9_.-]*', name) else json.dumps(name)}]"
 
 
 class SourceMissing(DataError):

@@ -116,7 +116,7 @@ def _write(output: Path, found: Decision, recipe: RowRecipe) -> dict[str, int]:
 def _export(output: Path, form: str, split: str, own: Array, found: Table) -> None:
     place, recipe, encoder = "", found.plan.recipe, found.plan.encoder
 
-    def texts(row: export.Row) -> Mapping[str, tuple[str, str]]:
+    def texts(row: export.ExportRow) -> Mapping[str, tuple[str, str]]:
         if encoder is not None:
             return encoder.texts(row)
         if not isinstance(row.get("prompt"), str):
@@ -124,7 +124,7 @@ def _export(output: Path, form: str, split: str, own: Array, found: Table) -> No
         names = ANSWERS[recipe.kind]
         return {name: filled(recipe.text_template, row["prompt"], row[name]) for name in names}
 
-    def rows() -> Iterator[export.Row]:
+    def rows() -> Iterator[export.ExportRow]:
         nonlocal place
         for number in own:
             place = found.place(number)

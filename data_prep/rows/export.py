@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-Row = Mapping[str, Any]
-Texts = Callable[[Row], Mapping[str, tuple[str, str]]]
+ExportRow = Mapping[str, Any]
+TextsOf = Callable[[ExportRow], Mapping[str, tuple[str, str]]]
 """The prompt and the answer of each sequence of a row as texts."""
 
 
@@ -34,7 +34,7 @@ class ExportForm:
     """A form of one kind: what a row becomes, and the name of the file of the training split."""
 
     kind: str
-    convert: Callable[[Row, Texts], dict[str, Any]]
+    convert: Callable[[ExportRow, TextsOf], dict[str, Any]]
     training: str = "train"
 
 
@@ -42,12 +42,12 @@ class NoForm(Exception):
     """A row that a form has no place for."""
 
 
-def _input_output(row: Row, texts: Texts) -> dict[str, Any]:
+def _input_output(row: ExportRow, texts: TextsOf) -> dict[str, Any]:
     ((prompt, answer),) = texts(row).values()
     return {"input": prompt, "output": answer}
 
 
-def _trl(row: Row, texts: Texts) -> dict[str, Any]:
+def _trl(row: ExportRow, texts: TextsOf) -> dict[str, Any]:
     if "messages" not in row:
         ((prompt, answer),) = texts(row).values()
         return {"prompt": prompt, "completion": answer}
@@ -61,25 +61,25 @@ def _trl(row: Row, texts: Texts) -> dict[str, Any]:
     raise NoForm("TRL cannot be told which of several answers are learned: answers: last or each")
 
 
-def _pairs(row: Row, texts: Texts) -> dict[str, Any]:
+def _pairs(row: ExportRow, texts: TextsOf) -> dict[str, Any]:
     if not isinstance(row["prompt"], str):
         return {name: value for name, value in row.items() if name not in ("id", "meta")}
     return _texts_of_pair(row, texts)
 
 
-def _texts_of_pair(row: Row, texts: Texts) -> dict[str, Any]:
+def _texts_of_pair(row: ExportRow, texts: TextsOf) -> dict[str, Any]:
     found = texts(row)
     if len({prompt for prompt, _ in found.values()}) > 1:
         raise NoForm("the template writes other prompts before the two answers")
     return {"prompt": found["chosen"][0], "chosen": found["chosen"][1], "rejected": found["rejected"][1]}
 
 
-def _responses(row: Row, texts: Texts) -> dict[str, Any]:
+def _responses(row: ExportRow, texts: TextsOf) -> dict[str, Any]:
     found = _texts_of_pair(row, texts)
     return {name if name == "prompt" else f"{name}_response": text for name, text in found.items()}
 
 
-def _ranked(row: Row, texts: Texts) -> dict[str, Any]:
+def _ranked(row: ExportRow, texts: TextsOf) -> dict[str, Any]:
     if "tools" in row:
         raise NoForm("nemo-rl-preference has no place for tools")
 
@@ -104,7 +104,7 @@ FORMS: dict[str, ExportForm] = {
 """Name of a form -> what it is."""
 
 
-def write(output: Path, form: str, split: str, rows: Iterable[Row], texts: Texts) -> None:
+def write(output: Path, form: str, split: str, rows: Iterable[ExportRow], texts: TextsOf) -> None:
     """Write the rows of one split to ``output/<form>/``.
 
     Raises:

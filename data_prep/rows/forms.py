@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from data_prep.common.errors import leaving_out
 from data_prep.rows.messages import (
     Unfit,
     check_turns,
@@ -116,16 +117,17 @@ class Fields:
             if name in self._used or _empty(value):
                 continue
             if name not in self._carry:
+                leave = leaving_out(name)
                 raise Unfit(
                     "unknown_field",
-                    f'field "{name}" is not used by a row of the form {form}: write ignore: [{name}] to leave it out, '
-                    f"or carry: [{name}] to keep it beside the row",
+                    f'field "{name}" is not used by a row of the form {form}: write {leave} to leave it out, '
+                    f"or {leave.replace('ignore', 'carry', 1)} to keep it beside the row",
                 )
             try:
                 json.dumps(value, allow_nan=False)
             except (TypeError, ValueError) as error:
                 raise Unfit(
-                    "not_json", f'field "{name}" cannot be kept beside the row ({error}): write ignore: [{name}]'
+                    "not_json", f'field "{name}" cannot be kept beside the row ({error}): write {leaving_out(name)}'
                 ) from error
             found[name] = value
         return found
@@ -165,7 +167,8 @@ def instructions(row: Fields) -> Example:
 _INSTRUCTIONS: dict[tuple[str, ...], str] = {
     ("messages",): "messages", ("conversations",): "sharegpt", ("conversation",): "sharegpt",
     ("prompt", "completion"): "prompt", ("prompt", "response"): "prompt", ("question", "response"): "question",
-    ("instruction", "output"): "alpaca", ("input", "output"): "input-output",
+    ("question", "answer"): "question", ("query", "response"): "question", ("instruction", "output"): "alpaca",
+    ("instruction", "response"): "dolly", ("input", "output"): "input-output",
 }  # fmt: skip
 """Forms of instructions by their fields, in the order in which they are looked for."""
 
@@ -177,12 +180,6 @@ def _conversation(row: Fields) -> tuple[str, list[Message], bool]:
             if "prompt" in row:
                 _check_prompt(row, found)
             return _INSTRUCTIONS[(name,)], found, False
-        case "instruction", "output":
-            asked = row.text("instruction")
-            if "input" in row:
-                asked = f"{asked}\n\n{row.text('input')}"
-            row.take("input")
-            return "alpaca", _turn(asked, row.text("output")), True
         case asked, answer:
             sides = [*_side(row, asked, "user"), *_side(row, answer, "assistant")]
             texts = not any(isinstance(row.take(name), list | tuple) for name in (asked, answer))
@@ -190,7 +187,7 @@ def _conversation(row: Fields) -> tuple[str, list[Message], bool]:
     raise Unfit(
         "unknown_form",
         'has no form of instructions: {"messages"}, {"conversations"}, {"prompt", "completion"}, '
-        f'{{"instruction", "output"}}, {{"question", "response"}} or {{"input", "output"}}, but {row.names()}',
+        f'{{"instruction", "output"}}, {{"question", "answer"}} or {{"input", "output"}}, but {row.names()}',
     )
 
 
@@ -199,8 +196,14 @@ def _turn(asked: str, answer: str) -> list[Message]:
 
 
 def _side(row: Fields, name: str, role: str) -> list[Message]:
+    """The messages of a field; behind an instruction stands what it is about (``input`` of Alpaca, ``context`` of
+    Dolly)."""
     value = row.take(name)
-    return message_list(value, name) if isinstance(value, list | tuple) else [{"role": role, "content": row.text(name)}]
+    if isinstance(value, list | tuple):
+        return message_list(value, name)
+    more = next((one for one in ("input", "context") if name == "instruction" and one in row), None)
+    texts = [row.text(one) for one in (name, more) if one is not None]
+    return [{"role": role, "content": "\n\n".join(texts)}]
 
 
 def _check_prompt(row: Fields, found: Sequence[Message]) -> None:
@@ -246,7 +249,8 @@ def _history(row: Fields) -> list[Message]:
 
 
 def _tools(row: Fields) -> list[dict[str, Any]]:
-    value = row.take("tools")
+    older = "functions" in row and "tools" not in row  # OpenAI's older word
+    value = row.take("functions" if older else "tools")
     if isinstance(value, str) and value.strip():
         try:
             value = json.loads(value)
@@ -260,7 +264,7 @@ def _tools(row: Fields) -> list[dict[str, Any]]:
         function = tool.get("function") or tool
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             raise Unfit("not_tools", f"tools[{number}] has no name")
-    return [dict(tool) for tool in value]
+    return [{"type": "function", "function": dict(tool)} if older else dict(tool) for tool in value]
 
 
 def _options(row: Fields) -> dict[str, Any]:
@@ -316,15 +320,17 @@ def _score(row: Fields, name: str) -> float:
     return float(value)
 
 
-Pair = tuple[str, list[Message], tuple[list[Message], ...], bool]
+_ASKED = {"prompt": "pair", "question": "question-pair", "instruction": "alpaca-pair"}
+"""Fields of preferences that ask, and their forms."""
+PairParts = tuple[str, list[Message], tuple[list[Message], ...], bool]
 
 
-def _pair(row: Fields) -> Pair:
+def _pair(row: Fields) -> PairParts:
     chosen, rejected = row.take("chosen"), row.take("rejected")
     if row.has("conversations"):
         before = message_list(row.take("conversations"), "conversations")
         return "sharegpt-pair", before, ([message(chosen, "chosen")], [message(rejected, "rejected")]), False
-    asked = "question" if row.has("question") and not row.has("prompt") else "prompt"
+    asked = next((name for name in _ASKED if name in row), "prompt")
     if is_transcript(chosen) and is_transcript(rejected):
         both = [transcript(row.text(name), name) for name in ("chosen", "rejected")]
         form = "transcripts"
@@ -335,12 +341,12 @@ def _pair(row: Fields) -> Pair:
         before = _side(row, asked, "user")
         texts = not isinstance(row.take(asked), list | tuple)
         answers = tuple([{"role": "assistant", "content": row.text(name)}] for name in ("chosen", "rejected"))
-        return ("pair" if asked == "prompt" else "question-pair"), before, answers, texts
+        return _ASKED[asked], before, answers, texts
     else:
         raise Unfit(
             "unknown_form",
-            'has "chosen" and "rejected" as texts, but no "prompt" (or "question") for them: add one, or give '
-            'conversations (lists of messages, or texts that begin with "Human:")',
+            'has "chosen" and "rejected" as texts, but no "prompt" (or "question", "instruction") for them: add one, '
+            'or give conversations (lists of messages, or texts that begin with "Human:")',
         )
     # UltraFeedback repeats the chosen conversation.
     if "messages" in row and message_list(row.take("messages"), "messages") != both[0]:
@@ -394,7 +400,7 @@ def _ranked(row: Fields) -> Example:
         if unknown := [name for name in entry if name not in ("answer", "rank", "model") and not _empty(entry[name])]:
             raise Unfit(
                 "unknown_field",
-                f'answers[{number}] has the field "{unknown[0]}", which is not used: write ignore: [{unknown[0]}]',
+                f'answers[{number}] has the field "{unknown[0]}", which is not used: write {leaving_out(unknown[0])}',
             )
         found.append((float(entry["rank"]), entry["answer"]))
     if len(found) < 2:

@@ -11,7 +11,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jobs.encoding.messages import REASONING_NAMES, Message
+from data_prep.common.errors import leaving_out
+from jobs.encoding.messages import REASONING_NAMES, THOUGHT, Message
 
 FIELDS = ("role", "content", "tool_calls", "tool_call_id", "name", "weight", *REASONING_NAMES)
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -55,6 +56,8 @@ def message(entry: Any, place: str) -> Message:
     given = {key: value for key, value in entry.items() if value is not None}
     if "from" in given:
         given = _of_sharegpt(given, place)
+    if "function_call" in given or given.get("role") == "function":
+        given = _of_functions(given, place)
     role = given.get("role")
     if role not in ROLES:
         raise Unfit("wrong_roles", f"{place} has the role {role!r}; known: {', '.join(ROLES)}")
@@ -63,11 +66,24 @@ def message(entry: Any, place: str) -> Message:
         if key in ("role", "content") or value in ("", [], {}):
             continue
         if key not in FIELDS:
-            raise Unfit("unknown_field", f'{place} has the field "{key}", which is not used: write ignore: [{key}]')
+            hint = '"weight": 0 keeps a turn from being learned; else ' if isinstance(value, bool) else ""
+            raise Unfit(
+                "unknown_field", f'{place} has the field "{key}", which is not used: {hint}write {leaving_out(key)}'
+            )
         found[key] = value
     if calls := found.get("tool_calls"):
         found["tool_calls"] = _calls(calls, f"{place}.tool_calls")
     _check(found, place)
+    return found
+
+
+def _of_functions(given: dict[str, Any], place: str) -> dict[str, Any]:
+    """A message with OpenAI's older words for calls of tools and their results."""
+    found = {**given, "role": "tool" if given.get("role") == "function" else given.get("role")}
+    if call := found.pop("function_call", None):
+        if "tool_calls" in found:
+            raise Unfit("two_forms", f'{place} has "function_call" beside "tool_calls": remove one of them')
+        found["tool_calls"] = [call]
     return found
 
 
@@ -160,10 +176,9 @@ def without_reasoning(found: Sequence[Message]) -> list[Message]:
     kept = []
     for one in found:
         one = {key: value for key, value in one.items() if key not in REASONING_NAMES}
-        if one["role"] == "assistant" and isinstance(one["content"], str):
-            thought, end, answer = one["content"].partition("</think>")
-            if end and thought.lstrip().startswith("<think>"):
-                one["content"] = answer.lstrip("\n")
+        if one["role"] == "assistant" and (thought := THOUGHT.match(said(one))):
+            rest = said(one)[thought.end() :]
+            one["content"] = [{"type": "text", "text": rest}] if isinstance(one["content"], list) else rest
         kept.append(one)
     return kept
 
@@ -184,6 +199,13 @@ def check_turns(found: Sequence[Message]) -> None:
     for one, other in itertools.pairwise(rest):
         if one == other != "tool" or (one, other) in (("user", "tool"), ("tool", "user")):
             raise Unfit("wrong_roles", f"a message of {other} follows one of {one}: {order}")
+    known: set[Any] = set()
+    for at, message in enumerate(found):
+        known.update(call["id"] for call in message.get("tool_calls", ()) if call.get("id"))
+        if known and (own := message.get("tool_call_id")) is not None and own not in known:
+            raise Unfit(
+                "unknown_call", f"message {at + 1} is the result of a call with the id {own!r}, which is not there"
+            )
 
 
 def transcript(text: str, place: str) -> list[Message]:

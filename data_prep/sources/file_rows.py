@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -40,8 +41,9 @@ class FileRows:
     """The rows of instructions or preferences that serve, each once, in the order of their ids. Those with the same
     prompt are of one split.
 
-    Of a row that is in two splits that have files of their own the held-out one stays; ``shared`` counts these.
-    ``spool`` has the texts; in memory are 25 bytes for each row, and 8 more while they are put in order.
+    Of a row that is in two splits that have files of their own the held-out one stays; ``shared`` counts these. Of
+    preferences that contradict each other none stays. ``spool`` has the texts; in memory are 25 bytes for each row
+    (of preferences 41), and 8 more while they are put in order.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class FileRows:
         self._settings, self._split_of = settings, split_of
         self._tally, self._shared, self._spool = tally, shared, _Spool(spool)
         self._ids, self._prompts, self._order = array("Q"), array("Q"), bytearray()
+        self._pairs, self._contraries = array("Q"), array("Q")
 
     def read(self, sources: tuple[Source, ...], progress: Callable[[int, int], None]) -> None:
         """Read all rows of ``sources``.
@@ -63,19 +66,26 @@ class FileRows:
             group = "s:" + (text.key(row.texts[0]) or row.texts[0])
             self._prompts.append(text.digest(group))
             flaw = messages.length_flaw(self._settings, row.texts)
-            if self._settings.kind == "preferences" and text.exact(row.texts[1]) == text.exact(row.texts[2]):
+            said = [text.exact(one) for one in row.texts]
+            if self._settings.kind == "preferences" and said[1] == said[2]:
                 flaw = "no_difference"
             if flaw:
                 self._tally.drop(flaw)
                 continue
+            if self._settings.kind == "preferences":
+                self._pairs.append(text.digest(*said))
+                self._contraries.append(text.digest(said[0], said[2], said[1]))
             split, name = self._split_of[row.path], identify(*row.texts)
             self._ids.append(int(identify(name), 16))
             self._order.append(layout.order(split))
             self._spool.add(Unit(name, row.path, row.path, row.position, group, row.texts, row.alone, split))
 
     def __iter__(self) -> Iterator[DraftRow]:
+        pairs = array("Q", (self._pairs[place] for place in in_order(self._pairs, bytes(len(self._pairs)))))
         for place, kept in _first_of_equal(self._ids, self._order):
-            if place == kept:
+            if place == kept and pairs and _holds(pairs, self._contraries[place]):
+                self._tally.drop("contradiction")
+            elif place == kept:
                 unit = self._spool[place]
                 yield DraftRow.pair(self._settings, unit, _split(unit.group, unit.split, self._settings))
             else:
@@ -184,6 +194,12 @@ def _first_of_equal(keys: array[int], second: bytes | bytearray) -> Iterator[tup
         if first < 0 or keys[place] != keys[first]:
             first = place
         yield place, first
+
+
+def _holds(keys: array[int], key: int) -> bool:
+    """Whether keys that are sorted hold one."""
+    at = bisect_left(keys, key)
+    return at < len(keys) and keys[at] == key
 
 
 def _split(group: str, given: str, settings: Settings) -> str:

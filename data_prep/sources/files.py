@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.common.errors import DataError, Flaw, SourceMissing
+from data_prep.common.errors import DataError, Flaw, SourceMissing, leaving_out
 from data_prep.sources import formats, json_rows, reader, streams
 from jobs.core.spec import Source
 
@@ -178,7 +178,7 @@ def _texts(kind: str, value: dict[str, Any], path: str, line: int) -> tuple[tupl
     if kind != "corpus" and (lost := [name for name in others if name not in CARRIED]):
         raise DataError(
             f'field "{lost[0]}" is not used; a row of {kind} without prepare is {wanted}: write "prepare: {{}}" for '
-            f"this stage, which reads other forms, or leaves fields out (prepare: {{ignore: [{lost[0]}]}})",
+            f"this stage, which reads other forms, or leaves fields out (prepare: {{{leaving_out(lost[0])}}})",
             path,
             line,
         )

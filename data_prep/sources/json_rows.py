@@ -100,7 +100,8 @@ def lines(path: str, found: Iterator[tuple[int, bytes | None]], limit: int) -> F
         except RecursionError:
             yield Flaw("not_json", place, "is not a row: JSON nested too deeply")
         except ValueError as error:
-            yield Flaw("not_json", place, f"is not JSON: {error}")
+            comma = text.rstrip().endswith(",") and " (a comma behind the object: lines have none between them)"
+            yield Flaw("not_json", place, f"is not JSON: {error}{comma or ''}")
         else:
             yield decoder.checked(value, text, place) or (number, value)
 

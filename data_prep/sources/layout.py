@@ -122,6 +122,7 @@ class _Files:
         self._open = set(files)  # files of which nothing is known yet
         self._found: dict[str, str] = {}  # path -> split in the words of its data set
         self._how: dict[str, str] = {}
+        self._sharded: dict[str, str] = {}  # path -> split by the name of a numbered file, such as train_sft
         self._left_out: dict[str, str] = {}
 
     def _short(self, path: str) -> str:
@@ -243,6 +244,8 @@ class _Files:
                     )
                 if said:
                     self._take(path, said.pop(), "name")
+                if _SHARD.search(_bare(name)) and _BETWEEN.split(stem.lower())[0] in _WORDS:
+                    self._sharded[path] = stem
             else:
                 texts[path] = [stem, *folders[:1]]
         self._texts(texts)
@@ -308,9 +311,13 @@ class _Files:
     def _naming(self) -> str:
         """What to write to choose among the splits that there are."""
         chosen: dict[str, str] = {}
-        for split in sorted(set(self._found.values())):
+        for split in sorted(set(map(self._theirs, self._found))):
             chosen.setdefault(_split_in(split) or "train", split)
         return f"split: {{names: {{{', '.join(f'{ours}: {theirs}' for ours, theirs in chosen.items())}}}}}"
+
+    def _theirs(self, path: str) -> str:
+        """The split of a file in the words of its data set."""
+        return self._sharded.get(path, self._found[path])
 
     def _check(self, split_of: Mapping[str, str]) -> None:
         held = next(path for path in sorted(split_of) if split_of[path] != "train")
@@ -322,8 +329,8 @@ class _Files:
             )
         declared: dict[str, str] = {}
         for path, split in sorted(split_of.items()):
-            theirs = self._found[path]
-            if not self._names and self._how[path] != "name" and declared.setdefault(split, theirs) != theirs:
+            theirs, known = self._theirs(path), self._how[path] != "name" or path in self._sharded
+            if known and not self._names and declared.setdefault(split, theirs) != theirs:
                 raise DataError(
                     f"is of the split {theirs}, and other files are of {declared[split]}: both would be the {split} "
                     f"split; choose with {self._naming()}",

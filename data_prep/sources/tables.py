@@ -15,6 +15,7 @@ from data_prep.sources import streams
 from data_prep.sources.json_rows import HINT, Found
 
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")
+_QUOTED = re.compile('"[^"]*"')
 _BATCH = 256
 _SIMPLE = re.compile(r"(large_)?string(_view)?|bool|u?int\d+|float|double|null")
 """Types of Arrow whose values are those of JSON."""
@@ -30,7 +31,7 @@ def delimited(path: str, form: str, limit: int, encoding: str) -> Found:
     with streams.open_bytes(path, encoding) as raw:
         stream = io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="")
         first = stream.readline(limit)
-        delimiter = "\t" if form == "tsv" else max(",;\t", key=first.count)
+        delimiter = "\t" if form == "tsv" else max(",;\t", key=_QUOTED.sub("", first).count)
         rows = csv.reader(itertools.chain([first], stream), delimiter=delimiter, strict=True)
         names: list[str] = []
         while True:
@@ -99,9 +100,10 @@ def columnar(path: str, form: str, columns: Sequence[str] | None) -> Found:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it: dates, times and decimal numbers are texts."""
+    """A value as JSON has it: dates, times and decimal numbers are texts. Within a value, a field that is null is
+    missing: an Arrow table fills in the fields that other rows have (TRL takes them out, too)."""
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _plain(one) for key, one in value.items() if one is not None}
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     return value if value is None or isinstance(value, str | int | float | bytes) else str(value)

@@ -59,6 +59,21 @@ def current(store: StorePaths, fresh: bool = False) -> Attempt | None:
     return None if path is None else _read(path)
 
 
+def newer(store: StorePaths, token: str) -> Attempt | None:
+    """The attempt that has taken the place of one; None: it is the newest, as the server of the file system has them.
+
+    A newest file that is damaged is that of ``token`` itself, if all others can be read and none of them is.
+    """
+    found = current(store, fresh=True)
+    if found is None or found.token == token:
+        return None
+    if not found.token:
+        known = [one.token for one in all_of(store)]
+        if token not in known and known.count("") == 1:
+            return None
+    return found
+
+
 def _paths(store: StorePaths, fresh: bool = False) -> list[Path]:
     try:
         names = files.fresh_names(store.attempts) if fresh else os.listdir(store.attempts)
@@ -113,8 +128,7 @@ def user_name(number: int) -> str:
 
 def open_next(store: StorePaths, attempt: Attempt) -> bool:
     """Make ``attempt`` the current one; False if somebody else opened that number first."""
-    for directory in (store.root, store.attempts):  # the intent is no better on disk than the way to it
-        files.make_directory(directory)
+    files.make_directory(store.attempts, levels=2)  # the intent is no better on disk than the way to it
     return files.create_exclusive(store.attempt(attempt.number), json.dumps(asdict(attempt), sort_keys=True) + "\n")
 
 

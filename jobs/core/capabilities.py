@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 LOGITS = 13.0
@@ -29,8 +29,8 @@ class Memory:
     ``pipeline_parallel``); ``adapters``, whether it has the option ``lora_rank``.
     ``layers`` get an adapter by default (() is Megatron's four); ``frozen``: bytes of a weight beside adapters, by
     precision, where it is another than that of a trained one, and of one in a layer by the option ``lora_base``.
-    ``optimizers``: bytes a parameter by the option ``optimizer``, where they are others. ``fused_loss``: the option
-    with which a loss keeps no logits.
+    ``optimizers``: bytes a parameter by the option ``optimizer``, where they are others. ``lean_by``: the option
+    with which layers keep what fused kernels keep, and a loss no logits (``lean``).
 
     ``without``: what holds instead where that package is not in the environment.
     """
@@ -51,8 +51,17 @@ class Memory:
     layers: tuple[str, ...] = ()
     frozen: dict[str, float] = field(default_factory=dict)
     optimizers: dict[str, float] = field(default_factory=dict)
-    fused_loss: str = ""
+    lean_by: str = ""
+    lean: bool = False
     without: dict[str, Memory] = field(default_factory=dict)
+
+    def installed(self, packages: Collection[str] | None) -> Memory:
+        """What is kept where these packages are installed. None: the environment cannot be seen (an image, modules of
+        the nodes); all that it depends on are taken to be there."""
+        for package, instead in self.without.items():
+            if packages is not None and package not in packages:
+                return instead.installed(packages)
+        return replace(self, without={})
 
     @classmethod
     def of(cls, value: Mapping[str, Any]) -> Memory:

@@ -71,8 +71,9 @@ def of_attempt(store: StorePaths, attempt: str, fresh: bool = False) -> list[Cla
     return [read(path) for path in paths if not files.is_abandoned(path)]
 
 
-def take(store: StorePaths, claim: Claim) -> Claim | None:
-    """Take the claim; None if it is ours now, else the claim that was there first.
+def take(store: StorePaths, claim: Claim, has_begun: bool = False) -> Claim | None:
+    """Take the claim; None if it is ours now, else the claim that was there first. ``has_begun``: an earlier start of
+    this job was at work in this attempt, so that a damaged claim of it is its own.
 
     Restart 0 of a link names the owner of the link, also when the job that takes it was requeued before its first
     prologue ran; later restarts add their own file, so that the order of starts is on disk.
@@ -83,11 +84,12 @@ def take(store: StorePaths, claim: Claim) -> Claim | None:
         path = store.claim(claim.attempt, claim.link, restart)
         if not files.create_exclusive(path, text):
             holder = read(path)
-            if holder.job != claim.job:
+            if holder.job != claim.job and not (has_begun and holder.job == DAMAGED):
                 return holder
     # Of a chain of jobs a later link may be at work, if this is a copy of one that was cancelled while it waited.
     # Looked for last: a later link that takes its claim from here on takes over.
-    others = [found for found in of_attempt(store, claim.attempt) if found.job != claim.job]
+    mine = (claim.job, DAMAGED) if has_begun else (claim.job,)
+    others = [found for found in of_attempt(store, claim.attempt) if found.job not in mine]
     return next((found for found in reversed(others) if found.link > claim.link), None)
 
 
@@ -118,9 +120,9 @@ def check_held(store: StorePaths, claim: Claim) -> None:
     Raises:
         ClaimLost: a later start or a newer attempt holds the entry, or the claim file is gone.
     """
-    current = attempts.current(store, fresh=True)
-    if current is not None and current.token != claim.attempt:
-        by = f"{current.token} of run {current.run}"
+    newer = attempts.newer(store, claim.attempt)
+    if newer is not None:
+        by = f"{newer.token} of run {newer.run}" if newer.token else f"number {newer.number}, whose file is damaged"
         raise ClaimLost(f"{store.root.name}: attempt {claim.attempt} was replaced by {by}")
     held = of_attempt(store, claim.attempt, fresh=True)
     if not held:

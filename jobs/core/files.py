@@ -28,11 +28,11 @@ ABANDONED_SECONDS = 30.0
 SETTLED_NS = 2_000_000_000
 """What changed within the last seconds may change once more and keep its time of change."""
 
-State = tuple[int, ...]
+FileState = tuple[int, ...]
 """What changes with a file or directory: see ``state``."""
 
 
-def state(path: str | Path) -> State | None:
+def state(path: str | Path) -> FileState | None:
     """Inode, size, and times of change of a file or directory; None: it is missing. Unlike the mtime, nothing can set
     the ctime back."""
     try:
@@ -57,18 +57,26 @@ def fsync_directory(directory: Path) -> None:
         os.fsync(handle)
 
 
-def make_directory(path: Path) -> None:
-    """Make a directory and those above it; each name is on disk before the next, and before anything in it."""
-    missing = [path]
-    while not missing[-1].parent.is_dir():
-        missing.append(missing[-1].parent)
-    for directory in reversed(missing):
+def make_directory(path: Path, levels: int = 1) -> None:
+    """Make a directory and those above it, their names on disk. ``levels``: of so many also where they are there: who
+    made them may have ended before that."""
+    for directory in _made(path, levels):
+        fsync_directory(directory.parent)
+
+
+def _made(path: Path, levels: int = 0) -> list[Path]:
+    """Those of the directories whose names are not on disk for certain, the innermost first: flushed in this order, all
+    of them are in one record of a journaling file system."""
+    chain = [path, *path.parents]
+    missing = next(number for number, directory in enumerate(chain) if directory.is_dir())
+    found = chain[: max(missing, levels)]
+    for directory in reversed(found):
         try:
             os.mkdir(directory)
         except FileExistsError:
             if not directory.is_dir():
                 raise
-        fsync_directory(directory.parent)
+    return found
 
 
 def take_away(directory: Path) -> None:
@@ -124,13 +132,30 @@ def write_atomic(path: Path, text: str, mode: int = 0o644) -> None:
     fsync_directory(path.parent)
 
 
+def write_together(directory: Path, *contents: tuple[Path, str, int]) -> None:
+    """Make a directory with files in it (path, text and mode of each) that nobody reads yet. All are on disk at the
+    end, by one record of a journaling file system."""
+    made = _made(directory)
+    for path, text, mode in contents:
+        with _opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode) as handle:
+            _write_all(handle, _encoded(text))
+    for path, _, _ in contents:
+        flush(path)
+    for parent in (directory, *(one.parent for one in made)):
+        fsync_directory(parent)
+
+
 def _write_whole(path: Path, text: str, flag: int, mode: int = 0o644) -> os.stat_result:
     """Make a file with ``text``, which is on disk at the end; what fstat says of it."""
     with _opened(path, os.O_WRONLY | os.O_CREAT | flag, mode) as handle:
-        # "?" for half a character, as names of files may have it that are not UTF-8: a verdict must get to disk.
-        _write_all(handle, text.encode("utf-8", "replace"))
+        _write_all(handle, _encoded(text))
         os.fsync(handle)
         return os.fstat(handle)
+
+
+def _encoded(text: str) -> bytes:
+    # "?" for half a character, as names of files may have it that are not UTF-8: a verdict must get to disk.
+    return text.encode("utf-8", "replace")
 
 
 def _write_all(handle: int, data: bytes) -> None:
@@ -145,9 +170,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_record(path: Path, value: Any) -> None:
-    """``write_atomic`` of ``value``, with dataclasses in it, as one line: the fast encoder of JSON does not indent,
-    and each stage of a submission has such a file."""
-    write_atomic(path, json.dumps(value, sort_keys=True, ensure_ascii=False, default=vars) + "\n")
+    """``write_atomic`` of ``record_text``."""
+    write_atomic(path, record_text(value))
+
+
+def record_text(value: Any) -> str:
+    """``value``, with dataclasses in it, as one line of JSON: the fast encoder does not indent, and each stage of a
+    submission has such a file."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=vars) + "\n"
 
 
 def json_text(value: Any) -> str:

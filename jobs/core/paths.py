@@ -12,21 +12,29 @@ _OWN = re.compile(r"(?:output|saves)\.partial-([0-9a-z]+)\.(\d+)\.(\d+)\Z")
 
 
 class Below:
-    """A path below the ``root`` of an object: an attribute of its class."""
+    """A path below the ``root`` of an object: an attribute of its class, which is put together once."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
+    def __set_name__(self, owner: type, attribute: str) -> None:
+        self._attribute = attribute
+
     def __get__(self, owner: Any, kind: type) -> Path:
         path: Path = owner.root / self._name
+        vars(owner)[self._attribute] = path  # found before this method from now on
         return path
 
 
 @dataclass(frozen=True)
-class StorePaths:
-    """One store entry: the output of a stage, shared by all runs whose fingerprint is the same."""
+class Rooted:
+    """A directory with names of ours in it."""
 
     root: Path
+
+
+class StorePaths(Rooted):
+    """One store entry: the output of a stage, shared by all runs whose fingerprint is the same."""
 
     @staticmethod
     def name_of(kind: str, fingerprint: str) -> str:
@@ -89,11 +97,8 @@ class StorePaths:
         return [step for step in self.save_steps() if self.save_seal(step).exists()]
 
 
-@dataclass(frozen=True)
-class ScriptPaths:
+class ScriptPaths(Rooted):
     """What one attempt at a stage submits. Kept apart by attempt: a job of an old attempt must read its own spec."""
-
-    root: Path
 
     spec = Below("spec.json")
     host = Below("host.sh")  # sourced by the batch shell: trap, prologue, watcher
@@ -105,11 +110,8 @@ class ScriptPaths:
         return self.root / (f"job-{link}.sh" if link else "job.sh")
 
 
-@dataclass(frozen=True)
-class StagePaths:
+class StagePaths(Rooted):
     """One stage of one run: scripts, logs, progress and verdicts."""
-
-    root: Path
 
     def scripts(self, attempt: str) -> ScriptPaths:
         return ScriptPaths(self.root / "attempts" / attempt)
@@ -161,11 +163,8 @@ class StagePaths:
         return self.root / f"verdict-{job}_{restart}.json"
 
 
-@dataclass(frozen=True)
-class RunPaths:
+class RunPaths(Rooted):
     """One run: what was submitted together."""
-
-    root: Path
 
     pipeline = Below("pipeline.yaml")
     profile = Below("profile.yaml")
@@ -212,11 +211,8 @@ class RunPaths:
         return StagePaths(self.stages / name)
 
 
-@dataclass(frozen=True)
-class Workspace:
+class Workspace(Rooted):
     """The directory on the shared file system that holds everything."""
-
-    root: Path
 
     store = Below("store")
     runs = Below("runs")

@@ -33,4 +33,5 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     z = NormalDist().inv_cdf(1 - CHANCE)
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # At the ends the two are equal but for rounding.
+    return (max(0.0, middle - half) if share > 0 else 0.0), (min(1.0, middle + half) if share < 1 else 1.0)

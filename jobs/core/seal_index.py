@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobs.core import files, seal, speed, strict
-from jobs.core.files import State
+from jobs.core.files import FileState
 from jobs.core.paths import StorePaths, Workspace
 
 _CONFIGS = ("config.json", "hf/config.json")
@@ -43,7 +43,7 @@ class Training(NamedTuple):
     config: str
 
 
-class Step(NamedTuple):
+class StepTime(NamedTuple):
     """What a step of a sealed training took: seconds, and bytes on the GPU; None: not noted."""
 
     name: str
@@ -64,8 +64,8 @@ class Index:
     """What the seals of a store say. ``directory``: of the store as it was listed; None: it may have changed since.
     ``unsealed``: names of the entries without a valid seal, each with the file that stands in the place of one."""
 
-    directory: State | None
-    unsealed: dict[str, State | None]
+    directory: FileState | None
+    unsealed: dict[str, FileState | None]
     groups: tuple[_Group, ...] = ()
 
     @property
@@ -77,11 +77,11 @@ class Index:
         """The kinds of trainings of which steps are noted."""
         return [group.training for group in self.groups if group.training is not None]
 
-    def steps(self, training: Training, most: int) -> list[Step]:
+    def steps(self, training: Training, most: int) -> list[StepTime]:
         """What steps of trainings of a kind took: of the last ones that were sealed, the newest first."""
         lines = next(group.lines for group in self.groups if group.training == training)
         last = b"\n".join(lines.rsplit(b"\n", most + 1)[-most - 1 :]).decode()
-        return [Step(line[5], _number(line[3]), _number(line[4])) for line in _LINE.finditer(last)][::-1]
+        return [StepTime(line[5], _number(line[3]), _number(line[4])) for line in _LINE.finditer(last)][::-1]
 
     def holds(self, store: Path) -> bool:
         """Whether the store is as it was."""
@@ -126,7 +126,7 @@ def _listed(store: Path, known: Iterable[_Group]) -> Index:
                 sizes[group.training] += int(line[2])
                 kept.append(line[0])
     seals = {name: files.state(StorePaths(store / name).seal) for name in there}
-    unsealed: dict[str, State | None] = {}
+    unsealed: dict[str, FileState | None] = {}
     for name in sorted(there, key=lambda name: (seals[name] or (0,) * 4)[2]):  # the newest last
         found = None if seals[name] is None else _of_seal(StorePaths(store / name).seal)
         if found is None or not re.fullmatch(_NAME, name, re.ASCII):

@@ -30,6 +30,8 @@ _BROKEN = (r"GPU is lost|fallen off the bus|uncorrectable (ECC|NVLink) error|Dri
            r"\bXid \(.*: (46|48|6[1-4]|74|79|9[245]|119|120|140),")  # fmt: skip
 """What a GPU, or the driver of its node, says that is out of order; of Xids those that no program brings about."""
 
+_LOST_NODE = re.compile(r"^srun: error: Node failure on (\S+)")
+
 _PATTERNS: tuple[tuple[FailureClass, str], ...] = (
     # Of an image's log the line that says why; the others only where there is none (_VAGUE).
     (FailureClass.IMAGE, r"(pyxis|enroot|podman|docker|apptainer)\b.*(\[ERROR\]|[Uu]nauthorized|manifest unknown)|"
@@ -50,6 +52,7 @@ _PATTERNS: tuple[tuple[FailureClass, str], ...] = (
     (FailureClass.NAMES, r"Name or service not known|unknown host|failed to resolve host|"
      r"[Nn]o such host( is known)?\b|Temporary failure in name resolution|"
      r"No address associated with hostname|nodename nor servname provided|Could not resolve host"),
+    (FailureClass.NODE_FAILURE, _LOST_NODE.pattern),
     (FailureClass.GPU_MEMORY, r"CUDA out of memory|torch\.(cuda\.)?OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED|"
      r"CUDA error: out of memory|cudaErrorMemoryAllocation|Cuda failure \d+ 'out of memory'"),
     (FailureClass.OUT_OF_MEMORY, r"oom[-_]kill|Cannot allocate memory|ray\.exceptions\.OutOfMemoryError|"
@@ -77,7 +80,7 @@ _PATTERNS: tuple[tuple[FailureClass, str], ...] = (
      r"NCCL error|ncclUnhandledCudaError|ncclSystemError|ncclRemoteError|DistBackendError|"
      r"DistNetworkError|DistStoreError|Rendezvous\w*Error|RendezvousTimeout|Connection (reset|closed) by peer|"
      r"Connection refused|Timed out waiting .*(clients|ranks|recv|send)|failed to connect to .*:\d+|"
-     r"Address already in use|monitoredBarrier|Broken pipe.*(store|Store)|Node failure on|No route to host|"
+     r"Address already in use|monitoredBarrier|Broken pipe.*(store|Store)|No route to host|"
      r"Connection timed out|Connection closed by remote peer|NCCL WARN .*(Call|Connect) to .*failed|"
      r"Got completion from peer|there was a network error"),
     # What srun says before it starts anything; not that nodes are busy or do not answer, which passes.
@@ -197,6 +200,12 @@ def search(lines: Iterable[str]) -> Symptom | None:
         else:
             consequence = consequence or found
     return vague or consequence or data
+
+
+def node_in(line: str) -> str:
+    """The node that a line says is lost; empty where it says none."""
+    found = _LOST_NODE.match(line)
+    return found[1] if found else ""
 
 
 def search_log(path: Path) -> Symptom | None:

@@ -88,7 +88,7 @@ class SafetyKeys(BenchmarkKeys):
 @dataclass(frozen=True, kw_only=True)
 class RefusalKeys(SafetyKeys):
     """``language``: of the prompts that do not say theirs, and of the harmless ones that are added to rows without any;
-    ``chat``: whether prompts go through the chat template."""
+    ``chat``: whether prompts go through the chat template; ``system``: said before them."""
 
     language: tuple[str, ...] = ("en",)
     chat: str = setting("auto", choices=("auto", "true", "false"))

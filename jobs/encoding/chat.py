@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from jobs.encoding import frames
 from jobs.encoding import messages as messages_as
 from jobs.encoding.errors import CannotEncode
-from jobs.encoding.frames import Frame, Span
+from jobs.encoding.frames import CharacterSpan, Frame
 from jobs.encoding.messages import Message
 from jobs.encoding.settings import Encoding
 
@@ -31,7 +32,7 @@ class RenderedChat:
     template does not write."""
 
     text: str
-    spans: tuple[Span, ...]
+    spans: tuple[CharacterSpan, ...]
     unwritten: int = 0
 
 
@@ -91,7 +92,10 @@ class Chat:
         unwritten = sum(not messages_as.holds(text, messages_as.thought(one.messages[at])) for at in turns)
         if marked is None:
             one.check_end()
-            return RenderedChat(text, tuple(one.closed(at) for at in learned), unwritten)
+            closed = tuple(one.closed(at) for at in learned)
+            if any(after[0] < before[1] for before, after in pairwise(closed)):
+                raise _unclear(learned[0])
+            return RenderedChat(text, closed, unwritten)
         if learned == turns:
             spans = marked
         elif len(marked) == len(turns):
@@ -152,7 +156,7 @@ class _Render:
 
     def __call__(
         self, messages: Sequence[Message], generate: bool = False, marks: bool = False
-    ) -> tuple[str, list[Span]]:
+    ) -> tuple[str, list[CharacterSpan]]:
         from jinja2 import TemplateError
         from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -182,15 +186,13 @@ class _Conversation:
         self._pattern: tuple[str, str, str] | None = None
         own = [{key: value for key, value in message.items() if key != "weight"} for message in messages]
         failed: CannotEncode | None = None
-        for variant in messages_as.variants(
-            messages_as.with_reasoning(own, render.template, render.reasoning == "keep"), render.template
-        ):
+        for variant in self._variants(own):
             self.messages = variant
             try:
                 self.full = self._whole(opened)
                 self._check_complete(self.full[0])
             except CannotEncode as error:
-                if failed is None or failed.reason == "refused_by_template":
+                if failed is None or failed.reason == "refused_by_template" or error.reason == "two_think_blocks":
                     failed = error
             else:
                 break
@@ -204,7 +206,17 @@ class _Conversation:
                 self.messages = written
                 self.full = self._whole(opened)
 
-    def _whole(self, opened: bool) -> tuple[str, list[Span] | None]:
+    def _variants(self, own: list[Message]) -> Iterator[list[Message]]:
+        """The messages as the template may want them."""
+        template, keep = self._render.template, self._render.reasoning == "keep"
+        given = messages_as.with_reasoning(own, template, keep)
+        yield from messages_as.variants(given, template)
+        if keep and (read := messages_as.names_read(template)):
+            apart = messages_as.with_thoughts_apart(given, read[0])
+            if apart != given:
+                yield from messages_as.variants(apart, template)
+
+    def _whole(self, opened: bool) -> tuple[str, list[CharacterSpan] | None]:
         marks = self._render.marks and not opened
         text, spans = self._render(self.messages, opened, marks)
         self._parts = {(len(self.messages), opened): text}
@@ -217,33 +229,27 @@ class _Conversation:
             written_out = isinstance(content, list) and (str(content) in text or json.dumps(content)[1:-1] in text)
             if written_out or not all(messages_as.holds(text, part) for part in messages_as.shown(message)):
                 raise _left_out(f"messages[{number}].content (role {message['role']})")
-        calls = [(at, call) for at, one in enumerate(self.messages) for call in one.get("tool_calls") or ()]
-        if not calls and not self._render.tools:
-            return
-        # Names occur in several places: each call and each tool gets a name of its own to find it by.
-        numbers = iter(range(len(calls)))
-        named = [
-            {
-                **one,
-                "tool_calls": [
-                    messages_as.renamed_call(call, frames.mark(next(numbers))) for call in one["tool_calls"]
-                ],
-            }
-            if one.get("tool_calls")
-            else one
-            for one in self.messages
-        ]
-        tools = [
-            messages_as.renamed_call(tool, frames.mark(len(calls) + at))
-            for at, tool in enumerate(self._render.tools or ())
-        ]
-        found = replace(self._render, tools=tools or None)(named)[0]
-        for place, (at, _) in enumerate(calls):
-            if frames.mark(place) not in found:
-                raise _left_out(f"messages[{at}].tool_calls")
-        for at in range(len(tools)):
-            if frames.mark(len(calls) + at) not in found:
-                raise _left_out(f"tools[{at}]")
+            if messages_as.thinks_twice(message, text):
+                read = messages_as.names_read(self._render.template)
+                hint = f"reasoning: keep gives it as {read[0]}, " if read else ""
+                raise CannotEncode(
+                    "two_think_blocks",
+                    f"the chat template writes a think block of its own before that of messages[{number}].content: "
+                    f"{hint}reasoning: strip leaves it out",
+                )
+        # The same text, or name, may stand in several places: each gets a mark of its own to find it by.
+        messages, tools, marks = messages_as.marked(self.messages, self._render.tools)
+        found = replace(self._render, tools=tools or None)(messages)[0]
+        for mark, what in marks.items():
+            if mark not in found:
+                raise _left_out(what)
+        ordered = messages_as.in_order_of_calls(self.messages)
+        if ordered is not None and self._render(ordered)[0] == self._render(self.messages)[0]:
+            raise CannotEncode(
+                "results_out_of_order",
+                "results of tools are not in the order of their calls, and the chat template does not write which is "
+                "of which (tool_call_id): put them in that order",
+            )
 
     def check_end(self) -> None:
         """Refuse a template that begins another answer behind the last one, whether it is asked to or not."""
@@ -271,7 +277,7 @@ class _Conversation:
             found = self._parts[count, generate] = self._render(self.messages[:count], generate)[0]
         return found
 
-    def span(self, at: int) -> Span:
+    def span(self, at: int) -> CharacterSpan:
         """The characters of the whole text that the assistant writes as message ``at``, with the end of its turn.
 
         It begins where the text that the model is given ends (or where the two part: a template may open a think block
@@ -287,7 +293,7 @@ class _Conversation:
             raise CannotEncode("no_place_of_answer", f"the chat template does not say where messages[{at}] stands")
         return start, end
 
-    def is_open(self, at: int, span: Span) -> bool:
+    def is_open(self, at: int, span: CharacterSpan) -> bool:
         """Whether a span ends with the content of message ``at``, and not with what ends a turn."""
         text, message = self.full[0], self.messages[at]
         answer = messages_as.shown(message)[-1:]
@@ -298,7 +304,7 @@ class _Conversation:
         except CannotEncode:
             return True
 
-    def closed(self, at: int) -> Span:
+    def closed(self, at: int) -> CharacterSpan:
         """``span`` with what closes the answer: where a template leaves that to the message that follows, its
         beginning.
 
@@ -338,7 +344,7 @@ class _Conversation:
                 return before, opening, written[len(answer) :]
         return None
 
-    def _as_before(self, at: int, whole: str) -> Span | None:
+    def _as_before(self, at: int, whole: str) -> CharacterSpan | None:
         """The span of a turn that is written as an earlier one of the conversation, character by character: a long
         conversation is not rendered anew for each of its turns."""
         if self._pattern is None:
@@ -398,7 +404,7 @@ class _Conversation:
         spaces = len(between) - len(between[ends[-1] :].lstrip()) if between[ends[-1] :].strip() else ends[-1]
         return behind_here + spaces
 
-    def _anchor(self, at: int, messages: Sequence[Message]) -> Span:
+    def _anchor(self, at: int, messages: Sequence[Message]) -> CharacterSpan:
         """Where the content of a message (of tool calls alone: the name of the last one) stands in the text."""
         text = self._render(messages)[0] if len(messages) < len(self.messages) else self.full[0]
         found = []

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Span = tuple[int, int]
+CharacterSpan = tuple[int, int]
 Place = tuple[int, int]
 """A place in the text of a frame: the number of the part that it is in or behind, and how far in."""
 
@@ -50,7 +50,7 @@ class Frame:
     spans: tuple[tuple[Place, Place], ...]
 
     @classmethod
-    def of(cls, text: str, spans: Sequence[Span], count: int) -> Frame | None:
+    def of(cls, text: str, spans: Sequence[CharacterSpan], count: int) -> Frame | None:
         """The frame of a text with ``count`` marks; None where it does not have each of them once, in order."""
         parts, starts, at = [], [], 0
         for number in range(count):
@@ -73,7 +73,7 @@ class Frame:
         found = tuple((start, end) for start, end in places if start is not None and end is not None)
         return cls(tuple(parts), found) if len(found) == len(spans) else None
 
-    def spans_in(self, text: str, contents: Sequence[str]) -> tuple[Span, ...] | None:
+    def spans_in(self, text: str, contents: Sequence[str]) -> tuple[CharacterSpan, ...] | None:
         """Where the loss is in the text of a conversation; None where the text is not this frame with its texts."""
         starts, at = [], 0
         for part, content in zip(self.parts, (*contents, ""), strict=True):
@@ -86,9 +86,9 @@ class Frame:
         return tuple((starts[one] + more, starts[last] + rest) for (one, more), (last, rest) in self.spans)
 
 
-def merged(spans: Sequence[Span]) -> list[Span]:
+def merged(spans: Sequence[CharacterSpan]) -> list[CharacterSpan]:
     """The spans, those that touch as one: a template may mark an answer and its end apart."""
-    found: list[Span] = []
+    found: list[CharacterSpan] = []
     for start, end in spans:
         if found and found[-1][1] == start:
             found[-1] = (found[-1][0], end)

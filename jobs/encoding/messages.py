@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from jobs.encoding.errors import CannotEncode
+from jobs.encoding.frames import mark
 
 Message = dict[str, Any]
 
@@ -18,13 +20,22 @@ ANCHOR = "\ue000"
 _TAKES_JSON = re.compile(r"arguments\s+is\s+(not\s+)?(string|mapping)")
 
 
+THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
+"""A reasoning at the beginning of a text."""
+
+
+def names_read(template: str) -> list[str]:
+    """The fields of a message that a template reads as its reasoning."""
+    return [name for name in REASONING_NAMES if re.search(rf"[.'\"]{name}\b", template)]
+
+
 def with_reasoning(messages: list[Message], template: str, keep: bool) -> list[Message]:
     """The messages with their reasoning under the name that the template reads.
 
     Raises:
         CannotEncode: the template reads none, or another one, and the data set does not say what is meant.
     """
-    read = [name for name in REASONING_NAMES if re.search(rf"[.'\"]{name}\b", template)]
+    read = names_read(template)
     for name in REASONING_NAMES:
         if name in read or not any(message.get(name) for message in messages):
             continue
@@ -38,6 +49,28 @@ def with_reasoning(messages: list[Message], template: str, keep: bool) -> list[M
             f"the chat template does not read messages[{at}].{name}: {hint}reasoning: strip leaves it out",
         )
     return messages
+
+
+def thinks_twice(message: Message, text: str) -> bool:
+    """Whether ``text`` has a think block directly before that of the content of an answer: a template has written one
+    of its own, and does not know that the answer has one."""
+    content = "".join(texts(message))
+    if message["role"] != "assistant" or not THOUGHT.match(content):
+        return False
+    before, found, _ = text.partition(content.strip())
+    return bool(found) and before.rstrip().endswith("</think>")
+
+
+def with_thoughts_apart(messages: list[Message], name: str) -> list[Message]:
+    """The messages with the reasoning at the beginning of an answer in the field ``name``."""
+    found = []
+    for message in messages:
+        content = "".join(texts(message))
+        own = THOUGHT.match(content) if message["role"] == "assistant" else None
+        if own and name not in message:
+            message = {**message, "content": content[own.end() :], name: own[1].strip()}
+        found.append(message)
+    return found
 
 
 def variants(messages: list[Message], template: str) -> Iterator[list[Message]]:
@@ -178,3 +211,46 @@ def renamed_call(call: Mapping[str, Any], mark: str) -> dict[str, Any]:
     if "function" in call:
         return {**call, "function": renamed_call(call["function"], mark)}
     return {**call, "name": f"{call.get('name', '')}{mark}"}
+
+
+def marked(messages: list[Message], tools: Any) -> tuple[list[Message], list[dict[str, Any]], dict[str, str]]:
+    """Messages and tools with a mark behind each text, call, tool and name of a speaker, and what each mark is of."""
+    known: dict[str, str] = {}
+
+    def new(what: str) -> str:
+        known[mark(len(known))] = what
+        return mark(len(known) - 1)
+
+    found = []
+    for at, message in enumerate(messages):
+        content, place = message.get("content"), f"messages[{at}]"
+        if shown(message):
+            text = f"{place}.content (role {message['role']})"
+            if isinstance(content, str):
+                content = with_anchor(message, behind=True)["content"].replace(ANCHOR, new(text))
+            else:
+                content = [
+                    {**part, "text": part["text"].rstrip() + new(text)} if part["text"].strip() else part
+                    for part in content or ()
+                ]
+            message = {**message, "content": content}
+        if calls := message.get("tool_calls"):
+            message = {**message, "tool_calls": [renamed_call(call, new(f"{place}.tool_calls")) for call in calls]}
+        if message.get("name") and message["role"] != "tool":
+            message = {**message, "name": message["name"] + new(f"{place}.name")}
+        found.append(message)
+    return found, [renamed_call(tool, new(f"tools[{at}]")) for at, tool in enumerate(tools or ())], known
+
+
+def in_order_of_calls(messages: list[Message]) -> list[Message] | None:
+    """The messages where results of tools say that they are in the order of the calls; None where they do say so."""
+    found = list(messages)
+    for at, message in enumerate(messages, 1):
+        order = [call.get("id") for call in message.get("tool_calls") or ()]
+        results = list(itertools.takewhile(lambda one: one["role"] == "tool", messages[at:])) if order else []
+        said: dict[Any, Message] = {one.get("tool_call_id"): one for one in results}
+        if None not in said and said.keys() <= set(order):
+            for place, own in enumerate(sorted(said, key=order.index), at):
+                more: Message = {key: said[own][key] for key in ("tool_call_id", "name") if key in said[own]}
+                found[place] = {**messages[place], **more}
+    return found if found != messages else None

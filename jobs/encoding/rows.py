@@ -164,6 +164,7 @@ class RowEncoder:
             names = ANSWERS if "chosen" in row else ("completion",)
             texts = [self._joined(row["prompt"], row[name], marked) for name in names]
             alone, *whole = [*map(_ids, (yield [(one, marked) for one in (texts[0][0], *(both for _, both in texts))]))]
+            self._note_unknown(whole)
             pairs = [self._divided(alone, ids) for ids in whole]
             start = min(pair.start for pair in pairs)
             return {name: Tokens.of(one.ids[:start], one.ids[start:]) for name, one in zip(names, pairs, strict=True)}
@@ -171,7 +172,14 @@ class RowEncoder:
             raise CannotEncode("no_offsets", "conversations need a tokenizer with a tokenizer.json")
         self.notes["answers whose reasoning the template leaves out"] += max(one.unwritten for one in found.values())
         cuts = yield [(one.text, marked) for one in found.values()]
+        self._note_unknown([cut[0] for cut in cuts if not isinstance(cut, CannotEncode)])
         return {name: made(one, cut) for (name, one), cut in zip(found.items(), cuts, strict=True)}
+
+    def _note_unknown(self, sequences: Iterable[list[int]]) -> None:
+        """Count a row with characters for which the tokenizer has no ids of their own."""
+        unknown = self.tokenizer.unk_token_id
+        if unknown is not None and any(unknown in one for one in sequences):
+            self.notes[f"rows with text that the tokenizer does not know ({self.tokenizer.unk_token})"] += 1
 
     def _cut(self, texts: Sequence[_Text], ids: IdsOf | None = None) -> list[_Cut | CannotEncode]:
         """Ids of texts that are complete."""

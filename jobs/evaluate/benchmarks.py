@@ -20,7 +20,7 @@ Row = dict[str, Any]
 Splits = Mapping[str, Any]
 
 SPLITS = ("train", "validation", "dev", "test")
-_READABLE = (".jsonl", ".json", ".csv", ".tsv")
+_READABLE = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 _OPTION = re.compile(r"\s*([A-Z])[.)]\s+(.*)", re.DOTALL)
 _SUBJECTS = ("subject", "category", "Category", "config")
 
@@ -43,6 +43,11 @@ def read(path: Path) -> Iterator[tuple[str, Row]]:
     Raises:
         DataError: a line that is no row.
     """
+    if path.suffix == ".parquet":
+        from pyarrow import parquet
+
+        yield from ((f"{path}:{number}", row) for number, row in enumerate(parquet.read_table(path).to_pylist(), 1))
+        return
     with open(path, encoding="utf-8-sig", newline="") as stream:
         if path.suffix in (".csv", ".tsv"):
             for number, row in enumerate(csv.DictReader(stream, delimiter="\t" if path.suffix == ".tsv" else ","), 2):
@@ -124,10 +129,10 @@ def _labelled(key: str) -> Callable[[Row], Row | None]:
 
 
 def _sums(row: Row) -> Row | None:
-    number = re.match(r"-?\d[\d,]*(?:\.\d+)?", str(row["answer"]))
-    if number is None:
+    number = re.fullmatch(r"(-?\d[\d,]*(?:\.\d+)?)(?: [^\d]*)?", str(row["answer"]).strip())
+    if number is None:  # two numbers, a ratio, a word
         return None
-    return {"question": f"{row['passage']} {row['question']}", "answer": f"#### {number[0].replace(',', '')}"}
+    return {"question": f"{row['passage']} {row['question']}", "answer": f"#### {number[1].replace(',', '')}"}
 
 
 CONVERTED: dict[str, tuple[frozenset[str], Callable[[Row], Row | None]]] = {

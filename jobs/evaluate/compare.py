@@ -12,7 +12,7 @@ import numpy as np
 
 from jobs.evaluate import gates, metrics
 from jobs.evaluate.gates import Judgement
-from jobs.evaluate.intervals import FEWEST, Array, Groups, MetricEstimate, Observed
+from jobs.evaluate.intervals import FEWEST, Array, Clusters, MetricEstimate, Observed
 from jobs.evaluate.kinds import Task
 from jobs.evaluate.settings import EvaluateSettings
 from jobs.training.settings import BadSettings
@@ -218,10 +218,10 @@ def _by(
     return numbers
 
 
-def _groups(samples: Sequence[Mapping[str, Any]], settings: EvaluateSettings) -> Groups:
+def _groups(samples: Sequence[Mapping[str, Any]], settings: EvaluateSettings) -> Clusters:
     """A sample without a group is one of its own."""
     names = [("group", one["group"]) if "group" in one else ("row", number) for number, one in enumerate(samples)]
-    return Groups(names, settings.resamples, settings.seed)
+    return Clusters(names, settings.resamples, settings.seed)
 
 
 def _refuse_others(task: str, common: Sequence[Mapping[str, Any]], old: Mapping[str, Mapping[str, Any]]) -> None:

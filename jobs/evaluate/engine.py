@@ -17,6 +17,9 @@ from jobs.evaluate.parts import Prompt, Question
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+WASTE = 0.15
+"""Share of padding in a batch of questions."""
+
 MOST_TOKENS = 256
 """Of a generated answer, where its task does not say it."""
 
@@ -107,7 +110,8 @@ class Engine:
         for kind, indices in kinds.items():
             lengths = [len(parts[index]) for index in indices]
             budget, most = (self._batch_tokens, None) if kind is None else (self._batch_tokens * 4, self._prompts)
-            found += [[indices[one] for one in group] for group in measure.batches(lengths, budget, most)]
+            groups = measure.batches(lengths, budget, most, WASTE if kind is None else None)
+            found += [[indices[one] for one in group] for group in groups]
         return found
 
     def answer(self, parts: Sequence[Question | Prompt]) -> list[Any]:

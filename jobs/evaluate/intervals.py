@@ -59,7 +59,7 @@ class Observed:
     """The same, at or above it."""
 
 
-class Groups:
+class Clusters:
     """Which examples are drawn together, and the draws: the same for all metrics of a task."""
 
     def __init__(self, names: Sequence[Hashable], resamples: int, seed: int) -> None:

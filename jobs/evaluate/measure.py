@@ -20,15 +20,25 @@ LOGIT_ROWS = 512
 """Positions whose logits are held at once: with a vocabulary of 49,152 in fp32 that is 100 MB."""
 
 
-def batches(lengths: Sequence[int], tokens: int, most: int | None = None) -> Iterator[list[int]]:
+FEW = 4
+"""Rows that are put into a batch however much padding that takes."""
+
+
+def batches(
+    lengths: Sequence[int], tokens: int, most: int | None = None, waste: float | None = None
+) -> Iterator[list[int]]:
     """Indices grouped so that a batch, padded to its longest, has at most ``tokens`` tokens; longest first.
 
-    The longest come first so that memory runs out at once or never.
+    The longest come first so that memory runs out at once or never. ``waste``: share of padding from which on a batch
+    of ``FEW`` is closed: where rows are few, their lengths lie far apart.
     """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     batch: list[int] = []
     for index in order:
-        full = batch and (len(batch) + 1) * lengths[batch[0]] > tokens
+        padded = (len(batch) + 1) * lengths[batch[0]] if batch else 0
+        full = padded > tokens
+        if waste is not None and len(batch) >= FEW:
+            full |= padded * (1 - waste) > sum(lengths[one] for one in batch) + lengths[index]
         if full or (most is not None and len(batch) == most):
             yield batch
             batch = []

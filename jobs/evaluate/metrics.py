@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jobs.evaluate import intervals
-from jobs.evaluate.intervals import Array, Groups, Observed
+from jobs.evaluate.intervals import Array, Clusters, Observed
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def is_share(metric: Metric, *values: Array) -> bool:
     return metric.share is not None and all(bool(np.isin(one[:, metric.share], (0, 1)).all()) for one in values)
 
 
-def value(metric: Metric, values: Array, groups: Groups, drawn: Array) -> Observed:
+def value(metric: Metric, values: Array, groups: Clusters, drawn: Array) -> Observed:
     """A metric over ``values`` (examples, columns), of which ``drawn`` are the sums over each resample."""
     own = metric.counts(values)
     if metric.share is not None and groups.single and is_share(metric, values):
@@ -51,7 +51,7 @@ def value(metric: Metric, values: Array, groups: Groups, drawn: Array) -> Observ
     return intervals.of_draws(float(metric.of(values.sum(axis=0))), metric.of(drawn), len(own), groups.count)
 
 
-def change(metric: Metric, before: Array, after: Array, groups: Groups, drawn: tuple[Array, Array]) -> Observed:
+def change(metric: Metric, before: Array, after: Array, groups: Clusters, drawn: tuple[Array, Array]) -> Observed:
     """How far a metric moved on the same examples, which are drawn together."""
     if metric.share is not None and groups.single and is_share(metric, before, after):
         moved = metric.counts(after)[:, metric.share] - metric.counts(before)[:, metric.share]

@@ -226,7 +226,7 @@ def _cause(spec: StageSpec, start: Start, result: dict[str, Any], exit_code: int
         if found is not None and found.failure not in symptoms.CONSEQUENCES:
             base = replace(base, failure=found.failure, source=f"{log}:{found.number}")
             base = replace(base, evidence=symptoms.with_advice(found.failure, found.line))
-            result = {}  # its node is that of a process which only lost its peer
+            result = {"node": symptoms.node_in(found.line)}  # not that of a process which only lost its peer
         else:
             source = str(result.get("source") or symptoms.place_of(log, text.partition(" (")[0]))
             base = replace(base, failure=failure, evidence=text, source=source)
@@ -260,7 +260,7 @@ def _silent(spec: StageSpec, start: Start, base: Verdict, exit_code: int) -> Ver
     found = symptoms.search_log(log)
     if found is not None:
         text = symptoms.with_advice(found.failure, found.line)
-        node = _at_fault(start, found.failure, {})
+        node = _at_fault(start, found.failure, {"node": symptoms.node_in(found.line)})
         return replace(base, failure=found.failure, evidence=text, source=f"{log}:{found.number}", nodes=node)
     text = f"the work ended with exit code {exit_code} and no result"
     if exit_code == 137:

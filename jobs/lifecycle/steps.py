@@ -257,19 +257,23 @@ def _avoid(spec: StageSpec, start: Start) -> bool:
 
 def _take_claim(spec: StageSpec, start: Start, over: str) -> Entry:
     stage, store = spec.stage_paths, spec.store_paths
-    current = attempts.current(store, fresh=True)  # this node may have listed them a moment before ours was made
-    if current is not None and current.token != spec.attempt:
-        event(stage, start, "superseded", attempt=spec.attempt, by=current.token)
+    newer = attempts.newer(store, spec.attempt)  # not by a listing that this node has made a moment before
+    if newer is not None:
+        event(stage, start, "superseded", attempt=spec.attempt, by=newer.token)
         return Entry.FAIL
     if _must_wait(spec, start):
         return Entry.WAIT
-    rival = claim.take(store, claim_of(spec, start))
+    has_begun = any(one.job == start.job for one in judge.starts(spec))
+    rival = claim.take(store, claim_of(spec, start), has_begun)
     if rival is None:
         # Again: it may have begun meanwhile, and did not see our claim if it took its own before.
         return Entry.WAIT if _must_wait(spec, start) else Entry.WORK
     if rival.job == claim.SUPERSEDED:
         event(stage, start, "superseded", attempt=spec.attempt, by=rival.host)
         return Entry.FAIL
+    if rival.job == claim.DAMAGED:
+        path = store.claim(rival.attempt, rival.link, rival.restart)
+        return _fail(spec, start, FailureClass.CLAIM_LOST, f"{path}: damaged: it says of no job that it may work", None)
     if rival.job == over or _said(spec, rival.job) is Outcome.FAIL:
         evidence = f"job {rival.job}, the copy of this job that did its work, ended without a seal"
         return _fail(spec, start, FailureClass.KILLED, evidence, newest_save(spec))

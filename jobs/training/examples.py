@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from jobs.core import files
 from jobs.core.verdict import FailureClass
 from jobs.encoding.errors import CannotEncode
-from jobs.encoding.rows import RowEncoder, Tokens
-from jobs.encoding.settings import Encoding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from jobs.encoding.rows import RowEncoder, Tokens
 
 FIELDS = {
     "corpus": ("text",),
@@ -127,6 +127,9 @@ def _written(messages: list[dict[str, Any]], roles: bool = True) -> str:
 
 def encoder_of(tokenizer: PreTrainedTokenizerBase, path: Path) -> RowEncoder:
     """What makes ids of the rows of the data file ``path``."""
+    from jobs.encoding.rows import RowEncoder  # not for those who only check settings
+    from jobs.encoding.settings import Encoding
+
     return RowEncoder(tokenizer, Encoding.of(path))
 
 

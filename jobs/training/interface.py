@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jobs.core.capabilities import Capabilities
 from jobs.core.files import json_text
@@ -22,7 +22,9 @@ from jobs.core.verdict import FailureClass
 from jobs.training import checkpoints, tokenizers
 from jobs.training.checkpoints import Completeness
 from jobs.training.deadline import StopRequest
-from jobs.training.saves import Saves
+
+if TYPE_CHECKING:
+    from jobs.training.saves import Saves
 
 
 @dataclass(frozen=True)

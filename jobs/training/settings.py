@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
@@ -40,6 +39,8 @@ def unknown(given: Mapping[str, Any], known: Iterable[str], where: str = "settin
     names = list(known)
     for name in given:
         if name not in names:
+            import difflib  # only when something is wrong
+
             near = difflib.get_close_matches(name, names, n=1)
             hint = REMOVED.get(name) or (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}")
             raise BadSettings(f"unknown {where} {name!r}; {hint}")

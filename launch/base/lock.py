@@ -8,7 +8,6 @@ import os
 import socket
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,7 @@ class SharedLock:
         self._stale_seconds = STALE_SECONDS if stale_seconds is None else stale_seconds
         self._over = path.with_name(f".{path.name}.over")
         self._turn_seen: tuple[object, float] | None = None
-        self._token = uuid.uuid4().hex
+        self._token = os.urandom(16).hex()
         self._stop = threading.Event()
         self._beat = threading.Thread(target=self._touch, name="lock", daemon=True)
 

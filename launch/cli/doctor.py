@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     from launch.base.errors import ClusterUnreachable
     from launch.runs import client
     from launch.submit import repair
-    from launch.submit.repair import Kind
+    from launch.submit.repair import LeftoverKind
 
     found, plan, profile = options.open_run(args)
     gateway = None if profile.executor == "local" else client.gateway(profile)
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     value = [{**asdict(finding), "fixed": finding in fixed} for finding in findings]
     lines = [f"fixed: {len(fixed)}"] if fixed else []
     options.print_result({"run": found.id, "findings": value, "next": then}, lines, args.json)
-    if any(finding.kind is Kind.SILENT for finding in findings):
+    if any(finding.kind is LeftoverKind.SILENT for finding in findings):
         return ClusterUnreachable.exit_code
     return 0 if len(fixed) == len(findings) else 1
 

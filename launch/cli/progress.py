@@ -18,7 +18,7 @@ from launch.base.text import duration
 from launch.status import progress
 
 if TYPE_CHECKING:
-    from launch.inputs.fetch import FetchItem, Progress
+    from launch.inputs.fetch import FetchItem, FetchProgress
     from launch.plan.model import Plan, PlannedStage
 
 LINE_SECONDS = 10.0
@@ -100,7 +100,7 @@ def shown(quiet: bool) -> Iterator[Output]:
         output.close()
 
 
-def fetching(output: Output) -> Progress:
+def fetching(output: Output) -> FetchProgress:
     """What ``fetch`` reports downloads and verifications to."""
 
     def update(item: FetchItem, done: int, total: int | None, what: str) -> None:

@@ -30,11 +30,11 @@ def checked(pipeline: PipelineFile) -> PipelineFile:
             paths.check(stage.kind, resolved)
         except SettingsError as error:
             raise pipeline.error(place, error.message) from error
-        changed[name] = stage.model_copy(update={"prepare": resolved})
+        changed[name] = stage.changed(prepare=resolved)
     if not changed:
         return pipeline
     stages = {**pipeline.pipeline.stages, **changed}
-    return replace(pipeline, pipeline=pipeline.pipeline.model_copy(update={"stages": stages}))
+    return replace(pipeline, pipeline=pipeline.pipeline.changed(stages=stages))
 
 
 def named_paths(prepare: Mapping[str, Any]) -> list[str]:

@@ -5,15 +5,12 @@ Scalars are strict: ``"4"`` is not a number and ``4`` is not text, because a sil
 """
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Self, cast
-
-from pydantic import BaseModel, ConfigDict
-from pydantic_core import CoreSchema, core_schema
+from typing import Annotated, Any, Self
 
 from launch.base.text import control_character
+from launch.config.document.typed import StrictModel, fields_of, text
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,31}\Z")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
@@ -22,10 +19,6 @@ _DURATION = re.compile(
     r"|(?P<a>\d{1,6})(?::(?P<b>\d{1,2})(?::(?P<c>\d{1,2}))?)?)\Z",
     re.ASCII,
 )
-_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
-VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-"""Of an environment variable."""
-
 _MEMORY = re.compile(r"\d{1,12}[KMGT]?\Z", re.ASCII)
 
 
@@ -33,12 +26,6 @@ def one_line(value: str) -> str:
     """The value; refused is what could start a new line of a script or hide in one."""
     if found := control_character(value):
         raise ValueError(f"{value[:40]!r} has a line break or control character ({found})")
-    return value
-
-
-def _filled(value: str) -> str:
-    if not value.strip():
-        raise ValueError("is empty")
     return value
 
 
@@ -75,9 +62,11 @@ class Duration(str):
         return -(-self.seconds // 60)
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> CoreSchema:
-        made = core_schema.no_info_after_validator_function(cls, core_schema.str_schema(strict=True))
-        return core_schema.no_info_before_validator_function(_refuse_number, made)
+    def read(cls, value: Any) -> Self:
+        """As a file has it. Raises ValueError: no text."""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            raise ValueError(f'a duration is text: write "{value}" for {value} minutes, or H:MM:SS')
+        return cls(text(value))
 
 
 def _seconds(text: str) -> int:
@@ -102,87 +91,60 @@ def _seconds(text: str) -> int:
     return whole
 
 
-def _refuse_number(value: Any) -> Any:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        raise ValueError(f'a duration is text: write "{value}" for {value} minutes, or H:MM:SS')
-    return value
-
-
 def memory_bytes(text: str) -> int:
     """Bytes of an amount of memory or storage in Slurm's form: ``500G``; without a letter MiB, as Slurm has it."""
     powers = {"K": 10, "M": 20, "G": 30, "T": 40}
     return int(text.rstrip("KMGT")) << powers[text[-1] if text[-1] in powers else "M"]
 
 
-class Checked:
-    """Metadata of ``Annotated``: the schema of a field's type. From markers such as ``Strict`` and ``AfterValidator``
-    pydantic makes it anew for each of the 160 fields of both files, and that is a tenth of ``overnight plan``."""
+def above(bound: float) -> Callable[[Any], Any]:
+    """A check that a number is greater."""
 
-    def __init__(self, schema: CoreSchema, *checks: Callable[[Any], Any]) -> None:
-        for check in checks:
-            schema = core_schema.no_info_after_validator_function(check, schema)
-        self._schema = schema
+    def check(value: Any) -> Any:
+        if value <= bound:
+            raise ValueError(f"must be greater than {bound:g}, got {value:g}")
+        return value
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
-        return cast(CoreSchema, dict(self._schema))
+    return check
 
 
-def checked_text(*checks: Callable[[str], str]) -> Checked:
-    """The schema of text that passes these checks."""
-    return Checked(core_schema.str_schema(strict=True), *checks)
+def at_least(bound: float) -> Callable[[Any], Any]:
+    """A check that a number is not less."""
+
+    def check(value: Any) -> Any:
+        if value < bound:
+            raise ValueError(f"must be at least {bound:g}, got {value:g}")
+        return value
+
+    return check
 
 
-def checked_line(*checks: Callable[[str], str]) -> Checked:
-    """The schema of one line of text that passes these checks."""
-    return checked_text(one_line, _filled, *checks)
+def below(bound: float) -> Callable[[Any], Any]:
+    """A check that a number is less."""
+
+    def check(value: Any) -> Any:
+        if value >= bound:
+            raise ValueError(f"must be less than {bound:g}, got {value:g}")
+        return value
+
+    return check
 
 
-Text = Annotated[str, checked_text()]
-Line = Annotated[str, checked_line()]
-Slug = Annotated[str, checked_text(slug)]
-ModuleName = Annotated[str, checked_text(matching(_NAME, "is not a name: a-z, 0-9, - and _, at most 32"))]
-_memory = matching(_MEMORY, "is not an amount of memory: a number and K, M, G or T, such as 16G")
-Memory = Annotated[str, checked_text(_memory)]
-Flag = Annotated[bool, Checked(core_schema.bool_schema(strict=True))]
-Count = Annotated[int, Checked(core_schema.int_schema(strict=True, gt=0))]
-Amount = Annotated[int, Checked(core_schema.int_schema(strict=True, ge=0))]
-Whole = Annotated[int, Checked(core_schema.int_schema(strict=True))]
-Number = Annotated[float, Checked(core_schema.float_schema(strict=True, allow_inf_nan=False))]
-Positive = Annotated[float, Checked(core_schema.float_schema(strict=True, gt=0, allow_inf_nan=False))]
-NotNegative = Annotated[float, Checked(core_schema.float_schema(strict=True, ge=0, allow_inf_nan=False))]
+def not_empty(value: Any) -> Any:
+    """The value; refused is a list, mapping or text without content."""
+    if not value or (isinstance(value, str) and not value.strip()):
+        raise ValueError("is empty")
+    return value
 
 
-class StrictModel(BaseModel):
-    """Base of everything read from a file: frozen, no unknown keys. Schemas are built once, inside the outermost."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-
-    @classmethod
-    def model_rebuild(cls, **options: Any) -> bool | None:
-        """What pydantic's own returns, which is called at the first use of a model. Without plugins: to find them it
-        reads the metadata of every installed package, and what they do is not meant for our files."""
-        before = os.environ.get(_PLUGINS)
-        os.environ[_PLUGINS] = "__all__"
-        try:
-            return super().model_rebuild(**options)
-        finally:
-            if before is None:
-                del os.environ[_PLUGINS]
-            else:
-                os.environ[_PLUGINS] = before
-
-    def plain(self) -> dict[str, Any]:
-        """As ``model_dump(mode="json", by_alias=True)``, without serializers: building those takes as long as
-        planning."""
-        return {field.alias or name: _plain(getattr(self, name)) for name, field in type(self).model_fields.items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, StrictModel):
-        return value.plain()
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+Line = Annotated[str, one_line, not_empty]
+Slug = Annotated[str, slug]
+ModuleName = Annotated[str, matching(_NAME, "is not a name: a-z, 0-9, - and _, at most 32")]
+MemoryAmount = Annotated[str, matching(_MEMORY, "is not an amount of memory: a number and K, M, G or T, such as 16G")]
+Count = Annotated[int, above(0)]
+Amount = Annotated[int, at_least(0)]
+Positive = Annotated[float, above(0)]
+NotNegative = Annotated[float, at_least(0)]
 
 
 _RUN = 5
@@ -200,7 +162,7 @@ def _prefix(text: str) -> str:
 class JobName(StrictModel):
     """How jobs are called in the queue. ``longest``: at sites that refuse longer names; the stage's is cut then."""
 
-    prefix: Annotated[str, checked_text(one_line, _prefix)] = "on"
+    prefix: Annotated[str, one_line, _prefix] = "on"
     longest: Count | None = None
 
     def of(self, run: str, stage: str, attempt: str, link: int) -> str:
@@ -246,7 +208,7 @@ class ResourceKeys(SiteKeys):
     processes_per_node: Count | None = None
     cpus: Count | None = None
     gpus_per_node: Amount | None = None
-    mem: Memory | None = None
+    mem: MemoryAmount | None = None
     time: Duration | None = None
 
 
@@ -264,12 +226,8 @@ class Resources(ResourceKeys):
     def processes(self) -> int:
         return self.nodes * self.processes_per_node
 
-    def changed(self, **values: Any) -> Self:
-        """These with other values, which are not checked."""
-        return self.model_copy(update=values)
 
-
-RESOURCE_KEYS = tuple(ResourceKeys.model_fields)
+RESOURCE_KEYS = tuple(fields_of(ResourceKeys))
 
 
 def words_of(constraint: str) -> list[str]:

@@ -1,13 +1,15 @@
 """Stages of a pipeline file that measure models: an evaluation, a curve over saves, and the choice of one of them."""
 
+import re
 from dataclasses import MISSING, fields
-from typing import Annotated, Any, Literal, Self
-
-from pydantic import BeforeValidator, Field, model_validator
+from typing import Annotated, Any, Literal
 
 from jobs.core.tasks import kind_of
-from launch.config.fields import Count, Line, ModuleName, Number, StrictModel, checked_line
+from launch.config.document.typed import Before, StrictModel, key
+from launch.config.fields import Count, Line, ModuleName, NotNegative, matching, not_empty
 from launch.config.stage_keys import StageKeys, with_options
+
+_PERCENT = re.compile(r"\d+(\.\d+)?%\Z", re.ASCII)
 
 
 def _names_as_mapping(value: Any) -> Any:
@@ -19,25 +21,23 @@ def _names_as_mapping(value: Any) -> Any:
     return value
 
 
-Allowed = Annotated[float, Field(ge=0, allow_inf_nan=False)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$")]
+Allowed = NotNegative | Annotated[str, matching(_PERCENT, "is no part: write 5%")]
 
 
-class GateRule(StrictModel):
+class GateKeys(StrictModel):
     """What a metric must show: one of the five. ``must``, ``may_fall`` and ``may_rise`` (how far at the most) look at
     its change against ``compare_to``, ``at_least`` and ``at_most`` at its value."""
 
     must: Literal["rise", "fall"] | None = None
     may_fall: Allowed | None = None
     may_rise: Allowed | None = None
-    at_least: Number | None = None
-    at_most: Number | None = None
+    at_least: float | None = None
+    at_most: float | None = None
     tier: Literal["critical", "advisory"] = "critical"
 
-    @model_validator(mode="after")
-    def _one_rule(self) -> Self:
+    def _check(self) -> None:
         if sum(value is not None for value in self._rules().values()) != 1:
             raise ValueError(f"write one of {', '.join(self._rules())}")
-        return self
 
     def _rules(self) -> dict[str, Any]:
         names = ("must", "may_fall", "may_rise", "at_least", "at_most")
@@ -64,13 +64,19 @@ def _task(name: str, given: dict[str, Any]) -> dict[str, Any]:
     return defaults | {key: value for key, value in kind.plain(given).items() if value is not None} | said
 
 
+def _one(value: Any) -> Any:
+    if len(value) != 1:
+        raise ValueError(f"name one metric, not {len(value)}")
+    return value
+
+
 def _address(text: str) -> str:
     if not text.startswith(("http://", "https://")):
         raise ValueError(f"{text!r}: write http://HOST:PORT/v1 or https://...")
     return text
 
 
-Tasks = Annotated[dict[Line, dict[Line, Any]], BeforeValidator(_names_as_mapping), Field(min_length=1)]
+Tasks = Annotated[dict[Line, dict[Line, Any]], Before(_names_as_mapping), not_empty]
 
 
 def settings_of(tasks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -85,7 +91,7 @@ class EngineKeys(StrictModel):
     precision: Literal["fp32", "bf16"] | None = None
     batch_tokens: Count | None = None
     batch_prompts: Count | None = None
-    server: Annotated[str, checked_line(_address)] | None = None
+    server: Annotated[str, _address] | None = None
     model: Line | None = None
     key: Line | None = None
     at_once: Count | None = None
@@ -97,9 +103,9 @@ class MeasuringStage(StageKeys):
     backend: ModuleName = "trl"
     tasks: Tasks
     compare_to: Line | None = None
-    engine: EngineKeys = EngineKeys.model_construct()
+    engine: EngineKeys = EngineKeys()
     threads: Count | None = None
-    options: dict[Line, Any] = Field(default_factory=dict)
+    options: dict[Line, Any] = key(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         found = super().settings()
@@ -115,7 +121,7 @@ class EvaluateStage(MeasuringStage):
 
     kind: Literal["evaluate"]
     checkpoint: Line | None = None
-    gate: dict[Line, GateRule] = Field(default_factory=dict)
+    gate: dict[Line, GateKeys] = key(default_factory=dict)
     missed: Literal["stop", "go"] = "stop"
     undecided: Literal["stop", "go"] = "stop"
 
@@ -149,8 +155,8 @@ class ChooseStage(StageKeys):
 
     kind: Literal["choose"]
     backend: ModuleName = "trl"
-    source: Line = Field(alias="from")
-    by: Annotated[dict[Line, Literal["lower", "higher"]], Field(min_length=1, max_length=1)]
-    subject_to: dict[Line, GateRule] = Field(default_factory=dict)
+    source: Line = key(alias="from")
+    by: Annotated[dict[Line, Literal["lower", "higher"]], not_empty, _one]
+    subject_to: dict[Line, GateKeys] = key(default_factory=dict)
     threads: Count | None = None
-    options: dict[Line, Any] = Field(default_factory=dict)
+    options: dict[Line, Any] = key(default_factory=dict)

@@ -1,12 +1,11 @@
 """The pipeline file: what to make, in typed and frozen values. Where and how it runs is the profile's business."""
 
 import math
-from typing import Any
-
-from pydantic import Field
+from typing import Annotated, Any
 
 from jobs.core.tasks import BenchmarkKeys, DataKeys, kind_of
-from launch.config.fields import Amount, Line, ResourceKeys, Slug, StrictModel
+from launch.config.document.typed import StrictModel, key
+from launch.config.fields import Amount, Line, ResourceKeys, Slug, not_empty
 from launch.config.kinds import FETCHED
 from launch.config.measuring import ChooseStage, CurveStage, EvaluateStage, MeasuringStage
 from launch.config.profile_fields import Group
@@ -18,7 +17,7 @@ from launch.config.stages import (
     GettextSource,
     ModelKeys,
     PathSource,
-    Source,
+    SourceKeys,
     Stage,
     StageName,
     TrainingStage,
@@ -31,12 +30,12 @@ class Pipeline(StrictModel):
     name: Slug
     seed: Amount = 1
     model: ModelKeys
-    sources: dict[Slug, Source] = Field(default_factory=dict)
-    stages: dict[StageName, Stage] = Field(min_length=1)
+    sources: dict[Slug, SourceKeys] = key(default_factory=dict)
+    stages: Annotated[dict[StageName, Stage], not_empty]
     code: Line | None = None  # a work tree whose modules jobs can import
     secrets: tuple[SecretName, ...] = ()
-    resources: dict[Group, ResourceKeys] = Field(default_factory=dict)
-    cluster: dict[Line, Any] = Field(default_factory=dict)  # keys of a profile: see launch.config.document.layers
+    resources: dict[Group, ResourceKeys] = key(default_factory=dict)
+    cluster: dict[Line, Any] = key(default_factory=dict)  # keys of a profile: see launch.config.document.layers
 
     def seed_of(self, name: str) -> int:
         """Seed of a stage: its own, else the pipeline's."""
@@ -49,7 +48,7 @@ class Pipeline(StrictModel):
         assert isinstance(stage, DataStage)
         known = self.sources.get(stage.source)
         assert not isinstance(known, BenchmarkSource)
-        return known or PathSource.model_construct(type="path", path=stage.source)
+        return known or PathSource(type="path", path=stage.source)
 
     def task_data(self, name: str) -> dict[str, str]:
         """Task -> data stage, of the tasks that read one. Where a task names none it is the only one of its kind."""

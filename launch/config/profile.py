@@ -7,21 +7,19 @@ Layers, the last that says something wins: what is built in, the files that ``ex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
-
-from pydantic import Field, field_validator, model_validator
+from typing import Annotated, Any
 
 from jobs.core.seal import Depth
 from launch.config.document.positions import KeyPath
+from launch.config.document.typed import fields_of, key
 from launch.config.fields import (
     RESOURCE_KEYS,
     Amount,
     Count,
     Duration,
-    Flag,
     JobName,
     Line,
-    Memory,
+    MemoryAmount,
     ModuleName,
     Positive,
     ResourceKeys,
@@ -62,7 +60,7 @@ from launch.config.profile_fields import (
     Signal,
     SrunOptions,
     Submission,
-    Value,
+    VariableValue,
     rolling,
 )
 from launch.config.secrets import SecretName
@@ -75,52 +73,65 @@ def partitions_of(resources: Resources) -> tuple[str, ...]:
     return tuple(name.strip() for name in (resources.partition or "").split(",") if name.strip())
 
 
+def _launches(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise ValueError("launcher: write the command that starts one process on each node, such as [ibrun]")
+    return value
+
+
+def _core_is_an_interpreter(value: dict[str, Environment]) -> dict[str, Environment]:
+    core = value.get(CORE)
+    if core is not None and (core.image is not None or core.modules):
+        raise ValueError(f"{CORE} runs outside of the work: it has venv or python, neither image nor modules")
+    return value
+
+
 class Profile(SiteKeys):
     """One cluster profile; ``docs/profiles.md`` says what each key does."""
 
     name: Slug
     executor: ExecutorKind
     workspace: SharedPath | None = None
-    partitions: dict[Line, Partition] = Field(default_factory=dict)
-    gpu_request: GpuRequestField = GpuRequest.model_construct()
+    partitions: dict[Line, Partition] = key(default_factory=dict)
+    gpu_request: GpuRequestField = GpuRequest()
     exclusive: Exclusive = Exclusive.NEVER
     mem: MemoryRule = MemoryRule.ASKED
-    per_cpu: PerCpu = PerCpu.model_construct()
-    per_gpu: PerGpu = PerGpu.model_construct()
+    per_cpu: PerCpu = PerCpu()
+    per_gpu: PerGpu = PerGpu()
     clusters: ClusterName | None = None
-    job_name: JobName = JobName.model_construct()
-    launcher: tuple[Line, ...] = ("srun",)
-    srun_options: SrunOptions = SrunOptions.model_construct()
-    containers: Containers = Containers.model_construct()
-    resources: dict[Group, ResourceKeys] = Field(default_factory=dict)
-    executors: dict[Group, ExecutorChoice] = Field(default_factory=dict)
-    environments: dict[ModuleName, Environment] = Field(default_factory=dict)
-    file_systems: dict[ModuleName, FileSystem] = Field(default_factory=dict)
+    job_name: JobName = JobName()
+    launcher: Annotated[tuple[Line, ...], _launches] = ("srun",)
+    srun_options: SrunOptions = SrunOptions()
+    containers: Containers = Containers()
+    resources: dict[Group, ResourceKeys] = key(default_factory=dict)
+    executors: dict[Group, ExecutorChoice] = key(default_factory=dict)
+    environments: Annotated[dict[ModuleName, Environment], _core_is_an_interpreter] = key(default_factory=dict)
+    file_systems: dict[ModuleName, FileSystem] = key(default_factory=dict)
     continuation: Continuation = Continuation.REQUEUE
     links: Count = 3
     lead: Duration = Duration("2:00")
-    retries: dict[FailureName, Amount] = Field(default_factory=dict)
+    retries: dict[FailureName, Amount] = key(default_factory=dict)
     stall_after: Duration | None = None
     seals: Depth = Depth.FULL
-    quota: Memory | None = None
+    quota: MemoryAmount | None = None
     requeue_refused: tuple[Line, ...] = ()
-    kill_on_invalid_dep: Flag = True
+    kill_on_invalid_dep: bool = True
     submission: Submission = "all"
     signal: Signal | None = None
-    notify: Notify = Notify.model_construct()
-    sbatch: dict[OptionName, OptionValue] = Field(default_factory=dict)
+    notify: Notify = Notify()
+    sbatch: dict[OptionName, OptionValue] = key(default_factory=dict)
     srun: tuple[Line, ...] = ()
     remove: tuple[OptionName, ...] = ()
-    env: dict[EnvironmentName, Value] = Field(default_factory=dict)
-    node_env: dict[EnvironmentName, NodeValue] = Field(default_factory=dict)
+    env: dict[EnvironmentName, VariableValue] = key(default_factory=dict)
+    node_env: dict[EnvironmentName, NodeValue] = key(default_factory=dict)
     node_scratch: NodeValue | None = None
     secrets: tuple[SecretName, ...] = ()
     modules: tuple[Line, ...] = ()
     setup: tuple[Line, ...] = ()
-    devcluster: Flag = False
+    devcluster: bool = False
     poll_seconds: Positive = 30.0
     poll_floor: Duration | None = None
-    offline: Flag = True
+    offline: bool = True
 
     @property
     def core_python(self) -> str:
@@ -128,8 +139,7 @@ class Profile(SiteKeys):
         core = self.environments.get(CORE)
         return sys.executable if core is None else core.interpreter
 
-    @model_validator(mode="after")
-    def _is_one_way(self) -> Self:
+    def _check(self) -> None:
         starts = (Runtime.PYXIS, Runtime.ENGINE)
         if self.launcher != ("srun",) and self.containers.runtime in starts:
             raise ValueError(
@@ -137,22 +147,6 @@ class Profile(SiteKeys):
             )
         if self.node_scratch is not None and self.containers.runtime is not Runtime.NONE:
             raise ValueError("node_scratch: a container cannot be told a directory whose name only the node knows")
-        return self
-
-    @field_validator("launcher")
-    @classmethod
-    def _launches(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not value:
-            raise ValueError("launcher: write the command that starts one process on each node, such as [ibrun]")
-        return value
-
-    @field_validator("environments")
-    @classmethod
-    def _core_is_an_interpreter(cls, value: dict[str, Environment]) -> dict[str, Environment]:
-        core = value.get(CORE)
-        if core is not None and (core.image is not None or core.modules):
-            raise ValueError(f"{CORE} runs outside of the work: it has venv or python, neither image nor modules")
-        return value
 
     @property
     def scratch(self) -> Path | None:
@@ -189,7 +183,7 @@ class Profile(SiteKeys):
             found |= values
         if "cpus" not in found and self.per_gpu.cpus is not None and found.get("gpus_per_node"):
             found["cpus"] = self.per_gpu.cpus * found["gpus_per_node"]
-        return Resources.model_construct(**found)  # of values that were checked in their files
+        return Resources().changed(**found)  # of values that were checked in their files
 
     def segment(self, resources: Resources) -> Resources:
         """What one job asks for of a stage that goes on in the next: no more time than its partition allows."""
@@ -212,7 +206,7 @@ class Profile(SiteKeys):
         return found
 
     def _layers(self, kind: str, stage: ResourceKeys | None) -> Iterator[tuple[str, dict[str, Any]]]:
-        yield "", {key: value for key in SiteKeys.model_fields if (value := getattr(self, key)) is not None}
+        yield "", {key: value for key in fields_of(SiteKeys) if (value := getattr(self, key)) is not None}
         for group in reversed(_groups(kind)):
             if group in self.resources:
                 yield group, _given(self.resources[group])

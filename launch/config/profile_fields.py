@@ -5,31 +5,25 @@ import re
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-
-from pydantic import AfterValidator, BeforeValidator, model_validator
+from typing import Annotated, Any, Literal
 
 from jobs.core.budget import RETRIES
 from launch.base.errors import InputError
 from launch.base.text import suggest
+from launch.config.document.typed import Before, StrictModel
 from launch.config.fields import (
-    VARIABLE_NAME,
     Amount,
     Count,
     Duration,
-    Flag,
     Line,
-    Memory,
+    MemoryAmount,
     NotNegative,
-    StrictModel,
-    checked_line,
-    checked_text,
     matching,
     one_line,
 )
 from launch.config.kinds import DATA_KINDS, TRAINING_KINDS
 from launch.config.mounts import Gpus, Mount, Runtime
-from launch.config.secrets import SecretName
+from launch.config.secrets import VARIABLE_NAME, SecretName
 
 KINDS = (*DATA_KINDS, *TRAINING_KINDS, "evaluate", "convert")
 CORE = "core"
@@ -149,10 +143,10 @@ def _by_form(value: Any) -> Any:
     return {"form": value} if isinstance(value, str) else value
 
 
-Group = Annotated[str, checked_text(_one_of((DEFAULT, TRAINING, DATA, *KINDS), "kind of job"))]
-SharedPath = Annotated[Path, BeforeValidator(_path), AfterValidator(_absolute)]
-EnvironmentName = Annotated[str, checked_text(matching(VARIABLE_NAME, "is no name of an environment variable"))]
-OptionName = Annotated[str, checked_text(_option)]
+Group = Annotated[str, _one_of((DEFAULT, TRAINING, DATA, *KINDS), "kind of job")]
+SharedPath = Annotated[Path, Before(_path), _absolute]
+EnvironmentName = Annotated[str, matching(VARIABLE_NAME, "is no name of an environment variable")]
+OptionName = Annotated[str, _option]
 
 
 def rolling(text: str) -> int | None:
@@ -172,7 +166,7 @@ def _submission(text: str) -> str:
     return text
 
 
-Submission = Annotated[str, checked_line(_submission)]
+Submission = Annotated[Line, _submission]
 _NODE_PART = re.compile(r"(\$(?:\{\w+\}|[A-Za-z_]\w*))")
 
 
@@ -195,11 +189,11 @@ def _cluster(text: str) -> str:
     return text
 
 
-ClusterName = Annotated[str, checked_line(_cluster)]
-NodeValue = Annotated[str, checked_text(_node_value)]
-OptionValue = Annotated[str | bool | None, BeforeValidator(_addition)]
-Value = Annotated[str, checked_text(one_line)]
-MountText = Annotated[str, checked_line(_mount)]
+ClusterName = Annotated[Line, _cluster]
+NodeValue = Annotated[str, _node_value]
+OptionValue = Annotated[str | bool | None, Before(_addition)]
+VariableValue = Annotated[str, one_line]
+MountText = Annotated[Line, _mount]
 
 
 class Bin(StrictModel):
@@ -221,13 +215,13 @@ class Partition(StrictModel):
     max_nodes: Count | None = None
     bins: tuple[Bin, ...] = ()
     cpus: Count | None = None
-    memory: Memory | None = None
+    memory: MemoryAmount | None = None
     gpus: Amount | None = None
     gpu_model: Line | None = None
-    gpu_memory: Memory | None = None
+    gpu_memory: MemoryAmount | None = None
     features: tuple[Line, ...] = ()
-    preemptible: Flag = False
-    exclusive: Flag = False
+    preemptible: bool = False
+    exclusive: bool = False
     cost_per_gpu_hour: NotNegative | None = None
 
     def longest(self, nodes: int | None) -> Duration | None:
@@ -241,8 +235,8 @@ class FileSystem(StrictModel):
     checkpoints have to fit into. ``scratch``: each node has its own there, for what only its job needs."""
 
     path: SharedPath
-    quota: Memory | None = None
-    scratch: Flag = False
+    quota: MemoryAmount | None = None
+    scratch: bool = False
 
 
 class Notice(StrEnum):
@@ -315,7 +309,7 @@ class SrunOptions(StrictModel):
 
     def arguments(self) -> tuple[str, ...]:
         """As srun takes them."""
-        return tuple(f"--{key.replace('_', '-')}={value}" for key, value in self if value is not None)
+        return tuple(f"--{key.replace('_', '-')}={value}" for key, value in vars(self).items() if value is not None)
 
 
 class Containers(StrictModel):
@@ -342,10 +336,9 @@ class Environment(StrictModel):
     image: Line | None = None
     modules: tuple[Line, ...] = ()
     python: Line | None = None
-    nodes_only: Flag = False
+    nodes_only: bool = False
 
-    @model_validator(mode="after")
-    def _says_one_thing(self) -> Self:
+    def _check(self) -> None:
         ways = [name for name in ("venv", "image") if getattr(self, name) is not None]
         if len(ways) > 1:
             raise ValueError("has both venv and image: a job's Python is in one of them")
@@ -353,7 +346,6 @@ class Environment(StrictModel):
             raise ValueError("says no Python: write venv: PATH, image: IMAGE, or modules: [...] with python: python3")
         if self.venv is not None and self.python is not None:
             raise ValueError("has both venv and python: a virtual environment's Python is its bin/python")
-        return self
 
     @property
     def is_on_nodes_only(self) -> bool:
@@ -371,16 +363,16 @@ class Environment(StrictModel):
 class PerCpu(StrictModel):
     """What a job is given for each CPU, where it asks for no memory."""
 
-    mem: Memory | None = None
+    mem: MemoryAmount | None = None
 
 
 class PerGpu(StrictModel):
     """What a job with GPUs is given for each of them, where it asks for no CPUs or no memory itself."""
 
     cpus: Count | None = None
-    mem: Memory | None = None
+    mem: MemoryAmount | None = None
 
 
-GpuRequestField = Annotated[GpuRequest, BeforeValidator(_by_form)]
+GpuRequestField = Annotated[GpuRequest, Before(_by_form)]
 _failure = _one_of([failure.value for failure in RETRIES], "class of failure that may be tried again")
-FailureName = Annotated[str, checked_text(_failure)]
+FailureName = Annotated[str, _failure]

@@ -7,14 +7,13 @@ from dataclasses import fields
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-
 from jobs.core.measures import MEASURES
 from jobs.core.settings import EarlyStopping, validation_problem
 from jobs.core.tasks import FOUND, KINDS, BenchmarkKeys, DataKeys, kind_of
 from launch.base.text import suggest
 from launch.config.document.positions import KeyPath, Problem
-from launch.config.document.validate import show
+from launch.config.document.typed import StrictModel, fields_of
+from launch.config.document.words import show
 from launch.config.kinds import FETCHED, MODEL_KINDS, TRAINING_DATA, TRAINING_KINDS, measured, own_metrics
 from launch.config.measuring import ChooseStage, CurveStage, EvaluateStage, MeasuringStage
 from launch.config.stages import BenchmarkSource, DataStage, TrainingStage
@@ -130,9 +129,9 @@ def _unused(stage: DataStage, own_files: bool) -> Iterator[tuple[KeyPath, str]]:
                 yield (key,), f"the stage has prepare; write prepare: {{{instead}}}"
 
 
-def _chosen(model: BaseModel) -> set[str]:
-    """Fields that were written with another value than the default: a pipeline that is dumped has them all."""
-    return {name for name in model.model_fields_set if getattr(model, name) != type(model).model_fields[name].default}
+def _chosen(model: StrictModel) -> set[str]:
+    """Fields with another value than the default."""
+    return {name for name, field in fields_of(type(model)).items() if getattr(model, name) != field.default}
 
 
 def _training(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator[Problem]:
@@ -143,7 +142,7 @@ def _training(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator[P
     shared = stage.batch_problem(stage.nodes or 1, stage.processes_per_node or 1)
     if shared:
         yield Problem((*place, "batch_size"), shared)
-    yield from _options((*place, "options"), stage.options, type(stage).model_fields)
+    yield from _options((*place, "options"), stage.options, fields_of(type(stage)))
     if stage.steps is None and stage.epochs is None:
         yield Problem((*place, "steps"), "is missing: write steps, or epochs in its place")
     elif stage.steps is not None and stage.epochs is not None:
@@ -155,7 +154,7 @@ def _training(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator[P
 
 def _validation(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator[Problem]:
     place: KeyPath = ("stages", name)
-    early = None if stage.early_stopping is None else EarlyStopping(**stage.early_stopping.model_dump())
+    early = None if stage.early_stopping is None else EarlyStopping(**stage.early_stopping.plain())
     problem = validation_problem(stage.steps, stage.validate_every, early, stage.select)
     if problem is not None:
         yield Problem((*place, problem[0]), problem[1], at_key=True)
@@ -208,7 +207,7 @@ def _curve(pipeline: Pipeline, name: str, stage: CurveStage) -> Iterator[Problem
 def _choice(pipeline: Pipeline, name: str, stage: ChooseStage) -> Iterator[Problem]:
     place: KeyPath = ("stages", name)
     yield from _backend(pipeline, name, stage)
-    yield from _options((*place, "options"), stage.options, type(stage).model_fields)
+    yield from _options((*place, "options"), stage.options, fields_of(type(stage)))
     source = pipeline.curve_of(name)
     curve = pipeline.stages.get(source)
     if not isinstance(curve, CurveStage):
@@ -225,7 +224,7 @@ def _choice(pipeline: Pipeline, name: str, stage: ChooseStage) -> Iterator[Probl
 def _measuring(pipeline: Pipeline, name: str, stage: MeasuringStage) -> Iterator[Problem]:
     place: KeyPath = ("stages", name)
     yield from _backend(pipeline, name, stage)
-    yield from _options((*place, "options"), stage.options, type(stage).model_fields)
+    yield from _options((*place, "options"), stage.options, fields_of(type(stage)))
     for task, keys in stage.tasks.items():
         yield from _task(pipeline, (*place, "tasks", task), keys)
     if stage.compare_to is not None:

@@ -14,8 +14,8 @@ from typing import Annotated
 
 from launch.base.errors import InputError
 from launch.base.text import control_character, user_place
-from launch.config.fields import VARIABLE_NAME, checked_text
 
+VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.ASCII)
 _ALLOWED = "\t\n"
 """A key of several lines has line breaks."""
@@ -32,7 +32,7 @@ def _secret_name(name: str) -> str:
     return name
 
 
-SecretName = Annotated[str, checked_text(_secret_name)]
+SecretName = Annotated[str, _secret_name]
 
 
 def user_file() -> Path:

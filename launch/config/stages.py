@@ -4,27 +4,21 @@
 """
 
 import re
-from dataclasses import MISSING, fields
-from typing import Annotated, Any, Literal, Self
-
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from dataclasses import fields
+from typing import Annotated, Any, Literal
 
 from jobs.core.settings import VALIDATION, DpoKeys, EarlyStopping, TrainingKeys, rule_of
 from launch.base.text import suggest
+from launch.config.document.typed import Key, StrictModel, TaggedBy, key
 from launch.config.fields import (
     Count,
     Line,
     ModuleName,
     NotNegative,
-    Number,
     Slug,
-    StrictModel,
-    Text,
-    Whole,
-    checked_line,
-    checked_text,
+    below,
     matching,
-    slug,
+    not_empty,
 )
 from launch.config.kinds import FETCHED
 from launch.config.measuring import ChooseStage, CurveStage, EvaluateStage
@@ -60,33 +54,35 @@ def _with_mark(text: str) -> str:
 _TRAINING = {entry.name: entry for keys in (TrainingKeys, DpoKeys, EarlyStopping) for entry in fields(keys)}
 
 
-def _training(name: str) -> Any:
-    """The default of a setting of training, as every back end has it."""
-    entry = _TRAINING[name]
-    return Field(... if entry.default is MISSING else entry.default)
+def _training(name: str, **instead: Any) -> Any:
+    """A setting of training with the check and the default that every back end has, or the default ``instead``."""
+    rule = rule_of(_TRAINING[name])
 
+    def check(value: Any) -> Any:
+        if rule.choices and value not in rule.choices:
+            raise ValueError(f"got {value!r}; {suggest(str(value), rule.choices)}")
+        if value is not None and (problem := rule.problem(value)):
+            raise ValueError(problem)
+        return value
 
-def _in_range(value: Any, info: ValidationInfo) -> Any:
-    if value is not None and (problem := rule_of(_TRAINING[str(info.field_name)]).problem(value)):
-        raise ValueError(problem)
-    return value
+    return Key(**{"default": _TRAINING[name].default, **instead}, check=check)
 
 
 class ModelKeys(StrictModel):
     """``model:``. ``base`` is ``pypi:NAME==VERSION``, ``hf:ORG/NAME[@REVISION]`` or a path."""
 
-    base: Annotated[str, checked_line(_base)]
+    base: Annotated[Line, _base]
 
 
-Pin = Annotated[str, checked_line(matching(_PIN, "is no exact pin: write NAME==VERSION"))]
+Pin = Annotated[Line, matching(_PIN, "is no exact pin: write NAME==VERSION")]
 
 
 class GettextSource(StrictModel):
     """Translations in the wheels of PyPI packages."""
 
     type: Literal["gettext"]
-    packages: tuple[Pin, ...] = Field(min_length=1)
-    target: tuple[Line, ...] = Field(min_length=1)
+    packages: Annotated[tuple[Pin, ...], not_empty]
+    target: Annotated[tuple[Line, ...], not_empty]
     contrast: tuple[Line, ...] = ()
 
 
@@ -102,28 +98,26 @@ class BenchmarkSource(StrictModel):
     ``sets``: what tasks call parts of them, and where these lie; of some packages they are known."""
 
     type: Literal["benchmark"]
-    origin: Annotated[str, checked_line(_base)] = Field(alias="from")
-    sets: dict[Slug, Line] = Field(default_factory=dict)
+    origin: Annotated[Line, _base] = key(alias="from")
+    sets: dict[Slug, Line] = key(default_factory=dict)
 
 
-Source = Annotated[GettextSource | PathSource | BenchmarkSource, Field(discriminator="type")]
+SourceKeys = Annotated[GettextSource | PathSource | BenchmarkSource, TaggedBy("type")]
 
 
 class SplitKeys(StrictModel):
     """Parts that are held out; the rest is for training. The other keys: see data_prep.common.settings."""
 
-    validation: Annotated[NotNegative, Field(lt=1)] = 0.05
-    test: Annotated[NotNegative, Field(lt=1)] = 0.15
+    validation: Annotated[NotNegative, below(1)] = 0.05
+    test: Annotated[NotNegative, below(1)] = 0.15
     existing: Literal["keep", "pool"] | None = None
     config: Line | None = None
     names: dict[Literal["train", "validation", "test"], Line | tuple[Line, ...]] | None = None
     group: Literal["file", "document"] | None = None
 
-    @model_validator(mode="after")
-    def _leaves_something(self) -> Self:
+    def _check(self) -> None:
         if self.validation + self.test >= 1:
             raise ValueError("validation and test together leave nothing to train on")
-        return self
 
 
 class Limit(StrictModel):
@@ -135,11 +129,11 @@ class Limit(StrictModel):
 
 
 class _DataStage(StageKeys):
-    source: Line = Field(alias="from")
-    split: SplitKeys = SplitKeys.model_construct()
+    source: Line = key(alias="from")
+    split: SplitKeys = SplitKeys()
     min_chars: Count = 1
     max_chars: Count | None = None
-    limit: Limit = Limit.model_construct()
+    limit: Limit = Limit()
     placeholders: Literal["drop", "keep"] = "drop"
     reject_words: tuple[Line, ...] = ()
     prepare: dict[Line, Any] | None = None  # checked by data_prep: see launch.config.data_settings
@@ -156,24 +150,22 @@ class InstructionsStage(_DataStage):
     """Prompts with their completions. ``prompt``: None keeps the prompts of the user's rows."""
 
     kind: Literal["instructions"]
-    prompt: Annotated[str, checked_text(_with_mark)] | None = None
+    prompt: Annotated[str, _with_mark] | None = None
 
 
 class PreferencesStage(_DataStage):
     """Prompts with a chosen and a rejected answer."""
 
     kind: Literal["preferences"]
-    prompt: Annotated[str, checked_text(_with_mark)] | None = None
+    prompt: Annotated[str, _with_mark] | None = None
 
 
 class EarlyStoppingKeys(StrictModel):
     """When training ends before its steps: ``jobs.core.settings.EarlyStopping``."""
 
-    patience: Whole = _training("patience")
-    min_change: Number = _training("min_change")
-    min_steps: Whole = _training("min_steps")
-
-    _is_in_range = field_validator("*")(_in_range)
+    patience: int = _training("patience")
+    min_change: float = _training("min_change")
+    min_steps: int = _training("min_steps")
 
 
 class _TrainingStage(StageKeys):
@@ -183,35 +175,25 @@ class _TrainingStage(StageKeys):
     backend: ModuleName = "trl"
     checkpoint: Line
     data: Line
-    steps: Whole | None = None
-    epochs: Number | None = _training("epochs")
-    lr: Number = _training("lr")
-    batch_size: Whole = _training("batch_size")
-    micro_batch_size: Whole | None = _training("micro_batch_size")
-    sequence_length: Whole = _training("sequence_length")
-    warmup_steps: Whole = _training("warmup_steps")
-    schedule: Text = _training("schedule")
-    weight_decay: Number = _training("weight_decay")
-    max_grad_norm: Number = _training("max_grad_norm")
-    precision: Text = _training("precision")
-    save_every: Whole | None = _training("save_every")
-    keep_saves: Whole = _training("keep_saves")
-    keep_every: Whole | None = _training("keep_every")
-    validate_every: Whole | None = _training("validate_every")
+    steps: int | None = _training("steps", default=None)
+    epochs: float | None = _training("epochs")
+    lr: float = _training("lr")
+    batch_size: int = _training("batch_size")
+    micro_batch_size: int | None = _training("micro_batch_size")
+    sequence_length: int = _training("sequence_length")
+    warmup_steps: int = _training("warmup_steps")
+    schedule: str = _training("schedule")
+    weight_decay: float = _training("weight_decay")
+    max_grad_norm: float = _training("max_grad_norm")
+    precision: str = _training("precision")
+    save_every: int | None = _training("save_every")
+    keep_saves: int = _training("keep_saves")
+    keep_every: int | None = _training("keep_every")
+    validate_every: int | None = _training("validate_every")
     early_stopping: EarlyStoppingKeys | None = _training("early_stopping")
-    select: Text = _training("select")
-    threads: Whole | None = _training("threads")
-    options: dict[Line, Any] = Field(default_factory=dict)
-
-    @field_validator("schedule", "precision", "select", mode="before")
-    @classmethod
-    def _is_a_choice(cls, value: Any, info: ValidationInfo) -> Any:
-        choices = rule_of(_TRAINING[str(info.field_name)]).choices
-        if value not in choices:
-            raise ValueError(f"got {value!r}; {suggest(str(value), choices)}")
-        return value
-
-    _is_in_range = field_validator(*_TRAINING, check_fields=False)(_in_range)
+    select: str = _training("select")
+    threads: int | None = _training("threads")
+    options: dict[Line, Any] = key(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         """With ``steps`` or ``epochs``, whichever the stage says, and what it says of validation."""
@@ -250,10 +232,10 @@ class DpoStage(_TrainingStage):
     """Direct preference optimisation."""
 
     kind: Literal["dpo"]
-    beta: Number = _training("beta")
+    beta: float = _training("beta")
 
 
 DataStage = CorpusStage | InstructionsStage | PreferencesStage
 TrainingStage = CptStage | SftStage | DpoStage
-Stage = Annotated[DataStage | TrainingStage | EvaluateStage | CurveStage | ChooseStage, Field(discriminator="kind")]
-StageName = Annotated[str, checked_text(slug, _not_reserved)]
+Stage = Annotated[DataStage | TrainingStage | EvaluateStage | CurveStage | ChooseStage, TaggedBy("kind")]
+StageName = Annotated[Slug, _not_reserved]

@@ -25,7 +25,7 @@ def expand(document: Document, directory: Path) -> Document:
     """A pipeline with the tasks and sources of the suites that it names; paths are below ``directory``. Raises
     InputError: no such suite, or one that is malformed; with the line."""
     found = Document(copy.deepcopy(document.data), document.positions)
-    for place, names in _named(found.data):
+    for place, names in named(found.data):
         for name in names:
             try:
                 path = locate(name, directory)
@@ -35,14 +35,14 @@ def expand(document: Document, directory: Path) -> Document:
                     raise
                 raise failure([Problem(place, error.message)], found.positions, hint=error.hint) from error
             found = overlay(_below(suite, place[:-1]), found)
-    for place, _ in _named(found.data):
+    for place, _ in named(found.data):
         del found.data["stages"][place[1]]["tasks"][KEY]
     return found
 
 
 def locate(name: str, directory: Path) -> Path:
     """The file of a suite: a path, or the name of a packaged one. Raises InputError: there is none."""
-    if "/" in name or name.endswith((".yaml", ".yml")):
+    if is_path(name):
         return directory / Path(name).expanduser()
     packaged = {path.stem: path for path in sorted(package_directory("suites").glob("*.yaml"))}
     if name not in packaged:
@@ -51,7 +51,12 @@ def locate(name: str, directory: Path) -> Path:
     return packaged[name]
 
 
-def _named(data: dict[str, Any]) -> Iterator[tuple[KeyPath, list[str]]]:
+def is_path(name: str) -> bool:
+    """Whether a suite is named by the path of its file."""
+    return "/" in name or name.endswith((".yaml", ".yml"))
+
+
+def named(data: dict[str, Any]) -> Iterator[tuple[KeyPath, list[str]]]:
     """Where suites are named, and their names."""
     stages = data.get("stages")
     for name, stage in list(stages.items()) if isinstance(stages, dict) else []:

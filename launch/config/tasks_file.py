@@ -1,21 +1,18 @@
 """A file of tasks for an evaluation outside of a pipeline: as an ``evaluate`` stage has them, but data are paths."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
-
 from jobs.core.tasks import DataKeys, kind_of
 from launch.config.document.positions import MarkedFile, Problem, failure
 from launch.config.document.reader import read
+from launch.config.document.typed import StrictModel, key
 from launch.config.document.validate import validate
-from launch.config.fields import Count, Line, StrictModel
+from launch.config.fields import Count, Line
 from launch.config.kinds import measured
-from launch.config.measuring import GateRule, Tasks, settings_of
+from launch.config.measuring import GateKeys, Tasks, settings_of
 from launch.config.references import of_task
 
 
@@ -23,12 +20,12 @@ class TasksFileKeys(StrictModel):
     """``tasks``, and what an evaluation can be told beside."""
 
     tasks: Tasks
-    gate: dict[Line, GateRule] = Field(default_factory=dict)
+    gate: dict[Line, GateKeys] = key(default_factory=dict)
     missed: Literal["stop", "go"] = "stop"
     undecided: Literal["stop", "go"] = "stop"
     seed: int = 1
     threads: Count | None = None
-    options: dict[Line, Any] = Field(default_factory=dict)
+    options: dict[Line, Any] = key(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ BENCHMARK = "benchmark"
 """Format of rows of benchmarks: files as they came, of a package those with rows."""
 
 Pins = Mapping[str, Mapping[str, Any]]
-Progress = Callable[["FetchItem", int, "int | None", str], None]
+FetchProgress = Callable[["FetchItem", int, "int | None", str], None]
 """Called with the item, bytes so far, bytes in all (None: unknown) and what is being done."""
 
 
@@ -165,7 +165,7 @@ def fetch(
     items: Sequence[FetchItem],
     workspace: Workspace,
     *,
-    progress: Progress = lambda item, done, total, what: None,
+    progress: FetchProgress = lambda item, done, total, what: None,
     again: str = "overnight fetch PIPELINE",
     update: bool = False,
 ) -> list[Fetched]:
@@ -190,7 +190,7 @@ def fetch(
     return done
 
 
-def _one(item: FetchItem, workspace: Workspace, progress: Progress, update: bool) -> Fetched:
+def _one(item: FetchItem, workspace: Workspace, progress: FetchProgress, update: bool) -> Fetched:
     def tell(what: str) -> Callable[[int, int | None], None]:
         return lambda step, total: progress(item, step, total, what)
 

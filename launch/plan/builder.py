@@ -16,7 +16,6 @@ from jobs.core.spec import Source
 from launch.base.errors import InputError
 from launch.config.kinds import FETCHED
 from launch.config.profile import Profile, Resources
-from launch.plan import memory
 from launch.plan.model import BackEndFacts, Facts, Plan, PlannedInput, PlannedStage, fingerprint
 
 if TYPE_CHECKING:  # status and the like read plans, and no pipeline: its models are built only where one is planned
@@ -136,7 +135,7 @@ class _Builder:
             sources=sources,
             target_step=target_step,
             inserted=stage is None,
-            memory=memory.installed(able.memory, None if is_unseen else facts.versions),
+            memory=able.memory and able.memory.installed(None if is_unseen else facts.versions),
             experimental=able.experimental,
         )
         if resources.processes > 1 and not able.distributed:

@@ -19,7 +19,7 @@ from launch.plan.memory import Checkpoint, MemoryEstimate, Model, Shape
 from launch.plan.model import Plan, PlannedStage
 
 if TYPE_CHECKING:
-    from jobs.core.seal_index import Index, Step
+    from jobs.core.seal_index import Index, StepTime
 
 PEAK = {
     "a100": 312e12, "h100": 989e12, "h200": 989e12, "gh200": 989e12, "l40s": 362e12, "mi250x": 191.5e12,
@@ -104,7 +104,7 @@ class Measurements:
         self._workspace = workspace
         self._index: Index | None = None
 
-    def like(self, stage: PlannedStage, shape: Shape, model: Model, gpu: str | None) -> list[Step]:
+    def like(self, stage: PlannedStage, shape: Shape, model: Model, gpu: str | None) -> list[StepTime]:
         """Of this model, shape, GPU and back end; what cannot be read is passed over."""
         if gpu is None or self._workspace is None:
             return []
@@ -113,14 +113,14 @@ class Measurements:
 
             self._index = seal_index.read(self._workspace)
         wanted = (step_shape(stage, shape), stage.backend)
-        found: list[Step] = []
+        found: list[StepTime] = []
         for kind in self._index.trainings():
             if (kind.shape, kind.backend) == wanted and gpu.lower() in kind.gpu.lower():
                 steps = self._index.steps(kind, LOOKED_AT)
                 found += self._of_model(steps, model, alike=bool(kind.config))
         return found
 
-    def _of_model(self, steps: list[Step], model: Model, alike: bool) -> list[Step]:
+    def _of_model(self, steps: list[StepTime], model: Model, alike: bool) -> list[StepTime]:
         """Those that trained ``model``; all of them did or none, where their configurations are ``alike``."""
         assert self._workspace is not None
         found = []

@@ -20,7 +20,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
     """Plain data with nothing secret in it: names and numbers only."""
     value = {"schema": SCHEMA, **asdict(plan)}
     for entry in value["stages"]:
-        entry["resources"] = dict(entry["resources"])
+        entry["resources"] = entry["resources"].plain()
     return value
 
 

@@ -16,7 +16,7 @@ What is counted is what must be there; what CUDA, NCCL and a fragmented allocato
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,8 +25,9 @@ from jobs.core import capabilities
 RESERVE = 2 * 1024**3
 """Bytes per GPU for the CUDA context, NCCL's buffers and fragmentation. Assumed, not measured."""
 
-UTILISATION = (0.2, 0.5)
-"""Share of the peak that training reaches: a range, until a run of that shape has been seen. Assumed."""
+UTILISATION = (0.2, 0.55)
+"""Share of the peak that training reaches: a range, until a run of that shape has been seen. The least is assumed; the
+most was measured on H200 GPUs (benchmarks/gpu)."""
 
 UTILISATION_OF_SCORES = (0.05, 0.3)
 """The same where attention writes its scores out several times: 9 and 14 % were measured on an H100 (NeMo without
@@ -139,17 +140,6 @@ PLAIN = capabilities.Memory({"fp32": (4, 4, 8), "bf16": (4, 4, 8)}, logits=capab
 """Of a back end that declares nothing: plain Adam over whole replicas."""
 
 
-def installed(declared: capabilities.Memory | None, packages: Collection[str] | None) -> capabilities.Memory | None:
-    """What a back end keeps where these packages are installed. None: the environment cannot be seen (an image, modules
-    of the nodes); all that it depends on are taken to be there."""
-    if declared is None:
-        return None
-    for package, instead in declared.without.items():
-        if packages is not None and package not in packages:
-            return installed(instead, packages)
-    return replace(declared, without={})
-
-
 def with_settings(declared: capabilities.Memory | None, settings: Mapping[str, Any]) -> capabilities.Memory:
     """What a back end keeps for a stage with these settings."""
     if declared is None:
@@ -157,8 +147,8 @@ def with_settings(declared: capabilities.Memory | None, settings: Mapping[str, A
     if (size := declared.optimizers.get(str(settings.get("optimizer")))) is not None:
         states = {name: (weight, gradient, size) for name, (weight, gradient, _) in declared.states.items()}
         declared = replace(declared, states=states)
-    if settings.get(declared.fused_loss):
-        declared = replace(declared, logits=0.0)
+    if settings.get(declared.lean_by):
+        declared = replace(declared, logits=0.0, lean=True)
     wanted = settings.get(declared.sharded_by)
     if wanted is None:
         return declared
@@ -271,7 +261,7 @@ def layer_activations(model: Model, shape: Shape, keeps: capabilities.Memory, dr
     size = 2.0 if shape.precision == "bf16" else 4.0
     tokens = shape.micro_batch * shape.length / shape.context
     h, q, k, f = model.hidden, model.queries, model.keys, model.ffn
-    if keeps.fused:
+    if keeps.fused or keeps.lean:
         whole, split = 4.0 * h, 2.0 * q + 2.0 * k + (3.0 if model.gated else 2.0) * f
     elif keeps.local:
         whole, split = 4.0 * h, 4.0 * q + (5.0 if model.gated else 2.0) * f

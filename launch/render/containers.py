@@ -14,8 +14,8 @@ from pathlib import Path
 
 from launch.base.errors import InputError
 from launch.base.text import control_character
-from launch.config.fields import VARIABLE_NAME
 from launch.config.mounts import Gpus, Mount, Runtime
+from launch.config.secrets import VARIABLE_NAME
 from launch.slurm.options import flag_name
 
 

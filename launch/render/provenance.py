@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.core import files
-from jobs.core.files import State
+from jobs.core.files import FileState
 from launch.base.errors import InputError
 from launch.config.document.positions import KeyPath, dotted
 from launch.config.pipeline_file import PipelineFile
@@ -171,6 +171,6 @@ def load(path: Path, stage: str) -> list[JobOption]:
 
 
 @lru_cache(maxsize=1)
-def _kept(path: Path, state: State | None) -> Any:
+def _kept(path: Path, state: FileState | None) -> Any:
     """Read once for all stages of a run."""
     return files.read_json(path)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from jobs.core.files import write_atomic
+from jobs.core.files import write_together
 from jobs.core.paths import ScriptPaths, StagePaths
 from launch.base.errors import InputError
 from launch.base.text import control_character
@@ -81,7 +81,7 @@ class JobRequest:
         texts = {
             "stage directory": str(self.stage_dir),
             "script directory": str(self.scripts.root),
-            **{key: value for key, value in self.resources if isinstance(value, str)},
+            **{key: value for key, value in vars(self.resources).items() if isinstance(value, str)},
             **{f"sbatch option {key}": str(value) for key, value in {**self.site, **self.sbatch}.items()},
             **{f"srun argument {number}": value for number, value in enumerate((*self.step, *self.srun), 1)},
             **{f"set-up line {number}": value for number, value in enumerate(self.setup, 1)},
@@ -242,7 +242,7 @@ def _without_flags(arguments: list[str], removed: set[str]) -> list[str]:
 def write_script(request: JobRequest, text: str) -> Path:
     """Write ``job.sh``, readable and runnable by its owner only; returns its path."""
     path = request.scripts.job(request.link)
-    write_atomic(path, text, mode=0o700)
+    write_together(path.parent, (path, text, 0o700))
     return path
 
 

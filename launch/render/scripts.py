@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.core import spec
-from jobs.core.files import make_directory, write_atomic
+from jobs.core.files import record_text, write_together
+from jobs.core.paths import ScriptPaths
 from jobs.core.spec import Input, StageSpec
 from launch.base.errors import InputError
 from launch.config.mounts import Mount, Runtime
@@ -36,6 +36,11 @@ class StageScripts:
     host: str
     node: str
     container: str
+
+    def write(self, place: ScriptPaths, *more: tuple[Path, str, int]) -> None:
+        """Make the directory of an attempt with these and ``more``."""
+        own = [(place.container, self.container, 0o644)] if self.container else []
+        write_together(place.root, (place.host, self.host, 0o644), (place.node, self.node, 0o755), *own, *more)
 
 
 def stage_spec(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, attempt: str, links: int) -> StageSpec:
@@ -199,15 +204,10 @@ def write(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, attempt: 
     """Write the files of one attempt; the executor adds ``job.sh``."""
     paths = run.paths.stage(stage.name)
     scripts = paths.scripts(attempt)
-    make_directory(scripts.root)
-    paths.logs.mkdir(exist_ok=True)
-    make_directory(stage.store(run.workspace).root)
     texts = stage_scripts(run, plan, stage, profile, attempt)
-    spec.save(scripts.spec, stage_spec(run, plan, stage, profile, attempt, links))
-    write_atomic(scripts.host, texts.host)
-    write_atomic(scripts.node, texts.node, mode=0o755)
-    if texts.container:
-        write_atomic(scripts.container, texts.container)
+    text = record_text(stage_spec(run, plan, stage, profile, attempt, links))
+    texts.write(scripts, (scripts.spec, text, 0o644))
+    paths.logs.mkdir(exist_ok=True)
 
 
 def _site_options(profile: Profile, resources: Resources) -> dict[str, str | bool]:

@@ -16,7 +16,7 @@ MOST_POINTS = 1000
 
 
 @dataclass(frozen=True)
-class Line:
+class Series:
     """Points (x rising, y) of one curve; ``marks``: x where a start went on."""
 
     name: str
@@ -90,7 +90,7 @@ def _hours(start: float, end: float) -> list[tuple[float, str]]:
     return [(float(at), clock(at)) for at in range(first, int(end) + 1, step)][:12]
 
 
-def curve(title: str, unit: str, lines: Sequence[Line], logarithmic: bool = False) -> str:
+def curve(title: str, unit: str, lines: Sequence[Series], logarithmic: bool = False) -> str:
     """Lines over steps, with marks where a start went on. Empty without a point."""
     import math
 

@@ -14,7 +14,7 @@ from launch.base.errors import InputError
 from launch.base.text import clock, duration
 from launch.config.profile import Profile
 from launch.report import answers, charts
-from launch.report.charts import Line
+from launch.report.charts import Series
 from launch.report.html import shown, table
 from launch.report.night import Doing, Night
 from launch.report.repeat import Repeat
@@ -96,10 +96,10 @@ def of_curves(report: RunReport, say: Say) -> str:
                  if later.restart != earlier.restart or later.step <= earlier.step]  # fmt: skip
         training = _points(kept, "loss")
         held_out = _points(kept, "validation_loss")
-        lines = [Line(say("loss"), training, marks), Line(say("validation"), held_out, dashed=True)]
+        lines = [Series(say("loss"), training, marks), Series(say("validation"), held_out, dashed=True)]
         own = [charts.curve(f"{name}: {say('loss')}", "", lines, logarithmic=True)]
         for metric, title in (("lr", say("learning rate")), ("tokens_per_second", say("tokens a second"))):
-            own.append(charts.curve(f"{name}: {title}", "", [Line(title, _points(kept, metric), marks)]))
+            own.append(charts.curve(f"{name}: {title}", "", [Series(title, _points(kept, metric), marks)]))
         drawn = [f"<div class=wide>{one}</div>" for one in own if one]
         if drawn:
             more = f"<details><summary>{say('learning rate')}, {say('tokens a second')}</summary>{''.join(drawn[1:])}"

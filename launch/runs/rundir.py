@@ -9,14 +9,14 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
 from jobs.core import attempts, files
-from jobs.core.files import State
+from jobs.core.files import FileState
 from jobs.core.paths import RunPaths, Workspace
 from launch.base import lock
 from launch.base.errors import InputError
@@ -95,7 +95,7 @@ class Run:
     workspace: Workspace
     id: str
 
-    @property
+    @cached_property
     def paths(self) -> RunPaths:
         return self.workspace.run(self.id)
 
@@ -115,13 +115,13 @@ class Run:
 
 
 @lru_cache(maxsize=4)
-def _plan(path: Path, state: State | None) -> Plan:
+def _plan(path: Path, state: FileState | None) -> Plan:
     """Read once while the file is the same: advice is given for each stage of a run."""
     return file.load(path)
 
 
 @lru_cache(maxsize=4)
-def _profile(path: Path, state: State | None) -> Profile:
+def _profile(path: Path, state: FileState | None) -> Profile:
     return read_profile(path, kept=True).profile
 
 

@@ -32,7 +32,7 @@ class ProfileView:
 
 def values(found: ProfileFile) -> list[ProfileView]:
     """All values that are in force, those that nobody has set included."""
-    data = found.profile.model_dump(mode="json")
+    data = found.profile.plain()
     return [ProfileView(path, value, _origin(found, path)) for path, value in _leaves(data, ())]
 
 

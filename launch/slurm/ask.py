@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from jobs.core import attempts
@@ -59,6 +58,8 @@ def questions(user: str, directories: Sequence[str]) -> dict[str, tuple[str, ...
 
 def ask_all(gateway: Gateway, commands: Mapping[str, Sequence[str]], seconds: float = SECONDS) -> dict[str, Response]:
     """The answers of all commands, which run side by side."""
+    from concurrent.futures import ThreadPoolExecutor  # not for those who only want a name
+
     with ThreadPoolExecutor(max_workers=16) as pool:
         jobs = {name: pool.submit(ask, gateway, command, seconds) for name, command in commands.items()}
         return {name: job.result() for name, job in jobs.items()}

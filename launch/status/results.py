@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ class Number:
 @dataclass(frozen=True)
 class MetricResult:
     """One metric of one evaluation. ``before`` is over the examples that both evaluations measured; ``gate`` says what
-    the metric had to show, and ``verdict`` what came of it: ``passed``, ``missed`` or ``undecided``."""
+    the metric had to show, and ``verdict`` what came of it: ``passed``, ``missed`` or ``undecided``. ``by``: the
+    metric over the examples of each category."""
 
     evaluation: str
     compared_with: str | None
@@ -49,6 +50,7 @@ class MetricResult:
     higher_is_better: bool | None = None
     moved: tuple[int, int, int] | None = None
     """Examples that got better, got worse and stayed, where the metric is a share of them."""
+    by: dict[str, Number] = field(default_factory=dict)
 
 
 def collect(plan: Plan, workspace: Workspace) -> list[MetricResult]:
@@ -127,6 +129,7 @@ def _measured(evaluation: str, other: str | None, task: str, metric: str, entry:
         gate.get("needs"),
         entry.get("higher_is_better"),
         moved,
+        by={str(name): _number(one) for own in (entry.get("by") or {}).values() for name, one in own.items()},
     )
 
 
@@ -144,9 +147,14 @@ def lines(found: list[MetricResult]) -> list[str]:
         if shown not in (None, name):
             rows.append([""] * len(_HEADER))
         rows.append([name if shown != name else "", *_cells(one)])
+        for part, number in one.by.items() if len(one.by) <= MOST_PARTS else ():
+            rows.append(["", f"  {part}", "", f"{number.value:.4g}", _interval(number), "", "", str(number.n), ""])
         shown = name
     return table(_HEADER, rows, right=(2, 3, 4, 5, 6, 7))
 
+
+MOST_PARTS = 12
+"""Categories of a metric that the table shows; of more, as the subjects of MMLU, results.json has them."""
 
 _HEADER = ("evaluation", "metric", "before", "value", "95 % interval", "change", "95 % interval", "examples", "gate")
 

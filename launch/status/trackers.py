@@ -20,11 +20,11 @@ from launch.plan.model import Plan
 from launch.runs.rundir import Run
 from launch.status import curves
 
-Told = dict[str, Any]
+ToldSteps = dict[str, Any]
 """Of a stage: ``id`` there, and ``step`` up to which it was told."""
 
 
-def to_wandb(run: Run, name: str, project: str, reports: list[Report], told: Told) -> str:
+def to_wandb(run: Run, name: str, project: str, reports: list[Report], told: ToldSteps) -> str:
     """Its own id is ours. Without network: ``WANDB_MODE=offline``, and ``wandb sync`` where there is one."""
     import wandb
 
@@ -36,7 +36,7 @@ def to_wandb(run: Run, name: str, project: str, reports: list[Report], told: Tol
     return found
 
 
-def to_mlflow(run: Run, name: str, project: str, reports: list[Report], told: Told) -> str:
+def to_mlflow(run: Run, name: str, project: str, reports: list[Report], told: ToldSteps) -> str:
     """Without ``MLFLOW_TRACKING_URI`` into files below the run."""
     from mlflow.entities import Metric
     from mlflow.tracking import MlflowClient
@@ -56,10 +56,10 @@ def to_mlflow(run: Run, name: str, project: str, reports: list[Report], told: To
     return found
 
 
-TRACKERS: dict[str, Callable[[Run, str, str, list[Report], Told], str]] = {"wandb": to_wandb, "mlflow": to_mlflow}
+TRACKERS: dict[str, Callable[[Run, str, str, list[Report], ToldSteps], str]] = {"wandb": to_wandb, "mlflow": to_mlflow}
 
 
-def tell(run: Run, plan: Plan, tracker: str, project: str) -> dict[str, Told]:
+def tell(run: Run, plan: Plan, tracker: str, project: str) -> dict[str, ToldSteps]:
     """What the tracker now knows of each training stage.
 
     Raises:
@@ -85,7 +85,7 @@ class _Stage:
     step: int
 
 
-def _known(path: Path) -> dict[str, Told]:
+def _known(path: Path) -> dict[str, ToldSteps]:
     try:
         found = strict.convert(dict[str, _Stage], files.read_json_or_none(path) or {}, "stages")
     except ValueError as error:
@@ -94,7 +94,7 @@ def _known(path: Path) -> dict[str, Told]:
     return {name: asdict(one) for name, one in found.items()}
 
 
-def _told(tracker: str, run: Run, name: str, project: str, new: list[Report], told: Told) -> str:
+def _told(tracker: str, run: Run, name: str, project: str, new: list[Report], told: ToldSteps) -> str:
     try:
         return TRACKERS[tracker](run, name, project, new, told)
     except ImportError as error:

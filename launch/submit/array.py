@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from jobs.core.files import make_directory, write_atomic
 from jobs.core.spec import Source
 from launch.base.errors import ClusterUnreachable, RejectedByCluster
 from launch.config.profile import Profile
@@ -55,8 +54,6 @@ def write(
     stage = replace(stage, name=name, sources=tuple(sources))
     paths = run.paths.stage(name)
     place = paths.scripts(ATTEMPT)
-    make_directory(place.root)
-    paths.logs.mkdir()
     # One process does one shard with all cores of its task.
     variables = {**dict(scripts.environment(profile, stage)), "TOKENIZERS_PARALLELISM": "true", **profile.env}
     common = {"stage_dir": paths.root, "environment": sorted(variables.items())}
@@ -68,11 +65,10 @@ def write(
         tasks=tasks_file(run, name),
         stage_python=python,
     )
-    write_atomic(place.host, templates.template("array_host.sh.j2", **common))
-    write_atomic(place.node, node, mode=0o755)
     container = scripts.container_of(run, stage, profile)
-    if container is not None and (text := containers.environment_text(container)):
-        write_atomic(place.container, text)
+    text = "" if container is None else containers.environment_text(container)
+    scripts.StageScripts(templates.template("array_host.sh.j2", **common), node, text).write(place)
+    paths.logs.mkdir()
     request = scripts.request(run, stage, profile, ATTEMPT, 0, None)
     return replace(request, array=f"0-{count - 1}%{parallel}")
 

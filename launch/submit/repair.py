@@ -22,7 +22,7 @@ from launch.status.model import RunStatus, State
 from launch.submit import cancel
 
 
-class Kind(StrEnum):
+class LeftoverKind(StrEnum):
     """What a finding is about."""
 
     SILENT = "cluster silent"
@@ -37,7 +37,7 @@ class Kind(StrEnum):
 class Leftover:
     """``command`` fixes it; ``is_safe``: ``overnight doctor --fix`` does. ``job``: its id, where it is about one."""
 
-    kind: Kind
+    kind: LeftoverKind
     text: str
     command: str
     is_safe: bool = False
@@ -62,7 +62,7 @@ def examine(run: Run, plan: Plan, gateway: Gateway | None) -> tuple[list[Leftove
     stages = assess.look(run, plan, queue, gateway.sacct if gateway is not None else lambda since: None)
     if stages.silence:
         again = f"overnight doctor {run.id}"
-        return [*found, Leftover(Kind.SILENT, stages.silence.splitlines()[0], again)], f"{again}, later"
+        return [*found, Leftover(LeftoverKind.SILENT, stages.silence.splitlines()[0], again)], f"{again}, later"
     return [*found, *_jobs(run, plan, rows), *_stages(run, stages)], advice.of_run(run, stages)
 
 
@@ -88,7 +88,10 @@ def _lock(run: Run) -> list[Leftover]:
         return []
     return [
         Leftover(
-            Kind.LOCK, f"the lock of a process that is gone: {held}", f"rm {shlex.quote(str(run.paths.lock))}", True
+            LeftoverKind.LOCK,
+            f"the lock of a process that is gone: {held}",
+            f"rm {shlex.quote(str(run.paths.lock))}",
+            True,
         )
     ]
 
@@ -104,13 +107,13 @@ def _jobs(run: Run, plan: Plan, rows: list[QueueRow]) -> list[Leftover]:
         about = f"job {row.job_id} of stage {stage!r}"
         command = f"scancel {row.job_id}"
         if row.name not in names.announced:
-            found.append(Leftover(Kind.UNEXPLAINED, f"{about} is in no journal", command, True, row.job_id))
+            found.append(Leftover(LeftoverKind.UNEXPLAINED, f"{about} is in no journal", command, True, row.job_id))
         elif not _is_current(run, plan, *names.announced[row.name]):
             text = f"{about} belongs to an attempt that was replaced"
-            found.append(Leftover(Kind.LEFT_OVER, text, command, True, row.job_id))
+            found.append(Leftover(LeftoverKind.LEFT_OVER, text, command, True, row.job_id))
         elif row.reason == NEVER_SATISFIED:
             text = f"{about} will never start: a stage that it depends on did not succeed"
-            found.append(Leftover(Kind.BLOCKED, text, command, True, row.job_id))
+            found.append(Leftover(LeftoverKind.BLOCKED, text, command, True, row.job_id))
     return found
 
 
@@ -123,6 +126,6 @@ def _is_current(run: Run, plan: Plan, stage: str, token: str) -> bool:
 def _stages(run: Run, stages: RunStatus) -> list[Leftover]:
     """Those that need their user. A blocked one is told by its job."""
     return [
-        Leftover(Kind.STAGE, f"stage {one.stage!r} is {one.state}: {one.text}", advice.of_stage(run, one))
+        Leftover(LeftoverKind.STAGE, f"stage {one.stage!r} is {one.state}: {one.text}", advice.of_stage(run, one))
         for one in stages.of(State.FAILED, State.LOST)
     ]

@@ -93,6 +93,8 @@ class Submitter:
         self._interrupt = Interrupt()
         self._queue: QueueView | None = None
         self._jobs: dict[str, str | None] = {}
+        self._opened: set[str] = set()
+        """Names of the jobs that were announced by this process."""
         self._suspects = reuse.suspects(run, plan)
         self._room = QueueSlots(profile.rolling, run.id, ending)
         self.not_looked_for = ""
@@ -222,8 +224,8 @@ class Submitter:
         def left_over(view: QueueView) -> list[str]:
             return [row.job_id for row in view.alive(intents) if self._is_left_over(row, intents, superseded)]
 
-        if not superseded and not left_over(self._view()):
-            return  # as nearly always: no further question
+        if not superseded and (intents.keys() <= self._opened or not left_over(self._view())):
+            return  # as nearly always: no further question, and none at all about a new run
         jobs = left_over(self._view(fresh=True))
         if jobs:
             self._run.journal.write(Event.CANCELLED, stages=[], jobs=jobs, phase="given up")
@@ -330,6 +332,7 @@ class Submitter:
         if not attempts.open_next(store, attempt):
             return None
         self._run.journal.write(Event.INTENT, stage=stage.name, attempt=token, names=list(names), store=store.root.name)
+        self._opened.update(names)
         jobs: list[str] = []
         for link in range(links):
             jobs.append(self._sbatch(stage, store, attempt, link, jobs))

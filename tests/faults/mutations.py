@@ -44,7 +44,7 @@ class Mutation:
 
 
 def _claim_taken_by_all(original: Any) -> Any:
-    def take(store: StorePaths, wanted: Claim) -> None:
+    def take(store: StorePaths, wanted: Claim, has_begun: bool = False) -> None:
         store.claims.mkdir(parents=True, exist_ok=True)
         text = f"{json.dumps(asdict(wanted))}\n"
         files.write_atomic(store.claim(wanted.attempt, wanted.link, wanted.restart), text)
@@ -62,8 +62,8 @@ def _finished_by_this_run_alone(original: Any) -> Any:
 def _later_links_do_not_matter(original: Any) -> Any:
     """A copy of a link that was cancelled while it waited takes its claim beside a later link, which is at work."""
 
-    def take(store: StorePaths, wanted: Claim) -> Any:
-        rival = original(store, wanted)
+    def take(store: StorePaths, wanted: Claim, has_begun: bool = False) -> Any:
+        rival = original(store, wanted, has_begun)
         return None if rival is not None and rival.link > wanted.link else rival
 
     return take
@@ -169,7 +169,7 @@ def _seal_by_name(original: Any) -> Any:
 MUTATIONS: dict[str, Mutation] = {
     # The claim
     "claim-taken-by-all": Mutation(claim, "take", _claim_taken_by_all),
-    "claim-never-taken": Mutation(claim, "take", lambda original: lambda store, wanted: None),
+    "claim-never-taken": Mutation(claim, "take", lambda original: lambda store, wanted, has_begun=False: None),
     "later-links-do-not-matter": Mutation(claim, "take", _later_links_do_not_matter),
     "claim-not-checked": Mutation(claim, "check_held", lambda original: lambda store, wanted: None),
     "given-up-without-a-claim": Mutation(claim, "supersede", lambda original: lambda *given, **named: None),

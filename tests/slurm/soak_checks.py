@@ -45,7 +45,7 @@ def two_writers(events: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
     current: tuple[str, int] | None = None
     for line in events:
         who = (str(line.get("job")), int(line.get("restart", 0)))
-        if line["event"] == "start":
+        if line["event"] in ("start", "finishes"):  # which seals what an earlier one had finished
             current = who
         elif line["event"] in ("saved", "sealed") and who != current:
             return line

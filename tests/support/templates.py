@@ -221,6 +221,7 @@ REASONS = {
     "no_end_of_turn": "the template closes no answer of",
     "turns_change_in_template": "the template writes a turn in another way when more follows in",
     "no_place_of_answer": "the template does not say where the answer is in",
+    "two_think_blocks": "the template writes a think block of its own before that of",
 }
 
 

@@ -20,7 +20,7 @@ from jobs.backends.nemo.recipes import Parallel
 from jobs.backends.nemo.settings import NemoSettings
 from jobs.core.spec import StageSpec
 from jobs.core.validation import SPLIT
-from jobs.training import measured, ranks, validation
+from jobs.training import cpu, measured, ranks, validation
 from jobs.training.interface import Result, WorkContext
 from jobs.training.order import tell_order
 
@@ -123,6 +123,7 @@ def _trainer(settings: NemoSettings, spread: Parallel, world: int) -> nl.Trainer
         pipeline_dtype=torch.bfloat16 if mixed else torch.float32,
         process_group_backend="nccl" if gpu else "gloo",
         ckpt_async_save=False,  # a save is sealed when it returns
+        ckpt_torch_dist_multiproc=cpu.writers(),
         ddp=DistributedDataParallelConfig(check_for_nan_in_grad=True, overlap_grad_reduce=overlap),
     )
     if world > 1:

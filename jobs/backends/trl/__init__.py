@@ -39,7 +39,7 @@ CAPABILITIES = Capabilities(
         optimizers={"adamw_8bit": 2.03, "paged_adamw": 0.0, "paged_adamw_8bit": 0.0},  # pages can lie on the host
         recompute=(True,),
         sharded_by="shard",
-        fused_loss="liger",
+        lean_by="liger",
     ),
     saves="hf",
     # 1 took rows several times in a batch, lost the rotary base for transformers 4, and scored without a model's cap

@@ -215,6 +215,8 @@ def _refuse(task: str, config: Mapping[str, Any]) -> None:
         raise HarnessError(f"{task!r} shows images or sound to the model: not supported")
     if config.get("repeats", 1) != 1:
         raise HarnessError(f"{task!r} draws several answers to each question: not supported")
+    if any(one.get("hf_evaluate") for one in config.get("metric_list") or ()):
+        raise HarnessError(f"{task!r} scores by a program that is fetched from a hub: not supported")
     if (config.get("generation_kwargs") or {}).get("do_sample"):
         raise HarnessError(f"{task!r} draws its answers by chance: not supported; they could not be compared")
     if not config.get("dataset_path"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,12 +57,14 @@ class Document:
 @dataclass(frozen=True)
 class Chosen:
     """The tasks and the rows that are taken of them. ``unclear``: rows of a package that are no rows of the data set;
-    ``undivided``: the rows do not say of which task of the group they are, and all went to one."""
+    ``undivided``: the rows do not say of which task of the group they are, and all went to one. ``scratch``: where
+    ``datasets`` keeps copies of the rows; it goes when this does."""
 
     parts: list[Part]
     documents: list[Document]
     unclear: int
     undivided: bool
+    scratch: tempfile.TemporaryDirectory[str]
 
 
 def choose(task: Task, inputs: Mapping[str, Input]) -> Chosen:
@@ -78,7 +81,8 @@ def choose(task: Task, inputs: Mapping[str, Input]) -> Chosen:
         raise BadSettings(f"task {task.name!r} was planned with lm_eval {keys.version}, and here is {here}")
     given = inputs[f"benchmark:{keys.benchmark.partition('/')[0]}"]
     place = given.output / keys.rows if keys.rows else given.output
-    rows = Benchmark(place, keys.data_set, _scratch())
+    scratch = tempfile.TemporaryDirectory(prefix="overnight-rows-")
+    rows = Benchmark(place, keys.data_set, Path(scratch.name))
     parts: list[Part] = []
     undivided = False
     for name, file in keys.files.items():
@@ -97,7 +101,7 @@ def choose(task: Task, inputs: Mapping[str, Input]) -> Chosen:
     chosen = first_by_hash(documents, keys.limit, lambda one: one.id)
     if not chosen:
         raise ExamplesError(f"{place}:1: no row for the task {task.name}")
-    return Chosen(parts, chosen, rows.unclear, undivided)
+    return Chosen(parts, chosen, rows.unclear, undivided, scratch)
 
 
 def _offline() -> None:
@@ -108,13 +112,6 @@ def _offline() -> None:
     import datasets
 
     datasets.disable_progress_bars()
-
-
-def _scratch() -> Path:
-    """Where ``datasets`` may put its copies: gone with the job."""
-    import tempfile
-
-    return Path(tempfile.mkdtemp(prefix="overnight-rows-"))
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,11 +60,13 @@ def _choose(reader: Reader, task: Task, inputs: Mapping[str, Input]) -> list[Cas
     given = inputs[f"benchmark:{keys.benchmark.partition('/')[0]}"]
     place = given.output / keys.rows if keys.rows else given.output
     found: list[Case] = []
+    seen: Counter[str] = Counter()
     for path in benchmarks.files_of(place):
         for where, row in benchmarks.read(path):
             case = reader(where, {"id": id_of(row), "file": path.stem, **row}, keys)
             if case is not None:
-                found.append(case)
+                seen[case.id] += 1
+                found.append(case if seen[case.id] == 1 else replace(case, id=f"{case.id}#{seen[case.id]}"))
     return _limited(task, place, found)
 
 
@@ -106,8 +109,10 @@ def _prepare(
 def _parts(engine: Engine, case: Case, keys: Any, chat: bool) -> list[Question | Prompt]:
     if case.choices:
         return [*engine.question(case.text, case.choices)]
-    text = engine.apply_chat_template([{"role": "user", "content": case.text}]) if chat else f"{case.text}\n"
-    return [engine.prompt(text, keys.max_new_tokens)]
+    before = [] if keys.system is None else [{"role": "system", "content": keys.system}]
+    messages = [*before, {"role": "user", "content": case.text}]
+    plain = "".join(f"{message['content']}\n" for message in messages)
+    return [engine.prompt(engine.apply_chat_template(messages) if chat else plain, keys.max_new_tokens)]
 
 
 def _scores(results: Sequence[Any]) -> list[float]:
@@ -139,7 +144,8 @@ def _refusal_row(where: str, row: Mapping[str, Any], keys: Any) -> Case | None:
     if language not in refusals.PATTERNS:
         raise ExamplesError(f"{where}: refusals are known in {', '.join(refusals.PATTERNS)}, not in {language!r}")
     tags = _tag(keys, {"category": row["file"], **row}, "category") if kind == "harmful" else {}
-    return Case(str(row["id"]), _text(where, row, "prompt"), facts={"kind": kind, "language": language}, tags=tags)
+    asked = _text(where, row, "prompt")
+    return Case(str(row["id"]), asked, facts={"kind": kind, "language": language, "asked": asked}, tags=tags)
 
 
 def _choose_prompts(task: Task, inputs: Mapping[str, Input]) -> list[Case]:

@@ -88,13 +88,21 @@ def _plain_name(path: Path) -> str:
 
 def _refuse_paths_of_here(pipeline: PipelineFile, via: str) -> None:
     """Whatever a job reads must be over there, and stay there."""
-    from launch.config import data_settings
-    from launch.config.stages import DataStage, PathSource
+    from launch.config import data_settings, suites
+    from launch.config.document.reader import read
+    from launch.config.stages import BenchmarkSource, DataStage, PathSource
 
+    for place, names in suites.named(read(pipeline.path).data):
+        if own := [name for name in names if suites.is_path(name)]:
+            text = f"the suite {own[0]!r} is a file of this machine, and does not go over with --via"
+            raise pipeline.error(place, text, "write its tasks and sources into the pipeline")
     named: list[tuple[KeyPath, str]] = []
     base = pipeline.pipeline.model.base
     if base.startswith(".") or (not base.startswith(("pypi:", "hf:")) and pipeline.resolve(base).exists()):
         named.append((("model", "base"), base))
+    for name, kept in pipeline.pipeline.sources.items():
+        if isinstance(kept, BenchmarkSource) and not kept.origin.startswith(("pypi:", "hf:")):
+            named.append((("sources", name, "from"), kept.origin))
     for name, stage in pipeline.pipeline.stages.items():
         if not isinstance(stage, DataStage):
             continue

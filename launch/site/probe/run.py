@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from jobs.core import files
-from jobs.core.files import write_atomic
 from jobs.core.paths import StagePaths, Workspace
 from launch.base.errors import OvernightError, RejectedByCluster
 from launch.config.fields import Duration
@@ -119,8 +118,6 @@ def _prepare(run: Run, profile: Profile, plan: ProbePlan) -> Probe:
     stage = replace(stage, name=plan.executor.replace("_", "-"))
     paths = run.paths.stage(stage.name)
     place = paths.scripts(ATTEMPT)
-    place.root.mkdir(parents=True)
-    paths.logs.mkdir()
     environment = scripts.environment(profile, stage)
     common = {"stage_dir": paths.root, "boot": run.paths.boot, "environment": environment}
     host = templates.template(
@@ -137,11 +134,10 @@ def _prepare(run: Run, profile: Profile, plan: ProbePlan) -> Probe:
         stage_python=python,
         processes=plan.resources.processes_per_node,
     )
-    write_atomic(place.host, host)
-    write_atomic(place.node, node, mode=0o755)
     container = scripts.container_of(run, stage, profile)
-    if container is not None and (text := containers.environment_text(container)):
-        write_atomic(place.container, text)
+    text = "" if container is None else containers.environment_text(container)
+    scripts.StageScripts(host, node, text).write(place)
+    paths.logs.mkdir()
     return Probe(plan, paths, stage)
 
 

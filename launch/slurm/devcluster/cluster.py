@@ -25,7 +25,7 @@ from launch.slurm.devcluster import accounting, config, location, ports, service
 from launch.slurm.devcluster.config import ClusterConfig
 from launch.slurm.devcluster.daemons import Daemon, Process, Records, kill, last_lines, marked, wait_until
 
-Say = Callable[[str], None]
+SayProgress = Callable[[str], None]
 
 _SAFE_PATH = re.compile(r"[A-Za-z0-9_./+@-]+\Z")
 _SOCKET_PATH_LIMIT = 107  # of sockaddr_un
@@ -87,7 +87,7 @@ class DevCluster:
         with_accounting: bool | None = None,
         port: int | None = None,
         shape: Mapping[str, Any] | None = None,
-        say: Say = lambda _: None,
+        say: SayProgress = lambda _: None,
     ) -> ClusterConfig:
         """The cluster, with all nodes up: what does not run yet is started. Asking again for the same is free.
 
@@ -268,7 +268,7 @@ class DevCluster:
             raise InputError(f"no {name!r} in this cluster; there are: {', '.join(daemons)}")
         return daemons[name]
 
-    def _start_all(self, settings: ClusterConfig, say: Say) -> None:
+    def _start_all(self, settings: ClusterConfig, say: SayProgress) -> None:
         fresh = not any(self._records.alive(name) for name in self._records.names())
         try:
             self._start_in_order(settings, say)
@@ -277,7 +277,7 @@ class DevCluster:
                 self._kill_all()
             raise
 
-    def _start_in_order(self, settings: ClusterConfig, say: Say) -> None:
+    def _start_in_order(self, settings: ClusterConfig, say: SayProgress) -> None:
         daemons = {daemon.name: daemon for daemon in services.daemons(settings)}
         environment = services.environment(settings)
         for name, daemon in daemons.items():

@@ -88,6 +88,27 @@ INSTRUCTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"instruction": "Capital?", "output": "Paris", "system": "Short.", "history": [["Hi", "Hello"]]},
         {"messages": [S, U, A, U2, A2]},
     ),
+    "Dolly": (
+        {"instruction": "Translate.", "context": "yes", "response": "ja", "category": "qa"},
+        {"prompt": "Translate.\n\nyes", "completion": "ja"},
+    ),
+    "GSM8K": ({"question": "Hi", "answer": "Hello"}, {"prompt": "Hi", "completion": "Hello"}),
+    "MetaMath": ({"query": "Hi", "response": "Hello"}, {"prompt": "Hi", "completion": "Hello"}),
+    "OpenAI's older words for calls": (
+        {
+            "messages": [U, message("assistant", None, function_call=CALL["function"]), message("function", "21", name="weather"), A],
+            "functions": [TOOLS[0]["function"]],
+        },
+        {
+            "messages": [
+                U,
+                message("assistant", None, tool_calls=[{"type": "function", "function": CALL["function"]}]),
+                message("tool", "21", name="weather"),
+                A,
+            ],
+            "tools": TOOLS,
+        },
+    ),
     "texts": ({"prompt": "Hi", "completion": "Hello"}, {"prompt": "Hi", "completion": "Hello"}),
     "texts with a system": ({"system": "Short.", "prompt": "Hi", "completion": "Hello"}, {"messages": [S, U, A]}),
     "TRL's lists": ({"prompt": [S, U], "completion": [A]}, {"messages": [S, U, A]}),
@@ -162,6 +183,10 @@ PREFERENCES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"system": "Short.", "question": "Hi", "chosen": "Paris", "rejected": "London"},
         {"prompt": [S, U], "chosen": [A2], "rejected": [A3]},
     ),
+    "Alpaca with two answers": (
+        {"instruction": "Capital?", "input": "France", "chosen": "Paris", "rejected": "London"},
+        {"prompt": "Capital?\n\nFrance", "chosen": "Paris", "rejected": "London"},
+    ),
     "Nectar": (
         {
             "prompt": transcript("Hi", ""), "turns": 1, "num_responses": 3, "source": ["x"], "good_natured": True,
@@ -220,7 +245,23 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("instructions", {"messages": [U, {**A, "weight": 0}]}, "nothing_to_learn", "weight 0"),
     ("instructions", {"messages": [U, {**A, "weight": 0.5}]}, "wrong_weight", "0 or 1"),
     ("instructions", {"messages": [{**U, "reasoning_content": "x"}, A]}, "wrong_roles", "reasoning_content"),
-    ("instructions", {"messages": [U, message("function", "x"), A]}, "wrong_roles", "'function'"),
+    ("instructions", {"messages": [U, message("critic", "x"), A]}, "wrong_roles", "'critic'"),
+    ("instructions", {"messages": [U, message("function", "x"), A]}, "wrong_roles", "tool follows one of user"),
+    ("instructions", {"messages": [U, {**A, "train": False}]}, "unknown_field", r'"weight": 0 keeps.*ignore: \[train\]'),
+    ("instructions", {"messages": [U, A], "Unnamed: 0": 3}, "unknown_field", r'ignore: \["Unnamed: 0"\]'),
+    (
+        "instructions",
+        {"messages": [U, message("assistant", None, tool_calls=[CALL]), message("tool", "x", tool_call_id="7"), A]},
+        "unknown_call",
+        "message 3 is the result of a call with the id '7'",
+    ),
+    (
+        "instructions",
+        {"messages": [U, message("assistant", None, tool_calls=[CALL], function_call=CALL["function"])]},
+        "two_forms",
+        '"function_call" beside "tool_calls"',
+    ),
+    ("instructions", {"instruction": "a", "input": "b", "context": "c", "output": "d"}, "unknown_field", '"context"'),
     ("instructions", {"messages": "[]"}, "not_messages", "JSON in a text"),
     ("instructions", {"messages": [U, {**A, "tool_calls": [{"x": 1}]}]}, "not_a_call", r"tool_calls\[0\]"),
     ("preferences", {"chosen": [U, A], "rejected": [U2, A2]}, "different_prompts", "same conversation"),
@@ -300,6 +341,11 @@ def test_reasoning_is_left_out_on_demand() -> None:
     for answer in ({**A, "reasoning_content": "so"}, inline):
         assert made({"messages": [U, answer]}, reasoning="strip") == [{"messages": [U, A]}]
         assert made({"messages": [U, answer]}) == [{"messages": [U, answer]}]
+    parts = message("assistant", [{"type": "text", "text": "<think>so</think>"}, {"type": "text", "text": "Hello"}])
+    wanted = message("assistant", [{"type": "text", "text": "Hello"}])
+    assert made({"messages": [U, parts]}, reasoning="strip") == [{"messages": [U, wanted]}]
+    told = message("assistant", "Write <think>so</think> for it.")
+    assert made({"messages": [U, told]}, reasoning="strip") == [{"messages": [U, told]}]
 
 
 def test_equal_scores_say_nothing() -> None:

@@ -55,10 +55,11 @@ def test_rows_of_one_prompt_stay_together(tmp_path: Path, make: Make) -> None:
 def test_preferences(tmp_path: Path, make: Make) -> None:
     rows = [{"prompt": f"p {n}", "chosen": "good", "rejected": "bad"} for n in range(60)]
     rows += [{"prompt": "p 0", "chosen": "good", "rejected": "bad"}, {"prompt": "q", "chosen": "a", "rejected": "a "}]
+    rows += [{"prompt": "w", "chosen": "x", "rejected": "y"}, {"prompt": "w", "chosen": "y", "rejected": "x"}]
     output = make("preferences", PATH, sources=(source_of(lines(tmp_path / "a.jsonl", rows)),))
     card = json.loads((output / "card.json").read_text())
-    assert card["dropped"] == {"duplicate": 1, "no_difference": 1}
-    assert card["read"] == 62
+    assert card["dropped"] == {"contradiction": 2, "duplicate": 1, "no_difference": 1}
+    assert card["read"] == 64
 
 
 def test_corpus_of_texts_and_rows(tmp_path: Path, make: Make) -> None:

@@ -223,6 +223,10 @@ REFUSED: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
     "only held out": ({"dev.jsonl": "validation", "test.jsonl": "test"}, {}, "no file is of the train split"),
     "two splits": ({"test/train.jsonl": "train", "train/x.jsonl": "train"}, {}, r"test/train\.jsonl: is of two splits by the names of file and folder, test and train"),
     "a shard is missing": ({"train-00000-of-00003.jsonl": "train", "train-00002-of-00003.jsonl": "train"}, {}, r"train-00001-of-00003: is missing"),
+    "two splits of a hub's files for training": (
+        {"train_sft-00000-of-00001.jsonl": "train", "train_gen-00000-of-00001.jsonl": "train", "test_sft-00000-of-00001.jsonl": "test"}, {},
+        r"is of the split train_sft, and other files are of train_gen: .* \{names: \{test: test_sft, train: train_gen\}\}",
+    ),
     "no such split": ({"train.jsonl": "train", "test.jsonl": "test"}, {"names": {"train": "train_sft"}}, r"split\.names: there is no split train_sft; there are test, train"),
     "unknown setting": ({"train.jsonl": "train"}, {"existing": "pour"}, r"setting split\.existing: must be one of keep, pool"),
     "unknown name": ({"train.jsonl": "train"}, {"names": {"dev": "x"}}, r"setting split\.names\.dev: unknown; known: train"),

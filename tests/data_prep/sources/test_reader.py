@@ -272,6 +272,7 @@ BAD: dict[str, tuple[str, int, str]] = {
     "twice.json": ('[{"a": 1},\n\n{"a": 1,\n "a": 2}]', 3, 'has the key "a" twice'),
     "twice.csv": ("a,b,a\n1,2,3\n", 1, 'has the column "a" twice'),
     "cells.csv": ("a,b\n1,2\n\n1,2,3\n", 4, "has 3 cells, but the first line names 2 columns"),
+    "comma.jsonl": ('{"a": 1},\n{"a": 2}\n', 1, "a comma behind the object: lines have none between them"),
     "quote.csv": ('a,b\n1,"2\n3,4\n', 2, "is not CSV"),
     "open.json": ('[{"a": 1},\n{"a": 2}\n', 3, "the list has no end"),
     "comma.json": ('[{"a": 1}\n{"a": 2}]', 2, "a comma between two rows is missing"),
@@ -330,6 +331,29 @@ def test_cells_stay_what_is_written(tmp_path: Path) -> None:
     assert read(tmp_path / "a.csv") == [
         {"id": "007", "Unnamed: 1": "1e5", "when": "2020-01-01", "x": None, "yes": "true"}
     ]
+
+
+def test_a_mark_within_quotes_does_not_divide_cells(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('"prompt, long";completion\na;b, c\n')
+    assert read(tmp_path / "a.csv") == [{"prompt, long": "a", "completion": "b, c"}]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_fields_that_a_table_has_filled_in_are_missing(tmp_path: Path, name: str) -> None:
+    """Arguments of calls as Arrow keeps them; what a row itself says is null stays so in JSON."""
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    calls = [{"name": "one", "arguments": {"city": "Lisbon"}}, {"name": "two", "arguments": {"zip": [1, None]}}]
+    table = pa.Table.from_pylist([{"calls": calls, "note": None}])
+    if name == "a.parquet":
+        pyarrow.parquet.write_table(table, tmp_path / name)
+    else:
+        with pa.ipc.new_file(str(tmp_path / name), table.schema) as writer:
+            writer.write_table(table)
+    assert read(tmp_path / name) == [{"calls": calls, "note": None}]
+    (tmp_path / "a.jsonl").write_text('{"calls": [{"zip": null}]}\n')
+    assert read(tmp_path / "a.jsonl") == [{"calls": [{"zip": None}]}]
 
 
 @pytest.mark.parametrize("size", [100, 65_530, 70_000, 200_000])

@@ -86,7 +86,7 @@ def test_capabilities(name: str, code: Path) -> None:
         assert re.fullmatch("[a-z]+-[a-z]+", f"{source}-{target}")
     assert Capabilities.of(json.loads(json.dumps(able.as_json()))) == able, "as the planner gets it"
     if able.memory is not None:
-        assert estimate.with_settings(estimate.installed(able.memory, ()), {}).states.keys() == {"fp32", "bf16"}
+        assert estimate.with_settings(able.memory.installed(()), {}).states.keys() == {"fp32", "bf16"}
         assert set(able.memory.splits) <= {"tensor_parallel", "pipeline_parallel"}
 
 

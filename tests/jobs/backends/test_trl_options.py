@@ -146,6 +146,8 @@ def test_optimizers_are_those_of_transformers(tmp_path: Path, base: Path, data: 
         ("sft", {"shard": "full", "lora_rank": 4, "lora_base": "nf4"}, "without adapters: write shard: none"),
         ("cpt", {"padding_free": True}, "padding_free is for kind sft"),
         ("cpt", {"loss": "ipo"}, "loss is for kind dpo"),
+        ("sft", {"liger": True}, "liger is for kind cpt"),
+        ("cpt", {"liger": True, "label_smoothing": 0.1}, "makes no logits, which label_smoothing needs"),
         ("dpo", {"loss": "ipo", "label_smoothing": 0.1}, "label_smoothing is for loss sigmoid"),
         ("dpo", {"loss": "exo_pair"}, "needs label_smoothing above 0"),
     ],
@@ -181,6 +183,7 @@ def test_steps_of_epochs_are_held_against_the_other_settings(changes: dict[str, 
         ({"attention": "flash_attention_2"}, "pip install flash-attn"),
         ({"optimizer": "adamw_8bit"}, "optimizer: adamw_8bit needs bitsandbytes, .* pip install bitsandbytes"),
         ({"lora_rank": 4, "lora_base": "nf4"}, "pip install (peft|bitsandbytes)"),
+        ({"liger": True}, "liger: true needs liger_kernel, .* pip install liger-kernel"),
     ],
 )
 def test_a_package_that_is_not_there_is_named(
@@ -189,8 +192,15 @@ def test_a_package_that_is_not_there_is_named(
     """As something missing, not as a wrong setting: of an image the login node knows no package."""
     monkeypatch.setattr(interface, "versions", lambda name: {})
     with pytest.raises(interface.Missing, match=text) as caught:
-        TrainSettings.read({**stages.SIX_STEPS, **changes})
+        TrainSettings.read({**stages.SIX_STEPS, **changes}, "cpt")
     assert classify(caught.value) is FailureClass.VERSIONS
+
+
+def test_liger_is_that_of_transformers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The kernels themselves need a GPU (benchmarks/gpu)."""
+    monkeypatch.setattr(interface, "versions", lambda name: {name: "99.0"})
+    settings = TrainSettings.read({**stages.SIX_STEPS, "liger": True}, "cpt")
+    assert arguments("cpt", settings, 1, tmp_path)[1]["use_liger_kernel"] is True
 
 
 def test_an_older_transformers_would_smooth_each_pass_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:

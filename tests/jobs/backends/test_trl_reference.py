@@ -92,22 +92,26 @@ def log_probabilities(model: Any, ids: Sequence[int], labels: Sequence[int]) -> 
     return -functional.cross_entropy(logits[kept], wanted[kept], reduction="none")
 
 
-def sft_loss(model: Any, reference: Any, batch: list[dict[str, Any]]) -> torch.Tensor:
+def sft_loss(model: Any, reference: Any, batch: list[dict[str, Any]], weight: float) -> torch.Tensor:
     found = torch.cat([log_probabilities(model, row["input_ids"], row["labels"]) for row in batch])
     return -found.mean()
 
 
-def dpo_loss(model: Any, reference: Any, batch: list[dict[str, Any]]) -> torch.Tensor:
-    losses = []
+def dpo_loss(model: Any, reference: Any, batch: list[dict[str, Any]], weight: float) -> torch.Tensor:
+    """``weight``: that of the chosen answers' own loss, the mean over all their tokens in the batch."""
+    losses, chosen = [], []
     for row in batch:
         gains = []
         for name in ("chosen", "rejected"):
             ids, labels = row[f"{name}_input_ids"], row[f"{name}_labels"]
             with torch.no_grad():
                 before = log_probabilities(reference, ids, labels).sum()
-            gains.append(log_probabilities(model, ids, labels).sum() - before)
+            found = log_probabilities(model, ids, labels)
+            gains.append(found.sum() - before)
+            if name == "chosen":
+                chosen.append(found)
         losses.append(-functional.logsigmoid(BETA * (gains[0] - gains[1])))
-    return torch.stack(losses).mean()
+    return torch.stack(losses).mean() - weight * torch.cat(chosen).mean()
 
 
 class Magnitude(torch.nn.Parameter):
@@ -138,11 +142,12 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "sft": {"lora_rank": 4, "lora_alpha": 8, "lora_rslora": True, "lora_dora": True},
     "dpo": {"lora_rank": 4, "lora_alpha": 8, "lora_targets": ["q_proj", "v_proj", "down_proj"], "beta": BETA},
 }
+ADAPTERS["dpo and the chosen answers' own loss"] = {**ADAPTERS["dpo"], "sft_weight": 0.7}
 
 
-def written_out_adapters(kind: str, given: Path) -> tuple[list[float], Any]:
+def written_out_adapters(name: str, given: Path) -> tuple[list[float], Any]:
     """The losses of plain torch, and the model; the numbers that adapters begin with are drawn as ``peft`` does."""
-    settings = TrainSettings.read({**SETTINGS, **ADAPTERS[kind]})
+    settings = TrainSettings.read({**SETTINGS, **ADAPTERS[name]})
     model, reference = (load_model(given / "base/output") for _ in range(2))
     transformers.set_seed(SETTINGS["seed"])
     drawn = peft.get_peft_model(load_model(given / "base/output"), adapters.configured(settings, model))
@@ -150,21 +155,21 @@ def written_out_adapters(kind: str, given: Path) -> tuple[list[float], Any]:
              for name, weight in drawn.named_parameters() if ".lora_A" in name}  # fmt: skip
     scale = 8 / (4**0.5 if settings.lora_rslora else 4)
     model.requires_grad_(False)
-    for name, inner in first.items():
-        made = Adapted(model.get_submodule(name), inner.detach(), scale, settings.lora_dora)
-        model.set_submodule(name, made)
+    for place, inner in first.items():
+        made = Adapted(model.get_submodule(place), inner.detach(), scale, settings.lora_dora)
+        model.set_submodule(place, made)
     assert len(first) == 2 * len(settings.lora_targets or "seven  ")
-    return trained(kind, model, reference, given), model
+    return trained(name[:3], model, reference, given, settings.sft_weight), model
 
 
-def written_out(kind: str, given: Path) -> list[float]:
+def written_out(kind: str, given: Path, weight: float) -> list[float]:
     """The losses of plain torch: AdamW, linear schedule, clipped gradients; norms do not decay."""
     torch.manual_seed(0)
     model, reference = (load_model(given / "base/output") for _ in range(2))
-    return trained(kind, model, reference, given)
+    return trained(kind, model, reference, given, weight)
 
 
-def trained(kind: str, model: Any, reference: Any, given: Path) -> list[float]:
+def trained(kind: str, model: Any, reference: Any, given: Path, weight: float) -> list[float]:
     """The losses of ``model``'s trainable weights."""
     learns = [weight for weight in model.parameters() if weight.requires_grad]
     decays = [weight for weight in learns if weight.ndim > 1 or isinstance(weight, Magnitude)]
@@ -177,7 +182,8 @@ def trained(kind: str, model: Any, reference: Any, given: Path) -> list[float]:
         for group in optimizer.param_groups:
             group["lr"] = SETTINGS["lr"] * share
         size = SETTINGS["batch_size"]
-        loss = {"sft": sft_loss, "dpo": dpo_loss}[kind](model, reference, rows[step * size : (step + 1) * size])
+        batch = rows[step * size : (step + 1) * size]
+        loss = {"sft": sft_loss, "dpo": dpo_loss}[kind](model, reference, batch, weight)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
@@ -186,11 +192,11 @@ def trained(kind: str, model: Any, reference: Any, given: Path) -> list[float]:
     return losses
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_losses_are_those_of_plain_torch(kind: str, given: Path, tmp_path: Path) -> None:
-    wanted = written_out(kind, given)
+@pytest.mark.parametrize(("kind", "weight"), [("sft", 0.0), ("dpo", 0.0), ("dpo", 0.7)])
+def test_losses_are_those_of_plain_torch(kind: str, weight: float, given: Path, tmp_path: Path) -> None:
+    wanted = written_out(kind, given, weight)
     assert wanted[-1] < wanted[0]
-    more = {"beta": BETA} if kind == "dpo" else {}
+    more = {"beta": BETA, "sft_weight": weight} if kind == "dpo" else {}
     inputs = {"checkpoint": given / "base", "data": given / KINDS[kind]}
     for micro in (4, 1):
         stage = stages.stage(
@@ -207,17 +213,19 @@ def test_adapters_learn_what_plain_torch_does(given: Path, tmp_path: Path) -> No
     """LoRA and DoRA with rank-stabilised scale; the reference of DPO is the model without them. The finished model has
     them added to its weights."""
     starts = []
-    for kind, more in ADAPTERS.items():
+    for name, more in ADAPTERS.items():
+        kind = name[:3]
         inputs = {"checkpoint": given / "base", "data": given / KINDS[kind]}
         settings = {**SETTINGS, **more, "micro_batch_size": 1}
-        starts.append([stages.stage(tmp_path / f"{kind}{world}", kind, "trl", settings, inputs) for world in (1, 2)])
+        places = [tmp_path / f"{len(starts)}-{world}" for world in (1, 2)]
+        starts.append([stages.stage(place, kind, "trl", settings, inputs) for place in places])
     stages.start_ranks(2, *((two, None) for _, two in starts))
-    for kind, (one, two) in zip(ADAPTERS, starts, strict=True):
+    for case, (one, two) in zip(ADAPTERS, starts, strict=True):
         one.start()
-        wanted, model = written_out_adapters(kind, given)
+        wanted, model = written_out_adapters(case, given)
         assert wanted[-1] < 0.99 * wanted[0]
         for made in (one, two):
-            assert list(made.losses().values()) == pytest.approx(wanted, rel=1e-6), (kind, made.spec.stage)
+            assert list(made.losses().values()) == pytest.approx(wanted, rel=1e-6), (case, made.spec.stage)
             found = load_file(made.output / "model.safetensors")
             for name, part in model.named_modules():
                 if isinstance(part, Adapted):

@@ -41,6 +41,8 @@ def test_shards_learn_what_whole_replicas_do(tmp_path: Path, base: Path, data: P
         "pytorch_model_fsdp_0",
         "optimizer_0",
     }
+    parts = shards["sft"].spec.store_paths.save(2) / "optimizer_0"
+    assert len(list(parts.glob("__0_*.distcp"))) > 1, "one thread wrote the part of a process"
     stages.start_ranks(1, *((stage, 2) for stage in shards.values()))
     stages.start_ranks(2, *((stage, None) for stage in shards.values()))
     for name, stage in whole.items():

@@ -17,7 +17,7 @@ LINES: tuple[tuple[FailureClass | None, str], ...] = (
     (FailureClass.COLLECTIVE_TIMEOUT, "torch.distributed.elastic.rendezvous.api.RendezvousTimeoutError"),
     (FailureClass.COLLECTIVE_TIMEOUT, "torch.distributed.DistStoreError: Timed out after 61 seconds waiting for clients. 1/2"),
     (FailureClass.COLLECTIVE_TIMEOUT, "torch.distributed.DistNetworkError: server socket has failed to listen: Address already in use"),
-    (FailureClass.COLLECTIVE_TIMEOUT, "srun: error: Node failure on node3"),
+    (FailureClass.NODE_FAILURE, "srun: error: Node failure on node3"),
     (FailureClass.GPU_MEMORY, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."),
     (FailureClass.GPU_MEMORY, "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
     (FailureClass.OUT_OF_MEMORY, "slurmstepd: error: Detected 1 oom_kill event in StepId=12.0. Some of the step tasks have been OOM Killed."),

@@ -17,7 +17,7 @@ from jobs.encoding.rows import RowEncoder, Tokens
 from jobs.encoding.settings import Encoding
 from tests.support import stages
 from tests.support.templates import A2, CALL, RESULT, TOOLS, U2, A, S, U, learned, write_tokenizer
-from tests.support.tokenizer_shapes import CHATML, spaced
+from tests.support.tokenizer_shapes import CHATML, metaspace, spaced
 
 LEGACY = Encoding(special_tokens="allow")
 
@@ -321,6 +321,67 @@ def test_an_answer_that_begins_as_a_think_block_does_is_learned_whole(tmp_path: 
     thinks = {"role": "assistant", "content": "<think>\nso</think>Yes"}
     found = RowEncoder(tokenizer).encode({"messages": [U, thinks]})["completion"]
     assert learned(tokenizer, found) == ["so</think>Yes<|im_end|>\n"]
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_an_answer_with_a_think_block_in_its_text_does_not_get_a_second_one(parts: bool, tmp_path: Path) -> None:
+    """The template writes one for every answer, and knows the reasoning only by its field."""
+    block = (
+        "{% if m.role == 'assistant' %}<think>\n{{ m.reasoning_content or '' }}\n</think>\n\n{% endif %}{{ m.content }}"
+    )
+    tokenizer = load(write_tokenizer(tmp_path, CHATML.replace("{{ m.content }}", block)))
+    text = "<think>\nso\n</think>\n\nYes"
+    thinks = {"role": "assistant", "content": [{"type": "text", "text": text}] if parts else text}
+    with pytest.raises(
+        CannotEncode, match=r"own before that of messages\[1\].*keep gives it as reasoning_content.*strip"
+    ):
+        RowEncoder(tokenizer).encode({"messages": [U, thinks, U2, A2]})
+    keeps = RowEncoder(tokenizer, Encoding(reasoning="keep"))
+    found = keeps.encode({"messages": [U, thinks, U2, A2]})["completion"]
+    assert learned(tokenizer, found) == [
+        "<think>\nso\n</think>\n\nYes<|im_end|>\n",
+        "<think>\n\n</think>\n\nParis, of course<|im_end|>\n",
+    ]
+
+
+def test_a_message_that_the_template_leaves_out_is_missed_though_its_text_stands_elsewhere(tmp_path: Path) -> None:
+    """Each message, call, tool and speaker has a mark of its own."""
+    silent = CHATML.replace("for m in messages", "for m in messages if m.role != 'system'")
+    encoder = RowEncoder(load(write_tokenizer(tmp_path / "system", silent)))
+    with pytest.raises(CannotEncode, match=r"leaves out messages\[0\]\.content \(role system\)"):
+        encoder.encode({"messages": [{"role": "system", "content": "Hi"}, U, A]})
+    last = CHATML.replace("for m in messages", "for m in messages[-2:]")
+    same = [{**U, "content": "same"}, {**A, "content": "same"}]
+    with pytest.raises(CannotEncode, match=r"leaves out messages\[0\]\.content \(role user\)"):
+        RowEncoder(load(write_tokenizer(tmp_path / "last", last))).encode({"messages": [*same, *same]})
+    named = [{**U, "name": "user"}, A]  # the word stands there as the role
+    with pytest.raises(CannotEncode, match=r"leaves out messages\[0\]\.name"):
+        RowEncoder(load(write_tokenizer(tmp_path / "plain", CHATML))).encode({"messages": named})
+    speaks = CHATML.replace("{{ m.role }}", "{{ m.name or m.role }}")
+    encoder = RowEncoder(load(write_tokenizer(tmp_path / "names", speaks)))
+    encoder.encode({"messages": [{**U, "name": "Bob"}, A]})
+
+
+def test_results_of_tools_are_in_the_order_of_their_calls_or_say_which_they_are(tmp_path: Path) -> None:
+    calls = [{"id": name, "type": "function", "function": {"name": name, "arguments": "{}"}} for name in ("one", "two")]
+    called = {"role": "assistant", "content": "", "tool_calls": calls}
+    one, two = ({"role": "tool", "content": f"of {name}", "tool_call_id": name} for name in ("one", "two"))
+    text = "{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}{% endfor %}"
+    silent = RowEncoder(load(write_tokenizer(tmp_path / "silent", CHATML.replace("{{ m.content }}", text))))
+    silent.encode({"messages": [U, called, one, two, A]})
+    with pytest.raises(CannotEncode, match="not in the order of their calls"):
+        silent.encode({"messages": [U, called, two, one, A]})
+    says = CHATML.replace("{{ m.content }}", "{{ m.tool_call_id }}" + text)
+    RowEncoder(load(write_tokenizer(tmp_path / "says", says))).encode({"messages": [U, called, two, one, A]})
+
+
+def test_text_that_the_tokenizer_does_not_know_is_counted(tmp_path: Path) -> None:
+    tokenizer = load(metaspace(tmp_path, "first"))
+    encoder = RowEncoder(tokenizer)
+    encoder.encode({"prompt": "Hi", "completion": "there"})
+    assert not +encoder.notes
+    encoder.encode({"prompt": "Hi", "completion": "中"})
+    assert +encoder.notes == {"rows with text that the tokenizer does not know (<unk>)": 1}
 
 
 def test_a_long_conversation_is_rendered_a_few_times(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ stats = pytest.importorskip("scipy.stats")
 from jobs.core import power  # noqa: E402
 from jobs.evaluate import gates, intervals, metrics  # noqa: E402
 from jobs.evaluate.gates import GateRule  # noqa: E402
-from jobs.evaluate.intervals import Groups, Observed  # noqa: E402
+from jobs.evaluate.intervals import Clusters, Observed  # noqa: E402
 from jobs.evaluate.metrics import Metric  # noqa: E402
 
 MEAN = Metric(lambda sums: sums[..., 0] / sums[..., 1], True)
@@ -25,7 +25,7 @@ SHARE = Metric(lambda sums: sums[..., 0] / sums[..., 1], True, share=0)
 def mean(values: Any, groups: Any = None, seed: int = 0, resamples: int = 1000, metric: Metric = MEAN) -> Observed:
     """Of a column."""
     columns = np.stack([np.asarray(values, dtype=float), np.ones(len(values))], axis=1)
-    drawn_together = Groups(range(len(values)) if groups is None else groups, resamples, seed)
+    drawn_together = Clusters(range(len(values)) if groups is None else groups, resamples, seed)
     return metrics.value(metric, columns, drawn_together, drawn_together.sums(columns))
 
 
@@ -53,7 +53,7 @@ def test_a_ratio_of_sums_is_covered() -> None:
     def draw(random: Any) -> Observed:
         tokens = random.integers(5, 200, 30).astype(float)
         columns = np.stack([random.normal(2.0, 0.4, 30) * tokens, tokens], axis=1)
-        groups = Groups(range(30), 1000, 0)
+        groups = Clusters(range(30), 1000, 0)
         return metrics.value(MEAN, columns, groups, groups.sums(columns))
 
     assert covered(draw, 2.0) == pytest.approx(0.95, abs=0.03)
@@ -112,9 +112,9 @@ def test_too_few_say_nothing() -> None:
 
 def test_a_large_task_is_drawn_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(3).normal(size=(50, 2))
-    whole = Groups(range(50), 64, 9).sums(values)
+    whole = Clusters(range(50), 64, 9).sums(values)
     monkeypatch.setattr(intervals, "BLOCK", 200)
-    assert np.array_equal(Groups(range(50), 64, 9).sums(values), whole)
+    assert np.array_equal(Clusters(range(50), 64, 9).sums(values), whole)
 
 
 def test_chances_of_draws_are_those_of_student() -> None:

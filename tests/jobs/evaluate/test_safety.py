@@ -68,6 +68,7 @@ def test_harmful_prompts_stand_beside_harmless_ones(tmp_path: Path, loaded: Load
     task, settings = task_on(tmp_path, rows, loaded, safety="refusal", limit=6, max_new_tokens=2, chat="false")
     samples = task.run()
     assert Counter(one["kind"] for one in samples) == {"harmful": 6, "harmless": 6}
+    assert all(one["asked"] and "answer" in one for one in samples)
     for one in samples:  # what the model would say decides
         one["refused"] = one["kind"] == "harmful"
     found = numbers(samples, settings)
@@ -200,6 +201,17 @@ def test_rows_of_another_form_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(ExamplesError, match=text):
             task_on(tmp_path / text[-9:].strip("'"), [row], None, safety=name)
+
+
+def test_equal_rows_have_ids_of_their_own_and_tables_are_read(tmp_path: Path) -> None:
+    rows = [{"more": "One.", "less": "Two."}] * 3
+    found, _ = task_on(tmp_path / "json", rows, None, safety="pairs")
+    assert len({case.id for case in found}) == 3
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    assert [row for _, row in benchmarks.read(tmp_path / "rows.parquet")] == rows
 
 
 def test_options_are_read_by_position_and_ambiguous_ones_are_none() -> None:

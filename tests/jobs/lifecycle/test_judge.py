@@ -130,6 +130,19 @@ def test_a_start_without_a_verdict_is_judged_by_the_next(tmp_path: Path, monkeyp
     assert judge.bad_nodes(spec) == ["node1"]
 
 
+def test_a_node_that_is_lost_is_named_whoever_lost_it(tmp_path: Path) -> None:
+    spec = spec_at(tmp_path)
+    start = replace(FIRST, nodes=("node1", "node2", "node3"))
+    begin(spec, start)
+    spec.stage_paths.log("100", 0).write_text(
+        "Connection reset by peer\nsrun: error: Node failure on node3\nDistBackendError: NCCL error\n"
+    )
+    lost_peer = {"outcome": "failed", "failure": "collective_timeout", "evidence": "NCCL error", "node": "node1"}
+    for result in ({}, lost_peer):
+        said = judge.after(spec, start, result, 1, EndedBy.ITSELF)
+        assert (said.outcome, said.failure, said.nodes) == (Outcome.RETRY, FailureClass.NODE_FAILURE, ("node3",))
+
+
 @pytest.mark.failure(22)
 def test_neither_itself_nor_a_later_start_is_judged(tmp_path: Path) -> None:
     """A start that is taken for dead goes on with its prologue while the next one is at work; and an error that passes

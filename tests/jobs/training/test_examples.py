@@ -45,3 +45,10 @@ def test_threads_are_those_that_slurm_gave() -> None:
     assert cpu.threads_given({"SLURM_CPUS_PER_TASK": "3", "SLURM_CPUS_ON_NODE": "8"}) == 3
     assert cpu.threads_given({"SLURM_CPUS_ON_NODE": "8", "LOCAL_WORLD_SIZE": "4"}) == 2
     assert cpu.threads_given({"SLURM_CPUS_ON_NODE": "1", "LOCAL_WORLD_SIZE": "2"}) == 1
+
+
+def test_a_save_is_written_by_the_cores_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    for cores, writers in ((1, 2), (12, 3), (96, 8)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        assert cpu.writers() == writers

@@ -19,6 +19,7 @@ from jobs.training import interface
 from jobs.training.interface import ProcessShape
 from jobs.training.settings import BadSettings, TrainingSettings
 from launch.base.errors import InputError
+from launch.config.document.typed import fields_of
 from launch.config.kinds import TRAINING_KINDS
 from launch.config.pipeline import Pipeline
 from launch.config.pipeline_file import read_pipeline
@@ -84,18 +85,18 @@ def test_a_default_is_the_same_everywhere(name: str) -> None:
 
 
 def test_the_pipeline_file_has_the_same_keys_and_defaults() -> None:
-    found = DpoStage.model_fields
+    found = fields_of(DpoStage)
     assert KEYS.keys() <= found.keys()
     for key, entry in KEYS.items():
         if key == "seed":  # a stage's own; None: that of the pipeline
-            assert Pipeline.model_fields["seed"].default == entry.default
+            assert fields_of(Pipeline)["seed"].default == entry.default
         elif key == "steps":  # None: ``epochs`` stands in its place
             assert found[key].default is None
         elif entry.default is MISSING:
-            assert found[key].is_required(), key
+            assert found[key].is_required, key
         else:
             assert found[key].default == entry.default, key
-    assert "beta" not in CptStage.model_fields
+    assert "beta" not in fields_of(CptStage)
 
 
 def refused_by_back_end(root: Path, name: str, kind: str, settings: dict[str, Any]) -> str:

@@ -20,11 +20,9 @@ from launch.config import references
 from launch.config.document.positions import Positions, failure
 from launch.config.document.reader import parse
 from launch.config.document.validate import validate
-from launch.config.fields import Duration, StrictModel
+from launch.config.fields import Duration
 from launch.config.pipeline import Pipeline
 from launch.config.pipeline_file import PipelineFile, read_pipeline
-from launch.config.profile import Profile
-from launch.config.stages import CorpusStage
 
 PIPELINE = """\
 name: pt-pt
@@ -444,13 +442,13 @@ def test_bases(tmp_path: Path, base: str) -> None:
 
 def test_values_are_frozen(tmp_path: Path) -> None:
     pipeline = load(tmp_path).pipeline
-    with pytest.raises(ValueError, match="frozen"):
+    with pytest.raises(AttributeError, match="frozen"):
         pipeline.name = "other"
 
 
 def test_what_is_dumped_reads_the_same(tmp_path: Path) -> None:
     pipeline = load(tmp_path).pipeline
-    dumped = yaml.safe_dump(pipeline.model_dump(mode="json", by_alias=True), sort_keys=False)
+    dumped = yaml.safe_dump(pipeline.plain(), sort_keys=False)
     assert load(tmp_path, dumped).pipeline == pipeline
 
 
@@ -480,16 +478,8 @@ def test_any_value_anywhere_is_taken_or_refused_by_name(stage: str, key: str, va
 
 
 @pytest.mark.parametrize("name", ["pt_pt", "first_night"])
-def test_plain_values_are_those_of_a_dump(name: str) -> None:
+def test_plain_values_are_json_and_read_the_same(name: str) -> None:
     pipeline = read_pipeline(Path(__file__).parents[3] / "pipelines" / f"{name}.yaml").pipeline
-    assert pipeline.plain() == pipeline.model_dump(mode="json", by_alias=True)
-    stage = pipeline.stages["cpt"].model_copy(update={"options": {"a": [1, {"b": None}], "c": 1e300}})
-    assert stage.plain() == stage.model_dump(mode="json", by_alias=True)
-
-
-def test_defaults_that_are_models_are_what_their_class_makes() -> None:
-    for model in (Profile, CorpusStage):
-        for name, field in model.model_fields.items():
-            if isinstance(field.default, StrictModel):
-                assert field.default == type(field.default)(), name
-                assert field.default.model_fields_set == set()
+    assert Pipeline.read(json.loads(json.dumps(pipeline.plain()))) == pipeline
+    stage = pipeline.stages["cpt"].changed(options={"a": [1, {"b": None}], "c": 1e300})
+    assert type(stage).read(json.loads(json.dumps(stage.plain()))) == stage

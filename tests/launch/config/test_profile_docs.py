@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 import typing
 from collections.abc import Iterator
+from dataclasses import MISSING
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 from launch.config.document.layers import EXTENDS
+from launch.config.document.typed import StrictModel, fields_of
 from launch.config.profile import Profile
 from launch.config.profile_file import read_profile
 
@@ -25,15 +25,15 @@ NAMES = {
 }  # fmt: skip
 
 
-def models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def models_in(annotation: Any) -> list[type[StrictModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, StrictModel):
         return [annotation]
     return [found for part in typing.get_args(annotation) for found in models_in(part)]
 
 
-def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def keys(model: type[StrictModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted keys and what is built in."""
-    for name, field in model.model_fields.items():
+    for name, field in fields_of(model).items():
         inside = models_in(field.annotation)
         middle = f".{NAMES[name]}" if name in NAMES and not prefix else ""
         if inside:
@@ -73,7 +73,7 @@ def test_what_is_built_in() -> None:
         elif default is None:
             assert not said[key].startswith("`") or key == "workspace", key
         else:
-            assert default is PydanticUndefined or said[key] == "both", key
+            assert default in (MISSING, {}) or said[key] == "both", key
 
 
 @pytest.mark.parametrize("number", range(len(re.findall(r"^```yaml$", PAGE.read_text(), re.MULTILINE))))

@@ -280,7 +280,7 @@ def test_the_cluster_that_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "etc" / "slurm.conf").write_text("")
     monkeypatch.setenv("OVERNIGHT_DEVCLUSTER", str(tmp_path))
     for value in (True, False):
-        profile = Profile.model_validate({"name": "x", "executor": "slurm", "devcluster": value})
+        profile = Profile.read({"name": "x", "executor": "slurm", "devcluster": value})
         answer = gateway(profile, (), environment={"PATH": "/usr/bin:/bin"}).ask(["env"], timeout=60)
         assert (f"SLURM_CONF={tmp_path}/etc/slurm.conf" in answer.stdout.splitlines()) == value
 
@@ -301,7 +301,7 @@ def test_an_interpreter_that_only_the_nodes_can_run() -> None:
     """Nodes of another architecture or with other paths: ``core`` runs our own code there, ``nodes_only`` is not asked here."""
 
     def of(**environments: dict[str, object]) -> Profile:
-        return Profile.model_validate({"name": "x", "executor": "slurm", "environments": environments})
+        return Profile.read({"name": "x", "executor": "slurm", "environments": environments})
 
     profile = of(core={"python": "/nodes/py", "nodes_only": True}, toy={"python": "/nodes/toy", "nodes_only": True})
     assert profile.core_python == "/nodes/py"

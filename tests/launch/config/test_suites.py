@@ -65,3 +65,17 @@ def test_refusals_are_gated_on_both_sides(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match=r"refuses everything passes it: write a gate on refusals\.harmless, too"):
         read_pipeline(tmp_path / "p.yaml")
+
+
+def test_files_of_this_machine_do_not_go_over(tmp_path: Path) -> None:
+    from launch.cli.via_ssh import bundle
+
+    (tmp_path / "mine.yaml").write_text("tasks:\n  a: {safety: facts, benchmark: rows}\n")
+    text = PIPELINE.replace("stages:", "sources: {rows: {type: benchmark, from: ./rows}}\nstages:")
+    for tasks, said in (
+        ("{suite: ./mine.yaml}", "the suite './mine.yaml' is a file of this machine"),
+        ("{a: {safety: facts, benchmark: rows}}", "sources.rows.from: './rows' is a path of this machine"),
+    ):
+        (tmp_path / "p.yaml").write_text(text.replace("TASKS", tasks))
+        with pytest.raises(InputError, match=said):
+            bundle._refuse_paths_of_here(read_pipeline(tmp_path / "p.yaml"), "host")

@@ -95,7 +95,7 @@ def planned(
     found = {name: declared(name) for name in builder.back_ends_of(pipeline)}
     base = FetchedFacts("base", "./base", "hf", "ab" * 32, present=True)
     facts = Facts(found, {}, {"base": base}, "python3")
-    return builder.build(pipeline, Profile.model_validate({"name": "site", "executor": "slurm"}), facts)
+    return builder.build(pipeline, Profile.read({"name": "site", "executor": "slurm"}), facts)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_what_an_evaluation_compares_with_and_runs_is_part_of_it(tmp_path: Path)
         found = {name: declared(name) for name in builder.back_ends_of(pipeline)}
         base = FetchedFacts("base", "./base", "hf", "ab" * 32, present=True)
         facts = Facts(found, {}, {"base": base}, "python3", code)
-        return builder.build(pipeline, Profile.model_validate({"name": "site", "executor": "slurm"}), facts)
+        return builder.build(pipeline, Profile.read({"name": "site", "executor": "slurm"}), facts)
 
     plain, compared = (built(measure, "1").stage("after") for measure in ({"f1": {}}, {"kl": {}}))
     assert "reference" not in plain.inputs
@@ -191,7 +191,7 @@ def test_a_curve_has_the_saves_kept_and_a_choice_makes_a_model(tmp_path: Path) -
         found = {name: declared(name) for name in builder.back_ends_of(pipeline)}
         base = FetchedFacts("base", "./base", "hf", "ab" * 32, present=True)
         facts = Facts(found, {}, {"base": base}, "python3")
-        return builder.build(pipeline, Profile.model_validate({"name": "site", "executor": "slurm"}), facts)
+        return builder.build(pipeline, Profile.read({"name": "site", "executor": "slurm"}), facts)
 
     plan = built()
     assert plan.stage("cpt").settings["keep_every"] == 10

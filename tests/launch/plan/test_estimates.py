@@ -41,7 +41,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def profile(memory: str = "80G") -> Profile:
     partitions = {"gpu": {"gpu_model": "h100", "gpu_memory": memory}}
-    return Profile.model_validate({"name": "site", "executor": "slurm", "partitions": partitions})
+    return Profile.read({"name": "site", "executor": "slurm", "partitions": partitions})
 
 
 def training(
@@ -58,7 +58,7 @@ def training(
         inputs={"checkpoint": given},
         resources=resources,
         backend=backend,
-        memory=estimate.installed(memory, ()),
+        memory=memory and memory.installed(()),
         python=python,
     )
 
@@ -78,7 +78,7 @@ def test_a_stage_after_another_has_its_model(workspace: Workspace) -> None:
     json.dumps([each.as_json() for each in found])
     assert found[0].cost is None
     partitions = {"gpu": {"gpu_model": "h100", "gpu_memory": "80G", "cost_per_gpu_hour": 2}}
-    site = Profile.model_validate({"name": "site", "executor": "slurm", "partitions": partitions})
+    site = Profile.read({"name": "site", "executor": "slurm", "partitions": partitions})
     (priced,) = estimates.estimates(Plan("p", (first,)), site, workspace)
     assert priced.gpu_hours is not None
     assert priced.cost == (2 * priced.gpu_hours[0], 2 * priced.gpu_hours[1])
@@ -233,7 +233,7 @@ def test_seals_are_read_only_where_they_can_be_used(workspace: Workspace, monkey
     """Without a GPU whose model is known, and without a model, the store is left alone."""
     looks: list[Workspace] = []
     monkeypatch.setattr(seal_index, "read", lambda where: looks.append(where) or seal_index.Index(None, {}))
-    on_cpu = Profile.model_validate({"name": "site", "executor": "slurm", "partitions": {"gpu": {}}})
+    on_cpu = Profile.read({"name": "site", "executor": "slurm", "partitions": {"gpu": {}}})
     estimates.estimates(Plan("p", (training("cpt", BASE),)), on_cpu, workspace)
     estimates.estimates(Plan("p", (training("cpt", replace(BASE, fingerprint="00" * 32)),)), profile(), workspace)
     assert looks == []

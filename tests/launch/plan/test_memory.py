@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def kept_by(backend: str, packages: set[str], settings: dict[str, Any]) -> Memory:
     """By what the back end declares."""
-    return estimate.with_settings(estimate.installed(backends.load(backend).CAPABILITIES.memory, packages), settings)
+    declared = backends.load(backend).CAPABILITIES.memory
+    return estimate.with_settings(declared and declared.installed(packages), settings)
 
 
 LLAMA = {"model_type": "llama", "vocab_size": 128256}
@@ -238,6 +239,20 @@ def test_memory_of_fsdp_on_one_gpu_and_two(nodes: int, measured: int) -> None:
 
 
 @pytest.mark.parametrize(
+    "pair", json.loads((RESULTS / "h200x2-2026-11-29.json").read_text())["pairs"], ids=lambda pair: pair["job"]
+)
+def test_memory_of_a_large_batch_on_one_gpu_and_two(pair: dict[str, Any]) -> None:
+    """Stages of a Llama of 3.2 billion parameters on H200 GPUs: FSDP2 with the kernels of liger-kernel, and NeMo with
+    transformer_engine."""
+    settings = {"batch_size": pair["batch"], "micro_batch_size": pair["micro"], "sequence_length": pair["length"],
+                "precision": "bf16", **({"shard": "full", "liger": True} if pair["backend"] == "trl" else {})}  # fmt: skip
+    model, keeps = model_of(SHAPES["3b"]), kept_by(pair["backend"], {"transformer_engine"}, settings)
+    assert model is not None
+    found = estimate.memory(model, estimate.shape_of("cpt", settings, pair["gpus"], 1), keeps)
+    assert found.total - found.reserve == pytest.approx(pair["peak_memory_bytes"], rel=0.04)
+
+
+@pytest.mark.parametrize(
     ("batch", "micro", "recompute", "measured"), [(8, 4, "selective", 43.5e9), (64, 8, "none", 63_400_001_024)]
 )
 def test_memory_with_transformer_engine_against_what_was_measured(
@@ -255,11 +270,11 @@ def test_memory_with_transformer_engine_against_what_was_measured(
 def test_what_is_kept_depends_on_what_is_installed_where_the_stage_runs() -> None:
     """By what the probe found, not by files beside the interpreter: an environment may see packages of the machine."""
     declared = backends.load("nemo").CAPABILITIES.memory
-    plain, fused = (estimate.installed(declared, packages) for packages in ({"torch"}, {"transformer_engine": "2.11"}))
+    plain, fused = (declared.installed(packages) for packages in ({"torch"}, {"transformer_engine": "2.11"}))
     assert plain is not None
     assert fused is not None
     assert (plain.scores, fused.scores, plain.without, fused.without) == (True, False, {}, {})
-    assert estimate.installed(declared, None) == fused, "of an image all is taken to be there"
+    assert declared.installed(None) == fused, "of an image all is taken to be there"
 
 
 def test_optimizers_and_frozen_weights_of_fewer_bits() -> None:

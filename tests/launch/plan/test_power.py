@@ -89,3 +89,32 @@ def test_a_bound_of_the_value(workspace: Workspace) -> None:
     wanted = evaluation(gate={"accuracy": {"at_least": 0.9}})
     sealed(workspace, wanted, 100)
     assert found(wanted, workspace).decides == pytest.approx(2.8016 * 0.03, rel=1e-3)
+
+
+def test_rows_of_a_benchmark_are_those_that_fetch_counted(workspace: Workspace) -> None:
+    task = {"task": "harness", "harness": "mmlu", "benchmark": "rows/mmlu", "rows": "data/mmlu.jsonl", "limit": 500}
+    task |= {"measures": {"acc": True}}
+    given = PlannedInput("rows", "download", "benchmark", "e" * 64, False)
+    wanted = replace(
+        evaluation(gate={"mmlu.acc": {"may_fall": 0.02}}), inputs={"benchmark:rows": given},
+        settings={"tasks": {"mmlu": task}, "gate": {"mmlu.acc": {"may_fall": 0.02}}},
+    )  # fmt: skip
+    store = given.store(workspace)
+    store.output.mkdir(parents=True)
+    (store.output / "x").write_text("x")
+    rows = {"data/mmlu.jsonl": 2850, "data/other.jsonl": 7}
+    seal_directory(
+        store.output,
+        store.seal,
+        kind=SealKind.DOWNLOAD,
+        format="benchmark",
+        fingerprint="e" * 64,
+        metrics={"rows": rows},
+    )
+    one = found(wanted, workspace)
+    assert (one.gate, one.examples, one.assumed) == ("mmlu.acc", 500, True)
+    assert one.needs == 2944
+    task["limit"] = None
+    assert found(wanted, workspace).examples == 2850
+    task["rows"] = ""  # splits and parts in files of their own were not counted as one
+    assert found(wanted, workspace).examples is None

@@ -46,7 +46,7 @@ class Asked:
 
     def __init__(self, environment: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         keys = {"name": "site", "executor": "slurm", "environments": {"trl": {"venv": str(environment)}}}
-        self.profile = Profile.model_validate(keys)
+        self.profile = Profile.read(keys)
         self.workspace = Workspace(workspace)
         self.processes = 0
         real = subprocess.run

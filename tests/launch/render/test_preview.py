@@ -42,7 +42,7 @@ def test_scripts_are_those_of_a_submission_and_nothing_is_written(run: Run, exec
 
 def test_edges_of_a_chain_of_jobs() -> None:
     assert preview.edges(
-        stage("cpt", continuation="chain"), Profile.model_validate({"name": "site", "executor": "slurm", "links": 3})
+        stage("cpt", continuation="chain"), Profile.read({"name": "site", "executor": "slurm", "links": 3})
     ) == [
         "sbatch --parsable job.sh",
         "sbatch --parsable --dependency=afterany:<cpt link 0> job-1.sh",

@@ -25,7 +25,7 @@ def request(tmp_path, **changes):
         ({"name": "-x"}, "only letters"),
         ({"dependency": "afterok"}, "not a dependency"),
         ({"dependency": "afterok:1 --uid=0"}, "not a dependency"),
-        ({"resources": Resources.model_construct(account="a\nb")}, "account holds a control character"),
+        ({"resources": Resources().changed(account="a\nb")}, "account holds a control character"),
         ({"site": {"mail-user": "a\nb"}}, "option mail-user holds a control character"),
         ({"setup": ("export A=1", "x\r")}, "set-up line 2"),
         ({"srun": ("--x=\x07",)}, "srun argument 1"),

@@ -38,7 +38,7 @@ def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def made(tmp_path: Path, *more: Any) -> Run:
     with_gpus = stage("dpo", steps=40)
-    with_gpus = replace(with_gpus, resources=with_gpus.resources.model_copy(update={"gpus_per_node": 2, "nodes": 2}))
+    with_gpus = replace(with_gpus, resources=with_gpus.resources.changed(gpus_per_node=2, nodes=2))
     return make(tmp_path / "ws", evaluation("baseline"), with_gpus, evaluation("final", "baseline"), *more)
 
 
@@ -55,8 +55,8 @@ def reported(run: Run, name: str, restart: int, *steps: tuple[float, int], **met
 def a_night(tmp_path: Path) -> tuple[Run, float]:
     """Steps 1 to 20, a node lost; from step 10 again to the end; the moment it was made."""
     run = made(tmp_path)
-    t = next(run.journal.read())["time"]
     submitted(run, "dpo", "7")
+    t = [entry["time"] for entry in run.journal.read()][-1]
     began(run, "dpo", "7", 0, t + 100)
     reported(run, "dpo", 0, *((t + 110 + n, n) for n in range(1, 21)))
     said(run, "dpo", "7", Outcome.RETRY, FailureClass.NODE_FAILURE, "lost", time=t + 140, nodes=("node0",))

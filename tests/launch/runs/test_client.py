@@ -12,7 +12,7 @@ from launch.runs import client
 
 
 def profile(**more: object) -> Profile:
-    return Profile.model_validate({"name": "x", "executor": "slurm", "poll_floor": "0:01", **more})
+    return Profile.read({"name": "x", "executor": "slurm", "poll_floor": "0:01", **more})
 
 
 @pytest.mark.failure(14)

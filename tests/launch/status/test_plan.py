@@ -29,7 +29,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def profile(**values: object) -> Profile:
-    return Profile.model_validate({"name": "site", "executor": "slurm", "lead": "2:00", **values})
+    return Profile.read({"name": "site", "executor": "slurm", "lead": "2:00", **values})
 
 
 def test_states_of_everything_that_can_be_there(run: Run) -> None:

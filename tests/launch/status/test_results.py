@@ -128,3 +128,15 @@ def test_a_file_of_another_shape_is_named(run: Run, value: Any) -> None:
     files.write_json(store_of(run, "baseline").output / "evaluation.json", value)
     with pytest.raises(InputError, match=r"output/evaluation\.json: cannot be read as the metrics"):
         results.collect(run.plan(), run.workspace)
+
+
+def test_categories_stand_below_their_metric_where_they_are_few() -> None:
+    number = results.Number(0.5, 0.25, 0.75, 16)
+    few = {f"part-{n}": number for n in range(2)}
+    many = {f"part-{n}": number for n in range(13)}
+    told = [
+        results.MetricResult("final", None, "bias", metric, number, by=by)
+        for metric, by in (("clear", few), ("mixed", many))
+    ]
+    text = results.lines(told)
+    assert [line.split()[0] for line in text if "part-" in line] == ["part-0", "part-1"]

@@ -23,7 +23,6 @@ from jobs.lifecycle import steps
 from jobs.lifecycle.steps import Start
 from launch.cli import options
 from launch.cli.main import main
-from launch.plan.memory import installed
 from launch.plan.model import PlannedInput
 from launch.render import scripts
 from launch.runs import rundir
@@ -138,7 +137,8 @@ def test_every_class_of_the_stacks_is_told_with_the_change_to_make(
 def test_out_of_gpu_memory_is_answered_with_what_the_back_end_can_do(
     backend: str, micro: int, known: bool, change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    memory = installed(backends.load(backend).CAPABILITIES.memory, ())
+    declared = backends.load(backend).CAPABILITIES.memory
+    memory = declared and declared.installed(())
     assert memory is not None
     settings = {"batch_size": 8, "sequence_length": 4096, "precision": "bf16", "micro_batch_size": micro}
     base = PlannedInput("base", "download", "hf", "cd" * 32, is_job=False)

@@ -1,0 +1,48 @@
+"""What is said of values and keys of a file that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from launch.base.text import nearest, suggest
+from launch.config.document.positions import Problem
+
+SYNONYMS = {
+    "learning_rate": "lr", "max_steps": "steps", "train_steps": "steps", "global_batch_size": "batch_size",
+    "micro_batch": "micro_batch_size", "max_length": "sequence_length", "seq_length": "sequence_length",
+    "warmup": "warmup_steps", "scheduler": "schedule", "gradient_clip": "max_grad_norm", "dtype": "precision",
+    "walltime": "time", "time_limit": "time", "memory": "mem", "gpus": "gpus_per_node",
+    "ntasks_per_node": "processes_per_node", "cpus_per_task": "cpus", "source": "from", "dataset": "data",
+    "baseline": "compare_to", "environment": "environments", "venv": "environments", "routing": "executors",
+}  # fmt: skip
+"""Words that people bring from elsewhere, and what we call it."""
+OF_PREPARE = frozenset(
+    {"answers", "encoding", "group_by", "max_tokens", "near_duplicates", "quality", "special_tokens", "stratify_by",
+     "template", "text_field", "tokenizer"}
+)  # fmt: skip
+"""Settings of data stages that people write one level too high; ``data_prep`` knows them all."""
+
+
+def unknown_key(name: str, value: Any, known: Sequence[str]) -> Problem:
+    """The fault of a key that is not among those ``known``, with the nearest of them."""
+    if name in OF_PREPARE and "prepare" in known:
+        return Problem((name,), f"is a setting of prepare: write prepare: {{{name}: {show(value)}}}", at_key=True)
+    near = suggest(name, known, SYNONYMS)
+    if "options" in known and nearest(name, known, SYNONYMS) is None:
+        near += f"; a setting of one back end stands under options: {{{name}: {show(value)}}}"
+    return Problem((name,), f"unknown key; {near} (value: {show(value)})", at_key=True)
+
+
+def show(value: Any) -> str:
+    """A value in a message: short, text in quotes, containers by name."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
