@@ -139,12 +139,18 @@ def moved(measured: Sequence[MetricResult]) -> tuple[list[MetricResult], list[Me
 
 
 def _moves(title: str, found: Sequence[MetricResult], kind: str, say: Say) -> str:
-    told = "; ".join(f"{escape(_name(one))} {_change(one)}" for one in found) or say("nothing shown")
+    told = "; ".join(
+        f"{escape(_name(one))} {_change(one)} <span class=soft>{_sides(one)}</span>" for one in found
+    ) or say("nothing shown")
     return f"<p><b class={kind}>{escape(title)}</b>: {told}</p>"
 
 
 def _name(one: MetricResult) -> str:
     return one.metric if one.metric == one.task else f"{one.task} {one.metric}"
+
+
+def _sides(one: MetricResult) -> str:
+    return f"{escape(one.evaluation)} - {escape(one.compared_with or '')}"
 
 
 def _change(one: MetricResult) -> str:
@@ -176,7 +182,8 @@ def _changed(measured: Sequence[MetricResult], say: Say) -> str:
         flips = "" if newest.moved is None else f"<br><span class=soft>{newest.moved[1]:,} {say('worse')}, " \
             f"{newest.moved[0]:,} {say('better')}</span>"  # fmt: skip
         interval = "" if change is None else _interval(change.low, change.high, say)
-        told = "" if change is None else f"{change.value:+.4g} {interval}{flips}"
+        against = f"<br><span class=soft>{_sides(newest)}</span>"
+        told = "" if change is None else f"<span class=one>{change.value:+.4g} {interval}</span>{against}{flips}"
         gated = [one for one in own if one.gate]
         rows.append([escape(_name(newest)), *(values.get(name, "") for name in columns), told, picture,
                      f"{newest.now.n:,}", _gates(gated, say)])  # fmt: skip
@@ -196,5 +203,7 @@ def _gates(gated: Sequence[MetricResult], say: Say) -> str:
     told = []
     for one in gated:
         word = one.verdict or "undecided"
-        told.append(f"{escape(one.gate or '')}: <b class={kinds[word]}>{_MARK[kinds[word]]} {say(word)}</b>")
+        kind = kinds[word]
+        rule = f"{escape(one.evaluation)}: {escape(one.gate or '')}"
+        told.append(f"{rule}: <b class={kind}>{_MARK[kind]} {say(word)}</b>")
     return "<br>".join(told)

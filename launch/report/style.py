@@ -18,7 +18,7 @@ h2{font-size:1.1rem;margin:2rem 0 .5rem;border-bottom:1px solid var(--line)}
 h3{font-size:1rem;margin:1rem 0 .3rem}
 .soft{color:var(--soft)}.verdict{font-size:1.5rem;font-weight:600;margin:.4rem 0}
 .good{color:var(--good)}.bad{color:var(--bad)}.open{color:var(--open)}
-.wide{overflow-x:auto}table{border-collapse:collapse;width:100%}
+.one{white-space:nowrap}.wide{overflow-x:auto}table{border-collapse:collapse;width:100%}
 td,th{text-align:left;padding:.25rem .8rem .25rem 0;vertical-align:top}td.n,th.n{text-align:right;
 font-variant-numeric:tabular-nums}tr+tr td{border-top:1px solid var(--line)}
 pre,.text{white-space:pre-wrap;overflow-wrap:anywhere;background:var(--box);padding:.5rem;border-radius:4px;

@@ -14,6 +14,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -221,6 +222,13 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=3, help="chains at one time")
     parser.add_argument("--report", type=Path, help="write the numbers there, as JSON")
     args = parser.parse_args()
+
+    def end(
+        number: int, frame: object
+    ) -> None:  # with the chains that are at work, and not without stopping the cluster
+        args.minutes = 0.0
+
+    signal.signal(signal.SIGTERM, end)
     root = Path(tempfile.mkdtemp(prefix="overnight-soak-"))
     tally, lock = Tally(), threading.Lock()
     began = time.monotonic()

@@ -13,7 +13,9 @@ transformers = pytest.importorskip("transformers")
 
 from jobs.encoding.rows import Tokens  # noqa: E402
 from jobs.evaluate import measure  # noqa: E402
+from jobs.evaluate.choices import Scorer  # noqa: E402
 from jobs.evaluate.kinds import Loaded, texts  # noqa: E402
+from jobs.evaluate.parts import Question  # noqa: E402
 from jobs.evaluate.settings import EvaluateSettings  # noqa: E402
 from jobs.training import tokenizers  # noqa: E402
 from jobs.training.examples import Row  # noqa: E402
@@ -65,6 +67,28 @@ def test_scores_are_those_of_the_models_own_logits(kind: str, monkeypatch: pytes
     with torch.inference_mode():  # nothing of it is left behind
         again = model(torch.tensor([[5, 6, 7]])).logits
     assert torch.equal(again, model(torch.tensor([[5, 6, 7]])).logits)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_choices_of_a_prompt_are_scored_as_each_alone(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "LOGIT_ROWS", 3)
+    model = model_of(kind)
+    questions = [
+        Question((5, 6, 7), ((8, 9, 2), (9, 10), (3,))),
+        Question((4, 4, 11, 12, 13, 14), ((2, 5, 6, 7), (8,), (9, 9, 9))),  # longer than some of them look back
+        Question((20,), ((21,), (22,))),
+    ]
+    found = Scorer(model)(questions)
+    for question, own in zip(questions, found, strict=True):
+        for choice, (value, is_best) in zip(question.choices, own, strict=True):
+            with torch.inference_mode():
+                chances = model(torch.tensor([[*question.prompt, *choice]])).logits[0].double().log_softmax(-1)
+            places = range(len(question.prompt) - 1, len(question.prompt) + len(choice) - 1)
+            expected = sum(float(chances[place, token]) for place, token in zip(places, choice, strict=True))
+            assert value == pytest.approx(expected, rel=1e-5)
+            assert is_best == all(
+                int(chances[place].argmax()) == token for place, token in zip(places, choice, strict=True)
+            )
 
 
 @pytest.fixture(scope="module")

@@ -167,7 +167,8 @@ def test_numbers_on_the_page_are_those_of_the_evaluation(tmp_path: Path) -> None
     assert re.search(r"Better\s*:\s*perplexity 27\.12", shown)
     assert "27.12" in text
     assert "[-12.1, -11.1]" in text
-    assert "must fall: <b class=good>&#10003; passed" in text
+    assert "final: must fall: <b class=good>&#10003; passed" in text
+    assert "final - baseline" in text
     assert "undecided" in shown
     assert "1 / 2 gates passed" in shown
     assert "too few" not in shown.split("What changed")[0]

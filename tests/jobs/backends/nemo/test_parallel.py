@@ -220,6 +220,8 @@ def test_two_processes_make_the_model_that_one_makes(full: Runs, name: str) -> N
 
     assert full.losses(name) == pytest.approx(full.losses("whole"), rel=CLOSE)
     whole_checkpoint(full, name, 2)
+    log = next(full.stages[name].spec.stage_paths.root.glob("start*.log")).read_text()
+    assert f"overlap_grad_reduce={name == 'replicas'}" in log
     (exported,) = full.of(f"{name}-hf")
     assert exported["metrics"]["logit_difference"] <= exported["metrics"]["logit_tolerance"]
     one, two = (load_file(full.output(f"{each}-hf") / "model.safetensors") for each in ("whole", name))
