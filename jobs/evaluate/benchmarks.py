@@ -16,7 +16,7 @@ from typing import Any
 
 from jobs.training.examples import ExamplesError
 
-Row = dict[str, Any]
+RawRow = dict[str, Any]
 Splits = Mapping[str, Any]
 
 SPLITS = ("train", "validation", "dev", "test")
@@ -37,7 +37,7 @@ def files_of(place: Path) -> list[Path]:
     return found
 
 
-def read(path: Path) -> Iterator[tuple[str, Row]]:
+def read(path: Path) -> Iterator[tuple[str, RawRow]]:
     """The rows of a file, each with its place.
 
     Raises:
@@ -61,7 +61,7 @@ def read(path: Path) -> Iterator[tuple[str, Row]]:
                 yield f"{path}:{number}", _row(f"{path}:{number}", line)
 
 
-def _of_json(path: Path, text: str) -> Iterator[tuple[str, Row]]:
+def _of_json(path: Path, text: str) -> Iterator[tuple[str, RawRow]]:
     try:
         found = json.loads(text)
     except ValueError as error:
@@ -72,7 +72,7 @@ def _of_json(path: Path, text: str) -> Iterator[tuple[str, Row]]:
     yield from ((f"{path}:1", row) for row in found)
 
 
-def _row(place: str, line: str) -> Row:
+def _row(place: str, line: str) -> RawRow:
     try:
         row = json.loads(line)
     except ValueError as error:
@@ -109,15 +109,15 @@ def options_of(row: Mapping[str, Any]) -> tuple[list[str], int | None]:
     return texts, same[0] if len(same) == 1 else None
 
 
-def _mmlu(row: Row) -> Row | None:
+def _mmlu(row: RawRow) -> RawRow | None:
     texts, answer = options_of(row)
     if len(texts) != 4 or answer is None:
         return None
     return {"question": row["question"], "choices": texts, "answer": answer}
 
 
-def _labelled(key: str) -> Callable[[Row], Row | None]:
-    def convert(row: Row) -> Row | None:
+def _labelled(key: str) -> Callable[[RawRow], RawRow | None]:
+    def convert(row: RawRow) -> RawRow | None:
         texts, answer = options_of(row)
         if answer is None:
             return None
@@ -128,14 +128,14 @@ def _labelled(key: str) -> Callable[[Row], Row | None]:
     return convert
 
 
-def _sums(row: Row) -> Row | None:
+def _sums(row: RawRow) -> RawRow | None:
     number = re.fullmatch(r"(-?\d[\d,]*(?:\.\d+)?)(?: [^\d]*)?", str(row["answer"]).strip())
     if number is None:  # two numbers, a ratio, a word
         return None
     return {"question": f"{row['passage']} {row['question']}", "answer": f"#### {number[1].replace(',', '')}"}
 
 
-CONVERTED: dict[str, tuple[frozenset[str], Callable[[Row], Row | None]]] = {
+CONVERTED: dict[str, tuple[frozenset[str], Callable[[RawRow], RawRow | None]]] = {
     "cais/mmlu": (frozenset({"question", "options", "answer"}), _mmlu),
     "openbookqa": (frozenset({"question", "options", "answer"}), _labelled("question_stem")),
     "allenai/openbookqa": (frozenset({"question", "options", "answer"}), _labelled("question_stem")),
@@ -184,7 +184,7 @@ class Benchmark:
         import datasets
 
         if place.is_file() or (part is None and not _by_tables(place)):
-            rows: dict[str, list[Row]] = {}
+            rows: dict[str, list[RawRow]] = {}
             for path in files_of(place):
                 rows.setdefault(_split_of(path), []).extend(self._converted(row for _, row in read(path)))
             return {split: datasets.Dataset.from_list(found) for split, found in rows.items() if found}
@@ -193,7 +193,7 @@ class Benchmark:
         except Exception as error:  # each of its builders has errors of its own
             raise ExamplesError(f"{place}:1: cannot be read as a data set: {error}") from error
 
-    def _converted(self, rows: Iterable[Row]) -> Iterator[Row]:
+    def _converted(self, rows: Iterable[RawRow]) -> Iterator[RawRow]:
         fields, convert = CONVERTED.get(self._data_set, (frozenset(), None))
         for row in rows:
             if convert is None or row.keys() != fields:

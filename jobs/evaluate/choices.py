@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from jobs.evaluate import measure
-from jobs.evaluate.parts import Question
+from jobs.evaluate.parts import ScoredPrompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,7 +29,7 @@ class Scorer:
         self._window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None)
         self._able = self._shares()
 
-    def __call__(self, questions: Sequence[Question]) -> list[list[Scored]]:
+    def __call__(self, questions: Sequence[ScoredPrompt]) -> list[list[Scored]]:
         """What ``Scored`` says of each choice of each question. One batch."""
         apart = [self._able and (self._window is None or question.longest <= self._window) for question in questions]
         if all(apart) or all(len(question.choices) == 1 for question in questions):
@@ -42,7 +42,7 @@ class Scorer:
         """Whether choices in one sequence get what they get alone, on ids of no meaning."""
         size = int(self._model.config.get_text_config().vocab_size)
         ids = torch.randint(0, size, (14,), generator=torch.Generator().manual_seed(0)).tolist()
-        question = Question(tuple(ids[:5]), (tuple(ids[5:8]), tuple(ids[8:11]), tuple(ids[11:])))
+        question = ScoredPrompt(tuple(ids[:5]), (tuple(ids[5:8]), tuple(ids[8:11]), tuple(ids[11:])))
         near = 1e-4 if self._model.dtype == torch.float32 else 2e-2
         try:
             together = [value for value, _ in self._score([question])[0]]
@@ -52,7 +52,7 @@ class Scorer:
         return all(abs(one - other) <= near * max(1.0, abs(other)) for one, other in zip(together, alone, strict=True))
 
     @torch.inference_mode()
-    def _score(self, questions: Sequence[Question]) -> list[list[Scored]]:
+    def _score(self, questions: Sequence[ScoredPrompt]) -> list[list[Scored]]:
         longest = max(map(len, questions))
         ids = torch.zeros(len(questions), longest, dtype=torch.long)
         wanted = torch.zeros(len(questions), longest, dtype=torch.bool)
@@ -106,7 +106,7 @@ class Scorer:
             start, at = start + len(block), last
         return scores, best
 
-    def _apart(self, questions: Sequence[Question], longest: int) -> dict[str, torch.Tensor]:
+    def _apart(self, questions: Sequence[ScoredPrompt], longest: int) -> dict[str, torch.Tensor]:
         """Mask and positions by which the choices of a prompt do not see each other."""
         device, dtype = self._model.device, self._model.dtype
         places = torch.arange(longest).repeat(len(questions), 1)
@@ -123,5 +123,5 @@ class Scorer:
         return {"attention_mask": mask[:, None].to(device), "position_ids": places.to(device)}
 
 
-def _is_plain(question: Question) -> bool:
+def _is_plain(question: ScoredPrompt) -> bool:
     return sum(len(choice) > 1 for choice in question.choices) <= 1

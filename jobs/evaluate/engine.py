@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.evaluate import measure
 from jobs.evaluate.choices import Scorer
-from jobs.evaluate.parts import Prompt, Question
+from jobs.evaluate.parts import Prompt, ScoredPrompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -26,7 +26,7 @@ MOST_TOKENS = 256
 
 class Engine:
     """A model with its tokenizer. ``groups`` puts what goes through it into batches, and ``answer`` has the results of
-    one: of a ``Question`` what ``choices.Scored`` says of each choice, of a ``Prompt`` the answer."""
+    one: of a ``ScoredPrompt`` what ``choices.Scored`` says of each choice, of a ``Prompt`` the answer."""
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_tokens: int = 2048, prompts: int = 64
@@ -59,11 +59,11 @@ class Engine:
         before, both = self.encode(bare), self.encode(prompt + choice)
         return tuple(before), tuple(both[len(before) :])
 
-    def question(self, prompt: str, choices: Sequence[str]) -> list[Question]:
+    def question(self, prompt: str, choices: Sequence[str]) -> list[ScoredPrompt]:
         """The choices of a prompt as what goes through the model; mostly one question."""
         pairs = [self.pair(prompt, choice) for choice in choices]
         grouped = groupby(pairs, key=lambda pair: pair[0])
-        return [Question(before, tuple(after for _, after in own)) for before, own in grouped]
+        return [ScoredPrompt(before, tuple(after for _, after in own)) for before, own in grouped]
 
     def prompt(self, text: str, most: int, stops: Sequence[str] = ()) -> Prompt:
         """A text to answer with at most so many tokens."""
@@ -80,9 +80,9 @@ class Engine:
             said = [message for message in chat_history if message["role"] != "system"]
             return str(self.tokenizer.apply_chat_template(said, tokenize=False, **how))
 
-    def parts(self, requests: Sequence[Any]) -> list[Question | Prompt]:
+    def parts(self, requests: Sequence[Any]) -> list[ScoredPrompt | Prompt]:
         """What goes through the model for the requests of one document of the harness: choices of a prompt together."""
-        found: list[Question | Prompt] = []
+        found: list[ScoredPrompt | Prompt] = []
         for request in requests:
             if request.request_type == "generate_until":
                 found.append(self._generation(*request.args))
@@ -90,7 +90,7 @@ class Engine:
                 found += self._windows(*request.args)
         pairs = [self.pair(*request.args) for request in requests if request.request_type == "loglikelihood"]
         for prompt, own in groupby(pairs, key=lambda pair: pair[0]):
-            found.append(Question(prompt, tuple(choice for _, choice in own)))
+            found.append(ScoredPrompt(prompt, tuple(choice for _, choice in own)))
         return found
 
     def results(self, requests: Sequence[Any], answered: Sequence[Any]) -> list[Any]:
@@ -101,7 +101,7 @@ class Engine:
             return list(answered)
         return [one for own in answered for one in own]
 
-    def groups(self, parts: Sequence[Question | Prompt]) -> list[list[int]]:
+    def groups(self, parts: Sequence[ScoredPrompt | Prompt]) -> list[list[int]]:
         """Batches of parts: questions by tokens, prompts by how their answers end."""
         found: list[list[int]] = []
         kinds: dict[Any, list[int]] = {}
@@ -114,29 +114,29 @@ class Engine:
             found += [[indices[one] for one in group] for group in groups]
         return found
 
-    def answer(self, parts: Sequence[Question | Prompt]) -> list[Any]:
+    def answer(self, parts: Sequence[ScoredPrompt | Prompt]) -> list[Any]:
         """Results of one batch."""
         first = parts[0]
-        if isinstance(first, Question):
-            return list(self._score([part for part in parts if isinstance(part, Question)]))
+        if isinstance(first, ScoredPrompt):
+            return list(self._score([part for part in parts if isinstance(part, ScoredPrompt)]))
         prompts = [part.ids for part in parts if isinstance(part, Prompt)]
         made = measure.answers(
             self._model, self.tokenizer, prompts, first.most, self._ends, stops=first.stops, strip=False
         )
         return [one.text for one in made]
 
-    def too_long(self, part: Question | Prompt) -> int | None:
+    def too_long(self, part: ScoredPrompt | Prompt) -> int | None:
         """Tokens of a part that the model cannot see at once; None where it can."""
         most = measure.positions(self._model)
-        needed = part.longest - 1 if isinstance(part, Question) else len(part) + part.most
+        needed = part.longest - 1 if isinstance(part, ScoredPrompt) else len(part) + part.most
         return needed if most is not None and needed > most else None
 
-    def _windows(self, text: str) -> list[Question]:
+    def _windows(self, text: str) -> list[ScoredPrompt]:
         from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
         most = measure.positions(self._model) or self._batch_tokens
         windows = get_rolling_token_windows(self.encode(text), self.start, most, 1)
-        return [Question(tuple(a), (tuple(b),)) for a, b in map(make_disjoint_window, windows)]
+        return [ScoredPrompt(tuple(a), (tuple(b),)) for a, b in map(make_disjoint_window, windows)]
 
     def _generation(self, text: str, given: dict[str, Any]) -> Prompt:
         from lm_eval.models.utils import normalize_gen_kwargs

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Question:
+class ScoredPrompt:
     """A prompt, and continuations of it, none of them empty."""
 
     prompt: tuple[int, ...]
@@ -22,9 +22,9 @@ class Question:
         """Tokens that the model sees at once."""
         return len(self.prompt) + max(map(len, self.choices))
 
-    def alone(self) -> Iterator[Question]:
+    def alone(self) -> Iterator[ScoredPrompt]:
         """A question for each choice."""
-        return (Question(self.prompt, (choice,)) for choice in self.choices)
+        return (ScoredPrompt(self.prompt, (choice,)) for choice in self.choices)
 
 
 @dataclass(frozen=True)

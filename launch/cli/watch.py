@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from launch.watch.feed import Feed
 
     found, plan, profile = options.open_run(args)
-    feed, known = Feed(found, plan, profile), screens.Progress()
+    feed, known = Feed(found, plan, profile), screens.ReportCache()
     estimates = _estimates(found, plan, profile)
 
     def look() -> Screen:

@@ -9,8 +9,6 @@ from launch.config.document.typed import Before, StrictModel, key
 from launch.config.fields import Count, Line, ModuleName, NotNegative, matching, not_empty
 from launch.config.stage_keys import StageKeys, with_options
 
-_PERCENT = re.compile(r"\d+(\.\d+)?%\Z", re.ASCII)
-
 
 def _names_as_mapping(value: Any) -> Any:
     """``tasks: [perplexity]`` says the same as ``tasks: {perplexity: {}}``."""
@@ -21,6 +19,7 @@ def _names_as_mapping(value: Any) -> Any:
     return value
 
 
+_PERCENT = re.compile(r"\d+(\.\d+)?%\Z", re.ASCII)
 Allowed = NotNegative | Annotated[str, matching(_PERCENT, "is no part: write 5%")]
 
 
@@ -64,12 +63,6 @@ def _task(name: str, given: dict[str, Any]) -> dict[str, Any]:
     return defaults | {key: value for key, value in kind.plain(given).items() if value is not None} | said
 
 
-def _one(value: Any) -> Any:
-    if len(value) != 1:
-        raise ValueError(f"name one metric, not {len(value)}")
-    return value
-
-
 def _address(text: str) -> str:
     if not text.startswith(("http://", "https://")):
         raise ValueError(f"{text!r}: write http://HOST:PORT/v1 or https://...")
@@ -91,7 +84,7 @@ class EngineKeys(StrictModel):
     precision: Literal["fp32", "bf16"] | None = None
     batch_tokens: Count | None = None
     batch_prompts: Count | None = None
-    server: Annotated[str, _address] | None = None
+    server: Annotated[Line, _address] | None = None
     model: Line | None = None
     key: Line | None = None
     at_once: Count | None = None
@@ -149,6 +142,12 @@ class CurveStage(MeasuringStage):
         return found
 
 
+def _one_metric(by: dict[str, str]) -> dict[str, str]:
+    if len(by) != 1:
+        raise ValueError("write one metric: {TASK.METRIC: lower} or higher")
+    return by
+
+
 class ChooseStage(StageKeys):
     """The model of one point of a curve (``from``): the best one ``by`` a metric of those that keep to ``subject_to``,
     or an earlier one that is as good as far as the examples show."""
@@ -156,7 +155,7 @@ class ChooseStage(StageKeys):
     kind: Literal["choose"]
     backend: ModuleName = "trl"
     source: Line = key(alias="from")
-    by: Annotated[dict[Line, Literal["lower", "higher"]], not_empty, _one]
+    by: Annotated[dict[Line, Literal["lower", "higher"]], _one_metric]
     subject_to: dict[Line, GateKeys] = key(default_factory=dict)
     threads: Count | None = None
     options: dict[Line, Any] = key(default_factory=dict)

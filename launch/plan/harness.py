@@ -23,13 +23,13 @@ from launch.slurm.environment import scrubbed
 
 SECONDS = 120.0
 
-Found = dict[str, dict[str, dict[str, Any]]]
+ToldTasks = dict[str, dict[str, dict[str, Any]]]
 
 
-def harness_tasks(pipeline: PipelineFile, profile: Profile, workspace: Workspace) -> Found:
+def harness_tasks(pipeline: PipelineFile, profile: Profile, workspace: Workspace) -> ToldTasks:
     """Stage -> task -> what the job is told of it beside the user's keys. Raises InputError: a task that there is not
     or that cannot be run, rows that are not there, a gate on what a task does not measure; with the line."""
-    found: Found = {}
+    found: ToldTasks = {}
     asked: dict[str, set[str]] = {}
     for name, stage in pipeline.pipeline.stages.items():
         if not isinstance(stage, MeasuringStage):

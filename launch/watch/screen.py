@@ -58,7 +58,7 @@ class Screen:
         return all(row.state is State.SEALED or row.state.is_over for row in self.rows)
 
 
-class Progress:
+class ReportCache:
     """The newest reports of stages; a file is read again only when it has changed."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Progress:
         return self._known[path][1]
 
 
-def make(run: Run, plan: Plan, seen: Seen, known: Progress, estimates: dict[str, Estimate], now: float) -> Screen:
+def make(run: Run, plan: Plan, seen: Seen, known: ReportCache, estimates: dict[str, Estimate], now: float) -> Screen:
     """From the last answer of the queue and what the stages have reported since."""
     rows = []
     for planned, one in zip(plan.stages, seen.status.stages, strict=True):

@@ -39,7 +39,7 @@ class HarnessError(ValueError):
 
 
 @dataclass(frozen=True)
-class Found:
+class HarnessTask:
     """A task of the harness: the files of the tasks that it consists of, relative to the package's, by name; the data
     set that they read, and its parts (None: it has none); what they measure, and whether more is better."""
 
@@ -92,7 +92,7 @@ def directory() -> Path:
     return Path(found.origin).parent / "tasks"
 
 
-def find(name: str) -> Found:
+def find(name: str) -> HarnessTask:
     """The task of that name.
 
     Raises:
@@ -113,7 +113,7 @@ def find(name: str) -> Found:
     if not shared:
         raise HarnessError(f"{name!r}: its tasks share no metric that is a mean over rows; name one of them: {few}")
     parts = sorted({config.get("dataset_name") for config in configs.values()}, key=str)
-    return Found(name, versions(PACKAGE).get(PACKAGE, ""), files, data[0], parts, shared)
+    return HarnessTask(name, versions(PACKAGE).get(PACKAGE, ""), files, data[0], parts, shared)
 
 
 def _scan(place: Path) -> _Index:

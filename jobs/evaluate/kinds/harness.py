@@ -45,7 +45,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Document:
+class BenchmarkRow:
     """A row as its task sees it, ``number`` in its split."""
 
     part: Part
@@ -61,7 +61,7 @@ class Chosen:
     ``datasets`` keeps copies of the rows; it goes when this does."""
 
     parts: list[Part]
-    documents: list[Document]
+    documents: list[BenchmarkRow]
     unclear: int
     undivided: bool
     scratch: tempfile.TemporaryDirectory[str]
@@ -155,12 +155,12 @@ def _task(config: dict[str, Any], splits: Mapping[str, Any], keys: Any, place: P
     return task
 
 
-def _documents(part: Part) -> list[Document]:
+def _documents(part: Part) -> list[BenchmarkRow]:
     found, seen = [], dict[str, int]()
     for number, value in enumerate(part.task.task_docs):
         own = f"{part.name}-{id_of(value)}"
         seen[own] = seen.get(own, 0) + 1
-        found.append(Document(part, number, value, own if seen[own] == 1 else f"{own}#{seen[own]}"))
+        found.append(BenchmarkRow(part, number, value, own if seen[own] == 1 else f"{own}#{seen[own]}"))
     return found
 
 
@@ -230,7 +230,11 @@ def _requests(task: Task, chosen: Chosen, engine: Any, chat: bool) -> list[list[
 
 
 def _sample(
-    task: Task, engine: Any, row: tuple[Document, list[Any], int | None], parts: Sequence[Any], results: Sequence[Any]
+    task: Task,
+    engine: Any,
+    row: tuple[BenchmarkRow, list[Any], int | None],
+    parts: Sequence[Any],
+    results: Sequence[Any],
 ) -> Sample:
     document, requests, too_long = row
     part = document.part

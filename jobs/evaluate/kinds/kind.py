@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from jobs.core.spec import Input
 from jobs.encoding.rows import Tokens
 from jobs.evaluate.metrics import Metric
-from jobs.evaluate.parts import Prompt, Question
+from jobs.evaluate.parts import Prompt, ScoredPrompt
 from jobs.training.settings import BadSettings
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def first_by_hash(rows: Iterable[T], limit: int | None, id_of: Any) -> list[T]:
 def _shown(part: Any) -> list[tuple[Sequence[int], Sequence[bool]]]:
     if isinstance(part, Tokens):
         return [(part.ids, part.mask)]
-    if isinstance(part, Question):
+    if isinstance(part, ScoredPrompt):
         both = [Tokens.of(part.prompt, choice) for choice in part.choices]
         return [(one.ids, one.mask) for one in both]
     return [(part.ids if isinstance(part, Prompt) else part, ())]

@@ -26,7 +26,7 @@ from jobs.training.examples import ExamplesError
 
 if TYPE_CHECKING:
     from jobs.evaluate.engine import Engine
-    from jobs.evaluate.parts import Prompt, Question
+    from jobs.evaluate.parts import Prompt, ScoredPrompt
 
 UNKNOWN = frozenset(
     {"unknown", "cannot answer", "can't be determined", "cannot be determined", "can't answer", "not known",
@@ -47,10 +47,10 @@ class Case:
     tags: dict[str, str] = field(default_factory=dict)
 
 
-Reader = Callable[[str, Mapping[str, Any], Any], "Case | None"]
+ReadCase = Callable[[str, Mapping[str, Any], Any], "Case | None"]
 
 
-def _choose(reader: Reader, task: Task, inputs: Mapping[str, Input]) -> list[Case]:
+def _choose(reader: ReadCase, task: Task, inputs: Mapping[str, Input]) -> list[Case]:
     """The rows of a task: all, or the ``limit`` whose hashed ids come first; harmful prompts and harmless ones each.
 
     Raises:
@@ -106,7 +106,7 @@ def _prepare(
     return PreparedTask(task.name, rows, parts, engine.groups, engine.answer, sample, how, id_of=_id_of)
 
 
-def _parts(engine: Engine, case: Case, keys: Any, chat: bool) -> list[Question | Prompt]:
+def _parts(engine: Engine, case: Case, keys: Any, chat: bool) -> list[ScoredPrompt | Prompt]:
     if case.choices:
         return [*engine.question(case.text, case.choices)]
     before = [] if keys.system is None else [{"role": "system", "content": keys.system}]
@@ -312,7 +312,7 @@ def _share(column: int, among: int, higher_is_better: bool = True) -> Metric:
 
 def _kind(
     name: str,
-    reader: Reader | None,
+    reader: ReadCase | None,
     score: Callable[[Case, Sequence[Any]], Sample],
     statistics: Callable[[Any, Mapping[str, Any]], Sequence[float]],
     metrics: dict[str, Metric],

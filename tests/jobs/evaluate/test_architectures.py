@@ -15,7 +15,7 @@ from jobs.encoding.rows import Tokens  # noqa: E402
 from jobs.evaluate import measure  # noqa: E402
 from jobs.evaluate.choices import Scorer  # noqa: E402
 from jobs.evaluate.kinds import Loaded, texts  # noqa: E402
-from jobs.evaluate.parts import Question  # noqa: E402
+from jobs.evaluate.parts import ScoredPrompt  # noqa: E402
 from jobs.evaluate.settings import EvaluateSettings  # noqa: E402
 from jobs.training import tokenizers  # noqa: E402
 from jobs.training.examples import Row  # noqa: E402
@@ -74,9 +74,9 @@ def test_choices_of_a_prompt_are_scored_as_each_alone(kind: str, monkeypatch: py
     monkeypatch.setattr(measure, "LOGIT_ROWS", 3)
     model = model_of(kind)
     questions = [
-        Question((5, 6, 7), ((8, 9, 2), (9, 10), (3,))),
-        Question((4, 4, 11, 12, 13, 14), ((2, 5, 6, 7), (8,), (9, 9, 9))),  # longer than some of them look back
-        Question((20,), ((21,), (22,))),
+        ScoredPrompt((5, 6, 7), ((8, 9, 2), (9, 10), (3,))),
+        ScoredPrompt((4, 4, 11, 12, 13, 14), ((2, 5, 6, 7), (8,), (9, 9, 9))),  # longer than some of them look back
+        ScoredPrompt((20,), ((21,), (22,))),
     ]
     found = Scorer(model)(questions)
     for question, own in zip(questions, found, strict=True):

@@ -22,7 +22,7 @@ from jobs.evaluate.choices import Scorer
 from jobs.evaluate.harness import index
 from jobs.evaluate.kinds import Loaded, PreparedTask
 from jobs.evaluate.kinds.harness import HarnessDisagrees
-from jobs.evaluate.parts import Question
+from jobs.evaluate.parts import ScoredPrompt
 from jobs.evaluate.settings import EvaluateSettings
 from jobs.training import tokenizers
 from jobs.training.examples import ExamplesError
@@ -183,7 +183,7 @@ def test_a_smaller_limit_takes_the_first_of_a_larger_one_with_the_same_prompts(
 
 def test_choices_of_a_prompt_share_one_forward_pass(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(base / "output").eval()
-    questions = [Question((5, 6, 7, 8), ((9, 10), (11, 12, 13), (4,))), Question((3, 4), ((5, 5), (6,)))]
+    questions = [ScoredPrompt((5, 6, 7, 8), ((9, 10), (11, 12, 13), (4,))), ScoredPrompt((3, 4), ((5, 5), (6,)))]
     alone = [[Scorer(model)([one])[0][0] for one in question.alone()] for question in questions]
     score = Scorer(model)
     seen = []

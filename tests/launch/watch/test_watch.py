@@ -101,7 +101,7 @@ def test_rows_say_what_was_reported(tmp_path: Path) -> None:
     run = a_run(tmp_path)
     reported(run, "cpt", *range(1, 51))
     seen = Seen(status(cpt=State.RUNNING, sft=State.WAITING), 1050.0)
-    found = screen.make(run, run.plan(), seen, screen.Progress(), {}, 1050.0)
+    found = screen.make(run, run.plan(), seen, screen.ReportCache(), {}, 1050.0)
     cpt = found.rows[0]
     assert (cpt.step, cpt.total, cpt.left) == (50, 100, pytest.approx(50.0))
     assert found.ends == pytest.approx(1100.0)
@@ -123,9 +123,9 @@ def test_the_end_is_that_of_the_longest_way(tmp_path: Path) -> None:
 
     estimates: dict[str, Estimate] = {"b": Known(), "a": Known()}  # type: ignore[dict-item]
     seen = Seen(status(a=State.WAITING, b=State.WAITING, c=State.WAITING), 0.0)
-    assert screen.make(run, run.plan(), seen, screen.Progress(), estimates, 1000.0).ends == 1200.0
+    assert screen.make(run, run.plan(), seen, screen.ReportCache(), estimates, 1000.0).ends == 1200.0
     failed = Seen(status(a=State.FAILED, b=State.SKIPPED, c=State.SKIPPED), 0.0)
-    over = screen.make(run, run.plan(), failed, screen.Progress(), estimates, 1000.0)
+    over = screen.make(run, run.plan(), failed, screen.ReportCache(), estimates, 1000.0)
     assert over.ends is None
     assert over.is_over
 
@@ -154,7 +154,7 @@ def test_plain_says_each_change_once(tmp_path: Path) -> None:
     def look() -> screen.Screen:
         first, second = next(states)
         seen = Seen(status(cpt=first, sft=second), 0.0)
-        return screen.make(run, run.plan(), seen, screen.Progress(), {}, 0.0)
+        return screen.make(run, run.plan(), seen, screen.ReportCache(), {}, 0.0)
 
     assert plain.follow(look, 0.0, out).is_over
     said = [line.split("  ", 1)[1].split(",")[0] for line in out.getvalue().splitlines()]
