@@ -7,20 +7,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
-
 from jobs.core import results
 from jobs.core.spec import StageSpec
 from jobs.evaluate.gates import GateFailed, GateUndecided
-from jobs.evaluate.points import Load
 from jobs.training.interface import Result, WorkContext
+from jobs.training.points import Load
 
-__all__ = ["GateFailed", "GateUndecided", "run", "write_samples"]
-
-SAMPLES = "samples.jsonl"
+__all__ = ["GateFailed", "GateUndecided", "run"]
 
 
 def run(spec: StageSpec, ctx: WorkContext, load: Load) -> Result:
@@ -35,6 +28,7 @@ def run(spec: StageSpec, ctx: WorkContext, load: Load) -> Result:
         GateFailed, GateUndecided: after both files were written.
     """
     from jobs.evaluate import choose, compare, curve, session
+    from jobs.evaluate.kept import SAMPLES, write_samples
     from jobs.evaluate.settings import EvaluateSettings
 
     if "choose" in spec.settings:
@@ -64,9 +58,3 @@ def run(spec: StageSpec, ctx: WorkContext, load: Load) -> Result:
     where = results.write(ctx.output, compare.as_json(came_of_it, how, settings))
     compare.apply_gates(came_of_it, settings, where)
     return Result("done", metrics=compare.values(came_of_it))
-
-
-def write_samples(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
-    """``samples.jsonl``, a line an example."""
-    with open(path, "w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

@@ -18,12 +18,13 @@ import numpy as np
 
 from jobs.core import files
 from jobs.core.spec import StageSpec
-from jobs.evaluate import SAMPLES, compare, curve, session
+from jobs.evaluate import compare, curve, session
 from jobs.evaluate.compare import Samples
 from jobs.evaluate.gates import GateFailed, GateRule, GateUndecided
-from jobs.evaluate.points import Load, model_of, points
+from jobs.evaluate.kept import SAMPLES
 from jobs.evaluate.settings import EvaluateSettings
 from jobs.training.interface import Result, WorkContext
+from jobs.training.points import Load, model_of, points
 
 FILE = "choice.json"
 

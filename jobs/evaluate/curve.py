@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.core import results
 from jobs.core.spec import StageSpec
-from jobs.evaluate import SAMPLES, compare, session, write_samples
+from jobs.evaluate import compare, session
+from jobs.evaluate.kept import SAMPLES, write_samples
 from jobs.evaluate.kinds import Loaded
-from jobs.evaluate.points import Load, Point, model_of, points
 from jobs.evaluate.settings import EvaluateSettings
 from jobs.training.interface import Result, WorkContext
+from jobs.training.points import Load, Point, model_of, points
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

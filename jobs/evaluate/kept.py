@@ -9,13 +9,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 Sample = dict[str, Any]
 Key = tuple[int | None, str, str, str]
 """Save, task and id of a row, and the digest of what was shown to the model."""
+
+
+SAMPLES = "samples.jsonl"
+"""In a finished evaluation: a line an example."""
+
+
+def write_samples(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """The file of all samples."""
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
 class Kept:

@@ -25,7 +25,6 @@ from launch.config.measuring import ChooseStage, CurveStage, EvaluateStage
 from launch.config.stage_keys import StageKeys
 
 _HUB = re.compile(r"hf:[\w.-]+/[\w.-]+(?:@[\w./-]+)?\Z", re.ASCII)
-_PERCENT = re.compile(r"\d+(\.\d+)?%\Z", re.ASCII)
 _PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*\Z")
 
 

@@ -12,7 +12,6 @@ measures the loss on the test split. On several nodes rank 0 works and the other
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 import random
 import time
@@ -20,12 +19,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from jobs.backends.toy import mishaps
+from jobs.backends.toy import evaluation, mishaps
+from jobs.backends.toy.model import (
+    MODEL_FILE,
+    VOCABULARY,
+    Gradient,
+    Scores,
+    encode,
+    log_likelihood,
+    start_scores,
+)
 from jobs.core import files
 from jobs.core.capabilities import Capabilities
 from jobs.core.epochs import steps_of
 from jobs.core.settings import DpoKeys, setting
-from jobs.core.spec import Input, StageSpec
+from jobs.core.spec import StageSpec
 from jobs.core.validation import LOSS
 from jobs.training import examples, interface, validation
 from jobs.training.checkpoints import Completeness
@@ -43,20 +51,7 @@ CAPABILITIES = Capabilities(
     saves="toy",
 )
 
-MODEL_FILE = "model.json"
-LETTERS = " abcdefghijklmnopqrstuvwxyz0123456789.,:;!?'\"()-/\nàáâãçéêíóôõúABCDEFGHIJKLMNOPQRSTUVWXYZ"
-OTHER = "\ufffd"
-"""Stands for every character that is not in the alphabet."""
-
-VOCABULARY = LETTERS + OTHER
-INDEX = {letter: index for index, letter in enumerate(VOCABULARY)}
 FORMATS = {"cpt": "corpus", "sft": "instructions", "dpo": "preferences"}
-
-Scores = list[list[float]]
-"""Score of each next character after each character, (vocabulary, vocabulary)."""
-
-Gradient = dict[int, list[float]]
-"""Rows of the gradient; a text touches few of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,11 +96,6 @@ def behaviour(checkpoint: Path) -> dict[str, Any]:
     return {"alphabet": hashlib.sha256(VOCABULARY.encode()).hexdigest()}
 
 
-def encode(text: str) -> list[int]:
-    """Ids of the characters of a text."""
-    return [INDEX.get(letter, INDEX[OTHER]) for letter in text]
-
-
 def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
     """What a start runs and reads.
 
@@ -142,8 +132,6 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     """
     if spec.kind == "evaluate":
         unknown(spec.settings, EVALUATION)
-        from jobs.backends.toy import evaluation
-
         return evaluation.run(spec, ctx) if ctx.rank == 0 else Result("done")
     settings = ToySettings.read(spec.settings)
     return _train(spec, ctx, settings) if ctx.rank == 0 else _follow(spec, ctx, settings)
@@ -165,19 +153,6 @@ def _go_wrong(spec: StageSpec, ctx: WorkContext, settings: ToySettings, step: in
         mishaps.strike(settings.mishap)
     if settings.mishap_rank:
         mishaps.meet(spec.stage_paths.root / "meet" / f"{spec.attempt}_{ctx.restart}", ctx.rank, ctx.world, step)
-
-
-def start_scores(given: Input) -> Scores:
-    """Scores of an input; all equal where it is of another format (a real base model)."""
-    if given.format != "toy" or not (given.output / MODEL_FILE).is_file():
-        return [[0.0] * len(VOCABULARY) for _ in VOCABULARY]
-    return scores_of(given.output)
-
-
-def scores_of(model: Path) -> Scores:
-    """Scores of a finished model."""
-    scores: Scores = files.read_json(model / MODEL_FILE)["scores"]
-    return scores
 
 
 def _train(spec: StageSpec, ctx: WorkContext, settings: ToySettings) -> Result:
@@ -289,24 +264,3 @@ def _preference(
     margin = beta * ((good - good_before) - (bad - bad_before))
     push = beta / (1 + math.exp(margin))
     return math.log1p(math.exp(-margin)), [(-push, good_slopes), (push, bad_slopes)]
-
-
-def log_likelihood(chain: list[int], scores: Scores) -> tuple[float, Gradient]:
-    """Log-likelihood of a chain of characters given its first one, and its gradient."""
-    value = 0.0
-    gradient: Gradient = {}
-    softmax: dict[int, tuple[float, list[float]]] = {}
-    for before, after in itertools.pairwise(chain):
-        row = scores[before]
-        if before not in softmax:
-            top = max(row)
-            weights = [math.exp(score - top) for score in row]
-            total = sum(weights)
-            softmax[before] = (top + math.log(total), [weight / total for weight in weights])
-        normaliser, chances = softmax[before]
-        value += row[after] - normaliser
-        slopes = gradient.setdefault(before, [0.0] * len(VOCABULARY))
-        for column, chance in enumerate(chances):
-            slopes[column] -= chance
-        slopes[after] += 1.0
-    return value, gradient

@@ -8,11 +8,11 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jobs.backends import load, toy
+from jobs.backends import load
+from jobs.backends.toy import model
 from jobs.core import files, results
 from jobs.core.spec import StageSpec
-from jobs.evaluate import points
-from jobs.training import examples
+from jobs.training import examples, points
 from jobs.training.interface import Result, WorkContext
 
 
@@ -26,7 +26,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         summary = {}
         tasks = sorted(spec.settings.get("tasks", {}).items())
         for step, (task, wanted) in enumerate(tasks, start=1):
-            losses = dict(_losses(spec, wanted, toy.start_scores(spec.inputs["checkpoint"])))
+            losses = dict(_losses(spec, wanted, model.start_scores(spec.inputs["checkpoint"])))
             stream.writelines(json.dumps({"task": task, "id": name, "loss": it}) + "\n" for name, it in losses.items())
             summary[task] = _summary(spec, losses)
             ctx.progress.report(step, len(tasks), task)
@@ -38,9 +38,9 @@ def _curve(spec: StageSpec, ctx: WorkContext) -> Result:
     found = points.points(spec)
     shown: list[dict[str, Any]] = []
     for number, point in enumerate(found, start=1):
-        scores = toy.start_scores(spec.inputs["source"])
+        scores = model.start_scores(spec.inputs["source"])
         if point.step:
-            scores = toy.scores_of(points.model_of(spec, point, ctx.saves.directory / "model", load))
+            scores = model.scores_of(points.model_of(spec, point, ctx.saves.directory / "model", load))
         tasks = {
             task: _summary(spec, dict(_losses(spec, wanted, scores))) for task, wanted in spec.settings["tasks"].items()
         }
@@ -57,18 +57,18 @@ def _choose(spec: StageSpec, ctx: WorkContext) -> Result:
     losses = {step: tasks[task]["metrics"]["loss"]["value"] for step, tasks in drawn.items() if step}
     best = min(losses, key=lambda step: (losses[step], step))
     point = next(one for one in points.points(spec) if one.step == best)
-    model = points.model_of(spec, point, ctx.saves.directory / "model", load)
-    shutil.copyfile(model / toy.MODEL_FILE, ctx.output / toy.MODEL_FILE)
+    made = points.model_of(spec, point, ctx.saves.directory / "model", load)
+    shutil.copyfile(made / model.MODEL_FILE, ctx.output / model.MODEL_FILE)
     chosen = {"step": best, "value": losses[best], "content": point.content}
     files.write_json(ctx.output / "choice.json", chosen)
     return Result("done", best, {"chosen": chosen})
 
 
-def _losses(spec: StageSpec, wanted: Mapping[str, Any], scores: toy.Scores) -> Iterator[tuple[str, float]]:
+def _losses(spec: StageSpec, wanted: Mapping[str, Any], scores: model.Scores) -> Iterator[tuple[str, float]]:
     given = spec.inputs[wanted["data"]]
     for row in examples.read_rows(given.output / f"{wanted.get('split', 'test')}.jsonl", given.format):
-        chain = toy.encode(row.texts.get("text") or row.texts.get("completion") or row.texts["chosen"])
-        yield row.id, -toy.log_likelihood(chain, scores)[0] / max(len(chain) - 1, 1)
+        chain = model.encode(row.texts.get("text") or row.texts.get("completion") or row.texts["chosen"])
+        yield row.id, -model.log_likelihood(chain, scores)[0] / max(len(chain) - 1, 1)
 
 
 def _summary(spec: StageSpec, losses: Mapping[str, float]) -> dict[str, Any]:

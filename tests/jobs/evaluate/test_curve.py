@@ -15,11 +15,11 @@ pytest.importorskip("trl")
 
 from jobs.core import results, seal  # noqa: E402
 from jobs.core.spec import Input  # noqa: E402
-from jobs.evaluate import choose, points  # noqa: E402
+from jobs.evaluate import choose  # noqa: E402
 from jobs.evaluate.gates import GateFailed, GateUndecided  # noqa: E402
 from jobs.evaluate.settings import EvaluateSettings  # noqa: E402
 from jobs.lifecycle import publish  # noqa: E402
-from jobs.training import models  # noqa: E402
+from jobs.training import models, points  # noqa: E402
 from jobs.training.models import load_model  # noqa: E402
 from tests.support import stages  # noqa: E402
 

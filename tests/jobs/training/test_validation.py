@@ -68,7 +68,7 @@ def test_the_loss_is_over_all_characters_of_the_split_and_changes_nothing(tmp_pa
     assert list(found) == list(range(2, 31, 2))
     assert set(found) < {report.step for report in stage.reports()}
     model = scores(stage)
-    likelihood = sum(toy._log_likelihood(toy.encode(text), model)[0] for text in TEXTS)
+    likelihood = sum(toy.log_likelihood(toy.encode(text), model)[0] for text in TEXTS)
     assert found[30] == pytest.approx(-likelihood / sum(len(text) - 1 for text in TEXTS), rel=1e-12)
     best = best_step(found)
     assert best not in (None, 30)
