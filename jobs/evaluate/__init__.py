@@ -46,7 +46,7 @@ def run(spec: StageSpec, ctx: WorkContext, load: Load) -> Result:
     else:
         loaded = session.load(spec.inputs["checkpoint"].output, spec, settings)
         tasks = session.prepared(settings, rows, loaded)
-    work = session.Session(spec, ctx, tasks)
+    work = session.EvaluationSession(spec, ctx, tasks)
     if not work.end(work.measure()):
         return Result("stopped", work.rows)
     if ctx.rank:

@@ -30,7 +30,7 @@ FILE = "choice.json"
 
 
 @dataclass(frozen=True)
-class Choice:
+class SaveChoice:
     """``step`` was chosen; ``best`` has the best number, and is ``step`` where no earlier one is as good."""
 
     step: int
@@ -43,7 +43,7 @@ class Choice:
 
 def choose(
     samples: Mapping[int, Samples], earlier: Samples | None, settings: EvaluateSettings, how: Mapping[str, Any]
-) -> Choice:
+) -> SaveChoice:
     """The best point of a curve, or the earliest whose distance from it is no more than one standard error of that
     distance, over the same examples.
 
@@ -76,7 +76,7 @@ def choose(
     values = {step: _value(samples[step], plain, task, metric) for step in allowed}
     best = min(allowed, key=lambda step: (sign * values[step], step))
     chosen = next(one for one in allowed if one == best or _is_as_good(samples, one, best, plain, task, metric, sign))
-    return Choice(chosen, best, f"{task}.{metric}", values[chosen], len(values) + len(refused), refused)
+    return SaveChoice(chosen, best, f"{task}.{metric}", values[chosen], len(values) + len(refused), refused)
 
 
 def _value(samples: Samples, settings: EvaluateSettings, task: str, metric: str) -> float:
@@ -115,7 +115,7 @@ def run(spec: StageSpec, ctx: WorkContext, load: Load) -> Result:
     again = curve.on_split(settings, "test")
     rows = session.chosen_rows(spec, again)
     loaded = session.load(model, spec, again)
-    work = session.Session(spec, ctx, session.prepared(again, rows, loaded), [found.step])
+    work = session.EvaluationSession(spec, ctx, session.prepared(again, rows, loaded), [found.step])
     is_through = work.end(work.measure(found.step))
     if not is_through or ctx.rank:
         return Result("done" if is_through else "stopped", found.step if is_through else work.rows)
@@ -130,7 +130,7 @@ def run(spec: StageSpec, ctx: WorkContext, load: Load) -> Result:
     return Result("done", found.step, {"chosen": told, "said": said(found, test.value)})
 
 
-def said(found: Choice, test: float) -> str:
+def said(found: SaveChoice, test: float) -> str:
     """The choice in a line."""
     text = f"step {found.step} of {found.points} saves by {found.metric}: {found.value:.4g} on the validation split"
     if found.best != found.step:

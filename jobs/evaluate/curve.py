@@ -48,7 +48,7 @@ def run(spec: StageSpec, ctx: WorkContext, load: Load) -> Result:
     rows = session.chosen_rows(spec, settings)
     loaded = session.load(spec.inputs["source"].output, spec, settings)
     steps = [point.step for point in found]
-    work = session.Session(spec, ctx, session.prepared(settings, rows, loaded), steps)
+    work = session.EvaluationSession(spec, ctx, session.prepared(settings, rows, loaded), steps)
     if not work.end(_measured(spec, ctx, work, loaded, found, load)):
         return Result("stopped", work.rows)
     if ctx.rank:
@@ -70,7 +70,12 @@ def run(spec: StageSpec, ctx: WorkContext, load: Load) -> Result:
 
 
 def _measured(
-    spec: StageSpec, ctx: WorkContext, work: session.Session, loaded: Loaded, found: Sequence[Point], load: Load
+    spec: StageSpec,
+    ctx: WorkContext,
+    work: session.EvaluationSession,
+    loaded: Loaded,
+    found: Sequence[Point],
+    load: Load,
 ) -> bool:
     """Whether this process has measured its share of all points."""
     scratch = ctx.saves.directory / f"model-{ctx.rank}"

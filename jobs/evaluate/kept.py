@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 Sample = dict[str, Any]
-Key = tuple[int | None, str, str, str]
+SampleKey = tuple[int | None, str, str, str]
 """Save, task and id of a row, and the digest of what was shown to the model."""
 
 
@@ -35,7 +35,7 @@ class Kept:
         self._directory, self._own = directory, directory / name
         self._begun = False
 
-    def read(self) -> dict[Key, Sample]:
+    def read(self) -> dict[SampleKey, Sample]:
         """All samples by save, task, id and what was shown; of two of a row the last one read."""
         return {key_of(sample): sample for sample in self._lines()}
 
@@ -66,7 +66,7 @@ class Kept:
             return False
 
 
-def key_of(sample: Sample) -> Key:
+def key_of(sample: Sample) -> SampleKey:
     """Save, task, id and what was shown."""
     return sample.get("step"), sample["task"], sample["id"], sample["prompt"]
 

@@ -158,7 +158,7 @@ def _saying(layers: torch.nn.Module, said: Any) -> Iterator[list[bool]]:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ModelAnswer:
     """A generated answer. ``end``: the token that ended it, which is none of ``ids``; None: it was cut off, or a text
     ended it."""
 
@@ -182,7 +182,7 @@ def answers(
     ends: Sequence[int],
     stops: Sequence[str] = (),
     strip: bool = True,
-) -> list[Answer]:
+) -> list[ModelAnswer]:
     """The greedy continuation of each prompt up to one of ``ends`` (ids) or ``stops`` (texts), without the blanks
     around it where ``strip``. One batch, padded on the left.
 
@@ -221,7 +221,7 @@ def answers(
     for text, (own, end) in zip(whole, rows, strict=True):
         before = _before(text, stops)
         is_cut = end is None and len(before) == len(text)
-        found.append(Answer(before.strip() if strip else before, tuple(own), end, is_cut))
+        found.append(ModelAnswer(before.strip() if strip else before, tuple(own), end, is_cut))
     return found
 
 

@@ -37,7 +37,7 @@ from jobs.evaluate.numbers import numbers
 from jobs.training.interface import needs
 from jobs.training.settings import BadSettings
 
-Sample = Mapping[str, Any]
+AnswerSample = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Formula:
     metric. ``of``: the metric of sums of all the columns. ``package`` is what it is computed with."""
 
     columns: int
-    statistics: Callable[[Any, Sample], Sequence[float]]
+    statistics: Callable[[Any, AnswerSample], Sequence[float]]
     of: Callable[[Any, Array], Array] | None = None
     package: str = ""
 
@@ -55,7 +55,7 @@ def _sacrebleu(make: Callable[[Any], Any], columns: int) -> Formula:
     """Of a metric of sacrebleu: its statistics of a sentence, and its formula on their sums."""
     made = functools.cache(make)
 
-    def statistics(keys: Any, sample: Sample) -> Sequence[float]:
+    def statistics(keys: Any, sample: AnswerSample) -> Sequence[float]:
         found = made(keys)._extract_corpus_statistics([sample["hypothesis"]], [[sample["reference"]]])
         return [float(one) for one in found[0]]
 
@@ -109,7 +109,7 @@ def _rouge_scorer(keys: RougeKeys) -> Any:
     return RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=_Words(keys.stem))
 
 
-def _rouge(keys: RougeKeys, sample: Sample) -> Sequence[float]:
+def _rouge(keys: RougeKeys, sample: AnswerSample) -> Sequence[float]:
     found = _rouge_scorer(keys).score(sample["reference"], sample["hypothesis"])
     return [float(found[name].fmeasure) for name in ("rouge1", "rouge2", "rougeL")]
 
@@ -122,7 +122,7 @@ def words_of(text: str) -> list[str]:
     return re.sub(r"\b(a|an|the)\b", " ", kept).split()
 
 
-def _f1(keys: Any, sample: Sample) -> Sequence[float]:
+def _f1(keys: Any, sample: AnswerSample) -> Sequence[float]:
     found, wanted = words_of(sample["hypothesis"]), words_of(sample["reference"])
     if not found or not wanted:
         return [float(found == wanted)]
@@ -136,12 +136,12 @@ def number_of(text: str, keys: NumericKeys) -> Decimal | None:
     return None if not found else found[0 if keys.take == "first" else -1]
 
 
-def _numeric(keys: NumericKeys, sample: Sample) -> Sequence[float]:
+def _numeric(keys: NumericKeys, sample: AnswerSample) -> Sequence[float]:
     found, wanted = (number_of(sample[name], keys) for name in ("hypothesis", "reference"))
     return [float(found is not None and wanted is not None and abs(found - wanted) <= Decimal(repr(keys.tolerance)))]
 
 
-def _contains(keys: ContainsKeys, sample: Sample) -> Sequence[float]:
+def _contains(keys: ContainsKeys, sample: AnswerSample) -> Sequence[float]:
     def plain(text: str) -> str:
         text = unicodedata.normalize("NFC", text)
         return text if keys.case else text.casefold()
@@ -151,7 +151,7 @@ def _contains(keys: ContainsKeys, sample: Sample) -> Sequence[float]:
     return [float((any(is_in["any"]) or not keys.any) and all(is_in["all"]) and not any(is_in["none"]))]
 
 
-def _regex(keys: RegexKeys, sample: Sample) -> Sequence[float]:
+def _regex(keys: RegexKeys, sample: AnswerSample) -> Sequence[float]:
     match = re.fullmatch if keys.whole else re.search
     return [float(match(keys.pattern, sample["hypothesis"]) is not None)]
 
@@ -160,7 +160,7 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
-def _json(keys: JsonKeys, sample: Sample) -> Sequence[float]:
+def _json(keys: JsonKeys, sample: AnswerSample) -> Sequence[float]:
     try:
         found = json.loads(sample["hypothesis"], parse_constant=_no_constant)
     except (ValueError, RecursionError):
@@ -191,13 +191,13 @@ FORMULAS: dict[str, Formula] = {
 
 
 @dataclass(frozen=True)
-class Measured:
+class AnswerMeasures:
     """The measures of a task with their keys, in the order of their columns; behind them stands a 1."""
 
     keys: Mapping[str, Any]
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Measured:
+    def of(cls, given: Mapping[str, Any]) -> AnswerMeasures:
         """From the ``measure:`` of a task.
 
         Raises:
@@ -237,7 +237,7 @@ class Measured:
         code = self.keys.get("code", CodeKeys())
         return {one.partition(":")[2]: _function(one) for one in code.functions}
 
-    def statistics(self, sample: Sample) -> Sequence[float]:
+    def statistics(self, sample: AnswerSample) -> Sequence[float]:
         """The columns of a sample."""
         found: list[float] = []
         for name, keys in self.keys.items():

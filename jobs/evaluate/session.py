@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.core import files, results
 from jobs.core.spec import StageSpec
-from jobs.evaluate.kept import Kept, Key, Sample
+from jobs.evaluate.kept import Kept, Sample, SampleKey
 from jobs.evaluate.kinds import Loaded, PreparedTask
 from jobs.evaluate.server import Answering, OutOfTime, Server
 from jobs.evaluate.settings import EvaluateSettings
@@ -33,7 +33,7 @@ STOP, ENDED = "evaluation-stops", "evaluation-ended"
 
 
 @dataclass
-class Session:
+class EvaluationSession:
     """``tasks`` made ready for the model. ``saves``: the steps whose models are measured; None: there is one model."""
 
     spec: StageSpec
@@ -51,12 +51,12 @@ class Session:
         self._done = len(self._known)
         self._is_alone = not self._known and self.ctx.world == 1 and tuple(self.saves) == (None,)
 
-    def _read(self) -> dict[Key, Sample]:
+    def _read(self) -> dict[SampleKey, Sample]:
         """What is kept of the rows as they are shown now."""
         wanted = {key for save in self.saves for task in self.tasks for key in self._keys(save, task)}
         return {key: one for key, one in self._kept.read().items() if key in wanted}
 
-    def _keys(self, save: int | None, task: PreparedTask) -> list[Key]:
+    def _keys(self, save: int | None, task: PreparedTask) -> list[SampleKey]:
         return [(save, task.name, *of_row) for of_row in zip(task.ids, self._shown[task.name], strict=True)]
 
     def is_measured(self, save: int | None) -> bool:

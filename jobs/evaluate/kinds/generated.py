@@ -12,7 +12,7 @@ from jobs.encoding.rows import RowEncoder, Tokens
 from jobs.evaluate import measures
 from jobs.evaluate.kinds.kind import Kind, Loaded, PreparedTask, Sample, Task
 from jobs.evaluate.kinds.texts import choose, identity, refuse_longer
-from jobs.evaluate.measures import Measured
+from jobs.evaluate.measures import AnswerMeasures
 from jobs.evaluate.metrics import Metric
 from jobs.evaluate.server import Answering, Reply, Request
 from jobs.training import examples
@@ -22,27 +22,27 @@ from jobs.training.settings import BadSettings
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from jobs.evaluate.measure import Answer
+    from jobs.evaluate.measure import ModelAnswer
 
 TRANSLATION: dict[str, Any] = {"chrf": {}, "exact": {}}
 """What the task ``translation`` measures."""
 
 
 @dataclass(frozen=True)
-class Written:
+class GeneratedAnswer:
     """What the model wrote for a row. ``divergence``: from the reference model, and over how many tokens."""
 
-    answer: Answer
+    answer: ModelAnswer
     divergence: tuple[float, int] | None = None
 
 
-def measured(keys: Any) -> Measured:
+def measured(keys: Any) -> AnswerMeasures:
     """The measures of a task.
 
     Raises:
         BadSettings: naming what is wrong.
     """
-    return Measured.of(getattr(keys, "measure", TRANSLATION))
+    return AnswerMeasures.of(getattr(keys, "measure", TRANSLATION))
 
 
 def check(keys: Any) -> None:
@@ -86,24 +86,26 @@ def prepare(task: Task, rows: list[Row], loaded: Loaded) -> PreparedTask:
         measure.answers, model, loaded.tokenizer, max_new_tokens=longest, ends=ends_of(rows, encoder, model)
     )
 
-    def answer(some: Sequence[Sequence[int]]) -> list[Written]:
+    def answer(some: Sequence[Sequence[int]]) -> list[GeneratedAnswer]:
         made = write(some)
         if reference is None:
-            return [Written(one) for one in made]
+            return [GeneratedAnswer(one) for one in made]
         pairs = [Tokens.of(prompt, _generated(one)) for prompt, one in zip(some, made, strict=True)]
         sums = [0.0] * len(pairs)
         for group in measure.batches([len(pair) for pair in pairs], loaded.batch_tokens):
             found = measure.divergences(model, reference, [pairs[index] for index in group])
             for index, value in zip(group, found, strict=True):
                 sums[index] = value
-        return [Written(one, (value, sum(pair.mask))) for one, value, pair in zip(made, sums, pairs, strict=True)]
+        return [
+            GeneratedAnswer(one, (value, sum(pair.mask))) for one, value, pair in zip(made, sums, pairs, strict=True)
+        ]
 
     sample = functools.partial(_sample, task, given.functions())
     how = {"precision": str(model.dtype).removeprefix("torch."), "max_new_tokens": longest}
     return PreparedTask(task.name, rows, [[prompt] for prompt in prompts], groups, answer, sample, how)
 
 
-def _generated(answer: Answer) -> tuple[int, ...]:
+def _generated(answer: ModelAnswer) -> tuple[int, ...]:
     """All tokens that the model chose, the end among them."""
     return answer.ids if answer.end is None else (*answer.ids, answer.end)
 
@@ -113,7 +115,7 @@ def _sample(
     functions: Mapping[str, Callable[..., Any]],
     row: Row,
     parts: Sequence[Any],
-    results: Sequence[Written],
+    results: Sequence[GeneratedAnswer],
 ) -> Sample:
     answer = results[0].answer
     found = answered(task, functions, row, answer.text)

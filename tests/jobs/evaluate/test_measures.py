@@ -17,7 +17,7 @@ from jobs.core import measures as keys  # noqa: E402
 from jobs.core import results  # noqa: E402
 from jobs.evaluate import compare  # noqa: E402
 from jobs.evaluate.kinds import generated  # noqa: E402
-from jobs.evaluate.measures import FORMULAS, Measured, words_of  # noqa: E402
+from jobs.evaluate.measures import FORMULAS, AnswerMeasures, words_of  # noqa: E402
 from jobs.evaluate.settings import EvaluateSettings  # noqa: E402
 from jobs.training import interface  # noqa: E402
 from jobs.training.settings import BadSettings  # noqa: E402
@@ -55,7 +55,7 @@ def test_every_measure_has_a_formula_of_its_metrics() -> None:
     assert {*FORMULAS, "code"} == set(keys.MEASURES)
     for name in FORMULAS:
         given = {"regex": {"pattern": "a"}, "contains": {"any": ["a"]}}.get(name, {})
-        found = Measured.of({name: given}).metrics()
+        found = AnswerMeasures.of({name: given}).metrics()
         assert {metric: (one.higher_is_better, one.share is not None) for metric, one in found.items()} == {
             metric: (fact.higher_is_better, fact.share) for metric, fact in keys.metrics_of({name: given}).items()
         }
@@ -77,7 +77,7 @@ def test_values_are_those_of_sacrebleu(name: str, given: dict[str, Any], referen
     assert found["low"] < found["value"] < found["high"]
     drawn = random.Random(5).choices(range(len(PAIRS)), k=len(PAIRS))
     again = [PAIRS[index] for index in drawn]
-    one = Measured.of({name: given})
+    one = AnswerMeasures.of({name: given})
     sums = np.array([one.statistics(sample) for sample in samples(again)]).sum(axis=0)
     expected = reference.corpus_score([pair[0] for pair in again], [[pair[1] for pair in again]]).score
     assert float(one.metrics()[name].of(sums)) == pytest.approx(expected, abs=1e-9), "of a resample, too"
