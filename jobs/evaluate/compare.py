@@ -112,12 +112,19 @@ def metric_of(name: str, settings: EvaluateSettings) -> tuple[str, str]:
     """Task and metric of a gate written ``metric`` or ``task.metric``.
 
     Raises:
-        BadSettings: no task of this evaluation measures it.
+        BadSettings: no task of this evaluation measures it, or several do.
     """
-    for task in settings.tasks.values():
-        for metric in task.metrics:
-            if name in (metric, f"{task.name}.{metric}"):
-                return task.name, metric
+    found = [
+        (task.name, metric)
+        for task in settings.tasks.values()
+        for metric in task.metrics
+        if name in (metric, f"{task.name}.{metric}")
+    ]
+    if len(found) > 1:
+        names = " or ".join(f"{task}.{metric}" for task, metric in found)
+        raise BadSettings(f"gate {name!r}: several tasks measure it: write {names}")
+    if found:
+        return found[0]
     raise BadSettings(f"gate {name!r}: no task of this evaluation measures it")
 
 

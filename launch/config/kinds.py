@@ -19,14 +19,20 @@ FETCHED = "base"
 
 
 def measured(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
-    """What a gate may be called (``metric``, ``task.metric``) -> task and metric, for an evaluation of these tasks. A
-    metric of several tasks is that of the first."""
-    found: dict[str, tuple[str, str]] = {}
+    """What a gate may be called (``task.metric``, and ``metric`` where one task alone measures it) -> task and metric,
+    for an evaluation of these tasks."""
+    pairs = {f"{task}.{metric}": (task, metric) for metric, those in by_metric(tasks).items() for task in those}
+    alone = {metric: (those[0], metric) for metric, those in by_metric(tasks).items() if len(those) == 1}
+    return {**alone, **pairs}
+
+
+def by_metric(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Metric -> the tasks that measure it."""
+    found: dict[str, list[str]] = {}
     for task, given in tasks.items():
         kind = kind_of(task, given)
         for metric in kind.metrics_of(given) if kind is not None else ():
-            found.setdefault(metric, (task, metric))
-            found[f"{task}.{metric}"] = task, metric
+            found.setdefault(metric, []).append(task)
     return found
 
 

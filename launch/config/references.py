@@ -14,7 +14,7 @@ from launch.base.text import suggest
 from launch.config.document.positions import KeyPath, Problem
 from launch.config.document.typed import StrictModel, fields_of
 from launch.config.document.words import show
-from launch.config.kinds import FETCHED, MODEL_KINDS, TRAINING_DATA, TRAINING_KINDS, measured, own_metrics
+from launch.config.kinds import FETCHED, MODEL_KINDS, TRAINING_DATA, TRAINING_KINDS, by_metric, measured, own_metrics
 from launch.config.measuring import ChooseStage, CurveStage, EvaluateStage, MeasuringStage
 from launch.config.stages import BenchmarkSource, DataStage, TrainingStage
 from launch.inputs.toolkit import package_directory
@@ -320,6 +320,10 @@ def _gate(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator[Probl
         yield Problem((*place, gate), text, at_key=True)
     for metric in stage.gate:
         task = metric.rpartition(".")[0]
+        if len(several := by_metric(stage.tasks).get(metric, ())) > 1:
+            names = " or ".join(f"{one}.{metric}" for one in several)
+            yield Problem((*place, metric), f"several tasks measure {metric!r}: write {names}", at_key=True)
+            continue
         if metric not in known and open_tasks and (not task or task in open_tasks):
             continue  # the planner asks the harness what these tasks measure
         if metric not in known:

@@ -143,6 +143,11 @@ def test_gate_that_cannot_be_judged_is_refused_at_the_start() -> None:
     wanted = settings("preferences", gate={"chrf": {"must": "rise"}})
     with pytest.raises(BadSettings, match="no task of this evaluation measures it"):
         compare.check_gate(wanted, {"preferences": []})
+    twice = EvaluateSettings.read(
+        {"tasks": {name: {"task": "preferences", "data": "d"} for name in "ba"}, "gate": {"margin": {"at_least": 0}}}
+    )
+    with pytest.raises(BadSettings, match=r"several tasks measure it: write b\.margin or a\.margin"):
+        compare.check_gate(twice, None)
     rising = settings("preferences", gate={"margin": {"must": "rise"}})
     with pytest.raises(BadSettings, match="needs compare_to"):
         compare.check_gate(rising, None)

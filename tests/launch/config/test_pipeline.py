@@ -296,6 +296,14 @@ def test_a_gate_needs_its_task_on_both_sides(tmp_path: Path) -> None:
     assert "final.gate.perplexity.perplexity: baseline does not run the task 'perplexity'" in refused(tmp_path, text)
 
 
+def test_a_metric_of_several_tasks_is_named_with_its_task(tmp_path: Path) -> None:
+    """The job reads tasks in the order of their names, the file has its own: a name alone would mean two gates."""
+    tasks = "tasks: {z: {task: translation}, a: {task: translation}}"
+    text = PIPELINE.replace("tasks: [perplexity, translation]", f"{tasks}, gate: {{chrf: {{at_least: 1}}}}")
+    assert "gate.chrf: several tasks measure 'chrf': write z.chrf or a.chrf" in refused(tmp_path, text)
+    load(tmp_path, text.replace("gate: {chrf:", "gate: {a.chrf:"))
+
+
 def test_tasks_and_metrics_are_those_of_the_job_side() -> None:
     kinds = pytest.importorskip("jobs.evaluate.kinds").KINDS
     assert kinds.keys() == KINDS.keys()
