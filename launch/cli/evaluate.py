@@ -72,6 +72,7 @@ def _ask(asked: dict[str, Any], python: str) -> dict[str, Any]:
     import subprocess
     import tempfile
 
+    from jobs.core import strict
     from launch.base.errors import InputError
     from launch.inputs import toolkit
 
@@ -82,5 +83,5 @@ def _ask(asked: dict[str, Any], python: str) -> dict[str, Any]:
         done = subprocess.run(command, env=dict(os.environ), stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise InputError(f"the evaluation ended with exit code {done.returncode}: see above")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = strict.parse(done.stdout.splitlines()[-1])
     return found

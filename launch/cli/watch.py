@@ -28,8 +28,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Watch until the run is over (plain) or the user leaves; 1 where a stage has failed."""
-    import json
-
     from launch.watch import screen as screens
     from launch.watch.feed import Feed
 
@@ -44,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         from dataclasses import asdict
 
-        print(json.dumps(asdict(look())))
+        options.print_result(asdict(look()), [], as_json=True)
         return 0
     app = None if args.plain or not _has_screen() else _app()
     if app is None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from typing import Any
+
+from jobs.core import strict
 
 
 def main(letter: dict[str, Any]) -> int:
@@ -28,4 +29,4 @@ def main(letter: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(json.load(sys.stdin)))
+    sys.exit(main(strict.parse(sys.stdin.read())))

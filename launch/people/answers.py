@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -85,7 +84,7 @@ def read(path: Path, key: Mapping[str, Any]) -> tuple[int, dict[str, tuple[str, 
             sides, or a choice that is none.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = files.read_json(path)
         sheet, rater, answers = found["sheet"], found["rater"], list(found["answers"])
         given = [(one["item"], one["turned"], one["choice"], str(one.get("note") or "")) for one in answers]
     except OSError as error:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.core import strict
 from jobs.core.paths import Workspace
 from launch.base.errors import InputError
 from launch.base.text import suggest
@@ -94,6 +94,6 @@ def _samples(path: Path) -> Iterator[dict[str, Any]]:
     with open(path, encoding="utf-8") as stream:
         for number, line in enumerate(stream, 1):
             try:
-                yield json.loads(line)
+                yield strict.parse(line)
             except ValueError as error:
                 raise InputError("not a line of JSON", where=f"{path}:{number}") from error

@@ -322,11 +322,9 @@ def test_the_doctor_finds_and_removes(chain: Chain) -> None:
 
 @pytest.mark.failure(13, 18)
 def test_everything_submitted_is_reported_although_the_last_question_fails(chain: Chain) -> None:
-    """squeue does not respond, or the site allows one question in two minutes and a job has just asked it."""
+    """squeue does not respond: a new run has nothing to look for there."""
     fake(chain).set(stopped="yes", squeue="down")
     done = chain.overnight("submit", code=0)
     assert done.stdout.count(" submitted ") == len(SHORT)
     assert "follow it: overnight status" in done.stdout
-    assert "Unable to contact slurm controller" in done.stderr
-    assert "overnight doctor" in done.stderr
-    assert "resume" not in done.stderr
+    assert done.stderr == ""

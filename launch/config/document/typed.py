@@ -147,6 +147,9 @@ class StrictModel:
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and vars(other) == vars(self)
 
+    def __hash__(self) -> int:
+        return hash(repr(self))  # a mapping among the values has no hash of its own
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
 

@@ -86,7 +86,7 @@ def test_real_rows_are_measured(
     entries: dict[str, Path], loaded: Loaded, request_: str, part: str, keys: dict[str, Any]
 ) -> None:
     task, rows, settings = chosen(entries, request_, part, limit=6, **keys)
-    samples = task.kind.prepare(task, rows, loaded).run(lambda: None)
+    samples = task.kind.prepare(task, rows, loaded).run()
     found = compare.as_json(compare.evaluate({"own": samples}, None, settings), {}, settings)["own"]
     assert found["metrics"]
     assert all(0 <= one["value"] <= 1 for one in found["metrics"].values())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobs.core import seal
+from jobs.core import seal, strict
 from jobs.core.paths import StorePaths
 from launch.base.errors import InputError
 from launch.submit import reuse
@@ -47,11 +47,11 @@ def test_one_stale_look_moves_nothing(store: StorePaths, monkeypatch: pytest.Mon
 @pytest.mark.failure(36)
 @pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO, errno.EACCES])
 def test_what_cannot_be_read_is_said_and_stays(store: StorePaths, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    def unreadable(self: Path) -> bytes:
-        raise OSError(code, os.strerror(code), str(self))
+    def unreadable(path: Path) -> bytes:
+        raise OSError(code, os.strerror(code), str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", unreadable)
+        patch.setattr(strict, "content", unreadable)
         with pytest.raises(InputError, match=os.strerror(code)):
             reuse.is_sound(store)
     assert reuse.is_sound(store)
