@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 from scipy import stats
 
+from jobs.core import files
 from jobs.core.seal import SealKind
 from launch.cli.main import main
 from launch.plan.model import PlannedStage
 from launch.runs.rundir import Run
+from launch.status import report as reports
+from launch.status.model import RunStatus, StageStatus, State
 from tests.launch.status.test_results import evaluation
-from tests.support.made_runs import make, sealed, store_of
+from tests.support.made_runs import make, sealed, stage, store_of
 
 
 @pytest.fixture(autouse=True)
@@ -120,3 +123,32 @@ def test_an_interpreter_that_cannot_compare_is_named(tmp_path: Path, capsys: pyt
         write(run, samples(random.Random(1), 0))
     assert main(["compare", runs[0].id, runs[1].id, "--workspace", str(tmp_path / "ws")]) == 2
     assert "/nowhere/python" in capsys.readouterr().err
+
+
+def test_the_page_holds_files_numbers_curves_and_only_text_of_others(tmp_path: Path) -> None:
+    first, second, _, _ = two(tmp_path)
+    second.paths.pipeline.write_text(first.paths.pipeline.read_text() + "# <script>alert(1)</script>\n")
+    where = tmp_path / "versus.html"
+    assert main(["compare", first.id, second.id, "--workspace", str(tmp_path / "ws"), "--html", str(where)]) == 0
+    text = where.read_text()
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(1)" in text
+    assert "<b class=good>better</b>" in text
+    assert "default-src 'none'" in text
+
+
+def test_curves_are_drawn_over_tokens(tmp_path: Path) -> None:
+    from launch.report import versus_page
+
+    runs = []
+    for batch in (8, 16):
+        run = make(tmp_path / f"ws{batch}", stage("cpt", batch_size=batch, sequence_length=10))
+        run.paths.stage("cpt").root.mkdir(parents=True)
+        for step in (1, 2, 3):
+            line = {"time": float(step), "step": step, "total": 3, "metrics": {"loss": 4.0 / step}}
+            files.append_json_line(run.paths.stage("cpt").progress, line)
+        states = RunStatus((StageStatus("cpt", State.RUNNING, ""),))
+        runs.append(reports.make(run, run.plan(), run.profile(), states))
+    text = versus_page._curves(runs)
+    assert ">80<" in text  # the first step of one
+    assert ">480<" in text  # the last of the other
