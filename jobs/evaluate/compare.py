@@ -174,11 +174,12 @@ def _of_task(
         return np.array([of.kind.statistics(of.keys, sample) for sample in samples], dtype=np.float64)
 
     values, groups = statistics(samples), _groups(samples, settings)
-    drawn = groups.sums(values)
     before, after = (statistics(pair[side] for pair in pairs) for side in (0, 1))
     both = _groups([pair[1] for pair in pairs], settings) if pairs else None
     # One pass over the draws: they take longer than all else here.
     sums = np.split(both.sums(np.hstack((before, after))), 2, axis=1) if both is not None else None
+    # Where the other evaluation has all examples, too, they are drawn alike.
+    drawn = sums[1] if sums is not None and len(pairs) == len(samples) else groups.sums(values)
     old = _measured(of, [pair[0] for pair in pairs])
     found = {}
     for name, metric in _measured(of, samples).items():
