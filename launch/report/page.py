@@ -178,19 +178,19 @@ def _changed(measured: Sequence[MetricResult], say: Say) -> str:
         change, picture = newest.difference, ""
         if change is not None and change.low is not None and change.high is not None:
             most = max(abs(change.low), abs(change.high))
-            picture = charts.interval(change.low, change.value, change.high, most)
+            picture = f"<br>{charts.interval(change.low, change.value, change.high, most)}"
         flips = "" if newest.moved is None else f"<br><span class=soft>{newest.moved[1]:,} {say('worse')}, " \
             f"{newest.moved[0]:,} {say('better')}</span>"  # fmt: skip
         interval = "" if change is None else _interval(change.low, change.high, say)
         against = f"<br><span class=soft>{_sides(newest)}</span>"
-        told = "" if change is None else f"<span class=one>{change.value:+.4g} {interval}</span>{against}{flips}"
+        told = "" if change is None else f"{change.value:+.4g} {interval}{picture}{against}{flips}"
         gated = [one for one in own if one.gate]
-        rows.append([escape(_name(newest)), *(values.get(name, "") for name in columns), told, picture,
+        rows.append([escape(_name(newest)), *(values.get(name, "") for name in columns), told,
                      f"{newest.now.n:,}", _gates(gated, say)])  # fmt: skip
-    head = [say("metric"), *map(escape, columns), say("change"), "", say("examples"), say("gate")]
+    head = [say("metric"), *map(escape, columns), say("change"), say("examples"), say("gate")]
     note = say("An interval holds what chance explains of these examples. Another training run (another seed) may "
                "differ more.")  # fmt: skip
-    numbers = [*range(1, len(columns) + 1), len(columns) + 3]
+    numbers = [*range(1, len(columns) + 1), len(columns) + 2]
     return table(head, rows, numbers) + f"<p class=soft>{note}</p>"
 
 
