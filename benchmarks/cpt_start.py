@@ -140,7 +140,7 @@ def child(side: str, go: Path, work: Path) -> None:
         begin()
     elif side == "ours":
         prefix = tokens.tokens_prefix(work, "train")
-        ctx: Any = SimpleNamespace(rank=int(os.environ.get("RANK", "0")))
+        ctx: Any = SimpleNamespace(rank=int(os.environ.get("RANK", "0")), world=int(os.environ.get("WORLD_SIZE", "1")))
         blocks = tokens.Blocks(prefix, LENGTH, SEED, mixed=tokens.mix(prefix, SEED, work / "scratch", ctx))
         indices = order.training_order(len(blocks), BATCH, 1000, SEED)
         np.stack([blocks[index] for index in indices[:BATCH]]).astype(np.int64)
