@@ -4,11 +4,11 @@ back as ``answers.json``. What models wrote is shown as text, and the page may l
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
+
+from launch.base.html import digest
 
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1c2733;--paper:#fff;--soft:#5b6b7b;--line:#d5dde5;--box:#f5f7fa;--mark:#3b76b8}
@@ -115,14 +115,10 @@ def render(shown: Mapping[str, Any]) -> str:
     """The page of a sheet."""
     # In JSON these characters mean the same as their escapes; in HTML they would end the element.
     data = json.dumps(shown, ensure_ascii=False).replace("<", "\\u003c").replace("&", "\\u0026")
-    policy = f"default-src 'none'; script-src {_digest(_SCRIPT)}; style-src {_digest(_STYLE)}"
+    policy = f"default-src 'none'; script-src {digest(_SCRIPT)}; style-src {digest(_STYLE)}"
     return (
         "<!DOCTYPE html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f'<meta http-equiv=Content-Security-Policy content="{policy}"><title>Which answer is better?</title>'
         f"<style>{_STYLE}</style></head>\n<body>{_BODY}<script id=data type=application/json>{data}</script>"
         f"<script>{_SCRIPT}</script></body></html>\n"
     )
-
-
-def _digest(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -12,6 +12,7 @@ from jobs.core.paths import Workspace
 from launch.base.errors import InputError
 from launch.base.text import suggest
 from launch.plan.model import Plan, PlannedStage
+from launch.status import results
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,8 @@ def _models(plan: Plan, name: str) -> Iterator[str]:
 
 def _answers(stage: PlannedStage, workspace: Workspace, task: str | None) -> dict[str, dict[str, Any]]:
     """Row -> sample of the task that wrote answers."""
-    store = stage.store(workspace)
-    outputs = [store.output] if store.seal.exists() else store.partials()
-    path = outputs[-1] / "samples.jsonl" if outputs else None
-    if path is None or not path.is_file():
+    output = results.output_of(stage, workspace)
+    if output is None or not (path := output / "samples.jsonl").is_file():
         raise InputError(f"the evaluation {stage.name} has not been made yet", hint="overnight status")
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for sample in _samples(path):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from pathlib import Path
 from typing import Any
 
 from jobs.core import strict
 from jobs.core.paths import Workspace
 from launch.plan.model import Plan, PlannedStage
+from launch.status import results
 
 MOST = 200
 """Rows of a task that a page shows."""
@@ -63,10 +63,8 @@ def shown(rows: list[Answered]) -> list[Answered]:
 
 def _samples(stage: PlannedStage, workspace: Workspace) -> Iterator[dict[str, Any]]:
     """Those with an answer; what is damaged or half written is passed over."""
-    store = stage.store(workspace)
-    outputs = [store.output] if store.seal.exists() else store.partials()
-    path: Path | None = outputs[-1] / "samples.jsonl" if outputs else None
-    if path is None or not path.is_file():
+    output = results.output_of(stage, workspace)
+    if output is None or not (path := output / "samples.jsonl").is_file():
         return
     with open(path, encoding="utf-8", errors="replace") as stream:
         for line in stream:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from launch.base.text import duration
 from launch.report import page
-from launch.status import advice
+from launch.status import advice, results
 from launch.status.report import RunReport
 
 _SPECIAL = frozenset("\\`*_{}[]<>()#+-!|~&")
@@ -25,7 +25,7 @@ def lines(report: RunReport, profile: str) -> list[str]:
             change = one.difference
             interval = "" if change is None or change.low is None else f"[{change.low:+.4g}, {change.high:+.4g}]"
             gate = "" if one.gate is None else f"{one.gate}: {one.verdict}"
-            rows.append([one.evaluation, f"{one.task} {one.metric}" if one.task != one.metric else one.metric,
+            rows.append([one.evaluation, results.title(one.task, one.metric),
                          "" if one.before is None else f"{one.before:.4g}", f"{one.now.value:.4g}",
                          "" if change is None else f"{change.value:+.4g}", interval, str(one.now.n), gate])  # fmt: skip
         found += [*_table(head, rows), ""]

@@ -62,7 +62,7 @@ class StageStart:
 
 @dataclass(frozen=True)
 class StageNight:
-    """Spans in order, none over another. ``saving``: seconds within the work in which the training stood still for its
+    """Spans in order, none over another. ``saving``: seconds within the work in which the training paused for its
     saves. ``gpus``: of the request."""
 
     stage: str
@@ -256,7 +256,7 @@ def _started(attempt: Attempt, start: Claim, verdict: Verdict | None) -> StageSt
 
 
 def _saving(stage_dir: Path) -> float:
-    """Seconds in which the training stood still for its saves."""
+    """Seconds in which the training paused for its saves."""
     total = 0.0
     for event in files.read_json_lines(StagePaths(stage_dir).events):
         seconds = event.get("seconds")

@@ -10,17 +10,17 @@ from html import escape
 from pathlib import Path
 
 from jobs.core import files
+from launch.base.html import digest, section, shown, table
 from launch.base.text import clock, duration
 from launch.config.profile import Profile
 from launch.plan.model import Plan
 from launch.report import charts, night, parts, repeat
-from launch.report.html import digest, section, shown, table
 from launch.report.night import Night
 from launch.report.repeat import Repeat
 from launch.report.style import SCRIPT, STYLE
 from launch.report.words import Say, speaker
 from launch.runs.rundir import Run
-from launch.status import advice
+from launch.status import advice, results
 from launch.status import report as status_report
 from launch.status.model import RunStatus, State
 from launch.status.report import RunReport
@@ -146,7 +146,7 @@ def _moves(title: str, found: Sequence[MetricResult], kind: str, say: Say) -> st
 
 
 def _name(one: MetricResult) -> str:
-    return one.metric if one.metric == one.task else f"{one.task} {one.metric}"
+    return results.title(one.task, one.metric)
 
 
 def _sides(one: MetricResult) -> str:

@@ -11,11 +11,11 @@ from typing import Any
 from jobs.core import strict
 from jobs.core.progress import Report
 from launch.base.errors import InputError
+from launch.base.html import shown, table
 from launch.base.text import clock, duration
 from launch.config.profile import Profile
 from launch.report import answers, charts
 from launch.report.charts import Series
-from launch.report.html import shown, table
 from launch.report.night import Doing, Night
 from launch.report.repeat import Repeat
 from launch.report.words import Say

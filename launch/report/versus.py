@@ -17,6 +17,7 @@ from launch.plan import backends
 from launch.plan.model import PlannedStage
 from launch.report import repeat
 from launch.slurm.environment import scrubbed
+from launch.status import results
 from launch.status.report import RunReport
 
 SECONDS = 600.0
@@ -123,27 +124,31 @@ def lines(found: Sequence[Against]) -> list[str]:
         shown += ["", *table(header, rows, right=(2, 3, 4, 6, 7))] if rows else []
         shown += [f"{name}: the same result, made once" for name in one.same]
         shown += [f"{name}: not comparable: {why}" for name, why in one.refused.items()]
-        shown += ["", *_cost(one), ""]
+        shown += ["", *table(COST, cost((one.before, one.now)), right=(1, 2, 3)), ""]
     note = "chance: of such a change if there were none, corrected for the number of metrics"
     return [*shown, *([note] if any(one.changes for one in found) else [])]
 
 
 def _row(one: Change) -> list[str]:
     interval = "too few" if one.low is None or one.high is None else f"[{one.low:+.4g}, {one.high:+.4g}]"
-    name = one.metric if one.metric == one.task else f"{one.task} {one.metric}"
+    name = results.title(one.task, one.metric)
     flips = "" if one.moved is None else f" ({one.moved[0]} better, {one.moved[1]} worse)"
     return [one.evaluation, name, f"{one.before:.4g}", f"{one.now:.4g}", f"{one.now - one.before:+.4g}", interval,
             str(one.n), f"{one.corrected:.3g}", one.verdict + flips]  # fmt: skip
 
 
-def _cost(one: Against) -> list[str]:
+COST = ("run", "time of its jobs", "GPU-hours", "continued")
+
+
+def cost(runs: Sequence[RunReport]) -> list[list[str]]:
+    """Under ``COST``, what each run took that it made itself."""
     rows = []
-    for report in (one.before, one.now):
+    for report in runs:
         own = [stage for stage in report.stages if not stage.of_run and stage.elapsed is not None]
         hours = sum(stage.gpu_hours or 0.0 for stage in own)
         time = duration(sum(stage.elapsed or 0.0 for stage in own))
         rows.append([report.run.id, time, f"{hours:.2f}" if hours else "", str(sum(stage.continued for stage in own))])
-    return table(("run", "time of its jobs", "GPU-hours", "continued"), rows, right=(1, 2, 3))
+    return rows
 
 
 def as_json(found: Sequence[Against]) -> list[dict[str, Any]]:

@@ -8,14 +8,13 @@ from itertools import chain, pairwise
 
 from jobs.core.progress import Report
 from launch.base.errors import InputError
-from launch.base.text import duration
+from launch.base.html import digest, section, shown, table
 from launch.plan.model import PlannedStage
 from launch.report import charts
 from launch.report.charts import Series
-from launch.report.html import digest, section, shown, table
 from launch.report.style import STYLE
-from launch.report.versus import Against, Change
-from launch.status import curves
+from launch.report.versus import COST, Against, Change, cost
+from launch.status import curves, results
 from launch.status.report import RunReport
 
 
@@ -27,7 +26,7 @@ def render(found: Sequence[Against]) -> str:
     parts = [f"<h1>{escape(first.plan.pipeline)} <span class=soft>{escape(title)}</span></h1>"]
     for one in found:
         parts.append(section(f"{one.now.run.id} against {one.before.run.id}", _against(one)))
-    parts += [section("Curves", _curves(runs)), section("What it took", _cost(runs))]
+    parts += [section("Curves", _curves(runs)), section("What it took", table(COST, cost(runs), right=(1, 2, 3)))]
     policy = f"default-src 'none'; style-src {digest(STYLE)}"
     return (
         "<!DOCTYPE html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport "
@@ -56,7 +55,7 @@ def _row(one: Change) -> list[str]:
         picture = charts.interval(one.low, change, one.high, max(abs(one.low), abs(one.high)))
     flips = "" if one.moved is None else f"<br><span class=soft>{one.moved[1]} worse, {one.moved[0]} better</span>"
     kind = {"better": "good", "worse": "bad"}.get(one.verdict, "soft")
-    name = one.metric if one.metric == one.task else f"{one.task} {one.metric}"
+    name = results.title(one.task, one.metric)
     return [escape(one.evaluation), escape(name), f"{one.before:.4g}", f"{one.now:.4g}",
             f"<span class=one>{change:+.4g} {interval}</span>{flips}", picture, f"{one.n:,}", f"{one.corrected:.3g}",
             f"<b class={kind}>{one.verdict}</b>"]  # fmt: skip
@@ -92,13 +91,3 @@ def _line(name: str, reports: Sequence[Report], tokens: int) -> Series:
     points = [(one.step * tokens, one.metrics["loss"]) for one in curves.joined(reports) if "loss" in one.metrics]
     marks = [earlier.step * tokens for earlier, later in pairwise(reports) if later.step <= earlier.step]
     return Series(name, points, marks)
-
-
-def _cost(runs: Sequence[RunReport]) -> str:
-    rows = []
-    for report in runs:
-        own = [stage for stage in report.stages if not stage.of_run and stage.elapsed is not None]
-        hours = sum(stage.gpu_hours or 0.0 for stage in own)
-        rows.append([report.run.id, duration(sum(stage.elapsed or 0.0 for stage in own)),
-                     f"{hours:.2f}" if hours else "", str(sum(stage.continued for stage in own))])  # fmt: skip
-    return table(("run", "time of its jobs", "GPU-hours", "continued"), rows, right=(1, 2, 3))

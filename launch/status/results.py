@@ -57,15 +57,28 @@ def collect(plan: Plan, workspace: Workspace) -> list[MetricResult]:
     """Every metric of the sealed evaluations, and of one that missed its gate. Raises InputError: a damaged file."""
     found: list[MetricResult] = []
     for stage in plan.stages:
-        store = stage.store(workspace)
         if stage.produces_kind != "evaluation":
             continue
-        # A missed gate leaves what was measured unsealed: nobody builds on it, but the user wants to see it.
-        outputs = [store.output] if store.seal.exists() else store.partials()
-        measured = results.find(outputs[-1]) if outputs else None
+        output = output_of(stage, workspace)
+        measured = results.find(output) if output is not None else None
         if measured is not None:
             found += _of_stage(stage, measured)
     return found
+
+
+def output_of(stage: PlannedStage, workspace: Workspace) -> Path | None:
+    """Where an evaluation left what it measured; None: nowhere yet.
+
+    A missed gate leaves it unsealed: nobody builds on it, but the user wants to see it.
+    """
+    store = stage.store(workspace)
+    outputs = [store.output] if store.seal.exists() else store.partials()
+    return outputs[-1] if outputs else None
+
+
+def title(task: str, metric: str) -> str:
+    """What a metric of a task is called in tables."""
+    return metric if metric == task else f"{task} {metric}"
 
 
 def of_people(run: Run) -> list[MetricResult]:
@@ -163,8 +176,15 @@ def _cells(one: MetricResult) -> list[str]:
     gate = "" if one.gate is None else f"{one.gate}: {_verdict(one)}"
     before = "" if one.before is None else f"{one.before:.4g}"
     change = ["", ""] if one.difference is None else [f"{one.difference.value:+.4g}", _interval(one.difference, "+")]
-    metric = one.metric if one.metric == one.task else f"{one.task} {one.metric}"
-    return [metric, before, f"{one.now.value:.4g}", _interval(one.now), *change, str(one.now.n), gate]
+    return [
+        title(one.task, one.metric),
+        before,
+        f"{one.now.value:.4g}",
+        _interval(one.now),
+        *change,
+        str(one.now.n),
+        gate,
+    ]
 
 
 def _verdict(one: MetricResult) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,8 +171,3 @@ def log_lines(run: Run, stage: str, most: int) -> list[str]:
 def printable(text: str) -> str:
     """Without control characters: a log may hold what a terminal obeys."""
     return "".join(one if one.isprintable() else " " for one in text.expandtabs(4))
-
-
-def since(then: float, now: float | None = None) -> str:
-    """How long ago, in words."""
-    return f"{max(0.0, (time.time() if now is None else now) - then):.0f} s ago"
