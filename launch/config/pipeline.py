@@ -1,9 +1,10 @@
 """The pipeline file: what to make, in typed and frozen values. Where and how it runs is the profile's business."""
 
 import math
+from collections.abc import Iterator
 from typing import Annotated, Any
 
-from jobs.core.tasks import BenchmarkKeys, DataKeys, kind_of
+from jobs.core.tasks import BenchmarkKeys, DataKeys, TaskKeys, TaskKind, kind_of
 from launch.config.document.typed import StrictModel, key
 from launch.config.fields import Amount, Line, ResourceKeys, Slug, not_empty
 from launch.config.kinds import FETCHED
@@ -52,16 +53,19 @@ class Pipeline(StrictModel):
 
     def task_data(self, name: str) -> dict[str, str]:
         """Task -> data stage, of the tasks that read one. Where a task names none it is the only one of its kind."""
+        return {
+            task: keys.get("data") or next(other for other, it in self.stages.items() if it.kind == kind.reads)
+            for task, keys, kind in self._tasks(name, DataKeys)
+        }
+
+    def _tasks(self, name: str, those: type[TaskKeys]) -> Iterator[tuple[str, dict[str, Any], TaskKind]]:
+        """The tasks of a measuring stage whose kind has the keys of ``those``, each with its kind."""
         stage = self.stages[name]
         assert isinstance(stage, MeasuringStage)
-        found = {}
         for task, keys in stage.tasks.items():
             kind = kind_of(task, keys)
-            if kind is not None and issubclass(kind.keys, DataKeys):
-                found[task] = keys.get("data") or next(
-                    other for other, it in self.stages.items() if it.kind == kind.reads
-                )
-        return found
+            if kind is not None and issubclass(kind.keys, those):
+                yield task, keys, kind
 
     def reference(self, name: str) -> str | None:
         """The stage whose model an evaluation compares with token by token (measure ``kl``), or ``base``; None: there
@@ -94,14 +98,10 @@ class Pipeline(StrictModel):
 
     def benchmarks(self, name: str) -> dict[str, tuple[str, str]]:
         """Task -> source and set (or path in the source) of the tasks of an evaluation that read a benchmark."""
-        stage = self.stages[name]
-        assert isinstance(stage, MeasuringStage)
         found = {}
-        for task, keys in stage.tasks.items():
-            kind = kind_of(task, keys)
-            if kind is not None and issubclass(kind.keys, BenchmarkKeys):
-                source, _, part = str(keys.get("benchmark", "")).partition("/")
-                found[task] = source, part
+        for task, keys, _ in self._tasks(name, BenchmarkKeys):
+            source, _, part = str(keys.get("benchmark", "")).partition("/")
+            found[task] = source, part
         return found
 
     def parents(self, name: str) -> dict[str, str]:
