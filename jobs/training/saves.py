@@ -160,7 +160,7 @@ class Saves:
         self.wait()
         if self._node.leads or write is not None:
             threads = max(1, len(os.sched_getaffinity(0)) // 2) if goes_on else None
-            losses = dict(self.validations)  # of now: the training adds to them
+            losses = {at: loss for at, loss in self.validations.items() if at <= step}  # the training adds to them
             given = (step, losses, sealed, threads, keep, best, write)
             self._thread = threading.Thread(target=self._beside, args=given, daemon=True)
             self._thread.start()
