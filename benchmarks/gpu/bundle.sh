@@ -54,7 +54,7 @@ if [[ $parts == *" automodel "* ]]; then
   fetch automodel
   unpack automodel am
   # Kernels of torchao are for another torch; it says so and goes on without.
-  rm -rf "$work"/packed/am/torchao/*.so "$work/packed/am/_soundfile_data"
+  rm -rf "$work"/packed/am/torchao/*.so
 fi
 
 if [[ $parts == *" core "* ]]; then

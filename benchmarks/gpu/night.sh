@@ -19,6 +19,8 @@ export SLURM_CONF=$root/slurm/etc/slurm.conf SLURM_SETS=3 SLURM_MEMORY=${SLURM_M
 export PYTHONUNBUFFERED=1
 python=$root/venvs/core/bin/python nemo=$root/venvs/nemo/bin/python
 gpus=$(find /dev -maxdepth 1 -name 'nvidia[0-9]*' | wc -l)
+liger=()
+[ "$gpus" = 0 ] || liger=(--liger)
 shape=(--venvs "$root/venvs" --gpus "$gpus" --gpu h200:139G)
 
 say() { echo "[$SECONDS s] $*"; }
@@ -67,7 +69,7 @@ saves)
   fast=/dev/shm/big
   [ "$gpus" -gt 0 ] || fast=$root/fast
   mkdir -p "$fast" && ln -sfn "$fast" "$root/big"
-  inputs big --nodes 2 --model "$model" --liger --mem 110G --steps 10 >"$results/inputs.log" 2>&1 || tail "$results/inputs.log"
+  inputs big --nodes 2 --model "$model" "${liger[@]}" --mem 110G --steps 10 >"$results/inputs.log" 2>&1 || tail "$results/inputs.log"
   wait "$setup" "$warm"
   request=(--partition=batch --nodes=2 --ntasks-per-node=1)
   [ "$gpus" = 0 ] || request+=(--gpus-per-node=1 --mem=110G --cpus-per-task=4)
