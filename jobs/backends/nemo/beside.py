@@ -65,9 +65,14 @@ class Beside(_WrappingCheckpointIO):
 def copied(buckets: list[Any], loaded: list[Any]) -> list[Any]:
     """``loaded`` (what each file gets, in the memory of the host), with copies in place of tensors of ``buckets`` that
     were there already: the training changes these."""
+
+    def own(now: list[Any], was: list[Any]) -> list[Any]:
+        pairs = zip(now, was, strict=True)
+        return [(item, tensor.clone() if tensor is given else tensor) for (item, tensor), (_, given) in pairs]
+
     return [
-        (path, key, (rest, [(item, now.clone() if now is was else now) for (item, now), (_, was) in zip(new, old, strict=True)]))
-        for (path, key, (rest, new)), (_, _, (_, old)) in zip(loaded, buckets, strict=True)
+        (path, key, (rest, own(now, was)))
+        for (path, key, (rest, now)), (_, _, (_, was)) in zip(loaded, buckets, strict=True)
     ]
 
 

@@ -26,8 +26,9 @@ from jobs.training.schedule import learning_rate_factor
 from jobs.training.validation import Watch
 
 if TYPE_CHECKING:
-    from jobs.backends.nemo.beside import Beside
     from lightning.pytorch import LightningModule, Trainer
+
+    from jobs.backends.nemo.beside import Beside
 
 
 class Schedule(LRSchedulerModule):
@@ -51,7 +52,8 @@ class NemoStepControl(Callback):
     ``stopped`` is True when the loop was left on request, after a save. ``source`` is the checkpoint that the stage
     started from: its tokenizer files go along with the finished one. ``durations``: seconds of each step of this start,
     without its save. ``trained``: parameters that this process trains, where it trains adapters. ``validate`` takes the
-    validation loss, ``beside`` writes saves while the training goes on, ``metrics`` is what the seal says of validations.
+    validation loss, ``beside`` writes saves while the training goes on, ``metrics`` is what the seal says of
+    validations.
     """
 
     def __init__(self, ctx: WorkContext, settings: NemoSettings, source: Path) -> None:
