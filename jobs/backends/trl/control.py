@@ -147,6 +147,6 @@ class TrlStepControl(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         ranks.barrier()
-        self.watch.seal_beside(state.global_step, not self.stopped, self.beside and self.beside.write)
+        self.watch.seal_beside(state.global_step, not self.stopped, self.beside.write if self.beside else None)
         self._ctx.stop.saved(time.monotonic() - self._save_began)
         self._clock = time.monotonic()
