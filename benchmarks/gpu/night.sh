@@ -1,6 +1,6 @@
 #!/bin/bash
 # night.sh PART BUNDLES OUT: the runs of README.md on two GPUs in parts of at most ten minutes each, as root. BUNDLES: a
-# directory with a/core.tar.xz (and a/te), b/nemo_rl.tar.xz and c/automodel.tar.xz, as far as they are carried. All parts
+# directory with a/core.tar.xz (and a/te), b/nemo_rl.tar.xz, c/automodel.tar.xz, as far as they are carried. All parts
 # use ROOT (/tmp/gpu), so they belong on one machine; each goes on where one of its runs fails, and leaves one archive of
 # results in OUT. SECONDS_LEFT: of the part (560).
 #   saves    environments and Slurm; saves by hand, one way after the other; stages of TRL
@@ -39,10 +39,13 @@ leave() {
   for log in "$results"/*.log; do echo "== $log" && tail -n 12 "$log"; done | cut -c 1-300 | tail -n 120
 }
 trap leave EXIT
-add() { # ARCHIVE: its environments, if it was carried
-  [ -f "$bundles/$1" ] || return 0
-  bash "$here/setup.sh" "$bundles/$1" "$root" >>"$results/setup-${1%%/*}.log" 2>&1
-  say "$1: ended with $?"
+add() { # a, b or c: the environments of its archive, if it was carried
+  local archive
+  for archive in "$bundles/$1"/*.tar.xz; do
+    [ -f "$archive" ] || return 0
+    bash "$here/setup.sh" "$archive" "$root" >>"$results/setup-$1.log" 2>&1
+    say "$archive: ended with $?"
+  done
 }
 inputs() { # NAME WORDS...
   local at=$root/$1
@@ -59,7 +62,7 @@ memory() { # Have a virtual machine given its memory, 144 GB, before something i
 
 case $part in
 saves)
-  add a/core.tar.xz &
+  add a &
   setup=$!
   [ "$gpus" = 0 ] || mount -o remount,size=220G /dev/shm
   ([ "$gpus" = 0 ] || memory) &
@@ -80,16 +83,14 @@ saves)
     --alone --seconds $((end - SECONDS - 15)) --pairs "${PAIRS:-fsdp:2:32:4:saves:beside,fsdp:2:32:4:saves}"
   ;;
 nemo)
-  add b/nemo_rl.tar.xz >/dev/null 2>&1 &
   try nemo-saves 400 "$python" "$here/two.py" speed "$root/big" "$results/nemo" --model "$model" --mem 110G --steps 6 \
     --alone --seconds $((end - SECONDS - 15)) --pairs "${PAIRS:-long:2:32:2:saves:beside,long:2:32:2:saves}"
   try nemo-fp8 300 "$python" "$here/two.py" speed "$root/big" "$results/fp8" --model "$model" --mem 110G --steps 10 \
     --nemo "$nemo" --seconds $((end - SECONDS - 15)) --pairs "${FP8:-fp8:1:16:2,fp8-tensorwise:1:16:2}"
-  wait
   ;;
 chains)
-  add b/nemo_rl.tar.xz
-  add c/automodel.tar.xz
+  add b
+  add c
   for each in 1 2 3; do
     inputs "set$each" --nodes 2 --model "$small" --partition "set$each" --mem 40G >"$results/inputs-$each.log" 2>&1 &
   done
