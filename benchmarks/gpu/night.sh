@@ -1,6 +1,6 @@
 #!/bin/bash
 # night.sh PART BUNDLES OUT: the runs of README.md on two GPUs in parts of at most ten minutes each, as root. BUNDLES: a
-# directory with a/core.tar.xz (and a/te), b/nemo_rl.tar.xz, c/automodel.tar.xz, as far as they are carried. All parts
+# directory with a/core.tar.xz (and a/te), b/core.tar.xz (NeMo-RL), c/automodel.tar.xz, as far as they are carried. All parts
 # use ROOT (/tmp/gpu), so they belong on one machine; each goes on where one of its runs fails, and leaves one archive of
 # results in OUT. SECONDS_LEFT: of the part (560).
 #   saves    environments and Slurm; saves by hand, one way after the other; stages of TRL

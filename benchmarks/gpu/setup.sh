@@ -64,7 +64,7 @@ fi
 if new nrl nemo_rl; then
   compiled "$packed/nrl"
   environment nemo_rl "$packed/nrl" "$packed/rl"
-  for name in wandb mlflow swanlab; do [ -e "$packed/nrl/$name.py" ] || : >"$packed/nrl/$name.py"; done # imported by NeMo-RL, not used
+  for name in wandb mlflow swanlab decord; do [ -e "$packed/nrl/$name.py" ] || : >"$packed/nrl/$name.py"; done # imported by NeMo-RL, not used
   chmod -R u+x "$packed/nrl/ray/core/src/ray"
 fi
 if new am automodel; then
