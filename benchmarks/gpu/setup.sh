@@ -65,6 +65,14 @@ if new nrl nemo_rl; then
   compiled "$packed/nrl"
   environment nemo_rl "$packed/nrl" "$packed/rl"
   for name in wandb mlflow swanlab decord; do [ -e "$packed/nrl/$name.py" ] || : >"$packed/nrl/$name.py"; done # imported by NeMo-RL, not used
+  # NeMo-RL imports these of Megatron, which its DTensor workers do not use.
+  if [ ! -e "$packed/nrl/megatron" ]; then
+    mkdir -p "$packed/nrl/megatron/core/models/gpt"
+    touch "$packed"/nrl/megatron/{,core/,core/models/}__init__.py
+    echo "GPTModel = None" >"$packed/nrl/megatron/core/models/gpt/__init__.py"
+    echo "def __getattr__(name): return None" >"$packed/nrl/megatron/core/parallel_state.py"
+    cp "$packed"/nrl/megatron/core/{parallel_state,utils}.py
+  fi
   chmod -R u+x "$packed/nrl/ray/core/src/ray"
 fi
 if new am automodel; then
