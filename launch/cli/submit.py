@@ -17,6 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make a run and submit every stage that is not sealed or queued already."""
     from launch.base.errors import InputError
+    from launch.config import ranges
     from launch.plan import limits
     from launch.render import dry_run, provenance
     from launch.runs import client, rundir, secret_files
@@ -34,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
         from launch.plan import estimates
 
         estimates.refuse(planned.plan, profile, planned.workspace)
+    for note in ranges.notes(planned.pipeline):
+        print(f"note: {note}", file=sys.stderr, flush=True)
     for note in dry_run.refuse(planned.plan, profile, planned.workspace, planned.pipeline):
         print(f"note: {note}", file=sys.stderr, flush=True)
     values = options.secrets(planned)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from jobs.core.tasks import BenchmarkKeys, DataKeys, TaskKeys, TaskKind, kind_of
 from launch.config.document.typed import StrictModel, key
@@ -23,6 +23,7 @@ from launch.config.stages import (
     StageName,
     TrainingStage,
 )
+from launch.config.sweeps import SweepKeys
 
 
 class Pipeline(StrictModel):
@@ -37,6 +38,8 @@ class Pipeline(StrictModel):
     secrets: tuple[SecretName, ...] = ()
     resources: dict[Group, ResourceKeys] = key(default_factory=dict)
     cluster: dict[Line, Any] = key(default_factory=dict)  # keys of a profile: see launch.config.document.layers
+    sweep: SweepKeys | None = None
+    ranges: Literal["on", "off"] = "on"  # see launch.config.ranges
 
     def seed_of(self, name: str) -> int:
         """Seed of a stage: its own, else the pipeline's."""

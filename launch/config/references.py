@@ -11,6 +11,7 @@ from jobs.core.measures import MEASURES
 from jobs.core.settings import EarlyStopping, validation_problem
 from jobs.core.tasks import FOUND, KINDS, BenchmarkKeys, DataKeys, kind_of
 from launch.base.text import suggest
+from launch.config import ranking
 from launch.config.document.positions import KeyPath, Problem
 from launch.config.document.typed import StrictModel, fields_of
 from launch.config.document.words import show
@@ -39,7 +40,7 @@ def problems(pipeline: Pipeline) -> list[Problem]:
             found += _curve(pipeline, name, stage)
         else:
             found += _choice(pipeline, name, stage)
-    return found or list(_cycles(pipeline))
+    return found or list(_cycles(pipeline)) or list(ranking.problems(pipeline))
 
 
 def backends() -> list[str]:
