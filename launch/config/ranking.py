@@ -92,7 +92,7 @@ def _named(pipeline: Pipeline, name: str) -> Iterator[Ranking]:
 
 
 def _names(pipeline: Pipeline) -> dict[str, None]:
-    found = {}
+    found: dict[str, None] = {}
     for _, keys in _stages(pipeline):
         for task, metric in measured(keys.tasks).values():
             found[f"{task}.{metric}"] = None

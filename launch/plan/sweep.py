@@ -22,7 +22,7 @@ from launch.config.profile_file import ProfileFile
 from launch.config.ranking import Ranking, ranking_of
 from launch.config.stages import DataStage
 from launch.config.sweeps import KEY, OVER, Axis, SweepKeys, axes_of, combinations, of_options, read_sweep
-from launch.plan import builder, estimates, gather
+from launch.plan import builder, epochs, estimates, gather
 from launch.plan.model import Facts, Plan, Planned
 
 
@@ -135,7 +135,8 @@ class SweepCost:
         self._seen.update(one.fingerprint for one in new)
         open_stages = [one for one in new if not one.store(planned.workspace).seal.exists()]
         with_gpus = [one.name for one in open_stages if one.resources.gpus_per_node]
-        found = estimates.estimates(planned.plan, planned.profile.profile, planned.workspace) if with_gpus else []
+        counted = epochs.with_steps(planned.plan, planned.workspace) if with_gpus else planned.plan
+        found = estimates.estimates(counted, planned.profile.profile, planned.workspace) if with_gpus else []
         hours = {one.stage: one.gpu_hours for one in found if one.gpu_hours is not None}
         for name in with_gpus:
             least, most = hours.get(name, (0.0, 0.0))
