@@ -11,7 +11,7 @@ _STEPS = 4000
 
 
 def said(chosen: str, metric: str, value: float, test: float | None) -> str:
-    """A choice in a line: the number that chose it, and the one to believe; ``test`` None: nothing else was measured."""
+    """A choice in a line: the number that chose it, and the one to believe; ``test`` None: there is none."""
     text = f"{chosen} by {metric}: {value:.4g} on the validation split"
     if test is None:
         return f"{text}; {CURSE}, and no other examples were measured"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,10 +14,13 @@ from jobs.core.paths import Workspace
 from launch.base.errors import InputError
 from launch.cli.main import main
 from launch.config.profile_file import locate, read_profile
+from launch.plan import estimates, sweep
 from launch.plan import gather as facts
-from launch.plan import sweep
-from launch.plan.sweep import Sweep
+from launch.plan.model import Plan
+from launch.plan.sweep import Sweep, Variant
+from tests.launch.plan.test_estimates import BASE, profile, training
 from tests.support.chains import STAGES, make_inputs
+from tests.support.llamas import LLAMA_1B
 
 PIPELINE = {
     "name": "toy",
@@ -139,3 +144,48 @@ def test_the_command_counts_jobs(pipeline: Path, tmp_path: Path, capsys: pytest.
     assert [one["set"] for one in json.loads(capsys.readouterr().out)["variants"]][2] == ["stages.cpt.lr=0.3"]
     assert main([*given, "--sweep", "stages.cpt.lr=much"]) == 2
     assert "--set stages.cpt.lr=much" in capsys.readouterr().err
+
+
+def test_the_budget_is_held_against_the_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stage counts once, at what ``estimates`` says of it; what is sealed counts nothing."""
+    workspace = Workspace(tmp_path / "w")
+    output = workspace.entry(BASE.kind, BASE.fingerprint).output
+    output.mkdir(parents=True)
+    (output / "config.json").write_text(json.dumps(LLAMA_1B))
+    shared, first, second = (training(name, BASE) for name in ("cpt", "sft", "sft"))
+    first, second = (replace(one, fingerprint=letter * 64) for one, letter in zip((first, second), "ab", strict=True))
+    site = profile()
+    variants = []
+    for index, stage in enumerate((first, second)):
+        plan = Plan("p", (shared, stage))
+        variants.append(
+            Variant({"stages.sft.lr": index}, SimpleNamespace(plan=plan, profile=SimpleNamespace(profile=site),
+                                                              workspace=workspace))  # type: ignore[arg-type]
+        )  # fmt: skip
+    hours = [one.gpu_hours for one in estimates.estimates(variants[0].plan, site, workspace)]
+    least, most = (sum(one[end] for one in hours if one) + hours[1][end] for end in (0, 1))  # type: ignore[index]
+    found = sweep.SweepCost()
+    for variant in variants:
+        found.add(variant)
+    assert (found.least, found.most) == pytest.approx((least, most))
+    assert most > least > 0
+
+    def budget(limit: float) -> Sweep:
+        written = f'{{"over": {{"stages.cpt.lr": [1, 2]}}, "budget": {{"gpu_hours": {limit}}}}}'
+        make_inputs(tmp_path / f"in-{limit}", texts=3, rows=5)
+        return swept(with_sweep(tmp_path / f"in-{limit}" / "p.yaml", written))
+
+    found.refuse(budget(round(most, 4) + 1))
+    with pytest.raises(
+        InputError, match=f"2 chains take {least:.3g} to {most:.3g} GPU-hours by the estimate"
+    ) as caught:
+        found.refuse(budget(round(least, 4)))
+    assert "p.yaml:2:" in str(caught.value)
+    for stage in (shared, first):
+        seal = stage.store(workspace).seal
+        seal.parent.mkdir(parents=True)
+        seal.touch()
+    rest = sweep.SweepCost()
+    for variant in variants:
+        rest.add(variant)
+    assert rest.most == pytest.approx(hours[1][1])  # type: ignore[index]
