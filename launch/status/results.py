@@ -133,20 +133,21 @@ def _measured(evaluation: str, other: str | None, task: str, metric: str, entry:
         other,
         task,
         metric,
-        _number(entry),
+        number_of(entry),
         entry.get("before"),
-        None if difference is None else _number(difference),
+        None if difference is None else number_of(difference),
         gate.get("rule"),
         gate.get("tier"),
         gate.get("verdict"),
         gate.get("needs"),
         entry.get("higher_is_better"),
         moved,
-        by={str(name): _number(one) for own in (entry.get("by") or {}).values() for name, one in own.items()},
+        by={str(name): number_of(one) for own in (entry.get("by") or {}).values() for name, one in own.items()},
     )
 
 
-def _number(entry: dict[str, Any]) -> Number:
+def number_of(entry: Mapping[str, Any]) -> Number:
+    """A metric, or a change, as it stands in a file. Raises KeyError, TypeError, ValueError: it is none."""
     low, high = (None if entry[end] is None else float(entry[end]) for end in ("low", "high"))
     return Number(float(entry["value"]), low, high, int(entry["n"]))
 
