@@ -13,7 +13,7 @@ from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
 from nemo import lightning as nl
 
 
-class Beside(_WrappingCheckpointIO):
+class NemoBeside(_WrappingCheckpointIO):
     """The trainer's checkpoint IO: ``save_checkpoint`` returns when all is copied, ``finish`` when all is written."""
 
     def __init__(self, checkpoint_io: Any) -> None:
@@ -76,8 +76,8 @@ def copied(buckets: list[Any], loaded: list[Any]) -> list[Any]:
     ]
 
 
-def connect(trainer: nl.Trainer) -> Beside:
+def connect(trainer: nl.Trainer) -> NemoBeside:
     """Have ``trainer`` save like this."""
     strategy = trainer.strategy
-    strategy.checkpoint_io = found = Beside(strategy.checkpoint_io)
+    strategy.checkpoint_io = found = NemoBeside(strategy.checkpoint_io)
     return found

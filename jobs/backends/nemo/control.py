@@ -28,7 +28,7 @@ from jobs.training.validation import Watch
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
-    from jobs.backends.nemo.beside import Beside
+    from jobs.backends.nemo.beside import NemoBeside
 
 
 class Schedule(LRSchedulerModule):
@@ -59,7 +59,7 @@ class NemoStepControl(Callback):
     def __init__(self, ctx: WorkContext, settings: NemoSettings, source: Path) -> None:
         self.watch = Watch(ctx, settings)
         self.validate: Callable[[], float] | None = None
-        self.beside: Beside | None = None
+        self.beside: NemoBeside | None = None
         self.metrics: dict[str, Any] = {}
         self._unsealed: int | None = None
         self._ctx = ctx

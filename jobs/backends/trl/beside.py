@@ -21,7 +21,7 @@ from jobs.training import cpu
 _write = dcp.save
 
 
-class Beside:
+class TrlBeside:
     """What is saved inside ``copied`` is written by ``write``. Made on every process at once.
 
     The copies stay for the next save: as many bytes of this host's memory as this process has of the save.

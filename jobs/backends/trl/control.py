@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from transformers import TrainerCallback
 
-from jobs.backends.trl.beside import Beside, several_writers
+from jobs.backends.trl.beside import TrlBeside, several_writers
 from jobs.backends.trl.settings import TrainSettings
 from jobs.core.validation import LOSS
 from jobs.training import measured, ranks
@@ -55,7 +55,7 @@ class TrlStepControl(TrainerCallback):
     def __init__(self, ctx: WorkContext, settings: TrainSettings, device: torch.device) -> None:
         self.watch = Watch(ctx, settings)
         self.validate: Callable[[], float] | None = None
-        self.beside = Beside() if settings.save_beside else None
+        self.beside = TrlBeside() if settings.save_beside else None
         self._ctx = ctx
         self._settings = settings
         self._device = device

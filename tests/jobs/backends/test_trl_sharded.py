@@ -80,12 +80,12 @@ import torch, torch.distributed.checkpoint as dcp
 from pathlib import Path
 from jobs.training import ranks
 ranks.start_alone()
-from jobs.backends.trl.beside import Beside
+from jobs.backends.trl.beside import TrlBeside
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate
 mesh = init_device_mesh("cpu", (1,))
 weight, part = torch.zeros(4), DTensor.from_local(torch.zeros(3), mesh, [Replicate()])
-beside = Beside()
+beside = TrlBeside()
 for step in (1, 2):
     weight.fill_(step), part.to_local().fill_(step)
     at = Path({str(tmp_path)!r}) / str(step)
