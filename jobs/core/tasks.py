@@ -14,6 +14,9 @@ from jobs.core import measures, strict
 from jobs.core.measures import HIGHER, LOWER, SHARE, MetricFacts
 from jobs.core.settings import rule_of, setting
 
+AGAINST = ("compare_to", "references")
+"""What a judge holds answers against."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskKeys:
@@ -96,7 +99,20 @@ class RefusalKeys(SafetyKeys):
     max_new_tokens: int = setting(64, at_least=1)
 
 
-FOUND = ("rows", "version", "files", "data_set", "measures")
+@dataclass(frozen=True, kw_only=True)
+class JudgedKeys(TranslationKeys):
+    """``judge``: its name in ``judges`` of the pipeline. ``against``: whose answers the model's are held against,
+    those of the evaluation in ``compare_to`` or the references of the rows; None: the first where there is one.
+    ``answers``: the task of ``compare_to`` that has them, None: the one of this name. ``judged_by``: what the planner
+    knows of the judge, see ``jobs.evaluate.judging.settings``."""
+
+    judge: str
+    against: str | None = setting(None, choices=AGAINST)
+    answers: str | None = None
+    judged_by: dict[str, Any] = field(default_factory=dict)
+
+
+FOUND = ("rows", "version", "files", "data_set", "measures", "judged_by")
 """Keys that the planner fills in."""
 
 
@@ -116,6 +132,8 @@ class TaskKind:
     def metrics_of(self, given: Mapping[str, Any]) -> Mapping[str, MetricFacts]:
         """The metrics of a task of this kind with these keys."""
         found = {name: MetricFacts(higher) for name, higher in (given.get("measures") or {}).items()}
+        if form := (given.get("judged_by") or {}).get("form"):
+            return JUDGED[form]
         return {**self.metrics, **found, **measures.metrics_of(given.get("measure"))}
 
     def plain(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,6 +176,15 @@ BENCHMARK = "benchmark"
 _LOWER_SHARE = MetricFacts(False, share=True)
 _BBQ = {"ambiguous": SHARE, "clear": SHARE, "bias_ambiguous": LOWER, "bias_clear": LOWER}
 _REFUSALS = {"harmful": SHARE, "harmless": _LOWER_SHARE}
+_KNOWN_PAIRS = {"judge_accuracy": SHARE, "ruler_accuracy": SHARE, "judge_over_ruler": HIGHER}
+
+JUDGED: dict[str, dict[str, MetricFacts]] = {
+    "pairwise": {
+        "win_rate": SHARE, "flips": _LOWER_SHARE, **_KNOWN_PAIRS, "judge_first": LOWER, "judge_flips": _LOWER_SHARE,
+    },
+    "score": {"score": HIGHER, **_KNOWN_PAIRS},
+}  # fmt: skip
+"""Form of a judge -> what a task that it judges measures: first of the answers, then of the judge itself."""
 
 KINDS: dict[str, TaskKind] = {
     kind.name: kind
@@ -167,6 +194,7 @@ KINDS: dict[str, TaskKind] = {
         TaskKind("translation", TranslationKeys, "instructions", {"chrf": HIGHER, "exact_match": SHARE}),
         TaskKind("measure", MeasureKeys, "instructions", {}, key="measure"),
         TaskKind("harness", HarnessKeys, BENCHMARK, {}, key="harness"),
+        TaskKind("judge", JudgedKeys, "instructions", JUDGED["pairwise"] | JUDGED["score"], key="judge"),
         TaskKind("preferences", DataKeys, "preferences", {"accuracy": SHARE, "margin": HIGHER}),
         TaskKind("refusal", RefusalKeys, BENCHMARK, _REFUSALS, key="safety", value="refusal"),
         TaskKind("pairs", SafetyKeys, BENCHMARK, {"stereotyped": _LOWER_SHARE}, key="safety", value="pairs"),

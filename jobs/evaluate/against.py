@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs.evaluate import compare, gates
+from jobs.evaluate import compare, gates, kept
 from jobs.evaluate.curve import OWN
 from jobs.evaluate.settings import EvaluateSettings
 from jobs.training.settings import BadSettings
@@ -24,7 +24,7 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
     """
     given = {name: value for name, value in asked["settings"].items() if name not in OWN}
     settings = EvaluateSettings.read({**given, "gate": {}})
-    before, now = (compare.read_samples(Path(asked[side]) / "samples.jsonl") for side in ("before", "now"))
+    before, now = (kept.read_samples(Path(asked[side]) / "samples.jsonl") for side in ("before", "now"))
     tasks: dict[str, Any] = {}
     chances: dict[str, float] = {}
     for task in settings.tasks:

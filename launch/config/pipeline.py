@@ -4,9 +4,10 @@ import math
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from jobs.core.tasks import BenchmarkKeys, DataKeys, TaskKeys, TaskKind, kind_of
+from jobs.core.tasks import BenchmarkKeys, DataKeys, JudgedKeys, TaskKeys, TaskKind, kind_of
 from launch.config.document.typed import StrictModel, key
 from launch.config.fields import Amount, Line, ResourceKeys, Slug, not_empty
+from launch.config.judges import JudgeKeys
 from launch.config.kinds import FETCHED
 from launch.config.measuring import ChooseStage, CurveStage, EvaluateStage, MeasuringStage
 from launch.config.profile_fields import Group
@@ -32,6 +33,7 @@ class Pipeline(StrictModel):
     seed: Amount = 1
     model: ModelKeys
     sources: dict[Slug, SourceKeys] = key(default_factory=dict)
+    judges: dict[Slug, JudgeKeys] = key(default_factory=dict)
     stages: Annotated[dict[StageName, Stage], not_empty]
     code: Line | None = None  # a work tree whose modules jobs can import
     secrets: tuple[SecretName, ...] = ()
@@ -104,9 +106,14 @@ class Pipeline(StrictModel):
             found[task] = source, part
         return found
 
+    def judged(self, name: str) -> dict[str, tuple[str, JudgeKeys]]:
+        """Task -> name and keys of its judge, of the tasks of an evaluation that have one."""
+        named = {task: str(keys.get("judge")) for task, keys, _ in self._tasks(name, JudgedKeys)}
+        return {task: (judge, self.judges[judge]) for task, judge in named.items() if judge in self.judges}
+
     def parents(self, name: str) -> dict[str, str]:
-        """Role (``checkpoint``, ``data``, ``compare_to``, ``data:<task>``, ``reference``, ``curve``) -> stage that is
-        read; the base model is none."""
+        """Role (``checkpoint``, ``data``, ``compare_to``, ``data:<task>``, ``reference``, ``curve``, ``judge:<task>``,
+        ``known:<task>``) -> stage that is read; the base model is none."""
         stage = self.stages[name]
         found: dict[str, str] = {}
         if isinstance(stage, TrainingStage | EvaluateStage) and stage.checkpoint not in (None, FETCHED):
@@ -126,6 +133,11 @@ class Pipeline(StrictModel):
             found |= {f"data:{task}": data for task, data in self.task_data(name).items()}
             if (reference := self.reference(name)) not in (None, FETCHED):
                 found["reference"] = str(reference)
+            for task, (_, judge) in self.judged(name).items():
+                if judge.model.checkpoint not in (None, FETCHED):
+                    found[f"judge:{task}"] = str(judge.model.checkpoint)
+                if judge.calibrate_on is not None:
+                    found[f"known:{task}"] = judge.calibrate_on
         return found
 
     def order(self) -> tuple[str, ...]:
