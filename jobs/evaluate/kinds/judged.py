@@ -243,7 +243,7 @@ def _metrics(keys: Any) -> dict[str, Metric]:
     for name, facts in JUDGED[_judge_of(keys).form].items():
         column = _COLUMNS[name]
         among = _KNOWN if column >= _COLUMNS["judge_accuracy"] else _ANSWERED
-        share = column if facts.share or name in _HALVES else None
+        share = column if facts.share else None
         found[name] = Metric(part(column, among), facts.higher_is_better, share, among, halves=name in _HALVES)
     return found
 
@@ -270,12 +270,14 @@ def _more_of(
 
 def _doubt(task: Task, measured: Mapping[str, MetricEstimate]) -> str | None:
     """Why the judge is not believed; None: it is."""
-    found = measured.get("judge_over_ruler")
+    found, accuracy = measured.get("judge_over_ruler"), measured.get("judge_accuracy")
     name = f"judge {task.keys.judge}"
-    if found is None:
+    if found is None or accuracy is None:
         return f"{name} was not measured: name pairs whose answer is known by calibrate_on"
     if found.n < FEWEST_KNOWN:
         return f"{name} was measured on {found.n} pairs, it needs {FEWEST_KNOWN}"
+    if accuracy.low is None or accuracy.low <= 0.5:
+        return f"{name} is not shown to be better than a coin"
     if found.low is None or found.low <= 0:
         return f"{name} is not shown to be better than a ruler (the longer answer wins)"
     return None

@@ -310,8 +310,14 @@ def test_tasks_and_metrics_are_those_of_the_job_side() -> None:
     for name, kind in KINDS.items():
         given = {"benchmark": "b"} | ({"harness": "h"} if name == "harness" else {})
         keys = {key: one for key, one in given.items() if issubclass(kind.keys, BenchmarkKeys)}
-        there = kinds[name].metrics(kind.keys(**keys, **({"measure": {}} if name == "measure" else {})))
-        found = {metric: MetricFacts(one.higher_is_better, one.share is not None) for metric, one in there.items()}
+        keys |= {"measure": {}} if name == "measure" else {}
+        found = {}
+        for form in ("pairwise", "score") if name == "judge" else ("",):
+            keys |= {"judge": "j", "judged_by": {"form": form}} if form else {}
+            there = kinds[name].metrics(kind.keys(**keys))
+            own = {metric: MetricFacts(one.higher_is_better, one.share is not None) for metric, one in there.items()}
+            assert own == kind.metrics_of({"judged_by": {"form": form}} if form else {})
+            found |= own
         assert found == kind.metrics
 
 
