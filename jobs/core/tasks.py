@@ -180,7 +180,8 @@ _KNOWN_PAIRS = {"judge_accuracy": SHARE, "ruler_accuracy": SHARE, "judge_over_ru
 
 JUDGED: dict[str, dict[str, MetricFacts]] = {
     "pairwise": {
-        "win_rate": SHARE, "flips": _LOWER_SHARE, **_KNOWN_PAIRS, "judge_first": _LOWER_SHARE, "judge_flips": _LOWER_SHARE,
+        "win_rate": SHARE, "win_flips": _LOWER_SHARE,
+        **_KNOWN_PAIRS, "judge_first": _LOWER_SHARE, "judge_flips": _LOWER_SHARE,
     },
     "score": {"score": HIGHER, **_KNOWN_PAIRS},
 }  # fmt: skip

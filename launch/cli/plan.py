@@ -48,18 +48,20 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.check:
         return _check(planned, as_json=args.json)
-    from launch.plan import epochs, estimates, limits
+    from launch.plan import epochs, estimates, judging, limits
 
     shown = epochs.with_steps(planned.plan, planned.workspace)
     known = (shown, planned.profile.profile, planned.workspace)
     found = estimates.estimates(*known)
     gates = _gates(planned)
+    judged = judging.costs(planned.plan, planned.pipeline.pipeline, planned.workspace)
     if args.json:
         from launch.plan import file
         from launch.status.plan import states
 
         more = {"states": states(planned.plan, planned.workspace), "estimates": [each.as_json() for each in found]}
         more["gates"] = [each.as_json() for each in gates]
+        more["judges"] = [each.as_json() for each in judged]
         print(json.dumps({**file.to_json(shown), **more}))
     else:
         from launch.status.plan import print_plan
@@ -71,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
             from launch.plan import power
 
             print(f"\n{power.show(gates)}")
+        if judged:
+            print(f"\n{judging.show(judged)}")
         notes = epochs.notes(planned.plan, planned.workspace)
         notes += limits.notes(planned.plan, planned.profile, planned.pipeline)
         tried = sorted({(stage.backend, stage.experimental) for stage in planned.plan.stages})

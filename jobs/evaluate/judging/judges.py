@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,9 +186,10 @@ def family_of(checkpoint: Path) -> str:
     from jobs.core import files
 
     try:
-        return str(files.read_json(checkpoint / "config.json").get("model_type", ""))
+        found = str(files.read_json(checkpoint / "config.json").get("model_type", ""))
     except (OSError, ValueError, AttributeError):
         return ""
+    return found if re.fullmatch(r"[\w.-]{1,60}", found) else ""
 
 
 def kept_in(directory: Path, identity: str, name: str) -> KeptLines:

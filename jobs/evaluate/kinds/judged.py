@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -171,12 +172,18 @@ def _digest(of_shown: Callable[[Sequence[Any]], str], identity: str, parts: Sequ
 def _self_preference(task: Task, judge: Judge, model: str) -> str | None:
     """Why the judge may prefer the model for what it is itself; None: nothing says so."""
     why = None
-    one, other = sorted((judge.family.lower(), model.lower()), key=len)
+    one, other = _family(judge.family), _family(model)
     if judge.settings.same_base:
         why = "the model that it judges was trained from it"
-    elif one and one in other:
+    elif one and one == other:
         why = f"it is of the family of the model ({one})"
     return None if why is None else f"judge {task.keys.judge}: {why}, and judges prefer answers like their own"
+
+
+def _family(name: str) -> str:
+    """The family that a model's name begins with (``qwen`` of Qwen/Qwen3-32B); empty: too short to say one."""
+    found = re.match(r"[a-z]{3,}", name.lower().rpartition("/")[2])
+    return found[0] if found else ""
 
 
 def _of_answers(judge: Judge, rows: Sequence[JudgedRow], lines: Sequence[Sample]) -> list[Sample]:
@@ -231,7 +238,7 @@ def _statistics(keys: Any, sample: Mapping[str, Any]) -> list[float]:
 
 
 _COLUMNS = {
-    "win_rate": 0, "flips": 1, "score": 2, "judge_accuracy": 3, "ruler_accuracy": 4, "judge_over_ruler": 5,
+    "win_rate": 0, "win_flips": 1, "score": 2, "judge_accuracy": 3, "ruler_accuracy": 4, "judge_over_ruler": 5,
     "judge_first": 6, "judge_flips": 7,
 }  # fmt: skip
 _ANSWERED, _KNOWN = 8, 9

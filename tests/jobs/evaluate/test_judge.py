@@ -105,7 +105,7 @@ def test_a_good_judge_is_believed(tmp_path: Path, fake: Fake) -> None:
     one.start()
     found = metrics_of(one)
     # Of 40 answers half are right; where both are wrong this judge takes the first one, which is a flip.
-    assert (found["win_rate"]["value"], found["win_rate"]["n"], found["flips"]["value"]) == (0.75, 40, 0.5)
+    assert (found["win_rate"]["value"], found["win_rate"]["n"], found["win_flips"]["value"]) == (0.75, 40, 0.5)
     assert found["win_rate"]["low"] < 0.75 < found["win_rate"]["high"]
     assert found["judge_accuracy"]["value"] == 1.0 and found["judge_accuracy"]["n"] == 40
     ruler = sum(len(r) > len(w) for r, w in _pairs()) / 40
@@ -135,7 +135,7 @@ def test_a_judge_that_always_says_a_decides_nothing(tmp_path: Path, fake: Fake) 
     with pytest.raises(GateUndecided, match="judge q is not shown to be better than a coin"):
         one.start()
     found = metrics_of(one)
-    assert (found["win_rate"]["value"], found["flips"]["value"]) == (0.5, 1.0)
+    assert (found["win_rate"]["value"], found["win_flips"]["value"]) == (0.5, 1.0)
     assert found["win_rate"]["low"] < 0.4 < 0.6 < found["win_rate"]["high"], "forty coins say no more"
     assert (found["judge_first"]["value"], found["judge_flips"]["value"], found["judge_accuracy"]["value"]) == (1, 1, 0.5)
     assert "win_rate_equal_length" not in found
@@ -273,7 +273,7 @@ def test_against_an_earlier_evaluation(tmp_path: Path, fake: Fake) -> None:
     now.start()
     found = metrics_of(now)
     # Equal answers (the odd rows) are a tie of which nobody is asked.
-    assert (found["win_rate"]["value"], found["flips"]["value"]) == (0.75, 0.0)
+    assert (found["win_rate"]["value"], found["win_flips"]["value"]) == (0.75, 0.0)
     assert found["win_rate"]["gate"]["verdict"] == "passed" and "change" not in found["win_rate"]
 
     lost = [json.loads(line) for line in (before.spec.store_paths.output / "samples.jsonl").read_text().splitlines()]
