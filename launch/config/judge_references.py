@@ -74,10 +74,9 @@ def _held_against(pipeline: Pipeline, place: KeyPath, stage: EvaluateStage, give
         able = [one for one, keys in earlier.tasks.items() if (it := kind_of(one, keys)) and it.name in ANSWERING]
         if wanted not in able:
             text = f"{stage.compare_to} has no answers of a task {wanted!r}"
-            more = f"; {suggest(wanted, able)}: write answers: NAME" if able else ""
-            yield Problem(
-                (*place, "answers") if answers else place, f"{text}{more}, or against: references", at_key=not answers
-            )
+            more = f"; {suggest(wanted, able)} (answers: NAME)" if able else ""
+            where = (*place, "answers") if answers else place
+            yield Problem(where, f"{text}{more}. Else write against: references", at_key=not answers)
 
 
 def _gates(pipeline: Pipeline, name: str, stage: EvaluateStage, task: str, given: dict[str, Any]) -> Iterator[Problem]:
