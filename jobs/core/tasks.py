@@ -112,6 +112,15 @@ class JudgedKeys(TranslationKeys):
     judged_by: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TransferKeys(TranslationKeys):
+    """``languages`` of the rows, which say theirs and their ``twin`` (the problem that they state) in ``meta``;
+    ``trained``: the one of them that the model learned in. ``limit`` counts twins."""
+
+    languages: tuple[str, ...]
+    trained: str
+
+
 FOUND = ("rows", "version", "files", "data_set", "measures", "judged_by")
 """Keys that the planner fills in."""
 
@@ -132,6 +141,8 @@ class TaskKind:
     def metrics_of(self, given: Mapping[str, Any]) -> Mapping[str, MetricFacts]:
         """The metrics of a task of this kind with these keys."""
         found = {name: MetricFacts(higher) for name, higher in (given.get("measures") or {}).items()}
+        if self.keys is TransferKeys:
+            return {str(one): SHARE for one in given.get("languages") or ()}
         if form := (given.get("judged_by") or {}).get("form"):
             return JUDGED[form]
         return {**self.metrics, **found, **measures.metrics_of(given.get("measure"))}
@@ -165,9 +176,23 @@ class TaskKind:
             problem = None if value is None else rules[name].problem(found)
             if problem is not None:
                 yield (name,), problem
+        if self.keys is TransferKeys:
+            yield from _of_languages(given)
         for name in required:
             if given.get(name) is None:
                 yield (name,), "this key is required"
+
+
+def _of_languages(given: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+    languages, trained = given.get("languages"), given.get("trained")
+    if not isinstance(languages, list | tuple) or not all(isinstance(one, str) for one in languages):
+        return
+    if len(set(languages)) != len(languages) or len(languages) < 2:
+        yield ("languages",), "write two or more languages, each once"
+    elif other := [one for one in languages if one not in measures.NUMBERS]:
+        yield ("languages",), f"how numbers are written is known in {', '.join(measures.NUMBERS)}, not in {other[0]}"
+    elif isinstance(trained, str) and trained not in languages:
+        yield ("trained",), f"{trained} is none of the languages: {', '.join(languages)}"
 
 
 BENCHMARK = "benchmark"
@@ -196,6 +221,7 @@ KINDS: dict[str, TaskKind] = {
         TaskKind("measure", MeasureKeys, "instructions", {}, key="measure"),
         TaskKind("harness", HarnessKeys, BENCHMARK, {}, key="harness"),
         TaskKind("judge", JudgedKeys, "instructions", JUDGED["pairwise"] | JUDGED["score"], key="judge"),
+        TaskKind("transfer", TransferKeys, "instructions", {}, key="languages"),
         TaskKind("preferences", DataKeys, "preferences", {"accuracy": SHARE, "margin": HIGHER}),
         TaskKind("refusal", RefusalKeys, BENCHMARK, _REFUSALS, key="safety", value="refusal"),
         TaskKind("pairs", SafetyKeys, BENCHMARK, {"stereotyped": _LOWER_SHARE}, key="safety", value="pairs"),

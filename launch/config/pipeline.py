@@ -23,6 +23,7 @@ from launch.config.stages import (
     Stage,
     StageName,
     TrainingStage,
+    WordProblemsSource,
 )
 
 
@@ -45,7 +46,7 @@ class Pipeline(StrictModel):
         own = self.stages[name].seed
         return self.seed if own is None else own
 
-    def source_of(self, name: str) -> GettextSource | PathSource:
+    def source_of(self, name: str) -> GettextSource | PathSource | WordProblemsSource:
         """Source of a data stage; a ``from`` that names none is a path."""
         stage = self.stages[name]
         assert isinstance(stage, DataStage)
@@ -172,6 +173,8 @@ class Pipeline(StrictModel):
                 "placeholders": stage.placeholders,
                 "reject_words": list(stage.reject_words),
             }
+        if isinstance(source, WordProblemsSource):
+            settings["source"] = {**source.plain(), "languages": list(source.languages)}
         if stage.prepare is not None:
             settings["prepare"] = stage.prepare
         if isinstance(stage, CorpusStage):

@@ -84,6 +84,8 @@ def _data(pipeline: Pipeline, name: str, stage: DataStage) -> Iterator[Problem]:
     if known and pipeline.sources[stage.source].type == "benchmark":
         text = "is of type benchmark: for tasks of an evaluation; nothing is trained on what it is tested with"
         yield Problem((*place, "from"), f"{stage.source!r} {text}")
+    elif known and pipeline.sources[stage.source].type == "word_problems" and stage.kind != "instructions":
+        yield Problem((*place, "from"), f"{stage.source!r} has word problems: they are for stages of kind instructions")
     elif known and stage.kind == "preferences":
         source = pipeline.sources[stage.source]
         if source.type == "gettext" and not source.contrast:
@@ -143,7 +145,7 @@ def _validation(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator
     if stage.validate_every is None or not isinstance(data, DataStage) or data.split.validation:
         return
     known = pipeline.sources.get(data.source)
-    if data.split.existing == "pool" or (known is not None and known.type == "gettext"):  # else the files may have one
+    if data.split.existing == "pool" or (known is not None and known.type != "path"):  # else the files may have one
         text = f"stage {stage.data} has no validation split: write split: {{validation: 0.05}} there, or leave this out"
         yield Problem((*place, "validate_every"), text, at_key=True)
 

@@ -14,7 +14,7 @@ from launch.config.measuring import MeasuringStage
 from launch.config.pipeline_file import PipelineFile
 from launch.config.profile import Profile
 from launch.config.references import OWN_BACKENDS, backends
-from launch.config.stages import BenchmarkSource, DataStage, GettextSource
+from launch.config.stages import BenchmarkSource, DataStage, GettextSource, PathSource
 from launch.inputs import fetch, user_code
 from launch.inputs.digests import DigestCache, source_files
 from launch.plan.backends import probe
@@ -57,7 +57,7 @@ def _sources(pipeline: PipelineFile, workspace: Workspace) -> dict[str, tuple[So
         if not isinstance(stage, DataStage):
             continue
         source = pipeline.pipeline.source_of(name)
-        if isinstance(source, GettextSource):
+        if not isinstance(source, PathSource):
             continue
         try:
             found[name] = tuple(cache.digest(path) for path in source_files(pipeline.resolve(source.path)))

@@ -87,7 +87,14 @@ def data(root: Path) -> Path:
 def stage(root: Path, at: Path, fake: Fake, gate: dict[str, Any] | None = None, **judged: Any) -> stages.Stage:
     by = {"server": fake.url, "model": "j", "calibrate_on": "known", **judged.pop("by", {})}
     task = {"judge": "q", "data": "rows", "max_new_tokens": 8, "judged_by": by, **judged}
-    settings = {"tasks": {"style": task}, "server": fake.url, "model": "m", "seed": 1, "resamples": 500, "gate": gate or {}}
+    settings = {
+        "tasks": {"style": task},
+        "server": fake.url,
+        "model": "m",
+        "seed": 1,
+        "resamples": 500,
+        "gate": gate or {},
+    }
     inputs = {"rows": root / "instructions", "known": root / "preferences"}
     # Beside other entries of a store, as in a workspace: what judges say is kept for all of it.
     made = stages.stage(at, "evaluate", "trl", settings, inputs)
@@ -137,7 +144,11 @@ def test_a_judge_that_always_says_a_decides_nothing(tmp_path: Path, fake: Fake) 
     found = metrics_of(one)
     assert (found["win_rate"]["value"], found["win_flips"]["value"]) == (0.5, 1.0)
     assert found["win_rate"]["low"] < 0.4 < 0.6 < found["win_rate"]["high"], "forty coins say no more"
-    assert (found["judge_first"]["value"], found["judge_flips"]["value"], found["judge_accuracy"]["value"]) == (1, 1, 0.5)
+    assert (found["judge_first"]["value"], found["judge_flips"]["value"], found["judge_accuracy"]["value"]) == (
+        1,
+        1,
+        0.5,
+    )
     assert "win_rate_equal_length" not in found
 
 
@@ -173,7 +184,9 @@ def test_what_was_judged_once_costs_nothing(tmp_path: Path, fake: Fake) -> None:
     fake.script = judge(is_right)
     stage(root, tmp_path / "one", fake).start()
     asked = sum("Which answer" in one["messages"][0]["content"] for one in fake.asked)
-    distinct = len({one["messages"][0]["content"] for one in fake.asked if "Which answer" in one["messages"][0]["content"]})
+    distinct = len(
+        {one["messages"][0]["content"] for one in fake.asked if "Which answer" in one["messages"][0]["content"]}
+    )
     assert asked == distinct == 2 * 80
     again = stage(root, tmp_path / "two", fake)
     again.start()
@@ -341,15 +354,29 @@ def test_a_judge_of_this_machine(tmp_path: Path) -> None:
     where = tmp_path / "judge"
     kind = seal.SealKind.CHECKPOINT
     seal.seal_directory(where / "output", where / "seal.json", kind=kind, format="hf", fingerprint="ab" * 32)
-    task = {"judge": "q", "data": "rows", "max_new_tokens": 4, "limit": 6, "judged_by": {"calibrate_on": "known", "calibrate_limit": 6}}
+    task = {
+        "judge": "q",
+        "data": "rows",
+        "max_new_tokens": 4,
+        "limit": 6,
+        "judged_by": {"calibrate_on": "known", "calibrate_limit": 6},
+    }
     settings = {"tasks": {"style": task}, "seed": 1, "resamples": 100, "threads": 1}
-    inputs = {"rows": root / "instructions", "known": root / "preferences", "judge:q": where, "checkpoint": tmp_path / "model"}
+    inputs = {
+        "rows": root / "instructions",
+        "known": root / "preferences",
+        "judge:q": where,
+        "checkpoint": tmp_path / "model",
+    }
     made = stages.stage(tmp_path / "one", "evaluate", "trl", settings, inputs)
     one = stages.Stage(replace(made.spec, store_dir=str(tmp_path / "store/one")))
     one.start()
     known = results.read(one.output / "evaluation.json")["style"]
     assert any("it is of the family of the model (llama)" in note for note in known["notes"])
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(where / "output"), AutoTokenizer.from_pretrained(where / "output")
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(where / "output"),
+        AutoTokenizer.from_pretrained(where / "output"),
+    )
 
     def label(question: JudgeQuestion) -> str:
         text = question.text(RUBRICS["pairwise"]) + "\nReply:"

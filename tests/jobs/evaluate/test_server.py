@@ -22,6 +22,7 @@ from tests.support.scripted_server import ScriptedServer as Fake
 
 pytestmark = pytest.mark.train
 
+
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
     monkeypatch.setattr(server, "FIRST_WAIT", 0.02)

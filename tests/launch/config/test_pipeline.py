@@ -311,6 +311,7 @@ def test_tasks_and_metrics_are_those_of_the_job_side() -> None:
         given = {"benchmark": "b"} | ({"harness": "h"} if name == "harness" else {})
         keys = {key: one for key, one in given.items() if issubclass(kind.keys, BenchmarkKeys)}
         keys |= {"measure": {}} if name == "measure" else {}
+        keys |= {"languages": (), "trained": ""} if name == "transfer" else {}
         found = {}
         for form in ("pairwise", "score") if name == "judge" else ("",):
             keys |= {"judge": "j", "judged_by": {"form": form}} if form else {}

@@ -44,7 +44,12 @@ def test_a_judge_of_the_chain_is_an_input(tmp_path: Path) -> None:
     final = plan.find("final")
     assert set(final.inputs) == {"rows", "prefs", "compare_to", "checkpoint"}
     told = final.settings["tasks"]["style"]["judged_by"]
-    assert (told["server"], told["model"], told["key"], told["form"]) == ("http://gpu7:8000/v1", "qwen", "JUDGE_KEY", "pairwise")
+    assert (told["server"], told["model"], told["key"], told["form"]) == (
+        "http://gpu7:8000/v1",
+        "qwen",
+        "JUDGE_KEY",
+        "pairwise",
+    )
     assert "same_base" not in told and "price" not in told
 
     _, plan = planned(tmp_path, LOCAL.replace(SERVER, "model: {checkpoint: base}"))
@@ -108,7 +113,9 @@ def test_questions_and_their_cost_are_told_before(tmp_path: Path) -> None:
     assert one.questions == 2 * 150 + 2 * 200
     assert one.cost == pytest.approx(700 * ((120 + 200 + 2 * 64) * 1 + 16 * 2) / 1e6)
     assert "700" in judging.show([one]) and "assumed: 200 tokens a prompt" in judging.show([one])
-    score = PIPELINE.replace("calibrate_on: prefs", "form: score").replace("    gate: {win_rate: {at_least: 0.5}}\n", "")
+    score = PIPELINE.replace("calibrate_on: prefs", "form: score").replace(
+        "    gate: {win_rate: {at_least: 0.5}}\n", ""
+    )
     file, plan = planned(tmp_path, score)
     seal(workspace, plan, "rows", 150) if not plan.find("rows").store(workspace).seal.exists() else None
     assert judging.costs(plan, file.pipeline, workspace)[0].questions == 150
