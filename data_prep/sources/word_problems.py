@@ -53,7 +53,7 @@ def _times(rng: random.Random, largest: int) -> dict[str, int]:
 
 def _three(rng: random.Random, largest: int) -> dict[str, int]:
     a, b = rng.randint(2, largest - 2), rng.randint(2, largest - 2)
-    return {"a": a, "b": b, "c": rng.randint(1, a + b - 1)}
+    return {"a": a, "b": b, "c": rng.randint(1, min(largest, a + b - 1))}
 
 
 TEMPLATES = (

@@ -272,7 +272,7 @@ def _refuse_others(task: str, common: Sequence[Mapping[str, Any]], old: Mapping[
             counts = f" ({sample['tokens']} and {there['tokens']})" if "tokens" in sample and "tokens" in there else ""
             raise BadSettings(
                 f"example {sample['id']!r} of {task} has other tokens here than in compare_to{counts}: with another "
-                "tokenizer, chat template or data the two cannot be compared"
+                "tokenizer, chat template, data or judge the two cannot be compared"
             )
 
 

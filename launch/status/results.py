@@ -150,7 +150,8 @@ def _measured(evaluation: str, other: str | None, task: str, metric: str, entry:
 
 def _notes(known: Mapping[str, Any]) -> tuple[str, ...]:
     given = known.get("notes", [])
-    return tuple(str(one) for one in given) if isinstance(given, list) else ()
+    texts = [str(one) for one in given] if isinstance(given, list) else []
+    return tuple("".join(letter if letter.isprintable() else " " for letter in text) for text in texts)
 
 
 def notes_of(found: Sequence[MetricResult]) -> list[str]:

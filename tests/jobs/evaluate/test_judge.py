@@ -319,6 +319,44 @@ def test_two_evaluations_against_references_are_compared(tmp_path: Path, fake: F
     assert "change" not in found["metrics"]["judge_accuracy"]
 
 
+def test_two_runs_are_compared_by_what_both_measured(tmp_path: Path, fake: Fake) -> None:
+    from jobs.evaluate import against
+
+    root = data(tmp_path / "data")
+    fake.script = judge(is_right)
+    both = [stage(root, tmp_path / name, fake, against="references") for name in ("before", "now")]
+    for one in both:
+        one.start()
+    asked = {"before": str(both[0].output), "now": str(both[1].output), "settings": both[1].spec.settings}
+    found = against.answer(asked)["tasks"]["style"]
+    assert set(found["metrics"]) == {"win_rate", "win_flips"}, "the known pairs are the same, and say nothing"
+    assert found["metrics"]["win_rate"]["change"]["value"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("judging", "judged", "family"),
+    [("Qwen/Qwen3-32B", "qwen2.5-7b", "qwen"), ("meta-llama/Llama-3.1-70B", "my-model", None), ("m", "m", None)],
+)
+def test_who_is_of_one_family_is_told(tmp_path: Path, fake: Fake, judging: str, judged: str, family: str | None) -> None:
+    fake.script = judge(is_right)
+    one = stage(data(tmp_path / "data"), tmp_path / "one", fake, limit=10, by={"model": judging})
+    one = stages.Stage(replace(one.spec, settings={**one.spec.settings, "model": judged}))
+    one.start()
+    notes = " ".join(results.read(one.output / "evaluation.json")["style"].get("notes", []))
+    assert ("it is of the family of the model" in notes) == (family is not None)
+    assert family is None or f"({family})" in notes
+
+
+def test_a_configuration_is_no_text_to_print(tmp_path: Path) -> None:
+    from jobs.evaluate.judging.judges import family_of
+
+    for told, family in (("llama", "llama"), ("\x1b[31mllama", ""), (3, "3"), ({"a": 1}, ""), ("x" * 99, "")):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": told}))
+        assert family_of(tmp_path) == family
+    (tmp_path / "config.json").write_text("[1]")
+    assert family_of(tmp_path) == family_of(tmp_path / "none") == ""
+
+
 def test_scores(tmp_path: Path, fake: Fake) -> None:
     root = data(tmp_path / "data")
     usual = judge(is_right)
