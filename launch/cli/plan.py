@@ -12,6 +12,7 @@ from launch.base.errors import InputError
 from launch.cli import options
 
 if TYPE_CHECKING:
+    from launch.plan.judging import JudgeCost
     from launch.plan.model import Plan, Planned
     from launch.plan.power import GatePower
 
@@ -48,13 +49,13 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.check:
         return _check(planned, as_json=args.json)
-    from launch.plan import epochs, estimates, judging, limits
+    from launch.plan import epochs, estimates, limits
 
     shown = epochs.with_steps(planned.plan, planned.workspace)
     known = (shown, planned.profile.profile, planned.workspace)
     found = estimates.estimates(*known)
     gates = _gates(planned)
-    judged = judging.costs(planned.plan, planned.pipeline.pipeline, planned.workspace)
+    judged = _judged(planned)
     if args.json:
         from launch.plan import file
         from launch.status.plan import states
@@ -74,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
 
             print(f"\n{power.show(gates)}")
         if judged:
+            from launch.plan import judging
+
             print(f"\n{judging.show(judged)}")
         notes = epochs.notes(planned.plan, planned.workspace)
         notes += limits.notes(planned.plan, planned.profile, planned.pipeline)
@@ -102,6 +105,15 @@ def _gates(planned: Planned) -> list[GatePower]:
                     yield plan
 
     return power.powers(planned.plan, planned.workspace, power.deviations(plans(), planned.workspace))
+
+
+def _judged(planned: Planned) -> list[JudgeCost]:
+    """What judges are asked."""
+    if not planned.pipeline.pipeline.judges:
+        return []
+    from launch.plan import judging
+
+    return judging.costs(planned.plan, planned.pipeline.pipeline, planned.workspace)
 
 
 def _sweep(args: argparse.Namespace) -> int:
