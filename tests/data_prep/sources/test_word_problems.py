@@ -23,7 +23,8 @@ def rows(directory: Path, split: SplitSettings = SPLIT, **settings: Any) -> dict
 
 def test_every_step_is_right_and_the_last_one_is_the_answer(tmp_path: Path) -> None:
     found = [row for own in rows(tmp_path, languages=("es", "en", "ko"), count=400).values() for row in own]
-    assert len(found) == 1200 and {row["steps"] for row in found} == {1, 2}
+    assert len(found) == 1200
+    assert {row["steps"] for row in found} == {1, 2}
     for row in found:
         *steps, answer = row["completion"].splitlines()
         assert len(steps) == row["steps"]
@@ -42,7 +43,8 @@ def test_every_step_is_right_and_the_last_one_is_the_answer(tmp_path: Path) -> N
         assert len({tuple(sorted(re.findall(r"\d+", row["prompt"]))) for row in own.values()}) == 1
         assert len({re.sub(r"^.*: ", "", row["completion"].splitlines()[-1]) for row in own.values()}) == 1
     korean = [row["prompt"] for row in found if row["language"] == "ko"]
-    assert any("토마토가 " in text for text in korean) and any("사탕이 " in text for text in korean)
+    assert any("토마토가 " in text for text in korean)
+    assert any("사탕이 " in text for text in korean)
     assert not any("토마토이 " in text for text in korean)
 
 
@@ -80,4 +82,5 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
 def test_numbers_stay_in_their_bounds(tmp_path: Path, largest: int) -> None:
     found = rows(tmp_path, languages=("en",), count=60, largest=largest)
     told = [int(one) for own in found.values() for row in own for one in re.findall(r"\d+", row["prompt"])]
-    assert max(told) <= largest and min(told) >= 1
+    assert max(told) <= largest
+    assert min(told) >= 1

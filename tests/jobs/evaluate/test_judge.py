@@ -114,7 +114,8 @@ def test_a_good_judge_is_believed(tmp_path: Path, fake: Fake) -> None:
     # Of 40 answers half are right; where both are wrong this judge takes the first one, which is a flip.
     assert (found["win_rate"]["value"], found["win_rate"]["n"], found["win_flips"]["value"]) == (0.75, 40, 0.5)
     assert found["win_rate"]["low"] < 0.75 < found["win_rate"]["high"]
-    assert found["judge_accuracy"]["value"] == 1.0 and found["judge_accuracy"]["n"] == 40
+    assert found["judge_accuracy"]["value"] == 1.0
+    assert found["judge_accuracy"]["n"] == 40
     ruler = sum(len(r) > len(w) for r, w in _pairs()) / 40
     assert found["ruler_accuracy"]["value"] == pytest.approx(ruler)
     assert found["judge_over_ruler"]["low"] > 0
@@ -287,7 +288,8 @@ def test_against_an_earlier_evaluation(tmp_path: Path, fake: Fake) -> None:
     found = metrics_of(now)
     # Equal answers (the odd rows) are a tie of which nobody is asked.
     assert (found["win_rate"]["value"], found["win_flips"]["value"]) == (0.75, 0.0)
-    assert found["win_rate"]["gate"]["verdict"] == "passed" and "change" not in found["win_rate"]
+    assert found["win_rate"]["gate"]["verdict"] == "passed"
+    assert "change" not in found["win_rate"]
 
     lost = [json.loads(line) for line in (before.spec.store_paths.output / "samples.jsonl").read_text().splitlines()]
     path = before.spec.store_paths.output / "samples.jsonl"
@@ -337,7 +339,9 @@ def test_two_runs_are_compared_by_what_both_measured(tmp_path: Path, fake: Fake)
     ("judging", "judged", "family"),
     [("Qwen/Qwen3-32B", "qwen2.5-7b", "qwen"), ("meta-llama/Llama-3.1-70B", "my-model", None), ("m", "m", None)],
 )
-def test_who_is_of_one_family_is_told(tmp_path: Path, fake: Fake, judging: str, judged: str, family: str | None) -> None:
+def test_who_is_of_one_family_is_told(
+    tmp_path: Path, fake: Fake, judging: str, judged: str, family: str | None
+) -> None:
     fake.script = judge(is_right)
     one = stage(data(tmp_path / "data"), tmp_path / "one", fake, limit=10, by={"model": judging})
     one = stages.Stage(replace(one.spec, settings={**one.spec.settings, "model": judged}))
@@ -429,7 +433,8 @@ def test_a_judge_of_this_machine(tmp_path: Path) -> None:
 
     samples = [json.loads(line) for line in (one.output / "samples.jsonl").read_text().splitlines()]
     answered = [sample for sample in samples if "known" not in sample]
-    assert len(answered) == 6 and len(samples) == 12
+    assert len(answered) == 6
+    assert len(samples) == 12
     for sample in answered:
         orders = [(sample["hypothesis"], sample["other"]), (sample["other"], sample["hypothesis"])]
         first, second = (label(JudgeQuestion(sample["asked"], order)) for order in orders)
@@ -443,7 +448,8 @@ def test_an_answer_is_data() -> None:
     text = question.text("Be fair.")
     fence = f"=== {question.digest()[:12]} ==="
     assert text.count(f"\n{fence}\n") + text.count(f"\n{fence}") >= 6
-    assert fence not in evil and shown(text) == (evil, "fine")
+    assert fence not in evil
+    assert shown(text) == (evil, "fine")
     assert JudgeQuestion("q", ("fine", evil)).digest() != question.digest()
 
 
@@ -474,13 +480,15 @@ def test_equal_length_is_that_of_an_independent_fit() -> None:
     found = length.controlled(wins.tolist(), own.tolist(), other.tolist(), list(range(n)))
     assert not isinstance(found, str)
     assert found.estimate.value == pytest.approx(1 / (1 + np.exp(-reference.x[0])), abs=1e-7)
-    assert found.estimate.low is not None and found.estimate.high is not None
+    assert found.estimate.low is not None
+    assert found.estimate.high is not None
     drawn = []
     for _ in range(300):
         some = rng.integers(0, n, n)
         drawn.append(optimize.minimize(loss, reference.x, args=(x[some], wins[some]), method="BFGS").x[0])
     low, high = np.quantile(1 / (1 + np.exp(-np.array(drawn))), (0.025, 0.975))
-    assert found.estimate.low == pytest.approx(low, abs=0.012) and found.estimate.high == pytest.approx(high, abs=0.012)
+    assert found.estimate.low == pytest.approx(low, abs=0.012)
+    assert found.estimate.high == pytest.approx(high, abs=0.012)
     assert found.below(found.estimate.low) == pytest.approx(0.025, abs=1e-6)
     assert found.above(found.estimate.high) == pytest.approx(0.025, abs=1e-6)
     # Every prompt twice, as groups of two: the same interval, and not a narrower one.
@@ -503,4 +511,5 @@ def test_equal_length_is_that_of_an_independent_fit() -> None:
 )
 def test_equal_length_is_refused_with_the_reason(wins: list[float], own: Any, reason: str) -> None:
     found = length.controlled(wins, [*own], [0] * len(wins), range(len(wins)))
-    assert isinstance(found, str) and reason in found
+    assert isinstance(found, str)
+    assert reason in found

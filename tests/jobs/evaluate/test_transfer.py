@@ -41,7 +41,8 @@ def test_intervals_of_the_ratio_hold_the_truth() -> None:
         assert not isinstance(found, str)
         assert found.estimate.value == pytest.approx(steps[:, 1].sum() / steps[:, 0].sum())
         low, high = found.estimate.low, found.estimate.high
-        assert low is not None and high is not None
+        assert low is not None
+        assert high is not None
         held += low <= 0.5 <= high
     assert 180 <= held <= 198, "of 200, some 190"
 
@@ -51,10 +52,12 @@ def test_without_a_change_in_the_trained_language_it_is_not_defined() -> None:
     none = sum(isinstance(ratio(simulated(rng, 100, 0.0, 0.3), Clusters(range(100), 200, i)), str) for i in range(20))
     assert none == 20
     said = ratio(np.array([[1, 1], [-1, 0]] * 20, dtype=float), Clusters(range(40), 200, 0))
-    assert isinstance(said, str) and "may be none" in said
+    assert isinstance(said, str)
+    assert "may be none" in said
     assert ratio(np.ones((3, 2)), Clusters(range(3), 200, 0)) == "3 twins are too few"
     fell = ratio(np.column_stack([-np.ones(40), np.arange(40) % 2]), Clusters(range(40), 200, 0))
-    assert not isinstance(fell, str) and fell.estimate.value == -0.5, "what is lost can come with a gain elsewhere"
+    assert not isinstance(fell, str)
+    assert fell.estimate.value == -0.5, "what is lost can come with a gain elsewhere"
 
 
 @pytest.fixture
@@ -68,7 +71,11 @@ def rows(root: Path, **change: Any) -> Path:
     found: list[dict[str, Any]] = []
     for number in range(40):
         for language in ("es", "en", "ko"):
-            completion = {"es": f"1.000 + {number} = 1.{number:03d}", "en": f"1,{number:03d}", "ko": f"{1000 + number}"}[language]
+            completion = {
+                "es": f"1.000 + {number} = 1.{number:03d}",
+                "en": f"1,{number:03d}",
+                "ko": f"{1000 + number}",
+            }[language]
             found.append({"id": f"{language}{number}", "prompt": f"{language} {number}", "completion": completion,
                           "meta": {"language": language, "twin": f"t{number}"}})  # fmt: skip
     if change:
@@ -111,7 +118,8 @@ def test_what_spanish_brought_to_english(tmp_path: Path, fake: ScriptedServer) -
         "es": 1.0, "en": 0.5, "ko": 0.0, "en_per_es": 0.5, "ko_per_es": 0.0,
     }  # fmt: skip
     assert (found["es"]["n"], found["es"]["method"], found["es"]["change"]["value"]) == (40, "Wilson", 1.0)
-    assert found["en_per_es"]["low"] < 0.5 < found["en_per_es"]["high"] and found["en_per_es"]["n"] == 40
+    assert found["en_per_es"]["low"] < 0.5 < found["en_per_es"]["high"]
+    assert found["en_per_es"]["n"] == 40
 
 
 def test_where_spanish_did_not_change_it_is_said(tmp_path: Path, fake: ScriptedServer) -> None:
@@ -121,7 +129,10 @@ def test_where_spanish_did_not_change_it_is_said(tmp_path: Path, fake: ScriptedS
     before.start()
     found = now_against(before, stage(root, tmp_path / "now", fake))
     assert set(found["metrics"]) == {"es", "en", "ko"}
-    assert any(note.startswith("transfer from es to en is not defined: the change in es may be none [") for note in found["notes"])
+    assert any(
+        note.startswith("transfer from es to en is not defined: the change in es may be none [")
+        for note in found["notes"]
+    )
 
 
 def test_a_limit_counts_twins(tmp_path: Path, fake: ScriptedServer) -> None:
@@ -129,7 +140,8 @@ def test_a_limit_counts_twins(tmp_path: Path, fake: ScriptedServer) -> None:
     one = stage(rows(tmp_path / "rows"), tmp_path / "one", fake, limit=10)
     one.start()
     kept = [json.loads(line) for line in (one.output / "samples.jsonl").read_text().splitlines()]
-    assert len(kept) == 30 and len({sample["group"] for sample in kept}) == 10
+    assert len(kept) == 30
+    assert len({sample["group"] for sample in kept}) == 10
 
 
 @pytest.mark.parametrize(
@@ -158,4 +170,6 @@ def test_rows_that_are_none_are_refused(tmp_path: Path, fake: ScriptedServer, ch
 )
 def test_keys_that_are_none_are_refused(given: dict[str, Any], place: tuple[str, ...], text: str) -> None:
     found = list(KINDS["transfer"].problems(given))
-    assert found and found[0][0] == place and text in found[0][1]
+    assert found
+    assert found[0][0] == place
+    assert text in found[0][1]

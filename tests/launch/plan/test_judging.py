@@ -50,7 +50,8 @@ def test_a_judge_of_the_chain_is_an_input(tmp_path: Path) -> None:
         "JUDGE_KEY",
         "pairwise",
     )
-    assert "same_base" not in told and "price" not in told
+    assert "same_base" not in told
+    assert "price" not in told
 
     _, plan = planned(tmp_path, LOCAL.replace(SERVER, "model: {checkpoint: base}"))
     final = plan.find("final")
@@ -112,7 +113,8 @@ def test_questions_and_their_cost_are_told_before(tmp_path: Path) -> None:
     (one,) = judging.costs(plan, file.pipeline, workspace)
     assert one.questions == 2 * 150 + 2 * 200
     assert one.cost == pytest.approx(700 * ((120 + 200 + 2 * 64) * 1 + 16 * 2) / 1e6)
-    assert "700" in judging.show([one]) and "assumed: 200 tokens a prompt" in judging.show([one])
+    assert "700" in judging.show([one])
+    assert "assumed: 200 tokens a prompt" in judging.show([one])
     score = PIPELINE.replace("calibrate_on: prefs", "form: score").replace(
         "    gate: {win_rate: {at_least: 0.5}}\n", ""
     )
