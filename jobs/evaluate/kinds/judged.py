@@ -14,9 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from jobs.core.spec import Input
 from jobs.core.tasks import AGAINST, JUDGED
-from jobs.evaluate.intervals import MetricEstimate
+from jobs.evaluate.intervals import Array, MetricEstimate
 from jobs.evaluate.judging import length
 from jobs.evaluate.judging.judges import Judge
 from jobs.evaluate.judging.questions import PAIRWISE, JudgeQuestion
@@ -230,24 +232,32 @@ def _more(one: float, other: float) -> float:
 
 
 def _statistics(keys: Any, sample: Mapping[str, Any]) -> list[float]:
-    """Of an answer: win, flip, score; of a known pair: correct, ruler, the difference, first, flip; and which it is."""
+    """Of an answer: win, flip, score; of a known pair: correct, ruler, first, flip; and which it is."""
     if sample.get("known"):
         correct, ruler = sample["correct"], sample["ruler"]
-        return [0.0, 0.0, 0.0, correct, ruler, correct - ruler, sample["first"], float(sample["flip"]), 0.0, 1.0]
-    return [sample.get("win", 0.0), float(sample.get("flip", False)), sample.get("score", 0.0), *[0.0] * 5, 1.0, 0.0]
+        return [0.0, 0.0, 0.0, correct, ruler, sample["first"], float(sample["flip"]), 0.0, 1.0]
+    return [sample.get("win", 0.0), float(sample.get("flip", False)), sample.get("score", 0.0), *[0.0] * 4, 1.0, 0.0]
 
 
 _COLUMNS = {
-    "win_rate": 0, "win_flips": 1, "score": 2, "judge_accuracy": 3, "ruler_accuracy": 4, "judge_over_ruler": 5,
-    "judge_first": 6, "judge_flips": 7,
+    "win_rate": 0, "win_flips": 1, "score": 2, "judge_accuracy": 3, "ruler_accuracy": 4, "judge_first": 5, "judge_flips": 6,
 }  # fmt: skip
-_ANSWERED, _KNOWN = 8, 9
+_ANSWERED, _KNOWN = 7, 8
 _HALVES = ("win_rate", "judge_accuracy", "ruler_accuracy", "judge_first")
+
+
+def _over_ruler(sums: Array) -> Array:
+    """How much more often the judge is right than a ruler, whichever of longer and shorter is the better one here."""
+    longer = sums[..., _COLUMNS["ruler_accuracy"]] / sums[..., _KNOWN]
+    return np.asarray(sums[..., _COLUMNS["judge_accuracy"]] / sums[..., _KNOWN] - np.maximum(longer, 1 - longer))
 
 
 def _metrics(keys: Any) -> dict[str, Metric]:
     found = {}
     for name, facts in JUDGED[_judge_of(keys).form].items():
+        if name == "judge_over_ruler":
+            found[name] = Metric(_over_ruler, facts.higher_is_better, among=_KNOWN)
+            continue
         column = _COLUMNS[name]
         among = _KNOWN if column >= _COLUMNS["judge_accuracy"] else _ANSWERED
         share = column if facts.share else None
@@ -286,7 +296,7 @@ def _doubt(task: Task, measured: Mapping[str, MetricEstimate]) -> str | None:
     if accuracy.low is None or accuracy.low <= 0.5:
         return f"{name} is not shown to be better than a coin"
     if found.low is None or found.low <= 0:
-        return f"{name} is not shown to be better than a ruler (the longer answer wins)"
+        return f"{name} is not shown to be better than a ruler (the longer, or the shorter answer wins)"
     return None
 
 

@@ -168,6 +168,19 @@ def test_a_judge_that_loves_length_is_found_out(tmp_path: Path, fake: Fake) -> N
     assert "no win rate at equal length: the difference in length alone says which answer wins" in notes
 
 
+def test_a_judge_that_loves_brevity_is_no_better(tmp_path: Path, fake: Fake) -> None:
+    """Where the shorter answer is mostly the right one, a ruler held the other way does as well."""
+    root = data(tmp_path / "data")
+    pairs = [json.loads(line) for line in (root / "preferences/output/test.jsonl").read_text().splitlines()]
+    turned = [{**one, "rejected": BAD + BAD if number % 5 else "é"} for number, one in enumerate(pairs)]
+    stages.write_rows(root / "preferences/output/test.jsonl", turned)
+    fake.script = judge(lambda one, other: "B" if longer(one, other) == "A" else "A")
+    with pytest.raises(GateUndecided, match="not shown to be better than a ruler"):
+        stage(root, tmp_path / "one", fake, {"win_rate": {"at_least": 0.1}}).start()
+    assert metrics_of(one := stage(root, tmp_path / "one", fake))["judge_accuracy"]["value"] == 0.8
+    assert metrics_of(one)["ruler_accuracy"]["value"] == pytest.approx(0.2)
+
+
 def test_without_known_pairs_nothing_is_decided(tmp_path: Path, fake: Fake) -> None:
     root = data(tmp_path / "data")
     fake.script = judge(is_right)
