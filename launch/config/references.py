@@ -79,6 +79,9 @@ def _data(pipeline: Pipeline, name: str, stage: DataStage) -> Iterator[Problem]:
     if stage.max_chars is not None and stage.max_chars < stage.min_chars:
         yield Problem((*place, "max_chars"), f"{stage.max_chars} is less than min_chars ({stage.min_chars})")
     own_files = not known or pipeline.sources[stage.source].type == "path"
+    made = known and pipeline.sources[stage.source].type == "word_problems"
+    for name in sorted({"placeholders", "reject_words", "prompt"} & _chosen(stage)) if made else ():
+        yield Problem((*place, name), "is not used here: word problems are whole as they are made", at_key=True)
     for key, why in _unused(stage, own_files):
         yield Problem((*place, *key), f"is not used here: {why}", at_key=True)
     if known and pipeline.sources[stage.source].type == "benchmark":

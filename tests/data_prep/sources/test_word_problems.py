@@ -84,3 +84,29 @@ def test_numbers_stay_in_their_bounds(tmp_path: Path, largest: int) -> None:
     told = [int(one) for own in found.values() for row in own for one in re.findall(r"\d+", row["prompt"])]
     assert max(told) <= largest
     assert min(told) >= 1
+
+
+def test_a_data_stage_makes_them(tmp_path: Path) -> None:
+    pytest.importorskip("numpy")
+    from data_prep import build
+    from jobs.core.progress import ProgressWriter
+    from tests.support.stages import spec_of
+
+    def made(name: str, languages: list[str]) -> dict[str, list[dict[str, Any]]]:
+        source = {"type": "word_problems", "languages": languages, "count": 120}
+        settings = {"source": source, "split": {"validation": 0.1, "test": 0.2, "seed": 3}}
+        spec = spec_of(tmp_path, kind="instructions", backend="data", settings=settings)
+        (tmp_path / name).mkdir()
+        progress = ProgressWriter(tmp_path / "progress.jsonl", enabled=False)
+        counted = build.prepare(spec, tmp_path / name, progress, tmp_path / f"work-{name}")
+        assert counted.keys() == {"train", "validation", "test"}
+        found = {split: (tmp_path / name / f"{split}.jsonl").read_text().splitlines() for split in counted}
+        return {split: [json.loads(line) for line in lines] for split, lines in found.items()}
+
+    spanish, both = made("es", ["es"]), made("both", ["es", "ko"])
+    assert sum(map(len, both.values())) == 2 * sum(map(len, spanish.values())) == 240
+    for split, rows_of in spanish.items():
+        twins = {row["meta"]["twin"] for row in rows_of}
+        assert twins == {row["meta"]["twin"] for row in both[split]}
+        assert {row["meta"]["language"] for row in both[split]} == {"es", "ko"}
+    assert made("again", ["es"]) == spanish

@@ -498,3 +498,32 @@ def test_plain_values_are_json_and_read_the_same(name: str) -> None:
     assert Pipeline.read(json.loads(json.dumps(pipeline.plain()))) == pipeline
     stage = pipeline.stages["cpt"].changed(options={"a": [1, {"b": None}], "c": 1e300})
     assert type(stage).read(json.loads(json.dumps(stage.plain()))) == stage
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (
+            "kind: corpus, from: sums",
+            "stages.x.from: 'sums' has word problems: they are for stages of kind instructions",
+        ),
+        ("kind: instructions, from: sums, prompt: 'Say {source}'", "stages.x.prompt: is not used here"),
+        ("kind: instructions, from: sums, reject_words: [a]", "stages.x.reject_words: is not used here"),
+        ("kind: instructions, from: sums, split: {existing: pool}", "stages.x.split.existing: is not used here"),
+    ],
+)
+def test_word_problems_are_whole(tmp_path: Path, stage: str, message: str) -> None:
+    source = "sources:\n  sums: {type: word_problems, languages: [es, en], count: 50}\n"
+    text = PIPELINE.replace("sources:\n", source).replace("stages:\n", f"stages:\n  x: {{{stage}}}\n")
+    assert message in refused(tmp_path, text)
+    for wrong in ("languages: [fr]", "languages: []", "languages: [es], largest: 5", "languages: [es], count: 0"):
+        refused(tmp_path, text.replace("languages: [es, en]", wrong))
+
+
+def test_word_problems_are_made_by_the_data_stage(tmp_path: Path) -> None:
+    source = "sources:\n  sums: {type: word_problems, languages: [es, en], count: 50}\n"
+    text = PIPELINE.replace("sources:\n", source).replace("from: mine", "from: sums")
+    pipeline = load(tmp_path, text).pipeline
+    assert pipeline.data_settings("pairs")["source"] == {
+        "type": "word_problems", "languages": ["es", "en"], "count": 50, "steps": 2, "largest": 20,
+    }  # fmt: skip
