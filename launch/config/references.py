@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.core.measures import MEASURES
 from jobs.core.settings import EarlyStopping, validation_problem
-from jobs.core.tasks import FOUND, KINDS, BenchmarkKeys, DataKeys, kind_of
+from jobs.core.tasks import FOUND, KINDS, BenchmarkKeys, DataKeys, JudgedKeys, kind_of
 from launch.base.text import suggest
 from launch.config.document.positions import KeyPath, Problem
 from launch.config.document.typed import StrictModel, fields_of
 from launch.config.document.words import show
-from launch.config.judge_references import of_judged, of_judges
 from launch.config.kinds import FETCHED, MODEL_KINDS, TRAINING_DATA, TRAINING_KINDS, by_metric, measured, own_metrics
 from launch.config.lookups import of_kinds, reference
 from launch.config.measuring import ChooseStage, CurveStage, EvaluateStage, MeasuringStage
@@ -29,7 +28,7 @@ OWN_BACKENDS = ("convert", "data")  # of the kinds that name none
 
 def problems(pipeline: Pipeline) -> list[Problem]:
     """Every fault that shows only between the parts of a pipeline; empty where it is valid."""
-    found = [*of_judges(pipeline)]
+    found = [*_judges(pipeline)]
     for name, stage in pipeline.stages.items():
         if isinstance(stage, DataStage):
             found += _data(pipeline, name, stage)
@@ -42,6 +41,17 @@ def problems(pipeline: Pipeline) -> list[Problem]:
         else:
             found += _choice(pipeline, name, stage)
     return found or list(_cycles(pipeline))
+
+
+def _judges(pipeline: Pipeline) -> Iterator[Problem]:
+    stages = {name: stage for name, stage in pipeline.stages.items() if isinstance(stage, MeasuringStage)}
+    tasks = [kind_of(task, keys) for stage in stages.values() for task, keys in stage.tasks.items()]
+    if pipeline.judges or any(kind is not None and kind.keys is JudgedKeys for kind in tasks):
+        from launch.config.judge_references import of_judged, of_judges  # few pipelines have judges
+
+        yield from of_judges(pipeline)
+        for name, stage in stages.items():
+            yield from of_judged(pipeline, name, stage)
 
 
 def backends() -> list[str]:
@@ -216,7 +226,6 @@ def _measuring(pipeline: Pipeline, name: str, stage: MeasuringStage) -> Iterator
     if stage.compare_to is not None:
         yield from reference(pipeline, (*place, "compare_to"), stage.compare_to, ("evaluate",))
     yield from _measures(pipeline, name, stage)
-    yield from of_judged(pipeline, name, stage)
 
 
 def _measures(pipeline: Pipeline, name: str, stage: MeasuringStage) -> Iterator[Problem]:
