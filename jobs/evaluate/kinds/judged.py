@@ -240,7 +240,8 @@ def _statistics(keys: Any, sample: Mapping[str, Any]) -> list[float]:
 
 
 _COLUMNS = {
-    "win_rate": 0, "win_flips": 1, "score": 2, "judge_accuracy": 3, "ruler_accuracy": 4, "judge_first": 5, "judge_flips": 6,
+    "win_rate": 0, "win_flips": 1, "score": 2,
+    "judge_accuracy": 3, "ruler_accuracy": 4, "judge_first": 5, "judge_flips": 6,
 }  # fmt: skip
 _ANSWERED, _KNOWN = 7, 8
 _HALVES = ("win_rate", "judge_accuracy", "ruler_accuracy", "judge_first")
