@@ -527,3 +527,12 @@ def test_word_problems_are_made_by_the_data_stage(tmp_path: Path) -> None:
     assert pipeline.data_settings("pairs")["source"] == {
         "type": "word_problems", "languages": ["es", "en"], "count": 50, "steps": 2, "largest": 20,
     }  # fmt: skip
+
+
+def test_the_pipeline_of_transfer_learns_nothing_that_it_tests() -> None:
+    pipeline = read_pipeline(Path(__file__).parents[3] / "pipelines" / "transfer.yaml").pipeline
+    lessons, exam = (pipeline.data_settings(name) for name in ("lessons", "exam"))
+    assert lessons["split"] == exam["split"]
+    both = [{**one["source"], "languages": None} for one in (lessons, exam)]
+    assert both[0] == both[1]
+    assert pipeline.stages["final"].settings()["tasks"]["sums"]["languages"] == ["es", "en", "ko"]
