@@ -15,7 +15,7 @@ from data_prep.common.errors import DataError, of_extra
 from data_prep.common.settings import Settings
 from data_prep.common.split import Assignment, Groups
 from data_prep.common.units import DraftRow, Tally, Unit, cut
-from data_prep.sources import layout, messages
+from data_prep.sources import layout, messages, word_problems
 from data_prep.sources.catalogues import Wheel
 from data_prep.sources.file_rows import FileRows, FileTexts
 from jobs.core.files import write_json
@@ -44,6 +44,12 @@ def prepare(spec: StageSpec, output: Path, progress: ProgressWriter, work: Path 
     def report(phase: str) -> Callable[[int, int], None]:
         return lambda step, total: progress.report(step, total, phase)
 
+    if settings.source.type == "word_problems":
+        made = (work or output.with_name("work")) / "word_problems"
+        word_problems.write(settings.source, settings.split, made)
+        settings = replace(settings, prepare={"carry": ["language", "twin", "steps"], **(settings.prepare or {})})
+        prepared = of_extra("data_prep.prepared", "word_problems")
+        return dict(prepared.build(settings, prepared.sources_of([made]), output, made.parent / "rows", report=report))
     if settings.prepare is not None:
         if settings.prepare.get("tokenizer") == paths.BASE and "tokenizer" in spec.inputs:
             tokenizer = str(spec.inputs["tokenizer"].output)

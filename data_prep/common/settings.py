@@ -3,11 +3,15 @@
 ::
 
     source:                         # where the text comes from
-      type: gettext | path
+      type: gettext | path | word_problems
       target: [pt_PT, pt]           # gettext: the first locale that translates a message wins
       contrast: [pt_BR]             # gettext: the other variant (rejected text of preferences)
       placeholders: drop | keep     # gettext: messages with %(name)s, {}, markup, accelerators
       reject_words: []              # gettext: drop a message whose target has one of these words
+      languages: [es, en, ko]       # word_problems: those of which each problem is written; see data_prep.sources
+      count: 2000                   # word_problems: how many, each in every language
+      steps: 2                      # word_problems: of a solution, at the most
+      largest: 20                   # word_problems: of the numbers in a problem
     split:
       validation: 0.05              # parts of the groups
       test: 0.15
@@ -46,6 +50,17 @@ SOURCE_MARK = "{source}"
 DEFAULT_PROMPT = "Translate to European Portuguese: {source}\n"
 
 
+WRITTEN = ("en", "es", "ko")
+"""Languages in which word problems are written."""
+
+_OF_TYPE: dict[str, tuple[str, ...]] = {
+    "gettext": ("target", "contrast", "placeholders", "reject_words"),
+    "path": (),
+    "word_problems": ("languages", "count", "steps", "largest"),
+}
+"""Type of a source -> its own keys."""
+
+
 @dataclass(frozen=True)
 class SplitSettings:
     """Parts of the groups of messages; the rest is for training. ``seed`` decides which group goes where.
@@ -77,17 +92,24 @@ class SplitSettings:
 class SourceSettings:
     """Where the text comes from; see the head of this module."""
 
-    type: str = setting(choices=("gettext", "path"))
+    type: str = setting(choices=tuple(_OF_TYPE))
     target: tuple[str, ...] = ("pt_PT", "pt")
     contrast: tuple[str, ...] = ("pt_BR",)
     placeholders: str = setting("drop", choices=("drop", "keep"))
     reject_words: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ("en",)
+    count: int = setting(2000, at_least=1)
+    steps: int = setting(2, at_least=1)
+    largest: int = setting(20, at_least=6)
 
     @classmethod
     def parse(cls, key: str, value: Any) -> SourceSettings:
-        given = checked(cls, key, value, dict.fromkeys(("target", "contrast", "reject_words"), texts))
-        if given.get("type") == "path" and len(given) > 1:
-            raise SettingsError(f"setting source.{min(given.keys() - {'type'})}: only for source type gettext")
+        given = checked(cls, key, value, dict.fromkeys(("target", "contrast", "reject_words", "languages"), texts))
+        if other := given.keys() - {"type", *_OF_TYPE.get(given.get("type", ""), ())}:
+            owner = next(name for name, keys in _OF_TYPE.items() if min(other) in keys)
+            raise SettingsError(f"setting source.{min(other)}: only for source type {owner}")
+        if bad := [one for one in given.get("languages", ()) if one not in WRITTEN]:
+            raise fail("source.languages", bad[0], f"must be of {', '.join(WRITTEN)}")
         source = cls(**given)
         if not source.target:
             raise fail("source.target", given.get("target"), "must name at least one locale")
@@ -119,8 +141,10 @@ class Settings:
             raise SettingsError(f"data_prep does not make {kind!r}; it makes: {', '.join(KINDS)}")
         other = ("kind", "prompt" if kind == "corpus" else "document_chars")
         settings = cls(kind, **checked(cls, "", value, _FORMS, other))
-        if settings.prepare is not None and settings.source.type != "path":
-            raise SettingsError("setting prepare: only for source type path")
+        if settings.prepare is not None and settings.source.type == "gettext":
+            raise SettingsError("setting prepare: not for source type gettext")
+        if kind != "instructions" and settings.source.type == "word_problems":
+            raise SettingsError("setting source.type: word_problems are instructions")
         if kind != "corpus" and settings.split.group is not None:
             raise SettingsError(
                 "setting split.group: it is for documents of a corpus; prepare.group_by keeps rows in one split"

@@ -240,6 +240,7 @@ class Workspace(Rooted):
     back_ends = Below("cache/back_ends.json")
     harness = Below("cache/harness.json")
     seals = Below("cache/seals.index")  # what the seals of the store say, see ``jobs.core.seal_index``
+    judgements = Below("cache/judgements")  # what judges said, see ``jobs.evaluate.judging.judges``
     pins = Below("pins.json")  # what ``overnight fetch`` resolved: request -> exact revision
 
     def run(self, run: str) -> RunPaths:

@@ -14,6 +14,9 @@ from jobs.core import measures, strict
 from jobs.core.measures import HIGHER, LOWER, SHARE, MetricFacts
 from jobs.core.settings import rule_of, setting
 
+AGAINST = ("compare_to", "references")
+"""What a judge holds answers against."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskKeys:
@@ -96,7 +99,29 @@ class RefusalKeys(SafetyKeys):
     max_new_tokens: int = setting(64, at_least=1)
 
 
-FOUND = ("rows", "version", "files", "data_set", "measures")
+@dataclass(frozen=True, kw_only=True)
+class JudgedKeys(TranslationKeys):
+    """``judge``: its name in ``judges`` of the pipeline. ``against``: whose answers the model's are held against,
+    those of the evaluation in ``compare_to`` or the references of the rows; None: the first where there is one.
+    ``answers``: the task of ``compare_to`` that has them, None: the one of this name. ``judged_by``: what the planner
+    knows of the judge, see ``jobs.evaluate.judging.settings``."""
+
+    judge: str
+    against: str | None = setting(None, choices=AGAINST)
+    answers: str | None = None
+    judged_by: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferKeys(TranslationKeys):
+    """``languages`` of the rows, which say theirs and their ``twin`` (the problem that they state) in ``meta``;
+    ``trained``: the one of them that the model learned in. ``limit`` counts twins."""
+
+    languages: tuple[str, ...]
+    trained: str
+
+
+FOUND = ("rows", "version", "files", "data_set", "measures", "judged_by")
 """Keys that the planner fills in."""
 
 
@@ -116,6 +141,10 @@ class TaskKind:
     def metrics_of(self, given: Mapping[str, Any]) -> Mapping[str, MetricFacts]:
         """The metrics of a task of this kind with these keys."""
         found = {name: MetricFacts(higher) for name, higher in (given.get("measures") or {}).items()}
+        if self.keys is TransferKeys:
+            return {str(one): SHARE for one in given.get("languages") or ()}
+        if form := (given.get("judged_by") or {}).get("form"):
+            return JUDGED[form]
         return {**self.metrics, **found, **measures.metrics_of(given.get("measure"))}
 
     def plain(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,9 +176,23 @@ class TaskKind:
             problem = None if value is None else rules[name].problem(found)
             if problem is not None:
                 yield (name,), problem
+        if self.keys is TransferKeys:
+            yield from _of_languages(given)
         for name in required:
             if given.get(name) is None:
                 yield (name,), "this key is required"
+
+
+def _of_languages(given: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+    languages, trained = given.get("languages"), given.get("trained")
+    if not isinstance(languages, list | tuple) or not all(isinstance(one, str) for one in languages):
+        return
+    if len(set(languages)) != len(languages) or len(languages) < 2:
+        yield ("languages",), "write two or more languages, each once"
+    elif other := [one for one in languages if one not in measures.NUMBERS]:
+        yield ("languages",), f"how numbers are written is known in {', '.join(measures.NUMBERS)}, not in {other[0]}"
+    elif isinstance(trained, str) and trained not in languages:
+        yield ("trained",), f"{trained} is none of the languages: {', '.join(languages)}"
 
 
 BENCHMARK = "benchmark"
@@ -158,6 +201,16 @@ BENCHMARK = "benchmark"
 _LOWER_SHARE = MetricFacts(False, share=True)
 _BBQ = {"ambiguous": SHARE, "clear": SHARE, "bias_ambiguous": LOWER, "bias_clear": LOWER}
 _REFUSALS = {"harmful": SHARE, "harmless": _LOWER_SHARE}
+_KNOWN_PAIRS = {"judge_accuracy": SHARE, "ruler_accuracy": SHARE, "judge_over_ruler": HIGHER}
+
+JUDGED: dict[str, dict[str, MetricFacts]] = {
+    "pairwise": {
+        "win_rate": SHARE, "win_flips": _LOWER_SHARE,
+        **_KNOWN_PAIRS, "judge_first": _LOWER_SHARE, "judge_flips": _LOWER_SHARE,
+    },
+    "score": {"score": HIGHER, **_KNOWN_PAIRS},
+}  # fmt: skip
+"""Form of a judge -> what a task that it judges measures: first of the answers, then of the judge itself."""
 
 KINDS: dict[str, TaskKind] = {
     kind.name: kind
@@ -167,6 +220,8 @@ KINDS: dict[str, TaskKind] = {
         TaskKind("translation", TranslationKeys, "instructions", {"chrf": HIGHER, "exact_match": SHARE}),
         TaskKind("measure", MeasureKeys, "instructions", {}, key="measure"),
         TaskKind("harness", HarnessKeys, BENCHMARK, {}, key="harness"),
+        TaskKind("judge", JudgedKeys, "instructions", JUDGED["pairwise"] | JUDGED["score"], key="judge"),
+        TaskKind("transfer", TransferKeys, "instructions", {}, key="languages"),
         TaskKind("preferences", DataKeys, "preferences", {"accuracy": SHARE, "margin": HIGHER}),
         TaskKind("refusal", RefusalKeys, BENCHMARK, _REFUSALS, key="safety", value="refusal"),
         TaskKind("pairs", SafetyKeys, BENCHMARK, {"stereotyped": _LOWER_SHARE}, key="safety", value="pairs"),

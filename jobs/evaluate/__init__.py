@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from jobs.core import results
 from jobs.core.spec import StageSpec
 from jobs.evaluate.gates import GateFailed, GateUndecided
@@ -28,7 +30,7 @@ def run(spec: StageSpec, ctx: WorkContext, load: Load) -> Result:
         GateFailed, GateUndecided: after both files were written.
     """
     from jobs.evaluate import choose, compare, curve, session
-    from jobs.evaluate.kept import SAMPLES, write_samples
+    from jobs.evaluate.kept import SAMPLES, read_samples, write_samples
     from jobs.evaluate.settings import EvaluateSettings
 
     if "choose" in spec.settings:
@@ -37,14 +39,15 @@ def run(spec: StageSpec, ctx: WorkContext, load: Load) -> Result:
         return curve.run(spec, ctx, load)
     settings = EvaluateSettings.read(spec.settings)
     other = spec.inputs.get("compare_to")
-    earlier = compare.read_samples(other.output / SAMPLES) if other else None
+    earlier = read_samples(other.output / SAMPLES) if other else None
     compare.check_gate(settings, earlier)
 
     rows = session.chosen_rows(spec, settings)
+    judges = session.judges_of(spec, settings, ctx)
     if settings.server is not None or settings.answers is not None:
-        tasks = session.asked(settings, rows, ctx)
+        tasks = session.asked(settings, rows, ctx, judges)
     else:
-        loaded = session.load(spec.inputs["checkpoint"].output, spec, settings)
+        loaded = replace(session.load(spec.inputs["checkpoint"].output, spec, settings), judges=judges)
         tasks = session.prepared(settings, rows, loaded)
     work = session.EvaluationSession(spec, ctx, tasks)
     if not work.end(work.measure()):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs.evaluate import compare, gates
+from jobs.evaluate import compare, gates, kept
 from jobs.evaluate.curve import OWN
 from jobs.evaluate.settings import EvaluateSettings
 from jobs.training.settings import BadSettings
@@ -24,7 +24,7 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
     """
     given = {name: value for name, value in asked["settings"].items() if name not in OWN}
     settings = EvaluateSettings.read({**given, "gate": {}})
-    before, now = (compare.read_samples(Path(asked[side]) / "samples.jsonl") for side in ("before", "now"))
+    before, now = (kept.read_samples(Path(asked[side]) / "samples.jsonl") for side in ("before", "now"))
     tasks: dict[str, Any] = {}
     chances: dict[str, float] = {}
     for task in settings.tasks:
@@ -36,12 +36,14 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
         except BadSettings as error:
             tasks[task] = {"refused": str(error)}
             continue
-        tasks[task] = compare.as_json(found, {}, settings)[task]
-        for name, one in found.tasks[task].items():
-            if one.change is None:
-                tasks[task] = {"refused": "the two evaluations have no example in common"}
-            else:
-                chances[f"{task}\0{name}"] = min(1.0, 2 * min(one.change.below(0.0), one.change.above(0.0)))
+        changes = {name: one.change for name, one in found.tasks[task].items() if one.change is not None}
+        if not changes:  # of one that is held against another evaluation already there are none, either
+            tasks[task] = {"refused": "the two evaluations have no example in common"}
+            continue
+        known = compare.as_json(found, {}, settings)[task]
+        tasks[task] = {**known, "metrics": {name: known["metrics"][name] for name in changes}}
+        for name, change in changes.items():
+            chances[f"{task}\0{name}"] = min(1.0, 2 * min(change.below(0.0), change.above(0.0)))
     corrected = gates.holm(chances)
     for key, chance in chances.items():
         task, _, name = key.partition("\0")

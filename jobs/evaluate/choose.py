@@ -19,9 +19,8 @@ import numpy as np
 from jobs.core import files, winner
 from jobs.core.spec import StageSpec
 from jobs.evaluate import compare, curve, session
-from jobs.evaluate.compare import Samples
 from jobs.evaluate.gates import GateFailed, GateRule, GateUndecided
-from jobs.evaluate.kept import SAMPLES
+from jobs.evaluate.kept import SAMPLES, Samples, read_samples
 from jobs.evaluate.settings import EvaluateSettings
 from jobs.training.interface import Result, WorkContext
 from jobs.training.points import Load, model_of, points
@@ -106,7 +105,7 @@ def run(spec: StageSpec, ctx: WorkContext, load: Load) -> Result:
     settings = curve.settings_of(spec)
     samples = curve.samples_of(spec.inputs["curve"].output)
     other = spec.inputs.get("compare_to")
-    earlier = compare.read_samples(other.output / SAMPLES) if other else None
+    earlier = read_samples(other.output / SAMPLES) if other else None
     found = choose(samples, earlier, settings, spec.settings["choose"])
     point = next(one for one in points(spec) if one.step == found.step)
     scratch = ctx.saves.directory / f"model-{ctx.rank}"

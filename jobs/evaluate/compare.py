@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,10 @@ import numpy as np
 from jobs.evaluate import gates, metrics
 from jobs.evaluate.gates import Judgement
 from jobs.evaluate.intervals import FEWEST, Array, Clusters, MetricEstimate, Observed
+from jobs.evaluate.kept import Samples
 from jobs.evaluate.kinds import Task
 from jobs.evaluate.settings import EvaluateSettings
 from jobs.training.settings import BadSettings
-
-Samples = dict[str, list[dict[str, Any]]]
 
 MOST_PROBLEMS = 0.05
 """Share of the examples of a task without a value, above which none of its gates is decided: those that fail may be
@@ -68,28 +67,14 @@ class Measured:
 @dataclass(frozen=True)
 class Evaluation:
     """Everything that came of one: task -> metric -> numbers, and gate -> judgement. ``alone``: task -> how many of
-    its examples the other evaluation does not have; ``problems``: how many could not be measured."""
+    its examples the other evaluation does not have; ``problems``: how many could not be measured; ``notes``: what else
+    is to be said of it."""
 
     tasks: dict[str, dict[str, Measured]]
     judged: dict[str, Judgement] = field(default_factory=dict)
     alone: dict[str, int] = field(default_factory=dict)
     problems: dict[str, int] = field(default_factory=dict)
-
-
-def read_samples(path: Path) -> Samples:
-    """Samples of an evaluation by task; of a curve those of its last point."""
-    points = read_points(path)
-    return points[max(points, key=lambda step: -1 if step is None else step)] if points else {}
-
-
-def read_points(path: Path) -> dict[int | None, Samples]:
-    """Samples of an evaluation by step and task; the step is None where it is no curve."""
-    found: dict[int | None, Samples] = {}
-    with open(path, encoding="utf-8") as stream:
-        for line in stream:
-            sample = json.loads(line)
-            found.setdefault(sample.get("step"), {}).setdefault(sample["task"], []).append(sample)
-    return found
+    notes: dict[str, list[str]] = field(default_factory=dict)
 
 
 def check_gate(settings: EvaluateSettings, earlier: Samples | None) -> None:
@@ -138,17 +123,30 @@ def evaluate(now: Samples, earlier: Samples | None, settings: EvaluateSettings) 
     tasks: dict[str, dict[str, Measured]] = {}
     alone: dict[str, int] = {}
     problems: dict[str, int] = {}
+    notes: dict[str, list[str]] = {}
+    doubts: dict[str, str | None] = {}
     for task, every in now.items():
         samples = [sample for sample in every if "problem" not in sample]
         if not samples:
             raise BadSettings(f"no example of {task} could be measured: {every[0]['problem']}")
         problems[task] = len(every) - len(samples)
-        old = {sample["id"]: sample for sample in (earlier or {}).get(task, ()) if "problem" not in sample}
-        common = [sample for sample in samples if sample["id"] in old]
+        of = settings.tasks[task]
+        old = {
+            sample["id"]: sample
+            for sample in (earlier or {}).get(task, ())
+            if "problem" not in sample and of.kind.compares(of.keys, sample)
+        }
+        mine = [sample for sample in samples if of.kind.compares(of.keys, sample)]
+        common = [sample for sample in mine if sample["id"] in old]
         if old:
-            alone[task] = len(samples) + len(old) - 2 * len(common)
+            alone[task] = len(mine) + len(old) - 2 * len(common)
         _refuse_others(task, common, old)
-        tasks[task] = _of_task(task, samples, [(old[sample["id"]], sample) for sample in common], settings)
+        pairs = [(old[sample["id"]], sample) for sample in common]
+        tasks[task] = _of_task(of, samples, pairs, settings)
+        more = of.kind.more(of, samples, pairs, functools.partial(_groups, settings=settings))
+        tasks[task] |= {name: Measured(*found) for name, found in more.metrics.items()}
+        notes[task] = list(more.notes)
+        doubts[task] = of.kind.doubt(of, {name: one.now.estimate for name, one in tasks[task].items()})
     seen: dict[str, tuple[Observed, float]] = {}
     for name, rule in settings.gate.items():
         task, metric = metric_of(name, settings)
@@ -161,20 +159,55 @@ def evaluate(now: Samples, earlier: Samples | None, settings: EvaluateSettings) 
     for name, judgement in judged.items():
         task, _ = metric_of(name, settings)
         if problems.get(task, 0) > MOST_PROBLEMS * len(now.get(task, ())):
-            judged[name] = replace(judgement, verdict="undecided", needs=None)
-    return Evaluation(tasks, judged, alone, problems)
+            why = f"{problems[task]} of {len(now[task])} examples could not be measured"
+            judged[name] = replace(judgement, verdict="undecided", needs=None, why=why)
+        elif doubts[task] is not None:
+            judged[name] = replace(judgement, verdict="undecided", needs=None, why=doubts[task])
+    for task, doubt in doubts.items():
+        notes[task] += [doubt] if doubt else []
+    return Evaluation(tasks, judged, alone, problems, notes)
 
 
 def _of_task(
-    task: str, samples: Sequence[dict[str, Any]], pairs: Sequence[tuple[Any, Any]], settings: EvaluateSettings
+    of: Task, samples: Sequence[dict[str, Any]], pairs: Sequence[tuple[Any, Any]], settings: EvaluateSettings
 ) -> dict[str, Measured]:
-    of = settings.tasks[task]
+    """The metrics of a task; those that are about some of its examples from these alone."""
+    known = _measured(of, samples)
+    found: dict[str, Measured] = {}
+    for among in dict.fromkeys(metric.among for metric in known.values()):
+        own = {name: metric for name, metric in known.items() if metric.among == among}
+        found |= _of_some(of, own, _among(of, among, samples), [*_pairs_among(of, among, pairs)], settings)
+    return {name: found[name] for name in known if name in found}
 
-    def statistics(samples: Iterable[Mapping[str, Any]]) -> Array:
-        return np.array([of.kind.statistics(of.keys, sample) for sample in samples], dtype=np.float64)
 
-    values, groups = statistics(samples), _groups(samples, settings)
-    before, after = (statistics(pair[side] for pair in pairs) for side in (0, 1))
+def _among(of: Task, among: int | None, samples: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    if among is None:
+        return samples
+    return [sample for sample in samples if of.kind.statistics(of.keys, sample)[among] == 1]
+
+
+def _pairs_among(of: Task, among: int | None, pairs: Sequence[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    for pair in pairs:
+        if _among(of, among, [pair[1]]):
+            yield pair
+
+
+def _statistics(of: Task, samples: Iterable[Mapping[str, Any]]) -> Array:
+    return np.array([of.kind.statistics(of.keys, sample) for sample in samples], dtype=np.float64)
+
+
+def _of_some(
+    of: Task,
+    wanted: Mapping[str, metrics.Metric],
+    samples: Sequence[dict[str, Any]],
+    pairs: Sequence[tuple[Any, Any]],
+    settings: EvaluateSettings,
+) -> dict[str, Measured]:
+    """Metrics over these examples, all of which they are about."""
+    if not samples:
+        return {}
+    values, groups = _statistics(of, samples), _groups(samples, settings)
+    before, after = (_statistics(of, (pair[side] for pair in pairs)) for side in (0, 1))
     both = _groups([pair[1] for pair in pairs], settings) if pairs else None
     # One pass over the draws: they take longer than all else here.
     sums = np.split(both.sums(np.hstack((before, after))), 2, axis=1) if both is not None else None
@@ -182,16 +215,14 @@ def _of_task(
     drawn = sums[1] if sums is not None and len(pairs) == len(samples) else groups.sums(values)
     old = _measured(of, [pair[0] for pair in pairs])
     found = {}
-    for name, metric in _measured(of, samples).items():
-        if not len(metric.counts(values)):
-            continue
+    for name, metric in wanted.items():
         by = _by(metric, samples, values, settings)
         one = Measured(metrics.value(metric, values, groups, drawn), metric.higher_is_better, by)
         if both is not None and sums is not None and name in old:
             change = metrics.change(metric, before, after, both, (sums[0], sums[1]))
             moved = None
             if metrics.is_share(metric, before, after):
-                steps = metric.counts(after)[:, metric.share] - metric.counts(before)[:, metric.share]
+                steps = after[:, metric.share] - before[:, metric.share]
                 up, down = int((steps > 0).sum()), int((steps < 0).sum())
                 moved = (*((up, down) if metric.higher_is_better else (down, up)), int((steps == 0).sum()))
             first = float(metric.of(before.sum(axis=0)))
@@ -219,8 +250,6 @@ def _by(
         for value, some in sorted(own.items()):
             groups = _groups([samples[number] for number in some], settings)
             part = values[some]
-            if not len(metric.counts(part)):
-                continue
             one = metrics.value(metric, part, groups, groups.sums(part))
             numbers.setdefault(tag, {})[value] = one.estimate
     return numbers
@@ -243,7 +272,7 @@ def _refuse_others(task: str, common: Sequence[Mapping[str, Any]], old: Mapping[
             counts = f" ({sample['tokens']} and {there['tokens']})" if "tokens" in sample and "tokens" in there else ""
             raise BadSettings(
                 f"example {sample['id']!r} of {task} has other tokens here than in compare_to{counts}: with another "
-                "tokenizer, chat template or data the two cannot be compared"
+                "tokenizer, chat template, data or judge the two cannot be compared"
             )
 
 
@@ -267,6 +296,9 @@ def as_json(found: Evaluation, how: Mapping[str, Mapping[str, Any]], settings: E
     for task, count in found.problems.items():
         if count:
             tasks[task]["problems"] = count
+    for task, entry in tasks.items():
+        if notes := [*entry.get("notes", ()), *found.notes.get(task, ())]:
+            entry["notes"] = notes
     for name, judged in found.judged.items():
         task, metric = metric_of(name, settings)
         tasks[task]["metrics"][metric]["gate"] = asdict(judged)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.core import results
 from jobs.core.spec import StageSpec
 from jobs.evaluate import compare, session
-from jobs.evaluate.kept import SAMPLES, write_samples
+from jobs.evaluate.kept import SAMPLES, Samples, read_points, read_samples, write_samples
 from jobs.evaluate.kinds import Loaded
 from jobs.evaluate.settings import EvaluateSettings
 from jobs.training.interface import Result, WorkContext
@@ -55,7 +55,7 @@ def run(spec: StageSpec, ctx: WorkContext, load: Load) -> Result:
         return Result("done")
     samples = {step: work.samples(step) for step in steps}
     write_samples(ctx.output / SAMPLES, (line for own in samples.values() for line in session.lines_of(own)))
-    earlier = compare.read_samples(other.output / SAMPLES) if other else samples[0]
+    earlier = read_samples(other.output / SAMPLES) if other else samples[0]
     how = {task.name: task.how for task in work.tasks}
     came_of_it = {
         step: compare.evaluate(own, None if own is earlier else earlier, settings) for step, own in samples.items()
@@ -121,9 +121,9 @@ def swap(model: PreTrainedModel, directory: Path) -> None:
     model.tie_weights()
 
 
-def samples_of(output: Path) -> dict[int, compare.Samples]:
+def samples_of(output: Path) -> dict[int, Samples]:
     """The samples of a finished curve: step -> task -> samples."""
-    return {int(step or 0): samples for step, samples in compare.read_points(output / SAMPLES).items()}
+    return {int(step or 0): samples for step, samples in read_points(output / SAMPLES).items()}
 
 
 def on_split(settings: EvaluateSettings, split: str) -> EvaluateSettings:

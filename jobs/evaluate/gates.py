@@ -107,7 +107,8 @@ class GateRule:
 @dataclass(frozen=True)
 class Judgement:
     """What came of a gate. ``chance``: of what was seen if the demand did not hold, ``corrected`` for the family.
-    ``needs``: how many examples would decide a change of the size that was seen; None where more would not help."""
+    ``needs``: how many examples would decide a change of the size that was seen; None where more would not help.
+    ``why``: what else keeps it undecided."""
 
     rule: str
     tier: str
@@ -116,6 +117,7 @@ class Judgement:
     chance: float
     corrected: float
     needs: int | None = None
+    why: str | None = None
 
 
 def judge(rules: Mapping[str, GateRule], seen: Mapping[str, tuple[Observed, float]]) -> dict[str, Judgement]:
@@ -186,5 +188,7 @@ def apply(found: Mapping[str, tuple[Judgement, str]], missed: str, undecided: st
 def _said(one: Judgement) -> str:
     if one.verdict == "missed":
         return "missed"
+    if one.why is not None:
+        return f"undecided: {one.why}"
     more = "more examples would not help" if one.needs is None else f"about {one.needs:,} examples would decide it"
     return f"undecided, {more}"

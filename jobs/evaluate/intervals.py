@@ -60,19 +60,20 @@ class Observed:
 
 
 class Clusters:
-    """Which examples are drawn together, and the draws: the same for all metrics of a task."""
+    """Which examples are drawn together (``index``: of each the number of its group), and the draws: the same for all
+    metrics of a task."""
 
     def __init__(self, names: Sequence[Hashable], resamples: int, seed: int) -> None:
         numbers: dict[Hashable, int] = {}
-        self._index = np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.intp)
+        self.index = np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.intp)
         self.count = len(numbers)
-        self.single = self.count == len(self._index)
+        self.single = self.count == len(self.index)
         self._resamples, self._seed = resamples, seed
 
     def sums(self, values: Array) -> Array:
         """Sums over each resample of ``values`` (examples, columns): (resamples, columns)."""
         of_group = np.zeros((self.count, values.shape[1]))
-        np.add.at(of_group, self._index, values)
+        np.add.at(of_group, self.index, values)
         generator = np.random.default_rng(self._seed)
         found = np.empty((self._resamples, values.shape[1]))
         step = max(1, BLOCK // max(1, self.count))
@@ -104,8 +105,8 @@ def of_draws(value: float, drawn: Array, n: int, groups: int) -> Observed:
     return Observed(found, lambda at: chance(drawn <= at), lambda at: chance(drawn >= at))
 
 
-def of_share(successes: int, n: int) -> Observed:
-    """A share of ``n`` examples."""
+def of_share(successes: float, n: int) -> Observed:
+    """A share of ``n`` examples, of which each may count in part: the interval is then wider than it had to be."""
     share, few = successes / n, n < FEWEST
 
     def score(at: float) -> float:

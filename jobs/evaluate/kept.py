@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 Sample = dict[str, Any]
+Samples = dict[str, list[Sample]]
+"""Task -> samples."""
+
 SampleKey = tuple[int | None, str, str, str]
 """Save, task and id of a row, and the digest of what was shown to the model."""
 
@@ -28,28 +31,42 @@ def write_samples(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
         stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
-class Kept:
-    """The kept lines in a directory. ``name``: of the file of this process; no other start has it."""
+def read_samples(path: Path) -> Samples:
+    """Samples of an evaluation by task; of a curve those of its last point."""
+    points = read_points(path)
+    return points[max(points, key=lambda step: -1 if step is None else step)] if points else {}
 
-    def __init__(self, directory: Path, name: str) -> None:
-        self._directory, self._own = directory, directory / name
+
+def read_points(path: Path) -> dict[int | None, Samples]:
+    """Samples of an evaluation by step and task; the step is None where it is no curve."""
+    found: dict[int | None, Samples] = {}
+    with open(path, encoding="utf-8") as stream:
+        for line in stream:
+            sample = json.loads(line)
+            found.setdefault(sample.get("step"), {}).setdefault(sample["task"], []).append(sample)
+    return found
+
+
+class KeptLines:
+    """Lines that several processes keep in a directory, each in a file of its own; ``name``: of that of this process,
+    which no other start has. ``fields`` are those that every line has, as texts."""
+
+    def __init__(self, directory: Path, name: str, fields: Sequence[str]) -> None:
+        self._directory, self._own, self._fields = directory, directory / name, fields
         self._begun = False
 
-    def read(self) -> dict[SampleKey, Sample]:
-        """All samples by save, task, id and what was shown; of two of a row the last one read."""
-        return {key_of(sample): sample for sample in self._lines()}
-
-    def _lines(self) -> Iterator[Sample]:
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """All whole lines, of all processes."""
         for path in sorted(self._directory.glob("*.jsonl")):
             with open(path, "rb") as stream:
                 for line in stream:
-                    sample = _parsed(line)
-                    if sample is not None:
-                        yield sample
+                    found = _parsed(line)
+                    if found is not None and all(isinstance(found.get(name), str) for name in self._fields):
+                        yield found
 
-    def append(self, samples: Sequence[Sample]) -> None:
+    def append(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """Keep these: they are in the file when it returns, and a kill loses no more than what came after."""
-        text = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         if not self._begun:
             self._directory.mkdir(parents=True, exist_ok=True)
             text = "\n" * self._is_cut() + text  # a line behind one that was cut would be lost with it
@@ -66,17 +83,27 @@ class Kept:
             return False
 
 
+class Kept(KeptLines):
+    """The samples that are kept in a directory."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        super().__init__(directory, name, ("task", "id", "prompt"))
+
+    def read(self) -> dict[SampleKey, Sample]:
+        """All samples by save, task, id and what was shown; of two of a row the last one read."""
+        return {key_of(sample): sample for sample in self.lines()}
+
+
 def key_of(sample: Sample) -> SampleKey:
     """Save, task, id and what was shown."""
     return sample.get("step"), sample["task"], sample["id"], sample["prompt"]
 
 
-def _parsed(line: bytes) -> Sample | None:
+def _parsed(line: bytes) -> dict[str, Any] | None:
     if not line.endswith(b"\n"):
         return None
     try:
         found = json.loads(line)
     except ValueError:
         return None
-    known = isinstance(found, Mapping) and all(isinstance(found.get(name), str) for name in ("task", "id", "prompt"))
-    return dict(found) if known else None
+    return found if isinstance(found, dict) else None

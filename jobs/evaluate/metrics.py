@@ -19,23 +19,30 @@ from jobs.evaluate.intervals import Array, Clusters, Observed
 class Metric:
     """``of``: from sums of statistics (..., columns) to values (...). ``share``: the column whose mean the metric is,
     where that is 0 or 1 of each example (of a benchmark: can be). ``among``: the column that is 1 of the examples
-    that it is a share of, where those are not all. ``needs``: a field of samples without which there is no such
-    number."""
-
-    def counts(self, values: Array) -> Array:
-        """Of these statistics those that the metric is about."""
-        return values if self.among is None else values[values[:, self.among] == 1]
+    that it is about, where those are not all. ``needs``: a field of samples without which there is no such number.
+    ``halves``: an example may count half."""
 
     of: Callable[[Array], Array]
     higher_is_better: bool
     share: int | None = None
     among: int | None = None
     needs: str | None = None
+    halves: bool = False
 
 
 def mean(column: int) -> Callable[[Array], Array]:
     """Mean of a column: its sum over the sum of the last column."""
     return lambda sums: np.asarray(sums[..., column] / sums[..., -1])
+
+
+def part(column: int, among: int) -> Callable[[Array], Array]:
+    """Mean of a column over the examples of which the column ``among`` is 1; not a number where there are none."""
+
+    def value(sums: Array) -> Array:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(sums[..., column] / sums[..., among])
+
+    return value
 
 
 def is_share(metric: Metric, *values: Array) -> bool:
@@ -45,16 +52,15 @@ def is_share(metric: Metric, *values: Array) -> bool:
 
 def value(metric: Metric, values: Array, groups: Clusters, drawn: Array) -> Observed:
     """A metric over ``values`` (examples, columns), of which ``drawn`` are the sums over each resample."""
-    own = metric.counts(values)
-    if metric.share is not None and groups.single and is_share(metric, values):
-        return intervals.of_share(int(own[:, metric.share].sum()), len(own))
-    return intervals.of_draws(float(metric.of(values.sum(axis=0))), metric.of(drawn), len(own), groups.count)
+    if metric.share is not None and groups.single and (metric.halves or is_share(metric, values)):
+        return intervals.of_share(float(values[:, metric.share].sum()), len(values))
+    return intervals.of_draws(float(metric.of(values.sum(axis=0))), metric.of(drawn), len(values), groups.count)
 
 
 def change(metric: Metric, before: Array, after: Array, groups: Clusters, drawn: tuple[Array, Array]) -> Observed:
     """How far a metric moved on the same examples, which are drawn together."""
     if metric.share is not None and groups.single and is_share(metric, before, after):
-        moved = metric.counts(after)[:, metric.share] - metric.counts(before)[:, metric.share]
+        moved = after[:, metric.share] - before[:, metric.share]
         return intervals.of_changed_share(int((moved > 0).sum()), int((moved < 0).sum()), len(moved))
     first, second = (float(metric.of(values.sum(axis=0))) for values in (before, after))
     return intervals.of_draws(second - first, metric.of(drawn[1]) - metric.of(drawn[0]), len(after), groups.count)

@@ -10,12 +10,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.core import files, results
+from jobs.core import files, results, seal
+from jobs.core.paths import Workspace
 from jobs.core.spec import StageSpec
+from jobs.core.tasks import JudgedKeys
+from jobs.evaluate.judging import judges
+from jobs.evaluate.judging.judges import Judge, Judging, LocalJudge, ServedJudge
+from jobs.evaluate.judging.settings import JudgeSettings
 from jobs.evaluate.kept import Kept, Sample, SampleKey
 from jobs.evaluate.kinds import Loaded, PreparedTask
 from jobs.evaluate.server import Answering, OutOfTime, Server
@@ -173,10 +178,43 @@ def load(checkpoint: Path, spec: StageSpec, settings: EvaluateSettings) -> Loade
         beside = spec.inputs["reference"].output
         _same_vocabulary(checkpoint, beside)
         reference = model_of(beside)
-    return Loaded(model, tokenizers.load(checkpoint), settings.batch_tokens, settings.batch_prompts, reference, earlier)
+    family = judges.family_of(checkpoint)
+    tokenizer = tokenizers.load(checkpoint)
+    return Loaded(model, tokenizer, settings.batch_tokens, settings.batch_prompts, reference, earlier, family=family)
 
 
-def asked(settings: EvaluateSettings, rows: Mapping[str, Any], ctx: WorkContext) -> list[PreparedTask]:
+def judges_of(spec: StageSpec, settings: EvaluateSettings, ctx: WorkContext) -> dict[str, Judge]:
+    """The judges of the tasks by their names.
+
+    Raises:
+        BadSettings: a judge that is not described, or whose model is no input.
+        SealBroken: its model is not sealed.
+    """
+    found: dict[str, Judge] = {}
+    for task in settings.tasks.values():
+        if not isinstance(task.keys, JudgedKeys) or task.keys.judge in found:
+            continue
+        name = task.keys.judge
+        known = JudgeSettings.read(name, task.keys.judged_by)
+        source: Judging
+        family, content = known.model or "", ""
+        if known.server is not None:
+            source = ServedJudge(_server(known.server, known.model, known.key, settings, ctx), known)
+        elif (given := spec.inputs.get(f"judge:{name}")) is None:
+            raise BadSettings(f"judge {name!r} has no server, and no model among the inputs of this stage")
+        else:
+            family, content = judges.family_of(given.output), seal.load(given.paths.seal).content
+            source = LocalJudge(given.output, known, lambda path: load(path, replace(spec, inputs={}), settings))
+        identity = known.identity(content)
+        own = f"{spec.store_paths.root.name}-{ctx.saves.directory.name}-{ctx.rank}"
+        workspace = Workspace(spec.store_paths.root.parent.parent)
+        found[name] = Judge(known, identity, source, judges.kept_in(workspace.judgements, identity, own), family)
+    return found
+
+
+def asked(
+    settings: EvaluateSettings, rows: Mapping[str, Any], ctx: WorkContext, judging: Mapping[str, Judge]
+) -> list[PreparedTask]:
     """The tasks made ready for a server, or for stored answers.
 
     Raises:
@@ -187,7 +225,7 @@ def asked(settings: EvaluateSettings, rows: Mapping[str, Any], ctx: WorkContext)
     for name, task in settings.tasks.items():
         if task.kind.ask is None:
             raise BadSettings(f"task {name!r} needs the probabilities of the model: {there.model} only has answers")
-        found.append(task.kind.ask(task, rows[name], there))
+        found.append(task.kind.ask(task, rows[name], there, judging))
         if isinstance(there, Stored):
             there.known(found[-1].ids)
     return found
@@ -196,14 +234,20 @@ def asked(settings: EvaluateSettings, rows: Mapping[str, Any], ctx: WorkContext)
 def _answering(settings: EvaluateSettings, ctx: WorkContext) -> Answering:
     if settings.answers is not None:
         return Stored(Path(settings.answers))
-    if settings.server is None or settings.model is None:
-        raise BadSettings("setting 'server' is the address of a server, and 'model' what the model is called there")
+    if settings.server is None:
+        raise BadSettings("setting 'server' is the address of a server")
+    return _server(settings.server, settings.model, settings.key, settings, ctx)
+
+
+def _server(url: str, model: str | None, key: str | None, settings: EvaluateSettings, ctx: WorkContext) -> Server:
+    if model is None:
+        raise BadSettings(f"server {url!r}: setting 'model' is what the model is called there")
 
     def end() -> float | None:
         found = ctx.stop.end()
         return None if found is None else found - ctx.stop.lead
 
-    return Server(settings.server, settings.model, settings.key, settings.at_once, settings.seed, end)
+    return Server(url, model, key, settings.at_once, settings.seed, end)
 
 
 def prepared(settings: EvaluateSettings, rows: Mapping[str, Any], loaded: Loaded) -> list[PreparedTask]:

@@ -71,5 +71,5 @@ def _task(name: str, value: Any) -> Task:
     if isinstance(keys, DataKeys) and keys.data is None:
         raise BadSettings(f"task {name!r} must name its data")
     task = Task(name, KINDS[kind.name], keys)
-    task.kind.metrics(keys)  # says what is wrong in ``measure``
+    task.kind.metrics(keys)  # says what is wrong in ``measure``, or of a judge
     return task

@@ -12,6 +12,7 @@ from launch.base.errors import InputError
 from launch.cli import options
 
 if TYPE_CHECKING:
+    from launch.plan.judging import JudgeCost
     from launch.plan.model import Plan, Planned
     from launch.plan.power import GatePower
     from launch.plan.sweep import Sweep
@@ -59,12 +60,14 @@ def run(args: argparse.Namespace) -> int:
     known = (shown, planned.profile.profile, planned.workspace)
     estimated = estimates.estimates(*known)
     gates = _gates(planned)
+    judged = _judged(planned)
     if args.json:
         from launch.plan import file
         from launch.status.plan import states
 
         more = {"states": states(planned.plan, planned.workspace), "estimates": [each.as_json() for each in estimated]}
         more["gates"] = [each.as_json() for each in gates]
+        more["judges"] = [each.as_json() for each in judged]
         print(json.dumps({**file.to_json(shown), **more}))
     else:
         from launch.status.plan import print_plan
@@ -76,6 +79,10 @@ def run(args: argparse.Namespace) -> int:
             from launch.plan import power
 
             print(f"\n{power.show(gates)}")
+        if judged:
+            from launch.plan import judging
+
+            print(f"\n{judging.show(judged)}")
         notes = epochs.notes(planned.plan, planned.workspace)
         notes += ranges.notes(planned.pipeline) + limits.notes(planned.plan, planned.profile, planned.pipeline)
         tried = sorted({(stage.backend, stage.experimental) for stage in planned.plan.stages})
@@ -103,6 +110,15 @@ def _gates(planned: Planned) -> list[GatePower]:
                     yield plan
 
     return power.powers(planned.plan, planned.workspace, power.deviations(plans(), planned.workspace))
+
+
+def _judged(planned: Planned) -> list[JudgeCost]:
+    """What judges are asked."""
+    if not planned.pipeline.pipeline.judges:
+        return []
+    from launch.plan import judging
+
+    return judging.costs(planned.plan, planned.pipeline.pipeline, planned.workspace)
 
 
 def _sweep(args: argparse.Namespace, found: Sweep) -> int:

@@ -24,7 +24,7 @@ def checked(pipeline: PipelineFile) -> PipelineFile:
 
         place = ("stages", name, "prepare")
         if not isinstance(pipeline.pipeline.source_of(name), PathSource):
-            raise pipeline.error(place, "prepare is for the user's own files, not for translations of packages")
+            raise pipeline.error(place, "prepare is for files of your own")
         resolved = paths.resolved(stage.prepare, lambda path: str(pipeline.resolve(path)), base=True)
         try:
             paths.check(stage.kind, resolved)

@@ -17,6 +17,9 @@ MODEL_KINDS = (*TRAINING_KINDS, "choose", "export")
 FETCHED = "base"
 """What ``checkpoint`` says for the fetched base model."""
 
+JUDGE = "judge:"
+"""What stands before the name of a judge where its model is fetched, and where it is an input of a stage."""
+
 
 def measured(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
     """What a gate may be called (``task.metric``, and ``metric`` where one task alone measures it) -> task and metric,

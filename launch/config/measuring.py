@@ -63,7 +63,8 @@ def _task(name: str, given: dict[str, Any]) -> dict[str, Any]:
     return defaults | {key: value for key, value in kind.plain(given).items() if value is not None} | said
 
 
-def _address(text: str) -> str:
+def address(text: str) -> str:
+    """The address of a server, as it is written. Raises ValueError: it is none."""
     if not text.startswith(("http://", "https://")):
         raise ValueError(f"{text!r}: write http://HOST:PORT/v1 or https://...")
     return text
@@ -84,7 +85,7 @@ class EngineKeys(StrictModel):
     precision: Literal["fp32", "bf16"] | None = None
     batch_tokens: Count | None = None
     batch_prompts: Count | None = None
-    server: Annotated[Line, _address] | None = None
+    server: Annotated[Line, address] | None = None
     model: Line | None = None
     key: Line | None = None
     at_once: Count | None = None

@@ -4,10 +4,11 @@ import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from jobs.core.tasks import BenchmarkKeys, DataKeys, TaskKeys, TaskKind, kind_of
+from jobs.core.tasks import BenchmarkKeys, DataKeys, JudgedKeys, TaskKeys, TaskKind, kind_of
 from launch.config.document.typed import StrictModel, key
 from launch.config.export import ExportStage
 from launch.config.fields import Amount, Line, ResourceKeys, Slug, not_empty
+from launch.config.judges import JudgeKeys
 from launch.config.kinds import FETCHED
 from launch.config.measuring import ChooseStage, CurveStage, EvaluateStage, MeasuringStage
 from launch.config.profile_fields import Group
@@ -23,6 +24,7 @@ from launch.config.stages import (
     Stage,
     StageName,
     TrainingStage,
+    WordProblemsSource,
 )
 from launch.config.sweeps import SweepKeys
 
@@ -34,6 +36,7 @@ class Pipeline(StrictModel):
     seed: Amount = 1
     model: ModelKeys
     sources: dict[Slug, SourceKeys] = key(default_factory=dict)
+    judges: dict[Slug, JudgeKeys] = key(default_factory=dict)
     stages: Annotated[dict[StageName, Stage], not_empty]
     code: Line | None = None  # a work tree whose modules jobs can import
     secrets: tuple[SecretName, ...] = ()
@@ -47,7 +50,7 @@ class Pipeline(StrictModel):
         own = self.stages[name].seed
         return self.seed if own is None else own
 
-    def source_of(self, name: str) -> GettextSource | PathSource:
+    def source_of(self, name: str) -> GettextSource | PathSource | WordProblemsSource:
         """Source of a data stage; a ``from`` that names none is a path."""
         stage = self.stages[name]
         assert isinstance(stage, DataStage)
@@ -108,9 +111,14 @@ class Pipeline(StrictModel):
             found[task] = source, part
         return found
 
+    def judged(self, name: str) -> dict[str, tuple[str, JudgeKeys]]:
+        """Task -> name and keys of its judge, of the tasks of an evaluation that have one."""
+        named = {task: str(keys.get("judge")) for task, keys, _ in self._tasks(name, JudgedKeys)}
+        return {task: (judge, self.judges[judge]) for task, judge in named.items() if judge in self.judges}
+
     def parents(self, name: str) -> dict[str, str]:
-        """Role (``checkpoint``, ``data``, ``compare_to``, ``data:<task>``, ``reference``, ``curve``) -> stage that is
-        read; the base model is none."""
+        """Role (``checkpoint``, ``data``, ``compare_to``, ``data:<task>``, ``reference``, ``curve``, ``judge:<task>``,
+        ``known:<task>``) -> stage that is read; the base model is none."""
         stage = self.stages[name]
         found: dict[str, str] = {}
         if isinstance(stage, TrainingStage | EvaluateStage) and stage.checkpoint not in (None, FETCHED):
@@ -134,6 +142,11 @@ class Pipeline(StrictModel):
             found |= {f"data:{task}": data for task, data in self.task_data(name).items()}
             if (reference := self.reference(name)) not in (None, FETCHED):
                 found["reference"] = str(reference)
+            for task, (_, judge) in self.judged(name).items():
+                if judge.model.checkpoint not in (None, FETCHED):
+                    found[f"judge:{task}"] = str(judge.model.checkpoint)
+                if judge.calibrate_on is not None:
+                    found[f"known:{task}"] = judge.calibrate_on
         return found
 
     def evaluations_of(self, name: str) -> list[str]:
@@ -179,6 +192,8 @@ class Pipeline(StrictModel):
                 "placeholders": stage.placeholders,
                 "reject_words": list(stage.reject_words),
             }
+        if isinstance(source, WordProblemsSource):
+            settings["source"] = {**source.plain(), "languages": list(source.languages)}
         if stage.prepare is not None:
             settings["prepare"] = stage.prepare
         if isinstance(stage, CorpusStage):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.core.measures import MEASURES
 from jobs.core.settings import EarlyStopping, validation_problem
-from jobs.core.tasks import FOUND, KINDS, BenchmarkKeys, DataKeys, kind_of
+from jobs.core.tasks import FOUND, KINDS, BenchmarkKeys, DataKeys, JudgedKeys, kind_of
 from launch.base.text import suggest
 from launch.config import ranking
 from launch.config.document.positions import KeyPath, Problem
@@ -17,6 +17,7 @@ from launch.config.document.typed import StrictModel, fields_of
 from launch.config.document.words import show
 from launch.config.export import ExportStage
 from launch.config.kinds import FETCHED, MODEL_KINDS, TRAINING_DATA, TRAINING_KINDS, by_metric, measured, own_metrics
+from launch.config.lookups import of_kinds, reference
 from launch.config.measuring import ChooseStage, CurveStage, EvaluateStage, MeasuringStage
 from launch.config.stages import BenchmarkSource, DataStage, TrainingStage
 from launch.inputs.toolkit import package_directory
@@ -29,7 +30,7 @@ OWN_BACKENDS = ("convert", "data")  # of the kinds that name none
 
 def problems(pipeline: Pipeline) -> list[Problem]:
     """Every fault that shows only between the parts of a pipeline; empty where it is valid."""
-    found: list[Problem] = []
+    found = [*_judges(pipeline)]
     for name, stage in pipeline.stages.items():
         if isinstance(stage, DataStage):
             found += _data(pipeline, name, stage)
@@ -46,6 +47,17 @@ def problems(pipeline: Pipeline) -> list[Problem]:
     return found or list(_cycles(pipeline)) or list(ranking.problems(pipeline))
 
 
+def _judges(pipeline: Pipeline) -> Iterator[Problem]:
+    stages = {name: stage for name, stage in pipeline.stages.items() if isinstance(stage, MeasuringStage)}
+    tasks = [kind_of(task, keys) for stage in stages.values() for task, keys in stage.tasks.items()]
+    if pipeline.judges or any(kind is not None and kind.keys is JudgedKeys for kind in tasks):
+        from launch.config.judge_references import of_judged, of_judges  # few pipelines have judges
+
+        yield from of_judges(pipeline)
+        for name, stage in stages.items():
+            yield from of_judged(pipeline, name, stage)
+
+
 def backends() -> list[str]:
     """Back ends that a pipeline may name: the modules and packages of ``jobs/backends``, which is not imported."""
     entries = package_directory("jobs").joinpath("backends").iterdir()
@@ -55,27 +67,6 @@ def backends() -> list[str]:
         if entry.name.endswith(".py") or entry.joinpath("__init__.py").is_file()
     }
     return sorted(name for name in names if not name.startswith("_") and name not in OWN_BACKENDS)
-
-
-def _of_kinds(pipeline: Pipeline, kinds: tuple[str, ...]) -> list[str]:
-    return [name for name, stage in pipeline.stages.items() if stage.kind in kinds]
-
-
-def _reference(pipeline: Pipeline, path: KeyPath, name: str, kinds: tuple[str, ...], extra: str = "") -> list[Problem]:
-    """Check that ``name`` is a stage of one of ``kinds`` and not the one that refers to it."""
-    options = [option for option in _of_kinds(pipeline, kinds) if option != path[1]]
-    if extra:
-        if name == extra:
-            return []
-        options.insert(0, extra)
-    if name == path[1]:
-        return [Problem(path, f"{name!r} is this stage itself; {suggest('', options)}")]
-    if name not in pipeline.stages:
-        return [Problem(path, f"there is no stage {name!r}; {suggest(name, options)}")]
-    kind = pipeline.stages[name].kind
-    if kind not in kinds:
-        return [Problem(path, f"{name!r} is of kind {kind}, needed is {' or '.join(kinds)}; {suggest('', options)}")]
-    return []
 
 
 def _backend(pipeline: Pipeline, name: str, stage: TrainingStage | MeasuringStage | ChooseStage) -> list[Problem]:
@@ -102,11 +93,16 @@ def _data(pipeline: Pipeline, name: str, stage: DataStage) -> Iterator[Problem]:
     if stage.max_chars is not None and stage.max_chars < stage.min_chars:
         yield Problem((*place, "max_chars"), f"{stage.max_chars} is less than min_chars ({stage.min_chars})")
     own_files = not known or pipeline.sources[stage.source].type == "path"
+    made = known and pipeline.sources[stage.source].type == "word_problems"
+    for name in sorted({"placeholders", "reject_words", "prompt"} & _chosen(stage)) if made else ():
+        yield Problem((*place, name), "is not used here: word problems are whole as they are made", at_key=True)
     for key, why in _unused(stage, own_files):
         yield Problem((*place, *key), f"is not used here: {why}", at_key=True)
     if known and pipeline.sources[stage.source].type == "benchmark":
         text = "is of type benchmark: for tasks of an evaluation; nothing is trained on what it is tested with"
         yield Problem((*place, "from"), f"{stage.source!r} {text}")
+    elif known and pipeline.sources[stage.source].type == "word_problems" and stage.kind != "instructions":
+        yield Problem((*place, "from"), f"{stage.source!r} has word problems: they are for stages of kind instructions")
     elif known and stage.kind == "preferences":
         source = pipeline.sources[stage.source]
         if source.type == "gettext" and not source.contrast:
@@ -141,8 +137,8 @@ def _chosen(model: StrictModel) -> set[str]:
 def _training(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator[Problem]:
     place: KeyPath = ("stages", name)
     yield from _backend(pipeline, name, stage)
-    yield from _reference(pipeline, (*place, "checkpoint"), stage.checkpoint, MODEL_KINDS, FETCHED)
-    yield from _reference(pipeline, (*place, "data"), stage.data, (TRAINING_DATA[stage.kind],))
+    yield from reference(pipeline, (*place, "checkpoint"), stage.checkpoint, MODEL_KINDS, FETCHED)
+    yield from reference(pipeline, (*place, "data"), stage.data, (TRAINING_DATA[stage.kind],))
     shared = stage.batch_problem(stage.nodes or 1, stage.processes_per_node or 1)
     if shared:
         yield Problem((*place, "batch_size"), shared)
@@ -166,7 +162,7 @@ def _validation(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator
     if stage.validate_every is None or not isinstance(data, DataStage) or data.split.validation:
         return
     known = pipeline.sources.get(data.source)
-    if data.split.existing == "pool" or (known is not None and known.type == "gettext"):  # else the files may have one
+    if data.split.existing == "pool" or (known is not None and known.type != "path"):  # else the files may have one
         text = f"stage {stage.data} has no validation split: write split: {{validation: 0.05}} there, or leave this out"
         yield Problem((*place, "validate_every"), text, at_key=True)
 
@@ -175,7 +171,7 @@ def _evaluation(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator
     place: KeyPath = ("stages", name)
     engine = stage.engine
     if stage.checkpoint is not None:
-        yield from _reference(pipeline, (*place, "checkpoint"), stage.checkpoint, MODEL_KINDS, FETCHED)
+        yield from reference(pipeline, (*place, "checkpoint"), stage.checkpoint, MODEL_KINDS, FETCHED)
     elif engine.server is None:
         yield Problem(
             (*place, "checkpoint"), "is missing: write what is measured, or engine: {server: URL, model: NAME}"
@@ -199,7 +195,7 @@ def _server(pipeline: Pipeline, place: KeyPath, stage: EvaluateStage) -> Iterato
 
 def _curve(pipeline: Pipeline, name: str, stage: CurveStage) -> Iterator[Problem]:
     place: KeyPath = ("stages", name)
-    found = _reference(pipeline, (*place, "checkpoints"), stage.checkpoints, TRAINING_KINDS)
+    found = reference(pipeline, (*place, "checkpoints"), stage.checkpoints, TRAINING_KINDS)
     yield from found
     trained = pipeline.stages.get(stage.checkpoints)
     if not found and isinstance(trained, TrainingStage) and trained.save_every is None:
@@ -215,7 +211,7 @@ def _choice(pipeline: Pipeline, name: str, stage: ChooseStage) -> Iterator[Probl
     source = pipeline.curve_of(name)
     curve = pipeline.stages.get(source)
     if not isinstance(curve, CurveStage):
-        yield from _reference(pipeline, (*place, "from"), stage.source, ("curve",))
+        yield from reference(pipeline, (*place, "from"), stage.source, ("curve",))
         return
     known = measured(curve.tasks)
     for key, metrics in (("by", [*stage.by]), ("subject_to", [*stage.subject_to])):
@@ -227,9 +223,9 @@ def _choice(pipeline: Pipeline, name: str, stage: ChooseStage) -> Iterator[Probl
 
 def _export(pipeline: Pipeline, name: str, stage: ExportStage) -> Iterator[Problem]:
     place: KeyPath = ("stages", name)
-    yield from _reference(pipeline, (*place, "checkpoint"), stage.checkpoint, MODEL_KINDS, FETCHED)
+    yield from reference(pipeline, (*place, "checkpoint"), stage.checkpoint, MODEL_KINDS, FETCHED)
     for at, one in enumerate(stage.evaluations or ()):
-        yield from _reference(pipeline, (*place, "evaluations", at), one, ("evaluate",))
+        yield from reference(pipeline, (*place, "evaluations", at), one, ("evaluate",))
 
 
 def _measuring(pipeline: Pipeline, name: str, stage: MeasuringStage) -> Iterator[Problem]:
@@ -239,7 +235,7 @@ def _measuring(pipeline: Pipeline, name: str, stage: MeasuringStage) -> Iterator
     for task, keys in stage.tasks.items():
         yield from _task(pipeline, (*place, "tasks", task), keys)
     if stage.compare_to is not None:
-        yield from _reference(pipeline, (*place, "compare_to"), stage.compare_to, ("evaluate",))
+        yield from reference(pipeline, (*place, "compare_to"), stage.compare_to, ("evaluate",))
     yield from _measures(pipeline, name, stage)
 
 
@@ -260,7 +256,7 @@ def _measures(pipeline: Pipeline, name: str, stage: MeasuringStage) -> Iterator[
         wanted = (measure["kl"] or {}).get("reference")
         if isinstance(wanted, str):
             references.add(wanted)
-            yield from _reference(pipeline, (*place, "kl", "reference"), wanted, MODEL_KINDS, FETCHED)
+            yield from reference(pipeline, (*place, "kl", "reference"), wanted, MODEL_KINDS, FETCHED)
         elif stage.compare_to is None:
             text = "needs a model to compare with: write {reference: NAME} of a stage, or compare_to"
             yield Problem((*place, "kl"), text, at_key=True)
@@ -306,9 +302,9 @@ def of_task(place: KeyPath, given: dict[str, Any]) -> Iterator[Problem]:
 
 
 def _data_of_task(pipeline: Pipeline, place: KeyPath, data: Any, kind: str) -> Iterator[Problem]:
-    options = _of_kinds(pipeline, (kind,))
+    options = of_kinds(pipeline, (kind,))
     if isinstance(data, str):
-        yield from _reference(pipeline, (*place, "data"), data, (kind,))
+        yield from reference(pipeline, (*place, "data"), data, (kind,))
     elif data is not None:
         return  # no text, which is a problem already
     elif not options:

@@ -17,6 +17,7 @@ from launch.config.fields import (
     ModuleName,
     NotNegative,
     Slug,
+    at_least,
     below,
     matching,
     not_empty,
@@ -94,6 +95,17 @@ class PathSource(StrictModel):
     path: Line
 
 
+class WordProblemsSource(StrictModel):
+    """Word problems that are made from templates, ``count`` of them, each in all ``languages``: of at most so many
+    ``steps``, with numbers up to ``largest``. Sources in other languages have the same problems in the same splits."""
+
+    type: Literal["word_problems"]
+    languages: Annotated[tuple[Literal["en", "es", "ko"], ...], not_empty]
+    count: Count = 2000
+    steps: Count = 2
+    largest: Annotated[int, at_least(6)] = 20
+
+
 class BenchmarkSource(StrictModel):
     """Rows of benchmarks: of a PyPI package, which is read and not run, of a hub's data set, or the user's own files.
     ``sets``: what tasks call parts of them, and where these lie; of some packages they are known."""
@@ -103,7 +115,7 @@ class BenchmarkSource(StrictModel):
     sets: dict[Slug, Line] = key(default_factory=dict)
 
 
-SourceKeys = Annotated[GettextSource | PathSource | BenchmarkSource, TaggedBy("type")]
+SourceKeys = Annotated[GettextSource | PathSource | WordProblemsSource | BenchmarkSource, TaggedBy("type")]
 
 
 class SplitKeys(StrictModel):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jobs.core.tasks import DataKeys, kind_of
+from jobs.core.tasks import DataKeys, JudgedKeys, kind_of
 from launch.config.document.positions import MarkedFile, Problem, failure
 from launch.config.document.reader import read
 from launch.config.document.typed import StrictModel, key, validate
@@ -62,6 +62,11 @@ def _problems(path: Path, keys: TasksFileKeys) -> Iterator[Problem]:
     for name, given in keys.tasks.items():
         yield from of_task(("tasks", name), given)
         kind = kind_of(name, given)
+        if kind is not None and kind.keys is JudgedKeys:
+            yield Problem(
+                ("tasks", name), "a judge stands in a pipeline (judges:), with what it is measured on", at_key=True
+            )
+            continue
         if kind is None or not issubclass(kind.keys, DataKeys):
             continue
         data = given.get("data")

@@ -14,13 +14,14 @@ from jobs.core.capabilities import Capabilities
 from jobs.core.settings import decides
 from jobs.core.spec import Source
 from launch.base.errors import InputError
-from launch.config.kinds import FETCHED
+from launch.config.kinds import FETCHED, JUDGE
 from launch.config.profile import Continuation, Profile, Resources
 from launch.plan import export
 from launch.plan.model import BackEndFacts, Facts, Plan, PlannedInput, PlannedStage, fingerprint
 
 if TYPE_CHECKING:  # status and the like read plans, and no pipeline: its models are built only where one is planned
     from launch.config.export import ExportStage
+    from launch.config.judges import JudgeKeys
     from launch.config.measuring import ChooseStage, CurveStage, EvaluateStage, MeasuringStage
     from launch.config.pipeline import Pipeline
     from launch.config.stages import DataStage, TrainingStage
@@ -170,7 +171,8 @@ class _Builder:
 
     def in_format(self, wanted: str, formats: Collection[str], who: str) -> PlannedInput:
         """A checkpoint in one of these formats; ``who`` reads it."""
-        found = self.of_fetched(FETCHED) if wanted == FETCHED else self.of_stage(wanted)
+        is_fetched = wanted == FETCHED or wanted.startswith(JUDGE)
+        found = self.of_fetched(wanted) if is_fetched else self.of_stage(wanted)
         way = conversions(self.facts.back_ends, found.format, formats)
         if way is None:
             raise InputError(
@@ -179,7 +181,7 @@ class _Builder:
                 + (": leave options.output of that stage out for whole weights" if found.format == ADAPTER else "")
             )
         for converter, target in way:
-            name = f"{wanted}-{target}"
+            name = f"{wanted.replace(':', '-')}-{target}"
             if name in self.pipeline.stages:
                 raise InputError(
                     f"stage {name!r} has the name of the conversion of {wanted!r} to {target!r}, which is needed",
@@ -276,11 +278,26 @@ class _Builder:
         for task, source in self.pipeline.task_data(name).items():
             settings["tasks"][task]["data"] = source
             inputs[source] = self.of_stage(source)
+        for task, (judge, keys) in self.pipeline.judged(name).items():
+            settings["tasks"][task]["judged_by"] = self.judged_by(judge, keys, getattr(stage, "checkpoint", None))
+            if keys.model.server is None:
+                wanted = keys.model.checkpoint or f"{JUDGE}{judge}"
+                inputs[f"{JUDGE}{judge}"] = self.checkpoint(wanted, stage.backend)
+            if keys.calibrate_on is not None:
+                inputs[keys.calibrate_on] = self.of_stage(keys.calibrate_on)
         if stage.compare_to:
             inputs["compare_to"] = self.of_stage(stage.compare_to)
         if other := self.pipeline.reference(name):
             inputs["reference"] = self.checkpoint(other, stage.backend)
         return settings, inputs
+
+    def judged_by(self, name: str, judge: JudgeKeys, checkpoint: str | None) -> dict[str, Any]:
+        """What the job is told of a judge of the model ``checkpoint``."""
+        found = judge.settings()
+        if name in self.facts.rubrics:
+            found["rubric"] = self.facts.rubrics[name]
+        own = judge.model.checkpoint is not None or judge.model.base == self.pipeline.model.base
+        return {**found, "same_base": True} if own and checkpoint is not None else found
 
 
 def uses_code(settings: Mapping[str, Any]) -> bool:

@@ -9,12 +9,12 @@ from typing import Any
 from jobs.core.paths import Workspace
 from jobs.core.spec import Source
 from launch.base.errors import InputError
-from launch.config.kinds import FETCHED
+from launch.config.kinds import FETCHED, JUDGE
 from launch.config.measuring import MeasuringStage
 from launch.config.pipeline_file import PipelineFile
 from launch.config.profile import Profile
 from launch.config.references import OWN_BACKENDS, backends
-from launch.config.stages import BenchmarkSource, DataStage, GettextSource
+from launch.config.stages import BenchmarkSource, DataStage, GettextSource, PathSource
 from launch.inputs import fetch, user_code
 from launch.inputs.digests import DigestCache, source_files
 from launch.plan.backends import probe
@@ -46,6 +46,7 @@ def gather(pipeline: PipelineFile, profile: Profile, workspace: Workspace) -> Fa
         core_python=profile.core_python,
         code=digest,
         tasks=harness_tasks(pipeline, profile, workspace),
+        rubrics=_rubrics(pipeline),
     )
 
 
@@ -56,7 +57,7 @@ def _sources(pipeline: PipelineFile, workspace: Workspace) -> dict[str, tuple[So
         if not isinstance(stage, DataStage):
             continue
         source = pipeline.pipeline.source_of(name)
-        if isinstance(source, GettextSource):
+        if not isinstance(source, PathSource):
             continue
         try:
             found[name] = tuple(cache.digest(path) for path in source_files(pipeline.resolve(source.path)))
@@ -71,6 +72,20 @@ def _sources(pipeline: PipelineFile, workspace: Workspace) -> dict[str, tuple[So
         except InputError as error:
             raise pipeline.error(("stages", name, "prepare"), error.message, error.hint) from error
     cache.save()
+    return found
+
+
+def _rubrics(pipeline: PipelineFile) -> dict[str, str]:
+    found = {}
+    for name, judge in pipeline.pipeline.judges.items():
+        if judge.rubric is None:
+            continue
+        try:
+            found[name] = pipeline.resolve(judge.rubric).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise pipeline.error(("judges", name, "rubric"), f"{judge.rubric}: cannot be read: {error}") from error
+        if not found[name].strip():
+            raise pipeline.error(("judges", name, "rubric"), f"{judge.rubric} is empty")
     return found
 
 
@@ -91,16 +106,24 @@ def _paths_in(prepare: dict[str, Any] | None) -> list[str]:
 
 
 def fetch_items(pipeline: PipelineFile) -> dict[str, fetch.FetchItem]:
-    """What ``overnight fetch`` brings for a pipeline, by name: ``base`` where a stage reads it, and the packages."""
+    """What ``overnight fetch`` brings for a pipeline, by name: ``base`` where a stage or a judge reads it, other
+    judges, and the packages."""
     base = Path(pipeline.path).parent
     found: dict[str, fetch.FetchItem] = {}
     uses = [getattr(stage, "checkpoint", None) for stage in pipeline.pipeline.stages.values()]
+    uses += [judge.model.checkpoint for judge in pipeline.pipeline.judges.values()]
     uses += [(getattr(stage, "prepare", None) or {}).get("tokenizer") for stage in pipeline.pipeline.stages.values()]
     if FETCHED in uses:
         try:
             found[FETCHED] = fetch.item(FETCHED, pipeline.pipeline.model.base, base=base)
         except InputError as error:
             raise pipeline.error(("model", "base"), error.message, error.hint) from error
+    for name, judge in pipeline.pipeline.judges.items():
+        if judge.model.base is not None:
+            try:
+                found[f"{JUDGE}{name}"] = fetch.item(f"{JUDGE}{name}", judge.model.base, base=base)
+            except InputError as error:
+                raise pipeline.error(("judges", name, "model", "base"), error.message, error.hint) from error
     for name, source in pipeline.pipeline.sources.items():
         if isinstance(source, GettextSource):
             found[name] = fetch.item(name, source.packages, base=base)

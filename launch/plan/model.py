@@ -47,7 +47,8 @@ class FetchedFacts:
 @dataclass(frozen=True)
 class Facts:
     """The world as far as the plan depends on it. ``fetched`` by name: ``base`` or the name of a source. ``code``:
-    digest of the user's code, where results depend on it. ``tasks``: stage -> task -> what was found out about it."""
+    digest of the user's code, where results depend on it. ``tasks``: stage -> task -> what was found out about it;
+    ``rubrics``: judge -> what its file of instructions says."""
 
     back_ends: Mapping[str, BackEndFacts]
     sources: Mapping[str, tuple[Source, ...]]
@@ -55,6 +56,7 @@ class Facts:
     core_python: str
     code: str | None = None
     tasks: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    rubrics: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def _power(
 ) -> GatePower:
     own = name.rpartition(".")  # of a back end of the user
     task, metric = measured(stage.settings["tasks"]).get(name, (own[0], own[2]))
-    examples = _examples(stage, task, workspace)
+    examples = examples_of(stage, task, workspace)
     absolute = "at_least" in rule or "at_most" in rule
     deviation = earlier.get(f"{task}.{metric}", {}).get("value" if absolute else "change")
     told = stage.settings["tasks"].get(task, {})
@@ -84,7 +84,7 @@ def _power(
     return GatePower(stage.name, f"{task}.{metric}", said, examples, decides, assumed, needs)
 
 
-def _examples(stage: PlannedStage, task: str, workspace: Workspace) -> int | None:
+def examples_of(stage: PlannedStage, task: str, workspace: Workspace) -> int | None:
     """Rows of the task, by the seal of its data and its limit; of a corpus each document is one. Of a benchmark whose
     rows were not counted as many as its limit says."""
     wanted = stage.settings["tasks"].get(task, {})

@@ -191,7 +191,8 @@ def _changed(measured: Sequence[MetricResult], say: Say) -> str:
     note = say("An interval holds what chance explains of these examples. Another training run (another seed) may "
                "differ more.")  # fmt: skip
     numbers = [*range(1, len(columns) + 1), len(columns) + 2]
-    return table(head, rows, numbers) + f"<p class=soft>{note}</p>"
+    notes = "".join(f"<p class=soft>{escape(one)}</p>" for one in results.notes_of(measured))
+    return table(head, rows, numbers) + f"{notes}<p class=soft>{note}</p>"
 
 
 def _interval(low: float | None, high: float | None, say: Say) -> str:

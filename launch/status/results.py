@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class MetricResult:
     moved: tuple[int, int, int] | None = None
     """Examples that got better, got worse and stayed, where the metric is a share of them."""
     by: dict[str, Number] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """What else is to be said of its task."""
 
 
 def collect(plan: Plan, workspace: Workspace) -> list[MetricResult]:
@@ -104,7 +106,7 @@ def _readable(path: Path) -> Iterator[None]:
 def of_tasks(name: str, against: str | None, tasks: Mapping[str, Any]) -> list[MetricResult]:
     """What an evaluation outside of a run measured."""
     return [
-        _measured(name, against, task, metric, entry)
+        replace(_measured(name, against, task, metric, entry), notes=_notes(known))
         for task, known in tasks.items()
         for metric, entry in known["metrics"].items()
     ]
@@ -146,6 +148,17 @@ def _measured(evaluation: str, other: str | None, task: str, metric: str, entry:
     )
 
 
+def _notes(known: Mapping[str, Any]) -> tuple[str, ...]:
+    given = known.get("notes", [])
+    texts = [str(one) for one in given] if isinstance(given, list) else []
+    return tuple("".join(letter if letter.isprintable() else " " for letter in text) for text in texts)
+
+
+def notes_of(found: Sequence[MetricResult]) -> list[str]:
+    """What is to be said of the tasks, once each."""
+    return list(dict.fromkeys(f"{one.evaluation}, {one.task}: {note}" for one in found for note in one.notes))
+
+
 def number_of(entry: Mapping[str, Any]) -> Number:
     """A metric, or a change, as it stands in a file. Raises KeyError, TypeError, ValueError: it is none."""
     low, high = (None if entry[end] is None else float(entry[end]) for end in ("low", "high"))
@@ -164,7 +177,7 @@ def lines(found: list[MetricResult]) -> list[str]:
         for part, number in one.by.items() if len(one.by) <= MOST_PARTS else ():
             rows.append(["", f"  {part}", "", f"{number.value:.4g}", _interval(number), "", "", str(number.n), ""])
         shown = name
-    return table(_HEADER, rows, right=(2, 3, 4, 5, 6, 7))
+    return [*table(_HEADER, rows, right=(2, 3, 4, 5, 6, 7)), *(f"* {note}" for note in notes_of(found))]
 
 
 MOST_PARTS = 12

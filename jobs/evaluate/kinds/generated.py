@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.core.measures import NumericKeys
 from jobs.encoding.rows import RowEncoder, Tokens
 from jobs.evaluate import measures
+from jobs.evaluate.judging.judges import Judge
 from jobs.evaluate.kinds.kind import Kind, Loaded, PreparedTask, Sample, Task
 from jobs.evaluate.kinds.texts import choose, identity, refuse_longer
 from jobs.evaluate.measures import AnswerMeasures
@@ -134,7 +135,7 @@ def answered(task: Task, functions: Mapping[str, Callable[..., Any]], row: Row, 
     return found
 
 
-def ask(task: Task, rows: list[Row], server: Answering) -> PreparedTask:
+def ask(task: Task, rows: list[Row], server: Answering, judges: Mapping[str, Judge]) -> PreparedTask:
     """Make the prompts ready for a server, or for answers that are there.
 
     Raises:

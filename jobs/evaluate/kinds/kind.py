@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobs.core.spec import Input
 from jobs.encoding.rows import Tokens
+from jobs.evaluate.intervals import Clusters, MetricEstimate, Observed
+from jobs.evaluate.judging.judges import Judge
 from jobs.evaluate.metrics import Metric
 from jobs.evaluate.parts import Prompt, ScoredPrompt
 from jobs.training.settings import BadSettings
@@ -28,7 +30,8 @@ T = TypeVar("T")
 class Loaded:
     """The model that is measured and its tokenizer. ``batch_tokens``: how many tokens go through it at once, padding
     included; ``batch_prompts``: how many answers are generated at once. ``reference``: a model to compare with;
-    ``earlier``: task -> what is known of it in the evaluation that this one is compared with."""
+    ``earlier``: task -> what is known of it in the evaluation that this one is compared with. ``judges`` by their
+    names; ``family``: of the model, as its configuration names it."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -36,6 +39,8 @@ class Loaded:
     batch_prompts: int = 64
     reference: PreTrainedModel | None = None
     earlier: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    judges: Mapping[str, Judge] = field(default_factory=dict)
+    family: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,23 @@ class Task:
         return self.kind.metrics(self.keys)
 
 
+GroupsOf = Callable[[Sequence[Sample]], Clusters]
+"""Which samples are drawn together."""
+
+
+@dataclass(frozen=True)
+class More:
+    """What a kind says of its samples beside the metrics that are functions of sums: ``metrics`` (with whether more is
+    better), and ``notes`` for who reads the numbers."""
+
+    metrics: Mapping[str, tuple[Observed, bool]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def _no_more(task: Any, samples: Any, pairs: Any, groups_of: Any) -> More:
+    return More()
+
+
 @dataclass(frozen=True)
 class Kind:
     """One kind of task; ``name`` is its key in ``jobs.core.tasks.KINDS``.
@@ -59,7 +81,9 @@ class Kind:
     ``statistics`` of a sample (one line of samples.jsonl) are what its metrics are functions of sums of; ``metrics`` by
     their names, for these keys. ``choose`` the rows of a task from the inputs of the stage, without the model;
     ``prepare`` tokenises them and groups them into batches; ``ask`` makes them ready for a server that only answers.
-    ``check`` looks for what a task needs beside the model.
+    ``check`` looks for what a task needs beside the model. ``compares``: whether a sample can be held against that of
+    another evaluation. ``more``: of the samples, and of the pairs of the two evaluations. ``doubt``: why no gate on the
+    task is decided, from what was measured; None: nothing is in the way.
     """
 
     name: str
@@ -68,7 +92,10 @@ class Kind:
     choose: Callable[[Task, Mapping[str, Input]], Any]
     prepare: Callable[[Task, Any, Loaded], PreparedTask]
     check: Callable[[Any], None] = lambda keys: None
-    ask: Callable[[Task, Any, Answering], PreparedTask] | None = None
+    ask: Callable[[Task, Any, Answering, Mapping[str, Judge]], PreparedTask] | None = None
+    compares: Callable[[Any, Mapping[str, Any]], bool] = lambda keys, sample: True
+    more: Callable[[Task, Sequence[Sample], Sequence[tuple[Sample, Sample]], GroupsOf], More] = _no_more
+    doubt: Callable[[Task, Mapping[str, MetricEstimate]], str | None] = lambda task, measured: None
 
 
 def first_by_hash(rows: Iterable[T], limit: int | None, id_of: Any) -> list[T]:

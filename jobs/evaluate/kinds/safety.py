@@ -20,7 +20,7 @@ from jobs.evaluate import benchmarks
 from jobs.evaluate.benchmarks import id_of, options_of
 from jobs.evaluate.intervals import Array
 from jobs.evaluate.kinds.kind import Kind, Loaded, PreparedTask, Sample, Task, first_by_hash, template_of
-from jobs.evaluate.metrics import Metric, mean
+from jobs.evaluate.metrics import Metric, mean, part
 from jobs.evaluate.safety import refusals
 from jobs.training.examples import ExamplesError
 
@@ -298,16 +298,8 @@ def _known(case: Case, results: Sequence[Any]) -> Sample:
     return {"mc1": best, "mc2": sum(masses[:count]) / sum(masses), "log_likelihoods": scores}
 
 
-def _part(column: int, among: int) -> Callable[[Array], Array]:
-    def value(sums: Array) -> Array:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(np.where(sums[..., among] > 0, sums[..., column] / np.maximum(sums[..., among], 1), 0.0))
-
-    return value
-
-
 def _share(column: int, among: int, higher_is_better: bool = True) -> Metric:
-    return Metric(_part(column, among), higher_is_better, share=column, among=among)
+    return Metric(part(column, among), higher_is_better, share=column, among=among)
 
 
 def _kind(

@@ -103,6 +103,10 @@ def _refuse_paths_of_here(pipeline: PipelineFile, via: str) -> None:
     for name, kept in pipeline.pipeline.sources.items():
         if isinstance(kept, BenchmarkSource) and not kept.origin.startswith(("pypi:", "hf:")):
             named.append((("sources", name, "from"), kept.origin))
+    for name, judge in pipeline.pipeline.judges.items():
+        named += [(("judges", name, "rubric"), path) for path in (judge.rubric,) if path is not None]
+        if judge.model.base is not None and not judge.model.base.startswith(("pypi:", "hf:")):
+            named.append((("judges", name, "model", "base"), judge.model.base))
     for name, stage in pipeline.pipeline.stages.items():
         if not isinstance(stage, DataStage):
             continue

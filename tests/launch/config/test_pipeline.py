@@ -310,8 +310,15 @@ def test_tasks_and_metrics_are_those_of_the_job_side() -> None:
     for name, kind in KINDS.items():
         given = {"benchmark": "b"} | ({"harness": "h"} if name == "harness" else {})
         keys = {key: one for key, one in given.items() if issubclass(kind.keys, BenchmarkKeys)}
-        there = kinds[name].metrics(kind.keys(**keys, **({"measure": {}} if name == "measure" else {})))
-        found = {metric: MetricFacts(one.higher_is_better, one.share is not None) for metric, one in there.items()}
+        keys |= {"measure": {}} if name == "measure" else {}
+        keys |= {"languages": (), "trained": ""} if name == "transfer" else {}
+        found = {}
+        for form in ("pairwise", "score") if name == "judge" else ("",):
+            keys |= {"judge": "j", "judged_by": {"form": form}} if form else {}
+            there = kinds[name].metrics(kind.keys(**keys))
+            own = {metric: MetricFacts(one.higher_is_better, one.share is not None) for metric, one in there.items()}
+            assert own == kind.metrics_of({"judged_by": {"form": form}} if form else {})
+            found |= own
         assert found == kind.metrics
 
 
@@ -491,3 +498,41 @@ def test_plain_values_are_json_and_read_the_same(name: str) -> None:
     assert Pipeline.read(json.loads(json.dumps(pipeline.plain()))) == pipeline
     stage = pipeline.stages["cpt"].changed(options={"a": [1, {"b": None}], "c": 1e300})
     assert type(stage).read(json.loads(json.dumps(stage.plain()))) == stage
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (
+            "kind: corpus, from: sums",
+            "stages.x.from: 'sums' has word problems: they are for stages of kind instructions",
+        ),
+        ("kind: instructions, from: sums, prompt: 'Say {source}'", "stages.x.prompt: is not used here"),
+        ("kind: instructions, from: sums, reject_words: [a]", "stages.x.reject_words: is not used here"),
+        ("kind: instructions, from: sums, split: {existing: pool}", "stages.x.split.existing: is not used here"),
+    ],
+)
+def test_word_problems_are_whole(tmp_path: Path, stage: str, message: str) -> None:
+    source = "sources:\n  sums: {type: word_problems, languages: [es, en], count: 50}\n"
+    text = PIPELINE.replace("sources:\n", source).replace("stages:\n", f"stages:\n  x: {{{stage}}}\n")
+    assert message in refused(tmp_path, text)
+    for wrong in ("languages: [fr]", "languages: []", "languages: [es], largest: 5", "languages: [es], count: 0"):
+        refused(tmp_path, text.replace("languages: [es, en]", wrong))
+
+
+def test_word_problems_are_made_by_the_data_stage(tmp_path: Path) -> None:
+    source = "sources:\n  sums: {type: word_problems, languages: [es, en], count: 50}\n"
+    text = PIPELINE.replace("sources:\n", source).replace("from: mine", "from: sums")
+    pipeline = load(tmp_path, text).pipeline
+    assert pipeline.data_settings("pairs")["source"] == {
+        "type": "word_problems", "languages": ["es", "en"], "count": 50, "steps": 2, "largest": 20,
+    }  # fmt: skip
+
+
+def test_the_pipeline_of_transfer_learns_nothing_that_it_tests() -> None:
+    pipeline = read_pipeline(Path(__file__).parents[3] / "pipelines" / "transfer.yaml").pipeline
+    lessons, exam = (pipeline.data_settings(name) for name in ("lessons", "exam"))
+    assert lessons["split"] == exam["split"]
+    both = [{**one["source"], "languages": None} for one in (lessons, exam)]
+    assert both[0] == both[1]
+    assert pipeline.stages["final"].settings()["tasks"]["sums"]["languages"] == ["es", "en", "ko"]

@@ -140,3 +140,15 @@ def test_categories_stand_below_their_metric_where_they_are_few() -> None:
     ]
     text = results.lines(told)
     assert [line.split()[0] for line in text if "part-" in line] == ["part-0", "part-1"]
+
+
+def test_notes_stand_under_the_table_once_and_are_no_commands_to_the_terminal() -> None:
+    number = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 16}
+    task = {"metrics": {"win_rate": number, "win_flips": number}, "notes": ["judge q: \x1b[2Jnot <b>believed</b>"]}
+    told = results.of_tasks("final", "before", {"style": task, "other": {"metrics": {"x": number}, "notes": "?"}})
+    text = results.lines(told)
+    assert text[-1] == "* final, style: judge q:  [2Jnot <b>believed</b>"
+    assert sum("believed" in line for line in text) == 1
+    from launch.report import page
+
+    assert "not &lt;b&gt;believed" in page._changed(told, lambda text: text)

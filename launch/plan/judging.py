@@ -1,0 +1,90 @@
+"""How many questions the judges of a plan get, and what they cost at most, before any is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jobs.core import seal
+from jobs.core.paths import Workspace
+from launch.base.text import table
+from launch.plan.model import Plan, PlannedStage
+from launch.plan.power import examples_of
+
+if TYPE_CHECKING:
+    from launch.config.pipeline import Pipeline
+
+TOKENS_OF_A_PROMPT = 200
+"""Assumed, as its rows are not read here."""
+
+CHARACTERS_OF_A_TOKEN = 4
+FORM_TOKENS = 120
+"""Of what stands around the texts of a question."""
+
+
+@dataclass(frozen=True)
+class JudgeCost:
+    """The questions to a judge for one task, at the most: what was asked before costs nothing. ``questions``: None: the
+    data is not made yet. ``cost``: in the unit of its ``price``; None: it has none."""
+
+    stage: str
+    task: str
+    judge: str
+    form: str
+    questions: int | None
+    cost: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        """For --json."""
+        return dict(vars(self))
+
+
+def costs(plan: Plan, pipeline: Pipeline, workspace: Workspace) -> list[JudgeCost]:
+    """Of every task that is judged."""
+    return [
+        _cost(stage, task, keys, pipeline, workspace)
+        for stage in plan.stages
+        for task, keys in stage.settings.get("tasks", {}).items()
+        if keys.get("judged_by") and keys.get("judge") in pipeline.judges
+    ]
+
+
+def _cost(stage: PlannedStage, task: str, keys: dict[str, Any], pipeline: Pipeline, workspace: Workspace) -> JudgeCost:
+    told, judge = keys["judged_by"], pipeline.judges[keys["judge"]]
+    examples, known = examples_of(stage, task, workspace), _known(stage, told, workspace)
+    questions = None
+    if examples is not None and known is not None:
+        questions = examples * (2 if judge.form == "pairwise" else 1) + 2 * known
+    cost = None
+    if questions is not None and judge.price is not None:
+        answers = (2 if judge.form == "pairwise" else 1) * int(keys.get("max_new_tokens", 64))
+        read = len(told.get("rubric", "")) // CHARACTERS_OF_A_TOKEN + FORM_TOKENS + TOKENS_OF_A_PROMPT + answers
+        cost = questions * (read * judge.price.input + judge.max_new_tokens * judge.price.output) / 1e6
+    return JudgeCost(stage.name, task, keys["judge"], judge.form, questions, cost)
+
+
+def _known(stage: PlannedStage, told: dict[str, Any], workspace: Workspace) -> int | None:
+    """Pairs with a known answer; None: their data is not made yet."""
+    source = told.get("calibrate_on")
+    if source is None:
+        return 0
+    try:
+        made = seal.load(stage.inputs[source].store(workspace).seal).metrics.get("test")
+    except (OSError, ValueError, seal.SealBroken):
+        return None
+    return min(int(made), int(told["calibrate_limit"])) if isinstance(made, int) else None
+
+
+def show(found: list[JudgeCost]) -> str:
+    """The table, and under it what was assumed."""
+    rows = [
+        [one.judge, one.stage, one.task, one.form, "known once its data is made" if one.questions is None
+         else f"{one.questions:,}", "" if one.cost is None else f"{one.cost:,.4g}"]
+        for one in found
+    ]  # fmt: skip
+    text = "\n".join(table(("judge", "stage", "task", "form", "questions", "cost"), rows, right=(4, 5)))
+    if any(one.cost is not None for one in found):
+        text += (
+            f"\nat the most; assumed: {TOKENS_OF_A_PROMPT} tokens a prompt, answers as long as max_new_tokens allows"
+        )
+    return text
