@@ -270,7 +270,7 @@ def test_vllm_is_held_against_transformers_where_it_is(
     with pytest.raises(ConversionFailed, match=f"other tokens than transformers for 1 of {len(answers)} texts"):
         smoke.answers(source / "output", model)
     (tmp_path / "vllm.py").write_text("raise RuntimeError('no device')")
-    with pytest.raises(ConversionFailed, match="(?s)vLLM cannot run .*no device"):
+    with pytest.raises(ConversionFailed, match=r"(?s)vLLM cannot run .*no device"):
         smoke.answers(source / "output", model)
 
 
