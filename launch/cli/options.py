@@ -85,6 +85,14 @@ def read(args: argparse.Namespace) -> tuple[PipelineFile, ProfileFile, Workspace
     return pipeline, profile, workspace_for(profile.profile, args.workspace)
 
 
+def is_swept(args: argparse.Namespace) -> bool:
+    """Whether the pipeline file has a sweep, or the options make one. Raises InputError: it cannot be read."""
+    from launch.config.document.reader import read
+
+    asked = bool(getattr(args, "sweep", None)) or any(one.startswith("sweep.") for one in args.set)
+    return asked or "sweep" in read(args.pipeline).data
+
+
 def plan(args: argparse.Namespace) -> Planned:
     """The plan of what the options name. Raises InputError: with file, line and column."""
     from launch.plan import builder, gather
