@@ -48,8 +48,11 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 def open_run(args: argparse.Namespace) -> tuple[Run, Plan, Profile]:
     """The run that ``args`` name, its plan and its profile. Raises InputError: no such run, or it has no plan."""
+    from launch.base.errors import InputError
     from launch.runs import rundir
 
+    if (args.run or "").startswith("f-"):  # launch.runs.family
+        raise InputError(f"{args.run} names a family, and this takes a run of it", hint=f"overnight status {args.run}")
     run = rundir.find(args.run, args.workspace)
     return run, run.plan(), run.profile()
 
@@ -90,7 +93,7 @@ def is_swept(args: argparse.Namespace) -> bool:
     from launch.config.document.reader import read
 
     asked = bool(getattr(args, "sweep", None)) or any(one.startswith("sweep.") for one in args.set)
-    return asked or "sweep" in read(args.pipeline).data
+    return asked or read(args.pipeline).data.get("sweep") is not None
 
 
 def plan(args: argparse.Namespace) -> Planned:
