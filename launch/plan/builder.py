@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.core.capabilities import Capabilities
 from jobs.core.settings import decides
-from jobs.core.spec import MEASURING_KINDS, Source
+from jobs.core.spec import Source
 from launch.base.errors import InputError
 from launch.config.kinds import FETCHED
 from launch.config.profile import Continuation, Profile, Resources
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # status and the like read plans, and no pipeline: its models
     from launch.config.stages import DataStage, TrainingStage
 
 
-NOT_IN_RESULT = frozenset({"save_every", "keep_saves", "threads", "micro_batch_size", "at_once"})
+NOT_IN_RESULT = frozenset({"save_every", "keep_saves", "threads", "micro_batch_size", "at_once", "save_beside"})
 """Settings that change how a stage gets to its result, not the result (up to rounding). ``validate_every`` is one where
 nothing follows from validations."""
 
@@ -112,7 +112,7 @@ class _Builder:
         if uses_code(settings) and self.facts.code is not None:
             versions["code"] = self.facts.code
         # An evaluation goes on at the next example. Where the next link has to do that, each would be several jobs.
-        measures = kind in MEASURING_KINDS and self.profile.continuation is Continuation.REQUEUE
+        measures = kind == "evaluate" and self.profile.continuation is Continuation.REQUEUE
         resumable = isinstance(stage, TrainingStage) or measures
         if resumable and executor != "local":
             resources = self.profile.segment(resources)

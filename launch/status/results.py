@@ -55,15 +55,15 @@ class MetricResult:
 
 def collect(plan: Plan, workspace: Workspace) -> list[MetricResult]:
     """Every metric of the sealed evaluations, and of one that missed its gate. Raises InputError: a damaged file."""
-    found: list[MetricResult] = []
-    for stage in plan.stages:
-        if stage.produces_kind != "evaluation":
-            continue
-        output = output_of(stage, workspace)
-        measured = results.find(output) if output is not None else None
-        if measured is not None:
-            found += _of_stage(stage, measured)
-    return found
+    evaluations = [stage for stage in plan.stages if stage.produces_kind == "evaluation"]
+    return [one for stage in evaluations for one in of_evaluation(stage, workspace)]
+
+
+def of_evaluation(stage: PlannedStage, workspace: Workspace) -> list[MetricResult]:
+    """Every metric of one evaluation; none where it has measured nothing yet. Raises InputError: a damaged file."""
+    output = output_of(stage, workspace)
+    measured = results.find(output) if output is not None else None
+    return [] if measured is None else _of_stage(stage, measured)
 
 
 def output_of(stage: PlannedStage, workspace: Workspace) -> Path | None:
