@@ -220,6 +220,8 @@ def test_a_hub_that_is_not_there(
         url = server.url
     monkeypatch.setenv("HF_ENDPOINT", url)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     publish(tmp_path, made(tmp_path), "--yes", code=4)
     assert TOKEN not in capsys.readouterr().err
