@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from collections.abc import Mapping
@@ -122,15 +121,11 @@ def advance(family: Family, gateway: Gateway, *, as_json: bool, ending: str | No
         )
         raise
     later = sum(step.state == "later" for step in done)
-    if as_json:
-        chains = [
-            {"run": one.member.run, "set": one.member.values, "state": one.state, "jobs": one.jobs} for one in done
-        ]
-        print(json.dumps({"family": family.id, "chains": chains}))
-    else:
-        if later:
-            print(f"{later} chains follow as jobs end (at_once: {record.at_once}); where none does: resume")
-        print(f"follow it: overnight status {family.id}")
+    chains = [{"run": one.member.run, "set": one.member.values, "state": one.state, "jobs": one.jobs} for one in done]
+    lines = [f"follow it: overnight status {family.id}"]
+    if later:
+        lines.insert(0, f"{later} chains follow as jobs end (at_once: {record.at_once}); where none does: resume")
+    options.print_result({"family": family.id, "chains": chains}, lines, as_json)
     return TRY_AGAIN if submitter.has_to_try_again else 0
 
 

@@ -30,6 +30,7 @@ COMMANDS = {
     "why": "why a stage failed or waits, and how to go on",
     "report": "what became of a run: the finished model, or why there is none",
     "notify": "write the letter about a run that has ended, and send what has not arrived",
+    "publish": "put the export of a run on a hub",
     "compare": "hold runs against each other: files, numbers, cost",
     "evaluate": "measure a model, a server or stored answers on this machine",
     "human": "let people judge the answers of two models of a run",
@@ -59,7 +60,7 @@ _OF_THE_MACHINE = frozenset({
 """What the machine can do to us at any call, beside what passes; a traceback would not help."""
 
 
-CHANGE_SOMETHING = frozenset({"fetch", "submit", "run", "cancel", "resume", "doctor", "gc", "notify"})
+CHANGE_SOMETHING = frozenset({"fetch", "submit", "run", "cancel", "resume", "doctor", "gc", "notify", "publish"})
 """Commands that go on when nobody reads what they print any more (`overnight submit | head`)."""
 
 

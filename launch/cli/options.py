@@ -48,8 +48,11 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 def open_run(args: argparse.Namespace) -> tuple[Run, Plan, Profile]:
     """The run that ``args`` name, its plan and its profile. Raises InputError: no such run, or it has no plan."""
+    from launch.base.errors import InputError
     from launch.runs import rundir
 
+    if (args.run or "").startswith("f-"):  # launch.runs.family
+        raise InputError(f"{args.run} names a family, and this takes a run of it", hint=f"overnight status {args.run}")
     run = rundir.find(args.run, args.workspace)
     return run, run.plan(), run.profile()
 
@@ -83,6 +86,14 @@ def read(args: argparse.Namespace) -> tuple[PipelineFile, ProfileFile, Workspace
     pipeline = data_settings.checked(read_pipeline(args.pipeline, args.set))
     profile = read_profile(locate(args.cluster)).with_pipeline(pipeline.data, pipeline.positions)
     return pipeline, profile, workspace_for(profile.profile, args.workspace)
+
+
+def is_swept(args: argparse.Namespace) -> bool:
+    """Whether the pipeline file has a sweep, or the options make one. Raises InputError: it cannot be read."""
+    from launch.config.document.reader import read
+
+    asked = bool(getattr(args, "sweep", None)) or any(one.startswith("sweep.") for one in args.set)
+    return asked or read(args.pipeline).data.get("sweep") is not None
 
 
 def plan(args: argparse.Namespace) -> Planned:

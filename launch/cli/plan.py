@@ -38,11 +38,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan and print."""
-    from launch.plan.sweep import Sweep
+    if options.is_swept(args):
+        from launch.plan.sweep import Sweep
 
-    found = Sweep.read(args.pipeline, args.set, args.sweep)
-    if found.axes:
-        return _sweep(args, found)
+        return _sweep(args, Sweep.read(args.pipeline, args.set, args.sweep))
     planned = options.plan(args)
     if args.scripts:
         from launch.render import preview

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from launch.cli import families, options
 
 if TYPE_CHECKING:
+    from launch.plan.sweep import Variant
     from launch.runs.family import Family
     from launch.runs.rundir import Run
 
@@ -23,11 +24,14 @@ def run(args: argparse.Namespace) -> int:
     """Make a run and run every stage that is not sealed."""
     from launch.base.errors import InputError
     from launch.config import ranges
-    from launch.plan.sweep import Sweep
     from launch.runs import rundir, secret_files
 
-    found = Sweep.read(args.pipeline, args.set)
-    variants = families.plan(args, found) if found.axes else []
+    variants: list[Variant] = []
+    if options.is_swept(args):
+        from launch.plan.sweep import Sweep
+
+        found = Sweep.read(args.pipeline, args.set)
+        variants = families.plan(args, found)
     planned = variants[0].planned if variants else options.plan(args)
     if planned.profile.profile.executor != "local":
         raise InputError(

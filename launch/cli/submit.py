@@ -13,7 +13,6 @@ from launch.cli import families, options
 
 if TYPE_CHECKING:
     from launch.plan.model import Planned
-    from launch.plan.sweep import Sweep
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,14 +23,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make a run, or one for each chain of a sweep, and submit every stage that is not sealed or queued already."""
     from launch.config import ranges
-    from launch.plan.sweep import Sweep
     from launch.render import provenance
     from launch.runs import client, rundir, secret_files
     from launch.submit.advance import advance
 
-    found = Sweep.read(args.pipeline, args.set)
-    if found.axes:
-        return _family(args, found)
+    if options.is_swept(args):
+        return _family(args)
     planned = options.plan(args)
     options.refuse_missing(planned, args)
     for note in ranges.notes(planned.pipeline):
@@ -69,10 +66,12 @@ def _refuse(planned: Planned, args: argparse.Namespace, seen: Collection[str] = 
         print(f"note: {note}", file=sys.stderr, flush=True)
 
 
-def _family(args: argparse.Namespace, found: Sweep) -> int:
+def _family(args: argparse.Namespace) -> int:
     """Make the chains of a sweep and submit them; what several have in common is submitted once."""
+    from launch.plan.sweep import Sweep
     from launch.runs import client
 
+    found = Sweep.read(args.pipeline, args.set)
     variants = families.plan(args, found)
     seen: set[str] = set()
     values: dict[str, str] = {}

@@ -11,7 +11,6 @@ from jobs.core.measures import MEASURES
 from jobs.core.settings import EarlyStopping, validation_problem
 from jobs.core.tasks import FOUND, KINDS, BenchmarkKeys, DataKeys, JudgedKeys, kind_of
 from launch.base.text import suggest
-from launch.config import ranking
 from launch.config.document.positions import KeyPath, Problem
 from launch.config.document.typed import StrictModel, fields_of
 from launch.config.document.words import show
@@ -44,7 +43,12 @@ def problems(pipeline: Pipeline) -> list[Problem]:
             found += _export(pipeline, name, stage)
         else:
             found += _choice(pipeline, name, stage)
-    return found or list(_cycles(pipeline)) or list(ranking.problems(pipeline))
+    found = found or list(_cycles(pipeline))
+    if found or pipeline.sweep is None:
+        return found
+    from launch.config import ranking  # most pipelines have no sweep
+
+    return list(ranking.problems(pipeline))
 
 
 def _judges(pipeline: Pipeline) -> Iterator[Problem]:

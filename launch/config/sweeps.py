@@ -17,6 +17,8 @@ MOST = 100_000
 
 KEY = "sweep"
 OVER = "over"
+SWEPT = ("stages", "seed")
+"""Where the keys are that chains may differ in."""
 
 
 class LogAxis(StrictModel):
@@ -131,8 +133,9 @@ def axes_of(sweep: SweepKeys, positions: Positions) -> list[Axis]:
     found = []
     for key, values in sweep.over.items():
         path = path_of(key)
-        if not path or path[0] == KEY:
-            raise failure([Problem((KEY, OVER, key), "write a key of the pipeline: stages.NAME.KEY", True)], positions)
+        if not path or path[0] not in SWEPT:  # what is fetched is fetched once, before there are chains
+            text = "write a key of a stage, stages.NAME.KEY, or seed"
+            raise failure([Problem((KEY, OVER, key), text, True)], positions)
         places = (positions.value((KEY, OVER, key, at)) for at in range(len(values)))
         found.append(Axis(key, tuple(map(Override, [path] * len(values), values, places))))
     return found

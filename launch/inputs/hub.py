@@ -54,19 +54,20 @@ class Snapshot:
         return sum(entry.size for entry in self.files)
 
 
-def _client() -> Any:
+def client() -> Any:
+    """The hub's own client, imported. Raises InputError: it is not installed, or may not be used."""
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         raise InputError("HF_HUB_OFFLINE is set, so the hub may not be asked", hint="unset HF_HUB_OFFLINE")
     try:
         import huggingface_hub
     except ImportError as error:
         raise InputError(
-            f"downloads from a hub need the package huggingface_hub: {error}", hint="pip install 'overnight[hub]'"
+            f"a hub needs the package huggingface_hub: {error}", hint="pip install 'overnight[hub]'"
         ) from error
     return huggingface_hub
 
 
-def _endpoint() -> str | None:
+def endpoint() -> str | None:
     """The hub that the user's environment names; None is the client's own."""
     return os.environ.get("HF_ENDPOINT") or None
 
@@ -74,13 +75,13 @@ def _endpoint() -> str | None:
 def resolve(repo: str, revision: str | None, kind: str = "model") -> Snapshot:
     """Commit of a branch or tag (None: the main branch) of a ``model`` or ``dataset``, and its files. Raises
     InputError: no such repository or revision, or no access. Raises DownloadFailed: no response from the hub."""
-    hub = _client()
+    hub = client()
     try:
-        info = hub.HfApi(endpoint=_endpoint()).repo_info(
+        info = hub.HfApi(endpoint=endpoint()).repo_info(
             repo, revision=revision, files_metadata=True, timeout=30, repo_type=kind
         )
     except Exception as error:
-        _explain(error, repo, revision)
+        explain(error, repo, revision)
     if not _COMMIT.match(info.sha or ""):
         raise DownloadFailed(f"{repo}: the hub names no commit for {revision or 'the main branch'}: {info.sha!r}")
     listed = [
@@ -101,7 +102,7 @@ def download(snapshot: Snapshot, directory: Path, progress: Callable[[int, int |
     within a file; after a kill the client (2.x) starts the file again, since without reliable locks it cannot know
     whose bytes these are. Raises InputError: no access. Raises DownloadFailed: the connection broke, or a file differs
     from the hub's list."""
-    hub = _client()
+    hub = client()
     for leftover in directory.glob(".cache/huggingface/download/**/*.incomplete"):
         if _UNIQUE.fullmatch(leftover.name):
             leftover.unlink()
@@ -122,11 +123,11 @@ def download(snapshot: Snapshot, directory: Path, progress: Callable[[int, int |
             repo_type=snapshot.kind,
             local_dir=directory,
             allow_patterns=[_literal(entry.path) for entry in snapshot.files],
-            endpoint=_endpoint(),
+            endpoint=endpoint(),
             max_workers=4,
         )
     except Exception as error:
-        _explain(error, snapshot.repo, snapshot.revision)
+        explain(error, snapshot.repo, snapshot.revision)
     finally:
         done.set()
         watcher.join()
@@ -163,7 +164,7 @@ def _flaw(directory: Path, entry: HubFile) -> str | None:
     return f"{entry.path} is damaged: {size} bytes, listed with {entry.size} bytes and digest {expected}"
 
 
-def _explain(error: Exception, repo: str, revision: str | None) -> NoReturn:
+def explain(error: Exception, repo: str, revision: str | None) -> NoReturn:
     """Raise what the user can do something about in place of an error of the client."""
     names = {kind.__name__ for kind in type(error).__mro__}
     modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
@@ -181,5 +182,5 @@ def _explain(error: Exception, repo: str, revision: str | None) -> NoReturn:
     if names & {"HfHubHTTPError", "LocalEntryNotFoundError", "IncompleteSnapshotError"} or modules & _TRANSPORTS:
         raise DownloadFailed(f"{repo}: the hub cannot be reached or broke off", said) from error
     if isinstance(error, OSError) and error.errno is None:  # the client's own "consistency check failed"
-        raise DownloadFailed(f"{repo}: the download broke off", said) from error
+        raise DownloadFailed(f"{repo}: the hub broke off", said) from error
     raise error

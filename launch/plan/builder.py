@@ -16,7 +16,6 @@ from jobs.core.spec import Source
 from launch.base.errors import InputError
 from launch.config.kinds import FETCHED, JUDGE
 from launch.config.profile import Continuation, Profile, Resources
-from launch.plan import export
 from launch.plan.model import BackEndFacts, Facts, Plan, PlannedInput, PlannedStage, fingerprint
 
 if TYPE_CHECKING:  # status and the like read plans, and no pipeline: its models are built only where one is planned
@@ -254,6 +253,8 @@ class _Builder:
 
     def add_export(self, name: str, stage: ExportStage) -> None:
         """Planned as the conversion that it is."""
+        from launch.plan import export
+
         inputs = {"checkpoint": self.in_format(stage.checkpoint, ("hf",), "an export")}
         for other in self.pipeline.evaluations_of(name):
             inputs[f"evaluation:{other}"] = self.of_stage(other)

@@ -15,7 +15,7 @@ _SPECIAL = frozenset("\\`*_{}[]<>()#+-!|~&")
 def lines(report: RunReport, profile: str) -> list[str]:
     """Verdict, what changed, stages, reasons, the next command."""
     said, _ = page.verdict(report)
-    found = [f"# {_plain(report.plan.pipeline)} {report.run.id} on {_plain(profile)}", "", f"**{said}**", ""]
+    found = [f"# {plain(report.plan.pipeline)} {report.run.id} on {plain(profile)}", "", f"**{said}**", ""]
     if report.model is not None:
         found += [f"Model: {_code(report.model.path)}, sha256 {_code(report.model.content)}", ""]
     if report.measured:
@@ -34,17 +34,17 @@ def lines(report: RunReport, profile: str) -> list[str]:
              "" if one.step is None else str(one.step)] for one in report.stages]  # fmt: skip
     found += [*_table(("stage", "state", "job", "nodes", "elapsed", "step"), rows), ""]
     for reason in report.reasons:
-        found += [f"**{_plain(reason.stage)}**: {_plain(reason.text)}", ""]
+        found += [f"**{plain(reason.stage)}**: {plain(reason.text)}", ""]
         found += [f"    {line}" for line in reason.evidence.splitlines()] + [""]
     return [*found, f"Next: {_code(advice.of_run(report.run, report.status))}"]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    made = [[_plain(cell) for cell in row] for row in rows]
+    made = [[plain(cell) for cell in row] for row in rows]
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *made)]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """What a reader of Markdown shows as it is."""
     return "".join(f"\\{one}" if one in _SPECIAL else " " if one in "\n\r\t" else one for one in text)
 

@@ -17,6 +17,7 @@ from jobs.core import results, seal
 from launch.runs import family as families
 from launch.runs.family import Family
 from launch.slurm.queue import QueueRow
+from tests.support import tracing
 from tests.support.chains import Chain, ended, wrapper
 from tests.support.slurm import Slurm
 
@@ -143,10 +144,49 @@ exec "$REAL" "$@"
     assert [one["rank"] for one in report(chain)["members"]].count(None) == 0
 
 
-def test_at_most_one_chain_is_in_the_queue(slurm: Slurm, tmp_path: Path) -> None:
+def _in(text: str, places: tuple[str, ...]) -> bool:
+    return any(place in text for place in places)
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not tracing.works(), reason="strace is not installed, or may not trace here")
+def test_killed_at_any_call_it_goes_on(slurm: Slurm, tmp_path: Path) -> None:
+    """From the first directory of the family to its last job: the calls that others can see, some of each kind."""
+    base = swept(slurm, tmp_path / "base", over={"stages.cpt.lr": [0.5, 2.0]})
+    clean, log = base.clone(tmp_path / "clean"), tmp_path / "strace"
+    ended(clean.start("submit", "--json", before=tracing.recording(log)))
+    calls = [call for call in tracing.recorded(log) if " = -1 " not in call.text and "/code/partial-" not in call.text]
+    places = ("/families", "/runs/", "/store/")
+    seen = [call for call in calls if call.call.startswith(("mkdir", "link", "rename")) and _in(call.text, places)]
+    record = next(index for index, call in enumerate(seen) if "family.json" in call.text)
+    around = [*range(0, record, max(1, record // 4)), record - 1, record, record + 1]
+    later = range(record + 2, len(seen), max(1, (len(seen) - record) // 6))
+    clean.wait()
+    for number, at in enumerate(sorted({*around, *later})):
+        chain = base.clone(tmp_path / f"kill-{number}")
+        killed = ended(chain.start("submit", "--json", before=tracing.killing(seen[at])), code=None)
+        assert killed.returncode == -signal.SIGKILL or not seen[at].certain, f"not killed at {seen[at]}"
+        found = [one for one in families.all_families([chain.workspace]) if one.paths.record.exists()]
+        if found:
+            chain.overnight("resume", found[0].id)
+        else:
+            assert not chain.jobs(), f"submitted before there was a family: {seen[at]}"
+            chain.overnight("submit")
+        chain.wait()
+        once = {"corpus": 1, "pairs": 1, "cpt": 2, "sft": 2, "final": 2}
+        (family,) = [one for one in families.all_families([chain.workspace]) if one.paths.record.exists()]
+        made = {run.id for run in family.runs}
+        assert dict(Counter(job.stage for job in chain.jobs() if job.run in made)) == once, f"killed at {seen[at]}"
+        assert {one["state"] for one in json.loads(
+            chain.overnight("status", family.id, "--json").stdout)["members"]} == {"done"}  # fmt: skip
+        chain.assert_queue_explained()
+
+
+@pytest.mark.parametrize("at_once", [1, pytest.param(2, marks=pytest.mark.full)])
+def test_at_most_so_many_chains_are_in_the_queue(slurm: Slurm, tmp_path: Path, at_once: int) -> None:
     """Jobs submit the next chain at their end; one chain fails, and the others go on."""
     mishap = {"stages.sft.options.mishap": ["code", None]}
-    chain = swept(slurm, tmp_path / "work", over={"stages.cpt.lr": [0.5, 2.0], **mishap}, at_once=1)
+    chain = swept(slurm, tmp_path / "work", over={"stages.cpt.lr": [0.5, 2.0], **mishap}, at_once=at_once)
     chain.overnight("submit")
     seen: list[int] = []
 
@@ -159,12 +199,28 @@ def test_at_most_one_chain_is_in_the_queue(slurm: Slurm, tmp_path: Path) -> None
     found = report(chain, code=1)
     assert [one["state"] for one in found["members"]] == ["failed: sft", "done"] * 2
     assert [one["rank"] is None for one in found["members"]] == [True, False] * 2
-    assert max(seen) <= 2  # the job that ends, and those that it has just submitted
+    assert at_once <= max(seen) <= 2 * at_once  # those that end, and those that they have just submitted
     by = [entry["by"] for entry in family_of(chain).journal.read() if entry["event"] == "deferred"]
     assert by[0] is None
     assert all(by[1:])
     why = chain.overnight("why", found["members"][0]["run"], code=1).stdout
     assert "sft" in why
+
+
+def test_a_shared_stage_that_fails_is_tried_once(slurm: Slurm, tmp_path: Path) -> None:
+    """By the jobs: chains that wait for room do not take their turns at it. The user's resume does, once."""
+    settings = {"cpt": {"options": {"mishap": "code", "mishap_step": 2}}}
+    chain = swept(slurm, tmp_path / "work", settings, over={"stages.sft.lr": [0.25, 1.0, 2.0]}, at_once=1)
+    chain.overnight("submit")
+    chain.wait_until(lambda: chain.stage(runs_of(chain)[0], "cpt").root.exists(), "the first chain")
+    chain.wait()
+    assert len(chain.workers("cpt")) == 1
+    assert len(chain.workers("corpus")) == 1
+    members = report(chain, code=1)["members"]
+    assert [one["state"].partition(":")[0] for one in members] == ["failed"] * 3 or members[0]["state"] == "failed: cpt"
+    chain.overnight("resume", family_of(chain).id)
+    chain.wait()
+    assert len(chain.workers("cpt")) == 2
 
 
 def counts(row: QueueRow) -> bool:
