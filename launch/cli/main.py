@@ -43,6 +43,7 @@ COMMANDS = {
     "list": "list the runs of a workspace",
     "data": "prepare training data, or look at it as the trainer will",
     "profile": "write, check and try the profile of a cluster",
+    "schema": "print the JSON Schema of pipelines, profiles or results, for editors",
     "via": "look after the connections of --via",
     "cluster": "start or stop a throw-away Slurm on this machine",
 }

@@ -19,7 +19,7 @@ from launch.config.document.reader import parse, parse_value, read, scalar
 
 EXTENDS = "extends"
 _WHOLE = "environments"
-_NOT_FROM_PIPELINE = ("name", EXTENDS, "executor", "devcluster")
+NOT_FROM_PIPELINE = ("name", EXTENDS, "executor", "devcluster")
 
 _NAMED = ("stages", "sources")  # their keys are the user's names: an option may change one, not invent one
 
@@ -65,7 +65,7 @@ def of_pipeline(document: Document) -> Document:
         raise failure([Problem(("cluster",), "expected a mapping (key: value)")], positions)
     refused = [
         Problem(("cluster", key), "cannot be set by a pipeline: choose another --cluster", at_key=True)
-        for key in _NOT_FROM_PIPELINE
+        for key in NOT_FROM_PIPELINE
         if key in said
     ]
     if refused:
