@@ -21,6 +21,7 @@ from launch import __version__
 from launch.base.errors import InputError, OvernightError
 
 COMMANDS = {
+    "new": "write a pipeline for your data, from five questions",
     "fetch": "bring base models and data sources into the workspace",
     "plan": "show the jobs of a pipeline, and what is already done",
     "submit": "submit a pipeline as a chain of Slurm jobs",
