@@ -14,7 +14,7 @@ from launch.config.pipeline_file import PipelineFile
 from launch.config.stages import DataStage, PathSource
 
 if TYPE_CHECKING:
-    from launch.config.schema.kinds import JsonSchema, Words
+    from launch.config.schema.kinds import JsonSchema, WordsOfKeys
 
 
 def checked(pipeline: PipelineFile) -> PipelineFile:
@@ -55,7 +55,7 @@ def named_paths(prepare: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def json_schemas(words: Words) -> dict[str, JsonSchema]:
+def json_schemas(words: WordsOfKeys) -> dict[str, JsonSchema]:
     """Kind of data stage -> what its ``prepare`` may be, as JSON Schema; a key that is null counts as not written."""
     from data_prep.corpus.recipe import Recipe
     from data_prep.rows.recipe import RowRecipe, others

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Self
 
 from launch.base.text import control_character
-from launch.config.document.allowed import allows, pattern_of
+from launch.config.allowed import allows, pattern_of
 from launch.config.document.typed import StrictModel, fields_of, text
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,31}\Z")

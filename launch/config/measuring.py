@@ -5,7 +5,7 @@ from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal
 
 from jobs.core.tasks import kind_of
-from launch.config.document.allowed import allows
+from launch.config.allowed import allows
 from launch.config.document.typed import Before, StrictModel, key
 from launch.config.fields import Count, Line, ModuleName, NotNegative, matching, not_empty
 from launch.config.stage_keys import StageKeys, with_options

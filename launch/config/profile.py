@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from jobs.core.seal import Depth
-from launch.config.document.allowed import allows
+from launch.config.allowed import allows
 from launch.config.document.positions import KeyPath
 from launch.config.document.typed import fields_of, key
 from launch.config.fields import (

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from jobs.core.budget import RETRIES
 from launch.base.errors import InputError
 from launch.base.text import suggest
-from launch.config.document.allowed import allows, pattern_of
+from launch.config.allowed import allows, pattern_of
 from launch.config.document.typed import Before, StrictModel
 from launch.config.fields import (
     Amount,

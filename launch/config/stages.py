@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from jobs.core.settings import VALIDATION, DpoKeys, EarlyStopping, TrainingKeys, rule_of
 from launch.base.text import suggest
-from launch.config.document.allowed import allows
+from launch.config.allowed import allows
 from launch.config.document.typed import Key, StrictModel, TaggedBy, key
 from launch.config.fields import (
     Count,

@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from jobs.core import strict
 from jobs.core.settings import rule_of
-from launch.config.document.allowed import allowed_by
+from launch.config.allowed import allowed_by
 from launch.config.document.typed import Before, StrictModel, TaggedBy, fields_of, plain_of
 
 JsonSchema = dict[str, Any]
-Words = Callable[[str], str]
+WordsOfKeys = Callable[[str], str]
 """What a key is for, by its dotted path; a key of the user's own choice is ``NAME`` in it. Empty: nothing is said."""
 
 _SCALARS: dict[Any, JsonSchema] = {
@@ -33,7 +33,7 @@ def under(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def of_kind(kind: Any, words: Words, path: str = "") -> JsonSchema:
+def of_kind(kind: Any, words: WordsOfKeys, path: str = "") -> JsonSchema:
     """The schema of values of a type; ``path`` is where they stand."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
@@ -60,7 +60,7 @@ def of_kind(kind: Any, words: Words, path: str = "") -> JsonSchema:
     return dict(_SCALARS[kind])
 
 
-def of_model(model: type[StrictModel], words: Words, path: str = "") -> JsonSchema:
+def of_model(model: type[StrictModel], words: WordsOfKeys, path: str = "") -> JsonSchema:
     """The schema of a class of a file."""
     keys, required = {}, []
     for field in fields_of(model).values():
@@ -73,7 +73,7 @@ def of_model(model: type[StrictModel], words: Words, path: str = "") -> JsonSche
     return mapping(keys, required)
 
 
-def of_dataclass(cls: Any, words: Words, path: str, leave_out: Iterable[str] = ()) -> JsonSchema:
+def of_dataclass(cls: Any, words: WordsOfKeys, path: str, leave_out: Iterable[str] = ()) -> JsonSchema:
     """The schema of a dataclass of settings, each with its rule (``jobs.core.settings``)."""
     kinds, required = strict.shape(cls)
     keys = {}
@@ -129,7 +129,7 @@ def with_keywords(schema: JsonSchema, keywords: Mapping[str, Any]) -> JsonSchema
     return found
 
 
-def _annotated(kind: Any, notes: Iterable[Any], words: Words, path: str) -> JsonSchema:
+def _annotated(kind: Any, notes: Iterable[Any], words: WordsOfKeys, path: str) -> JsonSchema:
     tag = next((note.key for note in notes if isinstance(note, TaggedBy)), None)
     found = of_kind(kind, words, path) if tag is None else tagged(get_args(kind), tag, words, path)
     for note in notes:
@@ -141,7 +141,7 @@ def _annotated(kind: Any, notes: Iterable[Any], words: Words, path: str) -> Json
     return found
 
 
-def tagged(models: Iterable[type[StrictModel]], key: str, words: Words, path: str) -> JsonSchema:
+def tagged(models: Iterable[type[StrictModel]], key: str, words: WordsOfKeys, path: str) -> JsonSchema:
     """One of several classes, as ``key`` says."""
     by_tag = {tag: model for model in models for tag in get_args(model.__annotations__[key])}
     names = told({"enum": list(by_tag)}, words(under(path, key)))

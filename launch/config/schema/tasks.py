@@ -8,13 +8,13 @@ from typing import Any
 from jobs.core import strict
 from jobs.core.measures import MEASURES, CodeKeys
 from jobs.core.tasks import FOUND, KINDS, TaskKind
-from launch.config.schema.kinds import JsonSchema, Words, either, mapping, of_dataclass, told
+from launch.config.schema.kinds import JsonSchema, WordsOfKeys, either, mapping, of_dataclass, told
 from launch.config.suites import KEY
 
 _NULL: JsonSchema = {"type": "null"}
 
 
-def of_tasks(words: Words) -> JsonSchema:
+def of_tasks(words: WordsOfKeys) -> JsonSchema:
     """``tasks:`` of an evaluation: a mapping, or a list of names."""
     own = {name: _named(kind, words) for name, kind in KINDS.items()}
     suites = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
@@ -28,12 +28,12 @@ def of_tasks(words: Words) -> JsonSchema:
     return {"anyOf": [whole, names]}
 
 
-def definitions(words: Words) -> JsonSchema:
+def definitions(words: WordsOfKeys) -> JsonSchema:
     """What ``of_tasks`` refers to: the keys of each kind of task."""
     return {f"task-{name}": _of_kind(kind, words) for name, kind in KINDS.items()}
 
 
-def _named(kind: TaskKind, words: Words) -> JsonSchema:
+def _named(kind: TaskKind, words: WordsOfKeys) -> JsonSchema:
     return told({"anyOf": [_NULL, _by_its_keys(kind)]}, words(f"tasks.{kind.name}"))
 
 
@@ -58,7 +58,7 @@ def _reference(kind: TaskKind) -> JsonSchema:
     return {"$ref": f"#/$defs/task-{kind.name}"}
 
 
-def _of_kind(kind: TaskKind, words: Words) -> JsonSchema:
+def _of_kind(kind: TaskKind, words: WordsOfKeys) -> JsonSchema:
     found = of_dataclass(kind.keys, words, "task", FOUND)
     kinds, _ = strict.shape(kind.keys)  # type: ignore[arg-type]
     for name, key in found["properties"].items():
@@ -74,7 +74,7 @@ def _of_kind(kind: TaskKind, words: Words) -> JsonSchema:
     return found
 
 
-def _of_measures(words: Words) -> JsonSchema:
+def _of_measures(words: WordsOfKeys) -> JsonSchema:
     found: dict[str, Any] = {}
     for name, measure in MEASURES.items():
         keys = of_dataclass(measure.keys, words, f"measure.{name}")
