@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from launch.base import answers, paint, waiting
 
 if TYPE_CHECKING:
     from jobs.core.paths import Workspace
@@ -52,13 +53,12 @@ def open_run(args: argparse.Namespace) -> tuple[Run, Plan, Profile]:
     return run, run.plan(), run.profile()
 
 
-def print_result(value: object, lines: Iterable[str], as_json: bool) -> None:
-    """Print ``value`` as one line of JSON, or else ``lines`` for people."""
+def print_result(value: Mapping[str, object], lines: Iterable[str], as_json: bool) -> None:
+    """Print ``value`` as one line of JSON with the name of its schema, or else ``lines`` for people."""
     if as_json:
-        print(json.dumps(value))
-        return
-    for line in lines:
-        print(line)
+        print(answers.dumps(value))
+    else:
+        paint.out(lines)
 
 
 def print_findings(value: dict[str, object], findings: list[Finding], as_json: bool) -> int:
@@ -88,9 +88,10 @@ def plan(args: argparse.Namespace) -> Planned:
     from launch.plan import builder, gather
     from launch.plan.model import Planned
 
-    pipeline, profile, workspace = read(args)
-    gathered = gather.gather(pipeline, profile.profile, workspace)
-    return Planned(pipeline, profile, workspace, builder.build(pipeline.pipeline, profile.profile, gathered))
+    with waiting.shown("planning", quiet=args.json):
+        pipeline, profile, workspace = read(args)
+        gathered = gather.gather(pipeline, profile.profile, workspace)
+        return Planned(pipeline, profile, workspace, builder.build(pipeline.pipeline, profile.profile, gathered))
 
 
 def refuse_missing(planned: Planned, args: argparse.Namespace) -> None:

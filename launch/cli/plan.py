@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from launch.base import paint
 from launch.base.errors import InputError
 from launch.cli import options
 
@@ -60,17 +60,17 @@ def run(args: argparse.Namespace) -> int:
 
         more = {"states": states(planned.plan, planned.workspace), "estimates": [each.as_json() for each in found]}
         more["gates"] = [each.as_json() for each in gates]
-        print(json.dumps({**file.to_json(shown), **more}))
+        options.print_result({**file.to_json(shown), **more}, (), as_json=True)
     else:
         from launch.status.plan import print_plan
 
         print_plan(shown, planned.profile.profile, planned.workspace, options.fetch_command(args))
         if found:
-            print(f"\n{estimates.show(found)}")
+            paint.out(["", estimates.show(found)])
         if gates:
             from launch.plan import power
 
-            print(f"\n{power.show(gates)}")
+            paint.out(["", power.show(gates)])
         notes = epochs.notes(planned.plan, planned.workspace)
         notes += limits.notes(planned.plan, planned.profile, planned.pipeline)
         tried = sorted({(stage.backend, stage.experimental) for stage in planned.plan.stages})
@@ -124,11 +124,11 @@ def _sweep(args: argparse.Namespace) -> int:
             variants.append({})
     if args.json:
         sealed = {name: [one for one, done in seen.items() if done] for name, seen in known.items()}
-        print(json.dumps({"variants": variants, "sealed": sealed}))
+        options.print_result({"variants": variants, "sealed": sealed}, (), as_json=True)
         return 0
     rows = [[name, str(len(seen)), str(sum(seen.values()))] for name, seen in known.items()]
     jobs = sum(len(seen) - sum(seen.values()) for seen in known.values())
-    print("\n".join(table(("stage", "different", "sealed"), rows, right=(1, 2))))
+    paint.out(table(("stage", "different", "sealed"), rows, right=(1, 2)))
     print(f"\n{len(variants)} variants, {jobs} jobs")
     return 0
 
