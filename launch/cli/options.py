@@ -88,7 +88,7 @@ def plan(args: argparse.Namespace) -> Planned:
     from launch.plan import builder, gather
     from launch.plan.model import Planned
 
-    with waiting.shown("planning", quiet=args.json):
+    with waiting.shown("planning", quiet=getattr(args, "json", False)):
         pipeline, profile, workspace = read(args)
         gathered = gather.gather(pipeline, profile.profile, workspace)
         return Planned(pipeline, profile, workspace, builder.build(pipeline.pipeline, profile.profile, gathered))

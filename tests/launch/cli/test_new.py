@@ -205,5 +205,5 @@ def test_the_five_questions_on_a_terminal(tmp_path: Path) -> None:
     assert "200 instructions (messages)" in text
     assert "there is no" in text
     assert "is not a duration" in text
-    assert "next: overnight fetch chats.yaml --cluster local" in text
+    assert "next\x1b[0m: overnight fetch chats.yaml --cluster local" in text
     assert [*written(tmp_path / "chats.yaml")] == ["pairs", "baseline", "sft", "final"]

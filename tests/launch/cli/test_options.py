@@ -9,20 +9,22 @@ from pathlib import Path
 import pytest
 
 import launch
+from launch.base import answers
 from launch.base.errors import InputError
 from launch.cli import options
 from tests.support.made_runs import make, stage
 
-BY_HAND = {"main.py", "options.py", "submit.py", "plan.py", "data.py"}
-"""Errors; ``print_result`` itself; what is printed before the command is over or is more than one value."""
+BY_HAND = {"main.py", "schema.py"}
+"""Errors; a JSON Schema, which is no answer."""
 
 
 def test_a_result_is_one_line_of_json_or_text(capsys: pytest.CaptureFixture[str]) -> None:
-    options.print_result({"run": "abc"}, ["first", "second"], as_json=True)
+    answers.begin("profile", "list")
+    options.print_result({"run": "abc", "schema": 7}, ["first", "second"], as_json=True)
     options.print_result({"run": "abc"}, ["first", "second"], as_json=False)
     options.print_result({"run": "abc"}, [], as_json=False)
     shown = capsys.readouterr().out.splitlines()
-    assert json.loads(shown[0]) == {"run": "abc"}
+    assert json.loads(shown[0]) == {"schema": "overnight/profile/list/2", "run": "abc"}
     assert shown[1:] == ["first", "second"]
 
 
