@@ -42,6 +42,8 @@ def page(parser: argparse.ArgumentParser) -> Iterator[str]:
     yield f'.TH OVERNIGHT 1 "" "overnight {__version__}" "User Commands"'
     yield from (".SH NAME", "overnight \\- chains of training jobs for language models on Slurm clusters")
     yield from (".SH SYNOPSIS", ".B overnight", ".I COMMAND", "[options]", ".SH DESCRIPTION", _text(parser.description))
+    yield from (".SH OPTIONS", ".TP", r".B \-\-version", "the version; also: overnight version")
+    yield from (".TP", r".B \-\-help", "also of each command; also: overnight help COMMAND")
     yield ".SH COMMANDS"
     (commands,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
     lines = {one.dest: one.help or "" for one in commands._choices_actions}
@@ -61,8 +63,12 @@ def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
             for name, own in action.choices.items():
                 yield from (".TP", f".B {_text(name)}", _text(lines.get(name, "")))
                 yield from (".RS", *_options(own), ".RE")
-        elif action.help not in (None, argparse.SUPPRESS) and "-h" not in action.option_strings:
-            yield from (".TP", f".B {_text(_written(action))}", _text(str(action.help) % {"default": action.default}))
+        elif action.help != argparse.SUPPRESS and "-h" not in action.option_strings:
+            yield from (
+                ".TP",
+                f".B {_text(_written(action))}",
+                _text((action.help or "") % {"default": action.default}),
+            )
 
 
 def _written(action: argparse.Action) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -95,12 +96,14 @@ class Base:
             )
         try:
             config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-            model = memory.model_of(config)
-            longest = config.get("max_position_embeddings")
-        except (OSError, ValueError, AttributeError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(f"{path / 'config.json'}: cannot be read: {error}") from error
-        longest = longest if isinstance(longest, int) else None
-        parameters = None if model is None else model.parameters
+        longest = config.get("max_position_embeddings") if isinstance(config, dict) else None
+        longest = longest if isinstance(longest, int) and longest > 0 else None
+        parameters = None
+        with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError):  # not known
+            model = memory.model_of(config)
+            parameters = None if model is None else model.parameters
         return cls(written(path, directory), parameters, longest, _has_template(path))
 
     @property
