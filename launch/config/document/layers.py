@@ -18,6 +18,8 @@ from launch.config.document.positions import Document, KeyPath, Position, Positi
 from launch.config.document.reader import parse, parse_value, read, scalar
 
 EXTENDS = "extends"
+SET = "--set "
+"""Before an option in the position of its value."""
 _WHOLE = "environments"
 NOT_FROM_PIPELINE = ("name", EXTENDS, "executor", "devcluster")
 
@@ -131,7 +133,7 @@ def apply_overrides(document: Document, options: Sequence[str]) -> Document:
 
 
 def _apply(data: dict[str, Any], positions: Positions, option: str) -> None:
-    origin = f"--set {option}"
+    origin = f"{SET}{option}"
     dotted, equals, text = option.partition("=")
     path: KeyPath = tuple(dotted.strip().split("."))
     if not equals or not all(path):

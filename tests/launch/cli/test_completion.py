@@ -64,7 +64,11 @@ def test_the_manual_has_every_option_and_no_fault(tmp_path: Path, capsys: pytest
         pytest.skip("groff is not installed")
     (tmp_path / "o.1").write_text(page)
     done = subprocess.run(
-        ["groff", "-man", "-Tutf8", "-ww", "o.1"], cwd=tmp_path, capture_output=True, text=True, check=True
+        ["groff", "-man", "-Tutf8", "-ww", "-P-c", "-P-b", "-P-u", "o.1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stderr == ""
     assert "SYNOPSIS" in done.stdout
