@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from launch.inputs.digests import DigestCache, source_files
 from launch.plan.backends import probe
 from launch.plan.builder import back_ends_of, uses_code
 from launch.plan.harness import harness_tasks
-from launch.plan.model import Facts, FetchedFacts, data_paths
+from launch.plan.model import BackEndFacts, Facts, FetchedFacts, data_paths
 from launch.plan.probe_cache import ProbeCache
 
 
@@ -30,6 +31,7 @@ def gather(pipeline: PipelineFile, profile: Profile, workspace: Workspace) -> Fa
     named = back_ends_of(pipeline.pipeline)
     code = None if pipeline.pipeline.code is None else pipeline.resolve(pipeline.pipeline.code)
     back_ends = probe(named, profile, code, pipeline.pipeline.secrets, ProbeCache(workspace.back_ends))
+    _refuse_without_extra(pipeline, back_ends)
     digest = None
     own = sorted(set(named) - set(backends()) - set(OWN_BACKENDS))
     tasks = [vars(stage) for stage in pipeline.pipeline.stages.values() if isinstance(stage, MeasuringStage)]
@@ -72,6 +74,18 @@ def _sources(pipeline: PipelineFile, workspace: Workspace) -> dict[str, tuple[So
             raise pipeline.error(("stages", name, "prepare"), error.message, error.hint) from error
     cache.save()
     return found
+
+
+def _refuse_without_extra(pipeline: PipelineFile, back_ends: Mapping[str, BackEndFacts]) -> None:
+    """Raises InputError: a data stage prepares rows, and its Python has nothing to do it with."""
+    facts = back_ends.get("data")
+    if facts is None or facts.versions.get("tokenizers") != "missing":
+        return
+    for name, stage in pipeline.pipeline.stages.items():
+        if isinstance(stage, DataStage) and stage.prepare is not None:
+            text = f"needs the extra data, which {facts.python} does not have"
+            hint = f"{facts.python} -m pip install 'overnight[data]'"
+            raise pipeline.error(("stages", name, "prepare"), text, hint)
 
 
 def _paths_in(prepare: dict[str, Any] | None) -> list[str]:

@@ -46,6 +46,8 @@ CAPABILITIES = Capabilities(
     revision=2,
 )
 
+INSTALL = ": pip install 'overnight[train]'"
+
 cpu.wait_passively()
 
 PACKAGES = (
@@ -55,7 +57,12 @@ PACKAGES = (
 
 
 def probe() -> dict[str, str]:
-    """Versions of the packages that decide results."""
+    """Versions of the packages that decide results.
+
+    Raises:
+        ImportError: what every stage needs is missing.
+    """
+    interface.needed("torch", "transformers", hint=INSTALL)
     return versions(*PACKAGES)
 
 
@@ -75,7 +82,7 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
         validation.rows_of(spec.inputs["data"], settings)
         note = beta_note(settings.beta) if spec.kind == "dpo" else None
     wanted = ("torch", "transformers") if spec.kind == "evaluate" else ("torch", "transformers", "trl", "accelerate")
-    interface.needed(*wanted, hint=": pip install 'overnight[train]'")
+    interface.needed(*wanted, hint=INSTALL)
     found = interface.in_process(spec, shape, CAPABILITIES.launcher)
     return replace(found, notes=(note,)) if note else found
 
