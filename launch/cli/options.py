@@ -73,13 +73,21 @@ def print_findings(value: dict[str, object], findings: list[Finding], as_json: b
 
 def read(args: argparse.Namespace) -> tuple[PipelineFile, ProfileFile, Workspace]:
     """The pipeline, the profile and the workspace that ``args`` name. Raises InputError: with file, line and column."""
+    import shlex
+
+    from launch.base.errors import InputError
     from launch.config import data_settings
     from launch.config.pipeline_file import read_pipeline
     from launch.config.profile_file import locate, read_profile
     from launch.runs.rundir import workspace_for
 
-    pipeline = data_settings.checked(read_pipeline(args.pipeline, args.set))
-    profile = read_profile(locate(args.cluster)).with_pipeline(pipeline.data, pipeline.positions)
+    try:
+        pipeline = data_settings.checked(read_pipeline(args.pipeline, args.set))
+        profile = read_profile(locate(args.cluster)).with_pipeline(pipeline.data, pipeline.positions)
+    except InputError as error:
+        if error.hint is not None and error.hint.startswith("overnight plan "):  # which knows only its own file
+            error.hint = shlex.join(["overnight", "plan", str(args.pipeline), "--cluster", args.cluster])
+        raise
     return pipeline, profile, workspace_for(profile.profile, args.workspace)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,28 @@ def test_a_run_is_opened_by_the_beginning_of_its_id(tmp_path: Path, monkeypatch:
     run.paths.plan.unlink()
     with pytest.raises(InputError):
         options.open_run(argparse.Namespace(run=made.id, workspace=tmp_path / "ws"))
+
+
+def test_a_fault_of_either_file_says_the_command_that_was_meant(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(
+        "name: p\nmodel: {base: ./b}\nstages: {a: {kind: corpus, from: ./x.txt, sed: 1}}\n"
+    )
+    (tmp_path / "my site.yaml").write_text("executor: local\n")
+    (tmp_path / "bad.yaml").write_text("executor: local\nlinks: no\n")
+    for profile in ("my site.yaml", "bad.yaml"):
+        if profile == "bad.yaml":
+            (tmp_path / "p.yaml").write_text(
+                "name: p\nmodel: {base: ./b}\nstages: {a: {kind: corpus, from: ./x.txt}}\n"
+            )
+        given = argparse.Namespace(
+            pipeline=tmp_path / "p.yaml", cluster=str(tmp_path / profile), set=[], workspace=tmp_path, json=False
+        )
+        with pytest.raises(InputError) as refused:
+            options.read(given)
+        assert shlex.split(refused.value.hint or "") == [
+            "overnight",
+            "plan",
+            str(tmp_path / "p.yaml"),
+            "--cluster",
+            str(tmp_path / profile),
+        ]
