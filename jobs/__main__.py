@@ -144,7 +144,7 @@ def _render(asked: dict[str, Any], code: Path | None) -> dict[str, Any]:
     from jobs.training import interface
     from jobs.training.settings import BadSettings
 
-    spec = specs.load(Path(asked["spec"]))
+    spec = specs.read(asked["spec"])
     shape = interface.ProcessShape(asked["nodes"], asked["processes"], asked["gpus"])
     try:
         found = interface.rendered(backends.load(spec.backend, code), spec, shape)

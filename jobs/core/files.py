@@ -136,11 +136,13 @@ def write_together(directory: Path, *contents: tuple[Path, str, int]) -> None:
     """Make a directory with files in it (path, text and mode of each) that nobody reads yet. All are on disk at the
     end, by one record of a journaling file system."""
     made = _made(directory)
-    for path, text, mode in contents:
-        with _opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode) as handle:
-            _write_all(handle, _encoded(text))
-    for path, _, _ in contents:
-        flush(path)
+    with contextlib.ExitStack() as all_open:
+        handles = []
+        for path, text, mode in contents:
+            handles.append(all_open.enter_context(_opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)))
+            _write_all(handles[-1], _encoded(text))
+        for handle in handles:
+            os.fsync(handle)
     for parent in (directory, *(one.parent for one in made)):
         fsync_directory(parent)
 

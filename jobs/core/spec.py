@@ -12,6 +12,9 @@ from jobs.core.seal import Depth
 
 SCHEMA = 1
 
+MEASURING_KINDS = ("evaluate", "curve", "choose")
+"""Kinds of stages that measure examples, one after the other, and go on at the next one."""
+
 
 @dataclass(frozen=True)
 class Input:
@@ -104,10 +107,18 @@ def load(path: Path) -> StageSpec:
     """
     value = files.read_json(path)
     try:
+        return read(value)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read(value: Any) -> StageSpec:
+    """The spec that was written as JSON, from what JSON says. Raises ValueError: not a spec of this schema."""
+    try:
         if value["schema"] != SCHEMA:
             raise ValueError(f"schema {value['schema']}, this version reads {SCHEMA}")
-        value["inputs"] = {role: Input(**entry) for role, entry in value["inputs"].items()}
-        value["sources"] = tuple(Source(**entry) for entry in value["sources"])
-        return StageSpec(**value)
+        inputs = {role: Input(**entry) for role, entry in value["inputs"].items()}
+        sources = tuple(Source(**entry) for entry in value["sources"])
+        return StageSpec(**{**value, "inputs": inputs, "sources": sources})
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path}: not a stage spec: {error}") from error
+        raise ValueError(f"not a stage spec: {error}") from error

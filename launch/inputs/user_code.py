@@ -125,12 +125,21 @@ def digest_of_files(paths: Mapping[str, str]) -> str:
         if os.path.islink(path):
             kind, content = "link", os.fsencode(os.readlink(path))
         else:
-            with open(path, "rb") as stream:
-                kind = "program" if os.fstat(stream.fileno()).st_mode & 0o100 else "file"
-                content = stream.read()
+            kind, content = _content(path)
         line = f"{kind} {len(os.fsencode(name))} {name} {hashlib.sha256(content).hexdigest()}\n"
         whole.update(os.fsencode(line))
     return whole.hexdigest()
+
+
+def _content(path: str) -> tuple[str, bytes]:
+    """Kind and content of a file. There are hundreds, and small ones: making a stream for each is half of the time."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        found = os.fstat(handle)
+        kind = "program" if found.st_mode & 0o100 else "file"
+        return kind, b"".join(iter(lambda: os.read(handle, found.st_size + 1), b""))
+    finally:
+        os.close(handle)
 
 
 def listing(directory: Path, skipped: Collection[str] = ()) -> list[str]:

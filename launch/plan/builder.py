@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.core.capabilities import Capabilities
 from jobs.core.settings import decides
-from jobs.core.spec import Source
+from jobs.core.spec import MEASURING_KINDS, Source
 from launch.base.errors import InputError
 from launch.config.kinds import FETCHED
-from launch.config.profile import Profile, Resources
+from launch.config.profile import Continuation, Profile, Resources
 from launch.plan.model import BackEndFacts, Facts, Plan, PlannedInput, PlannedStage, fingerprint
 
 if TYPE_CHECKING:  # status and the like read plans, and no pipeline: its models are built only where one is planned
@@ -107,7 +107,9 @@ class _Builder:
             versions["overnight"] = str(able.revision)
         if uses_code(settings) and self.facts.code is not None:
             versions["code"] = self.facts.code
-        resumable = isinstance(stage, TrainingStage)
+        # An evaluation goes on at the next example. Where the next link has to do that, each would be several jobs.
+        measures = kind in MEASURING_KINDS and self.profile.continuation is Continuation.REQUEUE
+        resumable = isinstance(stage, TrainingStage) or measures
         if resumable and executor != "local":
             resources = self.profile.segment(resources)
         self.done[name] = PlannedStage(

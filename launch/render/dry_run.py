@@ -85,16 +85,14 @@ def _ask(
     with tempfile.TemporaryDirectory(prefix="overnight-") as scratch:
         asked = []
         for stage in stages:
-            path = Path(scratch) / f"{stage.name}.json"
             told = scripts.stage_spec(run, plan, stage, profile, ATTEMPT, 1)
-            path.write_text(json.dumps(told, default=vars), encoding="utf-8")
             gpus, processes = stage.resources.gpus_per_node, stage.resources.processes_per_node
             if stage.launcher == "ray" and gpus:
                 processes = gpus  # one driver a job, one worker a GPU
             shape = {"nodes": stage.resources.nodes, "processes": processes, "gpus": bool(gpus)}
-            asked.append({"spec": str(path), **shape})
+            asked.append({"spec": told, **shape})
         request = Path(scratch) / "request.json"
-        request.write_text(json.dumps(asked), encoding="utf-8")
+        request.write_text(json.dumps(asked, default=vars), encoding="utf-8")
         own = [] if code is None else ["--code", str(code)]
         what = f"what the stages {', '.join(stage.name for stage in stages)} would run"
         environment = scrubbed(os.environ, drop=secrets)

@@ -6,6 +6,7 @@ and the journal explains every job that the controller remembers.
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import signal
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from launch.runs import rundir
+from launch.runs.journal import Event
 from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
 from launch.submit.submitter import Action, Submitter
@@ -329,3 +331,28 @@ def _limit_jobs(slurm: Slurm, count: str) -> None:
     """Set how many jobs this user may have in the queue."""
     user = pwd.getpwuid(os.geteuid()).pw_name
     slurm.run(["sacctmgr", "-i", "modify", "user", user, "set", f"MaxSubmitJobs={count}"])
+
+
+def test_a_last_question_without_an_answer_does_not_hide_what_was_submitted(slurm: Slurm, tmp_path: Path) -> None:
+    chain = Chain(slurm, tmp_path / "chain", SHORT, profile={**SUBMITIT, "sbatch": {"hold": True}})
+    chain.fetch()
+    run = chain.submit()
+    Run(chain.workspace, run).journal.write(Event.SUPERSEDED, attempt="gone", names=["on-gone"], store="none")
+    counted, last = tmp_path / "asked", tmp_path / "last"
+    body = f"""echo >>{counted}
+if [ "$(wc -l <{counted})" = "$(cat {last})" ]; then
+  echo "slurm_load_jobs error: Unable to contact slurm controller (connect failure)" >&2
+  exit 1
+fi
+exec "$REAL" "$@\""""
+    last.write_text("never")
+    environment = wrapper(tmp_path / "bin", "squeue", body)
+    chain.overnight("resume", run, environment=environment)
+    last.write_text(str(2 * len(counted.read_text().splitlines())))
+    done = chain.overnight("resume", run, "--json", environment=environment)
+    said = json.loads(done.stdout)["stages"]
+    assert [stage["action"] for stage in said] == ["adopted"] * len(said)
+    assert all(stage["job"] for stage in said)
+    assert "jobs that nobody waits for could not be looked for" in done.stderr
+    assert f"overnight doctor {run}" in done.stderr
+    chain.cancel(run)

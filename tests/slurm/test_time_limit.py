@@ -15,6 +15,7 @@ from jobs.core import progress, verdict
 from jobs.core.verdict import FailureClass, Outcome
 from launch.config.profile_file import locate
 from tests.support.chains import Chain, ended, wait_for_all
+from tests.support.scripted_server import ScriptedServer
 from tests.support.slurm import Slurm
 from tests.support.stages import make_model
 
@@ -202,3 +203,43 @@ def test_a_cancelled_job_stays_cancelled_and_a_requeued_one_goes_on(slurm: Slurm
     trial.chain.wait()
     assert trial.starts()[-1]["step"] >= 6
     assert trial.chain.store(trial.run, "sft").seal.exists()
+
+
+@pytest.mark.train
+def test_an_evaluation_goes_on_at_the_next_example_under_the_same_job_id(slurm: Slurm, tmp_path: Path) -> None:
+    """A server takes a second for an answer; what is answered before the limit is not asked again."""
+    pytest.importorskip("sacrebleu", reason="the train extra is not installed")
+    server = ScriptedServer()
+
+    def script(prompt: str, times: int) -> tuple[int, object]:
+        time.sleep(1)
+        return 200, "4"
+
+    server.script = script
+    tasks = {"translation": {"data": "pairs", "limit": 50}}
+    engine = {"server": server.url, "model": "m", "at_once": 1}
+    measured = {"backend": "trl", "checkpoint": None, "tasks": tasks, "engine": engine, **LIMIT}
+    chain = Chain(
+        slurm,
+        tmp_path / "work",
+        ("corpus", "pairs", "baseline"),
+        settings={"baseline": measured},
+        profile={"lead": "0:20"},
+    )
+    chain.fetch()
+    run = chain.submit()
+    try:
+        chain.wait(timeout=400)
+    finally:
+        server.close()
+    said = verdict.all_of(chain.stage(run, "baseline"))
+    assert said[-1].outcome is Outcome.DONE, chain.log(run, "baseline")
+    assert {(one.outcome, one.failure) for one in said[:-1]} == {(Outcome.CONTINUE, FailureClass.TIME_LIMIT)}
+    began = chain.events("baseline", "start")
+    assert len(began) == len(said) >= 2
+    assert len({line["job"] for line in began}) == 1, "one stage, one Slurm job id"
+    assert [line["step"] for line in began] == [0, *(one.step for one in said[:-1])]
+    asked = [one["messages"][-1]["content"] for one in server.asked]
+    assert len(asked) == len(set(asked)), "no example was asked twice"
+    store = chain.store(run, "baseline")
+    assert len((store.output / "samples.jsonl").read_text().splitlines()) == len(asked) <= 50

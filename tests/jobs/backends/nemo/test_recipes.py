@@ -12,7 +12,6 @@ import pytest
 
 from jobs.backends import nemo
 from jobs.backends.nemo.recipes import Parallel, check_spread
-from jobs.core.spec import save
 from jobs.training import interface
 from jobs.training.interface import ProcessShape
 from jobs.training.settings import BadSettings
@@ -33,10 +32,8 @@ def asked(python: Path, root: Path, cases: list[dict[str, Any]], processes: int 
     request = []
     for number, changes in enumerate(cases):
         given = a_stage(root / str(number), **changes)
-        path = given.spec.stage_paths.root / "spec.json"
-        save(path, given.spec)
-        request.append({"spec": str(path), "nodes": 1, "processes": processes, "gpus": False})
-    (root / "request.json").write_text(json.dumps(request))
+        request.append({"spec": given.spec, "nodes": 1, "processes": processes, "gpus": False})
+    (root / "request.json").write_text(json.dumps(request, default=vars))
     command = [str(python), str(toolkit.installed_boot()), "render", str(root / "request.json")]
     said = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
     return [answer.get("error", answer.get("missing", "")) for answer in json.loads(said.splitlines()[-1])]
