@@ -24,9 +24,7 @@ def run(args: argparse.Namespace) -> int:
     """Print."""
     import shtab
 
-    from launch.cli.main import whole_parser
-
-    parser = whole_parser()
+    parser = args.whole_parser()
     _complete_files(parser, shtab.FILE, shtab.DIRECTORY)
     print(shtab.complete(parser, args.shell))
     return 0

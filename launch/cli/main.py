@@ -191,6 +191,7 @@ def _dispatch(arguments: list[str]) -> int:
     if name is None or module is None or own is None:
         raise InputError("no command given", hint="overnight --help")
     args.main = main  # for `via serve`, which runs another command
+    args.whole_parser = whole_parser  # for what is made of all commands
     from launch.base import answers, waiting
 
     answers.begin(name, getattr(args, "action", None))

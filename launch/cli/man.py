@@ -29,9 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print."""
-    from launch.cli.main import whole_parser
-
-    print("\n".join(page(whole_parser())))
+    print("\n".join(page(args.whole_parser())))
     return 0
 
 
