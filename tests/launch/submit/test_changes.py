@@ -30,8 +30,9 @@ def test_what_the_pipeline_says_now_is_compared_with_the_copy_of_the_run(chain: 
     done = chain.overnight("resume")
     assert "stages.cpt.steps: 12 -> 13" in done.stderr
     assert f"overnight run {chain.pipeline} --cluster" in done.stderr
+    assert "--set stages.cpt.lr=0.25 --set seed=9" in done.stderr
     # What options said of the run is no change of the file.
-    assert "0.25" not in done.stderr
+    assert "stages.cpt.lr:" not in done.stderr
     chain.pipeline.write_text("name: [\n")
     assert "cannot be read now" in chain.overnight("resume").stderr
     chain.pipeline.unlink()
