@@ -41,7 +41,9 @@ def add_workspace(parser: argparse.ArgumentParser) -> None:
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """The run, by the beginning of its id."""
-    parser.add_argument("run", nargs="?", metavar="RUN", help="beginning of a run id (default: the newest run)")
+    parser.add_argument(
+        "run", nargs="?", metavar="RUN", help="beginning of a run id, or a family (default: the newest run)"
+    )
     add_workspace(parser)
 
 

@@ -14,6 +14,7 @@ from launch.cli import options
 if TYPE_CHECKING:
     from launch.plan.model import Plan, Planned
     from launch.plan.power import GatePower
+    from launch.plan.sweep import Sweep
 
 RUNS_ASKED = 5
 """Newest runs whose evaluations tell how metrics vary."""
@@ -36,8 +37,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan and print."""
-    if args.sweep:
-        return _sweep(args)
+    from launch.plan.sweep import Sweep
+
+    found = Sweep.read(args.pipeline, args.set, args.sweep)
+    if found.axes:
+        return _sweep(args, found)
     planned = options.plan(args)
     if args.scripts:
         from launch.render import preview
@@ -48,38 +52,39 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.check:
         return _check(planned, as_json=args.json)
+    from launch.config import ranges
     from launch.plan import epochs, estimates, limits
 
     shown = epochs.with_steps(planned.plan, planned.workspace)
     known = (shown, planned.profile.profile, planned.workspace)
-    found = estimates.estimates(*known)
+    estimated = estimates.estimates(*known)
     gates = _gates(planned)
     if args.json:
         from launch.plan import file
         from launch.status.plan import states
 
-        more = {"states": states(planned.plan, planned.workspace), "estimates": [each.as_json() for each in found]}
+        more = {"states": states(planned.plan, planned.workspace), "estimates": [each.as_json() for each in estimated]}
         more["gates"] = [each.as_json() for each in gates]
         options.print_result({**file.to_json(shown), **more}, (), as_json=True)
     else:
         from launch.status.plan import print_plan
 
         print_plan(shown, planned.profile.profile, planned.workspace, options.fetch_command(args))
-        if found:
-            paint.out(["", estimates.show(found)])
+        if estimated:
+            paint.out(["", estimates.show(estimated)])
         if gates:
             from launch.plan import power
 
             paint.out(["", power.show(gates)])
         notes = epochs.notes(planned.plan, planned.workspace)
-        notes += limits.notes(planned.plan, planned.profile, planned.pipeline)
+        notes += ranges.notes(planned.pipeline) + limits.notes(planned.plan, planned.profile, planned.pipeline)
         tried = sorted({(stage.backend, stage.experimental) for stage in planned.plan.stages})
-        notes += estimates.of_kept_saves(planned.plan, found)
+        notes += estimates.of_kept_saves(planned.plan, estimated)
         notes += [f"back end {backend} is experimental: {untried}" for backend, untried in tried if untried]
         for note in notes:
             print(f"  {note}")
     limits.refuse(planned.plan, planned.profile, planned.pipeline)
-    estimates.refuse(*known, found)
+    estimates.refuse(*known, estimated)
     return 0
 
 
@@ -100,10 +105,10 @@ def _gates(planned: Planned) -> list[GatePower]:
     return power.powers(planned.plan, planned.workspace, power.deviations(plans(), planned.workspace))
 
 
-def _sweep(args: argparse.Namespace) -> int:
+def _sweep(args: argparse.Namespace, found: Sweep) -> int:
     """How many jobs the variants make together: equal stages are one."""
     from launch.base.text import table
-    from launch.config import data_settings
+    from launch.config import data_settings, ranges
     from launch.config.profile_file import locate, read_profile
     from launch.plan import sweep
     from launch.runs.rundir import workspace_for
@@ -112,11 +117,17 @@ def _sweep(args: argparse.Namespace) -> int:
     workspace = workspace_for(profile.profile, args.workspace)
     known: dict[str, dict[str, bool]] = {}
     variants = []
-    for variant in sweep.plans(args.pipeline, args.set, args.sweep, profile, workspace, data_settings.checked):
+    told: dict[str, None] = {}
+    cost = sweep.SweepCost()
+    planned = found.variants(profile, workspace, data_settings.checked)
+    for variant in planned if args.sweep else sweep.distinct(found, planned):
         for stage in variant.plan.stages:
             seen = known.setdefault(stage.name, {})
             if stage.fingerprint not in seen:
                 seen[stage.fingerprint] = stage.store(workspace).seal.exists()
+        told |= dict.fromkeys(ranges.notes(variant.planned.pipeline))
+        if found.keys is not None:
+            cost.add(variant)
         if args.json:
             stages = {stage.name: stage.fingerprint for stage in variant.plan.stages}
             variants.append({"set": list(variant.options), "stages": stages})
@@ -124,12 +135,18 @@ def _sweep(args: argparse.Namespace) -> int:
             variants.append({})
     if args.json:
         sealed = {name: [one for one, done in seen.items() if done] for name, seen in known.items()}
-        options.print_result({"variants": variants, "sealed": sealed}, (), as_json=True)
-        return 0
-    rows = [[name, str(len(seen)), str(sum(seen.values()))] for name, seen in known.items()]
-    jobs = sum(len(seen) - sum(seen.values()) for seen in known.values())
-    paint.out(table(("stage", "different", "sealed"), rows, right=(1, 2)))
-    print(f"\n{len(variants)} variants, {jobs} jobs")
+        hours = {"least": cost.least, "most": cost.most, "unknown": list(cost.unknown)}
+        value = {"variants": variants, "sealed": sealed, "gpu_hours": hours, "notes": list(told)}
+        options.print_result(value, (), as_json=True)
+    else:
+        rows = [[name, str(len(seen)), str(sum(seen.values()))] for name, seen in known.items()]
+        jobs = sum(len(seen) - sum(seen.values()) for seen in known.values())
+        paint.out(table(("stage", "different", "sealed"), rows, right=(1, 2)))
+        estimated = f", {cost} by the estimate" if cost.most else ""
+        print(f"\n{len(variants)} variants, {jobs} jobs{estimated}")
+        for note in [*told, *cost.notes(found)]:
+            print(f"  {note}")
+    cost.refuse(found)
     return 0
 
 

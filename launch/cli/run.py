@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
 from typing import TYPE_CHECKING
 
-from launch.cli import options
+from launch.cli import families, options
 
 if TYPE_CHECKING:
+    from launch.runs.family import Family
     from launch.runs.rundir import Run
 
 
@@ -19,16 +22,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make a run and run every stage that is not sealed."""
     from launch.base.errors import InputError
+    from launch.config import ranges
+    from launch.plan.sweep import Sweep
     from launch.runs import rundir, secret_files
 
-    planned = options.plan(args)
+    found = Sweep.read(args.pipeline, args.set)
+    variants = families.plan(args, found) if found.axes else []
+    planned = variants[0].planned if variants else options.plan(args)
     if planned.profile.profile.executor != "local":
         raise InputError(
             f"the profile {args.cluster!r} is of a Slurm cluster",
             hint=f"overnight submit {args.pipeline} --cluster {args.cluster}",
         )
-    options.refuse_missing(planned, args)
     values = options.secrets(planned)
+    if variants:
+        return family_here(families.make(found, variants, values), as_json=args.json)
+    options.refuse_missing(planned, args)
+    for note in ranges.notes(planned.pipeline):
+        print(f"note: {note}", file=sys.stderr, flush=True)
     run = rundir.create(planned.workspace, planned.pipeline, planned.profile, planned.plan)
     secret_files.write(run.paths, values)
     return advance(run, as_json=args.json)
@@ -57,10 +68,38 @@ def advance(run: Run, *, as_json: bool) -> int:
     return 0
 
 
+def family_here(family: Family, *, as_json: bool) -> int:
+    """Run the chains of a sweep here, one after the other, and print how they stand; one that fails is one that
+    failed."""
+    from launch.base.errors import OvernightError
+    from launch.runs import family as known
+    from launch.runs.journal import Event
+    from launch.status.runs import overview
+
+    failed: dict[str, str] = {}
+    with known.locked(family):
+        family.journal.write(Event.DEFERRED, runs=[], by=None)
+        for run in family.runs:
+            open_stages = [one for one in run.plan().stages if not one.store(family.workspace).seal.exists()]
+            shared = next((one for one in open_stages if one.fingerprint in failed), None)
+            if shared is not None:
+                print(f"run {run.id}: not tried, its stage {shared.name} failed in run {failed[shared.fingerprint]}")
+                continue
+            try:
+                with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+                    advance(run, as_json=as_json)
+            except OvernightError as error:
+                print(f"run {run.id}: {error}", file=sys.stderr, flush=True)
+                if overview(run).state == "stopped":
+                    print(f"next: overnight resume {family.id}", file=sys.stderr)
+                    return 1
+                first = next(one for one in open_stages if not one.store(family.workspace).seal.exists())
+                failed[first.fingerprint] = run.id
+    return families.show_report(family, as_json=as_json)
+
+
 def _tell(run: Run, as_json: bool) -> None:
     """The page for the morning, and the letter; that they cannot be written or sent fails nothing."""
-    import sys
-
     from launch.base.errors import OvernightError
     from launch.notify.tell import tell
 

@@ -28,11 +28,14 @@ def of_pipeline(run: Run) -> str | None:
     if "set" not in created or not path.is_file():  # a run of an older version does not say how it was read
         return None
     try:
-        now = read_pipeline(path, [str(one) for one in created["set"]]).data
+        read = read_pipeline(path, [str(one) for one in created["set"]])
+        now = read.data
         before = reader.read(run.paths.pipeline).data
     except InputError as error:
         return f"{path} cannot be read now: {error.message}"
-    found = list(_differences(before, now, ()))
+    swept = () if read.pipeline.sweep is None else tuple(read.pipeline.sweep.over)
+    known = (*(f"{key}:" for key in swept), "sweep")  # a chain of a sweep has values of its own
+    found = [one for one in _differences(before, now, ()) if not one.startswith(known)]
     if not found:
         return None
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""

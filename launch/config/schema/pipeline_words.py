@@ -22,7 +22,7 @@ PIPELINE_WORDS: dict[str, str] = {
     "stages": "the stages by their names; those that read each other's results wait for them",
     "stages.NAME.kind": (
         "data: `corpus`, `instructions`, `preferences`; training: `cpt`, `sft`, `dpo`; measuring: "
-        "`evaluate`, `curve`, `choose`"
+        "`evaluate`, `curve`, `choose`; `export`"
     ),
     "stages.NAME.executor": "who carries its job: `nemo_run` or `submitit`; the profile says it for kinds",
     "stages.NAME.seed": "its own seed, in place of the pipeline's",
@@ -115,6 +115,20 @@ PIPELINE_WORDS: dict[str, str] = {
     "stages.NAME.subject_to.NAME.at_least": "the least value",
     "stages.NAME.subject_to.NAME.at_most": "the greatest value",
     "stages.NAME.subject_to.NAME.tier": "as in a gate",
+    "ranges": "whether learning rates and the like that are probably a slip are told, with their line",
+    "sweep": "variants of the pipeline: their common stages run once",
+    "sweep.over": "key of the pipeline -> its values: a list, or `{log: [FIRST, LAST], n: NUMBER}`",
+    "sweep.how": "every combination (`grid`), the first values together and so on (`list`), or some of them",
+    "sweep.how.random": "some combinations of the grid",
+    "sweep.how.random.n": "so many of them",
+    "sweep.how.random.seed": "which ones",
+    "sweep.by": "the metric that ranks the chains: `TASK.METRIC`, or `{TASK.METRIC: lower}`",
+    "sweep.budget": "bounds of all chains together",
+    "sweep.budget.gpu_hours": "GPU-hours that all chains may take by the estimate",
+    "sweep.budget.at_once": "the most chains in the queue",
+    "stages.NAME.to": "what is made: `[hf, gguf: {type: q8_0}, vllm]`",
+    "stages.NAME.max_shard_size": "size of a file of weights",
+    "stages.NAME.evaluations": "evaluations that the card shows; nothing: all of that model",
     "code": "a work tree whose modules jobs can import: back ends and measures of your own",
     "secrets": "names of variables whose values jobs get from your environment or ~/.config/overnight/secrets",
     "resources": "what jobs ask for, over the profile's: for `default`, `training`, `data` or a kind",

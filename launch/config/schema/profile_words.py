@@ -124,7 +124,8 @@ PROFILE_WORDS: dict[str, str] = {
         "input is there, `parsable`, by which the job's id is read"
     ),
     "continuation": (
-        "after a time limit: under the same job id, or in the next of several jobs, where requeue is forbidden"
+        "after a time limit: under the same job id (evaluations, too), or in the next of several jobs, "
+        "where requeue is forbidden"
     ),
     "requeue_refused": (
         "words by which the site refuses a requeue: it is then asked for once (any other refusal three times)"

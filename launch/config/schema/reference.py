@@ -53,6 +53,7 @@ def lines(schema: JsonSchema) -> Iterator[str]:
         ("`evaluate`", ("evaluate",)),
         ("`curve`", ("curve",)),
         ("`choose`", ("choose",)),
+        ("`export`", ("export",)),
     ):
         own: dict[str, JsonSchema] = {}
         required: list[str] = []
