@@ -60,11 +60,9 @@ def probe(
         for name, value in _ask(python, group, code, (*profile.secrets, *secrets), cache).items():
             instead = asked(name, profile)[1]
             if "error" in value and not (instead and "kinds" in value):
-                _, install, what = str(value["error"]).partition(": pip install ")
-                own = f"{python} -m pip install {what}; or " if install else ""
                 raise InputError(
                     f"back end {name!r} cannot be used with {python}: {value['error']}",
-                    hint=f"{own}set environments.{name}.venv in the profile {profile.name!r}",
+                    hint=f"set environments.{name}.venv in the profile {profile.name!r}",
                 )
             found[name] = BackEndFacts(instead or value["versions"], python_of(name, profile), Capabilities.of(value))
     return found

@@ -31,7 +31,7 @@ def gather(pipeline: PipelineFile, profile: Profile, workspace: Workspace) -> Fa
     named = back_ends_of(pipeline.pipeline)
     code = None if pipeline.pipeline.code is None else pipeline.resolve(pipeline.pipeline.code)
     back_ends = probe(named, profile, code, pipeline.pipeline.secrets, ProbeCache(workspace.back_ends))
-    _refuse_without_extra(pipeline, back_ends)
+    _refuse_not_installed(pipeline, profile, back_ends)
     digest = None
     own = sorted(set(named) - set(backends()) - set(OWN_BACKENDS))
     tasks = [vars(stage) for stage in pipeline.pipeline.stages.values() if isinstance(stage, MeasuringStage)]
@@ -76,15 +76,25 @@ def _sources(pipeline: PipelineFile, workspace: Workspace) -> dict[str, tuple[So
     return found
 
 
-def _refuse_without_extra(pipeline: PipelineFile, back_ends: Mapping[str, BackEndFacts]) -> None:
-    """Raises InputError: a data stage prepares rows, and its Python has nothing to do it with."""
-    facts = back_ends.get("data")
-    if facts is None or facts.versions.get("tokenizers") != "missing":
+def _refuse_not_installed(pipeline: PipelineFile, profile: Profile, back_ends: Mapping[str, BackEndFacts]) -> None:
+    """Raises InputError: a back end lacks what it always needs, or a data stage what ``prepare`` needs. What is in
+    images and modules cannot be seen here."""
+    for name, facts in back_ends.items():
+        lacking = sorted(facts.capabilities.needs - facts.versions.keys())
+        if lacking and facts.versions.keys().isdisjoint(("image", "modules")):
+            install = f"{facts.python} -m pip install 'overnight[{facts.capabilities.extra}]'; or "
+            raise InputError(
+                f"back end {name!r}: {', '.join(lacking)} is not installed in {facts.python}",
+                hint=f"{install if facts.capabilities.extra else ''}set environments.{name}.venv in the profile "
+                f"{profile.name!r}",
+            )
+    data = back_ends.get("data")
+    if data is None or data.versions.get("tokenizers") != "missing":
         return
     for name, stage in pipeline.pipeline.stages.items():
         if isinstance(stage, DataStage) and stage.prepare is not None:
-            text = f"needs the extra data, which {facts.python} does not have"
-            hint = f"{facts.python} -m pip install 'overnight[data]'"
+            text = f"needs the extra data, which {data.python} does not have"
+            hint = f"{data.python} -m pip install 'overnight[data]'"
             raise pipeline.error(("stages", name, "prepare"), text, hint)
 
 

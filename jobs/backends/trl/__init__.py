@@ -40,6 +40,8 @@ CAPABILITIES = Capabilities(
         lean_by="liger",
     ),
     saves="hf",
+    needs=frozenset({"torch", "transformers"}),
+    extra="train",
     # 1 took rows several times in a batch, lost the rotary base for transformers 4, and scored without a model's cap
     revision=2,
 )
@@ -55,12 +57,7 @@ PACKAGES = (
 
 
 def probe() -> dict[str, str]:
-    """Versions of the packages that decide results.
-
-    Raises:
-        ImportError: what every stage needs is missing.
-    """
-    interface.needed("torch", "transformers", hint=INSTALL)
+    """Versions of the packages that decide results."""
     return versions(*PACKAGES)
 
 

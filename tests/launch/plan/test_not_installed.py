@@ -43,7 +43,7 @@ def plan(bare: Path, environment: str, *more: str) -> subprocess.CompletedProces
 def test_a_back_end_without_its_packages(bare: Path) -> None:
     done = plan(bare, "trl")
     assert done.returncode == 2
-    assert "torch is not installed" in done.stderr
+    assert "torch, transformers is not installed" in done.stderr
     assert (
         f"next: {bare}/venv/bin/python -m pip install 'overnight[train]'; or set environments.trl.venv" in done.stderr
     )
