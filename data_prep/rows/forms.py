@@ -106,23 +106,28 @@ class Fields:
         """The names of the fields, for messages."""
         return "the fields " + (", ".join(f'"{name}"' for name in list(self._row)[:8]) or "(none)")
 
+    def unused(self) -> list[str]:
+        """The fields with content that are neither used nor carried."""
+        rest = (name for name, value in self._row.items() if name not in self._used and not _empty(value))
+        return [name for name in rest if name not in self._carry]
+
     def carried(self, form: str) -> dict[str, Any]:
         """The fields to keep beside the row.
 
         Raises:
             Unfit: a field is neither used nor carried.
         """
+        for name in self.unused()[:1]:
+            leave = leaving_out(name)
+            raise Unfit(
+                "unknown_field",
+                f'field "{name}" is not used by a row of the form {form}: write {leave} to leave it out, '
+                f"or {leave.replace('ignore', 'carry', 1)} to keep it beside the row",
+            )
         found = {}
         for name, value in self._row.items():
             if name in self._used or _empty(value):
                 continue
-            if name not in self._carry:
-                leave = leaving_out(name)
-                raise Unfit(
-                    "unknown_field",
-                    f'field "{name}" is not used by a row of the form {form}: write {leave} to leave it out, '
-                    f"or {leave.replace('ignore', 'carry', 1)} to keep it beside the row",
-                )
             try:
                 json.dumps(value, allow_nan=False)
             except (TypeError, ValueError) as error:

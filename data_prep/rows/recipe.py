@@ -63,6 +63,11 @@ NAMED = {"llama-3.2": LLAMA_3_2}
 _OF_KIND = {"instructions": ("answers", "pack"), "preferences": ("near_identical", "chosen_never", "swapped")}
 
 
+def others(kind: str) -> tuple[str, ...]:
+    """The fields of ``RowRecipe`` that are no settings of a stage of this kind."""
+    return ("kind", *(name for of, names in _OF_KIND.items() if of != kind for name in names))
+
+
 @dataclass(frozen=True)
 class RowRecipe:
     """See the head of this module."""
@@ -100,9 +105,8 @@ class RowRecipe:
         Raises:
             SettingsError: names the key and what it must be.
         """
-        other = ("kind", *(name for of, names in _OF_KIND.items() if of != kind for name in names))
         forms: dict[str, Form] = {**_FORMS, "also": functools.partial(_also, kind)}
-        recipe = cls(kind, **checked(cls, "prepare", value, forms, other))
+        recipe = cls(kind, **checked(cls, "prepare", value, forms, others(kind)))
         for name in ("max_tokens", "pack"):
             if getattr(recipe, name) is not None and recipe.tokenizer is None:
                 raise SettingsError(f"setting prepare.{name}: needs prepare.tokenizer, to count tokens")

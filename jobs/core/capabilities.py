@@ -91,6 +91,7 @@ class Capabilities:
     plain Adam over whole replicas is a fair guess. ``experimental``: what has not been tried, shown by the plan.
     ``saves``: the format that ``of_save`` of the module gives one of its saves; empty: it cannot.
     ``revision``: raised when a change of the module makes results of before invalid; they are made again.
+    ``needs``: packages whose versions ``probe`` says, and without which nothing runs; ``extra``: ours that has them.
     """
 
     kinds: frozenset[str]
@@ -104,6 +105,8 @@ class Capabilities:
     experimental: str = ""
     saves: str = ""
     revision: int = 1
+    needs: frozenset[str] = frozenset()
+    extra: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Plain data, which ``of`` reads; sets are sorted."""

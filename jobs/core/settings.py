@@ -18,6 +18,12 @@ class Rule:
     choices: tuple[str, ...] = ()
     keys: type[Any] | None = None
 
+    def keywords(self) -> dict[str, Any]:
+        """The same in the words of JSON Schema."""
+        bounds = {"minimum": self.at_least, "exclusiveMinimum": self.above, "exclusiveMaximum": self.below}
+        found: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
+        return {**found, "enum": list(self.choices)} if self.choices else found
+
     def problem(self, value: Any) -> str | None:
         """Why ``value`` is invalid, without its name; None where it is valid."""
         if self.choices and value not in self.choices:

@@ -27,7 +27,13 @@ class OvernightError(Exception):
 
     def as_json(self) -> dict[str, Any]:
         """What ``--json`` prints on stderr."""
-        return {"error": type(self).__name__, "message": self.message, "hint": self.hint, "exit_code": self.exit_code}
+        return {
+            "schema": "overnight/error/1",
+            "error": type(self).__name__,
+            "message": self.message,
+            "hint": self.hint,
+            "exit_code": self.exit_code,
+        }
 
 
 class InputError(OvernightError):

@@ -6,9 +6,11 @@ Not rich: importing it takes longer than making the table, and the output is as 
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 import time
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 GAP = "  "
@@ -17,22 +19,60 @@ GAP = "  "
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
     """Lines of a table whose columns are as wide as their widest cell; columns of ``right`` are flush right.
 
-    A column without any content is left out, so that a caller need not know beforehand what there is to say.
+    A column without any content is left out, so that a caller need not know beforehand what there is to say. On a
+    terminal that is too narrow cells are broken into lines, at words where that is enough.
     """
     used = [index for index in range(len(header)) if any(row[index] for row in rows)]
     if not used:
         return []
     widths = {index: max(len(header[index]), *(len(row[index]) for row in rows)) for index in used}
 
-    def line(cells: Sequence[str]) -> str:
-        padded = (
-            cells[index].rjust(widths[index]) if index in right else cells[index].ljust(widths[index]) for index in used
-        )
-        return GAP.join(padded).rstrip()
+    gap = GAP
+    if (room := columns()) is not None and sum(widths.values()) + len(gap) * (len(used) - 1) > room:
+        cells = {index: [header[index], *(row[index] for row in rows)] for index in used}
+        least = {index: max(len(word) for cell in cells[index] for word in [*cell.split(), ""]) for index in used}
+        gap = gap if sum(least.values()) + len(gap) * (len(used) - 1) <= room else " "
+        widths = _narrowed(widths, least, room - len(gap) * (len(used) - 1))
+
+    def line(cells: Sequence[str]) -> Iterator[str]:
+        parts = {index: _broken(cells[index], widths[index]) for index in used}
+        for at in range(max(map(len, parts.values()))):
+            texts = {index: part[at] if at < len(part) else "" for index, part in parts.items()}
+            padded = (
+                texts[index].rjust(widths[index]) if index in right else texts[index].ljust(widths[index])
+                for index in used
+            )
+            yield gap.join(padded).rstrip()
 
     # The last column is not padded, and may hold sentences: its rule is as long as its header.
-    rule = {index: "-" * width for index, width in widths.items()} | {used[-1]: "-" * len(header[used[-1]])}
-    return [line(header), line([rule.get(index, "") for index in range(len(header))]), *map(line, rows)]
+    rule = {index: "-" * width for index, width in widths.items()}
+    rule[used[-1]] = "-" * min(widths[used[-1]], len(header[used[-1]]))
+    under = gap.join(rule[index] for index in used).rstrip()
+    return [*line(header), under, *(part for row in rows for part in line(row))]
+
+
+def columns() -> int | None:
+    """How wide the terminal is that standard output goes to; None: it goes elsewhere, where lines are not broken."""
+    if not sys.stdout.isatty():
+        return None
+    return shutil.get_terminal_size().columns or None
+
+
+def _narrowed(widths: dict[int, int], least: dict[int, int], room: int) -> dict[int, int]:
+    """Widths that fit into ``room``: the widest give way first, only then below their longest word."""
+    found = dict(widths)
+    for floor in (least, dict.fromkeys(least, 4)):
+        while sum(found.values()) > room and (wider := [index for index in found if found[index] > floor[index]]):
+            found[max(wider, key=lambda index: found[index])] -= 1
+    return found
+
+
+def _broken(cell: str, width: int) -> list[str]:
+    if len(cell) <= width:
+        return [cell]
+    import textwrap  # only on a narrow terminal
+
+    return textwrap.wrap(cell, width) or [""]
 
 
 def duration(seconds: float) -> str:
@@ -52,6 +92,11 @@ def clock(epoch: float, now: float | None = None) -> str:
     then = time.localtime(epoch)
     same_day = (then.tm_year, then.tm_yday) == (today.tm_year, today.tm_yday)
     return time.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M", then)
+
+
+def utc(epoch: float) -> str:
+    """``2026-11-30T01:12:16Z``, for programs."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))
 
 
 def user_place(kind: str, default: str) -> Path:

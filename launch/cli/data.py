@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from launch.base import answers, paint
 from launch.cli import options
 
 if TYPE_CHECKING:
@@ -138,10 +139,10 @@ def _inspect(args: argparse.Namespace) -> int:
     found = list(inspect.rows(path, args.tokenizer, args.rows, args.skip))
     if args.json:
         for row in found:
-            print(json.dumps(asdict(row), ensure_ascii=False))
+            print(answers.dumps(asdict(row), ascii_only=False))
         return 0
     console = None
-    if sys.stdout.isatty() or "FORCE_COLOR" in os.environ:
+    if paint.wanted(sys.stdout):
         from rich.console import Console
 
         console = Console(highlight=False)

@@ -6,6 +6,7 @@ import argparse
 import sys
 from dataclasses import asdict
 
+from launch.base import paint, waiting
 from launch.cli import options
 
 
@@ -27,10 +28,9 @@ def run(args: argparse.Namespace) -> int:
     findings, then = repair.examine(found, plan, gateway)
     safe = [finding for finding in findings if finding.is_safe]
     if not args.json:
-        for finding in findings:
-            print(f"{finding.kind}: {finding.text}\n  {finding.command}")
+        paint.out(f"{finding.kind}: {finding.text}\n  {finding.command}" for finding in findings)
         if not findings:
-            print(f"run {found.id}: nothing is wrong\nnext: {then}")
+            paint.out([f"run {found.id}: nothing is wrong", f"next: {then}"])
     fixed = []
     if safe and (args.fix or (not args.json and _agreed(len(safe)))):
         fixed = repair.fix(found, gateway, findings)
@@ -46,4 +46,5 @@ def _agreed(count: int) -> bool:
     """Ask the user; no where there is no terminal."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return False
-    return input(f"cancel or remove these ({count})? [y/N] ").strip().lower() in ("y", "yes")
+    with waiting.paused():
+        return input(f"cancel or remove these ({count})? [y/N] ").strip().lower() in ("y", "yes")

@@ -42,5 +42,7 @@ def run(args: argparse.Namespace) -> int:
         f"({one.seal.bytes / 1e6:.1f} MB)"
         for one in done
     ]
-    options.print_result(values, lines or ["nothing to fetch: the pipeline reads files of yours only"], args.json)
+    options.print_result(
+        {"items": values}, lines or ["nothing to fetch: the pipeline reads files of yours only"], args.json
+    )
     return 0

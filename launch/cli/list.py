@@ -12,7 +12,7 @@ configure = options.add_workspace
 
 def run(args: argparse.Namespace) -> int:
     """Print one line a run."""
-    from launch.base.text import clock, table
+    from launch.base.text import clock, table, utc
     from launch.runs import rundir
     from launch.status.runs import overview
 
@@ -31,5 +31,6 @@ def run(args: argparse.Namespace) -> int:
     ]
     shown = table(("run", "family", "pipeline", "profile", "created", "sealed", "state"), rows, right=(5,))
     none = ["no runs yet", "next: overnight submit PIPELINE --cluster NAME"]
-    options.print_result([asdict(one) for one in found], shown if found else none, args.json)
+    value = [{**asdict(one), "created": None if one.created_at is None else utc(one.created_at)} for one in found]
+    options.print_result({"runs": value}, shown if found else none, args.json)
     return 0

@@ -21,6 +21,7 @@ from launch import __version__
 from launch.base.errors import InputError, OvernightError
 
 COMMANDS = {
+    "new": "write a pipeline for your data, from five questions",
     "fetch": "bring base models and data sources into the workspace",
     "plan": "show the jobs of a pipeline, and what is already done",
     "submit": "submit a pipeline as a chain of Slurm jobs",
@@ -44,6 +45,9 @@ COMMANDS = {
     "list": "list the runs of a workspace",
     "data": "prepare training data, or look at it as the trainer will",
     "profile": "write, check and try the profile of a cluster",
+    "schema": "print the JSON Schema of pipelines, profiles or results, for editors",
+    "completion": "print what completes commands in bash, zsh or fish",
+    "man": "print the manual page of overnight",
     "via": "look after the connections of --via",
     "cluster": "start or stop a throw-away Slurm on this machine",
 }
@@ -59,6 +63,14 @@ _OF_THE_MACHINE = frozenset({
 })  # fmt: skip
 """What the machine can do to us at any call, beside what passes; a traceback would not help."""
 
+
+_WAITS_FOR = {
+    "plan": "reading the plan", "submit": "submitting", "resume": "reading the run", "cancel": "reading the run",
+    "status": "reading the run", "why": "reading the run", "report": "reading the run", "doctor": "reading the run",
+    "list": "reading the runs", "compare": "reading the runs", "gc": "looking at the workspace",
+    "profile": "asking the cluster",
+}  # fmt: skip
+"""What is said of a command that takes longer, where nothing more is known."""
 
 CHANGE_SOMETHING = frozenset({"fetch", "submit", "run", "cancel", "resume", "doctor", "gc", "notify", "publish"})
 """Commands that go on when nobody reads what they print any more (`overnight submit | head`)."""
@@ -115,7 +127,7 @@ def _run(arguments: list[str]) -> int:
     as_json = "--json" in arguments
     try:
         try:
-            code = _dispatch(arguments)
+            code = _dispatch(_in_words(arguments))
         except SystemExit as done:  # how argparse leaves after --help
             code = done.code if isinstance(done.code, int) else 0
         sys.stdout.flush()
@@ -138,6 +150,18 @@ def _run(arguments: list[str]) -> int:
         return _report(InputError("this machine has no memory left for it"), as_json)
     except Exception:
         return _bug()
+
+
+def _in_words(arguments: list[str]) -> list[str]:
+    """``help [COMMAND]``, ``version``, ``-V`` and no argument at all, as the options that they mean."""
+    match arguments:
+        case []:
+            return ["--help"]
+        case ["help", *words]:
+            return [*(word for word in words[:1] if not word.startswith("-")), "--help"]
+        case ["version"] | ["-V"]:
+            return ["--version"]
+    return arguments
 
 
 def _name_in(arguments: Sequence[str]) -> str | None:
@@ -168,11 +192,17 @@ def _dispatch(arguments: list[str]) -> int:
     if name is None or module is None or own is None:
         raise InputError("no command given", hint="overnight --help")
     args.main = main  # for `via serve`, which runs another command
+    args.whole_parser = whole_parser  # for what is made of all commands
+    from launch.base import answers, waiting
+
+    answers.begin(name, getattr(args, "action", None))
     if getattr(args, "via", None) is not None:
         from launch.cli.via_ssh import client
 
         return client.run(name, own, args)
-    return int(module.run(args))
+    quiet = bool(getattr(args, "json", False)) or name not in _WAITS_FOR
+    with waiting.shown(_WAITS_FOR.get(name, ""), quiet):
+        return int(module.run(args))
 
 
 def _load(name: str) -> ModuleType:
@@ -210,15 +240,29 @@ def _parser(
     return parser, found
 
 
+def whole_parser() -> argparse.ArgumentParser:
+    """With the options of every command, for completion and the manual: takes its time."""
+    parser, _ = _parser(None, None, ())
+    (commands,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
+    for name, line in COMMANDS.items():
+        module = _load(name)
+        own = commands.add_parser(name, help=line, description=module.__doc__)
+        module.configure(own)
+    return parser
+
+
 def _report(error: OvernightError, as_json: bool) -> int:
     if as_json:
         import json
 
         print(json.dumps(error.as_json(), ensure_ascii=False), file=sys.stderr)
     else:
-        print(f"overnight: {error}", file=sys.stderr)
+        from launch.base import paint
+
+        head = paint.text("overnight:", f"{paint.BOLD};{paint.RED}", sys.stderr)
+        print(f"{head} {error}", file=sys.stderr)
         if error.hint:
-            print(f"next: {error.hint}", file=sys.stderr)
+            print(f"{paint.text('next:', paint.BOLD, sys.stderr)} {error.hint}", file=sys.stderr)
     return error.exit_code
 
 

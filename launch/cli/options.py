@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from launch.base import answers, paint, waiting
 
 if TYPE_CHECKING:
     from jobs.core.paths import Workspace
@@ -57,13 +58,12 @@ def open_run(args: argparse.Namespace) -> tuple[Run, Plan, Profile]:
     return run, run.plan(), run.profile()
 
 
-def print_result(value: object, lines: Iterable[str], as_json: bool) -> None:
-    """Print ``value`` as one line of JSON, or else ``lines`` for people."""
+def print_result(value: Mapping[str, object], lines: Iterable[str], as_json: bool) -> None:
+    """Print ``value`` as one line of JSON with the name of its schema, or else ``lines`` for people."""
     if as_json:
-        print(json.dumps(value))
-        return
-    for line in lines:
-        print(line)
+        print(answers.dumps(value))
+    else:
+        paint.out(lines)
 
 
 def print_findings(value: dict[str, object], findings: list[Finding], as_json: bool) -> int:
@@ -78,13 +78,21 @@ def print_findings(value: dict[str, object], findings: list[Finding], as_json: b
 
 def read(args: argparse.Namespace) -> tuple[PipelineFile, ProfileFile, Workspace]:
     """The pipeline, the profile and the workspace that ``args`` name. Raises InputError: with file, line and column."""
+    import shlex
+
+    from launch.base.errors import InputError
     from launch.config import data_settings
     from launch.config.pipeline_file import read_pipeline
     from launch.config.profile_file import locate, read_profile
     from launch.runs.rundir import workspace_for
 
-    pipeline = data_settings.checked(read_pipeline(args.pipeline, args.set))
-    profile = read_profile(locate(args.cluster)).with_pipeline(pipeline.data, pipeline.positions)
+    try:
+        pipeline = data_settings.checked(read_pipeline(args.pipeline, args.set))
+        profile = read_profile(locate(args.cluster)).with_pipeline(pipeline.data, pipeline.positions)
+    except InputError as error:
+        if error.hint is not None and error.hint.startswith("overnight plan "):  # which knows only its own file
+            error.hint = shlex.join(["overnight", "plan", str(args.pipeline), "--cluster", args.cluster])
+        raise
     return pipeline, profile, workspace_for(profile.profile, args.workspace)
 
 
@@ -101,9 +109,10 @@ def plan(args: argparse.Namespace) -> Planned:
     from launch.plan import builder, gather
     from launch.plan.model import Planned
 
-    pipeline, profile, workspace = read(args)
-    gathered = gather.gather(pipeline, profile.profile, workspace)
-    return Planned(pipeline, profile, workspace, builder.build(pipeline.pipeline, profile.profile, gathered))
+    with waiting.shown("planning", quiet=getattr(args, "json", False)):
+        pipeline, profile, workspace = read(args)
+        gathered = gather.gather(pipeline, profile.profile, workspace)
+        return Planned(pipeline, profile, workspace, builder.build(pipeline.pipeline, profile.profile, gathered))
 
 
 def refuse_missing(planned: Planned, args: argparse.Namespace) -> None:

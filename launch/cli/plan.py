@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from launch.base import paint
 from launch.base.errors import InputError
 from launch.cli import options
 
@@ -67,21 +67,21 @@ def run(args: argparse.Namespace) -> int:
         more = {"states": states(planned.plan, planned.workspace), "estimates": [each.as_json() for each in estimated]}
         more["gates"] = [each.as_json() for each in gates]
         more["judges"] = [each.as_json() for each in judged]
-        print(json.dumps({**file.to_json(shown), **more}))
+        options.print_result({**file.to_json(shown), **more}, (), as_json=True)
     else:
         from launch.status.plan import print_plan
 
         print_plan(shown, planned.profile.profile, planned.workspace, options.fetch_command(args))
         if estimated:
-            print(f"\n{estimates.show(estimated)}")
+            paint.out(["", estimates.show(estimated)])
         if gates:
             from launch.plan import power
 
-            print(f"\n{power.show(gates)}")
+            paint.out(["", power.show(gates)])
         if judged:
             from launch.plan import judging
 
-            print(f"\n{judging.show(judged)}")
+            paint.out(["", judging.show(judged)])
         notes = epochs.notes(planned.plan, planned.workspace)
         notes += ranges.notes(planned.pipeline) + limits.notes(planned.plan, planned.profile, planned.pipeline)
         tried = sorted({(stage.backend, stage.experimental) for stage in planned.plan.stages})
@@ -151,11 +151,12 @@ def _sweep(args: argparse.Namespace, found: Sweep) -> int:
     if args.json:
         sealed = {name: [one for one, done in seen.items() if done] for name, seen in known.items()}
         hours = {"least": cost.least, "most": cost.most, "unknown": list(cost.unknown)}
-        print(json.dumps({"variants": variants, "sealed": sealed, "gpu_hours": hours, "notes": list(told)}))
+        value = {"variants": variants, "sealed": sealed, "gpu_hours": hours, "notes": list(told)}
+        options.print_result(value, (), as_json=True)
     else:
         rows = [[name, str(len(seen)), str(sum(seen.values()))] for name, seen in known.items()]
         jobs = sum(len(seen) - sum(seen.values()) for seen in known.values())
-        print("\n".join(table(("stage", "different", "sealed"), rows, right=(1, 2))))
+        paint.out(table(("stage", "different", "sealed"), rows, right=(1, 2)))
         estimated = f", {cost} by the estimate" if cost.most else ""
         print(f"\n{len(variants)} variants, {jobs} jobs{estimated}")
         for note in [*told, *cost.notes(found)]:

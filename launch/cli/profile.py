@@ -172,5 +172,5 @@ def _list(args: argparse.Namespace) -> int:
     found = summaries()
     rows = [[one.name, one.whose, one.description, one.link] for one in found]
     lines = table(("profile", "from", "description", "follows"), rows)
-    options.print_result([asdict(one) for one in found], lines, args.json)
+    options.print_result({"profiles": [asdict(one) for one in found]}, lines, args.json)
     return 0

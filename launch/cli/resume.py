@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from launch.cli import families, options
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from jobs.core import redaction
     from launch.inputs import toolkit
     from launch.runs import client, secret_files
+    from launch.submit import changes
 
     if (family := families.named(args)) is not None:
         return _family(family, args.json)
@@ -47,6 +49,9 @@ def run(args: argparse.Namespace) -> int:
     if args.from_job:
         return _from_job(found, plan, profile, names, args.from_job, args.json)
     toolkit.refuse_changed(found.paths.toolkit)
+    changes.refuse_data(found, plan)
+    if (changed := changes.of_pipeline(found)) is not None:
+        print(f"note: {changed}", file=sys.stderr, flush=True)
     secret_files.renew(found.paths, names)
     if profile.executor == "local":
         from launch.cli.run import advance as advance_here

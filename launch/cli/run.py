@@ -54,7 +54,7 @@ def advance(run: Run, *, as_json: bool) -> int:
     from launch.cli.progress import LocalDisplay, shown
     from launch.runs import rundir
     from launch.status import results
-    from launch.submit.local import LocalRunner
+    from launch.submit.local import LocalRunner, Stopped
 
     plan = run.plan()
     if not as_json:
@@ -62,6 +62,9 @@ def advance(run: Run, *, as_json: bool) -> int:
     try:
         with rundir.locked(run), shown(quiet=as_json) as output:
             LocalRunner(run, plan, run.profile(), LocalDisplay(plan, output)).advance()
+    except KeyboardInterrupt:
+        text = f"interrupted; what run {run.id} has sealed and saved stays"
+        raise Stopped(text, hint=f"overnight resume {run.id}") from None
     finally:
         # Also of a night that failed, above all where a gate was missed: what was measured so far.
         results.print_results(run, plan, as_json=as_json)

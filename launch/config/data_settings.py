@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from launch.config.kinds import DATA_KINDS
 from launch.config.pipeline_file import PipelineFile
 from launch.config.stages import DataStage, PathSource
+
+if TYPE_CHECKING:
+    from launch.config.schema.kinds import JsonSchema, WordsOfKeys
 
 
 def checked(pipeline: PipelineFile) -> PipelineFile:
@@ -48,4 +52,29 @@ def named_paths(prepare: Mapping[str, Any]) -> list[str]:
         return path
 
     paths.resolved(prepare, see, base=True)
+    return found
+
+
+def json_schemas(words: WordsOfKeys) -> dict[str, JsonSchema]:
+    """Kind of data stage -> what its ``prepare`` may be, as JSON Schema; a key that is null counts as not written."""
+    from data_prep.corpus.recipe import Recipe
+    from data_prep.rows.recipe import RowRecipe, others
+    from launch.config.schema.kinds import of_dataclass
+
+    found = {}
+    for kind in DATA_KINDS:
+        whole = (
+            of_dataclass(Recipe, words, "prepare")
+            if kind == "corpus"
+            else of_dataclass(RowRecipe, words, "prepare", others(kind))
+        )
+        keys = whole["properties"]
+        if kind == "corpus":
+            keys["quality"]["anyOf"].insert(0, {"type": "boolean"})
+        whole.pop("required", None)
+        for key in keys.values():
+            if "anyOf" not in key and "null" not in key["type"]:
+                key["type"] = [key["type"], "null"]
+                key |= {"enum": [*key["enum"], None]} if "enum" in key else {}
+        found[kind] = whole
     return found

@@ -1,6 +1,6 @@
 """``kind: export`` of a pipeline file: a finished model as others take it."""
 
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from launch.base.text import suggest
 from launch.config.document.positions import Problem
@@ -23,6 +23,14 @@ class ExportForms(StrictModel):
 
     gguf: GgufKeys | None = None
     vllm: bool = False
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """What ``read`` takes, as JSON Schema."""
+        gguf = {"type": "object", "properties": {"type": {"enum": list(get_args(GgufKeys.__annotations__["type"]))}}}
+        keyed = {"type": "object", "properties": {"gguf": {**gguf, "additionalProperties": False}}}
+        each = {"anyOf": [{"enum": list(FORMS)}, {**keyed, "additionalProperties": False}]}
+        return {"type": "array", "items": each, "contains": {"const": "hf"}}
 
     @classmethod
     def read(cls, value: Any) -> Self:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Self
 
 from launch.base.text import control_character
+from launch.config.allowed import allows, pattern_of
 from launch.config.document.typed import StrictModel, fields_of, text
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,31}\Z")
@@ -29,7 +30,7 @@ def one_line(value: str) -> str:
     return value
 
 
-def matching(pattern: re.Pattern[str], problem: str) -> Callable[[str], str]:
+def matching(pattern: re.Pattern[str], problem: str) -> Callable[[Any], Any]:
     """A check that text matches; what its error says of other text."""
 
     def check(value: str) -> str:
@@ -37,7 +38,7 @@ def matching(pattern: re.Pattern[str], problem: str) -> Callable[[str], str]:
             raise ValueError(f"{value!r} {problem}")
         return value
 
-    return check
+    return allows(check, pattern=pattern_of(pattern))
 
 
 slug = matching(_SLUG, "is not a name: a-z, 0-9 and -, not - first, at most 32")
@@ -60,6 +61,11 @@ class Duration(str):
     def minutes(self) -> int:
         """As ``--time`` takes it, rounded up."""
         return -(-self.seconds // 60)
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """What ``read`` takes, as JSON Schema."""
+        return {"type": "string", "pattern": pattern_of(_DURATION)}
 
     @classmethod
     def read(cls, value: Any) -> Self:
@@ -105,7 +111,7 @@ def above(bound: float) -> Callable[[Any], Any]:
             raise ValueError(f"must be greater than {bound:g}, got {value:g}")
         return value
 
-    return check
+    return allows(check, exclusiveMinimum=bound)
 
 
 def at_least(bound: float) -> Callable[[Any], Any]:
@@ -116,7 +122,7 @@ def at_least(bound: float) -> Callable[[Any], Any]:
             raise ValueError(f"must be at least {bound:g}, got {value:g}")
         return value
 
-    return check
+    return allows(check, minimum=bound)
 
 
 def below(bound: float) -> Callable[[Any], Any]:
@@ -127,7 +133,7 @@ def below(bound: float) -> Callable[[Any], Any]:
             raise ValueError(f"must be less than {bound:g}, got {value:g}")
         return value
 
-    return check
+    return allows(check, exclusiveMaximum=bound)
 
 
 def not_empty(value: Any) -> Any:
@@ -136,6 +142,9 @@ def not_empty(value: Any) -> Any:
         raise ValueError("is empty")
     return value
 
+
+allows(one_line, pattern=r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*$")
+allows(not_empty, pattern=r"\S", minItems=1, minProperties=1)
 
 Line = Annotated[str, one_line, not_empty]
 Slug = Annotated[str, slug]

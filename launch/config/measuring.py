@@ -5,6 +5,7 @@ from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal
 
 from jobs.core.tasks import kind_of
+from launch.config.allowed import allows
 from launch.config.document.typed import Before, StrictModel, key
 from launch.config.fields import Count, Line, ModuleName, NotNegative, matching, not_empty
 from launch.config.stage_keys import StageKeys, with_options
@@ -68,6 +69,9 @@ def address(text: str) -> str:
     if not text.startswith(("http://", "https://")):
         raise ValueError(f"{text!r}: write http://HOST:PORT/v1 or https://...")
     return text
+
+
+allows(address, pattern="^https?://")
 
 
 Tasks = Annotated[dict[Line, dict[Line, Any]], Before(_names_as_mapping), not_empty]
@@ -147,6 +151,9 @@ def _one_metric(by: dict[str, str]) -> dict[str, str]:
     if len(by) != 1:
         raise ValueError("write one metric: {TASK.METRIC: lower} or higher")
     return by
+
+
+allows(_one_metric, minProperties=1, maxProperties=1)
 
 
 class ChooseStage(StageKeys):

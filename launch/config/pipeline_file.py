@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.config import references, suites
-from launch.config.document.layers import apply_overrides
+from launch.config.document.layers import SET, apply_overrides
 from launch.config.document.positions import Document, MarkedFile, failure
 from launch.config.document.reader import read
 from launch.config.document.typed import validate
@@ -19,6 +19,12 @@ class PipelineFile(MarkedFile):
     """A pipeline and where it came from, overrides applied."""
 
     pipeline: Pipeline
+
+    @property
+    def overrides(self) -> list[str]:
+        """The texts of ``--set`` whose values are in it."""
+        marks = {**self.positions.keys, **self.positions.values}.values()
+        return list(dict.fromkeys(at.file.removeprefix(SET) for at in marks if at.file.startswith(SET)))
 
     def resolve(self, text: str) -> Path:
         """A path of the file: relative to the file's directory, ``~`` expanded."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from jobs.core.seal import Depth
+from launch.config.allowed import allows
 from launch.config.document.positions import KeyPath
 from launch.config.document.typed import fields_of, key
 from launch.config.fields import (
@@ -77,6 +78,9 @@ def _launches(value: tuple[str, ...]) -> tuple[str, ...]:
     if not value:
         raise ValueError("launcher: write the command that starts one process on each node, such as [ibrun]")
     return value
+
+
+allows(_launches, minItems=1)
 
 
 def _core_is_an_interpreter(value: dict[str, Environment]) -> dict[str, Environment]:

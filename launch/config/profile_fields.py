@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from jobs.core.budget import RETRIES
 from launch.base.errors import InputError
 from launch.base.text import suggest
+from launch.config.allowed import allows, pattern_of
 from launch.config.document.typed import Before, StrictModel
 from launch.config.fields import (
     Amount,
@@ -82,13 +83,13 @@ class MemoryRule(StrEnum):
     NEVER = "never"
 
 
-def _one_of(known: Sequence[str], what: str) -> Callable[[str], str]:
-    def check(name: str) -> str:
+def _one_of(known: Sequence[str], what: str) -> Callable[[Any], Any]:
+    def check(name: Any) -> Any:
         if name not in known:
             raise ValueError(f"{name!r} is no {what}; {suggest(name, known)}")
         return name
 
-    return check
+    return allows(check, enum=list(known))
 
 
 def expanded(text: str) -> str:
@@ -166,6 +167,8 @@ def _submission(text: str) -> str:
     return text
 
 
+allows(_option, pattern=pattern_of(_OPTION))
+allows(_submission, pattern=r"^(all|rolling\([1-9][0-9]{0,3}\))$")
 Submission = Annotated[Line, _submission]
 _NODE_PART = re.compile(r"(\$(?:\{\w+\}|[A-Za-z_]\w*))")
 
@@ -189,9 +192,12 @@ def _cluster(text: str) -> str:
     return text
 
 
+allows(_node_value, pattern=r"\$(\{\w+\}|[A-Za-z_])")
+allows(_cluster, pattern=r"^[A-Za-z0-9._-]+$")
 ClusterName = Annotated[Line, _cluster]
 NodeValue = Annotated[str, _node_value]
 OptionValue = Annotated[str | bool | None, Before(_addition)]
+allows(_by_form, enum=[one.value for one in GpuForm])
 VariableValue = Annotated[str, one_line]
 MountText = Annotated[Line, _mount]
 

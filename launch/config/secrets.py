@@ -14,6 +14,7 @@ from typing import Annotated
 
 from launch.base.errors import InputError
 from launch.base.text import control_character, user_place
+from launch.config.allowed import allows, pattern_of
 
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.ASCII)
@@ -32,6 +33,7 @@ def _secret_name(name: str) -> str:
     return name
 
 
+allows(_secret_name, pattern=pattern_of(VARIABLE_NAME))
 SecretName = Annotated[str, _secret_name]
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from jobs.core.settings import VALIDATION, DpoKeys, EarlyStopping, TrainingKeys, rule_of
 from launch.base.text import suggest
+from launch.config.allowed import allows
 from launch.config.document.typed import Key, StrictModel, TaggedBy, key
 from launch.config.export import ExportStage
 from launch.config.fields import (
@@ -39,6 +40,9 @@ def _base(text: str) -> str:
     return text
 
 
+allows(_base, pattern=r"^(?!pypi:(?!.+==.+$))(?!hf:(?![\w.-]+/[\w.-]+(?:@[\w./-]+)?$))")
+
+
 def _not_reserved(name: str) -> str:
     if name == FETCHED:
         raise ValueError(f"{FETCHED!r} means the base model; call the stage something else")
@@ -47,12 +51,16 @@ def _not_reserved(name: str) -> str:
     return name
 
 
+allows(_not_reserved, not_={"enum": [FETCHED, "checkpoint"]})
+
+
 def _with_mark(text: str) -> str:
     if text.count("{source}") != 1:
         raise ValueError(f"{text!r} must have {{source}} in it once")
     return text
 
 
+allows(_with_mark, pattern=r"\{source\}")
 _TRAINING = {entry.name: entry for keys in (TrainingKeys, DpoKeys, EarlyStopping) for entry in fields(keys)}
 
 
@@ -67,7 +75,7 @@ def _training(name: str, **instead: Any) -> Any:
             raise ValueError(problem)
         return value
 
-    return Key(**{"default": _TRAINING[name].default, **instead}, check=check)
+    return Key(**{"default": _TRAINING[name].default, **instead}, check=allows(check, **rule.keywords()))
 
 
 class ModelKeys(StrictModel):

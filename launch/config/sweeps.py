@@ -7,6 +7,7 @@ from math import prod
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from launch.base.errors import InputError
+from launch.config.allowed import allows
 from launch.config.document.layers import Override, option_value, path_of
 from launch.config.document.positions import Position, Positions, Problem, failure
 from launch.config.document.typed import Before, Faults, StrictModel, validate
@@ -40,6 +41,14 @@ class LogAxis(StrictModel):
 
 class AxisValues(tuple[Any, ...]):
     """What one key of a sweep is set to, one after the other: a list, or a ``LogAxis``."""
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """What ``read`` takes, as JSON Schema."""
+        ends = {"type": "array", "items": {"type": "number", "exclusiveMinimum": 0}, "minItems": 2, "maxItems": 2}
+        log = {"log": ends, "n": {"type": "integer", "minimum": 2}}
+        axis = {"type": "object", "properties": log, "required": ["log", "n"], "additionalProperties": False}
+        return {"anyOf": [{"type": "array", "minItems": 1, "uniqueItems": True}, axis]}
 
     @classmethod
     def read(cls, value: Any) -> Self:
@@ -82,10 +91,16 @@ def _as_mapping(value: Any) -> Any:
     return {value: None} if isinstance(value, str) else value
 
 
+allows(_as_mapping, type="string")
+
+
 def _one(by: dict[str, Any]) -> dict[str, Any]:
     if len(by) != 1:
         raise ValueError("write one metric: TASK.METRIC, or {TASK.METRIC: lower} or higher")
     return by
+
+
+allows(_one, minProperties=1, maxProperties=1)
 
 
 class SweepKeys(StrictModel):

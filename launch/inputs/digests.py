@@ -7,6 +7,7 @@ from typing import Any
 
 from jobs.core import files, seal, strict
 from jobs.core.spec import Source
+from launch.base import waiting
 from launch.base.errors import InputError
 
 
@@ -31,7 +32,8 @@ class DigestCache:
             known = self._known.get(str(path))
             if known is not None and known[:3] == key:
                 return Source(str(path), str(known[3]), status.st_size)
-            value = seal.digest_file(path)
+            with waiting.on(f"reading {path.name}"):
+                value = seal.digest_file(path)
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}", hint=f"ls -l {path}") from error
         self._known[str(path)] = [*key, value]

@@ -12,6 +12,7 @@ from typing import Any
 
 from jobs.core import strict
 from jobs.core.capabilities import Capabilities
+from launch.base import waiting
 from launch.base.errors import InputError
 from launch.config.profile import Profile
 from launch.config.references import OWN_BACKENDS, backends
@@ -76,7 +77,8 @@ def _ask(
     if kept is not None and (known := kept.get(python, names, boot, environment)) is not None:
         return known
     what = f"about the back ends {', '.join(names)}"
-    evidence, answers = answers_of(python, ["probe", *own, *names], environment, PROBE_SECONDS, what, lines=2)
+    with waiting.on(f"asking {python} {what}"):
+        evidence, answers = answers_of(python, ["probe", *own, *names], environment, PROBE_SECONDS, what, lines=2)
     if kept is not None:
         kept.put(python, names, boot, environment, answers, evidence)
     return dict(answers)

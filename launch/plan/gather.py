@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from launch.inputs.digests import DigestCache, source_files
 from launch.plan.backends import probe
 from launch.plan.builder import back_ends_of, uses_code
 from launch.plan.harness import harness_tasks
-from launch.plan.model import Facts, FetchedFacts, data_paths
+from launch.plan.model import BackEndFacts, Facts, FetchedFacts, data_paths
 from launch.plan.probe_cache import ProbeCache
 
 
@@ -30,6 +31,7 @@ def gather(pipeline: PipelineFile, profile: Profile, workspace: Workspace) -> Fa
     named = back_ends_of(pipeline.pipeline)
     code = None if pipeline.pipeline.code is None else pipeline.resolve(pipeline.pipeline.code)
     back_ends = probe(named, profile, code, pipeline.pipeline.secrets, ProbeCache(workspace.back_ends))
+    _refuse_not_installed(pipeline, profile, back_ends)
     digest = None
     own = sorted(set(named) - set(backends()) - set(OWN_BACKENDS))
     tasks = [vars(stage) for stage in pipeline.pipeline.stages.values() if isinstance(stage, MeasuringStage)]
@@ -87,6 +89,28 @@ def _rubrics(pipeline: PipelineFile) -> dict[str, str]:
         if not found[name].strip():
             raise pipeline.error(("judges", name, "rubric"), f"{judge.rubric} is empty")
     return found
+
+
+def _refuse_not_installed(pipeline: PipelineFile, profile: Profile, back_ends: Mapping[str, BackEndFacts]) -> None:
+    """Raises InputError: a back end lacks what it always needs, or a data stage what ``prepare`` needs. What is in
+    images and modules cannot be seen here."""
+    for name, facts in back_ends.items():
+        lacking = sorted(facts.capabilities.needs - facts.versions.keys())
+        if lacking and facts.versions.keys().isdisjoint(("image", "modules")):
+            install = f"{facts.python} -m pip install 'overnight[{facts.capabilities.extra}]'; or "
+            raise InputError(
+                f"back end {name!r}: {', '.join(lacking)} is not installed in {facts.python}",
+                hint=f"{install if facts.capabilities.extra else ''}set environments.{name}.venv in the profile "
+                f"{profile.name!r}",
+            )
+    data = back_ends.get("data")
+    if data is None or data.versions.get("tokenizers") != "missing":
+        return
+    for name, stage in pipeline.pipeline.stages.items():
+        if isinstance(stage, DataStage) and stage.prepare is not None:
+            text = f"needs the extra data, which {data.python} does not have"
+            hint = f"{data.python} -m pip install 'overnight[data]'"
+            raise pipeline.error(("stages", name, "prepare"), text, hint)
 
 
 def _paths_in(prepare: dict[str, Any] | None) -> list[str]:

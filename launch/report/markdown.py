@@ -29,7 +29,7 @@ def lines(report: RunReport, profile: str) -> list[str]:
                          "" if one.before is None else f"{one.before:.4g}", f"{one.now.value:.4g}",
                          "" if change is None else f"{change.value:+.4g}", interval, str(one.now.n), gate])  # fmt: skip
         found += [*_table(head, rows), ""]
-        found += [item for note in results.notes_of(report.measured) for item in (_plain(note), "")]
+        found += [item for note in results.notes_of(report.measured) for item in (plain(note), "")]
     rows = [[one.stage, one.state, one.job, one.nodes, "" if one.elapsed is None else duration(one.elapsed),
              "" if one.step is None else str(one.step)] for one in report.stages]  # fmt: skip
     found += [*_table(("stage", "state", "job", "nodes", "elapsed", "step"), rows), ""]

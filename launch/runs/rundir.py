@@ -175,9 +175,8 @@ def _fill(run: Run, pipeline: PipelineFile, profile: ProfileFile, plan: Plan, fa
         plan = replace(plan, code=taken.digest)
         code = {"code": taken.digest, "code_files": taken.files, "uncommitted": taken.uncommitted}
         print(f"code: {taken}", file=sys.stderr)
-    run.journal.write(
-        Event.CREATED, run=run.id, pipeline=str(pipeline.path.absolute()), profile=str(profile.path), **code
-    )
+    known = {"pipeline": str(pipeline.path.absolute()), "profile": str(profile.path.absolute())}
+    run.journal.write(Event.CREATED, run=run.id, **known, set=pipeline.overrides, **code)
     file.save(paths.plan, plan)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 
 from launch.base.errors import OvernightError, RejectedByCluster
+from launch.base.text import clock
 from launch.config.pipeline_file import PipelineFile
 from launch.config.profile import Profile, Resources
 from launch.config.profile_file import ProfileFile
@@ -65,7 +67,12 @@ def finding(
         except OvernightError as error:
             return Finding(Level.FAIL, what, f"{error.message}; {error.hint}" if error.hint else error.message, where)
     accepted = f"accepted by partition {stage.resources.partition or '(the default one)'}"
-    return Finding(Level.OK, what, said.splitlines()[-1].removeprefix("sbatch: ") if said else accepted)
+    return Finding(Level.OK, what, readable(said.splitlines()[-1].removeprefix("sbatch: ")) if said else accepted)
+
+
+def readable(said: str) -> str:
+    """What ``sbatch --test-only`` says, with its time as the user's clock has it: we ask Slurm for seconds."""
+    return re.sub(r"\bstart at (\d{9,11})\b", lambda found: f"start at {clock(int(found[1]))}", said)
 
 
 def explained(

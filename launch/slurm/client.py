@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch.base import waiting
 from launch.base.errors import ClusterUnreachable, RejectedByCluster
 from launch.slurm import queue, refusals
 from launch.slurm.environment import scrubbed
@@ -249,7 +250,10 @@ class Gateway:
         return answer
 
     def _run(self, command: tuple[str, ...], *, timeout: float | None = None, directory: Path | None = None) -> Answer:
-        timeout = self._timeout if timeout is None else timeout
+        with waiting.on(f"waiting for {command[0]}"):
+            return self._answered(command, self._timeout if timeout is None else timeout, directory)
+
+    def _answered(self, command: tuple[str, ...], timeout: float, directory: Path | None) -> Answer:
         began = time.monotonic()
         try:
             process = subprocess.Popen(

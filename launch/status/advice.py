@@ -100,4 +100,5 @@ def submit(run: Run, command: str = "") -> str:
     created = next((entry for entry in run.journal.read() if entry.get("event") == Event.CREATED), {})
     pipeline, profile = str(created.get("pipeline", "PIPELINE")), str(created.get("profile", "PROFILE"))
     command = command or ("run" if run.profile().executor == "local" else "submit")
-    return shlex.join(["overnight", command, pipeline, "--cluster", profile])
+    options = [word for one in created.get("set", ()) for word in ("--set", str(one))]
+    return shlex.join(["overnight", command, pipeline, "--cluster", profile, *options])

@@ -161,11 +161,13 @@ class _Look:
         base = StageStatus(stage.name, State.SEALED, "sealed", of_run="" if of_run == self._run.id else of_run)
         if stage.name in self._history.reused:
             return base
-        starts, end = progress.starts_and_end(self._paths.stage(stage.name).events)
-        elapsed = end["time"] - starts[0]["time"] if starts and end else None
+        made = progress.worked(self._paths.stage(stage.name).events)
+        end = made.end
         # Of a chain of jobs the one that sealed, not a spare one behind it.
         text = f"{base.text} ({end['note']})" if "note" in end else base.text  # a light seal is labelled
-        return replace(base, text=text, job=end.get("job", job), elapsed=elapsed, continued=max(0, len(starts) - 1))
+        return replace(
+            base, text=text, job=end.get("job", job), elapsed=made.seconds, continued=max(0, len(made.starts) - 1)
+        )
 
     def _judged(
         self,

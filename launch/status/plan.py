@@ -14,6 +14,7 @@ from jobs.core import attempts, seal, strict, validation
 from jobs.core.paths import RunPaths, StorePaths, Workspace
 from jobs.core.progress import recent_steps
 from jobs.core.seal import SealBroken
+from launch.base import paint
 from launch.base.text import count, duration, table
 from launch.config.profile import Continuation, Profile, partitions_of
 from launch.plan.model import Plan, PlannedStage
@@ -172,7 +173,7 @@ def print_plan(
     expected = {stage.name: expected_seconds(stage, past) for stage in plan.stages}
     rows = [_row(stage, profile, state[stage.name], expected[stage.name]) for stage in plan.stages]
     print(f"{plan.pipeline} on {profile.name}, workspace {workspace.root}\n")
-    print("\n".join(table(_HEADER, rows, right=(5, 6, 7, 8))))
+    paint.out(table(_HEADER, rows, right=(5, 6, 7, 8)))
     print()
     print(_totals(plan, profile, state, expected))
     for stage in plan.stages:
@@ -181,7 +182,7 @@ def print_plan(
     for item in plan.missing:
         print(f"not fetched yet: {item.name} ({item.request})")
     if plan.missing:
-        print(f"next: {fetch_command}")
+        paint.out([f"next: {fetch_command}"])
 
 
 def _totals(plan: Plan, profile: Profile, state: dict[str, str], expected: dict[str, float | None]) -> str:

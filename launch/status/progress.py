@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +38,49 @@ def seconds_left(reports: Sequence[Report]) -> float | None:
     return max(0, reports[-1].total - reports[-1].step) * each
 
 
-def starts_and_end(events: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """What the jobs of a stage noted when they began to work, and when one of them sealed (empty: nothing)."""
+@dataclass(frozen=True)
+class Worked:
+    """What made a sealed stage. ``starts``: what its jobs noted when they began, of those since it was sealed before
+    (a damaged result is made again); ``end``: when one of them sealed; empty: nothing. ``seconds``: of all starts
+    together, without the time between them; None: not known."""
+
+    starts: list[dict[str, Any]]
+    end: dict[str, Any]
+    seconds: float | None
+
+
+def worked(events: Path) -> Worked:
+    """As the jobs of a stage have noted it."""
     try:
         lines = strict.content(events).splitlines()
     except (FileNotFoundError, ValueError):
-        return [], {}
+        return Worked([], {}, None)
     # Asked for every finished stage: the lines of other events are not worth parsing.
-    notes = [note for line in lines if b'"start"' in line or b'"sealed"' in line if (note := _note(line))]
-    ends = [note for note in notes if note.get("event") == "sealed"]
-    return [note for note in notes if note.get("event") == "start"], ends[-1] if ends else {}
+    wanted = (b'"start"', b'"sealed"', b'"verdict"')
+    notes = [note for line in lines if any(word in line for word in wanted) if (note := _note(line))]
+    seals = [number for number, note in enumerate(notes) if note.get("event") == "sealed"]
+    if len(seals) > 1:
+        notes = notes[seals[-2] + 1 :]
+    starts = [note for note in notes if note.get("event") == "start"]
+    end: dict[str, Any] = next((note for note in reversed(notes) if note.get("event") == "sealed"), {})
+    if not starts or not end:
+        return Worked(starts, end, None)
+    return Worked(starts, end, sum(_seconds(start, notes) for start in starts))
+
+
+def _seconds(start: dict[str, Any], notes: list[dict[str, Any]]) -> float:
+    """From its beginning to its own last word; of one that was ended without any, until the next one began."""
+    job, restart = start.get("job"), start.get("restart")
+    later = [one["time"] for one in notes if one.get("event") == "start" and one["time"] > start["time"]]
+    # The seal is the last start's, whatever it says.
+    own = [
+        one["time"]
+        for one in notes
+        if (one.get("job") == job and one.get("restart", restart) == restart)
+        or (not later and one["event"] == "sealed")
+    ]
+    ends = max(own)
+    return max(0.0, float((ends if ends > start["time"] or not later else min(later)) - start["time"]))
 
 
 def _note(line: bytes) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Numbers, intervals, differences and gates are those that the evaluation itself w
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from jobs.core import files, results, seal
 from jobs.core.paths import Workspace
+from launch.base import answers, paint
 from launch.base.errors import InputError
 from launch.base.text import table
 from launch.plan.model import Plan, PlannedStage
@@ -222,9 +222,9 @@ def print_results(run: Run, plan: Plan, as_json: bool) -> None:
     if found:
         files.write_json(run.paths.results, value)
     if as_json:
-        print(json.dumps(value))
+        print(answers.dumps(value))
     elif found:
-        print("\n" + "\n".join(lines(found)) + f"\n\nalso in {run.paths.results}")
+        paint.out(["", *lines(found), "", f"also in {run.paths.results}"])
     if light and not as_json:
         print(f"\n{seal.LIGHT_NOTE}: {', '.join(light)}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from launch.base.text import clock, count, duration, table
+from launch.base.text import clock, count, duration, table, utc
 from launch.plan.model import Plan
 from launch.runs.rundir import Run
 from launch.status import advice
@@ -68,6 +68,7 @@ def as_json(run: Run, plan: Plan, profile: str, status: RunStatus) -> dict[str, 
         "pipeline": plan.pipeline,
         "profile": profile,
         "path": str(run.paths.root),
+        "created": None if status.created_at is None else utc(status.created_at),
         "done": status.is_done,
         "cluster": status.cluster,
         "stages": [vars(stage) for stage in status.stages],

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
+from launch.base import answers
 from launch.base.errors import OvernightError
 from launch.config.profile import Profile
 from launch.plan.model import Plan
@@ -67,7 +67,7 @@ def advance(
         print(f"{left_over}; later: overnight doctor {run.id}", file=sys.stderr, flush=True)
     if as_json:
         values = [{"stage": step.stage, "action": step.action, "job": step.job} for step in steps]
-        print(json.dumps({"run": run.id, "snapshot_seconds": snapshot_seconds, "stages": values}))
+        print(answers.dumps({"run": run.id, "snapshot_seconds": snapshot_seconds, "stages": values}))
     else:
         later = sum(step.action is Action.LATER for step in steps)
         if later and ending is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +21,9 @@ class Interrupt:
         self.pending = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        if not self.pending:
+            with contextlib.suppress(OSError):  # not print: a handler must not enter a buffer that is being written
+                os.write(2, b"\nstopping as soon as this job is submitted or refused\n")
         self.pending = True
 
 

@@ -37,6 +37,12 @@ class StageFailed(OvernightError):
     exit_code = 1
 
 
+class Stopped(OvernightError):
+    """Ctrl-C: nothing further is begun."""
+
+    exit_code = 130
+
+
 class Display(Protocol):
     """Shows a stage at work."""
 
@@ -65,6 +71,7 @@ class LocalRunner:
         self._profile = profile
         self._display = display
         self._job = attempt_state.local_job(socket.gethostname(), os.getpid())
+        self._interrupts = _Interrupts()
         self._suspects = reuse.suspects(run, plan)
 
     def advance(self) -> None:
@@ -79,6 +86,9 @@ class LocalRunner:
                 self._run.journal.write(Event.REUSED, stage=stage.name, store=store.root.name)
                 self._display.begin(stage, reused=True)
                 continue
+            if self._interrupts.count:
+                text = f"stopped before {stage.name}; what is sealed stays"
+                raise Stopped(text, hint=f"overnight resume {self._run.id}")
             attempt = self._open(stage, store)
             self._display.begin(stage, reused=False)
             began = time.monotonic()
@@ -178,7 +188,7 @@ class LocalRunner:
 
     @contextmanager
     def _interruptible(self, paths: StagePaths, process: subprocess.Popen[bytes]) -> Iterator[None]:
-        seen = _Interrupts()
+        seen = self._interrupts
 
         def on_interrupt(number: int, frame: object) -> None:
             seen.count += 1

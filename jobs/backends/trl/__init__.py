@@ -40,9 +40,13 @@ CAPABILITIES = Capabilities(
         lean_by="liger",
     ),
     saves="hf",
+    needs=frozenset({"torch", "transformers"}),
+    extra="train",
     # 1 took rows several times in a batch, lost the rotary base for transformers 4, and scored without a model's cap
     revision=2,
 )
+
+INSTALL = ": pip install 'overnight[train]'"
 
 cpu.wait_passively()
 
@@ -71,7 +75,7 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
         settings.split_batch(shape.world)
         validation.rows_of(spec.inputs["data"], settings)
     wanted = ("torch", "transformers") if spec.kind == "evaluate" else ("torch", "transformers", "trl", "accelerate")
-    interface.needed(*wanted, hint=": pip install 'overnight[train]'")
+    interface.needed(*wanted, hint=INSTALL)
     return interface.in_process(spec, shape, CAPABILITIES.launcher)
 
 

@@ -18,8 +18,10 @@ from launch.config.document.positions import Document, KeyPath, Position, Positi
 from launch.config.document.reader import parse, parse_value, read, scalar
 
 EXTENDS = "extends"
+SET = "--set "
+"""Before an option in the position of its value."""
 _WHOLE = "environments"
-_NOT_FROM_PIPELINE = ("name", EXTENDS, "executor", "devcluster")
+NOT_FROM_PIPELINE = ("name", EXTENDS, "executor", "devcluster")
 
 _NAMED = ("stages", "sources")  # their keys are the user's names: an option may change one, not invent one
 
@@ -65,7 +67,7 @@ def of_pipeline(document: Document) -> Document:
         raise failure([Problem(("cluster",), "expected a mapping (key: value)")], positions)
     refused = [
         Problem(("cluster", key), "cannot be set by a pipeline: choose another --cluster", at_key=True)
-        for key in _NOT_FROM_PIPELINE
+        for key in NOT_FROM_PIPELINE
         if key in said
     ]
     if refused:
@@ -150,7 +152,7 @@ def path_of(dotted: str) -> tuple[str, ...]:
 
 
 def _of_option(option: str) -> Override:
-    origin = f"--set {option}"
+    origin = f"{SET}{option}"
     dotted, equals, text = option.partition("=")
     path = path_of(dotted)
     if not equals or not path:

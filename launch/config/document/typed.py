@@ -139,7 +139,7 @@ class StrictModel:
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it, in the spelling of files."""
-        return {field.spelling: _plain(getattr(self, name)) for name, field in fields_of(type(self)).items()}
+        return {field.spelling: plain_of(getattr(self, name)) for name, field in fields_of(type(self)).items()}
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         raise FrozenInstanceError(f"{name}: a {type(self).__name__} is frozen")
@@ -154,13 +154,14 @@ class StrictModel:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
 
 
-def _plain(value: Any) -> Any:
+def plain_of(value: Any) -> Any:
+    """A value of a class as JSON has it."""
     if isinstance(value, StrictModel):
         return value.plain()
     if isinstance(value, dict):
-        return {_plain(key): _plain(inner) for key, inner in value.items()}
+        return {plain_of(key): plain_of(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [plain_of(inner) for inner in value]
     return value.value if isinstance(value, Enum) else str(value) if isinstance(value, str | Path) else value
 
 

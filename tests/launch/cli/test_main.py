@@ -63,7 +63,6 @@ def test_no_module_of_launch_imports_an_executor_or_a_trainer() -> None:
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        ((), "no command given"),
         (("stats",), "there is no command 'stats'; nearest: status"),
         (("--frobnicate",), "unrecognized arguments: --frobnicate"),
         (("cluster", "up", "--nodes", "many"), "invalid int value: 'many'"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
+from email import message_from_string
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,17 @@ def test_everything_that_is_ours_is_in_the_wheel_and_nothing_else(installed: Pat
         }
         shipped = {path.relative_to(installed) for path in (installed / package).rglob("*") if path.is_file()}
         assert shipped == ours
+
+
+def test_the_version_has_one_place_and_the_licence_is_shipped(installed: Path) -> None:
+    (about,) = installed.glob("*.dist-info")
+    said = message_from_string((about / "METADATA").read_text(encoding="utf-8"))
+    assert (said["Version"], said["License-Expression"]) == (launch.__version__, "Apache-2.0")
+    assert (about / "licenses/LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "version" in project["project"]["dynamic"]
+    assert project["tool"]["hatch"]["version"]["path"] == "launch/__init__.py"
 
 
 def test_it_runs_from_anywhere_beside_files_that_shadow_our_names(installed: Path, tmp_path: Path) -> None:

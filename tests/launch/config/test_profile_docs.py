@@ -82,3 +82,10 @@ def test_examples_are_profiles(number: int, tmp_path: Path) -> None:
     path = tmp_path / "example.yaml"
     path.write_text(f"executor: slurm\n{example}")
     read_profile(path)
+
+
+def rows_of(page: Path) -> dict[str, str]:
+    """Key, with ``NAME`` for what users choose, and the last column of every row."""
+    found = re.findall(r"^\| `([^`]+)` \|[^|]*\|[^|]*\| ([^|]*)\|$", page.read_text(), re.MULTILINE)
+    chosen = "|".join(sorted(set(NAMES.values())))
+    return {re.sub(rf"\.({chosen})(?=\.|$)", ".NAME", key): text.strip() for key, text in found}

@@ -47,7 +47,7 @@ def test_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         "# Ours, of the lab. More: https://example.org/a.\nname: ours\nexecutor: local\n"
     )
     assert main.main(["profile", "list", "--json"]) == 0
-    found = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    found = {one["name"]: one for one in json.loads(capsys.readouterr().out)["profiles"]}
     assert (found["ours"]["whose"], found["ours"]["description"], found["ours"]["link"]) == (
         "yours",
         "Ours, of the lab",

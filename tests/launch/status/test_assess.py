@@ -21,7 +21,7 @@ from launch.runs.attempt_state import QueueView
 from launch.runs.journal import Event
 from launch.runs.rundir import Run
 from launch.slurm.queue import AccountRow, QueueRow
-from launch.status import advice
+from launch.status import advice, progress
 from launch.status import text as show_status
 from launch.status.assess import Queue, look
 from launch.status.model import RunStatus, StageStatus, State
@@ -380,3 +380,26 @@ def test_a_stage_of_another_user_says_whose_it_is_and_is_not_called_lost(
 
     cancelled = cancel.on_slurm(run, run.plan(), Gateway(), {"cpt", "sft"})  # type: ignore[arg-type]
     assert cancelled.theirs == {"cpt": name}
+
+
+def test_elapsed_is_the_work_and_not_the_time_between_starts(tmp_path: Path) -> None:
+    """A job that was requeued for an hour has not computed for it; what is made again is not as old as its first seal."""
+    events = tmp_path / "events.jsonl"
+
+    def note(event: str, job: str, restart: int, at: float) -> str:
+        return json.dumps({"event": event, "job": job, "restart": restart, "time": at, "attempt": "a"}) + "\n"
+
+    first = note("start", "7", 0, 100) + note("verdict", "7", 0, 160)  # a time limit
+    second = note("start", "7", 1, 3760) + note("sealed", "7", 1, 3790) + note("verdict", "7", 1, 3791)
+    events.write_text(first + second)
+    assert progress.worked(events).seconds == 60 + 31
+    assert len(progress.worked(events).starts) == 2
+    again = note("start", "9", 0, 9000) + note("sealed", "9", 0, 9009)
+    events.write_text(first + second + again)
+    made = progress.worked(events)
+    assert (made.seconds, len(made.starts), made.end["job"]) == (9, 1, "9")
+    killed = note("start", "7", 0, 100) + note("start", "7", 1, 180) + note("sealed", "7", 1, 200)
+    events.write_text(killed)
+    assert progress.worked(events).seconds == 80 + 20
+    events.write_text("")
+    assert progress.worked(events).seconds is None

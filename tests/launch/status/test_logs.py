@@ -122,7 +122,7 @@ def test_title() -> None:
 def listed(run: Run, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     capsys.readouterr()
     assert main(["list", "--workspace", str(run.workspace.root), "--json"]) == 0
-    return {entry["run"]: entry["state"] for entry in json.loads(capsys.readouterr().out)}
+    return {entry["run"]: entry["state"] for entry in json.loads(capsys.readouterr().out)["runs"]}
 
 
 def test_list_gives_a_word_for_every_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -211,7 +211,7 @@ def test_the_four_agree(
     run = make(tmp_path / "ws", stage("cpt", steps=60))
     asked = Asked(tmp_path / "bin", run, story.build(run), capsys)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
-    (listed,) = (one for one in asked("list") if one["run"] == run.id)
+    (listed,) = (one for one in asked("list")["runs"] if one["run"] == run.id)
     status, doctor = asked("status", run.id), asked("doctor", run.id)
     (why,), (shown,) = asked("why", run.id, "cpt")["stages"], status["stages"]
     files = {"pipeline": tmp_path / "files" / "waits.yaml", "profile": tmp_path / "files" / "site.yaml"}

@@ -1,0 +1,147 @@
+"""What a file or directory of a user holds: texts, instructions or preferences, in which form, and how much of it."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.common.errors import DataError, Flaw
+from data_prep.rows import forms
+from data_prep.rows.forms import Fields, Unfit
+from data_prep.rows.messages import written
+from data_prep.sources import formats, layout, reader
+
+LOOKED_AT = 20_000
+"""The most rows of a data set that are read."""
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What was found.
+
+    Attributes:
+        kind: ``corpus``, ``instructions`` or ``preferences``.
+        form: by its name in ``docs/data.md``.
+        rows: how many, or files of text; ``more``: there are more than were read.
+        talks: rows are conversations, which a chat template turns into text.
+        unused: fields that no form uses, to leave out.
+        size: bytes of UTF-8 of the longest of 95 % of the rows; ``total``: of all that were read.
+        has_test: the files have a test split of their own.
+        needs_prepare: without ``prepare`` a stage does not read it.
+    """
+
+    kind: str
+    form: str
+    rows: int
+    more: bool
+    talks: bool
+    unused: tuple[str, ...]
+    size: int
+    total: int
+    has_test: bool
+    needs_prepare: bool
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        what = {"corpus": "texts", "instructions": "instructions", "preferences": "preferences"}[self.kind]
+        leave = f"; fields left out: {', '.join(self.unused)}" if self.unused else ""
+        return f"{'at least ' if self.more else ''}{self.rows:,} {what} ({self.form}){leave}"
+
+
+def recognise(path: Path) -> Recognised:
+    """What ``path`` holds.
+
+    Raises:
+        DataError: it is not there, is of no known form, or of several; with file and line.
+    """
+    files = layout.data_files(path)
+    if not files:
+        raise DataError("has no data in it", path)
+    splits = {_split_of(path, file) for file in files}
+    rows = [file for file in files if formats.look(str(file)).is_rows]
+    if not rows:
+        return _texts(files, "test" in splits)
+    return _Rows(rows).look("test" in splits)
+
+
+def _split_of(path: Path, file: Path) -> str:
+    parts = (*file.relative_to(path).parts[:-1], file.name.partition(".")[0]) if path.is_dir() else ()
+    return next((part for part in parts if part in ("test", "validation")), "")
+
+
+def _texts(files: list[Path], has_test: bool) -> Recognised:
+    sizes = []
+    for file in files[:LOOKED_AT]:
+        known = formats.look(str(file))
+        if known.refused:
+            raise DataError(known.refused, file)
+        sizes.append(file.stat().st_size)
+    form = "html" if any(formats.look(str(file)).form == "html" for file in files[:LOOKED_AT]) else "text"
+    more = len(files) > LOOKED_AT
+    return Recognised("corpus", form, len(sizes), more, False, (), _most(sizes), sum(sizes), has_test, form == "html")
+
+
+class _Rows:
+    def __init__(self, files: list[Path]) -> None:
+        self._files = files
+        self._kinds: Counter[str] = Counter()
+        self._forms: Counter[str] = Counter()
+        self._unused: set[str] = set()
+        self._sizes: list[int] = []
+        self._talks = False
+
+    def look(self, has_test: bool) -> Recognised:
+        found = self._found()
+        for place, row in itertools.islice(found, LOOKED_AT):
+            self._see(place, row)
+        if not self._sizes:
+            raise DataError("has no rows", self._files[0])
+        more = next(found, None) is not None
+        ((kind, _),) = self._kinds.items()
+        form = self._forms.most_common(1)[0][0]
+        sizes = self._sizes
+        whole = (len(sizes), more, self._talks, tuple(sorted(self._unused)), _most(sizes), sum(sizes))
+        return Recognised(kind, form, *whole, has_test, kind != "corpus")
+
+    def _found(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for file in self._files:
+            for one in reader.rows(str(file)):
+                if isinstance(one, Flaw):
+                    raise DataError(f"{one.place}: {one.text}")
+                yield f"{file}:{one[0]}", one[1]
+
+    def _see(self, place: str, row: dict[str, Any]) -> None:
+        fields = Fields(row)
+        try:
+            kind, form, text, talks = _of_row(fields)
+        except Unfit as error:
+            raise DataError(f"{place}: {error}") from error
+        if kind != "corpus":
+            self._unused.update(fields.unused())
+        self._kinds[kind] += 1
+        if len(self._kinds) > 1:
+            raise DataError(f"{place}: is of {kind}, and rows before it are not: keep the kinds in files of their own")
+        self._forms[form] += 1
+        self._talks = self._talks or talks
+        self._sizes.append(len(text.encode("utf-8", "replace")))
+
+
+def _of_row(fields: Fields) -> tuple[str, str, str, bool]:
+    """Kind, form, text, and whether it is a conversation."""
+    asks = any(name in fields for name in ("messages", "conversations", "conversation", "prompt", "instruction"))
+    if "text" in fields and not asks:
+        return "corpus", "rows of text", fields.text("text"), False
+    pair = fields.has("chosen", "rejected") or fields.has("prompt", "answers")
+    example = forms.preferences(fields) if pair else forms.instructions(fields)
+    answer = max(example.answers, key=lambda one: len(written(one)))
+    texts = written([*example.before, *answer])
+    return "preferences" if pair else "instructions", example.form, texts, not example.texts
+
+
+def _most(sizes: list[int]) -> int:
+    return sorted(sizes)[min(len(sizes) - 1, len(sizes) * 95 // 100)]
