@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off --root-user-action ignore \
 	--constraint constraints.txt
-EXTRAS := train,data,eval,nemo-run,submitit,hub,tensorboard,notify,watch,dev
+EXTRAS := train,data,eval,nemo-run,submitit,hub,tensorboard,notify,watch,notebooks,dev
 
 .DELETE_ON_ERROR:
 .PHONY: demo test test-slurm test-rest test-full test-slurm24 coverage check soak bench clean venvs venv-nemo venv-automodel

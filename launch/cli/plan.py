@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from launch.base.errors import InputError
 from launch.cli import options
+from launch.submit import prepare
 
 if TYPE_CHECKING:
-    from launch.plan.model import Plan, Planned
-    from launch.plan.power import GatePower
-
-RUNS_ASKED = 5
-"""Newest runs whose evaluations tell how metrics vary."""
+    from launch.plan.model import Planned
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +32,8 @@ def run(args: argparse.Namespace) -> int:
     """Plan and print."""
     if args.sweep:
         return _sweep(args)
-    planned = options.plan(args)
+    wanted = options.submission(args)
+    planned = prepare.plan(wanted)
     if args.scripts:
         from launch.render import preview
 
@@ -48,56 +43,18 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.check:
         return _check(planned, as_json=args.json)
-    from launch.plan import epochs, estimates, limits
+    from launch.status import outlook
 
-    shown = epochs.with_steps(planned.plan, planned.workspace)
-    known = (shown, planned.profile.profile, planned.workspace)
-    found = estimates.estimates(*known)
-    gates = _gates(planned)
+    found = outlook.of(planned)
     if args.json:
         from launch.plan import file
-        from launch.status.plan import states
 
-        more = {"states": states(planned.plan, planned.workspace), "estimates": [each.as_json() for each in found]}
-        more["gates"] = [each.as_json() for each in gates]
-        print(json.dumps({**file.to_json(shown), **more}))
+        more = {"states": found.states, "estimates": [each.as_json() for each in found.estimates]}
+        print(json.dumps({**file.to_json(found.shown), **more, "gates": [each.as_json() for each in found.gates]}))
     else:
-        from launch.status.plan import print_plan
-
-        print_plan(shown, planned.profile.profile, planned.workspace, options.fetch_command(args))
-        if found:
-            print(f"\n{estimates.show(found)}")
-        if gates:
-            from launch.plan import power
-
-            print(f"\n{power.show(gates)}")
-        notes = epochs.notes(planned.plan, planned.workspace)
-        notes += limits.notes(planned.plan, planned.profile, planned.pipeline)
-        tried = sorted({(stage.backend, stage.experimental) for stage in planned.plan.stages})
-        notes += estimates.of_kept_saves(planned.plan, found)
-        notes += [f"back end {backend} is experimental: {untried}" for backend, untried in tried if untried]
-        for note in notes:
-            print(f"  {note}")
-    limits.refuse(planned.plan, planned.profile, planned.pipeline)
-    estimates.refuse(*known, found)
+        print("\n".join(outlook.lines(found, wanted.command("fetch"))))
+    found.refuse()
     return 0
-
-
-def _gates(planned: Planned) -> list[GatePower]:
-    """What the gates can decide; of how metrics vary the last runs of this pipeline tell."""
-    if not any(stage.settings.get("gate") for stage in planned.plan.stages):
-        return []
-    from launch.plan import power
-    from launch.runs import rundir
-
-    def plans() -> Iterator[Plan]:
-        runs = [run for run in rundir.all_runs(planned.workspace.root) if run.workspace == planned.workspace]
-        for run in runs[:RUNS_ASKED]:
-            with contextlib.suppress(InputError, OSError, ValueError):  # a damaged run says nothing here
-                if (plan := run.plan()).pipeline == planned.plan.pipeline:
-                    yield plan
-
-    return power.powers(planned.plan, planned.workspace, power.deviations(plans(), planned.workspace))
 
 
 def _sweep(args: argparse.Namespace) -> int:

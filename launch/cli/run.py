@@ -18,20 +18,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make a run and run every stage that is not sealed."""
-    from launch.base.errors import InputError
-    from launch.runs import rundir, secret_files
+    from launch.submit import start
 
-    planned = options.plan(args)
-    if planned.profile.profile.executor != "local":
-        raise InputError(
-            f"the profile {args.cluster!r} is of a Slurm cluster",
-            hint=f"overnight submit {args.pipeline} --cluster {args.cluster}",
-        )
-    options.refuse_missing(planned, args)
-    values = options.secrets(planned)
-    run = rundir.create(planned.workspace, planned.pipeline, planned.profile, planned.plan)
-    secret_files.write(run.paths, values)
-    return advance(run, as_json=args.json)
+    return advance(start.here(options.submission(args)), as_json=args.json)
 
 
 def advance(run: Run, *, as_json: bool) -> int:
