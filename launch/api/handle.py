@@ -80,18 +80,20 @@ class RunHandle:
         from launch.watch.feed import Feed
 
         feed = Feed(self._run, self._run.plan(), self._run.profile())
-        end = None if timeout is None else time.monotonic() + timeout
+        began, end = time.time(), None if timeout is None else time.monotonic() + timeout
         told: dict[str, tuple[State, str]] = {}
         while True:
-            status = feed.look().status
-            for stage in status.stages:
+            seen = feed.look()
+            status = seen.status
+            # An answer that another watcher got before is not of what was done since, such as a resume.
+            for stage in status.stages if seen.time >= began else ():
                 # A stage at work says another step each time; that is no change of its state.
                 now = stage.state, "" if stage.state is State.RUNNING else stage.text
                 if told.get(stage.stage) != now:
                     told[stage.stage] = now
                     if on_change is not None:
                         on_change(stage)
-            if status.is_over and not status.unreachable:
+            if seen.time >= began and status.is_over and not status.unreachable:
                 return status
             if end is not None and time.monotonic() >= end:
                 raise TimeoutError(f"run {self.id} still goes on after {timeout:g} s")

@@ -202,10 +202,14 @@ def test_the_page_is_that_of_the_command(done: overnight.RunHandle, tmp_path: Pa
 
 
 def test_two_runs_are_compared(done: overnight.RunHandle, chain: Chain) -> None:
-    other = overnight.pipeline(chain.pipeline, chain.workspace.root).set("stages.sft.save_every", 4).run()
+    chained = overnight.pipeline(chain.pipeline, chain.workspace.root)
+    other = chained.set("stages.sft.save_every", 4).run()
     found = overnight.compare(done, other)
     assert "+    save_every: 4" in found.difference
     assert (found.same, found.changes, found.refused) == (("before", "after"), (), {})
+    slower = overnight.compare(done, chained.set("stages.sft.lr", 0.25).run())
+    assert slower.same == ("before",)
+    assert list(slower.refused) == ["after.numbers"]  # of the toy back end
     assert str(found).startswith(f"run {other.id} against {done.id}")
     with pytest.raises(overnight.InputError, match="named twice"):
         overnight.compare(done, done)
@@ -307,3 +311,28 @@ def test_a_change_has_its_interval_and_a_direction(answered: overnight.RunHandle
         assert (one.moved != "undecided") == excludes
         assert one.compared_with == "baseline"
     assert any(one.change is not None for one in measured.values())
+
+
+def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert example.count('"night.html"') == 1
+    example = example.replace('"night.html"', repr(str(tmp_path / "night.html")))
+    environment = {**os.environ, "OVERNIGHT_WORKSPACE": str(tmp_path / "w")}
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "new 0.25 ()" in done.stdout
+    assert "dpo: sealed after" in done.stdout
+    assert (tmp_path / "night.html").is_file()
+
+
+def test_what_the_documentation_names_is_there() -> None:
+    text = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    for name in ("status", "wait", "cancel", "resume", "evaluations", "curve", "samples", "stages", "model", "report"):
+        assert hasattr(overnight.RunHandle, name)
+        assert f"`{name}" in text
+    for name in ("set", "fetch", "plan", "submit", "run"):
+        assert hasattr(overnight.Chain, name)
+        assert f"`{name}(" in text
