@@ -12,6 +12,7 @@ import argparse
 import os
 import re
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,11 +73,18 @@ def notebook(cells: list[Cell], lang: str, ran: list[Any] | None = None) -> Any:
 
 def run(cells: list[Cell]) -> list[Any]:
     """The code cells with their outputs. Raises nbclient's CellExecutionError: a cell failed, such as a claim."""
+    from jupyter_client.manager import KernelManager
     from nbclient import NotebookClient
 
     made = notebook(cells, "en")
-    client = NotebookClient(made, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": str(HERE)}})
-    client.execute()
+    # Sockets in a private directory: TCP ports would be open to everybody on this machine.
+    kernel = KernelManager(kernel_name="python3", transport="ipc")
+    with tempfile.TemporaryDirectory(prefix="overnight-kernel-") as directory:
+        kernel.ip = str(Path(directory) / "kernel")
+        try:
+            NotebookClient(made, km=kernel, timeout=SECONDS, resources={"metadata": {"path": str(HERE)}}).execute()
+        finally:
+            kernel.shutdown_kernel(now=True)
     ran = [cell for cell in made.cells if cell.cell_type == "code"]
     for cell in ran:
         cell.metadata.pop("execution", None)
@@ -85,9 +93,13 @@ def run(cells: list[Cell]) -> list[Any]:
 
 
 def _joined(outputs: list[Any]) -> list[Any]:
-    """Pieces of one stream together: where they were cut says nothing."""
+    """Pieces of one stream together: where they were cut says nothing. What libraries write to stderr (bars, warnings)
+    goes there, and is no result."""
     found: list[Any] = []
     for one in outputs:
+        if one.get("name") == "stderr":
+            print(one.text, file=sys.stderr, end="")
+            continue
         if found and one.output_type == "stream" and found[-1].get("name") == one.name:
             found[-1].text += one.text
         else:

@@ -82,4 +82,6 @@ def masked(prompt: str, completion: str) -> Any:
     from IPython.display import HTML
 
     grey, green = "color:#888", "background:#cfe8cf;color:#000"
-    return HTML(f"<pre><span style='{grey}'>{escape(prompt)}</span><span style='{green}'>{escape(completion)}</span></pre>")
+    return HTML(
+        f"<pre><span style='{grey}'>{escape(prompt)}</span><span style='{green}'>{escape(completion)}</span></pre>"
+    )

@@ -10,7 +10,7 @@
 # 환경 설정, 모델 변환, 기준 평가, CPT, SFT, DPO, 최종 평가: 파일 하나, 제출 한 번, 아침에 답 하나입니다. 이 노트북은 toy 백엔드로 하룻밤을
 # 몇 초 안에 지나가며 도중에 일부러 고장을 냅니다. 끝에서는 앞의 세 노트북의 체인을 엽니다.
 # %%
-from common import IS_REAL, PIPELINES, draw, shown, table
+from common import PIPELINES, draw, shown, table
 
 import overnight
 

@@ -125,8 +125,8 @@ def standing(
 
 
 def _gave_up(attempt: Attempt, started: list[Claim]) -> bool:
-    """Whether the starts of a local attempt have said that they ended without a seal: the process that ran them may live
-    on, as that of a notebook does."""
+    """Whether all starts of a local attempt have said that they ended without a seal: the process that ran them may
+    live on, as that of a notebook does."""
     paths = StagePaths(Path(attempt.stage_dir))
     said = [verdict.read(paths.verdict(one.job, one.restart)) for one in started]
     return bool(said) and all(one is not None and one.outcome is not Outcome.DONE for one in said)

@@ -163,7 +163,7 @@ def test_what_was_measured(done: overnight.RunHandle) -> None:
     written = strict.read(results.find(Path(done.stages["after"].path)))["tasks"]["numbers"]["metrics"]["loss"]
     assert (after.value, after.low, after.high, after.n) == tuple(written[key] for key in ("value", "low", "high", "n"))
     assert str(after).startswith("after numbers.loss: ")
-    with pytest.raises(overnight.UnknownName, match="numbers.loss") as unknown:
+    with pytest.raises(overnight.UnknownName, match=r"numbers\.loss") as unknown:
         done.evaluations["after"]["numbers.los"]
     assert isinstance(unknown.value, KeyError)
     assert done.evaluations.get("nothing") is None
@@ -198,7 +198,7 @@ def test_the_page_is_that_of_the_command(done: overnight.RunHandle, tmp_path: Pa
     assert path == tmp_path / "night.html"
     assert done.id in path.read_text(encoding="utf-8")
     assert done.report() == done.path / "report.html"
-    assert 'lang=ko' in done.report(tmp_path / "ko.html", language="ko").read_text(encoding="utf-8")
+    assert "lang=ko" in done.report(tmp_path / "ko.html", language="ko").read_text(encoding="utf-8")
 
 
 def test_two_runs_are_compared(done: overnight.RunHandle, chain: Chain) -> None:
@@ -296,7 +296,7 @@ def test_samples_and_what_became_of_them(answered: overnight.RunHandle) -> None:
     assert samples[0].row == "b"
     first = answered.samples("baseline", "translation")
     assert {one.moved for one in first} == {None}
-    with pytest.raises(overnight.InputError, match="no answers to 'translations'; .*translation"):
+    with pytest.raises(overnight.InputError, match=r"no answers to 'translations'; .*translation"):
         answered.samples("final", "translations")
     with pytest.raises(overnight.InputError, match="'better' and 'worse'"):
         samples.changed("wurst")  # type: ignore[arg-type]
