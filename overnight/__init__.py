@@ -8,7 +8,7 @@ from launch.api.chain import Chain, ChainPlan, StageOutlook, pipeline
 from launch.api.curve import TrainingCurve
 from launch.api.handle import Comparison, RunHandle, compare, open_run, runs
 from launch.api.measured import Measurement, TaskResults, UnknownName
-from launch.api.samples import Sample, Samples
+from launch.api.samples import AnsweredExample, AnsweredExamples
 from launch.base.errors import (
     ClusterUnreachable,
     DownloadFailed,
@@ -22,6 +22,8 @@ from launch.status.results import Number
 open = open_run  # noqa: A001 - as in ``overnight.open("sdy3f")``
 
 __all__ = [
+    "AnsweredExample",
+    "AnsweredExamples",
     "Chain",
     "ChainPlan",
     "ClusterUnreachable",
@@ -34,8 +36,6 @@ __all__ = [
     "RejectedByCluster",
     "RunHandle",
     "RunStatus",
-    "Sample",
-    "Samples",
     "StageOutlook",
     "StageStatus",
     "State",

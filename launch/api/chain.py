@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from launch.plan.power import GatePower
     from launch.status.model import StageStatus
     from launch.status.outlook import Outlook
-    from launch.submit.prepare import Submission
+    from launch.submit.prepare import PipelineOnCluster
 
 
 def pipeline(path: str | PathLike[str], workspace: str | PathLike[str] | None = None) -> Chain:
@@ -108,10 +108,10 @@ class Chain:
         handle._here(on_change)
         return handle
 
-    def _on(self, cluster: str) -> Submission:
-        from launch.submit.prepare import Submission
+    def _on(self, cluster: str) -> PipelineOnCluster:
+        from launch.submit.prepare import PipelineOnCluster
 
-        return Submission(self.path, cluster, self.overrides, self.workspace)
+        return PipelineOnCluster(self.path, cluster, self.overrides, self.workspace)
 
 
 def _written(key: str, value: object) -> str:
@@ -163,7 +163,7 @@ class ChainPlan:
         return self.text
 
 
-def _planned(found: Outlook, wanted: Submission) -> ChainPlan:
+def _planned(found: Outlook, wanted: PipelineOnCluster) -> ChainPlan:
     from launch.status import outlook
 
     estimates = {one.stage: one for one in found.estimates}

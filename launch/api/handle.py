@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jobs.core.progress import Report
     from launch.api.curve import TrainingCurve
     from launch.api.measured import Named, TaskResults
-    from launch.api.samples import Samples
+    from launch.api.samples import AnsweredExamples
     from launch.plan.model import PlannedStage
     from launch.report.versus import Against
     from launch.report.versus import Change as ComparedMetric
@@ -167,7 +167,7 @@ class RunHandle:
 
         return curve.of_stage(self._run, self._run.plan(), stage)
 
-    def samples(self, evaluation: str, task: str) -> Samples:
+    def samples(self, evaluation: str, task: str) -> AnsweredExamples:
         """The answers to a task. Raises InputError: no such evaluation, or it has no answers to that task."""
         from launch.api import samples
 

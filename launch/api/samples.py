@@ -17,7 +17,7 @@ Moved = Literal["better", "worse", "same"]
 
 
 @dataclass(frozen=True)
-class Sample:
+class AnsweredExample:
     """One example. ``before``: the answer in the evaluation that this one is compared with; ``likeness``: of the answer
     to the reference less that of ``before``, from -1 to 1, by difflib; both None where that has no such example.
 
@@ -40,36 +40,36 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Samples(Sequence[Sample]):
+class AnsweredExamples(Sequence[AnsweredExample]):
     """The examples of one task in one evaluation, those that got worse first."""
 
     evaluation: str
     task: str
     compared_with: str | None
-    rows: tuple[Sample, ...]
+    rows: tuple[AnsweredExample, ...]
 
-    def changed(self, how: Literal["better", "worse"]) -> Samples:
+    def changed(self, how: Literal["better", "worse"]) -> AnsweredExamples:
         """Those that came nearer to the reference, or went away from it."""
         if how not in ("better", "worse"):
             raise InputError(f"changed() knows 'better' and 'worse', not {how!r}")
         kept = tuple(one for one in self.rows if one.moved == how)
-        return Samples(self.evaluation, self.task, self.compared_with, kept)
+        return AnsweredExamples(self.evaluation, self.task, self.compared_with, kept)
 
     @overload
-    def __getitem__(self, index: int) -> Sample: ...
+    def __getitem__(self, index: int) -> AnsweredExample: ...
     @overload
-    def __getitem__(self, index: slice) -> tuple[Sample, ...]: ...
-    def __getitem__(self, index: int | slice) -> Sample | tuple[Sample, ...]:
+    def __getitem__(self, index: slice) -> tuple[AnsweredExample, ...]: ...
+    def __getitem__(self, index: int | slice) -> AnsweredExample | tuple[AnsweredExample, ...]:
         return self.rows[index]
 
-    def __iter__(self) -> Iterator[Sample]:
+    def __iter__(self) -> Iterator[AnsweredExample]:
         return iter(self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
 
 
-def of_task(run: Run, plan: Plan, evaluation: str, task: str) -> Samples:
+def of_task(run: Run, plan: Plan, evaluation: str, task: str) -> AnsweredExamples:
     """The answers to a task. Raises InputError: no such evaluation, or it has no answers to that task."""
     from launch.report import answers
 
@@ -85,6 +85,6 @@ def of_task(run: Run, plan: Plan, evaluation: str, task: str) -> Samples:
         reference, answer = str(sample.get("reference", "")), str(sample["hypothesis"])
         before = str(earlier[name]["hypothesis"]) if name in earlier else None
         likeness = None if before is None else answers.likeness(reference, before, answer)
-        rows.append(Sample(name, str(sample.get("asked", "")), reference, answer, before, likeness))
+        rows.append(AnsweredExample(name, str(sample.get("asked", "")), reference, answer, before, likeness))
     rows.sort(key=lambda one: (one.likeness is None, one.likeness or 0.0, one.row))
-    return Samples(evaluation, task, against.stage if against is not None and earlier else None, tuple(rows))
+    return AnsweredExamples(evaluation, task, against.stage if against is not None and earlier else None, tuple(rows))

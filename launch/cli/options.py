@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from launch.plan.model import Plan
     from launch.runs.rundir import Run
     from launch.site.finding import Finding
-    from launch.submit.prepare import Submission
+    from launch.submit.prepare import PipelineOnCluster
 
 
 def add_pipeline(parser: argparse.ArgumentParser, cluster: str | None = None) -> None:
@@ -69,8 +69,8 @@ def print_findings(value: dict[str, object], findings: list[Finding], as_json: b
     return 1 if failed else 0
 
 
-def submission(args: argparse.Namespace) -> Submission:
+def wanted(args: argparse.Namespace) -> PipelineOnCluster:
     """The pipeline, the profile, the overrides and the workspace that ``args`` name; nothing is read yet."""
-    from launch.submit.prepare import Submission
+    from launch.submit.prepare import PipelineOnCluster
 
-    return Submission(args.pipeline, args.cluster, tuple(args.set), args.workspace)
+    return PipelineOnCluster(args.pipeline, args.cluster, tuple(args.set), args.workspace)

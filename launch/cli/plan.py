@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Plan and print."""
     if args.sweep:
         return _sweep(args)
-    wanted = options.submission(args)
+    wanted = options.wanted(args)
     planned = prepare.plan(wanted)
     if args.scripts:
         from launch.render import preview

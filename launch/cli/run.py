@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """Make a run and run every stage that is not sealed."""
     from launch.submit import start
 
-    return advance(start.here(options.submission(args)), as_json=args.json)
+    return advance(start.here(options.wanted(args)), as_json=args.json)
 
 
 def advance(run: Run, *, as_json: bool) -> int:

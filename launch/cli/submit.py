@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     def note(text: str) -> None:
         print(f"note: {text}", file=sys.stderr, flush=True)
 
-    begun = start.on_slurm(options.submission(args), note)
+    begun = start.on_slurm(options.wanted(args), note)
     return advance(
         begun.run, begun.plan, begun.profile, begun.gateway, as_json=args.json, snapshot_seconds=begun.seconds
     )

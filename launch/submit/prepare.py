@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Submission:
+class PipelineOnCluster:
     """A pipeline file on a cluster. ``cluster``: name or file of a profile; ``overrides``: texts of ``--set``;
     ``workspace``: None: where ``launch.runs.rundir.workspace_for`` finds it."""
 
@@ -38,7 +38,7 @@ class Submission:
         return shlex.join(words)
 
 
-def read(wanted: Submission) -> tuple[PipelineFile, ProfileFile, Workspace]:
+def read(wanted: PipelineOnCluster) -> tuple[PipelineFile, ProfileFile, Workspace]:
     """The pipeline, the profile under it, and the workspace. Raises InputError: with file, line and column."""
     from launch.config import data_settings
     from launch.config.pipeline_file import read_pipeline
@@ -50,14 +50,14 @@ def read(wanted: Submission) -> tuple[PipelineFile, ProfileFile, Workspace]:
     return pipeline, profile, workspace_for(profile.profile, wanted.workspace)
 
 
-def plan(wanted: Submission) -> Planned:
+def plan(wanted: PipelineOnCluster) -> Planned:
     """Its plan. Raises InputError: with file, line and column."""
     pipeline, profile, workspace = read(wanted)
     gathered = gather.gather(pipeline, profile.profile, workspace)
     return Planned(pipeline, profile, workspace, builder.build(pipeline.pipeline, profile.profile, gathered))
 
 
-def refuse_missing(planned: Planned, wanted: Submission) -> None:
+def refuse_missing(planned: Planned, wanted: PipelineOnCluster) -> None:
     """Raises InputError: an input has not been fetched, and compute nodes have no internet; names the command."""
     missing = planned.plan.missing
     if missing:

@@ -12,7 +12,7 @@ from launch.plan.model import Plan
 from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
 from launch.submit import prepare
-from launch.submit.prepare import Submission
+from launch.submit.prepare import PipelineOnCluster
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Begun:
     seconds: float
 
 
-def on_slurm(wanted: Submission, note: Callable[[str], None]) -> Begun:
+def on_slurm(wanted: PipelineOnCluster, note: Callable[[str], None]) -> Begun:
     """A new run on Slurm. ``note`` is told what is allowed and worth knowing.
 
     Raises:
@@ -57,7 +57,7 @@ def on_slurm(wanted: Submission, note: Callable[[str], None]) -> Begun:
     return Begun(run, planned.plan, profile, gateway, time.monotonic() - began)
 
 
-def here(wanted: Submission) -> Run:
+def here(wanted: PipelineOnCluster) -> Run:
     """A new run on this machine.
 
     Raises:
