@@ -5,6 +5,7 @@
 # make notebooks  run the notebooks on the demo's model and write them with their outputs into notebooks/built
 # make venvs      install NVIDIA's stacks into .venv-nemo and .venv-automodel (7 GB), for the tests of these back ends;
 #                 make test does it, too, where a package index has them, and skips those tests where none has
+# make docs       the pages of docs/ as a site, in build/docs
 # make clean      remove everything that make made
 #
 # Everything is installed into .venv by pip; a stamp there says what is done, so a second make is quick.
@@ -13,10 +14,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off --root-user-action ignore \
 	--constraint constraints.txt
-EXTRAS := train,data,eval,nemo-run,submitit,hub,tensorboard,notify,watch,notebooks,dev
+EXTRAS := train,data,eval,nemo-run,submitit,hub,tensorboard,notify,watch,notebooks,docs,dev
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-slurm test-rest test-full test-slurm24 coverage check soak bench notebooks clean venvs venv-nemo venv-automodel
+.PHONY: demo docs test test-slurm test-rest test-full test-slurm24 coverage check soak bench notebooks clean venvs venv-nemo venv-automodel
 
 # What the tests need is more than what the demo needs: one installation is enough.
 demo: $(if $(wildcard $(VENV)/.dev),$(VENV)/.dev,$(VENV)/.train)
@@ -59,6 +60,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.dev
+	$(BIN)/sphinx-build --fail-on-warning --quiet docs build/docs
+	@echo "build/docs/index.html"
 
 # Random faults: 10,000 chains on a simulated site, then many small ones on a throw-away Slurm; MINUTES=30 by default.
 soak: $(VENV)/.dev

@@ -18,7 +18,7 @@
 import json
 from pathlib import Path
 
-from common import IS_REAL, PIPELINES, draw, masked, shown, table
+from common import IS_REAL, PIPELINES, draw, masked, shown, table, thirds
 
 import overnight
 
@@ -64,8 +64,8 @@ for split in ("train", "validation", "test"):
     splits[split] = [json.loads(line) for line in lines]
 table(("split", "pairs"), [(name, len(rows)) for name, rows in splits.items()])
 # %%
-first = splits["train"][0]
-masked(first["prompt"], first["completion"])
+pair = splits["train"][0]
+masked(pair["prompt"], pair["completion"])
 # %%
 seen = {row["prompt"] for row in splits["train"]}
 assert not seen & {row["prompt"] for row in splits["test"]}, "no question of the test was trained on"
@@ -84,8 +84,8 @@ for name, new in after.items():
     rows.append((name, f"{old.value:.4g}", f"{new.value:.4g}", shown(old, new), new.n, new.verdict or ""))
 table(("metric", "before", "after", "the change", "examples", "gate"), rows)
 # %%
-losses = [value for _, value in curve.column("loss")]
-assert losses[-1] < losses[0], "the loss of training fell"
+first, last = thirds(curve)
+assert last < first, "the loss of training fell"
 answer_loss = "answers.answer_loss" if IS_REAL else "answers.loss"
 assert shown(before[answer_loss], after[answer_loss]) == "fell", "unseen reference answers became more likely"
 if IS_REAL:

@@ -35,6 +35,13 @@ def shown(before: overnight.Measurement, now: overnight.Measurement) -> str:
     return "rose" if now.low > before.high else "undecided"  # type: ignore[operator]
 
 
+def thirds(curve: overnight.TrainingCurve, metric: str = "loss") -> tuple[float, float]:
+    """The mean of a metric over the first third of the steps and over the last: single steps depend on their batch."""
+    values = [value for _, value in curve.column(metric)]
+    size = max(1, len(values) // 3)
+    return sum(values[:size]) / size, sum(values[-size:]) / size
+
+
 def draw(curves: dict[str, overnight.TrainingCurve], metric: str = "loss") -> Any:
     """The metric of training stages over their steps."""
     import matplotlib.pyplot as plt

@@ -1,13 +1,13 @@
 #!/bin/bash
 # bundle.sh ARCHIVE [CHECKOUT]: what a GPU machine without network lacks, for Python 3.12 on x86-64, in one archive of
 # about 50 MB. CHECKOUT: a NeMo-RL source tree (github.com/NVIDIA-NeMo/RL). PARTS: core (Slurm and what Overnight and TRL
-# need), nemo, nemo_rl; all of them if it is not set. On Debian 12, whose Slurm is taken along; a machine that has Slurm, or the network, needs less.
+# need), nemo, nemo_rl, automodel; the first three if it is not set. One without core is for a machine that has it already. On Debian 12, whose Slurm is taken along; a machine that has Slurm, or the network, needs less.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 archive=$(readlink -m "$1") checkout=${2:-}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-mkdir -p "$work"/{wheels,packed/{core,nemo,nrl,rl,sl/lib-extra},debs,libraries}
+mkdir -p "$work"/{wheels,packed/{core,nemo,nrl,rl,am,sl/lib-extra},debs,libraries}
 
 platforms=(manylinux1_x86_64 manylinux2014_x86_64)
 for number in 5 12 17 24 26 27 28 31 34 35 39; do platforms+=("manylinux_2_${number}_x86_64"); done
@@ -23,9 +23,12 @@ parts=" ${PARTS:-core nemo nemo_rl} "
 sources() { # WHERE: two that exist as source only, both plain Python
   python3 -m pip wheel -q --no-deps -w "$work/wheels/$1" -r "$here/packages/sources.txt"
 }
-fetch core
-unpack core core
-packed=(core sl)
+packed=()
+if [[ $parts == *" core "* ]]; then
+  packed+=(core sl)
+  fetch core
+  unpack core core
+fi
 if [[ $parts == *" nemo "* ]]; then
   packed+=(nemo)
   fetch nemo
@@ -46,13 +49,23 @@ if [[ $parts == *" nemo_rl "* ]]; then
   [ -z "$checkout" ] || cp -r "$checkout/nemo_rl" "$checkout/examples" "$work/packed/rl/"
 fi
 
-mapfile -t debian <"$here/packages/debian.txt"
-(cd "$work/debs" && apt-get download -qq "${debian[@]}")
-for file in "$work"/debs/*.deb; do dpkg -x "$file" "$work/libraries"; done
-for name in slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge libmunge2 libslurm38; do
-  dpkg -x "$work/debs/$name"_*.deb "$work/packed/sl"
-done
-rm -rf "$work/packed/sl/usr/share"
-cp -a "$work"/libraries/{usr/,}lib/x86_64-linux-gnu/*.so* "$work/packed/sl/lib-extra/" 2>/dev/null || true
+if [[ $parts == *" automodel "* ]]; then
+  packed+=(am)
+  fetch automodel
+  unpack automodel am
+  # Kernels of torchao are for another torch; it says so and goes on without.
+  rm -rf "$work"/packed/am/torchao/*.so
+fi
+
+if [[ $parts == *" core "* ]]; then
+  mapfile -t debian <"$here/packages/debian.txt"
+  (cd "$work/debs" && apt-get download -qq "${debian[@]}")
+  for file in "$work"/debs/*.deb; do dpkg -x "$file" "$work/libraries"; done
+  for name in slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge libmunge2 libslurm38; do
+    dpkg -x "$work/debs/$name"_*.deb "$work/packed/sl"
+  done
+  rm -rf "$work/packed/sl/usr/share"
+  cp -a "$work"/libraries/{usr/,}lib/x86_64-linux-gnu/*.so* "$work/packed/sl/lib-extra/" 2>/dev/null || true
+fi
 tar -C "$work/packed" -cf - "${packed[@]}" | xz -T0 --lzma2=preset=6,dict=96MiB >"$archive"
 ls -l "$archive"

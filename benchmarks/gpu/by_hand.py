@@ -56,7 +56,7 @@ def recipe(given: Any, tokenizer: Any, prefix: str, steps: int) -> Any:
         split="1,0,0",
         index_mapping_dir=str(given.out.parent / "index"),
     )
-    from jobs.backends.nemo import compat
+    from jobs.backends.nemo import compat, recipes
 
     # As in the stage, which could not save it without transformer_engine.
     found.optim.config.use_distributed_optimizer = compat.distributed_optimizer(None)
@@ -69,10 +69,8 @@ def recipe(given: Any, tokenizer: Any, prefix: str, steps: int) -> Any:
     found.trainer.num_sanity_val_steps = 0
     found.trainer.log_every_n_steps = 1
     found.trainer.plugins = [found.trainer.plugins, run.Config(LightningEnvironment)]
-    if given.fp8:
-        for name, value in {"fp8": "hybrid", "fp8_recipe": "delayed", "fp8_amax_history_len": 1024,
-                            "fp8_amax_compute_algo": "max"}.items():  # fmt: skip
-            setattr(found.trainer.plugins[0], name, value)
+    for name, value in recipes.FP8[given.fp8 or wanted.get("options", {}).get("fp8", "none")].items():
+        setattr(found.trainer.plugins[0], name, value)
     if given.model == "tiny":
         found.trainer.accelerator, found.trainer.plugins = (
             "cpu",
@@ -157,7 +155,7 @@ def main() -> None:
     parser.add_argument("--model", default="1b")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--micro", type=int)
-    parser.add_argument("--fp8", action="store_true", help="matrix products in FP8 (transformer_engine)")
+    parser.add_argument("--fp8", help="as in a stage; that of the pipeline where it is left out")
     parser.add_argument("--start", type=Path, help="weights of an imported checkpoint, instead of new ones")
     parser.add_argument("--unchecked", action="store_true", help="go on with numbers that are none, and say where")
     given = parser.parse_args()

@@ -58,9 +58,13 @@ SHAPES: dict[str, dict[str, Any]] = {
     "wide": {"sequence_length": 2048, "batch_size": 64, "micro_batch_size": 16, "options": {"recompute": "none"}},
     "guide": {"sequence_length": 4096, "batch_size": 4, "micro_batch_size": 1, "options": {"recompute": "none"}},
     "long": {"sequence_length": 4096, "batch_size": 32, "micro_batch_size": 2, "options": {"recompute": "none"}},
+    "fp8": {"sequence_length": 4096, "batch_size": 16, "micro_batch_size": 2,
+            "options": {"recompute": "none", "fp8": "delayed"}},
+    "fp8-tensorwise": {"sequence_length": 4096, "batch_size": 16, "micro_batch_size": 2,
+                       "options": {"recompute": "none", "fp8": "tensorwise"}},
 }  # fmt: skip
 """Shapes of the large models whose memory and step time are held against the estimate; they can be timed by hand, too.
-The last four are for transformer_engine, whose attention keeps no scores; the last two also for the 3b model."""
+The last six are for transformer_engine, whose attention keeps no scores; the last four also for the 3b model."""
 
 
 def texts(count: int) -> list[str]:
@@ -245,6 +249,41 @@ def fewer(size: Size) -> dict[str, Any]:
     return {"corpus": whole["corpus"], "fewer": {**whole["cpt"], "lr": 1e-4}}
 
 
+def ray(size: Size) -> dict[str, Any]:
+    """DPO by NeMo-RL over two nodes of a Ray cluster, one of which is lost; then the way back and evaluation."""
+    whole = chain(size)
+    dpo = {**whole["dpo"], "checkpoint": "base", "steps": 40, "save_every": 10}
+    return {"prefs": whole["prefs"], "dpo": dpo,
+            "final": {**evaluation(whole), "tasks": {"preferences": {"data": "prefs", "limit": 40}}}}  # fmt: skip
+
+
+def evaluation(whole: dict[str, Any]) -> dict[str, Any]:
+    """The last stage of a chain, held against nothing."""
+    return {name: value for name, value in whole["final"].items() if name != "compare_to"}
+
+
+def auto(size: Size, nodes: int) -> dict[str, Any]:
+    """CPT and SFT by NeMo AutoModel; the first loses a node, the second is cancelled and submitted again. A single
+    process of it trains in fp32 only."""
+    whole = chain(size)
+    common = {"backend": "automodel", "save_every": 10, "precision": size.precision if nodes > 1 else "fp32"}
+    cpt = {**whole["cpt"], **common, "time": "0:10:00", "batch_size": min(32, size.batch), "steps": 60}
+    sft = {**whole["sft"], **common, "batch_size": 16, "micro_batch_size": 4, "steps": 60}
+    return {**{name: whole[name] for name in ("corpus", "pairs")}, "cpt": cpt, "sft": sft,
+            "final": {**evaluation(whole), "checkpoint": "sft", "tasks": PERPLEXITY}}  # fmt: skip
+
+
+def eight(size: Size) -> dict[str, Any]:
+    """CPT by NeMo in FP8, a replica on each node, of which one is lost; then the way back and evaluation."""
+    whole = chain(size)
+    cpt = {**whole["cpt"], "time": "0:10:00", "steps": 80, "save_every": 20, "options": {"fp8": "delayed"}}
+    return {"corpus": whole["corpus"], "cpt": cpt,
+            "final": {**evaluation(whole), "checkpoint": "cpt", "tasks": PERPLEXITY}}  # fmt: skip
+
+
+PERPLEXITY = {"perplexity": {"data": "corpus", "limit": 20}}
+
+
 def fsdp(size: Size, steps: int, liger: bool) -> dict[str, Any]:
     """A short CPT by TRL, its model spread over the processes."""
     return {
@@ -264,7 +303,7 @@ def profile(root: Path, venvs: Path, gpus: int, nodes: int, gpu: str, mem: str, 
         resources["convert"] = {"gpus_per_node": 0}  # beside the evaluation that has the one GPU
     for kind in ("cpt", "sft", "dpo") if nodes > 1 else ():
         resources[kind] = {"nodes": nodes}
-    named = {"nemo": "nemo", "nemo_rl": "nemo_rl", "trl": "core"}
+    named = {"nemo": "nemo", "nemo_rl": "nemo_rl", "automodel": "automodel", "trl": "core"}
     model, memory = gpu.split(":")
     # Several GPUs of a virtual machine may share a switch with others: no multicast.
     quiet = {"NCCL_NVLS_ENABLE": "0", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1", "NVSHMEM_DISABLE_NVLS": "1"}
@@ -316,6 +355,7 @@ def main() -> None:
     corpus = {"corpus": chain(size)["corpus"]}
     prefs, dpo = pipelines["chain"]["prefs"], pipelines["chain"]["dpo"]
     pipelines["dpo"] = {"prefs": prefs, "dpo": {**dpo, "checkpoint": "base"}}
+    pipelines |= {"ray": ray(size), "auto": auto(size, given.nodes), "eight": eight(size)}
     pipelines["fsdp"] = {**corpus, "fsdp": fsdp(size, given.steps, given.liger)}
     for name in SHAPES:
         pipelines[name] = {**corpus, name: shape(name, size, given.steps)}

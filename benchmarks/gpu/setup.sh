@@ -1,5 +1,6 @@
 #!/bin/bash
 # setup.sh ARCHIVE DIRECTORY: what bundle.sh packed becomes environments and a running Slurm in DIRECTORY; as root.
+# Another archive for the same DIRECTORY adds its environments.
 # Python: PYTHON or python3, with torch, transformers and accelerate; its packages are seen by all of them.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -38,10 +39,14 @@ environment() { # NAME WHERE [LINE]: packages of our own first, then the machine
 }
 # Compiled once, on all cores, and not in the first job of each environment.
 compiled() { "$python" -m compileall -q -j 0 "$1" >/dev/null 2>&1 || true; }
-compiled "$packed/core"
-environment core "$packed/core" "$(cd "$here/../.." && pwd)"
-bash "$here/slurm.sh" "$root/slurm" up # before the rest: what needs the first environment alone can begin
-if [ -d "$packed/nemo" ]; then
+if [ ! -e "$root/venvs/core" ]; then
+  compiled "$packed/core"
+  environment core "$packed/core" "$(cd "$here/../.." && pwd)"
+fi
+export SLURM_CONF=$root/slurm/etc/slurm.conf
+sinfo -h >/dev/null 2>&1 || bash "$here/slurm.sh" "$root/slurm" up # before the rest: what needs the first environment alone can begin
+new() { [ -d "$packed/$1" ] && [ ! -e "$root/venvs/$2" ]; }
+if new nemo nemo; then
   compiled "$packed/nemo"
   # What pack_te.sh made lies beside the archive, or nowhere.
   te=$(dirname "$(readlink -f "$archive")")/te
@@ -56,9 +61,22 @@ if [ -d "$packed/nemo" ]; then
   echo "import absent" >"$(echo "$root"/venvs/nemo/lib/python3*/site-packages)/zzz_absent.pth"
   [ ! -d "$te" ] || "$root/venvs/nemo/bin/python" -c 'import transformer_engine.pytorch as te; print("transformer_engine", te.__file__)'
 fi
-if [ -d "$packed/nrl" ]; then
+if new nrl nemo_rl; then
   compiled "$packed/nrl"
   environment nemo_rl "$packed/nrl" "$packed/rl"
-  for name in wandb mlflow swanlab; do [ -e "$packed/nrl/$name.py" ] || : >"$packed/nrl/$name.py"; done # imported by NeMo-RL, not used
+  for name in wandb mlflow swanlab decord; do [ -e "$packed/nrl/$name.py" ] || : >"$packed/nrl/$name.py"; done # imported by NeMo-RL, not used
+  # NeMo-RL imports these of Megatron, which its DTensor workers do not use.
+  if [ ! -e "$packed/nrl/megatron" ]; then
+    mkdir -p "$packed/nrl/megatron/core/models/gpt"
+    touch "$packed"/nrl/megatron/{,core/,core/models/}__init__.py
+    echo "GPTModel = None" >"$packed/nrl/megatron/core/models/gpt/__init__.py"
+    echo "def __getattr__(name): return None" >"$packed/nrl/megatron/core/parallel_state.py"
+    cp "$packed"/nrl/megatron/core/{parallel_state,utils}.py
+  fi
   chmod -R u+x "$packed/nrl/ray/core/src/ray"
+fi
+if new am automodel; then
+  compiled "$packed/am"
+  environment automodel "$packed/am"
+  "$root/venvs/automodel/bin/python" -c 'import nemo_automodel.recipes.llm.train_ft; print("nemo_automodel")'
 fi

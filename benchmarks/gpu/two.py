@@ -3,7 +3,8 @@
 ``python two.py chain DIRECTORY OUT``: the pipeline ``sharded`` by one ``overnight submit``; in the middle of each stage
 that trains, everything of the second node is killed, and its daemon comes back (``--lost gpu1`` where there is one).
 ``across``: the same of the pipeline of that name, CPT and SFT by NeMo. ``fewer``: a save of two processes, resumed by
-one. ``adapters``: LoRA and DoRA by TRL, a copy of the model on each node.
+one. ``adapters``: LoRA and DoRA by TRL, a copy of the model on each node. ``ray``: DPO by NeMo-RL on a Ray cluster,
+``eight``: CPT by NeMo in FP8, ``auto``: by AutoModel; in each a node is lost, and ``auto`` is cancelled besides.
 ``python two.py speed DIRECTORY OUT --pairs NAME:NODES:BATCH:MICRO,...``: stages and the same recipe by hand in turn, on
 both GPUs and on one: ``fsdp`` by TRL, the shapes of ``inputs.SHAPES`` by NeMo.
 """
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,16 +34,20 @@ from run import HERE, WARM_UP, Out, begun, ends, lines, rate, submit, utilisatio
 
 def lose(node: str) -> int:
     """Kill every process of ``node`` as a power cut does, those first that could tell Slurm; how many they were."""
-    daemons, tasks, parents = [], [], set()
+    daemons, tasks, parents, children = [], [], set(), defaultdict[int, list[int]](list)
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words, named = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            children[parent].append(int(entry.name))
             if words.startswith(b"slurmd\0") and node.encode() in words.split(b"\0"):
                 daemons.append(int(entry.name))
             elif f"SLURMD_NODENAME={node}\0".encode() in named and int(entry.name) != os.getpid():
                 tasks.append(int(entry.name))
-                parents.add(int((entry / "stat").read_text().rpartition(")")[2].split()[1]))
+                parents.add(parent)
     steps = [pid for pid in parents if Path(f"/proc/{pid}/comm").read_text().startswith("slurmstepd")]
+    for pid in tasks:  # also what has no variable of Slurm any more, as the processes of Ray
+        tasks.extend(child for child in children[pid] if child not in tasks)
     for pid in (victims := [*daemons, *steps, *tasks]):
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
@@ -92,18 +98,19 @@ class Losses(threading.Thread):
 @dataclass(frozen=True)
 class Pair:
     """What is timed by hand and as a stage: ``NAME:NODES:BATCH:MICRO``, with ``:saves`` behind it where the stage also
-    saves and validates, after its timed steps."""
+    saves (twice) and validates, after its timed steps, and ``:beside`` for ``save_beside``."""
 
     name: str
     nodes: int
     batch: int
     micro: int
     saves: bool = False
+    beside: bool = False
 
     @classmethod
     def of(cls, text: str) -> Pair:
         name, nodes, batch, micro, *more = text.split(":")
-        return cls(name, int(nodes), int(batch), int(micro), more == ["saves"])
+        return cls(name, int(nodes), int(batch), int(micro), "saves" in more, "beside" in more)
 
 
 def by_hand(root: Path, out: Out, pair: Pair, given: argparse.Namespace, number: int) -> dict[str, Any]:
@@ -140,8 +147,10 @@ def stage(
     name = pair.name
     told = {"nodes": pair.nodes, "batch_size": pair.batch, "micro_batch_size": pair.micro, "steps": given.steps}
     if pair.saves:
-        told |= {"steps": given.steps + 4, "save_every": given.steps, "validate_every": given.steps + 2}
-    sets = [f"stages.{name}.{key}={value}" for key, value in told.items()]
+        told |= {"steps": 2 * given.steps + 4, "save_every": given.steps, "validate_every": given.steps + 2}
+    if pair.beside:
+        told["options.save_beside"] = True
+    sets = [f"stages.{name}.{key}={json.dumps(value)}" for key, value in told.items()]
     run = submit(out, root, name, *itertools.chain(*(("--set", text) for text in (f"seed={number}", *sets))))
     how = watch(out, run, end)
     label = f"{name}-{pair.nodes}-{number}"
@@ -156,12 +165,15 @@ def stage(
 
 
 def stood(reports: list[dict[str, Any]], pair: Pair, steps: int) -> dict[str, float]:
-    """Seconds that the training stood for its save, and those of its validation; and of a step beside a seal."""
+    """Seconds that the training stood for each save, and for its validation; and by how much the steps between the two
+    saves took longer, in all, than those before."""
     took = {after["step"]: after["time"] - before["time"] for before, after in itertools.pairwise(reports)}
     usual = statistics.median(took[step] for step in range(WARM_UP + 1, steps + 1))
     # A validation comes before the report of its step, a save behind it.
-    found = {"step": usual, "save": took[steps + 1] - usual, "validation": took[steps + 2] - usual}
-    return found | {"later_steps": took[steps + 3] - usual}
+    found = {"step": usual, "save": took[steps + 1] - usual, "second_save": took[2 * steps + 1] - usual}
+    found["validation"] = took[steps + 2] - usual
+    found["later_steps"] = sum(took[step] - usual for step in range(steps + 3, 2 * steps + 1))
+    return found
 
 
 def speed(root: Path, out: Out, given: argparse.Namespace, end: float) -> bool:
@@ -174,7 +186,7 @@ def speed(root: Path, out: Out, given: argparse.Namespace, end: float) -> bool:
             continue
         pair = Pair.of(text)
         found = stage(root, out, pair, given, number, end) if (number % 2 == 0) != given.swap else None
-        hand = by_hand(root, out, pair, given, number)
+        hand = None if given.alone else by_hand(root, out, pair, given, number)
         found = found or stage(root, out, pair, given, number, end)
         if found is None:
             return False
@@ -182,18 +194,22 @@ def speed(root: Path, out: Out, given: argparse.Namespace, end: float) -> bool:
         length = json.loads((root / f"{pair.name}.yaml").read_text())["stages"][pair.name]["sequence_length"]
         tokens = pair.batch * length
         ended = [report["time"] for report in reports][: given.steps]
-        row = {**asdict(pair), "by_hand": rate(hand["ended"], tokens), "stage": rate(ended, tokens)}
-        row["ratio"] = row["stage"] / row["by_hand"]
+        row: dict[str, Any] = {**asdict(pair), "stage": rate(ended, tokens)}
         row["utilisation"] = utilisation(size, length, row["stage"] / pair.nodes)
-        row["memory"] = {"by_hand": hand.get("peak_memory_bytes"), "stage": metrics.get("peak_memory_bytes")}
-        row["losses"] = {"by_hand": hand["losses"][:3], "stage": [report["metrics"]["loss"] for report in reports][:3]}
+        row["memory"] = {"stage": metrics.get("peak_memory_bytes")}
+        row["losses"] = {"stage": [report["metrics"]["loss"] for report in reports][:3]}
+        if hand is not None:
+            row["by_hand"] = rate(hand["ended"], tokens)
+            row["ratio"] = row["stage"] / row["by_hand"]
+            row["memory"]["by_hand"] = hand.get("peak_memory_bytes")
+            row["losses"]["by_hand"] = hand["losses"][:3]
         if pair.saves:
             row["stood"] = stood(reports, pair, given.steps)
         rows.append(row)
         out.note("pairs", rows)
         out.say(json.dumps(row))
-    for name, nodes in sorted({(row["name"], row["nodes"]) for row in rows}):
-        ratios = [row["ratio"] for row in rows if (row["name"], row["nodes"]) == (name, nodes)]
+    for name, nodes in sorted({(row["name"], row["nodes"]) for row in rows if "ratio" in row}):
+        ratios = [row["ratio"] for row in rows if "ratio" in row and (row["name"], row["nodes"]) == (name, nodes)]
         out.say(f"{name} on {nodes}: median ratio {statistics.median(ratios):.3f} of {len(ratios)}")
     return True
 
@@ -215,10 +231,19 @@ def fewer(root: Path, out: Out, end: float) -> bool:
     return how == "sealed" and bool(resumed)
 
 
+def cancelled(out: Out, run: Path, stage: str, end: float) -> None:
+    """Cancel a run once ``stage`` has saved twice."""
+    while sum(event["event"] == "saved" for event in lines(run / "stages" / stage / "events.jsonl")) < 2:
+        time.sleep(0.2)
+        if time.time() > end:
+            return
+    out.type("cancel", run.name, "--workspace", str(run.parents[1]), seconds=120)
+
+
 def main() -> int:
     """Run one part; 0 when it came to its end."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("chain", "across", "fewer", "adapters", "speed"))
+    parser.add_argument("part", choices=("chain", "across", "fewer", "adapters", "ray", "eight", "auto", "speed"))
     parser.add_argument("directory", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seconds", type=float, default=3600, help="stop watching after so long")
@@ -226,6 +251,7 @@ def main() -> int:
     parser.add_argument("--mem", default="60G", help="speed: of a node")
     parser.add_argument("--steps", type=int, default=10, help="speed: that are timed, with those of the warm-up")
     parser.add_argument("--pairs", default="fsdp:2:32:4:saves,fsdp:2:32:4,fsdp:1:16:4", help="speed: with commas")
+    parser.add_argument("--alone", action="store_true", help="speed: stages only, nothing by hand")
     parser.add_argument("--swap", action="store_true", help="speed: another run beside one on the other GPU")
     parser.add_argument("--nemo", default="", help="speed: the Python with NeMo, for other pairs than of fsdp")
     parser.add_argument("--lost", default="gpu2", help="chain, across: the node that is lost")
@@ -237,9 +263,12 @@ def main() -> int:
     if given.part == "fewer":
         return 0 if fewer(root, out, end) else 1
     name = {"chain": "sharded"}.get(given.part, given.part)
-    stages = {"chain": ["cpt", "sft", "dpo"], "across": ["cpt", "sft"]}.get(given.part, [])
+    lost = {"chain": ["cpt", "sft", "dpo"], "across": ["cpt", "sft"], "ray": ["dpo"], "eight": ["cpt"], "auto": ["cpt"]}
     run = begun(root, name) or submit(out, root, name)
-    Losses(out, run, stages, given.lost).start()
+    Losses(out, run, lost.get(given.part, []), given.lost).start()
+    if given.part == "auto":
+        cancelled(out, run, "sft", end)
+        run = submit(out, root, name)
     how = watch(out, run, end)
     ends(out, name, run, how)
     return 0 if how == "sealed" else 1

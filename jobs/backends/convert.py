@@ -1,4 +1,4 @@
-"""Back end ``convert``: one checkpoint format to another, on one process."""
+"""Back end ``convert``: one checkpoint format to another, or a finished model as others take it, on one process."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ def probe() -> dict[str, str]:
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
-    """See ``jobs.training.gguf.run``."""
+    """See ``jobs.training.gguf.run`` and ``jobs.training.export.run``."""
     from jobs.training import gguf
+    from jobs.training.export import run as export
 
     with faults.named():
-        return gguf.run(spec, ctx)
+        return export.run(spec, ctx) if "export" in spec.settings else gguf.run(spec, ctx)

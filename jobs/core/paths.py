@@ -181,6 +181,7 @@ class RunPaths(Rooted):
     boot = Below("code/toolkit/overnight_job.py")  # start script of every job, addressed by path
     stages = Below("stages")
     results = Below("results.json")  # the table of improvements, as JSON, written when the chain has ended
+    family = Below("family")  # id of the sweep that the run belongs to, where it belongs to one
 
     @property
     def boards(self) -> Path:
@@ -211,11 +212,21 @@ class RunPaths(Rooted):
         return StagePaths(self.stages / name)
 
 
+class FamilyPaths(Rooted):
+    """The chains of one sweep, which are runs."""
+
+    record = Below("family.json")
+    journal = Below("journal.jsonl")
+    lock = Below("lock")
+    page = Below("report.html")
+
+
 class Workspace(Rooted):
     """The directory on the shared file system that holds everything."""
 
     store = Below("store")
     runs = Below("runs")
+    families = Below("families")  # what was submitted with ``sweep:``
     probes = Below("probes")  # what ``overnight profile test`` writes
     code = Below("code")  # snapshots of our packages and of users' work trees by digest, shared by runs
 
@@ -233,6 +244,9 @@ class Workspace(Rooted):
 
     def run(self, run: str) -> RunPaths:
         return RunPaths(self.runs / run)
+
+    def family(self, family: str) -> FamilyPaths:
+        return FamilyPaths(self.families / family)
 
     def entry(self, kind: str, fingerprint: str) -> StorePaths:
         """Store entry of a fingerprint (hex)."""

@@ -123,6 +123,18 @@ class DpoKeys:
 BETAS = (0.1, 0.5)
 """Where ``beta`` of DPO usually lies; another value is a note, no error."""
 
+RATES = {"cpt": (1e-5, 5e-5), "sft": (5e-6, 2e-5), "dpo": (1e-6, 1e-5)}
+"""Kind of training -> where ``lr`` usually lies, where all weights of a language model are trained."""
+
+
+def rate_note(kind: str, lr: float) -> str | None:
+    """What to say of an ``lr`` that is probably a slip; None where it is a usual one, or nothing is known."""
+    least, most = RATES.get(kind, (lr, lr))
+    if least <= lr <= most:
+        return None
+    effect = "the model may learn little" if lr < least else "it may forget what it knew"
+    return f"lr {lr:g} is outside of {least:g} to {most:g}, where it usually lies for {kind}: {effect}"
+
 
 def beta_note(beta: float) -> str | None:
     """What to say of a ``beta`` that is probably a slip; None where it is a usual one."""

@@ -12,9 +12,6 @@ from jobs.core.seal import Depth
 
 SCHEMA = 1
 
-MEASURING_KINDS = ("evaluate", "curve", "choose")
-"""Kinds of stages that measure examples, one after the other, and go on at the next one."""
-
 
 @dataclass(frozen=True)
 class Input:

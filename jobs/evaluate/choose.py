@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.core import files
+from jobs.core import files, winner
 from jobs.core.spec import StageSpec
 from jobs.evaluate import compare, curve, session
 from jobs.evaluate.compare import Samples
@@ -132,10 +132,10 @@ def run(spec: StageSpec, ctx: WorkContext, load: Load) -> Result:
 
 def said(found: SaveChoice, test: float) -> str:
     """The choice in a line."""
-    text = f"step {found.step} of {found.points} saves by {found.metric}: {found.value:.4g} on the validation split"
+    chosen = f"step {found.step} of {found.points} saves"
     if found.best != found.step:
-        text += f" (as good as step {found.best} within one standard error)"
-    return f"{text}, {test:.4g} on the test split; the best of several looks better than it is, believe the second"
+        chosen += f" (as good as step {found.best} within one standard error)"
+    return winner.said(chosen, found.metric, found.value, test)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -17,7 +17,7 @@ from jobs.core import claim, files, redaction
 from jobs.core.claim import Claim, ClaimLost
 from jobs.core.paths import StagePaths
 from jobs.core.patience import Patience
-from jobs.core.spec import MEASURING_KINDS, StageSpec
+from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
 from jobs.lifecycle import nodes
 
@@ -125,9 +125,9 @@ def own_saves_of(spec: StageSpec, start: Start) -> Path:
 
 
 def newest_save(spec: StageSpec) -> int | None:
-    """Step of the newest sealed save (by name and presence of its seal; the trainer verifies it in full); of a stage
-    that measures how many examples are measured, where it has begun."""
-    if spec.kind in MEASURING_KINDS:
+    """Step of the newest sealed save (by name and presence of its seal; the trainer verifies it in full); of an
+    evaluation how many examples are measured, where it has begun."""
+    if spec.kind == "evaluate":
         files.ask_again(spec.store_paths.work)
         return sum(map(_whole_lines, spec.store_paths.work.glob("*.jsonl"))) or None
     files.ask_again(spec.store_paths.saves)  # another node may have made it a moment ago

@@ -146,10 +146,11 @@ class Saves:
         sealed: Callable[[float], None],
         goes_on: bool = True,
         best: int | None = None,
+        write: Callable[[], None] | None = None,
     ) -> None:
         """Seal ``checkpoint-<step>`` while the training goes on, and keep ``keep`` saves and that of step ``best``;
-        called on every rank after all have written. It counts, and ``sealed`` gets the seconds that it took, once the
-        seal is there.
+        called on every rank after all have written, or with ``write``, which writes beside the training, too, and
+        returns when all have written. It counts, and ``sealed`` gets the seconds that it took, once the seal is there.
 
         One save at a time: the one before is waited for; and this one where the training does not go on.
 
@@ -157,10 +158,10 @@ class Saves:
             Exception: what went wrong with the one before, or this one if it is waited for.
         """
         self.wait()
-        if self._node.leads:
+        if self._node.leads or write is not None:
             threads = max(1, len(os.sched_getaffinity(0)) // 2) if goes_on else None
-            losses = dict(self.validations)  # of now: the training adds to them
-            given = (step, losses, sealed, threads, keep, best)
+            losses = {at: loss for at, loss in self.validations.items() if at <= step}  # the training adds to them
+            given = (step, losses, sealed, threads, keep, best, write)
             self._thread = threading.Thread(target=self._beside, args=given, daemon=True)
             self._thread.start()
         if not goes_on:
@@ -202,9 +203,14 @@ class Saves:
         threads: int | None,
         keep: int,
         best: int | None,
+        write: Callable[[], None] | None,
     ) -> None:
         began = time.monotonic()
         try:
+            if write is not None:
+                write()
+            if not self._node.leads:
+                return
             parts = self._for_all(f"part-{step}", lambda: self._digest_written(step, threads))
             if parts is not None:
                 known = shares.digests_of(parts)

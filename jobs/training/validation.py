@@ -93,10 +93,10 @@ class Watch:
         """Remove saves that are not needed any more."""
         self._ctx.saves.keep_last(self._settings.keep_saves, self.best)
 
-    def seal_beside(self, step: int, goes_on: bool) -> None:
+    def seal_beside(self, step: int, goes_on: bool, write: Callable[[], None] | None = None) -> None:
         """``Saves.seal_beside``, which keeps what is still needed."""
         saves, stop = self._ctx.saves, self._ctx.stop
-        saves.seal_beside(step, self._settings.keep_saves, stop.sealed, goes_on, self.best)
+        saves.seal_beside(step, self._settings.keep_saves, stop.sealed, goes_on, self.best, write)
 
     def chosen(self, step: int) -> tuple[int, Path] | None:
         """The save of which the finished model is to be; None: that of ``step``, where training has ended.

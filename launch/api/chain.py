@@ -66,7 +66,7 @@ class Chain:
         from launch.runs.rundir import remember
         from launch.submit import prepare
 
-        wanted = self._on(cluster)
+        wanted = self._named(cluster)
         read, _, workspace = prepare.read(wanted)
         items = list({item.pin_key: item for item in gather.fetch_items(read).values()}.values())
         done = fetch.fetch(items, workspace, again=wanted.command("fetch"))
@@ -104,14 +104,26 @@ class Chain:
         from launch.api.handle import RunHandle
         from launch.submit import start
 
-        handle = RunHandle(start.here(self._on(cluster)))
+        handle = RunHandle(start.here(self._on(cluster), lambda note: None))
         handle._here(on_change)
         return handle
 
-    def _on(self, cluster: str) -> PipelineOnCluster:
+    def _named(self, cluster: str) -> PipelineOnCluster:
         from launch.submit.prepare import PipelineOnCluster
 
         return PipelineOnCluster(self.path, cluster, self.overrides, self.workspace)
+
+    def _on(self, cluster: str) -> PipelineOnCluster:
+        """What ``_named`` says, if it is one chain. Raises InputError: it is a sweep."""
+        from launch.plan.sweep import Sweep
+
+        wanted = self._named(cluster)
+        if Sweep.read(self.path, self.overrides).axes:
+            raise InputError(
+                f"{self.path} is a sweep: submit it by the command, or set one value each",
+                hint=wanted.command("submit"),
+            )
+        return wanted
 
 
 def _written(key: str, value: object) -> str:

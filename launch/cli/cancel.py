@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from launch.cli import options
+from launch.cli import families, options
 
 if TYPE_CHECKING:
+    from launch.runs.family import Family
     from launch.runs.rundir import Run
     from launch.submit.cancel import Cancelled
 
@@ -25,6 +26,8 @@ def run(args: argparse.Namespace) -> int:
     from launch.runs import client, rundir
     from launch.submit import cancel
 
+    if (family := families.named(args)) is not None:
+        return _family(family, args)
     found, plan, profile = options.open_run(args)
     stages = {stage.name for stage in plan.stages}
     if args.stage is not None:
@@ -40,6 +43,46 @@ def run(args: argparse.Namespace) -> int:
         done = cancel.on_slurm(found, plan, client.gateway(profile), stages, args.adopted)
     _print(found, done, args.json)
     return 1 if done.left else 0
+
+
+def _family(family: Family, args: argparse.Namespace) -> int:
+    """Cancel every chain of a sweep, and let none that waits for room follow."""
+    from launch.base.errors import InputError
+    from launch.runs import client, rundir
+    from launch.runs import family as families
+    from launch.runs.journal import Event
+    from launch.submit import cancel
+
+    if args.stage is not None:
+        raise InputError("a family is cancelled as a whole", hint="overnight cancel RUN STAGE, of one chain")
+    profile = family.runs[0].profile()
+    if profile.executor == "local":
+        stopping = {
+            run.id: cancel.here(run, run.plan(), {one.name for one in run.plan().stages}) for run in family.runs
+        }
+        family.journal.write(Event.CANCELLED, runs=list(stopping))
+        asked = [f"  {run}: {', '.join(stages)} asked to save and leave" for run, stages in stopping.items() if stages]
+        value = {"family": family.id, "stopping": stopping}
+        options.print_result(value, asked or [f"nothing of family {family.id} runs here"], args.json)
+        return 0
+    # Written first: the end of a job that is cancelled must not submit the next chain. And again when the lock is
+    # held, after whatever was being submitted.
+    family.journal.write(Event.CANCELLED, runs=[run.id for run in family.runs])
+    with families.locked(family):
+        family.journal.write(Event.CANCELLED, runs=[run.id for run in family.runs])
+        gateway = client.gateway(profile)
+        done = {}
+        for run in family.runs:
+            plan = run.plan()
+            with rundir.locked(run):
+                done[run.id] = cancel.on_slurm(run, plan, gateway, {one.name for one in plan.stages}, args.adopted)
+    left = [job for one in done.values() for job in one.left]
+    value = {"family": family.id, "runs": {run: {"jobs": one.jobs, "left": one.left} for run, one in done.items()}}
+    lines = [f"  {run}: {len(one.jobs)} jobs cancelled" for run, one in done.items() if one.jobs]
+    lines = lines or [f"family {family.id} has no jobs in the queue"]
+    again = f"overnight cancel {family.id}" if left else f"overnight resume {family.id}, to go on from what is sealed"
+    options.print_result(value, [*lines, f"next: {again}"], args.json)
+    return 1 if left else 0
 
 
 def _print(run: Run, done: Cancelled, as_json: bool) -> None:

@@ -20,6 +20,7 @@ def run(args: argparse.Namespace) -> int:
     rows = [
         [
             one.run,
+            one.family,
             one.pipeline,
             one.profile,
             "" if one.created_at is None else clock(one.created_at),
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
         ]
         for one in found
     ]
-    shown = table(("run", "pipeline", "profile", "created", "sealed", "state"), rows, right=(4,))
+    shown = table(("run", "family", "pipeline", "profile", "created", "sealed", "state"), rows, right=(5,))
     none = ["no runs yet", "next: overnight submit PIPELINE --cluster NAME"]
     options.print_result([asdict(one) for one in found], shown if found else none, args.json)
     return 0

@@ -38,7 +38,9 @@ def add_workspace(parser: argparse.ArgumentParser) -> None:
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """The run, by the beginning of its id."""
-    parser.add_argument("run", nargs="?", metavar="RUN", help="beginning of a run id (default: the newest run)")
+    parser.add_argument(
+        "run", nargs="?", metavar="RUN", help="beginning of a run id, or a family (default: the newest run)"
+    )
     add_workspace(parser)
 
 
@@ -74,3 +76,10 @@ def wanted(args: argparse.Namespace) -> PipelineOnCluster:
     from launch.submit.prepare import PipelineOnCluster
 
     return PipelineOnCluster(args.pipeline, args.cluster, tuple(args.set), args.workspace)
+
+
+def note(text: str) -> None:
+    """Say what is allowed and worth knowing."""
+    import sys
+
+    print(f"note: {text}", file=sys.stderr, flush=True)

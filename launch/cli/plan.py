@@ -11,6 +11,7 @@ from launch.submit import prepare
 
 if TYPE_CHECKING:
     from launch.plan.model import Planned
+    from launch.plan.sweep import Sweep
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +31,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan and print."""
-    if args.sweep:
-        return _sweep(args)
+    from launch.plan.sweep import Sweep
+
+    swept = Sweep.read(args.pipeline, args.set, args.sweep)
+    if swept.axes:
+        return _sweep(args, swept)
     wanted = options.wanted(args)
     planned = prepare.plan(wanted)
     if args.scripts:
@@ -57,10 +61,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _sweep(args: argparse.Namespace) -> int:
+def _sweep(args: argparse.Namespace, found: Sweep) -> int:
     """How many jobs the variants make together: equal stages are one."""
     from launch.base.text import table
-    from launch.config import data_settings
+    from launch.config import data_settings, ranges
     from launch.config.profile_file import locate, read_profile
     from launch.plan import sweep
     from launch.runs.rundir import workspace_for
@@ -69,11 +73,17 @@ def _sweep(args: argparse.Namespace) -> int:
     workspace = workspace_for(profile.profile, args.workspace)
     known: dict[str, dict[str, bool]] = {}
     variants = []
-    for variant in sweep.plans(args.pipeline, args.set, args.sweep, profile, workspace, data_settings.checked):
+    told: dict[str, None] = {}
+    cost = sweep.SweepCost()
+    planned = found.variants(profile, workspace, data_settings.checked)
+    for variant in planned if args.sweep else sweep.distinct(found, planned):
         for stage in variant.plan.stages:
             seen = known.setdefault(stage.name, {})
             if stage.fingerprint not in seen:
                 seen[stage.fingerprint] = stage.store(workspace).seal.exists()
+        told |= dict.fromkeys(ranges.notes(variant.planned.pipeline))
+        if found.keys is not None:
+            cost.add(variant)
         if args.json:
             stages = {stage.name: stage.fingerprint for stage in variant.plan.stages}
             variants.append({"set": list(variant.options), "stages": stages})
@@ -81,12 +91,17 @@ def _sweep(args: argparse.Namespace) -> int:
             variants.append({})
     if args.json:
         sealed = {name: [one for one, done in seen.items() if done] for name, seen in known.items()}
-        print(json.dumps({"variants": variants, "sealed": sealed}))
-        return 0
-    rows = [[name, str(len(seen)), str(sum(seen.values()))] for name, seen in known.items()]
-    jobs = sum(len(seen) - sum(seen.values()) for seen in known.values())
-    print("\n".join(table(("stage", "different", "sealed"), rows, right=(1, 2))))
-    print(f"\n{len(variants)} variants, {jobs} jobs")
+        hours = {"least": cost.least, "most": cost.most, "unknown": list(cost.unknown)}
+        print(json.dumps({"variants": variants, "sealed": sealed, "gpu_hours": hours, "notes": list(told)}))
+    else:
+        rows = [[name, str(len(seen)), str(sum(seen.values()))] for name, seen in known.items()]
+        jobs = sum(len(seen) - sum(seen.values()) for seen in known.values())
+        print("\n".join(table(("stage", "different", "sealed"), rows, right=(1, 2))))
+        estimated = f", {cost} by the estimate" if cost.most else ""
+        print(f"\n{len(variants)} variants, {jobs} jobs{estimated}")
+        for note in [*told, *cost.notes(found)]:
+            print(f"  {note}")
+    cost.refuse(found)
     return 0
 
 

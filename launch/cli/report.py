@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from launch.cli import options
+from launch.cli import families, options
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +22,12 @@ def run(args: argparse.Namespace) -> int:
     """Print; exit codes as of ``status``."""
     from launch.status import ask, report
 
+    if (family := families.named(args)) is not None:
+        if args.md or args.language != "en":
+            from launch.base.errors import InputError
+
+            raise InputError("a family has no Markdown and no other language", hint=f"overnight report {family.id}")
+        return families.show_report(family, as_json=args.json, html=args.html)
     found, plan, profile = options.open_run(args)
     status = ask.look(found, plan, profile)
     made = report.make(found, plan, profile, status)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from launch.cli import options
+from launch.cli import families, options
 
 if TYPE_CHECKING:
     from launch.config.profile import Profile
     from launch.plan.model import Plan
+    from launch.runs.family import Family
     from launch.runs.rundir import Run
 
 BUSY_SECONDS = 120.0
@@ -39,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
     from launch.inputs import toolkit
     from launch.runs import client, secret_files
 
+    if (family := families.named(args)) is not None:
+        return _family(family, args.json)
     found, plan, profile = options.open_run(args)
     names = tuple({*profile.secrets, *redaction.read(found.paths.secrets)})
     if args.from_job:
@@ -54,11 +57,32 @@ def run(args: argparse.Namespace) -> int:
     return advance(found, plan, profile, client.gateway(profile, names), as_json=args.json)
 
 
+def _family(family: Family, as_json: bool) -> int:
+    """Resume every chain of a sweep."""
+    from jobs.core import redaction
+    from launch.inputs import toolkit
+    from launch.runs import client, secret_files
+
+    runs = family.runs
+    profile = runs[0].profile()
+    names = tuple({*profile.secrets, *(name for run in runs for name in redaction.read(run.paths.secrets))})
+    for run in runs:
+        toolkit.refuse_changed(run.paths.toolkit)
+        secret_files.renew(run.paths, names)
+    if profile.executor == "local":
+        from launch.cli.run import family_here
+
+        return family_here(family, as_json=as_json)
+    return families.advance(family, client.gateway(profile, names), as_json=as_json)
+
+
 def _from_job(run: Run, plan: Plan, profile: Profile, names: tuple[str, ...], job: str, as_json: bool) -> int:
     import os
     import time
 
     from launch.runs import client
+    from launch.runs import family as known
+    from launch.runs.journal import History
     from launch.runs.rundir import RunBusy
     from launch.submit.advance import TRY_AGAIN, advance
 
@@ -68,7 +92,11 @@ def _from_job(run: Run, plan: Plan, profile: Profile, names: tuple[str, ...], jo
     end, pause = time.monotonic() + BUSY_SECONDS, 1.0
     while True:
         try:
-            code = advance(run, plan, profile, gateway, as_json=as_json, ending=job)
+            code = 0
+            if profile.rolling is not None or History.read(run.journal).deferred:
+                code = advance(run, plan, profile, gateway, as_json=as_json, ending=job)
+            if (family := known.of_run(run)) is not None:
+                code = families.advance(family, gateway, as_json=as_json, ending=job) or code
             if code != TRY_AGAIN or time.monotonic() > end:
                 return code
             pause = min(2 * pause, 30.0)

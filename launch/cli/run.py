@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
 from typing import TYPE_CHECKING
 
-from launch.cli import options
+from launch.cli import families, options
 
 if TYPE_CHECKING:
+    from launch.runs.family import Family
     from launch.runs.rundir import Run
 
 
@@ -18,9 +21,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make a run and run every stage that is not sealed."""
-    from launch.submit import start
+    from launch.plan.sweep import Sweep
+    from launch.submit import prepare, start
 
-    return advance(start.here(options.wanted(args)), as_json=args.json)
+    wanted, found = options.wanted(args), Sweep.read(args.pipeline, args.set)
+    if not found.axes:
+        return advance(start.here(wanted, options.note), as_json=args.json)
+    variants = families.plan(args, found)
+    start.refuse_slurm(variants[0].planned, wanted)
+    return family_here(families.make(found, variants, prepare.secrets(variants[0].planned)), as_json=args.json)
 
 
 def advance(run: Run, *, as_json: bool) -> int:
@@ -43,10 +52,38 @@ def advance(run: Run, *, as_json: bool) -> int:
     return 0
 
 
+def family_here(family: Family, *, as_json: bool) -> int:
+    """Run the chains of a sweep here, one after the other, and print how they stand; one that fails is one that
+    failed."""
+    from launch.base.errors import OvernightError
+    from launch.runs import family as known
+    from launch.runs.journal import Event
+    from launch.status.runs import overview
+
+    failed: dict[str, str] = {}
+    with known.locked(family):
+        family.journal.write(Event.DEFERRED, runs=[], by=None)
+        for run in family.runs:
+            open_stages = [one for one in run.plan().stages if not one.store(family.workspace).seal.exists()]
+            shared = next((one for one in open_stages if one.fingerprint in failed), None)
+            if shared is not None:
+                print(f"run {run.id}: not tried, its stage {shared.name} failed in run {failed[shared.fingerprint]}")
+                continue
+            try:
+                with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+                    advance(run, as_json=as_json)
+            except OvernightError as error:
+                print(f"run {run.id}: {error}", file=sys.stderr, flush=True)
+                if overview(run).state == "stopped":
+                    print(f"next: overnight resume {family.id}", file=sys.stderr)
+                    return 1
+                first = next(one for one in open_stages if not one.store(family.workspace).seal.exists())
+                failed[first.fingerprint] = run.id
+    return families.show_report(family, as_json=as_json)
+
+
 def _tell(run: Run, as_json: bool) -> None:
     """The page for the morning, and the letter; that they cannot be written or sent fails nothing."""
-    import sys
-
     from launch.base.errors import OvernightError
     from launch.notify.tell import tell
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from launch.cli import options
+from launch.cli import families, options
 
 configure = options.add_run
 
@@ -13,6 +13,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the status; 1 if something failed, 4 if the cluster did not respond, else 0."""
     from launch.status import ask, text
 
+    if (family := families.named(args)) is not None:
+        return families.show_status(family, args.json)
     found, plan, profile = options.open_run(args)
     status = ask.look(found, plan, profile)
     value, lines = text.as_json(found, plan, profile.name, status), text.lines(found, plan, profile.name, status)

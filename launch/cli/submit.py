@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from typing import TYPE_CHECKING
 
-from launch.cli import options
+from launch.cli import families, options
+
+if TYPE_CHECKING:
+    from launch.plan.sweep import Sweep
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -14,14 +17,32 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make a run and submit every stage that is not sealed or queued already."""
+    """Make a run, or one for each chain of a sweep, and submit every stage that is not sealed or queued already."""
+    from launch.plan.sweep import Sweep
     from launch.submit import start
     from launch.submit.advance import advance
 
-    def note(text: str) -> None:
-        print(f"note: {text}", file=sys.stderr, flush=True)
-
-    begun = start.on_slurm(options.wanted(args), note)
+    found = Sweep.read(args.pipeline, args.set)
+    if found.axes:
+        return _family(args, found)
+    begun = start.on_slurm(options.wanted(args), options.note)
     return advance(
         begun.run, begun.plan, begun.profile, begun.gateway, as_json=args.json, snapshot_seconds=begun.seconds
     )
+
+
+def _family(args: argparse.Namespace, found: Sweep) -> int:
+    """Make the chains of a sweep and submit them; what several have in common is submitted once."""
+    from launch.runs import client
+    from launch.submit import prepare, start
+
+    variants = families.plan(args, found)
+    seen: set[str] = set()
+    values: dict[str, str] = {}
+    for variant in variants:
+        start.refuse(variant.planned, options.wanted(args), options.note, seen)
+        seen.update(stage.fingerprint for stage in variant.plan.stages)
+        values |= prepare.secrets(variant.planned)
+    gateway = client.gateway(variants[0].planned.profile.profile, values)
+    family = families.make(found, variants, values)
+    return families.advance(family, gateway, as_json=args.json)

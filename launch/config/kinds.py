@@ -11,7 +11,7 @@ DATA_KINDS = ("corpus", "instructions", "preferences")
 TRAINING_DATA = {"cpt": "corpus", "sft": "instructions", "dpo": "preferences"}
 """Kind of a training stage -> kind of the data stage that it reads."""
 TRAINING_KINDS = tuple(TRAINING_DATA)
-MODEL_KINDS = (*TRAINING_KINDS, "choose")
+MODEL_KINDS = (*TRAINING_KINDS, "choose", "export")
 """Kinds of stages that make a model."""
 
 FETCHED = "base"

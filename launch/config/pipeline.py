@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from jobs.core.tasks import BenchmarkKeys, DataKeys, TaskKeys, TaskKind, kind_of
 from launch.config.document.typed import StrictModel, key
+from launch.config.export import ExportStage
 from launch.config.fields import Amount, Line, ResourceKeys, Slug, not_empty
 from launch.config.kinds import FETCHED
 from launch.config.measuring import ChooseStage, CurveStage, EvaluateStage, MeasuringStage
@@ -23,6 +24,7 @@ from launch.config.stages import (
     StageName,
     TrainingStage,
 )
+from launch.config.sweeps import SweepKeys
 
 
 class Pipeline(StrictModel):
@@ -37,6 +39,8 @@ class Pipeline(StrictModel):
     secrets: tuple[SecretName, ...] = ()
     resources: dict[Group, ResourceKeys] = key(default_factory=dict)
     cluster: dict[Line, Any] = key(default_factory=dict)  # keys of a profile: see launch.config.document.layers
+    sweep: SweepKeys | None = None
+    ranges: Literal["on", "off"] = "on"  # see launch.config.ranges
 
     def seed_of(self, name: str) -> int:
         """Seed of a stage: its own, else the pipeline's."""
@@ -120,6 +124,10 @@ class Pipeline(StrictModel):
                 found |= {f"data:{task}": data for task, data in self.task_data(found["curve"]).items()}
         if isinstance(stage, TrainingStage):
             found["data"] = stage.data
+        if isinstance(stage, ExportStage):
+            if stage.checkpoint != FETCHED:
+                found["checkpoint"] = stage.checkpoint
+            found |= {f"evaluation:{one}": one for one in self.evaluations_of(name)}
         if isinstance(stage, MeasuringStage):
             if stage.compare_to is not None:
                 found["compare_to"] = stage.compare_to
@@ -127,6 +135,17 @@ class Pipeline(StrictModel):
             if (reference := self.reference(name)) not in (None, FETCHED):
                 found["reference"] = str(reference)
         return found
+
+    def evaluations_of(self, name: str) -> list[str]:
+        """The evaluations that the card of an export shows: those it names, else all of its model."""
+        stage = self.stages[name]
+        assert isinstance(stage, ExportStage)
+        of_model = (
+            other
+            for other, one in self.stages.items()
+            if isinstance(one, EvaluateStage) and one.checkpoint == stage.checkpoint
+        )
+        return list(of_model if stage.evaluations is None else stage.evaluations)
 
     def order(self) -> tuple[str, ...]:
         """Stage names, parents first; of those that are free to run, the first in the file."""

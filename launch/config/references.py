@@ -11,9 +11,11 @@ from jobs.core.measures import MEASURES
 from jobs.core.settings import EarlyStopping, validation_problem
 from jobs.core.tasks import FOUND, KINDS, BenchmarkKeys, DataKeys, kind_of
 from launch.base.text import suggest
+from launch.config import ranking
 from launch.config.document.positions import KeyPath, Problem
 from launch.config.document.typed import StrictModel, fields_of
 from launch.config.document.words import show
+from launch.config.export import ExportStage
 from launch.config.kinds import FETCHED, MODEL_KINDS, TRAINING_DATA, TRAINING_KINDS, by_metric, measured, own_metrics
 from launch.config.measuring import ChooseStage, CurveStage, EvaluateStage, MeasuringStage
 from launch.config.stages import BenchmarkSource, DataStage, TrainingStage
@@ -37,9 +39,11 @@ def problems(pipeline: Pipeline) -> list[Problem]:
             found += _evaluation(pipeline, name, stage)
         elif isinstance(stage, CurveStage):
             found += _curve(pipeline, name, stage)
+        elif isinstance(stage, ExportStage):
+            found += _export(pipeline, name, stage)
         else:
             found += _choice(pipeline, name, stage)
-    return found or list(_cycles(pipeline))
+    return found or list(_cycles(pipeline)) or list(ranking.problems(pipeline))
 
 
 def backends() -> list[str]:
@@ -219,6 +223,13 @@ def _choice(pipeline: Pipeline, name: str, stage: ChooseStage) -> Iterator[Probl
             if metric not in known:
                 text = f"{source} measures no {metric!r}; {suggest(metric, list(known))}"
                 yield Problem((*place, key, metric), text, at_key=True)
+
+
+def _export(pipeline: Pipeline, name: str, stage: ExportStage) -> Iterator[Problem]:
+    place: KeyPath = ("stages", name)
+    yield from _reference(pipeline, (*place, "checkpoint"), stage.checkpoint, MODEL_KINDS, FETCHED)
+    for at, one in enumerate(stage.evaluations or ()):
+        yield from _reference(pipeline, (*place, "evaluations", at), one, ("evaluate",))
 
 
 def _measuring(pipeline: Pipeline, name: str, stage: MeasuringStage) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from jobs.core.settings import VALIDATION, DpoKeys, EarlyStopping, TrainingKeys, rule_of
 from launch.base.text import suggest
 from launch.config.document.typed import Key, StrictModel, TaggedBy, key
+from launch.config.export import ExportStage
 from launch.config.fields import (
     Count,
     Line,
@@ -237,5 +238,5 @@ class DpoStage(_TrainingStage):
 
 DataStage = CorpusStage | InstructionsStage | PreferencesStage
 TrainingStage = CptStage | SftStage | DpoStage
-Stage = Annotated[DataStage | TrainingStage | EvaluateStage | CurveStage | ChooseStage, TaggedBy("kind")]
+Stage = Annotated[DataStage | TrainingStage | EvaluateStage | CurveStage | ChooseStage | ExportStage, TaggedBy("kind")]
 StageName = Annotated[Slug, _not_reserved]

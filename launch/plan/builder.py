@@ -12,19 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.core.capabilities import Capabilities
 from jobs.core.settings import decides
-from jobs.core.spec import MEASURING_KINDS, Source
+from jobs.core.spec import Source
 from launch.base.errors import InputError
 from launch.config.kinds import FETCHED
 from launch.config.profile import Continuation, Profile, Resources
+from launch.plan import export
 from launch.plan.model import BackEndFacts, Facts, Plan, PlannedInput, PlannedStage, fingerprint
 
 if TYPE_CHECKING:  # status and the like read plans, and no pipeline: its models are built only where one is planned
+    from launch.config.export import ExportStage
     from launch.config.measuring import ChooseStage, CurveStage, EvaluateStage, MeasuringStage
     from launch.config.pipeline import Pipeline
     from launch.config.stages import DataStage, TrainingStage
 
 
-NOT_IN_RESULT = frozenset({"save_every", "keep_saves", "threads", "micro_batch_size", "at_once"})
+NOT_IN_RESULT = frozenset({"save_every", "keep_saves", "threads", "micro_batch_size", "at_once", "save_beside"})
 """Settings that change how a stage gets to its result, not the result (up to rounding). ``validate_every`` is one where
 nothing follows from validations."""
 
@@ -41,6 +43,7 @@ class _Builder:
     done: dict[str, PlannedStage] = field(default_factory=dict)
 
     def build(self) -> tuple[PlannedStage, ...]:
+        from launch.config.export import ExportStage
         from launch.config.measuring import ChooseStage, CurveStage
         from launch.config.stages import DataStage, TrainingStage
 
@@ -54,6 +57,8 @@ class _Builder:
                 self.add_curve(name, stage)
             elif isinstance(stage, ChooseStage):
                 self.add_choice(name, stage)
+            elif isinstance(stage, ExportStage):
+                self.add_export(name, stage)
             else:
                 self.add_evaluation(name, stage)
         awaited = {parent for stage in self.done.values() for parent in stage.parents}
@@ -85,7 +90,7 @@ class _Builder:
         produces: tuple[str, str],
         settings: dict[str, Any],
         inputs: dict[str, PlannedInput],
-        stage: DataStage | TrainingStage | MeasuringStage | ChooseStage | None,
+        stage: DataStage | TrainingStage | MeasuringStage | ChooseStage | ExportStage | None,
         sources: tuple[Source, ...] = (),
         target_step: int | None = None,
     ) -> None:
@@ -108,7 +113,7 @@ class _Builder:
         if uses_code(settings) and self.facts.code is not None:
             versions["code"] = self.facts.code
         # An evaluation goes on at the next example. Where the next link has to do that, each would be several jobs.
-        measures = kind in MEASURING_KINDS and self.profile.continuation is Continuation.REQUEUE
+        measures = kind == "evaluate" and self.profile.continuation is Continuation.REQUEUE
         resumable = isinstance(stage, TrainingStage) or measures
         if resumable and executor != "local":
             resources = self.profile.segment(resources)
@@ -161,12 +166,15 @@ class _Builder:
 
     def checkpoint(self, wanted: str, backend: str) -> PlannedInput:
         """The checkpoint that a stage names, in a format that its back end reads; a conversion is inserted if not."""
+        return self.in_format(wanted, self.facts.back_ends[backend].capabilities.formats_in, f"back end {backend!r}")
+
+    def in_format(self, wanted: str, formats: Collection[str], who: str) -> PlannedInput:
+        """A checkpoint in one of these formats; ``who`` reads it."""
         found = self.of_fetched(FETCHED) if wanted == FETCHED else self.of_stage(wanted)
-        formats = self.facts.back_ends[backend].capabilities.formats_in
         way = conversions(self.facts.back_ends, found.format, formats)
         if way is None:
             raise InputError(
-                f"back end {backend!r} reads {', '.join(sorted(formats))}; "
+                f"{who} reads {', '.join(sorted(formats))}; "
                 f"nothing converts {found.format!r} of {wanted!r} to that"
                 + (": leave options.output of that stage out for whole weights" if found.format == ADAPTER else "")
             )
@@ -241,6 +249,19 @@ class _Builder:
         inputs = {**curve.inputs, "curve": self.of_stage(curve.name)}
         form = self.facts.back_ends[self.done[trained.stage].backend].capabilities.saves
         self.add(name, "evaluate", stage.backend, ("checkpoint", form), settings, inputs, stage)
+
+    def add_export(self, name: str, stage: ExportStage) -> None:
+        """Planned as the conversion that it is."""
+        inputs = {"checkpoint": self.in_format(stage.checkpoint, ("hf",), "an export")}
+        for other in self.pipeline.evaluations_of(name):
+            inputs[f"evaluation:{other}"] = self.of_stage(other)
+        for trained in export.lineage(self.pipeline, stage.checkpoint):
+            data = getattr(self.pipeline.stages[trained], "data", "")
+            inputs[f"data:{data}"] = self.of_stage(data)
+        if FETCHED in self.facts.fetched:
+            inputs["base"] = self.of_fetched(FETCHED)
+        settings = export.settings_of(self.pipeline, name)
+        self.add(name, "convert", stage.backend, ("checkpoint", "hf"), settings, inputs, stage)
 
     def measuring(self, name: str, stage: MeasuringStage) -> tuple[dict[str, Any], dict[str, PlannedInput]]:
         """The settings of a stage that measures, and what it reads beside the models that are measured."""

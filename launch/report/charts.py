@@ -134,14 +134,14 @@ def curve(title: str, unit: str, lines: Sequence[Series], logarithmic: bool = Fa
     return _svg(height, f"{title}{f' ({unit})' if unit else ''}", said, parts)
 
 
-def interval(low: float, value: float, high: float, most: float) -> str:
-    """An interval of a change around zero, ``most`` on either side."""
+def interval(low: float, value: float, high: float, most: float, told: str | None = None) -> str:
+    """An interval of a change around zero, ``most`` on either side; ``told``: what it says to who cannot see it."""
     width, middle = 180, 90
 
     def x(at: float) -> float:
         return middle + (middle - 6) * max(-1.0, min(1.0, at / most if most else 0.0))
 
-    told = f"{value:+.4g}, 95 % from {low:+.4g} to {high:+.4g}"
+    told = told or f"{value:+.4g}, 95 % from {low:+.4g} to {high:+.4g}"
     return (
         f"<svg class=interval viewBox='0 0 {width} 18' role=img><title>{escape(told)}</title>"
         f"<path class=grid d='M{middle} 0V18'/><path class=line d='M{x(low):.1f} 9H{x(high):.1f}M{x(low):.1f} 5V13"

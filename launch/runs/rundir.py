@@ -125,8 +125,11 @@ def _profile(path: Path, state: FileState | None) -> Profile:
     return read_profile(path, kept=True).profile
 
 
-def create(workspace: Workspace, pipeline: PipelineFile, profile: ProfileFile, plan: Plan) -> Run:
-    """A new run: its directory with everything that its jobs need; nothing is submitted yet.
+def create(
+    workspace: Workspace, pipeline: PipelineFile, profile: ProfileFile, plan: Plan, family: str | None = None
+) -> Run:
+    """A new run: its directory with everything that its jobs need; nothing is submitted yet. ``family``: id of the
+    sweep that it belongs to.
 
     Raises:
         InputError: the workspace cannot be written, or is full: then nothing of the run is left.
@@ -136,7 +139,7 @@ def create(workspace: Workspace, pipeline: PipelineFile, profile: ProfileFile, p
         files.make_directory(workspace.runs)
         files.make_directory(workspace.store)
         run = _new(workspace)
-        _fill(run, pipeline, profile, plan)
+        _fill(run, pipeline, profile, plan, family)
     except OSError as error:
         if run is not None:
             shutil.rmtree(run.paths.root, ignore_errors=True)
@@ -150,11 +153,13 @@ def create(workspace: Workspace, pipeline: PipelineFile, profile: ProfileFile, p
     return run
 
 
-def _fill(run: Run, pipeline: PipelineFile, profile: ProfileFile, plan: Plan) -> None:
+def _fill(run: Run, pipeline: PipelineFile, profile: ProfileFile, plan: Plan, family: str | None) -> None:
     """Write what the jobs of a new run need."""
     paths, workspace = run.paths, run.workspace
     for path, read in ((paths.pipeline, pipeline.data), (paths.profile, profile.data)):
         files.write_atomic(path, yaml.dump(read, Dumper=_DUMPER, sort_keys=False, allow_unicode=True))
+    if family is not None:
+        files.write_atomic(paths.family, f"{family}\n")
     paths.stages.mkdir()
     toolkit.take(workspace, paths.toolkit)
     code: dict[str, object] = {}

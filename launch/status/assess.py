@@ -24,7 +24,7 @@ from launch.base.errors import OvernightError
 from launch.plan.model import Plan, PlannedStage
 from launch.runs import attempt_state
 from launch.runs.attempt_state import AttemptState, AttemptStatus, QueueView
-from launch.runs.journal import History, starts_among, verdicts_of
+from launch.runs.journal import History, last_word, starts_among, verdicts_of
 from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
 from launch.slurm.queue import AccountRow, QueueRow
@@ -85,6 +85,12 @@ class _Unclear:
 
     attempt: Attempt
     jobs: frozenset[str]
+
+
+def _has_failed_here(store: StorePaths, current: Attempt) -> bool:
+    """Whether a stage failed whose ``overnight run`` is still there, with the other chains of a sweep."""
+    said = last_word(store, current) if current.carrier == "local" else None
+    return said is not None and said.outcome is Outcome.FAIL
 
 
 class _Look:
@@ -176,7 +182,7 @@ class _Look:
         job = _newest(standing, starts)
         if (self._queue.unreachable or (owner and not standing.rows)) and current.carrier == "slurm":
             return self._without_cluster(stage, paths, starts, job)
-        if standing.status is AttemptStatus.LIVE:
+        if standing.status is AttemptStatus.LIVE and not _has_failed_here(store, current):
             return self._live(stage, paths, standing, starts)
         if claims and not starts:
             return self._given_up(stage, current, claims[0])

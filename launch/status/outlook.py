@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from launch.base.errors import InputError
+from launch.config import ranges
 from launch.plan import epochs, estimates, limits
 from launch.plan.estimates import Estimate
 from launch.plan.model import Plan, Planned
@@ -46,7 +47,7 @@ def of(planned: Planned) -> Outlook:
     shown = epochs.with_steps(plan, workspace)
     found = estimates.estimates(shown, profile, workspace)
     notes = epochs.notes(plan, workspace)
-    notes += limits.notes(plan, planned.profile, planned.pipeline)
+    notes += ranges.notes(planned.pipeline) + limits.notes(plan, planned.profile, planned.pipeline)
     tried = sorted({(stage.backend, stage.experimental) for stage in plan.stages})
     notes += estimates.of_kept_saves(plan, found)
     notes += [f"back end {backend} is experimental: {untried}" for backend, untried in tried if untried]

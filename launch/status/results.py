@@ -55,15 +55,15 @@ class MetricResult:
 
 def collect(plan: Plan, workspace: Workspace) -> list[MetricResult]:
     """Every metric of the sealed evaluations, and of one that missed its gate. Raises InputError: a damaged file."""
-    found: list[MetricResult] = []
-    for stage in plan.stages:
-        if stage.produces_kind != "evaluation":
-            continue
-        output = output_of(stage, workspace)
-        measured = results.find(output) if output is not None else None
-        if measured is not None:
-            found += _of_stage(stage, measured)
-    return found
+    evaluations = [stage for stage in plan.stages if stage.produces_kind == "evaluation"]
+    return [one for stage in evaluations for one in of_evaluation(stage, workspace)]
+
+
+def of_evaluation(stage: PlannedStage, workspace: Workspace) -> list[MetricResult]:
+    """Every metric of one evaluation; none where it has measured nothing yet. Raises InputError: a damaged file."""
+    output = output_of(stage, workspace)
+    measured = results.find(output) if output is not None else None
+    return [] if measured is None else _of_stage(stage, measured)
 
 
 def output_of(stage: PlannedStage, workspace: Workspace) -> Path | None:
@@ -133,20 +133,21 @@ def _measured(evaluation: str, other: str | None, task: str, metric: str, entry:
         other,
         task,
         metric,
-        _number(entry),
+        number_of(entry),
         entry.get("before"),
-        None if difference is None else _number(difference),
+        None if difference is None else number_of(difference),
         gate.get("rule"),
         gate.get("tier"),
         gate.get("verdict"),
         gate.get("needs"),
         entry.get("higher_is_better"),
         moved,
-        by={str(name): _number(one) for own in (entry.get("by") or {}).values() for name, one in own.items()},
+        by={str(name): number_of(one) for own in (entry.get("by") or {}).values() for name, one in own.items()},
     )
 
 
-def _number(entry: dict[str, Any]) -> Number:
+def number_of(entry: Mapping[str, Any]) -> Number:
+    """A metric, or a change, as it stands in a file. Raises KeyError, TypeError, ValueError: it is none."""
     low, high = (None if entry[end] is None else float(entry[end]) for end in ("low", "high"))
     return Number(float(entry["value"]), low, high, int(entry["n"]))
 

@@ -11,7 +11,7 @@ from jobs.core.verdict import FailureClass, Outcome
 from launch.base.errors import InputError
 from launch.config.document import reader
 from launch.plan.model import PlannedStage
-from launch.runs import attempt_state
+from launch.runs import attempt_state, family
 from launch.runs.attempt_state import AttemptStatus, QueueView
 from launch.runs.journal import Event, last_word
 from launch.runs.rundir import Run
@@ -32,6 +32,7 @@ class Overview:
     total: int
     state: str
     path: str
+    family: str = ""
 
 
 def overview(run: Run) -> Overview:
@@ -41,13 +42,20 @@ def overview(run: Run) -> Overview:
     try:
         plan = run.plan()
     except InputError:
-        return Overview(run.id, "", _profile(run), created, 0, 0, "cut off", str(run.paths.root))
+        return Overview(run.id, "", _profile(run), created, 0, 0, "cut off", str(run.paths.root), _family(run))
     open_stages = [stage for stage in plan.stages if not _is_whole(stage.store(run.workspace))]
     last = entries[-1] if entries else {}
     cancelled = last.get("event") == Event.CANCELLED and {stage.name for stage in open_stages} <= set(last["stages"])
     state = "done" if not open_stages else "cancelled" if cancelled else _state(run, open_stages)
     sealed = len(plan.stages) - len(open_stages)
-    return Overview(run.id, plan.pipeline, _profile(run), created, sealed, len(plan.stages), state, str(run.paths.root))
+    total, path = len(plan.stages), str(run.paths.root)
+    return Overview(run.id, plan.pipeline, _profile(run), created, sealed, total, state, path, _family(run))
+
+
+def _family(run: Run) -> str:
+    """The sweep that it belongs to; empty: none, or that was cut off before it was one."""
+    found = family.of_run(run)
+    return "" if found is None else found.id
 
 
 def _is_whole(store: StorePaths) -> bool:

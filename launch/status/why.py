@@ -20,15 +20,15 @@ from launch.plan.model import Plan, PlannedStage
 from launch.render import refusal
 from launch.runs.journal import verdicts_of
 from launch.runs.rundir import Run
-from launch.status import advice
+from launch.status import advice, remedies
 from launch.status.model import FAILURES, RunStatus, StageStatus, State
 
 
 @dataclass(frozen=True)
 class Why:
     """One stage. ``source`` is ``file:line``; ``saved`` the step of the newest save; ``reported`` the newest step that
-    was reported; ``set_by`` where the options come from that srun refused;
-    ``retries_*`` are of the class in ``failure`` and None where there is none."""
+    was reported; ``set_by`` where the options come from that srun refused; ``remedies``: lines to write where a
+    skill was lost; ``retries_*`` are of the class in ``failure`` and None where there is none."""
 
     stage: str
     state: str
@@ -49,6 +49,7 @@ class Why:
     avoids: tuple[str, ...]
     stacks: tuple[str, ...]
     next: str
+    remedies: tuple[str, ...] = ()
 
     @property
     def is_calm(self) -> bool:
@@ -108,6 +109,7 @@ def _explain(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, found:
         next=f"overnight why {run.id} {stage.name}, when the cluster answers again"
         if unreachable
         else advice.of_stage(run, replace(found, evidence=evidence)),
+        remedies=remedies.of_stage(plan, stage, run.workspace),
     )
 
 
@@ -163,6 +165,7 @@ def lines(found: Why) -> list[str]:
         shown.append(f"  excludes {', '.join(found.avoids)}")
     if found.next:
         shown.append(f"  next      {found.next}")
+    shown += [f"  {'try' if number == 0 else '':8}  {line}" for number, line in enumerate(found.remedies)]
     return shown
 
 

@@ -8,7 +8,7 @@ those that ended beside it have left, so as long as its nodes may call sbatch th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from jobs.core import attempts
@@ -24,14 +24,15 @@ from launch.slurm.reasons import NEVER_SATISFIED
 class QueueSlots:
     """How many more jobs of a run may be submitted, and which stages have to wait for that."""
 
-    def __init__(self, limit: int | None, run: str, ending: str | None = None) -> None:
+    def __init__(self, limit: int | None, run: str, ending: str | None = None, relatives: Collection[str] = ()) -> None:
         """
         Args:
             limit: None: as many as there are.
             ending: the job of the run that is at its end and does this submission.
+            relatives: runs of the same family.
         """
         self._limit = limit
-        self._run = run
+        self._runs = {run, *relatives}
         self._ending = ending
         self._taken = 0
         self._refused = False
@@ -66,8 +67,8 @@ class QueueSlots:
         self._taken += jobs
 
     def leaves_alone(self, store: StorePaths, current: Attempt | None) -> bool:
-        """Whether a stage has had a job in this run: what failed or was cancelled is the user's to resume."""
-        if self._ending is None or current is None or current.run != self._run:
+        """Whether a stage has had a job in this run or family: what failed or was cancelled is the user's to resume."""
+        if self._ending is None or current is None or current.run not in self._runs:
             return False
         return bool(attempts.job_ids(store, current))
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 
 from launch.base.errors import InputError
 from launch.config.profile import Profile
-from launch.plan.model import Plan
+from launch.plan.model import Plan, Planned
 from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
 from launch.submit import prepare
@@ -32,43 +32,65 @@ def on_slurm(wanted: PipelineOnCluster, note: Callable[[str], None]) -> Begun:
     Raises:
         InputError: a file is invalid, an input was not fetched, a stage is over a limit, or the profile has no Slurm.
     """
-    from launch.plan import limits
-    from launch.render import dry_run, provenance
+    from launch.config import ranges
+    from launch.render import provenance
     from launch.runs import client, rundir, secret_files
 
     planned = prepare.plan(wanted)
+    prepare.refuse_missing(planned, wanted)
+    for one in ranges.notes(planned.pipeline):
+        note(one)
+    refuse(planned, wanted, note)
+    values = prepare.secrets(planned)
+    gateway = client.gateway(planned.profile.profile, values)
+    began = time.monotonic()
+    run = rundir.create(planned.workspace, planned.pipeline, planned.profile, planned.plan)
+    provenance.save(run, planned.plan, planned.profile, planned.pipeline)
+    secret_files.write(run.paths, values)
+    return Begun(run, planned.plan, planned.profile.profile, gateway, time.monotonic() - began)
+
+
+def refuse(
+    planned: Planned, wanted: PipelineOnCluster, note: Callable[[str], None], seen: Collection[str] = ()
+) -> None:
+    """Raises InputError: what a partition, a GPU or a back end would refuse later. ``seen``: fingerprints of stages
+    about which the back ends were asked before."""
+    from launch.plan import limits
+    from launch.render import dry_run
+
     profile = planned.profile.profile
     if profile.executor == "local":
         raise InputError(f"the profile {profile.name!r} has no Slurm", hint=wanted.command("run"))
-    prepare.refuse_missing(planned, wanted)
     limits.refuse(planned.plan, planned.profile, planned.pipeline)
     if any(one.gpu_memory for one in profile.partitions.values()):  # else nothing is known that may be too small
         from launch.plan import estimates
 
         estimates.refuse(planned.plan, profile, planned.workspace)
-    for one in dry_run.refuse(planned.plan, profile, planned.workspace, planned.pipeline):
+    new = replace(planned.plan, stages=tuple(one for one in planned.plan.stages if one.fingerprint not in seen))
+    for one in dry_run.refuse(new, profile, planned.workspace, planned.pipeline):
         note(one)
-    values = prepare.secrets(planned)
-    gateway = client.gateway(profile, values)
-    began = time.monotonic()
-    run = rundir.create(planned.workspace, planned.pipeline, planned.profile, planned.plan)
-    provenance.save(run, planned.plan, planned.profile, planned.pipeline)
-    secret_files.write(run.paths, values)
-    return Begun(run, planned.plan, profile, gateway, time.monotonic() - began)
 
 
-def here(wanted: PipelineOnCluster) -> Run:
-    """A new run on this machine.
+def refuse_slurm(planned: Planned, wanted: PipelineOnCluster) -> None:
+    """Raises InputError: the profile is of a Slurm cluster, and stages cannot run here under it."""
+    if planned.profile.profile.executor != "local":
+        raise InputError(f"the profile {wanted.cluster!r} is of a Slurm cluster", hint=wanted.command("submit"))
+
+
+def here(wanted: PipelineOnCluster, note: Callable[[str], None]) -> Run:
+    """A new run on this machine. ``note``: as of ``on_slurm``.
 
     Raises:
         InputError: a file is invalid, an input was not fetched, or the profile is of a Slurm cluster.
     """
+    from launch.config import ranges
     from launch.runs import rundir, secret_files
 
     planned = prepare.plan(wanted)
-    if planned.profile.profile.executor != "local":
-        raise InputError(f"the profile {wanted.cluster!r} is of a Slurm cluster", hint=wanted.command("submit"))
+    refuse_slurm(planned, wanted)
     prepare.refuse_missing(planned, wanted)
+    for one in ranges.notes(planned.pipeline):
+        note(one)
     values = prepare.secrets(planned)
     run = rundir.create(planned.workspace, planned.pipeline, planned.profile, planned.plan)
     secret_files.write(run.paths, values)

@@ -14,8 +14,9 @@ A job of it that shows up later can do nothing but end; the next ``resume`` that
 from __future__ import annotations
 
 import re
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -81,9 +82,10 @@ class Submitter:
         on_step: Callable[[Step], None] = lambda step: None,
         on_wait: Callable[[str, str], None] = lambda stage, run: None,
         ending: str | None = None,
+        relatives: Collection[str] = (),
     ) -> None:
         """``on_wait`` is called with a stage and the run that may be submitting it just now, before that is awaited.
-        ``ending``: see ``launch.submit.queue_limit``."""
+        ``ending``, ``relatives``: see ``launch.submit.queue_limit``."""
         self._run = run
         self._plan = plan
         self._profile = profile
@@ -96,7 +98,9 @@ class Submitter:
         self._opened: set[str] = set()
         """Names of the jobs that were announced by this process."""
         self._suspects = reuse.suspects(run, plan)
-        self._room = QueueSlots(profile.rolling, run.id, ending)
+        # A family that waits for room lets Slurm say when there is none, too.
+        limit = sys.maxsize if profile.rolling is None and ending is not None and relatives else profile.rolling
+        self._room = QueueSlots(limit, run.id, ending, relatives)
         self.not_looked_for = ""
         """Why it is not known whether jobs are left over that nobody waits for; empty: it is."""
 

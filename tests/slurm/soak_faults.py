@@ -227,9 +227,12 @@ def presumed_dead(site: Site, chain: Chain, dice: random.Random) -> None:
 
 def back(site: Site, node: str) -> None:
     """Have a node that was set down in use again. Once its daemon is heard of it may be so by itself, and Slurm then calls
-    the request invalid."""
+    the request invalid. The controller may be away: another chain kills it."""
     end = time.monotonic() + 60
-    while "DOWN" in site.slurm.run(["scontrol", "show", "node", node, "-o"]).stdout and time.monotonic() < end:
+    while time.monotonic() < end:
+        shown = site.slurm.run(["scontrol", "show", "node", node, "-o"], check=False)
+        if shown.returncode == 0 and "DOWN" not in shown.stdout:
+            return
         site.scontrol("update", f"nodename={node}", "state=resume")
         time.sleep(0.5)
 

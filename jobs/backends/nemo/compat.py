@@ -34,6 +34,20 @@ def has_transformer_engine() -> bool:
     return importlib.util.find_spec("transformer_engine") is not None
 
 
+def check_fp8() -> None:
+    """Refuse a GPU that has no matrix products in FP8: Ada (8.9) and Hopper (9.0) are the first that do.
+
+    Raises:
+        BadSettings: with the GPU's name.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise BadSettings("fp8 needs a GPU, and none is seen here: leave it out")
+    if torch.cuda.get_device_capability() < (8, 9):
+        raise BadSettings(f"fp8 needs a GPU like the H100; {torch.cuda.get_device_name()} has none: leave it out")
+
+
 def can_save_distributed_optimizer() -> bool:
     """Whether the state of Megatron's distributed optimizer can be saved.
 

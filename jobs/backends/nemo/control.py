@@ -28,6 +28,8 @@ from jobs.training.validation import Watch
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
+    from jobs.backends.nemo.beside import NemoBeside
+
 
 class Schedule(LRSchedulerModule):
     """The learning rate of ``learning_rate_factor`` on Megatron's optimizer."""
@@ -50,13 +52,16 @@ class NemoStepControl(Callback):
     ``stopped`` is True when the loop was left on request, after a save. ``source`` is the checkpoint that the stage
     started from: its tokenizer files go along with the finished one. ``durations``: seconds of each step of this start,
     without its save. ``trained``: parameters that this process trains, where it trains adapters. ``validate`` takes the
-    validation loss, ``metrics`` is what the seal says of validations.
+    validation loss, ``beside`` writes saves while the training goes on, ``metrics`` is what the seal says of
+    validations.
     """
 
     def __init__(self, ctx: WorkContext, settings: NemoSettings, source: Path) -> None:
         self.watch = Watch(ctx, settings)
         self.validate: Callable[[], float] | None = None
+        self.beside: NemoBeside | None = None
         self.metrics: dict[str, Any] = {}
+        self._unsealed: int | None = None
         self._ctx = ctx
         self._settings = settings
         self._source = source
@@ -83,10 +88,13 @@ class NemoStepControl(Callback):
         device = trainer.strategy.root_device
         validated = self.watch.validated(step, self.validate)
         due = self._ctx.stop.save_due(step, self._settings.steps, self._settings.save_every)
-        stop, broken, due = ranks.any_of([self._ctx.stop.should_stop(), broken, due], device)
+        writes = self.beside is not None and self.beside.is_writing
+        stop, broken, due, writes = ranks.any_of([self._ctx.stop.should_stop(), broken, due, writes], device)
         if broken:
             raise Diverged(f"the loss is {loss} at step {step}: lower lr, or look at the data of this step")
         self._report(trainer, step, loss, validated)
+        if not writes:
+            self._complete()
         ends = self.watch.ends(step)
         if self.watch.saves(step, due) or (stop and not ends):
             self._save(trainer, step, goes_on=not stop)
@@ -119,16 +127,29 @@ class NemoStepControl(Callback):
     def _save(self, trainer: Trainer, step: int, goes_on: bool) -> None:
         """Write, seal and thin out ``saves/checkpoint-<step>``: weights, optimizer, schedule, place in the data."""
         began = time.monotonic()
+        self._complete()
         directory = self._ctx.saves.directory / f"checkpoint-{step}"
         ranks.on_first(lambda: shutil.rmtree(directory, ignore_errors=True))
         trainer.save_checkpoint(directory)
-        ranks.barrier()
-        self.watch.seal_beside(step, goes_on)
+        self._unsealed = step
+        if self.beside is None or not goes_on:
+            self._complete(goes_on)
         self._ctx.stop.saved(time.monotonic() - began)
+
+    def _complete(self, goes_on: bool = True) -> None:
+        """Have the save that is written sealed, once all have written; nothing to do where there is none."""
+        if self._unsealed is None:
+            return
+        if self.beside is not None:
+            self.beside.finish()
+        ranks.barrier()
+        self.watch.seal_beside(self._unsealed, goes_on)
+        self._unsealed = None
 
     def _finish(self, trainer: Trainer, step: int) -> None:
         """Write the finished checkpoint: weights, NeMo's description of the model, tokenizer."""
         output = self._ctx.output
+        self._complete()
         chosen = ranks.on_first(lambda: self.watch.chosen(step))
         if chosen is not None:
             strategy, adapters = trainer.strategy, self._settings.lora_rank is not None
@@ -142,6 +163,8 @@ class NemoStepControl(Callback):
             self.trained = lora.trained(trainer.strategy.megatron_parallel)
             lora.finish(trainer)
         trainer.save_checkpoint(output, weights_only=True)
+        if self.beside is not None:
+            self.beside.finish()
         if self._ctx.rank == 0:
             TrainerContext.from_trainer(trainer).io_dump(output / layout.CONTEXT, yaml_attrs=["model"])
             tokenizers.carry_as_hf(layout.tokenizer_directory(self._source), output)

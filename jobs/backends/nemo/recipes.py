@@ -22,6 +22,15 @@ SHAPE = ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", 
 """Numbers of a configuration that make up an architecture."""
 
 
+_HYBRID = {"fp8": "hybrid", "fp8_margin": 0}
+FP8: dict[str, dict[str, Any]] = {
+    "none": {},
+    "delayed": {**_HYBRID, "fp8_recipe": "delayed", "fp8_amax_history_len": 1024, "fp8_amax_compute_algo": "max"},
+    "tensorwise": {**_HYBRID, "fp8_recipe": "tensorwise"},
+}
+"""What NeMo's precision is told for each value of ``fp8``, as its own recipes for FP8 tell it: E4M3, gradients E5M2."""
+
+
 @dataclass(frozen=True)
 class Parallel:
     """How one model is spread over processes; the rest of the processes hold further replicas."""
@@ -70,6 +79,8 @@ def checked(settings: NemoSettings, world: int, found: Parallel, layers: bool = 
     settings.check_rank(found.tensor)
     settings.micro_of(found.replicas(world))
     origin = "" if settings.recipe is None else f" (recipe {settings.recipe!r} brings it)"
+    if settings.fp8 != "none" and layers and not compat.has_transformer_engine():
+        raise BadSettings(f"fp8: {settings.fp8} needs transformer_engine, which is not installed here: leave it out")
     if found.context > 1 and settings.packed:
         raise BadSettings(
             f"packed: true is not there with context_parallel {found.context}{origin}: write context_parallel: 1"

@@ -30,6 +30,10 @@ class NemoSettings(LongRows, LoraKeys, FallingRate):
     wraps the prompt of each row; it must have ``{prompt}`` in it once.
 
     ``packed`` (SFT): a sequence holds as many whole rows as fit; ``batch_size`` counts sequences.
+
+    ``fp8``: matrix products of the layers in FP8 (transformer_engine), their scales from the steps before (``delayed``)
+    or from each tensor as it is (``tensorwise``). ``save_beside``: saves are copied into the memory of the host and
+    written while the training goes on.
     """
 
     LAYERS: ClassVar[tuple[str, ...]] = LORA_TARGETS
@@ -44,6 +48,8 @@ class NemoSettings(LongRows, LoraKeys, FallingRate):
     distributed_optimizer: bool | None = None
     prompt_template: str = "{prompt}"
     packed: bool = False
+    fp8: str = setting("none", choices=("none", "delayed", "tensorwise"))
+    save_beside: bool = False
     lora_targets: tuple[str, ...] = LORA_TARGETS
     data_workers: int = setting(0, at_least=0)
 
@@ -65,6 +71,9 @@ class NemoSettings(LongRows, LoraKeys, FallingRate):
             if name in THEIR_NAMES:
                 raise BadSettings(f"lora_targets: {name} is a part of {THEIR_NAMES[name]} here: write that")
         self.check_lora()
+        self._check_fp8()
+        if self.save_beside and self.lora_rank is not None:
+            raise BadSettings("save_beside: true is for whole weights, saves of adapters are small: leave it out")
         self.check_rank(self.tensor_parallel or 1)
 
     def check_rank(self, tensor: int) -> None:
@@ -75,6 +84,17 @@ class NemoSettings(LongRows, LoraKeys, FallingRate):
         """
         if self.lora_rank is not None and self.lora_rank % tensor:
             raise BadSettings(f"lora_rank {self.lora_rank} must be a multiple of tensor_parallel {tensor}")
+
+    def _check_fp8(self) -> None:
+        if self.fp8 == "none":
+            return
+        if self.precision != "bf16":
+            raise BadSettings(f"fp8: {self.fp8} is a part of precision: bf16: write that, too")
+        if self.lora_rank is not None or self.packed:
+            other = "lora_rank" if self.lora_rank is not None else "packed"
+            raise BadSettings(f"fp8: {self.fp8} is not there with {other}: leave one of them out")
+        if self.sequence_length % 16:
+            raise BadSettings(f"sequence_length {self.sequence_length} must be a multiple of 16 with fp8")
 
     def _check_packed(self, kind: str) -> None:
         if kind != "sft":

@@ -14,7 +14,7 @@ from nemo import lightning as nl
 from nemo.collections import llm
 from nemo.lightning.pytorch.strategies.utils import init_model_parallel
 
-from jobs.backends.nemo import compat, data, held_out, layout, lora, model, recipes
+from jobs.backends.nemo import beside, compat, data, held_out, layout, lora, model, recipes
 from jobs.backends.nemo.control import NemoStepControl, Schedule
 from jobs.backends.nemo.recipes import Parallel
 from jobs.backends.nemo.settings import NemoSettings
@@ -43,6 +43,8 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     _, local = _shape(ctx.world)
     spread = recipes.parallel(settings, spec.kind, ctx.world, local, network)
     recipes.checked(settings, ctx.world, spread)
+    if settings.fp8 != "none":
+        compat.check_fp8()
     if settings.packed:
         model.check_packed(network)
     micro = settings.micro_of(spread.replicas(ctx.world))
@@ -59,6 +61,8 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     control = NemoStepControl(ctx, settings, source)
     if settings.lora_rank is not None:
         lora.connect(settings, network, trainer)
+    if settings.save_beside:
+        control.beside = beside.connect(trainer)
     trainer.callbacks.append(control)  # not an argument: NeMo writes the arguments into the checkpoint's description
     if rows_at is not None:
         rows = held_out.rows_of(
@@ -144,7 +148,10 @@ def _trainer(settings: NemoSettings, spread: Parallel, world: int) -> nl.Trainer
         enable_progress_bar=False,
         use_distributed_sampler=False,
         logger=False,
-        plugins=[nl.MegatronMixedPrecision(precision="bf16-mixed" if mixed else "32"), environment],
+        plugins=[
+            nl.MegatronMixedPrecision(precision="bf16-mixed" if mixed else "32", **recipes.FP8[settings.fp8]),
+            environment,
+        ],
         strategy=strategy,
     )
 

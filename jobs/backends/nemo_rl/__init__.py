@@ -10,11 +10,9 @@ NeMo-RL writes them, and ``hf/``: configuration and tokenizer files of the model
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from jobs.core.capabilities import FSDP, Capabilities
-from jobs.core.settings import beta_note
 from jobs.core.spec import StageSpec
 from jobs.training import checkpoints, interface
 from jobs.training.checkpoints import Completeness
@@ -61,10 +59,8 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
         return interface.in_process(spec, shape, "python")
     from jobs.backends.nemo_rl import checkout, settings, start
 
-    read = settings.read(spec.kind, spec.settings)  # also where there is no NeMo-RL
-    found = start.of_stage(spec, shape, checkout.find())
-    note = beta_note(read.beta) if isinstance(read, settings.DpoSettings) else None
-    return replace(found, notes=(*found.notes, note)) if note else found
+    settings.read(spec.kind, spec.settings)  # also where there is no NeMo-RL
+    return start.of_stage(spec, shape, checkout.find())
 
 
 def completeness(directory: Path) -> Completeness:

@@ -7,11 +7,9 @@ in ``jobs.evaluate``.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from jobs.core.capabilities import LOGITS, Capabilities, Memory
-from jobs.core.settings import beta_note
 from jobs.core.spec import StageSpec
 from jobs.training import checkpoints, cpu, faults, interface, validation
 from jobs.training.checkpoints import Completeness
@@ -66,18 +64,15 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
         BadSettings: what the stage was told does not fit.
         ImportError: a package is missing.
     """
-    note = None
     if spec.kind != "evaluate":
         from jobs.backends.trl.settings import TrainSettings
 
         settings = TrainSettings.read(spec.settings, spec.kind)
         settings.split_batch(shape.world)
         validation.rows_of(spec.inputs["data"], settings)
-        note = beta_note(settings.beta) if spec.kind == "dpo" else None
     wanted = ("torch", "transformers") if spec.kind == "evaluate" else ("torch", "transformers", "trl", "accelerate")
     interface.needed(*wanted, hint=": pip install 'overnight[train]'")
-    found = interface.in_process(spec, shape, CAPABILITIES.launcher)
-    return replace(found, notes=(note,)) if note else found
+    return interface.in_process(spec, shape, CAPABILITIES.launcher)
 
 
 def completeness(directory: Path) -> Completeness:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from transformers import TrainerCallback
 
+from jobs.backends.trl.beside import TrlBeside, several_writers
 from jobs.backends.trl.settings import TrainSettings
 from jobs.core.validation import LOSS
 from jobs.training import measured, ranks
@@ -53,6 +55,7 @@ class TrlStepControl(TrainerCallback):
     def __init__(self, ctx: WorkContext, settings: TrainSettings, device: torch.device) -> None:
         self.watch = Watch(ctx, settings)
         self.validate: Callable[[], float] | None = None
+        self.beside = TrlBeside() if settings.save_beside else None
         self._ctx = ctx
         self._settings = settings
         self._device = device
@@ -65,6 +68,18 @@ class TrlStepControl(TrainerCallback):
         self.losses: list[float] = []
         self.durations: list[float] = []
         self.tokens = 0
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Inside, saves of torch.distributed.checkpoint are written by several threads, or copied and written
+        beside the training."""
+        with several_writers():
+            if self.beside is None:
+                yield
+                return
+            self._ctx.saves.wait()  # the one before may not be written yet
+            with self.beside.copied():
+                yield
 
     def add(self, loss: torch.Tensor, tokens: int) -> None:
         """One micro batch of this rank: its share of the step's loss and the tokens that went through the model."""
@@ -132,6 +147,6 @@ class TrlStepControl(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         ranks.barrier()
-        self.watch.seal_beside(state.global_step, not self.stopped)
+        self.watch.seal_beside(state.global_step, not self.stopped, self.beside.write if self.beside else None)
         self._ctx.stop.saved(time.monotonic() - self._save_began)
         self._clock = time.monotonic()

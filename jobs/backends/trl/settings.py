@@ -39,7 +39,8 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
     weights in 4 bits (QLoRA, https://arxiv.org/abs/2305.14314). ``output``: whole weights, or the adapters alone.
 
     ``warmup_ratio`` counts ``warmup_steps`` from the steps. ``recompute`` keeps the inputs of layers only.
-    ``shard: full`` spreads weights, gradients and optimizer over the processes (FSDP2). ``attention`` None: what
+    ``shard: full`` spreads weights, gradients and optimizer over the processes (FSDP2); with ``save_beside`` its saves
+    are copied into the memory of the host and written while the training goes on. ``attention`` None: what
     transformers takes. ``liger`` (cpt) takes the kernels of liger-kernel, whose loss keeps no logits; TRL's trainer
     does not take that loss. ``padding_free`` (sft) puts the rows of a pass behind each other.
     """
@@ -53,6 +54,7 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
     warmup_ratio: float | None = setting(None, at_least=0, below=1)
     recompute: bool = False
     shard: str = setting("none", choices=("none", "full"))
+    save_beside: bool = False
     attention: str | None = setting(None, choices=("sdpa", "eager", "flash_attention_2"))
     liger: bool = False
     neftune_alpha: float | None = setting(None, above=0)
@@ -98,6 +100,8 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
             raise BadSettings("warmup_steps and warmup_ratio say the same thing twice: leave one of them out")
         if self.warmup_ratio is not None and self.steps:
             self._with_warmup().check()
+        if self.save_beside and self.shard != "full":
+            raise BadSettings("save_beside: true is for shard: full: leave it out")
         if self.optimizer != "adamw" and self.shard == "full":
             raise BadSettings(f"optimizer: {self.optimizer} takes no sharded weights: write adamw, or shard: none")
         if self.lora_rank is None and self.output == "adapter":

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from datasets import Dataset
 from torch.distributed.fsdp import MixedPrecisionPolicy
@@ -18,7 +16,6 @@ from transformers import Trainer
 from jobs.backends.trl.control import TrlStepControl
 from jobs.backends.trl.settings import TrainSettings
 from jobs.encoding.rows import IGNORED
-from jobs.training import cpu
 from jobs.training.order import TrainingOrder
 from jobs.training.schedule import learning_rate_factor
 
@@ -75,7 +72,7 @@ def watched(
             return self.lr_scheduler
 
         def _save_optimizer_and_scheduler(self, *rest: Any, **more: Any) -> None:
-            with several_writers():
+            with control.saving():
                 super()._save_optimizer_and_scheduler(*rest, **more)
 
         def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> torch.Tensor:
@@ -91,18 +88,6 @@ def watched(
             """None: TRL would write a README beside the saves."""
 
     return Watched
-
-
-@contextmanager
-def several_writers() -> Iterator[None]:
-    """What is saved by torch.distributed.checkpoint is written by several threads: accelerate takes one, and has no
-    argument for it."""
-    given = dcp.FileSystemWriter
-    vars(dcp)["FileSystemWriter"] = partial(given, thread_count=cpu.writers())
-    try:
-        yield
-    finally:
-        vars(dcp)["FileSystemWriter"] = given
 
 
 def by_token(base: type[Trainer]) -> type[Trainer]:

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from launch.base.errors import InputError
 from launch.base.text import suggest
@@ -117,38 +117,66 @@ def _merge(below: dict[str, Any], above: dict[str, Any], path: KeyPath, replaced
     return result
 
 
+class Override(NamedTuple):
+    """A value for the key at ``path``, and where it was written."""
+
+    path: tuple[str, ...]
+    value: Any
+    position: Position
+
+
 def apply_overrides(document: Document, options: Sequence[str]) -> Document:
     """``document`` with the options applied; the position of their values is ``--set ...``. Values are read by the
     rules of the file, as flow style after ``[``, ``{`` or a quote. Raises InputError: not ``a.b.c=value``, or no such
     mapping."""
-    if not options:
+    return with_values(document, [_of_option(option) for option in options])
+
+
+def with_values(document: Document, overrides: Sequence[Override]) -> Document:
+    """``document`` with these values. Raises InputError: a key that cannot be set, at the position of its value."""
+    if not overrides:
         return document
     data, positions = copy.deepcopy(document.data), document.positions
     positions = replace(positions, keys=dict(positions.keys), values=dict(positions.values))
-    for option in options:
-        _apply(data, positions, option)
+    for override in overrides:
+        _apply(data, positions, override)
     return Document(data, positions)
 
 
-def _apply(data: dict[str, Any], positions: Positions, option: str) -> None:
+def path_of(dotted: str) -> tuple[str, ...]:
+    """``stages.sft.lr`` as a path; empty where a part is missing."""
+    path = tuple(dotted.strip().split("."))
+    return path if all(path) else ()
+
+
+def _of_option(option: str) -> Override:
     origin = f"--set {option}"
     dotted, equals, text = option.partition("=")
-    path: KeyPath = tuple(dotted.strip().split("."))
-    if not equals or not all(path):
+    path = path_of(dotted)
+    if not equals or not path:
         raise InputError("write --set stages.NAME.KEY=VALUE", where=origin)
-    value = option_value(text.strip(), origin)
+    return Override(path, option_value(text.strip(), origin), Position(origin))
+
+
+def _apply(data: dict[str, Any], positions: Positions, override: Override) -> None:
+    path, place = override.path, override.position
+
+    def refused(text: str) -> InputError:
+        excerpt = positions.excerpt(place)
+        return InputError(f"{text}\n{excerpt}" if excerpt else text, where=str(place))
+
     inner = data
     for depth, part in enumerate(path[:-1], start=1):
         if part not in inner:
             if depth == 2 and path[0] in _NAMED:
-                raise InputError(f"there is no {path[0]}.{part}; {suggest(str(part), list(inner))}", where=origin)
-            inner[str(part)] = {}
-            _place(positions, path[:depth], origin)
-        inner = inner[str(part)]
+                raise refused(f"there is no {path[0]}.{part}; {suggest(part, list(inner))}")
+            inner[part] = {}
+            _place(positions, path[:depth], place)
+        inner = inner[part]
         if not isinstance(inner, dict):
-            raise InputError(f"{'.'.join(map(str, path[:depth]))} is no mapping", where=origin)
-    inner[str(path[-1])] = value
-    _place(positions, path, origin)
+            raise refused(f"{'.'.join(path[:depth])} is no mapping")
+    inner[path[-1]] = copy.deepcopy(override.value)
+    _place(positions, path, place)
 
 
 def option_value(text: str, origin: str) -> Any:
@@ -159,9 +187,9 @@ def option_value(text: str, origin: str) -> Any:
         raise InputError(str(error), where=origin) from error
 
 
-def _place(positions: Positions, path: KeyPath, origin: str) -> None:
-    """Everything at and below ``path`` now comes from the option."""
+def _place(positions: Positions, path: KeyPath, position: Position) -> None:
+    """Everything at and below ``path`` now comes from there."""
     for known in (positions.keys, positions.values):
         for other in [other for other in known if other[: len(path)] == path]:
             del known[other]
-        known[path] = Position(origin)
+        known[path] = position

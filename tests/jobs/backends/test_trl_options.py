@@ -18,7 +18,6 @@ from jobs import backends  # noqa: E402
 from jobs.backends.trl import settings as trl_settings  # noqa: E402
 from jobs.backends.trl.arguments import arguments  # noqa: E402
 from jobs.backends.trl.settings import TrainSettings  # noqa: E402
-from jobs.core.settings import beta_note  # noqa: E402
 from jobs.core.verdict import FailureClass, classify  # noqa: E402
 from jobs.training import interface  # noqa: E402
 from jobs.training.interface import ProcessShape  # noqa: E402
@@ -236,13 +235,3 @@ def test_a_torch_without_gpus_is_refused_for_a_stage_with_gpus(
     else:
         with pytest.raises(interface.Missing, match=r"on the CPU alone, .* --force-reinstall torch=="):
             interface.rendered(backend, spec, ProcessShape(gpus=True))
-
-
-def test_an_unusual_beta_is_noted(tmp_path: Path, base: Path, data: Path) -> None:
-    backend = backends.load("trl")
-    for beta, noted in ((0.1, False), (0.5, False), (0.01, True), (2.0, True)):
-        spec = make(tmp_path / str(beta), "dpo", base, data, beta=beta).spec
-        assert bool(interface.rendered(backend, spec, ProcessShape()).notes) is noted
-    assert "hardly learns" in str(beta_note(2.0))
-    sft = make(tmp_path / "sft", "sft", base, data).spec
-    assert interface.rendered(backend, sft, ProcessShape()).notes == ()

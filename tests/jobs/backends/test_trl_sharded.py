@@ -4,6 +4,8 @@ processes goes on from."""
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ pytestmark = pytest.mark.train
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "cpt": ("cpt", {"recompute": True}), "sft": ("sft", {}), "rounded": ("cpt", {"precision": "bf16"}),
+    "beside": ("cpt", {}),
 }  # fmt: skip
 
 
@@ -35,7 +38,10 @@ def make(root: Path, name: str, base: Path, data: Path, **changes: Any) -> Stage
 def test_shards_learn_what_whole_replicas_do(tmp_path: Path, base: Path, data: Path) -> None:
     """CPT and SFT on two processes; stopped there at step 2, gone on with on one, stopped at 4 and gone on with on two."""
     whole = {name: make(tmp_path / f"whole-{name}", name, base, data) for name in KINDS}
-    shards = {name: make(tmp_path / f"shards-{name}", name, base, data, shard="full") for name in KINDS}
+    shards = {
+        name: make(tmp_path / f"shards-{name}", name, base, data, shard="full", save_beside=name == "beside")
+        for name in KINDS
+    }
     stages.start_ranks(2, *((stage, 2) for stage in shards.values()))
     assert {path.name for path in shards["sft"].spec.store_paths.save(2).iterdir()} >= {
         "pytorch_model_fsdp_0",
@@ -65,3 +71,46 @@ def test_shards_learn_what_whole_replicas_do(tmp_path: Path, base: Path, data: P
 def test_what_is_refused(kind: str, more: dict[str, Any]) -> None:
     with pytest.raises(BadSettings, match="shard: full is for kinds cpt and sft without adapters"):
         TrainSettings.read({**stages.SIX_STEPS, "shard": "full", **more}, kind)
+
+
+def test_what_is_written_beside_is_what_it_was_when_it_was_copied(tmp_path: Path) -> None:
+    """Also of a second save, which takes the copies of the first; and a save that cannot be written is an error."""
+    code = f"""
+import torch, torch.distributed.checkpoint as dcp
+from pathlib import Path
+from jobs.training import ranks
+ranks.start_alone()
+from jobs.backends.trl.beside import TrlBeside
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Replicate
+mesh = init_device_mesh("cpu", (1,))
+weight, part = torch.zeros(4), DTensor.from_local(torch.zeros(3), mesh, [Replicate()])
+beside = TrlBeside()
+for step in (1, 2):
+    weight.fill_(step), part.to_local().fill_(step)
+    at = Path({str(tmp_path)!r}) / str(step)
+    with beside.copied():
+        dcp.save({{"weight": weight, "part": part}}, storage_writer=dcp.FileSystemWriter(at))
+    assert not at.exists() or not list(at.iterdir()), "written in the step"
+    weight.fill_(-1), part.to_local().fill_(-1)  # the training goes on
+    beside.write()
+    found = {{"weight": torch.empty(4), "part": DTensor.from_local(torch.empty(3), mesh, [Replicate()])}}
+    dcp.load(found, storage_reader=dcp.FileSystemReader(at))
+    assert found["weight"].tolist() == [step] * 4, found
+    assert found["part"].to_local().tolist() == [step] * 3, found
+Path({str(tmp_path)!r}, "file").write_text("")
+with beside.copied():
+    dcp.save({{"weight": weight}}, storage_writer=dcp.FileSystemWriter(Path({str(tmp_path)!r}, "file", "3")))
+try:
+    beside.write()
+except BaseException as error:
+    print("refused", type(error).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "refused CheckpointException\n", done.stderr
+
+
+def test_only_shards_are_written_beside() -> None:
+    with pytest.raises(BadSettings, match="save_beside: true is for shard: full"):
+        TrainSettings.read({**stages.SIX_STEPS, "save_beside": True}, "cpt")

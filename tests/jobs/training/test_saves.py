@@ -225,6 +225,33 @@ def test_training_goes_on_while_a_save_is_sealed_and_a_failure_ends_that(
     assert len(took) == 1
 
 
+def test_a_save_that_is_written_beside_the_training_is_sealed_once_it_is_written(tmp_path: Path) -> None:
+    """By a process that leads and by one that does not; what goes wrong while it is written ends the training."""
+    store, may_write = StorePaths(tmp_path), threading.Event()
+    mine = saves(store)
+
+    def write() -> None:
+        assert may_write.wait(20)
+        (mine.directory / "checkpoint-2").mkdir()
+        (mine.directory / "checkpoint-2" / "state").write_text("state")
+
+    mine.seal_beside(2, 2, lambda seconds: None, write=write)
+    assert store.sealed_steps() == [], "it does not count yet, and the training goes on"
+    may_write.set()
+    mine.wait()
+    assert store.sealed_steps() == [2]
+
+    def fail() -> None:
+        raise OSError("no space")
+
+    for leads in (True, False):
+        other = Saves(store, FINGERPRINT, None, lambda name, **facts: None, node=Node(0, 1, range(2), leads))
+        other.seal_beside(4, 2, lambda seconds: None, write=fail)
+        with pytest.raises(OSError, match="no space"):
+            other.wait()
+        assert store.sealed_steps() == [2]
+
+
 def test_a_save_holds_the_validations_of_its_time_although_the_training_goes_on(
     tmp_path: Path, sealing: threading.Event
 ) -> None:

@@ -5,6 +5,7 @@ Needs an environment of its own (its pins exclude ours): ``make venv-nemo``, or 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 
 from jobs.backends import nemo as nemo_backend
-from jobs.backends.nemo import layout
+from jobs.backends.nemo import compat, layout
 from jobs.backends.nemo.settings import NemoSettings
 from jobs.training.schedule import learning_rate_factor
 from jobs.training.settings import BadSettings
@@ -153,11 +154,28 @@ def test_half_a_checkpoint_is_named(tmp_path: Path) -> None:
         ({"recompute": "some"}, "one of none, selective, full"),
         ({"tensor_paralel": 2}, "did you mean 'tensor_parallel'"),
         ({"sequence_parallel": "yes"}, "must be true or false"),
+        ({"fp8": "delayed"}, "fp8: delayed is a part of precision: bf16"),
+        ({"fp8": "half", "precision": "bf16"}, "one of none, delayed, tensorwise"),
+        ({"fp8": "tensorwise", "precision": "bf16", "lora_rank": 4}, "is not there with lora_rank"),
+        ({"fp8": "delayed", "precision": "bf16", "sequence_length": 40}, "sequence_length 40 must be a multiple of 16"),
+        ({"save_beside": True, "lora_rank": 4}, "saves of adapters are small: leave it out"),
     ],
 )
 def test_settings_are_refused_with_a_reason(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(BadSettings, match=message):
         NemoSettings.read({**TRAINING, **changes})
+
+
+@pytest.mark.parametrize(("gpu", "problem"), [((8, 0), "A100 has none"), (None, "none is seen here"), ((9, 0), "")])
+def test_fp8_is_for_gpus_that_have_it(
+    gpu: tuple[int, int] | None, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu is not None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A100")
+    with pytest.raises(BadSettings, match=problem) if problem else contextlib.nullcontext():
+        compat.check_fp8()
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])

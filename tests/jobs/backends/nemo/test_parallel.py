@@ -106,6 +106,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory, data: Path, base: Path, nemo
     runs.train("pairs", "sft")
     runs.train("pairs-cut", "sft", stop=2)
     runs.train("tensor", ranks=2, stop=2, tensor_parallel=2)
+    runs.train("beside", ranks=2, stop=2, tensor_parallel=2, save_beside=True, save_every=1)
     runs.train("half", precision="bf16")
     runs.export("half")
     runs.names.append("recipes")
@@ -130,6 +131,16 @@ def resumed(runs: Runs, name: str, step: int) -> None:
     assert (again["outcome"], again["step"]) == ("done", TRAINING["steps"])
     path = str(runs.stages[name].spec.store_paths.save(step))
     assert {"event": "resumed", "step": step, "path": path} in again["events"]
+
+
+def test_saves_written_beside_are_those_of_a_run_that_stands_for_them(quick: Runs) -> None:
+    """Each is sealed although the steps after it change what was copied, and the losses after a resumption are those."""
+    resumed(quick, "beside", 2)
+    assert quick.losses("beside") == quick.losses("tensor")
+    store = quick.stages["beside"].spec.store_paths
+    assert store.sealed_steps() == [3, 2]
+    said = [event["step"] for result in quick.of("beside") for event in result["events"] if event["event"] == "saved"]
+    assert said == [1, 2, 3]
 
 
 @pytest.mark.parametrize(("cut", "whole"), [("cut", "whole"), ("pairs-cut", "pairs")])

@@ -76,7 +76,7 @@ def test_what_the_installed_layers_cannot_do_ends_the_submission(tmp_path: Path)
     python = environments.installed("nemo", "nemo") / "bin/python"
     cases: list[dict[str, Any]] = [
         {}, {"distributed_optimizer": True}, {"context_parallel": 2}, {"tensor_parallel": 2, "sequence_parallel": True},
-        {"tensor_parallel": 3, "context_parallel": 2},
+        {"tensor_parallel": 3, "context_parallel": 2}, {"fp8": "delayed", "precision": "bf16"},
     ]  # fmt: skip
     said = asked(python, tmp_path, cases)
     assert said[0] == ""
@@ -86,6 +86,7 @@ def test_what_the_installed_layers_cannot_do_ends_the_submission(tmp_path: Path)
     )
     assert "sequence_parallel: true needs transformer_engine" in said[3]
     assert "= 6 processes for one model do not divide the 4 of the stage" in said[4]
+    assert said[5].startswith("fp8: delayed needs transformer_engine, which is not installed here: leave it out")
 
 
 @pytest.mark.full

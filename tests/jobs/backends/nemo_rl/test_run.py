@@ -376,12 +376,6 @@ def test_a_node_without_a_gpu_is_said_before_anything_starts(monkeypatch: pytest
         cluster.ClusterShape.of_job()
 
 
-def test_an_unusual_beta_is_noted(make: Callable[..., Made]) -> None:
-    made = make("dpo", beta=2.0)
-    notes = interface.rendered(backends.load("nemo_rl"), made.stage.spec, interface.ProcessShape()).notes
-    assert "beta 2 is outside of 0.1 to 0.5" in notes[-1]
-
-
 def test_where_its_parser_cannot_be_asked_the_submission_is_told(
     make: Callable[..., Made], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,75 @@
+"""Pages: every link leads somewhere, every page is in the table of contents, and Korean pages follow the English ones."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+TRANSLATED = sorted(path.relative_to(DOCS / "ko") for path in (DOCS / "ko").rglob("*.md") if path.name != "index.md")
+
+_LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+_PICTURE = re.compile(r"!\[[^\]]*\]\(([^)\s]+)\)")
+_CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """As they are made of headings: small letters, no marks, - for blanks."""
+    text = _CODE.sub("", page.read_text(encoding="utf-8"))
+    found = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in found}
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    text = _CODE.sub("", page.read_text(encoding="utf-8"))
+    for target in (*_LINK.findall(text), *_PICTURE.findall(text)):
+        if target.startswith(("http://", "https://", "mailto:")):
+            continue
+        name, _, anchor = target.partition("#")
+        path = page if not name else (page.parent / name).resolve()
+        assert path.exists(), target
+        if anchor and path.suffix == ".md":
+            assert anchor in anchors(path), target
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    index = (DOCS / "index.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^[\w/]+$", index, re.MULTILINE))
+    assert {str(page.relative_to(DOCS).with_suffix("")) for page in PAGES} - {"index"} == listed
+
+
+@pytest.mark.parametrize("name", TRANSLATED, ids=str)
+def test_a_korean_page_has_what_the_english_one_has(name: Path) -> None:
+    """As many headings and rows of tables, and the same examples."""
+    english, korean = ((place / name).read_text(encoding="utf-8") for place in (DOCS, DOCS / "ko"))
+
+    def shape(text: str) -> tuple[list[str], list[int], int]:
+        bare = _CODE.sub("", text)
+        heads = re.findall(r"^(#+) ", bare, re.MULTILINE)
+        return heads, [line.count("|") for line in bare.splitlines() if line.startswith("|")], len(_CODE.findall(text))
+
+    assert shape(korean) == shape(english)
+    hangul = sum("가" <= letter <= "힣" for letter in korean)
+    assert hangul > len(korean) / 10
+
+
+def test_the_promised_pages_are_there_in_korean() -> None:
+    promised = {Path("guide.md"), *(path.relative_to(DOCS) for path in (DOCS / "how_to").glob("*.md"))}
+    assert promised <= set(TRANSLATED)
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("furo", reason="the docs extra is not installed")
+    command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--quiet", str(DOCS), str(tmp_path / "site")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "site" / "ko" / "guide.html").read_text(encoding="utf-8")
+    assert "<table" in page
+    assert "파인튜닝" in page
