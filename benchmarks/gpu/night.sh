@@ -2,7 +2,7 @@
 # night.sh PART BUNDLES OUT: the runs of README.md on two GPUs in parts of at most ten minutes each, as root. BUNDLES: a
 # directory with a/core.tar.xz (and a/te), b/core.tar.xz (NeMo-RL), c/automodel.tar.xz, as far as they are carried. All parts
 # use ROOT (/tmp/gpu), so they belong on one machine; each goes on where one of its runs fails, and leaves one archive of
-# results in OUT. SECONDS_LEFT: of the part (560).
+# results in OUT. SECONDS_LEFT: of the part (560). NO_HAND=1: no saves by hand.
 #   saves    environments and Slurm; saves by hand, one way after the other; stages of TRL
 #   nemo     stages of NeMo: saves, FP8 against the recipe by hand
 #   chains   NeMo-RL on Ray, AutoModel over two nodes and on one, NeMo in FP8: each loses a node
@@ -77,7 +77,7 @@ saves)
   request=(--partition=batch --nodes=2 --ntasks-per-node=1)
   [ "$gpus" = 0 ] || request+=(--gpus-per-node=1 --mem=110G --cpus-per-task=4)
   mkdir -p /tmp/night "$fast/saves"
-  try by-hand 200 srun "${request[@]}" "$python" "$here/saves.py" "$results/saves.jsonl" "$fast/saves" /tmp/night \
+  [ -n "${NO_HAND:-}" ] || try by-hand 200 srun "${request[@]}" "$python" "$here/saves.py" "$results/saves.jsonl" "$fast/saves" /tmp/night \
     --model "$model"
   try trl-saves 330 "$python" "$here/two.py" speed "$root/big" "$results/trl" --model "$model" --mem 110G --steps 6 \
     --alone --seconds $((end - SECONDS - 15)) --pairs "${PAIRS:-fsdp:2:32:4:saves:beside,fsdp:2:32:4:saves}"

@@ -78,7 +78,7 @@ def main() -> None:
     import torch
     import torch.distributed as dist
     import torch.distributed.checkpoint as dcp
-    from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+    from torch.distributed.checkpoint._state_dict_stager import StateDictStager
 
     gpu = torch.cuda.is_available()
     if gpu:
@@ -124,12 +124,14 @@ def main() -> None:
     }  # fmt: skip
     for name, more in ways.items():
         timed(name, first / "save", partial(save, first / "save", **more))
+    settled = torch.cuda.synchronize if gpu else dist.barrier
     for pinned in (True, False) if gpu else (False,):
-        stager = DefaultStager(StagingOptions(pinned, False, False, pinned))
+        stager = StateDictStager(pin_memory=pinned)
         copies: dict[str, Any] = {}
 
-        def copy(stager: Any = stager, copies: dict[str, Any] = copies) -> None:
-            copies["state"] = stager.stage(tensors)
+        def copy(stager: Any = stager, copies: dict[str, Any] = copies, pinned: bool = pinned) -> None:
+            copies["state"] = stager.stage(tensors, non_blocking=pinned)
+            settled()
 
         def write(copies: dict[str, Any] = copies) -> None:
             save(first / "save", state=copies["state"], thread_count=8)

@@ -187,7 +187,7 @@ def search(lines: Iterable[str]) -> Symptom | None:
         if line.startswith(("[NeMo W ", "[NeMo I ")) or (line.startswith("overnight: ") and not re.match(_OWN, line)):
             continue
         failure = next((failure for failure, pattern in _COMPILED if pattern.search(line)), None)
-        if failure is None:
+        if failure is None or (failure is FailureClass.VERSIONS and _GOES_ON.search(line)):
             continue
         found = Symptom(failure, line[:600], number)
         if _VAGUE.search(line):
@@ -225,6 +225,9 @@ def place_of(path: Path, text: str) -> str:
             return f"{path}:{before + number}"
     return str(path) if path.exists() else ""
 
+
+_GOES_ON = re.compile(r"could not be imported: |\bWARN(ING)?\b|Warning: ")
+"""A package that tells what it cannot import, and works without it (kernels of other machines, optional parts)."""
 
 _BEGIN = re.compile(r"overnight: \S+ job \S+ restart \d+ on .* at \d{4}-")
 """The first line of a start. Ids of jobs are given again where a controller has lost its state, and the log of the new

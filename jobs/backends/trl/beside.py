@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+from torch.distributed.checkpoint._state_dict_stager import StateDictStager  # DefaultStager of torch 2.11 serves once
 
 from jobs.training import cpu
 
@@ -28,13 +28,9 @@ class TrlBeside:
     """
 
     def __init__(self) -> None:
-        gpu = torch.cuda.is_available()
+        self._gpu = torch.cuda.is_available()
         self._group = dist.new_group(backend="gloo")
-        self._stager = DefaultStager(
-            StagingOptions(
-                use_pinned_memory=gpu, use_shared_memory=False, use_async_staging=False, use_non_blocking_copy=gpu
-            )
-        )
+        self._stager = StateDictStager(pin_memory=self._gpu)
         self._parts: list[tuple[Any, dict[str, Any]]] = []
 
     @contextmanager
@@ -48,7 +44,9 @@ class TrlBeside:
             vars(dcp)["save"] = _write
 
     def _copy(self, state_dict: dict[str, Any], **more: Any) -> None:
-        self._parts.append((self._stager.stage(state_dict), more))
+        self._parts.append((self._stager.stage(state_dict, non_blocking=self._gpu), more))
+        if self._gpu:
+            torch.cuda.synchronize()
 
     def write(self) -> None:
         """Write what was copied; by one thread of every process. Returns when all of them have written.

@@ -194,3 +194,20 @@ def test_of_a_log_that_two_jobs_of_one_id_have_written_the_last_start_counts(tmp
     found = symptoms.search_log(log)
     assert found is not None
     assert (found.failure, found.number) == (FailureClass.VERSIONS, 5)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Backend impl 'liger_kernel.ops.backends._ascend.rope' for op 'rope' could not be imported: ImportError: cannot import "
+        "name 'tanh' from 'triton.language.math' (/opt/site-packages/triton/language/math.py)",
+        "/opt/x.py:3: UserWarning: No module named 'apex'; falling back",
+        "2026-11-30 WARNING transformers: cannot import name 'x'",
+    ],
+)
+def test_what_a_package_does_without_is_no_symptom(line: str) -> None:
+    assert symptoms.search([line]) is None
+    real = "ImportError: cannot import name 'GemmaConfig' from 'transformers'"
+    found = symptoms.search([line, real])
+    assert found is not None
+    assert (found.failure, found.number) == (FailureClass.VERSIONS, 2)
