@@ -336,3 +336,12 @@ def test_what_the_documentation_names_is_there() -> None:
     for name in ("set", "fetch", "plan", "submit", "run"):
         assert hasattr(overnight.Chain, name)
         assert f"`{name}(" in text
+
+
+def test_a_sweep_is_refused_with_the_command_that_submits_it(chain: Chain, tmp_path: Path) -> None:
+    swept = chain.directory / "swept.yaml"
+    text = chain.pipeline.read_text(encoding="utf-8")
+    swept.write_text(text + "sweep: {over: {stages.sft.lr: [0.25, 0.5]}}\n", encoding="utf-8")
+    with pytest.raises(overnight.InputError, match="is a sweep") as refused:
+        overnight.pipeline(swept, tmp_path / "w").plan()
+    assert (refused.value.hint or "").startswith(f"overnight submit {swept}")
