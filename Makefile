@@ -2,6 +2,7 @@
 # make test       checks and tests; what takes longer is left to make test-full
 # make coverage   the tests of make test once more, and how much of the code they run, branch by branch
 # make soak       random faults over many small chains
+# make notebooks  run the notebooks on the demo's model and write them with their outputs into notebooks/built
 # make venvs      install NVIDIA's stacks into .venv-nemo and .venv-automodel (7 GB), for the tests of these back ends;
 #                 make test does it, too, where a package index has them, and skips those tests where none has
 # make docs       the pages of docs/ as a site, in build/docs
@@ -13,10 +14,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off --root-user-action ignore \
 	--constraint constraints.txt
-EXTRAS := train,data,eval,nemo-run,submitit,hub,tensorboard,notify,watch,docs,dev
+EXTRAS := train,data,eval,nemo-run,submitit,hub,tensorboard,notify,watch,notebooks,docs,dev
 
 .DELETE_ON_ERROR:
-.PHONY: demo docs test test-slurm test-rest test-full test-slurm24 coverage check soak bench clean venvs venv-nemo venv-automodel
+.PHONY: demo docs test test-slurm test-rest test-full test-slurm24 coverage check soak bench notebooks clean venvs venv-nemo venv-automodel
 
 # What the tests need is more than what the demo needs: one installation is enough.
 demo: $(if $(wildcard $(VENV)/.dev),$(VENV)/.dev,$(VENV)/.train)
@@ -73,6 +74,9 @@ bench: $(VENV)/.dev
 	for name in cli sweep profile_init status submit handoff install gate store large; do \
 		echo "== $$name"; $(BIN)/python "benchmarks/$$name.py" || exit 1; \
 	done
+
+notebooks: $(VENV)/.dev
+	$(BIN)/python notebooks/build.py --run
 
 # Their pins exclude ours and each other, so each has an environment of its own. megatron-core: 0.16 breaks NeMo's
 # optimizer. With the Python of .venv: its torch is the one that the others take.

@@ -25,7 +25,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OURS = {"launch", "jobs", "data_prep", "sbatch_templates", "cluster_profiles", "suites"}
 
 EXTRAS = {
-    "launch": ("nemo-run", "submitit", "hub", "data", "tensorboard", "wandb", "mlflow", "notify", "watch"),
+    "launch": ("nemo-run", "submitit", "hub", "data", "tensorboard", "wandb", "mlflow", "notify", "watch", "notebooks"),
     "jobs": ("train", "eval"),
     "data_prep": ("data",),
 }

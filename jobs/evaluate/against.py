@@ -36,6 +36,9 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
         except BadSettings as error:
             tasks[task] = {"refused": str(error)}
             continue
+        except KeyError as error:  # such as of the toy back end, which keeps its own numbers
+            tasks[task] = {"refused": f"its examples have no {error}: the back end keeps nothing that can be compared"}
+            continue
         changes = {name: one.change for name, one in found.tasks[task].items() if one.change is not None}
         if not changes:  # of one that is held against another evaluation already there are none, either
             tasks[task] = {"refused": "the two evaluations have no example in common"}

@@ -18,17 +18,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print."""
-    from launch.base.errors import InputError
     from launch.report import versus
-    from launch.status import ask, report
+    from launch.runs import rundir
 
-    made: list[report.RunReport] = []
-    for name in (args.run, *args.others):
-        found, plan, profile = options.open_run(argparse.Namespace(run=name, workspace=args.workspace))
-        if any(one.run == found for one in made):
-            raise InputError(f"{name}: run {found.id} is named twice")
-        made.append(report.make(found, plan, profile, ask.look(found, plan, profile)))
-    compared = [versus.make(made[0], one) for one in made[1:]]
+    compared = versus.of_runs([rundir.find(name, args.workspace) for name in (args.run, *args.others)])
     value: dict[str, object] = {"compared": versus.as_json(compared)}
     lines = versus.lines(compared)
     if args.html is not None:

@@ -32,13 +32,14 @@ def plan(args: argparse.Namespace, found: Sweep) -> list[Variant]:
     from launch.config.profile_file import locate, read_profile
     from launch.plan import sweep
     from launch.runs.rundir import workspace_for
+    from launch.submit import prepare
 
     profile = read_profile(locate(args.cluster))
     workspace = workspace_for(profile.profile, args.workspace)
     cost, notes = sweep.SweepCost(), dict[str, None]()
     variants = []
     for variant in sweep.distinct(found, found.variants(profile, workspace, data_settings.checked)):
-        options.refuse_missing(variant.planned, args)
+        prepare.refuse_missing(variant.planned, options.wanted(args))
         cost.add(variant)
         notes |= dict.fromkeys(ranges.notes(variant.planned.pipeline))
         variants.append(variant)

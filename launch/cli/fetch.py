@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from launch.cli import options
+from launch.submit import prepare
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     from launch.plan import gather
     from launch.runs.rundir import remember
 
-    pipeline, _, workspace = options.read(args)
+    pipeline, _, workspace = prepare.read(options.wanted(args))
     items = list({item.pin_key: item for item in gather.fetch_items(pipeline).values()}.values())
     again = f"overnight fetch {args.pipeline}" + (f" --workspace {args.workspace}" if args.workspace else "")
     with shown(quiet=args.json) as output:

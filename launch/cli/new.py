@@ -283,8 +283,11 @@ def _write(args: argparse.Namespace, wanted: Wanted, output: Path) -> int:
     asked = argparse.Namespace(
         pipeline=Path(shown), cluster=wanted.cluster, set=[], workspace=args.workspace, json=args.json
     )
-    planned = options.plan(asked)
-    fetch = options.fetch_command(asked) if planned.plan.missing else ""
+    from launch.submit import prepare
+
+    on_cluster = options.wanted(asked)
+    planned = prepare.plan(on_cluster)
+    fetch = on_cluster.command("fetch") if planned.plan.missing else ""
     following = f"{fetch}; then: {start}" if fetch else start
     gates = _gates(planned)
     lines = [f"{shown}: written, {len(planned.plan.stages)} stages, planned for {wanted.profile.name}"]

@@ -1,4 +1,4 @@
-"""What several commands share: options, reading pipeline and profile, planning, opening a run, printing a result."""
+"""What several commands share: options, what they name, opening a run, printing a result."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launch.base import answers, paint, waiting
+from launch.base import answers, paint
 
 if TYPE_CHECKING:
-    from jobs.core.paths import Workspace
-    from launch.config.pipeline_file import PipelineFile
     from launch.config.profile import Profile
-    from launch.config.profile_file import ProfileFile
-    from launch.plan.model import Plan, Planned
+    from launch.plan.model import Plan
     from launch.runs.rundir import Run
     from launch.site.finding import Finding
+    from launch.submit.prepare import PipelineOnCluster
 
 
 def add_pipeline(parser: argparse.ArgumentParser, cluster: str | None = None) -> None:
@@ -76,26 +74,6 @@ def print_findings(value: dict[str, object], findings: list[Finding], as_json: b
     return 1 if failed else 0
 
 
-def read(args: argparse.Namespace) -> tuple[PipelineFile, ProfileFile, Workspace]:
-    """The pipeline, the profile and the workspace that ``args`` name. Raises InputError: with file, line and column."""
-    import shlex
-
-    from launch.base.errors import InputError
-    from launch.config import data_settings
-    from launch.config.pipeline_file import read_pipeline
-    from launch.config.profile_file import locate, read_profile
-    from launch.runs.rundir import workspace_for
-
-    try:
-        pipeline = data_settings.checked(read_pipeline(args.pipeline, args.set))
-        profile = read_profile(locate(args.cluster)).with_pipeline(pipeline.data, pipeline.positions)
-    except InputError as error:
-        if error.hint is not None and error.hint.startswith("overnight plan "):  # which knows only its own file
-            error.hint = shlex.join(["overnight", "plan", str(args.pipeline), "--cluster", args.cluster])
-        raise
-    return pipeline, profile, workspace_for(profile.profile, args.workspace)
-
-
 def is_swept(args: argparse.Namespace) -> bool:
     """Whether the pipeline file has a sweep, or the options make one. Raises InputError: it cannot be read."""
     from launch.config.document.reader import read
@@ -104,48 +82,15 @@ def is_swept(args: argparse.Namespace) -> bool:
     return asked or read(args.pipeline).data.get("sweep") is not None
 
 
-def plan(args: argparse.Namespace) -> Planned:
-    """The plan of what the options name. Raises InputError: with file, line and column."""
-    from launch.plan import builder, gather
-    from launch.plan.model import Planned
+def wanted(args: argparse.Namespace) -> PipelineOnCluster:
+    """The pipeline, the profile, the overrides and the workspace that ``args`` name; nothing is read yet."""
+    from launch.submit.prepare import PipelineOnCluster
 
-    with waiting.shown("planning", quiet=getattr(args, "json", False)):
-        pipeline, profile, workspace = read(args)
-        gathered = gather.gather(pipeline, profile.profile, workspace)
-        return Planned(pipeline, profile, workspace, builder.build(pipeline.pipeline, profile.profile, gathered))
+    return PipelineOnCluster(args.pipeline, args.cluster, tuple(args.set), args.workspace)
 
 
-def refuse_missing(planned: Planned, args: argparse.Namespace) -> None:
-    """Raises InputError: an input has not been fetched, and compute nodes have no internet; names the command."""
-    from launch.base.errors import InputError
+def note(text: str) -> None:
+    """Say what is allowed and worth knowing."""
+    import sys
 
-    missing = planned.plan.missing
-    if missing:
-        names = ", ".join(f"{item.name} ({item.request})" for item in missing)
-        raise InputError(f"not in the workspace {planned.workspace.root}: {names}", hint=fetch_command(args))
-
-
-def secrets(planned: Planned) -> dict[str, str]:
-    """Values of the secrets that pipeline and profile name. Raises InputError: one has none; where it is named."""
-    import os
-
-    from launch.config import secrets
-
-    wanted: dict[str, str] = {}
-    for index, name in enumerate(planned.profile.profile.secrets):
-        wanted[name] = planned.profile.where("secrets", index)
-    for index, name in enumerate(planned.profile.profile.notify.to):
-        wanted.setdefault(name, planned.profile.where("notify", "to", index))
-    for index, name in enumerate(planned.pipeline.pipeline.secrets):
-        wanted[name] = planned.pipeline.where("secrets", index)
-    return secrets.collect(wanted, os.environ, secrets.user_file())
-
-
-def fetch_command(args: argparse.Namespace) -> str:
-    """The command that brings what is missing, as the user would type it."""
-    import shlex
-
-    words = ["overnight", "fetch", str(args.pipeline), "--cluster", args.cluster]
-    if args.workspace:
-        words += ["--workspace", str(args.workspace)]
-    return shlex.join(words)
+    print(f"note: {text}", file=sys.stderr, flush=True)

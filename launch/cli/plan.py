@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from launch.base import paint
-from launch.base.errors import InputError
 from launch.cli import options
+from launch.submit import prepare
 
 if TYPE_CHECKING:
-    from launch.plan.judging import JudgeCost
-    from launch.plan.model import Plan, Planned
-    from launch.plan.power import GatePower
+    from launch.plan.model import Planned
     from launch.plan.sweep import Sweep
-
-RUNS_ASKED = 5
-"""Newest runs whose evaluations tell how metrics vary."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
         from launch.plan.sweep import Sweep
 
         return _sweep(args, Sweep.read(args.pipeline, args.set, args.sweep))
-    planned = options.plan(args)
+    wanted = options.wanted(args)
+    planned = prepare.plan(wanted)
     if args.scripts:
         from launch.render import preview
 
@@ -52,72 +46,20 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.check:
         return _check(planned, as_json=args.json)
-    from launch.config import ranges
-    from launch.plan import epochs, estimates, limits
+    from launch.status import outlook
 
-    shown = epochs.with_steps(planned.plan, planned.workspace)
-    known = (shown, planned.profile.profile, planned.workspace)
-    estimated = estimates.estimates(*known)
-    gates = _gates(planned)
-    judged = _judged(planned)
+    found = outlook.of(planned)
     if args.json:
         from launch.plan import file
-        from launch.status.plan import states
 
-        more = {"states": states(planned.plan, planned.workspace), "estimates": [each.as_json() for each in estimated]}
-        more["gates"] = [each.as_json() for each in gates]
-        more["judges"] = [each.as_json() for each in judged]
-        options.print_result({**file.to_json(shown), **more}, (), as_json=True)
+        more = {"states": found.states, "estimates": [each.as_json() for each in found.estimates]}
+        more["gates"] = [each.as_json() for each in found.gates]
+        more["judges"] = [each.as_json() for each in found.judges]
+        options.print_result({**file.to_json(found.shown), **more}, (), as_json=True)
     else:
-        from launch.status.plan import print_plan
-
-        print_plan(shown, planned.profile.profile, planned.workspace, options.fetch_command(args))
-        if estimated:
-            paint.out(["", estimates.show(estimated)])
-        if gates:
-            from launch.plan import power
-
-            paint.out(["", power.show(gates)])
-        if judged:
-            from launch.plan import judging
-
-            paint.out(["", judging.show(judged)])
-        notes = epochs.notes(planned.plan, planned.workspace)
-        notes += ranges.notes(planned.pipeline) + limits.notes(planned.plan, planned.profile, planned.pipeline)
-        tried = sorted({(stage.backend, stage.experimental) for stage in planned.plan.stages})
-        notes += estimates.of_kept_saves(planned.plan, estimated)
-        notes += [f"back end {backend} is experimental: {untried}" for backend, untried in tried if untried]
-        for note in notes:
-            print(f"  {note}")
-    limits.refuse(planned.plan, planned.profile, planned.pipeline)
-    estimates.refuse(*known, estimated)
+        paint.out(outlook.lines(found, wanted.command("fetch")))
+    found.refuse()
     return 0
-
-
-def _gates(planned: Planned) -> list[GatePower]:
-    """What the gates can decide; of how metrics vary the last runs of this pipeline tell."""
-    if not any(stage.settings.get("gate") for stage in planned.plan.stages):
-        return []
-    from launch.plan import power
-    from launch.runs import rundir
-
-    def plans() -> Iterator[Plan]:
-        runs = [run for run in rundir.all_runs(planned.workspace.root) if run.workspace == planned.workspace]
-        for run in runs[:RUNS_ASKED]:
-            with contextlib.suppress(InputError, OSError, ValueError):  # a damaged run says nothing here
-                if (plan := run.plan()).pipeline == planned.plan.pipeline:
-                    yield plan
-
-    return power.powers(planned.plan, planned.workspace, power.deviations(plans(), planned.workspace))
-
-
-def _judged(planned: Planned) -> list[JudgeCost]:
-    """What judges are asked."""
-    if not planned.pipeline.pipeline.judges:
-        return []
-    from launch.plan import judging
-
-    return judging.costs(planned.plan, planned.pipeline.pipeline, planned.workspace)
 
 
 def _sweep(args: argparse.Namespace, found: Sweep) -> int:

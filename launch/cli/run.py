@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from launch.cli import families, options
 
 if TYPE_CHECKING:
-    from launch.plan.sweep import Variant
     from launch.runs.family import Family
     from launch.runs.rundir import Run
 
@@ -22,31 +21,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make a run and run every stage that is not sealed."""
-    from launch.base.errors import InputError
-    from launch.config import ranges
-    from launch.runs import rundir, secret_files
+    from launch.submit import prepare, start
 
-    variants: list[Variant] = []
-    if options.is_swept(args):
-        from launch.plan.sweep import Sweep
+    wanted = options.wanted(args)
+    if not options.is_swept(args):
+        return advance(start.here(wanted, options.note), as_json=args.json)
+    from launch.plan.sweep import Sweep
 
-        found = Sweep.read(args.pipeline, args.set)
-        variants = families.plan(args, found)
-    planned = variants[0].planned if variants else options.plan(args)
-    if planned.profile.profile.executor != "local":
-        raise InputError(
-            f"the profile {args.cluster!r} is of a Slurm cluster",
-            hint=f"overnight submit {args.pipeline} --cluster {args.cluster}",
-        )
-    values = options.secrets(planned)
-    if variants:
-        return family_here(families.make(found, variants, values), as_json=args.json)
-    options.refuse_missing(planned, args)
-    for note in ranges.notes(planned.pipeline):
-        print(f"note: {note}", file=sys.stderr, flush=True)
-    run = rundir.create(planned.workspace, planned.pipeline, planned.profile, planned.plan)
-    secret_files.write(run.paths, values)
-    return advance(run, as_json=args.json)
+    found = Sweep.read(args.pipeline, args.set)
+    variants = families.plan(args, found)
+    start.refuse_slurm(variants[0].planned, wanted)
+    return family_here(families.make(found, variants, prepare.secrets(variants[0].planned)), as_json=args.json)
 
 
 def advance(run: Run, *, as_json: bool) -> int:

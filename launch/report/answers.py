@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Any
+from typing import Any, Literal
 
 from jobs.core import strict
 from jobs.core.paths import Workspace
@@ -34,9 +34,29 @@ def of_run(plan: Plan, workspace: Workspace) -> dict[str, list[Answered]]:
     for stage in plan.stages:
         if stage.produces_kind != "evaluation":
             continue
-        for sample in _samples(stage, workspace):
-            found.setdefault(sample["task"], {}).setdefault(sample["id"], {})[stage.name] = sample
+        for task, samples in of_stage(stage, workspace).items():
+            for name, sample in samples.items():
+                found.setdefault(task, {}).setdefault(name, {})[stage.name] = sample
     return {task: _sorted([_row(name, own) for name, own in rows.items()]) for task, rows in found.items()}
+
+
+def of_stage(stage: PlannedStage, workspace: Workspace) -> dict[str, dict[str, dict[str, Any]]]:
+    """Task -> row -> the sample of one evaluation, of all that have an answer."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for sample in _samples(stage, workspace):
+        found.setdefault(sample["task"], {})[sample["id"]] = sample
+    return found
+
+
+def likeness(reference: str, before: str, now: str) -> float:
+    """How much nearer to the reference an answer came: from -1 to 1, by difflib."""
+    old, new = (SequenceMatcher(None, reference, answer, False).ratio() for answer in (before, now))
+    return new - old
+
+
+def moved(change: float) -> Literal["better", "worse", "same"]:
+    """What a change of likeness is called; one of a hundredth is none."""
+    return "worse" if change < -0.01 else "better" if change > 0.01 else "same"
 
 
 def _row(name: str, own: dict[str, dict[str, Any]]) -> Answered:
@@ -44,8 +64,7 @@ def _row(name: str, own: dict[str, dict[str, Any]]) -> Answered:
     reference = str(last.get("reference", ""))
     change = None
     if len(own) > 1:
-        old, new = (SequenceMatcher(None, reference, str(one["hypothesis"]), False).ratio() for one in (first, last))
-        change = new - old
+        change = likeness(reference, str(first["hypothesis"]), str(last["hypothesis"]))
     texts = {stage: str(sample["hypothesis"]) for stage, sample in own.items()}
     return Answered(name, str(last.get("asked", "")), reference, texts, change)
 

@@ -119,8 +119,7 @@ def of_answers(report: RunReport, say: Say) -> str:
         options = "".join(f"<option value={value}>{say(value)}</option>" for value in ("all", "worse", "better"))
         lines = []
         for row in chosen:
-            change = row.likeness or 0.0
-            kind = "worse" if change < -0.01 else "better" if change > 0.01 else "same"
+            kind = answers.moved(row.likeness or 0.0)
             texts = "".join(f"<div><b>{escape(name)}</b><div class=text dir=auto>{shown(text)}</div></div>"
                             for name, text in row.answers.items())  # fmt: skip
             lines.append(

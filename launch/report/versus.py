@@ -16,8 +16,9 @@ from launch.base.text import duration, table
 from launch.plan import backends
 from launch.plan.model import PlannedStage
 from launch.report import repeat
+from launch.runs.rundir import Run
 from launch.slurm.environment import scrubbed
-from launch.status import results
+from launch.status import report, results
 from launch.status.report import RunReport
 
 SECONDS = 600.0
@@ -62,6 +63,15 @@ class Against:
     refused: dict[str, str]
 
 
+def of_runs(runs: Sequence[Run]) -> list[Against]:
+    """Every other run against the first. Raises InputError: one is named twice, or what ``make`` raises."""
+    for number, run in enumerate(runs):
+        if run in runs[:number]:
+            raise InputError(f"run {run.id} is named twice")
+    first, *others = map(report.of_run, runs)
+    return [make(first, one) for one in others]
+
+
 def make(before: RunReport, now: RunReport) -> Against:
     """What differs between two runs.
 
@@ -78,7 +88,7 @@ def make(before: RunReport, now: RunReport) -> Against:
         if stage.fingerprint == other.fingerprint and before.run.workspace == now.run.workspace:
             same.append(stage.name)
             continue
-        outputs = [one.store(report.run.workspace) for one, report in ((other, before), (stage, now))]
+        outputs = [one.store(made.run.workspace) for one, made in ((other, before), (stage, now))]
         if not all(store.seal.exists() for store in outputs):
             refused[stage.name] = "it is not sealed in both runs"
             continue
@@ -143,11 +153,11 @@ COST = ("run", "time of its jobs", "GPU-hours", "continued")
 def cost(runs: Sequence[RunReport]) -> list[list[str]]:
     """Under ``COST``, what each run took that it made itself."""
     rows = []
-    for report in runs:
-        own = [stage for stage in report.stages if not stage.of_run and stage.elapsed is not None]
+    for made in runs:
+        own = [stage for stage in made.stages if not stage.of_run and stage.elapsed is not None]
         hours = sum(stage.gpu_hours or 0.0 for stage in own)
         time = duration(sum(stage.elapsed or 0.0 for stage in own))
-        rows.append([report.run.id, time, f"{hours:.2f}" if hours else "", str(sum(stage.continued for stage in own))])
+        rows.append([made.run.id, time, f"{hours:.2f}" if hours else "", str(sum(stage.continued for stage in own))])
     return rows
 
 

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from jobs.core import attempts, claim
+from jobs.core import attempts, claim, verdict
 from jobs.core.attempts import Attempt
 from jobs.core.claim import Claim
 from jobs.core.paths import StagePaths, StorePaths
+from jobs.core.verdict import Outcome
 from launch.base.lock import process_alive
 from launch.slurm.queue import QueueRow
 
@@ -104,6 +105,7 @@ def standing(
         jobs.setdefault(found.link, found.job)
     if attempt.carrier == "local":
         alive = any(local_alive(job) for job in jobs.values()) or (not jobs and _owner_alive(attempt))
+        alive = alive and not _gave_up(attempt, started)
         return AttemptState(attempt, AttemptStatus.LIVE if alive else AttemptStatus.ENDED, jobs, rows)
     for link, name in enumerate(attempt.job_names):
         row = queue.find(name, jobs.get(link))
@@ -120,6 +122,14 @@ def standing(
     if any(not row.state.is_final for row in rows.values()):
         return AttemptState(attempt, AttemptStatus.LIVE, jobs, rows)
     return AttemptState(attempt, AttemptStatus.ENDED if started or rows else AttemptStatus.NEVER_STARTED, jobs, rows)
+
+
+def _gave_up(attempt: Attempt, started: list[Claim]) -> bool:
+    """Whether all starts of a local attempt have said that they ended without a seal: the process that ran them may
+    live on, as that of a notebook does."""
+    paths = StagePaths(Path(attempt.stage_dir))
+    said = [verdict.read(paths.verdict(one.job, one.restart)) for one in started]
+    return bool(said) and all(one is not None and one.outcome is not Outcome.DONE for one in said)
 
 
 def _owner_alive(attempt: Attempt) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -42,6 +42,11 @@ class State(StrEnum):
         return self in _OVER
 
 
+def are_over(states: Iterable[State]) -> bool:
+    """Whether nothing goes on any more without a ``resume``."""
+    return all(state is State.SEALED or state.is_over for state in states)
+
+
 _OVER = frozenset({
     State.FAILED, State.LOST, State.BLOCKED, State.STOPPED, State.CANCELLED, State.SKIPPED, State.SUPERSEDED,
     State.NOT_SUBMITTED,
@@ -73,6 +78,9 @@ class StageStatus:
     failure: str = ""
     avoids: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        return f"{self.stage}: {self.text}"
+
 
 @dataclass(frozen=True)
 class RunStatus:
@@ -89,6 +97,11 @@ class RunStatus:
         return all(stage.state is State.SEALED for stage in self.stages)
 
     @property
+    def is_over(self) -> bool:
+        """Whether nothing goes on any more without a ``resume``."""
+        return are_over(stage.state for stage in self.stages)
+
+    @property
     def cluster(self) -> dict[str, object]:
         """Whether the cluster gave a response, as plain data."""
         return {"unreachable": self.unreachable or None, "responded_at": self.responded_at}
@@ -100,6 +113,13 @@ class RunStatus:
             return ""
         last = "it never answered" if self.responded_at is None else f"it last answered at {clock(self.responded_at)}"
         return f"The cluster does not answer ({last}): {self.unreachable}"
+
+    def __str__(self) -> str:
+        return "\n".join([*filter(None, [self.silence]), *map(str, self.stages)])
+
+    def stage(self, name: str) -> StageStatus:
+        """The stage of that name. Raises KeyError: there is none."""
+        return {one.stage: one for one in self.stages}[name]
 
     def of(self, *states: State) -> list[StageStatus]:
         """Stages in one of these states."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,6 @@ from jobs.core import attempts, seal, strict, validation
 from jobs.core.paths import RunPaths, StorePaths, Workspace
 from jobs.core.progress import recent_steps
 from jobs.core.seal import SealBroken
-from launch.base import paint
 from launch.base.text import count, duration, table
 from launch.config.profile import Continuation, Profile, partitions_of
 from launch.plan.model import Plan, PlannedStage
@@ -164,28 +164,31 @@ _HEADER = (
 )  # fmt: skip
 
 
-def print_plan(
-    plan: Plan, profile: Profile, workspace: Workspace, fetch_command: str = "overnight fetch PIPELINE"
-) -> None:
-    """Print the table of stages, what a submission would cost at most, and what has to be fetched first."""
-    state = states(plan, workspace)
+def expected(plan: Plan, workspace: Workspace) -> dict[str, float | None]:
+    """Stage -> seconds that its training would take, see ``expected_seconds``."""
     past = _past(workspace)
-    expected = {stage.name: expected_seconds(stage, past) for stage in plan.stages}
-    rows = [_row(stage, profile, state[stage.name], expected[stage.name]) for stage in plan.stages]
-    print(f"{plan.pipeline} on {profile.name}, workspace {workspace.root}\n")
-    paint.out(table(_HEADER, rows, right=(5, 6, 7, 8)))
-    print()
-    print(_totals(plan, profile, state, expected))
-    for stage in plan.stages:
-        if warning := _warning(stage, profile, expected[stage.name]):
-            print(warning)
-    for item in plan.missing:
-        print(f"not fetched yet: {item.name} ({item.request})")
-    if plan.missing:
-        paint.out([f"next: {fetch_command}"])
+    return {stage.name: expected_seconds(stage, past) for stage in plan.stages}
 
 
-def _totals(plan: Plan, profile: Profile, state: dict[str, str], expected: dict[str, float | None]) -> str:
+def lines(
+    plan: Plan,
+    profile: Profile,
+    workspace: Workspace,
+    state: Mapping[str, str],
+    seconds: Mapping[str, float | None],
+    fetch_command: str,
+) -> list[str]:
+    """The table of stages, what a submission would cost at most, and what has to be fetched first. ``state`` and
+    ``seconds``: ``states`` and ``expected`` of the plan."""
+    rows = [_row(stage, profile, state[stage.name], seconds[stage.name]) for stage in plan.stages]
+    shown = [f"{plan.pipeline} on {profile.name}, workspace {workspace.root}", ""]
+    shown += [*table(_HEADER, rows, right=(5, 6, 7, 8)), "", _totals(plan, profile, state, seconds)]
+    shown += filter(None, (_warning(stage, profile, seconds[stage.name]) for stage in plan.stages))
+    shown += [f"not fetched yet: {item.name} ({item.request})" for item in plan.missing]
+    return [*shown, f"next: {fetch_command}"] if plan.missing else shown
+
+
+def _totals(plan: Plan, profile: Profile, state: Mapping[str, str], seconds: Mapping[str, float | None]) -> str:
     new = [stage for stage in plan.stages if is_new(state[stage.name])]
     here = len(plan.stages) - len(new)
     if profile.executor != "slurm":
@@ -197,7 +200,7 @@ def _totals(plan: Plan, profile: Profile, state: dict[str, str], expected: dict[
         links = profile.links_of(stage.continuation)
         jobs += links
         gpus = stage.resources.nodes * (stage.resources.gpus_per_node or 0)
-        known = segments(stage, profile, expected[stage.name])
+        known = segments(stage, profile, seconds[stage.name])
         starts = max(links, int(known)) if known.isdigit() else links
         most = starts * gpus * (stage.resources.time_seconds or 0) / 3600
         hours += most
@@ -207,7 +210,7 @@ def _totals(plan: Plan, profile: Profile, state: dict[str, str], expected: dict[
     text = f"{count(len(new), 'stage')} to submit as {count(jobs, 'job')}, {here} not needed again"
     if hours:
         text += f"; at most {hours:.1f} GPU-hours{_cost(costs)}"
-        if any(segments(stage, profile, expected[stage.name]) == "1+" for stage in new):
+        if any(segments(stage, profile, seconds[stage.name]) == "1+" for stage in new):
             text += ", counting one time limit for each stage whose need is not known (1+)"
     return text
 

@@ -16,7 +16,7 @@ from launch.base.text import count, duration, table
 from launch.config.profile import Profile
 from launch.plan.model import Plan, PlannedStage
 from launch.runs.rundir import Run
-from launch.status import advice, results, why
+from launch.status import advice, ask, results, why
 from launch.status.model import RunStatus, StageStatus, State
 from launch.status.results import MetricResult
 from launch.status.text import heading, sealed, silence
@@ -77,6 +77,12 @@ def make(run: Run, plan: Plan, profile: Profile, status: RunStatus) -> RunReport
     finished = status.is_done and model is models[-1] if models else False
     measured = results.collect(plan, run.workspace) + results.of_people(run)
     return RunReport(run, plan, status, stages, model, finished, tuple(measured), tuple(reasons))
+
+
+def of_run(run: Run) -> RunReport:
+    """What became of a run; asks its cluster once. Raises InputError: it has no plan, or a file is damaged."""
+    plan, profile = run.plan(), run.profile()
+    return make(run, plan, profile, ask.look(run, plan, profile))
 
 
 def _made(run: Run, planned: PlannedStage, found: StageStatus) -> StageResult:

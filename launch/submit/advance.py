@@ -1,8 +1,9 @@
-"""A run on Slurm brought forward, with what is printed of it: ``submit`` and ``resume`` share it."""
+"""A run on Slurm brought forward, silently or with what is printed of it: ``submit`` and ``resume`` share it."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from launch.base import answers
 from launch.base.errors import OvernightError
@@ -19,6 +20,45 @@ TRY_AGAIN = 75
 """Exit code at the end of a job: the queue has no room yet, and nobody else will submit what is next."""
 
 
+def forward(
+    run: Run,
+    plan: Plan,
+    profile: Profile,
+    gateway: Gateway,
+    *,
+    on_step: Callable[[Step], None] = lambda step: None,
+    on_wait: Callable[[str, str], None] = lambda stage, of_run: None,
+    ending: str | None = None,
+) -> Submitter:
+    """Bring a run on Slurm forward; who did it knows what is left (``not_looked_for``, ``has_to_try_again``).
+
+    Args:
+        ending: the job of the run that does this at its end, see ``launch.submit.queue_limit``.
+
+    Raises:
+        OvernightError: says what was submitted until then, and how to go on.
+        Interrupted: Ctrl-C; everything that happened is recorded.
+    """
+    steps: list[Step] = []
+
+    def on_every_step(step: Step) -> None:
+        steps.append(step)
+        on_step(step)
+
+    try:
+        with rundir.locked(run):
+            submitter = Submitter(run, plan, profile, gateway, on_every_step, on_wait, ending)
+            submitter.advance()
+    except OvernightError as error:
+        jobs = ", ".join(f"{step.stage} ({step.job})" for step in steps if step.job) or "nothing"
+        error.message += f"\n  submitted so far: {jobs}"
+        # A run keeps its profile: a changed one is another submission.
+        if not getattr(error, "causes", None) and not refusals.site_words(getattr(error, "stderr", "")):
+            error.hint = _with_resume(error.hint or "", f"overnight resume {run.id}")
+        raise
+    return submitter
+
+
 def advance(
     run: Run,
     plan: Plan,
@@ -29,11 +69,7 @@ def advance(
     snapshot_seconds: float | None = None,
     ending: str | None = None,
 ) -> int:
-    """Bring a run on Slurm forward and print what was done; the exit code of the command.
-
-    Args:
-        ending: the job of the run that does this at its end, see ``launch.submit.queue_limit``.
-    """
+    """Bring a run on Slurm forward and print what was done; the exit code of the command."""
     steps: list[Step] = []
 
     def on_step(step: Step) -> None:
@@ -48,20 +84,11 @@ def advance(
     if not as_json:
         print(f"run {run.id} in {run.paths.root}", flush=True)
     try:
-        with rundir.locked(run):
-            submitter = Submitter(run, plan, profile, gateway, on_step, on_wait, ending)
-            submitter.advance()
+        submitter = forward(run, plan, profile, gateway, on_step=on_step, on_wait=on_wait, ending=ending)
     except Interrupted:
         print(f"\ninterrupted; submitted so far: {len(steps)} of {len(plan.stages)} stages, nothing is lost")
         print(f"go on: overnight resume {run.id}\ncancel: overnight cancel {run.id}")
         return 130
-    except OvernightError as error:
-        jobs = ", ".join(f"{step.stage} ({step.job})" for step in steps if step.job) or "nothing"
-        error.message += f"\n  submitted so far: {jobs}"
-        # A run keeps its profile: a changed one is another submission.
-        if not getattr(error, "causes", None) and not refusals.site_words(getattr(error, "stderr", "")):
-            error.hint = _with_resume(error.hint or "", f"overnight resume {run.id}")
-        raise
     if submitter.not_looked_for:
         left_over = f"note: jobs that nobody waits for could not be looked for ({submitter.not_looked_for})"
         print(f"{left_over}; later: overnight doctor {run.id}", file=sys.stderr, flush=True)

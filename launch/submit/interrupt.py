@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -29,7 +30,10 @@ class Interrupt:
 
 @contextmanager
 def deferred(note: Interrupt) -> Iterator[None]:
-    """Note Ctrl-C in ``note`` for the while."""
+    """Note Ctrl-C in ``note`` for the while; it reaches the main thread alone, so that another one just goes on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = signal.signal(signal.SIGINT, note)
     try:
         yield

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -198,11 +199,14 @@ class LocalRunner:
             else:
                 os.killpg(process.pid, signal.SIGKILL)
 
-        before = signal.signal(signal.SIGINT, on_interrupt)
+        # Python gives signals to the main thread alone: a run in another one is stopped by `overnight cancel`.
+        is_main = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGINT, on_interrupt) if is_main else None
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            if is_main:
+                signal.signal(signal.SIGINT, before)
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()

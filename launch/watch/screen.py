@@ -15,7 +15,7 @@ from launch.plan.model import Plan
 from launch.runs import secret_files
 from launch.runs.rundir import Run
 from launch.status import logs
-from launch.status.model import State
+from launch.status.model import State, are_over
 from launch.watch.feed import Seen
 
 CELLS = 8
@@ -54,7 +54,7 @@ class Screen:
     @property
     def is_over(self) -> bool:
         """Whether nothing goes on any more."""
-        return all(row.state is State.SEALED or row.state.is_over for row in self.rows)
+        return are_over(row.state for row in self.rows)
 
 
 class ReportCache:

@@ -37,7 +37,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_everything_that_is_ours_is_in_the_wheel_and_nothing_else(installed: Path) -> None:
     tops = {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")}
-    assert tops == {"launch", "jobs", "data_prep", "sbatch_templates", "cluster_profiles", "suites"}
+    assert tops == {"overnight", "launch", "jobs", "data_prep", "sbatch_templates", "cluster_profiles", "suites"}
     for package in tops:
         ours = {
             path.relative_to(ROOT)

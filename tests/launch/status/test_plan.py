@@ -14,7 +14,7 @@ from jobs.core.verdict import FailureClass, Outcome
 from launch.config.profile import Profile, Resources
 from launch.plan.model import FetchedFacts, Plan, PlannedInput, PlannedStage
 from launch.runs.rundir import Run
-from launch.status.plan import expected_seconds, print_plan, segments, states
+from launch.status.plan import expected, expected_seconds, lines, segments, states
 from tests.support.made_runs import make, said, sealed, stage, started, store_of, submitted
 
 
@@ -58,19 +58,23 @@ def test_local_runs_that_live_and_that_died(run: Run) -> None:
     assert found["sft"] == f"new (run {run.id} was cut off)"
 
 
+def text(plan: Plan, on: Profile, run: Run) -> str:
+    seen = states(plan, run.workspace), expected(plan, run.workspace)
+    return "\n".join(lines(plan, on, run.workspace, *seen, "overnight fetch my.yaml"))
+
+
 def base_model(planned: PlannedStage, present: bool) -> Plan:
     entry = PlannedInput("base", "download", "gguf", "ab" * 32, is_job=False)
     item = FetchedFacts("base", "pypi:some-model==1.0", "gguf", "ab" * 32, present)
     return Plan("waits", (replace(planned, inputs={"source": entry}),), (item,))
 
 
-def test_missing_input_and_how_to_get_it(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_input_and_how_to_get_it(run: Run) -> None:
     plan = base_model(stage("cpt"), present=False)
     assert states(plan, run.workspace) == {"cpt": "missing input"}
     assert states(base_model(stage("cpt"), present=True), run.workspace) == {"cpt": "new"}
-    print_plan(plan, profile(), run.workspace, "overnight fetch my.yaml")
-    text = capsys.readouterr().out
-    assert text.endswith("not fetched yet: base (pypi:some-model==1.0)\nnext: overnight fetch my.yaml\n")
+    shown = text(plan, profile(), run)
+    assert shown.endswith("not fetched yet: base (pypi:some-model==1.0)\nnext: overnight fetch my.yaml")
 
 
 def test_segments_by_the_pace_of_an_earlier_run(run: Run) -> None:
@@ -95,7 +99,7 @@ def test_segments_by_the_pace_of_an_earlier_run(run: Run) -> None:
     assert segments(stage("cpt", limit="1:00"), profile(), 3600.0) == "1+", "the lead is longer than the limit"
 
 
-def test_totals_and_warnings(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_totals_and_warnings(run: Run) -> None:
     gpus = Resources(nodes=2, gpus_per_node=8, time="3:00:00")
     plan = Plan(
         "waits",
@@ -105,12 +109,11 @@ def test_totals_and_warnings(run: Run, capsys: pytest.CaptureFixture[str]) -> No
             replace(stage("convert", "sft"), inserted=True, kind="convert"),
         ),
     )
-    print_plan(plan, profile(continuation="chain", links=3), run.workspace)
-    text = capsys.readouterr().out
+    shown = text(plan, profile(continuation="chain", links=3), run)
     # 3 links of 16 GPUs and one job of 8, three hours each.
-    assert "3 stages to submit as 5 jobs, 0 not needed again; at most 168.0 GPU-hours" in text
-    assert "convert (inserted)" in text
-    rows = {line.split()[0]: line for line in text.splitlines() if line}
+    assert "3 stages to submit as 5 jobs, 0 not needed again; at most 168.0 GPU-hours" in shown
+    assert "convert (inserted)" in shown
+    rows = {line.split()[0]: line for line in shown.splitlines() if line}
     assert rows["cpt"].split()[4:11] == ["2", "x", "1", "16", "3:00:00", "1+", "new"]
 
 
@@ -126,9 +129,7 @@ def test_totals_and_warnings(run: Run, capsys: pytest.CaptureFixture[str]) -> No
         ),
     ],
 )
-def test_what_it_costs_at_most(
-    run: Run, capsys: pytest.CaptureFixture[str], prices: dict[str, float], said: str
-) -> None:
+def test_what_it_costs_at_most(run: Run, prices: dict[str, float], said: str) -> None:
     """4 GPU-hours in each of: a partition, another one, and whichever of the two Slurm chooses."""
     shape = Resources(nodes=2, gpus_per_node=2, time="1:00:00")
     stages = [
@@ -146,5 +147,4 @@ def test_what_it_costs_at_most(
         ),
     )
     partitions = {name: {"cost_per_gpu_hour": prices.get(name)} for name in ("gpu", "big")}
-    print_plan(plan, profile(partitions=partitions), run.workspace)
-    assert said in capsys.readouterr().out
+    assert said in text(plan, profile(partitions=partitions), run)

@@ -5,7 +5,6 @@ The log is judged by the code that ends a job; what is printed is the command's.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shlex
@@ -21,12 +20,13 @@ from jobs.core.paths import Workspace
 from jobs.core.verdict import FailureClass, Outcome
 from jobs.lifecycle import steps
 from jobs.lifecycle.steps import Start
-from launch.cli import options
 from launch.cli.main import main
 from launch.plan.model import PlannedInput
 from launch.render import scripts
 from launch.runs import rundir
 from launch.runs.rundir import Run
+from launch.submit import prepare
+from launch.submit.prepare import PipelineOnCluster
 from tests.support import commands
 from tests.support.llamas import LLAMA_1B
 from tests.support.made_runs import make, said, stage, started, submitted
@@ -257,8 +257,7 @@ FEW = (FailureClass.KILLED, FailureClass.IMAGE, FailureClass.ENVIRONMENT)
 def test_the_command_that_is_suggested_helps(failure: FailureClass, tmp_path: Path) -> None:
     """It is run: the class is gone. What has to be done before it is said, of each class that would come again."""
     here = Here(tmp_path, STAGES.splitlines()[0] + "\n")
-    told = argparse.Namespace(pipeline=here.pipeline, cluster="local", set=[], workspace=tmp_path / "ws")
-    planned = options.plan(told)
+    planned = prepare.plan(PipelineOnCluster(here.pipeline, "local", workspace=tmp_path / "ws"))
     run = rundir.create(planned.workspace, planned.pipeline, planned.profile, planned.plan)
     job = f"local-{os.uname().nodename}-{2**22 + 1}"
     submitted(run, "corpus", job, carrier="local")
@@ -282,8 +281,7 @@ def test_a_file_that_has_gone_is_to_be_put_back(tmp_path: Path) -> None:
 
 def _away_after_planning(here: Here) -> Path:
     """A run that was planned while the data were there, and found them no more."""
-    told = argparse.Namespace(pipeline=here.pipeline, cluster="local", set=[], workspace=here.directory / "ws")
-    planned = options.plan(told)
+    planned = prepare.plan(PipelineOnCluster(here.pipeline, "local", workspace=here.directory / "ws"))
     run = rundir.create(planned.workspace, planned.pipeline, planned.profile, planned.plan)
     aside = here.text.rename(here.directory / "aside.txt")
     assert here.do("resume", run.id)[0] == 1
