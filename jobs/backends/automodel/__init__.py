@@ -25,7 +25,6 @@ CAPABILITIES = Capabilities(
     distributed=True,
     memory=FSDP,
     revision=3,  # 1 mixed the epochs of a corpus, 2 let norms decay
-    experimental="trains on the CPU in our tests; not tried on a GPU",
 )
 
 cpu.wait_passively()
