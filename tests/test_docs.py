@@ -26,7 +26,9 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in found}
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "README.ko.md"], ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "README.md", ROOT / "README.ko.md"], ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_links_lead_to_files_and_headings(page: Path) -> None:
     text = _CODE.sub("", page.read_text(encoding="utf-8"))
     for target in (*_LINK.findall(text), *_PICTURE.findall(text)):

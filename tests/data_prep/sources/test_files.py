@@ -137,7 +137,11 @@ SETTINGS: list[tuple[str, dict[str, Any], str]] = [
     ("corpus", {**PATH, "promt": "x"}, "setting promt: unknown; known: source, split"),
     ("corpus", {**PATH, "prompt": "{source}"}, "setting prompt: unknown"),
     ("instructions", {**PATH, "prompt": "Translate"}, "setting prompt: must be a text with {source} in it once"),
-    ("corpus", {"source": {"type": "url"}}, r"setting source\.type: must be one of gettext, path, not 'url'"),
+    (
+        "corpus",
+        {"source": {"type": "url"}},
+        r"setting source\.type: must be one of gettext, path, word_problems, not 'url'",
+    ),
     ("corpus", {"source": {"type": "path", "target": ["pt"]}}, r"setting source\.target: only for source type gettext"),
     ("corpus", {"source": {"type": "gettext", "target": "pt"}}, r"setting source\.target: must be a list of words"),
     ("preferences", {"source": {"type": "gettext", "contrast": []}}, "preferences need a locale to reject"),

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -23,7 +24,11 @@ SIZES = {"train": 40, "validation": 7, "test": 9}
 
 def rows(split: str) -> list[dict[str, str]]:
     return [
-        {"prompt": f"{split} question {n}", "completion": document(hash((split, n)) % 10**6, 12), "split": split}
+        {
+            "prompt": f"{split} question {n}",
+            "completion": document(crc32(f"{split} {n}".encode()) % 10**6, 12),
+            "split": split,
+        }
         for n in range(SIZES[split])
     ]
 

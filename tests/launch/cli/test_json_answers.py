@@ -22,6 +22,7 @@ NEEDS_MORE = {
     "via": "a login node: tests/slurm/test_via_ssh.py", "cluster": "Slurm's daemons: tests/slurm/test_devcluster.py",
     "submit": "Slurm; its answer is that of resume", "human": "answers of two models: tests/launch/people",
     "evaluate": "a model: tests/launch/cli/test_evaluate.py", "track": "a tracker: tests/launch/status/test_trackers.py",
+    "publish": "an export and a hub: tests/launch/publish",
     "tensorboard": "its package: tests/launch/status/test_boards.py",
 }  # fmt: skip
 SCHEMA = re.compile(r"overnight/[a-z]+(/[a-z]+)?/\d+\Z")

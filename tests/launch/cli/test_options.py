@@ -13,6 +13,7 @@ import launch
 from launch.base import answers
 from launch.base.errors import InputError
 from launch.cli import options
+from launch.submit import prepare
 from tests.support.made_runs import make, stage
 
 BY_HAND = {"main.py", "schema.py"}
@@ -59,11 +60,13 @@ def test_a_fault_of_either_file_says_the_command_that_was_meant(tmp_path: Path) 
             pipeline=tmp_path / "p.yaml", cluster=str(tmp_path / profile), set=[], workspace=tmp_path, json=False
         )
         with pytest.raises(InputError) as refused:
-            options.read(given)
+            prepare.read(options.wanted(given))
         assert shlex.split(refused.value.hint or "") == [
             "overnight",
             "plan",
             str(tmp_path / "p.yaml"),
             "--cluster",
             str(tmp_path / profile),
+            "--workspace",
+            str(tmp_path),
         ]

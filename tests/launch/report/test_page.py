@@ -294,4 +294,4 @@ def test_markdown_says_the_same_and_shows_what_others_wrote_as_it_is(
     text = capsys.readouterr().out
     assert "**A finished model.**" in text
     assert "| final | perplexity | 27.12 | 15.5 | \\-11.6 |" in text
-    assert markdown._plain("a|b <script> `c`") == "a\\|b \\<script\\> \\`c\\`"
+    assert markdown.plain("a|b <script> `c`") == "a\\|b \\<script\\> \\`c\\`"
