@@ -18,7 +18,7 @@ from launch.plan.model import Plan, PlannedStage
 from launch.render import containers, templates
 from launch.render.containers import Container
 from launch.render.request import JobRequest
-from launch.runs import client, family
+from launch.runs import client
 from launch.runs.rundir import Run
 
 OFFLINE = (("HF_HUB_OFFLINE", "1"), ("TRANSFORMERS_OFFLINE", "1"), ("HF_DATASETS_OFFLINE", "1"))
@@ -175,11 +175,20 @@ def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, a
 
 def _onward(run: Run, plan: Plan, profile: Profile) -> tuple[str, ...]:
     """The command by which the end of a job submits the next stages; the job's id is put behind it."""
-    of_family = family.of_run(run)
-    if profile.rolling is None and (of_family is None or of_family.record.at_once is None):
+    if profile.rolling is None and not _waits_in_family(run):
         return ()
     resume = ("resume", run.id, "--workspace", str(run.workspace.root), "--from-job")
     return (plan.core_python, "-P", "-m", "launch.cli", *resume)
+
+
+def _waits_in_family(run: Run) -> bool:
+    """Whether a run is a chain of a sweep that has a bound on how many are in the queue."""
+    if not run.paths.family.exists():
+        return False
+    from launch.runs import family
+
+    found = family.of_run(run)
+    return found is not None and found.record.at_once is not None
 
 
 def _tell(run: Run, plan: Plan) -> tuple[str, ...]:
