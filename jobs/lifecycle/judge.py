@@ -137,9 +137,13 @@ def before(spec: StageSpec, start: Start) -> tuple[FailureClass, str] | None:
 def _earlier(spec: StageSpec, start: Start) -> list[Began]:
     """Starts before this one. Not itself, whose note may be there although an error that passed followed; nor later
     ones, which a start finds that is only taken for dead."""
+    # Notes first: a start claims before it writes its note, so a claim that is not there now belongs to none of these,
+    # however long this process stands between the two looks.
+    begun = starts(spec)
     claims = claim.of_attempt(spec.store_paths, spec.attempt)
     others = {(one.job, one.restart) for one in claims if one.order >= (start.link, start.restart)}
-    return [one for one in starts(spec) if (one.job, one.restart) not in others]
+    own = [one for one in begun if one.job != start.job or one.restart < start.restart]
+    return [one for one in own if (one.job, one.restart) not in others]
 
 
 def _is_void(said: Verdict) -> bool:

@@ -162,6 +162,38 @@ def test_neither_itself_nor_a_later_start_is_judged(tmp_path: Path) -> None:
     assert said.judged_by == "100_2"
 
 
+@pytest.mark.parametrize("later", [replace(FIRST, restart=7), Start("101", 0, 1, "node2", ("node2",))])
+def test_a_start_that_comes_between_two_looks_is_not_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: Start
+) -> None:
+    """Seed 3014006 of the simulation: a start stood still between them, and a later one claimed and began."""
+    spec = spec_at(tmp_path, links=2)
+    assert claim.take(spec.store_paths, claim_of(spec, FIRST)) is None
+    claims, starts = claim.of_attempt, judge.starts
+    looked: list[str] = []
+
+    def comes(name: str) -> None:
+        looked.append(name)
+        if len(looked) == 2:
+            claim.take(spec.store_paths, claim_of(spec, later))
+            begin(spec, later)
+
+    def of_claims(*given: Any, **more: Any) -> Any:
+        comes("claims")
+        return claims(*given, **more)
+
+    def of_notes(*given: Any) -> Any:
+        comes("notes")
+        return starts(*given)
+
+    monkeypatch.setattr(judge.claim, "of_attempt", of_claims)
+    monkeypatch.setattr(judge, "starts", of_notes)
+    assert judge.before(spec, FIRST) is None
+    monkeypatch.undo()
+    assert judge.said_of(spec, later.job, later.restart) is None
+    assert looked[:2] == ["notes", "claims"]
+
+
 def test_what_the_node_lacks_is_tried_on_another_one_and_strikes_it(tmp_path: Path) -> None:
     """Before the work's own code: not "was killed", with its line; a second time on the same node excludes that."""
     spec = spec_at(tmp_path)
