@@ -29,13 +29,10 @@ def plan(args: argparse.Namespace, found: Sweep) -> list[Variant]:
     """The variants, checked as one sweep. Raises InputError: one is no pipeline, two make the same, an input has not
     been fetched, or the budget is too small."""
     from launch.config import data_settings, ranges
-    from launch.config.profile_file import locate, read_profile
     from launch.plan import sweep
-    from launch.runs.rundir import workspace_for
     from launch.submit import prepare
 
-    profile = read_profile(locate(args.cluster))
-    workspace = workspace_for(profile.profile, args.workspace)
+    profile, workspace = options.site(args)
     cost, notes = sweep.SweepCost(), dict[str, None]()
     variants = []
     for variant in sweep.distinct(found, found.variants(profile, workspace, data_settings.checked)):

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from launch.base import answers, paint
 
 if TYPE_CHECKING:
+    from jobs.core.paths import Workspace
     from launch.config.profile import Profile
+    from launch.config.profile_file import ProfileFile
     from launch.plan.model import Plan
     from launch.runs.rundir import Run
     from launch.site.finding import Finding
@@ -80,6 +82,16 @@ def is_swept(args: argparse.Namespace) -> bool:
 
     asked = bool(getattr(args, "sweep", None)) or any(one.startswith("sweep.") for one in args.set)
     return asked or read(args.pipeline).data.get("sweep") is not None
+
+
+def site(args: argparse.Namespace) -> tuple[ProfileFile, Workspace]:
+    """The profile and the workspace that ``args`` name, without a pipeline. Raises InputError: with file, line and
+    column."""
+    from launch.config.profile_file import locate, read_profile
+    from launch.runs.rundir import workspace_for
+
+    profile = read_profile(locate(args.cluster))
+    return profile, workspace_for(profile.profile, args.workspace)
 
 
 def wanted(args: argparse.Namespace) -> PipelineOnCluster:

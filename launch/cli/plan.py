@@ -66,12 +66,9 @@ def _sweep(args: argparse.Namespace, found: Sweep) -> int:
     """How many jobs the variants make together: equal stages are one."""
     from launch.base.text import table
     from launch.config import data_settings, ranges
-    from launch.config.profile_file import locate, read_profile
     from launch.plan import sweep
-    from launch.runs.rundir import workspace_for
 
-    profile = read_profile(locate(args.cluster))
-    workspace = workspace_for(profile.profile, args.workspace)
+    profile, workspace = options.site(args)
     known: dict[str, dict[str, bool]] = {}
     variants = []
     told: dict[str, None] = {}
