@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from html import escape
 
-from launch.base.html import digest, section, shown, table
+from launch.base.html import section, shown, table
 from launch.plan.sweep import said
 from launch.report import charts, family
-from launch.report.style import STYLE
+from launch.report.style import still
 from launch.status.family import FamilyStatus, MemberStatus, choice
 
 
@@ -25,13 +25,7 @@ def render(found: FamilyStatus) -> str:
         section("What each key did", _effects(found)),
         f"<p class=soft>next: <code>{escape(family.next_command(found))}</code></p>",
     ]
-    policy = f"default-src 'none'; style-src {digest(STYLE)}"
-    return (
-        "<!DOCTYPE html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport "
-        f"content='width=device-width,initial-scale=1'><meta http-equiv=Content-Security-Policy content=\"{policy}\">"
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body><main>\n{''.join(filter(None, parts))}\n"
-        "</main></body></html>\n"
-    )
+    return still(title, parts)
 
 
 def _chains(found: FamilyStatus) -> str:

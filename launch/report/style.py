@@ -1,5 +1,12 @@
 """Style sheet and script of the page. Both stand in it by their digests, and nothing else may run."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+
+from launch.base.html import digest
+
 STYLE = """
 :root{color-scheme:light dark;--ink:#1c2733;--paper:#fff;--soft:#5b6b7b;--line:#d5dde5;--box:#f5f7fa;--good:#2e7d4f;
 --bad:#b3402a;--open:#8a6a12;--c0:#3b76b8;--c1:#c2603f;--c2:#3f8f5f;--c3:#8559a5;--queue:#c9d2db;--start:#d9b44a;
@@ -61,3 +68,14 @@ for (const choice of document.querySelectorAll('select.filter'))
       row.hidden = choice.value !== 'all' && row.dataset.moved !== choice.value;
   });
 """
+
+
+def still(title: str, parts: Iterable[str]) -> str:
+    """A whole page of these parts, in which no script runs and nothing is loaded."""
+    policy = f"default-src 'none'; style-src {digest(STYLE)}"
+    return (
+        "<!DOCTYPE html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport "
+        f"content='width=device-width,initial-scale=1'><meta http-equiv=Content-Security-Policy content=\"{policy}\">"
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body><main>\n{''.join(filter(None, parts))}\n"
+        "</main></body></html>\n"
+    )

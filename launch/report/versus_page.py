@@ -8,11 +8,11 @@ from itertools import chain, pairwise
 
 from jobs.core.progress import Report
 from launch.base.errors import InputError
-from launch.base.html import digest, section, shown, table
+from launch.base.html import section, shown, table
 from launch.plan.model import PlannedStage
 from launch.report import charts
 from launch.report.charts import Series
-from launch.report.style import STYLE
+from launch.report.style import still
 from launch.report.versus import COST, Against, Change, cost
 from launch.status import curves, results
 from launch.status.report import RunReport
@@ -27,13 +27,7 @@ def render(found: Sequence[Against]) -> str:
     for one in found:
         parts.append(section(f"{one.now.run.id} against {one.before.run.id}", _against(one)))
     parts += [section("Curves", _curves(runs)), section("What it took", table(COST, cost(runs), right=(1, 2, 3)))]
-    policy = f"default-src 'none'; style-src {digest(STYLE)}"
-    return (
-        "<!DOCTYPE html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport "
-        f"content='width=device-width,initial-scale=1'><meta http-equiv=Content-Security-Policy content=\"{policy}\">"
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body><main>\n{''.join(filter(None, parts))}\n"
-        "</main></body></html>\n"
-    )
+    return still(title, parts)
 
 
 def _against(one: Against) -> str:

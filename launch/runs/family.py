@@ -7,7 +7,6 @@ was cut off before has submitted nothing.
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -15,12 +14,11 @@ from typing import Any
 
 from jobs.core import attempts, files, strict
 from jobs.core.paths import FamilyPaths, Workspace
-from launch.base import lock
 from launch.base.errors import InputError
 from launch.config.ranking import Ranking
 from launch.runs import rundir
 from launch.runs.journal import Event, Journal
-from launch.runs.rundir import LOCK_SILENT_SECONDS, Run, RunBusy
+from launch.runs.rundir import Run
 
 PREFIX = "f-"
 """Of a family's id; no run's id begins so."""
@@ -147,16 +145,5 @@ def of_run(run: Run) -> Family | None:
 @contextlib.contextmanager
 def locked(family: Family) -> Iterator[None]:
     """Let one ``overnight`` at a time bring a family forward. Raises RunBusy: another does."""
-
-    def busy(holder: str) -> None:
-        raise RunBusy(
-            f"another overnight is working on family {family.id}: {holder}",
-            hint=f"wait for it; if it is dead, remove {family.paths.lock}",
-        )
-
-    def waiting(holder: str) -> None:
-        text = f"the family is locked by {holder}; watching for at most {LOCK_SILENT_SECONDS:.0f} s whether that lives"
-        print(text, file=sys.stderr, flush=True)
-
-    with lock.SharedLock(family.paths.lock, waiting, busy, LOCK_SILENT_SECONDS):
+    with rundir.held(family.paths.lock, "family", family.id):
         yield

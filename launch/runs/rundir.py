@@ -234,18 +234,25 @@ def locked(run: Run) -> Iterator[None]:
     Raises:
         RunBusy: another process holds it, and lives.
     """
+    with held(run.paths.lock, "run", run.id):
+        yield
+
+
+@contextlib.contextmanager
+def held(path: Path, what: str, name: str) -> Iterator[None]:
+    """Hold the lock of a run or a family (``what``). Raises RunBusy: another process holds it, and lives."""
 
     def busy(holder: str) -> None:
         raise RunBusy(
-            f"another overnight is working on run {run.id}: {holder}",
-            hint=f"wait for it; if it is dead, remove {run.paths.lock}",
+            f"another overnight is working on {what} {name}: {holder}",
+            hint=f"wait for it; if it is dead, remove {path}",
         )
 
     def waiting(holder: str) -> None:
-        text = f"the run is locked by {holder}; watching for at most {LOCK_SILENT_SECONDS:.0f} s whether that lives"
+        text = f"the {what} is locked by {holder}; watching for at most {LOCK_SILENT_SECONDS:.0f} s whether that lives"
         print(text, file=sys.stderr, flush=True)
 
-    with lock.SharedLock(run.paths.lock, waiting, busy, LOCK_SILENT_SECONDS):
+    with lock.SharedLock(path, waiting, busy, LOCK_SILENT_SECONDS):
         yield
 
 
