@@ -94,8 +94,10 @@ def test_controller_can_be_killed_under_a_running_job(slurm: Slurm) -> None:
     go = slurm.directory / "go"
     job = slurm.sbatch(f"until [ -e {go} ]; do sleep 0.1; done")
     slurm.wait_for_state(job, "RUNNING")
-    # It saves its state within five seconds; one that dies earlier starts the job a second time, in vain.
+    # A controller that dies before it has saved its state starts the job a second time, in vain. It saves what has changed
+    # within five seconds: the change made here is one that no earlier save can hold.
     state, running = slurm.directory / "state" / "job_state", time.time()
+    slurm.run(["scontrol", "update", f"JobId={job}", "Comment=running"])
     assert wait_until(lambda: state.stat().st_mtime > running, 15)
     slurm.cluster.kill("slurmctld")
     assert slurm.cluster.status().nodes == {}
