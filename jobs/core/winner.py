@@ -10,9 +10,9 @@ _NORMAL = NormalDist()
 _STEPS = 4000
 
 
-def said(chosen: str, metric: str, value: float, test: float | None) -> str:
+def said(chosen: str, metric: str, value: float, test: float | None, chosen_on: str = "the validation split") -> str:
     """A choice in a line: the number that chose it, and the one to believe; ``test`` None: there is none."""
-    text = f"{chosen} by {metric}: {value:.4g} on the validation split"
+    text = f"{chosen} by {metric}: {value:.4g} on {chosen_on}"
     if test is None:
         return f"{text}; {CURSE}, and no other examples were measured"
     return f"{text}, {test:.4g} on the test split; {CURSE}, believe the second"
