@@ -77,8 +77,8 @@ def of_choice(pipeline: Pipeline, name: str, stage: ChooseStage, curve: CurveSta
                     judge, curve.tasks, {metric: rule}, task, curve.compare_to if held else None
                 ):
                     yield Problem(("stages", name, key, gate), text, at_key=True)
-            elif (text := _not_told(judge, curve.tasks[task], known[metric][1])) is not None:
-                yield Problem(place, text, at_key=True)
+            elif (lack := _not_told(judge, curve.tasks[task], known[metric][1])) is not None:
+                yield Problem(place, lack, at_key=True)
 
 
 def _is_held_against_earlier(stage: MeasuringStage, judge: JudgeKeys, given: Mapping[str, Any]) -> bool:
