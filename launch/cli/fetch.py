@@ -10,7 +10,7 @@ from launch.submit import prepare
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    options.add_pipeline(parser, cluster="local")
+    options.add_pipeline(parser, otherwise="local")
     parser.add_argument("--update", action="store_true", help="ask the hub again what a branch stands for")
 
 

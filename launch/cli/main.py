@@ -42,6 +42,7 @@ COMMANDS = {
     "resume": "submit again only what is missing",
     "doctor": "find and remove what a run has left behind or lost",
     "gc": "remove what no run needs, and say how much it freed",
+    "rm": "remove a run, with the results that no other run uses",
     "list": "list the runs of a workspace",
     "data": "prepare training data, or look at it as the trainer will",
     "profile": "write, check and try the profile of a cluster",
@@ -67,12 +68,12 @@ _OF_THE_MACHINE = frozenset({
 _WAITS_FOR = {
     "plan": "reading the plan", "submit": "submitting", "resume": "reading the run", "cancel": "reading the run",
     "status": "reading the run", "why": "reading the run", "report": "reading the run", "doctor": "reading the run",
-    "list": "reading the runs", "compare": "reading the runs", "gc": "looking at the workspace",
-    "profile": "asking the cluster",
+    "rm": "reading the runs", "list": "reading the runs", "compare": "reading the runs",
+    "gc": "looking at the workspace", "profile": "asking the cluster",
 }  # fmt: skip
 """What is said of a command that takes longer, where nothing more is known."""
 
-CHANGE_SOMETHING = frozenset({"fetch", "submit", "run", "cancel", "resume", "doctor", "gc", "notify", "publish"})
+CHANGE_SOMETHING = frozenset({"fetch", "submit", "run", "cancel", "resume", "doctor", "gc", "rm", "notify", "publish"})
 """Commands that go on when nobody reads what they print any more (`overnight submit | head`)."""
 
 

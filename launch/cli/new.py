@@ -111,8 +111,8 @@ def _wanted(args: argparse.Namespace) -> tuple[Wanted, Path]:
         keep=tuple(keep),
         kept=tuple(_kept(one) for one in keep if _is_path(one)),
         time=_time(args.time or ""),
-        cluster=args.cluster or "local",
-        profile=find(args.cluster or "local"),
+        cluster=args.cluster or _usual_cluster(),
+        profile=find(args.cluster or _usual_cluster()),
         lora=args.lora,
         backend=args.backend,
     )
@@ -141,7 +141,7 @@ def _ask_the_rest(args: argparse.Namespace, directory: Path) -> None:
         args.time = asking.ask("4. How long may training take? H:MM:SS; empty: no limit", checked(_time))
     if args.cluster is None:
         question = f"5. Which cluster? A YAML file, or one of {', '.join(sorted(available()))}"
-        args.cluster = asking.ask(question, checked(_cluster), "local")
+        args.cluster = asking.ask(question, checked(_cluster), _usual_cluster())
 
 
 def _told() -> Callable[[str], DataSet]:
@@ -235,6 +235,17 @@ def _time(given: str) -> Duration | None:
         return Duration(given)
     except ValueError as error:
         raise InputError(str(error)) from None
+
+
+def _usual_cluster() -> str:
+    """The default profile; this machine where there is none."""
+    from launch.base.errors import InputError
+    from launch.config.profile_file import default_name
+
+    try:
+        return default_name()[0]
+    except InputError:
+        return "local"
 
 
 def _cluster(given: str) -> object:
