@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from jobs.core.verdict import FailureClass
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -65,6 +67,12 @@ def test_a_korean_page_has_what_the_english_one_has(name: Path) -> None:
 def test_the_promised_pages_are_there_in_korean() -> None:
     promised = {Path("guide.md"), *(path.relative_to(DOCS) for path in (DOCS / "how_to").glob("*.md"))}
     assert promised <= set(TRANSLATED)
+
+
+def test_every_failure_class_has_its_line() -> None:
+    page = (DOCS / "failures.md").read_text(encoding="utf-8")
+    missing = {one.value for one in FailureClass} - {"none"} - {*re.findall(r"`(\w+)`", page)}
+    assert missing == set()
 
 
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from launch.base import paint
@@ -12,6 +15,7 @@ from launch.submit import prepare
 if TYPE_CHECKING:
     from launch.plan.model import Planned
     from launch.plan.sweep import Sweep
+    from launch.site.finding import Finding
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +63,22 @@ def run(args: argparse.Namespace) -> int:
     else:
         paint.out(outlook.lines(found, wanted.command("fetch")))
     found.refuse()
+    _refuse_options(planned)
     return 0
+
+
+def _refuse_options(planned: Planned) -> None:
+    """Raises InputError: a back end of this environment rejects a stage with ``options``, as it would at the
+    submission. Others take longer to ask, and other keys are known here: ``--check`` asks about everything."""
+    from launch.render import dry_run
+
+    if planned.plan.missing or planned.profile.profile.executor == "local":
+        return
+    told = {name for name, one in planned.pipeline.pipeline.stages.items() if getattr(one, "options", None)}
+    stages = tuple(one for one in planned.plan.stages if one.python == sys.executable and one.name in told)
+    plan = replace(planned.plan, stages=stages)
+    for one in dry_run.refuse(plan, planned.profile.profile, planned.workspace, planned.pipeline):
+        options.note(one)
 
 
 def _sweep(args: argparse.Namespace, found: Sweep) -> int:
@@ -113,4 +132,42 @@ def _check(planned: Planned, as_json: bool) -> int:
     profile = planned.profile.profile
     secrets = (*profile.secrets, *planned.pipeline.pipeline.secrets)
     gateway = None if profile.executor is ExecutorKind.LOCAL else client.gateway(profile, secrets)
-    return options.print_findings({"pipeline": planned.plan.pipeline}, preflight.findings(planned, gateway), as_json)
+    found = [*_data(planned), *_options(planned), *preflight.findings(planned, gateway)]
+    return options.print_findings({"pipeline": planned.plan.pipeline}, found, as_json)
+
+
+def _options(planned: Planned) -> Iterator[Finding]:
+    """What the back ends, each in its environment, say of the settings of the stages."""
+    from launch.base.errors import InputError
+    from launch.render import dry_run
+    from launch.site.finding import Finding, Level
+
+    try:
+        notes = dry_run.refuse(planned.plan, planned.profile.profile, planned.workspace, planned.pipeline)
+    except InputError as error:
+        yield Finding(Level.FAIL, "settings", error.message.partition("\n")[0], error.where or "")
+        return
+    yield Finding(Level.OK, "settings", "; ".join(["the back ends take them", *notes]))
+
+
+def _data(planned: Planned) -> Iterator[Finding]:
+    """The rows of the user's files, as a data stage would read them."""
+    from data_prep import recognise
+    from data_prep.common.errors import DataError
+    from launch.config.stages import DataStage, PathSource
+    from launch.site.finding import Finding, Level
+
+    pipeline = planned.pipeline
+    for name, stage in pipeline.pipeline.stages.items():
+        if not isinstance(stage, DataStage) or planned.plan.find(name).store(planned.workspace).seal.exists():
+            continue
+        source = pipeline.pipeline.source_of(name)
+        if not isinstance(source, PathSource):
+            continue
+        try:
+            rows = recognise.readable(stage.kind, pipeline.resolve(source.path), prepared=stage.prepare is not None)
+        except DataError as error:
+            yield Finding(Level.FAIL, f"data: {name}", str(error), pipeline.where("stages", name, "from"))
+        else:
+            if rows:
+                yield Finding(Level.OK, f"data: {name}", f"{rows:,} rows can be read")

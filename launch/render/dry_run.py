@@ -46,7 +46,10 @@ def refuse(plan: Plan, profile: Profile, workspace: Workspace, pipeline: Pipelin
             text = f"stage {stage.name!r}: back end {stage.backend!r}: {problem}"
             if stage.name not in pipeline.pipeline.stages:
                 raise InputError(text)
-            raise pipeline.error(("stages", stage.name), text)
+            # At the option that it is about, where it names one.
+            options = getattr(pipeline.pipeline.stages[stage.name], "options", None) or {}
+            named = next((key for key in options if f"'{key}'" in problem), None)
+            raise pipeline.error(("stages", stage.name, *(() if named is None else ("options", named))), text)
     return notes
 
 

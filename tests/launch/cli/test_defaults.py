@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,48 @@ def test_keys_that_belong_elsewhere(line: str, message: str, place: Path, capsys
     (place / "mine.yaml").write_text(text)
     assert main(["plan", "mine.yaml", "--cluster", "local"]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_plan_refuses_an_option_that_submit_would_refuse(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = PIPELINE.replace("BACKEND", "toy").replace("kind: sft,", "kind: sft, options: {lora_rank: 3},")
+    (place / "mine.yaml").write_text(text)
+    assert main(["fetch", "mine.yaml", "--cluster", "devcluster"]) == 0
+    capsys.readouterr()
+    assert main(["plan", "mine.yaml", "--cluster", "devcluster"]) == 2
+    told = capsys.readouterr().err
+    assert "mine.yaml:5:41: stages.sft.options.lora_rank" in told
+    assert "mishap" not in told
+    assert main(["plan", "mine.yaml", "--cluster", "local", "--check"]) == 1
+    shown = capsys.readouterr().out
+    assert re.search(r"fail +settings +mine.yaml:5:41 .*unknown setting 'lora_rank'", shown)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ('{"prompt": "a", "completion": "b"}\n{broken\n', "a.jsonl:2: is not JSON"),
+        ("", "a.jsonl: is empty"),
+        ('[{"prompt": "a"}]\n', "a.jsonl:1"),
+        ('{"question": "a", "response": "b"}\n', 'a.jsonl:1: field "prompt" is missing; a row of instructions is'),
+        ('{"messages": []}\n', 'are read with "prepare: {}"'),
+    ],
+)
+def test_check_reads_the_rows(rows: str, message: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "a.jsonl").write_text(rows)
+    assert main(["plan", "mine.yaml", "--cluster", "local", "--check"]) == 1
+    assert re.search(rf"fail +data: pairs +mine.yaml:4:\d+ .*{re.escape(message)}", capsys.readouterr().out)
+    (place / "a.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 3)
+    main(["plan", "mine.yaml", "--cluster", "local", "--check"])
+    assert re.search(r"ok +data: pairs +3 rows can be read", capsys.readouterr().out)
+
+
+def test_why_shows_the_cause_and_not_what_waits_for_it(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "a.jsonl").write_text("{broken\n")
+    assert main(["fetch", "mine.yaml"]) == 0
+    assert main(["run", "mine.yaml"]) == 1
+    capsys.readouterr()
+    main(["why"])
+    shown = capsys.readouterr().out
+    assert "pairs: failed" in shown
+    assert "not run because of it: sft" in shown
+    assert "overnight resume" not in shown
