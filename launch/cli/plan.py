@@ -70,12 +70,14 @@ def run(args: argparse.Namespace) -> int:
 def _refuse_options(planned: Planned) -> None:
     """Raises InputError: a back end of this environment rejects a stage with ``options``, as it would at the
     submission. Others take longer to ask, and other keys are known here: ``--check`` asks about everything."""
-    from launch.render import dry_run
-
     if planned.plan.missing or planned.profile.profile.executor == "local":
         return
     told = {name for name, one in planned.pipeline.pipeline.stages.items() if getattr(one, "options", None)}
     stages = tuple(one for one in planned.plan.stages if one.python == sys.executable and one.name in told)
+    if not stages:
+        return
+    from launch.render import dry_run
+
     plan = replace(planned.plan, stages=stages)
     for one in dry_run.refuse(plan, planned.profile.profile, planned.workspace, planned.pipeline):
         options.note(one)

@@ -32,7 +32,7 @@ class ProfileFile(MarkedFile):
         if not above.data:
             return self
         merged = layers.overlay(Document(self.data, self.positions), above)
-        hint = f"overnight plan PIPELINE --cluster {self.path}"
+        hint = f"overnight profile check {self.path}"
         return ProfileFile(self.path, merged.data, merged.positions, _validated(merged.data, merged.positions, hint))
 
 
@@ -113,7 +113,7 @@ def read_profile(path: Path, text: str | None = None, kept: bool = False) -> Pro
     file; ``kept``: it belongs to a run and was checked at submission. Raises InputError: every fault with its line."""
     document = layers.read_all(path, lambda name, file: locate(name, below=file), text)
     data = {"name": path.stem, **document.data}
-    hint = f"overnight plan PIPELINE --cluster {path}"
+    hint = f"overnight profile check {path}"
     return ProfileFile(path, data, document.positions, _validated(data, document.positions, hint, kept))
 
 

@@ -16,7 +16,8 @@ _HEAD = """\
 This page is made by `overnight schema pipeline --markdown`, of the same classes that read the file. Editors complete
 keys and mark faults by the schema:
 
-```sh
+```bash
+mkdir -p ~/.config/overnight
 overnight schema pipeline > ~/.config/overnight/pipeline.schema.json
 ```
 
