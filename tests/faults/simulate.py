@@ -36,6 +36,7 @@ from jobs.core.attempts import Attempt
 from jobs.core.paths import StorePaths, Workspace
 from jobs.core.spec import StageSpec
 from jobs.lifecycle import nodes, steps
+from jobs.lifecycle.start import Start
 from launch.base.errors import ClusterUnreachable, InputError, RejectedByCluster
 from launch.config.profile import Profile
 from launch.config.profile_file import read_profile
@@ -494,7 +495,7 @@ class Simulation:
 
         should_move = steps._should_move
 
-        def moves(spec: StageSpec, start: steps.Start) -> bool:
+        def moves(spec: StageSpec, start: Start) -> bool:
             return start.job not in self.site.staying and should_move(spec, start)
 
         def alive(pid: int) -> bool:
