@@ -14,9 +14,9 @@ from typing import Any
 
 from jobs.core import claim, files, seal, shares
 from jobs.core.claim import Claim
+from jobs.core.hashing import Depth, FileDigest
 from jobs.core.paths import StorePaths
 from jobs.core.patience import Patience, passes
-from jobs.core.seal import Depth, FileDigest
 from jobs.core.shares import Node
 from jobs.core.validation import Losses
 
@@ -43,7 +43,7 @@ class Saves:
         fingerprint: str,
         held: Claim | None,
         event: Callable[..., None],
-        depth: seal.Depth = seal.Depth.FULL,
+        depth: Depth = Depth.FULL,
         node: Node | None = None,
         keep_every: int | None = None,
     ) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from jobs.core import files, seal, shares
+from jobs.core import files, hashing, seal, shares
 from jobs.core.shares import Node
 from jobs.core.spec import Input, StageSpec
 from jobs.lifecycle import publish, steps
@@ -84,7 +84,7 @@ def _audit(event: str, given: tuple[Any, ...]) -> None:
 def counting(root: Path) -> Iterator[Counts]:
     """Count from here on; calls that Python does not audit are wrapped."""
     found = Counts(root)
-    real_digest = seal.digest_files
+    real_digest = hashing.digest_files
 
     def wrapped(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(path: Any, *given: Any, **named: Any) -> Any:
@@ -105,7 +105,7 @@ def counting(root: Path) -> Iterator[Counts]:
         for name in ("stat", "lstat"):
             stack.enter_context(mock.patch.object(os, name, wrapped("stat", getattr(os, name))))
         stack.enter_context(mock.patch.object(os, "fsync", wrapped("flush", os.fsync)))
-        stack.enter_context(mock.patch.object(seal, "digest_files", digest))
+        stack.enter_context(mock.patch.object(hashing, "digest_files", digest))
         stack.enter_context(mock.patch.object(shares, "LARGE", 1))
         stack.enter_context(mock.patch.object(monitor, "_signal"))
         stack.enter_context(mock.patch.object(monitor, "_stacks", return_value="stack"))
@@ -296,7 +296,7 @@ def measured(where: Path) -> Rates:
         files.flush(where / "small")
 
     began = time.perf_counter()
-    seal.digest_files(where, ["file"])
+    hashing.digest_files(where, ["file"])
     digest = (256 << 20) / (time.perf_counter() - began)
     opens, stats = rate(opened, 20_000), rate(path.stat, 20_000)
     return Rates(opens, stats, rate(flushed, 50), digest, 0.0, 0.0)

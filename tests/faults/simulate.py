@@ -30,7 +30,7 @@ from pathlib import Path, PurePath
 from typing import Any
 from unittest import mock
 
-from jobs.core import attempts, claim, files, seal
+from jobs.core import attempts, claim, files, hashing, seal
 from jobs.core import spec as specs
 from jobs.core.attempts import Attempt
 from jobs.core.paths import StorePaths, Workspace
@@ -540,7 +540,7 @@ class Simulation:
                 (files, "create_exclusive"), (files, "write_atomic"), (files, "read_json"),
                 (claim, "of_attempt"), (attempts, "current"), (shutil, "rmtree"), (claim, "check_held"),
             )  # fmt: skip
-            replaced.append((seal, "digest_files", self._digesting(seal.digest_files)))
+            replaced.append((hashing, "digest_files", self._digesting(hashing.digest_files)))
             replaced += [(module, name, stopping(getattr(module, name))) for module, name in stoppable]
             for module, name, value in replaced:
                 stack.enter_context(mock.patch.object(module, name, value))

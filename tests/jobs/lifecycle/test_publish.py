@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobs.core import attempts, claim, files, patience, seal, shares, verdict
+from jobs.core import attempts, claim, files, hashing, patience, seal, shares, verdict
 from jobs.core.attempts import Attempt
 from jobs.core.claim import ClaimLost
 from jobs.core.spec import Input, StageSpec
@@ -71,7 +71,7 @@ def kill() -> None:
 
 
 WINDOWS = [
-    (seal, "digest_files", False), (seal, "digest_files", True), (claim, "put", False), (claim, "put", True),
+    (hashing, "digest_files", False), (hashing, "digest_files", True), (claim, "put", False), (claim, "put", True),
     (publish, "_make_seal", False),
 ]  # fmt: skip
 """In which a start may be ended, or replaced, between its result and its seal."""
@@ -146,7 +146,7 @@ def test_what_another_run_has_finished_is_sealed_and_not_made_again(
     assert attempts.open_next(spec.store_paths, Attempt(2, "bbbbbb", "other", "cpt", str(other), "slurm", ("on-b",)))
     if cut_off_again:
         with monkeypatch.context() as patch:
-            at(seal, "digest_files", patch, kill)
+            at(hashing, "digest_files", patch, kill)
             with pytest.raises(Killed):
                 steps.prologue(later, Start("7", 0, 0, "node2"))
     assert steps.prologue(later, Start("7", int(cut_off_again), 0, "node2")) is Entry.SEALED
@@ -259,7 +259,7 @@ TRANSIENT = [
 def test_an_error_that_passes_is_waited_for(spec: StageSpec, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     fail(monkeypatch, claim, "take", code, 1)
     work(spec, OLD)
-    fail(monkeypatch, seal, "digest_files", code, 1)
+    fail(monkeypatch, hashing, "digest_files", code, 1)
     assert steps.finish(spec, OLD, 0) == "done"
 
 
@@ -271,7 +271,7 @@ def test_one_that_stays_is_a_class_of_its_own_and_tried_again(
     """The finished output is not made again: the start that finds the file system back seals it."""
     work(spec, OLD)
     with monkeypatch.context() as patch:
-        fail(patch, seal, "digest_files", code, 10**6)
+        fail(patch, hashing, "digest_files", code, 10**6)
         assert steps.finish(spec, OLD, 0) == "requeue"
     said = verdict.read(spec.stage_paths.verdict("100", 0))
     assert said is not None
@@ -309,14 +309,14 @@ def test_an_unreadable_newest_save_falls_back_and_stays(
     assert steps.prologue(spec, OLD) is Entry.WORK
     save(spec, OLD, 2, "a")
     save(spec, OLD, 4, "b")
-    real = seal.digest_files
+    real = hashing.digest_files
 
     def digest(directory: Path, *given: Any, **named: Any) -> Any:
         if directory.name == "checkpoint-4":
             raise OSError(code, os.strerror(code), str(directory / "state"))
         return real(directory, *given, **named)
 
-    monkeypatch.setattr(seal, "digest_files", digest)
+    monkeypatch.setattr(hashing, "digest_files", digest)
     assert saves_of(spec, OLD).resume() == (2, spec.store_paths.save(2))
     monkeypatch.undo()
     assert saves_of(spec, OLD).newest_valid() == (4, spec.store_paths.save(4)), "it was whole: it could not be read"

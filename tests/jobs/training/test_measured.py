@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobs.core import files, seal
+from jobs.core import files, hashing, seal
 from jobs.lifecycle import space, steps
 from jobs.lifecycle.start import Start, event
 from jobs.lifecycle.steps import Entry
@@ -104,7 +104,7 @@ def test_status_and_results_say_which_seals_are_light(
     seal.seal_directory(
         store.output,
         store.seal,
-        depth=seal.Depth.LIGHT,
+        depth=hashing.Depth.LIGHT,
         kind=seal.SealKind.CHECKPOINT,
         format="hf",
         fingerprint=run.plan().stage("cpt").fingerprint,
