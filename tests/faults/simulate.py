@@ -46,6 +46,7 @@ from launch.runs import attempt_state
 from launch.runs.journal import Event
 from launch.runs.rundir import LOCK_STALE_SECONDS, Run
 from launch.status import assess
+from launch.status.cluster import Queue
 from launch.status.model import State
 from launch.submit import cancel, submitter
 from tests.faults.controller import edges
@@ -179,7 +180,7 @@ class Simulation:
             cancel.on_slurm(run, self.plan, self.gateway, chosen)  # type: ignore[arg-type]
 
     def _look(self, run: Run) -> None:
-        queue = assess.Queue.ask(self.gateway)  # type: ignore[arg-type]
+        queue = Queue.ask(self.gateway)  # type: ignore[arg-type]
         said = assess.look(run, self.plan, queue)
         for found in said.stages:
             if found.state is State.SEALED and not self.store(self.plan.stage(found.stage)).seal.exists():

@@ -21,7 +21,8 @@ from jobs.worker import monitor
 from jobs.worker.work import _seconds_to_seal, _SignalledStop
 from launch.config.profile_file import read_profile
 from launch.status import results
-from launch.status.assess import Queue, look
+from launch.status.assess import look
+from launch.status.cluster import Queue
 from launch.status.model import State
 from tests.file_faults.job import carry, prepare, put, spec_of
 from tests.support import made_runs
