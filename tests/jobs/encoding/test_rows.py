@@ -15,6 +15,7 @@ from jobs.encoding.errors import CannotEncode
 from jobs.encoding.load import load
 from jobs.encoding.rows import RowEncoder, Tokens
 from jobs.encoding.settings import Encoding
+from jobs.encoding.template import Template
 from tests.support import stages
 from tests.support.templates import A2, CALL, RESULT, TOOLS, U2, A, S, U, learned, write_tokenizer
 from tests.support.tokenizer_shapes import CHATML, metaspace, spaced
@@ -148,52 +149,6 @@ def test_what_a_template_leaves_out_is_refused(tokenizer: Any, row: dict[str, An
     with pytest.raises(CannotEncode, match=says) as failure:
         RowEncoder(tokenizer).encode(row)
     assert failure.value.reason == reason
-
-
-def test_a_template_that_closes_no_answer_is_refused(tmp_path: Path) -> None:
-    template = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
-    tokenizer = load(write_tokenizer(tmp_path, template))
-    with pytest.raises(CannotEncode, match="where to stop"):
-        RowEncoder(tokenizer).encode({"messages": [U, A]})
-    closed = RowEncoder(tokenizer, Encoding(chat_template=CHATML)).encode({"messages": [U, A]})["completion"]
-    assert tokenizer.decode(closed.completion) == "Yes, hello.<|im_end|>\n"
-
-
-@pytest.mark.parametrize("rows", [[U, A], [U, A, U2, A2], [U, A, U2, {**A2, "weight": 0}]])
-def test_a_template_that_begins_an_answer_whether_it_is_asked_to_or_not(rows: list[Any], tmp_path: Path) -> None:
-    """The beginning would be learned behind the end of a turn: a model that answers itself without end."""
-    turn = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    begin = "<|im_start|>assistant\n"
-    always = RowEncoder(load(write_tokenizer(tmp_path / "always", turn + begin)))
-    with pytest.raises(CannotEncode, match="takes no notice of add_generation_prompt") as caught:
-        always.encode({"messages": rows})
-    assert caught.value.reason == "answer_begun_at_the_end"
-    asked = RowEncoder(
-        load(write_tokenizer(tmp_path / "asked", turn + "{% if add_generation_prompt %}" + begin + "{% endif %}"))
-    )
-    never = RowEncoder(load(write_tokenizer(tmp_path / "never", turn)))
-    assert asked.encode({"messages": rows})["completion"].ids == never.encode({"messages": rows})["completion"].ids
-
-
-@pytest.mark.parametrize("answer", [">", "|>", "end|>", "im_end|>"])
-@pytest.mark.parametrize("special_tokens", ["escape", "allow"])
-def test_an_answer_that_is_the_end_of_a_control_token_is_closed(
-    tokenizer: Any, answer: str, special_tokens: Any
-) -> None:
-    messages = [U, {"role": "assistant", "content": answer}, U2, {"role": "assistant", "content": answer}]
-    found = RowEncoder(tokenizer, Encoding(special_tokens=special_tokens)).encode({"messages": messages})["completion"]
-    assert list(found.ids) == ids(tokenizer, messages)
-    learned_ids = [one for one, mask in zip(found.ids, found.mask, strict=True) if mask]
-    assert tokenizer.decode(learned_ids) == f"{answer}<|im_end|>\n" * 2
-
-
-def test_marks_of_generation_in_a_comment_are_none(tmp_path: Path) -> None:
-    template = (
-        "{# {% generation %} #}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    )
-    encoder = RowEncoder(load(write_tokenizer(tmp_path, template)))
-    plain = RowEncoder(load(write_tokenizer(tmp_path / "plain", template.partition("#}")[2])))
-    assert encoder.encode({"messages": [U, A]}) == plain.encode({"messages": [U, A]})
 
 
 def test_arguments_of_calls_are_objects_or_json_as_the_template_takes_them(tmp_path: Path) -> None:
@@ -384,21 +339,8 @@ def test_text_that_the_tokenizer_does_not_know_is_counted(tmp_path: Path) -> Non
     assert +encoder.notes == {"rows with text that the tokenizer does not know (<unk>)": 1}
 
 
-def test_a_long_conversation_is_rendered_a_few_times(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jobs.encoding import chat
-
-    calls = []
-    render = chat._Render.__call__
-    monkeypatch.setattr(chat._Render, "__call__", lambda *given, **more: calls.append(1) or render(*given, **more))
-    turns = [message for at in range(40) for message in ({**U, "content": f" Q{at}\n"}, {**A, "content": f"A{at} "})]
-    found = RowEncoder(tokenizer).encode({"messages": turns})["completion"]
-    assert learned(tokenizer, found) == [f"A{at} <|im_end|>\n" for at in range(40)]
-    assert list(found.ids) == ids(tokenizer, turns)
-    assert len(calls) < 10
-
-
 def test_conversations_of_one_shape_are_rendered_once_each(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jobs.encoding import chat, frames
+    from jobs.encoding import frames
 
     def row(at: int) -> list[dict[str, Any]]:
         return [
@@ -413,8 +355,8 @@ def test_conversations_of_one_shape_are_rendered_once_each(tokenizer: Any, monke
         patch.setattr(frames, "shape_of", lambda messages: None)
         expected = [RowEncoder(tokenizer).encode({"messages": row(at)}) for at in range(6)]
     calls = []
-    render = chat._Render.__call__
-    monkeypatch.setattr(chat._Render, "__call__", lambda *given, **more: calls.append(1) or render(*given, **more))
+    render = Template.__call__
+    monkeypatch.setattr(Template, "__call__", lambda *given, **more: calls.append(1) or render(*given, **more))
     encoder = RowEncoder(tokenizer)
     assert [encoder.encode({"messages": row(at)}) for at in range(2)] == expected[:2]
     before = len(calls)
