@@ -31,7 +31,7 @@ from data_prep.rows.table import Array, Table
 from jobs.core import hashing
 from jobs.core.spec import Source
 from jobs.encoding.errors import CannotEncode
-from jobs.encoding.rows import filled
+from jobs.encoding.texts import filled
 
 SHARD_BYTES = 4_000_000
 MOST_SHARDS = 256

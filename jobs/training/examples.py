@@ -19,7 +19,8 @@ from jobs.encoding.errors import CannotEncode
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from jobs.encoding.rows import RowEncoder, Tokens
+    from jobs.encoding.rows import RowEncoder
+    from jobs.encoding.tokens import Tokens
 
 FIELDS = {
     "corpus": ("text",),

@@ -13,10 +13,9 @@ pytest.importorskip("transformers")
 from jobs.encoding.documents import DocumentEncoder
 from jobs.encoding.errors import CannotEncode
 from jobs.encoding.load import load
-from jobs.encoding.rows import RowEncoder, Tokens
+from jobs.encoding.rows import RowEncoder
 from jobs.encoding.settings import Encoding
 from jobs.encoding.template import Template
-from tests.support import stages
 from tests.support.templates import A2, CALL, RESULT, TOOLS, U2, A, S, U, learned, write_tokenizer
 from tests.support.tokenizer_shapes import CHATML, metaspace, spaced
 
@@ -56,28 +55,6 @@ def test_weight_0_is_not_learned_and_not_shown_to_the_template(tokenizer: Any) -
 def test_what_the_model_is_asked_is_transformers_generation_prompt(tokenizer: Any) -> None:
     found = RowEncoder(tokenizer).prompt({"messages": [S, U, A, U2, A2]})
     assert list(found) == ids(tokenizer, [S, U, A, U2], add_generation_prompt=True)
-
-
-@pytest.mark.parametrize("behind", ["", "</s>"])
-def test_texts_get_one_beginning_and_one_end_token(tmp_path: Path, behind: str) -> None:
-    from tokenizers import Tokenizer, processors
-
-    directory = write_tokenizer(tmp_path / "own", CHATML)
-    file = str(directory / "tokenizer.json")
-    own = Tokenizer.from_file(file)
-    known = [(name, own.token_to_id(name)) for name in ("<s>", "</s>")]
-    own.post_processor = processors.TemplateProcessing(single=f"<s> $A {behind}".strip(), special_tokens=known)
-    own.save(file)
-    tokenizer = load(directory)
-    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
-    for prompt, answer in (("Hi", "Yes"), ("<s>Hi", "Yes"), ("Hi", "Yes</s>")):
-        found = stages.encode_pair(tokenizer, prompt, answer)
-        assert [*found.ids].count(begin) == [*found.ids].count(end) == 1, (prompt, answer)
-        assert (found.ids[0], found.ids[-1]) == (begin, end)
-        assert tokenizer.decode(found.completion) == "Yes</s>"
-    document = DocumentEncoder(tokenizer).encode(["One text of more than eight tokens, and more than twelve"])[0]
-    assert (document.count(begin), document.count(end)) == (1, 1)
-    assert len(document) == 58  # nothing is cut or padded, though tokenizer.json says so
 
 
 def test_control_tokens_in_texts_are_texts(tokenizer: Any) -> None:
@@ -204,11 +181,6 @@ def test_the_settings_of_a_data_set_are_kept_beside_it(tmp_path: Path) -> None:
     own.write(tmp_path)
     assert Encoding.of(tmp_path / "train.jsonl") == own
     assert Encoding.of(tmp_path / "other/train.jsonl") == LEGACY
-
-
-def test_tokens_are_divided_at_the_first_with_loss() -> None:
-    tokens = Tokens.of((1, 2), (3,))
-    assert (tokens.ids, tokens.labels, tokens.prompt, tokens.completion) == ((1, 2, 3), [-100, -100, 3], (1, 2), (3,))
 
 
 def test_a_tokenizer_with_spaces_as_letters_and_its_names_in_another_file(tmp_path: Path) -> None:
