@@ -33,6 +33,7 @@ from unittest import mock
 from jobs.core import attempts, claim, files, hashing, seal
 from jobs.core import spec as specs
 from jobs.core.attempts import Attempt
+from jobs.core.budget import RETRIES
 from jobs.core.paths import StorePaths, Workspace
 from jobs.core.spec import StageSpec
 from jobs.lifecycle import nodes, steps
@@ -58,7 +59,7 @@ PATIENCE = 8
 """Calls of resume, after the last fault, in which a chain must be done."""
 
 MOST_IDLE_STARTS = 10
-"""Starts of one attempt at the same step: more is a loop."""
+"""Starts of one attempt at the same step: more is a loop, unless its failures have larger budgets together."""
 
 ENDLESS = 7200.0
 """Virtual seconds after which a command is taken to run for ever."""
@@ -434,14 +435,21 @@ class Simulation:
             (line["attempt"], line["step"], line["job"], line["restart"]) for line in lines if line["event"] == "start"
         }
         idle = Counter(one[:2] for one in begun)
-        if idle and max(idle.values()) > MOST_IDLE_STARTS:
-            wrong.append(f"{planned.name} was started {max(idle.values())} times at one step")
+        for (attempt, _), starts in idle.items():
+            if starts > max(MOST_IDLE_STARTS, self._within_budgets(lines, attempt)):
+                wrong.append(f"{planned.name} was started {starts} times at one step")
         saved = 0
         for line in lines:
             if line["event"] == "saved":
                 saved = max(saved, int(str(line["step"])))
             elif line["event"] == "start" and int(str(line["step"])) < saved and not self._is_void(line):
                 wrong.append(f"{planned.name} began at step {line['step']} although step {saved} had been saved")
+
+    @staticmethod
+    def _within_budgets(lines: list[dict[str, Any]], attempt: object) -> int:
+        """The first start of an attempt, and the retries of each class that ended one of its starts."""
+        ended = {line["failure"] for line in lines if line.get("attempt") == attempt and "failure" in line}
+        return 1 + sum(retries for failure, retries in RETRIES.items() if failure.value in ended)
 
     def _is_void(self, line: dict[str, Any]) -> bool:
         return (line["job"], line["restart"]) in self.site.void
