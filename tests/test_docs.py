@@ -65,7 +65,11 @@ def test_a_korean_page_has_what_the_english_one_has(name: Path) -> None:
 
 
 def test_the_promised_pages_are_there_in_korean() -> None:
-    promised = {Path("guide.md"), Path("tutorial.md"), *(path.relative_to(DOCS) for path in (DOCS / "how_to").glob("*.md"))}
+    promised = {
+        Path("guide.md"),
+        Path("tutorial.md"),
+        *(path.relative_to(DOCS) for path in (DOCS / "how_to").glob("*.md")),
+    }
     assert promised <= set(TRANSLATED)
 
 
