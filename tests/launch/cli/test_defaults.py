@@ -213,3 +213,7 @@ def test_why_shows_the_cause_and_not_what_waits_for_it(place: Path, capsys: pyte
     assert "pairs: failed" in shown
     assert "not run because of it: sft" in shown
     assert "overnight resume" not in shown
+    assert main(["resume"]) == 1
+    told = capsys.readouterr().err
+    assert "note: stage pairs failed by data_error, which the same pipeline and data give again" in told
+    assert "then: overnight run " in told
