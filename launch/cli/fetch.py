@@ -11,7 +11,7 @@ from launch.submit import prepare
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     options.add_pipeline(parser, otherwise="local")
-    parser.add_argument("--update", action="store_true", help="ask the hub again what a branch stands for")
+    parser.add_argument("--update", action="store_true", help="ask the hub again which commit a branch names")
 
 
 def run(args: argparse.Namespace) -> int:

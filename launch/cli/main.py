@@ -26,7 +26,7 @@ COMMANDS = {
     "plan": "show the jobs of a pipeline, and what is already done",
     "submit": "submit a pipeline as a chain of Slurm jobs",
     "run": "run a pipeline on this machine, in the foreground",
-    "status": "how a run stands, and why a job waits",
+    "status": "the state of a run, and why a job waits",
     "watch": "follow a run on a screen, or line by line",
     "why": "why a stage failed or waits, and how to go on",
     "report": "what became of a run: the finished model, or why there is none",
@@ -71,7 +71,7 @@ _WAITS_FOR = {
     "rm": "reading the runs", "list": "reading the runs", "compare": "reading the runs",
     "gc": "looking at the workspace", "profile": "asking the cluster",
 }  # fmt: skip
-"""What is said of a command that takes longer, where nothing more is known."""
+"""Shown for a command that takes longer, where nothing more is known."""
 
 CHANGE_SOMETHING = frozenset({"fetch", "submit", "run", "cancel", "resume", "doctor", "gc", "rm", "notify", "publish"})
 """Commands that go on when nobody reads what they print any more (`overnight submit | head`)."""
@@ -271,5 +271,7 @@ def _bug() -> int:
     import traceback
 
     traceback.print_exc()
-    print(f"overnight {__version__}: this is a bug of ours; please report it with the lines above", file=sys.stderr)
+    print(
+        f"overnight {__version__}: this is a bug in overnight; please report it with the lines above", file=sys.stderr
+    )
     return BUG

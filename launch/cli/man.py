@@ -19,7 +19,7 @@ _EXITS = {
     "2": "the input is invalid",
     "3": "rejected by the cluster",
     "4": "no response from the cluster",
-    "70": "a bug of ours",
+    "70": "a bug in overnight",
     "130": "interrupted",
 }
 

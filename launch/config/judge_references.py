@@ -94,5 +94,5 @@ def _gates(pipeline: Pipeline, name: str, stage: EvaluateStage, task: str, given
             text = f"nothing says whether the judge {given['judge']} is right: write calibrate_on: NAME of a stage of "
             yield Problem(place, f"{text}preferences there, or leave the gate out", at_key=True)
         elif compares and rule.compares:
-            text = f"{metric} is held against {stage.compare_to} already: write at_least: 0.5, or at_most"
+            text = f"{metric} is compared with {stage.compare_to} already: write at_least: 0.5, or at_most"
             yield Problem(place, text, at_key=True)

@@ -64,7 +64,7 @@ def _problems(path: Path, keys: TasksFileKeys) -> Iterator[Problem]:
         kind = kind_of(name, given)
         if kind is not None and kind.keys is JudgedKeys:
             yield Problem(
-                ("tasks", name), "a judge stands in a pipeline (judges:), with what it is measured on", at_key=True
+                ("tasks", name), "a judge is defined in a pipeline (judges:), with what it is measured on", at_key=True
             )
             continue
         if kind is None or not issubclass(kind.keys, DataKeys):

@@ -1,4 +1,4 @@
-"""What is said of values and keys of a file that do not fit."""
+"""Messages about values and keys of a file that are invalid."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def unknown_key(name: str, value: Any, known: Sequence[str]) -> Problem:
         return Problem((name,), f"is a setting of prepare: write prepare: {{{name}: {show(value)}}}", at_key=True)
     near = suggest(name, known, SYNONYMS)
     if "options" in known and nearest(name, known, SYNONYMS) is None:
-        near += f"; a setting of one back end stands under options: {{{name}: {show(value)}}}"
+        near += f"; a setting of one back end goes under options: {{{name}: {show(value)}}}"
     return Problem((name,), f"unknown key; {near} (value: {show(value)})", at_key=True)
 
 
