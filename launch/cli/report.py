@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from launch.cli import families, options
+
+if TYPE_CHECKING:
+    from launch.config.profile import Profile
+    from launch.status.report import RunReport
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
     status = ask.look(found, plan, profile)
     made = report.make(found, plan, profile, status)
     value, lines = report.as_json(made, profile.name), report.lines(made, profile.name)
+    if args.json:
+        value["night"] = _night(made, profile)
     if args.html is not None:
         from launch.report import page
 
@@ -44,3 +51,13 @@ def run(args: argparse.Namespace) -> int:
         lines = markdown.lines(made, profile.name)
     options.print_result(value, lines, args.json)
     return ask.exit_code(status)
+
+
+def _night(made: RunReport, profile: Profile) -> dict[str, Any] | None:
+    """What the stages did when; None: nothing is known of it."""
+    import time
+
+    from launch.report import night, parts
+
+    found = night.of_run(made.run, made.plan, time.time())
+    return None if found is None else parts.night_as_json(made, profile, found)
