@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -42,6 +43,7 @@ def made(
     numbers: dict[tuple[Any, ...], float | None] | None = None,
     ranking: Ranking | None = RANKING,
     keys: tuple[str, ...] = KEYS,
+    profile: Mapping[str, str] | None = None,
     **record: Any,
 ) -> tuple[Family, dict[tuple[Any, ...], Run]]:
     """A family of local runs whose evaluations measured these numbers; None: not yet."""
@@ -50,7 +52,7 @@ def made(
     runs: dict[tuple[Any, ...], Run] = {}
     for index, (values, value) in enumerate(numbers.items()):
         stage = replace(evaluation("final"), fingerprint=f"{index:02}" * 32)
-        run = make(directory / "ws", stage, profile={"executor": "local"})
+        run = make(directory / "ws", stage, profile={"executor": "local", **(profile or {})})
         runs[values] = run
         if value is not None:
             measured = {"held": {"loss": number(value)}, "test": {"loss": number(value + 0.25)}}
