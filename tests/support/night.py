@@ -74,13 +74,13 @@ def have(made: Chain) -> str:
     """Submit, and preempt ``sft`` in the middle; the run, when all of it has ended."""
     made.fetch()
     run = made.submit()
-    _wait_for_step(made, run, "sft", made.plan(run).stage("sft").settings["steps"] // 4)
+    wait_for_step(made, run, "sft", made.plan(run).stage("sft").settings["steps"] // 4)
     made.slurm.requeue(_job(made, "sft"))
     made.wait()
     return run
 
 
-def _wait_for_step(made: Chain, run: str, name: str, step: int) -> None:
+def wait_for_step(made: Chain, run: str, name: str, step: int) -> None:
     def reached() -> bool:
         reports = list(progress.read(made.stage(run, name).progress))
         return bool(reports) and reports[-1].step >= step
@@ -92,7 +92,7 @@ def _job(made: Chain, name: str) -> str:
     return next(one.row.job_id for one in made.jobs() if one.stage == name and not one.row.state.is_final)
 
 
-def _shown(made: Chain, text: str) -> str:
+def shown(made: Chain, text: str) -> str:
     """Without names of this machine."""
     user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
     for real, instead in (
@@ -120,7 +120,7 @@ def transcript(made: Chain, run: str) -> str:
     lines += [f"$ python -m tests.support.recount runs/{run}"]
     found = recount.compare(made.workspace.run(run).root, recount.reported(made.workspace.root, run, made.environment))
     lines += [*recount.lines(found), ""]
-    return re.sub(r"[ \t]+$", "", _shown(made, "\n".join(lines)), flags=re.MULTILINE)
+    return re.sub(r"[ \t]+$", "", shown(made, "\n".join(lines)), flags=re.MULTILINE)
 
 
 def main() -> None:
