@@ -11,8 +11,8 @@ from typing import Any
 
 from data_prep.common.errors import DataError, Flaw
 from data_prep.rows import forms
-from data_prep.rows.forms import Fields, Unfit
-from data_prep.rows.messages import written
+from data_prep.rows.fields import Fields
+from data_prep.rows.messages import Unfit, written
 from data_prep.sources import formats, layout, reader
 
 LOOKED_AT = 20_000

@@ -28,10 +28,10 @@ from data_prep.rows.drafts import ANSWERS, Texts
 from data_prep.rows.recipe import RowRecipe
 from data_prep.rows.shard import RowPlan
 from data_prep.rows.table import Array, Table
-from jobs.core import seal
+from jobs.core import hashing
 from jobs.core.spec import Source
 from jobs.encoding.errors import CannotEncode
-from jobs.encoding.rows import filled
+from jobs.encoding.texts import filled
 
 SHARD_BYTES = 4_000_000
 MOST_SHARDS = 256
@@ -219,7 +219,7 @@ def _example(rows: Table, number: int) -> dict[str, str]:
 def _tokenizer_facts(directory: Path, rows: Table) -> dict[str, Any]:
     file = directory / "tokenizer.json"
     return {
-        "digest": seal.digest_file(file) if file.is_file() else "",
+        "digest": hashing.digest_file(file) if file.is_file() else "",
         "vocabulary": rows.told[0]["vocabulary"],
         "engine": "transformers",
     }

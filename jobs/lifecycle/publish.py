@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jobs.core import attempts, claim, files, progress, seal, shares, validation
+from jobs.core import attempts, claim, files, hashing, progress, seal, shares, validation
 from jobs.core.claim import Claim, ClaimLost
 from jobs.core.paths import StorePaths
 from jobs.core.patience import passes
@@ -71,8 +71,8 @@ def publish(spec: StageSpec, start: Start, result: dict[str, Any], made: Path | 
     _make_seal(desk / SEAL, store.seal)
     sealed = seal.load(store.seal)
     seconds = round(time.monotonic() - began, 3)
-    label = {} if sealed.depth is seal.Depth.FULL else {"depth": sealed.depth.value}
-    remarks = ["" if sealed.depth is seal.Depth.FULL else seal.LIGHT_NOTE, validation.early_text(sealed.metrics)]
+    label = {} if sealed.depth is hashing.Depth.FULL else {"depth": sealed.depth.value}
+    remarks = ["" if sealed.depth is hashing.Depth.FULL else seal.LIGHT_NOTE, validation.early_text(sealed.metrics)]
     if any(remarks):
         label["note"] = "; ".join(filter(None, remarks))
     event(
@@ -275,7 +275,7 @@ def _marks(spec: StageSpec, result: dict[str, Any]) -> Path:
     return spec.stage_paths.ranks(result.get("job", ""), result.get("restart", 0))
 
 
-def _digested(spec: StageSpec, result: dict[str, Any]) -> dict[str, seal.FileDigest]:
+def _digested(spec: StageSpec, result: dict[str, Any]) -> dict[str, hashing.FileDigest]:
     """Digests that the nodes have made of what they wrote; empty where there are none that can be read."""
     try:
         return shares.digests_of(shares.answers(_marks(spec, result), WRITTEN, result.get("writers", 0), 0.0))

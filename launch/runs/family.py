@@ -123,14 +123,7 @@ def all_families(workspaces: Sequence[Workspace]) -> list[Family]:
 
 def find(abbreviation: str, workspaces: Sequence[Workspace]) -> Family:
     """The family whose id begins with ``abbreviation``. Raises InputError: none, or more than one."""
-    known = all_families(workspaces)
-    found = [one for one in known if one.id.startswith(abbreviation)]
-    if len(found) == 1:
-        return found[0]
-    ids = ", ".join(one.id for one in (found or known)[:8]) or "there are none"
-    if found:
-        raise InputError(f"{abbreviation!r} is the beginning of several families: {ids}")
-    raise InputError(f"there is no family {abbreviation!r}; the newest: {ids}", hint="overnight list")
+    return rundir.by_beginning(abbreviation, all_families(workspaces), "family", "families")
 
 
 def of_run(run: Run) -> Family | None:

@@ -7,7 +7,7 @@ queue no longer contains, without either, is *lost*; and while the cluster is si
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,55 +20,23 @@ from jobs.core.progress import Report, recent
 from jobs.core.slurm_states import JobState
 from jobs.core.validation import SPLIT
 from jobs.core.verdict import FailureClass, Outcome
-from launch.base.errors import OvernightError
 from launch.plan.model import Plan, PlannedStage
 from launch.runs import attempt_state
-from launch.runs.attempt_state import AttemptState, AttemptStatus, QueueView
+from launch.runs.attempt_state import AttemptState, AttemptStatus
 from launch.runs.journal import History, last_word, starts_among, verdicts_of
 from launch.runs.rundir import Run
-from launch.slurm.client import Gateway
 from launch.slurm.queue import AccountRow, QueueRow
 from launch.slurm.reasons import NEVER_SATISFIED
 from launch.status import before_work, model, progress
+from launch.status.cluster import Queue, Sacct, no_accounting
 from launch.status.model import RunStatus, StageStatus, State, by_slurm, by_verdict
-
-
-@dataclass(frozen=True)
-class Queue:
-    """What squeue answered, and when it was asked; or why it did not answer. Asked *before* files are read, so that a
-    job which ends meanwhile is seen by its seal and not taken for lost."""
-
-    view: QueueView
-    asked_at: float
-    unreachable: str = ""
-
-    @classmethod
-    def ask(cls, gateway: Gateway | None) -> Queue:
-        """One squeue; none for a run without Slurm."""
-        now = time.time()
-        if gateway is None:
-            return cls(QueueView(()), now)
-        try:
-            return cls(QueueView(gateway.squeue()), now)
-        except OvernightError as error:
-            return cls.silent(error)
-
-    @classmethod
-    def of(cls, rows: Iterable[QueueRow]) -> Queue:
-        """An answer that is here already."""
-        return cls(QueueView(rows), time.time())
-
-    @classmethod
-    def silent(cls, error: OvernightError) -> Queue:
-        """Squeue did not respond."""
-        return cls(QueueView(()), time.time(), str(error))
 
 
 def look(
     run: Run,
     plan: Plan,
     queue: Queue,
-    sacct: Callable[[float], list[AccountRow] | None] = lambda since: None,
+    sacct: Sacct = no_accounting,
     only: Iterable[str] | None = None,
 ) -> RunStatus:
     """Judge every stage, or those of ``only`` (their parents then by their seals alone). ``sacct`` is called at most
@@ -106,7 +74,7 @@ class _Look:
         self._found: dict[str, StageStatus] = {}
         self._responses = self._history.responded_at
 
-    def result(self, sacct: Callable[[float], list[AccountRow] | None]) -> RunStatus:
+    def result(self, sacct: Sacct) -> RunStatus:
         for stage in self._plan.stages:
             if self._only is None or stage.name in self._only:
                 self._found[stage.name] = self._stage(stage)

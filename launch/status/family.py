@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import NormalDist, fmean
@@ -11,16 +11,13 @@ from typing import Any
 
 from jobs.core import results, winner
 from jobs.core.power import CHANCE
-from launch.base.errors import InputError, OvernightError
-from launch.config.profile import Profile
+from launch.base.errors import InputError
 from launch.config.ranking import Ranking
 from launch.plan.model import Plan
-from launch.runs.client import gateway
 from launch.runs.family import Family, Member
 from launch.runs.rundir import Run
-from launch.slurm.queue import AccountRow
-from launch.status import assess
-from launch.status.assess import Queue
+from launch.status import assess, cluster
+from launch.status.cluster import Queue, Sacct
 from launch.status.model import RunStatus, State
 from launch.status.results import Number, number_of
 
@@ -96,24 +93,12 @@ def look(family: Family) -> FamilyStatus:
     """The family as it stands: one squeue for all chains. Raises InputError: a run of it cannot be read."""
     runs = {member.run: Run(family.workspace, member.run) for member in family.record.members}
     profile = next(iter(runs.values())).profile()
-    queue, sacct = _ask(profile)
+    queue, sacct = cluster.ask(profile)
     found = [_look(member, runs[member.run], queue, sacct, family) for member in family.record.members]
     return of_members(family, found)
 
 
-def _ask(profile: Profile) -> tuple[Queue, Callable[[float], list[AccountRow] | None]]:
-    if profile.executor == "local":
-        return Queue.ask(None), lambda since: None
-    try:
-        client = gateway(profile)
-    except OvernightError as error:  # the throw-away cluster is down
-        return Queue.silent(error), lambda since: None
-    return Queue.ask(client), client.sacct
-
-
-def _look(
-    member: Member, run: Run, queue: Queue, sacct: Callable[[float], list[AccountRow] | None], family: Family
-) -> MemberStatus:
+def _look(member: Member, run: Run, queue: Queue, sacct: Sacct, family: Family) -> MemberStatus:
     plan = run.plan()
     status = assess.look(run, plan, queue, sacct)
     ranking = family.record.ranking

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobs.core.spec import Input
-from jobs.encoding.rows import Tokens
+from jobs.encoding.tokens import Tokens
 from jobs.evaluate.intervals import Clusters, MetricEstimate, Observed
 from jobs.evaluate.judging.judges import Judge
 from jobs.evaluate.metrics import Metric

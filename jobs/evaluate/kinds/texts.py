@@ -11,7 +11,7 @@ import numpy as np
 
 from jobs.core import tasks
 from jobs.core.spec import Input
-from jobs.encoding.rows import Tokens
+from jobs.encoding.tokens import Tokens
 from jobs.evaluate.intervals import Array
 from jobs.evaluate.kinds.kind import Kind, Loaded, PreparedTask, Sample, Task, first_by_hash
 from jobs.evaluate.metrics import Metric, mean

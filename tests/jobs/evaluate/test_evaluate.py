@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from jobs.core import results  # noqa: E402
-from jobs.encoding.rows import Tokens  # noqa: E402
+from jobs.encoding.tokens import Tokens  # noqa: E402
 from jobs.evaluate import GateUndecided, measure  # noqa: E402
 from jobs.evaluate.kinds import Loaded, PreparedTask, generated, texts  # noqa: E402
 from jobs.evaluate.settings import EvaluateSettings  # noqa: E402

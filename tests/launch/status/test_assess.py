@@ -24,7 +24,8 @@ from launch.runs.rundir import Run
 from launch.slurm.queue import AccountRow, QueueRow
 from launch.status import advice, progress
 from launch.status import text as show_status
-from launch.status.assess import Queue, look
+from launch.status.assess import look
+from launch.status.cluster import Queue
 from launch.status.model import RunStatus, StageStatus, State
 from launch.submit import cancel
 from tests.support.made_runs import make, row, said, sealed, stage, started, store_of, submitted

@@ -19,7 +19,8 @@ from launch.runs.journal import Event
 from launch.runs.rundir import Run
 from launch.slurm.queue import AccountRow, QueueRow
 from launch.status import why
-from launch.status.assess import Queue, look
+from launch.status.assess import look
+from launch.status.cluster import Queue
 from launch.status.model import RunStatus, StageStatus, State
 from launch.status.why import Why
 from tests.support.made_runs import make, row, said, sealed, stage, started, store_of, submitted
