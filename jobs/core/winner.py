@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from statistics import NormalDist
 
 CURSE = "the best of several looks better than it is"
+ALONE = "{chosen} by {metric}: {value:.4g} on the validation split; {curse}, and no other examples were measured"
+TESTED = (
+    "{chosen} by {metric}: {value:.4g} on the validation split, {test:.4g} on the test split; {curse}, "
+    "believe the second"
+)
 
 _NORMAL = NormalDist()
 _STEPS = 4000
 
 
-def said(chosen: str, metric: str, value: float, test: float | None) -> str:
-    """A choice in a line: the number that chose it, and the one to believe; ``test`` None: there is none."""
-    text = f"{chosen} by {metric}: {value:.4g} on the validation split"
-    if test is None:
-        return f"{text}; {CURSE}, and no other examples were measured"
-    return f"{text}, {test:.4g} on the test split; {CURSE}, believe the second"
+def said(chosen: str, metric: str, value: float, test: float | None, say: Callable[[str], str] = str) -> str:
+    """A choice in a line: the number that chose it, and the one to believe; ``test`` None: there is none. ``say``: a
+    text in another language, with its places in braces."""
+    facts = {"chosen": chosen, "metric": metric, "value": value, "test": test, "curse": say(CURSE)}
+    return say(ALONE if test is None else TESTED).format(**facts)
 
 
 def lead_by_luck(tried: int) -> float:

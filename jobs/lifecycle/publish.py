@@ -103,7 +103,7 @@ def _put_output(spec: StageSpec, start: Start, result: dict[str, Any], own: Path
         step=result.get("step"),
         behaviour=result.get("behaviour"),
         parents={role: _digest_of_parent(spec, start, role) for role in spec.inputs},
-        metrics=result.get("metrics", {}),
+        metrics=_of_all_starts(spec, result.get("metrics", {})),
         run=spec.run,
         stage=spec.stage,
         job=start.job,
@@ -112,6 +112,14 @@ def _put_output(spec: StageSpec, start: Start, result: dict[str, Any], own: Path
     )
     claim.check_held(spec.store_paths, claim_of(spec, start))
     claim.put(own, spec.store_paths.output, desk)
+
+
+def _of_all_starts(spec: StageSpec, metrics: dict[str, Any]) -> dict[str, Any]:
+    """What a start measured of itself, but for the first loss: that is the one with which the training began."""
+    if "first_loss" not in metrics:
+        return metrics
+    told = (one.metrics["loss"] for one in progress.read(spec.stage_paths.progress) if "loss" in one.metrics)
+    return {**metrics, "first_loss": next(told, metrics["first_loss"])}
 
 
 def _remove_saves(spec: StageSpec, desk: Path) -> None:

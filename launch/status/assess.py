@@ -130,7 +130,7 @@ class _Look:
         base = StageStatus(stage.name, State.SEALED, "sealed", of_run="" if of_run == self._run.id else of_run)
         if stage.name in self._history.reused:
             return base
-        made = progress.worked(self._paths.stage(stage.name).events)
+        made = progress.worked(self._paths.stage(stage.name))
         end = made.end
         # Of a chain of jobs the one that sealed, not a spare one behind it.
         text = f"{base.text} ({end['note']})" if "note" in end else base.text  # a light seal is labelled

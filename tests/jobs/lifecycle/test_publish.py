@@ -419,3 +419,14 @@ def test_the_parent_may_go_while_the_child_works(spec: StageSpec, tmp_path: Path
     spec.inputs["data"].paths.root.rename(tmp_path / "removed")
     assert steps.finish(spec, OLD, 0) == "done"
     assert seal.load(spec.store_paths.seal).parents["data"] == digest
+
+
+def test_the_first_loss_is_that_of_the_first_start(spec: StageSpec) -> None:
+    work(spec, OLD)
+    for step, loss in ((1, 5.5), (2, 4.0)):
+        line = {"time": 1.0 + step, "step": step, "total": 6, "metrics": {"loss": loss}}
+        files.append_json_line(spec.stage_paths.progress, line)
+    result = files.read_json(spec.stage_paths.result)
+    files.write_json(spec.stage_paths.result, {**result, "metrics": {"first_loss": 3.0, "last_loss": 2.5, "tokens": 9}})
+    steps.finish(spec, OLD, 0)
+    assert seal.load(spec.store_paths.seal).metrics == {"first_loss": 5.5, "last_loss": 2.5, "tokens": 9}

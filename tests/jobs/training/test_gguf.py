@@ -129,8 +129,10 @@ def test_digits_are_cut_apart_for_smollm(tmp_path: Path, base: Path, source: Pat
 def test_refuses_what_it_cannot_convert(tmp_path: Path, base: Path, source: Path) -> None:
     path = source / "output" / "model.gguf"
     for changes, text in (
-        ({"pre": "tekken"}, "pre-tokenizer 'tekken' is not known; known: default, gpt-2, smollm"),
-        ({"add_bos": True}, "adds a BOS token"),
+        (
+            {"pre": "tekken"},
+            "pre-tokenizer 'tekken' is not known; known: default, gpt-2, llama-bpe, llama-v3, llama3, qwen2, smollm",
+        ),
         ({"model": "llama"}, "only byte-level BPE"),
     ):
         write_gguf(base / "output", path, **changes)
