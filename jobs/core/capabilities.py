@@ -10,6 +10,9 @@ LOGITS = 13.0
 """Bytes a logit at the peak of a loss by torch: 11.6 to 12.3 on an H200, Llamas of 1.24 and 3.2 billion parameters
 (benchmarks/gpu)."""
 
+LLAMA_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The linear layers of a Llama, which get adapters by default; what other models have is found in the model."""
+
 
 @dataclass(frozen=True)
 class Memory:
