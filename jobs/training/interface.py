@@ -221,7 +221,7 @@ def meet_gpus(backend: BackEnd, wanted: bool) -> None:
     import torch
 
     if not torch.cuda.is_available():  # libraries then take the CPU without a word
-        torch.cuda.init()
+        torch.cuda.current_device()  # says why
         raise RuntimeError("No CUDA GPUs are available")
 
 

@@ -24,7 +24,8 @@ CAPABILITIES = Capabilities(
     formats_out=frozenset({"hf", "adapter"}),
     launcher="torchrun",
     distributed=True,
-    memory=replace(FSDP, adapters=True, layers=LLAMA_LAYERS, frozen={"bf16": 2.0}),
+    # its norms are compiled; frozen weights are kept in the type that is computed in
+    memory=replace(FSDP, adapters=True, layers=LLAMA_LAYERS, frozen={"bf16": 2.0}, fused_norms=True),
     revision=3,  # 1 mixed the epochs of a corpus, 2 let norms decay
 )
 

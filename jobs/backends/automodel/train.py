@@ -204,6 +204,16 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):
             self.step_scheduler.sigterm_flag = True  # the recipe saves at the end of this step and leaves
         return sample
 
+    def log_train_metrics(self, log_data: Any) -> None:
+        """As it is, but that the recipe does not count the most memory anew for each step: the seal and the reports say
+        that of the whole start, and the next plan refuses by it."""
+        anew = torch.cuda.reset_peak_memory_stats
+        vars(torch.cuda)["reset_peak_memory_stats"] = lambda: None
+        try:
+            super().log_train_metrics(log_data)
+        finally:
+            vars(torch.cuda)["reset_peak_memory_stats"] = anew
+
     def validate(self) -> float:
         """The mean over all learned tokens of the validation split, by the recipe's own pass over batches of ours."""
         found = self._run_validation_epoch(self._held_out_batches())

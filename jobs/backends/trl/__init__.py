@@ -29,6 +29,7 @@ CAPABILITIES = Capabilities(
         reference=4.0,
         buckets=4.0,
         adapters=True,
+        whole={"shard": "none", "save_beside": False},
         layers=LLAMA_LAYERS,
         frozen={"bf16": 2.0, "nf4": 0.52},  # 4 bits, and their scales in 8
         optimizers={"adamw_8bit": 2.03, "paged_adamw": 0.0, "paged_adamw_8bit": 0.0},  # pages can lie on the host

@@ -123,8 +123,11 @@ def test_adapters_learn_what_peft_does_and_a_stop_changes_nothing(tmp_path: Path
     whole = runs.start("whole", 2, **DROPPED)
     cut = runs.start("cut", 2, stop=3, **DROPPED)
     runs.start("cut", 2)
-    results = runs.run()
+    runs.starts.script("automodel_peak.py")
+    *results, counted = runs.run()
 
+    # each step would be counted anew, and the seal would say of the whole start what its end took
+    assert counted == {"does it": True, "under ours": 0, "afterwards": 1}
     wanted, merged = by_peft(base, data)
     assert wanted[-1] < wanted[0]
     assert runs.losses("alone") == pytest.approx(wanted, rel=1e-6)

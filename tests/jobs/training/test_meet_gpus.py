@@ -33,7 +33,7 @@ def test_torch_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
             if error is not None:
                 raise error
 
-        monkeypatch.setattr(torch.cuda, "init", say)
+        monkeypatch.setattr(torch.cuda, "current_device", say)
         with pytest.raises((RuntimeError, AssertionError)) as found:
             interface.meet_gpus(BACK_END, wanted=True)
         assert symptoms.recognise(f"{found.type.__name__}: {found.value}")[0] is wanted
