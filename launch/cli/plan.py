@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         options.print_result(value, preview.lines(scripts), args.json)
         return 0
     if args.check:
+        _refuse_settings(planned)
         return _check(planned, as_json=args.json)
     from launch.status import outlook
 
@@ -58,8 +59,16 @@ def run(args: argparse.Namespace) -> int:
         options.print_result({**file.to_json(found.shown), **more}, (), as_json=True)
     else:
         paint.out(outlook.lines(found, wanted.command("fetch")))
+    _refuse_settings(planned)
     found.refuse()
     return 0
+
+
+def _refuse_settings(planned: Planned) -> None:
+    """Raises InputError: a setting that its back end would refuse."""
+    from launch.render import dry_run
+
+    dry_run.refuse_settings(planned.plan, planned.profile.profile, planned.workspace, planned.pipeline)
 
 
 def _sweep(args: argparse.Namespace, found: Sweep) -> int:
