@@ -23,7 +23,7 @@ OPTIMIZERS = {
 LOSSES = ("sigmoid", "ipo", "robust", "hinge", "exo_pair", "nca_pair", "apo_zero", "apo_down", "sppo_hard")
 """Losses of DPO, as TRL calls them."""
 
-SMOOTHED = ("sigmoid", "robust", "exo_pair")
+SMOOTHED = ("robust", "exo_pair")
 """Those in which TRL uses ``label_smoothing``."""
 
 
@@ -86,7 +86,10 @@ class TrainSettings(LongRows, KeptLoraKeys, DpoKeys, FallingRate):
             if found.lora_dropout:
                 raise BadSettings("lora_dropout: TRL compares preferences without dropout: leave it out")
             if found.label_smoothing and found.loss not in SMOOTHED:
-                raise BadSettings(f"label_smoothing is for loss {', '.join(SMOOTHED)}, not for {found.loss}")
+                raise BadSettings(
+                    f"label_smoothing is for loss {' and '.join(SMOOTHED)}, TRL does not use it in {found.loss}: leave "
+                    "it out, or write loss: robust"
+                )
             if found.loss == "exo_pair" and not found.label_smoothing:
                 raise BadSettings("loss: exo_pair needs label_smoothing above 0 (0.001, say)")
         found._check_packages()  # last: what cannot be whatever is installed is said first
