@@ -226,6 +226,18 @@ class LoraKeys:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeptLoraKeys(LoraKeys):
+    """Of a back end that can also keep the adapters alone. ``output``: whole weights, or the adapters."""
+
+    output: str = setting("merged", choices=("merged", "adapter"))
+
+    def check_lora(self) -> None:
+        super().check_lora()
+        if self.lora_rank is None and self.output == "adapter":
+            raise BadSettings("output: adapter is for adapters: write lora_rank, too (16, say), or leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ParallelSettings(TrainingSettings):
     """Of a back end that splits one model over ``tensor_parallel`` x ``context_parallel`` processes."""
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from launch.base import paint
@@ -49,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         options.print_result(value, preview.lines(scripts), args.json)
         return 0
     if args.check:
+        _refuse_settings(planned)
         return _check(planned, as_json=args.json)
     from launch.status import outlook
 
@@ -62,25 +61,16 @@ def run(args: argparse.Namespace) -> int:
         options.print_result({**file.to_json(found.shown), **more}, (), as_json=True)
     else:
         paint.out(outlook.lines(found, wanted.command("fetch")))
+    _refuse_settings(planned)
     found.refuse()
-    _refuse_options(planned)
     return 0
 
 
-def _refuse_options(planned: Planned) -> None:
-    """Raises InputError: a back end of this environment rejects a stage with ``options``, as it would at the
-    submission. Others take longer to ask, and other keys are known here: ``--check`` asks about everything."""
-    if planned.plan.missing or planned.profile.profile.executor == "local":
-        return
-    told = {name for name, one in planned.pipeline.pipeline.stages.items() if getattr(one, "options", None)}
-    stages = tuple(one for one in planned.plan.stages if one.python == sys.executable and one.name in told)
-    if not stages:
-        return
+def _refuse_settings(planned: Planned) -> None:
+    """Raises InputError: a setting that its back end would refuse."""
     from launch.render import dry_run
 
-    plan = replace(planned.plan, stages=stages)
-    for one in dry_run.refuse(plan, planned.profile.profile, planned.workspace, planned.pipeline):
-        options.note(one)
+    dry_run.refuse_settings(planned.plan, planned.profile.profile, planned.workspace, planned.pipeline)
 
 
 def _sweep(args: argparse.Namespace, found: Sweep) -> int:
