@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         from launch.plan import file
 
         more = {"states": found.states, "estimates": [each.as_json() for each in found.estimates]}
+        more["evaluations"] = [each.as_json() for each in found.evaluations]
         more["gates"] = [each.as_json() for each in found.gates]
         more["judges"] = [each.as_json() for each in found.judges]
         options.print_result({**file.to_json(found.shown), **more}, (), as_json=True)

@@ -77,7 +77,8 @@ def _judge_of(keys: Any) -> JudgeSettings:
     return JudgeSettings.read(keys.judge, keys.judged_by)
 
 
-def _against(keys: Any, inputs: Mapping[str, Any]) -> str | None:
+def held_against(keys: Any, inputs: Mapping[str, Any]) -> str | None:
+    """What the answers of a task with these keys are held against; None: nothing (the form ``score``)."""
     if _judge_of(keys).form != PAIRWISE:
         return None
     return str(keys.against or AGAINST["compare_to" not in inputs])
@@ -89,7 +90,7 @@ def _choose(task: Task, inputs: Mapping[str, Input]) -> list[JudgedRow]:
     Raises:
         DataError: no row, or one that ``compare_to`` was asked in other words.
     """
-    rows, against = choose_rows(task, inputs), _against(task.keys, inputs)
+    rows, against = choose_rows(task, inputs), held_against(task.keys, inputs)
     if against == "compare_to":
         found = _with_earlier(task, rows, inputs["compare_to"])
     else:
