@@ -1,7 +1,7 @@
 """The choice of one model of a curve, by what was measured on the validation split; and what the test split says of it.
 
 The best of several looks better than it is: part of its lead is luck of the examples that chose it. So it is measured
-again on examples that had no part in the choice, and both numbers are told.
+again on examples that had no part in the choice, and both numbers are reported.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def said(found: SaveChoice, test: MetricEstimate | None) -> str:
     if found.best != found.step:
         chosen += f" (as good as step {found.best} within one standard error)"
     if test is None:
-        return winner.said(chosen, found.metric, found.value, None, "its rows, of which there is no other split")
+        return winner.said(chosen, found.metric, found.value, None, is_split=False)
     return winner.said(chosen, found.metric, found.value, test.value)
 
 

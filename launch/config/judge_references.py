@@ -146,7 +146,7 @@ def of_gates(
         if (text := _not_told(judge, tasks[task], metric)) is not None:
             yield gate, text
         elif held_against is not None and rule.compares:
-            yield gate, f"{metric} is held against {held_against} already: write at_least: 0.5, or at_most"
+            yield gate, f"{metric} is compared with {held_against} already: write at_least: 0.5, or at_most"
 
 
 def _not_told(judge: JudgeKeys, given: Mapping[str, Any], metric: str) -> str | None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from jobs.core.tasks import kind_of
 from launch.config.allowed import allows
 from launch.config.document.typed import Before, StrictModel, key
-from launch.config.fields import Count, Line, ModuleName, NotNegative, matching, not_empty
+from launch.config.fields import Count, Line, ModuleName, NotNegative, matching, not_empty, one_entry
 from launch.config.stage_keys import StageKeys, with_options
 
 
@@ -160,13 +160,7 @@ class CurveStage(MeasuringStage):
         return found
 
 
-def _one_metric(by: dict[str, str]) -> dict[str, str]:
-    if len(by) != 1:
-        raise ValueError("write one metric: {TASK.METRIC: lower} or higher")
-    return by
-
-
-allows(_one_metric, minProperties=1, maxProperties=1)
+_one_metric = one_entry("write one metric: {TASK.METRIC: lower} or higher")
 
 
 class ChooseStage(StageKeys):

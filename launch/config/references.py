@@ -153,7 +153,7 @@ def _training(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator[P
     if stage.steps is None and stage.epochs is None:
         yield Problem((*place, "steps"), "is missing: write steps, or epochs in its place")
     elif stage.steps is not None and stage.epochs is not None:
-        yield Problem((*place, "epochs"), f"stands beside steps ({stage.steps}): leave one of the two out", at_key=True)
+        yield Problem((*place, "epochs"), f"excludes steps ({stage.steps}): remove one of the two", at_key=True)
     yield from _validation(pipeline, name, stage)
     if stage.steps is not None and stage.warmup_steps > stage.steps:
         yield Problem((*place, "warmup_steps"), f"{stage.warmup_steps} is more than steps ({stage.steps})")

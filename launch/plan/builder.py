@@ -293,7 +293,7 @@ class _Builder:
         return settings, inputs
 
     def judged_by(self, name: str, judge: JudgeKeys, checkpoint: str | None) -> dict[str, Any]:
-        """What the job is told of a judge of the model ``checkpoint``."""
+        """What the job knows about a judge of the model ``checkpoint``."""
         found = judge.settings()
         if name in self.facts.rubrics:
             found["rubric"] = self.facts.rubrics[name]

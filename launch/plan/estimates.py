@@ -349,7 +349,7 @@ def _candidates(stage: PlannedStage, model: Model) -> Iterator[tuple[dict[str, A
         if world > 1 and keeps.sharded_by == "shard" and is_whole:
             yield {**smallest, "shard": "full"}, nodes
     if keeps.adapters and not shape.lora_rank:  # last, since it is another training
-        whole = {keeps.sharded_by: "none"} if keeps.sharded == "all" else {}
+        whole = {name: value for name, value in keeps.whole.items() if settings.get(name) not in (None, value)}
         yield {**smallest, **whole, "lora_rank": RANK}, resources.nodes
 
 

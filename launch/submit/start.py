@@ -85,12 +85,15 @@ def here(wanted: PipelineOnCluster, note: Callable[[str], None]) -> Run:
         InputError: a file is invalid, an input was not fetched, or the profile is of a Slurm cluster.
     """
     from launch.config import ranges
+    from launch.render import dry_run
     from launch.runs import rundir, secret_files
 
     planned = prepare.plan(wanted)
     refuse_slurm(planned, wanted)
     prepare.refuse_missing(planned, wanted)
     for one in ranges.notes(planned.pipeline):
+        note(one)
+    for one in dry_run.refuse(planned.plan, planned.profile.profile, planned.workspace, planned.pipeline):
         note(one)
     values = prepare.secrets(planned)
     run = rundir.create(planned.workspace, planned.pipeline, planned.profile, planned.plan)

@@ -77,7 +77,7 @@ def test_a_judge_is_read(tmp_path: Path) -> None:
             "    tasks: {style: {judge: quality, against: compare_to}}",
             "against: the stage has no compare_to",
         ),
-        ("at_least: 0.5", "must: rise}, win_flips: {at_most: 1", "win_rate is held against before already"),
+        ("at_least: 0.5", "must: rise}, win_flips: {at_most: 1", "win_rate is compared with before already"),
         ("gate: {win_rate: {at", "gate: {score: {at", "a judge of the form pairwise measures no score"),
         ("calibrate_on: prefs", "calibrate_on: prefs\n    form: score", "a judge of the form score measures no win_rate"),
         ("kind: evaluate\n    checkpoint: base\n    compare", "kind: curve\n    checkpoints: base\n    compare", ""),

@@ -14,8 +14,10 @@ import pytest
 import yaml
 
 from jobs import backends
+from jobs.backends.automodel.settings import AutomodelSettings
+from jobs.backends.nemo.settings import NemoSettings
 from jobs.backends.trl.settings import TrainSettings
-from jobs.core import seal, seal_index, speed
+from jobs.core import hashing, seal, seal_index, speed
 from jobs.core.capabilities import Memory
 from jobs.core.paths import Workspace
 from launch.base.errors import InputError
@@ -139,6 +141,11 @@ def test_what_fits_is_not_refused(workspace: Workspace) -> None:
         ("nemo", "9G", {"batch_size": 1, "recompute": "full"}, "lora_rank: 16"),
         ("nemo", "9G", {"batch_size": 4, "lora_rank": 4, "recompute": "selective"}, "micro_batch_size"),
         ("automodel", "12G", {"gpus": 4, "recompute": True, "sequence_length": 8192}, "tensor_parallel: 4"),
+        ("automodel", "8G", {"gpus": 1, "batch_size": 1, "sequence_length": 512}, "lora_rank: 16"),
+        ("trl", "7G", {"batch_size": 1, "sequence_length": 512, "shard": "full", "save_beside": True}, "lora_rank: 16"),
+        ("nemo", "9G", {"batch_size": 1, "recompute": "full", "fp8": "delayed", "save_beside": True}, "lora_rank: 16"),
+        ("nemo", "24G", {"kind": "sft", "packed": True, "batch_size": 4}, "recompute"),
+        ("automodel", "40G", {"kind": "sft", "gpus": 2, "batch_size": 32}, "micro_batch_size"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_what_does(
@@ -160,11 +167,12 @@ def test_what_does_not_fit_is_refused_with_what_does(
     }
     nodes = values.pop("nodes", 1)
     again = replace(given, settings={**given.settings, **values}, resources=given.resources.changed(nodes=nodes))
-    if backend == "trl":
-        known = {
-            name: value for name, value in again.settings.items() if name != "optimizer"
-        }  # bitsandbytes is not here
-        TrainSettings.read({"steps": 1, "lr": 1e-5, **known}, kind)
+    known = {name: value for name, value in again.settings.items() if name not in ("optimizer", "num_key_value_heads")}
+    told = {"steps": 1, "lr": 1e-5, **known}  # bitsandbytes is not here
+    if backend == "automodel":
+        AutomodelSettings.read(told)
+    else:
+        {"trl": TrainSettings, "nemo": NemoSettings}[backend].read(told, kind)
     estimates.refuse(Plan("p", (again,)), profile(memory), workspace)
 
 
@@ -191,7 +199,7 @@ def sealed(
     number: int,
     backend: str,
     metrics: dict[str, Any],
-    listed: tuple[seal.FileDigest, ...] = (),
+    listed: tuple[hashing.FileDigest, ...] = (),
 ) -> None:
     """A checkpoint of that model in the store, whose seal says what its training took."""
     entry = workspace.entry("checkpoint", f"{number:016x}" * 4)
@@ -248,7 +256,7 @@ def test_of_trainings_that_are_alike_one_configuration_is_read_and_the_newest_co
     shape = estimates.step_shape(given, estimate.shape_of("cpt", given.settings, 1, 1))
     for number in range(3 * estimates.LOOKED_AT):
         other = number % 3 == 0
-        digest = seal.FileDigest("config.json", 10, f"{'other' if other else 'same'}")
+        digest = hashing.FileDigest("config.json", 10, f"{'other' if other else 'same'}")
         sealed(workspace, number, "trl", {"step_shape": shape, "step_seconds": 9.0 if other else number}, (digest,))
         if other:
             path = workspace.entry("checkpoint", f"{number:016x}" * 4).output / "config.json"
