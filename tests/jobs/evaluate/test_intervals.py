@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
@@ -189,3 +191,24 @@ def test_gates_are_one_family() -> None:
     alone = gates.judge({"x": rules["0"]}, {"x": (seen(0.2, 0.1), 0.0)})["x"]
     among = gates.judge(rules, {name: (seen(0.2 if name == "0" else 0.0, 0.1), 0.0) for name in rules})["0"]
     assert (alone.verdict, among.verdict) == ("passed", "undecided")
+
+
+def test_the_table_of_the_page_is_what_the_simulation_says() -> None:
+    """Each row of docs/evaluation.md, drawn again."""
+    page = (Path(__file__).parents[3] / "docs/evaluation.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (mean|share|change)(.*?) \| (\d+) \| ([\d.]+) % \|$", page, re.MULTILINE)
+    assert len(rows) == 9
+    for kind, said, examples, held in rows:
+        shares, count = [int(one) / 100 for one in re.findall(r"(\d+) %", said)], int(examples)
+
+        def draw(random: Any, kind: str = kind, shares: list[float] = shares, count: int = count) -> Observed:
+            if kind == "mean":
+                return mean(random.normal(0.3, 1, count))
+            if kind == "share":
+                return mean(random.random(count) < shares[0], metric=SHARE)
+            up, down, _ = random.multinomial(count, [*shares, 1 - sum(shares)])
+            return intervals.of_changed_share(int(up), int(down), count)
+
+        truth = 0.3 if kind == "mean" else shares[0] - sum(shares[1:])
+        found = covered(draw, truth, 600 if kind == "mean" else 2000)
+        assert found == pytest.approx(float(held) / 100, abs=0.005), (kind, said, count)
