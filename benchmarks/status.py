@@ -120,7 +120,7 @@ def row(job: str, name: str, running: bool) -> str:
 
 
 def account(job: str, name: str) -> str:
-    """A row as sacct prints it, of a job that ended without a word."""
+    """A row as sacct prints it, of a job that ended without a verdict."""
     now = f"{time.time():.0f}"
     return "\x1f".join([job, "NODE_FAIL", "0:0", now, now, now, "node1", name]) + "\n"
 

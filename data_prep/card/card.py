@@ -81,7 +81,7 @@ def describe(
     """Facts of the data set as plain JSON values.
 
     Raises:
-        RuntimeError: units are unaccounted for, which is a bug of ours.
+        RuntimeError: units are unaccounted for, which is a bug in overnight.
     """
     read, kept, dropped = tally.read.total(), tally.kept.total(), tally.dropped.total()
     if read != kept + dropped:

@@ -167,7 +167,7 @@ def _pack(output: Path, split: str, own: Array, found: Table, recipe: RowRecipe)
 def _facts(request: RowsRequest, sources: Sequence[Source], found: Decision, rows: dict[str, int]) -> dict[str, Any]:
     account, tokenizer = found.account, request.recipe.tokenizer
     if account.read != account.dropped.total() + sum(rows.values()):
-        raise RuntimeError(f"{account.read} read, but {rows} kept and {account.dropped} dropped: a bug of ours")
+        raise RuntimeError(f"{account.read} read, but {rows} kept and {account.dropped} dropped: a bug in overnight")
     forms, form = found.rows.named("forms", "form")
     count = np.bincount(form[found.kept], minlength=len(forms)).tolist()
     columns = {name: found.rows.column(name) for name in ("whole", "asked")}

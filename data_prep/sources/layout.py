@@ -354,7 +354,7 @@ def _bare(name: str) -> str:
 
 
 def _split_in(name: str) -> str:
-    """The split that a name speaks of; empty: none, or several."""
+    """The split that a name means; empty: none, or several."""
     words = _BETWEEN.split(_HELD_OUT.sub("heldout", name.lower()))
     found = {_WORDS[word] for word in words if word in _WORDS}
     return found.pop() if len(found) == 1 else ""

@@ -10,6 +10,9 @@ LOGITS = 13.0
 """Bytes a logit at the peak of a loss by torch: 11.6 to 12.3 on an H200, Llamas of 1.24 and 3.2 billion parameters
 (benchmarks/gpu)."""
 
+LLAMA_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The linear layers of a Llama, which get adapters by default; what other models have is found in the model."""
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -18,15 +21,16 @@ class Memory:
 
     ``sharded``: what is spread over the replicas: ``none``, ``optimizer`` or ``all``; ``sharded_by``: the option that
     says so: true or false of the optimizer, or ``full`` and ``none`` of all (of CPT and SFT without adapters).
-    ``fused``: kernels that keep one copy where eager code keeps several. ``local``: Megatron's layers without
-    transformer_engine. ``scores``: attention keeps its scores. ``logits``: bytes a logit. ``reference``: bytes a
-    parameter of the frozen model of DPO, which beside adapters is the model itself. ``buckets``: bytes a parameter
-    that summing gradients over replicas takes beside them. ``finished``: bytes of a weight in a finished checkpoint,
-    by precision.
+    ``fused``: kernels that keep one copy where eager code keeps several; ``fused_norms``: of norms alone. ``local``:
+    Megatron's layers without transformer_engine. ``scores``: attention keeps its scores. ``logits``: bytes a logit.
+    ``reference``: bytes a parameter of the frozen model of DPO, which beside adapters is the model itself. ``buckets``:
+    bytes a parameter that summing gradients over replicas takes beside them. ``finished``: bytes of a weight in a
+    finished checkpoint, by precision.
 
     What the plan may propose where a model does not fit: ``recompute``, the values of the option of that name that keep
     less, the cheapest first; ``splits``, the options that split a model over GPUs (``tensor_parallel``,
-    ``pipeline_parallel``); ``adapters``, whether it has the option ``lora_rank``.
+    ``pipeline_parallel``); ``adapters``, whether it has the option ``lora_rank``; ``whole``: options of whole weights,
+    with what they have to be beside adapters.
     ``layers`` get an adapter by default (() is Megatron's four); ``frozen``: bytes of a weight beside adapters, by
     precision, where it is another than that of a trained one, and of one in a layer by the option ``lora_base``.
     ``optimizers``: bytes a parameter by the option ``optimizer``, where they are others. ``lean_by``: the option
@@ -39,6 +43,7 @@ class Memory:
     sharded: str = "none"
     sharded_by: str = ""
     fused: bool = False
+    fused_norms: bool = False
     local: bool = False
     scores: bool = False
     logits: float = 8.0
@@ -48,6 +53,7 @@ class Memory:
     recompute: tuple[str | bool, ...] = ()
     splits: tuple[str, ...] = ()
     adapters: bool = False
+    whole: dict[str, Any] = field(default_factory=dict)
     layers: tuple[str, ...] = ()
     frozen: dict[str, float] = field(default_factory=dict)
     optimizers: dict[str, float] = field(default_factory=dict)

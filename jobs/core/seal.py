@@ -192,7 +192,7 @@ def load(path: Path) -> Seal:
 
 
 def of_entry(store: StorePaths) -> Seal:
-    """The seal of a store entry, held against the entry's name.
+    """The seal of a store entry, compared with the entry's name.
 
     Raises:
         SealBroken: as ``load``; or it is the seal of another entry: a link or a copy of that lies here.

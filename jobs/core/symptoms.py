@@ -17,22 +17,34 @@ _OWN = (r"overnight: (module load .* failed on|there is no command|no scratch di
         r".*: nothing is run$)")  # fmt: skip
 """What our scripts say of a node on which the work cannot begin. Their other words quote what they judge."""
 
+_NO_MOUNT = (r"enroot-mount: failed to mount: \S+ at .*No such file or directory|mount source \S+ doesn't exist|"
+             r"bind source path does not exist|statfs \S+: no such file or directory|"
+             r"pyxis: couldn't mount .*No such file or directory")  # fmt: skip
+"""A directory that a container is to have, and that the node does not."""
+
 _SHARED = (r"/dev/shm/(nccl|torch_|sem\.|psm|plasma)|/dev/shm\W.*(full|too small|No space left)|"
            r"No space left on device.*/dev/shm\b|shared memory \(shm\)|out of shared memory|posix_fallocate failed|"
            r"unable to \w+ .*</torch_")  # fmt: skip
 _INTERFACE = (r"no socket interface found|Unable to find (address|interface) for|unsupported gloo device|"
               r"is neither AF_INET")  # fmt: skip
+_LOCKED = r"\bibv_\w+ failed\b.*Cannot allocate memory"
 _OLD_DRIVER = (r"CUDA driver version is insufficient|NVIDIA driver on your system is too old|unsupported toolchain|"
                r"forward compatibility was attempted")  # fmt: skip
-_BROKEN = (r"GPU is lost|fallen off the bus|uncorrectable (ECC|NVLink) error|Driver/library version mismatch|"
-           r"Unable to determine the device handle|unsupported display driver|CUDA error: system not yet initialized|"
+_BROKEN = (r"GPU is lost|fallen off the bus|uncorrectable (ECC|NVLink) error|"
+           r"Failed to initialize NVML: (Driver|Unknown)|"
+           r"Unable to determine the device handle|[Uu]nsupported display driver|system not yet initialized|"
            r"device\(s\) is/are busy or unavailable|C(UDA|uda) (error|failure)\W+(\d+\W+)?unknown error|"
-           r"\bXid \(.*: (46|48|6[1-4]|74|79|9[245]|119|120|140),")  # fmt: skip
-"""What a GPU, or the driver of its node, says that is out of order; of Xids those that no program brings about."""
+           r"CUDA unknown error|OS call failed or operation not supported|hardware stack error|"
+           r"nvlink or a hardware error|NVML\b.*Driver Not Loaded|nvmlInit failed|"
+           r"\bXid \(.*: (46|48|6[1-4]|74|79|9[245]|119|120|140|143),|"
+           r"\bXid \(.*: 1(4[4-9]|50),.*\bFatal\b")  # fmt: skip
+"""What a GPU, or the driver of its node, says that is out of order; of Xids those that no program brings about
+(https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html)."""
 
 _LOST_NODE = re.compile(r"^srun: error: Node failure on (\S+)")
 
 _PATTERNS: tuple[tuple[FailureClass, str], ...] = (
+    (FailureClass.ENVIRONMENT, _NO_MOUNT),
     # Of an image's log the line that says why; the others only where there is none (_VAGUE).
     (FailureClass.IMAGE, r"(pyxis|enroot|podman|docker|apptainer)\b.*(\[ERROR\]|[Uu]nauthorized|manifest unknown)|"
      r"returned error code: [45]\d\d|^FATAL: .*(image|container|pull|build|registry|squashfs)|"
@@ -43,18 +55,21 @@ _PATTERNS: tuple[tuple[FailureClass, str], ...] = (
      r"\.so[\w.]*: cannot open shared object file|^Illegal instruction|^qemu-\w+: Could not open|"
      r"^-?(\S*/)?bash: (line \d+: )?(module|srun|/\S+/(srun|python[\d.]*)): |"
      r"^(\S*/)?env: \S+: No such file or directory|"
-     r"^(exec: line \d+: )?/\S+/python[\d.]*: (not found|No such file or directory)|No module named 'encodings'|"
+     r"^((exec: line|(\S*/)?(da)?sh:) \d+: )?/\S+/python[\d.]*: (not found|No such file or directory)|"
+     r"can't open file '\S*/overnight_job\.py'|No module named 'encodings'|"
      r"Fatal Python error: (init_fs_encoding|init_import_site)|"
      r"cannot execute binary file|error: execve\(\)|couldn't chdir to|Lmod has detected the following error|"
      r"^\S*(slurm_script|(job\S*|host|node)\.sh): line \d+: .*"
      r"(not found|No such file or directory|cannot execute|Permission denied)|"
-     r"Unable to locate a modulefile|error: Unable to find environment|Could not open std(out|err) file|" + _SHARED),
+     r"Unable to locate a modulefile|error: Unable to find environment|Could not open std(out|err) file|" + _LOCKED
+     + "|" + _SHARED),
     (FailureClass.NAMES, r"Name or service not known|unknown host|failed to resolve host|"
      r"[Nn]o such host( is known)?\b|Temporary failure in name resolution|"
      r"No address associated with hostname|nodename nor servname provided|Could not resolve host"),
     (FailureClass.NODE_FAILURE, _LOST_NODE.pattern),
     (FailureClass.GPU_MEMORY, r"CUDA out of memory|torch\.(cuda\.)?OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED|"
-     r"CUDA error: out of memory|cudaErrorMemoryAllocation|Cuda failure \d+ 'out of memory'"),
+     r"CUDA error: out of memory|cudaGetDeviceCount\(\).*: out of memory|cudaErrorMemoryAllocation|"
+     r"Cuda failure (\d+ )?'out of memory'"),
     (FailureClass.OUT_OF_MEMORY, r"oom[-_]kill|Cannot allocate memory|ray\.exceptions\.OutOfMemoryError|"
      r"Out [Oo]f [Mm]emory: Killed process|task \d+: Out Of Memory|exceeded (job |step )?memory limit|"
      r"can't allocate memory|^MemoryError\b|std::bad_alloc|"
@@ -63,15 +78,17 @@ _PATTERNS: tuple[tuple[FailureClass, str], ...] = (
     (FailureClass.STORAGE_FULL, r"No space left on device|Disk quota exceeded|unexpected pos \d+ vs \d+|"
      r"PytorchStreamWriter failed writing file"),
     (FailureClass.MISSING_GPUS, r"ResourceInsufficientError|No CUDA GPUs are available|no CUDA-capable device|"
-     r"Found no NVIDIA driver|Not enough GPUs|CUDA error: invalid device ordinal|device_id \S+ is out of range|"
-     + _BROKEN),
+     r"Found no NVIDIA driver|Not enough GPUs|\binvalid device ordinal|device_id \S+ is out of range|no GPUs found!|"
+     r"Your setup doesn't support bf16/gpu|" + _BROKEN),
     (FailureClass.INCOMPLETE_CHECKPOINT, r"CheckpointException|is not a distributed checkpoint|"
      r"No metadata file found in|unfinished checkpoint|PytorchStreamReader failed|"
      r"SafetensorError: .*(header|incomplete)|MetadataIncompleteBuffer"),
     (FailureClass.VERSIONS, r"cannot import name|undefined symbol|requires transformers|"
      r"got an unexpected keyword argument|No module named|PydanticUserError|torch\.ops.*has no attribute|"
      r"version `(GLIBC|GLIBCXX|CXXABI)_\S+' not found|no kernel image is available for execution|"
-     r"Torch not compiled with CUDA enabled|" + _OLD_DRIVER),
+     r"Torch not compiled with CUDA enabled|Mismatched NCCL version|symbol \S+,? version \S+ not defined|"
+     r"numpy\.core\.multiarray failed to import|was removed in the NumPy 2|module 'numpy' has no attribute|"
+     r"ValueError: numpy\.\w+ size changed|" + _OLD_DRIVER),
     (FailureClass.TOKENIZER, r"size mismatch for \S*(embed_tokens|word_embeddings|lm_head|output_layer)|"
      r"index out of range in self|Assertion `srcIndex < srcSelectDimSize` failed|Unable to instantiate HuggingFace"),
     (FailureClass.BAD_CONFIGURATION, r"Duplicate GPU detected|NCCL error in: .*, invalid usage|"
@@ -82,7 +99,9 @@ _PATTERNS: tuple[tuple[FailureClass, str], ...] = (
      r"Connection refused|Timed out waiting .*(clients|ranks|recv|send)|failed to connect to .*:\d+|"
      r"Address already in use|monitoredBarrier|Broken pipe.*(store|Store)|No route to host|"
      r"Connection timed out|Connection closed by remote peer|NCCL WARN .*(Call|Connect) to .*failed|"
-     r"Got completion from peer|there was a network error"),
+     r"Got completion (from peer|with error)|there was a network error|NCCL WARN .*exceeded retries|"
+     r"NCCL communicator was aborted|Some NCCL operations have failed or timed out|Timeout waiting for key|"
+     r"RuntimeError: Socket Timeout|/gloo/transport/|Application timeout caused pair closure"),
     # What srun says before it starts anything; not that nodes are busy or do not answer, which passes.
     (FailureClass.BAD_CONFIGURATION, r"^srun: (unrecognized option|option '--|unknown option|invalid option|"
      r"error: (unrecognized --|Invalid --|Invalid numeric value .* for --|Invalid MPI type)|fatal: Failed to parse --|"
@@ -153,6 +172,9 @@ _HINTS = (
      "the profile"),
     (_OLD_DRIVER, "the driver of that node is older than the CUDA of these packages: name an environment with a torch "
      "for an older CUDA in environments of the profile, or nodes with a newer driver (constraint)"),
+    (_LOCKED, "memory that may be locked is limited on that node (ulimit -l), which RDMA needs: tell the site"),
+    (_NO_MOUNT, "that node does not have a directory that the container is to see (the workspace, or one of mounts in "
+     "the profile): look on the node, and tell the site"),
     (_SHARED, "/dev/shm of that node, or of its container, is too small: options of the container in the profile"),
     (_BROKEN, "a GPU of that node, or its driver, is out of order: tell the site; after two failures there the stage "
      "excludes the node"),
@@ -187,7 +209,7 @@ def search(lines: Iterable[str]) -> Symptom | None:
         if line.startswith(("[NeMo W ", "[NeMo I ")) or (line.startswith("overnight: ") and not re.match(_OWN, line)):
             continue
         failure = next((failure for failure, pattern in _COMPILED if pattern.search(line)), None)
-        if failure is None or (failure is FailureClass.VERSIONS and _GOES_ON.search(line)):
+        if failure is None or (failure is FailureClass.VERSIONS and _goes_on(line)):
             continue
         found = Symptom(failure, line[:600], number)
         if _VAGUE.search(line):
@@ -227,7 +249,15 @@ def place_of(path: Path, text: str) -> str:
 
 
 _GOES_ON = re.compile(r"could not be imported: |\bWARN(ING)?\b|Warning: ")
-"""A package that tells what it cannot import, and works without it (kernels of other machines, optional parts)."""
+
+
+def _goes_on(line: str) -> bool:
+    """Whether a package tells what it cannot import, and works without it (kernels of other machines, optional parts).
+
+    What torch warns of the driver, and NCCL of itself, is what ends a work on GPUs.
+    """
+    return bool(_GOES_ON.search(line)) and not re.search(rf"{_OLD_DRIVER}|\bNCCL WARN ", line)
+
 
 _BEGIN = re.compile(r"overnight: \S+ job \S+ restart \d+ on .* at \d{4}-")
 """The first line of a start. Ids of jobs are given again where a controller has lost its state, and the log of the new

@@ -101,7 +101,7 @@ class RefusalKeys(SafetyKeys):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class JudgedKeys(TranslationKeys):
-    """``judge``: its name in ``judges`` of the pipeline. ``against``: whose answers the model's are held against,
+    """``judge``: its name in ``judges`` of the pipeline. ``against``: whose answers the model's are compared with,
     those of the evaluation in ``compare_to`` or the references of the rows; None: the first where there is one.
     ``answers``: the task of ``compare_to`` that has them, None: the one of this name. ``judged_by``: what the planner
     knows of the judge, see ``jobs.evaluate.judging.settings``."""

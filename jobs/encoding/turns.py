@@ -132,7 +132,7 @@ class Conversation:
         if self._pattern is None:
             self._pattern = self._seen(at, whole, start, end)
         if not start < end:
-            raise CannotEncode("no_place_of_answer", f"the chat template does not say where messages[{at}] stands")
+            raise CannotEncode("no_place_of_answer", f"the chat template does not show where messages[{at}] is")
         return start, end
 
     def is_open(self, at: int, span: CharacterSpan) -> bool:

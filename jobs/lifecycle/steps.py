@@ -132,7 +132,7 @@ def prologue(spec: StageSpec, start: Start, over: str = "") -> Entry:
     except Exception as error:
         said = _tell(spec, start, error, judge.PROLOGUE)
     # Slurm starts a requeued job two minutes later, and perhaps elsewhere. Where it may not be requeued the next link
-    # comes, or the last word is said.
+    # comes, or the final verdict is written.
     may_move = spec.continuation == "requeue" and not os.environ.get("OVERNIGHT_STAY")
     if said.outcome is Outcome.RETRY and may_move:
         with contextlib.suppress(Exception):

@@ -11,6 +11,9 @@ from jobs.core import safetensors, strict
 ADAPTER = "adapter_config.json"
 """Of a directory of adapters alone, as ``peft`` writes it."""
 
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+"""Beside it."""
+
 
 @dataclass(frozen=True)
 class Completeness:
@@ -49,6 +52,13 @@ def hugging_face(directory: Path) -> Completeness:
     return Completeness()
 
 
+def or_adapters(directory: Path) -> Completeness:
+    """The same, or of adapters alone as ``peft`` writes them."""
+    if (directory / "config.json").is_file() or not (directory / ADAPTER).is_file():
+        return hugging_face(directory)
+    return Completeness(problem=missing(directory, (ADAPTER_WEIGHTS,)) or _cut_off(directory / ADAPTER_WEIGHTS))
+
+
 def _cut_off(path: Path) -> str | None:
     try:
         header = safetensors.header(path)
@@ -58,4 +68,4 @@ def _cut_off(path: Path) -> str | None:
     except ValueError as error:
         return str(error)
     whole = found == header.bytes and header.dtypes
-    return None if whole else f"{path} has {found} bytes, its header speaks of {header.bytes}"
+    return None if whole else f"{path} has {found} bytes, its header says {header.bytes}"

@@ -8,8 +8,10 @@ ids of the plain tokenizer.json, read by the ``tokenizers`` library.
 
 from __future__ import annotations
 
+import functools
 import gc
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,14 +96,15 @@ def gguf_to_hf(path: Path, output: Path, report: Any = lambda step, phase: None)
     cpu.use_threads(None)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    facts = read_gguf_tokenizer(path)
-    write_tokenizer(facts, output)
-    check_tokenizer(output)
-    report(1, "tokenizer")
+    with _read_once():
+        facts = read_gguf_tokenizer(path)
+        write_tokenizer(facts, output)
+        check_tokenizer(output)
+        report(1, "tokenizer")
 
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(
-        str(path.parent), gguf_file=path.name, dtype=torch.float32, local_files_only=True
-    )
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(
+            str(path.parent), gguf_file=path.name, dtype=torch.float32, local_files_only=True
+        )
     report(2, "de-quantised")
     probes = probe_ids(output)
     expected = models.logits(loaded, probes)
@@ -114,6 +117,25 @@ def gguf_to_hf(path: Path, output: Path, report: Any = lambda step, phase: None)
     found = compare_logits(expected, saved, f"{output} against {path}")
     report(4, "compared")
     return found
+
+
+@contextmanager
+def _read_once() -> Iterator[None]:
+    """Within it a GGUF file is read once, and a table of tensor names made once.
+
+    transformers reads the file again for the configuration and for the weights, some seconds each time, and makes the
+    table again for every module of the model. It looks both functions up when it needs them.
+    """
+    import gguf
+
+    own = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    for name, function in own.items():
+        setattr(gguf, name, functools.cache(function))
+    try:
+        yield
+    finally:
+        for name, function in own.items():
+            setattr(gguf, name, function)
 
 
 def compare_logits(expected: list[torch.Tensor], found: list[torch.Tensor], where: str) -> dict[str, float]:
@@ -303,11 +325,14 @@ def probe_ids(checkpoint: Path) -> list[list[int]]:
 
 def _save(loaded: PreTrainedModel, facts: GgufTokenizer, output: Path) -> None:
     """Save through a fresh model of the same class: the loaded one believes to be quantised and refuses."""
+    import torch
+
     config = loaded.config.to_dict()
     for name in ("quantization_config", "_name_or_path", "gguf_file"):
         config.pop(name, None)
     config |= {"bos_token_id": facts.bos, "eos_token_id": facts.eos, "pad_token_id": facts.pad}
-    fresh = type(loaded)(type(loaded.config)(**config))
+    with torch.device("meta"):  # no random weights: all come from the other model
+        fresh = type(loaded)(type(loaded.config)(**config))
     fresh.load_state_dict(loaded.state_dict(), assign=True)
     fresh.tie_weights()
     fresh.generation_config.bos_token_id = facts.bos

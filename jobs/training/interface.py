@@ -210,6 +210,21 @@ def needs_release(package: str, least: tuple[int, int], what: str) -> None:
         raise Missing(f"{what} needs {package} {wanted}, here is {found.string}: pip install '{package}>={wanted}'")
 
 
+def meet_gpus(backend: BackEnd, wanted: bool) -> None:
+    """Refuse to compute on the CPU where a stage has asked for GPUs.
+
+    Raises:
+        Exception: torch's own reason, such as a driver that is too old.
+    """
+    if not wanted or "torch" not in getattr(backend, "PACKAGES", ()):
+        return
+    import torch
+
+    if not torch.cuda.is_available():  # libraries then take the CPU without a word
+        torch.cuda.current_device()  # says why
+        raise RuntimeError("No CUDA GPUs are available")
+
+
 def needs_gpu_build() -> None:
     """Refuse a torch that was built without GPUs; it is read, not imported.
 

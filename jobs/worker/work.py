@@ -152,6 +152,7 @@ def main(spec: StageSpec) -> int:
         context.saves.read_newest()
         watcher = monitor.start(spec, start, rank, node.leads)
         backend = backends.load(spec.backend)
+        interface.meet_gpus(backend, wanted="OVERNIGHT_WANTS_GPUS" in os.environ)
         if rank == 0:
             behaviour_gate(spec, backend)
         result = backend.run(spec, context)

@@ -105,6 +105,11 @@ class MeasuringStage(StageKeys):
     threads: Count | None = None
     options: dict[Line, Any] = key(default_factory=dict)
 
+    @property
+    def measured(self) -> str | None:
+        """The stage whose models are measured, or ``base``; None: what a server has."""
+        return None
+
     def settings(self) -> dict[str, Any]:
         found = super().settings()
         del found["engine"]
@@ -123,6 +128,10 @@ class EvaluateStage(MeasuringStage):
     missed: Literal["stop", "go"] = "stop"
     undecided: Literal["stop", "go"] = "stop"
 
+    @property
+    def measured(self) -> str | None:
+        return self.checkpoint
+
     def settings(self) -> dict[str, Any]:
         found = super().settings()
         for name in ("missed", "undecided"):
@@ -138,6 +147,10 @@ class CurveStage(MeasuringStage):
     kind: Literal["curve"]
     checkpoints: Line
     every: Count = 1
+
+    @property
+    def measured(self) -> str | None:
+        return self.checkpoints
 
     def settings(self) -> dict[str, Any]:
         found = super().settings()

@@ -61,7 +61,7 @@ class AxisValues(tuple[Any, ...]):
         for at, one in enumerate(value):
             text = json.dumps(one, sort_keys=True)
             if text in seen:
-                raise Faults([Problem((at,), "stands twice in this list")])
+                raise Faults([Problem((at,), "is listed twice")])
             seen.append(text)
         return cls(not_empty(value))
 

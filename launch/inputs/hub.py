@@ -25,7 +25,7 @@ _OTHER_PROGRAMS = re.compile(
 )
 _NO_ROWS = re.compile(r".*\.(?:py|pyc|sh)|\.gitattributes")
 _TORCH_WEIGHTS = re.compile(r".*\.(?:bin|pt)(?:\.index\.json)?")
-# The client's name for the file of one process; an older client's has no such middle part and is gone on with.
+# The client's name for the file of one process; older clients use a name without this part; such a file is resumed.
 _UNIQUE = re.compile(r".+\.[0-9a-f]{8}\.incomplete")
 _POLL_SECONDS = 0.3
 

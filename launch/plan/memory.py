@@ -282,12 +282,15 @@ def _eager(model: Model, shape: Shape, keeps: capabilities.Memory) -> tuple[floa
     In fp32 each norm keeps its input, the normalised input, and what it gives to linear layers (6h). In bf16 a norm
     computes in fp32, so that its input counts twice (8h). Under autocast all between the layers is fp32, and each of
     the five linear layers behind a norm makes a bf16 copy of its own (13h); beside adapters each of the seven does, and
-    frozen norms keep less (9h, q). Keys and values are repeated for every query head where there is a mask.
+    frozen norms keep less (9h, q). Fused norms keep what goes in and out of them (4h), and whoever has them here
+    computes without autocast. Keys and values are repeated for every query head where there is a mask.
     """
     h, q, k, f = model.hidden, model.queries, model.keys, model.ffn
     attention = 5.0 * q if shape.masked else 2.0 * (q + k)
     width = 6.0
-    if shape.precision == "bf16":
+    if keeps.fused_norms:
+        width = 4.0
+    elif shape.precision == "bf16":
         width = 9.0 if shape.lora_rank else 8.0 if keeps.sharded == "all" else 13.0
         attention += q if shape.lora_rank else 0.0
     return width * h, attention + (4.0 if model.gated else 2.0) * f

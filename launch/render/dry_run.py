@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -43,22 +44,39 @@ def refuse(plan: Plan, profile: Profile, workspace: Workspace, pipeline: Pipelin
             )
         problem = said.get("error") or ("" if _is_elsewhere(stage, profile) else said.get("missing"))
         if problem:
-            text = f"stage {stage.name!r}: back end {stage.backend!r}: {problem}"
-            if stage.name not in pipeline.pipeline.stages:
-                raise InputError(text)
-            raise pipeline.error(("stages", stage.name), text)
+            raise _refusal(stage, problem, pipeline)
     return notes
 
 
+def refuse_settings(plan: Plan, profile: Profile, workspace: Workspace, pipeline: PipelineFile) -> None:
+    """Raises InputError: a setting that a back end does not know or take; with its line. This interpreter is asked, at
+    once, so that nothing of the environments themselves is checked."""
+    for stage, said in answers(plan, profile, workspace, pipeline, here=True):
+        if "error" in said:
+            raise _refusal(stage, said["error"], pipeline)
+
+
+def _refusal(stage: PlannedStage, problem: str, pipeline: PipelineFile) -> InputError:
+    """With the line of the first setting that ``problem`` names, else that of the stage."""
+    text, place = f"stage {stage.name!r}: back end {stage.backend!r}: {problem}", ("stages", stage.name)
+    if stage.name not in pipeline.pipeline.stages:
+        return InputError(text)
+    for word in re.findall(r"[a-z]\w+", problem):
+        for path in ((*place, "options", word), (*place, word)):
+            if pipeline.origin(path) is not None:
+                return pipeline.error(path, text)
+    return pipeline.error(place, text)
+
+
 def answers(
-    plan: Plan, profile: Profile, workspace: Workspace, pipeline: PipelineFile
+    plan: Plan, profile: Profile, workspace: Workspace, pipeline: PipelineFile, *, here: bool = False
 ) -> Iterator[tuple[PlannedStage, dict[str, Any]]]:
     """Each stage without a seal, with ``command``, ``files`` (name -> content) and ``notes``, ``error`` or
-    ``missing``."""
+    ``missing``. ``here``: as this interpreter answers."""
     groups: dict[str, list[PlannedStage]] = {}
     for stage in plan.stages:
         if stage.backend != "data" and not stage.store(workspace).seal.exists():
-            python = sys.executable if _is_elsewhere(stage, profile) else stage.python
+            python = sys.executable if here or _is_elsewhere(stage, profile) else stage.python
             groups.setdefault(python, []).append(stage)
     code = None if pipeline.pipeline.code is None else pipeline.resolve(pipeline.pipeline.code)
     for python, stages in groups.items():

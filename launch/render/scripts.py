@@ -13,7 +13,7 @@ from jobs.core.spec import Input, StageSpec
 from launch.base.errors import InputError
 from launch.config.mounts import Mount, Runtime
 from launch.config.profile import Continuation, ExecutorKind, Profile, Resources
-from launch.config.profile_fields import Exclusive, MemoryRule
+from launch.config.profile_fields import Exclusive, GpuForm, MemoryRule
 from launch.plan.model import Plan, PlannedStage
 from launch.render import containers, templates
 from launch.render.containers import Container
@@ -167,10 +167,19 @@ def stage_scripts(run: Run, plan: Plan, stage: PlannedStage, profile: Profile, a
         node_environment=sorted(profile.node_env.items()),
         nodes=stage.resources.nodes,
         gpus=stage.resources.gpus_per_node or 0,
+        node_gpus=_gpus_of_node(stage, profile),
         processes=stage.resources.processes_per_node,
         ray_seconds=RAY_SECONDS,
     )
     return StageScripts(host, node, "" if container is None else containers.environment_text(container))
+
+
+def _gpus_of_node(stage: PlannedStage, profile: Profile) -> int:
+    """GPUs that a stage has on each node: those it asks for, or all where nodes are given with them."""
+    if stage.resources.gpus_per_node or profile.gpu_request.form is not GpuForm.NONE:
+        return stage.resources.gpus_per_node or 0
+    place = profile.partitions.get(stage.resources.partition or "")
+    return 0 if place is None else place.gpus or 0
 
 
 def _onward(run: Run, plan: Plan, profile: Profile) -> tuple[str, ...]:

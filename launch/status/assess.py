@@ -1,7 +1,8 @@
 """How a run stands: one verdict a stage, from seals, claims, verdicts and progress, one squeue and perhaps one sacct.
 
 Nothing is assumed. A stage is done when it is sealed and failed when its job said so or Slurm says so; a job that the
-queue no longer contains, without either, is *lost*; and while the cluster is silent, only what files prove is said.
+queue no longer contains, without either, is *lost*; and while the cluster does not respond, only what files prove is
+reported.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ BEFORE_IT_BEGAN = " before its work began"
 
 @dataclass(frozen=True)
 class _Unclear:
-    """An attempt that ended, or never began, without a word: the accounting database may know."""
+    """An attempt that ended or never started and left no verdict: the accounting database may know."""
 
     attempt: Attempt
     jobs: frozenset[str]
@@ -264,7 +265,7 @@ class _Look:
         if standing.attempt.carrier == "local":
             return replace(base, text=f"was cut off{saved}")
         self._unclear[stage.name] = _Unclear(standing.attempt, frozenset({last.job}))
-        return replace(base, text=f"ended without a word{saved}")
+        return replace(base, text=f"ended without a verdict{saved}")
 
     def _given_up(self, stage: PlannedStage, current: Attempt, barred: Claim) -> StageStatus:
         """Slurm refused it, or a ``resume`` took its claims before a job of it had begun."""

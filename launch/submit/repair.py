@@ -49,7 +49,7 @@ def examine(run: Run, plan: Plan, gateway: Gateway | None) -> tuple[list[Leftove
     """What is wrong, and the next command for the run; changes nothing. ``gateway``: None for a run without Slurm. At
     most two calls of Slurm.
 
-    A silent cluster is a finding, and then nothing is said of jobs.
+    A cluster without an answer is a finding, and then jobs are not judged.
     """
     found = _lock(run)
     rows: list[QueueRow] = []

@@ -582,7 +582,7 @@ def many(first: int, count: int, processes: int = 1) -> Iterator[Outcome]:
 
 
 class _Told:
-    """What is said of the chains that have been played: a line every ten seconds, and what went wrong at once."""
+    """Reports on the chains that have been played: a line every ten seconds, and what went wrong at once."""
 
     def __init__(self, first: int, count: int, command: str) -> None:
         self.open = set(range(first, first + count))

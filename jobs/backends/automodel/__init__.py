@@ -2,15 +2,16 @@
 
 It reads and writes Hugging Face directories, so no conversion stands around it. ``settings`` checks what a stage was
 told, ``render`` writes the recipe's configuration, ``data`` gives it the ids that every back end of ours trains on,
-``train`` sits inside its training loop.
+``train`` sits inside its training loop, ``adapters`` draws and merges its LoRA.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from jobs.core import files
-from jobs.core.capabilities import FSDP, Capabilities
+from jobs.core.capabilities import FSDP, LLAMA_LAYERS, Capabilities
 from jobs.core.spec import StageSpec
 from jobs.training import cpu, interface, validation
 from jobs.training.checkpoints import Completeness
@@ -20,10 +21,11 @@ NAME = "automodel"
 CAPABILITIES = Capabilities(
     kinds=frozenset({"cpt", "sft"}),
     formats_in=frozenset({"hf"}),
-    formats_out=frozenset({"hf"}),
+    formats_out=frozenset({"hf", "adapter"}),
     launcher="torchrun",
     distributed=True,
-    memory=FSDP,
+    # its norms are compiled; frozen weights are kept in the type that is computed in
+    memory=replace(FSDP, adapters=True, layers=LLAMA_LAYERS, frozen={"bf16": 2.0}, fused_norms=True),
     revision=3,  # 1 mixed the epochs of a corpus, 2 let norms decay
 )
 
@@ -71,7 +73,8 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
 
 
 def completeness(directory: Path) -> Completeness:
-    """Whether ``directory`` is a whole Hugging Face checkpoint, or one of the recipe's own (with its step)."""
+    """Whether ``directory`` is a whole Hugging Face checkpoint, adapters alone, or one of the recipe's own (with its
+    step)."""
     from jobs.backends.automodel import layout
 
     return layout.completeness(directory)

@@ -18,9 +18,10 @@ _STEP = re.compile(r"epoch_\d+_step_(\d+)\Z")
 
 
 def completeness(directory: Path) -> Completeness:
-    """Of a Hugging Face directory, or of ``epoch_E_step_S`` (named from 0): shards, optimizer and place in the data."""
+    """Of a Hugging Face directory, of adapters alone, or of ``epoch_E_step_S`` (named from 0): shards, optimizer and
+    place in the data."""
     if not (directory / "model").is_dir():
-        return checkpoints.hugging_face(directory)
+        return checkpoints.or_adapters(directory)
     match = _STEP.search(directory.name)
     step = int(match[1]) + 1 if match else None
     return Completeness(step, checkpoints.missing(directory, NEEDED))
@@ -47,3 +48,9 @@ def consolidated(checkpoint: Path) -> Path | None:
     """The Hugging Face directory inside a checkpoint, if there is one and it is whole but for the tokenizer's files."""
     found = checkpoint / "model" / "consolidated"
     return found if (found / "config.json").is_file() and any(found.glob("*.safetensors")) else None
+
+
+def adapters(checkpoint: Path) -> Path | None:
+    """The directory inside a checkpoint that holds adapters alone, if there is one and it is whole."""
+    found = checkpoint / "model"
+    return found if (found / checkpoints.ADAPTER).is_file() and not checkpoints.or_adapters(found).problem else None

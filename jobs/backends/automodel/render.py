@@ -97,9 +97,26 @@ def configuration(kind: str, settings: AutomodelSettings, place: AutomodelPaths)
             "collate_fn": {"_target_": _COLLATE},
         },
     }
+    if settings.lora_rank is not None:
+        found["peft"] = _adapters(settings)
     if place.restore is not None:
         found["checkpoint"]["restore_from"] = str(place.restore)
     return found
+
+
+def _adapters(settings: AutomodelSettings) -> dict[str, Any]:
+    """Dropout before the first factor, and its first values, as ``peft`` has them."""
+    layers: dict[str, Any] = {"exclude_modules": ["*lm_head"]}
+    if settings.lora_targets:
+        layers = {"target_modules": [f"*.{name}" for name in settings.lora_targets]}
+    return {
+        "_target_": "nemo_automodel.components._peft.lora.PeftConfig",
+        "dim": settings.lora_rank,
+        "alpha": settings.alpha,
+        "dropout": settings.lora_dropout,
+        "dropout_position": "pre",
+        **layers,
+    }
 
 
 _COLLATE = "nemo_automodel.components.datasets.utils.default_collater"

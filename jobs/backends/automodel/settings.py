@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from jobs.core.settings import setting
-from jobs.training.settings import BadSettings, LongRows, ParallelSettings
+from jobs.training.settings import BadSettings, KeptLoraKeys, LongRows, ParallelSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutomodelSettings(LongRows, ParallelSettings):
+class AutomodelSettings(LongRows, KeptLoraKeys, ParallelSettings):
     """What a stage can be told. Weights and optimizer are fp32; with ``precision: bf16`` FSDP computes in bf16 and sums
     gradients in fp32.
     """
@@ -19,6 +19,10 @@ class AutomodelSettings(LongRows, ParallelSettings):
 
     recompute: bool = False
     data_workers: int = setting(0, at_least=0)
+
+    def check(self) -> None:
+        super().check()
+        self.check_lora()
 
     def micro(self, world: int) -> int:
         """As for all back ends.

@@ -15,7 +15,8 @@ from nemo_automodel.components.config.loader import ConfigNode, load_yaml_config
 from nemo_automodel.components.datasets.utils import default_collater
 from nemo_automodel.recipes.llm.train_ft import TrainFinetuneRecipeForNextTokenPrediction
 
-from jobs.backends.automodel import data, layout, render  # data: AutoModel's reader takes only modules that are loaded
+# AutoModel's reader of configurations takes only modules that are loaded, as data is here.
+from jobs.backends.automodel import adapters, data, layout, render
 from jobs.backends.automodel.render import AutomodelPaths
 from jobs.backends.automodel.settings import AutomodelSettings
 from jobs.core import files
@@ -43,26 +44,30 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     ranks.start(ctx.world, ctx.collective_seconds)
     source = spec.inputs["checkpoint"].output
     config = scratch / "config.yaml"
+    adapters.check_targets(settings.lora_targets, source)
 
     validates = validation.rows_of(spec.inputs["data"], settings) is not None
     path, count = _data(spec, ctx, settings, scratch)
     settings = settings.counted(count)
     tell_order(ctx, settings, count)
 
-    def prepare() -> None:
+    def prepare() -> bool:
         restore = _resume_point(ctx)
         place = AutomodelPaths(source, path, scratch, ctx.world, torch.cuda.is_available(), restore)
         shutil.rmtree(scratch / "checkpoints", ignore_errors=True)
         scratch.mkdir(parents=True, exist_ok=True)
         files.write_json(config, render.configuration(spec.kind, settings, place))
+        return restore is None
 
-    ranks.on_first(prepare)
+    is_new = ranks.on_first(prepare)
     ctx.saves.validations = ranks.on_first(lambda: ctx.saves.validations)  # every process decides by them
     recipe = Watched(load_yaml_config(config), ctx, settings)
     if validates:
         recipe.__dict__["held_out"] = _held_out(spec, ctx, settings, scratch)
     began = time.monotonic()
     recipe.setup()
+    if settings.lora_rank is not None and is_new:
+        adapters.draw(recipe.model_parts[0], settings.seed)
     recipe.run_train_validation_loop()
     metrics = measured.metrics(
         spec,
@@ -78,7 +83,7 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
     if recipe.stopped:
         return Result("stopped", recipe.done, metrics)
     if ctx.rank == 0:
-        _finish(scratch / "checkpoints", source, ctx.output)
+        _finish(scratch / "checkpoints", source, ctx.output, settings)
     ranks.barrier()
     return Result("done", recipe.done, metrics | recipe.watch.metrics(recipe.done, recipe.chosen))
 
@@ -132,11 +137,15 @@ def _resume_point(ctx: WorkContext) -> Path | None:
     return directory / "automodel"
 
 
-def _finish(checkpoints: Path, source: Path, output: Path) -> None:
-    """Move the consolidated directory of the last checkpoint out; the tokenizer comes from the input as it was."""
-    found = [path for entry in checkpoints.glob("epoch_*_step_*") if (path := layout.consolidated(entry)) is not None]
+def _finish(checkpoints: Path, source: Path, output: Path, settings: AutomodelSettings) -> None:
+    """Move the model of the last checkpoint out; the tokenizer comes from the input as it was."""
+    whole = layout.consolidated if settings.lora_rank is None else layout.adapters
+    found = [path for entry in checkpoints.glob("epoch_*_step_*") if (path := whole(entry)) is not None]
     if len(found) != 1:
-        raise Unfinished(f"{checkpoints}: {len(found)} consolidated checkpoints, one is needed")
+        raise Unfinished(f"{checkpoints}: {len(found)} finished models, one is needed")
+    if settings.lora_rank is not None:
+        adapters.write(found[0], source, output, settings.output == "adapter")
+        return
     for entry in sorted(found[0].iterdir()):
         if not tokenizers.is_carried(entry.name):
             shutil.move(entry, output / entry.name)
@@ -161,6 +170,8 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):
 
     def _run_train_optim_step(self, batches: Any, max_grad_norm: float | None = None) -> Any:
         began = self.clock or time.monotonic()  # the end of the step before: reading its data counts
+        if self.settings.lora_dropout:  # drawn from the number of the step, so that a resumed run repeats it
+            torch.manual_seed(hash((self.settings.seed, self.step_scheduler.step, self._get_dp_rank())))
         sample = super()._run_train_optim_step(batches, max_grad_norm)
         loss = float(sample.metrics["loss"])
         done = self.step_scheduler.step + 1
@@ -192,6 +203,16 @@ class Watched(TrainFinetuneRecipeForNextTokenPrediction):
         if (stop or ends) and done < self.settings.steps:
             self.step_scheduler.sigterm_flag = True  # the recipe saves at the end of this step and leaves
         return sample
+
+    def log_train_metrics(self, log_data: Any) -> None:
+        """As it is, but that the recipe does not count the most memory anew for each step: the seal and the reports say
+        that of the whole start, and the next plan refuses by it."""
+        anew = torch.cuda.reset_peak_memory_stats
+        vars(torch.cuda)["reset_peak_memory_stats"] = lambda: None
+        try:
+            super().log_train_metrics(log_data)
+        finally:
+            vars(torch.cuda)["reset_peak_memory_stats"] = anew
 
     def validate(self) -> float:
         """The mean over all learned tokens of the validation split, by the recipe's own pass over batches of ours."""

@@ -39,6 +39,7 @@ _LOCAL = Memory(
     recompute=("selective", "full"),
     splits=("tensor_parallel", "pipeline_parallel"),
     adapters=True,
+    whole={"fp8": "none", "save_beside": False},
 )
 CAPABILITIES = Capabilities(
     kinds=frozenset({"cpt", "sft", "convert"}),

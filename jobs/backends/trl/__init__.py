@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jobs.core.capabilities import LOGITS, Capabilities, Memory
+from jobs.core.capabilities import LLAMA_LAYERS, LOGITS, Capabilities, Memory
 from jobs.core.spec import StageSpec
 from jobs.training import checkpoints, cpu, faults, interface, validation
 from jobs.training.checkpoints import Completeness
 from jobs.training.interface import ProcessShape, Rendered, Result, WorkContext, versions
 
 NAME = "trl"
-LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The linear layers of a Llama, which get adapters by default; what other models have is found in the model."""
-
 CAPABILITIES = Capabilities(
     kinds=frozenset({"cpt", "sft", "dpo", "evaluate"}),
     formats_in=frozenset({"hf"}),
@@ -32,7 +29,8 @@ CAPABILITIES = Capabilities(
         reference=4.0,
         buckets=4.0,
         adapters=True,
-        layers=LAYERS,
+        whole={"shard": "none", "save_beside": False},
+        layers=LLAMA_LAYERS,
         frozen={"bf16": 2.0, "nf4": 0.52},  # 4 bits, and their scales in 8
         optimizers={"adamw_8bit": 2.03, "paged_adamw": 0.0, "paged_adamw_8bit": 0.0},  # pages can lie on the host
         recompute=(True,),
@@ -81,9 +79,7 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
 
 def completeness(directory: Path) -> Completeness:
     """Whether a finished model, or adapters alone, are whole."""
-    if (directory / "config.json").is_file() or not (directory / checkpoints.ADAPTER).is_file():
-        return checkpoints.hugging_face(directory)
-    return Completeness(problem=checkpoints.missing(directory, ("adapter_model.safetensors",)))
+    return checkpoints.or_adapters(directory)
 
 
 def of_save(save: Path, source: Path, target: Path) -> None:

@@ -10,11 +10,8 @@ from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel
 
 from jobs.backends.trl.settings import TrainSettings
-from jobs.core import files
-from jobs.training import tokenizers
-from jobs.training.checkpoints import ADAPTER
+from jobs.training import adapters
 from jobs.training.models import load_model
-from jobs.training.settings import BadSettings
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -42,10 +39,7 @@ def configured(settings: TrainSettings, model: PreTrainedModel) -> LoraConfig:
     Raises:
         BadSettings: a layer of ``lora_targets`` that the model does not have.
     """
-    linear = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
-    for name in settings.lora_targets:
-        if name not in linear - {"lm_head"}:
-            raise BadSettings(f"lora_targets: the model has no {name!r}, but {', '.join(sorted(linear - {'lm_head'}))}")
+    adapters.check_targets(settings.lora_targets, model)
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.lora_rank,
@@ -64,9 +58,7 @@ def write(trainer: Trainer, source: Path, output: Path, settings: TrainSettings)
     """
     trainer.accelerator.unwrap_model(trainer.model).save_pretrained(output)
     if settings.output == "adapter":
-        found = files.read_json(output / ADAPTER)
-        files.write_json(output / ADAPTER, {**found, "base_model_name_or_path": str(source)})
-        tokenizers.carry_over(source, output)
+        adapters.finish(source, output)
         return False
     merged = PeftModel.from_pretrained(load_model(source), str(output)).merge_and_unload()
     for path in output.iterdir():

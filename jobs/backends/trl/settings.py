@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from jobs.core.settings import DpoKeys, setting
 from jobs.training.interface import needs, needs_release
-from jobs.training.settings import BadSettings, FallingRate, LongRows, LoraKeys
+from jobs.training.settings import BadSettings, FallingRate, KeptLoraKeys, LongRows
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # Python 3.10 has none in typing
@@ -23,12 +23,12 @@ OPTIMIZERS = {
 LOSSES = ("sigmoid", "ipo", "robust", "hinge", "exo_pair", "nca_pair", "apo_zero", "apo_down", "sppo_hard")
 """Losses of DPO, as TRL calls them."""
 
-SMOOTHED = ("sigmoid", "robust", "exo_pair")
+SMOOTHED = ("robust", "exo_pair")
 """Those in which TRL uses ``label_smoothing``."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
+class TrainSettings(LongRows, KeptLoraKeys, DpoKeys, FallingRate):
     """What a training stage can be told.
 
     ``sft_weight`` (dpo) adds that much of the chosen answers' own loss, as in RPO (Pang et al. 2024,
@@ -36,7 +36,7 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
 
     Adapters: ``lora_dora`` splits weights into direction and size (DoRA, https://arxiv.org/abs/2402.09353),
     ``lora_rslora`` divides by the root of the rank (https://arxiv.org/abs/2312.03732), ``lora_base`` keeps the frozen
-    weights in 4 bits (QLoRA, https://arxiv.org/abs/2305.14314). ``output``: whole weights, or the adapters alone.
+    weights in 4 bits (QLoRA, https://arxiv.org/abs/2305.14314).
 
     ``warmup_ratio`` counts ``warmup_steps`` from the steps. ``recompute`` keeps the inputs of layers only.
     ``shard: full`` spreads weights, gradients and optimizer over the processes (FSDP2); with ``save_beside`` its saves
@@ -62,7 +62,6 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
     lora_dora: bool = False
     lora_rslora: bool = False
     lora_base: str = setting("whole", choices=("whole", "nf4"))
-    output: str = setting("merged", choices=("merged", "adapter"))
 
     @classmethod
     def read(cls, settings: Mapping[str, Any], kind: str = "sft") -> Self:
@@ -87,10 +86,13 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
             if found.lora_dropout:
                 raise BadSettings("lora_dropout: TRL compares preferences without dropout: leave it out")
             if found.label_smoothing and found.loss not in SMOOTHED:
-                raise BadSettings(f"label_smoothing is for loss {', '.join(SMOOTHED)}, not for {found.loss}")
+                raise BadSettings(
+                    f"label_smoothing is for loss {' and '.join(SMOOTHED)}, TRL does not use it in {found.loss}: leave "
+                    "it out, or write loss: robust"
+                )
             if found.loss == "exo_pair" and not found.label_smoothing:
                 raise BadSettings("loss: exo_pair needs label_smoothing above 0 (0.001, say)")
-        found._check_packages()  # last: what cannot be whatever is installed is said first
+        found._check_packages()  # last: what is invalid with any installation is reported first
         return found
 
     def check(self) -> None:
@@ -104,8 +106,6 @@ class TrainSettings(LongRows, LoraKeys, DpoKeys, FallingRate):
             raise BadSettings("save_beside: true is for shard: full: leave it out")
         if self.optimizer != "adamw" and self.shard == "full":
             raise BadSettings(f"optimizer: {self.optimizer} takes no sharded weights: write adamw, or shard: none")
-        if self.lora_rank is None and self.output == "adapter":
-            raise BadSettings("output: adapter is for adapters: write lora_rank, too (16, say), or leave it out")
 
     def _check_packages(self) -> None:
         """Raises Missing: a setting needs a package that is not installed here."""

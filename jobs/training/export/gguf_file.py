@@ -2,7 +2,7 @@
 byte-level BPE.
 
 What is written is read again by that reader. The tokenizer has to give the same ids, and the model the same logits as
-one whose weights were rounded to the type of the file; how far rounding took it from its source is told.
+one whose weights were rounded to the type of the file; how far rounding took it from its source is reported.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
 from jobs.backends.trl import train  # noqa: E402
+from jobs.backends.trl.settings import LOSSES, SMOOTHED  # noqa: E402
 from jobs.training import tokenizers  # noqa: E402
 from jobs.training.examples import ExamplesError  # noqa: E402
 from jobs.training.models import load_model  # noqa: E402
@@ -51,15 +52,40 @@ def make(root: Path, kind: str, base: Path, data: Path, **changes: Any) -> Stage
     return stages.stage(root, kind, "trl", settings, {"checkpoint": base, "data": data / stages.DATA[kind]})
 
 
+def of_pair(name: str, won: Any, lost: Any, beta: float, smoothing: float, lengths: tuple[int, int]) -> Any:
+    """The loss of a pair by what the model gains on each answer over the model before, each loss as its paper has it.
+    IPO takes the mean over the ``lengths`` of the answers, as its authors do."""
+    log_sigmoid, sigmoid = torch.nn.functional.logsigmoid, torch.sigmoid
+    margin = beta * (won - lost)
+    by_kl = [sigmoid(side) * (log_sigmoid(side) - math.log(share or 1)) for side, share in
+             ((margin, 1 - smoothing), (-margin, smoothing))]  # fmt: skip
+    clean, flipped = -log_sigmoid(margin), -log_sigmoid(-margin)
+    return {
+        "sigmoid": clean,
+        "ipo": (won / lengths[0] - lost / lengths[1] - 1 / (2 * beta)) ** 2,
+        "robust": ((1 - smoothing) * clean - smoothing * flipped) / (1 - 2 * smoothing),
+        "hinge": torch.relu(1 - margin),
+        "exo_pair": sum(by_kl),
+        "nca_pair": -log_sigmoid(beta * won) - 0.5 * log_sigmoid(-beta * won) - 0.5 * log_sigmoid(-beta * lost),
+        "apo_zero": 1 - sigmoid(beta * won) + sigmoid(beta * lost),
+        "apo_down": sigmoid(beta * won) + 1 - sigmoid(margin),
+        "sppo_hard": (won - 0.5 / beta) ** 2 + (lost + 0.5 / beta) ** 2,
+    }[name]
+
+
 class Reference:
     """The same training, written out: one batch at a time, each row alone, in plain torch."""
 
-    def __init__(self, base: Path, data: Path, kind: str, beta: float = 0.1, sft_weight: float = 0.0) -> None:
+    def __init__(
+        self, base: Path, data: Path, kind: str, beta: float = 0.1, sft_weight: float = 0.0,
+        loss: str = "sigmoid", label_smoothing: float = 0.0,
+    ) -> None:  # fmt: skip
         self.tokenizer = tokenizers.load(base / "output")
         self.model, self.before = load_model(base / "output"), load_model(base / "output")
         lines = (data / stages.DATA[kind] / "output" / "train.jsonl").read_text().splitlines()
         self.rows = [json.loads(line) for line in lines]
         self.kind, self.beta, self.sft_weight = kind, beta, sft_weight
+        self.loss_type, self.smoothing = loss, label_smoothing
 
     def log_probabilities(self, model: Any, prompt: str, answer: str) -> Any:
         """Of each id of the answer and of the end token."""
@@ -81,8 +107,8 @@ class Reference:
                     self.log_probabilities(self.before, row["prompt"], row[name]).sum()
                     for name in ("chosen", "rejected")
                 ]
-            margin = (won.sum() - before[0]) - (lost.sum() - before[1])
-            losses.append(-torch.nn.functional.logsigmoid(self.beta * margin))
+            gains, lengths = (won.sum() - before[0], lost.sum() - before[1]), (len(won), len(lost))
+            losses.append(of_pair(self.loss_type, *gains, self.beta, self.smoothing, lengths))
             chosen.append(won)
         return torch.stack(losses).mean() - self.sft_weight * torch.cat(chosen).mean()
 
@@ -128,6 +154,17 @@ def test_losses_are_those_of_plain_torch_whatever_the_micro_batch(
         stage = make(tmp_path / str(micro), kind, base, uneven, micro_batch_size=micro, **more)
         stage.start()
         assert list(stage.losses().values()) == pytest.approx(expected, rel=1e-6), micro
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "sigmoid"])
+def test_each_loss_of_preferences_is_that_of_its_paper(name: str, tmp_path: Path, base: Path, uneven: Path) -> None:
+    """Over all steps: before anything is learned most of them are a number that says little."""
+    more = {"loss": name, "beta": 0.3, "label_smoothing": 0.1 if name in SMOOTHED else 0.0}
+    reference = Reference(base, uneven, "dpo", **more)  # type: ignore[arg-type]
+    expected = reference.train(reference.lengths())
+    stage = make(tmp_path / "stage", "dpo", base, uneven, micro_batch_size=2, **more)
+    stage.start()
+    assert list(stage.losses().values()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_two_processes_compute_the_losses_of_one(tmp_path: Path, base: Path, uneven: Path) -> None:

@@ -147,7 +147,8 @@ def test_optimizers_are_those_of_transformers(tmp_path: Path, base: Path, data: 
         ("cpt", {"loss": "ipo"}, "loss is for kind dpo"),
         ("sft", {"liger": True}, "liger is for kind cpt"),
         ("cpt", {"liger": True, "label_smoothing": 0.1}, "makes no logits, which label_smoothing needs"),
-        ("dpo", {"loss": "ipo", "label_smoothing": 0.1}, "label_smoothing is for loss sigmoid"),
+        ("dpo", {"loss": "ipo", "label_smoothing": 0.1}, "label_smoothing is for loss robust and exo_pair"),
+        ("dpo", {"label_smoothing": 0.1}, "TRL does not use it in sigmoid: leave it out, or write loss: robust"),
         ("dpo", {"loss": "exo_pair"}, "needs label_smoothing above 0"),
     ],
 )
@@ -208,7 +209,7 @@ def test_an_older_transformers_would_smooth_each_pass_by_itself(monkeypatch: pyt
         interface.Missing, match=r"label_smoothing needs transformers 5\.15, here is 5\.14\.2: pip install"
     ):
         TrainSettings.read({**stages.SIX_STEPS, "label_smoothing": 0.1})
-    TrainSettings.read({**stages.SIX_STEPS, "label_smoothing": 0.1}, "dpo")
+    TrainSettings.read({**stages.SIX_STEPS, "label_smoothing": 0.1, "loss": "robust"}, "dpo")
 
 
 @pytest.mark.parametrize(

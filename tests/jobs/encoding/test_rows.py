@@ -1,4 +1,4 @@
-"""Rows to ids and loss, held against transformers' own functions."""
+"""Rows to ids and loss, compared with transformers' own functions."""
 
 from __future__ import annotations
 

@@ -14,6 +14,8 @@ import pytest
 import yaml
 
 from jobs import backends
+from jobs.backends.automodel.settings import AutomodelSettings
+from jobs.backends.nemo.settings import NemoSettings
 from jobs.backends.trl.settings import TrainSettings
 from jobs.core import hashing, seal, seal_index, speed
 from jobs.core.capabilities import Memory
@@ -139,6 +141,11 @@ def test_what_fits_is_not_refused(workspace: Workspace) -> None:
         ("nemo", "9G", {"batch_size": 1, "recompute": "full"}, "lora_rank: 16"),
         ("nemo", "9G", {"batch_size": 4, "lora_rank": 4, "recompute": "selective"}, "micro_batch_size"),
         ("automodel", "12G", {"gpus": 4, "recompute": True, "sequence_length": 8192}, "tensor_parallel: 4"),
+        ("automodel", "8G", {"gpus": 1, "batch_size": 1, "sequence_length": 512}, "lora_rank: 16"),
+        ("trl", "7G", {"batch_size": 1, "sequence_length": 512, "shard": "full", "save_beside": True}, "lora_rank: 16"),
+        ("nemo", "9G", {"batch_size": 1, "recompute": "full", "fp8": "delayed", "save_beside": True}, "lora_rank: 16"),
+        ("nemo", "24G", {"kind": "sft", "packed": True, "batch_size": 4}, "recompute"),
+        ("automodel", "40G", {"kind": "sft", "gpus": 2, "batch_size": 32}, "micro_batch_size"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_what_does(
@@ -160,11 +167,12 @@ def test_what_does_not_fit_is_refused_with_what_does(
     }
     nodes = values.pop("nodes", 1)
     again = replace(given, settings={**given.settings, **values}, resources=given.resources.changed(nodes=nodes))
-    if backend == "trl":
-        known = {
-            name: value for name, value in again.settings.items() if name != "optimizer"
-        }  # bitsandbytes is not here
-        TrainSettings.read({"steps": 1, "lr": 1e-5, **known}, kind)
+    known = {name: value for name, value in again.settings.items() if name not in ("optimizer", "num_key_value_heads")}
+    told = {"steps": 1, "lr": 1e-5, **known}  # bitsandbytes is not here
+    if backend == "automodel":
+        AutomodelSettings.read(told)
+    else:
+        {"trl": TrainSettings, "nemo": NemoSettings}[backend].read(told, kind)
     estimates.refuse(Plan("p", (again,)), profile(memory), workspace)
 
 

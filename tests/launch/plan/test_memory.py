@@ -267,6 +267,17 @@ def test_memory_with_transformer_engine_against_what_was_measured(
     assert found.total - found.reserve == pytest.approx(measured, rel=0.15)
 
 
+def test_memory_of_automodel_on_two_gpus_against_what_was_measured() -> None:
+    """The CPT of the chain there: 83 million parameters over two H200, passes of 16 x 1024 tokens."""
+    found = json.loads((RESULTS / "h200x2-2026-11-30-automodel.json").read_text())
+    cpt = found["two GPUs, each a node"]["auto"]["stages"]["cpt"]
+    model = Model(layers=12, hidden=768, heads=12, groups=4, head=64, ffn=2304, vocabulary=1024, tied=True)
+    settings = {name: value for name, value in cpt["settings"].items() if value is not None}
+    keeps = kept_by("automodel", set(), settings)
+    estimated = estimate.memory(model, estimate.shape_of("cpt", settings, 2, 1), keeps)
+    assert estimated.total - estimated.reserve == pytest.approx(cpt["metrics"]["peak_memory_bytes"], rel=0.05)
+
+
 def test_what_is_kept_depends_on_what_is_installed_where_the_stage_runs() -> None:
     """By what the probe found, not by files beside the interpreter: an environment may see packages of the machine."""
     declared = backends.load("nemo").CAPABILITIES.memory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -29,12 +30,28 @@ def test_a_setting_that_the_back_end_refuses_ends_the_submission(tmp_path: Path,
     assert not chain.workspace.runs.exists() or not list(chain.workspace.runs.iterdir())
 
 
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_plan_and_a_run_here_refuse_it_too(tmp_path: Path, command: str) -> None:
+    """With the line of the setting, before anything is fetched or run."""
+    options = "{ballast_mbb: 2}"
+    stages = STAGES.replace("checkpoint: cpt, data: pairs,", f"checkpoint: cpt, data: pairs, options: {options},")
+    chain = Chain.make(tmp_path / "chain", stages, cluster="local")
+    if command == "run":
+        chain.fetch()
+    done = chain.overnight(command, str(chain.pipeline), "--cluster", "local", check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert f"{chain.pipeline}:9:" in done.stderr
+    assert "stages.sft.options.ballast_mbb: stage 'sft': back end 'toy': unknown setting 'ballast_mbb'" in done.stderr
+    assert not chain.workspace.runs.exists() or not list(chain.workspace.runs.iterdir())
+
+
 def test_a_stage_that_is_done_is_not_asked_again(tmp_path: Path) -> None:
     """A later version may refuse what made it, and it does not run."""
     stages = STAGES.replace("checkpoint: cpt, data: pairs,", "checkpoint: cpt, data: pairs, options: {ballast_mbb: 2},")
     chain = Chain.make(tmp_path / "chain", stages, cluster="devcluster")
     chain.fetch()
-    fingerprint = chain.plan()["sft"]["fingerprint"]
+    planned = chain.overnight("plan", str(chain.pipeline), "--cluster", chain.cluster, "--json", check=False)
+    (fingerprint,) = (stage["fingerprint"] for stage in json.loads(planned.stdout)["stages"] if stage["name"] == "sft")
     store = chain.workspace.entry("checkpoint", fingerprint)
     store.output.mkdir(parents=True)
     (store.output / "weights").write_text("w")

@@ -78,7 +78,7 @@ def test_nccl_tells_its_reasons_where_several_gpus_talk(
     tmp_path: Path, gpus: int, nodes: int, given: str | None, told: str
 ) -> None:
     """A value of the profile, of modules or of the set-up counts."""
-    plain = {"modules": (), "enter": (), "scratch": None, "gpus": gpus, "nodes": nodes}
+    plain = {"modules": (), "enter": (), "scratch": None, "node_gpus": gpus, "nodes": nodes}
     environment = {"environment": [] if given is None else [("NCCL_DEBUG", given)], "stage_dir": tmp_path}
     text = templates.template("node.sh.j2", **{**SPEC, **environment}, **{**NODE, **plain}, launcher="python")
     shown = text.replace("exec ", 'printf %s "${NCCL_DEBUG-unset}"; : ')

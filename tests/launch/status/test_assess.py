@@ -181,7 +181,7 @@ def test_absence_is_lost_never_success(run: Run) -> None:
     started(run, "cpt", "11")
     found = first(run)
     assert found.state is State.LOST
-    assert found.text == "ended without a word; neither the queue nor the accounting knows its job"
+    assert found.text == "ended without a verdict; neither the queue nor the accounting knows its job"
 
 
 @pytest.mark.failure(1, 2)

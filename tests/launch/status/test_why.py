@@ -46,7 +46,7 @@ def text_of(found: Why) -> str:
 
 @pytest.mark.parametrize("state", list(State))
 def test_every_state_has_its_words_and_its_next_command(run: Run, state: State) -> None:
-    """Whoever has to do something is told what; who has not is not told to."""
+    """Where the user has to do something, it is named; otherwise nothing is."""
     shown = StageStatus("cpt", state, f"these words for {state}", job="11")
     (found,) = why.explain(run, run.plan(), run.profile(), RunStatus((shown,)), "cpt")
     assert found.state == state.value

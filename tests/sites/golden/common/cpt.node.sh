@@ -12,6 +12,7 @@ export HF_HUB_OFFLINE=1
 export OMP_NUM_THREADS=4
 export TOKENIZERS_PARALLELISM=false
 export TRANSFORMERS_OFFLINE=1
+export OVERNIGHT_WANTS_GPUS=1
 # NCCL's own reason stands in the log, not only its class of error.
 export NCCL_DEBUG="${NCCL_DEBUG-WARN}"
 # The elastic agent answers TERM by killing its workers 30 s later, and ends with 1 even when all of them have saved and
