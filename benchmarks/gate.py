@@ -21,7 +21,7 @@ from pathlib import Path
 
 from measure import PAIRS, Spread, report
 
-from jobs.core import seal
+from jobs.core import hashing, seal
 
 FACTS = {"kind": seal.SealKind.CHECKPOINT, "format": "hf", "fingerprint": "0" * 64}
 HASHES = ("sha256", "sha512", "blake2b", "blake2s", "sha3_256")
@@ -107,13 +107,13 @@ def main() -> None:
             return seconds(lambda: seal.verify(directory, sealed))
 
         def light_seal() -> float:
-            return seconds(lambda: seal.seal_directory(directory, light, depth=seal.Depth.LIGHT, **FACTS))
+            return seconds(lambda: seal.seal_directory(directory, light, depth=hashing.Depth.LIGHT, **FACTS))
 
         def light_gate() -> float:
             return seconds(lambda: seal.verify(directory, light))
 
         def digest() -> float:
-            return gib / digest_rate(hashlib.new(seal.WHOLE).name)
+            return gib / digest_rate(hashlib.new(hashing.WHOLE).name)
 
         write(directory, given.files, file_bytes)
         full()
@@ -139,7 +139,7 @@ def main() -> None:
         report("  GiB/s", f"{gib / value.median:.2f}")
     report("GiB/s of the hashes in memory, all cores", ", ".join(f"{n} {r:.2f}" for n, r in rates.items()))
     fastest = max(rates, key=lambda name: rates[name])
-    report("fastest kept hash", fastest, seal.WHOLE, fastest == seal.WHOLE)
+    report("fastest kept hash", fastest, hashing.WHOLE, fastest == hashing.WHOLE)
     bound = max(found["cat, cold"].median, found["sha256 in memory, all cores"].median)
     for label in ("file gate, cold", "seal, cold"):
         share = bound / found[label].median

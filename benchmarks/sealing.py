@@ -22,8 +22,8 @@ from gate import digest_rate, forget, seconds
 from measure import PAIRS, Spread, report
 
 from jobs.core import seal, shares
+from jobs.core.hashing import Depth
 from jobs.core.paths import StorePaths
-from jobs.core.seal import Depth
 from jobs.core.shares import Node
 from jobs.training.saves import Saves
 

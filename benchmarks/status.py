@@ -61,23 +61,23 @@ def stage(number: int) -> PlannedStage:
     )
 
 
-def make_run(directory: Path) -> Run:
-    """A run of ``STAGES`` submitted stages."""
+def make_run(directory: Path, stages: int = STAGES, sealed: int = SEALED) -> Run:
+    """A run of so many submitted stages, of which the first are sealed and the next one runs."""
     (directory / "many.yaml").write_text(PIPELINE, encoding="utf-8")
     (directory / "site.yaml").write_text("executor: slurm\n", encoding="utf-8")
-    plan = Plan("many", tuple(map(stage, range(STAGES))), (), sys.executable)
+    plan = Plan("many", tuple(map(stage, range(stages))), (), sys.executable)
     pipeline, profile = read_pipeline(directory / "many.yaml"), read_profile(directory / "site.yaml")
     run = rundir.create(Workspace(directory / "workspace"), pipeline, profile, plan)
     lines = []
     rows, accounts = [], []
     for number, planned in enumerate(plan.stages):
-        name, job = submit(run, planned, number)
+        name, job = submit(run, planned, number, sealed)
         lines += [
             {"time": time.time(), "event": Event.INTENT, "stage": planned.name, "names": [name]},
             {"time": time.time(), "event": Event.SUBMITTED, "stage": planned.name, "link": 0, "job": job},
         ]
-        if number >= SEALED:
-            rows.append(row(job, name, running=number == SEALED))
+        if number >= sealed:
+            rows.append(row(job, name, running=number == sealed))
             accounts.append(account(job, name))
     with open(run.paths.journal, "a", encoding="utf-8") as stream:
         stream.writelines(json.dumps(line) + "\n" for line in lines)
@@ -86,7 +86,7 @@ def make_run(directory: Path) -> Run:
     return run
 
 
-def submit(run: Run, planned: PlannedStage, number: int) -> tuple[str, str]:
+def submit(run: Run, planned: PlannedStage, number: int, sealed: int) -> tuple[str, str]:
     """What a submission, and the job if it has begun, leave behind of one stage; its job's name and id."""
     store = planned.store(run.workspace)
     paths = run.paths.stage(planned.name)
@@ -98,13 +98,13 @@ def submit(run: Run, planned: PlannedStage, number: int) -> tuple[str, str]:
     store.attempt(1).write_text(json.dumps({**vars(attempt), "job_names": [name]}), encoding="utf-8")
     store.attempt_jobs(1).write_text(json.dumps({"0": job}), encoding="utf-8")
     assert number or attempts.current(store) == attempt
-    if number <= SEALED:
+    if number <= sealed:
         assert claim.take(store, Claim("abcdef", 0, 0, job, "node1", time.time())) is None
         for event in ("file_gate", "start", "sealed", "verdict"):
             files.append_json_line(paths.events, {"time": time.time(), "event": event, "job": job}, durable=False)
-    if number < SEALED:
+    if number < sealed:
         store.seal.write_text("{}", encoding="utf-8")
-    if number == SEALED:
+    if number == sealed:
         writer = ProgressWriter(paths.progress)
         for step in range(1000):
             writer.report(step, 2000, "training", loss=1.0)
@@ -120,7 +120,7 @@ def row(job: str, name: str, running: bool) -> str:
 
 
 def account(job: str, name: str) -> str:
-    """A row as sacct prints it, of a job that ended without a word."""
+    """A row as sacct prints it, of a job that ended without a verdict."""
     now = f"{time.time():.0f}"
     return "\x1f".join([job, "NODE_FAIL", "0:0", now, now, now, "node1", name]) + "\n"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import toychain
 from measure import OVERNIGHT, Cost, Spread, alternate, child, report
 
-from jobs.core import seal, speed
+from jobs.core import hashing, seal, speed
 from jobs.core.paths import Workspace
 
 ENTRIES = int(os.environ.get("BENCHMARK_ENTRIES", "100000"))
@@ -56,7 +56,7 @@ def fill(workspace: Workspace) -> None:
         seal.SealKind.CHECKPOINT,
         "hf",
         "f" * 64,
-        tuple(seal.FileDigest(f"model-{number}.safetensors", 1_000_000, "0" * 64) for number in range(8)),
+        tuple(hashing.FileDigest(f"model-{number}.safetensors", 1_000_000, "0" * 64) for number in range(8)),
         metrics={speed.SHAPE: "batch 64 by 8", speed.GPU: "NVIDIA A100", speed.SECONDS: 1.5},
     )
     first = workspace.entry("checkpoint", f"{0:016x}")

@@ -11,9 +11,10 @@ from typing import Any
 
 from data_prep.common.errors import DataError, Flaw
 from data_prep.rows import forms
-from data_prep.rows.forms import Fields, Unfit
-from data_prep.rows.messages import written
+from data_prep.rows.fields import Fields
+from data_prep.rows.messages import Unfit, written
 from data_prep.sources import formats, layout, reader
+from data_prep.sources.files import rows_of
 
 LOOKED_AT = 20_000
 """The most rows of a data set that are read."""
@@ -69,6 +70,36 @@ def recognise(path: Path) -> Recognised:
     return _Rows(rows).look("test" in splits)
 
 
+def readable(kind: str, source: Path, *, prepared: bool) -> int:
+    """How many rows of ``source`` a data stage of this kind reads, of the first ``LOOKED_AT``; 0 for texts.
+    ``prepared``: it has ``prepare``, which knows more forms. Raises DataError: a row that ends the stage; with file and
+    line."""
+    seen = 0
+    for path in layout.data_files(source):
+        known = formats.look(str(path))
+        if known.refused:
+            raise DataError(known.refused, path)
+        if path.stat().st_size == 0:
+            raise DataError("is empty", path)
+        if not known.is_rows:
+            continue
+        before = seen
+        found: Iterator[object] = flawless(str(path)) if prepared else rows_of(kind, str(path), known)
+        for _ in itertools.islice(found, LOOKED_AT - seen):
+            seen += 1
+        if seen == before and seen < LOOKED_AT:
+            raise DataError("has no rows", path)
+    return seen
+
+
+def flawless(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of a file with their lines. Raises DataError: one cannot be read."""
+    for found in reader.rows(path):
+        if isinstance(found, Flaw):
+            raise DataError(f"{found.place}: {found.text}")
+        yield found
+
+
 def _split_of(path: Path, file: Path) -> str:
     parts = (*file.relative_to(path).parts[:-1], file.name.partition(".")[0]) if path.is_dir() else ()
     return next((part for part in parts if part in ("test", "validation")), "")
@@ -110,10 +141,8 @@ class _Rows:
 
     def _found(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for file in self._files:
-            for one in reader.rows(str(file)):
-                if isinstance(one, Flaw):
-                    raise DataError(f"{one.place}: {one.text}")
-                yield f"{file}:{one[0]}", one[1]
+            for number, row in flawless(str(file)):
+                yield f"{file}:{number}", row
 
     def _see(self, place: str, row: dict[str, Any]) -> None:
         fields = Fields(row)

@@ -65,10 +65,11 @@ def main(argv: Sequence[str]) -> int:
 
         return ray_nodes.main(spec, float(rest[0]))
     from jobs.lifecycle import steps
+    from jobs.lifecycle.start import EndedBy, Start, event
 
-    start = steps.Start.from_environment(spec.attempt)
+    start = Start.from_environment(spec.attempt)
     if verb == "finish":
-        ended_by = steps.EndedBy(rest[1]) if len(rest) > 1 else steps.EndedBy.ITSELF
+        ended_by = EndedBy(rest[1]) if len(rest) > 1 else EndedBy.ITSELF
         print(steps.finish(spec, start, int(rest[0]), ended_by))
         return 0
     if verb == "monitor":
@@ -76,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
 
         return monitor.main(spec, start, int(rest[0]), float(rest[1]))
     if verb == "not-requeued":
-        steps.event(spec.stage_paths, start, "not_requeued", answer=rest[0].strip())
+        event(spec.stage_paths, start, "not_requeued", answer=rest[0].strip())
         return 0
     print(f"unknown verb {verb!r}", file=sys.stderr)
     return 2

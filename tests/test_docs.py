@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from jobs.core.verdict import FailureClass
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -47,10 +49,14 @@ def test_every_page_is_in_the_table_of_contents() -> None:
     assert {str(page.relative_to(DOCS).with_suffix("")) for page in PAGES} - {"index"} == listed
 
 
-@pytest.mark.parametrize("name", TRANSLATED, ids=str)
-def test_a_korean_page_has_what_the_english_one_has(name: Path) -> None:
+PAIRS = [(ROOT / "README.md", ROOT / "README.ko.md"), *((DOCS / name, DOCS / "ko" / name) for name in TRANSLATED)]
+"""English pages and the Korean ones that follow them."""
+
+
+@pytest.mark.parametrize(("original", "translated"), PAIRS, ids=lambda page: page.name)
+def test_a_korean_page_has_what_the_english_one_has(original: Path, translated: Path) -> None:
     """As many headings and rows of tables, and the same examples."""
-    english, korean = ((place / name).read_text(encoding="utf-8") for place in (DOCS, DOCS / "ko"))
+    english, korean = (page.read_text(encoding="utf-8") for page in (original, translated))
 
     def shape(text: str) -> tuple[list[str], list[int], int]:
         bare = _CODE.sub("", text)
@@ -58,13 +64,24 @@ def test_a_korean_page_has_what_the_english_one_has(name: Path) -> None:
         return heads, [line.count("|") for line in bare.splitlines() if line.startswith("|")], len(_CODE.findall(text))
 
     assert shape(korean) == shape(english)
-    hangul = sum("가" <= letter <= "힣" for letter in korean)
-    assert hangul > len(korean) / 10
+    prose = _CODE.sub("", korean)
+    hangul = sum("가" <= letter <= "힣" for letter in prose)
+    assert hangul > len(prose) / 10
 
 
 def test_the_promised_pages_are_there_in_korean() -> None:
-    promised = {Path("guide.md"), *(path.relative_to(DOCS) for path in (DOCS / "how_to").glob("*.md"))}
+    promised = {
+        Path("guide.md"),
+        Path("tutorial.md"),
+        *(path.relative_to(DOCS) for path in (DOCS / "how_to").glob("*.md")),
+    }
     assert promised <= set(TRANSLATED)
+
+
+def test_every_failure_class_has_its_line() -> None:
+    page = (DOCS / "failures.md").read_text(encoding="utf-8")
+    missing = {one.value for one in FailureClass} - {"none"} - {*re.findall(r"`(\w+)`", page)}
+    assert missing == set()
 
 
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+MOST_LINES = 400
+"""Of a module. One that grows longer holds two ideas: the second becomes a module beside it."""
 ROOMS = sorted(
     ".".join(path.parent.relative_to(ROOT).parts)
     for top in ("launch", "jobs", "data_prep")
@@ -56,3 +58,14 @@ def test_a_name_belongs_to_one_class_or_alias() -> None:
     assert len(found) > 300
     del found["Array"]  # of numbers: NumPy's, with their type where that matters
     assert {name: where for name, where in found.items() if len(where) > 1} == {}
+
+
+def test_no_module_is_longer_than_can_be_kept_in_mind() -> None:
+    tops = ("overnight", "launch", "jobs", "data_prep")
+    lines = {
+        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())
+        for top in tops
+        for path in (ROOT / top).rglob("*.py")
+    }
+    assert len(lines) > 400
+    assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}

@@ -1,4 +1,4 @@
-"""NeMo's own recipe ``llama32_1b`` or ``llama32_3b``, started by hand: what a stage of Overnight is held against.
+"""NeMo's own recipe ``llama32_1b`` or ``llama32_3b``, started by hand: what a stage of Overnight is compared with.
 
 ``python by_hand.py ROOT NAME OUT [--steps N]``: same model, data, batch and settings as the pipeline ``ROOT/NAME.yaml``
 of ``inputs.py`` gives to its stage, but nothing of Overnight in the loop; by ``srun``, one task for each GPU, where

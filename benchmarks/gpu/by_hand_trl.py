@@ -1,4 +1,4 @@
-"""transformers' own Trainer with FSDP2, started by hand: what a stage of ``trl`` is held against.
+"""transformers' own Trainer with FSDP2, started by hand: what a stage of ``trl`` is compared with.
 
 ``srun python by_hand_trl.py ROOT NAME OUT [--steps N]``, one task for each GPU: same model, data, batch and settings as
 the pipeline ``ROOT/NAME.yaml`` gives to its stage, with nothing of Overnight in the loop. Rank 0 writes the time at

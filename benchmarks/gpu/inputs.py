@@ -63,7 +63,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "fp8-tensorwise": {"sequence_length": 4096, "batch_size": 16, "micro_batch_size": 2,
                        "options": {"recompute": "none", "fp8": "tensorwise"}},
 }  # fmt: skip
-"""Shapes of the large models whose memory and step time are held against the estimate; they can be timed by hand, too.
+"""Shapes of the large models whose memory and step time are compared with the estimate; they can be timed by hand, too.
 The last six are for transformer_engine, whose attention keeps no scores; the last four also for the 3b model."""
 
 
@@ -258,7 +258,7 @@ def ray(size: Size) -> dict[str, Any]:
 
 
 def evaluation(whole: dict[str, Any]) -> dict[str, Any]:
-    """The last stage of a chain, held against nothing."""
+    """The last stage of a chain, compared with nothing."""
     return {name: value for name, value in whole["final"].items() if name != "compare_to"}
 
 

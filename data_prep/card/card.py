@@ -16,7 +16,7 @@ from data_prep.card import overlaps
 from data_prep.common.settings import SPLITS, Settings
 from data_prep.common.units import DraftRow, Tally
 from data_prep.sources.catalogues import Wheel
-from jobs.core import seal
+from jobs.core import hashing
 from jobs.core.spec import Source
 
 
@@ -81,7 +81,7 @@ def describe(
     """Facts of the data set as plain JSON values.
 
     Raises:
-        RuntimeError: units are unaccounted for, which is a bug of ours.
+        RuntimeError: units are unaccounted for, which is a bug in overnight.
     """
     read, kept, dropped = tally.read.total(), tally.kept.total(), tally.dropped.total()
     if read != kept + dropped:
@@ -104,7 +104,7 @@ def describe(
                 "project": wheel.project,
                 "version": wheel.version,
                 "licence": wheel.licence,
-                "sha256": seal.digest_file(wheel.path),
+                "sha256": hashing.digest_file(wheel.path),
             }
             for wheel in sorted(wheels, key=lambda wheel: wheel.path.name)
         ],

@@ -223,7 +223,7 @@ def _facts(workdir: WorkDir, request: CorpusRequest, encoder: Encoder | None, wr
     decided = workdir.facts("decide")
     rows = {name: int(decided["rows"][name]) for name in SPLITS}
     if account.read != account.dropped.total() + sum(rows.values()):
-        raise RuntimeError(f"{account.read} read, but {rows} kept and {account.dropped} dropped: a bug of ours")
+        raise RuntimeError(f"{account.read} read, but {rows} kept and {account.dropped} dropped: a bug in overnight")
     lengths = {what: {name: found[name].as_json() for name in SPLITS} for what, found in written.lengths.items()}
     heads = written.heads
     # of a sample: the documents whose beginnings were kept

@@ -28,10 +28,10 @@ from data_prep.rows.drafts import ANSWERS, Texts
 from data_prep.rows.recipe import RowRecipe
 from data_prep.rows.shard import RowPlan
 from data_prep.rows.table import Array, Table
-from jobs.core import seal
+from jobs.core import hashing
 from jobs.core.spec import Source
 from jobs.encoding.errors import CannotEncode
-from jobs.encoding.rows import filled
+from jobs.encoding.texts import filled
 
 SHARD_BYTES = 4_000_000
 MOST_SHARDS = 256
@@ -167,7 +167,7 @@ def _pack(output: Path, split: str, own: Array, found: Table, recipe: RowRecipe)
 def _facts(request: RowsRequest, sources: Sequence[Source], found: Decision, rows: dict[str, int]) -> dict[str, Any]:
     account, tokenizer = found.account, request.recipe.tokenizer
     if account.read != account.dropped.total() + sum(rows.values()):
-        raise RuntimeError(f"{account.read} read, but {rows} kept and {account.dropped} dropped: a bug of ours")
+        raise RuntimeError(f"{account.read} read, but {rows} kept and {account.dropped} dropped: a bug in overnight")
     forms, form = found.rows.named("forms", "form")
     count = np.bincount(form[found.kept], minlength=len(forms)).tolist()
     columns = {name: found.rows.column(name) for name in ("whole", "asked")}
@@ -219,7 +219,7 @@ def _example(rows: Table, number: int) -> dict[str, str]:
 def _tokenizer_facts(directory: Path, rows: Table) -> dict[str, Any]:
     file = directory / "tokenizer.json"
     return {
-        "digest": seal.digest_file(file) if file.is_file() else "",
+        "digest": hashing.digest_file(file) if file.is_file() else "",
         "vocabulary": rows.told[0]["vocabulary"],
         "engine": "transformers",
     }

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from data_prep.card.account import SAMPLE_CHARS, Account
 from data_prep.common.units import identify
 from data_prep.rows import conversations, forms
-from data_prep.rows.forms import Example, Fields
+from data_prep.rows.fields import Fields, is_null
+from data_prep.rows.forms import Example
 from data_prep.rows.messages import Unfit, said, without_reasoning, written
 from data_prep.rows.recipe import RowRecipe
 from jobs.encoding.messages import Message
@@ -132,7 +133,7 @@ def of_row(place: str, row: dict[str, Any], recipe: RowRecipe, account: Account)
 def _field(row: dict[str, Any], name: str | None) -> str:
     if name is None:
         return ""
-    if forms.null(row.get(name)):
+    if is_null(row.get(name)):
         raise Unfit("missing_field", f'field "{name}" (to split by) is missing')
     return str(row[name])
 

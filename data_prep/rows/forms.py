@@ -7,13 +7,12 @@ an error that names it; ``ignore`` leaves fields out, ``carry`` takes more along
 from __future__ import annotations
 
 import json
-import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from data_prep.common.errors import leaving_out
+from data_prep.rows.fields import Fields, is_empty
 from data_prep.rows.messages import (
     Unfit,
     check_turns,
@@ -23,10 +22,7 @@ from data_prep.rows.messages import (
     said,
     transcript,
 )
-from data_prep.sources.files import CARRIED
 from jobs.encoding.messages import Message
-
-__all__ = ["Example", "Fields", "Unfit", "instructions", "preferences"]
 
 
 @dataclass(frozen=True)
@@ -43,108 +39,6 @@ class Example:
     tools: list[dict[str, Any]] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
     skip: str = ""
-
-
-class Fields:
-    """The fields of a row; ``rest`` tells which were not asked for."""
-
-    def __init__(self, row: Mapping[str, Any], ignore: Sequence[str] = (), carry: Sequence[str] = ()) -> None:
-        self.ignored: Counter[str] = Counter()
-        self._ignore = ignore
-        self._row = {name: self._without(value) for name, value in row.items() if not self._is_ignored(name, value)}
-        self._carry = (*CARRIED, *carry)
-        self._used: set[str] = set()
-
-    def _is_ignored(self, name: str, value: Any) -> bool:
-        if name in self._ignore and not _empty(value):
-            self.ignored[name] += 1
-        return name in self._ignore
-
-    def _without(self, value: Any) -> Any:
-        """A message, or the messages of a list, without the fields that are ignored."""
-        if self._ignore and isinstance(value, list | tuple):
-            return [self._without(entry) if isinstance(entry, Mapping) else entry for entry in value]
-        if self._ignore and isinstance(value, Mapping):
-            return {key: one for key, one in value.items() if not self._is_ignored(key, one)}
-        return value
-
-    def __contains__(self, name: str) -> bool:
-        return not _empty(self._row.get(name))
-
-    def has(self, *names: str) -> bool:
-        """Whether all are there with content."""
-        return all(name in self for name in names)
-
-    def form(self, forms: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-        """The first form of which all fields are there: of rows that have the columns of several (null where they have
-        none) the one with content. Empty: none."""
-        known = list(forms)
-        empty = (form for form in known if all(name in self._row for name in form))
-        return next((form for form in known if self.has(*form)), next(empty, ()))
-
-    def take(self, name: str) -> Any:
-        """A field, which counts as used."""
-        self._used.add(name)
-        return self._row.get(name)
-
-    def text(self, name: str) -> str:
-        """A field that is a text with content.
-
-        Raises:
-            Unfit: missing, null, empty or no text.
-        """
-        value = self.take(name)
-        if null(value):
-            raise Unfit("null_field", f'field "{name}" is {"null" if name in self._row else "missing"}')
-        if not isinstance(value, str):
-            raise Unfit("not_text", f'field "{name}" is {type(value).__name__}, not a text')
-        if not value.strip():
-            raise Unfit("empty_text", f'field "{name}" is empty')
-        return value
-
-    def names(self) -> str:
-        """The names of the fields, for messages."""
-        return "the fields " + (", ".join(f'"{name}"' for name in list(self._row)[:8]) or "(none)")
-
-    def unused(self) -> list[str]:
-        """The fields with content that are neither used nor carried."""
-        rest = (name for name, value in self._row.items() if name not in self._used and not _empty(value))
-        return [name for name in rest if name not in self._carry]
-
-    def carried(self, form: str) -> dict[str, Any]:
-        """The fields to keep beside the row.
-
-        Raises:
-            Unfit: a field is neither used nor carried.
-        """
-        for name in self.unused()[:1]:
-            leave = leaving_out(name)
-            raise Unfit(
-                "unknown_field",
-                f'field "{name}" is not used by a row of the form {form}: write {leave} to leave it out, '
-                f"or {leave.replace('ignore', 'carry', 1)} to keep it beside the row",
-            )
-        found = {}
-        for name, value in self._row.items():
-            if name in self._used or _empty(value):
-                continue
-            try:
-                json.dumps(value, allow_nan=False)
-            except (TypeError, ValueError) as error:
-                raise Unfit(
-                    "not_json", f'field "{name}" cannot be kept beside the row ({error}): write {leaving_out(name)}'
-                ) from error
-            found[name] = value
-        return found
-
-
-def null(value: Any) -> bool:
-    """None, or NaN, by which pandas writes it."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _empty(value: Any) -> bool:
-    return null(value) or value in ("", [], {})
 
 
 def instructions(row: Fields) -> Example:
@@ -241,7 +135,7 @@ def _system(row: Fields, found: Sequence[Message]) -> list[Message]:
 def _history(row: Fields) -> list[Message]:
     """The earlier turns of a row of Alpaca's form: pairs of texts."""
     value = row.take("history")
-    if _empty(value):
+    if is_empty(value):
         return []
     found = []
     for number, turn in enumerate(value if isinstance(value, list | tuple) else [None]):
@@ -261,7 +155,7 @@ def _tools(row: Fields) -> list[dict[str, Any]]:
             value = json.loads(value)
         except ValueError as error:
             raise Unfit("not_tools", f'field "tools" is a text, and no JSON: {error}') from error
-    if _empty(value):
+    if is_empty(value):
         return []
     if not isinstance(value, list | tuple) or not all(isinstance(one, Mapping) for one in value):
         raise Unfit("not_tools", 'field "tools" is no list of tools')
@@ -275,7 +169,7 @@ def _tools(row: Fields) -> list[dict[str, Any]]:
 def _options(row: Fields) -> dict[str, Any]:
     """What a row gives to its chat template (TRL's field)."""
     value = row.take("chat_template_kwargs")
-    if _empty(value):
+    if is_empty(value):
         return {}
     if not isinstance(value, Mapping):
         raise Unfit("not_options", 'field "chat_template_kwargs" is no object')
@@ -402,7 +296,7 @@ def _ranked(row: Fields) -> Example:
         ranked = isinstance(entry, Mapping) and isinstance(entry.get("rank"), int | float)
         if not ranked or not isinstance(entry.get("answer"), str) or not entry["answer"].strip():
             raise Unfit("not_ranked", f'answers[{number}] has no "answer" with a "rank"')
-        if unknown := [name for name in entry if name not in ("answer", "rank", "model") and not _empty(entry[name])]:
+        if unknown := [name for name in entry if name not in ("answer", "rank", "model") and not is_empty(entry[name])]:
             raise Unfit(
                 "unknown_field",
                 f'answers[{number}] has the field "{unknown[0]}", which is not used: write {leaving_out(unknown[0])}',

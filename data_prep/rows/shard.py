@@ -41,7 +41,8 @@ from data_prep.tokens.encoder import Encoder, Proof
 from jobs.core import files
 from jobs.encoding.errors import CannotEncode
 from jobs.encoding.load import WrongVocabulary, load
-from jobs.encoding.rows import IdsOf, RowEncoder, Tokens, control_tokens
+from jobs.encoding.rows import IdsOf, RowEncoder, control_tokens
+from jobs.encoding.tokens import Tokens
 
 ROW = np.dtype(
     [

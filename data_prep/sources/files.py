@@ -85,7 +85,7 @@ def rows(kind: str, sources: tuple[Source, ...], progress: Callable[[int, int], 
             if known.form == "text" and kind == "corpus":
                 yield from _paragraphs(source.path, known.encoding)
             else:
-                yield from _rows(kind, source.path, known)
+                yield from rows_of(kind, source.path, known)
             if os.stat(source.path).st_mtime_ns != before:
                 raise DataError("changed while it was read; start again", source.path)
         except FileNotFoundError as error:
@@ -144,7 +144,8 @@ def _paragraphs(path: str, encoding: str) -> Iterator[FileRow]:
         raise DataError("has no rows", path)
 
 
-def _rows(kind: str, path: str, known: formats.Format) -> Iterator[FileRow]:
+def rows_of(kind: str, path: str, known: formats.Format) -> Iterator[FileRow]:
+    """The rows of one file without ``prepare``. Raises DataError: one is not of this kind; with file and line."""
     if not known.is_rows:
         text = ", .txt or .md" if kind == "corpus" else ""
         raise DataError(known.refused or f"a file of {kind} must end in {', '.join(formats.ROWS)}{text}", path)

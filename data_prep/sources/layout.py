@@ -18,7 +18,7 @@ from typing import Any
 
 from data_prep.common.errors import DataError
 from data_prep.common.settings import SPLITS, SplitSettings
-from data_prep.sources import formats
+from data_prep.sources import formats, hub_readme
 from data_prep.sources.files import check_digest, find_files
 from jobs.core.spec import Source
 
@@ -33,7 +33,6 @@ _BETWEEN = re.compile(r"[-._ 0-9]+")
 _SHARD = re.compile(r"[-_.](\d+)-of-(\d+)(?:-[0-9a-f]{16})?$")
 _ABOUT = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json", "card.json", "card.html")
 _BESIDE = re.compile(r"(readme|license|licence|notice|citation|changelog)(\.(md|txt|rst|cff))?", re.IGNORECASE)
-_FRONT = re.compile(r"\A\ufeff?---\r?\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE)
 _POOL = "or pour all files together with split: {existing: pool}"
 
 
@@ -183,32 +182,24 @@ class _Files:
     def readmes(self) -> None:
         """READMEs of the hub whose front matter names files."""
         for path in sorted(path for path in self._open if os.path.basename(path).lower() == "readme.md"):
-            front = _front_matter(self._content(path))
+            front = hub_readme.front_matter(self._content(path))
             if "configs" in front or "dataset_info" in front:
                 self._leave(path, "describes the data set")
-            if isinstance(front.get("configs"), list) and front["configs"]:
-                self._config(path, front["configs"])
+            if configs := hub_readme.configs(front):
+                self._config(path, configs)
 
-    def _config(self, readme: str, configs: list[Any]) -> None:
-        known = {str(one.get("config_name", "default")): one for one in configs if isinstance(one, dict)}
-        wanted = self._split.config or (
-            next(iter(known))
-            if len(known) == 1
-            else next((name for name, one in known.items() if one.get("default") or name == "default"), None)
-        )
-        if wanted not in known:
-            said = f"has the configs {', '.join(known)}" + (f", not {wanted}" if wanted else "")
-            raise DataError(f"{said}: choose one with split: {{config: {next(iter(known))}}}", readme)
+    def _config(self, readme: str, configs: Mapping[str, Mapping[str, Any]]) -> None:
+        wanted = hub_readme.choose(configs, self._split.config, readme)
+        chosen = configs[wanted]
         folder = Path(readme).parent
-        chosen = known[wanted]
         base = folder / str(chosen.get("data_dir") or ".")
         how = f"config {wanted} of README.md"
-        for split, patterns in _data_files(chosen.get("data_files")):
+        for split, patterns in hub_readme.data_files(chosen):
             for pattern in patterns:
-                matching = [str(path) for path in _glob(base, pattern, readme) if str(path) in self._files]
-                if not matching:
+                found = [path for path in hub_readme.files(base, pattern, readme) if path in self._files]
+                if not found:
                     raise DataError(f"names {pattern} for the split {split}: there is no such file", readme)
-                for path in matching:
+                for path in found:
                     self._take(path, split, how)
         for path in sorted(self._open):
             # Without a list of files a config is all below its data_dir; with one it is what the list names.
@@ -363,41 +354,7 @@ def _bare(name: str) -> str:
 
 
 def _split_in(name: str) -> str:
-    """The split that a name speaks of; empty: none, or several."""
+    """The split that a name means; empty: none, or several."""
     words = _BETWEEN.split(_HELD_OUT.sub("heldout", name.lower()))
     found = {_WORDS[word] for word in words if word in _WORDS}
     return found.pop() if len(found) == 1 else ""
-
-
-def _front_matter(content: bytes) -> dict[str, Any]:
-    found = _FRONT.match(content.decode("utf-8", errors="replace"))
-    if found is None:
-        return {}
-    import yaml
-
-    try:
-        value = yaml.safe_load(found[1])
-    except (yaml.YAMLError, ValueError, RecursionError):  # a day that no month has; a stranger's nesting
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _data_files(value: Any) -> list[tuple[str, list[str]]]:
-    """(split, patterns) of ``data_files`` in all forms that the hub knows; without a split it is all for training."""
-    if isinstance(value, dict):
-        return [(str(split), _listed(paths)) for split, paths in value.items()]
-    entries = value if isinstance(value, list) else [] if value is None else [value]
-    if entries and all(isinstance(entry, dict) for entry in entries):
-        return [(str(entry.get("split", "train")), _listed(entry.get("path"))) for entry in entries]
-    return [("train", [str(entry) for entry in entries])] if entries else []
-
-
-def _listed(value: Any) -> list[str]:
-    return [str(one) for one in value] if isinstance(value, list) else [str(value)]
-
-
-def _glob(base: Path, pattern: str, readme: str) -> list[Path]:
-    try:
-        return [Path(os.path.normpath(path)) for path in base.glob(pattern.removeprefix("./"))]
-    except (ValueError, NotImplementedError) as error:
-        raise DataError(f"names {pattern}, which is no path below it", readme) from error

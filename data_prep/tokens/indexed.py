@@ -169,7 +169,7 @@ class Indexed:
         self._starts = mapped[_HEAD.size + 4 * count : _HEAD.size + 12 * count].view("<i8")
         wanted = int(self.lengths.sum(dtype=np.int64)) * self.dtype.itemsize
         if size != wanted:
-            raise DataError(f"has {size} bytes, but its index speaks of {wanted}", data)
+            raise DataError(f"has {size} bytes, but its index says {wanted}", data)
         self._data = np.memmap(data, self.dtype, mode="r") if size else np.zeros(0, self.dtype)
 
     def __len__(self) -> int:

@@ -330,8 +330,8 @@ def append_json_line(path: Path, value: Any, durable: bool = True) -> None:
         fsync_directory(path.parent)
 
 
-def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The complete lines of a JSON-lines file; a torn line (no JSON object) is passed over."""
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a file; none where it is missing, or no file that can be read."""
     try:
         stream = strict.open_file(path)
     except FileNotFoundError:
@@ -340,13 +340,18 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
         strict.passed_over(error)
         return
     with io.TextIOWrapper(stream, encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            try:
-                value = strict.parse(line)
-            except ValueError:
-                continue
-            if isinstance(value, dict):
-                yield value
+        yield from lines
+
+
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The complete lines of a JSON-lines file; a torn line (no JSON object) is passed over."""
+    for line in read_lines(path):
+        try:
+            value = strict.parse(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            yield value
 
 
 def tail(path: Path, window: int) -> list[str]:

@@ -1,6 +1,8 @@
 """What can be measured of generated answers (``measure:`` of a task): the keys of each, and its metrics.
 
 Read where an evaluation is planned and where it runs; ``jobs.evaluate.measures`` holds the formulas by the same names.
+The classes of keys, here and in ``jobs.core.tasks``, have no ``==`` and no ``repr``: nothing asks for them, and Python
+compiles the methods of these two dozen classes again at each start of a command.
 """
 
 from __future__ import annotations
@@ -28,26 +30,26 @@ NUMBERS = ("en", "ko", "es", "pt")
 """Languages whose way to write numbers is known."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class NoKeys:
     """Of a measure that can be told nothing."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class BleuKeys:
     """``tokenize``: of sacrebleu; ``char`` where words are not set apart."""
 
     tokenize: str = setting("13a", choices=("13a", "intl", "char", "zh", "none"))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class RougeKeys:
     """``stem``: endings of English words do not count."""
 
     stem: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class NumericKeys:
     """Which number of the answer counts, how numbers are written in it and in the reference, and how far the two may
     be apart."""
@@ -57,7 +59,7 @@ class NumericKeys:
     tolerance: float = setting(0.0, at_least=0)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ContainsKeys:
     """Texts of which one, all or none must be in the answer; ``case``: whether capital letters count."""
 
@@ -67,7 +69,7 @@ class ContainsKeys:
     case: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class RegexKeys:
     """``pattern``: a regular expression of Python that must be found in the answer; ``whole``: it must be all of it."""
 
@@ -75,21 +77,21 @@ class RegexKeys:
     whole: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class JsonKeys:
     """``schema``: a JSON schema that the answer must fit."""
 
     schema: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class KlKeys:
     """``reference``: a stage that makes a model, or ``base``; None: the model that ``compare_to`` has measured."""
 
     reference: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class CodeKeys:
     """``functions``: ``module:function`` of the work tree that ``code:`` of the pipeline names."""
 

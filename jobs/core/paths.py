@@ -219,6 +219,7 @@ class FamilyPaths(Rooted):
     journal = Below("journal.jsonl")
     lock = Below("lock")
     page = Below("report.html")
+    outbox = Below("outbox")  # letters about how the family ended, and which of them were sent
 
 
 class Workspace(Rooted):

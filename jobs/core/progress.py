@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
 import time
@@ -58,15 +57,7 @@ class ProgressWriter:
 
 def read(path: Path) -> Iterator[Report]:
     """All reports of a stage in order of writing; none where there is no file yet."""
-    try:
-        stream = strict.open_file(path)
-    except FileNotFoundError:
-        return
-    except ValueError as error:
-        strict.passed_over(error)
-        return
-    with io.TextIOWrapper(stream, encoding="utf-8", errors="replace") as lines:
-        yield from filter(None, map(Report.parse, lines))
+    yield from filter(None, map(Report.parse, files.read_lines(path)))
 
 
 def recent(path: Path, window: int = WINDOW_BYTES) -> list[Report]:

@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.core import files, seal, strict
-from jobs.core.seal import Depth, FileDigest, Seal, SealBroken
+from jobs.core import files, hashing, seal, strict
+from jobs.core.hashing import Depth, FileDigest
+from jobs.core.seal import Seal, SealBroken
 
 LARGE = 64 << 30
 """Bytes from which on several nodes read together what one would read alone in a minute or less."""
@@ -76,7 +77,7 @@ def digest_written(
 ) -> tuple[FileDigest, ...]:
     """Digests of what this node wrote below ``directory``, and has flushed to disk: no other node can do that."""
     names = node.wrote(seal.list_files(directory))
-    found = seal.digest_flushed(directory, names, depth, threads, on_bytes)
+    found = hashing.digest_flushed(directory, names, depth, threads, on_bytes)
     seal.flush_directories(directory)
     return found
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.core import files
+from jobs.core.hashing import Depth
 from jobs.core.paths import StagePaths, StorePaths
-from jobs.core.seal import Depth
 
 SCHEMA = 1
 

@@ -18,14 +18,14 @@ AGAINST = ("compare_to", "references")
 """What a judge holds answers against."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TaskKeys:
     """What every task can be told: ``limit``, the most examples of it."""
 
     limit: int | None = setting(None, at_least=1)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class DataKeys(TaskKeys):
     """Of a task on a data stage. ``data``: None means the only one of its kind; ``cluster`` names a field of their
     ``meta``: examples that share it count as one for the intervals."""
@@ -35,21 +35,21 @@ class DataKeys(TaskKeys):
     cluster: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TranslationKeys(DataKeys):
     """``max_new_tokens`` bounds a generated answer."""
 
     max_new_tokens: int = setting(64, at_least=1)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class MeasureKeys(TranslationKeys):
     """``measure``: what is measured of the answers, by the names of ``jobs.core.measures``."""
 
     measure: dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class BenchmarkKeys(TaskKeys):
     """Of a task on rows that ``overnight fetch`` brings. ``benchmark``: ``SOURCE`` or ``SOURCE/SET``; ``by``: a field
     of the rows, of whose values each gets numbers of its own, or ``subject``: the part of the data set. ``rows``: where
@@ -60,7 +60,7 @@ class BenchmarkKeys(TaskKeys):
     rows: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class HarnessKeys(BenchmarkKeys):
     """``harness``: name of a task of lm-evaluation-harness; ``shots``: examples before each question, None: as many as
     the task says; ``chat``: whether prompts go through the chat template, ``auto``: where the checkpoint has one;
@@ -81,14 +81,14 @@ class HarnessKeys(BenchmarkKeys):
     measures: dict[str, bool] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class SafetyKeys(BenchmarkKeys):
     """``safety``: the kind of the task, where its name is another."""
 
     safety: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class RefusalKeys(SafetyKeys):
     """``language``: of the prompts that do not say theirs, and of the harmless ones that are added to rows without any;
     ``chat``: whether prompts go through the chat template; ``system``: said before them."""
@@ -99,9 +99,9 @@ class RefusalKeys(SafetyKeys):
     max_new_tokens: int = setting(64, at_least=1)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class JudgedKeys(TranslationKeys):
-    """``judge``: its name in ``judges`` of the pipeline. ``against``: whose answers the model's are held against,
+    """``judge``: its name in ``judges`` of the pipeline. ``against``: whose answers the model's are compared with,
     those of the evaluation in ``compare_to`` or the references of the rows; None: the first where there is one.
     ``answers``: the task of ``compare_to`` that has them, None: the one of this name. ``judged_by``: what the planner
     knows of the judge, see ``jobs.evaluate.judging.settings``."""
@@ -112,7 +112,7 @@ class JudgedKeys(TranslationKeys):
     judged_by: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TransferKeys(TranslationKeys):
     """``languages`` of the rows, which say theirs and their ``twin`` (the problem that they state) in ``meta``;
     ``trained``: the one of them that the model learned in. ``limit`` counts twins."""

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from statistics import NormalDist
 
 CURSE = "the best of several looks better than it is"
+ALONE = "{chosen} by {metric}: {value:.4g} on the validation split; {curse}, and no other examples were measured"
+UNSPLIT = (
+    "{chosen} by {metric}: {value:.4g} on its rows, of which there is no other split; {curse}, and no other examples "
+    "were measured"
+)
+TESTED = (
+    "{chosen} by {metric}: {value:.4g} on the validation split, {test:.4g} on the test split; {curse}, "
+    "believe the second"
+)
 
 _NORMAL = NormalDist()
 _STEPS = 4000
 
 
-def said(chosen: str, metric: str, value: float, test: float | None) -> str:
-    """A choice in a line: the number that chose it, and the one to believe; ``test`` None: there is none."""
-    text = f"{chosen} by {metric}: {value:.4g} on the validation split"
-    if test is None:
-        return f"{text}; {CURSE}, and no other examples were measured"
-    return f"{text}, {test:.4g} on the test split; {CURSE}, believe the second"
+def said(
+    chosen: str,
+    metric: str,
+    value: float,
+    test: float | None,
+    say: Callable[[str], str] = str,
+    *,
+    is_split: bool = True,
+) -> str:
+    """A choice in a line: the number that chose it, and the one to believe; ``test`` None: there is none. ``say``: a
+    text in another language, with its places in braces. ``is_split``: the rows have a validation split and a test
+    split; else all of them chose."""
+    facts = {"chosen": chosen, "metric": metric, "value": value, "test": test, "curse": say(CURSE)}
+    text = TESTED if test is not None else ALONE if is_split else UNSPLIT
+    return say(text).format(**facts)
 
 
 def lead_by_luck(tried: int) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jobs.encoding.control import Control, ControlNames
-from jobs.encoding.rows import end_id
+from jobs.encoding.texts import end_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,60 +20,22 @@ from jobs.encoding.control import Control, mapped
 from jobs.encoding.errors import CannotEncode
 from jobs.encoding.messages import Message
 from jobs.encoding.settings import Encoding
+from jobs.encoding.texts import PlainTexts
+from jobs.encoding.tokens import Cut, Tokens, ids_of, with_loss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ANSWERS = ("chosen", "rejected")
-IGNORED = -100
-"""Label of a token without loss."""
 TEXTS = ("messages", "prompt", "completion", *ANSWERS, "tools")
 """Fields of a row that hold texts of the user."""
 _BATCH = 64
 """Rows that the tokenizer is given at once: it spreads them over its threads."""
-_Cut = tuple[list[int], Any]
-"""Ids of a text, and what the tokenizer knows of their characters."""
 _Text = tuple[str, bool]
 """A text that is complete, and whether control tokens in it are marked."""
 IdsOf = Callable[[str], Iterable[int]]
 T = TypeVar("T")
-_Made = Callable[[RenderedChat, "_Cut | CannotEncode"], T]
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """One sequence as the model sees it: ids, and for each whether it carries loss."""
-
-    ids: tuple[int, ...]
-    mask: tuple[bool, ...]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def labels(self) -> list[int]:
-        """The ids with loss; ``IGNORED`` for the others."""
-        return [one if learned else IGNORED for one, learned in zip(self.ids, self.mask, strict=True)]
-
-    @property
-    def start(self) -> int:
-        """How many ids stand before the first with loss."""
-        return self.mask.index(True) if True in self.mask else len(self.mask)
-
-    @property
-    def prompt(self) -> tuple[int, ...]:
-        """The ids before the first with loss."""
-        return self.ids[: self.start]
-
-    @property
-    def completion(self) -> tuple[int, ...]:
-        """The ids from the first with loss on."""
-        return self.ids[self.start :]
-
-    @classmethod
-    def of(cls, prompt: Sequence[int], completion: Sequence[int]) -> Tokens:
-        """A prompt without loss and what follows it, with loss."""
-        return cls((*prompt, *completion), (False,) * len(prompt) + (True,) * len(completion))
+_Made = Callable[[RenderedChat, Cut | CannotEncode], T]
 
 
 class RowEncoder:
@@ -85,6 +47,7 @@ class RowEncoder:
         self.notes: Counter[str] = Counter()
         """What templates did to rows, counted over all calls of ``encode``."""
         self._chat = Chat(tokenizer, self.encoding)
+        self._plain = PlainTexts(tokenizer, self.encoding.text_template)
 
     @cached_property
     def control(self) -> Control:
@@ -109,7 +72,7 @@ class RowEncoder:
 
     def encode_all(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Tokens] | CannotEncode]:
         """What ``encode`` returns of each row, or why it cannot become ids; in batches, which is quicker."""
-        return self._all(rows, self._cut, _tokens)
+        return self._all(rows, self._cut, lambda one, cut: with_loss(one.spans, cut))
 
     def sizes_all(self, rows: Iterable[Mapping[str, Any]], ids: IdsOf | None = None) -> Iterator[int | CannotEncode]:
         """How many ids the longest sequence of each row has, or why it cannot become ids; less work than ids.
@@ -118,12 +81,12 @@ class RowEncoder:
         no white space is then of an id.
         """
 
-        def size(one: RenderedChat, cut: _Cut | CannotEncode) -> Sized:
+        def size(one: RenderedChat, cut: Cut | CannotEncode) -> Sized:
             if isinstance(cut, CannotEncode) or cut[1] is not None:
-                return _tokens(one, cut)
+                return with_loss(one.spans, cut)
             if any(one.text[start:end].strip() for start, end in one.spans):
                 return cut[0]
-            return _tokens(one, self._cut([(one.text, False)])[0])  # white space may be of no id
+            return with_loss(one.spans, self._cut([(one.text, False)])[0])  # white space may be of no id
 
         for found in self._all(rows, partial(self._cut, ids=ids), size):
             yield found if isinstance(found, CannotEncode) else max(map(len, found.values()))
@@ -131,7 +94,7 @@ class RowEncoder:
     def _all(
         self,
         rows: Iterable[Mapping[str, Any]],
-        cutter: Callable[[list[_Text]], list[_Cut | CannotEncode]],
+        cutter: Callable[[list[_Text]], list[Cut | CannotEncode]],
         made: _Made[T],
     ) -> Iterator[dict[str, T] | CannotEncode]:
         rest = iter(rows)
@@ -151,21 +114,17 @@ class RowEncoder:
 
     def _steps(
         self, row: Mapping[str, Any], made: _Made[T]
-    ) -> Generator[list[_Text], list[_Cut | CannotEncode], dict[str, T | Tokens]]:
+    ) -> Generator[list[_Text], list[Cut | CannotEncode], dict[str, T | Tokens]]:
         """Asks for the ids of texts, and makes of them the sequences of a row; ``made``: those of conversations."""
         row, marked = self._checked(row)
-        if "chosen" in row and not isinstance(row["prompt"], str):
-            before = [{**message, "weight": 0} for message in row["prompt"]]
-            both = {name: self._rendered(row, [*before, *row[name]], marked) for name in ANSWERS}
-            found = dict(zip(both, _from_one_place(*both.values()), strict=True))
-        elif "messages" in row:
-            found = {"completion": self._rendered(row, row["messages"], marked)}
-        else:
-            names = ANSWERS if "chosen" in row else ("completion",)
-            texts = [self._joined(row["prompt"], row[name], marked) for name in names]
-            alone, *whole = [*map(_ids, (yield [(one, marked) for one in (texts[0][0], *(both for _, both in texts))]))]
+        found = self._conversations(row, marked)
+        if not found:
+            names = _answers(row)
+            texts = [self._plain.joined(row["prompt"], row[name], marked) for name in names]
+            cuts = yield [(one, marked) for one in (texts[0][0], *(both for _, both in texts))]
+            alone, *whole = map(ids_of, cuts)
             self._note_unknown(whole)
-            pairs = [self._divided(alone, ids) for ids in whole]
+            pairs = [self._plain.divided(alone, ids) for ids in whole]
             start = min(pair.start for pair in pairs)
             return {name: Tokens.of(one.ids[:start], one.ids[start:]) for name, one in zip(names, pairs, strict=True)}
         if not self.tokenizer.is_fast:
@@ -181,7 +140,7 @@ class RowEncoder:
         if unknown is not None and any(unknown in one for one in sequences):
             self.notes[f"rows with text that the tokenizer does not know ({self.tokenizer.unk_token})"] += 1
 
-    def _cut(self, texts: Sequence[_Text], ids: IdsOf | None = None) -> list[_Cut | CannotEncode]:
+    def _cut(self, texts: Sequence[_Text], ids: IdsOf | None = None) -> list[Cut | CannotEncode]:
         """Ids of texts that are complete."""
         plain = [text for text, marked in texts if not marked]
         if ids is not None:
@@ -194,7 +153,7 @@ class RowEncoder:
             made = ((one.ids, one) for one in own.encode_batch(plain, add_special_tokens=False))
         else:
             made = ((list(self.tokenizer(text, add_special_tokens=False)["input_ids"]), None) for text in plain)
-        found: list[_Cut | CannotEncode] = []
+        found: list[Cut | CannotEncode] = []
         for text, marked in texts:
             try:
                 found.append(self.control.encode(text) if marked else next(made))
@@ -210,11 +169,11 @@ class RowEncoder:
         """
         row, marked = self._checked(row)
         if "messages" not in row:
-            alone, whole = self._joined(row["prompt"], row["completion"], marked)
+            alone, whole = self._plain.joined(row["prompt"], row["completion"], marked)
             both = self._cut([(alone, marked), (whole, marked)])
-            return self._divided(*map(_ids, both)).prompt
+            return self._plain.divided(*map(ids_of, both)).prompt
         text = self._chat.prompt(row["messages"][:-1], row.get("tools"), row.get("chat_template_kwargs"))
-        return tuple(_ids(*self._cut([(text, marked)])))
+        return tuple(ids_of(*self._cut([(text, marked)])))
 
     def texts(self, row: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
         """Prompt and answer of each sequence as text, with all that the template writes, for programs that take
@@ -224,21 +183,15 @@ class RowEncoder:
             CannotEncode: the loss is not on the end of the text alone, or control tokens in texts would be read.
         """
         row, marked = self._checked(row)
-        names = ANSWERS if "chosen" in row else ("completion",)
         if marked and self.encoding.special_tokens == "escape":
             raise CannotEncode(
                 "control_token_in_text",
                 "it holds control tokens in its texts, which this program would read as control tokens: "
                 "special_tokens: refuse leaves such rows out",
             )
-        if "messages" not in row and isinstance(row["prompt"], str):
-            return {name: self._filled(row["prompt"], row[name]) for name in names}
-        if "messages" in row:
-            both = {"completion": self._rendered(row, row["messages"], marked)}
-        else:
-            before = [{**message, "weight": 0} for message in row["prompt"]]
-            ends = (self._rendered(row, [*before, *row[name]], marked) for name in ANSWERS)
-            both = dict(zip(ANSWERS, _from_one_place(*ends), strict=True))
+        both = self._conversations(row, marked)
+        if not both:
+            return {name: self._plain.filled(row["prompt"], row[name]) for name in _answers(row)}
         found = {}
         for name, one in both.items():
             start = one.spans[0][0] if one.spans else 0
@@ -258,7 +211,7 @@ class RowEncoder:
         texts = {name: row[name] for name in TEXTS if row.get(name)}
         for name in ("completion", *ANSWERS):
             if isinstance(texts.get(name), str):
-                texts[name] = texts[name].removesuffix(self._end)
+                texts[name] = texts[name].removesuffix(self._plain.end)
         found = self.control.count(texts)
         if not found:
             return row, False
@@ -281,6 +234,16 @@ class RowEncoder:
                 )
         return {**row, **self.control.mark(texts)}, True
 
+    def _conversations(self, row: Mapping[str, Any], marked: bool) -> dict[str, RenderedChat]:
+        """The sequences of a row of conversations by their names; of a row of texts none."""
+        if "messages" in row:
+            return {"completion": self._rendered(row, row["messages"], marked)}
+        if "chosen" not in row or isinstance(row["prompt"], str):
+            return {}
+        before = [{**message, "weight": 0} for message in row["prompt"]]
+        both = (self._rendered(row, [*before, *row[name]], marked) for name in ANSWERS)
+        return dict(zip(ANSWERS, _from_one_place(*both), strict=True))
+
     def _rendered(self, row: Mapping[str, Any], messages: Sequence[Message], marked: bool) -> RenderedChat:
         tools, options = row.get("tools"), row.get("chat_template_kwargs")
         found = self._chat.rendered(messages, tools, options)
@@ -298,50 +261,9 @@ class RowEncoder:
                 )
         return found
 
-    # Texts without a chat template.
 
-    def _joined(self, prompt: str, answer: str, marked: bool) -> tuple[str, str]:
-        """The prompt, and the prompt with its answer."""
-        if not marked:
-            answer = answer.removesuffix(self._end)
-        prompt, answer = self._filled(prompt, answer)
-        return prompt, prompt + answer
-
-    def _divided(self, prompt: list[int], both: list[int]) -> Tokens:
-        """Both are tokenised together, as the model will meet them, and divided where the prompt's own ids end; a token
-        that holds characters of both counts to the answer."""
-        alone, whole = self._opened(prompt), self._closed(self._opened(both))
-        split = 0
-        while split < len(alone) and alone[split] == whole[split]:
-            split += 1
-        return Tokens.of(whole[:split], whole[split:])
-
-    def _filled(self, prompt: str, answer: str) -> tuple[str, str]:
-        return filled(self.encoding.text_template, prompt, answer)
-
-    @cached_property
-    def _around(self) -> tuple[list[int], list[int]]:
-        """The ids that the tokenizer puts before and behind a text by itself."""
-        bare = list(self.tokenizer("a", add_special_tokens=False)["input_ids"])
-        made = list(self.tokenizer("a")["input_ids"])
-        at = next((at for at in range(len(made)) if made[at : at + len(bare)] == bare), 0)
-        return made[:at], made[at + len(bare) :]
-
-    def _opened(self, ids: list[int]) -> list[int]:
-        before = self._around[0]
-        return ids if ids[: len(before)] == before else [*before, *ids]
-
-    def _closed(self, ids: list[int]) -> list[int]:
-        """What the tokenizer puts behind a text by itself, else the end token; once."""
-        end, behind = end_id(self.tokenizer), self._around[1]
-        if ids[-1:] == [end]:
-            return ids
-        return [*ids, *(behind if end in behind else [*behind, end])]
-
-    @property
-    def _end(self) -> str:
-        """The end token as text: an answer that has it at its end means that one."""
-        return str(self.tokenizer.eos_token or "")
+def _answers(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return ANSWERS if "chosen" in row else ("completion",)
 
 
 def _begun(steps: Generator[Any, Any, Any]) -> tuple[Generator[Any, Any, Any], list[_Text] | CannotEncode]:
@@ -349,64 +271,6 @@ def _begun(steps: Generator[Any, Any, Any]) -> tuple[Generator[Any, Any, Any], l
         return steps, next(steps)
     except CannotEncode as error:
         return steps, error
-
-
-def _ids(cut: _Cut | CannotEncode) -> list[int]:
-    if isinstance(cut, CannotEncode):
-        raise cut
-    return cut[0]
-
-
-def _tokens(one: RenderedChat, cut: _Cut | CannotEncode) -> Tokens:
-    """The ids of a conversation, those with loss that hold a character of its spans."""
-    if isinstance(cut, CannotEncode):
-        raise cut
-    ids, known = cut
-    mask: list[bool] = []
-    for start, end in one.spans:
-        first, behind = _first(known, start, len(mask), 1), _first(known, end, len(mask), 0)
-        mask += [False] * (first - len(mask))
-        mask += [True] * (behind - len(mask))
-    if True not in mask:
-        raise CannotEncode("nothing_to_learn", "no token of it carries loss")
-    return Tokens(tuple(ids), (*mask, *[False] * (len(ids) - len(mask))))
-
-
-def _first(known: Any, place: int, least: int, side: int) -> int:
-    """The first id from ``least`` on that begins (``side`` 0) at ``place`` or later, or ends (1) behind it."""
-
-    def before(at: int) -> bool:
-        edge = int(known.token_to_chars(at)[side])
-        return edge < place or (edge == place and side == 1)
-
-    if not len(known) or before(len(known) - 1):
-        return len(known)
-    # The offsets of all ids as a list cost as much as the ids. White space that no id holds is looked for one by one.
-    at = max(known.char_to_token(place) or 0, least)
-    while before(at):
-        at += 1
-    return at
-
-
-def filled(template: str | None, prompt: str, answer: str) -> tuple[str, str]:
-    """A prompt and its answer in a template with {input} and {output}, if there is one."""
-    if template is None:
-        return prompt, answer
-    # Joined, not formatted: a template is data, and so is what a user writes.
-    head, rest = template.split("{input}")
-    middle, tail = rest.split("{output}")
-    return head + prompt + middle, answer + tail
-
-
-def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Id of the end-of-sequence token.
-
-    Raises:
-        CannotEncode: the tokenizer has none, so that no example could be closed.
-    """
-    if tokenizer.eos_token_id is None:
-        raise CannotEncode("no_end_token", f"{tokenizer.name_or_path}: the tokenizer has no end-of-sequence token")
-    return int(tokenizer.eos_token_id)
 
 
 def _from_one_place(chosen: RenderedChat, rejected: RenderedChat) -> tuple[RenderedChat, RenderedChat]:

@@ -1,4 +1,4 @@
-"""Two evaluations of two runs held against each other, as ``overnight compare`` asks for it on a login node.
+"""Two evaluations of two runs compared with each other, as ``overnight compare`` asks for it on a login node.
 
 Each metric of each task is compared on the examples that both measured, from their ``samples.jsonl``.
 """
@@ -40,7 +40,7 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
             tasks[task] = {"refused": f"its examples have no {error}: the back end keeps nothing that can be compared"}
             continue
         changes = {name: one.change for name, one in found.tasks[task].items() if one.change is not None}
-        if not changes:  # of one that is held against another evaluation already there are none, either
+        if not changes:  # of one that is compared with another evaluation already there are none, either
             tasks[task] = {"refused": "the two evaluations have no example in common"}
             continue
         known = compare.as_json(found, {}, settings)[task]

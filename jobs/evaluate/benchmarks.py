@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs.training.examples import ExamplesError
+from jobs.training.examples import ExamplesError, parsed
 
 RawRow = dict[str, Any]
 Splits = Mapping[str, Any]
@@ -58,7 +58,7 @@ def read(path: Path) -> Iterator[tuple[str, RawRow]]:
             return
         for number, line in enumerate(stream, 1):
             if line.strip():
-                yield f"{path}:{number}", _row(f"{path}:{number}", line)
+                yield f"{path}:{number}", parsed(f"{path}:{number}", line)
 
 
 def _of_json(path: Path, text: str) -> Iterator[tuple[str, RawRow]]:
@@ -70,16 +70,6 @@ def _of_json(path: Path, text: str) -> Iterator[tuple[str, RawRow]]:
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
         raise ExamplesError(f"{path}:1: must be a list of objects")
     yield from ((f"{path}:1", row) for row in found)
-
-
-def _row(place: str, line: str) -> RawRow:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ExamplesError(f"{place}: not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise ExamplesError(f"{place}: a row must be an object, not {type(row).__name__}")
-    return row
 
 
 def id_of(row: Mapping[str, Any]) -> str:

@@ -46,7 +46,8 @@ def run(spec: StageSpec, ctx: WorkContext, load: Load) -> Result:
     other = spec.inputs.get("compare_to")
     found = points(spec)[1 if other else 0 :]
     rows = session.chosen_rows(spec, settings)
-    loaded = session.load(spec.inputs["source"].output, spec, settings)
+    judges = session.judges_of(spec, settings, ctx)
+    loaded = replace(session.load(spec.inputs["source"].output, spec, settings), judges=judges)
     steps = [point.step for point in found]
     work = session.EvaluationSession(spec, ctx, session.prepared(settings, rows, loaded), steps)
     if not work.end(_measured(spec, ctx, work, loaded, found, load)):

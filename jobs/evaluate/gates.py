@@ -42,7 +42,7 @@ class GateUndecided(RuntimeError):
 class GateRule:
     """One demand. ``must``: ``rise`` or ``fall``. ``may_fall``, ``may_rise``: how far at the most, as a number or a
     percentage of the value before. ``at_least``, ``at_most``: a bound of the value itself. One of the five is set.
-    ``tier``: ``critical`` stops the chain, ``advisory`` is told."""
+    ``tier``: ``critical`` stops the chain, ``advisory`` is only reported."""
 
     must: str | None = None
     may_fall: float | str | None = None
@@ -89,7 +89,7 @@ class GateRule:
         return self.must == "rise" or self.may_fall is not None or self.at_least is not None
 
     def threshold(self, before: float) -> float:
-        """What the value, or its change, is held against; ``before``: the value that a percentage is of."""
+        """What the value, or its change, is compared with; ``before``: the value that a percentage is of."""
         if not self.compares:
             return float(self.at_least if self.at_least is not None else self.at_most or 0.0)
         allowed = self.may_fall if self.may_fall is not None else self.may_rise

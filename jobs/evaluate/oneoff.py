@@ -14,6 +14,7 @@ from jobs.core import files, results
 from jobs.core.progress import ProgressWriter
 from jobs.core.spec import Input, StageSpec
 from jobs.core.verdict import FailureClass
+from jobs.evaluate.judging.questions import PAIRWISE
 from jobs.training.deadline import StopRequest
 from jobs.training.interface import BackEnd, WorkContext
 from jobs.training.saves import Saves
@@ -25,14 +26,17 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
     """``{"file", "tasks"}`` of the evaluation, with ``gates`` where one stops; or ``{"error"}``.
 
     ``asked``: ``output``, where it is written; ``checkpoint`` (None: a server, or stored answers), ``against``,
-    ``settings``, and ``data``: name of a task's data -> file of rows, or directory with a file a split.
+    ``settings``, ``judges``: name -> the model of one that is here, and ``data``: name of a task's data,
+    or of the known pairs of a judge -> file of rows, or directory with a file a split.
     """
     output = Path(asked["output"])
     settings = dict(asked["settings"])
     inputs = {name: _data(output, name, Path(path)) for name, path in asked["data"].items()}
     try:
+        for name, path in asked.get("judges", {}).items():
+            inputs[f"judge:{name}"] = _entry(output, f"judge-{name}", Path(path))
         if asked.get("against"):
-            plain = {key: value for key, value in settings.items() if key != "gate"}
+            plain = {**settings, "gate": {}, "tasks": _answered(settings["tasks"])}
             _run(output / BEFORE, plain, {**inputs, "checkpoint": _entry(output, BEFORE, Path(asked["against"]))})
             inputs["compare_to"] = Input(BEFORE, str(output / BEFORE), "evaluation", "metrics", "")
         if asked.get("checkpoint"):
@@ -44,6 +48,17 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
         return {"error": str(error)}
     file = output / NOW / "output" / results.FILE
     return {"file": str(file), "tasks": results.read(file), **({"gates": stopped} if stopped else {})}
+
+
+def _answered(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The tasks of the model that another one is compared with: where a judge holds the answers of the two against each
+    other its own are only made."""
+    found: dict[str, Any] = {}
+    for name, task in tasks.items():
+        pairs = "judge" in task and task["judged_by"]["form"] == PAIRWISE and task.get("against") != "references"
+        kept = {key: value for key, value in task.items() if key not in ("task", "judge", "judged_by", "against")}
+        found[name] = {**kept, "task": "measure", "measure": {"length": {}}} if pairs else task
+    return found
 
 
 def _run(root: Path, settings: dict[str, Any], inputs: dict[str, Input]) -> str | None:
@@ -90,7 +105,8 @@ def _entry(output: Path, name: str, checkpoint: Path) -> Input:
     """A directory as an input: what a stage reads lies in ``output`` of an entry."""
     if not (checkpoint / "config.json").is_file():
         raise NoModel(f"{checkpoint} is no Hugging Face directory: it has no config.json")
-    return Input(name, str(_linked(output, f"model-{name}", checkpoint)), "checkpoint", "hf", "")
+    root = _linked(output, f"model-{name}", checkpoint)
+    return Input(name, str(root), "checkpoint", "hf", _digest(_states(root / "output")))
 
 
 class NoModel(ValueError):
@@ -123,9 +139,15 @@ def _link(place: Path, target: Path) -> None:
 
 def _fingerprint(settings: Mapping[str, Any], inputs: Mapping[str, Input]) -> str:
     """Of what is measured: rows that are kept of another model, or of other settings, are none of this one's."""
-    states = {}
-    for role, given in inputs.items():
-        paths = sorted(given.output.iterdir()) if given.output.is_dir() else [given.output]
-        states[role] = [[path.name, files.state(path)] for path in paths if path.is_file()]
-    text = json.dumps([settings, states, os.environ.get("CUDA_VISIBLE_DEVICES")], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    states = {role: _states(given.output) for role, given in inputs.items()}
+    return _digest([settings, states, os.environ.get("CUDA_VISIBLE_DEVICES")])
+
+
+def _states(output: Path) -> list[Any]:
+    """Names, sizes and times of the files of an input."""
+    paths = sorted(output.iterdir()) if output.is_dir() else [output]
+    return [[path.name, files.state(path)] for path in paths if path.is_file()]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

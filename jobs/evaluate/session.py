@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.core import files, results, seal
 from jobs.core.paths import Workspace
-from jobs.core.spec import StageSpec
+from jobs.core.spec import Input, StageSpec
 from jobs.core.tasks import JudgedKeys
 from jobs.evaluate.judging import judges
 from jobs.evaluate.judging.judges import Judge, Judging, LocalJudge, ServedJudge
@@ -188,7 +188,7 @@ def judges_of(spec: StageSpec, settings: EvaluateSettings, ctx: WorkContext) -> 
 
     Raises:
         BadSettings: a judge that is not described, or whose model is no input.
-        SealBroken: its model is not sealed.
+        SealBroken: the seal of its model cannot be read.
     """
     found: dict[str, Judge] = {}
     for task in settings.tasks.values():
@@ -203,13 +203,18 @@ def judges_of(spec: StageSpec, settings: EvaluateSettings, ctx: WorkContext) -> 
         elif (given := spec.inputs.get(f"judge:{name}")) is None:
             raise BadSettings(f"judge {name!r} has no server, and no model among the inputs of this stage")
         else:
-            family, content = judges.family_of(given.output), seal.load(given.paths.seal).content
+            family, content = judges.family_of(given.output), _content(given)
             source = LocalJudge(given.output, known, lambda path: load(path, replace(spec, inputs={}), settings))
         identity = known.identity(content)
         own = f"{spec.store_paths.root.name}-{ctx.saves.directory.name}-{ctx.rank}"
         workspace = Workspace(spec.store_paths.root.parent.parent)
         found[name] = Judge(known, identity, source, judges.kept_in(workspace.judgements, identity, own), family)
     return found
+
+
+def _content(given: Input) -> str:
+    """What tells a checkpoint from every other one: of one outside of a store, which has no seal, its input says it."""
+    return seal.load(given.paths.seal).content if given.paths.seal.exists() else given.fingerprint
 
 
 def asked(

@@ -34,7 +34,7 @@ class Stored:
             if not isinstance(answer, str):
                 raise ExamplesError(f"{path}:{number}: answer must be a text, not {answer!r}")
             if self._answers.setdefault(name, answer) != answer:
-                raise ExamplesError(f"{path}:{number}: another answer to row {name!r} stands above")
+                raise ExamplesError(f"{path}:{number}: row {name!r} has another answer above")
 
     def known(self, ids: Sequence[str]) -> None:
         """Refuse a file that answers none of these rows.

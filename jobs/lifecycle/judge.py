@@ -111,7 +111,7 @@ def bad_nodes(spec: StageSpec) -> list[str]:
 def before(spec: StageSpec, start: Start) -> tuple[FailureClass, str] | None:
     """Why this start must not work, or None: a failed link ends the chain, a budget that is spent ends the retries.
 
-    The start before this one may have been cut off without a word (power cut, SIGKILL): it is judged here.
+    The start before this one may have been cut off without a verdict (power cut, SIGKILL): it is judged here.
     """
     told = [(one, said_of(spec, one.job, one.restart)) for one in _earlier(spec, start)]
     began = [(one, said) for one, said in told if said is None or not _is_void(said)]

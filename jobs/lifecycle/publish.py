@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jobs.core import attempts, claim, files, progress, seal, shares, validation
+from jobs.core import attempts, claim, files, hashing, progress, seal, shares, validation
 from jobs.core.claim import Claim, ClaimLost
 from jobs.core.paths import StorePaths
 from jobs.core.patience import passes
@@ -71,8 +71,8 @@ def publish(spec: StageSpec, start: Start, result: dict[str, Any], made: Path | 
     _make_seal(desk / SEAL, store.seal)
     sealed = seal.load(store.seal)
     seconds = round(time.monotonic() - began, 3)
-    label = {} if sealed.depth is seal.Depth.FULL else {"depth": sealed.depth.value}
-    remarks = ["" if sealed.depth is seal.Depth.FULL else seal.LIGHT_NOTE, validation.early_text(sealed.metrics)]
+    label = {} if sealed.depth is hashing.Depth.FULL else {"depth": sealed.depth.value}
+    remarks = ["" if sealed.depth is hashing.Depth.FULL else seal.LIGHT_NOTE, validation.early_text(sealed.metrics)]
     if any(remarks):
         label["note"] = "; ".join(filter(None, remarks))
     event(
@@ -103,7 +103,7 @@ def _put_output(spec: StageSpec, start: Start, result: dict[str, Any], own: Path
         step=result.get("step"),
         behaviour=result.get("behaviour"),
         parents={role: _digest_of_parent(spec, start, role) for role in spec.inputs},
-        metrics=result.get("metrics", {}),
+        metrics=_of_all_starts(spec, result.get("metrics", {})),
         run=spec.run,
         stage=spec.stage,
         job=start.job,
@@ -112,6 +112,14 @@ def _put_output(spec: StageSpec, start: Start, result: dict[str, Any], own: Path
     )
     claim.check_held(spec.store_paths, claim_of(spec, start))
     claim.put(own, spec.store_paths.output, desk)
+
+
+def _of_all_starts(spec: StageSpec, metrics: dict[str, Any]) -> dict[str, Any]:
+    """What a start measured of itself, but for the first loss: that is the one with which the training began."""
+    if "first_loss" not in metrics:
+        return metrics
+    told = (one.metrics["loss"] for one in progress.read(spec.stage_paths.progress) if "loss" in one.metrics)
+    return {**metrics, "first_loss": next(told, metrics["first_loss"])}
 
 
 def _remove_saves(spec: StageSpec, desk: Path) -> None:
@@ -267,7 +275,7 @@ def _marks(spec: StageSpec, result: dict[str, Any]) -> Path:
     return spec.stage_paths.ranks(result.get("job", ""), result.get("restart", 0))
 
 
-def _digested(spec: StageSpec, result: dict[str, Any]) -> dict[str, seal.FileDigest]:
+def _digested(spec: StageSpec, result: dict[str, Any]) -> dict[str, hashing.FileDigest]:
     """Digests that the nodes have made of what they wrote; empty where there are none that can be read."""
     try:
         return shares.digests_of(shares.answers(_marks(spec, result), WRITTEN, result.get("writers", 0), 0.0))

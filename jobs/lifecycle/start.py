@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import socket
 import sys
@@ -129,12 +130,13 @@ def newest_save(spec: StageSpec) -> int | None:
     evaluation how many examples are measured, where it has begun."""
     if spec.kind == "evaluate":
         files.ask_again(spec.store_paths.work)
-        return sum(map(_whole_lines, spec.store_paths.work.glob("*.jsonl"))) or None
+        return sum(_whole_lines(path, files.state(path)) for path in spec.store_paths.work.glob("*.jsonl")) or None
     files.ask_again(spec.store_paths.saves)  # another node may have made it a moment ago
     return next(iter(spec.store_paths.sealed_steps()), None)
 
 
-def _whole_lines(path: Path) -> int:
-    """How many lines of a file are whole."""
+@functools.lru_cache(maxsize=64)
+def _whole_lines(path: Path, state: files.FileState | None) -> int:
+    """How many lines of a file are whole; counted once while the file is the same."""
     with open(path, "rb") as stream:
         return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))

@@ -6,29 +6,22 @@ Standard library only and no heavy import: a spare link or a broken checkpoint e
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import sys
-import time
 import traceback
 from dataclasses import replace
 from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Any
 
-from jobs.core import attempts, budget, claim, files, patience, seal, shares, verdict
+from jobs.core import attempts, budget, claim, files, patience, seal, verdict
 from jobs.core import spec as specs
 from jobs.core.claim import ClaimLost
 from jobs.core.patience import Patience, passes
-from jobs.core.spec import Input, StageSpec
+from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass, Outcome, Verdict
-from jobs.lifecycle import judge, nodes, publish, space
+from jobs.lifecycle import gate, judge, nodes, publish, space
 from jobs.lifecycle.start import EndedBy, Start, claim_of, event, newest_save, notes, output_of, own_saves_of
-
-__all__ = ["EndedBy", "Start", "claim_of", "event", "finish", "newest_save", "output_of", "prologue"]
-
-GATE_WAIT_SECONDS = 60.0
-"""How long a parent's seal may stay invisible (NFS caches a directory for up to 60 s, acdirmax)."""
 
 BEHIND_WAIT_SECONDS = 5.0
 """How long the seal of a copy that was killed may stay invisible before it is taken to have left none."""
@@ -139,7 +132,7 @@ def prologue(spec: StageSpec, start: Start, over: str = "") -> Entry:
     except Exception as error:
         said = _tell(spec, start, error, judge.PROLOGUE)
     # Slurm starts a requeued job two minutes later, and perhaps elsewhere. Where it may not be requeued the next link
-    # comes, or the last word is said.
+    # comes, or the final verdict is written.
     may_move = spec.continuation == "requeue" and not os.environ.get("OVERNIGHT_STAY")
     if said.outcome is Outcome.RETRY and may_move:
         with contextlib.suppress(Exception):
@@ -160,7 +153,7 @@ def _prologue(spec: StageSpec, start: Start, over: str) -> Entry:
     stage, store = spec.stage_paths, spec.store_paths
     patience.check_mounted(store.root.parent)
     if over:  # killed jobs say nothing; the seal of one that says that it is done has to appear
-        files.wait_for(store.seal, GATE_WAIT_SECONDS if _said(spec, over) is Outcome.DONE else BEHIND_WAIT_SECONDS)
+        files.wait_for(store.seal, gate.WAIT_SECONDS if _said(spec, over) is Outcome.DONE else BEHIND_WAIT_SECONDS)
     if store.seal.exists():
         event(stage, start, "already_sealed", store=store.root.name)
         return _done(spec, start, "already sealed", spec.target_step)
@@ -178,7 +171,7 @@ def _prologue(spec: StageSpec, start: Start, over: str) -> Entry:
     if _should_move(spec, start):
         return Entry.MOVE
     try:
-        gate(spec, start)
+        gate.check(spec, start)
     except seal.SealBroken as error:
         if passes(error):
             raise
@@ -300,54 +293,6 @@ def _said(spec: StageSpec, job: str) -> Outcome | None:
     newest = max(starts, key=lambda one: one.order, default=None)
     found = judge.said_of(spec, job, newest.restart) if newest else None
     return found.outcome if found else None
-
-
-def gate(spec: StageSpec, start: Start) -> None:
-    """File gate: verify every input against its seal, each once per job. Of one that is large only the sizes where the
-    nodes read it together, before their work.
-
-    Raises:
-        SealBroken: with the file at fault.
-    """
-    passed = {note.get("role") for note in notes(spec, start, "file_gate") if note.get("seal")}
-    waits = Patience(GATE_WAIT_SECONDS)
-    for role, parent in spec.inputs.items():
-        if role in passed:
-            continue
-        began = time.monotonic()
-        patience.check_mounted(parent.paths.root.parent)
-        found = waits.call(functools.partial(input_seal, parent), lambda error: isinstance(error, seal.SealBroken))
-        if start.spread and len(start.nodes) > 1 and found.bytes >= shares.LARGE:
-            seal.check_sizes(parent.output, parent.paths.seal, waits)
-            event(spec.stage_paths, start, "gate_by_nodes", role=role, bytes=found.bytes, nodes=len(start.nodes))
-            continue
-        seal.verify(parent.output, parent.paths.seal, patience=waits)
-        seconds = round(time.monotonic() - began, 3)
-        event(
-            spec.stage_paths,
-            start,
-            "file_gate",
-            role=role,
-            parent=parent.stage,
-            bytes=found.bytes,
-            seconds=seconds,
-            seal=seal.digest_of(parent.paths.seal),
-        )
-
-
-def input_seal(parent: Input) -> seal.Seal:
-    """The seal of an input.
-
-    Raises:
-        SealBroken: there is none, or it is not the one that the stage was planned on.
-    """
-    found = seal.load(parent.paths.seal)
-    if found.fingerprint != parent.fingerprint:
-        raise seal.SealBroken(
-            parent.paths.seal,
-            f"is the seal of {found.fingerprint[:16]}, this stage was planned on {parent.fingerprint[:16]}",
-        )
-    return found
 
 
 def finish(spec: StageSpec, start: Start, exit_code: int, ended_by: EndedBy = EndedBy.ITSELF) -> str:

@@ -68,4 +68,4 @@ def _cut_off(path: Path) -> str | None:
     except ValueError as error:
         return str(error)
     whole = found == header.bytes and header.dtypes
-    return None if whole else f"{path} has {found} bytes, its header speaks of {header.bytes}"
+    return None if whole else f"{path} has {found} bytes, its header says {header.bytes}"

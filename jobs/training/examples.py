@@ -19,7 +19,8 @@ from jobs.encoding.errors import CannotEncode
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from jobs.encoding.rows import RowEncoder, Tokens
+    from jobs.encoding.rows import RowEncoder
+    from jobs.encoding.tokens import Tokens
 
 FIELDS = {
     "corpus": ("text",),
@@ -51,6 +52,21 @@ class Row:
         return Path(self.place.rpartition(":")[0])
 
 
+def parsed(place: str, line: str | bytes) -> dict[str, Any]:
+    """The row of a line of JSON.
+
+    Raises:
+        ExamplesError: it is none; begins with ``place``.
+    """
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise ExamplesError(f"{place}: not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ExamplesError(f"{place}: a row must be an object, not {type(value).__name__}")
+    return value
+
+
 def read_rows(path: Path, kind: str) -> list[Row]:
     """All rows of a data file of a kind (a key of ``FIELDS``); texts or conversations.
 
@@ -79,12 +95,7 @@ def rows_between(path: Path, kind: str, start: int = 0, end: int | None = None) 
                 return
             number += 1
             place = f"{path}:{number}"
-            try:
-                value = json.loads(line)
-            except ValueError as error:
-                raise ExamplesError(f"{place}: not JSON: {error}") from error
-            if not isinstance(value, dict):
-                raise ExamplesError(f"{place}: a row must be an object, not {type(value).__name__}")
+            value = parsed(place, line)
             yield Row(place, str(value.get("id", number - 1)), _texts(value, kind, place), value)
 
 

@@ -8,8 +8,10 @@ ids of the plain tokenizer.json, read by the ``tokenizers`` library.
 
 from __future__ import annotations
 
+import functools
 import gc
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,10 +27,12 @@ from jobs.training.tokenizers import LoaderDisagrees
 if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
+    from tokenizers.pre_tokenizers import PreTokenizer
     from transformers import PreTrainedModel
 
-CONTROL_TOKEN = 3
-"""``tokenizer.ggml.token_type`` of a token that stands for itself and is never split (llama.h, LLAMA_TOKEN_TYPE)."""
+CONTROL_TOKEN, USER_TOKEN = 3, 4
+"""``tokenizer.ggml.token_type`` of tokens that stand for themselves and are never split (llama.h, LLAMA_TOKEN_TYPE);
+only the second are shown in texts."""
 
 MAX_LOGIT_DIFFERENCE = 1e-3
 """Saved and de-quantised model hold the same fp32 numbers; kernels may only sum them in another order."""
@@ -92,14 +96,15 @@ def gguf_to_hf(path: Path, output: Path, report: Any = lambda step, phase: None)
     cpu.use_threads(None)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    facts = read_gguf_tokenizer(path)
-    write_tokenizer(facts, output)
-    check_tokenizer(output)
-    report(1, "tokenizer")
+    with _read_once():
+        facts = read_gguf_tokenizer(path)
+        write_tokenizer(facts, output)
+        check_tokenizer(output)
+        report(1, "tokenizer")
 
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(
-        str(path.parent), gguf_file=path.name, dtype=torch.float32, local_files_only=True
-    )
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(
+            str(path.parent), gguf_file=path.name, dtype=torch.float32, local_files_only=True
+        )
     report(2, "de-quantised")
     probes = probe_ids(output)
     expected = models.logits(loaded, probes)
@@ -112,6 +117,25 @@ def gguf_to_hf(path: Path, output: Path, report: Any = lambda step, phase: None)
     found = compare_logits(expected, saved, f"{output} against {path}")
     report(4, "compared")
     return found
+
+
+@contextmanager
+def _read_once() -> Iterator[None]:
+    """Within it a GGUF file is read once, and a table of tensor names made once.
+
+    transformers reads the file again for the configuration and for the weights, some seconds each time, and makes the
+    table again for every module of the model. It looks both functions up when it needs them.
+    """
+    import gguf
+
+    own = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    for name, function in own.items():
+        setattr(gguf, name, functools.cache(function))
+    try:
+        yield
+    finally:
+        for name, function in own.items():
+            setattr(gguf, name, function)
 
 
 def compare_logits(expected: list[torch.Tensor], found: list[torch.Tensor], where: str) -> dict[str, float]:
@@ -194,37 +218,67 @@ def read_gguf_tokenizer(path: Path) -> GgufTokenizer:
 def build_tokenizer(facts: GgufTokenizer) -> Tokenizer:
     """A byte-level BPE tokenizer, by the ``tokenizers`` library alone.
 
-    How text is cut before merging follows llama.cpp (``llama_vocab``, pre-tokenizer types): ``smollm`` cuts digits
-    apart and then applies the pattern of GPT-2.
+    How text is cut before merging: see ``cuts``. Tokens of the user are no special ones.
 
     Raises:
-        ConversionFailed: a pre-tokenizer that is not known here, or one that adds a BOS token.
+        ConversionFailed: a pre-tokenizer that is not known here.
     """
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
-    if facts.add_bos:
-        raise ConversionFailed("a tokenizer that adds a BOS token by itself cannot be converted yet")
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    known = {
-        "default": byte_level,
-        "gpt-2": byte_level,
-        "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level]),
-    }
-    if facts.pre not in known:
-        raise ConversionFailed(f"pre-tokenizer {facts.pre!r} is not known; known: {', '.join(sorted(known))}")
+    if facts.pre not in CUTS:
+        raise ConversionFailed(f"pre-tokenizer {facts.pre!r} is not known; known: {', '.join(sorted(CUTS))}")
     merges = [(left, right) for left, _, right in (merge.partition(" ") for merge in facts.merges)]
     vocabulary = {token: index for index, token in enumerate(facts.tokens)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    tokenizer.pre_tokenizer = known[facts.pre]
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=CUTS[facts.pre] == "llama-bpe"))
+    if CUTS[facts.pre] == "qwen2":
+        tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = cuts(facts.pre)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(
+    kinds = [*zip(facts.tokens, facts.types, strict=True)]
+    for own, is_special in ((CONTROL_TOKEN, True), (USER_TOKEN, False)):
+        added = [AddedToken(token, special=is_special, normalized=False) for token, kind in kinds if kind == own]
+        (tokenizer.add_special_tokens if is_special else tokenizer.add_tokens)(added)
+    if facts.add_bos and facts.bos is not None:
+        bos = facts.tokens[facts.bos]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", pair=f"{bos} $A {bos}:1 $B:1", special_tokens=[(bos, facts.bos)]
+        )
+    return tokenizer
+
+
+CUTS = {
+    "default": "gpt-2", "gpt-2": "gpt-2", "smollm": "smollm", "llama-bpe": "llama-bpe", "llama3": "llama-bpe",
+    "llama-v3": "llama-bpe", "qwen2": "qwen2",
+}  # fmt: skip
+"""``tokenizer.ggml.pre`` -> which of the ways of ``cuts`` it is."""
+
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""Contractions, words with what stands before them, digits, marks with line ends, spaces."""
+
+
+def cuts(pre: str) -> PreTokenizer:
+    """How text is cut before merging, as llama.cpp does it (``llama_vocab``, pre-tokenizer types).
+
+    ``smollm`` cuts digits apart and then applies the pattern of GPT-2; ``llama-bpe`` (Llama 3) keeps up to three digits
+    together, and takes a word that is in the vocabulary as it is; ``qwen2`` keeps none, and composes letters first
+    (NFC), which the models were trained with and llama.cpp leaves out.
+    """
+    from tokenizers import Regex, pre_tokenizers
+
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    if CUTS[pre] == "gpt-2":
+        return byte_level
+    if CUTS[pre] == "smollm":
+        return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
+    pattern = Regex(_WORDS % ("{1,3}" if CUTS[pre] == "llama-bpe" else ""))
+    return pre_tokenizers.Sequence(
         [
-            AddedToken(token, special=True, normalized=False)
-            for token, kind in zip(facts.tokens, facts.types, strict=True)
-            if kind == CONTROL_TOKEN
+            pre_tokenizers.Split(pattern, behavior="isolated", invert=False),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False),
         ]
     )
-    return tokenizer
 
 
 def write_tokenizer(facts: GgufTokenizer, output: Path) -> None:
@@ -259,7 +313,7 @@ def check_tokenizer(checkpoint: Path) -> None:
     special = "".join(token for token in (loaded.bos_token, "user\nOlá", loaded.eos_token, "\n") if token)
     tokenizers.check_against_file(checkpoint, (*PROBE_TEXTS, special))
     for text in (*PROBE_TEXTS, special):
-        if raw.decode(raw.encode(text).ids, skip_special_tokens=False) != text:
+        if raw.decode(raw.encode(text, add_special_tokens=False).ids, skip_special_tokens=False) != text:
             raise LoaderDisagrees(f"{checkpoint}: {text!r} is not the same after encoding and decoding")
 
 
@@ -271,11 +325,14 @@ def probe_ids(checkpoint: Path) -> list[list[int]]:
 
 def _save(loaded: PreTrainedModel, facts: GgufTokenizer, output: Path) -> None:
     """Save through a fresh model of the same class: the loaded one believes to be quantised and refuses."""
+    import torch
+
     config = loaded.config.to_dict()
     for name in ("quantization_config", "_name_or_path", "gguf_file"):
         config.pop(name, None)
     config |= {"bos_token_id": facts.bos, "eos_token_id": facts.eos, "pad_token_id": facts.pad}
-    fresh = type(loaded)(type(loaded.config)(**config))
+    with torch.device("meta"):  # no random weights: all come from the other model
+        fresh = type(loaded)(type(loaded.config)(**config))
     fresh.load_state_dict(loaded.state_dict(), assign=True)
     fresh.tie_weights()
     fresh.generation_config.bos_token_id = facts.bos

@@ -1,6 +1,6 @@
 """Which example is trained when. Standard library only.
 
-An epoch is a permutation: it takes every example once. Batches are always full, and no example stands twice in
+An epoch is a permutation: it takes every example once. Batches are always full, and no example is twice in
 one. Where an epoch ends inside a batch, the batch is filled with the first examples of the next epoch, which begins
 with ones that the batch does not hold yet.
 """
@@ -128,7 +128,7 @@ def training_order(
     """
     if count < batch:
         raise ExamplesError(
-            f"{where}: {count} examples to train on, batch_size is {batch}, and no example stands twice in a batch: "
+            f"{where}: {count} examples to train on, batch_size is {batch}, and no example is twice in a batch: "
             f"lower batch_size to at most {count}, or give more data"
         )
     return TrainingOrder(count, batch, steps, seed, lengths)

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow
 
 from jobs.core import files
-from jobs.encoding.rows import Tokens
+from jobs.encoding.tokens import Tokens
 from jobs.training import examples, tokens
 
 if TYPE_CHECKING:

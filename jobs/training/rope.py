@@ -1,7 +1,7 @@
 """Hugging Face directories as transformers before 5 reads them, on which NeMo 2.7 and NeMo-RL up to 0.5 are built.
 
 transformers 5 writes the base of rotary positions into ``rope_parameters``. Its predecessors, and NeMo's importers,
-read ``rope_theta`` and ``rope_scaling``, and take 10000 without a word where these are missing: on both sides of a
+read ``rope_theta`` and ``rope_scaling``, and silently take 10000 where these are missing: on both sides of a
 comparison of logits. Checkpoints that users get have both (``jobs.training.finished``).
 """
 

@@ -12,21 +12,18 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from jobs.core import claim, files, seal, shares
+from jobs.core import files, seal, shares
 from jobs.core.claim import Claim
+from jobs.core.hashing import Depth, FileDigest
 from jobs.core.paths import StorePaths
 from jobs.core.patience import Patience, passes
-from jobs.core.seal import Depth, FileDigest
 from jobs.core.shares import Node
 from jobs.core.validation import Losses
+from jobs.training.own_saves import VALIDATIONS, OwnSaves
 
 
 class GivenUp(RuntimeError):
     """The work ended while a save was being sealed."""
-
-
-VALIDATIONS = "validations.json"
-"""In a save: step and loss of each validation until then."""
 
 
 def stay(steps: Iterable[int], every: int | None) -> list[int]:
@@ -43,16 +40,16 @@ class Saves:
         fingerprint: str,
         held: Claim | None,
         event: Callable[..., None],
-        depth: seal.Depth = seal.Depth.FULL,
+        depth: Depth = Depth.FULL,
         node: Node | None = None,
         keep_every: int | None = None,
     ) -> None:
         self._store = store
         self._fingerprint = fingerprint
-        self._held = held
         self._event = event
         self._depth = depth
         self._node = node or Node()
+        self._own = OwnSaves(store, fingerprint, held, depth, self._node.collects, self._go_on)
         self._keep_every = keep_every
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -65,11 +62,7 @@ class Saves:
     @property
     def directory(self) -> Path:
         """Where the trainer writes ``checkpoint-N``: of this start alone, until the save is sealed."""
-        held = self._held
-        own = self._store.own_saves(held.attempt, *held.order) if held else self._store.own_saves("none", 0, 0)
-        if self._node.collects:  # the prologue has made it
-            own.mkdir(parents=True, exist_ok=True)
-        return own
+        return self._own.directory
 
     @property
     def _desk(self) -> Path:
@@ -93,13 +86,13 @@ class Saves:
             except seal.SealBroken as error:
                 self._event("save_skipped", step=step, path=seal.shown(error.path), reason=error.reason)
                 if remove and not passes(error):
-                    self._remove(step)
+                    self._own.remove(step)
                 continue
             if found.fingerprint == self._fingerprint and found.step == step:
                 return step
             self._event("save_skipped", step=step, path=str(directory), reason="belongs to another configuration")
             if remove:
-                self._remove(step)
+                self._own.remove(step)
         return None
 
     def _steps(self) -> list[int]:
@@ -137,7 +130,7 @@ class Saves:
         Raises:
             ClaimLost: a later start holds the store entry.
         """
-        Patience().call(lambda: self._publish(step, self.validations, known or {}, None))
+        self._publish(step, self.validations, known or {}, None)
 
     def seal_beside(
         self,
@@ -213,8 +206,7 @@ class Saves:
                 return
             parts = self._for_all(f"part-{step}", lambda: self._digest_written(step, threads))
             if parts is not None:
-                known = shares.digests_of(parts)
-                Patience().call(lambda: self._publish(step, losses, known, threads))
+                self._publish(step, losses, shares.digests_of(parts), threads)
                 sealed(time.monotonic() - began)
             self._sealed.append(step)
             if self._node.count == 1:
@@ -234,7 +226,7 @@ class Saves:
         try:
             value = Patience().call(make)
         except Exception as error:
-            self._check_held()  # who was replaced finds its directory gone
+            self._own.check_held()  # who was replaced finds its directory gone
             if not self._node.collects:
                 shares.answer(self._desk, topic, self._node, error)
             raise
@@ -250,71 +242,17 @@ class Saves:
         return found
 
     def _publish(self, step: int, losses: Losses, known: dict[str, FileDigest], threads: int | None) -> None:
-        target = self._store.save(step)
-        made = self.directory / target.name  # before the check: what a later start has taken away is not made again
-        self._check_held()
-        if made.exists() or not self._is_put(step):  # else it was put there before an error that passed
-            self._put(step, made, losses, known, threads)
-        self._event("saved", step=step, path=str(target))
+        def put() -> None:
+            self._own.put(step, losses, known, threads)
+            self._event("saved", step=step, path=str(self._store.save(step)))
 
-    def _put(self, step: int, made: Path, losses: Losses, known: dict[str, FileDigest], threads: int | None) -> None:
-        target = self._store.save(step)
-        if not made.exists() and target.exists() and not self._store.save_seal(step).exists():
-            os.rename(target, made)  # written in place, as a back end of the version before does
-        if losses:
-            files.write_json(made / VALIDATIONS, sorted(losses.items()))
-        try:
-            self._digest(step, made, known, threads)
-        except (seal.SealBroken, OSError):
-            self._check_held()  # who was replaced finds its directory gone
-            raise
-        files.make_directory(self._store.saves)
-        self._check_held()
-        claim.put(made, target, made.parent)
-
-    def _is_put(self, step: int) -> bool:
-        """Whether the save of ``step`` in the entry is one of this start."""
-        with contextlib.suppress(seal.SealBroken):
-            found = seal.load(self._store.save_seal(step))
-            return self._held is not None and (found.job, found.restart) == (self._held.job, self._held.restart)
-        return False
-
-    def _digest(self, step: int, made: Path, known: dict[str, FileDigest], threads: int | None) -> None:
-        seal.seal_directory(
-            made,
-            made / "seal.json",
-            known=known,
-            threads=threads,
-            on_bytes=self._go_on,
-            kind=seal.SealKind.SAVE,
-            format="trainer",
-            fingerprint=self._fingerprint,
-            step=step,
-            depth=self._depth,
-            job=self._held.job if self._held else "",
-            restart=self._held.restart if self._held else 0,
-        )
-
-    def _check_held(self) -> None:
-        if self._held is not None:
-            claim.check_held(self._store, self._held)
-
-    def _remove(self, step: int) -> None:
-        """Remove a save of the entry, by way of this start's directory: where that was taken away, nothing is removed.
-
-        Raises:
-            ClaimLost: it was.
-        """
-        aside = self.directory / f"removed-{step}-{time.monotonic_ns()}"
-        self._check_held()
-        claim.move(self._store.save(step), aside)
-        shutil.rmtree(aside, ignore_errors=True)
+        Patience().call(put)
 
     def discard_newer_than(self, step: int) -> None:
         """Remove saves after ``step``: the trainer must not meet them again."""
         for other in self._store.save_steps():
             if other > step:
-                self._remove(other)
+                self._own.remove(other)
 
     def discard_unsealed(self) -> None:
         """Remove what this start was writing, and saves without a seal. Sealed ones are not touched."""
@@ -361,7 +299,7 @@ class Saves:
 
     def _remove_all(self, steps: list[int]) -> None:
         for step in steps:
-            self._remove(step)
+            self._own.remove(step)
 
     def _keep_together(self, count: int, best: int | None) -> None:
         """``keep_last`` on several nodes, each of which reads a share; what they read is what they have sealed, so that

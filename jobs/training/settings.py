@@ -30,6 +30,10 @@ REMOVED = {
 """Settings of versions before, and what there is in their place."""
 
 
+FAULTS = "mishap"
+"""How settings of the toy back end begin that make it fail on purpose: no user means one."""
+
+
 def unknown(given: Mapping[str, Any], known: Iterable[str], where: str = "setting") -> None:
     """Refuse names that are not known.
 
@@ -41,8 +45,9 @@ def unknown(given: Mapping[str, Any], known: Iterable[str], where: str = "settin
         if name not in names:
             import difflib  # only when something is wrong
 
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = REMOVED.get(name) or (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}")
+            proposed = [one for one in names if not one.startswith(FAULTS)]
+            near = difflib.get_close_matches(name, proposed, n=1)
+            hint = REMOVED.get(name) or (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(proposed)}")
             raise BadSettings(f"unknown {where} {name!r}; {hint}")
 
 

@@ -7,8 +7,8 @@ import time
 from jobs.core import seal, shares
 from jobs.core.shares import Node
 from jobs.core.spec import Input, StageSpec
+from jobs.lifecycle.gate import input_seal
 from jobs.lifecycle.start import Start, event, notes
-from jobs.lifecycle.steps import input_seal
 
 
 def read_together(spec: StageSpec, start: Start, node: Node) -> None:

@@ -23,8 +23,8 @@ from jobs.core.progress import ProgressWriter
 from jobs.core.shares import Node
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
-from jobs.lifecycle import judge, publish, space, steps
-from jobs.lifecycle.start import notes, write_failure, write_result
+from jobs.lifecycle import judge, publish, space
+from jobs.lifecycle.start import Start, claim_of, event, notes, output_of, write_failure, write_result
 from jobs.training import interface
 from jobs.training.deadline import StopRequest
 from jobs.training.interface import BackEnd, Result, WorkContext
@@ -118,29 +118,29 @@ class _SignalledStop(StopRequest):
 
 def main(spec: StageSpec) -> int:
     """Run the stage's back end on this rank; 0 when the result was written."""
-    start = steps.Start.from_environment(spec.attempt)
+    start = Start.from_environment(spec.attempt)
     stage, store = spec.stage_paths, spec.store_paths
     rank, world = rank_and_world()
-    held = steps.claim_of(spec, start)
+    held = claim_of(spec, start)
 
-    def event(name: str, **facts: Any) -> None:
+    def note(name: str, **facts: Any) -> None:
         if rank == 0:
-            steps.event(stage, start, name, **facts)
+            event(stage, start, name, **facts)
 
     node = Node.of(rank, world)
     deadline = stage.deadline(start.job, start.restart)
-    stop = _SignalledStop(stage, deadline, spec.lead_seconds, event, looks=rank == 0)
+    stop = _SignalledStop(stage, deadline, spec.lead_seconds, note, looks=rank == 0)
     if rank == 0:
         # Of earlier starts: a slow file system is known from then on. And the output has to be sealed in what is left.
         StopRequest.sealed(stop, max(monitor.longest_save(spec), _seconds_to_seal(spec, stop.end())))
     signal.signal(signal.SIGTERM, stop.on_signal)
     signal.signal(signal.SIGUSR2, stop.on_signal)
     context = WorkContext(
-        output=steps.output_of(spec, start),
+        output=output_of(spec, start),
         progress=ProgressWriter(stage.progress, start.restart, enabled=rank == 0),
         stop=stop,
-        saves=Saves(store, spec.fingerprint, held, event, spec.seal_depth, node, spec.settings.get("keep_every")),
-        event=event,
+        saves=Saves(store, spec.fingerprint, held, note, spec.seal_depth, node, spec.settings.get("keep_every")),
+        event=note,
         restart=start.restart,
         rank=rank,
         world=world,
@@ -172,7 +172,7 @@ def main(spec: StageSpec) -> int:
     return 0
 
 
-def _write_failure(spec: StageSpec, start: steps.Start, error: BaseException, saves: Saves) -> None:
+def _write_failure(spec: StageSpec, start: Start, error: BaseException, saves: Saves) -> None:
     text = str(error).strip() or type(error).__name__
     sources = (Path(source.path) for source in spec.sources)
     failure = verdict.classify(error, [*(parent.paths.root for parent in spec.inputs.values()), *sources])
@@ -189,10 +189,10 @@ def _write_failure(spec: StageSpec, start: steps.Start, error: BaseException, sa
         write_failure(spec, start, failure, _evidence(error, text), node=node)
 
 
-def _flush(spec: StageSpec, start: steps.Start, node: Node, world: int) -> None:
+def _flush(spec: StageSpec, start: Start, node: Node, world: int) -> None:
     """Have what this node wrote on disk before the result says that it is there; each of several processes' nodes
     leaves the digests, so that nobody has to read it again for the seal."""
-    output = steps.output_of(spec, start)
+    output = output_of(spec, start)
     if not node.leads:
         return
 
@@ -245,7 +245,7 @@ def _hidden_gpus(environment: Mapping[str, str]) -> str:
     )
 
 
-def _is_news(spec: StageSpec, start: steps.Start, failure: FailureClass) -> bool:
+def _is_news(spec: StageSpec, start: Start, failure: FailureClass) -> bool:
     """Whether this rank's failure is to be told: the first one is, and a cause in place of a consequence (a rank that
     lost its peer may speak before the peer that ran out of memory)."""
     told = publish.result_of(spec)
@@ -262,14 +262,14 @@ def _evidence(error: BaseException, text: str) -> str:
     return f"{name if text == name else f'{name}: {text}'}{place}"[:4000]
 
 
-def _write_result(spec: StageSpec, start: steps.Start, result: Result, backend: BackEnd, stop_reason: str) -> None:
+def _write_result(spec: StageSpec, start: Start, result: Result, backend: BackEnd, stop_reason: str) -> None:
     value: dict[str, Any] = {"outcome": result.outcome, "step": result.step, "metrics": result.metrics}
     value["writers"] = Node.of(*rank_and_world()).count
     if result.outcome == "stopped":
         value["reason"] = stop_reason
     if result.outcome == "done" and spec.produces["kind"] == seal.SealKind.CHECKPOINT.value:
-        found = interface.completeness(backend, steps.output_of(spec, start))
+        found = interface.completeness(backend, output_of(spec, start))
         if found.problem is not None:
             raise NotWhole(found.problem)
-        value["behaviour"] = interface.behaviour(backend, steps.output_of(spec, start))
+        value["behaviour"] = interface.behaviour(backend, output_of(spec, start))
     write_result(spec, start, value)

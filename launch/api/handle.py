@@ -251,7 +251,7 @@ class Comparison:
 
 
 def compare(before: RunHandle, now: RunHandle) -> Comparison:
-    """``now`` held against ``before``. Raises InputError: it is the same run, or they cannot be compared."""
+    """``now`` compared with ``before``. Raises InputError: it is the same run, or they cannot be compared."""
     from launch.report import versus
 
     (made,) = versus.of_runs([before._run, now._run])

@@ -1,6 +1,6 @@
-"""The three ways in which something expected goes wrong: the caller erred, the cluster said no, the cluster is silent.
+"""Expected errors: invalid input, rejected by Slurm, no response from Slurm, and a download that failed.
 
-Each says what to type next. Anything that is raised outside these three is a bug of ours and is shown as one.
+Each names the next command. Any other exception is a bug and is shown as one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ class OvernightError(Exception):
     """Base of the expected errors.
 
     Attributes:
-        message: what is wrong, in words for the user; may have several lines.
+        message: what is wrong, for the user; may have several lines.
         hint: the next command to type, or None.
         exit_code: of the ``overnight`` command.
     """
@@ -53,7 +53,7 @@ class InputError(OvernightError):
 
 
 class RejectedByCluster(OvernightError):
-    """The cluster answered, and the answer was no. The same request will be refused again.
+    """Slurm rejected the request. The same request will be rejected again.
 
     ``advice`` and ``causes`` (``launch.render.refusal``): the options that it is about, the lines that say them, and
     what to write instead; in words, and as ``launch.render.provenance.JobOption``.
@@ -107,9 +107,9 @@ class ClusterUnreachable(OvernightError):
 
 
 class DownloadFailed(OvernightError):
-    """The world outside did not deliver: no network, an index or hub that is down, a damaged file.
+    """A download failed: no network, an index or hub that is down, or a damaged file.
 
-    Typing the same command again later may help; what has arrived is kept. ``said``: the tool's own words.
+    Typing the same command again later may help; what has arrived is kept. ``said``: the message of the tool.
     """
 
     exit_code = 4

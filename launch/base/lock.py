@@ -38,7 +38,7 @@ class SharedLock:
     ) -> None:
         """
         Args:
-            on_wait: called once, with the holder in words, if somebody else has the lock.
+            on_wait: called once, with a description of the holder, if another process has the lock.
             on_busy: called when the holder is known to be alive; what it raises ends the waiting.
             stale_seconds: default ``STALE_SECONDS``.
         """

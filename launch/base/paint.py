@@ -16,10 +16,10 @@ BOLD, DIM, RED, GREEN, YELLOW = "1", "2", "31", "32", "33"
 _GOOD = r"sealed|done|passed|ok|reused|fetched|already here"
 _BAD = r"failed|missed|lost|refused|damaged|cancelled|cut off|fail|TOO FEW|blocked"
 _OPEN = r"running|waits|waiting|undecided|submitted|adopted|submitting|warn|note"
-_STATE = re.compile(rf"(?<![\w-])(?:(?P<bad>{_BAD})|(?P<good>{_GOOD})|(?P<open>{_OPEN}))(?![\w-])")
+_STATE = rf"(?<![\w-])(?:(?P<bad>{_BAD})|(?P<good>{_GOOD})|(?P<open>{_OPEN}))(?![\w-])"
 _COLOUR = {"bad": RED, "good": GREEN, "open": YELLOW}
-_RULE = re.compile(r"-+(?: +-+)*\Z")
-_HEAD = re.compile(r"(next|note|overnight|page|also in)(: )")
+_RULE = r"-+(?: +-+)*\Z"
+_HEAD = r"(next|note|overnight|page|also in)(: )"
 
 
 def wanted(stream: TextIO) -> bool:
@@ -48,7 +48,7 @@ def painted(lines: Iterable[str]) -> Iterator[str]:
     in_table = False
     for line in [part for one in lines for part in one.split("\n")]:
         if held is not None:
-            is_rule = bool(_RULE.match(line)) and bool(held.strip())
+            is_rule = bool(re.match(_RULE, line)) and bool(held.strip())
             yield f"\x1b[{BOLD}m{held}\x1b[0m" if is_rule else _row(held) if in_table else _plain(held)
             in_table = (in_table or is_rule) and bool(line.strip())
         held = line
@@ -57,10 +57,10 @@ def painted(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _row(line: str) -> str:
-    if _RULE.match(line):
+    if re.match(_RULE, line):
         return f"\x1b[{DIM}m{line}\x1b[0m"
     # The last one in the line: names of stages come before states.
-    found = list(_STATE.finditer(line))
+    found = list(re.finditer(_STATE, line))
     if not found:
         return line
     bad = next((one for one in found if one.lastgroup == "bad"), found[-1])
@@ -68,7 +68,7 @@ def _row(line: str) -> str:
 
 
 def _plain(line: str) -> str:
-    head = _HEAD.match(line)
+    head = re.match(_HEAD, line)
     if head is None:
         return line
     return f"\x1b[{BOLD}m{head[1]}\x1b[0m{head[2]}{line[head.end() :]}"

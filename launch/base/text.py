@@ -142,3 +142,8 @@ def control_character(text: str, allowed: str = "") -> str | None:
     found = (letter for letter in text if letter not in allowed and unicodedata.category(letter) in _REFUSED)
     first = next(found, None)
     return None if first is None else f"U+{ord(first):04X}"
+
+
+def gib(value: float) -> str:
+    """Bytes in GiB, ``1.25 GiB``."""
+    return f"{value / 2**30:.2f} GiB"

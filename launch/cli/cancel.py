@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("run", metavar="RUN", help="beginning of a run id")
+    parser.add_argument("run", nargs="?", metavar="RUN", help="beginning of a run id (default: the newest run)")
     parser.add_argument("stage", nargs="?", metavar="STAGE", help="this stage and all below it (default: all stages)")
     parser.add_argument("--adopted", action="store_true", help="also jobs that another run submitted")
     options.add_workspace(parser)
@@ -88,7 +88,7 @@ def _family(family: Family, args: argparse.Namespace) -> int:
 def _print(run: Run, done: Cancelled, as_json: bool) -> None:
     value = {"run": run.id, "stages": done.stages, "jobs": done.jobs, "left": done.left}
     value |= {"spared": done.spared, "theirs": done.theirs}
-    lines = [] if done.jobs else [f"run {run.id} has no jobs in the queue"]
+    lines = [f"run {run.id}:" if done.jobs else f"run {run.id} has no jobs in the queue"]
     for job, stage in done.jobs.items():
         lines.append(f"  {stage:16} {job:10} {'still in the queue' if job in done.left else 'cancelled'}")
     for stage, other in done.spared.items():

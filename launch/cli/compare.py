@@ -10,7 +10,7 @@ from launch.cli import options
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("run", metavar="RUN", help="beginning of a run id: the one that others are held against")
+    parser.add_argument("run", metavar="RUN", help="beginning of a run id: the one that others are compared with")
     parser.add_argument("others", nargs="+", metavar="RUN", help="the others")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page")
     options.add_workspace(parser)

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from launch.config import tasks_file
     from launch.status import results
 
-    asked = tasks_file.read_tasks(args.tasks).asked()
+    asked = tasks_file.read_tasks(args.tasks, compares=args.against is not None).asked()
     asked["output"] = str(args.output.absolute())
     given = args.checkpoint
     if (given is None) == (args.answers is None):

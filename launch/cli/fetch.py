@@ -10,8 +10,8 @@ from launch.submit import prepare
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    options.add_pipeline(parser, cluster="local")
-    parser.add_argument("--update", action="store_true", help="ask the hub again what a branch stands for")
+    options.add_pipeline(parser, otherwise="local")
+    parser.add_argument("--update", action="store_true", help="ask the hub again which commit a branch names")
 
 
 def run(args: argparse.Namespace) -> int:

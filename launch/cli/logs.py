@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jobs.core.paths import StagePaths, StorePaths
     from jobs.core.redaction import Redactor
     from launch.config.profile import Profile
-    from launch.plan.model import Plan
+    from launch.plan.model import Plan, PlannedStage
     from launch.runs.rundir import Run
     from launch.status.model import StageStatus
 
@@ -28,10 +28,12 @@ ENDING_SECONDS = 30.0
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("run", metavar="RUN", help="beginning of a run id")
-    parser.add_argument("stage", metavar="STAGE", help="name of a stage")
+    parser.add_argument("run", nargs="?", metavar="RUN", help="beginning of a run id (default: the newest run)")
+    parser.add_argument("stage", nargs="?", metavar="STAGE", help="name of a stage (default: the one that wrote last)")
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the stage is sealed or has failed")
-    parser.add_argument("--all", action="store_true", help="the logs of all its jobs and restarts, oldest first")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--all", action="store_true", help="the logs of all its jobs and restarts, oldest first")
+    shown.add_argument("--tail", type=int, metavar="N", help="the last N lines alone")
     options.add_workspace(parser)
 
 
@@ -40,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
     from launch.status import logs
 
     view = _View(*options.open_run(args), args.stage)
+    if args.stage is None and not args.json:
+        print(f"run {view.run.id}, stage {view.stage.name}", file=sys.stderr, flush=True)
     paths = logs.all_of(view.paths)
     if args.json:
         names = [str(path) for path in paths]
@@ -52,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
             _print(path, with_title=True, secret=view.redactor())
         return view.follow()
     for path in shown:
-        _print(path, with_title=args.all, secret=view.redactor())
+        _print(path, with_title=args.all, secret=view.redactor(), tail=args.tail)
     if not shown:
         view.explain_absence()
     return 0
@@ -61,37 +65,46 @@ def run(args: argparse.Namespace) -> int:
 class _View:
     """One stage of a run and its logs."""
 
-    def __init__(self, run: Run, plan: Plan, profile: Profile, name: str) -> None:
-
-        self._run = run
+    def __init__(self, run: Run, plan: Plan, profile: Profile, name: str | None) -> None:
+        self.run = run
         self._plan = plan
         self._profile = profile
-        self.stage = plan.find(name)
+        self.stage = self._newest() if name is None else plan.find(name)
         self._asked = time.monotonic()
+
+    def _newest(self) -> PlannedStage:
+        """The stage whose log was written to last; the first where none has one."""
+        from launch.status import logs
+
+        def written(stage: PlannedStage) -> float:
+            place = logs.directory(stage.store(self.run.workspace), self.run.paths.stage(stage.name))
+            return max((path.stat().st_mtime for path in logs.all_of(place)), default=0.0)
+
+        return max(self._plan.stages, key=written)
 
     @property
     def store(self) -> StorePaths:
-        return self.stage.store(self._run.workspace)
+        return self.stage.store(self.run.workspace)
 
     @property
     def paths(self) -> StagePaths:
         """Where the stage runs, or ran."""
         from launch.status import logs
 
-        return logs.directory(self.store, self._run.paths.stage(self.stage.name))
+        return logs.directory(self.store, self.run.paths.stage(self.stage.name))
 
     def redactor(self) -> Redactor:
         """What takes values of secrets out of a text: the run's, and those of the run that runs the stage."""
         from jobs.core.paths import RunPaths
         from launch.runs import secret_files
 
-        return secret_files.redactor(self._run.paths, RunPaths(self.paths.root.parents[1]))
+        return secret_files.redactor(self.run.paths, RunPaths(self.paths.root.parents[1]))
 
     def status(self) -> StageStatus:
         """What the stage does, by the queue as it is now."""
         from launch.status import ask
 
-        return ask.look(self._run, self._plan, self._profile, only={self.stage.name}).stages[0]
+        return ask.look(self.run, self._plan, self._profile, only={self.stage.name}).stages[0]
 
     def explain_absence(self) -> None:
         """Say on stderr why there is no log."""
@@ -146,11 +159,11 @@ def _write(chunk: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def _print(path: Path, with_title: bool, secret: Redactor) -> None:
+def _print(path: Path, with_title: bool, secret: Redactor, tail: int | None = None) -> None:
     from launch.status import logs
 
     if with_title:
         print(logs.title(path), flush=True)
-    for chunk in logs.read(path):
+    for chunk in logs.read(path) if tail is None else logs.last_lines(path, tail):
         _write(secret.feed(chunk))
     _write(secret.flush())

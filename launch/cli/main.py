@@ -26,7 +26,7 @@ COMMANDS = {
     "plan": "show the jobs of a pipeline, and what is already done",
     "submit": "submit a pipeline as a chain of Slurm jobs",
     "run": "run a pipeline on this machine, in the foreground",
-    "status": "how a run stands, and why a job waits",
+    "status": "the state of a run, and why a job waits",
     "watch": "follow a run on a screen, or line by line",
     "why": "why a stage failed or waits, and how to go on",
     "report": "what became of a run: the finished model, or why there is none",
@@ -42,6 +42,7 @@ COMMANDS = {
     "resume": "submit again only what is missing",
     "doctor": "find and remove what a run has left behind or lost",
     "gc": "remove what no run needs, and say how much it freed",
+    "rm": "remove a run, with the results that no other run uses",
     "list": "list the runs of a workspace",
     "data": "prepare training data, or look at it as the trainer will",
     "profile": "write, check and try the profile of a cluster",
@@ -67,12 +68,12 @@ _OF_THE_MACHINE = frozenset({
 _WAITS_FOR = {
     "plan": "reading the plan", "submit": "submitting", "resume": "reading the run", "cancel": "reading the run",
     "status": "reading the run", "why": "reading the run", "report": "reading the run", "doctor": "reading the run",
-    "list": "reading the runs", "compare": "reading the runs", "gc": "looking at the workspace",
-    "profile": "asking the cluster",
+    "rm": "reading the runs", "list": "reading the runs", "compare": "reading the runs",
+    "gc": "looking at the workspace", "profile": "asking the cluster",
 }  # fmt: skip
-"""What is said of a command that takes longer, where nothing more is known."""
+"""Shown for a command that takes longer, where nothing more is known."""
 
-CHANGE_SOMETHING = frozenset({"fetch", "submit", "run", "cancel", "resume", "doctor", "gc", "notify", "publish"})
+CHANGE_SOMETHING = frozenset({"fetch", "submit", "run", "cancel", "resume", "doctor", "gc", "rm", "notify", "publish"})
 """Commands that go on when nobody reads what they print any more (`overnight submit | head`)."""
 
 
@@ -270,5 +271,7 @@ def _bug() -> int:
     import traceback
 
     traceback.print_exc()
-    print(f"overnight {__version__}: this is a bug of ours; please report it with the lines above", file=sys.stderr)
+    print(
+        f"overnight {__version__}: this is a bug in overnight; please report it with the lines above", file=sys.stderr
+    )
     return BUG

@@ -1,7 +1,7 @@
-"""Write a pipeline for your data: from five questions, or from options; it is planned before you are told so.
+"""Write a pipeline for your data: from five questions, or from options; it is planned before the command ends.
 
 What have you (texts, instructions, preferences: recognised by their content), which base model, what must not get
-worse, how long may it take, which cluster. Nothing is written over.
+worse, how long may it take, which cluster. No file is overwritten.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _wanted(args: argparse.Namespace) -> tuple[Wanted, Path]:
     if not args.data and not asks:
         raise InputError(
             "what have you? say --data PATH, once for each of texts, instructions and preferences",
-            hint="overnight new --data chats.jsonl --yes; a chain of ours: overnight new --from guide",
+            hint="overnight new --data chats.jsonl --yes; a ready chain: overnight new --from guide",
         )
     question = (
         "1. What have you? Files or directories of texts, instructions or preferences, one a line; empty: that is all"
@@ -111,8 +111,8 @@ def _wanted(args: argparse.Namespace) -> tuple[Wanted, Path]:
         keep=tuple(keep),
         kept=tuple(_kept(one) for one in keep if _is_path(one)),
         time=_time(args.time or ""),
-        cluster=args.cluster or "local",
-        profile=find(args.cluster or "local"),
+        cluster=args.cluster or _usual_cluster(),
+        profile=find(args.cluster or _usual_cluster()),
         lora=args.lora,
         backend=args.backend,
     )
@@ -141,7 +141,7 @@ def _ask_the_rest(args: argparse.Namespace, directory: Path) -> None:
         args.time = asking.ask("4. How long may training take? H:MM:SS; empty: no limit", checked(_time))
     if args.cluster is None:
         question = f"5. Which cluster? A YAML file, or one of {', '.join(sorted(available()))}"
-        args.cluster = asking.ask(question, checked(_cluster), "local")
+        args.cluster = asking.ask(question, checked(_cluster), _usual_cluster())
 
 
 def _told() -> Callable[[str], DataSet]:
@@ -209,7 +209,7 @@ def _keep(given: str) -> list[str]:
 
     found = [one.strip() for one in given.split(",") if one.strip()]
     if "nothing" in found and len(found) > 1:
-        raise InputError("nothing stands alone")
+        raise InputError("nothing excludes the other answers")
     for one in found:
         if _is_path(one) and not Path(one).expanduser().exists():
             raise InputError(f"{one!r}: write general, safety, nothing, or a path of texts that is there")
@@ -235,6 +235,17 @@ def _time(given: str) -> Duration | None:
         return Duration(given)
     except ValueError as error:
         raise InputError(str(error)) from None
+
+
+def _usual_cluster() -> str:
+    """The default profile; this machine where there is none."""
+    from launch.base.errors import InputError
+    from launch.config.profile_file import default_name
+
+    try:
+        return default_name()[0]
+    except InputError:
+        return "local"
 
 
 def _cluster(given: str) -> object:

@@ -19,12 +19,17 @@ if TYPE_CHECKING:
     from launch.submit.prepare import PipelineOnCluster
 
 
-def add_pipeline(parser: argparse.ArgumentParser, cluster: str | None = None) -> None:
-    """The pipeline file, the profile and overrides."""
+def add_pipeline(parser: argparse.ArgumentParser, cluster: str | None = None, otherwise: str | None = None) -> None:
+    """The pipeline file, the profile and overrides. ``cluster``: the default profile; without one it is looked for
+    (``cluster_of``), and is ``otherwise`` where there is none or no single one."""
     parser.add_argument("pipeline", type=Path, metavar="PIPELINE", help="pipeline file (YAML)")
+    usual = f"default: {cluster}"
+    if cluster is None:
+        usual = f"default: $OVERNIGHT_CLUSTER, or your only profile{f', or {otherwise}' if otherwise else ''}"
     parser.add_argument(
-        "--cluster", metavar="PROFILE", default=cluster, required=cluster is None, help="profile: a name or a YAML file"
+        "--cluster", metavar="PROFILE", default=cluster, help=f"profile: a name or a YAML file ({usual})"
     )
+    parser.set_defaults(cluster_otherwise=otherwise)
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value: --set stages.cpt.steps=4"
     )
@@ -48,14 +53,35 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def open_run(args: argparse.Namespace) -> tuple[Run, Plan, Profile]:
-    """The run that ``args`` name, its plan and its profile. Raises InputError: no such run, or it has no plan."""
+    """The run that ``args`` name, its plan and its profile. Of a command that also takes a stage the run may be left
+    out: ``why sft`` is about the newest one. Raises InputError: no such run, or it has no plan."""
     from launch.base.errors import InputError
     from launch.runs import rundir
 
+    if args.run is not None and getattr(args, "stage", "") is None and _is_stage(args):
+        args.run, args.stage = None, args.run
     if (args.run or "").startswith("f-"):  # launch.runs.family
         raise InputError(f"{args.run} names a family, and this takes a run of it", hint=f"overnight status {args.run}")
     run = rundir.find(args.run, args.workspace)
     return run, run.plan(), run.profile()
+
+
+def _is_stage(args: argparse.Namespace) -> bool:
+    """Whether the one name is a stage of the newest run, and not a run. Raises InputError: it can be both."""
+    from launch.base.errors import InputError
+    from launch.runs import rundir
+
+    runs = rundir.all_runs(args.workspace)
+    try:
+        if not runs or args.run not in {stage.name for stage in runs[0].plan().stages}:
+            return False
+    except InputError:  # a run without a plan: being made, or damaged
+        return False
+    both = [run.id for run in runs if run.id.startswith(args.run)]
+    if both:
+        text = f"{args.run!r} is a stage of run {runs[0].id}, the newest, and the beginning of run {both[0]}"
+        raise InputError(text, hint=f"write both: RUN {args.run}")
+    return True
 
 
 def print_result(value: Mapping[str, object], lines: Iterable[str], as_json: bool) -> None:
@@ -84,13 +110,29 @@ def is_swept(args: argparse.Namespace) -> bool:
     return asked or read(args.pipeline).data.get("sweep") is not None
 
 
+def cluster_of(args: argparse.Namespace) -> str:
+    """The profile that ``args`` name, else the default one, which is printed once. Raises InputError: there is none."""
+    from launch.base.errors import InputError
+    from launch.config.profile_file import default_name
+
+    if args.cluster is None:
+        try:
+            args.cluster, why = default_name()
+            note(f"--cluster {args.cluster} ({why})")
+        except InputError:
+            if args.cluster_otherwise is None:
+                raise
+            args.cluster = args.cluster_otherwise
+    return str(args.cluster)
+
+
 def site(args: argparse.Namespace) -> tuple[ProfileFile, Workspace]:
     """The profile and the workspace that ``args`` name, without a pipeline. Raises InputError: with file, line and
     column."""
     from launch.config.profile_file import locate, read_profile
     from launch.runs.rundir import workspace_for
 
-    profile = read_profile(locate(args.cluster))
+    profile = read_profile(locate(cluster_of(args)))
     return profile, workspace_for(profile.profile, args.workspace)
 
 
@@ -98,7 +140,7 @@ def wanted(args: argparse.Namespace) -> PipelineOnCluster:
     """The pipeline, the profile, the overrides and the workspace that ``args`` name; nothing is read yet."""
     from launch.submit.prepare import PipelineOnCluster
 
-    return PipelineOnCluster(args.pipeline, args.cluster, tuple(args.set), args.workspace)
+    return PipelineOnCluster(args.pipeline, cluster_of(args), tuple(args.set), args.workspace)
 
 
 def note(text: str) -> None:

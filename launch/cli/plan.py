@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from launch.base import paint
@@ -12,6 +13,7 @@ from launch.submit import prepare
 if TYPE_CHECKING:
     from launch.plan.model import Planned
     from launch.plan.sweep import Sweep
+    from launch.site.finding import Finding
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         from launch.plan import file
 
         more = {"states": found.states, "estimates": [each.as_json() for each in found.estimates]}
+        more["evaluations"] = [each.as_json() for each in found.evaluations]
         more["gates"] = [each.as_json() for each in found.gates]
         more["judges"] = [each.as_json() for each in found.judges]
         options.print_result({**file.to_json(found.shown), **more}, (), as_json=True)
@@ -122,4 +125,42 @@ def _check(planned: Planned, as_json: bool) -> int:
     profile = planned.profile.profile
     secrets = (*profile.secrets, *planned.pipeline.pipeline.secrets)
     gateway = None if profile.executor is ExecutorKind.LOCAL else client.gateway(profile, secrets)
-    return options.print_findings({"pipeline": planned.plan.pipeline}, preflight.findings(planned, gateway), as_json)
+    found = [*_data(planned), *_options(planned), *preflight.findings(planned, gateway)]
+    return options.print_findings({"pipeline": planned.plan.pipeline}, found, as_json)
+
+
+def _options(planned: Planned) -> Iterator[Finding]:
+    """What the back ends, each in its environment, say of the settings of the stages."""
+    from launch.base.errors import InputError
+    from launch.render import dry_run
+    from launch.site.finding import Finding, Level
+
+    try:
+        notes = dry_run.refuse(planned.plan, planned.profile.profile, planned.workspace, planned.pipeline)
+    except InputError as error:
+        yield Finding(Level.FAIL, "settings", error.message.partition("\n")[0], error.where or "")
+        return
+    yield Finding(Level.OK, "settings", "; ".join(["the back ends take them", *notes]))
+
+
+def _data(planned: Planned) -> Iterator[Finding]:
+    """The rows of the user's files, as a data stage would read them."""
+    from data_prep import recognise
+    from data_prep.common.errors import DataError
+    from launch.config.stages import DataStage, PathSource
+    from launch.site.finding import Finding, Level
+
+    pipeline = planned.pipeline
+    for name, stage in pipeline.pipeline.stages.items():
+        if not isinstance(stage, DataStage) or planned.plan.find(name).store(planned.workspace).seal.exists():
+            continue
+        source = pipeline.pipeline.source_of(name)
+        if not isinstance(source, PathSource):
+            continue
+        try:
+            rows = recognise.readable(stage.kind, pipeline.resolve(source.path), prepared=stage.prepare is not None)
+        except DataError as error:
+            yield Finding(Level.FAIL, f"data: {name}", str(error), pipeline.where("stages", name, "from"))
+        else:
+            if rows:
+                yield Finding(Level.OK, f"data: {name}", f"{rows:,} rows can be read")

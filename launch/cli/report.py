@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from launch.cli import families, options
+
+if TYPE_CHECKING:
+    from launch.config.profile import Profile
+    from launch.status.report import RunReport
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -23,15 +28,17 @@ def run(args: argparse.Namespace) -> int:
     from launch.status import ask, report
 
     if (family := families.named(args)) is not None:
-        if args.md or args.language != "en":
+        if args.md:
             from launch.base.errors import InputError
 
-            raise InputError("a family has no Markdown and no other language", hint=f"overnight report {family.id}")
-        return families.show_report(family, as_json=args.json, html=args.html)
+            raise InputError("a family has no Markdown", hint=f"overnight report {family.id} --html")
+        return families.show_report(family, as_json=args.json, html=args.html, language=args.language)
     found, plan, profile = options.open_run(args)
     status = ask.look(found, plan, profile)
     made = report.make(found, plan, profile, status)
     value, lines = report.as_json(made, profile.name), report.lines(made, profile.name)
+    if args.json:
+        value["night"] = _night(made, profile)
     if args.html is not None:
         from launch.report import page
 
@@ -44,3 +51,13 @@ def run(args: argparse.Namespace) -> int:
         lines = markdown.lines(made, profile.name)
     options.print_result(value, lines, args.json)
     return ask.exit_code(status)
+
+
+def _night(made: RunReport, profile: Profile) -> dict[str, Any] | None:
+    """What the stages did when; None: nothing is known of it."""
+    import time
+
+    from launch.report import night, parts
+
+    found = night.of_run(made.run, made.plan, time.time())
+    return None if found is None else parts.night_as_json(made, profile, found)

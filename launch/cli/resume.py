@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     changes.refuse_data(found, plan)
     if (changed := changes.of_pipeline(found)) is not None:
         print(f"note: {changed}", file=sys.stderr, flush=True)
+    for one in changes.in_vain(found, plan):
+        print(f"note: {one}", file=sys.stderr, flush=True)
     secret_files.renew(found.paths, names)
     if profile.executor == "local":
         from launch.cli.run import advance as advance_here

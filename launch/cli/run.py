@@ -84,21 +84,23 @@ def family_here(family: Family, *, as_json: bool) -> int:
                     return 1
                 first = next(one for one in open_stages if not one.store(family.workspace).seal.exists())
                 failed[first.fingerprint] = run.id
+    _tell(family, as_json=True)  # whose report follows
     return families.show_report(family, as_json=as_json)
 
 
-def _tell(run: Run, as_json: bool) -> None:
+def _tell(what: Run | Family, as_json: bool) -> None:
     """The page for the morning, and the letter; that they cannot be written or sent fails nothing."""
     from launch.base.errors import OvernightError
-    from launch.notify.tell import tell
+    from launch.notify.tell import tell, tell_family
+    from launch.runs.family import Family
 
     try:
-        told = tell(run)
+        told = tell_family(what) if isinstance(what, Family) else tell(what)
     except (OSError, OvernightError) as error:
-        print(f"note: the page of the run could not be written: {error}", file=sys.stderr)
+        print(f"note: the page of {what.id} could not be written: {error}", file=sys.stderr)
         return
     for one in told:
         if one.state != "sent":
             print(f"note: the letter to {one.to} was not sent: {one.why}", file=sys.stderr)
     if not as_json:
-        print(f"page: {run.paths.page}")
+        print(f"page: {what.paths.page}")

@@ -1,4 +1,4 @@
-"""Show how a run stands: what is sealed, what runs and how far it is, why the rest waits, and what to type next."""
+"""Show the state of a run: what is sealed, what runs and how far it is, why the rest waits, and what to type next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Submit a pipeline as a chain of Slurm jobs and return; nothing of ours stays alive."""
+"""Submit a pipeline as a chain of Slurm jobs and return; no process of Overnight stays alive."""
 
 from __future__ import annotations
 

@@ -23,8 +23,12 @@ def run(args: argparse.Namespace) -> int:
     told = why.explain(found, plan, profile, status, only)
     lines = [*text.silence(status), ""] if status.silence else []
     shown = told if only else [one for one in told if not one.is_calm]
-    for one in shown:
+    causes = [one for one in shown if one.state not in why.CONSEQUENCES]
+    behind = [] if only or not causes else [one.stage for one in shown if one not in causes]
+    for one in causes if behind else shown:
         lines += why.lines(one)
+    if behind:
+        lines.append(f"not run because of it: {', '.join(behind)}")
     if not shown:
         sealed = sum(one.state == "sealed" for one in told)
         lines.append(f"run {found.id} needs nothing: {sealed} of {len(told)} stages sealed, the others run or wait")

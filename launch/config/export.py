@@ -44,7 +44,7 @@ class ExportForms(StrictModel):
             if name not in FORMS:
                 raise Faults([Problem((at,), f"got {show(name)}; {suggest(str(name), FORMS)}")])
             if name in found or (keys is not None and name != "gguf"):
-                raise Faults([Problem((at,), f"{name} {'stands twice' if name in found else 'takes no keys'}")])
+                raise Faults([Problem((at,), f"{name} {'is listed twice' if name in found else 'takes no keys'}")])
             try:
                 found[name] = GgufKeys.read(keys or {}) if name == "gguf" else True
             except Faults as error:

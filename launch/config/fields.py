@@ -143,6 +143,17 @@ def not_empty(value: Any) -> Any:
     return value
 
 
+def one_entry(says: str) -> Callable[[Any], Any]:
+    """A check that a mapping has one entry; what its error says else."""
+
+    def check(value: dict[str, Any]) -> dict[str, Any]:
+        if len(value) != 1:
+            raise ValueError(says)
+        return value
+
+    return allows(check, minProperties=1, maxProperties=1)
+
+
 allows(one_line, pattern=r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*$")
 allows(not_empty, pattern=r"\S", minItems=1, minProperties=1)
 

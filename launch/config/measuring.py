@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from jobs.core.tasks import kind_of
 from launch.config.allowed import allows
 from launch.config.document.typed import Before, StrictModel, key
-from launch.config.fields import Count, Line, ModuleName, NotNegative, matching, not_empty
+from launch.config.fields import Count, Line, ModuleName, NotNegative, matching, not_empty, one_entry
 from launch.config.stage_keys import StageKeys, with_options
 
 
@@ -105,6 +105,11 @@ class MeasuringStage(StageKeys):
     threads: Count | None = None
     options: dict[Line, Any] = key(default_factory=dict)
 
+    @property
+    def measured(self) -> str | None:
+        """The stage whose models are measured, or ``base``; None: what a server has."""
+        return None
+
     def settings(self) -> dict[str, Any]:
         found = super().settings()
         del found["engine"]
@@ -123,6 +128,10 @@ class EvaluateStage(MeasuringStage):
     missed: Literal["stop", "go"] = "stop"
     undecided: Literal["stop", "go"] = "stop"
 
+    @property
+    def measured(self) -> str | None:
+        return self.checkpoint
+
     def settings(self) -> dict[str, Any]:
         found = super().settings()
         for name in ("missed", "undecided"):
@@ -139,6 +148,10 @@ class CurveStage(MeasuringStage):
     checkpoints: Line
     every: Count = 1
 
+    @property
+    def measured(self) -> str | None:
+        return self.checkpoints
+
     def settings(self) -> dict[str, Any]:
         found = super().settings()
         for name, task in found["tasks"].items():
@@ -147,13 +160,7 @@ class CurveStage(MeasuringStage):
         return found
 
 
-def _one_metric(by: dict[str, str]) -> dict[str, str]:
-    if len(by) != 1:
-        raise ValueError("write one metric: {TASK.METRIC: lower} or higher")
-    return by
-
-
-allows(_one_metric, minProperties=1, maxProperties=1)
+_one_metric = one_entry("write one metric: {TASK.METRIC: lower} or higher")
 
 
 class ChooseStage(StageKeys):

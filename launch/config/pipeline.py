@@ -129,7 +129,7 @@ class Pipeline(StrictModel):
             found["curve"] = self.curve_of(name)
             if isinstance(curve := self.stages.get(found["curve"]), CurveStage):
                 found["checkpoint"] = curve.checkpoints
-                found |= {f"data:{task}": data for task, data in self.task_data(found["curve"]).items()}
+                found |= self._read_by_tasks(found["curve"])
         if isinstance(stage, TrainingStage):
             found["data"] = stage.data
         if isinstance(stage, ExportStage):
@@ -139,14 +139,19 @@ class Pipeline(StrictModel):
         if isinstance(stage, MeasuringStage):
             if stage.compare_to is not None:
                 found["compare_to"] = stage.compare_to
-            found |= {f"data:{task}": data for task, data in self.task_data(name).items()}
+            found |= self._read_by_tasks(name)
             if (reference := self.reference(name)) not in (None, FETCHED):
                 found["reference"] = str(reference)
-            for task, (_, judge) in self.judged(name).items():
-                if judge.model.checkpoint not in (None, FETCHED):
-                    found[f"judge:{task}"] = str(judge.model.checkpoint)
-                if judge.calibrate_on is not None:
-                    found[f"known:{task}"] = judge.calibrate_on
+        return found
+
+    def _read_by_tasks(self, name: str) -> dict[str, str]:
+        """What the tasks of a measuring stage read, and their judges."""
+        found = {f"data:{task}": data for task, data in self.task_data(name).items()}
+        for task, (_, judge) in self.judged(name).items():
+            if judge.model.checkpoint not in (None, FETCHED):
+                found[f"judge:{task}"] = str(judge.model.checkpoint)
+            if judge.calibrate_on is not None:
+                found[f"known:{task}"] = judge.calibrate_on
         return found
 
     def evaluations_of(self, name: str) -> list[str]:

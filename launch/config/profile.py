@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from jobs.core.seal import Depth
+from jobs.core.hashing import Depth
 from launch.config.allowed import allows
 from launch.config.document.positions import KeyPath
 from launch.config.document.typed import fields_of, key

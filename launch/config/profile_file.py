@@ -32,7 +32,7 @@ class ProfileFile(MarkedFile):
         if not above.data:
             return self
         merged = layers.overlay(Document(self.data, self.positions), above)
-        hint = f"overnight plan PIPELINE --cluster {self.path}"
+        hint = f"overnight profile check {self.path}"
         return ProfileFile(self.path, merged.data, merged.positions, _validated(merged.data, merged.positions, hint))
 
 
@@ -66,6 +66,29 @@ def _named(directories: Sequence[Path]) -> dict[str, Path]:
     return {path.stem: path for path in found}
 
 
+CHOSEN = "OVERNIGHT_CLUSTER"
+"""Environment variable: the profile of a command without ``--cluster``."""
+
+
+def default_name() -> tuple[str, str]:
+    """The profile of a command without ``--cluster``, and why it is that one: ``$OVERNIGHT_CLUSTER``, else the only
+    profile of the user or, without any, of the site. Raises InputError: there is none, or more than one."""
+    if chosen := os.environ.get(CHOSEN):
+        return chosen, f"${CHOSEN}"
+    _, *site, user = _directories()
+    for own in ([user], site):
+        found = sorted(_named(own))
+        if len(found) == 1:
+            return found[0], "the only profile"
+        if found:
+            hint = f"--cluster NAME, or export {CHOSEN}=NAME"
+            raise InputError(f"which cluster? There are the profiles {', '.join(found)}", hint=hint)
+    raise InputError(
+        "which cluster? There is no profile yet",
+        hint="overnight profile init, on a login node; or --cluster NAME with a profile of `overnight profile list`",
+    )
+
+
 def locate(name_or_path: str, *, below: Path | None = None) -> Path:
     """File of a profile: a path, or a name in the user's directory, the site's or the package. With ``below`` only in
     directories after that file's: a user's ``juwels`` can extend the packaged one. Raises InputError: there is none."""
@@ -90,7 +113,7 @@ def read_profile(path: Path, text: str | None = None, kept: bool = False) -> Pro
     file; ``kept``: it belongs to a run and was checked at submission. Raises InputError: every fault with its line."""
     document = layers.read_all(path, lambda name, file: locate(name, below=file), text)
     data = {"name": path.stem, **document.data}
-    hint = f"overnight plan PIPELINE --cluster {path}"
+    hint = f"overnight profile check {path}"
     return ProfileFile(path, data, document.positions, _validated(data, document.positions, hint, kept))
 
 

@@ -55,11 +55,14 @@ def _judges(pipeline: Pipeline) -> Iterator[Problem]:
     stages = {name: stage for name, stage in pipeline.stages.items() if isinstance(stage, MeasuringStage)}
     tasks = [kind_of(task, keys) for stage in stages.values() for task, keys in stage.tasks.items()]
     if pipeline.judges or any(kind is not None and kind.keys is JudgedKeys for kind in tasks):
-        from launch.config.judge_references import of_judged, of_judges  # few pipelines have judges
+        from launch.config.judge_references import of_choice, of_judged, of_judges  # few pipelines have judges
 
         yield from of_judges(pipeline)
         for name, stage in stages.items():
             yield from of_judged(pipeline, name, stage)
+        for name, choice in pipeline.stages.items():
+            if isinstance(choice, ChooseStage) and isinstance(curve := stages.get(pipeline.curve_of(name)), CurveStage):
+                yield from of_choice(pipeline, name, choice, curve)
 
 
 def backends() -> list[str]:
@@ -150,7 +153,7 @@ def _training(pipeline: Pipeline, name: str, stage: TrainingStage) -> Iterator[P
     if stage.steps is None and stage.epochs is None:
         yield Problem((*place, "steps"), "is missing: write steps, or epochs in its place")
     elif stage.steps is not None and stage.epochs is not None:
-        yield Problem((*place, "epochs"), f"stands beside steps ({stage.steps}): leave one of the two out", at_key=True)
+        yield Problem((*place, "epochs"), f"excludes steps ({stage.steps}): remove one of the two", at_key=True)
     yield from _validation(pipeline, name, stage)
     if stage.steps is not None and stage.warmup_steps > stage.steps:
         yield Problem((*place, "warmup_steps"), f"{stage.warmup_steps} is more than steps ({stage.steps})")
@@ -217,10 +220,12 @@ def _choice(pipeline: Pipeline, name: str, stage: ChooseStage) -> Iterator[Probl
     if not isinstance(curve, CurveStage):
         yield from reference(pipeline, (*place, "from"), stage.source, ("curve",))
         return
-    known = measured(curve.tasks)
+    known, open_tasks = measured(curve.tasks), own_metrics(curve.tasks)
     for key, metrics in (("by", [*stage.by]), ("subject_to", [*stage.subject_to])):
         for metric in metrics:
-            if metric not in known:
+            if metric not in known and not _is_open(
+                metric, open_tasks
+            ):  # of the open ones the planner asks the harness
                 text = f"{source} measures no {metric!r}; {suggest(metric, list(known))}"
                 yield Problem((*place, key, metric), text, at_key=True)
 
@@ -330,12 +335,11 @@ def _gate(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator[Probl
     for gate, text in _one_sided(stage):
         yield Problem((*place, gate), text, at_key=True)
     for metric in stage.gate:
-        task = metric.rpartition(".")[0]
         if len(several := by_metric(stage.tasks).get(metric, ())) > 1:
             names = " or ".join(f"{one}.{metric}" for one in several)
             yield Problem((*place, metric), f"several tasks measure {metric!r}: write {names}", at_key=True)
             continue
-        if metric not in known and open_tasks and (not task or task in open_tasks):
+        if metric not in known and _is_open(metric, open_tasks):
             continue  # the planner asks the harness what these tasks measure
         if metric not in known:
             near = suggest(metric, list(known))
@@ -343,6 +347,12 @@ def _gate(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator[Probl
         elif metric in compared and isinstance(earlier, EvaluateStage) and known[metric][0] not in earlier.tasks:
             text = f"{stage.compare_to} does not run the task {known[metric][0]!r}"
             yield Problem((*place, metric), text, at_key=True)
+
+
+def _is_open(metric: str, open_tasks: set[str]) -> bool:
+    """Whether a metric may be one of these tasks."""
+    task = metric.rpartition(".")[0]
+    return bool(open_tasks) and (not task or task in open_tasks)
 
 
 def _one_sided(stage: EvaluateStage) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from launch.config.allowed import allows
 from launch.config.document.layers import Override, option_value, path_of
 from launch.config.document.positions import Position, Positions, Problem, failure
 from launch.config.document.typed import Before, Faults, StrictModel, validate
-from launch.config.fields import Amount, Count, Line, Positive, at_least, not_empty
+from launch.config.fields import Amount, Count, Line, Positive, at_least, not_empty, one_entry
 
 MOST = 100_000
 """Combinations of one sweep."""
@@ -61,7 +61,7 @@ class AxisValues(tuple[Any, ...]):
         for at, one in enumerate(value):
             text = json.dumps(one, sort_keys=True)
             if text in seen:
-                raise Faults([Problem((at,), "stands twice in this list")])
+                raise Faults([Problem((at,), "is listed twice")])
             seen.append(text)
         return cls(not_empty(value))
 
@@ -94,13 +94,7 @@ def _as_mapping(value: Any) -> Any:
 allows(_as_mapping, type="string")
 
 
-def _one(by: dict[str, Any]) -> dict[str, Any]:
-    if len(by) != 1:
-        raise ValueError("write one metric: TASK.METRIC, or {TASK.METRIC: lower} or higher")
-    return by
-
-
-allows(_one, minProperties=1, maxProperties=1)
+_one_metric = one_entry("write one metric: TASK.METRIC, or {TASK.METRIC: lower} or higher")
 
 
 class SweepKeys(StrictModel):
@@ -109,7 +103,7 @@ class SweepKeys(StrictModel):
 
     over: Annotated[dict[Line, AxisValues], not_empty]
     how: Literal["grid", "list"] | HowKeys = "grid"
-    by: Annotated[dict[Line, Literal["lower", "higher"] | None], Before(_as_mapping), _one] | None = None
+    by: Annotated[dict[Line, Literal["lower", "higher"] | None], Before(_as_mapping), _one_metric] | None = None
     budget: BudgetKeys = BudgetKeys()
 
     def _check(self) -> None:

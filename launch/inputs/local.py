@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jobs.core import seal
+from jobs.core import hashing
 from launch.base.errors import InputError
 from launch.inputs.packages import DownloadProgress
 
@@ -69,7 +69,7 @@ def read(path: Path, progress: DownloadProgress) -> dict[str, Any]:
     try:
         total = sum(real.stat().st_size for _, real in found)
         for name, real in found:
-            hasher.update(f"{name}\0{seal.digest_file(real)}\n".encode())
+            hasher.update(f"{name}\0{hashing.digest_file(real)}\n".encode())
             done += real.stat().st_size
             progress(done, total)
     except OSError as error:

@@ -17,17 +17,15 @@ from pathlib import Path, PurePosixPath
 
 from launch.base.errors import DownloadFailed, InputError
 
-_PIN = re.compile(
-    r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*==\s*(?P<version>[A-Za-z0-9][A-Za-z0-9.+!_-]*)\Z"
-)
-_NETWORK = re.compile(
+_PIN = r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*==\s*(?P<version>[A-Za-z0-9][A-Za-z0-9.+!_-]*)\Z"
+_NETWORK = (
     r"NewConnectionError|Max retries exceeded|TimeoutError|timed out|Temporary failure in name resolution|ProxyError"
     r"|Connection (?:refused|reset|broken|aborted)|ConnectionResetError|RemoteDisconnected|Network is unreachable"
     r"|IncompleteRead|ProtocolError|SSLError|No route to host"
 )
-_SIZE = re.compile(r"Downloading \S+ \((?P<number>[\d.]+) (?P<unit>[kMG]?)B\)")
+_SIZE = r"Downloading \S+ \((?P<number>[\d.]+) (?P<unit>[kMG]?)B\)"
 _UNITS = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3}
-_LICENCE = re.compile(r"(?:licen[cs]e|copying|notice)", re.IGNORECASE)
+_LICENCE = r"(?i)(?:licen[cs]e|copying|notice)"
 _ROWS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 _POLL_SECONDS = 0.2
 
@@ -41,7 +39,7 @@ def normal(name: str) -> str:
 
 def pin(request: str) -> str:
     """``NAME==VERSION`` with the name normalised. Raises InputError: no exact version."""
-    if match := _PIN.match(request.strip()):
+    if match := re.match(_PIN, request.strip()):
         return f"{normal(match['name'])}=={match['version']}"
     text = f"package {request!r} has no exact version: a pipeline must name what it was made with"
     raise InputError(text, hint="write NAME==VERSION")
@@ -100,7 +98,7 @@ def _run(command: list[str], scratch: Path, progress: DownloadProgress) -> tuple
         try:
             while process.poll() is None:
                 said = log.read_text(errors="replace")
-                size = _SIZE.search(said)
+                size = re.search(_SIZE, said)
                 total = int(float(size["number"]) * _UNITS[size["unit"]]) if size else None
                 progress(directory_bytes(scratch), total)
                 time.sleep(_POLL_SECONDS)
@@ -113,7 +111,7 @@ def _run(command: list[str], scratch: Path, progress: DownloadProgress) -> tuple
 
 def _failure(requirement: str, command: list[str], code: int, said: str) -> InputError | DownloadFailed:
     lines = said.strip().splitlines()
-    if broken := [line for line in lines if _NETWORK.search(line)]:
+    if broken := [line for line in lines if re.search(_NETWORK, line)]:
         return DownloadFailed(f"{requirement}: the package index cannot be reached", broken[0].strip())
     if "No matching distribution" in said or "Could not find a version" in said:
         name = requirement.partition("==")[0]
@@ -163,7 +161,7 @@ def _about(names: list[str]) -> list[str]:
     return [
         entry
         for entry in names
-        if ".dist-info/" in entry and (entry.endswith("/METADATA") or _LICENCE.search(PurePosixPath(entry).name))
+        if ".dist-info/" in entry and (entry.endswith("/METADATA") or re.search(_LICENCE, PurePosixPath(entry).name))
     ]
 
 

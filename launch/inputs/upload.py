@@ -48,7 +48,7 @@ def push(repo: str, files: Mapping[str, Path | bytes], message: str, public: boo
             private = _private(client, api, repo)
         if not private and not public:  # there before, or made so by this hub
             raise InputError(f"{repo} is public on {api.endpoint}", hint="--public, or another name")
-        stale = [] if known is None else [one for one in api.list_repo_files(repo) if _OURS.fullmatch(one)]
+        stale = [] if known is None else [one for one in _names(client, api, repo) if _OURS.fullmatch(one)]
         removed = tuple(one for one in stale if one not in files)
         operations = [client.CommitOperationDelete(path_in_repo=one) for one in removed]
         operations += [
@@ -69,6 +69,14 @@ def _private(client: Any, api: Any, repo: str) -> bool | None:
         return bool(api.repo_info(repo, timeout=30).private)
     except client.errors.RepositoryNotFoundError:
         return None
+
+
+def _names(client: Any, api: Any, repo: str) -> list[str]:
+    """Files of a repository; none where it has been made and nothing was ever committed to it."""
+    try:
+        return list(api.list_repo_files(repo))
+    except (client.errors.RepositoryNotFoundError, client.errors.RevisionNotFoundError):
+        return []
 
 
 def _without_token(error: Exception, client: Any) -> Exception:

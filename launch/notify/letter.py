@@ -43,22 +43,34 @@ class Letter:
 
 def of_run(run: Run, plan: Plan, profile: Profile, status: RunStatus) -> Letter | None:
     """None: a stage still works, or will."""
-    now = _as_said(run, plan, status)
-    about = _about(plan, now)
+    now = as_said(run, plan, status)
+    about = about_of(plan, now)
     if about is None:
         return None
-    tokens = {}
-    for stage in plan.stages:
-        current = attempts.current(stage.store(run.workspace))
-        tokens[stage.name] = current.token if current else ""
-    states = sorted((one.stage, one.state.value, tokens[one.stage]) for one in now.stages)
-    digest = hashlib.sha256(json.dumps([about, states]).encode()).hexdigest()[:12]
     made = reports.make(run, plan, profile, now)
     body = "\n".join([*reports.lines(made, profile.name), "", f"page: {run.paths.page}"])
-    return Letter(about, f"{about}-{digest}", _subject(about, made, now), body[:LONGEST_BODY])
+    return Letter(about, key(about, ends(run, plan, now)), _subject(about, made, now), body[:LONGEST_BODY])
 
 
-def _as_said(run: Run, plan: Plan, status: RunStatus) -> RunStatus:
+def key(about: About, ended: object) -> str:
+    """The name of a letter: the same for the same end."""
+    return f"{about}-{hashlib.sha256(json.dumps([about, ended]).encode()).hexdigest()[:12]}"
+
+
+def ends(run: Run, plan: Plan, status: RunStatus) -> list[tuple[str, str, str]]:
+    """How each stage ended, and in which attempt. Of what waits for one that failed nothing: its job goes from waiting
+    to cancelled some time later, and that is no other end."""
+    over = {one.stage for one in status.stages if one.state.is_over}
+    found = []
+    for stage, one in zip(plan.stages, status.stages, strict=True):
+        current = attempts.current(stage.store(run.workspace))
+        is_behind = bool(plan.below(over) & set(stage.parents))
+        state = "" if is_behind and one.state is not State.SEALED else one.state.value
+        found.append((one.stage, state, current.token if current else ""))
+    return sorted(found)
+
+
+def as_said(run: Run, plan: Plan, status: RunStatus) -> RunStatus:
     """With the verdicts of stages whose jobs are on their way out of the queue: also the one that asks."""
     found = []
     for stage, one in zip(plan.stages, status.stages, strict=True):
@@ -75,7 +87,8 @@ def _as_said(run: Run, plan: Plan, status: RunStatus) -> RunStatus:
     return replace(status, stages=tuple(found))
 
 
-def _about(plan: Plan, status: RunStatus) -> About | None:
+def about_of(plan: Plan, status: RunStatus) -> About | None:
+    """What there is to tell; None: a stage still works, or will."""
     if status.is_done:
         return About.DONE
     states = {one.stage: one for one in status.stages}

@@ -1,4 +1,4 @@
-"""Letters of a run on disk, and how far each got: written once, sent once to each address.
+"""Letters of a run, or of a family, on disk, and how far each got: written once, sent once to each address.
 
 ``outbox/KEY.json`` is a letter, made with exclusive creation. ``outbox/KEY.NAME.trying`` is made the same way before it
 is sent to the address NAME, and becomes ``.sent``; where the address refused it, it is removed, and the next try may
@@ -17,8 +17,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jobs.core import files
+from jobs.core.paths import FamilyPaths, RunPaths
 from launch.notify.letter import Letter
-from launch.runs.rundir import Run
+
+LettersOf = RunPaths | FamilyPaths
+"""Whose letters: what ended."""
 
 SECONDS = 15.0
 """How long an address may take."""
@@ -34,19 +37,19 @@ class Delivery:
     why: str = ""
 
 
-def post(run: Run, letter: Letter) -> bool:
+def post(owner: LettersOf, letter: Letter) -> bool:
     """Put the letter into the outbox; False: it is there already."""
-    directory = run.paths.outbox
+    directory = owner.outbox
     directory.mkdir(exist_ok=True)
     text = json.dumps({**asdict(letter), "time": time.time()}, ensure_ascii=False) + "\n"
     return files.create_exclusive(directory / f"{letter.key}.json", text)
 
 
-def deliver(run: Run, addresses: Mapping[str, str], again: bool = False) -> list[Delivery]:
+def deliver(owner: LettersOf, addresses: Mapping[str, str], again: bool = False) -> list[Delivery]:
     """Send every letter to every address (name -> URL) that does not have it yet; ``again``: also those whose sending
     was cut off."""
     found = []
-    for path in letters(run):
+    for path in letters(owner):
         letter = files.read_json(path)
         for name, url in addresses.items():
             trying, sent = (path.with_suffix(f".{name}.{state}") for state in ("trying", "sent"))
@@ -57,7 +60,7 @@ def deliver(run: Run, addresses: Mapping[str, str], again: bool = False) -> list
             if not files.create_exclusive(trying, json.dumps({"time": time.time()}) + "\n"):
                 found.append(Delivery(letter["key"], name, "unknown", "it was being sent when that was cut off"))
                 continue
-            why = _send(url, letter["subject"], letter["body"], run.paths.page)
+            why = _send(url, letter["subject"], letter["body"], owner.page)
             if why is None:
                 trying.rename(sent)
                 found.append(Delivery(letter["key"], name, "sent"))
@@ -67,16 +70,9 @@ def deliver(run: Run, addresses: Mapping[str, str], again: bool = False) -> list
     return found
 
 
-def letters(run: Run) -> Iterator[Path]:
-    """All letters of a run, oldest first."""
-    yield from sorted(run.paths.outbox.glob("*.json"), key=lambda path: path.stat().st_mtime)
-
-
-def waiting(run: Run, names: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Letters that have not arrived, each with the address."""
-    return [
-        (path.stem, name) for path in letters(run) for name in names if not path.with_suffix(f".{name}.sent").exists()
-    ]
+def letters(owner: LettersOf) -> Iterator[Path]:
+    """All letters, oldest first."""
+    yield from sorted(owner.outbox.glob("*.json"), key=lambda path: path.stat().st_mtime)
 
 
 def _send(url: str, subject: str, body: str, page: Path) -> str | None:

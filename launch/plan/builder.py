@@ -280,7 +280,7 @@ class _Builder:
             settings["tasks"][task]["data"] = source
             inputs[source] = self.of_stage(source)
         for task, (judge, keys) in self.pipeline.judged(name).items():
-            settings["tasks"][task]["judged_by"] = self.judged_by(judge, keys, getattr(stage, "checkpoint", None))
+            settings["tasks"][task]["judged_by"] = self.judged_by(judge, keys, stage.measured)
             if keys.model.server is None:
                 wanted = keys.model.checkpoint or f"{JUDGE}{judge}"
                 inputs[f"{JUDGE}{judge}"] = self.checkpoint(wanted, stage.backend)
@@ -293,7 +293,7 @@ class _Builder:
         return settings, inputs
 
     def judged_by(self, name: str, judge: JudgeKeys, checkpoint: str | None) -> dict[str, Any]:
-        """What the job is told of a judge of the model ``checkpoint``."""
+        """What the job knows about a judge of the model ``checkpoint``."""
         found = judge.settings()
         if name in self.facts.rubrics:
             found["rubric"] = self.facts.rubrics[name]

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from jobs.core import speed, strict
 from jobs.core.paths import StorePaths, Workspace
 from launch.base.errors import InputError
-from launch.base.text import table
+from launch.base.text import gib, table
 from launch.config.fields import memory_bytes
 from launch.config.profile import Profile, Resources
 from launch.plan import memory as estimate
 from launch.plan.memory import Checkpoint, MemoryEstimate, Model, Shape
-from launch.plan.model import Plan, PlannedStage
+from launch.plan.model import Plan, PlannedInput, PlannedStage
 
 if TYPE_CHECKING:
     from jobs.core.seal_index import Index, StepTime
@@ -169,7 +169,7 @@ def _of(stage: PlannedStage, model: Model, profile: Profile, seen: Measurements)
     shape = replace(shape, lora_targets=shape.lora_targets or keeps.layers)
     flops = estimate.step_flops(model, shape)
     trained = model.layers * model.adapter_parameters(shape.lora_rank, shape.lora_targets)
-    memory_limit, gpu, price = _gpu(resources, profile)
+    memory_limit, gpu, price = gpu_of(resources, profile)
     like = seen.like(stage, shape, model, gpu)
     steps = [each.seconds for each in like if each.seconds is not None]
     peaks = [each.memory for each in like if each.memory is not None]
@@ -204,7 +204,7 @@ def _of(stage: PlannedStage, model: Model, profile: Profile, seen: Measurements)
     )
 
 
-def _gpu(resources: Resources, profile: Profile) -> tuple[int | None, str | None, float | None]:
+def gpu_of(resources: Resources, profile: Profile) -> tuple[int | None, str | None, float | None]:
     """(bytes of one GPU, its model, cost of an hour) as far as the profile describes the partition of the stage."""
     partition = profile.partitions.get(resources.partition or "") if resources.gpus_per_node else None
     if partition is None:
@@ -216,6 +216,12 @@ def _gpu(resources: Resources, profile: Profile) -> tuple[int | None, str | None
 def model_of(plan: Plan, stage: PlannedStage, workspace: Workspace) -> Model | None:
     """The model that a stage trains, from the ``config.json`` of the nearest checkpoint before it that is there."""
     given = stage.inputs.get("checkpoint") or stage.inputs.get("source")
+    return None if given is None else behind(plan, given, workspace)
+
+
+def behind(plan: Plan, wanted: PlannedInput, workspace: Workspace) -> Model | None:
+    """The model of a checkpoint that a stage reads, from the nearest one at or before it that is there."""
+    given: PlannedInput | None = wanted
     while given is not None:
         output = given.store(workspace).output
         if any((output / name).is_file() for name in ("config.json", "hf/config.json")):
@@ -240,7 +246,7 @@ def refuse(plan: Plan, profile: Profile, workspace: Workspace, known: Sequence[E
         stage = plan.stage(found.stage)
         problems.append(
             f"stage {found.stage!r} {_words(found)} on each GPU, partition "
-            f"{stage.resources.partition!r} has {_gib(found.memory_limit)} ({parts(found.memory)}); "
+            f"{stage.resources.partition!r} has {gib(found.memory_limit)} ({parts(found.memory)}); "
             + (_smaller(stage, found.model, profile, Measurements(workspace), math.inf) or _NOTHING_FITS)
         )
     if problems:
@@ -249,8 +255,8 @@ def refuse(plan: Plan, profile: Profile, workspace: Workspace, known: Sequence[E
 
 def _words(found: Estimate) -> str:
     if found.measured is None:
-        return f"needs about {_gib(found.memory.total)}"
-    return f"took {_gib(found.measured)} when it was measured (estimate: {_gib(found.memory.total)})"
+        return f"needs about {gib(found.memory.total)}"
+    return f"took {gib(found.measured)} when it was measured (estimate: {gib(found.memory.total)})"
 
 
 def _smaller(stage: PlannedStage, model: Model, profile: Profile, seen: Measurements, most: float) -> str | None:
@@ -263,7 +269,7 @@ def _smaller(stage: PlannedStage, model: Model, profile: Profile, seen: Measurem
             words = [f"{_key(name)}: {_yaml(value)}" for name, value in changed.items()]
             words += [f"nodes: {nodes}"] if nodes != stage.resources.nodes else []
             adapters = " (it trains adapters only)" if "lora_rank" in changed else ""
-            return f"with {', '.join(words)} it needs {_gib(tried.needs)}{adapters}"
+            return f"with {', '.join(words)} it needs {gib(tried.needs)}{adapters}"
     return None
 
 
@@ -293,7 +299,7 @@ def after_out_of_memory(plan: Plan, stage: PlannedStage, profile: Profile, works
         least = min(now.needs, now.memory_limit or math.inf) * (1 - ACCURACY)
         found = _smaller(stage, model, profile, seen, least)
         if found is not None:
-            return f"{found} by the estimate, {_gib(now.needs)} without"
+            return f"{found} by the estimate, {gib(now.needs)} without"
     return ", then ".join(_in_general(stage))
 
 
@@ -350,7 +356,7 @@ def _candidates(stage: PlannedStage, model: Model) -> Iterator[tuple[dict[str, A
 def parts(memory: MemoryEstimate) -> str:
     """What takes the memory, the largest first."""
     found = sorted(asdict(memory).items(), key=lambda item: -item[1])
-    return ", ".join(f"{name} {_gib(value)}" for name, value in found if value >= 2**20)
+    return ", ".join(f"{name} {gib(value)}" for name, value in found if value >= 2**20)
 
 
 def show(found: list[Estimate]) -> str:
@@ -365,15 +371,15 @@ def show(found: list[Estimate]) -> str:
         [
             each.stage,
             f"{each.parameters / 1e6:,.1f} M",
-            _gib(each.memory.total),
-            _gib(each.measured) if each.measured else "",
-            _gib(each.memory_limit) if each.memory_limit else "",
+            gib(each.memory.total),
+            gib(each.measured) if each.measured else "",
+            gib(each.memory_limit) if each.memory_limit else "",
             _range(each.seconds, 3600),
             _range(each.segments, 1),
             _range(each.gpu_hours, 1),
             _range(each.cost, 1),
-            _gib(each.checkpoint.finished),
-            _gib(each.checkpoint.save),
+            gib(each.checkpoint.finished),
+            gib(each.checkpoint.save),
         ]
         for each in found
     ]
@@ -385,7 +391,3 @@ def _range(values: tuple[float, float] | None, unit: float) -> str:
         return ""
     least, most = (f"{value / unit:.2g}" for value in values)
     return least if values[0] == values[1] else f"{least} to {most}"
-
-
-def _gib(value: float) -> str:
-    return f"{value / 2**30:.2f} GiB"

@@ -1,4 +1,4 @@
-"""What an export is told of its model: where it comes from, what was done to it, and with which data."""
+"""What an export knows about its model: where it comes from, what was done to it, and with which data."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from launch.config.pipeline_file import PipelineFile
 from launch.config.profile import Profile
 from launch.config.references import OWN_BACKENDS, backends
 from launch.config.stages import BenchmarkSource, DataStage, GettextSource, PathSource
-from launch.inputs import fetch, user_code
+from launch.inputs import fetch, hugging_face, user_code
 from launch.inputs.digests import DigestCache, source_files
 from launch.plan.backends import probe
 from launch.plan.builder import back_ends_of, uses_code
@@ -32,6 +32,8 @@ def gather(pipeline: PipelineFile, profile: Profile, workspace: Workspace) -> Fa
     code = None if pipeline.pipeline.code is None else pipeline.resolve(pipeline.pipeline.code)
     back_ends = probe(named, profile, code, pipeline.pipeline.secrets, ProbeCache(workspace.back_ends))
     _refuse_not_installed(pipeline, profile, back_ends)
+    if (base := fetched.get(FETCHED)) is not None and base.format == "hf":
+        _refuse_incomplete(pipeline, workspace, base, back_ends)
     digest = None
     own = sorted(set(named) - set(backends()) - set(OWN_BACKENDS))
     tasks = [vars(stage) for stage in pipeline.pipeline.stages.values() if isinstance(stage, MeasuringStage)]
@@ -111,6 +113,21 @@ def _refuse_not_installed(pipeline: PipelineFile, profile: Profile, back_ends: M
             text = f"needs the extra data, which {data.python} does not have"
             hint = f"{data.python} -m pip install 'overnight[data]'"
             raise pipeline.error(("stages", name, "prepare"), text, hint)
+
+
+def _refuse_incomplete(
+    pipeline: PipelineFile, workspace: Workspace, base: FetchedFacts, back_ends: Mapping[str, BackEndFacts]
+) -> None:
+    """Raises InputError: the base model lacks files that a back end reads with transformers. A model of a hub can be
+    looked at once it is fetched."""
+    if not any("transformers" in facts.capabilities.needs for facts in back_ends.values()):
+        return
+    here = pipeline.resolve(pipeline.pipeline.model.base)
+    if base.fingerprint is not None and not here.is_dir():
+        here = workspace.entry(fetch.KIND.value, base.fingerprint).output
+    if here.is_dir() and (problem := hugging_face.problem(here)) is not None:
+        text = f"{pipeline.pipeline.model.base}: {problem}"
+        raise pipeline.error(("model", "base"), text, "a complete model has config.json, weights and tokenizer.json")
 
 
 def _paths_in(prepare: dict[str, Any] | None) -> list[str]:

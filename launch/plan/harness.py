@@ -12,7 +12,7 @@ from jobs.core import files
 from jobs.core.paths import Workspace
 from launch.base.text import suggest
 from launch.config.kinds import measured
-from launch.config.measuring import EvaluateStage, MeasuringStage
+from launch.config.measuring import ChooseStage, CurveStage, EvaluateStage, MeasuringStage
 from launch.config.pipeline_file import PipelineFile
 from launch.config.profile import Profile
 from launch.config.stages import BenchmarkSource
@@ -53,6 +53,8 @@ def harness_tasks(pipeline: PipelineFile, profile: Profile, workspace: Workspace
             tasks[task] |= answer
         if isinstance(stage, EvaluateStage):
             _check_gate(pipeline, name, stage, tasks)
+        elif isinstance(stage, CurveStage):
+            _check_choices(pipeline, name, stage, tasks)
     return found
 
 
@@ -101,7 +103,7 @@ def _ask(python: str, names: list[str], profile: Profile, cache: Path) -> Mappin
 def _check_gate(
     pipeline: PipelineFile, name: str, stage: EvaluateStage, tasks: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    known = measured({task: {**keys, **tasks.get(task, {})} for task, keys in stage.tasks.items()})
+    known = _known(stage, tasks)
     earlier = pipeline.pipeline.stages.get(stage.compare_to or "")
     for gate, rule in stage.gate.items():
         if gate not in known:
@@ -111,3 +113,23 @@ def _check_gate(
         if rule.compares and isinstance(earlier, EvaluateStage) and task not in earlier.tasks:
             text = f"{stage.compare_to} does not run the task {task!r}"
             raise pipeline.error(("stages", name, "gate", gate), text)
+
+
+def _check_choices(
+    pipeline: PipelineFile, curve: str, stage: CurveStage, tasks: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """What the choices from a curve are made by."""
+    known = _known(stage, tasks)
+    for name, choice in pipeline.pipeline.stages.items():
+        if not isinstance(choice, ChooseStage) or pipeline.pipeline.curve_of(name) != curve:
+            continue
+        for key, metrics in (("by", [*choice.by]), ("subject_to", [*choice.subject_to])):
+            for metric in metrics:
+                if metric not in known:
+                    text = f"{curve} measures no {metric!r}; {suggest(metric, list(known))}"
+                    raise pipeline.error(("stages", name, key, metric), text)
+
+
+def _known(stage: MeasuringStage, tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
+    """What is measured by a stage of whose ``tasks`` the harness told this."""
+    return measured({task: {**keys, **tasks.get(task, {})} for task, keys in stage.tasks.items()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,25 +43,37 @@ class JudgeCost:
 def costs(plan: Plan, pipeline: Pipeline, workspace: Workspace) -> list[JudgeCost]:
     """Of every task that is judged."""
     return [
-        _cost(stage, task, keys, pipeline, workspace)
+        _cost(plan, stage, task, keys, pipeline, workspace)
         for stage in plan.stages
         for task, keys in stage.settings.get("tasks", {}).items()
         if keys.get("judged_by") and keys.get("judge") in pipeline.judges
     ]
 
 
-def _cost(stage: PlannedStage, task: str, keys: dict[str, Any], pipeline: Pipeline, workspace: Workspace) -> JudgeCost:
+def _cost(
+    plan: Plan, stage: PlannedStage, task: str, keys: dict[str, Any], pipeline: Pipeline, workspace: Workspace
+) -> JudgeCost:
     told, judge = keys["judged_by"], pipeline.judges[keys["judge"]]
     examples, known = examples_of(stage, task, workspace), _known(stage, told, workspace)
+    models = _models(plan, stage)
     questions = None
-    if examples is not None and known is not None:
-        questions = examples * (2 if judge.form == "pairwise" else 1) + 2 * known
+    if examples is not None and known is not None and models is not None:
+        questions = models * examples * (2 if judge.form == "pairwise" else 1) + 2 * known
     cost = None
     if questions is not None and judge.price is not None:
         answers = (2 if judge.form == "pairwise" else 1) * int(keys.get("max_new_tokens", 64))
         read = len(told.get("rubric", "")) // CHARACTERS_OF_A_TOKEN + FORM_TOKENS + TOKENS_OF_A_PROMPT + answers
         cost = questions * (read * judge.price.input + judge.max_new_tokens * judge.price.output) / 1e6
     return JudgeCost(stage.name, task, keys["judge"], judge.form, questions, cost)
+
+
+def _models(plan: Plan, stage: PlannedStage) -> int | None:
+    """Of how many models the answers are judged, at the most; None: it depends on epochs that are not counted yet."""
+    if "curve" not in stage.settings or "choose" in stage.settings:  # a choice measures the chosen one again
+        return 1
+    steps = plan.stage(stage.inputs["checkpoint"].stage).target_step
+    at_start = "compare_to" not in stage.inputs
+    return None if steps is None else math.ceil(steps / stage.settings["curve"]["every"]) + at_start
 
 
 def _known(stage: PlannedStage, told: dict[str, Any], workspace: Workspace) -> int | None:

@@ -97,7 +97,8 @@ def examples_of(stage: PlannedStage, task: str, workspace: Workspace) -> int | N
         known = seal.load(data.store(workspace).seal).metrics
     except (OSError, ValueError, seal.SealBroken):
         return None
-    made = _rows(known.get("rows"), wanted.get("rows", "")) if fetched else known.get(wanted.get("split", "test"))
+    split = "test" if "choose" in stage.settings else wanted.get("split", "test")  # a choice is measured again there
+    made = _rows(known.get("rows"), wanted.get("rows", "")) if fetched else known.get(split)
     if fetched and not made:
         return limit if isinstance(limit, int) else None
     if not isinstance(made, int) or made <= 0:

@@ -148,7 +148,7 @@ class SweepCost:
         """What of ``budget`` could not be looked at."""
         if sweep.keys is None or sweep.keys.budget.gpu_hours is None or not self.unknown:
             return []
-        return [f"not in the estimate, and so not held against budget.gpu_hours: {', '.join(self.unknown)}"]
+        return [f"not in the estimate, and so not compared with budget.gpu_hours: {', '.join(self.unknown)}"]
 
     def refuse(self, sweep: Sweep) -> None:
         """Raises InputError: it may be more than ``budget: {gpu_hours}``."""

@@ -119,7 +119,8 @@ def curve(title: str, unit: str, lines: Sequence[Series], logarithmic: bool = Fa
         parts.append(f"<path class=grid d='M64 {y(value):.1f}H{WIDTH - RIGHT}'/><text x='58' y='{y(value) + 4:.1f}' "
                      f"text-anchor=end>{value:.4g}</text>")  # fmt: skip
         step = first + share * (last - first)
-        parts.append(f"<text x='{x(step):.1f}' y='{height - 4}' text-anchor=middle>{step:,.0f}</text>")
+        anchor = "end" if x(step) > WIDTH - RIGHT - 1 else "middle"  # else a long number is cut off
+        parts.append(f"<text x='{x(step):.1f}' y='{height - 4}' text-anchor={anchor}>{step:,.0f}</text>")
     for number, (line, points) in enumerate(shown):
         for mark in line.marks:
             parts.append(f"<path class=mark d='M{x(mark):.1f} {top}V{height - bottom}'><title>a start went on after "

@@ -5,10 +5,12 @@ From files alone: the journal (submitted), claims (a start begins), events, prog
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from jobs.core import attempts, files, progress
 from jobs.core.attempts import Attempt
@@ -177,6 +179,7 @@ def _of_stage(run: Run, stage: PlannedStage, known: _Known) -> StageNight | None
     _add(spans, Doing.WAITING, since, min(ready, first))
     _add(spans, Doing.QUEUED, min(ready, first), first)
     reports = list(progress.read(StagePaths(own).progress))
+    noted = list(files.read_json_lines(StagePaths(own).events))
     said = {(one.job, one.restart): one for attempt in mine for one in verdicts_of(store, attempt)}
     sealed_at = _sealed_at(stage, run)
     starts = []
@@ -185,14 +188,15 @@ def _of_stage(run: Run, stage: PlannedStage, known: _Known) -> StageNight | None
         after = begun[number + 1][1].time if number + 1 < len(begun) else None
         verdict = said.get((start.job, start.restart))
         own_reports = _within(reports, start, after)
-        end = _end(start, verdict, own_reports, after, sealed_at, known.now)
+        signs = [*(one.time for one in own_reports[-1:]), *_noted(noted, start, after)]
+        end = _end(start, verdict, signs, after, sealed_at, known.now)
         is_open = verdict is None and after is None and sealed_at is None
         reached = _work(spans, start, own_reports, end, reached, is_open)
         if after is not None:
             _add(spans, Doing.QUEUED, end, after)
         starts.append(_started(attempt, start, verdict))
     gpus = (stage.resources.gpus_per_node or 0) * stage.resources.nodes
-    return StageNight(stage.name, gpus, tuple(spans), tuple(starts), _saving(own))
+    return StageNight(stage.name, gpus, tuple(spans), tuple(starts), _saving(noted))
 
 
 def _within(reports: Sequence[Report], start: Claim, after: float | None) -> list[Report]:
@@ -203,12 +207,22 @@ def _within(reports: Sequence[Report], start: Claim, after: float | None) -> lis
     ]
 
 
+def _noted(notes: Iterable[Mapping[str, Any]], start: Claim, after: float | None) -> Iterator[float]:
+    """When a start noted something but its verdict, which has a time of its own."""
+    for one in notes:
+        at, is_own = one.get("time"), (one.get("job"), one.get("restart")) == (start.job, start.restart)
+        if not is_own or one.get("event") == "verdict" or not isinstance(at, int | float):
+            continue
+        if start.time <= at < (after or math.inf):
+            yield at
+
+
 def _end(
-    start: Claim, verdict: Verdict | None, reports: Sequence[Report], after: float | None, sealed_at: float | None,
+    start: Claim, verdict: Verdict | None, signs: Sequence[float], after: float | None, sealed_at: float | None,
     now: float,
 ) -> float:  # fmt: skip
-    """When a start ended: by its own verdict, or as far as is known where another start had to judge it."""
-    last = max([start.time, *(one.time for one in reports[-1:])])
+    """When a start ended: by its own verdict, or by its last sign of life where another start had to judge it."""
+    last = max([start.time, *signs])
     if verdict is not None and not verdict.judged_by:
         return max(verdict.time, last)
     if verdict is not None or after is not None:
@@ -255,10 +269,10 @@ def _started(attempt: Attempt, start: Claim, verdict: Verdict | None) -> StageSt
     return StageStart(start.time, start.host, start.job, start.restart, ended, nodes)
 
 
-def _saving(stage_dir: Path) -> float:
+def _saving(notes: Iterable[Mapping[str, Any]]) -> float:
     """Seconds in which the training paused for its saves."""
     total = 0.0
-    for event in files.read_json_lines(StagePaths(stage_dir).events):
+    for event in notes:
         seconds = event.get("seconds")
         if event.get("event") == "save_took" and not event.get("sealed") and isinstance(seconds, int | float):
             total += seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from html import escape
 from itertools import chain, pairwise
 from pathlib import Path
@@ -40,8 +41,7 @@ def of_night(report: RunReport, profile: Profile, found: Night | None, say: Say)
                      f"<span class=soft>({say('of the time of the allocations was work that was kept')})</span>"
                      f"{': ' + lost if lost else ''}</p>")  # fmt: skip
     facts = [f"{duration(found.queued)} {say('in the queue while nothing ran')}"]
-    hours = sum(one.gpu_hours or 0.0 for one in report.stages if not one.of_run)
-    if hours:
+    if hours := gpu_hours(report):
         facts.append(f"{hours:,.2f} {say('GPU-hours')}")
     if (paid := cost(report, profile)) is not None:
         facts.append(f"{say('cost')} {paid:,.2f}")
@@ -51,6 +51,36 @@ def of_night(report: RunReport, profile: Profile, found: Night | None, say: Say)
              for stage in found.stages for one in stage.starts if one.ended]  # fmt: skip
     head = [say("stage"), "", say("nodes"), say("job"), say("state"), ""]
     return "\n".join([*lines, table(head, ended)])
+
+
+def night_as_json(report: RunReport, profile: Profile, found: Night) -> dict[str, Any]:
+    """The same as plain data, with every span; times are seconds since 1970."""
+    stages = [
+        {
+            "stage": one.stage,
+            "gpus": one.gpus,
+            "saving": one.saving,
+            "seconds": {doing.value: one.seconds(doing) for doing in Doing if doing is not Doing.SAVING},
+            "spans": [asdict(span) for span in one.spans],
+            "starts": [asdict(start) for start in one.starts],
+        }
+        for one in found.stages
+    ]
+    return {
+        "start": found.start,
+        "end": found.end,
+        "goodput": found.goodput,
+        "spent": found.spent,
+        "queued_while_nothing_ran": found.queued,
+        "gpu_hours": gpu_hours(report),
+        "cost": cost(report, profile),
+        "stages": stages,
+    }
+
+
+def gpu_hours(report: RunReport) -> float:
+    """Of what this run made itself."""
+    return sum(one.gpu_hours or 0.0 for one in report.stages if not one.of_run)
 
 
 def cost(report: RunReport, profile: Profile) -> float | None:

@@ -70,11 +70,11 @@ for (const choice of document.querySelectorAll('select.filter'))
 """
 
 
-def still(title: str, parts: Iterable[str]) -> str:
+def still(title: str, parts: Iterable[str], language: str = "en") -> str:
     """A whole page of these parts, in which no script runs and nothing is loaded."""
     policy = f"default-src 'none'; style-src {digest(STYLE)}"
     return (
-        "<!DOCTYPE html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport "
+        f"<!DOCTYPE html>\n<html lang={language}><head><meta charset=utf-8><meta name=viewport "
         f"content='width=device-width,initial-scale=1'><meta http-equiv=Content-Security-Policy content=\"{policy}\">"
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body><main>\n{''.join(filter(None, parts))}\n"
         "</main></body></html>\n"

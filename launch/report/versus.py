@@ -1,4 +1,4 @@
-"""``overnight compare``: runs held against the first of them, what differs in their files before what differs in their
+"""``overnight compare``: runs compared with the first of them, what differs in their files before what differs in their
 numbers."""
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from jobs.core import winner
+from launch.status import family
+
 Say = Callable[[str], str]
 
 KOREAN: Mapping[str, str] = {
@@ -80,6 +83,42 @@ KOREAN: Mapping[str, str] = {
     "to run it again": "다시 실행하려면",
     "what is in the store is not made again": "저장소에 있는 결과는 다시 만들지 않습니다",
     "versions": "버전",
+    "Best: run {run}": "가장 좋은 실행: {run}",
+    "{done} of {every} chains done": "체인 {every}개 중 {done}개 완료",
+    "{failed} failed": "{failed}개 실패",
+    "Chains": "체인",
+    "What each key did": "각 설정값의 영향",
+    "rank": "순위",
+    "run": "실행",
+    "sealed": "봉인됨",
+    "95 % interval": "95 % 구간",
+    "done": "완료",
+    "failed": "실패",
+    "cancelled": "취소됨",
+    "stopped": "멈춤",
+    "running": "실행 중",
+    "waits in the queue": "큐에서 대기",
+    "not submitted yet": "아직 제출되지 않음",
+    "key": "설정",
+    "value": "값",
+    "mean difference": "평균 차이",
+    "pairs": "쌍",
+    "better in": "나아진 쌍",
+    "{value} against {other}": "{other} 대신 {value}",
+    "{better} of {pairs}": "{pairs}쌍 중 {better}쌍",
+    "Differences of chains that differ in this key alone: the mean, the least and the greatest.":
+        "이 설정만 다른 체인끼리의 차이: 평균, 최소, 최대.",
+    "no two chains differ in it alone": "이 설정만 다른 체인 쌍이 없습니다",
+    winner.CURSE: "여럿 중에서 고른 최고는 실제보다 좋아 보입니다",
+    winner.ALONE: "{chosen} ({metric}): 검증 데이터에서 {value:.4g}. {curse}. 다른 예제로는 측정하지 않았습니다",
+    winner.TESTED:
+        "{chosen} ({metric}): 검증 데이터에서 {value:.4g}, 테스트 데이터에서 {test:.4g}. {curse}. 뒤의 숫자를 믿으세요",
+    family.BEST: "실행 {run}, {tried}개 중 최고",
+    family.LUCK: "{tried}개가 모두 같은 수준이라도 최고는 {luck:.3g}까지 더 좋아 보일 수 있습니다",
+    family.NO_TEST: "테스트 데이터에서 {metric}을(를) 측정하는 평가가 없습니다",
+    family.NO_SPLITS: "다른 예제에서 {metric}을(를) 측정하는 평가가 없습니다: 이 과제는 나뉘어 있지 않습니다",
+    family.NO_NUMBER: "체인 {every}개 중 {left}개는 (아직) 숫자가 없습니다",
+    family.ONE_RUN: "조합마다 한 번씩만 학습했습니다. 시드가 다르면 순위가 바뀔 수 있습니다",
     "shown": "표시",
     "of": "/",
 }  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Any
 
 from jobs.core import attempts, files, strict
 from jobs.core.paths import FamilyPaths, Workspace
+from launch.base import lock
 from launch.base.errors import InputError
 from launch.config.ranking import Ranking
 from launch.runs import rundir
@@ -122,14 +123,7 @@ def all_families(workspaces: Sequence[Workspace]) -> list[Family]:
 
 def find(abbreviation: str, workspaces: Sequence[Workspace]) -> Family:
     """The family whose id begins with ``abbreviation``. Raises InputError: none, or more than one."""
-    known = all_families(workspaces)
-    found = [one for one in known if one.id.startswith(abbreviation)]
-    if len(found) == 1:
-        return found[0]
-    ids = ", ".join(one.id for one in (found or known)[:8]) or "there are none"
-    if found:
-        raise InputError(f"{abbreviation!r} is the beginning of several families: {ids}")
-    raise InputError(f"there is no family {abbreviation!r}; the newest: {ids}", hint="overnight list")
+    return rundir.by_beginning(abbreviation, all_families(workspaces), "family", "families")
 
 
 def of_run(run: Run) -> Family | None:
@@ -140,6 +134,23 @@ def of_run(run: Run) -> Family | None:
         return None
     family = Family(run.workspace, name)
     return family if is_id(name) and "/" not in name and family.paths.record.exists() else None
+
+
+def is_cancelled(family: Family) -> bool:
+    """Whether the user has cancelled the family and not resumed it since."""
+    said = False
+    for entry in family.journal.read():
+        if entry["event"] == Event.CANCELLED:
+            said = True
+        elif entry["event"] == Event.DEFERRED and entry.get("by") is None:
+            said = False
+    return said
+
+
+def is_busy(family: Family) -> bool:
+    """Whether an ``overnight`` that may be alive brings the family forward at this moment."""
+    holder, _ = lock.read(family.paths.lock)
+    return holder is not None and lock.is_gone(holder) is not True
 
 
 @contextlib.contextmanager

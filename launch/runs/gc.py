@@ -27,6 +27,7 @@ HALF_MADE_SECONDS = 24 * 3600.0
 """A half-made thing is left alone this long: its maker may be at work on another host."""
 
 ASIDE = "gc-"
+DOWNLOAD = "download-"
 _ASIDE_CODE = re.compile(r"gc-[a-z0-9]+-([0-9a-f]{64})\Z")
 
 
@@ -49,13 +50,14 @@ class Needed:
     unknown: tuple[str, ...]
 
 
-def needed(workspace: Workspace) -> Needed:
-    """What the runs of the workspace name, live or ended: a run that is there can be resumed."""
+def needed(workspace: Workspace, only: Collection[str] | None = None, but: Collection[str] = ()) -> Needed:
+    """What the runs of the workspace name, live or ended: a run that is there can be resumed. ``only``: these runs
+    alone; ``but``: not these."""
     store: set[str] = set()
     code: set[str] = set()
     unknown = []
     for directory in sorted(workspace.runs.iterdir()) if workspace.runs.is_dir() else []:
-        if not directory.is_dir():
+        if not directory.is_dir() or directory.name in but or (only is not None and directory.name not in only):
             continue
         run = Run(workspace, directory.name)
         for link in (run.paths.toolkit, run.paths.user_code):
@@ -80,8 +82,8 @@ def collect(workspace: Workspace, keep_days: float, dry_run: bool) -> tuple[list
     found = needed(workspace)
     if not dry_run:
         put_back(workspace, found.code)
-    unneeded = [Removal(path, reason, _size(path)) for path, reason in _candidates(workspace, found, keep_days)]
-    return unneeded if dry_run else _remove(workspace, unneeded), found
+    unneeded = [Removal(path, reason, size_of(path)) for path, reason in _candidates(workspace, found, keep_days)]
+    return unneeded if dry_run else remove(workspace, unneeded), found
 
 
 def put_back(workspace: Workspace, code: Collection[str]) -> None:
@@ -111,7 +113,7 @@ def _candidates(workspace: Workspace, found: Needed, keep_days: float) -> list[t
                 result.append((path, "half removed"))
         elif (
             not found.unknown
-            and not path.name.startswith("download-")
+            and not path.name.startswith(DOWNLOAD)
             and path.name not in found.store
             and _is_older(path, kept, now)
         ):
@@ -119,7 +121,7 @@ def _candidates(workspace: Workspace, found: Needed, keep_days: float) -> list[t
     return result
 
 
-def _remove(workspace: Workspace, unneeded: Sequence[Removal]) -> list[Removal]:
+def remove(workspace: Workspace, unneeded: Sequence[Removal]) -> list[Removal]:
     """Those that were removed; not what a run has come to need. The runs are read once more, not once for each."""
     aside: list[tuple[Removal, Path]] = []
     for one in unneeded:
@@ -164,7 +166,8 @@ def _is_older(path: Path, seconds: float, now: float) -> bool:
     return False
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """Bytes on disk, without following links."""
     total = 0
     for root, _, names in os.walk(path):
         for name in names:

@@ -7,11 +7,11 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import yaml
 
@@ -38,6 +38,16 @@ LOCK_STALE_SECONDS = 600.0
 
 LOCK_SILENT_SECONDS = 90.0
 """Watched for so long without a touch (there is one every ten seconds) it is taken over."""
+
+
+class HasId(Protocol):
+    """A run or a family of runs."""
+
+    @property
+    def id(self) -> str: ...
+
+
+T = TypeVar("T", bound=HasId)
 
 
 class RunBusy(InputError):
@@ -213,15 +223,23 @@ def find(abbreviation: str | None, option: Path | None = None) -> Run:
         raise InputError("there are no runs yet", hint="overnight submit PIPELINE --cluster NAME")
     if abbreviation is None:
         return runs[0]
-    found = [run for run in runs if run.id.startswith(abbreviation)]
-    exact = [run for run in found if run.id == abbreviation]
-    found = exact or found
+    return by_beginning(abbreviation, runs, "run", "runs")
+
+
+def by_beginning(abbreviation: str, known: Sequence[T], what: str, several: str) -> T:
+    """The one of ``known`` (newest first) whose id is, or begins with, ``abbreviation``.
+
+    Raises:
+        InputError: none, or more than one.
+    """
+    begun = [one for one in known if one.id.startswith(abbreviation)]
+    found = [one for one in begun if one.id == abbreviation] or begun
     if len(found) == 1:
         return found[0]
-    ids = ", ".join(run.id for run in (found or runs)[:8])
+    ids = ", ".join(one.id for one in (found or known)[:8]) or "there are none"
     if found:
-        raise InputError(f"{abbreviation!r} is the beginning of several runs: {ids}")
-    raise InputError(f"there is no run {abbreviation!r}; the newest: {ids}", hint="overnight list")
+        raise InputError(f"{abbreviation!r} is the beginning of several {several}: {ids}")
+    raise InputError(f"there is no {what} {abbreviation!r}; the newest: {ids}", hint="overnight list")
 
 
 @contextlib.contextmanager

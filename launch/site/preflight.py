@@ -42,8 +42,8 @@ def _limits(planned: Planned) -> Iterator[Finding]:
         yield Finding(Level.FAIL, "limits", problem.text, str(positions.value(problem.path)))
     if not found:
         known = len(planned.profile.profile.partitions)
-        text = f"{len(planned.plan.stages)} jobs within what the profile says of {known} partitions"
-        yield Finding(Level.OK, "limits", text if known else "the profile says none of its partitions")
+        text = f"{len(planned.plan.stages)} jobs within the limits of the profile's {known} partitions"
+        yield Finding(Level.OK, "limits", text if known else "the profile defines no partitions")
     for note in limits.notes(planned.plan, planned.profile, planned.pipeline):
         yield Finding(Level.OK, "limits", note)
 

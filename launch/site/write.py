@@ -291,7 +291,7 @@ def _flow(values: dict[str, str]) -> str:
 
 def _containers(new: NewProfile) -> list[str]:
     facts, tools = new.facts, new.tools
-    lines = ["# -- Containers; which image is said per back end (environments) or per stage (image:)"]
+    lines = ["# -- Containers; which image is set per back end (environments) or per stage (image:)"]
     engine = "environment" in facts.srun_options
     for name in ("apptainer", "singularity", "enroot"):
         if name in tools.executables:

@@ -1,4 +1,4 @@
-"""Questions to the login node: all at once, each with a time limit; one that is not answered is said, never guessed.
+"""Questions to the login node: all at once, each with a time limit; one without an answer is reported, not guessed.
 
 Slurm's own commands are asked for text in formats of our choosing (see ``launch.slurm.queue``); ``scontrol show node``
 is not asked, because a large site has ten thousand of them: ``sinfo --exact`` puts equal ones together.

@@ -292,7 +292,7 @@ class Gateway:
     @staticmethod
     def _error(answer: Answer, failure: str) -> RejectedByCluster | ClusterUnreachable:
         said = answer.stderr.strip()
-        # A refusal comes with a reason. A command that was killed, or ended without a word, may have got through.
+        # A refusal comes with a reason. A command that was killed, or ended without output, may have got through.
         if not said or answer.was_killed or refusals.is_silence(said):
             last = said.splitlines()[-1] if said else f"it ended with {answer.exit_code} and gave no reason"
             return ClusterUnreachable(f"{failure}: {last}", command=answer.command, since=answer.seconds)

@@ -161,7 +161,7 @@ _ROWS = (
                    "no-container-remap-root", "no-container-mount-home")),
     *(Option(name, (APPTAINER,)) for name in ("bind", "nv", "pwd", "rocm")),
     Option("error", (LIBRARY,), reserved=_LOG),
-    Option("wait", (LIBRARY,), reserved="nothing of ours stays alive"),
+    Option("wait", (LIBRARY,), reserved="no process of Overnight stays alive"),
     *(Option(name, (LIBRARY,)) for name in ("unbuffered", "wckey")),
     Option("dependency", (LINE,), reserved="it comes from the pipeline's edges",
            needed="without it a stage would start before what it reads is there"),

@@ -58,7 +58,7 @@ _WORDS = {
 
 # QOS or association, group or maximum, what is limited, and per what. ``AssocGrpCPURunMinutesLimit``,
 # ``QOSMaxSubmitJobPerUserLimit``, ``MaxGRESPerAccount``, ``QOSMinMemory``.
-_LIMIT = re.compile(
+_LIMIT = (
     r"\b(?P<scope>QOS|Assoc)?(?P<kind>Grp|Max|Min)"
     r"(?P<what>SubmitJobs?|Jobs?|WallDuration|Wall|CPU|Cpu|Nodes?|Mem(?:ory)?|GRES|BB|License|Billing|Energy|Unknown)"
     r"(?P<minutes>(?:Run)?Minutes)?(?:NotSatisfied)?"
@@ -85,7 +85,7 @@ _WHAT = {
 
 def limit_in_words(text: str) -> str | None:
     """The first Slurm limit named in ``text``, in words and by name; None where there is none."""
-    found = _LIMIT.search(text)
+    found = re.search(_LIMIT, text)
     if found is None:
         return None
     what = found["what"].replace("Cpu", "CPU")
@@ -110,5 +110,5 @@ def describe(reason: str) -> str:
     head, comma, rest = reason.partition(",")
     if comma and head in _WORDS:
         return f"{_WORDS[head]} ({rest.strip()})"
-    limit = limit_in_words(reason) if _LIMIT.match(reason) else None
+    limit = limit_in_words(reason) if re.match(_LIMIT, reason) else None
     return f"waits: {limit}" if limit else reason

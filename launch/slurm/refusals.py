@@ -35,10 +35,11 @@ SILENCE = (
     "Problem talking to the database",
     "RPC rate limit",
 )
-_SILENT = re.compile("|".join(SILENCE), re.IGNORECASE)
+# Patterns stay texts: re compiles what a refusal needs, and a submission that is not refused needs none.
+_SILENT = "(?i)" + "|".join(SILENCE)
 
 #: "Munge encode failed: Failed to access ...: Connection refused" is about this machine, not about the controller.
-_MUNGE = re.compile(r"[Mm]unge (?:encode|decode) failed")
+_MUNGE = r"[Mm]unge (?:encode|decode) failed"
 
 _FIRST = (
     Refusal(
@@ -72,27 +73,26 @@ _LAST = (
 )
 
 #: Options that sbatch and srun themselves name: one that it does not know, or whose value it cannot read.
-_NAMED = re.compile(
-    r"(?:unrecognized|unknown|invalid) option '?--([a-z][a-z0-9-]*)"
+_NAMED = (
+    r"(?i)(?:unrecognized|unknown|invalid) option '?--([a-z][a-z0-9-]*)"
     r"|(?:Invalid|unrecognized) --([a-z][a-z0-9-]*) (?:specification|argument)"
     r"|(?:for|parse) --([a-z][a-z0-9-]*)\b"
     r"|option '--([a-z][a-z0-9-]*)' doesn't allow"
-    r"|Invalid (MPI) type",
-    re.IGNORECASE,
+    r"|Invalid (MPI) type"
 )
 
 
 #: Slurm's own reason; above it may stand lines of the site (job_submit plugins, filters), which speak of anything.
-_FAILED = re.compile(r"^.*(?:submission failed|allocation failure): (.+)$", re.MULTILINE)
-_PREFIX = re.compile(r"^(?:sbatch|srun|salloc): (?:error: |warning: )?")
+_FAILED = r"(?m)^.*(?:submission failed|allocation failure): (.+)$"
+_PREFIX = r"^(?:sbatch|srun|salloc): (?:error: |warning: )?"
 
 
 def site_words(stderr: str) -> str:
     """What a site's own filter said, where Slurm itself gives no reason ("Unspecified error"); else empty."""
-    found = _FAILED.findall(stderr)
+    found = re.findall(_FAILED, stderr)
     if not found or not found[-1].startswith("Unspecified error"):
         return ""
-    lines = (_PREFIX.sub("", line.strip()) for line in stderr.splitlines() if not _FAILED.match(line))
+    lines = (re.sub(_PREFIX, "", line.strip()) for line in stderr.splitlines() if not re.match(_FAILED, line))
     return "; ".join(line for line in lines if line.strip())
 
 
@@ -100,13 +100,13 @@ def _reasons(stderr: str) -> tuple[str, ...]:
     """Where to look for a reason, the surest first: Slurm's own line, then all; nothing where the site refused."""
     if site_words(stderr):
         return ()
-    found = list(_FAILED.finditer(stderr))
+    found = list(re.finditer(_FAILED, stderr))
     return (found[-1][0], stderr) if found else (stderr,)
 
 
 def about(stderr: str) -> tuple[str, ...]:
     """Names of the options of sbatch or srun that a refusal may be about, without dashes; empty: of none."""
-    named = tuple(next(filter(None, found)).lower() for found in _NAMED.findall(stderr))
+    named = tuple(next(filter(None, found)).lower() for found in re.findall(_NAMED, stderr))
     if named:
         return named
     each = ([one for one in _OF_OPTIONS if re.search(one.pattern, text)] for text in _reasons(stderr))
@@ -116,12 +116,12 @@ def about(stderr: str) -> tuple[str, ...]:
     return tuple(row.name for row in OPTIONS.values() if precise & {*row.refusals})
 
 
-_POLICY = re.compile(r"violates accounting/QOS policy|AccountingPolicy|policy \(job submit limit")
+_POLICY = r"violates accounting/QOS policy|AccountingPolicy|policy \(job submit limit"
 
 
 def is_silence(stderr: str) -> bool:
     """Whether this error means that nobody answered (so the outcome is open) rather than a refusal."""
-    return _SILENT.search(stderr) is not None and _MUNGE.search(stderr) is None
+    return re.search(_SILENT, stderr) is not None and re.search(_MUNGE, stderr) is None
 
 
 def is_submit_limit(stderr: str) -> bool:
@@ -134,10 +134,10 @@ def explain(stderr: str) -> tuple[str, str | None]:
     if site := site_words(stderr):
         return f"the site's own rules: {site}", "change what they name in profile or pipeline, then submit again"
     said = next(iter(_reasons(stderr)))
-    limit = reasons.limit_in_words(stderr if _POLICY.search(said) else said)
+    limit = reasons.limit_in_words(stderr if re.search(_POLICY, said) else said)
     if limit:
         return f"a limit of the site is reached: {limit}", "wait until your other jobs are done, then: overnight resume"
-    if _POLICY.search(stderr):
+    if re.search(_POLICY, stderr):
         return (
             "a limit of your account or QOS is reached (jobs, size or time; Slurm does not say which)",
             f"{ACCOUNTS}; then: overnight resume",

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from launch.base.errors import ClusterUnreachable, InputError
+from launch.base.errors import ClusterUnreachable
 from launch.config.profile import Profile
 from launch.plan.model import Plan
-from launch.runs.client import gateway
 from launch.runs.rundir import Run
-from launch.status import assess
-from launch.status.assess import Queue
+from launch.status import assess, cluster
 from launch.status.model import RunStatus
 
 
 def look(run: Run, plan: Plan, profile: Profile, only: set[str] | None = None) -> RunStatus:
     """The status of every stage, or of those of ``only``."""
-    if profile.executor == "local":
-        return assess.look(run, plan, Queue.ask(None), only=only)
-    try:
-        client = gateway(profile)
-    except InputError as error:  # the throw-away cluster is down
-        return assess.look(run, plan, Queue.silent(error), only=only)
-    return assess.look(run, plan, Queue.ask(client), client.sacct, only=only)
+    return assess.look(run, plan, *cluster.ask(profile), only)
 
 
 def exit_code(status: RunStatus, only: str | None = None) -> int:

@@ -1,13 +1,14 @@
 """How a run stands: one verdict a stage, from seals, claims, verdicts and progress, one squeue and perhaps one sacct.
 
 Nothing is assumed. A stage is done when it is sealed and failed when its job said so or Slurm says so; a job that the
-queue no longer contains, without either, is *lost*; and while the cluster is silent, only what files prove is said.
+queue no longer contains, without either, is *lost*; and while the cluster does not respond, only what files prove is
+reported.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,55 +21,23 @@ from jobs.core.progress import Report, recent
 from jobs.core.slurm_states import JobState
 from jobs.core.validation import SPLIT
 from jobs.core.verdict import FailureClass, Outcome
-from launch.base.errors import OvernightError
 from launch.plan.model import Plan, PlannedStage
 from launch.runs import attempt_state
-from launch.runs.attempt_state import AttemptState, AttemptStatus, QueueView
+from launch.runs.attempt_state import AttemptState, AttemptStatus
 from launch.runs.journal import History, last_word, starts_among, verdicts_of
 from launch.runs.rundir import Run
-from launch.slurm.client import Gateway
 from launch.slurm.queue import AccountRow, QueueRow
 from launch.slurm.reasons import NEVER_SATISFIED
 from launch.status import before_work, model, progress
+from launch.status.cluster import Queue, Sacct, no_accounting
 from launch.status.model import RunStatus, StageStatus, State, by_slurm, by_verdict
-
-
-@dataclass(frozen=True)
-class Queue:
-    """What squeue answered, and when it was asked; or why it did not answer. Asked *before* files are read, so that a
-    job which ends meanwhile is seen by its seal and not taken for lost."""
-
-    view: QueueView
-    asked_at: float
-    unreachable: str = ""
-
-    @classmethod
-    def ask(cls, gateway: Gateway | None) -> Queue:
-        """One squeue; none for a run without Slurm."""
-        now = time.time()
-        if gateway is None:
-            return cls(QueueView(()), now)
-        try:
-            return cls(QueueView(gateway.squeue()), now)
-        except OvernightError as error:
-            return cls.silent(error)
-
-    @classmethod
-    def of(cls, rows: Iterable[QueueRow]) -> Queue:
-        """An answer that is here already."""
-        return cls(QueueView(rows), time.time())
-
-    @classmethod
-    def silent(cls, error: OvernightError) -> Queue:
-        """Squeue did not respond."""
-        return cls(QueueView(()), time.time(), str(error))
 
 
 def look(
     run: Run,
     plan: Plan,
     queue: Queue,
-    sacct: Callable[[float], list[AccountRow] | None] = lambda since: None,
+    sacct: Sacct = no_accounting,
     only: Iterable[str] | None = None,
 ) -> RunStatus:
     """Judge every stage, or those of ``only`` (their parents then by their seals alone). ``sacct`` is called at most
@@ -81,7 +50,7 @@ BEFORE_IT_BEGAN = " before its work began"
 
 @dataclass(frozen=True)
 class _Unclear:
-    """An attempt that ended, or never began, without a word: the accounting database may know."""
+    """An attempt that ended or never started and left no verdict: the accounting database may know."""
 
     attempt: Attempt
     jobs: frozenset[str]
@@ -106,7 +75,7 @@ class _Look:
         self._found: dict[str, StageStatus] = {}
         self._responses = self._history.responded_at
 
-    def result(self, sacct: Callable[[float], list[AccountRow] | None]) -> RunStatus:
+    def result(self, sacct: Sacct) -> RunStatus:
         for stage in self._plan.stages:
             if self._only is None or stage.name in self._only:
                 self._found[stage.name] = self._stage(stage)
@@ -161,7 +130,7 @@ class _Look:
         base = StageStatus(stage.name, State.SEALED, "sealed", of_run="" if of_run == self._run.id else of_run)
         if stage.name in self._history.reused:
             return base
-        made = progress.worked(self._paths.stage(stage.name).events)
+        made = progress.worked(self._paths.stage(stage.name))
         end = made.end
         # Of a chain of jobs the one that sealed, not a spare one behind it.
         text = f"{base.text} ({end['note']})" if "note" in end else base.text  # a light seal is labelled
@@ -296,7 +265,7 @@ class _Look:
         if standing.attempt.carrier == "local":
             return replace(base, text=f"was cut off{saved}")
         self._unclear[stage.name] = _Unclear(standing.attempt, frozenset({last.job}))
-        return replace(base, text=f"ended without a word{saved}")
+        return replace(base, text=f"ended without a verdict{saved}")
 
     def _given_up(self, stage: PlannedStage, current: Attempt, barred: Claim) -> StageStatus:
         """Slurm refused it, or a ``resume`` took its claims before a job of it had begun."""

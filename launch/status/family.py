@@ -11,16 +11,13 @@ from typing import Any
 
 from jobs.core import results, winner
 from jobs.core.power import CHANCE
-from launch.base.errors import InputError, OvernightError
-from launch.config.profile import Profile
+from launch.base.errors import InputError
 from launch.config.ranking import Ranking
 from launch.plan.model import Plan
-from launch.runs.client import gateway
 from launch.runs.family import Family, Member
 from launch.runs.rundir import Run
-from launch.slurm.queue import AccountRow
-from launch.status import assess
-from launch.status.assess import Queue
+from launch.status import assess, cluster
+from launch.status.cluster import Queue, Sacct
 from launch.status.model import RunStatus, State
 from launch.status.results import Number, number_of
 
@@ -96,24 +93,12 @@ def look(family: Family) -> FamilyStatus:
     """The family as it stands: one squeue for all chains. Raises InputError: a run of it cannot be read."""
     runs = {member.run: Run(family.workspace, member.run) for member in family.record.members}
     profile = next(iter(runs.values())).profile()
-    queue, sacct = _ask(profile)
+    queue, sacct = cluster.ask(profile)
     found = [_look(member, runs[member.run], queue, sacct, family) for member in family.record.members]
     return of_members(family, found)
 
 
-def _ask(profile: Profile) -> tuple[Queue, Callable[[float], list[AccountRow] | None]]:
-    if profile.executor == "local":
-        return Queue.ask(None), lambda since: None
-    try:
-        client = gateway(profile)
-    except OvernightError as error:  # the throw-away cluster is down
-        return Queue.silent(error), lambda since: None
-    return Queue.ask(client), client.sacct
-
-
-def _look(
-    member: Member, run: Run, queue: Queue, sacct: Callable[[float], list[AccountRow] | None], family: Family
-) -> MemberStatus:
+def _look(member: Member, run: Run, queue: Queue, sacct: Sacct, family: Family) -> MemberStatus:
     plan = run.plan()
     status = assess.look(run, plan, queue, sacct)
     ranking = family.record.ranking
@@ -197,23 +182,32 @@ def _effects(
     return tuple(found), tuple(alone)
 
 
-def choice(found: FamilyStatus) -> list[str]:
-    """What to say of the best chain, and how far to believe it; empty where none has a number."""
+BEST = "run {run}, best of {tried}"
+LUCK = "were all {tried} equally good, the best would still look better by up to {luck:.3g}"
+NO_TEST = "nothing measures {metric} on the test split"
+NO_SPLITS = "nothing measures {metric} on other examples: the task has no splits"
+NO_NUMBER = "{left} of {every} chains have no number (yet)"
+ONE_RUN = "one training run of each; another seed may rank them otherwise"
+
+
+def choice(found: FamilyStatus, say: Callable[[str], str] = str) -> list[str]:
+    """What to say of the best chain, and how far to believe it; empty where none has a number. ``say``: a text in
+    another language, with its places in braces."""
     best, ranking = found.best, found.ranking
     if best is None or ranking is None or best.value is None:
         return []
     tried = len(found.ranked)
-    told = [winner.said(f"run {best.run.id}, best of {tried}", ranking.name, best.value.value,
-                        None if best.test is None else best.test.value)]  # fmt: skip
+    name = say(BEST).format(run=best.run.id, tried=tried)
+    test = None if best.test is None else best.test.value
+    told = [winner.said(name, ranking.name, best.value.value, test, say)]
     now = best.value
     if tried > 1 and now.low is not None and now.high is not None:
         luck = winner.lead_by_luck(tried) * (now.high - now.low) / (2 * NormalDist().inv_cdf(1 - CHANCE))
-        told.append(f"were all {tried} equally good, the best would still look better by up to {luck:.3g}")
+        told.append(say(LUCK).format(tried=tried, luck=luck))
     if ranking.test is None:
-        what = "on the test split" if ranking.has_splits else "on other examples: the task has no splits"
-        told.append(f"nothing measures {ranking.name} {what}")
+        told.append(say(NO_TEST if ranking.has_splits else NO_SPLITS).format(metric=ranking.name))
     left = len(found.members) - tried
     if left:
-        told.append(f"{left} of {len(found.members)} chains have no number (yet)")
-    told.append("one training run of each; another seed may rank them otherwise")
+        told.append(say(NO_NUMBER).format(left=left, every=len(found.members)))
+    told.append(say(ONE_RUN))
     return told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -50,6 +51,12 @@ def read(path: Path) -> Iterator[bytes]:
     with open(path, "rb") as stream:
         while chunk := stream.read(CHUNK):
             yield chunk
+
+
+def last_lines(path: Path, count: int) -> Iterator[bytes]:
+    """The last lines of a log; one without an end is one of them."""
+    with open(path, "rb") as stream:
+        yield from deque(stream, maxlen=max(0, count))
 
 
 class Follower:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from launch.base.errors import InputError
 from launch.config import ranges
-from launch.plan import epochs, estimates, limits
+from launch.plan import epochs, estimates, evaluating, limits
 from launch.plan.estimates import Estimate
+from launch.plan.evaluating import EvaluationMemory
 from launch.plan.model import Plan, Planned
 from launch.status import plan as status_plan
 
@@ -32,6 +33,7 @@ class Outlook:
     states: Mapping[str, str]
     expected: Mapping[str, float | None]
     estimates: tuple[Estimate, ...]
+    evaluations: tuple[EvaluationMemory, ...]
     gates: tuple[GatePower, ...]
     judges: tuple[JudgeCost, ...]
     notes: tuple[str, ...]
@@ -41,6 +43,7 @@ class Outlook:
         one = self.planned
         limits.refuse(one.plan, one.profile, one.pipeline)
         estimates.refuse(self.shown, one.profile.profile, one.workspace, self.estimates)
+        evaluating.refuse(self.evaluations, self.shown)
 
 
 def of(planned: Planned) -> Outlook:
@@ -59,6 +62,7 @@ def of(planned: Planned) -> Outlook:
         status_plan.states(plan, workspace),
         status_plan.expected(shown, workspace),
         tuple(found),
+        tuple(evaluating.needs(shown, profile, workspace)),
         tuple(_gates(planned)),
         tuple(_judged(planned)),
         tuple(notes),
@@ -99,6 +103,8 @@ def lines(outlook: Outlook, fetch_command: str) -> list[str]:
     )
     if outlook.estimates:
         shown += ["", estimates.show(list(outlook.estimates))]
+    if outlook.evaluations:
+        shown += ["", evaluating.show(outlook.evaluations)]
     if outlook.gates:
         from launch.plan import power
 

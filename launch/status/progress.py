@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from jobs.core import strict
+from jobs.core import progress, strict
+from jobs.core.paths import StagePaths
 from jobs.core.progress import Report
 from jobs.core.validation import LOSS
 
@@ -49,15 +49,16 @@ class Worked:
     seconds: float | None
 
 
-def worked(events: Path) -> Worked:
+def worked(stage: StagePaths) -> Worked:
     """As the jobs of a stage have noted it."""
     try:
-        lines = strict.content(events).splitlines()
+        lines = strict.content(stage.events).splitlines()
     except (FileNotFoundError, ValueError):
         return Worked([], {}, None)
     # Asked for every finished stage: the lines of other events are not worth parsing.
     wanted = (b'"start"', b'"sealed"', b'"verdict"')
     notes = [note for line in lines if any(word in line for word in wanted) if (note := _note(line))]
+    notes = [note for note in notes if note.get("event") in ("start", "sealed", "verdict")]
     seals = [number for number, note in enumerate(notes) if note.get("event") == "sealed"]
     if len(seals) > 1:
         notes = notes[seals[-2] + 1 :]
@@ -65,22 +66,34 @@ def worked(events: Path) -> Worked:
     end: dict[str, Any] = next((note for note in reversed(notes) if note.get("event") == "sealed"), {})
     if not starts or not end:
         return Worked(starts, end, None)
-    return Worked(starts, end, sum(_seconds(start, notes) for start in starts))
+    return Worked(starts, end, sum(_seconds(start, notes, stage) for start in starts))
 
 
-def _seconds(start: dict[str, Any], notes: list[dict[str, Any]]) -> float:
-    """From its beginning to its own last word; of one that was ended without any, until the next one began."""
-    job, restart = start.get("job"), start.get("restart")
-    later = [one["time"] for one in notes if one.get("event") == "start" and one["time"] > start["time"]]
+def _seconds(start: dict[str, Any], notes: list[dict[str, Any]], stage: StagePaths) -> float:
+    """From its beginning to its own last word; of one that was ended without any, to its last sign of life, and where
+    it gave none, until the next one began."""
+    began = start["time"]
+    later = [one["time"] for one in notes if one.get("event") == "start" and one["time"] > began]
     # The seal is the last start's, whatever it says.
     own = [
         one["time"]
         for one in notes
-        if (one.get("job") == job and one.get("restart", restart) == restart)
-        or (not later and one["event"] == "sealed")
+        if one["event"] != "start" and (_is_of(one, start) or (not later and one["event"] == "sealed"))
     ]
-    ends = max(own)
-    return max(0.0, float((ends if ends > start["time"] or not later else min(later)) - start["time"]))
+    if not own and later:
+        own = [at for at in _signs(start, stage) if began < at < min(later)] or [min(later)]
+    return max(0.0, float(max(own, default=began) - began))
+
+
+def _is_of(note: Mapping[str, Any], start: Mapping[str, Any]) -> bool:
+    restart = start.get("restart")
+    return bool(note.get("job") == start.get("job") and note.get("restart", restart) == restart)
+
+
+def _signs(start: Mapping[str, Any], stage: StagePaths) -> Iterator[float]:
+    """When a start noted or reported anything."""
+    yield from (one["time"] for one in map(_note, strict.content(stage.events).splitlines()) if _is_of(one, start))
+    yield from (one.time for one in progress.read(stage.progress) if one.restart == start.get("restart"))
 
 
 def _note(line: bytes) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.core import files, results, seal
+from jobs.core import files, hashing, results, seal
 from jobs.core.paths import Workspace
 from launch.base import answers, paint
 from launch.base.errors import InputError
@@ -235,6 +235,6 @@ def _light(plan: Plan, workspace: Workspace) -> list[str]:
     for stage in plan.stages:
         path = stage.store(workspace).seal
         with contextlib.suppress(seal.SealBroken):  # missing, or torn: the stage that builds on it says so
-            if seal.load(path).depth is seal.Depth.LIGHT:
+            if seal.load(path).depth is hashing.Depth.LIGHT:
                 found.append(stage.name)
     return found

@@ -97,7 +97,7 @@ def _known(path: Path) -> dict[str, ToldSteps]:
         found = strict.convert(dict[str, _Stage], files.read_json_or_none(path) or {}, "stages")
     except ValueError as error:
         where = "" if str(path) in str(error) else f"{path}: "
-        raise InputError(f"{where}{error}", hint="remove the file: everything is told again") from error
+        raise InputError(f"{where}{error}", hint="remove the file: everything is sent again") from error
     return {name: asdict(one) for name, one in found.items()}
 
 

@@ -57,6 +57,10 @@ class Why:
         return _goes_well(self.state) and not self.failure
 
 
+CONSEQUENCES = frozenset({State.NOT_SUBMITTED, State.SKIPPED})
+"""Of a stage that has no reason of its own where another one failed."""
+
+
 def _goes_well(state: str) -> bool:
     return not State(state).is_over and state != State.UNKNOWN
 

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jobs.core import attempts
+from jobs.core.verdict import FailureClass, Outcome
 from launch.base.errors import InputError
 from launch.config.document import reader
 from launch.config.pipeline_file import read_pipeline
 from launch.inputs.digests import DigestCache
 from launch.plan.model import Plan
-from launch.runs.journal import Event
+from launch.runs.journal import Event, last_word
 from launch.runs.rundir import Run
 from launch.status import advice
 
@@ -43,6 +45,23 @@ def of_pipeline(run: Run) -> str | None:
         f"{path} has changed since this run was planned ({'; '.join(found[:SHOWN])}{more}); resume goes on with the "
         f"run's own copy. With what the file says now: {advice.submit(run)}"
     )
+
+
+SAME_AGAIN = frozenset({FailureClass.DATA_ERROR, FailureClass.GATE, FailureClass.GATE_UNDECIDED})
+"""Of these classes the same input gives the same result on every node: resume alone does not help."""
+
+
+def in_vain(run: Run, plan: Plan) -> list[str]:
+    """A note for each stage that will fail again as it did, since a run keeps its pipeline and its data."""
+    found = []
+    for stage in plan.stages:
+        store = stage.store(run.workspace)
+        current = None if store.seal.exists() else attempts.current(store)
+        said = None if current is None else last_word(store, current)
+        if said is not None and said.outcome is Outcome.FAIL and said.failure in SAME_AGAIN:
+            text = f"stage {stage.name} failed by {said.failure.value}, which the same pipeline and data give again"
+            found.append(f"{text}: change one of them; then: {advice.submit(run)}")
+    return found
 
 
 def refuse_data(run: Run, plan: Plan) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from jobs.core import attempts
 from jobs.core.verdict import Outcome
 from launch.plan.model import Plan
-from launch.runs.family import Family, Member
+from launch.runs.family import Family, Member, is_cancelled
 from launch.runs.journal import Event, announced, last_word
 from launch.runs.rundir import Run, locked
 from launch.slurm.client import Gateway
@@ -59,7 +59,7 @@ class FamilySubmitter:
             RejectedByCluster, ClusterUnreachable, Interrupted: as ``Submitter.advance``.
         """
         record, entries = self._family.record, list(self._family.journal.read())
-        if self._ending is not None and _is_cancelled(entries):
+        if self._ending is not None and is_cancelled(self._family):
             return []
         runs = {member.run: Run(self._family.workspace, member.run) for member in record.members}
         busy = self._busy(runs, entries) if record.at_once is not None else set()
@@ -119,14 +119,3 @@ def _below_failed(run: Run, plan: Plan) -> set[str]:
 
 def _counts(row: QueueRow) -> bool:
     return not row.state.is_final and not row.is_refusal and row.reason != NEVER_SATISFIED
-
-
-def _is_cancelled(entries: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether the user has cancelled the family and not resumed it since."""
-    said = False
-    for entry in entries:
-        if entry["event"] == Event.CANCELLED:
-            said = True
-        elif entry["event"] == Event.DEFERRED and entry.get("by") is None:
-            said = False
-    return said

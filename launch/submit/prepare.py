@@ -49,7 +49,9 @@ def read(wanted: PipelineOnCluster) -> tuple[PipelineFile, ProfileFile, Workspac
         pipeline = data_settings.checked(read_pipeline(wanted.pipeline, wanted.overrides))
         profile = read_profile(locate(wanted.cluster)).with_pipeline(pipeline.data, pipeline.positions)
     except InputError as error:
-        if error.hint is not None and error.hint.startswith("overnight plan "):  # which knows only its own file
+        if error.hint is not None and error.hint.startswith(
+            ("overnight plan ", "overnight profile check ")
+        ):  # which knows only its own file
             error.hint = wanted.command("plan")
         raise
     return pipeline, profile, workspace_for(profile.profile, wanted.workspace)

@@ -18,6 +18,7 @@ from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
 from launch.slurm.reasons import NEVER_SATISFIED
 from launch.status import advice, assess
+from launch.status.cluster import Queue, no_accounting
 from launch.status.model import RunStatus, State
 from launch.submit import cancel
 
@@ -48,18 +49,18 @@ def examine(run: Run, plan: Plan, gateway: Gateway | None) -> tuple[list[Leftove
     """What is wrong, and the next command for the run; changes nothing. ``gateway``: None for a run without Slurm. At
     most two calls of Slurm.
 
-    A silent cluster is a finding, and then nothing is said of jobs.
+    A cluster without an answer is a finding, and then jobs are not judged.
     """
     found = _lock(run)
     rows: list[QueueRow] = []
-    queue = assess.Queue.ask(None)
+    queue = Queue.ask(None)
     if gateway is not None:
         try:
             rows = gateway.squeue()
-            queue = assess.Queue.of(rows)
+            queue = Queue.of(rows)
         except OvernightError as error:
-            queue = assess.Queue.silent(error)
-    stages = assess.look(run, plan, queue, gateway.sacct if gateway is not None else lambda since: None)
+            queue = Queue.silent(error)
+    stages = assess.look(run, plan, queue, no_accounting if gateway is None else gateway.sacct)
     if stages.silence:
         again = f"overnight doctor {run.id}"
         return [*found, Leftover(LeftoverKind.SILENT, stages.silence.splitlines()[0], again)], f"{again}, later"

@@ -63,9 +63,10 @@ def refuse(
         raise InputError(f"the profile {profile.name!r} has no Slurm", hint=wanted.command("run"))
     limits.refuse(planned.plan, planned.profile, planned.pipeline)
     if any(one.gpu_memory for one in profile.partitions.values()):  # else nothing is known that may be too small
-        from launch.plan import estimates
+        from launch.plan import estimates, evaluating
 
         estimates.refuse(planned.plan, profile, planned.workspace)
+        evaluating.refuse(evaluating.needs(planned.plan, profile, planned.workspace), planned.plan)
     new = replace(planned.plan, stages=tuple(one for one in planned.plan.stages if one.fingerprint not in seen))
     for one in dry_run.refuse(new, profile, planned.workspace, planned.pipeline):
         note(one)

@@ -7,17 +7,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
-from textual.widgets import Input, Static
+from textual.widgets import Static
 
 from launch.runs.rundir import Run
 from launch.status.model import State
 from launch.watch import screen as screens
 from launch.watch.screen import Screen
+
+if TYPE_CHECKING:
+    from textual.widgets import Input
 
 TICK_SECONDS = 2.0
 HELP = "q quit  up/down stage  l log  w why  c cancel the stage  ? this line"
@@ -30,7 +33,7 @@ class Watcher(App[int]):
     #head { height: 1; text-style: bold; }
     #rows { height: auto; max-height: 60%; }
     #log { height: 1fr; border-top: solid $primary; }
-    #sure { height: 3; display: none; }
+    #sure { height: 3; }
     #foot { height: 1; color: $text-muted; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -51,8 +54,11 @@ class Watcher(App[int]):
         self.animation_level = "none"
         self._watched, self._look, self._blocks = run, look, blocks
         self._selected = -1
+        self._has_moved = False
+        """Whether the user has chosen a stage; until then it is the one that runs."""
         self._shows = "log"
         self._said = ""
+        self._is_looking = False
         self._drawn: dict[str, str] = {}
         self._screen: Screen | None = None
 
@@ -60,7 +66,6 @@ class Watcher(App[int]):
         yield Static(id="head", markup=False)
         yield VerticalScroll(Static(id="rows-text", markup=False), id="rows")
         yield VerticalScroll(Static(id="log-text", markup=False), id="log")
-        yield Input(placeholder="type the name of the stage to cancel it, Esc to leave it", id="sure")
         yield Static(HELP, id="foot", markup=False)
 
     def on_mount(self) -> None:
@@ -76,16 +81,21 @@ class Watcher(App[int]):
             loop.call_soon_threadsafe(self.exit, 128 + signal.SIGTERM)
 
     def _refresh_all(self) -> None:
-        self.run_worker(self._fetch, thread=True, exclusive=True, group="look")
+        if not self._is_looking:  # the queue may take its time to answer
+            self._is_looking = True
+            self.run_worker(self._fetch, thread=True)
 
     def _fetch(self) -> None:
-        found = self._look()
+        try:
+            found = self._look()
+        finally:
+            self._is_looking = False
         self.call_from_thread(self._show, found)
 
     def _show(self, found: Screen) -> None:
         self._screen = found
-        if self._selected < 0:
-            running = [n for n, row in enumerate(found.rows) if row.state is State.RUNNING]
+        running = [n for n, row in enumerate(found.rows) if row.state is State.RUNNING]
+        if self._selected < 0 or (running and not self._has_moved and self._selected not in running):
             self._selected = running[0] if running else 0
         now = time.time()
         width = max(20, self.size.width)
@@ -99,15 +109,19 @@ class Watcher(App[int]):
         stage = self._screen.rows[self._selected].stage
         if self._shows == "log":
             most = max(3, self.size.height - len(self._screen.rows) - 6)
-            text = "\n".join([f"log of {stage}", *screens.log_lines(self._watched, stage, most)])
+            width = max(20, self.size.width)
+            text = "\n".join([f"log of {stage}", *screens.log_lines(self._watched, stage, most, width)])
         else:
             text = self._said
         self._draw("#log-text", text)
 
     def _draw(self, where: str, text: str) -> None:
-        if self._drawn.get(where) != text:
+        before = self._drawn.get(where)
+        if before != text:
             self._drawn[where] = text
-            self.query_one(where, Static).update(text)
+            # Laying out anew costs more than drawing, and is needed only where the number of lines is another.
+            layout = before is None or before.count("\n") != text.count("\n")
+            self.query_one(where, Static).update(text, layout=layout)
 
     def action_leave(self) -> None:
         bad = self._screen is not None and any(row.state.is_bad for row in self._screen.rows)
@@ -115,6 +129,7 @@ class Watcher(App[int]):
 
     def action_move(self, by: int) -> None:
         if self._screen is not None:
+            self._has_moved = True
             self._selected = min(len(self._screen.rows) - 1, max(0, self._selected + by))
             self._shows = "log"
             self._show(self._screen)
@@ -128,15 +143,16 @@ class Watcher(App[int]):
     def action_help(self) -> None:
         self._draw("#foot", HELP)
 
-    def action_ask(self) -> None:
-        box = self.query_one("#sure", Input)
-        box.styles.display = "block"
-        box.value = ""
-        box.focus()
+    async def action_ask(self) -> None:
+        from textual.widgets import Input  # few cancel, and all start
+
+        if not self.query("#sure"):
+            placeholder = "type the name of the stage to cancel it, Esc to leave it"
+            await self.mount(Input(placeholder=placeholder, id="sure"), before="#foot")
+        self.query_one("#sure").focus()
 
     def action_forget(self) -> None:
-        self.query_one("#sure", Input).styles.display = "none"
-        self.set_focus(None)
+        self.query("#sure").remove()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         name = event.value.strip()

@@ -1,7 +1,7 @@
 """What all watchers of a run know together: the queue is asked once in 15 seconds, however many they are.
 
-The last answer lies in ``watch.json`` of the run, and whoever finds it too old asks anew, under a lock. A watcher that
-may not write there asks for itself.
+The last answer lies in ``watch.json`` of the run, and a watcher that finds it too old asks again, under a lock. A
+watcher that may not write there asks for itself.
 """
 
 from __future__ import annotations

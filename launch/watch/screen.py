@@ -21,6 +21,7 @@ from launch.watch.feed import Seen
 CELLS = 8
 BLOCKS, PLAIN_BLOCKS = "▁▂▃▄▅▆▇█", "_.-=+*%#"
 LOG_BYTES = 16 * 1024
+MOST_REPORTS = 400
 
 
 @dataclass(frozen=True)
@@ -58,16 +59,42 @@ class Screen:
 
 
 class ReportCache:
-    """The newest reports of stages; a file is read again only when it has changed."""
+    """The newest reports of stages; a file is read again only when it has changed, and of it only new lines are
+    parsed."""
 
     def __init__(self) -> None:
-        self._known: dict[Path, tuple[object, list[Report]]] = {}
+        self._known: dict[Path, _Known] = {}
 
     def of(self, path: Path) -> list[Report]:
+        known = self._known.get(path, _NOTHING)
         state = files.state(path)
-        if path not in self._known or self._known[path][0] != state:
-            self._known[path] = state, progress.recent_steps(path) if state is not None else []
-        return self._known[path][1]
+        if state != known.state:
+            self._known[path] = known = _read_on(path, known, state)
+        return known.reports
+
+
+@dataclass(frozen=True)
+class _Known:
+    """``last``: the newest line that is a report."""
+
+    state: object
+    last: str
+    reports: list[Report]
+
+
+_NOTHING = _Known(None, "", [])
+
+
+def _read_on(path: Path, known: _Known, state: object) -> _Known:
+    lines = [] if state is None else files.tail(path, progress.WINDOW_BYTES)
+    seen = max((number for number, line in enumerate(lines) if line == known.last), default=-1)
+    found, last = (list(known.reports), known.last) if seen >= 0 else ([], "")
+    for line in lines[seen + 1 :]:
+        if (report := Report.parse(line)) is not None:
+            last = line
+            if not report.phase:
+                found.append(report)
+    return _Known(state, last, found[-MOST_REPORTS:])
 
 
 def make(run: Run, plan: Plan, seen: Seen, known: ReportCache, estimates: dict[str, Estimate], now: float) -> Screen:
@@ -159,13 +186,17 @@ def heading(screen: Screen, now: float) -> str:
     return f"{screen.title}  {done} of {count(len(screen.rows), 'stage')} sealed{ends}{silence}"
 
 
-def log_lines(run: Run, stage: str, most: int) -> list[str]:
-    """The end of the newest log of a stage, without secrets and without what would move a cursor."""
+def log_lines(run: Run, stage: str, most: int, width: int | None = None) -> list[str]:
+    """The end of the newest log of a stage, without secrets and without what would move a cursor; broken at ``width``,
+    and of that the last lines, so that the newest is seen."""
     found = logs.all_of(run.paths.stage(stage))
     if not found:
         return ["no log yet"]
     secret = secret_files.redactor(run.paths)
-    return [printable(secret.text(line)) for line in files.tail(found[-1], LOG_BYTES)[-most:]]
+    lines = [printable(secret.text(line)) for line in files.tail(found[-1], LOG_BYTES)[-most:]]
+    if width is not None:
+        lines = [line[at : at + width] for line in lines for at in range(0, max(1, len(line)), width)]
+    return lines[-most:]
 
 
 def printable(text: str) -> str:

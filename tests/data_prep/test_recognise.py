@@ -1,4 +1,4 @@
-"""What a user's file or directory is recognised as, and what is said where it is none."""
+"""What a user's file or directory is recognised as, and which error there is where it is none."""
 
 from __future__ import annotations
 

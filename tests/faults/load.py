@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from jobs.core import files, seal, shares
+from jobs.core import files, hashing, seal, shares
 from jobs.core.shares import Node
 from jobs.core.spec import Input, StageSpec
 from jobs.lifecycle import publish, steps
-from jobs.lifecycle.steps import Start
+from jobs.lifecycle.start import Start, claim_of, event, output_of, own_saves_of
 from jobs.training.deadline import StopRequest
 from jobs.training.saves import Saves
 from jobs.worker import gate, monitor, work
@@ -84,7 +84,7 @@ def _audit(event: str, given: tuple[Any, ...]) -> None:
 def counting(root: Path) -> Iterator[Counts]:
     """Count from here on; calls that Python does not audit are wrapped."""
     found = Counts(root)
-    real_digest = seal.digest_files
+    real_digest = hashing.digest_files
 
     def wrapped(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(path: Any, *given: Any, **named: Any) -> Any:
@@ -105,7 +105,7 @@ def counting(root: Path) -> Iterator[Counts]:
         for name in ("stat", "lstat"):
             stack.enter_context(mock.patch.object(os, name, wrapped("stat", getattr(os, name))))
         stack.enter_context(mock.patch.object(os, "fsync", wrapped("flush", os.fsync)))
-        stack.enter_context(mock.patch.object(seal, "digest_files", digest))
+        stack.enter_context(mock.patch.object(hashing, "digest_files", digest))
         stack.enter_context(mock.patch.object(shares, "LARGE", 1))
         stack.enter_context(mock.patch.object(monitor, "_signal"))
         stack.enter_context(mock.patch.object(monitor, "_stacks", return_value="stack"))
@@ -188,8 +188,8 @@ def _step(spec: StageSpec, counts: Counts) -> None:
 
 
 def _saves(job: Job, spec: StageSpec, start: Start) -> list[Saves]:
-    held = steps.claim_of(spec, start)
-    told = lambda name, **facts: steps.event(spec.stage_paths, start, name, **facts)  # noqa: E731
+    held = claim_of(spec, start)
+    told = lambda name, **facts: event(spec.stage_paths, start, name, **facts)  # noqa: E731
     return [Saves(spec.store_paths, spec.fingerprint, held, told, node=node) for node in job.nodes]
 
 
@@ -197,7 +197,7 @@ def _save(job: Job, spec: StageSpec, start: Start, counts: Counts) -> None:
     """The third save is counted: the one before is read again then, and the first one removed."""
     team = _saves(job, spec, start)
     for step in (1, 2, 3):
-        job.write(steps.own_saves_of(spec, start) / f"checkpoint-{step}")
+        job.write(own_saves_of(spec, start) / f"checkpoint-{step}")
         # All parts of the save before any node reads the one before: the first one waits for them.
         for node, saves in zip(job.nodes, team, strict=True):
             with counts.of("a save: digest, seal, and the one before read again" if step == 3 else "", place(node)):
@@ -224,7 +224,7 @@ def _hang(job: Job, spec: StageSpec, start: Start, counts: Counts) -> None:
 
 
 def _finish(job: Job, spec: StageSpec, start: Start, counts: Counts) -> None:
-    output = steps.output_of(spec, start)
+    output = output_of(spec, start)
     job.write(output)
     for node in job.nodes:
         with counts.of("output: digest and flush", place(node)):
@@ -296,7 +296,7 @@ def measured(where: Path) -> Rates:
         files.flush(where / "small")
 
     began = time.perf_counter()
-    seal.digest_files(where, ["file"])
+    hashing.digest_files(where, ["file"])
     digest = (256 << 20) / (time.perf_counter() - began)
     opens, stats = rate(opened, 20_000), rate(path.stat, 20_000)
     return Rates(opens, stats, rate(flushed, 50), digest, 0.0, 0.0)

@@ -25,6 +25,7 @@ from jobs.core.claim import Claim
 from jobs.core.paths import StorePaths
 from jobs.core.spec import StageSpec
 from jobs.lifecycle import judge, nodes, publish, steps
+from jobs.lifecycle.start import output_of
 from jobs.training import saves
 from launch.plan.model import PlannedStage
 from launch.runs import attempt_state
@@ -150,7 +151,7 @@ def _publishes_early(original: Any) -> Any:
     def work(spec: Any, start: Any, result: dict[str, Any], exit_code: int, ended_by: Any) -> Any:
         if result.get("outcome") == "stopped":
             result = {**result, "outcome": "done"}
-            (steps.output_of(spec, start) / "text").write_text("early")
+            (output_of(spec, start) / "text").write_text("early")
             spec = replace(spec, target_step=None)
         return original(spec, start, result, exit_code, ended_by)
 

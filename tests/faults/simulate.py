@@ -30,12 +30,14 @@ from pathlib import Path, PurePath
 from typing import Any
 from unittest import mock
 
-from jobs.core import attempts, claim, files, seal
+from jobs.core import attempts, claim, files, hashing, seal
 from jobs.core import spec as specs
 from jobs.core.attempts import Attempt
+from jobs.core.budget import RETRIES
 from jobs.core.paths import StorePaths, Workspace
 from jobs.core.spec import StageSpec
 from jobs.lifecycle import nodes, steps
+from jobs.lifecycle.start import Start
 from launch.base.errors import ClusterUnreachable, InputError, RejectedByCluster
 from launch.config.profile import Profile
 from launch.config.profile_file import read_profile
@@ -45,6 +47,7 @@ from launch.runs import attempt_state
 from launch.runs.journal import Event
 from launch.runs.rundir import LOCK_STALE_SECONDS, Run
 from launch.status import assess
+from launch.status.cluster import Queue
 from launch.status.model import State
 from launch.submit import cancel, submitter
 from tests.faults.controller import edges
@@ -56,7 +59,7 @@ PATIENCE = 8
 """Calls of resume, after the last fault, in which a chain must be done."""
 
 MOST_IDLE_STARTS = 10
-"""Starts of one attempt at the same step: more is a loop."""
+"""Starts of one attempt at the same step: more is a loop, unless its failures have larger budgets together."""
 
 ENDLESS = 7200.0
 """Virtual seconds after which a command is taken to run for ever."""
@@ -178,7 +181,7 @@ class Simulation:
             cancel.on_slurm(run, self.plan, self.gateway, chosen)  # type: ignore[arg-type]
 
     def _look(self, run: Run) -> None:
-        queue = assess.Queue.ask(self.gateway)  # type: ignore[arg-type]
+        queue = Queue.ask(self.gateway)  # type: ignore[arg-type]
         said = assess.look(run, self.plan, queue)
         for found in said.stages:
             if found.state is State.SEALED and not self.store(self.plan.stage(found.stage)).seal.exists():
@@ -432,14 +435,21 @@ class Simulation:
             (line["attempt"], line["step"], line["job"], line["restart"]) for line in lines if line["event"] == "start"
         }
         idle = Counter(one[:2] for one in begun)
-        if idle and max(idle.values()) > MOST_IDLE_STARTS:
-            wrong.append(f"{planned.name} was started {max(idle.values())} times at one step")
+        for (attempt, _), starts in idle.items():
+            if starts > max(MOST_IDLE_STARTS, self._within_budgets(lines, attempt)):
+                wrong.append(f"{planned.name} was started {starts} times at one step")
         saved = 0
         for line in lines:
             if line["event"] == "saved":
                 saved = max(saved, int(str(line["step"])))
             elif line["event"] == "start" and int(str(line["step"])) < saved and not self._is_void(line):
                 wrong.append(f"{planned.name} began at step {line['step']} although step {saved} had been saved")
+
+    @staticmethod
+    def _within_budgets(lines: list[dict[str, Any]], attempt: object) -> int:
+        """The first start of an attempt, and the retries of each class that ended one of its starts."""
+        ended = {line["failure"] for line in lines if line.get("attempt") == attempt and "failure" in line}
+        return 1 + sum(retries for failure, retries in RETRIES.items() if failure.value in ended)
 
     def _is_void(self, line: dict[str, Any]) -> bool:
         return (line["job"], line["restart"]) in self.site.void
@@ -494,7 +504,7 @@ class Simulation:
 
         should_move = steps._should_move
 
-        def moves(spec: StageSpec, start: steps.Start) -> bool:
+        def moves(spec: StageSpec, start: Start) -> bool:
             return start.job not in self.site.staying and should_move(spec, start)
 
         def alive(pid: int) -> bool:
@@ -539,7 +549,7 @@ class Simulation:
                 (files, "create_exclusive"), (files, "write_atomic"), (files, "read_json"),
                 (claim, "of_attempt"), (attempts, "current"), (shutil, "rmtree"), (claim, "check_held"),
             )  # fmt: skip
-            replaced.append((seal, "digest_files", self._digesting(seal.digest_files)))
+            replaced.append((hashing, "digest_files", self._digesting(hashing.digest_files)))
             replaced += [(module, name, stopping(getattr(module, name))) for module, name in stoppable]
             for module, name, value in replaced:
                 stack.enter_context(mock.patch.object(module, name, value))
@@ -572,7 +582,7 @@ def many(first: int, count: int, processes: int = 1) -> Iterator[Outcome]:
 
 
 class _Told:
-    """What is said of the chains that have been played: a line every ten seconds, and what went wrong at once."""
+    """Reports on the chains that have been played: a line every ten seconds, and what went wrong at once."""
 
     def __init__(self, first: int, count: int, command: str) -> None:
         self.open = set(range(first, first + count))

@@ -21,8 +21,8 @@ from jobs.core.slurm_states import JobState
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass, classify
 from jobs.lifecycle import judge, publish, steps
-from jobs.lifecycle.start import write_result
-from jobs.lifecycle.steps import EndedBy, Entry, Start
+from jobs.lifecycle.start import EndedBy, Start, claim_of, event, output_of, write_result
+from jobs.lifecycle.steps import Entry
 from jobs.training.saves import Saves
 from jobs.worker import work
 from launch.base.errors import ClusterUnreachable, RejectedByCluster
@@ -463,8 +463,8 @@ def _work(site: Site, actor: Actor, spec: StageSpec, start: Start, job: Job) -> 
     saves = Saves(
         store,
         spec.fingerprint,
-        steps.claim_of(spec, start),
-        lambda name, **facts: steps.event(spec.stage_paths, start, name, **facts),
+        claim_of(spec, start),
+        lambda name, **facts: event(spec.stage_paths, start, name, **facts),
     )
     target = spec.target_step or 1
     step = 0
@@ -503,7 +503,7 @@ def _work(site: Site, actor: Actor, spec: StageSpec, start: Start, job: Job) -> 
                 _say(site, spec, start, {"outcome": "stopped", "step": step})
                 return 0
         site.world.point()
-        (steps.output_of(spec, start) / "text").write_text(f"{spec.stage} {step}")
+        (output_of(spec, start) / "text").write_text(f"{spec.stage} {step}")
         with site.files.exposed():
             work._flush(spec, start, Node(), 1)
         _say(site, spec, start, {"outcome": "done", "step": step, "writers": 1})

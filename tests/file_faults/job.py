@@ -10,7 +10,8 @@ from jobs.core import attempts, files
 from jobs.core.attempts import Attempt
 from jobs.core.spec import StageSpec
 from jobs.lifecycle import steps
-from jobs.lifecycle.steps import Entry, Start
+from jobs.lifecycle.start import Start, claim_of, output_of
+from jobs.lifecycle.steps import Entry
 from jobs.training.saves import Saves
 from tests.file_faults.recorder import tree
 from tests.support import stages
@@ -43,7 +44,7 @@ def carry(spec: StageSpec, restart: int, mark: Any = lambda value: None) -> str:
     entry = steps.prologue(spec, start)
     if entry is not Entry.WORK:
         return str(entry.name)
-    saves = Saves(spec.store_paths, spec.fingerprint, steps.claim_of(spec, start), lambda name, **facts: None)
+    saves = Saves(spec.store_paths, spec.fingerprint, claim_of(spec, start), lambda name, **facts: None)
     found = saves.newest_valid()
     done = found[0] if found else 0
     saves.discard_newer_than(done)
@@ -55,7 +56,7 @@ def carry(spec: StageSpec, restart: int, mark: Any = lambda value: None) -> str:
             saves.seal(step)
             mark(("saved", step))
             saves.keep_last(1)
-    output = steps.output_of(spec, start)
+    output = output_of(spec, start)
     (output / "deep").mkdir()
     for name, data in WEIGHTS.items():
         put(output / name, data)

@@ -16,7 +16,8 @@ from jobs.core.attempts import Attempt
 from jobs.core.claim import ClaimLost
 from jobs.core.verdict import Outcome
 from jobs.lifecycle import steps
-from jobs.lifecycle.steps import Entry, Start
+from jobs.lifecycle.start import Start, claim_of
+from jobs.lifecycle.steps import Entry
 from tests.file_faults.job import WEIGHTS, carry, content, prepare, spec_of
 
 
@@ -118,5 +119,5 @@ def test_a_listing_that_is_old_does_not_let_an_old_start_publish(place: Path, mo
     monkeypatch.setattr(os, "listdir", listing)
     monkeypatch.setattr(os, "open", opening)
     with pytest.raises(ClaimLost, match="restart 1 on node2"):
-        claim.check_held(spec.store_paths, steps.claim_of(spec, old))
-    claim.check_held(spec.store_paths, steps.claim_of(spec, new))
+        claim.check_held(spec.store_paths, claim_of(spec, old))
+    claim.check_held(spec.store_paths, claim_of(spec, new))

@@ -25,7 +25,8 @@ from launch.plan.model import Plan
 from launch.runs import attempt_state
 from launch.runs.rundir import Run
 from launch.slurm.queue import QueueRow
-from launch.status.assess import Queue, look
+from launch.status.assess import look
+from launch.status.cluster import Queue
 from launch.status.model import State
 from launch.submit.submitter import Submitter
 from tests.file_faults.job import WEIGHTS, carry, content, prepare, spec_of

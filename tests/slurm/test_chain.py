@@ -32,13 +32,13 @@ def carried_by(chain: Chain, run: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("routing", ROUTINGS)
 def test_the_whole_chain_by_either_routing(slurm: Slurm, tmp_path: Path, routing: str) -> None:
-    """Submit returns, nothing of ours stays alive here, every stage is sealed once; of the default all eight stages."""
+    """Submit returns, no process of Overnight stays alive here, every stage is sealed once; of the default all eight stages."""
     stages = ALL if routing == "default" else ("corpus", "pairs", "cpt", "sft")
     chain = Chain(slurm, tmp_path / "work", stages, profile=ROUTINGS[routing])
     chain.fetch()
     run = chain.submit_by_process()
     alive = [line for line in traces(chain.directory) if "launch.cli" in line]
-    assert not alive, "nothing of ours stays alive on the login node"
+    assert not alive, "no process of Overnight stays alive on the login node"
     training, other = ("nemo_run", "submitit") if routing == "default" else ("submitit", "nemo_run")
     expected = {name: training if name in ("cpt", "sft", "dpo") else other for name in chain.plan_names(run)}
     assert carried_by(chain, run) == expected

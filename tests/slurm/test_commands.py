@@ -17,7 +17,8 @@ from launch.runs.attempt_state import QueueView
 from launch.runs.rundir import Run
 from launch.slurm.client import Gateway
 from launch.status import ask
-from launch.status.assess import Queue, look
+from launch.status.assess import look
+from launch.status.cluster import Queue
 from launch.status.model import StageStatus, State
 from launch.submit.submitter import Submitter
 from tests.support.made_runs import make, stage, started, submitted

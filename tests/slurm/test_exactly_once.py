@@ -221,7 +221,7 @@ def test_killed_while_its_sbatch_is_on_the_way(slurm: Slurm, tmp_path: Path) -> 
 def test_a_job_that_shows_up_after_it_was_given_up_does_nothing(slurm: Slurm, tmp_path: Path) -> None:
     chain = Chain(slurm, tmp_path / "chain", SHORT, profile=SUBMITIT)
     chain.fetch()
-    # Nothing is submitted; we are told that nobody knows.
+    # Nothing is submitted; the error says that nobody knows.
     lost = wrapper(tmp_path / "bin", "sbatch", f'echo "{TIMED_OUT}" >&2; exit 1')
     silent = chain.overnight("submit", code=4, environment=lost)
     assert "Socket timed out" in silent.stderr

@@ -140,7 +140,7 @@ def test_a_requeue_that_is_refused_never_looks_like_success(slurm: Slurm, tmp_pa
 
 @pytest.mark.failure(1, 9)
 def test_a_node_without_our_interpreter_runs_nothing_and_why_tells_it(slurm: Slurm, tmp_path: Path) -> None:
-    """As of a virtual environment on a disk of the login node. Each start excludes its node; then it is told."""
+    """As of a virtual environment on a disk of the login node. Each start excludes its node; then it fails."""
     link = tmp_path / "python"
     link.symlink_to(sys.executable)
     chain, run = make(

@@ -187,7 +187,7 @@ def test_without_the_accounting_everything_goes_on(slurm: Slurm, tmp_path: Path)
 @pytest.mark.full
 @pytest.mark.failure(22, 42)
 def test_power_cuts_are_judged_by_the_next_start(slurm: Slurm, tmp_path: Path) -> None:
-    """Cut twice on one node: charged to node failures without a word of the job's own, then excluded the node."""
+    """Cut twice on one node: charged to node failures without a verdict of the job, then excluded the node."""
     chain = make(slurm, tmp_path, LONG)
     run = chain.submit()
     cut = []

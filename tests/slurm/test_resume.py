@@ -174,7 +174,7 @@ def test_resume_from_two_processes_at_once(slurm: Slurm, tmp_path: Path) -> None
     ended(submit, code=-signal.SIGKILL)
     (run,) = chain.runs()
     answer.touch()
-    # All meet the lock of the process that was killed; those that come too late are told so.
+    # All meet the lock of the process that was killed; those that come too late get an error.
     resumes = [ended(one, code=None) for one in [chain.start("resume", run) for _ in range(4)]]
     assert {one.returncode for one in resumes} <= {0, 2}
     assert 0 in {one.returncode for one in resumes}

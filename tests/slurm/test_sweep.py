@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections import Counter
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from launch.runs.family import Family
 from launch.slurm.queue import QueueRow
 from tests.support import tracing
 from tests.support.chains import Chain, ended, wrapper
+from tests.support.inbox import Inbox, serving
 from tests.support.slurm import Slurm
 
 pytestmark = pytest.mark.slurm
@@ -35,15 +37,21 @@ ONCE = {"corpus": 1, "pairs": 1, "cpt": 2, "sft": 4, "final": 4}
 
 
 def swept(
-    slurm: Slurm, directory: Path, settings: dict[str, Any] | None = None, over: Any = None, **budget: int
-) -> Chain:
+    slurm: Slurm, directory: Path, settings: dict[str, Any] | None = None, over: Any = None,
+    profile: dict[str, Any] | None = None, **budget: int,
+) -> Chain:  # fmt: skip
     given = {"corpus": {"split": {"validation": 0.2}}, "final": FINAL, **(settings or {})}
-    chain = Chain(slurm, directory, STAGES, settings=given, profile=ROUTED)
+    chain = Chain(slurm, directory, STAGES, settings=given, profile={**ROUTED, **(profile or {})})
     sweep = {"over": over or OVER, "by": {"held.loss": "lower"}, "budget": budget}
     with chain.pipeline.open("a") as stream:
         yaml.safe_dump({"sweep": sweep}, stream)
     chain.fetch()
     return chain
+
+
+@pytest.fixture
+def inbox() -> Iterator[Inbox]:
+    yield from serving()
 
 
 def family_of(chain: Chain) -> Family:
@@ -59,7 +67,7 @@ def counted(chain: Chain) -> dict[str, int]:
     return dict(Counter(job.stage for job in chain.jobs()))
 
 
-def report(chain: Chain, code: int = 0) -> dict[str, Any]:
+def report(chain: Chain, code: int | None = 0) -> dict[str, Any]:
     value: dict[str, Any] = json.loads(chain.overnight("report", family_of(chain).id, "--json", code=code).stdout)
     return value
 
@@ -180,6 +188,30 @@ def test_killed_at_any_call_it_goes_on(slurm: Slurm, tmp_path: Path) -> None:
         assert {one["state"] for one in json.loads(
             chain.overnight("status", family.id, "--json").stdout)["members"]} == {"done"}  # fmt: skip
         chain.assert_queue_explained()
+
+
+@pytest.mark.parametrize("at_once", [1, pytest.param(None, marks=pytest.mark.full)])
+def test_one_letter_from_inside_the_last_job(
+    slurm: Slurm, tmp_path: Path, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, at_once: int | None
+) -> None:
+    """One chain fails and one is done: no letter of their own, one of the family; ``notify`` finds nothing to add."""
+    pytest.importorskip("apprise")
+    monkeypatch.setenv("LETTERS", inbox.url)
+    budget = {} if at_once is None else {"at_once": at_once}
+    over = {"stages.sft.options.mishap": ["code", None]}
+    chain = swept(slurm, tmp_path / "work", over=over, profile={"notify": {"to": ["LETTERS"]}}, **budget)
+    chain.overnight("submit")
+    chain.wait_until(lambda: report(chain, code=None)["members"][1]["state"] == "done", "the end of the sweep", 300)
+    chain.wait()
+    family = family_of(chain)
+    failed, done = runs_of(chain)
+    (title,) = [one["title"] for one in inbox.got]
+    assert title.startswith(f"toy-chain {family.id}: FAILED, 1 of 2 chains done, best {done} (mishap null): loss ")
+    assert not any(chain.workspace.run(run).outbox.exists() for run in (failed, done))
+    assert chain.workspace.run(failed).page.exists()
+    assert "nothing to send" in chain.overnight("notify", "--all").stdout
+    assert done in family.paths.page.read_text()
+    assert len(inbox.got) == 1
 
 
 @pytest.mark.parametrize("at_once", [1, pytest.param(2, marks=pytest.mark.full)])

@@ -367,7 +367,7 @@ def test_cancel_and_a_follower_that_goes_away(login: Login, chain: Chain) -> Non
     assert _remote("logs"), "the check below must be able to fail"
     follower.kill()
     follower.communicate()
-    wait_until(lambda: not _remote("logs"), "nothing of ours stays alive on the login node")
+    wait_until(lambda: not _remote("logs"), "no process of Overnight stays alive on the login node")
     cancelled = login.overnight("cancel", run, "--json", "--via", login.via)
     assert json.loads(cancelled.stdout)["left"] == []
     chain.wait()

@@ -31,6 +31,7 @@ from launch.plan.model import Plan
 from launch.slurm.client import Gateway
 from launch.slurm.queue import QueueRow
 from tests.support import commands
+from tests.support.base_model import complete
 from tests.support.slurm import Slurm
 
 REPOSITORY = Path(__file__).parents[2]
@@ -77,6 +78,7 @@ def make_inputs(directory: Path, texts: int = 80, rows: int = 300) -> None:
     )
     (directory / "tiny").mkdir()
     (directory / "tiny" / "config.json").write_text('{"model_type": "llama"}\n')
+    complete(directory / "tiny")
 
 
 def _write_rows(path: Path, rows: Iterable[Mapping[str, str]]) -> None:

@@ -39,7 +39,7 @@ ROW = {
     ],
 }
 # rich's own form loads a font from another host.
-_FORM = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+SVG_FORM = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
 <style>
 .{unique_id}-matrix {{font-family: monospace; font-size: {char_height}px; line-height: {line_height}px}}
 .{unique_id}-title {{font-size: 18px; font-weight: bold; font-family: sans-serif}}
@@ -90,7 +90,7 @@ def drawn() -> str:
         place = row.place.removeprefix(f"{directory}/")
         data.show(inspect.Shown(place, row.name, row.sequences, row.notes), console)
     title = "overnight data inspect sets/sft --tokenizer models/qwen"
-    return console.export_svg(title=title, code_format=_FORM, unique_id="inspect")
+    return console.export_svg(title=title, code_format=SVG_FORM, unique_id="inspect")
 
 
 if __name__ == "__main__":

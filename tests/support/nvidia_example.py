@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from tests.support import commands
+from tests.support.base_model import complete
 from tests.support.llamas import LLAMA_1B
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +50,7 @@ def place(directory: Path) -> Path:
     """The pipeline, the profile and a stand-in for the model in ``directory``; the profile's file."""
     (directory / "llama").mkdir()
     (directory / "llama" / "config.json").write_text(json.dumps({**LLAMA_1B, "architectures": ["LlamaForCausalLM"]}))
+    complete(directory / "llama")
     (directory / "nvidia.yaml").write_bytes(PIPELINE.read_bytes())
     profile = directory / "my-dgx.yaml"
     profile.write_text(PROFILE.format(workspace=directory / "overnight"))

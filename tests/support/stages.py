@@ -18,8 +18,9 @@ from jobs.core import files, progress
 from jobs.core.progress import ProgressWriter, Report
 from jobs.core.shares import Node
 from jobs.core.spec import Input, StageSpec, save
-from jobs.encoding.rows import RowEncoder, Tokens
+from jobs.encoding.rows import RowEncoder
 from jobs.encoding.settings import Encoding
+from jobs.encoding.tokens import Tokens
 from jobs.training.deadline import StopRequest
 from jobs.training.interface import Result, WorkContext
 from jobs.training.saves import Saves

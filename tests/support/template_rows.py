@@ -9,8 +9,9 @@ from typing import Any
 
 from jobs.encoding.errors import CannotEncode
 from jobs.encoding.load import load
-from jobs.encoding.rows import RowEncoder, Tokens
+from jobs.encoding.rows import RowEncoder
 from jobs.encoding.settings import Encoding
+from jobs.encoding.tokens import Tokens
 from tests.support import fed_rows
 from tests.support.templates import GRID, templates, write_tokenizer
 

@@ -90,6 +90,46 @@ def named_only(directory: Path) -> Path:
     return directory
 
 
+WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+"""The pattern in tokenizer.json of Llama 3; that of Qwen 2 and 3 takes digits one by one."""
+
+
+def llama3(directory: Path) -> Path:
+    """As of Llama 3: up to three digits together, a whole word of the vocabulary as it is, a beginning token."""
+    value = json.loads(_by_pattern(WORDS, ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"]))
+    value["model"]["ignore_merges"] = True
+    _put_before(value, "<|begin_of_text|>", 0)
+    names = {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"}
+    return _written(directory, json.dumps(value), names)
+
+
+def qwen(directory: Path) -> Path:
+    """As of Qwen 2 and 3: letters are composed, digits stand alone, and two tokens are added that are no control tokens."""
+    from tokenizers import AddedToken, Tokenizer, normalizers
+
+    own = Tokenizer.from_str(_by_pattern(WORDS.replace("{1,3}", ""), ["<|endoftext|>", *CONTROL]))
+    own.normalizer = normalizers.NFC()
+    own.add_tokens([AddedToken(name, normalized=False, special=False) for name in ("<think>", "</think>")])
+    return _written(directory, own.to_str(), {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"})
+
+
+def _by_pattern(pattern: str, special: list[str]) -> str:
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    own = Tokenizer(models.BPE())
+    whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    own.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"), whole])
+    own.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=390,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    own.train_from_iterator([*TEXTS, "the year 2024 has 12345 days, says 12 of 345"] * 9, trainer)
+    return str(own.to_str())
+
+
 SHAPES: dict[str, Callable[[Path], Path]] = {
     one.__name__: one for one in (byte_level, begins, spaced, unmarked, named_only)
 }

@@ -13,6 +13,7 @@ from typing import Any
 from jobs.core import files, seal
 from jobs.core.paths import StagePaths, StorePaths, Workspace
 from tests.support import commands
+from tests.support.base_model import complete
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +44,7 @@ def write_inputs(directory: Path) -> None:
     base = directory / "base"
     base.mkdir()
     (base / "config.json").write_text('{"model_type": "llama"}')
-    (base / "model.safetensors").write_bytes(bytes(64))
+    complete(base)
 
 
 @dataclass

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
@@ -14,7 +15,8 @@ from tests.support.servers import JSON, Hub
 
 class UploadHub(Hub):
     """``private``: repository -> whether it is; ``blobs``: large files by SHA-256; ``tokens``: what came as one.
-    ``refuse``: the code of the answer to a commit, in place of making it; ``opens``: it makes all public."""
+    ``refuse``: the code of the answer to a commit, in place of making it; ``opens``: it makes all public; ``on_blob``:
+    called before a large file is taken, and takes it not where it says so."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,6 +27,8 @@ class UploadHub(Hub):
         self.messages: list[str] = []
         self.refuse = 0
         self.opens = False
+        self.on_blob: Callable[[], bool] = lambda: True
+        self.created: list[dict[str, Any]] = []
         handler = self._server.RequestHandlerClass
         handler.do_POST = handler.do_PUT = lambda request: self.take(request)  # type: ignore[attr-defined]
 
@@ -58,6 +62,7 @@ class UploadHub(Hub):
         self.requests.append((request.command, request.path, None))
         if path == "/api/repos/create":
             asked = json.loads(body)
+            self.created.append(asked)
             repo = f"{asked['organization']}/{asked['name']}"
             self.private[repo] = not self.opens and (asked.get("visibility") == "private" or bool(asked.get("private")))
             self._say(request, {"url": f"{self.url}/{repo}"})
@@ -80,6 +85,9 @@ class UploadHub(Hub):
             self._say(request, {"transfer": "basic", "objects": objects})
         elif found := re.match(r"/blob/([0-9a-f]{64})\Z", path):
             assert hashlib.sha256(body).hexdigest() == found[1]
+            if not self.on_blob():
+                self.send(request, b"{}", JSON, code=403)
+                return
             self.blobs[found[1]] = body
             self.uploads.append(found[1])
             self._say(request, {})

@@ -22,7 +22,7 @@ from jobs.backends.automodel.settings import AutomodelSettings
 from jobs.core import files
 from jobs.core.spec import Input, StageSpec
 from jobs.core.validation import LOSS, SPLIT
-from jobs.encoding.rows import IGNORED
+from jobs.encoding.tokens import IGNORED
 from jobs.training import cpu, finished, measured, pairs, ranks, tokenizers, tokens, validation
 from jobs.training.interface import Diverged, Result, Unfinished, WorkContext
 from jobs.training.order import tell_order

@@ -1,6 +1,6 @@
 """Hugging Face directory to NeMo checkpoint and back, by NeMo's own converters; the result is compared by its logits.
 
-Both ways the written checkpoint is loaded again and its logits on fixed prompts are held against those of the source,
+Both ways the written checkpoint is loaded again and its logits on fixed prompts are compared with those of the source,
 in fp32 on both sides (``run`` of the back end turns TF32 off). Besides, no weight may have changed: NeMo's exporter
 must give back each tensor that its importer was given, to the bit, and the exported files must hold what the exporter
 gave. Weights keep the type of the source (bf16 after bf16 training).

@@ -29,7 +29,7 @@ from jobs.backends.nemo import compat
 from jobs.backends.nemo.settings import NemoSettings
 from jobs.core import files
 from jobs.core.spec import Input
-from jobs.encoding.rows import Tokens
+from jobs.encoding.tokens import Tokens
 from jobs.training import examples, ranks, tokens
 from jobs.training.examples import ExamplesError
 from jobs.training.interface import WorkContext

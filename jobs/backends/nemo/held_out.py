@@ -19,7 +19,7 @@ from jobs.backends.nemo import compat
 from jobs.backends.nemo.settings import NemoSettings
 from jobs.core.spec import Input
 from jobs.core.validation import SPLIT
-from jobs.encoding.rows import IGNORED
+from jobs.encoding.tokens import IGNORED
 from jobs.training import pairs, ranks, tokens
 from jobs.training.interface import WorkContext
 from jobs.training.validation import Told, passes

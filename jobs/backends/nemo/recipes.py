@@ -100,7 +100,7 @@ def checked(settings: NemoSettings, world: int, found: Parallel, layers: bool = 
 
 
 def parallel(settings: NemoSettings, kind: str, world: int, local: int, network: GPTModel | None = None) -> Parallel:
-    """Sizes given in the settings, else those of the recipe, else 1; ``network`` is held against both.
+    """Sizes given in the settings, else those of the recipe, else 1; ``network`` is compared with both.
 
     Raises:
         BadSettings: no such recipe, a recipe for another architecture, or a model that cannot be spread like this.

@@ -17,7 +17,7 @@ from jobs.backends.nemo_rl import cluster, digests, progress, steps
 from jobs.backends.nemo_rl.progress import Expected
 from jobs.backends.nemo_rl.settings import RlSettings
 from jobs.core import files
-from jobs.core.seal import FileDigest
+from jobs.core.hashing import FileDigest
 from jobs.core.spec import StageSpec
 from jobs.core.symptoms import recognise, with_advice
 from jobs.core.verdict import FailureClass

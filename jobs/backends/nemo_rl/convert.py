@@ -1,8 +1,8 @@
 """NeMo-RL's distributed checkpoint to a Hugging Face directory with safetensors, compared by its logits.
 
 Two comparisons, because each sees what the other cannot. The written directory is loaded as any user would load it,
-and its logits are held against the model that was filled from the checkpoint: both have the same names for the weights,
-so a name that was mapped wrongly shows in neither. Some tensors are therefore read once more, straight from the
+and its logits are compared with the model that was filled from the checkpoint: both have the same names for the
+weights, so a name that was mapped wrongly shows in neither. Some tensors are therefore read again, straight from the
 ``.distcp`` files at the places that ``.metadata`` names, and must be those of the written files to the last bit.
 """
 

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jobs.core import seal, shares, strict
-from jobs.core.seal import Depth, FileDigest
+from jobs.core import hashing, seal, shares, strict
+from jobs.core.hashing import Depth, FileDigest
 
 _BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); from jobs.__main__ import main; sys.exit(main(sys.argv[1:]))"
 
@@ -51,7 +51,7 @@ def of_share(directory: Path, number: int, count: int, depth: Depth) -> list[dic
     """Those of the share of one node, as it answers; what its processes wrote is on disk then."""
     os.sync()
     mine = shares.Node(number, count).share(_entries(directory))
-    return shares.as_answer(seal.digest_files(directory, [entry.path for entry in mine], depth))
+    return shares.as_answer(hashing.digest_files(directory, [entry.path for entry in mine], depth))
 
 
 def _entries(directory: Path) -> list[FileDigest]:

@@ -1,7 +1,7 @@
 """How each version of NeMo-RL wants to be told things: the keys of its configuration that we write.
 
 Recorded from the stock configurations and the readers of each release. Until 0.6 nothing checks keys: one that the
-version does not know is ignored without a word, and the run trains on the data set that the stock file names
+version does not know is silently ignored, and the run trains on the data set that the stock file names
 (HelpSteer3, squad). So a rendered configuration is checked against these lists before anything starts.
 """
 

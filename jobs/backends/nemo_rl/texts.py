@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from jobs.backends.nemo_rl.schemas import DataStyle, Schema
 from jobs.backends.nemo_rl.settings import RlSettings, SftSettings
 from jobs.encoding.errors import CannotEncode
-from jobs.encoding.rows import RowEncoder, Tokens
+from jobs.encoding.rows import RowEncoder
+from jobs.encoding.tokens import Tokens
 from jobs.training import examples, tokenizers
 from jobs.training.examples import ExamplesError, Row
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from jobs.backends.trl.control import from_first_rank
 from jobs.backends.trl.trainers import Preferences, chosen_tokens
-from jobs.encoding.rows import IGNORED
+from jobs.encoding.tokens import IGNORED
 from jobs.training.interface import WorkContext
 from jobs.training.validation import Told, passes
 

@@ -92,7 +92,7 @@ class TrainSettings(LongRows, KeptLoraKeys, DpoKeys, FallingRate):
                 )
             if found.loss == "exo_pair" and not found.label_smoothing:
                 raise BadSettings("loss: exo_pair needs label_smoothing above 0 (0.001, say)")
-        found._check_packages()  # last: what cannot be whatever is installed is said first
+        found._check_packages()  # last: what is invalid with any installation is reported first
         return found
 
     def check(self) -> None:

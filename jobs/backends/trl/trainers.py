@@ -15,7 +15,7 @@ from transformers import Trainer
 
 from jobs.backends.trl.control import TrlStepControl
 from jobs.backends.trl.settings import TrainSettings
-from jobs.encoding.rows import IGNORED
+from jobs.encoding.tokens import IGNORED
 from jobs.training.order import TrainingOrder
 from jobs.training.schedule import learning_rate_factor
 

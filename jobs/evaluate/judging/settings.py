@@ -1,4 +1,4 @@
-"""What an evaluation is told of a judge: ``judged_by`` of a task, which the planner writes."""
+"""What an evaluation knows about a judge: ``judged_by`` of a task, which the planner writes."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jobs.core.measures import NumericKeys
-from jobs.encoding.rows import RowEncoder, Tokens
+from jobs.encoding.rows import RowEncoder
+from jobs.encoding.tokens import Tokens
 from jobs.evaluate import measures
 from jobs.evaluate.judging.judges import Judge
 from jobs.evaluate.kinds.kind import Kind, Loaded, PreparedTask, Sample, Task

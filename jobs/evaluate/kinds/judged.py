@@ -41,7 +41,7 @@ TOGETHER = 16
 
 @dataclass(frozen=True)
 class JudgedRow:
-    """A row that is judged. ``other``: what the model's answer is held against, None: nothing; ``missing``: why there
+    """A row that is judged. ``other``: what the model's answer is compared with, None: nothing; ``missing``: why there
     is none. ``known``: the row is a pair whose better answer is known."""
 
     row: Row
@@ -77,19 +77,20 @@ def _judge_of(keys: Any) -> JudgeSettings:
     return JudgeSettings.read(keys.judge, keys.judged_by)
 
 
-def _against(keys: Any, inputs: Mapping[str, Any]) -> str | None:
+def held_against(keys: Any, inputs: Mapping[str, Any]) -> str | None:
+    """What the answers of a task with these keys are held against; None: nothing (the form ``score``)."""
     if _judge_of(keys).form != PAIRWISE:
         return None
     return str(keys.against or AGAINST["compare_to" not in inputs])
 
 
 def _choose(task: Task, inputs: Mapping[str, Input]) -> list[JudgedRow]:
-    """The rows with what they are held against, and behind them the pairs that the judge is measured on.
+    """The rows with what they are compared with, and behind them the pairs that the judge is measured on.
 
     Raises:
         DataError: no row, or one that ``compare_to`` was asked in other words.
     """
-    rows, against = choose_rows(task, inputs), _against(task.keys, inputs)
+    rows, against = choose_rows(task, inputs), held_against(task.keys, inputs)
     if against == "compare_to":
         found = _with_earlier(task, rows, inputs["compare_to"])
     else:
@@ -267,7 +268,7 @@ def _metrics(keys: Any) -> dict[str, Metric]:
 
 
 def _compares(keys: Any, sample: Mapping[str, Any]) -> bool:
-    """Whether a sample says the same in two evaluations: not where it is held against one of them."""
+    """Whether a sample says the same in two evaluations: not where it is compared with one of them."""
     of_task = "score" in sample if _judge_of(keys).form != PAIRWISE else "win" in sample
     return of_task and (keys.against == "references" or "score" in sample)
 

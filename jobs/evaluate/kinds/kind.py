@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobs.core.spec import Input
-from jobs.encoding.rows import Tokens
+from jobs.encoding.tokens import Tokens
 from jobs.evaluate.intervals import Clusters, MetricEstimate, Observed
 from jobs.evaluate.judging.judges import Judge
 from jobs.evaluate.metrics import Metric
@@ -81,7 +81,7 @@ class Kind:
     ``statistics`` of a sample (one line of samples.jsonl) are what its metrics are functions of sums of; ``metrics`` by
     their names, for these keys. ``choose`` the rows of a task from the inputs of the stage, without the model;
     ``prepare`` tokenises them and groups them into batches; ``ask`` makes them ready for a server that only answers.
-    ``check`` looks for what a task needs beside the model. ``compares``: whether a sample can be held against that of
+    ``check`` looks for what a task needs beside the model. ``compares``: whether a sample can be compared with that of
     another evaluation. ``more``: of the samples, and of the pairs of the two evaluations. ``doubt``: why no gate on the
     task is decided, from what was measured; None: nothing is in the way.
     """

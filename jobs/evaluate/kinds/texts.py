@@ -11,10 +11,11 @@ import numpy as np
 
 from jobs.core import tasks
 from jobs.core.spec import Input
-from jobs.encoding.rows import Tokens
+from jobs.encoding.tokens import Tokens
 from jobs.evaluate.intervals import Array
 from jobs.evaluate.kinds.kind import Kind, Loaded, PreparedTask, Sample, Task, first_by_hash
 from jobs.evaluate.metrics import Metric, mean
+from jobs.evaluate.parts import ScoredPrompt
 from jobs.training import examples
 from jobs.training.examples import ExamplesError, Row
 
@@ -86,13 +87,31 @@ def prepare(task: Task, rows: list[Row], loaded: Loaded) -> PreparedTask:
         parts = [list(examples.encode(encoder, row).values()) for row in rows]
         refuse_longer(rows, [max(map(len, own)) for own in parts], model)
     groups = measure.grouped(batch_tokens)
-    score = functools.partial(measure.log_likelihoods, model)
+    score: Any = functools.partial(measure.log_likelihoods, model)
+    if task.kind.name == "preferences" and (together := _together(parts, batch_tokens)) is not None:
+        from jobs.evaluate.choices import Scorer
+
+        parts, score = together, Scorer(model)
     counted = {"preferences": _preferred, "perplexity": _read}.get(task.kind.name, _scored)
 
-    def sample(row: Row, parts: Sequence[Tokens], results: Sequence[float]) -> Sample:
+    def sample(row: Row, parts: Sequence[Any], results: Sequence[Any]) -> Sample:
         return {**identity(task, row), **counted(row, parts, results)}
 
     return PreparedTask(task.name, rows, parts, groups, score, sample, how)
+
+
+def _together(rows: Sequence[Sequence[Tokens]], most: int) -> list[list[ScoredPrompt]] | None:
+    """Both answers of each row behind its prompt, which then goes through the model once; None where a row has other
+    prompts, no loss on a part of an answer, or more than ``most`` tokens so."""
+    found = []
+    for chosen, rejected in rows:
+        both = (chosen.completion, rejected.completion)
+        made = ScoredPrompt(chosen.prompt, both)
+        is_whole = all(map(all, (chosen.mask[chosen.start :], rejected.mask[rejected.start :])))
+        if chosen.prompt != rejected.prompt or not (chosen.prompt and all(both) and is_whole) or len(made) > most:
+            return None
+        found.append([made])
+    return found
 
 
 def refuse_longer(rows: list[Row], lengths: list[int], model: PreTrainedModel) -> None:
@@ -113,8 +132,9 @@ def _read(row: Row, parts: Sequence[Tokens], results: Sequence[float]) -> Sample
     return {**_scored(row, parts, results), "bytes": len(row.texts["text"].encode())}
 
 
-def _preferred(row: Row, parts: Sequence[Tokens], results: Sequence[float]) -> Sample:
-    chosen, rejected = results
+def _preferred(row: Row, parts: Sequence[Any], results: Sequence[Any]) -> Sample:
+    scores = [value for value, _ in results[0]] if isinstance(parts[0], ScoredPrompt) else results
+    chosen, rejected = scores
     return {"chosen": chosen, "rejected": rejected, "margin": chosen - rejected}
 
 

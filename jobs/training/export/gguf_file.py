@@ -1,20 +1,21 @@
-"""A GGUF file of a model, for the families that ``jobs.training.gguf`` can read back: Llama with a byte-level BPE.
+"""A GGUF file of a model, for the families that ``jobs.training.gguf`` can read back: Llama, Qwen 2 and Qwen 3 with a
+byte-level BPE.
 
 What is written is read again by that reader. The tokenizer has to give the same ids, and the model the same logits as
-one whose weights were rounded to the type of the file; how far rounding took it from its source is told.
+one whose weights were rounded to the type of the file; how far rounding took it from its source is reported.
 """
 
 from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.training import gguf, models, tokenizers
-from jobs.training.gguf import CONTROL_TOKEN, ConversionFailed
+from jobs.training.gguf import CONTROL_TOKEN, USER_TOKEN, ConversionFailed
 from jobs.training.probe_texts import PROBE_TEXTS
 
 if TYPE_CHECKING:
@@ -24,8 +25,20 @@ if TYPE_CHECKING:
 PLAIN_TOKEN, UNUSED_TOKEN = 1, 5
 """``tokenizer.ggml.token_type`` of a token that merges make, and of a number that no token has."""
 
-PRE_TOKENIZERS = ("gpt-2", "smollm")
-"""What ``jobs.training.gguf`` can rebuild; which one a tokenizer is follows from its ids."""
+PRE_TOKENIZERS = ("gpt-2", "smollm", "llama-bpe", "qwen2")
+"""What ``jobs.training.gguf`` can rebuild; which one a tokenizer is follows from how it cuts, and from its ids."""
+
+CUT_TEXTS = (
+    *PROBE_TEXTS, "a 1234567 b", "12 345", "it's IT'S we'Ll", "a\n\n  b \r\n\tc", "x_y!!\n?? --", "\u00bd\u00b2\uff13",
+    "  two", "e\u0301 \u1100\u1161", "\u3000\u00a0z",
+)  # fmt: skip
+"""On which the ways to cut differ, whatever the merges are."""
+
+FAMILIES = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3"}
+"""Architecture -> its name in GGUF."""
+
+QWEN3_HEAD = 128
+"""transformers reads no other size of a head from the file."""
 
 ROTARY = ("q_proj", "k_proj")
 
@@ -50,7 +63,8 @@ def write(directory: Path, model: PreTrainedModel, type_: str, name: str) -> Ggu
     config: Any = model.config
     _refuse(config, directory)
     path = directory / f"{name}-{type_}.gguf"
-    writer = GGUFWriter(path, "llama")
+    family = FAMILIES[config.architectures[0]]
+    writer = GGUFWriter(path, family)
     heads, own = config.num_attention_heads, config.num_key_value_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     writer.add_name(name)
@@ -68,13 +82,15 @@ def write(directory: Path, model: PreTrainedModel, type_: str, name: str) -> Ggu
     writer.add_vocab_size(config.vocab_size)
     writer.add_file_type(_file_type(type_))
     _tokenizer(writer, directory, config.vocab_size)
-    names = get_tensor_name_map(MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    names = get_tensor_name_map(MODEL_ARCH[family.upper()], config.num_hidden_layers)
     for key, tensor in _tensors(model):
-        short = names.get_name(key, try_suffixes=(".weight",))
+        short = names.get_name(key, try_suffixes=(".weight", ".bias"))
         if short is None:
             raise ConversionFailed(f"{directory}: GGUF has no place for the weight {key}")
         kind = _type_of(tensor, type_)
-        data = _quantized(_beside_each_other(key, tensor, heads, own), kind)
+        if family == "llama":
+            tensor = _beside_each_other(key, tensor, heads, own)
+        data = _quantized(tensor, kind)
         writer.add_tensor(short, data, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -97,7 +113,7 @@ def check(
     path = made.path
     facts = gguf.read_gguf_tokenizer(path)
     written, loaded = gguf.build_tokenizer(facts), tokenizers.load(path.parent)
-    for text in PROBE_TEXTS:
+    for text in CUT_TEXTS:
         if list(loaded(text)["input_ids"]) != written.encode(text).ids:
             raise ConversionFailed(f"{path}: its tokenizer gives other ids for {text!r}")
     if facts.chat_template != loaded.chat_template:
@@ -136,17 +152,19 @@ def told(name: str, metrics: dict[str, Any]) -> str:
 def _refuse(config: Any, directory: Path) -> None:
     """Raises ConversionFailed: a model that the file could not say, or that the reader would read otherwise."""
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    wrong = None
-    if (config.architectures or [""])[0] != "LlamaForCausalLM":
-        wrong = (
-            f"the architecture is {', '.join(config.architectures or ['unknown'])}, and only LlamaForCausalLM can be"
-        )
+    kind, wrong = (config.architectures or ["unknown"])[0], None
+    if kind not in FAMILIES:
+        wrong = f"the architecture is {kind}, and only {', '.join(FAMILIES)} can be"
     elif rope.get("rope_type", rope.get("type", "default")) != "default":
         wrong = (
             f"its rotary positions are of type {rope.get('rope_type', rope.get('type'))}, and only plain ones can be"
         )
     elif getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False):
-        wrong = "its matrices have biases, and only those without can be"
+        wrong = "its matrices have biases that this architecture mostly has not, and only those without can be"
+    elif kind == "Qwen3ForCausalLM" and config.head_dim != QWEN3_HEAD:
+        wrong = f"its heads have {config.head_dim} numbers, and of Qwen 3 only those with {QWEN3_HEAD} can be"
+    elif getattr(config, "use_sliding_window", False):
+        wrong = "it looks through a sliding window, and only models that see everything can be"
     if wrong is not None:
         raise ConversionFailed(f"{directory}: no GGUF file: {wrong} read back here: leave gguf out of to")
 
@@ -227,13 +245,11 @@ def _tokenizer(writer: Any, directory: Path, size: int) -> None:
         at: one["content"] for at, one in added.items()
     }
     tokens = [by_id.get(index, f"[unused{index}]") for index in range(size)]
-    types = [
-        CONTROL_TOKEN if index in added else PLAIN_TOKEN if index in by_id else UNUSED_TOKEN for index in range(size)
-    ]
+    types = [_kind(added.get(index), index in by_id) for index in range(size)]
     merges = [one if isinstance(one, str) else " ".join(one) for one in model["merges"]]
     ids = {name: getattr(loaded, f"{name}_token_id") for name in ("bos", "eos", "pad", "unk")}
     facts = gguf.GgufTokenizer(
-        "gpt2", "", tokens, types, merges, ids["bos"], ids["eos"], ids["pad"], ids["unk"], False,
+        "gpt2", "", tokens, types, merges, ids["bos"], ids["eos"], ids["pad"], ids["unk"], _begins(loaded, ids["bos"]),
         loaded.chat_template, 0,
     )  # fmt: skip
     writer.add_tokenizer_model(facts.model)
@@ -244,19 +260,40 @@ def _tokenizer(writer: Any, directory: Path, size: int) -> None:
     for name, index in ids.items():
         if index is not None:
             getattr(writer, f"add_{name}_token_id")(index)
-    writer.add_add_bos_token(False)
+    writer.add_add_bos_token(facts.add_bos)
     if facts.chat_template is not None:
         writer.add_chat_template(facts.chat_template)
 
 
+def _kind(added: Mapping[str, Any] | None, is_known: bool) -> int:
+    """Type of a token; ``added``: what tokenizer.json says of it beside the vocabulary."""
+    if added is not None:
+        return CONTROL_TOKEN if added["special"] else USER_TOKEN
+    return PLAIN_TOKEN if is_known else UNUSED_TOKEN
+
+
+def _begins(loaded: Any, bos: int | None) -> bool:
+    """Whether the tokenizer puts its beginning token before a text."""
+    return bos is not None and list(loaded("a")["input_ids"])[:1] == [bos]
+
+
+def _pieces(cutter: Any) -> list[list[str]]:
+    return [[piece for piece, _ in cutter.pre_tokenize_str(text)] for text in CUT_TEXTS]
+
+
 def _cuts(facts: gguf.GgufTokenizer, loaded: Any, directory: Path) -> str:
-    """The name of how text is cut before merging: the one with which the probe texts have the same ids."""
+    """The name of how text is cut before merging: the one by which texts have the same pieces, and the same ids."""
     from dataclasses import replace
 
-    wanted = [list(loaded(text)["input_ids"]) for text in (*PROBE_TEXTS, "a 1234567 b")]
+    from tokenizers import Tokenizer
+
+    own = Tokenizer.from_file(str(directory / "tokenizer.json")).pre_tokenizer
+    wanted = [list(loaded(text)["input_ids"]) for text in CUT_TEXTS]
     for name in PRE_TOKENIZERS:
+        if own is None or _pieces(own) != _pieces(gguf.cuts(name)):
+            continue
         built = gguf.build_tokenizer(replace(facts, pre=name))
-        if [built.encode(text).ids for text in (*PROBE_TEXTS, "a 1234567 b")] == wanted:
+        if [built.encode(text).ids for text in CUT_TEXTS] == wanted:
             return name
     known = ", ".join(PRE_TOKENIZERS)
     raise ConversionFailed(f"{directory}: no GGUF file: its tokenizer cuts texts in none of these ways: {known}")

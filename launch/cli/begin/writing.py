@@ -185,7 +185,7 @@ def _gates(wanted: Wanted) -> Iterator[str]:
         tier = ", tier: advisory" if shown > ADVISORY_FROM else ""
         yield f"      # {count(one.tested, 'pair')} show a rise of {shown:.2f} or more, if 15 % of the answers change."
         if tier:
-            yield "      # That is a lot: with so few pairs this gate is told and stops nothing."
+            yield "      # That is a lot: with so few pairs this gate is reported and stops nothing."
         yield f"      preferences.accuracy: {{must: rise{tier}}}"
     for keep in (GENERAL, SAFETY):
         if keep in wanted.keep:
@@ -203,5 +203,7 @@ def _gates(wanted: Wanted) -> Iterator[str]:
 def _known_later(metric: str, rule: str, examples: int) -> Iterator[str]:
     few = examples < 5
     tier = rule.removesuffix("}") + ", tier: advisory}" if few else rule
-    why = "too few for an interval: told, and stops nothing" if few else "what they show is known after a first night"
+    why = (
+        "too few for an interval: reported, and stops nothing" if few else "what they show is known after a first night"
+    )
     yield f"      {metric}: {tier}  # {count(examples, 'row')}; {why}"

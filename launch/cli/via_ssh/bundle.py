@@ -76,8 +76,19 @@ def _fill(directory: Path, args: argparse.Namespace) -> dict[str, Any]:
         user_code.move(taken, directory / "code")
         print(f"code: {taken}", file=sys.stderr)
         replace["set"] = [*args.set, "code=./code"]
-    replace |= _profile(directory, args.cluster)
+    if (name := args.cluster or _default()) is not None:
+        replace |= {"cluster": name, **_profile(directory, name)}
     return replace
+
+
+def _default() -> str | None:
+    """The default profile of this machine; None: the other side finds its own."""
+    from launch.config import profile_file
+
+    try:
+        return profile_file.default_name()[0]
+    except InputError:
+        return None
 
 
 def _plain_name(path: Path) -> str:

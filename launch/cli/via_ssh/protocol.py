@@ -13,7 +13,21 @@ GREETING = "overnight-via 1 "
 
 INTERRUPT = b"interrupt\n"
 
-COMMANDS = ("fetch", "plan", "submit", "status", "why", "report", "logs", "cancel", "resume", "doctor", "gc", "list")
+COMMANDS = (
+    "fetch",
+    "plan",
+    "submit",
+    "status",
+    "why",
+    "report",
+    "logs",
+    "cancel",
+    "resume",
+    "doctor",
+    "gc",
+    "rm",
+    "list",
+)
 """What makes sense on a login node and ends."""
 
 FINISHED = ("submit", "resume", "cancel")

@@ -41,7 +41,7 @@ def refuse(data: Mapping[str, Any], positions: Positions) -> None:
         wanted = f"the line  secrets: [{name}]" if name else "the name of a variable under secrets:"
         hint = f"write {wanted} instead, and the value into your environment or {user_file()} (mode 600)"
         raise InputError(
-            f"{dotted(path)}: {'the value of ' + name if name else 'this'} looks like a secret; what stands here is "
+            f"{dotted(path)}: {'the value of ' + name if name else 'this'} looks like a secret; this text is "
             "copied into scripts and runs",
             where=str(positions.value(path)).replace(text, "..."),
             hint=hint,  # that of a --set is its text

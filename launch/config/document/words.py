@@ -1,4 +1,4 @@
-"""What is said of values and keys of a file that do not fit."""
+"""Messages about values and keys of a file that are invalid."""
 
 from __future__ import annotations
 
@@ -24,13 +24,27 @@ OF_PREPARE = frozenset(
 """Settings of data stages that people write one level too high; ``data_prep`` knows them all."""
 
 
+OF_KIND = {"beta": "dpo", "compare_to": "evaluate", "gate": "evaluate", "tasks": "evaluate", "prepare": "data"}
+"""Keys that only some kinds of stages have."""
+
+NOT_OF_A_STAGE = {
+    "env": "environment variables are set for all stages, by env in the profile",
+    "depends_on": "a stage waits for what it reads: checkpoint, data, compare_to",
+}
+"""What people write in a stage and Overnight has elsewhere."""
+
+
 def unknown_key(name: str, value: Any, known: Sequence[str]) -> Problem:
     """The fault of a key that is not among those ``known``, with the nearest of them."""
+    if "kind" in known and name in OF_KIND:
+        return Problem((name,), f"is a key of {OF_KIND[name]} stages, and this stage is of another kind", at_key=True)
+    if "kind" in known and name in NOT_OF_A_STAGE:
+        return Problem((name,), f"is no key of a stage: {NOT_OF_A_STAGE[name]}", at_key=True)
     if name in OF_PREPARE and "prepare" in known:
         return Problem((name,), f"is a setting of prepare: write prepare: {{{name}: {show(value)}}}", at_key=True)
     near = suggest(name, known, SYNONYMS)
     if "options" in known and nearest(name, known, SYNONYMS) is None:
-        near += f"; a setting of one back end stands under options: {{{name}: {show(value)}}}"
+        near += f"; a setting of one back end goes under options: {{{name}: {show(value)}}}"
     return Problem((name,), f"unknown key; {near} (value: {show(value)})", at_key=True)
 
 

@@ -71,7 +71,12 @@ def profile_word(path: str) -> str:
 
 
 _NUMBER = {"type": ["number", "null"]}
-_COUNTED = {"value": {"type": "number"}, "low": _NUMBER, "high": _NUMBER, "n": {"type": "integer"}}
+_COUNTED = {
+    "value": {"type": "number", "description": "the metric over the examples"},
+    "low": {**_NUMBER, "description": "lower end of the 95 % interval; null: too few examples"},
+    "high": {**_NUMBER, "description": "upper end of the 95 % interval"},
+    "n": {"type": "integer", "description": "examples"},
+}
 
 
 def of_results() -> JsonSchema:
@@ -82,8 +87,8 @@ def of_results() -> JsonSchema:
         "required": ["rule", "tier", "verdict"],
         "properties": {
             "rule": {"type": "string", "description": "what the metric had to show"},
-            "tier": {"enum": ["critical", "advisory"]},
-            "verdict": {"enum": ["passed", "missed", "undecided"]},
+            "tier": told({"enum": ["critical", "advisory"]}, "whether it stops the chain"),
+            "verdict": told({"enum": ["passed", "missed", "undecided"]}, "judged on the interval of the change"),
             "needs": {"type": ["integer", "null"], "description": "examples that would decide it"},
         },
     }
@@ -92,17 +97,17 @@ def of_results() -> JsonSchema:
         "required": ["value", "n"],
         "properties": {
             **_COUNTED,
-            "higher_is_better": {"type": "boolean"},
+            "higher_is_better": told({"type": "boolean"}, "which way is an improvement"),
             "before": told(dict(_NUMBER), "the earlier evaluation, over the examples that both measured"),
             "change": told(of_value, "the paired change with its 95 % interval"),
             "by": {"type": "object", "description": "tag of the examples -> its values -> the metric over those"},
-            "gate": gate,
+            "gate": told(gate, "where the pipeline has a gate on the metric"),
         },
     }
     task = {
         "type": "object",
         "required": ["metrics"],
-        "properties": {"metrics": {"type": "object", "additionalProperties": metric}},
+        "properties": {"metrics": told({"type": "object", "additionalProperties": metric}, "by their names")},
     }
     curve = {
         "type": "object",
@@ -114,8 +119,8 @@ def of_results() -> JsonSchema:
                     "type": "object",
                     "required": ["step", "tasks"],
                     "properties": {
-                        "step": {"type": "integer"},
-                        "tasks": {"type": "object", "additionalProperties": task},
+                        "step": told({"type": "integer"}, "step of the save that was measured"),
+                        "tasks": told({"type": "object", "additionalProperties": task}, "as above, of this save"),
                     },
                 },
             }
@@ -127,8 +132,8 @@ def of_results() -> JsonSchema:
         "type": "object",
         "required": ["schema", "tasks"],
         "properties": {
-            "schema": {"const": results.SCHEMA},
-            "tasks": {"type": "object", "additionalProperties": task},
-            "curve": curve,
+            "schema": told({"const": results.SCHEMA}, "number of this form"),
+            "tasks": told({"type": "object", "additionalProperties": task}, "by their names in the pipeline"),
+            "curve": told(curve, "of kind: curve: a point a save"),
         },
     }

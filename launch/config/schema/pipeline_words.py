@@ -134,7 +134,7 @@ PIPELINE_WORDS: dict[str, str] = {
     "stages.NAME.subject_to.NAME.at_least": "the least value",
     "stages.NAME.subject_to.NAME.at_most": "the greatest value",
     "stages.NAME.subject_to.NAME.tier": "as in a gate",
-    "ranges": "whether learning rates and the like that are probably a slip are told, with their line",
+    "ranges": "whether learning rates and the like that are probably a slip are reported, with their line",
     "sweep": "variants of the pipeline: their common stages run once",
     "sweep.over": "key of the pipeline -> its values: a list, or `{log: [FIRST, LAST], n: NUMBER}`",
     "sweep.how": "every combination (`grid`), the first values together and so on (`list`), or some of them",
@@ -167,7 +167,7 @@ PIPELINE_WORDS: dict[str, str] = {
     "tasks.transfer": "generated answers in several languages, and how much of what one learned the others gained",
     "task.judge": "its name in `judges`",
     "task.against": (
-        "whose answers those of the model are held against: `compare_to` or `references`; nothing: the first "
+        "whose answers those of the model are compared with: `compare_to` or `references`; nothing: the first "
         "where there is one"
     ),
     "task.answers": "the task of `compare_to` that has the answers; nothing: the one of this name",

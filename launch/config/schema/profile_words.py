@@ -72,7 +72,7 @@ PROFILE_WORDS: dict[str, str] = {
         "the login node cannot run it: nodes of another architecture, or paths that only they have"
     ),
     "modules": "loaded on every node before those of the back end, for every job",
-    "setup": "lines of bash in the batch shell, before anything of ours",
+    "setup": "lines of bash in the batch shell, before Overnight's own",
     "env.NAME": "exported on all nodes: `NCCL_SOCKET_IFNAME`, `TMPDIR`, ...",
     "node_env.NAME": (
         'as `env`, with variables that only the node has: `HF_HOME: "$SLURM_TMPDIR/hf"`. What such a variable'
@@ -140,7 +140,7 @@ PROFILE_WORDS: dict[str, str] = {
     "retries.NAME": "how often a class of failure is tried again",
     "seals": (
         "`light` reads only size, first and last MiB of each file: under 2 s for any checkpoint, and **bit "
-        "flips in between are not detected**; it stands in the seal, and `status` says so"
+        "flips in between are not detected**; it is written in the seal, and `status` says so"
     ),
     "stall_after": "work that reports no step for so long is ended with the stacks of all ranks",
     "poll_seconds": "the least time between two questions of a job to the controller",

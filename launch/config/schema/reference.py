@@ -16,7 +16,8 @@ _HEAD = """\
 This page is made by `overnight schema pipeline --markdown`, of the same classes that read the file. Editors complete
 keys and mark faults by the schema:
 
-```sh
+```bash
+mkdir -p ~/.config/overnight
 overnight schema pipeline > ~/.config/overnight/pipeline.schema.json
 ```
 
@@ -65,6 +66,36 @@ def lines(schema: JsonSchema) -> Iterator[str]:
         prepare = stages[kind]["properties"]["prepare"]["anyOf"][1]["properties"]
         yield from _section(f"`prepare` of {kind}", _rows(prepare, (), ""))
     yield from _tasks(schema["$defs"])
+
+
+_RESULTS_HEAD = """\
+# Results of an evaluation
+
+This page is made by `overnight schema results --markdown`. An evaluation leaves `evaluation.json` in the `output` of
+its entry in the store; [evaluation.md](evaluation.md) says how each metric is measured and how gates are judged. Beside
+it lies `samples.jsonl`, a line for each example, and `overnight report RUN --json` has the metrics of a whole run.
+`NAME` is a name of the pipeline's choice, `[]` an entry of a list."""
+
+
+def of_results(schema: JsonSchema) -> Iterator[str]:
+    """Lines of Markdown, of the schema of results."""
+    yield from _RESULTS_HEAD.splitlines()
+    yield from ("", "| key | value | what it is |", "| --- | --- | --- |")
+    yield from _result_rows(schema, "", deeper=True)
+
+
+def _result_rows(schema: JsonSchema, path: str, deeper: bool) -> Iterator[str]:
+    for name, one in schema["properties"].items():
+        place = under(path, name)
+        always = "" if name in schema.get("required", ()) else " (may be missing)"
+        value = f"`{one['const']}`" if "const" in one else _value(one)
+        yield f"| `{place}` | {value} | {_cell(one.get('description', ''))}{always} |"
+        if "properties" in one:
+            yield from _result_rows(one, place, deeper=name != "curve")
+        elif "items" in one:
+            yield from _result_rows(one["items"], f"{place}[]", deeper=False)
+        elif deeper and isinstance(one.get("additionalProperties"), dict):
+            yield from _result_rows(one["additionalProperties"], under(place, NAME), deeper=True)
 
 
 def _tasks(known: dict[str, JsonSchema]) -> Iterator[str]:

@@ -68,7 +68,7 @@ def _changed(text: str, change: ProfileChange) -> str:
 
 
 def _replaced(text: str, node: ScalarNode, change: ProfileChange) -> str:
-    """The value, and the comment on its line, which speaks of the old one."""
+    """The value, and the comment on its line, which describes the old one."""
     end = text.find("\n", node.end_mark.index)
     end = len(text) if end < 0 else end
     rest = text[node.end_mark.index : end]

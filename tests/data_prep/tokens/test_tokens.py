@@ -210,7 +210,7 @@ def test_indexed_files_join_as_if_written_at_once(tmp_path: Path) -> None:
     assert [ids.tolist() for ids in indexed.Indexed(tmp_path / "joined")] == [ids.tolist() for ids in documents]
     with open(tmp_path / "joined.bin", "ab") as stream:
         stream.write(b"x")
-    with pytest.raises(DataError, match="its index speaks of 122"):
+    with pytest.raises(DataError, match="its index says 122"):
         indexed.Indexed(tmp_path / "joined")
 
 

@@ -188,7 +188,7 @@ def test_settings_are_refused_with_a_reason(changes: dict[str, Any], message: st
 
 
 def test_bf16_over_a_single_process_is_refused() -> None:
-    """AutoModel 0.7 would train in fp32 without a word."""
+    """AutoModel 0.7 would silently train in fp32."""
     half = AutomodelSettings.read({**TRAINING, "precision": "bf16"})
     assert half.micro(2) == 2
     with pytest.raises(BadSettings, match="trains in fp32: write precision: fp32, or give the stage more processes"):

@@ -193,7 +193,7 @@ def test_a_hugging_face_directory_that_was_cut_off_is_found(name: str, base: Pat
     assert interface.completeness(backend, whole) == Completeness()
     weights = whole / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
-    assert "its header speaks of" in str(interface.completeness(backend, whole).problem)
+    assert "its header says" in str(interface.completeness(backend, whole).problem)
 
 
 def test_a_back_end_of_a_users_own_runs_like_ours(tmp_path: Path, code: Path, data: Path) -> None:

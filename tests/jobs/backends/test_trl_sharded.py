@@ -36,7 +36,7 @@ def make(root: Path, name: str, base: Path, data: Path, **changes: Any) -> Stage
 
 
 def test_shards_learn_what_whole_replicas_do(tmp_path: Path, base: Path, data: Path) -> None:
-    """CPT and SFT on two processes; stopped there at step 2, gone on with on one, stopped at 4 and gone on with on two."""
+    """CPT and SFT on two processes; stopped at step 2, resumed on one, stopped at 4 and resumed on two."""
     whole = {name: make(tmp_path / f"whole-{name}", name, base, data) for name in KINDS}
     shards = {
         name: make(tmp_path / f"shards-{name}", name, base, data, shard="full", save_beside=name == "beside")

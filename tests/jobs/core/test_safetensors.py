@@ -31,7 +31,7 @@ def test_it_says_types_and_the_size_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     assert checkpoints.hugging_face(tmp_path).problem is None
     path.write_bytes(path.read_bytes()[:-1])
-    assert f"its header speaks of {found.bytes}" in str(checkpoints.hugging_face(tmp_path).problem)
+    assert f"its header says {found.bytes}" in str(checkpoints.hugging_face(tmp_path).problem)
 
 
 @pytest.mark.parametrize("header", [[], {"a": 3}, {"a": {}}, {"a": {"dtype": "F32", "data_offsets": [0]}}, "text"])

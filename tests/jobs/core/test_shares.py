@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.core import seal, shares
-from jobs.core.seal import Depth
+from jobs.core import hashing, seal, shares
+from jobs.core.hashing import Depth
 from jobs.core.shares import Node
 
 FACTS = {"kind": seal.SealKind.SAVE, "format": "trainer", "fingerprint": "f" * 64}
@@ -53,7 +53,7 @@ def test_a_file_that_grew_after_its_digest_is_digested_again(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("count", [1, 3, 8])
 def test_shares_are_all_files_once_and_about_as_large(tmp_path: Path, count: int) -> None:
-    entries = [seal.FileDigest(f"{number}", 100 + number % 7, "") for number in range(200)]
+    entries = [hashing.FileDigest(f"{number}", 100 + number % 7, "") for number in range(200)]
     dealt = [node.share(entries) for node in nodes(count)]
     assert sorted(entry.path for one in dealt for entry in one) == sorted(entry.path for entry in entries)
     loads = [sum(entry.size for entry in one) for one in dealt]

@@ -1,4 +1,4 @@
-"""Rows to ids and loss, held against transformers' own functions."""
+"""Rows to ids and loss, compared with transformers' own functions."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ pytest.importorskip("transformers")
 from jobs.encoding.documents import DocumentEncoder
 from jobs.encoding.errors import CannotEncode
 from jobs.encoding.load import load
-from jobs.encoding.rows import RowEncoder, Tokens
+from jobs.encoding.rows import RowEncoder
 from jobs.encoding.settings import Encoding
-from tests.support import stages
+from jobs.encoding.template import Template
 from tests.support.templates import A2, CALL, RESULT, TOOLS, U2, A, S, U, learned, write_tokenizer
 from tests.support.tokenizer_shapes import CHATML, metaspace, spaced
 
@@ -55,28 +55,6 @@ def test_weight_0_is_not_learned_and_not_shown_to_the_template(tokenizer: Any) -
 def test_what_the_model_is_asked_is_transformers_generation_prompt(tokenizer: Any) -> None:
     found = RowEncoder(tokenizer).prompt({"messages": [S, U, A, U2, A2]})
     assert list(found) == ids(tokenizer, [S, U, A, U2], add_generation_prompt=True)
-
-
-@pytest.mark.parametrize("behind", ["", "</s>"])
-def test_texts_get_one_beginning_and_one_end_token(tmp_path: Path, behind: str) -> None:
-    from tokenizers import Tokenizer, processors
-
-    directory = write_tokenizer(tmp_path / "own", CHATML)
-    file = str(directory / "tokenizer.json")
-    own = Tokenizer.from_file(file)
-    known = [(name, own.token_to_id(name)) for name in ("<s>", "</s>")]
-    own.post_processor = processors.TemplateProcessing(single=f"<s> $A {behind}".strip(), special_tokens=known)
-    own.save(file)
-    tokenizer = load(directory)
-    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
-    for prompt, answer in (("Hi", "Yes"), ("<s>Hi", "Yes"), ("Hi", "Yes</s>")):
-        found = stages.encode_pair(tokenizer, prompt, answer)
-        assert [*found.ids].count(begin) == [*found.ids].count(end) == 1, (prompt, answer)
-        assert (found.ids[0], found.ids[-1]) == (begin, end)
-        assert tokenizer.decode(found.completion) == "Yes</s>"
-    document = DocumentEncoder(tokenizer).encode(["One text of more than eight tokens, and more than twelve"])[0]
-    assert (document.count(begin), document.count(end)) == (1, 1)
-    assert len(document) == 58  # nothing is cut or padded, though tokenizer.json says so
 
 
 def test_control_tokens_in_texts_are_texts(tokenizer: Any) -> None:
@@ -150,52 +128,6 @@ def test_what_a_template_leaves_out_is_refused(tokenizer: Any, row: dict[str, An
     assert failure.value.reason == reason
 
 
-def test_a_template_that_closes_no_answer_is_refused(tmp_path: Path) -> None:
-    template = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
-    tokenizer = load(write_tokenizer(tmp_path, template))
-    with pytest.raises(CannotEncode, match="where to stop"):
-        RowEncoder(tokenizer).encode({"messages": [U, A]})
-    closed = RowEncoder(tokenizer, Encoding(chat_template=CHATML)).encode({"messages": [U, A]})["completion"]
-    assert tokenizer.decode(closed.completion) == "Yes, hello.<|im_end|>\n"
-
-
-@pytest.mark.parametrize("rows", [[U, A], [U, A, U2, A2], [U, A, U2, {**A2, "weight": 0}]])
-def test_a_template_that_begins_an_answer_whether_it_is_asked_to_or_not(rows: list[Any], tmp_path: Path) -> None:
-    """The beginning would be learned behind the end of a turn: a model that answers itself without end."""
-    turn = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    begin = "<|im_start|>assistant\n"
-    always = RowEncoder(load(write_tokenizer(tmp_path / "always", turn + begin)))
-    with pytest.raises(CannotEncode, match="takes no notice of add_generation_prompt") as caught:
-        always.encode({"messages": rows})
-    assert caught.value.reason == "answer_begun_at_the_end"
-    asked = RowEncoder(
-        load(write_tokenizer(tmp_path / "asked", turn + "{% if add_generation_prompt %}" + begin + "{% endif %}"))
-    )
-    never = RowEncoder(load(write_tokenizer(tmp_path / "never", turn)))
-    assert asked.encode({"messages": rows})["completion"].ids == never.encode({"messages": rows})["completion"].ids
-
-
-@pytest.mark.parametrize("answer", [">", "|>", "end|>", "im_end|>"])
-@pytest.mark.parametrize("special_tokens", ["escape", "allow"])
-def test_an_answer_that_is_the_end_of_a_control_token_is_closed(
-    tokenizer: Any, answer: str, special_tokens: Any
-) -> None:
-    messages = [U, {"role": "assistant", "content": answer}, U2, {"role": "assistant", "content": answer}]
-    found = RowEncoder(tokenizer, Encoding(special_tokens=special_tokens)).encode({"messages": messages})["completion"]
-    assert list(found.ids) == ids(tokenizer, messages)
-    learned_ids = [one for one, mask in zip(found.ids, found.mask, strict=True) if mask]
-    assert tokenizer.decode(learned_ids) == f"{answer}<|im_end|>\n" * 2
-
-
-def test_marks_of_generation_in_a_comment_are_none(tmp_path: Path) -> None:
-    template = (
-        "{# {% generation %} #}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    )
-    encoder = RowEncoder(load(write_tokenizer(tmp_path, template)))
-    plain = RowEncoder(load(write_tokenizer(tmp_path / "plain", template.partition("#}")[2])))
-    assert encoder.encode({"messages": [U, A]}) == plain.encode({"messages": [U, A]})
-
-
 def test_arguments_of_calls_are_objects_or_json_as_the_template_takes_them(tmp_path: Path) -> None:
     objects = (
         "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
@@ -249,11 +181,6 @@ def test_the_settings_of_a_data_set_are_kept_beside_it(tmp_path: Path) -> None:
     own.write(tmp_path)
     assert Encoding.of(tmp_path / "train.jsonl") == own
     assert Encoding.of(tmp_path / "other/train.jsonl") == LEGACY
-
-
-def test_tokens_are_divided_at_the_first_with_loss() -> None:
-    tokens = Tokens.of((1, 2), (3,))
-    assert (tokens.ids, tokens.labels, tokens.prompt, tokens.completion) == ((1, 2, 3), [-100, -100, 3], (1, 2), (3,))
 
 
 def test_a_tokenizer_with_spaces_as_letters_and_its_names_in_another_file(tmp_path: Path) -> None:
@@ -384,21 +311,8 @@ def test_text_that_the_tokenizer_does_not_know_is_counted(tmp_path: Path) -> Non
     assert +encoder.notes == {"rows with text that the tokenizer does not know (<unk>)": 1}
 
 
-def test_a_long_conversation_is_rendered_a_few_times(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jobs.encoding import chat
-
-    calls = []
-    render = chat._Render.__call__
-    monkeypatch.setattr(chat._Render, "__call__", lambda *given, **more: calls.append(1) or render(*given, **more))
-    turns = [message for at in range(40) for message in ({**U, "content": f" Q{at}\n"}, {**A, "content": f"A{at} "})]
-    found = RowEncoder(tokenizer).encode({"messages": turns})["completion"]
-    assert learned(tokenizer, found) == [f"A{at} <|im_end|>\n" for at in range(40)]
-    assert list(found.ids) == ids(tokenizer, turns)
-    assert len(calls) < 10
-
-
 def test_conversations_of_one_shape_are_rendered_once_each(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jobs.encoding import chat, frames
+    from jobs.encoding import frames
 
     def row(at: int) -> list[dict[str, Any]]:
         return [
@@ -413,8 +327,8 @@ def test_conversations_of_one_shape_are_rendered_once_each(tokenizer: Any, monke
         patch.setattr(frames, "shape_of", lambda messages: None)
         expected = [RowEncoder(tokenizer).encode({"messages": row(at)}) for at in range(6)]
     calls = []
-    render = chat._Render.__call__
-    monkeypatch.setattr(chat._Render, "__call__", lambda *given, **more: calls.append(1) or render(*given, **more))
+    render = Template.__call__
+    monkeypatch.setattr(Template, "__call__", lambda *given, **more: calls.append(1) or render(*given, **more))
     encoder = RowEncoder(tokenizer)
     assert [encoder.encode({"messages": row(at)}) for at in range(2)] == expected[:2]
     before = len(calls)

@@ -15,8 +15,9 @@ pytest.importorskip("transformers")
 
 from jobs.encoding.errors import CannotEncode
 from jobs.encoding.load import load
-from jobs.encoding.rows import RowEncoder, Tokens
+from jobs.encoding.rows import RowEncoder
 from jobs.encoding.settings import Encoding
+from jobs.encoding.tokens import Tokens
 from tests.support.templates import A2, CALL, GRID, RESULT, THOUGHT, TOOLS, U2, A, S, U, learned
 from tests.support.tokenizer_shapes import CHATML, SHAPES, begins, byte_level, metaspace, spaced
 

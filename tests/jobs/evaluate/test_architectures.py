@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from jobs.encoding.rows import Tokens  # noqa: E402
+from jobs.encoding.tokens import Tokens  # noqa: E402
 from jobs.evaluate import measure  # noqa: E402
 from jobs.evaluate.choices import Scorer  # noqa: E402
 from jobs.evaluate.kinds import Loaded, texts  # noqa: E402

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from jobs.evaluate.settings import EvaluateSettings  # noqa: E402
 from jobs.lifecycle import publish  # noqa: E402
 from jobs.training import models, points  # noqa: E402
 from jobs.training.models import load_model  # noqa: E402
-from tests.support import stages  # noqa: E402
+from tests.support import benchmark_rows, stages  # noqa: E402
+from tests.support.scripted_server import ScriptedServer  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -213,3 +215,75 @@ def test_an_earlier_point_is_taken_where_the_examples_do_not_tell_it_from_the_be
     )
     worst = choose.choose(clear, None, settings, {"by": {"answer_loss": "higher"}})
     assert worst.step == 100
+
+
+def test_a_judge_looks_at_every_point_and_chooses_only_where_it_is_believed(
+    tmp_path: Path, trained: stages.Stage, base: Path, data: Path, rows: Path
+) -> None:
+    """Who always takes the reference says 0 of each point, who always says A is no judge."""
+    server = ScriptedServer()
+    by = {"server": server.url, "model": "j", "calibrate_on": "known", "calibrate_limit": 24}
+    task = {"judge": "q", "data": "rows", "split": "validation", "limit": 6, "max_new_tokens": 4, "judged_by": by}
+    given = {"tasks": {"style": {**task, "against": "references"}}}
+    known = data / "preferences"
+
+    def drawn_by(name: str, says: str) -> stages.Stage:
+        def script(prompt: str, times: int) -> tuple[int, str]:
+            one, other = re.findall(r"Answer [AB]:\n(=== \w+ ===)\n(.*?)\n\1", prompt, re.S)
+            return 200, says or ("B" if other[1] in stages.EUROPEAN and one[1] not in stages.EUROPEAN else "A")
+
+        server.script = script
+        told = {"tasks": {"style": {**given["tasks"]["style"], "judged_by": {**by, "model": name}}}}
+        made = curve_of(tmp_path / "store" / name, trained, base, rows, **told)
+        made = stages.Stage(
+            replace(made.spec, inputs={**made.spec.inputs, "known": Input("known", str(known), "dataset", "", "")})
+        )
+        made.start()
+        made.output.rename(made.spec.store_paths.output)
+        return made
+
+    try:
+        good = drawn_by("good", "")
+        found = results.read_points(good.spec.store_paths.output / "evaluation.json")
+        assert [one["style"]["metrics"]["win_rate"]["n"] for one in found.values()] == [6, 6, 6, 6]
+        assert all(one["style"]["metrics"]["judge_accuracy"]["value"] == 1 for one in found.values())
+        assert found[12]["style"]["metrics"]["win_rate"]["change"]["n"] == 6, "against step 0"
+        asked = len(server.asked)
+        assert asked <= 2 * (4 * 6 + 24), "of the known pairs only once"
+        chosen = choice_of(tmp_path / "store/chosen", good, by={"win_rate": "higher"}).start()
+        assert chosen.metrics["chosen"]["metric"] == "style.win_rate"
+        assert chosen.metrics["chosen"]["test"]["n"] == 6
+        assert len(server.asked) > asked, "on the test split there are other answers"
+        blind = drawn_by("blind", "A")
+        with pytest.raises(
+            GateUndecided, match=r"no save is chosen by style\.win_rate: judge q is not shown to be better"
+        ):
+            choice_of(tmp_path / "store/none", blind, by={"win_rate": "higher"}).start()
+    finally:
+        server.close()
+
+
+def test_a_task_of_the_harness_chooses(
+    tmp_path: Path, trained: stages.Stage, base: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("lm_eval", reason="lm_eval is not installed: make .venv/.dev")
+    from jobs.evaluate.harness import index
+
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(name, "1")
+    benchmark_rows.write(tmp_path / "arc/output", "arc_easy")
+    known = index.find("arc_easy")
+    told = {"version": known.version, "files": known.files, "data_set": known.dataset, "measures": known.measures}
+    tasks = {"arc": {"harness": "arc_easy", "benchmark": "mine", "shots": 0, **told}}
+    made = curve_of(tmp_path / "curve", trained, base, rows, tasks=tasks)
+    mine = {"benchmark:mine": Input("mine", str(tmp_path / "arc"), "download", "benchmark", "")}
+    made = stages.Stage(replace(made.spec, inputs={**made.spec.inputs, **mine}))
+    made.start()
+    made.output.rename(made.spec.store_paths.output)
+    found = results.read_points(made.spec.store_paths.output / "evaluation.json")
+    values = {step: one["arc"]["metrics"]["acc"]["value"] for step, one in found.items() if step}
+    result = choice_of(tmp_path / "chosen", made, by={"arc.acc": "higher"}).start()
+    assert result.metrics["chosen"]["value"] == values[result.step]
+    assert result.metrics["chosen"]["test"] is None
+    assert "on its rows, of which there is no other split" in result.metrics["said"]
+    assert "no other examples were measured" in result.metrics["said"]

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from jobs.core import results  # noqa: E402
-from jobs.encoding.rows import Tokens  # noqa: E402
+from jobs.encoding.tokens import Tokens  # noqa: E402
 from jobs.evaluate import GateUndecided, measure  # noqa: E402
 from jobs.evaluate.kinds import Loaded, PreparedTask, generated, texts  # noqa: E402
 from jobs.evaluate.settings import EvaluateSettings  # noqa: E402
@@ -118,6 +118,22 @@ def test_log_likelihoods_are_those_of_a_plain_loop(base: Path) -> None:
             float(chances[len(pair.prompt) + place - 1, token]) for place, token in enumerate(pair.completion)
         )
         assert value == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_prompt_of_two_answers_goes_through_the_model_once(base: Path, data: Path) -> None:
+    """Where both fit into a batch so; and that does not show in the numbers."""
+    tokenizer, model = tokenizers.load(base / "output"), load_model(base / "output").eval()
+    settings = EvaluateSettings.read({"tasks": {"preferences": {"data": "preferences"}}})
+    rows = examples.read_rows(data / "preferences" / "output" / "test.jsonl", "preferences")
+    once = ready("preferences", rows, settings, model, tokenizer)
+    assert [len(own) for own in once.parts] == [1] * len(rows)
+    twice = texts.prepare(settings.tasks["preferences"], rows, Loaded(model, tokenizer, batch_tokens=8))
+    assert [len(own) for own in twice.parts] == [2] * len(rows)
+    tokens = [sum(len(part) for own in one.parts for part in own) for one in (once, twice)]
+    assert tokens[0] < 0.8 * tokens[1]
+    assert once.shown() == twice.shown()
+    for one, other in zip(once.run(), twice.run(), strict=True):
+        assert (one["chosen"], one["rejected"]) == pytest.approx((other["chosen"], other["rejected"]), abs=1e-4)
 
 
 def test_answers_do_not_depend_on_the_batch(tuned: Path, data: Path) -> None:

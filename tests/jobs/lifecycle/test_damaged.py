@@ -12,7 +12,8 @@ import pytest
 from jobs.core import patience, verdict
 from jobs.core.spec import StageSpec
 from jobs.lifecycle import steps
-from jobs.lifecycle.steps import Entry, Start
+from jobs.lifecycle.start import Start, claim_of
+from jobs.lifecycle.steps import Entry
 from jobs.training.saves import Saves
 from tests.file_faults.job import prepare, put, spec_of
 
@@ -63,7 +64,7 @@ def test_a_start_that_meets_damaged_files(tmp_path: Path, monkeypatch: pytest.Mo
         spec = spec_of(tmp_path / str(number))
         prepare(spec)
         assert steps.prologue(spec, FIRST) is Entry.WORK
-        saves = Saves(spec.store_paths, spec.fingerprint, steps.claim_of(spec, FIRST), lambda name, **facts: None)
+        saves = Saves(spec.store_paths, spec.fingerprint, claim_of(spec, FIRST), lambda name, **facts: None)
         for step in (2, 4):
             (saves.directory / f"checkpoint-{step}").mkdir()
             put(saves.directory / f"checkpoint-{step}" / "state", b"%d" % step)

@@ -97,8 +97,8 @@ def _prologue(chain: Chain, stage: str, job: str, patience: float) -> subprocess
     own = paths.root / f"{job}.json"
     own.write_text(json.dumps({**spec, "store_dir": str(store), "attempt": "".join(filter(str.isalnum, job))}))
     code = (
-        "import sys; sys.modules['torch'] = None; from jobs import __main__; from jobs.lifecycle import steps;"
-        f"steps.GATE_WAIT_SECONDS = {patience}; sys.exit(__main__.main(['prologue', sys.argv[1]]))"
+        "import sys; sys.modules['torch'] = None; from jobs import __main__; from jobs.lifecycle import gate;"
+        f"gate.WAIT_SECONDS = {patience}; sys.exit(__main__.main(['prologue', sys.argv[1]]))"
     )
     env = {**os.environ, "OVERNIGHT_JOB_ID": job, "OVERNIGHT_RESTART": "0", "PYTHONPATH": str(ROOT)}
     return subprocess.run([sys.executable, "-c", code, str(own)], env=env, capture_output=True, text=True, check=False)

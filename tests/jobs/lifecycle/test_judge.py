@@ -166,7 +166,7 @@ def test_neither_itself_nor_a_later_start_is_judged(tmp_path: Path) -> None:
 def test_a_start_that_comes_between_two_looks_is_not_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: Start
 ) -> None:
-    """Seed 3014006 of the simulation: a start stood still between them, and a later one claimed and began."""
+    """Seed 3014006 of the simulation: a start was suspended between them, and a later one claimed and began."""
     spec = spec_at(tmp_path, links=2)
     assert claim.take(spec.store_paths, claim_of(spec, FIRST)) is None
     claims, starts = claim.of_attempt, judge.starts

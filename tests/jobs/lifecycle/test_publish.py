@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from jobs.core import attempts, claim, files, patience, seal, shares, verdict
+from jobs.core import attempts, claim, files, hashing, patience, seal, shares, verdict
 from jobs.core.attempts import Attempt
 from jobs.core.claim import ClaimLost
 from jobs.core.spec import Input, StageSpec
 from jobs.core.verdict import FailureClass, Outcome
-from jobs.lifecycle import judge, publish, steps
-from jobs.lifecycle.steps import Entry, Start
+from jobs.lifecycle import gate, judge, publish, steps
+from jobs.lifecycle.start import EndedBy, Start, claim_of, output_of
+from jobs.lifecycle.steps import Entry
 from jobs.training.saves import Saves
 from tests.file_faults.job import prepare, spec_of
 
@@ -28,7 +29,7 @@ OLD, NEW = Start("100", 0, 0, "node1", ("node1",)), Start("100", 1, 0, "node2", 
 def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageSpec:
     monkeypatch.setattr(patience, "TOTAL_SECONDS", 0.3)
     monkeypatch.setattr(steps, "WORD_SECONDS", 0.1)
-    monkeypatch.setattr(steps, "GATE_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(gate, "WAIT_SECONDS", 0.1)
     made = spec_of(tmp_path)
     prepare(made)
     return made
@@ -37,7 +38,7 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageSpec:
 def work(spec: StageSpec, start: Start, text: str = "model") -> None:
     """All steps done, the output whole and flushed, and the result says so."""
     assert steps.prologue(spec, start) is Entry.WORK
-    output = steps.output_of(spec, start)
+    output = output_of(spec, start)
     (output / "model").write_text(text)
     files.flush_tree(output)
     result = {"outcome": "done", "step": 6, "job": start.job, "restart": start.restart, "attempt": spec.attempt}
@@ -70,7 +71,7 @@ def kill() -> None:
 
 
 WINDOWS = [
-    (seal, "digest_files", False), (seal, "digest_files", True), (claim, "put", False), (claim, "put", True),
+    (hashing, "digest_files", False), (hashing, "digest_files", True), (claim, "put", False), (claim, "put", True),
     (publish, "_make_seal", False),
 ]  # fmt: skip
 """In which a start may be ended, or replaced, between its result and its seal."""
@@ -124,7 +125,7 @@ def test_a_start_that_was_replaced_has_no_say(spec: StageSpec) -> None:
     """Its successor has taken its result away, so it knows nothing; that ends nothing, and neither does its word."""
     work(spec, OLD)
     spec.stage_paths.result.unlink()
-    assert claim.take(spec.store_paths, steps.claim_of(spec, NEW)) is None
+    assert claim.take(spec.store_paths, claim_of(spec, NEW)) is None
     assert steps.finish(spec, OLD, 0) == "fail"
     said = verdict.read(spec.stage_paths.verdict(OLD.job, OLD.restart))
     assert said is not None
@@ -145,7 +146,7 @@ def test_what_another_run_has_finished_is_sealed_and_not_made_again(
     assert attempts.open_next(spec.store_paths, Attempt(2, "bbbbbb", "other", "cpt", str(other), "slurm", ("on-b",)))
     if cut_off_again:
         with monkeypatch.context() as patch:
-            at(seal, "digest_files", patch, kill)
+            at(hashing, "digest_files", patch, kill)
             with pytest.raises(Killed):
                 steps.prologue(later, Start("7", 0, 0, "node2"))
     assert steps.prologue(later, Start("7", int(cut_off_again), 0, "node2")) is Entry.SEALED
@@ -161,7 +162,7 @@ def test_an_output_that_not_every_node_has_flushed_is_made_again(spec: StageSpec
     files.make_directory(marks)
     shares.answer(marks, publish.WRITTEN, shares.Node(0, 2), [])
     assert steps.prologue(spec, NEW) is Entry.WORK
-    assert os.listdir(steps.output_of(spec, NEW)) == []
+    assert os.listdir(output_of(spec, NEW)) == []
 
 
 @pytest.mark.failure(22, 32)
@@ -177,7 +178,7 @@ def test_a_start_that_is_replaced_in_any_window_publishes_nothing(
     def replaced() -> None:
         spec.stage_paths.result.unlink()  # nothing proves that the old one was done: the new one works
         entries.append(steps.prologue(spec, NEW))
-        (steps.output_of(spec, NEW) / "model").write_text("new")
+        (output_of(spec, NEW) / "model").write_text("new")
 
     at(owner, name, monkeypatch, replaced, after)
     assert steps.finish(spec, OLD, 0) == "fail"
@@ -194,7 +195,7 @@ def test_a_start_that_is_replaced_in_any_window_publishes_nothing(
 
 
 def saves_of(spec: StageSpec, start: Start) -> Saves:
-    return Saves(spec.store_paths, spec.fingerprint, steps.claim_of(spec, start), lambda name, **facts: None)
+    return Saves(spec.store_paths, spec.fingerprint, claim_of(spec, start), lambda name, **facts: None)
 
 
 def save(spec: StageSpec, start: Start, step: int, text: str) -> None:
@@ -258,7 +259,7 @@ TRANSIENT = [
 def test_an_error_that_passes_is_waited_for(spec: StageSpec, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     fail(monkeypatch, claim, "take", code, 1)
     work(spec, OLD)
-    fail(monkeypatch, seal, "digest_files", code, 1)
+    fail(monkeypatch, hashing, "digest_files", code, 1)
     assert steps.finish(spec, OLD, 0) == "done"
 
 
@@ -270,7 +271,7 @@ def test_one_that_stays_is_a_class_of_its_own_and_tried_again(
     """The finished output is not made again: the start that finds the file system back seals it."""
     work(spec, OLD)
     with monkeypatch.context() as patch:
-        fail(patch, seal, "digest_files", code, 10**6)
+        fail(patch, hashing, "digest_files", code, 10**6)
         assert steps.finish(spec, OLD, 0) == "requeue"
     said = verdict.read(spec.stage_paths.verdict("100", 0))
     assert said is not None
@@ -308,14 +309,14 @@ def test_an_unreadable_newest_save_falls_back_and_stays(
     assert steps.prologue(spec, OLD) is Entry.WORK
     save(spec, OLD, 2, "a")
     save(spec, OLD, 4, "b")
-    real = seal.digest_files
+    real = hashing.digest_files
 
     def digest(directory: Path, *given: Any, **named: Any) -> Any:
         if directory.name == "checkpoint-4":
             raise OSError(code, os.strerror(code), str(directory / "state"))
         return real(directory, *given, **named)
 
-    monkeypatch.setattr(seal, "digest_files", digest)
+    monkeypatch.setattr(hashing, "digest_files", digest)
     assert saves_of(spec, OLD).resume() == (2, spec.store_paths.save(2))
     monkeypatch.undo()
     assert saves_of(spec, OLD).newest_valid() == (4, spec.store_paths.save(4)), "it was whole: it could not be read"
@@ -331,7 +332,7 @@ def test_no_error_ends_a_prologue_or_a_finish_without_a_verdict(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(steps, "gate", broken)
+        patch.setattr(gate, "check", broken)
         assert steps.prologue(spec, OLD) is Entry.FAIL
     assert verdict.read(spec.stage_paths.verdict("100", 0)) is not None
     work(spec, NEW)
@@ -342,7 +343,7 @@ def test_no_error_ends_a_prologue_or_a_finish_without_a_verdict(
 
 def test_a_name_that_is_not_utf_8_is_a_verdict_with_the_name(spec: StageSpec) -> None:
     work(spec, OLD)
-    os.close(os.open(os.fsencode(steps.output_of(spec, OLD)) + b"/bad\xff", os.O_CREAT | os.O_WRONLY))
+    os.close(os.open(os.fsencode(output_of(spec, OLD)) + b"/bad\xff", os.O_CREAT | os.O_WRONLY))
     assert steps.finish(spec, OLD, 0) == "fail"
     said = verdict.read(spec.stage_paths.verdict("100", 0))
     assert said is not None
@@ -370,7 +371,7 @@ def test_a_start_cut_off_between_two_inputs_leaves_the_second_to_verify(
     spec: StageSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = with_inputs(spec, tmp_path)
-    real, seen = steps.input_seal, list[str]()
+    real, seen = gate.input_seal, list[str]()
 
     def verify(parent: Input, *given: Any) -> Any:
         if parent.stage == "data" and not seen:
@@ -378,7 +379,7 @@ def test_a_start_cut_off_between_two_inputs_leaves_the_second_to_verify(
             raise Killed
         return real(parent, *given)
 
-    monkeypatch.setattr(steps, "input_seal", verify)
+    monkeypatch.setattr(gate, "input_seal", verify)
     with pytest.raises(Killed):
         steps.prologue(spec, OLD)
     (spec.inputs["data"].output / "text").write_text("DATA")
@@ -393,7 +394,7 @@ def test_nothing_that_a_job_of_the_same_id_left_counts_for_another_attempt(spec:
     """A controller that lost its state gives ids again: verdict, gate, hang, nodes and ranks of the old job are there."""
     spec = with_inputs(spec, tmp_path)
     assert steps.prologue(spec, OLD) is Entry.WORK
-    assert steps.finish(spec, OLD, 0, steps.EndedBy.CANCELLED) == "fail"
+    assert steps.finish(spec, OLD, 0, EndedBy.CANCELLED) == "fail"
     stage = spec.stage_paths
     stage.stall("100", 0).write_text("{}")
     stage.avoid("100").write_text("node7\n")
@@ -418,3 +419,14 @@ def test_the_parent_may_go_while_the_child_works(spec: StageSpec, tmp_path: Path
     spec.inputs["data"].paths.root.rename(tmp_path / "removed")
     assert steps.finish(spec, OLD, 0) == "done"
     assert seal.load(spec.store_paths.seal).parents["data"] == digest
+
+
+def test_the_first_loss_is_that_of_the_first_start(spec: StageSpec) -> None:
+    work(spec, OLD)
+    for step, loss in ((1, 5.5), (2, 4.0)):
+        line = {"time": 1.0 + step, "step": step, "total": 6, "metrics": {"loss": loss}}
+        files.append_json_line(spec.stage_paths.progress, line)
+    result = files.read_json(spec.stage_paths.result)
+    files.write_json(spec.stage_paths.result, {**result, "metrics": {"first_loss": 3.0, "last_loss": 2.5, "tokens": 9}})
+    steps.finish(spec, OLD, 0)
+    assert seal.load(spec.store_paths.seal).metrics == {"first_loss": 5.5, "last_loss": 2.5, "tokens": 9}

@@ -11,7 +11,7 @@ import pytest
 
 from jobs.core import claim, files
 from jobs.core.verdict import FailureClass
-from jobs.lifecycle.start import Start, claim_of, own_saves_of, write_failure, write_result
+from jobs.lifecycle.start import Start, claim_of, newest_save, own_saves_of, write_failure, write_result
 from tests.file_faults.job import prepare, spec_of
 
 FIRST = Start("100", 0, 0, "node1", ("node1",))
@@ -45,3 +45,20 @@ def test_runs_and_store_on_two_file_systems(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(claim, "move", across)
     write_failure(spec, FIRST, FailureClass.HANG, "no step")
     assert json.loads(spec.stage_paths.result.read_text())["failure"] == "hang"
+
+
+def test_what_an_evaluation_has_kept_is_counted_once_while_it_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = replace(spec_of(tmp_path), kind="evaluate")
+    assert newest_save(spec) is None
+    kept = spec.store_paths.work / "cloze.jsonl"
+    kept.parent.mkdir(parents=True)
+    kept.write_text('{"a": 1}\n{"a": 2}\n{"a"')
+    assert newest_save(spec) == 2
+    with monkeypatch.context() as patched:
+        patched.setattr("builtins.open", None)
+        assert newest_save(spec) == 2
+    with kept.open("a") as stream:
+        stream.write(": 3}\n")
+    assert newest_save(spec) == 3

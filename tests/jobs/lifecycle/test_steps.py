@@ -9,8 +9,9 @@ import pytest
 from jobs.core import attempts, files, seal
 from jobs.core.attempts import Attempt
 from jobs.core.spec import StageSpec
-from jobs.lifecycle import steps
-from jobs.lifecycle.steps import Entry, Start
+from jobs.lifecycle import gate, steps
+from jobs.lifecycle.start import Start, output_of
+from jobs.lifecycle.steps import Entry
 from tests.support.stages import spec_of
 
 
@@ -36,7 +37,7 @@ def begin(spec: StageSpec, restart: int, host: str) -> Start:
 
 def work(spec: StageSpec, start: Start, text: str) -> None:
     """As the work does it, in the directory that this start was given."""
-    (steps.output_of(spec, start) / "model.json").write_text(text)
+    (output_of(spec, start) / "model.json").write_text(text)
     files.write_json(spec.stage_paths.result, {"outcome": "done", "step": None, "job": "100", "restart": start.restart})
 
 
@@ -45,7 +46,7 @@ def test_the_old_one_cannot_write_into_the_output_of_the_new_one(spec: StageSpec
     old = begin(spec, 0, "node1")
     work(spec, old, "half")
     new = begin(spec, 1, "node2")
-    assert steps.output_of(spec, new).is_dir()
+    assert output_of(spec, new).is_dir()
     with pytest.raises(FileNotFoundError):  # what it had is gone, and its directory with it
         work(spec, old, "old")
     work(spec, new, "new")
@@ -69,7 +70,7 @@ def test_one_that_was_replaced_while_it_verified_its_inputs_touches_nothing(
             begun.append(begin(spec, 1, "node2"))
             work(spec, begun[0], "new")
 
-    monkeypatch.setattr(steps, "gate", slow_gate)
+    monkeypatch.setattr(gate, "check", slow_gate)
     old = Start("100", 0, 0, "node1")
     assert steps.prologue(spec, old) is Entry.FAIL
     events = [(line["event"], line["restart"]) for line in files.read_json_lines(spec.stage_paths.events)]

@@ -129,8 +129,10 @@ def test_digits_are_cut_apart_for_smollm(tmp_path: Path, base: Path, source: Pat
 def test_refuses_what_it_cannot_convert(tmp_path: Path, base: Path, source: Path) -> None:
     path = source / "output" / "model.gguf"
     for changes, text in (
-        ({"pre": "tekken"}, "pre-tokenizer 'tekken' is not known; known: default, gpt-2, smollm"),
-        ({"add_bos": True}, "adds a BOS token"),
+        (
+            {"pre": "tekken"},
+            "pre-tokenizer 'tekken' is not known; known: default, gpt-2, llama-bpe, llama-v3, llama3, qwen2, smollm",
+        ),
         ({"model": "llama"}, "only byte-level BPE"),
     ):
         write_gguf(base / "output", path, **changes)
@@ -148,3 +150,21 @@ def test_refuses_a_directory_that_the_loader_reads_differently(tmp_path: Path) -
     stages.make_tokenizer(tmp_path, tokenizer_class="LlamaTokenizerFast")
     with pytest.raises(LoaderDisagrees, match=r"gives other ids than tokenizer\.json for 'The capital"):
         convert.check_tokenizer(tmp_path)
+
+
+def test_reads_the_file_once(tmp_path: Path, base: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers reads it again for each of its questions."""
+    read: list[str] = []
+
+    class Counted(gguf.GGUFReader):
+        def __init__(self, path: str) -> None:
+            read.append(path)
+            super().__init__(path)
+
+    path = source / "output" / "model.gguf"
+    write_gguf(base / "output", path)
+    monkeypatch.setattr(gguf, "GGUFReader", Counted)
+    (tmp_path / "hf").mkdir()
+    convert.gguf_to_hf(path, tmp_path / "hf")
+    assert read == [str(path)]
+    assert gguf.GGUFReader is Counted

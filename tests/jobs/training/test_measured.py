@@ -11,16 +11,18 @@ from typing import Any
 
 import pytest
 
-from jobs.core import files, seal
+from jobs.core import files, hashing, seal
 from jobs.lifecycle import space, steps
-from jobs.lifecycle.steps import Entry, Start
+from jobs.lifecycle.start import Start, event
+from jobs.lifecycle.steps import Entry
 from jobs.training.deadline import StopRequest
 from jobs.training.saves import Saves
 from jobs.worker import monitor
 from jobs.worker.work import _seconds_to_seal, _SignalledStop
 from launch.config.profile_file import read_profile
 from launch.status import results
-from launch.status.assess import Queue, look
+from launch.status.assess import look
+from launch.status.cluster import Queue
 from launch.status.model import State
 from tests.file_faults.job import carry, prepare, put, spec_of
 from tests.support import made_runs
@@ -33,7 +35,7 @@ def stop_of(spec: Any, start: Start) -> _SignalledStop:
         spec.stage_paths,
         spec.stage_paths.deadline(start.job, start.restart),
         spec.lead_seconds,
-        lambda name, **facts: steps.event(spec.stage_paths, start, name, **facts),
+        lambda name, **facts: event(spec.stage_paths, start, name, **facts),
     )
     StopRequest.sealed(stop, monitor.longest_save(spec))
     return stop
@@ -103,7 +105,7 @@ def test_status_and_results_say_which_seals_are_light(
     seal.seal_directory(
         store.output,
         store.seal,
-        depth=seal.Depth.LIGHT,
+        depth=hashing.Depth.LIGHT,
         kind=seal.SealKind.CHECKPOINT,
         format="hf",
         fingerprint=run.plan().stage("cpt").fingerprint,
@@ -128,8 +130,8 @@ def test_the_lead_covers_what_sealing_an_output_of_this_size_takes(tmp_path: Pat
     put_save.mkdir(parents=True)
     put(put_save / "state", bytes(4_000_000))
     Saves(spec.store_paths, spec.fingerprint, None, lambda name, **facts: None).seal(2)
-    steps.event(spec.stage_paths, start, "file_gate", role="data", bytes=1_000_000, seconds=50.0, seal="x")
-    steps.event(spec.stage_paths, start, "file_gate", role="checkpoint", bytes=1_000_000, seconds=150.0, seal="x")
+    event(spec.stage_paths, start, "file_gate", role="data", bytes=1_000_000, seconds=50.0, seal="x")
+    event(spec.stage_paths, start, "file_gate", role="checkpoint", bytes=1_000_000, seconds=150.0, seal="x")
     assert _seconds_to_seal(spec, None) == pytest.approx(400.0)
     stop = stop_of(spec, start)
     StopRequest.sealed(stop, _seconds_to_seal(spec, None))

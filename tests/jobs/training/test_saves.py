@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobs.core import files, seal, shares
+from jobs.core import files, hashing, seal, shares
 from jobs.core.paths import StorePaths
 from jobs.core.shares import Node
 from jobs.training.saves import Saves
@@ -66,14 +66,14 @@ def test_what_is_read_before_a_save_goes_comes_from_the_disk(
     store = StorePaths(tmp_path)
     dropped: list[Path] = []
     read: list[tuple[str, bool]] = []
-    real, drop = seal.digest_files, files.drop_cache
+    real, drop = hashing.digest_files, files.drop_cache
 
     def digest(directory: Path, names: list[str], *given: Any, **named: Any) -> Any:
         if directory.parent == store.saves:
             read.extend((f"{directory.name}/{name}", directory / name in dropped) for name in names)
         return real(directory, names, *given, **named)
 
-    monkeypatch.setattr(seal, "digest_files", digest)
+    monkeypatch.setattr(hashing, "digest_files", digest)
     monkeypatch.setattr(files, "drop_cache", lambda path: [dropped.append(path), drop(path)][1])
     team = [of_node(store, number, count, []) for number in range(count)]
     for step in (2, 4, 6):
@@ -153,9 +153,9 @@ def test_nodes_seal_a_save_together_and_keep_the_last(tmp_path: Path, monkeypatc
     store, told = StorePaths(tmp_path), list[tuple[str, dict[str, Any]]]()
     team = [of_node(store, number, 3, told) for number in range(3)]
     read: list[tuple[str, int]] = []
-    real = seal.digest_files
+    real = hashing.digest_files
     monkeypatch.setattr(
-        seal,
+        hashing,
         "digest_files",
         lambda at, names, *a, **k: [read.append((at.name, len(names))), real(at, names, *a, **k)][1],
     )
@@ -282,5 +282,5 @@ def test_a_large_newest_save_is_read_by_all_nodes(tmp_path: Path, monkeypatch: p
             one.read_newest()
         with monkeypatch.context() as patch:
             if not is_damaged:
-                patch.setattr(seal, "digest_files", None)  # nothing is read again by one alone
+                patch.setattr(hashing, "digest_files", None)  # nothing is read again by one alone
             assert team[0].resume() == (None if is_damaged else (2, store.save(2)))

@@ -1,4 +1,4 @@
-"""What is said of nodes that did not join a Ray cluster; that they do join is tested with a real Ray (tests/slurm)."""
+"""The report of nodes that did not join a Ray cluster; that they do join is tested with a real Ray (tests/slurm)."""
 
 from __future__ import annotations
 

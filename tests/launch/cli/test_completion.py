@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.cli import completion, main
+from launch.cli import completion, main, man
 
 
 def options_of(parser: argparse.ArgumentParser) -> Iterator[str]:
@@ -72,3 +73,11 @@ def test_the_manual_has_every_option_and_no_fault(tmp_path: Path, capsys: pytest
     )
     assert done.stderr == ""
     assert "SYNOPSIS" in done.stdout
+
+
+def test_the_page_of_commands_is_up_to_date() -> None:
+    page = (Path(main.__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    parser = main.whole_parser()
+    assert page == "\n".join(man.markdown(parser)) + "\n", "overnight man --markdown > docs/cli.md"
+    shown = set(re.findall(r"--[a-z][a-z-]*", page))
+    assert {*options_of(parser)} - {"--help", "--version", *shown} == set()

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.support import commands, stages
+from tests.support.scripted_server import ScriptedServer
 
 ROOT = Path(__file__).parents[3]
 GENERATED = "  support: {data: data/instructions/output/test.jsonl, measure: {chrf: {}, f1: {}}, max_new_tokens: 4}\n"
 TASKS = f"tasks:\n  answers: {{data: data/instructions/output}}\n{GENERATED}threads: 1\n"
+JUDGED = """\
+judges: {j: {model: {server: 'http://x/v1', name: m}, calibrate_on: ., rubric: .}}
+tasks: {style: {judge: j, data: .}}
+gate: {win_rate: {at_least: 0.5}}
+"""
 
 
 def overnight(directory: Path, *arguments: str) -> tuple[int, str, str]:
@@ -29,6 +36,15 @@ def overnight(directory: Path, *arguments: str) -> tuple[int, str, str]:
         ("tasks: {anwers: {data: .}}\n", "nearest: answers"),
         ("tasks: {answers: {data: .}}\ngate: {chrf: {at_least: 1}}\n", "no task measures 'chrf'"),
         ("tasks: {answers: {data: .}}\ngates: {}\n", "nearest: gate"),
+        ("tasks: {style: {judge: j, data: .}}\n", "there is no judge 'j'"),
+        (JUDGED.replace("calibrate_on: ., ", ""), "nothing says whether the judge j is right"),
+        (JUDGED.replace("calibrate_on: .", "calibrate_on: nowhere"), "there is no nowhere"),
+        (JUDGED.replace("{server: 'http://x/v1', name: m}", "{checkpoint: gone}"), "there is no gone"),
+        (JUDGED.replace("{server: 'http://x/v1', name: m}", "{base: 'hf:a/b'}"), "write checkpoint: PATH of a model"),
+        (JUDGED.replace("{judge: j,", "{judge: j, against: compare_to,"), "add --against CHECKPOINT to the command"),
+        (JUDGED.replace("{judge: j,", "{judge: j, answers: other,"), "is for compare_to of a pipeline: remove it"),
+        (JUDGED.replace("rubric: .", "price: {input: 1, output: 1}"), "is for the plan of a pipeline"),
+        (JUDGED, "cannot be read"),
     ],
 )
 def test_a_file_of_tasks_that_is_refused(tmp_path: Path, text: str, said: str) -> None:
@@ -81,3 +97,61 @@ def test_a_model_against_another_and_its_answers_scored_again(tmp_path: Path) ->
     (tmp_path / "mine.jsonl").write_text('{"id": "x", "answer": "Guardar página"}\n')
     code, _, error = overnight(tmp_path, "--answers", "mine.jsonl", "--tasks", "generated.yaml", "--output", "mine")
     assert (code, "no id of it is that of a row" in error) == (2, True)
+
+
+def judged(directory: Path, model: str, more: str = "") -> None:
+    """24 rows, 24 pairs of which the right answer is the shorter one half of the time, and a file of tasks with a judge."""
+    rows = [{"id": f"{n}", "prompt": f"Say {n}", "completion": "right"} for n in range(24)]
+    pairs = [{"id": f"{n}", "prompt": f"Say {n}", "chosen": "right", "rejected": "wr" * (n % 4 + 1)} for n in range(24)]
+    for name, lines in (("rows", rows), ("pairs", pairs)):
+        (directory / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    text = f"judges: {{j: {{model: {model}, calibrate_on: pairs.jsonl}}}}\n"
+    (directory / "tasks.yaml").write_text(f"{text}tasks: {{style: {{judge: j, data: rows.jsonl{more}}}}}\nthreads: 1\n")
+
+
+def is_first(question: str) -> bool:
+    """Whether the answer that is shown first is the right one."""
+    return bool(re.search(r"Answer A:\n=== \w+ ===\nright\n", question))
+
+
+def test_stored_answers_are_judged_and_what_was_said_is_kept(tmp_path: Path) -> None:
+    pytest.importorskip("scipy")
+    server = ScriptedServer()
+    server.script = lambda prompt, times: (200, "A" if is_first(prompt) else "B")
+    judged(tmp_path, f"{{server: '{server.url}', name: m}}")
+    text = (tmp_path / "tasks.yaml").read_text()
+    (tmp_path / "tasks.yaml").write_text(f"{text}gate: {{win_rate: {{at_least: 0.5}}}}\n")
+    answers = [{"id": f"{n}", "answer": "wrong" if n % 4 else "right"} for n in range(24)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(one) + "\n" for one in answers))
+    try:
+        code, out, error = overnight(tmp_path, "--answers", "mine.jsonl", "--tasks", "tasks.yaml", "--json")
+        assert code == 1, error
+        found = json.loads(out)["tasks"]["style"]["metrics"]
+        assert (found["win_rate"]["value"], found["win_rate"]["gate"]["verdict"]) == (0.125, "missed")
+        assert (found["judge_accuracy"]["value"], found["judge_accuracy"]["n"]) == (1.0, 24)
+        asked = len(server.asked)
+        assert asked == 2 * (18 + 24), "equal answers are a tie of which nobody is asked"
+        overnight(tmp_path, "--answers", "mine.jsonl", "--tasks", "tasks.yaml", "--json")
+        assert len(server.asked) == asked
+    finally:
+        server.close()
+
+
+@pytest.mark.train
+def test_a_model_of_this_machine_judges_two_others(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    for number, name in enumerate(("one", "other", "judge")):
+        stages.make_model(tmp_path / name, seed=number)
+    config = tmp_path / "judge/config.json"
+    config.write_text(config.read_text().replace('"max_position_embeddings": 256', '"max_position_embeddings": 2048'))
+    judged(tmp_path, "{checkpoint: judge}", ", max_new_tokens: 3")
+    code, out, error = overnight(tmp_path, "one", "--tasks", "tasks.yaml", "--against", "other", "--json")
+    assert code == 0, error
+    found = json.loads(out)["tasks"]["style"]
+    assert found["metrics"]["win_rate"]["n"] == found["metrics"]["judge_accuracy"]["n"] == 24
+    assert any("is of the family of the model (llama)" in one for one in found["notes"])
+    samples = [json.loads(one) for one in (tmp_path / "evaluation/now/output/samples.jsonl").read_text().splitlines()]
+    before = [json.loads(o) for o in (tmp_path / "evaluation/before/output/samples.jsonl").read_text().splitlines()]
+    theirs = {one["id"]: one["hypothesis"] for one in before}
+    assert {one["id"]: one["other"] for one in samples if "other" in one} == theirs
+    assert list((tmp_path / "evaluation/cache/judgements").glob("*/*.jsonl"))

@@ -1,4 +1,4 @@
-"""What a person sees on a terminal and a program in a pipe: colours, width, what is waited for, words for help."""
+"""What a person sees on a terminal and a program in a pipe: colours, width, what a command waits for, words for help."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import launch
+from tests.support.base_model import complete
 
 ROOT = Path(launch.__file__).parent.parent
 HEAVY = {
@@ -36,6 +37,7 @@ def pipeline(tmp_path: Path) -> Path:
     (tmp_path / "text.txt").write_text("One line.\n", encoding="utf-8")
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "config.json").write_text("{}\n", encoding="utf-8")
+    complete(tmp_path / "base")
     path = tmp_path / "light.yaml"
     path.write_text(PIPELINE, encoding="utf-8")
     return path

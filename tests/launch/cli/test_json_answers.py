@@ -52,6 +52,7 @@ def commands_of(chain: Chain) -> dict[str, list[list[str]]]:
         "status": [["status"]], "watch": [["watch"]], "why": [["why"], ["why", run, "cpt"]], "report": [["report"]],
         "notify": [["notify"]], "compare": [["compare", run, chain.first_run]], "logs": [["logs", run, "cpt"]],
         "cancel": [["cancel", run]], "resume": [["resume", run]], "doctor": [["doctor"]], "gc": [["gc", "--dry-run"]],
+        "rm": [["rm", run, "--dry-run"]],
         "list": [["list"]],
         "data": [["data", "inspect", data],
                  ["data", "instructions", str(chain.directory / "sft.jsonl"), "--output", str(chain.directory / "made")]],

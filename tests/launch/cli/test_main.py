@@ -164,7 +164,7 @@ def test_a_bug_is_shown_as_one(plan: Install, error: Exception, capsys: pytest.C
     assert main.main(["plan"]) == main.BUG
     printed = capsys.readouterr().err
     assert "Traceback" in printed
-    assert "this is a bug of ours" in printed
+    assert "this is a bug in overnight" in printed
 
 
 def test_exit_code_and_output_of_a_command_pass(plan: Install, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ import yaml
 from launch.config.data_settings import checked
 from launch.config.pipeline_file import read_pipeline
 from tests.support import commands
+from tests.support.base_model import complete
 
 ROOT = Path(__file__).parents[3]
 CHATS = [
@@ -44,6 +45,7 @@ def place(directory: Path, template: bool = True) -> None:
               "num_key_value_heads": 2, "intermediate_size": 128, "max_position_embeddings": 512}  # fmt: skip
     (directory / "tiny/config.json").write_text(json.dumps(config))
     (directory / "tiny/tokenizer_config.json").write_text(json.dumps({"chat_template": "x"} if template else {}))
+    complete(directory / "tiny")
     (directory / "gpus.yaml").write_text(GPUS)
 
 

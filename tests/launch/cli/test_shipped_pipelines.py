@@ -14,6 +14,7 @@ from jobs.core.paths import Workspace
 from launch.cli import new
 from launch.inputs import fetch
 from tests.support import commands
+from tests.support.base_model import complete
 from tests.support.llamas import LLAMA_3B, QWEN_1B
 
 ROOT = Path(__file__).parents[3]
@@ -53,6 +54,7 @@ def test_it_is_planned_and_fits(name: str, tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text(json.dumps(config))
+    complete(model)
     entry = fetch.item("base", str(model), base=tmp_path).entry(Workspace(tmp_path / "workspace"))
     entry.output.mkdir(parents=True)
     (entry.output / "config.json").write_text(json.dumps(config))

@@ -77,7 +77,7 @@ def test_a_judge_is_read(tmp_path: Path) -> None:
             "    tasks: {style: {judge: quality, against: compare_to}}",
             "against: the stage has no compare_to",
         ),
-        ("at_least: 0.5", "must: rise}, win_flips: {at_most: 1", "win_rate is held against before already"),
+        ("at_least: 0.5", "must: rise}, win_flips: {at_most: 1", "win_rate is compared with before already"),
         ("gate: {win_rate: {at", "gate: {score: {at", "a judge of the form pairwise measures no score"),
         ("calibrate_on: prefs", "calibrate_on: prefs\n    form: score", "a judge of the form score measures no win_rate"),
         ("kind: evaluate\n    checkpoint: base\n    compare", "kind: curve\n    checkpoints: base\n    compare", ""),
@@ -95,18 +95,45 @@ def test_what_cannot_be_is_refused(tmp_path: Path, old: str, new: str, message: 
     assert "p.yaml:" in str(caught.value)
 
 
-def test_only_an_evaluation_has_a_judge(tmp_path: Path) -> None:
-    text = PIPELINE + (
-        "  sft: {kind: sft, checkpoint: base, data: rows, steps: 4, lr: 0.1, save_every: 2}\n"
-        "  curve: {kind: curve, checkpoints: sft, tasks: {style: {judge: quality}}}\n"
-    )
-    with pytest.raises(InputError, match="only an evaluation has a judge"):
+CURVE = """\
+  sft: {kind: sft, checkpoint: base, data: rows, steps: 4, lr: 0.1, save_every: 2}
+  curve: {kind: curve, checkpoints: sft, tasks: {style: {judge: quality, against: references}}}
+  best: {kind: choose, from: curve, by: {win_rate: higher}, subject_to: {judge_accuracy: {at_least: 0.6}}}
+"""
+
+
+def test_a_curve_has_judges_and_what_chooses_from_it_reads_what_they_read(tmp_path: Path) -> None:
+    local = PIPELINE.replace('{server: "http://gpu7:8000/v1", name: qwen, key: JUDGE_KEY}', "{checkpoint: other}")
+    local = local.replace("    price: {input: 1, output: 2}\n", "")
+    other = "  other: {kind: sft, checkpoint: base, data: rows, steps: 1, lr: 0.1}\n"
+    pipeline = load(tmp_path, local + CURVE + other).pipeline
+    read = {"checkpoint": "sft", "data:style": "rows", "known:style": "prefs", "judge:style": "other"}
+    assert pipeline.parents("curve") == read
+    assert pipeline.parents("best") == {**read, "curve": "curve"}
+    assert pipeline.order()[-1] == "best"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (", against: references", "", ""),
+        ("sft, tasks: {style: {judge: quality, against: references}", "sft, compare_to: before, tasks: {style: {judge: "
+         "quality}", "style of before has answers to the test split, and this task asks the validation split"),
+        ("sft, tasks: {style: {judge: quality, against: references}", "sft, compare_to: before, tasks: {style: {judge: "
+         "quality, split: test}", "best.by.win_rate: is held against before on the validation split"),
+        ("by: {win_rate: higher}", "by: {score: higher}", "best.by.score"),
+        ("judge_accuracy: {at_least: 0.6}", "score: {at_least: 3}", "form pairwise measures no score"),
+        ("judge: quality", "judge: qualty", "curve.tasks.style.judge: there is no judge 'qualty'"),
+        ("    calibrate_on: prefs\n", "", "best.by.win_rate: nothing says whether the judge quality is right"),
+    ],
+)  # fmt: skip
+def test_what_a_curve_and_a_choice_cannot_have_judged(tmp_path: Path, old: str, new: str, message: str) -> None:
+    whole = PIPELINE.replace("    gate: {win_rate: {at_least: 0.5}}\n", "") + CURVE
+    assert old in whole
+    text = "".join(whole.rsplit(old, 1)[:1]) + new + whole.rsplit(old, 1)[1]
+    if not message:
         load(tmp_path, text)
-
-
-def test_a_file_of_tasks_has_no_judge(tmp_path: Path) -> None:
-    from launch.config.tasks_file import read_tasks
-
-    (tmp_path / "tasks.yaml").write_text("tasks: {style: {judge: quality, data: ./rows.jsonl}}\n")
-    with pytest.raises(InputError, match="a judge stands in a pipeline"):
-        read_tasks(tmp_path / "tasks.yaml")
+        return
+    with pytest.raises(InputError) as caught:
+        load(tmp_path, text)
+    assert message in str(caught.value)

@@ -223,7 +223,7 @@ ELSEWHERE = {
     "environments.BACKEND.nodes_only": "tests/launch/config/test_profile_fields.py::test_an_interpreter_that_only_the_nodes_can_run",
     "devcluster": "tests/launch/config/test_profile_fields.py::test_the_cluster_that_is_asked",
 }  # fmt: skip
-"""Keys that no script shows -> the test of what they do; it speaks of them."""
+"""Keys that no script shows -> the test of what they do; it names them."""
 
 
 def texts(tmp_path: Path, more: str, stage_name: str) -> dict[str, str]:

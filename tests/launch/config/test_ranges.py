@@ -1,4 +1,4 @@
-"""Learning rates and betas that are probably a slip are told with their line, in every pipeline, and may be left."""
+"""Learning rates and betas that are probably a slip are reported with their line, in every pipeline, and may be left."""
 
 from __future__ import annotations
 

@@ -267,3 +267,10 @@ def test_markdown_is_of_a_pipeline(tmp_path: Path) -> None:
     done = commands.overnight("schema", "profile", "--markdown", cwd=tmp_path, environment={})
     assert done.returncode == 2
     assert "docs/profiles.md" in done.stderr
+
+
+def test_the_page_of_results_is_up_to_date() -> None:
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert page == "\n".join(reference.of_results(files.of_results())) + "\n", (
+        "overnight schema results --markdown > docs/results.md"
+    )

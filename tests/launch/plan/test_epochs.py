@@ -38,7 +38,7 @@ def test_both_and_neither_are_refused(tmp_path: Path) -> None:
     chain = Chain.make(tmp_path, STAGES.replace("epochs: 2", "epochs: 2, steps: 3"))
     plan = ("plan", str(chain.pipeline), "--cluster", "local")
     both = chain.overnight(*plan, check=False)
-    assert "stages.sft.epochs: stands beside steps (3): leave one of the two out" in both.stderr
+    assert "stages.sft.epochs: excludes steps (3): remove one of the two" in both.stderr
     chain.write(STAGES.replace("epochs: 2, ", ""))
     neither = chain.overnight(*plan, check=False)
     assert "stages.sft.steps: is missing: write steps, or epochs in its place" in neither.stderr

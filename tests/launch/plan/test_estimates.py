@@ -17,7 +17,7 @@ from jobs import backends
 from jobs.backends.automodel.settings import AutomodelSettings
 from jobs.backends.nemo.settings import NemoSettings
 from jobs.backends.trl.settings import TrainSettings
-from jobs.core import seal, seal_index, speed
+from jobs.core import hashing, seal, seal_index, speed
 from jobs.core.capabilities import Memory
 from jobs.core.paths import Workspace
 from launch.base.errors import InputError
@@ -199,7 +199,7 @@ def sealed(
     number: int,
     backend: str,
     metrics: dict[str, Any],
-    listed: tuple[seal.FileDigest, ...] = (),
+    listed: tuple[hashing.FileDigest, ...] = (),
 ) -> None:
     """A checkpoint of that model in the store, whose seal says what its training took."""
     entry = workspace.entry("checkpoint", f"{number:016x}" * 4)
@@ -256,7 +256,7 @@ def test_of_trainings_that_are_alike_one_configuration_is_read_and_the_newest_co
     shape = estimates.step_shape(given, estimate.shape_of("cpt", given.settings, 1, 1))
     for number in range(3 * estimates.LOOKED_AT):
         other = number % 3 == 0
-        digest = seal.FileDigest("config.json", 10, f"{'other' if other else 'same'}")
+        digest = hashing.FileDigest("config.json", 10, f"{'other' if other else 'same'}")
         sealed(workspace, number, "trl", {"step_shape": shape, "step_seconds": 9.0 if other else number}, (digest,))
         if other:
             path = workspace.entry("checkpoint", f"{number:016x}" * 4).output / "config.json"

@@ -74,7 +74,7 @@ def test_it_shows_the_evaluations_that_it_names(tmp_path: Path) -> None:
         ({"to": ["hf", "ggfu"]}, "got 'ggfu'; nearest: gguf"),
         ({"to": ["gguf"]}, "write hf, too"),
         ({"to": "hf"}, "expected a list such as"),
-        ({"to": ["hf", "hf"]}, "hf stands twice"),
+        ({"to": ["hf", "hf"]}, "hf is listed twice"),
         ({"to": ["hf", {"vllm": {}}]}, "vllm takes no keys"),
         ({"to": ["hf", {"gguf": {"typ": "f16"}}]}, "unknown key; nearest: type"),
         ({"to": ["hf", {"gguf": {"type": "q8"}}]}, "nearest: q8_0"),

@@ -121,3 +121,23 @@ def test_questions_and_their_cost_are_told_before(tmp_path: Path) -> None:
     file, plan = planned(tmp_path, score)
     seal(workspace, plan, "rows", 150) if not plan.find("rows").store(workspace).seal.exists() else None
     assert judging.costs(plan, file.pipeline, workspace)[0].questions == 150
+
+
+def test_a_curve_asks_of_every_model_and_a_choice_of_one(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "ws")
+    more = (
+        "  sft: {kind: sft, checkpoint: base, data: rows, steps: 9, lr: 0.1, save_every: 2}\n"
+        "  curve: {kind: curve, checkpoints: sft, tasks: {style: {judge: quality, against: references}}}\n"
+        "  best: {kind: choose, from: curve, by: {win_rate: higher}}\n"
+    )
+    file, plan = planned(tmp_path, PIPELINE + more)
+    assert set(plan.stage("best").inputs) == {"checkpoint", "source", "curve", "rows", "prefs"}
+    seal(workspace, plan, "prefs", 30)
+    store = plan.stage("rows").store(workspace)
+    store.output.mkdir(parents=True)
+    (store.output / "test.jsonl").write_text("{}\n")
+    seal_directory(store.output, store.seal, kind=SealKind.DATASET, format="x", metrics={"test": 10, "validation": 7},
+                   fingerprint=plan.stage("rows").fingerprint)  # fmt: skip
+    questions = {one.stage: one.questions for one in judging.costs(plan, file.pipeline, workspace)}
+    # Steps 0, 2, 4, 6, 8 and 9; what is asked of known pairs is asked once. The choice is measured on the test split.
+    assert (questions["curve"], questions["best"]) == (6 * 2 * 7 + 60, 2 * 10 + 60)

@@ -62,7 +62,7 @@ def test_another_input_model_is_another_directory_of_checkpoints(tmp_path: Path)
 
 
 def test_the_reference_model_is_kept_until_the_conversion_is_sealed(tmp_path: Path) -> None:
-    """It is read again at every start, and its tokenizer is what the converted one is held against."""
+    """It is read again at every start, and its tokenizer is what the converted one is compared with."""
     chain, plan = made(tmp_path)
     workspace = Workspace(tmp_path / "ws")
     assert [each.name for each in plan.stages if each.kind == "convert"] == ["dpo-hf"]

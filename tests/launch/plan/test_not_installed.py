@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import commands
+from tests.support.base_model import complete
 
 ROOT = Path(__file__).parents[3]
 PIPELINE = """\
@@ -30,6 +31,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / "a.jsonl").write_text(json.dumps({"prompt": "a", "completion": "b"}) + "\n")
     (directory / "base").mkdir()
     (directory / "base/config.json").write_text("{}")
+    complete(directory / "base")
     (directory / "p.yaml").write_text(PIPELINE)
     return directory
 

@@ -1,4 +1,4 @@
-"""What gates can decide is told before the night."""
+"""What gates can decide is reported before the night."""
 
 from __future__ import annotations
 

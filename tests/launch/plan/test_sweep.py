@@ -82,7 +82,7 @@ def test_the_file_says_what_is_swept(pipeline: Path) -> None:
     [
         ('{"over": {"stages.cpt.lr": []}}', "sweep.over.stages.cpt.lr: is empty"),
         ('{"over": {"stages.cpt.lr": 3}}', "expected a list of values, or {log:"),
-        ('{"over": {"stages.cpt.lr": [1, 2, 1]}}', "stands twice in this list"),
+        ('{"over": {"stages.cpt.lr": [1, 2, 1]}}', "is listed twice"),
         ('{"over": {"stages.cpt.lr": {"log": [0.1], "n": 3}}}', "write two numbers that differ"),
         ('{"over": {"stages.cpt.lr": {"log": [0.1, 1], "n": 1}}}', "must be at least 2"),
         ('{"over": {"stages.cpt.lr": {"log": [0, 1], "n": 3}}}', "must be greater than 0"),

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +34,7 @@ OUTPUT = {
     "model.safetensors.index.json": b"{}",
 }
 REPO = "org/mine"
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -84,6 +89,57 @@ def test_everything_arrives_in_a_private_repository(
     publish(tmp_path, run, "--yes")
     assert hub.uploads == before
     assert len(before) == 2
+
+
+def test_the_calls_are_those_of_a_private_repository_and_one_commit(hub: UploadHub, tmp_path: Path) -> None:
+    """By huggingface_hub's own client: looked up, made private, large files first, then all names in one commit."""
+    run = made(tmp_path)
+    publish(tmp_path, run, "--yes")
+    (asked,) = hub.created
+    assert (asked["organization"], asked["name"]) == ("org", "mine")
+    assert asked.get("visibility") == "private" or asked.get("private") is True
+    changes = [path for verb, path, _ in hub.requests if verb in ("POST", "PUT")]
+    order = [next(number for number, path in enumerate(changes) if part in path)
+             for part in ("repos/create", "preupload/main", "lfs/objects/batch", "/blob/", "commit/main")]  # fmt: skip
+    assert order == sorted(order)
+    assert sum("/commit/" in path for path in changes) == 1
+
+
+def broken_off(hub: UploadHub, then: Callable[[], None]) -> None:
+    """The first large file is taken, and at the second one ``then`` happens."""
+    taken: list[int] = []
+
+    def on_blob() -> bool:
+        taken.append(1)
+        if len(taken) == 2:
+            then()
+        return len(taken) != 2
+
+    hub.on_blob = on_blob
+
+
+@pytest.mark.parametrize("how", ["killed", "refused"])
+def test_one_that_broke_off_half_way_goes_on(hub: UploadHub, tmp_path: Path, how: str) -> None:
+    """Nobody sees half of it: there is no commit; what has arrived does not go over again."""
+    run = made(tmp_path)
+    words = ["publish", run.id, "--to", f"hf:{REPO}", "--workspace", str(tmp_path / "ws"), "--yes"]
+    # One file after the other, so that one has arrived.
+    program = ("import sys; from huggingface_hub import _commit_api as api; api.UPLOAD_BATCH_MAX_NUM_FILES = 1; "
+               "from launch.cli.main import main; sys.exit(main(sys.argv[1:]))")  # fmt: skip
+    environment = {**os.environ, "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", program, *words], env=environment, stderr=subprocess.PIPE)
+    broken_off(hub, process.kill if how == "killed" else lambda: None)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == (-signal.SIGKILL if how == "killed" else 4), error.decode()
+    assert TOKEN not in error.decode()
+    assert hub.heads.get(REPO, {}) == {}
+    assert len(hub.uploads) == 1
+    before = list(hub.uploads)
+    hub.on_blob = lambda: True
+    publish(tmp_path, run, "--yes")
+    assert hub.uploads[:1] == before
+    assert len(hub.uploads) == len(set(hub.uploads)) == 2
+    assert hub.commits[REPO][hub.heads[REPO]["main"]] == OUTPUT
 
 
 def test_weights_of_before_go_and_what_is_the_users_stays(

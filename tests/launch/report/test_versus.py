@@ -1,4 +1,4 @@
-"""Runs held against each other, by the numbers of their samples."""
+"""Runs compared with each other, by the numbers of their samples."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from launch.runs import gc, rundir
 from launch.runs.journal import Event
 from launch.runs.rundir import Run
 from launch.status import assess, why
+from launch.status.cluster import Queue
 from launch.submit import repair
 from launch.submit.submitter import Action, Submitter
 from tests.support import made_runs as made
@@ -63,11 +64,11 @@ class Cluster:
 
 
 def status(run: Run, cluster: Any) -> None:
-    assert len(assess.look(run, run.plan(), assess.Queue.of(cluster.squeue()), cluster.sacct).stages) >= FEW
+    assert len(assess.look(run, run.plan(), Queue.of(cluster.squeue()), cluster.sacct).stages) >= FEW
 
 
 def explain(run: Run, cluster: Any) -> None:
-    found = assess.look(run, run.plan(), assess.Queue.of(cluster.squeue()), cluster.sacct)
+    found = assess.look(run, run.plan(), Queue.of(cluster.squeue()), cluster.sacct)
     assert len(why.explain(run, run.plan(), run.profile(), found)) >= FEW
 
 

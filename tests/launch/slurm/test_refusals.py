@@ -1,4 +1,4 @@
-"""Silence and refusal are told apart, and a refusal says which limit."""
+"""No response and a refusal are different errors, and a refusal says which limit."""
 
 import pytest
 

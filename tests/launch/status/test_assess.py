@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.core import claim
+from jobs.core import claim, files
+from jobs.core.paths import StagePaths
 from jobs.core.progress import ProgressWriter
 from jobs.core.slurm_states import JobState
 from jobs.core.verdict import FailureClass, Outcome
@@ -23,7 +24,8 @@ from launch.runs.rundir import Run
 from launch.slurm.queue import AccountRow, QueueRow
 from launch.status import advice, progress
 from launch.status import text as show_status
-from launch.status.assess import Queue, look
+from launch.status.assess import look
+from launch.status.cluster import Queue
 from launch.status.model import RunStatus, StageStatus, State
 from launch.submit import cancel
 from tests.support.made_runs import make, row, said, sealed, stage, started, store_of, submitted
@@ -179,7 +181,7 @@ def test_absence_is_lost_never_success(run: Run) -> None:
     started(run, "cpt", "11")
     found = first(run)
     assert found.state is State.LOST
-    assert found.text == "ended without a word; neither the queue nor the accounting knows its job"
+    assert found.text == "ended without a verdict; neither the queue nor the accounting knows its job"
 
 
 @pytest.mark.failure(1, 2)
@@ -384,7 +386,8 @@ def test_a_stage_of_another_user_says_whose_it_is_and_is_not_called_lost(
 
 def test_elapsed_is_the_work_and_not_the_time_between_starts(tmp_path: Path) -> None:
     """A job that was requeued for an hour has not computed for it; what is made again is not as old as its first seal."""
-    events = tmp_path / "events.jsonl"
+    stage = StagePaths(tmp_path)
+    events = stage.events
 
     def note(event: str, job: str, restart: int, at: float) -> str:
         return json.dumps({"event": event, "job": job, "restart": restart, "time": at, "attempt": "a"}) + "\n"
@@ -392,14 +395,20 @@ def test_elapsed_is_the_work_and_not_the_time_between_starts(tmp_path: Path) -> 
     first = note("start", "7", 0, 100) + note("verdict", "7", 0, 160)  # a time limit
     second = note("start", "7", 1, 3760) + note("sealed", "7", 1, 3790) + note("verdict", "7", 1, 3791)
     events.write_text(first + second)
-    assert progress.worked(events).seconds == 60 + 31
-    assert len(progress.worked(events).starts) == 2
+    assert progress.worked(stage).seconds == 60 + 31
+    assert len(progress.worked(stage).starts) == 2
     again = note("start", "9", 0, 9000) + note("sealed", "9", 0, 9009)
     events.write_text(first + second + again)
-    made = progress.worked(events)
+    made = progress.worked(stage)
     assert (made.seconds, len(made.starts), made.end["job"]) == (9, 1, "9")
     killed = note("start", "7", 0, 100) + note("start", "7", 1, 180) + note("sealed", "7", 1, 200)
     events.write_text(killed)
-    assert progress.worked(events).seconds == 80 + 20
+    assert progress.worked(stage).seconds == 80 + 20
+    # It was killed without a word: its last sign of life, and not the hour in the queue behind it.
+    files.append_json_line(stage.progress, {"time": 130.0, "step": 3, "total": 9, "restart": 0, "metrics": {}})
+    assert progress.worked(stage).seconds == 30 + 20
+    saved = note("save_took", "7", 0, 140).replace("}", ', "sealed": true}')
+    events.write_text(killed.replace(note("start", "7", 1, 180), saved + note("start", "7", 1, 180)))
+    assert progress.worked(stage).seconds == 40 + 20
     events.write_text("")
-    assert progress.worked(events).seconds is None
+    assert progress.worked(stage).seconds is None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -42,6 +44,7 @@ def made(
     numbers: dict[tuple[Any, ...], float | None] | None = None,
     ranking: Ranking | None = RANKING,
     keys: tuple[str, ...] = KEYS,
+    profile: Mapping[str, str] | None = None,
     **record: Any,
 ) -> tuple[Family, dict[tuple[Any, ...], Run]]:
     """A family of local runs whose evaluations measured these numbers; None: not yet."""
@@ -50,7 +53,7 @@ def made(
     runs: dict[tuple[Any, ...], Run] = {}
     for index, (values, value) in enumerate(numbers.items()):
         stage = replace(evaluation("final"), fingerprint=f"{index:02}" * 32)
-        run = make(directory / "ws", stage, profile={"executor": "local"})
+        run = make(directory / "ws", stage, profile={"executor": "local", **(profile or {})})
         runs[values] = run
         if value is not None:
             measured = {"held": {"loss": number(value)}, "test": {"loss": number(value + 0.25)}}
@@ -154,6 +157,31 @@ def test_the_page_shows_values_as_text(tmp_path: Path, capsys: pytest.CaptureFix
     assert "[U+202E]" in page
     assert "default-src 'none'" in page
     assert "believe the second" in page
+
+
+def test_the_page_in_korean_has_the_same_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    family, runs = made(tmp_path, {**LOSSES, (2e-5, 0.5): None})
+    where = ["--workspace", str(tmp_path / "ws"), "--html"]
+    assert main(["report", family.id, *where, str(tmp_path / "en.html")]) == 0
+    assert main(["report", family.id, *where, str(tmp_path / "ko.html"), "--language", "ko"]) == 0
+    english, korean = ((tmp_path / name).read_text() for name in ("en.html", "ko.html"))
+    assert "<html lang=ko>" in korean
+    assert f"가장 좋은 실행: {runs[2e-5, 0.1].id}" in korean
+    assert "뒤의 숫자를 믿으세요" in korean
+    assert "아직 제출되지 않음" in korean
+
+    def numbers(page: str) -> list[str]:
+        return sorted(re.findall(r"(?<![\w#-])[-+]?\d+\.\d+", page.partition("</style>")[2]))
+
+    assert numbers(korean) == numbers(english)
+    words = re.sub(r"<[^>]*>", " ", korean.partition("</style>")[2])
+    words = re.sub(r"stages\.\S+|overnight \S+ \S+", " ", words)
+    for name in (family.id, *(run.id for run in runs.values())):
+        words = words.replace(name, " ")
+    left = set(re.findall(r"[a-z]{4,}", words))
+    assert not left - {"overnight", "held", "loss", "final", "status", "later"}, left
+    assert main(["report", family.id, "--md", *where[:2]]) == 2
+    capsys.readouterr()
 
 
 def test_a_damaged_record_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,8 @@ from launch.runs.journal import Event
 from launch.runs.rundir import Run
 from launch.slurm.queue import AccountRow, QueueRow
 from launch.status import why
-from launch.status.assess import Queue, look
+from launch.status.assess import look
+from launch.status.cluster import Queue
 from launch.status.model import RunStatus, StageStatus, State
 from launch.status.why import Why
 from tests.support.made_runs import make, row, said, sealed, stage, started, store_of, submitted
@@ -45,7 +46,7 @@ def text_of(found: Why) -> str:
 
 @pytest.mark.parametrize("state", list(State))
 def test_every_state_has_its_words_and_its_next_command(run: Run, state: State) -> None:
-    """Whoever has to do something is told what; who has not is not told to."""
+    """Where the user has to do something, it is named; otherwise nothing is."""
     shown = StageStatus("cpt", state, f"these words for {state}", job="11")
     (found,) = why.explain(run, run.plan(), run.profile(), RunStatus((shown,)), "cpt")
     assert found.state == state.value

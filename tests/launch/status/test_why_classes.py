@@ -19,7 +19,7 @@ from jobs.core import verdict
 from jobs.core.paths import Workspace
 from jobs.core.verdict import FailureClass, Outcome
 from jobs.lifecycle import steps
-from jobs.lifecycle.steps import Start
+from jobs.lifecycle.start import Start
 from launch.cli.main import main
 from launch.plan.model import PlannedInput
 from launch.render import scripts

@@ -1,4 +1,4 @@
-"""Ctrl-C in ``overnight run``: nothing further is begun, also where the stage of the moment still finishes."""
+"""Ctrl-C in ``overnight run``: nothing further is begun, also where the current stage still finishes."""
 
 from __future__ import annotations
 

@@ -145,6 +145,40 @@ def test_a_log_moves_no_cursor(tmp_path: Path) -> None:
     assert screen.log_lines(run, "cpt", 5) == [" [2J ]0;taken red"]
 
 
+def test_the_newest_line_of_a_log_is_seen_however_long_those_before_are(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    logs = run.paths.stage("cpt").logs
+    logs.mkdir(parents=True)
+    (logs / "7_0.log").write_text("first\n" + "x" * 190 + "\n\nlast\n")
+    assert screen.log_lines(run, "cpt", 5, 80) == ["x" * 80, "x" * 80, "x" * 30, "", "last"]
+    assert screen.log_lines(run, "cpt", 2, 80) == ["", "last"]
+
+
+def test_reports_are_read_on_where_they_were_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = a_run(tmp_path)
+    path, known, parsed = run.paths.stage("cpt").progress, screen.ReportCache(), []
+    parse = screen.Report.parse
+    monkeypatch.setattr(screen.Report, "parse", lambda line: parsed.append(line) or parse(line))
+    assert known.of(path) == []
+    reported(run, "cpt", 1, 2, 3)
+    assert [one.step for one in known.of(path)] == [1, 2, 3]
+    with path.open("a") as stream:
+        stream.write('{"time": 1004.0, "step": 4, "tot')  # its end is not written yet
+    assert [one.step for one in known.of(path)] == [1, 2, 3]
+    with path.open("a") as stream:
+        stream.write('al": 100}\n')
+    reported(run, "cpt", *range(5, 600))
+    found = [one.step for one in known.of(path)]
+    assert found == [*range(600 - len(found), 600)]
+    assert 100 < len(found) <= screen.MOST_REPORTS
+    parsed.clear()
+    assert known.of(path)[-1].step == 599
+    assert parsed == []
+    path.write_text("")  # made again
+    reported(run, "cpt", 1)
+    assert [one.step for one in known.of(path)] == [1]
+
+
 def test_plain_says_each_change_once(tmp_path: Path) -> None:
     run = a_run(tmp_path)
     states = iter([(State.WAITING, State.WAITING), (State.RUNNING, State.WAITING), (State.RUNNING, State.WAITING),

@@ -16,7 +16,7 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from jobs.backends.nemo import data
 from jobs.backends.nemo.settings import NemoSettings
-from jobs.encoding.rows import Tokens
+from jobs.encoding.tokens import Tokens
 
 settings = NemoSettings.read({"steps": 1, "lr": 1e-5, "batch_size": 2, "sequence_length": 1024, "packed": True})
 scratch, peaks = Path(sys.argv[2]), []

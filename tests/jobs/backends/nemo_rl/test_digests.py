@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from jobs.backends.nemo_rl import digests
-from jobs.core import seal, shares
-from jobs.core.seal import Depth
+from jobs.core import hashing, seal, shares
+from jobs.core.hashing import Depth
 
 FILES = {f"step/part-{number}": os.urandom(1000 * (number + 1)) for number in range(7)}
 
@@ -39,8 +39,8 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         cluster.shutdown()
 
 
-def expected(save: Path, depth: Depth = Depth.FULL) -> dict[str, seal.FileDigest]:
-    return {entry.path: entry for entry in seal.digest_files(save, seal.list_files(save), depth)}
+def expected(save: Path, depth: Depth = Depth.FULL) -> dict[str, hashing.FileDigest]:
+    return {entry.path: entry for entry in hashing.digest_files(save, seal.list_files(save), depth)}
 
 
 @pytest.mark.full

@@ -279,7 +279,7 @@ def test_exactly_the_newest_valid_save_is_laid_out(make: Callable[..., Made]) ->
 
 
 def test_saves_of_another_input_model_are_not_gone_on_with(make: Callable[..., Made], tmp_path: Path) -> None:
-    """NeMo-RL would take them without a word. The place of the saves is that of the fingerprint; here somebody put
+    """NeMo-RL would silently take them. The place of the saves is that of the fingerprint; here somebody put
     those of another there."""
     made = make()
     made.stage.spec.stage_paths.stop.touch()

@@ -22,7 +22,7 @@ from jobs.training import gguf, interface, models, tokenizers  # noqa: E402
 from jobs.training.export import card, gguf_file, shards, smoke  # noqa: E402
 from jobs.training.gguf import ConversionFailed  # noqa: E402
 from jobs.training.probe_texts import PROBE_TEXTS  # noqa: E402
-from tests.support import stages  # noqa: E402
+from tests.support import stages, tokenizer_shapes  # noqa: E402
 from tests.support.stages import Stage  # noqa: E402
 
 pytestmark = pytest.mark.train
@@ -177,6 +177,69 @@ def test_a_gguf_file_is_read_back(tmp_path: Path, source: Path, type_: str, apar
     assert "read back, it gives the logits" in (stage.output / "README.md").read_text()
 
 
+def of_family(directory: Path, family: str) -> Path:
+    """A random model with a tokenizer of its family."""
+    import transformers
+
+    (tokenizer_shapes.llama3 if family == "llama3" else tokenizer_shapes.qwen)(directory)
+    torch.manual_seed(1)
+    sizes: dict[str, Any] = {
+        "vocab_size": 400, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 256, "bos_token_id": None, "eos_token_id": 1,
+        "tie_word_embeddings": family != "qwen2",
+    }  # fmt: skip
+    rope = {"rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0}}
+    made = {
+        "llama3": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, **rope)),
+        "qwen2": lambda: transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**sizes, **rope)),
+        "qwen3": lambda: transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**sizes, **rope, head_dim=128)),
+    }[family]()
+    for name, value in made.named_parameters():
+        if value.ndim == 1:  # norms begin as ones and biases as zeros, which any place would fit
+            torch.nn.init.normal_(value, mean=0.0 if "bias" in name else 1.0, std=0.3)
+    made.save_pretrained(directory)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("family", "pre"), [("llama3", "llama-bpe"), ("qwen2", "qwen2"), ("qwen3", "qwen2")]
+)  # fmt: skip
+def test_llama_3_and_qwen_are_read_back(tmp_path: Path, family: str, pre: str) -> None:
+    """By transformers the logits of the model, by our conversion its ids, and what is written says how text is cut."""
+    directory = of_family(tmp_path / "model", family)
+    model = models.load_model(directory)
+    probes = gguf.probe_ids(directory)
+    source = models.logits(model, probes)
+    made = gguf_file.write(directory, model, "f32", "x")
+    found = gguf_file.check(made, model, source, probes)
+    assert found["gguf_rounding"] < 1e-4
+    facts = gguf.read_gguf_tokenizer(made.path)
+    assert (facts.pre, facts.add_bos) == (pre, family == "llama3")
+    back = tmp_path / "back"
+    (tmp_path / "alone").mkdir()
+    back.mkdir()
+    shutil.copyfile(made.path, tmp_path / "alone/x.gguf")
+    gguf.gguf_to_hf(tmp_path / "alone/x.gguf", back)
+    before, after = tokenizers.load(directory), tokenizers.load(back)
+    for text in (*gguf_file.CUT_TEXTS, "<think>1</think><|im_end|>", "<|eot_id|> Hi there"):
+        assert list(before(text)["input_ids"]) == list(after(text)["input_ids"]), text
+    assert [token.special for token in before.added_tokens_decoder.values()] == [
+        token.special for token in after.added_tokens_decoder.values()
+    ]
+    assert float((logits(back) - logits(directory)).abs().max()) < 1e-4
+
+
+def test_how_digits_are_cut_is_not_guessed(tmp_path: Path) -> None:
+    """No merge of digits is in the vocabulary, so that ids alone could not tell; the pattern does."""
+    directory = of_family(tmp_path / "model", "qwen2")
+    raw = json.loads((directory / "tokenizer.json").read_text())
+    pattern = raw["pre_tokenizer"]["pretokenizers"][0]["pattern"]
+    pattern["Regex"] = pattern["Regex"].replace(r"\p{N}|", r"\p{N}{1,2}|")
+    (directory / "tokenizer.json").write_text(json.dumps(raw))
+    with pytest.raises(ConversionFailed, match="cuts texts in none of these ways: gpt-2, smollm, llama-bpe, qwen2"):
+        gguf_file.write(directory, models.load_model(directory), "f16", "x")
+
+
 def test_a_gguf_file_that_is_wrong_is_refused(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gguf_file, "_beside_each_other", lambda key, tensor, heads, own: tensor)
     with pytest.raises(ConversionFailed, match=r"against the model rounded to f16: logits differ by"):
@@ -188,6 +251,8 @@ def test_a_gguf_file_that_is_wrong_is_refused(tmp_path: Path, source: Path, monk
     [
         ({"architectures": ["MistralForCausalLM"]}, "the architecture is MistralForCausalLM"),
         ({"attention_bias": True}, "have biases"),
+        ({"architectures": ["Qwen2ForCausalLM"], "use_sliding_window": True}, "sliding window"),
+        ({"architectures": ["Qwen3ForCausalLM"], "head_dim": 16}, "its heads have 16 numbers"),
         ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "of type linear"),
     ],
 )
@@ -207,7 +272,7 @@ def test_another_tokenizer_is_refused(tmp_path: Path, source: Path) -> None:
     raw["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
         {"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": False}, raw["pre_tokenizer"]]}  # fmt: skip
     (other / "tokenizer.json").write_text(json.dumps(raw))
-    with pytest.raises(ConversionFailed, match="cuts texts in none of these ways: gpt-2, smollm"):
+    with pytest.raises(ConversionFailed, match="cuts texts in none of these ways: gpt-2, smollm, llama-bpe, qwen2"):
         gguf_file.write(other, models.load_model(other), "f16", "x")
 
 

@@ -32,6 +32,7 @@ WORDS = {
     "resume": [],
     "doctor": ["run", "--fix"],
     "gc": ["--keep-days=-1", "--dry-run"],
+    "rm": ["run", "--yes"],
     "list": ["--json"],
 }
 

@@ -1,4 +1,4 @@
-"""Plain data as classes: what is read, and what is said of what is not."""
+"""Plain data as classes: what is read, and the errors for what is not."""
 
 import math
 from dataclasses import FrozenInstanceError
