@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from launch.base import paint
 from launch.cli import options
+from launch.config.fields import RESOURCE_KEYS
 from launch.submit import prepare
 
 if TYPE_CHECKING:
     from launch.plan.model import Planned
     from launch.plan.sweep import Sweep
     from launch.site.finding import Finding
+
+
+TAKEN_BY_ALL = frozenset({
+    *RESOURCE_KEYS, "kind", "backend", "executor", "seed", "checkpoint", "data", "steps", "epochs", "lr", "batch_size",
+    "tasks", "compare_to", "gate",
+})  # fmt: skip
+"""Keys of a stage that each back end takes, or that are none of its business."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +56,6 @@ def run(args: argparse.Namespace) -> int:
         options.print_result(value, preview.lines(scripts), args.json)
         return 0
     if args.check:
-        _refuse_settings(planned)
         return _check(planned, as_json=args.json)
     from launch.status import outlook
 
@@ -68,10 +76,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _refuse_settings(planned: Planned) -> None:
-    """Raises InputError: a setting that its back end would refuse."""
+    """Raises InputError: a setting that its back end would refuse. No back end is asked where stages have
+    only keys that each takes: the plan stays as quick as it is."""
+    written = planned.pipeline.data["stages"]
+    told = {name for name, keys in written.items() if isinstance(keys, dict) and keys.keys() - TAKEN_BY_ALL}
+    stages = tuple(stage for stage in planned.plan.stages if stage.name in told and stage.backend != "data")
+    if not stages:
+        return
     from launch.render import dry_run
 
-    dry_run.refuse_settings(planned.plan, planned.profile.profile, planned.workspace, planned.pipeline)
+    dry_run.refuse_settings(
+        replace(planned.plan, stages=stages), planned.profile.profile, planned.workspace, planned.pipeline
+    )
 
 
 def _sweep(args: argparse.Namespace, found: Sweep) -> int:
