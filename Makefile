@@ -23,6 +23,9 @@ EXTRAS := train,data,eval,nemo-run,submitit,hub,tensorboard,notify,watch,noteboo
 demo: $(if $(wildcard $(VENV)/.dev),$(VENV)/.dev,$(VENV)/.train)
 	$(BIN)/overnight fetch pipelines/pt_pt.yaml
 	$(BIN)/overnight run pipelines/pt_pt.yaml --cluster local
+	@# That names the page of the run; where somebody looks at a screen, the browser opens it.
+	@if [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] && command -v xdg-open >/dev/null; then \
+		xdg-open "$$($(BIN)/overnight report --html | sed -n 's/^page: //p')" >/dev/null 2>&1 || true; fi
 
 # In two halves side by side, each in two processes: the half on a real Slurm, with a cluster for each process, waits more
 # than it works. The output of the other half comes when it ends.

@@ -70,7 +70,7 @@ class Index:
 
     @property
     def bytes(self) -> int:
-        """Of the files of all sealed entries."""
+        """Of the files of all sealed entries, and of the saves that stay in them."""
         return sum(group.size for group in self.groups)
 
     def trainings(self) -> list[Training]:
@@ -128,7 +128,7 @@ def _listed(store: Path, known: Iterable[_Group]) -> Index:
     seals = {name: files.state(StorePaths(store / name).seal) for name in there}
     unsealed: dict[str, FileState | None] = {}
     for name in sorted(there, key=lambda name: (seals[name] or (0,) * 4)[2]):  # the newest last
-        found = None if seals[name] is None else _of_seal(StorePaths(store / name).seal)
+        found = None if seals[name] is None else _of_seal(StorePaths(store / name))
         if found is None or not re.fullmatch(_NAME, name, re.ASCII):
             unsealed[name] = seals[name]
             continue
@@ -139,10 +139,10 @@ def _listed(store: Path, known: Iterable[_Group]) -> Index:
     return Index(None, unsealed, tuple(group for group in groups if group.lines))
 
 
-def _of_seal(path: Path) -> tuple[Training | None, int, str] | None:
-    """What is kept of a seal; None: it is not valid."""
+def _of_seal(store: StorePaths) -> tuple[Training | None, int, str] | None:
+    """What is kept of a sealed entry: of its size that of the saves that stay in it, too. None: no valid seal."""
     try:
-        found = seal.load(path)
+        found = seal.load(store.seal)
     except (OSError, seal.SealBroken):
         return None
     noted, training = found.metrics, None
@@ -151,7 +151,21 @@ def _of_seal(path: Path) -> tuple[Training | None, int, str] | None:
         config = next((digests[name] for name in _CONFIGS if name in digests), "")
         backend = noted.get(speed.BACKEND, found.format)  # nemo's first seals say it so
         training = Training(str(noted[speed.SHAPE]), str(noted.get(speed.GPU)), str(backend), config)
-    return training, found.bytes, " ".join(_shown(noted.get(name)) for name in (speed.SECONDS, speed.MEMORY))
+    size = found.bytes + (saved_bytes(store) if found.kind is seal.SealKind.CHECKPOINT else 0)
+    return training, size, " ".join(_shown(noted.get(name)) for name in (speed.SECONDS, speed.MEMORY))
+
+
+def saved_bytes(store: StorePaths) -> int:
+    """Of the sealed saves of an entry, by their seals."""
+    return sum(sealed_bytes(store.save_seal(step)) for step in store.sealed_steps())
+
+
+def sealed_bytes(path: Path) -> int:
+    """By a seal; 0 where it cannot be read."""
+    try:
+        return seal.load(path).bytes
+    except (OSError, ValueError, seal.SealBroken):
+        return 0  # its verification will say so
 
 
 def _shown(value: Any) -> str:

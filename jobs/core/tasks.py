@@ -195,6 +195,9 @@ def _of_languages(given: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], s
         yield ("trained",), f"{trained} is none of the languages: {', '.join(languages)}"
 
 
+HARMLESS = {"en": 20, "ko": 8, "es": 8, "pt": 8}
+"""Language -> how many harmless prompts of ours there are (``jobs/evaluate/safety/harmless.jsonl``)."""
+
 BENCHMARK = "benchmark"
 """What a task ``reads`` that has no data stage."""
 

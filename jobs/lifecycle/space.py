@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from jobs.core import safetensors, seal, seal_index
+from jobs.core import safetensors, seal_index
 from jobs.core.paths import StorePaths, Workspace
 from jobs.core.spec import StageSpec
 
@@ -42,21 +42,13 @@ def lack(spec: StageSpec) -> str | None:
 def checkpoint_bytes(spec: StageSpec) -> tuple[int, str]:
     """Size of a save of the stage, and what that is known from."""
     for step in spec.store_paths.sealed_steps()[:1]:
-        return sealed_bytes(spec.store_paths.save_seal(step)), f"as its save at step {step}"
+        return seal_index.sealed_bytes(spec.store_paths.save_seal(step)), f"as its save at step {step}"
     parent = spec.inputs.get("checkpoint")
     if parent is None:
         return 0, "nothing to go by"
-    weights = sealed_bytes(parent.paths.seal)
+    weights = seal_index.sealed_bytes(parent.paths.seal)
     factor = _factor(parent.output)
     return int(weights * factor), f"{factor:g} times the {_words(weights)} of stage {parent.stage!r}"
-
-
-def sealed_bytes(path: Path) -> int:
-    """By a seal; 0 where it cannot be read."""
-    try:
-        return seal.load(path).bytes
-    except (OSError, ValueError, seal.SealBroken):
-        return 0  # its verification will say so
 
 
 def _factor(directory: Path) -> float:
@@ -83,11 +75,10 @@ def _free(store: StorePaths, quota: int | None) -> tuple[int, str]:
 
 
 def used_bytes(directory: Path) -> int:
-    """Bytes of all sealed things in the store, by their seals: walking all files would take minutes on Lustre. A sealed
-    entry has no saves any more."""
+    """Bytes of all sealed things in the store, by their seals: walking all files would take minutes on Lustre. Of a
+    sealed entry the saves count that stay for a curve."""
     index = seal_index.read(Workspace(directory.parent))
-    unsealed = [StorePaths(directory / name) for name in index.unsealed]
-    return index.bytes + sum(sealed_bytes(store.save_seal(step)) for store in unsealed for step in store.sealed_steps())
+    return index.bytes + sum(seal_index.saved_bytes(StorePaths(directory / name)) for name in index.unsealed)
 
 
 def _words(count: int) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import backends
-from jobs.core import files, redaction, seal, shares, symptoms, verdict
+from jobs.core import files, redaction, seal, seal_index, shares, symptoms, verdict
 from jobs.core.paths import StagePaths
 from jobs.core.patience import Patience
 from jobs.core.progress import ProgressWriter
@@ -213,7 +213,7 @@ def _collective_seconds(spec: StageSpec) -> float:
     alone, and pairs that one encodes for all. torch's own half an hour is too short for that; a hang is found by the
     monitor."""
     pairs = spec.inputs.get("data") if spec.kind == "dpo" else None
-    encoded = space.sealed_bytes(pairs.paths.seal) if pairs is not None else 0
+    encoded = seal_index.sealed_bytes(pairs.paths.seal) if pairs is not None else 0
     size = space.checkpoint_bytes(spec)[0] if spec.trains else 0
     return 3600.0 + size / monitor.SAVE_BYTES_PER_SECOND + encoded / ENCODED_BYTES_PER_SECOND
 

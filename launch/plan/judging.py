@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jobs.core import seal
 from jobs.core.paths import Workspace
 from launch.base.text import table
+from launch.plan.examples import examples_of, known_pairs
 from launch.plan.model import Plan, PlannedStage
-from launch.plan.power import examples_of
 
 if TYPE_CHECKING:
     from launch.config.pipeline import Pipeline
@@ -54,7 +53,7 @@ def _cost(
     plan: Plan, stage: PlannedStage, task: str, keys: dict[str, Any], pipeline: Pipeline, workspace: Workspace
 ) -> JudgeCost:
     told, judge = keys["judged_by"], pipeline.judges[keys["judge"]]
-    examples, known = examples_of(stage, task, workspace), _known(stage, told, workspace)
+    examples, known = examples_of(stage, task, workspace), known_pairs(stage, told, workspace)
     models = _models(plan, stage)
     questions = None
     if examples is not None and known is not None and models is not None:
@@ -74,18 +73,6 @@ def _models(plan: Plan, stage: PlannedStage) -> int | None:
     steps = plan.stage(stage.inputs["checkpoint"].stage).target_step
     at_start = "compare_to" not in stage.inputs
     return None if steps is None else math.ceil(steps / stage.settings["curve"]["every"]) + at_start
-
-
-def _known(stage: PlannedStage, told: dict[str, Any], workspace: Workspace) -> int | None:
-    """Pairs with a known answer; None: their data is not made yet."""
-    source = told.get("calibrate_on")
-    if source is None:
-        return 0
-    try:
-        made = seal.load(stage.inputs[source].store(workspace).seal).metrics.get("test")
-    except (OSError, ValueError, seal.SealBroken):
-        return None
-    return min(int(made), int(told["calibrate_limit"])) if isinstance(made, int) else None
 
 
 def show(found: list[JudgeCost]) -> str:

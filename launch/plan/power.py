@@ -13,11 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.core import power, results, seal
+from jobs.core import power, results
 from jobs.core.paths import Workspace
 from jobs.core.tasks import kind_of
 from launch.base.text import table
 from launch.config.kinds import measured
+from launch.plan.examples import examples_of
 from launch.plan.model import Plan, PlannedStage
 
 CHANGED = 0.15
@@ -63,7 +64,7 @@ def _power(
 ) -> GatePower:
     own = name.rpartition(".")  # of a back end of the user
     task, metric = measured(stage.settings["tasks"]).get(name, (own[0], own[2]))
-    examples = examples_of(stage, task, workspace)
+    examples = examples_of(stage, task, workspace, metric)
     absolute = "at_least" in rule or "at_most" in rule
     deviation = earlier.get(f"{task}.{metric}", {}).get("value" if absolute else "change")
     told = stage.settings["tasks"].get(task, {})
@@ -82,34 +83,6 @@ def _power(
     demand = next(key for key in rule if key != "tier")
     said = f"{demand} {rule[demand]}"
     return GatePower(stage.name, f"{task}.{metric}", said, examples, decides, assumed, needs)
-
-
-def examples_of(stage: PlannedStage, task: str, workspace: Workspace) -> int | None:
-    """Rows of the task, by the seal of its data and its limit; of a corpus each document is one. Of a benchmark whose
-    rows were not counted as many as its limit says."""
-    wanted = stage.settings["tasks"].get(task, {})
-    fetched = str(wanted.get("benchmark", "")).partition("/")[0]
-    role = f"benchmark:{fetched}" if fetched else wanted.get("data", "")
-    data, limit = stage.inputs.get(role), wanted.get("limit")
-    if data is None:
-        return None
-    try:
-        known = seal.load(data.store(workspace).seal).metrics
-    except (OSError, ValueError, seal.SealBroken):
-        return None
-    split = "test" if "choose" in stage.settings else wanted.get("split", "test")  # a choice is measured again there
-    made = _rows(known.get("rows"), wanted.get("rows", "")) if fetched else known.get(split)
-    if fetched and not made:
-        return limit if isinstance(limit, int) else None
-    if not isinstance(made, int) or made <= 0:
-        return None
-    return min(made, limit) if isinstance(limit, int) else made
-
-
-def _rows(counted: Any, place: str) -> int:
-    """Rows of a file or folder, of those that were counted; a data set in several files is not: they are its splits."""
-    found = [count for path, count in (counted or {}).items() if path == place or not place]
-    return int(found[0]) if len(found) == 1 else 0
 
 
 def deviations(plans: Iterator[Plan], workspace: Workspace) -> dict[str, dict[str, float]]:

@@ -73,13 +73,15 @@ def _memory_and_disk(planned: Planned) -> Iterator[Finding]:
 
 
 def _disk(planned: Planned, found: list[Estimate]) -> Finding:
-    """Of every stage that is not sealed: the finished checkpoint, and two saves of the one that needs most at a time.
-    Stages follow one another, so their saves do not add up; where they run side by side this is too little."""
+    """Of every stage that is not sealed: the finished checkpoint, the saves that stay, and those of the one that needs
+    most at a time: two, and the best one where it is selected. Stages follow one another, so these do not add up; where
+    they run side by side this is too little."""
     open_stages = {stage.name for stage in planned.plan.stages if not stage.store(planned.workspace).seal.exists()}
     left = [each for each in found if each.stage in open_stages]
     if not left:
         return Finding(Level.OK, "disk", "no size of a checkpoint is known")
-    needed = sum(each.checkpoint.finished for each in left) + 2 * max(each.checkpoint.save for each in left)
+    at_a_time = max((2 + _selects(planned, each)) * each.checkpoint.save for each in left)
+    needed = at_a_time + sum(each.checkpoint.finished + _kept(planned, each) * each.checkpoint.save for each in left)
     directory = finding.existing(planned.workspace.root)
     free = shutil.disk_usage(directory).free
     quota = planned.profile.profile.quota_bytes_of(planned.workspace.root)
@@ -88,6 +90,18 @@ def _disk(planned: Planned, found: list[Estimate]) -> Finding:
         words += f", its quota is {_gb(quota)}"
     level = Level.FAIL if needed > min(free, quota if quota is not None else free) else Level.OK
     return Finding(level, "disk", words)
+
+
+def _selects(planned: Planned, each: Estimate) -> bool:
+    """Whether the best save stays beside the newest."""
+    return planned.plan.stage(each.stage).settings.get("select") == "best"
+
+
+def _kept(planned: Planned, each: Estimate) -> int:
+    """Saves of a stage that stay, for a curve or as the pipeline says."""
+    stage = planned.plan.stage(each.stage)
+    every = stage.settings.get("keep_every")
+    return (stage.target_step or 0) // int(every) if every else 0
 
 
 def _gb(size: float) -> str:

@@ -21,7 +21,8 @@ from launch.runs.rundir import Run
 from launch.status import curves
 
 ToldSteps = dict[str, Any]
-"""Of a stage: ``id`` there, and ``step`` up to which it was told."""
+"""Of a stage: ``id`` there, and ``step`` up to which it was told. A tracker writes into it as it goes: what it has been
+told before it fails is neither made nor told a second time."""
 
 
 def to_wandb(run: Run, name: str, project: str, reports: list[Report], told: ToldSteps) -> str:
@@ -49,9 +50,11 @@ def to_mlflow(run: Run, name: str, project: str, reports: list[Report], told: To
     known = client.get_experiment_by_name(project)
     experiment = client.create_experiment(project) if known is None else known.experiment_id
     found = str(told.get("id") or client.create_run(experiment, run_name=f"{run.id}-{name}").info.run_id)
+    told["id"] = found
     for report in reports:
         when = int(report.time * 1000)
         client.log_batch(found, [Metric(tag, value, when, report.step) for tag, value in curves.tags(report).items()])
+        told["step"] = report.step
     client.set_terminated(found)
     return found
 
@@ -68,14 +71,18 @@ def tell(run: Run, plan: Plan, tracker: str, project: str) -> dict[str, ToldStep
     path = run.paths.tracked / f"{tracker}.json"
     known = _known(path)
     for name, paths in curves.of_run(run, plan).items():
-        told = known.get(name, {})
+        told = {"step": 0, **known.get(name, {})}
         reports = curves.joined(chain.from_iterable(map(curves.steps, paths)))
-        new = [report for report in reports if report.step > told.get("step", 0)]
+        new = [report for report in reports if report.step > told["step"]]
         if not new:
             continue
         files.make_directory(run.paths.tracked)
-        known[name] = {"id": _told(tracker, run, name, project, new, told), "step": new[-1].step}
-        files.write_json(path, known)
+        try:
+            told |= {"id": _told(tracker, run, name, project, new, told), "step": new[-1].step}
+        finally:
+            if "id" in told:
+                known[name] = told
+                files.write_json(path, known)
     return known
 
 

@@ -51,6 +51,13 @@ def configured(settings: TrainSettings, model: PreTrainedModel) -> LoraConfig:
     )
 
 
+def in_fp32(model: torch.nn.Module) -> None:
+    """Have adapters beside 4 bits in fp32: TRL rounds them to bf16, and a resumed run would go on with them in fp32."""
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
+
+
 def write(trainer: Trainer, source: Path, output: Path, settings: TrainSettings) -> bool:
     """Write the adapters to ``output``, or the weights of ``source`` with them added; whether those are there.
 

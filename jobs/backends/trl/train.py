@@ -164,13 +164,13 @@ def _trainer(
         "args": args, "train_dataset": dataset, "processing_class": tokenizer, "callbacks": [control],
     }  # fmt: skip
     transformers.set_seed(settings.seed)  # before adapters are drawn
+    if settings.lora_rank is not None:
+        from jobs.backends.trl import adapters
     if settings.lora_rank is None:
         common["model"] = load_model(source, attn_implementation=settings.attention)
         if kind == "dpo":
             common["ref_model"] = load_model(source, attn_implementation=settings.attention)
     else:  # the reference of DPO is the model without its adapters
-        from jobs.backends.trl import adapters
-
         common["model"] = adapters.load_base(source, settings)
         common["peft_config"] = adapters.configured(settings, common["model"])
     if kind == "cpt":
@@ -190,5 +190,7 @@ def _trainer(
         base = by_token(DPOTrainer)
         common["data_collator"] = Preferences(int(tokenizer.pad_token_id))
     trainer: Trainer = watched(base, control, order, settings)(**common)
+    if settings.lora_base == "nf4":
+        adapters.in_fp32(trainer.model)
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer

@@ -93,8 +93,14 @@ def test_adapters_alone(tmp_path: Path, base: Path, data: Path) -> None:
 
 
 def test_weights_in_four_bits(tmp_path: Path, base: Path, data: Path) -> None:
-    """QLoRA learns, and its adapters are added to the weights of the base as they are, not as they were rounded."""
+    """QLoRA learns, and its adapters are added to the weights of the base as they are, not as they were rounded. A stop
+    changes nothing: adapters are fp32 from the first step."""
     pytest.importorskip("bitsandbytes")
+    whole, parts = (make(tmp_path / name, "sft", base, data, lora_base="nf4", lora_dropout=0.1) for name in ("a", "b"))
+    whole.start()
+    parts.start(stop_after=3)
+    parts.start()
+    assert parts.losses() == whole.losses()
     made = make(tmp_path / "sft", "sft", base, data, lora_base="nf4", lora_targets=["q_proj"], steps=20)
     made.start()
     assert made.losses()[20] < made.losses()[1]

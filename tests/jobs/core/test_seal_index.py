@@ -202,3 +202,15 @@ def test_steps_are_kept_of_trainings_that_noted_one(tmp_path: Path) -> None:
         assert found.steps(kind, 2) == [(name("9", "3"), 0.75, None), (name("9", "2"), 0.5, None)]
         assert found.steps(kind, 100)[-1] == (other.root.name, None, None)
         assert len(found.steps(kind, 100)) == 4
+
+
+def test_saves_that_stay_in_a_sealed_entry_count(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    store = workspace.entry("checkpoint", "5" * 64)
+    for directory, place in ((store.save(4), store.save_seal(4)), (store.output, store.seal)):
+        directory.mkdir(parents=True)
+        (directory / "model.bin").write_bytes(b"x" * 30)
+        kind = seal.SealKind.SAVE if directory == store.save(4) else seal.SealKind.CHECKPOINT
+        seal.seal_directory(directory, place, kind=kind, format="hf", fingerprint="5" * 64)
+    assert space.used_bytes(workspace.store) == 60
+    assert seal_index.read(workspace).bytes == 60

@@ -246,7 +246,7 @@ pipeline.yaml:24:87: stages.sft.time: a duration is text: write "30" for 30 minu
         ("lr: 1e-5, nodes: 2", "lr: 1e-5, backend: troy", "there is no back end 'troy'; nearest: toy"),
         ("lr: 1e-5, nodes: 2", "lr: 1e-5, backend: megatron_bridge", "there are: toy, trl"),
         ("lr: 1e-5, nodes: 2", "lr: 1e-5, beta: 0.1", "stages.sft.beta: is a key of dpo stages"),
-        ("lr: 1e-5, nodes: 2", "lr: 1e-5, shard: full", "one back end stands under options: {shard: 'full'}"),
+        ("lr: 1e-5, nodes: 2", "lr: 1e-5, shard: full", "one back end goes under options: {shard: 'full'}"),
         ("lr: 1e-5, nodes: 2", "lr: 1e-5, warmup_steps: 11", "11 is more than steps (10)"),
         ("lr: 1e-5, nodes: 2", "lr: 1e-5, batch_size: 8, micro_batch_size: 3", "not divisible by micro_batch_size 3"),
         ("lr: 1e-5, nodes: 2", 'lr: 1e-5, partition: "a\\nb"', "has a line break or control character"),

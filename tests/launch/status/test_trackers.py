@@ -65,6 +65,29 @@ def test_each_step_is_told_once_and_a_tracker_that_fails_changes_nothing(
     assert chain.seal("sft") == sealed
 
 
+def test_what_was_told_before_a_failure_is_neither_made_nor_told_again(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str | None, list[int]]] = []
+
+    def tracker(run: Run, name: str, project: str, reports: list[Any], told: dict[str, Any]) -> str:
+        calls.append((told.get("id"), [report.step for report in reports]))
+        told.setdefault("id", "theirs")
+        if len(calls) == 1:
+            told["step"] = 2
+            raise ConnectionError("gone")
+        return str(told["id"])
+
+    monkeypatch.setitem(trackers.TRACKERS, "mlflow", tracker)
+    run = Run(chain.workspace, chain.newest_run)
+    with pytest.raises(InputError, match="gone"):
+        trackers.tell(run, run.plan(), "mlflow", "p")
+    trackers.tell(run, run.plan(), "mlflow", "p")
+    assert calls[0][0] is None
+    assert calls[1][0] == "theirs"
+    assert calls[0][1] == [1, 2, *calls[1][1]]
+
+
 def test_one_that_is_not_installed_says_so(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*given: Any) -> str:
         raise ImportError("No module named 'mlflow'")
@@ -113,7 +136,7 @@ def logged(path: Path) -> list[int]:
     return found
 
 
-def test_mlflow_without_network(chain: Chain) -> None:
+def test_mlflow_without_network(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the real library, twice, into files below the run."""
     tracking = pytest.importorskip(
         "mlflow.tracking", reason="MLflow is not installed: pip install 'overnight[mlflow]'", exc_type=ImportError
@@ -123,6 +146,7 @@ def test_mlflow_without_network(chain: Chain) -> None:
     more(chain, 3, told["step"] + 1)
     again = json.loads(chain.overnight("track", run, "--to", "mlflow", "--json").stdout)["stages"]["sft"]
     assert again == {"id": told["id"], "step": told["step"] + 1}
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # to look at it here; the command says so by itself
     client = tracking.MlflowClient((chain.workspace.run(run).tracked / "mlflow").as_uri())
     found = client.get_metric_history(told["id"], "train/loss")
     assert [one.step for one in found] == list(range(1, told["step"] + 2))
