@@ -151,6 +151,10 @@ class StagePaths(Rooted):
         """Stacks of one process, written when it made no progress."""
         return self.logs / f"{job}_{restart}.rank{rank}.stack"
 
+    def server_log(self, restart: int, rank: int) -> Path:
+        """What the server said that one process of an evaluation has started."""
+        return self.logs / f"{restart}.rank{rank}.server"
+
     def avoid(self, job: str) -> Path:
         """Nodes (comma-separated) that later runs of a job are to exclude."""
         return self.root / f"avoid-{job}"

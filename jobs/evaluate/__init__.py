@@ -44,13 +44,15 @@ def run(spec: StageSpec, ctx: WorkContext, load: Load) -> Result:
 
     rows = session.chosen_rows(spec, settings)
     judges = session.judges_of(spec, settings, ctx)
-    if settings.server is not None or settings.answers is not None:
-        tasks = session.asked(settings, rows, ctx, judges)
-    else:
-        loaded = replace(session.load(spec.inputs["checkpoint"].output, spec, settings), judges=judges)
-        tasks = session.prepared(settings, rows, loaded)
-    work = session.EvaluationSession(spec, ctx, tasks)
-    if not work.end(work.measure()):
+    with session.answering(spec, settings, ctx) as there:
+        if there is not None:
+            tasks = session.asked(settings, rows, there, judges)
+        else:
+            loaded = replace(session.load(spec.inputs["checkpoint"].output, spec, settings), judges=judges)
+            tasks = session.prepared(settings, rows, loaded)
+        work = session.EvaluationSession(spec, ctx, tasks)
+        is_through = work.measure()
+    if not work.end(is_through):
         return Result("stopped", work.rows)
     if ctx.rank:
         return Result("done")

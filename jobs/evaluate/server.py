@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPException
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from jobs.training.settings import BadSettings
 
@@ -76,6 +76,8 @@ class Reply:
 class Answering(Protocol):
     """What answers requests: a server, or a file of answers. ``model`` is what it is called."""
 
+    engine: ClassVar[str]
+
     @property
     def model(self) -> str:
         """What it is called."""
@@ -89,11 +91,18 @@ class Answering(Protocol):
         """The replies to a group."""
         ...
 
+    def close(self) -> None:
+        """End what was started for it."""
+        ...
+
 
 @dataclass(frozen=True)
 class Server:
-    """A server. ``key``: variable of the environment with the key for it; ``end``: when the work has to stop, in
-    seconds of the epoch."""
+    """A server. ``key``: variable of the environment with the key for it, in place of which ``bearer`` is the key
+    itself; ``end``: when the work has to stop, in seconds of the epoch. ``meets`` raises where it is no use to ask
+    again, ``opens`` sends a request."""
+
+    engine: ClassVar[str] = "server"
 
     url: str
     model: str
@@ -103,6 +112,9 @@ class Server:
     end: Callable[[], float | None] = lambda: None
     patience: float = PATIENCE_SECONDS
     silence: float = SILENCE_SECONDS
+    bearer: str | None = None
+    meets: Callable[[], None] = lambda: None
+    opens: Callable[..., Any] = urllib.request.urlopen
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
@@ -132,6 +144,7 @@ class Server:
             told, pause = self._try(request)
             if told is not None and told.problem is None:
                 return told
+            self.meets()
             pause = max(pause, wait * random.uniform(0.5, 1.5))
             if told is not None and pause == float("inf"):
                 return told
@@ -152,14 +165,12 @@ class Server:
             "temperature": 0,
             "seed": self.seed,
         }
-        headers = {"Content-Type": "application/json"}
-        if self.key is not None:
-            headers["Authorization"] = f"Bearer {os.environ[self.key]}"
+        headers = {"Content-Type": "application/json", **self.headers()}
         asked = urllib.request.Request(
             f"{self.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers, method="POST"
         )
         try:
-            with urllib.request.urlopen(asked, timeout=self._silence()) as stream:
+            with self.opens(asked, timeout=self._silence()) as stream:
                 return _reply(stream.read()), 0.0
         except urllib.error.HTTPError as error:
             with error:
@@ -169,6 +180,14 @@ class Server:
             return Reply(problem=text), _pause(error) if error.code in PASSES else float("inf")
         except (OSError, HTTPException, ValueError) as error:  # silence, a closed connection, half an answer
             return Reply(problem=f"{type(error).__name__}: {error}"), 0.0
+
+    def headers(self) -> dict[str, str]:
+        """What says that we may ask."""
+        bearer = self.bearer if self.key is None else os.environ[self.key]
+        return {} if bearer is None else {"Authorization": f"Bearer {bearer}"}
+
+    def close(self) -> None:
+        """It is somebody else's."""
 
     def _silence(self) -> float:
         end = self.end()

@@ -7,6 +7,7 @@ need not meet while they work.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.core import files, results, seal
+from jobs.core import files, redaction, results, seal
 from jobs.core.paths import Workspace
 from jobs.core.spec import Input, StageSpec
 from jobs.core.tasks import JudgedKeys
@@ -24,6 +25,7 @@ from jobs.evaluate.judging.settings import JudgeSettings
 from jobs.evaluate.kept import Kept, Sample, SampleKey
 from jobs.evaluate.kinds import Loaded, PreparedTask
 from jobs.evaluate.server import Answering, OutOfTime, Server
+from jobs.evaluate.serving import OwnServer
 from jobs.evaluate.settings import EvaluateSettings
 from jobs.evaluate.stored import Stored
 from jobs.training.interface import WorkContext
@@ -218,14 +220,13 @@ def _content(given: Input) -> str:
 
 
 def asked(
-    settings: EvaluateSettings, rows: Mapping[str, Any], ctx: WorkContext, judging: Mapping[str, Judge]
+    settings: EvaluateSettings, rows: Mapping[str, Any], there: Answering, judging: Mapping[str, Judge]
 ) -> list[PreparedTask]:
     """The tasks made ready for a server, or for stored answers.
 
     Raises:
-        BadSettings: a task needs more than answers, or the server is not described.
+        BadSettings: a task needs more than answers.
     """
-    there = _answering(settings, ctx)
     found = []
     for name, task in settings.tasks.items():
         if task.kind.ask is None:
@@ -236,12 +237,40 @@ def asked(
     return found
 
 
-def _answering(settings: EvaluateSettings, ctx: WorkContext) -> Answering:
+@contextlib.contextmanager
+def answering(spec: StageSpec, settings: EvaluateSettings, ctx: WorkContext) -> Iterator[Answering | None]:
+    """What answers in place of a model in this process; None: nothing does. A server that is started for it ends here.
+
+    Raises:
+        BadSettings: the server is not described.
+    """
+    there = _answering(spec, settings, ctx)
+    try:
+        yield there
+    finally:
+        if there is not None:
+            there.close()
+
+
+def _answering(spec: StageSpec, settings: EvaluateSettings, ctx: WorkContext) -> Answering | None:
     if settings.answers is not None:
         return Stored(Path(settings.answers))
-    if settings.server is None:
-        raise BadSettings("setting 'server' is the address of a server")
-    return _server(settings.server, settings.model, settings.key, settings, ctx)
+    if settings.server is not None:
+        return _server(settings.server, settings.model, settings.key, settings, ctx)
+    if settings.command is None:
+        return None
+    checkpoint = spec.inputs["checkpoint"]
+    return OwnServer(
+        settings.command,
+        checkpoint.output,
+        settings.ready,
+        spec.stage_paths.server_log(ctx.restart, ctx.rank),
+        settings.model or checkpoint.stage,
+        _server("http://127.0.0.1", settings.model or checkpoint.stage, None, settings, ctx),
+        ctx.stop,
+        called=settings.model,
+        unseen=redaction.read(spec.stage_paths.secrets),
+    )
 
 
 def _server(url: str, model: str | None, key: str | None, settings: EvaluateSettings, ctx: WorkContext) -> Server:

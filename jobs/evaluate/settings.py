@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from jobs.core import server_command
+from jobs.core.server_command import READY_SECONDS
 from jobs.core.settings import setting
 from jobs.core.tasks import DataKeys, kind_of
 from jobs.evaluate.gates import AFTER, GateRule
@@ -21,6 +23,7 @@ class EvaluateSettings:
     ``gate``: metric (or ``task.metric``) -> what it must show; ``missed`` and ``undecided`` say what follows where it
     does not: ``stop`` or ``go``. ``server`` is the address of an OpenAI-compatible server that answers as ``model``,
     ``at_once`` how many requests it gets at a time, and ``key`` the variable of the environment with the key for it.
+    ``command`` starts such a server for the checkpoint, which may take ``ready`` seconds to its first answer.
     ``answers`` is a file of answers that are there already.
     ``batch_tokens`` is how many tokens go through the
     model at once, padding included; ``batch_prompts`` is how many answers are generated at once.
@@ -37,6 +40,8 @@ class EvaluateSettings:
     model: str | None = None
     key: str | None = None
     at_once: int = setting(8, at_least=1)
+    command: tuple[str, ...] | None = None
+    ready: float = setting(READY_SECONDS, above=0)
     answers: str | None = None
     batch_tokens: int = setting(2048, at_least=1)
     batch_prompts: int = setting(64, at_least=1)
@@ -56,7 +61,10 @@ class EvaluateSettings:
             raise BadSettings("setting 'tasks' must name at least one task")
         found = {"tasks": {name: _task(name, value) for name, value in tasks.items()}}
         gate = {name: GateRule.read(name, value) for name, value in (settings.get("gate") or {}).items()}
-        return build(cls, {**settings, **found, "gate": gate})
+        made = build(cls, {**settings, **found, "gate": gate})
+        for _, problem in server_command.problems(made.command) if made.command is not None else ():
+            raise BadSettings(f"setting 'command': {problem}")
+        return made
 
 
 def _task(name: str, value: Any) -> Task:

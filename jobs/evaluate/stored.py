@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from jobs.evaluate.server import Reply, Request
 from jobs.training.examples import ExamplesError
@@ -17,6 +18,7 @@ class Stored:
     that the samples of an evaluation can be scored again."""
 
     model = MODEL
+    engine: ClassVar[str] = "stored"
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -56,6 +58,9 @@ class Stored:
     def answer(self, requests: Sequence[Request]) -> list[Reply]:
         """The stored answers."""
         return [self._reply(request) for request in requests]
+
+    def close(self) -> None:
+        """Nothing was started."""
 
     def _reply(self, request: Request) -> Reply:
         found = self._answers.get(request.row)

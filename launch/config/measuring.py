@@ -4,10 +4,13 @@ import re
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal
 
+from jobs.core import server_command
+from jobs.core.server_command import READY_SECONDS
 from jobs.core.tasks import kind_of
 from launch.config.allowed import allows
-from launch.config.document.typed import Before, StrictModel, key
-from launch.config.fields import Count, Line, ModuleName, NotNegative, matching, not_empty, one_entry
+from launch.config.document.positions import Problem
+from launch.config.document.typed import Before, Faults, StrictModel, key
+from launch.config.fields import Count, Line, ModuleName, NotNegative, above, matching, not_empty, one_entry
 from launch.config.stage_keys import StageKeys, with_options
 
 
@@ -82,14 +85,30 @@ def settings_of(tasks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {name: with_options(_task(name, task)) for name, task in tasks.items()}
 
 
+class ServerKeys(StrictModel):
+    """A server that the stage starts and stops: its ``command``, and the seconds until it is ``ready``."""
+
+    command: tuple[Line, ...]
+    ready: Annotated[float, above(0)] = READY_SECONDS
+
+    def _check(self) -> None:
+        problems = [
+            Problem(("command",) if place is None else ("command", place), text)
+            for place, text in server_command.problems(self.command)
+        ]
+        if problems:
+            raise Faults(problems)
+
+
 class EngineKeys(StrictModel):
     """What runs the model: this toolkit, in a ``precision`` and in batches of so many tokens or prompts; or an
-    OpenAI-compatible ``server`` that answers as ``model``, ``at_once`` so many requests, with the secret ``key``."""
+    OpenAI-compatible ``server`` that answers as ``model``, ``at_once`` so many requests, with the secret ``key``: one
+    that is there, or one that the stage starts."""
 
     precision: Literal["fp32", "bf16"] | None = None
     batch_tokens: Count | None = None
     batch_prompts: Count | None = None
-    server: Annotated[Line, address] | None = None
+    server: Annotated[Line, address] | ServerKeys | None = None
     model: Line | None = None
     key: Line | None = None
     at_once: Count | None = None
@@ -114,6 +133,8 @@ class MeasuringStage(StageKeys):
         found = super().settings()
         del found["engine"]
         engine = {name: value for name, value in self.engine.plain().items() if value is not None}
+        if isinstance(self.engine.server, ServerKeys):
+            engine |= engine.pop("server")
         return {**found, **engine, "tasks": settings_of(self.tasks)}
 
 

@@ -17,7 +17,7 @@ from launch.config.document.words import show
 from launch.config.export import ExportStage
 from launch.config.kinds import FETCHED, MODEL_KINDS, TRAINING_DATA, TRAINING_KINDS, by_metric, measured, own_metrics
 from launch.config.lookups import of_kinds, reference
-from launch.config.measuring import ChooseStage, CurveStage, EvaluateStage, MeasuringStage
+from launch.config.measuring import ChooseStage, CurveStage, EvaluateStage, MeasuringStage, ServerKeys
 from launch.config.stages import BenchmarkSource, DataStage, TrainingStage
 from launch.inputs.toolkit import package_directory
 
@@ -179,11 +179,15 @@ def _evaluation(pipeline: Pipeline, name: str, stage: EvaluateStage) -> Iterator
     engine = stage.engine
     if stage.checkpoint is not None:
         yield from reference(pipeline, (*place, "checkpoint"), stage.checkpoint, MODEL_KINDS, FETCHED)
-    elif engine.server is None:
+    elif engine.server is None or isinstance(engine.server, ServerKeys):
         yield Problem(
             (*place, "checkpoint"), "is missing: write what is measured, or engine: {server: URL, model: NAME}"
         )
-    if engine.server is not None:
+    if isinstance(engine.server, ServerKeys):
+        if engine.key is not None:
+            text = "is for a server that is there: remove it, the stage makes a key for the one it starts"
+            yield Problem((*place, "engine", "key"), text, at_key=True)
+    elif engine.server is not None:
         yield from _server(pipeline, (*place, "engine"), stage)
     yield from _measuring(pipeline, name, stage)
     yield from _gate(pipeline, name, stage)
@@ -208,6 +212,9 @@ def _curve(pipeline: Pipeline, name: str, stage: CurveStage) -> Iterator[Problem
     if not found and isinstance(trained, TrainingStage) and trained.save_every is None:
         text = f"stage {stage.checkpoints} saves by time: write save_every there, so that the saves are known"
         yield Problem((*place, "checkpoints"), text)
+    if stage.engine.server is not None:
+        text = "is for a stage of kind evaluate: a curve swaps the weights of a model of its own"
+        yield Problem((*place, "engine", "server"), text, at_key=True)
     yield from _measuring(pipeline, name, stage)
 
 

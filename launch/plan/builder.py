@@ -26,7 +26,9 @@ if TYPE_CHECKING:  # status and the like read plans, and no pipeline: its models
     from launch.config.stages import DataStage, TrainingStage
 
 
-NOT_IN_RESULT = frozenset({"save_every", "keep_saves", "threads", "micro_batch_size", "at_once", "save_beside"})
+NOT_IN_RESULT = frozenset(
+    {"save_every", "keep_saves", "threads", "micro_batch_size", "at_once", "save_beside", "ready"}
+)
 """Settings that change how a stage gets to its result, not the result (up to rounding). ``validate_every`` is one where
 nothing follows from validations."""
 

@@ -75,7 +75,8 @@ def _roles(stage: PlannedStage) -> Iterator[tuple[str, str]]:
     measured = "source" if "curve" in stage.settings else "checkpoint"
     for role in stage.inputs:
         if role == measured:
-            yield "model", role
+            if "command" not in stage.settings:  # a server that the stage starts divides the GPUs by itself
+                yield "model", role
         elif role == "reference":
             yield role, role
         elif role.startswith(JUDGE):

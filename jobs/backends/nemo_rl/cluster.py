@@ -6,11 +6,8 @@ import os
 import time
 from dataclasses import dataclass
 
+from jobs.core.launchers import without_mpi
 from jobs.core.verdict import FailureClass
-
-STRIPPED = ("SLURM_", "PMI_", "PMIX_", "OMPI_", "MPI_")
-"""Prefixes of variables that must not reach Ray: it would hand them to every worker, and libraries there would believe
-to run under srun or mpirun."""
 
 
 class MissingGpus(RuntimeError):
@@ -43,10 +40,9 @@ class ClusterShape:
 
 
 def environment() -> dict[str, str]:
-    """Variables for Ray and NeMo-RL: ours without the launcher's."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(STRIPPED)}
+    """Variables for Ray and NeMo-RL: ours without the launcher's, which Ray would hand to every worker."""
     return {
-        **kept,
+        **without_mpi(os.environ),
         "NO_VCS_VERSION": "1",  # NeMo-RL would run git in its checkout
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_USAGE_STATS_ENABLED": "0",

@@ -156,7 +156,7 @@ def ask(task: Task, rows: list[Row], server: Answering, judges: Mapping[str, Jud
         return answered(task, functions, row, reply.text) | {"answer_tokens": tokens, "finish": reply.finish}
 
     requests = [[Request.of(row.value, row.texts["prompt"], longest, row.id)] for row in rows]
-    how = {"engine": type(server).__name__.lower(), "model": server.model, "max_new_tokens": longest}
+    how = {"engine": server.engine, "model": server.model, "max_new_tokens": longest}
     return PreparedTask(task.name, rows, requests, server.groups, server.answer, sample, how, Request.digest)
 
 

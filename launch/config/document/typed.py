@@ -243,11 +243,16 @@ def _written_otherwise(change: ReadValue, read: ReadValue) -> ReadValue:
 
 
 def _union(kinds: Sequence[Any]) -> ReadValue:
-    may_be_none, readers = types.NoneType in kinds, [_reader(kind) for kind in kinds if kind is not types.NoneType]
+    may_be_none = types.NoneType in kinds
+    models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, StrictModel)]
+    others = [_reader(kind) for kind in kinds if kind is not types.NoneType and kind not in models]
+    readers = others or [model.read for model in models]
 
     def read(value: Any) -> Any:
         if value is None and may_be_none:
             return None
+        if len(models) == 1 and isinstance(value, Mapping | models[0]):  # all else would say nothing of its keys
+            return models[0].read(value)
         problems: list[Problem] = []
         for each in readers:
             try:

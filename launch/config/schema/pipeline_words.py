@@ -110,8 +110,10 @@ PIPELINE_WORDS: dict[str, str] = {
     "stages.NAME.engine.batch_prompts": "prompts of a batch that is answered",
     "stages.NAME.engine.server": (
         "address of an OpenAI-compatible server that answers in place of a checkpoint: "
-        "`http://HOST:PORT/v1`"
+        "`http://HOST:PORT/v1`; or one that the stage starts for its checkpoint"
     ),
+    "stages.NAME.engine.server.command": "program and arguments of the server, with `{checkpoint}` and `{port}`",
+    "stages.NAME.engine.server.ready": "seconds that the server may take to its first answer",
     "stages.NAME.engine.model": "what the model is called at the server",
     "stages.NAME.engine.key": "name of the secret with the server's key",
     "stages.NAME.engine.at_once": "requests to the server at the same time",

@@ -69,6 +69,8 @@ def test_what_is_not_there_yet_is_said(workspace: Workspace) -> None:
     assert one.unknown == ("judge quality",)
     assert "judge quality not known yet" in evaluating.show([one])
     assert of(workspace, profile(), {"rows": SFT})[1] == [], "a server has the model"
+    served = of(workspace, profile("1G"), {"checkpoint": SFT}, command=["vllm", "{checkpoint}", "{port}"])
+    assert served[1] == [], "a server of the stage divides the GPUs by itself"
 
 
 def test_models_that_no_gpu_holds_together_are_refused(workspace: Workspace) -> None:
