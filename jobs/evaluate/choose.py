@@ -21,9 +21,9 @@ from jobs.core.spec import StageSpec
 from jobs.core.tasks import JudgedKeys
 from jobs.evaluate import compare, curve, session
 from jobs.evaluate.gates import GateFailed, GateRule, GateUndecided
-from jobs.evaluate.intervals import MetricEstimate
 from jobs.evaluate.kept import SAMPLES, Samples, read_samples
 from jobs.evaluate.kinds.judged import held_against
+from jobs.evaluate.observed import MetricEstimate
 from jobs.evaluate.settings import EvaluateSettings
 from jobs.training.interface import Result, WorkContext
 from jobs.training.points import Load, model_of, points

@@ -12,9 +12,10 @@ import numpy as np
 
 from jobs.evaluate import gates, metrics
 from jobs.evaluate.gates import Judgement
-from jobs.evaluate.intervals import FEWEST, Array, Clusters, MetricEstimate, Observed
+from jobs.evaluate.intervals import Array, Clusters
 from jobs.evaluate.kept import Samples
 from jobs.evaluate.kinds import Task
+from jobs.evaluate.observed import FEWEST, MetricEstimate, Observed
 from jobs.evaluate.settings import EvaluateSettings
 from jobs.training.settings import BadSettings
 

@@ -16,7 +16,7 @@ from typing import Any
 from jobs.core import power
 from jobs.core.power import CHANCE
 from jobs.core.verdict import FailureClass
-from jobs.evaluate.intervals import MetricEstimate, Observed
+from jobs.evaluate.observed import MetricEstimate, Observed
 from jobs.training.settings import BadSettings
 
 MUST = ("rise", "fall")

@@ -14,49 +14,20 @@ percentiles of a bootstrap are too narrow:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jobs.core.power import CHANCE, wilson
+from jobs.evaluate.observed import FEWEST, MetricEstimate, Observed
 
 Array = NDArray[np.float64]
 
 NORMAL = NormalDist()
-FEWEST = 5
 BLOCK = 4_000_000
 """Draws that are held at once."""
-
-
-@dataclass(frozen=True)
-class MetricEstimate:
-    """A value, or how far it moved, over ``n`` examples in ``groups``, with its 95 % interval.
-
-    ``low``, ``high``: None where there are too few groups. ``deviation``: standard error times the root of ``groups``,
-    from which follows what another number of examples would show.
-    """
-
-    value: float
-    low: float | None
-    high: float | None
-    n: int
-    groups: int
-    method: str
-    deviation: float | None = None
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What a metric came to, with what is needed to hold it against a threshold."""
-
-    estimate: MetricEstimate
-    below: Callable[[float], float]
-    """The chance of what was seen, or of more, if the truth were at or below a threshold."""
-    above: Callable[[float], float]
-    """The same, at or above it."""
 
 
 class Clusters:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from jobs.evaluate import intervals
-from jobs.evaluate.intervals import Array, Clusters, Observed
+from jobs.evaluate.intervals import Array, Clusters
+from jobs.evaluate.observed import Observed
 
 
 @dataclass(frozen=True)

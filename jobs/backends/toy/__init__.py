@@ -71,7 +71,7 @@ class ToySettings(DpoKeys, TrainingSettings):
     mishap_starts: int = setting(1_000_000, at_least=0)
 
 
-EVALUATION = ("tasks", "gate", "seed", "threads", "curve", "choose")
+EVALUATION = ("tasks", "gate", "missed", "undecided", "seed", "threads", "curve", "choose")
 """Settings of an evaluation."""
 
 
@@ -104,6 +104,7 @@ def rendered(spec: StageSpec, shape: ProcessShape) -> Rendered:
     """
     if spec.kind == "evaluate":
         unknown(spec.settings, EVALUATION)
+        evaluation.check(spec)
     else:
         validation.rows_of(spec.inputs["data"], ToySettings.read(spec.settings))
     return interface.in_process(spec, shape, CAPABILITIES.launcher)

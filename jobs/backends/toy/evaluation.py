@@ -1,19 +1,41 @@
-"""Evaluation by the toy model: the loss per character of each task's rows, of one model or of all saves."""
+"""Evaluation by the toy model: the loss per character of each task's rows, of one model or of all saves; gates on it.
+
+Gates are judged as everywhere (``jobs.evaluate.gates``). What they look at, the loss or the perplexity, comes from a
+bootstrap in plain Python: this back end runs where numpy is not installed.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import islice
+from statistics import fmean, stdev
 from typing import Any
 
 from jobs.backends import load
 from jobs.backends.toy import model
 from jobs.core import files, results
+from jobs.core.power import CHANCE
 from jobs.core.spec import StageSpec
+from jobs.evaluate import gates
+from jobs.evaluate.gates import GateRule
+from jobs.evaluate.kept import SAMPLES
+from jobs.evaluate.observed import FEWEST, MetricEstimate, Observed
 from jobs.training import examples, points
 from jobs.training.interface import Result, WorkContext
+from jobs.training.settings import BadSettings
+
+OF_LOSS = {"loss": float, "perplexity": math.exp}
+"""What gates may be on, from the mean loss."""
+
+RESAMPLES = 2000
+
+LossesOfTasks = Mapping[str, Mapping[str, float]]
+"""Task -> row -> loss."""
 
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
@@ -22,16 +44,126 @@ def run(spec: StageSpec, ctx: WorkContext) -> Result:
         return _choose(spec, ctx)
     if "curve" in spec.settings:
         return _curve(spec, ctx)
-    with open(ctx.output / "samples.jsonl", "w", encoding="utf-8") as stream:
-        summary = {}
-        tasks = sorted(spec.settings.get("tasks", {}).items())
+    losses: dict[str, dict[str, float]] = {}
+    tasks = sorted(spec.settings.get("tasks", {}).items())
+    with open(ctx.output / SAMPLES, "w", encoding="utf-8") as stream:
         for step, (task, wanted) in enumerate(tasks, start=1):
-            losses = dict(_losses(spec, wanted, model.start_scores(spec.inputs["checkpoint"])))
-            stream.writelines(json.dumps({"task": task, "id": name, "loss": it}) + "\n" for name, it in losses.items())
-            summary[task] = _summary(spec, losses)
+            losses[task] = dict(_losses(spec, wanted, model.start_scores(spec.inputs["checkpoint"])))
+            own = losses[task].items()
+            stream.writelines(json.dumps({"task": task, "id": name, "loss": it}) + "\n" for name, it in own)
             ctx.progress.report(step, len(tasks), task)
-    results.write(ctx.output, summary)
+    summary = {task: _summary(spec, own) for task, own in losses.items()}
+    judged = _judged(spec, losses, _earlier(spec), summary)
+    where = results.write(ctx.output, summary)
+    gates.apply(judged, spec.settings.get("missed", "stop"), spec.settings.get("undecided", "stop"), str(where))
     return Result("done", metrics=_values(summary))
+
+
+def check(spec: StageSpec) -> None:
+    """Refuse what would be asked of a model of characters in vain.
+
+    Raises:
+        BadSettings: a gate on something else than the loss or the perplexity, or without an earlier evaluation where it
+            needs one; a choice under conditions.
+    """
+    if spec.settings.get("choose", {}).get("subject_to"):
+        raise BadSettings("the toy back end chooses by the loss alone: leave subject_to out")
+    for name, given in spec.settings.get("gate", {}).items():
+        _gate(spec, name)
+        if GateRule.read(name, given).compares and "compare_to" not in spec.inputs:
+            raise BadSettings(f"gate {name!r} needs compare_to, an earlier evaluation")
+
+
+def _gate(spec: StageSpec, name: str) -> tuple[str, str]:
+    """Task and metric of a gate."""
+    tasks = spec.settings.get("tasks", {})
+    found = [(task, metric) for task in tasks for metric in OF_LOSS if name in (metric, f"{task}.{metric}")]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(f"{task}.{metric}" for task in tasks for metric in OF_LOSS)
+    raise BadSettings(f"gate {name!r}: the toy back end measures {names}: write one of them")
+
+
+def _earlier(spec: StageSpec) -> LossesOfTasks:
+    found: dict[str, dict[str, float]] = {}
+    if (other := spec.inputs.get("compare_to")) is not None:
+        for line in files.read_lines(other.output / SAMPLES):
+            row = json.loads(line)
+            found.setdefault(row["task"], {})[row["id"]] = row["loss"]
+    return found
+
+
+def _judged(
+    spec: StageSpec, losses: LossesOfTasks, earlier: LossesOfTasks, summary: Mapping[str, Any]
+) -> dict[str, tuple[gates.Judgement, str]]:
+    """Gate -> judgement, and what it looked at as text; both stand in ``summary`` afterwards."""
+    rules = {name: GateRule.read(name, given) for name, given in spec.settings.get("gate", {}).items()}
+    seen = {}
+    for name, rule in rules.items():
+        task, metric = _gate(spec, name)
+        now, old = losses[task], earlier.get(task, {})
+        pairs = (
+            [(old[row], now[row]) for row in now if row in old] if rule.compares else [(0.0, it) for it in now.values()]
+        )
+        if not pairs:
+            raise BadSettings(f"gate {name!r} ({rule}): the two evaluations have no example of {task} in common")
+        seen[name] = _observed(pairs, metric, rule.compares, spec.settings.get("seed", 0))
+    judged = {}
+    for name, one in gates.judge(rules, seen).items():
+        task, metric = _gate(spec, name)
+        observed, before = seen[name]
+        metrics = summary[task]["metrics"]
+        numbers = metrics.setdefault(metric, _of_mean(metrics["loss"], metric))
+        if rules[name].compares:
+            numbers |= {"before": before, "change": asdict(observed.estimate)}
+        numbers["gate"] = asdict(one)
+        judged[name] = one, _shown(observed.estimate, before if rules[name].compares else None)
+    return judged
+
+
+def _observed(pairs: Sequence[tuple[float, float]], metric: str, compares: bool, seed: int) -> tuple[Observed, float]:
+    """A metric of the second of each pair, or how far it is from that of the first; and the metric of the first."""
+    of = OF_LOSS[metric]
+
+    def value(some: Sequence[tuple[float, float]]) -> float:
+        after = of(fmean(pair[1] for pair in some))
+        return after - of(fmean(pair[0] for pair in some)) if compares else after
+
+    rng = random.Random(seed)
+    draws = sorted(value(rng.choices(pairs, k=len(pairs))) for _ in range(RESAMPLES))
+    known = len(pairs) >= FEWEST
+    low, high = draws[int(CHANCE * RESAMPLES)], draws[-1 - int(CHANCE * RESAMPLES)]
+    estimate = MetricEstimate(
+        value(pairs),
+        low if known else None,
+        high if known else None,
+        len(pairs),
+        len(pairs),
+        "bootstrap",
+        stdev(draws) * math.sqrt(len(pairs)),
+    )
+
+    def share(those: Sequence[bool]) -> float:
+        return (sum(those) + 1) / (RESAMPLES + 1)
+
+    observed = Observed(
+        estimate,
+        lambda at: share([one <= at for one in draws]),
+        lambda at: share([one >= at for one in draws]),
+    )
+    return observed, of(fmean(pair[0] for pair in pairs))
+
+
+def _of_mean(loss: Mapping[str, float], metric: str) -> dict[str, Any]:
+    of = OF_LOSS[metric]
+    return {**{key: of(loss[key]) for key in ("value", "low", "high")}, "n": loss["n"]}
+
+
+def _shown(one: MetricEstimate, before: float | None) -> str:
+    interval = "too few for an interval" if one.low is None else f"95 % interval [{one.low:.4f}, {one.high:.4f}]"
+    if before is None:
+        return f"{one.value:.4f}, {interval} over {one.n} examples"
+    return f"{before:.4f} -> {before + one.value:.4f}, difference {one.value:+.4f}, {interval} over {one.n} examples"
 
 
 def _curve(spec: StageSpec, ctx: WorkContext) -> Result:
@@ -66,7 +198,8 @@ def _choose(spec: StageSpec, ctx: WorkContext) -> Result:
 
 def _losses(spec: StageSpec, wanted: Mapping[str, Any], scores: model.Scores) -> Iterator[tuple[str, float]]:
     given = spec.inputs[wanted["data"]]
-    for row in examples.read_rows(given.output / f"{wanted.get('split', 'test')}.jsonl", given.format):
+    rows = examples.read_rows(given.output / f"{wanted.get('split', 'test')}.jsonl", given.format)
+    for row in islice(rows, wanted.get("limit")):
         chain = model.encode(row.texts.get("text") or row.texts.get("completion") or row.texts["chosen"])
         yield row.id, -model.log_likelihood(chain, scores)[0] / max(len(chain) - 1, 1)
 

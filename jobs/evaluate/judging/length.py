@@ -12,7 +12,8 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from jobs.core.power import CHANCE
-from jobs.evaluate.intervals import Array, MetricEstimate, Observed
+from jobs.evaluate.intervals import Array
+from jobs.evaluate.observed import MetricEstimate, Observed
 
 FEWEST_PROMPTS = 10
 STEPS, CLOSE = 100, 1e-10

@@ -18,7 +18,7 @@ import numpy as np
 
 from jobs.core.spec import Input
 from jobs.core.tasks import AGAINST, JUDGED
-from jobs.evaluate.intervals import Array, MetricEstimate
+from jobs.evaluate.intervals import Array
 from jobs.evaluate.judging import length
 from jobs.evaluate.judging.judges import Judge
 from jobs.evaluate.judging.questions import PAIRWISE, JudgeQuestion
@@ -29,6 +29,7 @@ from jobs.evaluate.kinds.kind import GroupsOf, Kind, Loaded, More, PreparedTask,
 from jobs.evaluate.kinds.texts import choose as choose_rows
 from jobs.evaluate.kinds.texts import rows_of
 from jobs.evaluate.metrics import Metric, part
+from jobs.evaluate.observed import MetricEstimate
 from jobs.evaluate.server import Answering
 from jobs.training.examples import ExamplesError, Row
 

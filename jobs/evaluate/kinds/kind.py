@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobs.core.spec import Input
 from jobs.encoding.tokens import Tokens
-from jobs.evaluate.intervals import Clusters, MetricEstimate, Observed
+from jobs.evaluate.intervals import Clusters
 from jobs.evaluate.judging.judges import Judge
 from jobs.evaluate.metrics import Metric
+from jobs.evaluate.observed import MetricEstimate, Observed
 from jobs.evaluate.parts import Prompt, ScoredPrompt
 from jobs.training.settings import BadSettings
 

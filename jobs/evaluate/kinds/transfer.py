@@ -12,12 +12,13 @@ import numpy as np
 from jobs.core.measures import NumericKeys
 from jobs.core.spec import Input
 from jobs.evaluate import intervals
-from jobs.evaluate.intervals import Array, Observed
+from jobs.evaluate.intervals import Array
 from jobs.evaluate.judging.judges import Judge
 from jobs.evaluate.kinds import generated
 from jobs.evaluate.kinds.kind import GroupsOf, Kind, Loaded, More, PreparedTask, Sample, Task, first_by_hash
 from jobs.evaluate.measures import number_of
 from jobs.evaluate.metrics import Metric, part
+from jobs.evaluate.observed import Observed
 from jobs.evaluate.server import Answering
 from jobs.training import examples
 from jobs.training.examples import ExamplesError, Row

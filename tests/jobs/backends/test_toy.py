@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,8 @@ import pytest
 
 from jobs.backends import toy
 from jobs.core import results
+from jobs.evaluate import GateFailed, GateUndecided
+from jobs.training.interface import ProcessShape
 from jobs.training.settings import BadSettings
 from tests.support import stages
 from tests.support.stages import Stage
@@ -71,6 +75,76 @@ def test_chain_learns_and_is_measured(tmp_path: Path, empty: Path, data: Path) -
         assert entry["low"] <= entry["value"] <= entry["high"]
         values.append(entry["value"])
     assert values[1] < 0.8 * values[0]
+
+
+def measured(
+    root: Path, checkpoint: Path, data: Path, *, earlier: Path | None = None, limit: int = 12, **settings: Any
+) -> Stage:
+    inputs = {"checkpoint": checkpoint, "corpus": data / "corpus"}
+    given = {"tasks": {"perplexity": {"data": "corpus", "split": "train", "limit": limit}}, **settings}
+    formats = {"checkpoint": "toy", "corpus": "corpus"}
+    if earlier is not None:
+        inputs["compare_to"], formats["compare_to"] = earlier, "evaluation"
+    return stages.stage(root, "evaluate", "toy", given, inputs, formats)
+
+
+def sealed(stage: Stage, root: Path) -> Path:
+    """The entry of a stage whose output is whole."""
+    stage.output.rename(root / "output")
+    return root
+
+
+def test_gates_are_judged(tmp_path: Path, empty: Path, data: Path) -> None:
+    trained = make(tmp_path / "cpt", "cpt", empty, data)
+    trained.start()
+    model = sealed(trained, tmp_path / "cpt")
+    before = measured(tmp_path / "before", empty, data)
+    before.start()
+    baseline = sealed(before, tmp_path / "before")
+    kept = (baseline / "output/samples.jsonl").read_text().splitlines()
+
+    falls = measured(tmp_path / "falls", model, data, earlier=baseline, gate={"perplexity": {"must": "fall"}})
+    assert falls.start().outcome == "done"
+    numbers = results.read(falls.output / "evaluation.json")["perplexity"]["metrics"]["perplexity"]
+    assert numbers["gate"]["verdict"] == "passed"
+    first = [json.loads(line)["loss"] for line in kept]
+    after = [json.loads(line)["loss"] for line in (falls.output / "samples.jsonl").read_text().splitlines()]
+    change = math.exp(sum(after) / len(after)) - math.exp(sum(first) / len(first))
+    assert numbers["change"]["value"] == pytest.approx(change)
+    assert numbers["change"]["low"] <= change <= numbers["change"]["high"] < 0
+
+    for name, gate, error in (
+        ("rises", {"perplexity.loss": {"must": "rise"}}, GateFailed),
+        ("bound", {"loss": {"at_most": 0.01}}, GateFailed),
+    ):
+        with pytest.raises(error):
+            measured(tmp_path / name, model, data, earlier=baseline, gate=gate).start()
+    with pytest.raises(GateUndecided, match="too few"):
+        measured(tmp_path / "few", model, data, earlier=baseline, limit=3, gate={"loss": {"must": "fall"}}).start()
+    told = {"loss": {"must": "rise", "tier": "advisory"}}
+    assert measured(tmp_path / "told", model, data, earlier=baseline, gate=told).start().outcome == "done"
+    assert (
+        measured(tmp_path / "go", model, data, earlier=baseline, gate={"loss": {"must": "rise"}}, missed="go")
+        .start()
+        .outcome
+        == "done"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"gate": {"accuracy": {"must": "rise"}}}, "measures perplexity.loss, perplexity.perplexity"),
+        ({"gate": {"loss": {"must": "fall"}}}, "needs compare_to"),
+        ({"choose": {"by": {"perplexity": "lower"}, "subject_to": {"loss": {"must": "fall"}}}}, "leave subject_to out"),
+    ],
+)
+def test_what_it_cannot_judge_is_refused_before_any_work(
+    tmp_path: Path, empty: Path, data: Path, settings: dict[str, Any], part: str
+) -> None:
+    stage = measured(tmp_path / "one", empty, data, **settings)
+    with pytest.raises(BadSettings, match=part):
+        toy.rendered(stage.spec, ProcessShape())
 
 
 def test_other_ranks_leave_at_once(tmp_path: Path, empty: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,9 @@ stats = pytest.importorskip("scipy.stats")
 from jobs.core import power  # noqa: E402
 from jobs.evaluate import gates, intervals, metrics  # noqa: E402
 from jobs.evaluate.gates import GateRule  # noqa: E402
-from jobs.evaluate.intervals import Clusters, Observed  # noqa: E402
+from jobs.evaluate.intervals import Clusters  # noqa: E402
 from jobs.evaluate.metrics import Metric  # noqa: E402
+from jobs.evaluate.observed import Observed  # noqa: E402
 
 MEAN = Metric(lambda sums: sums[..., 0] / sums[..., 1], True)
 SHARE = Metric(lambda sums: sums[..., 0] / sums[..., 1], True, share=0)

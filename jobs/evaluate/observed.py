@@ -1,0 +1,37 @@
+"""What a metric came to, with what chance explains of it: what gates look at. Without numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+FEWEST = 5
+"""Groups of examples below which there is no interval."""
+
+
+@dataclass(frozen=True)
+class MetricEstimate:
+    """A value, or how far it moved, over ``n`` examples in ``groups``, with its 95 % interval.
+
+    ``low``, ``high``: None where there are too few groups. ``deviation``: standard error times the root of ``groups``,
+    from which follows what another number of examples would show.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    groups: int
+    method: str
+    deviation: float | None = None
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What a metric came to, with what is needed to hold it against a threshold."""
+
+    estimate: MetricEstimate
+    below: Callable[[float], float]
+    """The chance of what was seen, or of more, if the truth were at or below a threshold."""
+    above: Callable[[float], float]
+    """The same, at or above it."""
