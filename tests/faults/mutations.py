@@ -24,9 +24,9 @@ from jobs.core import budget, claim, files, patience
 from jobs.core.claim import Claim
 from jobs.core.paths import StorePaths
 from jobs.core.spec import StageSpec
-from jobs.lifecycle import judge, nodes, publish, steps
+from jobs.lifecycle import gate, judge, nodes, publish, steps
 from jobs.lifecycle.start import output_of
-from jobs.training import saves
+from jobs.training import own_saves, saves
 from launch.plan.model import PlannedStage
 from launch.runs import attempt_state
 from launch.runs.attempt_state import AttemptState, AttemptStatus, QueueView
@@ -200,7 +200,7 @@ MUTATIONS: dict[str, Mutation] = {
         publish, "revoke_earlier", lambda original: lambda spec, start, but=None: None
     ),
     "saves-in-a-shared-place": Mutation(
-        saves.Saves, "directory", lambda original: property(lambda self: self._store.saves)
+        own_saves.OwnSaves, "directory", lambda original: property(lambda self: self._store.saves)
     ),
     "finished-is-made-again": Mutation(publish, "seal_finished", lambda original: lambda spec, start: None),
     "finished-by-this-run-alone": Mutation(publish, "_finished", _finished_by_this_run_alone),
@@ -212,7 +212,7 @@ MUTATIONS: dict[str, Mutation] = {
     "replaced-starts-have-a-say": Mutation(steps, "is_replaced", lambda original: lambda spec, start: None),
     "link-does-not-look-for-copies": Mutation(steps, "_must_wait", lambda original: lambda spec, start: False),
     "bad-nodes-are-not-left": Mutation(nodes, "to_avoid", lambda original: lambda job, strikes, needed: []),
-    "gate-lets-all-through": Mutation(steps, "gate", lambda original: lambda spec, start: None),
+    "gate-lets-all-through": Mutation(gate, "check", lambda original: lambda spec, start: None),
     "cancel-does-not-look-again": Mutation(cancel, "_wait_until_gone", lambda original: lambda gateway, jobs: ()),
 }
 """Name -> error."""
