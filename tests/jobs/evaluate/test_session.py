@@ -116,7 +116,7 @@ def test_what_is_measured_outlives_a_kill_at_any_point(
     for after in (1, 1, 3, 2, 1, 2):
         child = ranks._server().Process(target=_killed, args=({"OMP_NUM_THREADS": "1"}, path, after))
         child.start()
-        child.join(120)
+        child.join(300)
         assert child.exitcode == -signal.SIGKILL
         kept = len(Kept(one.spec.store_paths.work, "x").read())
         assert kept > before
