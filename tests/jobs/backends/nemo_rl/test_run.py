@@ -198,7 +198,8 @@ def test_a_stop_by_hand_ends_it_after_its_next_save(make: Callable[..., Made]) -
     made = make(steps=8)
     found = made.start(stop_file_at=3, stop_file=str(made.stage.spec.stage_paths.stop), waits_after=4)
     # The save of step 2 is the next one where it is noticed after the stop, which comes in step 3.
-    assert found.outcome == "stopped" and found.step in (2, 4)
+    assert found.outcome == "stopped"
+    assert found.step in (2, 4)
     assert made.sealed()[0] == found.step
 
 
