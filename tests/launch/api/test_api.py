@@ -62,12 +62,9 @@ def test_the_import_is_light() -> None:
     found = imported_by("-c", "import overnight")
     assert {"overnight", "launch"} <= found
     assert not found & (HEAVY | SHOWING | {"IPython", "matplotlib", "nbformat"})
-    code = "import time, overnight; print(time.process_time())"
-    command = [sys.executable, "-c", code]
-    seconds = [
-        float(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout) for _ in range(4)
-    ]
-    assert min(seconds) < 0.25
+    code = "import sys, overnight; print(len(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 280  # counted, not timed: a busy machine takes twice as long
 
 
 def test_a_user_of_it_is_type_checked(tmp_path: Path) -> None:

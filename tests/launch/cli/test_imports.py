@@ -107,7 +107,7 @@ def test_a_second_plan_starts_no_process_and_imports_little(pipeline: Path) -> N
     # Of jobs and queues a plan that finds no attempt needs nothing.
     assert not {"launch.slurm.client", "launch.slurm.queue", "launch.runs.attempt_state", "launch.status.model"} & ours
     assert not {"statistics", "asyncio", "concurrent.futures", "http.client", "multiprocessing"} & modules
-    assert len(ours) < 100, sorted(ours)
+    assert len(ours) < 105, sorted(ours)
     assert len(modules) < 360, sorted(modules)
 
 
