@@ -56,14 +56,13 @@ def _refuse_live(run: Run) -> None:
     """Raises InputError: a stage is in the queue, is running, or cannot be asked about."""
     from launch.base.errors import InputError
     from launch.status import ask
-    from launch.status.model import State
 
     try:
         plan, profile = run.plan(), run.profile()
     except InputError:  # cut off while it was made: it has no jobs
         return
     status = ask.look(run, plan, profile)
-    live = [one.stage for one in status.stages if one.state is not State.SEALED and not one.state.is_over]
+    live = [one.stage for one in status.stages if one.state.is_live]
     if status.unreachable and live:
         raise InputError(f"the cluster does not say whether jobs of run {run.id} are left", hint="try again later")
     if live:

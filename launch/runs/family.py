@@ -7,7 +7,7 @@ was cut off before has submitted nothing.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -136,10 +136,10 @@ def of_run(run: Run) -> Family | None:
     return family if is_id(name) and "/" not in name and family.paths.record.exists() else None
 
 
-def is_cancelled(family: Family) -> bool:
-    """Whether the user has cancelled the family and not resumed it since."""
+def is_cancelled(entries: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether the user has cancelled the family and not resumed it since. ``entries``: of its journal."""
     said = False
-    for entry in family.journal.read():
+    for entry in entries:
         if entry["event"] == Event.CANCELLED:
             said = True
         elif entry["event"] == Event.DEFERRED and entry.get("by") is None:

@@ -41,10 +41,15 @@ class State(StrEnum):
         """Neither done nor going to be without a ``resume``."""
         return self in _OVER
 
+    @property
+    def is_live(self) -> bool:
+        """Whether it is at work or will be by itself, as far as is known."""
+        return self is not State.SEALED and not self.is_over
+
 
 def are_over(states: Iterable[State]) -> bool:
     """Whether nothing goes on any more without a ``resume``."""
-    return all(state is State.SEALED or state.is_over for state in states)
+    return not any(state.is_live for state in states)
 
 
 _OVER = frozenset({

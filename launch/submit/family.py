@@ -59,7 +59,7 @@ class FamilySubmitter:
             RejectedByCluster, ClusterUnreachable, Interrupted: as ``Submitter.advance``.
         """
         record, entries = self._family.record, list(self._family.journal.read())
-        if self._ending is not None and is_cancelled(self._family):
+        if self._ending is not None and is_cancelled(entries):
             return []
         runs = {member.run: Run(self._family.workspace, member.run) for member in record.members}
         busy = self._busy(runs, entries) if record.at_once is not None else set()
