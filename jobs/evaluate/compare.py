@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from jobs.evaluate import gates, metrics
+from jobs.evaluate import gates, metrics, observed
 from jobs.evaluate.gates import Judgement
 from jobs.evaluate.intervals import Array, Clusters
 from jobs.evaluate.kept import Samples
 from jobs.evaluate.kinds import Task
-from jobs.evaluate.observed import FEWEST, MetricEstimate, Observed
+from jobs.evaluate.observed import MetricEstimate, Observed
 from jobs.evaluate.settings import EvaluateSettings
 from jobs.training.settings import BadSettings
 
@@ -52,17 +52,7 @@ class Measured:
         """What a gate looked at."""
         seen = self.change if rule.compares else self.now
         assert seen is not None
-        one = seen.estimate
-        sign = "+" if rule.compares else ""
-        interval = (
-            f"too few for an interval ({one.groups} of at least {FEWEST})"
-            if one.low is None
-            else f"95 % interval [{one.low:{sign}.4f}, {one.high:{sign}.4f}]"
-        )
-        if not rule.compares:
-            return f"{one.value:.4f}, {interval} over {one.n} examples"
-        after = (self.before or 0.0) + one.value
-        return f"{self.before:.4f} -> {after:.4f}, difference {one.value:+.4f}, {interval} over {one.n} examples"
+        return observed.shown(seen.estimate, (self.before or 0.0) if rule.compares else None)
 
 
 @dataclass(frozen=True)

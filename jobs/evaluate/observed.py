@@ -26,6 +26,20 @@ class MetricEstimate:
     deviation: float | None = None
 
 
+def shown(one: MetricEstimate, before: float | None = None) -> str:
+    """What a gate looked at: a value, or where ``before`` is given how far it moved from there."""
+    sign = "" if before is None else "+"
+    interval = (
+        f"too few for an interval ({one.groups} of at least {FEWEST})"
+        if one.low is None
+        else f"95 % interval [{one.low:{sign}.4f}, {one.high:{sign}.4f}]"
+    )
+    if before is None:
+        return f"{one.value:.4f}, {interval} over {one.n} examples"
+    after = before + one.value
+    return f"{before:.4f} -> {after:.4f}, difference {one.value:+.4f}, {interval} over {one.n} examples"
+
+
 @dataclass(frozen=True)
 class Observed:
     """What a metric came to, with what is needed to hold it against a threshold."""

@@ -62,7 +62,9 @@ def _named(args: argparse.Namespace) -> Sequence[Run | Family]:
 
 
 def _name(one: Run | Family) -> str:
-    return f"{'family' if one.id.startswith('f-') else 'run'} {one.id}"
+    from launch.runs.family import is_id
+
+    return f"{'family' if is_id(one.id) else 'run'} {one.id}"
 
 
 def _line(delivery: Delivery) -> str:

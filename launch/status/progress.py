@@ -66,10 +66,10 @@ def worked(stage: StagePaths) -> Worked:
     end: dict[str, Any] = next((note for note in reversed(notes) if note.get("event") == "sealed"), {})
     if not starts or not end:
         return Worked(starts, end, None)
-    return Worked(starts, end, sum(_seconds(start, notes, stage) for start in starts))
+    return Worked(starts, end, sum(_seconds(start, notes, lines, stage) for start in starts))
 
 
-def _seconds(start: dict[str, Any], notes: list[dict[str, Any]], stage: StagePaths) -> float:
+def _seconds(start: dict[str, Any], notes: list[dict[str, Any]], lines: list[bytes], stage: StagePaths) -> float:
     """From its beginning to its own last word; of one that was ended without any, to its last sign of life, and where
     it gave none, until the next one began."""
     began = start["time"]
@@ -81,7 +81,7 @@ def _seconds(start: dict[str, Any], notes: list[dict[str, Any]], stage: StagePat
         if one["event"] != "start" and (_is_of(one, start) or (not later and one["event"] == "sealed"))
     ]
     if not own and later:
-        own = [at for at in _signs(start, stage) if began < at < min(later)] or [min(later)]
+        own = [at for at in _signs(start, lines, stage) if began < at < min(later)] or [min(later)]
     return max(0.0, float(max(own, default=began) - began))
 
 
@@ -90,9 +90,9 @@ def _is_of(note: Mapping[str, Any], start: Mapping[str, Any]) -> bool:
     return bool(note.get("job") == start.get("job") and note.get("restart", restart) == restart)
 
 
-def _signs(start: Mapping[str, Any], stage: StagePaths) -> Iterator[float]:
+def _signs(start: Mapping[str, Any], lines: list[bytes], stage: StagePaths) -> Iterator[float]:
     """When a start noted or reported anything."""
-    yield from (one["time"] for one in map(_note, strict.content(stage.events).splitlines()) if _is_of(one, start))
+    yield from (one["time"] for one in map(_note, lines) if _is_of(one, start))
     yield from (one.time for one in progress.read(stage.progress) if one.restart == start.get("restart"))
 
 

@@ -24,7 +24,7 @@ from jobs.core.spec import StageSpec
 from jobs.evaluate import gates
 from jobs.evaluate.gates import GateRule
 from jobs.evaluate.kept import SAMPLES
-from jobs.evaluate.observed import FEWEST, MetricEstimate, Observed
+from jobs.evaluate.observed import FEWEST, MetricEstimate, Observed, shown
 from jobs.training import examples, points
 from jobs.training.interface import Result, WorkContext
 from jobs.training.settings import BadSettings
@@ -87,8 +87,7 @@ def _gate(spec: StageSpec, name: str) -> tuple[str, str]:
 def _earlier(spec: StageSpec) -> LossesOfTasks:
     found: dict[str, dict[str, float]] = {}
     if (other := spec.inputs.get("compare_to")) is not None:
-        for line in files.read_lines(other.output / SAMPLES):
-            row = json.loads(line)
+        for row in files.read_json_lines(other.output / SAMPLES):
             found.setdefault(row["task"], {})[row["id"]] = row["loss"]
     return found
 
@@ -98,9 +97,10 @@ def _judged(
 ) -> dict[str, tuple[gates.Judgement, str]]:
     """Gate -> judgement, and what it looked at as text; both stand in ``summary`` afterwards."""
     rules = {name: GateRule.read(name, given) for name, given in spec.settings.get("gate", {}).items()}
+    places = {name: _gate(spec, name) for name in rules}
     seen = {}
     for name, rule in rules.items():
-        task, metric = _gate(spec, name)
+        task, metric = places[name]
         now, old = losses[task], earlier.get(task, {})
         pairs = (
             [(old[row], now[row]) for row in now if row in old] if rule.compares else [(0.0, it) for it in now.values()]
@@ -110,14 +110,14 @@ def _judged(
         seen[name] = _observed(pairs, metric, rule.compares, spec.settings.get("seed", 0))
     judged = {}
     for name, one in gates.judge(rules, seen).items():
-        task, metric = _gate(spec, name)
+        task, metric = places[name]
         observed, before = seen[name]
         metrics = summary[task]["metrics"]
         numbers = metrics.setdefault(metric, _of_mean(metrics["loss"], metric))
         if rules[name].compares:
             numbers |= {"before": before, "change": asdict(observed.estimate)}
         numbers["gate"] = asdict(one)
-        judged[name] = one, _shown(observed.estimate, before if rules[name].compares else None)
+        judged[name] = one, shown(observed.estimate, before if rules[name].compares else None)
     return judged
 
 
@@ -157,13 +157,6 @@ def _observed(pairs: Sequence[tuple[float, float]], metric: str, compares: bool,
 def _of_mean(loss: Mapping[str, float], metric: str) -> dict[str, Any]:
     of = OF_LOSS[metric]
     return {**{key: of(loss[key]) for key in ("value", "low", "high")}, "n": loss["n"]}
-
-
-def _shown(one: MetricEstimate, before: float | None) -> str:
-    interval = "too few for an interval" if one.low is None else f"95 % interval [{one.low:.4f}, {one.high:.4f}]"
-    if before is None:
-        return f"{one.value:.4f}, {interval} over {one.n} examples"
-    return f"{before:.4f} -> {before + one.value:.4f}, difference {one.value:+.4f}, {interval} over {one.n} examples"
 
 
 def _curve(spec: StageSpec, ctx: WorkContext) -> Result:

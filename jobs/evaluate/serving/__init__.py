@@ -20,6 +20,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import ClassVar
 
+from jobs.core import files
 from jobs.core.launchers import without_launcher
 from jobs.core.server_command import filled
 from jobs.core.symptoms import recognise
@@ -54,8 +55,8 @@ class ServerFailed(RuntimeError):
 class OwnServer:
     """A server of this process. ``command``: with ``{checkpoint}`` and ``{port}`` where these belong; ``ready``: how
     many seconds it may take to its first answer; ``log``: where it writes; ``client``: how it is asked, all but the
-    address; ``called``: what the model is called there; None: as the server
-    says; ``unseen``: variables that are not for it."""
+    address; ``called``: what the model is called there; None: as the server says; ``unseen``: variables that are not
+    for it."""
 
     command: Sequence[str]
     checkpoint: Path
@@ -165,10 +166,7 @@ class OwnServer:
         return f"{what}; the end of its log {self.log}:\n{said}"
 
     def _tail(self) -> str:
-        with open(self.log, "rb") as stream:
-            size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(self._began, size - TAIL_BYTES))
-            return stream.read().decode(errors="replace")
+        return "\n".join(files.tail(self.log, min(TAIL_BYTES, self.log.stat().st_size - self._began)))
 
 
 def environment(ours: Mapping[str, str], key: str, unseen: Collection[str] = ()) -> dict[str, str]:
