@@ -35,3 +35,16 @@ def header(path: Path) -> Header:
         return Header(tuple(str(entry["dtype"]) for entry in tensors), 8 + size + max(ends, default=0))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         raise ValueError(f"{path} has no header of safetensors") from None
+
+
+def shards(index: Path) -> list[str]:
+    """The files that the index of a model in several files names.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no such index.
+    """
+    try:
+        return sorted(set(strict.convert(dict[str, str], strict.read(index)["weight_map"], "weight_map").values()))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(str(error)) from error

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.core import safetensors, strict
+from jobs.core import safetensors
 
 ADAPTER = "adapter_config.json"
 """Of a directory of adapters alone, as ``peft`` writes it."""
@@ -42,8 +42,8 @@ def hugging_face(directory: Path) -> Completeness:
     names = ["model.safetensors"]
     if index.is_file():
         try:
-            names = sorted(set(strict.convert(dict[str, str], strict.read(index)["weight_map"], "weight_map").values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            names = safetensors.shards(index)
+        except ValueError as error:
             return Completeness(problem=f"{index}: not an index of weights: {error}")
     for name in names:
         problem = _cut_off(directory / name)

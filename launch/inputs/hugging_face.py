@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jobs.core import safetensors, strict
+from jobs.core import safetensors
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 INDEX = "model.safetensors.index.json"
@@ -32,10 +32,9 @@ def _cut_off(directory: Path) -> str | None:
     index = directory / INDEX
     if index.is_file():
         try:
-            shards = strict.convert(dict[str, str], strict.read(index)["weight_map"], "weight_map")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            names = safetensors.shards(index)
+        except (OSError, ValueError) as error:
             return f"{INDEX} cannot be read: {error}"
-        names = sorted(set(shards.values()))
     for name in names:
         try:
             header, size = safetensors.header(directory / name), (directory / name).stat().st_size
