@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from jobs.core.batches import BATCH_PROMPTS, BATCH_TOKENS
 from jobs.evaluate import measure
 from jobs.evaluate.choices import Scorer
 from jobs.evaluate.parts import Prompt, ScoredPrompt
@@ -29,7 +30,11 @@ class Engine:
     one: of a ``ScoredPrompt`` what ``choices.Scored`` says of each choice, of a ``Prompt`` the answer."""
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_tokens: int = 2048, prompts: int = 64
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_tokens: int = BATCH_TOKENS,
+        prompts: int = BATCH_PROMPTS,
     ) -> None:
         self.tokenizer, self._model = tokenizer, model
         self._score = Scorer(model)

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
+from jobs.core.batches import LOGIT_ROWS
 from jobs.encoding.tokens import Tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-LOGIT_ROWS = 512
-"""Positions whose logits are held at once: with a vocabulary of 49,152 in fp32 that is 100 MB."""
 
 
 FEW = 4

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.core import server_command
+from jobs.core.batches import BATCH_PROMPTS, BATCH_TOKENS
 from jobs.core.server_command import READY_SECONDS
 from jobs.core.settings import setting
 from jobs.core.tasks import DataKeys, kind_of
@@ -43,8 +44,8 @@ class EvaluateSettings:
     command: tuple[str, ...] | None = None
     ready: float = setting(READY_SECONDS, above=0)
     answers: str | None = None
-    batch_tokens: int = setting(2048, at_least=1)
-    batch_prompts: int = setting(64, at_least=1)
+    batch_tokens: int = setting(BATCH_TOKENS, at_least=1)
+    batch_prompts: int = setting(BATCH_PROMPTS, at_least=1)
     resamples: int = setting(10_000, at_least=1)
 
     @classmethod

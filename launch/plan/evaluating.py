@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from jobs.core.batches import BATCH_PROMPTS, BATCH_TOKENS, LOGIT_ROWS
 from jobs.core.paths import Workspace
 from launch.base.errors import InputError
 from launch.base.text import gib, table
@@ -16,11 +17,6 @@ from launch.plan.memory import RESERVE, Model
 from launch.plan.model import Plan, PlannedStage
 
 BYTES = {"fp32": 4, "bf16": 2}
-LOGIT_ROWS = 512
-"""Rows of the vocabulary that are computed at once: ``jobs.evaluate.measure.LOGIT_ROWS``."""
-
-PROMPTS, TOKENS = 64, 2048
-"""``batch_prompts`` and ``batch_tokens`` where the stage does not say them."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +82,9 @@ def _roles(stage: PlannedStage) -> Iterator[tuple[str, str]]:
 def _batch(model: Model, settings: Mapping[str, Any], size: int) -> float:
     """Keys and values of answers that are generated at once, what one layer computes with, and logits. Prompts have
     four times as many tokens at once as texts that are scored (``jobs.evaluate.engine``)."""
-    tokens = 4 * int(settings.get("batch_tokens") or TOKENS)
+    tokens = 4 * int(settings.get("batch_tokens") or BATCH_TOKENS)
     answers = [int(task.get("max_new_tokens") or 0) for task in settings.get("tasks", {}).values()]
-    tokens += int(settings.get("batch_prompts") or PROMPTS) * max(answers, default=0)
+    tokens += int(settings.get("batch_prompts") or BATCH_PROMPTS) * max(answers, default=0)
     cache = 2 * model.layers * model.keys if any(answers) else 0
     layer = 4 * model.hidden + 2 * model.queries + 3 * model.ffn
     return float(tokens * (cache + layer) * size + LOGIT_ROWS * model.vocabulary * (size + 4))

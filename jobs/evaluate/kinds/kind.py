@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from jobs.core.batches import BATCH_PROMPTS, BATCH_TOKENS
 from jobs.core.spec import Input
 from jobs.encoding.tokens import Tokens
 from jobs.evaluate.intervals import Clusters
@@ -36,8 +37,8 @@ class Loaded:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    batch_tokens: int = 2048
-    batch_prompts: int = 64
+    batch_tokens: int = BATCH_TOKENS
+    batch_prompts: int = BATCH_PROMPTS
     reference: PreTrainedModel | None = None
     earlier: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     judges: Mapping[str, Judge] = field(default_factory=dict)

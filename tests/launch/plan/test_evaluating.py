@@ -107,4 +107,5 @@ def test_the_rows_of_logits_are_those_of_the_engine() -> None:
 
     assert measure.LOGIT_ROWS == evaluating.LOGIT_ROWS
     fields = EvaluateSettings.__dataclass_fields__
-    assert (fields["batch_prompts"].default, fields["batch_tokens"].default) == (evaluating.PROMPTS, evaluating.TOKENS)
+    own = (fields["batch_prompts"].default, fields["batch_tokens"].default)
+    assert own == (evaluating.BATCH_PROMPTS, evaluating.BATCH_TOKENS)
