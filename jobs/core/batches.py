@@ -1,4 +1,4 @@
-"""How much goes through a model of an evaluation at once where its stage does not say it; a plan counts with it, too."""
+"""How much goes through a model of an evaluation at once where its stage does not say; a plan counts with it, too."""
 
 BATCH_TOKENS = 2048
 """Tokens of a batch whose likelihood is taken."""
