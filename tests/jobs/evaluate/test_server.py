@@ -19,6 +19,7 @@ from jobs.evaluate.server import OutOfTime, Request, Server
 from jobs.training.settings import BadSettings
 from tests.support import stages
 from tests.support.scripted_server import ScriptedServer as Fake
+from tests.support.scripted_server import impatient
 
 pytestmark = pytest.mark.train
 
@@ -104,8 +105,7 @@ def test_an_evaluation_of_a_server(tmp_path: Path, data: Path, fake: Fake, monke
     assert "problems" not in found
 
     monkeypatch.setattr(server, "PATIENCE_SECONDS", 0.2)
-    usual = Server.__init__.__defaults__ or ()
-    monkeypatch.setattr(Server.__init__, "__defaults__", (*usual[:4], 0.2, 0.2, *usual[6:]))
+    impatient(monkeypatch, patience=0.2, silence=0.2)
     fake.script = lambda prompt, times: (400, "no") if " 3\n" in prompt else (200, "Guardar página")
     some = evaluation(tmp_path / "some", data, fake, gate={"chrf": {"at_least": 1.0}})
     some.start()  # one of 24 is no more than 5 %
