@@ -22,7 +22,6 @@ from jobs.core.spec import Input
 from jobs.evaluate import GateFailed, GateUndecided, server
 from jobs.evaluate.judging import length
 from jobs.evaluate.judging.questions import JudgeQuestion, read_label
-from jobs.evaluate.server import Server
 from tests.support import stages
 from tests.support.scripted_server import ScriptedServer as Fake
 from tests.support.scripted_server import impatient
