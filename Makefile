@@ -27,11 +27,11 @@ demo: $(if $(wildcard $(VENV)/.dev),$(VENV)/.dev,$(VENV)/.train)
 	@if [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] && command -v xdg-open >/dev/null; then \
 		xdg-open "$$($(BIN)/overnight report --html | sed -n 's/^page: //p')" >/dev/null 2>&1 || true; fi
 
-# In two halves side by side, each in two processes: the half on a real Slurm, with a cluster for each process, waits more
-# than it works. The output of the other half comes when it ends.
-test: check
+# The checks and two halves of the tests at the same time, each half in two processes: the half on a real Slurm, with a
+# cluster for each process, waits more than it works. The output of the other half comes when it ends.
+test: $(VENV)/.dev
 	@command -v slurmctld >/dev/null || echo "slurmctld is not installed: the tests on a real Slurm will be skipped"
-	@$(MAKE) --keep-going --no-print-directory --jobs=2 test-slurm test-rest
+	@$(MAKE) --keep-going --no-print-directory --jobs=3 check test-slurm test-rest
 
 PYTEST := $(BIN)/python -m pytest
 SHORT := not full and not nvidia
