@@ -1,12 +1,14 @@
-"""``overnight report --md``: the answer for the morning as Markdown, for an issue, a wiki or a chat."""
+"""``overnight report --md``: the answer for the morning as Markdown, for an issue, a wiki or a chat; of a run, and of
+a family."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from launch.base.text import duration
-from launch.report import page
+from launch.report import family, page
 from launch.status import advice, results
+from launch.status.family import FamilyStatus, choice
 from launch.status.report import RunReport
 
 _SPECIAL = frozenset("\\`*_{}[]<>()#+-!|~&")
@@ -14,8 +16,8 @@ _SPECIAL = frozenset("\\`*_{}[]<>()#+-!|~&")
 
 def lines(report: RunReport, profile: str) -> list[str]:
     """Verdict, what changed, stages, reasons, the next command."""
-    said, _ = page.verdict(report)
-    found = [f"# {plain(report.plan.pipeline)} {report.run.id} on {plain(profile)}", "", f"**{said}**", ""]
+    verdict, _ = page.verdict(report)
+    found = [f"# {plain(report.plan.pipeline)} {report.run.id} on {plain(profile)}", "", f"**{verdict}**", ""]
     if report.model is not None:
         found += [f"Model: {_code(report.model.path)}, sha256 {_code(report.model.content)}", ""]
     if report.measured:
@@ -37,6 +39,20 @@ def lines(report: RunReport, profile: str) -> list[str]:
         found += [f"**{plain(reason.stage)}**: {plain(reason.text)}", ""]
         found += [f"    {line}" for line in reason.evidence.splitlines()] + [""]
     return [*found, f"Next: {_code(advice.of_run(report.run, report.status))}"]
+
+
+def of_family(found: FamilyStatus) -> list[str]:
+    """How many chains are done, the best, all by rank, what each key did, the next command."""
+    record, best = found.family.record, found.best
+    verdict = f"Best: run {best.run.id}" if best is not None else family.outcome(found)
+    shown = [f"# {plain(record.pipeline)} {found.family.id} on {plain(record.profile)}", "", f"**{verdict}**", ""]
+    shown += [family.outcome(found), ""] if best is not None else []
+    shown += [item for line in choice(found) for item in (plain(line), "")]
+    rows = [family.row(one, record.keys) for one in family.in_order(found)]
+    shown += [*_table(family.head(found), rows), ""]
+    changed = family.effect_rows(found)
+    shown += [*_table(family.EFFECTS, changed), ""] if changed else []
+    return [*shown, f"Next: {_code(family.next_command(found))}"]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
