@@ -10,6 +10,7 @@ from launch.report import family, page
 from launch.status import advice, results
 from launch.status.family import FamilyStatus, choice
 from launch.status.report import RunReport
+from launch.status.results import MetricResult
 
 _SPECIAL = frozenset("\\`*_{}[]<>()#+-!|~&")
 
@@ -28,7 +29,7 @@ def lines(report: RunReport, profile: str) -> list[str]:
             interval = "" if change is None or change.low is None else f"[{change.low:+.4g}, {change.high:+.4g}]"
             gate = "" if one.gate is None else f"{one.gate}: {one.verdict}"
             rows.append([one.evaluation, results.title(one.task, one.metric),
-                         "" if one.before is None else f"{one.before:.4g}", f"{one.now.value:.4g}",
+                         "" if one.before is None else f"{one.before:.4g}", _value(one),
                          "" if change is None else f"{change.value:+.4g}", interval, str(one.now.n), gate])  # fmt: skip
         found += [*_table(head, rows), ""]
         found += [item for note in results.notes_of(report.measured) for item in (plain(note), "")]
@@ -39,6 +40,11 @@ def lines(report: RunReport, profile: str) -> list[str]:
         found += [f"**{plain(reason.stage)}**: {plain(reason.text)}", ""]
         found += [f"    {line}" for line in reason.evidence.splitlines()] + [""]
     return [*found, f"Next: {_code(advice.of_run(report.run, report.status))}"]
+
+
+def _value(one: MetricResult) -> str:
+    now = one.now
+    return f"{now.value:.4g}" if now.low is None or now.high is None else f"{now.value:.4g} {family.interval(now)}"
 
 
 def of_family(found: FamilyStatus) -> list[str]:
