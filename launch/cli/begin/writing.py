@@ -69,6 +69,10 @@ def _data_stage(wanted: Wanted, name: str, one: DataSet, directory: Path) -> Ite
     if found.form == "text":
         yield f"    document_chars: {one.document_chars}  # texts are cut into documents of about so many characters"
     prepare: list[str] = []
+    if found.columns:
+        prepare.append(
+            f"columns: {{{', '.join(f'{name}: {_quoted(their)}' for name, their in found.columns.items())}}}"
+        )
     if found.unused:
         prepare.append(f"ignore: [{', '.join(map(_quoted, found.unused))}]")
     if found.talks and (template := template_name(wanted)):

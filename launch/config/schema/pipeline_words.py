@@ -259,6 +259,7 @@ PIPELINE_WORDS: dict[str, str] = {
     "prepare.template_options": "given to the chat template: `{enable_thinking: false}`",
     "prepare.template_date": "the day that chat templates see as today",
     "prepare.reasoning": "as the `template` does with it; `keep` it under the name that it reads; `strip` it",
+    "prepare.columns": "which field is which: `{prompt: Question, completion: Answer}`",
     "prepare.ignore": "fields of rows to leave out",
     "prepare.carry": "fields to keep beside the rows",
     "prepare.max_tokens": "the most tokens of a row; needs `tokenizer`",
