@@ -27,7 +27,7 @@ def renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any
         if theirs not in row and name not in _OPTIONAL:
             raise Unfit("missing_field", f'has no field "{theirs}", which columns names, but {_names(row)}')
         if name != theirs and theirs in row and not is_empty(row.get(name)) and name not in columns.values():
-            raise Unfit("two_fields", f'has a field "{name}" beside "{theirs}", which columns names as {name}')
+            raise Unfit("two_fields", f'has a field "{name}" and also "{theirs}", which columns names as {name}')
     ours = {theirs: name for name, theirs in columns.items()}
     return {ours.get(name, name): value for name, value in row.items() if name in ours or name not in columns}
 
@@ -113,7 +113,7 @@ class Fields:
             raise Unfit(
                 "unknown_field",
                 f'field "{name}" is not used by a row of the form {form}: write {leave} to leave it out, '
-                f"or {leave.replace('ignore', 'carry', 1)} to keep it beside the row",
+                f"or {leave.replace('ignore', 'carry', 1)} to keep it with the row",
             )
         found = {}
         for name, value in self._row.items():
@@ -123,7 +123,7 @@ class Fields:
                 json.dumps(value, allow_nan=False)
             except (TypeError, ValueError) as error:
                 raise Unfit(
-                    "not_json", f'field "{name}" cannot be kept beside the row ({error}): write {leaving_out(name)}'
+                    "not_json", f'field "{name}" cannot be kept with the row ({error}): write {leaving_out(name)}'
                 ) from error
             found[name] = value
         return found

@@ -17,7 +17,7 @@
     columns: {}                    # which field is which, where the rows have names of their own: {prompt: Question,
                                    #   completion: "Approved answer"}
     ignore: []                     # fields of rows (and of their messages) to leave out
-    carry: []                      # fields to keep beside the rows
+    carry: []                      # fields to keep with the rows
     tokenizer: null                # directory of a Hugging Face tokenizer (of a pipeline's stage also base: the one of
                                    #   its base model): make the ids of every row as the trainer will, count them
     max_tokens: null               # ids of a row as the trainer counts them

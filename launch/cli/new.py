@@ -1,7 +1,7 @@
 """Write a pipeline for your data: from five questions, or from options; it is planned before the command ends.
 
-What have you (texts, instructions, preferences: recognised by their content), which base model, what must not get
-worse, how long may it take, which cluster. No file is overwritten.
+Which data you have (texts, instructions, preferences: recognised by their content), which base model, what must not
+get worse, how long training may take, which cluster. No file is overwritten.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("name", nargs="?", metavar="NAME", help="of the pipeline (default: the name of the data)")
     add = parser.add_argument
-    add("--data", action="append", default=[], metavar="PATH", help="a file or directory of yours; may be said again")
+    add("--data", action="append", default=[], metavar="PATH", help="a file or directory of yours; may be repeated")
     add(
         "--column", action="append", default=[], metavar="NAME=FIELD",
-        help="which field of your rows is which: prompt=Question, completion='Approved answer'; may be said again",
+        help="which field of your rows is which: prompt=Question, completion='Approved answer'; may be repeated",
     )  # fmt: skip
     add("--base", metavar="MODEL", help="hf:ORG/NAME, pypi:NAME==VERSION or a directory")
     add(
         "--keep", action="append", default=[], metavar="WHAT",
-        help="what must not get worse: general, safety, nothing, or a path of texts; may be said again",
+        help="what must not get worse: general, safety, nothing, or a path of texts; may be repeated",
     )  # fmt: skip
     add("--time", metavar="H:MM:SS", help="how long training may take")
     add("--cluster", metavar="PROFILE", help="a name or a YAML file; local is this machine")
@@ -48,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--lora", action="store_true", help="train adapters: fits a small GPU")
     add("--output", type=Path, metavar="FILE", help="where the pipeline goes (default: NAME.yaml)")
     add("--from", dest="source", choices=tuple(GUIDES), help="write a chain that we ship, with a comment on each line")
-    add("--yes", action="store_true", help="ask nothing: what is not said takes its default")
+    add("--yes", action="store_true", help="ask nothing; what is not given takes its default")
     options.add_workspace(parser)
 
 
@@ -97,11 +97,11 @@ def _wanted(args: argparse.Namespace) -> tuple[Wanted, Path]:
     asks = not args.yes and not args.json and sys.stdin.isatty()
     if not args.data and not asks:
         raise InputError(
-            "what have you? say --data PATH, once for each of texts, instructions and preferences",
+            "no data: write --data PATH, once for each of texts, instructions and preferences",
             hint="overnight new --data chats.jsonl --yes; a ready chain: overnight new --from guide",
         )
     question = (
-        "1. What have you? Files or directories of texts, instructions or preferences, one a line; empty: that is all"
+        "1. Which data? Files or directories of texts, instructions or preferences, one a line; an empty line ends it"
     )
     columns = _columns(args.column)
     data = _one_of_each([_data_set(path, columns) for path in args.data] or asking.ask_many(question, _told(columns)))
@@ -311,7 +311,7 @@ def _create(path: Path, text: str) -> None:
 def _is_there(path: Path) -> InputError:
     from launch.base.errors import InputError
 
-    return InputError(f"{path} is there already, and nothing is written over", hint="choose another: --output FILE")
+    return InputError(f"{path} exists already and is not overwritten", hint="choose another: --output FILE")
 
 
 def _write(args: argparse.Namespace, wanted: Wanted, output: Path) -> int:

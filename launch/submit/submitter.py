@@ -1,4 +1,4 @@
-"""Bring a run forward: submit what is missing, adopt what is queued, reuse what is sealed. Twice changes nothing.
+"""Continue a run: submit what is missing, adopt what is queued, reuse what is sealed. Twice changes nothing.
 
 ``submit`` and ``resume`` are the same thing; submit makes the run first. Exactly once, whatever dies and whenever:
 

@@ -40,7 +40,7 @@ def _head(wanted: Wanted, command: str) -> Iterator[str]:
     yield "#"
     for one in wanted.data:
         yield f"# reads      {one.path.name}: {one.found.words}"
-    yield "# comes out  one model in Hugging Face's form; `overnight report` says where it is and what got better"
+    yield "# comes out  one model in Hugging Face's form; `overnight report` shows where it is and what got better"
     yield f"# next       {command}"
     yield "# keys       docs/pipeline.md; for your editor: overnight schema pipeline"
     yield f"name: {wanted.name}"
@@ -77,7 +77,7 @@ def _data_stage(wanted: Wanted, name: str, one: DataSet, directory: Path) -> Ite
         prepare.append(f"ignore: [{', '.join(map(_quoted, found.unused))}]")
     if found.talks and (template := template_name(wanted)):
         prepare += ["tokenizer: base", f"template: {_quoted('./' + template)}"]
-        yield f"    # The base model has no chat template: {template} beside this file is a plain one."
+        yield f"    # The base model has no chat template: {template}, next to this file, is a plain one."
     if found.needs_prepare or prepare:
         yield f"    prepare: {{{', '.join(prepare)}}}" + ("" if prepare else "  # rows are read by their own form")
     elif found.kind == "corpus":
@@ -142,7 +142,7 @@ def _training(wanted: Wanted, kind: str, data: DataSet, checkpoint: str) -> Iter
     if kind == "dpo":
         yield "    beta: 0.1  # 0.1 to 0.5: more stays closer to the model before"
     if (limit := wanted.limit(kind)) is not None:
-        yield f'    time: "{limit}"  # a limit is no failure: the stage saves before it and goes on'
+        yield f'    time: "{limit}"  # a limit is no failure: the stage saves before it and resumes'
     options = _options(wanted, kind)
     if options:
         yield f"    options: {{{', '.join(options)}}}"
@@ -208,6 +208,8 @@ def _known_later(metric: str, rule: str, examples: int) -> Iterator[str]:
     few = examples < 5
     tier = rule.removesuffix("}") + ", tier: advisory}" if few else rule
     why = (
-        "too few for an interval: reported, and stops nothing" if few else "what they show is known after a first night"
+        "too few for an interval: reported, and stops nothing"
+        if few
+        else "how much they can show is known after a first run"
     )
     yield f"      {metric}: {tier}  # {count(examples, 'row')}; {why}"

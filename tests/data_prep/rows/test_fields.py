@@ -56,7 +56,7 @@ def test_what_json_cannot_say_is_not_carried() -> None:
         (float("inf"), "float values are not JSON"),
         (object(), "not JSON"),
     ):
-        with pytest.raises(Unfit, match=rf'field "source" cannot be kept beside the row .*{says}.*ignore: \[source\]'):
+        with pytest.raises(Unfit, match=rf'field "source" cannot be kept with the row .*{says}.*ignore: \[source\]'):
             Fields({"source": value}).carried("text")
 
 
@@ -82,7 +82,7 @@ def test_columns_swap_names_that_mean_something_else_here() -> None:
     ("row", "says"),
     [
         ({"Question": "a?"}, 'has no field "Approved answer", which columns names, but the fields "Question"'),
-        ({"Question": "a?", "Approved answer": "b", "prompt": "c"}, 'has a field "prompt" beside "Question"'),
+        ({"Question": "a?", "Approved answer": "b", "prompt": "c"}, 'has a field "prompt" and also "Question"'),
     ],
 )
 def test_a_column_that_is_missing_or_there_twice_is_named(row: dict[str, str], says: str) -> None:

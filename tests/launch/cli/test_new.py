@@ -142,7 +142,7 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--yes",), "what have you?"),
+        (("--yes",), "no data: write --data PATH"),
         (("--data", "none.jsonl", "--yes"), "no such file"),
         (("--data", "chats.jsonl", "--base", "./none", "--yes"), "config.json"),
         (("--data", "chats.jsonl", "--base", "./tiny", "--keep", "all", "--yes"), "general, safety, nothing"),
