@@ -115,3 +115,26 @@ def test_a_reader_that_leaves_loses_nothing(directory: Path, both: bool) -> None
     os.close(writing)
     assert (done.returncode, done.stderr or b"") == (0, b"")
     assert (directory / "jobs").read_text().count("x") == 3
+
+
+WITHOUT = """\
+import sys
+sys.modules[sys.argv[1]] = None
+from launch.cli.main import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(("library", "extra"), [("submitit", "submitit"), ("nemo_run", "nemo-run")])
+def test_an_executor_that_is_not_installed_is_refused_before_there_is_a_run(
+    directory: Path, library: str, extra: str
+) -> None:
+    pipeline, profile = str(directory / "three.yaml"), str(directory / "site.yaml")
+    overnight(directory, "-m", "launch.cli", "fetch", pipeline)
+    command = [sys.executable, "-c", WITHOUT, library, "submit", pipeline, "--cluster", profile]
+    done = subprocess.run(command, env=environment_of(directory), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert f"the executor '{library}' needs {library}" in done.stderr
+    assert f'pip install "overnight[{extra}]"' in done.stderr
+    assert not (directory / "w/runs").exists()
+    assert not (directory / "jobs").exists()
