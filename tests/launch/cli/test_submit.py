@@ -138,3 +138,19 @@ def test_an_executor_that_is_not_installed_is_refused_before_there_is_a_run(
     assert f'pip install "overnight[{extra}]"' in done.stderr
     assert not (directory / "w/runs").exists()
     assert not (directory / "jobs").exists()
+
+
+def test_resume_without_the_executor_leaves_no_attempt_to_look_for(directory: Path) -> None:
+    pipeline, profile = str(directory / "three.yaml"), str(directory / "site.yaml")
+    overnight(directory, "-m", "launch.cli", "fetch", pipeline)
+    (directory / "bin/sbatch").write_text(
+        "#!/bin/bash\necho 'sbatch: error: invalid partition specified' >&2\nexit 1\n"
+    )
+    submit = [sys.executable, "-m", "launch.cli", "submit", pipeline, "--cluster", profile]
+    assert subprocess.run(submit, env=environment_of(directory), capture_output=True, timeout=300).returncode == 3
+    attempts = {*(directory / "w/store").rglob("attempts/*")}
+    assert attempts
+    resume = [sys.executable, "-c", WITHOUT, "submitit", "resume"]
+    done = subprocess.run(resume, env=environment_of(directory), capture_output=True, text=True, timeout=300)
+    assert "the executor 'submitit' needs submitit" in done.stderr
+    assert {*(directory / "w/store").rglob("attempts/*")} == attempts
