@@ -46,6 +46,8 @@ def _head(wanted: Wanted, command: str) -> Iterator[str]:
     yield f"name: {wanted.name}"
     yield "seed: 1  # the same seed gives the same splits and the same order of rows"
     yield f"model: {{base: {_quoted(wanted.base.reference)}}}"
+    if wanted.base.is_small and not wanted.lora:
+        yield "ranges: off  # no notes on learning rates: a model of this size takes higher ones than those of billions"
     yield ""
     yield "stages:"
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from launch.cli.begin.wanted import Base
+from launch.config import ranges
 from launch.config.data_settings import checked
 from launch.config.pipeline_file import read_pipeline
 from tests.support import commands
@@ -221,6 +222,14 @@ def test_columns_that_no_data_set_has_are_an_error(tmp_path: Path) -> None:
 )
 def test_the_name_of_a_model_says_its_size(name: str, parameters: float | None, tmp_path: Path) -> None:
     assert Base.look(name, tmp_path).parameters == parameters
+
+
+@pytest.mark.parametrize("more", [(), ("--lora",)])
+def test_the_learning_rate_that_is_written_is_not_called_unusual(tmp_path: Path, more: tuple[str, ...]) -> None:
+    place(tmp_path)
+    done = overnight("new", *ALL, "--keep", "nothing", "--output", "night.yaml", *more, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert list(ranges.notes(read_pipeline(tmp_path / "night.yaml"))) == []
 
 
 def on_a_terminal(directory: Path, answers: list[str]) -> str:
