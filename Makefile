@@ -14,7 +14,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off --root-user-action ignore \
 	--constraint constraints.txt
-EXTRAS := train,data,eval,nemo-run,submitit,hub,tensorboard,notify,watch,notebooks,docs,dev
+# What the README and the tutorial use: the demo's environment submits to a throw-away Slurm, too.
+USED := train,data,eval,nemo-run,submitit
+EXTRAS := $(USED),hub,tensorboard,notify,watch,notebooks,docs,dev
 
 .DELETE_ON_ERROR:
 .PHONY: demo docs test test-slurm test-rest test-nvidia test-full test-slurm24 coverage check soak bench notebooks clean venvs venv-nemo venv-automodel
@@ -126,7 +128,7 @@ $(VENV)/.torch: $(VENV)/.created
 	touch $@
 
 $(VENV)/.train: $(VENV)/.torch pyproject.toml constraints.txt
-	$(PIP) --editable '.[train,eval]'
+	$(PIP) --editable '.[$(USED)]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml constraints.txt
