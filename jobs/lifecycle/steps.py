@@ -203,11 +203,11 @@ def _prologue(spec: StageSpec, start: Start, over: str) -> Entry:
 
 
 def _forget_namesake(spec: StageSpec, start: Start) -> None:
-    """Remove what a job of the same id has left that was of another attempt: a verdict would decide for this start, a
-    note of a hang or of the end of its time would end it."""
+    """Remove what an earlier job of the same id has left: a verdict would decide for this start, a note of a hang or of
+    the end of its time would end it. A controller that lost its state gives ids again, and starts a job of this attempt
+    once more under the same number, although it may have a verdict already."""
     stage = spec.stage_paths
-    if judge.said_of(spec, start.job, start.restart) is None:
-        stage.verdict(start.job, start.restart).unlink(missing_ok=True)
+    stage.verdict(start.job, start.restart).unlink(missing_ok=True)
     stage.stall(start.job, start.restart).unlink(missing_ok=True)
     stage.deadline(start.job, start.restart).unlink(missing_ok=True)
     files.take_away(stage.ranks(start.job, start.restart))

@@ -202,6 +202,7 @@ MUTATIONS: dict[str, Mutation] = {
     "saves-in-a-shared-place": Mutation(
         own_saves.OwnSaves, "directory", lambda original: property(lambda self: self._store.saves)
     ),
+    "verdicts-outlive-their-job": Mutation(steps, "_forget_namesake", lambda original: lambda spec, start: None),
     "finished-is-made-again": Mutation(publish, "seal_finished", lambda original: lambda spec, start: None),
     "finished-by-this-run-alone": Mutation(publish, "_finished", _finished_by_this_run_alone),
     "seal-is-written-over": Mutation(publish, "_make_seal", _seal_by_name),
@@ -218,6 +219,10 @@ MUTATIONS: dict[str, Mutation] = {
 """Name -> error."""
 
 SURVIVORS = {
+    "verdicts-outlive-their-job": (
+        "tests/jobs/lifecycle/test_publish.py"
+        "::test_a_verdict_of_its_life_before_is_not_that_of_a_job_that_is_started_again"
+    ),
     "later-links-do-not-matter": (
         "tests/jobs/core/test_claim.py::test_a_copy_of_an_earlier_link_does_not_work_beside_a_later_one"
     ),

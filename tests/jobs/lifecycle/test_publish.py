@@ -15,7 +15,7 @@ from jobs.core import attempts, claim, files, hashing, patience, seal, shares, v
 from jobs.core.attempts import Attempt
 from jobs.core.claim import ClaimLost
 from jobs.core.spec import Input, StageSpec
-from jobs.core.verdict import FailureClass, Outcome
+from jobs.core.verdict import FailureClass, Outcome, Verdict
 from jobs.lifecycle import gate, judge, publish, steps
 from jobs.lifecycle.start import EndedBy, Start, claim_of, output_of
 from jobs.lifecycle.steps import Entry
@@ -410,6 +410,25 @@ def test_nothing_that_a_job_of_the_same_id_left_counts_for_another_attempt(spec:
     for path in (stage.verdict("100", 0), stage.stall("100", 0), stage.avoid("100"), stage.ranks("100", 0)):
         assert not path.exists(), path
     assert steps.finish(later, OLD, 0) == "done"
+
+
+@pytest.mark.failure(19)
+@pytest.mark.parametrize("judged_by", ["", judge.PROLOGUE, "101_0"])
+def test_a_verdict_of_its_life_before_is_not_that_of_a_job_that_is_started_again(
+    spec: StageSpec, judged_by: str
+) -> None:
+    """A controller that lost its state starts a job of the same attempt under the same id and restart."""
+    assert steps.prologue(spec, OLD) is Entry.WORK
+    said = Verdict(
+        Outcome.FAIL, FailureClass.NODE_FAILURE, "sacct: job 100 NODE_FAIL", 0, "100", 0, attempt=spec.attempt
+    )
+    verdict.write(spec.stage_paths, replace(said, judged_by=judged_by))
+    work(spec, OLD)
+    assert judge.said_of(spec, "100", 0) is None, "while it works nothing says that it has ended"
+    assert steps.finish(spec, OLD, 0) == "done"
+    assert seal.load(spec.store_paths.seal).job == "100"
+    assert (now := judge.said_of(spec, "100", 0)) is not None
+    assert now.outcome is Outcome.DONE
 
 
 def test_the_parent_may_go_while_the_child_works(spec: StageSpec, tmp_path: Path) -> None:
