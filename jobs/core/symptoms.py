@@ -158,7 +158,7 @@ ADVICE = {
         "environment with a version that is known (docs/backends.md) in environments of the profile"
     ),
     FailureClass.INCOMPLETE_CHECKPOINT: "resume: the newest save that verifies is taken",
-    FailureClass.STORAGE_FULL: "make room where the workspace lies; the newest save that verifies is kept",
+    FailureClass.STORAGE_FULL: "free space on the file system of the workspace; the newest save that verifies is kept",
 }
 """What to change, in the words of a pipeline file or a profile."""
 
@@ -172,10 +172,10 @@ _HINTS = (
     (_OLD_DRIVER, "the driver of that node is older than the CUDA of these packages: name an environment with a torch "
      "for an older CUDA in environments of the profile, or nodes with a newer driver (constraint)"),
     (_LOCKED, "memory that may be locked is limited on that node (ulimit -l), which RDMA needs: tell the site"),
-    (_NO_MOUNT, "that node does not have a directory that the container is to see (the workspace, or one of mounts in "
+    (_NO_MOUNT, "that node lacks a directory that the container mounts (the workspace, or one of mounts in "
      "the profile): look on the node, and tell the site"),
     (_SHARED, "/dev/shm of that node, or of its container, is too small: options of the container in the profile"),
-    (_BROKEN, "a GPU of that node, or its driver, is out of order: tell the site; after two failures there the stage "
+    (_BROKEN, "a GPU of that node, or its driver, is faulty: tell the site; after two failures there the stage "
      "excludes the node"),
 )  # fmt: skip
 """What a line says better than its class; the first that it matches."""

@@ -1,4 +1,4 @@
-"""Hold runs against the first of them: what differs in their files, in what was measured, and in what they cost."""
+"""Compare runs with the first of them: what differs in their files, in what was measured, and in what they cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Say what became of a run: the finished model or the reason, each stage with what it took, what was measured."""
+"""Show the outcome of a run: the finished model or the reason for none, the time of each stage, what was measured."""
 
 from __future__ import annotations
 

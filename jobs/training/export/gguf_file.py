@@ -245,7 +245,9 @@ def _tokenizer(writer: Any, directory: Path, size: int) -> None:
         or (raw.get("decoder") or {}).get("type") != "ByteLevel"
         or model.get("byte_fallback")
     ):
-        raise ConversionFailed(f"{directory}: no GGUF file: its tokenizer is no byte-level BPE: leave gguf out of to")
+        raise ConversionFailed(
+            f"{directory}: no GGUF file: its tokenizer is not a byte-level BPE: leave gguf out of to"
+        )
     added = {one["id"]: one for one in raw.get("added_tokens", ())}
     by_id = {index: token for token, index in model["vocab"].items()} | {
         at: one["content"] for at, one in added.items()
