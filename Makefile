@@ -81,7 +81,7 @@ soak: $(VENV)/.dev
 	$(BIN)/python -m tests.slurm.soak --minutes $(or $(MINUTES),30)
 
 bench: $(VENV)/.dev
-	for name in cli sweep profile_init status watch submit handoff install gate store large; do \
+	for name in cli sweep profile_init status watch report submit handoff install gate store large; do \
 		echo "== $$name"; $(BIN)/python "benchmarks/$$name.py" || exit 1; \
 	done
 

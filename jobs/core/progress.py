@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import time
 from collections.abc import Iterator
@@ -30,11 +31,36 @@ class Report:
     @classmethod
     def parse(cls, line: str) -> Report | None:
         """The report in a line of ``progress.jsonl``; None for one that a kill or the reader has cut, and any other."""
+        if (known := _usual(line)) is not None:
+            return known
         try:
             value = strict.parse(line)
             return strict.build(cls, {"phase": "", "metrics": {}, "total": None, **value})
         except (TypeError, ValueError):
             return None
+
+
+_KEYS = frozenset({"time", "step", "total", "phase", "metrics", "restart"})
+
+
+def _usual(line: str) -> Report | None:
+    """The report in a line as ``ProgressWriter`` writes it, in a third of the time that others take: a night has
+    hundreds of thousands. None: it takes a closer look."""
+    try:
+        value = json.loads(line)
+        time_, step, total, restart = value["time"], value["step"], value["total"], value["restart"]
+        metrics, phase = value["metrics"], value.get("phase", "")
+        numbers = metrics.values()
+        quotes = 2 * (len(value) + len(metrics) + ("phase" in value))
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return None
+    is_usual = (
+        type(time_) is float and type(step) is int and type(restart) is int and type(phase) is str
+        and (total is None or type(total) is int) and type(metrics) is dict and value.keys() <= _KEYS
+        and math.isfinite(time_) and all(type(one) is float and math.isfinite(one) for one in numbers)
+        and line.count('"') == quotes  # else a key stands there twice, or a quote in a name
+    )  # fmt: skip
+    return Report(time_, step, total, phase, metrics, restart) if is_usual else None
 
 
 class ProgressWriter:

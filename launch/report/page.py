@@ -197,7 +197,7 @@ def _changed(measured: Sequence[MetricResult], say: Say) -> str:
 
 def _value(one: MetricResult) -> str:
     now = one.now
-    interval = "" if now.low is None or now.high is None else f"<br><small>[{now.low:.3g}, {now.high:.3g}]</small>"
+    interval = "" if now.low is None or now.high is None else f"<br><small>[{now.low:.4g}, {now.high:.4g}]</small>"
     return f"{now.value:.4g}{interval}"
 
 
