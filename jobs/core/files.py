@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import io
 import json
 import os
@@ -130,6 +131,16 @@ def write_atomic(path: Path, text: str, mode: int = 0o644) -> None:
         temporary.unlink(missing_ok=True)
         raise
     fsync_directory(path.parent)
+
+
+def remove_temporaries(path: Path) -> None:
+    """Remove what writes of ``path`` left whose change of names failed, and the removal after it, too.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        left.unlink(missing_ok=True)
 
 
 def write_together(directory: Path, *contents: tuple[Path, str, int]) -> None:

@@ -137,6 +137,7 @@ def seal_directory(
     Raises:
         SealBroken: nothing to seal, an empty weights file, or a link among the files.
     """
+    files.remove_temporaries(seal_path)  # within the directory it would be sealed, and be gone with the next write
     names = list_files(directory) if directory.is_dir() else []
     if not names:
         raise SealBroken(directory, "is empty: nothing to seal")

@@ -203,6 +203,7 @@ MUTATIONS: dict[str, Mutation] = {
         own_saves.OwnSaves, "directory", lambda original: property(lambda self: self._store.saves)
     ),
     "verdicts-outlive-their-job": Mutation(steps, "_forget_namesake", lambda original: lambda spec, start: None),
+    "temporaries-are-sealed": Mutation(files, "remove_temporaries", lambda original: lambda path: None),
     "finished-is-made-again": Mutation(publish, "seal_finished", lambda original: lambda spec, start: None),
     "finished-by-this-run-alone": Mutation(publish, "_finished", _finished_by_this_run_alone),
     "seal-is-written-over": Mutation(publish, "_make_seal", _seal_by_name),
@@ -219,6 +220,9 @@ MUTATIONS: dict[str, Mutation] = {
 """Name -> error."""
 
 SURVIVORS = {
+    "temporaries-are-sealed": (
+        "tests/jobs/core/test_seal.py::test_what_an_earlier_write_of_the_seal_left_is_not_sealed"
+    ),
     "verdicts-outlive-their-job": (
         "tests/jobs/lifecycle/test_publish.py"
         "::test_a_verdict_of_its_life_before_is_not_that_of_a_job_that_is_started_again"

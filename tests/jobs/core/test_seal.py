@@ -211,3 +211,30 @@ def test_a_size_that_is_old_once_is_looked_at_again(sealed: Path, monkeypatch: p
     assert asked
     asked.clear()
     assert "has 0 bytes" in broken(sealed).reason
+
+
+def test_what_an_earlier_write_of_the_seal_left_is_not_sealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change of names failed, and the removal after it, too; the next write has the same temporary name."""
+    save = tmp_path / "save"
+    save.mkdir()
+    (save / "weights").write_text("w")
+    failing = [True]
+    replace, unlink = os.replace, Path.unlink
+
+    def fails(call: Any) -> Any:
+        def first(*given: Any, **named: Any) -> Any:
+            if failing[0]:
+                raise OSError(errno.EIO, "Input/output error")
+            return call(*given, **named)
+
+        return first
+
+    monkeypatch.setattr(os, "replace", fails(replace))
+    monkeypatch.setattr(Path, "unlink", fails(unlink))
+    facts: dict[str, Any] = {"kind": seal.SealKind.SAVE, "format": "trainer", "fingerprint": "f", "step": 3}
+    with pytest.raises(OSError, match="Input/output"):
+        seal.seal_directory(save, save / "seal.json", **facts)
+    failing[0] = False
+    assert [path.name for path in save.glob(".*.tmp")], "this is what is left"
+    seal.seal_directory(save, save / "seal.json", **facts)
+    assert [entry.path for entry in seal.verify(save, save / "seal.json").files] == ["weights"]
