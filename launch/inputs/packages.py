@@ -10,9 +10,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from launch.base.errors import DownloadFailed, InputError
@@ -101,7 +101,8 @@ def _run(command: list[str], scratch: Path, progress: DownloadProgress) -> tuple
                 size = re.search(_SIZE, said)
                 total = int(float(size["number"]) * _UNITS[size["unit"]]) if size else None
                 progress(directory_bytes(scratch), total)
-                time.sleep(_POLL_SECONDS)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_POLL_SECONDS)
         finally:
             if process.poll() is None:  # interrupted: pip must not continue unseen
                 os.killpg(process.pid, signal.SIGKILL)

@@ -6,11 +6,13 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+from tests.support.loopback import LoopbackServer
 
-class Inbox(ThreadingHTTPServer):
+
+class Inbox(LoopbackServer):
     """Takes letters as apprise's ``json://`` sends them. ``answer``: its status; None: it never answers."""
 
     def __init__(self) -> None:

@@ -16,13 +16,14 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import unquote
 
 from jobs.core.paths import Workspace
 from launch.inputs.fetch import FetchItem
+from tests.support.loopback import LoopbackServer
 
 ROOT = Path(__file__).parents[2]
 JSON = {"Content-Type": "application/json"}
@@ -52,7 +53,7 @@ class Server:
         self.cuts = 1000
         self.hold_at: int | None = None
         self.release = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = LoopbackServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self.url = f"http://127.0.0.1:{self._server.server_port}"

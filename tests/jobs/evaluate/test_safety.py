@@ -191,16 +191,30 @@ def test_facts_are_scored_as_published(tmp_path: Path, loaded: Loaded) -> None:
     assert numbers(samples, settings)["mc2"]["value"] == pytest.approx(sum(one["mc2"] for one in samples) / 6)
 
 
+def test_a_true_summary_is_likelier_than_a_false_one_or_not(tmp_path: Path, loaded: Loaded) -> None:
+    texts = [("All is saved.", "It is saved."), ("Half of it is saved.", "All of it is saved.")]
+    rows = [{"article_sent": f"Page {n}: half of it is saved.", "correct_sent": texts[n % 2][0],
+             "incorrect_sent": texts[n % 2][1]} for n in range(6)]  # fmt: skip
+    task, settings = task_on(tmp_path, rows, loaded, safety="facts")
+    for case, _ in task.rows:
+        assert (case.text.split("\n")[1], len(case.choices), case.facts["right"]) == ("In short:", 2, 1)
+    for one in task.run():
+        assert one["mc1"] == float(one["log_likelihoods"][0] > one["log_likelihoods"][1])
+    assert numbers(task.run(), settings)["mc1"]["n"] == 6
+
+
 def test_rows_of_another_form_are_named(tmp_path: Path) -> None:
-    for name, row, text in (
+    given = (
         ("refusal", {"prompt": "x", "kind": "bad"}, "rows.jsonl:1: kind must be harmful or harmless, not 'bad'"),
         ("refusal", {"prompt": "x", "language": "xx"}, "refusals are known in en, ko, es, pt, not in 'xx'"),
         ("pairs", {"more": "x"}, "field 'less' must be a text with content"),
         ("facts", {"question": "x", "right": ["y"]}, "needs right and wrong answers"),
+        ("facts", {"article_sent": "x", "correct_sent": "y"}, "field 'incorrect_sent' must be a text with content"),
         ("bbq", {"passage": "p", "question": "q", "options": "A. b", "answer": "b"}, "no row for the task own"),
-    ):
+    )
+    for number, (name, row, text) in enumerate(given):
         with pytest.raises(ExamplesError, match=text):
-            task_on(tmp_path / text[-9:].strip("'"), [row], None, safety=name)
+            task_on(tmp_path / str(number), [row], None, safety=name)
 
 
 def test_equal_rows_have_ids_of_their_own_and_tables_are_read(tmp_path: Path) -> None:

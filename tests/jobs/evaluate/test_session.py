@@ -88,9 +88,25 @@ def test_a_start_goes_on_at_the_batch_where_the_one_before_it_was_asked_to_stop(
     assert sum(passes) <= sum(expected) + 2 * max(expected), "a pair whose halves lie in two batches may come again"
 
 
-def _killed(variables: dict[str, str], path: Path, after: int) -> None:
+def _seen(path: Path) -> None:
+    path.write_text(json.dumps({name: value for name, value in os.environ.items() if name in {*ranks.ALONE, "MORE"}}))
+
+
+def test_a_process_has_nothing_of_those_that_were_started_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the first user of the process that all are forked from was: one of two processes waits for the other."""
+    ranks._server.cache_clear()
+    for name in (*ranks.ALONE, "MORE"):
+        monkeypatch.setenv(name, "2")
+    child = ranks.process(_seen, (tmp_path / "seen.json",))
+    child.start()
+    child.join()
+    assert json.loads((tmp_path / "seen.json").read_text()) == {"MORE": "2"}
+
+
+def _killed(path: Path, after: int) -> None:
     """A start that is killed in the middle of a line, after so many batches."""
-    os.environ.update(variables)
     plain, count = Kept.append, 0
 
     def append(self: Kept, lines: Any) -> None:
@@ -114,7 +130,7 @@ def test_what_is_measured_outlives_a_kill_at_any_point(
     save(path, one.spec)
     before = 0
     for after in (1, 1, 3, 2, 1, 2):
-        child = ranks._server().Process(target=_killed, args=({"OMP_NUM_THREADS": "1"}, path, after))
+        child = ranks.process(_killed, (path, after))
         child.start()
         child.join(300)
         assert child.exitcode == -signal.SIGKILL
