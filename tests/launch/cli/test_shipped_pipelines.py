@@ -12,6 +12,7 @@ import pytest
 
 from jobs.core.paths import Workspace
 from launch.cli import new
+from launch.cli.begin.writing import PLAIN_TEMPLATE
 from launch.inputs import fetch
 from tests.support import commands
 from tests.support.base_model import complete
@@ -103,3 +104,68 @@ def test_a_chain_of_ours_has_the_name_that_is_wanted_and_writes_over_nothing(tmp
     done = commands.overnight("new", "my-night", "--from", "guide", cwd=tmp_path, environment=environment)
     assert done.returncode == 2
     assert "is not overwritten" in done.stderr
+
+
+STYLE = ROOT / "pipelines/style_alignment.yaml"
+
+
+def style(directory: Path, base: str) -> Path:
+    """The pipeline of style alignment in a directory of its own with another base model, and without the benchmark."""
+    import yaml
+
+    given = json.loads(json.dumps(yaml.safe_load(STYLE.read_text())))  # an alias becomes a copy
+    given["model"]["base"], given["ranges"] = base, "off"  # which this reader takes for a truth value
+    del given["sources"]
+    for name in ("baseline", "final"):
+        del given["stages"][name]["tasks"]["mmlu-sample"]
+    del given["stages"]["final"]["gate"]["mmlu-sample.acc"]
+    given["stages"]["final"]["missed"] = given["stages"]["final"]["undecided"] = "go"  # a random model learns nothing
+    for name in ("style.length", "style.f1", "preferences.margin"):
+        assert name in given["stages"]["final"]["gate"]
+    for name in ("prefs", "questions"):
+        given["stages"][name]["from"] = str(STYLE.parent / given["stages"][name]["from"])
+    given["stages"]["dpo"] |= {"steps": 2, "batch_size": 4, "sequence_length": 384}
+    for name in ("baseline", "final"):
+        given["stages"][name]["tasks"]["style"] |= {"limit": 3, "max_new_tokens": 4}
+    path = directory / "style.yaml"
+    path.write_text(yaml.safe_dump(given, sort_keys=False))
+    return path
+
+
+def test_style_alignment_says_what_it_needs_and_is_planned(tmp_path: Path) -> None:
+    head = STYLE.read_text().split("\nname:")[0]
+    assert all(re.search(rf"^# {word} ", head, re.MULTILINE) for word in ("needs", "comes out", "next"))
+    pytest.importorskip("lm_eval")
+    (tmp_path / "mine.yaml").write_text(SMALL)
+    done = overnight("plan", str(STYLE), "--cluster", "./mine.yaml", "--json", cwd=tmp_path)
+    stages = {stage["name"]: stage for stage in json.loads(done.splitlines()[-1])["stages"]}
+    assert [*stages] == ["prefs", "questions", "base-hf", "baseline", "dpo", "final"]
+
+
+def test_style_alignment_runs_to_its_end(tmp_path: Path) -> None:
+    """Data, a short training and both evaluations, on a model of two layers."""
+    pytest.importorskip("trl")
+    from tests.support.stages import make_model
+
+    make_model(tmp_path / "tiny")
+    config = json.loads((tmp_path / "tiny/config.json").read_text())  # its tokenizer has few words: rows are long
+    (tmp_path / "tiny/config.json").write_text(json.dumps({**config, "max_position_embeddings": 512}))
+    (tmp_path / "tiny/chat_template.jinja").write_text(PLAIN_TEMPLATE)
+    pipeline = style(tmp_path, "./tiny")
+    overnight("fetch", str(pipeline), "--cluster", "local", cwd=tmp_path)
+    overnight("run", str(pipeline), "--cluster", "local", cwd=tmp_path)
+    found = json.loads(overnight("report", "--json", cwd=tmp_path))
+    assert {stage["stage"]: stage["state"] for stage in found["stages"]} == dict.fromkeys(
+        ("prefs", "questions", "baseline", "dpo", "final"), "sealed"
+    )
+    asked: dict[str, dict[str, set[str]]] = {}
+    for stage, kind in (("prefs", "preferences"), ("questions", "instructions")):
+        cards = (tmp_path / "workspace/store").glob("*/output/card.json")
+        (output,) = (card.parent for card in cards if json.loads(card.read_text())["kind"] == kind)
+        for split in ("train", "test"):
+            rows = map(json.loads, (output / f"{split}.jsonl").read_text().splitlines())
+            questions = {(row.get("messages") or row["prompt"])[0]["content"] for row in rows}
+            asked.setdefault(split, {})[stage] = questions
+    assert len(asked["test"]["questions"]) == 40
+    assert asked["test"]["questions"] == asked["test"]["prefs"], "what is measured is held out of the training"
+    assert asked["test"]["questions"].isdisjoint(asked["train"]["prefs"])

@@ -63,9 +63,9 @@ def test_a_judge_is_read(tmp_path: Path) -> None:
         ("name: qwen, ", "", "judges.quality.model: the server needs name: NAME"),
         ('server: "http://gpu7:8000/v1", ', "", "write {server: URL, name: NAME}, {checkpoint: STAGE} or {base: MODEL}"),
         ("http://gpu7", "gpu7", "write http://HOST:PORT/v1"),
-        ("key: JUDGE_KEY}", "key: OTHER}", "judges.quality.model.key: OTHER is no secret of the pipeline"),
+        ("key: JUDGE_KEY}", "key: OTHER}", "judges.quality.model.key: OTHER is not listed in secrets of the pipeline"),
         ("calibrate_on: prefs", "calibrate_on: rows", "judges.quality.calibrate_on: 'rows' is of kind instructions"),
-        ("    calibrate_on: prefs\n", "", "nothing says whether the judge quality is right: write calibrate_on"),
+        ("    calibrate_on: prefs\n", "", "the judge quality is not validated: write calibrate_on"),
         ("calibrate_on: prefs", "calibrate_on: prefs\n    form: pair", "judges.quality.form"),
         ("{judge: quality}", "{judge: quality, judged_by: {}}", "judged_by: unknown key"),
         ("{judge: quality}", "{judge: quality, answers: loss}", "answers: before has no answers of a task 'loss'"),
@@ -124,7 +124,7 @@ def test_a_curve_has_judges_and_what_chooses_from_it_reads_what_they_read(tmp_pa
         ("by: {win_rate: higher}", "by: {score: higher}", "best.by.score"),
         ("judge_accuracy: {at_least: 0.6}", "score: {at_least: 3}", "form pairwise measures no score"),
         ("judge: quality", "judge: qualty", "curve.tasks.style.judge: there is no judge 'qualty'"),
-        ("    calibrate_on: prefs\n", "", "best.by.win_rate: nothing says whether the judge quality is right"),
+        ("    calibrate_on: prefs\n", "", "best.by.win_rate: the judge quality is not validated"),
     ],
 )  # fmt: skip
 def test_what_a_curve_and_a_choice_cannot_have_judged(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -50,7 +50,7 @@ def test_the_settings_of_the_job(tmp_path: Path) -> None:
         (
             "--port={port}",
             "{port}{home}",
-            "p.yaml:11:50: stages.final.engine.server.command[2]: {home} stands for nothing",
+            "p.yaml:11:50: stages.final.engine.server.command[2]: {home} is not a known placeholder",
         ),
         ("--port={port}", "--port", "p.yaml:11:18: stages.final.engine.server.command: no part has {port}"),
         ("ready: 60", "reddy: 60", "nearest: ready"),

@@ -127,7 +127,7 @@ def test_who_carries_what(tmp_path: Path) -> None:
             'sbatch.comment: expected text, true, false or nothing, got 4; quote this value: "4"',
         ),
         ("comment: night", 'comment: "a\\tb"', "sbatch.comment: 'a\\tb' has a line break"),
-        ("comment: night", "com ment: night", "sbatch.com ment: 'com ment' is no long option"),
+        ("comment: night", "com ment: night", "sbatch.com ment: 'com ment' is not a long option"),
         ('OMP_NUM_THREADS: "4"', "OMP_NUM_THREADS: 4", "env.OMP_NUM_THREADS: expected text, got 4"),
         ('OMP_NUM_THREADS: "4"', '"A B": x', "env.A B: 'A B' is not the name of an environment variable"),
         ("setup: [module load cuda]", 'setup: ["a\\nb"]', "setup[0]: 'a\\nb' has a line break"),

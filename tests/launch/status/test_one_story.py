@@ -165,7 +165,7 @@ STORIES = {
         at_work_in_another, "running", "", "overnight logs {run} cpt -f", "submitted", "running"
     ),
     "of another user": Story(
-        of_another_user, "unknown", "", "overnight status {run}, as user nobody", "submitted", "when last heard of"
+        of_another_user, "unknown", "", "overnight status {run}, as user nobody", "submitted", "at the last report"
     ),
     "failed, of another user": Story(
         failed_of_another_user, "failed", "hang", "as user nobody: " + RESUME, "failed", "made no progress"
@@ -208,6 +208,7 @@ def test_the_four_agree(
         pytest.skip("only root can give a file to another user")
     story = STORIES[name]
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("OVERNIGHT_WORKSPACE", str(tmp_path / "ws"))
     run = make(tmp_path / "ws", stage("cpt", steps=60))
     asked = Asked(tmp_path / "bin", run, story.build(run), capsys)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
@@ -234,6 +235,7 @@ def test_cancel_says_whose_job_it_leaves_alone(
     if os.geteuid() != 0:
         pytest.skip("only root can give a file to another user")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("OVERNIGHT_WORKSPACE", str(tmp_path / "ws"))
     run = make(tmp_path / "ws", stage("cpt", steps=60))
     asked = Asked(tmp_path / "bin", run, of_another_user(run), capsys)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")

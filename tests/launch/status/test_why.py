@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from pathlib import Path
 
@@ -198,7 +197,7 @@ def test_a_job_that_died_before_its_own_code_has_class_line_and_next_command(
     assert found.source == (f"{log}:1" if printed else "")
     assert f"class     {failure.value} (" in text_of(found)
     assert found.next.endswith(
-        f"overnight resume {run.id}" if failure is FailureClass.KILLED else "--cluster " + shlex.split(found.next)[-1]
+        f"overnight resume {run.id}" if failure is FailureClass.KILLED else f"--workspace {run.workspace.root}"
     )
 
 
