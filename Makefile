@@ -1,10 +1,10 @@
 # make demo       install for CPU and take a small model through the whole chain on this machine
 # make test       checks and tests; what takes longer is left to make test-full
+# make test-nvidia  the tests of the back ends nemo and automodel, in environments of their own (make venvs)
 # make coverage   the tests of make test once more, and how much of the code they run, branch by branch
 # make soak       random faults over many small chains
 # make notebooks  run the notebooks on the demo's model and write them with their outputs into notebooks/built
-# make venvs      install NVIDIA's stacks into .venv-nemo and .venv-automodel (7 GB), for the tests of these back ends;
-#                 make test does it, too, where a package index has them, and skips those tests where none has
+# make venvs      install NVIDIA's stacks into .venv-nemo and .venv-automodel (7 GB), where a package index has them
 # make docs       the pages of docs/ as a site, in build/docs
 # make clean      remove everything that make made
 #
@@ -14,10 +14,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off --root-user-action ignore \
 	--constraint constraints.txt
-EXTRAS := train,data,eval,nemo-run,submitit,hub,tensorboard,notify,watch,notebooks,docs,dev
+# What the README and the tutorial use: the demo's environment submits to a throw-away Slurm, too.
+USED := train,data,eval,nemo-run,submitit
+EXTRAS := $(USED),hub,tensorboard,notify,watch,notebooks,docs,dev
 
 .DELETE_ON_ERROR:
-.PHONY: demo docs test test-slurm test-rest test-full test-slurm24 coverage check soak bench notebooks clean venvs venv-nemo venv-automodel
+.PHONY: demo docs test test-slurm test-rest test-nvidia test-full test-slurm24 coverage check soak bench notebooks clean venvs venv-nemo venv-automodel
 
 # What the tests need is more than what the demo needs: one installation is enough.
 demo: $(if $(wildcard $(VENV)/.dev),$(VENV)/.dev,$(VENV)/.train)
@@ -27,22 +29,27 @@ demo: $(if $(wildcard $(VENV)/.dev),$(VENV)/.dev,$(VENV)/.train)
 	@if [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] && command -v xdg-open >/dev/null; then \
 		xdg-open "$$($(BIN)/overnight report --html | sed -n 's/^page: //p')" >/dev/null 2>&1 || true; fi
 
-# In two halves side by side, each in two processes: the half on a real Slurm, with a cluster for each process, waits more
-# than it works. The output of the other half comes when it ends.
-test: check
+# The checks and two halves of the tests at the same time, each half in two processes: the half on a real Slurm, with a
+# cluster for each process, waits more than it works. The output of the other half comes when it ends.
+test: $(VENV)/.dev
 	@command -v slurmctld >/dev/null || echo "slurmctld is not installed: the tests on a real Slurm will be skipped"
-	@$(MAKE) --keep-going --no-print-directory --jobs=2 test-slurm test-rest
+	@$(MAKE) --keep-going --no-print-directory --jobs=3 check test-slurm test-rest
 
 PYTEST := $(BIN)/python -m pytest
+SHORT := not full and not nvidia
 
 test-slurm: $(VENV)/.dev
-	$(PYTEST) -m "not full" -n 2 --dist loadfile tests/slurm
+	$(PYTEST) -m "$(SHORT)" -n 2 --dist loadfile tests/slurm
 
 test-rest: $(VENV)/.dev
-	@$(MAKE) --keep-going --no-print-directory --jobs=1 venvs >.test-rest.log 2>&1 || \
-		echo "NVIDIA's stacks are not installed (.test-rest.log): their tests will be skipped"
-	@$(PYTEST) -m "not full" -n 2 --dist worksteal tests --ignore=tests/slurm >.test-rest.log 2>&1; rest=$$?; \
+	@$(PYTEST) -m "$(SHORT)" -n 2 --dist worksteal tests --ignore=tests/slurm >.test-rest.log 2>&1; rest=$$?; \
 		echo; cat .test-rest.log; exit $$rest
+
+# Where an environment cannot be installed, its tests say so and are skipped.
+test-nvidia: $(VENV)/.dev
+	@$(MAKE) --keep-going --no-print-directory --jobs=1 venvs >.test-nvidia.log 2>&1 || \
+		echo "NVIDIA's stacks are not installed (.test-nvidia.log): their tests will be skipped"
+	$(PYTEST) -m "nvidia and not full" -n 2 --dist loadfile tests/jobs tests/launch/plan tests/slurm/test_nvidia_chain.py
 
 # Also where a test fails: what was run is measured all the same.
 coverage: $(VENV)/.dev
@@ -95,7 +102,7 @@ venv-automodel: .venv-automodel/.done
 	touch $@
 
 clean:
-	rm -rf .test-rest.log .coverage .coverage.* $(VENV) .venv-nemo .venv-automodel build dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
+	rm -rf .test-rest.log .test-nvidia.log .coverage .coverage.* $(VENV) .venv-nemo .venv-automodel build dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 # The first Python of at least 3.11 with a working venv module; PYTHON=/path/to/python3 chooses another.
@@ -121,7 +128,7 @@ $(VENV)/.torch: $(VENV)/.created
 	touch $@
 
 $(VENV)/.train: $(VENV)/.torch pyproject.toml constraints.txt
-	$(PIP) --editable '.[train,eval]'
+	$(PIP) --editable '.[$(USED)]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml constraints.txt

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from measure import OVERNIGHT, PAIRS, Spread, child, report
 
-from jobs.core import attempts, claim, files
+from jobs.core import attempts, claim, files, hashing, seal
 from jobs.core.attempts import Attempt
 from jobs.core.claim import Claim
 from jobs.core.paths import Workspace
@@ -103,7 +103,11 @@ def submit(run: Run, planned: PlannedStage, number: int, sealed: int) -> tuple[s
         for event in ("file_gate", "start", "sealed", "verdict"):
             files.append_json_line(paths.events, {"time": time.time(), "event": event, "job": job}, durable=False)
     if number < sealed:
-        store.seal.write_text("{}", encoding="utf-8")
+        store.output.mkdir()
+        (store.output / "weights").write_text("weights\n", encoding="utf-8")
+        entries = hashing.digest_files(store.output, ["weights"])
+        made = seal.Seal(seal.SealKind.CHECKPOINT, "hf", planned.fingerprint, entries, run=run.id, stage=planned.name)
+        store.seal.write_text(seal.as_text(made), encoding="utf-8")
     if number == sealed:
         writer = ProgressWriter(paths.progress)
         for step in range(1000):

@@ -86,7 +86,7 @@ def start(run: Run, environment: Mapping[str, str]) -> None:
     own, bare = [], []
     for _ in range(PAIRS):
         terminal = Terminal(watch(run), environment)
-        terminal.read(60, until=b"log of")
+        assert f"{SEALED} of {STAGES} stages".encode() in terminal.read(60, until=b"log of")
         own.append(terminal.cpu)
         terminal.leave()
         imported = "import textual.app, textual.widgets, textual.containers, textual.binding"

@@ -64,7 +64,7 @@ def data_file(path: Path, split: str) -> Path:
             if name and (directory / name).is_file():
                 return directory / name
     names = ", ".join(f"{name}.jsonl" for name in SPLITS)
-    raise DataError(f"is no data set: neither a file, nor a directory with {names}", path)
+    raise DataError(f"is not a data set: neither a file, nor a directory with {names}", path)
 
 
 def rows(path: Path, tokenizer: Path | None, count: int, skip: int = 0) -> Iterator[Shown]:
@@ -94,7 +94,7 @@ def rows(path: Path, tokenizer: Path | None, count: int, skip: int = 0) -> Itera
             except CannotEncode as error:
                 raise DataError(str(error), path, number) from error
             except (ValueError, AttributeError, TypeError, StopIteration) as error:
-                raise DataError("is no row of a data set", path, number) from error
+                raise DataError("is not a row of a data set", path, number) from error
             yield _shown(f"{path}:{number}", str(row.get("id", number)), found, encoder)
 
 

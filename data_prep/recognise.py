@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from data_prep.common.errors import DataError, Flaw
 from data_prep.rows import forms
-from data_prep.rows.fields import Fields
+from data_prep.rows.fields import Fields, renamed
 from data_prep.rows.messages import Unfit, written
 from data_prep.sources import formats, layout, reader
 from data_prep.sources.files import rows_of
 
 LOOKED_AT = 20_000
 """The most rows of a data set that are read."""
+
+
+class UnknownForm(DataError):
+    """Rows whose fields have names of their own. ``names``: of the first one."""
+
+    def __init__(self, message: str, names: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.names = names
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,7 @@ class Recognised:
         rows: how many, or files of text; ``more``: there are more than were read.
         talks: rows are conversations, which a chat template turns into text.
         unused: fields that no form uses, to leave out.
+        columns: our name of a field -> that of the rows, as it was given.
         size: bytes of UTF-8 of the longest of 95 % of the rows; ``total``: of all that were read.
         has_test: the files have a test split of their own.
         needs_prepare: without ``prepare`` a stage does not read it.
@@ -45,20 +54,23 @@ class Recognised:
     total: int
     has_test: bool
     needs_prepare: bool
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def words(self) -> str:
         """For people."""
         what = {"corpus": "texts", "instructions": "instructions", "preferences": "preferences"}[self.kind]
+        columns = "".join(f'; {name}: "{theirs}"' for name, theirs in self.columns.items())
         leave = f"; fields left out: {', '.join(self.unused)}" if self.unused else ""
-        return f"{'at least ' if self.more else ''}{self.rows:,} {what} ({self.form}){leave}"
+        return f"{'at least ' if self.more else ''}{self.rows:,} {what} ({self.form}){columns}{leave}"
 
 
-def recognise(path: Path) -> Recognised:
-    """What ``path`` holds.
+def recognise(path: Path, columns: Mapping[str, str] | None = None) -> Recognised:
+    """What ``path`` holds. ``columns``: names of its rows' fields, where they are not those of a form.
 
     Raises:
-        DataError: it is not there, is of no known form, or of several; with file and line.
+        UnknownForm: its rows are of no known form.
+        DataError: it is not there, is no data set, or of several forms; with file and line.
     """
     files = layout.data_files(path)
     if not files:
@@ -67,7 +79,13 @@ def recognise(path: Path) -> Recognised:
     rows = [file for file in files if formats.look(str(file)).is_rows]
     if not rows:
         return _texts(files, "test" in splits)
-    return _Rows(rows).look("test" in splits)
+    return _Rows(rows, columns or {}).look("test" in splits)
+
+
+def fields_of(path: Path) -> tuple[str, ...]:
+    """The names of the fields of the first row; empty: there are no rows. Raises DataError: it cannot be read."""
+    rows = [file for file in layout.data_files(path) if formats.look(str(file)).is_rows]
+    return next((tuple(row) for file in rows for _, row in flawless(str(file))), ())
 
 
 def readable(kind: str, source: Path, *, prepared: bool) -> int:
@@ -118,8 +136,9 @@ def _texts(files: list[Path], has_test: bool) -> Recognised:
 
 
 class _Rows:
-    def __init__(self, files: list[Path]) -> None:
+    def __init__(self, files: list[Path], columns: Mapping[str, str]) -> None:
         self._files = files
+        self._columns = columns
         self._kinds: Counter[str] = Counter()
         self._forms: Counter[str] = Counter()
         self._unused: set[str] = set()
@@ -137,7 +156,7 @@ class _Rows:
         form = self._forms.most_common(1)[0][0]
         sizes = self._sizes
         whole = (len(sizes), more, self._talks, tuple(sorted(self._unused)), _most(sizes), sum(sizes))
-        return Recognised(kind, form, *whole, has_test, kind != "corpus")
+        return Recognised(kind, form, *whole, has_test, kind != "corpus", self._columns)
 
     def _found(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for file in self._files:
@@ -145,10 +164,12 @@ class _Rows:
                 yield f"{file}:{number}", row
 
     def _see(self, place: str, row: dict[str, Any]) -> None:
-        fields = Fields(row)
         try:
+            fields = Fields(renamed(row, self._columns))
             kind, form, text, talks = _of_row(fields)
         except Unfit as error:
+            if error.reason == "unknown_form":
+                raise UnknownForm(f"{place}: {error}", tuple(row)) from error
             raise DataError(f"{place}: {error}") from error
         if kind != "corpus":
             self._unused.update(fields.unused())

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from tests import reliability
+from tests.support import environments
 
 _left = pytest.StashKey[list[str]]()
 
@@ -26,8 +27,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     for item in items:
+        if environments.FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.nvidia)
         if wrong := reliability.unknown(mark.args for mark in item.iter_markers("failure")):
             raise pytest.UsageError(f"{item.nodeid}: no such failure in tests/failures.toml: {wrong}")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    environments.is_asked_for = item.get_closest_marker("nvidia") is not None
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:

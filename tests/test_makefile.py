@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -40,3 +41,12 @@ def test_the_demo_ends_with_the_page_of_its_run(tmp_path: Path, display: str) ->
     ]
     opened = tmp_path / "opened"
     assert (opened.read_text(encoding="utf-8") if opened.exists() else "") == (page if display else "")
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_the_demo_installs_what_readme_and_tutorial_go_on_to_use(tmp_path: Path) -> None:
+    """They submit to a throw-away Slurm and prepare rows, with the environment of the demo."""
+    command = ["make", "--dry-run", "--no-print-directory", "demo", f"VENV={tmp_path / 'venv'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    (extras,) = re.findall(r"--editable '\.\[([\w,-]+)\]'", done.stdout)
+    assert {*extras.split(",")} >= {"train", "data", "eval", "nemo-run", "submitit"}

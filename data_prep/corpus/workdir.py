@@ -38,7 +38,7 @@ ROWS, TOKENS = "rows.jsonl", "tokens"
 """Of a shard's ``write``: the documents that stay, one split after the other, as text and as ids."""
 KEEP, ENDS = "keep.npy", "ends.npy"
 """Of ``decide``: whether each document stays, and where each shard ends among them."""
-_WHERE_ONLY = ("tokenizer",)  # of the recipe: what it says is in a digest; the path is no part of the result
+_WHERE_ONLY = ("tokenizer",)  # of the recipe: what it says is in a digest; the path is not part of the result
 
 
 @dataclass(frozen=True)

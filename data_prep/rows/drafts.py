@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from data_prep.card.account import SAMPLE_CHARS, Account
 from data_prep.common.units import identify
 from data_prep.rows import conversations, forms
-from data_prep.rows.fields import Fields, is_null
+from data_prep.rows.fields import Fields, is_null, renamed
 from data_prep.rows.forms import Example
 from data_prep.rows.messages import Unfit, said, without_reasoning, written
 from data_prep.rows.recipe import RowRecipe
@@ -109,7 +109,7 @@ def of_row(place: str, row: dict[str, Any], recipe: RowRecipe, account: Account)
         Unfit: the row has no known form, a field that is not used, or no place in the template.
     """
     by = [name for name in (recipe.group_by, recipe.stratify_by) if name is not None]
-    fields = Fields(row, recipe.ignore, (*recipe.carry, *by))
+    fields = Fields(renamed(row, recipe.columns), recipe.ignore, (*recipe.carry, *by))
     example = forms.preferences(fields) if recipe.kind == "preferences" else forms.instructions(fields)
     meta = fields.carried(example.form)
     group, stratum = (_field(row, name) for name in (recipe.group_by, recipe.stratify_by))

@@ -58,7 +58,7 @@ def _trl(row: ExportRow, texts: TextsOf) -> dict[str, Any]:
         return {"messages": messages, **more}
     if learned[-1] and not any(learned[:-1]):
         return {"prompt": messages[:-1], "completion": messages[-1:], **more}
-    raise NoForm("TRL cannot be told which of several answers are learned: answers: last or each")
+    raise NoForm("TRL has no setting for which of several answers are learned: answers: last or each")
 
 
 def _pairs(row: ExportRow, texts: TextsOf) -> dict[str, Any]:

@@ -12,6 +12,29 @@ from data_prep.common.errors import leaving_out
 from data_prep.rows.messages import Unfit
 from data_prep.sources.files import CARRIED
 
+COLUMNS = ("prompt", "completion", "chosen", "rejected", "messages", "system", "history", "tools")
+"""The fields that ``columns`` can find under another name."""
+_OPTIONAL = ("system", "history", "tools")
+
+
+def renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """The row with our names for the fields that ``columns`` names (ours -> theirs).
+
+    Raises:
+        Unfit: a field is missing, or there is another one under our name.
+    """
+    for name, theirs in columns.items():
+        if theirs not in row and name not in _OPTIONAL:
+            raise Unfit("missing_field", f'has no field "{theirs}", which columns names, but {_names(row)}')
+        if name != theirs and theirs in row and not is_empty(row.get(name)) and name not in columns.values():
+            raise Unfit("two_fields", f'has a field "{name}" and also "{theirs}", which columns names as {name}')
+    ours = {theirs: name for name, theirs in columns.items()}
+    return {ours.get(name, name): value for name, value in row.items() if name in ours or name not in columns}
+
+
+def _names(row: Mapping[str, Any]) -> str:
+    return "the fields " + (", ".join(f'"{name}"' for name in list(row)[:8]) or "(none)")
+
 
 class Fields:
     """The fields of a row; ``rest`` tells which were not asked for."""
@@ -72,7 +95,7 @@ class Fields:
 
     def names(self) -> str:
         """The names of the fields, for messages."""
-        return "the fields " + (", ".join(f'"{name}"' for name in list(self._row)[:8]) or "(none)")
+        return _names(self._row)
 
     def unused(self) -> list[str]:
         """The fields with content that are neither used nor carried."""
@@ -90,7 +113,7 @@ class Fields:
             raise Unfit(
                 "unknown_field",
                 f'field "{name}" is not used by a row of the form {form}: write {leave} to leave it out, '
-                f"or {leave.replace('ignore', 'carry', 1)} to keep it beside the row",
+                f"or {leave.replace('ignore', 'carry', 1)} to keep it with the row",
             )
         found = {}
         for name, value in self._row.items():
@@ -100,7 +123,7 @@ class Fields:
                 json.dumps(value, allow_nan=False)
             except (TypeError, ValueError) as error:
                 raise Unfit(
-                    "not_json", f'field "{name}" cannot be kept beside the row ({error}): write {leaving_out(name)}'
+                    "not_json", f'field "{name}" cannot be kept with the row ({error}): write {leaving_out(name)}'
                 ) from error
             found[name] = value
         return found

@@ -112,7 +112,7 @@ def _check_prompt(row: Fields, found: Sequence[Message]) -> None:
     if first is None or not isinstance(prompt, str) or prompt.strip() != said(first).strip():
         raise Unfit(
             "two_prompts",
-            'field "prompt" is not the first question of the messages beside it: write ignore: [prompt], or put it '
+            'field "prompt" is not the first question of the messages: write ignore: [prompt], or put it '
             "into the messages",
         )
 
@@ -127,7 +127,7 @@ def _system(row: Fields, found: Sequence[Message]) -> list[Message]:
     if len(names) > 1 or any(one["role"] in ("system", "developer") for one in found):
         raise Unfit(
             "two_systems",
-            f'has a field "{names[0]}" beside another system message: write ignore: [{names[0]}], or remove one',
+            f'has a field "{names[0]}" and another system message: write ignore: [{names[0]}], or remove one',
         )
     return [{"role": "system", "content": text}]
 
@@ -142,7 +142,7 @@ def _history(row: Fields) -> list[Message]:
         if not (
             isinstance(turn, list | tuple) and len(turn) == 2 and all(isinstance(t, str) and t.strip() for t in turn)
         ):
-            raise Unfit("not_messages", f"history[{number}] is no pair of a question and its answer")
+            raise Unfit("not_messages", f"history[{number}] is not a pair of a question and its answer")
         found += _turn(*turn)
     return found
 
@@ -154,11 +154,11 @@ def _tools(row: Fields) -> list[dict[str, Any]]:
         try:
             value = json.loads(value)
         except ValueError as error:
-            raise Unfit("not_tools", f'field "tools" is a text, and no JSON: {error}') from error
+            raise Unfit("not_tools", f'field "tools" is a text, but not JSON: {error}') from error
     if is_empty(value):
         return []
     if not isinstance(value, list | tuple) or not all(isinstance(one, Mapping) for one in value):
-        raise Unfit("not_tools", 'field "tools" is no list of tools')
+        raise Unfit("not_tools", 'field "tools" is not a list of tools')
     for number, tool in enumerate(value):
         function = tool.get("function") or tool
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
@@ -172,7 +172,7 @@ def _options(row: Fields) -> dict[str, Any]:
     if is_empty(value):
         return {}
     if not isinstance(value, Mapping):
-        raise Unfit("not_options", 'field "chat_template_kwargs" is no object')
+        raise Unfit("not_options", 'field "chat_template_kwargs" is not an object')
     return {name: one for name, one in value.items() if one is not None}
 
 
@@ -185,7 +185,7 @@ def preferences(row: Fields) -> Example:
     if row.has("label", "completion"):
         raise Unfit(
             "unpaired_preference",
-            'has a "label" beside one completion (KTO): preferences need "chosen" and "rejected" for the same prompt',
+            'has a "label" and one completion (KTO): preferences need "chosen" and "rejected" for the same prompt',
         )
     given = row.form((("chosen", "rejected"), ("prompt", "answers")))
     if "answers" in given:

@@ -41,7 +41,7 @@ def message_list(value: Any, name: str) -> list[Message]:
     if isinstance(value, str):
         raise Unfit("not_messages", f'field "{name}" is a text: it must be a list of messages, not JSON in a text')
     if not isinstance(value, list | tuple) or not value:
-        raise Unfit("not_messages", f'field "{name}" is no list of messages')
+        raise Unfit("not_messages", f'field "{name}" is not a list of messages')
     return [message(entry, f"{name}[{number}]") for number, entry in enumerate(value)]
 
 
@@ -52,7 +52,7 @@ def message(entry: Any, place: str) -> Message:
         Unfit: as ``message_list``.
     """
     if not isinstance(entry, Mapping):
-        raise Unfit("not_messages", f"{place} is no message")
+        raise Unfit("not_messages", f"{place} is not a message")
     given = {key: value for key, value in entry.items() if value is not None}
     if "from" in given:
         given = _of_sharegpt(given, place)
@@ -82,7 +82,7 @@ def _of_functions(given: dict[str, Any], place: str) -> dict[str, Any]:
     found = {**given, "role": "tool" if given.get("role") == "function" else given.get("role")}
     if call := found.pop("function_call", None):
         if "tool_calls" in found:
-            raise Unfit("two_forms", f'{place} has "function_call" beside "tool_calls": remove one of them')
+            raise Unfit("two_forms", f'{place} has both "function_call" and "tool_calls": remove one of them')
         found["tool_calls"] = [call]
     return found
 
@@ -90,7 +90,7 @@ def _of_functions(given: dict[str, Any], place: str) -> dict[str, Any]:
 def _of_sharegpt(given: dict[str, Any], place: str) -> dict[str, Any]:
     spoken = given.pop("from")
     if twice := [name for name in ("role", "content") if name in given]:
-        raise Unfit("two_forms", f'{place} has "{twice[0]}" beside "from": remove the fields of one of the two forms')
+        raise Unfit("two_forms", f'{place} has both "{twice[0]}" and "from": remove the fields of one of the two forms')
     role = _SHAREGPT.get(str(spoken).lower())
     if role is None:
         raise Unfit("wrong_roles", f"{place} is from {spoken!r}; known: {', '.join(_SHAREGPT)}")
@@ -100,7 +100,7 @@ def _of_sharegpt(given: dict[str, Any], place: str) -> dict[str, Any]:
     try:
         call = json.loads(value) if isinstance(value, str) else value
     except ValueError as error:
-        raise Unfit("not_a_call", f"{place} is from function_call, but its value is no JSON: {error}") from error
+        raise Unfit("not_a_call", f"{place} is from function_call, but its value is not JSON: {error}") from error
     calls = call if isinstance(call, list) else [call]
     return {"role": role, "content": None, "tool_calls": calls, **given}
 
@@ -126,7 +126,7 @@ def _content(value: Any, place: str) -> Any:
 
 def _calls(value: Any, place: str) -> list[dict[str, Any]]:
     if not isinstance(value, list | tuple):
-        raise Unfit("not_a_call", f"{place} is no list of calls")
+        raise Unfit("not_a_call", f"{place} is not a list of calls")
     found = []
     for number, call in enumerate(value):
         own = {key: one for key, one in call.items() if one is not None} if isinstance(call, Mapping) else {}
@@ -134,7 +134,9 @@ def _calls(value: Any, place: str) -> list[dict[str, Any]]:
             own = {"type": "function", "function": own}
         function = own.get("function")
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-            raise Unfit("not_a_call", f"{place}[{number}] is no call: it must have a function with name and arguments")
+            raise Unfit(
+                "not_a_call", f"{place}[{number}] is not a call: it must have a function with name and arguments"
+            )
         found.append({**own, "function": dict(function)})
     return found
 
@@ -216,7 +218,7 @@ def transcript(text: str, place: str) -> list[Message]:
     """
     rest = "\n\n" + text.lstrip()
     if not rest.startswith(_HUMAN):
-        raise Unfit("not_messages", f'field "{place}" is no transcript: it must begin with "Human:"')
+        raise Unfit("not_messages", f'field "{place}" is not a transcript: it must begin with "Human:"')
     found: list[Message] = []
     while rest:
         mark, role = (_HUMAN, "user") if rest.startswith(_HUMAN) else (_ASSISTANT, "assistant")

@@ -61,5 +61,5 @@ def length_bias(chosen: Array, rejected: Array) -> dict[str, Any]:
         "longer_wins": round(share, 4),
         "median_chosen": float(np.median(chosen)) if len(chosen) else 0,
         "median_rejected": float(np.median(rejected)) if len(rejected) else 0,
-        "verdict": "no bias to speak of" if 0.3 < share < 0.7 else "length alone tells which answer was chosen",
+        "verdict": "no bias to speak of" if 0.3 < share < 0.7 else "length alone predicts which answer was chosen",
     }

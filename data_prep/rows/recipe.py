@@ -14,8 +14,10 @@
                                    #   one, or make a row for each
     special_tokens: escape | refuse | allow   # control tokens in texts: text; an error; control tokens
     reasoning: template | keep | strip   # as the template does with it; under the name that it reads; not learned
+    columns: {}                    # which field is which, where the rows have names of their own: {prompt: Question,
+                                   #   completion: "Approved answer"}
     ignore: []                     # fields of rows (and of their messages) to leave out
-    carry: []                      # fields to keep beside the rows
+    carry: []                      # fields to keep with the rows
     tokenizer: null                # directory of a Hugging Face tokenizer (of a pipeline's stage also base: the one of
                                    #   its base model): make the ids of every row as the trainer will, count them
     max_tokens: null               # ids of a row as the trainer counts them
@@ -45,6 +47,7 @@ from typing import Any
 from data_prep.common.errors import SettingsError
 from data_prep.common.settings import Form, check_encoding, checked, fail, one_text, texts
 from data_prep.rows.export import FORMS
+from data_prep.rows.fields import COLUMNS
 from jobs.core.settings import setting
 from jobs.encoding.settings import REASONING, SPECIAL_TOKENS, TEMPLATE_DATE, Encoding
 
@@ -82,6 +85,7 @@ class RowRecipe:
     template_date: str = TEMPLATE_DATE
     special_tokens: str = setting("escape", choices=SPECIAL_TOKENS)
     reasoning: str = setting("template", choices=REASONING)
+    columns: Mapping[str, str] = field(default_factory=dict)
     ignore: tuple[str, ...] = ()
     carry: tuple[str, ...] = ()
     tokenizer: str | None = None
@@ -172,7 +176,23 @@ def _day(key: str, value: Any) -> str:
     raise fail(key, value, "must be a day such as 2024-07-26")
 
 
+def columns(key: str, value: Any) -> dict[str, str]:
+    """Our name of a field -> that of the rows.
+
+    Raises:
+        SettingsError: no mapping of texts, a name that no form has, or one field for two.
+    """
+    if not isinstance(value, Mapping) or not all(isinstance(theirs, str) and theirs for theirs in value.values()):
+        raise fail(key, value, "must be a mapping such as {prompt: Question, completion: Answer}")
+    if unknown := [name for name in value if name not in COLUMNS]:
+        raise fail(key, unknown[0], f"must name {', '.join(COLUMNS)}")
+    if len(set(value.values())) < len(value):
+        raise fail(key, value, "must name each field once")
+    return dict(value)
+
+
 _FORMS: dict[str, Form] = {
+    "columns": columns,
     "encoding": check_encoding, "template": one_text, "template_options": _options, "system": one_text,
     "ignore": texts, "carry": texts, "tokenizer": one_text, "group_by": one_text, "stratify_by": one_text,
     "evaluation": texts, "compare_with": texts, "chosen_never": texts, "template_date": _day,

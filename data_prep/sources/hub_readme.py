@@ -73,4 +73,4 @@ def files(base: Path, pattern: str, readme: str) -> list[str]:
     try:
         return [os.path.normpath(path) for path in base.glob(pattern.removeprefix("./"))]
     except (ValueError, NotImplementedError) as error:
-        raise DataError(f"names {pattern}, which is no path below it", readme) from error
+        raise DataError(f"names {pattern}, which is not a path below it", readme) from error

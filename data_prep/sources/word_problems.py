@@ -105,10 +105,10 @@ def problems(settings: SourceSettings, seed: int) -> Iterator[tuple[str, list[di
     rng = random.Random(f"word problems {seed}")
     able = [one for one in TEMPLATES if len(one.solve(one.draw(random.Random(0), settings.largest))) <= settings.steps]
     seen: set[str] = set()
-    tries = 0
+    in_vain = 0
     while len(seen) < settings.count:
-        tries += 1
-        if tries > 50 * settings.count:
+        in_vain += 1
+        if in_vain > 1000 + 20 * len(seen):  # the last one of N comes after N draws, on average
             raise DataError(
                 f"there are no {settings.count} different word problems with numbers up to {settings.largest}: "
                 "write a lower count, or a larger number as largest"
@@ -119,6 +119,7 @@ def problems(settings: SourceSettings, seed: int) -> Iterator[tuple[str, list[di
         if twin in seen:
             continue
         seen.add(twin)
+        in_vain = 0
         yield twin, [_row(template, language, name, thing, numbers, twin) for language in settings.languages]
 
 

@@ -161,7 +161,7 @@ class Indexed:
             raise DataError(f"cannot be read: {error.strerror}", error.filename) from error
         magic, version, code, count, documents = _HEAD.unpack(mapped[: _HEAD.size].tobytes())
         if magic != _MAGIC or version != 1 or code not in _CODES:
-            raise DataError("is no index of an indexed data set with tokens of two or four bytes", index)
+            raise DataError("is not an index of an indexed data set with tokens of two or four bytes", index)
         if len(mapped) < _HEAD.size + 12 * count + 8 * documents:
             raise DataError(f"is cut off: {len(mapped)} bytes for {count} sequences", index)
         self.dtype = _CODES[code]

@@ -48,5 +48,5 @@ def _of_user(name: str, code: Path) -> BackEnd:
     sys.modules[name] = module  # as import does, so that it can import itself and be pickled to data workers
     found.loader.exec_module(module)
     if not isinstance(getattr(module, "CAPABILITIES", None), Capabilities) or getattr(module, "NAME", None) != name:
-        raise LookupError(f"{found.origin} is no back end: it has no CAPABILITIES, or its NAME is not {name!r}")
+        raise LookupError(f"{found.origin} is not a back end: it has no CAPABILITIES, or its NAME is not {name!r}")
     return cast(BackEnd, module)

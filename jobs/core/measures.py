@@ -154,7 +154,7 @@ def _problem(keys: Any) -> str | None:
         try:
             re.compile(keys.pattern)
         except re.error as error:
-            return f"regex: {keys.pattern!r} is no regular expression: {error}"
+            return f"regex: {keys.pattern!r} is not a regular expression: {error}"
     if isinstance(keys, CodeKeys):
         wrong = next((one for one in keys.functions if not _FUNCTION.match(one)), None)
         if wrong is not None or not keys.functions:

@@ -64,7 +64,7 @@ def check_mounted(path: Path) -> None:
     """Tell a file system that is missing from a file that is.
 
     Raises:
-        NotMounted: ``path`` is no directory here.
+        NotMounted: ``path`` is not a directory here.
     """
     if not path.is_dir():
         raise NotMounted(path)

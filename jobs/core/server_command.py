@@ -25,7 +25,7 @@ def problems(command: Sequence[str]) -> Iterator[tuple[int | None, str]]:
             names.add(name)
             if name not in PLACEHOLDERS:
                 known = " and ".join(f"{{{one}}}" for one in PLACEHOLDERS)
-                yield place, f"{{{name}}} stands for nothing here: known are {known}"
+                yield place, f"{{{name}}} is not a known placeholder; known are {known}"
     for name in PLACEHOLDERS:
         if name not in names:
             yield None, f"no part has {{{name}}}: the server would not know its {name}"

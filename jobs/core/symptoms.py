@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from jobs.core.verdict import FailureClass
@@ -110,9 +111,7 @@ _PATTERNS: tuple[tuple[FailureClass, str], ...] = (
     (FailureClass.WRONG_DATA, r"HelpSteer3|GPT2BPETokenizer|MockDataModule"),
 )  # fmt: skip
 
-_COMPILED = tuple((failure, re.compile(pattern)) for failure, pattern in _PATTERNS)
-
-_VAGUE = re.compile(
+_VAGUE = (
     r"pyxis: (child|failed to import \S+ image\W*$|couldn't start)|spank: .*failed|Lmod has detected|"
     r"Unable to locate a module|NCCL error in|ncclInvalid"
 )
@@ -159,7 +158,7 @@ ADVICE = {
         "environment with a version that is known (docs/backends.md) in environments of the profile"
     ),
     FailureClass.INCOMPLETE_CHECKPOINT: "resume: the newest save that verifies is taken",
-    FailureClass.STORAGE_FULL: "make room where the workspace lies; the newest save that verifies is kept",
+    FailureClass.STORAGE_FULL: "free space on the file system of the workspace; the newest save that verifies is kept",
 }
 """What to change, in the words of a pipeline file or a profile."""
 
@@ -173,10 +172,10 @@ _HINTS = (
     (_OLD_DRIVER, "the driver of that node is older than the CUDA of these packages: name an environment with a torch "
      "for an older CUDA in environments of the profile, or nodes with a newer driver (constraint)"),
     (_LOCKED, "memory that may be locked is limited on that node (ulimit -l), which RDMA needs: tell the site"),
-    (_NO_MOUNT, "that node does not have a directory that the container is to see (the workspace, or one of mounts in "
+    (_NO_MOUNT, "that node lacks a directory that the container mounts (the workspace, or one of mounts in "
      "the profile): look on the node, and tell the site"),
     (_SHARED, "/dev/shm of that node, or of its container, is too small: options of the container in the profile"),
-    (_BROKEN, "a GPU of that node, or its driver, is out of order: tell the site; after two failures there the stage "
+    (_BROKEN, "a GPU of that node, or its driver, is faulty: tell the site; after two failures there the stage "
      "excludes the node"),
 )  # fmt: skip
 """What a line says better than its class; the first that it matches."""
@@ -194,6 +193,12 @@ class Symptom:
     number: int
 
 
+@cache
+def _compiled() -> tuple[tuple[FailureClass, re.Pattern[str]], ...]:
+    """At the first search: compiling takes longer than most of what imports this module without one."""
+    return tuple((failure, re.compile(pattern)) for failure, pattern in _PATTERNS)
+
+
 def search(lines: Iterable[str]) -> Symptom | None:
     """The cause in ``lines``; None where nothing is known.
 
@@ -208,11 +213,11 @@ def search(lines: Iterable[str]) -> Symptom | None:
         # NeMo warns at every start of what it cannot import ("cannot import name 'deploy'"), and goes on.
         if line.startswith(("[NeMo W ", "[NeMo I ")) or (line.startswith("overnight: ") and not re.match(_OWN, line)):
             continue
-        failure = next((failure for failure, pattern in _COMPILED if pattern.search(line)), None)
+        failure = next((failure for failure, pattern in _compiled() if pattern.search(line)), None)
         if failure is None or (failure is FailureClass.VERSIONS and _goes_on(line)):
             continue
         found = Symptom(failure, line[:600], number)
-        if _VAGUE.search(line):
+        if re.search(_VAGUE, line):
             vague = vague or found
             continue
         if failure not in CONSEQUENCES:

@@ -79,7 +79,7 @@ class Control(ControlNames):
         if any(ids.count(self.ids[name]) != wanted[name] for name in in_texts):
             raise CannotEncode(
                 "control_token_in_text",
-                "a control token in a text cannot be told from text by this tokenizer: special_tokens: refuse leaves "
+                "this tokenizer cannot distinguish a control token in a text from text: special_tokens: refuse leaves "
                 "such rows out",
             )
         return ids, made

@@ -73,8 +73,8 @@ def flaw(text: str, names: ControlNames, mode: str, encode: Callable[[str], Iter
     for name in found:
         if names.ids[name] in ids:
             return (
-                f"holds the control token {name}, which this tokenizer cannot tell from text: special_tokens: refuse "
-                "with on_error: skip leaves such documents out"
+                f"holds the control token {name}, which this tokenizer cannot distinguish from text: special_tokens: "
+                "refuse with on_error: skip leaves such documents out"
             )
     return None
 

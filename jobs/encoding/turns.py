@@ -286,5 +286,5 @@ def unclear(at: int) -> CannotEncode:
     return CannotEncode(
         "turns_change_in_template",
         f"the chat template writes messages[{at}] in another way when more messages follow, so what the model learns "
-        "of it cannot be told: answers: each makes a row for each answer, answers: last learns the last one only",
+        "of it cannot be determined: answers: each makes a row for each answer, answers: last learns the last one only",
     )

@@ -117,7 +117,7 @@ def swap(model: PreTrainedModel, directory: Path) -> None:
     with torch.no_grad():
         for path in weights:
             with safe_open(path, framework="pt") as stream:
-                for name in stream.keys():  # noqa: SIM118 - it is no mapping
+                for name in stream.keys():  # noqa: SIM118 - it is not a mapping
                     own[name].copy_(stream.get_tensor(name))
     model.tie_weights()
 

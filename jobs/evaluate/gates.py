@@ -64,7 +64,7 @@ class GateRule:
         if len(keys) != 1 or not keys.keys() <= set(kinds) or tier not in TIERS:
             raise BadSettings(
                 f"gate {name!r} must be one of {{must: rise}}, {{must: fall}}, {{may_fall: 0.02}}, {{may_rise: 3%}}, "
-                f"{{at_least: 0.9}}, {{at_most: 0.1}}, and tier: critical or advisory beside it, not {value!r}"
+                f"{{at_least: 0.9}}, {{at_most: 0.1}}, optionally with tier: critical or advisory, not {value!r}"
             )
         ((kind, wanted),) = keys.items()
         if kind == "must" and wanted not in MUST:

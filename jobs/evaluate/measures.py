@@ -157,7 +157,7 @@ def _regex(keys: RegexKeys, sample: AnswerSample) -> Sequence[float]:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _json(keys: JsonKeys, sample: AnswerSample) -> Sequence[float]:
@@ -280,7 +280,7 @@ def _function(place: str) -> Callable[..., Any]:
     except (ImportError, AttributeError) as error:
         raise BadSettings(f"measure code: {place}: {error}: is it in the work tree that code: names?") from error
     if not callable(found):
-        raise BadSettings(f"measure code: {place} is no function")
+        raise BadSettings(f"measure code: {place} is not a function")
     function: Callable[..., Any] = found
     return function
 

@@ -107,7 +107,7 @@ class _Shown(ProgressWriter):
 def _entry(output: Path, name: str, checkpoint: Path) -> Input:
     """A directory as an input: what a stage reads lies in ``output`` of an entry."""
     if not (checkpoint / "config.json").is_file():
-        raise NoModel(f"{checkpoint} is no Hugging Face directory: it has no config.json")
+        raise NoModel(f"{checkpoint} is not a Hugging Face directory: it has no config.json")
     root = _linked(output, f"model-{name}", checkpoint)
     return Input(name, str(root), "checkpoint", "hf", _digest(_states(root / "output")))
 

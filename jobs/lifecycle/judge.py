@@ -216,7 +216,7 @@ def _cause(spec: StageSpec, start: Start, result: dict[str, Any], exit_code: int
     base = Verdict(Outcome.RETRY, job=start.job, restart=start.restart, host=start.host, step=newest_save(spec))
     if ended_by is EndedBy.CANCELLED:
         text = "cancelled in Slurm"
-        text += f"; saved up to step {base.step}, resume goes on from there" if base.step else ""
+        text += f"; saved up to step {base.step}, resume continues from there" if base.step else ""
         return replace(base, outcome=Outcome.FAIL, failure=FailureClass.CANCELLED, evidence=text)
     if ended_by is EndedBy.REQUEUED:
         # Slurm starts it again whatever we say; the next prologue counts how often that brought nothing.
@@ -249,7 +249,7 @@ def failure_of(result: dict[str, Any]) -> FailureClass:
 
 def _stopped(spec: StageSpec, start: Start, base: Verdict, reason: str) -> Verdict:
     if spec.continuation == "none":
-        text = f"stopped at step {base.step}, saved; resume goes on from there"
+        text = f"stopped at step {base.step}, saved; resume continues from there"
         return replace(base, outcome=Outcome.FAIL, failure=FailureClass.CANCELLED, evidence=text)
     if spec.continuation == "chain" and start.link + 1 >= spec.links:
         of = f" of {spec.target_step}" if spec.target_step else ""

@@ -76,7 +76,7 @@ def ending(job: str, back: int, began: Mapping[str, float | None]) -> Ending:
         return Ending(FailureClass.NODE_FAILURE, f"{names} went down after the work had begun there", lost)
     if state is JobState.OUT_OF_MEMORY:
         return Ending(FailureClass.OUT_OF_MEMORY, f"sacct: job {job} {state}")
-    said = f"sacct says {state}" if state else "Slurm keeps no record of why"
+    said = f"sacct reports {state}" if state else "Slurm keeps no record of why"
     return Ending(FailureClass.KILLED, f"job {job} ended before it could say how; {said}")
 
 

@@ -266,7 +266,7 @@ def _take_claim(spec: StageSpec, start: Start, over: str) -> Entry:
         return Entry.FAIL
     if rival.job == claim.DAMAGED:
         path = store.claim(rival.attempt, rival.link, rival.restart)
-        return _fail(spec, start, FailureClass.CLAIM_LOST, f"{path}: damaged: it says of no job that it may work", None)
+        return _fail(spec, start, FailureClass.CLAIM_LOST, f"{path}: damaged: it names no job that may work", None)
     if rival.job == over or _said(spec, rival.job) is Outcome.FAIL:
         evidence = f"job {rival.job}, the copy of this job that did its work, ended without a seal"
         return _fail(spec, start, FailureClass.KILLED, evidence, newest_save(spec))
@@ -344,7 +344,7 @@ def _judge(spec: StageSpec, start: Start, result: dict[str, Any], exit_code: int
     if result.get("outcome") != "done":
         return judge.after(spec, start, result, exit_code, ended_by)
     if (target := publish.lacks_steps(spec, result)) is not None:
-        text = f"said done at step {step}, target {target}"
+        text = f"reported done at step {step}, target {target}"
         return Verdict(Outcome.FAIL, FailureClass.CODE_ERROR, text, step, start.job, start.restart, start.host)
     publish.publish(spec, start, result)
     return Verdict(Outcome.DONE, FailureClass.NONE, "", step, start.job, start.restart, start.host)

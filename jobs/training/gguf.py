@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.core import files
 from jobs.core.spec import StageSpec
 from jobs.core.verdict import FailureClass
-from jobs.training import cpu, finished, tokenizers
+from jobs.training import cpu, finished, stretched, tokenizers
 from jobs.training.interface import Result, WorkContext
 from jobs.training.probe_texts import PROBE_TEXTS
 from jobs.training.tokenizers import LoaderDisagrees
@@ -88,7 +88,6 @@ def gguf_to_hf(path: Path, output: Path, report: Any = lambda step, phase: None)
 
     Raises: see ``run``.
     """
-    import torch
     import transformers
 
     from jobs.training import models
@@ -102,9 +101,7 @@ def gguf_to_hf(path: Path, output: Path, report: Any = lambda step, phase: None)
         check_tokenizer(output)
         report(1, "tokenizer")
 
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(
-            str(path.parent), gguf_file=path.name, dtype=torch.float32, local_files_only=True
-        )
+        loaded = load_model(path)
     report(2, "de-quantised")
     probes = probe_ids(output)
     expected = models.logits(loaded, probes)
@@ -117,6 +114,35 @@ def gguf_to_hf(path: Path, output: Path, report: Any = lambda step, phase: None)
     found = compare_logits(expected, saved, f"{output} against {path}")
     report(4, "compared")
     return found
+
+
+def load_model(path: Path) -> PreTrainedModel:
+    """The model in a GGUF file with fp32 weights. transformers reads neither tensors nor keys about stretched rotary
+    positions, so they are read here.
+
+    Raises:
+        ConversionFailed: its rotary positions are stretched in a way that is not known here.
+    """
+    import torch
+    from gguf import GGUFReader
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    reader = GGUFReader(str(path))
+    config = AutoConfig.from_pretrained(str(path.parent), gguf_file=path.name, local_files_only=True)
+    kind = next((one.contents() for key, one in reader.fields.items() if key.endswith(".rope.scaling.type")), "none")
+    stretching = {one.name: one for one in reader.tensors if one.name.startswith("rope_f")}
+    if kind != "none" or set(stretching) - {stretched.TENSOR}:
+        raise ConversionFailed(f"{path}: rotary positions of type {kind} ({', '.join(stretching)}) cannot be read")
+    if stretching:
+        base = float(config.rope_parameters["rope_theta"])
+        given = stretched.parameters([float(one) for one in stretching[stretched.TENSOR].data], base)
+        if given is None or config.model_type != "llama":
+            raise ConversionFailed(f"{path}: its rotary positions are not stretched as those of Llama 3.1 are")
+        config.rope_parameters = given
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        str(path.parent), config=config, gguf_file=path.name, dtype=torch.float32, local_files_only=True
+    )
+    return model
 
 
 @contextmanager

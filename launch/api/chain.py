@@ -25,7 +25,7 @@ def pipeline(path: str | PathLike[str], workspace: str | PathLike[str] | None = 
     """The chain of a pipeline file; the file is read when it is planned or submitted.
 
     Args:
-        workspace: where runs and results lie; None: ``$OVERNIGHT_WORKSPACE``, the profile's, or ``~/overnight``.
+        workspace: where runs and results are stored; None: ``$OVERNIGHT_WORKSPACE``, the profile's, or ``~/overnight``.
     """
     return Chain(Path(path), workspace=None if workspace is None else Path(workspace))
 

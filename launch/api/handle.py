@@ -96,7 +96,7 @@ class RunHandle:
             if seen.time >= began and status.is_over and not status.unreachable:
                 return status
             if end is not None and time.monotonic() >= end:
-                raise TimeoutError(f"run {self.id} still goes on after {timeout:g} s")
+                raise TimeoutError(f"run {self.id} is still running after {timeout:g} s")
             time.sleep(TICK_SECONDS)
 
     def cancel(self, stage: str | None = None) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     up.add_argument("--install", action="store_true", help="install missing Debian packages first (root only)")
 
     actions.add_parser("down", parents=[common], help="stop all of it and remove its directory")
-    actions.add_parser("status", parents=[common], help="what runs and what Slurm says of its nodes")
+    actions.add_parser("status", parents=[common], help="what runs, and the state of its nodes in Slurm")
     kill = actions.add_parser("kill", parents=[common], help="power cut: a node with its jobs, or a daemon")
     kill.add_argument("name", metavar="NODE")
     start = actions.add_parser("start", parents=[common], help="power on: start a node or daemon again")

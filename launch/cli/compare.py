@@ -1,4 +1,4 @@
-"""Hold runs against the first of them: what differs in their files, in what was measured, and in what they cost."""
+"""Compare runs with the first of them: what differs in their files, in what was measured, and in what they cost."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="beginning of a run id: the one that others are compared with")
     parser.add_argument("others", nargs="+", metavar="RUN", help="the others")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page")
+    parser.add_argument("--language", choices=("en", "ko"), default="en", help="of the page (default: en)")
     options.add_workspace(parser)
 
 
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
         from jobs.core import files
         from launch.report import versus_page
 
-        files.write_atomic(args.html.absolute(), versus_page.render(compared))
+        files.write_atomic(args.html.absolute(), versus_page.render(compared, args.language))
         value["html"] = str(args.html.absolute())
         lines = [f"page: {args.html.absolute()}"]
     options.print_result(value, lines, args.json)

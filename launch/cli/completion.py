@@ -1,4 +1,4 @@
-"""Print what completes commands, options and files in a shell.
+"""Print the script that completes commands, options and files in a shell.
 
 bash: overnight completion bash > ~/.local/share/bash-completion/completions/overnight
 zsh:  overnight completion zsh > a directory of $fpath, as _overnight

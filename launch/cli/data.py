@@ -48,8 +48,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         own.add_argument("--json", action="store_true", help="print machine-readable output")
         if kind == "corpus":
             own.add_argument("--workers", type=int, metavar="N", help="processes (default: the cores of this machine)")
-            own.add_argument("--work", type=Path, metavar="DIR", help="finished shards (default: beside the output)")
-            own.add_argument("--cluster", metavar="PROFILE", help="do the shards as an array of Slurm jobs")
+            own.add_argument(
+                "--work", type=Path, metavar="DIR", help="directory of finished shards (default: next to the output)"
+            )
+            own.add_argument("--cluster", metavar="PROFILE", help="process the shards as an array of Slurm jobs")
             own.add_argument("--jobs", type=int, default=64, metavar="N", help="jobs at the same time (default 64)")
 
 

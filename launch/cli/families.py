@@ -143,7 +143,9 @@ def show_status(found: Family, as_json: bool) -> int:
     return status.exit_code
 
 
-def show_report(found: Family, *, as_json: bool, html: str | None = None, language: str = "en") -> int:
+def show_report(
+    found: Family, *, as_json: bool, markdown: bool = False, html: str | None = None, language: str = "en"
+) -> int:
     """Print ``report``, or write its page (``html``: the file, empty: that of the family); exit codes as of a run."""
     from launch.report import family as report
 
@@ -156,5 +158,9 @@ def show_report(found: Family, *, as_json: bool, html: str | None = None, langua
         where = Path(html).absolute() if html else found.paths.page
         files.write_atomic(where, family_page.render(status, language))
         value, lines = {**value, "html": str(where)}, [f"page: {where}"]
+    elif markdown:
+        from launch.report import markdown as shown
+
+        lines = shown.of_family(status)
     options.print_result(value, lines, as_json)
     return status.exit_code

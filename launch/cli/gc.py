@@ -1,4 +1,4 @@
-"""Remove what no run of a workspace needs: code snapshots, results that no run names, what was half made."""
+"""Remove what no run of a workspace needs: code snapshots, results that no run names, incomplete leftovers."""
 
 from __future__ import annotations
 

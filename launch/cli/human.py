@@ -19,7 +19,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     common = argparse.ArgumentParser(add_help=False)
     options.add_workspace(common)
     common.add_argument("--pairs", metavar="STAGE:STAGE", help="the two models, by stage: sft:dpo")
-    common.add_argument("--output", type=Path, metavar="DIR", help="where the sheet lies (default: people/ in the run)")
+    common.add_argument(
+        "--output", type=Path, metavar="DIR", help="directory of the sheet (default: people/ in the run)"
+    )
 
     make = actions.add_parser("make", parents=[common], help="write sheet.html, sheet.csv and the key to them")
     make.add_argument("run", nargs="?", metavar="RUN", help="beginning of a run id (default: the newest run)")

@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("run", nargs="?", metavar="RUN", help="beginning of a run id (default: the newest run)")
     parser.add_argument("stage", nargs="?", metavar="STAGE", help="name of a stage (default: the one that wrote last)")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on until the stage is sealed or has failed")
+    parser.add_argument("-f", "--follow", action="store_true", help="continue until the stage is sealed or has failed")
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--all", action="store_true", help="the logs of all its jobs and restarts, oldest first")
     shown.add_argument("--tail", type=int, metavar="N", help="the last N lines alone")

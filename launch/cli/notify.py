@@ -1,4 +1,4 @@
-"""Write the page of a run or a sweep, and where it has ended the one letter about it; send what has not arrived yet."""
+"""Write the page of a run or a sweep, and, where it has ended, send the notification; retry what has not arrived."""
 
 from __future__ import annotations
 

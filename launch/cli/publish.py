@@ -14,9 +14,11 @@ _TO = re.compile(r"hf:([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)\Z", re.ASCII)
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     options.add_run(parser)
-    parser.add_argument("--to", required=True, metavar="hf:ORG/NAME", help="the repository; it is made if need be")
+    parser.add_argument(
+        "--to", required=True, metavar="hf:ORG/NAME", help="the repository; created if it does not exist"
+    )
     parser.add_argument("--stage", metavar="STAGE", help="the export, where the run has several")
-    parser.add_argument("--public", action="store_true", help="for all to see (default: private)")
+    parser.add_argument("--public", action="store_true", help="visible to everyone (default: private)")
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument(
         "--despite", action="append", default=[], metavar="GATE", help="publish though this gate was not passed"

@@ -1,4 +1,4 @@
-"""Say what became of a run: the finished model or the reason, each stage with what it took, what was measured."""
+"""Show the outcome of a run: the finished model or the reason for none, the time of each stage, what was measured."""
 
 from __future__ import annotations
 
@@ -28,11 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from launch.status import ask, report
 
     if (family := families.named(args)) is not None:
-        if args.md:
-            from launch.base.errors import InputError
-
-            raise InputError("a family has no Markdown", hint=f"overnight report {family.id} --html")
-        return families.show_report(family, as_json=args.json, html=args.html, language=args.language)
+        return families.show_report(family, as_json=args.json, markdown=args.md, html=args.html, language=args.language)
     found, plan, profile = options.open_run(args)
     status = ask.look(found, plan, profile)
     made = report.make(found, plan, profile, status)

@@ -1,4 +1,4 @@
-"""Bring a run forward: sealed stages are kept, queued ones adopted, the rest is submitted. Twice changes nothing."""
+"""Continue a run: sealed stages are kept, queued ones adopted, the rest is submitted. Repeating it changes nothing."""
 
 from __future__ import annotations
 

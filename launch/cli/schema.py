@@ -1,4 +1,4 @@
-"""Print the JSON Schema of pipelines, profiles or results: editors complete and check by it.
+"""Print the JSON Schema of pipelines, profiles or results: editors complete keys and check values with it.
 
 The first line of a pipeline names it: # yaml-language-server: $schema=FILE
 """

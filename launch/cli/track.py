@@ -1,4 +1,4 @@
-"""Tell W&B or MLflow what a run's training reported: one id a stage, over all of its starts and all calls of this."""
+"""Send the metrics of a run's training to W&B or MLflow: one id a stage, over all of its starts and all calls."""
 
 from __future__ import annotations
 

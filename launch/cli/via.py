@@ -1,4 +1,4 @@
-"""The connections of --via: look whether a login node has what it needs, and close them."""
+"""The connections of --via: check that a login node has what it needs, and close them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from launch.cli import options
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the actions."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for name, text in (("check", "connect, and say what overnight is there"), ("close", "end the connection")):
+    for name, text in (("check", "connect, and print which overnight is there"), ("close", "end the connection")):
         own = actions.add_parser(name, help=text)
         own.add_argument("host", metavar="HOST", help="[USER@]HOST or a Host of ~/.ssh/config; HOST:/path/to/overnight")
         own.add_argument("--json", action="store_true", help="print machine-readable output")
-    actions.add_parser("serve", help="the other side; started through ssh, not by hand")
+    actions.add_parser("serve", help="the server side; started through ssh, not by hand")
 
 
 def run(args: argparse.Namespace) -> int:

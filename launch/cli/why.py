@@ -1,4 +1,4 @@
-"""Say why a stage failed or waits: class, the line that shows it, what was saved, and the command to go on."""
+"""Explain why a stage failed or waits: class, the line that shows it, what was saved, the command to continue."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The settings ``prepare`` of data stages, checked by ``data_prep`` before anything is planned; paths made absolute.
 
-Only commands may ask ``data_prep``, so this is no part of ``launch.config.pipeline``. Nothing heavy is imported.
+Only commands may ask ``data_prep``, so this is not part of ``launch.config.pipeline``. Nothing heavy is imported.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class ExportForms(StrictModel):
             except Faults as error:
                 raise Faults([one._replace(path=(at, name, *one.path)) for one in error.problems]) from None
         if not found.pop("hf", False):
-            raise ValueError("write hf, too: the other forms are made from it and lie beside it")
+            raise ValueError("write hf, too: the other forms are made from it and stored next to it")
         return super().read(found)
 
 

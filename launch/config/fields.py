@@ -93,7 +93,7 @@ def _seconds(text: str) -> int:
     if not in_range:
         raise ValueError(f"{text!r} is not a duration: minutes and seconds go to 59, hours after days to 23")
     if whole == 0:
-        raise ValueError(f"{text!r} is no time at all (Slurm reads it as no limit)")
+        raise ValueError(f"{text!r} is zero, which Slurm reads as no limit")
     return whole
 
 

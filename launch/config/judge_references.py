@@ -29,12 +29,16 @@ def of_judges(pipeline: Pipeline) -> Iterator[Problem]:
                 pipeline, (*place, "model", "checkpoint"), judge.model.checkpoint, MODEL_KINDS, FETCHED
             )
         if judge.model.key is not None and judge.model.key not in pipeline.secrets:
-            text = f"{judge.model.key} is no secret of the pipeline: write secrets: [{judge.model.key}] at its top"
+            text = (
+                f"{judge.model.key} is not listed in secrets of the pipeline: write secrets: [{judge.model.key}] at top"
+            )
             yield Problem((*place, "model", "key"), text)
         if judge.calibrate_on is not None:
             yield from reference(pipeline, (*place, "calibrate_on"), judge.calibrate_on, ("preferences",))
         if judge.price is not None and judge.model.server is None:
-            yield Problem((*place, "price"), "is for a server: what a model costs here, the estimate says", at_key=True)
+            yield Problem(
+                (*place, "price"), "is for a server: the cost of a model here is in the estimate", at_key=True
+            )
 
 
 def of_judged(pipeline: Pipeline, name: str, stage: MeasuringStage) -> Iterator[Problem]:
@@ -154,6 +158,6 @@ def _not_told(judge: JudgeKeys, given: Mapping[str, Any], metric: str) -> str | 
     if metric not in JUDGED[judge.form]:
         return f"a judge of the form {judge.form} measures no {metric}; {suggest(metric, list(JUDGED[judge.form]))}"
     if judge.calibrate_on is None:
-        text = f"nothing says whether the judge {given['judge']} is right: write calibrate_on: NAME of a stage of "
+        text = f"the judge {given['judge']} is not validated: write calibrate_on: NAME of a stage of "
         return f"{text}preferences there, or leave this out"
     return None

@@ -24,7 +24,7 @@ def _names_as_mapping(value: Any) -> Any:
 
 
 _PERCENT = re.compile(r"\d+(\.\d+)?%\Z", re.ASCII)
-Allowed = NotNegative | Annotated[str, matching(_PERCENT, "is no part: write 5%")]
+Allowed = NotNegative | Annotated[str, matching(_PERCENT, "is not a share: write 5%")]
 
 
 class GateKeys(StrictModel):

@@ -60,7 +60,7 @@ class Mount:
         """From ``SOURCE``, ``SOURCE:TARGET`` or ``SOURCE:TARGET:ro``; the default target is the source."""
         parts = text.split(":")
         if len(parts) > 3 or not all(parts) or (len(parts) == 3 and parts[2] not in ("ro", "rw")):
-            raise InputError(f"{text!r} is no mount: write SOURCE, SOURCE:TARGET or SOURCE:TARGET:ro")
+            raise InputError(f"{text!r} is not a mount: write SOURCE, SOURCE:TARGET or SOURCE:TARGET:ro")
         return cls(Path(parts[0]), Path(parts[1] if len(parts) > 1 else parts[0]), parts[2:] == ["ro"])
 
     def __str__(self) -> str:

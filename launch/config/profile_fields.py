@@ -117,7 +117,7 @@ def _absolute(path: Path) -> Path:
 
 def _option(name: str) -> str:
     if not _OPTION.match(name):
-        raise ValueError(f"{name!r} is no long option of sbatch, such as gpus-per-node")
+        raise ValueError(f"{name!r} is not a long option of sbatch, such as gpus-per-node")
     return name.removeprefix("--")
 
 
@@ -146,7 +146,7 @@ def _by_form(value: Any) -> Any:
 
 Group = Annotated[str, _one_of((DEFAULT, TRAINING, DATA, *KINDS), "kind of job")]
 SharedPath = Annotated[Path, Before(_path), _absolute]
-EnvironmentName = Annotated[str, matching(VARIABLE_NAME, "is no name of an environment variable")]
+EnvironmentName = Annotated[str, matching(VARIABLE_NAME, "is not the name of an environment variable")]
 OptionName = Annotated[str, _option]
 
 
@@ -158,7 +158,9 @@ def rolling(text: str) -> int | None:
     if found is None:
         raise ValueError(f"{text!r}: write all, or rolling(3) where no more than 3 jobs may be queued")
     if int(found[1]) < 2:
-        raise ValueError(f"{text!r}: a job can only submit the next one beside itself: rolling(2) or more")
+        raise ValueError(
+            f"{text!r}: a running job submits the next one, so at least two are queued: rolling(2) or more"
+        )
     return int(found[1])
 
 
@@ -349,7 +351,7 @@ class Environment(StrictModel):
         if len(ways) > 1:
             raise ValueError("has both venv and image: a job's Python is in one of them")
         if not ways and self.python is None:
-            raise ValueError("says no Python: write venv: PATH, image: IMAGE, or modules: [...] with python: python3")
+            raise ValueError("names no Python: write venv: PATH, image: IMAGE, or modules: [...] with python: python3")
         if self.venv is not None and self.python is not None:
             raise ValueError("has both venv and python: a virtual environment's Python is its bin/python")
 

@@ -200,7 +200,7 @@ def _server(pipeline: Pipeline, place: KeyPath, stage: EvaluateStage) -> Iterato
     if engine.model is None:
         yield Problem((*place, "server"), "needs model: NAME, too: what the model is called there")
     if engine.key is not None and engine.key not in pipeline.secrets:
-        text = f"{engine.key} is no secret of the pipeline: write secrets: [{engine.key}] at its top"
+        text = f"{engine.key} is not listed in secrets of the pipeline: write secrets: [{engine.key}] at its top"
         yield Problem((*place, "key"), text)
 
 
@@ -302,7 +302,7 @@ def of_task(place: KeyPath, given: dict[str, Any]) -> Iterator[Problem]:
         wrong = name if key is None else str(given[key])
         options = [one.name for one in KINDS.values() if key != "safety" or one.key == key]
         at: KeyPath = place if key is None else (*place, key)
-        yield Problem(at, f"there is no task {wrong!r}; {suggest(wrong, options)}", at_key=key is None)
+        yield Problem(at, f"there is not a task {wrong!r}; {suggest(wrong, options)}", at_key=key is None)
         return
     known = [key.name for key in fields(kind.keys) if key.name not in FOUND]
     options = given.get("options", {})

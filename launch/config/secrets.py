@@ -27,7 +27,7 @@ _MAX_BYTES = 1 << 20
 
 def _secret_name(name: str) -> str:
     if not VARIABLE_NAME.match(name):
-        raise ValueError(f"{name!r} is no name of an environment variable; values do not belong here")
+        raise ValueError(f"{name!r} is not the name of an environment variable; values do not belong here")
     if name.startswith(("OVERNIGHT_", "SLURM_", "LD_", "BASH")) or name in ("PATH", "HOME", "SHELLOPTS", "IFS"):
         raise ValueError(f"{name!r} is a variable that runs the job itself")
     return name
@@ -56,7 +56,7 @@ def read_user_file(path: Path) -> dict[str, str]:
     with os.fdopen(handle, "rb") as stream:
         about = os.fstat(stream.fileno())
         if not stat.S_ISREG(about.st_mode):
-            raise InputError("the file of secrets is no regular file", where=str(path))
+            raise InputError("the secrets file is not a regular file", where=str(path))
         if about.st_uid != os.geteuid():
             raise InputError(f"the file of secrets belongs to user {about.st_uid}, not to you", where=str(path))
         if about.st_mode & _OTHERS:

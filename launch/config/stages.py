@@ -84,7 +84,7 @@ class ModelKeys(StrictModel):
     base: Annotated[Line, _base]
 
 
-Pin = Annotated[Line, matching(_PIN, "is no exact pin: write NAME==VERSION")]
+Pin = Annotated[Line, matching(_PIN, "is not an exact version: write NAME==VERSION")]
 
 
 class GettextSource(StrictModel):

@@ -131,7 +131,7 @@ def item(name: str, request: str | Sequence[str], *, base: Path = Path(), form: 
         revision = f"@{match['revision']}" if match["revision"] else ""
         return FetchItem(name, SourceScheme.HUB, match["repo"] + revision, form or "hf")
     raise InputError(
-        f"{name}: {request!r} is no existing path and no request",
+        f"{name}: {request!r} is neither an existing path nor a request",
         hint="write pypi:NAME==VERSION, a list of NAME==VERSION, hf:ORG/NAME[@REVISION], or a path",
     )
 

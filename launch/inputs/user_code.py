@@ -107,7 +107,7 @@ def _looked_at(tree: Path, leave_out: Collection[Path]) -> tuple[Path, CodeSnaps
     """The resolved directory, the snapshot that it is, and the names of what belongs to the code."""
     tree = tree.resolve()
     if not tree.is_dir():
-        raise InputError(f"code: {tree} is no directory")
+        raise InputError(f"code: {tree} is not a directory")
     moved = _moved(tree)
     return tree, moved, listing(tree) if moved else _listed(tree, [path.resolve() for path in leave_out])
 

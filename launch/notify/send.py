@@ -19,7 +19,7 @@ def main(letter: dict[str, Any]) -> int:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
     service = apprise.Apprise()
     if not service.add(letter["url"]):
-        print("its value is no URL that apprise knows", file=sys.stderr)
+        print("its value is not a URL that apprise supports", file=sys.stderr)
         return 1
     attached = [letter["page"]] if letter["page"] else None
     sent = service.notify(title=letter["subject"], body=letter["body"], attach=attached)

@@ -154,7 +154,8 @@ class _Builder:
         source = stage.source
         inputs = {"source": self.of_fetched(source)} if source in self.facts.fetched else {}
         if stage.prepare is not None and stage.prepare.get("tokenizer") == FETCHED:
-            inputs["tokenizer"] = self.of_fetched(FETCHED)
+            # A model of one file (GGUF) has its tokenizer inside: the conversion writes it as the files that are read.
+            inputs["tokenizer"] = self.in_format(FETCHED, ("hf",), "a data stage with prepare.tokenizer")
         self.add(
             name,
             stage.kind,

@@ -71,7 +71,7 @@ def _rows(pipeline: PipelineFile, place: tuple[str, ...], source: str, part: str
     if sets and part and part not in sets and "." not in part and "/" not in part:
         raise pipeline.error(place, f"there is no set {part!r} in {source!r}; {suggest(part, list(sets))}")
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-        raise pipeline.error(place, f"{path!r} lies outside of {source!r}")
+        raise pipeline.error(place, f"{path!r} is outside {source!r}")
     return path
 
 

@@ -76,7 +76,9 @@ def _of_partition(stage: PlannedStage, profile: ProfileFile) -> Iterator[str]:
         # No refusal: a partition may have nodes of several kinds, and the profile names those of one.
         for word in words_of(stage.resources.constraint or ""):
             if one.features and word not in one.features:
-                text = f"{stage.name}: constraint {word!r} is no feature that the profile gives partition {name!r}"
+                text = (
+                    f"{stage.name}: constraint {word!r} is not a feature that the profile lists for partition {name!r}"
+                )
                 yield f"{text}; {suggest(word, one.features)}"
 
 

@@ -50,7 +50,7 @@ class Container:
     def __post_init__(self) -> None:
         for name in self.variables:
             if not VARIABLE_NAME.match(name):
-                raise InputError(f"{name!r} is no name of an environment variable")
+                raise InputError(f"{name!r} is not the name of an environment variable")
         for text in (self.image, self.executable, *self.options):
             if found := control_character(text):
                 raise InputError(f"control character in {text!r} ({found})")

@@ -96,7 +96,7 @@ def container_of(run: Run, stage: PlannedStage, profile: Profile) -> Container |
     site = profile.containers
     if site.runtime is Runtime.NONE:
         raise InputError(
-            f"stage {stage.name!r} has the image {image!r}, and profile {profile.name!r} says no runtime for it",
+            f"stage {stage.name!r} has the image {image!r}, and profile {profile.name!r} has no runtime for it",
             hint=f"containers: {{runtime: {' | '.join(one.value for one in Runtime if one is not Runtime.NONE)}}}",
         )
     scratch = () if profile.scratch is None else (Mount(profile.scratch, profile.scratch),)

@@ -113,12 +113,12 @@ def curve(title: str, unit: str, lines: Sequence[Series], logarithmic: bool = Fa
         return top + (height - top - bottom) * (1 - share)
 
     parts = []
-    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-        level = low + share * (high - low)
-        value = math.exp(level) if logarithmic else level
+    levels = [low + share * (high - low) for share in _TICKS]
+    ticks = [math.exp(level) if logarithmic else level for level in levels] if high > low else [values[0]]
+    for value, label in zip(ticks, _labels(ticks), strict=True):
         parts.append(f"<path class=grid d='M64 {y(value):.1f}H{WIDTH - RIGHT}'/><text x='58' y='{y(value) + 4:.1f}' "
-                     f"text-anchor=end>{value:.4g}</text>")  # fmt: skip
-        step = first + share * (last - first)
+                     f"text-anchor=end>{label}</text>")  # fmt: skip
+    for step in dict.fromkeys(round(first + share * (last - first)) for share in _TICKS):
         anchor = "end" if x(step) > WIDTH - RIGHT - 1 else "middle"  # else a long number is cut off
         parts.append(f"<text x='{x(step):.1f}' y='{height - 4}' text-anchor={anchor}>{step:,.0f}</text>")
     for number, (line, points) in enumerate(shown):
@@ -133,6 +133,19 @@ def curve(title: str, unit: str, lines: Sequence[Series], logarithmic: bool = Fa
                      f"text-anchor=end>{escape(line.name)}</text>")  # fmt: skip
     said = "; ".join(f"{line.name}: {points[0][1]:.4g} to {points[-1][1]:.4g}" for line, points in shown)
     return _svg(height, f"{title}{f' ({unit})' if unit else ''}", said, parts)
+
+
+_TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def _labels(values: Sequence[float]) -> list[str]:
+    """As short as they can be and still differ."""
+    found = [""]
+    for digits in range(4, 16):
+        found = [f"{value:.{digits}g}" for value in values]
+        if len(set(found)) == len(set(values)):
+            break
+    return found
 
 
 def interval(low: float, value: float, high: float, most: float, told: str | None = None) -> str:

@@ -12,6 +12,7 @@ from launch.status.family import FamilyStatus, MemberStatus
 from launch.status.results import Number
 
 HEADER = ("rank", "run", "state", "sealed")
+EFFECTS = ("key", "value", "mean difference", "least and greatest", "pairs", "better in")
 
 
 def head(found: FamilyStatus) -> tuple[str, ...]:
@@ -81,13 +82,8 @@ def status_lines(found: FamilyStatus) -> list[str]:
 def lines(found: FamilyStatus) -> list[str]:
     """``report`` for people."""
     *shown, blank, following = status_lines(found)
-    rows = [
-        [one.key, f"{said(one.value)} against {said(one.against)}", f"{one.mean:+.4g}", effect(one), str(one.pairs),
-         f"{one.better} of {one.pairs}"]
-        for one in found.effects
-    ]  # fmt: skip
-    header = ("key", "value", "mean difference", "least and greatest", "pairs", "better in")
-    shown += ["", *table(header, rows, right=(2, 4))] if rows else []
+    rows = effect_rows(found)
+    shown += ["", *table(EFFECTS, rows, right=(2, 4))] if rows else []
     if rows:
         shown.append("difference: of chains that differ in this key alone")
     shown += [f"{key}: no two chains with a number differ in it alone" for key in found.alone] if found.ranked else []
@@ -95,6 +91,15 @@ def lines(found: FamilyStatus) -> list[str]:
     if found.ranking is None:
         shown += ["", "nothing ranks the chains: write by: TASK.METRIC in sweep"]
     return [*shown, blank, following]
+
+
+def effect_rows(found: FamilyStatus) -> list[list[str]]:
+    """What each key did, under ``EFFECTS``, as text."""
+    return [
+        [one.key, f"{said(one.value)} against {said(one.against)}", f"{one.mean:+.4g}", effect(one), str(one.pairs),
+         f"{one.better} of {one.pairs}"]
+        for one in found.effects
+    ]  # fmt: skip
 
 
 def effect(one: status.Effect) -> str:

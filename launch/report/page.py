@@ -163,7 +163,7 @@ def _change(one: MetricResult) -> str:
 
 
 def _changed(measured: Sequence[MetricResult], say: Say) -> str:
-    """A row a metric, a column an evaluation, and the newest change with its interval."""
+    """A row a metric, a column an evaluation, each value and the newest change with its interval."""
     if not measured:
         return f"<p class=soft>{say('No evaluation has measured anything.')}</p>"
     columns = list(dict.fromkeys(one.evaluation for one in measured))
@@ -172,7 +172,7 @@ def _changed(measured: Sequence[MetricResult], say: Say) -> str:
         by_metric.setdefault((one.task, one.metric), []).append(one)
     rows = []
     for own in by_metric.values():
-        values = {one.evaluation: f"{one.now.value:.4g}" for one in own}
+        values = {one.evaluation: _value(one) for one in own}
         compared = [one for one in own if one.difference is not None]
         newest = compared[-1] if compared else own[-1]
         change, picture = newest.difference, ""
@@ -193,6 +193,12 @@ def _changed(measured: Sequence[MetricResult], say: Say) -> str:
     numbers = [*range(1, len(columns) + 1), len(columns) + 2]
     notes = "".join(f"<p class=soft>{escape(one)}</p>" for one in results.notes_of(measured))
     return table(head, rows, numbers) + f"{notes}<p class=soft>{note}</p>"
+
+
+def _value(one: MetricResult) -> str:
+    now = one.now
+    interval = "" if now.low is None or now.high is None else f"<br><small>[{now.low:.3g}, {now.high:.3g}]</small>"
+    return f"{now.value:.4g}{interval}"
 
 
 def _interval(low: float | None, high: float | None, say: Say) -> str:

@@ -216,7 +216,7 @@ def of_configuration(repeat: Repeat, say: Say) -> str:
 def of_again(report: RunReport, repeat: Repeat, say: Say) -> str:
     """What to type to run it once more."""
     commands = "\n".join(repeat.commands(report.run))
-    versions = "".join(f"<tr><td>{shown(name)}</td><td>{shown(value)}</td></tr>" for name, value in repeat.versions)
-    packed = f"<details><summary>{say('versions')}</summary><table>{versions}</table></details>" if versions else ""
+    versions = "".join(f"{shown(name)}: {shown(value)}\n" for name, value in repeat.versions)
+    packed = f"<details><summary>{say('versions')}</summary><pre>{versions}</pre></details>" if versions else ""
     told = f"{say('to run it again')} ({say('what is in the store is not made again')}):"
     return f"<p>{told}</p><pre>{shown(commands)}</pre>{packed}"

@@ -23,7 +23,7 @@ color:var(--ink);background:var(--paper)}
 h1{font-size:1.15rem;margin:0;font-weight:600}
 h2{font-size:1.1rem;margin:2rem 0 .5rem;border-bottom:1px solid var(--line)}
 h3{font-size:1rem;margin:1rem 0 .3rem}
-.soft{color:var(--soft)}.verdict{font-size:1.5rem;font-weight:600;margin:.4rem 0}
+.soft,small{color:var(--soft)}small{font-size:12px}.verdict{font-size:1.5rem;font-weight:600;margin:.4rem 0}
 .good{color:var(--good)}.bad{color:var(--bad)}.open{color:var(--open)}
 .one{white-space:nowrap}.wide{overflow-x:auto}table{border-collapse:collapse;width:100%}
 td,th{text-align:left;padding:.25rem .8rem .25rem 0;vertical-align:top}td.n,th.n{text-align:right;

@@ -198,7 +198,7 @@ class _Checker:
                 yield Finding(Level.FAIL, what, f"{key} {said}: it has {value}", self._where("partitions", name, key))
         model = node.gpu_model if node is not None else None
         if says.gpu_model and model and says.gpu_model.lower() not in model.lower():
-            text = f"gpu_model {says.gpu_model}: GRES says {model}"
+            text = f"gpu_model {says.gpu_model}: GRES reports {model}"
             yield Finding(Level.WARN, what, text, self._where("partitions", name, "gpu_model"))
 
     def accounts(self) -> Iterator[Finding]:

@@ -49,7 +49,7 @@ class StorageArea:
 
 
 def named(environment: Mapping[str, str]) -> dict[str, str]:
-    """Variable -> directory, each directory once; a directory that is not absolute is no directory."""
+    """Variable -> directory, each directory once; a directory that is not absolute is not a directory."""
     found: dict[str, str] = {}
     for name in VARIABLES:
         path = environment.get(name, "")

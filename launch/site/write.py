@@ -188,7 +188,7 @@ def _node(each: PartitionFacts, main: NodeGroup) -> Iterable[tuple[str, str, str
 
 def _queue(new: NewProfile) -> list[str]:
     choice, facts = new.choice, new.facts
-    lines = ["# -- What every job says"]
+    lines = ["# -- Options of every job"]
     for key, value in (("partition", choice.partition), ("account", choice.account), ("qos", choice.qos)):
         if value is not None:
             lines += _set(f"{key}: {scalar(value.value)}", value.why)

@@ -8,7 +8,7 @@ from jobs.core import symptoms
 from jobs.core.verdict import FailureClass
 from launch.render import refusal
 from launch.runs.journal import Event
-from launch.runs.rundir import Run
+from launch.runs.rundir import Run, workspace_for
 from launch.slurm import refusals
 from launch.status import model
 from launch.status.model import RunStatus, StageStatus, State
@@ -99,6 +99,9 @@ def submit(run: Run, command: str = "") -> str:
     """The command that makes another run of the same pipeline and profile, or another ``command`` for these."""
     created = next((entry for entry in run.journal.read() if entry.get("event") == Event.CREATED), {})
     pipeline, profile = str(created.get("pipeline", "PIPELINE")), str(created.get("profile", "PROFILE"))
-    command = command or ("run" if run.profile().executor == "local" else "submit")
+    known = run.profile()
+    command = command or ("run" if known.executor == "local" else "submit")
     options = [word for one in created.get("set", ()) for word in ("--set", str(one))]
+    if run.workspace.root != workspace_for(known, None).root:
+        options += ["--workspace", str(run.workspace.root)]
     return shlex.join(["overnight", command, pipeline, "--cluster", profile, *options])

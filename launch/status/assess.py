@@ -183,7 +183,9 @@ class _Look:
         doing = model.ACTIVE.get(row.state, "running")
         found = self._running(stage, paths, row.start, row.job_id, row.node_list, doing)
         if not row.state.is_running:
-            return replace(found, state=State.UNKNOWN, text=f"Slurm says {row.state}, which this version does not know")
+            return replace(
+                found, state=State.UNKNOWN, text=f"Slurm reports {row.state}, a state that this version does not know"
+            )
         return found
 
     def _running(
@@ -218,13 +220,13 @@ class _Look:
         )
 
     def _waiting(self, stage: PlannedStage, row: QueueRow, started: bool, last: list[Report]) -> StageStatus:
-        """``started``: it has run before and waits to go on; ``last`` holds the newest report if there is one."""
+        """``started``: it has run before and waits to resume; ``last`` holds the newest report if there is one."""
         starts_at = row.start if row.start is not None and row.start > time.time() else None
         pending = [parent for parent in stage.parents if self._is_unsealed(parent)]
         never = row.reason == NEVER_SATISFIED
         text = model.waiting(row, pending, starts_at)
         if started:
-            text = f"waits to go on{model.at_step(last)}: {text}"
+            text = f"waits to resume{model.at_step(last)}: {text}"
         return StageStatus(
             stage.name,
             State.BLOCKED if never else State.WAITING,
@@ -301,16 +303,16 @@ class _Look:
     def _without_cluster(self, stage: PlannedStage, paths: StagePaths, starts: list[Claim], job: str) -> StageStatus:
         """Only what files prove."""
         if not starts:
-            return StageStatus(stage.name, State.UNKNOWN, "submitted; had not started when last heard of", job=job)
+            return StageStatus(stage.name, State.UNKNOWN, "submitted; not started at the last report", job=job)
         self._hear(paths.deadline(starts[-1].job, starts[-1].restart))
         said = verdict.of_attempt(paths.verdict(starts[-1].job, starts[-1].restart), starts[-1].attempt)
         if said is not None and said.outcome is Outcome.FAIL:
             return by_verdict(StageStatus(stage.name, State.FAILED, "", job=job), said)
         if said is not None:
             at = "" if said.step is None else f" at step {said.step}"
-            return StageStatus(stage.name, State.UNKNOWN, f"had saved{at} and was to go on", job=job)
+            return StageStatus(stage.name, State.UNKNOWN, f"had saved{at} and was about to resume", job=job)
         found = self._running(stage, paths, starts[-1].time, job, "")
-        return replace(found, state=State.UNKNOWN, elapsed=None, left=None, text=f"when last heard of: {found.text}")
+        return replace(found, state=State.UNKNOWN, elapsed=None, left=None, text=f"at the last report: {found.text}")
 
     def _hear(self, deadline: Path) -> None:
         """A running job rewrites its deadline each time that the controller answers it."""

@@ -134,7 +134,7 @@ class RunStatus:
 def by_verdict(base: StageStatus, said: Verdict) -> StageStatus:
     """``base`` with what the job itself said at its end."""
     if said.outcome is Outcome.DONE:
-        return replace(base, state=State.LOST, text="said that it was done, but there is no seal", step=said.step)
+        return replace(base, state=State.LOST, text="reported that it was done, but there is no seal", step=said.step)
     if said.failure is FailureClass.CANCELLED:
         state = State.STOPPED if said.job.startswith("local-") else State.CANCELLED
         return replace(base, state=state, text=said.evidence or state.value, step=said.step, failure=said.failure.value)
@@ -153,7 +153,7 @@ def by_slurm(base: StageStatus, state: JobState, when: str) -> StageStatus:
     if state is JobState.CANCELLED:
         return replace(base, state=State.CANCELLED, text=f"cancelled{when}")
     bad = State.LOST if state is JobState.COMPLETED or not state.is_final else State.FAILED
-    return replace(base, state=bad, text=f"{bad}: {ENDINGS.get(state, f'Slurm says {state}')}{when}")
+    return replace(base, state=bad, text=f"{bad}: {ENDINGS.get(state, f'Slurm reports {state}')}{when}")
 
 
 REFUSED = "failed: refused by Slurm"
@@ -192,7 +192,7 @@ FAILURES: dict[FailureClass, str] = {
 
 #: Of jobs that left no verdict of their own.
 ENDINGS: dict[JobState, str] = {
-    JobState.COMPLETED: "Slurm says COMPLETED, but there is no seal",
+    JobState.COMPLETED: "Slurm reports COMPLETED, but there is no seal",
     JobState.FAILED: "ended with an error",
     JobState.TIMEOUT: "reached its time limit",
     JobState.NODE_FAIL: "its node failed",

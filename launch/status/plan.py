@@ -238,7 +238,7 @@ def _warning(stage: PlannedStage, profile: Profile, expected: float | None) -> s
     if expected is None or limit is None:
         return None
     if stage.continuation == "none" and expected > limit:
-        return f"{stage.name}: takes about {duration(expected)}, is ended after {duration(limit)}, and cannot go on"
+        return f"{stage.name}: takes about {duration(expected)}, is ended after {duration(limit)}, and cannot resume"
     needed = segments(stage, profile, expected)
     if stage.continuation == Continuation.CHAIN.value and needed.isdigit() and int(needed) > profile.links:
         return f"{stage.name}: needs about {needed} jobs, the profile's links are {profile.links}"

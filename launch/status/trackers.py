@@ -110,6 +110,6 @@ def _told(tracker: str, run: Run, name: str, project: str, new: list[Report], to
         ) from error
     except Exception as error:
         raise InputError(
-            f"{tracker} could not be told of stage {name}: {error}",
+            f"{tracker} did not accept the values of stage {name}: {error}",
             hint="the same command again; without network: WANDB_MODE=offline, or no MLFLOW_TRACKING_URI",
         ) from error

@@ -42,8 +42,8 @@ def of_pipeline(run: Run) -> str | None:
         return None
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return (
-        f"{path} has changed since this run was planned ({'; '.join(found[:SHOWN])}{more}); resume goes on with the "
-        f"run's own copy. With what the file says now: {advice.submit(run)}"
+        f"{path} has changed since this run was planned ({'; '.join(found[:SHOWN])}{more}); resume uses the "
+        f"run's own copy. To use the file as it is now: {advice.submit(run)}"
     )
 
 

@@ -56,11 +56,12 @@ def refuse(
     """Raises InputError: what a partition, a GPU or a back end would refuse later. ``seen``: fingerprints of stages
     about which the back ends were asked before."""
     from launch.plan import limits
-    from launch.render import dry_run
+    from launch.render import dry_run, executors
 
     profile = planned.profile.profile
     if profile.executor == "local":
         raise InputError(f"the profile {profile.name!r} has no Slurm", hint=wanted.command("run"))
+    executors.refuse_missing({stage.executor for stage in planned.plan.stages})
     limits.refuse(planned.plan, planned.profile, planned.pipeline)
     if any(one.gpu_memory for one in profile.partitions.values()):  # else nothing is known that may be too small
         from launch.plan import estimates, evaluating

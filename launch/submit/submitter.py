@@ -1,4 +1,4 @@
-"""Bring a run forward: submit what is missing, adopt what is queued, reuse what is sealed. Twice changes nothing.
+"""Continue a run: submit what is missing, adopt what is queued, reuse what is sealed. Twice changes nothing.
 
 ``submit`` and ``resume`` are the same thing; submit makes the run first. Exactly once, whatever dies and whenever:
 
@@ -28,7 +28,7 @@ from launch.base.errors import ClusterUnreachable, InputError, RejectedByCluster
 from launch.config.profile import Profile
 from launch.plan.model import Plan, PlannedStage
 from launch.render import refusal, scripts
-from launch.render.executors import carrier
+from launch.render.executors import carrier, refuse_missing
 from launch.runs import attempt_state
 from launch.runs.attempt_state import AttemptState, AttemptStatus, QueueView
 from launch.runs.journal import Event, announced
@@ -327,6 +327,7 @@ class Submitter:
 
     def _submit(self, stage: PlannedStage, store: StorePaths, number: int) -> Step | None:
         """Open the next attempt and submit it; None if another run opened that number first."""
+        refuse_missing([stage.executor])  # before the attempt: resume would have to look for its job
         links = self._profile.links_of(stage.continuation)
         token = attempts.new_token()
         names = tuple(self._profile.job_name.of(self._run.id, stage.name, token, link) for link in range(links))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from data_prep.common.errors import DataError
-from data_prep.recognise import recognise
+from data_prep.recognise import UnknownForm, fields_of, recognise
 
 CHAT = {"messages": [{"role": "user", "content": "Say yes."}, {"role": "assistant", "content": "yes"}]}
 PAIR = {"prompt": "Say yes.", "chosen": "yes", "rejected": "no"}
@@ -86,3 +86,20 @@ def test_a_large_file_is_read_in_part(tmp_path: Path, monkeypatch: pytest.Monkey
     found = recognise(rows(tmp_path / "a.jsonl", *[PAIR] * 5))
     assert (found.rows, found.more) == (3, True)
     assert found.words.startswith("at least 3 preferences")
+
+
+def test_a_table_with_columns_of_its_own(tmp_path: Path) -> None:
+    table = tmp_path / "faq.csv"
+    table.write_text("\ufeffNo.;Customer question;Approved answer\n1;How?;So.\n2;Why?;Because.\n", encoding="utf-8")
+    assert fields_of(table) == ("No.", "Customer question", "Approved answer")
+    with pytest.raises(UnknownForm, match="has no form of instructions") as raised:
+        recognise(table)
+    assert raised.value.names == fields_of(table)
+    columns = {"prompt": "Customer question", "completion": "Approved answer"}
+    found = recognise(table, columns)
+    assert (found.kind, found.form, found.rows, found.unused, found.columns) == (
+        "instructions", "prompt", 2, ("No.",), columns,
+    )  # fmt: skip
+    assert found.words == (
+        '2 instructions (prompt); prompt: "Customer question"; completion: "Approved answer"; fields left out: No.'
+    )

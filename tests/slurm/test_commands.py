@@ -158,7 +158,7 @@ def test_a_dead_controller_is_no_answer(slurm: Slurm, tmp_path: Path, capsys: py
         assert main(["status", run.id]) == 4
         text = capsys.readouterr().out
         assert "The cluster does not answer (it last answered at" in text
-        assert "when last heard of: running, training" in text
+        assert "at the last report: running, training" in text
         assert "lost" not in text
         assert "failed" not in text.partition("\n\n")[2].partition("What follows")[2]
     finally:

@@ -17,7 +17,7 @@ from tests.support import environments, stages
 from tests.support.chains import Chain
 from tests.support.slurm import Slurm
 
-pytestmark = [pytest.mark.slurm, pytest.mark.train]
+pytestmark = [pytest.mark.slurm, pytest.mark.train, pytest.mark.nvidia]
 
 TRAINING: dict[str, Any] = {
     "steps": 4, "lr": 1e-3, "batch_size": 4, "micro_batch_size": 2, "sequence_length": 64, "warmup_steps": 1, "save_every": 2,

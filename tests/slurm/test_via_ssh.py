@@ -262,7 +262,7 @@ def test_a_chain_over_one_connection(login: Login, chain: Chain, tmp_path: Path)
     assert "step" in followed.stdout
     said = login.overnight("status", run, "--json", "--via", login.via)
     assert {stage["state"] for stage in json.loads(said.stdout)["stages"]} == {"sealed"}
-    assert said.stdout.lstrip().startswith("{"), "what the login script prints is no part of the answer"
+    assert said.stdout.lstrip().startswith("{"), "what the login script prints is not part of the answer"
     assert "Welcome" in said.stderr
     assert run in login.overnight("list", "--via", login.via).stdout
     assert "needs nothing" in login.overnight("why", run, "--via", login.via).stdout

@@ -23,12 +23,19 @@ ROOT = Path(__file__).resolve().parents[2]
 SHIMS = Path(__file__).parent / "cpu_shims"
 IN_NEMO = Path(__file__).parent / "in_nemo"
 
+FIXTURES = frozenset({"nemo", "automodel"})
+"""A test with one of these needs an environment of NVIDIA's, and is marked so."""
+
+is_asked_for = True
+"""Whether the test that runs is one of ``make test-nvidia``."""
+
 
 def installed(name: str, needed: str) -> Path:
     """The environment that ``make venv-NAME`` made, or that OVERNIGHT_NAME_VENV names; skips the test without one.
 
     ``needed``: a module of it, so that an installation that was cut off is none.
     """
+    assert is_asked_for, "mark this test: pytest.mark.nvidia"
     given = os.environ.get(f"OVERNIGHT_{name.upper()}_VENV")
     venv = Path(given) if given else ROOT / f".venv-{name}"
     if not any(venv.glob(f"lib/python3.*/site-packages/{needed}")) or not (given or (venv / ".done").exists()):

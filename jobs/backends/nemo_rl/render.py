@@ -51,7 +51,7 @@ def configuration(settings: RlSettings, place: NemoRlPaths, checkout: Checkout) 
         raise BadSettings(f"{place.data}: {place.rows} rows are less than one batch_size of {settings.batch_size}")
     if not schema.clock and settings.save_every is None:
         raise BadSettings(
-            f"NeMo-RL {checkout.version} cannot be told to save before a time limit: set save_every, and the stage is "
+            f"NeMo-RL {checkout.version} has no way to save before a time limit: set save_every, and the stage is "
             "ended after a save when the limit comes near"
         )
     found: dict[str, Any] = {

@@ -156,7 +156,7 @@ def _observed(pairs: Sequence[tuple[float, float]], metric: str, compares: bool,
 
 def _of_mean(loss: Mapping[str, float], metric: str) -> dict[str, Any]:
     of = OF_LOSS[metric]
-    return {**{key: of(loss[key]) for key in ("value", "low", "high")}, "n": loss["n"]}
+    return {**{key: of(loss[key]) for key in ("value", "low", "high")}, "n": loss["n"], "higher_is_better": False}
 
 
 def _curve(spec: StageSpec, ctx: WorkContext) -> Result:
@@ -205,8 +205,9 @@ def _values(summary: Mapping[str, Any]) -> dict[str, float]:
     return {f"{task}.loss": found["metrics"]["loss"]["value"] for task, found in summary.items()}
 
 
-def _with_interval(losses: list[float], seed: int, resamples: int = 200) -> dict[str, float]:
+def _with_interval(losses: list[float], seed: int, resamples: int = 200) -> dict[str, Any]:
     rng = random.Random(seed)
     means = sorted(sum(rng.choices(losses, k=len(losses))) / len(losses) for _ in range(resamples))
     low, high = means[int(0.025 * resamples)], means[int(0.975 * resamples)]
-    return {"value": sum(losses) / len(losses), "low": low, "high": high, "n": len(losses)}
+    mean = sum(losses) / len(losses)
+    return {"value": mean, "low": low, "high": high, "n": len(losses), "higher_is_better": False}

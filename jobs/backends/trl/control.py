@@ -94,7 +94,7 @@ class TrlStepControl(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         step = state.global_step
         if self.watch.due(step) and self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)  # the step's own work is no part of the time of a validation
+            torch.cuda.synchronize(self._device)  # the step's own work is not part of the time of a validation
         validated = self.watch.validated(step, self.validate)
         due = self._ctx.stop.save_due(step, self._settings.steps, self._settings.save_every)
         loss, tokens, stop, due = self._agree(self._ctx.stop.should_stop(), due)

@@ -118,7 +118,7 @@ def find(name: str) -> HarnessTask:
 
 def _scan(place: Path) -> _Index:
     index = _Index()
-    shared: dict[str, list[bytes]] = {}  # tags of what is included, which is no task itself
+    shared: dict[str, list[bytes]] = {}  # tags of what is included, which is not a task itself
     for root, folders, names in os.walk(place):
         folders[:] = sorted(folder for folder in folders if not folder.startswith((".", "__")))
         for name in sorted(names):
@@ -195,7 +195,7 @@ def load(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise HarnessError(f"{path}: cannot be read: {error}") from error
     if not isinstance(found, dict):
-        raise HarnessError(f"{path}: is no task")
+        raise HarnessError(f"{path}: is not a task")
     merged: dict[str, Any] = {}
     included = found.pop("include", None) or []
     for other in included if isinstance(included, list) else [included]:

@@ -60,7 +60,8 @@ def identity(task: Task, row: Row) -> Sample:
     meta = row.value.get("meta")
     if not isinstance(meta, dict) or meta.get(cluster) is None:
         raise ExamplesError(
-            f"{row.place}: cluster: {cluster} is no field of its meta: write carry: [{cluster}] in prepare of its data"
+            f"{row.place}: cluster: {cluster} is not a field of its meta: write carry: [{cluster}] in "
+            "prepare of its data"
         )
     return {"id": row.id, "group": str(meta[cluster])}
 
@@ -75,7 +76,7 @@ def prepare(task: Task, rows: list[Row], loaded: Loaded) -> PreparedTask:
     parts: list[list[Any]]
     if task.kind.name == "perplexity":
         # In training an end-of-sequence token stands before every document, so it does here.
-        # What the tokenizer puts before each text by itself is no part of it, and is not scored.
+        # What the tokenizer puts before each text by itself is not part of it, and is not scored.
         documents = document_encoder(tokenizer, rows[0].path)
         before = [documents.end, *documents.begin]
         most = max(2 * len(before), min(batch_tokens, measure.positions(model) or batch_tokens))

@@ -30,7 +30,7 @@ FAR = 1e6
 def _meta(row: Row, name: str) -> str:
     meta = row.value.get("meta")
     if not isinstance(meta, dict) or meta.get(name) is None:
-        raise ExamplesError(f"{row.place}: {name} is no field of its meta: write carry: [language, twin] in prepare")
+        raise ExamplesError(f"{row.place}: {name} is not a field of its meta: write carry: [language, twin] in prepare")
     return str(meta[name])
 
 

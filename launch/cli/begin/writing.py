@@ -40,12 +40,14 @@ def _head(wanted: Wanted, command: str) -> Iterator[str]:
     yield "#"
     for one in wanted.data:
         yield f"# reads      {one.path.name}: {one.found.words}"
-    yield "# comes out  one model in Hugging Face's form; `overnight report` says where it is and what got better"
+    yield "# comes out  one model in Hugging Face's form; `overnight report` shows where it is and what got better"
     yield f"# next       {command}"
     yield "# keys       docs/pipeline.md; for your editor: overnight schema pipeline"
     yield f"name: {wanted.name}"
     yield "seed: 1  # the same seed gives the same splits and the same order of rows"
     yield f"model: {{base: {_quoted(wanted.base.reference)}}}"
+    if wanted.base.is_small and not wanted.lora:
+        yield "ranges: off  # no notes on learning rates: a model of this size takes higher ones than those of billions"
     yield ""
     yield "stages:"
 
@@ -69,11 +71,15 @@ def _data_stage(wanted: Wanted, name: str, one: DataSet, directory: Path) -> Ite
     if found.form == "text":
         yield f"    document_chars: {one.document_chars}  # texts are cut into documents of about so many characters"
     prepare: list[str] = []
+    if found.columns:
+        prepare.append(
+            f"columns: {{{', '.join(f'{name}: {_quoted(their)}' for name, their in found.columns.items())}}}"
+        )
     if found.unused:
         prepare.append(f"ignore: [{', '.join(map(_quoted, found.unused))}]")
     if found.talks and (template := template_name(wanted)):
         prepare += ["tokenizer: base", f"template: {_quoted('./' + template)}"]
-        yield f"    # The base model has no chat template: {template} beside this file is a plain one."
+        yield f"    # The base model has no chat template: {template}, next to this file, is a plain one."
     if found.needs_prepare or prepare:
         yield f"    prepare: {{{', '.join(prepare)}}}" + ("" if prepare else "  # rows are read by their own form")
     elif found.kind == "corpus":
@@ -138,7 +144,7 @@ def _training(wanted: Wanted, kind: str, data: DataSet, checkpoint: str) -> Iter
     if kind == "dpo":
         yield "    beta: 0.1  # 0.1 to 0.5: more stays closer to the model before"
     if (limit := wanted.limit(kind)) is not None:
-        yield f'    time: "{limit}"  # a limit is no failure: the stage saves before it and goes on'
+        yield f'    time: "{limit}"  # a limit is no failure: the stage saves before it and resumes'
     options = _options(wanted, kind)
     if options:
         yield f"    options: {{{', '.join(options)}}}"
@@ -204,6 +210,8 @@ def _known_later(metric: str, rule: str, examples: int) -> Iterator[str]:
     few = examples < 5
     tier = rule.removesuffix("}") + ", tier: advisory}" if few else rule
     why = (
-        "too few for an interval: reported, and stops nothing" if few else "what they show is known after a first night"
+        "too few for an interval: reported, and stops nothing"
+        if few
+        else "how much they can show is known after a first run"
     )
     yield f"      {metric}: {tier}  # {count(examples, 'row')}; {why}"

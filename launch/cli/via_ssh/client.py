@@ -112,7 +112,7 @@ def send(connection: Connection, made: Bundle, greeting: Greeting, quiet: bool) 
             check=False,
         )
     except FileNotFoundError as error:
-        raise InputError("there is no rsync on this machine", hint="install rsync, 3.1 or newer") from error
+        raise InputError("rsync is not installed on this machine", hint="install rsync, 3.1 or newer") from error
     if done.returncode != 0:
         said = done.stderr.decode("utf-8", "replace")
         last = said.strip().splitlines()[-1] if said.strip() else "no reason given"
@@ -268,7 +268,7 @@ class Session:
     def _lost(self, name: str) -> ClusterUnreachable:
         host = self._target.host
         known = (
-            "it goes on to its end if the host is up; repeated, it adopts what is queued and submits nothing twice"
+            "it runs to its end if the host is up; repeated, it adopts what is queued and submits nothing twice"
             if name in protocol.FINISHED
             else "it was to change nothing that cannot be repeated"
         )

@@ -61,11 +61,12 @@ class Target:
         host, colon, program = text.partition(":")
         if not _HOST.match(host):
             raise InputError(
-                f"--via {text!r}: {host!r} is no host", hint="write [USER@]HOST, or a Host of your ~/.ssh/config"
+                f"--via {text!r}: {host!r} is not a host name",
+                hint="write [USER@]HOST, or a Host of your ~/.ssh/config",
             )
         if colon and not _PROGRAM.match(program):
             raise InputError(
-                f"--via {text!r}: {program!r} is no plain path of a program",
+                f"--via {text!r}: {program!r} is not a plain path of a program",
                 hint=f"write {host}:/path/to/bin/overnight, without blanks",
             )
         return cls(host, program if colon else None)
@@ -159,7 +160,7 @@ class Connection:
         try:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
         except FileNotFoundError as error:
-            raise InputError("there is no ssh on this machine", hint="install OpenSSH's client") from error
+            raise InputError("ssh is not installed on this machine", hint="install OpenSSH's client") from error
         except subprocess.TimeoutExpired:
             return False
         return done.returncode == 0

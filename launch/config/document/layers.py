@@ -176,7 +176,7 @@ def _apply(data: dict[str, Any], positions: Positions, override: Override) -> No
             _place(positions, path[:depth], place)
         inner = inner[part]
         if not isinstance(inner, dict):
-            raise refused(f"{'.'.join(path[:depth])} is no mapping")
+            raise refused(f"{'.'.join(path[:depth])} is not a mapping")
     inner[path[-1]] = copy.deepcopy(override.value)
     _place(positions, path, place)
 

@@ -39,7 +39,7 @@ def unknown_key(name: str, value: Any, known: Sequence[str]) -> Problem:
     if "kind" in known and name in OF_KIND:
         return Problem((name,), f"is a key of {OF_KIND[name]} stages, and this stage is of another kind", at_key=True)
     if "kind" in known and name in NOT_OF_A_STAGE:
-        return Problem((name,), f"is no key of a stage: {NOT_OF_A_STAGE[name]}", at_key=True)
+        return Problem((name,), f"is not a key of a stage: {NOT_OF_A_STAGE[name]}", at_key=True)
     if name in OF_PREPARE and "prepare" in known:
         return Problem((name,), f"is a setting of prepare: write prepare: {{{name}: {show(value)}}}", at_key=True)
     near = suggest(name, known, SYNONYMS)

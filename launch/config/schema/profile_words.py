@@ -2,7 +2,7 @@
 
 PROFILE_WORDS: dict[str, str] = {
     "name": "shown in reports",
-    "extends": "lies over those profiles",
+    "extends": "profiles that this one overrides",
     "executor": "jobs of Slurm, or processes of this machine",
     "workspace": "on the shared file system: store, runs, snapshots. `--workspace` and `$OVERNIGHT_WORKSPACE` win",
     "file_systems.NAME.path": "a file system of the site",
@@ -13,7 +13,7 @@ PROFILE_WORDS: dict[str, str] = {
         "each node has its own disk there: a job gets a directory on it as `TMPDIR`, on every node, removed "
         "when its work ends; containers mount the path. A node that is killed at once leaves it to the site"
     ),
-    "quota": "of the workspace, whatever `file_systems` says",
+    "quota": "of the workspace; overrides `file_systems`",
     "devcluster": "use the Slurm of `overnight cluster up`",
     "partition": "default of all jobs; several with commas: Slurm chooses",
     "account": "likewise",
@@ -176,7 +176,7 @@ SECTION_WORDS: dict[str, str] = {
     "file_systems": "the file systems of the site",
     "retries": "how often classes of failures are tried again",
     "signal": "a signal to the work before its end",
-    "notify": "whom to tell of an end",
+    "notify": "who is notified when a run ends",
     "sbatch": "further options of sbatch",
     "env": "variables that are exported on all nodes",
     "node_env": "variables whose values only the node knows",

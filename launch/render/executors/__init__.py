@@ -5,10 +5,13 @@ Importing this package imports neither nemo_run (two seconds) nor submitit.
 
 from __future__ import annotations
 
-from launch.base.errors import InputError
-from launch.render.request import Executor, JobRequest
+import importlib.util
+from collections.abc import Iterable
 
-__all__ = ["NAMES", "Executor", "JobRequest", "carrier"]
+from launch.base.errors import InputError
+from launch.render.request import Executor, JobRequest, missing
+
+__all__ = ["NAMES", "Executor", "JobRequest", "carrier", "refuse_missing"]
 
 NAMES = ("nemo_run", "submitit")
 
@@ -24,3 +27,10 @@ def carrier(name: str) -> Executor:
 
         return SubmititCarrier()
     raise InputError(f"there is no executor {name!r}", hint=f"executors: {', '.join(NAMES)}")
+
+
+def refuse_missing(names: Iterable[str]) -> None:
+    """Raises InputError: the library of one of these executors is not installed. Imports none of them."""
+    for name in NAMES:
+        if name in names and importlib.util.find_spec(name) is None:
+            raise missing(name, name.replace("_", "-"), ImportError(f"No module named {name!r}"))

@@ -157,4 +157,4 @@ class _Submission:
 
 
 def _refuse(command: str, **_: Any) -> Any:
-    raise RuntimeError(f"nemo_run wants to run {command!r}; nothing but its sbatch is expected of it")
+    raise RuntimeError(f"nemo_run tries to run {command!r}; only sbatch is expected")

@@ -53,17 +53,17 @@ def write(path: Path, text: str) -> None:
 def _changed(text: str, change: ProfileChange) -> str:
     root = yaml.compose(text)
     if root is not None and not isinstance(root, MappingNode):
-        raise InputError("the profile is no mapping")
+        raise InputError("the profile is not a mapping")
     node: Node | None = root
     for depth, key in enumerate(change.path):
         if not isinstance(node, MappingNode):
-            raise InputError(f"{'.'.join(change.path[:depth])} is no mapping of its own in this file")
+            raise InputError(f"{'.'.join(change.path[:depth])} is not a mapping in this file")
         child = next((value for name, value in node.value if name.value == key), None)
         if child is None:
             return _inserted(text, node, change, depth)
         node = child
     if not isinstance(node, ScalarNode) or node.start_mark.line != node.end_mark.line:
-        raise InputError(f"{'.'.join(change.path)} is no single value in this file")
+        raise InputError(f"{'.'.join(change.path)} is not a single value in this file")
     return _replaced(text, node, change)
 
 

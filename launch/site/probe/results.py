@@ -182,7 +182,7 @@ class _Judge:
         devices = {node["devices"] for node in self._probe.nodes}
         shown = [gpu for node in self._probe.nodes for gpu in node["gpus"]]
         if devices == {None} and not shown:
-            yield Finding(Level.WARN, "gpus", f"{asked} a node were asked for; nothing says that they are there", where)
+            yield Finding(Level.WARN, "gpus", f"{asked} a node were asked for, but none was reported", where)
             return
         counts = {len(node["gpus"]) or node["devices"] for node in self._probe.nodes}
         words = ", ".join(sorted({gpu["name"] for gpu in shown})) or "no nvidia-smi to ask for their model"

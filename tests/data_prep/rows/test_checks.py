@@ -135,7 +135,7 @@ def test_length_bias_is_reported(tmp_path: Path) -> None:
     checks = card(tmp_path / "out")["checks"]
     assert checks["length: longer_wins"] > 0.8
     assert checks["length: median_chosen"] > checks["length: median_rejected"]
-    assert checks["length: verdict"] == "length alone tells which answer was chosen"
+    assert checks["length: verdict"] == "length alone predicts which answer was chosen"
     assert "length alone tells" in (tmp_path / "out/card.html").read_text()
     assert pairs.length_bias(np.array([1, 2, 3]), np.array([2, 1, 3]))["verdict"] == "no bias to speak of"
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from data_prep.rows.fields import Fields
+from data_prep.rows.fields import Fields, renamed
 from data_prep.rows.messages import Unfit
 
 
@@ -56,5 +56,35 @@ def test_what_json_cannot_say_is_not_carried() -> None:
         (float("inf"), "float values are not JSON"),
         (object(), "not JSON"),
     ):
-        with pytest.raises(Unfit, match=rf'field "source" cannot be kept beside the row .*{says}.*ignore: \[source\]'):
+        with pytest.raises(Unfit, match=rf'field "source" cannot be kept with the row .*{says}.*ignore: \[source\]'):
             Fields({"source": value}).carried("text")
+
+
+COLUMNS = {"prompt": "Question", "completion": "Approved answer"}
+
+
+def test_columns_give_fields_our_names() -> None:
+    row = {"No.": 1, "Question": "a?", "Approved answer": "b"}
+    assert renamed(row, COLUMNS) == {"No.": 1, "prompt": "a?", "completion": "b"}
+    assert renamed(row, {}) == row
+    assert renamed(row, {**COLUMNS, "system": "System"}) == renamed(row, COLUMNS)  # not every row has one
+
+
+def test_columns_swap_names_that_mean_something_else_here() -> None:
+    row = {"prompt": "the answer", "completion": "the question"}
+    assert renamed(row, {"prompt": "completion", "completion": "prompt"}) == {
+        "prompt": "the question",
+        "completion": "the answer",
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"Question": "a?"}, 'has no field "Approved answer", which columns names, but the fields "Question"'),
+        ({"Question": "a?", "Approved answer": "b", "prompt": "c"}, 'has a field "prompt" and also "Question"'),
+    ],
+)
+def test_a_column_that_is_missing_or_there_twice_is_named(row: dict[str, str], says: str) -> None:
+    with pytest.raises(Unfit, match=says):
+        renamed(row, COLUMNS)

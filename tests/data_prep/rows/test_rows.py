@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("tests.support.prepared", exc_type=ImportError)
 
-from data_prep.common.errors import DataError
+from data_prep.common.errors import DataError, SettingsError
 from data_prep.rows import lengths
-from data_prep.rows.recipe import NAMED
+from data_prep.rows.recipe import NAMED, RowRecipe
 from tests.support.prepared import document, make, write_lines, write_tokenizer
 
 ALL = {"validation": 0, "test": 0}
@@ -277,3 +277,24 @@ class _Night:
 
     def now(self) -> datetime:
         return self._day
+
+
+def test_columns_are_read_under_our_names(tmp_path: Path) -> None:
+    table = tmp_path / "faq.csv"
+    table.write_text("No.;Customer question;Approved answer\n1;How?;So.\n2;Why?;Because.\n", encoding="utf-8")
+    columns = {"prompt": "Customer question", "completion": "Approved answer"}
+    make("instructions", [table], tmp_path / "out", split=ALL, columns=columns, ignore=["No."])
+    assert {row["prompt"]: row["completion"] for row in rows(tmp_path / "out")} == {"How?": "So.", "Why?": "Because."}
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        (["Question"], "must be a mapping"),
+        ({"promt": "Question"}, "must name prompt, completion, .*, not 'promt'"),
+        ({"prompt": "Text", "completion": "Text"}, "must name each field once"),
+    ],
+)
+def test_columns_that_say_nothing_are_refused(columns: object, says: str) -> None:
+    with pytest.raises(SettingsError, match=f"setting prepare.columns: {says}"):
+        RowRecipe.parse("instructions", {"columns": columns})

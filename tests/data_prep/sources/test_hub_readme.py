@@ -59,5 +59,5 @@ def test_files_are_named_in_all_forms_of_the_hub(given: Any, found: list[tuple[s
 def test_a_pattern_stays_below_the_readme(tmp_path: Path) -> None:
     (tmp_path / "a.csv").touch()
     assert hub_readme.files(tmp_path, "./*.csv", "README.md") == [str(tmp_path / "a.csv")]
-    with pytest.raises(DataError, match=r"README\.md: names /etc/\*, which is no path below it"):
+    with pytest.raises(DataError, match=r"README\.md: names /etc/\*, which is not a path below it"):
         hub_readme.files(tmp_path, "/etc/*", "README.md")

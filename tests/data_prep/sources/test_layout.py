@@ -255,7 +255,7 @@ README: dict[str, tuple[str, dict[str, Any], str]] = {
     "no such file": ("configs:\n- {data_files: {train: train.jsonl, test: gone-*.jsonl}}", {}, r"README\.md: names gone-\*\.jsonl for the split test: there is no such file"),
     "no such split": ("configs:\n- {data_files: {train: train.jsonl, prompts: test.jsonl}}", {}, r"test\.jsonl: is of the split prompts, which is none of train, validation, test: .*names: \{train: prompts\}"),
     "two for training": ("configs:\n- {data_files: {train_sft: train.jsonl, train_gen: more.jsonl, test: test.jsonl}}", {}, r"train\.jsonl: is of the split train_sft, and other files are of train_gen: both would be the train split; choose with split: \{names: \{test: test, train: train_gen\}\}"),
-    "outside": ("configs:\n- {data_files: {train: /etc/pass*}}", {}, r"names /etc/pass\*, which is no path below it"),
+    "outside": ("configs:\n- {data_files: {train: /etc/pass*}}", {}, r"names /etc/pass\*, which is not a path below it"),
 }  # fmt: skip
 
 

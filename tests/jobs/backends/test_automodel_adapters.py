@@ -113,6 +113,7 @@ def beside(base: Path, adapters: Path) -> Any:
     return peft.PeftModel.from_pretrained(load_model(base / "output"), str(adapters))
 
 
+@pytest.mark.nvidia
 def test_adapters_learn_what_peft_does_and_a_stop_changes_nothing(tmp_path: Path, base: Path, data: Path) -> None:
     """On one process and on two; to the last bit with dropout. What comes out is read by ``peft`` and transformers."""
     pytest.importorskip("peft")
@@ -159,6 +160,7 @@ def test_adapters_learn_what_peft_does_and_a_stop_changes_nothing(tmp_path: Path
     assert "adapter_model.safetensors is missing" in str(interface.completeness(backend, alone.output).problem)
 
 
+@pytest.mark.nvidia
 @pytest.mark.full
 def test_the_ways_to_run_them(tmp_path: Path, base: Path, data: Path) -> None:
     """Two processes, a model split over them and recomputation learn what one process does; bf16, a corpus, the save of

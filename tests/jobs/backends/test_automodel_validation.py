@@ -25,6 +25,7 @@ BEST: dict[str, Any] = {
 EARLY = ("early", "early-cut", "early-two")
 
 
+@pytest.mark.nvidia
 def test_the_loss_is_that_of_plain_torch(tmp_path: Path, base: Path) -> None:
     """On one process and on two; training is the same to the last bit without it, and a resumed run goes on in it."""
     torch = pytest.importorskip("torch")

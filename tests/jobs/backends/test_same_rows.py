@@ -235,6 +235,7 @@ def test_corpora_of_nemo(corpora: Path, nemo: Path) -> None:
     check_corpora(corpora, "nemo corpus", nemo)
 
 
+@pytest.mark.nvidia
 def test_corpora_of_automodel(corpora: Path, tmp_path: Path) -> None:
     venv = environments.installed("automodel", "nemo_automodel")
     check_corpora(corpora, "automodel corpus", environments.on_cpu(venv, tmp_path / "venv") / "bin/python")

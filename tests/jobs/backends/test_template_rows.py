@@ -45,11 +45,13 @@ def test_nemo(written: Written, nemo: Path) -> None:
     check(written, ["nemo", "nemo packed"], nemo)
 
 
+@pytest.mark.nvidia
 def test_automodel(written: Written, tmp_path: Path) -> None:
     venv = environments.installed("automodel", "nemo_automodel")
     check(written, ["automodel"], environments.on_cpu(venv, tmp_path / "venv") / "bin/python")
 
 
+@pytest.mark.nvidia
 def test_nemo_rl_itself(written: Written) -> None:
     """Its own functions, where an environment has a checkout of it in a ``.pth`` file."""
     venv = os.environ.get("OVERNIGHT_NEMO_RL_VENV")

@@ -107,6 +107,7 @@ def test_gates_are_judged(tmp_path: Path, empty: Path, data: Path) -> None:
     assert falls.start().outcome == "done"
     numbers = results.read(falls.output / "evaluation.json")["perplexity"]["metrics"]["perplexity"]
     assert numbers["gate"]["verdict"] == "passed"
+    assert numbers["higher_is_better"] is False
     first = [json.loads(line)["loss"] for line in kept]
     after = [json.loads(line)["loss"] for line in (falls.output / "samples.jsonl").read_text().splitlines()]
     change = math.exp(sum(after) / len(after)) - math.exp(sum(first) / len(first))

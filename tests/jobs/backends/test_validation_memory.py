@@ -58,6 +58,7 @@ print("OWN", len(rows), seen, own() - before)
 """
 
 
+@pytest.mark.nvidia
 @pytest.mark.full
 @pytest.mark.parametrize(("name", "needed"), [("automodel", "nemo_automodel"), ("nemo", "nemo")])
 def test_memory_does_not_grow_with_the_rows(name: str, needed: str, tmp_path: Path) -> None:

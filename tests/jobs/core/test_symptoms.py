@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -247,3 +249,9 @@ def test_what_a_package_does_without_is_no_symptom(line: str) -> None:
     found = symptoms.search([line, real])
     assert found is not None
     assert (found.failure, found.number) == (FailureClass.VERSIONS, 2)
+
+
+def test_a_command_that_searches_no_log_compiles_no_pattern() -> None:
+    code = "import launch.status.assess; from jobs.core import symptoms as s; print(s._compiled.cache_info().currsize)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "0\n"

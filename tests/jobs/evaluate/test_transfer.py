@@ -147,7 +147,7 @@ def test_a_limit_counts_twins(tmp_path: Path, fake: ScriptedServer) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"meta": {}}, "language is no field of its meta: write carry"),
+        ({"meta": {}}, "language is not a field of its meta: write carry"),
         ({"completion": "none"}, "there is no number in 'none'"),
         ({"meta": {"language": "es", "twin": "t1"}}, "the twin 't1' has two rows in es"),
     ],

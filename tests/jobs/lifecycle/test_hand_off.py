@@ -208,7 +208,7 @@ def test_ctrl_c_saves_and_resume_continues_bit_by_bit(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "resume goes on from there" in err
+    assert "resume continues from there" in err
     chain.overnight("resume")
     interrupted = _losses(chain)
     whole = Chain.make(tmp_path / "other", CPT.format("keep_saves: 2"))

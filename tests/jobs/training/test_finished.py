@@ -78,6 +78,7 @@ def test_this_transformers_reads_what_it_read_before(kind: str, tmp_path: Path) 
     assert str(after.dtype).endswith("float32")
 
 
+@pytest.mark.nvidia
 @pytest.mark.parametrize("kept", [True, False], ids=["with its base", "without one"])
 def test_an_older_transformers_reads_the_base_of_rotary_positions(kept: bool, tmp_path: Path) -> None:
     """Without what was kept of the base, too: of a model that was written by transformers 5 in the first place."""

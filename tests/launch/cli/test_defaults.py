@@ -159,8 +159,8 @@ def test_a_base_model_that_cannot_be_trained_is_refused_at_plan(
     ("line", "message"),
     [
         ("beta: 0.1", "stages.sft.beta: is a key of dpo stages, and this stage is of another kind"),
-        ("env: {A: b}", "stages.sft.env: is no key of a stage: environment variables are set for all stages"),
-        ("depends_on: pairs", "stages.sft.depends_on: is no key of a stage: a stage waits for what it reads"),
+        ("env: {A: b}", "stages.sft.env: is not a key of a stage: environment variables are set for all stages"),
+        ("depends_on: pairs", "stages.sft.depends_on: is not a key of a stage: a stage waits for what it reads"),
     ],
 )
 def test_keys_that_belong_elsewhere(line: str, message: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:

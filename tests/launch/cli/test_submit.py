@@ -115,3 +115,42 @@ def test_a_reader_that_leaves_loses_nothing(directory: Path, both: bool) -> None
     os.close(writing)
     assert (done.returncode, done.stderr or b"") == (0, b"")
     assert (directory / "jobs").read_text().count("x") == 3
+
+
+WITHOUT = """\
+import sys
+sys.modules[sys.argv[1]] = None
+from launch.cli.main import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(("library", "extra"), [("submitit", "submitit"), ("nemo_run", "nemo-run")])
+def test_an_executor_that_is_not_installed_is_refused_before_there_is_a_run(
+    directory: Path, library: str, extra: str
+) -> None:
+    pipeline, profile = str(directory / "three.yaml"), str(directory / "site.yaml")
+    overnight(directory, "-m", "launch.cli", "fetch", pipeline)
+    command = [sys.executable, "-c", WITHOUT, library, "submit", pipeline, "--cluster", profile]
+    done = subprocess.run(command, env=environment_of(directory), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert f"the executor '{library}' needs {library}" in done.stderr
+    assert f'pip install "overnight[{extra}]"' in done.stderr
+    assert not (directory / "w/runs").exists()
+    assert not (directory / "jobs").exists()
+
+
+def test_resume_without_the_executor_leaves_no_attempt_to_look_for(directory: Path) -> None:
+    pipeline, profile = str(directory / "three.yaml"), str(directory / "site.yaml")
+    overnight(directory, "-m", "launch.cli", "fetch", pipeline)
+    (directory / "bin/sbatch").write_text(
+        "#!/bin/bash\necho 'sbatch: error: invalid partition specified' >&2\nexit 1\n"
+    )
+    submit = [sys.executable, "-m", "launch.cli", "submit", pipeline, "--cluster", profile]
+    assert subprocess.run(submit, env=environment_of(directory), capture_output=True, timeout=300).returncode == 3
+    attempts = {*(directory / "w/store").rglob("attempts/*")}
+    assert attempts
+    resume = [sys.executable, "-c", WITHOUT, "submitit", "resume"]
+    done = subprocess.run(resume, env=environment_of(directory), capture_output=True, text=True, timeout=300)
+    assert "the executor 'submitit' needs submitit" in done.stderr
+    assert {*(directory / "w/store").rglob("attempts/*")} == attempts

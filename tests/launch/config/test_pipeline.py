@@ -208,7 +208,11 @@ pipeline.yaml:24:87: stages.sft.time: a duration is text: write "30" for 30 minu
             "compare_to: baseline, gate: {perplexity.perplexty: {must: fall}}",
             "nearest: perplexity.perplexity",
         ),
-        ("tasks: [perplexity, translation]", "tasks: [perplexty]", "there is no task 'perplexty'; nearest: perplexity"),
+        (
+            "tasks: [perplexity, translation]",
+            "tasks: [perplexty]",
+            "there is not a task 'perplexty'; nearest: perplexity",
+        ),
         ("tasks: [perplexity, translation]", "tasks: []", "stages.baseline.tasks"),
         (
             "tasks: [perplexity, translation]",
@@ -409,7 +413,7 @@ def test_overrides(tmp_path: Path) -> None:
         ("stages.cpt.steps", "--set stages.cpt.steps: write --set stages.NAME.KEY=VALUE"),
         ("stages..steps=1", "--set stages..steps=1: write --set"),
         ("stages.ctp.steps=1", "--set stages.ctp.steps=1: there is no stages.ctp; nearest: cpt"),
-        ("stages.cpt.steps.x=1", "stages.cpt.steps is no mapping"),
+        ("stages.cpt.steps.x=1", "stages.cpt.steps is not a mapping"),
         ("stages.cpt.stepz=1", "--set stages.cpt.stepz=1: stages.cpt.stepz: unknown key; nearest: steps (value: 1)"),
         ("stages.cpt.steps=01", "--set stages.cpt.steps=01: stages.cpt.steps: expected a whole number, got '01'"),
         ("stages.cpt.steps=[1", "--set stages.cpt.steps=[1"),

@@ -129,7 +129,7 @@ def test_who_carries_what(tmp_path: Path) -> None:
         ("comment: night", 'comment: "a\\tb"', "sbatch.comment: 'a\\tb' has a line break"),
         ("comment: night", "com ment: night", "sbatch.com ment: 'com ment' is no long option"),
         ('OMP_NUM_THREADS: "4"', "OMP_NUM_THREADS: 4", "env.OMP_NUM_THREADS: expected text, got 4"),
-        ('OMP_NUM_THREADS: "4"', '"A B": x', "env.A B: 'A B' is no name of an environment variable"),
+        ('OMP_NUM_THREADS: "4"', '"A B": x', "env.A B: 'A B' is not the name of an environment variable"),
         ("setup: [module load cuda]", 'setup: ["a\\nb"]', "setup[0]: 'a\\nb' has a line break"),
         ("setup: [module load cuda]", "setup: module load cuda", "setup: expected a list, got 'module load cuda'"),
         ("setup: [module load cuda]", "offline: no", "offline: expected true or false, got 'no'"),

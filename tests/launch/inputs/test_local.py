@@ -97,7 +97,7 @@ def test_requests(model: Path, tmp_path: Path) -> None:
     assert all(len(one.fingerprint({})) == 64 for one in found)
     assert item("base", "org/name").pin_key == "hf:models/org/name"
     for wrong in ("/no/such/place", "name", "./org/name/x", "hf:org/name@", "https://host/x"):
-        with pytest.raises(InputError, match="is no existing path and no request"):
+        with pytest.raises(InputError, match="is neither an existing path nor a request"):
             item("base", wrong)
     notes = tmp_path / "notes"
     notes.mkdir()

@@ -162,7 +162,7 @@ def test_an_address_that_does_not_answer_is_left(tmp_path: Path, inbox: Inbox, m
         nobody.bind(("127.0.0.1", 0))
         url = f"json://127.0.0.1:{nobody.getsockname()[1]}"
         assert outbox.deliver(run.paths, {"A": url})[0].state == "refused"
-    assert outbox.deliver(run.paths, {"A": "no address"})[0].why == "its value is no URL that apprise knows"
+    assert outbox.deliver(run.paths, {"A": "no address"})[0].why == "its value is not a URL that apprise supports"
 
 
 def test_the_command_tells_what_became_of_it(tmp_path: Path, inbox: Inbox, capsys: pytest.CaptureFixture[str]) -> None:

@@ -211,3 +211,17 @@ def test_a_curve_has_the_saves_kept_and_a_choice_makes_a_model(tmp_path: Path) -
     ]
     with pytest.raises(InputError, match="'trl' reads no saves of 'nemo'"):
         built("nemo")
+
+
+@pytest.mark.parametrize(("form", "parent"), [("hf", "base"), ("gguf", "base-hf")])
+def test_the_tokenizer_of_the_base_model_is_read_from_files(tmp_path: Path, form: str, parent: str) -> None:
+    """A model of one file has its tokenizer inside, which a data stage does not read: the conversion comes first."""
+    text = "name: c\nmodel: {base: ./base}\nstages:\n  pairs: {kind: instructions, from: ./rows.jsonl, prepare: {tokenizer: base}}\n"
+    (tmp_path / "c.yaml").write_text(text)
+    pipeline = read_pipeline(tmp_path / "c.yaml").pipeline
+    found = {name: declared(name) for name in builder.back_ends_of(pipeline)}
+    base = FetchedFacts("base", "./base", form, "ab" * 32, present=True)
+    plan = builder.build(
+        pipeline, Profile.read({"name": "site", "executor": "slurm"}), Facts(found, {}, {"base": base}, "python3")
+    )
+    assert plan.find("pairs").inputs["tokenizer"].stage == parent

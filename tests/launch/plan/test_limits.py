@@ -119,7 +119,7 @@ def test_features_whole_nodes_and_preemption(tmp_path: Path) -> None:
     spelt = planned(
         tmp_path, PROFILE.replace("cpus: 64}", "cpus: 64, features: [a100, ib]}", 1) + "constraint: a10&ib\n"
     )
-    near = "constraint 'a10' is no feature that the profile gives partition 'gpu'; nearest: a100"
+    near = "constraint 'a10' is not a feature that the profile lists for partition 'gpu'; nearest: a100"
     assert limits.notes(*spelt) == [f"corpus: {near}", f"cpt: {near}"]
 
 

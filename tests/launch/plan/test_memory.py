@@ -370,6 +370,7 @@ def test_activations_against_what_torch_keeps() -> None:
     assert sum(kept.values()) == pytest.approx(wanted, rel=0.15)
 
 
+@pytest.mark.nvidia
 @pytest.mark.full
 def test_activations_against_what_megatrons_local_layers_keep(tmp_path: Path) -> None:
     """Every bf16 tensor that autograd saves in the real layers. On the CPU a norm keeps fp32 copies in place of its input,

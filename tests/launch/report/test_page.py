@@ -216,6 +216,41 @@ def test_in_a_browser(tmp_path: Path, language: str) -> None:
         assert window.script("return document.documentElement.scrollWidth <= window.innerWidth")
 
 
+@needs_browser
+def test_a_telephone_shows_all_of_it_without_sideways_scrolling(tmp_path: Path) -> None:
+    """Also what is folded away, and what is longer than a line."""
+    run = hostile_run(tmp_path)
+    report = reports.of_run(run)
+    long = replace(repeat.of_run(run, run.plan()), versions=(("base", "/a/" + "b" * 200),), difference="c" * 200)
+    (tmp_path / "page.html").write_text(page.render(report, run.profile(), long))
+    with browser(tmp_path) as window:
+        window.open((tmp_path / "page.html").as_uri())
+        window.size(360, 740)
+        window.script("for (const one of document.querySelectorAll('details')) one.open = true")
+        assert window.script("return document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_every_value_has_its_interval(tmp_path: Path) -> None:
+    text = written(hostile_run(tmp_path))
+    assert "15.5<br><small>[15, 16]</small>" in text
+    assert ">0.2</td>" in text  # of three examples: too few for one
+
+
+def test_the_marks_of_a_chart_say_where_they_are() -> None:
+    """No two lines of a grid have the same name, and a step that is no whole number has no mark."""
+    points = [(step, 0.6931 + step * 1e-5) for step in range(1, 13)]
+    text = charts.curve("x", "", [charts.Series("loss", points)])
+    levels = re.findall(r"x='58' [^>]*>([^<]+)", text)
+    assert len(set(levels)) == len(levels) == 5
+    assert float(levels[0]) == pytest.approx(0.69311)
+    steps = {label: float(at) for at, label in re.findall(r"<text x='([\d.]+)' y='236' [^>]*>([^<]+)", text)}
+    (first, one), (last, twelve) = next(iter(steps.items())), list(steps.items())[-1]
+    assert (first, last) == ("1", "12")
+    for label, at in steps.items():
+        assert at == pytest.approx(one + (twelve - one) * (int(label) - 1) / 11, abs=0.1)
+    assert charts.curve("x", "", [charts.Series("loss", [(1, 2.0), (2, 2.0)])]).count("class=grid") == 1
+
+
 def test_a_large_run_is_a_small_page(tmp_path: Path) -> None:
     """100,000 reports and 2,000 samples: below 1 MB."""
     run = hostile_run(tmp_path)
@@ -293,5 +328,5 @@ def test_markdown_says_the_same_and_shows_what_others_wrote_as_it_is(
     main(["report", run.id, "--workspace", str(run.workspace.root), "--md"])
     text = capsys.readouterr().out
     assert "**A finished model.**" in text
-    assert "| final | perplexity | 27.12 | 15.5 | \\-11.6 |" in text
+    assert "| final | perplexity | 27.12 | 15.5 \\[15, 16\\] | \\-11.6 |" in text
     assert markdown.plain("a|b <script> `c`") == "a\\|b \\<script\\> \\`c\\`"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -137,8 +138,32 @@ def test_the_page_holds_files_numbers_curves_and_only_text_of_others(tmp_path: P
     assert "default-src 'none'" in text
 
 
+def test_the_page_in_korean_has_the_same_numbers(tmp_path: Path) -> None:
+    first, second, _, _ = two(tmp_path)
+    third = make(tmp_path / "ws", measured("final", "c"))
+    pages = []
+    for language in ("en", "ko"):
+        where = tmp_path / f"{language}.html"
+        given = [first.id, second.id, third.id, "--workspace", str(tmp_path / "ws"), "--html", str(where)]
+        assert main(["compare", *given, "--language", language]) == 0
+        pages.append(where.read_text().partition("</style>")[2])
+    english, korean = pages
+    assert f"<h2>{first.id}와(과) 비교한 {second.id}</h2>" in korean
+    assert "<b class=good>나아짐</b>" in korean
+    assert "final: 비교할 수 없음: " in korean
+
+    def numbers(page: str) -> list[str]:
+        return re.findall(r"[-+]?\d+\.\d+", page)
+
+    assert sorted(numbers(korean)) == sorted(numbers(english))
+    heads = re.findall(r"<th[^>]*>([^<]+)", english)
+    assert heads
+    assert not set(heads) & set(re.findall(r"<th[^>]*>([^<]+)", korean))
+
+
 def test_curves_are_drawn_over_tokens(tmp_path: Path) -> None:
     from launch.report import versus_page
+    from launch.report.words import speaker
 
     runs = []
     for batch in (8, 16):
@@ -149,6 +174,6 @@ def test_curves_are_drawn_over_tokens(tmp_path: Path) -> None:
             files.append_json_line(run.paths.stage("cpt").progress, line)
         states = RunStatus((StageStatus("cpt", State.RUNNING, ""),))
         runs.append(reports.make(run, run.plan(), run.profile(), states))
-    text = versus_page._curves(runs)
+    text = versus_page._curves(runs, speaker("en"))
     assert ">80<" in text  # the first step of one
     assert ">480<" in text  # the last of the other

@@ -93,7 +93,7 @@ def test_a_restart_does_not_show_the_steps_of_the_start_before(run: Run) -> None
     started(run, "cpt", "11", restart=1)
     waits = first(run, row(run, "cpt", "11", JobState.PENDING, "BeginTime", start=time.time() + 600))
     assert waits.state is State.WAITING
-    assert "waits to go on after step 40 of 60" in waits.text
+    assert "waits to resume after step 40 of 60" in waits.text
     assert "Slurm expects to start it about" in waits.text
     assert waits.starts_at is not None
     again = first(run, row(run, "cpt", "11", JobState.RUNNING, start=time.time() + 0.1))
@@ -189,7 +189,7 @@ def test_completed_without_a_seal_is_lost(run: Run) -> None:
     submitted(run, "cpt", "11")
     started(run, "cpt", "11")
     found = first(run, row(run, "cpt", "11", JobState.COMPLETED))
-    assert (found.state, found.text) == (State.LOST, "lost: Slurm says COMPLETED, but there is no seal")
+    assert (found.state, found.text) == (State.LOST, "lost: Slurm reports COMPLETED, but there is no seal")
 
 
 @pytest.mark.failure(9)
@@ -273,7 +273,7 @@ def test_a_silent_cluster_is_said_and_nothing_is_concluded_from_it(run: Run) -> 
     submitted(run, "dpo", "13")
     status = look(run, run.plan(), Queue.silent(SILENT))
     assert [found.state for found in status.stages] == [State.SEALED, State.UNKNOWN, State.UNKNOWN]
-    assert "when last heard of: running, training 2 of 3, loss 1.5" in status.stages[1].text
+    assert "at the last report: running, training 2 of 3, loss 1.5" in status.stages[1].text
     text = "\n".join(show_status.lines(run, run.plan(), "site", status))
     assert "The cluster does not answer (it last answered at" in text
     assert "squeue: no answer for 9 s" in text

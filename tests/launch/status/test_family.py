@@ -159,6 +159,23 @@ def test_the_page_shows_values_as_text(tmp_path: Path, capsys: pytest.CaptureFix
     assert "believe the second" in page
 
 
+def test_markdown_ranks_and_shows_values_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    family, runs = made(tmp_path, {(HOSTILE, 1): 2.0, ("b|c", 1): 1.0}, keys=("stages.sft.<b>", "seed"), pipeline="p*i")
+    assert main(["report", family.id, "--workspace", str(tmp_path / "ws"), "--md"]) == 0
+    shown = capsys.readouterr().out
+    best = runs["b|c", 1].id
+    assert shown.splitlines()[:3] == [
+        f"# p\\*i {family.id} on {runs['b|c', 1].profile().name}",
+        "",
+        f"**Best: run {best}**",
+    ]
+    assert f"| 1 | {best} | done |" in shown
+    assert "b\\|c" in shown
+    assert "<script" not in shown.replace("\\<script", "")
+    assert "| stages.sft.\\<b\\> | b\\|c against" in shown
+    assert f"Next: `overnight report {best}`" in shown
+
+
 def test_the_page_in_korean_has_the_same_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     family, runs = made(tmp_path, {**LOSSES, (2e-5, 0.5): None})
     where = ["--workspace", str(tmp_path / "ws"), "--html"]
@@ -180,8 +197,6 @@ def test_the_page_in_korean_has_the_same_numbers(tmp_path: Path, capsys: pytest.
         words = words.replace(name, " ")
     left = set(re.findall(r"[a-z]{4,}", words))
     assert not left - {"overnight", "held", "loss", "final", "status", "later"}, left
-    assert main(["report", family.id, "--md", *where[:2]]) == 2
-    capsys.readouterr()
 
 
 def test_a_damaged_record_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,7 +58,7 @@ def test_each_step_is_told_once_and_a_tracker_that_fails_changes_nothing(
     assert told == {"sft": {"id": f"{run.id}-sft", "step": 6}}
     assert trackers.tell(run, run.plan(), "wandb", "p") == told
     more(chain, 1, 5, 6, 7)
-    with pytest.raises(InputError, match="wandb could not be told of stage sft: no route to host"):
+    with pytest.raises(InputError, match="wandb did not accept the values of stage sft: no route to host"):
         trackers.tell(run, run.plan(), "wandb", "p")
     assert trackers.tell(run, run.plan(), "wandb", "p") == {"sft": {"id": f"{run.id}-sft", "step": 7}}
     assert calls == [("p", [1, 2, 3, 4, 5, 6], None), *2 * [("p", [7], f"{run.id}-sft")]]

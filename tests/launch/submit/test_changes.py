@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,10 @@ def test_what_the_pipeline_says_now_is_compared_with_the_copy_of_the_run(chain: 
     assert "stages.cpt.steps: 12 -> 13" in done.stderr
     assert f"overnight run {chain.pipeline} --cluster" in done.stderr
     assert "--set stages.cpt.lr=0.25 --set seed=9" in done.stderr
+    assert "--workspace" not in done.stderr  # it is the default of this user
+    environment = {"OVERNIGHT_WORKSPACE": str(chain.directory / "other")}
+    elsewhere = replace(chain, environment=environment).overnight("resume", "--workspace", str(chain.workspace.root))
+    assert f"--workspace {chain.workspace.root}" in elsewhere.stderr
     # What options said of the run is no change of the file.
     assert "stages.cpt.lr:" not in done.stderr
     chain.pipeline.write_text("name: [\n")

@@ -31,6 +31,7 @@ print("PEAKS", json.dumps(peaks))
 """
 
 
+@pytest.mark.nvidia
 @pytest.mark.full
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     venv = environments.installed("nemo", "nemo")

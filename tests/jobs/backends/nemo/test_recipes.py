@@ -71,6 +71,7 @@ def test_a_model_that_cannot_be_spread_like_this(spread: Parallel, message: str)
         check_spread(spread, config)
 
 
+@pytest.mark.nvidia
 def test_what_the_installed_layers_cannot_do_ends_the_submission(tmp_path: Path) -> None:
     """Nothing is imported for it: the environment of the tests has no transformer_engine and no apex."""
     python = environments.installed("nemo", "nemo") / "bin/python"
@@ -89,6 +90,7 @@ def test_what_the_installed_layers_cannot_do_ends_the_submission(tmp_path: Path)
     assert said[5].startswith("fp8: delayed needs transformer_engine, which is not installed here: leave it out")
 
 
+@pytest.mark.nvidia
 @pytest.mark.full
 def test_a_recipe_is_looked_at_before_the_submission(tmp_path: Path) -> None:
     python = environments.installed("nemo", "nemo") / "bin/python"

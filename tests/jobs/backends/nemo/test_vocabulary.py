@@ -29,6 +29,7 @@ for embedded in (4000, 300):
 """
 
 
+@pytest.mark.nvidia
 @pytest.mark.full
 def test_more_ids_than_embeddings(tmp_path: Path) -> None:
     venv = environments.installed("nemo", "nemo")

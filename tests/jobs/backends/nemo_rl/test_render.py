@@ -229,6 +229,7 @@ def test_what_its_parser_refuses_is_refused_and_what_it_reads_is_said(
     assert validate.ask(config, "sft") == validate.ParserAnswer(False, "exit code 7")
 
 
+@pytest.mark.nvidia
 def test_nemo_rl_itself_reads_what_is_rendered(tmp_path: Path) -> None:
     """Its own parser, where an environment has one: OVERNIGHT_NEMO_RL_VENV (Python 3.12, a checkout in a .pth file)."""
     venv = os.environ.get("OVERNIGHT_NEMO_RL_VENV")

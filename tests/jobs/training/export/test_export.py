@@ -177,8 +177,8 @@ def test_a_gguf_file_is_read_back(tmp_path: Path, source: Path, type_: str, apar
     assert "read back, it gives the logits" in (stage.output / "README.md").read_text()
 
 
-def of_family(directory: Path, family: str) -> Path:
-    """A random model with a tokenizer of its family."""
+def of_family(directory: Path, family: str, **more: Any) -> Path:
+    """A random model with a tokenizer of its family; ``more``: of its configuration."""
     import transformers
 
     (tokenizer_shapes.llama3 if family == "llama3" else tokenizer_shapes.qwen)(directory)
@@ -188,7 +188,7 @@ def of_family(directory: Path, family: str) -> Path:
         "num_key_value_heads": 2, "max_position_embeddings": 256, "bos_token_id": None, "eos_token_id": 1,
         "tie_word_embeddings": family != "qwen2",
     }  # fmt: skip
-    rope = {"rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0}}
+    rope = {"rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0}, **more}
     made = {
         "llama3": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, **rope)),
         "qwen2": lambda: transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**sizes, **rope)),
@@ -229,6 +229,67 @@ def test_llama_3_and_qwen_are_read_back(tmp_path: Path, family: str, pre: str) -
     assert float((logits(back) - logits(directory)).abs().max()) < 1e-4
 
 
+STRETCHED = {
+    "rope_type": "llama3", "rope_theta": 500_000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}  # fmt: skip
+
+
+def test_stretched_positions_are_read_back(tmp_path: Path) -> None:
+    """As of Llama 3.1, but stretched so early that a few tokens show it."""
+    directory = of_family(tmp_path / "model", "llama3", head_dim=64, rope_parameters=STRETCHED)
+    model = models.load_model(directory)
+    probes = gguf.probe_ids(directory)
+    made = gguf_file.write(directory, model, "f32", "x")
+    assert gguf_file.check(made, model, models.logits(model, probes), probes)["gguf_rounding"] < 1e-4
+    (tmp_path / "back").mkdir()
+    (tmp_path / "alone").mkdir()
+    shutil.move(made.path, tmp_path / "alone/x.gguf")
+    gguf.gguf_to_hf(tmp_path / "alone/x.gguf", tmp_path / "back")
+    ids = torch.tensor([[5 + n % 300 for n in range(200)]])
+
+    def far(path: Path) -> torch.Tensor:
+        with torch.inference_mode():
+            return models.load_model(path)(ids).logits
+
+    assert float((far(tmp_path / "back") - far(directory)).abs().max()) < 1e-5
+    config = json.loads((tmp_path / "back/config.json").read_text())
+    assert config["rope_parameters"] == STRETCHED
+    plain = {**config, "rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0}, "rope_scaling": None}
+    (tmp_path / "back/config.json").write_text(json.dumps(plain))
+    assert float((far(tmp_path / "back") - far(directory)).abs().max()) > 1e-3  # it is what these tokens show
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("rope_freqs.weight", [1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 1.0, 2.0], "not stretched as those of Llama 3.1"),
+        ("rope_factors_long.weight", [1.0] * 8, "cannot be read"),
+        ("llama.rope.scaling.type", "yarn", "of type yarn"),
+    ],
+)
+def test_other_positions_of_a_file_are_not_read_as_plain_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, change: Any, said: str
+) -> None:
+    import numpy as np
+    from gguf import GGUFWriter
+
+    directory = of_family(tmp_path / "model", "llama3")
+    header = GGUFWriter.write_header_to_file
+
+    def add(writer: GGUFWriter) -> None:
+        if isinstance(change, str):
+            writer.add_string(name, change)
+        else:
+            writer.add_tensor(name, np.array(change, dtype=np.float32))
+        header(writer)
+
+    monkeypatch.setattr(GGUFWriter, "write_header_to_file", add)
+    made = gguf_file.write(directory, models.load_model(directory), "f32", "x")
+    with pytest.raises(ConversionFailed, match=said):
+        gguf.load_model(made.path)
+
+
 def test_how_digits_are_cut_is_not_guessed(tmp_path: Path) -> None:
     """No merge of digits is in the vocabulary, so that ids alone could not tell; the pattern does."""
     directory = of_family(tmp_path / "model", "qwen2")
@@ -254,6 +315,7 @@ def test_a_gguf_file_that_is_wrong_is_refused(tmp_path: Path, source: Path, monk
         ({"architectures": ["Qwen2ForCausalLM"], "use_sliding_window": True}, "sliding window"),
         ({"architectures": ["Qwen3ForCausalLM"], "head_dim": 16}, "its heads have 16 numbers"),
         ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "of type linear"),
+        ({"architectures": ["Qwen2ForCausalLM"], "rope_parameters": STRETCHED}, "stretched in a way that cannot be"),
     ],
 )
 def test_what_a_gguf_file_cannot_say_is_refused(
