@@ -20,6 +20,8 @@ from jobs.training.interface import BackEnd, WorkContext
 from jobs.training.saves import Saves
 
 NOW, BEFORE = "now", "before"
+_IN_PLACE = ("server", "model", "key", "answers")
+"""Settings of what answers in place of a checkpoint: what it is held against is a checkpoint, and answers itself."""
 
 
 def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,7 +38,8 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
         for name, path in asked.get("judges", {}).items():
             inputs[f"judge:{name}"] = _entry(output, f"judge-{name}", Path(path))
         if asked.get("against"):
-            plain = {**settings, "gate": {}, "tasks": _answered(settings["tasks"])}
+            own = {key: value for key, value in settings.items() if key not in _IN_PLACE}
+            plain = {**own, "gate": {}, "tasks": _answered(settings["tasks"])}
             _run(output / BEFORE, plain, {**inputs, "checkpoint": _entry(output, BEFORE, Path(asked["against"]))})
             inputs["compare_to"] = Input(BEFORE, str(output / BEFORE), "evaluation", "metrics", "")
         if asked.get("checkpoint"):

@@ -51,7 +51,10 @@ def run(args: argparse.Namespace) -> int:
         asked["settings"] |= {"server": given, "model": args.model}
     else:
         asked["checkpoint"] = str(Path(given).absolute())
-    asked["against"] = None if args.against is None else str(args.against.absolute())
+    if args.against is not None:
+        if "checkpoint" not in asked:
+            _check_against(asked["settings"]["tasks"])
+        asked["against"] = str(args.against.absolute())
     found = _ask(asked, args.python or sys.executable)
     if "error" in found:
         raise InputError(found["error"])
@@ -59,6 +62,19 @@ def run(args: argparse.Namespace) -> int:
     lines = [*results.lines(measured), "", f"all numbers: {found['file']}", *_gates(found)]
     options.print_result(found, lines, args.json)
     return 1 if "gates" in found else 0
+
+
+def _check_against(tasks: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises InputError: a task cannot hold answers that come from no checkpoint against one."""
+    from launch.base.errors import InputError
+
+    for name, task in tasks.items():
+        by = task.get("judged_by") or {}
+        if by.get("form") != "pairwise" or task.get("against") == "references":
+            raise InputError(
+                f"task {name}: --against measures a checkpoint, which is shown other tokens than a server or stored "
+                "answers: its answers can be held against theirs by a pairwise judge only"
+            )
 
 
 def _gates(found: Mapping[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ _ADVICE = {
     FailureClass.BAD_CONFIGURATION: "change what this line names in the pipeline or the profile",
     FailureClass.DATA_ERROR: "change the data or the setting that this line names",
     FailureClass.GATE: "train otherwise (data, steps, lr), or change the gate",
-    FailureClass.GATE_UNDECIDED: "measure more examples (limit of the task), or write undecided: go in this stage",
+    FailureClass.GATE_UNDECIDED: "measure as many examples as this line says, or write undecided: go in this stage",
     FailureClass.FILE_SYSTEM: "wait until the nodes reach the file system of the workspace again",
 }
 

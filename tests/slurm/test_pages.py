@@ -15,7 +15,7 @@ from launch.slurm.devcluster.cluster import DevCluster
 from tests.slurm.conftest import _PREFIX
 from tests.support.pages import ROOT, Session, blocks
 
-PAGES = ("README.md", "docs/tutorial.md")
+PAGES = ("README.md", "docs/tutorial.md", "docs/gates.md")
 """Those whose blocks ask for Slurm; the others are run by tests/test_pages.py."""
 
 

@@ -99,6 +99,32 @@ def test_a_model_against_another_and_its_answers_scored_again(tmp_path: Path) ->
     assert (code, "no id of it is that of a row" in error) == (2, True)
 
 
+def test_a_server_is_measured_and_only_asked_for_answers(tmp_path: Path) -> None:
+    rows = [{"id": f"{n}", "prompt": f"page {n}", "completion": f"PAGE {n}"} for n in range(12)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    measured = "tasks: {support: {data: rows.jsonl, measure: {exact: {}, length: {}}, max_new_tokens: 8}}\n"
+    (tmp_path / "tasks.yaml").write_text(measured + "gate: {exact_match: {at_least: 0.5}}\n")
+    (tmp_path / "likelihood.yaml").write_text("tasks: {answers: {data: rows.jsonl}}\n")
+    server = ScriptedServer()
+    try:
+        code, out, error = overnight(tmp_path, server.url, "--model", "m", "--tasks", "tasks.yaml", "--json")
+        assert code == 0, error
+        found = json.loads(out)["tasks"]["support"]
+        assert (found["engine"], found["model"]) == ("server", "m")
+        assert found["metrics"]["exact_match"]["value"] == 1.0
+        assert found["metrics"]["exact_match"]["gate"]["verdict"] == "passed"
+        assert len(server.asked) == 12
+        assert {(one["model"], one["max_tokens"]) for one in server.asked} == {("m", 8)}
+        for arguments, said in (
+            (("--tasks", "likelihood.yaml"), "needs the probabilities of the model: m only has answers"),
+            (("--tasks", "tasks.yaml", "--against", "gone"), "task support: --against measures a checkpoint"),
+        ):
+            code, _, error = overnight(tmp_path, server.url, "--model", "m", "--output", "other", *arguments)
+            assert (code, said in error) == (2, True), error
+    finally:
+        server.close()
+
+
 def judged(directory: Path, model: str, more: str = "") -> None:
     """24 rows, 24 pairs of which the right answer is the shorter one half of the time, and a file of tasks with a judge."""
     rows = [{"id": f"{n}", "prompt": f"Say {n}", "completion": "right"} for n in range(24)]
@@ -135,6 +161,31 @@ def test_stored_answers_are_judged_and_what_was_said_is_kept(tmp_path: Path) -> 
         assert len(server.asked) == asked
     finally:
         server.close()
+
+
+@pytest.mark.train
+def test_stored_answers_are_held_against_those_of_a_checkpoint(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    stages.make_model(tmp_path / "one")
+    server = ScriptedServer()
+    server.script = lambda prompt, times: (200, "A" if is_first(prompt) else "B")
+    judged(tmp_path, f"{{server: '{server.url}', name: m}}", ", max_new_tokens: 3")
+    answers = [{"id": f"{n}", "answer": "right"} for n in range(24)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(one) + "\n" for one in answers))
+    given = ("--answers", "mine.jsonl", "--tasks", "tasks.yaml", "--against", "one")
+    try:
+        code, out, error = overnight(tmp_path, *given, "--json")
+        assert code == 0, error
+    finally:
+        server.close()
+    assert json.loads(out)["tasks"]["style"]["metrics"]["win_rate"]["value"] == 1.0
+    samples = [json.loads(one) for one in (tmp_path / "evaluation/now/output/samples.jsonl").read_text().splitlines()]
+    assert {one["hypothesis"] for one in samples if "other" in one} == {"right"}
+    assert "right" not in {one["other"] for one in samples if "other" in one}, "they were held against themselves"
+    text = (tmp_path / "tasks.yaml").read_text().replace("data: rows.jsonl", "data: rows.jsonl, against: references")
+    (tmp_path / "tasks.yaml").write_text(text)
+    code, _, error = overnight(tmp_path, *given)
+    assert (code, "task style: --against measures a checkpoint" in error) == (2, True)
 
 
 @pytest.mark.train
