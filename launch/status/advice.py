@@ -39,10 +39,10 @@ _FIRST = (State.FAILED, State.LOST, State.BLOCKED, State.STOPPED, State.CANCELLE
 
 def of_run(run: Run, status: RunStatus) -> str:
     """The next command for a run; a sentence where there is none."""
+    if status.is_done:  # what is sealed is known without the cluster
+        return "nothing: every stage is sealed"
     if status.unreachable:
         return f"overnight status {run.id}, when the cluster answers again"
-    if status.is_done:
-        return "nothing: every stage is sealed"
     over = [stage for state in _FIRST for stage in status.of(state)]
     over += [stage for stage in status.stages if stage.state.is_over]
     chosen = [*over, *status.of(State.RUNNING), *status.of(State.UNKNOWN)]

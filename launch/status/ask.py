@@ -16,7 +16,7 @@ def look(run: Run, plan: Plan, profile: Profile, only: set[str] | None = None) -
 
 
 def exit_code(status: RunStatus, only: str | None = None) -> int:
-    """1 if something (of the stage ``only``) failed, 4 if the cluster did not respond, else 0."""
+    """1 if something (of the stage ``only``) failed, 4 if the cluster did not respond and not all is sealed, else 0."""
     if any(stage.state.is_bad for stage in status.stages if only in (None, stage.stage)):
         return 1
-    return ClusterUnreachable.exit_code if status.unreachable else 0
+    return ClusterUnreachable.exit_code if status.unreachable and not status.is_done else 0

@@ -81,7 +81,9 @@ class FamilyStatus:
 
     @property
     def unreachable(self) -> str:
-        return next((one.status.unreachable for one in self.members if one.status.unreachable), "")
+        """Why the cluster gave no response about a chain that is not done; or empty."""
+        silent = (one.status.unreachable for one in self.members if not one.status.is_done)
+        return next(filter(None, silent), "")
 
     @property
     def exit_code(self) -> int:

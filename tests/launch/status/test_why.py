@@ -17,7 +17,7 @@ from launch.runs.attempt_state import QueueView
 from launch.runs.journal import Event
 from launch.runs.rundir import Run
 from launch.slurm.queue import AccountRow, QueueRow
-from launch.status import why
+from launch.status import advice, ask, why
 from launch.status.assess import look
 from launch.status.cluster import Queue
 from launch.status.model import RunStatus, StageStatus, State
@@ -163,6 +163,18 @@ def test_a_silent_cluster_is_asked_again_later_and_no_resume_is_advised(run: Run
     found = told(run, queue=Queue.silent(SILENT))
     assert found.state == "unknown"
     assert found.next == f"overnight why {run.id} cpt, when the cluster answers again"
+
+
+def test_what_is_sealed_is_known_without_the_cluster(run: Run) -> None:
+    for name, job in (("cpt", "11"), ("sft", "12")):
+        submitted(run, name, job)
+        started(run, name, job)
+        sealed(run, name)
+    status = look(run, run.plan(), Queue.silent(SILENT))
+    assert status.is_done
+    assert status.unreachable
+    assert ask.exit_code(status) == 0
+    assert advice.of_run(run, status) == "nothing: every stage is sealed"
 
 
 def test_a_workspace_without_runs_is_no_traceback(tmp_path: Path) -> None:
