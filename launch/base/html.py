@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from html import escape
 
 LONGEST = 1200
 """Characters of a text that a page shows."""
 
-_UNSEEN = {0x202A, 0x202B, 0x202C, 0x202D, 0x202E, 0x2066, 0x2067, 0x2068, 0x2069, 0x200B, 0x200E, 0x200F, 0xFEFF}
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+"""Control characters but newline and tab, and those that only turn or join others."""
 
 
 def digest(text: str) -> str:
@@ -21,12 +23,7 @@ def digest(text: str) -> str:
 def shown(text: str, most: int = LONGEST) -> str:
     """Text of others as HTML: cut, escaped, and with what a reader cannot see made visible."""
     cut = text if len(text) <= most else text[:most] + f"\u2026 ({len(text):,} characters)"
-    seen = (f"[U+{ord(one):04X}]" if ord(one) in _UNSEEN or _control(one) else one for one in cut)
-    return escape("".join(seen))
-
-
-def _control(one: str) -> bool:
-    return (ord(one) < 0x20 and one not in "\n\t") or 0x7F <= ord(one) < 0xA0
+    return escape(_UNSEEN.sub(lambda found: f"[U+{ord(found[0]):04X}]", cut))
 
 
 def section(title: str, content: str) -> str:
