@@ -81,7 +81,7 @@ def write_reports(run: Run, one: PlannedStage, number: int) -> None:
                 "restart": int(at >= REPORTS // 2),
                 "metrics": metrics,
             }
-            stream.write(json.dumps(line) + "\n")
+            stream.write(json.dumps(line, sort_keys=True) + "\n")  # as our writer has them
 
 
 def write_samples(run: Run, one: PlannedStage, number: int) -> None:

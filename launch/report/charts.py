@@ -17,24 +17,26 @@ MOST_POINTS = 1000
 
 @dataclass(frozen=True)
 class Series:
-    """Points (x rising, y) of one curve; ``marks``: x where a start went on."""
+    """Points of one curve: ``steps`` (rising) and ``values``; ``marks``: steps where a start went on."""
 
     name: str
-    points: Sequence[tuple[float, float]]
+    steps: Sequence[float]
+    values: Sequence[float]
     marks: Sequence[float] = ()
     dashed: bool = False
 
 
-def thinned(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:
+def thinned(steps: Sequence[float], values: Sequence[float], most: int = MOST_POINTS) -> list[tuple[float, float]]:
     """At most ``most`` of the points, in order, with every bucket's lowest and highest, so that no spike is lost."""
-    if len(points) <= most:
-        return list(points)
+    if len(steps) <= most:
+        return list(zip(steps, values, strict=True))
     buckets = most // 2
     found = []
     for number in range(buckets):
-        part = points[number * len(points) // buckets : (number + 1) * len(points) // buckets]
-        ends = {min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])}
-        found += sorted(ends)
+        first, end = number * len(steps) // buckets, (number + 1) * len(steps) // buckets
+        part = values[first:end]
+        ends = {part.index(min(part)), part.index(max(part))}
+        found += [(steps[first + at], part[at]) for at in sorted(ends)]
     return found
 
 
@@ -94,7 +96,7 @@ def curve(title: str, unit: str, lines: Sequence[Series], logarithmic: bool = Fa
     """Lines over steps, with marks where a start went on. Empty without a point."""
     import math
 
-    shown = [(line, thinned(line.points)) for line in lines if line.points]
+    shown = [(line, thinned(line.steps, line.values)) for line in lines if line.steps]
     if not shown:
         return ""
     values = [y for _, points in shown for _, y in points]

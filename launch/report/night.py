@@ -6,22 +6,24 @@ From files alone: the journal (submitted), claims (a start begins), events, prog
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from jobs.core import attempts, files, progress
+from jobs.core import attempts, files
 from jobs.core.attempts import Attempt
 from jobs.core.claim import Claim
 from jobs.core.paths import StagePaths
-from jobs.core.progress import Report
 from jobs.core.verdict import Verdict
 from launch.plan.model import Plan, PlannedStage
 from launch.runs.journal import Event, starts_of, verdicts_of
 from launch.runs.rundir import Run
+from launch.status import stretches
 from launch.status.model import FAILURES
+from launch.status.stretches import Stretch
 
 
 class Doing(StrEnum):
@@ -136,8 +138,9 @@ def _union(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     return found
 
 
-def of_run(run: Run, plan: Plan, now: float) -> Night | None:
-    """None: nothing of it is known, not even a submission. ``now`` ends what is not over."""
+def of_run(run: Run, plan: Plan, now: float, seen: Mapping[Path, Sequence[Stretch]] | None = None) -> Night | None:
+    """None: nothing of it is known, not even a submission. ``now`` ends what is not over. ``seen``: progress files that
+    have been read already."""
     created, submitted = None, dict[str, float]()
     for entry in run.journal.read():
         created = float(entry["time"]) if created is None else created
@@ -148,7 +151,7 @@ def of_run(run: Run, plan: Plan, now: float) -> Night | None:
     ends: dict[str, float] = {}
     found = []
     for stage in plan.stages:
-        made = _of_stage(run, stage, _Known(submitted.get(stage.name), ends, created, now))
+        made = _of_stage(run, stage, _Known(submitted.get(stage.name), ends, created, now, seen or {}))
         if made is not None:
             found.append(made)
             ends[stage.name] = made.spans[-1].end if made.spans else created
@@ -157,12 +160,14 @@ def of_run(run: Run, plan: Plan, now: float) -> Night | None:
 
 @dataclass(frozen=True)
 class _Known:
-    """What is known before a stage is looked at: when it was submitted, and when those before it ended."""
+    """What is known before a stage is looked at: when it was submitted, when those before it ended, what has been
+    read."""
 
     submitted: float | None
     ends: dict[str, float]
     created: float
     now: float
+    seen: Mapping[Path, Sequence[Stretch]]
 
 
 def _of_stage(run: Run, stage: PlannedStage, known: _Known) -> StageNight | None:
@@ -178,7 +183,8 @@ def _of_stage(run: Run, stage: PlannedStage, known: _Known) -> StageNight | None
     first = begun[0][1].time if begun else known.now
     _add(spans, Doing.WAITING, since, min(ready, first))
     _add(spans, Doing.QUEUED, min(ready, first), first)
-    reports = list(progress.read(StagePaths(own).progress))
+    path = StagePaths(own).progress
+    reported = known.seen[path] if path in known.seen else stretches.read(path)
     noted = list(files.read_json_lines(StagePaths(own).events))
     said = {(one.job, one.restart): one for attempt in mine for one in verdicts_of(store, attempt)}
     sealed_at = _sealed_at(stage, run)
@@ -187,11 +193,11 @@ def _of_stage(run: Run, stage: PlannedStage, known: _Known) -> StageNight | None
     for number, (attempt, start) in enumerate(begun):
         after = begun[number + 1][1].time if number + 1 < len(begun) else None
         verdict = said.get((start.job, start.restart))
-        own_reports = _within(reports, start, after)
-        signs = [*(one.time for one in own_reports[-1:]), *_noted(noted, start, after)]
+        own_part = _within(reported, start, after)
+        signs = [*(one.times[-1] for one in own_part[-1:]), *_noted(noted, start, after)]
         end = _end(start, verdict, signs, after, sealed_at, known.now)
         is_open = verdict is None and after is None and sealed_at is None
-        reached = _work(spans, start, own_reports, end, reached, is_open)
+        reached = _work(spans, start, own_part, end, reached, is_open)
         if after is not None:
             _add(spans, Doing.QUEUED, end, after)
         starts.append(_started(attempt, start, verdict))
@@ -199,12 +205,10 @@ def _of_stage(run: Run, stage: PlannedStage, known: _Known) -> StageNight | None
     return StageNight(stage.name, gpus, tuple(spans), tuple(starts), _saving(noted))
 
 
-def _within(reports: Sequence[Report], start: Claim, after: float | None) -> list[Report]:
-    return [
-        one
-        for one in reports
-        if one.restart == start.restart and one.time >= start.time and (after is None or one.time < after)
-    ]
+def _within(reported: Sequence[Stretch], start: Claim, after: float | None) -> list[Stretch]:
+    """What a start reported before the next one began."""
+    own = (one.between(start.time, after) for one in reported if one.restart == start.restart)
+    return [one for one in own if one is not None]
 
 
 def _noted(notes: Iterable[Mapping[str, Any]], start: Claim, after: float | None) -> Iterator[float]:
@@ -236,22 +240,23 @@ def _sealed_at(stage: PlannedStage, run: Run) -> float | None:
     return None if found is None else path.stat().st_mtime
 
 
-def _work(spans: list[Span], start: Claim, reports: Sequence[Report], end: float, reached: int, is_open: bool) -> int:
+def _work(spans: list[Span], start: Claim, reported: Sequence[Stretch], end: float, reached: int, is_open: bool) -> int:
     """The spans of one start, which may be ``is_open``: at work; the newest step that it or an earlier one reported."""
-    if not reports:
+    if not reported:
         _add(spans, Doing.STARTING, start.time, end)
         return reached
-    steps = [one for one in reports if not one.phase]
-    again = next((one.time for one in reversed(steps) if one.step <= reached), None)
-    began = steps[0].time if steps else reports[0].time
+    steps = [one for one in reported if not one.phase]
+    old = next((one for one in reversed(steps) if one.steps[0] <= reached), None)
+    again = None if old is None else old.times[bisect_right(old.steps, reached) - 1]
+    began = (steps or reported)[0].times[0]
     _add(spans, Doing.STARTING, start.time, began)
     if again is not None:
         _add(spans, Doing.AGAIN, began, again)
         began = again
-    worked = end if is_open else reports[-1].time
+    worked = end if is_open else reported[-1].times[-1]
     _add(spans, Doing.WORKING, began, worked)
     _add(spans, Doing.ENDING, worked, end)
-    return max([reached, *(one.step for one in steps)])
+    return max([reached, *(one.steps[-1] for one in steps)])
 
 
 def _add(spans: list[Span], doing: Doing, start: float, end: float) -> None:

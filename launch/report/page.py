@@ -25,6 +25,7 @@ from launch.status import report as status_report
 from launch.status.model import RunStatus, State
 from launch.status.report import RunReport
 from launch.status.results import MetricResult
+from launch.status.stretches import Stretch
 
 GATED = "critical"
 
@@ -44,13 +45,15 @@ def render(
 ) -> str:
     """The page, in one of ``words.LANGUAGES``."""
     say = speaker(language)
-    found = night.of_run(report.run, report.plan, time.time() if now is None else now)
+    seen: dict[Path, list[Stretch]] = {}
+    curves = parts.of_curves(report, say, seen)
+    found = night.of_run(report.run, report.plan, time.time() if now is None else now, seen)
     made = [
         _head(report, profile.name, found, say),
         section(say("What changed"), _changed(report.measured, say)),
         section(say("The night"), parts.of_night(report, profile, found, say)),
         section(say("Failures"), parts.of_failures(parts.reasons(report, goes_on(report)))),
-        section(say("Curves"), parts.of_curves(report, say)),
+        section(say("Curves"), curves),
         section(say("Answers"), parts.of_answers(report, say)),
         section(say("Stages"), parts.of_stages(report.stages, say)),
         section(say("Data"), parts.of_data(report, say)),

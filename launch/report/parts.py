@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from jobs.core import strict
-from jobs.core.progress import Report
 from launch.base.errors import InputError
 from launch.base.html import shown, table
 from launch.base.text import clock, duration
@@ -20,9 +19,10 @@ from launch.report.charts import Series
 from launch.report.night import Doing, Night
 from launch.report.repeat import Repeat
 from launch.report.words import Say
-from launch.status import curves
+from launch.status import curves, stretches
 from launch.status.model import State
 from launch.status.report import RunReport, StageResult
+from launch.status.stretches import Stretch
 from launch.status.why import Why
 
 
@@ -112,33 +112,34 @@ def of_failures(found: Sequence[Why]) -> str:
     return "".join(parts)
 
 
-def of_curves(report: RunReport, say: Say) -> str:
-    """Loss, validation, learning rate and speed of each training stage, joined over its starts."""
+def of_curves(report: RunReport, say: Say, seen: dict[Path, list[Stretch]]) -> str:
+    """Loss, validation, learning rate and speed of each training stage, joined over its starts. ``seen`` gets steps and
+    times of the files that were read."""
     try:
         found = curves.of_run(report.run, report.plan)
     except InputError:
         return ""
     parts = []
     for name, paths in found.items():
-        reports = list(chain.from_iterable(map(curves.steps, paths)))
-        kept = curves.joined(reports)
-        marks = [earlier.step for earlier, later in pairwise(reports)
-                 if later.restart != earlier.restart or later.step <= earlier.step]  # fmt: skip
-        training = _points(kept, "loss")
-        held_out = _points(kept, "validation_loss")
-        lines = [Series(say("loss"), training, marks), Series(say("validation"), held_out, dashed=True)]
+        seen |= {path: stretches.read(path) for path in paths}
+        everything = [one for path in paths for one in seen[path]]
+        reported = [one for one in everything if not one.phase]
+        marks = [earlier.steps[-1] for earlier, later in pairwise(reported)
+                 if later.restart != earlier.restart or later.steps[0] <= earlier.steps[-1]]  # fmt: skip
+        loss, held_out, lr, speed = stretches.columns(
+            stretches.joined(reported), "loss", "validation_loss", "lr", "tokens_per_second"
+        )
+        for one in everything:
+            one.texts.clear()  # the greater part of the memory
+        lines = [Series(say("loss"), *loss, marks), Series(say("validation"), *held_out, dashed=True)]
         own = [charts.curve(f"{name}: {say('loss')}", "", lines, logarithmic=True)]
-        for metric, title in (("lr", say("learning rate")), ("tokens_per_second", say("tokens a second"))):
-            own.append(charts.curve(f"{name}: {title}", "", [Series(title, _points(kept, metric), marks)]))
+        for column, title in ((lr, say("learning rate")), (speed, say("tokens a second"))):
+            own.append(charts.curve(f"{name}: {title}", "", [Series(title, *column, marks)]))
         drawn = [f"<div class=wide>{one}</div>" for one in own if one]
         if drawn:
             more = f"<details><summary>{say('learning rate')}, {say('tokens a second')}</summary>{''.join(drawn[1:])}"
             parts.append(f"<h3>{escape(name)}</h3>{drawn[0]}" + (f"{more}</details>" if drawn[1:] else ""))
     return "\n".join(parts)
-
-
-def _points(reports: Sequence[Report], metric: str) -> list[tuple[float, float]]:
-    return [(one.step, one.metrics[metric]) for one in reports if isinstance(one.metrics.get(metric), int | float)]
 
 
 def of_answers(report: RunReport, say: Say) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from html import escape
 from itertools import chain, pairwise
 
-from jobs.core.progress import Report
 from launch.base.errors import InputError
 from launch.base.html import section, shown, table
 from launch.plan.model import PlannedStage
@@ -15,8 +14,9 @@ from launch.report.charts import Series
 from launch.report.style import still
 from launch.report.versus import COST, Against, Change, cost
 from launch.report.words import Say, speaker
-from launch.status import curves, results
+from launch.status import curves, results, stretches
 from launch.status.report import RunReport
+from launch.status.stretches import Stretch
 
 
 def render(found: Sequence[Against], language: str = "en") -> str:
@@ -76,9 +76,9 @@ def _curves(runs: Sequence[RunReport], say: Say) -> str:
         except InputError:
             continue
         for name, paths in found.items():
-            reports = list(chain.from_iterable(map(curves.steps, paths)))
+            reported = [one for one in chain.from_iterable(map(stretches.read, paths)) if not one.phase]
             tokens = _tokens(report.plan.stage(name))
-            known.setdefault(name, []).append(_line(report.run.id, reports, tokens))
+            known.setdefault(name, []).append(_line(report.run.id, reported, tokens))
     drawn = []
     for name, lines in known.items():
         title = f"{name}: {say('loss over tokens')}"
@@ -94,7 +94,7 @@ def _tokens(stage: PlannedStage) -> int:
     return batch * length if isinstance(batch, int) and isinstance(length, int) else 1
 
 
-def _line(name: str, reports: Sequence[Report], tokens: int) -> Series:
-    points = [(one.step * tokens, one.metrics["loss"]) for one in curves.joined(reports) if "loss" in one.metrics]
-    marks = [earlier.step * tokens for earlier, later in pairwise(reports) if later.step <= earlier.step]
-    return Series(name, points, marks)
+def _line(name: str, reported: Sequence[Stretch], tokens: int) -> Series:
+    ((steps, losses),) = stretches.columns(stretches.joined(reported), "loss")
+    marks = [earlier.steps[-1] * tokens for earlier, later in pairwise(reported) if later.steps[0] <= earlier.steps[-1]]
+    return Series(name, [step * tokens for step in steps], losses, marks)

@@ -239,7 +239,7 @@ def test_every_value_has_its_interval(tmp_path: Path) -> None:
 def test_the_marks_of_a_chart_say_where_they_are() -> None:
     """No two lines of a grid have the same name, and a step that is no whole number has no mark."""
     points = [(step, 0.6931 + step * 1e-5) for step in range(1, 13)]
-    text = charts.curve("x", "", [charts.Series("loss", points)])
+    text = charts.curve("x", "", [charts.Series("loss", *zip(*points, strict=True))])
     levels = re.findall(r"x='58' [^>]*>([^<]+)", text)
     assert len(set(levels)) == len(levels) == 5
     assert float(levels[0]) == pytest.approx(0.69311)
@@ -248,7 +248,7 @@ def test_the_marks_of_a_chart_say_where_they_are() -> None:
     assert (first, last) == ("1", "12")
     for label, at in steps.items():
         assert at == pytest.approx(one + (twelve - one) * (int(label) - 1) / 11, abs=0.1)
-    assert charts.curve("x", "", [charts.Series("loss", [(1, 2.0), (2, 2.0)])]).count("class=grid") == 1
+    assert charts.curve("x", "", [charts.Series("loss", [1, 2], [2.0, 2.0])]).count("class=grid") == 1
 
 
 def test_a_large_run_is_a_small_page(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_a_large_run_is_a_small_page(tmp_path: Path) -> None:
 
 def test_thinning_keeps_the_ends_of_every_bucket() -> None:
     points = [(float(n), 100.0 if n == 777 else float(n % 10)) for n in range(50_000)]
-    found = charts.thinned(points)
+    found = charts.thinned(*zip(*points, strict=True))
     assert len(found) <= charts.MOST_POINTS
     assert (777.0, 100.0) in found
     assert found == sorted(found)
