@@ -39,7 +39,8 @@ def lines(report: RunReport, profile: str) -> list[str]:
     for reason in report.reasons:
         found += [f"**{plain(reason.stage)}**: {plain(reason.text)}", ""]
         found += [f"    {line}" for line in reason.evidence.splitlines()] + [""]
-    return [*found, f"Next: {_code(advice.of_run(report.run, report.status))}"]
+    following = [] if report.status.is_done else [f"Next: {_code(advice.of_run(report.run, report.status))}"]
+    return [*found, *following]
 
 
 def _value(one: MetricResult) -> str:

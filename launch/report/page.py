@@ -98,8 +98,9 @@ def _head(report: RunReport, profile: str, found: Night | None, say: Say) -> str
     lines += [
         f"<p class=bad>{shown(one.stage)}: {shown(one.text)}</p>" for one in parts.reasons(report, goes_on(report))
     ]
-    following = advice.of_run(report.run, report.status)
-    lines.append(f"<p>{say('Next')}: <code>{shown(following)}</code></p>")
+    if not report.status.is_done:
+        following = advice.of_run(report.run, report.status)
+        lines.append(f"<p>{say('Next')}: <code>{shown(following)}</code></p>")
     return "\n".join(lines)
 
 

@@ -70,8 +70,11 @@ class Controller:
         """Take a job (its ``id`` is given here).
 
         Raises:
-            Refused: a dependency on an id that is not known, where that is refused.
+            Refused: a dependency on the id that it would have, or, where that is refused, on one that is not known.
         """
+        if any(other == str(self.next_id) for _, other in edges(job.dependency)):
+            self.next_id += 1  # Slurm uses the id up, too
+            raise Refused(BAD_DEPENDENCY)
         if self.refuse_unknown and any(other not in self.jobs for _, other in edges(job.dependency)):
             raise Refused(BAD_DEPENDENCY)
         job.dependency = self._open_edges(job.dependency)

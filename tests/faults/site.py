@@ -627,7 +627,8 @@ class Carrier:
         try:
             job = site.submit(request)
             if site.strikes("accepted twice", 0.02 * site.trouble):
-                job = site.submit(request)
+                with contextlib.suppress(Refused):
+                    job = site.submit(request)
         except Refused as error:
             return "refused", str(error)
         if site.strikes("answer lost", 0.04 * site.trouble):

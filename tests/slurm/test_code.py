@@ -129,7 +129,7 @@ def test_what_is_in_the_tree_runs_committed_or_not(slurm: Slurm, tmp_path: Path)
 def test_a_back_end_that_is_none_is_refused_with_its_file(slurm: Slurm, tmp_path: Path) -> None:
     chain = with_code(slurm, tmp_path / "chain")
     write(chain.directory / "own_toy.py", "NAME = 'own_toy'\n")
-    assert "own_toy.py is no back end" in chain.overnight("submit", code=2).stderr
+    assert "own_toy.py is not a back end" in chain.overnight("submit", code=2).stderr
     (chain.directory / "own_toy.py").unlink()
     assert "no back end 'own_toy'" in chain.overnight("plan", code=2).stderr
     assert not chain.runs()

@@ -67,6 +67,7 @@ def test_a_curve_and_a_choice_of_the_toy_back_end(slurm: Slurm, tmp_path: Path) 
     assert "curve at step 10" in chain.overnight("report", run).stdout
 
 
+@pytest.mark.full
 @pytest.mark.train
 def test_a_curve_and_a_choice_of_a_language_model(slurm: Slurm, tmp_path: Path) -> None:
     pytest.importorskip("trl", reason="the train extra is not installed")

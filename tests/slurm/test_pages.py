@@ -16,6 +16,7 @@ from tests.slurm.conftest import _PREFIX
 from tests.support.pages import ROOT, Session, blocks
 
 PAGES = ("README.md", "docs/tutorial.md", "docs/gates.md")
+LONG = {"docs/tutorial.md": pytest.mark.full}  # it trains a model for minutes
 """Those whose blocks ask for Slurm; the others are run by tests/test_pages.py."""
 
 
@@ -33,7 +34,7 @@ def home() -> Iterator[Path]:
 
 
 @pytest.mark.slurm
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [pytest.param(page, marks=LONG.get(page, ())) for page in PAGES])
 def test_the_commands_of_a_page_do_what_it_says(page: str, home: Path) -> None:
     if page == "docs/tutorial.md":
         pytest.importorskip("transformers")

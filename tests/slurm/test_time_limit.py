@@ -197,7 +197,7 @@ def test_a_cancelled_job_stays_cancelled_and_a_requeued_one_goes_on(slurm: Slurm
     trial.chain.wait()
     last = trial.verdicts[-1]
     assert (last.outcome, last.failure) == (Outcome.FAIL, FailureClass.CANCELLED)
-    assert "resume goes on" in last.evidence
+    assert "resume continues" in last.evidence
     assert len(trial.starts()) == 2, "it was not revived"
     trial.chain.resume(trial.run)
     trial.chain.wait()

@@ -256,7 +256,8 @@ def test_all_that_is_kept_is_read_by_the_strict_reader() -> None:
     """Elsewhere ``json`` reads what is sealed, or what a process of this moment has written."""
     root = Path(strict.__file__).parents[2]
     rooms = [root / name for name in ("jobs/core", "jobs/lifecycle", "jobs/worker", "launch")]
-    own = {Path(strict.__file__), root / "launch/cli/data.py"}
+    # A line of progress in the usual form is recognised by itself; any other is left to the strict reader.
+    own = {Path(strict.__file__), root / "launch/cli/data.py", root / "jobs/core/progress.py"}
     found = [
         str(path.relative_to(root))
         for room in rooms

@@ -150,7 +150,7 @@ def test_refuses_measures(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"bleu": {"tokenise": "char"}}, "bleu has an unknown key 'tokenise'"),
         ({"bleu": {"tokenize": "x"}}, "tokenize of bleu must be one of 13a"),
         ({"contains": {}}, "write {any:"),
-        ({"regex": {"pattern": "("}}, "no regular expression"),
+        ({"regex": {"pattern": "("}}, "not a regular expression"),
         ({"json": {"schema": {"type": "nothing"}}}, "schema of the measure json"),
         ({"code": "f"}, "write module:function, not 'f'"),
         ({"code": {"functions": ["a:chrf"]}}, "two metrics are called chrf"),

@@ -163,7 +163,7 @@ def test_a_model_that_it_does_not_have(tmp_path: Path, data: Path, model: Path) 
     [
         ([], "is empty"),
         (["x", "{port}"], "no part has {checkpoint}"),
-        (["x", "{port}", "{checkpoint}", "{home}"], "{home} stands for nothing here"),
+        (["x", "{port}", "{checkpoint}", "{home}"], "{home} is not a known placeholder"),
     ],
 )
 def test_a_command_that_is_refused(tmp_path: Path, data: Path, model: Path, command: list[str], text: str) -> None:

@@ -38,7 +38,7 @@ def test_a_job_that_is_not_listed_and_a_queue_that_does_not_respond(monkeypatch:
         ("NODE_FAIL", FailureClass.NODE_FAILURE, "sacct: job 7 NODE_FAIL"),
         ("BOOT_FAIL", FailureClass.NODE_FAILURE, "sacct: job 7 BOOT_FAIL"),
         ("OUT_OF_MEMORY", FailureClass.OUT_OF_MEMORY, "sacct: job 7 OUT_OF_MEMORY"),
-        ("CANCELLED by 1000", FailureClass.KILLED, "job 7 ended before it could say how; sacct says CANCELLED"),
+        ("CANCELLED by 1000", FailureClass.KILLED, "job 7 ended before it could say how; sacct reports CANCELLED"),
     ],
 )
 def test_what_the_accounting_says_of_a_start(

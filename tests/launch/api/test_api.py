@@ -241,7 +241,7 @@ def test_wait_ends_at_its_time(chain: Chain) -> None:
     worker.start()
     try:
         run = _when_running(worker)
-        with pytest.raises(TimeoutError, match="still goes on"):
+        with pytest.raises(TimeoutError, match="is still running"):
             run.wait(timeout=0.2)
         assert run.cancel("sft") == ("sft",)
     finally:
@@ -253,11 +253,11 @@ def test_wait_ends_at_its_time(chain: Chain) -> None:
 
 def _when_running(worker: threading.Thread) -> overnight.RunHandle:
     while worker.is_alive():
-        run = overnight.open()
         try:
+            run = overnight.open()
             if run.status().stage("sft").state is overnight.State.RUNNING and run.curve("sft"):
                 return run
-        except overnight.InputError:  # not planned, or no step yet
+        except overnight.InputError:  # no run yet, not planned, or no step yet
             pass
         worker.join(0.2)
     raise AssertionError("it ended before it was seen at work")

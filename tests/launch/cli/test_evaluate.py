@@ -37,7 +37,7 @@ def overnight(directory: Path, *arguments: str) -> tuple[int, str, str]:
         ("tasks: {answers: {data: .}}\ngate: {chrf: {at_least: 1}}\n", "no task measures 'chrf'"),
         ("tasks: {answers: {data: .}}\ngates: {}\n", "nearest: gate"),
         ("tasks: {style: {judge: j, data: .}}\n", "there is no judge 'j'"),
-        (JUDGED.replace("calibrate_on: ., ", ""), "nothing says whether the judge j is right"),
+        (JUDGED.replace("calibrate_on: ., ", ""), "the judge j is not validated"),
         (JUDGED.replace("calibrate_on: .", "calibrate_on: nowhere"), "there is no nowhere"),
         (JUDGED.replace("{server: 'http://x/v1', name: m}", "{checkpoint: gone}"), "there is no gone"),
         (JUDGED.replace("{server: 'http://x/v1', name: m}", "{base: 'hf:a/b'}"), "write checkpoint: PATH of a model"),

@@ -142,6 +142,7 @@ def test_style_alignment_says_what_it_needs_and_is_planned(tmp_path: Path) -> No
     assert [*stages] == ["prefs", "questions", "base-hf", "baseline", "dpo", "final"]
 
 
+@pytest.mark.full
 def test_style_alignment_runs_to_its_end(tmp_path: Path) -> None:
     """Data, a short training and both evaluations, on a model of two layers."""
     pytest.importorskip("trl")

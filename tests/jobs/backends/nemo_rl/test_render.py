@@ -84,7 +84,7 @@ def test_a_key_the_version_would_ignore_is_refused(tmp_path: Path, kind: str) ->
 
 def test_without_a_clock_there_have_to_be_saves(tmp_path: Path) -> None:
     """0.3 cannot be told to save before the time limit."""
-    with pytest.raises(BadSettings, match=r"NeMo-RL 0\.3\.1 cannot be told .* set save_every"):
+    with pytest.raises(BadSettings, match=r"NeMo-RL 0\.3\.1 has no way to save .* set save_every"):
         rendered(tmp_path, "dpo", "0.3.1", settings={**REQUIRED, "save_every": None})
     assert "checkpoint_must_save_by" not in rendered(tmp_path, "sft", "0.3.1", must_save_by=60.0)["checkpointing"]
     later = rendered(tmp_path, "sft", "0.4.0", must_save_by=60.0, settings={**REQUIRED, "save_every": None})

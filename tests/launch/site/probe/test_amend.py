@@ -57,7 +57,7 @@ def test_two_values_below_one_new_key() -> None:
 
 
 def test_what_cannot_be_changed_is_left_alone(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no single value"):
+    with pytest.raises(InputError, match="not a single value"):
         amend.amended(
             "name: mine\nexecutor: slurm\nresources:\n  data: {cpus: 1}\n",
             [ProfileChange(("resources",), "1", "why")],
