@@ -123,7 +123,7 @@ def write_atomic(path: Path, text: str, mode: int = 0o644) -> None:
     Raises:
         OSError: the directory is missing or full; ``path`` is then unchanged.
     """
-    temporary = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
+    temporary = _temporary(path, os.uname().nodename, os.getpid())
     try:
         _write_whole(temporary, text, os.O_TRUNC, mode)
         os.replace(temporary, path)
@@ -133,13 +133,17 @@ def write_atomic(path: Path, text: str, mode: int = 0o644) -> None:
     fsync_directory(path.parent)
 
 
+def _temporary(path: Path, *writer: object) -> Path:
+    return path.with_name(".".join((f".{path.name}", *map(str, writer), "tmp")))
+
+
 def remove_temporaries(path: Path) -> None:
     """Remove what writes of ``path`` left whose change of names failed, and the removal after it, too.
 
     Raises:
         OSError: it cannot be removed.
     """
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+    for left in path.parent.glob(_temporary(path.with_name(glob.escape(path.name)), "*").name):
         left.unlink(missing_ok=True)
 
 
@@ -204,7 +208,7 @@ def create_exclusive(path: Path, text: str) -> bool:
     The content is complete before the name appears (written aside, then hard-linked, which fails if the name exists),
     so a reader never finds an empty claim. Falls back to O_EXCL where the file system has no hard links.
     """
-    temporary = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.{time.monotonic_ns()}.tmp")
+    temporary = _temporary(path, os.uname().nodename, os.getpid(), time.monotonic_ns())
     try:
         _write_whole(temporary, text, os.O_EXCL)
         os.link(temporary, path)
@@ -343,12 +347,8 @@ def append_json_line(path: Path, value: Any, durable: bool = True) -> None:
 
 def read_lines(path: Path) -> Iterator[str]:
     """The lines of a file; none where it is missing, or no file that can be read."""
-    try:
-        stream = strict.open_file(path)
-    except FileNotFoundError:
-        return
-    except ValueError as error:
-        strict.passed_over(error)
+    stream = strict.open_if_there(path)
+    if stream is None:
         return
     with io.TextIOWrapper(stream, encoding="utf-8", errors="replace") as lines:
         yield from lines

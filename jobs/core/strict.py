@@ -83,6 +83,17 @@ def open_file(path: Path) -> BinaryIO:
     return os.fdopen(_opened(path), "rb")
 
 
+def open_if_there(path: Path) -> BinaryIO | None:
+    """As ``open_file``; None where the file is missing, or no file that can be read, which is told."""
+    try:
+        return open_file(path)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        passed_over(error)
+        return None
+
+
 def _opened(path: Path) -> int:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -90,12 +90,8 @@ def read(path: Path) -> list[Stretch]:
 
 def _blocks(path: Path) -> Iterator[bytes]:
     """Some lines at a time."""
-    try:
-        stream = strict.open_file(path)
-    except FileNotFoundError:
-        return
-    except ValueError as error:
-        strict.passed_over(error)
+    stream = strict.open_if_there(path)
+    if stream is None:
         return
     with stream:
         while block := stream.read(_BLOCK_BYTES):
