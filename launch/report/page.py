@@ -14,7 +14,7 @@ from launch.base.html import digest, section, shown, table
 from launch.base.text import clock, duration
 from launch.config.profile import Profile
 from launch.plan.model import Plan
-from launch.report import charts, night, parts, repeat
+from launch.report import charts, family, night, parts, repeat
 from launch.report.night import Night
 from launch.report.repeat import Repeat
 from launch.report.style import SCRIPT, STYLE
@@ -201,7 +201,7 @@ def _changed(measured: Sequence[MetricResult], say: Say) -> str:
 
 def _value(one: MetricResult) -> str:
     now = one.now
-    interval = "" if now.low is None or now.high is None else f"<br><small>[{now.low:.4g}, {now.high:.4g}]</small>"
+    interval = "" if now.low is None or now.high is None else f"<br><small>{family.interval(now)}</small>"
     return f"{now.value:.4g}{interval}"
 
 
