@@ -302,7 +302,7 @@ def of_task(place: KeyPath, given: dict[str, Any]) -> Iterator[Problem]:
         wrong = name if key is None else str(given[key])
         options = [one.name for one in KINDS.values() if key != "safety" or one.key == key]
         at: KeyPath = place if key is None else (*place, key)
-        yield Problem(at, f"there is not a task {wrong!r}; {suggest(wrong, options)}", at_key=key is None)
+        yield Problem(at, f"there is no task {wrong!r}; {suggest(wrong, options)}", at_key=key is None)
         return
     known = [key.name for key in fields(kind.keys) if key.name not in FOUND]
     options = given.get("options", {})

