@@ -19,15 +19,10 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from measure import OVERNIGHT, PAIRS, Spread, child, report  # noqa: E402
-from status import PIPELINE, programs, stage, submit  # noqa: E402
+from status import programs, seal_output, stage, submitted  # noqa: E402
 
-from jobs.core import hashing, results, seal  # noqa: E402
-from jobs.core.paths import Workspace  # noqa: E402
-from launch.config.pipeline_file import read_pipeline  # noqa: E402
-from launch.config.profile_file import read_profile  # noqa: E402
-from launch.plan.model import Plan, PlannedStage  # noqa: E402
-from launch.runs import rundir  # noqa: E402
-from launch.runs.journal import Event  # noqa: E402
+from jobs.core import results, seal  # noqa: E402
+from launch.plan.model import PlannedStage  # noqa: E402
 from launch.runs.rundir import Run  # noqa: E402
 from tests.support import browser  # noqa: E402
 
@@ -43,23 +38,12 @@ def planned(number: int) -> PlannedStage:
 
 def make_run(directory: Path) -> Run:
     """A run whose stages are sealed."""
-    (directory / "many.yaml").write_text(PIPELINE, encoding="utf-8")
-    (directory / "site.yaml").write_text("executor: slurm\n", encoding="utf-8")
-    plan = Plan("many", tuple(map(planned, range(STAGES))), (), sys.executable)
-    pipeline, profile = read_pipeline(directory / "many.yaml"), read_profile(directory / "site.yaml")
-    run = rundir.create(Workspace(directory / "workspace"), pipeline, profile, plan)
-    lines = []
-    for number, one in enumerate(plan.stages):
-        name, job = submit(run, one, number, STAGES)
-        lines += [
-            {"time": time.time(), "event": Event.INTENT, "stage": one.name, "names": [name]},
-            {"time": time.time(), "event": Event.SUBMITTED, "stage": one.name, "link": 0, "job": job},
-        ]
+    stages = list(map(planned, range(STAGES)))
+    run, _ = submitted(directory, stages, sealed=STAGES)
+    for number, one in enumerate(stages):
         write_reports(run, one, number)
         if one.produces_kind == "evaluation":
             write_samples(run, one, number)
-    with open(run.paths.journal, "a", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(line) + "\n" for line in lines)
     return run
 
 
@@ -95,10 +79,7 @@ def write_samples(run: Run, one: PlannedStage, number: int) -> None:
                 "task": "translation", "id": f"r{at}", "asked": "q" * 300, "reference": "r" * 300,
                 "hypothesis": f"{one.name} {at} " + "h" * 300,
             }) + "\n")  # fmt: skip
-    names = [results.FILE, "samples.jsonl"]
-    entries = hashing.digest_files(store.output, names)
-    made = seal.Seal(seal.SealKind.EVALUATION, "json", one.fingerprint, entries, run=run.id, stage=one.name)
-    store.seal.write_text(seal.as_text(made), encoding="utf-8")
+    seal_output(run, one, seal.SealKind.EVALUATION, "json", [results.FILE, "samples.jsonl"])
 
 
 def peak(command: list[str]) -> float:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from measure import OVERNIGHT, PAIRS, Spread, child, report
@@ -61,29 +62,43 @@ def stage(number: int) -> PlannedStage:
     )
 
 
-def make_run(directory: Path, stages: int = STAGES, sealed: int = SEALED) -> Run:
-    """A run of so many submitted stages, of which the first are sealed and the next one runs."""
+def submitted(directory: Path, stages: Sequence[PlannedStage], sealed: int) -> tuple[Run, list[tuple[str, str]]]:
+    """A run of submitted stages, of which so many are sealed and the next one runs; name and id of each job."""
     (directory / "many.yaml").write_text(PIPELINE, encoding="utf-8")
     (directory / "site.yaml").write_text("executor: slurm\n", encoding="utf-8")
-    plan = Plan("many", tuple(map(stage, range(stages))), (), sys.executable)
+    plan = Plan("many", tuple(stages), (), sys.executable)
     pipeline, profile = read_pipeline(directory / "many.yaml"), read_profile(directory / "site.yaml")
     run = rundir.create(Workspace(directory / "workspace"), pipeline, profile, plan)
-    lines = []
-    rows, accounts = [], []
-    for number, planned in enumerate(plan.stages):
-        name, job = submit(run, planned, number, sealed)
-        lines += [
-            {"time": time.time(), "event": Event.INTENT, "stage": planned.name, "names": [name]},
-            {"time": time.time(), "event": Event.SUBMITTED, "stage": planned.name, "link": 0, "job": job},
-        ]
-        if number >= sealed:
-            rows.append(row(job, name, running=number == sealed))
-            accounts.append(account(job, name))
+    jobs = []
     with open(run.paths.journal, "a", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(line) + "\n" for line in lines)
+        for number, planned in enumerate(plan.stages):
+            name, job = submit(run, planned, number, sealed)
+            jobs.append((name, job))
+            for line in (
+                {"time": time.time(), "event": Event.INTENT, "stage": planned.name, "names": [name]},
+                {"time": time.time(), "event": Event.SUBMITTED, "stage": planned.name, "link": 0, "job": job},
+            ):
+                stream.write(json.dumps(line) + "\n")
+    return run, jobs
+
+
+def make_run(directory: Path, stages: int = STAGES, sealed: int = SEALED) -> Run:
+    """A run of so many submitted stages, of which the first are sealed and the next one runs; and what Slurm says."""
+    run, jobs = submitted(directory, list(map(stage, range(stages))), sealed)
+    left = list(enumerate(jobs))[sealed:]
+    rows = [row(job, name, running=number == sealed) for number, (name, job) in left]
+    accounts = [account(job, name) for _, (name, job) in left]
     (directory / "squeue.rows").write_text("".join(rows), encoding="utf-8")
     (directory / "sacct.rows").write_text("".join(accounts), encoding="utf-8")
     return run
+
+
+def seal_output(run: Run, planned: PlannedStage, kind: seal.SealKind, form: str, names: list[str]) -> None:
+    """Seal these files of a stage's output; not on disk when it returns."""
+    store = planned.store(run.workspace)
+    entries = hashing.digest_files(store.output, names)
+    made = seal.Seal(kind, form, planned.fingerprint, entries, run=run.id, stage=planned.name)
+    store.seal.write_text(seal.as_text(made), encoding="utf-8")
 
 
 def submit(run: Run, planned: PlannedStage, number: int, sealed: int) -> tuple[str, str]:
@@ -105,9 +120,7 @@ def submit(run: Run, planned: PlannedStage, number: int, sealed: int) -> tuple[s
     if number < sealed:
         store.output.mkdir()
         (store.output / "weights").write_text("weights\n", encoding="utf-8")
-        entries = hashing.digest_files(store.output, ["weights"])
-        made = seal.Seal(seal.SealKind.CHECKPOINT, "hf", planned.fingerprint, entries, run=run.id, stage=planned.name)
-        store.seal.write_text(seal.as_text(made), encoding="utf-8")
+        seal_output(run, planned, seal.SealKind.CHECKPOINT, "hf", ["weights"])
     if number == sealed:
         writer = ProgressWriter(paths.progress)
         for step in range(1000):
