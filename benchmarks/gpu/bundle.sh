@@ -28,6 +28,8 @@ if [[ $parts == *" core "* ]]; then
   packed+=(core sl)
   fetch core
   unpack core core
+  # Of bitsandbytes the kernels of CUDA 13.0 alone: 4 of 150 MB.
+  find "$work/packed/core/bitsandbytes" -name 'libbitsandbytes_*.so' -not -name '*cuda130.so' -not -name '*cpu.so' -delete
 fi
 if [[ $parts == *" nemo "* ]]; then
   packed+=(nemo)

@@ -263,14 +263,17 @@ def evaluation(whole: dict[str, Any]) -> dict[str, Any]:
 
 
 def auto(size: Size, nodes: int) -> dict[str, Any]:
-    """CPT and SFT by NeMo AutoModel; the first loses a node, the second is cancelled and submitted again. A single
-    process of it trains in fp32 only."""
+    """CPT, SFT and SFT with LoRA by NeMo AutoModel; CPT loses a node, SFT is cancelled and submitted again.
+    A single process of it trains in fp32 only."""
     whole = chain(size)
     common = {"backend": "automodel", "save_every": 10, "precision": size.precision if nodes > 1 else "fp32"}
     cpt = {**whole["cpt"], **common, "time": "0:10:00", "batch_size": min(32, size.batch), "steps": 60}
     sft = {**whole["sft"], **common, "batch_size": 16, "micro_batch_size": 4, "steps": 60}
-    return {**{name: whole[name] for name in ("corpus", "pairs")}, "cpt": cpt, "sft": sft,
-            "final": {**evaluation(whole), "checkpoint": "sft", "tasks": PERPLEXITY}}  # fmt: skip
+    # First, while the other has not ended: LoRA on the base model, which needs nothing before it.
+    lora = {**sft, "checkpoint": "base", "lr": 1e-3, "steps": 40, "options": {"lora_rank": 16}}
+    measured = {**evaluation(whole), "tasks": PERPLEXITY}
+    return {**{name: whole[name] for name in ("corpus", "pairs")}, "lora": lora, "cpt": cpt, "sft": sft,
+            "final": {**measured, "checkpoint": "sft"}, "final-lora": {**measured, "checkpoint": "lora"}}  # fmt: skip
 
 
 def eight(size: Size) -> dict[str, Any]:
@@ -292,6 +295,14 @@ def fsdp(size: Size, steps: int, liger: bool) -> dict[str, Any]:
         "micro_batch_size": size.micro, "save_every": 10 * steps,
         "options": {"shard": "full", **({"liger": True} if liger else {})},
     }  # fmt: skip
+
+
+def bits(size: Size, steps: int) -> dict[str, dict[str, Any]]:
+    """What bitsandbytes holds in fewer bits, on one GPU: QLoRA, and all weights with an optimizer of 8 bits."""
+    one = {**fsdp(size, steps, False), "nodes": 1, "batch_size": 8, "micro_batch_size": 1 if size.layers > 20 else 4}
+    lora = {"lora_rank": 16, "lora_base": "nf4"}
+    return {"qlora": {**one, "options": {"recompute": True, **lora}},
+            "adamw8": {**one, "options": {"recompute": True, "optimizer": "adamw_8bit"}}}  # fmt: skip
 
 
 def profile(root: Path, venvs: Path, gpus: int, nodes: int, gpu: str, mem: str, partition: str) -> dict[str, Any]:
@@ -357,6 +368,8 @@ def main() -> None:
     pipelines["dpo"] = {"prefs": prefs, "dpo": {**dpo, "checkpoint": "base"}}
     pipelines |= {"ray": ray(size), "auto": auto(size, given.nodes), "eight": eight(size)}
     pipelines["fsdp"] = {**corpus, "fsdp": fsdp(size, given.steps, given.liger)}
+    for name, stage in bits(size, given.steps).items():
+        pipelines[name] = {**corpus, name: stage}
     for name in SHAPES:
         pipelines[name] = {**corpus, name: shape(name, size, given.steps)}
     for name, stages in pipelines.items():

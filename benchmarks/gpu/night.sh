@@ -3,8 +3,8 @@
 # directory with a/core.tar.xz (and a/te), b/core.tar.xz (NeMo-RL), c/automodel.tar.xz, as far as they are carried. All parts
 # use ROOT (/tmp/gpu), so they belong on one machine; each goes on where one of its runs fails, and leaves one archive of
 # results in OUT. SECONDS_LEFT: of the part (560). NO_HAND=1: no saves by hand.
-#   saves    environments and Slurm; saves by hand, one way after the other; stages of TRL
-#   nemo     stages of NeMo: saves, FP8 against the recipe by hand
+#   saves    environments and Slurm; saves by hand, one way after the other; stages of TRL; an evaluation on one GPU and two
+#   nemo     stages of NeMo: saves, FP8 against the recipe by hand; on the other GPU, stages of TRL with bitsandbytes
 #   chains   NeMo-RL on Ray, AutoModel over two nodes and on one, NeMo in FP8: each loses a node
 # Without a GPU: NODES=2 MODEL=tiny PYTHON=... bash night.sh ...
 set -uo pipefail
@@ -81,12 +81,20 @@ saves)
     --model "$model"
   try trl-saves 330 "$python" "$here/two.py" speed "$root/big" "$results/trl" --model "$model" --mem 110G --steps 6 \
     --alone --seconds $((end - SECONDS - 15)) --pairs "${PAIRS:-fsdp:2:32:4:saves:beside,fsdp:2:32:4:saves}"
+  # Behind what is timed of training, since it runs on the same two GPUs.
+  try evaluate 240 "$python" "$here/evaluate.py" "$root/big" "$results/evaluate" --limit "${LIMIT:-400}" \
+    --seconds $((end - SECONDS - 15))
   ;;
 nemo)
   try nemo-saves 400 "$python" "$here/two.py" speed "$root/big" "$results/nemo" --model "$model" --mem 110G --steps 6 \
     --alone --seconds $((end - SECONDS - 15)) --pairs "${PAIRS:-long:2:32:2:saves:beside,long:2:32:2:saves}"
+  # Of these the memory is asked, not the time.
+  try bits 280 "$python" "$here/run.py" large "$root/big" "$results/bits" --model "$model" --pairs 0 \
+    --shapes qlora,adamw8 --seconds $((end - SECONDS - 15)) &
+  bits=$!
   try nemo-fp8 300 "$python" "$here/two.py" speed "$root/big" "$results/fp8" --model "$model" --mem 110G --steps 10 \
     --nemo "$nemo" --seconds $((end - SECONDS - 15)) --pairs "${FP8:-fp8:1:16:2,fp8-tensorwise:1:16:2}"
+  wait "$bits"
   ;;
 chains)
   add b
