@@ -202,9 +202,11 @@ def weights_type(checkpoint: Path) -> torch.dtype:
 
 
 def _set_type(found: GPTModel, dtype: torch.dtype) -> None:
-    """Make the description of the model say ``dtype``, in the object and in what is written of it."""
+    """Make the description of the model say ``dtype``, in the object and in what is written of it, and no FP8: that of
+    a model trained in it names it, and its kernels take rows of a multiple of 8 tokens only."""
     _describe(
         found,
+        fp8=None,
         params_dtype=dtype,
         pipeline_dtype=dtype,
         autocast_dtype=dtype,

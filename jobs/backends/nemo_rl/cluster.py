@@ -69,7 +69,11 @@ def wait(shape: ClusterShape, seconds: float) -> None:
         end = time.monotonic() + seconds
         while True:
             alive = [node for node in ray.nodes() if node["Alive"]]
-            found = {node["NodeManagerHostname"]: int(node["Resources"].get("GPU", 0)) for node in alive}
+            # By the name that our template gives each: nodes in containers may all have one host name.
+            found = {
+                node.get("NodeName") or node["NodeManagerHostname"]: int(node["Resources"].get("GPU", 0))
+                for node in alive
+            }
             if sum(found.values()) >= wanted:
                 return
             if time.monotonic() >= end:

@@ -10,6 +10,8 @@ import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
+from unittest import mock
 
 
 def main() -> None:
@@ -31,7 +33,17 @@ def main() -> None:
             "lora_alpha": 8,
         }
     )
-    model, trainer = convert.load_nemo(Path(sys.argv[1]))
+    from nemo.lightning import io
+
+    read = io.load_context
+
+    def trained_in_fp8(*given: Any, **more: Any) -> Any:
+        found = read(*given, **more)
+        found.config.fp8 = "hybrid"  # as the description of such a model says
+        return found
+
+    with mock.patch.object(io, "load_context", trained_in_fp8):
+        model, trainer = convert.load_nemo(Path(sys.argv[1]))
     model.trainer, trainer.state.fn = trainer, TrainerFn.FITTING
     probes = [[5, 6, 7, 8, 9, 10, 11, 12]]
     names = set(model.state_dict())
@@ -57,6 +69,7 @@ def main() -> None:
                 "difference": float((merged - with_adapters).abs().max()),
                 "beside": beside,
                 "trained": trained,
+                "fp8": model.config.fp8,
                 "same_names": set(model.state_dict()) == names,
             }
         )

@@ -95,6 +95,10 @@ def test_merged_adapters_are_the_model_with_adapters(quick: tuple[Runs, Stage, S
     assert found["same_names"]
 
 
+def test_a_model_trained_in_fp8_is_compared_without_it(quick: tuple[Runs, Stage, Stage]) -> None:
+    assert quick[0].found[1]["fp8"] is None
+
+
 def test_packed_rows_are_learned_as_if_alone(quick: tuple[Runs, Stage, Stage]) -> None:
     """No row sees another, and positions start again: learned ones would give other losses otherwise."""
     found = quick[0].found[2]

@@ -347,8 +347,10 @@ def shutdown():
 def nodes():
     LOOKS.append("look")
     up = min(len(LOOKS) - 1, int(os.environ["FAKE_RAY_NODES"]))
-    alive = [{"Alive": True, "NodeManagerHostname": f"n{i}", "Resources": {"GPU": 2.0}} for i in range(up)]
-    return [*alive, {"Alive": False, "NodeManagerHostname": "gone", "Resources": {"GPU": 8.0}}]
+    alive = [node(f"n{i}", Resources={"GPU": 2.0}) for i in range(up)]
+    return [*alive, node("gone", Alive=False, Resources={"GPU": 8.0})]
+def node(name, **given):  # of containers, which all call their host the same
+    return {"Alive": True, "NodeName": name, "NodeManagerHostname": "host", **given}
 '''
 
 
