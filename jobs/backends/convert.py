@@ -27,6 +27,9 @@ def probe() -> dict[str, str]:
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
     """See ``jobs.training.gguf.run`` and ``jobs.training.export.run``."""
+    from jobs.training import startup
+
+    startup.leave_out_sklearn()
     from jobs.training import gguf
     from jobs.training.export import run as export
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jobs.core.capabilities import LLAMA_LAYERS, LOGITS, Capabilities, Memory
 from jobs.core.spec import StageSpec
-from jobs.training import checkpoints, cpu, faults, interface, validation
+from jobs.training import checkpoints, cpu, faults, interface, startup, validation
 from jobs.training.checkpoints import Completeness
 from jobs.training.interface import ProcessShape, Rendered, Result, WorkContext, versions
 
@@ -96,6 +96,7 @@ def of_save(save: Path, source: Path, target: Path) -> None:
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
     """Train or evaluate; called on every rank."""
     with faults.named():
+        startup.leave_out_sklearn()
         if spec.kind == "evaluate":
             from jobs import backends, evaluate
 
