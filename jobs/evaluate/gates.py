@@ -76,6 +76,8 @@ class GateRule:
             raise BadSettings(f"gate {name!r}: {kind} must be a number, not {wanted!r}")
         elif kind in ALLOWED and not 0 <= wanted < math.inf:
             raise BadSettings(f"gate {name!r}: {kind} must be 0 or more, not {wanted!r}")
+        elif kind in BOUNDS and not math.isfinite(wanted):
+            raise BadSettings(f"gate {name!r}: {kind} must be a finite number, not {wanted!r}")
         return cls(**{kind: wanted}, tier=tier)
 
     @property

@@ -53,7 +53,8 @@ class Clusters:
             drawn = generator.integers(0, self.count, size=(rows, self.count))
             drawn += np.arange(rows)[:, None] * self.count
             weights = np.bincount(drawn.ravel(), minlength=rows * self.count).reshape(rows, self.count)
-            found[start : start + rows] = weights.astype(np.float64) @ of_group
+            with np.errstate(invalid="ignore"):  # of values that are no numbers, which ``of_draws`` looks for
+                found[start : start + rows] = weights.astype(np.float64) @ of_group
         return found
 
 
@@ -63,12 +64,16 @@ def of_draws(value: float, drawn: Array, n: int, groups: int) -> Observed:
 
     spread = math.sqrt((groups - 1) / groups) if groups > 1 else 0.0
 
+    known = groups > 1 and math.isfinite(value) and bool(np.isfinite(drawn).all())
+
     def chance(side: NDArray[np.bool_]) -> float:
+        if not known:  # no threshold lies below or above what is no number
+            return 1.0
         share = (int(side.sum()) + 1) / (len(drawn) + 2)
         return float(special.stdtr(groups - 1, NORMAL.inv_cdf(share) * spread))
 
     low = high = deviation = None
-    if groups >= FEWEST:
+    if known and groups >= FEWEST:
         share = NORMAL.cdf(float(special.stdtrit(groups - 1, CHANCE)) / spread)
         low, high = (float(end) for end in np.quantile(drawn, (share, 1 - share)))
         deviation = float(drawn.std(ddof=1)) * math.sqrt(groups)

@@ -173,6 +173,8 @@ class LocalJudge:
 
     def _reply(self, scores: Sequence[float]) -> JudgeReply:
         labels = LABELS[self._settings.form]
+        if not all(map(math.isfinite, scores)):
+            return JudgeReply(problem="the model says no finite number")
         best = max(range(len(labels)), key=lambda at: scores[at])
         if self._settings.form == PAIRWISE:
             return JudgeReply(labels[best])

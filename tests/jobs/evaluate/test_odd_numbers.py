@@ -1,0 +1,84 @@
+"""Numbers that are none, clusters that are all alike and losses on one side: no gate passes by them."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+np = pytest.importorskip("numpy")
+pytest.importorskip("scipy")
+
+from jobs.evaluate import compare, gates, intervals  # noqa: E402
+from jobs.evaluate.gates import Judgement  # noqa: E402
+from jobs.evaluate.kinds.kind import PreparedTask  # noqa: E402
+from jobs.evaluate.settings import EvaluateSettings  # noqa: E402
+from jobs.training.settings import BadSettings  # noqa: E402
+
+Samples = list[dict[str, Any]]
+
+
+def samples(task: str, **columns: list[Any]) -> Samples:
+    rows = zip(*columns.values(), strict=True)
+    return [{"task": task, "id": str(at), **dict(zip(columns, row, strict=True))} for at, row in enumerate(rows)]
+
+
+def judged(task: str, now: Samples, old: Samples | None = None, **gate: Any) -> Judgement:
+    settings = EvaluateSettings.read({"tasks": {task: {"data": "d"}}, "seed": 1, "resamples": 500, "gate": gate})
+    found = compare.evaluate({task: now}, None if old is None else {task: old}, settings)
+    return next(iter(found.judged.values()))
+
+
+LOSSES = samples("answers", nll=[3.0 + at % 3 for at in range(20)], tokens=[2] * 20)
+
+
+class Row:
+    def __init__(self, name: str) -> None:
+        self.id = name
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_a_row_of_which_the_model_says_no_number_is_a_problem(wrong: float) -> None:
+    values: dict[str, list[Any]] = {"a": [0.5], "b": [wrong], "c": [1.5]}
+
+    def sample(row: Row, parts: Any, results: Any) -> dict[str, Any]:
+        return {"id": row.id, "nll": results[0][0], "log_likelihoods": list(results[0]), "tokens": 2}
+
+    task = PreparedTask(
+        "answers", [Row(name) for name in values], [[(name,)] for name in values], lambda parts: [[*range(len(parts))]],
+        lambda parts: [values[part[0]] for part in parts], sample, digest=lambda parts: "d",
+    )  # fmt: skip
+    found = task.run()
+    assert ["problem" in one for one in found] == [False, True, False]
+    assert found[1]["problem"].startswith(f"the model says no finite number: nll {wrong}")
+    assert found[1]["tokens"] == 2
+    json.dumps(found, allow_nan=False)  # what other readers of JSON take
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+@pytest.mark.parametrize("gate", [{"may_rise": "3%"}, {"at_most": 9.0}, {"must": "fall"}, {"may_fall": 0.1}])
+def test_no_gate_passes_by_what_is_no_number(wrong: float, gate: dict[str, Any]) -> None:
+    """As of samples that an earlier version wrote."""
+    found = judged("answers", [{**LOSSES[0], "nll": wrong}, *LOSSES[1:]], LOSSES, answer_loss=gate)
+    assert (found.verdict, found.chance) == ("undecided", 1.0)
+
+
+@pytest.mark.parametrize("now", [LOSSES[:1], [{**one, "group": "the only one"} for one in LOSSES]])
+def test_one_observation_decides_nothing_and_leaves_the_others_of_its_family_alone(now: Samples) -> None:
+    found = judged("answers", now, answer_loss={"at_most": 9.0})
+    assert (found.verdict, found.chance, found.corrected) == ("undecided", 1.0, 1.0)
+
+
+def test_of_draws_without_a_number() -> None:
+    one = intervals.of_draws(1.0, np.array([1.0, math.nan, 2.0]), 20, 20)
+    assert (one.estimate.low, one.estimate.high, one.estimate.deviation) == (None, None, None)
+    assert one.below(0.0) == one.above(0.0) == 1.0
+    assert gates.holm({"a": 0.03, "b": one.below(0.0), "c": 0.001}) == {"c": 0.003, "a": 0.06, "b": 1.0}
+
+
+@pytest.mark.parametrize("bound", [{"at_least": math.nan}, {"at_most": math.inf}])
+def test_a_bound_that_is_no_number_is_refused(bound: dict[str, float]) -> None:
+    with pytest.raises(BadSettings, match="must be a finite number"):
+        gates.GateRule.read("margin", bound)
