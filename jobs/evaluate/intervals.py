@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -94,7 +95,7 @@ def of_share(successes: float, n: int) -> Observed:
     return Observed(found, lambda at: NORMAL.cdf(-score(at)), lambda at: NORMAL.cdf(score(at)))
 
 
-def of_changed_share(better: int, worse: int, n: int) -> Observed:
+def of_changed_share(better: float, worse: float, n: int) -> Observed:
     """How far a share moved on the same ``n`` examples, of which ``better`` rose to 1 and ``worse`` fell to 0."""
     z = NORMAL.inv_cdf(1 - CHANCE)
     first, second = (better + 1) / (n + 2), (worse + 1) / (n + 2)
@@ -108,3 +109,9 @@ def of_changed_share(better: int, worse: int, n: int) -> Observed:
         lambda at: NORMAL.cdf((at - middle) / error),
         lambda at: NORMAL.cdf((middle - at) / error),
     )
+
+
+def over_groups(found: Observed, n: int) -> Observed:
+    """The same of ``n`` examples in as many groups as it has examples."""
+    one = found.estimate
+    return replace(found, estimate=replace(one, n=n, method=f"{one.method} over groups"))

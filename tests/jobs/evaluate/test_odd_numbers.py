@@ -82,3 +82,20 @@ def test_of_draws_without_a_number() -> None:
 def test_a_bound_that_is_no_number_is_refused(bound: dict[str, float]) -> None:
     with pytest.raises(BadSettings, match="must be a finite number"):
         gates.GateRule.read("margin", bound)
+
+
+@pytest.mark.parametrize(
+    ("margin", "gate"), [(-1.0, {"at_most": 0.05}), (1.0, {"at_least": 0.95}), (-1.0, {"may_fall": 0.01})]
+)
+def test_clusters_that_are_all_alike_are_no_certainty(margin: float, gate: dict[str, Any]) -> None:
+    """0 of 60 in 6 documents say no more than 0 of 6."""
+    rows = [{**one, "group": f"{at % 6}"} for at, one in enumerate(samples("preferences", margin=[margin] * 60))]
+    found = judged("preferences", rows, rows, accuracy=gate)
+    assert found.verdict == "undecided"
+    settings = EvaluateSettings.read({"tasks": {"preferences": {"data": "d"}}, "seed": 1, "resamples": 500})
+    measured = compare.evaluate({"preferences": rows}, {"preferences": rows}, settings).tasks["preferences"]["accuracy"]
+    one, alone = measured.now.estimate, intervals.of_share(6 * (margin > 0), 6).estimate
+    assert (one.low, one.high, one.n, one.groups) == (alone.low, alone.high, 60, 6)
+    assert measured.change is not None
+    step, alone = measured.change.estimate, intervals.of_changed_share(0, 0, 6).estimate
+    assert (step.value, step.low, step.high, step.n) == (0.0, alone.low, alone.high, 60)
