@@ -99,3 +99,12 @@ def test_clusters_that_are_all_alike_are_no_certainty(margin: float, gate: dict[
     assert measured.change is not None
     step, alone = measured.change.estimate, intervals.of_changed_share(0, 0, 6).estimate
     assert (step.value, step.low, step.high, step.n) == (0.0, alone.low, alone.high, 60)
+
+
+@pytest.mark.parametrize("count", [20, 60])
+def test_more_examples_than_there_are_would_decide_a_share_without_a_success(count: int) -> None:
+    found = judged("preferences", samples("preferences", margin=[-1.0] * count), accuracy={"at_most": 0.05})
+    assert found.verdict == "undecided"
+    assert found.needs == 73  # the fewest n of which 0 lies 1.96 standard errors of 5 % below 5 %
+    enough = samples("preferences", margin=[-1.0] * found.needs)
+    assert judged("preferences", enough, accuracy={"at_most": 0.05}).verdict == "passed"
