@@ -11,7 +11,7 @@ import pytest
 np = pytest.importorskip("numpy")
 pytest.importorskip("scipy")
 
-from jobs.evaluate import compare, gates, intervals  # noqa: E402
+from jobs.evaluate import choose, compare, gates, intervals  # noqa: E402
 from jobs.evaluate.gates import Judgement  # noqa: E402
 from jobs.evaluate.kinds.kind import PreparedTask  # noqa: E402
 from jobs.evaluate.settings import EvaluateSettings  # noqa: E402
@@ -108,3 +108,50 @@ def test_more_examples_than_there_are_would_decide_a_share_without_a_success(cou
     assert found.needs == 73  # the fewest n of which 0 lies 1.96 standard errors of 5 % below 5 %
     enough = samples("preferences", margin=[-1.0] * found.needs)
     assert judged("preferences", enough, accuracy={"at_most": 0.05}).verdict == "passed"
+
+
+JUDGED = {"judge": "q", "data": "d", "judged_by": {"server": "http://x", "model": "m", "calibrate_on": "k"}}
+
+
+def verdicts(lost: int, answers: int = 40, known: int = 200) -> Samples:
+    """Of a judge that is right on what it knows, with so many replies to answers that cannot be read."""
+    own: Samples = [{"task": "style", "id": f"{at}", "hypothesis": "a" * at, "other": "b"} for at in range(answers)]
+    for at, one in enumerate(own):
+        one |= {"problem": "judge: ?"} if at < lost else {"win": 1.0, "flip": False}
+    right = {"known": True, "correct": 1.0, "first": 0.5, "flip": False}
+    return own + [
+        {"task": "style", "id": f"known:{at}", "ruler": float(at % 2), **right} for at in range(known)
+    ]  # fmt: skip
+
+
+def of_judge(now: Samples, gate: dict[str, Any]) -> Judgement:
+    settings = EvaluateSettings.read({"tasks": {"style": JUDGED}, "seed": 1, "resamples": 500, "gate": gate})
+    return next(iter(compare.evaluate({"style": now}, None, settings).judged.values()))
+
+
+def test_known_pairs_do_not_make_good_what_a_judge_could_not_read() -> None:
+    gate = {"win_rate": {"at_least": 0.5}}
+    assert of_judge(verdicts(2), gate).verdict == "passed"
+    found = of_judge(verdicts(10), gate)  # 10 of 240, and a quarter of the answers
+    assert (found.verdict, found.why) == ("undecided", "10 of 40 examples could not be measured")
+    assert of_judge(verdicts(10), {"judge_accuracy": {"at_least": 0.5}}).verdict == "passed"
+    with pytest.raises(BadSettings, match=r"no example of style that it is about could be measured: judge: \?"):
+        of_judge(verdicts(40), gate)
+
+
+def test_what_the_earlier_evaluation_lost_counts_as_well() -> None:
+    old = [{**one, "problem": "too long: 9 tokens"} if at < 8 else one for at, one in enumerate(LOSSES)]
+    found = judged("answers", LOSSES, old, answer_loss={"may_rise": 1.0})
+    assert (found.verdict, found.why) == ("undecided", "8 of 20 examples could not be measured before")
+    assert judged("answers", LOSSES, old, answer_loss={"at_most": 9.0}).verdict == "passed"
+
+
+def test_no_save_is_chosen_by_the_rows_that_it_could_still_answer() -> None:
+    settings = EvaluateSettings.read({"tasks": {"answers": {"data": "d"}}, "seed": 1, "resamples": 500})
+    bad = [{**one, "problem": "?"} if one["nll"] > 3 else one for one in LOSSES]
+    points = {0: {"answers": LOSSES}, 10: {"answers": LOSSES}, 20: {"answers": bad}}
+    found = choose.choose(points, None, settings, {"by": {"answer_loss": "lower"}})
+    assert (found.step, found.best) == (10, 10)
+    assert found.refused == {20: "answers.answer_loss: 13 of 20 examples could not be measured"}
+    with pytest.raises(gates.GateUndecided, match="13 of 20"):
+        choose.choose({20: {"answers": bad}}, None, settings, {"by": {"answer_loss": "lower"}})
